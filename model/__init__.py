@@ -1,0 +1,35 @@
+"""Convnets as Keras functional models. Importing this package costs no TensorFlow.
+
+Example:
+
+    from model import build_model
+    net = build_model("efficientnet-b0", num_classes=10, image_size=64)
+    logits = net(images)  # uint8 or float in 0-255, (batch, 64, 64, 3) -> float32 (batch, 10)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model.build import build_model
+    from model.catalog import get_arch, list_archs
+
+_HOMES = {
+    "build_model": "model.build",
+    "get_arch": "model.catalog",
+    "list_archs": "model.catalog",
+}
+
+__all__ = ["build_model", "get_arch", "list_archs"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
