@@ -1,0 +1,42 @@
+"""From an architecture's name to a Keras model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from model import catalog, efficientnet
+
+_BUILDERS = {"efficientnet": efficientnet.build}
+
+
+def build_model(
+    arch: str, *, num_classes: int = 1000, image_size: int | None = None, **options: Any
+) -> keras.Model:
+    """Builds the model called `arch` under the current Keras dtype policy.
+
+    Args:
+        arch: A name of `model.catalog.list_archs()`.
+        num_classes: Number of logits.
+        image_size: Height and width in pixels; None takes the architecture's resolution.
+        **options: The family's own, such as `dropout`, `activation`, `weight_init` or `seed`: see
+            `model.efficientnet.build`. Defaults come from the catalogue.
+
+    Returns:
+        A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
+        0-255, to float32 logits `(batch, num_classes)`.
+
+    Raises:
+        ValueError: the name is unknown or not available yet, or an argument is out of range.
+        TypeError: the family has no such option.
+        RuntimeError: Keras does not run on TensorFlow.
+    """
+    entry = catalog.get_arch(arch)
+    catalog.check_available(entry)
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"Keras runs on {keras.backend.backend()!r} here, Convoy needs TensorFlow: set "
+            f"KERAS_BACKEND=tensorflow, or change keras.json."
+        )
+    return _BUILDERS[entry.family](entry, num_classes=num_classes, image_size=image_size, **options)

@@ -1,0 +1,216 @@
+"""EfficientNet v1 as a functional Keras model (Tan and Le 2019, arXiv:1905.11946).
+
+Layers carry keras.applications' names, so weights and rules over names pass between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers
+
+from model import catalog, initializers
+from model.initializers import layer_seed
+from model.layers import FusedBatchNorm, Normalize, StochasticDepth
+
+NHWC = "channels_last"  # said aloud: a user's keras.json may default to the other
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The layers a block is made of, with one build's settings applied."""
+
+    activation: str
+    bn_momentum: float
+    bn_epsilon: float
+    weight_init: str
+    padding: str
+    seed: int | None
+
+    def conv(
+        self, x: Any, filters: int, name: str, kernel: int = 1, stride: int = 1, bias: bool = False
+    ) -> Any:
+        x, padding = self._pad(x, kernel, stride, name)
+        return layers.Conv2D(
+            filters,
+            kernel,
+            strides=stride,
+            padding=padding,
+            data_format=NHWC,
+            use_bias=bias,
+            kernel_initializer=initializers.conv_initializer(
+                self.weight_init, layer_seed(self.seed, name)
+            ),
+            name=name,
+        )(x)
+
+    def depthwise(self, x: Any, name: str, kernel: int, stride: int) -> Any:
+        x, padding = self._pad(x, kernel, stride, name)
+        return layers.DepthwiseConv2D(
+            kernel,
+            strides=stride,
+            padding=padding,
+            data_format=NHWC,
+            use_bias=False,
+            depthwise_initializer=initializers.depthwise_initializer(
+                self.weight_init, layer_seed(self.seed, name)
+            ),
+            name=name,
+        )(x)
+
+    def norm(self, x: Any, name: str) -> Any:
+        return FusedBatchNorm(momentum=self.bn_momentum, epsilon=self.bn_epsilon, name=name)(x)
+
+    def act(self, x: Any, name: str) -> Any:
+        return layers.Activation(self.activation, name=name)(x)
+
+    def _pad(self, x: Any, kernel: int, stride: int, name: str) -> tuple[Any, str]:
+        # The two paddings differ only where a stride meets an even size: TensorFlow then pads less
+        # on the top and left. With stride 1 and an odd kernel, "same" is symmetric.
+        if self.padding == "same" or stride == 1:
+            return x, "same"
+        return layers.ZeroPadding2D(kernel // 2, data_format=NHWC, name=f"{name}_pad")(x), "valid"
+
+
+def build(
+    arch: catalog.Arch,
+    *,
+    num_classes: int = 1000,
+    image_size: int | None = None,
+    dropout: float | None = None,
+    stochastic_depth: float | None = None,
+    activation: str = "swish",
+    batch_norm: str = "default",
+    bn_momentum: float | None = None,
+    bn_epsilon: float | None = None,
+    weight_init: str = "fan_out",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    padding: str = "same",
+    seed: int | None = None,
+) -> keras.Model:
+    """Builds an EfficientNet under the current Keras dtype policy. None means the arch's default.
+
+    Args:
+        arch: An entry of `model.catalog` of family "efficientnet".
+        num_classes: Number of logits.
+        image_size: Height and width in pixels.
+        dropout: Rate before the classifier.
+        stochastic_depth: Rate r; block i of N is dropped with probability r*i/N, i from 0.
+        activation: Any of Keras' names, also inside squeeze-and-excitation (its gate is a sigmoid).
+        batch_norm: "default". "syncbn" is reserved.
+        bn_momentum, bn_epsilon: Of every batch norm, in Keras' sense.
+        weight_init: "fan_out" or "fan_in"; see `model.initializers`.
+        mean, std: Per channel, in 0-255; ImageNet's by default.
+        padding: "same" as TensorFlow (and the paper's code), or "symmetric" as PyTorch.
+        seed: Of initial weights and of dropout; every layer derives its own from it. None: random.
+
+    Returns:
+        A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
+        0-255, to float32 logits `(batch, num_classes)`.
+
+    Raises:
+        ValueError: an argument is out of range or unknown.
+    """
+    image_size = arch.resolution if image_size is None else image_size
+    dropout = arch.dropout if dropout is None else dropout
+    stochastic_depth = arch.stochastic_depth if stochastic_depth is None else stochastic_depth
+    catalog.check_image_size(arch, image_size)
+    _check_options(num_classes, dropout, stochastic_depth, activation, batch_norm, padding)
+    initializers.check_mode(weight_init)
+
+    parts = _Parts(
+        activation=activation,
+        bn_momentum=arch.bn_momentum if bn_momentum is None else bn_momentum,
+        bn_epsilon=arch.bn_epsilon if bn_epsilon is None else bn_epsilon,
+        weight_init=weight_init,
+        padding=padding,
+        seed=seed,
+    )
+
+    images = keras.Input((image_size, image_size, 3), name="image")
+    x = Normalize(
+        catalog.IMAGENET_MEAN if mean is None else mean,
+        catalog.IMAGENET_STD if std is None else std,
+        name="normalization",
+    )(images)
+
+    x = parts.conv(x, catalog.stem_filters(arch), "stem_conv", kernel=3, stride=2)
+    x = parts.act(parts.norm(x, "stem_bn"), "stem_activation")
+
+    for block in catalog.efficientnet_blocks(arch):
+        x = _block(x, block, stochastic_depth * block.drop_position, parts)
+
+    x = parts.conv(x, catalog.top_filters(arch), "top_conv")
+    x = parts.act(parts.norm(x, "top_bn"), "top_activation")
+    x = layers.GlobalAveragePooling2D(data_format=NHWC, name="avg_pool")(x)
+    if dropout > 0:
+        x = layers.Dropout(dropout, seed=layer_seed(seed, "top_dropout"), name="top_dropout")(x)
+    logits = layers.Dense(
+        num_classes,
+        kernel_initializer=initializers.dense_initializer(
+            weight_init, layer_seed(seed, "predictions")
+        ),
+        dtype="float32",  # a 16-bit loss is too coarse, whatever the policy
+        name="predictions",
+    )(x)
+    return keras.Model(images, logits, name=arch.name.replace("-", "_"))
+
+
+def _block(inputs: Any, block: catalog.Block, drop_rate: float, parts: _Parts) -> Any:
+    """Expand, depthwise, squeeze-and-excite, project, and add the input where shapes allow."""
+    name, x = block.name, inputs
+    if block.expand != 1:
+        x = parts.conv(x, block.filters_expanded, f"{name}_expand_conv")
+        x = parts.act(parts.norm(x, f"{name}_expand_bn"), f"{name}_expand_activation")
+
+    x = parts.depthwise(x, f"{name}_dwconv", block.kernel, block.stride)
+    x = parts.act(parts.norm(x, f"{name}_bn"), f"{name}_activation")
+
+    gate = layers.GlobalAveragePooling2D(
+        data_format=NHWC, keepdims=True, name=f"{name}_se_squeeze"
+    )(x)
+    gate = parts.conv(gate, block.squeeze_units, f"{name}_se_reduce", bias=True)
+    gate = parts.act(gate, f"{name}_se_activation")
+    gate = parts.conv(gate, block.filters_expanded, f"{name}_se_expand", bias=True)
+    gate = layers.Activation("sigmoid", name=f"{name}_se_gate")(gate)
+    x = layers.Multiply(name=f"{name}_se_excite")([x, gate])
+
+    x = parts.conv(x, block.filters_out, f"{name}_project_conv")
+    x = parts.norm(x, f"{name}_project_bn")
+    if not block.has_skip:
+        return x
+    if drop_rate > 0:
+        seed = layer_seed(parts.seed, f"{name}_drop")
+        x = StochasticDepth(drop_rate, seed=seed, name=f"{name}_drop")(x)
+    return layers.Add(name=f"{name}_add")([x, inputs])
+
+
+def _check_options(
+    num_classes: int,
+    dropout: float,
+    stochastic_depth: float,
+    activation: str,
+    batch_norm: str,
+    padding: str,
+) -> None:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes must be a whole number from 1 up, not {num_classes!r}.")
+    for name, rate in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name} must be in [0, 1), not {rate!r}.")
+    if batch_norm == "syncbn":
+        raise ValueError("batch_norm='syncbn' is not there yet. Use batch_norm='default'.")
+    if batch_norm != "default":
+        raise ValueError(f"batch_norm must be 'default', not {batch_norm!r}.")
+    if padding not in ("same", "symmetric"):
+        raise ValueError(f"padding must be 'same' or 'symmetric', not {padding!r}.")
+    try:
+        keras.activations.get(activation)
+    except ValueError:
+        raise ValueError(
+            f"activation {activation!r} is not one Keras knows, such as swish, relu or hard_swish."
+        ) from None

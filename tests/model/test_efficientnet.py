@@ -1,0 +1,253 @@
+"""EfficientNet as a whole; keras.applications is the judge."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import build_model, catalog, get_arch
+from model.layers import FusedBatchNorm, StochasticDepth
+from model.summary import flops
+
+TINY = "efficientnet-test"
+APPLICATIONS = {
+    "efficientnet-b0": keras.applications.EfficientNetB0,
+    "efficientnet-b3": keras.applications.EfficientNetB3,
+}
+
+
+@pytest.fixture(autouse=True)
+def _float32_policy():
+    before = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+def pixels(size, count=2, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def randomise(model, seed=0):
+    """Gives every bias, gamma, beta and statistic a value that matters, so none hides a fault."""
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        if len(variable.shape) == 1 and "seed" not in variable.path:
+            low, high = (0.5, 1.5) if variable.name in ("gamma", "moving_variance") else (-0.5, 0.5)
+            variable.assign(rng.uniform(low, high, variable.shape))
+
+
+def weights_by_layer(model):
+    return {
+        layer.name: layer
+        for layer in model.layers
+        if layer.weights and not isinstance(layer, keras.layers.Normalization)
+    }
+
+
+@pytest.mark.parametrize("size", [64, 97])
+@pytest.mark.parametrize("name", list(APPLICATIONS))
+def test_logits_are_those_of_keras_applications(name, size):
+    theirs = APPLICATIONS[name](
+        weights=None, input_shape=(size, size, 3), classes=50, classifier_activation=None
+    )
+    ours = build_model(name, num_classes=50, image_size=size)
+    randomise(theirs)
+    source, target = weights_by_layer(theirs), weights_by_layer(ours)
+    assert source.keys() == target.keys()
+    for layer_name, layer in source.items():
+        target[layer_name].set_weights(layer.get_weights())
+
+    assert ours.count_params() == theirs.count_params() - 7
+    batch = pixels(size)
+    mean, std = np.array(catalog.IMAGENET_MEAN), np.array(catalog.IMAGENET_STD)
+    # Their Normalization is the identity until adapted; their Rescaling divides by 255.
+    expected = theirs(255 * ((batch - mean) / std).astype("float32"), training=False).numpy()
+    logits = ours(batch, training=False).numpy()
+    assert np.abs(expected).max() > 0.1
+    assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", ["efficientnet-b0", TINY])
+def test_built_model_agrees_with_the_catalogue(name):
+    arch = get_arch(name)
+    model = build_model(name)
+    assert model.name == name.replace("-", "_")
+    assert model.input_shape == (None, arch.resolution, arch.resolution, 3)
+    assert model.output_shape == (None, 1000)
+    assert model.count_params() == arch.params_1000
+    assert flops(model) == catalog.flop_count(arch)
+
+
+@pytest.mark.slow
+def test_b7_agrees_with_the_catalogue():
+    model = build_model("efficientnet-b7", image_size=97)
+    assert model.count_params() == get_arch("efficientnet-b7").params_1000
+    assert flops(model) == catalog.flop_count(get_arch("efficientnet-b7"), 97)
+
+
+def test_b0_has_the_published_trainable_parameters_and_cost():
+    model = build_model("efficientnet-b0")
+    assert sum(np.prod(v.shape) for v in model.trainable_variables) == 5_288_548
+    assert flops(model) / 1e9 == pytest.approx(0.39, abs=0.005)
+
+
+def test_layers_carry_no_regularisers():
+    for layer in build_model(TINY).layers:
+        for key, value in layer.get_config().items():
+            assert not (key.endswith("_regularizer") and value is not None), layer.name
+
+
+def test_defaults_come_from_the_catalogue_and_give_way():
+    def find(model, kind):
+        return [layer for layer in model.layers if isinstance(layer, kind)]
+
+    model = build_model("efficientnet-b0", image_size=32)
+    norms = find(model, FusedBatchNorm)
+    assert {(n.momentum, n.epsilon) for n in norms} == {(0.99, 1e-3)}
+    assert model.get_layer("top_dropout").rate == 0.2
+    rates = [layer.rate for layer in find(model, StochasticDepth)]
+    assert (rates[0], rates[-1]) == pytest.approx((0.025, 0.175))
+
+    model = build_model(
+        TINY, dropout=0, stochastic_depth=0, bn_momentum=0.9, bn_epsilon=1e-5, activation="relu"
+    )
+    assert {(n.momentum, n.epsilon) for n in find(model, FusedBatchNorm)} == {(0.9, 1e-5)}
+    assert not find(model, (keras.layers.Dropout, StochasticDepth))
+    assert model.get_layer("stem_activation").get_config()["activation"] == "relu"
+
+
+def test_same_seed_same_model_and_no_two_layers_alike():
+    def drawn(seed):
+        model = build_model(TINY, seed=seed)
+        batch = pixels(32, count=16)
+        return model, model(batch, training=True).numpy()
+
+    (one, first), (two, again), (_, other) = drawn(3), drawn(3), drawn(4)
+    np.testing.assert_array_equal(first, again)  # weights, dropout and stochastic depth
+    assert np.abs(first - other).max() > 1e-3
+    for mine, theirs in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    seeds = [
+        layer.kernel_initializer.seed
+        for layer in one.layers
+        if hasattr(layer, "kernel_initializer") and layer.weights
+    ]
+    seeds += [v.numpy()[0] for v in one.variables if "seed_generator" in v.path]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_bytes_and_floats_give_the_same_logits():
+    model = build_model(TINY, num_classes=5)
+    batch = pixels(32)
+    np.testing.assert_array_equal(model(batch), model(batch.astype("float32")))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_mixed_precision_gives_float32_logits_near_the_full_ones(dtype):
+    full = build_model(TINY, num_classes=5, seed=0)
+    keras.config.set_dtype_policy(f"mixed_{dtype}")
+    mixed = build_model(TINY, num_classes=5, seed=0)
+    assert mixed.get_layer("stem_conv").compute_dtype == dtype
+    assert {v.dtype for v in mixed.trainable_variables} == {"float32"}
+    logits = mixed(pixels(32), training=False)
+    assert logits.dtype == tf.float32
+    expected = full(pixels(32), training=False).numpy()
+    np.testing.assert_allclose(logits, expected, atol=0.05 * np.abs(expected).max())
+
+
+def train_step(model, batch, jit):
+    @tf.function(jit_compile=jit)
+    def step(images, labels):
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        variables = [v.value for v in model.trainable_variables]
+        gradients = tape.gradient(loss, variables)
+        for variable, gradient in zip(variables, gradients, strict=True):
+            variable.assign_sub(0.1 * gradient)
+        return loss, gradients
+
+    return step(tf.constant(batch), tf.range(len(batch)) % 5)
+
+
+def test_a_training_step_under_xla_is_the_plain_one():
+    results = []
+    for jit in (False, True):
+        # The random ops of XLA differ from the others, so there is nothing to drop here.
+        model = build_model(TINY, num_classes=5, dropout=0, stochastic_depth=0, seed=0)
+        loss, gradients = train_step(model, pixels(32, count=8), jit)
+        results.append([loss, *gradients, *model.get_weights()])
+    for plain, xla in zip(*results, strict=True):
+        np.testing.assert_allclose(xla, plain, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_every_weight_gets_a_finite_gradient_under_xla(policy):
+    keras.config.set_dtype_policy(policy)
+    model = build_model(TINY, num_classes=5, seed=0)
+    loss, gradients = train_step(model, pixels(32, count=8), jit=True)
+    assert np.isfinite(loss)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        assert np.isfinite(gradient).all(), variable.path
+        assert np.any(gradient), variable.path
+
+
+@pytest.mark.parametrize("size", [32, 33, 47])
+def test_symmetric_padding_keeps_the_sizes(size):
+    same, symmetric = (
+        build_model(TINY, num_classes=5, image_size=size, padding=padding, seed=0)
+        for padding in ("same", "symmetric")
+    )
+    for layer in same.layers:
+        assert symmetric.get_layer(layer.name).output.shape == layer.output.shape, layer.name
+    pads = [la.name for la in symmetric.layers if isinstance(la, keras.layers.ZeroPadding2D)]
+    assert pads == ["stem_conv_pad", "block2a_dwconv_pad", "block3a_dwconv_pad"]
+    # TensorFlow's padding is itself symmetric wherever the size is odd: 33 -> 17 -> 9 -> 5.
+    alike = np.allclose(same(pixels(size)), symmetric(pixels(size)), atol=1e-6)
+    assert alike == (size == 33)
+
+
+def test_saving_keeps_everything(tmp_path):
+    model = build_model(TINY, num_classes=5, seed=0)
+    randomise(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(pixels(32)), model(pixels(32)))
+    assert loaded.to_json() == model.to_json()
+    assert isinstance(loaded.get_layer("stem_bn"), FusedBatchNorm)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 7}, "at least 8 pixels, not 7"),
+        ({"num_classes": 0}, "num_classes"),
+        ({"dropout": 1.0}, "dropout must be"),
+        ({"stochastic_depth": -0.1}, "stochastic_depth must be"),
+        ({"activation": "swoosh"}, "'swoosh'"),
+        ({"batch_norm": "syncbn"}, "'syncbn' is not there yet"),
+        ({"batch_norm": "group"}, "must be 'default', not 'group'"),
+        ({"weight_init": "fan_avg"}, "weight_init"),
+        ({"padding": "valid"}, "padding must be"),
+        ({"std": (1.0, 0.0, 1.0)}, "std must be positive"),
+        ({"mean": (1.0,), "std": (1.0,)}, "3 channels"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(TINY, **options)
+
+
+def test_names_that_cannot_be_built_are_refused():
+    with pytest.raises(ValueError, match="resnet50 is planned"):
+        build_model("resnet50")
+    with pytest.raises(ValueError, match="Did you mean"):
+        build_model("efficientnet-b9")
+    with pytest.raises(TypeError, match="wings"):
+        build_model(TINY, wings=2)
+
+
+@pytest.mark.parametrize("activation", ["relu6", "hard_swish", "gelu"])
+def test_other_activations_build(activation):
+    assert np.isfinite(build_model(TINY, num_classes=5, activation=activation)(pixels(32))).all()
