@@ -1,0 +1,51 @@
+"""Random images in place of data, for benchmarks: one batch, made once, that stays on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
+
+class SyntheticLoader:
+    """Looks like `dataloader.loader.Loader`, without files.
+
+    Args:
+        image_size: pixels a side.
+        batch_size: images per rank and batch.
+        num_classes: labels are drawn from `[0, num_classes)`.
+        steps_per_epoch: batches in an epoch.
+        seed, rank, world: as for a real loader.
+    """
+
+    class_names = None
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        batch_size: int,
+        num_classes: int,
+        steps_per_epoch: int,
+        seed: int,
+        rank: int,
+        world: int,
+    ) -> None:
+        self.num_classes, self.steps_per_epoch = num_classes, steps_per_epoch
+        self.global_batch = batch_size * world
+        self.num_examples = self.global_batch * steps_per_epoch
+        self.bad_examples: dict[int, str] = {}
+        images = tf.random.stateless_uniform(
+            (batch_size, image_size, image_size, 3), (seed, 2 * rank), 0, 256, tf.int32
+        )
+        labels = tf.random.stateless_uniform(
+            (batch_size,), (seed, 2 * rank + 1), 0, num_classes, tf.int32
+        )
+        self._batch = tf.cast(images, tf.uint8), labels, tf.ones((batch_size,), tf.float32)
+
+    def batches(self, epoch: int, offset: int = 0) -> Iterator[Batch]:
+        """The batch, as often as the epoch has steps left: uint8 `(B,H,W,3)`, int32 `(B,)`, float32 `(B,)`."""
+        for _ in range(self.steps_per_epoch - offset // self.global_batch):
+            yield self._batch

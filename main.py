@@ -1,0 +1,20 @@
+"""Convoy's command line: parse, then run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one mode. Returns the exit code."""
+    from runtime.cli import parse
+
+    config = parse(argv)
+    from runtime.runner import Runner
+
+    return Runner(config).main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

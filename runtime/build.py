@@ -1,0 +1,121 @@
+"""From a `Config` to the model and the loaders it describes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from dataloader import EvalCrop, InputOptions, Loader, find_source
+from dataloader.synthetic import SyntheticLoader
+from model import build_model
+from model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
+from runtime.config import Config
+from utils import distributed
+
+# ImageNet's number, for records that come with no list of classes.
+DEFAULT_CLASSES = 1000
+SYNTHETIC_STEPS = 100
+
+
+def image_size(config: Config) -> int:
+    """Pixels a side of the model's images."""
+    return config.image_size or get_arch(config.arch).resolution
+
+
+def model_arguments(config: Config, num_classes: int) -> dict[str, Any]:
+    """What `build_model` is called with; checkpoints keep it, so that a model can be built again."""
+    arch = get_arch(config.arch)
+    settled = {
+        "arch": arch.name,
+        "num_classes": num_classes,
+        "image_size": image_size(config),
+        "dropout": arch.dropout if config.dropout is None else config.dropout,
+        "stochastic_depth": arch.stochastic_depth
+        if config.stochastic_depth is None
+        else config.stochastic_depth,
+        "activation": config.activation,
+        "batch_norm": config.batch_norm,
+        "bn_momentum": arch.bn_momentum if config.bn_momentum is None else config.bn_momentum,
+        "bn_epsilon": arch.bn_epsilon if config.bn_epsilon is None else config.bn_epsilon,
+        "weight_init": config.weight_init,
+        "padding": config.padding or "same",
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+    }
+    return settled
+
+
+def build_training_model(config: Config, num_classes: int) -> keras.Model:
+    """A freshly initialised model; the same on every rank and for every launch with one seed."""
+    arguments = model_arguments(config, num_classes)
+    return build_model(arguments.pop("arch"), **arguments, seed=config.seed)
+
+
+def eval_crop(config: Config) -> EvalCrop:
+    """How an image is cut for evaluation and prediction."""
+    return EvalCrop(
+        padding=config.crop_padding, method=config.eval_crop, interpolation=config.interpolation
+    )
+
+
+def build_loader(
+    config: Config, split: str, like: Loader | None = None, num_classes: int | None = None
+) -> Loader | SyntheticLoader:
+    """This rank's loader of a split: "train" with augmentation, "validation" without.
+
+    Args:
+        like: the training loader, whose classes the validation set must share.
+        num_classes: the model's, when it exists already.
+    """
+    training = split == "train"
+    if config.data_backend == "synthetic":
+        return SyntheticLoader(
+            image_size=image_size(config),
+            batch_size=config.train_batch_size if training else config.eval_batch_size,
+            num_classes=num_classes or config.num_classes or DEFAULT_CLASSES,
+            steps_per_epoch=config.steps_per_epoch or config.prof or SYNTHETIC_STEPS,
+            seed=config.seed,
+            rank=distributed.rank(),
+            world=distributed.size(),
+        )
+    source = find_source(config.data_dir, split)
+    classes = (
+        num_classes or (like.num_classes if like else config.num_classes) or source.num_classes
+    )
+    options = InputOptions(
+        image_size=image_size(config),
+        batch_size=config.train_batch_size if training else config.eval_batch_size,
+        num_classes=classes or DEFAULT_CLASSES,
+        seed=config.seed,
+        steps_per_epoch=config.steps_per_epoch if training else None,
+        crop_area=(config.crop_area_min, config.crop_area_max),
+        crop_ratio=(config.crop_ratio_min, config.crop_ratio_max),
+        interpolation=config.interpolation,
+        hflip=config.hflip,
+        augmenter=config.augmenter_name,
+        policy=config.autoaugmentation_name,
+        num_layers=config.num_layers,
+        magnitude=config.magnitude,
+        translate_const=config.translate_const,
+        cutout_const=config.cutout_const,
+        mixup_alpha=config.mixup_alpha,
+        cutmix_alpha=config.cutmix_alpha,
+        eval_crop=eval_crop(config),
+        num_workers=config.num_workers,
+        max_bad_examples=config.max_bad_examples,
+    )
+    return Loader(
+        source, options, training=training, rank=distributed.rank(), world=distributed.size()
+    )
+
+
+def better_weights(report: Mapping[str, float]) -> str:
+    """ "ema" when the moving average was the better at the last evaluation, else "raw"."""
+    raw, ema = (
+        report.get("eval_accuracy_top_1", math.nan),
+        report.get("eval_ema_accuracy_top_1", math.nan),
+    )
+    return "ema" if ema >= raw else "raw"

@@ -1,0 +1,323 @@
+"""Checkpoints that are either whole or not there.
+
+A checkpoint is a folder `model_dir/checkpoints/step-00001234`:
+
+    model.safetensors      the model's weights, by Keras path
+    ema.safetensors        their moving average, when there is one
+    optimizer.safetensors  the optimizer's variables
+    state.json             position, best result, how the model is built, class names
+    config.yaml            the run's settings
+    COMPLETE.json          written last: size and SHA-256 of every other file
+
+A folder without a marker that agrees with its files is not a checkpoint and is never read. `best.json` beside
+the folders names the best one. Nothing here executes what it reads: safetensors, JSON and YAML hold data only.
+This module imports no TensorFlow until a model is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+MARKER = "COMPLETE.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, damaged or does not fit. The text says which and what to do."""
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint's contents: arrays by name, and the JSON state."""
+
+    model: dict[str, np.ndarray]
+    ema: dict[str, np.ndarray] = field(default_factory=dict)
+    optimizer: dict[str, np.ndarray] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    config: str = ""
+    path: Path | None = None
+
+
+def save(model_dir: str | Path, checkpoint: Checkpoint) -> Path:
+    """Writes a checkpoint named after `state["step"]` and returns its folder.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written. Checkpoints already saved are untouched.
+    """
+    from safetensors.numpy import save_file
+
+    folder = _folder(model_dir) / f"step-{checkpoint.state['step']:08d}"
+    if is_complete(folder, checksums=True):
+        return folder
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted save left
+        folder.mkdir(parents=True)
+        for name in ("model", "ema", "optimizer"):
+            arrays = getattr(checkpoint, name)
+            if arrays:
+                save_file(arrays, folder / f"{name}.safetensors", metadata={"format": "convoy"})
+        state = checkpoint.state | {"format": FORMAT}
+        (folder / "state.json").write_text(json.dumps(state, indent=1))
+        (folder / "config.yaml").write_text(checkpoint.config)
+        marker = {}
+        for file in sorted(folder.iterdir()):
+            _sync(file)
+            marker[file.name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
+        write_atomically(folder / MARKER, json.dumps(marker, indent=1))
+        _sync(folder)
+    except Exception as error:  # noqa: BLE001 — safetensors raises its own types for I/O errors; all mean the same
+        shutil.rmtree(folder, ignore_errors=True)
+        raise CheckpointError(
+            f"could not save the checkpoint {folder}: {error}; earlier checkpoints are untouched."
+            " Free some space or choose another --model_dir, then go on with --resume_checkpoint"
+        ) from error
+    return folder
+
+
+def _folder(model_dir: str | Path) -> Path:
+    return Path(model_dir) / "checkpoints"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return (
+            hashlib.file_digest(stream, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _slow(stream)
+        )
+
+
+def _slow(stream: Any) -> str:
+    # Python 3.10 has no hashlib.file_digest.
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a small file so that readers see the old text or the new, never a part."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text)
+        _sync(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def is_complete(folder: Path, *, checksums: bool = False) -> bool:
+    """Whether the marker is there and agrees with the files: their sizes, and with `checksums` their SHA-256."""
+    try:
+        marker = json.loads((folder / MARKER).read_text())
+        for name, facts in marker.items():
+            file = folder / name
+            if file.stat().st_size != facts["size"]:
+                return False
+            if checksums and _sha256(file) != facts["sha256"]:
+                return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return "model.safetensors" in marker and "state.json" in marker
+
+
+def complete_checkpoints(model_dir: str | Path) -> list[Path]:
+    """All whole checkpoints of a run, oldest first."""
+    folder = _folder(model_dir)
+    if not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.glob("step-*")) if is_complete(path)]
+
+
+def latest(model_dir: str | Path) -> Path | None:
+    """The newest checkpoint whose checksums hold, or None. A damaged newer one is passed over."""
+    for path in reversed(complete_checkpoints(model_dir)):
+        if is_complete(path, checksums=True):
+            return path
+    return None
+
+
+def best(model_dir: str | Path) -> Path | None:
+    """The checkpoint that `best.json` names, or None."""
+    try:
+        name = json.loads((_folder(model_dir) / "best.json").read_text())["checkpoint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    path = _folder(model_dir) / Path(str(name)).name
+    return path if is_complete(path) else None
+
+
+def mark_best(model_dir: str | Path, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Makes `best.json` name this checkpoint."""
+    write_atomically(
+        _folder(model_dir) / "best.json", json.dumps({"checkpoint": folder.name, **facts}, indent=1)
+    )
+
+
+def resolve(model_dir: str | Path, which: str = "best") -> Path:
+    """The folder that `--checkpoint` means: best (or else the newest), last, or a folder's own path.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    if which in ("best", "last"):
+        found = (best(model_dir) if which == "best" else None) or latest(model_dir)
+        if found is None:
+            unfinished = _folder(model_dir).is_dir() and any(_folder(model_dir).glob("step-*"))
+            raise CheckpointError(
+                f"no {'complete ' if unfinished else ''}checkpoint in --model_dir {model_dir}; train first,"
+                " or name one with --checkpoint"
+            )
+        return found
+    path = Path(which)
+    if not is_complete(path):
+        reason = "is not a complete checkpoint" if path.exists() else "does not exist"
+        raise CheckpointError(
+            f"--checkpoint {path} {reason}; give best, last, or a folder checkpoints/step-…"
+        )
+    return path
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Reads a whole checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged, or from a newer version of the program.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = Path(path)
+    if not is_complete(path, checksums=True):
+        raise CheckpointError(
+            f"the checkpoint {path} is damaged: its files do not match its checksums; use another one"
+        )
+    try:
+        state = json.loads((path / "state.json").read_text())
+        if state.get("format", 0) > FORMAT:
+            raise CheckpointError(
+                f"the checkpoint {path} was written by a newer version of Convoy; update first"
+            )
+        arrays = {
+            name: load_file(path / f"{name}.safetensors")
+            if (path / f"{name}.safetensors").exists()
+            else {}
+            for name in ("model", "ema", "optimizer")
+        }
+        return Checkpoint(
+            **arrays, state=state, config=(path / "config.yaml").read_text(), path=path
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from error
+
+
+def prune(model_dir: str | Path, keep_last: int = 2) -> None:
+    """Removes all but the newest `keep_last` checkpoints and the best one, and what broken saves left."""
+    whole = complete_checkpoints(model_dir)
+    keep = {*whole[-keep_last:], best(model_dir)}
+    for path in _folder(model_dir).glob("step-*"):
+        if path not in keep:
+            # The marker goes first: a removal that is cut short leaves no checkpoint that looks whole.
+            (path / MARKER).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def check_writable(model_dir: str | Path) -> None:
+    """Creates model_dir and proves that a file can be written there.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    probe = Path(model_dir) / f".write-test-{os.getpid()}"
+    try:
+        Path(model_dir).mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\0" * 4096)
+        _sync(probe)
+        probe.unlink()
+    except OSError as error:
+        try:
+            probe.unlink(missing_ok=True)
+        except OSError:
+            pass
+        raise CheckpointError(
+            f"--model_dir {model_dir} cannot be written ({error.strerror}); choose another folder or free some space"
+        ) from error
+
+
+def variables_to_arrays(variables: Any) -> dict[str, np.ndarray]:
+    """Keras variables as NumPy arrays by path.
+
+    Raises:
+        CheckpointError: two variables share a path (two layers of one name).
+    """
+    arrays = {v.path: np.asarray(v.value.numpy()) for v in variables}
+    if len(arrays) != len(list(variables)):
+        raise CheckpointError(
+            "two variables of the model have the same path; give its layers different names"
+        )
+    return arrays
+
+
+def assign(variables: Any, arrays: Mapping[str, np.ndarray], what: str) -> None:
+    """Puts arrays into the Keras variables of the same path and shape.
+
+    Raises:
+        CheckpointError: one is missing or has another shape; nothing is assigned then.
+    """
+    variables = list(variables)
+    for v in variables:
+        if v.path not in arrays:
+            raise CheckpointError(
+                f"the checkpoint lacks {what} {v.path}; was it made with other settings?"
+            )
+        if tuple(arrays[v.path].shape) != tuple(v.shape):
+            raise CheckpointError(
+                f"{what} {v.path} has shape {tuple(arrays[v.path].shape)} in the checkpoint"
+                f" and {tuple(v.shape)} here; was it made with other settings?"
+            )
+    for v in variables:
+        v.assign(arrays[v.path])
+
+
+def load_model(path: str | Path, weights: str = "auto") -> tuple[Any, Checkpoint]:
+    """Builds the model that a checkpoint holds.
+
+    Args:
+        path: a checkpoint's folder, or a model_dir (its best is taken).
+        weights: "raw", "ema", or "auto": the better of the two when the checkpoint was made.
+
+    Returns:
+        The Keras model, and the checkpoint with `state["weights_used"]` set.
+    """
+    from model import build_model
+
+    path = Path(path)
+    checkpoint = read(path if (path / MARKER).exists() else resolve(path))
+    if weights == "auto":
+        weights = checkpoint.state.get("better_weights", "raw")
+    if weights == "ema" and not checkpoint.ema:
+        raise CheckpointError(
+            f"--weights ema: {checkpoint.path} holds no moving average (it was trained with --moving_average_decay 0)"
+        )
+    built = dict(checkpoint.state["model"])
+    model = build_model(built.pop("arch"), **built)
+    assign(model.weights, checkpoint.ema if weights == "ema" else checkpoint.model, "weight")
+    checkpoint.state["weights_used"] = weights
+    return model, checkpoint

@@ -1,0 +1,134 @@
+"""From the command line to a `Config`.
+
+Parsing, YAML and shell completion are jsonargparse's; the flags are `runtime.config.Config`'s. Two passes are
+made, because the architecture decides defaults: the first finds `arch`, the second does the rest.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any, NoReturn, get_type_hints
+
+from jsonargparse import ActionYesNo, ArgumentParser
+
+from runtime.config import MODE_ALIASES, MODES, Config, ConfigError, defaults, load_config
+from runtime.validate import validate
+
+# Modes that apply a trained model take their defaults from its run, except for what belongs to one launch.
+APPLYING_MODES = ("eval", "predict", "export", "inference_benchmark")
+NOT_INHERITED = {
+    *("mode", "model_dir", "checkpoint", "weights", "resume_checkpoint", "pretrained_from_file", "run_epochs"),
+    *("prof", "predict_dir", "output", "data_backend", "intraop_threads", "interop_threads", "verbose"),
+}
+
+EXAMPLES = """\
+examples:
+  python main.py --data_dir /data --model_dir out            train and evaluate EfficientNet-B0
+  python main.py --config configs/digits_b0.yaml             follow a recipe; flags override it
+  python main.py --mode eval --model_dir out --data_dir /data
+  python main.py --mode predict --model_dir out --predict_dir photos/
+  horovodrun -np 8 python main.py --use_amp --use_xla …      on eight GPUs
+"""
+
+
+class _Parser(ArgumentParser):
+    """jsonargparse's parser, whose errors name the flag that was probably meant."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        unknown = re.search(
+            r"unrecognized arguments: (\S+)|Option '([^']+)' is not accepted", message, re.I
+        )
+        if unknown:
+            written = (unknown.group(1) or unknown.group(2)).split("=")[0]
+            names = [
+                option.lstrip("-") for action in self._actions for option in action.option_strings
+            ]
+            near = difflib.get_close_matches(written.lstrip("-"), names, n=1, cutoff=0.5)
+            dash = "--" if unknown.group(1) and written.startswith("-") else ""
+            kind = "flag" if unknown.group(1) else "setting"
+            hint = f"; did you mean {dash}{near[0]}?" if near else "; --help lists all"
+            message = f"there is no {kind} {written}{hint}"
+        else:
+            message = re.sub(r'Parser key "([^"]+)":\s*', r"--\1: ", message)
+            message = " ".join(message.replace("typing.", "").split())
+        sys.stderr.write(
+            "\n".join(textwrap.wrap(f"convoy: {message}", 100, break_on_hyphens=False)) + "\n"
+        )
+        sys.exit(2)
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of `main.py`: one option per field of `Config`, in its groups."""
+    parser = _Parser(
+        prog="convoy",
+        usage="convoy [--config RECIPE.yaml] [--mode MODE] [--flag VALUE …]",
+        description="Trains, evaluates and applies image classifiers.",
+        epilog=EXAMPLES,
+        allow_abbrev=False,
+        add_help=True,
+    )
+    parser.add_argument(
+        "--config", action="config", help="YAML recipe; flags override what it sets"
+    )
+    hints = get_type_hints(Config)
+    groups: dict[str, Any] = {}
+    for f in fields(Config):
+        name = f.metadata["group"]
+        group = groups.setdefault(name, None) or parser.add_argument_group(name)
+        groups[name] = group
+        options = [f"--{f.name}", *(f"--{alias}" for alias in f.metadata["aliases"])]
+        if hints[f.name] is bool:
+            action = ActionYesNo(yes_prefix="", no_prefix="no-")
+            group.add_argument(
+                *options, action=action, nargs="?", default=f.default, help=f.metadata["help"]
+            )
+        else:
+            group.add_argument(
+                *options, type=hints[f.name], default=f.default, help=f.metadata["help"]
+            )
+    return parser
+
+
+def parse(argv: Sequence[str] | None = None) -> Config:
+    """Parses and checks the command line. Exits with code 2 and one message when something is wrong."""
+    parser = build_parser()
+    args = list(sys.argv[1:] if argv is None else argv)
+    first = parser.parse_args(args)
+    try:
+        parser.set_defaults(defaults(first.arch) | _settings_of_run(_mode(first.mode), first))
+        values = parser.parse_args(args).as_dict()
+        values.pop("config", None)
+        return validate(Config(**(values | {"mode": _mode(values["mode"])})))
+    except ConfigError as error:
+        parser.error(str(error))
+
+
+def _mode(written: str) -> str:
+    mode = MODE_ALIASES.get(written, written)
+    if mode not in MODES:
+        near = difflib.get_close_matches(mode, MODES, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(MODES)}"
+        raise ConfigError(f"--mode {written} does not exist; {hint}")
+    return mode
+
+
+def _settings_of_run(mode: str, first: Any) -> dict[str, Any]:
+    """What a finished run was trained with: the defaults of the modes that apply its checkpoint.
+
+    So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop spelt out again.
+    """
+    if mode not in APPLYING_MODES:
+        return {}
+    from runtime.checkpoint import CheckpointError, resolve
+
+    try:
+        path = resolve(first.model_dir, first.checkpoint)
+    except CheckpointError:
+        return {}  # `validate` answers for the modes that cannot do without
+    values = asdict(load_config(path / "config.yaml"))
+    return {name: value for name, value in values.items() if name not in NOT_INHERITED}

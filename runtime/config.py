@@ -1,0 +1,239 @@
+"""Every flag, once: name, type, default, group, help.
+
+`Config` is the only place where a flag is declared. The command line (`runtime/cli.py`), the YAML recipes
+and the `config.yaml` that each run leaves behind all follow from it. This module imports no TensorFlow.
+
+Defaults are those of the EfficientNet document. An architecture of another family replaces those that its
+own document states otherwise (`FAMILY_DEFAULTS`); a recipe overrides both, and a flag overrides the recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A setting, or a combination of settings, that cannot work. The text names the flag and the way out."""
+
+
+MODES = (
+    "train_and_eval",
+    "train",
+    "eval",
+    "predict",
+    "export",
+    "convert",
+    "training_benchmark",
+    "inference_benchmark",
+    "list",
+    "summary",
+    "report",
+    "env",
+)
+MODE_ALIASES = {"prediction": "predict", "evaluate": "eval"}
+# Modes that are not built yet, and what to do meanwhile.
+LATER_MODES = {
+    "export": "--mode export is not built yet; the Keras model can be had in Python with "
+    "runtime.checkpoint.load_model(model_dir) and saved by keras' own model.export()",
+    "convert": "--mode convert is not built yet; checkpoints are plain .safetensors files",
+    "report": "--mode report is not built yet; model_dir/log.json and --enable_tensorboard hold the curves",
+}
+
+
+def _flag(group: str, default: Any, text: str, aliases: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"group": group, "help": text, "aliases": aliases})
+
+
+RUN, MODEL, DATA, AUG = "Run", "Model", "Data", "Augmentation"
+OPT, PREC, CKPT, PRED, LOG = (
+    "Optimisation",
+    "Precision and speed",
+    "Checkpoints",
+    "Prediction",
+    "Logging",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The resolved settings of one run. Read-only: derive another with `dataclasses.replace`."""
+
+    # fmt: off
+    mode: str = _flag(RUN, "train_and_eval", "what to do: " + ", ".join(MODES))
+    model_dir: str = _flag(RUN, "/workspace/output", "folder of this run: checkpoints, config.yaml, log.json")
+    max_epochs: int = _flag(RUN, 300, "epochs of training; also the length of the learning-rate schedule")
+    run_epochs: int | None = _flag(RUN, None, "stop after this many epochs of this launch (the schedule keeps "
+                                   "its length; resume later)")
+    steps_per_epoch: int | None = _flag(RUN, None, "steps in an epoch; unset: every example once")
+    num_epochs_between_eval: int = _flag(RUN, 1, "evaluate every so many epochs, and after the last")
+    prof: int | None = _flag(RUN, None, "stop training, or benchmarking, after this many steps")
+    seed: int = _flag(RUN, 0, "seed of initialisation, order, augmentation and dropout")
+    intraop_threads: int | None = _flag(RUN, None, "threads inside one TensorFlow operation; unset: all cores")
+    interop_threads: int | None = _flag(RUN, None, "TensorFlow operations run side by side; unset: all cores")
+
+    arch: str = _flag(MODEL, "efficientnet-b0", "architecture; see --mode list")
+    num_classes: int | None = _flag(MODEL, None, "size of the head; unset: as the data says, else 1000")
+    image_size: int | None = _flag(MODEL, None, "pixels a side; unset: the architecture's own")
+    dropout: float | None = _flag(MODEL, None, "dropout before the head; unset: the architecture's own")
+    stochastic_depth: float | None = _flag(MODEL, None, "drop rate of the last residual branch, rising "
+                                           "linearly from 0; unset: the architecture's own", ("drop_connect_rate",))
+    activation: str = _flag(MODEL, "swish", "activation inside the network")
+    batch_norm: Literal["default", "syncbn"] = _flag(MODEL, "default", "batch statistics per process, or over all")
+    bn_momentum: float | None = _flag(MODEL, None, "batch-norm momentum (Keras convention); unset: the family's")
+    bn_epsilon: float | None = _flag(MODEL, None, "batch-norm epsilon; unset: the family's")
+    weight_init: Literal["fan_in", "fan_out"] = _flag(MODEL, "fan_out", "mode of the weight initialiser")
+    padding: Literal["same", "symmetric"] | None = _flag(MODEL, None, "padding at stride 2: TensorFlow's "
+                                                         "(same) or PyTorch's (symmetric); unset: the family's")
+
+    data_dir: str = _flag(DATA, "/data/", "folder with train-*, validation-* TFRecords, or train/ and val/ folders")
+    dataset: str = _flag(DATA, "ImageNet", "what lies in data_dir: ImageNet (ImageNet-like records or folders)")
+    data_backend: Literal["tfdata", "synthetic", "dali-cpu", "dali-gpu"] = _flag(
+        DATA, "tfdata", "what reads and decodes; synthetic: random images, for benchmarks")
+    use_dali: bool = _flag(DATA, False, "older spelling of --data_backend dali-gpu, for training data")
+    use_dali_eval: bool = _flag(DATA, False, "the same for evaluation data")
+    train_batch_size: int = _flag(DATA, 32, "training images per process and step")
+    eval_batch_size: int = _flag(DATA, 32, "evaluation images per process and step")
+    num_workers: int | None = _flag(DATA, None, "parallel decoders per process; unset: tuned by tf.data")
+    max_bad_examples: float = _flag(DATA, 0.001, "unreadable training images tolerated: a share below 1, else a count")
+
+    augmenter_name: Literal["autoaugment", "randaugment", "none"] = _flag(AUG, "autoaugment", "policy for training images")
+    autoaugmentation_name: str = _flag(AUG, "v0", "which AutoAugment policy")
+    num_layers: int = _flag(AUG, 2, "RandAugment: operations per image")
+    magnitude: float = _flag(AUG, 10.0, "RandAugment: strength, 0 to 10 (more is stronger still)")
+    translate_const: float | None = _flag(AUG, None, "pixels of the strongest translation; unset: the policy's")
+    cutout_const: float | None = _flag(AUG, None, "half side of the largest cutout; unset: the policy's")
+    mixup_alpha: float = _flag(AUG, 0.0, "mixup: alpha of the Beta distribution; 0: off")
+    cutmix_alpha: float = _flag(AUG, 0.0, "cutmix: alpha of the Beta distribution; 0: off")
+    hflip: float = _flag(AUG, 0.5, "probability of a left-right flip")
+    crop_area_min: float = _flag(AUG, 0.05, "smallest share of the image that a training crop covers")
+    crop_area_max: float = _flag(AUG, 1.0, "largest share of the image that a training crop covers")
+    crop_ratio_min: float = _flag(AUG, 0.75, "narrowest training crop, width over height")
+    crop_ratio_max: float = _flag(AUG, 1.33, "widest training crop, width over height")
+    interpolation: Literal["bilinear", "bicubic"] = _flag(AUG, "bilinear", "how images are resized")
+    eval_crop: Literal["crop", "resize"] = _flag(AUG, "crop", "evaluation: cut the centre square, then resize "
+                                                 "(EfficientNet), or resize, then cut it (ResNet)")
+    crop_padding: int = _flag(AUG, 32, "evaluation crop is size/(size+padding) of the short side; 0: all of it")
+
+    optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = _flag(OPT, "rmsprop", "optimizer")
+    momentum: float = _flag(OPT, 0.9, "momentum of momentum and rmsprop")
+    nesterov: bool = _flag(OPT, False, "Nesterov momentum, for sgd and momentum")
+    decay: float = _flag(OPT, 0.9, "rmsprop: decay of the mean square (rho)")
+    epsilon: float = _flag(OPT, 0.001, "epsilon of rmsprop (inside the root), adam and adamw")
+    beta_1: float = _flag(OPT, 0.9, "adam, adamw: decay of the first moment")
+    beta_2: float = _flag(OPT, 0.999, "adam, adamw: decay of the second moment")
+    lr_init: float = _flag(OPT, 0.008, "peak learning rate for lr_base_batch images a step")
+    lr_base_batch: int = _flag(OPT, 128, "batch that lr_init is meant for; the rate is scaled to the global batch; "
+                               "0: use lr_init as it is")
+    lr_decay: Literal["exponential", "cosine", "linear", "linearcosine", "step", "piecewise",
+                      "piecewise_constant_with_warmup", "constant"] = _flag(OPT, "exponential", "learning-rate schedule")
+    lr_decay_rate: float = _flag(OPT, 0.97, "exponential: factor per lr_decay_epochs; step: factor per boundary")
+    lr_decay_epochs: float = _flag(OPT, 2.4, "exponential: epochs between two decays")
+    lr_boundaries: list[float] | None = _flag(OPT, None, "step, piecewise: epochs where the rate changes")
+    lr_multipliers: list[float] | None = _flag(OPT, None, "piecewise: multiples of the peak, one more than boundaries")
+    lr_end: float = _flag(OPT, 0.0, "cosine, linear: learning rate at the end")
+    warmup_epochs: float = _flag(OPT, 5.0, "epochs of linear warm-up; also left out of throughput figures",
+                                 ("lr_warmup_epochs",))
+    weight_decay: float = _flag(OPT, 5e-6, "weight decay of kernels; never of batch norm or biases")
+    weight_decay_style: Literal["l2", "half_l2", "decoupled"] = _flag(
+        OPT, "l2", "l2: adds decay*w^2 to the loss (Keras); half_l2: half of that (PyTorch); decoupled: AdamW's")
+    bn_weight_decay: bool = _flag(OPT, False, "decay batch norm's gamma and beta too")
+    label_smoothing: float = _flag(OPT, 0.1, "share of the label spread over all classes")
+    moving_average_decay: float = _flag(OPT, 0.0, "decay of the moving average of all weights; 0: off")
+    optimizer_batch_size: int | None = _flag(OPT, None, "images per update over all processes, gathered over "
+                                             "several forward passes; unset: one pass")
+
+    use_amp: bool = _flag(PREC, False, "mixed precision: float16 with loss scaling on GPUs, bfloat16 on CPUs")
+    dtype: Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"] | None = _flag(
+        PREC, None, "compute type, whatever --use_amp says")
+    loss_scale: str = _flag(PREC, "dynamic", "float16 only: dynamic, or a fixed number")
+    use_xla: bool = _flag(PREC, False, "compile the step with XLA")
+    tf32: bool = _flag(PREC, True, "let float32 matrix products use TensorFloat-32 where the GPU has it")
+
+    save_checkpoint_freq: int = _flag(CKPT, 1, "epochs between two checkpoints; the best is always kept")
+    resume_checkpoint: bool = _flag(CKPT, False, "go on from the newest complete checkpoint in model_dir")
+    gather_checkpoints: bool = _flag(CKPT, False, "keep every checkpoint; otherwise the best and the newest two")
+    no_checkpoints: bool = _flag(CKPT, False, "save nothing")
+    checkpoint: str = _flag(CKPT, "best", "which to evaluate or apply: best, last, or a checkpoint's folder",
+                            ("inference_checkpoint",))
+    weights: Literal["auto", "raw", "ema"] = _flag(CKPT, "auto", "weights to evaluate or apply; auto: the better "
+                                                   "of the two when the checkpoint was made")
+    pretrained_from_file: str | None = _flag(CKPT, None, "start from the weights in this file")
+
+    predict_dir: str | None = _flag(PRED, None, "folder of images, searched through", ("to_predict",))
+    predict_batch_size: int = _flag(PRED, 32, "images per step")
+    top_k: int = _flag(PRED, 5, "classes reported per image")
+    output: str | None = _flag(PRED, None, "where predictions go, without ending; unset: model_dir/predictions")
+
+    log_filename: str = _flag(LOG, "log.json", "dllogger file inside model_dir")
+    log_steps: int = _flag(LOG, 100, "steps between two log lines")
+    enable_tensorboard: bool = _flag(LOG, False, "write TensorBoard scalars to model_dir/tensorboard")
+    verbose: bool = _flag(LOG, False, "show TensorFlow's own messages")
+    # fmt: on
+
+    def to_yaml(self) -> str:
+        """The settings as YAML text that `--config` reads back."""
+        return yaml.safe_dump(asdict(self), sort_keys=False, default_flow_style=None)
+
+    def with_(self, **changes: Any) -> Config:
+        """A copy with some settings changed."""
+        return replace(self, **changes)
+
+
+# What the ResNet50 document says where it differs from the EfficientNet document.
+FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
+    "resnet": {
+        "optimizer": "momentum",
+        "activation": "relu",
+        "max_epochs": 90,
+        "train_batch_size": 256,
+        "eval_batch_size": 256,
+        "lr_init": 0.1,
+        "lr_base_batch": 0,
+        "lr_decay": "step",
+        "lr_decay_rate": 0.1,
+        "lr_boundaries": [30, 60, 80],
+        "warmup_epochs": 0.0,
+        "weight_decay": 1e-4,
+        "weight_decay_style": "half_l2",
+        "label_smoothing": 0.0,
+        "augmenter_name": "none",
+        "crop_area_min": 0.08,
+        "crop_ratio_max": 4 / 3,
+        "eval_crop": "resize",
+        "log_steps": 10,
+    }
+}
+
+
+def defaults(arch: str) -> dict[str, Any]:
+    """Every setting's default for an architecture, by flag name. Unknown names get the EfficientNet ones."""
+    from model.catalog import get_arch
+
+    values = {f.name: f.default for f in fields(Config) if f.default is not MISSING}
+    values["arch"] = arch
+    try:
+        family = get_arch(arch).family
+    except ValueError:
+        return values  # refused later, with the nearest name
+    return values | FAMILY_DEFAULTS.get(family, {})
+
+
+def load_config(path: str | Path) -> Config:
+    """Reads a `config.yaml` that a run left in its model_dir.
+
+    Raises:
+        ConfigError: the file is missing or holds keys that are no settings.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+    known = {f.name for f in fields(Config)}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ConfigError(f"{path} has settings that do not exist here: {', '.join(unknown)}")
+    return Config(**(defaults(data.get("arch", Config.arch)) | data))

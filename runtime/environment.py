@@ -1,0 +1,89 @@
+"""`--mode env`: what this installation is made of, for bug reports."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+from utils import distributed
+
+PACKAGES = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "numpy",
+    "protobuf",
+    "horovod",
+    "jsonargparse",
+    "safetensors",
+)
+OPTIONAL = (
+    "nvidia-dali-cuda120",
+    "nvidia-dali-tf-plugin-cuda120",
+    "tensorflow-datasets",
+    "dllogger",
+    "scikit-learn",
+)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def gather() -> dict[str, Any]:
+    """Versions, devices and build facts as plain data."""
+    import tensorflow as tf
+
+    gpus = [
+        tf.config.experimental.get_device_details(gpu)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    build = tf.sysconfig.get_build_info()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "packages": {
+            name: version for name in (*PACKAGES, *OPTIONAL) if (version := _version(name))
+        },
+        "gpus": [gpu.get("device_name", "unknown") for gpu in gpus],
+        "tensorflow built with CUDA": build.get("cuda_version")
+        if build.get("is_cuda_build")
+        else None,
+        "horovod": distributed.build_info(),
+        "dali": _version("nvidia-dali-cuda120"),
+        "dali TensorFlow plugin": _version("nvidia-dali-tf-plugin-cuda120"),
+    }
+
+
+def show() -> dict[str, Any]:
+    """Prints the environment."""
+    facts = gather()
+    horovod = facts["horovod"]
+    built = [
+        name.upper() if name != "gloo" else "Gloo"
+        for name in ("gloo", "mpi", "nccl", "cuda")
+        if horovod.get(name)
+    ]
+    lines = {
+        "Python": f"{facts['python']} on {facts['platform']}",
+        "CPU cores": facts["cpu cores"],
+        "GPUs": ", ".join(facts["gpus"]) or "none",
+        "CUDA": facts["tensorflow built with CUDA"] or "TensorFlow was built without",
+        "Horovod": f"{horovod['version']}, built with {', '.join(built)}"
+        if horovod
+        else "not installed",
+        "DALI": f"{facts['dali']}, TensorFlow plugin {facts['dali TensorFlow plugin'] or 'not installed'}"
+        if facts["dali"]
+        else "not installed (pip install nvidia-dali-cuda120)",
+    }
+    for name, text in (*lines.items(), *facts["packages"].items()):
+        print(f"{name:<32}{text}")
+    return facts

@@ -1,0 +1,199 @@
+"""`Runner(config).run()` does what `--mode` says; `main()` also turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from runtime import checkpoint
+from runtime.config import Config, ConfigError
+from runtime.validate import TRAINING_MODES
+from utils import device, distributed
+
+EXIT_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 3, 130
+
+
+class Runner:
+    """Runs one mode.
+
+    Args:
+        config: a validated config (`runtime.cli.parse`, or `runtime.validate.validate`).
+
+    Example:
+        ```
+        from runtime import Config, Runner
+        figures = Runner(Config(data_dir="digits", model_dir="out", max_epochs=3)).run()
+        ```
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def main(self) -> int:
+        """Runs, and returns the process's exit code: 0, or what went wrong in one message on stderr."""
+        try:
+            result = self.run()
+        except KeyboardInterrupt:
+            _say("interrupted; checkpoints saved so far are whole: go on with --resume_checkpoint")
+            return _leave(EXIT_INTERRUPTED)
+        except _known_errors() as error:
+            _say(str(error))
+            return _leave(EXIT_ERROR)
+        except Exception:  # noqa: BLE001 — a fault of ours: show where, and end every rank
+            traceback.print_exc()
+            return _leave(EXIT_ERROR)
+        return EXIT_SOME_FAILED if result.get("failed") else 0
+
+    def run(self) -> dict[str, Any]:
+        """Runs the mode and returns its figures.
+
+        Raises:
+            ConfigError, DataError, CheckpointError, TrainingError, DistributedError: in plain words.
+        """
+        mode = self.config.mode
+        if mode == "list":
+            from runtime.listing import list_architectures
+
+            return list_architectures()
+        if not self.config.verbose:
+            device.quiet()
+        if mode == "env":
+            from runtime.environment import show
+
+            return show()
+        distributed.init()
+        device.setup(
+            local_rank=distributed.local_rank(),
+            intraop_threads=self.config.intraop_threads,
+            interop_threads=self.config.interop_threads,
+            tf32=self.config.tf32,
+        )
+        import keras
+
+        from utils.logging import setup_logging
+
+        setup_logging(distributed.rank())
+        keras.config.set_dtype_policy(
+            device.precision(self.config.use_amp, self.config.dtype, device.has_gpu())
+        )
+        keras.utils.set_random_seed(self.config.seed)
+        return getattr(self, f"_{mode}")()
+
+    def _train_and_eval(self) -> dict[str, Any]:
+        from runtime.train import Trainer
+
+        with self._log(append=self.config.resume_checkpoint) as run_log:
+            if distributed.rank() == 0:
+                checkpoint.write_atomically(
+                    Path(self.config.model_dir) / "config.yaml", self.config.to_yaml()
+                )
+            figures = Trainer(self.config, run_log).run()
+            _summarise(run_log, figures)
+        return figures
+
+    _train = _train_and_eval
+
+    def _training_benchmark(self) -> dict[str, Any]:
+        from runtime.benchmark import training
+
+        with self._log() as run_log:
+            return _summarise(run_log, training(self.config, run_log))
+
+    def _inference_benchmark(self) -> dict[str, Any]:
+        from runtime.benchmark import inference
+
+        with self._log() as run_log:
+            return _summarise(run_log, inference(self.config))
+
+    def _eval(self) -> dict[str, Any]:
+        from runtime.evaluate import evaluate_checkpoint
+
+        with self._log(append=True) as run_log:
+            return _summarise(run_log, evaluate_checkpoint(self.config))
+
+    def _predict(self) -> dict[str, Any]:
+        from runtime.predict import predict
+
+        if distributed.size() > 1:
+            raise ConfigError("--mode predict runs in one process; start it without horovodrun")
+        return predict(self.config)
+
+    def _summary(self) -> dict[str, Any]:
+        from runtime.listing import summarise_model
+
+        return summarise_model(self.config)
+
+    def _log(self, append: bool = False) -> Any:
+        """The run's log on rank 0, inert elsewhere; proves first that model_dir can be written."""
+        from contextlib import closing
+
+        from utils.logging import make_json_logger
+
+        distributed.on_rank0(lambda: checkpoint.check_writable(self.config.model_dir))
+        path = (
+            Path(self.config.model_dir) / self.config.log_filename
+            if distributed.rank() == 0
+            else None
+        )
+        run_log = make_json_logger(path, append=append)
+        run_log.parameters(vars(self.config))
+        return closing(run_log)
+
+
+def _summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:
+    """Logs the run's summary line, step (), and prints it on rank 0."""
+    from runtime import evaluate, train
+
+    units = evaluate.UNITS | train.UNITS
+    for name in figures:
+        if name in evaluate.UNITS:
+            run_log.metadata(name, *units[name])
+    run_log.log((), figures)
+    if distributed.rank() == 0:
+        for name, value in figures.items():
+            unit, form = units.get(
+                name, units.get(name.replace("eval_ema_", "eval_"), (None, ":.4f"))
+            )
+            text = f"{{{form}}}".format(value) if isinstance(value, float) else str(value)
+            print(f"{name:<42}{text} {unit or ''}".rstrip(), flush=True)
+    return figures
+
+
+def _known_errors() -> tuple[type[Exception], ...]:
+    """Errors whose text is meant for the user; those of modules that were never loaded cannot occur."""
+    from dataloader.errors import DataError
+
+    known: list[type[Exception]] = [
+        ConfigError,
+        DataError,
+        checkpoint.CheckpointError,
+        distributed.DistributedError,
+    ]
+    if "runtime.train" in sys.modules:
+        known.append(sys.modules["runtime.train"].TrainingError)
+    return tuple(known)
+
+
+def _say(text: str) -> None:
+    prefix = f"convoy (rank {distributed.rank()}): " if distributed.size() > 1 else "convoy: "
+    print(prefix + text, file=sys.stderr, flush=True)
+
+
+def _leave(code: int) -> int:
+    """The exit code; with several ranks, at once.
+
+    A rank that failed must not wait for the others in Horovod's shutdown: they wait for it in an exchange. Its end
+    makes the launcher, or their broken connection, end them.
+    """
+    if distributed.size() > 1:
+        import os
+
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+__all__ = ["TRAINING_MODES", "Runner"]

@@ -1,0 +1,229 @@
+"""The training step: `forward_backward`, `reduce`, `update` over one `TrainState`.
+
+A step is one update of the weights. Horovod's exchange stands between the two compiled halves and belongs to
+neither, so that XLA never meets a Horovod operation and every rank exchanges in every step, also one whose
+gradients overflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from utils import distributed
+from utils.ema import EMA
+from utils.metrics import batch_sums
+from utils.optimizers import add_l2, decay_decoupled, decay_mask, l2_coefficient
+
+Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
+# Dynamic loss scale: as the mixed-precision training guide of NVIDIA has it, start high, halve at an overflow,
+# double after this many clean steps.
+_INITIAL_SCALE, _GROWTH_STEPS = 2.0**15, 2000
+
+
+class LossScale:
+    """The factor that keeps float16 gradients from vanishing. Float32 and bfloat16 have none.
+
+    Args:
+        setting: "dynamic", or a fixed number.
+        active: False fixes it at 1.
+    """
+
+    def __init__(self, setting: str, active: bool) -> None:
+        self.dynamic = active and setting == "dynamic"
+        start = 1.0 if not active else _INITIAL_SCALE if self.dynamic else float(setting)
+        self.checks = active
+        self.scale = tf.Variable(start, dtype=tf.float32, trainable=False, name="loss_scale")
+        self.clean_steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="clean_steps")
+
+    def after(self, finite: tf.Tensor) -> None:
+        """Adapts the scale to whether this step's gradients were finite. For use inside a `tf.function`."""
+        if not self.dynamic:
+            return
+        grown = self.clean_steps + 1
+        grow = tf.logical_and(finite, grown >= _GROWTH_STEPS)
+        scale = tf.where(finite, self.scale, tf.maximum(self.scale / 2, 1.0))
+        self.scale.assign(tf.where(grow, tf.minimum(scale * 2, 2.0**24), scale))
+        self.clean_steps.assign(tf.where(tf.logical_and(finite, ~grow), grown, 0))
+
+    def state(self) -> dict[str, float]:
+        """Both numbers, exactly."""
+        return {"scale": float(self.scale.numpy()), "clean_steps": int(self.clean_steps.numpy())}
+
+    def load(self, state: dict[str, float]) -> None:
+        """Puts back what `state` gave."""
+        self.scale.assign(state["scale"])
+        self.clean_steps.assign(state["clean_steps"])
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes.
+
+    Attributes:
+        step: updates done since the beginning.
+        epoch: epochs finished.
+        offset: examples of the current epoch that are done, over all ranks.
+        best: the best evaluation so far: metric, value, epoch, checkpoint, weights; empty before the first.
+    """
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    loss_scale: LossScale
+    ema: EMA | None = None
+    step: int = 0
+    epoch: int = 0
+    offset: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+
+
+class Step:
+    """One update of a `TrainState`'s weights.
+
+    Args:
+        state: what is trained.
+        label_smoothing: share of each label that is spread over all classes.
+        weight_decay, weight_decay_style, bn_weight_decay: as the flags of these names.
+        micro_steps: forward passes per update; their gradients are averaged before the one exchange.
+        use_xla: compile both halves.
+        seed: of dropout and stochastic depth.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        *,
+        label_smoothing: float,
+        weight_decay: float,
+        weight_decay_style: str,
+        bn_weight_decay: bool,
+        micro_steps: int = 1,
+        use_xla: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.state, self.micro_steps, self.seed = state, micro_steps, seed
+        self._smoothing = label_smoothing
+        self._variables = state.model.trainable_variables
+        self._decay, self._style = weight_decay, weight_decay_style
+        self._mask = decay_mask(self._variables, bn_weight_decay=bn_weight_decay)
+        compiled = True if use_xla else None
+        self.forward_backward: Callable = tf.function(self._forward_backward, jit_compile=compiled)
+        self.reduce: Callable = (
+            tf.function(self._reduce) if distributed.size() > 1 else self._reduce
+        )
+        self.update: Callable = tf.function(self._update, jit_compile=compiled)
+
+    def __call__(self, batches: Iterable[Batch], lr: float) -> tf.Tensor:
+        """Trains on `micro_steps` batches.
+
+        Returns:
+            float64 `(4,)`: sums over this rank's examples of loss, top-1, top-5 and weight.
+        """
+        gradients, sums = None, 0.0
+        for images, labels, weights in batches:
+            more, some = self.forward_backward(images, labels, weights)
+            gradients = (
+                more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
+            )
+            sums = sums + some
+        gradients = self.reduce(gradients)
+        self.update(gradients, tf.constant(lr, tf.float32), tf.constant(self.state.step, tf.int64))
+        self.state.step += 1
+        return sums
+
+    def _forward_backward(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Gradients of the scaled `Σ w·loss / B`, with `Σ w / B` last; and the sums of the metrics."""
+        scale = self.state.loss_scale.scale
+        with tf.GradientTape() as tape:
+            logits = self.state.model(images, training=True)
+            losses = cross_entropy(logits, labels, self._smoothing)
+            # multiply_no_nan: an example that does not count cannot spoil the batch by being infinite.
+            loss_sum = tf.reduce_sum(tf.math.multiply_no_nan(losses, weights))
+            scaled = loss_sum * scale / tf.cast(tf.size(weights), tf.float32)
+        gradients = tape.gradient(scaled, [v.value for v in self._variables])
+        sums = batch_sums(logits, labels, weights)
+        sums = tf.concat([[tf.cast(loss_sum, tf.float64)], sums[1:]], axis=0)
+        return [*gradients, tf.reduce_mean(weights)], sums
+
+    def _reduce(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        return distributed.reduce_mean(gradients)
+
+    def _update(self, gradients: list[tf.Tensor], lr: tf.Tensor, step: tf.Tensor) -> None:
+        """Finite check, weight decay, optimizer, moving average."""
+        *gradients, mean_weight = gradients
+        loss_scale = self.state.loss_scale
+        # Dividing by the mean weight makes this the mean over the examples that count, over all ranks.
+        # It was summed over micro-steps as the gradients were, so their number cancels.
+        factor = 1.0 / (loss_scale.scale * tf.maximum(mean_weight, 1e-12))
+        gradients = [g * factor for g in gradients]
+        if not loss_scale.checks:
+            self._apply(gradients, lr, step)
+            return
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+        # Every rank holds the same reduced gradients here, so every rank decides alike.
+        tf.cond(finite, lambda: self._apply(gradients, lr, step), lambda: None)
+        loss_scale.after(finite)
+
+    def _apply(self, gradients: list[tf.Tensor], lr: tf.Tensor, step: tf.Tensor) -> None:
+        optimizer = self.state.optimizer
+        if self._decay and self._style == "decoupled":
+            decay_decoupled(self._variables, self._mask, lr, self._decay)
+        elif self._decay:
+            convention = "keras" if self._style == "l2" else "half"
+            coefficient = l2_coefficient(self._decay, convention)
+            gradients = add_l2(gradients, self._variables, self._mask, coefficient)
+        optimizer.learning_rate.assign(lr)
+        optimizer.apply(gradients, self._variables)
+        if self.state.ema is not None:
+            self.state.ema.update(step)
+
+    def seed_randomness(self) -> None:
+        """Sets dropout and stochastic depth to what they are at `state.step` of this rank.
+
+        Their generators' state is (seed, number of draws). Seeding from (seed, rank, step) makes ranks differ, and
+        a resumed run continue as if it had never stopped.
+        """
+        generators = seed_generators(self.state.model)
+        sequence = np.random.SeedSequence([self.seed, distributed.rank()])
+        seeds = sequence.generate_state(max(1, len(generators)), np.uint32)
+        for variable, seed in zip(generators, seeds, strict=False):
+            variable.assign(np.array([seed, self.state.step * self.micro_steps], np.uint32))
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.Tensor:
+    """Softmax cross-entropy of each example, float32 `(B,)`, in nats.
+
+    Args:
+        logits: float32 `(B, C)`.
+        labels: int `(B,)`, or float `(B, C)` distributions.
+        smoothing: share spread evenly over the C classes (Szegedy et al., arXiv:1512.00567, section 7).
+    """
+    logits = tf.cast(logits, tf.float32)
+    classes = logits.shape[-1]
+    if labels.shape.rank == 1:
+        labels = tf.one_hot(labels, classes, dtype=tf.float32)
+    labels = tf.cast(labels, tf.float32) * (1.0 - smoothing) + smoothing / classes
+    return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+def seed_generators(model: keras.Model) -> list[Any]:
+    """The state variables, `(2,)` uint32, of the model's seed generators, in the model's order."""
+    weights = {id(v) for v in model.weights}
+    return [v for v in model.variables if id(v) not in weights and "seed_generator_state" in v.path]
+
+
+def batch_norm_statistics(model: keras.Model) -> list[Any]:
+    """The running means and variances, which training updates from each rank's own batches."""
+    return [
+        v
+        for v in model.non_trainable_weights
+        if v.path.endswith(("moving_mean", "moving_variance"))
+    ]

@@ -1,0 +1,230 @@
+"""Checks of a `Config` that need no TensorFlow, so that mistakes are answered at once.
+
+`validate` returns the config with what could be settled already (older spellings translated) or raises
+`ConfigError` naming the flag and the way out.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from runtime.config import LATER_MODES, Config, ConfigError
+
+TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
+DATA_MODES = (*TRAINING_MODES, "eval")
+
+
+def validate(config: Config) -> Config:
+    """Refuses what cannot work.
+
+    Raises:
+        ConfigError: with one sentence that names the flag.
+    """
+    if config.mode in LATER_MODES:
+        raise ConfigError(LATER_MODES[config.mode])
+    if config.mode in ("env", "list"):
+        return config
+    _model(config)
+    _not_yet(config)
+    config = _data_backend(config)
+    if config.mode == "summary":
+        return config
+    _numbers(config)
+    if config.mode in DATA_MODES:
+        _data(config)
+    if config.mode in TRAINING_MODES:
+        _schedule(config)
+    if config.mode in ("eval", "predict"):
+        _checkpoint(config)
+    if config.mode == "predict":
+        _predict(config)
+    return config
+
+
+def _model(config: Config) -> None:
+    from model.catalog import check_image_size, get_arch
+
+    try:
+        arch = get_arch(config.arch)
+        if config.image_size is not None:
+            check_image_size(arch, config.image_size)
+    except ValueError as error:
+        raise ConfigError(f"--arch, --image_size: {error}") from error
+    if not arch.available:
+        raise ConfigError(
+            f"--arch {config.arch} is not built yet; --mode list shows those that are (EfficientNet B0 to B7)"
+        )
+
+
+def _not_yet(config: Config) -> None:
+    if config.batch_norm == "syncbn":
+        raise ConfigError(
+            "--batch_norm syncbn is not built yet; with default, every process uses its own batch statistics"
+            " in training and the running averages are averaged over processes"
+        )
+    if config.use_dali or config.use_dali_eval or config.data_backend.startswith("dali"):
+        raise ConfigError(
+            "DALI input is not built yet; leave --use_dali out and use --data_backend tfdata"
+        )
+    if config.pretrained_from_file:
+        raise ConfigError("--pretrained_from_file is not built yet")
+    if config.dataset.lower() != "imagenet":
+        raise ConfigError(
+            f"--dataset {config.dataset}: only ImageNet is known, which means any folder of TFRecords in ImageNet's"
+            " or TFDS's layout, or of class folders, given by --data_dir"
+        )
+
+
+def _data_backend(config: Config) -> Config:
+    if config.data_backend == "synthetic" and config.mode not in (
+        "training_benchmark",
+        "inference_benchmark",
+    ):
+        raise ConfigError(
+            "--data_backend synthetic is for --mode training_benchmark and inference_benchmark"
+        )
+    return config
+
+
+def _numbers(config: Config) -> None:
+    positive = (
+        "max_epochs",
+        "run_epochs",
+        "steps_per_epoch",
+        "num_epochs_between_eval",
+        "prof",
+        "num_classes",
+    )
+    positive += (
+        "train_batch_size",
+        "eval_batch_size",
+        "predict_batch_size",
+        "num_workers",
+        "save_checkpoint_freq",
+    )
+    positive += (
+        "log_steps",
+        "top_k",
+        "optimizer_batch_size",
+        "intraop_threads",
+        "interop_threads",
+        "num_layers",
+    )
+    for name in positive:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} must be at least 1, not {value}")
+    if config.num_classes == 1:
+        raise ConfigError("--num_classes must be at least 2")
+    shares = (
+        "dropout",
+        "stochastic_depth",
+        "label_smoothing",
+        "moving_average_decay",
+        "momentum",
+        "decay",
+    )
+    shares += ("beta_1", "beta_2", "bn_momentum")
+    for name in shares:
+        value = getattr(config, name)
+        if value is not None and not 0 <= value < 1:
+            raise ConfigError(f"--{name} must be at least 0 and below 1, not {value}")
+    if not 0 <= config.hflip <= 1:
+        raise ConfigError(f"--hflip is a probability, 0 to 1, not {config.hflip}")
+    at_least_zero = (
+        "lr_init",
+        "weight_decay",
+        "mixup_alpha",
+        "cutmix_alpha",
+        "warmup_epochs",
+        "crop_padding",
+        "magnitude",
+    )
+    for name in (*at_least_zero, "lr_base_batch", "max_bad_examples", "lr_end"):
+        if getattr(config, name) < 0:
+            raise ConfigError(f"--{name} must not be negative")
+    for name in ("epsilon", "lr_decay_epochs", "lr_decay_rate"):
+        if getattr(config, name) <= 0:
+            raise ConfigError(f"--{name} must be above 0")
+    if config.bn_epsilon is not None and config.bn_epsilon <= 0:
+        raise ConfigError("--bn_epsilon must be above 0")
+    if not 0 < config.crop_area_min <= config.crop_area_max <= 1:
+        raise ConfigError("--crop_area_min and --crop_area_max: 0 < min <= max <= 1 is needed")
+    if not 0 < config.crop_ratio_min <= config.crop_ratio_max:
+        raise ConfigError("--crop_ratio_min and --crop_ratio_max: 0 < min <= max is needed")
+    if config.autoaugmentation_name != "v0":
+        raise ConfigError(
+            f"--autoaugmentation_name {config.autoaugmentation_name} does not exist; v0 does"
+        )
+    if config.loss_scale != "dynamic":
+        try:
+            scale = float(config.loss_scale)
+        except ValueError as error:
+            raise ConfigError(
+                f"--loss_scale is dynamic or a number, not {config.loss_scale}"
+            ) from error
+        if scale <= 0:
+            raise ConfigError("--loss_scale must be above 0")
+
+
+def _data(config: Config) -> None:
+    if config.data_backend == "synthetic":
+        return
+    from dataloader.errors import DataError
+    from dataloader.sources import find_source
+
+    splits = [] if config.mode == "eval" else ["train"]
+    if config.mode in ("eval", "train_and_eval"):
+        splits.append("validation")
+    try:
+        for split in splits:
+            find_source(config.data_dir, split)  # the index it builds is kept, so this is not done twice
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _schedule(config: Config) -> None:
+    from utils.schedules import make_schedule
+
+    try:
+        make_schedule(**schedule_arguments(config), base_lr=1.0, steps_per_epoch=1000)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def schedule_arguments(config: Config) -> dict:
+    """What `utils.schedules.make_schedule` needs and the config knows."""
+    multipliers, boundaries = config.lr_multipliers, config.lr_boundaries
+    if config.lr_decay == "step" and multipliers is None:
+        boundaries = boundaries or [30, 60, 80]
+        multipliers = [config.lr_decay_rate**i for i in range(len(boundaries) + 1)]
+    return {
+        "name": config.lr_decay,
+        "total_epochs": config.max_epochs,
+        "warmup_epochs": config.warmup_epochs,
+        "decay_rate": config.lr_decay_rate,
+        "decay_epochs": config.lr_decay_epochs,
+        "end_lr": config.lr_end,
+        "boundaries": boundaries,
+        "multipliers": multipliers,
+    }
+
+
+def _checkpoint(config: Config) -> None:
+    from runtime.checkpoint import CheckpointError, resolve
+
+    try:
+        resolve(config.model_dir, config.checkpoint)
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _predict(config: Config) -> None:
+    if not config.predict_dir:
+        raise ConfigError("--mode predict needs --predict_dir, a folder of images")
+    folder = Path(config.predict_dir)
+    if not folder.exists():
+        raise ConfigError(f"--predict_dir {folder} does not exist")
+    if not os.access(folder, os.R_OK):
+        raise ConfigError(f"--predict_dir {folder} cannot be read")

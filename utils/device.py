@@ -1,0 +1,54 @@
+"""What TensorFlow computes on: threads, GPUs, number formats. Call `setup` before the first tensor."""
+
+from __future__ import annotations
+
+import os
+
+
+def quiet() -> None:
+    """Silences TensorFlow's C++ start-up messages. Has an effect only before TensorFlow is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+def setup(
+    *, local_rank: int, intraop_threads: int | None, interop_threads: int | None, tf32: bool
+) -> None:
+    """Pins this process to its GPU, if there are any, and sets threads and TensorFloat-32.
+
+    Raises:
+        RuntimeError: there are GPUs, but fewer than processes on this host.
+    """
+    import tensorflow as tf
+
+    if intraop_threads:
+        tf.config.threading.set_intra_op_parallelism_threads(intraop_threads)
+    if interop_threads:
+        tf.config.threading.set_inter_op_parallelism_threads(interop_threads)
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        if local_rank >= len(gpus):
+            raise RuntimeError(
+                f"process {local_rank} of this host has no GPU: there are {len(gpus)}; start fewer processes per host"
+            )
+        tf.config.set_visible_devices(gpus[local_rank], "GPU")
+        tf.config.experimental.set_memory_growth(gpus[local_rank], True)
+    tf.config.experimental.enable_tensor_float_32_execution(tf32)
+
+
+def has_gpu() -> bool:
+    """Whether this process computes on a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
+def precision(use_amp: bool, dtype: str | None, gpu: bool) -> str:
+    """The Keras dtype policy: `--dtype` when given, else what `--use_amp` means on this device."""
+    short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    if dtype:
+        name = short.get(dtype, dtype)
+        return name if name == "float32" else f"mixed_{name}"
+    if use_amp:
+        return "mixed_float16" if gpu else "mixed_bfloat16"
+    return "float32"

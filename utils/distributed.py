@@ -1,0 +1,171 @@
+"""Horovod, and nothing else imports it.
+
+Without a multi-process launch this module is rank 0 of 1 and Horovod is never loaded. Values that go through
+Horovod are raw tensors (`variable.value` of Keras variables), because its Keras wrappers break on Keras 3.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+# Set by horovodrun (Gloo), Open MPI, and Slurm's PMI; each is the number of processes.
+_SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE")
+
+_hvd: Any = None
+
+
+class DistributedError(RuntimeError):
+    """The launch asks for several processes and they cannot work together."""
+
+
+def launched_processes() -> int:
+    """How many processes the launcher says there are; 1 without a launcher."""
+    for name in _SIZE_VARIABLES:
+        value = os.environ.get(name, "")
+        if value.isdigit():
+            return int(value)
+    # srun sets SLURM_PROCID for its tasks only; sbatch's own script has SLURM_NTASKS too.
+    if "SLURM_STEP_NUM_TASKS" in os.environ and "SLURM_PROCID" in os.environ:
+        return int(os.environ["SLURM_STEP_NUM_TASKS"])
+    return 1
+
+
+def init() -> None:
+    """Joins the other processes, if the launcher started several. Call once, before the first tensor.
+
+    Raises:
+        DistributedError: several processes were launched and Horovod is missing or cannot start.
+    """
+    global _hvd
+    wanted = launched_processes()
+    if wanted == 1 or _hvd is not None:
+        return
+    try:
+        import horovod.tensorflow as hvd
+    except ImportError as error:
+        raise DistributedError(
+            f"{wanted} processes were launched, but Horovod is not installed for this TensorFlow ({error});"
+            " run `make setup`, or start one process"
+        ) from error
+    hvd.init()
+    if hvd.size() != wanted:
+        raise DistributedError(
+            f"{wanted} processes were launched, but Horovod sees {hvd.size()}: the launcher and Horovod's build do"
+            " not match (mpirun needs Horovod built with MPI; horovodrun --gloo always works)"
+        )
+    _hvd = hvd
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return _hvd.rank() if _hvd else 0
+
+
+def size() -> int:
+    """Number of processes."""
+    return _hvd.size() if _hvd else 1
+
+
+def local_rank() -> int:
+    """This process's number on its host."""
+    return _hvd.local_rank() if _hvd else 0
+
+
+def shutdown() -> None:
+    """Leaves the other processes. A no-op for one process."""
+    global _hvd
+    if _hvd:
+        _hvd.shutdown()
+        _hvd = None
+
+
+def reduce_mean(tensors: Sequence[Any]) -> list[Any]:
+    """The mean over processes of each tensor, in one fused exchange. For use inside a `tf.function`."""
+    if not _hvd:
+        return list(tensors)
+    return _hvd.grouped_allreduce(list(tensors), op=_hvd.Average, name="gradients")
+
+
+def all_sum(values: np.ndarray) -> np.ndarray:
+    """The sum over processes of a float64 or int64 array."""
+    if not _hvd:
+        return np.asarray(values)
+    return _hvd.allreduce(np.asarray(values), op=_hvd.Sum, name="all_sum").numpy()
+
+
+def all_gather(values: np.ndarray) -> np.ndarray:
+    """The arrays of all processes joined along their first axis, in rank order."""
+    if not _hvd:
+        return np.asarray(values)
+    return _hvd.allgather(np.asarray(values), name="all_gather").numpy()
+
+
+def average_variables(variables: Sequence[Any]) -> None:
+    """Replaces each Keras variable by its mean over processes (running statistics of batch norm)."""
+    if not _hvd or not variables:
+        return
+    means = _hvd.grouped_allreduce([v.value for v in variables], op=_hvd.Average, name="averages")
+    for variable, mean in zip(variables, means, strict=True):
+        variable.assign(mean)
+
+
+def broadcast_variables(variables: Sequence[Any]) -> None:
+    """Gives every process rank 0's values of the Keras variables."""
+    if not _hvd:
+        return
+    for number, variable in enumerate(variables):
+        variable.assign(_hvd.broadcast(variable.value, root_rank=0, name=f"broadcast_{number}"))
+
+
+def broadcast_object(value: T) -> T:
+    """Rank 0's picklable value, on every process. Only our own processes' bytes are unpickled."""
+    if not _hvd:
+        return value
+    payload = (
+        np.frombuffer(pickle.dumps(value), dtype=np.uint8) if rank() == 0 else np.zeros(0, np.uint8)
+    )
+    length = int(all_sum(np.array(payload.size, dtype=np.int64)))
+    if rank() != 0:
+        payload = np.zeros(length, dtype=np.uint8)
+    return pickle.loads(
+        _hvd.broadcast(payload, root_rank=0, name="broadcast_object").numpy().tobytes()
+    )
+
+
+def on_rank0(action: Callable[[], T]) -> T:
+    """Runs `action` on rank 0 and gives its result, or its exception, to every process."""
+    if not _hvd:
+        return action()
+    outcome: tuple[bool, Any] = (True, None)
+    if rank() == 0:
+        try:
+            outcome = (True, action())
+        except Exception as error:  # noqa: BLE001 — re-raised on every rank just below
+            outcome = (False, error)
+    succeeded, value = broadcast_object(outcome)
+    if not succeeded:
+        raise value
+    return value
+
+
+def build_info() -> dict[str, Any]:
+    """What the installed Horovod was built with; {} when there is none."""
+    try:
+        import horovod
+        import horovod.tensorflow as hvd
+    except ImportError:
+        return {}
+    return {
+        "version": horovod.__version__,
+        "gloo": bool(hvd.gloo_built()),
+        "mpi": bool(hvd.mpi_built()),
+        "nccl": bool(hvd.nccl_built()),
+        "cuda": bool(hvd.cuda_built()),
+    }
