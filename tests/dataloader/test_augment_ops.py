@@ -1,0 +1,207 @@
+"""Pillow judges every augmentation operation over its level range, byte for byte."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageEnhance, ImageOps
+
+from dataloader import augment_ops, policies
+
+GREY = (policies.FILL,) * 3
+LEVELS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+
+
+def _photo_like(height: int, width: int, seed: int) -> np.ndarray:
+    """Smooth coloured gradients and blobs with a little noise: neighbouring pixels are alike."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    image = np.zeros((height, width, 3))
+    for channel in range(3):
+        fy, fx, phase = rng.uniform(0.01, 0.06, 3) * (1, 1, 50)
+        image[..., channel] = 110 + 70 * np.sin(fy * y + phase) * np.cos(fx * x) + 0.2 * y
+    return np.clip(image + rng.normal(0, 4, image.shape), 20, 240).astype(np.uint8)
+
+
+def _noise(height: int, width: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _two_values(height: int, width: int) -> np.ndarray:
+    image = np.full((height, width, 3), 200, np.uint8)
+    image[: height // 3] = (10, 200, 0)
+    return image
+
+
+IMAGES = {
+    "noise": _noise(64, 64, 1),
+    "noise wide": _noise(37, 90, 2),
+    "noise tall": _noise(101, 56, 3),
+    "photo 224": _photo_like(224, 224, 4),
+    "photo 150x256": _photo_like(150, 256, 5),
+    "noise 331x480": _noise(331, 480, 9),
+    "constant": np.full((40, 33, 3), 77, np.uint8),
+    "constant channels": np.broadcast_to(np.uint8([0, 128, 255]), (24, 24, 3)).copy(),
+    "black": np.zeros((20, 31, 3), np.uint8),
+    "white": np.full((31, 20, 3), 255, np.uint8),
+    "two values": _two_values(48, 50),
+    "3x3": _noise(3, 3, 6),
+    "2x5": _noise(2, 5, 7),
+    "1x1": _noise(1, 1, 8),
+}
+
+
+def _affine(image: Image.Image, coefficients: tuple[float, ...]) -> Image.Image:
+    return image.transform(
+        image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST, fillcolor=GREY
+    )
+
+
+def _table(image: Image.Image, values: list[int]) -> Image.Image:
+    return image.point(values * 3)
+
+
+def _pil_solarize_add(image: Image.Image, addition: float) -> Image.Image:
+    return _table(image, [min(255, i + int(addition)) if i < 128 else i for i in range(256)])
+
+
+PILLOW = {
+    "Rotate": lambda im, a: im.rotate(a, Image.Resampling.NEAREST, fillcolor=GREY),
+    "ShearX": lambda im, a: _affine(im, (1, a, 0, 0, 1, 0)),
+    "ShearY": lambda im, a: _affine(im, (1, 0, 0, a, 1, 0)),
+    "TranslateX": lambda im, a: _affine(im, (1, 0, a, 0, 1, 0)),
+    "TranslateY": lambda im, a: _affine(im, (1, 0, 0, 0, 1, a)),
+    "Color": lambda im, a: ImageEnhance.Color(im).enhance(a),
+    "Contrast": lambda im, a: ImageEnhance.Contrast(im).enhance(a),
+    "Brightness": lambda im, a: ImageEnhance.Brightness(im).enhance(a),
+    "Sharpness": lambda im, a: ImageEnhance.Sharpness(im).enhance(a),
+    "Posterize": lambda im, a: ImageOps.posterize(im, int(a)),
+    "Solarize": lambda im, a: ImageOps.solarize(im, int(a)),
+    "SolarizeAdd": _pil_solarize_add,
+    "AutoContrast": lambda im, _: ImageOps.autocontrast(im),
+    "Equalize": lambda im, _: ImageOps.equalize(im),
+    "Invert": lambda im, _: ImageOps.invert(im),
+}
+OURS = {
+    "Rotate": augment_ops.rotate,
+    "ShearX": augment_ops.shear_x,
+    "ShearY": augment_ops.shear_y,
+    "TranslateX": augment_ops.translate_x,
+    "TranslateY": augment_ops.translate_y,
+    "Color": augment_ops.color,
+    "Contrast": augment_ops.contrast,
+    "Brightness": augment_ops.brightness,
+    "Sharpness": augment_ops.sharpness,
+    "Posterize": augment_ops.posterize,
+    "Solarize": augment_ops.solarize,
+    "SolarizeAdd": augment_ops.solarize_add,
+    "AutoContrast": lambda image, _: augment_ops.auto_contrast(image),
+    "Equalize": lambda image, _: augment_ops.equalize(image),
+    "Invert": lambda image, _: augment_ops.invert(image),
+}
+NO_ARGUMENT = ("AutoContrast", "Equalize", "Invert")
+
+
+def _compiled(op: str):
+    """One graph for all sizes and arguments, as in a tf.data map."""
+    return tf.function(
+        OURS[op],
+        input_signature=[
+            tf.TensorSpec([None, None, 3], tf.uint8),
+            tf.TensorSpec([], tf.float64),
+        ],
+    )
+
+
+def _arguments(op: str) -> list[float]:
+    """Every argument that either policy can give this operation, and two of magnitude 15."""
+    if op in NO_ARGUMENT:
+        return [0.0]
+    values = {policies.argument(op, level) for level in (*LEVELS, 11.67, 15)}
+    values |= {policies.argument(op, level, translate_const=100) for level in LEVELS}
+    if op in policies.SIGNED_OPS:
+        values |= {-value for value in values}
+    return sorted(values)
+
+
+def test_every_operation_has_a_judge():
+    assert set(PILLOW) | {"Cutout", policies.IDENTITY} == set(policies.OPS)
+    assert set(PILLOW) == set(OURS)
+
+
+@pytest.mark.parametrize("op", PILLOW)
+def test_operation_gives_pillows_bytes(op):
+    ours = _compiled(op)
+    for name, array in IMAGES.items():
+        image = Image.fromarray(array)
+        for argument in _arguments(op):
+            expected = np.asarray(PILLOW[op](image, argument))
+            got = ours(array, argument).numpy()
+            assert got.dtype == np.uint8
+            assert got.shape == array.shape
+            wrong = int((got != expected).any(axis=-1).sum())
+            assert wrong == 0, f"{op}({argument}) of {name}: {wrong} pixels differ"
+
+
+@pytest.mark.parametrize("op", ["TranslateX", "TranslateY"])
+def test_translation_by_half_pixels_keeps_the_edge_that_pillow_keeps(op):
+    # Source coordinates fall exactly on pixel edges; rounding halves away from zero would lose one.
+    array = _noise(20, 24, 10)
+    for argument in (-1e9, -7.5, -0.5, 0.5, 7.5, 12.5, 1e9):
+        expected = np.asarray(PILLOW[op](Image.fromarray(array), argument))
+        np.testing.assert_array_equal(OURS[op](array, argument).numpy(), expected)
+
+
+@pytest.mark.parametrize("centre", [(0, 0), (5, 9), (19, 29), (12, 0)])
+@pytest.mark.parametrize("level", LEVELS)
+def test_cutout_matches_a_pasted_rectangle(level, centre):
+    array = _noise(20, 30, 11)
+    half = int(policies.argument("Cutout", level, cutout_const=40))
+    y, x = centre
+    expected = array.copy()
+    expected[max(0, y - half) : y + half, max(0, x - half) : x + half] = policies.FILL
+    got = augment_ops.cutout(tf.constant(array), half, y, x).numpy()
+    np.testing.assert_array_equal(got, expected)
+
+
+# --- regressions: faults of earlier implementations ---------------------------------------------
+
+
+@pytest.mark.parametrize("level", [10, 11.67, 15])
+def test_fault_solarize_level_10_and_above_leaves_the_image_untouched(level):
+    # A threshold of 256 narrowed to uint8 became 0 and inverted the whole image.
+    array = _photo_like(32, 32, 12)
+    array[0, 0] = 255
+    threshold = policies.argument("Solarize", level)
+    assert threshold >= 256
+    np.testing.assert_array_equal(augment_ops.solarize(array, threshold).numpy(), array)
+
+
+@pytest.mark.parametrize("side", [224, 300])
+def test_fault_contrast_uses_the_mean_grey_not_the_number_of_pixels(side):
+    # The old mean was pixels / 256: 196 at 224 px and 255 from 300 px on, for any picture.
+    array = (_photo_like(side, side, 13) // 3).astype(np.uint8)
+    grey = np.asarray(Image.fromarray(array).convert("L"))
+    mean = math.floor(grey.mean() + 0.5)
+    assert mean < 100
+    got = augment_ops.contrast(array, 0.0).numpy()
+    assert np.unique(got).tolist() == [mean]
+
+
+def test_fault_posterize_0_bits_keeps_one_bit():
+    array = _noise(32, 32, 14)
+    expected = np.asarray(ImageOps.posterize(Image.fromarray(array), 1))
+    for bits in (0, policies.argument("Posterize", 2), policies.argument("Posterize", 0)):
+        got = augment_ops.posterize(array, bits).numpy()
+        np.testing.assert_array_equal(got, expected)
+    assert set(np.unique(got)) == {0, 128}
+
+
+def test_fault_solarize_add_level_10_clips_and_does_not_wrap():
+    array = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=-1)
+    got = augment_ops.solarize_add(array, 165.0).numpy()[..., 0].ravel()
+    expected = [min(255, i + 165) if i < 128 else i for i in range(256)]
+    np.testing.assert_array_equal(got, expected)
