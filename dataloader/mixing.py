@@ -1,0 +1,274 @@
+"""MixUp and CutMix on a batch, with random numbers that belong to examples and not to batches.
+
+Sample i is mixed with sample B − 1 − i. Its λ, CutMix box and choice between the two methods are
+drawn from its own seed, so they are a function of (seed, epoch, global example) alone. Only the
+partner depends on how examples fall into batches.
+
+Labels are mixed with each sample's own share. Label smoothing is left to the loss: it is linear, so
+smoothing a mixed label equals mixing smoothed ones.
+
+Sources: mixup, Zhang et al. 2018, arXiv:1710.09412; CutMix, Yun et al. 2019, arXiv:1905.04899.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+Mixer = Callable[
+    [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+]
+
+# Sets mixing apart from augmentation, which may be handed the same example seeds.
+_STREAM = (0x6D697869, 0x6E674D42)
+_QUANTILES = 4096
+_THREEFRY_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_THREEFRY_PARITY = 0x1BD11BDA
+
+
+# --- random numbers -----------------------------------------------------------------------------
+
+
+def threefry2x32(
+    key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return 64 random bits per element: Threefry-2x32 with 20 rounds.
+
+    TensorFlow's stateless generators take one seed per call; a batch has one per example. This one
+    is elementwise, so that a whole batch costs about a hundred small ops instead of B calls.
+
+    Args:
+        key: Two uint32 tensors of shapes that broadcast with ``counter``.
+        counter: Two uint32 tensors.
+
+    Returns:
+        Two uint32 tensors.
+
+    Source: Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3".
+    """
+    parity = tf.constant(_THREEFRY_PARITY, tf.uint32)
+    keys = (*key, tf.bitwise.bitwise_xor(tf.bitwise.bitwise_xor(key[0], key[1]), parity))
+    x0, x1 = counter[0] + keys[0], counter[1] + keys[1]
+    for group in range(1, 6):
+        for bits in _THREEFRY_ROTATIONS[(group - 1) % 2]:
+            x0 = x0 + x1
+            left = tf.bitwise.left_shift(x1, tf.constant(bits, tf.uint32))
+            right = tf.bitwise.right_shift(x1, tf.constant(32 - bits, tf.uint32))
+            x1 = tf.bitwise.bitwise_xor(tf.bitwise.bitwise_or(left, right), x0)
+        x0 = x0 + keys[group % 3]
+        x1 = x1 + keys[(group + 1) % 3] + tf.constant(group, tf.uint32)
+    return x0, x1
+
+
+def example_uniforms(seeds: tf.Tensor) -> tf.Tensor:
+    """Draw four uniforms per example from its own seed.
+
+    Args:
+        seeds: int32 (B, 2).
+
+    Returns:
+        float32 (B, 4) in [0, 1), multiples of 2^-24. A row depends on its seed alone.
+    """
+    seeds = tf.bitwise.bitwise_xor(tf.cast(seeds, tf.int32), tf.constant(_STREAM, tf.int32))
+    seeds = tf.bitcast(seeds, tf.uint32)
+    key = (seeds[:, 0, tf.newaxis], seeds[:, 1, tf.newaxis])
+    counter = tf.constant([[0, 1]], tf.uint32)
+    bits = tf.concat(threefry2x32(key, (counter, tf.zeros_like(counter))), axis=1)
+    high = tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32))
+    return tf.cast(tf.cast(high, tf.int32), tf.float32) * 2.0**-24
+
+
+def beta_quantiles(alpha: float) -> tuple[float, ...]:
+    """Tabulate the quantile function of Beta(α, α) at 0, 1/4096, …, 1.
+
+    :func:`sample_beta` interpolates between these. As the table's points are exact, the cumulative
+    distribution is wrong by less than 1/4096 anywhere, for any α. (Gamma variates, the usual way,
+    would need a rejection loop per example.)
+
+    Args:
+        alpha: Both parameters; finite and positive.
+
+    Returns:
+        4097 increasing numbers from 0 to 1.
+
+    Raises:
+        ValueError: If ``alpha`` is not finite and positive.
+    """
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"A Beta distribution needs a finite alpha above 0, not {alpha!r}.")
+    half = _QUANTILES // 2
+    # Bisection on the lower half, where quantiles near 0 keep their precision; the distribution is
+    # symmetric. Seventy halvings of [0, 1/2] pass float32's smallest step at any α that matters.
+    with tf.init_scope(), tf.device("CPU:0"):
+        target = tf.range(half + 1, dtype=tf.float64) / _QUANTILES
+        a = tf.fill([half + 1], tf.constant(alpha, tf.float64))
+        low = tf.zeros([half + 1], tf.float64)
+        high = tf.fill([half + 1], tf.constant(0.5, tf.float64))
+        for _ in range(70):
+            middle = 0.5 * (low + high)
+            too_low = tf.math.betainc(a, a, middle) < target
+            low, high = tf.where(too_low, middle, low), tf.where(too_low, high, middle)
+        lower = [0.0, *high.numpy().tolist()[1:half], 0.5]
+    return (*lower, *(1.0 - value for value in reversed(lower[:-1])))
+
+
+def sample_beta(uniforms: tf.Tensor, quantiles: tuple[float, ...]) -> tf.Tensor:
+    """Turn uniforms into Beta variates: inverse transform sampling with :func:`beta_quantiles`.
+
+    Args:
+        uniforms: float32 in [0, 1), any shape.
+        quantiles: Values of the quantile function at equal steps from 0 to 1.
+
+    Returns:
+        float32 in [0, 1], of the same shape.
+    """
+    table = tf.constant(quantiles, tf.float32)
+    position = uniforms * (len(quantiles) - 1)
+    index = tf.cast(tf.floor(position), tf.int32)
+    share = position - tf.floor(position)
+    return tf.gather(table, index) * (1.0 - share) + tf.gather(table, index + 1) * share
+
+
+# --- mixing -------------------------------------------------------------------------------------
+
+
+def _mix(values: tf.Tensor, own_share: tf.Tensor) -> tf.Tensor:
+    """Blend float32 (B, …) with its reverse; ``own_share`` broadcasts against it."""
+    # Two products rather than one difference: shares of 0 and 1 give the bytes of one image.
+    return own_share * values + (1.0 - own_share) * tf.reverse(values, axis=[0])
+
+
+def mixup(images: tf.Tensor, labels: tf.Tensor, lambdas: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Blend each sample with its partner, the one at the same place from the batch's other end.
+
+    Args:
+        images: (B, H, W, C), uint8 or float, 0–255.
+        labels: float (B, classes), one-hot or soft.
+        lambdas: float32 (B,), each sample's own share, in [0, 1].
+
+    Returns:
+        float32 images (B, H, W, C) in 0–255, not rounded, and float32 labels (B, classes).
+    """
+    lambdas = tf.cast(lambdas, tf.float32)
+    mixed = _mix(tf.cast(images, tf.float32), lambdas[:, tf.newaxis, tf.newaxis, tf.newaxis])
+    return mixed, _mix(tf.cast(labels, tf.float32), lambdas[:, tf.newaxis])
+
+
+def cutmix_boxes(
+    lambdas: tf.Tensor, centres: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor
+) -> tf.Tensor:
+    """Return the boxes to replace: sides √(1 − λ) of the image's, about the centre, clipped.
+
+    Args:
+        lambdas: float32 (B,) in [0, 1].
+        centres: float32 (B, 2), centres (y, x) as shares of height and width, in [0, 1).
+        height: Rows of an image.
+        width: Columns of an image.
+
+    Returns:
+        int32 (B, 4): top, left, bottom, right in pixels; bottom and right are excluded.
+    """
+    size = tf.stack([tf.cast(height, tf.int32), tf.cast(width, tf.int32)])
+    real_size = tf.cast(size, tf.float32)
+    sides = tf.cast(tf.sqrt(1.0 - lambdas)[:, tf.newaxis] * real_size, tf.int32)
+    middles = tf.cast(tf.floor(centres * real_size), tf.int32)
+    # From its two ends, so that an odd side keeps its length.
+    start = middles - sides // 2
+    first, last = tf.clip_by_value(start, 0, size), tf.clip_by_value(start + sides, 0, size)
+    return tf.concat([first, last], axis=1)
+
+
+def _box_masks(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """True inside: bool (B, H, W)."""
+    top, left, bottom, right = (boxes[:, i, tf.newaxis] for i in range(4))
+    y, x = tf.range(height)[tf.newaxis], tf.range(width)[tf.newaxis]
+    rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
+    return rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :]
+
+
+def _outside_shares(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Each image's share of pixels outside its own box: float32 (B,)."""
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return 1.0 - tf.cast(areas, tf.float32) / tf.cast(height * width, tf.float32)
+
+
+def cutmix(images: tf.Tensor, labels: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Replace a box of each sample by its partner's pixels; labels by that box's own area.
+
+    Args:
+        images: (B, H, W, C), uint8 or float, 0–255.
+        labels: float (B, classes), one-hot or soft.
+        boxes: int32 (B, 4) from :func:`cutmix_boxes`, within the image.
+
+    Returns:
+        float32 images (B, H, W, C) and float32 labels (B, classes).
+    """
+    images = tf.cast(images, tf.float32)
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    masks = _box_masks(boxes, height, width)[..., tf.newaxis]
+    mixed = tf.where(masks, tf.reverse(images, axis=[0]), images)
+    shares = _outside_shares(boxes, height, width)
+    return mixed, _mix(tf.cast(labels, tf.float32), shares[:, tf.newaxis])
+
+
+def make_mixer(mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> Mixer | None:
+    """Return ``mix(images, labels, weights, seeds)``, or None if both alphas are 0.
+
+    With both alphas above 0 each sample is mixed one way or the other with probability 1/2, drawn
+    from its own seed. MixUp's λ is folded to max(λ, 1 − λ), so that a sample keeps the larger share
+    of itself; CutMix's is not, as in its paper. A sample whose partner has weight 0 (padding, or an
+    unreadable file) stays as it is.
+
+    The callable takes uint8 images (B, H, W, 3), int32 labels (B,), float32 weights (B,) and int32
+    seeds (B, 2), one per example. It returns float32 images in 0–255, float32 labels
+    (B, num_classes) and the weights.
+
+    Args:
+        mixup_alpha: α of MixUp's Beta(α, α); 0 switches MixUp off.
+        cutmix_alpha: α of CutMix's Beta(α, α); 0 switches CutMix off.
+        num_classes: Length of a label row.
+
+    Raises:
+        ValueError: If an alpha is negative or not finite, or ``num_classes`` is below 1.
+    """
+    for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
+        if not (math.isfinite(alpha) and alpha >= 0):
+            raise ValueError(f"{name} must be finite and at least 0, not {alpha!r}.")
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, not {num_classes!r}.")
+    if not mixup_alpha and not cutmix_alpha:
+        return None
+    mixup_quantiles = beta_quantiles(mixup_alpha) if mixup_alpha else None
+    cutmix_quantiles = beta_quantiles(cutmix_alpha) if cutmix_alpha else None
+
+    def mix(
+        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, seeds: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        one_hot = tf.one_hot(labels, num_classes, dtype=tf.float32)
+        partner_counts = tf.reverse(weights, axis=[0]) > 0
+        uniforms = example_uniforms(seeds)
+        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        if mixup_quantiles is not None:
+            lambdas = sample_beta(uniforms[:, 0], mixup_quantiles)
+            mixup_lambdas = tf.where(partner_counts, tf.maximum(lambdas, 1.0 - lambdas), 1.0)
+        if cutmix_quantiles is not None:
+            lambdas = sample_beta(uniforms[:, 0], cutmix_quantiles)
+            lambdas = tf.where(partner_counts, lambdas, 1.0)
+            boxes = cutmix_boxes(lambdas, uniforms[:, 1:3], height, width)
+        if cutmix_quantiles is None:
+            return *mixup(images, one_hot, mixup_lambdas), weights
+        if mixup_quantiles is None:
+            return *cutmix(images, one_hot, boxes), weights
+        # Both: one pass over the pixels, with each sample's own share per pixel.
+        cuts = uniforms[:, 3] < 0.5
+        outside = tf.cast(~_box_masks(boxes, height, width), tf.float32)
+        pixel_shares = tf.where(
+            cuts[:, tf.newaxis, tf.newaxis], outside, mixup_lambdas[:, tf.newaxis, tf.newaxis]
+        )
+        label_shares = tf.where(cuts, _outside_shares(boxes, height, width), mixup_lambdas)
+        mixed = _mix(tf.cast(images, tf.float32), pixel_shares[..., tf.newaxis])
+        return mixed, _mix(one_hot, label_shares[:, tf.newaxis]), weights
+
+    return mix
