@@ -1,0 +1,259 @@
+"""Optimizers against float64 formulas and TensorFlow's own training kernels; weight decay."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from utils.optimizers import (
+    OPTIMIZERS,
+    add_l2,
+    decay_decoupled,
+    decay_mask,
+    l2_coefficient,
+    make_optimizer,
+)
+
+STEPS = 10
+RATES = [0.02 * (i + 1) / STEPS for i in range(STEPS)]
+
+
+def material():
+    rng = np.random.default_rng(7)
+    weight = rng.normal(0, 0.5, (3, 4)).astype(np.float32)
+    gradients = rng.normal(0, 0.5, (STEPS, 3, 4)).astype(np.float32)
+    return weight, gradients
+
+
+def run(optimizer, before_update=None):
+    """Ten updates inside a tf.function, each with its own rate; returns the weights after each."""
+    start, gradients = material()
+    variable = keras.Variable(start, name="kernel")
+    optimizer.build([variable])
+
+    @tf.function
+    def update(gradient, rate):
+        optimizer.learning_rate.assign(rate)
+        if before_update:
+            before_update(variable, rate)
+        optimizer.apply([gradient], [variable])
+
+    trace = []
+    for gradient, rate in zip(gradients, RATES, strict=True):
+        update(tf.constant(gradient), tf.constant(rate, tf.float32))
+        trace.append(variable.numpy())
+    return np.stack(trace)
+
+
+def by_formula(step_rule):
+    """The same in float64: `step_rule(state, w, g, lr, t)` returns the new w; t starts at 1."""
+    start, gradients = material()
+    w, state, trace = start.astype(np.float64), {}, []
+    for t, (g, lr) in enumerate(zip(gradients.astype(np.float64), RATES, strict=True), 1):
+        w = step_rule(state, w, g, lr, t)
+        trace.append(w)
+    return np.stack(trace)
+
+
+def sgd(state, w, g, lr, t):
+    return w - lr * g
+
+
+def momentum(state, w, g, lr, t):
+    state["m"] = 0.9 * state.get("m", 0.0) - lr * g
+    return w + state["m"]
+
+
+def nesterov(state, w, g, lr, t):
+    state["m"] = 0.9 * state.get("m", 0.0) - lr * g
+    return w + 0.9 * state["m"] - lr * g
+
+
+def rmsprop(state, w, g, lr, t):
+    state["v"] = 0.8 * state.get("v", 0.0) + 0.2 * g**2
+    state["m"] = 0.7 * state.get("m", 0.0) + lr * g / np.sqrt(state["v"] + 0.001)
+    return w - state["m"]
+
+
+def adam(state, w, g, lr, t):
+    state["m"] = 0.9 * state.get("m", 0.0) + 0.1 * g
+    state["v"] = 0.99 * state.get("v", 0.0) + 0.01 * g**2
+    rate = lr * np.sqrt(1 - 0.99**t) / (1 - 0.9**t)
+    return w - rate * state["m"] / (np.sqrt(state["v"]) + 0.001)
+
+
+def adamw(state, w, g, lr, t):
+    return adam(state, w - lr * 0.05 * w, g, lr, t)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "formula"),
+    [
+        ("sgd", {}, sgd),
+        ("momentum", {}, momentum),
+        ("momentum", {"nesterov": True}, nesterov),
+        ("rmsprop", {"rho": 0.8, "momentum": 0.7}, rmsprop),
+        ("adam", {"beta_2": 0.99}, adam),
+        ("adamw", {"beta_2": 0.99}, adamw),
+    ],
+    ids=["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"],
+)
+def test_first_ten_updates_follow_the_formula(name, options, formula):
+    def decay(variable, rate):
+        decay_decoupled([variable], [True], rate, 0.05)
+
+    got = run(make_optimizer(name, **options), decay if name == "adamw" else None)
+    np.testing.assert_allclose(got, by_formula(formula), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "nesterov"])
+def test_updates_equal_tensorflows_training_kernels(name):
+    start, gradients = material()
+    weight, m, v = (tf.Variable(x) for x in (start, np.zeros_like(start), np.zeros_like(start)))
+    trace = []
+    for g, lr in zip(gradients, np.float32(RATES), strict=True):
+        if name == "rmsprop":
+            tf.raw_ops.ResourceApplyRMSProp(
+                var=weight.handle,
+                ms=v.handle,
+                mom=m.handle,
+                lr=lr,
+                rho=np.float32(0.9),
+                momentum=np.float32(0.9),
+                epsilon=np.float32(0.001),
+                grad=g,
+            )
+        else:
+            tf.raw_ops.ResourceApplyKerasMomentum(
+                var=weight.handle,
+                accum=m.handle,
+                lr=lr,
+                grad=g,
+                momentum=np.float32(0.9),
+                use_nesterov=True,
+            )
+        trace.append(weight.numpy())
+    made = make_optimizer("momentum", nesterov=True) if name == "nesterov" else make_optimizer(name)
+    np.testing.assert_allclose(run(made), np.stack(trace), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_keras_adds_nothing_of_its_own_and_the_rate_waits_to_be_assigned(name):
+    optimizer = make_optimizer(name)
+    assert not optimizer.weight_decay
+    assert not optimizer.use_ema
+    assert optimizer.clipnorm is optimizer.clipvalue is optimizer.global_clipnorm is None
+    assert float(optimizer.learning_rate) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("rmspop", {}, "did you mean 'rmsprop'"),
+        ("lamb", {}, "Known: sgd"),
+        ("adam", {"nesterov": True}, "--nesterov"),
+        ("sgd", {"nesterov": True}, "--optimizer momentum"),
+        ("momentum", {"momentum": 1.0}, "momentum"),
+        ("rmsprop", {"rho": -0.1}, "rho"),
+        ("rmsprop", {"epsilon": 0}, "epsilon"),
+    ],
+)
+def test_bad_options_are_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(name, **options)
+
+
+@pytest.fixture(scope="module")
+def small_model():
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            layers.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, use_bias=False, name="stem_conv"),
+            layers.BatchNormalization(name="stem_bn"),
+            layers.DepthwiseConv2D(3, name="block1a_dwconv"),
+            layers.SeparableConv2D(4, 3, name="separable"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, name="predictions"),
+        ]
+    )
+
+
+def test_decay_mask_goes_by_name(small_model):
+    variables = small_model.trainable_variables
+
+    def decayed(**options):
+        mask = decay_mask(variables, **options)
+        return {v.path.split("/", 1)[-1] for v, on in zip(variables, mask, strict=True) if on}
+
+    names = {v.path.split("/", 1)[-1] for v in variables}
+    kernels = {n for n in names if n.endswith("kernel")}
+    biases = {n for n in names if n.endswith("bias")}
+    norms = {n for n in names if n.endswith(("gamma", "beta"))}
+    assert any("dwconv" in n for n in kernels), "a depthwise kernel is a kernel"
+    assert len(kernels) == 5
+    assert len(biases) == 3
+    assert len(norms) == 2
+    assert decayed() == kernels
+    assert decayed(decay_bias=True) == kernels | biases
+    assert decayed(bn_weight_decay=True) == kernels | norms
+
+
+def test_decay_mask_of_statistics_plain_variables_and_other_names(small_model):
+    bn = small_model.get_layer("stem_bn")
+    statistics = [bn.moving_mean, bn.moving_variance]
+    assert decay_mask(statistics, bn_weight_decay=True, decay_bias=True) == [False, False]
+    plain = [
+        tf.Variable(tf.ones((2, 2)), name="tf_layer/kernel"),
+        tf.Variable(tf.ones(2), name="tf_layer/bias"),
+        tf.Variable(tf.ones((2, 2)), name="position_table"),
+        tf.Variable(tf.ones(2), name="temperature"),
+    ]
+    assert decay_mask(plain) == [True, False, True, False]
+
+
+def test_coupled_decay_is_the_gradient_of_the_penalty():
+    start, gradients = material()
+    variables = [keras.Variable(start, name="kernel"), keras.Variable(start[0], name="bias")]
+    wd = 0.03
+    with tf.GradientTape() as tape:
+        penalty = keras.regularizers.L2(wd)(variables[0])
+    keras_gradient = tape.gradient(penalty, variables[0].value)
+
+    @tf.function
+    def decayed(convention):
+        return add_l2(
+            [tf.constant(gradients[0]), tf.constant(gradients[0][0])],
+            variables,
+            decay_mask(variables),
+            l2_coefficient(wd, convention),
+        )
+
+    kernel, bias = decayed("keras")
+    np.testing.assert_allclose(kernel, gradients[0] + keras_gradient.numpy(), atol=1e-7)
+    np.testing.assert_array_equal(bias, gradients[0][0])
+    kernel, _ = decayed("half")
+    np.testing.assert_allclose(kernel, gradients[0] + wd * start, atol=1e-7)
+    assert l2_coefficient(5e-6) == 1e-5
+
+
+def test_coupled_decay_leaves_a_missing_gradient_missing():
+    variable = keras.Variable(np.ones((2, 2)), name="kernel")
+    assert add_l2([None], [variable], [True], 0.1) == [None]
+    with pytest.raises(ValueError, match="zip"):
+        add_l2([None, None], [variable], [True], 0.1)
+    with pytest.raises(ValueError, match="L2 convention"):
+        l2_coefficient(0.1, "full")
+
+
+def test_decoupled_decay_changes_only_what_the_mask_says():
+    start, _ = material()
+    kernel, bias = keras.Variable(start, name="kernel"), keras.Variable(start[0], name="bias")
+
+    @tf.function
+    def decay(rate):
+        decay_decoupled([kernel, bias], [True, False], rate, 0.5)
+
+    decay(tf.constant(0.1))
+    np.testing.assert_allclose(kernel.numpy(), start.astype(np.float64) * (1 - 0.05), atol=1e-7)
+    np.testing.assert_array_equal(bias.numpy(), start[0])
