@@ -1,0 +1,233 @@
+"""Numbers about a run: percentiles, throughput, and means that merge over ranks.
+
+NumPy only; `batch_sums`, which runs in the graph, imports TensorFlow when it is called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+METRICS = ("loss", "top1", "top5")
+"""Names of the means, in the order of the sums; the sum of the weights comes after them."""
+
+
+def percentiles(
+    values: Iterable[float], qs: Sequence[float] = (50, 90, 95, 99)
+) -> dict[float, float]:
+    """True percentiles, with linear interpolation as in `numpy.percentile`.
+
+    The reference system reports as "latency_90pct" the mean of the fastest 90 %, which is below
+    the average; these are not that.
+
+    Args:
+        values: Numbers of any unit, at least one.
+        qs: Percentages in [0, 100].
+
+    Returns:
+        `{q: value}` in the unit of `values`.
+
+    Raises:
+        ValueError: If there are no values, or a percentage is out of range.
+    """
+    array = np.asarray(list(values), np.float64)
+    if array.size == 0:
+        raise ValueError("Percentiles of nothing: no value was recorded.")
+    return {q: float(v) for q, v in zip(qs, np.percentile(array, list(qs)), strict=True)}
+
+
+class Throughput:
+    """Images per second and seconds per step, without the first `warmup_steps` steps.
+
+    Args:
+        warmup_steps: Steps to leave out, for they contain compilation and filling of queues. Of a
+            run with no more steps than that, nothing is left and `summary` says NaN.
+
+    Raises:
+        ValueError: If `warmup_steps` is negative.
+    """
+
+    def __init__(self, warmup_steps: int = 0) -> None:
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be at least 0, not {warmup_steps}.")
+        self.warmup_steps = warmup_steps
+        self._seen = 0
+        self._images: list[float] = []
+        self._data: list[float] = []
+        self._compute: list[float] = []
+
+    def add(self, images: float, data_time: float, compute_time: float) -> None:
+        """Records one step.
+
+        Args:
+            images: Examples of this step; over all ranks if the figure is to be for the job.
+            data_time: Seconds spent waiting for the batch.
+            compute_time: Seconds from the batch's arrival to the end of the step.
+        """
+        self._seen += 1
+        if self._seen > self.warmup_steps:
+            self._images.append(float(images))
+            self._data.append(float(data_time))
+            self._compute.append(float(compute_time))
+
+    def reset(self) -> None:
+        """Forgets the measured steps. The warm-up, once over, is not repeated."""
+        self._images.clear()
+        self._data.clear()
+        self._compute.clear()
+
+    @property
+    def compute_times(self) -> np.ndarray:
+        """Seconds of computation of each measured step, float64 `(steps,)`."""
+        return np.asarray(self._compute, np.float64)
+
+    def summary(self) -> dict[str, float]:
+        """Figures over the measured steps.
+
+        Returns:
+            `steps` (int); `images` (a count); `total_ips`, all images over all seconds, and
+            `compute_ips`, the same over the compute seconds alone (images/s); `data_time`,
+            `compute_time` and `compute_latency` (mean seconds per step, the last two equal);
+            `compute_latency_at50`, `_at90`, `_at95`, `_at99` and `_at100` (true percentiles,
+            seconds). NaN where nothing was measured.
+        """
+        steps = len(self._images)
+        images = math.fsum(self._images)
+        data, compute = math.fsum(self._data), math.fsum(self._compute)
+        figures: dict[str, float] = {
+            "steps": steps,
+            "images": images,
+            "total_ips": _ratio(images, data + compute),
+            "compute_ips": _ratio(images, compute),
+            "data_time": _ratio(data, steps),
+            "compute_time": _ratio(compute, steps),
+            "compute_latency": _ratio(compute, steps),
+        }
+        qs = (50, 90, 95, 99, 100)
+        tail = percentiles(self._compute, qs) if steps else dict.fromkeys(qs, math.nan)
+        figures.update({f"compute_latency_at{q}": value for q, value in tail.items()})
+        return figures
+
+
+class MeanAccumulator:
+    """Weighted means of loss, top-1 and top-5 that merge exactly over batches and ranks.
+
+    Holds four float64 sums and nothing else, so that a mean over ranks is that over all examples,
+    whatever their split: merging adds sums and divides once, at the end. The counts are exact up
+    to 2**53; the loss is exact up to float64 rounding.
+    """
+
+    def __init__(self) -> None:
+        self._sums = np.zeros(len(METRICS) + 1, np.float64)
+
+    def update(self, sums: Any) -> None:
+        """Adds `[loss_sum, top1_sum, top5_sum, weight_sum]`, as `batch_sums` returns them.
+
+        Raises:
+            ValueError: If there are not four numbers.
+        """
+        self._sums += self._checked(sums)
+
+    def merge(self, other: MeanAccumulator) -> None:
+        """Adds what another accumulator has seen."""
+        self._sums += other._sums
+
+    def as_array(self) -> np.ndarray:
+        """A copy of the sums, float64 `(4,)`: to be summed over ranks."""
+        return self._sums.copy()
+
+    @classmethod
+    def from_array(cls, sums: Any) -> MeanAccumulator:
+        """The accumulator whose `as_array` is `sums`.
+
+        Raises:
+            ValueError: If there are not four numbers.
+        """
+        made = cls()
+        made.update(sums)
+        return made
+
+    @property
+    def weight(self) -> float:
+        """The sum of the weights: the number of examples that count."""
+        return float(self._sums[-1])
+
+    def result(self) -> dict[str, float]:
+        """`{"loss": nats, "top1": fraction, "top5": fraction}`; NaN if no example counts."""
+        return {
+            name: _ratio(float(total), self.weight)
+            for name, total in zip(METRICS, self._sums[:-1], strict=True)
+        }
+
+    def _checked(self, sums: Any) -> np.ndarray:
+        array = np.asarray(sums, np.float64)
+        if array.shape != self._sums.shape:
+            raise ValueError(f"Expected {self._sums.size} sums, not an array of {array.shape}.")
+        return array
+
+
+def batch_sums(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, top: int = 5) -> tf.Tensor:
+    """Sums over a batch from which `MeanAccumulator` forms means. Works inside a `tf.function`.
+
+    The loss is plain cross-entropy in nats, without label smoothing, in float32 per example; the
+    sums are taken in float64. An example is right at k if fewer than k classes have a logit
+    strictly greater than that of its true class: the result then depends on no order of classes,
+    but classes that tie all count as right (as in `tf.math.in_top_k`), so a model whose logits
+    are all equal scores 1. An example with a NaN among its logits is wrong. One of weight 0
+    contributes nothing, whatever its label or loss.
+
+    Args:
+        logits: `(B, C)`, any floating dtype.
+        labels: int `(B,)`, or soft labels float `(B, C)`, whose true class is their largest.
+        weights: `(B,)`, 0 for the slots that do not count.
+        top: The k of the second count, at most C of which are used; 1 is always the first.
+
+    Returns:
+        float64 `(4,)`: loss, right at 1, right at `top`, weight; each weighted and summed.
+
+    Raises:
+        ValueError: If `top` is below 1 or the labels have neither one nor two dimensions.
+    """
+    import tensorflow as tf
+
+    if top < 1:
+        raise ValueError(f"top must be at least 1, not {top}.")
+    logits = tf.cast(logits, tf.float32)
+    weights = tf.cast(weights, tf.float64)
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2:
+        targets = tf.argmax(labels, axis=-1, output_type=tf.int32)
+        losses = tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, tf.float32), logits)
+    elif labels.shape.rank == 1:
+        # A slot that does not count may hold any label, also one that the loss would refuse.
+        labels = tf.cast(labels, tf.int32)
+        targets = tf.where(weights > 0, labels, tf.zeros_like(labels))
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+    else:
+        raise ValueError(f"labels must be (B,) or (B, C), not of shape {labels.shape}.")
+
+    true_logits = tf.gather(logits, targets, axis=1, batch_dims=1)[:, tf.newaxis]
+    above = tf.reduce_sum(tf.cast(logits > true_logits, tf.int32), axis=-1)
+    sound = tf.logical_not(tf.reduce_any(tf.math.is_nan(logits), axis=-1))
+
+    def weighted_sum(values: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.math.multiply_no_nan(tf.cast(values, tf.float64), weights))
+
+    return tf.stack(
+        [
+            weighted_sum(losses),
+            weighted_sum(tf.logical_and(above < 1, sound)),
+            weighted_sum(tf.logical_and(above < tf.minimum(top, tf.shape(logits)[-1]), sound)),
+            tf.reduce_sum(weights),
+        ]
+    )
+
+
+def _ratio(total: float, count: float) -> float:
+    return total / count if count else math.nan
