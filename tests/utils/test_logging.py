@@ -1,0 +1,441 @@
+"""The run's log, read back by readers that share no code with the writer."""
+
+import enum
+import io
+import json
+import logging
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import types
+from contextlib import closing
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from utils.logging import Progress, TensorBoardWriter, make_json_logger, setup_logging
+
+ROOT = Path(__file__).parents[2]
+
+# From two lines that the original dllogger 1.1.0 wrote: key order, and text for every clock.
+STAMP = (
+    r'"timestamp": "\d{10}\.\d+", ',
+    r'"elapsedtime": "[\d.e-]+", ',
+    r'"datetime": "\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?[+-]\d\d:\d\d", ',
+)
+METADATA_LINE = re.compile(
+    r"DLLL \{" + STAMP[0] + STAMP[1] + STAMP[2] + r'"type": "METADATA", "metric": "(\w+)", '
+    r'"metadata": (\{.*\})\}$'
+)
+LOG_LINE = re.compile(
+    r"DLLL \{" + STAMP[0] + STAMP[2] + STAMP[1] + r'"type": "LOG", "step": (.+?), '
+    r'"data": (\{.*\})\}$'
+)
+
+
+def read(path):
+    """What a user's script would do with the file."""
+    lines = path.read_text().splitlines()
+    assert all(line.startswith("DLLL ") for line in lines)
+    return [json.loads(line[5:]) for line in lines]
+
+
+@pytest.fixture
+def no_dllogger(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dllogger", None)
+
+
+@pytest.fixture
+def stub_dllogger(monkeypatch):
+    """A module with dllogger's documented interface that notes what it is told."""
+    calls = []
+
+    class JSONStreamBackend:
+        def __init__(self, verbosity, filename, append=False):
+            self.verbosity = verbosity
+            self.file = open(filename, "a" if append else "w")  # noqa: SIM115
+
+    class Logger:
+        def __init__(self, backends):
+            self.backends = backends
+
+        def log(self, step, data, verbosity=1):
+            if self.backends[0].verbosity >= verbosity:
+                calls.append((step, data))
+                self.backends[0].file.write(f"{step}\n")
+
+        def metadata(self, metric, metadata):
+            calls.append((metric, metadata))
+
+        def flush(self):
+            self.backends[0].file.flush()
+
+    module = types.ModuleType("dllogger")
+    module.JSONStreamBackend, module.Logger = JSONStreamBackend, Logger
+    module.Verbosity = types.SimpleNamespace(OFF=-1, DEFAULT=0, VERBOSE=1)
+    monkeypatch.setitem(sys.modules, "dllogger", module)
+    return calls
+
+
+@pytest.mark.usefixtures("no_dllogger")
+def test_lines_are_those_of_dllogger(tmp_path):
+    path = tmp_path / "made" / "log.json"
+    log = make_json_logger(path)
+    log.metadata("loss", "nat", ":.3f")
+    log.metadata("epochs", None)
+    log.parameters({"lr": 0.1, "seed": None})
+    log.log((0, 1), {"loss": 1.5})
+    log.log((), {"top1": 0.75})
+    lines = path.read_text().splitlines()  # before close: each line is flushed
+
+    assert [METADATA_LINE.match(line)[1] for line in lines[:2]] == ["loss", "epochs"]
+    assert METADATA_LINE.match(lines[0])[2] == '{"unit": "nat", "format": ":.3f"}'
+    assert METADATA_LINE.match(lines[1])[2] == '{"unit": null}'
+    logged = [LOG_LINE.match(line).groups() for line in lines[2:]]
+    assert logged == [
+        ('"PARAMETER"', '{"lr": 0.1, "seed": null}'),
+        ("[0, 1]", '{"loss": 1.5}'),
+        ("[]", '{"top1": 0.75}'),
+    ]
+    log.close()
+    log.log((1,), {"after": "close"})
+    log.close()
+    assert len(read(path)) == 5
+
+
+@pytest.mark.usefixtures("no_dllogger")
+def test_values_of_numpy_and_tensorflow_become_plain(tmp_path):
+    class Mode(enum.Enum):
+        TRAIN = "train"
+
+    data = {
+        "np": np.float32(0.5),
+        "np64": np.float64(0.25),
+        "int": np.int64(3),
+        "flag": np.bool_(True),
+        "array": np.arange(3),
+        "tf": tf.constant(2.5),
+        "variable": tf.Variable([1, 2]),
+        "bf16": ml_dtypes.bfloat16(1.5),
+        "path": Path("a") / "b",
+        "mode": Mode.TRAIN,
+        "nested": {1: (np.float32(1.0), None)},
+        "object": logging.WARNING.__class__,
+    }
+    log = make_json_logger(tmp_path / "log.json")
+    log.log((np.int64(1), 2), data)
+    (line,) = read(tmp_path / "log.json")
+    assert line["step"] == [1, 2]
+    assert line["data"].pop("bf16") in (1.5, "1.5")
+    assert line["data"] == {
+        "np": 0.5,
+        "np64": 0.25,
+        "int": 3,
+        "flag": True,
+        "array": [0, 1, 2],
+        "tf": 2.5,
+        "variable": [1, 2],
+        "path": os.path.join("a", "b"),
+        "mode": "train",
+        "nested": {"1": [1.0, None]},
+        "object": "<class 'int'>",
+    }
+    log.log((1, 3), {"loss": tf.constant(math.nan), "top": math.inf})
+    log.close()
+    text = (tmp_path / "log.json").read_text().splitlines()[-1]
+    assert text.endswith('{"loss": NaN, "top": Infinity}}')
+    assert math.isnan(read(tmp_path / "log.json")[-1]["data"]["loss"])
+
+
+@pytest.mark.usefixtures("no_dllogger")
+def test_appending_goes_on_and_overwriting_starts_again(tmp_path):
+    path = tmp_path / "log.json"
+    for append in (True, True, False, True):
+        log = make_json_logger(path, append=append)
+        log.log((0,), {"append": append})
+        log.close()
+    assert [line["data"]["append"] for line in read(path)] == [False, True]
+
+
+@pytest.mark.usefixtures("no_dllogger")
+@pytest.mark.parametrize(
+    ("ending", "kept"),
+    [
+        ("\n", [1, 2]),
+        ("", [1, 2]),
+        ('\nDLLL {"timestamp": "17953245', [1, 2]),
+        ("\nDLLL ", [1, 2]),
+    ],
+)
+def test_a_line_cut_by_a_crash_does_not_spoil_the_file(tmp_path, ending, kept):
+    path = tmp_path / "log.json"
+    path.write_text('DLLL {"n": 1}\nDLLL {"n": 2}' + ending)
+    with closing(make_json_logger(path, append=True)) as log:
+        log.log((0,), {})
+    assert [line.get("n") for line in read(path)] == [*kept, None]
+
+
+@pytest.mark.usefixtures("no_dllogger")
+def test_another_files_last_line_is_left_alone(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes")
+    with closing(make_json_logger(path, append=True)) as log:
+        log.log((0,), {})
+    assert path.read_text().startswith("my notes\nDLLL {")
+
+
+def test_a_killed_process_loses_no_line(tmp_path):
+    path = tmp_path / "log.json"
+    code = (
+        "import sys, os, signal; sys.modules['dllogger'] = None\n"
+        "from utils.logging import make_json_logger\n"
+        "log = make_json_logger(sys.argv[1])\n"
+        "for i in range(100): log.log((i,), {'i': i})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert [line["data"]["i"] for line in read(path)] == list(range(100))
+
+
+def test_an_installed_dllogger_is_used(tmp_path, stub_dllogger):
+    path = tmp_path / "log.json"
+    log = make_json_logger(path)
+    log.metadata("loss", "nat", ":.3f")
+    log.parameters({"lr": np.float32(0.5)})
+    log.log((0, 1), {"loss": tf.constant(1.5)})
+    assert stub_dllogger == [
+        ("loss", {"unit": "nat", "format": ":.3f"}),
+        ("PARAMETER", {"lr": 0.5}),
+        ([0, 1], {"loss": 1.5}),
+    ]
+    assert path.read_text() == "PARAMETER\n[0, 1]\n", "flushed line by line"
+    log.close()
+    log.close()
+    log.log((1,), {})
+    assert len(stub_dllogger) == 3
+    second = make_json_logger(path, append=True)  # the global init would refuse a second one
+    second.log((2,), {})
+    second.close()
+    assert path.read_text().endswith("[2]\n")
+
+
+def test_no_path_means_no_log():
+    log = make_json_logger(None)
+    log.metadata("loss", "nat")
+    log.parameters({})
+    log.log((), {})
+    log.flush()
+    log.close()
+
+
+def test_tensorboard_scalars_are_read_back_and_off_by_default(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    off = TensorBoardWriter(None)
+    off.scalars({"loss": 1.0}, 1)
+    off.close()
+    writer = TensorBoardWriter(tmp_path / "tb")
+    assert not (tmp_path / "tb").exists()
+    for step in range(3):
+        writer.scalars({"train/loss": np.float32(3.0 - step), "lr": tf.constant(0.5)}, step)
+    events = EventAccumulator(str(tmp_path / "tb"), size_guidance={"tensors": 0})
+    events.Reload()  # before close: every call is flushed
+    got = [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors("train/loss")]
+    assert got == [(0, 3.0), (1, 2.0), (2, 1.0)]
+    assert len(events.Tensors("lr")) == 3
+    writer.close()
+    writer.close()
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def test_plain_lines_without_a_terminal():
+    stream = io.StringIO()
+    with Progress(total_epochs=3, steps_per_epoch=5, log_steps=2, stream=stream) as progress:
+        for step in range(1, 16):
+            progress.update(step, loss=0.5, top1=0.831, lr=0.0123, images_per_second=1234.4)
+        progress.console_line("saved")
+    lines = stream.getvalue().splitlines()
+    shown = [line.split("  loss")[0].split(" loss")[0].replace("  ", " ") for line in lines[:4]]
+    assert shown == [
+        "epoch 1/3 step 1/5",
+        "epoch 1/3 step 2/5",
+        "epoch 1/3 step 4/5",
+        "epoch 1/3 step 5/5",
+    ]
+    assert "loss 0.500" in lines[1]
+    for part in ("top-1 83.1%", "lr 0.0123", "1234 images/s", "eta 0:00:00"):
+        assert part in lines[1]
+    assert lines[-1] == "saved"
+    assert all(len(line) <= 80 for line in lines)
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_long_lines_keep_to_80_columns_by_dropping_the_rate_first(monkeypatch):
+    clock = iter(range(0, 10**9, 1000))
+    monkeypatch.setattr("utils.logging.time.monotonic", lambda: float(next(clock)))
+    stream = io.StringIO()
+    progress = Progress(total_epochs=350, steps_per_epoch=10009, log_steps=1, stream=stream)
+    for step in (10009 * 348, 10009 * 349 - 1):
+        progress.update(step, loss=6.908, top1=1.0, lr=1.234e-5, images_per_second=123456)
+    first, last = stream.getvalue().splitlines()
+    assert len(first) <= 80
+    assert len(last) <= 80
+    assert last.startswith("epoch 349/350 step 10008/10009 loss 6.908 top-1 100.0% ")
+    assert "img/s" in last
+    assert "lr" not in last
+
+
+def test_eta_covers_the_run_and_excludes_the_first_step(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("utils.logging.time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    progress = Progress(total_epochs=2, steps_per_epoch=100, log_steps=50, stream=stream)
+    now[0] = 500.0  # compilation
+    progress.update(101, loss=1.0)  # a resumed run
+    now[0] += 49 * 60.0
+    progress.update(150, loss=1.0)
+    assert stream.getvalue().splitlines() == [
+        "epoch 2/2  step 1/100  loss 1.000",
+        "epoch 2/2  step 50/100  loss 1.000  eta 0:50:00",
+    ]
+
+
+def test_only_steps_that_are_due_need_a_loss():
+    progress = Progress(total_epochs=1, steps_per_epoch=10, log_steps=4, stream=io.StringIO())
+    due = []
+    for step in range(1, 11):
+        if progress.due(step):
+            due.append(step)
+            progress.update(step, loss=0.0)
+    assert due == [1, 4, 8, 10]
+
+
+def test_bar_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("utils.logging._REDRAW_SECONDS", 0.0)
+    stream = Terminal()
+    with Progress(total_epochs=2, steps_per_epoch=3, stream=stream) as progress:
+        for step in range(1, 7):
+            progress.update(step, loss=0.25, top1=0.5, lr=0.1, images_per_second=77)
+            progress.console_line(f"note [bold] {step}")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert "epoch 1/2" in text
+    assert "epoch 2/2" in text
+    assert "3/3" in text
+    assert "loss 0.250  top-1 50.0%  77 images/s" in text
+    assert "note [bold] 6" in text
+    assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h") == 1
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    with Progress(total_epochs=1, steps_per_epoch=1, stream=stream) as progress:
+        progress.update(1, loss=1.0)
+    assert stream.getvalue() == "epoch 1/1  step 1/1  loss 1.000\n"
+
+
+class Broken(Terminal):
+    """A pipe whose reader has left."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal, Broken])
+def test_a_closed_or_broken_stream_never_stops_training(monkeypatch, kind):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("utils.logging._REDRAW_SECONDS", 0.0)
+    stream = kind()
+    progress = Progress(total_epochs=1, steps_per_epoch=9, log_steps=1, stream=stream)
+    progress.update(1, loss=1.0)
+    stream.close()
+    progress.update(2, loss=1.0)
+    progress.console_line("still here")
+    progress.close()
+    progress.console_line("and after")
+
+
+def test_a_process_without_stdout(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with Progress(total_epochs=1, steps_per_epoch=1) as progress:
+        progress.update(1, loss=1.0)
+
+
+def test_letters_that_the_stream_lacks_are_replaced():
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    progress = Progress(total_epochs=1, steps_per_epoch=1, stream=stream)
+    progress.console_line("Größe")
+    progress.console_line("next")
+    assert raw.getvalue().decode().splitlines() == ["Gr??e", "next"]
+
+
+def test_progress_refuses_an_empty_run():
+    with pytest.raises(ValueError, match="at least 1"):
+        Progress(total_epochs=0, steps_per_epoch=1)
+
+
+@pytest.fixture
+def restored_logger():
+    logger = logging.getLogger("convoy")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    yield
+    logger.level, logger.propagate, logger.handlers[:] = before
+
+
+@pytest.mark.usefixtures("restored_logger")
+@pytest.mark.parametrize(
+    ("rank", "verbosity", "want"),
+    [
+        (0, 0, ["WARNING: careful", "ERROR: wrong"]),
+        (0, 1, ["hello", "WARNING: careful", "ERROR: wrong"]),
+        (0, 2, ["DEBUG: detail", "hello", "WARNING: careful", "ERROR: wrong"]),
+        (3, 1, ["[rank 3] WARNING: careful", "[rank 3] ERROR: wrong"]),
+        (3, 2, [f"[rank 3] {t}" for t in ("DEBUG: detail", "hello")]),
+    ],
+)
+def test_log_levels_and_rank_prefix(capsys, rank, verbosity, want):
+    setup_logging(0, 2)
+    logger = setup_logging(rank, verbosity)
+    assert logger is logging.getLogger("convoy")
+    logger.debug("detail")
+    logger.info("hello")
+    logger.warning("careful")
+    logger.error("wrong")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[: len(want)] == want
+    assert err.count("careful") == 1, "set up twice, printed once"
+
+
+@pytest.mark.usefixtures("restored_logger")
+def test_log_with_a_traceback_and_a_closed_stderr(capsys, monkeypatch):
+    logger = setup_logging(2)
+    try:
+        raise KeyError("lost")
+    except KeyError:
+        logger.exception("failed")
+    err = capsys.readouterr().err
+    assert err.startswith("[rank 2] ERROR: failed\nTraceback")
+    assert "KeyError: 'lost'" in err
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    logger.error("nobody hears this")
+    with pytest.raises(ValueError, match="verbosity"):
+        setup_logging(0, 7)
