@@ -19,9 +19,9 @@ from dataloader import policies
 
 Scalar = float | int | tf.Tensor
 
-# Three facts shape this code (TensorFlow 2.18, CPU): tf.where on uint8 takes several times as long as
-# masking bits, so does broadcasting over a last axis of length 3 compared with rows of 3·W
-# numbers, and a look-up table of single bytes costs more than float64 arithmetic.
+# Three facts shape this code (TensorFlow 2.18, CPU). tf.where on uint8 takes several times as long
+# as masking bits; broadcasting over a last axis of length 3, as over rows of 3·W numbers; and
+# looking single bytes up in a table takes longer than float64 arithmetic on them.
 
 
 def _as_rows(image: tf.Tensor) -> tf.Tensor:
