@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -38,6 +39,10 @@ class Runner:
         except KeyboardInterrupt:
             _say("interrupted; checkpoints saved so far are whole: go on with --resume_checkpoint")
             return _leave(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read our output has left (`| head`). Point stdout at nothing, or Python complains at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except _known_errors() as error:
             _say(str(error))
             return _leave(EXIT_ERROR)
@@ -188,8 +193,6 @@ def _leave(code: int) -> int:
     makes the launcher, or their broken connection, end them.
     """
     if distributed.size() > 1:
-        import os
-
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

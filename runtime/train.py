@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -18,7 +19,7 @@ from runtime import checkpoint
 from runtime.build import better_weights, build_loader, build_training_model, model_arguments
 from runtime.config import Config, ConfigError
 from runtime.evaluate import evaluate, make_eval_step
-from runtime.step import LossScale, Step, TrainState, batch_norm_statistics, seed_generators
+from runtime.step import LossScale, Step, TrainState, batch_norm_statistics
 from runtime.validate import schedule_arguments
 from utils import distributed
 from utils.ema import EMA
@@ -277,6 +278,7 @@ class Trainer:
             self.journal.board.close()
             if self.journal.progress is not None:
                 self.journal.progress.close()
+        self._check_replicas()
         self.callbacks.on_train_end()
         return self._summary()
 
@@ -316,8 +318,7 @@ class Trainer:
         total = MeanAccumulator.from_array(distributed.all_sum(epoch_sums.as_array())).result()
         self._check_finite(total["loss"], state.step - steps)
         self._check_bad_examples()
-        if not self.config.no_checkpoints or self.with_eval:
-            self._average_statistics()
+        self._average_statistics()
         if whole_epoch:
             state.epoch, state.offset = state.epoch + 1, 0
         self.report |= {
@@ -442,10 +443,18 @@ class Trainer:
         }
         return dict(self.report)
 
-    def replica_checksum(self) -> np.ndarray:
-        """Every rank's sum of each weight, `(ranks, weights)` float64: rows differ if replicas do."""
-        sums = [np.sum(v.value.numpy().astype(np.float64)) for v in self.state.model.weights]
-        return distributed.all_gather(np.asarray(sums)[None])
+    def _check_replicas(self) -> None:
+        """Every rank must hold the same weights, bit for bit.
+
+        Raises:
+            TrainingError: they differ, which no number reported so far would survive.
+        """
+        digest = hashlib.sha256()
+        for variable in self.state.model.weights:
+            digest.update(variable.value.numpy().tobytes())
+        digests = distributed.all_gather(np.frombuffer(digest.digest(), np.uint8)[None])
+        if not (digests == digests[0]).all():
+            raise TrainingError("the processes ended with different weights; please report this")
 
 
 class _Window:
@@ -491,6 +500,3 @@ def _without_weight(batch: Any) -> Any:
     """A batch of real images that counts for nothing, to fill up the last update of an epoch."""
     images, labels, weights = batch
     return images, labels, tf.zeros_like(weights)
-
-
-__all__ = ["Trainer", "TrainingError", "seed_generators"]

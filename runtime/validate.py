@@ -35,6 +35,7 @@ def validate(config: Config) -> Config:
         _data(config)
     if config.mode in TRAINING_MODES:
         _schedule(config)
+        _fresh_model_dir(config)
     if config.mode in ("eval", "predict"):
         _checkpoint(config)
     if config.mode == "predict":
@@ -209,6 +210,18 @@ def schedule_arguments(config: Config) -> dict:
         "boundaries": boundaries,
         "multipliers": multipliers,
     }
+
+
+def _fresh_model_dir(config: Config) -> None:
+    """A new run must not mix its checkpoints with an older run's, let alone remove them."""
+    from runtime.checkpoint import complete_checkpoints
+
+    saving = config.mode != "training_benchmark" and not config.no_checkpoints
+    if saving and not config.resume_checkpoint and complete_checkpoints(config.model_dir):
+        raise ConfigError(
+            f"--model_dir {config.model_dir} already holds checkpoints: go on from them with --resume_checkpoint,"
+            " or choose another folder"
+        )
 
 
 def _checkpoint(config: Config) -> None:
