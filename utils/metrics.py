@@ -176,11 +176,11 @@ def batch_sums(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, top: in
     """Sums over a batch from which `MeanAccumulator` forms means. Works inside a `tf.function`.
 
     The loss is plain cross-entropy in nats, without label smoothing, in float32 per example; the
-    sums are taken in float64. An example is right at k if fewer than k classes have a logit
-    strictly greater than that of its true class: the result then depends on no order of classes,
-    but classes that tie all count as right (as in `tf.math.in_top_k`), so a model whose logits
-    are all equal scores 1. An example with a NaN among its logits is wrong. One of weight 0
-    contributes nothing, whatever its label or loss.
+    sums are taken in float64. An example is right at k if its class is among the first k when
+    classes are sorted by falling logit, ties by their number, as `argmax` has it: a dead network
+    whose logits are all equal then scores chance, where `tf.math.in_top_k` would say 100 %. An
+    example with a NaN among its logits is wrong. One of weight 0 contributes nothing, whatever its
+    label or loss.
 
     Args:
         logits: `(B, C)`, any floating dtype.
@@ -213,7 +213,9 @@ def batch_sums(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, top: in
         raise ValueError(f"labels must be (B,) or (B, C), not of shape {labels.shape}.")
 
     true_logits = tf.gather(logits, targets, axis=1, batch_dims=1)[:, tf.newaxis]
-    above = tf.reduce_sum(tf.cast(logits > true_logits, tf.int32), axis=-1)
+    earlier = tf.range(tf.shape(logits)[-1])[tf.newaxis] < targets[:, tf.newaxis]
+    ahead = tf.logical_or(logits > true_logits, tf.logical_and(logits == true_logits, earlier))
+    above = tf.reduce_sum(tf.cast(ahead, tf.int32), axis=-1)
     sound = tf.logical_not(tf.reduce_any(tf.math.is_nan(logits), axis=-1))
 
     def weighted_sum(values: tf.Tensor) -> tf.Tensor:
