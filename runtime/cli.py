@@ -6,6 +6,7 @@ made, because the architecture decides defaults: the first finds `arch`, the sec
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any, NoReturn, get_type_hints
 
-from jsonargparse import ActionYesNo, ArgumentParser
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from runtime.config import MODE_ALIASES, MODES, Config, ConfigError, defaults, load_config
 from runtime.validate import validate
@@ -26,6 +27,14 @@ NOT_INHERITED = {
     *("prof", "predict_dir", "output", "data_backend", "intraop_threads", "interop_threads", "verbose"),
 }
 
+# What stands behind a flag in --help; choices stand for themselves.
+_METAVARS = {
+    **dict.fromkeys((int, int | None), "N"),
+    **dict.fromkeys((float, float | None), "X"),
+    **dict.fromkeys((str, str | None), "TEXT"),
+    list[float] | None: "[X,…]",
+}
+
 EXAMPLES = """\
 examples:
   python main.py --data_dir /data --model_dir out            train and evaluate EfficientNet-B0
@@ -34,6 +43,10 @@ examples:
   python main.py --mode predict --model_dir out --predict_dir photos/
   horovodrun -np 8 python main.py --use_amp --use_xla …      on eight GPUs
 """
+
+
+class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the examples."""
 
 
 class _Parser(ArgumentParser):
@@ -64,7 +77,9 @@ class _Parser(ArgumentParser):
 
 def build_parser() -> ArgumentParser:
     """The parser of `main.py`: one option per field of `Config`, in its groups."""
+    set_parsing_settings(add_print_completion_argument=True)
     parser = _Parser(
+        formatter_class=_HelpFormatter,
         prog="convoy",
         usage="convoy [--config RECIPE.yaml] [--mode MODE] [--flag VALUE …]",
         description="Trains, evaluates and applies image classifiers.",
@@ -85,11 +100,20 @@ def build_parser() -> ArgumentParser:
         if hints[f.name] is bool:
             action = ActionYesNo(yes_prefix="", no_prefix="no-")
             group.add_argument(
-                *options, action=action, nargs="?", default=f.default, help=f.metadata["help"]
+                *options,
+                action=action,
+                nargs="?",
+                default=f.default,
+                help=f.metadata["help"],
+                metavar="BOOL",
             )
         else:
             group.add_argument(
-                *options, type=hints[f.name], default=f.default, help=f.metadata["help"]
+                *options,
+                type=hints[f.name],
+                default=f.default,
+                help=f.metadata["help"],
+                metavar=_METAVARS.get(hints[f.name]),
             )
     return parser
 
