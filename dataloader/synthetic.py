@@ -1,4 +1,6 @@
-"""Random images in place of data, for benchmarks: one batch, made once, that stays on the device."""
+"""Random images in place of data, for benchmarks: one batch, made once, that stays on the
+device.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +48,8 @@ class SyntheticLoader:
         self._batch = tf.cast(images, tf.uint8), labels, tf.ones((batch_size,), tf.float32)
 
     def batches(self, epoch: int, offset: int = 0) -> Iterator[Batch]:
-        """The batch, as often as the epoch has steps left: uint8 `(B,H,W,3)`, int32 `(B,)`, float32 `(B,)`."""
+        """The batch, as often as the epoch has steps left: uint8 `(B,H,W,3)`, int32 `(B,)`,
+        float32 `(B,)`.
+        """
         for _ in range(self.steps_per_epoch - offset // self.global_batch):
             yield self._batch

@@ -14,7 +14,9 @@ DEFAULT_STEPS = 100
 
 
 def training(config: Config, run_log: RunLog) -> dict[str, Any]:
-    """Trains `--prof` steps (100 unless told) without evaluation or checkpoints; returns throughput."""
+    """Trains `--prof` steps (100 unless told) without evaluation or checkpoints; returns
+    throughput.
+    """
     from runtime.train import Trainer
 
     config = config.with_(no_checkpoints=True, prof=config.prof or DEFAULT_STEPS)
@@ -22,12 +24,15 @@ def training(config: Config, run_log: RunLog) -> dict[str, Any]:
 
 
 def inference(config: Config) -> dict[str, Any]:
-    """Evaluates `--prof` batches (100 unless told), of real data or synthetic, with the run's weights if any."""
+    """Evaluates `--prof` batches (100 unless told), of real data or synthetic, with the run's
+    weights if any.
+    """
     steps = config.prof or DEFAULT_STEPS
     try:
         model, _ = load_model(resolve(config.model_dir, config.checkpoint), config.weights)
     except CheckpointError:
-        # Speed does not depend on the weights; accuracy is left out below, so that nobody takes it for a result.
+        # Speed does not depend on the weights; accuracy is left out below, so that nobody takes
+        # it for a result.
         model = build_training_model(config, config.num_classes or DEFAULT_CLASSES)
     classes = model.output_shape[-1]
     batches = build_loader(config, "validation", num_classes=classes).batches(0)

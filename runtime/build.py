@@ -26,7 +26,9 @@ def image_size(config: Config) -> int:
 
 
 def model_arguments(config: Config, num_classes: int) -> dict[str, Any]:
-    """What `build_model` is called with; checkpoints keep it, so that a model can be built again."""
+    """What `build_model` is called with; checkpoints keep it, so that a model can be built
+    again.
+    """
     arch = get_arch(config.arch)
     settled = {
         "arch": arch.name,

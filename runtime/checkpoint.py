@@ -9,8 +9,10 @@ A checkpoint is a folder `model_dir/checkpoints/step-00001234`:
     config.yaml            the run's settings
     COMPLETE.json          written last: size and SHA-256 of every other file
 
-A folder without a marker that agrees with its files is not a checkpoint and is never read. `best.json` beside
-the folders names the best one. Nothing here executes what it reads: safetensors, JSON and YAML hold data only.
+A folder without a marker that agrees with its files is not a checkpoint and is never read.
+`best.json` beside
+the folders names the best one. Nothing here executes what it reads: safetensors, JSON and YAML
+hold data only.
 This module imports no TensorFlow until a model is built.
 """
 
@@ -21,6 +23,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +54,8 @@ def save(model_dir: str | Path, checkpoint: Checkpoint) -> Path:
     """Writes a checkpoint named after `state["step"]` and returns its folder.
 
     Raises:
-        CheckpointError: the disk is full or cannot be written. Checkpoints already saved are untouched.
+        CheckpointError: the disk is full or cannot be written. Checkpoints already saved are
+            untouched.
     """
     from safetensors.numpy import save_file
 
@@ -74,7 +78,7 @@ def save(model_dir: str | Path, checkpoint: Checkpoint) -> Path:
             marker[file.name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
         write_atomically(folder / MARKER, json.dumps(marker, indent=1))
         _sync(folder)
-    except Exception as error:  # noqa: BLE001 — safetensors raises its own types for I/O errors; all mean the same
+    except Exception as error:  # safetensors has I/O errors of its own; all mean the same
         shutil.rmtree(folder, ignore_errors=True)
         raise CheckpointError(
             f"could not save the checkpoint {folder}: {error}; earlier checkpoints are untouched."
@@ -124,7 +128,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def is_complete(folder: Path, *, checksums: bool = False) -> bool:
-    """Whether the marker is there and agrees with the files: their sizes, and with `checksums` their SHA-256."""
+    """Whether the marker is there and agrees with the files: their sizes, and with `checksums`
+    their SHA-256.
+    """
     try:
         marker = json.loads((folder / MARKER).read_text())
         for name, facts in marker.items():
@@ -172,7 +178,8 @@ def mark_best(model_dir: str | Path, folder: Path, facts: Mapping[str, Any]) -> 
 
 
 def resolve(model_dir: str | Path, which: str = "best") -> Path:
-    """The folder that `--checkpoint` means: best (or else the newest), last, or a folder's own path.
+    """The folder that `--checkpoint` means: best (or else the newest), last, or a folder's own
+    path.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -182,7 +189,8 @@ def resolve(model_dir: str | Path, which: str = "best") -> Path:
         if found is None:
             unfinished = _folder(model_dir).is_dir() and any(_folder(model_dir).glob("step-*"))
             raise CheckpointError(
-                f"no {'complete ' if unfinished else ''}checkpoint in --model_dir {model_dir}; train first,"
+                f"no {'complete ' if unfinished else ''}checkpoint in --model_dir {model_dir};"
+                " train first,"
                 " or name one with --checkpoint"
             )
         return found
@@ -207,7 +215,8 @@ def read(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not is_complete(path, checksums=True):
         raise CheckpointError(
-            f"the checkpoint {path} is damaged: its files do not match its checksums; use another one"
+            f"the checkpoint {path} is damaged: its files do not match its checksums; use"
+            " another one"
         )
     try:
         state = json.loads((path / "state.json").read_text())
@@ -229,12 +238,15 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def prune(model_dir: str | Path, keep_last: int = 2) -> None:
-    """Removes all but the newest `keep_last` checkpoints and the best one, and what broken saves left."""
+    """Removes all but the newest `keep_last` checkpoints and the best one, and what broken saves
+    left.
+    """
     whole = complete_checkpoints(model_dir)
     keep = {*whole[-keep_last:], best(model_dir)}
     for path in _folder(model_dir).glob("step-*"):
         if path not in keep:
-            # The marker goes first: a removal that is cut short leaves no checkpoint that looks whole.
+            # The marker goes first: a removal that is cut short leaves no checkpoint that looks
+            # whole.
             (path / MARKER).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
 
@@ -252,12 +264,11 @@ def check_writable(model_dir: str | Path) -> None:
         _sync(probe)
         probe.unlink()
     except OSError as error:
-        try:
+        with suppress(OSError):
             probe.unlink(missing_ok=True)
-        except OSError:
-            pass
         raise CheckpointError(
-            f"--model_dir {model_dir} cannot be written ({error.strerror}); choose another folder or free some space"
+            f"--model_dir {model_dir} cannot be written ({error.strerror}); choose another"
+            " folder or free some space"
         ) from error
 
 
@@ -314,7 +325,8 @@ def load_model(path: str | Path, weights: str = "auto") -> tuple[Any, Checkpoint
         weights = checkpoint.state.get("better_weights", "raw")
     if weights == "ema" and not checkpoint.ema:
         raise CheckpointError(
-            f"--weights ema: {checkpoint.path} holds no moving average (it was trained with --moving_average_decay 0)"
+            f"--weights ema: {checkpoint.path} holds no moving average (it was trained with"
+            " --moving_average_decay 0)"
         )
     built = dict(checkpoint.state["model"])
     model = build_model(built.pop("arch"), **built)

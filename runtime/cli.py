@@ -1,6 +1,7 @@
 """From the command line to a `Config`.
 
-Parsing, YAML and shell completion are jsonargparse's; the flags are `runtime.config.Config`'s. Two passes are
+Parsing, YAML and shell completion are jsonargparse's; the flags are `runtime.config.Config`'s. Two
+passes are
 made, because the architecture decides defaults: the first finds `arch`, the second does the rest.
 """
 
@@ -20,11 +21,28 @@ from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_
 from runtime.config import MODE_ALIASES, MODES, Config, ConfigError, defaults, load_config
 from runtime.validate import validate
 
-# Modes that apply a trained model take their defaults from its run, except for what belongs to one launch.
+# Modes that apply a trained model take their defaults from its run, except for what belongs to
+# one launch.
 APPLYING_MODES = ("eval", "predict", "export", "inference_benchmark")
 NOT_INHERITED = {
-    *("mode", "model_dir", "checkpoint", "weights", "resume_checkpoint", "pretrained_from_file", "run_epochs"),
-    *("prof", "predict_dir", "output", "data_backend", "intraop_threads", "interop_threads", "verbose"),
+    *(
+        "mode",
+        "model_dir",
+        "checkpoint",
+        "weights",
+        "resume_checkpoint",
+        "pretrained_from_file",
+        "run_epochs",
+    ),
+    *(
+        "prof",
+        "predict_dir",
+        "output",
+        "data_backend",
+        "intraop_threads",
+        "interop_threads",
+        "verbose",
+    ),
 }
 
 # What stands behind a flag in --help; choices stand for themselves.
@@ -105,7 +123,6 @@ def build_parser() -> ArgumentParser:
                 nargs="?",
                 default=f.default,
                 help=f.metadata["help"],
-                metavar="BOOL",
             )
         else:
             group.add_argument(
@@ -119,7 +136,9 @@ def build_parser() -> ArgumentParser:
 
 
 def parse(argv: Sequence[str] | None = None) -> Config:
-    """Parses and checks the command line. Exits with code 2 and one message when something is wrong."""
+    """Parses and checks the command line. Exits with code 2 and one message when something is
+    wrong.
+    """
     parser = build_parser()
     args = list(sys.argv[1:] if argv is None else argv)
     first = parser.parse_args(args)
@@ -144,7 +163,8 @@ def _mode(written: str) -> str:
 def _settings_of_run(mode: str, first: Any) -> dict[str, Any]:
     """What a finished run was trained with: the defaults of the modes that apply its checkpoint.
 
-    So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop spelt out again.
+    So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop
+    spelt out again.
     """
     if mode not in APPLYING_MODES:
         return {}

@@ -72,6 +72,10 @@ def show() -> dict[str, Any]:
         for name in ("gloo", "mpi", "nccl", "cuda")
         if horovod.get(name)
     ]
+    plugin = facts["dali TensorFlow plugin"] or "not installed"
+    dali = "not installed (pip install nvidia-dali-cuda120)"
+    if facts["dali"]:
+        dali = f"{facts['dali']}, TensorFlow plugin {plugin}"
     lines = {
         "Python": f"{facts['python']} on {facts['platform']}",
         "CPU cores": facts["cpu cores"],
@@ -80,9 +84,7 @@ def show() -> dict[str, Any]:
         "Horovod": f"{horovod['version']}, built with {', '.join(built)}"
         if horovod
         else "not installed",
-        "DALI": f"{facts['dali']}, TensorFlow plugin {facts['dali TensorFlow plugin'] or 'not installed'}"
-        if facts["dali"]
-        else "not installed (pip install nvidia-dali-cuda120)",
+        "DALI": dali,
     }
     for name, text in (*lines.items(), *facts["packages"].items()):
         print(f"{name:<32}{text}")

@@ -45,7 +45,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Runs one pass and returns the metrics, the same on every rank.
 
-    Padding carries weight 0, and sums rather than means travel between ranks, so the result does not depend on
+    Padding carries weight 0, and sums rather than means travel between ranks, so the result does
+    not depend on
     their number. Times are per batch and rank, without the first batch, which compiles.
 
     Args:
@@ -55,7 +56,8 @@ def evaluate(
         prof: stop after this many batches.
 
     Returns:
-        The names in `UNITS`. Accuracies are fractions, latencies milliseconds per batch; with a single batch
+        The names in `UNITS`. Accuracies are fractions, latencies milliseconds per batch; with a
+        single batch
         its own time stands in for the missing ones.
     """
     total, times = MeanAccumulator(), []
@@ -93,7 +95,8 @@ def evaluate_checkpoint(config: Any) -> dict[str, Any]:
     model, saved = load_model(path, config.weights)
     if distributed.rank() == 0:
         print(
-            f"evaluating {path} ({saved.state['weights_used']} weights, epoch {saved.state['epoch']})",
+            f"evaluating {path} ({saved.state['weights_used']} weights, epoch"
+            f" {saved.state['epoch']})",
             flush=True,
         )
     loader = build_loader(config, "validation", num_classes=model.output_shape[-1])

@@ -36,6 +36,7 @@ def summarise_model(config: Config) -> dict[str, Any]:
     model.summary(line_length=100, show_trainable=False)
     macs, parameters = flops(model), model.count_params()
     print(
-        f"{config.arch}: {parameters:,} parameters, {macs / 1e9:.3f} G multiply-adds at {model.input_shape[1]} px"
+        f"{config.arch}: {parameters:,} parameters, {macs / 1e9:.3f} G multiply-adds at"
+        f" {model.input_shape[1]} px"
     )
     return {"parameters": parameters, "multiply_adds": macs}

@@ -46,7 +46,8 @@ def find_images(folder: str | Path) -> list[Path]:
 def predict(config: Config) -> dict[str, Any]:
     """Labels the images of `--predict_dir`: prints a table, writes JSON lines and CSV.
 
-    An image that cannot be read gets a row with the reason, and the others are labelled all the same.
+    An image that cannot be read gets a row with the reason, and the others are labelled all the
+    same.
 
     Returns:
         `images` labelled, `failed` images, and the paths `jsonl` and `csv`.
@@ -63,7 +64,8 @@ def predict(config: Config) -> dict[str, Any]:
     path = resolve(config.model_dir, config.checkpoint)
     model, saved = load_model(path, config.weights)
     print(
-        f"predicting with {path} ({saved.state['weights_used']} weights, epoch {saved.state['epoch']})",
+        f"predicting with {path} ({saved.state['weights_used']} weights, epoch"
+        f" {saved.state['epoch']})",
         flush=True,
     )
     names = class_names(saved.state.get("class_names"), model.output_shape[-1])
@@ -88,7 +90,8 @@ def predict(config: Config) -> dict[str, Any]:
                 shown.append(row)
     _print_table(shown, len(files), config.predict_dir)
     print(
-        f"{len(files) - failed} images labelled, {failed} unreadable; wrote {json_path} and {csv_path}",
+        f"{len(files) - failed} images labelled, {failed} unreadable; wrote {json_path} and"
+        f" {csv_path}",
         flush=True,
     )
     if failed:
@@ -113,7 +116,9 @@ def class_names(names: list[str] | None, classes: int) -> list[str]:
 def label(
     model: Any, files: list[Path], config: Config, names: list[str], top_k: int
 ) -> Iterator[dict[str, Any]]:
-    """Yields a row for each file, in order: path, predictions (class, index, probability), error or None."""
+    """Yields a row for each file, in order: path, predictions (class, index, probability), error
+    or None.
+    """
     size, crop = model.input_shape[1], eval_crop(config)
     forward = tf.function(lambda images: tf.nn.softmax(model(images, training=False)))
 

@@ -1,4 +1,6 @@
-"""`Runner(config).run()` does what `--mode` says; `main()` also turns errors into messages and exit codes."""
+"""`Runner(config).run()` does what `--mode` says; `main()` also turns errors into messages and
+exit codes.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +35,17 @@ class Runner:
         self.config = config
 
     def main(self) -> int:
-        """Runs, and returns the process's exit code: 0, or what went wrong in one message on stderr."""
+        """Runs, and returns the process's exit code: 0, or what went wrong in one message on
+        stderr.
+        """
         try:
             result = self.run()
         except KeyboardInterrupt:
             _say("interrupted; checkpoints saved so far are whole: go on with --resume_checkpoint")
             return _leave(EXIT_INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read our output has left (`| head`). Point stdout at nothing, or Python complains at exit.
+            # Whoever read our output has left (`| head`). Point stdout at nothing, or Python
+            # complains at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except _known_errors() as error:
@@ -55,7 +60,8 @@ class Runner:
         """Runs the mode and returns its figures.
 
         Raises:
-            ConfigError, DataError, CheckpointError, TrainingError, DistributedError: in plain words.
+            ConfigError, DataError, CheckpointError, TrainingError, DistributedError: in plain
+            words.
         """
         mode = self.config.mode
         if mode == "list":
@@ -167,7 +173,9 @@ def _summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known_errors() -> tuple[type[Exception], ...]:
-    """Errors whose text is meant for the user; those of modules that were never loaded cannot occur."""
+    """Errors whose text is meant for the user; those of modules that were never loaded cannot
+    occur.
+    """
     from dataloader.errors import DataError
 
     known: list[type[Exception]] = [
@@ -189,7 +197,8 @@ def _say(text: str) -> None:
 def _leave(code: int) -> int:
     """The exit code; with several ranks, at once.
 
-    A rank that failed must not wait for the others in Horovod's shutdown: they wait for it in an exchange. Its end
+    A rank that failed must not wait for the others in Horovod's shutdown: they wait for it in an
+    exchange. Its end
     makes the launcher, or their broken connection, end them.
     """
     if distributed.size() > 1:

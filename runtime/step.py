@@ -1,7 +1,9 @@
 """The training step: `forward_backward`, `reduce`, `update` over one `TrainState`.
 
-A step is one update of the weights. Horovod's exchange stands between the two compiled halves and belongs to
-neither, so that XLA never meets a Horovod operation and every rank exchanges in every step, also one whose
+A step is one update of the weights. Horovod's exchange stands between the two compiled halves and
+belongs to
+neither, so that XLA never meets a Horovod operation and every rank exchanges in every step, also
+one whose
 gradients overflow.
 """
 
@@ -22,7 +24,8 @@ from utils.optimizers import add_l2, decay_decoupled, decay_mask, l2_coefficient
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
-# Dynamic loss scale: as the mixed-precision training guide of NVIDIA has it, start high, halve at an overflow,
+# Dynamic loss scale: as the mixed-precision training guide of NVIDIA has it, start high, halve at
+# an overflow,
 # double after this many clean steps.
 _INITIAL_SCALE, _GROWTH_STEPS = 2.0**15, 2000
 
@@ -43,7 +46,9 @@ class LossScale:
         self.clean_steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="clean_steps")
 
     def after(self, finite: tf.Tensor) -> None:
-        """Adapts the scale to whether this step's gradients were finite. For use inside a `tf.function`."""
+        """Adapts the scale to whether this step's gradients were finite. For use inside a
+        `tf.function`.
+        """
         if not self.dynamic:
             return
         grown = self.clean_steps + 1
@@ -70,7 +75,8 @@ class TrainState:
         step: updates done since the beginning.
         epoch: epochs finished.
         offset: examples of the current epoch that are done, over all ranks.
-        best: the best evaluation so far: metric, value, epoch, checkpoint, weights; empty before the first.
+        best: the best evaluation so far: metric, value, epoch, checkpoint, weights; empty before
+            the first.
     """
 
     model: keras.Model
@@ -90,7 +96,8 @@ class Step:
         state: what is trained.
         label_smoothing: share of each label that is spread over all classes.
         weight_decay, weight_decay_style, bn_weight_decay: as the flags of these names.
-        micro_steps: forward passes per update; their gradients are averaged before the one exchange.
+        micro_steps: forward passes per update; their gradients are averaged before the one
+            exchange.
         use_xla: compile both halves.
         seed: of dropout and stochastic depth.
     """
@@ -140,12 +147,15 @@ class Step:
     def _forward_backward(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Gradients of the scaled `Σ w·loss / B`, with `Σ w / B` last; and the sums of the metrics."""
+        """Gradients of the scaled `Σ w·loss / B`, with `Σ w / B` last; and the sums of the
+        metrics.
+        """
         scale = self.state.loss_scale.scale
         with tf.GradientTape() as tape:
             logits = self.state.model(images, training=True)
             losses = cross_entropy(logits, labels, self._smoothing)
-            # multiply_no_nan: an example that does not count cannot spoil the batch by being infinite.
+            # multiply_no_nan: an example that does not count cannot spoil the batch by being
+            # infinite.
             loss_sum = tf.reduce_sum(tf.math.multiply_no_nan(losses, weights))
             scaled = loss_sum * scale / tf.cast(tf.size(weights), tf.float32)
         gradients = tape.gradient(scaled, [v.value for v in self._variables])
@@ -160,7 +170,8 @@ class Step:
         """Finite check, weight decay, optimizer, moving average."""
         *gradients, mean_weight = gradients
         loss_scale = self.state.loss_scale
-        # Dividing by the mean weight makes this the mean over the examples that count, over all ranks.
+        # Dividing by the mean weight makes this the mean over the examples that count, over all
+        # ranks.
         # It was summed over micro-steps as the gradients were, so their number cancels.
         factor = 1.0 / (loss_scale.scale * tf.maximum(mean_weight, 1e-12))
         gradients = [g * factor for g in gradients]
@@ -188,7 +199,8 @@ class Step:
     def seed_randomness(self) -> None:
         """Sets dropout and stochastic depth to what they are at `state.step` of this rank.
 
-        Their generators' state is (seed, number of draws). Seeding from (seed, rank, step) makes ranks differ, and
+        Their generators' state is (seed, number of draws). Seeding from (seed, rank, step) makes
+        ranks differ, and
         a resumed run continue as if it had never stopped.
         """
         generators = seed_generators(self.state.model)
@@ -204,7 +216,8 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.
     Args:
         logits: float32 `(B, C)`.
         labels: int `(B,)`, or float `(B, C)` distributions.
-        smoothing: share spread evenly over the C classes (Szegedy et al., arXiv:1512.00567, section 7).
+        smoothing: share spread evenly over the C classes (Szegedy et al., arXiv:1512.00567,
+            section 7).
     """
     logits = tf.cast(logits, tf.float32)
     classes = logits.shape[-1]

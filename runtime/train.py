@@ -76,7 +76,8 @@ class Trainer:
     Args:
         config: a validated config.
         run_log: where rank 0 writes; an inert one elsewhere.
-        callbacks: `keras.callbacks.Callback`s, for users of the library; the command line passes none.
+        callbacks: `keras.callbacks.Callback`s, for users of the library; the command line passes
+            none.
     """
 
     def __init__(
@@ -135,8 +136,10 @@ class Trainer:
             return 1
         if wanted % self.global_batch:
             raise ConfigError(
-                f"--optimizer_batch_size {wanted} is no multiple of {self.global_batch}, the images of one pass"
-                f" (--train_batch_size {self.config.train_batch_size} × {distributed.size()} processes)"
+                f"--optimizer_batch_size {wanted} is no multiple of {self.global_batch}, the"
+                " images of one pass"
+                f" (--train_batch_size {self.config.train_batch_size} × {distributed.size()}"
+                " processes)"
             )
         return wanted // self.global_batch
 
@@ -150,7 +153,8 @@ class Trainer:
         steps = (self._last_epoch() - self.state.epoch) * self.steps_per_epoch
         return min(steps, self.config.prof) if self.config.prof else steps
 
-    # ---- state ----------------------------------------------------------------------------------------------
+    # ---- state
+    # ----------------------------------------------------------------------------------------------
 
     def _new_state(self) -> TrainState:
         config = self.config
@@ -179,7 +183,8 @@ class Trainer:
             newest = checkpoint.latest(self.config.model_dir)
             return checkpoint.read(newest) if newest else None
 
-        # Read by rank 0 alone: only its node needs to see model_dir, and all ranks start from one checkpoint.
+        # Read by rank 0 alone: only its node needs to see model_dir, and all ranks start from one
+        # checkpoint.
         saved = distributed.on_rank0(find)
         if saved is None:
             if self.chief:
@@ -195,7 +200,8 @@ class Trainer:
         if built != arguments:
             changed = sorted(k for k in {*built, *arguments} if built.get(k) != arguments.get(k))
             raise ConfigError(
-                f"--resume_checkpoint: {saved.path} holds another model; it differs in {', '.join(changed)}"
+                f"--resume_checkpoint: {saved.path} holds another model; it differs in"
+                f" {', '.join(changed)}"
                 " (give the same flags as before, or another --model_dir)"
             )
         checkpoint.assign(state.model.weights, saved.model, "weight")
@@ -250,7 +256,8 @@ class Trainer:
 
         distributed.on_rank0(write)
 
-    # ---- the loop -------------------------------------------------------------------------------------------
+    # ---- the loop
+    # -------------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, float]:
         """Trains to the last epoch of this launch and returns the figures of the run's summary."""
@@ -283,8 +290,10 @@ class Trainer:
         return self._summary()
 
     def _train_epoch(self, limit: int | None) -> int:
-        """Trains the rest of the current epoch, at most `limit` steps; returns the number of steps."""
-        state, config = self.state, self.config
+        """Trains the rest of the current epoch, at most `limit` steps; returns the number of
+        steps.
+        """
+        state = self.state
         epoch_sums, window, steps = MeanAccumulator(), _Window(), 0
         self.callbacks.on_epoch_begin(state.epoch)
         batches = self.train_data.batches(state.epoch, state.offset)
@@ -363,7 +372,8 @@ class Trainer:
         if math.isnan(loss) or math.isinf(loss):
             raise TrainingError(
                 f"the training loss became {loss} between steps {since + 1} and {self.state.step};"
-                " lower --lr_init, lengthen --warmup_epochs, or go on from the last checkpoint with --resume_checkpoint"
+                " lower --lr_init, lengthen --warmup_epochs, or go on from the last checkpoint"
+                " with --resume_checkpoint"
             )
 
     def _check_bad_examples(self) -> None:
@@ -372,16 +382,20 @@ class Trainer:
         allowed = int(allowed if allowed >= 1 else allowed * self.train_data.num_examples)
         if bad > allowed:
             raise TrainingError(
-                f"{bad} training images cannot be read, over all processes; --max_bad_examples allows {allowed}."
+                f"{bad} training images cannot be read, over all processes; --max_bad_examples"
+                f" allows {allowed}."
                 f" Here: {'; '.join(list(self.train_data.bad_examples.values())[:3]) or 'none'}"
             )
         if bad:
             self.journal.line(
-                f"{bad} unreadable training images were left out (--max_bad_examples allows {allowed})"
+                f"{bad} unreadable training images were left out (--max_bad_examples allows"
+                f" {allowed})"
             )
 
     def _average_statistics(self) -> None:
-        """Running statistics of batch norm, and their moving averages, become their mean over ranks."""
+        """Running statistics of batch norm, and their moving averages, become their mean over
+        ranks.
+        """
         statistics = batch_norm_statistics(self.state.model)
         distributed.average_variables(statistics)
         if self.state.ema is not None:
@@ -430,7 +444,8 @@ class Trainer:
             "val.top5": values["eval_accuracy_top_5"],
         }
         self.journal.metrics((state.epoch,), values, state.step)
-        text = f"epoch {state.epoch}/{self.config.max_epochs}  eval loss {values['eval_loss']:.3f}  top-1 {100 * raw:.2f}%"
+        text = f"epoch {state.epoch}/{self.config.max_epochs}"
+        text += f"  eval loss {values['eval_loss']:.3f}  top-1 {100 * raw:.2f}%"
         if state.ema is not None:
             text += f"  ema {100 * values['eval_ema_accuracy_top_1']:.2f}%"
         self.journal.line(text + f"  best {100 * state.best['value']:.2f}%")

@@ -1,6 +1,7 @@
 """Checks of a `Config` that need no TensorFlow, so that mistakes are answered at once.
 
-`validate` returns the config with what could be settled already (older spellings translated) or raises
+`validate` returns the config with what could be settled already (older spellings translated) or
+raises
 `ConfigError` naming the flag and the way out.
 """
 
@@ -54,14 +55,16 @@ def _model(config: Config) -> None:
         raise ConfigError(f"--arch, --image_size: {error}") from error
     if not arch.available:
         raise ConfigError(
-            f"--arch {config.arch} is not built yet; --mode list shows those that are (EfficientNet B0 to B7)"
+            f"--arch {config.arch} is not built yet; --mode list shows those that are"
+            " (EfficientNet B0 to B7)"
         )
 
 
 def _not_yet(config: Config) -> None:
     if config.batch_norm == "syncbn":
         raise ConfigError(
-            "--batch_norm syncbn is not built yet; with default, every process uses its own batch statistics"
+            "--batch_norm syncbn is not built yet; with default, every process uses its own"
+            " batch statistics"
             " in training and the running averages are averaged over processes"
         )
     if config.use_dali or config.use_dali_eval or config.data_backend.startswith("dali"):
@@ -72,7 +75,8 @@ def _not_yet(config: Config) -> None:
         raise ConfigError("--pretrained_from_file is not built yet")
     if config.dataset.lower() != "imagenet":
         raise ConfigError(
-            f"--dataset {config.dataset}: only ImageNet is known, which means any folder of TFRecords in ImageNet's"
+            f"--dataset {config.dataset}: only ImageNet is known, which means any folder of"
+            " TFRecords in ImageNet's"
             " or TFDS's layout, or of class folders, given by --data_dir"
         )
 
@@ -180,7 +184,8 @@ def _data(config: Config) -> None:
         splits.append("validation")
     try:
         for split in splits:
-            find_source(config.data_dir, split)  # the index it builds is kept, so this is not done twice
+            # The index it builds is kept, so this is not done twice.
+            find_source(config.data_dir, split)
     except DataError as error:
         raise ConfigError(str(error)) from error
 
@@ -219,7 +224,8 @@ def _fresh_model_dir(config: Config) -> None:
     saving = config.mode != "training_benchmark" and not config.no_checkpoints
     if saving and not config.resume_checkpoint and complete_checkpoints(config.model_dir):
         raise ConfigError(
-            f"--model_dir {config.model_dir} already holds checkpoints: go on from them with --resume_checkpoint,"
+            f"--model_dir {config.model_dir} already holds checkpoints: go on from them with"
+            " --resume_checkpoint,"
             " or choose another folder"
         )
 

@@ -1,4 +1,6 @@
-"""What TensorFlow computes on: threads, GPUs, number formats. Call `setup` before the first tensor."""
+"""What TensorFlow computes on: threads, GPUs, number formats. Call `setup` before the first
+tensor.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import os
 
 
 def quiet() -> None:
-    """Silences TensorFlow's C++ start-up messages. Has an effect only before TensorFlow is imported."""
+    """Silences TensorFlow's C++ start-up messages. Has an effect only before TensorFlow is
+    imported.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
@@ -29,7 +33,8 @@ def setup(
     if gpus:
         if local_rank >= len(gpus):
             raise RuntimeError(
-                f"process {local_rank} of this host has no GPU: there are {len(gpus)}; start fewer processes per host"
+                f"process {local_rank} of this host has no GPU: there are {len(gpus)}; start"
+                " fewer processes per host"
             )
         tf.config.set_visible_devices(gpus[local_rank], "GPU")
         tf.config.experimental.set_memory_growth(gpus[local_rank], True)

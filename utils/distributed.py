@@ -1,7 +1,9 @@
 """Horovod, and nothing else imports it.
 
-Without a multi-process launch this module is rank 0 of 1 and Horovod is never loaded. Values that go through
-Horovod are raw tensors (`variable.value` of Keras variables), because its Keras wrappers break on Keras 3.
+Without a multi-process launch this module is rank 0 of 1 and Horovod is never loaded. Values that
+go through
+Horovod are raw tensors (`variable.value` of Keras variables), because its Keras wrappers break on
+Keras 3.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ def launched_processes() -> int:
 
 
 def init() -> None:
-    """Joins the other processes, if the launcher started several. Call once, before the first tensor.
+    """Joins the other processes, if the launcher started several. Call once, before the first
+    tensor.
 
     Raises:
         DistributedError: several processes were launched and Horovod is missing or cannot start.
@@ -51,13 +54,15 @@ def init() -> None:
         import horovod.tensorflow as hvd
     except ImportError as error:
         raise DistributedError(
-            f"{wanted} processes were launched, but Horovod is not installed for this TensorFlow ({error});"
+            f"{wanted} processes were launched, but Horovod is not installed for this TensorFlow"
+            f" ({error});"
             " run `make setup`, or start one process"
         ) from error
     hvd.init()
     if hvd.size() != wanted:
         raise DistributedError(
-            f"{wanted} processes were launched, but Horovod sees {hvd.size()}: the launcher and Horovod's build do"
+            f"{wanted} processes were launched, but Horovod sees {hvd.size()}: the launcher and"
+            " Horovod's build do"
             " not match (mpirun needs Horovod built with MPI; horovodrun --gloo always works)"
         )
     _hvd = hvd
@@ -87,7 +92,9 @@ def shutdown() -> None:
 
 
 def reduce_mean(tensors: Sequence[Any]) -> list[Any]:
-    """The mean over processes of each tensor, in one fused exchange. For use inside a `tf.function`."""
+    """The mean over processes of each tensor, in one fused exchange. For use inside a
+    `tf.function`.
+    """
     if not _hvd:
         return list(tensors)
     return _hvd.grouped_allreduce(list(tensors), op=_hvd.Average, name="gradients")
@@ -108,7 +115,9 @@ def all_gather(values: np.ndarray) -> np.ndarray:
 
 
 def average_variables(variables: Sequence[Any]) -> None:
-    """Replaces each Keras variable by its mean over processes (running statistics of batch norm)."""
+    """Replaces each Keras variable by its mean over processes (running statistics of batch
+    norm).
+    """
     if not _hvd or not variables:
         return
     means = _hvd.grouped_allreduce([v.value for v in variables], op=_hvd.Average, name="averages")

@@ -1,0 +1,83 @@
+"""The README's commands run as written, on small data and with a small model."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+# Appended to training commands, where later flags win; the rest of each command stays as it is
+# written.
+SMALL = "--arch efficientnet-test --image_size 32 --max_epochs 1 --warmup_epochs 0 --log_steps 5"
+FEW = "--train_batch_size 16 --eval_batch_size 16 --no-use_xla"
+
+
+def commands() -> list[str]:
+    """Every command of the README's bash blocks, in order."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder laid out as the README assumes: photos/, new_photos/, digits/, data/imagenet,
+    configs/, runs/.
+    """
+    place = tmp_path_factory.mktemp("readme")
+    rng = np.random.default_rng(0)
+    for split, count in (("photos/train", 16), ("photos/val", 5), ("new_photos", 3)):
+        for name in ("cat", "dog") if split != "new_photos" else ("",):
+            folder = place / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 255, (40, 50, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    (place / "configs").symlink_to(ROOT / "configs")
+    (place / "main.py").symlink_to(ROOT / "main.py")
+    prepare = [sys.executable, "-m", "dataloader.prepare", "digits", "--out", str(place / "digits")]
+    subprocess.run(prepare, cwd=ROOT, check=True, timeout=120)
+    (place / "data").mkdir()
+    (place / "data/imagenet").symlink_to(place / "digits")
+    return place
+
+
+def test_readme_names_the_two_commands():
+    assert "make demo\nmake test\n" in README
+    assert "make test" in (ROOT / ".ci/run").read_text()
+
+
+def test_every_command_of_the_readme_runs(place):
+    seen = commands()
+    assert len(seen) >= 9
+    for command in seen:
+        if command.startswith("source "):
+            continue
+        run = command.replace("/data/imagenet", "data/imagenet").replace("-np 8", "-np 2")
+        if "--mode" not in command and "--help" not in command:
+            run += f" {SMALL} {FEW}"
+            if "runs/photos" in command and "--resume_checkpoint" in command:
+                run = run.replace("--max_epochs 1", "--max_epochs 2")
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "CUDA_VISIBLE_DEVICES": "-1",
+        }
+        done = subprocess.run(
+            shlex.split(run),
+            cwd=place,
+            env=environment,
+            timeout=240,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    assert (place / "runs/photos/predictions.csv").exists()
