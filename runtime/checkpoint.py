@@ -167,7 +167,7 @@ def best(model_dir: str | Path) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     path = _folder(model_dir) / Path(str(name)).name
-    return path if is_complete(path) else None
+    return path if is_complete(path, checksums=True) else None
 
 
 def mark_best(model_dir: str | Path, folder: Path, facts: Mapping[str, Any]) -> None:
@@ -244,7 +244,7 @@ def prune(model_dir: str | Path, keep_last: int = 2) -> None:
     whole = complete_checkpoints(model_dir)
     keep = {*whole[-keep_last:], best(model_dir)}
     for path in _folder(model_dir).glob("step-*"):
-        if path not in keep:
+        if path not in keep and path.is_dir():
             # The marker goes first: a removal that is cut short leaves no checkpoint that looks
             # whole.
             (path / MARKER).unlink(missing_ok=True)
