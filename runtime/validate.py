@@ -69,7 +69,8 @@ def _not_yet(config: Config) -> None:
         )
     if config.use_dali or config.use_dali_eval or config.data_backend.startswith("dali"):
         raise ConfigError(
-            "DALI input is not built yet; leave --use_dali out and use --data_backend tfdata"
+            "DALI input is not built yet; leave --use_dali and --use_dali_eval out and use"
+            " --data_backend tfdata"
         )
     if config.pretrained_from_file:
         raise ConfigError("--pretrained_from_file is not built yet")
