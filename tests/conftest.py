@@ -1,0 +1,320 @@
+"""Shared by all tests: small sets of real images, and the program as a subprocess.
+
+TensorFlow is imported only inside what needs it, so that the tests that do without stay quick.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+# Before anything imports TensorFlow: quiet, and the same on a machine with a GPU.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+ROOT = Path(__file__).resolve().parent.parent
+HOROVODRUN = Path(sys.executable).with_name("horovodrun")
+
+
+@dataclass
+class Finished:
+    """What a process left: exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self):
+        """Both outputs; horovodrun sends some of its processes' errors to either."""
+        return self.out + self.err
+
+
+@dataclass
+class Running:
+    """A started process whose output goes to files, so that it can be read while it runs."""
+
+    process: subprocess.Popen
+    out: Path
+    err: Path
+
+    @property
+    def text(self):
+        return self.out.read_text(errors="replace") + self.err.read_text(errors="replace")
+
+    def children(self):
+        """The processes below this one: horovodrun's middlemen and the ranks."""
+        import psutil
+
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def ranks(self):
+        """The Python processes that run main.py under horovodrun, by their rank."""
+        found = {}
+        for child in self.children():
+            rank = child.environ().get("HOROVOD_RANK")
+            if rank is not None and "main.py" in child.cmdline()[1:2]:
+                found[int(rank)] = child
+        return [found[rank] for rank in sorted(found)]
+
+    def wait_for(self, text, timeout=120):
+        """Waits until the output has a text; fails if the process ends or the time is up."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if text in self.text:
+                return
+            if self.process.poll() is not None and text not in self.text:
+                pytest.fail(f"ended ({self.process.returncode}) without {text!r}:\n{self.text}")
+            time.sleep(0.02)
+        self.end()
+        pytest.fail(f"no {text!r} within {timeout} s:\n{self.text}")
+
+    def finish(self, timeout=120):
+        """Waits for the end; a process that takes longer is ended and fails the test."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.end()
+            pytest.fail(f"still running after {timeout} s:\n{self.text}")
+        return Finished(
+            self.process.returncode,
+            self.out.read_text(errors="replace"),
+            self.err.read_text(errors="replace"),
+        )
+
+    def end(self):
+        """Kills the process and all those below it."""
+        import psutil
+
+        everyone = self.children()
+        self.process.kill()
+        for child in everyone:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        self.process.wait(10)
+
+
+@dataclass
+class Convoy:
+    """Starts `python main.py …`, or another script, alone or under horovodrun."""
+
+    folder: Path
+    cache: Path
+    started: list = field(default_factory=list)
+
+    def start(self, *args, np=1, env=None, script="main.py"):
+        """Starts it and returns a `Running`. `np` above 1 goes through horovodrun."""
+        number = len(self.started)
+        command = [sys.executable, str(script), *map(str, args)]
+        if np > 1:
+            command = [str(HOROVODRUN), "--gloo", "-np", str(np), "-H", f"localhost:{np}", *command]
+        settings = os.environ | {
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "PYTHONPATH": str(ROOT),
+            "XDG_CACHE_HOME": str(self.cache),
+        }
+        out, err = (self.folder / f"{number}.{kind}" for kind in ("out", "err"))
+        with out.open("wb") as out_file, err.open("wb") as err_file:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=settings | (env or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=out_file,
+                stderr=err_file,
+            )
+        running = Running(process, out, err)
+        self.started.append(running)
+        return running
+
+    def __call__(self, *args, np=1, env=None, script="main.py", timeout=240, code=0):
+        """Runs it to its end, checks the exit code (None: any), and returns a `Finished`."""
+        done = self.start(*args, np=np, env=env, script=script).finish(timeout)
+        if code is not None:
+            assert done.code == code, done.text
+        return done
+
+
+@pytest.fixture(scope="session")
+def convoy(tmp_path_factory):
+    """Runs the program: `convoy("--mode", "eval", …, np=2)`."""
+    program = Convoy(tmp_path_factory.mktemp("output"), tmp_path_factory.mktemp("cache"))
+    yield program
+    for running in program.started:
+        if running.process.poll() is None:
+            running.end()
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Writes Python text to a file and returns its path, to be run by `convoy(script=…)`."""
+
+    def write(text, name="script.py"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+# ---- images -------------------------------------------------------------------------------------
+
+
+def jpeg_bytes(pixels, **options):
+    """A JPEG of uint8 `(H, W)` or `(H, W, 3)` pixels."""
+    from PIL import Image
+
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", **({"quality": 90} | options))
+    return stream.getvalue()
+
+
+def handwritten(count):
+    """scikit-learn's first handwritten digits, enlarged: a list of (uint8 (40, 40, 3), 0-9)."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    grey = (images[:count].reshape(-1, 8, 8) * 15.9375).astype(np.uint8)
+    large = grey.repeat(5, axis=1).repeat(5, axis=2)[..., None].repeat(3, axis=3)
+    return [(image, int(label)) for image, label in zip(large, labels, strict=False)]
+
+
+def write_records(path, examples, first_label=1):
+    """Writes (encoded bytes or pixels, class from 0) pairs as one ImageNet-layout TFRecord file."""
+    import tensorflow as tf
+
+    def feature(value):
+        if isinstance(value, bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for image, label in examples:
+            encoded = image if isinstance(image, bytes) else jpeg_bytes(image)
+            features = {
+                "image/encoded": feature(encoded),
+                "image/class/label": feature(label + first_label),
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            writer.write(example.SerializeToString())
+
+
+def write_dataset(folder, train, validation, names=range(10), shards=2):
+    """Writes `train-*` and `validation-*` shards and labels.txt; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, examples in (("train", train), ("validation", validation)):
+        for i in range(shards if examples else 0):
+            path = folder / f"{split}-{i:05d}-of-{shards:05d}"
+            write_records(path, examples[i::shards])
+    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def writers():
+    """The functions that write images and records, for tests that make their own data."""
+
+    class Writers:
+        jpeg = staticmethod(jpeg_bytes)
+        digits = staticmethod(handwritten)
+        records = staticmethod(write_records)
+        dataset = staticmethod(write_dataset)
+
+    return Writers
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """97 training and 53 validation digits, both prime, in two shards each."""
+    examples = handwritten(150)
+    return write_dataset(tmp_path_factory.mktemp("tiny"), examples[:97], examples[97:])
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of 12 JPEGs named after their class, `0-7.jpg` and so on."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i, (pixels, label) in enumerate(handwritten(12)):
+        (folder / f"{label}-{i}.jpg").write_bytes(jpeg_bytes(pixels))
+    return folder
+
+
+@dataclass
+class Digits:
+    """The demo's data: `data_dir` of records, and the folder `images` of JPEGs."""
+
+    data_dir: Path
+    images: Path
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """The 1,797 digits as the demo prepares them, by the demo's own command."""
+    folder = tmp_path_factory.mktemp("digits")
+    data_dir, images = folder / "records", folder / "images"
+    command = [sys.executable, "-m", "dataloader.prepare", "digits", "--out", str(data_dir)]
+    command += ["--image_size", "48", "--images", str(images)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=240)
+    return Digits(data_dir, images)
+
+
+# ---- runs ---------------------------------------------------------------------------------------
+
+TRAIN = (
+    *("--arch", "efficientnet-test", "--train_batch_size", "16", "--eval_batch_size", "16"),
+    *("--lr_init", "0.05", "--log_steps", "1"),
+)
+
+
+@pytest.fixture(scope="session")
+def small_run():
+    """Flags of a small training run; a test adds the folders and the number of epochs."""
+    return TRAIN
+
+
+@pytest.fixture(scope="session")
+def trained(convoy, tiny, tmp_path_factory):
+    """A model_dir after two epochs on `tiny`, with an EMA, and what the run printed (`.text`)."""
+    model_dir = tmp_path_factory.mktemp("trained") / "run"
+    flags = (*TRAIN, "--max_epochs", "2", "--warmup_epochs", "1", "--moving_average_decay", "0.9")
+    done = convoy(*flags, "--data_dir", tiny, "--model_dir", model_dir)
+
+    @dataclass
+    class Trained:
+        model_dir: Path
+        flags: tuple
+        text: str
+
+    return Trained(model_dir, (*flags, "--data_dir", str(tiny)), done.text)
+
+
+def read_log(path):
+    """The `DLLL {…}` lines of a log as dictionaries."""
+    lines = Path(path).read_text().splitlines()
+    assert all(line.startswith("DLLL ") for line in lines)
+    return [json.loads(line.removeprefix("DLLL ")) for line in lines]
+
+
+@pytest.fixture(scope="session")
+def log_lines():
+    """Reads a log.json; see `read_log`."""
+    return read_log
+
+
+@pytest.fixture
+def interrupt():
+    """Sends SIGINT, as Ctrl-C does, to a process."""
+    return lambda pid: os.kill(pid, signal.SIGINT)

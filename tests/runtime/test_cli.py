@@ -1,0 +1,400 @@
+"""The command line: defaults, spellings, precedence, errors. No TensorFlow anywhere in it."""
+
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from runtime.cli import build_parser, parse
+from runtime.config import LATER_MODES, MODES, Config, ConfigError, defaults, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "configs").glob("**/*.yaml"))
+
+
+def settings(*args):
+    """The config of a mode that needs neither data nor a checkpoint."""
+    return parse(["--mode", "summary", *args])
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs the parser on arguments that it must refuse, and returns its message as one line."""
+
+    def run(*args):
+        with pytest.raises(SystemExit) as exit_:
+            parse([str(arg) for arg in args])
+        assert exit_.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("convoy: ")
+        assert "Traceback" not in err
+        return " ".join(err.split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A data_dir of class folders with one image each, enough to pass the early checks."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("folders")
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(root / split / name / "1.jpg")
+    return root
+
+
+def test_defaults_are_those_of_the_efficientnet_document():
+    documented = {
+        "mode": "train_and_eval",
+        "arch": "efficientnet-b0",
+        "max_epochs": 300,
+        "num_epochs_between_eval": 1,
+        "steps_per_epoch": None,
+        "warmup_epochs": 5,
+        "train_batch_size": 32,
+        "eval_batch_size": 32,
+        "optimizer": "rmsprop",
+        "momentum": 0.9,
+        "decay": 0.9,
+        "epsilon": 0.001,
+        "lr_init": 0.008,
+        "lr_base_batch": 128,
+        "lr_decay": "exponential",
+        "lr_decay_rate": 0.97,
+        "lr_decay_epochs": 2.4,
+        "weight_decay": 5e-6,
+        "weight_decay_style": "l2",
+        "label_smoothing": 0.1,
+        "moving_average_decay": 0.0,
+        "augmenter_name": "autoaugment",
+        "autoaugmentation_name": "v0",
+        "weight_init": "fan_out",
+        "activation": "swish",
+        "batch_norm": "default",
+        "use_amp": False,
+        "use_xla": False,
+        "tf32": True,
+        "save_checkpoint_freq": 1,
+        "log_steps": 100,
+        "log_filename": "log.json",
+        "dataset": "ImageNet",
+        "data_dir": "/data/",
+        "seed": 0,
+    }
+    assert {name: getattr(Config(), name) for name in documented} == documented
+    parsed = asdict(settings()) | {"mode": "train_and_eval"}
+    assert parsed == asdict(Config())
+
+
+def test_a_resnet_takes_its_own_documents_defaults():
+    values = defaults("resnet50")
+    assert values["optimizer"] == "momentum"
+    assert values["lr_init"] == 0.1
+    assert values["lr_decay"] == "step"
+    assert values["lr_boundaries"] == [30, 60, 80]
+    assert values["train_batch_size"] == 256
+    assert values["weight_decay"] == 1e-4
+    assert values["label_smoothing"] == 0
+    assert values["augmenter_name"] == "none"
+    assert (values["crop_area_min"], values["eval_crop"]) == (0.08, "resize")
+    assert values["max_epochs"] == 90
+    assert values["arch"] == "resnet50"
+    Config(**values)
+
+
+def test_every_flag_has_a_group_and_help(capsys):
+    for f in fields(Config):
+        assert f.metadata["group"], f.name
+        assert len(f.metadata["help"]) >= 5, f.name
+    with pytest.raises(SystemExit) as exit_:
+        parse(["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    for f in fields(Config):
+        for name in (f.name, *f.metadata["aliases"]):
+            assert f"--{name}" in text
+
+
+@pytest.mark.parametrize(
+    ("args", "value"),
+    [
+        (["--use_xla"], True),
+        (["--no-use_xla"], False),
+        (["--use_xla=true"], True),
+        (["--use_xla=false"], False),
+        (["--use_xla", "--no-use_xla"], False),
+        ([], False),
+    ],
+)
+def test_a_switch_can_be_turned_on_and_off(args, value):
+    assert settings(*args).use_xla is value
+
+
+def test_a_switch_that_is_on_by_default_can_be_turned_off():
+    assert settings("--no-tf32").tf32 is False
+    assert settings("--tf32=false").tf32 is False
+    assert settings().tf32 is True
+
+
+def test_a_recipe_can_set_a_switch(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("use_xla: true\ntf32: false\n")
+    config = settings("--config", str(recipe))
+    assert (config.use_xla, config.tf32) == (True, False)
+    assert settings("--config", str(recipe), "--no-use_xla").use_xla is False
+
+
+def test_a_switch_takes_no_other_word(refused):
+    assert "--use_xla" in refused("--mode", "summary", "--use_xla=perhaps")
+
+
+def test_flags_are_not_abbreviated(refused):
+    message = refused("--mode", "summary", "--max_epoch", "3")
+    assert "there is no flag --max_epoch; did you mean --max_epochs?" in message
+
+
+def test_older_names_of_flags_are_understood():
+    assert settings("--lr_warmup_epochs", "3").warmup_epochs == 3
+    assert settings("--drop_connect_rate", "0.3").stochastic_depth == 0.3
+    assert settings("--to_predict", "x").predict_dir == "x"
+    assert settings("--inference_checkpoint", "last").checkpoint == "last"
+
+
+@pytest.mark.parametrize(
+    ("args", "answer"),
+    [
+        (["--lr_int", "1"], "there is no flag --lr_int; did you mean --lr_init?"),
+        (["--use_xlaa"], "there is no flag --use_xlaa; did you mean --use_xla?"),
+        (["--qqqqqqqq"], "there is no flag --qqqqqqqq; --help lists all"),
+        (["--mode", "evl"], "--mode evl does not exist; did you mean eval?"),
+        (["--mode", "qqqqqqqq"], "choose from train_and_eval"),
+        (["--mode", "summary", "--arch", "efficientnet_b0"], "Did you mean efficientnet-b0"),
+        (["--mode", "summary", "--arch", "resnet5"], "resnet50"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(refused, args, answer):
+    assert answer in refused(*args)
+
+
+def test_an_unknown_key_of_a_recipe_is_answered_with_the_nearest(refused, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("max_epoch: 3\n")
+    message = refused("--mode", "summary", "--config", recipe)
+    assert "max_epoch;" in message
+    assert "did you mean max_epochs?" in message
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "max_epochs: many\n"])
+def test_a_recipe_that_cannot_be_used_is_refused(refused, tmp_path, text):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    refused("--mode", "summary", "--config", recipe)
+
+
+def test_a_missing_recipe_is_named(refused, tmp_path):
+    assert "nowhere.yaml" in refused("--config", tmp_path / "nowhere.yaml")
+
+
+def test_a_recipe_overrides_defaults_and_flags_override_the_recipe(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("max_epochs: 7\nlr_init: 0.5\noptimizer: adam\n")
+    config = settings("--config", str(recipe), "--lr_init", "0.25")
+    assert (config.max_epochs, config.lr_init, config.optimizer) == (7, 0.25, "adam")
+    before = settings("--lr_init", "0.25", "--config", str(recipe))
+    assert before.max_epochs == 7
+
+
+def test_a_recipes_architecture_brings_its_familys_defaults(refused, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("arch: resnet50\nlr_init: 0.3\n")
+    message = refused("--config", recipe)
+    assert "resnet50 is not built yet" in message
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["--arch", "efficientnet-b3", "--epsilon", "1e-7", "--no-tf32", "--use_amp"],
+        ["--lr_decay", "piecewise", "--lr_boundaries=[1,2.5]", "--lr_multipliers=[1,0.5,0.1]"],
+        ["--loss_scale", "128", "--dtype", "fp16", "--output", "a b: c", "--dropout", "0"],
+    ],
+)
+def test_the_resolved_config_can_be_fed_back(tmp_path, args):
+    config = settings(*args)
+    path = tmp_path / "config.yaml"
+    path.write_text(config.to_yaml())
+    assert parse(["--config", str(path)]) == config
+    assert load_config(path) == config
+
+
+def test_a_runs_config_with_an_unknown_setting_is_refused(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("max_epochs: 3\nspeed: warp\n")
+    with pytest.raises(ConfigError, match="speed"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_parses(recipe, folders, tmp_path):
+    args = ["--config", str(recipe), "--data_dir", str(folders), "--model_dir", str(tmp_path)]
+    config = parse(args)
+    for name, value in yaml.safe_load(recipe.read_text()).items():
+        if name not in ("data_dir", "model_dir"):
+            assert getattr(config, name) == value
+
+
+def test_modes_have_older_names():
+    for written, meant in (("prediction", "predict"), ("evaluate", "eval")):
+        from runtime.cli import _mode
+
+        assert _mode(written) == meant
+
+
+@pytest.mark.parametrize("mode", sorted(LATER_MODES))
+def test_modes_of_later_work_say_so(refused, mode):
+    assert f"--mode {mode} is not built yet" in refused("--mode", mode)
+
+
+def test_all_modes_are_listed_in_help():
+    text = build_parser().format_help()
+    assert all(mode in text for mode in MODES)
+
+
+BAD_VALUES = [
+    *[[f"--{name}", "0"] for name in ("max_epochs", "run_epochs", "steps_per_epoch", "prof")],
+    *[[f"--{name}", "0"] for name in ("train_batch_size", "eval_batch_size", "log_steps")],
+    *[[f"--{name}", "-1"] for name in ("num_workers", "save_checkpoint_freq", "top_k")],
+    *[[f"--{name}", "-2"] for name in ("num_epochs_between_eval", "optimizer_batch_size")],
+    *[[f"--{name}", "0"] for name in ("intraop_threads", "interop_threads", "num_layers")],
+    ["--num_classes", "1"],
+    *[[f"--{name}", "1"] for name in ("dropout", "stochastic_depth", "label_smoothing")],
+    *[[f"--{name}", "-0.1"] for name in ("moving_average_decay", "momentum", "decay")],
+    *[[f"--{name}", "1.5"] for name in ("beta_1", "beta_2", "bn_momentum", "hflip")],
+    *[[f"--{name}", "-1"] for name in ("lr_init", "weight_decay", "warmup_epochs", "lr_end")],
+    *[[f"--{name}", "-1"] for name in ("mixup_alpha", "cutmix_alpha", "max_bad_examples")],
+    *[[f"--{name}", "0"] for name in ("epsilon", "lr_decay_epochs", "lr_decay_rate")],
+    ["--bn_epsilon", "0"],
+    ["--crop_area_min", "0"],
+    ["--crop_area_max", "1.5"],
+    ["--crop_ratio_min", "0"],
+    ["--autoaugmentation_name", "v9"],
+    ["--loss_scale", "huge"],
+    ["--loss_scale", "0"],
+    ["--image_size", "3"],
+    ["--image_size", "many"],
+    ["--max_epochs", "1.5"],
+    ["--optimizer", "lion"],
+    ["--lr_decay", "sawtooth"],
+    ["--weight_decay_style", "l3"],
+    ["--dtype", "float8"],
+    ["--augmenter_name", "fog"],
+    ["--data_backend", "carrier-pigeon"],
+    ["--dataset", "CIFAR"],
+    ["--weights", "best"],
+]
+
+
+@pytest.mark.parametrize("args", BAD_VALUES, ids="=".join)
+def test_a_bad_value_is_refused_by_the_name_of_its_flag(refused, args):
+    assert args[0] in refused("--arch", "efficientnet-test", *args)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("flag", ["--lr_init", "--dropout", "--warmup_epochs", "--weight_decay"])
+def test_numbers_are_finite(refused, flag, value):
+    assert flag in refused("--arch", "efficientnet-test", f"{flag}={value}")
+
+
+def test_impossible_schedules_are_refused(refused, folders, tmp_path):
+    common = ("--data_dir", folders, "--model_dir", tmp_path, "--arch", "efficientnet-test")
+    message = refused(*common, "--max_epochs", "3", "--warmup_epochs", "5")
+    assert "warmup" in message
+    message = refused(*common, "--lr_decay", "piecewise", "--lr_boundaries=[30,60]")
+    assert "multipliers" in message
+    message = refused(
+        *(*common, "--lr_decay", "piecewise", "--lr_boundaries=[60,30]"),
+        "--lr_multipliers=[1,0.1,0.01]",
+    )
+    assert "boundaries" in message
+
+
+def test_what_is_not_built_yet_says_so(refused):
+    for args in (
+        ["--batch_norm", "syncbn"],
+        ["--use_dali"],
+        ["--use_dali_eval"],
+        ["--data_backend", "dali-gpu"],
+        ["--pretrained_from_file", "x.npz"],
+        ["--arch", "resnet50"],
+    ):
+        message = refused(*args)
+        assert "not built yet" in message
+        assert args[0] in message
+
+
+def test_synthetic_data_is_for_benchmarks(refused):
+    assert "--data_backend synthetic" in refused("--data_backend", "synthetic")
+    config = parse(["--mode", "training_benchmark", "--data_backend", "synthetic"])
+    assert config.data_backend == "synthetic"
+
+
+def test_data_that_is_not_there_is_refused(refused, tmp_path):
+    assert "--data_dir" in refused("--data_dir", tmp_path / "nowhere")
+    assert "is empty" in refused("--data_dir", tmp_path)
+    (tmp_path / "readme.txt").write_text("no records here")
+    message = refused("--data_dir", tmp_path)
+    assert "no data for the train split" in message
+    assert "readme.txt" in message
+
+
+@pytest.mark.parametrize("mode", ["eval", "predict", "prediction"])
+def test_applying_a_model_needs_a_checkpoint(refused, folders, tmp_path, mode):
+    args = ("--mode", mode, "--data_dir", folders, "--predict_dir", folders)
+    assert "--model_dir" in refused(*args, "--model_dir", tmp_path)
+    message = refused(*args, "--model_dir", tmp_path, "--checkpoint", tmp_path / "x")
+    assert "--checkpoint" in message
+    assert "does not exist" in message
+
+
+RUN_MAIN = """
+import sys
+import main
+try:
+    code = main.main(sys.argv[1:])
+except SystemExit as error:
+    code = error.code
+print("code", code, "loaded", [m for m in ("tensorflow", "keras", "horovod") if m in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["--help"], 0),
+        (["--mode", "list"], 0),
+        (["--max_epochs", "0"], 2),
+        (["--data_dir", "nowhere"], 2),
+        (["--mode", "eval", "--model_dir", "nowhere", "--data_dir", "FOLDERS"], 2),
+        (["--mode", "predict", "--model_dir", "nowhere", "--predict_dir", "FOLDERS"], 2),
+        (["--arch", "efficientnet-test", "--image_size", "3", "--data_dir", "FOLDERS"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_answers_that_need_no_tensorflow_do_not_load_it(args, code, folders):
+    args = [arg.replace("FOLDERS", str(folders)) for arg in args]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_MAIN, *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1] == f"code {code} loaded []", done.stderr
