@@ -1,0 +1,309 @@
+"""Checkpoints are whole or not there; what is damaged is passed over; nothing saved is lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from runtime import checkpoint
+from runtime.checkpoint import Checkpoint, CheckpointError
+
+
+def contents(step, size=100):
+    rng = np.random.default_rng(step)
+    return Checkpoint(
+        model={"a/kernel": rng.normal(size=(size, 3)).astype(np.float32), "b/n": np.int64([step])},
+        ema={"a/kernel": rng.normal(size=(size, 3)).astype(np.float32)},
+        optimizer={"iteration": np.array(step, np.int64), "m": np.zeros((0, 2), np.float32)},
+        state={"step": step, "epoch": step // 10, "best": {"value": 0.1 + 0.2}, "names": ["é\n"]},
+        config="max_epochs: 3\n",
+    )
+
+
+def save(folder, *steps):
+    return [checkpoint.save(folder, contents(step)) for step in steps]
+
+
+def steps_of(folders):
+    return [int(path.name.removeprefix("step-")) for path in folders]
+
+
+def truncate(file):
+    os.truncate(file, file.stat().st_size - 1)
+
+
+def flip_a_byte(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+DAMAGE = {
+    "no marker": lambda path: (path / "COMPLETE.json").unlink(),
+    "empty marker": lambda path: (path / "COMPLETE.json").write_text(""),
+    "marker of another kind": lambda path: (path / "COMPLETE.json").write_text("[1, 2]"),
+    "marker that names nothing": lambda path: (path / "COMPLETE.json").write_text("{}"),
+    "binary marker": lambda path: (path / "COMPLETE.json").write_bytes(b"\xff\xfe\x00"),
+    "truncated weights": lambda path: truncate(path / "model.safetensors"),
+    "flipped byte": lambda path: flip_a_byte(path / "model.safetensors"),
+    "flipped byte of the optimizer": lambda path: flip_a_byte(path / "optimizer.safetensors"),
+    "no state": lambda path: (path / "state.json").unlink(),
+    "another state": lambda path: (path / "state.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_what_is_read_is_what_was_saved(tmp_path, size):
+    saved = contents(7, size)
+    path = checkpoint.save(tmp_path, saved)
+    assert path == tmp_path / "checkpoints" / "step-00000007"
+    read = checkpoint.read(path)
+    for name in ("model", "ema", "optimizer"):
+        want, got = getattr(saved, name), getattr(read, name)
+        assert set(got) == set(want)
+        for key, array in want.items():
+            assert got[key].dtype == array.dtype
+            np.testing.assert_array_equal(got[key], array)
+    assert read.state == saved.state | {"format": 1}
+    assert read.config == saved.config
+
+
+def test_only_safetensors_json_and_yaml_are_written(tmp_path):
+    (path,) = save(tmp_path, 3)
+    assert {file.suffix for file in path.iterdir()} == {".safetensors", ".json", ".yaml"}
+    marker = json.loads((path / "COMPLETE.json").read_text())
+    assert set(marker) == {file.name for file in path.iterdir()} - {"COMPLETE.json"}
+
+
+def test_saving_the_same_step_again_keeps_the_whole_one(tmp_path):
+    (path,) = save(tmp_path, 3)
+    before = (path / "COMPLETE.json").stat().st_ino
+    save(tmp_path, 3)
+    assert (path / "COMPLETE.json").stat().st_ino == before
+    flip_a_byte(path / "model.safetensors")
+    save(tmp_path, 3)
+    assert checkpoint.is_complete(path, checksums=True)
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_checkpoint_is_passed_over_and_never_read(tmp_path, damage):
+    older, newer = save(tmp_path, 10, 20)
+    damage(newer)
+    assert checkpoint.latest(tmp_path) == older
+    assert checkpoint.resolve(tmp_path, "last") == older
+    with pytest.raises(CheckpointError, match="step-00000020"):
+        checkpoint.read(newer)
+    damage(older)
+    assert checkpoint.latest(tmp_path) is None
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        checkpoint.resolve(tmp_path, "last")
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_best_checkpoint_is_replaced_by_the_newest(tmp_path, damage):
+    first, second = save(tmp_path, 10, 20)
+    checkpoint.mark_best(tmp_path, first, {"value": 0.9})
+    assert checkpoint.resolve(tmp_path, "best") == first
+    damage(first)
+    assert checkpoint.resolve(tmp_path, "best") == second
+
+
+def test_other_folders_are_no_checkpoints(tmp_path):
+    (tmp_path / "checkpoints" / "step-00000099").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step-notes.txt").write_text("mine")
+    (tmp_path / "checkpoints" / "backup").mkdir()
+    assert checkpoint.latest(tmp_path) is None
+    (path,) = save(tmp_path, 5)
+    assert checkpoint.complete_checkpoints(tmp_path) == [path]
+    checkpoint.prune(tmp_path)
+    assert (tmp_path / "checkpoints" / "step-notes.txt").exists()
+    assert (tmp_path / "checkpoints" / "backup").exists()
+    with pytest.raises(CheckpointError, match="does not exist"):
+        checkpoint.resolve(tmp_path, str(tmp_path / "nowhere"))
+    with pytest.raises(CheckpointError, match="is not a complete checkpoint"):
+        checkpoint.resolve(tmp_path, str(tmp_path))
+
+
+def test_no_checkpoint_at_all_is_said_so(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        assert checkpoint.latest(folder) is None
+        assert checkpoint.best(folder) is None
+        with pytest.raises(CheckpointError, match="no checkpoint in --model_dir"):
+            checkpoint.resolve(folder, "best")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"checkpoint": 7}', '{"checkpoint": "step-00000099"}', "\x00"]
+)
+def test_a_best_that_points_nowhere_gives_the_newest(tmp_path, text):
+    _, newest = save(tmp_path, 10, 20)
+    (tmp_path / "checkpoints" / "best.json").write_text(text)
+    assert checkpoint.best(tmp_path) is None
+    assert checkpoint.resolve(tmp_path) == newest
+
+
+def test_best_cannot_point_outside_the_run(tmp_path):
+    (outside,) = save(tmp_path / "other", 10)
+    save(tmp_path / "run", 20)
+    best = {"checkpoint": f"../../other/checkpoints/{outside.name}"}
+    (tmp_path / "run" / "checkpoints" / "best.json").write_text(json.dumps(best))
+    assert checkpoint.best(tmp_path / "run") is None
+
+
+def test_pruning_keeps_the_best_and_the_newest_two(tmp_path):
+    paths = save(tmp_path, 10, 20, 30, 40, 50)
+    checkpoint.mark_best(tmp_path, paths[1], {"value": 0.9})
+    (paths[3] / "COMPLETE.json").unlink()
+    checkpoint.prune(tmp_path)
+    assert steps_of(checkpoint.complete_checkpoints(tmp_path)) == [20, 30, 50]
+    assert not paths[3].exists(), "what a broken save left is removed"
+    assert checkpoint.best(tmp_path) == paths[1]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of one megabyte."""
+    if os.name != "posix" or os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("this machine does not allow mounting a tmpfs")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_is_an_error_and_earlier_checkpoints_survive(small_disk):
+    (first,) = save(small_disk, 1)
+    with pytest.raises(CheckpointError, match="No space left on device") as error:
+        checkpoint.save(small_disk, contents(2, size=100_000))
+    assert "earlier checkpoints are untouched" in str(error.value)
+    assert "--model_dir" in str(error.value)
+    assert checkpoint.latest(small_disk) == first
+    checkpoint.read(first)
+    assert list((small_disk / "checkpoints").glob("step-*2")) == [], "nothing half-written is left"
+    (second,) = save(small_disk, 2)
+    assert checkpoint.latest(small_disk) == second, "with enough space the same step can be saved"
+
+
+def test_a_disk_that_fills_up_while_the_marker_is_written_loses_nothing(small_disk):
+    (first,) = save(small_disk, 1)
+    sizes = range(1_000, 100_000, 9_001)
+    for step, size in enumerate(sizes, 2):
+        try:
+            checkpoint.save(small_disk, contents(step, size))
+        except CheckpointError:
+            break
+        checkpoint.prune(small_disk, keep_last=10**6)
+    assert first in checkpoint.complete_checkpoints(small_disk)
+    for path in checkpoint.complete_checkpoints(small_disk):
+        checkpoint.read(path)
+
+
+def test_a_full_disk_is_found_out_before_training(small_disk):
+    checkpoint.check_writable(small_disk)
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "filler").write_bytes(b"\0" * 2_000_000)
+    with pytest.raises(CheckpointError, match=r"--model_dir .* cannot be written \(No space"):
+        checkpoint.check_writable(small_disk)
+    assert os.listdir(small_disk) == ["filler"]
+
+
+def test_a_read_only_disk_is_an_error_and_earlier_checkpoints_survive(small_disk):
+    (first,) = save(small_disk, 1)
+    remount = ["mount", "-o", "remount,ro", str(small_disk)]
+    assert subprocess.run(remount).returncode == 0
+    with pytest.raises(CheckpointError, match=r"cannot be written \(Read-only file system"):
+        checkpoint.check_writable(small_disk)
+    with pytest.raises(CheckpointError, match="Read-only file system"):
+        save(small_disk, 2)
+    assert checkpoint.latest(small_disk) == first
+
+
+def test_a_model_dir_that_is_a_file_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            checkpoint.check_writable(folder)
+        with pytest.raises(CheckpointError, match="could not save"):
+            save(folder, 1)
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_an_interrupt_in_the_middle_of_a_save_leaves_no_half_checkpoint(tmp_path, monkeypatch):
+    (first,) = save(tmp_path, 1)
+    monkeypatch.setattr(checkpoint, "_sync", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    assert checkpoint.latest(tmp_path) == first
+    (second,) = save(tmp_path, 2)
+    assert checkpoint.latest(tmp_path) == second
+
+
+def test_reading_a_config_executes_nothing(tmp_path):
+    """YAML tags that name Python objects are refused, not obeyed."""
+    from runtime.config import ConfigError, load_config
+
+    proof = tmp_path / "executed"
+    saved = contents(1)
+    saved.config = f"arch: !!python/object/apply:os.mkdir ['{proof}']\n"
+    path = checkpoint.save(tmp_path, saved)
+    assert checkpoint.read(path).config == saved.config
+    with pytest.raises(ConfigError, match="cannot read the configuration"):
+        load_config(path / "config.yaml")
+    command = [sys.executable, "main.py", "--mode", "summary", "--config", path / "config.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    command = [sys.executable, "main.py", "--mode", "predict", "--model_dir", tmp_path]
+    done = subprocess.run([*command, "--predict_dir", tmp_path], capture_output=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert not proof.exists()
+
+
+def test_weights_that_are_no_safetensors_are_an_error(tmp_path):
+    import pickle
+
+    (path,) = save(tmp_path, 1)
+    (path / "model.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    marker = json.loads((path / "COMPLETE.json").read_text())
+    file = path / "model.safetensors"
+    marker[file.name] = {"size": file.stat().st_size, "sha256": checkpoint._sha256(file)}
+    (path / "COMPLETE.json").write_text(json.dumps(marker))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.read(path)
+
+
+def test_a_newer_programs_checkpoint_is_refused(tmp_path):
+    (path,) = save(tmp_path, 1)
+    file = path / "state.json"
+    file.write_text(json.dumps({"step": 1, "format": 99}))
+    marker = json.loads((path / "COMPLETE.json").read_text())
+    marker[file.name] = {"size": file.stat().st_size, "sha256": checkpoint._sha256(file)}
+    (path / "COMPLETE.json").write_text(json.dumps(marker))
+    with pytest.raises(CheckpointError, match="newer version"):
+        checkpoint.read(path)
+
+
+def test_assigning_names_what_does_not_fit_and_changes_nothing():
+    import keras
+
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2, name="d")])
+    before = checkpoint.variables_to_arrays(model.weights)
+    other = {name: array + 1 for name, array in before.items()}
+    for wrong, match in (
+        ({k: v for k, v in other.items() if "bias" not in k}, "lacks weight .*bias"),
+        (other | {k: v[:1] for k, v in other.items() if "bias" in k}, "bias has shape"),
+    ):
+        with pytest.raises(CheckpointError, match=match):
+            checkpoint.assign(model.weights, wrong, "weight")
+        for name, array in checkpoint.variables_to_arrays(model.weights).items():
+            np.testing.assert_array_equal(array, before[name])
+    checkpoint.assign(model.weights, other, "weight")
+    for name, array in checkpoint.variables_to_arrays(model.weights).items():
+        np.testing.assert_array_equal(array, other[name])
