@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -176,6 +177,14 @@ def test_apply_op_runs_the_operation_of_that_number(op):
     np.testing.assert_array_equal(got.numpy(), expected.numpy())
     if op != policies.IDENTITY:
         assert (got != image).numpy().any()
+
+
+def test_functions_traced_once_survive_clear_session_and_serve_other_graphs():
+    image, seed = tf.constant(_image(16, 16)), tf.constant([1, 3])
+    before = augment.randaugment(image, seed).numpy()
+    keras.utils.clear_session()
+    for wrap in (lambda f: f, tf.function, tf.function):
+        np.testing.assert_array_equal(wrap(augment.randaugment)(image, seed).numpy(), before)
 
 
 def test_static_shape_is_the_inputs():
