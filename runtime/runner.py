@@ -51,6 +51,10 @@ class Runner:
         except _known_errors() as error:
             _say(str(error))
             return _leave(EXIT_ERROR)
+        except OSError as error:
+            # A full or vanished disk, mostly; Python's text names the file and the reason.
+            _say(f"{error}; checkpoints saved so far are whole")
+            return _leave(EXIT_ERROR)
         except Exception:  # noqa: BLE001 — a fault of ours: show where, and end every rank
             traceback.print_exc()
             return _leave(EXIT_ERROR)
