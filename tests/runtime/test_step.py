@@ -1,0 +1,317 @@
+"""One training step: what counts, what is scaled, what is skipped, what is random."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import build_model
+from runtime.step import (
+    LossScale,
+    Step,
+    TrainState,
+    batch_norm_statistics,
+    cross_entropy,
+    seed_generators,
+)
+from utils import distributed
+from utils.ema import EMA
+from utils.optimizers import make_optimizer
+
+
+def dense(dropout=0.0):
+    """Two small layers whose weights depend on nothing random."""
+    layers = keras.layers
+    inputs = layers.Input((8,))
+    x = layers.Dense(6, activation="tanh", name="first")(inputs)
+    if dropout:
+        x = layers.Dropout(dropout, seed=3)(x)
+    model = keras.Model(inputs, layers.Dense(4, name="second")(x))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    return model
+
+
+def convnet(**options):
+    """`efficientnet-test` without anything random, batch norm frozen unless told otherwise."""
+    frozen = options.pop("frozen", True)
+    settings = {"num_classes": 10, "dropout": 0.0, "stochastic_depth": 0.0, "seed": 0} | options
+    model = build_model("efficientnet-test", **settings)
+    for layer in model.layers:
+        if frozen and "moving_mean" in " ".join(w.path for w in layer.weights):
+            layer.trainable = False
+    return model
+
+
+def stepper(model, *, optimizer="momentum", scale=None, ema=None, **options):
+    """A `Step` over the model: no label smoothing or weight decay unless asked for."""
+    settings = {"label_smoothing": 0.0, "weight_decay": 0.0, "weight_decay_style": "l2"}
+    made = make_optimizer(optimizer, momentum=0.9)
+    made.build(model.trainable_variables)
+    state = TrainState(model, made, LossScale(scale or "dynamic", scale is not None))
+    if ema:
+        state.ema = EMA(model.weights, ema)
+    return Step(state, **(settings | {"bn_weight_decay": False} | options))
+
+
+def vectors(count, seed=1):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, 8)).astype(np.float32)
+    return x, rng.integers(0, 4, count).astype(np.int32)
+
+
+def images(count, seed=1):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+    return x, rng.integers(0, 10, count).astype(np.int32)
+
+
+def batch(x, y, weights=None):
+    weights = np.ones(len(x)) if weights is None else weights
+    return tf.constant(x), tf.constant(y), tf.constant(weights, tf.float32)
+
+
+def arrays(variables):
+    return [np.array(v.value if isinstance(v, keras.Variable) else v) for v in variables]
+
+
+def assert_close(got, want, **tolerance):
+    assert len(got) == len(want)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, **({"rtol": 1e-6, "atol": 1e-6} | tolerance))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("soft", [False, True])
+def test_cross_entropy_is_numpys_in_float64(smoothing, soft):
+    rng = np.random.default_rng(0)
+    logits = (rng.normal(size=(50, 7)) * 10).astype(np.float32)
+    labels = rng.integers(0, 7, 50).astype(np.int32)
+    distribution = np.eye(7)[labels]
+    if soft:
+        distribution = rng.dirichlet(np.ones(7), 50)
+        labels = distribution.astype(np.float32)
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    smooth = (1 - smoothing) * distribution + smoothing / 7
+    want = -(smooth * log_p).sum(axis=1)
+    got = cross_entropy(tf.constant(logits), tf.constant(labels), smoothing)
+    assert got.dtype == tf.float32
+    np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-6)
+
+
+def test_cross_entropy_agrees_with_keras():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20, 5)).astype(np.float32)
+    labels = rng.integers(0, 5, 20)
+    judge = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=0.1, reduction="none"
+    )
+    want = judge(np.eye(5)[labels], logits)
+    got = cross_entropy(tf.constant(logits), tf.constant(labels), 0.1)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_an_example_of_weight_0_changes_nothing():
+    x, y = vectors(8)
+    weights = np.array([1, 1, 0, 1, 1, 0, 1, 1], np.float32)
+    with_, without = stepper(dense()), stepper(dense())
+    for _ in range(3):
+        sums = with_([batch(x, y, weights)], 0.1).numpy()
+        fewer = without([batch(x[weights > 0], y[weights > 0])], 0.1).numpy()
+        np.testing.assert_allclose(sums, fewer, rtol=1e-6)
+        assert sums[3] == 6
+    assert_close(arrays(with_.state.model.weights), arrays(without.state.model.weights))
+
+
+def test_the_gradient_is_that_of_the_mean_over_examples_that_count():
+    x, y = vectors(8)
+    weights = np.array([1, 1, 0, 1, 1, 0, 1, 1], np.float32)
+    model = dense()
+    *gradients, mean_weight = stepper(model).forward_backward(*batch(x, y, weights))[0]
+    assert float(mean_weight) == 0.75
+    with tf.GradientTape() as tape:
+        losses = keras.losses.sparse_categorical_crossentropy(
+            y[weights > 0], model(x[weights > 0]), from_logits=True
+        )
+        loss = tf.reduce_mean(losses)
+    want = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    assert_close([g / 0.75 for g in gradients], want)
+
+
+def test_a_batch_in_which_nothing_counts_changes_nothing():
+    step = stepper(dense(), optimizer="sgd")
+    before = arrays(step.state.model.weights)
+    sums = step([batch(*vectors(4), np.zeros(4))], 0.1)
+    np.testing.assert_array_equal(sums, np.zeros(4))
+    assert_close(arrays(step.state.model.weights), before, atol=0, rtol=0)
+
+
+def test_two_micro_steps_equal_one_batch_of_twice_the_size():
+    x, y = images(8)
+    weights = np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)
+    whole, halves = stepper(convnet()), stepper(convnet(), micro_steps=2)
+    for _ in range(2):
+        want = whole([batch(x, y, weights)], 0.1)
+        parts = [batch(x[i : i + 4], y[i : i + 4], weights[i : i + 4]) for i in (0, 4)]
+        got = halves(parts, 0.1)
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+    assert_close(arrays(halves.state.model.weights), arrays(whole.state.model.weights))
+    assert halves.state.step == whole.state.step == 2
+
+
+@pytest.mark.parametrize("scale", ["dynamic", "1024"])
+def test_a_loss_scale_does_not_change_the_result(scale):
+    plain, scaled = stepper(dense()), stepper(dense(), scale=scale)
+    for seed in range(3):
+        want = plain([batch(*vectors(8, seed))], 0.1)
+        np.testing.assert_allclose(scaled([batch(*vectors(8, seed))], 0.1), want, rtol=1e-6)
+    assert_close(arrays(scaled.state.model.weights), arrays(plain.state.model.weights))
+
+
+def test_an_overflow_halves_the_scale_and_skips_the_update():
+    step = stepper(dense(), optimizer="rmsprop", scale="dynamic", ema=0.9)
+    state = step.state
+    step([batch(*vectors(8))], 0.1)
+    state.loss_scale.clean_steps.assign(7)
+
+    def everything():
+        variables = (*state.model.weights, *state.optimizer.variables)
+        return [*arrays(variables), *state.ema.state().values()]
+
+    before, scale = everything(), state.loss_scale.state()["scale"]
+    x, y = vectors(8)
+    x[3, 2] = np.inf
+    step([batch(x, y)], 0.5)
+    assert_close(everything(), before, rtol=0, atol=0)
+    assert state.loss_scale.state() == {"scale": scale / 2, "clean_steps": 0}
+    step([batch(*vectors(8))], 0.1)
+    assert state.loss_scale.state() == {"scale": scale / 2, "clean_steps": 1}
+    assert not np.array_equal(everything()[0], before[0])
+
+
+def test_the_scale_grows_after_2000_clean_steps_and_stays_in_its_bounds():
+    scale = LossScale("dynamic", True)
+    scale.load({"scale": 1024.0, "clean_steps": 1998})
+    scale.after(tf.constant(True))
+    assert scale.state() == {"scale": 1024.0, "clean_steps": 1999}
+    scale.after(tf.constant(True))
+    assert scale.state() == {"scale": 2048.0, "clean_steps": 0}
+    scale.load({"scale": 2.0**24, "clean_steps": 1999})
+    scale.after(tf.constant(True))
+    assert scale.state()["scale"] == 2.0**24
+    scale.load({"scale": 1.0, "clean_steps": 0})
+    scale.after(tf.constant(False))
+    assert scale.state()["scale"] == 1.0
+
+
+def test_a_fixed_scale_stays_but_still_skips_an_overflow():
+    step = stepper(dense(), scale="64")
+    before = arrays(step.state.model.weights)
+    x, y = vectors(8)
+    x[0] = np.nan
+    step([batch(x, y)], 0.1)
+    assert_close(arrays(step.state.model.weights), before, rtol=0, atol=0)
+    assert step.state.loss_scale.state()["scale"] == 64
+
+
+def test_the_moving_average_follows_batch_norms_statistics():
+    model = convnet(frozen=False)
+    step = stepper(model, ema=0.9)
+    statistics = batch_norm_statistics(model)
+    assert len(statistics) >= 2
+    want = {v.path: np.array(v.value) for v in model.weights}
+    for t in range(3):
+        step([batch(*images(8, seed=t))], 0.1)
+        decay = min(0.9, (1 + t) / (10 + t))
+        for v in model.weights:
+            want[v.path] = decay * want[v.path] + (1 - decay) * np.array(v.value)
+    got = step.state.ema.state()
+    assert set(got) == {v.path for v in model.weights}
+    assert any(abs(want[v.path] - np.array(v.value)).max() > 0.01 for v in statistics)
+    for v in statistics:
+        np.testing.assert_allclose(got[v.path], want[v.path], rtol=1e-5, atol=1e-6)
+
+
+def logits_after_seeding(step, at, draws=1, x=None):
+    """The logits of the `draws`-th forward pass after seeding at a step number."""
+    step.state.step = at
+    step.seed_randomness()
+    for _ in range(draws):
+        logits = step.state.model(images(4)[0], training=True)
+    return np.array(logits)
+
+
+def test_dropout_differs_between_steps_ranks_and_seeds_and_is_repeated_for_the_same(monkeypatch):
+    step = stepper(convnet(dropout=0.5, stochastic_depth=0.5))
+    assert len(seed_generators(step.state.model)) >= 2
+    first = logits_after_seeding(step, 3)
+    np.testing.assert_array_equal(logits_after_seeding(step, 3), first)
+    others = [logits_after_seeding(step, 4)]
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    others.append(logits_after_seeding(step, 3))
+    monkeypatch.undo()
+    step.seed = 1
+    others.append(logits_after_seeding(step, 3))
+    for other in others:
+        assert not np.allclose(other, first)
+        assert not any(np.allclose(other, another) for another in others if another is not other)
+
+
+def test_a_resumed_run_draws_what_the_uninterrupted_one_would_have(monkeypatch):
+    step = stepper(convnet(dropout=0.5, stochastic_depth=0.5))
+    np.testing.assert_array_equal(
+        logits_after_seeding(step, 2), logits_after_seeding(step, 0, draws=3)
+    )
+    step.micro_steps = 2
+    np.testing.assert_array_equal(
+        logits_after_seeding(step, 1), logits_after_seeding(step, 0, draws=3)
+    )
+
+
+def update_without_gradients(step):
+    """An update at rate 0.1 whose gradients are all zero: what is left is weight decay."""
+    zeros = [tf.zeros(v.shape) for v in step.state.model.trainable_variables]
+    step.update([*zeros, tf.constant(1.0)], tf.constant(0.1), tf.constant(0, tf.int64))
+
+
+# How much a rate of 0.1 and a decay of 0.01 take from a kernel without gradient.
+@pytest.mark.parametrize(
+    ("style", "factor"), [("l2", 1 - 0.002), ("half_l2", 1 - 0.001), ("decoupled", 1 - 0.001)]
+)
+def test_weight_decay_shrinks_kernels_and_nothing_else(style, factor):
+    model = convnet(frozen=False)
+    for weight in model.trainable_variables:
+        weight.assign_add(np.ones(weight.shape))
+    step = stepper(model, optimizer="sgd", weight_decay=0.01, weight_decay_style=style)
+    before = {v.path: np.array(v.value) for v in model.trainable_variables}
+    update_without_gradients(step)
+    shrunk = 0
+    for v in model.trainable_variables:
+        kernel = v.path.endswith("kernel")
+        want = before[v.path] * (factor if kernel else 1)
+        np.testing.assert_allclose(v.value, want, rtol=1e-6, err_msg=v.path)
+        shrunk += "dwconv" in v.path and kernel
+    assert shrunk, "depthwise kernels are among them"
+
+
+def test_batch_norm_can_be_decayed_too():
+    model = convnet(frozen=False)
+    step = stepper(model, optimizer="sgd", weight_decay=0.01, bn_weight_decay=True)
+    before = {v.path: np.array(v.value) for v in model.trainable_variables}
+    update_without_gradients(step)
+    for v in model.trainable_variables:
+        if v.path.endswith("gamma"):
+            np.testing.assert_allclose(v.value, before[v.path] * 0.998, rtol=1e-6)
+
+
+def test_xla_gives_the_same_loss_and_gradients():
+    x, y = images(8)
+    results = []
+    for use_xla in (False, True):
+        step = stepper(convnet(frozen=False), use_xla=use_xla, label_smoothing=0.1)
+        gradients, sums = step.forward_backward(*batch(x, y))
+        step.update(gradients, tf.constant(0.01), tf.constant(0, tf.int64))
+        results.append([*arrays(gradients), sums.numpy(), *arrays(step.state.model.weights)])
+    assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
