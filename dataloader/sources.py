@@ -1,0 +1,381 @@
+"""Where examples lie on disk: TFRecord files (ImageNet layout or TFDS's own) and image folders.
+
+A source knows how many examples there are and hands out the raw bytes of any of them; TensorFlow is
+needed only to parse those bytes. Which source a folder holds is found by looking, not by a flag.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dataloader.errors import DataError, RecordError
+from dataloader.records import RecordReader, example_keys, index_files
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+logger = logging.getLogger("convoy.data")
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+EXPECTED = (
+    "--data_dir should hold TFRecord files (train-* and validation-*, or a version folder of "
+    "TensorFlow Datasets) or image folders (train/<class>/*.jpg and val/<class>/*.jpg)."
+)
+_SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "test")}
+_FOLDER_NAMES = {"train": ("train",), "validation": ("val", "validation")}
+_SHARD = re.compile(r"^(?P<set>.*)-(?P<number>\d+)-of-(?P<total>\d+)$")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The keys of an Example and the number of its first class."""
+
+    image: str
+    label: str
+    first_label: int
+
+
+LAYOUTS = (
+    Layout("image/encoded", "image/class/label", first_label=1),  # the classic ImageNet builder
+    Layout("image", "label", first_label=0),  # TensorFlow Datasets
+)
+
+
+def grey_png(side: int = 16, level: int = 128) -> bytes:
+    """An encoded grey image: what stands in for an example that cannot be decoded."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + crc
+
+    rows = (b"\0" + bytes([level]) * side) * side
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+class Source:
+    """Examples by number. Subclasses fill in the attributes and the four methods.
+
+    Attributes:
+        num_examples: examples in the whole split.
+        class_names: one name a class, or None when nothing on disk tells.
+        num_classes: number of classes, or None when only the records know.
+        labels: int32 `(num_examples,)`, or None when the labels are inside the records.
+        shuffle_block: neighbours worth reading together (1 where every example is a file).
+    """
+
+    num_examples: int
+    class_names: list[str] | None = None
+    num_classes: int | None = None
+    labels: np.ndarray | None = None
+    shuffle_block: int = 1
+
+    def read(self, indices: np.ndarray) -> list[bytes]:
+        """The raw bytes of these examples. Thread-safe. Raises RecordError at the first bad one."""
+        raise NotImplementedError
+
+    def describe(self, i: int) -> str:
+        """Where example `i` lies, for messages."""
+        raise NotImplementedError
+
+    def parse(self, raw: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Raw bytes (scalar string), `labels[i]` or 0 -> encoded image, int32 0-based label."""
+        raise NotImplementedError
+
+    def placeholder(self) -> bytes:
+        """Raw bytes that `parse` turns into a grey image."""
+        raise NotImplementedError
+
+
+class TFRecordSource(Source):
+    """TFRecord files of `tf.train.Example`s, read at random.
+
+    Args:
+        files: in the order that numbers the examples.
+        label_offset: what to add to a stored label to count from 0; None takes the layout's own
+            (-1 for `image/class/label`, 0 for TFDS's `label`).
+        class_names: one name a class, if known.
+
+    Raises:
+        DataError: a file is damaged, all are empty, or the first record has neither set of keys.
+    """
+
+    shuffle_block = 64
+
+    def __init__(
+        self,
+        files: Sequence[str],
+        label_offset: int | None = None,
+        class_names: list[str] | None = None,
+    ):
+        self.files = [os.fspath(path) for path in files]
+        index = index_files(self.files)
+        self.num_examples = len(index.offsets)
+        if not self.num_examples:
+            raise DataError(f"{_some(self.files)}: there is not one record in these files.")
+        self._reader = RecordReader(self.files, index)
+        self.layout = self._find_layout()
+        self._label_offset = -self.layout.first_label if label_offset is None else label_offset
+        self.class_names = class_names
+        self.num_classes = len(class_names) if class_names else None
+
+    def read(self, indices: np.ndarray) -> list[bytes]:
+        return [self._reader.read(int(i)) for i in indices]
+
+    def describe(self, i: int) -> str:
+        path, offset = self._reader.locate(i)
+        return f"{path}, record at byte {offset}"
+
+    def parse(self, raw: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        import tensorflow as tf
+
+        features = {
+            self.layout.image: tf.io.FixedLenFeature([], tf.string),
+            self.layout.label: tf.io.FixedLenFeature([], tf.int64),
+        }
+        parsed = tf.io.parse_single_example(raw, features)
+        number = tf.cast(parsed[self.layout.label], tf.int32) + self._label_offset
+        return parsed[self.layout.image], number
+
+    def placeholder(self) -> bytes:
+        import tensorflow as tf
+
+        image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[grey_png()]))
+        label = tf.train.Feature(int64_list=tf.train.Int64List(value=[-self._label_offset]))
+        features = {self.layout.image: image, self.layout.label: label}
+        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+    def _find_layout(self) -> Layout:
+        try:
+            keys = example_keys(self._reader.read(0))
+        except RecordError as error:
+            raise DataError(f"{self.describe(0)}: {error}.") from error
+        except ValueError as error:
+            raise DataError(
+                f"{self.describe(0)}: not a serialized tf.train.Example ({error})."
+            ) from error
+        for layout in LAYOUTS:
+            if layout.image in keys and layout.label in keys:
+                return layout
+        wanted = " or ".join(f"{layout.image!r} with {layout.label!r}" for layout in LAYOUTS)
+        raise DataError(
+            f"{self.describe(0)}: the record has the keys {', '.join(keys) or '(none)'}; "
+            f"expected {wanted}."
+        )
+
+
+class FolderSource(Source):
+    """One folder a class: `<root>/train/<class>/<image>`, and `val/` or `validation/` beside it.
+
+    Classes are numbered by the sorted names of the train split's folders, for both splits. Where
+    there is no train folder (evaluation only), `labels.txt` numbers them, else the split's own
+    folders.
+
+    Raises:
+        DataError: a train class has no image, or a validation class is unknown.
+    """
+
+    def __init__(self, root: str, split: str = "train"):
+        root = os.fspath(root)
+        folder = _split_folder(root, split)
+        if folder is None:
+            raise DataError(f"{root}: no folder for the {split} split. {EXPECTED}")
+        own = _class_folders(folder)
+        train = _split_folder(root, "train")
+        if train is not None:
+            names = _class_folders(train)
+        else:
+            names = _read_labels(root)
+            if names is None:
+                names = own
+                logger.warning(
+                    "%s has no train folder: classes are numbered as in %s", root, folder
+                )
+        unknown = sorted(set(own) - set(names))
+        if unknown:
+            raise DataError(
+                f"{os.path.join(folder, unknown[0])}: {unknown[0]!r} is not a class of the train "
+                f"split ({_some(names)}). Rename or remove the folder."
+            )
+        numbers = {name: number for number, name in enumerate(names)}
+        self.files: list[str] = []
+        labels: list[int] = []
+        for name in own:
+            images = _images_below(os.path.join(folder, name))
+            if not images and split == "train":
+                raise DataError(
+                    f"{os.path.join(folder, name)}: no image ({', '.join(IMAGE_ENDINGS)}) in this "
+                    "class folder. Add images or remove the folder."
+                )
+            self.files += images
+            labels += [numbers[name]] * len(images)
+        if not self.files:
+            raise DataError(f"{folder}: no images in it. {EXPECTED}")
+        self.num_examples = len(self.files)
+        self.labels = np.array(labels, np.int32)
+        self.class_names = names
+        self.num_classes = len(names)
+
+    def read(self, indices: np.ndarray) -> list[bytes]:
+        contents = []
+        for i in indices:
+            try:
+                with open(self.files[int(i)], "rb") as file:
+                    contents.append(file.read())
+            except OSError as error:
+                raise RecordError(f"cannot be read ({error.strerror})") from error
+        return contents
+
+    def describe(self, i: int) -> str:
+        return self.files[i]
+
+    def parse(self, raw: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return raw, label
+
+    def placeholder(self) -> bytes:
+        return grey_png()
+
+
+def find_source(data_dir: str | None, split: str) -> Source:
+    """Finds out what `data_dir` holds and opens one split of it.
+
+    Args:
+        data_dir: the folder given as `--data_dir`.
+        split: "train" or "validation".
+
+    Raises:
+        DataError: the folder is missing, empty, ambiguous, damaged, or has no such split.
+        ValueError: `split` is neither of the two.
+    """
+    if split not in _SPLIT_NAMES:
+        raise ValueError(f"split must be 'train' or 'validation', got {split!r}.")
+    if not data_dir:
+        raise DataError(f"No data: give the folder with --data_dir. {EXPECTED}")
+    data_dir = os.fspath(data_dir)
+    if not os.path.isdir(data_dir):
+        what = "is not a folder" if os.path.exists(data_dir) else "does not exist"
+        raise DataError(f"--data_dir {data_dir} {what}. {EXPECTED}")
+    shards = _find_shards(data_dir, split)
+    folder = _split_folder(data_dir, split)
+    if shards and folder:
+        raise DataError(
+            f"--data_dir {data_dir} holds both TFRecord files ({os.path.basename(shards[0])}) and "
+            f"the image folder {folder} for the {split} split. Move one of them away."
+        )
+    if shards:
+        return TFRecordSource(shards, class_names=_read_labels(data_dir))
+    if folder:
+        return FolderSource(data_dir, split)
+    raise DataError(_nothing_found(data_dir, split))
+
+
+def _nothing_found(data_dir: str, split: str) -> str:
+    seen = sorted(name for name in os.listdir(data_dir) if not name.startswith("."))
+    if not seen:
+        return f"--data_dir {data_dir} is empty. {EXPECTED}"
+    other = "validation" if split == "train" else "train"
+    if _find_shards(data_dir, other) or _split_folder(data_dir, other):
+        start = f"--data_dir {data_dir} has a {other} split but no {split} split"
+    else:
+        start = f"--data_dir {data_dir} holds no data for the {split} split"
+    return f"{start} (found: {_some(seen)}). {EXPECTED}"
+
+
+def _some(names: Sequence[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (f", … ({len(names)} in all)" if len(names) > count else "")
+
+
+def _find_shards(data_dir: str, split: str) -> list[str]:
+    """The TFRecord files of a split, sorted; of its name's spellings, the first that has any."""
+    with os.scandir(data_dir) as entries:
+        files = sorted(
+            entry.name
+            for entry in entries
+            if not entry.name.startswith(".")
+            and not entry.name.endswith((".idx", ".index"))
+            and entry.is_file()
+        )
+    for name in _SPLIT_NAMES[split]:
+        ours = [file for file in files if file.startswith(f"{name}-")]
+        theirs = re.compile(rf"^.+-{name}\.tfrecord-\d+-of-\d+$")
+        found = ours or [file for file in files if theirs.match(file)]
+        if found:
+            _check_shards(data_dir, found)
+            return [os.path.join(data_dir, file) for file in found]
+    return []
+
+
+def _check_shards(data_dir: str, files: Iterable[str]) -> None:
+    """Refuses two sets of shards in one folder; warns of a set with gaps."""
+    sets: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        match = _SHARD.match(file)
+        if match:
+            key = (match["set"], int(match["total"]))
+            sets.setdefault(key, set()).add(int(match["number"]))
+    if len(sets) > 1:
+        names = _some([f"{name}-*-of-{total}" for name, total in sorted(sets)])
+        raise DataError(
+            f"--data_dir {data_dir} holds shards of different sets ({names}): left over from an "
+            "earlier preparation? Keep one set."
+        )
+    for (name, total), numbers in sets.items():
+        missing = sorted(set(range(total)) - numbers)
+        if missing:
+            logger.warning(
+                "%s: %d of the %d shards %s-* are missing (%s); going on with the others",
+                *(data_dir, len(missing), total, name, _some([str(n) for n in missing])),
+            )
+
+
+def _read_labels(data_dir: str) -> list[str] | None:
+    """Class names from `labels.txt` (ours) or `label.labels.txt` (TFDS), one a line."""
+    for name in ("labels.txt", "label.labels.txt"):
+        path = os.path.join(data_dir, name)
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8-sig") as file:
+                names = [line.strip() for line in file.read().rstrip().splitlines()]
+            if not names or not all(names):
+                raise DataError(f"{path}: expected one class name a line, found an empty line.")
+            return names
+    return None
+
+
+def _split_folder(root: str, split: str) -> str | None:
+    for name in _FOLDER_NAMES[split]:
+        folder = os.path.join(root, name)
+        if os.path.isdir(folder) and _class_folders(folder):
+            return folder
+    return None
+
+
+def _class_folders(folder: str) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _images_below(folder: str) -> list[str]:
+    """Image files under a class folder at any depth (Tiny ImageNet nests them), sorted."""
+    found: list[str] = []
+    for parent, children, files in os.walk(folder):
+        children[:] = [name for name in children if not name.startswith(".")]
+        found += [
+            os.path.join(parent, name)
+            for name in files
+            if name.lower().endswith(IMAGE_ENDINGS) and not name.startswith(".")
+        ]
+    return sorted(found)

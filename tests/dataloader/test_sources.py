@@ -1,0 +1,302 @@
+"""Finding and reading data on disk; TensorFlow's own writer and reader are the judges."""
+
+import io
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from dataloader import records
+from dataloader.errors import DataError, RecordError
+from dataloader.sources import FolderSource, TFRecordSource, find_source
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "convoy" / "index"
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def jpeg(level=100, size=(20, 30)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (level, level, level)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def example(image, label, keys=("image/encoded", "image/class/label")):
+    features = {
+        keys[0]: tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
+        keys[1]: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def write(path, payloads):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for payload in payloads:
+            writer.write(payload)
+    return str(path)
+
+
+def parsed(source, i):
+    label = 0 if source.labels is None else source.labels[i]
+    image, label = source.parse(
+        tf.constant(source.read(np.array([i]))[0]), tf.constant(label, tf.int32)
+    )
+    assert label.dtype == tf.int32
+    return image.numpy(), int(label)
+
+
+def test_records_are_those_of_tensorflow(data):
+    rng = np.random.default_rng(0)
+    payloads = [example(rng.bytes(int(rng.integers(0, 5000))), 1 + i) for i in range(57)]
+    files = [write(data / f"train-{k:05d}-of-00003", payloads[k * 19 :][:19]) for k in range(3)]
+    source = find_source(data, "train")
+    assert source.files == files
+    assert source.num_examples == 57
+    order = rng.permutation(57)
+    assert source.read(order) == [payloads[i] for i in order]
+    assert source.num_classes is None
+    assert parsed(source, 3)[1] == 3  # stored from 1
+    assert source.describe(19) == f"{files[1]}, record at byte 0"
+
+
+def test_descriptors_are_bounded(data):
+    files = [write(data / f"train-{k}", [b"x" * k]) for k in range(10)]
+    reader = records.RecordReader(files, records.index_files(files), max_open=3)
+    for _ in range(2):
+        assert [len(reader.read(k)) for k in range(10)] == list(range(10))
+    assert len(reader._open) == 3
+
+
+def test_tfds_layout(data):
+    keys = ("image", "label")
+    for split, count in [("train", 4), ("test", 2)]:
+        payloads = [example(jpeg(), i, keys) for i in range(count)]
+        write(data / f"beans-{split}.tfrecord-00000-of-00001", payloads)
+    (data / "label.labels.txt").write_text("angular\nrust\nhealthy\nx\n")
+    (data / "dataset_info.json").write_text("{}")
+    source = find_source(str(data), "train")
+    assert source.class_names == ["angular", "rust", "healthy", "x"]
+    assert source.num_classes == 4
+    assert [parsed(source, i)[1] for i in range(4)] == [0, 1, 2, 3]
+    assert find_source(str(data), "validation").num_examples == 2
+    write(data / "beans-validation.tfrecord-00000-of-00001", [example(jpeg(), 0, keys)])
+    assert find_source(str(data), "validation").num_examples == 1  # a real one goes before test
+
+
+def test_label_offset_and_placeholder(data):
+    source = TFRecordSource([write(data / "train-0", [example(b"", 7)])], label_offset=-5)
+    assert parsed(source, 0)[1] == 2
+    image, label = source.parse(tf.constant(source.placeholder()), tf.constant(0))
+    assert int(label) == 0
+    assert (tf.io.decode_image(image, channels=3).numpy() == 128).all()
+
+
+def test_what_is_not_data_is_passed_over(data):
+    write(data / "train-00000-of-00001", [example(b"a", 1)])
+    for name in (".train-00000-of-00001.tmp", "train-00000-of-00001.idx", "train-0.index"):
+        (data / name).write_bytes(b"rubbish")
+    (data / "train-notes").mkdir()
+    assert find_source(data, "train").num_examples == 1
+
+
+def test_val_is_another_spelling(data):
+    write(data / "val-00000-of-00001", [example(b"a", 1)] * 3)
+    assert find_source(data, "validation").num_examples == 3
+
+
+@pytest.mark.parametrize("left", [1, 11, 12, 40])
+def test_truncated_file(data, left):
+    payload = example(jpeg(), 1)
+    path = write(data / "train-00000-of-00001", [payload, payload])
+    start = len(payload) + 16
+    with open(path, "r+b") as file:
+        file.truncate(start + left)
+    with pytest.raises(DataError, match=rf"{path}: the record at byte {start} is cut short.*again"):
+        find_source(data, "train")
+
+
+def test_damaged_header_is_found_where_it_is(data):
+    payload = example(jpeg(), 1)
+    path = write(data / "train-00000-of-00001", [payload] * 5)
+    start = 2 * (len(payload) + 16)
+    with open(path, "r+b") as file:
+        file.seek(start)
+        file.write(b"\x01\x02")
+    with pytest.raises(DataError, match=f"{path}: no valid TFRecord header at byte {start}"):
+        find_source(data, "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"hello, this is plain text and no TFRecord", "not a TFRecord file"),
+        (bytes(100_000), "not a TFRecord file"),
+        (b"\x1f\x8b" + bytes(50), "gunzip"),
+    ],
+)
+def test_files_that_are_no_records(data, content, words):
+    (data / "train-00000-of-00001").write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        find_source(data, "train")
+
+
+def test_checksum_against_tensorflow(data):
+    path = write(data / "a", [b"z" * n for n in (0, 1, 300, 70_000)])
+    with open(path, "rb") as file:
+        content = file.read()
+    offsets, lengths = records.walk(path)
+    assert lengths.tolist() == [0, 1, 300, 70_000]
+    for offset, length in zip(offsets, lengths, strict=True):
+        payload = np.frombuffer(content, np.uint8, length, offset + 12)
+        stored = int.from_bytes(content[offset + 12 + length :][:4], "little")
+        assert records.masked_crc32c(payload[None])[0] == stored
+
+
+def test_unknown_keys_are_named(data):
+    write(data / "train-0", [example(b"", 1, ("picture", "species"))])
+    with pytest.raises(DataError, match="keys picture, species; expected 'image/encoded'"):
+        find_source(data, "train")
+    write(data / "train-0", [b"\xff\xff\xff no proto"])
+    with pytest.raises(DataError, match=r"not a serialized tf\.train\.Example"):
+        find_source(data, "train")
+
+
+def test_zero_records(data):
+    write(data / "train-00000-of-00001", [])
+    with pytest.raises(DataError, match="not one record"):
+        find_source(data, "train")
+
+
+def test_folder_problems(tmp_path, data):
+    with pytest.raises(DataError, match=r"--data_dir .*nowhere does not exist.*train-\*"):
+        find_source(tmp_path / "nowhere", "train")
+    with pytest.raises(DataError, match="--data_dir"):
+        find_source(None, "train")
+    with pytest.raises(DataError, match=r"--data_dir .* is empty\. --data_dir should hold"):
+        find_source(data, "train")
+    (data / "readme").write_text("")
+    with pytest.raises(DataError, match=r"no data for the train split \(found: readme\)"):
+        find_source(data, "train")
+    write(data / "train-0", [example(b"", 1)])
+    with pytest.raises(DataError, match="has a train split but no validation split"):
+        find_source(data, "validation")
+    with pytest.raises(DataError, match="is not a folder"):
+        find_source(data / "readme", "train")
+    with pytest.raises(ValueError, match="'test'"):
+        find_source(data, "test")
+    (data / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="holds both"):
+        find_source(data, "train")
+
+
+def test_mixed_and_missing_shards(data, caplog):
+    write(data / "train-00000-of-00004", [example(b"", 1)])
+    with caplog.at_level(logging.WARNING, "convoy.data"):
+        find_source(data, "train")
+    assert "3 of the 4 shards" in caplog.text
+    write(data / "train-00000-of-00002", [example(b"", 1)])
+    with pytest.raises(DataError, match=r"train-\*-of-2, train-\*-of-4"):
+        find_source(data, "train")
+
+
+def test_index_cache(data, cache):
+    path = write(data / "train-0", [example(b"a", 1)] * 3)
+    assert find_source(data, "train").num_examples == 3
+    (stored,) = cache.iterdir()
+    before = stored.stat().st_mtime_ns
+    assert find_source(data, "train").num_examples == 3
+    assert stored.stat().st_mtime_ns == before  # taken, not written again
+    for damage in (b"", b"rubbish", stored.read_bytes()[:-50]):
+        stored.write_bytes(damage)
+        assert find_source(data, "train").num_examples == 3
+    write(path, [example(b"a", 1)] * 4)
+    assert find_source(data, "train").num_examples == 4
+
+
+def test_cache_is_optional(data, tmp_path, monkeypatch):
+    write(data / "train-0", [example(b"a", 1)])
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
+    assert find_source(data, "train").num_examples == 1
+
+
+def test_a_stale_index_cannot_mix_up_records(data):
+    def sized(*lengths):
+        return [b"\0" * length for length in lengths]
+
+    path = write(data / "train-0", sized(1, 5, 6, 2))
+    index = records.index_files([path])
+    stat = os.stat(path)
+    write(path, sized(1, 6, 5, 2))  # same size and, below, the same time
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    # The first and last record agree, so the cache is believed, but not against a record itself.
+    for old in (index, records.index_files([path])):
+        with pytest.raises(RecordError, match="changed after it was indexed"):
+            records.RecordReader([path], old).read(1)
+    write(path, sized(2, 6, 5, 1))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert records.index_files([path]).lengths.tolist() == [2, 6, 5, 1]
+
+
+def test_folder_source(data):
+    for split, classes in [("train", "cat dog owl"), ("val", "dog owl")]:
+        for name in classes.split():
+            (data / split / name / "images").mkdir(parents=True)
+            (data / split / name / "one.JPEG").write_bytes(jpeg())
+            (data / split / name / "images" / "two.png").write_bytes(b"png")
+            (data / split / name / ".hidden.jpg").write_bytes(b"")
+            (data / split / name / "notes.txt").write_text("")
+    (data / "train" / ".cache").mkdir()
+    train, val = find_source(data, "train"), find_source(data, "validation")
+    assert isinstance(train, FolderSource)
+    assert train.class_names == val.class_names == ["cat", "dog", "owl"]
+    assert train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert train.labels.dtype == np.int32
+    assert val.labels.tolist() == [1, 1, 2, 2]
+    assert val.describe(0) == str(data / "val" / "dog" / "images" / "two.png")
+    assert val.read(np.array([1, 0])) == [jpeg(), b"png"]
+    assert parsed(val, 2) == (b"png", 2)
+    os.unlink(val.files[0])
+    with pytest.raises(RecordError, match="No such file"):
+        val.read(np.array([0]))
+
+
+def test_folder_source_errors(data, caplog):
+    (data / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"train/cat: no image"):
+        find_source(data, "train")
+    (data / "train" / "cat" / "a.jpg").write_bytes(jpeg())
+    (data / "validation" / "cow").mkdir(parents=True)
+    (data / "validation" / "cow" / "a.jpg").write_bytes(jpeg())
+    with pytest.raises(DataError, match=r"validation/cow: 'cow' is not a class .*\(cat\)"):
+        find_source(data, "validation")
+    os.rename(data / "train", data / "elsewhere")
+    with caplog.at_level(logging.WARNING, "convoy.data"):
+        assert find_source(data, "validation").class_names == ["cow"]
+    assert "no train folder" in caplog.text
+    (data / "labels.txt").write_text("bee\ncow\n")
+    assert find_source(data, "validation").labels.tolist() == [1]
+
+
+def test_indexing_needs_no_tensorflow(data):
+    write(data / "train-0", [example(b"a", 1)])
+    code = (
+        "import sys, dataloader\n"
+        f"assert dataloader.find_source({str(data)!r}, 'train').num_examples == 1\n"
+        "assert issubclass(dataloader.DataError, ValueError)\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
