@@ -1,0 +1,246 @@
+"""From an encoded image to a uint8 square: random-resized crops in training, else centre crops.
+
+JPEGs are decoded only where the crop is (`decode_and_crop_jpeg`); other formats are decoded whole.
+
+The DCT is INTEGER_ACCURATE: with libjpeg-turbo's vector code it costs no measurable time over
+INTEGER_FAST, and it is what Pillow, OpenCV and DALI's CPU decoder compute, so pixels can be
+compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+INTERPOLATIONS = (
+    *("bilinear", "bicubic", "nearest", "area"),
+    *("lanczos3", "lanczos5", "gaussian", "mitchellcubic"),
+)
+CROP_ATTEMPTS = 10
+UNIFORMS = 4 * CROP_ATTEMPTS + 1  # area, ratio, y and x of each attempt; the flip
+_DCT = "INTEGER_ACCURATE"
+
+
+def check_interpolation(name: str) -> str:
+    """Returns `name`, or raises ValueError listing the names there are."""
+    if name not in INTERPOLATIONS:
+        raise ValueError(f"interpolation {name!r} is not one of {', '.join(INTERPOLATIONS)}.")
+    return name
+
+
+@dataclass(frozen=True)
+class EvalCrop:
+    """How evaluation and predict cut an `N` x `N` square out of an image.
+
+    Attributes:
+        padding: pixels; how much of the border is left out. 0 uses the whole short side.
+        method: "crop" (EfficientNet): cut the centre square of side
+            `floor(N / (N + padding) * min(H, W))`, then resize it to N. "resize" (ResNet,
+            torchvision): resize the short side to `N + padding`, keeping the aspect, then cut the
+            centre N x N.
+        interpolation: one of `INTERPOLATIONS`.
+        antialias: filter when shrinking, as Pillow does.
+    """
+
+    padding: int = 32
+    method: str = "crop"
+    interpolation: str = "bilinear"
+    antialias: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
+            raise ValueError(f"eval crop padding must be 0 or more pixels, got {self.padding!r}.")
+        if self.method not in ("crop", "resize"):
+            raise ValueError(f"eval crop method must be 'crop' or 'resize', got {self.method!r}.")
+        check_interpolation(self.interpolation)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and YAML."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EvalCrop:
+        """The inverse of `to_dict`. Raises ValueError on an unknown key or value."""
+        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"eval crop has no setting {', '.join(sorted(unknown))}.")
+        return cls(**values)
+
+
+def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(encoded, 0, 2), b"\xff\xd8")
+
+
+def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
+
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes a JPEG, PNG, BMP or GIF (first frame).
+
+    Args:
+        encoded: scalar string.
+
+    Returns:
+        uint8 `(H, W, 3)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes are none of these, or damaged.
+    """
+    image = tf.cond(
+        _is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT),
+        lambda: _decode_other(encoded),
+    )
+    image.set_shape([None, None, 3])
+    return image
+
+
+def _decode_window(encoded: tf.Tensor, window_of) -> tf.Tensor:
+    """Decodes the part `window_of(int32 (2,) height and width) -> int32 (4,) y, x, h, w`."""
+
+    def jpeg():
+        shape = tf.io.extract_jpeg_shape(encoded)
+        window = window_of(shape[:2])
+        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=_DCT)
+
+    def other():
+        image = _decode_other(encoded)
+        window = window_of(tf.shape(image)[:2])
+        return tf.slice(image, tf.concat([window[:2], [0]], 0), tf.concat([window[2:], [3]], 0))
+
+    image = tf.cond(_is_jpeg(encoded), jpeg, other)
+    image.set_shape([None, None, 3])
+    return image
+
+
+def resize(
+    image: tf.Tensor, size: Any, interpolation: str = "bilinear", antialias: bool = False
+) -> tf.Tensor:
+    """Resizes uint8 `(H, W, 3)` to uint8 `(*size, 3)`: rounded to nearest, clipped to 0-255."""
+    if interpolation == "nearest":
+        return tf.image.resize(image, size, interpolation)
+    pixels = tf.image.resize(image, size, interpolation, antialias=antialias)
+    if interpolation not in ("bilinear", "area"):  # these two cannot overshoot
+        pixels = tf.clip_by_value(pixels, 0.0, 255.0)
+    return tf.cast(tf.round(pixels), tf.uint8)
+
+
+def crop_window(
+    shape: tf.Tensor,
+    uniforms: tf.Tensor,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tf.Tensor:
+    """The random-resized crop (Szegedy et al. 2015), with torchvision's distribution.
+
+    Ten attempts draw an area uniformly and an aspect ratio log-uniformly; the first that fits the
+    image wins. If none does, the largest centre crop with an allowed aspect ratio is taken.
+
+    Args:
+        shape: int32 `(2,)`, height and width.
+        uniforms: float32 `(UNIFORMS,)` in [0, 1).
+        area: least and greatest share of the image's area.
+        ratio: least and greatest width / height.
+
+    Returns:
+        int32 `(4,)`: y, x, height, width.
+    """
+    # Height and width run together as rows: each op costs a few µs beside a decode of some hundred.
+    shape = tf.cast(shape, tf.float32)
+    logs = math.log(ratio[0]) / 2, math.log(ratio[1]) / 2
+    drawn = tf.reshape(uniforms[: 4 * CROP_ATTEMPTS], [4, CROP_ATTEMPTS])
+    spread = np.array([[area[1] - area[0]], [logs[1] - logs[0]]], np.float32)
+    lowest = np.array([[area[0]], [logs[0]]], np.float32)
+    areas, half_log_ratios = tf.unstack(drawn[:2] * spread + lowest)
+    sides = tf.sqrt(areas * tf.reduce_prod(shape)) * tf.exp([[-1.0], [1.0]] * half_log_ratios)
+
+    # Past the last attempt stands the fallback, so that one argmax picks the winner.
+    fallback = tf.minimum(shape, shape[::-1] * [1 / ratio[0], ratio[1]])
+    sides = tf.maximum(tf.round(tf.concat([sides, fallback[:, None]], 1)), 1.0)
+    fits = tf.reduce_all(sides <= shape[:, None], axis=0)
+    winner = tf.argmax(fits, output_type=tf.int32)
+    sides = tf.gather(sides, winner, axis=1)
+    room = shape - sides
+    place = tf.gather(tf.pad(drawn[2:], [[0, 0], [0, 1]], constant_values=0.5), winner, axis=1)
+    # A float32 product can round up to the bound that the uniform itself stays below.
+    start = tf.minimum(tf.floor(place * (room + 1)), room)
+    return tf.cast(tf.concat([start, sides], 0), tf.int32)
+
+
+def random_crop_decode(
+    encoded: tf.Tensor,
+    seed: tf.Tensor,
+    size: int,
+    *,
+    area: tuple[float, float] = (0.05, 1.0),
+    ratio: tuple[float, float] = (0.75, 1.333),
+    interpolation: str = "bilinear",
+    hflip: float = 0.5,
+) -> tf.Tensor:
+    """A random-resized crop, flipped left to right with probability `hflip`.
+
+    Args:
+        encoded: scalar string, a JPEG, PNG, BMP or GIF.
+        seed: int32 `(2,)`; the crop and the flip are functions of it alone.
+        size: pixels, of the square that comes out.
+
+    Returns:
+        uint8 `(size, size, 3)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes cannot be decoded.
+    """
+    uniforms = tf.random.stateless_uniform([UNIFORMS], seed, alg="philox")
+    image = _decode_window(encoded, lambda shape: crop_window(shape, uniforms, area, ratio))
+    image = resize(image, [size, size], interpolation)
+    if hflip > 0:
+        image = tf.cond(uniforms[-1] < hflip, lambda: tf.reverse(image, [1]), lambda: image)
+    image.set_shape([size, size, 3])
+    return image
+
+
+def eval_decode(encoded: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
+    """Decodes for evaluation and predict as `crop` says.
+
+    Args:
+        encoded: scalar string, a JPEG, PNG, BMP or GIF.
+        size: pixels, of the square that comes out.
+
+    Returns:
+        uint8 `(size, size, 3)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes cannot be decoded.
+    """
+    if crop.method == "resize":
+        image = decode_image(encoded)
+        shape = tf.shape(image)[:2]
+        # Integer floor division: exact where float32 would lose a pixel.
+        image = resize(
+            image,
+            shape * (size + crop.padding) // tf.reduce_min(shape),
+            crop.interpolation,
+            crop.antialias,
+        )
+        # Half to even, as Python's round() in torchvision's CenterCrop.
+        start = tf.cast(tf.round(tf.cast(tf.shape(image)[:2] - size, tf.float32) / 2), tf.int32)
+        image = tf.slice(image, tf.concat([start, [0]], 0), [size, size, 3])
+    else:
+
+        def window(shape: tf.Tensor) -> tf.Tensor:
+            side = tf.reduce_min(shape) * size // (size + crop.padding)
+            side = tf.maximum(side, 1)
+            start = (shape - side + 1) // 2
+            return tf.concat([start, [side, side]], 0)
+
+        image = _decode_window(encoded, window)
+        image = resize(image, [size, size], crop.interpolation, crop.antialias)
+    image.set_shape([size, size, 3])
+    return image
