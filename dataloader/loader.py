@@ -1,0 +1,396 @@
+"""From a source to batches: order, reading, decoding, augmentation, mixing, bad examples.
+
+Raw records are read a batch at a time by Python (`os.pread` lets go of the GIL), then decoded one
+by one on tf.data's threads. Everything random is a function of seeds that travel with the
+examples.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from dataloader.decode import EvalCrop, check_interpolation, eval_decode, random_crop_decode
+from dataloader.errors import DataError, TooManyBadExamples
+from dataloader.sampler import Slots, example_seeds
+from dataloader.sources import Source, find_source
+
+logger = logging.getLogger("convoy.data")
+
+Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+_CROP, _AUGMENT, _MIX = range(3)  # streams of random numbers
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What happens to examples on their way into a batch.
+
+    Attributes:
+        image_size: pixels, of the square images.
+        batch_size: examples per batch and rank.
+        num_classes: classes of the model; None takes the source's own number.
+        seed: of order, crops, augmentation and mixing.
+        steps_per_epoch: None for every example once an epoch (training only).
+        crop_area, crop_ratio: of the random-resized crop (share of the image; width / height).
+        interpolation: of training's resize.
+        hflip: probability of a left-right flip.
+        augmenter, policy, num_layers, magnitude, translate_const, cutout_const: passed to
+            `dataloader.augment.make_augmenter`; augmenter None for none.
+        mixup_alpha, cutmix_alpha: of the Beta distributions; 0 for none. Partners are drawn within
+            a rank's own batch.
+        eval_crop: how evaluation cuts its square.
+        num_workers: threads that decode; None lets tf.data decide.
+        read_threads: threads that read; they hide the latency of network disks.
+        max_bad_examples: unreadable training examples to put up with: below 1 a fraction of the
+            set (rounded down), from 1 on a count.
+    """
+
+    image_size: int = 224
+    batch_size: int = 32
+    num_classes: int | None = None
+    seed: int = 0
+    steps_per_epoch: int | None = None
+    crop_area: tuple[float, float] = (0.05, 1.0)
+    crop_ratio: tuple[float, float] = (0.75, 1.333)
+    interpolation: str = "bilinear"
+    hflip: float = 0.5
+    augmenter: str | None = None
+    policy: str = "v0"
+    num_layers: int = 2
+    magnitude: float = 10
+    translate_const: float | None = None
+    cutout_const: float | None = None
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    eval_crop: EvalCrop = field(default_factory=EvalCrop)
+    num_workers: int | None = None
+    read_threads: int = 4
+    max_bad_examples: float = 0.001
+
+    def __post_init__(self):
+        for name in ("image_size", "batch_size", "read_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.num_workers is not None and self.num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, got {self.num_workers}.")
+        if self.num_classes is not None and self.num_classes < 1:
+            raise ValueError(f"--num_classes must be at least 1, got {self.num_classes}.")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"crop_area must be 0 < least <= greatest <= 1, got {self.crop_area}.")
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ValueError(f"crop_ratio must be 0 < least <= greatest, got {self.crop_ratio}.")
+        if not 0 <= self.hflip <= 1:
+            raise ValueError(f"hflip is a probability, got {self.hflip}.")
+        if self.mixup_alpha < 0 or self.cutmix_alpha < 0:
+            raise ValueError("mixup_alpha and cutmix_alpha must be 0 or more.")
+        limit = self.max_bad_examples
+        if limit < 0 or (limit >= 1 and limit != int(limit)):
+            raise ValueError(
+                f"--max_bad_examples is a fraction below 1 or a whole count, got {limit}."
+            )
+        check_interpolation(self.interpolation)
+
+
+class Loader:
+    """One rank's batches of one split.
+
+    Attributes:
+        num_examples: examples in the whole split, over all ranks.
+        num_classes: classes that labels may take.
+        class_names: one name a class, or None.
+        global_batch: examples per step over all ranks.
+        steps_per_epoch: steps of a whole epoch; the same on every rank.
+        bad_examples: example number -> where it lies and what is wrong with it. A resumed run may
+            fill it from a checkpoint, to repeat an interrupted one to the bit.
+
+    Args:
+        source: where the examples are.
+        training: shuffle, random crops, augmentation and mixing; False gives file order and
+            `options.eval_crop`, every example once.
+
+    Raises:
+        DataError: the number of classes is unknown or smaller than the data's own.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        options: InputOptions,
+        *,
+        training: bool,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.source, self.options, self.training = source, options, training
+        self.num_examples = source.num_examples
+        self.class_names = source.class_names
+        self.num_classes = _class_count(source, options)
+        self.global_batch = options.batch_size * world
+        self._slots = Slots(
+            source.num_examples,
+            self.global_batch,
+            options.steps_per_epoch if training else None,
+            options.seed,
+            shuffle=training,
+            rank=rank,
+            world=world,
+            block=source.shuffle_block,
+        )
+        self.steps_per_epoch = self._slots.steps_per_epoch
+        self.bad_examples: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(options.read_threads, thread_name_prefix="convoy-read")
+        self._placeholder = source.placeholder()
+        self._augment = self._mix = None
+        if training and options.augmenter is not None:
+            self._augment = _make_augmenter(options)
+        if training and (options.mixup_alpha or options.cutmix_alpha):
+            from dataloader.mixing import make_mixer
+
+            self._mix = make_mixer(options.mixup_alpha, options.cutmix_alpha, self.num_classes)
+        # Functions of their own, so that they are traced once and not for every epoch's pipeline.
+        self._read_fn = tf.function(self._read_graph)
+        self._example_fn = tf.function(self._example)
+
+    @property
+    def epoch_length(self) -> int:
+        """Examples that count in one epoch, over all ranks: where `offset` ends."""
+        return self._slots.epoch_length
+
+    def steps_from(self, offset: int) -> int:
+        """Batches that `batches(epoch, offset)` yields."""
+        return self._slots.steps_from(offset)
+
+    def batches(self, epoch: int, offset: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from an offset to its end.
+
+        Args:
+            epoch: from 0.
+            offset: examples of this epoch already done over all ranks; any number, not only whole
+                batches.
+
+        Yields:
+            images uint8 `(B, size, size, 3)`, labels int32 `(B,)`, weights float32 `(B,)`. With
+            mixing: images float32 in 0-255 and labels float32 `(B, num_classes)`. Weights are 0 in
+            slots that pad the last batch or hold an unreadable example.
+
+        Raises:
+            DataError: a label is outside the classes; in evaluation, an example is unreadable.
+            TooManyBadExamples: in training, more are unreadable than the limit.
+        """
+        while offset < self.epoch_length:
+            with tf.device("/cpu:0"):
+                iterator = iter(self._pipeline(epoch, offset))
+            while offset < self.epoch_length:
+                try:
+                    batch = next(iterator)
+                except tf.errors.OpError as error:
+                    # The batch is known by counting; its culprits are found by trying each record.
+                    del iterator
+                    self._take_out_culprits(epoch, offset, error)
+                    break
+                yield batch
+                offset += self.global_batch
+
+    def _pipeline(self, epoch: int, offset: int) -> tf.data.Dataset:
+        parallel = self.options.num_workers or tf.data.AUTOTUNE
+        epoch = tf.constant(epoch, tf.int64)
+        dataset = tf.data.Dataset.range(offset, self.epoch_length, self.global_batch)
+        dataset = dataset.map(lambda start: self._read_fn(epoch, start)).prefetch(2).unbatch()
+
+        def decode(raw, label, seeds, weight):
+            return *self._example_fn(raw, label, seeds), weight, seeds[_MIX]
+
+        dataset = dataset.map(decode, num_parallel_calls=parallel, deterministic=True)
+        dataset = dataset.batch(self.options.batch_size, drop_remainder=True)
+        dataset = dataset.map(self._finish, num_parallel_calls=parallel if self._mix else None)
+        settings = tf.data.Options()
+        settings.deterministic = True
+        if self.options.num_workers:
+            settings.threading.private_threadpool_size = self.options.num_workers
+        return dataset.prefetch(tf.data.AUTOTUNE).with_options(settings)
+
+    def _read_graph(self, epoch, offset):
+        raw, labels, seeds, weights = tf.numpy_function(
+            self._read, [epoch, offset], (tf.string, tf.int32, tf.int32, tf.float32)
+        )
+        size = self.options.batch_size
+        for tensor, tail in ((raw, []), (labels, []), (seeds, [3, 2]), (weights, [])):
+            tensor.set_shape([size, *tail])
+        return raw, labels, seeds, weights
+
+    def _slot_batch(self, epoch: int, offset: int):
+        with self._lock:  # two epochs' pipelines may overlap, and the order keeps a cache
+            return self._slots.batch_at(int(epoch), int(offset))
+
+    def _read(self, epoch, offset):
+        """Raw bytes (B,), labels (B,), seeds (B, 3, 2) and weights (B,) of one batch, as NumPy."""
+        indices, data_epochs, weights = self._slot_batch(epoch, offset)
+        labels = np.zeros(len(indices), np.int32)
+        if self.source.labels is not None:
+            labels = self.source.labels[indices]
+        good = np.ones(len(indices), bool)
+        if self.bad_examples:
+            good = ~np.isin(indices, list(self.bad_examples))
+            weights, labels = weights * good, np.where(good, labels, np.int32(0))
+        raw = np.full(len(indices), self._placeholder, object)
+        parts = np.array_split(np.flatnonzero(good), self.options.read_threads)
+        for part, contents in zip(
+            parts, self._pool.map(lambda part: self.source.read(indices[part]), parts), strict=True
+        ):
+            for slot, content in zip(part, contents, strict=True):
+                raw[slot] = content
+        return raw, labels, self._seeds(data_epochs, indices), weights
+
+    def _seeds(self, data_epochs: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        streams = (_CROP, _AUGMENT, _MIX)
+        seed = self.options.seed
+        return np.stack([example_seeds(seed, data_epochs, indices, s) for s in streams], axis=1)
+
+    def _decode(self, encoded, seeds):
+        options = self.options
+        if not self.training:
+            return eval_decode(encoded, options.image_size, options.eval_crop)
+        return random_crop_decode(
+            encoded,
+            seeds[_CROP],
+            options.image_size,
+            area=options.crop_area,
+            ratio=options.crop_ratio,
+            interpolation=options.interpolation,
+            hflip=options.hflip,
+        )
+
+    def _example(self, raw, label, seeds):
+        encoded, label = self.source.parse(raw, label)
+        image = self._decode(encoded, seeds)
+        if self._augment is not None:
+            image = self._augment(image, seeds[_AUGMENT])
+            image.set_shape([self.options.image_size, self.options.image_size, 3])
+        return image, label
+
+    def _finish(self, images, labels, weights, seeds):
+        # One check a batch, not one an example: whose label it was is found out afterwards.
+        in_range = tf.reduce_all((labels >= 0) & (labels < self.num_classes))
+        with tf.control_dependencies([tf.debugging.Assert(in_range, ["label out of range"])]):
+            labels = tf.identity(labels)
+        if self._mix is not None:
+            return self._mix(images, labels, weights, seeds)
+        return images, labels, weights
+
+    def _take_out_culprits(self, epoch: int, offset: int, error: tf.errors.OpError) -> None:
+        """Records the unreadable examples of a failed batch; raises if that is not the way on."""
+        indices, data_epochs, _ = self._slot_batch(epoch, offset)
+        seeds = self._seeds(data_epochs, indices)
+        found: dict[int, str] = {}
+        for index, example_seeds_ in zip(indices.tolist(), seeds, strict=True):
+            if index in self.bad_examples or index in found:
+                continue
+            reason = self._what_is_wrong(index, example_seeds_)
+            if reason is not None:
+                found[index] = f"{self.source.describe(index)}: {reason}"
+        if not found:
+            raise error
+        if not self.training:
+            raise DataError(
+                f"Unreadable example in the evaluation data: {next(iter(found.values()))}. "
+                "Evaluation counts every example: repair or remove it."
+            ) from error
+        for message in found.values():
+            logger.warning("unreadable example (kept with weight 0): %s", message)
+        self.bad_examples.update(found)
+        self._check_limit(error)
+
+    def _what_is_wrong(self, index: int, seeds: np.ndarray) -> str | None:
+        """Reads and decodes one example just as the pipeline does; None if it went well."""
+        label = 0 if self.source.labels is None else self.source.labels[index]
+        try:
+            raw = self.source.read(np.array([index]))[0]
+            with tf.device("/cpu:0"):
+                encoded, label = self.source.parse(tf.constant(raw), tf.constant(label, tf.int32))
+                label = int(label)
+                if 0 <= label < self.num_classes:
+                    self._decode(encoded, tf.constant(seeds))
+        except DataError as error:
+            return str(error)
+        except tf.errors.OpError as error:
+            return _first_words(error)
+        if not 0 <= label < self.num_classes:
+            raise DataError(
+                f"{self.source.describe(index)}: label {label} (counted from 0) is outside "
+                f"--num_classes {self.num_classes}. Set --num_classes to the data's classes, or "
+                "correct the label."
+            )
+        return None
+
+    def _check_limit(self, error: tf.errors.OpError) -> None:
+        limit = self.options.max_bad_examples
+        # 0.29 * 100 is 28.999…: the small term keeps rounding down from losing a whole example.
+        allowed = int(limit) if limit >= 1 else math.floor(limit * self.num_examples + 1e-9)
+        count = len(self.bad_examples)
+        if count > allowed:
+            first = "\n  ".join(list(self.bad_examples.values())[:5])
+            raise TooManyBadExamples(
+                f"{count} of {self.num_examples} training examples are unreadable, and "
+                f"--max_bad_examples {limit:g} allows {allowed}. The first ones:\n  {first}\n"
+                "Repair the data, or raise --max_bad_examples."
+            ) from error
+
+
+def build_dataset(
+    data_dir: str | None,
+    split: str,
+    options: InputOptions,
+    *,
+    training: bool,
+    rank: int = 0,
+    world: int = 1,
+    source: Source | None = None,
+) -> Loader:
+    """Opens a split ("train" or "validation") of `data_dir`, or `source`, as one rank's loader.
+
+    Raises:
+        DataError: see `dataloader.sources.find_source` and `Loader`.
+    """
+    source = find_source(data_dir, split) if source is None else source
+    return Loader(source, options, training=training, rank=rank, world=world)
+
+
+def _class_count(source: Source, options: InputOptions) -> int:
+    own, wanted = source.num_classes, options.num_classes
+    if wanted is None and own is None:
+        raise DataError(
+            "The data does not say how many classes it has: set --num_classes, or put a labels.txt "
+            "with one class name a line into --data_dir."
+        )
+    if wanted is not None and own is not None and wanted < own:
+        raise DataError(f"--num_classes {wanted} is less than the {own} classes of the data.")
+    return own if wanted is None else wanted
+
+
+def _make_augmenter(options: InputOptions):
+    from dataloader.augment import make_augmenter
+
+    return make_augmenter(
+        options.augmenter,
+        policy=options.policy,
+        num_layers=options.num_layers,
+        magnitude=options.magnitude,
+        translate_const=options.translate_const,
+        cutout_const=options.cutout_const,
+    )
+
+
+def _first_words(error: tf.errors.OpError) -> str:
+    """TensorFlow's message without the names of nodes and operations around it."""
+    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    text = text.split("__wrapped__")[-1].split("}} ")[-1]
+    return text.split(" [Op:")[0].rstrip(".")

@@ -1,0 +1,324 @@
+"""Batches from real files: once each, the same on any number of ranks, and what breaks."""
+
+import io
+import logging
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from dataloader.decode import EvalCrop, eval_decode
+from dataloader.errors import DataError, TooManyBadExamples
+from dataloader.loader import InputOptions, Loader, build_dataset
+from dataloader.sources import find_source
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def jpeg(i):
+    pixels = np.random.default_rng(i).integers(0, 256, (6, 7, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((40 + i % 9, 50 - i % 7), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def example(image, label):
+    features = {
+        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
+        "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label + 1])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def write(folder, count=50, change=None, split="train", files=2):
+    """Writes examples `i` with label `i % 10`; `change(i, image, label)` may replace them."""
+    folder.mkdir(exist_ok=True)
+    for number in range(files):
+        with tf.io.TFRecordWriter(str(folder / f"{split}-{number:05d}-of-{files:05d}")) as writer:
+            for i in range(number * count // files, (number + 1) * count // files):
+                image, label = jpeg(i), i % 10
+                writer.write(example(*(change(i, image, label) if change else (image, label))))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("examples"))
+
+
+def options(**changes):
+    given = {"image_size": 24, "batch_size": 8, "num_classes": 10, "num_workers": 2}
+    return InputOptions(**(given | changes))
+
+
+def collect(loader, epoch=0, offset=0):
+    batches = [[t.numpy() for t in batch] for batch in loader.batches(epoch, offset)]
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+
+def test_shapes_and_one_epoch(data):
+    loader = build_dataset(str(data), "train", options(), training=True)
+    assert (loader.num_examples, loader.steps_per_epoch, loader.global_batch) == (50, 7, 8)
+    assert loader.class_names is None
+    count = np.zeros(10)
+    batches = list(loader.batches(0))
+    assert len(batches) == 7
+    for images, labels, weights in batches:
+        assert (images.shape, images.dtype) == ((8, 24, 24, 3), tf.uint8)
+        assert (labels.shape, labels.dtype) == ((8,), tf.int32)
+        assert (weights.shape, weights.dtype) == ((8,), tf.float32)
+        np.add.at(count, labels.numpy(), weights.numpy())
+    assert (count == 5).all()
+    assert batches[-1][2].numpy().tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
+    assert (batches[-1][0].numpy() != 128).any()  # padding is real images
+
+
+def test_epochs_differ_and_repeat(data):
+    loader = build_dataset(str(data), "train", options(), training=True)
+    again = build_dataset(str(data), "train", options(num_workers=None), training=True)
+    first, second = collect(loader, 0), collect(loader, 1)
+    assert (first[0] != second[0]).any()
+    for one, other in zip(second, collect(again, 1), strict=True):
+        assert (one == other).all()
+    other_seed = build_dataset(str(data), "train", options(seed=1), training=True)
+    assert (collect(other_seed)[0] != first[0]).any()
+
+
+@pytest.mark.parametrize("augmenter", [None, "randaugment"])
+def test_two_ranks_are_one(data, augmenter):
+    alone = build_dataset(str(data), "train", options(augmenter=augmenter), training=True)
+    ranks = [
+        build_dataset(
+            *(str(data), "train", options(batch_size=4, augmenter=augmenter)),
+            training=True,
+            rank=rank,
+            world=2,
+        )
+        for rank in range(2)
+    ]
+    assert {loader.steps_per_epoch for loader in ranks} == {7}
+    for step, parts in enumerate(zip(*(loader.batches(2) for loader in ranks), strict=True)):
+        if step == 0:
+            whole = alone.batches(2)
+        for one, *two in zip(next(whole), *parts, strict=True):
+            joined = np.stack([t.numpy() for t in two], 1).reshape(one.shape)
+            assert (joined == one.numpy()).all()
+
+
+@pytest.mark.parametrize("offset", [8, 24, 13])
+def test_resume_is_the_suffix_bitwise(data, offset):
+    loader = build_dataset(str(data), "train", options(), training=True)
+    images, labels, _ = collect(loader, 1)
+    later = collect(loader, 1, offset)
+    real = later[2] > 0
+    assert real.sum() == 50 - offset == len(labels[offset:50])
+    assert (later[0][real] == images[offset:50]).all()
+    assert (later[1][real] == labels[offset:50]).all()
+    assert len(real) == 8 * loader.steps_from(offset)
+    assert list(loader.batches(1, 50)) == []
+
+
+def test_explicit_steps(data):
+    loader = build_dataset(str(data), "train", options(steps_per_epoch=3), training=True)
+    assert loader.steps_per_epoch == 3
+    parts = [collect(loader, epoch) for epoch in range(3)]
+    assert all((weights == 1).all() for _, _, weights in parts)
+    whole = collect(build_dataset(str(data), "train", options(), training=True), 0)
+    joined = np.concatenate([images for images, _, _ in parts])
+    assert (joined[:50] == whole[0][:50]).all()
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_evaluation_counts_each_once_in_file_order(data, world):
+    crop = EvalCrop(8)
+    loaders = [
+        build_dataset(
+            *(str(data), "train", options(eval_crop=crop, steps_per_epoch=2)),
+            training=False,
+            rank=rank,
+            world=world,
+        )
+        for rank in range(world)
+    ]
+    parts = [collect(loader) for loader in loaders]
+    assert len({len(weights) for _, _, weights in parts}) == 1
+    images, labels, weights = (
+        np.stack(p, 1).reshape(-1, *p[0].shape[1:]) for p in zip(*parts, strict=True)
+    )
+    assert weights.sum() == 50
+    assert (weights[:50] == 1).all()
+    assert labels[:50].tolist() == [i % 10 for i in range(50)]
+    for i in range(0, 50, 9):
+        assert (images[i] == eval_decode(tf.constant(jpeg(i)), 24, crop).numpy()).all()
+
+
+def test_folder_and_png(tmp_path):
+    for name, kind in [("ant", "JPEG"), ("bee", "PNG")]:
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(5):
+            image = Image.open(io.BytesIO(jpeg(i)))
+            image.save(tmp_path / "train" / name / f"{i}.{kind.lower()}", kind)
+    loader = build_dataset(str(tmp_path), "train", options(num_classes=None), training=True)
+    assert loader.class_names == ["ant", "bee"]
+    assert loader.num_classes == 2
+    _, labels, weights = collect(loader)
+    assert np.bincount(labels, weights).tolist() == [5, 5]
+
+
+def test_mixing(data):
+    loader = build_dataset(str(data), "train", options(mixup_alpha=0.2), training=True)
+    for images, labels, weights in loader.batches(0):
+        assert (images.shape, images.dtype) == ((8, 24, 24, 3), tf.float32)
+        assert (labels.shape, labels.dtype) == ((8, 10), tf.float32)
+        assert weights.shape == (8,)
+        assert np.allclose(labels.numpy().sum(1), 1, atol=1e-5)
+
+
+def broken(*which):
+    def change(i, image, label):
+        return (image[: len(image) // 3] if i in which else image), label
+
+    return change
+
+
+def test_bad_training_example_keeps_its_slot(tmp_path, caplog):
+    good = build_dataset(str(write(tmp_path / "good")), "train", options(), training=True)
+    folder = write(tmp_path / "bad", change=broken(31, 4))
+    loader = build_dataset(str(folder), "train", options(max_bad_examples=2), training=True)
+    with caplog.at_level(logging.WARNING, "convoy.data"):
+        images, labels, weights = collect(loader)
+    assert sorted(loader.bad_examples) == [4, 31]
+    second = folder / "train-00001-of-00002"
+    offset = loader.source.describe(31).split("byte ")[1]
+    assert f"{second}, record at byte {offset}: " in loader.bad_examples[31]
+    assert "\n" not in loader.bad_examples[31]
+    assert len(caplog.records) == 2
+    assert str(second) in caplog.text
+    expected = collect(good)
+    zero = np.flatnonzero(weights[:50] == 0)
+    assert len(zero) == 2
+    assert (images[zero] == 128).all()
+    assert (labels[zero] == 0).all()
+    kept = weights > 0
+    assert (images[kept] == expected[0][kept]).all()  # the others stay where and what they were
+    caplog.clear()
+    assert collect(loader, 1)[2].sum() == 48  # known now: no search, no further message
+    assert not caplog.records
+
+
+def test_too_many_bad_examples(tmp_path):
+    folder = write(tmp_path / "bad", change=broken(1, 2, 40))
+    for limit, allowed in [(0, 0), (0.001, 0), (2, 2), (0.04, 2)]:
+        loader = build_dataset(str(folder), "train", options(max_bad_examples=limit), training=True)
+        with pytest.raises(TooManyBadExamples) as caught:
+            collect(loader)
+        text = str(caught.value)
+        assert f"--max_bad_examples {limit} allows {allowed}." in text
+        assert f"{folder}/train-0000" in text
+        assert "record at byte" in text
+    loader = build_dataset(str(folder), "train", options(max_bad_examples=0.06), training=True)
+    assert collect(loader)[2].sum() == 47
+
+
+def test_bad_evaluation_example_is_an_error(tmp_path):
+    folder = write(tmp_path / "bad", change=broken(31), split="validation")
+    loader = build_dataset(str(folder), "validation", options(), training=False)
+    with pytest.raises(DataError, match=r"validation-00001-of-00002, record at byte \d+"):
+        collect(loader)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_label_out_of_range(tmp_path, training, wrong):
+    def change(i, image, label):
+        return image, wrong if i == 33 else label
+
+    folder = write(tmp_path / "bad", change=change)
+    loader = build_dataset(str(folder), "train", options(max_bad_examples=9), training=training)
+    with pytest.raises(DataError, match=rf"byte \d+: label {wrong} .*--num_classes 10") as caught:
+        collect(loader)
+    assert not isinstance(caught.value, TooManyBadExamples)
+
+
+def test_file_lost_on_the_way(tmp_path):
+    for name in "ab":
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(8):
+            (tmp_path / "train" / name / f"{i}.jpg").write_bytes(jpeg(i))
+    loader = build_dataset(str(tmp_path), "train", options(max_bad_examples=1), training=True)
+    (tmp_path / "train" / "b" / "3.jpg").unlink()
+    assert collect(loader)[2].sum() == 15
+    (message,) = loader.bad_examples.values()
+    assert message.startswith(str(tmp_path / "train" / "b" / "3.jpg"))
+    assert "No such file" in message
+
+
+def test_an_error_without_culprit_is_passed_on(data, monkeypatch):
+    loader = build_dataset(str(data), "train", options(), training=True)
+
+    def fail(*_):
+        raise tf.errors.InvalidArgumentError(None, None, "not the data's fault")
+
+    monkeypatch.setattr(loader, "_read", fail)
+    with pytest.raises(tf.errors.OpError, match="not the data's fault"):
+        collect(loader)
+
+
+def test_number_of_classes(data, tmp_path):
+    with pytest.raises(DataError, match="set --num_classes"):
+        build_dataset(str(data), "train", options(num_classes=None), training=True)
+    folder = write(tmp_path / "named")
+    (folder / "labels.txt").write_text("".join(f"n{i}\n" for i in range(10)))
+    with pytest.raises(DataError, match="--num_classes 9 is less than the 10 classes"):
+        build_dataset(str(folder), "train", options(num_classes=9), training=True)
+    assert build_dataset(str(folder), "train", options(), training=True).class_names[3] == "n3"
+
+
+def test_leaving_early_does_not_hang(data):
+    loader = build_dataset(str(data), "train", options(batch_size=2), training=True)
+    start = time.monotonic()
+    for epoch in range(10):
+        for step, _ in enumerate(loader.batches(epoch)):
+            if step == epoch:
+                break
+    one, two = loader.batches(0), loader.batches(1)  # two epochs at once do not disturb each other
+    a, b = next(one), next(two)
+    one.close()
+    assert (next(loader.batches(0))[0].numpy() == a[0].numpy()).all()
+    assert (next(loader.batches(1))[0].numpy() == b[0].numpy()).all()
+    del two
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"image_size": 0},
+        {"batch_size": 0},
+        {"num_workers": 0},
+        {"crop_area": (0.0, 1.0)},
+        {"crop_ratio": (2.0, 1.0)},
+        {"hflip": 1.5},
+        {"mixup_alpha": -1.0},
+        {"max_bad_examples": -1},
+        {"max_bad_examples": 1.5},
+        {"interpolation": "cubic"},
+        {"num_classes": 0},
+    ],
+)
+def test_wrong_options(wrong):
+    name = next(iter(wrong))
+    with pytest.raises(ValueError, match=name):
+        InputOptions(**wrong)
+
+
+def test_a_source_can_be_given(data):
+    loader = Loader(find_source(data, "train"), options(), training=True)
+    again = build_dataset(None, "train", options(), training=True, source=loader.source)
+    assert (collect(loader)[0] == collect(again)[0]).all()
