@@ -74,9 +74,11 @@ def predict(config: Config) -> dict[str, Any]:
     json_path, csv_path = out.with_name(out.name + ".jsonl"), out.with_name(out.name + ".csv")
     top_k = min(config.top_k, len(names))
     shown, failed = [], 0
+    # A file name that is no UTF-8 is escaped, in JSON's own way, rather than ending the run.
+    writing = {"encoding": "utf-8", "errors": "backslashreplace"}
     with ExitStack() as stack:
-        lines = stack.enter_context(json_path.open("w", encoding="utf-8"))
-        table = csv.writer(stack.enter_context(csv_path.open("w", encoding="utf-8", newline="")))
+        lines = stack.enter_context(json_path.open("w", **writing))
+        table = csv.writer(stack.enter_context(csv_path.open("w", newline="", **writing)))
         columns = [f"{kind}_{i}" for i in range(1, top_k + 1) for kind in ("class", "probability")]
         table.writerow(["path", *columns, "error"])
         for row in label(model, files, config, names, top_k):
@@ -185,6 +187,7 @@ def _print_table(rows: list[dict[str, Any]], count: int, folder: str) -> None:
     table.columns[2].justify = "right"
     for row in rows:
         file = os.path.relpath(row["path"], folder) if Path(folder).is_dir() else row["path"]
+        file = file.encode(errors="backslashreplace").decode()
         if row["error"]:
             table.add_row(Text(file), Text("unreadable", style="red"), "", Text(row["error"]))
             continue

@@ -216,6 +216,9 @@ class Trainer:
             saved.state[k] for k in ("step", "epoch", "offset")
         )
         state.best = saved.state["best"]
+        self.train_data.bad_examples.update(
+            {int(number): reason for number, reason in saved.state["bad_examples"].items()}
+        )
         if self.chief:
             print(
                 f"resuming from {saved.path}: epoch {state.epoch + 1}, step {state.step}",
@@ -241,6 +244,7 @@ class Trainer:
                     "examples": state.epoch * self.train_data.num_examples + state.offset,
                     "loss_scale": state.loss_scale.state(),
                     "best": state.best,
+                    "bad_examples": self.train_data.bad_examples,
                     "better_weights": better_weights(self.report),
                     "metrics": {k: v for k, v in self.report.items() if math.isfinite(v)},
                     "model": model_arguments(self.config, self.train_data.num_classes),
@@ -326,7 +330,7 @@ class Trainer:
         )
         total = MeanAccumulator.from_array(distributed.all_sum(epoch_sums.as_array())).result()
         self._check_finite(total["loss"], state.step - steps)
-        self._check_bad_examples()
+        self._share_bad_examples()
         self._average_statistics()
         if whole_epoch:
             state.epoch, state.offset = state.epoch + 1, 0
@@ -376,20 +380,27 @@ class Trainer:
                 " with --resume_checkpoint"
             )
 
-    def _check_bad_examples(self) -> None:
-        bad = int(distributed.all_sum(np.array(len(self.train_data.bad_examples), np.int64)))
+    def _share_bad_examples(self) -> None:
+        """Every rank learns which examples the others could not read.
+
+        An example that is left out stays out, on whichever rank the next epoch puts it, and in a
+        run that is resumed: the checkpoint keeps the list.
+        """
+        bad = self.train_data.bad_examples
+        for others in distributed.all_gather_object(dict(bad)):
+            bad.update(others)
         allowed = self.config.max_bad_examples
         allowed = int(allowed if allowed >= 1 else allowed * self.train_data.num_examples)
-        if bad > allowed:
+        if len(bad) > allowed:
             raise TrainingError(
-                f"{bad} training images cannot be read, over all processes; --max_bad_examples"
-                f" allows {allowed}."
-                f" Here: {'; '.join(list(self.train_data.bad_examples.values())[:3]) or 'none'}"
+                f"{len(bad)} training images cannot be read, over all processes;"
+                f" --max_bad_examples allows {allowed}. The first:"
+                f" {'; '.join(list(bad.values())[:3])}"
             )
         if bad:
             self.journal.line(
-                f"{bad} unreadable training images were left out (--max_bad_examples allows"
-                f" {allowed})"
+                f"{len(bad)} unreadable training images are left out"
+                f" (--max_bad_examples allows {allowed})"
             )
 
     def _average_statistics(self) -> None:

@@ -100,6 +100,14 @@ def reduce_mean(tensors: Sequence[Any]) -> list[Any]:
     return _hvd.grouped_allreduce(list(tensors), op=_hvd.Average, name="gradients")
 
 
+def mean_over_ranks(tensor: Any, name: str) -> Any:
+    """The mean over processes of one tensor, for use inside a `tf.function`.
+
+    `name` must be the same on every rank, and no other exchange of that name may be in flight.
+    """
+    return _hvd.allreduce(tensor, op=_hvd.Average, name=name) if _hvd else tensor
+
+
 def all_sum(values: np.ndarray) -> np.ndarray:
     """The sum over processes of a float64 or int64 array."""
     if not _hvd:
@@ -112,6 +120,20 @@ def all_gather(values: np.ndarray) -> np.ndarray:
     if not _hvd:
         return np.asarray(values)
     return _hvd.allgather(np.asarray(values), name="all_gather").numpy()
+
+
+def all_gather_object(value: T) -> list[T]:
+    """The picklable values of all processes, in rank order."""
+    if not _hvd:
+        return [value]
+    payload = np.frombuffer(pickle.dumps(value), dtype=np.uint8)
+    lengths = all_gather(np.array([payload.size], np.int64))
+    ends = np.cumsum(lengths)
+    joined = all_gather(payload)
+    return [
+        pickle.loads(joined[end - length : end].tobytes())
+        for end, length in zip(ends, lengths, strict=True)
+    ]
 
 
 def average_variables(variables: Sequence[Any]) -> None:
