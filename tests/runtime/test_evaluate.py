@@ -1,0 +1,139 @@
+"""Evaluation against scikit-learn and NumPy in float64."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.metrics import log_loss, top_k_accuracy_score
+
+from runtime import evaluate as module
+from runtime.evaluate import UNITS, evaluate, make_eval_step
+
+EXAMPLES, CLASSES, BATCH = 101, 11, 8  # a prime number of examples: the last batch is padded
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Logits straight from the input, so that NumPy knows them too."""
+    inputs = keras.layers.Input((CLASSES,))
+    return keras.Model(inputs, keras.layers.Activation("linear")(inputs))
+
+
+@pytest.fixture(scope="module")
+def examples():
+    rng = np.random.default_rng(5)
+    logits = (3 * rng.normal(size=(EXAMPLES, CLASSES))).astype(np.float32)
+    labels = rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
+    return logits, labels
+
+
+def batches(logits, labels, size=BATCH, filler=0.0, fill_label=0, start=0, stride=1):
+    """Batches of one rank (positions start::stride), the last one padded with weight 0."""
+    logits, labels = logits[start::stride], labels[start::stride]
+    for i in range(0, len(labels), size):
+        x, y = logits[i : i + size], labels[i : i + size]
+        missing = size - len(y)
+        weights = np.r_[np.ones(len(y)), np.zeros(missing)].astype(np.float32)
+        x = np.concatenate([x, np.full((missing, CLASSES), filler, np.float32)])
+        y = np.concatenate([y, np.full(missing, fill_label, np.int32)])
+        yield tf.constant(x), tf.constant(y), tf.constant(weights)
+
+
+def judged(logits, labels):
+    """What scikit-learn says of the same logits."""
+    logits = logits.astype(np.float64)
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    classes = np.arange(CLASSES)
+    return {
+        "eval_loss": log_loss(labels, p, labels=classes),
+        "eval_accuracy_top_1": top_k_accuracy_score(labels, logits, k=1, labels=classes),
+        "eval_accuracy_top_5": top_k_accuracy_score(labels, logits, k=5, labels=classes),
+    }
+
+
+@pytest.mark.parametrize("filler", [0.0, np.inf, np.nan], ids=str)
+@pytest.mark.parametrize("size", [1, BATCH, 101, 128])
+def test_metrics_are_scikit_learns_and_padding_does_not_count(model, examples, size, filler):
+    result = evaluate(
+        make_eval_step(model), batches(*examples, size=size, filler=filler, fill_label=-1), size
+    )
+    for name, want in judged(*examples).items():
+        assert result[name] == pytest.approx(want, abs=1e-6), name
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_sums_over_ranks_give_the_figures_of_one_rank(model, examples, monkeypatch, world):
+    """Each rank's pass in turn, exchanging through a list: what Horovod does in one go."""
+    step, seen = make_eval_step(model), []
+    monkeypatch.setattr(module.distributed, "all_sum", lambda sums: seen.append(sums) or sums)
+    for rank in range(world):
+        evaluate(step, batches(*examples, start=rank, stride=world), BATCH)
+    monkeypatch.setattr(module.distributed, "all_sum", lambda sums: np.sum(seen, axis=0))
+    result = evaluate(step, batches(*examples, start=0, stride=world), BATCH)
+    for name, want in judged(*examples).items():
+        assert result[name] == pytest.approx(want, abs=1e-6), name
+
+
+def test_xla_gives_the_same_metrics(model, examples):
+    want = evaluate(make_eval_step(model), batches(*examples), BATCH)
+    got = evaluate(make_eval_step(model, use_xla=True), batches(*examples), BATCH)
+    for name in ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"):
+        assert got[name] == pytest.approx(want[name], abs=1e-6)
+
+
+def test_the_figures_have_the_documents_names_and_each_has_a_unit(model, examples):
+    result = evaluate(make_eval_step(model), batches(*examples), BATCH)
+    assert set(result) == set(UNITS)
+    assert all(isinstance(value, float) for value in result.values())
+    assert {
+        *("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"),
+        *("avg_exp_per_second_eval", "avg_exp_per_second_eval_per_GPU", "avg_time_per_exp_eval"),
+        *("latency_50pct", "latency_90pct", "latency_95pct", "latency_99pct"),
+    } == set(result)
+
+
+class Clock:
+    """A clock by which the n-th batch takes the n-th of the given times, in seconds."""
+
+    def __init__(self, times):
+        self.now, self.times, self.asked = 0.0, iter(times), 0
+
+    def perf_counter(self):
+        self.asked += 1
+        if self.asked % 2 == 0:
+            self.now += next(self.times)
+        return self.now
+
+
+def test_percentiles_are_numpys_and_leave_out_the_first_batch(model, examples, monkeypatch):
+    times = np.random.default_rng(0).exponential(0.01, 13)
+    times[0] = 99.0
+    monkeypatch.setattr(module, "time", Clock(times))
+    result = evaluate(make_eval_step(model), batches(*examples), BATCH)
+    for q in (50, 90, 95, 99):
+        want = np.percentile(times[1:] * 1e3, q)
+        assert result[f"latency_{q}pct"] == pytest.approx(want, rel=1e-9)
+    mean = times[1:].mean()
+    assert result["avg_time_per_exp_eval"] == pytest.approx(mean * 1e3)
+    assert result["avg_exp_per_second_eval"] == pytest.approx(BATCH / mean)
+    assert result["avg_exp_per_second_eval_per_GPU"] == pytest.approx(BATCH / mean)
+
+
+def test_prof_stops_early(model, examples):
+    asked = []
+
+    def counted():
+        for number, batch in enumerate(batches(*examples)):
+            asked.append(number)
+            yield batch
+
+    result = evaluate(make_eval_step(model), counted(), BATCH, prof=3)
+    want = judged(*(array[: 3 * BATCH] for array in examples))
+    assert result["eval_accuracy_top_1"] == pytest.approx(want["eval_accuracy_top_1"])
+    assert asked == [0, 1, 2]
+
+
+def test_a_single_batch_has_a_time(model, examples):
+    result = evaluate(make_eval_step(model), batches(*examples, size=128), 128)
+    assert result["latency_99pct"] > 0

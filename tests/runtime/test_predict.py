@@ -1,0 +1,208 @@
+"""Labels for a folder of images, some of them odd, with a model that training has made."""
+
+import csv
+import json
+import math
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from main import main
+from runtime.predict import class_names, find_images
+
+
+@pytest.fixture
+def predict(trained, tmp_path, capsys):
+    """Runs `--mode predict` in this process: (exit code, rows by file name, printed text)."""
+
+    def run(folder, *args):
+        output = tmp_path / "predictions"
+        flags = ["--mode", "predict", "--model_dir", trained.model_dir, "--output", output]
+        code = main([str(arg) for arg in (*flags, "--predict_dir", folder, *args)])
+        lines = output.with_name("predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        with output.with_name("predictions.csv").open(encoding="utf-8", newline="") as file:
+            table = list(csv.DictReader(file))
+        rows = [json.loads(line) for line in lines]
+        assert len(rows) == len(table)
+        printed = capsys.readouterr()
+        return code, rows, table, printed.out + printed.err
+
+    return run
+
+
+def test_images_are_found_in_nested_folders_in_any_spelling(tmp_path):
+    for name in ("b.JPG", "a/x.jpeg", "a/B/y.PNG", "z.gif", "k.Bmp", "notes.txt", ".hidden.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "c.jpg").touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    found = [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)]
+    assert found == ["a/B/y.PNG", "a/x.jpeg", "b.JPG", "k.Bmp", "z.gif"]
+    assert find_images(tmp_path / "b.JPG") == [tmp_path / "b.JPG"]
+
+
+def test_classes_without_a_name_have_a_number():
+    assert class_names(["cat", "dog"], 3) == ["cat", "dog", "2"]
+    assert class_names(None, 2) == ["0", "1"]
+    assert class_names(["a", "b", "c"], 2) == ["a", "b"]
+
+
+def test_every_image_of_a_folder_is_labelled(predict, photos, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "deep" / "er").mkdir(parents=True)
+    jpegs = sorted(photos.iterdir())
+    shutil.copy(jpegs[0], folder / "one.JPG")
+    shutil.copy(jpegs[1], folder / "deep" / "two.jpeg")
+    Image.open(jpegs[2]).save(folder / "deep" / "er" / "three.PNG")
+    Image.open(jpegs[3]).convert("L").save(folder / "grey.jpg")
+    Image.open(jpegs[4]).resize((300, 20)).save(folder / "wide.png")
+    Image.open(jpegs[5]).convert("RGBA").save(folder / "alpha.png")
+    code, rows, table, text = predict(folder)
+    assert code == 0
+    assert len(rows) == 6
+    assert all(row["error"] is None and len(row["predictions"]) == 5 for row in rows)
+    assert list(table[0])[:3] == ["path", "class_1", "probability_1"]
+    assert all(name in text for name in ("one.JPG", "deep/two.jpeg", "deep/er/three.PNG"))
+    assert "6 images labelled, 0 unreadable" in text
+
+
+def test_an_unreadable_image_has_its_row_and_the_others_are_labelled(predict, photos, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(photos, folder)
+    good = len(list(folder.iterdir()))
+    whole = next(photos.iterdir()).read_bytes()
+    bad = {
+        "broken.jpg": b"\xff\xd8\xff\xe0 this is no picture",
+        "cut.jpg": whole[: len(whole) // 3],
+        "empty.png": b"",
+        "text.jpeg": b"hello",
+    }
+    for name, content in bad.items():
+        (folder / name).write_bytes(content)
+    (folder / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (folder / "folder.jpg").mkdir()
+    code, rows, table, text = predict(folder)
+    assert code == 3
+    failed = {row["path"].rsplit("/", 1)[-1]: row for row in rows if row["error"]}
+    assert set(failed) == {*bad, "gone.jpg"}
+    for row in failed.values():
+        assert row["predictions"] == []
+        assert "\n" not in row["error"]
+        assert "{{" not in row["error"]
+    assert sum(not row["error"] and bool(row["class_1"]) for row in table) == good
+    assert f"{good} images labelled, {len(failed)} unreadable" in text
+    assert f"{len(failed)} of {good + len(failed)} images could not be read" in text
+    assert all(name in text for name in failed)
+
+
+def test_a_folder_of_unreadable_images_only_is_reported_too(predict, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(b"no")
+    code, rows, _, text = predict(tmp_path / "in")
+    assert (code, len(rows)) == (3, 1)
+    assert "0 images labelled, 1 unreadable" in text
+
+
+def test_odd_file_names_survive_in_every_output(predict, photos, tmp_path):
+    names = [
+        "a b.jpg",
+        'quote".jpg',
+        "comma,.jpg",
+        "line\nbreak.jpg",
+        "größe 数字.jpg",
+        "[red].jpg",
+    ]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, photo in zip(names, sorted(photos.iterdir()), strict=False):
+        shutil.copy(photo, folder / name)
+    code, rows, table, text = predict(folder)
+    assert code == 0
+    want = sorted(str(folder / name) for name in names)
+    assert [row["path"] for row in rows] == want
+    assert [row["path"] for row in table] == want
+    assert "größe 数字.jpg" in text
+    assert "[red].jpg" in text
+
+
+def test_a_file_name_that_is_no_utf8_is_written_all_the_same(predict, photos, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(next(photos.iterdir()), os.fsencode(folder) + b"/caf\xe9.jpg")
+    code, rows, table, text = predict(folder)
+    assert code == 0
+    assert os.fsencode(rows[0]["path"]) == os.fsencode(folder) + b"/caf\xe9.jpg"
+    assert "caf\\udce9.jpg" in table[0]["path"]
+    assert "caf\\udce9.jpg" in text
+
+
+def test_probabilities_are_a_softmax_of_the_evaluation_logits(predict, trained, photos):
+    """Recomputed by hand: decode as evaluation does, the model's logits, one softmax."""
+    import tensorflow as tf
+
+    from dataloader.decode import EvalCrop, eval_decode
+    from runtime.checkpoint import load_model
+
+    code, rows, table, _ = predict(photos, "--top_k", "10", "--predict_batch_size", "5")
+    assert code == 0
+    model, _ = load_model(trained.model_dir)
+    for row, cells in zip(rows, table, strict=True):
+        with open(row["path"], "rb") as file:
+            image = eval_decode(tf.constant(file.read()), 32, EvalCrop())
+        logits = np.float64(model(image[None], training=False))[0]
+        want = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        got = {p["index"]: p["probability"] for p in row["predictions"]}
+        assert math.fsum(got.values()) == pytest.approx(1, abs=1e-5)
+        np.testing.assert_allclose([got[i] for i in range(10)], want, atol=1e-5)
+        order = [p["probability"] for p in row["predictions"]]
+        assert order == sorted(order, reverse=True)
+        assert float(cells["probability_1"]) == pytest.approx(order[0], abs=1e-6)
+        assert cells["class_1"] == row["predictions"][0]["class"]
+
+
+def test_class_names_are_those_of_labels_txt(trained, tiny, photos, writers, tmp_path, convoy):
+    """Trained on data whose labels.txt holds words, predictions are words."""
+    names = [f"número {i}" for i in range(10)]
+    examples = writers.digits(40)
+    data = writers.dataset(tmp_path / "data", examples[:20], examples[20:], names=names)
+    flags = ("--arch", "efficientnet-test", "--max_epochs", "1", "--warmup_epochs", "0")
+    model_dir = tmp_path / "run"
+    folders = ("--data_dir", data, "--model_dir", model_dir)
+    assert main([str(arg) for arg in (*flags, *folders)]) == 0
+    args = ("--mode", "prediction", "--model_dir", model_dir, "--to_predict", photos)
+    assert main([str(arg) for arg in args]) == 0
+    lines = (model_dir / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        for prediction in json.loads(line)["predictions"]:
+            assert prediction["class"] == names[prediction["index"]]
+
+
+def test_top_k_is_bounded_by_the_number_of_classes(predict, photos):
+    _, rows, _, _ = predict(photos, "--top_k", "99")
+    assert len(rows[0]["predictions"]) == 10
+
+
+def test_a_folder_without_images_is_an_error(trained, tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
+    args = ["--mode", "predict", "--model_dir", trained.model_dir, "--predict_dir", tmp_path]
+    assert main([str(arg) for arg in args]) == 1
+    assert "holds no images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--predict_dir", "nowhere"], "--predict_dir nowhere does not exist"),
+        ([], "--mode predict needs --predict_dir"),
+        (["--predict_dir", ".", "--checkpoint", "nowhere"], "--checkpoint nowhere does not exist"),
+    ],
+)
+def test_what_is_missing_is_named(trained, capsys, args, message):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--mode", "predict", "--model_dir", str(trained.model_dir), *args])
+    assert exit_.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
