@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -112,12 +110,3 @@ def build_loader(
     return Loader(
         source, options, training=training, rank=distributed.rank(), world=distributed.size()
     )
-
-
-def better_weights(report: Mapping[str, float]) -> str:
-    """ "ema" when the moving average was the better at the last evaluation, else "raw"."""
-    raw, ema = (
-        report.get("eval_accuracy_top_1", math.nan),
-        report.get("eval_ema_accuracy_top_1", math.nan),
-    )
-    return "ema" if ema >= raw else "raw"

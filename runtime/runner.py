@@ -159,9 +159,9 @@ class Runner:
 
 def _summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:
     """Logs the run's summary line, step (), and prints it on rank 0."""
-    from runtime import evaluate, train
+    from runtime import evaluate, journal
 
-    units = evaluate.UNITS | train.UNITS
+    units = evaluate.UNITS | journal.UNITS
     for name in figures:
         if name in evaluate.UNITS:
             run_log.metadata(name, *units[name])

@@ -1,0 +1,82 @@
+"""What a training run tells: the JSON log, TensorBoard, the terminal, and the figures they show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.logging import Progress, RunLog, TensorBoardWriter
+from utils.metrics import MeanAccumulator
+
+# Metric → (unit, format), for the log's METADATA lines and the printed summary.
+UNITS = {
+    "train.loss": ("nats", ":.4f"),
+    "train.lr": (None, ":.6f"),
+    "train.top1": (None, ":.4f"),
+    "train.top5": (None, ":.4f"),
+    "train.total_ips": ("images/s", ":.1f"),
+    "train.compute_ips": ("images/s", ":.1f"),
+    "train.data_time": ("s", ":.5f"),
+    "train.compute_time": ("s", ":.5f"),
+    "val.loss": ("nats", ":.4f"),
+    "val.top1": (None, ":.4f"),
+    "val.top5": (None, ":.4f"),
+    "training_loss": ("nats", ":.4f"),
+    "training_accuracy_top_1": (None, ":.4f"),
+    "training_accuracy_top_5": (None, ":.4f"),
+    "avg_exp_per_second_training": ("images/s", ":.1f"),
+    "avg_exp_per_second_training_per_GPU": ("images/s", ":.1f"),
+}
+
+
+@dataclass
+class Journal:
+    """Where rank 0 reports; on other ranks every part does nothing."""
+
+    log: RunLog
+    board: TensorBoardWriter
+    progress: Progress | None = None
+
+    def line(self, text: str) -> None:
+        """Prints one line on rank 0."""
+        if self.progress is not None:
+            self.progress.console_line(text)
+
+    def metrics(self, step: tuple[int, ...], values: dict[str, float], global_step: int) -> None:
+        """Logs the values to the JSON log and TensorBoard."""
+        self.log.log(step, values)
+        self.board.scalars(values, global_step)
+
+    def close(self) -> None:
+        """Ends the event file and gives the terminal back. The JSON log is its opener's to end."""
+        self.board.close()
+        if self.progress is not None:
+            self.progress.close()
+
+
+class Window:
+    """Sums and times of this rank's steps since it was made."""
+
+    def __init__(self, images_per_step: int) -> None:
+        self.images_per_step = images_per_step
+        self.mean, self.steps, self.data, self.compute = MeanAccumulator(), 0, 0.0, 0.0
+
+    def add(self, sums: np.ndarray, data: float, compute: float) -> None:
+        """Counts a step: its metric sums, and seconds of waiting for data and of computing."""
+        self.mean.update(sums)
+        self.steps, self.data, self.compute = (
+            self.steps + 1,
+            self.data + data,
+            self.compute + compute,
+        )
+
+    def figures(self) -> dict[str, float]:
+        """Throughput in images/s over all ranks, and seconds per step."""
+        steps, images = max(self.steps, 1), self.images_per_step * self.steps
+        return {
+            "train.total_ips": images / max(self.data + self.compute, 1e-9),
+            "train.compute_ips": images / max(self.compute, 1e-9),
+            "train.data_time": self.data / steps,
+            "train.compute_time": self.compute / steps,
+        }

@@ -1,0 +1,137 @@
+"""The `TrainState`: making it, restoring it from a checkpoint, and writing it into one."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from runtime import checkpoint
+from runtime.build import build_training_model, model_arguments
+from runtime.config import Config, ConfigError
+from runtime.step import LossScale, TrainState, batch_norm_statistics
+from utils import distributed
+from utils.ema import EMA
+from utils.optimizers import make_optimizer
+
+
+def new_state(config: Config, num_classes: int) -> TrainState:
+    """Step 0, the same on every rank: rank 0's weights, built from `--seed`."""
+    model = build_training_model(config, num_classes)
+    distributed.broadcast_variables(model.weights)
+    optimizer = make_optimizer(
+        config.optimizer,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        rho=config.decay,
+        epsilon=config.epsilon,
+        beta_1=config.beta_1,
+        beta_2=config.beta_2,
+    )
+    optimizer.build(model.trainable_variables)
+    half = keras.config.dtype_policy().name == "mixed_float16"
+    state = TrainState(model, optimizer, LossScale(config.loss_scale, half))
+    if config.moving_average_decay:
+        state.ema = EMA(model.weights, config.moving_average_decay)
+    return state
+
+
+def restore(state: TrainState, config: Config, data: Any) -> str:
+    """Puts the newest complete checkpoint of `--model_dir` into the state and the data's bad list.
+
+    Rank 0 alone reads it, so that only its node needs to see the folder and all ranks start alike.
+
+    Returns:
+        One line saying what was found.
+
+    Raises:
+        ConfigError: the checkpoint holds another model.
+        CheckpointError: it lacks a variable.
+    """
+
+    def find() -> checkpoint.Checkpoint | None:
+        newest = checkpoint.latest(config.model_dir)
+        return checkpoint.read(newest) if newest else None
+
+    saved = distributed.on_rank0(find)
+    if saved is None:
+        return f"no checkpoint in {config.model_dir} yet: starting from the beginning"
+    built, arguments = saved.state["model"], model_arguments(config, data.num_classes)
+    if built != arguments:
+        changed = sorted(k for k in {*built, *arguments} if built.get(k) != arguments.get(k))
+        raise ConfigError(
+            f"--resume_checkpoint: {saved.path} holds another model; it differs in"
+            f" {', '.join(changed)} (give the same flags as before, or another --model_dir)"
+        )
+    checkpoint.assign(state.model.weights, saved.model, "weight")
+    checkpoint.assign(state.optimizer.variables, saved.optimizer, "optimizer variable")
+    if state.ema is not None:
+        if saved.ema:
+            state.ema.load(saved.ema)
+        else:
+            state.ema.reset()
+    state.loss_scale.load(saved.state["loss_scale"])
+    state.step, state.epoch, state.offset = (saved.state[k] for k in ("step", "epoch", "offset"))
+    state.best = saved.state["best"]
+    data.bad_examples.update({int(i): why for i, why in saved.state["bad_examples"].items()})
+    return f"resuming from {saved.path}: epoch {state.epoch + 1}, step {state.step}"
+
+
+def save(state: TrainState, config: Config, data: Any, metrics: dict[str, float]) -> None:
+    """Writes a checkpoint of the state as it is; rank 0 writes, and its error is every rank's.
+
+    Call `average_statistics` first.
+    """
+
+    def write() -> None:
+        contents = checkpoint.Checkpoint(
+            model=checkpoint.variables_to_arrays(state.model.weights),
+            ema=state.ema.state() if state.ema else {},
+            optimizer=checkpoint.variables_to_arrays(state.optimizer.variables),
+            state={
+                "step": state.step,
+                "epoch": state.epoch,
+                "offset": state.offset,
+                "loss_scale": state.loss_scale.state(),
+                "best": state.best,
+                "better_weights": better_weights(metrics),
+                "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
+                "bad_examples": data.bad_examples,
+                "model": model_arguments(config, data.num_classes),
+                "class_names": data.class_names,
+            },
+            config=config.to_yaml(),
+        )
+        folder = checkpoint.save(config.model_dir, contents)
+        if state.best.get("step") == state.step:
+            checkpoint.mark_best(config.model_dir, folder, state.best)
+        if not config.gather_checkpoints:
+            checkpoint.prune(config.model_dir)
+
+    distributed.on_rank0(write)
+
+
+def average_statistics(state: TrainState) -> None:
+    """Running statistics of batch norm, and their moving averages, become their mean over ranks."""
+    statistics = batch_norm_statistics(state.model)
+    distributed.average_variables(statistics)
+    if state.ema is not None:
+        shadows = state.ema.shadows
+        distributed.average_variables([shadows[v.path] for v in statistics])
+
+
+def replicas_agree(state: TrainState) -> bool:
+    """Whether every rank holds the same weights, bit for bit."""
+    digest = hashlib.sha256()
+    for variable in state.model.weights:
+        digest.update(variable.value.numpy().tobytes())
+    digests = distributed.all_gather(np.frombuffer(digest.digest(), np.uint8)[None])
+    return bool((digests == digests[0]).all())
+
+
+def better_weights(metrics: dict[str, float]) -> str:
+    """ "ema" when the moving average was the better at the last evaluation, else "raw"."""
+    raw = metrics.get("eval_accuracy_top_1", -1.0)
+    return "ema" if metrics.get("eval_ema_accuracy_top_1", -2.0) >= raw else "raw"
