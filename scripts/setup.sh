@@ -37,8 +37,8 @@ fi
 rm -f $stamp
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 say "installing pinned packages (TensorFlow for $([ $gpu = yes ] && echo 'NVIDIA GPUs' || echo 'CPU'))"
-pip install -q -c constraints.txt pip setuptools wheel
-pip install -q -c constraints.txt cmake packaging -e ".[dev,demo,$([ $gpu = yes ] && echo gpu || echo cpu)]" cloudpickle psutil
+pip install -qq -c constraints.txt pip setuptools wheel
+pip install -qq -c constraints.txt --no-build-isolation cmake packaging cloudpickle psutil -e ".[dev,demo,$([ $gpu = yes ] && echo gpu || echo cpu)]"
 
 # Horovod: compiled from the registry's source, kept as a wheel under a key of all that the binary depends on.
 key=$({ grep -E '^(horovod|tensorflow|tensorflow-cpu|numpy|cmake)==' constraints.txt
@@ -71,7 +71,7 @@ if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
   fi
   mkdir -p "$wheels" && mv "$build"/horovod-*.whl "$wheels/"
 fi
-pip install -q --no-deps --force-reinstall "$wheels"/horovod-*.whl
+pip install -qq --no-deps --force-reinstall "$wheels"/horovod-*.whl
 pip check >/dev/null || { pip check >&2; die "the installed packages disagree (above)"; }
 echo "$want" > $stamp
 say "done: .venv/bin/python main.py --help"

@@ -1,0 +1,78 @@
+"""Batch norm whose statistics are those of the batches of all processes together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from model.layers import FusedBatchNorm
+from utils import distributed
+
+
+@keras.saving.register_keras_serializable(package="convoy")
+class SyncBatchNorm(FusedBatchNorm):
+    """`FusedBatchNorm` over the joined batch of all ranks: forward, gradients, statistics.
+
+    Every rank must call it with the same number of values per channel, as the trainer's equal
+    batches do. Outside training, and for one rank, it is `FusedBatchNorm`.
+
+    Each rank sends two numbers per channel forward and two backward, in float32 whatever the
+    compute dtype: the means of `x - s` and `(x - s)²`, where the shift `s` is the running mean, the
+    same on all ranks, so that the variance is not the small difference of two large numbers.
+    The backward formula is that of Ioffe & Szegedy 2015 (arXiv:1502.03167), section 3, with
+    its two batch means taken over all ranks.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if not (training and self.trainable) or distributed.size() == 1:
+            return super().call(inputs, training=training, mask=mask)
+        x = tf.cast(inputs, tf.float32)
+        axes = list(range(x.shape.rank - 1))
+        channels = (x.shape[-1],)
+        gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(channels)
+        beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros(channels)
+        shift = tf.convert_to_tensor(self.moving_mean)
+        outputs, mean, variance = _normalize(x, gamma, beta, shift, axes, self.epsilon, self.name)
+
+        values = tf.cast(tf.size(x) // channels[0] * distributed.size(), tf.float32)
+        unbiased = variance * values / tf.maximum(values - 1.0, 1.0)
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
+            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+        return tf.cast(outputs, self.compute_dtype)
+
+
+def _normalize(
+    x: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    shift: tf.Tensor,
+    axes: list[int],
+    epsilon: float,
+    name: str,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The normalised batch, and the joined batch's mean and biased variance, `(channels,)`."""
+
+    @tf.custom_gradient
+    def forward(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+        shifted = x - shift
+        moments = tf.stack([tf.reduce_mean(shifted, axes), tf.reduce_mean(shifted**2, axes)])
+        first, second = tf.unstack(distributed.mean_over_ranks(moments, f"{name}_forward"))
+        variance = tf.maximum(second - first**2, 0.0)
+        mean = shift + first
+        scale = tf.math.rsqrt(variance + epsilon)
+        normal = (shifted - first) * scale
+
+        def backward(dy: tf.Tensor, *_: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            # Those of gamma and beta stay local sums: the trainer reduces all gradients itself.
+            dbeta, dgamma = tf.reduce_sum(dy, axes), tf.reduce_sum(dy * normal, axes)
+            sums = tf.stack([tf.reduce_mean(dy, axes), tf.reduce_mean(dy * normal, axes)])
+            means = distributed.mean_over_ranks(sums, f"{name}_backward")
+            dy_mean, dy_normal_mean = tf.unstack(means)
+            dx = gamma * scale * (dy - dy_mean - normal * dy_normal_mean)
+            return dx, dgamma, dbeta
+
+        return (normal * gamma + beta, mean, variance), backward
+
+    return forward(x, gamma, beta)
