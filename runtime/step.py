@@ -191,6 +191,8 @@ class Step:
             convention = "keras" if self._style == "l2" else "half"
             coefficient = l2_coefficient(self._decay, convention)
             gradients = add_l2(gradients, self._variables, self._mask, coefficient)
+            # Inside tf.cond only the decayed ones are new; Keras wants all from one graph.
+            gradients = [tf.identity(g) for g in gradients]
         optimizer.learning_rate.assign(lr)
         optimizer.apply(gradients, self._variables)
         if self.state.ema is not None:
