@@ -202,12 +202,13 @@ def _schedule(config: Config) -> None:
 
 def schedule_arguments(config: Config) -> dict:
     """What `utils.schedules.make_schedule` needs and the config knows."""
-    multipliers, boundaries = config.lr_multipliers, config.lr_boundaries
-    if config.lr_decay == "step" and multipliers is None:
-        boundaries = boundaries or [30, 60, 80]
+    name, multipliers, boundaries = config.lr_decay, config.lr_multipliers, config.lr_boundaries
+    if name == "step" and multipliers is None:
+        # make_schedule's own step falls to a tenth; with a rate of the user's it is piecewise.
+        name, boundaries = "piecewise", boundaries or [config.max_epochs * e / 9 for e in (3, 6, 8)]
         multipliers = [config.lr_decay_rate**i for i in range(len(boundaries) + 1)]
     return {
-        "name": config.lr_decay,
+        "name": name,
         "total_epochs": config.max_epochs,
         "warmup_epochs": config.warmup_epochs,
         "decay_rate": config.lr_decay_rate,

@@ -5,6 +5,7 @@ TensorFlow is imported only inside what needs it, so that the tests that do with
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,6 +170,20 @@ def script(tmp_path):
     return write
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of one megabyte."""
+    if os.name != "posix" or os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("this machine does not allow mounting a tmpfs")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
 # ---- images -------------------------------------------------------------------------------------
 
 
@@ -250,6 +265,19 @@ def photos(tmp_path_factory):
     for i, (pixels, label) in enumerate(handwritten(12)):
         (folder / f"{label}-{i}.jpg").write_bytes(jpeg_bytes(pixels))
     return folder
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """A data_dir of class folders with one image each, enough to pass the early checks."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("folders")
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(root / split / name / "1.jpg")
+    return root
 
 
 @dataclass

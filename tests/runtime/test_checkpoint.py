@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -162,20 +161,6 @@ def test_pruning_keeps_the_best_and_the_newest_two(tmp_path):
     assert steps_of(checkpoint.complete_checkpoints(tmp_path)) == [20, 30, 50]
     assert not paths[3].exists(), "what a broken save left is removed"
     assert checkpoint.best(tmp_path) == paths[1]
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of one megabyte."""
-    if os.name != "posix" or os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("mounting a small file system needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("this machine does not allow mounting a tmpfs")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_a_full_disk_is_an_error_and_earlier_checkpoints_survive(small_disk):

@@ -1,7 +1,5 @@
 """The command line: defaults, spellings, precedence, errors. No TensorFlow anywhere in it."""
 
-import subprocess
-import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -10,6 +8,8 @@ import yaml
 
 from runtime.cli import build_parser, parse
 from runtime.config import LATER_MODES, MODES, Config, ConfigError, defaults, load_config
+from runtime.validate import schedule_arguments
+from utils.schedules import make_schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "configs").glob("**/*.yaml"))
@@ -35,19 +35,6 @@ def refused(capsys):
         return " ".join(err.split())
 
     return run
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """A data_dir of class folders with one image each, enough to pass the early checks."""
-    from PIL import Image
-
-    root = tmp_path_factory.mktemp("folders")
-    for split in ("train", "val"):
-        for name in ("cat", "dog"):
-            (root / split / name).mkdir(parents=True)
-            Image.new("RGB", (40, 40)).save(root / split / name / "1.jpg")
-    return root
 
 
 def test_defaults_are_those_of_the_efficientnet_document():
@@ -326,6 +313,17 @@ def test_impossible_schedules_are_refused(refused, folders, tmp_path):
     assert "boundaries" in message
 
 
+def test_the_step_schedule_falls_by_its_rate_at_its_boundaries(folders, tmp_path):
+    common = ["--data_dir", str(folders), "--model_dir", str(tmp_path), "--lr_decay", "step"]
+    common += ["--arch", "efficientnet-test", "--lr_decay_rate", "0.5", "--warmup_epochs", "0"]
+    for args, boundaries in ((["--lr_boundaries=[2,4]"], [2, 4]), ([], [3, 6, 8])):
+        config = parse([*common, "--max_epochs", "9", *args])
+        rate = make_schedule(**schedule_arguments(config), base_lr=1.0, steps_per_epoch=10)
+        for i, boundary in enumerate(boundaries):
+            assert rate(10 * boundary - 1) == pytest.approx(0.5**i)
+            assert rate(10 * boundary) == pytest.approx(0.5 ** (i + 1))
+
+
 def test_what_is_not_built_yet_says_so(refused):
     for args in (
         ["--batch_norm", "syncbn"],
@@ -362,39 +360,3 @@ def test_applying_a_model_needs_a_checkpoint(refused, folders, tmp_path, mode):
     message = refused(*args, "--model_dir", tmp_path, "--checkpoint", tmp_path / "x")
     assert "--checkpoint" in message
     assert "does not exist" in message
-
-
-RUN_MAIN = """
-import sys
-import main
-try:
-    code = main.main(sys.argv[1:])
-except SystemExit as error:
-    code = error.code
-print("code", code, "loaded", [m for m in ("tensorflow", "keras", "horovod") if m in sys.modules])
-"""
-
-
-@pytest.mark.parametrize(
-    ("args", "code"),
-    [
-        (["--help"], 0),
-        (["--mode", "list"], 0),
-        (["--max_epochs", "0"], 2),
-        (["--data_dir", "nowhere"], 2),
-        (["--mode", "eval", "--model_dir", "nowhere", "--data_dir", "FOLDERS"], 2),
-        (["--mode", "predict", "--model_dir", "nowhere", "--predict_dir", "FOLDERS"], 2),
-        (["--arch", "efficientnet-test", "--image_size", "3", "--data_dir", "FOLDERS"], 2),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_answers_that_need_no_tensorflow_do_not_load_it(args, code, folders):
-    args = [arg.replace("FOLDERS", str(folders)) for arg in args]
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_MAIN, *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout.splitlines()[-1] == f"code {code} loaded []", done.stderr

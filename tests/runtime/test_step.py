@@ -161,9 +161,11 @@ def test_two_micro_steps_equal_one_batch_of_twice_the_size():
     assert halves.state.step == whole.state.step == 2
 
 
+@pytest.mark.parametrize("style", ["l2", "decoupled"])
 @pytest.mark.parametrize("scale", ["dynamic", "1024"])
-def test_a_loss_scale_does_not_change_the_result(scale):
-    plain, scaled = stepper(dense()), stepper(dense(), scale=scale)
+def test_a_loss_scale_does_not_change_the_result(scale, style):
+    decay = {"weight_decay": 0.01, "weight_decay_style": style, "ema": 0.9}
+    plain, scaled = stepper(dense(), **decay), stepper(dense(), scale=scale, **decay)
     for seed in range(3):
         want = plain([batch(*vectors(8, seed))], 0.1)
         np.testing.assert_allclose(scaled([batch(*vectors(8, seed))], 0.1), want, rtol=1e-6)

@@ -1,0 +1,45 @@
+"""Help, lists and errors come at once: they load no TensorFlow."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+RUN_MAIN = """
+import sys
+import main
+try:
+    code = main.main(sys.argv[1:])
+except SystemExit as error:
+    code = error.code
+print("code", code, "loaded", [m for m in ("tensorflow", "keras", "horovod") if m in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["--help"], 0),
+        (["--mode", "list"], 0),
+        (["--max_epochs", "0"], 2),
+        (["--data_dir", "nowhere"], 2),
+        (["--mode", "eval", "--model_dir", "nowhere", "--data_dir", "FOLDERS"], 2),
+        (["--mode", "predict", "--model_dir", "nowhere", "--predict_dir", "FOLDERS"], 2),
+        (["--arch", "efficientnet-test", "--image_size", "3", "--data_dir", "FOLDERS"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_answers_that_need_no_tensorflow_do_not_load_it(args, code, folders):
+    args = [arg.replace("FOLDERS", str(folders)) for arg in args]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_MAIN, *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1] == f"code {code} loaded []", done.stderr
