@@ -1,0 +1,180 @@
+"""Train, evaluate, resume and predict, as a user would."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+from main import main
+from runtime import checkpoint
+from runtime.config import load_config
+
+EVALUATION = ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5")
+
+
+def run(*args):
+    return main([str(arg) for arg in args])
+
+
+def summary(lines):
+    """The last `()` line of a log."""
+    return [line["data"] for line in lines if line["type"] == "LOG" and line["step"] == []][-1]
+
+
+def test_a_run_leaves_its_config_log_and_checkpoints(trained):
+    config = load_config(trained.model_dir / "config.yaml")
+    assert (config.arch, config.max_epochs) == ("efficientnet-test", 2)
+    assert yaml.safe_load((trained.model_dir / "config.yaml").read_text())["lr_init"] == 0.05
+    found = checkpoint.complete_checkpoints(trained.model_dir)
+    assert [path.name for path in found] == ["step-00000007", "step-00000014"]
+    saved = checkpoint.read(found[-1])
+    assert (saved.state["epoch"], saved.state["step"], saved.state["offset"]) == (2, 14, 0)
+    assert saved.state["class_names"] == [str(i) for i in range(10)]
+    assert set(saved.ema) == set(saved.model)
+    best = json.loads((trained.model_dir / "checkpoints" / "best.json").read_text())
+    assert (trained.model_dir / "checkpoints" / best["checkpoint"]).is_dir()
+    assert sorted(path.name for path in trained.model_dir.iterdir()) == [
+        *("checkpoints", "config.yaml", "log.json"),
+    ]
+
+
+def test_the_log_has_dlloggers_lines(trained, log_lines):
+    lines = log_lines(trained.model_dir / "log.json")
+    steps = [line["step"] for line in lines if line["type"] == "LOG"]
+    assert steps[0] == "PARAMETER"
+    assert [step for step in steps if len(step) == 2] == [
+        [epoch, 7 * (epoch - 1) + i] for epoch in (1, 2) for i in range(1, 8)
+    ]
+    assert [1] in steps
+    assert [2] in steps
+    assert steps[-1] == []
+    by_step = {str(line["step"]): line["data"] for line in lines if line["type"] == "LOG"}
+    assert by_step["PARAMETER"]["arch"] == "efficientnet-test"
+    assert {"train.loss", "train.lr", "train.total_ips"} <= set(by_step["[1, 3]"])
+    units = {line["metric"]: line["metadata"] for line in lines if line["type"] == "METADATA"}
+    last = by_step["[]"]
+    assert {*EVALUATION, "training_loss", "avg_exp_per_second_training"} <= set(last)
+    for name in last:
+        assert name in units or name.replace("eval_ema_", "eval_") in units, name
+    assert units["avg_exp_per_second_training"]["unit"] == "images/s"
+    assert units["latency_99pct"]["unit"] == "ms"
+    rates = [line["data"]["train.lr"] for line in lines if len(line.get("step", "")) == 2]
+    np.testing.assert_allclose(rates[:7], 0.05 * 16 / 128 * np.arange(1, 8) / 7, rtol=1e-6)
+
+
+def test_plain_lines_go_to_a_file_and_no_control_characters(trained):
+    assert "epoch 1/2" in trained.text
+    assert "\x1b" not in trained.text
+    assert "\r" not in trained.text
+    assert all(len(line) <= 100 for line in trained.text.splitlines())
+    assert "Traceback" not in trained.text
+    assert "Warning" not in trained.text
+
+
+@pytest.mark.parametrize("weights", ["raw", "ema"])
+def test_evaluating_a_checkpoint_gives_the_training_runs_figures(trained, tiny, log_lines, weights):
+    log = trained.model_dir / f"eval-{weights}.json"
+    args = ("--mode", "eval", "--model_dir", trained.model_dir, "--data_dir", tiny)
+    args += ("--checkpoint", "last", "--weights", weights, "--log_filename", log.name)
+    try:
+        assert run(*args) == 0
+        got = summary(log_lines(log))
+    finally:
+        log.unlink(missing_ok=True)
+    want = summary(log_lines(trained.model_dir / "log.json"))
+    prefix = "eval_ema_" if weights == "ema" else "eval_"
+    for name in EVALUATION:
+        key = name.replace("eval_", prefix)
+        assert got[name] == pytest.approx(want[key], abs=1e-6), name
+
+
+def test_a_longer_schedule_can_be_trained_in_two_launches(trained, tmp_path, log_lines, capsys):
+    """`--run_epochs` ends a launch early; the next goes on with position, log and best result."""
+    model_dir = tmp_path / "run"
+    flags = [*trained.flags, "--model_dir", str(model_dir)]
+    flags[flags.index("--max_epochs") + 1] = "3"
+    assert main([*flags, "--run_epochs", "1"]) == 0
+    assert [p.name for p in checkpoint.complete_checkpoints(model_dir)] == ["step-00000007"]
+    assert main([*flags, "--resume_checkpoint"]) == 0
+    out = capsys.readouterr().out
+    assert "resuming from" in out
+    assert "epoch 2, step 7" in out
+    steps = [line["step"] for line in log_lines(model_dir / "log.json") if line["type"] == "LOG"]
+    assert [step for step in steps if len(step) == 1] == sorted(
+        [step for step in steps if len(step) == 1]
+    )
+    assert [3, 21] in steps
+    assert checkpoint.read(checkpoint.latest(model_dir)).state["epoch"] == 3
+    assert main([*flags, "--resume_checkpoint"]) == 0
+    assert "nothing left to train" in capsys.readouterr().out
+
+
+def test_resuming_where_nothing_was_saved_starts_from_the_beginning(trained, tmp_path, capsys):
+    args = ("--prof", 1, "--resume_checkpoint", "--mode", "train", "--model_dir", tmp_path)
+    assert run(*trained.flags, *args) == 0
+    assert "starting from the beginning" in capsys.readouterr().out
+
+
+def test_resuming_another_model_is_refused_and_nothing_is_lost(trained, tmp_path, capsys):
+    model_dir = tmp_path / "run"
+    shutil.copytree(trained.model_dir, model_dir)
+    before = checkpoint.read(checkpoint.latest(model_dir))
+    args = ("--model_dir", model_dir, "--resume_checkpoint", "--bn_epsilon", 0.1)
+    assert run(*trained.flags, *args) == 1
+    assert "differs in bn_epsilon" in capsys.readouterr().err
+    after = checkpoint.read(checkpoint.latest(model_dir))
+    assert after.path == before.path
+
+
+def test_a_new_run_does_not_write_over_an_old_one(trained, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(*trained.flags, "--model_dir", trained.model_dir)
+    assert exit_.value.code == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "already holds checkpoints" in message
+    assert "--resume_checkpoint" in message
+
+
+OPTIONS = {
+    "bfloat16, accumulation, adamw, cosine": (
+        *("--use_amp", "--optimizer_batch_size", "48", "--optimizer", "adamw"),
+        *("--lr_decay", "cosine", "--num_workers", "1"),
+    ),
+    "float16, mixup, cutmix, adam, tensorboard": (
+        *("--dtype", "float16", "--mixup_alpha", "0.2", "--cutmix_alpha", "1"),
+        *("--optimizer", "adam", "--enable_tensorboard", "--lr_decay", "linear"),
+    ),
+    "another size, rand-augment, momentum": (
+        *("--image_size", "40", "--augmenter_name", "randaugment", "--optimizer", "momentum"),
+        *("--nesterov", "--lr_decay", "step", "--lr_boundaries=[1]", "--interpolation", "bicubic"),
+    ),
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_a_combination_of_options_trains(options, trained, tmp_path, log_lines):
+    import keras
+
+    try:
+        code = run(*trained.flags, *options, "--prof", "3", "--model_dir", tmp_path)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert code == 0
+    figures = summary(log_lines(tmp_path / "log.json"))
+    assert np.isfinite(figures["training_loss"])
+    assert checkpoint.latest(tmp_path).name == "step-00000003"
+
+
+@pytest.mark.slow
+def test_the_demo_data_trains_and_is_labelled(digits, convoy, tmp_path):
+    """From prepared records to labels for JPEGs, each step a process of its own."""
+    flags = ("--arch", "efficientnet-test", "--data_dir", digits.data_dir)
+    recipe = ("--config", "configs/digits_b0.yaml", "--image_size", "32", "--max_epochs", "8")
+    convoy(*recipe, *flags, "--model_dir", tmp_path, timeout=280)
+    done = convoy("--mode", "eval", "--model_dir", tmp_path, "--data_dir", digits.data_dir)
+    line = next(x for x in done.out.splitlines() if x.startswith("eval_accuracy_top_1"))
+    assert float(line.split()[1]) > 0.5
+    done = convoy("--mode", "predict", "--model_dir", tmp_path, "--predict_dir", digits.images)
+    assert "0 unreadable" in done.out
