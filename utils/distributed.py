@@ -142,7 +142,9 @@ def average_variables(variables: Sequence[Any]) -> None:
     """
     if not _hvd or not variables:
         return
-    means = _hvd.grouped_allreduce([v.value for v in variables], op=_hvd.Average, name="averages")
+    # A Keras variable has its tensor in `value`; a tf.Variable (the EMA's) gives it by `value()`.
+    values = [v.value() if callable(v.value) else v.value for v in variables]
+    means = _hvd.grouped_allreduce(values, op=_hvd.Average, name="averages")
     for variable, mean in zip(variables, means, strict=True):
         variable.assign(mean)
 
