@@ -1,0 +1,139 @@
+"""A run that was killed and resumed ends where the uninterrupted one does, to the bit."""
+
+import random
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from runtime import checkpoint
+
+# AutoAugment is on by default; dropout, stochastic depth and the moving average are asked for.
+FLAGS = ("--max_epochs", "5", "--warmup_epochs", "1", "--moving_average_decay", "0.9")
+FLAGS += ("--dropout", "0.3", "--stochastic_depth", "0.3")
+STEPS = 7  # an epoch: 97 images in batches of 16
+
+
+@pytest.fixture
+def launch(small_run, tiny, tmp_path):
+    """The arguments of a run on `ranks` ranks, with the same images a step on any number."""
+
+    def arguments(name, ranks=1):
+        batch = ("--train_batch_size", str(16 // ranks))
+        return (*small_run, *FLAGS, *batch, "--data_dir", tiny, "--model_dir", tmp_path / name)
+
+    return arguments
+
+
+def final(model_dir):
+    """All arrays of the newest checkpoint, and its position."""
+    saved = checkpoint.read(checkpoint.latest(model_dir))
+    arrays = {
+        f"{part}/{name}": array
+        for part in ("model", "ema", "optimizer")
+        for name, array in getattr(saved, part).items()
+    }
+    return arrays, {key: saved.state[key] for key in ("step", "epoch", "offset", "best")}
+
+
+def assert_same_end(model_dir, other):
+    (arrays, position), (others, other_position) = final(model_dir), final(other)
+    assert position == other_position
+    assert position["epoch"] == 5
+    assert set(arrays) == set(others)
+    for name, array in arrays.items():
+        assert array.dtype == others[name].dtype
+        np.testing.assert_array_equal(array, others[name], err_msg=name)
+
+
+def a_random_step():
+    """A step of the third or fourth epoch, as the progress line spells it."""
+    epoch, step = random.choice([3, 4]), random.randint(1, STEPS)
+    return f"epoch {epoch}/5  step {step}/{STEPS}", f"epoch {epoch}/5 step {step}/{STEPS}"
+
+
+def kill_at(running, texts, victim):
+    """Waits until one of the texts is printed, then kills the victim without mercy."""
+    print("killing at", texts[0])
+
+    pattern = re.compile("|".join(re.escape(text) for text in texts))
+
+    deadline = time.monotonic() + 200
+    while not pattern.search(running.text):
+        assert running.process.poll() is None, running.text
+        assert time.monotonic() < deadline, running.text
+        time.sleep(0.005)
+    victim().send_signal(signal.SIGKILL)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(convoy, launch, tmp_path):
+    convoy(*launch("whole"))
+    running = convoy.start(*launch("killed"))
+    kill_at(running, a_random_step(), lambda: running.process)
+    assert running.finish().code == -signal.SIGKILL
+    saved = checkpoint.read(checkpoint.latest(tmp_path / "killed")).state
+    assert saved["epoch"] in (2, 3, 4), "it was killed in the middle"
+    done = convoy(*launch("killed"), "--resume_checkpoint")
+    assert f"epoch {saved['epoch'] + 1}, step {saved['step']}" in done.out
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_killed_rank_ends_the_job_and_the_resumed_job_ends_with_the_same_bits(
+    convoy, launch, tmp_path
+):
+    convoy(*launch("whole", ranks=2), np=2)
+    running = convoy.start(*launch("killed", ranks=2), np=2)
+    everyone = []
+
+    def victim():
+        everyone.extend(running.ranks())
+        assert len(everyone) == 2
+        return random.choice(everyone)
+
+    kill_at(running, a_random_step(), victim)
+    assert running.finish(timeout=120).code != 0
+    assert not any(process.is_running() for process in everyone), "no rank is left behind"
+    assert checkpoint.latest(tmp_path / "killed") is not None
+    convoy(*launch("killed", ranks=2), "--resume_checkpoint", np=2)
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_ctrl_c_says_what_to_do_and_keeps_the_checkpoints(convoy, launch, tmp_path):
+    running = convoy.start(*launch("run"))
+    running.wait_for("epoch 3/5")
+    running.process.send_signal(signal.SIGINT)
+    done = running.finish(60)
+    assert done.code == 130, done.text
+    assert "interrupted" in done.err
+    assert "--resume_checkpoint" in done.err
+    assert "Traceback" not in done.text
+    assert checkpoint.latest(tmp_path / "run") is not None
+
+
+def test_ctrl_c_under_horovodrun_ends_every_rank(convoy, launch, tmp_path):
+    running = convoy.start(*launch("run", ranks=2), np=2)
+    running.wait_for("epoch 2/5", timeout=200)
+    ranks = running.ranks()
+    assert len(ranks) == 2
+    running.process.send_signal(signal.SIGINT)
+    done = running.finish(60)
+    assert done.code != 0
+    assert not any(process.is_running() for process in ranks)
+    assert checkpoint.latest(tmp_path / "run") is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_that_is_killed_again_and_again_still_arrives(convoy, launch, tmp_path):
+    """Killed after a random time, five times, wherever that is: in a step, a save, a start."""
+
+    convoy(*launch("whole"))
+    for _ in range(5):
+        running = convoy.start(*launch("killed"), "--resume_checkpoint")
+        time.sleep(random.uniform(4, 14))
+        running.process.kill()
+        running.finish()
+    convoy(*launch("killed"), "--resume_checkpoint")
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")
