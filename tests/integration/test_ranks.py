@@ -1,0 +1,123 @@
+"""Several ranks compute what one does: real Horovod processes."""
+
+import re
+
+import numpy as np
+import pytest
+
+from main import main
+from runtime import checkpoint
+
+# Runs main.py's work with batch norm frozen, for its statistics are each rank's own, and prints a
+# digest of the final weights from every rank.
+FROZEN = """
+import hashlib, os, sys
+import runtime.state, runtime.train
+build, run = runtime.state.build_training_model, runtime.train.Trainer.run
+
+def build_frozen(*args):
+    model = build(*args)
+    for layer in model.layers:
+        if any(w.path.endswith("moving_mean") for w in layer.weights):
+            layer.trainable = False
+    return model
+
+def run_and_tell(self):
+    figures = run(self)
+    digest = hashlib.sha256()
+    for weight in self.state.model.weights:
+        digest.update(weight.numpy().tobytes())
+    print("DIGEST", os.environ.get("HOROVOD_RANK"), digest.hexdigest(), flush=True)
+    return figures
+
+runtime.state.build_training_model = build_frozen
+runtime.train.Trainer.run = run_and_tell
+from main import main
+sys.exit(main(sys.argv[1:]))
+"""
+EVALUATION = ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5")
+
+
+def losses(lines):
+    """The loss of each step of a log."""
+    return [line["data"]["train.loss"] for line in lines if len(line.get("step", "")) == 2]
+
+
+def test_two_ranks_train_as_one_process_with_the_same_global_batch(
+    convoy, script, small_run, tiny, tmp_path, log_lines
+):
+    """Nothing is random but the augmentation, which is a function of the example alone.
+
+    97 images in steps of 16: the last step of an epoch has one image, which only rank 0 sees.
+    """
+    flags = (*small_run, "--max_epochs", "2", "--warmup_epochs", "1", "--data_dir", tiny)
+    flags += ("--dropout", "0", "--stochastic_depth", "0", "--moving_average_decay", "0.9")
+    path = script(FROZEN)
+    one, two = tmp_path / "one", tmp_path / "two"
+    convoy(*flags, "--model_dir", one, script=path)
+    done = convoy(*flags, "--train_batch_size", "8", "--model_dir", two, np=2, script=path)
+    digests = re.findall(r"DIGEST (\d) (\w{64})", done.text)
+    assert sorted(rank for rank, _ in digests) == ["0", "1"]
+    assert len({digest for _, digest in digests}) == 1, "both ranks end with the same bits"
+    logs = [log_lines(folder / "log.json") for folder in (one, two)]
+    assert len(losses(logs[0])) == 14
+    np.testing.assert_allclose(losses(logs[1]), losses(logs[0]), atol=1e-5)
+    saved = [checkpoint.read(checkpoint.latest(folder)) for folder in (one, two)]
+    for part in ("model", "ema"):
+        want, got = (getattr(contents, part) for contents in saved)
+        assert set(got) == set(want)
+        for name, array in want.items():
+            np.testing.assert_allclose(got[name], array, atol=1e-5, err_msg=name)
+    finals = [
+        next(line["data"] for line in reversed(log) if line.get("step") == []) for log in logs
+    ]
+    for name in EVALUATION:
+        assert finals[1][name] == pytest.approx(finals[0][name], abs=1e-5)
+
+
+def evaluation(log_lines, path):
+    lines = log_lines(path)
+    return next(line["data"] for line in reversed(lines) if line.get("step") == [])
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_evaluation_on_several_ranks_equals_one(convoy, trained, tiny, tmp_path, log_lines, ranks):
+    """53 images: ranks get unequal shares, and the last batches are padded."""
+    log = tmp_path / "one.json"
+    args = ("--mode", "eval", "--model_dir", trained.model_dir, "--data_dir", tiny)
+    assert main([str(arg) for arg in (*args, "--log_filename", log)]) == 0
+    one = evaluation(log_lines, log)
+    log = tmp_path / "several.json"
+    convoy(*args, "--eval_batch_size", "7", "--log_filename", log, np=ranks)
+    several = evaluation(log_lines, log)
+    for name in EVALUATION:
+        assert several[name] == pytest.approx(one[name], abs=1e-6), name
+
+
+def test_ranks_that_differ_are_found_out(monkeypatch):
+    from types import SimpleNamespace
+
+    import keras
+
+    from runtime import state
+
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
+    everything = SimpleNamespace(model=model)
+    assert state.replicas_agree(everything)
+    gather = state.distributed.all_gather
+    monkeypatch.setattr(
+        state.distributed, "all_gather", lambda mine: np.concatenate([gather(mine), mine ^ 1])
+    )
+    assert not state.replicas_agree(everything)
+
+
+def test_several_processes_without_horovod_are_told_so(convoy, trained, tmp_path):
+    """A launcher's environment, and an installation whose `import horovod` fails."""
+    (tmp_path / "horovod.py").write_text("raise ImportError('no Horovod here')")
+    path = f"{tmp_path}:{__file__.rsplit('/tests/', 1)[0]}"
+    env = {"HOROVOD_SIZE": "2", "HOROVOD_RANK": "0", "PYTHONPATH": path}
+    args = (*trained.flags, "--model_dir", tmp_path / "run")
+    done = convoy(*args, env=env, code=1)
+    assert "2 processes were launched, but Horovod is not installed" in done.err
+    assert "make setup" in done.err
+    assert "Traceback" not in done.err
