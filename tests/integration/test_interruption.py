@@ -59,7 +59,6 @@ def kill_at(running, texts, victim):
     print("killing at", texts[0])
 
     pattern = re.compile("|".join(re.escape(text) for text in texts))
-
     deadline = time.monotonic() + 200
     while not pattern.search(running.text):
         assert running.process.poll() is None, running.text
