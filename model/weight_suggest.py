@@ -1,0 +1,246 @@
+"""Which model a weight file belongs to: the arguments of `build_model` that it implies.
+
+Read from what the file says where it says something (our own files, Keras' configs, timm's
+config.json), and otherwise known of the program that names weights so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model import catalog
+from model.weight_files import WeightFile, WeightFileError, read_weights
+from model.weight_names import HEADS, Scheme, recognise, source_names, why_not
+
+# What `Suggestion.arguments` may hold: the arguments of `build_model` that change the logits of
+# given weights, and the momentum they were trained with.
+SUGGESTED = ("activation", "padding", "bn_epsilon", "bn_momentum", "se_ratio", "mean", "std")
+
+IMAGENET_STD = np.array(catalog.IMAGENET_STD) / 255
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What a weight file is, and how to build the model it belongs to.
+
+    Attributes:
+        path, kind, variant: See `WeightFile`.
+        scheme: How its tensors are named, such as "timm's efficientnet names".
+        num_classes: Of its classifier; None if it has none.
+        arguments: For `build_model`: some of `SUGGESTED`. What is not there is the
+            architecture's default.
+        notes: Assumptions made where the file does not say.
+        has_ema: Whether the file holds a moving average as well.
+    """
+
+    path: Path
+    kind: str
+    variant: str
+    scheme: str
+    num_classes: int | None
+    arguments: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    has_ema: bool = False
+
+
+def inspect(
+    path: str | Path, arch: str, *, padding: str | None = None, ema: bool | None = None
+) -> Suggestion:
+    """Says what a weight file is, before a model is built for it. Imports no TensorFlow.
+
+    Args:
+        path: See `model.weight_files.read_weights`.
+        arch: The architecture it is meant for.
+        padding: "same" or "symmetric", if it is known; PyTorch's files seldom say.
+        ema: As in `read_weights`.
+
+    Raises:
+        WeightFileError: the file cannot be read, or belongs to another architecture.
+        ValueError: the architecture is unknown.
+    """
+    entry = catalog.get_arch(arch)
+    return suggest(read_weights(path, ema=ema), entry, padding)[1]
+
+
+def suggest(
+    file: WeightFile, arch: catalog.Arch, padding: str | None = None
+) -> tuple[Scheme, Suggestion]:
+    """The scheme of a file that has been read, and the suggestion; see `inspect`."""
+    scheme = recognise(file.arrays)
+    if scheme is None:
+        raise WeightFileError(
+            f"{file.path} does not fit {arch.name}: it holds {why_not(file.arrays)}"
+        )
+    if scheme.family != arch.family:
+        raise WeightFileError(
+            f"{file.path} does not fit {arch.name}: it holds a model of the family"
+            f" {scheme.family} ({scheme})"
+        )
+    stored = stored_arguments(file)
+    of = stored.get("arch")
+    if of and of != arch.name:
+        raise WeightFileError(f"{file.path} does not fit {arch.name}: it holds {of}")
+
+    notes: list[str] = []
+    if stored:
+        arguments = {k: stored[k] for k in SUGGESTED if stored.get(k) is not None}
+    elif scheme.program == "keras":
+        arguments = _of_keras(file, arch, notes)
+    else:
+        arguments = _of_torch(file, scheme, arch, padding, notes)
+    if "se_ratio" not in arguments and (ratio := se_ratio(file.arrays)) is not None:
+        arguments["se_ratio"] = ratio
+    if padding:
+        arguments["padding"] = padding
+    classes = _num_classes(file, scheme, arch)
+    return scheme, Suggestion(
+        *(file.path, file.kind, file.variant, str(scheme), classes),
+        *(arguments, tuple(notes), file.has_ema),
+    )
+
+
+def stored_arguments(file: WeightFile) -> dict[str, Any]:
+    """The arguments of `build_model` that our own files keep; empty for others."""
+    stored = file.facts.get("model")
+    return stored if isinstance(stored, dict) else {}
+
+
+def _num_classes(file: WeightFile, scheme: Scheme, arch: catalog.Arch) -> int | None:
+    path = f"{HEADS[arch.family]}/kernel"
+    head = file.arrays.get(source_names([path], scheme)[path])
+    if head is None or head.ndim < 2:
+        return None
+    return int(head.shape[-1 if scheme.program == "keras" else 0])
+
+
+def se_ratio(arrays: Mapping[str, np.ndarray]) -> float | None:
+    """ResNets' squeeze units as a part of the filters; None if all blocks have the same number."""
+    pairs = []
+    for name, array in arrays.items():
+        if name.endswith(("se.fc1.weight", "squeeze.squeeze.weight")):
+            pairs.append((array.shape[0], array.shape[1]))
+        elif re.fullmatch(r"layer\d+_\d+_se_reduce/kernel", name):
+            pairs.append((array.shape[-1], array.shape[-2]))
+    if len({units for units, _ in pairs}) < 2:
+        return None
+    ratios = {units / filters for units, filters in pairs}
+    return ratios.pop() if len(ratios) == 1 else None
+
+
+# ---- what Keras' files say ----------------------------------------------------------------------
+
+
+def _of_keras(file: WeightFile, arch: catalog.Arch, notes: list[str]) -> dict[str, Any]:
+    mean, variance = (file.arrays.get(f"normalization/{k}") for k in ("mean", "variance"))
+    if "config" in file.facts:
+        return _of_config(file.facts["config"], mean, variance)
+    applications = {"padding": "same", "bn_epsilon": 1e-3, "bn_momentum": 0.99}
+    if mean is not None and variance is not None:
+        # The files of keras.applications hold ImageNet's standard deviations where the layer
+        # expects variances; those models divide once more by their root.
+        std = np.sqrt(np.asarray(variance, np.float64))
+        if np.allclose(variance, IMAGENET_STD, atol=1e-3):
+            std *= np.sqrt(IMAGENET_STD)
+        return applications | _normalisation(np.asarray(mean, np.float64), std)
+    notes.append(f"{file.path.name} does not say how its model is built; the defaults are taken")
+    return {}
+
+
+def _normalisation(mean: np.ndarray, std: np.ndarray) -> dict[str, list[float]]:
+    """Arguments for images in 0-255 from those of images in 0-1, as plain lists of three."""
+    mean, std = (np.broadcast_to(255 * value.reshape(-1), (3,)) for value in (mean, std))
+    return {"mean": [float(v) for v in mean], "std": [float(v) for v in std]}
+
+
+def _of_config(
+    config: Mapping[str, Any], mean: np.ndarray | None, variance: np.ndarray | None
+) -> dict[str, Any]:
+    """Reads a functional model's config: its preprocessing layers, padding and batch norm."""
+    arguments: dict[str, Any] = {}
+    scale, shift = np.ones(3), np.zeros(3)  # what reaches the stem is scale * image + shift
+    layers = config.get("config", {}).get("layers", [])
+    for layer in layers:
+        settings, kind = layer.get("config", {}), layer.get("class_name", "")
+        if kind == "Normalize":
+            scale = scale / np.array(settings["std"])
+            shift = (shift - np.array(settings["mean"])) / np.array(settings["std"])
+        elif kind == "Rescaling":
+            factor = np.array(settings["scale"], np.float64)
+            shift = shift * factor + np.array(settings.get("offset", 0.0))
+            scale = scale * factor
+        elif kind == "Normalization" and mean is not None and variance is not None:
+            deviation = np.sqrt(np.asarray(variance, np.float64).reshape(-1))
+            scale, shift = scale / deviation, (shift - mean.reshape(-1)) / deviation
+        elif kind.endswith(("BatchNorm", "BatchNormalization")) and "bn_epsilon" not in arguments:
+            arguments["bn_epsilon"] = settings["epsilon"]
+            arguments["bn_momentum"] = settings["momentum"]
+        elif kind == "Activation" and settings.get("name") in ("stem_activation", "act1"):
+            arguments["activation"] = str(settings["activation"]).replace("silu", "swish")
+    # Only our symmetric models have both kinds of layer; keras.applications pads as "same" does.
+    ours = {"Normalize", "ZeroPadding2D"} <= {layer.get("class_name") for layer in layers}
+    arguments["padding"] = "symmetric" if ours else "same"
+    std = 1 / scale
+    return arguments | _normalisation(-shift * std / 255, std / 255)
+
+
+# ---- what is known of PyTorch's files -----------------------------------------------------------
+
+
+def _of_torch(
+    file: WeightFile, scheme: Scheme, arch: catalog.Arch, padding: str | None, notes: list[str]
+) -> dict[str, Any]:
+    said, config = _names_of(file)
+    arguments: dict[str, Any] = {"padding": "symmetric", "bn_epsilon": 1e-5, "bn_momentum": 0.9}
+    if scheme.family == "efficientnet":
+        slow = {"bn_epsilon": 1e-3, "bn_momentum": 0.99}
+        if scheme.program == "timm":
+            tf = any("tf_" in text for text in said) or (padding == "same")
+            if tf:
+                arguments |= {"padding": "same", "bn_epsilon": 1e-3}
+            else:
+                notes.append(
+                    "timm names efficientnet and tf_efficientnet weights alike; taken for the"
+                    " first (symmetric padding, epsilon 1e-5), since nothing says tf_. If that is"
+                    " wrong, give padding same"
+                )
+            inception = tf and (
+                any(re.search(r"[._]ap([._]|$)", text) for text in said) or "v2" in arch.name
+            )
+            if inception:
+                arguments |= {"mean": [127.5] * 3, "std": [127.5] * 3}
+        elif scheme.program == "torchvision":
+            if arch.name.endswith(("b5", "b6", "b7", "b8", "v2-s", "v2s")):
+                arguments |= slow
+        elif scheme.program == "nvidia":
+            arguments |= slow
+        elif scheme.program == "transformers":
+            arguments |= slow | {"padding": "same"}
+    stored = config.get("pretrained_cfg", config)
+    if isinstance(stored, Mapping):
+        for name in ("mean", "std"):
+            value = stored.get(name)
+            if isinstance(value, list) and len(value) == 3:
+                arguments[name] = [255.0 * float(v) for v in value]
+    return arguments
+
+
+def _names_of(file: WeightFile) -> tuple[list[str], dict[str, Any]]:
+    """What file, folder, trainer and timm's own config.json beside it call the model."""
+    config: dict[str, Any] = {}
+    beside = file.path.with_name("config.json")
+    if beside.exists():
+        try:
+            config = json.loads(beside.read_text())
+        except (OSError, ValueError):
+            config = {}
+    config = config if isinstance(config, dict) else {}
+    said = [file.path.name, file.path.resolve().parent.name, config.get("architecture")]
+    said += [file.facts.get(key) for key in ("arch", "architecture", "model_name")]
+    return [text.lower() for text in said if isinstance(text, str)], config
