@@ -153,7 +153,13 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(flags, id=name, marks=[pytest.mark.slow] if "size" in name else [])
+        for name, flags in OPTIONS.items()
+    ],
+)
 def test_a_combination_of_options_trains(options, trained, tmp_path, log_lines):
     import keras
 
