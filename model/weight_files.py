@@ -97,10 +97,10 @@ def _read_file(path: Path, ema: bool | None) -> WeightFile:
         return _read_h5(path)
     if head.startswith(b"PK\x03\x04") and _is_keras_archive(path):
         return _read_keras(path)
+    if head[8:9] == b"{":  # before PyTorch's: the length in front of it may begin with any byte
+        return _read_safetensors(path)
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return _read_torch(path, ema)
-    if head[8:9] == b"{":
-        return _read_safetensors(path)
     if path.name.endswith(".weights.json"):
         raise WeightFileError(f"{path} is a sharded Keras file; save it as one .weights.h5")
     raise WeightFileError(

@@ -211,7 +211,7 @@ def _of_torch(
                     " wrong, give padding same"
                 )
             inception = tf and (
-                any(re.search(r"[._]ap([._]|$)", text) for text in said) or "v2" in arch.name
+                any(re.search(r"[._]ap([._-]|$)", text) for text in said) or "v2" in arch.name
             )
             if inception:
                 arguments |= {"mean": [127.5] * 3, "std": [127.5] * 3}

@@ -273,7 +273,7 @@ def test_safetensors(tmp_path):
         "module.a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]},
         "module.b": {"dtype": "F16", "shape": [1], "data_offsets": [4, 6]},
     }
-    text = json.dumps(header).encode()
+    text = json.dumps(header).encode().ljust(0x180)  # a length whose first byte is a pickle's
     content = struct.pack("<q", len(text)) + text + brain + np.float16([2.5]).tobytes()
     path.write_bytes(content)
     file = read_weights(path)

@@ -101,7 +101,8 @@ def pictures():
 def randomise(torch):
     """Gives a model of PyTorch's weights among which no mistake hides.
 
-    Gammas, betas and biases are drawn; the statistics are those of a batch: drawn freely, they make
+    Kernels keep the size of what they pass on, gammas, betas and biases are drawn, and the
+    statistics are those of a batch: drawn freely, or with a program's own first kernels, they make
     deep models shrink their input away, so that any two agree.
     """
 
@@ -110,6 +111,9 @@ def randomise(torch):
         norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         with torch.no_grad():
             for name, parameter in model.named_parameters():
+                if parameter.ndim == 4:
+                    fan_in = parameter[0].numel()
+                    parameter.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
                 if parameter.ndim == 1 or name.endswith("bias"):
                     noise = torch.rand(parameter.shape, generator=generator)
                     parameter.add_(0.8 * noise - 0.4)
