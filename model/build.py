@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from model import catalog, efficientnet
+from model import catalog, efficientnet, resnet
 
-_BUILDERS = {"efficientnet": efficientnet.build}
+_BUILDERS = {"efficientnet": efficientnet.build, "resnet": resnet.build}
 
 
 def build_model(
@@ -21,14 +21,14 @@ def build_model(
         num_classes: Number of logits.
         image_size: Height and width in pixels; None takes the architecture's resolution.
         **options: The family's own, such as `dropout`, `activation`, `weight_init` or `seed`: see
-            `model.efficientnet.build`. Defaults come from the catalogue.
+            `model.efficientnet.build` and `model.resnet.build`. Defaults come from the catalogue.
 
     Returns:
         A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
         0-255, to float32 logits `(batch, num_classes)`.
 
     Raises:
-        ValueError: the name is unknown or not available yet, or an argument is out of range.
+        ValueError: the name is unknown or not available, or an argument is out of range.
         TypeError: the family has no such option.
         RuntimeError: Keras does not run on TensorFlow.
     """

@@ -1,8 +1,9 @@
 """The architectures Convoy knows, as data. Imports no TensorFlow, so early errors are quick.
 
 Numbers: EfficientNet v1 from Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional
-Neural Networks", ICML 2019 (arXiv:1905.11946): B0 is its table 1, the coefficients of B1 to B7 are
-those of the authors' code (and keras.applications). Stochastic depth from Huang et al., "Deep
+Neural Networks", ICML 2019 (arXiv:1905.11946): B0 is its table 1, the coefficients of the others
+are those of the authors' code; L2 is of Xie et al., CVPR 2020 (arXiv:1911.04252). EfficientNetV2
+from Tan and Le, ICML 2021 (arXiv:2104.00298), table 4. Stochastic depth from Huang et al., "Deep
 Networks with Stochastic Depth", ECCV 2016 (arXiv:1603.09382). ResNet from He et al., CVPR 2016
 (arXiv:1512.03385), with the stride on the 3x3 convolution ("v1.5"); ResNeXt from Xie et al., CVPR
 2017 (arXiv:1611.05431); squeeze-and-excitation from Hu et al., CVPR 2018 (arXiv:1709.01507).
@@ -13,7 +14,9 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 # Mean and standard deviation of ImageNet's RGB channels, for images in 0-255.
 IMAGENET_MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)
@@ -25,7 +28,11 @@ FILTER_DIVISOR = 8
 
 @dataclass(frozen=True)
 class Stage:
-    """A row of EfficientNet's table, unscaled: `repeats` blocks, the first of which strides."""
+    """A row of EfficientNet's table, unscaled: `repeats` blocks, the first of which strides.
+
+    `fused` blocks (V2) have one full convolution for the expansion and the depthwise one, and no
+    squeeze-and-excitation. `depthwise` ends the depthwise layer's name, as in keras.applications.
+    """
 
     kernel: int
     repeats: int
@@ -33,6 +40,8 @@ class Stage:
     filters_out: int
     expand: int
     stride: int
+    fused: bool = False
+    depthwise: str = "dwconv"
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class Block:
     filters_out: int
     expand: int
     drop_position: float
+    fused: bool
+    depthwise: str
 
     @property
     def filters_expanded(self) -> int:
@@ -60,6 +71,28 @@ class Block:
         return self.stride == 1 and self.filters_in == self.filters_out
 
 
+@dataclass(frozen=True)
+class ResidualBlock:
+    """A block of a ResNet: two 3x3 convolutions, or ("bottleneck") 1x1, 3x3 and 1x1 of `width`.
+
+    `squeeze_units` is 0 where there is no squeeze-and-excitation; `drop_position` as in `Block`.
+    """
+
+    name: str
+    bottleneck: bool
+    stride: int
+    filters_in: int
+    width: int
+    filters_out: int
+    groups: int
+    squeeze_units: int
+    drop_position: float
+
+    @property
+    def has_projection(self) -> bool:
+        return self.stride != 1 or self.filters_in != self.filters_out
+
+
 EFFICIENTNET_STAGES = (
     Stage(kernel=3, repeats=1, filters_in=32, filters_out=16, expand=1, stride=1),
     Stage(kernel=3, repeats=2, filters_in=16, filters_out=24, expand=6, stride=2),
@@ -70,8 +103,17 @@ EFFICIENTNET_STAGES = (
     Stage(kernel=3, repeats=1, filters_in=192, filters_out=320, expand=6, stride=1),
 )
 
+EFFICIENTNET_V2S_STAGES = (
+    Stage(kernel=3, repeats=2, filters_in=24, filters_out=24, expand=1, stride=1, fused=True),
+    Stage(kernel=3, repeats=4, filters_in=24, filters_out=48, expand=4, stride=2, fused=True),
+    Stage(kernel=3, repeats=4, filters_in=48, filters_out=64, expand=4, stride=2, fused=True),
+    Stage(3, repeats=6, filters_in=64, filters_out=128, expand=4, stride=2, depthwise="dwconv2"),
+    Stage(3, repeats=9, filters_in=128, filters_out=160, expand=6, stride=1, depthwise="dwconv2"),
+    Stage(3, repeats=15, filters_in=160, filters_out=256, expand=6, stride=2, depthwise="dwconv2"),
+)
+
 # Every kind of block in the least space: with and without expansion, skip and stride; 3x3 and 5x5.
-EFFICIENTNET_TEST_STAGES = (
+_TEST_STAGES = (
     Stage(kernel=3, repeats=1, filters_in=8, filters_out=8, expand=1, stride=1),
     Stage(kernel=3, repeats=2, filters_in=8, filters_out=16, expand=4, stride=2),
     Stage(kernel=5, repeats=1, filters_in=16, filters_out=24, expand=4, stride=2),
@@ -88,12 +130,17 @@ class Arch:
         width, depth: Scaling coefficients of filters and of repeats.
         resolution: Default image size in pixels (square).
         dropout: Default rate before the classifier.
-        params_1000: Parameters with 1000 classes, moving statistics included.
+        params_1000: Parameters with 1000 classes, moving statistics included, as Keras counts.
+        trainable_1000: The same without moving statistics, as papers and PyTorch count.
         min_image_size: The smallest image, in pixels, that leaves one pixel of features.
         stochastic_depth: Default rate of the (never reached) block after the last.
         bn_momentum, bn_epsilon: Batch-norm defaults of the family, in Keras' sense of momentum.
-        available: False for a name that is reserved for a model still to come.
+        available: False for a name that is known and yet not built; `reason` says why.
         stages, stem_filters, top_filters: The unscaled table (efficientnet only).
+        repeats, bottleneck, groups, group_width: Blocks per stage, their kind, and the groups of
+            their 3x3 convolution with each group's filters in the first stage (resnet only).
+        squeeze_units, se_ratio: Units of squeeze-and-excitation, a number for all blocks or, where
+            `se_ratio` is set, that part of the block's output filters; 0: none (resnet only).
     """
 
     name: str
@@ -103,75 +150,71 @@ class Arch:
     resolution: int
     dropout: float
     params_1000: int
+    trainable_1000: int
     min_image_size: int = 32
     stochastic_depth: float = 0.2
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
     available: bool = True
+    reason: str = ""
     stages: tuple[Stage, ...] = EFFICIENTNET_STAGES
     stem_filters: int = 32
     top_filters: int = 1280
+    repeats: tuple[int, ...] = ()
+    bottleneck: bool = True
+    groups: int = 1
+    group_width: int = 64
+    squeeze_units: int = 0
+    se_ratio: float | None = None
 
 
-def _efficientnet(
-    name: str, width: float, depth: float, resolution: int, dropout: float, params: int
-) -> Arch:
-    return Arch(f"efficientnet-{name}", "efficientnet", width, depth, resolution, dropout, params)
+def _efficientnet(name: str, *numbers: float, **table: Any) -> Arch:
+    return Arch(f"efficientnet{name}", "efficientnet", *numbers, **table)
 
 
-def _resnet(name: str, params: int) -> Arch:
-    # Keras' momentum 0.9 is PyTorch's 0.1.
-    return Arch(
-        name=name,
-        family="resnet",
-        width=1.0,
-        depth=1.0,
-        resolution=224,
-        dropout=0.0,
-        params_1000=params,
-        stochastic_depth=0.0,
-        bn_momentum=0.9,
-        bn_epsilon=1e-5,
-        available=False,
-        stages=(),
-        stem_filters=64,
-        top_filters=0,
-    )
+def _resnet(name: str, repeats: tuple[int, ...], params: tuple[int, int], **table: Any) -> Arch:
+    table |= {"stochastic_depth": 0.0, "stages": (), "stem_filters": 64, "top_filters": 0}
+    table |= {"bn_momentum": 0.9, "bn_epsilon": 1e-5}  # Keras' momentum 0.9 is PyTorch's 0.1
+    return Arch(name, "resnet", 1.0, 1.0, 224, 0.0, *params, repeats=repeats, **table)
 
+
+_V2S = {"bn_momentum": 0.9, "stages": EFFICIENTNET_V2S_STAGES, "stem_filters": 24}
+_SMALL = {"stem_filters": 8, "top_filters": 48, "min_image_size": 8}
+_32X4D = {"groups": 32, "group_width": 4}
+_SE_32X4D = _32X4D | {"squeeze_units": 16}
+_32X8D = _32X4D | {"group_width": 8}
+_UNDEFINED = {
+    "available": False,
+    "reason": "NVIDIA's document names it without a definition, weights or results",
+}
 
 _ARCHS: dict[str, Arch] = {
     arch.name: arch
     for arch in (
-        _efficientnet("b0", 1.0, 1.0, 224, 0.2, 5_330_564),
-        _efficientnet("b1", 1.0, 1.1, 240, 0.2, 7_856_232),
-        _efficientnet("b2", 1.1, 1.2, 260, 0.3, 9_177_562),
-        _efficientnet("b3", 1.2, 1.4, 300, 0.3, 12_320_528),
-        _efficientnet("b4", 1.4, 1.8, 380, 0.4, 19_466_816),
-        _efficientnet("b5", 1.6, 2.2, 456, 0.4, 30_562_520),
-        _efficientnet("b6", 1.8, 2.6, 528, 0.5, 43_265_136),
-        _efficientnet("b7", 2.0, 3.1, 600, 0.5, 66_658_680),
-        Arch(
-            name="efficientnet-test",
-            family="efficientnet",
-            width=1.0,
-            depth=1.0,
-            resolution=32,
-            dropout=0.1,
-            params_1000=61_500,
-            min_image_size=8,
-            stages=EFFICIENTNET_TEST_STAGES,
-            stem_filters=8,
-            top_filters=48,
-        ),
-        _resnet("resnet18", 11_689_512),
-        _resnet("resnet34", 21_797_672),
-        _resnet("resnet50", 25_557_032),
-        _resnet("resnet101", 44_549_160),
-        _resnet("resnet152", 60_192_808),
-        _resnet("resnext50-32x4d", 25_028_904),
-        _resnet("resnext101-32x4d", 44_177_704),
-        _resnet("resnext101-32x8d", 88_791_336),
-        _resnet("se-resnext101-32x4d", 45_251_128),
+        _efficientnet("-b0", 1.0, 1.0, 224, 0.2, 5_330_564, 5_288_548),
+        _efficientnet("-b1", 1.0, 1.1, 240, 0.2, 7_856_232, 7_794_184),
+        _efficientnet("-b2", 1.1, 1.2, 260, 0.3, 9_177_562, 9_109_994),
+        _efficientnet("-b3", 1.2, 1.4, 300, 0.3, 12_320_528, 12_233_232),
+        _efficientnet("-b4", 1.4, 1.8, 380, 0.4, 19_466_816, 19_341_616),
+        _efficientnet("-b5", 1.6, 2.2, 456, 0.4, 30_562_520, 30_389_784),
+        _efficientnet("-b6", 1.8, 2.6, 528, 0.5, 43_265_136, 43_040_704),
+        _efficientnet("-b7", 2.0, 3.1, 600, 0.5, 66_658_680, 66_347_960),
+        _efficientnet("-b8", 2.2, 3.6, 672, 0.5, 87_793_174, 87_413_142),
+        _efficientnet("-l2", 4.3, 5.3, 800, 0.5, 481_399_996, 480_309_308),
+        # Evaluated at 384 pixels, trained at up to 300. NVIDIA's recipe has a BN momentum of 0.99.
+        _efficientnet("v2-s", 1.0, 1.0, 384, 0.2, 21_612_360, 21_458_488, **_V2S),
+        _efficientnet("-test", 1.0, 1.0, 32, 0.1, 61_500, 60_604, stages=_TEST_STAGES, **_SMALL),
+        _resnet("resnet18", (2, 2, 2, 2), (11_699_112, 11_689_512), bottleneck=False),
+        _resnet("resnet34", (3, 4, 6, 3), (21_814_696, 21_797_672), bottleneck=False),
+        _resnet("resnet50", (3, 4, 6, 3), (25_610_152, 25_557_032)),
+        _resnet("resnet101", (3, 4, 23, 3), (44_654_504, 44_549_160)),
+        _resnet("resnet152", (3, 8, 36, 3), (60_344_232, 60_192_808)),
+        _resnet("resnext50-32x4d", (3, 4, 6, 3), (25_097_128, 25_028_904), **_32X4D),
+        _resnet("resnext101-32x4d", (3, 4, 23, 3), (44_315_560, 44_177_704), **_32X4D),
+        _resnet("resnext101-32x8d", (3, 4, 23, 3), (88_994_216, 88_791_336), **_32X8D),
+        # ResNeXt's groups belong to the bottleneck's 3x3: basic blocks of 32 groups have no paper.
+        _resnet("resnext101-32x8d-basic", (3, 4, 23, 3), (0, 0), **_UNDEFINED),
+        _resnet("se-resnext101-32x4d", (3, 4, 23, 3), (45_388_984, 45_251_128), **_SE_32X4D),
     )
 }
 
@@ -200,10 +243,9 @@ def list_archs(pattern: str | None = None) -> list[str]:
 
 
 def check_available(arch: Arch) -> None:
-    """Raises ValueError if the catalogue names `arch` but nothing builds it yet."""
+    """Raises ValueError with the reason if the catalogue names `arch` but nothing builds it."""
     if not arch.available:
-        ready = ", ".join(a.name for a in _ARCHS.values() if a.available)
-        raise ValueError(f"{arch.name} is planned but cannot be built yet. Available: {ready}.")
+        raise ValueError(f"{arch.name} cannot be built: {arch.reason}.")
 
 
 def check_image_size(arch: Arch, size: int) -> None:
@@ -211,10 +253,8 @@ def check_image_size(arch: Arch, size: int) -> None:
     if isinstance(size, bool) or not isinstance(size, int):
         raise ValueError(f"The image size must be a whole number of pixels, not {size!r}.")
     if size < arch.min_image_size:
-        raise ValueError(
-            f"{arch.name} needs images of at least {arch.min_image_size} pixels, not {size}: "
-            f"its strides would leave less than one pixel of features."
-        )
+        least = f"{arch.name} needs images of at least {arch.min_image_size} pixels, not {size}"
+        raise ValueError(f"{least}: its strides would leave less than one pixel of features.")
 
 
 def round_filters(filters: int, width: float, divisor: int = FILTER_DIVISOR) -> int:
@@ -244,61 +284,116 @@ def efficientnet_blocks(arch: Arch) -> list[Block]:
     total = sum(round_repeats(stage.repeats, arch.depth) for stage in arch.stages)
     blocks: list[Block] = []
     for number, stage in enumerate(arch.stages, start=1):
+        filters_in = round_filters(stage.filters_in, arch.width)
         filters_out = round_filters(stage.filters_out, arch.width)
         for repeat in range(round_repeats(stage.repeats, arch.depth)):
-            first = repeat == 0
-            blocks.append(
-                Block(
-                    name=f"block{number}{chr(ord('a') + repeat)}",
-                    kernel=stage.kernel,
-                    stride=stage.stride if first else 1,
-                    filters_in=(
-                        round_filters(stage.filters_in, arch.width) if first else filters_out
-                    ),
-                    filters_out=filters_out,
-                    expand=stage.expand,
-                    drop_position=len(blocks) / total,
-                )
+            block = Block(
+                name=f"block{number}{chr(ord('a') + repeat)}",
+                kernel=stage.kernel,
+                stride=stage.stride if repeat == 0 else 1,
+                filters_in=filters_in if repeat == 0 else filters_out,
+                filters_out=filters_out,
+                expand=stage.expand,
+                drop_position=len(blocks) / total,
+                fused=stage.fused,
+                depthwise=stage.depthwise,
             )
+            blocks.append(block)
     return blocks
 
 
-def parameter_count(arch: Arch, num_classes: int = 1000) -> int:
-    """Parameters, moving statistics included, by arithmetic.
+def resnet_blocks(arch: Arch) -> list[ResidualBlock]:
+    """The blocks of a ResNet, in order, named as in torchvision but for the dot (layer1_0)."""
+    total = sum(arch.repeats)
+    blocks: list[ResidualBlock] = []
+    filters_in = arch.stem_filters
+    for number, repeats in enumerate(arch.repeats):
+        planes = arch.stem_filters * 2**number
+        filters_out = 4 * planes if arch.bottleneck else planes
+        width = planes * arch.group_width // 64 * arch.groups
+        units = max(1, int(arch.se_ratio * filters_out)) if arch.se_ratio else arch.squeeze_units
+        for repeat in range(repeats):
+            name, stride = f"layer{number + 1}_{repeat}", 2 if number > 0 and repeat == 0 else 1
+            shape = (stride, filters_in, width, filters_out, arch.groups, units)
+            blocks.append(ResidualBlock(name, arch.bottleneck, *shape, len(blocks) / total))
+            filters_in = filters_out
+    return blocks
 
-    ValueError if `arch` is not available yet: it has no table.
-    """
+
+@dataclass(frozen=True)
+class _Weights:
+    """What a convolution or classifier costs, with its batch norm, or else its bias."""
+
+    kernel: int  # numbers in the kernel, each one multiply-add for every pixel of the output
+    filters: int
+    pixels: int
+    norm: bool = True
+
+
+def _efficientnet_weights(arch: Arch, size: int) -> Iterator[_Weights]:
+    size, filters = math.ceil(size / 2), stem_filters(arch)
+    yield _Weights(3 * 3 * 3 * filters, filters, size**2)
+    for block in efficientnet_blocks(arch):
+        wide, filters = block.filters_expanded, block.filters_out
+        area, units = block.kernel**2, block.squeeze_units
+        before, size = size, math.ceil(size / block.stride)
+        if block.fused:
+            if block.expand == 1:
+                yield _Weights(area * block.filters_in * filters, filters, size**2)
+                continue
+            yield _Weights(area * block.filters_in * wide, wide, size**2)
+        else:
+            if block.expand != 1:
+                yield _Weights(block.filters_in * wide, wide, before**2)
+            yield _Weights(area * wide, wide, size**2)
+            yield _Weights(wide * units, units, 1, norm=False)
+            yield _Weights(units * wide, wide, 1, norm=False)
+        yield _Weights(wide * filters, filters, size**2)
+    yield _Weights(filters * top_filters(arch), top_filters(arch), size**2)
+
+
+def _resnet_weights(arch: Arch, size: int) -> Iterator[_Weights]:
+    size = math.ceil(size / 2)
+    yield _Weights(7 * 7 * 3 * arch.stem_filters, arch.stem_filters, size**2)
+    size = math.ceil(size / 2)  # the max-pool
+    for block in resnet_blocks(arch):
+        wide, filters = block.width, block.filters_out
+        before, size = size, math.ceil(size / block.stride)
+        if block.bottleneck:
+            yield _Weights(block.filters_in * wide, wide, before**2)
+            yield _Weights(9 * wide * wide // block.groups, wide, size**2)
+            yield _Weights(wide * filters, filters, size**2)
+        else:
+            yield _Weights(9 * block.filters_in * wide, wide, size**2)
+            yield _Weights(9 * wide * filters, filters, size**2)
+        if units := block.squeeze_units:
+            yield _Weights(filters * units, units, 1, norm=False)
+            yield _Weights(units * filters, filters, 1, norm=False)
+        if block.has_projection:
+            yield _Weights(block.filters_in * filters, filters, size**2)
+
+
+def _weights(arch: Arch, size: int, num_classes: int) -> list[_Weights]:
     check_available(arch)
-    batch_norm = 4  # gamma, beta, moving mean, moving variance
-    stem, top = stem_filters(arch), top_filters(arch)
-    blocks = efficientnet_blocks(arch)
-    count = stem * (3 * 3 * 3 + batch_norm)
-    for block in blocks:
-        wide, squeezed = block.filters_expanded, block.squeeze_units
-        if block.expand != 1:
-            count += wide * (block.filters_in + batch_norm)
-        count += wide * (block.kernel**2 + batch_norm)
-        count += squeezed * (wide + 1) + wide * (squeezed + 1)
-        count += block.filters_out * (wide + batch_norm)
-    count += top * (blocks[-1].filters_out + batch_norm)
-    return count + num_classes * (top + 1)
+    walk = _resnet_weights if arch.family == "resnet" else _efficientnet_weights
+    parts = list(walk(arch, size))
+    return [*parts, _Weights(parts[-1].filters * num_classes, num_classes, 1, norm=False)]
 
 
-def flop_count(arch: Arch, image_size: int | None = None, num_classes: int = 1000) -> int:
-    """Multiply-adds for one image by arithmetic, each counted once as papers do.
+def parameter_count(arch: Arch, num_classes: int = 1000, *, trainable: bool = False) -> int:
+    """Parameters by arithmetic, with moving statistics unless `trainable`; else as `macs`."""
+    each = 2 if trainable else 4  # a norm's gamma and beta, then its moving mean and variance
+    parts = _weights(arch, arch.resolution, num_classes)
+    return sum(part.kernel + (each if part.norm else 1) * part.filters for part in parts)
 
-    Convolutions and the classifier only. `image_size` in pixels, by default the arch's resolution.
+
+def macs(arch: Arch, image_size: int | None = None, num_classes: int = 1000) -> int:
+    """Multiply-adds for one image of `image_size` pixels (None: the arch's), by arithmetic.
+
+    Convolutions and classifier, each counted once. ValueError if `arch` is not available.
     """
-    check_available(arch)
-    size = math.ceil((image_size or arch.resolution) / 2)
-    stem, top = stem_filters(arch), top_filters(arch)
-    blocks = efficientnet_blocks(arch)
-    count = size**2 * stem * 3 * 3 * 3
-    for block in blocks:
-        wide = block.filters_expanded
-        if block.expand != 1:
-            count += size**2 * block.filters_in * wide
-        size = math.ceil(size / block.stride)
-        count += size**2 * wide * (block.kernel**2 + block.filters_out)
-        count += 2 * wide * block.squeeze_units
-    return count + size**2 * blocks[-1].filters_out * top + top * num_classes
+    parts = _weights(arch, image_size or arch.resolution, num_classes)
+    return sum(part.kernel * part.pixels for part in parts)
+
+
+flop_count = macs  # papers call them FLOPs

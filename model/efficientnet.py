@@ -1,6 +1,7 @@
-"""EfficientNet v1 as a functional Keras model (Tan and Le 2019, arXiv:1905.11946).
+"""EfficientNet v1 (Tan and Le 2019, arXiv:1905.11946) and V2 (2021, arXiv:2104.00298).
 
-Layers carry keras.applications' names, so weights and rules over names pass between the two.
+Functional Keras models. Layers carry keras.applications' names, so weights and rules over names
+pass between the two.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ NHWC = "channels_last"  # said aloud: a user's keras.json may default to the oth
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
     """The layers a block is made of, with one build's settings applied."""
 
     activation: str
+    batch_norm: str
     bn_momentum: float
     bn_epsilon: float
     weight_init: str
@@ -61,16 +63,21 @@ class _Parts:
             name=name,
         )(x)
 
-    def norm(self, x: Any, name: str) -> Any:
-        return FusedBatchNorm(momentum=self.bn_momentum, epsilon=self.bn_epsilon, name=name)(x)
+    def norm(self, x: Any, name: str, gamma: str = "ones") -> Any:
+        kind = FusedBatchNorm
+        if self.batch_norm == "syncbn":  # reaches for the other processes: only where asked for
+            from model.sync_batch_norm import SyncBatchNorm as kind
+        return kind(
+            momentum=self.bn_momentum, epsilon=self.bn_epsilon, gamma_initializer=gamma, name=name
+        )(x)
 
     def act(self, x: Any, name: str) -> Any:
         return layers.Activation(self.activation, name=name)(x)
 
     def _pad(self, x: Any, kernel: int, stride: int, name: str) -> tuple[Any, str]:
         # The two paddings differ only where a stride meets an even size: TensorFlow then pads less
-        # on the top and left. With stride 1 and an odd kernel, "same" is symmetric.
-        if self.padding == "same" or stride == 1:
+        # on the top and left. With stride 1 and an odd kernel "same" is symmetric; 1x1 needs none.
+        if self.padding == "same" or stride == 1 or kernel == 1:
             return x, "same"
         return layers.ZeroPadding2D(kernel // 2, data_format=NHWC, name=f"{name}_pad")(x), "valid"
 
@@ -89,7 +96,7 @@ def build(
     weight_init: str = "fan_out",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    padding: str = "same",
+    padding: str | None = None,
     seed: int | None = None,
 ) -> keras.Model:
     """Builds an EfficientNet under the current Keras dtype policy. None means the arch's default.
@@ -101,11 +108,11 @@ def build(
         dropout: Rate before the classifier.
         stochastic_depth: Rate r; block i of N is dropped with probability r*i/N, i from 0.
         activation: Any of Keras' names, also inside squeeze-and-excitation (its gate is a sigmoid).
-        batch_norm: "default". "syncbn" is reserved.
+        batch_norm: "default", or "syncbn" for statistics of all processes' batches together.
         bn_momentum, bn_epsilon: Of every batch norm, in Keras' sense.
         weight_init: "fan_out" or "fan_in"; see `model.initializers`.
         mean, std: Per channel, in 0-255; ImageNet's by default.
-        padding: "same" as TensorFlow (and the paper's code), or "symmetric" as PyTorch.
+        padding: "same" (default) as TensorFlow and the paper's code, or "symmetric" as PyTorch.
         seed: Of initial weights and of dropout; every layer derives its own from it. None: random.
 
     Returns:
@@ -118,12 +125,14 @@ def build(
     image_size = arch.resolution if image_size is None else image_size
     dropout = arch.dropout if dropout is None else dropout
     stochastic_depth = arch.stochastic_depth if stochastic_depth is None else stochastic_depth
+    padding = "same" if padding is None else padding
     catalog.check_image_size(arch, image_size)
-    _check_options(num_classes, dropout, stochastic_depth, activation, batch_norm, padding)
+    check_options(num_classes, dropout, stochastic_depth, activation, batch_norm, padding)
     initializers.check_mode(weight_init)
 
-    parts = _Parts(
+    parts = Parts(
         activation=activation,
+        batch_norm=batch_norm,
         bn_momentum=arch.bn_momentum if bn_momentum is None else bn_momentum,
         bn_epsilon=arch.bn_epsilon if bn_epsilon is None else bn_epsilon,
         weight_init=weight_init,
@@ -160,14 +169,39 @@ def build(
     return keras.Model(images, logits, name=arch.name.replace("-", "_"))
 
 
-def _block(inputs: Any, block: catalog.Block, drop_rate: float, parts: _Parts) -> Any:
-    """Expand, depthwise, squeeze-and-excite, project, and add the input where shapes allow."""
-    name, x = block.name, inputs
+def _block(inputs: Any, block: catalog.Block, drop_rate: float, parts: Parts) -> Any:
+    """The branch, with stochastic depth, and the input added where shapes allow."""
+    name = block.name
+    x = (_fused_branch if block.fused else _branch)(inputs, block, parts)
+    if not block.has_skip:
+        return x
+    if drop_rate > 0:
+        seed = layer_seed(parts.seed, f"{name}_drop")
+        x = StochasticDepth(drop_rate, seed=seed, name=f"{name}_drop")(x)
+    return layers.Add(name=f"{name}_add")([x, inputs])
+
+
+def _fused_branch(x: Any, block: catalog.Block, parts: Parts) -> Any:
+    """One convolution for expansion and depthwise, then project; or, unexpanded, only one."""
+    name, kernel, stride = block.name, block.kernel, block.stride
+    if block.expand == 1:
+        x = parts.conv(x, block.filters_out, f"{name}_project_conv", kernel, stride)
+        return parts.act(parts.norm(x, f"{name}_project_bn"), f"{name}_project_activation")
+    x = parts.conv(x, block.filters_expanded, f"{name}_expand_conv", kernel, stride)
+    x = parts.act(parts.norm(x, f"{name}_expand_bn"), f"{name}_expand_activation")
+    return parts.norm(
+        parts.conv(x, block.filters_out, f"{name}_project_conv"), f"{name}_project_bn"
+    )
+
+
+def _branch(x: Any, block: catalog.Block, parts: Parts) -> Any:
+    """Expand, depthwise, squeeze-and-excite, project."""
+    name = block.name
     if block.expand != 1:
         x = parts.conv(x, block.filters_expanded, f"{name}_expand_conv")
         x = parts.act(parts.norm(x, f"{name}_expand_bn"), f"{name}_expand_activation")
 
-    x = parts.depthwise(x, f"{name}_dwconv", block.kernel, block.stride)
+    x = parts.depthwise(x, f"{name}_{block.depthwise}", block.kernel, block.stride)
     x = parts.act(parts.norm(x, f"{name}_bn"), f"{name}_activation")
 
     gate = layers.GlobalAveragePooling2D(
@@ -180,16 +214,10 @@ def _block(inputs: Any, block: catalog.Block, drop_rate: float, parts: _Parts) -
     x = layers.Multiply(name=f"{name}_se_excite")([x, gate])
 
     x = parts.conv(x, block.filters_out, f"{name}_project_conv")
-    x = parts.norm(x, f"{name}_project_bn")
-    if not block.has_skip:
-        return x
-    if drop_rate > 0:
-        seed = layer_seed(parts.seed, f"{name}_drop")
-        x = StochasticDepth(drop_rate, seed=seed, name=f"{name}_drop")(x)
-    return layers.Add(name=f"{name}_add")([x, inputs])
+    return parts.norm(x, f"{name}_project_bn")
 
 
-def _check_options(
+def check_options(
     num_classes: int,
     dropout: float,
     stochastic_depth: float,
@@ -197,15 +225,14 @@ def _check_options(
     batch_norm: str,
     padding: str,
 ) -> None:
+    """Raises ValueError for what no model of any family can take."""
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes must be a whole number from 1 up, not {num_classes!r}.")
     for name, rate in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
         if not 0 <= rate < 1:
             raise ValueError(f"{name} must be in [0, 1), not {rate!r}.")
-    if batch_norm == "syncbn":
-        raise ValueError("batch_norm='syncbn' is not there yet. Use batch_norm='default'.")
-    if batch_norm != "default":
-        raise ValueError(f"batch_norm must be 'default', not {batch_norm!r}.")
+    if batch_norm not in ("default", "syncbn"):
+        raise ValueError(f"batch_norm must be 'syncbn' or 'default', not {batch_norm!r}.")
     if padding not in ("same", "symmetric"):
         raise ValueError(f"padding must be 'same' or 'symmetric', not {padding!r}.")
     try:

@@ -16,6 +16,8 @@ from utils import distributed
 # ImageNet's number, for records that come with no list of classes.
 DEFAULT_CLASSES = 1000
 SYNTHETIC_STEPS = 100
+# Written into checkpoints, so that a later change of a default does not change an old model.
+DEFAULT_PADDING = {"efficientnet": "same", "resnet": "symmetric"}
 
 
 def image_size(config: Config) -> int:
@@ -41,7 +43,7 @@ def model_arguments(config: Config, num_classes: int) -> dict[str, Any]:
         "bn_momentum": arch.bn_momentum if config.bn_momentum is None else config.bn_momentum,
         "bn_epsilon": arch.bn_epsilon if config.bn_epsilon is None else config.bn_epsilon,
         "weight_init": config.weight_init,
-        "padding": config.padding or "same",
+        "padding": config.padding or DEFAULT_PADDING[arch.family],
         "mean": list(IMAGENET_MEAN),
         "std": list(IMAGENET_STD),
     }

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from model.catalog import get_arch, list_archs
+from model.catalog import get_arch, list_archs, macs
 from runtime.config import Config
 
 
 def list_architectures() -> dict[str, Any]:
-    """Prints every architecture with its resolution and parameters. Loads no TensorFlow."""
+    """Prints every architecture, its size and cost at its resolution. Loads no TensorFlow."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "architecture", "family", "pixels", "parameters", "status", box=None, pad_edge=False
-    )
-    for column in (2, 3):
-        table.columns[column].justify = "right"
-    names = list_archs()
-    for name in names:
-        arch = get_arch(name)
-        status = "ready" if arch.available else "not built yet"
-        table.add_row(name, arch.family, str(arch.resolution), f"{arch.params_1000:,}", status)
+    names = ("architecture", "family", "pixels", "parameters", "trainable", "G mult-adds")
+    table = Table(*names, box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    ready = [arch for name in list_archs() if (arch := get_arch(name)).available]
+    for arch in ready:
+        counts = f"{arch.params_1000:,}", f"{arch.trainable_1000:,}", f"{macs(arch) / 1e9:.2f}"
+        table.add_row(arch.name, arch.family, str(arch.resolution), *counts)
     Console().print(table)
-    return {"architectures": len(names)}
+    return {"architectures": len(ready)}
 
 
 def summarise_model(config: Config) -> dict[str, Any]:

@@ -74,6 +74,8 @@ class Runner:
             return list_architectures()
         if not self.config.verbose:
             device.quiet()
+        if self.config.use_xla and self.config.batch_norm == "syncbn":
+            device.cluster_with_xla()
         if mode == "env":
             from runtime.environment import show
 

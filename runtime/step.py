@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from model.sync_batch_norm import SyncBatchNorm
 from utils import distributed
 from utils.ema import EMA
 from utils.metrics import batch_sums
@@ -120,7 +121,13 @@ class Step:
         self._decay, self._style = weight_decay, weight_decay_style
         self._mask = decay_mask(self._variables, bn_weight_decay=bn_weight_decay)
         compiled = True if use_xla else None
-        self.forward_backward: Callable = tf.function(self._forward_backward, jit_compile=compiled)
+        # Synchronised batch norm exchanges in the middle of this half: XLA compiles around it
+        # (utils.device.cluster_with_xla), not the whole.
+        exchanges = any(isinstance(layer, SyncBatchNorm) for layer in state.model.layers)
+        self.forward_backward: Callable = tf.function(
+            self._forward_backward,
+            jit_compile=None if exchanges and distributed.size() > 1 else compiled,
+        )
         self.reduce: Callable = (
             tf.function(self._reduce) if distributed.size() > 1 else self._reduce
         )

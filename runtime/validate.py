@@ -54,19 +54,10 @@ def _model(config: Config) -> None:
     except ValueError as error:
         raise ConfigError(f"--arch, --image_size: {error}") from error
     if not arch.available:
-        raise ConfigError(
-            f"--arch {config.arch} is not built yet; --mode list shows those that are"
-            " (EfficientNet B0 to B7)"
-        )
+        raise ConfigError(f"--arch {config.arch} cannot be built: {arch.reason}")
 
 
 def _not_yet(config: Config) -> None:
-    if config.batch_norm == "syncbn":
-        raise ConfigError(
-            "--batch_norm syncbn is not built yet; with default, every process uses its own"
-            " batch statistics"
-            " in training and the running averages are averaged over processes"
-        )
     if config.use_dali or config.use_dali_eval or config.data_backend.startswith("dali"):
         raise ConfigError(
             "DALI input is not built yet; leave --use_dali and --use_dali_eval out and use"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,26 @@ def test_importing_costs_no_tensorflow(statement):
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", list_archs("efficientnet"))
+AVAILABLE = [name for name in list_archs() if get_arch(name).available]
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
 def test_parameter_count_is_the_published_one(name):
     arch = get_arch(name)
     assert catalog.parameter_count(arch) == arch.params_1000
+    assert catalog.parameter_count(arch, trainable=True) == arch.trainable_1000
 
 
-def test_parameter_count_follows_the_classes():
-    arch = get_arch("efficientnet-b0")
-    assert catalog.parameter_count(arch, 10) == arch.params_1000 - 990 * (1280 + 1)
+@pytest.mark.parametrize(("name", "features"), [("efficientnet-b0", 1280), ("resnet50", 2048)])
+def test_parameter_count_follows_the_classes(name, features):
+    arch = get_arch(name)
+    assert catalog.parameter_count(arch, 10) == arch.params_1000 - 990 * (features + 1)
+
+
+def test_squeeze_units_by_ratio_are_those_of_timm():
+    arch = replace(get_arch("se-resnext101-32x4d"), se_ratio=1 / 16)
+    assert {block.squeeze_units for block in catalog.resnet_blocks(arch)} == {16, 32, 64, 128}
+    assert catalog.parameter_count(arch, trainable=True) == 48_955_416  # timm seresnext101_32x4d
 
 
 @pytest.mark.parametrize(
@@ -40,6 +52,38 @@ def test_parameter_count_follows_the_classes():
 def test_flop_count_is_the_papers(name, billions):
     count = catalog.flop_count(get_arch(f"efficientnet-{name}"))
     assert count / 1e9 == pytest.approx(billions, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),  # torchvision's recorded operations
+    [
+        ("resnet18", 1.814),
+        ("resnet34", 3.664),
+        ("resnet50", 4.089),
+        ("resnet101", 7.801),
+        ("resnet152", 11.514),
+        ("resnext50-32x4d", 4.23),
+        ("resnext101-32x8d", 16.414),
+        ("efficientnetv2-s", 8.366),
+    ],
+)
+def test_macs_are_those_of_torchvision(name, billions):
+    assert catalog.macs(get_arch(name)) / 1e9 == pytest.approx(billions, abs=0.001)
+
+
+def test_resnet_blocks_stride_on_the_first_of_a_stage_and_project_where_shapes_change():
+    blocks = {block.name: block for block in catalog.resnet_blocks(get_arch("resnet50"))}
+    assert len(blocks) == 16
+    assert [n for n, b in blocks.items() if b.stride == 2] == ["layer2_0", "layer3_0", "layer4_0"]
+    assert [n for n, b in blocks.items() if b.has_projection] == [
+        f"layer{i}_0" for i in range(1, 5)
+    ]
+    widths = [blocks[f"layer{i}_1"].width for i in range(1, 5)]
+    assert widths == [64, 128, 256, 512]
+    first = catalog.resnet_blocks(get_arch("resnet18"))[0]
+    assert not first.has_projection
+    wide = catalog.resnet_blocks(get_arch("resnext101-32x8d"))[-1]
+    assert (wide.width, wide.filters_out, wide.groups) == (2048, 2048, 32)
 
 
 def test_stochastic_depth_of_b0_grows_over_its_skip_blocks():
@@ -94,17 +138,19 @@ def test_list_archs_by_pattern():
     assert list_archs("resnext101") == [
         "resnext101-32x4d",
         "resnext101-32x8d",
+        "resnext101-32x8d-basic",
         "se-resnext101-32x4d",
     ]
     assert list_archs("nothing") == []
     assert {"efficientnet-b7", "resnet50"} <= set(list_archs())
 
 
-def test_resnets_are_named_but_not_available():
-    arch = get_arch("resnet50")
-    assert (arch.family, arch.resolution, arch.available) == ("resnet", 224, False)
-    for refuse in (catalog.parameter_count, catalog.flop_count, catalog.check_available):
-        with pytest.raises(ValueError, match="resnet50 is planned but cannot be built yet"):
+def test_a_name_without_a_definition_says_so():
+    arch = get_arch("resnext101-32x8d-basic")
+    assert not arch.available
+    assert [name for name in list_archs() if name not in AVAILABLE] == [arch.name]
+    for refuse in (catalog.parameter_count, catalog.macs, catalog.check_available):
+        with pytest.raises(ValueError, match=r"32x8d-basic cannot be built.*without a definition"):
             refuse(arch)
 
 

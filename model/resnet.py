@@ -1,0 +1,264 @@
+"""ResNet v1.5, ResNeXt and SE-ResNeXt as functional Keras models.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016 (arXiv:1512.03385), with the
+stride on the 3x3 convolution instead of the first 1x1 ("v1.5"); ResNeXt: Xie et al., CVPR 2017
+(arXiv:1611.05431); squeeze-and-excitation: Hu et al., CVPR 2018 (arXiv:1709.01507).
+
+Layers carry torchvision's and timm's names with underscores for dots: `conv1`, `bn1`,
+`layer1_0_conv1`, `layer1_0_bn1`, ..., `layer1_0_downsample_conv` (there `downsample.0`) and
+`layer1_0_downsample_bn` (`downsample.1`), `layer1_0_se_reduce` and `layer1_0_se_expand` (timm:
+`se.fc1`, `se.fc2`), `fc`. Strided windows are padded alike on both sides, as in PyTorch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from model import catalog, initializers
+from model.efficientnet import NHWC, Parts, check_options
+from model.initializers import layer_seed
+from model.layers import Normalize, StochasticDepth
+
+CHUNK_CHANNELS = 16  # on CPUs: narrower groups are convolved together
+
+
+@keras.saving.register_keras_serializable(package="convoy")
+class GroupedConv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with `groups`, trainable at speed on every device.
+
+    Variables, config and results are Conv2D's: one kernel `(height, width, in / groups, out)`.
+    Input `(batch, height, width, channels)`; output in the compute dtype.
+
+    TensorFlow's own operation does the work if the process has a GPU. On CPUs it lacks gradients
+    (float16, or any dtype without oneDNN) and cannot be fused with a batch norm (without oneDNN),
+    so Keras compiles it by XLA, measured 80 times slower than what is done here: ordinary
+    convolutions over chunks of the channels. Groups of fewer than 16 channels share a chunk, whose
+    kernel is zero between the groups.
+
+    Raises:
+        ValueError: as Conv2D, or if the data format is not "channels_last".
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"data_format": NHWC, **kwargs})
+        if self.data_format != NHWC:
+            raise ValueError(f"GroupedConv2D needs data_format={NHWC!r}, not {self.data_format!r}.")
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> tf.Tensor:
+        inputs, kernel = map(keras.ops.convert_to_tensor, (inputs, kernel))
+        if _has_gpu():
+            return self._convolve(inputs, kernel)
+        height, width, depth, filters = kernel.shape
+        joined = math.gcd(self.groups, max(1, CHUNK_CHANNELS // depth))
+        chunks = self.groups // joined
+        each = filters // self.groups
+        if joined > 1:
+            apart = tf.reshape(tf.eye(joined, dtype=kernel.dtype), (1, 1, joined, 1, 1, joined, 1))
+            kernel = tf.reshape(kernel, (height, width, 1, depth, chunks, joined, each)) * apart
+            kernel = tf.reshape(kernel, (height, width, joined * depth, filters))
+        parts = zip(tf.split(inputs, chunks, -1), tf.split(kernel, chunks, -1), strict=True)
+        return tf.concat([self._convolve(x, k) for x, k in parts], -1)
+
+    def _convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        padding = self.padding.upper()
+        return tf.nn.conv2d(x, kernel, self.strides, padding, dilations=self.dilation_rate)
+
+
+def _has_gpu() -> bool:
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+class _Parts(Parts):
+    """As EfficientNet's, with PyTorch's initial weights and grouped convolutions."""
+
+    def conv(
+        self, x: Any, filters: int, name: str, kernel: int = 1, stride: int = 1, groups: int = 1
+    ) -> Any:
+        x, padding = self._pad(x, kernel, stride, name)
+        kind = layers.Conv2D if groups == 1 else GroupedConv2D
+        # With groups the fans are k*k*in/groups and k*k*out, here as in PyTorch.
+        initializer = keras.initializers.VarianceScaling(
+            2.0, self.weight_init, "untruncated_normal", seed=layer_seed(self.seed, name)
+        )
+        return kind(
+            filters,
+            kernel,
+            strides=stride,
+            padding=padding,
+            data_format=NHWC,
+            groups=groups,
+            use_bias=False,
+            kernel_initializer=initializer,
+            name=name,
+        )(x)
+
+    def linear(self, x: Any, filters: int, name: str) -> Any:
+        """A 1x1 convolution with bias, which is what PyTorch's Linear is on one pixel."""
+        return layers.Conv2D(
+            filters, 1, data_format=NHWC, name=name, **_linear_weights(x, self.seed, name)
+        )(x)
+
+
+def _linear_weights(x: Any, seed: int | None, name: str) -> dict[str, Any]:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias: what PyTorch gives its Linear."""
+    bound = 1 / math.sqrt(x.shape[-1])
+    return {
+        part: keras.initializers.RandomUniform(-bound, bound, layer_seed(seed, f"{name}/{part}"))
+        for part in ("kernel_initializer", "bias_initializer")
+    }
+
+
+def build(
+    arch: catalog.Arch,
+    *,
+    num_classes: int = 1000,
+    image_size: int | None = None,
+    dropout: float | None = None,
+    stochastic_depth: float | None = None,
+    activation: str = "relu",
+    batch_norm: str = "default",
+    bn_momentum: float | None = None,
+    bn_epsilon: float | None = None,
+    weight_init: str = "fan_out",
+    zero_gamma: bool = False,
+    se_ratio: float | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    padding: str | None = None,
+    seed: int | None = None,
+) -> keras.Model:
+    """Builds a ResNet under the current Keras dtype policy. None means the arch's default.
+
+    Args:
+        arch: An entry of `model.catalog` of family "resnet".
+        num_classes: Number of logits.
+        image_size: Height and width in pixels.
+        dropout: Rate before the classifier.
+        stochastic_depth: Rate r; block i of N is dropped with probability r*i/N, i from 0.
+        activation: Any of Keras' names, also inside squeeze-and-excitation (its gate is a sigmoid).
+        batch_norm: "default", or "syncbn" for statistics of all processes' batches together.
+        bn_momentum, bn_epsilon: Of every batch norm, in Keras' sense.
+        weight_init: "fan_out" or "fan_in" of the convolutions: normal, untruncated, variance 2/fan
+            (He et al. 2015, arXiv:1502.01852).
+        zero_gamma: True starts the last gamma of each block at 0, so that blocks start as their
+            shortcuts (Goyal et al. 2017, arXiv:1706.02677).
+        se_ratio: Units of squeeze-and-excitation as a part of the block's output filters, for
+            timm's weights 1/16. None: the same number, 16, in all blocks, as NVIDIA's.
+        mean, std: Per channel, in 0-255; ImageNet's by default.
+        padding: "symmetric" (default) as PyTorch, or "same" as TensorFlow.
+        seed: Of initial weights and of dropout; every layer derives its own from it. None: random.
+
+    Returns:
+        A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
+        0-255, to float32 logits `(batch, num_classes)`.
+
+    Raises:
+        ValueError: an argument is out of range or unknown.
+    """
+    image_size = arch.resolution if image_size is None else image_size
+    dropout = arch.dropout if dropout is None else dropout
+    stochastic_depth = arch.stochastic_depth if stochastic_depth is None else stochastic_depth
+    padding = "symmetric" if padding is None else padding
+    catalog.check_image_size(arch, image_size)
+    check_options(num_classes, dropout, stochastic_depth, activation, batch_norm, padding)
+    initializers.check_mode(weight_init)
+    if se_ratio is not None:
+        arch = _with_ratio(arch, se_ratio)
+
+    parts = _Parts(
+        activation=activation,
+        batch_norm=batch_norm,
+        bn_momentum=arch.bn_momentum if bn_momentum is None else bn_momentum,
+        bn_epsilon=arch.bn_epsilon if bn_epsilon is None else bn_epsilon,
+        weight_init=weight_init,
+        padding=padding,
+        seed=seed,
+    )
+
+    images = keras.Input((image_size, image_size, 3), name="image")
+    x = Normalize(
+        catalog.IMAGENET_MEAN if mean is None else mean,
+        catalog.IMAGENET_STD if std is None else std,
+        name="normalization",
+    )(images)
+
+    x = parts.conv(x, arch.stem_filters, "conv1", kernel=7, stride=2)
+    x = parts.act(parts.norm(x, "bn1"), "act1")
+    x = _max_pool(x, padding)
+    for block in catalog.resnet_blocks(arch):
+        x = _block(x, block, stochastic_depth * block.drop_position, zero_gamma, parts)
+
+    x = layers.GlobalAveragePooling2D(data_format=NHWC, name="avgpool")(x)
+    if dropout > 0:
+        x = layers.Dropout(dropout, seed=layer_seed(seed, "dropout"), name="dropout")(x)
+    logits = layers.Dense(
+        num_classes,
+        dtype="float32",  # a 16-bit loss is too coarse, whatever the policy
+        name="fc",
+        **_linear_weights(x, seed, "fc"),
+    )(x)
+    return keras.Model(images, logits, name=arch.name.replace("-", "_"))
+
+
+def _max_pool(x: Any, padding: str) -> Any:
+    # PyTorch pads with minus infinity. A zero is the same after ReLU, since every window has a
+    # pixel of the image, none of them below zero; with an activation that goes below zero, the
+    # zeros do enter the outermost maxima.
+    if padding == "symmetric":
+        x, padding = layers.ZeroPadding2D(1, data_format=NHWC, name="maxpool_pad")(x), "valid"
+    return layers.MaxPooling2D(3, 2, padding=padding, data_format=NHWC, name="maxpool")(x)
+
+
+def _block(
+    inputs: Any, block: catalog.ResidualBlock, drop_rate: float, zero_gamma: bool, parts: _Parts
+) -> Any:
+    """Convolutions, squeeze-and-excitation where there is one, plus the shortcut; activation."""
+    name = block.name
+    convs = (  # filters, kernel, stride, groups
+        ((block.width, 1, 1, 1), (block.width, 3, block.stride, block.groups))
+        if block.bottleneck
+        else ((block.width, 3, block.stride, 1),)
+    )
+    x = inputs
+    for number, (filters, kernel, stride, groups) in enumerate(convs, start=1):
+        x = parts.conv(x, filters, f"{name}_conv{number}", kernel, stride, groups)
+        x = parts.act(parts.norm(x, f"{name}_bn{number}"), f"{name}_act{number}")
+    last = len(convs) + 1
+    x = parts.conv(x, block.filters_out, f"{name}_conv{last}", 1 if block.bottleneck else 3)
+    x = parts.norm(x, f"{name}_bn{last}", gamma="zeros" if zero_gamma else "ones")
+
+    if block.squeeze_units:
+        gate = layers.GlobalAveragePooling2D(
+            data_format=NHWC, keepdims=True, name=f"{name}_se_squeeze"
+        )(x)
+        gate = parts.linear(gate, block.squeeze_units, f"{name}_se_reduce")
+        gate = parts.act(gate, f"{name}_se_act")
+        gate = parts.linear(gate, block.filters_out, f"{name}_se_expand")
+        gate = layers.Activation("sigmoid", name=f"{name}_se_gate")(gate)
+        x = layers.Multiply(name=f"{name}_se_excite")([x, gate])
+    if drop_rate > 0:
+        seed = layer_seed(parts.seed, f"{name}_drop")
+        x = StochasticDepth(drop_rate, seed=seed, name=f"{name}_drop")(x)
+
+    shortcut = inputs
+    if block.has_projection:
+        shortcut = parts.conv(
+            inputs, block.filters_out, f"{name}_downsample_conv", stride=block.stride
+        )
+        shortcut = parts.norm(shortcut, f"{name}_downsample_bn")
+    return parts.act(layers.Add(name=f"{name}_add")([x, shortcut]), f"{name}_act{last}")
+
+
+def _with_ratio(arch: catalog.Arch, se_ratio: float) -> catalog.Arch:
+    if not arch.squeeze_units:
+        raise ValueError(f"{arch.name} has no squeeze-and-excitation: leave se_ratio out.")
+    if not 0 < se_ratio <= 1:
+        raise ValueError(f"se_ratio must be in (0, 1], not {se_ratio!r}.")
+    return dataclasses.replace(arch, se_ratio=se_ratio)
