@@ -204,7 +204,7 @@ def _of_torch(
             tf = any("tf_" in text for text in said) or (padding == "same")
             if tf:
                 arguments |= {"padding": "same", "bn_epsilon": 1e-3}
-            else:
+            elif not any("efficientnet_" in text for text in said):
                 notes.append(
                     "timm names efficientnet and tf_efficientnet weights alike; taken for the"
                     " first (symmetric padding, epsilon 1e-5), since nothing says tf_. If that is"
