@@ -22,8 +22,8 @@ from runtime.checkpoint import load_model, resolve
 from runtime.config import Config, ConfigError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-# Rows of the printed table; the files hold all.
-TABLE_ROWS = 40
+# Rows of the printed table, spread evenly over the images; the files hold all.
+TABLE_ROWS = 30
 
 
 def find_images(folder: str | Path) -> list[Path]:
@@ -74,6 +74,7 @@ def predict(config: Config) -> dict[str, Any]:
     json_path, csv_path = out.with_name(out.name + ".jsonl"), out.with_name(out.name + ".csv")
     top_k = min(config.top_k, len(names))
     shown, failed = [], 0
+    spread = set(np.linspace(0, len(files) - 1, TABLE_ROWS).round().astype(int).tolist())
     # A file name that is no UTF-8 is escaped, in JSON's own way, rather than ending the run.
     writing = {"encoding": "utf-8", "errors": "backslashreplace"}
     with ExitStack() as stack:
@@ -81,14 +82,14 @@ def predict(config: Config) -> dict[str, Any]:
         table = csv.writer(stack.enter_context(csv_path.open("w", newline="", **writing)))
         columns = [f"{kind}_{i}" for i in range(1, top_k + 1) for kind in ("class", "probability")]
         table.writerow(["path", *columns, "error"])
-        for row in label(model, files, config, names, top_k):
+        for number, row in enumerate(label(model, files, config, names, top_k)):
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
             cells = [
                 cell for p in row["predictions"] for cell in (p["class"], f"{p['probability']:.6f}")
             ]
             table.writerow([row["path"], *(cells or [""] * len(columns)), row["error"] or ""])
             failed += row["error"] is not None
-            if len(shown) < TABLE_ROWS or row["error"]:
+            if number in spread or row["error"]:
                 shown.append(row)
     _print_table(shown, len(files), config.predict_dir)
     print(
