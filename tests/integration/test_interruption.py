@@ -10,9 +10,9 @@ import pytest
 
 from runtime import checkpoint
 
-# AutoAugment is on by default; dropout, stochastic depth and the moving average are asked for.
+# All that is random or averaged.
+EVERYTHING = ("--augmenter_name", "autoaugment", "--dropout", "0.3", "--stochastic_depth", "0.3")
 FLAGS = ("--max_epochs", "5", "--warmup_epochs", "1", "--moving_average_decay", "0.9")
-FLAGS += ("--dropout", "0.3", "--stochastic_depth", "0.3")
 STEPS = 7  # an epoch: 97 images in batches of 16
 
 
@@ -20,9 +20,18 @@ STEPS = 7  # an epoch: 97 images in batches of 16
 def launch(small_run, tiny, tmp_path):
     """The arguments of a run on `ranks` ranks, with the same images a step on any number."""
 
-    def arguments(name, ranks=1):
+    def arguments(name, ranks=1, more=EVERYTHING):
         batch = ("--train_batch_size", str(16 // ranks))
-        return (*small_run, *FLAGS, *batch, "--data_dir", tiny, "--model_dir", tmp_path / name)
+        return (
+            *small_run,
+            *FLAGS,
+            *more,
+            *batch,
+            "--data_dir",
+            tiny,
+            "--model_dir",
+            tmp_path / name,
+        )
 
     return arguments
 
@@ -100,7 +109,7 @@ def test_a_killed_rank_ends_the_job_and_the_resumed_job_ends_with_the_same_bits(
 
 
 def test_ctrl_c_says_what_to_do_and_keeps_the_checkpoints(convoy, launch, tmp_path):
-    running = convoy.start(*launch("run"))
+    running = convoy.start(*launch("run", more=()))
     running.wait_for("epoch 3/5")
     running.process.send_signal(signal.SIGINT)
     done = running.finish(60)
@@ -112,7 +121,7 @@ def test_ctrl_c_says_what_to_do_and_keeps_the_checkpoints(convoy, launch, tmp_pa
 
 
 def test_ctrl_c_under_horovodrun_ends_every_rank(convoy, launch, tmp_path):
-    running = convoy.start(*launch("run", ranks=2), np=2)
+    running = convoy.start(*launch("run", ranks=2, more=()), np=2)
     running.wait_for("epoch 2/5", timeout=200)
     ranks = running.ranks()
     assert len(ranks) == 2

@@ -46,7 +46,7 @@ def losses(lines):
 def test_two_ranks_train_as_one_process_with_the_same_global_batch(
     convoy, script, small_run, tiny, tmp_path, log_lines
 ):
-    """Nothing is random but the augmentation, which is a function of the example alone.
+    """Nothing is random but crops and flips, which are functions of the example alone.
 
     97 images in steps of 16: the last step of an epoch has one image, which only rank 0 sees.
     """
