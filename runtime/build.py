@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from utils import distributed
 DEFAULT_CLASSES = 1000
 SYNTHETIC_STEPS = 100
 # Written into checkpoints, so that a later change of a default does not change an old model.
+DEFAULT_ACTIVATION = {"efficientnet": "swish", "resnet": "relu"}
 DEFAULT_PADDING = {"efficientnet": "same", "resnet": "symmetric"}
 
 
@@ -25,35 +27,48 @@ def image_size(config: Config) -> int:
     return config.image_size or get_arch(config.arch).resolution
 
 
-def model_arguments(config: Config, num_classes: int) -> dict[str, Any]:
-    """What `build_model` is called with; checkpoints keep it, so that a model can be built
-    again.
+def model_arguments(
+    config: Config, num_classes: int, implied: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What `build_model` is called with; checkpoints keep it, so that a model can be built again.
+
+    Args:
+        implied: what pre-trained weights were made with (`model.weights.inspect`). It replaces the
+            architecture's defaults, and flags that are set replace it.
     """
     arch = get_arch(config.arch)
-    settled = {
+    arguments = {
         "arch": arch.name,
         "num_classes": num_classes,
         "image_size": image_size(config),
-        "dropout": arch.dropout if config.dropout is None else config.dropout,
-        "stochastic_depth": arch.stochastic_depth
-        if config.stochastic_depth is None
-        else config.stochastic_depth,
-        "activation": config.activation,
+        "dropout": arch.dropout,
+        "stochastic_depth": arch.stochastic_depth,
+        "activation": DEFAULT_ACTIVATION[arch.family],
         "batch_norm": config.batch_norm,
-        "bn_momentum": arch.bn_momentum if config.bn_momentum is None else config.bn_momentum,
-        "bn_epsilon": arch.bn_epsilon if config.bn_epsilon is None else config.bn_epsilon,
+        "bn_momentum": arch.bn_momentum,
+        "bn_epsilon": arch.bn_epsilon,
         "weight_init": config.weight_init,
-        "padding": config.padding or DEFAULT_PADDING[arch.family],
+        "padding": DEFAULT_PADDING[arch.family],
         "mean": list(IMAGENET_MEAN),
         "std": list(IMAGENET_STD),
     }
-    return settled
+    if arch.family == "resnet":
+        arguments |= {"zero_gamma": config.zero_gamma, "se_ratio": None}
+    arguments |= {k: v for k, v in (implied or {}).items() if k in arguments}
+    flags = {name: getattr(config, name, None) for name in arguments}
+    return (
+        arguments
+        | {name: value for name, value in flags.items() if value is not None}
+        | {"num_classes": num_classes}
+    )
 
 
-def build_training_model(config: Config, num_classes: int) -> keras.Model:
+def build_training_model(
+    config: Config, num_classes: int, arguments: Mapping[str, Any] | None = None
+) -> keras.Model:
     """A freshly initialised model; the same on every rank and for every launch with one seed."""
-    arguments = model_arguments(config, num_classes)
-    return build_model(arguments.pop("arch"), **arguments, seed=config.seed)
+    settled = dict(arguments or model_arguments(config, num_classes))
+    return build_model(settled.pop("arch"), **settled, seed=config.seed)
 
 
 def eval_crop(config: Config) -> EvalCrop:

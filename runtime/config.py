@@ -39,7 +39,6 @@ MODE_ALIASES = {"prediction": "predict", "evaluate": "eval"}
 LATER_MODES = {
     "export": "--mode export is not built yet; the Keras model can be had in Python with "
     "runtime.checkpoint.load_model(model_dir) and saved by keras' own model.export()",
-    "convert": "--mode convert is not built yet; checkpoints are plain .safetensors files",
     "report": "--mode report is not built yet; model_dir/log.json and --enable_tensorboard hold the curves",
 }
 
@@ -81,11 +80,12 @@ class Config:
     dropout: float | None = _flag(MODEL, None, "dropout before the head; unset: the architecture's own")
     stochastic_depth: float | None = _flag(MODEL, None, "drop rate of the last residual branch, rising "
                                            "linearly from 0; unset: the architecture's own", ("drop_connect_rate",))
-    activation: str = _flag(MODEL, "swish", "activation inside the network")
+    activation: str | None = _flag(MODEL, None, "activation inside the network; unset: the family's (swish, relu)")
     batch_norm: Literal["default", "syncbn"] = _flag(MODEL, "default", "batch statistics per process, or over all")
     bn_momentum: float | None = _flag(MODEL, None, "batch-norm momentum (Keras convention); unset: the family's")
     bn_epsilon: float | None = _flag(MODEL, None, "batch-norm epsilon; unset: the family's")
     weight_init: Literal["fan_in", "fan_out"] = _flag(MODEL, "fan_out", "mode of the weight initialiser")
+    zero_gamma: bool = _flag(MODEL, False, "ResNets: the last batch norm of each block starts at 0")
     padding: Literal["same", "symmetric"] | None = _flag(MODEL, None, "padding at stride 2: TensorFlow's "
                                                          "(same) or PyTorch's (symmetric); unset: the family's")
 
@@ -161,12 +161,18 @@ class Config:
                             ("inference_checkpoint",))
     weights: Literal["auto", "raw", "ema"] = _flag(CKPT, "auto", "weights to evaluate or apply; auto: the better "
                                                    "of the two when the checkpoint was made")
-    pretrained_from_file: str | None = _flag(CKPT, None, "start from the weights in this file")
+    pretrained_from_file: str | None = _flag(CKPT, None, "start from these weights: .keras, .h5, .safetensors, PyTorch's "
+                                             ".pth, or a checkpoint's folder")
+    pretrained_strict: bool = _flag(CKPT, False, "refuse a file in which anything is missing or left over")
+    freeze_backbone: bool = _flag(CKPT, False, "train the classifier alone; the rest stays as it was loaded")
+    weight_names: Literal["convoy", "torchvision", "timm", "nvidia", "transformers"] = _flag(
+        CKPT, "convoy", "convert to .safetensors: whose names and layout to write")
 
     predict_dir: str | None = _flag(PRED, None, "folder of images, searched through", ("to_predict",))
     predict_batch_size: int = _flag(PRED, 32, "images per step")
     top_k: int = _flag(PRED, 5, "classes reported per image")
-    output: str | None = _flag(PRED, None, "where predictions go, without ending; unset: model_dir/predictions")
+    output: str | None = _flag(PRED, None, "where predictions go, without ending (unset: model_dir/predictions); for "
+                               "--mode convert the file to write")
 
     log_filename: str = _flag(LOG, "log.json", "dllogger file inside model_dir")
     log_steps: int = _flag(LOG, 100, "steps between two log lines")
@@ -187,7 +193,6 @@ class Config:
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "resnet": {
         "optimizer": "momentum",
-        "activation": "relu",
         "max_epochs": 90,
         "train_batch_size": 256,
         "eval_batch_size": 256,

@@ -102,11 +102,12 @@ class Runner:
         from runtime.train import Trainer
 
         with self._log(append=self.config.resume_checkpoint) as run_log:
+            # Flags that do not fit the checkpoint end here, before the settings are written.
+            trainer = Trainer(self.config, run_log)
             if distributed.rank() == 0:
-                checkpoint.write_atomically(
-                    Path(self.config.model_dir) / "config.yaml", self.config.to_yaml()
-                )
-            figures = Trainer(self.config, run_log).run()
+                settings = Path(self.config.model_dir) / "config.yaml"
+                checkpoint.write_atomically(settings, self.config.to_yaml())
+            figures = trainer.run()
             _summarise(run_log, figures)
         return figures
 
@@ -136,6 +137,21 @@ class Runner:
         if distributed.size() > 1:
             raise ConfigError("--mode predict runs in one process; start it without horovodrun")
         return predict(self.config)
+
+    def _convert(self) -> dict[str, Any]:
+        from model.weights import convert
+
+        config, file = self.config, self.config.pretrained_from_file
+        report = convert(
+            file or checkpoint.resolve(config.model_dir, config.checkpoint),
+            config.output,
+            arch=config.arch if file else None,
+            names=config.weight_names,
+            ema={"auto": None, "raw": False, "ema": True}[config.weights],
+            padding=config.padding,
+        )
+        print("\n".join(report.lines()))
+        return {"max_logit_difference": report.max_logit_difference}
 
     def _summary(self) -> dict[str, Any]:
         from runtime.listing import summarise_model
@@ -190,6 +206,8 @@ def _known_errors() -> tuple[type[Exception], ...]:
         checkpoint.CheckpointError,
         distributed.DistributedError,
     ]
+    if "model.weight_torch" in sys.modules:
+        known.append(sys.modules["model.weight_torch"].WeightFileError)
     if "runtime.train" in sys.modules:
         known.append(sys.modules["runtime.train"].TrainingError)
     return tuple(known)

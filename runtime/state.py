@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
+from model.weights import freeze_backbone, inspect, load_pretrained
 from runtime import checkpoint
 from runtime.build import build_training_model, model_arguments
+from runtime.checkpoint import Checkpoint
 from runtime.config import Config, ConfigError
 from runtime.step import LossScale, TrainState, batch_norm_statistics
 from utils import distributed
@@ -17,9 +20,53 @@ from utils.ema import EMA
 from utils.optimizers import make_optimizer
 
 
-def new_state(config: Config, num_classes: int) -> TrainState:
-    """Step 0, the same on every rank: rank 0's weights, built from `--seed`."""
-    model = build_training_model(config, num_classes)
+def find_saved(config: Config) -> Checkpoint | None:
+    """The newest complete checkpoint of `--model_dir`, or None.
+
+    Rank 0 alone reads it, so that only its node needs to see the folder and all ranks start alike.
+    """
+
+    def find() -> Checkpoint | None:
+        newest = checkpoint.latest(config.model_dir)
+        return checkpoint.read(newest) if newest else None
+
+    return distributed.on_rank0(find)
+
+
+def new_state(
+    config: Config,
+    num_classes: int,
+    saved: Checkpoint | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> TrainState:
+    """Step 0, the same on every rank: rank 0's weights, built from `--seed` or read from a file.
+
+    Args:
+        saved: the checkpoint that the run will go on from; pre-trained weights are not read then,
+            but the model is built as they asked for.
+        say: prints a line.
+
+    Raises:
+        ConfigError: the flags and the checkpoint describe different models.
+        WeightFileError: `--pretrained_from_file` does not fit.
+    """
+    implied: dict[str, Any] = {}
+    file = config.pretrained_from_file
+    if file and saved:
+        implied = saved.state["model"] | {"arch": config.arch, "num_classes": num_classes}
+    elif file:
+        implied = inspect(file, config.arch, padding=config.padding).arguments
+    arguments = model_arguments(config, num_classes, implied)
+    if saved:
+        _check_same_model(saved, arguments)
+    model = build_training_model(config, num_classes, arguments)
+    if file and not saved:
+        strict = config.pretrained_strict
+        report = load_pretrained(model, config.arch, file, strict=strict, padding=config.padding)
+        for line in report.lines():
+            say(line)
+    if config.freeze_backbone:
+        freeze_backbone(model, config.arch)
     distributed.broadcast_variables(model.weights)
     optimizer = make_optimizer(
         config.optimizer,
@@ -32,39 +79,28 @@ def new_state(config: Config, num_classes: int) -> TrainState:
     )
     optimizer.build(model.trainable_variables)
     half = keras.config.dtype_policy().name == "mixed_float16"
-    state = TrainState(model, optimizer, LossScale(config.loss_scale, half))
+    state = TrainState(model, optimizer, LossScale(config.loss_scale, half), arguments)
     if config.moving_average_decay:
         state.ema = EMA(model.weights, config.moving_average_decay)
     return state
 
 
-def restore(state: TrainState, config: Config, data: Any) -> str:
-    """Puts the newest complete checkpoint of `--model_dir` into the state and the data's bad list.
-
-    Rank 0 alone reads it, so that only its node needs to see the folder and all ranks start alike.
-
-    Returns:
-        One line saying what was found.
-
-    Raises:
-        ConfigError: the checkpoint holds another model.
-        CheckpointError: it lacks a variable.
-    """
-
-    def find() -> checkpoint.Checkpoint | None:
-        newest = checkpoint.latest(config.model_dir)
-        return checkpoint.read(newest) if newest else None
-
-    saved = distributed.on_rank0(find)
-    if saved is None:
-        return f"no checkpoint in {config.model_dir} yet: starting from the beginning"
-    built, arguments = saved.state["model"], model_arguments(config, data.num_classes)
+def _check_same_model(saved: Checkpoint, arguments: dict[str, Any]) -> None:
+    built = saved.state["model"]
     if built != arguments:
         changed = sorted(k for k in {*built, *arguments} if built.get(k) != arguments.get(k))
         raise ConfigError(
             f"--resume_checkpoint: {saved.path} holds another model; it differs in"
             f" {', '.join(changed)} (give the same flags as before, or another --model_dir)"
         )
+
+
+def restore(state: TrainState, saved: Checkpoint, data: Any) -> None:
+    """Puts a checkpoint into the state, and its list of unreadable examples into the data.
+
+    Raises:
+        CheckpointError: it lacks a variable.
+    """
     checkpoint.assign(state.model.weights, saved.model, "weight")
     checkpoint.assign(state.optimizer.variables, saved.optimizer, "optimizer variable")
     if state.ema is not None:
@@ -76,7 +112,6 @@ def restore(state: TrainState, config: Config, data: Any) -> str:
     state.step, state.epoch, state.offset = (saved.state[k] for k in ("step", "epoch", "offset"))
     state.best = saved.state["best"]
     data.bad_examples.update({int(i): why for i, why in saved.state["bad_examples"].items()})
-    return f"resuming from {saved.path}: epoch {state.epoch + 1}, step {state.step}"
 
 
 def save(state: TrainState, config: Config, data: Any, metrics: dict[str, float]) -> None:
@@ -86,7 +121,7 @@ def save(state: TrainState, config: Config, data: Any, metrics: dict[str, float]
     """
 
     def write() -> None:
-        contents = checkpoint.Checkpoint(
+        contents = Checkpoint(
             model=checkpoint.variables_to_arrays(state.model.weights),
             ema=state.ema.state() if state.ema else {},
             optimizer=checkpoint.variables_to_arrays(state.optimizer.variables),
@@ -99,7 +134,7 @@ def save(state: TrainState, config: Config, data: Any, metrics: dict[str, float]
                 "better_weights": better_weights(metrics),
                 "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
                 "bad_examples": data.bad_examples,
-                "model": model_arguments(config, data.num_classes),
+                "model": state.arguments,
                 "class_names": data.class_names,
             },
             config=config.to_yaml(),

@@ -73,6 +73,7 @@ class TrainState:
     """Everything that training changes.
 
     Attributes:
+        arguments: what `model.build_model` was called with.
         step: updates done since the beginning.
         epoch: epochs finished.
         offset: examples of the current epoch that are done, over all ranks.
@@ -83,6 +84,7 @@ class TrainState:
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
     loss_scale: LossScale
+    arguments: dict[str, Any] = field(default_factory=dict)
     ema: EMA | None = None
     step: int = 0
     epoch: int = 0

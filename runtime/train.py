@@ -18,6 +18,7 @@ from runtime.journal import UNITS, Journal, Window
 from runtime.state import (
     average_statistics,
     better_weights,
+    find_saved,
     new_state,
     replicas_agree,
     restore,
@@ -55,11 +56,14 @@ class Trainer:
         self.micro_steps = self._micro_steps()
         self.images_per_step = self.images_per_pass * self.micro_steps
         self.steps_per_epoch = math.ceil(self.train_data.steps_per_epoch / self.micro_steps)
-        self.state = new_state(config, self.train_data.num_classes)
-        if config.resume_checkpoint:
-            found = restore(self.state, config, self.train_data)
-            if self.chief:
-                print(found, flush=True)
+        saved = find_saved(config) if config.resume_checkpoint else None
+        self.state = new_state(config, self.train_data.num_classes, saved, self._say)
+        if saved is not None:
+            restore(self.state, saved, self.train_data)
+            at = f"epoch {self.state.epoch + 1}, step {self.state.step}"
+            self._say(f"resuming from {saved.path}: {at}")
+        elif config.resume_checkpoint:
+            self._say(f"no checkpoint in {config.model_dir} yet: starting from the beginning")
         if config.mode == "train_and_eval":
             self.eval_data = build_loader(config, "validation", self.train_data)
             self.eval_step = make_eval_step(self.state.model, config.use_xla)
@@ -87,6 +91,10 @@ class Trainer:
         self.journal = Journal(run_log, TensorBoardWriter(board if self.chief else None))
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
         self.report: dict[str, float] = {}
+
+    def _say(self, text: str) -> None:
+        if self.chief:
+            print(text, flush=True)
 
     def _micro_steps(self) -> int:
         wanted = self.config.optimizer_batch_size or self.images_per_pass

@@ -31,12 +31,15 @@ def validate(config: Config) -> Config:
     config = _data_backend(config)
     if config.mode == "summary":
         return config
+    if config.mode == "convert":
+        return _convert(config)
     _numbers(config)
     if config.mode in DATA_MODES:
         _data(config)
     if config.mode in TRAINING_MODES:
         _schedule(config)
         _fresh_model_dir(config)
+        config = _pretrained(config)
     if config.mode in ("eval", "predict"):
         _checkpoint(config)
     if config.mode == "predict":
@@ -63,8 +66,6 @@ def _not_yet(config: Config) -> None:
             "DALI input is not built yet; leave --use_dali and --use_dali_eval out and use"
             " --data_backend tfdata"
         )
-    if config.pretrained_from_file:
-        raise ConfigError("--pretrained_from_file is not built yet")
     if config.dataset.lower() != "imagenet":
         raise ConfigError(
             f"--dataset {config.dataset}: only ImageNet is known, which means any folder of"
@@ -208,6 +209,38 @@ def schedule_arguments(config: Config) -> dict:
         "boundaries": boundaries,
         "multipliers": multipliers,
     }
+
+
+def _pretrained(config: Config) -> Config:
+    from model.weights import WeightFileError, inspect
+    from runtime.checkpoint import CheckpointError, resolve
+
+    file = config.pretrained_from_file
+    if config.resume_checkpoint:
+        return config  # the run's own checkpoint is read instead; the file may be gone
+    if not file:
+        if config.freeze_backbone:
+            raise ConfigError(
+                "--freeze_backbone needs --pretrained_from_file: nothing was learnt yet"
+            )
+        return config
+    try:
+        if (Path(file) / "checkpoints").is_dir():  # a run's model_dir
+            config = config.with_(pretrained_from_file=str(resolve(file)))
+        inspect(config.pretrained_from_file, config.arch, padding=config.padding)
+    except (WeightFileError, CheckpointError) as error:
+        raise ConfigError(f"--pretrained_from_file: {error}") from error
+    return config
+
+
+def _convert(config: Config) -> Config:
+    if not config.output:
+        raise ConfigError("--mode convert needs --output, a .safetensors, .keras or .weights.h5")
+    if Path(config.output).exists():
+        raise ConfigError(f"--output {config.output} exists already")
+    if not config.pretrained_from_file:
+        _checkpoint(config)
+    return config
 
 
 def _fresh_model_dir(config: Config) -> None:

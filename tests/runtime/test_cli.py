@@ -333,7 +333,6 @@ def test_what_is_not_built_yet_says_so(refused):
         ["--use_dali"],
         ["--use_dali_eval"],
         ["--data_backend", "dali-gpu"],
-        ["--pretrained_from_file", "x.npz"],
     ):
         message = refused(*args)
         assert "not built yet" in message

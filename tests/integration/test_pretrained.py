@@ -1,0 +1,74 @@
+"""Training that starts from weights in a file, and files converted from one kind to another."""
+
+import numpy as np
+import pytest
+
+from main import main
+from runtime import checkpoint
+
+
+def run(*args):
+    return main([str(arg) for arg in args])
+
+
+@pytest.fixture
+def flags(small_run, tiny):
+    """A short run; a test adds the folder and the number of epochs."""
+    return (*small_run, "--data_dir", tiny, "--warmup_epochs", "0")
+
+
+def test_a_frozen_backbone_keeps_the_weights_of_the_file_and_the_head_is_new(
+    flags, trained, tmp_path, capsys
+):
+    source = checkpoint.resolve(trained.model_dir, "last")
+    out = tmp_path / "tuned"
+    more = ("--num_classes", "12", "--pretrained_from_file", source, "--weights", "raw")
+    assert run(*flags, *more, "--freeze_backbone", "--model_dir", out, "--max_epochs", "1") == 0
+    said = capsys.readouterr().out
+    assert "new classifier for 12 classes: the file has 10 classes" in said
+    before, after = checkpoint.read(source), checkpoint.read(checkpoint.latest(out))
+    kinds = before.ema if before.state["better_weights"] == "ema" else before.model
+    for name, weights in after.model.items():
+        if name.startswith("predictions/"):
+            assert weights.shape[-1] == 12
+        else:
+            np.testing.assert_array_equal(weights, kinds[name], err_msg=name)
+
+
+def test_a_tuned_run_resumes_without_the_file(flags, trained, tmp_path):
+    source = checkpoint.resolve(trained.model_dir, "last")
+    out = tmp_path / "tuned"
+    more = ("--pretrained_from_file", source, "--model_dir", out, "--max_epochs", "2")
+    assert run(*flags, *more, "--run_epochs", "1") == 0
+    gone = [str(arg).replace(str(source), str(tmp_path / "gone")) for arg in more]
+    assert run(*flags, *gone, "--resume_checkpoint") == 0
+    assert checkpoint.read(checkpoint.latest(out)).state["epoch"] == 2
+
+
+def test_a_file_of_another_family_is_refused_before_training(flags, trained, tmp_path, capsys):
+    source = checkpoint.resolve(trained.model_dir, "last")
+    more = ("--arch", "resnet18", "--pretrained_from_file", source, "--model_dir", tmp_path / "r")
+    with pytest.raises(SystemExit) as stopped:
+        run(*flags, *more)
+    assert stopped.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--pretrained_from_file" in said
+    assert "family efficientnet" in said
+
+
+def test_freezing_random_weights_is_refused(flags, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(*flags, "--freeze_backbone", "--model_dir", tmp_path / "r")
+    assert "--freeze_backbone needs --pretrained_from_file" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_converted_and_can_be_started_from(flags, trained, tmp_path, capsys):
+    target = tmp_path / "weights.safetensors"
+    convert = ("--mode", "convert", "--model_dir", trained.model_dir, "--output", target)
+    assert run(*convert, "--weights", "ema") == 0
+    assert "logits differ by at most 0.00e+00" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(*convert)
+    assert "exists already" in capsys.readouterr().err
+    more = ("--pretrained_from_file", target, "--pretrained_strict", "--prof", "1")
+    assert run(*flags, *more, "--mode", "train", "--model_dir", tmp_path / "next") == 0
