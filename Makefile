@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow test-parity lint clean
 
 PY := .venv/bin/python
 
@@ -15,8 +15,13 @@ test: setup lint  ## what a change can break, within 15 minutes on 2 cores
 test-slow: setup  ## the tests that take minutes
 	@$(PY) -m pytest -m slow
 
+test-parity:  ## our models against PyTorch's, in a virtual environment of its own
+	@test -x .venv-parity/bin/python || python3 -m venv .venv-parity
+	@.venv-parity/bin/python -m pip install -qq -c constraints.txt -e ".[cpu,dev,parity]"
+	@.venv-parity/bin/python -m pytest -m "not slow" tests/parity
+
 lint: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
 clean:  ## remove what make created in this folder
-	rm -rf .venv demo build *.egg-info
+	rm -rf .venv .venv-parity demo build *.egg-info

@@ -1,7 +1,7 @@
 """PyTorch's models beside ours in one process. Needs the extra `parity`, in a venv of its own:
 
     python3 -m venv .venv-parity
-    .venv-parity/bin/pip install -c constraints.txt -e '.[cpu,dev,parity]' transformers
+    .venv-parity/bin/pip install -c constraints.txt -e '.[cpu,dev,parity]'
     .venv-parity/bin/python -m pytest tests/parity
 
 Where the extra is missing, all of this folder is skipped.
