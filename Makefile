@@ -10,7 +10,7 @@ demo: setup  ## train EfficientNet-B0 on real images and label a folder of JPEGs
 	@scripts/demo.sh
 
 test: setup lint  ## what a change can break, within 15 minutes on 2 cores
-	@$(PY) -m pytest -m "not slow"
+	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup  ## the tests that take minutes
 	@$(PY) -m pytest -m slow

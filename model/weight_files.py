@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -142,6 +143,8 @@ def _read_h5(path: Path, content: Any = None, facts: dict | None = None) -> Weig
                 arrays = _new_h5(file)
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise WeightFileError(f"{path} is damaged or not Keras': {error}") from error
+    # Keras numbers the layers it names itself: the second model of a process has normalization_1.
+    arrays = {re.sub(r"^normalization_\d+/", "normalization/", k): v for k, v in arrays.items()}
     return WeightFile(path, "keras", "raw", arrays, facts or {})
 
 

@@ -113,7 +113,7 @@ def load_pretrained(
             values[ours] = fitting
     report.loaded = list(values)
     used = {names[ours] for ours in values} | _preprocessing(file)
-    report.unmatched_file = [name for name in file.arrays if name not in used]
+    report.unmatched_file = sorted(name for name in file.arrays if name not in used)
     report.warnings = _differences(model_arguments(model, entry), suggested.arguments)
 
     _check_match(report, len(variables), entry.name, strict)

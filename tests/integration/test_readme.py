@@ -62,7 +62,7 @@ def test_every_command_of_the_readme_runs(place):
         if command.startswith("source "):
             continue
         run = command.replace("/data/imagenet", "data/imagenet").replace("-np 8", "-np 2")
-        if "--mode" not in command and "--help" not in command:
+        if "--mode " not in command and "--model_dir" in command:
             run += f" {SMALL} {FEW}"
             if "runs/photos" in command and "--resume_checkpoint" in command:
                 run = run.replace("--max_epochs 1", "--max_epochs 2")

@@ -64,7 +64,7 @@ def test_defaults_are_those_of_the_efficientnet_document():
         "augmenter_name": "autoaugment",
         "autoaugmentation_name": "v0",
         "weight_init": "fan_out",
-        "activation": "swish",
+        "activation": None,  # the family's: swish
         "batch_norm": "default",
         "use_amp": False,
         "use_xla": False,
@@ -206,7 +206,7 @@ def test_a_recipes_architecture_brings_its_familys_defaults(tmp_path):
     recipe.write_text("arch: resnet50\nlr_init: 0.3\n")
     config = settings("--config", str(recipe), "--momentum", "0.8")
     assert (config.lr_init, config.momentum, config.optimizer) == (0.3, 0.8, "momentum")
-    assert (config.max_epochs, config.activation) == (90, "relu")
+    assert (config.max_epochs, config.optimizer) == (90, "momentum")
 
 
 @pytest.mark.parametrize(
