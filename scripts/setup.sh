@@ -41,9 +41,9 @@ pip install -qq -c constraints.txt pip setuptools wheel
 pip install -qq -c constraints.txt --no-build-isolation cmake packaging cloudpickle psutil -e ".[dev,demo,$([ $gpu = yes ] && echo gpu || echo cpu)]"
 
 # Horovod: compiled from the registry's source, kept as a wheel under a key of all that the binary depends on.
-key=$({ grep -E '^(horovod|tensorflow|tensorflow-cpu|numpy|cmake)==' constraints.txt
-        .venv/bin/python -c 'import sys, sysconfig, importlib.metadata as m; print(sys.version, sysconfig.get_platform(),
-          [d.metadata["Name"] + d.version for d in m.distributions() if d.metadata["Name"].lower().startswith(("tensorflow", "nvidia-nccl"))])'
+key=$({ grep -E '^(horovod|tensorflow|tensorflow-cpu|numpy|cmake)==' constraints.txt | LC_ALL=C sort
+        .venv/bin/python -c 'import sys, sysconfig; print(sys.version, sysconfig.get_platform())'
+        .venv/bin/python -m pip list --format=freeze 2>/dev/null | grep -E '^(tensorflow|tensorflow[-_]cpu|nvidia-nccl-cu12)==' | LC_ALL=C sort
         uname -m; "$compiler" --version; grep -m1 -E '^flags' /proc/cpuinfo 2>/dev/null | tr ' ' '\n' | grep -xE 'f16c|avx|fma'
         echo "$gpu $nccl $mpi ${HOROVOD_BUILD_CUDA_CC_LIST:-}"
         [ $mpi = no ] || mpicc --version; [ $nccl = no ] || nvcc --version; } | sha256sum | cut -c1-20)
