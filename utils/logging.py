@@ -331,6 +331,8 @@ class Progress(AbstractContextManager):
             self.console_line(_fit_line(fields))
         else:
             stats = "  ".join(fields[name] for name in ("loss", "top1", "ips", "eta"))
+            if self._bar.console.width < 100:  # or the estimate would be cut off
+                stats = stats.replace("  ", " ").replace("images/s", "img/s")
             self._bar.update(self._task, description=fields["epoch"], completed=within, stats=stats)
             self._bar.refresh()
 
