@@ -28,10 +28,14 @@ def prepare_digits(
     validation_fraction: float = 0.2,
     seed: int = 0,
     shards: int = 4,
+    classes: Sequence[int] | None = None,
+    train_examples: int | None = None,
     images: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, int]:
     """Writes scikit-learn's 1,797 handwritten digits as JPEGs in TFRecord files.
+
+    Labels are positions in `classes`; `labels.txt` has the digits, in the same order.
 
     Args:
         out: folder for `train-*`, `validation-*` and `labels.txt`.
@@ -39,11 +43,13 @@ def prepare_digits(
         validation_fraction: share of every class that goes to validation.
         seed: of the split and of the order in the files.
         shards: train files; validation goes into one.
+        classes: the digits to keep, at least two different ones; None: 0 to 9.
+        train_examples: so many training images, classes in proportion, drawn by `seed`; None: all.
         images: folder for the validation images as `<digit>/<number>.jpg`, or None.
         overwrite: replace what an earlier run left in `out` and `images`.
 
     Returns:
-        Number of examples per split.
+        Number of examples per split, "train" and "validation".
 
     Raises:
         DataError: a folder is not empty, a value makes no sense, or a package is missing.
@@ -52,10 +58,12 @@ def prepare_digits(
         raise DataError(f"--image_size must be 8 to 1024 pixels, got {image_size}.")
     if not 0 < validation_fraction < 1:
         raise DataError(f"--validation_fraction must be in (0, 1), got {validation_fraction}.")
+    kept = list(range(10) if classes is None else classes)
+    if len(kept) < 2 or len(set(kept)) < len(kept) or not set(kept) <= set(range(10)):
+        raise DataError(f"--classes needs two or more different digits of 0 to 9, got {kept}.")
     try:
         from PIL import Image
         from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise DataError(
             f"digits need the package that is missing here: {error.name}. "
@@ -73,35 +81,82 @@ def prepare_digits(
 
     digits = load_digits()
     jpegs = [encode(pixels) for pixels in digits.images]
-    labels = digits.target
-    try:
-        train, validation = train_test_split(
-            np.arange(len(labels)),
-            test_size=validation_fraction,
-            stratify=labels,
-            random_state=seed % 2**32,
-        )
-    except ValueError as error:
-        raise DataError(f"--validation_fraction {validation_fraction}: {error}") from error
+    train, validation = _split_digits(
+        digits.target, kept, validation_fraction, train_examples, seed
+    )
 
     os.makedirs(out, exist_ok=True)
     if overwrite:  # a different number of shards would otherwise leave old ones beside the new
         for name in filter(_OURS.match, os.listdir(out)):
             os.unlink(os.path.join(out, name))
-    names = [str(name) for name in digits.target_names]
-    for split, members, count in (("train", train, shards), ("validation", validation, 1)):
+    names = [str(digit) for digit in kept]
+    labels = [kept.index(d) if d in kept else None for d in digits.target]
+    parts = (("train", train, min(shards, len(train))), ("validation", validation, 1))
+    for split, members, count in parts:
         for shard in range(count):
             path = os.path.join(out, f"{split}-{shard:05d}-of-{count:05d}")
             _write_records(path, [(jpegs[i], labels[i], names) for i in members[shard::count]])
     _write_bytes(os.path.join(out, "labels.txt"), "".join(f"{n}\n" for n in names).encode())
     if images is not None:
         if overwrite:
-            _remove_images(images, names)
+            _remove_images(images, [str(d) for d in range(10)])
         for i in validation:
-            folder = os.path.join(images, names[labels[i]])
+            folder = os.path.join(images, str(digits.target[i]))
             os.makedirs(folder, exist_ok=True)
             _write_bytes(os.path.join(folder, f"{i:04d}.jpg"), jpegs[i])
     return {"train": len(train), "validation": len(validation)}
+
+
+def _split_digits(
+    targets: np.ndarray,
+    classes: Sequence[int],
+    validation_fraction: float,
+    train_examples: int | None,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the training and of the validation images, classes in proportion in both."""
+    from sklearn.model_selection import train_test_split
+
+    members = np.flatnonzero(np.isin(targets, classes))
+    try:
+        train, validation = train_test_split(
+            members,
+            test_size=validation_fraction,
+            stratify=targets[members],
+            random_state=seed % 2**32,
+        )
+    except ValueError as error:
+        raise DataError(f"--validation_fraction {validation_fraction}: {error}") from error
+    if train_examples is None:
+        return train, validation
+    if not len(classes) <= train_examples <= len(train):
+        raise DataError(
+            f"--train_examples must be {len(classes)}, one a class, to {len(train)}, all there are;"
+            f" got {train_examples}."
+        )
+    # How far down its class an image stands, 0 to 1: the first N by that hold every class alike.
+    depth = np.empty(len(train))
+    for digit in classes:
+        same = np.flatnonzero(targets[train] == digit)
+        depth[same] = (np.arange(len(same)) + 0.5) / len(same)
+    chosen = np.argsort(depth, kind="stable")[:train_examples]
+    return train[np.sort(chosen)], validation
+
+
+def parse_classes(text: str) -> list[int]:
+    """Digits of a list and ranges, such as `0-6` or `7,8,9` or `0-3,9`, in the order given.
+
+    Raises:
+        DataError: it is no such list.
+    """
+    digits: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d)(?:-(\d))?", part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if first > last:
+            raise DataError(f"--classes {text}: write digits and ranges, such as 0-6 or 7,8,9.")
+        digits += range(first, last + 1)
+    return digits
 
 
 def _check_empty(flag: str, folder: str | None, overwrite: bool) -> None:
@@ -183,6 +238,18 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="of the split and the order (%(default)s)"
     )
     digits.add_argument(
+        "--classes",
+        metavar="LIST",
+        default="0-9",
+        help="digits to keep, such as 0-6 or 7,8,9; labels are renumbered from 0 (%(default)s)",
+    )
+    digits.add_argument(
+        "--train_examples",
+        type=int,
+        metavar="N",
+        help="write only so many training images, classes in proportion; unset: all",
+    )
+    digits.add_argument(
         "--images",
         metavar="DIR",
         help="also write the validation images as DIR/<digit>/<number>.jpg, to predict on",
@@ -200,14 +267,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out, images = given["out"], given["images"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow's import reads it
     try:
+        given["classes"] = parse_classes(given["classes"])
         counts = prepare_digits(given.pop("out"), **given)
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     extra = f"; validation images in {images}" if images else ""
+    size, classes = given["image_size"], len(given["classes"])
     print(
-        f"Wrote {counts['train']} training and {counts['validation']} validation images of 10 "
-        f"classes, {given['image_size']} x {given['image_size']} pixels, to {out}{extra}."
+        f"Wrote {counts['train']} training and {counts['validation']} validation images of "
+        f"{classes} classes, {size} x {size} pixels, to {out}{extra}."
     )
     return 0
 

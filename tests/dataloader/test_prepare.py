@@ -78,8 +78,57 @@ def test_overwrite_and_repeat(tmp_path, capsys):
     assert sum(len(list(folder.glob("*.jpg"))) for folder in images.iterdir()) == 360
 
 
+def labels_and_names(source):
+    """Of every record: the label, counted from 0, and the class name written beside it."""
+    import tensorflow as tf
+
+    for raw in source.read(np.arange(source.num_examples)):
+        feature = tf.train.Example.FromString(raw).features.feature
+        label = feature["image/class/label"].int64_list.value[0]
+        yield label - 1, feature["image/class/text"].bytes_list.value[0].decode()
+
+
+def test_some_classes_and_few_examples(tmp_path, capsys):
+    out, images = tmp_path / "out", tmp_path / "images"
+    arguments = ["digits", "--image_size", "8", "--classes", "9,7-8"]
+    assert main([*arguments, "--out", f"{out}", "--images", f"{images}"]) == 0
+    assert "of 3 classes" in capsys.readouterr().out
+    few = tmp_path / "few"
+    assert main([*arguments, "--out", f"{few}", "--train_examples", "60"]) == 0
+    assert main([*arguments, "--out", f"{tmp_path / 'four'}", "--train_examples", "4"]) == 0
+    assert (out / "labels.txt").read_text() == "9\n7\n8\n"
+    assert sorted(os.listdir(images)) == ["7", "8", "9"]
+    there = np.bincount(load_digits().target)[[9, 7, 8]]
+    train, validation = find_source(out, "train"), find_source(out, "validation")
+    assert train.num_examples + validation.num_examples == there.sum()
+    for source in (train, validation):
+        assert {*labels_and_names(source)} == {(0, "9"), (1, "7"), (2, "8")}
+    scarce = find_source(few, "train")
+    counts = np.bincount([label for label, _ in labels_and_names(scarce)])
+    assert counts.sum() == 60
+    assert np.abs(counts - 60 * there / there.sum()).max() <= 1
+    assert {*scarce.read(np.arange(60))} <= {*train.read(np.arange(train.num_examples))}
+    name = "validation-00000-of-00001"
+    assert (few / name).read_bytes() == (out / name).read_bytes()
+    assert find_source(tmp_path / "four", "train").num_examples == 4
+
+
+@pytest.mark.parametrize("classes", ["3", "1,1", "0-11", "4-2", "a", "", "1,,2", "-3"])
+def test_wrong_classes(tmp_path, capsys, classes):
+    assert main(["digits", "--out", str(tmp_path / "out"), f"--classes={classes}"]) == 2
+    assert "--classes" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"image_size": 4}, {"validation_fraction": 1.0}, {"validation_fraction": 0.001}]
+    "wrong",
+    [
+        {"image_size": 4},
+        {"validation_fraction": 1.0},
+        {"validation_fraction": 0.001},
+        {"train_examples": 9},
+        {"train_examples": 1438},
+    ],
 )
 def test_wrong_values(tmp_path, wrong):
     with pytest.raises(DataError, match=f"--{next(iter(wrong))}"):
