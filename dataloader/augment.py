@@ -6,7 +6,8 @@ augmentation depends on its seed alone: not on threads, ranks, devices or what r
 that each can be tested by itself.
 
 The graph holds each operation once, as a function. A step gathers its operation's number and
-argument from constant tables; then one ``StatelessCase`` calls that function and no other.
+argument from constant tables; then one ``StatelessCase`` calls that function and no other. Where
+``dataloader.native`` is built, one operation in C++ does all steps instead, to the same bytes.
 
 Sources: AutoAugment, arXiv:1805.09501; RandAugment, arXiv:1909.13719.
 """
@@ -20,7 +21,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from dataloader import augment_ops as image_ops
-from dataloader import policies
+from dataloader import native, policies
 
 Augmenter = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -116,6 +117,12 @@ def apply_op(image: tf.Tensor, op: tf.Tensor, argument: tf.Tensor, centre: tf.Te
 
 def apply_choice(image: tf.Tensor, choice: Choice) -> tf.Tensor:
     """Apply the steps of a :class:`Choice` without leading dimensions, in order."""
+    if (ops := native.load()) and native.AUGMENT_OPS.issuperset(policies.OPS):
+        result = ops.convoy_augment(
+            image, choice.ops, choice.arguments, choice.centres, names=policies.OPS
+        )
+        result.set_shape(image.shape)
+        return result
     for step in range(choice.ops.shape[-1]):
         image = apply_op(image, choice.ops[step], choice.arguments[step], choice.centres[step])
     return image

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from dataloader import native
+
 INTERPOLATIONS = (
     *("bilinear", "bicubic", "nearest", "area"),
     *("lanczos3", "lanczos5", "gaussian", "mitchellcubic"),
@@ -121,15 +123,30 @@ def _decode_window(encoded: tf.Tensor, window_of) -> tf.Tensor:
 
 
 def resize(
-    image: tf.Tensor, size: Any, interpolation: str = "bilinear", antialias: bool = False
+    image: tf.Tensor,
+    size: Any,
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+    flip: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Resizes uint8 `(H, W, 3)` to uint8 `(*size, 3)`: rounded to nearest, clipped to 0-255."""
+    """Resizes uint8 `(H, W, 3)` to uint8 `(*size, 3)`: rounded to nearest, clipped to 0-255.
+
+    Where the bool `flip` is true, left and right change places.
+    """
+    if interpolation == "bilinear" and not antialias and (ops := native.load()):
+        result = ops.convoy_resize(image, size, False if flip is None else flip)
+        result.set_shape(tf.TensorShape(tf.get_static_value(size)).concatenate([3]))
+        return result
     if interpolation == "nearest":
-        return tf.image.resize(image, size, interpolation)
-    pixels = tf.image.resize(image, size, interpolation, antialias=antialias)
-    if interpolation not in ("bilinear", "area"):  # these two cannot overshoot
-        pixels = tf.clip_by_value(pixels, 0.0, 255.0)
-    return tf.cast(tf.round(pixels), tf.uint8)
+        result = tf.image.resize(image, size, interpolation)
+    else:
+        result = tf.image.resize(image, size, interpolation, antialias=antialias)
+        if interpolation not in ("bilinear", "area"):  # these two cannot overshoot
+            result = tf.clip_by_value(result, 0.0, 255.0)
+        result = tf.cast(tf.round(result), tf.uint8)
+    if flip is not None:
+        result = tf.cond(flip, lambda: tf.reverse(result, [1]), lambda: result)
+    return result
 
 
 def crop_window(
@@ -152,17 +169,24 @@ def crop_window(
     Returns:
         int32 `(4,)`: y, x, height, width.
     """
-    # Height and width run together as rows: each op costs a few µs beside a decode of some hundred.
-    shape = tf.cast(shape, tf.float32)
     logs = math.log(ratio[0]) / 2, math.log(ratio[1]) / 2
     drawn = tf.reshape(uniforms[: 4 * CROP_ATTEMPTS], [4, CROP_ATTEMPTS])
     spread = np.array([[area[1] - area[0]], [logs[1] - logs[0]]], np.float32)
     lowest = np.array([[area[0]], [logs[0]]], np.float32)
     areas, half_log_ratios = tf.unstack(drawn[:2] * spread + lowest)
-    sides = tf.sqrt(areas * tf.reduce_prod(shape)) * tf.exp([[-1.0], [1.0]] * half_log_ratios)
+    # The exponential is TensorFlow's in both versions: libraries differ in the last bit.
+    stretch = tf.exp([[-1.0], [1.0]] * half_log_ratios)
+    limits = [1 / ratio[0], ratio[1]]
+    if ops := native.load():
+        window = ops.convoy_crop_window(shape, areas, stretch, drawn[2:], limits)
+        window.set_shape([4])
+        return window
 
+    # Height and width run together as rows: each op costs a few µs beside a decode of some hundred.
+    shape = tf.cast(shape, tf.float32)
+    sides = tf.sqrt(areas * tf.reduce_prod(shape)) * stretch
     # Past the last attempt stands the fallback, so that one argmax picks the winner.
-    fallback = tf.minimum(shape, shape[::-1] * [1 / ratio[0], ratio[1]])
+    fallback = tf.minimum(shape, shape[::-1] * limits)
     sides = tf.maximum(tf.round(tf.concat([sides, fallback[:, None]], 1)), 1.0)
     fits = tf.reduce_all(sides <= shape[:, None], axis=0)
     winner = tf.argmax(fits, output_type=tf.int32)
@@ -199,9 +223,8 @@ def random_crop_decode(
     """
     uniforms = tf.random.stateless_uniform([UNIFORMS], seed, alg="philox")
     image = _decode_window(encoded, lambda shape: crop_window(shape, uniforms, area, ratio))
-    image = resize(image, [size, size], interpolation)
-    if hflip > 0:
-        image = tf.cond(uniforms[-1] < hflip, lambda: tf.reverse(image, [1]), lambda: image)
+    flip = uniforms[-1] < hflip if hflip > 0 else None
+    image = resize(image, [size, size], interpolation, flip=flip)
     image.set_shape([size, size, 3])
     return image
 

@@ -39,6 +39,8 @@ def gather() -> dict[str, Any]:
     """Versions, devices and build facts as plain data."""
     import tensorflow as tf
 
+    from dataloader import native
+
     gpus = [
         tf.config.experimental.get_device_details(gpu)
         for gpu in tf.config.list_physical_devices("GPU")
@@ -57,6 +59,7 @@ def gather() -> dict[str, Any]:
         "tensorflow built with CUDA": build.get("cuda_version")
         if build.get("is_cuda_build")
         else None,
+        "native input operations": native.status(),
         "horovod": distributed.build_info(),
         "dali": _version("nvidia-dali-cuda120"),
         "dali TensorFlow plugin": _version("nvidia-dali-tf-plugin-cuda120"),
@@ -85,6 +88,7 @@ def show() -> dict[str, Any]:
         if horovod
         else "not installed",
         "DALI": dali,
+        "native input operations": facts["native input operations"],
     }
     for name, text in (*lines.items(), *facts["packages"].items()):
         print(f"{name:<32}{text}")

@@ -24,11 +24,21 @@ gpu=no; { [ -e /proc/driver/nvidia/version ] || { have nvidia-smi && nvidia-smi 
 nccl=no; [ $gpu = yes ] && have nvcc && nccl=yes
 mpi=no; have mpicc && mpi=yes
 
+# The input pipeline's C++: seconds, and nothing when its sources are unchanged. It only makes training faster.
+native() {
+  local log; log=$(mktemp)
+  CXX=$compiler scripts/build_native.sh >"$log" 2>&1 || {
+    grep -m5 -E 'error|Error' "$log" >&2 || tail -5 "$log" >&2
+    say "WARNING: the native input operations did not build (above); TensorFlow's own are used, at more CPU time per image"
+  }
+  rm -f "$log"
+}
+
 # Everything the finished environment depends on, the folder included (scripts in .venv/bin name it).
 stamp=.venv/.convoy-setup
 want=$({ cat constraints.txt pyproject.toml scripts/setup.sh; pwd; "$python" -VV; "$compiler" --version
          echo "$gpu $nccl $mpi"; [ $mpi = no ] || mpicc --version; [ $nccl = no ] || nvcc --version; } | sha256sum | cut -d' ' -f1)
-if [ -f $stamp ] && [ "$(cat $stamp)" = "$want" ]; then exit 0; fi
+if [ -f $stamp ] && [ "$(cat $stamp)" = "$want" ]; then native; exit 0; fi
 
 if [ ! -x .venv/bin/python ] || [ "$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" != "$version" ]; then
   say "creating .venv with Python $version"
@@ -39,6 +49,7 @@ pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 say "installing pinned packages (TensorFlow for $([ $gpu = yes ] && echo 'NVIDIA GPUs' || echo 'CPU'))"
 pip install -qq -c constraints.txt pip setuptools wheel
 pip install -qq -c constraints.txt --no-build-isolation cmake packaging cloudpickle psutil -e ".[dev,demo,$([ $gpu = yes ] && echo gpu || echo cpu)]"
+native & native_job=$!  # beside Horovod
 
 # Horovod: compiled from the registry's source, kept as a wheel under a key of all that the binary depends on.
 key=$({ grep -E '^(horovod|tensorflow|tensorflow-cpu|numpy|cmake)==' constraints.txt | LC_ALL=C sort
@@ -71,6 +82,7 @@ if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
   fi
   mkdir -p "$wheels" && mv "$build"/horovod-*.whl "$wheels/"
 fi
+wait "$native_job"
 pip install -qq --no-deps --force-reinstall "$wheels"/horovod-*.whl
 pip check >/dev/null || { pip check >&2; die "the installed packages disagree (above)"; }
 echo "$want" > $stamp

@@ -1,0 +1,502 @@
+// The augmentations of AutoAugment and RandAugment: see kernels.h.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+
+#include "kernels.h"
+#include "vectors.h"
+
+namespace convoy {
+namespace {
+
+constexpr uint8_t kFill = 128;
+constexpr int kLevels = 256;
+
+using Table = uint8_t[kLevels];
+
+constexpr struct {
+  std::string_view name;
+  Op op;
+} kNames[] = {
+    {"Identity", Op::kIdentity},       {"AutoContrast", Op::kAutoContrast},
+    {"Equalize", Op::kEqualize},       {"Invert", Op::kInvert},
+    {"Rotate", Op::kRotate},           {"Posterize", Op::kPosterize},
+    {"Solarize", Op::kSolarize},       {"Color", Op::kColor},
+    {"Contrast", Op::kContrast},       {"Brightness", Op::kBrightness},
+    {"Sharpness", Op::kSharpness},     {"ShearX", Op::kShearX},
+    {"ShearY", Op::kShearY},           {"TranslateX", Op::kTranslateX},
+    {"TranslateY", Op::kTranslateY},   {"Cutout", Op::kCutout},
+    {"SolarizeAdd", Op::kSolarizeAdd}, {"Hue", Op::kHue},
+};
+
+// Drops the fraction of a finite number; what does not fit into int32 stops at its ends.
+int64_t Whole(double value) {
+  constexpr double low = std::numeric_limits<int32_t>::min();
+  constexpr double high = std::numeric_limits<int32_t>::max();
+  return static_cast<int64_t>(std::clamp(value, low, high));
+}
+
+// Image.blend of whole numbers: float32, clipped, fraction dropped.
+inline uint8_t Blend(float degenerate, float pixel, float factor) {
+  const float mixed = degenerate + factor * (pixel - degenerate);
+  return static_cast<uint8_t>(static_cast<int>(std::min(std::max(mixed, 0.0f), 255.0f)));
+}
+
+// Image.convert("L").
+inline int Grey(const uint8_t* pixel) {
+  return (pixel[0] * 19595 + pixel[1] * 38470 + pixel[2] * 7471 + 32768) >> 16;
+}
+
+CONVOY_VECTORS void BlendRow(const uint8_t* degenerate, const uint8_t* row, int64_t count,
+                             float factor, uint8_t* result) {
+#pragma GCC ivdep  // the result may be one of the two rows, but then exactly so
+  for (int64_t i = 0; i < count; ++i) result[i] = Blend(degenerate[i], row[i], factor);
+}
+
+CONVOY_VECTORS void GreyRow(const uint8_t* row, int64_t width, uint8_t* result) {
+  for (int64_t x = 0; x < width; ++x) result[x] = static_cast<uint8_t>(Grey(row + 3 * x));
+}
+
+// ImageFilter.SMOOTH on the elements [3, count - 3) of a row: nine pixels, the centre five times.
+CONVOY_VECTORS void SmoothRow(const uint8_t* above, const uint8_t* row, const uint8_t* below,
+                              int64_t count, uint8_t* result) {
+  for (int64_t i = 3; i < count - 3; ++i) {
+    const uint16_t sum = above[i - 3] + above[i] + above[i + 3] + row[i - 3] + 5 * row[i] +
+                         row[i + 3] + below[i - 3] + below[i] + below[i + 3];
+    result[i] = static_cast<uint8_t>(static_cast<uint16_t>(2 * sum + 13) / 26);
+  }
+}
+
+CONVOY_VECTORS int64_t SumGrey(const uint8_t* image, int64_t pixels) {
+  int64_t total = 0;
+  while (pixels > 0) {  // in parts whose sum fits into 32 bits
+    const int64_t part = std::min<int64_t>(pixels, 1 << 20);
+    int32_t sum = 0;
+    for (int64_t i = 0; i < part; ++i) sum += Grey(image + 3 * i);
+    total += sum;
+    image += 3 * part;
+    pixels -= part;
+  }
+  return total;
+}
+
+// Image.convert("HSV"), a turn of the hue, and Image.convert("RGB"). Pillow computes in double and
+// keeps results in float variables; fractions are dropped, so a last bit would make a level.
+void TurnHue(const uint8_t* pixel, int turn, uint8_t* result) {
+  const int red = pixel[0], green = pixel[1], blue = pixel[2];
+  const int value = std::max({red, green, blue});
+  const double chroma = value - std::min({red, green, blue});
+  int hue = 0;
+  float strength = 0;
+  if (chroma > 0) {
+    const float from_red = static_cast<float>((value - red) / chroma);
+    const float from_green = static_cast<float>((value - green) / chroma);
+    const float from_blue = static_cast<float>((value - blue) / chroma);
+    const double sixths = red == value     ? static_cast<double>(from_blue) - from_green
+                          : green == value ? 2.0 + from_red - from_blue
+                                           : 4.0 + from_green - from_red;
+    const double circle = static_cast<double>(static_cast<float>(sixths)) / 6.0 + 1.0;
+    hue = static_cast<int>(static_cast<float>(circle - std::floor(circle)) * 255.0);
+    const int saturation = static_cast<int>(static_cast<float>(chroma / value) * 255.0);
+    strength = static_cast<float>(saturation / 255.0);
+  }
+  const double sixths = ((hue + turn) & 255) * 6.0 / 255.0;
+  const double share = static_cast<float>(sixths - std::floor(sixths));
+  const auto level = [=](double part) {
+    return static_cast<uint8_t>(std::floor(value * (1.0 - part) + 0.5));
+  };
+  const double much = strength;
+  const uint8_t levels[4] = {static_cast<uint8_t>(value), level(much * (1.0 - share)), level(much),
+                             level(static_cast<float>(much * share))};
+  // Which of the four red, green and blue take in each sixth of the circle.
+  constexpr uint8_t kSectors[6][3] = {{0, 1, 2}, {3, 0, 2}, {2, 0, 1},
+                                      {2, 3, 0}, {1, 2, 0}, {0, 2, 3}};
+  const uint8_t* sector = kSectors[static_cast<int>(sixths) % 6];
+  for (int c = 0; c < 3; ++c) result[c] = levels[sector[c]];
+}
+
+int64_t FloorDivide(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+
+// Cuts [first, last) down to the whole numbers x for which 0 <= slope * x + start < limit.
+void Restrict(int64_t slope, int64_t start, int64_t limit, int64_t* first, int64_t* last) {
+  int64_t low = *first, high = *last - 1;  // both inclusive
+  if (slope > 0) {
+    low = -FloorDivide(start, slope);
+    high = FloorDivide(limit - 1 - start, slope);
+  } else if (slope < 0) {
+    low = -FloorDivide(limit - 1 - start, -slope);
+    high = FloorDivide(start, -slope);
+  } else if (start < 0 || start >= limit) {
+    high = low - 1;
+  }
+  *first = std::clamp(low, *first, *last);
+  *last = std::clamp(high + 1, *first, *last);
+}
+
+// Pillow's 16.16 fixed point. Beyond 2^14 pixels lies outside of what is ever meant.
+int64_t Fixed(double value) {
+  return static_cast<int64_t>(std::floor(std::clamp(value, -16384.0, 16384.0) * 65536.0 + 0.5));
+}
+
+// An image on its way through the steps. Operations that map each level of a channel to another
+// only change `tables_`; they reach the pixels when an operation needs them, or at the end.
+class Canvas {
+ public:
+  Canvas(const uint8_t* image, Size size, uint8_t* result)
+      : now_(image), result_(result), size_(size) {}
+
+  // False if memory ran out.
+  bool Apply(const Step& step);
+  void Finish();
+
+ private:
+  int64_t pixels() const { return size_.height * size_.width; }
+  int64_t row_bytes() const { return 3 * size_.width; }
+
+  uint8_t* Spare();
+  void MoveTo(uint8_t* buffer);
+  void Flush();
+  void Count();
+
+  template <typename F>
+  void MapLevels(F level);
+  void Map(const Table* tables);
+  void AutoContrast();
+  void Equalize();
+  void Contrast(float factor);
+  bool Color(float factor);
+  bool Sharpness(float factor);
+  void Hue(double factor);
+  void Cutout(const Step& step);
+  bool Rotate(double degrees);
+  bool Affine(double a, double b, double c, double d, double e, double f);
+
+  const uint8_t* now_;  // the pixels, before `tables_`
+  uint8_t* const result_;
+  std::unique_ptr<uint8_t[]> scratch_;
+  const Size size_;
+  bool mapped_ = false;  // whether `tables_` hold anything
+  Table tables_[3];
+  bool counted_ = false;  // whether `counts_` is the histogram of `now_`
+  int64_t counts_[3][kLevels];
+};
+
+// A buffer other than the one that holds the pixels; nullptr if there is no memory.
+uint8_t* Canvas::Spare() {
+  if (now_ != result_) return result_;
+  if (!scratch_) scratch_.reset(new (std::nothrow) uint8_t[3 * pixels()]);
+  return scratch_.get();
+}
+
+void Canvas::MoveTo(uint8_t* buffer) {
+  now_ = buffer;
+  counted_ = false;
+}
+
+// Brings the tables to the pixels, which are then in `result_` or were there already.
+void Canvas::Flush() {
+  if (!mapped_) return;
+  const uint8_t* from = now_;
+  for (int64_t i = 0; i < 3 * pixels(); i += 3) {
+    const uint8_t red = tables_[0][from[i]];
+    const uint8_t green = tables_[1][from[i + 1]];
+    const uint8_t blue = tables_[2][from[i + 2]];
+    result_[i] = red, result_[i + 1] = green, result_[i + 2] = blue;
+  }
+  MoveTo(result_);
+  mapped_ = false;
+}
+
+void Canvas::Finish() {
+  Flush();
+  if (now_ != result_) std::memcpy(result_, now_, 3 * pixels());
+}
+
+// Fills `counts_` with the histogram of the pixels as they are before the tables.
+void Canvas::Count() {
+  if (counted_) return;
+  // Two histograms a channel: neighbours are often alike, and adding twice to one number is slow.
+  uint32_t counts[2][3][kLevels] = {};
+  std::memset(counts_, 0, sizeof(counts_));
+  const int64_t pairs = pixels() / 2;
+  const uint8_t* pixel = now_;
+  for (int64_t i = 0; i < pairs; ++i, pixel += 6) {
+    ++counts[0][0][pixel[0]], ++counts[0][1][pixel[1]], ++counts[0][2][pixel[2]];
+    ++counts[1][0][pixel[3]], ++counts[1][1][pixel[4]], ++counts[1][2][pixel[5]];
+  }
+  if (pixels() % 2) ++counts[0][0][pixel[0]], ++counts[0][1][pixel[1]], ++counts[0][2][pixel[2]];
+  for (int c = 0; c < 3; ++c) {
+    for (int i = 0; i < kLevels; ++i) {
+      counts_[c][i] = static_cast<int64_t>(counts[0][c][i]) + counts[1][c][i];
+    }
+  }
+  counted_ = true;
+}
+
+// Puts tables after those that wait.
+void Canvas::Map(const Table* tables) {
+  if (!mapped_) {
+    std::memcpy(tables_, tables, sizeof(tables_));
+    mapped_ = true;
+    return;
+  }
+  for (int c = 0; c < 3; ++c) {
+    for (uint8_t& level : tables_[c]) level = tables[c][level];
+  }
+}
+
+// The same table for each channel: `level` maps 0-255 to 0-255.
+template <typename F>
+void Canvas::MapLevels(F level) {
+  Table tables[3];
+  for (int i = 0; i < kLevels; ++i) tables[0][i] = static_cast<uint8_t>(level(i));
+  std::memcpy(tables[1], tables[0], sizeof(Table));
+  std::memcpy(tables[2], tables[0], sizeof(Table));
+  Map(tables);
+}
+
+// The histograms of the image that the user would see: of `counts_` after `tables_`.
+struct Histogram {
+  int64_t of[3][kLevels];
+
+  Histogram(const int64_t counts[3][kLevels], const Table* tables) : of{} {
+    for (int c = 0; c < 3; ++c) {
+      for (int i = 0; i < kLevels; ++i) of[c][tables ? tables[c][i] : i] += counts[c][i];
+    }
+  }
+};
+
+void Canvas::AutoContrast() {
+  Count();
+  const Histogram histogram(counts_, mapped_ ? tables_ : nullptr);
+  Table tables[3];
+  for (int c = 0; c < 3; ++c) {
+    const auto& counts = histogram.of[c];
+    int low = 0, high = kLevels - 1;
+    while (low < high && counts[low] == 0) ++low;
+    while (high > low && counts[high] == 0) --high;
+    const double scale = high > low ? 255.0 / (high - low) : 1.0;
+    const double offset = high > low ? -low * scale : 0.0;
+    for (int i = 0; i < kLevels; ++i) {
+      tables[c][i] = static_cast<uint8_t>(std::clamp(i * scale + offset, 0.0, 255.0));
+    }
+  }
+  Map(tables);
+}
+
+void Canvas::Equalize() {
+  Count();
+  const Histogram histogram(counts_, mapped_ ? tables_ : nullptr);
+  Table tables[3];
+  for (int c = 0; c < 3; ++c) {
+    const auto& counts = histogram.of[c];
+    int brightest = kLevels - 1;
+    while (brightest > 0 && counts[brightest] == 0) --brightest;
+    const int64_t step = (pixels() - counts[brightest]) / 255;
+    int64_t sum = step / 2;
+    for (int i = 0; i < kLevels; ++i) {
+      tables[c][i] = static_cast<uint8_t>(step > 0 ? std::min<int64_t>(sum / step, 255) : i);
+      sum += counts[i];
+    }
+  }
+  Map(tables);
+}
+
+void Canvas::Contrast(float factor) {
+  Flush();
+  const int64_t mean = (2 * SumGrey(now_, pixels()) + pixels()) / (2 * pixels());
+  MapLevels([=](int i) { return Blend(static_cast<float>(mean), i, factor); });
+}
+
+bool Canvas::Color(float factor) {
+  Flush();
+  const std::unique_ptr<uint8_t[]> grey(new (std::nothrow) uint8_t[4 * size_.width]);
+  if (!grey) return false;
+  uint8_t* const thrice = grey.get() + size_.width;
+  for (int64_t y = 0; y < size_.height; ++y) {
+    const uint8_t* row = now_ + y * row_bytes();
+    GreyRow(row, size_.width, grey.get());
+    for (int64_t x = 0; x < size_.width; ++x) std::memset(thrice + 3 * x, grey[x], 3);
+    BlendRow(thrice, row, row_bytes(), factor, result_ + y * row_bytes());
+  }
+  MoveTo(result_);
+  return true;
+}
+
+bool Canvas::Sharpness(float factor) {
+  if (size_.height < 3 || size_.width < 3) return true;  // nothing but border
+  Flush();
+  uint8_t* const to = Spare();
+  if (!to) return false;
+  const int64_t bytes = row_bytes(), last = (size_.height - 1) * bytes;
+  std::memcpy(to, now_, bytes);
+  std::memcpy(to + last, now_ + last, bytes);
+  for (int64_t start = bytes; start < last; start += bytes) {
+    const uint8_t* row = now_ + start;
+    uint8_t* const out = to + start;
+    std::memcpy(out, row, 3);
+    std::memcpy(out + bytes - 3, row + bytes - 3, 3);
+    SmoothRow(row - bytes, row, row + bytes, bytes, out);
+    BlendRow(out + 3, row + 3, bytes - 6, factor, out + 3);
+  }
+  MoveTo(to);
+  return true;
+}
+
+void Canvas::Hue(double factor) {
+  Flush();
+  const int turn = static_cast<int>(Whole(factor * 255.0) % 256);
+  for (int64_t i = 0; i < 3 * pixels(); i += 3) TurnHue(now_ + i, turn, result_ + i);
+  MoveTo(result_);
+}
+
+void Canvas::Cutout(const Step& step) {
+  Flush();
+  if (now_ != result_) {
+    std::memcpy(result_, now_, 3 * pixels());
+    MoveTo(result_);
+  }
+  const int64_t half = Whole(step.argument);
+  const int64_t y = Whole(std::floor(step.centre_y * static_cast<float>(size_.height)));
+  const int64_t x = Whole(std::floor(step.centre_x * static_cast<float>(size_.width)));
+  const int64_t top = std::max<int64_t>(y - half, 0), bottom = std::min(y + half, size_.height);
+  const int64_t left = std::max<int64_t>(x - half, 0), right = std::min(x + half, size_.width);
+  if (left >= right) return;
+  for (int64_t row = top; row < bottom; ++row) {
+    std::memset(result_ + row * row_bytes() + 3 * left, kFill, 3 * (right - left));
+  }
+  counted_ = false;
+}
+
+bool Canvas::Rotate(double degrees) {
+  const double angle = degrees * (3.141592653589793 / 180.0);
+  const double cos = std::cos(angle), sin = std::sin(angle);
+  const double y = 0.5 * static_cast<double>(size_.height);
+  const double x = 0.5 * static_cast<double>(size_.width);
+  return Affine(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y);
+}
+
+// Gives pixel (x, y) the pixel at (ax + by + c, dx + ey + f), nearest neighbour.
+bool Canvas::Affine(double a, double b, double c, double d, double e, double f) {
+  Flush();
+  uint8_t* const to = Spare();
+  if (!to) return false;
+  const int64_t ax = Fixed(a), bx = Fixed(b), cx = Fixed(c + 0.5 * (a + b));
+  const int64_t ay = Fixed(d), by = Fixed(e), cy = Fixed(f + 0.5 * (d + e));
+  for (int64_t y = 0; y < size_.height; ++y) {
+    int64_t source_x = bx * y + cx, source_y = by * y + cy;
+    int64_t first = 0, last = size_.width;  // the pixels whose source lies inside the image
+    Restrict(ax, source_x, size_.width << 16, &first, &last);
+    Restrict(ay, source_y, size_.height << 16, &first, &last);
+    uint8_t* const row = to + y * row_bytes();
+    std::memset(row, kFill, 3 * first);
+    std::memset(row + 3 * last, kFill, 3 * (size_.width - last));
+    source_x += ax * first, source_y += ay * first;
+    if (ay == 0 && ax == 65536 && first < last) {  // a shifted row
+      const uint8_t* source = now_ + (source_y >> 16) * row_bytes() + 3 * (source_x >> 16);
+      std::memcpy(row + 3 * first, source, 3 * (last - first));
+      continue;
+    }
+    for (int64_t x = first; x < last; ++x, source_x += ax, source_y += ay) {
+      const uint8_t* source = now_ + (source_y >> 16) * row_bytes() + 3 * (source_x >> 16);
+      std::memcpy(row + 3 * x, source, 3);
+    }
+  }
+  MoveTo(to);
+  return true;
+}
+
+bool Canvas::Apply(const Step& step) {
+  const double argument = step.argument;
+  const float factor = static_cast<float>(argument);
+  const int64_t whole = Whole(argument);
+  switch (step.op) {
+    case Op::kAutoContrast:
+      AutoContrast();
+      return true;
+    case Op::kEqualize:
+      Equalize();
+      return true;
+    case Op::kInvert:
+      MapLevels([](int i) { return 255 - i; });
+      return true;
+    case Op::kPosterize: {
+      const int mask = 256 - (1 << (8 - std::clamp<int64_t>(whole, 1, 8)));
+      MapLevels([=](int i) { return i & mask; });
+      return true;
+    }
+    case Op::kSolarize:
+      MapLevels([=](int i) { return i < whole ? i : 255 - i; });
+      return true;
+    case Op::kSolarizeAdd: {
+      const int addition = static_cast<int>(std::clamp<int64_t>(whole, 0, 255));
+      MapLevels([=](int i) { return i < 128 ? std::min(i + addition, 255) : i; });
+      return true;
+    }
+    case Op::kBrightness:
+      MapLevels([=](int i) { return Blend(0.0f, i, factor); });
+      return true;
+    case Op::kContrast:
+      Contrast(factor);
+      return true;
+    case Op::kColor:
+      return Color(factor);
+    case Op::kSharpness:
+      return Sharpness(factor);
+    case Op::kHue:
+      Hue(argument);
+      return true;
+    case Op::kCutout:
+      Cutout(step);
+      return true;
+    case Op::kRotate:
+      return Rotate(argument);
+    case Op::kShearX:
+      return Affine(1, argument, 0, 0, 1, 0);
+    case Op::kShearY:
+      return Affine(1, 0, 0, argument, 1, 0);
+    case Op::kTranslateX:
+      return Affine(1, 0, argument, 0, 1, 0);
+    case Op::kTranslateY:
+      return Affine(1, 0, 0, 0, 1, argument);
+    case Op::kIdentity:
+    case Op::kUnknown:
+      return true;
+  }
+  return true;
+}
+
+}  // namespace
+
+Op OpNamed(std::string_view name) {
+  for (const auto& known : kNames) {
+    if (known.name == name) return known.op;
+  }
+  return Op::kUnknown;
+}
+
+const char* Augment(const uint8_t* image, Size size, const Step* steps, size_t count,
+                    uint8_t* result) {
+  if (!IsReasonable(size)) return "the image is too large to augment";
+  for (size_t i = 0; i < count; ++i) {
+    const Step& step = steps[i];
+    if (step.op == Op::kUnknown) return "the native operation does not know one of the steps";
+    if (!(std::abs(step.argument) <= std::numeric_limits<float>::max()) ||
+        !std::isfinite(step.centre_y) || !std::isfinite(step.centre_x)) {
+      return "arguments and centres of augmentations must be finite";
+    }
+  }
+  if (size.height == 0 || size.width == 0) return nullptr;
+  Canvas canvas(image, size, result);
+  for (size_t i = 0; i < count; ++i) {
+    if (!canvas.Apply(steps[i])) return "no memory left to augment an image";
+  }
+  canvas.Finish();
+  return nullptr;
+}
+
+}  // namespace convoy

@@ -1,0 +1,418 @@
+"""The C++ operations give the bytes of TensorFlow's versions, which Pillow judges elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from dataloader import augment, native, policies
+from dataloader.decode import (
+    UNIFORMS,
+    EvalCrop,
+    crop_window,
+    decode_image,
+    eval_decode,
+    random_crop_decode,
+    resize,
+)
+from dataloader.loader import InputOptions, build_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILER = os.environ.get("CXX", "g++")
+LEVELS = (0, 0.3, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12.5, 15)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ops():
+    """The loaded operations, built if `make setup` has not done so."""
+    if not native.library_path().exists():
+        if not shutil.which(COMPILER):
+            pytest.skip("no C++ compiler to build the native operations with")
+        subprocess.run([ROOT / "scripts" / "build_native.sh"], check=True)
+        native._load.cache_clear()
+    loaded = native.load()
+    assert loaded, native.status()
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Two photographs and what else comes in, by name: uint8 (H, W, 3)."""
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    china, flower = load_sample_images().images
+    noise = {
+        f"noise {h}x{w}": rng.integers(0, 256, (h, w, 3), dtype=np.uint8)
+        for h, w in ((1, 1), (1, 7), (7, 1), (2, 3), (97, 131))
+    }
+    return noise | {
+        "china": np.ascontiguousarray(china[100:324, 200:424]),
+        "flower": np.ascontiguousarray(flower[150:247, 300:431]),
+        "dark": flower[:60, :90] // 4,
+        "flat": np.full((33, 40, 3), (0, 128, 255), np.uint8),
+    }
+
+
+def choice_of(names, arguments, centres=None):
+    centres = np.full((len(names), 2), 0.4) if centres is None else centres
+    return augment.Choice(
+        tf.constant([policies.OPS.index(name) for name in names], tf.int32),
+        tf.constant(arguments, tf.float64),
+        tf.constant(centres, tf.float32),
+    )
+
+
+_apply = tf.function(
+    augment.apply_choice,
+    input_signature=[
+        tf.TensorSpec([None, None, 3], tf.uint8),
+        augment.Choice(
+            tf.TensorSpec([4], tf.int32),
+            tf.TensorSpec([4], tf.float64),
+            tf.TensorSpec([4, 2], tf.float32),
+        ),
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def both():
+    """Runs four steps natively and with TensorFlow's operations, and returns both results."""
+    fast = _apply.python_function
+    with native.disabled():
+        slow = _apply.get_concrete_function()
+
+    def run(image, names, arguments, centres=None):
+        names, arguments = list(names), list(arguments)
+        missing = 4 - len(names)
+        choice = choice_of(
+            names + [policies.IDENTITY] * missing, arguments + [0.0] * missing, centres
+        )
+        image = tf.constant(image)
+        return fast(image, choice).numpy(), slow(image, *choice).numpy()
+
+    return run
+
+
+@pytest.mark.parametrize("op", policies.OPS)
+def test_every_operation_at_every_level(both, real, op):
+    rng = np.random.default_rng(1)
+    for name, image in real.items():
+        for level in LEVELS:
+            for sign in (1, -1):
+                argument = sign * policies.argument(op, level)
+                got, wanted = both(image, [op], [argument], rng.random((4, 2)))
+                np.testing.assert_array_equal(got, wanted, f"{name}, {argument}")
+
+
+def test_sub_policies(both, real):
+    rng = np.random.default_rng(2)
+    for sub_policy in policies.get_policy("v0"):
+        for image in real.values():
+            arguments = [
+                policies.argument(step.op, step.level) * rng.choice((-1, 1)) for step in sub_policy
+            ]
+            got, wanted = both(image, [step.op for step in sub_policy], arguments)
+            np.testing.assert_array_equal(got, wanted, str(sub_policy))
+
+
+def test_steps_merged_into_tables(both, real):
+    """Four random steps a time: tables before, between and after what needs the pixels."""
+    rng = np.random.default_rng(3)
+    images = list(real.values())
+    for round_ in range(300):
+        names = rng.choice(policies.OPS, 4)
+        arguments = [
+            policies.argument(op, rng.choice(LEVELS)) * rng.choice((-1, 1)) for op in names
+        ]
+        got, wanted = both(images[round_ % len(images)], names, arguments, rng.random((4, 2)))
+        np.testing.assert_array_equal(got, wanted, f"{names} {arguments}")
+
+
+def test_the_input_is_left_alone(ops, real):
+    image = tf.constant(real["china"])
+    ops.convoy_augment(image, [0], [0.0], np.zeros((1, 2), np.float32), names=["Invert"])
+    np.testing.assert_array_equal(image.numpy(), real["china"])
+
+
+@pytest.mark.parametrize("factor", [-0.5, -0.31, -0.1, -0.001, 0.0, 0.05, 0.25, 0.5])
+def test_hue_is_pillows(ops, real, factor):
+    for image in real.values():
+        hue, saturation, value = Image.fromarray(image).convert("HSV").split()
+        turned = (np.asarray(hue).astype(int) + int(factor * 255)) % 256
+        turned = Image.fromarray(turned.astype(np.uint8), "L")
+        wanted = Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+        got = ops.convoy_augment(image, [0], [factor], np.zeros((1, 2), np.float32), names=["Hue"])
+        np.testing.assert_array_equal(got.numpy(), np.asarray(wanted))
+
+
+# ---- crops and resizing --------------------------------------------------------------------------
+
+
+def test_resize_and_flip(real):
+    rng = np.random.default_rng(4)
+    shapes = rng.integers(1, 300, (60, 4)).tolist()
+    shapes += [[1, 1, 224, 224], [375, 500, 224, 224], [224, 224, 224, 224], [3000, 2, 5, 7]]
+    for height, width, *size in shapes:
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        wanted = np.rint(tf.image.resize(image, size).numpy()).astype(np.uint8)
+        message = f"{height}×{width} to {size}"
+        np.testing.assert_array_equal(resize(image, size).numpy(), wanted, message)
+        for flip in (False, True):
+            got = resize(image, size, flip=tf.constant(flip)).numpy()
+            np.testing.assert_array_equal(got, wanted[:, ::-1] if flip else wanted, message)
+    for image in real.values():
+        with native.disabled():
+            wanted = resize(image, [224, 160])
+        np.testing.assert_array_equal(resize(image, [224, 160]), wanted)
+
+
+def test_crop_window():
+    @tf.function(input_signature=[tf.TensorSpec([2], tf.int32), tf.TensorSpec([UNIFORMS])])
+    def windows(shape, uniforms):
+        boxes = [crop_window(shape, uniforms, (0.05, 1.0), (0.75, 1.333))]
+        boxes.append(crop_window(shape, uniforms, (0.9, 1.0), (1.5, 2.5)))
+        return tf.stack(boxes)
+
+    fast = windows.get_concrete_function()
+    with native.disabled():
+        slow = tf.function(windows.python_function, input_signature=windows.input_signature)
+        slow = slow.get_concrete_function()
+    rng = np.random.default_rng(5)
+    for _ in range(500):
+        shape = rng.integers(1, rng.choice((4, 600, 20000)), 2).astype(np.int32)
+        uniforms = tf.constant(rng.random(UNIFORMS, np.float32))
+        got, wanted = fast(tf.constant(shape), uniforms), slow(tf.constant(shape), uniforms)
+        np.testing.assert_array_equal(got, wanted, str(shape))
+    top = tf.fill([UNIFORMS], np.nextafter(np.float32(1), np.float32(0)))
+    np.testing.assert_array_equal(fast([333, 1000], top), slow([333, 1000], top))
+
+
+def encoded_images(real, writers):
+    yield from (writers.jpeg(real[name], quality=q) for name, q in (("china", 92), ("flower", 50)))
+    yield writers.jpeg(real["noise 97x131"][..., 0])
+    yield tf.io.encode_png(real["noise 97x131"]).numpy()
+    yield tf.io.encode_png(real["flower"]).numpy()
+
+
+def test_decoding(real, writers):
+    for encoded in encoded_images(real, writers):
+        for seed in range(15):
+            got = random_crop_decode(tf.constant(encoded), [seed, 9], 64)
+            with native.disabled():
+                wanted = random_crop_decode(tf.constant(encoded), [seed, 9], 64)
+            np.testing.assert_array_equal(got, wanted)
+        for crop in (EvalCrop(), EvalCrop(method="resize"), EvalCrop(antialias=True)):
+            got = eval_decode(tf.constant(encoded), 64, crop)
+            with native.disabled():
+                wanted = eval_decode(tf.constant(encoded), 64, crop)
+            np.testing.assert_array_equal(got, wanted)
+        assert got.shape == (64, 64, 3)
+        assert decode_image(tf.constant(encoded)).shape[-1] == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["autoaugment", pytest.param("randaugment", marks=pytest.mark.slow)]
+)
+def test_through_the_loader(tmp_path, real, writers, name):
+    """200 examples, each with its own seed: crops, flips and augmentations together."""
+    jpegs = [(writers.jpeg(real[("china", "flower")[i % 2]]), i % 10) for i in range(200)]
+    folder = writers.dataset(tmp_path, jpegs, [])
+    options = InputOptions(image_size=48, batch_size=20, num_workers=1, augmenter=name)
+
+    def images():
+        loader = build_dataset(str(folder), "train", options, training=True)
+        return np.concatenate([b[0].numpy() for b in loader.batches(0)])
+
+    got = images()
+    with native.disabled():
+        wanted = images()
+    assert got.shape == (200, 48, 48, 3)
+    assert len(np.unique(got.reshape(200, -1), axis=0)) > 120  # some are pushed wholly out of view
+    np.testing.assert_array_equal(got, wanted)
+
+
+# ---- whatever comes in ---------------------------------------------------------------------------
+
+GOOD = {
+    "image": np.zeros((4, 5, 3), np.uint8),
+    "ops": np.zeros(2, np.int32),
+    "arguments": np.zeros(2, np.float64),
+    "centres": np.zeros((2, 2), np.float32),
+    "names": ["Rotate", "Twirl"],
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"image": np.zeros((4, 5, 4), np.uint8)}, "the image has the wrong shape"),
+        ({"image": np.zeros((4, 5), np.uint8)}, "the image has the wrong shape"),
+        ({"image": np.zeros((1, 4, 5, 3), np.uint8)}, "the image has the wrong shape"),
+        ({"ops": np.int32(0)}, "ops has the wrong shape"),
+        ({"ops": np.zeros(3, np.int32)}, "arguments has the wrong shape"),
+        ({"arguments": np.zeros(1)}, "arguments has the wrong shape"),
+        ({"centres": np.zeros((2, 3), np.float32)}, "centres has the wrong shape"),
+        ({"centres": np.zeros(4, np.float32)}, "centres has the wrong shape"),
+        ({"ops": np.array([0, 2], np.int32)}, "no augmentation number 2"),
+        ({"ops": np.array([-1, 0], np.int32)}, "no augmentation number -1"),
+        ({"ops": np.array([0, 1], np.int32)}, "does not know"),
+        ({"names": []}, "no augmentation number 0"),
+        ({"arguments": np.array([0, np.nan])}, "must be finite"),
+        ({"arguments": np.array([np.inf, 0])}, "must be finite"),
+        ({"centres": np.full((2, 2), np.nan, np.float32)}, "must be finite"),
+        ({"image": tf.zeros((4, 5, 3))}, "expected to be a uint8 tensor"),
+        ({"ops": tf.zeros(2, tf.int64)}, "expected to be a int32 tensor"),
+    ],
+)
+def test_wrong_input_to_augment(ops, wrong, message):
+    ops.convoy_augment(**GOOD)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        ops.convoy_augment(**GOOD | {k: v for k, v in wrong.items()})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((4, 5), np.uint8), [2, 2], False), "the image has the wrong shape"),
+        ((np.zeros((0, 5, 3), np.uint8), [2, 2], False), "at least one pixel"),
+        ((np.zeros((4, 5, 3), np.uint8), [2, 2, 2], False), "the size has the wrong shape"),
+        ((np.zeros((4, 5, 3), np.uint8), [2, -2], False), "negative or too large"),
+        ((np.zeros((4, 5, 3), np.uint8), [2**20, 2**20], False), "negative or too large"),
+        ((np.zeros((4, 5, 3), np.uint8), [2, 0], False), "at least one pixel"),
+        ((np.zeros((4, 5, 3), np.uint8), [2, 2], [False]), "flip has the wrong shape"),
+    ],
+)
+def test_wrong_input_to_resize(ops, arguments, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        ops.convoy_resize(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"shape": [5, 0]}, "at least one pixel"),
+        ({"shape": [5, -7]}, "at least one pixel"),
+        ({"shape": [5]}, "the shape has the wrong shape"),
+        ({"areas": [[0.5]]}, "areas has the wrong shape"),
+        ({"stretch": [[1.0, 1.0]]}, "stretch has the wrong shape"),
+        ({"places": [[0.5], [np.nan]]}, "crops need numbers"),
+        ({"limits": [1.0]}, "limits has the wrong shape"),
+    ],
+)
+def test_wrong_input_to_crop_window(ops, wrong, message):
+    good = {
+        "shape": [40, 50],
+        "areas": [0.5],
+        "stretch": [[1.0], [1.0]],
+        "places": [[0.5], [0.5]],
+        "limits": [1.3, 1.3],
+    }
+    assert ops.convoy_crop_window(**good).numpy().tolist() == [4, 9, 32, 32]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        ops.convoy_crop_window(**good | wrong)
+
+
+def test_an_image_without_pixels(ops):
+    image = np.zeros((0, 5, 3), np.uint8)
+    assert ops.convoy_augment(**GOOD | {"image": image}).shape == (0, 5, 3)
+
+
+def build_fuzzer(folder):
+    if not shutil.which(COMPILER):
+        pytest.skip("no C++ compiler")
+    sources = [ROOT / "dataloader" / "native" / name for name in ("augment.cc", "resize.cc")]
+    command = [COMPILER, "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wall", "-Wextra"]
+    command += ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
+    command += ["-I", ROOT / "dataloader" / "native", ROOT / "tests" / "native" / "fuzz.cc"]
+    built = subprocess.run(
+        [*command, *sources, "-o", folder / "fuzz"], capture_output=True, text=True
+    )
+    if "cannot find" in built.stderr and "asan" in built.stderr:
+        pytest.skip("the compiler comes without the address sanitizer")
+    assert built.returncode == 0, built.stderr
+    return folder / "fuzz"
+
+
+@pytest.mark.parametrize(
+    ("rounds", "seed"),
+    [(3000, 1), pytest.param(300_000, 2, marks=pytest.mark.slow)],
+)
+def test_fuzzing_under_sanitizers(tmp_path, rounds, seed):
+    fuzz = build_fuzzer(tmp_path)
+    done = subprocess.run([fuzz, str(rounds), str(seed)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{rounds} rounds without an error\n"
+
+
+# ---- with and without ----------------------------------------------------------------------------
+
+
+def kinds_of_operations(function, *arguments):
+    graph = tf.function(function).get_concrete_function(*arguments).graph
+    return {op.type for op in graph.get_operations()}
+
+
+def test_where_they_are_used(monkeypatch):
+    image = tf.zeros([8, 9, 3], tf.uint8)
+    choice = choice_of(["Invert"], [0.0])
+    assert "ConvoyAugment" in kinds_of_operations(augment.apply_choice, image, choice)
+    with native.disabled():
+        kinds = kinds_of_operations(augment.apply_choice, image, choice)
+    assert not any(kind.startswith("Convoy") for kind in kinds)
+    # An operation that the C++ does not know: all goes through TensorFlow.
+    monkeypatch.setattr(native, "AUGMENT_OPS", native.AUGMENT_OPS - {"Cutout"})
+    kinds = kinds_of_operations(augment.apply_choice, image, choice)
+    assert "ConvoyAugment" not in kinds
+
+
+@pytest.mark.parametrize("library", ["missing", "damaged"])
+def test_without_the_library(tmp_path, monkeypatch, library):
+    path = tmp_path / "convoy.so"
+    if library == "damaged":
+        path.write_bytes(b"not a library")
+    monkeypatch.setattr(native, "library_path", lambda: path)
+    native._load.cache_clear()
+    try:
+        assert native.load() is None
+        state = "not built" if library == "missing" else "cannot be loaded"
+        assert native.status().startswith(state)
+        assert resize(np.zeros((3, 4, 3), np.uint8), [5, 6], flip=tf.constant(True)).shape[1] == 6
+    finally:
+        native._load.cache_clear()
+
+
+def test_the_environment_says_so():
+    from runtime import environment
+
+    assert environment.gather()["native input operations"] == "in use"
+
+
+def test_the_librarys_name_follows_its_sources(tmp_path, monkeypatch):
+    for source in (*native.FOLDER.glob("*.cc"), *native.FOLDER.glob("*.h")):
+        shutil.copy(source, tmp_path)
+    before = native.library_path().name
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    assert native.library_path().name == before
+    with (tmp_path / "kernels.h").open("a") as header:
+        header.write("// changed\n")
+    assert native.library_path().name != before
+
+
+def test_a_failed_build_leaves_what_was_there():
+    library = native.library_path()
+    command = [ROOT / "scripts" / "build_native.sh"]
+    environ = os.environ | {"CXX": sys.executable}  # answers --version, compiles nothing
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert library.exists()
+    assert not list(native.FOLDER.glob("build.*"))

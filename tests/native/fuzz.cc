@@ -1,0 +1,163 @@
+// Throws random images and arguments at the kernels of dataloader/native. Built with the address and
+// undefined-behaviour sanitizers by tests/dataloader/test_native.py, which runs `fuzz COUNT SEED`.
+//
+// Besides what the sanitizers notice, it checks that augmenting in place gives what augmenting into
+// another buffer does, that steps done together give what they give one by one, that a flip is a
+// flip, and that crops lie inside the image. Exits with 1 and the round's number if not.
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels.h"
+
+namespace {
+
+using convoy::Op;
+using convoy::Size;
+using convoy::Step;
+
+// Exactly as long as needed, so that the sanitizer sees the first byte too many.
+using Pixels = std::unique_ptr<uint8_t[]>;
+
+struct Random {
+  std::mt19937_64 bits;
+
+  int64_t Below(int64_t limit) { return static_cast<int64_t>(bits() % limit); }
+  bool OneIn(int64_t n) { return Below(n) == 0; }
+  double Unit() { return static_cast<double>(bits() >> 11) * 0x1p-53; }
+
+  double Number() {
+    constexpr double special[] = {0.0,
+                                  -0.0,
+                                  1.0,
+                                  255.0,
+                                  256.0,
+                                  -1.0,
+                                  1e-320,
+                                  16384.0,
+                                  -65536.0,
+                                  2147483647.0,
+                                  -2147483649.0,
+                                  1e18,
+                                  3e38,
+                                  -1e300,
+                                  std::numeric_limits<double>::infinity(),
+                                  -std::numeric_limits<double>::infinity(),
+                                  std::numeric_limits<double>::quiet_NaN()};
+    if (OneIn(12)) return special[Below(std::size(special))];
+    constexpr double scales[] = {1.0, 2.0, 40.0, 300.0, 1e5};
+    return (2 * Unit() - 1) * scales[Below(std::size(scales))];
+  }
+
+  Size ImageSize() {
+    if (OneIn(50)) return {Below(2), Below(2)};
+    if (OneIn(20)) return {1 + Below(400), 1 + Below(3)};
+    if (OneIn(20)) return {1 + Below(3), 1 + Below(400)};
+    return {1 + Below(40), 1 + Below(40)};
+  }
+
+  Pixels Image(Size size) {
+    const int64_t count = 3 * size.height * size.width;
+    Pixels pixels(new uint8_t[count]);
+    const uint64_t levels = OneIn(4) ? 1 + Below(3) : 256, lowest = Below(256);
+    for (int64_t i = 0; i < count; ++i) {
+      pixels[i] = static_cast<uint8_t>(lowest + bits() % levels);
+    }
+    return pixels;
+  }
+
+  Step AnyStep() {
+    Step step;
+    step.op = static_cast<Op>(Below(static_cast<int>(Op::kHue) + 1));
+    if (step.op == Op::kUnknown && !OneIn(20)) step.op = Op::kEqualize;
+    step.argument = Number();
+    step.centre_y = static_cast<float>(Unit()), step.centre_x = static_cast<float>(Unit());
+    if (OneIn(30)) step.centre_x = std::numeric_limits<float>::quiet_NaN();
+    if (OneIn(30)) step.centre_y = -3e38f;
+    return step;
+  }
+};
+
+bool Augments(Random& random) {
+  const Size size = random.ImageSize();
+  const size_t bytes = 3 * size.height * size.width;
+  const Pixels image = random.Image(size);
+  const Pixels before(new uint8_t[bytes]), apart(new uint8_t[bytes]);
+  std::memcpy(before.get(), image.get(), bytes);
+  std::vector<Step> steps(random.Below(5));
+  for (Step& step : steps) step = random.AnyStep();
+
+  const char* error = convoy::Augment(image.get(), size, steps.data(), steps.size(), apart.get());
+  if (std::memcmp(image.get(), before.get(), bytes) != 0) return false;
+  const char* again =
+      convoy::Augment(image.get(), size, steps.data(), steps.size(), image.get());
+  if ((error == nullptr) != (again == nullptr)) return false;
+  if (error) return true;
+  if (std::memcmp(image.get(), apart.get(), bytes) != 0) return false;
+  for (const Step& step : steps) {
+    if (convoy::Augment(before.get(), size, &step, 1, before.get())) return false;
+  }
+  return std::memcmp(before.get(), apart.get(), bytes) == 0;
+}
+
+bool Resizes(Random& random) {
+  const Size from = random.ImageSize(), to = random.ImageSize();
+  const Pixels image = random.Image(from);
+  const size_t bytes = 3 * to.height * to.width;
+  const Pixels plain(new uint8_t[bytes]), flipped(new uint8_t[bytes]);
+  const char* error = convoy::Resize(image.get(), from, false, to, plain.get());
+  const char* again = convoy::Resize(image.get(), from, true, to, flipped.get());
+  const bool possible = from.height && from.width && to.height && to.width;
+  if ((error == nullptr) != possible || (again == nullptr) != possible) return false;
+  for (int64_t y = 0; possible && y < to.height; ++y) {
+    for (int64_t x = 0; x < to.width; ++x) {
+      const uint8_t* row = plain.get() + 3 * y * to.width;
+      const uint8_t* mirror = flipped.get() + 3 * (y * to.width + to.width - 1 - x);
+      if (std::memcmp(row + 3 * x, mirror, 3) != 0) return false;
+    }
+  }
+  return true;
+}
+
+bool Crops(Random& random) {
+  const Size size = random.OneIn(2) ? random.ImageSize()
+                                    : Size{random.Below(70000) - 5, random.Below(70000) - 5};
+  const int attempts = static_cast<int>(random.Below(11));
+  const auto numbers = [&](size_t count) {
+    std::vector<float> values(count);
+    for (float& value : values) {
+      const double number = random.OneIn(8) ? random.Number() : 1.5 * random.Unit();
+      const bool fits = !(number > 3.4e38 || number < -3.4e38);
+      value = fits ? static_cast<float>(number) : std::numeric_limits<float>::infinity();
+    }
+    return values;
+  };
+  const auto areas = numbers(attempts), stretch = numbers(2 * attempts);
+  const auto places = numbers(2 * attempts), limits = numbers(2);
+  convoy::Window window;
+  if (convoy::CropWindow(size, {attempts, areas.data(), stretch.data(), places.data(), limits.data()},
+                         &window)) {
+    return true;
+  }
+  return window.y >= 0 && window.x >= 0 && window.height >= 1 && window.width >= 1 &&
+         window.y + window.height <= size.height && window.x + window.width <= size.width;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count != 3) return std::fputs("usage: fuzz COUNT SEED\n", stderr), 2;
+  const long rounds = std::atol(arguments[1]);
+  Random random{std::mt19937_64(std::atol(arguments[2]))};
+  for (long round = 0; round < rounds; ++round) {
+    const auto what = random.Below(8);
+    const bool good = what == 0 ? Crops(random) : what == 1 ? Resizes(random) : Augments(random);
+    if (!good) return std::fprintf(stderr, "wrong in round %ld\n", round), 1;
+  }
+  std::printf("%ld rounds without an error\n", rounds);
+}
