@@ -118,13 +118,15 @@ class Config:
                                                  "(EfficientNet), or resize, then cut it (ResNet)")
     crop_padding: int = _flag(AUG, 32, "evaluation crop is size/(size+padding) of the short side; 0: all of it")
 
-    optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = _flag(OPT, "rmsprop", "optimizer")
-    momentum: float = _flag(OPT, 0.9, "momentum of momentum and rmsprop")
-    nesterov: bool = _flag(OPT, False, "Nesterov momentum, for sgd and momentum")
+    optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lars", "lamb"] = _flag(
+        OPT, "rmsprop", "optimizer; lars and lamb are for batches of many thousands")
+    momentum: float = _flag(OPT, 0.9, "momentum of momentum, rmsprop and lars")
+    nesterov: bool = _flag(OPT, False, "Nesterov momentum, for momentum and lars")
     decay: float = _flag(OPT, 0.9, "rmsprop: decay of the mean square (rho)")
-    epsilon: float = _flag(OPT, 0.001, "epsilon of rmsprop (inside the root), adam and adamw")
-    beta_1: float = _flag(OPT, 0.9, "adam, adamw: decay of the first moment")
-    beta_2: float = _flag(OPT, 0.999, "adam, adamw: decay of the second moment")
+    epsilon: float = _flag(OPT, 0.001, "epsilon of rmsprop (inside the root), adam, adamw and lamb")
+    beta_1: float = _flag(OPT, 0.9, "adam, adamw, lamb: decay of the first moment")
+    beta_2: float = _flag(OPT, 0.999, "adam, adamw, lamb: decay of the second moment")
+    trust_coefficient: float = _flag(OPT, 0.001, "lars: share of a weight's norm that one update may move it by")
     lr_init: float = _flag(OPT, 0.008, "peak learning rate for lr_base_batch images a step")
     lr_base_batch: int = _flag(OPT, 128, "batch that lr_init is meant for; the rate is scaled to the global batch; "
                                "0: use lr_init as it is")
@@ -139,18 +141,34 @@ class Config:
                                  ("lr_warmup_epochs",))
     weight_decay: float = _flag(OPT, 5e-6, "weight decay of kernels; never of batch norm or biases")
     weight_decay_style: Literal["l2", "half_l2", "decoupled"] = _flag(
-        OPT, "l2", "l2: adds decay*w^2 to the loss (Keras); half_l2: half of that (PyTorch); decoupled: AdamW's")
+        OPT, "l2", "l2: adds decay*w^2 to the loss (Keras); half_l2: half of that (PyTorch); decoupled: AdamW's; lars "
+        "and lamb have their own")
     bn_weight_decay: bool = _flag(OPT, False, "decay batch norm's gamma and beta too")
+    grad_clip_norm: float = _flag(OPT, 0.0, "scale gradients down to this norm of all together; 0: off")
+    grad_clip_value: float = _flag(OPT, 0.0, "cut each gradient to this size; 0: off")
+    grad_clip_agc: float = _flag(OPT, 0.0, "adaptive clipping: largest gradient norm of a unit, as a share of its "
+                                 "weights' norm; 0: off")
+    loss: Literal["softmax", "bce"] = _flag(OPT, "softmax", "softmax cross-entropy, or one sigmoid a class (training "
+                                            "only; evaluation reports softmax cross-entropy)")
+    bce_target_threshold: float | None = _flag(OPT, None, "bce: smoothed and mixed targets above it count as 1, the "
+                                               "others as 0; unset: as they are")
     label_smoothing: float = _flag(OPT, 0.1, "share of the label spread over all classes")
     moving_average_decay: float = _flag(OPT, 0.0, "decay of the moving average of all weights; 0: off")
     optimizer_batch_size: int | None = _flag(OPT, None, "images per update over all processes, gathered over "
                                              "several forward passes; unset: one pass")
+    grad_accum_steps: int | None = _flag(OPT, None, "forward passes per update: the other spelling of "
+                                         "optimizer_batch_size")
 
     use_amp: bool = _flag(PREC, False, "mixed precision: float16 with loss scaling on GPUs, bfloat16 on CPUs")
     dtype: Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"] | None = _flag(
         PREC, None, "compute type, whatever --use_amp says")
     loss_scale: str = _flag(PREC, "dynamic", "float16 only: dynamic, or a fixed number")
     use_xla: bool = _flag(PREC, False, "compile the step with XLA")
+    hvd_fp16_compression: bool = _flag(PREC, False, "exchange gradients as float16")
+    gradient_predivide_factor: float = _flag(PREC, 1.0, "divide gradients by this before they are summed over "
+                                             "processes, and by the rest after")
+    gradient_groups: int = _flag(PREC, 1, "exchange gradients in so many groups; 1: all at once")
+    adasum: bool = _flag(PREC, False, "combine gradients by Adasum instead of their mean (MPI or NCCL builds)")
     tf32: bool = _flag(PREC, True, "let float32 matrix products use TensorFloat-32 where the GPU has it")
 
     save_checkpoint_freq: int = _flag(CKPT, 1, "epochs between two checkpoints; the best is always kept")

@@ -76,6 +76,9 @@ def new_state(
         epsilon=config.epsilon,
         beta_1=config.beta_1,
         beta_2=config.beta_2,
+        trust_coefficient=config.trust_coefficient,
+        weight_decay=config.weight_decay,
+        bn_weight_decay=config.bn_weight_decay,
     )
     optimizer.build(model.trainable_variables)
     half = keras.config.dtype_policy().name == "mixed_float16"

@@ -24,6 +24,8 @@ from utils.metrics import batch_sums
 from utils.optimizers import add_l2, decay_decoupled, decay_mask, l2_coefficient
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Clip = Callable[[list[tf.Tensor], list[Any]], list[tf.Tensor]]
 
 # Dynamic loss scale: as the mixed-precision training guide of NVIDIA has it, start high, halve at
 # an overflow,
@@ -97,8 +99,10 @@ class Step:
 
     Args:
         state: what is trained.
-        label_smoothing: share of each label that is spread over all classes.
+        loss: from logits and labels to the loss of each example; see `utils.losses`.
         weight_decay, weight_decay_style, bn_weight_decay: as the flags of these names.
+        clip: from averaged gradients and their variables to clipped ones; None for none.
+        exchange: how gradients travel between ranks.
         micro_steps: forward passes per update; their gradients are averaged before the one
             exchange.
         use_xla: compile both halves.
@@ -109,16 +113,19 @@ class Step:
         self,
         state: TrainState,
         *,
-        label_smoothing: float,
-        weight_decay: float,
-        weight_decay_style: str,
-        bn_weight_decay: bool,
+        loss: Loss,
+        weight_decay: float = 0.0,
+        weight_decay_style: str = "l2",
+        bn_weight_decay: bool = False,
+        clip: Clip | None = None,
+        exchange: distributed.Exchange | None = None,
         micro_steps: int = 1,
         use_xla: bool = False,
         seed: int = 0,
     ) -> None:
         self.state, self.micro_steps, self.seed = state, micro_steps, seed
-        self._smoothing = label_smoothing
+        self._loss, self._clip = loss, clip
+        self._exchange = exchange or distributed.Exchange()
         self._variables = state.model.trainable_variables
         self._decay, self._style = weight_decay, weight_decay_style
         self._mask = decay_mask(self._variables, bn_weight_decay=bn_weight_decay)
@@ -162,7 +169,7 @@ class Step:
         scale = self.state.loss_scale.scale
         with tf.GradientTape() as tape:
             logits = self.state.model(images, training=True)
-            losses = cross_entropy(logits, labels, self._smoothing)
+            losses = self._loss(logits, labels)
             # multiply_no_nan: an example that does not count cannot spoil the batch by being
             # infinite.
             loss_sum = tf.reduce_sum(tf.math.multiply_no_nan(losses, weights))
@@ -173,10 +180,10 @@ class Step:
         return [*gradients, tf.reduce_mean(weights)], sums
 
     def _reduce(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        return distributed.reduce_mean(gradients)
+        return distributed.reduce_mean(gradients, self._exchange)
 
     def _update(self, gradients: list[tf.Tensor], lr: tf.Tensor, step: tf.Tensor) -> None:
-        """Finite check, weight decay, optimizer, moving average."""
+        """Finite check, clipping, weight decay, optimizer, moving average."""
         *gradients, mean_weight = gradients
         loss_scale = self.state.loss_scale
         # Dividing by the mean weight makes this the mean over the examples that count, over all
@@ -194,6 +201,8 @@ class Step:
 
     def _apply(self, gradients: list[tf.Tensor], lr: tf.Tensor, step: tf.Tensor) -> None:
         optimizer = self.state.optimizer
+        if self._clip is not None:
+            gradients = self._clip(gradients, self._variables)
         if self._decay and self._style == "decoupled":
             decay_decoupled(self._variables, self._mask, lr, self._decay)
         elif self._decay:
@@ -219,23 +228,6 @@ class Step:
         seeds = sequence.generate_state(max(1, len(generators)), np.uint32)
         for variable, seed in zip(generators, seeds, strict=False):
             variable.assign(np.array([seed, self.state.step * self.micro_steps], np.uint32))
-
-
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.Tensor:
-    """Softmax cross-entropy of each example, float32 `(B,)`, in nats.
-
-    Args:
-        logits: float32 `(B, C)`.
-        labels: int `(B,)`, or float `(B, C)` distributions.
-        smoothing: share spread evenly over the C classes (Szegedy et al., arXiv:1512.00567,
-            section 7).
-    """
-    logits = tf.cast(logits, tf.float32)
-    classes = logits.shape[-1]
-    if labels.shape.rank == 1:
-        labels = tf.one_hot(labels, classes, dtype=tf.float32)
-    labels = tf.cast(labels, tf.float32) * (1.0 - smoothing) + smoothing / classes
-    return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
 def seed_generators(model: keras.Model) -> list[Any]:

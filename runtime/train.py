@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -24,11 +25,13 @@ from runtime.state import (
     restore,
     save,
 )
-from runtime.step import Step
+from runtime.step import Clip, Loss, Step
 from runtime.validate import schedule_arguments
-from utils import distributed
+from utils import clipping, distributed
 from utils.logging import Progress, RunLog, TensorBoardWriter
+from utils.losses import binary_cross_entropy, cross_entropy
 from utils.metrics import MeanAccumulator, Throughput
+from utils.optimizers import LAYER_WISE
 from utils.schedules import make_schedule, scaled_lr
 
 
@@ -69,10 +72,12 @@ class Trainer:
             self.eval_step = make_eval_step(self.state.model, config.use_xla)
         self.step = Step(
             self.state,
-            label_smoothing=config.label_smoothing,
-            weight_decay=config.weight_decay,
+            loss=_loss(config),
+            weight_decay=0.0 if config.optimizer in LAYER_WISE else config.weight_decay,
             weight_decay_style=config.weight_decay_style,
             bn_weight_decay=config.bn_weight_decay,
+            clip=_clip(config),
+            exchange=_exchange(config),
             micro_steps=self.micro_steps,
             use_xla=config.use_xla,
             seed=config.seed,
@@ -97,6 +102,8 @@ class Trainer:
             print(text, flush=True)
 
     def _micro_steps(self) -> int:
+        if self.config.grad_accum_steps:
+            return self.config.grad_accum_steps
         wanted = self.config.optimizer_batch_size or self.images_per_pass
         if wanted % self.images_per_pass:
             raise ConfigError(
@@ -306,3 +313,35 @@ def _without_weight(batch: Any) -> Any:
     """A batch of real images that counts for nothing, to fill up the last update of an epoch."""
     images, labels, weights = batch
     return images, labels, tf.zeros_like(weights)
+
+
+def _loss(config: Config) -> Loss:
+    if config.loss == "softmax":
+        return partial(cross_entropy, smoothing=config.label_smoothing)
+    return partial(
+        binary_cross_entropy,
+        smoothing=config.label_smoothing,
+        threshold=config.bce_target_threshold,
+    )
+
+
+def _clip(config: Config) -> Clip | None:
+    """The one kind of clipping that was asked for."""
+    if config.grad_clip_norm:
+        return lambda g, _: clipping.clip_by_global_norm(g, config.grad_clip_norm)
+    if config.grad_clip_value:
+        return lambda g, _: clipping.clip_by_value(g, config.grad_clip_value)
+    if config.grad_clip_agc:
+        return lambda g, variables: clipping.clip_adaptively(g, variables, config.grad_clip_agc)
+    return None
+
+
+def _exchange(config: Config) -> distributed.Exchange:
+    if config.adasum:
+        distributed.check_adasum()
+    return distributed.Exchange(
+        config.hvd_fp16_compression,
+        config.gradient_predivide_factor,
+        config.gradient_groups,
+        config.adasum,
+    )

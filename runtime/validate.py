@@ -38,6 +38,7 @@ def validate(config: Config) -> Config:
         _data(config)
     if config.mode in TRAINING_MODES:
         _schedule(config)
+        _optimisation(config)
         _fresh_model_dir(config)
         config = _pretrained(config)
     if config.mode in ("eval", "predict"):
@@ -105,6 +106,8 @@ def _numbers(config: Config) -> None:
         "log_steps",
         "top_k",
         "optimizer_batch_size",
+        "grad_accum_steps",
+        "gradient_groups",
         "intraop_threads",
         "interop_threads",
         "num_layers",
@@ -138,11 +141,15 @@ def _numbers(config: Config) -> None:
         "warmup_epochs",
         "crop_padding",
         "magnitude",
+        "grad_clip_norm",
+        "grad_clip_value",
+        "grad_clip_agc",
     )
     for name in (*at_least_zero, "lr_base_batch", "max_bad_examples", "lr_end"):
         if getattr(config, name) < 0:
             raise ConfigError(f"--{name} must not be negative")
-    for name in ("epsilon", "lr_decay_epochs", "lr_decay_rate"):
+    above_zero = ("epsilon", "trust_coefficient", "gradient_predivide_factor")
+    for name in (*above_zero, "lr_decay_epochs", "lr_decay_rate"):
         if getattr(config, name) <= 0:
             raise ConfigError(f"--{name} must be above 0")
     if config.bn_epsilon is not None and config.bn_epsilon <= 0:
@@ -164,6 +171,21 @@ def _numbers(config: Config) -> None:
             ) from error
         if scale <= 0:
             raise ConfigError("--loss_scale must be above 0")
+
+
+def _optimisation(config: Config) -> None:
+    clips = ("grad_clip_norm", "grad_clip_value", "grad_clip_agc")
+    asked = [f"--{name}" for name in clips if getattr(config, name)]
+    if len(asked) > 1:
+        raise ConfigError(f"{' and '.join(asked)} exclude each other: choose one kind of clipping")
+    if config.bce_target_threshold is not None and config.loss != "bce":
+        raise ConfigError("--bce_target_threshold has no effect without --loss bce")
+    if config.optimizer_batch_size and config.grad_accum_steps:
+        raise ConfigError(
+            "--optimizer_batch_size and --grad_accum_steps say the same thing: give one"
+        )
+    if config.adasum and config.gradient_predivide_factor != 1:
+        raise ConfigError("--gradient_predivide_factor has no effect with --adasum")
 
 
 def _data(config: Config) -> None:

@@ -8,9 +8,11 @@ Keras 3.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -91,13 +93,72 @@ def shutdown() -> None:
         _hvd = None
 
 
-def reduce_mean(tensors: Sequence[Any]) -> list[Any]:
-    """The mean over processes of each tensor, in one fused exchange. For use inside a
-    `tf.function`.
+@dataclass(frozen=True)
+class Exchange:
+    """How gradients travel between processes.
+
+    Attributes:
+        fp16: send them as float16: half the bytes, three decimal digits.
+        predivide: divide by this before the sum and by size/predivide after it, so that a float16
+            sum over many processes cannot overflow; 1 divides after the sum alone.
+        groups: negotiated one by one; 1 waits for all gradients and sends them fused.
+        adasum: combine by Adasum (Maleki et al., arXiv:2006.02924) instead of averaging.
+    """
+
+    fp16: bool = False
+    predivide: float = 1.0
+    groups: int = 1
+    adasum: bool = False
+
+
+def reduce_mean(tensors: Sequence[Any], exchange: Exchange | None = None) -> list[Any]:
+    """The mean over processes of each tensor. For use inside a `tf.function`.
+
+    The last tensor is the mean weight of the examples: it travels in full, and is averaged even
+    where the others are combined by Adasum.
+
+    Raises:
+        DistributedError: Adasum was asked for and this Horovod cannot do it.
     """
     if not _hvd:
         return list(tensors)
-    return _hvd.grouped_allreduce(list(tensors), op=_hvd.Average, name="gradients")
+    exchange = exchange or Exchange()
+    if exchange == Exchange():
+        return _hvd.grouped_allreduce(list(tensors), op=_hvd.Average, name="gradients")
+    *gradients, weight = tensors
+    options: dict[str, Any] = {"op": _hvd.Average}
+    if exchange.adasum:
+        check_adasum()
+        options["op"] = _hvd.Adasum
+    elif exchange.predivide != 1.0:
+        options = {
+            "op": _hvd.Sum,
+            "prescale_factor": 1.0 / exchange.predivide,
+            "postscale_factor": exchange.predivide / size(),
+        }
+    if exchange.fp16:
+        options["compression"] = _hvd.Compression.fp16
+    length = math.ceil(len(gradients) / exchange.groups)
+    reduced: list[Any] = []
+    for start in range(0, len(gradients), length):
+        part = gradients[start : start + length]
+        if exchange.adasum:  # Horovod has no grouped Adasum
+            reduced += [
+                _hvd.allreduce(g, name=f"gradient_{start + i}", **options)
+                for i, g in enumerate(part)
+            ]
+        else:
+            reduced += _hvd.grouped_allreduce(part, name=f"gradients_{start}", **options)
+    return [*reduced, _hvd.allreduce(weight, op=_hvd.Average, name="mean_weight")]
+
+
+def check_adasum() -> None:
+    """Raises DistributedError unless this Horovod can do Adasum, which Gloo cannot."""
+    if _hvd and not (_hvd.mpi_enabled() or _hvd.nccl_built()):
+        raise DistributedError(
+            "--adasum needs Horovod running over MPI or NCCL, and this one runs over Gloo; leave"
+            " --adasum out, or build Horovod with MPI (`make setup` does where mpicc is installed)"
+        )
 
 
 def mean_over_ranks(tensor: Any, name: str) -> Any:

@@ -16,6 +16,7 @@ Weight decay comes in three spellings, which differ by a factor or by where they
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw", "lars", "lamb")
 """Accepted names, for flags and errors."""
+
+LAYER_WISE = ("lars", "lamb")
+"""Optimizers that take weight decay into their own update."""
 
 L2_CONVENTIONS = ("keras", "half")
 
@@ -43,6 +47,9 @@ def make_optimizer(
     epsilon: float = 0.001,
     beta_1: float = 0.9,
     beta_2: float = 0.999,
+    trust_coefficient: float = 0.001,
+    weight_decay: float = 0.0,
+    bn_weight_decay: bool = False,
 ) -> keras.optimizers.Optimizer:
     """Returns a Keras optimizer whose learning rate is 0 until it is assigned.
 
@@ -57,16 +64,19 @@ def make_optimizer(
     - `adam`: Kingma & Ba 2015 (arXiv:1412.6980) in the form of its section 2, so epsilon is added
       to the root of the uncorrected v ("epsilon hat").
     - `adamw`: the updates of `adam`. Apply `decay_decoupled` before each of them.
+    - `lars`, `lamb`: see `utils.large_batch`; weight decay is part of their update.
 
     Args:
         name: One of `OPTIMIZERS`.
-        momentum: For `momentum` and `rmsprop`, in [0, 1).
-        nesterov: For `momentum` only.
+        momentum: For `momentum`, `rmsprop` and `lars`, in [0, 1).
+        nesterov: For `momentum` and `lars`.
         rho: Decay of the squared gradients, for `rmsprop`, in [0, 1).
-        epsilon: For `rmsprop`, `adam` and `adamw`. The default 0.001 is that of the EfficientNet
-            paper's RMSProp; 1e-7 or 1e-8 is usual for Adam.
-        beta_1: For `adam` and `adamw`, in [0, 1).
-        beta_2: For `adam` and `adamw`, in [0, 1).
+        epsilon: For `rmsprop`, `adam`, `adamw` and `lamb`. The default 0.001 is that of the
+            EfficientNet paper's RMSProp; 1e-7 or 1e-8 is usual for Adam, 1e-6 for LAMB.
+        beta_1: For `adam`, `adamw` and `lamb`, in [0, 1).
+        beta_2: For `adam`, `adamw` and `lamb`, in [0, 1).
+        trust_coefficient: For `lars`.
+        weight_decay, bn_weight_decay: For `lars` and `lamb`; `wd * w` joins the gradient.
 
     Returns:
         An optimizer that is not built. Build it on the trainable variables outside of any
@@ -79,7 +89,7 @@ def make_optimizer(
     kind = str(name).lower()
     if kind not in OPTIMIZERS:
         raise unknown_name("optimizer (--optimizer)", name, OPTIMIZERS)
-    if nesterov and kind != "momentum":
+    if nesterov and kind not in ("momentum", "lars"):
         raise ValueError(
             f"--nesterov has no effect with --optimizer {kind}: use --optimizer momentum, or leave "
             "it out."
@@ -88,8 +98,9 @@ def make_optimizer(
     for label, value in shares.items():
         if not 0 <= value < 1:
             raise ValueError(f"{label} must be at least 0 and below 1, not {value}.")
-    if not epsilon > 0:
-        raise ValueError(f"epsilon must be positive, not {epsilon}.")
+    for label, value in (("epsilon", epsilon), ("trust_coefficient", trust_coefficient)):
+        if not value > 0:
+            raise ValueError(f"{label} must be positive, not {value}.")
 
     import keras
 
@@ -104,6 +115,13 @@ def make_optimizer(
         return keras.optimizers.RMSprop(
             learning_rate=0.0, rho=rho, momentum=momentum, epsilon=epsilon, name=kind
         )
+    if kind in LAYER_WISE:
+        from utils.large_batch import LAMB, LARS
+
+        mask = functools.partial(decay_mask, bn_weight_decay=bn_weight_decay)
+        if kind == "lars":
+            return LARS(weight_decay, mask, momentum, nesterov, trust_coefficient)
+        return LAMB(weight_decay, mask, beta_1, beta_2, epsilon)
     # keras.optimizers.AdamW insists on a weight decay of its own, so adamw is Adam as well.
     return keras.optimizers.Adam(
         learning_rate=0.0, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, name=kind

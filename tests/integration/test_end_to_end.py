@@ -146,6 +146,10 @@ OPTIONS = {
         *("--dtype", "float16", "--mixup_alpha", "0.2", "--cutmix_alpha", "1"),
         *("--optimizer", "adam", "--enable_tensorboard", "--lr_decay", "linear"),
     ),
+    "lamb, sigmoids, adaptive clipping": (
+        *("--optimizer", "lamb", "--loss", "bce", "--bce_target_threshold", "0.2"),
+        *("--grad_clip_agc", "0.05", "--grad_accum_steps", "2"),
+    ),
     "another size, rand-augment, momentum": (
         *("--image_size", "40", "--augmenter_name", "randaugment", "--optimizer", "momentum"),
         *("--nesterov", "--lr_decay", "step", "--lr_boundaries=[1]", "--interpolation", "bicubic"),

@@ -94,6 +94,50 @@ def test_evaluation_on_several_ranks_equals_one(convoy, trained, tiny, tmp_path,
         assert several[name] == pytest.approx(one[name], abs=1e-6), name
 
 
+EXCHANGES = """
+import numpy as np
+import tensorflow as tf
+from utils import distributed
+from utils.distributed import Exchange
+
+distributed.init()
+rng = np.random.default_rng(distributed.rank())
+shapes = [(3, 4), (5,), (2, 2), (7,)]
+mine = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+weight = np.float32(0.25 + distributed.rank() / 2)
+others = distributed.all_gather_object(mine)
+want = [np.mean([part[i] for part in others], axis=0) for i in range(len(shapes))]
+variants = {
+    "plain": Exchange(),
+    "groups": Exchange(groups=3),
+    "more groups than tensors": Exchange(groups=99),
+    "predivided": Exchange(predivide=2.0),
+    "half": Exchange(fp16=True, groups=2, predivide=2.0),
+}
+for name, exchange in variants.items():
+    reduce = tf.function(lambda *tensors, e=exchange: distributed.reduce_mean(tensors, e))
+    *got, mean_weight = reduce(*[tf.constant(g) for g in mine], tf.constant(weight))
+    assert float(mean_weight) == 0.5, name
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == tf.float32, name
+        np.testing.assert_allclose(a, b, atol=2e-3 if exchange.fp16 else 1e-6, err_msg=name)
+try:
+    distributed.check_adasum()
+except distributed.DistributedError as error:
+    assert "MPI or NCCL" in str(error)
+else:
+    raise AssertionError("Gloo has no Adasum")
+print("EXCHANGED", distributed.rank(), flush=True)
+distributed.shutdown()
+"""
+
+
+def test_every_way_of_exchanging_gives_the_mean(convoy, script):
+    done = convoy(np=2, script=script(EXCHANGES))
+    assert "EXCHANGED 0" in done.text
+    assert "EXCHANGED 1" in done.text
+
+
 def test_ranks_that_differ_are_found_out(monkeypatch):
     from types import SimpleNamespace
 

@@ -25,10 +25,10 @@ def material():
     return weight, gradients
 
 
-def run(optimizer, before_update=None):
+def run(optimizer, before_update=None, path="kernel"):
     """Ten updates inside a tf.function, each with its own rate; returns the weights after each."""
     start, gradients = material()
-    variable = keras.Variable(start, name="kernel")
+    variable = keras.Variable(start, name=path)
     optimizer.build([variable])
 
     @tf.function
@@ -86,6 +86,29 @@ def adamw(state, w, g, lr, t):
     return adam(state, w - lr * 0.05 * w, g, lr, t)
 
 
+def lars(state, w, g, lr, t):
+    ratio = 0.01 * norm(w) / (norm(g) + 0.05 * norm(w))
+    state["m"] = 0.9 * state.get("m", 0.0) + lr * ratio * (g + 0.05 * w)
+    return w - state["m"]
+
+
+def lars_nesterov(state, w, g, lr, t):
+    ratio = 0.01 * norm(w) / (norm(g) + 0.05 * norm(w))
+    state["m"] = 0.9 * state.get("m", 0.0) + lr * ratio * (g + 0.05 * w)
+    return w - 0.9 * state["m"] - lr * ratio * (g + 0.05 * w)
+
+
+def lamb(state, w, g, lr, t):
+    state["m"] = 0.9 * state.get("m", 0.0) + 0.1 * g
+    state["v"] = 0.99 * state.get("v", 0.0) + 0.01 * g**2
+    corrected = state["m"] / (1 - 0.9**t), state["v"] / (1 - 0.99**t)
+    update = corrected[0] / (np.sqrt(corrected[1]) + 0.001) + 0.05 * w
+    return w - lr * norm(w) / norm(update) * update
+
+
+norm = np.linalg.norm
+
+
 @pytest.mark.parametrize(
     ("name", "options", "formula"),
     [
@@ -95,8 +118,15 @@ def adamw(state, w, g, lr, t):
         ("rmsprop", {"rho": 0.8, "momentum": 0.7}, rmsprop),
         ("adam", {"beta_2": 0.99}, adam),
         ("adamw", {"beta_2": 0.99}, adamw),
+        ("lars", {"weight_decay": 0.05, "trust_coefficient": 0.01}, lars),
+        (
+            "lars",
+            {"weight_decay": 0.05, "trust_coefficient": 0.01, "nesterov": True},
+            lars_nesterov,
+        ),
+        ("lamb", {"weight_decay": 0.05, "beta_2": 0.99}, lamb),
     ],
-    ids=["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"],
+    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_first_ten_updates_follow_the_formula(name, options, formula):
     def decay(variable, rate):
@@ -137,6 +167,40 @@ def test_updates_equal_tensorflows_training_kernels(name):
     np.testing.assert_allclose(run(made), np.stack(trace), rtol=0, atol=1e-6)
 
 
+def test_lamb_without_decay_on_a_rescaled_weight_is_keras_own():
+    ours = make_optimizer("lamb", epsilon=1e-6, weight_decay=1e-30)
+    keras_own = keras.optimizers.Lamb(learning_rate=0.0, epsilon=1e-6)
+    np.testing.assert_allclose(run(ours), run(keras_own), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("lars", momentum), ("lamb", adam)])
+def test_weights_that_do_not_decay_are_not_rescaled(name, plain):
+    """A bias moves as under the optimizer that the layer-wise one is made from."""
+
+    def bias_rule(state, w, g, lr, t):
+        if plain is momentum:
+            return momentum(state, w, g, lr, t)
+        state["m"] = 0.9 * state.get("m", 0.0) + 0.1 * g
+        state["v"] = 0.99 * state.get("v", 0.0) + 0.01 * g**2
+        root = np.sqrt(state["v"] / (1 - 0.99**t)) + 0.001
+        return w - lr * state["m"] / (1 - 0.9**t) / root
+
+    made = make_optimizer(name, weight_decay=0.05, beta_2=0.99)
+    np.testing.assert_allclose(run(made, path="bias"), by_formula(bias_rule), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb"])
+def test_a_weight_or_gradient_of_zeros_stays_finite(name):
+    made = make_optimizer(name, weight_decay=0.05)
+    zeros, ones = np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32)
+    variables = [keras.Variable(zeros, name="a_kernel"), keras.Variable(ones, name="b_kernel")]
+    made.build(variables)
+    made.learning_rate.assign(0.1)
+    made.apply([tf.constant(ones), tf.constant(zeros)], variables)
+    assert all(np.isfinite(v.numpy()).all() for v in variables)
+    assert (variables[0].numpy() < 0).all(), "a weight of zeros can leave zero"
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_keras_adds_nothing_of_its_own_and_the_rate_waits_to_be_assigned(name):
     optimizer = make_optimizer(name)
@@ -150,7 +214,8 @@ def test_keras_adds_nothing_of_its_own_and_the_rate_waits_to_be_assigned(name):
     ("name", "options", "message"),
     [
         ("rmspop", {}, "did you mean 'rmsprop'"),
-        ("lamb", {}, "Known: sgd"),
+        ("lion", {}, "Known: sgd"),
+        ("lars", {"trust_coefficient": 0}, "trust_coefficient"),
         ("adam", {"nesterov": True}, "--nesterov"),
         ("sgd", {"nesterov": True}, "--optimizer momentum"),
         ("momentum", {"momentum": 1.0}, "momentum"),
