@@ -26,7 +26,11 @@ INTERPOLATIONS = (
 )
 CROP_ATTEMPTS = 10
 UNIFORMS = 4 * CROP_ATTEMPTS + 1  # area, ratio, y and x of each attempt; the flip
+# Larger images are refused before memory is taken for them: decoded, this many pixels are 268 MB a
+# thread. The bound is Pillow's `Image.MAX_IMAGE_PIXELS`.
+MAX_PIXELS = 89_478_485
 _DCT = "INTEGER_ACCURATE"
+_GREY_PALETTE = b"".join(bytes([i, i, i, 0]) for i in range(256))
 
 
 def check_interpolation(name: str) -> str:
@@ -79,8 +83,49 @@ def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     return tf.equal(tf.strings.substr(encoded, 0, 2), b"\xff\xd8")
 
 
+def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Passes the height on; the error reads like those of TensorFlow's own decoders."""
+    few = tf.cast(height, tf.int64) * tf.cast(width, tf.int64) <= MAX_PIXELS
+    message = f"more than {MAX_PIXELS} pixels: shrink it with dataloader.prepare --resize_short"
+    with tf.control_dependencies([tf.debugging.Assert(few, [message, height, width])]):
+        return tf.identity(height)
+
+
+def _check_header(encoded: tf.Tensor) -> tf.Tensor:
+    """Passes a PNG, BMP or GIF on if its header's size is allowed and TensorFlow reads it right."""
+    # Filled up with zeros, so that a stub fails the checks below and not the reading.
+    header = tf.strings.join([tf.strings.substr(encoded, 0, 1078), bytes(1078)])
+
+    def numbers(position, dtype, count=2, little=True):
+        part = tf.strings.substr(header, position, count * dtype.size)
+        return tf.unstack(tf.io.decode_raw(part, dtype, little)[:count], count)
+
+    def png():
+        width, height = numbers(16, tf.int32, little=False)
+        return _check_size(height, width)
+
+    def bmp():
+        width, height = numbers(18, tf.int32)
+        (bits,) = numbers(28, tf.uint16, 1)
+        # 8-bit pixels are taken for grey levels, whatever the palette says.
+        grey = tf.equal(tf.strings.substr(header, 54, 1024), _GREY_PALETTE)
+        known = tf.debugging.Assert((bits > 8) | grey, ["a BMP with a palette: re-encode it"])
+        with tf.control_dependencies([known]):
+            return _check_size(tf.abs(height), width)
+
+    def gif():
+        width, height = numbers(6, tf.uint16)
+        return _check_size(tf.cast(height, tf.int32), tf.cast(width, tf.int32))
+
+    start = tf.strings.substr(header, 0, 2)
+    cases = [(tf.equal(start, b"\x89P"), png), (tf.equal(start, b"BM"), bmp)]
+    cases += [(tf.equal(start, b"GI"), gif)]
+    with tf.control_dependencies([tf.case(cases, default=lambda: tf.constant(0))]):
+        return tf.identity(encoded)
+
+
 def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.io.decode_image(_check_header(encoded), channels=3, expand_animations=False)
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
@@ -95,11 +140,13 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: the bytes are none of these, or damaged.
     """
-    image = tf.cond(
-        _is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT),
-        lambda: _decode_other(encoded),
-    )
+
+    def jpeg():
+        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
+        with tf.control_dependencies([_check_size(height, width)]):
+            return tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT)
+
+    image = tf.cond(_is_jpeg(encoded), jpeg, lambda: _decode_other(encoded))
     image.set_shape([None, None, 3])
     return image
 
@@ -108,8 +155,8 @@ def _decode_window(encoded: tf.Tensor, window_of) -> tf.Tensor:
     """Decodes the part `window_of(int32 (2,) height and width) -> int32 (4,) y, x, h, w`."""
 
     def jpeg():
-        shape = tf.io.extract_jpeg_shape(encoded)
-        window = window_of(shape[:2])
+        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
+        window = window_of(tf.stack([_check_size(height, width), width]))
         return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=_DCT)
 
     def other():

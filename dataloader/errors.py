@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 
 class DataError(ValueError):
     """Data is missing or unusable. The message names the file or flag and says what to do."""
@@ -13,3 +16,36 @@ class RecordError(DataError):
 
 class TooManyBadExamples(DataError):
     """More training examples are unreadable than `--max_bad_examples` allows."""
+
+
+def allowed_bad_examples(limit: float, num_examples: int) -> int:
+    """`--max_bad_examples` as a count: below 1 it is a share of the set, rounded down."""
+    # 0.29 * 100 is 28.999…: the small term keeps rounding down from losing a whole example.
+    return int(limit) if limit >= 1 else math.floor(limit * num_examples + 1e-9)
+
+
+def check_bad_examples(
+    bad: Mapping[int, str], num_examples: int, limit: float, *, training: bool
+) -> None:
+    """Raises when there are more unreadable examples than the rule allows: none in evaluation.
+
+    Args:
+        bad: example number -> where it lies and what is wrong with it.
+
+    Raises:
+        DataError: an unreadable example in evaluation data.
+        TooManyBadExamples: in training, more than `limit` allows.
+    """
+    if bad and not training:
+        raise DataError(
+            f"Unreadable example in the evaluation data: {next(iter(bad.values()))}. "
+            "Evaluation counts every example: repair or remove it."
+        )
+    allowed = allowed_bad_examples(limit, num_examples)
+    if len(bad) > allowed:
+        first = "\n  ".join(list(bad.values())[:5])
+        raise TooManyBadExamples(
+            f"{len(bad)} of {num_examples} training examples are unreadable, and "
+            f"--max_bad_examples {limit:g} allows {allowed}. The first ones:\n  {first}\n"
+            "Repair the data, or raise --max_bad_examples."
+        )

@@ -8,7 +8,6 @@ examples.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +16,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from dataloader.decode import EvalCrop, check_interpolation, eval_decode, random_crop_decode
-from dataloader.errors import DataError, TooManyBadExamples
+from dataloader.decode import (
+    EvalCrop,
+    check_interpolation,
+    eval_decode,
+    random_crop_decode,
+)
+from dataloader.errors import DataError, check_bad_examples
+from dataloader.explain import first_words, no_decoder
 from dataloader.sampler import Slots, example_seeds
 from dataloader.sources import Source, find_source
 
 logger = logging.getLogger("convoy.data")
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+# TensorFlow puts the bytes it could not parse into its message; Python then fails to decode that.
+_TF_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 _CROP, _AUGMENT, _MIX = range(3)  # streams of random numbers
 
 
@@ -116,7 +123,8 @@ class Loader:
             `options.eval_crop`, every example once.
 
     Raises:
-        DataError: the number of classes is unknown or smaller than the data's own.
+        DataError: the number of classes is unknown or smaller than the data's own, or more of the
+            data is damaged than `options.max_bad_examples` allows.
     """
 
     def __init__(
@@ -144,7 +152,8 @@ class Loader:
             block=source.shuffle_block,
         )
         self.steps_per_epoch = self._slots.steps_per_epoch
-        self.bad_examples: dict[int, str] = {}
+        self.bad_examples: dict[int, str] = dict(source.damage)
+        self._check(self.bad_examples)
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(options.read_threads, thread_name_prefix="convoy-read")
         self._placeholder = source.placeholder()
@@ -191,7 +200,7 @@ class Loader:
             while offset < self.epoch_length:
                 try:
                     batch = next(iterator)
-                except tf.errors.OpError as error:
+                except _TF_ERRORS as error:
                     # The batch is known by counting; its culprits are found by trying each record.
                     del iterator
                     self._take_out_culprits(epoch, offset, error)
@@ -285,7 +294,7 @@ class Loader:
             return self._mix(images, labels, weights, seeds)
         return images, labels, weights
 
-    def _take_out_culprits(self, epoch: int, offset: int, error: tf.errors.OpError) -> None:
+    def _take_out_culprits(self, epoch: int, offset: int, error: Exception) -> None:
         """Records the unreadable examples of a failed batch; raises if that is not the way on."""
         indices, data_epochs, _ = self._slot_batch(epoch, offset)
         seeds = self._seeds(data_epochs, indices)
@@ -298,19 +307,19 @@ class Loader:
                 found[index] = f"{self.source.describe(index)}: {reason}"
         if not found:
             raise error
-        if not self.training:
-            raise DataError(
-                f"Unreadable example in the evaluation data: {next(iter(found.values()))}. "
-                "Evaluation counts every example: repair or remove it."
-            ) from error
-        for message in found.values():
-            logger.warning("unreadable example (kept with weight 0): %s", message)
-        self.bad_examples.update(found)
-        self._check_limit(error)
+        if self.training:
+            for message in found.values():
+                logger.warning("unreadable example (kept with weight 0): %s", message)
+            self.bad_examples.update(found)
+        try:
+            self._check(self.bad_examples if self.training else found)
+        except DataError as refusal:
+            raise refusal from error
 
     def _what_is_wrong(self, index: int, seeds: np.ndarray) -> str | None:
         """Reads and decodes one example just as the pipeline does; None if it went well."""
         label = 0 if self.source.labels is None else self.source.labels[index]
+        encoded = None
         try:
             raw = self.source.read(np.array([index]))[0]
             with tf.device("/cpu:0"):
@@ -320,8 +329,9 @@ class Loader:
                     self._decode(encoded, tf.constant(seeds))
         except DataError as error:
             return str(error)
-        except tf.errors.OpError as error:
-            return _first_words(error)
+        except _TF_ERRORS as error:
+            kind = None if encoded is None else no_decoder(encoded.numpy())
+            return kind or first_words(error)
         if not 0 <= label < self.num_classes:
             raise DataError(
                 f"{self.source.describe(index)}: label {label} (counted from 0) is outside "
@@ -330,18 +340,9 @@ class Loader:
             )
         return None
 
-    def _check_limit(self, error: tf.errors.OpError) -> None:
+    def _check(self, bad: dict[int, str]) -> None:
         limit = self.options.max_bad_examples
-        # 0.29 * 100 is 28.999…: the small term keeps rounding down from losing a whole example.
-        allowed = int(limit) if limit >= 1 else math.floor(limit * self.num_examples + 1e-9)
-        count = len(self.bad_examples)
-        if count > allowed:
-            first = "\n  ".join(list(self.bad_examples.values())[:5])
-            raise TooManyBadExamples(
-                f"{count} of {self.num_examples} training examples are unreadable, and "
-                f"--max_bad_examples {limit:g} allows {allowed}. The first ones:\n  {first}\n"
-                "Repair the data, or raise --max_bad_examples."
-            ) from error
+        check_bad_examples(bad, self.num_examples, limit, training=self.training)
 
 
 def build_dataset(
@@ -386,11 +387,3 @@ def _make_augmenter(options: InputOptions):
         translate_const=options.translate_const,
         cutout_const=options.cutout_const,
     )
-
-
-def _first_words(error: tf.errors.OpError) -> str:
-    """TensorFlow's message without the names of nodes and operations around it."""
-    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    text = text.split("__wrapped__")[-1].split("}} ")[-1]
-    return text.split(" [Op:")[0].rstrip(".")

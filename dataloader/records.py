@@ -1,4 +1,4 @@
-"""The TFRecord byte format, read at random: index, cached descriptors, and the keys of an Example.
+"""The TFRecord byte format, read at random: index and cached descriptors.
 
 A record is `uint64 length | uint32 masked crc32c(length) | payload | uint32 masked
 crc32c(payload)`, little-endian. Nothing here needs TensorFlow: it has no operation that reads one
@@ -9,6 +9,7 @@ replaying the ones before.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 import threading
@@ -20,106 +21,121 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dataloader import crc
 from dataloader.errors import DataError, RecordError
-
-try:
-    import google_crc32c
-except ImportError:  # optional: only the payload check needs it
-    google_crc32c = None
 
 HEADER_BYTES = 12
 FRAME_BYTES = 16  # header and the payload's checksum
-_INDEX_FORMAT = "convoy-index-1"
+_INDEX_FORMAT = "convoy-index-2"
 _CHECK_EVERY = 65536  # headers between two checks, so that a file of rubbish is found out early
-
-
-def _crc32c_table() -> np.ndarray:
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)
-    return table.astype(np.uint32)
-
-
-_TABLE = _crc32c_table()
-
-
-def masked_crc32c(data: np.ndarray) -> np.ndarray:
-    """The TFRecord checksum of each row.
-
-    Args:
-        data: uint8 `(n, k)`; the rows are `n` messages of `k` bytes.
-
-    Returns:
-        uint32 `(n,)`. CRC-32C (Castagnoli, RFC 3720), rotated and offset as TFRecord files store
-        it.
-    """
-    crc = np.full(len(data), 0xFFFFFFFF, np.uint32)
-    for column in data.T:
-        crc = _TABLE[(crc ^ column) & 0xFF] ^ (crc >> np.uint32(8))
-    crc = ~crc
-    return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)
-
-
-def _check_headers(path: str, headers: list[bytes], offsets: list[int]) -> None:
-    """Raises DataError at the first header whose length does not match its checksum."""
-    if not headers:
-        return
-    table = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, HEADER_BYTES)
-    stored = np.ascontiguousarray(table[:, 8:]).view("<u4")[:, 0]
-    wrong = np.flatnonzero(masked_crc32c(table[:, :8]) != stored)
-    if not wrong.size:
-        return
-    first = int(wrong[0])
-    if offsets[first] == 0 and headers[first][:2] == b"\x1f\x8b":
-        advice = "The file is gzip-compressed: decompress it with gunzip."
-    elif offsets[first] == 0:
-        advice = "This is not a TFRecord file: move it out of the folder or write it again."
-    else:
-        advice = "The file is damaged from there on: copy or write it again."
-    raise DataError(f"{path}: no valid TFRecord header at byte {offsets[first]}. {advice}")
+_SEARCH_BYTES = 1 << 22
 
 
 def walk(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Finds the records of one file by stepping from header to header.
 
+    Where a header is damaged or the file ends inside a record, the next good header is searched
+    for: what lies between is a hole, which counts as one record that cannot be read.
+
     Returns:
-        int64 `(n,)` byte offsets of the headers, int64 `(n,)` payload lengths in bytes.
+        int64 `(n,)` byte offsets of the headers, int64 `(n,)` payload lengths in bytes. A hole has
+        its size in bytes, negative, for a length.
 
     Raises:
-        DataError: a header's checksum is wrong, or the file ends inside a record.
+        DataError: there is no valid header in the file.
     """
-    offsets: list[int] = []
-    lengths: list[int] = []
-    headers: list[bytes] = []
-    position = checked = 0
+    offsets: list[np.ndarray] = []
+    lengths: list[np.ndarray] = []
     descriptor = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
+        position = 0
         while position < size:
-            header = os.pread(descriptor, HEADER_BYTES, position)
-            length = int.from_bytes(header[:8], "little")
-            end = position + FRAME_BYTES + length
-            whole = len(header) == HEADER_BYTES
-            if whole:
-                headers.append(header)
-                offsets.append(position)
-                lengths.append(length)
-            if not whole or end > size:
-                _check_headers(path, headers, offsets[checked:])
-                raise DataError(
-                    f"{path}: the record at byte {position} is cut short: it needs "
-                    f"{FRAME_BYTES + length if whole else FRAME_BYTES} bytes and the file ends "
-                    f"after {size - position}. The file was probably not copied or written "
-                    "completely: copy or write it again."
-                )
-            if len(headers) == _CHECK_EVERY:
-                _check_headers(path, headers, offsets[checked:])
-                headers, checked = [], len(offsets)
-            position = end
-        _check_headers(path, headers, offsets[checked:])
+            found, sizes, position = _good_run(descriptor, position, size)
+            offsets.append(found)
+            lengths.append(sizes)
+            if position < size:
+                after = _next_header(descriptor, position + 1, size)
+                if position == 0 and after == size:
+                    _check_start(path, os.pread(descriptor, HEADER_BYTES, 0))
+                offsets.append(np.array([position]))
+                lengths.append(np.array([position - after]))
+                position = after
     finally:
         os.close(descriptor)
-    return np.array(offsets, np.int64), np.array(lengths, np.int64)
+    nothing = [np.zeros(0, np.int64)]
+    return np.concatenate(offsets or nothing), np.concatenate(lengths or nothing)
+
+
+def _check_start(path: str, header: bytes) -> None:
+    """Refuses a file in which there is not one valid header; a single cut record is a hole."""
+    if len(header) == HEADER_BYTES and _valid_headers([header]):
+        return
+    if header[:2] == b"\x1f\x8b":
+        advice = "The file is gzip-compressed: decompress it with gunzip."
+    else:
+        advice = "This is not a TFRecord file: move it out of the folder or write it again."
+    raise DataError(f"{path}: no valid TFRecord header in it. {advice}")
+
+
+def _good_run(descriptor: int, start: int, size: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Whole records with valid headers from `start` on: offsets, lengths, and where they end."""
+    offsets: list[int] = []
+    lengths: list[int] = []
+    headers: list[bytes] = []
+    position, checked = start, 0
+    while True:
+        header = os.pread(descriptor, HEADER_BYTES, position) if position < size else b""
+        length = int.from_bytes(header[:8], "little")
+        whole = len(header) == HEADER_BYTES and position + FRAME_BYTES + length <= size
+        if whole:
+            headers.append(header)
+            offsets.append(position)
+            lengths.append(length)
+            position += FRAME_BYTES + length
+        if not whole or len(headers) == _CHECK_EVERY:
+            valid = _valid_headers(headers)
+            if valid < len(headers) or not whole:
+                count = checked + valid
+                ends = offsets[count] if valid < len(headers) else position
+                return (
+                    np.array(offsets[:count], np.int64),
+                    np.array(lengths[:count], np.int64),
+                    ends,
+                )
+            headers, checked = [], len(offsets)
+
+
+def _valid_headers(headers: list[bytes]) -> int:
+    """How many of them, from the first on, have a length that agrees with its checksum."""
+    if not headers:
+        return 0
+    table = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, HEADER_BYTES)
+    stored = np.ascontiguousarray(table[:, 8:]).view("<u4")[:, 0]
+    wrong = np.flatnonzero(crc.masked_rows(table[:, :8]) != stored)
+    return int(wrong[0]) if wrong.size else len(headers)
+
+
+def _next_header(descriptor: int, start: int, size: int) -> int:
+    """Where the next whole record with a valid header begins, or `size`."""
+    while start + FRAME_BYTES <= size:
+        chunk = np.frombuffer(os.pread(descriptor, _SEARCH_BYTES, start), np.uint8)
+        places = max(0, len(chunk) - HEADER_BYTES + 1)
+        # No file has 2^40 bytes, so a length ends in three zeros; and its checksum is not zero.
+        zeros = [chunk[k : k + places] == 0 for k in range(5, 8)]
+        checksum = np.bitwise_or.reduce([chunk[k : k + places] for k in range(8, 12)])
+        likely = np.flatnonzero(np.logical_and.reduce(zeros) & (checksum != 0))
+        rows = chunk[likely[:, None] + np.arange(HEADER_BYTES)]
+        stored = np.ascontiguousarray(rows[:, 8:]).view("<u4")[:, 0]
+        lengths = np.ascontiguousarray(rows[:, :8]).view("<u8")[:, 0].astype(np.int64)
+        fits = start + likely + FRAME_BYTES + lengths <= size
+        good = likely[fits & (crc.masked_rows(rows[:, :8]) == stored)]
+        if good.size:
+            return start + int(good[0])
+        if len(chunk) < _SEARCH_BYTES:
+            break
+        start += places
+    return size
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,7 @@ class RecordIndex:
 
     Attributes:
         offsets: int64 `(records,)`, header position in its file, bytes.
-        lengths: int64 `(records,)`, payload length, bytes.
+        lengths: int64 `(records,)`, payload length, bytes; negative for a hole (see `walk`).
         ends: int64 `(files,)`, running total of records per file.
     """
 
@@ -146,11 +162,16 @@ class RecordIndex:
         if counts.min(initial=0) < 0 or counts.sum() != len(self.offsets):
             return False
         limit = np.repeat(np.asarray(sizes, np.int64), counts)
-        inside = self.offsets + self.lengths + FRAME_BYTES <= limit
-        return bool(np.all(inside & (self.offsets >= 0) & (self.lengths >= 0)))
+        whole = np.where(self.lengths < 0, -self.lengths, self.lengths + FRAME_BYTES)
+        return bool(np.all((self.offsets >= 0) & (self.offsets + whole <= limit)))
+
+    def holes(self) -> list[int]:
+        """The numbers of the records that are holes."""
+        return np.flatnonzero(self.lengths < 0).tolist()
 
 
-def _cache_folder() -> str:
+def cache_folder() -> str:
+    """Where indexes and lists of files are kept; all of it can be made again."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(home, "convoy", "index")
 
@@ -159,7 +180,7 @@ def _cache_path(files: Sequence[str], stats: Sequence[os.stat_result]) -> str:
     digest = hashlib.sha256(_INDEX_FORMAT.encode())
     for path, stat in zip(files, stats, strict=True):
         digest.update(f"{os.path.realpath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    return os.path.join(_cache_folder(), digest.hexdigest() + ".npz")
+    return os.path.join(cache_folder(), digest.hexdigest() + ".npz")
 
 
 def _load_cached(path: str, files: Sequence[str], sizes: Sequence[int]) -> RecordIndex | None:
@@ -180,6 +201,8 @@ def _edges_agree(files: Sequence[str], index: RecordIndex) -> bool:
     for path, end in zip(files, index.ends.tolist(), strict=True):
         with open(path, "rb") as file:
             for i in {first, end - 1} if end > first else ():
+                if index.lengths[i] < 0:
+                    continue
                 file.seek(int(index.offsets[i]))
                 if int.from_bytes(file.read(8), "little") != index.lengths[i]:
                     return False
@@ -187,13 +210,14 @@ def _edges_agree(files: Sequence[str], index: RecordIndex) -> bool:
     return True
 
 
-def _store_cached(path: str, index: RecordIndex) -> None:
+def store_cached(path: str, content: bytes) -> None:
+    """Writes a file of the cache whole or not at all."""
     temporary = None
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, offsets=index.offsets, lengths=index.lengths, ends=index.ends)
+            file.write(content)
         os.replace(temporary, path)
     except OSError:  # a read-only home or a full disk costs the next start a few seconds, no more
         if temporary is not None and os.path.exists(temporary):
@@ -222,7 +246,9 @@ def index_files(files: Sequence[str], *, threads: int = 8) -> RecordIndex:
                 np.concatenate([lengths for _, lengths in found] or [np.zeros(0, np.int64)]),
                 np.cumsum([len(offsets) for offsets, _ in found], dtype=np.int64),
             )
-            _store_cached(cached, index)
+            stored = io.BytesIO()
+            np.savez(stored, offsets=index.offsets, lengths=index.lengths, ends=index.ends)
+            store_cached(cached, stored.getvalue())
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from error
     return index
@@ -263,6 +289,8 @@ class RecordReader:
         """
         offset = int(self._index.offsets[i])
         length = int(self._index.lengths[i])
+        if length < 0:
+            raise RecordError(self._describe_hole(i))
         try:
             frame = os.pread(self._descriptor(i).number, length + FRAME_BYTES, offset)
         except OSError as error:
@@ -270,15 +298,20 @@ class RecordReader:
         if len(frame) != length + FRAME_BYTES or int.from_bytes(frame[:8], "little") != length:
             raise RecordError(
                 "the file was changed after it was indexed: start again, and if that does not "
-                f"help remove {_cache_folder()} first"
+                f"help remove {cache_folder()} first"
             )
         payload = frame[HEADER_BYTES:-4]
-        if google_crc32c is not None:
-            crc = google_crc32c.value(payload)
-            masked = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-            if masked != int.from_bytes(frame[-4:], "little"):
-                raise RecordError("the record's checksum is wrong: its bytes were damaged")
+        if crc.FAST and crc.masked(payload) != int.from_bytes(frame[-4:], "little"):
+            raise RecordError("the record's checksum is wrong: its bytes were damaged")
         return payload
+
+    def _describe_hole(self, i: int) -> str:
+        start, size = int(self._index.offsets[i]), -int(self._index.lengths[i])
+        if start + size >= os.stat(self._files[self._file_of(i)]).st_size:
+            what = f"the file is cut short inside a record, {size} bytes after its beginning"
+        else:
+            what = f"the record's header is damaged; the next good one is {size} bytes further on"
+        return f"{what}. Copy or write the file again"
 
     def _file_of(self, i: int) -> int:
         return int(np.searchsorted(self._index.ends, i, side="right"))
@@ -293,51 +326,3 @@ class RecordReader:
                 if len(self._open) > self._max_open:
                     self._open.popitem(last=False)
             return self._open[number]
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if position >= len(data) or shift > 63:
-            raise ValueError("bad varint")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if not byte & 0x80:
-            return value, position
-        shift += 7
-
-
-def _length_delimited(data: bytes, wanted: int) -> list[bytes]:
-    """The length-delimited protobuf fields numbered `wanted` of one message."""
-    found = []
-    position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
-        kind = tag & 7
-        if kind == 0:
-            _, position = _varint(data, position)
-            continue
-        if kind not in (1, 2, 5):
-            raise ValueError("bad wire type")
-        length, position = _varint(data, position) if kind == 2 else ({1: 8, 5: 4}[kind], position)
-        if position + length > len(data):
-            raise ValueError("field past the end")
-        if kind == 2 and tag >> 3 == wanted:
-            found.append(data[position : position + length])
-        position += length
-    return found
-
-
-def example_keys(payload: bytes) -> list[str]:
-    """The feature names of a serialized `tf.train.Example`, sorted, without TensorFlow.
-
-    Raises:
-        ValueError: the bytes are not a serialized Example.
-    """
-    keys = []
-    for features in _length_delimited(payload, 1):
-        for entry in _length_delimited(features, 1):
-            name = _length_delimited(entry, 1)
-            keys.append(name[0].decode("utf-8") if name else "")
-    return sorted(keys)

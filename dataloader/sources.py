@@ -1,7 +1,8 @@
-"""Where examples lie on disk: TFRecord files (ImageNet layout or TFDS's own) and image folders.
+"""Where examples lie on disk. Here: the interface, TFRecord files, and which source a folder holds.
 
-A source knows how many examples there are and hands out the raw bytes of any of them; TensorFlow is
-needed only to parse those bytes. Which source a folder holds is found by looking, not by a flag.
+Image folders are in `folders.py`, prepared TensorFlow Datasets in `tfds.py`. A source knows how
+many examples there are and hands out the raw bytes of any of them; TensorFlow is needed only to
+parse those bytes.
 """
 
 from __future__ import annotations
@@ -11,27 +12,28 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dataloader.errors import DataError, RecordError
-from dataloader.records import RecordReader, example_keys, index_files
+from dataloader.example import example_keys
+from dataloader.records import RecordIndex, RecordReader, index_files
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 logger = logging.getLogger("convoy.data")
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 EXPECTED = (
     "--data_dir should hold TFRecord files (train-* and validation-*, or a version folder of "
     "TensorFlow Datasets) or image folders (train/<class>/*.jpg and val/<class>/*.jpg)."
 )
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "test")}
-_FOLDER_NAMES = {"train": ("train",), "validation": ("val", "validation")}
+_LAYOUT_TRIES = 10  # records that may be damaged before the first good one
 _SHARD = re.compile(r"^(?P<set>.*)-(?P<number>\d+)-of-(?P<total>\d+)$")
 
 
@@ -76,6 +78,7 @@ class Source:
         num_classes: number of classes, or None when only the records know.
         labels: int32 `(num_examples,)`, or None when the labels are inside the records.
         shuffle_block: neighbours worth reading together (1 where every example is a file).
+        damage: examples known to be unreadable from the start: number -> where and why.
     """
 
     num_examples: int
@@ -83,6 +86,7 @@ class Source:
     num_classes: int | None = None
     labels: np.ndarray | None = None
     shuffle_block: int = 1
+    damage: Mapping[int, str] = MappingProxyType({})
 
     def read(self, indices: np.ndarray) -> list[bytes]:
         """The raw bytes of these examples. Thread-safe. Raises RecordError at the first bad one."""
@@ -109,9 +113,11 @@ class TFRecordSource(Source):
         label_offset: what to add to a stored label to count from 0; None takes the layout's own
             (-1 for `image/class/label`, 0 for TFDS's `label`).
         class_names: one name a class, if known.
+        layout: the keys of the records; None looks at the first one.
 
     Raises:
-        DataError: a file is damaged, all are empty, or the first record has neither set of keys.
+        DataError: a file is no TFRecord file, all are empty, or the first record has neither set
+            of keys.
     """
 
     shuffle_block = 64
@@ -121,14 +127,16 @@ class TFRecordSource(Source):
         files: Sequence[str],
         label_offset: int | None = None,
         class_names: list[str] | None = None,
+        layout: Layout | None = None,
     ):
         self.files = [os.fspath(path) for path in files]
         index = index_files(self.files)
         self.num_examples = len(index.offsets)
         if not self.num_examples:
-            raise DataError(f"{_some(self.files)}: there is not one record in these files.")
+            raise DataError(f"{some(self.files)}: there is not one record in these files.")
         self._reader = RecordReader(self.files, index)
-        self.layout = self._find_layout()
+        self.damage = self._find_damage(index)
+        self.layout = self._find_layout() if layout is None else layout
         self._label_offset = -self.layout.first_label if label_offset is None else label_offset
         self.class_names = class_names
         self.num_classes = len(class_names) if class_names else None
@@ -159,103 +167,54 @@ class TFRecordSource(Source):
         features = {self.layout.image: image, self.layout.label: label}
         return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
+    def _find_damage(self, index: RecordIndex) -> dict[int, str]:
+        damage = {}
+        for i in index.holes():
+            try:
+                self._reader.read(i)
+            except RecordError as error:
+                damage[i] = f"{self.describe(i)}: {error}"
+        if damage:
+            logger.warning(
+                "%d damaged places in TFRecord files; what was in them counts as one bad example "
+                "each. The first: %s",
+                *(len(damage), next(iter(damage.values()))),
+            )
+        return damage
+
     def _find_layout(self) -> Layout:
-        try:
-            keys = example_keys(self._reader.read(0))
-        except RecordError as error:
-            raise DataError(f"{self.describe(0)}: {error}.") from error
-        except ValueError as error:
-            raise DataError(
-                f"{self.describe(0)}: not a serialized tf.train.Example ({error})."
-            ) from error
+        """The layout of the first record that can be read at all."""
+        problem = ""
+        for i in range(min(self.num_examples, _LAYOUT_TRIES)):
+            try:
+                keys = example_keys(self._reader.read(i))
+                break
+            except RecordError as error:
+                problem = problem or f"{self.describe(i)}: {error}."
+            except ValueError as error:
+                what = f"not a serialized tf.train.Example ({error})."
+                problem = problem or f"{self.describe(i)}: {what}"
+        else:
+            raise DataError(problem)
         for layout in LAYOUTS:
             if layout.image in keys and layout.label in keys:
                 return layout
         wanted = " or ".join(f"{layout.image!r} with {layout.label!r}" for layout in LAYOUTS)
         raise DataError(
-            f"{self.describe(0)}: the record has the keys {', '.join(keys) or '(none)'}; "
+            f"{self.describe(i)}: the record has the keys {', '.join(keys) or '(none)'}; "
             f"expected {wanted}."
         )
 
 
-class FolderSource(Source):
-    """One folder a class: `<root>/train/<class>/<image>`, and `val/` or `validation/` beside it.
-
-    Classes are numbered by the sorted names of the train split's folders, for both splits. Where
-    there is no train folder (evaluation only), `labels.txt` numbers them, else the split's own
-    folders.
-
-    Raises:
-        DataError: a train class has no image, or a validation class is unknown.
-    """
-
-    def __init__(self, root: str, split: str = "train"):
-        root = os.fspath(root)
-        folder = _split_folder(root, split)
-        if folder is None:
-            raise DataError(f"{root}: no folder for the {split} split. {EXPECTED}")
-        own = _class_folders(folder)
-        train = _split_folder(root, "train")
-        if train is not None:
-            names = _class_folders(train)
-        else:
-            names = _read_labels(root)
-            if names is None:
-                names = own
-                logger.warning(
-                    "%s has no train folder: classes are numbered as in %s", root, folder
-                )
-        unknown = sorted(set(own) - set(names))
-        if unknown:
-            raise DataError(
-                f"{os.path.join(folder, unknown[0])}: {unknown[0]!r} is not a class of the train "
-                f"split ({_some(names)}). Rename or remove the folder."
-            )
-        numbers = {name: number for number, name in enumerate(names)}
-        self.files: list[str] = []
-        labels: list[int] = []
-        for name in own:
-            images = _images_below(os.path.join(folder, name))
-            if not images and split == "train":
-                raise DataError(
-                    f"{os.path.join(folder, name)}: no image ({', '.join(IMAGE_ENDINGS)}) in this "
-                    "class folder. Add images or remove the folder."
-                )
-            self.files += images
-            labels += [numbers[name]] * len(images)
-        if not self.files:
-            raise DataError(f"{folder}: no images in it. {EXPECTED}")
-        self.num_examples = len(self.files)
-        self.labels = np.array(labels, np.int32)
-        self.class_names = names
-        self.num_classes = len(names)
-
-    def read(self, indices: np.ndarray) -> list[bytes]:
-        contents = []
-        for i in indices:
-            try:
-                with open(self.files[int(i)], "rb") as file:
-                    contents.append(file.read())
-            except OSError as error:
-                raise RecordError(f"cannot be read ({error.strerror})") from error
-        return contents
-
-    def describe(self, i: int) -> str:
-        return self.files[i]
-
-    def parse(self, raw: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return raw, label
-
-    def placeholder(self) -> bytes:
-        return grey_png()
-
-
-def find_source(data_dir: str | None, split: str) -> Source:
+def find_source(data_dir: str | None, split: str, dataset: str = "ImageNet") -> Source:
     """Finds out what `data_dir` holds and opens one split of it.
 
     Args:
         data_dir: the folder given as `--data_dir`.
         split: "train" or "validation".
+        dataset: "ImageNet" for records or image folders, whichever are there; `tfds:name`,
+            `tfds:name/config` or `tfds:name/config:version` for a prepared TensorFlow Dataset
+            below `data_dir`.
 
     Raises:
         DataError: the folder is missing, empty, ambiguous, damaged, or has no such split.
@@ -269,15 +228,31 @@ def find_source(data_dir: str | None, split: str) -> Source:
     if not os.path.isdir(data_dir):
         what = "is not a folder" if os.path.exists(data_dir) else "does not exist"
         raise DataError(f"--data_dir {data_dir} {what}. {EXPECTED}")
+    try:
+        if dataset.startswith("tfds:"):
+            from dataloader.tfds import TFDSSource
+
+            return TFDSSource(data_dir, dataset, split)
+        return _records_or_folders(data_dir, split)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}). Check the permissions of "
+            "--data_dir and of the folders in it."
+        ) from error
+
+
+def _records_or_folders(data_dir: str, split: str) -> Source:
+    from dataloader.folders import FolderSource, split_folder
+
     shards = _find_shards(data_dir, split)
-    folder = _split_folder(data_dir, split)
+    folder = split_folder(data_dir, split)
     if shards and folder:
         raise DataError(
             f"--data_dir {data_dir} holds both TFRecord files ({os.path.basename(shards[0])}) and "
             f"the image folder {folder} for the {split} split. Move one of them away."
         )
     if shards:
-        return TFRecordSource(shards, class_names=_read_labels(data_dir))
+        return TFRecordSource(shards, class_names=read_labels(data_dir))
     if folder:
         return FolderSource(data_dir, split)
     raise DataError(_nothing_found(data_dir, split))
@@ -287,15 +262,18 @@ def _nothing_found(data_dir: str, split: str) -> str:
     seen = sorted(name for name in os.listdir(data_dir) if not name.startswith("."))
     if not seen:
         return f"--data_dir {data_dir} is empty. {EXPECTED}"
+    from dataloader.folders import split_folder
+
     other = "validation" if split == "train" else "train"
-    if _find_shards(data_dir, other) or _split_folder(data_dir, other):
+    if _find_shards(data_dir, other) or split_folder(data_dir, other):
         start = f"--data_dir {data_dir} has a {other} split but no {split} split"
     else:
         start = f"--data_dir {data_dir} holds no data for the {split} split"
-    return f"{start} (found: {_some(seen)}). {EXPECTED}"
+    return f"{start} (found: {some(seen)}). {EXPECTED}"
 
 
-def _some(names: Sequence[str], count: int = 5) -> str:
+def some(names: Sequence[str], count: int = 5) -> str:
+    """The first few names, for messages."""
     return ", ".join(names[:count]) + (f", … ({len(names)} in all)" if len(names) > count else "")
 
 
@@ -328,7 +306,7 @@ def _check_shards(data_dir: str, files: Iterable[str]) -> None:
             key = (match["set"], int(match["total"]))
             sets.setdefault(key, set()).add(int(match["number"]))
     if len(sets) > 1:
-        names = _some([f"{name}-*-of-{total}" for name, total in sorted(sets)])
+        names = some([f"{name}-*-of-{total}" for name, total in sorted(sets)])
         raise DataError(
             f"--data_dir {data_dir} holds shards of different sets ({names}): left over from an "
             "earlier preparation? Keep one set."
@@ -338,13 +316,15 @@ def _check_shards(data_dir: str, files: Iterable[str]) -> None:
         if missing:
             logger.warning(
                 "%s: %d of the %d shards %s-* are missing (%s); going on with the others",
-                *(data_dir, len(missing), total, name, _some([str(n) for n in missing])),
+                *(data_dir, len(missing), total, name, some([str(n) for n in missing])),
             )
 
 
-def _read_labels(data_dir: str) -> list[str] | None:
-    """Class names from `labels.txt` (ours) or `label.labels.txt` (TFDS), one a line."""
-    for name in ("labels.txt", "label.labels.txt"):
+def read_labels(
+    data_dir: str, files: Sequence[str] = ("labels.txt", "label.labels.txt")
+) -> list[str] | None:
+    """Class names, one a line, from the first of these files (TFDS writes the second) there is."""
+    for name in files:
         path = os.path.join(data_dir, name)
         if os.path.isfile(path):
             with open(path, encoding="utf-8-sig") as file:
@@ -353,29 +333,3 @@ def _read_labels(data_dir: str) -> list[str] | None:
                 raise DataError(f"{path}: expected one class name a line, found an empty line.")
             return names
     return None
-
-
-def _split_folder(root: str, split: str) -> str | None:
-    for name in _FOLDER_NAMES[split]:
-        folder = os.path.join(root, name)
-        if os.path.isdir(folder) and _class_folders(folder):
-            return folder
-    return None
-
-
-def _class_folders(folder: str) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-
-
-def _images_below(folder: str) -> list[str]:
-    """Image files under a class folder at any depth (Tiny ImageNet nests them), sorted."""
-    found: list[str] = []
-    for parent, children, files in os.walk(folder):
-        children[:] = [name for name in children if not name.startswith(".")]
-        found += [
-            os.path.join(parent, name)
-            for name in files
-            if name.lower().endswith(IMAGE_ENDINGS) and not name.startswith(".")
-        ]
-    return sorted(found)

@@ -98,7 +98,7 @@ def build_loader(
             rank=distributed.rank(),
             world=distributed.size(),
         )
-    source = find_source(config.data_dir, split)
+    source = find_source(config.data_dir, split, config.dataset)
     classes = (
         num_classes or (like.num_classes if like else config.num_classes) or source.num_classes
     )

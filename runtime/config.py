@@ -90,7 +90,8 @@ class Config:
                                                          "(same) or PyTorch's (symmetric); unset: the family's")
 
     data_dir: str = _flag(DATA, "/data/", "folder with train-*, validation-* TFRecords, or train/ and val/ folders")
-    dataset: str = _flag(DATA, "ImageNet", "what lies in data_dir: ImageNet (ImageNet-like records or folders)")
+    dataset: str = _flag(DATA, "ImageNet", "what lies in data_dir: ImageNet (records or image folders of any "
+                         "classes), or tfds:NAME[/CONFIG][:VERSION], prepared by TensorFlow Datasets")
     data_backend: Literal["tfdata", "synthetic", "dali-cpu", "dali-gpu"] = _flag(
         DATA, "tfdata", "what reads and decodes; synthetic: random images, for benchmarks")
     use_dali: bool = _flag(DATA, False, "older spelling of --data_backend dali-gpu, for training data")

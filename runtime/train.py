@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from dataloader.errors import allowed_bad_examples
 from runtime.build import build_loader
 from runtime.config import Config, ConfigError
 from runtime.evaluate import evaluate, make_eval_step
@@ -241,8 +242,7 @@ class Trainer:
         bad = self.train_data.bad_examples
         for others in distributed.all_gather_object(dict(bad)):
             bad.update(others)
-        allowed = self.config.max_bad_examples
-        allowed = int(allowed if allowed >= 1 else allowed * self.train_data.num_examples)
+        allowed = allowed_bad_examples(self.config.max_bad_examples, self.train_data.num_examples)
         if len(bad) > allowed:
             raise TrainingError(
                 f"{len(bad)} training images cannot be read, over all processes;"

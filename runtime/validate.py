@@ -67,11 +67,11 @@ def _not_yet(config: Config) -> None:
             "DALI input is not built yet; leave --use_dali and --use_dali_eval out and use"
             " --data_backend tfdata"
         )
-    if config.dataset.lower() != "imagenet":
+    if config.dataset.lower() != "imagenet" and not config.dataset.startswith("tfds:"):
         raise ConfigError(
-            f"--dataset {config.dataset}: only ImageNet is known, which means any folder of"
-            " TFRecords in ImageNet's"
-            " or TFDS's layout, or of class folders, given by --data_dir"
+            f"--dataset {config.dataset} is neither ImageNet, which means any folder of TFRecords"
+            " or of class folders, nor tfds:NAME, a prepared TensorFlow Dataset; both lie in"
+            " --data_dir"
         )
 
 
@@ -191,7 +191,7 @@ def _optimisation(config: Config) -> None:
 def _data(config: Config) -> None:
     if config.data_backend == "synthetic":
         return
-    from dataloader.errors import DataError
+    from dataloader.errors import DataError, check_bad_examples
     from dataloader.sources import find_source
 
     splits = [] if config.mode == "eval" else ["train"]
@@ -200,7 +200,9 @@ def _data(config: Config) -> None:
     try:
         for split in splits:
             # The index it builds is kept, so this is not done twice.
-            find_source(config.data_dir, split)
+            source = find_source(config.data_dir, split, config.dataset)
+            damage, limit = source.damage, config.max_bad_examples
+            check_bad_examples(damage, source.num_examples, limit, training=split == "train")
     except DataError as error:
         raise ConfigError(str(error)) from error
 

@@ -5,15 +5,17 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataloader import records
+from dataloader import crc, records
 from dataloader.errors import DataError, RecordError
-from dataloader.sources import FolderSource, TFRecordSource, find_source
+from dataloader.folders import FolderSource
+from dataloader.sources import TFRecordSource, find_source
 
 
 @pytest.fixture(autouse=True)
@@ -124,19 +126,49 @@ def test_truncated_file(data, left):
     start = len(payload) + 16
     with open(path, "r+b") as file:
         file.truncate(start + left)
-    with pytest.raises(DataError, match=rf"{path}: the record at byte {start} is cut short.*again"):
-        find_source(data, "train")
+    source = find_source(data, "train")
+    assert source.num_examples == 2
+    assert source.read(np.array([0])) == [payload]
+    assert list(source.damage) == [1]
+    assert f"{path}, record at byte {start}: the file is cut short" in source.damage[1]
+    with pytest.raises(RecordError, match=f"{left} bytes after its beginning"):
+        source.read(np.array([1]))
 
 
-def test_damaged_header_is_found_where_it_is(data):
-    payload = example(jpeg(), 1)
-    path = write(data / "train-00000-of-00001", [payload] * 5)
-    start = 2 * (len(payload) + 16)
+@pytest.mark.parametrize("at", [0, 7, 11])
+def test_damaged_header_costs_one_record(data, at, cache):
+    payloads = [example(jpeg(), i) for i in range(1, 6)]
+    path = write(data / "train-00000-of-00001", payloads)
+    start = 2 * (len(payloads[0]) + 16)
     with open(path, "r+b") as file:
-        file.seek(start)
-        file.write(b"\x01\x02")
-    with pytest.raises(DataError, match=f"{path}: no valid TFRecord header at byte {start}"):
-        find_source(data, "train")
+        file.seek(start + at)
+        byte = file.read(1)[0]
+        file.seek(start + at)
+        file.write(bytes([byte ^ 0x20]))
+    for _ in range(2):  # found, then taken from the cache
+        source = find_source(data, "train")
+        assert source.num_examples == 5
+        good = np.array([0, 1, 3, 4])
+        assert source.read(good) == [payloads[i] for i in good]
+        assert f"record at byte {start}: the record's header is damaged" in source.damage[2]
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_damage_that_spans_records(data, monkeypatch):
+    """The search for the next header works across the pieces it reads."""
+    rng = np.random.default_rng(0)
+    payloads = [example(rng.bytes(n), 1) for n in rng.integers(200, 900, 60)]
+    content = bytearray(Path(write(data / "train-0", payloads)).read_bytes())
+    ends = np.cumsum([len(payload) + 16 for payload in payloads])
+    content[ends[4] + 3 : ends[30] - 7] = rng.bytes(int(ends[30] - ends[4] - 10))
+    (data / "train-0").write_bytes(content)
+    for piece in (1 << 22, 4096, 33):
+        monkeypatch.setattr(records, "_SEARCH_BYTES", piece)
+        offsets, lengths = records.walk(str(data / "train-0"))
+        assert offsets.tolist() == [0, *ends[:5], *ends[30:-1]]
+        assert lengths[5] == ends[4] - ends[30]
+    (data / "train-0").write_bytes(bytes(content) + bytes(5000))  # zeros where a disk was full
+    assert records.walk(str(data / "train-0"))[1].tolist()[-1] == -5000
 
 
 @pytest.mark.parametrize(
@@ -162,7 +194,8 @@ def test_checksum_against_tensorflow(data):
     for offset, length in zip(offsets, lengths, strict=True):
         payload = np.frombuffer(content, np.uint8, length, offset + 12)
         stored = int.from_bytes(content[offset + 12 + length :][:4], "little")
-        assert records.masked_crc32c(payload[None])[0] == stored
+        assert crc.masked_rows(payload[None])[0] == stored
+        assert crc.masked(payload.tobytes()) == stored
 
 
 def test_unknown_keys_are_named(data):

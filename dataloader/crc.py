@@ -1,0 +1,96 @@
+"""CRC-32C (Castagnoli, RFC 3720) as TFRecord files store it: rotated and offset ("masked").
+
+`google_crc32c` computes it at memory speed. Where it is missing NumPy does, in about 2 ms for 70
+kB: good enough for writing and verifying, too slow to check every record on the way to training.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+try:
+    import google_crc32c
+except ImportError:
+    google_crc32c = None
+
+FAST = google_crc32c is not None
+_LANES = 256
+
+
+def _byte_table() -> np.ndarray:
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)
+    return table.astype(np.uint32)
+
+
+_TABLE = _byte_table()
+
+
+def _mask(crc):
+    return ((crc >> 15) | (crc << 17)) + 0xA282EAD8
+
+
+def _advance(register: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The shift register after each row's bytes; register uint32 `(n,)`, rows uint8 `(n, k)`."""
+    for column in rows.T:
+        register = _TABLE[(register ^ column) & 0xFF] ^ (register >> np.uint32(8))
+    return register
+
+
+def masked_rows(rows: np.ndarray) -> np.ndarray:
+    """The masked checksums uint32 `(n,)` of `n` messages of `k` bytes, uint8 `(n, k)`."""
+    crc = ~_advance(np.full(len(rows), 0xFFFFFFFF, np.uint32), rows)
+    return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)
+
+
+def masked(data: bytes) -> int:
+    """The masked checksum of one message."""
+    crc = google_crc32c.value(data) if FAST else _by_numpy(data)
+    return _mask(crc) & 0xFFFFFFFF
+
+
+def _by_numpy(data: bytes) -> int:
+    """Cuts the message into lanes that advance side by side, then joins them in pairs.
+
+    The register is linear over GF(2): that of "left, right" is that of "left, zeros" xor that of
+    "right" started from zero, and zeros in front of a register of zero change nothing.
+    """
+    size = len(data)
+    if size < 4 * _LANES:
+        row = np.frombuffer(data, np.uint8)[None]
+        return int(~_advance(np.array([0xFFFFFFFF], np.uint32), row)[0])
+    width = -(-size // _LANES)
+    lanes = np.zeros(_LANES * width, np.uint8)
+    lanes[-size:] = np.frombuffer(data, np.uint8)
+    lanes[-size : 4 - size] ^= 0xFF  # a register of all ones is the first four bytes inverted
+    registers = _advance(np.zeros(_LANES, np.uint32), lanes.reshape(_LANES, width))
+    while len(registers) > 1:
+        tables = _zeros(width)
+        left, right = registers[::2], registers[1::2]
+        for byte in range(4):
+            right = right ^ tables[byte][(left >> np.uint32(8 * byte)) & 0xFF]
+        registers, width = right, 2 * width
+    return int(~registers[0])
+
+
+@functools.lru_cache(maxsize=512)
+def _zeros(count: int) -> np.ndarray:
+    """Tables uint32 `(4, 256)`: what `count` zero bytes make of each byte of the register."""
+    bits = np.uint32(1) << np.arange(32, dtype=np.uint32)  # images of the 32 unit registers
+    power = _advance(bits, np.zeros((32, 1), np.uint8))
+    result = bits
+    while count:
+        if count & 1:
+            result = _apply(power, result)
+        power, count = _apply(power, power), count >> 1
+    values = np.arange(256, dtype=np.uint32)
+    return np.stack([_apply(result, values << np.uint32(8 * byte)) for byte in range(4)])
+
+
+def _apply(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The images of `values` under the GF(2) matrix whose columns are `matrix`."""
+    chosen = (values[:, None] >> np.arange(32, dtype=np.uint32)) & np.uint32(1)
+    return np.bitwise_xor.reduce(np.where(chosen, matrix, np.uint32(0)), axis=1)

@@ -1,0 +1,359 @@
+"""Files as they are found in the wild: each is decoded right, or left out and named. None hangs."""
+
+import io
+import os
+import re
+import struct
+import tempfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from dataloader import crc
+from dataloader.decode import MAX_PIXELS, EvalCrop, decode_image, eval_decode, random_crop_decode
+from dataloader.errors import DataError, TooManyBadExamples
+from dataloader.example import encode_example
+from dataloader.loader import InputOptions, Loader
+from dataloader.sources import find_source
+
+WHOLE = EvalCrop(padding=0, method="crop")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """A smooth colour picture, 60 x 40."""
+    y, x = np.mgrid[:40, :60]
+    return Image.fromarray(np.stack([x * 4, y * 6, 255 - x - y], -1).astype(np.uint8))
+
+
+def encoded(image, kind="JPEG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def by_pillow(data):
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def adobe_cmyk(photo):
+    """CMYK as Photoshop writes it and as ImageNet has it: inverted, which an APP14 marker says."""
+    data = encoded(photo.convert("CMYK"), quality=95)
+    assert b"Adobe" in data[:200]
+    return data
+
+
+GOOD = {
+    "grey": lambda photo: encoded(photo.convert("L")),
+    "CMYK": adobe_cmyk,
+    "progressive": lambda photo: encoded(photo, progressive=True),
+    "RGB inside a JPEG": lambda photo: encoded(photo, keep_rgb=True),
+    "unsampled": lambda photo: encoded(photo, subsampling=0),
+    "PNG": lambda photo: encoded(photo, "PNG"),
+    "PNG with a palette": lambda photo: encoded(photo.convert("P"), "PNG"),
+    "1-bit PNG": lambda photo: encoded(photo.convert("1"), "PNG"),
+    "GIF": lambda photo: encoded(photo, "GIF"),
+    "BMP": lambda photo: encoded(photo, "BMP"),
+    "grey BMP": lambda photo: encoded(photo.convert("L"), "BMP"),
+}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_unusual_images_are_those_of_pillow(kind, photo):
+    data = GOOD[kind](photo)
+    assert (decode_image(tf.constant(data)).numpy() == by_pillow(data)).all()
+
+
+def test_16_bit_png_keeps_its_upper_bits(photo):
+    levels = np.arange(2400, dtype=np.uint16).reshape(40, 60) * 27
+    data = encoded(Image.fromarray(levels), "PNG")
+    assert (decode_image(tf.constant(data)).numpy() == (levels >> 8)[..., None]).all()
+
+
+def test_transparency_is_left_out(photo):
+    """The colours under a transparent pixel are taken as they are, as Pillow's convert does."""
+    photo = photo.copy()
+    photo.putalpha(0)
+    data = encoded(photo, "PNG")
+    assert (decode_image(tf.constant(data)).numpy() == by_pillow(data)).all()
+
+
+def test_orientation_in_exif_is_not_applied(photo):
+    """Training data is read as torchvision, tf.data and DALI read it, and evaluation alike."""
+    exif = Image.Exif()
+    exif[0x112] = 6  # "turn by 90 degrees"
+    turned, plain = encoded(photo, exif=exif), encoded(photo)
+    assert (decode_image(tf.constant(turned)).numpy() == by_pillow(plain)).all()
+    one, two = (eval_decode(tf.constant(data), 24, WHOLE).numpy() for data in (turned, plain))
+    assert (one == two).all()
+
+
+def png_claiming(width, height):
+    """A PNG of few bytes whose header promises a huge image."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    rows = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def jpeg_claiming(photo, width, height):
+    data = bytearray(encoded(photo))
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def bmp_claiming(photo, width, height):
+    data = bytearray(encoded(photo, "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+def gif_claiming(photo, width, height):
+    data = bytearray(encoded(photo, "GIF"))
+    data[6:10] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def large(photo):
+    side = 20_000
+    yield png_claiming(side, side)
+    yield jpeg_claiming(photo, side, side)
+    yield bmp_claiming(photo, side, side)
+    yield bmp_claiming(photo, side, -side)  # rows from the top
+    yield gif_claiming(photo, side, side)
+
+
+def test_enormous_images_are_refused_by_their_header(photo):
+    seed = tf.constant([1, 2])
+    for data in map(tf.constant, large(photo)):
+        for decode in (
+            decode_image,
+            lambda data: eval_decode(data, 24, WHOLE),
+            lambda data: random_crop_decode(data, seed, 24),
+        ):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="--resize_short"):
+                decode(data)
+
+
+def test_a_real_image_at_the_bound_is_decoded():
+    """A panorama, so that the header alone does not tell: 1 pixel high, then 1 column too many."""
+    wide = encoded(Image.new("L", (60_000, 1400)))
+    assert MAX_PIXELS >= 60_000 * 1400
+    assert random_crop_decode(tf.constant(wide), tf.constant([0, 0]), 8).shape == (8, 8, 3)
+
+
+# ---- in a data set ------------------------------------------------------------------------------
+
+
+def folder_of(root, files):
+    """An image folder of two classes in which these files stand among good ones."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("ant", "bee"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(8):
+                pixels = rng.integers(0, 256, (20, 30, 3), np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.jpg")
+    for name, data in files.items():
+        (root / "train" / "bee" / name).write_bytes(data)
+    return root
+
+
+def epoch(loader):
+    return np.concatenate([weights.numpy() for _, _, weights in loader.batches(0)])
+
+
+OPTIONS = InputOptions(image_size=16, batch_size=4, num_workers=2)
+
+
+def loader_of(root, split="train", **changes):
+    source = find_source(root, split)
+    options = InputOptions(**({**vars(OPTIONS), "max_bad_examples": 50} | changes))
+    return Loader(source, options, training=split == "train")
+
+
+def test_every_bad_file_is_counted_and_named(tmp_path, photo):
+    palette = photo.convert("P")
+    bad = {
+        "zero.JPEG": (b"", "the image has no bytes"),
+        "webp.JPEG": (encoded(photo, "WEBP"), "WebP.*dataloader.prepare folder"),
+        "tiff.JPEG": (encoded(photo, "TIFF"), "TIFF.*dataloader.prepare folder"),
+        "palette.bmp": (encoded(palette, "BMP"), "BMP with a palette"),
+        "short.jpg": (encoded(photo)[:300], "."),
+        "short.png": (encoded(photo, "PNG")[:60], "."),
+        "stub.png": (b"\x89PNG", "."),
+        "stub.bmp": (b"BM", "."),
+        "text.jpg": (b"this is no picture", "Unknown image file format"),
+        "start.jpg": (b"\xff\xd8", "."),
+        "huge.png": (png_claiming(20_000, 20_000), "--resize_short"),
+        "huge.jpg": (jpeg_claiming(photo, 20_000, 20_000), "--resize_short"),
+    }
+    good = {"png.JPEG": encoded(photo, "PNG"), "cmyk.jpg": adobe_cmyk(photo)}
+    files = {name: data for name, (data, _) in bad.items()} | good
+    loader = loader_of(folder_of(tmp_path, files))
+    assert epoch(loader).sum() == 16 + len(good)
+    named = {Path(text.split(": ")[0]).name: text for text in loader.bad_examples.values()}
+    assert sorted(named) == sorted(bad)
+    for name, (_, words) in bad.items():
+        assert re.search(words, named[name]), named[name]
+    with pytest.raises(TooManyBadExamples, match="--max_bad_examples 3 allows 3"):
+        epoch(loader_of(tmp_path, max_bad_examples=3))
+
+
+def records_of(root, payloads, split="train", damage=None):
+    root.mkdir(exist_ok=True)
+    path = root / f"{split}-00000-of-00001"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for payload in payloads:
+            writer.write(payload)
+    if damage is not None:
+        content = bytearray(path.read_bytes())
+        path.write_bytes(damage(content))
+    (root / "labels.txt").write_text("a\nb\n")
+    return root
+
+
+def payloads(photo, count=12):
+    image = encoded(photo)
+    return [encode_example({"image/encoded": image, "image/class/label": 1}) for _ in range(count)]
+
+
+def test_labels_of_the_wrong_type_and_missing_keys(tmp_path, photo):
+    image = encoded(photo)
+    float_label = tf.train.Example()
+    float_label.features.feature["image/encoded"].bytes_list.value.append(image)
+    float_label.features.feature["image/class/label"].float_list.value.append(1.0)
+    two = tf.train.Example()
+    two.features.feature["image/encoded"].bytes_list.value.append(image)
+    two.features.feature["image/class/label"].int64_list.value.extend([1, 2])
+    wrong = [
+        encode_example({"image/encoded": image, "image/class/label": b"1"}),
+        float_label.SerializeToString(),
+        two.SerializeToString(),
+        encode_example({"image/encoded": image}),
+        encode_example({"image/class/label": 1}),
+        encode_example({"image/encoded": 5, "image/class/label": 1}),
+        b"",
+        b"\xff\xff\xff",
+    ]
+    loader = loader_of(records_of(tmp_path / "data", payloads(photo) + wrong))
+    assert epoch(loader).sum() == 12
+    assert sorted(loader.bad_examples) == list(range(12, 20))
+    assert all("record at byte" in text for text in loader.bad_examples.values())
+
+
+def test_a_truncated_file_trains_on_what_is_left(tmp_path, photo):
+    root = records_of(tmp_path / "data", payloads(photo), damage=lambda content: content[:-30])
+    loader = loader_of(root)
+    assert list(loader.bad_examples) == [11]
+    assert epoch(loader).sum() == 11
+    with pytest.raises(TooManyBadExamples, match="cut short"):
+        loader_of(root, max_bad_examples=0)
+    os.rename(root / "train-00000-of-00001", root / "validation-00000-of-00001")
+    with pytest.raises(DataError, match=r"evaluation data.*cut short"):
+        loader_of(root, "validation")
+
+
+@pytest.mark.skipif(not crc.FAST, reason="records are checked on the way where google-crc32c is")
+def test_a_flipped_bit_inside_an_image_is_noticed(tmp_path, photo):
+    def flip(content):
+        content[len(content) // 2] ^= 4
+        return content
+
+    loader = loader_of(records_of(tmp_path / "data", payloads(photo, 13), damage=flip))
+    assert epoch(loader).sum() == 12
+    assert "checksum is wrong" in loader.bad_examples[6]
+
+
+def test_class_folders_that_differ(tmp_path, photo, caplog):
+    root = folder_of(tmp_path / "data", {})
+    for file in (root / "val" / "ant").iterdir():
+        file.unlink()
+    assert find_source(root, "validation").num_classes == 2
+    assert "no images of 1 classes: ant" in caplog.text
+    (root / "val" / "ant").rmdir()
+    assert find_source(root, "validation").labels.tolist() == [1] * 8
+    (root / "val" / "cow").mkdir()
+    with pytest.raises(DataError, match="'cow' is not a class of the train split"):
+        find_source(root, "validation")
+    (root / "train" / "empty").mkdir()
+    with pytest.raises(DataError, match=r"train/empty: no image.*dataloader.prepare folder"):
+        find_source(root, "train")
+
+
+def test_files_of_other_kinds_are_mentioned(tmp_path, photo, caplog):
+    root = folder_of(tmp_path, {"a.webp": b"", "b.TIFF": b""})
+    assert find_source(root, "train").num_examples == 16
+    assert "2 files were passed over" in caplog.text
+    assert "dataloader.prepare folder" in caplog.text
+
+
+@contextmanager
+def as_nobody():
+    """Root may read everything; these tests are about those who may not."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("what", ["train", "train/bee", "train/bee/deep", "."])
+def test_unreadable_directories_are_named(photo, what):
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
+        os.chmod(place, 0o755)
+        root = folder_of(Path(place) / "data", {})
+        (root / "train" / "bee" / "deep").mkdir()
+        os.chmod(root / what, 0o000)
+        try:
+            with as_nobody(), pytest.raises(DataError, match=r"cannot be read \(Permission denied"):
+                find_source(root, "train")
+        finally:
+            os.chmod(root / what, 0o755)
+
+
+def test_an_unreadable_file_is_left_out(photo):
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        root = folder_of(Path(place) / "data", {})
+        os.chmod(root / "train" / "bee" / "3.jpg", 0o000)
+        with as_nobody():
+            loader = loader_of(root)
+            assert epoch(loader).sum() == 15
+    assert "bee/3.jpg: cannot be read (Permission denied)" in next(
+        iter(loader.bad_examples.values())
+    )
+
+
+def test_fewer_files_than_ranks(tmp_path, photo):
+    """One file, three examples, five ranks: each example once, and as many steps on every rank."""
+    root = records_of(tmp_path / "data", payloads(photo, 3))
+    options = InputOptions(image_size=16, batch_size=2, num_workers=1)
+    totals, steps = [], []
+    for rank in range(5):
+        loader = Loader(find_source(root, "train"), options, training=True, rank=rank, world=5)
+        weights = epoch(loader)
+        totals.append(weights.sum())
+        steps.append(len(weights))
+    assert sum(totals) == 3
+    assert set(steps) == {2}
