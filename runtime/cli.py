@@ -1,8 +1,10 @@
 """From the command line to a `Config`.
 
 Parsing, YAML and shell completion are jsonargparse's; the flags are `runtime.config.Config`'s. Two
-passes are
-made, because the architecture decides defaults: the first finds `arch`, the second does the rest.
+passes are made, because the architecture and `--recipe` decide defaults: the first finds them, the
+second does the rest. Each overrides what stands before it: the family's defaults, the recipe's
+file, the settings of the run whose checkpoint is applied, the recipe's machine and mode,
+`--config`, flags.
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any, NoReturn, get_type_hints
 
+import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from runtime.config import MODE_ALIASES, MODES, Config, ConfigError, defaults, load_config
+from runtime.recipes import Launch, lookup, parse_name, read_recipe
 from runtime.validate import validate
+from utils.distributed import launched_processes
 
 # Modes that apply a trained model take their defaults from its run, except for what belongs to
 # one launch.
@@ -57,6 +62,7 @@ EXAMPLES = """\
 examples:
   python main.py --data_dir /data --model_dir out            train and evaluate EfficientNet-B0
   python main.py --config configs/digits_b0.yaml             follow a recipe; flags override it
+  python main.py --recipe resnet50/AMP/A100/90E …            one that fits your machine
   python main.py --mode eval --model_dir out --data_dir /data
   python main.py --mode predict --model_dir out --predict_dir photos/
   horovodrun -np 8 python main.py --use_amp --use_xla …      on eight GPUs
@@ -68,7 +74,16 @@ class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter)
 
 
 class _Parser(ArgumentParser):
-    """jsonargparse's parser, whose errors name the flag that was probably meant."""
+    """jsonargparse's parser, whose errors name the flag that was probably meant, and whose
+    `--config` files may have a `base`.
+    """
+
+    def parse_path(self, path: Any, *args: Any, **options: Any) -> Any:
+        try:
+            settings = read_recipe(str(path)).settings
+        except ConfigError as error:
+            self.error(f"--config: {error}")
+        return self.parse_string(yaml.safe_dump(settings), *args, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(
@@ -143,9 +158,17 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     args = list(sys.argv[1:] if argv is None else argv)
     first = parser.parse_args(args)
     try:
-        parser.set_defaults(defaults(first.arch) | _settings_of_run(_mode(first.mode), first))
+        recipe, launch = {}, {}
+        if first.recipe:
+            found = _launch(first.recipe)
+            recipe, launch = found.recipe.settings, found.launch | {"recipe": found.name}
+            parser.set_defaults(recipe | launch)
+            first = parser.parse_args(args)
+        run = _settings_of_run(_mode(first.mode), first)
+        parser.set_defaults(defaults(first.arch) | recipe | run | launch)
         values = parser.parse_args(args).as_dict()
         values.pop("config", None)
+        values["recipe"] = launch.get("recipe", values["recipe"])  # its full name
         return validate(Config(**(values | {"mode": _mode(values["mode"])})))
     except ConfigError as error:
         parser.error(str(error))
@@ -158,6 +181,17 @@ def _mode(written: str) -> str:
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(MODES)}"
         raise ConfigError(f"--mode {written} does not exist; {hint}")
     return mode
+
+
+def _launch(recipe: str) -> Launch:
+    """What `--recipe` means for the processes that were started."""
+    parts, started = parse_name(recipe), launched_processes()
+    if parts.setdefault("gpus", started) != started:
+        raise ConfigError(
+            f"--recipe {recipe} is for {parts['gpus']} processes, and {started} were started: use"
+            f" horovodrun -np {parts['gpus']}, or leave {parts['gpus']}x out to keep the batch"
+        )
+    return lookup(**parts)
 
 
 def _settings_of_run(mode: str, first: Any) -> dict[str, Any]:

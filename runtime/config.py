@@ -63,6 +63,9 @@ class Config:
 
     # fmt: off
     mode: str = _flag(RUN, "train_and_eval", "what to do: " + ", ".join(MODES))
+    recipe: str | None = _flag(RUN, None, "settings by model, platform and, if you like, precision, mode and epochs: "
+                               "resnet50/DGXA100/AMP/90E; `python -m runtime.recipes` lists them")
+    pattern: str | None = _flag(RUN, None, "--mode list: only architectures of this name, such as 'resnet*'")
     model_dir: str = _flag(RUN, "/workspace/output", "folder of this run: checkpoints, config.yaml, log.json")
     max_epochs: int = _flag(RUN, 300, "epochs of training; also the length of the learning-rate schedule")
     run_epochs: int | None = _flag(RUN, None, "stop after this many epochs of this launch (the schedule keeps "
@@ -135,7 +138,8 @@ class Config:
                       "piecewise_constant_with_warmup", "constant"] = _flag(OPT, "exponential", "learning-rate schedule")
     lr_decay_rate: float = _flag(OPT, 0.97, "exponential: factor per lr_decay_epochs; step: factor per boundary")
     lr_decay_epochs: float = _flag(OPT, 2.4, "exponential: epochs between two decays")
-    lr_boundaries: list[float] | None = _flag(OPT, None, "step, piecewise: epochs where the rate changes")
+    lr_boundaries: list[float] | None = _flag(OPT, None, "step, piecewise: epochs where the rate changes; unset, step: at 3, 6 and "
+                                            "8 ninths of the run")
     lr_multipliers: list[float] | None = _flag(OPT, None, "piecewise: multiples of the peak, one more than boundaries")
     lr_end: float = _flag(OPT, 0.0, "cosine, linear: learning rate at the end")
     warmup_epochs: float = _flag(OPT, 5.0, "epochs of linear warm-up; also left out of throughput figures",
@@ -217,9 +221,8 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
         "eval_batch_size": 256,
         "lr_init": 0.1,
         "lr_base_batch": 0,
-        "lr_decay": "step",
+        "lr_decay": "step",  # at 30, 60 and 80 of 90 epochs
         "lr_decay_rate": 0.1,
-        "lr_boundaries": [30, 60, 80],
         "warmup_epochs": 0.0,
         "weight_decay": 1e-4,
         "weight_decay_style": "half_l2",

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from model.catalog import get_arch, list_archs, macs
 from runtime.config import Config
+from runtime.recipes import expected_top1
 
 
-def list_architectures() -> dict[str, Any]:
-    """Prints every architecture, its size and cost at its resolution. Loads no TensorFlow."""
+def list_architectures(pattern: str | None = None) -> dict[str, Any]:
+    """Prints architectures, their size and cost at their resolution. Loads no TensorFlow."""
     from rich.console import Console
     from rich.table import Table
 
-    names = ("architecture", "family", "pixels", "parameters", "trainable", "G mult-adds")
+    names = ("architecture", "px", "M params", "trainable", "G MACs", "top-1 %", "expected by")
     table = Table(*names, box=None, pad_edge=False)
-    for column in table.columns[2:]:
+    for column in table.columns[1:-1]:
         column.justify = "right"
-    ready = [arch for name in list_archs() if (arch := get_arch(name)).available]
+    ready = [arch for name in list_archs(pattern) if (arch := get_arch(name)).available]
     for arch in ready:
-        counts = f"{arch.params_1000:,}", f"{arch.trainable_1000:,}", f"{macs(arch) / 1e9:.2f}"
-        table.add_row(arch.name, arch.family, str(arch.resolution), *counts)
+        counts = arch.params_1000 / 1e6, arch.trainable_1000 / 1e6, macs(arch) / 1e9
+        expected, source = expected_top1(arch.name) or ("", "")
+        accuracy = f"{expected:.1f}" if expected else ""
+        sizes = (str(arch.resolution), *(f"{count:.2f}" for count in counts))
+        table.add_row(arch.name, *sizes, accuracy, source)
     Console().print(table)
     return {"architectures": len(ready)}
 
@@ -31,7 +36,7 @@ def summarise_model(config: Config) -> dict[str, Any]:
     from runtime.build import DEFAULT_CLASSES, build_training_model
 
     model = build_training_model(config, config.num_classes or DEFAULT_CLASSES)
-    model.summary(line_length=100, show_trainable=False)
+    model.summary(line_length=shutil.get_terminal_size().columns, show_trainable=False)
     macs, parameters = flops(model), model.count_params()
     print(
         f"{config.arch}: {parameters:,} parameters, {macs / 1e9:.3f} G multiply-adds at"

@@ -71,7 +71,7 @@ class Runner:
         if mode == "list":
             from runtime.listing import list_architectures
 
-            return list_architectures()
+            return list_architectures(self.config.pattern)
         if not self.config.verbose:
             device.quiet()
         if self.config.use_xla and self.config.batch_norm == "syncbn":

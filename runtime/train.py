@@ -89,6 +89,11 @@ class Trainer:
         self.schedule = make_schedule(
             **schedule_arguments(config), base_lr=peak, steps_per_epoch=self.steps_per_epoch
         )
+        if config.recipe:
+            self._say(
+                f"{config.recipe}: {self.images_per_step} images per update, {self.micro_steps} x"
+                f" {self.images_per_pass}; the learning rate rises to {peak:g}"
+            )
         self.last_epoch = self._last_epoch()
         # The first step compiles; a run shorter than its warm-up still gets a figure.
         warmup = round(config.warmup_epochs * self.steps_per_epoch)

@@ -24,6 +24,7 @@ def validate(config: Config) -> Config:
     """
     if config.mode in LATER_MODES:
         raise ConfigError(LATER_MODES[config.mode])
+    _pattern(config)
     if config.mode in ("env", "list"):
         return config
     _model(config)
@@ -46,6 +47,19 @@ def validate(config: Config) -> Config:
     if config.mode == "predict":
         _predict(config)
     return config
+
+
+def _pattern(config: Config) -> None:
+    from model.catalog import list_archs
+
+    if config.pattern is None:
+        return
+    if config.mode != "list":
+        raise ConfigError("--pattern is for --mode list; --arch chooses an architecture")
+    if not list_archs(config.pattern):
+        raise ConfigError(
+            f"--pattern {config.pattern} matches no architecture; --mode list shows all"
+        )
 
 
 def _model(config: Config) -> None:

@@ -55,6 +55,7 @@ def test_readme_names_the_two_commands():
     assert "make test" in (ROOT / ".ci/run").read_text()
 
 
+@pytest.mark.timeout(900)  # a dozen processes, each with a limit of its own
 def test_every_command_of_the_readme_runs(place):
     seen = commands()
     assert len(seen) >= 9

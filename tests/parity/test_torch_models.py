@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from model import build_model
+from model import build_model, get_arch
+from model.catalog import macs
 from model.weights import export_weights, inspect, load_pretrained
 
 pytest.importorskip("torch", reason="needs the extra `parity`: see tests/parity/conftest.py")
@@ -152,3 +153,20 @@ def test_exported_weights_run_in_timm(name, torch, timm, to_torch, pictures, tmp
         logits = theirs(to_torch(images, mean, std)).numpy()
     expected = np.asarray(ours(images, training=False))
     assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+COUNTED = (
+    *(f"EfficientNet_B{i}" for i in range(8)),
+    *("EfficientNet_V2_S", "ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152"),
+    *("ResNeXt50_32X4D", "ResNeXt101_32X8D"),
+)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_macs_and_parameters_are_those_that_torchvision_records(name, torchvision):
+    # No weights are fetched: these numbers lie in torchvision's source.
+    weights = getattr(torchvision.models, f"{name}_Weights").IMAGENET1K_V1
+    ours = name.lower().replace("efficientnet_v2_", "efficientnetv2-").replace("_", "-")
+    arch, size = get_arch(ours), weights.transforms.keywords["crop_size"]
+    assert macs(arch, size) / 1e9 == pytest.approx(weights.meta["_ops"], rel=0.01)
+    assert arch.trainable_1000 == weights.meta["num_params"]

@@ -1,0 +1,61 @@
+"""`--mode list`: what it shows, and its filter. No TensorFlow."""
+
+import re
+
+import pytest
+
+from model.catalog import get_arch, list_archs
+from runtime.cli import parse
+from runtime.listing import list_architectures
+from runtime.recipes import expected_top1
+
+
+@pytest.fixture
+def listed(capsys, monkeypatch):
+    """Runs the mode in 80 columns and returns its lines below the heading, by architecture."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(pattern=None):
+        figures = list_architectures(pattern)
+        lines = capsys.readouterr().out.splitlines()
+        assert all(len(line) <= 80 and "…" not in line for line in lines)
+        assert figures == {"architectures": len(lines) - 1}
+        return {line.split()[0]: line.split(maxsplit=6) for line in lines[1:]}
+
+    return run
+
+
+def test_every_architecture_is_listed_whole(listed):
+    rows = listed()
+    assert list(rows) == [name for name in list_archs() if get_arch(name).available]
+    for name, row in rows.items():
+        arch = get_arch(name)
+        assert row[1] == str(arch.resolution)
+        assert float(row[2]) == pytest.approx(arch.params_1000 / 1e6, abs=0.006)
+        assert float(row[3]) == pytest.approx(arch.trainable_1000 / 1e6, abs=0.006)
+        expected = expected_top1(name)
+        assert len(row) == (7 if expected else 5)
+        if expected:
+            assert float(row[5]) == pytest.approx(expected[0], abs=0.06)
+            assert row[6].strip() == expected[1]
+    assert rows["resnet50"][4] == "4.09"
+
+
+def test_a_pattern_filters(listed):
+    assert list(listed("resnet1*")) == ["resnet18", "resnet101", "resnet152"]
+    assert list(listed("*-b[0-2]")) == [f"efficientnet-b{i}" for i in range(3)]
+    assert parse(["--mode", "list", "--pattern", "resnet*"]).pattern == "resnet*"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--mode", "list", "--pattern", "vgg*"], "--pattern vgg* matches no architecture"),
+        (["--mode", "summary", "--pattern", "resnet*"], "--pattern is for --mode list"),
+        (["--pattern", "resnet*"], "--pattern is for --mode list"),
+    ],
+)
+def test_a_pattern_that_finds_nothing_or_has_no_use_is_refused(args, message, capsys):
+    with pytest.raises(SystemExit):
+        parse(args)
+    assert re.search(re.escape(message), " ".join(capsys.readouterr().err.split()))

@@ -1,0 +1,401 @@
+"""Recipe files and the table that picks them. No TensorFlow anywhere in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from itertools import product
+
+import pytest
+import yaml
+
+from model.catalog import get_arch
+from runtime.cli import parse
+from runtime.config import Config, ConfigError
+from runtime.recipes import CONFIGS, expected_top1, lookup, main, parse_name, read_recipe, table
+from runtime.validate import schedule_arguments
+from utils.schedules import make_schedule, scaled_lr
+
+FILES = sorted(p for p in CONFIGS.glob("*/*.yaml"))
+MODELS, PLATFORMS = table()["models"], table()["platforms"]
+
+
+def find(name):
+    return lookup(**parse_name(name))
+
+
+def peak_rate(found):
+    """The learning rate that training reaches, as `runtime.train` computes it."""
+    settings = found.recipe.settings | found.launch
+    return scaled_lr(settings["lr_init"], found.images_per_update, settings["lr_base_batch"])
+
+
+# NVIDIA's scripts: model, precision, platform; images per GPU, epochs, peak learning rate.
+EFFICIENTNET_SCRIPTS = [
+    ("b0/AMP/A100-80G", 1024, 500, 0.32),
+    ("b0/TF32/A100-80G", 512, 500, 0.16),
+    ("b0/AMP/V100-16G", 256, 500, 0.08),
+    ("b0/FP32/V100-16G", 128, 500, 0.04),
+    ("b4/AMP/A100-80G", 160, 500, 0.05),
+    ("b4/TF32/A100-80G", 80, 500, 0.025),
+    ("b4/AMP/V100-32G", 64, 500, 0.02),
+    ("b4/FP32/V100-32G", 32, 500, 0.01),
+]
+
+
+@pytest.mark.parametrize(("name", "batch", "epochs", "rate"), EFFICIENTNET_SCRIPTS)
+def test_efficientnet_batches_and_rates_are_those_of_the_scripts(name, batch, epochs, rate):
+    found = find(name)
+    settings = found.recipe.settings | found.launch
+    assert found.published
+    assert settings["train_batch_size"] == settings["eval_batch_size"] == batch or "b4" in name
+    assert (settings["train_batch_size"], settings["max_epochs"]) == (batch, epochs)
+    assert settings["optimizer_batch_size"] is None
+    assert peak_rate(found) == pytest.approx(rate)
+    assert settings["mixup_alpha" if "b4" in name else "warmup_epochs"] == (
+        0.2 if "b4" in name else 5
+    )
+    assert (settings["lr_decay"], settings["weight_decay"]) == ("cosine", 5e-6)
+    assert (settings["weight_init"], settings["batch_norm"]) == ("fan_out", "syncbn")
+    assert (settings["use_amp"], settings["use_xla"]) == ("AMP" in name, True)
+    assert settings.get("tf32", True) == ("FP32" not in name)
+
+
+# The second version's scripts, and the PyTorch example's configs.yml for EfficientNet.
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [
+        ("b0/AMP/V100-32G", 512),
+        ("b0/FP32/V100-32G", 256),
+        ("b0/AMP/T4", 128),
+        ("b0/FP32/T4", 64),
+        ("b4/AMP/V100-16G", 32),
+        ("b4/FP32/V100-16G", 16),
+        ("b4/AMP/T4", 32),
+        ("b4/FP32/T4", 16),
+    ],
+)
+def test_other_published_efficientnet_batches(name, batch):
+    assert find(name).launch["train_batch_size"] == batch
+    assert find(name).published
+
+
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [
+        ("b0/AMP/A100-80G", 1024),
+        ("b0/TF32/A100-80G", 512),
+        ("b0/AMP/V100-16G", 256),
+        ("b0/FP32/V100-16G", 128),
+        ("b4/AMP/A100-80G", 128),
+        ("b4/TF32/A100-80G", 64),
+        ("b4/AMP/V100-32G", 64),
+        ("b4/FP32/V100-32G", 32),
+    ],
+)
+def test_efficientnet_is_evaluated_with_the_scripts_batches(name, batch):
+    found = find(f"{name}/evaluate")
+    assert (found.launch["mode"], found.launch["eval_batch_size"]) == ("eval", batch)
+
+
+# configs.yml of the PyTorch example (resnet50 in FP32 on DGX-1: its older scripts): images per GPU,
+# per update, peak rate, weight decay as a multiple of 1/32768.
+RESNET_CONFIGS = [
+    ("resnet50/AMP/DGX1V", 256, 2048, 2.048, 1),
+    ("resnet50/FP32/DGX1V", 128, 2048, 2.048, 1),
+    ("resnet50/AMP/DGX2V", 256, 4096, 4.096, 1),
+    ("resnet50/FP32/DGX2V", 256, 4096, 4.096, 1),
+    ("resnet50/AMP/DGXA100", 256, 2048, 2.048, 1),
+    ("resnet50/TF32/DGXA100", 256, 2048, 2.048, 1),
+    ("resnet50/AMP/T4", 256, 2048, 2.048, 1),
+    ("resnet50/FP32/T4", 128, 2048, 2.048, 1),
+    ("resnext101-32x4d/AMP/DGX1V", 128, 1024, 1.024, 2),
+    ("resnext101-32x4d/FP32/DGX1V", 64, 1024, 1.024, 2),
+    ("resnext101-32x4d/AMP/DGXA100", 128, 1024, 1.024, 2),
+    ("resnext101-32x4d/TF32/DGXA100", 128, 1024, 1.024, 2),
+    ("resnext101-32x4d/AMP/T4", 128, 1024, 1.024, 2),
+    ("resnext101-32x4d/FP32/T4", 64, 1024, 1.024, 2),
+    ("se-resnext101-32x4d/AMP/DGX1V", 112, 896, 0.896, 2),
+    ("se-resnext101-32x4d/FP32/DGX1V", 64, 1024, 1.024, 2),
+    ("se-resnext101-32x4d/AMP/DGXA100", 128, 1024, 1.024, 2),
+    ("se-resnext101-32x4d/TF32/DGXA100", 128, 1024, 1.024, 2),
+]
+
+
+@pytest.mark.parametrize(("name", "batch", "update", "rate", "decay"), RESNET_CONFIGS)
+def test_resnet_batches_and_rates_are_those_of_the_documents(name, batch, update, rate, decay):
+    for epochs in (90, 250):
+        found = find(f"{name}/{epochs}E")
+        settings = found.recipe.settings | found.launch
+        passes = update // (batch * found.gpus)
+        assert found.published
+        assert settings["train_batch_size"] == batch
+        assert settings["optimizer_batch_size"] == (update if passes > 1 else None)
+        assert passes * batch * found.gpus == found.images_per_update == update
+        assert peak_rate(found) == pytest.approx(rate)
+        assert settings["weight_decay"] == decay / 32768
+        assert settings["weight_decay_style"] == "half_l2"
+        assert (settings["optimizer"], settings["momentum"]) == ("momentum", 0.875)
+        assert (settings["lr_decay"], settings["warmup_epochs"]) == ("cosine", 8)
+        assert (settings["label_smoothing"], settings["weight_init"]) == (0.1, "fan_in")
+        assert settings["mixup_alpha"] == (0.2 if epochs == 250 else 0)
+        assert settings["max_epochs"] == epochs
+
+
+def test_a_resnet_warms_up_to_its_peak_and_ends_at_zero():
+    settings = find("resnet50/A100/90E").recipe.settings
+    config = Config(**settings)
+    rate = make_schedule(**schedule_arguments(config), base_lr=2.048, steps_per_epoch=626)
+    assert rate(8 * 626) == pytest.approx(2.048)
+    assert rate(90 * 626) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_papers_models_have_its_batch_and_rate():
+    for b, platform in product((1, 2, 3, 5, 6, 7), PLATFORMS):
+        found = find(f"b{b}/{platform}")
+        assert found.images_per_update == 4096
+        assert peak_rate(found) == pytest.approx(0.256)
+        assert not found.published
+
+
+def test_every_combination_resolves_to_flags_that_exist():
+    flags = {f.name for f in fields(Config)}
+    for model, platform, precision in product(MODELS, PLATFORMS, table()["precisions"]):
+        lacks = PLATFORMS[platform].get("lacks", {})
+        for mode, epochs in product(table()["modes"], MODELS[model]["recipes"]):
+            chosen = (model, precision, platform, mode, epochs)
+            if precision in lacks:
+                with pytest.raises(ConfigError, match=f"{precision} on {platform}"):
+                    lookup(*chosen)
+                break
+            found = lookup(*chosen)
+            settings = found.recipe.settings | found.launch
+            assert set(settings) <= flags
+            assert settings["arch"] == model
+            one_pass = found.launch["train_batch_size"] * found.gpus
+            assert found.images_per_update % one_pass == 0
+            assert find(found.name) == found
+
+
+def test_new_machines_and_precisions_without_a_source_are_marked_as_derived():
+    for name in ("b0/H100-80G", "resnet50/H200-141G", "resnet50/cpu", "resnet18/A100"):
+        assert not find(name).published
+    assert not find("resnet50/FP32/A100").published
+    assert find("resnet50/TF32/A100").published
+    assert find("resnet50/FP32/V100").published
+
+
+@pytest.mark.parametrize(
+    ("gpus", "passes", "images"), [(1, 8, 2048), (2, 4, 2048), (3, 3, 2304), (8, 1, 2048)]
+)
+def test_fewer_gpus_gather_the_documented_batch(gpus, passes, images):
+    found = find(f"resnet50/A100/{gpus}x")
+    assert found.gpus == gpus
+    assert found.images_per_update == passes * gpus * 256 == images
+    assert found.launch["optimizer_batch_size"] == (images if passes > 1 else None)
+    assert peak_rate(found) == pytest.approx(images / 1000)
+
+
+def test_more_gpus_take_more_images_at_a_higher_rate():
+    found = find("b0/AMP/A100/16x")
+    assert (found.images_per_update, found.launch["optimizer_batch_size"]) == (16384, None)
+    assert peak_rate(found) == pytest.approx(0.64)
+
+
+def test_benchmarks_gather_no_passes():
+    found = find("resnet50/FP32/V100/1x/train_benchmark_short")
+    assert found.launch["optimizer_batch_size"] is None
+    assert (found.launch["mode"], found.launch["data_backend"]) == (
+        "training_benchmark",
+        "synthetic",
+    )
+    assert found.launch["prof"] <= 100
+    assert (find("b0/A100/predict").gpus, find("b0/A100/predict").launch["mode"]) == (1, "predict")
+
+
+def test_parts_come_in_any_order_and_have_other_names():
+    wanted = find("resnet50/AMP/DGXA100/convergence/90E")
+    assert wanted.name == "resnet50/AMP/DGXA100/convergence/90E"
+    for name in ("90e,A100-80G,amp,ResNet50", "resnet50 DGXA100/train 90E", "resnet50/a100//90E"):
+        assert find(name) == wanted
+    assert find("b0/V100-16G").name == "efficientnet-b0/AMP/DGX1V/convergence/500E"
+    assert find("resnet50/cpu").name == "resnet50/FP32/cpu/convergence/250E"
+    assert find("resnet50/DGX1V/benchmark_training").launch["mode"] == "training_benchmark"
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("resnet50/AMP/DGXA10", "no part DGXA10; did you mean DGXA100"),
+        ("resnet5/AMP/DGXA100", "no part resnet5; did you mean resnet50"),
+        ("resnet50/BF16/A100", "no part BF16"),
+        ("resnet50/A100/convergance", "no part convergance; did you mean convergence"),
+        ("resnet50/A100/0x", "no part 0x"),
+        ("resnet50/A100/91E", "no recipe of 91 epochs; it has 50E, 90E, 250E"),
+        ("resnet50/A100/T4", "names two of platform: DGXA100 and T4"),
+        ("AMP/A100", "needs a model: efficientnet-b0,"),
+        ("resnet50/AMP", "needs a platform: DGX1V,"),
+        ("resnet50/TF32/V100", "TF32 on DGX1V: Volta GPUs have no TensorFloat-32; use AMP or FP32"),
+        ("resnet50/TF32/T4", "TF32 on T4: Turing GPUs have no TensorFloat-32"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_answered_with_what_does(name, answer, capsys):
+    with pytest.raises(ConfigError, match=re.escape(answer)):
+        find(name)
+    with pytest.raises(SystemExit):
+        parse(["--recipe", name])
+    assert answer in " ".join(capsys.readouterr().err.split())
+    assert main(name.split("/")) == 2
+
+
+def test_lookup_knows_full_names_only():
+    with pytest.raises(ConfigError, match="did you mean resnet50"):
+        lookup("resnet-50", platform="DGXA100")
+
+
+# Command line
+
+
+def test_the_command_line_takes_a_recipe(folders, tmp_path):
+    args = ["--data_dir", str(folders), "--model_dir", str(tmp_path)]
+    config = parse(["--recipe", "90E/resnet50/A100", *args])
+    assert config.recipe == "resnet50/AMP/DGXA100/convergence/90E"
+    assert (config.mode, config.arch, config.max_epochs) == ("train_and_eval", "resnet50", 90)
+    assert (config.use_amp, config.use_xla, config.tf32) == (True, True, True)
+    # one process was started
+    assert (config.train_batch_size, config.optimizer_batch_size) == (256, 2048)
+    assert config.crop_area_min == 0.08  # the family's, of which no recipe speaks
+    saved = tmp_path / "config.yaml"
+    saved.write_text(config.to_yaml())
+    assert "recipe: resnet50/AMP/DGXA100/convergence/90E" in saved.read_text()
+    assert parse(["--config", str(saved)]) == config
+
+
+def test_a_config_overrides_a_recipe_and_flags_override_both(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("momentum: 0.5\nlr_init: 7.0\n")
+    args = ["--mode", "summary", "--recipe", "resnet50/A100/90E"]
+    found = parse([*args, "--config", str(config), "--lr_init", "3", "--no-use_xla"])
+    assert (found.mode, found.momentum, found.lr_init) == ("summary", 0.5, 3.0)
+    assert (found.use_xla, found.label_smoothing) == (False, 0.1)
+
+
+@pytest.mark.parametrize("started", [4, 8, 16])
+def test_the_batch_is_kept_by_as_many_processes_as_were_started(started, monkeypatch):
+    monkeypatch.setenv("HOROVOD_SIZE", str(started))
+    config = parse(["--mode", "summary", "--recipe", "resnet50/FP32/V100"])
+    assert config.optimizer_batch_size == (2048 if started < 16 else None)
+
+
+def test_a_recipe_for_other_processes_than_were_started_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--mode", "summary", "--recipe", "resnet50/A100/8x"])
+    text = " ".join(capsys.readouterr().err.split())
+    assert "is for 8 processes, and 1 were started: use horovodrun -np 8" in text
+
+
+@pytest.mark.parametrize("platform", ["A100", "cpu"])
+@pytest.mark.parametrize("mode", ["convergence", "train_benchmark", "train_benchmark_short"])
+@pytest.mark.parametrize("model", ["b0", "resnet50"])
+def test_training_modes_pass_all_checks(model, mode, platform, folders, tmp_path):
+    args = ["--data_dir", str(folders), "--model_dir", str(tmp_path)]
+    config = parse(["--recipe", f"{model}/{platform}/{mode}", *args])
+    assert config.mode == table()["modes"][mode]["settings"]["mode"]
+
+
+def test_the_module_prints_a_choice_as_yaml(capsys):
+    assert main(["resnet50", "AMP", "DGXA100", "convergence", "90E"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    found = find("resnet50/AMP/DGXA100/90E")
+    assert printed == found.recipe.settings | found.launch | {"gpus": 8}
+
+
+def test_the_module_prints_the_number_of_processes(capsys):
+    for words, gpus in ((["resnet50", "DGX2V"], 16), (["b0", "A100", "predict"], 1)):
+        assert main([*words, "--nproc"]) == 0
+        assert capsys.readouterr().out == f"{gpus}\n"
+
+
+def test_the_module_prints_the_table_in_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in (*MODELS, *PLATFORMS))
+    assert "…" not in text
+    assert re.search(r"resnet50 +50 90 250 +256/128 +256/128 +256/256 +256/256", text)
+
+
+# Files
+
+
+def test_every_recipe_is_in_the_table_and_the_other_way_round():
+    listed = [CONFIGS / file for entry in MODELS.values() for file in entry["recipes"].values()]
+    assert sorted(listed) == FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_recipe_says_how_it_is_run_and_what_its_source_reached(path):
+    head = re.match(r"(#.*\n)+", path.read_text())[0]
+    command = re.sub(r"\s*\\\n#\s*", " ", head)
+    processes, name = re.search(r"-np (\d+) python main.py --recipe (\S+) ", command).groups()
+    found = lookup(**parse_name(name) | {"gpus": int(processes)})
+    assert found.recipe.path == path
+    assert found.gpus == int(processes)
+    assert "published for its own program; nobody has trained this recipe here" in head
+    recipe = read_recipe(path)
+    assert recipe.expected["source"]
+    assert len(recipe.expected["short"]) <= 14  # a column of --mode list
+    for result in recipe.expected["results"]:
+        assert set(result) == {"with", "top1", "hours"}
+        assert 65 < result["top1"] < 90
+        assert result["hours"] is None or result["hours"] > 0
+
+
+def test_expected_accuracies_are_those_of_the_documents():
+    # NVIDIA's two documents, the paper's weights as timm evaluated them, torchvision's weights.
+    assert expected_top1("efficientnet-b0") == (77.43, "NVIDIA, 500e")
+    assert expected_top1("efficientnet-b4") == (82.69, "NVIDIA, 500e")
+    assert expected_top1("resnet50") == (78.43, "NVIDIA, 250e")
+    assert expected_top1("efficientnet-b7") == (84.42, "paper, 350e")
+    assert expected_top1("resnet18") == (69.758, "torchvision V1")
+    assert expected_top1("efficientnet-l2") is None
+    shorter = read_recipe(CONFIGS / "resnet/resnet50_90e.yaml").expected["results"]
+    assert [result["top1"] for result in shorter[:4]] == [77.12, 76.95, 76.88, 77.01]
+    assert [result["hours"] for result in shorter[:4]] == [3, 5, 5, 12]
+
+
+def test_models_of_the_table_exist():
+    assert all(get_arch(model).available for model in MODELS)
+
+
+def test_a_base_may_have_a_base_and_must_end(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.yaml").write_text("max_epochs: 1\nlr_init: 1.0\nexpected: {short: a}\n")
+    (tmp_path / "sub/b.yaml").write_text("base: ../a.yaml\nlr_init: 2.0\n")
+    (tmp_path / "c.yaml").write_text("base: sub/b.yaml\narch: resnet18\n")
+    recipe = read_recipe(tmp_path / "c.yaml")
+    assert recipe.settings == {"max_epochs": 1, "lr_init": 2.0, "arch": "resnet18"}
+    assert recipe.expected == {}
+    config = parse(["--mode", "summary", "--config", str(tmp_path / "c.yaml")])
+    assert (config.max_epochs, config.lr_init, config.arch) == (1, 2.0, "resnet18")
+    (tmp_path / "a.yaml").write_text("base: c.yaml\n")
+    with pytest.raises(ConfigError, match="is its own base"):
+        read_recipe(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: nowhere.yaml\n", "nowhere.yaml"),
+        ("a: [1", "cannot read"),
+        ("- 1\n", "holds no settings"),
+    ],
+)
+def test_a_bad_recipe_is_named(text, message, tmp_path, capsys):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(path)
+    with pytest.raises(SystemExit):
+        parse(["--mode", "summary", "--config", str(path)])
+    assert message in capsys.readouterr().err.replace("\n", " ")
