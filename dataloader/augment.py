@@ -117,7 +117,8 @@ def apply_op(image: tf.Tensor, op: tf.Tensor, argument: tf.Tensor, centre: tf.Te
 
 def apply_choice(image: tf.Tensor, choice: Choice) -> tf.Tensor:
     """Apply the steps of a :class:`Choice` without leading dimensions, in order."""
-    if (ops := native.load()) and native.AUGMENT_OPS.issuperset(policies.OPS):
+    ops = native.load()
+    if ops is not None and native.AUGMENT_OPS.issuperset(policies.OPS):
         result = ops.convoy_augment(
             image, choice.ops, choice.arguments, choice.centres, names=policies.OPS
         )

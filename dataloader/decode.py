@@ -180,7 +180,8 @@ def resize(
 
     Where the bool `flip` is true, left and right change places.
     """
-    if interpolation == "bilinear" and not antialias and (ops := native.load()):
+    ops = native.load()
+    if ops is not None and interpolation == "bilinear" and not antialias:
         result = ops.convoy_resize(image, size, False if flip is None else flip)
         result.set_shape(tf.TensorShape(tf.get_static_value(size)).concatenate([3]))
         return result
@@ -224,7 +225,8 @@ def crop_window(
     # The exponential is TensorFlow's in both versions: libraries differ in the last bit.
     stretch = tf.exp([[-1.0], [1.0]] * half_log_ratios)
     limits = [1 / ratio[0], ratio[1]]
-    if ops := native.load():
+    ops = native.load()
+    if ops is not None:
         window = ops.convoy_crop_window(shape, areas, stretch, drawn[2:], limits)
         window.set_shape([4])
         return window

@@ -1,0 +1,158 @@
+"""AutoAugment as it is usually written in TensorFlow: the baseline of `input_speed.py`.
+
+float32 images; each operation out of `tf.image` and the like; one `tf.switch_case` a step. It takes
+the table of sub-policies and the meaning of levels from `dataloader.policies`, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from dataloader import policies
+
+SIGNED = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+
+
+def _blend(first, second, factor):
+    return tf.clip_by_value(first + factor * (second - first), 0.0, 255.0)
+
+
+def _transform(image, coefficients):
+    coefficients = [tf.cast(value, tf.float32) for value in (*coefficients, 0.0, 0.0)]
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[tf.newaxis],
+        transforms=tf.stack(coefficients)[tf.newaxis],
+        output_shape=tf.shape(image)[:2],
+        fill_value=128.0,
+        interpolation="NEAREST",
+        fill_mode="CONSTANT",
+    )[0]
+
+
+def _rotate(image, degrees):
+    angle = degrees * math.pi / 180.0
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    size = tf.cast(tf.shape(image), tf.float32) - 1.0
+    y, x = size[0] / 2.0, size[1] / 2.0
+    return _transform(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y))
+
+
+def _shear_x(image, factor):
+    return _transform(image, (1.0, factor, 0.0, 0.0, 1.0, 0.0))
+
+
+def _shear_y(image, factor):
+    return _transform(image, (1.0, 0.0, 0.0, factor, 1.0, 0.0))
+
+
+def _translate_x(image, pixels):
+    return _transform(image, (1.0, 0.0, pixels, 0.0, 1.0, 0.0))
+
+
+def _translate_y(image, pixels):
+    return _transform(image, (1.0, 0.0, 0.0, 0.0, 1.0, pixels))
+
+
+def _color(image, factor):
+    return _blend(tf.image.rgb_to_grayscale(image), image, factor)
+
+
+def _contrast(image, factor):
+    return _blend(tf.reduce_mean(tf.image.rgb_to_grayscale(image)), image, factor)
+
+
+def _brightness(image, factor):
+    return _blend(0.0, image, factor)
+
+
+def _sharpness(image, factor):
+    kernel = tf.constant([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]]) / 13.0
+    kernel = tf.tile(kernel[:, :, tf.newaxis, tf.newaxis], [1, 1, 3, 1])
+    smooth = tf.nn.depthwise_conv2d(image[tf.newaxis], kernel, [1, 1, 1, 1], "VALID")[0]
+    inner = tf.pad(tf.ones_like(smooth), [[1, 1], [1, 1], [0, 0]])
+    smooth = tf.pad(smooth, [[1, 1], [1, 1], [0, 0]])
+    return _blend(tf.where(inner > 0, smooth, image), image, factor)
+
+
+def _posterize(image, bits):
+    step = tf.pow(2.0, 8.0 - bits)
+    return tf.floor(image / step) * step
+
+
+def _solarize(image, threshold):
+    return tf.where(image < threshold, image, 255.0 - image)
+
+
+def _solarize_add(image, addition):
+    return tf.where(image < 128.0, tf.minimum(image + addition, 255.0), image)
+
+
+def _auto_contrast(image, _):
+    low, high = tf.reduce_min(image, axis=[0, 1]), tf.reduce_max(image, axis=[0, 1])
+    scaled = (image - low) * 255.0 / tf.maximum(high - low, 1.0)
+    return tf.where(high > low, scaled, image)
+
+
+def _equalize_channel(channel):
+    levels = tf.cast(channel, tf.int32)
+    histogram = tf.histogram_fixed_width(levels, [0, 255], nbins=256)
+    used = tf.boolean_mask(histogram, histogram > 0)
+    step = (tf.reduce_sum(used) - used[-1]) // 255
+    table = (tf.cumsum(histogram, exclusive=True) + step // 2) // tf.maximum(step, 1)
+    return tf.cond(
+        step > 0,
+        lambda: tf.cast(tf.gather(tf.minimum(table, 255), levels), tf.float32),
+        lambda: channel,
+    )
+
+
+def _equalize(image, _):
+    return tf.stack([_equalize_channel(image[..., c]) for c in range(3)], axis=-1)
+
+
+def _invert(image, _):
+    return 255.0 - image
+
+
+BRANCHES = {
+    "Rotate": _rotate,
+    "ShearX": _shear_x,
+    "ShearY": _shear_y,
+    "TranslateX": _translate_x,
+    "TranslateY": _translate_y,
+    "Color": _color,
+    "Contrast": _contrast,
+    "Brightness": _brightness,
+    "Sharpness": _sharpness,
+    "Posterize": _posterize,
+    "Solarize": _solarize,
+    "SolarizeAdd": _solarize_add,
+    "AutoContrast": _auto_contrast,
+    "Equalize": _equalize,
+    "Invert": _invert,
+}
+
+
+def autoaugment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Augments float32 (H, W, 3) in 0-255 with the policy "v0"; `seed` is int32 (2,)."""
+    names = list(BRANCHES)
+    table = policies.get_policy("v0")
+    ops = tf.constant([[names.index(step.op) for step in sub] for sub in table])
+    chances = tf.constant([[step.probability for step in sub] for sub in table])
+    arguments = tf.constant([[policies.argument(s.op, s.level) for s in sub] for sub in table])
+    signed = tf.constant([name in SIGNED for name in names])
+
+    chosen = tf.random.stateless_uniform([], seed, 0, len(table), tf.int32)
+    uniforms = tf.random.stateless_uniform([2, 2], seed)
+    for step in range(2):
+        op, argument = ops[chosen, step], arguments[chosen, step]
+        negative = signed[op] & (uniforms[step, 0] < 0.5)
+        argument = tf.where(negative, -argument, argument)
+
+        def apply(image=image, op=op, argument=argument):
+            return tf.switch_case(op, [lambda f=f: f(image, argument) for f in BRANCHES.values()])
+
+        image = tf.cond(uniforms[step, 1] < chances[chosen, step], apply, lambda image=image: image)
+    return image

@@ -1,0 +1,279 @@
+"""What the input pipeline costs: CPU time per image and images per second, beside its baselines.
+
+    python benchmarks/input_speed.py [--rounds 5] [--images 640] [--threads 1 2] [--only WORD …]
+
+One run measures all rows in turn, round after round, so that what else the machine does falls on
+all of them alike. Medians over the rounds; in brackets the least and the greatest. Prints a table
+in Markdown, then the same and every single figure as JSON.
+
+Photographs: 64 crops of scikit-learn's two, 500 × 375 pixels, with noise, about 70 kB as JPEG. They
+stay in memory, and come out as uint8 batches of 224 × 224 pixels. All rows but the second decode
+the same part of the same photograph: the baselines are handed what our pipeline has to draw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from benchmarks import float_autoaugment
+from dataloader import native
+from dataloader.augment import make_augmenter
+from dataloader.decode import UNIFORMS, crop_window, random_crop_decode
+
+SIZE, BATCH, AREA, RATIO = 224, 64, (0.05, 1.0), (0.75, 1.333)
+PLAIN, FLOAT = "plain: decode_and_crop_jpeg + resize", "plain + float32 AutoAugment"
+OURS, PURE = "ours, {}, native", "ours, {}, TensorFlow only"
+
+
+# ---- photographs ---------------------------------------------------------------------------------
+
+
+def _jpeg_near(pixels: np.ndarray, size: int) -> bytes:
+    """The JPEG of pixels whose length is nearest to `size` bytes."""
+    found = b""
+    for quality in range(95, 40, -5):
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
+        if not found or abs(len(stream.getvalue()) - size) < abs(len(found) - size):
+            found = stream.getvalue()
+    return found
+
+
+def photographs(count: int = 64, height: int = 375, width: int = 500) -> list[bytes]:
+    """JPEGs of about 70 kB, the same ones every time."""
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    originals = load_sample_images().images
+    jpegs = []
+    for i in range(count):
+        original = originals[i % len(originals)]
+        y = rng.integers(0, original.shape[0] - height + 1)
+        x = rng.integers(0, original.shape[1] - width + 1)
+        part = original[y : y + height, x : x + width].astype(np.float64)
+        part = part * rng.uniform(0.8, 1.2) + rng.normal(0, 6, (height, width, 1))
+        part = part[:, ::-1] if rng.random() < 0.5 else part
+        jpegs.append(_jpeg_near(np.clip(part, 0, 255).astype(np.uint8), 70_000))
+    return jpegs
+
+
+def _windows(jpegs: list[bytes], seeds: np.ndarray) -> np.ndarray:
+    """The parts that `random_crop_decode` decodes, int32 (examples, 4)."""
+    shapes = [tf.io.extract_jpeg_shape(jpeg)[:2] for jpeg in jpegs]
+
+    @tf.function(input_signature=[tf.TensorSpec([2], tf.int32), tf.TensorSpec([2], tf.int32)])
+    def window(shape, seed):
+        uniforms = tf.random.stateless_uniform([UNIFORMS], seed, alg="philox")
+        return crop_window(shape, uniforms, AREA, RATIO)
+
+    return np.stack([window(shapes[i % len(jpegs)], seed) for i, seed in enumerate(seeds)])
+
+
+# ---- the rows ------------------------------------------------------------------------------------
+
+
+def _plain(encoded, seed, window):
+    image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+    return tf.cast(tf.image.resize(image, [SIZE, SIZE]), tf.uint8)
+
+
+def _plain_float_autoaugment(encoded, seed, window):
+    image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+    image = tf.image.resize(image, [SIZE, SIZE])
+    return tf.cast(float_autoaugment.autoaugment(image, seed), tf.uint8)
+
+
+def _distorted_box(encoded, seed, window):
+    """How examples usually draw the crop; its distribution is another one, with smaller crops."""
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.io.extract_jpeg_shape(encoded),
+        tf.zeros([1, 0, 4]),
+        seed=seed,
+        area_range=AREA,
+        aspect_ratio_range=RATIO,
+        use_image_if_no_bounding_boxes=True,
+    )
+    window = tf.concat([begin[:2], size[:2]], axis=0)
+    image = tf.image.stateless_random_flip_left_right(_plain(encoded, seed, window), seed)
+    return image
+
+
+def _ours(name: str) -> Callable:
+    augment = make_augmenter(name)
+
+    def example(encoded, seed, window):
+        image = random_crop_decode(encoded, seed, SIZE, area=AREA, ratio=RATIO)
+        return image if augment is None else augment(image, seed)
+
+    return example
+
+
+class Examples:
+    """Photographs, seeds and windows, and the data sets made of them."""
+
+    def __init__(self, count: int = 2048):
+        self.jpegs = photographs()
+        rng = np.random.default_rng(1)
+        self.seeds = rng.integers(0, 2**31 - 1, (count, 2), dtype=np.int32)
+        self.windows = _windows(self.jpegs, self.seeds)
+
+    def mapped(self, function: Callable, threads: int) -> Iterator:
+        """Endless batches of `function(encoded, seed, window)`."""
+        encoded = tf.constant([self.jpegs[i % len(self.jpegs)] for i in range(len(self.seeds))])
+        dataset = tf.data.Dataset.from_tensor_slices((encoded, self.seeds, self.windows)).repeat()
+        dataset = dataset.map(function, num_parallel_calls=threads, deterministic=True)
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
+        return iter(dataset.batch(BATCH, drop_remainder=True).with_options(options))
+
+
+def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
+    """Name → function of the number of threads that returns endless batches."""
+
+    def mapped(function):
+        return lambda threads: examples.mapped(function, threads)
+
+    def pure(name):
+        def start(threads):
+            with native.disabled():
+                return examples.mapped(_ours(name), threads)
+
+        return start
+
+    table = {
+        PLAIN: mapped(_plain),
+        "plain, sample_distorted_bounding_box + flip": mapped(_distorted_box),
+        FLOAT: mapped(_plain_float_autoaugment),
+    }
+    for name in ("none", "autoaugment", "randaugment"):
+        if native.load():
+            table[OURS.format(name)] = mapped(_ours(name))
+        table[PURE.format(name)] = pure(name)
+    return table
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+
+def _measure(batches: Iterator, count: int) -> dict[str, float]:
+    next(batches)  # what piled up while other rows ran
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    time.sleep(0.1)  # until the threads that run ahead stand still, beside other rows' time
+    return {"cpu_ms": 1e3 * cpu / (count * BATCH), "images_per_s": count * BATCH / wall}
+
+
+def measure(table: dict[str, Callable], threads: list[int], rounds: int, images: int) -> list[dict]:
+    """One dictionary a row and number of threads, with the figures of every round."""
+    results = []
+    for number in threads:
+        running = {name: start(number) for name, start in table.items()}
+        for batches in running.values():
+            _measure(batches, 2)  # warm up
+        found: dict[str, list] = {name: [] for name in running}
+        for _ in range(rounds):
+            for name, batches in running.items():
+                found[name].append(_measure(batches, max(1, images // BATCH)))
+        for name, figures in found.items():
+            columns = {key: [figure[key] for figure in figures] for key in figures[0]}
+            results.append({"row": name, "threads": number, **columns})
+    return results
+
+
+def _median(result: dict, key: str) -> float:
+    return statistics.median(result[key])
+
+
+def _spread(result: dict, key: str, digits: int) -> str:
+    values = result[key]
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def markdown(results: list[dict]) -> str:
+    """The table; CPU time is also given as a multiple of the plain baseline's, round by round."""
+    lines = ["| row | threads | CPU ms/image | images/s | CPU × plain |", "|---|---|---|---|---|"]
+    plain = {r["threads"]: _median(r, "cpu_ms") for r in results if r["row"] == PLAIN}
+    for result in results:
+        base = plain.get(result["threads"])
+        ratio = f"{_median(result, 'cpu_ms') / base:.2f}" if base else ""
+        cpu, speed = _spread(result, "cpu_ms", 3), _spread(result, "images_per_s", 0)
+        lines.append(f"| {result['row']} | {result['threads']} | {cpu} | {speed} | {ratio} |")
+    return "\n".join(lines)
+
+
+def goals(results: list[dict]) -> dict[str, float]:
+    """The ratios that the pipeline is held to, on one thread if that was measured."""
+    threads = min(result["threads"] for result in results)
+    by_name = {result["row"]: result for result in results if result["threads"] == threads}
+
+    def ratio(key, first, second):
+        if first not in by_name or second not in by_name:
+            return None
+        return round(_median(by_name[first], key) / _median(by_name[second], key), 3)
+
+    ours, pure = OURS.format("autoaugment"), PURE.format("autoaugment")
+    found = {
+        "AutoAugment: CPU, native / plain (goal ≤ 1.3)": ratio("cpu_ms", ours, PLAIN),
+        "AutoAugment: images/s, native / float32 (goal ≥ 2.2)": ratio("images_per_s", ours, FLOAT),
+        "AutoAugment: CPU, TensorFlow only / native (goal ≤ 2)": ratio("cpu_ms", pure, ours),
+        "AutoAugment: CPU, TensorFlow only / plain": ratio("cpu_ms", pure, PLAIN),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def machine() -> dict[str, object]:
+    """What the figures depend on."""
+    names = Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else []
+    model = next((line.split(": ")[1] for line in names if line.startswith("model name")), "")
+    return {
+        "cpu": model or platform.processor(),
+        "cores": os.cpu_count(),
+        "tensorflow": tf.__version__,
+        "native": native.status(),
+        "load before": round(os.getloadavg()[0], 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=640, help="per row and round")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--only", nargs="+", help="rows whose name holds one of these")
+    arguments = parser.parse_args()
+    about = machine()
+    examples = Examples()
+    about["bytes per JPEG"] = round(float(np.mean([len(jpeg) for jpeg in examples.jpegs])))
+    table = rows(examples)
+    if arguments.only:
+        table = {n: f for n, f in table.items() if any(word in n for word in arguments.only)}
+    results = measure(table, arguments.threads, arguments.rounds, arguments.images)
+    about["load after"] = round(os.getloadavg()[0], 2)
+    print(markdown(results), end="\n\n")
+    for name, value in goals(results).items():
+        print(f"- {name}: {value}")
+    print()
+    print(json.dumps({"machine": about, "results": results, "goals": goals(results)}))
+
+
+if __name__ == "__main__":
+    main()
