@@ -7,6 +7,7 @@ examples.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Iterator
@@ -15,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
+from dataloader.culprits import TF_ERRORS, what_is_wrong
 from dataloader.decode import eval_decode, random_crop_decode
 from dataloader.errors import DataError, check_bad_examples
-from dataloader.explain import first_words, no_decoder
 from dataloader.options import InputOptions
 from dataloader.sampler import Slots, example_seeds
 from dataloader.sources import Source, find_source
@@ -25,8 +26,6 @@ from dataloader.sources import Source, find_source
 logger = logging.getLogger("convoy.data")
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
-# TensorFlow puts the bytes it could not parse into its message; Python then fails to decode that.
-_TF_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 _CROP, _AUGMENT, _MIX = range(3)  # streams of random numbers
 
 
@@ -122,7 +121,7 @@ class Loader:
             while offset < self.epoch_length:
                 try:
                     batch = next(iterator)
-                except _TF_ERRORS as error:
+                except TF_ERRORS as error:
                     # The batch is known by counting; its culprits are found by trying each record.
                     del iterator
                     self._take_out_culprits(epoch, offset, error)
@@ -224,7 +223,8 @@ class Loader:
         for index, example_seeds_ in zip(indices.tolist(), seeds, strict=True):
             if index in self.bad_examples or index in found:
                 continue
-            reason = self._what_is_wrong(index, example_seeds_)
+            decode = functools.partial(self._decode, seeds=tf.constant(example_seeds_))
+            reason = what_is_wrong(self.source, index, self.num_classes, decode)
             if reason is not None:
                 found[index] = f"{self.source.describe(index)}: {reason}"
         if not found:
@@ -237,30 +237,6 @@ class Loader:
             self._check(self.bad_examples if self.training else found)
         except DataError as refusal:
             raise refusal from error
-
-    def _what_is_wrong(self, index: int, seeds: np.ndarray) -> str | None:
-        """Reads and decodes one example just as the pipeline does; None if it went well."""
-        label = 0 if self.source.labels is None else self.source.labels[index]
-        encoded = None
-        try:
-            raw = self.source.read(np.array([index]))[0]
-            with tf.device("/cpu:0"):
-                encoded, label = self.source.parse(tf.constant(raw), tf.constant(label, tf.int32))
-                label = int(label)
-                if 0 <= label < self.num_classes:
-                    self._decode(encoded, tf.constant(seeds))
-        except DataError as error:
-            return str(error)
-        except _TF_ERRORS as error:
-            kind = None if encoded is None else no_decoder(encoded.numpy())
-            return kind or first_words(error)
-        if not 0 <= label < self.num_classes:
-            raise DataError(
-                f"{self.source.describe(index)}: label {label} (counted from 0) is outside "
-                f"--num_classes {self.num_classes}. Set --num_classes to the data's classes, or "
-                "correct the label."
-            )
-        return None
 
     def _check(self, bad: dict[int, str]) -> None:
         limit = self.options.max_bad_examples
