@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo test test-slow test-parity lint clean
+.PHONY: setup demo demo-finetune test test-slow test-parity lint clean
 
 PY := .venv/bin/python
 
@@ -8,6 +8,9 @@ setup:  ## create .venv with pinned packages and a Horovod built here
 
 demo: setup  ## train EfficientNet-B0 on real images and label a folder of JPEGs
 	@scripts/demo.sh
+
+demo-finetune: setup  ## fine-tune a checkpoint on new classes, against training from scratch; SEEDS=5
+	@scripts/demo_finetune.sh
 
 test: setup lint  ## what a change can break, within 15 minutes on 2 cores
 	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
@@ -24,4 +27,4 @@ lint: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
 clean:  ## remove what make created in this folder
-	rm -rf .venv .venv-parity demo build *.egg-info
+	rm -rf .venv .venv-parity demo demo-finetune build *.egg-info
