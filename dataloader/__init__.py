@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dataloader.decode import EvalCrop
     from dataloader.errors import DataError
-    from dataloader.loader import InputOptions, Loader, build_dataset
+    from dataloader.loader import Loader, build_dataset
+    from dataloader.options import InputOptions
     from dataloader.sources import find_source
 
 _HOMES = {
     "DataError": "dataloader.errors",
     "EvalCrop": "dataloader.decode",
-    "InputOptions": "dataloader.loader",
+    "InputOptions": "dataloader.options",
     "Loader": "dataloader.loader",
     "build_dataset": "dataloader.loader",
     "find_source": "dataloader.sources",

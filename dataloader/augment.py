@@ -1,47 +1,33 @@
-"""AutoAugment and RandAugment for one image: what to do, drawn from a seed, and doing it.
+"""Augmentation of one image: a policy, then colour jitter, then random erasing, from one seed.
 
 Randomness is stateless. One draw of uniforms from ``seed`` decides everything, so an image's
 augmentation depends on its seed alone: not on threads, ranks, devices or what ran before. The draw
-(``*_choice``, uniforms in, operations out) is apart from the application (``apply_choice``), so
-that each can be tested by itself.
+(``dataloader.choices``, uniforms in, operations out) is apart from the application
+(``apply_choice``), so that each can be tested by itself.
 
 The graph holds each operation once, as a function. A step gathers its operation's number and
 argument from constant tables; then one ``StatelessCase`` calls that function and no other. Where
 ``dataloader.native`` is built, one operation in C++ does all steps instead, to the same bytes.
-
-Sources: AutoAugment, arXiv:1805.09501; RandAugment, arXiv:1909.13719.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from dataloader import augment_ops as image_ops
-from dataloader import native, policies
+from dataloader import choices, erasing, native, policies
+from dataloader.choices import Choice
 
 Augmenter = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # Augmentation, cropping and mixing may be handed one and the same example seed. Each flips its own
 # bits of it, so that they do not share random numbers.
 _STREAM = (0x41756741, 0x75676D65)
-
-
-class Choice(NamedTuple):
-    """What to do to an image, step by step. The leading dimensions (…) are those of the uniforms.
-
-    Attributes:
-        ops: int32 (…, steps), indices into ``policies.OPS``; a step not applied is Identity.
-        arguments: float64 (…, steps), with their signs.
-        centres: float32 (…, steps, 2), Cutout's centre (y, x) as a share of height and width.
-    """
-
-    ops: tf.Tensor
-    arguments: tf.Tensor
-    centres: tf.Tensor
 
 
 _UNARY: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
@@ -57,6 +43,7 @@ _WITH_ARGUMENT: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "Color": image_ops.color,
     "Contrast": image_ops.contrast,
     "Brightness": image_ops.brightness,
+    policies.HUE: image_ops.hue,
     "Sharpness": image_ops.sharpness,
     "ShearX": image_ops.shear_x,
     "ShearY": image_ops.shear_y,
@@ -129,95 +116,10 @@ def apply_choice(image: tf.Tensor, choice: Choice) -> tf.Tensor:
     return image
 
 
-def _signed(ops: tf.Tensor, arguments: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-    is_signed = tf.gather(tf.constant([op in policies.SIGNED_OPS for op in policies.OPS]), ops)
-    return tf.where(is_signed & (uniforms < 0.5), -arguments, arguments)
-
-
-def autoaugment_choice(
-    uniforms: tf.Tensor,
-    policy: str | policies.Policy = "v0",
-    *,
-    translate_const: float = policies.AUTOAUGMENT_TRANSLATE_CONST,
-    cutout_const: float = policies.AUTOAUGMENT_CUTOUT_CONST,
-) -> Choice:
-    """Choose a sub-policy uniformly, each of its steps with its own probability, and signs.
-
-    Args:
-        uniforms: float32 (…, 1 + 4·steps) in [0, 1): the sub-policy, then per step whether to apply
-            it, its sign, and Cutout's centre (y, x).
-        policy: A name for ``policies.get_policy``, or a policy.
-        translate_const: Pixels of translation at level 10.
-        cutout_const: Pixels of Cutout's half side at level 10.
-
-    Raises:
-        ValueError: If the policy is unknown, or its sub-policies differ in length.
-    """
-    sub_policies = policies.get_policy(policy) if isinstance(policy, str) else policy
-    steps = _steps(sub_policies)
-    argument = functools.partial(
-        policies.argument, translate_const=translate_const, cutout_const=cutout_const
-    )
-    op_table = tf.constant([[policies.OPS.index(s.op) for s in sub] for sub in sub_policies])
-    probability_table = tf.constant(
-        [[s.probability for s in sub] for sub in sub_policies], tf.float32
-    )
-    argument_table = tf.constant(
-        [[argument(s.op, s.level) for s in sub] for sub in sub_policies], tf.float64
-    )
-    index = tf.cast(tf.floor(uniforms[..., 0] * len(sub_policies)), tf.int32)
-    per_step = tf.reshape(
-        uniforms[..., 1:], tf.concat([tf.shape(uniforms)[:-1], [steps, 4]], axis=0)
-    )
-    per_step.set_shape([*uniforms.shape[:-1], steps, 4])
-    applied = per_step[..., 0] < tf.gather(probability_table, index)
-    ops = tf.where(applied, tf.gather(op_table, index), policies.OPS.index(policies.IDENTITY))
-    arguments = _signed(ops, tf.gather(argument_table, index), per_step[..., 1])
-    return Choice(ops, arguments, per_step[..., 2:])
-
-
-def randaugment_choice(
-    uniforms: tf.Tensor,
-    magnitude: float = 10.0,
-    *,
-    translate_const: float = policies.RANDAUGMENT_TRANSLATE_CONST,
-    cutout_const: float = policies.RANDAUGMENT_CUTOUT_CONST,
-) -> Choice:
-    """Choose one of 16 operations and Identity per layer, each with chance 1/17, and signs.
-
-    Args:
-        uniforms: float32 (…, layers, 4) in [0, 1): the operation, its sign, Cutout's centre (y, x).
-        magnitude: The level of every operation.
-        translate_const: Pixels of translation at level 10.
-        cutout_const: Pixels of Cutout's half side at level 10.
-    """
-    table = tf.constant(
-        [
-            policies.argument(
-                op, magnitude, translate_const=translate_const, cutout_const=cutout_const
-            )
-            for op in policies.OPS
-        ],
-        tf.float64,
-    )
-    ops = tf.cast(tf.floor(uniforms[..., 0] * len(policies.OPS)), tf.int32)
-    return Choice(ops, _signed(ops, tf.gather(table, ops), uniforms[..., 1]), uniforms[..., 2:])
-
-
 def _uniforms(seed: tf.Tensor, shape: list[int]) -> tf.Tensor:
     # Philox by name: the default generator may differ between devices.
     seed = tf.bitwise.bitwise_xor(tf.cast(seed, tf.int32), tf.constant(_STREAM, tf.int32))
     return tf.random.stateless_uniform(shape, seed, alg="philox")
-
-
-def _steps(policy: policies.Policy) -> int:
-    lengths = {len(sub_policy) for sub_policy in policy}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(
-            "An AutoAugment policy needs sub-policies of one and the same length; pad short ones "
-            f"with Step('{policies.IDENTITY}', 1.0, 0). Lengths found: {sorted(lengths)}."
-        )
-    return lengths.pop()
 
 
 def _check_image(image: tf.Tensor) -> tf.Tensor:
@@ -230,120 +132,124 @@ def _check_image(image: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, [image.shape[0], image.shape[1], 3])
 
 
-def autoaugment(
-    image: tf.Tensor,
-    seed: tf.Tensor,
-    policy: str | policies.Policy = "v0",
-    *,
-    translate_const: float = policies.AUTOAUGMENT_TRANSLATE_CONST,
-    cutout_const: float = policies.AUTOAUGMENT_CUTOUT_CONST,
-) -> tf.Tensor:
-    """Augment an image with AutoAugment (arXiv:1805.09501).
+class Draw(NamedTuple):
+    """Part of a draw: ``choose`` takes uniforms of ``shape`` and returns a :class:`Choice`."""
 
-    Args:
-        image: uint8 (H, W, 3); H and W may be unknown while tracing.
-        seed: int32 (2,). The result is a function of the image and the seed alone.
-        policy: A name for ``policies.get_policy``, or a policy.
-        translate_const: Pixels of translation at level 10.
-        cutout_const: Pixels of Cutout's half side at level 10.
-
-    Returns:
-        uint8 (H, W, 3), with the static shape of ``image``.
-
-    Raises:
-        ValueError: If the image is not uint8 (H, W, 3), or the policy is unknown.
-    """
-    image = _check_image(image)
-    policy = policies.get_policy(policy) if isinstance(policy, str) else policy
-    choice = autoaugment_choice(
-        _uniforms(seed, [1 + 4 * _steps(policy)]),
-        policy,
-        translate_const=translate_const,
-        cutout_const=cutout_const,
-    )
-    return apply_choice(image, choice)
+    shape: tuple[int, ...]
+    choose: Callable[[tf.Tensor], Choice]
 
 
-def randaugment(
-    image: tf.Tensor,
-    seed: tf.Tensor,
-    num_layers: int = 2,
-    magnitude: float = 10.0,
-    *,
-    translate_const: float = policies.RANDAUGMENT_TRANSLATE_CONST,
-    cutout_const: float = policies.RANDAUGMENT_CUTOUT_CONST,
-) -> tf.Tensor:
-    """Augment an image with RandAugment (arXiv:1909.13719).
-
-    Args:
-        image: uint8 (H, W, 3); H and W may be unknown while tracing.
-        seed: int32 (2,). The result is a function of the image and the seed alone.
-        num_layers: Operations in a row, each drawn from 16 and Identity alike; at least 1.
-        magnitude: Their level, at least 0 and usually up to 15.
-        translate_const: Pixels of translation at level 10.
-        cutout_const: Pixels of Cutout's half side at level 10.
-
-    Returns:
-        uint8 (H, W, 3), with the static shape of ``image``.
-
-    Raises:
-        ValueError: If the image is not uint8 (H, W, 3), or a number is out of range.
-    """
-    if num_layers < 1:
-        raise ValueError(f"RandAugment needs num_layers of at least 1, not {num_layers!r}.")
-    image = _check_image(image)
-    choice = randaugment_choice(
-        _uniforms(seed, [num_layers, 4]),
-        magnitude,
-        translate_const=translate_const,
-        cutout_const=cutout_const,
-    )
-    return apply_choice(image, choice)
+def _policy_draw(
+    name: str,
+    policy: str | policies.Policy,
+    num_layers: int,
+    magnitude: float,
+    magnitude_std: float,
+    space: str,
+    constants: dict[str, float],
+) -> Draw:
+    if name == "autoaugment":
+        policy = policies.get_policy(policy) if isinstance(policy, str) else policy
+        choose = functools.partial(choices.autoaugment_choice, policy=policy, **constants)
+        return Draw((choices.autoaugment_uniforms(policy),), choose)
+    if name == "trivialaugment":
+        num_layers, drawn_from = 1, policies.TRIVIALAUGMENT_SPACE
+        levels = policies.TRIVIALAUGMENT_LEVELS
+    else:
+        drawn_from = policies.RANDAUGMENT_SPACES[space]
+        levels = policies.randaugment_levels(magnitude, magnitude_std)
+    choose = functools.partial(choices.space_choice, space=drawn_from, levels=levels, **constants)
+    return Draw((num_layers, choices.SPACE_UNIFORMS), choose)
 
 
-def available_augmenters() -> tuple[str, ...]:
-    """Return the names that :func:`make_augmenter` accepts."""
-    return policies.AUGMENTERS
+def _constants(
+    name: str, space: str, image_size: int, translate: float | None, cutout: float | None
+) -> dict[str, float]:
+    defaults = {
+        "autoaugment": (policies.AUTOAUGMENT_TRANSLATE_CONST, policies.AUTOAUGMENT_CUTOUT_CONST),
+        "randaugment": (policies.RANDAUGMENT_TRANSLATE_CONST, policies.RANDAUGMENT_CUTOUT_CONST),
+        "trivialaugment": (policies.TRIVIALAUGMENT_TRANSLATE_CONST, 0.0),
+    }[name]
+    if name == "randaugment" and space != "tf":
+        defaults = (policies.TIMM_TRANSLATE_SHARE * image_size, 0.0)
+    return {
+        "translate_const": defaults[0] if translate is None else translate,
+        "cutout_const": defaults[1] if cutout is None else cutout,
+    }
 
 
 def make_augmenter(
     name: str,
     *,
-    policy: str = "v0",
+    image_size: int = 224,
+    policy: str | policies.Policy = "v0",
     num_layers: int = 2,
     magnitude: float = 10.0,
+    magnitude_std: float = 0.0,
+    space: str = "tf",
     translate_const: float | None = None,
     cutout_const: float | None = None,
+    color_jitter: Sequence[float] | None = None,
+    random_erasing: float = 0.0,
+    random_erasing_mode: str = "noise",
 ) -> Augmenter | None:
-    """Return ``augment(image, seed) -> image``, or None for "none".
+    """Return ``augment(image, seed) -> image``, or None where nothing is to be done.
+
+    The function takes uint8 (H, W, 3), where H and W may be unknown while tracing, and an int32
+    (2,) seed. It returns uint8 with the static shape of the image, a function of both alone; it
+    raises ValueError for anything but such an image.
 
     Args:
-        name: "autoaugment", "randaugment" or "none".
-        policy: AutoAugment's policy.
+        name: "autoaugment", "randaugment", "trivialaugment" or "none".
+        image_size: Pixels, of what images have as a side; timm's translations are shares of it.
+        policy: AutoAugment's policy, by name or as data.
         num_layers: RandAugment's operations in a row.
         magnitude: RandAugment's level.
+        magnitude_std: Standard deviation of RandAugment's level, drawn for each operation.
+        space: What RandAugment draws from: one of ``policies.RANDAUGMENT_SPACES``.
         translate_const: Pixels of translation at level 10. None: 250 for AutoAugment, 100 for
-            RandAugment.
+            RandAugment, 0.45 of the side for timm's, 32 for TrivialAugment.
         cutout_const: Pixels of Cutout's half side at level 10. None: 100 and 40.
+        color_jitter: Strengths for :func:`policies.jitter_strengths`.
+        random_erasing: Probability that a rectangle is erased.
+        random_erasing_mode: One of ``policies.ERASING_MODES``.
 
     Raises:
-        ValueError: If a name is unknown or a number is out of range. All arguments of the chosen
-            augmenter are checked here, before any image is met.
+        ValueError: If a name is unknown or a number is out of range. All arguments that play a part
+            are checked here, before any image is met.
     """
-    if name not in policies.AUGMENTERS:
-        raise ValueError(
-            f"Unknown augmenter {name!r}.{policies.nearest_name(name, policies.AUGMENTERS)} "
-            f"Known augmenters: {', '.join(policies.AUGMENTERS)}."
+    policies.check_name("augmenter", name, policies.AUGMENTERS)
+    draws = []
+    if name != "none":
+        if num_layers < 1:
+            raise ValueError(f"RandAugment needs num_layers of at least 1, not {num_layers!r}.")
+        policies.check_name("RandAugment space", space, policies.RANDAUGMENT_SPACES)
+        constants = _constants(name, space, image_size, translate_const, cutout_const)
+        draws.append(
+            _policy_draw(name, policy, num_layers, magnitude, magnitude_std, space, constants)
         )
-    if name == "none":
+    if color_jitter and any(strengths := policies.jitter_strengths(color_jitter)):
+        choose = functools.partial(choices.jitter_choice, strengths=strengths)
+        draws.append(Draw((choices.JITTER_UNIFORMS,), choose))
+    for draw in draws:  # whatever is wrong with the tables shows here
+        draw.choose(tf.zeros(draw.shape))
+    erase = None
+    if random_erasing:
+        erase = erasing.make_eraser(random_erasing, random_erasing_mode)
+    if not draws and erase is None:
         return None
-    given = {"translate_const": translate_const, "cutout_const": cutout_const}
-    options = {key: value for key, value in given.items() if value is not None}
-    # The level is checked with the constants; AutoAugment's levels were when its steps were made.
-    policies.argument("Cutout", magnitude if name == "randaugment" else 0.0, **options)
-    if name == "autoaugment":
-        _steps(policies.get_policy(policy))
-        return functools.partial(autoaugment, policy=policy, **options)
-    if num_layers < 1:
-        raise ValueError(f"RandAugment needs num_layers of at least 1, not {num_layers!r}.")
-    return functools.partial(randaugment, num_layers=num_layers, magnitude=magnitude, **options)
+
+    @tf.autograph.experimental.do_not_convert  # nothing to convert, and it takes seconds to see so
+    def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        image = _check_image(image)
+        if draws:
+            sizes = [math.prod(draw.shape) for draw in draws]
+            parts = tf.split(_uniforms(seed, [sum(sizes)]), sizes)
+            chosen = [
+                draw.choose(tf.reshape(part, draw.shape))
+                for draw, part in zip(draws, parts, strict=True)
+            ]
+            image = apply_choice(image, choices.concatenate(chosen))
+        return image if erase is None else erase(image, seed)
+
+    return augment

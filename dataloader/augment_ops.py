@@ -1,4 +1,4 @@
-"""The operations of AutoAugment and RandAugment on one uint8 image, in TensorFlow.
+"""The operations of AutoAugment, RandAugment and colour jitter on one uint8 image, in TensorFlow.
 
 Every operation takes and returns uint8 ``(H, W, 3)`` with values 0–255. H and W may be unknown
 while tracing, and must not exceed 8192. An argument may be a Python number or a scalar tensor.
@@ -193,13 +193,65 @@ def sharpness(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
     return _blend(pixels + inner * (smooth - pixels), image, factor)
 
 
+# --- hue ----------------------------------------------------------------------------------------
+
+# Pillow computes in float64 and keeps what it has in float32 variables; so do these functions,
+# because fractions are dropped, and a last bit would make a level.
+
+
+def _float32(values: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.cast(values, tf.float32), tf.float64)
+
+
+def _rgb_to_hsv(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """``Image.convert("HSV")``: three float64 (H, W) of whole numbers 0–255."""
+    red, green, blue = tf.unstack(tf.cast(image, tf.float64), axis=-1)
+    value = tf.maximum(red, tf.maximum(green, blue))
+    chroma = value - tf.minimum(red, tf.minimum(green, blue))
+    divisor = tf.maximum(chroma, 1.0)
+    from_red, from_green, from_blue = (
+        _float32((value - channel) / divisor) for channel in (red, green, blue)
+    )
+    third = tf.where(green == value, 2.0 + from_red - from_blue, 4.0 + from_green - from_red)
+    hue_sixths = _float32(tf.where(red == value, from_blue - from_green, third))
+    turned = _float32(tf.math.floormod(hue_sixths / 6.0 + 1.0, 1.0))
+    saturation = _float32(chroma / tf.maximum(value, 1.0))
+    hues = tf.where(chroma > 0, tf.floor(turned * 255.0), 0.0)
+    return hues, tf.floor(saturation * 255.0), value
+
+
+def _hsv_to_rgb(hues: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """``Image.convert("RGB")`` of what :func:`_rgb_to_hsv` returns: uint8 (H, W, 3)."""
+    sixths = hues * 6.0 / 255.0
+    share, strength = _float32(sixths - tf.floor(sixths)), _float32(saturation / 255.0)
+    falling = tf.floor(value * (1.0 - _float32(strength * share)) + 0.5)
+    rising = tf.floor(value * (1.0 - strength * (1.0 - share)) + 0.5)
+    least = tf.floor(value * (1.0 - strength) + 0.5)
+    corners = tf.cast(tf.stack([value, rising, least, falling], axis=-1), tf.uint8)
+    # Which of the four red, green and blue take in each sixth of the circle.
+    table = tf.constant([[0, 1, 2], [3, 0, 2], [2, 0, 1], [2, 3, 0], [1, 2, 0], [0, 2, 3]])
+    sector = tf.math.floormod(tf.cast(tf.floor(sixths), tf.int32), 6)
+    return tf.gather(corners, tf.gather(table, sector), axis=2, batch_dims=2)
+
+
+def hue(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
+    """Turn all hues by ``factor`` of the circle, −1/2 to 1/2: torchvision's ``adjust_hue``.
+
+    It goes through Pillow's 8-bit HSV, so that even a factor of 0 changes some pixels.
+    """
+    hues, saturation, value = _rgb_to_hsv(image)
+    shift = tf.cast(tf.cast(factor, tf.float64) * 255.0, tf.int32)  # fractions are dropped
+    hues = tf.math.floormod(hues + tf.cast(shift, tf.float64), 256.0)
+    return _hsv_to_rgb(hues, saturation, value)
+
+
 # --- ImageOps -----------------------------------------------------------------------------------
 
 
 def posterize(image: tf.Tensor, bits: Scalar) -> tf.Tensor:
     """``ImageOps.posterize``: keep the ``bits`` highest bits, clamped to 1–8.
 
-    Pillow makes a black image of 0 bits. Why we do not: :func:`policies.posterize_bits`.
+    Pillow makes a black image of 0 bits. Why we do not: ``dataloader.ranges``.
     """
     dropped = 8 - tf.clip_by_value(tf.cast(bits, tf.int32), 1, 8)
     mask = 256 - tf.bitwise.left_shift(1, dropped)

@@ -16,7 +16,7 @@ except ImportError:
     google_crc32c = None
 
 FAST = google_crc32c is not None
-_LANES = 256
+_WIDTH = 32  # bytes of a lane
 
 
 def _byte_table() -> np.ndarray:
@@ -59,14 +59,16 @@ def _by_numpy(data: bytes) -> int:
     "right" started from zero, and zeros in front of a register of zero change nothing.
     """
     size = len(data)
-    if size < 4 * _LANES:
+    if size < 4:
         row = np.frombuffer(data, np.uint8)[None]
         return int(~_advance(np.array([0xFFFFFFFF], np.uint32), row)[0])
-    width = -(-size // _LANES)
-    lanes = np.zeros(_LANES * width, np.uint8)
-    lanes[-size:] = np.frombuffer(data, np.uint8)
-    lanes[-size : 4 - size] ^= 0xFF  # a register of all ones is the first four bytes inverted
-    registers = _advance(np.zeros(_LANES, np.uint32), lanes.reshape(_LANES, width))
+    count = 1 << (-(-size // _WIDTH) - 1).bit_length()
+    message = np.zeros(count * _WIDTH, np.uint8)
+    message[-size:] = np.frombuffer(data, np.uint8)
+    start = len(message) - size
+    message[start : start + 4] ^= 0xFF  # a register of all ones: the first four bytes inverted
+    registers = _advance(np.zeros(count, np.uint32), message.reshape(count, _WIDTH))
+    width = _WIDTH
     while len(registers) > 1:
         tables = _zeros(width)
         left, right = registers[::2], registers[1::2]
@@ -76,7 +78,7 @@ def _by_numpy(data: bytes) -> int:
     return int(~registers[0])
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=64)
 def _zeros(count: int) -> np.ndarray:
     """Tables uint32 `(4, 256)`: what `count` zero bytes make of each byte of the register."""
     bits = np.uint32(1) << np.arange(32, dtype=np.uint32)  # images of the 32 unit registers

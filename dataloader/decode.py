@@ -25,7 +25,9 @@ INTERPOLATIONS = (
     *("lanczos3", "lanczos5", "gaussian", "mitchellcubic"),
 )
 CROP_ATTEMPTS = 10
-UNIFORMS = 4 * CROP_ATTEMPTS + 1  # area, ratio, y and x of each attempt; the flip
+# Area, ratio, y and x of each attempt; the flip; which of two interpolations.
+UNIFORMS = 4 * CROP_ATTEMPTS + 2
+RANDOM = "random"
 # Larger images are refused before memory is taken for them: decoded, this many pixels are 268 MB a
 # thread. The bound is Pillow's `Image.MAX_IMAGE_PIXELS`.
 MAX_PIXELS = 89_478_485
@@ -263,6 +265,7 @@ def random_crop_decode(
         encoded: scalar string, a JPEG, PNG, BMP or GIF.
         seed: int32 `(2,)`; the crop and the flip are functions of it alone.
         size: pixels, of the square that comes out.
+        interpolation: one of `INTERPOLATIONS`, or `RANDOM`: bilinear or bicubic, as often.
 
     Returns:
         uint8 `(size, size, 3)`.
@@ -272,8 +275,15 @@ def random_crop_decode(
     """
     uniforms = tf.random.stateless_uniform([UNIFORMS], seed, alg="philox")
     image = _decode_window(encoded, lambda shape: crop_window(shape, uniforms, area, ratio))
-    flip = uniforms[-1] < hflip if hflip > 0 else None
-    image = resize(image, [size, size], interpolation, flip=flip)
+    flip = uniforms[-2] < hflip if hflip > 0 else None
+    if interpolation == RANDOM:
+        image = tf.cond(
+            uniforms[-1] < 0.5,
+            lambda: resize(image, [size, size], "bilinear", flip=flip),
+            lambda: resize(image, [size, size], "bicubic", flip=flip),
+        )
+    else:
+        image = resize(image, [size, size], interpolation, flip=flip)
     image.set_shape([size, size, 3])
     return image
 

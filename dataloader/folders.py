@@ -90,8 +90,8 @@ class FolderSource(Source):
                 raise RecordError(f"cannot be read ({error.strerror})") from error
         return contents
 
-    def describe(self, i: int) -> str:
-        return self.files[i]
+    def locate(self, i: int) -> tuple[str, int | None]:
+        return self.files[i], None
 
     def parse(self, raw: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return raw, label
@@ -127,7 +127,7 @@ def list_images(folder: str) -> dict[str, list[str]]:
     path = os.path.join(cache_folder(), name + ".json")
     kept = _load(path, folder)
     if kept is None:
-        kept = _walk_classes(folder)
+        kept = walk_classes(folder, IMAGE_ENDINGS)
         latest = max(kept["times"].values()) / 1e9
         # A directory changed this very moment may change again without its time showing it.
         if latest < time.time() - _SETTLED_SECONDS:
@@ -155,7 +155,16 @@ def _load(path: str, folder: str) -> dict[str, Any] | None:
         return None
 
 
-def _walk_classes(folder: str) -> dict[str, Any]:
+def walk_classes(folder: str, endings: tuple[str, ...]) -> dict[str, Any]:
+    """Lists the files with these endings: `files`, class -> sorted paths relative to `folder`.
+
+    Also `times`, directory -> modification time in ns; `others`, how many files have endings of
+    `OTHER_ENDINGS` that are not in `endings`, and `other`, one of them.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+
     def refuse(error: OSError) -> None:
         raise error
 
@@ -170,7 +179,7 @@ def _walk_classes(folder: str) -> dict[str, Any]:
                 path = os.path.relpath(os.path.join(parent, name), folder)
                 if name.startswith("."):
                     continue
-                if name.lower().endswith(IMAGE_ENDINGS):
+                if name.lower().endswith(endings):
                     found.append(path)
                 elif name.lower().endswith(OTHER_ENDINGS):
                     others, other = others + 1, path

@@ -7,102 +7,26 @@ examples.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
-from dataloader.decode import (
-    EvalCrop,
-    check_interpolation,
-    eval_decode,
-    random_crop_decode,
-)
+from dataloader.culprits import TF_ERRORS, what_is_wrong
+from dataloader.decode import eval_decode, random_crop_decode
 from dataloader.errors import DataError, check_bad_examples
-from dataloader.explain import first_words, no_decoder
+from dataloader.options import InputOptions
 from dataloader.sampler import Slots, example_seeds
 from dataloader.sources import Source, find_source
 
 logger = logging.getLogger("convoy.data")
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
-# TensorFlow puts the bytes it could not parse into its message; Python then fails to decode that.
-_TF_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 _CROP, _AUGMENT, _MIX = range(3)  # streams of random numbers
-
-
-@dataclass(frozen=True)
-class InputOptions:
-    """What happens to examples on their way into a batch.
-
-    Attributes:
-        image_size: pixels, of the square images.
-        batch_size: examples per batch and rank.
-        num_classes: classes of the model; None takes the source's own number.
-        seed: of order, crops, augmentation and mixing.
-        steps_per_epoch: None for every example once an epoch (training only).
-        crop_area, crop_ratio: of the random-resized crop (share of the image; width / height).
-        interpolation: of training's resize.
-        hflip: probability of a left-right flip.
-        augmenter, policy, num_layers, magnitude, translate_const, cutout_const: passed to
-            `dataloader.augment.make_augmenter`; augmenter None for none.
-        mixup_alpha, cutmix_alpha: of the Beta distributions; 0 for none. Partners are drawn within
-            a rank's own batch.
-        eval_crop: how evaluation cuts its square.
-        num_workers: threads that decode; None lets tf.data decide.
-        read_threads: threads that read; they hide the latency of network disks.
-        max_bad_examples: unreadable training examples to put up with: below 1 a fraction of the
-            set (rounded down), from 1 on a count.
-    """
-
-    image_size: int = 224
-    batch_size: int = 32
-    num_classes: int | None = None
-    seed: int = 0
-    steps_per_epoch: int | None = None
-    crop_area: tuple[float, float] = (0.05, 1.0)
-    crop_ratio: tuple[float, float] = (0.75, 1.333)
-    interpolation: str = "bilinear"
-    hflip: float = 0.5
-    augmenter: str | None = None
-    policy: str = "v0"
-    num_layers: int = 2
-    magnitude: float = 10
-    translate_const: float | None = None
-    cutout_const: float | None = None
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-    eval_crop: EvalCrop = field(default_factory=EvalCrop)
-    num_workers: int | None = None
-    read_threads: int = 4
-    max_bad_examples: float = 0.001
-
-    def __post_init__(self):
-        for name in ("image_size", "batch_size", "read_threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.num_workers is not None and self.num_workers < 1:
-            raise ValueError(f"num_workers must be at least 1, got {self.num_workers}.")
-        if self.num_classes is not None and self.num_classes < 1:
-            raise ValueError(f"--num_classes must be at least 1, got {self.num_classes}.")
-        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ValueError(f"crop_area must be 0 < least <= greatest <= 1, got {self.crop_area}.")
-        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
-            raise ValueError(f"crop_ratio must be 0 < least <= greatest, got {self.crop_ratio}.")
-        if not 0 <= self.hflip <= 1:
-            raise ValueError(f"hflip is a probability, got {self.hflip}.")
-        if self.mixup_alpha < 0 or self.cutmix_alpha < 0:
-            raise ValueError("mixup_alpha and cutmix_alpha must be 0 or more.")
-        limit = self.max_bad_examples
-        if limit < 0 or (limit >= 1 and limit != int(limit)):
-            raise ValueError(
-                f"--max_bad_examples is a fraction below 1 or a whole count, got {limit}."
-            )
-        check_interpolation(self.interpolation)
 
 
 class Loader:
@@ -158,12 +82,9 @@ class Loader:
         self._pool = ThreadPoolExecutor(options.read_threads, thread_name_prefix="convoy-read")
         self._placeholder = source.placeholder()
         self._augment = self._mix = None
-        if training and options.augmenter is not None:
-            self._augment = _make_augmenter(options)
-        if training and (options.mixup_alpha or options.cutmix_alpha):
-            from dataloader.mixing import make_mixer
-
-            self._mix = make_mixer(options.mixup_alpha, options.cutmix_alpha, self.num_classes)
+        if training:
+            self._augment = options.make_augmenter()
+            self._mix = options.make_mixer(self.num_classes)
         # Functions of their own, so that they are traced once and not for every epoch's pipeline.
         self._read_fn = tf.function(self._read_graph)
         self._example_fn = tf.function(self._example)
@@ -200,7 +121,7 @@ class Loader:
             while offset < self.epoch_length:
                 try:
                     batch = next(iterator)
-                except _TF_ERRORS as error:
+                except TF_ERRORS as error:
                     # The batch is known by counting; its culprits are found by trying each record.
                     del iterator
                     self._take_out_culprits(epoch, offset, error)
@@ -302,7 +223,8 @@ class Loader:
         for index, example_seeds_ in zip(indices.tolist(), seeds, strict=True):
             if index in self.bad_examples or index in found:
                 continue
-            reason = self._what_is_wrong(index, example_seeds_)
+            decode = functools.partial(self._decode, seeds=tf.constant(example_seeds_))
+            reason = what_is_wrong(self.source, index, self.num_classes, decode)
             if reason is not None:
                 found[index] = f"{self.source.describe(index)}: {reason}"
         if not found:
@@ -315,30 +237,6 @@ class Loader:
             self._check(self.bad_examples if self.training else found)
         except DataError as refusal:
             raise refusal from error
-
-    def _what_is_wrong(self, index: int, seeds: np.ndarray) -> str | None:
-        """Reads and decodes one example just as the pipeline does; None if it went well."""
-        label = 0 if self.source.labels is None else self.source.labels[index]
-        encoded = None
-        try:
-            raw = self.source.read(np.array([index]))[0]
-            with tf.device("/cpu:0"):
-                encoded, label = self.source.parse(tf.constant(raw), tf.constant(label, tf.int32))
-                label = int(label)
-                if 0 <= label < self.num_classes:
-                    self._decode(encoded, tf.constant(seeds))
-        except DataError as error:
-            return str(error)
-        except _TF_ERRORS as error:
-            kind = None if encoded is None else no_decoder(encoded.numpy())
-            return kind or first_words(error)
-        if not 0 <= label < self.num_classes:
-            raise DataError(
-                f"{self.source.describe(index)}: label {label} (counted from 0) is outside "
-                f"--num_classes {self.num_classes}. Set --num_classes to the data's classes, or "
-                "correct the label."
-            )
-        return None
 
     def _check(self, bad: dict[int, str]) -> None:
         limit = self.options.max_bad_examples
@@ -374,16 +272,3 @@ def _class_count(source: Source, options: InputOptions) -> int:
     if wanted is not None and own is not None and wanted < own:
         raise DataError(f"--num_classes {wanted} is less than the {own} classes of the data.")
     return own if wanted is None else wanted
-
-
-def _make_augmenter(options: InputOptions):
-    from dataloader.augment import make_augmenter
-
-    return make_augmenter(
-        options.augmenter,
-        policy=options.policy,
-        num_layers=options.num_layers,
-        magnitude=options.magnitude,
-        translate_const=options.translate_const,
-        cutout_const=options.cutout_const,
-    )

@@ -1,6 +1,6 @@
 """MixUp and CutMix on a batch, with random numbers that belong to examples and not to batches.
 
-Sample i is mixed with sample B − 1 − i. Its λ, CutMix box and choice between the two methods are
+Sample i is mixed with sample B − 1 − i. Its λ, CutMix box and choice between the methods are
 drawn from its own seed, so they are a function of (seed, epoch, global example) alone. Only the
 partner depends on how examples fall into batches.
 
@@ -213,12 +213,20 @@ def cutmix(images: tf.Tensor, labels: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.T
     return mixed, _mix(tf.cast(labels, tf.float32), shares[:, tf.newaxis])
 
 
-def make_mixer(mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> Mixer | None:
-    """Return ``mix(images, labels, weights, seeds)``, or None if both alphas are 0.
+def make_mixer(
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    num_classes: int,
+    *,
+    switch_prob: float = 0.5,
+    prob: float = 1.0,
+) -> Mixer | None:
+    """Return ``mix(images, labels, weights, seeds)``, or None if nothing is to be mixed.
 
-    With both alphas above 0 each sample is mixed one way or the other with probability 1/2, drawn
-    from its own seed. MixUp's λ is folded to max(λ, 1 − λ), so that a sample keeps the larger share
-    of itself; CutMix's is not, as in its paper. A sample whose partner has weight 0 (padding, or an
+    Whether a sample is mixed, and which way, is drawn from its own seed, as its λ is: samples of a
+    batch differ. (timm and torchvision draw all three once per batch; a sample's own chances are
+    the same.) MixUp's λ is folded to max(λ, 1 − λ), so that a sample keeps the larger share of
+    itself; CutMix's is not, as in its paper. A sample whose partner has weight 0 (padding, or an
     unreadable file) stays as it is.
 
     The callable takes uint8 images (B, H, W, 3), int32 labels (B,), float32 weights (B,) and int32
@@ -229,17 +237,25 @@ def make_mixer(mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> Mix
         mixup_alpha: α of MixUp's Beta(α, α); 0 switches MixUp off.
         cutmix_alpha: α of CutMix's Beta(α, α); 0 switches CutMix off.
         num_classes: Length of a label row.
+        switch_prob: Chance of CutMix rather than MixUp for a mixed sample, if both are on.
+        prob: Chance that a sample is mixed at all.
 
     Raises:
-        ValueError: If an alpha is negative or not finite, or ``num_classes`` is below 1.
+        ValueError: If an alpha is negative or not finite, a probability is none, or
+            ``num_classes`` is below 1.
     """
     for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
         if not (math.isfinite(alpha) and alpha >= 0):
             raise ValueError(f"{name} must be finite and at least 0, not {alpha!r}.")
+    for name, value in (("mix_switch_prob", switch_prob), ("mix_prob", prob)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is a probability, 0 to 1, not {value!r}.")
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, not {num_classes!r}.")
-    if not mixup_alpha and not cutmix_alpha:
+    if not (mixup_alpha or cutmix_alpha) or not prob:
         return None
+    if mixup_alpha and cutmix_alpha and switch_prob in (0, 1):  # one of them alone, then
+        mixup_alpha, cutmix_alpha = (0.0, cutmix_alpha) if switch_prob else (mixup_alpha, 0.0)
     mixup_quantiles = beta_quantiles(mixup_alpha) if mixup_alpha else None
     cutmix_quantiles = beta_quantiles(cutmix_alpha) if cutmix_alpha else None
 
@@ -247,28 +263,29 @@ def make_mixer(mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> Mix
         images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, seeds: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         one_hot = tf.one_hot(labels, num_classes, dtype=tf.float32)
-        partner_counts = tf.reverse(weights, axis=[0]) > 0
         uniforms = example_uniforms(seeds)
+        # One uniform has three outcomes: cut below prob · switch_prob, blended below prob, neither.
+        mixed = (uniforms[:, 3] < prob) & (tf.reverse(weights, axis=[0]) > 0)
         height, width = tf.shape(images)[1], tf.shape(images)[2]
         if mixup_quantiles is not None:
             lambdas = sample_beta(uniforms[:, 0], mixup_quantiles)
-            mixup_lambdas = tf.where(partner_counts, tf.maximum(lambdas, 1.0 - lambdas), 1.0)
+            mixup_lambdas = tf.where(mixed, tf.maximum(lambdas, 1.0 - lambdas), 1.0)
         if cutmix_quantiles is not None:
             lambdas = sample_beta(uniforms[:, 0], cutmix_quantiles)
-            lambdas = tf.where(partner_counts, lambdas, 1.0)
+            lambdas = tf.where(mixed, lambdas, 1.0)
             boxes = cutmix_boxes(lambdas, uniforms[:, 1:3], height, width)
         if cutmix_quantiles is None:
             return *mixup(images, one_hot, mixup_lambdas), weights
         if mixup_quantiles is None:
             return *cutmix(images, one_hot, boxes), weights
         # Both: one pass over the pixels, with each sample's own share per pixel.
-        cuts = uniforms[:, 3] < 0.5
+        cuts = uniforms[:, 3] < prob * switch_prob
         outside = tf.cast(~_box_masks(boxes, height, width), tf.float32)
         pixel_shares = tf.where(
             cuts[:, tf.newaxis, tf.newaxis], outside, mixup_lambdas[:, tf.newaxis, tf.newaxis]
         )
         label_shares = tf.where(cuts, _outside_shares(boxes, height, width), mixup_lambdas)
-        mixed = _mix(tf.cast(images, tf.float32), pixel_shares[..., tf.newaxis])
-        return mixed, _mix(one_hot, label_shares[:, tf.newaxis]), weights
+        mixed_images = _mix(tf.cast(images, tf.float32), pixel_shares[..., tf.newaxis])
+        return mixed_images, _mix(one_hot, label_shares[:, tf.newaxis]), weights
 
     return mix

@@ -1,23 +1,28 @@
-"""Augmentation policies as data: operations, strengths and the AutoAugment table. No TensorFlow.
+"""Augmentation policies as data: operations, strengths and tables of what to draw. No TensorFlow.
 
-This is the one place where a policy is written down. ``dataloader.augment`` runs it in tf.data,
-and any other backend (DALI, a GPU) reads the same tables.
+This is the one place where a policy is written down. ``dataloader.choices`` turns it into tables
+that random numbers are looked up in, and any other backend (DALI, a GPU) reads the same data.
 
 A *level* is a strength on the scale 0 to ``MAX_LEVEL``; :func:`argument` turns it into what an
-operation takes (degrees, pixels, a blending factor, a threshold, …). Levels above 10 are allowed:
-progressive recipes use RandAugment magnitudes up to 15.
+operation takes (degrees, pixels, a blending factor, a threshold, …). Publications disagree on how:
+each way is a table of ``RANGES``. Levels above 10 are allowed: progressive recipes use RandAugment
+magnitudes up to 15.
 
 Sources:
     AutoAugment, Cubuk et al. 2019, arXiv:1805.09501. The table "v0" is the ImageNet policy that the
     EfficientNet papers trained with. RandAugment, Cubuk et al. 2020, arXiv:1909.13719.
+    TrivialAugment, Müller and Hutter 2021, arXiv:2103.10158.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from dataloader.ranges import CUTOUT, RANGES, TRANSLATE, UNUSED
 
 MAX_LEVEL = 10.0
 FILL = 128
@@ -25,7 +30,7 @@ FILL = 128
 
 IDENTITY = "Identity"
 
-AUGMENTERS: tuple[str, ...] = ("autoaugment", "randaugment", "none")
+AUGMENTERS: tuple[str, ...] = ("autoaugment", "randaugment", "trivialaugment", "none")
 """What ``dataloader.augment.make_augmenter`` builds; here so that --help costs no TensorFlow."""
 
 # Translations and cutouts are in pixels of the image that is augmented, as in the papers' code:
@@ -35,6 +40,9 @@ AUTOAUGMENT_TRANSLATE_CONST = 250.0
 AUTOAUGMENT_CUTOUT_CONST = 100.0
 RANDAUGMENT_TRANSLATE_CONST = 100.0
 RANDAUGMENT_CUTOUT_CONST = 40.0
+TRIVIALAUGMENT_TRANSLATE_CONST = 32.0
+TIMM_TRANSLATE_SHARE = 0.45
+"""Share of the image's side that timm's RandAugment translates by at level 10."""
 
 RANDAUGMENT_OPS: tuple[str, ...] = (
     "AutoContrast",
@@ -56,11 +64,10 @@ RANDAUGMENT_OPS: tuple[str, ...] = (
 )
 """The 16 operations of RandAugment. Identity is its 17th choice, as likely as each of these."""
 
-OPS: tuple[str, ...] = (*RANDAUGMENT_OPS, IDENTITY)
-"""Every operation, in the order in which backends number them."""
+HUE = "Hue"
 
-SIGNED_OPS: frozenset[str] = frozenset({"Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"})
-"""Operations whose argument is negated with probability 1/2."""
+OPS: tuple[str, ...] = (*RANDAUGMENT_OPS, IDENTITY, HUE)
+"""Every operation, in the order in which backends number them. Hue is colour jitter's alone."""
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
@@ -70,17 +77,87 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_folded_case[near[0]]!r}?" if near else ""
 
 
-def _check_op(op: str) -> None:
-    if op not in OPS:
+def check_name(kind: str, name: str, known: Iterable[str]) -> None:
+    """Raise ValueError unless ``name`` is one of the known ones; the message names the nearest."""
+    known = tuple(known)
+    if name not in known:
         raise ValueError(
-            f"Unknown augmentation operation {op!r}.{nearest_name(op, OPS)} "
-            f"Known operations: {', '.join(OPS)}."
+            f"Unknown {kind} {name!r}.{nearest_name(name, known)} Known: {', '.join(known)}."
         )
+
+
+def _check_op(op: str) -> None:
+    check_name("augmentation operation", op, OPS)
 
 
 def _check_level(level: float) -> None:
     if not (math.isfinite(level) and level >= 0):
         raise ValueError(f"An augmentation level must be finite and at least 0, not {level!r}.")
+
+
+# --- from levels to arguments -------------------------------------------------------------------
+
+
+def is_signed(op: str, ranges: str = "tf") -> bool:
+    """Whether an operation's argument has two values at a level, each with probability 1/2."""
+    return RANGES[ranges].get(op, UNUSED).signed
+
+
+def argument(
+    op: str,
+    level: float,
+    *,
+    ranges: str = "tf",
+    negative: bool = False,
+    translate_const: float = AUTOAUGMENT_TRANSLATE_CONST,
+    cutout_const: float = AUTOAUGMENT_CUTOUT_CONST,
+) -> float:
+    """Turn a level L into the argument of an operation; see ``RANGES``.
+
+    ============= ==================== ====================== ============== =================
+    operation     "tf"                 "increasing"           "wide"         unit
+    ============= ==================== ====================== ============== =================
+    Rotate        ±30 · L/10           as tf                  ±135 · L/10    degrees
+    ShearX, Y     ±0.3 · L/10          as tf                  ±0.99 · L/10   pixels per pixel
+    TranslateX, Y ±constant · L/10     as tf                  as tf, whole   pixels
+    Color, …      0.1 + 1.8 · L/10     1 ± 0.9 · L/10         1 ± 0.99·L/10  blending factor
+    Posterize     int(4 · L/10)        4 − int(4 · L/10)      8 − 6 · L/10   bits kept, 1 to 8
+    Solarize      int(256 · L/10)      256 − int(256 · L/10)  255 − 255·L/10 inverted from here
+    SolarizeAdd   int(110 · L/10)      as tf, up to 128                      added below 128
+    Cutout        int(constant · L/10) as tf                                 pixels, half side
+    ============= ==================== ====================== ============== =================
+
+    "original" is "tf" with 4 + int(4 · L/10) bits. The other operations take no argument: 0.
+
+    Args:
+        op: One of ``OPS``.
+        level: Strength, finite and at least 0.
+        ranges: One of ``RANGES``.
+        negative: Take the lower of the two values of a signed operation; ignored for others.
+        translate_const: Pixels of translation at level 10.
+        cutout_const: Pixels of Cutout's half side at level 10.
+
+    Raises:
+        ValueError: For an unknown operation, a bad level or a negative constant.
+    """
+    _check_op(op)
+    _check_level(level)
+    for name, value in (("translate_const", translate_const), ("cutout_const", cutout_const)):
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number of pixels ≥ 0, not {value!r}.")
+    chosen = RANGES[ranges].get(op, UNUSED)
+    span = {TRANSLATE: translate_const, CUTOUT: cutout_const}.get(chosen.span, chosen.span)
+    change = span * (level / MAX_LEVEL)
+    if chosen.whole:
+        # The small term keeps thirtieths of a range from falling short of a whole number.
+        up = 0.5 if chosen.whole == "nearest" else 1e-9
+        change = math.copysign(math.floor(abs(change) + up), change)
+    if chosen.signed and negative:
+        change = -change
+    return min(max(chosen.base + change, chosen.least), chosen.most)
+
+
+# --- AutoAugment --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -91,6 +168,7 @@ class Step:
         op: One of ``OPS``.
         probability: Chance of applying it, in [0, 1].
         level: Strength, usually in [0, ``MAX_LEVEL``].
+        ranges: One of ``RANGES``: what the level means.
 
     Raises:
         ValueError: If one of them is out of range; the message names the field's value.
@@ -99,10 +177,12 @@ class Step:
     op: str
     probability: float
     level: float
+    ranges: str = "tf"
 
     def __post_init__(self) -> None:
         _check_op(self.op)
         _check_level(self.level)
+        check_name("table of ranges", self.ranges, RANGES)
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(
                 f"The probability of {self.op} must lie in [0, 1], not {self.probability!r}."
@@ -118,6 +198,37 @@ def _pair(
 ) -> SubPolicy:
     return Step(op1, probability1, level1), Step(op2, probability2, level2)
 
+
+# The ImageNet policy of the AutoAugment paper, table 9, which was searched on a reduced ImageNet.
+# Compared with TensorFlow's model garden (`reduced_imagenet`), DALI 1.x (`reduced_image_net`),
+# timm 1.0 (`original`) and torchvision 0.20 (`IMAGENET`): one table, two meanings of Posterize.
+_REDUCED: Policy = (
+    _pair("Posterize", 0.4, 8, "Rotate", 0.6, 9),
+    _pair("Solarize", 0.6, 5, "AutoContrast", 0.6, 5),
+    _pair("Equalize", 0.8, 8, "Equalize", 0.6, 3),
+    _pair("Posterize", 0.6, 7, "Posterize", 0.6, 6),
+    _pair("Equalize", 0.4, 7, "Solarize", 0.2, 4),
+    _pair("Equalize", 0.4, 4, "Rotate", 0.8, 8),
+    _pair("Solarize", 0.6, 3, "Equalize", 0.6, 7),
+    _pair("Posterize", 0.8, 5, "Equalize", 1.0, 2),
+    _pair("Rotate", 0.2, 3, "Solarize", 0.6, 8),
+    _pair("Equalize", 0.6, 8, "Posterize", 0.4, 6),
+    _pair("Rotate", 0.8, 8, "Color", 0.4, 0),
+    _pair("Rotate", 0.4, 9, "Equalize", 0.6, 2),
+    _pair("Equalize", 0.0, 7, "Equalize", 0.8, 8),
+    _pair("Invert", 0.6, 4, "Equalize", 1.0, 8),
+    _pair("Color", 0.6, 4, "Contrast", 1.0, 8),
+    _pair("Rotate", 0.8, 8, "Color", 1.0, 2),
+    _pair("Color", 0.8, 8, "Solarize", 0.8, 7),
+    _pair("Sharpness", 0.4, 7, "Invert", 0.6, 8),
+    _pair("ShearX", 0.6, 5, "Equalize", 1.0, 9),
+    _pair("Color", 0.4, 0, "Equalize", 0.6, 3),
+    _pair("Equalize", 0.4, 7, "Solarize", 0.2, 4),
+    _pair("Solarize", 0.6, 5, "AutoContrast", 0.6, 5),
+    _pair("Invert", 0.6, 4, "Equalize", 1.0, 8),
+    _pair("Color", 0.6, 4, "Contrast", 1.0, 8),
+    _pair("Equalize", 0.8, 8, "Equalize", 0.6, 3),
+)
 
 _POLICIES: dict[str, Policy] = {
     "v0": (
@@ -147,100 +258,119 @@ _POLICIES: dict[str, Policy] = {
         _pair("Solarize", 0.6, 8, "Equalize", 0.6, 1),
         _pair("Color", 0.8, 6, "Rotate", 0.4, 5),
     ),
+    "original": tuple(
+        tuple(replace(step, ranges="original") for step in sub_policy) for sub_policy in _REDUCED
+    ),
+    "reduced": _REDUCED,
 }
+_ALIASES = {"reduced_imagenet": "reduced", "reduced_image_net": "reduced"}
+# Names that mean different tables in different programs.
+_AMBIGUOUS = ("imagenet", "image_net")
 
 
 def list_policies() -> tuple[str, ...]:
-    """Return the names that :func:`get_policy` accepts."""
+    """Return the names of the policies that :func:`get_policy` knows."""
     return tuple(_POLICIES)
 
 
 def get_policy(name: str = "v0") -> Policy:
     """Return an AutoAugment policy: a tuple of sub-policies, each a tuple of :class:`Step`.
 
+    Args:
+        name: One of :func:`list_policies`, or what TensorFlow's model garden or DALI call one.
+
     Raises:
         ValueError: If there is no such policy; the message names the nearest one.
 
     Example:
-        >>> get_policy("v0")[0]
-        (Step(op='Equalize', probability=0.8, level=1), Step(op='ShearY', probability=0.8, level=4))
+        >>> get_policy("v0")[0][1]
+        Step(op='ShearY', probability=0.8, level=4, ranges='tf')
     """
-    if name not in _POLICIES:
+    name = _ALIASES.get(name, name)
+    if name in _AMBIGUOUS:
         raise ValueError(
-            f"Unknown AutoAugment policy {name!r}.{nearest_name(name, _POLICIES)} "
-            f"Known policies: {', '.join(_POLICIES)}."
+            f"AutoAugment policy {name!r} is v0 in DALI and original in torchvision: say which."
         )
+    check_name("AutoAugment policy", name, _POLICIES)
     return _POLICIES[name]
 
 
-def posterize_bits(level: float) -> int:
-    """Return the number of high bits that Posterize keeps, between 1 and 8.
+# --- RandAugment and TrivialAugment -------------------------------------------------------------
 
-    The published rule is ``int(4 · level / 10)``, which is 0 below level 2.5, and v0 has a step at
-    level 2. Pillow takes 0 bits at its word and returns a black image, which destroys the example.
-    The papers' TensorFlow code shifted an 8-bit value by 8, which is undefined; on x86 it kept one
-    bit. We define that outcome: never fewer than 1 bit. It is what the published accuracies were
-    trained with, and it leaves something to learn from.
+
+@dataclass(frozen=True)
+class Space:
+    """Operations to draw from, all equally likely, and what their levels mean.
+
+    Attributes:
+        ops: The operations.
+        ranges: One of ``RANGES``.
+        probability: Chance that a drawn operation is applied.
     """
-    _check_level(level)
-    return min(max(int(4 * level / MAX_LEVEL), 1), 8)
+
+    ops: tuple[str, ...]
+    ranges: str
+    probability: float = 1.0
 
 
-def argument(
-    op: str,
-    level: float,
-    *,
-    translate_const: float = AUTOAUGMENT_TRANSLATE_CONST,
-    cutout_const: float = AUTOAUGMENT_CUTOUT_CONST,
-) -> float:
-    """Turn a level into the argument of an operation, before any random sign.
+_TIMM_OPS = tuple(op for op in RANDAUGMENT_OPS if op != "Cutout")
+_WIDE_OPS = (IDENTITY, *(op for op in RANGES["wide"]), "AutoContrast", "Equalize")
+RANDAUGMENT_SPACES: dict[str, Space] = {
+    "tf": Space((*RANDAUGMENT_OPS, IDENTITY), "tf"),
+    "timm": Space(_TIMM_OPS, "tf", probability=0.5),
+    "timm-inc": Space(_TIMM_OPS, "increasing", probability=0.5),
+}
+TRIVIALAUGMENT_SPACE = Space(_WIDE_OPS, "wide")
+TRIVIALAUGMENT_LEVELS: tuple[float, ...] = tuple(MAX_LEVEL * i / 30 for i in range(31))
 
-    ============================== ================================= =================
-    operation                      argument                          unit
-    ============================== ================================= =================
-    Rotate                         30 · L/10                         degrees
-    ShearX, ShearY                 0.3 · L/10                        pixels per pixel
-    TranslateX, TranslateY         translate_const · L/10            pixels
-    Color … Sharpness              1.8 · L/10 + 0.1                  blending factor
-    Posterize                      max(1, int(4 · L/10))             bits kept
-    Solarize                       int(256 · L/10)                   inverted from here
-    SolarizeAdd                    int(110 · L/10)                   added below 128
-    Cutout                         int(cutout_const · L/10)          pixels, half side
-    AutoContrast, Equalize, Invert 0 (unused)
-    ============================== ================================= =================
+_NORMAL_LEVELS = 1024
 
-    The three ``int`` values may exceed 255 (Solarize at level 10 gives 256): they are integers, not
-    pixels, and must not be narrowed to 8 bits. A threshold of 256 leaves every pixel as it is.
 
-    Args:
-        op: One of ``OPS``.
-        level: Strength, finite and at least 0.
-        translate_const: Pixels of translation at level 10.
-        cutout_const: Pixels of Cutout's half side at level 10.
+def randaugment_levels(magnitude: float, std: float = 0.0) -> tuple[float, ...]:
+    """The equally likely levels of RandAugment: ``magnitude``, or 1,024 of N(magnitude, std²).
+
+    They are quantiles of the normal distribution, so that backends only look levels up, and lie
+    between 0 and the greater of 10 and ``magnitude``: timm's ``mstd`` clips in the same way.
 
     Raises:
-        ValueError: For an unknown operation, a bad level or a negative constant.
+        ValueError: If a number is negative or not finite.
     """
-    _check_op(op)
-    _check_level(level)
-    for name, value in (("translate_const", translate_const), ("cutout_const", cutout_const)):
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be a finite number of pixels ≥ 0, not {value!r}.")
-    share = level / MAX_LEVEL
-    if op == "Rotate":
-        return 30.0 * share
-    if op in ("ShearX", "ShearY"):
-        return 0.3 * share
-    if op in ("TranslateX", "TranslateY"):
-        return translate_const * share
-    if op in ("Color", "Contrast", "Brightness", "Sharpness"):
-        return 1.8 * share + 0.1
-    if op == "Posterize":
-        return float(posterize_bits(level))
-    if op == "Solarize":
-        return float(int(256 * share))
-    if op == "SolarizeAdd":
-        return float(int(110 * share))
-    if op == "Cutout":
-        return float(int(cutout_const * share))
-    return 0.0
+    _check_level(magnitude)
+    if not (math.isfinite(std) and std >= 0):
+        raise ValueError(f"magnitude_std must be finite and at least 0, not {std!r}.")
+    if not std:
+        return (float(magnitude),)
+    quantile = statistics.NormalDist(magnitude, std).inv_cdf
+    most = max(MAX_LEVEL, magnitude)
+    drawn = (quantile((i + 0.5) / _NORMAL_LEVELS) for i in range(_NORMAL_LEVELS))
+    return tuple(min(max(level, 0.0), most) for level in drawn)
+
+
+# --- colour jitter and random erasing -----------------------------------------------------------
+
+ERASING_MODES: tuple[str, ...] = ("noise", "constant")
+"""What ``dataloader.erasing`` fills rectangles with; here so that --help costs no TensorFlow."""
+
+
+def jitter_strengths(values: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return the strengths of brightness, contrast, saturation and hue from one to four numbers.
+
+    One number stands for the first three alike, as in timm; missing ones are 0.
+
+    Raises:
+        ValueError: If there are none or too many, or one is out of range.
+    """
+    values = tuple(float(value) for value in values)
+    if not 1 <= len(values) <= 4:
+        raise ValueError(
+            f"Colour jitter takes 1 to 4 strengths (brightness, contrast, saturation, hue), not "
+            f"{len(values)}."
+        )
+    if len(values) == 1:
+        values *= 3
+    strengths = (*values, *[0.0] * (4 - len(values)))
+    if not all(math.isfinite(strength) and strength >= 0 for strength in strengths):
+        raise ValueError(f"Strengths of colour jitter are finite and at least 0, not {values}.")
+    if strengths[3] > 0.5:
+        raise ValueError(f"Colour jitter's hue is at most 0.5, half the circle, not {values[3]}.")
+    return strengths

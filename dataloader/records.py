@@ -273,12 +273,18 @@ class RecordReader:
         self._files = list(files)
         self._index = index
         self._max_open = max_open
+        self.checked = crc.FAST  # whether `read` compares payloads with their checksums
         self._open: OrderedDict[int, _Descriptor] = OrderedDict()
         self._lock = threading.Lock()
 
     def locate(self, i: int) -> tuple[str, int]:
         """File name and byte offset of record `i`."""
         return self._files[self._file_of(i)], int(self._index.offsets[i])
+
+    def payload_of(self, i: int) -> tuple[str, int, int]:
+        """File name, byte offset and length of record `i`'s payload."""
+        path, offset = self.locate(i)
+        return path, offset + HEADER_BYTES, int(self._index.lengths[i])
 
     def read(self, i: int) -> bytes:
         """The payload of record `i`.
@@ -301,7 +307,7 @@ class RecordReader:
                 f"help remove {cache_folder()} first"
             )
         payload = frame[HEADER_BYTES:-4]
-        if crc.FAST and crc.masked(payload) != int.from_bytes(frame[-4:], "little"):
+        if self.checked and crc.masked(payload) != int.from_bytes(frame[-4:], "little"):
             raise RecordError("the record's checksum is wrong: its bytes were damaged")
         return payload
 

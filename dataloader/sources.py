@@ -92,9 +92,14 @@ class Source:
         """The raw bytes of these examples. Thread-safe. Raises RecordError at the first bad one."""
         raise NotImplementedError
 
+    def locate(self, i: int) -> tuple[str, int | None]:
+        """The file of example `i`, and the byte its record begins at; None: the file is it."""
+        raise NotImplementedError
+
     def describe(self, i: int) -> str:
         """Where example `i` lies, for messages."""
-        raise NotImplementedError
+        file, offset = self.locate(i)
+        return file if offset is None else f"{file}, record at byte {offset}"
 
     def parse(self, raw: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Raw bytes (scalar string), `labels[i]` or 0 -> encoded image, int32 0-based label."""
@@ -144,9 +149,16 @@ class TFRecordSource(Source):
     def read(self, indices: np.ndarray) -> list[bytes]:
         return [self._reader.read(int(i)) for i in indices]
 
-    def describe(self, i: int) -> str:
-        path, offset = self._reader.locate(i)
-        return f"{path}, record at byte {offset}"
+    def locate(self, i: int) -> tuple[str, int | None]:
+        return self._reader.locate(i)
+
+    def check_every_record(self) -> None:
+        """Compares checksums on every read, even where only NumPy can compute them."""
+        self._reader.checked = True
+
+    def payload_of(self, i: int) -> tuple[str, int, int]:
+        """The file of example `i`, where its payload begins, and the payload's length in bytes."""
+        return self._reader.payload_of(i)
 
     def parse(self, raw: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         import tensorflow as tf
@@ -239,6 +251,20 @@ def find_source(data_dir: str | None, split: str, dataset: str = "ImageNet") -> 
             f"{error.filename}: cannot be read ({error.strerror}). Check the permissions of "
             "--data_dir and of the folders in it."
         ) from error
+
+
+def find_record_files(data_dir: str) -> list[str]:
+    """The TFRecord files of both splits.
+
+    Raises:
+        DataError: there are none, or they are of different sets.
+    """
+    files = []
+    if os.path.isdir(data_dir):
+        files = [path for split in _SPLIT_NAMES for path in _find_shards(data_dir, split)]
+    if not files:
+        raise DataError(f"--data_dir {data_dir} holds no TFRecord files (train-*, validation-*).")
+    return files
 
 
 def _records_or_folders(data_dir: str, split: str) -> Source:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from dataloader import EvalCrop, InputOptions, Loader, find_source
+from dataloader.cache import cache_source
 from dataloader.synthetic import SyntheticLoader
 from model import build_model
 from model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
@@ -98,7 +99,13 @@ def build_loader(
             rank=distributed.rank(),
             world=distributed.size(),
         )
-    source = find_source(config.data_dir, split, config.dataset)
+    source = cache_source(
+        find_source(config.data_dir, split, config.dataset),
+        config.cache,
+        config.cache_gb,
+        config.cache_dir,
+        distributed.local_size(),
+    )
     classes = (
         num_classes or (like.num_classes if like else config.num_classes) or source.num_classes
     )

@@ -102,6 +102,10 @@ class Config:
     train_batch_size: int = _flag(DATA, 32, "training images per process and step")
     eval_batch_size: int = _flag(DATA, 32, "evaluation images per process and step")
     num_workers: int | None = _flag(DATA, None, "parallel decoders per process; unset: tuned by tf.data")
+    cache: Literal["none", "ram", "disk"] = _flag(DATA, "none", "keep encoded images after they are first read")
+    cache_gb: float | None = _flag(DATA, None, "gigabytes a cache may take, per process and split; unset: 40 % of what "
+                                   "is free, shared by this host's processes")
+    cache_dir: str | None = _flag(DATA, None, "folder of a disk cache; unset: the system's temporary folder")
     max_bad_examples: float = _flag(DATA, 0.001, "unreadable training images tolerated: a share below 1, else a count")
 
     augmenter_name: Literal["autoaugment", "randaugment", "none"] = _flag(AUG, "autoaugment", "policy for training images")

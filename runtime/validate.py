@@ -145,6 +145,12 @@ def _numbers(config: Config) -> None:
         value = getattr(config, name)
         if value is not None and not 0 <= value < 1:
             raise ConfigError(f"--{name} must be at least 0 and below 1, not {value}")
+    if config.cache_gb is not None and config.cache_gb <= 0:
+        raise ConfigError("--cache_gb must be above 0; --cache none keeps nothing")
+    if config.cache == "none" and (config.cache_gb is not None or config.cache_dir is not None):
+        raise ConfigError("--cache_gb and --cache_dir need --cache ram or --cache disk")
+    if config.cache != "disk" and config.cache_dir is not None:
+        raise ConfigError("--cache_dir needs --cache disk")
     if not 0 <= config.hflip <= 1:
         raise ConfigError(f"--hflip is a probability, 0 to 1, not {config.hflip}")
     at_least_zero = (

@@ -85,6 +85,11 @@ def local_rank() -> int:
     return _hvd.local_rank() if _hvd else 0
 
 
+def local_size() -> int:
+    """Number of processes of this job on this host."""
+    return _hvd.local_size() if _hvd else 1
+
+
 def shutdown() -> None:
     """Leaves the other processes. A no-op for one process."""
     global _hvd

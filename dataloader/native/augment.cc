@@ -57,8 +57,15 @@ CONVOY_VECTORS void BlendRow(const uint8_t* degenerate, const uint8_t* row, int6
   for (int64_t i = 0; i < count; ++i) result[i] = Blend(degenerate[i], row[i], factor);
 }
 
-CONVOY_VECTORS void GreyRow(const uint8_t* row, int64_t width, uint8_t* result) {
-  for (int64_t x = 0; x < width; ++x) result[x] = static_cast<uint8_t>(Grey(row + 3 * x));
+CONVOY_VECTORS void ColorRow(const uint8_t* row, int64_t count, float factor, uint8_t* result) {
+#pragma GCC ivdep  // the result may be the row itself
+  for (int64_t i = 0; i < count; i += 3) {
+    const float grey = static_cast<float>(Grey(row + i));
+    const uint8_t red = Blend(grey, row[i], factor);
+    const uint8_t green = Blend(grey, row[i + 1], factor);
+    const uint8_t blue = Blend(grey, row[i + 2], factor);
+    result[i] = red, result[i + 1] = green, result[i + 2] = blue;
+  }
 }
 
 // ImageFilter.SMOOTH on the elements [3, count - 3) of a row: nine pixels, the centre five times.
@@ -168,7 +175,7 @@ class Canvas {
   void AutoContrast();
   void Equalize();
   void Contrast(float factor);
-  bool Color(float factor);
+  void Color(float factor);
   bool Sharpness(float factor);
   void Hue(double factor);
   void Cutout(const Step& step);
@@ -197,16 +204,20 @@ void Canvas::MoveTo(uint8_t* buffer) {
   counted_ = false;
 }
 
+// One look-up a channel. No members inside the loop: for all the compiler knows, they change.
+void MapPixels(const uint8_t* from, int64_t count, const Table* tables, uint8_t* to) {
+  for (int64_t i = 0; i < count; i += 3) {
+    const uint8_t red = tables[0][from[i]];
+    const uint8_t green = tables[1][from[i + 1]];
+    const uint8_t blue = tables[2][from[i + 2]];
+    to[i] = red, to[i + 1] = green, to[i + 2] = blue;
+  }
+}
+
 // Brings the tables to the pixels, which are then in `result_` or were there already.
 void Canvas::Flush() {
   if (!mapped_) return;
-  const uint8_t* from = now_;
-  for (int64_t i = 0; i < 3 * pixels(); i += 3) {
-    const uint8_t red = tables_[0][from[i]];
-    const uint8_t green = tables_[1][from[i + 1]];
-    const uint8_t blue = tables_[2][from[i + 2]];
-    result_[i] = red, result_[i + 1] = green, result_[i + 2] = blue;
-  }
+  MapPixels(now_, 3 * pixels(), tables_, result_);
   MoveTo(result_);
   mapped_ = false;
 }
@@ -312,19 +323,10 @@ void Canvas::Contrast(float factor) {
   MapLevels([=](int i) { return Blend(static_cast<float>(mean), i, factor); });
 }
 
-bool Canvas::Color(float factor) {
+void Canvas::Color(float factor) {
   Flush();
-  const std::unique_ptr<uint8_t[]> grey(new (std::nothrow) uint8_t[4 * size_.width]);
-  if (!grey) return false;
-  uint8_t* const thrice = grey.get() + size_.width;
-  for (int64_t y = 0; y < size_.height; ++y) {
-    const uint8_t* row = now_ + y * row_bytes();
-    GreyRow(row, size_.width, grey.get());
-    for (int64_t x = 0; x < size_.width; ++x) std::memset(thrice + 3 * x, grey[x], 3);
-    BlendRow(thrice, row, row_bytes(), factor, result_ + y * row_bytes());
-  }
+  ColorRow(now_, 3 * pixels(), factor, result_);
   MoveTo(result_);
-  return true;
 }
 
 bool Canvas::Sharpness(float factor) {
@@ -350,7 +352,10 @@ bool Canvas::Sharpness(float factor) {
 void Canvas::Hue(double factor) {
   Flush();
   const int turn = static_cast<int>(Whole(factor * 255.0) % 256);
-  for (int64_t i = 0; i < 3 * pixels(); i += 3) TurnHue(now_ + i, turn, result_ + i);
+  const uint8_t* const from = now_;
+  uint8_t* const to = result_;
+  const int64_t count = 3 * pixels();
+  for (int64_t i = 0; i < count; i += 3) TurnHue(from + i, turn, to + i);
   MoveTo(result_);
 }
 
@@ -387,22 +392,24 @@ bool Canvas::Affine(double a, double b, double c, double d, double e, double f) 
   if (!to) return false;
   const int64_t ax = Fixed(a), bx = Fixed(b), cx = Fixed(c + 0.5 * (a + b));
   const int64_t ay = Fixed(d), by = Fixed(e), cy = Fixed(f + 0.5 * (d + e));
+  const uint8_t* const from = now_;
+  const int64_t bytes = row_bytes();
   for (int64_t y = 0; y < size_.height; ++y) {
     int64_t source_x = bx * y + cx, source_y = by * y + cy;
     int64_t first = 0, last = size_.width;  // the pixels whose source lies inside the image
     Restrict(ax, source_x, size_.width << 16, &first, &last);
     Restrict(ay, source_y, size_.height << 16, &first, &last);
-    uint8_t* const row = to + y * row_bytes();
+    uint8_t* const row = to + y * bytes;
     std::memset(row, kFill, 3 * first);
     std::memset(row + 3 * last, kFill, 3 * (size_.width - last));
     source_x += ax * first, source_y += ay * first;
     if (ay == 0 && ax == 65536 && first < last) {  // a shifted row
-      const uint8_t* source = now_ + (source_y >> 16) * row_bytes() + 3 * (source_x >> 16);
+      const uint8_t* source = from + (source_y >> 16) * bytes + 3 * (source_x >> 16);
       std::memcpy(row + 3 * first, source, 3 * (last - first));
       continue;
     }
     for (int64_t x = first; x < last; ++x, source_x += ax, source_y += ay) {
-      const uint8_t* source = now_ + (source_y >> 16) * row_bytes() + 3 * (source_x >> 16);
+      const uint8_t* source = from + (source_y >> 16) * bytes + 3 * (source_x >> 16);
       std::memcpy(row + 3 * x, source, 3);
     }
   }
@@ -444,7 +451,8 @@ bool Canvas::Apply(const Step& step) {
       Contrast(factor);
       return true;
     case Op::kColor:
-      return Color(factor);
+      Color(factor);
+      return true;
     case Op::kSharpness:
       return Sharpness(factor);
     case Op::kHue:

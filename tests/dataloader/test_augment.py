@@ -1,8 +1,9 @@
-"""AutoAugment and RandAugment: what is drawn (distributions), and that a seed decides it all."""
+"""Augmentation of an image: each choice runs its operation, and a seed decides it all.
+
+What is drawn is tested in test_choices.py.
+"""
 
 from __future__ import annotations
-
-import functools
 
 import keras
 import numpy as np
@@ -11,85 +12,9 @@ import tensorflow as tf
 
 from dataloader import augment, policies
 
-DRAWS = 200_000
-IDENTITY = policies.OPS.index(policies.IDENTITY)
-
-
-def _uniforms(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).random(shape, dtype=np.float32)
-
 
 def _image(height: int = 48, width: int = 40, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def _tolerance(probability: float, draws: int) -> float:
-    """Five standard deviations: one false alarm in about two million checks."""
-    return 5 * (probability * (1 - probability) / draws) ** 0.5 + 1e-9
-
-
-# --- what is drawn ------------------------------------------------------------------------------
-
-
-def test_autoaugment_draws_sub_policies_uniformly_and_steps_with_their_probability():
-    uniforms = _uniforms(DRAWS, 9)
-    choice = augment.autoaugment_choice(tf.constant(uniforms))
-    ops = choice.ops.numpy()
-    index = np.floor(uniforms[:, 0].astype(np.float64) * 25).astype(int)
-    assert np.bincount(index, minlength=25) / DRAWS == pytest.approx(
-        np.full(25, 1 / 25), abs=_tolerance(1 / 25, DRAWS)
-    )
-    for number, sub_policy in enumerate(policies.get_policy("v0")):
-        rows = ops[index == number]
-        for position, step in enumerate(sub_policy):
-            applied = rows[:, position] == policies.OPS.index(step.op)
-            assert np.all(applied | (rows[:, position] == IDENTITY))
-            assert applied.mean() == pytest.approx(
-                step.probability, abs=_tolerance(step.probability, len(rows))
-            )
-        # The two steps are drawn independently.
-        both = (rows != IDENTITY).all(axis=1).mean()
-        product = sub_policy[0].probability * sub_policy[1].probability
-        assert both == pytest.approx(product, abs=_tolerance(product, len(rows)))
-
-
-def test_autoaugment_arguments_are_those_of_the_levels_with_signs_for_geometry_only():
-    uniforms = _uniforms(DRAWS, 9, seed=1)
-    choice = augment.autoaugment_choice(tf.constant(uniforms), translate_const=100.0)
-    ops, arguments = choice.ops.numpy(), choice.arguments.numpy()
-    index = np.floor(uniforms[:, 0].astype(np.float64) * 25).astype(int)
-    for number, sub_policy in enumerate(policies.get_policy("v0")):
-        for position, step in enumerate(sub_policy):
-            rows = (index == number) & (ops[:, position] == policies.OPS.index(step.op))
-            got = arguments[rows, position]
-            expected = policies.argument(step.op, step.level, translate_const=100.0)
-            np.testing.assert_array_equal(np.abs(got), expected)
-            if step.op in policies.SIGNED_OPS and expected:
-                assert (got < 0).mean() == pytest.approx(0.5, abs=_tolerance(0.5, len(got)))
-            else:
-                assert (got >= 0).all()
-
-
-def test_randaugment_draws_seventeen_choices_uniformly_and_layers_independently():
-    uniforms = tf.constant(_uniforms(DRAWS, 2, 4, seed=2))
-    choice = augment.randaugment_choice(uniforms, magnitude=15)
-    ops, arguments = choice.ops.numpy(), choice.arguments.numpy()
-    pairs = np.bincount(ops[:, 0] * 17 + ops[:, 1], minlength=17 * 17) / DRAWS
-    assert pairs == pytest.approx(np.full(289, 1 / 289), abs=_tolerance(1 / 289, DRAWS))
-    for number, op in enumerate(policies.OPS):
-        got = arguments[ops == number]
-        expected = policies.argument(op, 15, translate_const=100.0, cutout_const=40.0)
-        np.testing.assert_array_equal(np.abs(got), expected)
-        share = 0.5 if op in policies.SIGNED_OPS else 0.0
-        assert (got < 0).mean() == pytest.approx(share, abs=_tolerance(share, len(got)))
-    assert choice.centres.shape == (DRAWS, 2, 2)
-
-
-def test_the_largest_uniform_stays_within_the_tables():
-    largest = tf.fill([9], tf.constant(np.nextafter(np.float32(1), np.float32(0))))
-    augment.autoaugment_choice(largest)
-    ops = augment.randaugment_choice(tf.reshape(largest[:8], [2, 4])).ops
-    assert ops.numpy().tolist() == [IDENTITY, IDENTITY]
 
 
 def test_seeded_uniforms_differ_between_neighbouring_seeds():
@@ -105,9 +30,17 @@ def test_seeded_uniforms_differ_between_neighbouring_seeds():
 # --- doing it -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["autoaugment", "randaugment"])
+EVERYTHING = {"color_jitter": (0.4, 0.4, 0.4, 0.1), "random_erasing": 0.5}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("autoaugment", {}), ("randaugment", {"magnitude_std": 0.5}), ("none", EVERYTHING)],
+    ids=lambda param: param[0],
+)
 def compiled(request):
-    function = augment.make_augmenter(request.param)
+    name, options = request.param
+    function = augment.make_augmenter(name, **options)
     signature = [tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)]
     return tf.function(function, input_signature=signature)
 
@@ -154,6 +87,8 @@ def test_any_order_and_parallelism_of_a_tf_data_map_gives_the_same_images():
 def test_apply_op_runs_the_operation_of_that_number(op):
     image = tf.constant(_image() // 2 + 90)  # within 90–217: each operation has something to do
     argument = policies.argument(op, 7, translate_const=40, cutout_const=20)
+    if op == policies.HUE:
+        argument = 0.2
     centre = tf.constant([0.4, 0.6])
     number = tf.constant(policies.OPS.index(op))
     got = augment.apply_op(image, number, tf.constant(argument, tf.float64), centre)
@@ -181,10 +116,11 @@ def test_apply_op_runs_the_operation_of_that_number(op):
 
 def test_functions_traced_once_survive_clear_session_and_serve_other_graphs():
     image, seed = tf.constant(_image(16, 16)), tf.constant([1, 3])
-    before = augment.randaugment(image, seed).numpy()
+    augmenter = augment.make_augmenter("randaugment")
+    before = augmenter(image, seed).numpy()
     keras.utils.clear_session()
     for wrap in (lambda f: f, tf.function, tf.function):
-        np.testing.assert_array_equal(wrap(augment.randaugment)(image, seed).numpy(), before)
+        np.testing.assert_array_equal(wrap(augmenter)(image, seed).numpy(), before)
 
 
 def test_static_shape_is_the_inputs():
@@ -200,16 +136,45 @@ def test_static_shape_is_the_inputs():
 def test_a_policy_may_be_given_as_data():
     policy = ((policies.Step("Invert", 1.0, 0),), (policies.Step("Invert", 1.0, 0),))
     image = _image()
-    got = augment.autoaugment(image, tf.constant([1, 2]), policy)
+    got = augment.make_augmenter("autoaugment", policy=policy)(image, tf.constant([1, 2]))
     np.testing.assert_array_equal(got.numpy(), 255 - image)
 
 
-def test_make_augmenter_options_reach_the_operations():
-    assert augment.available_augmenters() == ("autoaugment", "randaugment", "none")
+def test_nothing_to_do_gives_none():
     assert augment.make_augmenter("none") is None
-    made = augment.make_augmenter("randaugment", num_layers=3, magnitude=15, cutout_const=8)
-    assert isinstance(made, functools.partial)
-    assert made.keywords == {"num_layers": 3, "magnitude": 15, "cutout_const": 8}
+    assert augment.make_augmenter("none", color_jitter=[0.0], random_erasing=0.0) is None
+
+
+def test_policy_jitter_and_erasing_are_applied_in_this_order():
+    image, seed = _image(), tf.constant([4, 5])
+    policy = ((policies.Step("Invert", 1.0, 0),),)
+    options = {"color_jitter": (0.4,), "random_erasing": 1.0, "random_erasing_mode": "constant"}
+    whole = augment.make_augmenter("autoaugment", policy=policy, **options)(image, seed).numpy()
+    erased = (whole == (124, 116, 104)).all(axis=-1)
+    assert 0.01 < erased.mean() < 0.5
+    plain = augment.make_augmenter("autoaugment", policy=policy, color_jitter=(0.4,))
+    jittered = plain(image, seed).numpy()
+    np.testing.assert_array_equal(whole[~erased], jittered[~erased])
+    assert (jittered != 255 - image).any()
+
+
+def test_the_size_reaches_timms_translations_and_constants_reach_the_operations():
+    def translation(**options):
+        """The largest shift of a bright column, in pixels, over many seeds."""
+        image = np.zeros((64, 64, 3), np.uint8)
+        image[:, 32] = 255
+        names = {"space": "timm", "num_layers": 1, "magnitude": 10, **options}
+        signature = [tf.TensorSpec([64, 64, 3], tf.uint8), tf.TensorSpec([2], tf.int32)]
+        augmenter = augment.make_augmenter("randaugment", **names)
+        function = tf.function(augmenter, input_signature=signature)
+        places = set()
+        for number in range(400):
+            bright = (function(image, (1, number)).numpy() == 255).all(axis=(0, 2))
+            places |= set(np.flatnonzero(bright).tolist() if bright.sum() == 1 else ())
+        return max(abs(place - 32) for place in places)
+
+    assert translation(image_size=64) == 29
+    assert translation(image_size=64, translate_const=8) == 8
 
 
 @pytest.mark.parametrize(
@@ -217,15 +182,27 @@ def test_make_augmenter_options_reach_the_operations():
     [
         (lambda: augment.make_augmenter("AutoAugmnt"), "Did you mean 'autoaugment'"),
         (lambda: augment.make_augmenter("autoaugment", policy="v1"), "Did you mean 'v0'"),
+        (lambda: augment.make_augmenter("autoaugment", policy="imagenet"), "say which"),
         (lambda: augment.make_augmenter("randaugment", magnitude=-1), "level .* not -1"),
+        (lambda: augment.make_augmenter("randaugment", magnitude_std=-1), "std .* not -1"),
+        (lambda: augment.make_augmenter("randaugment", space="tim"), "Did you mean 'timm'"),
         (lambda: augment.make_augmenter("randaugment", num_layers=0), "num_layers .* not 0"),
         (lambda: augment.make_augmenter("autoaugment", translate_const=-1.0), "translate_const"),
-        (lambda: augment.autoaugment(np.zeros((4, 4, 3), np.float32), (1, 2)), "float32"),
-        (lambda: augment.randaugment(np.zeros((2, 4, 4, 3), np.uint8), (1, 2)), "before batch"),
-        (lambda: augment.randaugment(np.zeros((4, 4, 1), np.uint8), (1, 2)), r"\(4, 4, 1\)"),
+        (lambda: augment.make_augmenter("none", random_erasing=1.5), "probability.* not 1.5"),
         (
-            lambda: augment.autoaugment_choice(
-                tf.zeros([9]), ((policies.Step("Invert", 1, 0),), policies.get_policy("v0")[0])
+            lambda: augment.make_augmenter("none", random_erasing=1, random_erasing_mode="nois"),
+            "Did you mean 'noise'",
+        ),
+        (lambda: augment.make_augmenter("none", color_jitter=[1] * 5), "1 to 4 .* not 5"),
+        (lambda: augment.make_augmenter("none", color_jitter=[0, 0, 0, 0.6]), "hue .* not 0.6"),
+        (lambda: augment.make_augmenter("none", color_jitter=[-0.1]), "at least 0"),
+        (lambda: _augmented(np.zeros((4, 4, 3), np.float32)), "float32"),
+        (lambda: _augmented(np.zeros((2, 4, 4, 3), np.uint8)), "before batch"),
+        (lambda: _augmented(np.zeros((4, 4, 1), np.uint8)), r"\(4, 4, 1\)"),
+        (
+            lambda: augment.make_augmenter(
+                "autoaugment",
+                policy=((policies.Step("Invert", 1, 0),), policies.get_policy("v0")[0]),
             ),
             "one and the same length",
         ),
@@ -234,3 +211,7 @@ def test_make_augmenter_options_reach_the_operations():
 def test_errors_say_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def _augmented(image):
+    return augment.make_augmenter("randaugment")(image, (1, 2))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
 from dataloader import augment_ops, policies
+from dataloader.ranges import RANGES
 
 GREY = (policies.FILL,) * 3
 LEVELS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
@@ -68,6 +69,14 @@ def _pil_solarize_add(image: Image.Image, addition: float) -> Image.Image:
     return _table(image, [min(255, i + int(addition)) if i < 128 else i for i in range(256)])
 
 
+def _pil_hue(image: Image.Image, factor: float) -> Image.Image:
+    """What torchvision's adjust_hue does; tests/parity compares with torchvision itself."""
+    hue, saturation, value = image.convert("HSV").split()
+    shifted = (np.asarray(hue).astype(int) + int(factor * 255)) % 256
+    bands = (Image.fromarray(shifted.astype(np.uint8)), saturation, value)
+    return Image.merge("HSV", bands).convert("RGB")
+
+
 PILLOW = {
     "Rotate": lambda im, a: im.rotate(a, Image.Resampling.NEAREST, fillcolor=GREY),
     "ShearX": lambda im, a: _affine(im, (1, a, 0, 0, 1, 0)),
@@ -84,6 +93,7 @@ PILLOW = {
     "AutoContrast": lambda im, _: ImageOps.autocontrast(im),
     "Equalize": lambda im, _: ImageOps.equalize(im),
     "Invert": lambda im, _: ImageOps.invert(im),
+    "Hue": lambda im, a: _pil_hue(im, a),
 }
 OURS = {
     "Rotate": augment_ops.rotate,
@@ -101,6 +111,7 @@ OURS = {
     "AutoContrast": lambda image, _: augment_ops.auto_contrast(image),
     "Equalize": lambda image, _: augment_ops.equalize(image),
     "Invert": lambda image, _: augment_ops.invert(image),
+    "Hue": augment_ops.hue,
 }
 NO_ARGUMENT = ("AutoContrast", "Equalize", "Invert")
 
@@ -117,14 +128,27 @@ def _compiled(op: str):
 
 
 def _arguments(op: str) -> list[float]:
-    """Every argument that either policy can give this operation, and two of magnitude 15."""
+    """Every argument that a policy can give this operation, and a few of random magnitudes."""
     if op in NO_ARGUMENT:
         return [0.0]
-    values = {policies.argument(op, level) for level in (*LEVELS, 11.67, 15)}
-    values |= {policies.argument(op, level, translate_const=100) for level in LEVELS}
-    if op in policies.SIGNED_OPS:
-        values |= {-value for value in values}
-    return sorted(values)
+    if op == policies.HUE:
+        return [-0.5, -0.31, -0.1, 0.0, 0.004, 0.1, 0.25, 0.5]
+    levels = {
+        "tf": (*LEVELS, 2.6, 11.67, 15),
+        "original": LEVELS,
+        "increasing": (*LEVELS, 6.3),
+        "wide": policies.TRIVIALAUGMENT_LEVELS[::3],
+    }
+    return sorted(
+        {
+            policies.argument(op, level, ranges=ranges, negative=negative, translate_const=constant)
+            for ranges, chosen in levels.items()
+            if op in RANGES[ranges]
+            for level in chosen
+            for negative in (False, True)
+            for constant in ((32,) if ranges == "wide" else (100, 250))
+        }
+    )
 
 
 def test_every_operation_has_a_judge():
@@ -144,6 +168,15 @@ def test_operation_gives_pillows_bytes(op):
             assert got.shape == array.shape
             wrong = int((got != expected).any(axis=-1).sum())
             assert wrong == 0, f"{op}({argument}) of {name}: {wrong} pixels differ"
+
+
+def test_hue_of_every_colour_is_pillows():
+    ours = _compiled(policies.HUE)
+    levels = np.arange(0, 256, 3, dtype=np.uint8)
+    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
+    for factor in (0.0, -0.07, 0.43):
+        expected = np.asarray(_pil_hue(Image.fromarray(cube), factor))
+        np.testing.assert_array_equal(ours(cube, factor).numpy(), expected)
 
 
 @pytest.mark.parametrize("op", ["TranslateX", "TranslateY"])

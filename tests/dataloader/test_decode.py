@@ -220,3 +220,21 @@ def test_random_crop_decode(kind):
         assert flipped or (again == plain).all()
         flips += flipped
     assert 2 <= flips <= 10
+
+
+def test_random_interpolation_is_bilinear_or_bicubic_as_often():
+    data = tf.constant(encoded(picture(60, 80), "PNG"))
+
+    @tf.function(input_signature=[tf.TensorSpec([2], tf.int32)])
+    def three(seed):
+        names = ("random", "bilinear", "bicubic")
+        return [random_crop_decode(data, seed, 24, interpolation=name) for name in names]
+
+    drawn = [[image.numpy() for image in three((i, 5))] for i in range(100)]
+    bilinear_ones = [(random == linear).all() for random, linear, _ in drawn]
+    bicubic_ones = [(random == cubic).all() for random, _, cubic in drawn]
+    both = np.array([bilinear_ones, bicubic_ones])
+    assert both.any(axis=0).all()
+    both = both[:, ~both.all(axis=0)]  # a crop that is 24 px already is not resized
+    assert both.shape[1] > 90
+    assert both[0].mean() == pytest.approx(0.5, abs=5 * 0.5 / both.shape[1] ** 0.5)

@@ -11,7 +11,8 @@ from PIL import Image
 
 from dataloader.decode import EvalCrop, eval_decode
 from dataloader.errors import DataError, TooManyBadExamples
-from dataloader.loader import InputOptions, Loader, build_dataset
+from dataloader.loader import Loader, build_dataset
+from dataloader.options import InputOptions
 from dataloader.sources import find_source
 
 

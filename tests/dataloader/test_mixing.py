@@ -182,6 +182,32 @@ def test_with_both_each_sample_is_mixed_one_way_or_the_other():
     assert is_cut.mean() == pytest.approx(0.5, abs=5 * 0.5 / size**0.5)
 
 
+@pytest.mark.parametrize(
+    ("switch_prob", "prob"), [(0.5, 0.8), (0.3, 1.0), (0.9, 0.4), (0.0, 0.7), (1.0, 0.7)]
+)
+def test_probabilities_of_mixing_and_of_cutmix(switch_prob, prob):
+    size = 4000
+    rng = np.random.default_rng(1)
+    images = rng.integers(1, 256, (size, 4, 4, 3), dtype=np.uint8)
+    labels = np.arange(size, dtype=np.int32) % 2
+    weights, seeds = np.ones(size, np.float32), _many_seeds(size)
+    # Beta(50, 50) stays near 1/2: a sample is itself only if it is not mixed.
+    mix = mixing.make_mixer(50.0, 50.0, 2, switch_prob=switch_prob, prob=prob)
+    mixed, soft, _ = mix(images, labels, weights, seeds)
+    mixed = mixed.numpy()
+    untouched = (mixed == images).all(axis=(1, 2, 3))
+    blended = ((mixed != images) & (mixed != images[::-1])).mean(axis=(1, 2, 3)) > 0.5
+    shares = {"none": untouched.mean(), "mixup": blended.mean()}
+    expected = {"none": 1 - prob, "mixup": prob * (1 - switch_prob)}
+    for name, share in expected.items():
+        # The tails of the table of quantiles reach 0 and 1: 1/2048 of the samples.
+        noise = 5 * (share * (1 - share) / size) ** 0.5 + 1e-3
+        assert shares[name] == pytest.approx(share, abs=noise), name
+    own = soft.numpy()[np.arange(size), labels]
+    assert (own[untouched] == 1).all()
+    assert (own[~untouched] < 1).all()
+
+
 @pytest.mark.parametrize("alphas", [(0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
 def test_a_sample_whose_partner_has_weight_0_stays_itself(alphas):
     images, labels, weights, seeds = _batch(8)
@@ -220,6 +246,7 @@ def test_label_smoothing_is_not_needed_and_the_dtypes_are_the_contracts():
 
 def test_nothing_to_mix_gives_none():
     assert mixing.make_mixer(0.0, 0.0, CLASSES) is None
+    assert mixing.make_mixer(1.0, 1.0, CLASSES, prob=0.0) is None
 
 
 @pytest.mark.parametrize(
@@ -235,3 +262,7 @@ def test_errors_say_what_is_wrong(arguments, message):
         mixing.make_mixer(*arguments)
     with pytest.raises(ValueError, match="above 0"):
         mixing.beta_quantiles(0.0)
+    with pytest.raises(ValueError, match=r"mix_switch_prob .* not 1.5"):
+        mixing.make_mixer(1.0, 1.0, 5, switch_prob=1.5)
+    with pytest.raises(ValueError, match=r"mix_prob .* not -0.5"):
+        mixing.make_mixer(1.0, 1.0, 5, prob=-0.5)

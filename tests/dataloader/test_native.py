@@ -23,11 +23,27 @@ from dataloader.decode import (
     random_crop_decode,
     resize,
 )
-from dataloader.loader import InputOptions, build_dataset
+from dataloader.loader import build_dataset
+from dataloader.options import InputOptions
+from dataloader.ranges import RANGES
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = os.environ.get("CXX", "g++")
 LEVELS = (0, 0.3, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12.5, 15)
+TURNS = (-0.5, -0.31, -0.1, -0.001, 0.0, 0.05, 0.25, 0.5)
+
+
+def arguments_of(op):
+    """What an operation takes at any level, in any table of ranges, with either sign."""
+    if op == policies.HUE:
+        return TURNS
+    found = {
+        policies.argument(op, level, ranges=ranges, negative=negative)
+        for level in LEVELS
+        for ranges in RANGES
+        for negative in (False, True)
+    }
+    return sorted(found)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,19 +123,18 @@ def both():
 def test_every_operation_at_every_level(both, real, op):
     rng = np.random.default_rng(1)
     for name, image in real.items():
-        for level in LEVELS:
-            for sign in (1, -1):
-                argument = sign * policies.argument(op, level)
-                got, wanted = both(image, [op], [argument], rng.random((4, 2)))
-                np.testing.assert_array_equal(got, wanted, f"{name}, {argument}")
+        for argument in arguments_of(op):
+            got, wanted = both(image, [op], [argument], rng.random((4, 2)))
+            np.testing.assert_array_equal(got, wanted, f"{name}, {argument}")
 
 
-def test_sub_policies(both, real):
-    rng = np.random.default_rng(2)
-    for sub_policy in policies.get_policy("v0"):
+@pytest.mark.parametrize("policy", policies.list_policies())
+def test_sub_policies(both, real, policy):
+    for i, sub_policy in enumerate(policies.get_policy(policy)):
         for image in real.values():
             arguments = [
-                policies.argument(step.op, step.level) * rng.choice((-1, 1)) for step in sub_policy
+                policies.argument(step.op, step.level, ranges=step.ranges, negative=i % 2 == 1)
+                for step in sub_policy
             ]
             got, wanted = both(image, [step.op for step in sub_policy], arguments)
             np.testing.assert_array_equal(got, wanted, str(sub_policy))
@@ -144,7 +159,7 @@ def test_the_input_is_left_alone(ops, real):
     np.testing.assert_array_equal(image.numpy(), real["china"])
 
 
-@pytest.mark.parametrize("factor", [-0.5, -0.31, -0.1, -0.001, 0.0, 0.05, 0.25, 0.5])
+@pytest.mark.parametrize("factor", TURNS)
 def test_hue_is_pillows(ops, real, factor):
     for image in real.values():
         hue, saturation, value = Image.fromarray(image).convert("HSV").split()
@@ -221,13 +236,22 @@ def test_decoding(real, writers):
 
 
 @pytest.mark.parametrize(
-    "name", ["autoaugment", pytest.param("randaugment", marks=pytest.mark.slow)]
+    "settings",
+    [
+        {"augmenter": "autoaugment"},
+        pytest.param({"augmenter": "randaugment", "space": "timm-inc"}, marks=pytest.mark.slow),
+        pytest.param({"augmenter": "trivialaugment"}, marks=pytest.mark.slow),
+        pytest.param(
+            {"color_jitter": (0.4, 0.4, 0.4, 0.1), "random_erasing": 0.5}, marks=pytest.mark.slow
+        ),
+    ],
+    ids=str,
 )
-def test_through_the_loader(tmp_path, real, writers, name):
+def test_through_the_loader(tmp_path, real, writers, settings):
     """200 examples, each with its own seed: crops, flips and augmentations together."""
     jpegs = [(writers.jpeg(real[("china", "flower")[i % 2]]), i % 10) for i in range(200)]
     folder = writers.dataset(tmp_path, jpegs, [])
-    options = InputOptions(image_size=48, batch_size=20, num_workers=1, augmenter=name)
+    options = InputOptions(image_size=48, batch_size=20, num_workers=1, **settings)
 
     def images():
         loader = build_dataset(str(folder), "train", options, training=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dataloader import policies
+from dataloader.ranges import RANGES
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,20 +37,63 @@ def test_v0_is_the_published_table():
         Color.8 6+Rotate.4 5
     """
 
-    def text(step: policies.Step) -> str:
-        probability = f"{step.probability:g}".removeprefix("0" if step.probability else "")
-        return f"{step.op}{probability} {step.level}"
-
-    written = ["+".join(text(step) for step in sub_policy) for sub_policy in policy]
+    written = ["+".join(_text(step) for step in sub_policy) for sub_policy in policy]
     assert written == [" ".join(part.split()) for part in published.split("·")]
 
 
-def test_randaugment_has_sixteen_operations_and_identity_comes_last():
+def _text(step: policies.Step) -> str:
+    probability = f"{step.probability:g}".removeprefix("0" if step.probability else "")
+    return f"{step.op}{probability} {step.level}"
+
+
+# The AutoAugment paper's table 9, as TensorFlow's model garden has it (`policy_reduced_imagenet` in
+# official/vision/ops/augment.py). DALI's `get_reduced_image_net_policy` and torchvision's IMAGENET
+# leave out levels without a meaning; tests/parity compares with timm and torchvision themselves.
+TABLE_9 = """
+    Posterize.4 8+Rotate.6 9 · Solarize.6 5+AutoContrast.6 5 · Equalize.8 8+Equalize.6 3 ·
+    Posterize.6 7+Posterize.6 6 · Equalize.4 7+Solarize.2 4 · Equalize.4 4+Rotate.8 8 ·
+    Solarize.6 3+Equalize.6 7 · Posterize.8 5+Equalize1 2 · Rotate.2 3+Solarize.6 8 ·
+    Equalize.6 8+Posterize.4 6 · Rotate.8 8+Color.4 0 · Rotate.4 9+Equalize.6 2 ·
+    Equalize0 7+Equalize.8 8 · Invert.6 4+Equalize1 8 · Color.6 4+Contrast1 8 ·
+    Rotate.8 8+Color1 2 · Color.8 8+Solarize.8 7 · Sharpness.4 7+Invert.6 8 ·
+    ShearX.6 5+Equalize1 9 · Color.4 0+Equalize.6 3 · Equalize.4 7+Solarize.2 4 ·
+    Solarize.6 5+AutoContrast.6 5 · Invert.6 4+Equalize1 8 · Color.6 4+Contrast1 8 ·
+    Equalize.8 8+Equalize.6 3
+"""
+
+
+@pytest.mark.parametrize(("name", "ranges"), [("original", "original"), ("reduced", "tf")])
+def test_original_and_reduced_are_the_papers_table_with_two_meanings_of_levels(name, ranges):
+    policy = policies.get_policy(name)
+    written = ["+".join(_text(step) for step in sub_policy) for sub_policy in policy]
+    assert written == [" ".join(part.split()) for part in TABLE_9.split("·")]
+    assert {step.ranges for sub_policy in policy for step in sub_policy} == {ranges}
+
+
+def test_names_of_other_programs_are_known_where_they_mean_one_table():
+    assert policies.list_policies() == ("v0", "original", "reduced")
+    for alias in ("reduced_imagenet", "reduced_image_net"):
+        assert policies.get_policy(alias) == policies.get_policy("reduced")
+
+
+def test_operations_are_numbered_once_and_for_all():
+    # Checkpoints do not hold these numbers, but native code does.
     assert len(policies.RANDAUGMENT_OPS) == len(set(policies.RANDAUGMENT_OPS)) == 16
-    assert (*policies.RANDAUGMENT_OPS, policies.IDENTITY) == policies.OPS
-    used = {step.op for sub_policy in policies.get_policy("v0") for step in sub_policy}
+    assert (*policies.RANDAUGMENT_OPS, "Identity", "Hue") == policies.OPS
+    names = policies.list_policies()
+    used = {step.op for n in names for sub in policies.get_policy(n) for step in sub}
+    used |= {op for table in RANGES.values() for op in table}
     assert used <= set(policies.OPS)
-    assert set(policies.OPS) > policies.SIGNED_OPS
+
+
+def test_spaces_are_the_published_sets():
+    spaces = policies.RANDAUGMENT_SPACES
+    assert set(spaces["tf"].ops) == {*policies.RANDAUGMENT_OPS, "Identity"}
+    assert set(spaces["timm"].ops) == set(policies.RANDAUGMENT_OPS) - {"Cutout"}
+    assert spaces["timm-inc"].ops == spaces["timm"].ops
+    assert [spaces[name].probability for name in ("tf", "timm", "timm-inc")] == [1, 0.5, 0.5]
+    wide = set(policies.TRIVIALAUGMENT_SPACE.ops)
+    assert wide == {*policies.RANDAUGMENT_OPS, "Identity"} - {"Invert", "Cutout", "SolarizeAdd"}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +116,7 @@ def test_randaugment_has_sixteen_operations_and_identity_comes_last():
         ("Equalize", 0, 0, 0),
         ("Invert", 0, 0, 0),
         ("Identity", 0, 0, 0),
+        ("Hue", 0, 0, 0),
     ],
 )
 def test_level_to_argument(op, at_0, at_5, at_10):
@@ -88,11 +133,57 @@ def test_randaugment_constants():
     assert policies.argument("Cutout", 10, **options) == 40
 
 
+@pytest.mark.parametrize(
+    ("ranges", "op", "at_0", "at_5", "at_10"),
+    [
+        ("original", "Posterize", 4, 6, 8),
+        ("increasing", "Posterize", 4, 2, 1),
+        ("increasing", "Solarize", 256, 128, 0),
+        ("increasing", "SolarizeAdd", 0, 55, 110),
+        ("increasing", "Color", 1, 1.45, 1.9),
+        ("increasing", "TranslateX", 0, 125, 250),
+        ("wide", "Posterize", 8, 5, 2),
+        ("wide", "Solarize", 255, 128, 0),
+        ("wide", "ShearX", 0, 0.495, 0.99),
+        ("wide", "Rotate", 0, 67.5, 135),
+        ("wide", "Sharpness", 1, 1.495, 1.99),
+        ("wide", "TranslateY", 0, 125, 250),
+    ],
+)
+def test_level_to_argument_of_other_ranges(ranges, op, at_0, at_5, at_10):
+    got = [policies.argument(op, level, ranges=ranges) for level in (0, 5, 10)]
+    assert got == pytest.approx([at_0, at_5, at_10])
+
+
+def test_signs_turn_around_nothing_or_around_the_neutral_factor():
+    for ranges, table in RANGES.items():
+        for op in table:
+            low = policies.argument(op, 10, ranges=ranges, negative=True)
+            high = policies.argument(op, 10, ranges=ranges)
+            neutral = table[op].base if policies.is_signed(op, ranges) else high
+            assert low == pytest.approx(2 * neutral - high)
+    geometry = {"Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"}
+    assert {op for op in policies.OPS if policies.is_signed(op)} == geometry
+    assert {op for op in policies.OPS if policies.is_signed(op, "wide")} == geometry | {
+        *("Color", "Contrast", "Brightness", "Sharpness")
+    }
+
+
+def test_a_magnitude_without_deviation_is_one_level():
+    assert policies.randaugment_levels(9) == (9.0,)
+    levels = policies.randaugment_levels(9, 0.5)
+    assert len(levels) == 1024
+    assert sorted(levels) == list(levels)
+    assert levels[-1] == 10
+    assert max(policies.randaugment_levels(15, 3)) == 15
+
+
 def test_fault_posterize_0_bits_is_clamped_to_one():
-    assert [policies.posterize_bits(level) for level in range(11)] == [
+    assert [policies.argument("Posterize", level) for level in range(11)] == [
         *(1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4)
     ]
-    assert policies.posterize_bits(100) == 8
+    assert policies.argument("Posterize", 100) == 8
+    assert policies.argument("Posterize", 10, ranges="increasing") == 1
 
 
 def test_magnitudes_above_ten_stay_whole_numbers_and_are_not_wrapped():

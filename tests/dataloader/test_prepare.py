@@ -11,7 +11,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from dataloader.errors import DataError
-from dataloader.prepare import main, prepare_digits
+from dataloader.prepare.__main__ import main
+from dataloader.prepare.digits import prepare_digits
 from dataloader.sources import find_source
 
 ROOT = Path(__file__).parents[2]

@@ -25,6 +25,8 @@ print("code", code, "loaded", [m for m in ("tensorflow", "keras", "horovod") if 
     [
         (["--help"], 0),
         (["--mode", "list"], 0),
+        (["--mode", "list", "--pattern", "resnet*"], 0),
+        (["--recipe", "resnet5/A100"], 2),
         (["--max_epochs", "0"], 2),
         (["--data_dir", "nowhere"], 2),
         (["--mode", "eval", "--model_dir", "nowhere", "--data_dir", "FOLDERS"], 2),

@@ -16,7 +16,8 @@ from runtime.recipes import CONFIGS, expected_top1, lookup, main, parse_name, re
 from runtime.validate import schedule_arguments
 from utils.schedules import make_schedule, scaled_lr
 
-FILES = sorted(p for p in CONFIGS.glob("*/*.yaml"))
+LITERATURE = sorted(CONFIGS.glob("literature/*.yaml"))
+FILES = sorted(set(CONFIGS.glob("*/*.yaml")) - set(LITERATURE))
 MODELS, PLATFORMS = table()["models"], table()["platforms"]
 
 
@@ -349,6 +350,20 @@ def test_a_recipe_says_how_it_is_run_and_what_its_source_reached(path):
         assert set(result) == {"with", "top1", "hours"}
         assert 65 < result["top1"] < 90
         assert result["hours"] is None or result["hours"] > 0
+
+
+@pytest.mark.parametrize("path", LITERATURE, ids=lambda path: path.stem)
+def test_a_recipe_of_the_literature_is_marked_and_says_what_is_missing(path):
+    head = re.match(r"(#.*\n)+", path.read_text())[0]
+    assert head.startswith("# LITERATURE: ")
+    assert f"--config configs/literature/{path.name} " in head
+    assert "# Missing here: " in head
+    assert "published for its own program; nobody has trained this recipe here" in head
+    expected = read_recipe(path).expected
+    assert expected["source"]
+    assert 75 < expected["results"][0]["top1"] < 82
+    used = {file for entry in MODELS.values() for file in entry["recipes"].values()}
+    assert f"literature/{path.name}" not in used  # --mode list shows what NVIDIA's reach
 
 
 def test_expected_accuracies_are_those_of_the_documents():

@@ -1,4 +1,4 @@
-"""Prepares data sets: `python -m dataloader.prepare digits --out DIR`.
+"""`prepare digits`: scikit-learn's handwritten digits → TFRecord shards of JPEGs.
 
 What is written is the ImageNet layout of TFRecord files (labels from 1, `image/class/text`), with a
 `labels.txt` of one class name a line beside them.
@@ -6,17 +6,17 @@ What is written is the ImageNet layout of TFRecord files (labels from 1, `image/
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 
 from dataloader.errors import DataError
+from dataloader.example import encode_example
+from dataloader.prepare.shards import write_records, write_text
 
 _OURS = re.compile(r"^((train|validation)-\d{5}-of-\d{5}|labels\.txt)$")
 
@@ -94,9 +94,10 @@ def prepare_digits(
     parts = (("train", train, min(shards, len(train))), ("validation", validation, 1))
     for split, members, count in parts:
         for shard in range(count):
-            path = os.path.join(out, f"{split}-{shard:05d}-of-{count:05d}")
-            _write_records(path, [(jpegs[i], labels[i], names) for i in members[shard::count]])
-    _write_bytes(os.path.join(out, "labels.txt"), "".join(f"{n}\n" for n in names).encode())
+            file = f"{split}-{shard:05d}-of-{count:05d}"
+            examples = (_example(jpegs[i], labels[i], names) for i in members[shard::count])
+            write_records(out, file, examples)
+    write_text(os.path.join(out, "labels.txt"), "".join(f"{n}\n" for n in names))
     if images is not None:
         if overwrite:
             _remove_images(images, [str(d) for d in range(10)])
@@ -178,30 +179,14 @@ def _remove_images(images: str, names: Sequence[str]) -> None:
 
 
 def _example(jpeg: bytes, label: int, names: Sequence[str]) -> bytes:
-    import tensorflow as tf
-
-    def text(value: bytes) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    number = tf.train.Feature(int64_list=tf.train.Int64List(value=[int(label) + 1]))
-    features = {
-        "image/encoded": text(jpeg),
-        "image/format": text(b"jpeg"),
-        "image/class/label": number,
-        "image/class/text": text(names[label].encode()),
-    }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-
-def _write_records(path: str, examples: Sequence[tuple[bytes, int, Sequence[str]]]) -> None:
-    import tensorflow as tf
-
-    # Hidden until it is whole: an interrupted run leaves nothing that a loader would pick up.
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.tmp")
-    with tf.io.TFRecordWriter(temporary) as writer:
-        for example in examples:
-            writer.write(_example(*example))
-    os.replace(temporary, path)
+    return encode_example(
+        {
+            "image/encoded": jpeg,
+            "image/format": b"jpeg",
+            "image/class/label": int(label) + 1,
+            "image/class/text": names[label].encode(),
+        }
+    )
 
 
 def _write_bytes(path: str, content: bytes) -> None:
@@ -210,76 +195,3 @@ def _write_bytes(path: str, content: bytes) -> None:
         file.write(content)
     os.chmod(temporary, 0o644)  # mkstemp's own mode shuts out everyone else
     os.replace(temporary, path)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dataloader.prepare", description="Prepare data for training."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    digits = commands.add_parser(
-        "digits",
-        help="scikit-learn's 1,797 handwritten digits: small, ten classes, no download",
-        description="Write scikit-learn's 1,797 handwritten digits as JPEGs in TFRecord files, "
-        "ready for --data_dir. Takes a few seconds and downloads nothing.",
-    )
-    digits.add_argument("--out", required=True, metavar="DIR", help="folder to write into")
-    digits.add_argument(
-        "--image_size", type=int, default=48, metavar="N", help="pixels a side (%(default)s)"
-    )
-    digits.add_argument(
-        "--validation_fraction",
-        type=float,
-        default=0.2,
-        metavar="F",
-        help="share of every class kept for validation (%(default)s)",
-    )
-    digits.add_argument(
-        "--seed", type=int, default=0, help="of the split and the order (%(default)s)"
-    )
-    digits.add_argument(
-        "--classes",
-        metavar="LIST",
-        default="0-9",
-        help="digits to keep, such as 0-6 or 7,8,9; labels are renumbered from 0 (%(default)s)",
-    )
-    digits.add_argument(
-        "--train_examples",
-        type=int,
-        metavar="N",
-        help="write only so many training images, classes in proportion; unset: all",
-    )
-    digits.add_argument(
-        "--images",
-        metavar="DIR",
-        help="also write the validation images as DIR/<digit>/<number>.jpg, to predict on",
-    )
-    digits.add_argument(
-        "--overwrite", action="store_true", help="replace what an earlier run wrote"
-    )
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one sub-command; returns the exit status (2 when the request cannot be met)."""
-    given = vars(_parser().parse_args(arguments))
-    given.pop("command")
-    out, images = given["out"], given["images"]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow's import reads it
-    try:
-        given["classes"] = parse_classes(given["classes"])
-        counts = prepare_digits(given.pop("out"), **given)
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    extra = f"; validation images in {images}" if images else ""
-    size, classes = given["image_size"], len(given["classes"])
-    print(
-        f"Wrote {counts['train']} training and {counts['validation']} validation images of "
-        f"{classes} classes, {size} x {size} pixels, to {out}{extra}."
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Finding out which example of a failed batch is to blame, and for what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dataloader.errors import DataError
+from dataloader.explain import first_words, no_decoder
+from dataloader.sources import Source
+
+# TensorFlow puts the bytes it could not parse into its message; Python then fails to decode that.
+TF_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
+
+
+def what_is_wrong(
+    source: Source, index: int, num_classes: int, decode: Callable[[tf.Tensor], Any]
+) -> str | None:
+    """Reads and decodes one example by itself; None if that goes well.
+
+    Args:
+        decode: takes the encoded image, as the pipeline does.
+
+    Raises:
+        DataError: the label is outside the classes, which is no accident of one example.
+    """
+    label = 0 if source.labels is None else source.labels[index]
+    encoded = None
+    try:
+        raw = source.read(np.array([index]))[0]
+        with tf.device("/cpu:0"):
+            encoded, label = source.parse(tf.constant(raw), tf.constant(label, tf.int32))
+            label = int(label)
+            if 0 <= label < num_classes:
+                decode(encoded)
+    except DataError as error:
+        return str(error)
+    except TF_ERRORS as error:
+        kind = None if encoded is None else no_decoder(encoded.numpy())
+        return kind or first_words(error)
+    if not 0 <= label < num_classes:
+        raise DataError(
+            f"{source.describe(index)}: label {label} (counted from 0) is outside "
+            f"--num_classes {num_classes}. Set --num_classes to the data's classes, or "
+            "correct the label."
+        )
+    return None

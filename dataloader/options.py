@@ -1,0 +1,130 @@
+"""The settings of the input pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dataloader.decode import RANDOM, EvalCrop, check_interpolation
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What happens to examples on their way into a batch.
+
+    Attributes:
+        image_size: pixels, of the square images.
+        batch_size: examples per batch and rank.
+        num_classes: classes of the model; None takes the source's own number.
+        seed: of order, crops, augmentation and mixing.
+        steps_per_epoch: None for every example once an epoch (training only).
+        crop_area, crop_ratio: of the random-resized crop (share of the image; width / height).
+        interpolation: of training's resize; "random": bilinear or bicubic.
+        hflip: probability of a left-right flip.
+        augmenter, policy, num_layers, magnitude, magnitude_std, space, translate_const,
+            cutout_const, color_jitter, random_erasing, random_erasing_mode: passed to
+            `dataloader.augment.make_augmenter`; augmenter None for no policy.
+        mixup_alpha, cutmix_alpha, mix_switch_prob, mix_prob: passed to
+            `dataloader.mixing.make_mixer`. Partners are drawn within a rank's own batch.
+        eval_crop: how evaluation cuts its square.
+        num_workers: threads that decode; None lets tf.data decide.
+        read_threads: threads that read; they hide the latency of network disks.
+        max_bad_examples: unreadable training examples to put up with: below 1 a fraction of the
+            set (rounded down), from 1 on a count.
+    """
+
+    image_size: int = 224
+    batch_size: int = 32
+    num_classes: int | None = None
+    seed: int = 0
+    steps_per_epoch: int | None = None
+    crop_area: tuple[float, float] = (0.05, 1.0)
+    crop_ratio: tuple[float, float] = (0.75, 1.333)
+    interpolation: str = "bilinear"
+    hflip: float = 0.5
+    augmenter: str | None = None
+    policy: str = "v0"
+    num_layers: int = 2
+    magnitude: float = 10
+    magnitude_std: float = 0.0
+    space: str = "tf"
+    translate_const: float | None = None
+    cutout_const: float | None = None
+    color_jitter: Sequence[float] | None = None
+    random_erasing: float = 0.0
+    random_erasing_mode: str = "noise"
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    mix_switch_prob: float = 0.5
+    mix_prob: float = 1.0
+    eval_crop: EvalCrop = field(default_factory=EvalCrop)
+    num_workers: int | None = None
+    read_threads: int = 4
+    max_bad_examples: float = 0.001
+
+    def __post_init__(self):
+        for name in ("image_size", "batch_size", "read_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.num_workers is not None and self.num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, got {self.num_workers}.")
+        if self.num_classes is not None and self.num_classes < 1:
+            raise ValueError(f"--num_classes must be at least 1, got {self.num_classes}.")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"crop_area must be 0 < least <= greatest <= 1, got {self.crop_area}.")
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ValueError(f"crop_ratio must be 0 < least <= greatest, got {self.crop_ratio}.")
+        if not 0 <= self.hflip <= 1:
+            raise ValueError(f"hflip is a probability, got {self.hflip}.")
+        if self.mixup_alpha < 0 or self.cutmix_alpha < 0:
+            raise ValueError("mixup_alpha and cutmix_alpha must be 0 or more.")
+        limit = self.max_bad_examples
+        if limit < 0 or (limit >= 1 and limit != int(limit)):
+            raise ValueError(
+                f"--max_bad_examples is a fraction below 1 or a whole count, got {limit}."
+            )
+        if self.interpolation != RANDOM:
+            check_interpolation(self.interpolation)
+
+    def make_augmenter(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None:
+        """What is done to a training image after its crop; None for nothing.
+
+        Raises:
+            ValueError: a name is unknown, or a number is out of range.
+        """
+        from dataloader.augment import make_augmenter
+
+        return make_augmenter(
+            self.augmenter or "none",
+            image_size=self.image_size,
+            policy=self.policy,
+            num_layers=self.num_layers,
+            magnitude=self.magnitude,
+            magnitude_std=self.magnitude_std,
+            space=self.space,
+            translate_const=self.translate_const,
+            cutout_const=self.cutout_const,
+            color_jitter=self.color_jitter,
+            random_erasing=self.random_erasing,
+            random_erasing_mode=self.random_erasing_mode,
+        )
+
+    def make_mixer(self, num_classes: int) -> Callable[..., tuple] | None:
+        """What is done to a batch of training images; None for nothing.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
+        from dataloader.mixing import make_mixer
+
+        return make_mixer(
+            self.mixup_alpha,
+            self.cutmix_alpha,
+            num_classes,
+            switch_prob=self.mix_switch_prob,
+            prob=self.mix_prob,
+        )

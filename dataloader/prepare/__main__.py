@@ -1,0 +1,261 @@
+"""The command line of `python -m dataloader.prepare`; each command is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from dataloader.errors import DataError
+
+LAYOUT = "folder with TFRecord files, or with train/<class>/* and val/<class>/*"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        The exit status: 0; 1 when `verify` found bad examples; 2 when the request cannot be met; 3
+        when images were left out; 130 after Ctrl-C.
+    """
+    given = vars(_parser().parse_args(arguments))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow's import reads it
+    run = _COMMANDS[given.pop("command")]
+    try:
+        return run(given)
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+
+
+def _digits(given: dict[str, Any]) -> int:
+    from dataloader.prepare.digits import parse_classes, prepare_digits
+
+    given["classes"] = parse_classes(given["classes"])
+    out, images = given["out"], given["images"]
+    counts = prepare_digits(**given)
+    extra = f"; validation images in {images}" if images else ""
+    size, classes = given["image_size"], len(given["classes"])
+    print(
+        f"Wrote {counts['train']} training and {counts['validation']} validation images of "
+        f"{classes} classes, {size} x {size} pixels, to {out}{extra}."
+    )
+    return 0
+
+
+def _recoding(given: dict[str, Any]) -> dict[str, Any]:
+    from dataloader.prepare.images import Recoding
+
+    short, quality = given.pop("resize_short"), given.pop("quality")
+    if short is not None and short < 1:
+        raise DataError(f"--resize_short must be at least 1 pixel, got {short}.")
+    if quality is not None and not 1 <= quality <= 100:
+        raise DataError(f"--quality must be 1 to 100, got {quality}.")
+    return given | {"recoding": Recoding(short, quality)}
+
+
+def _folder(given: dict[str, Any]) -> int:
+    from dataloader.prepare.folder import prepare_folder
+
+    return prepare_folder(**_workers(_recoding(given)))
+
+
+def _imagenet(given: dict[str, Any]) -> int:
+    from dataloader.prepare.imagenet import prepare_imagenet
+
+    return prepare_imagenet(**_workers(_recoding(given)))
+
+
+def _tfds(given: dict[str, Any]) -> int:
+    from dataloader.prepare.tfds import prepare_tfds
+
+    return prepare_tfds(**_workers(_recoding(given)))
+
+
+def _verify(given: dict[str, Any]) -> int:
+    from dataloader.prepare.verify import verify
+
+    return verify(**_workers(given))
+
+
+def _index(given: dict[str, Any]) -> int:
+    from dataloader.prepare.index import make_indexes
+    from dataloader.sources import find_record_files
+
+    files = find_record_files(given["data_dir"])
+    found = make_indexes(files, given["out"])
+    print(f"{len(found)} index files in {os.path.dirname(found[0])}.")
+    return 0
+
+
+def _workers(given: dict[str, Any]) -> dict[str, Any]:
+    from dataloader.prepare.pack import default_workers
+
+    if given["workers"] is not None and given["workers"] < 1:
+        raise DataError(f"--workers must be at least 1, got {given['workers']}.")
+    return given | {"workers": given["workers"] or default_workers()}
+
+
+_COMMANDS = {
+    "digits": _digits,
+    "folder": _folder,
+    "tfds": _tfds,
+    "imagenet": _imagenet,
+    "verify": _verify,
+    "index": _index,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dataloader.prepare", description="Prepare data for training."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
+        described = f"{text[0].upper()}{text[1:]}. {more}"
+        return commands.add_parser(name, help=text, description=described)
+
+    _add_digits(command("digits", "scikit-learn's 1,797 handwritten digits: small, no download"))
+    folder = command(
+        "folder",
+        "pack a folder of images, one folder a class, into TFRecord shards",
+        "WebP, TIFF and others that TensorFlow cannot decode are re-encoded as JPEG. A run that "
+        "was stopped goes on where it was.",
+    )
+    folder.add_argument(
+        "--data_dir",
+        required=True,
+        metavar="DIR",
+        help="folder with train/<class>/* and val/<class>/*, or with <class>/* only",
+    )
+    folder.add_argument(
+        "--validation_fraction",
+        type=float,
+        default=0.1,
+        metavar="F",
+        help="share of each class held out where there is no train folder (%(default)s)",
+    )
+    _add_packing(folder)
+    tfds = command(
+        "tfds",
+        "pack a prepared TensorFlow Dataset into TFRecord shards",
+        "Nothing is downloaded unless --download is given.",
+    )
+    tfds.add_argument("name", metavar="NAME", help="name, name/config or name/config:version")
+    tfds.add_argument("--data_dir", required=True, metavar="DIR", help="TFDS's own folder")
+    tfds.add_argument(
+        "--download", action="store_true", help="let TFDS download and prepare it there first"
+    )
+    _add_packing(tfds, out_required=False)
+    imagenet = command(
+        "imagenet",
+        "pack the original ILSVRC2012 tar files into TFRecord shards",
+        "Reads ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and, for the classes of the "
+        "validation images, ILSVRC2012_devkit_t12.tar.gz, without unpacking them.",
+    )
+    imagenet.add_argument(
+        "--data_dir", required=True, metavar="DIR", help="folder that holds the tar files"
+    )
+    imagenet.add_argument(
+        "--val_labels",
+        metavar="FILE",
+        help="a wnid a line for the validation images, in place of the development kit",
+    )
+    _add_packing(imagenet)
+    check = command(
+        "verify",
+        "read every record, decode every image, list the bad ones",
+        "The exit status is 1 if there are any.",
+    )
+    check.add_argument("--data_dir", required=True, metavar="DIR", help=LAYOUT)
+    check.add_argument(
+        "--dataset", default="ImageNet", metavar="NAME", help="ImageNet or tfds:NAME (%(default)s)"
+    )
+    check.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
+    _add_workers(check)
+    index = command("index", "write the index files that DALI's TFRecord reader wants (*.idx)")
+    index.add_argument("--data_dir", required=True, metavar="DIR", help="folder of TFRecord files")
+    index.add_argument("--out", metavar="DIR", help="where to write; unset: beside the records")
+    return parser
+
+
+def _add_digits(digits: argparse.ArgumentParser) -> None:
+    digits.add_argument("--out", required=True, metavar="DIR", help="folder to write into")
+    digits.add_argument(
+        "--image_size", type=int, default=48, metavar="N", help="pixels a side (%(default)s)"
+    )
+    digits.add_argument(
+        "--validation_fraction",
+        type=float,
+        default=0.2,
+        metavar="F",
+        help="share of every class kept for validation (%(default)s)",
+    )
+    digits.add_argument(
+        "--seed", type=int, default=0, help="of the split and the order (%(default)s)"
+    )
+    digits.add_argument(
+        "--classes",
+        metavar="LIST",
+        default="0-9",
+        help="digits to keep, such as 0-6 or 7,8,9; labels are renumbered from 0 (%(default)s)",
+    )
+    digits.add_argument(
+        "--train_examples",
+        type=int,
+        metavar="N",
+        help="write only so many training images, classes in proportion; unset: all",
+    )
+    digits.add_argument(
+        "--images",
+        metavar="DIR",
+        help="also write the validation images as DIR/<digit>/<number>.jpg, to predict on",
+    )
+    digits.add_argument(
+        "--overwrite", action="store_true", help="replace what an earlier run wrote"
+    )
+
+
+def _add_packing(parser: argparse.ArgumentParser, out_required: bool = True) -> None:
+    parser.add_argument(
+        "--out", required=out_required, metavar="DIR", help="folder to write the shards into"
+    )
+    for split in ("train", "validation"):
+        parser.add_argument(
+            f"--{split}_shards",
+            type=int,
+            metavar="N",
+            help=f"files of the {split} split; unset: one for every 1,250 images",
+        )
+    parser.add_argument(
+        "--resize_short",
+        type=int,
+        metavar="N",
+        help="shrink images whose short side is longer than so many pixels to it",
+    )
+    parser.add_argument(
+        "--quality",
+        type=int,
+        metavar="Q",
+        help="re-encode every image as a JPEG of this quality; unset: only those that have to be, "
+        "with 95",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order (%(default)s)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove shards of another set from --out"
+    )
+    _add_workers(parser)
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; unset: all cores")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

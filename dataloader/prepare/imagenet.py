@@ -1,0 +1,239 @@
+"""`prepare imagenet`: the original ILSVRC2012 tar files → TFRecord shards, without unpacking them.
+
+The training tar holds one tar a class, named after its wnid; an inner tar's files lie uncompressed
+in it, so that an image is so many bytes from some offset of the outer file. The validation tar
+holds 50,000 images whose classes the development kit tells, by numbers of its own that `meta.mat`
+translates to wnids; nothing is downloaded. Classes are numbered by their sorted wnids.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tarfile
+from collections import Counter
+
+from dataloader.errors import DataError
+from dataloader.prepare.images import Recoding
+from dataloader.prepare.pack import pack, track
+from dataloader.prepare.shards import Item, Shard, in_parallel, plan_split
+
+TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+DEVKIT_TARS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")
+_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+_WNID = re.compile(r"^n\d{8}$")
+
+
+def prepare_imagenet(
+    data_dir: str,
+    out: str,
+    *,
+    val_labels: str | None = None,
+    train_shards: int | None = None,
+    validation_shards: int | None = None,
+    recoding: Recoding | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> int:
+    """Packs the tars of `data_dir`; a split whose tar is missing is left out.
+
+    Args:
+        val_labels: a text file with a wnid a line, in the order of the validation images, or
+            `file wnid`; None takes the development kit.
+
+    Returns:
+        The exit status, see `pack`.
+
+    Raises:
+        DataError: a tar is damaged or not what its name says, or labels are missing.
+    """
+    train_tar, val_tar = (_present(data_dir, (name,)) for name in (TRAIN_TAR, VAL_TAR))
+    devkit = _present(data_dir, DEVKIT_TARS)
+    if train_tar is None and val_tar is None:
+        raise DataError(f"--data_dir {data_dir} holds neither {TRAIN_TAR} nor {VAL_TAR}.")
+    if val_tar is not None and devkit is None and val_labels is None:
+        raise DataError(
+            f"The classes of {VAL_TAR} are in {DEVKIT_TARS[0]}: put it beside it, or name a file "
+            "with a wnid a line with --val_labels."
+        )
+    words, truth = read_devkit(devkit) if devkit else ({}, [])
+    classes = _classes_of(train_tar) if train_tar else []
+    synsets = sorted({wnid for wnid, _, _ in classes} or words or set(_wnids_in(val_labels)))
+    names = class_names(synsets, words)
+    numbers = {wnid: number for number, wnid in enumerate(synsets)}
+    counts = {"train": train_shards, "validation": validation_shards}
+    how = recoding or Recoding()
+    splits: dict[str, list[Item]] = {}
+    if train_tar:
+        tasks = [(train_tar, *part, numbers[part[0]]) for part in classes]
+        found = track(in_parallel(_images_of_class, tasks, workers), len(tasks), "classes listed")
+        splits["train"] = [item for items in found for item in items]
+    if val_tar:
+        images = sorted(_members(val_tar))
+        files = [name for name, _, _ in images]
+        wnids = read_val_labels(val_labels, files) if val_labels else truth
+        _check_validation(files, wnids, synsets)
+        splits["validation"] = [
+            Item(val_tar, os.path.basename(name), numbers[wnid], offset, size)
+            for (name, offset, size), wnid in zip(images, wnids, strict=True)
+        ]
+    shards: list[Shard] = []
+    for split, items in splits.items():
+        options = {"shards": counts[split], "seed": seed, "synsets": synsets, "recoding": how}
+        shards += plan_split(out, split, items, names, **options)
+    return pack(out, "imagenet", shards, names, workers=workers, overwrite=overwrite)
+
+
+def read_devkit(path: str) -> tuple[dict[str, str], list[str]]:
+    """The 1,000 classes as wnid -> words, and the wnid of every validation image in order.
+
+    Raises:
+        DataError: it is not the development kit, or SciPy, which reads `meta.mat`, is missing.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise DataError(
+            "Reading the development kit's meta.mat needs SciPy: pip install scipy, or name a "
+            "file with a wnid a line with --val_labels."
+        ) from error
+    try:
+        with tarfile.open(path) as archive:
+            found = {os.path.basename(member.name): member for member in archive if member.isfile()}
+            meta = archive.extractfile(found["meta.mat"]).read()
+            truth = archive.extractfile(found[_TRUTH]).read().decode().split()
+    except (tarfile.TarError, KeyError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not the ILSVRC2012 development kit ({error}).") from error
+    table = loadmat(io.BytesIO(meta), squeeze_me=True, struct_as_record=True)["synsets"]
+    # The later rows are inner nodes of WordNet's tree, which are no classes.
+    leaves = [row for row in table.ravel() if int(row["num_children"]) == 0]
+    wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
+    words = {str(row["WNID"]): str(row["words"]) for row in leaves}
+    try:
+        return words, [wnids[int(number)] for number in truth]
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{path}: {_TRUTH} names a class that meta.mat lacks ({error}).") from error
+
+
+def read_val_labels(path: str, files: list[str]) -> list[str]:
+    """The wnid of each of these files, from lines of `wnid`, in order, or of `file wnid`.
+
+    Raises:
+        DataError: a line is neither, or a file is not named.
+    """
+    lines = _label_lines(path)
+    if all(len(parts) == 1 for parts in lines):
+        return [wnid for (wnid,) in lines]
+    named = {os.path.basename(parts[0]): parts[-1] for parts in lines}
+    missing = [name for name in files if os.path.basename(name) not in named]
+    if missing:
+        raise DataError(f"--val_labels {path} does not name {missing[0]}.")
+    return [named[os.path.basename(name)] for name in files]
+
+
+def class_names(synsets: list[str], words: dict[str, str]) -> list[str]:
+    """A name for each class: the first of its words, with the wnid where two share it."""
+    names = [words.get(wnid, wnid).split(",")[0].strip() for wnid in synsets]
+    counts = Counter(names)
+    pairs = zip(names, synsets, strict=True)
+    return [name if counts[name] == 1 else f"{name} ({wnid})" for name, wnid in pairs]
+
+
+def _present(folder: str, names: tuple[str, ...]) -> str | None:
+    paths = [os.path.join(folder, name) for name in names]
+    return next((path for path in paths if os.path.isfile(path)), None)
+
+
+def _label_lines(path: str) -> list[list[str]]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [line.replace(",", " ").split() for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--val_labels {path}: cannot be read ({error}).") from error
+    for parts in lines:
+        if len(parts) > 2 or not _WNID.match(parts[-1]):
+            raise DataError(
+                f"--val_labels {path}: expected a wnid such as n01440764, or a file and a wnid, "
+                f"in every line; found {' '.join(parts)!r}."
+            )
+    return lines
+
+
+def _wnids_in(path: str | None) -> list[str]:
+    return [parts[-1] for parts in _label_lines(path)] if path else []
+
+
+def _members(path: str, offset: int = 0, size: int | None = None) -> list[tuple[str, int, int]]:
+    """Name, offset in `path`, and size of the files of a tar that is a part of `path`."""
+    try:
+        with open(path, "rb") as file:
+            part = file if size is None else _Part(file, offset, size)
+            with tarfile.open(fileobj=part, mode="r:") as archive:
+                return [(m.name, offset + m.offset_data, m.size) for m in archive if m.isfile()]
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{path}: not a whole tar file ({error}). Download it again.") from error
+
+
+class _Part(io.RawIOBase):
+    """Some bytes of a file as a file of their own: the tar inside a tar."""
+
+    def __init__(self, file: io.BufferedReader, offset: int, size: int):
+        self._file, self._offset, self._size, self._position = file, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = start + position
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        count = max(0, min(len(buffer), self._size - self._position))
+        self._file.seek(self._offset + self._position)
+        data = self._file.read(count)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _classes_of(path: str) -> list[tuple[str, int, int]]:
+    """Wnid, offset and size of the tar of each class."""
+    found = []
+    for name, offset, size in _members(path):
+        wnid = os.path.splitext(os.path.basename(name))[0]
+        if not _WNID.match(wnid) or not name.endswith(".tar"):
+            raise DataError(f"{path}: expected tars such as n01440764.tar in it, found {name}.")
+        found.append((wnid, offset, size))
+    if not found:
+        raise DataError(f"{path}: there are no classes in it.")
+    return found
+
+
+def _images_of_class(task: tuple[str, str, int, int, int]) -> list[Item]:
+    path, wnid, offset, size, label = task
+    return [
+        Item(path, f"{wnid}/{os.path.basename(name)}", label, start, length)
+        for name, start, length in _members(path, offset, size)
+    ]
+
+
+def _check_validation(files: list[str], wnids: list[str], synsets: list[str]) -> None:
+    if len(files) != len(wnids):
+        raise DataError(
+            f"{VAL_TAR} holds {len(files)} images, and there are labels for {len(wnids)}: they do "
+            "not belong together."
+        )
+    unknown = sorted(set(wnids) - set(synsets))
+    if unknown:
+        raise DataError(
+            f"The validation labels name {unknown[0]}, which is not a class of {TRAIN_TAR}."
+        )

@@ -1,0 +1,313 @@
+"""Writing TFRecord shards: shuffled, in parallel, whole or not at all, and resumable.
+
+A shard is written under a hidden name and renamed when it is whole; a small hidden note beside it
+then tells what it was made from and its SHA-256. A later run keeps every shard whose note and bytes
+agree with what it would write, so a killed run simply goes on. When all are there, the notes become
+`manifest.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+
+from dataloader import crc
+from dataloader.errors import DataError
+from dataloader.example import decode_example, encode_example
+from dataloader.prepare.images import BadImage, Recoding, recode
+
+MANIFEST = "manifest.json"
+IMAGES_PER_SHARD = 1250
+_FORMAT = "convoy-shard-1"
+_OURS = re.compile(r"^(train|validation)-\d{5}-of-\d{5}$")
+_READ_BYTES = 1 << 20
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to pack: where its bytes are, and what is known of it.
+
+    Attributes:
+        path: a file; with `size` the bytes from `offset` on, else all of it.
+        label: class from 0; -1 if it is in the record (see `keys`).
+        name: goes into `image/filename`, and into messages.
+        keys: names of image and label where the bytes are a tf.train.Example.
+    """
+
+    path: str
+    name: str
+    label: int
+    offset: int = 0
+    size: int | None = None
+    keys: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file to write, complete in itself so that any process can do it."""
+
+    folder: str
+    file: str
+    items: list[Item]
+    names: list[str]  # of the classes
+    synsets: list[str] | None = None
+    recoding: Recoding = field(default_factory=Recoding)
+
+    def plan(self) -> str:
+        """A hash of everything that decides the shard's bytes, but for the images' own."""
+        return hashlib.sha256(json.dumps([_FORMAT, asdict(self)]).encode()).hexdigest()
+
+
+def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
+    """A permutation that depends on the items' names and the seed alone."""
+    items = sorted(items, key=lambda item: (item.path, item.offset))
+    key = np.array([seed % 2**64, 0], np.uint64)
+    order = np.argsort(np.random.Philox(key=key).random_raw(len(items)), kind="stable")
+    return [items[i] for i in order]
+
+
+def plan_split(
+    folder: str,
+    split: str,
+    items: Sequence[Item],
+    names: list[str],
+    *,
+    shards: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> list[Shard]:
+    """The shards of a split, images dealt out evenly; by default one for every 1,250 images.
+
+    Raises:
+        DataError: there are fewer images than shards.
+    """
+    count = shards or -(-len(items) // IMAGES_PER_SHARD)
+    if not 1 <= count <= len(items):
+        raise DataError(
+            f"--{split}_shards {count}: the {split} split has {len(items)} images, and each shard "
+            "needs at least one."
+        )
+    order = shuffled(items, seed)
+    return [
+        Shard(folder, f"{split}-{i:05d}-of-{count:05d}", order[i::count], names, **options)
+        for i in range(count)
+    ]
+
+
+def write_records(folder: str, file: str, payloads: Iterable[bytes]) -> dict[str, Any]:
+    """Writes a TFRecord file whole or not at all.
+
+    Returns:
+        `records`, `bytes` and `sha256` of the file.
+    """
+    temporary = os.path.join(folder, f".{file}.{os.getpid()}.tmp")
+    digest, records, size = hashlib.sha256(), 0, 0
+    try:
+        with open(temporary, "wb") as output:
+            for payload in payloads:
+                length = len(payload).to_bytes(8, "little")
+                parts = [length, _checksum(length), payload, _checksum(payload)]
+                for part in parts:
+                    digest.update(part)
+                    output.write(part)
+                records, size = records + 1, size + sum(map(len, parts))
+            output.flush()
+            os.fsync(output.fileno())
+        os.replace(temporary, os.path.join(folder, file))
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+    return {"records": records, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def _checksum(data: bytes) -> bytes:
+    return crc.masked(data).to_bytes(4, "little")
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a file whole or not at all."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as output:
+        output.write(text)
+    os.replace(temporary, path)
+
+
+def make_shard(shard: Shard) -> dict[str, Any]:
+    """Writes a shard, or keeps the one that is there; returns its note. Runs in any process."""
+    note_path = os.path.join(shard.folder, f".{shard.file}.json")
+    plan = shard.plan()
+    note = _kept(shard, note_path, plan)
+    if note is not None:
+        return note | {"kept": True}
+    bad: list[dict[str, str]] = []
+    counts = np.zeros(len(shard.names), int)
+
+    def payloads() -> Iterator[bytes]:
+        for item in shard.items:
+            try:
+                payload, label = _example(item, shard)
+            except (BadImage, OSError) as error:
+                bad.append({"file": item.name, "reason": str(error)})
+                continue
+            counts[label] += 1
+            yield payload
+
+    note = write_records(shard.folder, shard.file, payloads())
+    note |= {"file": shard.file, "plan": plan, "bad": bad, "classes": counts.tolist()}
+    write_text(note_path, json.dumps(note))
+    return note | {"kept": False}
+
+
+def _kept(shard: Shard, note_path: str, plan: str) -> dict[str, Any] | None:
+    """The note of a shard that an earlier run finished, if its bytes still are what they were."""
+    path = os.path.join(shard.folder, shard.file)
+    try:
+        note = _note(shard, note_path)
+        if note["plan"] == plan and os.path.getsize(path) == note["bytes"]:
+            return note if _sha256(path) == note["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _note(shard: Shard, note_path: str) -> dict[str, Any]:
+    if os.path.exists(note_path):
+        with open(note_path, encoding="utf-8") as file:
+            return json.load(file)
+    with open(os.path.join(shard.folder, MANIFEST), encoding="utf-8") as file:
+        split = json.load(file)["splits"][shard.file.split("-")[0]]
+    note = {"file": shard.file, **split["shards"][shard.file]}
+    return note | {"bad": [bad for bad in split["bad"] if bad["shard"] == shard.file]}
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _example(item: Item, shard: Shard) -> tuple[bytes, int]:
+    with open(item.path, "rb") as file:
+        file.seek(item.offset)
+        data = file.read() if item.size is None else file.read(item.size)
+    if item.size is not None and len(data) < item.size:
+        raise BadImage(f"{item.path} ends before it does")
+    label = item.label
+    if item.keys is not None:
+        data, label = _from_record(data, item.keys)
+        if not 0 <= label < len(shard.names):
+            raise BadImage(f"label {label} is outside the {len(shard.names)} classes")
+    image, kind = recode(data, shard.recoding)
+    features: dict[str, bytes | int] = {
+        "image/encoded": image,
+        "image/format": kind.encode(),
+        "image/filename": item.name.encode(errors="surrogateescape"),
+        "image/class/label": label + 1,
+        "image/class/text": shard.names[label].encode(),
+    }
+    if shard.synsets is not None:
+        features["image/class/synset"] = shard.synsets[label].encode()
+    return encode_example(features), label
+
+
+def _from_record(payload: bytes, keys: tuple[str, str]) -> tuple[bytes, int]:
+    try:
+        features = decode_example(payload)
+        (image,), (label,) = features[keys[0]], features[keys[1]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadImage(f"not an Example with one {keys[0]} and one {keys[1]}") from error
+    if not isinstance(image, bytes) or not isinstance(label, int):
+        raise BadImage(f"{keys[0]} or {keys[1]} is of the wrong type")
+    return image, label
+
+
+def check_folder(folder: str, shards: Sequence[Shard], overwrite: bool) -> None:
+    """Makes `folder`, and refuses it, or clears it, if shards of another set are in it.
+
+    Raises:
+        DataError: there are such shards and `overwrite` is not set, or it is a file.
+    """
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise DataError(f"--out {folder} is a file, not a folder.")
+    os.makedirs(folder, exist_ok=True)
+    ours = {shard.file for shard in shards}
+    others = [name for name in sorted(os.listdir(folder)) if _OURS.match(name) and name not in ours]
+    if others and not overwrite:
+        raise DataError(
+            f"--out {folder} holds shards of another set ({others[0]}, …): choose another folder "
+            "or add --overwrite."
+        )
+    for name in others:
+        os.unlink(os.path.join(folder, name))
+    for name in os.listdir(folder):
+        if name.endswith(".tmp") and _OURS.match(name[1:].split(".")[0]):
+            os.unlink(os.path.join(folder, name))  # left by a run that was killed
+
+
+def write_manifest(
+    folder: str, command: str, names: list[str], notes: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Writes `labels.txt` and `manifest.json`, and removes the notes that went into it."""
+    splits: dict[str, Any] = {}
+    for note in sorted(notes, key=lambda note: note["file"]):
+        name = note["file"].split("-")[0]
+        split = splits.setdefault(
+            name, {"examples": 0, "classes": [0] * len(names), "shards": {}, "bad": []}
+        )
+        split["examples"] += note["records"]
+        split["classes"] = np.add(split["classes"], note["classes"]).tolist()
+        kept = ("records", "bytes", "sha256", "plan", "classes")
+        split["shards"][note["file"]] = {key: note[key] for key in kept}
+        split["bad"] += [bad | {"shard": note["file"]} for bad in note["bad"]]
+    manifest = {"format": _FORMAT, "command": command, "num_classes": len(names), "splits": splits}
+    write_text(os.path.join(folder, "labels.txt"), "".join(f"{name}\n" for name in names))
+    write_text(os.path.join(folder, MANIFEST), json.dumps(manifest, indent=1) + "\n")
+    for note in notes:
+        note_path = os.path.join(folder, f".{note['file']}.json")
+        if os.path.exists(note_path):
+            os.unlink(note_path)
+    return manifest
+
+
+def in_parallel(
+    do: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int
+) -> Iterator[_Result]:
+    """The results of `do` over `tasks` as they come, from so many processes."""
+    if min(workers, len(tasks)) <= 1:
+        yield from map(do, tasks)
+        return
+    # Not forked: the parent may have threads, and a child would inherit their locks.
+    context = multiprocessing.get_context("spawn")
+    waiting = iter(tasks)
+    with ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts) as pool:
+        try:
+            running = {pool.submit(do, task) for task in islice(waiting, 2 * workers)}
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                running |= {pool.submit(do, task) for task in islice(waiting, len(done))}
+                for future in done:
+                    yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when Ctrl-C ends the work

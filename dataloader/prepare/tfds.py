@@ -1,0 +1,79 @@
+"""`prepare tfds`: a prepared TensorFlow Dataset → our TFRecord shards; --download makes it."""
+
+from __future__ import annotations
+
+from dataloader.errors import DataError
+from dataloader.prepare.images import Recoding
+from dataloader.prepare.pack import pack
+from dataloader.prepare.shards import Item, Shard, plan_split
+from dataloader.tfds import TFDSSource
+
+
+def prepare_tfds(
+    name: str,
+    data_dir: str,
+    out: str | None,
+    *,
+    download: bool = False,
+    train_shards: int | None = None,
+    validation_shards: int | None = None,
+    recoding: Recoding | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> int:
+    """Packs the train split and, if there is one, the validation (or test) split.
+
+    Args:
+        name: `name`, `name/config` or `name/config:version`, with or without `tfds:` before it.
+        data_dir: TFDS's folder.
+        out: where to write; None with `download` stops after TFDS has prepared the data set,
+            which `--dataset tfds:name` can train from.
+        download: let TFDS download and prepare it first; otherwise nothing is downloaded.
+
+    Returns:
+        The exit status, see `pack`.
+
+    Raises:
+        DataError: it is not prepared, is no image classification, or `out` is not free.
+    """
+    dataset = f"tfds:{name.removeprefix('tfds:')}"
+    if download:
+        _download(dataset.removeprefix("tfds:"), data_dir)
+    if out is None:
+        if not download:
+            raise DataError("Nothing to do: give --out, or --download, or both.")
+        print(f"Prepared. Train with: --dataset {dataset} --data_dir {data_dir}")
+        return 0
+    counts = {"train": train_shards, "validation": validation_shards}
+    how = recoding or Recoding()
+    shards: list[Shard] = []
+    names: list[str] = []
+    for split, count in counts.items():
+        try:
+            source = TFDSSource(data_dir, dataset, split)
+        except DataError:
+            if not shards:
+                raise
+            continue  # a data set of one split
+        if source.damage:
+            raise DataError(next(iter(source.damage.values())))
+        names = source.class_names or [str(i) for i in range(source.num_classes or 0)]
+        keys = (source.layout.image, source.layout.label)
+        items = []
+        for i in range(source.num_examples):
+            path, offset, size = source.payload_of(i)
+            items.append(Item(path, f"{split}/{i:08d}", -1, offset, size, keys))
+        shards += plan_split(out, split, items, names, shards=count, seed=seed, recoding=how)
+    return pack(out, f"tfds {name}", shards, names, workers=workers, overwrite=overwrite)
+
+
+def _download(name: str, data_dir: str) -> None:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            f"--download needs TensorFlow Datasets ({error}). Install it with: "
+            'pip install -c constraints.txt -e ".[tfds]"'
+        ) from error
+    tfds.builder(name, data_dir=data_dir).download_and_prepare()

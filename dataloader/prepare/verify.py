@@ -1,0 +1,121 @@
+"""`prepare verify`: reads every record and decodes every image, as training would, in parallel."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from dataloader.errors import DataError
+from dataloader.prepare.pack import track
+from dataloader.prepare.shards import in_parallel
+from dataloader.sources import Source, TFRecordSource, find_source
+
+_CHUNK = 200
+_ANY_CLASS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An example that training could not use.
+
+    Attributes:
+        split: "train" or "validation".
+        file: where it lies; offset: the record's first byte in it, None for a file of its own.
+        key: its number in the split.
+        reason: what is wrong.
+    """
+
+    split: str
+    file: str
+    offset: int | None
+    key: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    data_dir: str
+    dataset: str
+    split: str
+    first: int
+    end: int
+    num_classes: int
+
+
+def verify(
+    data_dir: str, *, dataset: str = "ImageNet", workers: int = 1, as_json: bool = False
+) -> int:
+    """Checks both splits: checksums, keys, labels, and that every image decodes whole.
+
+    Prints the bad examples with file, byte offset and number, as lines or one JSON object.
+
+    Returns:
+        0, or 1 if anything is bad.
+
+    Raises:
+        DataError: there is no data, or a file of it is no TFRecord file.
+    """
+    _open.cache_clear()  # with one worker it is this process's, and files may have changed
+    sources: dict[str, Source] = {}
+    missing = None
+    for split in ("train", "validation"):
+        try:
+            sources[split] = find_source(data_dir, split, dataset)
+        except DataError as error:
+            if f"no {split} split" not in str(error):
+                raise
+            missing = error
+    if not sources and missing:
+        raise missing
+    chunks = []
+    for split, source in sources.items():
+        total = source.num_examples
+        for first in range(0, total, _CHUNK):
+            end, classes = min(first + _CHUNK, total), source.num_classes or _ANY_CLASS
+            chunks.append(_Chunk(data_dir, dataset, split, first, end, classes))
+    found = track(in_parallel(_check_chunk, chunks, workers), len(chunks), "verifying")
+    bad = sorted((one for part in found for one in part), key=lambda one: (one.split, one.key))
+    counts = {split: source.num_examples for split, source in sources.items()}
+    if as_json:
+        print(json.dumps({"examples": counts, "bad": [asdict(one) for one in bad]}, indent=1))
+    else:
+        for one in bad:
+            place = "" if one.offset is None else f", record at byte {one.offset}"
+            print(f"{one.file}{place} ({one.split} {one.key}): {one.reason}")
+        checked = ", ".join(f"{count} {split}" for split, count in counts.items())
+        print(f"{checked} examples checked, {len(bad)} bad.", file=sys.stderr)
+    return 1 if bad else 0
+
+
+@functools.lru_cache(maxsize=2)
+def _open(data_dir: str, dataset: str, split: str) -> Source:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # libjpeg's words about each bad image
+    logging.getLogger("convoy.data").setLevel(logging.ERROR)  # the parent said it already
+    source = find_source(data_dir, split, dataset)
+    if isinstance(source, TFRecordSource):
+        source.check_every_record()
+    return source
+
+
+def _check_chunk(chunk: _Chunk) -> list[Bad]:
+    return list(_bad_of(chunk))
+
+
+def _bad_of(chunk: _Chunk) -> Iterator[Bad]:
+    from dataloader.culprits import what_is_wrong
+    from dataloader.decode import decode_image
+
+    source = _open(chunk.data_dir, chunk.dataset, chunk.split)
+    for i in range(chunk.first, chunk.end):
+        try:
+            reason = what_is_wrong(source, i, chunk.num_classes, decode_image)
+        except DataError as error:  # a label outside the classes, which no limit excuses
+            reason = str(error)
+        if reason is not None:
+            file, offset = source.locate(i)
+            yield Bad(chunk.split, file, offset, i, reason)
