@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataloader.prepare import prepare_digits
+from dataloader.prepare.digits import prepare_digits
 from main import main
 from runtime import checkpoint
 
