@@ -20,7 +20,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from dataloader import augment_ops as image_ops
-from dataloader import choices, erasing, native, policies
+from dataloader import choices, erasing, native, philox, policies
 from dataloader.choices import Choice
 
 Augmenter = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -117,9 +117,8 @@ def apply_choice(image: tf.Tensor, choice: Choice) -> tf.Tensor:
 
 
 def _uniforms(seed: tf.Tensor, shape: list[int]) -> tf.Tensor:
-    # Philox by name: the default generator may differ between devices.
     seed = tf.bitwise.bitwise_xor(tf.cast(seed, tf.int32), tf.constant(_STREAM, tf.int32))
-    return tf.random.stateless_uniform(shape, seed, alg="philox")
+    return philox.uniforms(shape, seed)
 
 
 def _check_image(image: tf.Tensor) -> tf.Tensor:

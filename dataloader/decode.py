@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dataloader import native
+from dataloader import native, philox
 
 INTERPOLATIONS = (
     *("bilinear", "bicubic", "nearest", "area"),
@@ -273,7 +273,7 @@ def random_crop_decode(
     Raises:
         tf.errors.InvalidArgumentError: the bytes cannot be decoded.
     """
-    uniforms = tf.random.stateless_uniform([UNIFORMS], seed, alg="philox")
+    uniforms = philox.uniforms([UNIFORMS], seed)
     image = _decode_window(encoded, lambda shape: crop_window(shape, uniforms, area, ratio))
     flip = uniforms[-2] < hflip if hflip > 0 else None
     if interpolation == RANDOM:

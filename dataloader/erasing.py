@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from dataloader import policies
+from dataloader import philox, policies
 
 AREA = (0.02, 1 / 3)
 RATIO = (0.3, 3.3)
@@ -99,7 +99,7 @@ def make_eraser(
 
     def erase(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         seeds = _stream(seed, _BOX_STREAM)
-        uniforms = tf.random.stateless_uniform([BOX_UNIFORMS], seeds, alg="philox")
+        uniforms = philox.uniforms([BOX_UNIFORMS], seeds)
         box = erasing_box(uniforms, probability, tf.shape(image)[0], tf.shape(image)[1])
         shape = tf.concat([box[2:], [3]], axis=0)
 
