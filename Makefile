@@ -28,3 +28,4 @@ lint: setup
 
 clean:  ## remove what make created in this folder
 	rm -rf .venv .venv-parity demo demo-finetune build *.egg-info
+	rm -f dataloader/native/convoy-*
