@@ -205,6 +205,7 @@ def test_suggestions_for_pytorch_files(tmp_path):
     assert suggestion(TORCHVISION, b0) == SYMMETRIC
     slow = {"padding": "symmetric", "bn_epsilon": 1e-3, "bn_momentum": 0.99}
     assert suggestion(TORCHVISION, "efficientnet-b5") == slow
+    assert suggestion(TORCHVISION, "efficientnetv2-s") == SYMMETRIC | {"bn_epsilon": 1e-3}
     assert suggestion(("stem.conv.weight", "layers.0.block0.se.squeeze.bias"), b0) == slow
 
     # timm's config.json, as on its hub, lies beside the weights.
