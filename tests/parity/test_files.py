@@ -22,7 +22,7 @@ def timm_safetensors(torch, model, folder, name):
     """As timm saves for the hub: model.safetensors, and a config.json beside it."""
     from timm.models import save_for_hf
 
-    save_for_hf(model, folder)
+    save_for_hf(model, folder, safe_serialization=True)
     assert json.loads((folder / "config.json").read_text())["architecture"] == name
     return folder / "model.safetensors"
 
