@@ -196,7 +196,8 @@ def make_augmenter(
 
     The function takes uint8 (H, W, 3), where H and W may be unknown while tracing, and an int32
     (2,) seed. It returns uint8 with the static shape of the image, a function of both alone; it
-    raises ValueError for anything but such an image.
+    raises ValueError for anything but such an image. Its attribute ``choose`` gives the
+    :class:`Choice` of a seed, random erasing apart; it is None where there is nothing to choose.
 
     Args:
         name: "autoaugment", "randaugment", "trivialaugment" or "none".
@@ -238,17 +239,21 @@ def make_augmenter(
     if not draws and erase is None:
         return None
 
+    def choose(seed: tf.Tensor) -> Choice:
+        sizes = [math.prod(draw.shape) for draw in draws]
+        parts = tf.split(_uniforms(seed, [sum(sizes)]), sizes)
+        chosen = [
+            draw.choose(tf.reshape(part, draw.shape))
+            for draw, part in zip(draws, parts, strict=True)
+        ]
+        return choices.concatenate(chosen)
+
     @tf.autograph.experimental.do_not_convert  # nothing to convert, and it takes seconds to see so
     def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         image = _check_image(image)
         if draws:
-            sizes = [math.prod(draw.shape) for draw in draws]
-            parts = tf.split(_uniforms(seed, [sum(sizes)]), sizes)
-            chosen = [
-                draw.choose(tf.reshape(part, draw.shape))
-                for draw, part in zip(draws, parts, strict=True)
-            ]
-            image = apply_choice(image, choices.concatenate(chosen))
+            image = apply_choice(image, choose(seed))
         return image if erase is None else erase(image, seed)
 
+    augment.choose = choose if draws else None
     return augment

@@ -30,16 +30,14 @@ def what_is_wrong(
     label = 0 if source.labels is None else source.labels[index]
     encoded = None
     try:
-        raw = source.read(np.array([index]))[0]
-        with tf.device("/cpu:0"):
-            encoded, label = source.parse(tf.constant(raw), tf.constant(label, tf.int32))
-            label = int(label)
-            if 0 <= label < num_classes:
-                decode(encoded)
+        encoded, label = source.parse(source.read(np.array([index]))[0], label)
+        if 0 <= label < num_classes:
+            with tf.device("/cpu:0"):
+                decode(tf.constant(encoded))
     except DataError as error:
         return str(error)
     except TF_ERRORS as error:
-        kind = None if encoded is None else no_decoder(encoded.numpy())
+        kind = None if encoded is None else no_decoder(encoded)
         return kind or first_words(error)
     if not 0 <= label < num_classes:
         raise DataError(

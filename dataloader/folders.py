@@ -7,16 +7,13 @@ import json
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dataloader.errors import DataError, RecordError
 from dataloader.records import cache_folder, store_cached
-from dataloader.sources import EXPECTED, Source, grey_png, read_labels, some
-
-if TYPE_CHECKING:
-    import tensorflow as tf
+from dataloader.sources import EXPECTED, Source, read_labels, some
 
 logger = logging.getLogger("convoy.data")
 
@@ -93,11 +90,8 @@ class FolderSource(Source):
     def locate(self, i: int) -> tuple[str, int | None]:
         return self.files[i], None
 
-    def parse(self, raw: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return raw, label
-
-    def placeholder(self) -> bytes:
-        return grey_png()
+    def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
+        return raw, int(label)
 
 
 def split_folder(root: str, split: str) -> str | None:

@@ -21,7 +21,7 @@ from dataloader.decode import eval_decode, random_crop_decode
 from dataloader.errors import DataError, check_bad_examples
 from dataloader.options import InputOptions
 from dataloader.sampler import Slots, example_seeds
-from dataloader.sources import Source, find_source
+from dataloader.sources import Source, find_source, grey_png
 
 logger = logging.getLogger("convoy.data")
 
@@ -38,6 +38,7 @@ class Loader:
         class_names: one name a class, or None.
         global_batch: examples per step over all ranks.
         steps_per_epoch: steps of a whole epoch; the same on every rank.
+        augmenter: what is done to an image after its crop, see `dataloader.augment`; or None.
         bad_examples: example number -> where it lies and what is wrong with it. A resumed run may
             fill it from a checkpoint, to repeat an interrupted one to the bit.
 
@@ -80,14 +81,19 @@ class Loader:
         self._check(self.bad_examples)
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(options.read_threads, thread_name_prefix="convoy-read")
-        self._placeholder = source.placeholder()
-        self._augment = self._mix = None
+        self._placeholder = grey_png()
+        self.augmenter = self._mix = None
         if training:
-            self._augment = options.make_augmenter()
+            self.augmenter = options.make_augmenter()
             self._mix = options.make_mixer(self.num_classes)
         # Functions of their own, so that they are traced once and not for every epoch's pipeline.
         self._read_fn = tf.function(self._read_graph)
         self._example_fn = tf.function(self._example)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed with each other."""
+        return self._mix is not None
 
     @property
     def epoch_length(self) -> int:
@@ -129,14 +135,22 @@ class Loader:
                 yield batch
                 offset += self.global_batch
 
+    def drawn(self, epoch: int, offset: int) -> tuple[np.ndarray, np.ndarray]:
+        """What decides a batch: int64 `(B,)` example numbers and int32 `(B, 3, 2)` seeds.
+
+        The seeds are those of crop and flip, of augmentation, and of mixing.
+        """
+        indices, data_epochs, _ = self._slot_batch(epoch, offset)
+        return indices, self._seeds(data_epochs, indices)
+
     def _pipeline(self, epoch: int, offset: int) -> tf.data.Dataset:
         parallel = self.options.num_workers or tf.data.AUTOTUNE
         epoch = tf.constant(epoch, tf.int64)
         dataset = tf.data.Dataset.range(offset, self.epoch_length, self.global_batch)
         dataset = dataset.map(lambda start: self._read_fn(epoch, start)).prefetch(2).unbatch()
 
-        def decode(raw, label, seeds, weight):
-            return *self._example_fn(raw, label, seeds), weight, seeds[_MIX]
+        def decode(encoded, label, seeds, weight):
+            return self._example_fn(encoded, seeds), label, weight, seeds[_MIX]
 
         dataset = dataset.map(decode, num_parallel_calls=parallel, deterministic=True)
         dataset = dataset.batch(self.options.batch_size, drop_remainder=True)
@@ -148,20 +162,20 @@ class Loader:
         return dataset.prefetch(tf.data.AUTOTUNE).with_options(settings)
 
     def _read_graph(self, epoch, offset):
-        raw, labels, seeds, weights = tf.numpy_function(
+        images, labels, seeds, weights = tf.numpy_function(
             self._read, [epoch, offset], (tf.string, tf.int32, tf.int32, tf.float32)
         )
         size = self.options.batch_size
-        for tensor, tail in ((raw, []), (labels, []), (seeds, [3, 2]), (weights, [])):
+        for tensor, tail in ((images, []), (labels, []), (seeds, [3, 2]), (weights, [])):
             tensor.set_shape([size, *tail])
-        return raw, labels, seeds, weights
+        return images, labels, seeds, weights
 
     def _slot_batch(self, epoch: int, offset: int):
         with self._lock:  # two epochs' pipelines may overlap, and the order keeps a cache
             return self._slots.batch_at(int(epoch), int(offset))
 
     def _read(self, epoch, offset):
-        """Raw bytes (B,), labels (B,), seeds (B, 3, 2) and weights (B,) of one batch, as NumPy."""
+        """One batch: encoded images (B,), labels (B,), seeds (B, 3, 2) and weights (B,)."""
         indices, data_epochs, weights = self._slot_batch(epoch, offset)
         labels = np.zeros(len(indices), np.int32)
         if self.source.labels is not None:
@@ -170,14 +184,17 @@ class Loader:
         if self.bad_examples:
             good = ~np.isin(indices, list(self.bad_examples))
             weights, labels = weights * good, np.where(good, labels, np.int32(0))
-        raw = np.full(len(indices), self._placeholder, object)
+        images = np.full(len(indices), self._placeholder, object)
         parts = np.array_split(np.flatnonzero(good), self.options.read_threads)
-        for part, contents in zip(
-            parts, self._pool.map(lambda part: self.source.read(indices[part]), parts), strict=True
-        ):
-            for slot, content in zip(part, contents, strict=True):
-                raw[slot] = content
-        return raw, labels, self._seeds(data_epochs, indices), weights
+
+        def read(part: np.ndarray) -> list[tuple[bytes, int]]:
+            contents = zip(self.source.read(indices[part]), labels[part], strict=True)
+            return [self.source.parse(content, label) for content, label in contents]
+
+        for part, examples in zip(parts, self._pool.map(read, parts), strict=True):
+            for slot, (image, label) in zip(part, examples, strict=True):
+                images[slot], labels[slot] = image, label
+        return images, labels, self._seeds(data_epochs, indices), weights
 
     def _seeds(self, data_epochs: np.ndarray, indices: np.ndarray) -> np.ndarray:
         streams = (_CROP, _AUGMENT, _MIX)
@@ -198,13 +215,12 @@ class Loader:
             hflip=options.hflip,
         )
 
-    def _example(self, raw, label, seeds):
-        encoded, label = self.source.parse(raw, label)
+    def _example(self, encoded, seeds):
         image = self._decode(encoded, seeds)
-        if self._augment is not None:
-            image = self._augment(image, seeds[_AUGMENT])
+        if self.augmenter is not None:
+            image = self.augmenter(image, seeds[_AUGMENT])
             image.set_shape([self.options.image_size, self.options.image_size, 3])
-        return image, label
+        return image
 
     def _finish(self, images, labels, weights, seeds):
         # One check a batch, not one an example: whose label it was is found out afterwards.
@@ -217,8 +233,7 @@ class Loader:
 
     def _take_out_culprits(self, epoch: int, offset: int, error: Exception) -> None:
         """Records the unreadable examples of a failed batch; raises if that is not the way on."""
-        indices, data_epochs, _ = self._slot_batch(epoch, offset)
-        seeds = self._seeds(data_epochs, indices)
+        indices, seeds = self.drawn(epoch, offset)
         found: dict[int, str] = {}
         for index, example_seeds_ in zip(indices.tolist(), seeds, strict=True):
             if index in self.bad_examples or index in found:

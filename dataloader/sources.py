@@ -1,8 +1,8 @@
 """Where examples lie on disk. Here: the interface, TFRecord files, and which source a folder holds.
 
 Image folders are in `folders.py`, prepared TensorFlow Datasets in `tfds.py`. A source knows how
-many examples there are and hands out the raw bytes of any of them; TensorFlow is needed only to
-parse those bytes.
+many examples there are and hands out the raw bytes of any of them. TensorFlow is needed only for
+the definition of `tf.train.Example`, when records are parsed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from dataloader.errors import DataError, RecordError
 from dataloader.example import example_keys
 from dataloader.records import RecordIndex, RecordReader, index_files
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 logger = logging.getLogger("convoy.data")
 
@@ -70,7 +67,7 @@ def grey_png(side: int = 16, level: int = 128) -> bytes:
 
 
 class Source:
-    """Examples by number. Subclasses fill in the attributes and the four methods.
+    """Examples by number. Subclasses fill in the attributes and the three methods.
 
     Attributes:
         num_examples: examples in the whole split.
@@ -101,12 +98,12 @@ class Source:
         file, offset = self.locate(i)
         return file if offset is None else f"{file}, record at byte {offset}"
 
-    def parse(self, raw: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Raw bytes (scalar string), `labels[i]` or 0 -> encoded image, int32 0-based label."""
-        raise NotImplementedError
+    def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
+        """Raw bytes, and `labels[i]` or 0 -> encoded image, label from 0.
 
-    def placeholder(self) -> bytes:
-        """Raw bytes that `parse` turns into a grey image."""
+        Raises:
+            RecordError: the bytes do not hold one image and one label.
+        """
         raise NotImplementedError
 
 
@@ -160,24 +157,33 @@ class TFRecordSource(Source):
         """The file of example `i`, where its payload begins, and the payload's length in bytes."""
         return self._reader.payload_of(i)
 
-    def parse(self, raw: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        import tensorflow as tf
+    def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
+        # Not by tf.io.parse_single_example, which can crash on damaged bytes (TensorFlow 2.18).
+        from google.protobuf.message import DecodeError
+        from tensorflow.core.example.example_pb2 import Example
 
-        features = {
-            self.layout.image: tf.io.FixedLenFeature([], tf.string),
-            self.layout.label: tf.io.FixedLenFeature([], tf.int64),
-        }
-        parsed = tf.io.parse_single_example(raw, features)
-        number = tf.cast(parsed[self.layout.label], tf.int32) + self._label_offset
-        return parsed[self.layout.image], number
+        try:
+            features = Example.FromString(raw).features.feature
+        except DecodeError as error:
+            raise RecordError(f"not a serialized tf.train.Example ({error})") from error
+        images = self._values(features, self.layout.image, "bytes_list")
+        labels = self._values(features, self.layout.label, "int64_list")
+        number = labels[0] + self._label_offset
+        if abs(number) >= 2**31:
+            raise RecordError(f"{self.layout.label} is {labels[0]}, which is no class")
+        return images[0], number
 
-    def placeholder(self) -> bytes:
-        import tensorflow as tf
-
-        image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[grey_png()]))
-        label = tf.train.Feature(int64_list=tf.train.Int64List(value=[-self._label_offset]))
-        features = {self.layout.image: image, self.layout.label: label}
-        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    def _values(self, features: Any, key: str, kind: str) -> Sequence[Any]:
+        if key not in features:
+            raise RecordError(
+                f"the record has no {key} (but {some(sorted(features)) or 'nothing'})"
+            )
+        held = features[key].WhichOneof("kind") or "nothing"
+        values = getattr(features[key], kind).value
+        if len(values) != 1:
+            found = f"{len(values)} values" if held == kind else held.removesuffix("_list")
+            raise RecordError(f"{key} holds {found}, not one {kind.removesuffix('_list')} value")
+        return values
 
     def _find_damage(self, index: RecordIndex) -> dict[int, str]:
         damage = {}

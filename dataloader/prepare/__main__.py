@@ -93,6 +93,14 @@ def _index(given: dict[str, Any]) -> int:
     return 0
 
 
+def _preview(given: dict[str, Any]) -> int:
+    from dataloader.prepare.preview import preview
+
+    if given["count"] < 1:
+        raise DataError(f"--count must be at least 1, got {given['count']}.")
+    return preview(**given)
+
+
 def _workers(given: dict[str, Any]) -> dict[str, Any]:
     from dataloader.prepare.pack import default_workers
 
@@ -108,6 +116,7 @@ _COMMANDS = {
     "imagenet": _imagenet,
     "verify": _verify,
     "index": _index,
+    "preview": _preview,
 }
 
 
@@ -182,7 +191,41 @@ def _parser() -> argparse.ArgumentParser:
     index = command("index", "write the index files that DALI's TFRecord reader wants (*.idx)")
     index.add_argument("--data_dir", required=True, metavar="DIR", help="folder of TFRecord files")
     index.add_argument("--out", metavar="DIR", help="where to write; unset: beside the records")
+    _add_preview(
+        command(
+            "preview",
+            "draw a contact sheet of augmented training images, with the operations named",
+            "The settings are named as in training.",
+        )
+    )
     return parser
+
+
+def _add_preview(preview: argparse.ArgumentParser) -> None:
+    preview.add_argument("--data_dir", required=True, metavar="DIR", help=LAYOUT)
+    preview.add_argument(
+        "--dataset", default="ImageNet", metavar="NAME", help="ImageNet or tfds:NAME (%(default)s)"
+    )
+    preview.add_argument(
+        "--out", required=True, metavar="PATH", help="writes PATH.png and PATH.html"
+    )
+    preview.add_argument("--count", type=int, default=24, metavar="N", help="images (%(default)s)")
+    preview.add_argument("--epoch", type=int, default=0, metavar="N", help="from 0 (%(default)s)")
+    preview.add_argument(
+        "--config", metavar="FILE", help="take the settings of a run's config.yaml, or of a recipe"
+    )
+    for name, kind in _PREVIEW_SETTINGS.items():
+        preview.add_argument(f"--{name}", type=kind, metavar="VALUE", help="as in training")
+
+
+_PREVIEW_SETTINGS: dict[str, type] = {
+    **dict.fromkeys(("augmenter_name", "autoaugmentation_name", "interpolation"), str),
+    **dict.fromkeys(("image_size", "num_layers", "seed", "num_classes"), int),
+    **dict.fromkeys(("magnitude", "magnitude_std", "translate_const", "cutout_const"), float),
+    **dict.fromkeys(("random_erasing", "mixup_alpha", "cutmix_alpha", "hflip"), float),
+    **dict.fromkeys(("crop_area_min", "crop_area_max"), float),
+    **dict.fromkeys(("crop_ratio_min", "crop_ratio_max"), float),
+}
 
 
 def _add_digits(digits: argparse.ArgumentParser) -> None:

@@ -34,9 +34,6 @@ class Counting(Source):
     def parse(self, raw, label):
         return raw, label
 
-    def placeholder(self):
-        return b""
-
     def locate(self, i):
         return f"file {i}", None
 

@@ -1,0 +1,35 @@
+"""Mutated records, in a process of their own: a crash is an exit status and a hang a timeout."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("fuzz_records.py")
+
+
+def fuzz(count, seed, timeout):
+    command = [sys.executable, str(SCRIPT), "--count", str(count), "--seed", str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+def check(found, count):
+    assert found["records"] == count == found["refused"] + found["decoded"]
+    # The mutations must reach both sides, or nothing was tested.
+    assert min(found["refused"], found["decoded"]) > 0.1 * count
+
+
+def test_a_few_hundred_mutated_records():
+    check(fuzz(300, 0, 240), 300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ten_thousand_mutated_records():
+    found = fuzz(10_000, 1, 3500)
+    check(found, 10_000)
+    assert found["left out by the pipeline"] > 100
