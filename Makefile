@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune test test-slow test-parity lint clean
+.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow lint clean
 
 PY := .venv/bin/python
 
@@ -18,13 +18,20 @@ test: setup lint  ## what a change can break, within 15 minutes on 2 cores
 test-slow: setup  ## the tests that take minutes
 	@$(PY) -m pytest -m slow
 
-test-parity:  ## our models against PyTorch's, in a virtual environment of its own
+test-parity: .venv-parity/installed  ## our models against PyTorch's, in an environment of its own
+	@.venv-parity/bin/python -m pytest -m "not slow" -n 2 tests/parity
+
+test-parity-slow: .venv-parity/installed  ## the same for B7, B8 and L2, which take gigabytes
+	@.venv-parity/bin/python -m pytest -m slow tests/parity
+
+.venv-parity/installed: constraints.txt pyproject.toml
 	@test -x .venv-parity/bin/python || python3 -m venv .venv-parity
 	@.venv-parity/bin/python -m pip install -qq -c constraints.txt -e ".[cpu,dev,parity]"
-	@.venv-parity/bin/python -m pytest -m "not slow" tests/parity
+	@touch $@
 
 lint: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
 clean:  ## remove what make created in this folder
 	rm -rf .venv .venv-parity demo demo-finetune build *.egg-info
+	rm -f dataloader/native/convoy-*

@@ -98,6 +98,7 @@ def build(
     std: Sequence[float] | None = None,
     padding: str | None = None,
     seed: int | None = None,
+    any_size: bool = False,
 ) -> keras.Model:
     """Builds an EfficientNet under the current Keras dtype policy. None means the arch's default.
 
@@ -114,6 +115,7 @@ def build(
         mean, std: Per channel, in 0-255; ImageNet's by default.
         padding: "same" (default) as TensorFlow and the paper's code, or "symmetric" as PyTorch.
         seed: Of initial weights and of dropout; every layer derives its own from it. None: random.
+        any_size: Take images of any size, not of `image_size` alone.
 
     Returns:
         A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
@@ -140,7 +142,8 @@ def build(
         seed=seed,
     )
 
-    images = keras.Input((image_size, image_size, 3), name="image")
+    side = None if any_size else image_size
+    images = keras.Input((side, side, 3), name="image")
     x = Normalize(
         catalog.IMAGENET_MEAN if mean is None else mean,
         catalog.IMAGENET_STD if std is None else std,

@@ -133,6 +133,7 @@ def build(
     std: Sequence[float] | None = None,
     padding: str | None = None,
     seed: int | None = None,
+    any_size: bool = False,
 ) -> keras.Model:
     """Builds a ResNet under the current Keras dtype policy. None means the arch's default.
 
@@ -154,6 +155,7 @@ def build(
         mean, std: Per channel, in 0-255; ImageNet's by default.
         padding: "symmetric" (default) as PyTorch, or "same" as TensorFlow.
         seed: Of initial weights and of dropout; every layer derives its own from it. None: random.
+        any_size: Take images of any size, not of `image_size` alone.
 
     Returns:
         A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
@@ -182,7 +184,8 @@ def build(
         seed=seed,
     )
 
-    images = keras.Input((image_size, image_size, 3), name="image")
+    side = None if any_size else image_size
+    images = keras.Input((side, side, 3), name="image")
     x = Normalize(
         catalog.IMAGENET_MEAN if mean is None else mean,
         catalog.IMAGENET_STD if std is None else std,

@@ -216,8 +216,10 @@ def _of_torch(
             if inception:
                 arguments |= {"mean": [127.5] * 3, "std": [127.5] * 3}
         elif scheme.program == "torchvision":
-            if arch.name.endswith(("b5", "b6", "b7", "b8", "v2-s", "v2s")):
+            if arch.name.endswith(("b5", "b6", "b7")):
                 arguments |= slow
+            elif arch.name.endswith("v2-s"):
+                arguments["bn_epsilon"] = 1e-3
         elif scheme.program == "nvidia":
             arguments |= slow
         elif scheme.program == "transformers":

@@ -28,6 +28,16 @@ def image_size(config: Config) -> int:
     return config.image_size or get_arch(config.arch).resolution
 
 
+def train_image_size(config: Config) -> int:
+    """Pixels a side of training images, in the last stage of progressive training."""
+    return config.train_image_size or image_size(config)
+
+
+def final_dropout(config: Config) -> float:
+    """The rate before the head, in the last stage of progressive training."""
+    return get_arch(config.arch).dropout if config.dropout is None else config.dropout
+
+
 def model_arguments(
     config: Config, num_classes: int, implied: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -69,13 +79,16 @@ def build_training_model(
 ) -> keras.Model:
     """A freshly initialised model; the same on every rank and for every launch with one seed."""
     settled = dict(arguments or model_arguments(config, num_classes))
-    return build_model(settled.pop("arch"), **settled, seed=config.seed)
+    one_size = config.n_stages == 1 and train_image_size(config) == settled["image_size"]
+    return build_model(settled.pop("arch"), **settled, seed=config.seed, any_size=not one_size)
 
 
 def eval_crop(config: Config) -> EvalCrop:
     """How an image is cut for evaluation and prediction."""
     return EvalCrop(
-        padding=config.crop_padding, method=config.eval_crop, interpolation=config.interpolation
+        padding=config.crop_padding,
+        method=config.eval_crop,
+        interpolation="bicubic" if config.interpolation == "random" else config.interpolation,
     )
 
 
@@ -89,9 +102,10 @@ def build_loader(
         num_classes: the model's, when it exists already.
     """
     training = split == "train"
+    size = train_image_size(config) if training else image_size(config)
     if config.data_backend == "synthetic":
         return SyntheticLoader(
-            image_size=image_size(config),
+            image_size=size,
             batch_size=config.train_batch_size if training else config.eval_batch_size,
             num_classes=num_classes or config.num_classes or DEFAULT_CLASSES,
             steps_per_epoch=config.steps_per_epoch or config.prof or SYNTHETIC_STEPS,
@@ -110,7 +124,7 @@ def build_loader(
         num_classes or (like.num_classes if like else config.num_classes) or source.num_classes
     )
     options = InputOptions(
-        image_size=image_size(config),
+        image_size=size,
         batch_size=config.train_batch_size if training else config.eval_batch_size,
         num_classes=classes or DEFAULT_CLASSES,
         seed=config.seed,
@@ -123,10 +137,17 @@ def build_loader(
         policy=config.autoaugmentation_name,
         num_layers=config.num_layers,
         magnitude=config.magnitude,
+        magnitude_std=config.magnitude_std,
+        space=config.randaugment_space,
         translate_const=config.translate_const,
         cutout_const=config.cutout_const,
+        color_jitter=config.color_jitter,
+        random_erasing=config.random_erasing,
+        random_erasing_mode=config.random_erasing_mode,
         mixup_alpha=config.mixup_alpha,
         cutmix_alpha=config.cutmix_alpha,
+        mix_switch_prob=config.mix_switch_prob,
+        mix_prob=config.mix_prob,
         eval_crop=eval_crop(config),
         num_workers=config.num_workers,
         max_bad_examples=config.max_bad_examples,

@@ -108,20 +108,42 @@ class Config:
     cache_dir: str | None = _flag(DATA, None, "folder of a disk cache; unset: the system's temporary folder")
     max_bad_examples: float = _flag(DATA, 0.001, "unreadable training images tolerated: a share below 1, else a count")
 
-    augmenter_name: Literal["autoaugment", "randaugment", "none"] = _flag(AUG, "autoaugment", "policy for training images")
-    autoaugmentation_name: str = _flag(AUG, "v0", "which AutoAugment policy")
+    augmenter_name: Literal["autoaugment", "randaugment", "trivialaugment", "none"] = _flag(
+        AUG, "autoaugment", "policy for training images")
+    autoaugmentation_name: str = _flag(AUG, "v0", "which AutoAugment policy: v0 (the EfficientNet papers'), original "
+                                       "(the AutoAugment paper's), or reduced (its table with v0's strengths)")
     num_layers: int = _flag(AUG, 2, "RandAugment: operations per image")
     magnitude: float = _flag(AUG, 10.0, "RandAugment: strength, 0 to 10 (more is stronger still)")
+    magnitude_std: float = _flag(AUG, 0.0, "RandAugment: standard deviation of the strength, drawn for each operation")
+    randaugment_space: Literal["tf", "timm", "timm-inc"] = _flag(
+        AUG, "tf", "RandAugment: what is drawn; tf: 16 operations or none; timm: 15, each applied with probability 1/2; "
+        "timm-inc: the same, stronger with magnitude (its inc1)")
     translate_const: float | None = _flag(AUG, None, "pixels of the strongest translation; unset: the policy's")
     cutout_const: float | None = _flag(AUG, None, "half side of the largest cutout; unset: the policy's")
+    color_jitter: list[float] | None = _flag(AUG, None, "strengths of brightness, contrast, saturation and hue; one "
+                                             "number: the first three; unset: off")
+    random_erasing: float = _flag(AUG, 0.0, "probability that a rectangle of a training image is erased")
+    random_erasing_mode: Literal["noise", "constant"] = _flag(AUG, "noise", "fill it with noise, or with the mean colour")
     mixup_alpha: float = _flag(AUG, 0.0, "mixup: alpha of the Beta distribution; 0: off")
     cutmix_alpha: float = _flag(AUG, 0.0, "cutmix: alpha of the Beta distribution; 0: off")
+    mix_prob: float = _flag(AUG, 1.0, "probability that an image is mixed at all, where mixup or cutmix is on")
+    mix_switch_prob: float = _flag(AUG, 0.5, "probability of cutmix for a mixed image, where both are on")
+    mix_off_epoch: int | None = _flag(AUG, None, "mix in this many epochs only, counted from the first; unset: in all")
     hflip: float = _flag(AUG, 0.5, "probability of a left-right flip")
     crop_area_min: float = _flag(AUG, 0.05, "smallest share of the image that a training crop covers")
     crop_area_max: float = _flag(AUG, 1.0, "largest share of the image that a training crop covers")
     crop_ratio_min: float = _flag(AUG, 0.75, "narrowest training crop, width over height")
     crop_ratio_max: float = _flag(AUG, 1.33, "widest training crop, width over height")
-    interpolation: Literal["bilinear", "bicubic"] = _flag(AUG, "bilinear", "how images are resized")
+    interpolation: Literal["bilinear", "bicubic", "random"] = _flag(
+        AUG, "bilinear", "how images are resized; random: either, by chance, and bicubic in evaluation")
+    train_image_size: int | None = _flag(AUG, None, "pixels a side of training images; unset: image_size")
+    n_stages: int = _flag(AUG, 1, "progressive training: stages of equal length, in which the size, the magnitude, mixup, "
+                          "cutmix and dropout rise from base_… to the other flags")
+    base_img_size: int = _flag(AUG, 128, "first stage: pixels a side of training images")
+    base_randaug_mag: float = _flag(AUG, 5.0, "first stage: magnitude of RandAugment")
+    base_mixup: float = _flag(AUG, 0.0, "first stage: mixup_alpha")
+    base_cutmix: float = _flag(AUG, 0.0, "first stage: cutmix_alpha")
+    base_dropout: float | None = _flag(AUG, None, "first stage: dropout before the head; unset: as in all")
     eval_crop: Literal["crop", "resize"] = _flag(AUG, "crop", "evaluation: cut the centre square, then resize "
                                                  "(EfficientNet), or resize, then cut it (ResNet)")
     crop_padding: int = _flag(AUG, 32, "evaluation crop is size/(size+padding) of the short side; 0: all of it")

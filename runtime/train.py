@@ -17,6 +17,7 @@ from runtime.build import build_loader
 from runtime.config import Config, ConfigError
 from runtime.evaluate import evaluate, make_eval_step
 from runtime.journal import UNITS, Journal, Window
+from runtime.stages import of_stage, set_dropout, stage_settings
 from runtime.state import (
     average_statistics,
     better_weights,
@@ -55,7 +56,9 @@ class Trainer:
     ) -> None:
         self.config = config
         self.chief = distributed.rank() == 0
-        self.train_data, self.eval_data = build_loader(config, "train"), None
+        self.stage = stage_settings(config, 0)
+        self.train_data = build_loader(of_stage(config, self.stage), "train")
+        self.eval_data = None
         self.images_per_pass = config.train_batch_size * distributed.size()
         self.micro_steps = self._micro_steps()
         self.images_per_step = self.images_per_pass * self.micro_steps
@@ -71,18 +74,8 @@ class Trainer:
         if config.mode == "train_and_eval":
             self.eval_data = build_loader(config, "validation", self.train_data)
             self.eval_step = make_eval_step(self.state.model, config.use_xla)
-        self.step = Step(
-            self.state,
-            loss=_loss(config),
-            weight_decay=0.0 if config.optimizer in LAYER_WISE else config.weight_decay,
-            weight_decay_style=config.weight_decay_style,
-            bn_weight_decay=config.bn_weight_decay,
-            clip=_clip(config),
-            exchange=_exchange(config),
-            micro_steps=self.micro_steps,
-            use_xla=config.use_xla,
-            seed=config.seed,
-        )
+        set_dropout(self.state.model, self.stage)
+        self.step = self._make_step()
         peak = config.lr_init
         if config.lr_base_batch:
             peak = scaled_lr(config.lr_init, self.images_per_step, config.lr_base_batch)
@@ -102,10 +95,44 @@ class Trainer:
         self.journal = Journal(run_log, TensorBoardWriter(board if self.chief else None))
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
         self.report: dict[str, float] = {}
+        self.entered = False  # whether the first stage of this launch was announced
 
     def _say(self, text: str) -> None:
         if self.chief:
             print(text, flush=True)
+
+    def _make_step(self) -> Step:
+        config = self.config
+        return Step(
+            self.state,
+            loss=_loss(config),
+            weight_decay=0.0 if config.optimizer in LAYER_WISE else config.weight_decay,
+            weight_decay_style=config.weight_decay_style,
+            bn_weight_decay=config.bn_weight_decay,
+            clip=_clip(config),
+            exchange=_exchange(config),
+            micro_steps=self.micro_steps,
+            use_xla=config.use_xla,
+            seed=config.seed,
+        )
+
+    def _enter_stage(self) -> None:
+        """Makes sizes, augmentation and dropout those of the current epoch's stage."""
+        config, state = self.config, self.state
+        stage = stage_settings(config, state.epoch)
+        if stage != self.stage:
+            bad_examples = self.train_data.bad_examples
+            classes = self.train_data.num_classes
+            self.train_data = build_loader(of_stage(config, stage), "train", num_classes=classes)
+            self.train_data.bad_examples.update(bad_examples)
+            set_dropout(state.model, stage)
+            self.stage, self.step = stage, self._make_step()
+            self.step.seed_randomness()
+        elif self.entered:
+            return
+        self.entered = True
+        if config.n_stages > 1 or config.mix_off_epoch is not None:
+            self.journal.line(stage.describe(config.n_stages, state.epoch))
 
     def _micro_steps(self) -> int:
         if self.config.grad_accum_steps:
@@ -149,6 +176,7 @@ class Trainer:
         steps_left = config.prof or math.inf
         try:
             while state.epoch < self.last_epoch and steps_left > 0:
+                self._enter_stage()
                 steps_left -= self._train_epoch(steps_left)
                 self._after_epoch()
         finally:

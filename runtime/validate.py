@@ -35,6 +35,7 @@ def validate(config: Config) -> Config:
     if config.mode == "convert":
         return _convert(config)
     _numbers(config)
+    _augmentation(config)
     if config.mode in DATA_MODES:
         _data(config)
     if config.mode in TRAINING_MODES:
@@ -125,6 +126,8 @@ def _numbers(config: Config) -> None:
         "intraop_threads",
         "interop_threads",
         "num_layers",
+        "n_stages",
+        "mix_off_epoch",
     )
     for name in positive:
         value = getattr(config, name)
@@ -134,6 +137,7 @@ def _numbers(config: Config) -> None:
         raise ConfigError("--num_classes must be at least 2")
     shares = (
         "dropout",
+        "base_dropout",
         "stochastic_depth",
         "label_smoothing",
         "moving_average_decay",
@@ -151,8 +155,9 @@ def _numbers(config: Config) -> None:
         raise ConfigError("--cache_gb and --cache_dir need --cache ram or --cache disk")
     if config.cache != "disk" and config.cache_dir is not None:
         raise ConfigError("--cache_dir needs --cache disk")
-    if not 0 <= config.hflip <= 1:
-        raise ConfigError(f"--hflip is a probability, 0 to 1, not {config.hflip}")
+    for name in ("hflip", "random_erasing", "mix_prob", "mix_switch_prob"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ConfigError(f"--{name} is a probability, 0 to 1, not {getattr(config, name)}")
     at_least_zero = (
         "lr_init",
         "weight_decay",
@@ -161,6 +166,10 @@ def _numbers(config: Config) -> None:
         "warmup_epochs",
         "crop_padding",
         "magnitude",
+        "magnitude_std",
+        "base_randaug_mag",
+        "base_mixup",
+        "base_cutmix",
         "grad_clip_norm",
         "grad_clip_value",
         "grad_clip_agc",
@@ -178,10 +187,6 @@ def _numbers(config: Config) -> None:
         raise ConfigError("--crop_area_min and --crop_area_max: 0 < min <= max <= 1 is needed")
     if not 0 < config.crop_ratio_min <= config.crop_ratio_max:
         raise ConfigError("--crop_ratio_min and --crop_ratio_max: 0 < min <= max is needed")
-    if config.autoaugmentation_name != "v0":
-        raise ConfigError(
-            f"--autoaugmentation_name {config.autoaugmentation_name} does not exist; v0 does"
-        )
     if config.loss_scale != "dynamic":
         try:
             scale = float(config.loss_scale)
@@ -206,6 +211,55 @@ def _optimisation(config: Config) -> None:
         )
     if config.adasum and config.gradient_predivide_factor != 1:
         raise ConfigError("--gradient_predivide_factor has no effect with --adasum")
+
+
+def _augmentation(config: Config) -> None:
+    from dataloader.policies import get_policy, jitter_strengths
+
+    try:
+        get_policy(config.autoaugmentation_name)
+    except ValueError as error:
+        raise ConfigError(f"--autoaugmentation_name: {error}") from error
+    try:
+        jitter_strengths(config.color_jitter or [0])
+    except ValueError as error:
+        raise ConfigError(f"--color_jitter: {error}") from error
+    _train_size(config, "train_image_size")
+    if config.n_stages > 1:
+        _stages(config)
+
+
+def _train_size(config: Config, flag: str) -> None:
+    from model.catalog import check_image_size, get_arch
+
+    size = getattr(config, flag)
+    try:
+        if size is not None:
+            check_image_size(get_arch(config.arch), size)
+    except ValueError as error:
+        raise ConfigError(f"--{flag}: {error}") from error
+
+
+def _stages(config: Config) -> None:
+    from model.catalog import get_arch
+
+    arch = get_arch(config.arch)
+    _train_size(config, "base_img_size")
+    if config.n_stages > config.max_epochs:
+        raise ConfigError(
+            f"--n_stages {config.n_stages} are more than the {config.max_epochs} of --max_epochs"
+        )
+    size = config.train_image_size or config.image_size or arch.resolution
+    if config.base_img_size > size:
+        raise ConfigError(
+            f"--base_img_size {config.base_img_size} is larger than the last stage's {size} pixels:"
+            " lower it, or raise --train_image_size or --image_size"
+        )
+    dropout = arch.dropout if config.dropout is None else config.dropout
+    if config.base_dropout and not dropout:
+        raise ConfigError(
+            "--base_dropout has no effect with a last stage without dropout: set --dropout"
+        )
 
 
 def _data(config: Config) -> None:

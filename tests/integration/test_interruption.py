@@ -134,6 +134,28 @@ def test_ctrl_c_under_horovodrun_ends_every_rank(convoy, launch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_a_killed_progressive_run_resumes_to_the_same_bits(convoy, launch, tmp_path):
+    """Stages of 1 and 2 epochs, so that it may be killed at either side of a boundary."""
+    stages = (
+        *("--n_stages", "3", "--base_img_size", "16", "--image_size", "32", "--dropout", "0.4"),
+        *("--base_dropout", "0", "--mixup_alpha", "0.2", "--cutmix_alpha", "1"),
+        *("--base_cutmix", "0.5", "--mix_prob", "0.8", "--mix_off_epoch", "4"),
+        *("--augmenter_name", "randaugment", "--magnitude", "9", "--magnitude_std", "0.5"),
+        *("--color_jitter=[0.3]", "--random_erasing", "0.3", "--stochastic_depth", "0.3"),
+    )
+    whole = convoy(*launch("whole", more=stages))
+    assert "stage 1/3, from epoch 1: 16 px, magnitude 5, mixup 0, cutmix 0.5" in whole.out
+    assert "stage 2/3, from epoch 3: 24 px, magnitude 7, mixup 0.1, cutmix 0.75" in whole.out
+    assert "stage 3/3, from epoch 5: 32 px, magnitude 9, mixup 0, cutmix 0" in whole.out
+    running = convoy.start(*launch("killed", more=stages))
+    kill_at(running, a_random_step(), lambda: running.process)
+    assert running.finish().code == -signal.SIGKILL
+    convoy(*launch("killed", more=stages), "--resume_checkpoint")
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_that_is_killed_again_and_again_still_arrives(convoy, launch, tmp_path):
     """Killed after a random time, five times, wherever that is: in a step, a save, a start."""
 

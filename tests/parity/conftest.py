@@ -1,14 +1,13 @@
-"""PyTorch's models beside ours in one process. Needs the extra `parity`, in a venv of its own:
+"""PyTorch's models beside ours. `make test-parity` makes a virtual environment for it and runs it.
 
-    python3 -m venv .venv-parity
-    .venv-parity/bin/pip install -c constraints.txt -e '.[cpu,dev,parity]'
-    .venv-parity/bin/python -m pytest tests/parity
-
-Where the extra is missing, all of this folder is skipped.
+Each comparison starts from a file that the other program wrote, and ends in a row of the table that
+is printed last. Where the extra `parity` is not installed, all of this folder is skipped.
 """
 
 import importlib.util
+import re
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -17,6 +16,13 @@ OPERATORS = (
     *("nms", "qnms", "roi_align", "_roi_align_backward", "ps_roi_align", "_ps_roi_align_backward"),
     *("roi_pool", "_roi_pool_backward", "ps_roi_pool", "_ps_roi_pool_backward", "qroi_align"),
     *("deform_conv2d", "_deform_conv2d_backward"),
+)
+
+COUNT = 8  # images in a batch
+QUIET = 0.2  # what the last gamma of a residual branch is multiplied by
+# All blocks of a stage but its first, which has no residual branch, in anyone's names.
+BRANCH = re.compile(
+    r"((blocks|features|layers)\.\d+|layer\d+|stages\.\d+\.layers)\.(block)?[1-9]\d*(?=\.)"
 )
 
 
@@ -81,7 +87,7 @@ def patches(size, count, seed=0):
 
 @pytest.fixture(scope="session")
 def pictures():
-    """`pictures(size)`: uint8 (16, size, size, 3), half of them drawn, half cut from photos."""
+    """`pictures(size)`: uint8 (COUNT, size, size, 3), half drawn, half cut from two photos."""
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
@@ -89,52 +95,196 @@ def pictures():
         crops = []
         for name in ("china.jpg", "flower.jpg"):
             photo = Image.fromarray(load_sample_image(name))
-            for left, top in ((0, 0), (213, 0), (0, 107), (213, 107)):
+            for left, top in ((0, 0), (213, 107)):
                 crop = photo.crop((left, top, left + 320, top + 320))
                 crops.append(np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC)))
-        return np.concatenate([patches(size, 8), np.stack(crops)])
+        return np.concatenate([patches(size, COUNT - len(crops)), np.stack(crops)])
 
     return make
 
 
 @pytest.fixture
-def randomise(torch):
-    """Gives a model of PyTorch's weights among which no mistake hides.
+def randomise(torch, to_torch):
+    """Gives a model of PyTorch's weights and statistics among which no mistake hides.
 
-    Kernels keep the size of what they pass on, gammas, betas and biases are drawn, and the
-    statistics are those of a batch: drawn freely, or with a program's own first kernels, they make
-    deep models shrink their input away, so that any two agree.
+    Kernels keep the size of what they pass on; gammas, betas and biases are drawn. So are the
+    statistics, each around those of what reaches its norm when images go through that no
+    comparison uses: drawn freely, they make deep models shrink their input away, so that any two
+    agree. Branches are quieter than the streams they are added to, as after training: as loud, B7's
+    magnify a disturbance 10⁵ times (quiet ones: 10 times), and rounding with it.
     """
 
-    def apply(model, batch, seed=0):
+    def apply(model, size, seed=0):
         generator = torch.Generator().manual_seed(seed)
-        norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+        def noise(like):
+            return 2 * torch.rand(like.shape, generator=generator) - 1
+
+        def draw(norm, inputs):
+            variance, mean = torch.var_mean(inputs[0], (0, 2, 3))
+            norm.running_mean.copy_(mean + 0.3 * variance.sqrt() * noise(mean))
+            norm.running_var.copy_(variance * (0.4 * noise(variance)).exp())
+
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.ndim == 4:
                     fan_in = parameter[0].numel()
                     parameter.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
                 if parameter.ndim == 1 or name.endswith("bias"):
-                    noise = torch.rand(parameter.shape, generator=generator)
-                    parameter.add_(0.8 * noise - 0.4)
-            kept = [norm.momentum for norm in norms]
-            for norm in norms:
-                norm.momentum = 1.0
-            model.train()
-            model(batch)
-            for norm, momentum in zip(norms, kept, strict=True):
-                norm.momentum = momentum
-        return model.eval()
+                    parameter.add_(0.4 * noise(parameter))
+            norms = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+            for norm in norms.values():  # timm starts some at 0
+                norm.weight.copy_(1 + 0.4 * noise(norm.weight))
+            last = {n[: m.end()]: norms[n] for n in norms if (m := BRANCH.search(n))}
+            for norm in last.values():
+                norm.weight.mul_(QUIET)
+            hooks = [norm.register_forward_pre_hook(draw) for norm in norms.values()]
+            model.eval()(to_torch(patches(size, COUNT, seed=1)))
+            for hook in hooks:
+                hook.remove()
 
     return apply
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def to_torch(torch):
     """Images as PyTorch's models want them: (n, 3, size, size), normalised by mean and std."""
+    from model.catalog import IMAGENET_MEAN, IMAGENET_STD
 
-    def convert(images, mean, std):
+    def convert(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
         x = (images.astype(np.float32) - np.array(mean, np.float32)) / np.array(std, np.float32)
         return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
 
     return convert
+
+
+@dataclass
+class Answers:
+    """What a model says of a batch: logits, then those in training mode, and the running statistics
+    before and after that step, by name. `float32` are its logits in that precision.
+    """
+
+    logits: np.ndarray
+    training: np.ndarray
+    before: dict[str, np.ndarray]
+    after: dict[str, np.ndarray]
+    float32: np.ndarray
+
+
+def _ask_theirs(torch, model, x, forward):
+    """In float64, so that what is measured is our rounding alone."""
+
+    def statistics():
+        return {k: v.numpy().copy() for k, v in model.state_dict().items() if ".running_" in k}
+
+    with torch.no_grad():
+        single = forward(x).numpy()
+        model.double()
+        logits = forward(x.double()).numpy()
+        before = statistics()
+        model.train()
+        training = forward(x.double()).numpy()
+    return Answers(logits, training, before, statistics(), single)
+
+
+def _ask_ours(model, images, names):
+    def statistics():
+        return {names[v.path]: np.array(v) for v in model.weights if "/moving_" in v.path}
+
+    logits, before = np.asarray(model(images, training=False)), statistics()
+    training = np.asarray(model(images, training=True))
+    return Answers(logits, training, before, statistics(), logits)
+
+
+def relative(ours, theirs):
+    """The largest difference, as a part of the largest value."""
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def batch_statistics(answers, name, momentum):
+    """The batch's statistic that a step must have used, were `momentum` (Keras' sense) its own."""
+    before, after = (np.float64(side[name]) for side in (answers.before, answers.after))
+    return before + (after - before) / (1 - momentum)
+
+
+@pytest.fixture
+def compare(torch, randomise, to_torch, pictures, tmp_path, record_property):
+    """`compare(theirs, arch, partner, filename)` carries a PyTorch model's weights over by a file
+    and holds the two models' answers to the same images against each other. `forward` calls a
+    model whose output is no tensor; `wrap` makes of a state dict what the file holds.
+
+    Of the statistics, what one batch adds is compared, not the sum in which it hardly counts.
+    """
+    import keras
+
+    from model import build_model
+    from model.weight_names import recognise, source_names
+    from model.weights import inspect, load_pretrained
+
+    def check(theirs, arch, partner, filename, size=96, forward=None, wrap=dict):
+        randomise(theirs, size)
+        path = tmp_path / filename
+        torch.save(wrap(theirs.state_dict()), path)
+        names = list(theirs.state_dict())
+        hint = inspect(path, arch)
+        x = to_torch(images := pictures(size), *_normalisation(hint))
+        momentum = 1 - next(m.momentum for m in theirs.modules() if hasattr(m, "running_var"))
+        expected = _ask_theirs(torch, theirs, x, forward or theirs)
+        del theirs, forward
+
+        keras.backend.clear_session()
+        options = {"dropout": 0.0, "stochastic_depth": 0.0, **hint.arguments}
+        classes = expected.logits.shape[-1]
+        ours = build_model(arch, num_classes=classes, image_size=size, **options)
+        report = load_pretrained(ours, arch, path, strict=True)
+        path.unlink()
+        assert not report.warnings
+        assert not report.head_replaced
+        theirs_of = source_names([v.path for v in ours.weights], recognise(names))
+        found = _ask_ours(ours, images, theirs_of)
+
+        # Images do matter, and so do statistics: two constants would agree, too.
+        spread = expected.logits.std(axis=0).mean() / np.abs(expected.logits).max()
+        assert spread > 0.01
+        assert relative(expected.training, expected.logits) > 0.01
+        assert found.after.keys() == expected.after.keys()
+        each = [
+            relative(*(batch_statistics(side, k, momentum) for side in (found, expected)))
+            for k in expected.after
+        ]
+        row = {
+            "ours": arch,
+            "theirs": partner,
+            "px": size,
+            "logits": relative(found.logits, expected.logits),
+            "their float32": relative(expected.float32, expected.logits),
+            "training logits": relative(found.training, expected.training),
+            "statistics": max(each),
+        }
+        record_property("parity", row)
+        print(row)
+        assert row["logits"] < 1e-4
+        assert row["training logits"] < 1e-4
+        assert row["statistics"] < 1e-4
+
+    return check
+
+
+def _normalisation(hint):
+    from model.catalog import IMAGENET_MEAN, IMAGENET_STD
+
+    return hint.arguments.get("mean", IMAGENET_MEAN), hint.arguments.get("std", IMAGENET_STD)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The tables of docs/models.md."""
+    done = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    for kind in ("parity", "files"):
+        rows = [v for report in done for k, v in report.user_properties if k == kind]
+        if rows:
+            terminalreporter.section("what was compared: largest relative differences")
+            terminalreporter.write_line(f"| {' | '.join(rows[0])} |")
+            terminalreporter.write_line("|---" * len(rows[0]) + "|")
+        for row in sorted(rows, key=lambda row: [*row.values()][:2]):
+            cells = (f"{v:.1e}" if isinstance(v, float) else str(v) for v in row.values())
+            terminalreporter.write_line(f"| {' | '.join(cells)} |")

@@ -1,0 +1,52 @@
+"""The catalogue's arithmetic against every model as it is built."""
+
+import math
+
+import keras
+import pytest
+
+from model import build_model, catalog, get_arch, list_archs
+from model.summary import flops
+
+QUICK = ("efficientnet-test", "efficientnet-b0", "resnet18", "resnet50", "resnext50-32x4d")
+AVAILABLE = [name for name in list_archs() if get_arch(name).available]
+
+
+def counted(model):
+    """Multiply-adds, from the sizes of each layer's window, input and output."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            total += math.prod((*layer.kernel_size, *layer.output.shape[1:]))
+        elif isinstance(layer, keras.layers.Conv2D):
+            each = math.prod(layer.kernel_size) * layer.input.shape[-1] // layer.groups
+            total += each * math.prod(layer.output.shape[1:])
+        elif isinstance(layer, keras.layers.Dense):
+            total += layer.input.shape[-1] * layer.output.shape[-1]
+        else:  # nothing else has a kernel
+            assert not any(v.name == "kernel" for v in layer.weights), layer.name
+    return total
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in AVAILABLE]
+)
+def test_built_model_agrees_with_the_catalogue(name):
+    keras.backend.clear_session()  # the largest are gigabytes
+    arch = get_arch(name)
+    model = build_model(name)
+    assert model.name == name.replace("-", "_")
+    assert model.input_shape == (None, arch.resolution, arch.resolution, 3)
+    assert model.output_shape == (None, 1000)
+    assert model.count_params() == arch.params_1000 == catalog.parameter_count(arch)
+    trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
+    assert trainable == arch.trainable_1000
+    assert counted(model) == catalog.macs(arch) == flops(model)
+
+
+@pytest.mark.parametrize("name", ["efficientnet-test", "resnet18"])
+def test_another_size_and_number_of_classes(name):
+    arch = get_arch(name)
+    model = build_model(name, num_classes=7, image_size=45)  # odd sizes are rounded up
+    assert model.count_params() == catalog.parameter_count(arch, 7)
+    assert counted(model) == catalog.macs(arch, 45, 7) == flops(model)
