@@ -38,6 +38,7 @@ from dataloader.decode import UNIFORMS, crop_window, random_crop_decode
 
 SIZE, BATCH, AREA, RATIO = 224, 64, (0.05, 1.0), (0.75, 1.333)
 PLAIN, FLOAT = "plain: decode_and_crop_jpeg + resize", "plain + float32 AutoAugment"
+BOXED = "plain, sample_distorted_bounding_box + flip"
 OURS, PURE = "ours, {}, native", "ours, {}, TensorFlow only"
 
 
@@ -159,7 +160,7 @@ def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
 
     table = {
         PLAIN: mapped(_plain),
-        "plain, sample_distorted_bounding_box + flip": mapped(_distorted_box),
+        BOXED: mapped(_distorted_box),
         FLOAT: mapped(_plain_float_autoaugment),
     }
     for name in ("none", "autoaugment", "randaugment"):
@@ -210,7 +211,7 @@ def _spread(result: dict, key: str, digits: int) -> str:
 
 
 def markdown(results: list[dict]) -> str:
-    """The table; CPU time is also given as a multiple of the plain baseline's, round by round."""
+    """The table; CPU time is also given as a multiple of the plain baseline's."""
     lines = ["| row | threads | CPU ms/image | images/s | CPU × plain |", "|---|---|---|---|---|"]
     plain = {r["threads"]: _median(r, "cpu_ms") for r in results if r["row"] == PLAIN}
     for result in results:
@@ -234,6 +235,9 @@ def goals(results: list[dict]) -> dict[str, float]:
     ours, pure = OURS.format("autoaugment"), PURE.format("autoaugment")
     found = {
         "AutoAugment: CPU, native / plain (goal ≤ 1.3)": ratio("cpu_ms", ours, PLAIN),
+        "AutoAugment: CPU, native / plain with its usual, smaller crops": ratio(
+            "cpu_ms", ours, BOXED
+        ),
         "AutoAugment: images/s, native / float32 (goal ≥ 2.2)": ratio("images_per_s", ours, FLOAT),
         "AutoAugment: CPU, TensorFlow only / native (goal ≤ 2)": ratio("cpu_ms", pure, ours),
         "AutoAugment: CPU, TensorFlow only / plain": ratio("cpu_ms", pure, PLAIN),
