@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -13,7 +14,9 @@ from dataloader.synthetic import SyntheticLoader
 from model import build_model
 from model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
 from runtime.config import Config
-from utils import distributed
+from runtime.step import Clip, Loss
+from utils import clipping, distributed
+from utils.losses import binary_cross_entropy, cross_entropy
 
 # ImageNet's number, for records that come with no list of classes.
 DEFAULT_CLASSES = 1000
@@ -154,4 +157,42 @@ def build_loader(
     )
     return Loader(
         source, options, training=training, rank=distributed.rank(), world=distributed.size()
+    )
+
+
+def make_loss(config: Config) -> Loss:
+    """The loss of each example, from logits and labels."""
+    if config.loss == "softmax":
+        return partial(cross_entropy, smoothing=config.label_smoothing)
+    return partial(
+        binary_cross_entropy,
+        smoothing=config.label_smoothing,
+        threshold=config.bce_target_threshold,
+    )
+
+
+def make_clip(config: Config) -> Clip | None:
+    """The one kind of clipping that was asked for."""
+    if config.grad_clip_norm:
+        return lambda g, _: clipping.clip_by_global_norm(g, config.grad_clip_norm)
+    if config.grad_clip_value:
+        return lambda g, _: clipping.clip_by_value(g, config.grad_clip_value)
+    if config.grad_clip_agc:
+        return lambda g, variables: clipping.clip_adaptively(g, variables, config.grad_clip_agc)
+    return None
+
+
+def make_exchange(config: Config) -> distributed.Exchange:
+    """How gradients travel.
+
+    Raises:
+        DistributedError: this Horovod cannot do it.
+    """
+    if config.adasum:
+        distributed.check_adasum()
+    return distributed.Exchange(
+        config.hvd_fp16_compression,
+        config.gradient_predivide_factor,
+        config.gradient_groups,
+        config.adasum,
     )

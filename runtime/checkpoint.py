@@ -5,6 +5,7 @@ A checkpoint is a folder `model_dir/checkpoints/step-00001234`:
     model.safetensors      the model's weights, by Keras path
     ema.safetensors        their moving average, when there is one
     optimizer.safetensors  the optimizer's variables
+    ranks.safetensors      in the middle of an epoch: what each rank has of its own, one row a rank
     state.json             position, best result, how the model is built, class names
     config.yaml            the run's settings
     COMPLETE.json          written last: size and SHA-256 of every other file
@@ -32,6 +33,7 @@ import numpy as np
 
 FORMAT = 1
 MARKER = "COMPLETE.json"
+ARRAYS = ("model", "ema", "optimizer", "ranks")
 
 
 class CheckpointError(RuntimeError):
@@ -45,6 +47,7 @@ class Checkpoint:
     model: dict[str, np.ndarray]
     ema: dict[str, np.ndarray] = field(default_factory=dict)
     optimizer: dict[str, np.ndarray] = field(default_factory=dict)
+    ranks: dict[str, np.ndarray] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     config: str = ""
     path: Path | None = None
@@ -65,7 +68,7 @@ def save(model_dir: str | Path, checkpoint: Checkpoint) -> Path:
     try:
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted save left
         folder.mkdir(parents=True)
-        for name in ("model", "ema", "optimizer"):
+        for name in ARRAYS:
             arrays = getattr(checkpoint, name)
             if arrays:
                 save_file(arrays, folder / f"{name}.safetensors", metadata={"format": "convoy"})
@@ -228,7 +231,7 @@ def read(path: str | Path) -> Checkpoint:
             name: load_file(path / f"{name}.safetensors")
             if (path / f"{name}.safetensors").exists()
             else {}
-            for name in ("model", "ema", "optimizer")
+            for name in ARRAYS
         }
         return Checkpoint(
             **arrays, state=state, config=(path / "config.yaml").read_text(), path=path
@@ -237,18 +240,28 @@ def read(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from error
 
 
-def prune(model_dir: str | Path, keep_last: int = 2) -> None:
-    """Removes all but the newest `keep_last` checkpoints and the best one, and what broken saves
-    left.
+def prune(model_dir: str | Path, keep_last: int = 2, keep_best: int = 1) -> None:
+    """Removes all but the newest `keep_last` checkpoints and the best `keep_best` ones, and what
+    broken saves left. Which are best, their own `state.json` says (`score`).
     """
     whole = complete_checkpoints(model_dir)
-    keep = {*whole[-keep_last:], best(model_dir)}
+    scored = [(score, path) for path in whole if (score := _score(path)) is not None]
+    ranked = [path for _, path in sorted(scored, key=lambda pair: -pair[0])]
+    keep = {*whole[-keep_last:], *ranked[:keep_best], best(model_dir)}
     for path in _folder(model_dir).glob("step-*"):
         if path not in keep and path.is_dir():
             # The marker goes first: a removal that is cut short leaves no checkpoint that looks
             # whole.
             (path / MARKER).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _score(path: Path) -> float | None:
+    """The evaluation result of a checkpoint, None if it was not evaluated."""
+    try:
+        return json.loads((path / "state.json").read_text()).get("score")
+    except (OSError, ValueError):
+        return None
 
 
 def check_writable(model_dir: str | Path) -> None:

@@ -203,8 +203,15 @@ class Config:
     tf32: bool = _flag(PREC, True, "let float32 matrix products use TensorFloat-32 where the GPU has it")
 
     save_checkpoint_freq: int = _flag(CKPT, 1, "epochs between two checkpoints; the best is always kept")
+    checkpoint_every_minutes: float | None = _flag(CKPT, None, "save also within an epoch, whenever so many minutes "
+                                                   "have passed")
+    keep_checkpoints: int = _flag(CKPT, 2, "how many of the newest checkpoints to keep")
+    keep_best: int = _flag(CKPT, 1, "how many of the best evaluated checkpoints to keep")
+    preempt_signals: str = _flag(CKPT, "SIGTERM,SIGUSR1", "signals that make a run save and stop with exit code 75; "
+                                 "none: leave them alone")
+    requeue: bool = _flag(CKPT, True, "after such a signal, have Slurm queue the batch job again")
     resume_checkpoint: bool = _flag(CKPT, False, "go on from the newest complete checkpoint in model_dir")
-    gather_checkpoints: bool = _flag(CKPT, False, "keep every checkpoint; otherwise the best and the newest two")
+    gather_checkpoints: bool = _flag(CKPT, False, "keep every checkpoint, whatever keep_checkpoints and keep_best say")
     no_checkpoints: bool = _flag(CKPT, False, "save nothing")
     checkpoint: str = _flag(CKPT, "best", "which to evaluate or apply: best, last, or a checkpoint's folder",
                             ("inference_checkpoint",))

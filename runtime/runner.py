@@ -12,10 +12,11 @@ from typing import Any
 
 from runtime import checkpoint
 from runtime.config import Config, ConfigError
+from runtime.requests import Preempted
 from runtime.validate import TRAINING_MODES
 from utils import device, distributed
 
-EXIT_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 3, 130
+EXIT_ERROR, EXIT_SOME_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 3, 75, 130
 
 
 class Runner:
@@ -43,6 +44,10 @@ class Runner:
         except KeyboardInterrupt:
             _say("interrupted; checkpoints saved so far are whole: go on with --resume_checkpoint")
             return _leave(EXIT_INTERRUPTED)
+        except Preempted as stopped:
+            if distributed.rank() == 0:
+                _say(str(stopped))
+            return EXIT_PREEMPTED  # every rank stops alike, so they part in good order
         except BrokenPipeError:
             # Whoever read our output has left (`| head`). Point stdout at nothing, or Python
             # complains at exit.
@@ -208,8 +213,8 @@ def _known_errors() -> tuple[type[Exception], ...]:
     ]
     if "model.weight_torch" in sys.modules:
         known.append(sys.modules["model.weight_torch"].WeightFileError)
-    if "runtime.train" in sys.modules:
-        known.append(sys.modules["runtime.train"].TrainingError)
+    if "runtime.health" in sys.modules:
+        known.append(sys.modules["runtime.health"].TrainingError)
     return tuple(known)
 
 

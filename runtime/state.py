@@ -98,8 +98,14 @@ def _check_same_model(saved: Checkpoint, arguments: dict[str, Any]) -> None:
         )
 
 
-def restore(state: TrainState, saved: Checkpoint, data: Any) -> None:
+def restore(state: TrainState, saved: Checkpoint, data: Any, counters: np.ndarray) -> np.ndarray:
     """Puts a checkpoint into the state, and its list of unreadable examples into the data.
+
+    Args:
+        counters: zeros, of the shape of what `snapshot` was given.
+
+    Returns:
+        This rank's counters as they were saved, or zeros at the beginning of an epoch.
 
     Raises:
         CheckpointError: it lacks a variable.
@@ -115,40 +121,95 @@ def restore(state: TrainState, saved: Checkpoint, data: Any) -> None:
     state.step, state.epoch, state.offset = (saved.state[k] for k in ("step", "epoch", "offset"))
     state.best = saved.state["best"]
     data.bad_examples.update({int(i): why for i, why in saved.state["bad_examples"].items()})
+    return _restore_ranks(state, saved, counters)
 
 
-def save(state: TrainState, config: Config, data: Any, metrics: dict[str, float]) -> None:
-    """Writes a checkpoint of the state as it is; rank 0 writes, and its error is every rank's.
+def snapshot(
+    state: TrainState,
+    config: Config,
+    data: Any,
+    metrics: dict[str, float],
+    score: float | None = None,
+    counters: np.ndarray | None = None,
+) -> Checkpoint:
+    """A copy of everything that training changes, for `Saver.save`. Changes nothing.
 
-    Call `average_statistics` first.
+    To be called by every rank: in the middle of an epoch (`state.offset`) ranks have running
+    statistics and sums of metrics of their own. The checkpoint keeps each rank's, so that as many
+    ranks go on to the same bits, and their mean, which other numbers of ranks and evaluation use.
+
+    Args:
+        metrics: the run's latest figures.
+        score: the evaluation result of these very weights, None if there is none.
+        counters: float64, this rank's sums of metrics in the unfinished epoch.
     """
+    arrays = checkpoint.variables_to_arrays(state.model.weights)
+    ema = state.ema.state() if state.ema else {}
+    ranks: dict[str, np.ndarray] = {}
+    if state.offset:
+        names = [v.path for v in batch_norm_statistics(state.model)]
+        for part, values in (("statistics", arrays), ("ema_statistics", ema)):
+            if values and names:
+                ranks[part] = distributed.all_gather(_flat(values, names)[None])
+                _unflatten(ranks[part].mean(axis=0, dtype=np.float64), values, names)
+        ranks["counters"] = distributed.all_gather(counters[None])
+    return Checkpoint(
+        model=arrays,
+        ema=ema,
+        optimizer=checkpoint.variables_to_arrays(state.optimizer.variables),
+        ranks=ranks,
+        state={
+            "step": state.step,
+            "epoch": state.epoch,
+            "offset": state.offset,
+            "loss_scale": state.loss_scale.state(),
+            "best": state.best,
+            "score": score,
+            "better_weights": better_weights(metrics),
+            "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
+            "bad_examples": data.bad_examples,
+            "model": state.arguments,
+            "class_names": data.class_names,
+        },
+        config=config.to_yaml(),
+    )
 
-    def write() -> None:
-        contents = Checkpoint(
-            model=checkpoint.variables_to_arrays(state.model.weights),
-            ema=state.ema.state() if state.ema else {},
-            optimizer=checkpoint.variables_to_arrays(state.optimizer.variables),
-            state={
-                "step": state.step,
-                "epoch": state.epoch,
-                "offset": state.offset,
-                "loss_scale": state.loss_scale.state(),
-                "best": state.best,
-                "better_weights": better_weights(metrics),
-                "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
-                "bad_examples": data.bad_examples,
-                "model": state.arguments,
-                "class_names": data.class_names,
-            },
-            config=config.to_yaml(),
-        )
-        folder = checkpoint.save(config.model_dir, contents)
-        if state.best.get("step") == state.step:
-            checkpoint.mark_best(config.model_dir, folder, state.best)
-        if not config.gather_checkpoints:
-            checkpoint.prune(config.model_dir)
 
-    distributed.on_rank0(write)
+def _restore_ranks(state: TrainState, saved: Checkpoint, counters: np.ndarray) -> np.ndarray:
+    """Gives this rank what was its own in the middle of an epoch."""
+    own = saved.ranks
+    if not own:
+        return counters
+    if len(own["counters"]) != distributed.size():
+        # Statistics are the mean already; one rank goes on with everybody's sums.
+        return own["counters"].sum(axis=0) if distributed.rank() == 0 else counters
+    rank, statistics = distributed.rank(), batch_norm_statistics(state.model)
+    if "statistics" in own:
+        _assign_flat(own["statistics"][rank], statistics)
+    if state.ema is not None and "ema_statistics" in own:
+        shadows = state.ema.shadows
+        _assign_flat(own["ema_statistics"][rank], [shadows[v.path] for v in statistics])
+    return own["counters"][rank]
+
+
+def _flat(arrays: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
+    return np.concatenate([arrays[name].ravel() for name in names])
+
+
+def _unflatten(flat: np.ndarray, arrays: dict[str, np.ndarray], names: list[str]) -> None:
+    start = 0
+    for name in names:
+        old = arrays[name]
+        arrays[name] = flat[start : start + old.size].reshape(old.shape).astype(old.dtype)
+        start += old.size
+
+
+def _assign_flat(flat: np.ndarray, variables: list[Any]) -> None:
+    start = 0
+    for variable in variables:
+        size = int(np.prod(variable.shape))
+        variable.assign(flat[start : start + size].reshape(variable.shape))
+        start += size
 
 
 def average_statistics(state: TrainState) -> None:

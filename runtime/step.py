@@ -44,7 +44,7 @@ class LossScale:
     def __init__(self, setting: str, active: bool) -> None:
         self.dynamic = active and setting == "dynamic"
         start = 1.0 if not active else _INITIAL_SCALE if self.dynamic else float(setting)
-        self.checks = active
+        self.active = active
         self.scale = tf.Variable(start, dtype=tf.float32, trainable=False, name="loss_scale")
         self.clean_steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="clean_steps")
 
@@ -59,6 +59,10 @@ class LossScale:
         scale = tf.where(finite, self.scale, tf.maximum(self.scale / 2, 1.0))
         self.scale.assign(tf.where(grow, tf.minimum(scale * 2, 2.0**24), scale))
         self.clean_steps.assign(tf.where(tf.logical_and(finite, ~grow), grown, 0))
+
+    def value(self) -> float:
+        """The factor as it stands."""
+        return float(self.scale.numpy())
 
     def state(self) -> dict[str, float]:
         """Both numbers, exactly."""
@@ -97,6 +101,10 @@ class TrainState:
 class Step:
     """One update of a `TrainState`'s weights.
 
+    Attributes:
+        finite_loss, finite: whether every rank's loss, and the gradients, were in the last step.
+        granted: which of the `wishes` of the last step any rank had.
+
     Args:
         state: what is trained.
         loss: from logits and labels to the loss of each example; see `utils.losses`.
@@ -126,9 +134,9 @@ class Step:
         self.state, self.micro_steps, self.seed = state, micro_steps, seed
         self._loss, self._clip = loss, clip
         self._exchange = exchange or distributed.Exchange()
-        self._variables = state.model.trainable_variables
+        self.variables = state.model.trainable_variables
         self._decay, self._style = weight_decay, weight_decay_style
-        self._mask = decay_mask(self._variables, bn_weight_decay=bn_weight_decay)
+        self._mask = decay_mask(self.variables, bn_weight_decay=bn_weight_decay)
         compiled = True if use_xla else None
         # Synchronised batch norm exchanges in the middle of this half: XLA compiles around it
         # (utils.device.cluster_with_xla), not the whole.
@@ -142,30 +150,39 @@ class Step:
         )
         self.update: Callable = tf.function(self._update, jit_compile=compiled)
 
-    def __call__(self, batches: Iterable[Batch], lr: float) -> tf.Tensor:
-        """Trains on `micro_steps` batches.
+    def __call__(
+        self, batches: Iterable[Batch], lr: float, wishes: tuple[bool, ...] = ()
+    ) -> tf.Tensor:
+        """Trains on `micro_steps` batches. Where the loss or a gradient is not finite the weights
+        stay as they were; `finite_loss` and `finite` then tell, the same on every rank.
+
+        Args:
+            wishes: of this rank; `granted` holds after the step which of them any rank had.
 
         Returns:
             float64 `(4,)`: sums over this rank's examples of loss, top-1, top-5 and weight.
         """
-        gradients, sums = None, 0.0
+        gradients, mean_weight, sums = None, 0.0, 0.0
         for images, labels, weights in batches:
-            more, some = self.forward_backward(images, labels, weights)
+            more, weight, some = self.forward_backward(images, labels, weights)
             gradients = (
                 more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
             )
-            sums = sums + some
-        gradients = self.reduce(gradients)
-        self.update(gradients, tf.constant(lr, tf.float32), tf.constant(self.state.step, tf.int64))
+            mean_weight, sums = mean_weight + weight, sums + some
+        finite = tf.math.is_finite(sums[0])
+        flags = tf.cast(tf.stack([~finite, *wishes]), tf.float32)
+        gradients, mean_weight, flags = self.reduce(gradients, mean_weight, flags)
+        arguments = tf.constant(lr, tf.float32), tf.constant(self.state.step, tf.int64)
+        self.finite = bool(self.update(gradients, mean_weight, *arguments))
+        bad_loss, *granted = (flags.numpy() > 0).tolist()
+        self.finite_loss, self.granted = not bad_loss, tuple(granted)
         self.state.step += 1
         return sums
 
     def _forward_backward(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Gradients of the scaled `Σ w·loss / B`, with `Σ w / B` last; and the sums of the
-        metrics.
-        """
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Gradients of the scaled `Σ w·loss / B`; `Σ w / B`; and the sums of the metrics."""
         scale = self.state.loss_scale.scale
         with tf.GradientTape() as tape:
             logits = self.state.model(images, training=True)
@@ -174,45 +191,47 @@ class Step:
             # infinite.
             loss_sum = tf.reduce_sum(tf.math.multiply_no_nan(losses, weights))
             scaled = loss_sum * scale / tf.cast(tf.size(weights), tf.float32)
-        gradients = tape.gradient(scaled, [v.value for v in self._variables])
+        gradients = tape.gradient(scaled, [v.value for v in self.variables])
         sums = batch_sums(logits, labels, weights)
         sums = tf.concat([[tf.cast(loss_sum, tf.float64)], sums[1:]], axis=0)
-        return [*gradients, tf.reduce_mean(weights)], sums
+        return gradients, tf.reduce_mean(weights), sums
 
-    def _reduce(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        return distributed.reduce_mean(gradients, self._exchange)
+    def _reduce(
+        self, gradients: list[tf.Tensor], mean_weight: tf.Tensor, flags: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        gradients, others = distributed.reduce_mean(gradients, [mean_weight, flags], self._exchange)
+        return gradients, *others
 
-    def _update(self, gradients: list[tf.Tensor], lr: tf.Tensor, step: tf.Tensor) -> None:
-        """Finite check, clipping, weight decay, optimizer, moving average."""
-        *gradients, mean_weight = gradients
+    def _update(
+        self, gradients: list[tf.Tensor], mean_weight: tf.Tensor, lr: tf.Tensor, step: tf.Tensor
+    ) -> tf.Tensor:
+        """Finite check, clipping, weight decay, optimizer, moving average; whether it was done."""
         loss_scale = self.state.loss_scale
         # Dividing by the mean weight makes this the mean over the examples that count, over all
         # ranks.
         # It was summed over micro-steps as the gradients were, so their number cancels.
         factor = 1.0 / (loss_scale.scale * tf.maximum(mean_weight, 1e-12))
         gradients = [g * factor for g in gradients]
-        if not loss_scale.checks:
-            self._apply(gradients, lr, step)
-            return
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
         # Every rank holds the same reduced gradients here, so every rank decides alike.
         tf.cond(finite, lambda: self._apply(gradients, lr, step), lambda: None)
         loss_scale.after(finite)
+        return finite
 
     def _apply(self, gradients: list[tf.Tensor], lr: tf.Tensor, step: tf.Tensor) -> None:
         optimizer = self.state.optimizer
         if self._clip is not None:
-            gradients = self._clip(gradients, self._variables)
+            gradients = self._clip(gradients, self.variables)
         if self._decay and self._style == "decoupled":
-            decay_decoupled(self._variables, self._mask, lr, self._decay)
+            decay_decoupled(self.variables, self._mask, lr, self._decay)
         elif self._decay:
             convention = "keras" if self._style == "l2" else "half"
             coefficient = l2_coefficient(self._decay, convention)
-            gradients = add_l2(gradients, self._variables, self._mask, coefficient)
+            gradients = add_l2(gradients, self.variables, self._mask, coefficient)
             # Inside tf.cond only the decayed ones are new; Keras wants all from one graph.
             gradients = [tf.identity(g) for g in gradients]
         optimizer.learning_rate.assign(lr)
-        optimizer.apply(gradients, self._variables)
+        optimizer.apply(gradients, self.variables)
         if self.state.ema is not None:
             self.state.ema.update(step)
 

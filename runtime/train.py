@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from functools import partial
 from itertools import islice
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from dataloader.errors import allowed_bad_examples
-from runtime.build import build_loader
+from runtime.build import build_loader, make_clip, make_exchange, make_loss
 from runtime.config import Config, ConfigError
 from runtime.evaluate import evaluate, make_eval_step
+from runtime.health import Health, TrainingError
 from runtime.journal import UNITS, Journal, Window
+from runtime.requests import Preempted, Requests, requeue
+from runtime.saver import Saver
 from runtime.stages import of_stage, set_dropout, stage_settings
 from runtime.state import (
     average_statistics,
@@ -25,20 +28,15 @@ from runtime.state import (
     new_state,
     replicas_agree,
     restore,
-    save,
+    snapshot,
 )
-from runtime.step import Clip, Loss, Step
-from runtime.validate import schedule_arguments
-from utils import clipping, distributed
+from runtime.step import Step
+from runtime.validate import preempt_signals, schedule_arguments
+from utils import distributed
 from utils.logging import Progress, RunLog, TensorBoardWriter
-from utils.losses import binary_cross_entropy, cross_entropy
 from utils.metrics import MeanAccumulator, Throughput
 from utils.optimizers import LAYER_WISE
 from utils.schedules import make_schedule, scaled_lr
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on. The text says where it stopped and why."""
 
 
 class Trainer:
@@ -65,17 +63,19 @@ class Trainer:
         self.steps_per_epoch = math.ceil(self.train_data.steps_per_epoch / self.micro_steps)
         saved = find_saved(config) if config.resume_checkpoint else None
         self.state = new_state(config, self.train_data.num_classes, saved, self._say)
+        self._counters = np.zeros(8)  # sums of an epoch and of a log window begun before
         if saved is not None:
-            restore(self.state, saved, self.train_data)
+            self._counters = restore(self.state, saved, self.train_data, self._counters)
             at = f"epoch {self.state.epoch + 1}, step {self.state.step}"
             self._say(f"resuming from {saved.path}: {at}")
+            self._say_what_changes(saved.state)
         elif config.resume_checkpoint:
             self._say(f"no checkpoint in {config.model_dir} yet: starting from the beginning")
         if config.mode == "train_and_eval":
             self.eval_data = build_loader(config, "validation", self.train_data)
             self.eval_step = make_eval_step(self.state.model, config.use_xla)
         set_dropout(self.state.model, self.stage)
-        self.step = self._make_step()
+        self.step, self.health = self._make_step()
         peak = config.lr_init
         if config.lr_base_batch:
             peak = scaled_lr(config.lr_init, self.images_per_step, config.lr_base_batch)
@@ -96,25 +96,35 @@ class Trainer:
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
         self.report: dict[str, float] = {}
         self.entered = False  # whether the first stage of this launch was announced
+        self.saver = None
+        if self.chief and not config.no_checkpoints:
+            keep = None if config.gather_checkpoints else config.keep_checkpoints
+            self.saver = Saver(
+                config.model_dir, keep_last=keep, keep_best=config.keep_best, warn=self._warn
+            )
+        # One clock decides, rank 0's.
+        minutes = config.checkpoint_every_minutes if self.saver else None
+        self.requests = Requests(preempt_signals(config), minutes)
 
     def _say(self, text: str) -> None:
         if self.chief:
             print(text, flush=True)
 
-    def _make_step(self) -> Step:
+    def _make_step(self) -> tuple[Step, Health]:
         config = self.config
-        return Step(
+        step = Step(
             self.state,
-            loss=_loss(config),
+            loss=make_loss(config),
             weight_decay=0.0 if config.optimizer in LAYER_WISE else config.weight_decay,
             weight_decay_style=config.weight_decay_style,
             bn_weight_decay=config.bn_weight_decay,
-            clip=_clip(config),
-            exchange=_exchange(config),
+            clip=make_clip(config),
+            exchange=make_exchange(config),
             micro_steps=self.micro_steps,
             use_xla=config.use_xla,
             seed=config.seed,
         )
+        return step, Health(step)
 
     def _enter_stage(self) -> None:
         """Makes sizes, augmentation and dropout those of the current epoch's stage."""
@@ -126,13 +136,27 @@ class Trainer:
             self.train_data = build_loader(of_stage(config, stage), "train", num_classes=classes)
             self.train_data.bad_examples.update(bad_examples)
             set_dropout(state.model, stage)
-            self.stage, self.step = stage, self._make_step()
+            self.stage = stage
+            self.step, self.health = self._make_step()
             self.step.seed_randomness()
         elif self.entered:
             return
         self.entered = True
         if config.n_stages > 1 or config.mix_off_epoch is not None:
             self.journal.line(stage.describe(config.n_stages, state.epoch))
+
+    def _warn(self, text: str) -> None:
+        self.journal.line(text)
+
+    def _say_what_changes(self, saved: dict[str, Any]) -> None:
+        """What resuming on another number of processes, or with another batch, makes different."""
+        before = saved.get("images_per_step", self.images_per_step)
+        if before != self.images_per_step:
+            self._say(
+                f"{self.images_per_step} images a step instead of {before}:"
+                f" {self.steps_per_epoch} steps an epoch, the learning rate follows; the place in"
+                " the epoch and the order of images stay"
+            )
 
     def _micro_steps(self) -> int:
         if self.config.grad_accum_steps:
@@ -175,10 +199,16 @@ class Trainer:
         self.callbacks.on_train_begin()
         steps_left = config.prof or math.inf
         try:
-            while state.epoch < self.last_epoch and steps_left > 0:
-                self._enter_stage()
-                steps_left -= self._train_epoch(steps_left)
-                self._after_epoch()
+            with self.requests:
+                while state.epoch < self.last_epoch and steps_left > 0:
+                    self._enter_stage()
+                    steps_left -= self._train_epoch(steps_left)
+                    self._after_epoch()
+            distributed.on_rank0(self.saver.finish if self.saver else lambda: None)
+        except BaseException:
+            if self.saver:
+                self.saver.abandon()
+            raise
         finally:
             self.journal.close()
         if not replicas_agree(state):
@@ -190,6 +220,9 @@ class Trainer:
         """Trains the rest of the current epoch, at most so many steps; returns how many."""
         state = self.state
         epoch, window = Window(self.images_per_step), Window(self.images_per_step)
+        epoch.mean.update(self._counters[:4])
+        window.mean.update(self._counters[4:])
+        self._counters = np.zeros(8)
         self.callbacks.on_epoch_begin(state.epoch)
         batches = self.train_data.batches(state.epoch, state.offset)
         while epoch.steps < most:
@@ -201,22 +234,68 @@ class Trainer:
                 self.micro_steps - len(micro_batches)
             )
             ready = time.perf_counter()
-            lr = self.schedule(state.step)
-            sums = self.step(micro_batches, lr).numpy()  # waits, so that the times are true
+            lr = self.schedule(self._place())
+            sums = self.step(micro_batches, lr, self.requests.wishes())
+            sums = sums.numpy()  # waits, so that the times are true
             end = time.perf_counter()
             state.offset += self.images_per_step
+            self.health.check(micro_batches)
             for counter in (epoch, window):
                 counter.add(sums, ready - start, end - ready)
             self.throughput.add(self.images_per_step, ready - start, end - ready)
             window = self._report_step(window, lr)
+            self._grant(epoch, window)
             self.callbacks.on_train_batch_end(epoch.steps - 1)
         batches.close()
         if state.offset >= self.steps_per_epoch * self.images_per_step or not micro_batches:
             state.epoch, state.offset = state.epoch + 1, 0
         self._report_epoch(epoch)
         self._share_bad_examples()
-        average_statistics(state)
+        if not state.offset:
+            average_statistics(state)
+        self._counters = _joined(epoch, window)
         return epoch.steps
+
+    def _place(self) -> int:
+        """Where the schedule stands, in steps of this batch. It goes by epochs and examples, so
+        that it is the same place when a run goes on with another number of processes.
+        """
+        done = math.ceil(self.state.offset / self.images_per_step)
+        return self.state.epoch * self.steps_per_epoch + done
+
+    def _grant(self, epoch: Window, window: Window) -> None:
+        """Saves, and stops, where any rank asked for it; every rank comes here alike.
+
+        Raises:
+            Preempted: a signal came.
+        """
+        stop, save = self.step.granted
+        if not (stop or save):
+            return
+        self._save(counters=_joined(epoch, window))
+        if not stop:
+            return
+        distributed.on_rank0(self.saver.finish if self.saver else lambda: None)
+        signals = [name for name in distributed.all_gather_object(self.requests.signal) if name]
+        kept = "nothing is saved (--no_checkpoints)"
+        if not self.config.no_checkpoints:
+            kept = "everything is saved: go on with --resume_checkpoint"
+        queued = requeue() if self.chief and self.config.requeue else ""
+        raise Preempted(
+            f"stopped by {signals[0]} after step {self.state.step}; {kept}"
+            + (f". {queued}" if queued else "")
+        )
+
+    def _save(self, score: float | None = None, counters: np.ndarray | None = None) -> None:
+        """Begins to save the state as it is; every rank has to come here."""
+        if self.config.no_checkpoints:
+            return
+        self.requests.saved()
+        contents = snapshot(self.state, self.config, self.train_data, self.report, score, counters)
+        contents.state["images_per_step"] = self.images_per_step
+        best = self.state.best
+        if self.saver:
+            self.saver.save(contents, best if best.get("step") == self.state.step else None)
 
     def _report_step(self, window: Window, lr: float) -> Window:
         """Shows a step where one is due; returns the window that the next step counts in."""
@@ -250,20 +329,9 @@ class Trainer:
         self.callbacks.on_epoch_end(state.epoch - 1, logs)
 
     def _means(self, window: Window) -> dict[str, float]:
-        """The window's metrics over all ranks' examples.
-
-        Raises:
-            TrainingError: the loss is not finite.
-        """
+        """The window's metrics over all ranks' examples."""
         sums = distributed.all_sum(window.mean.as_array())
         means = MeanAccumulator.from_array(sums).result()
-        if not math.isfinite(means["loss"]) and window.mean.weight:
-            last = self.state.step
-            raise TrainingError(
-                f"the training loss became {means['loss']} between steps"
-                f" {last - window.steps + 1} and {last}; lower --lr_init, lengthen --warmup_epochs,"
-                " or go on from the last checkpoint with --resume_checkpoint"
-            )
         return {f"train.{name}": value for name, value in means.items()}
 
     def _share_bad_examples(self) -> None:
@@ -291,17 +359,20 @@ class Trainer:
     def _after_epoch(self) -> None:
         """Evaluates and saves where it is time to. Running statistics are averaged already."""
         config, state = self.config, self.state
-        last = state.epoch >= self.last_epoch
+        if state.offset:  # --prof ended within an epoch
+            self._save(counters=self._counters)
+            return
+        last, score = state.epoch >= self.last_epoch, None
         if self.eval_data is not None and (
             last or not state.epoch % config.num_epochs_between_eval
         ):
-            self._evaluate()
+            score = self._evaluate()
         is_best = state.best.get("step") == state.step
-        due = last or is_best or state.epoch % config.save_checkpoint_freq == 0
-        if due and not config.no_checkpoints:
-            save(state, config, self.train_data, self.report)
+        if last or is_best or state.epoch % config.save_checkpoint_freq == 0:
+            self._save(score)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> float:
+        """Evaluates the weights and their average; returns the better top-1."""
         state, batch = self.state, self.config.eval_batch_size
         values = evaluate(self.eval_step, self.eval_data.batches(0), batch)
         if state.ema is not None:
@@ -334,6 +405,7 @@ class Trainer:
         if state.ema is not None:
             text += f"  ema {100 * values['eval_ema_accuracy_top_1']:.2f}%"
         self.journal.line(text + f"  best {100 * state.best['value']:.2f}%")
+        return top1
 
     def _summary(self) -> dict[str, float]:
         throughput = self.throughput.summary()["total_ips"]
@@ -342,39 +414,11 @@ class Trainer:
         return dict(self.report)
 
 
+def _joined(epoch: Window, window: Window) -> np.ndarray:
+    return np.concatenate([epoch.mean.as_array(), window.mean.as_array()])
+
+
 def _without_weight(batch: Any) -> Any:
     """A batch of real images that counts for nothing, to fill up the last update of an epoch."""
     images, labels, weights = batch
     return images, labels, tf.zeros_like(weights)
-
-
-def _loss(config: Config) -> Loss:
-    if config.loss == "softmax":
-        return partial(cross_entropy, smoothing=config.label_smoothing)
-    return partial(
-        binary_cross_entropy,
-        smoothing=config.label_smoothing,
-        threshold=config.bce_target_threshold,
-    )
-
-
-def _clip(config: Config) -> Clip | None:
-    """The one kind of clipping that was asked for."""
-    if config.grad_clip_norm:
-        return lambda g, _: clipping.clip_by_global_norm(g, config.grad_clip_norm)
-    if config.grad_clip_value:
-        return lambda g, _: clipping.clip_by_value(g, config.grad_clip_value)
-    if config.grad_clip_agc:
-        return lambda g, variables: clipping.clip_adaptively(g, variables, config.grad_clip_agc)
-    return None
-
-
-def _exchange(config: Config) -> distributed.Exchange:
-    if config.adasum:
-        distributed.check_adasum()
-    return distributed.Exchange(
-        config.hvd_fp16_compression,
-        config.gradient_predivide_factor,
-        config.gradient_groups,
-        config.adasum,
-    )

@@ -8,6 +8,7 @@ raises
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 from runtime.config import LATER_MODES, Config, ConfigError
@@ -122,6 +123,7 @@ def _numbers(config: Config) -> None:
         "top_k",
         "optimizer_batch_size",
         "grad_accum_steps",
+        "keep_checkpoints",
         "gradient_groups",
         "intraop_threads",
         "interop_threads",
@@ -173,6 +175,7 @@ def _numbers(config: Config) -> None:
         "grad_clip_norm",
         "grad_clip_value",
         "grad_clip_agc",
+        "keep_best",
     )
     for name in (*at_least_zero, "lr_base_batch", "max_bad_examples", "lr_end"):
         if getattr(config, name) < 0:
@@ -211,6 +214,27 @@ def _optimisation(config: Config) -> None:
         )
     if config.adasum and config.gradient_predivide_factor != 1:
         raise ConfigError("--gradient_predivide_factor has no effect with --adasum")
+    minutes = config.checkpoint_every_minutes
+    if minutes is not None and minutes <= 0:
+        raise ConfigError(f"--checkpoint_every_minutes must be above 0, not {minutes}")
+    preempt_signals(config)
+
+
+def preempt_signals(config: Config) -> list[str]:
+    """The names in `--preempt_signals`.
+
+    Raises:
+        ConfigError: one is no signal that a program can handle.
+    """
+    text = config.preempt_signals.strip()
+    names = [] if text.lower() in ("", "none") else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in signal.Signals.__members__ or name in ("SIGKILL", "SIGSTOP", "SIGINT"):
+            raise ConfigError(
+                f"--preempt_signals {config.preempt_signals}: {name} cannot be used; name signals"
+                " such as SIGTERM and SIGUSR1, or none"
+            )
+    return names
 
 
 def _augmentation(config: Config) -> None:

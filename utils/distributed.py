@@ -116,21 +116,24 @@ class Exchange:
     adasum: bool = False
 
 
-def reduce_mean(tensors: Sequence[Any], exchange: Exchange | None = None) -> list[Any]:
+def reduce_mean(
+    gradients: Sequence[Any], others: Sequence[Any] = (), exchange: Exchange | None = None
+) -> tuple[list[Any], list[Any]]:
     """The mean over processes of each tensor. For use inside a `tf.function`.
 
-    The last tensor is the mean weight of the examples: it travels in full, and is averaged even
-    where the others are combined by Adasum.
+    Args:
+        gradients: travel as `exchange` says.
+        others: small tensors that go along, always in full and always averaged.
 
     Raises:
         DistributedError: Adasum was asked for and this Horovod cannot do it.
     """
     if not _hvd:
-        return list(tensors)
+        return list(gradients), list(others)
     exchange = exchange or Exchange()
     if exchange == Exchange():
-        return _hvd.grouped_allreduce(list(tensors), op=_hvd.Average, name="gradients")
-    *gradients, weight = tensors
+        means = _hvd.grouped_allreduce([*gradients, *others], op=_hvd.Average, name="gradients")
+        return means[: len(gradients)], means[len(gradients) :]
     options: dict[str, Any] = {"op": _hvd.Average}
     if exchange.adasum:
         check_adasum()
@@ -146,7 +149,7 @@ def reduce_mean(tensors: Sequence[Any], exchange: Exchange | None = None) -> lis
     length = math.ceil(len(gradients) / exchange.groups)
     reduced: list[Any] = []
     for start in range(0, len(gradients), length):
-        part = gradients[start : start + length]
+        part = list(gradients[start : start + length])
         if exchange.adasum:  # Horovod has no grouped Adasum
             reduced += [
                 _hvd.allreduce(g, name=f"gradient_{start + i}", **options)
@@ -154,7 +157,9 @@ def reduce_mean(tensors: Sequence[Any], exchange: Exchange | None = None) -> lis
             ]
         else:
             reduced += _hvd.grouped_allreduce(part, name=f"gradients_{start}", **options)
-    return [*reduced, _hvd.allreduce(weight, op=_hvd.Average, name="mean_weight")]
+    if not others:
+        return reduced, []
+    return reduced, _hvd.grouped_allreduce(list(others), op=_hvd.Average, name="others")
 
 
 def check_adasum() -> None:

@@ -84,8 +84,8 @@ def _load() -> tuple[ModuleType | None, str]:
 @functools.lru_cache(maxsize=1)
 def _announce() -> None:
     module, state = _load()
-    slower = "" if module else "; input takes up to twice the CPU time"
-    logger.info("native operations: %s%s", state, slower)
+    if module is None:
+        logger.info("native input operations %s; input takes up to twice the CPU time", state)
 
 
 def load() -> ModuleType | None:

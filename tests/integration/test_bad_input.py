@@ -136,6 +136,7 @@ def test_a_disk_that_fills_up_during_training_keeps_the_earlier_checkpoint(
     text = said(capsys)
     assert "earlier checkpoints are untouched" in text
     assert "No space left" in text
+    assert "epoch 2/2 eval loss" in text, "training went on to its end"
     saved = checkpoint.complete_checkpoints(small_disk)
     assert [path.name for path in saved] == ["step-00000007"]
     checkpoint.read(saved[0])
@@ -145,6 +146,7 @@ def test_a_loss_that_is_no_number_ends_training(flags, tiny, tmp_path, capsys):
     args = ("--lr_init", "1e30", "--optimizer", "sgd", "--data_dir", tiny)
     assert run(*flags, *args) == 1
     text = said(capsys)
-    assert "the training loss became" in text
+    assert "the training loss was not finite at step 2 (epoch 1)" in text
+    assert "first in the output of layer " in text
     assert "--lr_init" in text
     assert checkpoint.latest(tmp_path / "run") is None

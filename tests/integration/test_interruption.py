@@ -13,6 +13,8 @@ from runtime import checkpoint
 # All that is random or averaged.
 EVERYTHING = ("--augmenter_name", "autoaugment", "--dropout", "0.3", "--stochastic_depth", "0.3")
 FLAGS = ("--max_epochs", "5", "--warmup_epochs", "1", "--moving_average_decay", "0.9")
+OFTEN = ("--checkpoint_every_minutes", "0.002")  # after nearly every step
+PREEMPTED = 75
 STEPS = 7  # an epoch: 97 images in batches of 16
 
 
@@ -57,15 +59,17 @@ def assert_same_end(model_dir, other):
         np.testing.assert_array_equal(array, others[name], err_msg=name)
 
 
-def a_random_step():
-    """A step of the third or fourth epoch, as the progress line spells it."""
-    epoch, step = random.choice([3, 4]), random.randint(1, STEPS)
+def a_random_step(epoch):
+    """A step of this epoch, as the progress line spells it."""
+    step = random.randint(1, STEPS)
     return f"epoch {epoch}/5  step {step}/{STEPS}", f"epoch {epoch}/5 step {step}/{STEPS}"
 
 
-def kill_at(running, texts, victim):
-    """Waits until one of the texts is printed, then kills the victim without mercy."""
-    print("killing at", texts[0])
+def signal_at(running, texts, victim, number=signal.SIGKILL):
+    """Waits until one of the texts is printed, then sends the victim a signal: SIGKILL has no
+    mercy.
+    """
+    print("signalling at", texts[0])
 
     pattern = re.compile("|".join(re.escape(text) for text in texts))
     deadline = time.monotonic() + 200
@@ -73,39 +77,66 @@ def kill_at(running, texts, victim):
         assert running.process.poll() is None, running.text
         assert time.monotonic() < deadline, running.text
         time.sleep(0.005)
-    victim().send_signal(signal.SIGKILL)
+    victim().send_signal(number)
 
 
-def test_a_killed_run_resumes_to_the_same_bits(convoy, launch, tmp_path):
+def losses(log):
+    """The loss of every log window and epoch, by position; a position logged twice must agree."""
+    found = {}
+    for line in log:
+        loss = line.get("data", {}).get("train.loss")
+        if loss is not None:
+            assert found.setdefault(str(line["step"]), loss) == loss
+    return found
+
+
+def test_a_killed_and_a_preempted_run_resume_to_the_same_bits(convoy, launch, tmp_path, log_lines):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
     convoy(*launch("whole"))
-    running = convoy.start(*launch("killed"))
-    kill_at(running, a_random_step(), lambda: running.process)
+    running = convoy.start(*launch("broken"), *OFTEN)
+    signal_at(running, a_random_step(epoch=3), lambda: running.process)
     assert running.finish().code == -signal.SIGKILL
-    saved = checkpoint.read(checkpoint.latest(tmp_path / "killed")).state
-    assert saved["epoch"] in (2, 3, 4), "it was killed in the middle"
-    done = convoy(*launch("killed"), "--resume_checkpoint")
-    assert f"epoch {saved['epoch'] + 1}, step {saved['step']}" in done.out
-    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+    saved = checkpoint.read(checkpoint.latest(broken)).state
+    assert saved["epoch"] in (1, 2, 3), "it was killed in the middle"
+
+    running = convoy.start(*launch("broken"), "--resume_checkpoint")
+    signal_at(running, a_random_step(epoch=4), lambda: running.process, signal.SIGTERM)
+    stopped = running.finish()
+    assert f"epoch {saved['epoch'] + 1}, step {saved['step']}" in stopped.out
+    assert stopped.code == PREEMPTED, stopped.text
+    assert "stopped by SIGTERM after step" in stopped.err
+    assert "--resume_checkpoint" in stopped.err
+    assert checkpoint.read(checkpoint.latest(broken)).state["epoch"] in (3, 4)
+
+    convoy(*launch("broken"), "--resume_checkpoint")
+    assert_same_end(broken, whole)
+    once, pieced = (losses(log_lines(folder / "log.json")) for folder in (whole, broken))
+    assert once == pieced
 
 
-def test_a_killed_rank_ends_the_job_and_the_resumed_job_ends_with_the_same_bits(
-    convoy, launch, tmp_path
-):
+def test_ranks_that_are_killed_or_preempted_resume_to_the_same_bits(convoy, launch, tmp_path):
     convoy(*launch("whole", ranks=2), np=2)
-    running = convoy.start(*launch("killed", ranks=2), np=2)
+    running = convoy.start(*launch("broken", ranks=2), *OFTEN, np=2)
     everyone = []
 
-    def victim():
-        everyone.extend(running.ranks())
+    def one_of_them():
+        everyone[:] = running.ranks()
         assert len(everyone) == 2
         return random.choice(everyone)
 
-    kill_at(running, a_random_step(), victim)
+    signal_at(running, a_random_step(epoch=3), one_of_them)
     assert running.finish(timeout=120).code != 0
     assert not any(process.is_running() for process in everyone), "no rank is left behind"
-    assert checkpoint.latest(tmp_path / "killed") is not None
-    convoy(*launch("killed", ranks=2), "--resume_checkpoint", np=2)
-    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+
+    running = convoy.start(*launch("broken", ranks=2), "--resume_checkpoint", np=2)
+    signal_at(running, a_random_step(epoch=4), one_of_them, signal.SIGUSR1)
+    stopped = running.finish(timeout=120)
+    assert "stopped by SIGUSR1 after step" in stopped.text, "one rank's signal stops all"
+    saved = checkpoint.read(checkpoint.latest(tmp_path / "broken"))
+    assert saved.state["epoch"] in (3, 4)
+
+    convoy(*launch("broken", ranks=2), "--resume_checkpoint", np=2)
+    assert_same_end(tmp_path / "broken", tmp_path / "whole")
 
 
 def test_ctrl_c_says_what_to_do_and_keeps_the_checkpoints(convoy, launch, tmp_path):

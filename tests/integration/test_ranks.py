@@ -115,8 +115,8 @@ variants = {
     "half": Exchange(fp16=True, groups=2, predivide=2.0),
 }
 for name, exchange in variants.items():
-    reduce = tf.function(lambda *tensors, e=exchange: distributed.reduce_mean(tensors, e))
-    *got, mean_weight = reduce(*[tf.constant(g) for g in mine], tf.constant(weight))
+    reduce = tf.function(lambda a, b, e=exchange: distributed.reduce_mean(a, [b], e))
+    got, (mean_weight,) = reduce([tf.constant(g) for g in mine], tf.constant(weight))
     assert float(mean_weight) == 0.5, name
     for a, b in zip(got, want, strict=True):
         assert a.dtype == tf.float32, name

@@ -100,7 +100,7 @@ def test_the_gradient_is_that_of_the_mean_over_examples_that_count():
     x, y = vectors(8)
     weights = np.array([1, 1, 0, 1, 1, 0, 1, 1], np.float32)
     model = dense()
-    *gradients, mean_weight = stepper(model).forward_backward(*batch(x, y, weights))[0]
+    gradients, mean_weight, _ = stepper(model).forward_backward(*batch(x, y, weights))
     assert float(mean_weight) == 0.75
     with tf.GradientTape() as tape:
         losses = keras.losses.sparse_categorical_crossentropy(
@@ -264,7 +264,7 @@ def test_a_resumed_run_draws_what_the_uninterrupted_one_would_have(monkeypatch):
 def update_without_gradients(step):
     """An update at rate 0.1 whose gradients are all zero: what is left is weight decay."""
     zeros = [tf.zeros(v.shape) for v in step.state.model.trainable_variables]
-    step.update([*zeros, tf.constant(1.0)], tf.constant(0.1), tf.constant(0, tf.int64))
+    step.update(zeros, tf.constant(1.0), tf.constant(0.1), tf.constant(0, tf.int64))
 
 
 # How much a rate of 0.1 and a decay of 0.01 take from a kernel without gradient.
@@ -304,7 +304,7 @@ def test_xla_gives_the_same_loss_and_gradients():
         step = stepper(
             convnet(frozen=False), use_xla=use_xla, loss=partial(cross_entropy, smoothing=0.1)
         )
-        gradients, sums = step.forward_backward(*batch(x, y))
-        step.update(gradients, tf.constant(0.01), tf.constant(0, tf.int64))
+        gradients, weight, sums = step.forward_backward(*batch(x, y))
+        step.update(gradients, weight, tf.constant(0.01), tf.constant(0, tf.int64))
         results.append([*arrays(gradients), sums.numpy(), *arrays(step.state.model.weights)])
     assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)

@@ -1,0 +1,96 @@
+"""What happens when a loss or a gradient is not finite."""
+
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from runtime.health import MAX_OVERFLOWS, Health, TrainingError
+from runtime.step import LossScale, Step, TrainState
+from utils.losses import cross_entropy
+from utils.optimizers import make_optimizer
+
+
+def steep(logits, labels):
+    """A loss whose gradient overflows at large loss scales."""
+    return 1e10 * cross_entropy(logits, labels, smoothing=0.0)
+
+
+def make(scale=None):
+    layers = keras.layers
+    inputs = layers.Input((4,))
+    x = layers.Dense(5, name="first")(inputs)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.Activation("relu", name="relu")(x)
+    model = keras.Model(inputs, layers.Dense(3, name="second")(x))
+    optimizer = make_optimizer("momentum")
+    optimizer.build(model.trainable_variables)
+    state = TrainState(model, optimizer, LossScale(scale or "dynamic", scale is not None))
+    step = Step(state, loss=steep if scale else partial(cross_entropy, smoothing=0.0))
+    return step, Health(step)
+
+
+def batch(value=1.0):
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    x[0, 0] *= value
+    return tf.constant(x), tf.constant([0, 1, 2, 0, 1, 2]), tf.ones([6])
+
+
+def arrays(step):
+    return [v.numpy() for v in step.state.model.trainable_variables]
+
+
+def test_the_first_bad_layer_is_named_and_the_weights_stay_good():
+    step, health = make()
+    step.state.model.get_layer("first").kernel.assign(np.full((4, 5), 3e38))
+    before = arrays(step)
+    batches = [batch(1e3)]
+    step(batches, 0.1)
+    with pytest.raises(TrainingError, match=r"loss was not finite at step 1 .* layer first"):
+        health.check(batches)
+    for old, new in zip(before, arrays(step), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_gradient_that_is_not_finite_is_told_from_a_loss():
+    step, health = make()
+
+    def cube_root(logits, labels):  # 0 at 0, where its slope is infinite
+        return tf.pow(tf.abs(tf.reduce_sum(logits * 0.0, axis=-1)), 1 / 3)
+
+    step = Step(step.state, loss=cube_root)
+    health = Health(step)
+    step([batch()], 0.1)
+    with pytest.raises(TrainingError, match=r"gradient was not finite at step 1 .*second/bias"):
+        health.check([batch()])
+
+
+def test_a_loss_scale_that_can_still_fall_is_left_to_fall():
+    step, health = make("dynamic")
+    step.state.loss_scale.scale.assign(1e38)
+    for _ in range(3):
+        step([batch()], 0.1)
+        assert not step.finite
+        assert step.finite_loss
+        health.check([batch()])
+    assert step.state.loss_scale.value() == pytest.approx(1e38 / 8)
+
+
+def test_overflow_at_a_scale_that_cannot_fall_is_told_from_divergence():
+    step, health = make("1e38")
+    for _ in range(MAX_OVERFLOWS - 1):
+        step([batch()], 0.1)
+        health.check([batch()])
+    step([batch()], 0.1)
+    with pytest.raises(TrainingError, match=f"in each of the last {MAX_OVERFLOWS} steps"):
+        health.check([batch()])
+
+
+def test_one_clean_step_starts_the_count_anew():
+    step, health = make("1e38")
+    for number in range(2 * MAX_OVERFLOWS):
+        step.state.loss_scale.scale.assign(1.0 if number % 10 == 9 else 1e38)
+        step([batch()], 0.01)
+        health.check([batch()])
