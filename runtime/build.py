@@ -14,9 +14,10 @@ from dataloader.synthetic import SyntheticLoader
 from model import build_model
 from model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
 from runtime.config import Config
-from runtime.step import Clip, Loss
+from runtime.step import Clip, Loss, Step, TrainState
 from utils import clipping, distributed
 from utils.losses import binary_cross_entropy, cross_entropy
+from utils.optimizers import LAYER_WISE
 
 # ImageNet's number, for records that come with no list of classes.
 DEFAULT_CLASSES = 1000
@@ -195,4 +196,20 @@ def make_exchange(config: Config) -> distributed.Exchange:
         config.gradient_predivide_factor,
         config.gradient_groups,
         config.adasum,
+    )
+
+
+def make_step(config: Config, state: TrainState, micro_steps: int) -> Step:
+    """The training step that the flags describe, not traced yet."""
+    return Step(
+        state,
+        loss=make_loss(config),
+        weight_decay=0.0 if config.optimizer in LAYER_WISE else config.weight_decay,
+        weight_decay_style=config.weight_decay_style,
+        bn_weight_decay=config.bn_weight_decay,
+        clip=make_clip(config),
+        exchange=make_exchange(config),
+        micro_steps=micro_steps,
+        use_xla=config.use_xla,
+        seed=config.seed,
     )

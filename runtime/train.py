@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from dataloader.errors import allowed_bad_examples
-from runtime.build import build_loader, make_clip, make_exchange, make_loss
+from runtime.build import build_loader, make_step
 from runtime.config import Config, ConfigError
 from runtime.evaluate import evaluate, make_eval_step
 from runtime.health import Health, TrainingError
@@ -35,7 +35,6 @@ from runtime.validate import preempt_signals, schedule_arguments
 from utils import distributed
 from utils.logging import Progress, RunLog, TensorBoardWriter
 from utils.metrics import MeanAccumulator, Throughput
-from utils.optimizers import LAYER_WISE
 from utils.schedules import make_schedule, scaled_lr
 
 
@@ -100,7 +99,7 @@ class Trainer:
         if self.chief and not config.no_checkpoints:
             keep = None if config.gather_checkpoints else config.keep_checkpoints
             self.saver = Saver(
-                config.model_dir, keep_last=keep, keep_best=config.keep_best, warn=self._warn
+                config.model_dir, keep_last=keep, keep_best=config.keep_best, warn=self.journal.line
             )
         # One clock decides, rank 0's.
         minutes = config.checkpoint_every_minutes if self.saver else None
@@ -111,19 +110,7 @@ class Trainer:
             print(text, flush=True)
 
     def _make_step(self) -> tuple[Step, Health]:
-        config = self.config
-        step = Step(
-            self.state,
-            loss=make_loss(config),
-            weight_decay=0.0 if config.optimizer in LAYER_WISE else config.weight_decay,
-            weight_decay_style=config.weight_decay_style,
-            bn_weight_decay=config.bn_weight_decay,
-            clip=make_clip(config),
-            exchange=make_exchange(config),
-            micro_steps=self.micro_steps,
-            use_xla=config.use_xla,
-            seed=config.seed,
-        )
+        step = make_step(self.config, self.state, self.micro_steps)
         return step, Health(step)
 
     def _enter_stage(self) -> None:
@@ -144,9 +131,6 @@ class Trainer:
         self.entered = True
         if config.n_stages > 1 or config.mix_off_epoch is not None:
             self.journal.line(stage.describe(config.n_stages, state.epoch))
-
-    def _warn(self, text: str) -> None:
-        self.journal.line(text)
 
     def _say_what_changes(self, saved: dict[str, Any]) -> None:
         """What resuming on another number of processes, or with another batch, makes different."""

@@ -179,7 +179,7 @@ def test_a_killed_progressive_run_resumes_to_the_same_bits(convoy, launch, tmp_p
     assert "stage 2/3, from epoch 3: 24 px, magnitude 7, mixup 0.1, cutmix 0.75" in whole.out
     assert "stage 3/3, from epoch 5: 32 px, magnitude 9, mixup 0, cutmix 0" in whole.out
     running = convoy.start(*launch("killed", more=stages))
-    kill_at(running, a_random_step(), lambda: running.process)
+    signal_at(running, a_random_step(epoch=3), lambda: running.process)
     assert running.finish().code == -signal.SIGKILL
     convoy(*launch("killed", more=stages), "--resume_checkpoint")
     assert_same_end(tmp_path / "killed", tmp_path / "whole")
