@@ -188,7 +188,7 @@ def make_augmenter(
     space: str = "tf",
     translate_const: float | None = None,
     cutout_const: float | None = None,
-    color_jitter: Sequence[float] | None = None,
+    color_jitter: float | Sequence[float] | None = None,
     random_erasing: float = 0.0,
     random_erasing_mode: str = "noise",
 ) -> Augmenter | None:

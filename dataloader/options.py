@@ -54,7 +54,7 @@ class InputOptions:
     space: str = "tf"
     translate_const: float | None = None
     cutout_const: float | None = None
-    color_jitter: Sequence[float] | None = None
+    color_jitter: float | Sequence[float] | None = None
     random_erasing: float = 0.0
     random_erasing_mode: str = "noise"
     mixup_alpha: float = 0.0

@@ -352,7 +352,7 @@ ERASING_MODES: tuple[str, ...] = ("noise", "constant")
 """What ``dataloader.erasing`` fills rectangles with; here so that --help costs no TensorFlow."""
 
 
-def jitter_strengths(values: Sequence[float]) -> tuple[float, float, float, float]:
+def jitter_strengths(values: float | Sequence[float]) -> tuple[float, float, float, float]:
     """Return the strengths of brightness, contrast, saturation and hue from one to four numbers.
 
     One number stands for the first three alike, as in timm; missing ones are 0.
@@ -360,6 +360,8 @@ def jitter_strengths(values: Sequence[float]) -> tuple[float, float, float, floa
     Raises:
         ValueError: If there are none or too many, or one is out of range.
     """
+    if isinstance(values, (int, float)):
+        values = (values,)
     values = tuple(float(value) for value in values)
     if not 1 <= len(values) <= 4:
         raise ValueError(

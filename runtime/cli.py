@@ -56,6 +56,7 @@ _METAVARS = {
     **dict.fromkeys((float, float | None), "X"),
     **dict.fromkeys((str, str | None), "TEXT"),
     list[float] | None: "[X,…]",
+    list[float] | float | None: "X|[X,…]",
 }
 
 EXAMPLES = """\

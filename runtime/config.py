@@ -120,8 +120,8 @@ class Config:
         "timm-inc: the same, stronger with magnitude (its inc1)")
     translate_const: float | None = _flag(AUG, None, "pixels of the strongest translation; unset: the policy's")
     cutout_const: float | None = _flag(AUG, None, "half side of the largest cutout; unset: the policy's")
-    color_jitter: list[float] | None = _flag(AUG, None, "strengths of brightness, contrast, saturation and hue; one "
-                                             "number: the first three; unset: off")
+    color_jitter: list[float] | float | None = _flag(AUG, None, "strengths of brightness, contrast, saturation and "
+                                                     "hue; one number: the first three; unset: off")
     random_erasing: float = _flag(AUG, 0.0, "probability that a rectangle of a training image is erased")
     random_erasing_mode: Literal["noise", "constant"] = _flag(AUG, "noise", "fill it with noise, or with the mean colour")
     mixup_alpha: float = _flag(AUG, 0.0, "mixup: alpha of the Beta distribution; 0: off")

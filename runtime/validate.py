@@ -245,7 +245,7 @@ def _augmentation(config: Config) -> None:
     except ValueError as error:
         raise ConfigError(f"--autoaugmentation_name: {error}") from error
     try:
-        jitter_strengths(config.color_jitter or [0])
+        jitter_strengths(config.color_jitter or 0.0)
     except ValueError as error:
         raise ConfigError(f"--color_jitter: {error}") from error
     _train_size(config, "train_image_size")

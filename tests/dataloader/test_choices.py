@@ -210,6 +210,7 @@ def test_jitter_leaves_out_what_has_no_strength():
 
 
 def test_one_strength_means_the_first_three():
+    assert policies.jitter_strengths(0.4) == (0.4, 0.4, 0.4, 0.0)
     assert policies.jitter_strengths([0.4]) == (0.4, 0.4, 0.4, 0.0)
     assert policies.jitter_strengths([0.4, 0.2]) == (0.4, 0.2, 0.0, 0.0)
     assert policies.jitter_strengths([0, 0, 0, 0.5]) == (0.0, 0.0, 0.0, 0.5)
