@@ -20,8 +20,10 @@ trap 'rm -rf "$build"' EXIT
 # shellcheck disable=SC2086
 "$compiler" -std=c++17 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math \
   -shared -fPIC -fvisibility=hidden -Wall -Wextra ${CXXFLAGS:-} -isystem "$tensorflow/include" \
-  dataloader/native/{ops,augment,resize}.cc -o "$build/convoy.so" \
+  dataloader/native/*.cc -o "$build/convoy.so" \
   -L"$tensorflow" -l:libtensorflow_framework.so.2
-rm -f dataloader/native/convoy-*.so dataloader/native/convoy-*.txt
-mv "$build/convoy.so" "$library"  # at once: a process that starts now sees none or all of it
+mv -f "$build/convoy.so" "$library"  # at once: a process that starts now sees none or all of it
 echo "$made_by" > "${library%.so}.txt"
+for old in dataloader/native/convoy-*; do
+  case $old in *"$(basename "${library%.so}")"*) ;; *) rm -f "$old" ;; esac
+done

@@ -8,16 +8,12 @@
 #include <new>
 
 #include "kernels.h"
-#include "vectors.h"
+#include "pixels.h"
 
 namespace convoy {
 namespace {
 
 constexpr uint8_t kFill = 128;
-constexpr int kLevels = 256;
-
-using Table = uint8_t[kLevels];
-
 constexpr struct {
   std::string_view name;
   Op op;
@@ -38,92 +34,6 @@ int64_t Whole(double value) {
   constexpr double low = std::numeric_limits<int32_t>::min();
   constexpr double high = std::numeric_limits<int32_t>::max();
   return static_cast<int64_t>(std::clamp(value, low, high));
-}
-
-// Image.blend of whole numbers: float32, clipped, fraction dropped.
-inline uint8_t Blend(float degenerate, float pixel, float factor) {
-  const float mixed = degenerate + factor * (pixel - degenerate);
-  return static_cast<uint8_t>(static_cast<int>(std::min(std::max(mixed, 0.0f), 255.0f)));
-}
-
-// Image.convert("L").
-inline int Grey(const uint8_t* pixel) {
-  return (pixel[0] * 19595 + pixel[1] * 38470 + pixel[2] * 7471 + 32768) >> 16;
-}
-
-CONVOY_VECTORS void BlendRow(const uint8_t* degenerate, const uint8_t* row, int64_t count,
-                             float factor, uint8_t* result) {
-#pragma GCC ivdep  // the result may be one of the two rows, but then exactly so
-  for (int64_t i = 0; i < count; ++i) result[i] = Blend(degenerate[i], row[i], factor);
-}
-
-CONVOY_VECTORS void ColorRow(const uint8_t* row, int64_t count, float factor, uint8_t* result) {
-#pragma GCC ivdep  // the result may be the row itself
-  for (int64_t i = 0; i < count; i += 3) {
-    const float grey = static_cast<float>(Grey(row + i));
-    const uint8_t red = Blend(grey, row[i], factor);
-    const uint8_t green = Blend(grey, row[i + 1], factor);
-    const uint8_t blue = Blend(grey, row[i + 2], factor);
-    result[i] = red, result[i + 1] = green, result[i + 2] = blue;
-  }
-}
-
-// ImageFilter.SMOOTH on the elements [3, count - 3) of a row: nine pixels, the centre five times.
-CONVOY_VECTORS void SmoothRow(const uint8_t* above, const uint8_t* row, const uint8_t* below,
-                              int64_t count, uint8_t* result) {
-  for (int64_t i = 3; i < count - 3; ++i) {
-    const uint16_t sum = above[i - 3] + above[i] + above[i + 3] + row[i - 3] + 5 * row[i] +
-                         row[i + 3] + below[i - 3] + below[i] + below[i + 3];
-    result[i] = static_cast<uint8_t>(static_cast<uint16_t>(2 * sum + 13) / 26);
-  }
-}
-
-CONVOY_VECTORS int64_t SumGrey(const uint8_t* image, int64_t pixels) {
-  int64_t total = 0;
-  while (pixels > 0) {  // in parts whose sum fits into 32 bits
-    const int64_t part = std::min<int64_t>(pixels, 1 << 20);
-    int32_t sum = 0;
-    for (int64_t i = 0; i < part; ++i) sum += Grey(image + 3 * i);
-    total += sum;
-    image += 3 * part;
-    pixels -= part;
-  }
-  return total;
-}
-
-// Image.convert("HSV"), a turn of the hue, and Image.convert("RGB"). Pillow computes in double and
-// keeps results in float variables; fractions are dropped, so a last bit would make a level.
-void TurnHue(const uint8_t* pixel, int turn, uint8_t* result) {
-  const int red = pixel[0], green = pixel[1], blue = pixel[2];
-  const int value = std::max({red, green, blue});
-  const double chroma = value - std::min({red, green, blue});
-  int hue = 0;
-  float strength = 0;
-  if (chroma > 0) {
-    const float from_red = static_cast<float>((value - red) / chroma);
-    const float from_green = static_cast<float>((value - green) / chroma);
-    const float from_blue = static_cast<float>((value - blue) / chroma);
-    const double sixths = red == value     ? static_cast<double>(from_blue) - from_green
-                          : green == value ? 2.0 + from_red - from_blue
-                                           : 4.0 + from_green - from_red;
-    const double circle = static_cast<double>(static_cast<float>(sixths)) / 6.0 + 1.0;
-    hue = static_cast<int>(static_cast<float>(circle - std::floor(circle)) * 255.0);
-    const int saturation = static_cast<int>(static_cast<float>(chroma / value) * 255.0);
-    strength = static_cast<float>(saturation / 255.0);
-  }
-  const double sixths = ((hue + turn) & 255) * 6.0 / 255.0;
-  const double share = static_cast<float>(sixths - std::floor(sixths));
-  const auto level = [=](double part) {
-    return static_cast<uint8_t>(std::floor(value * (1.0 - part) + 0.5));
-  };
-  const double much = strength;
-  const uint8_t levels[4] = {static_cast<uint8_t>(value), level(much * (1.0 - share)), level(much),
-                             level(static_cast<float>(much * share))};
-  // Which of the four red, green and blue take in each sixth of the circle.
-  constexpr uint8_t kSectors[6][3] = {{0, 1, 2}, {3, 0, 2}, {2, 0, 1},
-                                      {2, 3, 0}, {1, 2, 0}, {0, 2, 3}};
-  const uint8_t* sector = kSectors[static_cast<int>(sixths) % 6];
-  for (int c = 0; c < 3; ++c) result[c] = levels[sector[c]];
 }
 
 int64_t FloorDivide(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
@@ -202,16 +112,6 @@ uint8_t* Canvas::Spare() {
 void Canvas::MoveTo(uint8_t* buffer) {
   now_ = buffer;
   counted_ = false;
-}
-
-// One look-up a channel. No members inside the loop: for all the compiler knows, they change.
-void MapPixels(const uint8_t* from, int64_t count, const Table* tables, uint8_t* to) {
-  for (int64_t i = 0; i < count; i += 3) {
-    const uint8_t red = tables[0][from[i]];
-    const uint8_t green = tables[1][from[i + 1]];
-    const uint8_t blue = tables[2][from[i + 2]];
-    to[i] = red, to[i + 1] = green, to[i + 2] = blue;
-  }
 }
 
 // Brings the tables to the pixels, which are then in `result_` or were there already.
@@ -352,10 +252,7 @@ bool Canvas::Sharpness(float factor) {
 void Canvas::Hue(double factor) {
   Flush();
   const int turn = static_cast<int>(Whole(factor * 255.0) % 256);
-  const uint8_t* const from = now_;
-  uint8_t* const to = result_;
-  const int64_t count = 3 * pixels();
-  for (int64_t i = 0; i < count; i += 3) TurnHue(from + i, turn, to + i);
+  TurnHues(now_, 3 * pixels(), turn, result_);
   MoveTo(result_);
 }
 
@@ -423,44 +320,35 @@ bool Canvas::Apply(const Step& step) {
   const int64_t whole = Whole(argument);
   switch (step.op) {
     case Op::kAutoContrast:
-      AutoContrast();
-      return true;
+      return AutoContrast(), true;
     case Op::kEqualize:
-      Equalize();
-      return true;
+      return Equalize(), true;
     case Op::kInvert:
-      MapLevels([](int i) { return 255 - i; });
-      return true;
+      return MapLevels([](int i) { return 255 - i; }), true;
     case Op::kPosterize: {
       const int mask = 256 - (1 << (8 - std::clamp<int64_t>(whole, 1, 8)));
       MapLevels([=](int i) { return i & mask; });
       return true;
     }
     case Op::kSolarize:
-      MapLevels([=](int i) { return i < whole ? i : 255 - i; });
-      return true;
+      return MapLevels([=](int i) { return i < whole ? i : 255 - i; }), true;
     case Op::kSolarizeAdd: {
       const int addition = static_cast<int>(std::clamp<int64_t>(whole, 0, 255));
       MapLevels([=](int i) { return i < 128 ? std::min(i + addition, 255) : i; });
       return true;
     }
     case Op::kBrightness:
-      MapLevels([=](int i) { return Blend(0.0f, i, factor); });
-      return true;
+      return MapLevels([=](int i) { return Blend(0.0f, i, factor); }), true;
     case Op::kContrast:
-      Contrast(factor);
-      return true;
+      return Contrast(factor), true;
     case Op::kColor:
-      Color(factor);
-      return true;
+      return Color(factor), true;
     case Op::kSharpness:
       return Sharpness(factor);
     case Op::kHue:
-      Hue(argument);
-      return true;
+      return Hue(argument), true;
     case Op::kCutout:
-      Cutout(step);
-      return true;
+      return Cutout(step), true;
     case Op::kRotate:
       return Rotate(argument);
     case Op::kShearX:
@@ -473,7 +361,7 @@ bool Canvas::Apply(const Step& step) {
       return Affine(1, 0, 0, 0, 1, argument);
     case Op::kIdentity:
     case Op::kUnknown:
-      return true;
+      break;
   }
   return true;
 }

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -27,8 +21,8 @@ from dataloader.loader import build_dataset
 from dataloader.options import InputOptions
 from dataloader.ranges import RANGES
 
-ROOT = Path(__file__).resolve().parents[2]
-COMPILER = os.environ.get("CXX", "g++")
+pytestmark = pytest.mark.usefixtures("native_ops")
+
 LEVELS = (0, 0.3, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12.5, 15)
 TURNS = (-0.5, -0.31, -0.1, -0.001, 0.0, 0.05, 0.25, 0.5)
 
@@ -44,19 +38,6 @@ def arguments_of(op):
         for negative in (False, True)
     }
     return sorted(found)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ops():
-    """The loaded operations, built if `make setup` has not done so."""
-    if not native.library_path().exists():
-        if not shutil.which(COMPILER):
-            pytest.skip("no C++ compiler to build the native operations with")
-        subprocess.run([ROOT / "scripts" / "build_native.sh"], check=True)
-        native._load.cache_clear()
-    loaded = native.load()
-    assert loaded, native.status()
-    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -153,20 +134,22 @@ def test_steps_merged_into_tables(both, real):
         np.testing.assert_array_equal(got, wanted, f"{names} {arguments}")
 
 
-def test_the_input_is_left_alone(ops, real):
+def test_the_input_is_left_alone(native_ops, real):
     image = tf.constant(real["china"])
-    ops.convoy_augment(image, [0], [0.0], np.zeros((1, 2), np.float32), names=["Invert"])
+    native_ops.convoy_augment(image, [0], [0.0], np.zeros((1, 2), np.float32), names=["Invert"])
     np.testing.assert_array_equal(image.numpy(), real["china"])
 
 
 @pytest.mark.parametrize("factor", TURNS)
-def test_hue_is_pillows(ops, real, factor):
+def test_hue_is_pillows(native_ops, real, factor):
     for image in real.values():
         hue, saturation, value = Image.fromarray(image).convert("HSV").split()
         turned = (np.asarray(hue).astype(int) + int(factor * 255)) % 256
         turned = Image.fromarray(turned.astype(np.uint8), "L")
         wanted = Image.merge("HSV", (turned, saturation, value)).convert("RGB")
-        got = ops.convoy_augment(image, [0], [factor], np.zeros((1, 2), np.float32), names=["Hue"])
+        got = native_ops.convoy_augment(
+            image, [0], [factor], np.zeros((1, 2), np.float32), names=["Hue"]
+        )
         np.testing.assert_array_equal(got.numpy(), np.asarray(wanted))
 
 
@@ -263,180 +246,3 @@ def test_through_the_loader(tmp_path, real, writers, settings):
     assert got.shape == (200, 48, 48, 3)
     assert len(np.unique(got.reshape(200, -1), axis=0)) > 120  # some are pushed wholly out of view
     np.testing.assert_array_equal(got, wanted)
-
-
-# ---- whatever comes in ---------------------------------------------------------------------------
-
-GOOD = {
-    "image": np.zeros((4, 5, 3), np.uint8),
-    "ops": np.zeros(2, np.int32),
-    "arguments": np.zeros(2, np.float64),
-    "centres": np.zeros((2, 2), np.float32),
-    "names": ["Rotate", "Twirl"],
-}
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"image": np.zeros((4, 5, 4), np.uint8)}, "the image has the wrong shape"),
-        ({"image": np.zeros((4, 5), np.uint8)}, "the image has the wrong shape"),
-        ({"image": np.zeros((1, 4, 5, 3), np.uint8)}, "the image has the wrong shape"),
-        ({"ops": np.int32(0)}, "ops has the wrong shape"),
-        ({"ops": np.zeros(3, np.int32)}, "arguments has the wrong shape"),
-        ({"arguments": np.zeros(1)}, "arguments has the wrong shape"),
-        ({"centres": np.zeros((2, 3), np.float32)}, "centres has the wrong shape"),
-        ({"centres": np.zeros(4, np.float32)}, "centres has the wrong shape"),
-        ({"ops": np.array([0, 2], np.int32)}, "no augmentation number 2"),
-        ({"ops": np.array([-1, 0], np.int32)}, "no augmentation number -1"),
-        ({"ops": np.array([0, 1], np.int32)}, "does not know"),
-        ({"names": []}, "no augmentation number 0"),
-        ({"arguments": np.array([0, np.nan])}, "must be finite"),
-        ({"arguments": np.array([np.inf, 0])}, "must be finite"),
-        ({"centres": np.full((2, 2), np.nan, np.float32)}, "must be finite"),
-        ({"image": tf.zeros((4, 5, 3))}, "expected to be a uint8 tensor"),
-        ({"ops": tf.zeros(2, tf.int64)}, "expected to be a int32 tensor"),
-    ],
-)
-def test_wrong_input_to_augment(ops, wrong, message):
-    ops.convoy_augment(**GOOD)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        ops.convoy_augment(**GOOD | {k: v for k, v in wrong.items()})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((np.zeros((4, 5), np.uint8), [2, 2], False), "the image has the wrong shape"),
-        ((np.zeros((0, 5, 3), np.uint8), [2, 2], False), "at least one pixel"),
-        ((np.zeros((4, 5, 3), np.uint8), [2, 2, 2], False), "the size has the wrong shape"),
-        ((np.zeros((4, 5, 3), np.uint8), [2, -2], False), "negative or too large"),
-        ((np.zeros((4, 5, 3), np.uint8), [2**20, 2**20], False), "negative or too large"),
-        ((np.zeros((4, 5, 3), np.uint8), [2, 0], False), "at least one pixel"),
-        ((np.zeros((4, 5, 3), np.uint8), [2, 2], [False]), "flip has the wrong shape"),
-    ],
-)
-def test_wrong_input_to_resize(ops, arguments, message):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        ops.convoy_resize(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"shape": [5, 0]}, "at least one pixel"),
-        ({"shape": [5, -7]}, "at least one pixel"),
-        ({"shape": [5]}, "the shape has the wrong shape"),
-        ({"areas": [[0.5]]}, "areas has the wrong shape"),
-        ({"stretch": [[1.0, 1.0]]}, "stretch has the wrong shape"),
-        ({"places": [[0.5], [np.nan]]}, "crops need numbers"),
-        ({"limits": [1.0]}, "limits has the wrong shape"),
-    ],
-)
-def test_wrong_input_to_crop_window(ops, wrong, message):
-    good = {
-        "shape": [40, 50],
-        "areas": [0.5],
-        "stretch": [[1.0], [1.0]],
-        "places": [[0.5], [0.5]],
-        "limits": [1.3, 1.3],
-    }
-    assert ops.convoy_crop_window(**good).numpy().tolist() == [4, 9, 32, 32]
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        ops.convoy_crop_window(**good | wrong)
-
-
-def test_an_image_without_pixels(ops):
-    image = np.zeros((0, 5, 3), np.uint8)
-    assert ops.convoy_augment(**GOOD | {"image": image}).shape == (0, 5, 3)
-
-
-def build_fuzzer(folder):
-    if not shutil.which(COMPILER):
-        pytest.skip("no C++ compiler")
-    sources = [ROOT / "dataloader" / "native" / name for name in ("augment.cc", "resize.cc")]
-    command = [COMPILER, "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wall", "-Wextra"]
-    command += ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
-    command += ["-I", ROOT / "dataloader" / "native", ROOT / "tests" / "native" / "fuzz.cc"]
-    built = subprocess.run(
-        [*command, *sources, "-o", folder / "fuzz"], capture_output=True, text=True
-    )
-    if "cannot find" in built.stderr and "asan" in built.stderr:
-        pytest.skip("the compiler comes without the address sanitizer")
-    assert built.returncode == 0, built.stderr
-    return folder / "fuzz"
-
-
-@pytest.mark.parametrize(
-    ("rounds", "seed"),
-    [(3000, 1), pytest.param(300_000, 2, marks=pytest.mark.slow)],
-)
-def test_fuzzing_under_sanitizers(tmp_path, rounds, seed):
-    fuzz = build_fuzzer(tmp_path)
-    done = subprocess.run([fuzz, str(rounds), str(seed)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{rounds} rounds without an error\n"
-
-
-# ---- with and without ----------------------------------------------------------------------------
-
-
-def kinds_of_operations(function, *arguments):
-    graph = tf.function(function).get_concrete_function(*arguments).graph
-    return {op.type for op in graph.get_operations()}
-
-
-def test_where_they_are_used(monkeypatch):
-    image = tf.zeros([8, 9, 3], tf.uint8)
-    choice = choice_of(["Invert"], [0.0])
-    assert "ConvoyAugment" in kinds_of_operations(augment.apply_choice, image, choice)
-    with native.disabled():
-        kinds = kinds_of_operations(augment.apply_choice, image, choice)
-    assert not any(kind.startswith("Convoy") for kind in kinds)
-    # An operation that the C++ does not know: all goes through TensorFlow.
-    monkeypatch.setattr(native, "AUGMENT_OPS", native.AUGMENT_OPS - {"Cutout"})
-    kinds = kinds_of_operations(augment.apply_choice, image, choice)
-    assert "ConvoyAugment" not in kinds
-
-
-@pytest.mark.parametrize("library", ["missing", "damaged"])
-def test_without_the_library(tmp_path, monkeypatch, library):
-    path = tmp_path / "convoy.so"
-    if library == "damaged":
-        path.write_bytes(b"not a library")
-    monkeypatch.setattr(native, "library_path", lambda: path)
-    native._load.cache_clear()
-    try:
-        assert native.load() is None
-        state = "not built" if library == "missing" else "cannot be loaded"
-        assert native.status().startswith(state)
-        assert resize(np.zeros((3, 4, 3), np.uint8), [5, 6], flip=tf.constant(True)).shape[1] == 6
-    finally:
-        native._load.cache_clear()
-
-
-def test_the_environment_says_so():
-    from runtime import environment
-
-    assert environment.gather()["native input operations"] == "in use"
-
-
-def test_the_librarys_name_follows_its_sources(tmp_path, monkeypatch):
-    for source in (*native.FOLDER.glob("*.cc"), *native.FOLDER.glob("*.h")):
-        shutil.copy(source, tmp_path)
-    before = native.library_path().name
-    monkeypatch.setattr(native, "FOLDER", tmp_path)
-    assert native.library_path().name == before
-    with (tmp_path / "kernels.h").open("a") as header:
-        header.write("// changed\n")
-    assert native.library_path().name != before
-
-
-def test_a_failed_build_leaves_what_was_there():
-    library = native.library_path()
-    command = [ROOT / "scripts" / "build_native.sh"]
-    environ = os.environ | {"CXX": sys.executable}  # answers --version, compiles nothing
-    done = subprocess.run(command, env=environ, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert library.exists()
-    assert not list(native.FOLDER.glob("build.*"))

@@ -1,5 +1,5 @@
 // Throws random images and arguments at the kernels of dataloader/native. Built with the address and
-// undefined-behaviour sanitizers by tests/dataloader/test_native.py, which runs `fuzz COUNT SEED`.
+// undefined-behaviour sanitizers by tests/dataloader/test_native_library.py, which runs `fuzz COUNT SEED`.
 //
 // Besides what the sanitizers notice, it checks that augmenting in place gives what augmenting into
 // another buffer does, that steps done together give what they give one by one, that a flip is a

@@ -1,0 +1,197 @@
+"""The C++ operations refuse what makes no sense, and the pipeline does without them if it must."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dataloader import augment, native
+from dataloader.decode import resize
+
+pytestmark = pytest.mark.usefixtures("native_ops")
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILER = os.environ.get("CXX", "g++")
+
+# ---- whatever comes in ---------------------------------------------------------------------------
+
+GOOD = {
+    "image": np.zeros((4, 5, 3), np.uint8),
+    "ops": np.zeros(2, np.int32),
+    "arguments": np.zeros(2, np.float64),
+    "centres": np.zeros((2, 2), np.float32),
+    "names": ["Rotate", "Twirl"],
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"image": np.zeros((4, 5, 4), np.uint8)}, "the image has the wrong shape"),
+        ({"image": np.zeros((4, 5), np.uint8)}, "the image has the wrong shape"),
+        ({"image": np.zeros((1, 4, 5, 3), np.uint8)}, "the image has the wrong shape"),
+        ({"ops": np.int32(0)}, "ops has the wrong shape"),
+        ({"ops": np.zeros(3, np.int32)}, "arguments has the wrong shape"),
+        ({"arguments": np.zeros(1)}, "arguments has the wrong shape"),
+        ({"centres": np.zeros((2, 3), np.float32)}, "centres has the wrong shape"),
+        ({"centres": np.zeros(4, np.float32)}, "centres has the wrong shape"),
+        ({"ops": np.array([0, 2], np.int32)}, "no augmentation number 2"),
+        ({"ops": np.array([-1, 0], np.int32)}, "no augmentation number -1"),
+        ({"ops": np.array([0, 1], np.int32)}, "does not know"),
+        ({"names": []}, "no augmentation number 0"),
+        ({"arguments": np.array([0, np.nan])}, "must be finite"),
+        ({"arguments": np.array([np.inf, 0])}, "must be finite"),
+        ({"centres": np.full((2, 2), np.nan, np.float32)}, "must be finite"),
+        ({"image": tf.zeros((4, 5, 3))}, "expected to be a uint8 tensor"),
+        ({"ops": tf.zeros(2, tf.int64)}, "expected to be a int32 tensor"),
+    ],
+)
+def test_wrong_input_to_augment(native_ops, wrong, message):
+    native_ops.convoy_augment(**GOOD)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        native_ops.convoy_augment(**GOOD | {k: v for k, v in wrong.items()})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((4, 5), np.uint8), [2, 2], False), "the image has the wrong shape"),
+        ((np.zeros((0, 5, 3), np.uint8), [2, 2], False), "at least one pixel"),
+        ((np.zeros((4, 5, 3), np.uint8), [2, 2, 2], False), "the size has the wrong shape"),
+        ((np.zeros((4, 5, 3), np.uint8), [2, -2], False), "negative or too large"),
+        ((np.zeros((4, 5, 3), np.uint8), [2**20, 2**20], False), "negative or too large"),
+        ((np.zeros((4, 5, 3), np.uint8), [2, 0], False), "at least one pixel"),
+        ((np.zeros((4, 5, 3), np.uint8), [2, 2], [False]), "flip has the wrong shape"),
+    ],
+)
+def test_wrong_input_to_resize(native_ops, arguments, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        native_ops.convoy_resize(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"shape": [5, 0]}, "at least one pixel"),
+        ({"shape": [5, -7]}, "at least one pixel"),
+        ({"shape": [5]}, "the shape has the wrong shape"),
+        ({"areas": [[0.5]]}, "areas has the wrong shape"),
+        ({"stretch": [[1.0, 1.0]]}, "stretch has the wrong shape"),
+        ({"places": [[0.5], [np.nan]]}, "crops need numbers"),
+        ({"limits": [1.0]}, "limits has the wrong shape"),
+    ],
+)
+def test_wrong_input_to_crop_window(native_ops, wrong, message):
+    good = {
+        "shape": [40, 50],
+        "areas": [0.5],
+        "stretch": [[1.0], [1.0]],
+        "places": [[0.5], [0.5]],
+        "limits": [1.3, 1.3],
+    }
+    assert native_ops.convoy_crop_window(**good).numpy().tolist() == [4, 9, 32, 32]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        native_ops.convoy_crop_window(**good | wrong)
+
+
+def test_an_image_without_pixels(native_ops):
+    image = np.zeros((0, 5, 3), np.uint8)
+    assert native_ops.convoy_augment(**GOOD | {"image": image}).shape == (0, 5, 3)
+
+
+def build_fuzzer(folder):
+    if not shutil.which(COMPILER):
+        pytest.skip("no C++ compiler")
+    sources = [path for path in native.FOLDER.glob("*.cc") if path.name != "ops.cc"]
+    command = [COMPILER, "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wall", "-Wextra"]
+    command += ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
+    command += ["-I", native.FOLDER, ROOT / "tests" / "native" / "fuzz.cc"]
+    built = subprocess.run(
+        [*command, *sources, "-o", folder / "fuzz"], capture_output=True, text=True
+    )
+    if "cannot find" in built.stderr and "asan" in built.stderr:
+        pytest.skip("the compiler comes without the address sanitizer")
+    assert built.returncode == 0, built.stderr
+    return folder / "fuzz"
+
+
+@pytest.mark.parametrize(
+    ("rounds", "seed"),
+    [(3000, 1), pytest.param(300_000, 2, marks=pytest.mark.slow)],
+)
+def test_fuzzing_under_sanitizers(tmp_path, rounds, seed):
+    fuzz = build_fuzzer(tmp_path)
+    done = subprocess.run([fuzz, str(rounds), str(seed)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{rounds} rounds without an error\n"
+
+
+# ---- with and without ----------------------------------------------------------------------------
+
+
+def kinds_of_operations(function, *arguments):
+    graph = tf.function(function).get_concrete_function(*arguments).graph
+    return {op.type for op in graph.get_operations()}
+
+
+def test_where_they_are_used(monkeypatch):
+    image = tf.zeros([8, 9, 3], tf.uint8)
+    choice = augment.Choice(tf.constant([2]), tf.constant([0.0], tf.float64), tf.zeros([1, 2]))
+    assert "ConvoyAugment" in kinds_of_operations(augment.apply_choice, image, choice)
+    with native.disabled():
+        kinds = kinds_of_operations(augment.apply_choice, image, choice)
+    assert not any(kind.startswith("Convoy") for kind in kinds)
+    # An operation that the C++ does not know: all goes through TensorFlow.
+    monkeypatch.setattr(native, "AUGMENT_OPS", native.AUGMENT_OPS - {"Cutout"})
+    kinds = kinds_of_operations(augment.apply_choice, image, choice)
+    assert "ConvoyAugment" not in kinds
+
+
+@pytest.mark.parametrize("library", ["missing", "damaged"])
+def test_without_the_library(tmp_path, monkeypatch, library):
+    path = tmp_path / "convoy.so"
+    if library == "damaged":
+        path.write_bytes(b"not a library")
+    monkeypatch.setattr(native, "library_path", lambda: path)
+    native._load.cache_clear()
+    try:
+        assert native.load() is None
+        state = "not built" if library == "missing" else "cannot be loaded"
+        assert native.status().startswith(state)
+        assert resize(np.zeros((3, 4, 3), np.uint8), [5, 6], flip=tf.constant(True)).shape[1] == 6
+    finally:
+        native._load.cache_clear()
+
+
+def test_the_environment_says_so():
+    from runtime import environment
+
+    assert environment.gather()["native input operations"] == "in use"
+
+
+def test_the_librarys_name_follows_its_sources(tmp_path, monkeypatch):
+    for source in (*native.FOLDER.glob("*.cc"), *native.FOLDER.glob("*.h")):
+        shutil.copy(source, tmp_path)
+    before = native.library_path().name
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    assert native.library_path().name == before
+    with (tmp_path / "kernels.h").open("a") as header:
+        header.write("// changed\n")
+    assert native.library_path().name != before
+
+
+def test_a_failed_build_leaves_what_was_there():
+    library = native.library_path()
+    command = [ROOT / "scripts" / "build_native.sh"]
+    environ = os.environ | {"CXX": sys.executable}  # answers --version, compiles nothing
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert library.exists()
+    assert not list(native.FOLDER.glob("build.*"))
