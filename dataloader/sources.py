@@ -7,6 +7,7 @@ the definition of `tf.train.Example`, when records are parsed.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -284,10 +285,27 @@ def _records_or_folders(data_dir: str, split: str) -> Source:
             f"the image folder {folder} for the {split} split. Move one of them away."
         )
     if shards:
-        return TFRecordSource(shards, class_names=read_labels(data_dir))
+        source = TFRecordSource(shards, class_names=read_labels(data_dir))
+        _compare_with_manifest(data_dir, split, source.num_examples)
+        return source
     if folder:
         return FolderSource(data_dir, split)
     raise DataError(_nothing_found(data_dir, split))
+
+
+def _compare_with_manifest(data_dir: str, split: str, found: int) -> None:
+    """Warns if `dataloader.prepare` wrote another number of examples than there are now."""
+    path = os.path.join(data_dir, "manifest.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            written = json.load(file)["splits"][split]["examples"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return  # not ours, or none
+    if written != found:
+        logger.warning(
+            "%s: %d examples were written to the %s split and %d are there: copy it again",
+            *(path, written, split, found),
+        )
 
 
 def _nothing_found(data_dir: str, split: str) -> str:

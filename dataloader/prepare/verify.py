@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
@@ -95,7 +96,8 @@ def verify(
 @functools.lru_cache(maxsize=2)
 def _open(data_dir: str, dataset: str, split: str) -> Source:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # libjpeg's words about each bad image
-    logging.getLogger("convoy.data").setLevel(logging.ERROR)  # the parent said it already
+    if multiprocessing.parent_process() is not None:
+        logging.getLogger("convoy.data").setLevel(logging.ERROR)  # the parent said it already
     source = find_source(data_dir, split, dataset)
     if isinstance(source, TFRecordSource):
         source.check_every_record()
