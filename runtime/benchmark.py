@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from runtime.build import DEFAULT_CLASSES, build_loader, build_training_model
-from runtime.checkpoint import CheckpointError, load_model, resolve
+from runtime.checkpoint import CheckpointError
 from runtime.config import Config
 from runtime.evaluate import evaluate, make_eval_step
+from runtime.trained import trained_model
 from utils.logging import RunLog
 
 DEFAULT_STEPS = 100
@@ -29,7 +30,7 @@ def inference(config: Config) -> dict[str, Any]:
     """
     steps = config.prof or DEFAULT_STEPS
     try:
-        model, _ = load_model(resolve(config.model_dir, config.checkpoint), config.weights)
+        model = trained_model(config).model
     except CheckpointError:
         # Speed does not depend on the weights; accuracy is left out below, so that nobody takes
         # it for a result.

@@ -23,12 +23,11 @@ from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_
 
 from runtime.config import MODE_ALIASES, MODES, Config, ConfigError, defaults, load_config
 from runtime.recipes import Launch, lookup, parse_name, read_recipe
-from runtime.validate import validate
+from runtime.validate import APPLYING_MODES, validate
 from utils.distributed import launched_processes
 
 # Modes that apply a trained model take their defaults from its run, except for what belongs to
 # one launch.
-APPLYING_MODES = ("eval", "predict", "export", "inference_benchmark")
 NOT_INHERITED = {
     *(
         "mode",
@@ -201,7 +200,7 @@ def _settings_of_run(mode: str, first: Any) -> dict[str, Any]:
     So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop
     spelt out again.
     """
-    if mode not in APPLYING_MODES:
+    if mode not in APPLYING_MODES or first.pretrained_from_file:
         return {}
     from runtime.checkpoint import CheckpointError, resolve
 

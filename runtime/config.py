@@ -217,8 +217,8 @@ class Config:
                             ("inference_checkpoint",))
     weights: Literal["auto", "raw", "ema"] = _flag(CKPT, "auto", "weights to evaluate or apply; auto: the better "
                                                    "of the two when the checkpoint was made")
-    pretrained_from_file: str | None = _flag(CKPT, None, "start from these weights: .keras, .h5, .safetensors, PyTorch's "
-                                             ".pth, or a checkpoint's folder")
+    pretrained_from_file: str | None = _flag(CKPT, None, "start from, evaluate or apply these weights: .keras, .h5, "
+                                             ".safetensors, PyTorch's .pth, or a checkpoint's folder")
     pretrained_strict: bool = _flag(CKPT, False, "refuse a file in which anything is missing or left over")
     freeze_backbone: bool = _flag(CKPT, False, "train the classifier alone; the rest stays as it was loaded")
     weight_names: Literal["convoy", "torchvision", "timm", "nvidia", "transformers"] = _flag(

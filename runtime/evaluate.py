@@ -87,18 +87,14 @@ def evaluate(
 
 
 def evaluate_checkpoint(config: Any) -> dict[str, Any]:
-    """`--mode eval`: the checkpoint that the flags name, on the validation split."""
+    """`--mode eval`: the checkpoint or weight file that the flags name, on the validation split."""
     from runtime.build import build_loader
-    from runtime.checkpoint import load_model, resolve
+    from runtime.trained import trained_model
 
-    path = distributed.on_rank0(lambda: resolve(config.model_dir, config.checkpoint))
-    model, saved = load_model(path, config.weights)
+    trained = trained_model(config)
     if distributed.rank() == 0:
-        print(
-            f"evaluating {path} ({saved.state['weights_used']} weights, epoch"
-            f" {saved.state['epoch']})",
-            flush=True,
-        )
-    loader = build_loader(config, "validation", num_classes=model.output_shape[-1])
-    step = make_eval_step(model, config.use_xla)
+        print(f"evaluating {trained.text}", flush=True)
+    classes = trained.model.output_shape[-1]
+    loader = build_loader(config, "validation", num_classes=classes)
+    step = make_eval_step(trained.model, config.use_xla)
     return evaluate(step, loader.batches(0), config.eval_batch_size, prof=config.prof)

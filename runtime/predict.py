@@ -18,8 +18,8 @@ import tensorflow as tf
 
 from dataloader.decode import eval_decode
 from runtime.build import eval_crop
-from runtime.checkpoint import load_model, resolve
 from runtime.config import Config, ConfigError
+from runtime.trained import trained_model
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 # Rows of the printed table, spread evenly over the images; the files hold all.
@@ -61,14 +61,10 @@ def predict(config: Config) -> dict[str, Any]:
         raise ConfigError(
             f"--predict_dir {config.predict_dir} holds no images ({', '.join(ENDINGS)})"
         )
-    path = resolve(config.model_dir, config.checkpoint)
-    model, saved = load_model(path, config.weights)
-    print(
-        f"predicting with {path} ({saved.state['weights_used']} weights, epoch"
-        f" {saved.state['epoch']})",
-        flush=True,
-    )
-    names = class_names(saved.state.get("class_names"), model.output_shape[-1])
+    trained = trained_model(config)
+    model = trained.model
+    print(f"predicting with {trained.text}", flush=True)
+    names = class_names(trained.class_names, model.output_shape[-1])
     out = Path(config.output) if config.output else Path(config.model_dir) / "predictions"
     out.parent.mkdir(parents=True, exist_ok=True)
     json_path, csv_path = out.with_name(out.name + ".jsonl"), out.with_name(out.name + ".csv")

@@ -14,6 +14,7 @@ from pathlib import Path
 from runtime.config import LATER_MODES, Config, ConfigError
 
 TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
+APPLYING_MODES = ("eval", "predict", "inference_benchmark")
 DATA_MODES = (*TRAINING_MODES, "eval")
 
 
@@ -44,8 +45,11 @@ def validate(config: Config) -> Config:
         _optimisation(config)
         _fresh_model_dir(config)
         config = _pretrained(config)
-    if config.mode in ("eval", "predict"):
-        _checkpoint(config)
+    if config.mode in APPLYING_MODES:
+        if config.pretrained_from_file:
+            config = _pretrained(config)
+        elif config.mode != "inference_benchmark":
+            _checkpoint(config)
     if config.mode == "predict":
         _predict(config)
     return config

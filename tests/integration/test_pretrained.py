@@ -72,3 +72,48 @@ def test_a_checkpoint_is_converted_and_can_be_started_from(flags, trained, tmp_p
     assert "exists already" in " ".join(capsys.readouterr().err.split())
     more = ("--pretrained_from_file", target, "--pretrained_strict", "--prof", "1")
     assert run(*flags, *more, "--mode", "train", "--model_dir", tmp_path / "next") == 0
+
+
+def test_a_weight_file_is_evaluated_and_applied_as_its_checkpoint_is(
+    trained, photos, tiny, tmp_path, capsys, log_lines
+):
+    """PyTorch's layout and names on the way, and no model_dir of ours."""
+    file = tmp_path / "weights.safetensors"
+    convert = ("--mode", "convert", "--model_dir", trained.model_dir, "--output", file)
+    assert run(*convert, "--weights", "raw", "--weight_names", "timm") == 0
+    size = ("--eval_batch_size", "16", "--data_dir", tiny)
+    applied = ("--arch", "efficientnet-test", "--pretrained_from_file", file)
+
+    def figures(name, *flags):
+        folder = tmp_path / name
+        assert run("--mode", "eval", *flags, *size, "--log_filename", folder / "log.json") == 0
+        data = log_lines(folder / "log.json")[-1]["data"]
+        return {key: data[key] for key in data if key.startswith("eval_")}
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    checkpoints = figures("a", "--model_dir", trained.model_dir, "--weights", "raw")
+    files = figures("b", *applied, "--model_dir", tmp_path / "b")
+    assert files == pytest.approx(checkpoints, abs=1e-6)
+
+    capsys.readouterr()
+    out = tmp_path / "labels"
+    predict = ("--mode", "predict", *applied, "--predict_dir", photos, "--output", out)
+    assert run(*predict, "--num_classes", "10") in (0, 3)
+    assert f"predicting with {file}" in capsys.readouterr().out
+    assert out.with_name("labels.csv").exists()
+    assert run(*predict, "--num_classes", "7") == 1
+    assert "has 10 classes, not --num_classes 7" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_file_without_a_classifier_cannot_be_applied(trained, photos, tmp_path, capsys):
+    from safetensors.numpy import load_file, save_file
+
+    whole, part = tmp_path / "whole.safetensors", tmp_path / "part.safetensors"
+    convert = ("--mode", "convert", "--model_dir", trained.model_dir, "--output", whole)
+    assert run(*convert, "--weight_names", "timm") == 0
+    arrays = load_file(whole)
+    save_file({k: v for k, v in arrays.items() if not k.startswith("classifier")}, part)
+    predict = ("--mode", "predict", "--arch", "efficientnet-test", "--predict_dir", photos)
+    assert run(*predict, "--pretrained_from_file", part, "--output", tmp_path / "out") == 1
+    assert "has no classifier" in " ".join(capsys.readouterr().err.split())

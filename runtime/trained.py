@@ -1,0 +1,72 @@
+"""The model that `eval`, `predict` and `inference_benchmark` apply: a checkpoint's, or a file's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from runtime.build import model_arguments
+from runtime.checkpoint import load_model, resolve
+from runtime.config import Config, ConfigError
+from utils import distributed
+
+
+@dataclass
+class Trained:
+    """A model with weights.
+
+    Attributes:
+        model: from images to logits.
+        text: what it is, for the user.
+        class_names: one a class, or None.
+    """
+
+    model: keras.Model
+    text: str
+    class_names: list[str] | None = None
+
+
+def trained_model(config: Config) -> Trained:
+    """Loads what `--pretrained_from_file` names, or else `--checkpoint` of `--model_dir`.
+
+    Raises:
+        CheckpointError, WeightFileError: it cannot be read.
+        ConfigError: the file has no classifier, or another number of classes than asked for.
+    """
+    if config.pretrained_from_file:
+        return _from_file(config, config.pretrained_from_file)
+    path = distributed.on_rank0(lambda: resolve(config.model_dir, config.checkpoint))
+    model, saved = load_model(path, config.weights)
+    text = f"{path} ({saved.state['weights_used']} weights, epoch {saved.state['epoch']})"
+    return Trained(model, text, saved.state.get("class_names"))
+
+
+def _from_file(config: Config, file: str) -> Trained:
+    from model import build_model
+    from model.weights import inspect, load_pretrained
+
+    ema = {"auto": None, "raw": False, "ema": True}[config.weights]
+    implied = inspect(file, config.arch, padding=config.padding, ema=ema)
+    classes = implied.num_classes
+    if classes is None or config.num_classes not in (None, classes):
+        had = f"{classes} classes" if classes else "no classifier"
+        raise ConfigError(
+            f"--pretrained_from_file {file} has {had}"
+            + (f", not --num_classes {config.num_classes}" if classes else "")
+            + f", so --mode {config.mode} cannot apply it; train one first (--mode train)"
+        )
+    arguments: dict[str, Any] = model_arguments(config, classes, implied.arguments)
+    model = build_model(arguments.pop("arch"), **arguments)
+    report = load_pretrained(
+        model, config.arch, file, strict=config.pretrained_strict, ema=ema, padding=config.padding
+    )
+    if random := report.unmatched_model:
+        raise ConfigError(
+            f"--pretrained_from_file {file} lacks {len(random)} of the model's tensors, the first"
+            f" {random[0]}: results would be those of random weights"
+        )
+    if distributed.rank() == 0:
+        print("\n".join(report.lines()), flush=True)
+    return Trained(model, file)
