@@ -212,17 +212,19 @@ def _add_preview(preview: argparse.ArgumentParser) -> None:
     preview.add_argument("--count", type=int, default=24, metavar="N", help="images (%(default)s)")
     preview.add_argument("--epoch", type=int, default=0, metavar="N", help="from 0 (%(default)s)")
     preview.add_argument(
-        "--config", metavar="FILE", help="take the settings of a run's config.yaml, or of a recipe"
+        "--config", metavar="FILE", help="take the settings of a run's config.yaml"
     )
     for name, kind in _PREVIEW_SETTINGS.items():
         preview.add_argument(f"--{name}", type=kind, metavar="VALUE", help="as in training")
 
 
 _PREVIEW_SETTINGS: dict[str, type] = {
-    **dict.fromkeys(("augmenter_name", "autoaugmentation_name", "interpolation"), str),
+    **dict.fromkeys(("augmenter_name", "autoaugmentation_name", "randaugment_space"), str),
+    **dict.fromkeys(("interpolation", "random_erasing_mode"), str),
     **dict.fromkeys(("image_size", "num_layers", "seed", "num_classes"), int),
     **dict.fromkeys(("magnitude", "magnitude_std", "translate_const", "cutout_const"), float),
     **dict.fromkeys(("random_erasing", "mixup_alpha", "cutmix_alpha", "hflip"), float),
+    **dict.fromkeys(("mix_prob", "mix_switch_prob", "color_jitter"), float),
     **dict.fromkeys(("crop_area_min", "crop_area_max"), float),
     **dict.fromkeys(("crop_ratio_min", "crop_ratio_max"), float),
 }

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Flags and keys of a run's config.yaml that have another name in InputOptions, or are half of one.
 _RENAMED = {"augmenter_name": "augmenter", "autoaugmentation_name": "policy"}
+_RENAMED |= {"randaugment_space": "space"}
+_DEFAULTS = {"augmenter_name": "autoaugment"}  # training's, where InputOptions has another
 _PAIRS = {"crop_area": ("crop_area_min", "crop_area_max")}
 _PAIRS |= {"crop_ratio": ("crop_ratio_min", "crop_ratio_max")}
 _CAPTION_LINES = 5
@@ -54,7 +56,8 @@ def preview(
 
     Args:
         count: images to show: the first ones of the epoch's order.
-        config: a run's config.yaml, or a recipe, whose settings of the input are taken.
+        config: a run's config.yaml, whose settings of the input are taken; of progressive training
+            those of the last stage.
         settings: flags as training names them; None where unset. They override `config`.
 
     Returns:
@@ -68,8 +71,10 @@ def preview(
     from dataloader.options import InputOptions
     from dataloader.sources import find_source
 
-    given = _read_config(config) if config else {}
+    given = _DEFAULTS | (_read_config(config) if config else {})
     given |= {name: value for name, value in settings.items() if value is not None}
+    if config and "image_size" not in given:
+        raise DataError(f"--config {config} leaves the size to the model: give --image_size.")
     source = find_source(data_dir, "train", dataset)
     given["num_classes"] = given.get("num_classes") or source.num_classes or 1000
     try:
@@ -82,7 +87,11 @@ def preview(
     os.makedirs(os.path.dirname(stem) or ".", exist_ok=True)
     _sheet(examples).save(stem + ".png")
     write_text(stem + ".html", _page(examples, options))
-    print(f"Wrote {stem}.png and {stem}.html: {len(examples)} training images of epoch {epoch}.")
+    size = options.image_size
+    print(
+        f"Wrote {stem}.png and {stem}.html: {len(examples)} training images of epoch {epoch}, "
+        f"{size} x {size} pixels."
+    )
     return 0
 
 
@@ -96,7 +105,15 @@ def _read_config(path: str) -> dict[str, Any]:
         raise DataError(f"--config {path}: cannot be read ({error}).") from error
     if not isinstance(content, dict):
         raise DataError(f"--config {path}: expected settings, one a line.")
-    return {name: value for name, value in content.items() if value is not None}
+    if "base" in content:
+        raise DataError(
+            f"--config {path} is a recipe built on another: give the config.yaml that a run leaves "
+            "in its model_dir, where all settings are."
+        )
+    given = {name: value for name, value in content.items() if value is not None}
+    if "train_image_size" in given:
+        given["image_size"] = given["train_image_size"]
+    return given
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:

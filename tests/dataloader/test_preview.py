@@ -53,10 +53,11 @@ def test_images_are_the_loaders(tiny, tmp_path):
         assert sheet.height > 5 * 128
 
 
-def test_settings_come_from_a_run_and_flags_override_them(tiny, tmp_path):
+def test_settings_come_from_a_run_and_flags_override_them(tiny, tmp_path, capsys):
     config = tmp_path / "config.yaml"
     config.write_text(
-        "augmenter_name: none\nhflip: 0.0\ncrop_area_min: 1.0\ncrop_ratio_min: 1.0\n"
+        "train_image_size: 48\naugmenter_name: none\nhflip: 0.0\ncrop_area_min: 1.0\n"
+        "crop_ratio_min: 1.0\n"
         "crop_ratio_max: 1.0\nlr_init: 0.1\nmixup_alpha: 0.0\nimage_size: 64\nnum_classes: null\n"
     )
     arguments = ("--config", config, "--count", 4)
@@ -64,6 +65,9 @@ def test_settings_come_from_a_run_and_flags_override_them(tiny, tmp_path):
     assert [image.shape for image in images] == [(32, 32, 3)] * 4
     assert all(caption.endswith("crop 100 %") for caption in captions)
     assert "augmenter none" in page
+    command = ["preview", "--data_dir", tiny, "--out", tmp_path / "x", *arguments]
+    assert main([str(argument) for argument in command]) == 0
+    assert "4 training images of epoch 0, 48 x 48 pixels" in capsys.readouterr().out
     captions = preview(tiny, tmp_path, *arguments, "--hflip", 1)[2]
     assert all("flipped" in caption for caption in captions)
     captions = preview(tiny, tmp_path, *arguments, "--mixup_alpha", 1)[2]
@@ -85,4 +89,8 @@ def test_what_cannot_be_drawn_is_refused(tiny, tmp_path, capsys):
     refused("--count must be", "--data_dir", tiny, "--count", 0)
     refused("Unknown augmenter 'auto'", "--data_dir", tiny, "--augmenter_name", "auto")
     refused("--config", "--data_dir", tiny, "--config", tmp_path / "nowhere.yaml")
+    (tmp_path / "recipe.yaml").write_text("base: other.yaml\n")
+    (tmp_path / "run.yaml").write_text("image_size: null\nhflip: 0.5\n")
+    refused("give --image_size", "--data_dir", tiny, "--config", tmp_path / "run.yaml")
+    refused("is a recipe built on", "--data_dir", tiny, "--config", tmp_path / "recipe.yaml")
     assert not list(tmp_path.glob("x*"))
