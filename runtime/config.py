@@ -1,4 +1,4 @@
-"""Every flag, once: name, type, default, group, help.
+"""Every flag, once: name, type, default, group, help, range.
 
 `Config` is the only place where a flag is declared. The command line (`runtime/cli.py`), the YAML recipes
 and the `config.yaml` that each run leaves behind all follow from it. This module imports no TensorFlow.
@@ -9,6 +9,7 @@ own document states otherwise (`FAMILY_DEFAULTS`); a recipe overrides both, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -43,8 +44,27 @@ LATER_MODES = {
 }
 
 
-def _flag(group: str, default: Any, text: str, aliases: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"group": group, "help": text, "aliases": aliases})
+# The ranges that numbers may be limited to: what holds, and how it is said.
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    ">= 0": (lambda x: x >= 0, "not be negative"),
+    ">= 1": (lambda x: x >= 1, "be at least 1"),
+    ">= 2": (lambda x: x >= 2, "be at least 2"),
+    "> 0": (lambda x: x > 0, "be above 0"),
+    "[0, 1)": (lambda x: 0 <= x < 1, "be at least 0 and below 1"),
+    "[0, 1]": (lambda x: 0 <= x <= 1, "be a probability, 0 to 1"),
+}
+
+
+def _flag(
+    group: str,
+    default: Any,
+    text: str,
+    aliases: tuple[str, ...] = (),
+    *,
+    within: Literal[">= 0", ">= 1", ">= 2", "> 0", "[0, 1)", "[0, 1]"] | None = None,
+) -> Any:
+    metadata = {"group": group, "help": text, "aliases": aliases, "within": within}
+    return field(default=default, metadata=metadata)
 
 
 RUN, MODEL, DATA, AUG = "Run", "Model", "Data", "Augmentation"
@@ -67,26 +87,26 @@ class Config:
                                "resnet50/DGXA100/AMP/90E; `python -m runtime.recipes` lists them")
     pattern: str | None = _flag(RUN, None, "--mode list: only architectures of this name, such as 'resnet*'")
     model_dir: str = _flag(RUN, "/workspace/output", "folder of this run: checkpoints, config.yaml, log.json")
-    max_epochs: int = _flag(RUN, 300, "epochs of training; also the length of the learning-rate schedule")
+    max_epochs: int = _flag(RUN, 300, "epochs of training; also the length of the learning-rate schedule", within=">= 1")
     run_epochs: int | None = _flag(RUN, None, "stop after this many epochs of this launch (the schedule keeps "
-                                   "its length; resume later)")
-    steps_per_epoch: int | None = _flag(RUN, None, "steps in an epoch; unset: every example once")
-    num_epochs_between_eval: int = _flag(RUN, 1, "evaluate every so many epochs, and after the last")
-    prof: int | None = _flag(RUN, None, "stop training, or benchmarking, after this many steps")
+                                   "its length; resume later)", within=">= 1")
+    steps_per_epoch: int | None = _flag(RUN, None, "steps in an epoch; unset: every example once", within=">= 1")
+    num_epochs_between_eval: int = _flag(RUN, 1, "evaluate every so many epochs, and after the last", within=">= 1")
+    prof: int | None = _flag(RUN, None, "stop training, or benchmarking, after this many steps", within=">= 1")
     seed: int = _flag(RUN, 0, "seed of initialisation, order, augmentation and dropout")
-    intraop_threads: int | None = _flag(RUN, None, "threads inside one TensorFlow operation; unset: all cores")
-    interop_threads: int | None = _flag(RUN, None, "TensorFlow operations run side by side; unset: all cores")
+    intraop_threads: int | None = _flag(RUN, None, "threads inside one TensorFlow operation; unset: all cores", within=">= 1")
+    interop_threads: int | None = _flag(RUN, None, "TensorFlow operations run side by side; unset: all cores", within=">= 1")
 
     arch: str = _flag(MODEL, "efficientnet-b0", "architecture; see --mode list")
-    num_classes: int | None = _flag(MODEL, None, "size of the head; unset: as the data says, else 1000")
+    num_classes: int | None = _flag(MODEL, None, "size of the head; unset: as the data says, else 1000", within=">= 2")
     image_size: int | None = _flag(MODEL, None, "pixels a side; unset: the architecture's own")
-    dropout: float | None = _flag(MODEL, None, "dropout before the head; unset: the architecture's own")
+    dropout: float | None = _flag(MODEL, None, "dropout before the head; unset: the architecture's own", within="[0, 1)")
     stochastic_depth: float | None = _flag(MODEL, None, "drop rate of the last residual branch, rising "
-                                           "linearly from 0; unset: the architecture's own", ("drop_connect_rate",))
+                                           "linearly from 0; unset: the architecture's own", ("drop_connect_rate",), within="[0, 1)")
     activation: str | None = _flag(MODEL, None, "activation inside the network; unset: the family's (swish, relu)")
     batch_norm: Literal["default", "syncbn"] = _flag(MODEL, "default", "batch statistics per process, or over all")
-    bn_momentum: float | None = _flag(MODEL, None, "batch-norm momentum (Keras convention); unset: the family's")
-    bn_epsilon: float | None = _flag(MODEL, None, "batch-norm epsilon; unset: the family's")
+    bn_momentum: float | None = _flag(MODEL, None, "batch-norm momentum (Keras convention); unset: the family's", within="[0, 1)")
+    bn_epsilon: float | None = _flag(MODEL, None, "batch-norm epsilon; unset: the family's", within="> 0")
     weight_init: Literal["fan_in", "fan_out"] = _flag(MODEL, "fan_out", "mode of the weight initialiser")
     zero_gamma: bool = _flag(MODEL, False, "ResNets: the last batch norm of each block starts at 0")
     padding: Literal["same", "symmetric"] | None = _flag(MODEL, None, "padding at stride 2: TensorFlow's "
@@ -99,22 +119,22 @@ class Config:
         DATA, "tfdata", "what reads and decodes; synthetic: random images, for benchmarks")
     use_dali: bool = _flag(DATA, False, "older spelling of --data_backend dali-gpu, for training data")
     use_dali_eval: bool = _flag(DATA, False, "the same for evaluation data")
-    train_batch_size: int = _flag(DATA, 32, "training images per process and step")
-    eval_batch_size: int = _flag(DATA, 32, "evaluation images per process and step")
-    num_workers: int | None = _flag(DATA, None, "parallel decoders per process; unset: tuned by tf.data")
+    train_batch_size: int = _flag(DATA, 32, "training images per process and step", within=">= 1")
+    eval_batch_size: int = _flag(DATA, 32, "evaluation images per process and step", within=">= 1")
+    num_workers: int | None = _flag(DATA, None, "parallel decoders per process; unset: tuned by tf.data", within=">= 1")
     cache: Literal["none", "ram", "disk"] = _flag(DATA, "none", "keep encoded images after they are first read")
     cache_gb: float | None = _flag(DATA, None, "gigabytes a cache may take, per process and split; unset: 40 % of what "
-                                   "is free, shared by this host's processes")
+                                   "is free, shared by this host's processes", within="> 0")
     cache_dir: str | None = _flag(DATA, None, "folder of a disk cache; unset: the system's temporary folder")
-    max_bad_examples: float = _flag(DATA, 0.001, "unreadable training images tolerated: a share below 1, else a count")
+    max_bad_examples: float = _flag(DATA, 0.001, "unreadable training images tolerated: a share below 1, else a count", within=">= 0")
 
     augmenter_name: Literal["autoaugment", "randaugment", "trivialaugment", "none"] = _flag(
         AUG, "autoaugment", "policy for training images")
     autoaugmentation_name: str = _flag(AUG, "v0", "which AutoAugment policy: v0 (the EfficientNet papers'), original "
                                        "(the AutoAugment paper's), or reduced (its table with v0's strengths)")
-    num_layers: int = _flag(AUG, 2, "RandAugment: operations per image")
-    magnitude: float = _flag(AUG, 10.0, "RandAugment: strength, 0 to 10 (more is stronger still)")
-    magnitude_std: float = _flag(AUG, 0.0, "RandAugment: standard deviation of the strength, drawn for each operation")
+    num_layers: int = _flag(AUG, 2, "RandAugment: operations per image", within=">= 1")
+    magnitude: float = _flag(AUG, 10.0, "RandAugment: strength, 0 to 10 (more is stronger still)", within=">= 0")
+    magnitude_std: float = _flag(AUG, 0.0, "RandAugment: standard deviation of the strength, drawn for each operation", within=">= 0")
     randaugment_space: Literal["tf", "timm", "timm-inc"] = _flag(
         AUG, "tf", "RandAugment: what is drawn; tf: 16 operations or none; timm: 15, each applied with probability 1/2; "
         "timm-inc: the same, stronger with magnitude (its inc1)")
@@ -122,14 +142,14 @@ class Config:
     cutout_const: float | None = _flag(AUG, None, "half side of the largest cutout; unset: the policy's")
     color_jitter: list[float] | float | None = _flag(AUG, None, "strengths of brightness, contrast, saturation and "
                                                      "hue; one number: the first three; unset: off")
-    random_erasing: float = _flag(AUG, 0.0, "probability that a rectangle of a training image is erased")
+    random_erasing: float = _flag(AUG, 0.0, "probability that a rectangle of a training image is erased", within="[0, 1]")
     random_erasing_mode: Literal["noise", "constant"] = _flag(AUG, "noise", "fill it with noise, or with the mean colour")
-    mixup_alpha: float = _flag(AUG, 0.0, "mixup: alpha of the Beta distribution; 0: off")
-    cutmix_alpha: float = _flag(AUG, 0.0, "cutmix: alpha of the Beta distribution; 0: off")
-    mix_prob: float = _flag(AUG, 1.0, "probability that an image is mixed at all, where mixup or cutmix is on")
-    mix_switch_prob: float = _flag(AUG, 0.5, "probability of cutmix for a mixed image, where both are on")
-    mix_off_epoch: int | None = _flag(AUG, None, "mix in this many epochs only, counted from the first; unset: in all")
-    hflip: float = _flag(AUG, 0.5, "probability of a left-right flip")
+    mixup_alpha: float = _flag(AUG, 0.0, "mixup: alpha of the Beta distribution; 0: off", within=">= 0")
+    cutmix_alpha: float = _flag(AUG, 0.0, "cutmix: alpha of the Beta distribution; 0: off", within=">= 0")
+    mix_prob: float = _flag(AUG, 1.0, "probability that an image is mixed at all, where mixup or cutmix is on", within="[0, 1]")
+    mix_switch_prob: float = _flag(AUG, 0.5, "probability of cutmix for a mixed image, where both are on", within="[0, 1]")
+    mix_off_epoch: int | None = _flag(AUG, None, "mix in this many epochs only, counted from the first; unset: in all", within=">= 1")
+    hflip: float = _flag(AUG, 0.5, "probability of a left-right flip", within="[0, 1]")
     crop_area_min: float = _flag(AUG, 0.05, "smallest share of the image that a training crop covers")
     crop_area_max: float = _flag(AUG, 1.0, "largest share of the image that a training crop covers")
     crop_ratio_min: float = _flag(AUG, 0.75, "narrowest training crop, width over height")
@@ -138,57 +158,57 @@ class Config:
         AUG, "bilinear", "how images are resized; random: either, by chance, and bicubic in evaluation")
     train_image_size: int | None = _flag(AUG, None, "pixels a side of training images; unset: image_size")
     n_stages: int = _flag(AUG, 1, "progressive training: stages of equal length, in which the size, the magnitude, mixup, "
-                          "cutmix and dropout rise from base_… to the other flags")
+                          "cutmix and dropout rise from base_… to the other flags", within=">= 1")
     base_img_size: int = _flag(AUG, 128, "first stage: pixels a side of training images")
-    base_randaug_mag: float = _flag(AUG, 5.0, "first stage: magnitude of RandAugment")
-    base_mixup: float = _flag(AUG, 0.0, "first stage: mixup_alpha")
-    base_cutmix: float = _flag(AUG, 0.0, "first stage: cutmix_alpha")
-    base_dropout: float | None = _flag(AUG, None, "first stage: dropout before the head; unset: as in all")
+    base_randaug_mag: float = _flag(AUG, 5.0, "first stage: magnitude of RandAugment", within=">= 0")
+    base_mixup: float = _flag(AUG, 0.0, "first stage: mixup_alpha", within=">= 0")
+    base_cutmix: float = _flag(AUG, 0.0, "first stage: cutmix_alpha", within=">= 0")
+    base_dropout: float | None = _flag(AUG, None, "first stage: dropout before the head; unset: as in all", within="[0, 1)")
     eval_crop: Literal["crop", "resize"] = _flag(AUG, "crop", "evaluation: cut the centre square, then resize "
                                                  "(EfficientNet), or resize, then cut it (ResNet)")
-    crop_padding: int = _flag(AUG, 32, "evaluation crop is size/(size+padding) of the short side; 0: all of it")
+    crop_padding: int = _flag(AUG, 32, "evaluation crop is size/(size+padding) of the short side; 0: all of it", within=">= 0")
 
     optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lars", "lamb"] = _flag(
         OPT, "rmsprop", "optimizer; lars and lamb are for batches of many thousands")
-    momentum: float = _flag(OPT, 0.9, "momentum of momentum, rmsprop and lars")
+    momentum: float = _flag(OPT, 0.9, "momentum of momentum, rmsprop and lars", within="[0, 1)")
     nesterov: bool = _flag(OPT, False, "Nesterov momentum, for momentum and lars")
-    decay: float = _flag(OPT, 0.9, "rmsprop: decay of the mean square (rho)")
-    epsilon: float = _flag(OPT, 0.001, "epsilon of rmsprop (inside the root), adam, adamw and lamb")
-    beta_1: float = _flag(OPT, 0.9, "adam, adamw, lamb: decay of the first moment")
-    beta_2: float = _flag(OPT, 0.999, "adam, adamw, lamb: decay of the second moment")
-    trust_coefficient: float = _flag(OPT, 0.001, "lars: share of a weight's norm that one update may move it by")
-    lr_init: float = _flag(OPT, 0.008, "peak learning rate for lr_base_batch images a step")
+    decay: float = _flag(OPT, 0.9, "rmsprop: decay of the mean square (rho)", within="[0, 1)")
+    epsilon: float = _flag(OPT, 0.001, "epsilon of rmsprop (inside the root), adam, adamw and lamb", within="> 0")
+    beta_1: float = _flag(OPT, 0.9, "adam, adamw, lamb: decay of the first moment", within="[0, 1)")
+    beta_2: float = _flag(OPT, 0.999, "adam, adamw, lamb: decay of the second moment", within="[0, 1)")
+    trust_coefficient: float = _flag(OPT, 0.001, "lars: share of a weight's norm that one update may move it by", within="> 0")
+    lr_init: float = _flag(OPT, 0.008, "peak learning rate for lr_base_batch images a step", within=">= 0")
     lr_base_batch: int = _flag(OPT, 128, "batch that lr_init is meant for; the rate is scaled to the global batch; "
-                               "0: use lr_init as it is")
+                               "0: use lr_init as it is", within=">= 0")
     lr_decay: Literal["exponential", "cosine", "linear", "linearcosine", "step", "piecewise",
                       "piecewise_constant_with_warmup", "constant"] = _flag(OPT, "exponential", "learning-rate schedule")
-    lr_decay_rate: float = _flag(OPT, 0.97, "exponential: factor per lr_decay_epochs; step: factor per boundary")
-    lr_decay_epochs: float = _flag(OPT, 2.4, "exponential: epochs between two decays")
+    lr_decay_rate: float = _flag(OPT, 0.97, "exponential: factor per lr_decay_epochs; step: factor per boundary", within="> 0")
+    lr_decay_epochs: float = _flag(OPT, 2.4, "exponential: epochs between two decays", within="> 0")
     lr_boundaries: list[float] | None = _flag(OPT, None, "step, piecewise: epochs where the rate changes; unset, step: at 3, 6 and "
                                             "8 ninths of the run")
     lr_multipliers: list[float] | None = _flag(OPT, None, "piecewise: multiples of the peak, one more than boundaries")
-    lr_end: float = _flag(OPT, 0.0, "cosine, linear: learning rate at the end")
+    lr_end: float = _flag(OPT, 0.0, "cosine, linear: learning rate at the end", within=">= 0")
     warmup_epochs: float = _flag(OPT, 5.0, "epochs of linear warm-up; also left out of throughput figures",
-                                 ("lr_warmup_epochs",))
-    weight_decay: float = _flag(OPT, 5e-6, "weight decay of kernels; never of batch norm or biases")
+                                 ("lr_warmup_epochs",), within=">= 0")
+    weight_decay: float = _flag(OPT, 5e-6, "weight decay of kernels; never of batch norm or biases", within=">= 0")
     weight_decay_style: Literal["l2", "half_l2", "decoupled"] = _flag(
         OPT, "l2", "l2: adds decay*w^2 to the loss (Keras); half_l2: half of that (PyTorch); decoupled: AdamW's; lars "
         "and lamb have their own")
     bn_weight_decay: bool = _flag(OPT, False, "decay batch norm's gamma and beta too")
-    grad_clip_norm: float = _flag(OPT, 0.0, "scale gradients down to this norm of all together; 0: off")
-    grad_clip_value: float = _flag(OPT, 0.0, "cut each gradient to this size; 0: off")
+    grad_clip_norm: float = _flag(OPT, 0.0, "scale gradients down to this norm of all together; 0: off", within=">= 0")
+    grad_clip_value: float = _flag(OPT, 0.0, "cut each gradient to this size; 0: off", within=">= 0")
     grad_clip_agc: float = _flag(OPT, 0.0, "adaptive clipping: largest gradient norm of a unit, as a share of its "
-                                 "weights' norm; 0: off")
+                                 "weights' norm; 0: off", within=">= 0")
     loss: Literal["softmax", "bce"] = _flag(OPT, "softmax", "softmax cross-entropy, or one sigmoid a class (training "
                                             "only; evaluation reports softmax cross-entropy)")
     bce_target_threshold: float | None = _flag(OPT, None, "bce: smoothed and mixed targets above it count as 1, the "
                                                "others as 0; unset: as they are")
-    label_smoothing: float = _flag(OPT, 0.1, "share of the label spread over all classes")
-    moving_average_decay: float = _flag(OPT, 0.0, "decay of the moving average of all weights; 0: off")
+    label_smoothing: float = _flag(OPT, 0.1, "share of the label spread over all classes", within="[0, 1)")
+    moving_average_decay: float = _flag(OPT, 0.0, "decay of the moving average of all weights; 0: off", within="[0, 1)")
     optimizer_batch_size: int | None = _flag(OPT, None, "images per update over all processes, gathered over "
-                                             "several forward passes; unset: one pass")
+                                             "several forward passes; unset: one pass", within=">= 1")
     grad_accum_steps: int | None = _flag(OPT, None, "forward passes per update: the other spelling of "
-                                         "optimizer_batch_size")
+                                         "optimizer_batch_size", within=">= 1")
 
     use_amp: bool = _flag(PREC, False, "mixed precision: float16 with loss scaling on GPUs, bfloat16 on CPUs")
     dtype: Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"] | None = _flag(
@@ -197,16 +217,16 @@ class Config:
     use_xla: bool = _flag(PREC, False, "compile the step with XLA")
     hvd_fp16_compression: bool = _flag(PREC, False, "exchange gradients as float16")
     gradient_predivide_factor: float = _flag(PREC, 1.0, "divide gradients by this before they are summed over "
-                                             "processes, and by the rest after")
-    gradient_groups: int = _flag(PREC, 1, "exchange gradients in so many groups; 1: all at once")
+                                             "processes, and by the rest after", within="> 0")
+    gradient_groups: int = _flag(PREC, 1, "exchange gradients in so many groups; 1: all at once", within=">= 1")
     adasum: bool = _flag(PREC, False, "combine gradients by Adasum instead of their mean (MPI or NCCL builds)")
     tf32: bool = _flag(PREC, True, "let float32 matrix products use TensorFloat-32 where the GPU has it")
 
-    save_checkpoint_freq: int = _flag(CKPT, 1, "epochs between two checkpoints; the best is always kept")
+    save_checkpoint_freq: int = _flag(CKPT, 1, "epochs between two checkpoints; the best is always kept", within=">= 1")
     checkpoint_every_minutes: float | None = _flag(CKPT, None, "save also within an epoch, whenever so many minutes "
-                                                   "have passed")
-    keep_checkpoints: int = _flag(CKPT, 2, "how many of the newest checkpoints to keep")
-    keep_best: int = _flag(CKPT, 1, "how many of the best evaluated checkpoints to keep")
+                                                   "have passed", within="> 0")
+    keep_checkpoints: int = _flag(CKPT, 2, "how many of the newest checkpoints to keep", within=">= 1")
+    keep_best: int = _flag(CKPT, 1, "how many of the best evaluated checkpoints to keep", within=">= 0")
     preempt_signals: str = _flag(CKPT, "SIGTERM,SIGUSR1", "signals that make a run save and stop with exit code 75; "
                                  "none: leave them alone")
     requeue: bool = _flag(CKPT, True, "after such a signal, have Slurm queue the batch job again")
@@ -225,13 +245,13 @@ class Config:
         CKPT, "convoy", "convert to .safetensors: whose names and layout to write")
 
     predict_dir: str | None = _flag(PRED, None, "folder of images, searched through", ("to_predict",))
-    predict_batch_size: int = _flag(PRED, 32, "images per step")
-    top_k: int = _flag(PRED, 5, "classes reported per image")
+    predict_batch_size: int = _flag(PRED, 32, "images per step", within=">= 1")
+    top_k: int = _flag(PRED, 5, "classes reported per image", within=">= 1")
     output: str | None = _flag(PRED, None, "where predictions go, without ending (unset: model_dir/predictions); for "
                                "--mode convert the file to write")
 
     log_filename: str = _flag(LOG, "log.json", "dllogger file inside model_dir")
-    log_steps: int = _flag(LOG, 100, "steps between two log lines")
+    log_steps: int = _flag(LOG, 100, "steps between two log lines", within=">= 1")
     enable_tensorboard: bool = _flag(LOG, False, "write TensorBoard scalars to model_dir/tensorboard")
     verbose: bool = _flag(LOG, False, "show TensorFlow's own messages")
     # fmt: on

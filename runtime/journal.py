@@ -80,3 +80,8 @@ class Window:
             "train.data_time": self.data / steps,
             "train.compute_time": self.compute / steps,
         }
+
+
+def sums_of(*windows: Window) -> np.ndarray:
+    """The metric sums of some windows in a row, float64: what a checkpoint keeps of them."""
+    return np.concatenate([window.mean.as_array() for window in windows])

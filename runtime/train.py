@@ -10,14 +10,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from dataloader.errors import allowed_bad_examples
 from runtime.build import build_loader, make_step
 from runtime.config import Config, ConfigError
 from runtime.evaluate import evaluate, make_eval_step
 from runtime.health import Health, TrainingError
-from runtime.journal import UNITS, Journal, Window
+from runtime.journal import UNITS, Journal, Window, sums_of
 from runtime.requests import Preempted, Requests, requeue
 from runtime.saver import Saver
 from runtime.stages import of_stage, set_dropout, stage_settings
@@ -30,7 +29,7 @@ from runtime.state import (
     restore,
     snapshot,
 )
-from runtime.step import Step
+from runtime.step import Step, without_weight
 from runtime.validate import preempt_signals, schedule_arguments
 from utils import distributed
 from utils.logging import Progress, RunLog, TensorBoardWriter
@@ -214,7 +213,7 @@ class Trainer:
             micro_batches = list(islice(batches, self.micro_steps))
             if not micro_batches:
                 break
-            micro_batches += [_without_weight(micro_batches[-1])] * (
+            micro_batches += [without_weight(micro_batches[-1])] * (
                 self.micro_steps - len(micro_batches)
             )
             ready = time.perf_counter()
@@ -237,7 +236,7 @@ class Trainer:
         self._share_bad_examples()
         if not state.offset:
             average_statistics(state)
-        self._counters = _joined(epoch, window)
+        self._counters = sums_of(epoch, window)
         return epoch.steps
 
     def _place(self) -> int:
@@ -256,7 +255,7 @@ class Trainer:
         stop, save = self.step.granted
         if not (stop or save):
             return
-        self._save(counters=_joined(epoch, window))
+        self._save(counters=sums_of(epoch, window))
         if not stop:
             return
         distributed.on_rank0(self.saver.finish if self.saver else lambda: None)
@@ -396,13 +395,3 @@ class Trainer:
         self.report["avg_exp_per_second_training"] = throughput
         self.report["avg_exp_per_second_training_per_GPU"] = throughput / distributed.size()
         return dict(self.report)
-
-
-def _joined(epoch: Window, window: Window) -> np.ndarray:
-    return np.concatenate([epoch.mean.as_array(), window.mean.as_array()])
-
-
-def _without_weight(batch: Any) -> Any:
-    """A batch of real images that counts for nothing, to fill up the last update of an epoch."""
-    images, labels, weights = batch
-    return images, labels, tf.zeros_like(weights)

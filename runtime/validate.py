@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import fields
 from pathlib import Path
 
-from runtime.config import LATER_MODES, Config, ConfigError
+from runtime.config import LATER_MODES, RANGES, Config, ConfigError
 
 TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
 APPLYING_MODES = ("eval", "predict", "inference_benchmark")
@@ -107,89 +108,17 @@ def _data_backend(config: Config) -> Config:
 
 
 def _numbers(config: Config) -> None:
-    positive = (
-        "max_epochs",
-        "run_epochs",
-        "steps_per_epoch",
-        "num_epochs_between_eval",
-        "prof",
-        "num_classes",
-    )
-    positive += (
-        "train_batch_size",
-        "eval_batch_size",
-        "predict_batch_size",
-        "num_workers",
-        "save_checkpoint_freq",
-    )
-    positive += (
-        "log_steps",
-        "top_k",
-        "optimizer_batch_size",
-        "grad_accum_steps",
-        "keep_checkpoints",
-        "gradient_groups",
-        "intraop_threads",
-        "interop_threads",
-        "num_layers",
-        "n_stages",
-        "mix_off_epoch",
-    )
-    for name in positive:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} must be at least 1, not {value}")
-    if config.num_classes == 1:
-        raise ConfigError("--num_classes must be at least 2")
-    shares = (
-        "dropout",
-        "base_dropout",
-        "stochastic_depth",
-        "label_smoothing",
-        "moving_average_decay",
-        "momentum",
-        "decay",
-    )
-    shares += ("beta_1", "beta_2", "bn_momentum")
-    for name in shares:
-        value = getattr(config, name)
-        if value is not None and not 0 <= value < 1:
-            raise ConfigError(f"--{name} must be at least 0 and below 1, not {value}")
-    if config.cache_gb is not None and config.cache_gb <= 0:
-        raise ConfigError("--cache_gb must be above 0; --cache none keeps nothing")
+    for f in fields(config):
+        value, within = getattr(config, f.name), f.metadata["within"]
+        if value is None or within is None:
+            continue
+        holds, text = RANGES[within]
+        if not holds(value):
+            raise ConfigError(f"--{f.name} must {text}, not {value}")
     if config.cache == "none" and (config.cache_gb is not None or config.cache_dir is not None):
         raise ConfigError("--cache_gb and --cache_dir need --cache ram or --cache disk")
     if config.cache != "disk" and config.cache_dir is not None:
         raise ConfigError("--cache_dir needs --cache disk")
-    for name in ("hflip", "random_erasing", "mix_prob", "mix_switch_prob"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ConfigError(f"--{name} is a probability, 0 to 1, not {getattr(config, name)}")
-    at_least_zero = (
-        "lr_init",
-        "weight_decay",
-        "mixup_alpha",
-        "cutmix_alpha",
-        "warmup_epochs",
-        "crop_padding",
-        "magnitude",
-        "magnitude_std",
-        "base_randaug_mag",
-        "base_mixup",
-        "base_cutmix",
-        "grad_clip_norm",
-        "grad_clip_value",
-        "grad_clip_agc",
-        "keep_best",
-    )
-    for name in (*at_least_zero, "lr_base_batch", "max_bad_examples", "lr_end"):
-        if getattr(config, name) < 0:
-            raise ConfigError(f"--{name} must not be negative")
-    above_zero = ("epsilon", "trust_coefficient", "gradient_predivide_factor")
-    for name in (*above_zero, "lr_decay_epochs", "lr_decay_rate"):
-        if getattr(config, name) <= 0:
-            raise ConfigError(f"--{name} must be above 0")
-    if config.bn_epsilon is not None and config.bn_epsilon <= 0:
-        raise ConfigError("--bn_epsilon must be above 0")
     if not 0 < config.crop_area_min <= config.crop_area_max <= 1:
         raise ConfigError("--crop_area_min and --crop_area_max: 0 < min <= max <= 1 is needed")
     if not 0 < config.crop_ratio_min <= config.crop_ratio_max:
@@ -218,9 +147,6 @@ def _optimisation(config: Config) -> None:
         )
     if config.adasum and config.gradient_predivide_factor != 1:
         raise ConfigError("--gradient_predivide_factor has no effect with --adasum")
-    minutes = config.checkpoint_every_minutes
-    if minutes is not None and minutes <= 0:
-        raise ConfigError(f"--checkpoint_every_minutes must be above 0, not {minutes}")
     preempt_signals(config)
 
 
