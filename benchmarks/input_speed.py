@@ -2,8 +2,8 @@
 
     python benchmarks/input_speed.py [--rounds 5] [--images 640] [--threads 1 2] [--only WORD …]
 
-One run measures all rows in turn, round after round, so that what else the machine does falls on
-all of them alike. Medians over the rounds; in brackets the least and the greatest. Prints a table
+One run measures all rows in turn, batch by batch, so that what else the machine does falls on all
+of them alike. Medians over the rounds; in brackets the least and the greatest. Prints a table
 in Markdown, then the same and every single figure as JSON.
 
 Photographs: 64 crops of scikit-learn's two, 500 × 375 pixels, with noise, about 70 kB as JPEG. They
@@ -141,7 +141,10 @@ class Examples:
         dataset = dataset.map(function, num_parallel_calls=threads, deterministic=True)
         options = tf.data.Options()
         options.threading.private_threadpool_size = threads
-        options.experimental_optimization.inject_prefetch = False  # nothing runs ahead of its row
+        # Nothing may run ahead by more than an image a thread: that would be in other rows' time.
+        options.autotune.enabled = False
+        options.experimental_optimization.apply_default_optimizations = False
+        options.experimental_optimization.inject_prefetch = False
         return iter(dataset.batch(BATCH, drop_remainder=True).with_options(options))
 
 
@@ -173,14 +176,23 @@ def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
 # ---- measuring -----------------------------------------------------------------------------------
 
 
-def _measure(batches: Iterator, count: int) -> dict[str, float]:
-    next(batches)  # what piled up while other rows ran
+def _next(batches: Iterator) -> tuple[float, float]:
+    """Takes a batch: seconds of this process' CPU time, and seconds."""
     cpu, wall = time.process_time(), time.perf_counter()
-    for _ in range(count):
-        next(batches)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    time.sleep(0.1)  # until the threads that run ahead stand still, beside other rows' time
-    return {"cpu_ms": 1e3 * cpu / (count * BATCH), "images_per_s": count * BATCH / wall}
+    next(batches)
+    wall = time.perf_counter() - wall
+    time.sleep(0.01)  # the threads run an image or two ahead, in this row's time and no other's
+    return time.process_time() - cpu, wall
+
+
+def _round(running: dict[str, Iterator], batches: int) -> dict[str, tuple[float, float]]:
+    """CPU ms per image and images/s of each row. Rows take turns after every batch."""
+    sums = {name: np.zeros(2) for name in running}
+    for _ in range(batches):
+        for name, iterator in running.items():
+            sums[name] += _next(iterator)
+    images = batches * BATCH
+    return {name: (1e3 * cpu / images, images / wall) for name, (cpu, wall) in sums.items()}
 
 
 def measure(table: dict[str, Callable], threads: list[int], rounds: int, images: int) -> list[dict]:
@@ -188,15 +200,11 @@ def measure(table: dict[str, Callable], threads: list[int], rounds: int, images:
     results = []
     for number in threads:
         running = {name: start(number) for name, start in table.items()}
-        for batches in running.values():
-            _measure(batches, 2)  # warm up
-        found: dict[str, list] = {name: [] for name in running}
-        for _ in range(rounds):
-            for name, batches in running.items():
-                found[name].append(_measure(batches, max(1, images // BATCH)))
-        for name, figures in found.items():
-            columns = {key: [figure[key] for figure in figures] for key in figures[0]}
-            results.append({"row": name, "threads": number, **columns})
+        _round(running, 2)  # warm up
+        found = [_round(running, max(1, images // BATCH)) for _ in range(rounds)]
+        for name in running:
+            cpu, speed = zip(*(figures[name] for figures in found), strict=True)
+            results.append({"row": name, "threads": number, "cpu_ms": cpu, "images_per_s": speed})
     return results
 
 

@@ -1,5 +1,6 @@
-// Throws random images and arguments at the kernels of dataloader/native. Built with the address and
-// undefined-behaviour sanitizers by tests/dataloader/test_native_library.py, which runs `fuzz COUNT SEED`.
+// Throws random images and arguments at the kernels of dataloader/native. Built with the address
+// and undefined-behaviour sanitizers by tests/dataloader/test_native_library.py, which runs
+// `fuzz COUNT SEED`.
 //
 // Besides what the sanitizers notice, it checks that augmenting in place gives what augmenting into
 // another buffer does, that steps done together give what they give one by one, that a flip is a
@@ -140,10 +141,9 @@ bool Crops(Random& random) {
   const auto areas = numbers(attempts), stretch = numbers(2 * attempts);
   const auto places = numbers(2 * attempts), limits = numbers(2);
   convoy::Window window;
-  if (convoy::CropWindow(size, {attempts, areas.data(), stretch.data(), places.data(), limits.data()},
-                         &window)) {
-    return true;
-  }
+  const convoy::CropDraws draws{attempts, areas.data(), stretch.data(), places.data(),
+                                limits.data()};
+  if (convoy::CropWindow(size, draws, &window)) return true;
   return window.y >= 0 && window.x >= 0 && window.height >= 1 && window.width >= 1 &&
          window.y + window.height <= size.height && window.x + window.width <= size.width;
 }
