@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -251,4 +252,5 @@ def _batches(model: str, platform: str) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader may leave early (`| head`)
     sys.exit(main())
