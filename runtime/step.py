@@ -220,6 +220,9 @@ class Step:
 
     def _apply(self, gradients: list[tf.Tensor], lr: tf.Tensor, step: tf.Tensor) -> None:
         optimizer = self.state.optimizer
+        # Within tf.cond: clipping and decay renew some gradients, and Keras wants all from one
+        # graph.
+        gradients = [tf.identity(g) for g in gradients]
         if self._clip is not None:
             gradients = self._clip(gradients, self.variables)
         if self._decay and self._style == "decoupled":
@@ -228,8 +231,6 @@ class Step:
             convention = "keras" if self._style == "l2" else "half"
             coefficient = l2_coefficient(self._decay, convention)
             gradients = add_l2(gradients, self.variables, self._mask, coefficient)
-            # Inside tf.cond only the decayed ones are new; Keras wants all from one graph.
-            gradients = [tf.identity(g) for g in gradients]
         optimizer.learning_rate.assign(lr)
         optimizer.apply(gradients, self.variables)
         if self.state.ema is not None:

@@ -90,6 +90,7 @@ def test_evaluating_a_checkpoint_gives_the_training_runs_figures(trained, tiny, 
         assert got[name] == pytest.approx(want[key], abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_a_longer_schedule_can_be_trained_in_two_launches(trained, tmp_path, log_lines, capsys):
     """`--run_epochs` ends a launch early; the next goes on with position, log and best result."""
     model_dir = tmp_path / "run"

@@ -114,9 +114,11 @@ def test_a_killed_and_a_preempted_run_resume_to_the_same_bits(convoy, launch, tm
     assert once == pieced
 
 
-def test_ranks_that_are_killed_or_preempted_resume_to_the_same_bits(convoy, launch, tmp_path):
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_ranks_that_are_preempted_or_killed_resume_to_the_same_bits(
+    convoy, launch, tmp_path, killed
+):
     convoy(*launch("whole", ranks=2), np=2)
-    running = convoy.start(*launch("broken", ranks=2), *OFTEN, np=2)
     everyone = []
 
     def one_of_them():
@@ -124,11 +126,15 @@ def test_ranks_that_are_killed_or_preempted_resume_to_the_same_bits(convoy, laun
         assert len(everyone) == 2
         return random.choice(everyone)
 
-    signal_at(running, a_random_step(epoch=3), one_of_them)
-    assert running.finish(timeout=120).code != 0
-    assert not any(process.is_running() for process in everyone), "no rank is left behind"
+    resume = ()
+    if killed:
+        running = convoy.start(*launch("broken", ranks=2), *OFTEN, np=2)
+        signal_at(running, a_random_step(epoch=3), one_of_them)
+        assert running.finish(timeout=120).code != 0
+        assert not any(process.is_running() for process in everyone), "no rank is left behind"
+        resume = ("--resume_checkpoint",)
 
-    running = convoy.start(*launch("broken", ranks=2), "--resume_checkpoint", np=2)
+    running = convoy.start(*launch("broken", ranks=2), *resume, np=2)
     signal_at(running, a_random_step(epoch=4), one_of_them, signal.SIGUSR1)
     stopped = running.finish(timeout=120)
     assert "stopped by SIGUSR1 after step" in stopped.text, "one rank's signal stops all"
@@ -151,6 +157,7 @@ def test_ctrl_c_says_what_to_do_and_keeps_the_checkpoints(convoy, launch, tmp_pa
     assert checkpoint.latest(tmp_path / "run") is not None
 
 
+@pytest.mark.slow
 def test_ctrl_c_under_horovodrun_ends_every_rank(convoy, launch, tmp_path):
     running = convoy.start(*launch("run", ranks=2, more=()), np=2)
     running.wait_for("epoch 2/5", timeout=200)

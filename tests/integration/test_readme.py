@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 # Appended to training commands, where later flags win; the rest of each command stays as it is
 # written.
 SMALL = "--arch efficientnet-test --image_size 32 --max_epochs 1 --warmup_epochs 0 --log_steps 5"
-FEW = "--train_batch_size 16 --eval_batch_size 16 --no-use_xla"
+FEW = "--train_batch_size 16 --eval_batch_size 16 --no-use_xla --steps_per_epoch 2"
 
 
 def commands() -> list[str]:
@@ -44,6 +44,7 @@ def place(tmp_path_factory):
     (place / "configs").symlink_to(ROOT / "configs")
     (place / "main.py").symlink_to(ROOT / "main.py")
     prepare = [sys.executable, "-m", "dataloader.prepare", "digits", "--out", str(place / "digits")]
+    prepare += ["--train_examples", "64"]
     subprocess.run(prepare, cwd=ROOT, check=True, timeout=120)
     (place / "data").mkdir()
     (place / "data/imagenet").symlink_to(place / "digits")
