@@ -114,7 +114,9 @@ def test_a_killed_and_a_preempted_run_resume_to_the_same_bits(convoy, launch, tm
     assert once == pieced
 
 
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("killed", [False, True])
 def test_ranks_that_are_preempted_or_killed_resume_to_the_same_bits(
     convoy, launch, tmp_path, killed
 ):

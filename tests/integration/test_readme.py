@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,13 +57,19 @@ def test_readme_names_the_two_commands():
     assert "make test" in (ROOT / ".ci/run").read_text()
 
 
+# Trained, resumed, evaluated and applied on one's own images; and what answers at once.
+QUICK = ("runs/photos", "--help", "--mode list", "--mode env", "runtime.recipes")
+
+
 @pytest.mark.timeout(900)  # a dozen processes, each with a limit of its own
-def test_every_command_of_the_readme_runs(place):
-    seen = commands()
-    assert len(seen) >= 9
-    for command in seen:
-        if command.startswith("source "):
-            continue
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_commands_of_the_readme_run(place, every):
+    seen = [c for c in commands() if not c.startswith("source ")]
+    quick = [c for c in seen if any(text in c for text in QUICK)]
+    assert len(seen) >= 14
+    assert len(quick) >= 8
+    shutil.rmtree(place / "runs", ignore_errors=True)
+    for command in seen if every else quick:
         run = command.replace("/data/imagenet", "data/imagenet").replace("-np 8", "-np 2")
         if "--mode " not in command and "--model_dir" in command:
             run += f" {SMALL} {FEW}"
