@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow lint clean
+.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali lint clean
 
 PY := .venv/bin/python
 
@@ -29,9 +29,17 @@ test-parity-slow: .venv-parity/installed  ## the same for B7, B8 and L2, which t
 	@.venv-parity/bin/python -m pip install -qq -c constraints.txt -e ".[cpu,dev,parity]"
 	@touch $@
 
+test-dali: .venv-dali/installed  ## input through DALI, on the CPU, in an environment of its own
+	@.venv-dali/bin/python -m pytest tests/dali
+
+.venv-dali/installed: constraints.txt pyproject.toml
+	@test -x .venv-dali/bin/python || python3 -m venv .venv-dali
+	@.venv-dali/bin/python -m pip install -qq -c constraints.txt -e ".[cpu,dev,dali]"
+	@touch $@
+
 lint: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
 clean:  ## remove what make created in this folder
-	rm -rf .venv .venv-parity demo demo-finetune build *.egg-info
+	rm -rf .venv .venv-parity .venv-dali demo demo-finetune build *.egg-info
 	rm -f dataloader/native/convoy-*

@@ -153,6 +153,28 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     return image
 
 
+def as_rgb(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Bytes that any decoder turns into the pixels of `decode_image`, and their int32 `(2,)` shape.
+
+    Grey and three-colour JPEGs stay what they are. All else (CMYK, palettes, 16 bits, transparency,
+    where decoders go separate ways) is decoded here and becomes an uncompressed RGB PNG.
+
+    Raises:
+        tf.errors.InvalidArgumentError: as `decode_image`, but damage inside of JPEGs goes unseen.
+    """
+
+    def decoded():
+        image = decode_image(encoded)
+        return tf.io.encode_png(image, compression=0), tf.shape(image)[:2]
+
+    def jpeg():
+        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
+        shape = tf.stack([_check_size(height, width), width])
+        return tf.cond(channels <= 3, lambda: (encoded, shape), decoded)
+
+    return tf.cond(_is_jpeg(encoded), jpeg, decoded)
+
+
 def _decode_window(encoded: tf.Tensor, window_of) -> tf.Tensor:
     """Decodes the part `window_of(int32 (2,) height and width) -> int32 (4,) y, x, h, w`."""
 
@@ -249,6 +271,16 @@ def crop_window(
     return tf.cast(tf.concat([start, sides], 0), tf.int32)
 
 
+def flips(uniforms: tf.Tensor, probability: float) -> tf.Tensor:
+    """Whether the image whose `(UNIFORMS,)` these are is flipped: bool scalar."""
+    return uniforms[-2] < probability
+
+
+def first_interpolation(uniforms: tf.Tensor) -> tf.Tensor:
+    """Whether `RANDOM` means bilinear, not bicubic, for the image of these: bool scalar."""
+    return uniforms[-1] < 0.5
+
+
 def random_crop_decode(
     encoded: tf.Tensor,
     seed: tf.Tensor,
@@ -275,10 +307,10 @@ def random_crop_decode(
     """
     uniforms = philox.uniforms([UNIFORMS], seed)
     image = _decode_window(encoded, lambda shape: crop_window(shape, uniforms, area, ratio))
-    flip = uniforms[-2] < hflip if hflip > 0 else None
+    flip = flips(uniforms, hflip) if hflip > 0 else None
     if interpolation == RANDOM:
         image = tf.cond(
-            uniforms[-1] < 0.5,
+            first_interpolation(uniforms),
             lambda: resize(image, [size, size], "bilinear", flip=flip),
             lambda: resize(image, [size, size], "bicubic", flip=flip),
         )
@@ -303,26 +335,42 @@ def eval_decode(encoded: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
     """
     if crop.method == "resize":
         image = decode_image(encoded)
-        shape = tf.shape(image)[:2]
-        # Integer floor division: exact where float32 would lose a pixel.
-        image = resize(
-            image,
-            shape * (size + crop.padding) // tf.reduce_min(shape),
-            crop.interpolation,
-            crop.antialias,
-        )
-        # Half to even, as Python's round() in torchvision's CenterCrop.
-        start = tf.cast(tf.round(tf.cast(tf.shape(image)[:2] - size, tf.float32) / 2), tf.int32)
+        resized, start = eval_frame(tf.shape(image)[:2], size, crop)
+        image = resize(image, resized, crop.interpolation, crop.antialias)
         image = tf.slice(image, tf.concat([start, [0]], 0), [size, size, 3])
     else:
-
-        def window(shape: tf.Tensor) -> tf.Tensor:
-            side = tf.reduce_min(shape) * size // (size + crop.padding)
-            side = tf.maximum(side, 1)
-            start = (shape - side + 1) // 2
-            return tf.concat([start, [side, side]], 0)
-
-        image = _decode_window(encoded, window)
+        image = _decode_window(encoded, lambda shape: eval_window(shape, size, crop))
         image = resize(image, [size, size], crop.interpolation, crop.antialias)
     image.set_shape([size, size, 3])
     return image
+
+
+def eval_window(shape: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
+    """The part that method "crop" cuts out before it resizes.
+
+    Args:
+        shape: int32 `(2,)`, height and width of the image.
+        size: pixels, of the square that comes out.
+
+    Returns:
+        int32 `(4,)`: y, x, height, width.
+    """
+    side = tf.maximum(tf.reduce_min(shape) * size // (size + crop.padding), 1)
+    start = (shape - side + 1) // 2
+    return tf.concat([start, [side, side]], 0)
+
+
+def eval_frame(shape: tf.Tensor, size: int, crop: EvalCrop) -> tuple[tf.Tensor, tf.Tensor]:
+    """What method "resize" resizes a whole image to, and where its square then begins.
+
+    Args:
+        shape: int32 `(2,)`, height and width of the image.
+        size: pixels, of the square that comes out.
+
+    Returns:
+        int32 `(2,)` height and width, and int32 `(2,)` y and x.
+    """
+    # Integer floor division: exact where float32 would lose a pixel.
+    resized = shape * (size + crop.padding) // tf.reduce_min(shape)
+    # Half to even, as Python's round() in torchvision's CenterCrop.
+    return resized, tf.cast(tf.round(tf.cast(resized - size, tf.float32) / 2), tf.int32)

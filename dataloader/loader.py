@@ -26,7 +26,7 @@ from dataloader.sources import Source, find_source, grey_png
 logger = logging.getLogger("convoy.data")
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
-_CROP, _AUGMENT, _MIX = range(3)  # streams of random numbers
+CROP, AUGMENT, MIX = range(3)  # streams of random numbers
 
 
 class Loader:
@@ -148,18 +148,24 @@ class Loader:
         epoch = tf.constant(epoch, tf.int64)
         dataset = tf.data.Dataset.range(offset, self.epoch_length, self.global_batch)
         dataset = dataset.map(lambda start: self._read_fn(epoch, start)).prefetch(2).unbatch()
-
-        def decode(encoded, label, seeds, weight):
-            return self._example_fn(encoded, seeds), label, weight, seeds[_MIX]
-
-        dataset = dataset.map(decode, num_parallel_calls=parallel, deterministic=True)
-        dataset = dataset.batch(self.options.batch_size, drop_remainder=True)
+        dataset = self._decoded_batches(dataset, parallel)
         dataset = dataset.map(self._finish, num_parallel_calls=parallel if self._mix else None)
         settings = tf.data.Options()
         settings.deterministic = True
         if self.options.num_workers:
             settings.threading.private_threadpool_size = self.options.num_workers
         return dataset.prefetch(tf.data.AUTOTUNE).with_options(settings)
+
+    def _decoded_batches(self, dataset: tf.data.Dataset, parallel: int) -> tf.data.Dataset:
+        """From examples (encoded, label, seeds, weight) to batches (image, label, weight, seed of
+        mixing); another decoder would stand here.
+        """
+
+        def decode(encoded, label, seeds, weight):
+            return self._example_fn(encoded, seeds), label, weight, seeds[MIX]
+
+        dataset = dataset.map(decode, num_parallel_calls=parallel, deterministic=True)
+        return dataset.batch(self.options.batch_size, drop_remainder=True)
 
     def _read_graph(self, epoch, offset):
         images, labels, seeds, weights = tf.numpy_function(
@@ -197,7 +203,7 @@ class Loader:
         return images, labels, self._seeds(data_epochs, indices), weights
 
     def _seeds(self, data_epochs: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        streams = (_CROP, _AUGMENT, _MIX)
+        streams = (CROP, AUGMENT, MIX)
         seed = self.options.seed
         return np.stack([example_seeds(seed, data_epochs, indices, s) for s in streams], axis=1)
 
@@ -207,7 +213,7 @@ class Loader:
             return eval_decode(encoded, options.image_size, options.eval_crop)
         return random_crop_decode(
             encoded,
-            seeds[_CROP],
+            seeds[CROP],
             options.image_size,
             area=options.crop_area,
             ratio=options.crop_ratio,
@@ -216,9 +222,11 @@ class Loader:
         )
 
     def _example(self, encoded, seeds):
-        image = self._decode(encoded, seeds)
+        return self._augment(self._decode(encoded, seeds), seeds)
+
+    def _augment(self, image, seeds):
         if self.augmenter is not None:
-            image = self.augmenter(image, seeds[_AUGMENT])
+            image = self.augmenter(image, seeds[AUGMENT])
             image.set_shape([self.options.image_size, self.options.image_size, 3])
         return image
 

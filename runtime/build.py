@@ -13,6 +13,7 @@ from dataloader.cache import cache_source
 from dataloader.synthetic import SyntheticLoader
 from model import build_model
 from model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
+from runtime.backends import backend
 from runtime.config import Config
 from runtime.step import Clip, Loss, Step, TrainState
 from utils import clipping, distributed
@@ -107,7 +108,8 @@ def build_loader(
     """
     training = split == "train"
     size = train_image_size(config) if training else image_size(config)
-    if config.data_backend == "synthetic":
+    reader = backend(config, training=training)
+    if reader == "synthetic":
         return SyntheticLoader(
             image_size=size,
             batch_size=config.train_batch_size if training else config.eval_batch_size,
@@ -156,9 +158,13 @@ def build_loader(
         num_workers=config.num_workers,
         max_bad_examples=config.max_bad_examples,
     )
-    return Loader(
-        source, options, training=training, rank=distributed.rank(), world=distributed.size()
-    )
+    place = {"training": training, "rank": distributed.rank(), "world": distributed.size()}
+    if reader == "tfdata":
+        return Loader(source, options, **place)
+    from dataloader.dali import DaliLoader  # an extra
+
+    device, number = reader.removeprefix("dali-"), distributed.local_rank()
+    return DaliLoader(source, options, **place, device=device, device_id=number)
 
 
 def make_loss(config: Config) -> Loss:

@@ -43,6 +43,8 @@ NOT_INHERITED = {
         "predict_dir",
         "output",
         "data_backend",
+        "use_dali",
+        "use_dali_eval",
         "intraop_threads",
         "interop_threads",
         "verbose",

@@ -115,9 +115,9 @@ class Config:
     data_dir: str = _flag(DATA, "/data/", "folder with train-*, validation-* TFRecords, or train/ and val/ folders")
     dataset: str = _flag(DATA, "ImageNet", "what lies in data_dir: ImageNet (records or image folders of any "
                          "classes), or tfds:NAME[/CONFIG][:VERSION], prepared by TensorFlow Datasets")
-    data_backend: Literal["tfdata", "synthetic", "dali-cpu", "dali-gpu"] = _flag(
-        DATA, "tfdata", "what reads and decodes; synthetic: random images, for benchmarks")
-    use_dali: bool = _flag(DATA, False, "older spelling of --data_backend dali-gpu, for training data")
+    data_backend: Literal["tfdata", "synthetic", "dali-cpu", "dali-gpu"] | None = _flag(
+        DATA, None, "what reads and decodes; synthetic: random images, for benchmarks; unset: tfdata")
+    use_dali: bool = _flag(DATA, False, "DALI for training data, on a GPU if there is one: older than --data_backend")
     use_dali_eval: bool = _flag(DATA, False, "the same for evaluation data")
     train_batch_size: int = _flag(DATA, 32, "training images per process and step", within=">= 1")
     eval_batch_size: int = _flag(DATA, 32, "evaluation images per process and step", within=">= 1")

@@ -76,7 +76,7 @@ def show() -> dict[str, Any]:
         if horovod.get(name)
     ]
     plugin = facts["dali TensorFlow plugin"] or "not installed"
-    dali = "not installed (pip install nvidia-dali-cuda120)"
+    dali = "not installed (the extra dali)"
     if facts["dali"]:
         dali = f"{facts['dali']}, TensorFlow plugin {plugin}"
     lines = {

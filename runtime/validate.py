@@ -12,6 +12,7 @@ import signal
 from dataclasses import fields
 from pathlib import Path
 
+from runtime.backends import check_backend
 from runtime.config import LATER_MODES, RANGES, Config, ConfigError
 
 TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
@@ -31,14 +32,15 @@ def validate(config: Config) -> Config:
     if config.mode in ("env", "list"):
         return config
     _model(config)
-    _not_yet(config)
-    config = _data_backend(config)
+    _dataset(config)
     if config.mode == "summary":
         return config
     if config.mode == "convert":
         return _convert(config)
     _numbers(config)
     _augmentation(config)
+    if config.mode in (*DATA_MODES, "inference_benchmark"):
+        check_backend(config)
     if config.mode in DATA_MODES:
         _data(config)
     if config.mode in TRAINING_MODES:
@@ -82,29 +84,13 @@ def _model(config: Config) -> None:
         raise ConfigError(f"--arch {config.arch} cannot be built: {arch.reason}")
 
 
-def _not_yet(config: Config) -> None:
-    if config.use_dali or config.use_dali_eval or config.data_backend.startswith("dali"):
-        raise ConfigError(
-            "DALI input is not built yet; leave --use_dali and --use_dali_eval out and use"
-            " --data_backend tfdata"
-        )
+def _dataset(config: Config) -> None:
     if config.dataset.lower() != "imagenet" and not config.dataset.startswith("tfds:"):
         raise ConfigError(
             f"--dataset {config.dataset} is neither ImageNet, which means any folder of TFRecords"
             " or of class folders, nor tfds:NAME, a prepared TensorFlow Dataset; both lie in"
             " --data_dir"
         )
-
-
-def _data_backend(config: Config) -> Config:
-    if config.data_backend == "synthetic" and config.mode not in (
-        "training_benchmark",
-        "inference_benchmark",
-    ):
-        raise ConfigError(
-            "--data_backend synthetic is for --mode training_benchmark and inference_benchmark"
-        )
-    return config
 
 
 def _numbers(config: Config) -> None:

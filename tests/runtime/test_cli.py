@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from model.catalog import get_arch
+from runtime.backends import backend
 from runtime.cli import build_parser, parse
 from runtime.config import LATER_MODES, MODES, Config, ConfigError, defaults, load_config
 from runtime.recipes import read_recipe
@@ -343,15 +344,42 @@ def test_the_step_schedule_falls_by_its_rate_at_its_boundaries(folders, tmp_path
             assert rate(10 * boundary) == pytest.approx(0.5 ** (i + 1))
 
 
-def test_what_is_not_built_yet_says_so(refused):
-    for args in (
-        ["--use_dali"],
-        ["--use_dali_eval"],
-        ["--data_backend", "dali-gpu"],
+@pytest.mark.parametrize(
+    "args", [["--use_dali"], ["--use_dali_eval"], ["--data_backend", "dali-cpu"]]
+)
+def test_dali_must_be_installed(refused, monkeypatch, args):
+    monkeypatch.setattr("runtime.backends._installed", lambda module: False)
+    message = refused(*args)
+    assert " ".join(args) in message
+    assert "[dali]" in message
+
+
+def test_dali_on_a_gpu_needs_one(refused, monkeypatch):
+    monkeypatch.setattr("runtime.backends._installed", lambda module: True)
+    message = refused("--data_backend", "dali-gpu")
+    assert "GPU" in message
+    assert "--data_backend dali-cpu" in message
+
+
+def test_the_older_flags_of_dali_and_the_backend_must_agree(refused):
+    for flag in ("--use_dali", "--use_dali_eval"):
+        message = refused(flag, "--data_backend", "tfdata")
+        assert "disagree" in message
+        assert flag in message
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_the_older_flags_of_dali_choose_a_split_and_a_device(monkeypatch, gpus):
+    monkeypatch.setattr("runtime.backends.visible_gpus", lambda: gpus)
+    dali = "dali-gpu" if gpus else "dali-cpu"
+    for config, train, evaluation in (
+        (Config(), "tfdata", "tfdata"),
+        (Config(use_dali=True), dali, "tfdata"),
+        (Config(use_dali_eval=True), "tfdata", dali),
+        (Config(use_dali=True, data_backend="dali-cpu"), "dali-cpu", "dali-cpu"),
     ):
-        message = refused(*args)
-        assert "not built yet" in message
-        assert args[0] in message
+        found = [backend(config, training=training) for training in (True, False)]
+        assert found == [train, evaluation]
 
 
 def test_synthetic_data_is_for_benchmarks(refused):

@@ -1,0 +1,241 @@
+"""Batches decoded, cropped, resized and flipped by NVIDIA DALI, on the CPU or on a GPU.
+
+Order, reading, every random decision, augmentation, mixing and the handling of bad examples are
+those of `dataloader.loader`. DALI is one stage in the middle of the same tf.data pipeline: it is
+handed encoded images and what to do to each, and gives back a batch of uint8 squares. Nothing in it
+is random, and no state outlives a batch, so that any batch of any epoch can be asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+
+import numpy as np
+import tensorflow as tf
+from nvidia.dali import Pipeline, fn, types
+
+from dataloader import philox
+from dataloader.culprits import TF_ERRORS
+from dataloader.decode import (
+    RANDOM,
+    UNIFORMS,
+    as_rgb,
+    crop_window,
+    decode_image,
+    eval_frame,
+    eval_window,
+    first_interpolation,
+    flips,
+)
+from dataloader.errors import DataError
+from dataloader.explain import first_words
+from dataloader.loader import CROP, MIX, Loader
+from dataloader.options import InputOptions
+from dataloader.sources import Source
+
+logger = logging.getLogger("convoy.data")
+
+_INTERPOLATIONS = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
+# Two, so that one batch is copied in or out while the other is decoded.
+_PIPELINES = 2
+
+
+class DaliLoader(Loader):
+    """A `Loader` whose pixels come from DALI.
+
+    The crop windows and flips are exactly those of `Loader`. Pixels differ from its own by
+    rounding, and at the edges of a crop, where colour is interpolated from other neighbours.
+
+    Args:
+        device: "cpu", or "gpu": JPEGs are decoded, and images resized, there.
+        device_id: the GPU's number among those that this process sees.
+
+    Raises:
+        DataError: as `Loader`; or an interpolation that DALI does in another way is asked for.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        options: InputOptions,
+        *,
+        training: bool,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        device_id: int = 0,
+    ):
+        super().__init__(source, options, training=training, rank=rank, world=world)
+        crop = options.eval_crop
+        # Whether whole images are resized, and cut afterwards.
+        self._frames = not training and crop.method == "resize"
+        self._interpolation = options.interpolation if training else crop.interpolation
+        if self._interpolation not in (*_INTERPOLATIONS, RANDOM):
+            raise DataError(
+                f"DALI input knows the interpolations {' and '.join(_INTERPOLATIONS)}, not"
+                f" {self._interpolation}: use --data_backend tfdata"
+            )
+        # Name -> type and dimensions of what DALI is handed for an image: encoded; the part to
+        # decode, (y, x) and (height, width); whether to flip, and how to interpolate; what size to
+        # resize a whole image to, and where the square begins in that.
+        self._inputs = {"encoded": (types.UINT8, 1)}
+        self._inputs |= dict.fromkeys(("begin", "extent"), (types.INT32, 1))
+        if training and options.hflip:
+            self._inputs["flip"] = (types.INT32, 0)
+        if self._interpolation == RANDOM:
+            self._inputs["kind"] = (types.INT32, 0)
+        if self._frames:
+            self._inputs |= dict.fromkeys(("resized", "origin"), (types.INT32, 1))
+        self._device, self._device_id = device, device_id
+        self._pipelines: queue.SimpleQueue[Pipeline] = queue.SimpleQueue()
+        self._refused: set[int] = set()  # examples that TensorFlow decodes and DALI does not
+        self._plan_fn = tf.function(self._plan)
+
+    def _decoded_batches(self, dataset: tf.data.Dataset, parallel: int) -> tf.data.Dataset:
+        size = self.options.image_size
+
+        def plan(encoded, label, seeds, weight):
+            return self._plan_fn(encoded, seeds), label, seeds, weight
+
+        def decode(plans, labels, seeds, weights):
+            images = tf.numpy_function(self._run, plans, tf.uint8)
+            images.set_shape([self.options.batch_size, size, size, 3])
+            return images, labels, seeds, weights
+
+        def augment(image, label, seeds, weight):
+            return self._augment(image, seeds), label, seeds, weight
+
+        def batch(dataset):
+            return dataset.batch(self.options.batch_size, drop_remainder=True)
+
+        dataset = batch(dataset.map(plan, num_parallel_calls=parallel, deterministic=True))
+        dataset = dataset.map(decode, num_parallel_calls=_PIPELINES, deterministic=True)
+        if self.augmenter is not None:
+            dataset = dataset.unbatch()
+            dataset = dataset.map(augment, num_parallel_calls=parallel, deterministic=True)
+            dataset = batch(dataset)
+        return dataset.map(
+            lambda images, labels, seeds, weights: (images, labels, weights, seeds[:, MIX])
+        )
+
+    def _plan(self, encoded, seeds):
+        """What DALI is handed for an image: the inputs in `self._inputs`, in that order."""
+        options, size = self.options, self.options.image_size
+        encoded, shape = as_rgb(encoded)
+        if self.training:
+            uniforms = philox.uniforms([UNIFORMS], seeds[CROP])
+            window = crop_window(shape, uniforms, options.crop_area, options.crop_ratio)
+        elif self._frames:
+            window = tf.concat([[0, 0], shape], 0)
+        else:
+            window = eval_window(shape, size, options.eval_crop)
+        given = {"encoded": encoded, "begin": window[:2], "extent": window[2:]}
+        if "flip" in self._inputs:
+            given["flip"] = tf.cast(flips(uniforms, options.hflip), tf.int32)
+        if "kind" in self._inputs:
+            bilinear, bicubic = (int(kind) for kind in _INTERPOLATIONS.values())
+            given["kind"] = tf.where(first_interpolation(uniforms), bilinear, bicubic)
+        if self._frames:
+            given["resized"], given["origin"] = eval_frame(shape, size, options.eval_crop)
+        return tuple(given[name] for name in self._inputs)
+
+    def _run(self, *inputs: np.ndarray) -> np.ndarray:
+        """Decodes a batch, of `self._inputs` stacked: uint8 `(B, size, size, 3)`."""
+        try:
+            pipeline = self._pipelines.get_nowait()
+        except queue.Empty:
+            pipeline = self._build()
+        for name, values in zip(self._inputs, inputs, strict=True):
+            if name == "encoded":
+                values = [np.frombuffer(image, np.uint8) for image in values]
+            pipeline.feed_input(name, values)
+        # After an error a pipeline is of no more use, and is not put back.
+        (images,) = pipeline.run()
+        self._pipelines.put(pipeline)
+        # The array holds DALI's memory; the next run takes memory of its own.
+        return np.asarray(images.as_cpu().as_tensor())
+
+    def _build(self) -> Pipeline:
+        options, on_gpu = self.options, self._device == "gpu"
+        size = [options.image_size, options.image_size]
+        pipeline = Pipeline(
+            batch_size=options.batch_size,
+            num_threads=options.num_workers or len(os.sched_getaffinity(0)),
+            device_id=self._device_id if on_gpu else None,
+            prefetch_queue_depth=1,
+        )
+        with pipeline:
+            given = {
+                name: fn.external_source(name=name, dtype=dtype, ndim=ndim)
+                for name, (dtype, ndim) in self._inputs.items()
+            }
+            images = fn.decoders.image_slice(
+                given["encoded"],
+                start=given["begin"],
+                shape=given["extent"],
+                axes=[0, 1],
+                device="mixed" if on_gpu else "cpu",
+                output_type=types.RGB,
+                adjust_orientation=False,
+                jpeg_fancy_upsampling=True,
+            )
+            images = fn.resize(
+                images,
+                size=fn.cast(given["resized"], dtype=types.FLOAT) if self._frames else size,
+                interp_type=fn.cast(given["kind"], dtype=types.INTERP_TYPE)
+                if "kind" in given
+                else _INTERPOLATIONS[self._interpolation],
+                antialias=not self.training and options.eval_crop.antialias,
+            )
+            if self._frames:
+                images = fn.slice(images, start=given["origin"], shape=size, axes=[0, 1])
+            if "flip" in given:
+                images = fn.flip(images, horizontal=given["flip"])
+            pipeline.set_outputs(images)
+        pipeline.build()
+        return pipeline
+
+    def _read(self, epoch, offset):
+        images, labels, seeds, weights = super()._read(epoch, offset)
+        if self._refused:
+            indices, _, _ = self._slot_batch(epoch, offset)
+            for slot in np.flatnonzero(np.isin(indices, list(self._refused))):
+                image = decode_image(tf.constant(images[slot]))
+                images[slot] = tf.io.encode_png(image, compression=0).numpy()
+        return images, labels, seeds, weights
+
+    def _take_out_culprits(self, epoch: int, offset: int, error: Exception) -> None:
+        """Also has TensorFlow decode what it can and DALI cannot."""
+        try:
+            super()._take_out_culprits(epoch, offset, error)
+        except TF_ERRORS:
+            refused = self._find_refused(epoch, offset)
+            if not refused:
+                raise DataError(
+                    f"DALI failed: {first_words(error)}. --data_backend tfdata does without it."
+                ) from error
+            for index in refused:
+                where = self.source.describe(index)
+                logger.info("%s: DALI does not decode it, TensorFlow does", where)
+            self._refused.update(refused)
+
+    def _find_refused(self, epoch: int, offset: int) -> list[int]:
+        indices, seeds = self.drawn(epoch, offset)
+        found = []
+        for index, encoded, own_seeds in zip(
+            indices.tolist(), self._read(epoch, offset)[0], seeds, strict=True
+        ):
+            plan = self._plan_fn(tf.constant(encoded), tf.constant(own_seeds))
+            try:
+                self._run(*(_alone(part) for part in plan))
+            except RuntimeError:
+                found.append(index)
+        return sorted(set(found) - self._refused)
+
+
+def _alone(part: tf.Tensor) -> np.ndarray:
+    """A batch of one. NumPy's own byte strings would lose zeros at the end."""
+    value = part.numpy()
+    return np.array([value], object if isinstance(value, bytes) else None)

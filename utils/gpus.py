@@ -1,0 +1,17 @@
+"""How many NVIDIA GPUs there are, without TensorFlow."""
+
+from __future__ import annotations
+
+import ctypes
+
+
+def visible_gpus() -> int:
+    """GPUs that the driver shows to this process; `CUDA_VISIBLE_DEVICES` narrows them down."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
