@@ -3,8 +3,9 @@
     python benchmarks/input_speed.py [--rounds 5] [--images 640] [--threads 1 2] [--only WORD …]
 
 One run measures all rows in turn, batch by batch, so that what else the machine does falls on all
-of them alike. Medians over the rounds; in brackets the least and the greatest. Prints a table
-in Markdown, then the same and every single figure as JSON.
+of them alike. (DALI's rows, where it is installed, work batches ahead: their turn is a round.)
+Medians over the rounds; in brackets the least and the greatest. Prints a table in Markdown, then
+the same and every single figure as JSON.
 
 Photographs: 64 crops of scikit-learn's two, 500 × 375 pixels, with noise, about 70 kB as JPEG. They
 stay in memory, and come out as uint8 batches of 224 × 224 pixels. All rows but the second decode
@@ -14,6 +15,8 @@ the same part of the same photograph: the baselines are handed what our pipeline
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.util
 import io
 import json
 import os
@@ -35,11 +38,14 @@ from benchmarks import float_autoaugment
 from dataloader import native
 from dataloader.augment import make_augmenter
 from dataloader.decode import UNIFORMS, crop_window, random_crop_decode
+from dataloader.options import InputOptions
+from dataloader.sources import Source
 
 SIZE, BATCH, AREA, RATIO = 224, 64, (0.05, 1.0), (0.75, 1.333)
 PLAIN, FLOAT = "plain: decode_and_crop_jpeg + resize", "plain + float32 AutoAugment"
 BOXED = "plain, sample_distorted_bounding_box + flip"
 OURS, PURE = "ours, {}, native", "ours, {}, TensorFlow only"
+DALI, AHEAD = "DALI-CPU, {}", 4  # batches that are under way at once, and one
 
 
 # ---- photographs ---------------------------------------------------------------------------------
@@ -148,6 +154,37 @@ class Examples:
         return iter(dataset.batch(BATCH, drop_remainder=True).with_options(options))
 
 
+class _Nothing(Source):
+    """For a loader that is handed its examples in another way."""
+
+    num_examples = num_classes = 1
+
+
+def _dali(examples: Examples, name: str, threads: int) -> Iterator:
+    """Endless batches through the stages of the loader that come after reading."""
+    from dataloader.dali import DaliLoader
+
+    options = InputOptions(
+        image_size=SIZE,
+        batch_size=BATCH,
+        crop_area=AREA,
+        crop_ratio=RATIO,
+        augmenter=name,
+        num_workers=threads,
+    )
+    loader = DaliLoader(_Nothing(), options, training=True)
+    encoded = tf.constant(
+        [examples.jpegs[i % len(examples.jpegs)] for i in range(len(examples.seeds))]
+    )
+    # One seed for crop and augmentation, as `_ours` does.
+    seeds = np.repeat(examples.seeds[:, np.newaxis], 3, axis=1)
+    labels = np.zeros(len(seeds), np.int32)
+    dataset = tf.data.Dataset.from_tensor_slices((encoded, labels, seeds, labels)).repeat()
+    settings = tf.data.Options()
+    settings.threading.private_threadpool_size = threads
+    return iter(loader._decoded_batches(dataset, threads).with_options(settings))
+
+
 def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
     """Name → function of the number of threads that returns endless batches."""
 
@@ -170,6 +207,8 @@ def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
         if native.load():
             table[OURS.format(name)] = mapped(_ours(name))
         table[PURE.format(name)] = pure(name)
+        if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali"):
+            table[DALI.format(name)] = functools.partial(_dali, examples, name)
     return table
 
 
@@ -185,12 +224,31 @@ def _next(batches: Iterator) -> tuple[float, float]:
     return time.process_time() - cpu, wall
 
 
+def _run_of(batches: Iterator, count: int) -> np.ndarray:
+    """The sums of `_next` over so many batches, of a row that works ahead and is at full speed."""
+    for _ in range(AHEAD):
+        next(batches)
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    sums = np.array([time.process_time() - cpu, time.perf_counter() - wall])
+    before = -1.0
+    while time.process_time() - before > 2e-3:  # until it has run ahead
+        before = time.process_time()
+        time.sleep(0.05)
+    return sums
+
+
 def _round(running: dict[str, Iterator], batches: int) -> dict[str, tuple[float, float]]:
-    """CPU ms per image and images/s of each row. Rows take turns after every batch."""
+    """CPU ms per image and images/s of each row. Rows take turns after every batch; DALI's do so
+    after all of theirs."""
     sums = {name: np.zeros(2) for name in running}
+    ahead = [name for name in running if name.startswith(DALI[:4])]
     for _ in range(batches):
-        for name, iterator in running.items():
-            sums[name] += _next(iterator)
+        for name in [name for name in running if name not in ahead]:
+            sums[name] += _next(running[name])
+    for name in ahead:
+        sums[name] += _run_of(running[name], batches)
     images = batches * BATCH
     return {name: (1e3 * cpu / images, images / wall) for name, (cpu, wall) in sums.items()}
 

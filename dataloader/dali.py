@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
@@ -19,11 +20,11 @@ from nvidia.dali import Pipeline, fn, types
 from dataloader import philox
 from dataloader.culprits import TF_ERRORS
 from dataloader.decode import (
+    DCT,
     RANDOM,
     UNIFORMS,
     as_rgb,
     crop_window,
-    decode_image,
     eval_frame,
     eval_window,
     first_interpolation,
@@ -51,6 +52,8 @@ class DaliLoader(Loader):
     Args:
         device: "cpu", or "gpu": JPEGs are decoded, and images resized, there.
         device_id: the GPU's number among those that this process sees.
+        processes: how many share this host's cores, where `options.num_workers` does not say how
+            many threads tf.data and each of DALI's pipelines may have.
 
     Raises:
         DataError: as `Loader`; or an interpolation that DALI does in another way is asked for.
@@ -66,7 +69,11 @@ class DaliLoader(Loader):
         world: int = 1,
         device: str = "cpu",
         device_id: int = 0,
+        processes: int = 1,
     ):
+        # Threads of its own for tf.data, always: waiting for DALI must not hold up the model's.
+        cores = max(1, len(os.sched_getaffinity(0)) // processes)
+        options = replace(options, num_workers=options.num_workers or cores)
         super().__init__(source, options, training=training, rank=rank, world=world)
         crop = options.eval_crop
         # Whether whole images are resized, and cut afterwards.
@@ -162,7 +169,7 @@ class DaliLoader(Loader):
         size = [options.image_size, options.image_size]
         pipeline = Pipeline(
             batch_size=options.batch_size,
-            num_threads=options.num_workers or len(os.sched_getaffinity(0)),
+            num_threads=options.num_workers,
             device_id=self._device_id if on_gpu else None,
             prefetch_queue_depth=1,
         )
@@ -202,9 +209,19 @@ class DaliLoader(Loader):
         if self._refused:
             indices, _, _ = self._slot_batch(epoch, offset)
             for slot in np.flatnonzero(np.isin(indices, list(self._refused))):
-                image = decode_image(tf.constant(images[slot]))
-                images[slot] = tf.io.encode_png(image, compression=0).numpy()
+                images[slot] = self._decoded_here(images[slot], seeds[slot])
         return images, labels, seeds, weights
+
+    def _decoded_here(self, encoded: bytes, seeds: np.ndarray) -> bytes:
+        """A JPEG that DALI refuses as a PNG of TensorFlow's pixels.
+
+        Raises:
+            tf.errors.InvalidArgumentError: the part that these seeds choose is damaged.
+        """
+        self._decode(tf.constant(encoded), tf.constant(seeds))
+        # What is missing outside of that part becomes grey, and is not looked at.
+        image = tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT, try_recover_truncated=True)
+        return tf.io.encode_png(image, compression=0).numpy()
 
     def _take_out_culprits(self, epoch: int, offset: int, error: Exception) -> None:
         """Also has TensorFlow decode what it can and DALI cannot."""

@@ -31,7 +31,7 @@ RANDOM = "random"
 # Larger images are refused before memory is taken for them: decoded, this many pixels are 268 MB a
 # thread. The bound is Pillow's `Image.MAX_IMAGE_PIXELS`.
 MAX_PIXELS = 89_478_485
-_DCT = "INTEGER_ACCURATE"
+DCT = "INTEGER_ACCURATE"
 _GREY_PALETTE = b"".join(bytes([i, i, i, 0]) for i in range(256))
 
 
@@ -146,7 +146,7 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     def jpeg():
         height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
         with tf.control_dependencies([_check_size(height, width)]):
-            return tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT)
+            return tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT)
 
     image = tf.cond(_is_jpeg(encoded), jpeg, lambda: _decode_other(encoded))
     image.set_shape([None, None, 3])
@@ -181,7 +181,7 @@ def _decode_window(encoded: tf.Tensor, window_of) -> tf.Tensor:
     def jpeg():
         height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
         window = window_of(tf.stack([_check_size(height, width), width]))
-        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=_DCT)
+        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=DCT)
 
     def other():
         image = _decode_other(encoded)

@@ -163,8 +163,8 @@ def build_loader(
         return Loader(source, options, **place)
     from dataloader.dali import DaliLoader  # an extra
 
-    device, number = reader.removeprefix("dali-"), distributed.local_rank()
-    return DaliLoader(source, options, **place, device=device, device_id=number)
+    place |= {"device": reader.removeprefix("dali-"), "device_id": distributed.local_rank()}
+    return DaliLoader(source, options, **place, processes=distributed.local_size())
 
 
 def make_loss(config: Config) -> Loss:

@@ -21,7 +21,6 @@ PACKAGES = (
 )
 OPTIONAL = (
     "nvidia-dali-cuda120",
-    "nvidia-dali-tf-plugin-cuda120",
     "tensorflow-datasets",
     "dllogger",
     "scikit-learn",
@@ -62,7 +61,6 @@ def gather() -> dict[str, Any]:
         "native input operations": native.status(),
         "horovod": distributed.build_info(),
         "dali": _version("nvidia-dali-cuda120"),
-        "dali TensorFlow plugin": _version("nvidia-dali-tf-plugin-cuda120"),
     }
 
 
@@ -75,10 +73,6 @@ def show() -> dict[str, Any]:
         for name in ("gloo", "mpi", "nccl", "cuda")
         if horovod.get(name)
     ]
-    plugin = facts["dali TensorFlow plugin"] or "not installed"
-    dali = "not installed (the extra dali)"
-    if facts["dali"]:
-        dali = f"{facts['dali']}, TensorFlow plugin {plugin}"
     lines = {
         "Python": f"{facts['python']} on {facts['platform']}",
         "CPU cores": facts["cpu cores"],
@@ -87,7 +81,7 @@ def show() -> dict[str, Any]:
         "Horovod": f"{horovod['version']}, built with {', '.join(built)}"
         if horovod
         else "not installed",
-        "DALI": dali,
+        "DALI": facts["dali"] or "not installed (the extra dali)",
         "native input operations": facts["native input operations"],
     }
     for name, text in (*lines.items(), *facts["packages"].items()):

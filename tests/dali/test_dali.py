@@ -16,6 +16,8 @@ from dataloader.loader import CROP, Loader
 from dataloader.options import InputOptions
 from dataloader.philox import uniforms
 from dataloader.sources import find_source
+from main import main
+from runtime.checkpoint import complete_checkpoints
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed: run make test-dali")
 DaliLoader = importlib.import_module("dataloader.dali").DaliLoader
@@ -124,6 +126,16 @@ def test_resume_is_the_suffix_to_the_bit(data, offset):
     assert real.sum() == 53 - offset
     for one, other in zip(whole, later, strict=True):
         assert (one[offset:53] == other[real]).all()
+
+
+def test_batches_stay_what_they_are(data):
+    """They lie in DALI's memory, which it must not use again while they live."""
+    loader = pair(data)[1]
+    expected = collect(loader)
+    kept = list(loader.batches(0))
+    for epoch in range(1, 4):
+        collect(loader, epoch)
+    assert (np.concatenate([images.numpy() for images, _, _ in kept]) == expected[0]).all()
 
 
 def test_an_abandoned_epoch_and_two_at_once(data):
@@ -273,6 +285,25 @@ def test_too_many_bad_examples(tmp_path, writers):
         collect(pair(folder, training=False)[1])
 
 
+@pytest.mark.parametrize("least", [0.05, 1.0])
+def test_the_same_damaged_images_are_refused(tmp_path, writers, least):
+    """Bytes anywhere but in the header are replaced, in 60 of 120 images."""
+    rng = np.random.default_rng(7)
+    images = [photograph(i % 53) for i in range(120)]
+    for i in range(0, 120, 2):
+        image = bytearray(images[i])
+        for place in rng.integers(200, len(image), rng.integers(1, 6)):
+            image[place] = rng.integers(256)
+        images[i] = bytes(image[: rng.integers(300, len(image))] if i % 8 == 0 else image)
+    folder = writers.dataset(tmp_path / "data", [(image, 3) for image in images], [], shards=1)
+    changes = {"crop_area": (least, 1.0), "crop_ratio": (0.5, 2.0), "max_bad_examples": 0.9}
+    ours, theirs = pair(folder, **changes)
+    expected, found = collect(ours), collect(theirs)
+    assert ours.bad_examples == theirs.bad_examples
+    assert 5 < len(ours.bad_examples) < 60
+    assert_alike(expected, found)
+
+
 def test_what_dali_alone_refuses_is_decoded_by_tensorflow(data, monkeypatch, caplog):
     """No such file is known, so DALI is handed other bytes in some images' place."""
     run, refused = DaliLoader._run, {photograph(8), photograph(31)}
@@ -305,3 +336,26 @@ def test_a_failure_that_is_no_images_fault(data, monkeypatch):
 def test_an_interpolation_that_is_not_there(data):
     with pytest.raises(DataError, match="--data_backend tfdata"):
         pair(data, interpolation="lanczos3")
+
+
+def test_a_run_from_beginning_to_end(small_run, tiny, tmp_path, log_lines):
+    """Training resumed in its middle is training, and evaluation is tf.data's."""
+
+    def run(*args):
+        assert main([str(arg) for arg in args]) == 0
+
+    dali = (*small_run, "--data_dir", tiny, "--data_backend", "dali-cpu", "--max_epochs", "2")
+    dali += ("--warmup_epochs", "1")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(*dali, "--model_dir", whole)
+    run(*dali, "--model_dir", parts, "--run_epochs", "1")
+    run(*dali, "--model_dir", parts, "--resume_checkpoint")
+    last = [complete_checkpoints(folder)[-1] for folder in (whole, parts)]
+    assert last[0].name == last[1].name == "step-00000014"
+    assert len({(folder / "model.safetensors").read_bytes() for folder in last}) == 1
+    losses = []
+    for more in ((), ("--use_dali_eval",)):
+        run("--mode", "eval", "--model_dir", whole, "--data_dir", tiny, *more)
+        figures = [line for line in log_lines(whole / "log.json") if line.get("step") == []]
+        losses.append(figures[-1]["data"]["eval_loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=0.01)
