@@ -45,6 +45,7 @@ class CachedSource(Source):
         self.class_names, self.labels = source.class_names, source.labels
         self.shuffle_block, self.damage = source.shuffle_block, source.damage
         self.parse, self.locate = source.parse, source.locate
+        self.count_classes = source.count_classes
         self._file = _open(kind, folder)
         self._offsets = np.full(self.num_examples, -1, np.int64)
         self._lengths = np.zeros(self.num_examples, np.int64)

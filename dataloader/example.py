@@ -18,11 +18,11 @@ def encode_example(features: Mapping[str, bytes | int]) -> bytes:
     entries = []
     for name, value in features.items():
         if isinstance(value, bytes):
-            feature = _field(1, _field(1, value))
+            feature = field(1, field(1, value))
         else:
-            feature = _field(3, _field(1, _to_varint(value % 2**64)))
-        entries.append(_field(1, _field(1, name.encode()) + _field(2, feature)))
-    return _field(1, b"".join(entries))
+            feature = field(3, field(1, _to_varint(value % 2**64)))
+        entries.append(field(1, field(1, name.encode()) + field(2, feature)))
+    return field(1, b"".join(entries))
 
 
 def decode_example(payload: bytes) -> dict[str, Value]:
@@ -58,7 +58,8 @@ def example_keys(payload: bytes) -> list[str]:
     )
 
 
-def _field(number: int, content: bytes) -> bytes:
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field: tag, length, content."""
     return bytes([number << 3 | 2]) + _to_varint(len(content)) + content
 
 
@@ -71,7 +72,8 @@ def _to_varint(value: int) -> bytes:
     return bytes(parts)
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def from_varint(data: bytes, position: int) -> tuple[int, int]:
+    """The number at a position, and where it ends. Raises ValueError if none ends there."""
     value = shift = 0
     while True:
         if position >= len(data) or shift > 63:
@@ -88,12 +90,12 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Field number, wire type and bytes of each field; a varint's own bytes."""
     position = 0
     while position < len(data):
-        tag, position = _varint(data, position)
+        tag, position = from_varint(data, position)
         kind, start = tag & 7, position
         if kind == 0:
-            _, position = _varint(data, position)
+            _, position = from_varint(data, position)
         elif kind == 2:
-            length, start = _varint(data, position)
+            length, start = from_varint(data, position)
             position = start + length
         elif kind in _SIZES:
             position += _SIZES[kind]
@@ -115,6 +117,6 @@ def _integers(data: bytes) -> list[int]:
     for number, kind, part in _fields(data):
         position = 0
         while number == 1 and kind in (0, 2) and position < len(part):
-            value, position = _varint(part, position)
+            value, position = from_varint(part, position)
             values.append(value - 2**64 if value >> 63 else value)
     return values

@@ -176,11 +176,14 @@ def cache_folder() -> str:
     return os.path.join(home, "convoy", "index")
 
 
-def _cache_path(files: Sequence[str], stats: Sequence[os.stat_result]) -> str:
-    digest = hashlib.sha256(_INDEX_FORMAT.encode())
+def cache_path(
+    files: Sequence[str], stats: Sequence[os.stat_result], content: str, ending: str
+) -> str:
+    """Where something that is known about these files is kept, as long as they do not change."""
+    digest = hashlib.sha256(content.encode())
     for path, stat in zip(files, stats, strict=True):
         digest.update(f"{os.path.realpath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    return os.path.join(cache_folder(), digest.hexdigest() + ".npz")
+    return os.path.join(cache_folder(), digest.hexdigest() + ending)
 
 
 def _load_cached(path: str, files: Sequence[str], sizes: Sequence[int]) -> RecordIndex | None:
@@ -235,7 +238,7 @@ def index_files(files: Sequence[str], *, threads: int = 8) -> RecordIndex:
     """
     try:
         stats = [os.stat(path) for path in files]
-        cached = _cache_path(files, stats)
+        cached = cache_path(files, stats, _INDEX_FORMAT, ".npz")
         index = _load_cached(cached, files, [stat.st_size for stat in stats])
         if index is None:
             # Threads hide a network disk's latency; on a local one the loop itself is the cost.

@@ -22,6 +22,7 @@ import numpy as np
 
 from dataloader.errors import DataError, RecordError
 from dataloader.example import example_keys
+from dataloader.labels import count_classes
 from dataloader.records import RecordIndex, RecordReader, index_files
 
 logger = logging.getLogger("convoy.data")
@@ -86,6 +87,14 @@ class Source:
     shuffle_block: int = 1
     damage: Mapping[int, str] = MappingProxyType({})
 
+    def count_classes(self) -> int | None:
+        """`num_classes`, or what the records themselves say, which may take minutes once.
+
+        Raises:
+            DataError: the records do not say it clearly.
+        """
+        return self.num_classes
+
     def read(self, indices: np.ndarray) -> list[bytes]:
         """The raw bytes of these examples. Thread-safe. Raises RecordError at the first bad one."""
         raise NotImplementedError
@@ -133,7 +142,7 @@ class TFRecordSource(Source):
         layout: Layout | None = None,
     ):
         self.files = [os.fspath(path) for path in files]
-        index = index_files(self.files)
+        self._index = index = index_files(self.files)
         self.num_examples = len(index.offsets)
         if not self.num_examples:
             raise DataError(f"{some(self.files)}: there is not one record in these files.")
@@ -143,6 +152,13 @@ class TFRecordSource(Source):
         self._label_offset = -self.layout.first_label if label_offset is None else label_offset
         self.class_names = class_names
         self.num_classes = len(class_names) if class_names else None
+
+    def count_classes(self) -> int | None:
+        if self.num_classes is None:
+            self.num_classes = count_classes(
+                self.files, self._index, self.layout.label, -self._label_offset
+            )
+        return self.num_classes
 
     def read(self, indices: np.ndarray) -> list[bytes]:
         return [self._reader.read(int(i)) for i in indices]

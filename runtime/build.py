@@ -20,7 +20,7 @@ from utils import clipping, distributed
 from utils.losses import binary_cross_entropy, cross_entropy
 from utils.optimizers import LAYER_WISE
 
-# ImageNet's number, for records that come with no list of classes.
+# ImageNet's number, for images that are made up.
 DEFAULT_CLASSES = 1000
 SYNTHETIC_STEPS = 100
 # Written into checkpoints, so that a later change of a default does not change an old model.
@@ -126,13 +126,12 @@ def build_loader(
         config.cache_dir,
         distributed.local_size(),
     )
-    classes = (
-        num_classes or (like.num_classes if like else config.num_classes) or source.num_classes
-    )
+    classes = num_classes or (like.num_classes if like else config.num_classes)
     options = InputOptions(
         image_size=size,
         batch_size=config.train_batch_size if training else config.eval_batch_size,
-        num_classes=classes or DEFAULT_CLASSES,
+        # One rank counts them, where nothing but the records tells.
+        num_classes=classes or source.num_classes or distributed.on_rank0(source.count_classes),
         seed=config.seed,
         steps_per_epoch=config.steps_per_epoch if training else None,
         crop_area=(config.crop_area_min, config.crop_area_max),

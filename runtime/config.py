@@ -98,7 +98,7 @@ class Config:
     interop_threads: int | None = _flag(RUN, None, "TensorFlow operations run side by side; unset: all cores", within=">= 1")
 
     arch: str = _flag(MODEL, "efficientnet-b0", "architecture; see --mode list")
-    num_classes: int | None = _flag(MODEL, None, "size of the head; unset: as the data says, else 1000", within=">= 2")
+    num_classes: int | None = _flag(MODEL, None, "size of the head; unset: as the data says", within=">= 2")
     image_size: int | None = _flag(MODEL, None, "pixels a side; unset: the architecture's own")
     dropout: float | None = _flag(MODEL, None, "dropout before the head; unset: the architecture's own", within="[0, 1)")
     stochastic_depth: float | None = _flag(MODEL, None, "drop rate of the last residual branch, rising "

@@ -106,13 +106,13 @@ def test_a_label_outside_the_classes_is_an_error(flags, tiny, tmp_path, capsys):
     assert "record at byte" in text
 
 
-def test_records_without_a_number_of_classes_are_taken_as_imagenet(flags, tiny, tmp_path, capsys):
+def test_classes_are_counted_where_nothing_names_them(flags, tiny, tmp_path, capsys):
     data = tmp_path / "data"
     shutil.copytree(tiny, data)
     (data / "labels.txt").unlink()
     assert run(*flags, "--data_dir", data, "--prof", "1", "--mode", "train") == 0
     saved = checkpoint.read(checkpoint.latest(tmp_path / "run"))
-    assert saved.state["model"]["num_classes"] == 1000
+    assert saved.state["model"]["num_classes"] == 10
 
 
 def test_a_model_dir_that_cannot_be_written_ends_every_rank(convoy, small_run, tiny, tmp_path):

@@ -1,0 +1,117 @@
+"""Counting classes in the records themselves; TensorFlow writes the records."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dataloader import labels
+from dataloader.errors import DataError
+from dataloader.sources import find_source
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def ints(*values):
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def text(value):
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def classic(label, size=100_000):
+    """An Example of the ImageNet builder's, with its other keys and a large image."""
+    features = {
+        "image/height": ints(500),
+        "image/width": ints(375),
+        "image/class/synset": text(b"n01440764"),
+        "image/class/text": text(b"tench"),
+        "image/object/bbox/label": ints(7, 8, 9),
+        "image/object/number": ints(-3),
+        "image/object/score": tf.train.Feature(float_list=tf.train.FloatList(value=[0.5])),
+        "image/class/label": ints(label),
+        "image/encoded": text(np.random.default_rng(label).bytes(size)),
+    }
+    keys = list(features)
+    random.Random(label).shuffle(keys)
+    return tf.train.Example(
+        features=tf.train.Features(feature={key: features[key] for key in keys})
+    ).SerializeToString()
+
+
+def write(folder, examples, name="train-00000-of-00001"):
+    with tf.io.TFRecordWriter(str(folder / name)) as writer:
+        for payload in examples:
+            writer.write(payload)
+
+
+def test_the_largest_label_counts(data):
+    write(data, [classic(label) for label in (3, 1, 12, 2, 12, 7, 9, 11)], "train-00000-of-00002")
+    write(data, [classic(label) for label in (4, 5)], "train-00001-of-00002")
+    source = find_source(str(data), "train")
+    assert source.num_classes is None
+    assert source.count_classes() == 12
+    assert source.num_classes == 12
+
+
+def test_labels_of_tfds_count_from_zero(data):
+    write(
+        data,
+        [
+            tf.train.Example(
+                features=tf.train.Features(feature={"image": text(b"x"), "label": ints(label)})
+            ).SerializeToString()
+            for label in (0, 1, 2)
+        ],
+    )
+    assert find_source(str(data), "train").count_classes() == 3
+
+
+def test_images_are_not_read(data, monkeypatch):
+    write(data, [classic(label, 1_000_000) for label in range(1, 11)])
+    source = find_source(str(data), "train")
+    read = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *args: read.append(args[1]) or pread(*args))
+    assert source.count_classes() == 10
+    assert sum(read) < 10 * 4096
+
+
+def test_the_answer_is_kept_until_a_file_changes(data, monkeypatch):
+    write(data, [classic(1, 100), classic(2, 100)])
+    assert find_source(str(data), "train").count_classes() == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(labels, "_labels_of", None)  # would fail if it were called
+        assert find_source(str(data), "train").count_classes() == 2
+    write(data, [classic(1, 100), classic(2, 100), classic(3, 100)])
+    assert find_source(str(data), "train").count_classes() == 3
+
+
+def test_a_label_that_cannot_be_read_is_left_to_training(data):
+    write(data, [classic(1, 100), b"\xff\xff\xff no example", classic(2, 100), b""])
+    assert find_source(str(data), "train").count_classes() == 2
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ((0, 1, 2), "counts classes from 1, and there are records with 0"),
+        ((1, 2, 5000), "labels go up to 5000, but only 3 different ones occur. Set --num_classes"),
+    ],
+)
+def test_unclear_labels_are_refused(data, found, words):
+    write(data, [classic(label, 100) for label in found])
+    with pytest.raises(DataError, match=words):
+        find_source(str(data), "train").count_classes()
