@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.dataloader.packing import encoded, picture
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +30,15 @@ def native_ops():
     loaded = native.load()
     assert loaded, native.status()
     return loaded
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes with 30 training and 5 validation images each."""
+    for split, count in (("train", 30), ("val", 5)):
+        for k, name in enumerate(("bee", "ant")):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                (folder / f"{i:02d}.jpg").write_bytes(encoded(picture(100 * k + i)))
+    return tmp_path / "photos"

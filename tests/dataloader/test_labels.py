@@ -12,11 +12,6 @@ from dataloader.errors import DataError
 from dataloader.sources import find_source
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def data(tmp_path):
     (tmp_path / "data").mkdir()

@@ -1,0 +1,159 @@
+"""`dataloader.prepare tfds`, `verify` and `index`, and the formats that they share."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dataloader import crc
+from dataloader.example import decode_example, encode_example
+from dataloader.sources import find_source
+from tests.dataloader.packing import encoded, picture, prepare, read
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_tfds_to_shards(tmp_path, capsys):
+    folder = tmp_path / "tfds" / "noise" / "1.0.0"
+    folder.mkdir(parents=True)
+    images = [encoded(picture(i), "PNG") for i in range(9)]
+    with tf.io.TFRecordWriter(str(folder / "noise-train.tfrecord-00000-of-00001")) as writer:
+        for i, image in enumerate(images):
+            writer.write(encode_example({"image": image, "label": i % 3}))
+    splits = [{"name": "train", "shardLengths": ["9"]}]
+    (folder / "dataset_info.json").write_text(json.dumps({"name": "noise", "splits": splits}))
+    kinds = {"image": "a.Image", "label": "a.ClassLabel"}
+    features = {name: {"pythonClassName": kind} for name, kind in kinds.items()}
+    (folder / "features.json").write_text(json.dumps({"featuresDict": {"features": features}}))
+    (folder / "label.labels.txt").write_text("a\nb\nc\n")
+    command = ("tfds", "noise", "--data_dir", tmp_path / "tfds", "--workers", 1)
+    assert prepare(*command) == 2
+    assert "give --out, or --download" in capsys.readouterr().err
+    out = tmp_path / "out"
+    assert prepare(*command, "--out", out) == 0
+    source = find_source(out, "train")
+    assert source.class_names == ["a", "b", "c"]
+    found = {}
+    for feature in read(source.files[0]):
+        image = feature["image/encoded"].bytes_list.value[0]
+        found[image] = feature["image/class/label"].int64_list.value[0] - 1
+    assert found == {image: i % 3 for i, image in enumerate(images)}
+    assert prepare("tfds", "other", "--data_dir", tmp_path / "tfds", "--out", out) == 2
+    assert "not prepared" in capsys.readouterr().err
+
+
+def test_download_needs_tfds(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    command = ("tfds", "mnist", "--data_dir", tmp_path, "--download")
+    assert prepare(*command) == 2
+    assert "Install it with: pip install" in capsys.readouterr().err
+
+
+def test_verify(photos, tmp_path, capsys, caplog):
+    out = tmp_path / "out"
+    prepare("folder", "--data_dir", photos, "--out", out, "--train_shards", 2, "--workers", 1)
+    capsys.readouterr()
+    assert prepare("verify", "--data_dir", out, "--workers", 1) == 0
+    assert "60 train, 10 validation examples checked, 0 bad" in capsys.readouterr().err
+    path = out / "train-00001-of-00002"
+    source = find_source(out, "train")
+    places = [source.locate(i)[1] for i in range(30, 60)]
+    content = bytearray(path.read_bytes())
+    content[places[3] + 300] ^= 1  # inside a payload
+    content[places[7] + 1] ^= 1  # a header
+    path.write_bytes(content[: places[28] + 50])  # the last but one is cut, the last is gone
+    assert prepare("verify", "--data_dir", out, "--workers", 1, "--json") == 1
+    assert "60 examples were written to the train split and 59 are there" in caplog.text
+    report = json.loads(capsys.readouterr().out)
+    assert report["examples"] == {"train": 59, "validation": 10}
+    assert [(bad["key"], bad["offset"]) for bad in report["bad"]] == [
+        (33, places[3]),
+        (37, places[7]),
+        (58, places[28]),
+    ]
+    reasons = [bad["reason"] for bad in report["bad"]]
+    for reason, words in zip(
+        reasons, ("checksum is wrong", "header is damaged", "cut short"), strict=True
+    ):
+        assert words in reason
+    assert {bad["file"] for bad in report["bad"]} == {str(path)}
+
+
+@pytest.mark.slow
+def test_verify_in_several_processes(photos):
+    (photos / "val" / "bee" / "04.jpg").write_bytes(encoded(picture(1))[:-200])
+    (photos / "train" / "ant" / "00.jpg").write_bytes(b"")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "dataloader.prepare",
+            "verify",
+            "--data_dir",
+            photos,
+            "--workers",
+            "2",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[0] == f"{photos}/train/ant/00.jpg (train 0): the image has no bytes"
+    assert lines[1].startswith(f"{photos}/val/bee/04.jpg (validation 9): ")
+    assert "60 train, 10 validation examples checked, 2 bad." in done.stderr
+
+
+def test_index(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    prepare("folder", "--data_dir", photos, "--out", out, "--train_shards", 3, "--workers", 1)
+    assert prepare("index", "--data_dir", out) == 0
+    assert "4 index files" in capsys.readouterr().out
+    for path in find_source(out, "train").files:
+        position, lines = 0, []
+        for raw in tf.data.TFRecordDataset(path):
+            size = len(raw.numpy()) + 16
+            lines.append(f"{position} {size}\n")
+            position += size
+        assert Path(path + ".idx").read_text() == "".join(lines)
+    assert find_source(out, "train").num_examples == 60  # not mistaken for data
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.idx")}
+    assert prepare("index", "--data_dir", out) == 0
+    assert times == {path: path.stat().st_mtime_ns for path in out.glob("*.idx")}
+    assert prepare("index", "--data_dir", out, "--out", tmp_path / "elsewhere") == 0
+    assert len(list((tmp_path / "elsewhere").glob("*.idx"))) == 4
+    assert prepare("index", "--data_dir", photos) == 2
+    assert "holds no TFRecord files" in capsys.readouterr().err
+
+
+def test_examples_are_those_of_protobuf():
+    features = {"a": b"\x00" * 300, "b/c": -5, "": 2**63 - 1, "ü": b""}
+    ours = encode_example(features)
+    theirs = tf.train.Example.FromString(ours).features.feature
+    assert theirs["a"].bytes_list.value[0] == features["a"]
+    assert theirs["b/c"].int64_list.value[0] == -5
+    assert theirs[""].int64_list.value[0] == 2**63 - 1
+    assert decode_example(ours) == {name: [value] for name, value in features.items()}
+    message = tf.train.Example()
+    message.features.feature["many"].int64_list.value.extend([1, -1, 300])
+    message.features.feature["floats"].float_list.value.append(1.5)
+    expected = {"many": [1, -1, 300], "floats": None}
+    assert decode_example(message.SerializeToString()) == expected
+    for damaged in (ours[:-1], b"\xff" * 20, ours[5:]):
+        with pytest.raises((ValueError, UnicodeDecodeError)):
+            decode_example(damaged)
+
+
+def test_checksum_by_numpy_alone():
+    rng = np.random.default_rng(0)
+    for size in (0, 1, 1023, 1024, 1025, 70_001):
+        data = rng.bytes(size)
+        by_rows = crc.masked_rows(np.frombuffer(data, np.uint8)[None])[0]
+        assert crc._mask(crc._by_numpy(data)) & 0xFFFFFFFF == by_rows
