@@ -13,6 +13,7 @@ from dataloader.cache import cache_source
 from dataloader.synthetic import SyntheticLoader
 from model import build_model
 from model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
+from model.depth import depth_from_top
 from runtime.backends import backend
 from runtime.config import Config
 from runtime.step import Clip, Loss, Step, TrainState
@@ -188,6 +189,14 @@ def make_clip(config: Config) -> Clip | None:
     return None
 
 
+def rate_scales(config: Config, model: keras.Model) -> list[float] | None:
+    """What `--layer_decay` multiplies each trainable variable's learning rate by; None for 1."""
+    if config.layer_decay == 1:
+        return None
+    depth = depth_from_top(model)
+    return [config.layer_decay ** depth[v.path] for v in model.trainable_variables]
+
+
 def make_exchange(config: Config) -> distributed.Exchange:
     """How gradients travel.
 
@@ -212,6 +221,7 @@ def make_step(config: Config, state: TrainState, micro_steps: int) -> Step:
         weight_decay=0.0 if config.optimizer in LAYER_WISE else config.weight_decay,
         weight_decay_style=config.weight_decay_style,
         bn_weight_decay=config.bn_weight_decay,
+        rate_scales=rate_scales(config, state.model),
         clip=make_clip(config),
         exchange=make_exchange(config),
         micro_steps=micro_steps,

@@ -58,6 +58,8 @@ _METAVARS = {
     **dict.fromkeys((str, str | None), "TEXT"),
     list[float] | None: "[X,…]",
     list[float] | float | None: "X|[X,…]",
+    float | str: "X|Nsteps|P%",
+    list[float | str] | None: "[X|Nsteps|P%,…]",
 }
 
 EXAMPLES = """\

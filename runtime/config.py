@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     ">= 1": (lambda x: x >= 1, "be at least 1"),
     ">= 2": (lambda x: x >= 2, "be at least 2"),
     "> 0": (lambda x: x > 0, "be above 0"),
+    "(0, 1]": (lambda x: 0 < x <= 1, "be above 0 and at most 1"),
     "[0, 1)": (lambda x: 0 <= x < 1, "be at least 0 and below 1"),
     "[0, 1]": (lambda x: 0 <= x <= 1, "be a probability, 0 to 1"),
 }
@@ -61,7 +62,7 @@ def _flag(
     text: str,
     aliases: tuple[str, ...] = (),
     *,
-    within: Literal[">= 0", ">= 1", ">= 2", "> 0", "[0, 1)", "[0, 1]"] | None = None,
+    within: Literal[">= 0", ">= 1", ">= 2", "> 0", "(0, 1]", "[0, 1)", "[0, 1]"] | None = None,
 ) -> Any:
     metadata = {"group": group, "help": text, "aliases": aliases, "within": within}
     return field(default=default, metadata=metadata)
@@ -183,13 +184,14 @@ class Config:
     lr_decay: Literal["exponential", "cosine", "linear", "linearcosine", "step", "piecewise",
                       "piecewise_constant_with_warmup", "constant"] = _flag(OPT, "exponential", "learning-rate schedule")
     lr_decay_rate: float = _flag(OPT, 0.97, "exponential: factor per lr_decay_epochs; step: factor per boundary", within="> 0")
-    lr_decay_epochs: float = _flag(OPT, 2.4, "exponential: epochs between two decays", within="> 0")
-    lr_boundaries: list[float] | None = _flag(OPT, None, "step, piecewise: epochs where the rate changes; unset, step: at 3, 6 and "
-                                            "8 ninths of the run")
+    lr_decay_epochs: float | str = _flag(OPT, 2.4, "exponential: epochs between two decays; also 500steps, or 1% of the run")
+    lr_boundaries: list[float | str] | None = _flag(OPT, None, "step, piecewise: epochs where the rate changes, also 500steps or 10%; "
+                                                    "unset, step: at 3, 6 and 8 ninths of the run")
     lr_multipliers: list[float] | None = _flag(OPT, None, "piecewise: multiples of the peak, one more than boundaries")
     lr_end: float = _flag(OPT, 0.0, "cosine, linear: learning rate at the end", within=">= 0")
-    warmup_epochs: float = _flag(OPT, 5.0, "epochs of linear warm-up; also left out of throughput figures",
-                                 ("lr_warmup_epochs",), within=">= 0")
+    warmup_epochs: float | str = _flag(OPT, 5.0, "epochs of linear warm-up, also 500steps, or 10% of the run; left out of throughput "
+                                       "figures", ("lr_warmup_epochs",))
+    layer_decay: float = _flag(OPT, 1.0, "the learning rate of each block is this times that of the block above it; 1: off", within="(0, 1]")
     weight_decay: float = _flag(OPT, 5e-6, "weight decay of kernels; never of batch norm or biases", within=">= 0")
     weight_decay_style: Literal["l2", "half_l2", "decoupled"] = _flag(
         OPT, "l2", "l2: adds decay*w^2 to the loss (Keras); half_l2: half of that (PyTorch); decoupled: AdamW's; lars "

@@ -11,13 +11,13 @@ import numpy as np
 
 from model.weights import freeze_backbone, inspect, load_pretrained
 from runtime import checkpoint
-from runtime.build import build_training_model, model_arguments
+from runtime.build import build_training_model, model_arguments, rate_scales
 from runtime.checkpoint import Checkpoint
 from runtime.config import Config, ConfigError
 from runtime.step import LossScale, TrainState, batch_norm_statistics
 from utils import distributed
 from utils.ema import EMA
-from utils.optimizers import make_optimizer
+from utils.optimizers import make_optimizer, scale_rates
 
 
 def find_saved(config: Config) -> Checkpoint | None:
@@ -81,6 +81,8 @@ def new_state(
         bn_weight_decay=config.bn_weight_decay,
     )
     optimizer.build(model.trainable_variables)
+    if (scales := rate_scales(config, model)) is not None:
+        scale_rates(optimizer, model.trainable_variables, scales)
     half = keras.config.dtype_policy().name == "mixed_float16"
     state = TrainState(model, optimizer, LossScale(config.loss_scale, half), arguments)
     if config.moving_average_decay:

@@ -9,7 +9,7 @@ gradients overflow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +109,8 @@ class Step:
         state: what is trained.
         loss: from logits and labels to the loss of each example; see `utils.losses`.
         weight_decay, weight_decay_style, bn_weight_decay: as the flags of these names.
+        rate_scales: what each variable's learning rate is multiplied by (`scale_rates` has told the
+            optimizer, this tells decoupled weight decay); None for 1.
         clip: from averaged gradients and their variables to clipped ones; None for none.
         exchange: how gradients travel between ranks.
         micro_steps: forward passes per update; their gradients are averaged before the one
@@ -125,6 +127,7 @@ class Step:
         weight_decay: float = 0.0,
         weight_decay_style: str = "l2",
         bn_weight_decay: bool = False,
+        rate_scales: Sequence[float] | None = None,
         clip: Clip | None = None,
         exchange: distributed.Exchange | None = None,
         micro_steps: int = 1,
@@ -137,6 +140,7 @@ class Step:
         self.variables = state.model.trainable_variables
         self._decay, self._style = weight_decay, weight_decay_style
         self._mask = decay_mask(self.variables, bn_weight_decay=bn_weight_decay)
+        self._rate_scales = rate_scales
         compiled = True if use_xla else None
         # Synchronised batch norm exchanges in the middle of this half: XLA compiles around it
         # (utils.device.cluster_with_xla), not the whole.
@@ -226,7 +230,7 @@ class Step:
         if self._clip is not None:
             gradients = self._clip(gradients, self.variables)
         if self._decay and self._style == "decoupled":
-            decay_decoupled(self.variables, self._mask, lr, self._decay)
+            decay_decoupled(self.variables, self._mask, lr, self._decay, self._rate_scales)
         elif self._decay:
             convention = "keras" if self._style == "l2" else "half"
             coefficient = l2_coefficient(self._decay, convention)

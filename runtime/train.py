@@ -19,6 +19,7 @@ from runtime.health import Health, TrainingError
 from runtime.journal import UNITS, Journal, Window, sums_of
 from runtime.requests import Preempted, Requests, requeue
 from runtime.saver import Saver
+from runtime.schedules import build_schedule
 from runtime.stages import of_stage, set_dropout, stage_settings
 from runtime.state import (
     average_statistics,
@@ -30,11 +31,10 @@ from runtime.state import (
     snapshot,
 )
 from runtime.step import Step, without_weight
-from runtime.validate import preempt_signals, schedule_arguments
+from runtime.validate import preempt_signals
 from utils import distributed
 from utils.logging import Progress, RunLog, TensorBoardWriter
 from utils.metrics import MeanAccumulator, Throughput
-from utils.schedules import make_schedule, scaled_lr
 
 
 class Trainer:
@@ -59,6 +59,7 @@ class Trainer:
         self.micro_steps = self._micro_steps()
         self.images_per_step = self.images_per_pass * self.micro_steps
         self.steps_per_epoch = math.ceil(self.train_data.steps_per_epoch / self.micro_steps)
+        self.schedule = build_schedule(config, self.images_per_step, self.steps_per_epoch)
         saved = find_saved(config) if config.resume_checkpoint else None
         self.state = new_state(config, self.train_data.num_classes, saved, self._say)
         self._counters = np.zeros(8)  # sums of an epoch and of a log window begun before
@@ -74,21 +75,15 @@ class Trainer:
             self.eval_step = make_eval_step(self.state.model, config.use_xla)
         set_dropout(self.state.model, self.stage)
         self.step, self.health = self._make_step()
-        peak = config.lr_init
-        if config.lr_base_batch:
-            peak = scaled_lr(config.lr_init, self.images_per_step, config.lr_base_batch)
-        self.schedule = make_schedule(
-            **schedule_arguments(config), base_lr=peak, steps_per_epoch=self.steps_per_epoch
-        )
         if config.recipe:
             self._say(
                 f"{config.recipe}: {self.images_per_step} images per update, {self.micro_steps} x"
-                f" {self.images_per_pass}; the learning rate rises to {peak:g}"
+                f" {self.images_per_pass}; the learning rate rises to {self.schedule.peak:g}"
             )
         self.last_epoch = self._last_epoch()
         # The first step compiles; a run shorter than its warm-up still gets a figure.
-        warmup = round(config.warmup_epochs * self.steps_per_epoch)
-        self.throughput = Throughput(max(1, min(warmup, self._planned_steps() // 2)))
+        warmup = min(self.schedule.warmup_steps, self._planned_steps() // 2)
+        self.throughput = Throughput(max(1, warmup))
         board = f"{config.model_dir}/tensorboard" if config.enable_tensorboard else None
         self.journal = Journal(run_log, TensorBoardWriter(board if self.chief else None))
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
@@ -217,7 +212,7 @@ class Trainer:
                 self.micro_steps - len(micro_batches)
             )
             ready = time.perf_counter()
-            lr = self.schedule(self._place())
+            lr = self.schedule.rate(self._place())
             sums = self.step(micro_batches, lr, self.requests.wishes())
             sums = sums.numpy()  # waits, so that the times are true
             end = time.perf_counter()
@@ -301,7 +296,7 @@ class Trainer:
 
     def _report_epoch(self, epoch: Window) -> None:
         state = self.state
-        values = self._means(epoch) | {"train.lr": self.schedule(max(0, state.step - 1))}
+        values = self._means(epoch) | {"train.lr": self.schedule.rate(max(0, state.step - 1))}
         self.report |= {
             "training_loss": values["train.loss"],
             "training_accuracy_top_1": values["train.top1"],

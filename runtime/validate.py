@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runtime.backends import check_backend
 from runtime.config import LATER_MODES, RANGES, Config, ConfigError
+from runtime.schedules import check_schedule, check_spans
 
 TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
 APPLYING_MODES = ("eval", "predict", "inference_benchmark")
@@ -44,7 +45,7 @@ def validate(config: Config) -> Config:
     if config.mode in DATA_MODES:
         _data(config)
     if config.mode in TRAINING_MODES:
-        _schedule(config)
+        check_schedule(config)
         _optimisation(config)
         _fresh_model_dir(config)
         config = _pretrained(config)
@@ -101,6 +102,7 @@ def _numbers(config: Config) -> None:
         holds, text = RANGES[within]
         if not holds(value):
             raise ConfigError(f"--{f.name} must {text}, not {value}")
+    check_spans(config)
     if config.cache == "none" and (config.cache_gb is not None or config.cache_dir is not None):
         raise ConfigError("--cache_gb and --cache_dir need --cache ram or --cache disk")
     if config.cache != "disk" and config.cache_dir is not None:
@@ -219,34 +221,6 @@ def _data(config: Config) -> None:
             check_bad_examples(damage, source.num_examples, limit, training=split == "train")
     except DataError as error:
         raise ConfigError(str(error)) from error
-
-
-def _schedule(config: Config) -> None:
-    from utils.schedules import make_schedule
-
-    try:
-        make_schedule(**schedule_arguments(config), base_lr=1.0, steps_per_epoch=1000)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def schedule_arguments(config: Config) -> dict:
-    """What `utils.schedules.make_schedule` needs and the config knows."""
-    name, multipliers, boundaries = config.lr_decay, config.lr_multipliers, config.lr_boundaries
-    if name == "step" and multipliers is None:
-        # make_schedule's own step falls to a tenth; with a rate of the user's it is piecewise.
-        name, boundaries = "piecewise", boundaries or [config.max_epochs * e / 9 for e in (3, 6, 8)]
-        multipliers = [config.lr_decay_rate**i for i in range(len(boundaries) + 1)]
-    return {
-        "name": name,
-        "total_epochs": config.max_epochs,
-        "warmup_epochs": config.warmup_epochs,
-        "decay_rate": config.lr_decay_rate,
-        "decay_epochs": config.lr_decay_epochs,
-        "end_lr": config.lr_end,
-        "boundaries": boundaries,
-        "multipliers": multipliers,
-    }
 
 
 def _pretrained(config: Config) -> Config:

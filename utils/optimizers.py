@@ -128,6 +128,33 @@ def make_optimizer(
     )
 
 
+def scale_rates(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], scales: Sequence[float]
+) -> None:
+    """Lets each variable have its own share of the learning rate, from now on.
+
+    What an optimizer of `make_optimizer` multiplies by the rate is multiplied by rate × share:
+    also where the rate enters a momentum buffer, so that momentum counts in the same units.
+
+    Args:
+        optimizer: Built on `variables`.
+        variables: Its trainable variables.
+        scales: A factor for each of them, in the same order.
+
+    Raises:
+        ValueError: If the lengths differ.
+    """
+    share = {v.path: float(s) for v, s in zip(variables, scales, strict=True)}
+    by_index = [share[v.path] for v in optimizer._trainable_variables]
+    plain = optimizer.update_step
+
+    def update_step(gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
+        index = optimizer._get_variable_index(variable)
+        plain(gradient, variable, learning_rate * by_index[index])
+
+    optimizer.update_step = update_step
+
+
 def decay_mask(
     variables: Sequence[Any], *, bn_weight_decay: bool = False, decay_bias: bool = False
 ) -> list[bool]:
@@ -223,6 +250,7 @@ def decay_decoupled(
     mask: Sequence[bool],
     lr: float | tf.Tensor,
     wd: float | tf.Tensor,
+    scales: Sequence[float] | None = None,
 ) -> None:
     """Decoupled weight decay, in place: `w -= lr * wd * w` where `mask` says so.
 
@@ -234,6 +262,7 @@ def decay_decoupled(
         mask: From `decay_mask`, in the same order.
         lr: The learning rate of this step, a float or a scalar tensor.
         wd: The weight decay, a float or a scalar tensor.
+        scales: Each variable's share of the learning rate (`scale_rates`); None for all of it.
 
     Raises:
         ValueError: If the lengths differ.
@@ -242,9 +271,10 @@ def decay_decoupled(
 
     # float32 before the product: lr * wd of two half-precision numbers could underflow.
     factor = tf.cast(lr, tf.float32) * tf.cast(wd, tf.float32)
-    for weight, decayed in zip(_raw(variables), mask, strict=True):
+    shares = [1.0] * len(variables) if scales is None else scales
+    for weight, decayed, share in zip(_raw(variables), mask, shares, strict=True):
         if decayed:
-            weight.assign_sub(tf.cast(factor, weight.dtype) * weight)
+            weight.assign_sub(tf.cast(factor * share, weight.dtype) * weight)
 
 
 def _raw(variables: Sequence[Any]) -> list[tf.Variable]:

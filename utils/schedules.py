@@ -14,9 +14,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 from utils import unknown_name
+from utils.spans import Span, parse_span, to_steps
 
 SCHEDULES = ("exponential", "cosine", "linear", "step", "piecewise", "constant", "linearcosine")
 """Canonical names, for flags and errors."""
@@ -57,11 +59,11 @@ def make_schedule(
     base_lr: float,
     steps_per_epoch: int,
     total_epochs: float,
-    warmup_epochs: float,
+    warmup_epochs: Span,
     decay_rate: float = 0.97,
-    decay_epochs: float = 2.4,
+    decay_epochs: Span = 2.4,
     end_lr: float = 0.0,
-    boundaries: Sequence[float] | None = None,
+    boundaries: Sequence[Span] | None = None,
     multipliers: Sequence[float] | None = None,
 ) -> Callable[[int], float]:
     """Returns the function from a 0-based step to its learning rate.
@@ -85,11 +87,12 @@ def make_schedule(
         base_lr: The rate after the warm-up, already scaled by the batch (`scaled_lr`).
         steps_per_epoch: Optimizer updates per epoch.
         total_epochs: Length of the run, warm-up included. May be fractional.
-        warmup_epochs: Length of the warm-up; 0 for none. May be fractional.
+        warmup_epochs: Length of the warm-up; 0 for none. As `decay_epochs` and `boundaries` in
+            epochs, fractions allowed, or a text such as "500 steps" or "10%" (`utils.spans`).
         decay_rate: Factor per stair, for `exponential`.
         decay_epochs: Length of a stair, for `exponential`.
         end_lr: The last rate, for `cosine` and `linear`.
-        boundaries: Ascending epochs of the run, for `step` and `piecewise`. One that falls into
+        boundaries: Ascending places in the run, for `step` and `piecewise`. One that falls into
             the warm-up takes effect when the warm-up ends.
         multipliers: For `piecewise`: one more number than boundaries, the first of them for the
             time before the first boundary.
@@ -110,7 +113,9 @@ def make_schedule(
     kind = _ALIASES.get(key, key)
     if kind not in SCHEDULES:
         raise unknown_name("learning-rate schedule (--lr_decay)", name, SCHEDULES)
-    _check_run(base_lr, steps_per_epoch, total_epochs, warmup_epochs)
+    _check_run(base_lr, steps_per_epoch, total_epochs)
+    in_steps = partial(to_steps, steps_per_epoch=steps_per_epoch, total_epochs=total_epochs)
+    _check_warmup(warmup_epochs, in_steps, total_epochs * steps_per_epoch)
     if end_lr and kind not in ("cosine", "linear"):
         raise ValueError(f"end_lr={end_lr} has no effect with the {kind} schedule; leave it at 0.")
     if not (math.isfinite(end_lr) and end_lr >= 0):
@@ -120,23 +125,25 @@ def make_schedule(
     if multipliers is not None and kind != "piecewise":
         raise ValueError(f"multipliers have no effect with the {kind} schedule; leave them out.")
 
-    warmup_steps = round(warmup_epochs * steps_per_epoch)
+    warmup_steps = round(in_steps(warmup_epochs))
     decay_length = max(1, round(total_epochs * steps_per_epoch) - warmup_steps)
 
     if kind == "exponential":
-        if not (decay_rate > 0 and decay_epochs > 0):
+        if not (decay_rate > 0 and parse_span(decay_epochs)[0] > 0):
             raise ValueError(
                 "The exponential schedule needs a positive decay_rate and decay_epochs, "
                 f"not {decay_rate} and {decay_epochs}."
             )
-        stair = decay_epochs * steps_per_epoch
+        stair = in_steps(decay_epochs)
 
         def decayed(step: int) -> float:
             return base_lr * decay_rate ** math.floor((step - warmup_steps) / stair)
 
     elif kind in ("step", "piecewise"):
-        edges, factors = _stairs(kind, boundaries, multipliers, total_epochs)
-        edge_steps = [round(edge * steps_per_epoch) for edge in edges]
+        if boundaries is None and kind == "step":
+            boundaries = [total_epochs * edge / _STEP_RUN_EPOCHS for edge in _STEP_BOUNDARIES]
+        edges, factors = _stairs(kind, boundaries, multipliers, in_steps)
+        edge_steps = [round(edge) for edge in edges]
 
         def decayed(step: int) -> float:
             return base_lr * factors[bisect_right(edge_steps, step)]
@@ -177,38 +184,39 @@ _SHAPES: dict[str, Callable[[float], float]] = {
 }
 
 
-def _check_run(
-    base_lr: float, steps_per_epoch: int, total_epochs: float, warmup_epochs: float
-) -> None:
+def _check_run(base_lr: float, steps_per_epoch: int, total_epochs: float) -> None:
     if not (math.isfinite(base_lr) and base_lr >= 0):
         raise ValueError(f"The learning rate must be a number of at least 0, not {base_lr}.")
     if steps_per_epoch < 1:
         raise ValueError(f"steps_per_epoch must be at least 1, not {steps_per_epoch}.")
     if not total_epochs > 0:
         raise ValueError(f"The run must be longer than 0 epochs, not {total_epochs}.")
-    if not warmup_epochs >= 0:
-        raise ValueError(f"--warmup_epochs must be at least 0, not {warmup_epochs}.")
-    if warmup_epochs >= total_epochs:
+
+
+def _check_warmup(warmup: Span, in_steps: Callable[[Span], float], total_steps: float) -> None:
+    try:
+        steps = in_steps(warmup)
+    except ValueError as error:
+        raise ValueError(f"--warmup_epochs: {error}") from error
+    if steps >= total_steps:
         raise ValueError(
-            f"The warm-up ({warmup_epochs} epochs) does not end before the run ({total_epochs} "
-            "epochs) does. Lower --warmup_epochs, or train for more epochs."
+            f"--warmup_epochs {warmup} does not end before the run does, after {total_steps:g} "
+            f"steps of which it would take {steps:g}. Lower it, or train for more epochs."
         )
 
 
 def _stairs(
     kind: str,
-    boundaries: Sequence[float] | None,
+    boundaries: Sequence[Span] | None,
     multipliers: Sequence[float] | None,
-    total_epochs: float,
+    in_steps: Callable[[Span], float],
 ) -> tuple[list[float], list[float]]:
-    """Returns the boundaries, in epochs, and one factor more than boundaries."""
+    """Returns the boundaries, in steps, and one factor more than boundaries."""
     if boundaries is None:
-        if kind == "piecewise":
-            raise ValueError("The piecewise schedule needs boundaries (epochs) and multipliers.")
-        boundaries = [total_epochs * edge / _STEP_RUN_EPOCHS for edge in _STEP_BOUNDARIES]
-    edges = list(boundaries)
+        raise ValueError("The piecewise schedule needs boundaries (epochs) and multipliers.")
+    edges = [in_steps(boundary) for boundary in boundaries]
     if any(b <= a for a, b in pairwise(edges)) or any(not edge > 0 for edge in edges):
-        raise ValueError(f"boundaries must be positive and ascend, not {edges}.")
+        raise ValueError(f"boundaries must be positive and ascend, not {list(boundaries)}.")
     if kind == "step":
         return edges, [_STEP_FACTOR**i for i in range(len(edges) + 1)]
     factors = list(multipliers or [])

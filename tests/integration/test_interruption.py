@@ -12,7 +12,8 @@ from runtime import checkpoint
 
 # All that is random or averaged.
 EVERYTHING = ("--augmenter_name", "autoaugment", "--dropout", "0.3", "--stochastic_depth", "0.3")
-FLAGS = ("--max_epochs", "5", "--warmup_epochs", "1", "--moving_average_decay", "0.9")
+FLAGS = ("--max_epochs", "5", "--warmup_epochs", "20%", "--moving_average_decay", "0.9")
+FLAGS += ("--layer_decay", "0.8")
 OFTEN = ("--checkpoint_every_minutes", "0.002")  # after nearly every step
 PREEMPTED = 75
 STEPS = 7  # an epoch: 97 images in batches of 16

@@ -10,7 +10,7 @@ from runtime.backends import backend
 from runtime.cli import build_parser, parse
 from runtime.config import LATER_MODES, MODES, Config, ConfigError, defaults, load_config
 from runtime.recipes import read_recipe
-from runtime.validate import schedule_arguments
+from runtime.schedules import build_schedule, schedule_arguments
 from utils.schedules import make_schedule
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -298,6 +298,11 @@ BAD_VALUES = [
     ["--image_size", "3"],
     ["--image_size", "many"],
     ["--max_epochs", "1.5"],
+    ["--warmup_epochs", "5 minutes"],
+    ["--lr_decay_epochs", "0steps"],
+    ["--lr_boundaries=[1,soon]"],
+    ["--layer_decay", "0"],
+    ["--layer_decay", "1.1"],
     ["--optimizer", "lion"],
     ["--lr_decay", "sawtooth"],
     ["--weight_decay_style", "l3"],
@@ -342,6 +347,37 @@ def test_the_step_schedule_falls_by_its_rate_at_its_boundaries(folders, tmp_path
         for i, boundary in enumerate(boundaries):
             assert rate(10 * boundary - 1) == pytest.approx(0.5**i)
             assert rate(10 * boundary) == pytest.approx(0.5 ** (i + 1))
+
+
+def test_spans_are_epochs_steps_or_percent_from_flags_and_yaml(tmp_path, refused, folders):
+    assert settings("--warmup_epochs", "5").warmup_epochs == 5
+    assert settings("--lr_warmup_epochs", "500steps").warmup_epochs == "500steps"
+    asked = ("--lr_decay_epochs", "1.5%", "--lr_boundaries=[7, 90 steps, 50%]")
+    config = settings(*asked)
+    assert config.lr_decay_epochs == "1.5%"
+    assert config.lr_boundaries == [7, "90 steps", "50%"]
+    (tmp_path / "run.yaml").write_text(config.to_yaml())
+    assert load_config(tmp_path / "run.yaml") == config
+    (tmp_path / "mine.yaml").write_text("warmup_epochs: 10%\nlr_boundaries: [1, 20 steps]\n")
+    config = settings("--config", str(tmp_path / "mine.yaml"))
+    assert (config.warmup_epochs, config.lr_boundaries) == ("10%", [1, "20 steps"])
+    common = ("--data_dir", folders, "--model_dir", tmp_path, "--arch", "efficientnet-test")
+    assert "does not end" in refused(*common, "--warmup_epochs", "100%")
+    message = refused(
+        *(*common, "--steps_per_epoch", "20", "--max_epochs", "2", "--warmup_epochs", "50steps")
+    )
+    assert "--warmup_epochs 50steps does not end before the run does, after 40 steps" in message
+
+
+def test_what_only_the_data_can_refuse_is_refused_before_training(folders, tmp_path):
+    args = ("--data_dir", str(folders), "--model_dir", str(tmp_path), "--max_epochs", "2")
+    config = parse([*args, "--warmup_epochs", "30 steps", "--lr_decay", "cosine"])
+    built = build_schedule(config, images_per_step=32, steps_per_epoch=20)
+    assert built.warmup_steps == 30
+    assert built.rate(29) == built.peak == 0.002  # 0.008 for 128 images
+    assert built.rate(40) == pytest.approx(0)
+    with pytest.raises(ConfigError, match=r"--warmup_epochs 30 steps .* has 15 steps"):
+        build_schedule(config, images_per_step=32, steps_per_epoch=15)
 
 
 @pytest.mark.parametrize(

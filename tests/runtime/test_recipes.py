@@ -13,7 +13,7 @@ from model.catalog import get_arch
 from runtime.cli import parse
 from runtime.config import Config, ConfigError
 from runtime.recipes import CONFIGS, expected_top1, lookup, main, parse_name, read_recipe, table
-from runtime.validate import schedule_arguments
+from runtime.schedules import schedule_arguments
 from utils.schedules import make_schedule, scaled_lr
 
 LITERATURE = sorted(CONFIGS.glob("literature/*.yaml"))

@@ -1,0 +1,42 @@
+"""How deep each variable of a model lies, for learning rates that fall with the depth."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import keras
+
+_BLOCK = re.compile(r"(block\d+[a-z]+|layer\d+_\d+)_")
+_TOP = ("top_conv", "top_bn")
+_HEADS = ("predictions", "fc")
+
+
+def depth_from_top(model: keras.Model) -> dict[str, int]:
+    """The number of each variable's group, counted from the classifier down, by Keras path.
+
+    The groups, from the bottom up, are the stem (with its norm), each block in turn, and the
+    classifier. EfficientNet's last convolution and its norm belong to the last block. This is
+    timm's assignment (`param_groups_layer_decay` with the models' own `group_matcher`), after
+    BEiT's (Bao et al. 2021, arXiv:2106.08254), whose groups are the embedding, each block and the
+    head.
+
+    Returns:
+        0 for the classifier, 1 for the last block, and so on to the stem; running statistics too.
+    """
+    groups: dict[str, int] = {}  # a group's name to its number from the bottom, in model order
+    found: dict[str, int] = {}
+    for variable in model.weights:
+        found[variable.path] = groups.setdefault(_group(variable, groups), len(groups))
+    last = len(groups) - 1
+    return {path: last - number for path, number in found.items()}
+
+
+def _group(variable: Any, seen: dict[str, int]) -> str:
+    layer = variable.path.rsplit("/", 1)[0]
+    block = _BLOCK.match(layer)
+    if block:
+        return block.group(1)
+    if layer in _TOP:
+        return list(seen)[-1]
+    return "head" if layer in _HEADS else "stem"

@@ -1,0 +1,109 @@
+"""Ten updates of our optimizers and of torch.optim's and timm's; timm's layer-wise rates."""
+
+import importlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import build_model
+from model.depth import depth_from_top
+from model.weight_names import recognise, source_names
+from utils.optimizers import add_l2, decay_decoupled, decay_mask, make_optimizer
+
+STEPS, RATE, DECAY = 10, 0.02, 0.05
+RMSPROP = {"rho": 0.9, "momentum": 0.9, "epsilon": 0.001}
+ADAM = {"beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-8}
+BETAS = {"betas": (0.9, 0.99), "eps": 1e-8}
+
+
+# Ours, its numbers and style of decay; theirs, and its arguments. timm's RMSprop is TensorFlow's
+# except that its mean square starts at 1. PyTorch's Adam corrects the second moment before it adds
+# epsilon: with 1e-8 the two say the same to far below what is asked.
+CASES = {
+    "SGD": ("sgd", {}, "coupled", "torch.SGD", {}),
+    "momentum": ("momentum", {}, "coupled", "torch.SGD", {"momentum": 0.9}),
+    "Nesterov": (
+        *("momentum", {"nesterov": True}, "coupled"),
+        *("torch.SGD", {"momentum": 0.9, "nesterov": True}),
+    ),
+    "RMSprop": (
+        *("rmsprop", RMSPROP, "coupled", "timm.RMSpropTF"),
+        {"alpha": 0.9, "momentum": 0.9, "eps": 0.001},
+    ),
+    "Adam": ("adam", ADAM, "coupled", "torch.Adam", BETAS),
+    "AdamW": ("adamw", ADAM, "decoupled", "torch.AdamW", BETAS),
+    "LARS": (
+        *("lars", {"trust_coefficient": 0.01}, "own", "timm.Lars"),
+        {"momentum": 0.9, "trust_coeff": 0.01, "eps": 0.0},
+    ),
+    "LAMB": ("lamb", ADAM, "own", "timm.Lamb", BETAS | {"max_grad_norm": None}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ten_updates(case, torch, timm):
+    name, numbers, style, theirs, arguments = CASES[case]
+    rng = np.random.default_rng(5)
+    start = [rng.normal(0, 0.5, shape).astype(np.float32) for shape in ((4, 3), (3,))]
+    given = [[rng.normal(0, 0.5, w.shape).astype(np.float32) for w in start] for _ in range(STEPS)]
+
+    weights = [torch.nn.Parameter(torch.tensor(w, dtype=torch.float64)) for w in start]
+    groups = [{"params": weights[:1], "weight_decay": DECAY},
+              {"params": weights[1:], "weight_decay": 0.0}]  # fmt: skip
+    library, kind = theirs.split(".")
+    kind = getattr(importlib.import_module(f"{library}.optim"), kind)
+    optimizer = kind(groups, lr=RATE, **arguments)
+    if case == "RMSprop":
+        for w in weights:  # as its first step would, but from TensorFlow's start
+            optimizer.state[w] = {
+                "step": torch.tensor(0.0),
+                "square_avg": torch.zeros_like(w),
+                "momentum_buffer": torch.zeros_like(w),
+            }
+    want = []
+    for gradients in given:
+        for w, g in zip(weights, gradients, strict=True):
+            w.grad = torch.tensor(g, dtype=torch.float64)
+        optimizer.step()
+        want.append([w.detach().numpy().copy() for w in weights])
+
+    variables = [keras.Variable(w, name=n) for w, n in zip(start, ("kernel", "bias"), strict=True)]
+    mask = decay_mask(variables)
+    ours = make_optimizer(name, weight_decay=DECAY, **numbers)
+    ours.build(variables)
+    ours.learning_rate.assign(RATE)
+    for gradients, after in zip(given, want, strict=True):
+        gradients = [tf.constant(g) for g in gradients]
+        if style == "coupled":
+            gradients = add_l2(gradients, variables, mask, DECAY)
+        elif style == "decoupled":
+            decay_decoupled(variables, mask, RATE, DECAY)
+        ours.apply(gradients, variables)
+        for v, w in zip(variables, after, strict=True):
+            np.testing.assert_allclose(v.numpy(), w, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "arch"),
+    [
+        ("efficientnet_b0", "efficientnet-b0"),
+        ("tf_efficientnetv2_s", "efficientnetv2-s"),
+        ("resnet18", "resnet18"),
+        ("resnet50", "resnet50"),
+        ("seresnext101_32x4d", "se-resnext101-32x4d"),
+    ],
+)
+def test_layer_wise_rates_are_timms(theirs, arch, timm):
+    from timm.optim import param_groups_layer_decay
+
+    model = timm.create_model(theirs, num_classes=5)
+    name_of = {id(p): n for n, p in model.named_parameters()}
+    groups = param_groups_layer_decay(model, layer_decay=0.5)
+    want = {name_of[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
+    ours = build_model(arch, num_classes=5, image_size=64)
+    depth = depth_from_top(ours)
+    theirs_of = source_names([v.path for v in ours.weights], recognise(list(model.state_dict())))
+    got = {theirs_of[v.path]: 0.5 ** depth[v.path] for v in ours.trainable_variables}
+    assert got == want

@@ -1,0 +1,36 @@
+"""From flags to a training state and its step."""
+
+import numpy as np
+import tensorflow as tf
+
+from model.depth import depth_from_top
+from runtime.build import make_step, rate_scales
+from runtime.config import Config
+from runtime.state import new_state
+
+
+def test_layer_decay_shortens_each_blocks_steps():
+    """One update with the same gradients, with and without: the shares of the rate show."""
+    moved = []
+    for layer_decay in (1.0, 0.5):
+        config = Config(
+            arch="efficientnet-test", layer_decay=layer_decay, weight_decay=0.1, optimizer="sgd",
+            weight_decay_style="decoupled",
+        )  # fmt: skip
+        state = new_state(config, num_classes=10)
+        step = make_step(config, state, 1)
+        before = [v.numpy().astype(np.float64) for v in step.variables]
+        gradients = [tf.ones(v.shape) for v in step.variables]
+        step.update(gradients, tf.constant(1.0), tf.constant(0.1), tf.constant(0, tf.int64))
+        moved.append([v.numpy() - b for v, b in zip(step.variables, before, strict=True)])
+        depth = depth_from_top(state.model)
+    for v, whole, part in zip(step.variables, *moved, strict=True):
+        want = whole * 0.5 ** depth[v.path]
+        np.testing.assert_allclose(part, want, rtol=1e-3, atol=1e-6, err_msg=v.path)
+    assert rate_scales(config.with_(layer_decay=1.0), state.model) is None
+
+
+def test_a_frozen_backbone_leaves_the_classifiers_rate_whole():
+    state = new_state(Config(arch="efficientnet-test", freeze_backbone=True), num_classes=10)
+    scales = rate_scales(Config(layer_decay=0.5), state.model)
+    assert scales == [1.0, 1.0]  # kernel and bias
