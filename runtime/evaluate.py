@@ -46,8 +46,8 @@ def evaluate(
     """Runs one pass and returns the metrics, the same on every rank.
 
     Padding carries weight 0, and sums rather than means travel between ranks, so the result does
-    not depend on
-    their number. Times are per batch and rank, without the first batch, which compiles.
+    not depend on their number. Times are per batch and rank, without the first batch, which
+    compiles.
 
     Args:
         eval_step: from `make_eval_step`.
@@ -57,8 +57,7 @@ def evaluate(
 
     Returns:
         The names in `UNITS`. Accuracies are fractions, latencies milliseconds per batch; with a
-        single batch
-        its own time stands in for the missing ones.
+        single batch its own time stands in for the missing ones.
     """
     total, times = MeanAccumulator(), []
     for number, (images, labels, weights) in enumerate(batches):

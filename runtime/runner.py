@@ -227,8 +227,7 @@ def _leave(code: int) -> int:
     """The exit code; with several ranks, at once.
 
     A rank that failed must not wait for the others in Horovod's shutdown: they wait for it in an
-    exchange. Its end
-    makes the launcher, or their broken connection, end them.
+    exchange. Its end makes the launcher, or their broken connection, end them.
     """
     if distributed.size() > 1:
         sys.stdout.flush()

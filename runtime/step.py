@@ -1,10 +1,8 @@
 """The training step: `forward_backward`, `reduce`, `update` over one `TrainState`.
 
 A step is one update of the weights. Horovod's exchange stands between the two compiled halves and
-belongs to
-neither, so that XLA never meets a Horovod operation and every rank exchanges in every step, also
-one whose
-gradients overflow.
+belongs to neither, so that XLA never meets a Horovod operation and every rank exchanges in every
+step, also one whose gradients overflow.
 """
 
 from __future__ import annotations
@@ -28,8 +26,7 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Clip = Callable[[list[tf.Tensor], list[Any]], list[tf.Tensor]]
 
 # Dynamic loss scale: as the mixed-precision training guide of NVIDIA has it, start high, halve at
-# an overflow,
-# double after this many clean steps.
+# an overflow, double after this many clean steps.
 _INITIAL_SCALE, _GROWTH_STEPS = 2.0**15, 2000
 
 
@@ -212,8 +209,7 @@ class Step:
         """Finite check, clipping, weight decay, optimizer, moving average; whether it was done."""
         loss_scale = self.state.loss_scale
         # Dividing by the mean weight makes this the mean over the examples that count, over all
-        # ranks.
-        # It was summed over micro-steps as the gradients were, so their number cancels.
+        # ranks. It was summed over micro-steps as the gradients were, so their number cancels.
         factor = 1.0 / (loss_scale.scale * tf.maximum(mean_weight, 1e-12))
         gradients = [g * factor for g in gradients]
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
@@ -244,8 +240,7 @@ class Step:
         """Sets dropout and stochastic depth to what they are at `state.step` of this rank.
 
         Their generators' state is (seed, number of draws). Seeding from (seed, rank, step) makes
-        ranks differ, and
-        a resumed run continue as if it had never stopped.
+        ranks differ, and a resumed run continue as if it had never stopped.
         """
         generators = seed_generators(self.state.model)
         sequence = np.random.SeedSequence([self.seed, distributed.rank()])

@@ -1,8 +1,7 @@
 """Checks of a `Config` that need no TensorFlow, so that mistakes are answered at once.
 
 `validate` returns the config with what could be settled already (older spellings translated) or
-raises
-`ConfigError` naming the flag and the way out.
+raises `ConfigError` naming the flag and the way out.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Horovod, and nothing else imports it.
 
 Without a multi-process launch this module is rank 0 of 1 and Horovod is never loaded. Values that
-go through
-Horovod are raw tensors (`variable.value` of Keras variables), because its Keras wrappers break on
-Keras 3.
+go through Horovod are raw tensors (`variable.value` of Keras variables), because its Keras wrappers
+break on Keras 3.
 """
 
 from __future__ import annotations
