@@ -11,6 +11,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from runtime.cli import parse
 
     config = parse(argv)
+    if config.nproc:
+        from runtime.launch import launch
+
+        return launch(config.nproc, sys.argv[1:] if argv is None else argv)
     from runtime.runner import Runner
 
     return Runner(config).main()

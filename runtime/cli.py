@@ -37,6 +37,7 @@ NOT_INHERITED = {
         "resume_checkpoint",
         "pretrained_from_file",
         "run_epochs",
+        "nproc",
     ),
     *(
         "prof",
@@ -69,7 +70,7 @@ examples:
   python main.py --recipe resnet50/AMP/A100/90E …            one that fits your machine
   python main.py --mode eval --model_dir out --data_dir /data
   python main.py --mode predict --model_dir out --predict_dir photos/
-  horovodrun -np 8 python main.py --use_amp --use_xla …      on eight GPUs
+  python main.py --nproc 8 --use_amp --use_xla …             on eight GPUs
 """
 
 
@@ -164,7 +165,7 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     try:
         recipe, launch = {}, {}
         if first.recipe:
-            found = _launch(first.recipe)
+            found = _launch(first.recipe, first.nproc)
             recipe, launch = found.recipe.settings, found.launch | {"recipe": found.name}
             parser.set_defaults(recipe | launch)
             first = parser.parse_args(args)
@@ -187,13 +188,13 @@ def _mode(written: str) -> str:
     return mode
 
 
-def _launch(recipe: str) -> Launch:
-    """What `--recipe` means for the processes that were started."""
-    parts, started = parse_name(recipe), launched_processes()
+def _launch(recipe: str, nproc: int | None) -> Launch:
+    """What `--recipe` means for the processes that were started, or will be."""
+    parts, started = parse_name(recipe), nproc or launched_processes()
     if parts.setdefault("gpus", started) != started:
         raise ConfigError(
             f"--recipe {recipe} is for {parts['gpus']} processes, and {started} were started: use"
-            f" horovodrun -np {parts['gpus']}, or leave {parts['gpus']}x out to keep the batch"
+            f" --nproc {parts['gpus']}, or leave {parts['gpus']}x out to keep the batch"
         )
     return lookup(**parts)
 

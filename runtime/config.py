@@ -86,6 +86,8 @@ class Config:
     mode: str = _flag(RUN, "train_and_eval", "what to do: " + ", ".join(MODES))
     recipe: str | None = _flag(RUN, None, "settings by model, platform and, if you like, precision, mode and epochs: "
                                "resnet50/DGXA100/AMP/90E; `python -m runtime.recipes` lists them")
+    nproc: int | None = _flag(RUN, None, "processes to start on this host, one for each GPU; unset: one, or those that "
+                              "horovodrun, mpirun or srun started", within=">= 1")
     pattern: str | None = _flag(RUN, None, "--mode list: only architectures of this name, such as 'resnet*'")
     model_dir: str = _flag(RUN, "/workspace/output", "folder of this run: checkpoints, config.yaml, log.json")
     max_epochs: int = _flag(RUN, 300, "epochs of training; also the length of the learning-rate schedule", within=">= 1")

@@ -73,6 +73,8 @@ class Runner:
             words.
         """
         mode = self.config.mode
+        if self.config.nproc:
+            raise ConfigError("--nproc is for main.py; start a program of yours with horovodrun")
         if mode == "list":
             from runtime.listing import list_architectures
 

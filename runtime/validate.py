@@ -14,6 +14,7 @@ from pathlib import Path
 from runtime.backends import check_backend
 from runtime.config import LATER_MODES, RANGES, Config, ConfigError
 from runtime.schedules import check_schedule, check_spans
+from utils.distributed import launched_processes
 
 TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
 APPLYING_MODES = ("eval", "predict", "inference_benchmark")
@@ -29,6 +30,7 @@ def validate(config: Config) -> Config:
     if config.mode in LATER_MODES:
         raise ConfigError(LATER_MODES[config.mode])
     _pattern(config)
+    config = _nproc(config)
     if config.mode in ("env", "list"):
         return config
     _model(config)
@@ -69,6 +71,23 @@ def _pattern(config: Config) -> None:
         raise ConfigError(
             f"--pattern {config.pattern} matches no architecture; --mode list shows all"
         )
+
+
+def _nproc(config: Config) -> Config:
+    """In a process that --nproc has started, the flag has done its work."""
+    if config.nproc is None or config.nproc <= 1:
+        return config.with_(nproc=None)
+    if config.mode not in DATA_MODES:
+        raise ConfigError(
+            f"--nproc is for {', '.join(DATA_MODES)}; --mode {config.mode} runs in one process"
+        )
+    started = launched_processes()
+    if started not in (1, config.nproc):
+        raise ConfigError(
+            f"--nproc {config.nproc} within a launch of {started} processes: leave --nproc out"
+            " under horovodrun, mpirun and srun"
+        )
+    return config if started == 1 else config.with_(nproc=None)
 
 
 def _model(config: Config) -> None:

@@ -10,6 +10,7 @@ case $seeds in ''|0*|*[!0-9]*) echo "SEEDS must be a number from 1, not '$seeds'
 
 title() { printf '\n\033[1m%s\033[0m\n' "$1"; }
 # Runs `python …`, shown as it would be typed; what it prints goes to the file $log.
+# shellcheck disable=SC2154  # log is set before each call
 run() {
   printf '  python %s\n' "$*"
   .venv/bin/python "$@" >"$log" 2>&1 || { tail -n 20 "$log" >&2; echo "it failed; all it said is in $log" >&2; exit 1; }

@@ -16,16 +16,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from utils.rendezvous import DistributedError, join_slurm_step
+
 T = TypeVar("T")
 
 # Set by horovodrun (Gloo), Open MPI, and Slurm's PMI; each is the number of processes.
 _SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE")
 
 _hvd: Any = None
-
-
-class DistributedError(RuntimeError):
-    """The launch asks for several processes and they cannot work together."""
 
 
 def launched_processes() -> int:
@@ -59,6 +57,7 @@ def init() -> None:
             f" ({error});"
             " run `make setup`, or start one process"
         ) from error
+    join_slurm_step(mpi=hvd.mpi_built())
     hvd.init()
     if hvd.size() != wanted:
         raise DistributedError(

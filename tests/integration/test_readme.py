@@ -70,7 +70,7 @@ def test_commands_of_the_readme_run(place, every):
     assert len(quick) >= 8
     shutil.rmtree(place / "runs", ignore_errors=True)
     for command in seen if every else quick:
-        run = command.replace("/data/imagenet", "data/imagenet").replace("-np 8", "-np 2")
+        run = command.replace("/data/imagenet", "data/imagenet").replace("--nproc 8", "--nproc 2")
         if "--mode " not in command and "--model_dir" in command:
             run += f" {SMALL} {FEW}"
             if "runs/photos" in command and "--resume_checkpoint" in command:

@@ -292,7 +292,7 @@ def test_a_recipe_for_other_processes_than_were_started_is_refused(capsys):
     with pytest.raises(SystemExit):
         parse(["--mode", "summary", "--recipe", "resnet50/A100/8x"])
     text = " ".join(capsys.readouterr().err.split())
-    assert "is for 8 processes, and 1 were started: use horovodrun -np 8" in text
+    assert "is for 8 processes, and 1 were started: use --nproc 8" in text
 
 
 @pytest.mark.parametrize("platform", ["A100", "cpu"])

@@ -1,0 +1,144 @@
+"""`--nproc N`: starts N processes of this command on this host, and answers for them as one.
+
+They meet through Horovod's own rendezvous, as under horovodrun, which this differs from in two
+ways: a rank's exit code is the command's, and a signal that asks for a checkpoint is passed on and
+waited for, however long the saving takes. Loads no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from utils.rendezvous import DistributedError, serve
+
+MAIN = Path(__file__).resolve().parent.parent / "main.py"
+PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+# After one rank has failed, how long the others get to notice, say so, and finish writing.
+GRACE_SECONDS = 30
+# These do not mean that a rank failed: done, some images were unreadable, preempted and saved.
+ORDERLY = (0, 3, 75)
+_PR_SET_PDEATHSIG = 1
+
+
+def launch(nproc: int, argv: Sequence[str]) -> int:
+    """Runs `main.py ARGV` in `nproc` processes, and returns the exit code of the job.
+
+    Each line of output comes with its rank in front, on the stream that the rank wrote it to. The
+    exit code is that of the first rank that ended with another than 0; 128 and the signal's
+    number for one that a signal ended.
+    """
+    try:
+        _, places = serve([nproc])
+    except DistributedError as error:
+        _say(str(error))
+        return 1
+    at_home = {
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1",
+        "HOROVOD_GLOO_IFACE": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+        "PYTHONUNBUFFERED": "1",
+    }
+    ranks: list[subprocess.Popen[bytes]] = []
+    with _passing_on(ranks):
+        for place in places:
+            ranks.append(
+                subprocess.Popen(
+                    [sys.executable, str(MAIN), *argv],
+                    env=os.environ | place | at_home,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,  # the terminal's Ctrl-C comes through us, once
+                    preexec_fn=_end_with_parent,
+                )
+            )
+        writers = [
+            threading.Thread(target=_prefix, args=(rank, source, target))
+            for rank, process in enumerate(ranks)
+            for source, target in (
+                (process.stdout, sys.stdout.buffer),
+                (process.stderr, sys.stderr.buffer),
+            )
+        ]
+        for writer in writers:
+            writer.start()
+        code = _wait(ranks)
+        for writer in writers:
+            writer.join()
+    return code
+
+
+@contextlib.contextmanager
+def _passing_on(ranks: Sequence[subprocess.Popen[bytes]]):
+    """Passes signals on to the ranks, each of which does what a process alone would do."""
+
+    def pass_on(number: int, _: object) -> None:
+        for process in ranks:
+            process.send_signal(number)  # none is sent to one that has ended
+
+    numbers = [signal.Signals[name] for name in PASSED_ON]
+    before = {number: signal.signal(number, pass_on) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_with_parent() -> None:
+    """In a new rank: should the launcher be killed, have the system ask the rank to save and
+    end.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _prefix(rank: int, source: BinaryIO, target: BinaryIO) -> None:
+    for line in source:
+        # At once, so that the lines of two ranks do not mix; the reader may have left (`| head`).
+        with contextlib.suppress(BrokenPipeError):
+            target.write(b"[%d] %s" % (rank, line if line.endswith(b"\n") else line + b"\n"))
+            target.flush()
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Waits for all ranks; ends those that stay although one has failed."""
+    code, deadline = 0, None
+    running = dict(enumerate(ranks))
+    while running:
+        for rank, process in list(running.items()):
+            ended = process.poll()
+            if ended is None:
+                continue
+            del running[rank]
+            ended = 128 - ended if ended < 0 else ended
+            code = code or ended
+            if ended not in ORDERLY and deadline is None and running:
+                deadline = time.monotonic() + GRACE_SECONDS
+                _say(f"rank {rank} ended with exit code {ended}; waiting for the others to end")
+        if deadline and running and time.monotonic() > deadline:
+            _say(f"ending {_listed(running)}, still running {GRACE_SECONDS} s after a rank failed")
+            for process in running.values():
+                process.kill()
+            deadline = None
+        time.sleep(0.05)
+    return code
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    numbers = [str(rank) for rank in ranks]
+    return f"rank{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+
+
+def _say(text: str) -> None:
+    print(f"convoy: {text}", file=sys.stderr, flush=True)

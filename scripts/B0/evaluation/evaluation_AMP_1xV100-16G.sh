@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# EfficientNet-B0, AMP, 1x V100-16G: evaluation of the best checkpoint in MODEL_DIR
+exec "$(dirname "$0")/../../launch.sh" 1 efficientnet-b0/AMP/DGX1V/evaluate "$@"

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# EfficientNet-B0, AMP, 8x V100-32G: evaluation of the best checkpoint in MODEL_DIR
+exec "$(dirname "$0")/../../launch.sh" 8 efficientnet-b0/AMP/DGX1V-32G/evaluate "$@"

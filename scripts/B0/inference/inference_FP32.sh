@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# EfficientNet-B0, FP32: label the images in INFER_DIR
+exec "$(dirname "$0")/../../launch.sh" 1 efficientnet-b0/FP32/DGXA100/predict "$@"

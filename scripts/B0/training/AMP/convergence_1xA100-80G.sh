@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# EfficientNet-B0, AMP, 1x A100-80G: 500 epochs
+exec "$(dirname "$0")/../../../launch.sh" 1 efficientnet-b0/AMP/DGXA100/convergence/500E "$@"

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# EfficientNet-B0, AMP, 1x H200-141G: 500 epochs
+exec "$(dirname "$0")/../../../launch.sh" 1 efficientnet-b0/AMP/H200-141G/convergence/500E "$@"

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# EfficientNet-B0, TF32, 1x H100-80G: training throughput, 500 steps
+exec "$(dirname "$0")/../../../launch.sh" 1 efficientnet-b0/TF32/H100-80G/train_benchmark "$@"

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# EfficientNet-B4, AMP, 8x H200-141G: 500 epochs
+exec "$(dirname "$0")/../../../launch.sh" 8 efficientnet-b4/AMP/H200-141G/convergence/500E "$@"

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# EfficientNet-B4, FP32, 8x V100-32G: 500 epochs
+exec "$(dirname "$0")/../../../launch.sh" 8 efficientnet-b4/FP32/DGX1V-32G/convergence/500E "$@"

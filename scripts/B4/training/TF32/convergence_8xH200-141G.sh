@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# EfficientNet-B4, TF32, 8x H200-141G: 500 epochs
+exec "$(dirname "$0")/../../../launch.sh" 8 efficientnet-b4/TF32/H200-141G/convergence/500E "$@"

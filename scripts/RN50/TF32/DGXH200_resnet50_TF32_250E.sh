@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# ResNet50, TF32, DGXH200: 250 epochs into the folder given
+exec "$(dirname "$0")/../../launch.sh" 8 resnet50/TF32/H200-141G/convergence/250E "$@"

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# ResNet50, AMP, 1x H200-141G: evaluation of the best checkpoint in MODEL_DIR
+exec "$(dirname "$0")/../../launch.sh" 1 resnet50/AMP/H200-141G/evaluate "$@"

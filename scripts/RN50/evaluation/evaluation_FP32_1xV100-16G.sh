@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# ResNet50, FP32, 1x V100-16G: evaluation of the best checkpoint in MODEL_DIR
+exec "$(dirname "$0")/../../launch.sh" 1 resnet50/FP32/DGX1V/evaluate "$@"

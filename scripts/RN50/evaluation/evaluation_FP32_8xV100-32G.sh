@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# ResNet50, FP32, 8x V100-32G: evaluation of the best checkpoint in MODEL_DIR
+exec "$(dirname "$0")/../../launch.sh" 8 resnet50/FP32/DGX1V-32G/evaluate "$@"

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# ResNet50, AMP, 8x H100-80G: 90 epochs
+exec "$(dirname "$0")/../../../launch.sh" 8 resnet50/AMP/H100-80G/convergence/90E "$@"

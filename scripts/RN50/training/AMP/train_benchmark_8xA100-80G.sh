@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# ResNet50, AMP, 8x A100-80G: training throughput, 500 steps
+exec "$(dirname "$0")/../../../launch.sh" 8 resnet50/AMP/DGXA100/train_benchmark "$@"

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# ResNet50, AMP, 8x H100-80G: training throughput, 500 steps
+exec "$(dirname "$0")/../../../launch.sh" 8 resnet50/AMP/H100-80G/train_benchmark "$@"

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# ResNet50, AMP, 8x V100-16G: training throughput, 500 steps
+exec "$(dirname "$0")/../../../launch.sh" 8 resnet50/AMP/DGX1V/train_benchmark "$@"

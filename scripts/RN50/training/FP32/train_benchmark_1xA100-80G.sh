@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# ResNet50, FP32, 1x A100-80G: training throughput, 500 steps
+exec "$(dirname "$0")/../../../launch.sh" 1 resnet50/FP32/DGXA100/train_benchmark "$@"

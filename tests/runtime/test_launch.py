@@ -1,0 +1,89 @@
+"""`--nproc`: several processes started, heard, stopped and answered for as one."""
+
+import re
+import signal
+
+import pytest
+
+from runtime import checkpoint
+
+
+@pytest.fixture
+def started(convoy, small_run, tiny, tmp_path):
+    """Starts a long run in two processes and waits until it is under way."""
+
+    def start():
+        flags = (*small_run, "--train_batch_size", "8", "--max_epochs", "500", "--nproc", "2")
+        running = convoy.start(*flags, "--data_dir", tiny, "--model_dir", tmp_path / "run")
+        running.wait_for("epoch 2/500", timeout=200)
+        return running
+
+    return start
+
+
+def ranks(running):
+    """The two training processes, by rank."""
+    found = {child.environ().get("HOROVOD_RANK"): child for child in running.children()}
+    return [found["0"], found["1"]]
+
+
+def test_sigterm_makes_all_ranks_save_and_is_the_exit_code(started, tmp_path):
+    running = started()
+    both = ranks(running)
+    running.process.send_signal(signal.SIGTERM)
+    done = running.finish()
+    assert done.code == 75, done.text
+    step = int(re.search(r"stopped by SIGTERM after step (\d+)", done.err)[1])
+    assert checkpoint.read(checkpoint.latest(tmp_path / "run")).state["step"] == step
+    assert not any(process.is_running() for process in both)
+    assert all(re.match(r"\[[01]\] ", line) for line in done.text.splitlines() if line)
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_others_and_gives_its_signals_code(started):
+    running = started()
+    both = ranks(running)
+    both[1].kill()
+    done = running.finish(60)
+    assert done.code == 128 + signal.SIGKILL
+    assert "rank 1 ended with exit code 137" in done.err
+    assert not any(process.is_running() for process in both)
+
+
+@pytest.mark.slow
+def test_a_rank_that_stays_after_another_failed_is_killed(started):
+    running = started()
+    both = ranks(running)
+    both[0].send_signal(signal.SIGSTOP)
+    both[1].kill()
+    done = running.finish(90)
+    assert done.code == 128 + signal.SIGKILL
+    assert "ending rank 0, still running 30 s after a rank failed" in done.err
+    assert not any(process.is_running() for process in both)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_ranks(started):
+    running = started()
+    both = ranks(running)
+    running.process.send_signal(signal.SIGINT)
+    assert running.finish(60).code == 130
+    assert not any(process.is_running() for process in both)
+
+
+@pytest.mark.slow
+def test_ranks_whose_launcher_is_killed_save_and_end(started, tmp_path):
+    running = started()
+    both = ranks(running)
+    running.process.kill()
+    for process in both:
+        process.wait(60)
+    assert checkpoint.latest(tmp_path / "run") is not None
+
+
+def test_nproc_is_refused_where_one_process_works(convoy, photos):
+    done = convoy("--mode", "predict", "--nproc", "2", "--predict_dir", photos, code=2)
+    assert "--mode predict runs in one process" in " ".join(done.err.split())
+    env = {"HOROVOD_SIZE": "4"}
+    done = convoy("--nproc", "2", "--data_dir", photos, env=env, code=2)
+    assert "--nproc 2 within a launch of 4 processes" in " ".join(done.err.split())

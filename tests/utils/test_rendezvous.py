@@ -1,0 +1,106 @@
+"""Where Slurm's tasks stand and how they meet, by what Slurm sets. No TensorFlow."""
+
+import socket
+import threading
+
+import pytest
+
+from utils import rendezvous
+from utils.rendezvous import DistributedError, ends_of_nodelist, join_slurm_step, tasks_per_host
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [("8", [8]), ("8(x4)", [8] * 4), ("2(x3),1", [2, 2, 2, 1]), ("1,2,1(x2)", [1, 2, 1, 1])],
+)
+def test_tasks_per_host(text, counts):
+    assert tasks_per_host(text) == counts
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("gpu1", ("gpu1", "gpu1")),
+        ("gpu1,cpu2", ("gpu1", "cpu2")),
+        ("gpu[003-006,9]", ("gpu003", "gpu9")),
+        ("gpu[3,5],login", ("gpu3", "login")),
+        ("a-1,r[1-2]n[01-16].site", ("a-1", "r2n16.site")),
+    ],
+)
+def test_ends_of_nodelist(text, ends):
+    assert ends_of_nodelist(text) == ends
+
+
+def task(rank, **changes):
+    """What srun sets for a task of `-N 2 --ntasks-per-node=2`, if both hosts were this one."""
+    return {
+        "SLURM_JOB_ID": "11",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+        "SLURM_STEP_NODELIST": "localhost,localhost",
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank % 2),
+        "SLURM_NODEID": str(rank // 2),
+    } | changes
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return str(probe.getsockname()[1])
+
+
+def test_tasks_wait_for_each_other_and_get_their_places():
+    port = free_port()
+    tasks = [task(rank, HOROVOD_GLOO_RENDEZVOUS_PORT=port) for rank in range(4)]
+    threads = [threading.Thread(target=join_slurm_step, args=(True, t)) for t in tasks]
+    for thread in threads[:3]:
+        thread.start()
+    threads[0].join(1.5)
+    assert all(thread.is_alive() for thread in threads[:3]), "one task has not come yet"
+    threads[3].start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
+    places = [[int(t[f"HOROVOD_{name}"]) for name in names] for t in tasks]
+    assert places == [
+        [0, 4, 0, 2, 0, 2],
+        [1, 4, 1, 2, 0, 2],
+        [2, 4, 0, 2, 1, 2],
+        [3, 4, 1, 2, 1, 2],
+    ]
+    assert {t["HOROVOD_GLOO_RENDEZVOUS_ADDR"] for t in tasks} == {"127.0.0.1"}
+    assert {t["HOROVOD_GLOO_IFACE"] for t in tasks} == {"lo"}
+
+
+@pytest.mark.parametrize(
+    ("mpi", "changes"),
+    [
+        (True, {"PMIX_RANK": "0"}),
+        (False, {"OMPI_COMM_WORLD_RANK": "0"}),
+        (False, {"HOROVOD_RANK": "0"}),
+        (False, {"SLURM_STEP_NUM_TASKS": "1"}),
+    ],
+)
+def test_places_that_others_give_are_left_alone(mpi, changes):
+    environment = task(0, **changes)
+    before = dict(environment)
+    join_slurm_step(mpi, environment)
+    assert environment == before
+
+
+def test_what_cannot_work_is_said(monkeypatch):
+    with pytest.raises(DistributedError, match="srun --distribution=block"):
+        join_slurm_step(False, task(1, SLURM_LOCALID="0"))
+    with pytest.raises(DistributedError, match="HOROVOD_GLOO_RENDEZVOUS_ADDR"):
+        join_slurm_step(False, task(1, SLURM_STEP_NODELIST="no.such.host.invalid"))
+    monkeypatch.setattr(rendezvous, "START_SECONDS", 0.5)
+    port = free_port()
+    with pytest.raises(DistributedError, match="task 0 did not answer"):
+        join_slurm_step(False, task(1, HOROVOD_GLOO_RENDEZVOUS_PORT=port))
+    with pytest.raises(DistributedError, match="3 of 4 tasks did not start"):
+        join_slurm_step(False, task(0, HOROVOD_GLOO_RENDEZVOUS_PORT=port))
+    with pytest.raises(DistributedError, match="cannot be used"):
+        join_slurm_step(False, task(0, HOROVOD_GLOO_RENDEZVOUS_PORT=port))
