@@ -171,6 +171,7 @@ def test_shellcheck_finds_nothing():
 SMALL = (
     *("--arch", "efficientnet-test", "--image_size", "32", "--warmup_epochs", "0", "--no-use_xla"),
     *("--train_batch_size", "16", "--eval_batch_size", "16", "--augmenter_name", "none"),
+    *("--optimizer_batch_size", "32"),
 )
 
 
@@ -190,7 +191,7 @@ def test_one_script_of_each_kind_runs(tiny, photos, tmp_path):
     text = script(train, *SMALL, "--max_epochs", "2")
     assert "epoch 2/2" in text
     assert "epoch 1/2" not in text
-    text = script("B0/evaluation/evaluation_TF32_8xA100-80G.sh", "--eval_batch_size", "8")
+    text = script("B0/evaluation/evaluation_TF32_8xA100-80G.sh", "--no-use_xla")
     assert "[0] latency_99pct" in text
     text = script("B0/inference/inference_FP32.sh", "--no-use_xla", NPROC="1")
     assert "0-0.jpg" in text
@@ -198,8 +199,14 @@ def test_one_script_of_each_kind_runs(tiny, photos, tmp_path):
     text = script(benchmark, *SMALL, "--prof", "4", NPROC="1", MODEL_DIR=str(tmp_path / "bench"))
     assert "avg_exp_per_second_training" in text
     rn50 = ("--arch", "resnet50", "--image_size", "32", "--max_epochs", "1", *SMALL[4:])
-    more = ("--steps_per_epoch", "1", "--optimizer_batch_size", "32")
     to = str(tmp_path / "rn50")
-    text = script("RN50/FP32/DGX1V_resnet50_FP32_50E.sh", to, *rn50, *more, MODEL_DIR="nowhere")
+    text = script(
+        "RN50/FP32/DGX1V_resnet50_FP32_50E.sh",
+        to,
+        *rn50,
+        "--steps_per_epoch",
+        "1",
+        MODEL_DIR="nowhere",
+    )
     assert "epoch 1/1" in text
     assert (tmp_path / "rn50/log.json").exists()
