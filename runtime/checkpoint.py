@@ -10,6 +10,9 @@ A checkpoint is a folder `model_dir/checkpoints/step-00001234`:
     config.yaml            the run's settings
     COMPLETE.json          written last: size and SHA-256 of every other file
 
+`model_dir` may be a URL, such as gs://bucket/run (`utils/files.py`). Object stores cannot rename,
+and nothing here relies on it: the marker is the commit.
+
 A folder without a marker that agrees with its files is not a checkpoint and is never read.
 `best.json` beside
 the folders names the best one. Nothing here executes what it reads: safetensors, JSON and YAML
@@ -22,7 +25,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,6 +32,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from utils.files import Remote, path_of, remove_tree, size_of, sync, write_atomically
+
+AnyPath = Path | Remote
 
 FORMAT = 1
 MARKER = "COMPLETE.json"
@@ -50,39 +56,37 @@ class Checkpoint:
     ranks: dict[str, np.ndarray] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     config: str = ""
-    path: Path | None = None
+    path: AnyPath | None = None
 
 
-def save(model_dir: str | Path, checkpoint: Checkpoint) -> Path:
+def save(model_dir: str | AnyPath, checkpoint: Checkpoint) -> AnyPath:
     """Writes a checkpoint named after `state["step"]` and returns its folder.
 
     Raises:
         CheckpointError: the disk is full or cannot be written. Checkpoints already saved are
             untouched.
     """
-    from safetensors.numpy import save_file
-
     folder = _folder(model_dir) / f"step-{checkpoint.state['step']:08d}"
     if is_complete(folder, checksums=True):
         return folder
     try:
-        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted save left
+        remove_tree(folder)  # what an interrupted save left
         folder.mkdir(parents=True)
         for name in ARRAYS:
             arrays = getattr(checkpoint, name)
             if arrays:
-                save_file(arrays, folder / f"{name}.safetensors", metadata={"format": "convoy"})
+                _save_arrays(arrays, folder / f"{name}.safetensors")
         state = checkpoint.state | {"format": FORMAT}
         (folder / "state.json").write_text(json.dumps(state, indent=1))
         (folder / "config.yaml").write_text(checkpoint.config)
         marker = {}
         for file in sorted(folder.iterdir()):
-            _sync(file)
-            marker[file.name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
+            sync(file)
+            marker[file.name] = {"size": size_of(file), "sha256": _sha256(file)}
         write_atomically(folder / MARKER, json.dumps(marker, indent=1))
-        _sync(folder)
+        sync(folder)
     except Exception as error:  # safetensors has I/O errors of its own; all mean the same
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         raise CheckpointError(
             f"could not save the checkpoint {folder}: {error}; earlier checkpoints are untouched."
             " Free some space or choose another --model_dir, then go on with --resume_checkpoint"
@@ -90,47 +94,37 @@ def save(model_dir: str | Path, checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def _folder(model_dir: str | Path) -> Path:
-    return Path(model_dir) / "checkpoints"
+def _folder(model_dir: str | AnyPath) -> AnyPath:
+    return path_of(model_dir) / "checkpoints"
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _slow(stream)
-        )
+def _save_arrays(arrays: dict[str, np.ndarray], file: AnyPath) -> None:
+    from safetensors.numpy import save, save_file
+
+    metadata = {"format": "convoy"}
+    if isinstance(file, Remote):
+        file.write_bytes(save(arrays, metadata=metadata))
+    else:
+        save_file(arrays, file, metadata=metadata)
 
 
-def _slow(stream: Any) -> str:
-    # Python 3.10 has no hashlib.file_digest.
+def _load_arrays(file: AnyPath) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load, load_file
+
+    if not file.exists():
+        return {}
+    return load(file.read_bytes()) if isinstance(file, Remote) else load_file(file)
+
+
+def _sha256(file: AnyPath) -> str:
     digest = hashlib.sha256()
-    while chunk := stream.read(1 << 20):
-        digest.update(chunk)
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a small file so that readers see the old text or the new, never a part."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text)
-        _sync(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def is_complete(folder: Path, *, checksums: bool = False) -> bool:
+def is_complete(folder: AnyPath, *, checksums: bool = False) -> bool:
     """Whether the marker is there and agrees with the files: their sizes, and with `checksums`
     their SHA-256.
     """
@@ -138,7 +132,7 @@ def is_complete(folder: Path, *, checksums: bool = False) -> bool:
         marker = json.loads((folder / MARKER).read_text())
         for name, facts in marker.items():
             file = folder / name
-            if file.stat().st_size != facts["size"]:
+            if size_of(file) != facts["size"]:
                 return False
             if checksums and _sha256(file) != facts["sha256"]:
                 return False
@@ -147,7 +141,7 @@ def is_complete(folder: Path, *, checksums: bool = False) -> bool:
     return "model.safetensors" in marker and "state.json" in marker
 
 
-def complete_checkpoints(model_dir: str | Path) -> list[Path]:
+def complete_checkpoints(model_dir: str | AnyPath) -> list[AnyPath]:
     """All whole checkpoints of a run, oldest first."""
     folder = _folder(model_dir)
     if not folder.is_dir():
@@ -155,7 +149,7 @@ def complete_checkpoints(model_dir: str | Path) -> list[Path]:
     return [path for path in sorted(folder.glob("step-*")) if is_complete(path)]
 
 
-def latest(model_dir: str | Path) -> Path | None:
+def latest(model_dir: str | AnyPath) -> AnyPath | None:
     """The newest checkpoint whose checksums hold, or None. A damaged newer one is passed over."""
     for path in reversed(complete_checkpoints(model_dir)):
         if is_complete(path, checksums=True):
@@ -163,7 +157,7 @@ def latest(model_dir: str | Path) -> Path | None:
     return None
 
 
-def best(model_dir: str | Path) -> Path | None:
+def best(model_dir: str | AnyPath) -> AnyPath | None:
     """The checkpoint that `best.json` names, or None."""
     try:
         name = json.loads((_folder(model_dir) / "best.json").read_text())["checkpoint"]
@@ -173,14 +167,14 @@ def best(model_dir: str | Path) -> Path | None:
     return path if is_complete(path, checksums=True) else None
 
 
-def mark_best(model_dir: str | Path, folder: Path, facts: Mapping[str, Any]) -> None:
+def mark_best(model_dir: str | AnyPath, folder: AnyPath, facts: Mapping[str, Any]) -> None:
     """Makes `best.json` name this checkpoint."""
     write_atomically(
         _folder(model_dir) / "best.json", json.dumps({"checkpoint": folder.name, **facts}, indent=1)
     )
 
 
-def resolve(model_dir: str | Path, which: str = "best") -> Path:
+def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
     """The folder that `--checkpoint` means: best (or else the newest), last, or a folder's own
     path.
 
@@ -197,7 +191,7 @@ def resolve(model_dir: str | Path, which: str = "best") -> Path:
                 " or name one with --checkpoint"
             )
         return found
-    path = Path(which)
+    path = path_of(which)
     if not is_complete(path):
         reason = "is not a complete checkpoint" if path.exists() else "does not exist"
         raise CheckpointError(
@@ -206,16 +200,15 @@ def resolve(model_dir: str | Path, which: str = "best") -> Path:
     return path
 
 
-def read(path: str | Path) -> Checkpoint:
+def read(path: str | AnyPath) -> Checkpoint:
     """Reads a whole checkpoint.
 
     Raises:
         CheckpointError: it is damaged, or from a newer version of the program.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
-    path = Path(path)
+    path = path_of(path)
     if not is_complete(path, checksums=True):
         raise CheckpointError(
             f"the checkpoint {path} is damaged: its files do not match its checksums; use"
@@ -227,12 +220,7 @@ def read(path: str | Path) -> Checkpoint:
             raise CheckpointError(
                 f"the checkpoint {path} was written by a newer version of Convoy; update first"
             )
-        arrays = {
-            name: load_file(path / f"{name}.safetensors")
-            if (path / f"{name}.safetensors").exists()
-            else {}
-            for name in ARRAYS
-        }
+        arrays = {name: _load_arrays(path / f"{name}.safetensors") for name in ARRAYS}
         return Checkpoint(
             **arrays, state=state, config=(path / "config.yaml").read_text(), path=path
         )
@@ -240,7 +228,7 @@ def read(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from error
 
 
-def prune(model_dir: str | Path, keep_last: int = 2, keep_best: int = 1) -> None:
+def prune(model_dir: str | AnyPath, keep_last: int = 2, keep_best: int = 1) -> None:
     """Removes all but the newest `keep_last` checkpoints and the best `keep_best` ones, and what
     broken saves left. Which are best, their own `state.json` says (`score`).
     """
@@ -253,10 +241,10 @@ def prune(model_dir: str | Path, keep_last: int = 2, keep_best: int = 1) -> None
             # The marker goes first: a removal that is cut short leaves no checkpoint that looks
             # whole.
             (path / MARKER).unlink(missing_ok=True)
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
 
 
-def _score(path: Path) -> float | None:
+def _score(path: AnyPath) -> float | None:
     """The evaluation result of a checkpoint, None if it was not evaluated."""
     try:
         return json.loads((path / "state.json").read_text()).get("score")
@@ -264,17 +252,18 @@ def _score(path: Path) -> float | None:
         return None
 
 
-def check_writable(model_dir: str | Path) -> None:
+def check_writable(model_dir: str | AnyPath) -> None:
     """Creates model_dir and proves that a file can be written there.
 
     Raises:
         CheckpointError: it cannot.
     """
-    probe = Path(model_dir) / f".write-test-{os.getpid()}"
+    folder = path_of(model_dir)
+    probe = folder / f".write-test-{os.getpid()}"
     try:
-        Path(model_dir).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"\0" * 4096)
-        _sync(probe)
+        sync(probe)
         probe.unlink()
     except OSError as error:
         with suppress(OSError):
@@ -320,7 +309,7 @@ def assign(variables: Any, arrays: Mapping[str, np.ndarray], what: str) -> None:
         v.assign(arrays[v.path])
 
 
-def load_model(path: str | Path, weights: str = "auto") -> tuple[Any, Checkpoint]:
+def load_model(path: str | AnyPath, weights: str = "auto") -> tuple[Any, Checkpoint]:
     """Builds the model that a checkpoint holds.
 
     Args:
@@ -332,7 +321,7 @@ def load_model(path: str | Path, weights: str = "auto") -> tuple[Any, Checkpoint
     """
     from model import build_model
 
-    path = Path(path)
+    path = path_of(path)
     checkpoint = read(path if (path / MARKER).exists() else resolve(path))
     if weights == "auto":
         weights = checkpoint.state.get("better_weights", "raw")

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import yaml
 
+from utils.files import Remote, path_of
+
 
 class ConfigError(ValueError):
     """A setting, or a combination of settings, that cannot work. The text names the flag and the way out."""
@@ -89,7 +91,8 @@ class Config:
     nproc: int | None = _flag(RUN, None, "processes to start on this host, one for each GPU; unset: one, or those that "
                               "horovodrun, mpirun or srun started", within=">= 1")
     pattern: str | None = _flag(RUN, None, "--mode list: only architectures of this name, such as 'resnet*'")
-    model_dir: str = _flag(RUN, "/workspace/output", "folder of this run: checkpoints, config.yaml, log.json")
+    model_dir: str = _flag(RUN, "/workspace/output", "folder of this run: checkpoints, config.yaml, log.json; also gs://… or "
+                           "another URL that TensorFlow can write")
     max_epochs: int = _flag(RUN, 300, "epochs of training; also the length of the learning-rate schedule", within=">= 1")
     run_epochs: int | None = _flag(RUN, None, "stop after this many epochs of this launch (the schedule keeps "
                                    "its length; resume later)", within=">= 1")
@@ -306,14 +309,14 @@ def defaults(arch: str) -> dict[str, Any]:
     return values | FAMILY_DEFAULTS.get(family, {})
 
 
-def load_config(path: str | Path) -> Config:
+def load_config(path: str | Path | Remote) -> Config:
     """Reads a `config.yaml` that a run left in its model_dir.
 
     Raises:
         ConfigError: the file is missing or holds keys that are no settings.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text()) or {}
+        data = yaml.safe_load(path_of(path).read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
     known = {f.name for f in fields(Config)}

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.logging import Progress, RunLog, TensorBoardWriter
+from utils.logging import RunLog, TensorBoardWriter
 from utils.metrics import MeanAccumulator
+from utils.progress import Progress
 
 # Metric → (unit, format), for the log's METADATA lines and the printed summary.
 UNITS = {

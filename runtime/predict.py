@@ -20,6 +20,7 @@ from dataloader.decode import eval_decode
 from runtime.build import eval_crop
 from runtime.config import Config, ConfigError
 from runtime.trained import trained_model
+from utils.files import path_of
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 # Rows of the printed table, spread evenly over the images; the files hold all.
@@ -65,7 +66,7 @@ def predict(config: Config) -> dict[str, Any]:
     model = trained.model
     print(f"predicting with {trained.text}", flush=True)
     names = class_names(trained.class_names, model.output_shape[-1])
-    out = Path(config.output) if config.output else Path(config.model_dir) / "predictions"
+    out = path_of(config.output) if config.output else path_of(config.model_dir) / "predictions"
     out.parent.mkdir(parents=True, exist_ok=True)
     json_path, csv_path = out.with_name(out.name + ".jsonl"), out.with_name(out.name + ".csv")
     top_k = min(config.top_k, len(names))

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 from runtime import checkpoint
@@ -15,6 +14,7 @@ from runtime.config import Config, ConfigError
 from runtime.requests import Preempted
 from runtime.validate import TRAINING_MODES
 from utils import device, distributed
+from utils.files import path_of, write_atomically
 
 EXIT_ERROR, EXIT_SOME_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 3, 75, 130
 
@@ -112,8 +112,8 @@ class Runner:
             # Flags that do not fit the checkpoint end here, before the settings are written.
             trainer = Trainer(self.config, run_log)
             if distributed.rank() == 0:
-                settings = Path(self.config.model_dir) / "config.yaml"
-                checkpoint.write_atomically(settings, self.config.to_yaml())
+                settings = path_of(self.config.model_dir) / "config.yaml"
+                write_atomically(settings, self.config.to_yaml())
             figures = trainer.run()
             _summarise(run_log, figures)
         return figures
@@ -173,7 +173,7 @@ class Runner:
 
         distributed.on_rank0(lambda: checkpoint.check_writable(self.config.model_dir))
         path = (
-            Path(self.config.model_dir) / self.config.log_filename
+            path_of(self.config.model_dir) / self.config.log_filename
             if distributed.rank() == 0
             else None
         )

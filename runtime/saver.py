@@ -10,11 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from runtime import checkpoint
-from runtime.checkpoint import Checkpoint, CheckpointError
+from runtime.checkpoint import AnyPath, Checkpoint, CheckpointError
+from utils.files import path_of
 
 
 @dataclass
@@ -40,13 +40,13 @@ class Saver:
 
     def __init__(
         self,
-        model_dir: str | Path,
+        model_dir: str | AnyPath,
         *,
         keep_last: int | None = 2,
         keep_best: int = 1,
         warn: Callable[[str], None] = print,
     ) -> None:
-        self.model_dir, self.keep_last, self.keep_best = Path(model_dir), keep_last, keep_best
+        self.model_dir, self.keep_last, self.keep_best = path_of(model_dir), keep_last, keep_best
         self._warn = warn
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="convoy-save")
         self._flying: tuple[_Save, Future] | None = None

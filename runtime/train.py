@@ -33,8 +33,9 @@ from runtime.state import (
 from runtime.step import Step, without_weight
 from runtime.validate import preempt_signals
 from utils import distributed
-from utils.logging import Progress, RunLog, TensorBoardWriter
+from utils.logging import RunLog, TensorBoardWriter
 from utils.metrics import MeanAccumulator, Throughput
+from utils.progress import Progress
 
 
 class Trainer:

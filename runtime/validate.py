@@ -15,6 +15,7 @@ from runtime.backends import check_backend
 from runtime.config import LATER_MODES, RANGES, Config, ConfigError
 from runtime.schedules import check_schedule, check_spans
 from utils.distributed import launched_processes
+from utils.files import is_url
 
 TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
 APPLYING_MODES = ("eval", "predict", "inference_benchmark")
@@ -248,6 +249,8 @@ def _pretrained(config: Config) -> Config:
     file = config.pretrained_from_file
     if config.resume_checkpoint:
         return config  # the run's own checkpoint is read instead; the file may be gone
+    if file and is_url(file):
+        raise ConfigError(f"--pretrained_from_file {file} is no local path: copy it here first")
     if not file:
         if config.freeze_backbone:
             raise ConfigError(
@@ -269,6 +272,10 @@ def _convert(config: Config) -> Config:
     if Path(config.output).exists():
         raise ConfigError(f"--output {config.output} exists already")
     if not config.pretrained_from_file:
+        if is_url(config.model_dir) or is_url(config.checkpoint):
+            raise ConfigError(
+                "--mode convert reads local files only: copy the checkpoint here first"
+            )
         _checkpoint(config)
     return config
 

@@ -1,7 +1,7 @@
-"""The run's log: DLLogger's JSON lines, TensorBoard scalars, the terminal, and stdlib logging.
+"""The run's log: DLLogger's JSON lines, TensorBoard scalars, and stdlib logging.
 
-Only rank 0 builds a `RunLog` with a path, a `TensorBoardWriter` with a folder, or a `Progress`;
-`setup_logging` is for every rank. No TensorFlow, rich or dllogger is imported before it is needed.
+Only rank 0 builds a `RunLog` with a path or a `TensorBoardWriter` with a folder; `setup_logging` is
+for every rank. No TensorFlow, rich or dllogger is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import datetime
 from enum import Enum
-from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from utils.files import Remote, is_url, path_of, truncate
+from utils.progress import SafeStream
 
 LOGGER_NAME = "convoy"
 _LINE_TAG = "DLLL "
-_LINE_WIDTH = 80
-_REDRAW_SECONDS = 0.1
 
 
 def to_plain(value: Any) -> Any:
@@ -53,11 +52,11 @@ class DLLLogWriter:
     `timestamp` (seconds since 1970), `elapsedtime` (seconds since this object was made) and
     `datetime` (with the zone) are strings; tuples become lists. NaN and infinities are written as
     `NaN` and `Infinity`, as dllogger does: Python's `json` reads them, strict JSON readers do not.
-    Each line is flushed, so that a killed process loses none.
+    Each line is flushed, so that a killed process loses none (at a URL, none but the last 30 s').
     """
 
-    def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
-        self._file = open(path, "a" if append else "w", encoding="utf-8")  # noqa: SIM115
+    def __init__(self, path: str | Path | Remote, append: bool = False) -> None:
+        self._file = path_of(path).open("a" if append else "w", encoding="utf-8")
         self._start = datetime.now().astimezone()
 
     def metadata(self, metric: str, metadata: dict[str, Any]) -> None:
@@ -130,7 +129,7 @@ class RunLog:
         self._writer = self._close = None
 
 
-def make_json_logger(path: str | os.PathLike[str] | None, append: bool = False) -> RunLog:
+def make_json_logger(path: str | Path | Remote | None, append: bool = False) -> RunLog:
     """Opens the run's JSON log, with dllogger where it is installed and our writer elsewhere.
 
     Args:
@@ -140,14 +139,19 @@ def make_json_logger(path: str | os.PathLike[str] | None, append: bool = False) 
     """
     if path is None:
         return RunLog()
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path = path_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if append:
-        _mend_last_line(Path(path))
-    try:
-        dllogger = importlib.import_module("dllogger")
-    except ImportError:
-        writer = DLLLogWriter(path, append)
-        return RunLog(writer, writer.close)
+        _mend_last_line(path)
+    with suppress(ImportError):
+        if not is_url(path):  # dllogger opens local files only
+            return _dllogger(path, append)
+    writer = DLLLogWriter(path, append)
+    return RunLog(writer, writer.close)
+
+
+def _dllogger(path: Path, append: bool) -> RunLog:
+    dllogger = importlib.import_module("dllogger")
     backend = dllogger.JSONStreamBackend(dllogger.Verbosity.VERBOSE, os.fspath(path), append=append)
     # A Logger of our own, not the global one: a second `dllogger.init` in a process raises.
     logger = dllogger.Logger([backend])
@@ -160,7 +164,7 @@ def make_json_logger(path: str | os.PathLike[str] | None, append: bool = False) 
     return RunLog(logger, close)
 
 
-def _mend_last_line(path: Path) -> None:
+def _mend_last_line(path: Path | Remote) -> None:
     """Completes an unended last line, or removes it if it is half of one of ours."""
     content = path.read_bytes() if path.exists() else b""
     rest = content[content.rfind(b"\n") + 1 :]
@@ -170,7 +174,7 @@ def _mend_last_line(path: Path) -> None:
         json.loads(rest.removeprefix(_LINE_TAG.encode()))
     except ValueError:
         if rest.startswith(_LINE_TAG.encode()):
-            os.truncate(path, len(content) - len(rest))
+            truncate(path, len(content) - len(rest))
             return
     with path.open("ab") as file:
         file.write(b"\n")
@@ -206,167 +210,6 @@ class TensorBoardWriter:
         self._writer = None
 
 
-class _SafeStream:
-    """A text stream that goes silent, instead of raising, once it is closed or its pipe broken."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-        # rich draws with ASCII alone where this is not UTF-8.
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
-
-    def isatty(self) -> bool:
-        with suppress(OSError, ValueError, AttributeError):
-            return bool(self._stream.isatty())
-        return False
-
-    def write(self, text: str) -> int:
-        try:
-            if self._stream is not None:
-                self._stream.write(text)
-                self._stream.flush()
-        except UnicodeEncodeError:
-            # A class name in an alphabet that the terminal lacks is no reason to fall silent.
-            self.write(text.encode("ascii", "replace").decode("ascii"))
-        except (OSError, ValueError):
-            self._stream = None
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing to do: `write` flushes."""
-
-
-class Progress(AbstractContextManager):
-    """How training goes, on the terminal: a bar per epoch, or plain lines if it is no terminal.
-
-    The bar shows the epoch's steps, loss, top-1, images/s and the time to the end of the run; a
-    plain line of at most 80 columns, every `log_steps` steps and at each epoch's end, shows the
-    learning rate as well. Where a line would be too long the learning rate goes first. A stream
-    that is closed or broken makes it fall silent; it never raises for that.
-
-    A step is an optimizer update; `stream` defaults to `sys.stdout`. Use it as a context manager,
-    and ask `due` before fetching a loss from the device, which waits for it.
-    """
-
-    def __init__(
-        self,
-        *,
-        total_epochs: int,
-        steps_per_epoch: int,
-        log_steps: int = 100,
-        stream: TextIO | None = None,
-    ) -> None:
-        if min(total_epochs, steps_per_epoch, log_steps) < 1:
-            raise ValueError("Epochs, steps per epoch and log steps must be at least 1.")
-        self.total_epochs = total_epochs
-        self.steps_per_epoch = steps_per_epoch
-        self.log_steps = log_steps
-        self._stream = _SafeStream(sys.stdout if stream is None else stream)
-        self._first: tuple[int, float] | None = None
-        self._drawn = 0.0
-        self._bar: Any = None
-        if self._stream.isatty() and os.environ.get("TERM") != "dumb":
-            self._start_bar(own_stdout=stream is None)
-            atexit.register(self.close)  # or a crash would leave the cursor hidden
-
-    def _start_bar(self, own_stdout: bool) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        text = partial(progress.TextColumn, markup=False)
-        self._bar = progress.Progress(
-            text("{task.description}"),
-            progress.BarColumn(bar_width=None),
-            text("{task.completed}/{task.total}  {task.fields[stats]}"),
-            console=Console(file=self._stream),
-            auto_refresh=False,  # no thread of its own: it is redrawn from `update`
-            expand=True,
-            redirect_stdout=own_stdout,
-            # What goes to a file through stderr must go on going there.
-            redirect_stderr=own_stdout and _SafeStream(sys.stderr).isatty(),
-        )
-        self._task = self._bar.add_task("starting", total=self.steps_per_epoch, stats="")
-        self._bar.start()
-
-    def due(self, step: int) -> bool:
-        """Whether `update` would show this step; the first update of the run has number 1."""
-        if self._first is None or step % self.steps_per_epoch == 0:
-            return True
-        if self._bar is not None:
-            return time.monotonic() - self._drawn >= _REDRAW_SECONDS
-        return step % self.steps_per_epoch % self.log_steps == 0
-
-    def update(
-        self,
-        step: int,
-        *,
-        loss: float,
-        top1: float | None = None,
-        lr: float | None = None,
-        images_per_second: float | None = None,
-    ) -> None:
-        """Shows a step, if it is `due`: loss in nats, top-1 as a fraction, the job's images/s."""
-        if not self.due(step):
-            return
-        now = self._drawn = time.monotonic()
-        eta = ""
-        if self._first is None:
-            # The clock starts after the first step, which contains compilation. Time spent on
-            # evaluation counts, so that the estimate is for the whole run.
-            self._first = (step, now)
-        elif step > self._first[0]:
-            rate = (now - self._first[1]) / (step - self._first[0])
-            remaining = max(0, self.total_epochs * self.steps_per_epoch - step)
-            eta = f"eta {timedelta(seconds=round(rate * remaining))}"
-        epoch, within = (n + 1 for n in divmod(step - 1, self.steps_per_epoch))
-        fields = {
-            "epoch": f"epoch {epoch}/{self.total_epochs}",
-            "step": f"step {within}/{self.steps_per_epoch}",
-            "loss": f"loss {loss:.3f}",
-            "top1": "" if top1 is None else f"top-1 {100 * top1:.1f}%",
-            "lr": "" if lr is None else f"lr {lr:.3g}",
-            "ips": "" if images_per_second is None else f"{images_per_second:.0f} images/s",
-            "eta": eta,
-        }
-        if self._bar is None:
-            self.console_line(_fit_line(fields))
-        else:
-            stats = "  ".join(fields[name] for name in ("loss", "top1", "ips", "eta"))
-            if self._bar.console.width < 100:  # or the estimate would be cut off
-                stats = stats.replace("  ", " ").replace("images/s", "img/s")
-            self._bar.update(self._task, description=fields["epoch"], completed=within, stats=stats)
-            self._bar.refresh()
-
-    def console_line(self, text: str) -> None:
-        """Prints a line of text as it is, above the bar if there is one."""
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            self._stream.write(f"{text}\n")
-
-    def close(self) -> None:
-        """Ends the bar and gives the terminal back. Lines may still be printed."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-            atexit.unregister(self.close)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-
-def _fit_line(fields: dict[str, str]) -> str:
-    """Joins the fields within 80 columns: first narrower gaps, then shorter words, then fewer."""
-    texts = {name: text for name, text in fields.items() if text}
-    line = "  ".join(texts.values())
-    for dropped in ("", "lr", "eta", "ips", "top1"):
-        if len(line) <= _LINE_WIDTH:
-            break
-        texts.pop(dropped, None)
-        line = " ".join(texts.values())
-        line = line if len(line) <= _LINE_WIDTH else line.replace("images/s", "img/s")
-    return line[:_LINE_WIDTH]
-
-
 class _StderrHandler(logging.Handler):
     """Writes to whatever `sys.stderr` is at the moment: a progress bar replaces it for a time."""
 
@@ -376,7 +219,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno == logging.INFO else f"{record.levelname}: "
-        _SafeStream(sys.stderr).write(f"{self._prefix}{level}{self.format(record)}\n")
+        SafeStream(sys.stderr).write(f"{self._prefix}{level}{self.format(record)}\n")
 
 
 def setup_logging(rank: int = 0, verbosity: int = 1) -> logging.Logger:

@@ -222,7 +222,7 @@ def test_a_model_dir_that_is_a_file_is_an_error(tmp_path):
 
 def test_an_interrupt_in_the_middle_of_a_save_leaves_no_half_checkpoint(tmp_path, monkeypatch):
     (first,) = save(tmp_path, 1)
-    monkeypatch.setattr(checkpoint, "_sync", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(checkpoint, "sync", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, 2)
     monkeypatch.undo()

@@ -1,0 +1,153 @@
+"""A run whose folder is no folder of this machine: train, resume, evaluate, predict, in ram://.
+
+TensorFlow's RAM file system is a real one behind the same interface as gs://, but lives in one
+process, so everything happens in this one. It knows no fsync and nothing that pathlib could reach.
+"""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from main import main
+from runtime import checkpoint
+from runtime.config import load_config
+from utils.files import Remote, path_of, remove_tree, size_of, sync, truncate, write_atomically
+from utils.logging import make_json_logger
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    """The folder of the run that `trained` is, but at a URL and stopped after one epoch of two."""
+    folder = path_of("ram://bucket/runs/one")
+    folder.flags = (*trained.flags, "--model_dir", folder, "--enable_tensorboard")
+    start(*folder.flags, "--run_epochs", "1")
+    return folder
+
+
+def start(*args, code=0):
+    assert main([str(arg) for arg in args]) == code
+
+
+def test_training_leaves_everything_at_the_url(run):
+    assert isinstance(run, Remote)
+    (saved,) = checkpoint.complete_checkpoints(run)
+    assert saved.parent == run / "checkpoints"
+    marker = json.loads((saved / "COMPLETE.json").read_text())
+    assert set(marker) == {"config.yaml", "ema.safetensors", "model.safetensors",
+                           "optimizer.safetensors", "state.json"}  # fmt: skip
+    for name, facts in marker.items():
+        content = (saved / name).read_bytes()
+        assert facts == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert checkpoint.best(run) == saved
+    log = (run / "log.json").read_text().splitlines()
+    assert all(line.startswith("DLLL {") for line in log)
+    assert any('"step": []' in line for line in log), "the summary is there"
+    assert load_config(run / "config.yaml").model_dir == str(run)
+    events = list((run / "tensorboard").glob("events*"))
+    assert events
+    assert events[0].size() > 100
+    assert not list(run.glob(".write-test*"))
+
+
+def test_it_resumes_evaluates_and_predicts_from_the_url(run, trained, photos, tiny, capsys):
+    assert "already holds checkpoints" in refused(capsys, *run.flags)
+    start(*run.flags, "--resume_checkpoint")
+    said = capsys.readouterr().out
+    assert "resuming from ram://bucket/runs/one/checkpoints/step-00000007" in said
+    pair = [checkpoint.read(checkpoint.latest(folder)) for folder in (run, trained.model_dir)]
+    for part in ("model", "ema", "optimizer"):
+        ours, theirs = (getattr(contents, part) for contents in pair)
+        assert ours.keys() == theirs.keys()
+        for name, array in ours.items():
+            np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+    assert pair[0].state["step"] == 14
+
+    start("--mode", "eval", "--model_dir", run, "--data_dir", tiny, "--checkpoint", "last",
+          "--weights", "raw")  # fmt: skip
+    assert figures(capsys.readouterr().out) == figures(said)
+
+    start("--mode", "predict", "--model_dir", run, "--predict_dir", photos)
+    start("--mode", "predict", "--model_dir", trained.model_dir, "--predict_dir", photos,
+          "--output", run / "local")  # fmt: skip
+    for ending in ("csv", "jsonl"):
+        here, there = ((run / f"{name}.{ending}").read_bytes() for name in ("predictions", "local"))
+        assert here == there
+        assert here.count(b"\n") == 12 + (ending == "csv")
+
+
+def figures(text):
+    names = ("eval_loss", "eval_accuracy")
+    return [line for line in text.splitlines() if line.startswith(names)]
+
+
+def refused(capsys, *args):
+    with pytest.raises(SystemExit):
+        main([str(arg) for arg in args])
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_damaged_or_unfinished_checkpoint_at_a_url_does_not_count(run):
+    saved = checkpoint.latest(run)
+    contents = checkpoint.read(saved)
+    other = path_of("ram://bucket/runs/two")
+    contents.state["step"] = 5
+    first = checkpoint.save(other, contents)
+    contents.state["step"] = 6
+    second = checkpoint.save(other, contents)
+    (second / "model.safetensors").write_bytes((first / "model.safetensors").read_bytes()[:-1])
+    assert checkpoint.latest(other) == first
+    (first / "COMPLETE.json").unlink()
+    assert checkpoint.latest(other) is None
+    checkpoint.prune(other, keep_last=1, keep_best=0)
+    assert not list((other / "checkpoints").glob("step-*"))
+
+
+def test_a_log_goes_on_after_half_a_line():
+    path = path_of("ram://bucket/log.json")
+    for number in range(2):
+        log = make_json_logger(path, append=True)
+        log.log((), {"number": number})
+        log.close()
+        with path.open("a") as stream:
+            stream.write('DLLL {"half')
+    lines = path.read_text().splitlines()
+    assert [line.count("number") for line in lines] == [1, 1, 0]
+
+
+def test_files_behave_as_pathlibs(tmp_path):
+    for folder in (tmp_path / "a", path_of("ram://files/a")):
+        assert not folder.exists()
+        assert list(folder.glob("*")) == []
+        folder.mkdir(parents=True)
+        file = folder / "é.txt"
+        write_atomically(file, "old and long")
+        write_atomically(file, "grüß\n")
+        assert file.read_text() == "grüß\n"
+        assert size_of(file) == len("grüß\n".encode())
+        assert sorted(folder.iterdir()) == [file]
+        assert (file.name, file.parent, file.with_name("b")) == ("é.txt", folder, folder / "b")
+        with file.open("ab") as stream:
+            stream.write(b"x" * 3_000_000)
+        truncate(file, 2_000_000)
+        with file.open("rb") as stream:
+            assert stream.read(3) == b"gr\xc3"
+            assert len(stream.read()) == 2_000_000 - 3
+        with pytest.raises(FileNotFoundError):
+            (folder / "none").read_bytes()
+        with pytest.raises(FileNotFoundError):
+            (folder / "none").unlink()
+        (folder / "none").unlink(missing_ok=True)
+        sync(file)
+        remove_tree(folder)
+        assert not file.exists()
+
+
+def test_a_url_that_cannot_be_written_is_refused_in_plain_words(run, tiny, capsys):
+    start(*run.flags, "--model_dir", "nowhere://bucket/run", code=1)
+    message = " ".join(capsys.readouterr().err.split())
+    assert "--model_dir nowhere://bucket/run cannot be written" in message
+    assert "Traceback" not in message
+    new = ("--model_dir", "ram://new", "--pretrained_from_file", "gs://bucket/run")
+    assert "no local path" in refused(capsys, *run.flags, *new)

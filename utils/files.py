@@ -1,0 +1,264 @@
+"""Paths that may lie in an object store: pathlib's for local ones, TensorFlow's gfile for URLs.
+
+`path_of("runs/b0")` is a `pathlib.Path`; `path_of("gs://bucket/runs/b0")` is a `Remote`, which has
+those methods of a `Path` that a run's folder needs. TensorFlow is imported when a `Remote` is first
+used, and never for a local path. Which URLs work is TensorFlow's affair: gs:// and ram:// are built
+in, s3:// and others come with tensorflow-io.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
+from functools import total_ordering
+from pathlib import Path
+from typing import IO, Any
+
+_URL = re.compile(r"[a-zA-Z][\w+.-]*://")
+# An object store uploads a file anew at each flush.
+_FLUSH_SECONDS = 30.0
+
+
+def is_url(path: str | os.PathLike[str] | Remote) -> bool:
+    """Whether a path is for TensorFlow's file systems, not the machine's own."""
+    return isinstance(path, Remote) or bool(_URL.match(str(path)))
+
+
+def path_of(path: str | os.PathLike[str] | Remote) -> Path | Remote:
+    """A path's object: a `Remote` for a URL, else a `Path`."""
+    if isinstance(path, Remote):
+        return path
+    return Remote(str(path)) if is_url(path) else Path(path)
+
+
+@total_ordering
+class Remote:
+    """A URL with the methods of `pathlib.Path` that are needed here, and their errors.
+
+    Folders are a courtesy in object stores: `mkdir` may do nothing and an empty folder not exist.
+    """
+
+    def __init__(self, url: str) -> None:
+        scheme, rest = url.split("://", 1)
+        self._url = f"{scheme}://{rest.rstrip('/')}"
+
+    def __str__(self) -> str:
+        return self._url
+
+    __repr__ = __str__
+
+    def __truediv__(self, name: str) -> Remote:
+        return Remote(f"{self._url}/{name}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Remote) and str(self) == str(other)
+
+    def __lt__(self, other: Remote) -> bool:
+        return str(self) < str(other)
+
+    def __hash__(self) -> int:
+        return hash(self._url)
+
+    @property
+    def name(self) -> str:
+        """What follows the last slash."""
+        return self._url.rsplit("/", 1)[1]
+
+    @property
+    def parent(self) -> Remote:
+        """The folder that this lies in."""
+        return Remote(self._url.rsplit("/", 1)[0])
+
+    def with_name(self, name: str) -> Remote:
+        """Another file of the same folder."""
+        return self.parent / name
+
+    def exists(self) -> bool:
+        """Whether there is a file or folder."""
+        return self._ask(lambda gfile: gfile.exists(self._url))
+
+    def is_dir(self) -> bool:
+        """Whether this is a folder."""
+        return self._ask(lambda gfile: gfile.isdir(self._url))
+
+    def size(self) -> int:
+        """Bytes of a file."""
+        return int(self._ask(lambda gfile: gfile.stat(self._url).length))
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """Makes this folder and those above it; one that exists is no error."""
+        self._ask(lambda gfile: gfile.makedirs(self._url))
+
+    def iterdir(self) -> Iterator[Remote]:
+        """What lies in the folder."""
+        names = self._ask(lambda gfile: gfile.listdir(self._url))
+        yield from (self / name.rstrip("/") for name in names)
+
+    def glob(self, pattern: str) -> Iterator[Remote]:
+        """What lies in the folder and has such a name; nothing where there is no folder."""
+        with suppress(FileNotFoundError):
+            yield from (path for path in self.iterdir() if fnmatch(path.name, pattern))
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Removes the file."""
+        try:
+            self._ask(lambda gfile: gfile.remove(self._url))
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def open(self, mode: str = "r", **text: Any) -> IO[Any]:
+        """A Python file; `text` are the arguments of `io.TextIOWrapper`, such as the encoding."""
+        if "w" in mode and self._url.startswith("ram:"):
+            self.unlink(missing_ok=True)  # TensorFlow's RAM file system would append
+        raw = _Raw(self, mode.replace("b", "").replace("t", ""))
+        stream = io.BufferedReader(raw) if raw.readable() else io.BufferedWriter(raw)
+        return stream if "b" in mode else io.TextIOWrapper(stream, **{"encoding": "utf-8"} | text)
+
+    def read_bytes(self) -> bytes:
+        """The whole file."""
+        with self.open("rb") as stream:
+            return stream.read()
+
+    def write_bytes(self, content: bytes) -> None:
+        """Replaces the file."""
+        with self.open("wb") as stream:
+            stream.write(content)
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The whole file as text."""
+        return self.read_bytes().decode(encoding)
+
+    def write_text(self, content: str, encoding: str = "utf-8") -> None:
+        """Replaces the file by text."""
+        self.write_bytes(content.encode(encoding))
+
+    def _ask(self, action: Callable[[Any], Any]) -> Any:
+        with _os_errors(self._url):
+            return action(_gfile())
+
+
+class _Raw(io.RawIOBase):
+    """A GFile as Python's unbuffered file."""
+
+    def __init__(self, path: Remote, mode: str) -> None:
+        self._mode, self._url = mode, str(path)
+        self._flushed = time.monotonic()
+        with _os_errors(self._url):
+            self._file = _gfile().GFile(self._url, mode + "b")
+            # GFile opens late; a missing file or folder should show here.
+            self._file.size() if mode == "r" else self._file.write(b"")
+
+    def readable(self) -> bool:
+        return self._mode == "r"
+
+    def writable(self) -> bool:
+        return self._mode != "r"
+
+    def readinto(self, buffer: Any) -> int:
+        with _os_errors(self._url):
+            chunk = self._file.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def write(self, content: Any) -> int:
+        with _os_errors(self._url):
+            self._file.write(bytes(content))
+        return len(content)
+
+    def flush(self) -> None:
+        if self.closed or self.readable() or time.monotonic() - self._flushed < _FLUSH_SECONDS:
+            return
+        self._flushed = time.monotonic()
+        with _os_errors(self._url):
+            self._file.flush()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            with _os_errors(self._url):
+                self._file.close()
+        finally:
+            super().close()
+
+
+def _gfile() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    return tf.io.gfile
+
+
+@contextmanager
+def _os_errors(url: str) -> Iterator[None]:
+    """TensorFlow's errors as Python's, so that callers need to know one kind."""
+    from tensorflow.errors import NotFoundError, OpError, UnimplementedError
+
+    try:
+        yield
+    except NotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, "no such file", url) from error
+    except UnimplementedError as error:
+        scheme = url.split(":", 1)[0]
+        text = f"TensorFlow has no file system for {scheme}:// here (s3:// needs tensorflow-io)"
+        raise OSError(errno.ENOSYS, text, url) from error
+    except OpError as error:
+        raise OSError(errno.EIO, error.message, url) from error
+
+
+def size_of(path: Path | Remote) -> int:
+    """Bytes of a file."""
+    return path.size() if isinstance(path, Remote) else path.stat().st_size
+
+
+def truncate(path: Path | Remote, size: int) -> None:
+    """Cuts a file off after so many bytes."""
+    if isinstance(path, Remote):
+        path.write_bytes(path.read_bytes()[:size])
+    else:
+        os.truncate(path, size)
+
+
+def sync(path: Path | Remote) -> None:
+    """Waits until a file or folder is on the disk. What is closed in an object store is there."""
+    if isinstance(path, Remote):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path | Remote, text: str) -> None:
+    """Replaces a small file so that readers see the old text or the new, never a part.
+
+    Object stores have no renaming, but show an object only when it is whole.
+    """
+    if isinstance(path, Remote):
+        path.write_text(text)
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text)
+        sync(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def remove_tree(path: Path | Remote) -> None:
+    """Removes a folder with all that is in it, as far as that is possible; never an error."""
+    if isinstance(path, Path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError), _os_errors(str(path)):
+        _gfile().rmtree(str(path))

@@ -1,0 +1,176 @@
+"""How training goes, on the terminal. Only rank 0 builds a `Progress`."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from contextlib import AbstractContextManager, suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any, TextIO
+
+_LINE_WIDTH = 80
+_REDRAW_SECONDS = 0.1
+
+
+class SafeStream:
+    """A text stream that goes silent, instead of raising, once it is closed or its pipe broken."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        # rich draws with ASCII alone where this is not UTF-8.
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError, AttributeError):
+            return bool(self._stream.isatty())
+        return False
+
+    def write(self, text: str) -> int:
+        try:
+            if self._stream is not None:
+                self._stream.write(text)
+                self._stream.flush()
+        except UnicodeEncodeError:
+            # A class name in an alphabet that the terminal lacks is no reason to fall silent.
+            self.write(text.encode("ascii", "replace").decode("ascii"))
+        except (OSError, ValueError):
+            self._stream = None
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing to do: `write` flushes."""
+
+
+class Progress(AbstractContextManager):
+    """How training goes, on the terminal: a bar per epoch, or plain lines if it is no terminal.
+
+    The bar shows the epoch's steps, loss, top-1, images/s and the time to the end of the run; a
+    plain line of at most 80 columns, every `log_steps` steps and at each epoch's end, shows the
+    learning rate as well. Where a line would be too long the learning rate goes first. A stream
+    that is closed or broken makes it fall silent; it never raises for that.
+
+    A step is an optimizer update; `stream` defaults to `sys.stdout`. Use it as a context manager,
+    and ask `due` before fetching a loss from the device, which waits for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        total_epochs: int,
+        steps_per_epoch: int,
+        log_steps: int = 100,
+        stream: TextIO | None = None,
+    ) -> None:
+        if min(total_epochs, steps_per_epoch, log_steps) < 1:
+            raise ValueError("Epochs, steps per epoch and log steps must be at least 1.")
+        self.total_epochs = total_epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.log_steps = log_steps
+        self._stream = SafeStream(sys.stdout if stream is None else stream)
+        self._first: tuple[int, float] | None = None
+        self._drawn = 0.0
+        self._bar: Any = None
+        if self._stream.isatty() and os.environ.get("TERM") != "dumb":
+            self._start_bar(own_stdout=stream is None)
+            atexit.register(self.close)  # or a crash would leave the cursor hidden
+
+    def _start_bar(self, own_stdout: bool) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        text = partial(progress.TextColumn, markup=False)
+        self._bar = progress.Progress(
+            text("{task.description}"),
+            progress.BarColumn(bar_width=None),
+            text("{task.completed}/{task.total}  {task.fields[stats]}"),
+            console=Console(file=self._stream),
+            auto_refresh=False,  # no thread of its own: it is redrawn from `update`
+            expand=True,
+            redirect_stdout=own_stdout,
+            # What goes to a file through stderr must go on going there.
+            redirect_stderr=own_stdout and SafeStream(sys.stderr).isatty(),
+        )
+        self._task = self._bar.add_task("starting", total=self.steps_per_epoch, stats="")
+        self._bar.start()
+
+    def due(self, step: int) -> bool:
+        """Whether `update` would show this step; the first update of the run has number 1."""
+        if self._first is None or step % self.steps_per_epoch == 0:
+            return True
+        if self._bar is not None:
+            return time.monotonic() - self._drawn >= _REDRAW_SECONDS
+        return step % self.steps_per_epoch % self.log_steps == 0
+
+    def update(
+        self,
+        step: int,
+        *,
+        loss: float,
+        top1: float | None = None,
+        lr: float | None = None,
+        images_per_second: float | None = None,
+    ) -> None:
+        """Shows a step, if it is `due`: loss in nats, top-1 as a fraction, the job's images/s."""
+        if not self.due(step):
+            return
+        now = self._drawn = time.monotonic()
+        eta = ""
+        if self._first is None:
+            # The clock starts after the first step, which contains compilation. Time spent on
+            # evaluation counts, so that the estimate is for the whole run.
+            self._first = (step, now)
+        elif step > self._first[0]:
+            rate = (now - self._first[1]) / (step - self._first[0])
+            remaining = max(0, self.total_epochs * self.steps_per_epoch - step)
+            eta = f"eta {timedelta(seconds=round(rate * remaining))}"
+        epoch, within = (n + 1 for n in divmod(step - 1, self.steps_per_epoch))
+        fields = {
+            "epoch": f"epoch {epoch}/{self.total_epochs}",
+            "step": f"step {within}/{self.steps_per_epoch}",
+            "loss": f"loss {loss:.3f}",
+            "top1": "" if top1 is None else f"top-1 {100 * top1:.1f}%",
+            "lr": "" if lr is None else f"lr {lr:.3g}",
+            "ips": "" if images_per_second is None else f"{images_per_second:.0f} images/s",
+            "eta": eta,
+        }
+        if self._bar is None:
+            self.console_line(_fit_line(fields))
+        else:
+            stats = "  ".join(fields[name] for name in ("loss", "top1", "ips", "eta"))
+            if self._bar.console.width < 100:  # or the estimate would be cut off
+                stats = stats.replace("  ", " ").replace("images/s", "img/s")
+            self._bar.update(self._task, description=fields["epoch"], completed=within, stats=stats)
+            self._bar.refresh()
+
+    def console_line(self, text: str) -> None:
+        """Prints a line of text as it is, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._stream.write(f"{text}\n")
+
+    def close(self) -> None:
+        """Ends the bar and gives the terminal back. Lines may still be printed."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            atexit.unregister(self.close)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _fit_line(fields: dict[str, str]) -> str:
+    """Joins the fields within 80 columns: first narrower gaps, then shorter words, then fewer."""
+    texts = {name: text for name, text in fields.items() if text}
+    line = "  ".join(texts.values())
+    for dropped in ("", "lr", "eta", "ips", "top1"):
+        if len(line) <= _LINE_WIDTH:
+            break
+        texts.pop(dropped, None)
+        line = " ".join(texts.values())
+        line = line if len(line) <= _LINE_WIDTH else line.replace("images/s", "img/s")
+    return line[:_LINE_WIDTH]
