@@ -1,0 +1,39 @@
+"""The benchmark of several processes runs for real, on a model that is quickly built."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "scaling.py"
+
+
+@pytest.mark.slow
+def test_both_kinds_of_launch_are_measured():
+    small = [
+        "--arch",
+        "efficientnet-test",
+        "--size",
+        "32",
+        "--batch",
+        "4",
+        "--steps",
+        "3",
+        "--rounds",
+        "1",
+    ]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *small], capture_output=True, text=True, timeout=250, check=True
+    )
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert len(figures["True"][0]) == len(figures["False"][0]) == 2
+    for processes in (figures["True"][0], figures["False"][0]):
+        for parts in processes:
+            assert {name: len(values) for name, values in parts.items()} == {
+                "gradients": 3,
+                "exchange": 3,
+                "update": 3,
+            }
+    assert "weak-scaling efficiency" in done.stdout
