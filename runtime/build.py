@@ -15,7 +15,7 @@ from model import build_model
 from model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
 from model.depth import depth_from_top
 from runtime.backends import backend
-from runtime.config import Config
+from runtime.config import Config, ConfigError
 from runtime.step import Clip, Loss, Step, TrainState
 from utils import clipping, distributed
 from utils.losses import binary_cross_entropy, cross_entropy
@@ -165,6 +165,24 @@ def build_loader(
 
     place |= {"device": reader.removeprefix("dali-"), "device_id": distributed.local_rank()}
     return DaliLoader(source, options, **place, processes=distributed.local_size())
+
+
+def micro_steps(config: Config) -> int:
+    """Forward passes per update.
+
+    Raises:
+        ConfigError: `--optimizer_batch_size` is no multiple of the images of one pass.
+    """
+    if config.grad_accum_steps:
+        return config.grad_accum_steps
+    images = config.train_batch_size * distributed.size()
+    wanted = config.optimizer_batch_size or images
+    if wanted % images:
+        raise ConfigError(
+            f"--optimizer_batch_size {wanted} is no multiple of {images}, the images of one pass"
+            f" (--train_batch_size {config.train_batch_size} × {distributed.size()} processes)"
+        )
+    return wanted // images
 
 
 def make_loss(config: Config) -> Loss:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from utils import distributed
+from utils import distributed, watchdog
 from utils.metrics import MeanAccumulator, batch_sums, percentiles
 
 # Metric → (unit, format) for the log.
@@ -65,8 +65,11 @@ def evaluate(
         sums = eval_step(images, labels, weights).numpy()
         times.append(time.perf_counter() - start)
         total.update(sums)
+        # The first batch compiles, and may be alone.
+        watchdog.mark(f"evaluating batch {number + 2}", usual=times[-1])
         if prof is not None and number + 1 >= prof:
             break
+    watchdog.rest("gathering the results of evaluation")
     total = MeanAccumulator.from_array(distributed.all_sum(total.as_array()))
     times = times[1:] or times
     # All ranks' times, so that a slow rank shows in the percentiles.

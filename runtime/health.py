@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from runtime.step import Batch, Step, batch_norm_statistics
-from utils import distributed
+from utils import distributed, watchdog
 
 MAX_OVERFLOWS = 20
 """Steps in a row whose float16 gradients may overflow once the loss scale cannot fall further."""
@@ -52,6 +52,7 @@ class Health:
                 f" {self._overflows} steps, up to step {state.step}, with a loss scale of"
                 f" {scale.value():g}: train with --dtype bfloat16 or float32"
             )
+        watchdog.rest("looking for the layer that is not finite")
         found = first_not_finite(step, batches)
         places = [place for place in distributed.all_gather_object(found) if place]
         what = "gradient" if step.finite_loss else "loss"

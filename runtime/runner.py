@@ -13,7 +13,7 @@ from runtime import checkpoint
 from runtime.config import Config, ConfigError
 from runtime.requests import Preempted
 from runtime.validate import TRAINING_MODES
-from utils import device, distributed
+from utils import device, distributed, watchdog
 from utils.files import path_of, write_atomically
 
 EXIT_ERROR, EXIT_SOME_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 3, 75, 130
@@ -42,8 +42,8 @@ class Runner:
         try:
             result = self.run()
         except KeyboardInterrupt:
-            _say("interrupted; checkpoints saved so far are whole: go on with --resume_checkpoint")
-            return _leave(EXIT_INTERRUPTED)
+            text = "interrupted; checkpoints saved so far are whole: go on with --resume_checkpoint"
+            return _fail(text, EXIT_INTERRUPTED)
         except Preempted as stopped:
             if distributed.rank() == 0:
                 _say(str(stopped))
@@ -54,15 +54,16 @@ class Runner:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except _known_errors() as error:
-            _say(str(error))
-            return _leave(EXIT_ERROR)
+            return _fail(str(error))
         except OSError as error:
             # A full or vanished disk, mostly; Python's text names the file and the reason.
-            _say(f"{error}; checkpoints saved so far are whole")
-            return _leave(EXIT_ERROR)
-        except Exception:  # noqa: BLE001 — a fault of ours: show where, and end every rank
-            traceback.print_exc()
-            return _leave(EXIT_ERROR)
+            return _fail(f"{error}; checkpoints saved so far are whole")
+        except Exception as error:  # noqa: BLE001 — told below, and every rank ends
+            # A rank that goes breaks the exchange of all others: the watchdog says which it was.
+            if "orovod" in str(error) and watchdog.has_spoken():
+                return _leave(EXIT_ERROR)
+            traceback.print_exc()  # a fault of ours: show where
+            return _fail("the traceback above is a fault of the program")
         return EXIT_SOME_FAILED if result.get("failed") else 0
 
     def run(self) -> dict[str, Any]:
@@ -88,6 +89,9 @@ class Runner:
 
             return show()
         distributed.init()
+        trouble = distributed.watch(self.config.watchdog_seconds)
+        if trouble and distributed.rank() == 0:
+            _say(f"WARNING: no watchdog: {trouble}; a frozen process will not end the job")
         device.setup(
             local_rank=distributed.local_rank(),
             intraop_threads=self.config.intraop_threads,
@@ -223,6 +227,13 @@ def _known_errors() -> tuple[type[Exception], ...]:
 def _say(text: str) -> None:
     prefix = f"convoy (rank {distributed.rank()}): " if distributed.size() > 1 else "convoy: "
     print(prefix + text, file=sys.stderr, flush=True)
+
+
+def _fail(text: str, code: int = EXIT_ERROR) -> int:
+    """Tells the user and the other ranks."""
+    _say(text)
+    watchdog.fail(text)
+    return _leave(code)
 
 
 def _leave(code: int) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.sync_batch_norm import SyncBatchNorm
-from utils import distributed
+from utils import distributed, watchdog
 from utils.ema import EMA
 from utils.metrics import batch_sums
 from utils.optimizers import add_l2, decay_decoupled, decay_mask, l2_coefficient
@@ -28,6 +28,7 @@ Clip = Callable[[list[tf.Tensor], list[Any]], list[tf.Tensor]]
 # Dynamic loss scale: as the mixed-precision training guide of NVIDIA has it, start high, halve at
 # an overflow, double after this many clean steps.
 _INITIAL_SCALE, _GROWTH_STEPS = 2.0**15, 2000
+_FRESH_STEPS = 3  # XLA compiles clusters when it meets them again
 
 
 class LossScale:
@@ -132,6 +133,7 @@ class Step:
         seed: int = 0,
     ) -> None:
         self.state, self.micro_steps, self.seed = state, micro_steps, seed
+        self._fresh = _FRESH_STEPS
         self._loss, self._clip = loss, clip
         self._exchange = exchange or distributed.Exchange()
         self.variables = state.model.trainable_variables
@@ -163,6 +165,9 @@ class Step:
         Returns:
             float64 `(4,)`: sums over this rank's examples of loss, top-1, top-5 and weight.
         """
+        # Tracing, compiling and finding the best kernels take minutes on large models.
+        times, self._fresh = (None, self._fresh - 1) if self._fresh else (1.0, 0)
+        watchdog.mark(f"computing step {self.state.step + 1}", times)
         gradients, mean_weight, sums = None, 0.0, 0.0
         for images, labels, weights in batches:
             more, weight, some = self.forward_backward(images, labels, weights)
@@ -172,6 +177,7 @@ class Step:
             mean_weight, sums = mean_weight + weight, sums + some
         finite = tf.math.is_finite(sums[0])
         flags = tf.cast(tf.stack([~finite, *wishes]), tf.float32)
+        watchdog.mark(f"exchanging the gradients of step {self.state.step + 1}", times)
         gradients, mean_weight, flags = self.reduce(gradients, mean_weight, flags)
         arguments = tf.constant(lr, tf.float32), tf.constant(self.state.step, tf.int64)
         self.finite = bool(self.update(gradients, mean_weight, *arguments))

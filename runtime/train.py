@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from dataloader.errors import allowed_bad_examples
-from runtime.build import build_loader, make_step
-from runtime.config import Config, ConfigError
+from runtime.build import build_loader, make_step, micro_steps
+from runtime.config import Config
 from runtime.evaluate import evaluate, make_eval_step
 from runtime.health import Health, TrainingError
 from runtime.journal import UNITS, Journal, Window, sums_of
@@ -32,7 +32,7 @@ from runtime.state import (
 )
 from runtime.step import Step, without_weight
 from runtime.validate import preempt_signals
-from utils import distributed
+from utils import distributed, watchdog
 from utils.logging import RunLog, TensorBoardWriter
 from utils.metrics import MeanAccumulator, Throughput
 from utils.progress import Progress
@@ -57,7 +57,7 @@ class Trainer:
         self.train_data = build_loader(of_stage(config, self.stage), "train")
         self.eval_data = None
         self.images_per_pass = config.train_batch_size * distributed.size()
-        self.micro_steps = self._micro_steps()
+        self.micro_steps = micro_steps(config)
         self.images_per_step = self.images_per_pass * self.micro_steps
         self.steps_per_epoch = math.ceil(self.train_data.steps_per_epoch / self.micro_steps)
         self.schedule = build_schedule(config, self.images_per_step, self.steps_per_epoch)
@@ -137,18 +137,6 @@ class Trainer:
                 " the epoch and the order of images stay"
             )
 
-    def _micro_steps(self) -> int:
-        if self.config.grad_accum_steps:
-            return self.config.grad_accum_steps
-        wanted = self.config.optimizer_batch_size or self.images_per_pass
-        if wanted % self.images_per_pass:
-            raise ConfigError(
-                f"--optimizer_batch_size {wanted} is no multiple of {self.images_per_pass}, the"
-                f" images of one pass (--train_batch_size {self.config.train_batch_size} ×"
-                f" {distributed.size()} processes)"
-            )
-        return wanted // self.images_per_pass
-
     def _last_epoch(self) -> int:
         this_launch = self.config.run_epochs or self.config.max_epochs
         return min(self.config.max_epochs, self.state.epoch + this_launch)
@@ -203,9 +191,11 @@ class Trainer:
         window.mean.update(self._counters[4:])
         self._counters = np.zeros(8)
         self.callbacks.on_epoch_begin(state.epoch)
-        batches = self.train_data.batches(state.epoch, state.offset)
+        batches, usual = self.train_data.batches(state.epoch, state.offset), 0.0
         while epoch.steps < most:
             start = time.perf_counter()
+            times = 1.0 if epoch.steps else 10.0  # an input pipeline starts slowly
+            watchdog.mark(f"waiting for the data of step {state.step + 1}", times, usual)
             micro_batches = list(islice(batches, self.micro_steps))
             if not micro_batches:
                 break
@@ -217,6 +207,7 @@ class Trainer:
             sums = self.step(micro_batches, lr, self.requests.wishes())
             sums = sums.numpy()  # waits, so that the times are true
             end = time.perf_counter()
+            usual = end - start
             state.offset += self.images_per_step
             self.health.check(micro_batches)
             for counter in (epoch, window):
@@ -225,6 +216,7 @@ class Trainer:
             window = self._report_step(window, lr)
             self._grant(epoch, window)
             self.callbacks.on_train_batch_end(epoch.steps - 1)
+        watchdog.rest("ending an epoch")
         batches.close()
         if state.offset >= self.steps_per_epoch * self.images_per_step or not micro_batches:
             state.epoch, state.offset = state.epoch + 1, 0
@@ -254,6 +246,7 @@ class Trainer:
         self._save(counters=sums_of(epoch, window))
         if not stop:
             return
+        watchdog.rest("writing the last checkpoint")
         distributed.on_rank0(self.saver.finish if self.saver else lambda: None)
         signals = [name for name in distributed.all_gather_object(self.requests.signal) if name]
         kept = "nothing is saved (--no_checkpoints)"
@@ -270,11 +263,12 @@ class Trainer:
         if self.config.no_checkpoints:
             return
         self.requests.saved()
-        contents = snapshot(self.state, self.config, self.train_data, self.report, score, counters)
-        contents.state["images_per_step"] = self.images_per_step
-        best = self.state.best
-        if self.saver:
-            self.saver.save(contents, best if best.get("step") == self.state.step else None)
+        state, best = self.state, self.state.best
+        with watchdog.patient("saving a checkpoint"):
+            contents = snapshot(state, self.config, self.train_data, self.report, score, counters)
+            contents.state["images_per_step"] = self.images_per_step
+            if self.saver:
+                self.saver.save(contents, best if best.get("step") == state.step else None)
 
     def _report_step(self, window: Window, lr: float) -> Window:
         """Shows a step where one is due; returns the window that the next step counts in."""

@@ -60,12 +60,14 @@ class Running:
         except psutil.NoSuchProcess:
             return []
 
-    def ranks(self):
-        """The Python processes that run main.py under horovodrun, by their rank."""
+    def ranks(self, name="main.py"):
+        """The Python processes that run main.py, or another script, under horovodrun, by their
+        rank.
+        """
         found = {}
         for child in self.children():
             rank = child.environ().get("HOROVOD_RANK")
-            if rank is not None and "main.py" in child.cmdline()[1:2]:
+            if rank is not None and child.cmdline()[1:2] and child.cmdline()[1].endswith(name):
                 found[int(rank)] = child
         return [found[rank] for rank in sorted(found)]
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from utils import watchdog
 from utils.rendezvous import DistributedError, join_slurm_step
 
 T = TypeVar("T")
@@ -66,6 +67,25 @@ def init() -> None:
             " not match (mpirun needs Horovod built with MPI; horovodrun --gloo always works)"
         )
     _hvd = hvd
+
+
+def watch(seconds: float) -> str:
+    """Starts the watchdog (`utils.watchdog`) on all ranks; 0: none.
+
+    An elastic job has none: there the launcher replaces ranks, and the others go on.
+
+    Returns:
+        "", or why there is none although it was asked for.
+    """
+    if not _hvd or not seconds or os.environ.get("HOROVOD_ELASTIC") == "1":
+        return ""
+    return watchdog.start(
+        rank(),
+        seconds,
+        one_host=local_size() == size(),
+        share=broadcast_object,
+        gather=all_gather_object,
+    )
 
 
 def rank() -> int:

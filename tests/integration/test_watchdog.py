@@ -1,0 +1,82 @@
+"""A rank that dies, freezes or gets stuck ends the whole job, and is named first."""
+
+import socket
+import time
+
+import pytest
+
+# Puts a fault into one rank, in the data of one step: main.py's work, otherwise.
+FAULTY = """
+import os, signal, sys, time
+from dataloader.loader import Loader
+from utils import distributed
+from main import main
+
+FAULTS = {
+    "stuck": lambda: time.sleep(1000),
+    "exit": lambda: os._exit(0),
+    "frozen": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "interpreter held": lambda: __import__("ctypes").PyDLL(None).sleep(1000),
+}
+batches = Loader.batches
+
+def faulty(self, epoch, offset=0):
+    for number, batch in enumerate(batches(self, epoch, offset)):
+        if self.training and epoch == 1 and number == 3:
+            if distributed.rank() == int(os.environ["FAULTY_RANK"]):
+                print("FAULT", flush=True)
+                FAULTS[os.environ["FAULT"]]()
+        yield batch
+
+Loader.batches = faulty
+sys.exit(main(sys.argv[1:]))
+"""
+SEEN = {
+    "stuck": "has not come as far as the others",
+    "exit": "process gone",
+    "frozen": "no sign of life for",
+    "killed": "process gone",
+    "interpreter held": "no sign of life for",
+}
+
+
+def end_of(convoy, path, flags, fault, rank, more=()):
+    """Runs into a fault; returns what was printed and the seconds from the fault to the end."""
+    env = {"FAULT": fault, "FAULTY_RANK": str(rank)}
+    running = convoy.start(*flags, *more, np=2, env=env, script=path)
+    running.wait_for("FAULT", timeout=240)
+    start, ranks = time.monotonic(), running.ranks(path.name)
+    assert len(ranks) == 2
+    done = running.finish(timeout=100)
+    print(f"{fault}, rank {rank}: ended after {time.monotonic() - start:.1f} s")
+    assert done.code != 0
+    assert not any(process.is_running() for process in ranks), "nothing is left behind"
+    return done
+
+
+@pytest.fixture
+def flags(small_run, tiny, tmp_path):
+    epochs = ("--max_epochs", "3", "--warmup_epochs", "1", "--mode", "train")
+    return (*small_run, *epochs, "--data_dir", tiny, "--model_dir", tmp_path / "run")
+
+
+def check(done, fault, rank):
+    message = f"rank {rank} on host {socket.gethostname()}: "
+    assert message + SEEN[fault] in done.text.replace("\n[", "")
+    told = done.text.index(message)
+    assert "Traceback" not in done.text[:told]
+    assert "orovod has been shut down" not in done.text[:told]
+
+
+def test_a_frozen_rank_ends_the_job_and_is_named(convoy, script, flags):
+    done = end_of(convoy, script(FAULTY), flags, "frozen", 1, ("--watchdog_seconds", "6"))
+    check(done, "frozen", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("fault", list(SEEN))
+def test_every_fault_of_either_rank_ends_the_job_by_default(convoy, script, flags, fault, rank):
+    check(end_of(convoy, script(FAULTY), flags, fault, rank), fault, rank)

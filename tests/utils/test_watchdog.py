@@ -1,0 +1,469 @@
+"""The watchdog alone: its judgement on made-up signs, and real processes without TensorFlow."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from utils.heartbeats import Link, identity, kill_neighbour, listen
+from utils.roster import FAILED, GONE, SILENT, STUCK, Peer, Roster, Sign
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 2.0
+
+
+# ---- judgement ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def roster():
+    """Three ranks, heard of at time 0."""
+    made = Roster(20.0)
+    for rank in range(3):
+        made.peers[rank] = Peer({"rank": rank, "host": f"node{rank}"}, 0.0, 0.0)
+    return made
+
+
+def hear_all(roster, now, *signs):
+    for rank, sign in enumerate(signs):
+        if sign is not None:
+            roster.hear(rank, sign, now)
+
+
+def test_ranks_that_give_signs_are_left_alone(roster):
+    for now in range(100):
+        hear_all(roster, now, *[Sign(now, "computing", 20.0)] * 3)
+        assert roster.judge(now) is None
+
+
+def test_a_rank_that_is_behind_while_others_wait_is_late(roster):
+    waits, late = Sign(8, "exchanging step 4", 20.0), Sign(7, "waiting for data of step 4", 20.0)
+    for now in range(21):
+        hear_all(roster, now, waits, late, waits)
+        assert roster.judge(now) is None
+    hear_all(roster, 21, waits, late, waits)
+    verdict = roster.judge(21)
+    assert verdict.kind == STUCK
+    assert [who["rank"] for who in verdict.culprits] == [1]
+    assert verdict.text.startswith("rank 1 on host node1: has not come as far as the others")
+    assert "exchanging step 4" in verdict.text
+    assert verdict.text.endswith("last seen waiting for data of step 4")
+
+
+def test_waiting_counts_from_when_somebody_waits(roster):
+    """All compute for an hour; the one that ends last is late from the first one's end on."""
+    computing, done = Sign(7, "computing", 20.0), Sign(8, "exchanging", 20.0)
+    hear_all(roster, 0, computing, computing, computing)
+    hear_all(roster, 100, done, computing, computing)
+    hear_all(roster, 119, done, computing, done)
+    assert roster.judge(119) is None
+    hear_all(roster, 121, done, computing, done)
+    assert [who["rank"] for who in roster.judge(121).culprits] == [1]
+
+
+def test_patience_has_no_limit_and_is_over_when_it_ends(roster):
+    waits = Sign(8, "exchanging", 20.0)
+    for now in range(0, 1000, 10):
+        hear_all(roster, now, Sign(7, "saving", None), waits, waits)
+        assert roster.judge(now) is None
+    for now in range(1000, 1021, 10):
+        hear_all(roster, now, Sign(7, "waiting for data", 20.0), waits, waits)
+        assert roster.judge(now) is None
+    hear_all(roster, 1022, Sign(7, "waiting for data", 20.0), waits, waits)
+    assert roster.judge(1022).kind == STUCK
+
+
+def test_silence_is_named_even_of_a_patient_rank(roster):
+    hear_all(roster, 5, None, Sign(3, "saving", None))
+    for now in range(5, 26):
+        hear_all(roster, now, Sign(3, "x", None), None, Sign(3, "x", None))
+        assert roster.judge(now) is None
+    hear_all(roster, 26, Sign(3, "x", None), None, Sign(3, "x", None))
+    verdict = roster.judge(26)
+    assert verdict.kind == SILENT
+    assert verdict.text.startswith("rank 1 on host node1: no sign of life for 21 s")
+    assert verdict.text.endswith("last seen saving")
+
+
+def test_what_is_plain_is_said_first(roster):
+    """A dead rank leaves others silent or late behind it."""
+    hear_all(roster, 50, None, None, Sign(1, "x", 20.0))
+    assert {who["rank"] for who in roster.judge(50).culprits} == {0, 1}
+    roster.peers[2].gone = True
+    assert roster.judge(50).kind == GONE
+    roster.peers[1].failed = "no such file"
+    verdict = roster.judge(50)
+    assert (verdict.kind, verdict.text) == (
+        FAILED,
+        "rank 1 on host node1: stopped by an error: no such file",
+    )
+
+
+def test_many_silent_ranks_are_counted_not_listed():
+    roster = Roster(20.0)
+    for rank in range(40):
+        roster.peers[rank] = Peer({"rank": rank, "host": "a"}, 0.0, 0.0)
+    verdict = roster.judge(21.0)
+    assert len(verdict.culprits) == 40
+    assert verdict.text.endswith("and 36 more")
+
+
+def test_a_judge_that_slept_blames_nobody(roster):
+    hear_all(roster, 10, *[Sign(1, "x", 20.0)] * 3)
+    roster.forgive(300, now=311)
+    assert roster.judge(311) is None
+    assert roster.judge(332).kind == SILENT
+
+
+def test_when_nobody_moves_for_long_all_are_named(roster):
+    for now in range(0, 200, 10):
+        hear_all(roster, now, *[Sign(5, "exchanging", 20.0)] * 3)
+        assert roster.judge(now) is None
+    hear_all(roster, 201, *[Sign(5, "exchanging", 20.0)] * 3)
+    verdict = roster.judge(201)
+    assert (verdict.kind, len(verdict.culprits)) == (STUCK, 3)
+    hear_all(roster, 202, Sign(5, "saving", None))
+    assert roster.judge(202) is None, "one may take any time"
+
+
+# ---- connections --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair():
+    """A link, and the bare socket at its other end."""
+    listener, ((host, port),) = listen(one_host=True)
+    with listener, socket.create_connection((host, port)) as other:
+        link = Link(listener.accept()[0])
+        yield link, other
+        link.close()
+
+
+def take(link):
+    """Waits for messages."""
+    for _ in range(1000):
+        if messages := link.receive():
+            return messages
+        time.sleep(0.01)
+    raise AssertionError("nothing came")
+
+
+def test_a_link_carries_lines_however_they_are_cut(pair):
+    link, other = pair
+    other.sendall(b'{"a": 1}\n{"b"')
+    assert take(link) == [{"a": 1}]
+    other.sendall(b": 2}\n")
+    other.close()
+    assert take(link) == [{"b": 2}], "what came before the end is not lost"
+    with pytest.raises(EOFError):
+        take(link)
+
+
+@pytest.mark.parametrize("noise", [b"GET / HTTP/1.0\r\n\r\n", b"[1]\n", b"\xff\n", b"x" * 70000])
+def test_a_link_refuses_what_is_no_message(pair, noise):
+    link, other = pair
+    other.sendall(noise)
+    with pytest.raises(EOFError):
+        take(link)
+
+
+def test_a_link_never_waits_for_a_reader_that_does_not_read(pair):
+    link, other = pair
+    for number in range(20_000):
+        link.send(number=number, text="x" * 500)
+    other.settimeout(10)
+    stream = other.makefile("rb")
+    link.send(last=True)
+    assert json.loads(stream.readline())["number"] == 0
+
+
+def test_the_port_is_on_the_interface_that_horovod_uses(monkeypatch):
+    monkeypatch.setenv("HOROVOD_GLOO_IFACE", "lo")
+    listener, places = listen(one_host=False)
+    with listener:
+        assert places == [("127.0.0.1", listener.getsockname()[1])]
+    monkeypatch.setenv("HOROVOD_GLOO_IFACE", "no-such-0")
+    monkeypatch.setenv("HOROVOD_HOSTNAME", "node7")
+    listener, places = listen(one_host=False)
+    with listener:
+        assert places[0] == ("node7", listener.getsockname()[1])
+        assert listener.getsockname()[0] == "0.0.0.0"
+
+
+def test_only_the_very_process_that_is_meant_is_killed():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        stat = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        there = identity() | {"pid": child.pid, "born": stat[19]}
+        assert not kill_neighbour(there | {"machine": "another"})
+        assert not kill_neighbour(there | {"born": "1"}), "its number was given to another"
+        assert not kill_neighbour(identity()), "not itself"
+        assert child.poll() is None
+        assert kill_neighbour(there)
+        assert child.wait(10) == -signal.SIGKILL
+    finally:
+        child.kill()
+
+
+# ---- real processes -----------------------------------------------------------------------------
+
+# One rank of a job: files stand in for Horovod's broadcast and gather. It marks a place every 50 ms
+# until told otherwise, as a training loop does; ranks keep in step through the folder.
+RANK = """
+import json, os, sys, time
+from pathlib import Path
+from utils import watchdog
+
+folder, rank, size, how = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+
+def wait_for(name):
+    while not (folder / name).exists():
+        time.sleep(0.01)
+    return json.loads((folder / name).read_text())
+
+def put(name, value):
+    (folder / f".{name}").write_text(json.dumps(value))
+    (folder / f".{name}").rename(folder / name)
+
+def share(value):
+    if rank == 0:
+        places, token = value
+        put("shared", value)
+    value = wait_for("shared")
+    if how == "proxy" and rank == 1:
+        value = wait_for("proxied")
+    if how == "wrong token" and rank == 1:
+        value[1] = "guessed"
+    return value
+
+def gather(value):
+    put(f"gathered-{rank}", value)
+    return [wait_for(f"gathered-{r}") for r in range(size)]
+
+watchdog.GRACE = 0.3
+trouble = watchdog.start(rank, SECONDS, one_host=True, share=share, gather=gather)
+print("trouble:", trouble, flush=True)
+put(f"pid-{rank}", os.getpid())
+step = 0
+while not (folder / "stop").exists() or step < int((folder / "stop").read_text()):
+    step += 1
+    watchdog.mark(f"waiting for the data of step {step}")
+    time.sleep(0.03)
+    if (folder / f"exit-{rank}").exists():
+        os._exit(0)
+    if (folder / f"fail-{rank}").exists():
+        print("an error of its own", file=sys.stderr)
+        watchdog.fail("an error of its own")
+        os._exit(1)
+    if (folder / f"stick-{rank}").exists():
+        time.sleep(1000)
+    if (folder / f"patient-{rank}").exists():
+        with watchdog.patient("saving"):
+            time.sleep(3 * SECONDS)
+        (folder / f"patient-{rank}").unlink()
+    watchdog.mark(f"exchanging step {step}")
+    (folder / f"step-{rank}-{step}").touch()
+    while not all((folder / f"step-{r}-{step}").exists() for r in range(size)):
+        time.sleep(0.01)
+print("done", flush=True)
+"""
+
+
+class Job:
+    """Ranks as processes of their own."""
+
+    def __init__(self, folder, size, how=""):
+        self.folder = folder
+        code = f"SECONDS = {SECONDS}\n{RANK}"
+        self.ranks = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(folder), str(rank), str(size), how],
+                cwd=ROOT,
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(size)
+        ]
+
+    def wait_for(self, name):
+        deadline = time.monotonic() + 60
+        while not (self.folder / name).exists():
+            assert time.monotonic() < deadline, name
+            time.sleep(0.01)
+        return (self.folder / name).read_text()
+
+    def running(self):
+        """Waits until all train."""
+        for rank in range(len(self.ranks)):
+            self.wait_for(f"step-{rank}-5")
+
+    def touch(self, name):
+        self.put(name, "")
+
+    def put(self, name, text):
+        """A file that is there at once, whole."""
+        (self.folder / f".{name}").write_text(text)
+        (self.folder / f".{name}").rename(self.folder / name)
+
+    def ends(self):
+        """Exit codes, and what the ranks printed to stderr."""
+        said = [process.communicate(timeout=60) for process in self.ranks]
+        return [process.returncode for process in self.ranks], [err for _, err in said]
+
+    def kill(self):
+        for process in self.ranks:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Starts a job of so many ranks."""
+    made = []
+
+    def make(size=3, how=""):
+        made.append(Job(tmp_path, size, how))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_rank_that_is_killed_ends_the_job(job, rank):
+    work = job()
+    work.running()
+    work.ranks[rank].kill()
+    codes, texts = work.ends()
+    assert codes == [-signal.SIGKILL if r == rank else 1 for r in range(3)]
+    first = texts[1] if rank == 0 else texts[0]
+    assert f"rank {rank} on host {socket.gethostname()}: process gone" in first
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_exits_ends_the_job(job, rank):
+    """Also with code 0: it left the others alone."""
+    work = job()
+    work.running()
+    work.touch(f"exit-{rank}")
+    codes, texts = work.ends()
+    assert codes == [0 if r == rank else 1 for r in range(3)]
+    assert f"rank {rank} on host" in texts[1 - rank]
+    assert "process gone" in texts[1 - rank]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_frozen_rank_ends_the_job_and_is_killed(job, rank):
+    work = job()
+    work.running()
+    os.kill(work.ranks[rank].pid, signal.SIGSTOP)
+    codes, texts = work.ends()
+    assert codes == [-signal.SIGKILL if r == rank else 1 for r in range(3)]
+    judge = 0 if rank else 1
+    assert f"rank {rank} on host {socket.gethostname()}: no sign of life for" in texts[judge]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_whose_main_thread_is_stuck_ends_the_job(job, rank):
+    work = job()
+    work.running()
+    work.touch(f"stick-{rank}")
+    codes, texts = work.ends()
+    assert codes == [1, 1, 1]
+    assert f"rank {rank} on host" in texts[0], "rank 0 judges, also itself"
+    assert "last seen waiting for the data of step" in texts[0]
+    assert texts[1] == texts[2] == "", "one rank tells"
+
+
+def test_a_rank_that_fails_is_not_taken_for_a_dead_one(job):
+    work = job()
+    work.running()
+    work.touch("fail-1")
+    codes, texts = work.ends()
+    assert codes == [1, 1, 1]
+    assert texts[1] == "an error of its own\n"
+    assert "rank 1 on host" in texts[0]
+    assert "stopped by an error: an error of its own" in texts[0]
+    assert "process gone" not in "".join(texts)
+
+
+def test_patience_and_a_good_end_are_left_alone(job):
+    work = job()
+    work.running()
+    work.touch("patient-0")
+    work.touch("patient-1")
+    deadline = time.monotonic() + 60
+    while any((work.folder / f"patient-{rank}").exists() for rank in (0, 1)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    reached = max(int(path.name.rsplit("-")[-1]) for path in work.folder.glob("step-*"))
+    work.put("stop", str(reached + 10))  # all after the same step, but not at the same moment
+    codes, texts = work.ends()
+    assert codes == [0, 0, 0], texts
+    assert texts == ["", "", ""]
+
+
+class Proxy:
+    """Forwards bytes between a rank and rank 0 until it is cut; connections stay open then."""
+
+    def __init__(self, target):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.place = list(self.listener.getsockname())
+        self.target, self.cut = tuple(target), threading.Event()
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def serve(self):
+        near = self.listener.accept()[0]
+        far = socket.create_connection(self.target)
+        with self.listener, near, far:
+            other, open_ = {near: far, far: near}, [near, far]
+            while open_:
+                for end in select.select(open_, [], [])[0]:
+                    data = end.recv(4096)
+                    if not data:
+                        open_.remove(end)
+                    elif not self.cut.is_set():
+                        with suppress(OSError):
+                            other[end].sendall(data)
+
+
+def test_a_rank_that_the_network_cuts_off_ends_the_job_on_both_sides(job):
+    work = job(how="proxy")
+    places, token = json.loads(work.wait_for("shared"))
+    proxy = Proxy(places[0])
+    work.put("proxied", json.dumps([[proxy.place], token]))
+    work.running()
+    proxy.cut.set()
+    codes, texts = work.ends()
+    proxy.thread.join()
+    # On one machine both sides may kill the other, which they believe to be frozen.
+    assert all(code in (1, -signal.SIGKILL) for code in codes)
+    assert "rank 1 on host" in texts[0] or "rank 0 on host" in texts[1]
+    assert "cut off from the network" in "".join(texts)
+
+
+def test_without_a_way_to_rank_0_there_is_no_watchdog_and_a_reason(job):
+    work = job(size=2, how="wrong token")
+    work.running()
+    work.touch("exit-1")  # nobody watches
+    work.ranks[1].wait(30)
+    time.sleep(2 * SECONDS)
+    assert work.ranks[0].poll() is None
+    work.ranks[0].kill()
+    for process in work.ranks:
+        out, _ = process.communicate(timeout=30)
+        assert "rank 1 on host" in out
+        assert "cannot reach rank 0" in out

@@ -1,0 +1,137 @@
+"""What the watchdog needs from the system: who a process is, where it can be reached, JSON lines
+over TCP. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+LONGEST_LINE = 1 << 16
+_SIOCGIFADDR = 0x8915  # Linux: an interface's IPv4 address
+
+
+class Link:
+    """JSON objects, one a line, over a connection that never makes the sender wait."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection, self._lock = connection, threading.Lock()
+        self._in = self._out = b""
+
+    def fileno(self) -> int:
+        """For `select`."""
+        return self._connection.fileno()
+
+    def send(self, **message: Any) -> None:
+        """Sends what the connection takes now; the rest goes first next time, and nothing more is
+        added for one that does not read. Whether it is still there, `receive` tells.
+        """
+        with self._lock:
+            if len(self._out) < LONGEST_LINE:
+                self._out += json.dumps(message).encode() + b"\n"
+            with suppress(OSError):
+                self._out = self._out[self._connection.send(self._out) :]
+
+    def receive(self) -> list[dict[str, Any]]:
+        """The messages that have come in.
+
+        Raises:
+            EOFError: the other side is gone, or speaks another language, and nothing is left.
+        """
+        ended = False
+        try:
+            while not ended and len(self._in) < LONGEST_LINE:
+                part = self._connection.recv(LONGEST_LINE)
+                self._in, ended = self._in + part, not part
+        except BlockingIOError:
+            pass
+        except OSError:
+            ended = True
+        *lines, self._in = self._in.split(b"\n")
+        if not lines and (ended or len(self._in) >= LONGEST_LINE):
+            raise EOFError
+        try:
+            messages = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise EOFError from error
+        if not all(isinstance(message, dict) for message in messages):
+            raise EOFError
+        return messages
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+
+
+def identity() -> dict[str, Any]:
+    """This process: host, pid, and what tells whether that pid means the same process to another
+    one (machine and PID namespace, time of birth), "" where the system does not say.
+    """
+    machine = born = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        born = _born(os.getpid())
+    return {"host": socket.gethostname(), "pid": os.getpid(), "machine": machine, "born": born}
+
+
+def kill_neighbour(other: Mapping[str, Any]) -> bool:
+    """Kills the process that an `identity` describes, if it runs on this machine: one that is
+    frozen cannot end itself, and on a remote host no launcher would. Returns whether it was here.
+    """
+    me = identity()
+    if not me["machine"] or other["machine"] != me["machine"] or other["pid"] == me["pid"]:
+        return False
+    with suppress(OSError):
+        if _born(other["pid"]) == other["born"]:
+            os.kill(other["pid"], signal.SIGKILL)
+            return True
+    return False
+
+
+def _born(pid: int) -> str:
+    # Field 22 of proc(5) stat; the name before it may hold spaces, and ends with the last ")".
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def listen(one_host: bool) -> tuple[socket.socket, list[tuple[str, int]]]:
+    """Opens a port; returns it, and where other processes may reach it, likeliest first.
+
+    It is on the loopback interface when all are on one host, else on the interface that the
+    launcher chose for Horovod (`HOROVOD_GLOO_IFACE`), else on all, under this host's names.
+    """
+    interface = os.environ.get("HOROVOD_GLOO_IFACE", "")
+    address = "127.0.0.1" if one_host else _interface_address(interface)
+    listener = socket.create_server((address, 0), backlog=1024)
+    port = listener.getsockname()[1]
+    if address:
+        return listener, [(address, port)]
+    name = socket.gethostname()
+    names = [os.environ.get("HOROVOD_HOSTNAME", ""), name, socket.getfqdn()]
+    with suppress(OSError):
+        names += socket.gethostbyname_ex(name)[2]
+    places = [n for n in dict.fromkeys(names) if n not in ("", "localhost")]
+    return listener, [(n, port) for n in places]
+
+
+def _interface_address(interface: str) -> str:
+    """Its IPv4 address, or ""."""
+    request = struct.pack("256s", interface.encode()[:15])
+    try:
+        import fcntl
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+        return socket.inet_ntoa(answer[20:24])
+    except (ImportError, OSError):
+        return ""

@@ -1,0 +1,118 @@
+"""What the watchdog thinks of each rank, from its signs of life: no threads, no sockets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+GONE, SILENT, STUCK, FAILED = "gone", "silent", "stuck", "failed"
+_DEADLOCK = 10  # times the limit, if nobody moves at all
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What a rank tells of its main thread.
+
+    Attributes:
+        count: places passed.
+        doing: in words, since the last of them.
+        limit: seconds that others may be kept waiting; None: as long as it takes.
+    """
+
+    count: int = 0
+    doing: str = "starting"
+    limit: float | None = None
+
+
+@dataclass
+class Peer:
+    """A rank as rank 0 sees it; times are those of `time.monotonic`."""
+
+    who: dict[str, Any]
+    heard: float
+    moved: float
+    sign: Sign = field(default_factory=Sign)
+    gone: bool = False
+    failed: str = ""
+
+    def __str__(self) -> str:
+        return f"rank {self.who['rank']} on host {self.who['host']}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why the job ends, and the identities of the ranks that are to blame."""
+
+    kind: str
+    text: str
+    culprits: list[dict[str, Any]]
+
+
+class Roster:
+    """All ranks that have not left, and what to think of them."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.peers = seconds, dict[int, Peer]()
+        self._lead, self._since = 0, -math.inf
+
+    def hear(self, rank: int, sign: Sign, now: float) -> None:
+        """Notes a sign of life."""
+        peer = self.peers[rank]
+        peer.heard = now
+        if sign != peer.sign:
+            peer.sign, peer.moved = sign, now
+        if sign.count > self._lead:
+            self._lead, self._since = sign.count, now
+
+    def forgive(self, seconds: float, now: float) -> None:
+        """The judge itself was asleep for so long: nobody is to blame for it."""
+        for peer in self.peers.values():
+            peer.heard, peer.moved = (min(t + seconds, now) for t in (peer.heard, peer.moved))
+        self._since = min(self._since + seconds, now)
+
+    def judge(self, now: float) -> Verdict | None:
+        """What is wrong, the plainest first."""
+        peers = [self.peers[rank] for rank in sorted(self.peers)]
+        if failed := [p for p in peers if p.failed]:
+            return verdict_on(FAILED, failed, lambda p: f"stopped by an error: {p.failed}")
+        if gone := [p for p in peers if p.gone]:
+            return verdict_on(GONE, gone, lambda p: f"process gone; last seen {p.sign.doing}")
+        if silent := [p for p in peers if now - p.heard > self.seconds]:
+            return verdict_on(SILENT, silent, lambda p: no_sign(now - p.heard, p.sign.doing))
+
+        def late(peer: Peer) -> float:
+            return now - max(peer.moved, self._since) if peer.sign.count < self._lead else 0.0
+
+        limited = [p for p in peers if p.sign.limit is not None]
+        if stuck := [p for p in limited if late(p) > p.sign.limit]:
+            ahead = max(peers, key=lambda p: p.sign.count)
+            return verdict_on(
+                STUCK,
+                stuck,
+                lambda p: (
+                    f"has not come as far as the others ({ahead.sign.doing}), who have waited for"
+                    f" {late(p):.0f} s; last seen {p.sign.doing}"
+                ),
+            )
+        if peers and len(limited) == len(peers):
+            still = now - max(p.moved for p in peers)
+            if still > _DEADLOCK * max(p.sign.limit for p in peers):
+                why = f"has not moved for {still:.0f} s, nor has any other; last seen "
+                return verdict_on(STUCK, peers, lambda p: why + p.sign.doing)
+        return None
+
+
+def no_sign(seconds: float, doing: str = "") -> str:
+    """A silence in words."""
+    text = f"no sign of life for {seconds:.0f} s: it is frozen, or cut off from the network"
+    return text + (f"; last seen {doing}" if doing else "")
+
+
+def verdict_on(kind: str, blamed: list[Peer], why: Callable[[Peer], str]) -> Verdict:
+    """Blames these ranks, each for its own reason."""
+    text = "; ".join(f"{peer}: {why(peer)}" for peer in blamed[:4])
+    if len(blamed) > 4:
+        text += f"; and {len(blamed) - 4} more"
+    return Verdict(kind, text, [peer.who for peer in blamed])
