@@ -133,7 +133,10 @@ class Hub(Watchdog):
         slept, next_round = self._timer(), 0.0
         while not self.stopping.is_set():
             for key, _ in self._selector.select(max(0.0, next_round - time.monotonic())):
-                self._accept() if key.fileobj is self._listener else self._hear(*key.data)
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif not self._hear(*key.data):
+                    next_round = 0.0  # the end of a rank is judged at once
             if (now := time.monotonic()) < next_round:
                 continue
             next_round = now + self.period
@@ -151,8 +154,10 @@ class Hub(Watchdog):
             link = Link(self._listener.accept()[0])
             self._selector.register(link, selectors.EVENT_READ, (link, [None]))
 
-    def _hear(self, link: Link, rank: list[int | None]) -> None:
-        """Takes what has come; `rank` holds whose link it is, once it has proved to be one."""
+    def _hear(self, link: Link, rank: list[int | None]) -> bool:
+        """Takes what has come, and returns whether the link still stands; `rank` holds whose it
+        is, once it has proved to be one.
+        """
         try:
             for message in link.receive():
                 if rank[0] is None:
@@ -172,6 +177,8 @@ class Hub(Watchdog):
             if rank[0] is not None and rank[0] in self._roster.peers:
                 self._links.pop(rank[0], None)
                 self._roster.peers[rank[0]].gone = True
+            return False
+        return True
 
     def _admit(self, link: Link, hello: dict[str, Any]) -> int:
         who = hello.get("who", {})

@@ -24,6 +24,7 @@ batches = Loader.batches
 def faulty(self, epoch, offset=0):
     for number, batch in enumerate(batches(self, epoch, offset)):
         if self.training and epoch == 1 and number == 3:
+            time.sleep(1)
             if distributed.rank() == int(os.environ["FAULTY_RANK"]):
                 print("FAULT", flush=True)
                 FAULTS[os.environ["FAULT"]]()
@@ -45,9 +46,11 @@ def end_of(convoy, path, flags, fault, rank, more=()):
     """Runs into a fault; returns what was printed and the seconds from the fault to the end."""
     env = {"FAULT": fault, "FAULTY_RANK": str(rank)}
     running = convoy.start(*flags, *more, np=2, env=env, script=path)
-    running.wait_for("FAULT", timeout=240)
-    start, ranks = time.monotonic(), running.ranks(path.name)
+    running.wait_for("epoch 1/3", timeout=240)
+    ranks = running.ranks(path.name)
     assert len(ranks) == 2
+    running.wait_for("FAULT", timeout=240)
+    start = time.monotonic()
     done = running.finish(timeout=100)
     print(f"{fault}, rank {rank}: ended after {time.monotonic() - start:.1f} s")
     assert done.code != 0
