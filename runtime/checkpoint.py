@@ -238,10 +238,15 @@ def prune(model_dir: str | AnyPath, keep_last: int = 2, keep_best: int = 1) -> N
     keep = {*whole[-keep_last:], *ranked[:keep_best], best(model_dir)}
     for path in _folder(model_dir).glob("step-*"):
         if path not in keep and path.is_dir():
-            # The marker goes first: a removal that is cut short leaves no checkpoint that looks
-            # whole.
-            (path / MARKER).unlink(missing_ok=True)
-            remove_tree(path)
+            remove(path)
+
+
+def remove(folder: AnyPath) -> None:
+    """Removes a checkpoint: its marker first, so that a removal that is cut short leaves nothing
+    that looks whole.
+    """
+    (folder / MARKER).unlink(missing_ok=True)
+    remove_tree(folder)
 
 
 def _score(path: AnyPath) -> float | None:

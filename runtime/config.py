@@ -240,6 +240,8 @@ class Config:
                                  "none: leave them alone")
     requeue: bool = _flag(CKPT, True, "after such a signal, have Slurm queue the batch job again")
     resume_checkpoint: bool = _flag(CKPT, False, "go on from the newest complete checkpoint in model_dir")
+    nan_rollback: int = _flag(CKPT, 0, "when a loss or gradient is not finite, go back to the last checkpoint and leave out the "
+                              "images of that step, this many times in a run", within=">= 0")
     gather_checkpoints: bool = _flag(CKPT, False, "keep every checkpoint, whatever keep_checkpoints and keep_best say")
     no_checkpoints: bool = _flag(CKPT, False, "save nothing")
     checkpoint: str = _flag(CKPT, "best", "which to evaluate or apply: best, last, or a checkpoint's folder",

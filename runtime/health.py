@@ -20,6 +20,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on. The text says where it stopped and why."""
 
 
+class NotFinite(TrainingError):
+    """A loss or gradient is infinite or no number, whatever the loss scale."""
+
+
 class Health:
     """Looks at each step's end; every rank comes to the same conclusion.
 
@@ -30,7 +34,8 @@ class Health:
         self._step, self._overflows = step, 0
 
     def check(self, batches: list[Any]) -> None:
-        """Raises TrainingError, naming step and place, when there is no use in going on.
+        """Raises TrainingError, naming step and place, when there is no use in going on: NotFinite
+        where another order of events could have gone well.
 
         float16 gradients overflow now and then, which the loss scale is there for; only when it
         has come down to 1, or is fixed, and they still do, that is an error.
@@ -56,7 +61,7 @@ class Health:
         found = first_not_finite(step, batches)
         places = [place for place in distributed.all_gather_object(found) if place]
         what = "gradient" if step.finite_loss else "loss"
-        raise TrainingError(
+        raise NotFinite(
             f"the training {what} was not finite at step {state.step} (epoch {state.epoch + 1});"
             f" first in {places[0] if places else 'no layer alone'}. Lower --lr_init, lengthen"
             " --warmup_epochs or set --grad_clip_norm, and go on from the last checkpoint with"

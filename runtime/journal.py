@@ -30,6 +30,9 @@ UNITS = {
     "avg_exp_per_second_training_per_GPU": ("images/s", ":.1f"),
 }
 
+COUNTERS = 8
+"""Sums of an epoch and of a log window, in a row; see `sums_of`."""
+
 
 @dataclass
 class Journal:

@@ -59,7 +59,7 @@ class Saver:
             contents: arrays that nobody changes any more.
             best: the facts of `best.json`, if this is the best so far.
         """
-        self._settle()
+        self.settle()
         # A best that could not be written is not the best on the disk: forget it, do not retry.
         save = _Save(contents, best)
         self._flying = save, self._pool.submit(self._write, save)
@@ -70,7 +70,7 @@ class Saver:
         Raises:
             CheckpointError: what the run ended with could not be kept.
         """
-        self._settle()
+        self.settle()
         try:
             if self._failed is not None:
                 self._write(self._failed)
@@ -84,7 +84,8 @@ class Saver:
                 self._flying[1].result()
         self._pool.shutdown(wait=False)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Waits for the save in flight. If it fails, that is reported, and `finish` tries again."""
         if self._flying is None:
             return
         (save, future), self._flying, self._failed = self._flying, None, None

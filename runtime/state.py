@@ -122,6 +122,7 @@ def restore(state: TrainState, saved: Checkpoint, data: Any, counters: np.ndarra
     state.loss_scale.load(saved.state["loss_scale"])
     state.step, state.epoch, state.offset = (saved.state[k] for k in ("step", "epoch", "offset"))
     state.best = saved.state["best"]
+    state.left_out = [tuple(stretch) for stretch in saved.state.get("left_out", [])]
     data.bad_examples.update({int(i): why for i, why in saved.state["bad_examples"].items()})
     return _restore_ranks(state, saved, counters)
 
@@ -166,6 +167,7 @@ def snapshot(
             "offset": state.offset,
             "loss_scale": state.loss_scale.state(),
             "best": state.best,
+            "left_out": state.left_out,
             "score": score,
             "better_weights": better_weights(metrics),
             "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},

@@ -83,6 +83,8 @@ class TrainState:
         offset: examples of the current epoch that are done, over all ranks.
         best: the best evaluation so far: metric, value, epoch, checkpoint, weights; empty before
             the first.
+        left_out: stretches of examples that training passes over, (epoch, from, to) in positions
+            of the epoch over all ranks; see `runtime.rollback`.
     """
 
     model: keras.Model
@@ -94,6 +96,7 @@ class TrainState:
     epoch: int = 0
     offset: int = 0
     best: dict[str, Any] = field(default_factory=dict)
+    left_out: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 class Step:
@@ -241,6 +244,11 @@ class Step:
         optimizer.apply(gradients, self.variables)
         if self.state.ema is not None:
             self.state.ema.update(step)
+
+    def pass_over(self) -> None:
+        """Counts a step that changes nothing."""
+        self.state.step += 1
+        self.seed_randomness()
 
     def seed_randomness(self) -> None:
         """Sets dropout and stochastic depth to what they are at `state.step` of this rank.

@@ -11,13 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from dataloader.errors import allowed_bad_examples
+from runtime.bad_examples import share_bad_examples
 from runtime.build import build_loader, make_step, micro_steps
 from runtime.config import Config
 from runtime.evaluate import evaluate, make_eval_step
-from runtime.health import Health, TrainingError
-from runtime.journal import UNITS, Journal, Window, sums_of
+from runtime.health import Health, NotFinite, TrainingError
+from runtime.journal import COUNTERS, UNITS, Journal, Window, sums_of
 from runtime.requests import Preempted, Requests, requeue
+from runtime.rollback import is_left_out, roll_back
 from runtime.saver import Saver
 from runtime.schedules import build_schedule
 from runtime.stages import of_stage, set_dropout, stage_settings
@@ -63,7 +64,7 @@ class Trainer:
         self.schedule = build_schedule(config, self.images_per_step, self.steps_per_epoch)
         saved = find_saved(config) if config.resume_checkpoint else None
         self.state = new_state(config, self.train_data.num_classes, saved, self._say)
-        self._counters = np.zeros(8)  # sums of an epoch and of a log window begun before
+        self._counters = np.zeros(COUNTERS)  # sums of an epoch and a log window begun before
         if saved is not None:
             self._counters = restore(self.state, saved, self.train_data, self._counters)
             at = f"epoch {self.state.epoch + 1}, step {self.state.step}"
@@ -169,8 +170,12 @@ class Trainer:
             with self.requests:
                 while state.epoch < self.last_epoch and steps_left > 0:
                     self._enter_stage()
-                    steps_left -= self._train_epoch(steps_left)
-                    self._after_epoch()
+                    try:
+                        steps_left -= self._train_epoch(steps_left)
+                    except NotFinite as failure:
+                        self._go_back(failure)
+                    else:
+                        self._after_epoch()
             distributed.on_rank0(self.saver.finish if self.saver else lambda: None)
         except BaseException:
             if self.saver:
@@ -189,7 +194,7 @@ class Trainer:
         epoch, window = Window(self.images_per_step), Window(self.images_per_step)
         epoch.mean.update(self._counters[:4])
         window.mean.update(self._counters[4:])
-        self._counters = np.zeros(8)
+        self._counters = np.zeros(COUNTERS)
         self.callbacks.on_epoch_begin(state.epoch)
         batches, usual = self.train_data.batches(state.epoch, state.offset), 0.0
         while epoch.steps < most:
@@ -202,6 +207,10 @@ class Trainer:
             micro_batches += [without_weight(micro_batches[-1])] * (
                 self.micro_steps - len(micro_batches)
             )
+            if is_left_out(state, self.images_per_step):
+                self.step.pass_over()
+                state.offset += self.images_per_step
+                continue
             ready = time.perf_counter()
             lr = self.schedule.rate(self._place())
             sums = self.step(micro_batches, lr, self.requests.wishes())
@@ -221,11 +230,27 @@ class Trainer:
         if state.offset >= self.steps_per_epoch * self.images_per_step or not micro_batches:
             state.epoch, state.offset = state.epoch + 1, 0
         self._report_epoch(epoch)
-        self._share_bad_examples()
+        if text := share_bad_examples(self.train_data, self.config.max_bad_examples):
+            self.journal.line(text)
         if not state.offset:
             average_statistics(state)
         self._counters = sums_of(epoch, window)
         return epoch.steps
+
+    def _go_back(self, failure: NotFinite) -> None:
+        """To the last good checkpoint; raises TrainingError where that is not wanted."""
+        line, self._counters = roll_back(
+            self.state,
+            failure,
+            times=self.config.nan_rollback,
+            images=self.images_per_step,
+            model_dir=self.config.model_dir,
+            saver=self.saver,
+            data=self.train_data,
+        )
+        self.journal.line(line)
+        self.step.seed_randomness()
+        self.health = Health(self.step)
 
     def _place(self) -> int:
         """Where the schedule stands, in steps of this batch. It goes by epochs and examples, so
@@ -306,28 +331,6 @@ class Trainer:
         sums = distributed.all_sum(window.mean.as_array())
         means = MeanAccumulator.from_array(sums).result()
         return {f"train.{name}": value for name, value in means.items()}
-
-    def _share_bad_examples(self) -> None:
-        """Every rank learns which examples the others could not read.
-
-        An example that is left out stays out, on whichever rank the next epoch puts it, and in a
-        run that is resumed: the checkpoint keeps the list.
-        """
-        bad = self.train_data.bad_examples
-        for others in distributed.all_gather_object(dict(bad)):
-            bad.update(others)
-        allowed = allowed_bad_examples(self.config.max_bad_examples, self.train_data.num_examples)
-        if len(bad) > allowed:
-            raise TrainingError(
-                f"{len(bad)} training images cannot be read, over all processes;"
-                f" --max_bad_examples allows {allowed}. The first:"
-                f" {'; '.join(list(bad.values())[:3])}"
-            )
-        if bad:
-            self.journal.line(
-                f"{len(bad)} unreadable training images are left out"
-                f" (--max_bad_examples allows {allowed})"
-            )
 
     def _after_epoch(self) -> None:
         """Evaluates and saves where it is time to. Running statistics are averaged already."""

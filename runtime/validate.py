@@ -152,6 +152,8 @@ def _optimisation(config: Config) -> None:
         raise ConfigError(
             "--optimizer_batch_size and --grad_accum_steps say the same thing: give one"
         )
+    if config.nan_rollback and config.no_checkpoints:
+        raise ConfigError("--nan_rollback goes back to checkpoints: leave out --no_checkpoints")
     if config.adasum and config.gradient_predivide_factor != 1:
         raise ConfigError("--gradient_predivide_factor has no effect with --adasum")
     preempt_signals(config)

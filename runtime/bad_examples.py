@@ -1,0 +1,42 @@
+"""Training examples that could not be read, over all ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dataloader.errors import allowed_bad_examples
+from runtime.health import TrainingError
+from utils import distributed
+
+
+def share_bad_examples(data: Any, limit: float) -> str:
+    """Every rank learns which examples the others could not read; every rank has to come here.
+
+    An example that is left out stays out, on whichever rank the next epoch puts it, and in a run
+    that is resumed: the checkpoint keeps the list.
+
+    Args:
+        data: a training loader.
+        limit: `--max_bad_examples`.
+
+    Returns:
+        A line for the user; "" where everything could be read.
+
+    Raises:
+        TrainingError: there are more than the limit allows.
+    """
+    bad = data.bad_examples
+    for others in distributed.all_gather_object(dict(bad)):
+        bad.update(others)
+    allowed = allowed_bad_examples(limit, data.num_examples)
+    if len(bad) > allowed:
+        raise TrainingError(
+            f"{len(bad)} training images cannot be read, over all processes;"
+            f" --max_bad_examples allows {allowed}. The first:"
+            f" {'; '.join(list(bad.values())[:3])}"
+        )
+    if not bad:
+        return ""
+    return (
+        f"{len(bad)} unreadable training images are left out (--max_bad_examples allows {allowed})"
+    )
