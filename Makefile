@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali lint clean
+.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali test-cluster lint clean
 
 PY := .venv/bin/python
 
@@ -13,7 +13,7 @@ demo-finetune: setup  ## fine-tune a checkpoint on new classes, against training
 	@scripts/demo_finetune.sh
 
 test: setup lint  ## what a change can break, within 15 minutes on 2 cores
-	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
+	@$(PY) -m pytest -m "not slow and not cluster and not multihost" -n 2 --dist loadfile
 
 test-slow: setup  ## the tests that take minutes
 	@$(PY) -m pytest -m slow
@@ -36,6 +36,10 @@ test-dali: .venv-dali/installed  ## input through DALI, on the CPU, in an enviro
 	@test -x .venv-dali/bin/python || python3 -m venv .venv-dali
 	@.venv-dali/bin/python -m pip install -qq -c constraints.txt -e ".[cpu,dev,dali]"
 	@touch $@
+
+test-cluster: setup  ## jobs on a Slurm started for it, and hosts made of network namespaces (root)
+	@scripts/cluster_tools.sh
+	@$(PY) -m pytest -m "cluster or multihost" tests/cluster
 
 lint: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .

@@ -15,8 +15,8 @@ nproc=${NPROC:-$1} recipe=$2
 shift 2
 case $nproc in ''|0*|*[!0-9]*) echo "NPROC must be a number from 1, not '$nproc'" >&2; exit 2 ;; esac
 model_dir=${MODEL_DIR:-output}
-case $recipe in */train_benchmark*) model_dir=${MODEL_DIR:-output/benchmark} ;; esac  # has a log.json too
 if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then model_dir=$1; shift; fi
+case $recipe in */train_benchmark*) model_dir+=/benchmark ;; esac  # it would replace the run's log.json
 
 command=("${PYTHON:-$python}" "$root/main.py" --recipe "$recipe" --model_dir "$model_dir")
 [ "$nproc" = 1 ] || command+=(--nproc "$nproc")

@@ -6,6 +6,7 @@
 #   CONTAINER_IMAGE=…            --container-image   run in this image (Pyxis and enroot); unset: bare
 #   PRECISION=AMP PLATFORM=A100-80G                  the recipe's; EPOCHS=90E where it has several
 #   PARTITION=…                                      must be the one that the job is in
+#   SRUN_MPI=pmix                                    how srun's tasks meet; unset: pmix if that works, else none
 # All other flags go to main.py.
 set -euo pipefail
 say() { echo "$name: $*" >&2; }
@@ -44,8 +45,13 @@ mkdir -p "$checkpointdir"
 # Killing them at the first exit (--kill-on-bad-exit) could cut off rank 0's writing.
 options=(--label --distribution=block --kill-on-bad-exit=0 --wait=120)
 # A Horovod without MPI takes no notice of PMIx and meets through a server of task 0.
-mpi=${SRUN_MPI:-$(srun --mpi=list 2>&1 | grep -ow pmix | head -n 1 || true)}
-[ -z "$mpi" ] || options+=("--mpi=$mpi")
+# Tried, because srun also lists plugins whose library is missing.
+mpi=${SRUN_MPI:-}
+if [ -z "$mpi" ]; then
+  mpi=none
+  if [ -z "${DRY_RUN:-}" ] && srun --mpi=pmix --nodes=1 --ntasks=1 true >/dev/null 2>&1; then mpi=pmix; fi
+fi
+options+=("--mpi=$mpi")
 if [ -n "$image" ]; then
   options+=("--container-image=$image" "--container-mounts=$datadir:/data,$checkpointdir:/model"
             --container-workdir=/workspace --no-container-mount-home)
