@@ -127,6 +127,37 @@ def restore(state: TrainState, saved: Checkpoint, data: Any, counters: np.ndarra
     return _restore_ranks(state, saved, counters)
 
 
+def what_changes(
+    saved: dict[str, Any], config: Config, images_per_step: int, steps_per_epoch: int
+) -> list[str]:
+    """What going on with another number of processes, or another batch, makes different.
+
+    Args:
+        saved: the checkpoint's `state`.
+        images_per_step, steps_per_epoch: of this launch.
+
+    Returns:
+        Lines for the user; none if nothing does.
+    """
+    lines, processes = [], distributed.size()
+    if saved.get("processes", processes) != processes:
+        lines.append(
+            f"{processes} processes instead of {saved['processes']}: batch norm's running"
+            " statistics go on from their mean, dropout and stochastic depth draw otherwise"
+        )
+    before = saved.get("images_per_step", images_per_step)
+    if before != images_per_step:
+        rate = "follows" if config.lr_base_batch else "does not follow (--lr_base_batch 0)"
+        place = "the place in the epoch and the order of images stay"
+        if config.steps_per_epoch:
+            place = "an epoch has other images (--steps_per_epoch), so some come again or later"
+        lines.append(
+            f"{images_per_step} images a step instead of {before}: {steps_per_epoch} steps an"
+            f" epoch, the learning rate {rate}; {place}"
+        )
+    return lines
+
+
 def snapshot(
     state: TrainState,
     config: Config,
@@ -165,6 +196,7 @@ def snapshot(
             "step": state.step,
             "epoch": state.epoch,
             "offset": state.offset,
+            "processes": distributed.size(),
             "loss_scale": state.loss_scale.state(),
             "best": state.best,
             "left_out": state.left_out,
@@ -226,10 +258,15 @@ def average_statistics(state: TrainState) -> None:
 
 
 def replicas_agree(state: TrainState) -> bool:
-    """Whether every rank holds the same weights, bit for bit."""
+    """Whether every rank holds the same weights, bit for bit.
+
+    Batch norm's running statistics are each rank's own until the end of an epoch averages them.
+    """
+    own = {v.path for v in batch_norm_statistics(state.model)} if state.offset else set()
     digest = hashlib.sha256()
     for variable in state.model.weights:
-        digest.update(variable.value.numpy().tobytes())
+        if variable.path not in own:
+            digest.update(variable.value.numpy().tobytes())
     digests = distributed.all_gather(np.frombuffer(digest.digest(), np.uint8)[None])
     return bool((digests == digests[0]).all())
 

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
 import keras
 import numpy as np
@@ -30,6 +29,7 @@ from runtime.state import (
     replicas_agree,
     restore,
     snapshot,
+    what_changes,
 )
 from runtime.step import Step, without_weight
 from runtime.validate import preempt_signals
@@ -69,7 +69,9 @@ class Trainer:
             self._counters = restore(self.state, saved, self.train_data, self._counters)
             at = f"epoch {self.state.epoch + 1}, step {self.state.step}"
             self._say(f"resuming from {saved.path}: {at}")
-            self._say_what_changes(saved.state)
+            steps = self.images_per_step, self.steps_per_epoch
+            for line in what_changes(saved.state, config, *steps):
+                self._say(line)
         elif config.resume_checkpoint:
             self._say(f"no checkpoint in {config.model_dir} yet: starting from the beginning")
         if config.mode == "train_and_eval":
@@ -127,16 +129,6 @@ class Trainer:
         self.entered = True
         if config.n_stages > 1 or config.mix_off_epoch is not None:
             self.journal.line(stage.describe(config.n_stages, state.epoch))
-
-    def _say_what_changes(self, saved: dict[str, Any]) -> None:
-        """What resuming on another number of processes, or with another batch, makes different."""
-        before = saved.get("images_per_step", self.images_per_step)
-        if before != self.images_per_step:
-            self._say(
-                f"{self.images_per_step} images a step instead of {before}:"
-                f" {self.steps_per_epoch} steps an epoch, the learning rate follows; the place in"
-                " the epoch and the order of images stay"
-            )
 
     def _last_epoch(self) -> int:
         this_launch = self.config.run_epochs or self.config.max_epochs
@@ -298,10 +290,11 @@ class Trainer:
     def _report_step(self, window: Window, lr: float) -> Window:
         """Shows a step where one is due; returns the window that the next step counts in."""
         state, progress = self.state, self.journal.progress
-        if progress is not None and progress.due(state.step):
+        # In steps of this launch, whatever was done before on more or fewer processes.
+        if progress is not None and progress.due(place := self._place()):
             mean = window.mean.result()
             progress.update(
-                state.step,
+                place,
                 loss=mean["loss"],
                 top1=mean["top1"],
                 lr=lr,
@@ -316,7 +309,7 @@ class Trainer:
 
     def _report_epoch(self, epoch: Window) -> None:
         state = self.state
-        values = self._means(epoch) | {"train.lr": self.schedule.rate(max(0, state.step - 1))}
+        values = self._means(epoch) | {"train.lr": self.schedule.rate(max(0, self._place() - 1))}
         self.report |= {
             "training_loss": values["train.loss"],
             "training_accuracy_top_1": values["train.top1"],

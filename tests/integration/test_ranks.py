@@ -146,7 +146,7 @@ def test_ranks_that_differ_are_found_out(monkeypatch):
     from runtime import state
 
     model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
-    everything = SimpleNamespace(model=model)
+    everything = SimpleNamespace(model=model, offset=0)
     assert state.replicas_agree(everything)
     gather = state.distributed.all_gather
     monkeypatch.setattr(
