@@ -17,7 +17,7 @@ from model import catalog, initializers
 from model.initializers import layer_seed
 from model.layers import FusedBatchNorm, Normalize, StochasticDepth
 
-NHWC = "channels_last"  # said aloud: a user's keras.json may default to the other
+NHWC, NCHW = "channels_last", "channels_first"  # said aloud: a keras.json may default to either
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,23 @@ class Parts:
     bn_epsilon: float
     weight_init: str
     padding: str
+    data_format: str
     seed: int | None
+
+    @property
+    def axis(self) -> int:
+        """That of the channels."""
+        return 1 if self.data_format == NCHW else -1
+
+    def arrange(self, x: Any) -> Any:
+        """From the input's NHWC to the data format."""
+        return layers.Permute((3, 1, 2), name=NCHW)(x) if self.data_format == NCHW else x
+
+    def mean(self, x: Any, name: str, keepdims: bool = False) -> Any:
+        """Over height and width."""
+        return layers.GlobalAveragePooling2D(
+            data_format=self.data_format, keepdims=keepdims, name=name
+        )(x)
 
     def conv(
         self, x: Any, filters: int, name: str, kernel: int = 1, stride: int = 1, bias: bool = False
@@ -41,7 +57,7 @@ class Parts:
             kernel,
             strides=stride,
             padding=padding,
-            data_format=NHWC,
+            data_format=self.data_format,
             use_bias=bias,
             kernel_initializer=initializers.conv_initializer(
                 self.weight_init, layer_seed(self.seed, name)
@@ -55,7 +71,7 @@ class Parts:
             kernel,
             strides=stride,
             padding=padding,
-            data_format=NHWC,
+            data_format=self.data_format,
             use_bias=False,
             depthwise_initializer=initializers.depthwise_initializer(
                 self.weight_init, layer_seed(self.seed, name)
@@ -68,7 +84,11 @@ class Parts:
         if self.batch_norm == "syncbn":  # reaches for the other processes: only where asked for
             from model.sync_batch_norm import SyncBatchNorm as kind
         return kind(
-            momentum=self.bn_momentum, epsilon=self.bn_epsilon, gamma_initializer=gamma, name=name
+            axis=self.axis,
+            momentum=self.bn_momentum,
+            epsilon=self.bn_epsilon,
+            gamma_initializer=gamma,
+            name=name,
         )(x)
 
     def act(self, x: Any, name: str) -> Any:
@@ -79,7 +99,9 @@ class Parts:
         # on the top and left. With stride 1 and an odd kernel "same" is symmetric; 1x1 needs none.
         if self.padding == "same" or stride == 1 or kernel == 1:
             return x, "same"
-        return layers.ZeroPadding2D(kernel // 2, data_format=NHWC, name=f"{name}_pad")(x), "valid"
+        return layers.ZeroPadding2D(kernel // 2, data_format=self.data_format, name=f"{name}_pad")(
+            x
+        ), "valid"
 
 
 def build(
@@ -99,6 +121,7 @@ def build(
     padding: str | None = None,
     seed: int | None = None,
     any_size: bool = False,
+    data_format: str = NHWC,
 ) -> keras.Model:
     """Builds an EfficientNet under the current Keras dtype policy. None means the arch's default.
 
@@ -116,6 +139,8 @@ def build(
         padding: "same" (default) as TensorFlow and the paper's code, or "symmetric" as PyTorch.
         seed: Of initial weights and of dropout; every layer derives its own from it. None: random.
         any_size: Take images of any size, not of `image_size` alone.
+        data_format: "channels_first" computes in NCHW after the normalisation. Input, weights and
+            their names stay; without a GPU it runs only where XLA compiles the whole model.
 
     Returns:
         A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
@@ -130,6 +155,7 @@ def build(
     padding = "same" if padding is None else padding
     catalog.check_image_size(arch, image_size)
     check_options(num_classes, dropout, stochastic_depth, activation, batch_norm, padding)
+    check_data_format(data_format)
     initializers.check_mode(weight_init)
 
     parts = Parts(
@@ -139,6 +165,7 @@ def build(
         bn_epsilon=arch.bn_epsilon if bn_epsilon is None else bn_epsilon,
         weight_init=weight_init,
         padding=padding,
+        data_format=data_format,
         seed=seed,
     )
 
@@ -150,7 +177,7 @@ def build(
         name="normalization",
     )(images)
 
-    x = parts.conv(x, catalog.stem_filters(arch), "stem_conv", kernel=3, stride=2)
+    x = parts.conv(parts.arrange(x), catalog.stem_filters(arch), "stem_conv", kernel=3, stride=2)
     x = parts.act(parts.norm(x, "stem_bn"), "stem_activation")
 
     for block in catalog.efficientnet_blocks(arch):
@@ -158,7 +185,7 @@ def build(
 
     x = parts.conv(x, catalog.top_filters(arch), "top_conv")
     x = parts.act(parts.norm(x, "top_bn"), "top_activation")
-    x = layers.GlobalAveragePooling2D(data_format=NHWC, name="avg_pool")(x)
+    x = parts.mean(x, "avg_pool")
     if dropout > 0:
         x = layers.Dropout(dropout, seed=layer_seed(seed, "top_dropout"), name="top_dropout")(x)
     logits = layers.Dense(
@@ -207,9 +234,7 @@ def _branch(x: Any, block: catalog.Block, parts: Parts) -> Any:
     x = parts.depthwise(x, f"{name}_{block.depthwise}", block.kernel, block.stride)
     x = parts.act(parts.norm(x, f"{name}_bn"), f"{name}_activation")
 
-    gate = layers.GlobalAveragePooling2D(
-        data_format=NHWC, keepdims=True, name=f"{name}_se_squeeze"
-    )(x)
+    gate = parts.mean(x, f"{name}_se_squeeze", keepdims=True)
     gate = parts.conv(gate, block.squeeze_units, f"{name}_se_reduce", bias=True)
     gate = parts.act(gate, f"{name}_se_activation")
     gate = parts.conv(gate, block.filters_expanded, f"{name}_se_expand", bias=True)
@@ -244,3 +269,9 @@ def check_options(
         raise ValueError(
             f"activation {activation!r} is not one Keras knows, such as swish, relu or hard_swish."
         ) from None
+
+
+def check_data_format(data_format: str) -> None:
+    """Raises ValueError for a data format that is none."""
+    if data_format not in (NHWC, NCHW):
+        raise ValueError(f"data_format must be {NHWC!r} or {NCHW!r}, not {data_format!r}.")

@@ -71,8 +71,9 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
     `keras.layers.BatchNormalization`, so weights pass both ways. Frozen (`trainable = False`) means
     inference mode, as there.
 
-    Input: `(batch, height, width, channels)`, float16, bfloat16 or float32. Output: the same, in
-    the compute dtype. Gamma, beta, the moving and the batch statistics are always float32.
+    Input: `(batch, height, width, channels)`, with `axis=1` `(batch, channels, height, width)`,
+    float16, bfloat16 or float32. Output: the same, in the compute dtype. Gamma, beta, the moving
+    and the batch statistics are always float32.
 
     Two differences:
       * `moving_variance` gathers the *unbiased* batch variance, n/(n-1) times Keras' (n = values
@@ -88,7 +89,7 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         x = tf.cast(inputs, self.compute_dtype)
         fits = (
             x.shape.rank == 4
-            and self.axis in (-1, 3)
+            and self.axis in (-1, 3, 1)
             and x.dtype.name in FUSED_DTYPES
             and mask is None
             and not self.renorm
@@ -97,7 +98,7 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         if not fits:
             return super().call(inputs, training=training, mask=mask)
 
-        channels = (x.shape[-1],)
+        channels, layout = (x.shape[self.axis],), "NCHW" if self.axis == 1 else "NHWC"
         gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(channels)
         beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros(channels)
         if not (training and self.trainable):
@@ -108,12 +109,13 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
                 mean=tf.convert_to_tensor(self.moving_mean),
                 variance=tf.convert_to_tensor(self.moving_variance),
                 epsilon=self.epsilon,
+                data_format=layout,
                 is_training=False,
             )
             return outputs
 
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            x, gamma, beta, epsilon=self.epsilon, is_training=True
+            x, gamma, beta, epsilon=self.epsilon, data_format=layout, is_training=True
         )
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))

@@ -22,7 +22,7 @@ import tensorflow as tf
 from keras import layers
 
 from model import catalog, initializers
-from model.efficientnet import NHWC, Parts, check_options
+from model.efficientnet import NCHW, NHWC, Parts, check_data_format, check_options
 from model.initializers import layer_seed
 from model.layers import Normalize, StochasticDepth
 
@@ -34,22 +34,18 @@ class GroupedConv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` with `groups`, trainable at speed on every device.
 
     Variables, config and results are Conv2D's: one kernel `(height, width, in / groups, out)`.
-    Input `(batch, height, width, channels)`; output in the compute dtype.
+    Input `(batch, height, width, channels)`, or as the data format says; output in the compute
+    dtype.
 
     TensorFlow's own operation does the work if the process has a GPU. On CPUs it lacks gradients
     (float16, or any dtype without oneDNN) and cannot be fused with a batch norm (without oneDNN),
     so Keras compiles it by XLA, measured 80 times slower than what is done here: ordinary
     convolutions over chunks of the channels. Groups of fewer than 16 channels share a chunk, whose
     kernel is zero between the groups.
-
-    Raises:
-        ValueError: as Conv2D, or if the data format is not "channels_last".
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"data_format": NHWC, **kwargs})
-        if self.data_format != NHWC:
-            raise ValueError(f"GroupedConv2D needs data_format={NHWC!r}, not {self.data_format!r}.")
 
     def convolution_op(self, inputs: Any, kernel: Any) -> tf.Tensor:
         inputs, kernel = map(keras.ops.convert_to_tensor, (inputs, kernel))
@@ -63,12 +59,20 @@ class GroupedConv2D(keras.layers.Conv2D):
             apart = tf.reshape(tf.eye(joined, dtype=kernel.dtype), (1, 1, joined, 1, 1, joined, 1))
             kernel = tf.reshape(kernel, (height, width, 1, depth, chunks, joined, each)) * apart
             kernel = tf.reshape(kernel, (height, width, joined * depth, filters))
-        parts = zip(tf.split(inputs, chunks, -1), tf.split(kernel, chunks, -1), strict=True)
-        return tf.concat([self._convolve(x, k) for x, k in parts], -1)
+        axis = 1 if self.data_format == NCHW else -1
+        parts = zip(tf.split(inputs, chunks, axis), tf.split(kernel, chunks, -1), strict=True)
+        return tf.concat([self._convolve(x, k) for x, k in parts], axis)
 
     def _convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        padding = self.padding.upper()
-        return tf.nn.conv2d(x, kernel, self.strides, padding, dilations=self.dilation_rate)
+        layout = "NCHW" if self.data_format == NCHW else "NHWC"
+        return tf.nn.conv2d(
+            x,
+            kernel,
+            self.strides,
+            self.padding.upper(),
+            data_format=layout,
+            dilations=self.dilation_rate,
+        )
 
 
 def _has_gpu() -> bool:
@@ -92,7 +96,7 @@ class _Parts(Parts):
             kernel,
             strides=stride,
             padding=padding,
-            data_format=NHWC,
+            data_format=self.data_format,
             groups=groups,
             use_bias=False,
             kernel_initializer=initializer,
@@ -102,13 +106,17 @@ class _Parts(Parts):
     def linear(self, x: Any, filters: int, name: str) -> Any:
         """A 1x1 convolution with bias, which is what PyTorch's Linear is on one pixel."""
         return layers.Conv2D(
-            filters, 1, data_format=NHWC, name=name, **_linear_weights(x, self.seed, name)
+            filters,
+            1,
+            data_format=self.data_format,
+            name=name,
+            **_linear_weights(x.shape[self.axis], self.seed, name),
         )(x)
 
 
-def _linear_weights(x: Any, seed: int | None, name: str) -> dict[str, Any]:
+def _linear_weights(fan_in: int, seed: int | None, name: str) -> dict[str, Any]:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias: what PyTorch gives its Linear."""
-    bound = 1 / math.sqrt(x.shape[-1])
+    bound = 1 / math.sqrt(fan_in)
     return {
         part: keras.initializers.RandomUniform(-bound, bound, layer_seed(seed, f"{name}/{part}"))
         for part in ("kernel_initializer", "bias_initializer")
@@ -134,6 +142,7 @@ def build(
     padding: str | None = None,
     seed: int | None = None,
     any_size: bool = False,
+    data_format: str = NHWC,
 ) -> keras.Model:
     """Builds a ResNet under the current Keras dtype policy. None means the arch's default.
 
@@ -156,6 +165,8 @@ def build(
         padding: "symmetric" (default) as PyTorch, or "same" as TensorFlow.
         seed: Of initial weights and of dropout; every layer derives its own from it. None: random.
         any_size: Take images of any size, not of `image_size` alone.
+        data_format: "channels_first" computes in NCHW after the normalisation. Input, weights and
+            their names stay; without a GPU it runs only where XLA compiles the whole model.
 
     Returns:
         A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
@@ -170,6 +181,7 @@ def build(
     padding = "symmetric" if padding is None else padding
     catalog.check_image_size(arch, image_size)
     check_options(num_classes, dropout, stochastic_depth, activation, batch_norm, padding)
+    check_data_format(data_format)
     initializers.check_mode(weight_init)
     if se_ratio is not None:
         arch = _with_ratio(arch, se_ratio)
@@ -181,6 +193,7 @@ def build(
         bn_epsilon=arch.bn_epsilon if bn_epsilon is None else bn_epsilon,
         weight_init=weight_init,
         padding=padding,
+        data_format=data_format,
         seed=seed,
     )
 
@@ -192,31 +205,32 @@ def build(
         name="normalization",
     )(images)
 
-    x = parts.conv(x, arch.stem_filters, "conv1", kernel=7, stride=2)
+    x = parts.conv(parts.arrange(x), arch.stem_filters, "conv1", kernel=7, stride=2)
     x = parts.act(parts.norm(x, "bn1"), "act1")
-    x = _max_pool(x, padding)
+    x = _max_pool(x, parts)
     for block in catalog.resnet_blocks(arch):
         x = _block(x, block, stochastic_depth * block.drop_position, zero_gamma, parts)
 
-    x = layers.GlobalAveragePooling2D(data_format=NHWC, name="avgpool")(x)
+    x = parts.mean(x, "avgpool")
     if dropout > 0:
         x = layers.Dropout(dropout, seed=layer_seed(seed, "dropout"), name="dropout")(x)
     logits = layers.Dense(
         num_classes,
         dtype="float32",  # a 16-bit loss is too coarse, whatever the policy
         name="fc",
-        **_linear_weights(x, seed, "fc"),
+        **_linear_weights(x.shape[-1], seed, "fc"),
     )(x)
     return keras.Model(images, logits, name=arch.name.replace("-", "_"))
 
 
-def _max_pool(x: Any, padding: str) -> Any:
+def _max_pool(x: Any, parts: _Parts) -> Any:
     # PyTorch pads with minus infinity. A zero is the same after ReLU, since every window has a
     # pixel of the image, none of them below zero; with an activation that goes below zero, the
     # zeros do enter the outermost maxima.
-    if padding == "symmetric":
-        x, padding = layers.ZeroPadding2D(1, data_format=NHWC, name="maxpool_pad")(x), "valid"
-    return layers.MaxPooling2D(3, 2, padding=padding, data_format=NHWC, name="maxpool")(x)
+    padding, layout = "same", {"data_format": parts.data_format}
+    if parts.padding == "symmetric":
+        x, padding = layers.ZeroPadding2D(1, **layout, name="maxpool_pad")(x), "valid"
+    return layers.MaxPooling2D(3, 2, padding=padding, **layout, name="maxpool")(x)
 
 
 def _block(
@@ -238,9 +252,7 @@ def _block(
     x = parts.norm(x, f"{name}_bn{last}", gamma="zeros" if zero_gamma else "ones")
 
     if block.squeeze_units:
-        gate = layers.GlobalAveragePooling2D(
-            data_format=NHWC, keepdims=True, name=f"{name}_se_squeeze"
-        )(x)
+        gate = parts.mean(x, f"{name}_se_squeeze", keepdims=True)
         gate = parts.linear(gate, block.squeeze_units, f"{name}_se_reduce")
         gate = parts.act(gate, f"{name}_se_act")
         gate = parts.linear(gate, block.filters_out, f"{name}_se_expand")

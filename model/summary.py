@@ -22,7 +22,8 @@ def flops(model: keras.Model) -> int:
         if isinstance(layer, keras.Model):
             total += flops(layer)
         elif isinstance(layer, _COUNTED):
-            positions = layer.output.shape[1:-1]
+            first = getattr(layer, "data_format", None) == "channels_first"
+            positions = layer.output.shape[2:] if first else layer.output.shape[1:-1]
             if None in positions:
                 raise ValueError(
                     f"{model.name} has no fixed image size, so its cost is not defined: build it "

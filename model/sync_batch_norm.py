@@ -29,8 +29,9 @@ class SyncBatchNorm(FusedBatchNorm):
         if not (training and self.trainable) or distributed.size() == 1:
             return super().call(inputs, training=training, mask=mask)
         x = tf.cast(inputs, tf.float32)
-        axes = list(range(x.shape.rank - 1))
-        channels = (x.shape[-1],)
+        axis = self.axis % x.shape.rank
+        axes = [i for i in range(x.shape.rank) if i != axis]
+        channels = (x.shape[axis],)
         gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(channels)
         beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros(channels)
         shift = tf.convert_to_tensor(self.moving_mean)
@@ -54,15 +55,19 @@ def _normalize(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The normalised batch, and the joined batch's mean and biased variance, `(channels,)`."""
 
+    def along(values: tf.Tensor) -> tf.Tensor:
+        """One number a channel, in the shape that meets x's channels."""
+        return tf.reshape(values, [1 if i in axes else -1 for i in range(x.shape.rank)])
+
     @tf.custom_gradient
     def forward(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
-        shifted = x - shift
+        shifted = x - along(shift)
         moments = tf.stack([tf.reduce_mean(shifted, axes), tf.reduce_mean(shifted**2, axes)])
         first, second = tf.unstack(distributed.mean_over_ranks(moments, f"{name}_forward"))
         variance = tf.maximum(second - first**2, 0.0)
         mean = shift + first
         scale = tf.math.rsqrt(variance + epsilon)
-        normal = (shifted - first) * scale
+        normal = (shifted - along(first)) * along(scale)
 
         def backward(dy: tf.Tensor, *_: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             # Those of gamma and beta stay local sums: the trainer reduces all gradients itself.
@@ -70,9 +75,9 @@ def _normalize(
             sums = tf.stack([tf.reduce_mean(dy, axes), tf.reduce_mean(dy * normal, axes)])
             means = distributed.mean_over_ranks(sums, f"{name}_backward")
             dy_mean, dy_normal_mean = tf.unstack(means)
-            dx = gamma * scale * (dy - dy_mean - normal * dy_normal_mean)
+            dx = along(gamma * scale) * (dy - along(dy_mean) - normal * along(dy_normal_mean))
             return dx, dgamma, dbeta
 
-        return (normal * gamma + beta, mean, variance), backward
+        return (normal * along(gamma) + along(beta), mean, variance), backward
 
     return forward(x, gamma, beta)

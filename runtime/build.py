@@ -86,7 +86,8 @@ def build_training_model(
     """A freshly initialised model; the same on every rank and for every launch with one seed."""
     settled = dict(arguments or model_arguments(config, num_classes))
     one_size = config.n_stages == 1 and train_image_size(config) == settled["image_size"]
-    return build_model(settled.pop("arch"), **settled, seed=config.seed, any_size=not one_size)
+    settled |= {"seed": config.seed, "any_size": not one_size, "data_format": config.data_format}
+    return build_model(settled.pop("arch"), **settled)
 
 
 def eval_crop(config: Config) -> EvalCrop:

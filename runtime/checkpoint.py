@@ -314,12 +314,15 @@ def assign(variables: Any, arrays: Mapping[str, np.ndarray], what: str) -> None:
         v.assign(arrays[v.path])
 
 
-def load_model(path: str | AnyPath, weights: str = "auto") -> tuple[Any, Checkpoint]:
+def load_model(
+    path: str | AnyPath, weights: str = "auto", data_format: str = "channels_last"
+) -> tuple[Any, Checkpoint]:
     """Builds the model that a checkpoint holds.
 
     Args:
         path: a checkpoint's folder, or a model_dir (its best is taken).
         weights: "raw", "ema", or "auto": the better of the two when the checkpoint was made.
+        data_format: the layout to compute in; any checkpoint goes with either.
 
     Returns:
         The Keras model, and the checkpoint with `state["weights_used"]` set.
@@ -336,7 +339,7 @@ def load_model(path: str | AnyPath, weights: str = "auto") -> tuple[Any, Checkpo
             " --moving_average_decay 0)"
         )
     built = dict(checkpoint.state["model"])
-    model = build_model(built.pop("arch"), **built)
+    model = build_model(built.pop("arch"), **built, data_format=data_format)
     assign(model.weights, checkpoint.ema if weights == "ema" else checkpoint.model, "weight")
     checkpoint.state["weights_used"] = weights
     return model, checkpoint

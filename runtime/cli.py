@@ -44,6 +44,7 @@ NOT_INHERITED = {
         "predict_dir",
         "output",
         "data_backend",
+        "data_format",
         "use_dali",
         "use_dali_eval",
         "intraop_threads",

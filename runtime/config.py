@@ -223,6 +223,9 @@ class Config:
     dtype: Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"] | None = _flag(
         PREC, None, "compute type, whatever --use_amp says")
     loss_scale: str = _flag(PREC, "dynamic", "float16 only: dynamic, or a fixed number")
+    data_format: Literal["channels_last", "channels_first"] = _flag(
+        PREC, "channels_last", "layout that the model computes in; weights are the same. channels_first is for GPUs before "
+        "tensor cores; on CPUs it needs --use_xla")
     use_xla: bool = _flag(PREC, False, "compile the step with XLA")
     hvd_fp16_compression: bool = _flag(PREC, False, "exchange gradients as float16")
     gradient_predivide_factor: float = _flag(PREC, 1.0, "divide gradients by this before they are summed over "

@@ -78,6 +78,8 @@ def first_not_finite(step: Step, batches: Iterable[Batch]) -> str:
     model = step.state.model
     outputs = [layer.output for layer in model.layers]
     every_layer = keras.Model(model.inputs, outputs)
+    if any(layer.name == "channels_first" for layer in model.layers):  # CPUs need XLA for that
+        every_layer = tf.function(every_layer, jit_compile=True)
     statistics = batch_norm_statistics(model)
     before = [tf.identity(v.value) for v in statistics]
     try:

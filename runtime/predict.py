@@ -120,7 +120,10 @@ def label(
     or None.
     """
     size, crop = model.input_shape[1], eval_crop(config)
-    forward = tf.function(lambda images: tf.nn.softmax(model(images, training=False)))
+    compiled = True if config.data_format == "channels_first" and config.use_xla else None
+    forward = tf.function(
+        lambda images: tf.nn.softmax(model(images, training=False)), jit_compile=compiled
+    )
 
     def load(file: Path) -> np.ndarray | str:
         try:

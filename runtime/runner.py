@@ -98,6 +98,7 @@ class Runner:
             interop_threads=self.config.interop_threads,
             tf32=self.config.tf32,
         )
+        _check_data_format(self.config)
         import keras
 
         from utils.logging import setup_logging
@@ -184,6 +185,24 @@ class Runner:
         run_log = make_json_logger(path, append=append)
         run_log.parameters(vars(self.config))
         return closing(run_log)
+
+
+def _check_data_format(config: Config) -> None:
+    """Refuses what TensorFlow's CPU kernels cannot do: convolve in NCHW."""
+    if config.data_format == "channels_last" or device.has_gpu():
+        return
+    if config.mode in ("summary", "convert"):
+        return
+    if config.batch_norm == "syncbn" and distributed.size() > 1:
+        raise ConfigError(
+            "--data_format channels_first with --batch_norm syncbn needs GPUs: on CPUs XLA would"
+            " have to compile the whole step, which synchronised batch norm divides"
+        )
+    if not config.use_xla:
+        raise ConfigError(
+            "--data_format channels_first needs a GPU, or --use_xla: TensorFlow's convolutions for"
+            " CPUs take channels_last only (its oneDNN ones are not in every build)"
+        )
 
 
 def _summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:

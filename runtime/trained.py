@@ -38,7 +38,7 @@ def trained_model(config: Config) -> Trained:
     if config.pretrained_from_file:
         return _from_file(config, config.pretrained_from_file)
     path = distributed.on_rank0(lambda: resolve(config.model_dir, config.checkpoint))
-    model, saved = load_model(path, config.weights)
+    model, saved = load_model(path, config.weights, config.data_format)
     text = f"{path} ({saved.state['weights_used']} weights, epoch {saved.state['epoch']})"
     return Trained(model, text, saved.state.get("class_names"))
 
@@ -58,7 +58,7 @@ def _from_file(config: Config, file: str) -> Trained:
             + f", so --mode {config.mode} cannot apply it; train one first (--mode train)"
         )
     arguments: dict[str, Any] = model_arguments(config, classes, implied.arguments)
-    model = build_model(arguments.pop("arch"), **arguments)
+    model = build_model(arguments.pop("arch"), **arguments, data_format=config.data_format)
     report = load_pretrained(
         model, config.arch, file, strict=config.pretrained_strict, ema=ema, padding=config.padding
     )

@@ -265,11 +265,6 @@ def test_chunks_give_what_the_single_operation_gives(monkeypatch):
     np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-5)
 
 
-def test_grouped_convolution_refuses_channels_first():
-    with pytest.raises(ValueError, match="channels_last"):
-        GroupedConv2D(8, 3, groups=2, data_format="channels_first")
-
-
 # ---- training -----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,73 @@
+"""XLA under Horovod and with synchronised batch norm, and the layout that on CPUs needs XLA."""
+
+import json
+
+import numpy as np
+import pytest
+
+from main import main
+from runtime import checkpoint
+
+EXACT = ("--dropout", "0", "--stochastic_depth", "0")
+
+
+def start(*args, code=0):
+    assert main([str(arg) for arg in args]) == code
+
+
+@pytest.fixture
+def flags(small_run, tiny):
+    return (*small_run, *EXACT, "--data_dir", tiny, "--max_epochs", "1", "--warmup_epochs", "0")
+
+
+def losses(lines):
+    """The loss of each step of a log."""
+    found = [line["data"]["train.loss"] for line in lines if len(line.get("step", "")) == 2]
+    assert len(found) == 7
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("batch_norm", ["default", "syncbn"])
+def test_two_ranks_compiled_by_xla_train_as_without(convoy, flags, tmp_path, log_lines, batch_norm):
+    """With synchronised batch norm the judge is one process with the whole batch and no XLA."""
+    halves = ("--train_batch_size", "8", "--batch_norm", batch_norm)
+    plain, xla = tmp_path / "plain", tmp_path / "xla"
+    convoy(*flags, *halves, "--use_xla", "--model_dir", xla, np=2, timeout=400)
+    if batch_norm == "syncbn":
+        convoy(*flags, "--model_dir", plain)
+    else:
+        convoy(*flags, *halves, "--model_dir", plain, np=2)
+    one, other = (losses(log_lines(folder / "log.json")) for folder in (plain, xla))
+    np.testing.assert_allclose(other, one, atol=2e-3)
+    np.testing.assert_allclose(other[:2], one[:2], atol=1e-4)  # before rounding could grow
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_checkpoints_pass_between_layouts(flags, tmp_path, photos, capsys):
+    """One epoch in NCHW, the next in NHWC from its checkpoint, then predictions in both."""
+    flags = (*flags, "--mode", "train", "--max_epochs", "2", "--model_dir", tmp_path / "run")
+    start(*flags, "--data_format", "channels_first", "--use_xla", "--run_epochs", "1")
+    start(*flags, "--resume_checkpoint")
+    assert "resuming from" in capsys.readouterr().out
+    assert checkpoint.read(checkpoint.latest(tmp_path / "run")).state["epoch"] == 2
+    tables = []
+    for layout in ("channels_last", "channels_first"):
+        out = tmp_path / layout
+        start(
+            *("--mode", "predict", "--model_dir", tmp_path / "run", "--predict_dir", photos),
+            *("--output", out, "--data_format", layout, "--use_xla", "--checkpoint", "last"),
+        )
+        rows = [json.loads(line) for line in out.with_suffix(".jsonl").read_text().splitlines()]
+        tables.append([{p["class"]: p["probability"] for p in row["predictions"]} for row in rows])
+    for one, other in zip(*tables, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_channels_first_on_a_cpu_asks_for_xla(flags, tmp_path, capsys):
+    start(*flags, "--model_dir", tmp_path / "run", "--data_format", "channels_first", code=1)
+    message = " ".join(capsys.readouterr().err.split())
+    assert "--data_format channels_first needs a GPU, or --use_xla" in message
+    assert "Traceback" not in message
