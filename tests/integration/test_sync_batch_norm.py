@@ -24,9 +24,10 @@ images[::2] += 1.5
 upstream = rng.normal(size=images.shape).astype(np.float32)
 
 
-def run(kind, x, dy, policy):
-    layer = kind(momentum=0.9, dtype=keras.dtype_policies.get(policy), name="bn_" + policy)
-    layer.build((None, 5, 5, 7))
+def run(kind, x, dy, policy, axis=-1):
+    name = "bn_" + policy + str(axis % 4)
+    layer = kind(axis=axis, momentum=0.9, dtype=keras.dtype_policies.get(policy), name=name)
+    layer.build((None, 5, 5, 7) if axis == -1 else (None, 7, 5, 5))
     layer.gamma.assign(np.linspace(0.5, 2, 7))
     layer.beta.assign(np.linspace(-1, 1, 7))
     layer.moving_mean.assign(np.linspace(-1, 4, 7))
@@ -45,6 +46,10 @@ def run(kind, x, dy, policy):
     return own, shared
 
 
+def difference(got, want):
+    return [float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(got, want)]
+
+
 report = {}
 for policy in ("float32", "mixed_bfloat16", "mixed_float16"):
     (y, dx), shared = run(SyncBatchNorm, images[rank::size], upstream[rank::size], policy)
@@ -53,7 +58,13 @@ for policy in ("float32", "mixed_bfloat16", "mixed_float16"):
     got = [y, dx, *gradients, *shared[2:]]
     want = [all_y[rank::size], all_dx[rank::size], *wanted]
     alone, _ = run(FusedBatchNorm, images[rank::size], upstream[rank::size], policy)
-    report[policy] = [float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(got, want)]
+    report[policy] = difference(got, want)
+    if policy == "float32":
+        turned = [np.moveaxis(a[rank::size], 3, 1) for a in (images, upstream)]
+        (y, dx), shared = run(SyncBatchNorm, *turned, policy, axis=1)
+        turned = [np.moveaxis(a, 1, 3) for a in (y, dx)]
+        sums = [distributed.all_sum(part) for part in shared[:2]]
+        report["axis 1"] = difference([*turned, *sums, *shared[2:]], want)
     report[policy + " unsynchronised"] = float(np.abs(alone[0] - want[0]).max())
 print("REPORT", rank, json.dumps(report), flush=True)
 """
@@ -70,6 +81,7 @@ def test_two_ranks_normalise_as_one_process_with_the_joined_batch(convoy, script
     for report in reports:
         assert report["float32 unsynchronised"] > 0.1, "the test must be able to fail"
         assert max(report["float32"]) < 1e-5
+        assert max(report["axis 1"]) < 1e-5, "NCHW"
         for policy in ("mixed_bfloat16", "mixed_float16"):
             y, dx, _dgamma, _dbeta, mean, variance = report[policy]
             assert max(y, dx) < 2e-3, policy

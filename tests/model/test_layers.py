@@ -78,6 +78,21 @@ def test_batch_norm_outputs_and_gradients_are_keras(options, training):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm_of_channels_first_is_that_of_channels_last(training):
+    x, results = tf.constant(images()), []
+    for axis, there, back in ((3, (0, 1, 2, 3), (0, 1, 2, 3)), (1, (0, 3, 1, 2), (0, 2, 3, 1))):
+        layer = FusedBatchNorm(axis=axis)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            out = tf.transpose(layer(tf.transpose(x, there), training=training), back)
+            loss = tf.reduce_sum(out**3)
+        gradients = tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])
+        results.append([out, *gradients, *layer.get_weights()])
+    for last, first in zip(*results, strict=True):
+        np.testing.assert_allclose(first, last, atol=1e-5 * max(1, np.abs(last).max()))
+
+
 def test_batch_norm_statistics_follow_keras_but_unbiased():
     theirs, ours = pair(momentum=0.9)
     before = theirs.moving_variance.numpy()
@@ -151,7 +166,7 @@ def test_batch_norm_of_one_value_per_channel_stays_finite():
 
 @pytest.mark.parametrize(
     ("options", "shape"),
-    [({}, (8, 3)), ({}, (4, 6, 3)), ({"axis": 1}, SHAPE), ({"dtype": "float64"}, SHAPE)],
+    [({}, (8, 3)), ({}, (4, 6, 3)), ({"axis": 2}, SHAPE), ({"dtype": "float64"}, SHAPE)],
 )
 def test_batch_norm_hands_the_rest_to_keras(options, shape):
     results = []
