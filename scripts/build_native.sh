@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Compiles dataloader/native/ into a TensorFlow library beside the sources; takes a few seconds.
 # `make setup` calls it; call it again after changing the C++. Nothing is done if nothing changed.
-#   CXX=g++   the compiler; CXXFLAGS   more flags
+#   CXX=g++   the compiler; CXXFLAGS   more flags; PYTHON=.venv/bin/python   whose TensorFlow
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-python=.venv/bin/python
+python=${PYTHON:-.venv/bin/python}
 compiler=${CXX:-g++}
 # The library's name is a hash of sources and TensorFlow; the compiler is noted in a file beside it.
 { read -r library; read -r tensorflow; } < <("$python" -c '
