@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from utils import watchdog
-from utils.rendezvous import DistributedError, join_slurm_step
+from utils.rendezvous import DistributedError, check_own_name, join_slurm_step
 
 T = TypeVar("T")
 
@@ -59,6 +59,7 @@ def init() -> None:
             " run `make setup`, or start one process"
         ) from error
     join_slurm_step(mpi=hvd.mpi_built())
+    check_own_name()
     hvd.init()
     if hvd.size() != wanted:
         raise DistributedError(

@@ -8,6 +8,7 @@ Loads no TensorFlow.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -80,6 +81,34 @@ def _missing(wanted: int, error: ImportError) -> DistributedError:
         f"{wanted} processes were asked for, but Horovod is not installed for this TensorFlow"
         f" ({error}); run `make setup`, or start one process"
     )
+
+
+def check_own_name(environment: Mapping[str, str] = os.environ) -> None:
+    """Makes sure that this host's own name leads to it from other hosts, where Gloo is used.
+
+    Horovod 0.28.1 connects a job's process sets, the one of all ranks included, by the address of
+    `gethostname()`, whatever HOROVOD_GLOO_IFACE says; it crashes where there is none, and other
+    hosts wait in vain where it is the loopback's (Debian's 127.0.1.1).
+
+    Raises:
+        DistributedError: it does not.
+    """
+    if environment.get("HOROVOD_CONTROLLER") != "gloo":
+        return
+    name = socket.gethostname()
+    several = int(environment.get("HOROVOD_CROSS_SIZE", 1)) > 1
+    way_out = f"put a line with its address in the network and {name} into its /etc/hosts"
+    try:
+        found = socket.getaddrinfo(name, None)[0][4][0]
+    except OSError as error:
+        raise DistributedError(
+            f"this host's own name, {name}, has no address ({error}): {way_out}"
+        ) from error
+    if several and ipaddress.ip_address(found.split("%")[0]).is_loopback:
+        raise DistributedError(
+            f"this host's own name, {name}, means {found} here, which the job's other hosts cannot"
+            f" reach: {way_out}"
+        )
 
 
 # ---- Slurm ------------------------------------------------------------------------------------

@@ -6,7 +6,13 @@ import threading
 import pytest
 
 from utils import rendezvous
-from utils.rendezvous import DistributedError, ends_of_nodelist, join_slurm_step, tasks_per_host
+from utils.rendezvous import (
+    DistributedError,
+    check_own_name,
+    ends_of_nodelist,
+    join_slurm_step,
+    tasks_per_host,
+)
 
 
 @pytest.mark.parametrize(
@@ -104,3 +110,23 @@ def test_what_cannot_work_is_said(monkeypatch):
         join_slurm_step(False, task(0, HOROVOD_GLOO_RENDEZVOUS_PORT=port))
     with pytest.raises(DistributedError, match="cannot be used"):
         join_slurm_step(False, task(0, HOROVOD_GLOO_RENDEZVOUS_PORT=port))
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts", "message"),
+    [
+        ("localhost", "1", None),
+        ("localhost", "2", "means (127|::).* cannot reach: put a line with its address"),
+        ("no.such.host.invalid", "1", "no.such.host.invalid, has no address"),
+    ],
+)
+def test_a_host_whose_own_name_misleads_gloo_is_told_so(monkeypatch, name, hosts, message):
+    """Horovod itself ends with a segmentation fault, or waits."""
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    environment = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CROSS_SIZE": hosts}
+    check_own_name({"HOROVOD_CONTROLLER": "mpi", "HOROVOD_CROSS_SIZE": "2"})
+    if message is None:
+        check_own_name(environment)
+    else:
+        with pytest.raises(DistributedError, match=message):
+            check_own_name(environment)
