@@ -315,7 +315,10 @@ def assign(variables: Any, arrays: Mapping[str, np.ndarray], what: str) -> None:
 
 
 def load_model(
-    path: str | AnyPath, weights: str = "auto", data_format: str = "channels_last"
+    path: str | AnyPath,
+    weights: str = "auto",
+    data_format: str = "channels_last",
+    image_size: int | None = None,
 ) -> tuple[Any, Checkpoint]:
     """Builds the model that a checkpoint holds.
 
@@ -323,6 +326,7 @@ def load_model(
         path: a checkpoint's folder, or a model_dir (its best is taken).
         weights: "raw", "ema", or "auto": the better of the two when the checkpoint was made.
         data_format: the layout to compute in; any checkpoint goes with either.
+        image_size: pixels a side; None: those it was trained for.
 
     Returns:
         The Keras model, and the checkpoint with `state["weights_used"]` set.
@@ -339,6 +343,7 @@ def load_model(
             " --moving_average_decay 0)"
         )
     built = dict(checkpoint.state["model"])
+    built |= {"image_size": image_size} if image_size else {}
     model = build_model(built.pop("arch"), **built, data_format=data_format)
     assign(model.weights, checkpoint.ema if weights == "ema" else checkpoint.model, "weight")
     checkpoint.state["weights_used"] = weights

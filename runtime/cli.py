@@ -42,6 +42,7 @@ NOT_INHERITED = {
     *(
         "prof",
         "predict_dir",
+        "image",
         "output",
         "data_backend",
         "data_format",

@@ -175,6 +175,8 @@ class Config:
     eval_crop: Literal["crop", "resize"] = _flag(AUG, "crop", "evaluation: cut the centre square, then resize "
                                                  "(EfficientNet), or resize, then cut it (ResNet)")
     crop_padding: int = _flag(AUG, 32, "evaluation crop is size/(size+padding) of the short side; 0: all of it", within=">= 0")
+    crop_pct: float | None = _flag(AUG, None, "the same as a share of the short side, as timm and torchvision state it: 0.875 "
+                                   "of 224 px is 32 pixels of padding", within="(0, 1]")
 
     optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lars", "lamb"] = _flag(
         OPT, "rmsprop", "optimizer; lars and lamb are for batches of many thousands")
@@ -258,9 +260,17 @@ class Config:
     weight_names: Literal["convoy", "torchvision", "timm", "nvidia", "transformers"] = _flag(
         CKPT, "convoy", "convert to .safetensors: whose names and layout to write")
 
-    predict_dir: str | None = _flag(PRED, None, "folder of images, searched through", ("to_predict",))
+    predict_dir: str | None = _flag(PRED, None, "images to label: a folder (searched through), a file, a pattern such as "
+                                    "'photos/*.jpg', a .txt of paths, or - for paths on standard input", ("to_predict",))
+    image: str | None = _flag(PRED, None, "label one image, and answer in one line")
     predict_batch_size: int = _flag(PRED, 32, "images per step", within=">= 1")
     top_k: int = _flag(PRED, 5, "classes reported per image", within=">= 1")
+    min_confidence: float = _flag(PRED, 0.0, "leave out classes of a lower probability", within="[0, 1]")
+    flip_tta: bool = _flag(PRED, False, "average the probabilities of an image and its mirror image")
+    label_file: str | None = _flag(PRED, None, "class names, one a line; unset: the training data's, or ImageNet's where it "
+                                   "named none and there are 1,000")
+    predict_formats: str = _flag(PRED, "table,jsonl,csv", "what to write: table (printed), jsonl, csv, parquet, gallery "
+                                 "(a page to look at), with commas between them")
     output: str | None = _flag(PRED, None, "where predictions go, without ending (unset: model_dir/predictions); for "
                                "--mode convert the file to write")
 

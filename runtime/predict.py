@@ -1,14 +1,14 @@
-"""`--mode predict`: labels for a folder of images, with the preprocessing of evaluation."""
+"""`--mode predict`: labels for images, with the preprocessing of evaluation."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,142 +16,201 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dataloader.decode import eval_decode
+from dataloader.culprits import TF_ERRORS
+from dataloader.decode import EvalCrop, eval_decode, resize
+from dataloader.explain import first_words, no_decoder
 from runtime.build import eval_crop
+from runtime.class_names import class_names
 from runtime.config import Config, ConfigError
+from runtime.images import IMAGE_ENDINGS, find_images, read_image
+from runtime.outputs import Labelled, Prediction, one_line, open_outputs, predict_formats
 from runtime.trained import trained_model
-from utils.files import path_of
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-# Rows of the printed table, spread evenly over the images; the files hold all.
-TABLE_ROWS = 30
-
-
-def find_images(folder: str | Path) -> list[Path]:
-    """Every image below a folder, sorted; endings in any case, hidden files and folders left out.
-
-    Symbolic links to folders are not followed, so that a loop of links ends.
-    """
-    folder = Path(folder)
-    if folder.is_file():
-        return [folder]
-    found = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(root) / n for n in files if n.lower().endswith(ENDINGS) and not n.startswith(".")
-        ]
-    return sorted(found)
+# Pixels a side of the gallery's thumbnails; smaller squares stay as they are.
+THUMBNAIL = 160
+# Seconds between two lines of progress where there is no terminal to draw a bar on.
+SAY_EVERY = 30
 
 
 def predict(config: Config) -> dict[str, Any]:
-    """Labels the images of `--predict_dir`: prints a table, writes JSON lines and CSV.
+    """Labels the images of `--predict_dir` and writes what `--predict_formats` asks for, or answers
+    for `--image` in one line.
 
     An image that cannot be read gets a row with the reason, and the others are labelled all the
-    same.
+    same. Memory does not grow with the number of images, but for the list of their names.
 
     Returns:
-        `images` labelled, `failed` images, and the paths `jsonl` and `csv`.
+        `images` labelled, `failed` images, and the path of each file written, by format.
 
     Raises:
-        ConfigError: there are no images.
+        ConfigError: there are no images, or the class names do not fit.
         CheckpointError: there is no checkpoint.
     """
-    files = find_images(config.predict_dir)
+    if config.image:
+        return _answer(config)
+    refused: dict[Path, str] = {}
+    files = find_images(config.predict_dir, refused)
     if not files:
         raise ConfigError(
-            f"--predict_dir {config.predict_dir} holds no images ({', '.join(ENDINGS)})"
+            f"--predict_dir {config.predict_dir} holds no images ({', '.join(IMAGE_ENDINGS)})"
         )
     trained = trained_model(config)
-    model = trained.model
     print(f"predicting with {trained.text}", flush=True)
-    names = class_names(trained.class_names, model.output_shape[-1])
-    out = path_of(config.output) if config.output else path_of(config.model_dir) / "predictions"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    json_path, csv_path = out.with_name(out.name + ".jsonl"), out.with_name(out.name + ".csv")
-    top_k = min(config.top_k, len(names))
-    shown, failed = [], 0
-    spread = set(np.linspace(0, len(files) - 1, TABLE_ROWS).round().astype(int).tolist())
-    # A file name that is no UTF-8 is escaped, in JSON's own way, rather than ending the run.
-    writing = {"encoding": "utf-8", "errors": "backslashreplace"}
+    names = class_names(trained.class_names, trained.model.output_shape[-1], config.label_file)
+    formats = predict_formats(config.predict_formats)
+    labeller = Labeller(trained.model, names, config, thumbnails="gallery" in formats)
+    failed = unsure = 0
+    start = time.perf_counter()
     with ExitStack() as stack:
-        lines = stack.enter_context(json_path.open("w", **writing))
-        table = csv.writer(stack.enter_context(csv_path.open("w", newline="", **writing)))
-        columns = [f"{kind}_{i}" for i in range(1, top_k + 1) for kind in ("class", "probability")]
-        table.writerow(["path", *columns, "error"])
-        for number, row in enumerate(label(model, files, config, names, top_k)):
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-            cells = [
-                cell for p in row["predictions"] for cell in (p["class"], f"{p['probability']:.6f}")
-            ]
-            table.writerow([row["path"], *(cells or [""] * len(columns)), row["error"] or ""])
-            failed += row["error"] is not None
-            if number in spread or row["error"]:
-                shown.append(row)
-    _print_table(shown, len(files), config.predict_dir)
+        outputs = open_outputs(stack, config, labeller.columns, len(files), trained.text)
+        progress = stack.enter_context(_Progress(len(files)))
+        for item in labeller.label(files, refused):
+            for output in outputs:
+                output.write(item)
+            failed += item.error is not None
+            unsure += not item.error and not item.predictions
+            progress.advance()
+    seconds = time.perf_counter() - start
+    written = {output.format: str(output.path) for output in outputs if output.path}
+    notes = f"; {unsure} below --min_confidence {config.min_confidence:g}" if unsure else ""
     print(
-        f"{len(files) - failed} images labelled, {failed} unreadable; wrote {json_path} and"
-        f" {csv_path}",
+        f"{len(files) - failed} images labelled, {failed} unreadable{notes}"
+        f" in {seconds:.1f} s" + (f"; wrote {' and '.join(written.values())}" if written else ""),
         flush=True,
     )
     if failed:
         print(
-            f"convoy: {failed} of {len(files)} images could not be read (see the rows above)",
+            f"convoy: {failed} of {len(files)} images could not be read (see their rows)",
             file=sys.stderr,
         )
-    return {
-        "images": len(files) - failed,
-        "failed": failed,
-        "jsonl": str(json_path),
-        "csv": str(csv_path),
-    }
+    return {"images": len(files) - failed, "failed": failed, **written}
 
 
-def class_names(names: list[str] | None, classes: int) -> list[str]:
-    """A name for each output: the training data's, or else the class number."""
-    names = list(names or [])
-    return names[:classes] + [str(i) for i in range(len(names), classes)]
+def _answer(config: Config) -> dict[str, Any]:
+    """`--image`: one line."""
+    trained = trained_model(config)
+    names = class_names(trained.class_names, trained.model.output_shape[-1], config.label_file)
+    labeller = Labeller(trained.model, names, config.with_(predict_batch_size=1))
+    (item,) = labeller.label([Path(config.image)])
+    print(one_line(item), flush=True)
+    return {"images": int(item.error is None), "failed": int(item.error is not None)}
 
 
-def label(
-    model: Any, files: list[Path], config: Config, names: list[str], top_k: int
-) -> Iterator[dict[str, Any]]:
-    """Yields a row for each file, in order: path, predictions (class, index, probability), error
-    or None.
+@dataclass
+class _Image:
+    pixels: np.ndarray
+    thumbnail: bytes | None
+
+
+class Labeller:
+    """A model with the preprocessing of evaluation before it.
+
+    Args:
+        model: from uint8 images to logits.
+        names: one a class.
+        config: for the crop, the batch, and what is reported of each image.
+        thumbnails: whether each result brings a small JPEG of what the model saw.
     """
-    size, crop = model.input_shape[1], eval_crop(config)
-    compiled = True if config.data_format == "channels_first" and config.use_xla else None
-    forward = tf.function(
-        lambda images: tf.nn.softmax(model(images, training=False)), jit_compile=compiled
-    )
 
-    def load(file: Path) -> np.ndarray | str:
+    def __init__(
+        self, model: Any, names: list[str], config: Config, thumbnails: bool = False
+    ) -> None:
+        self.names = names
+        self.columns = min(config.top_k, len(names))
+        self.least = config.min_confidence
+        self.batch = config.predict_batch_size
+        self.threads = config.num_workers or os.cpu_count()
+        self.size, self.crop = model.input_shape[1], eval_crop(config)
+        self._decode = _decoder(self.size, self.crop, thumbnails)
+        compiled = True if config.data_format == "channels_first" and config.use_xla else None
+        self._forward = tf.function(_forward(model, config.flip_tta), jit_compile=compiled)
+
+    def label(
+        self, files: list[Path], refused: dict[Path, str] | None = None
+    ) -> Iterator[Labelled]:
+        """Yields a result for each file, in order. While a batch is used, the next is decoded."""
+        refused = refused or {}
+
+        def load(file: Path) -> _Image | str:
+            if file in refused:
+                return refused[file]
+            content = b""
+            try:
+                content = read_image(file)
+                return self._decode(content)
+            except OSError as error:
+                return error.strerror or str(error)
+            except TF_ERRORS as error:
+                return no_decoder(content) or f"not a readable image ({self._why(content, error)})"
+            except ValueError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            for batch in _read_ahead(pool, load, iter(files), self.batch):
+                images = [image.pixels for _, image in batch if isinstance(image, _Image)]
+                probabilities = iter(self._probabilities(images))
+                for file, image in batch:
+                    if isinstance(image, str):
+                        yield Labelled(str(file), error=image)
+                    else:
+                        best = self._best(next(probabilities))
+                        yield Labelled(str(file), best, thumbnail=image.thumbnail)
+
+    def _why(self, content: bytes, error: Exception) -> str:
+        """What is wrong with an image: outside of a compiled function, errors say more."""
         try:
-            return eval_decode(tf.constant(file.read_bytes()), size, crop).numpy()
-        except (OSError, tf.errors.OpError, ValueError) as error:
-            return _reason(error)
+            eval_decode(tf.constant(content), self.size, self.crop)
+        except TF_ERRORS as plain:
+            error = plain
+        return first_words(error)
 
-    files_left = iter(files)
-    with ThreadPoolExecutor(config.num_workers or os.cpu_count()) as pool:
-        pending = _read_ahead(pool, load, files_left, config.predict_batch_size)
-        for batch in pending:
-            images = [image for _, image in batch if isinstance(image, np.ndarray)]
-            probabilities = iter(())
-            if images:
-                # A short last batch is filled up, so that the model is compiled for one shape only.
-                padding = [np.zeros_like(images[0])] * (config.predict_batch_size - len(images))
-                probabilities = iter(forward(np.stack(images + padding)).numpy())
-            for file, image in batch:
-                row: dict[str, Any] = {"path": str(file), "predictions": [], "error": None}
-                if isinstance(image, str):
-                    row["error"] = image
-                else:
-                    p = next(probabilities)
-                    row["predictions"] = [
-                        {"class": names[i], "index": int(i), "probability": float(p[i])}
-                        for i in np.argsort(-p, kind="stable")[:top_k]
-                    ]
-                yield row
+    def _probabilities(self, images: list[np.ndarray]) -> np.ndarray:
+        """float32 `(images, classes)`. A short batch is filled up, so that the model is compiled
+        for one shape only.
+        """
+        if not images:
+            return np.zeros((0, len(self.names)), np.float32)
+        padding = [np.zeros_like(images[0])] * (self.batch - len(images))
+        return self._forward(np.stack(images + padding)).numpy()[: len(images)]
+
+    def _best(self, probabilities: np.ndarray) -> list[Prediction]:
+        order = np.argsort(-probabilities, kind="stable")[: self.columns]
+        return [
+            Prediction(self.names[i], int(i), float(probabilities[i]))
+            for i in order
+            if probabilities[i] >= self.least
+        ]
+
+
+def _forward(model: Any, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Images to probabilities; with `flip`, the mean of an image's and its mirror image's."""
+
+    def forward(images: tf.Tensor) -> tf.Tensor:
+        probabilities = tf.nn.softmax(model(images, training=False))
+        if flip:
+            mirrored = tf.nn.softmax(model(tf.reverse(images, [2]), training=False))
+            probabilities = (probabilities + mirrored) / 2
+        return probabilities
+
+    return forward
+
+
+def _decoder(size: int, crop: EvalCrop, thumbnails: bool) -> Callable[[bytes], _Image]:
+    """Encoded bytes to what the model sees, and a small JPEG of it."""
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = eval_decode(encoded, size, crop)
+        if not thumbnails:
+            return image, tf.constant(b"")
+        small = resize(image, [THUMBNAIL, THUMBNAIL], "area") if size > THUMBNAIL else image
+        return image, tf.io.encode_jpeg(small, quality=80)
+
+    def run(content: bytes) -> _Image:
+        image, thumbnail = decode(tf.constant(content))
+        return _Image(image.numpy(), thumbnail.numpy() if thumbnails else None)
+
+    return run
 
 
 def _read_ahead(
@@ -169,35 +228,41 @@ def _read_ahead(
         current = following
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, tf.errors.OpError):
-        text = error.message.split("[Op:")[0].split("}} ")[-1].strip().splitlines()[0]
-        return f"not a readable image ({text.rstrip('.')})"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error)
+class _Progress:
+    """A bar on a terminal's stderr; elsewhere a line now and then."""
 
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self._bar: Any = None
+        self._start = self._said = time.monotonic()
 
-def _print_table(rows: list[dict[str, Any]], count: int, folder: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    def __enter__(self) -> _Progress:
+        if sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
 
-    table = Table("image", "class", "probability", "next", box=None, pad_edge=False)
-    table.columns[0].overflow = table.columns[3].overflow = "fold"
-    table.columns[2].justify = "right"
-    for row in rows:
-        file = os.path.relpath(row["path"], folder) if Path(folder).is_dir() else row["path"]
-        file = file.encode(errors="backslashreplace").decode()
-        if row["error"]:
-            table.add_row(Text(file), Text("unreadable", style="red"), "", Text(row["error"]))
-            continue
-        first, *others = row["predictions"]
-        following = ", ".join(f"{p['class']} {100 * p['probability']:.1f}%" for p in others[:2])
-        table.add_row(
-            Text(file), Text(first["class"]), f"{100 * first['probability']:.1f}%", Text(following)
-        )
-    console = Console()
-    console.print(table)
-    if len(rows) < count:
-        console.print(f"… {count - len(rows)} more in the files")
+            columns = (
+                progress.BarColumn(bar_width=None),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.speed:.0f} images/s"),
+                progress.TimeRemainingColumn(),
+            )
+            self._bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.add_task("", total=self.total)
+            self._bar.start()
+        return self
+
+    def advance(self) -> None:
+        """One image more."""
+        self.done += 1
+        if self._bar:
+            self._bar.advance(0)
+        elif time.monotonic() - self._said >= SAY_EVERY:
+            self._said = time.monotonic()
+            speed = self.done / (self._said - self._start)
+            text = f"{self.done} of {self.total} images, {speed:.0f} images/s"
+            print(text, file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()

@@ -38,7 +38,7 @@ def trained_model(config: Config) -> Trained:
     if config.pretrained_from_file:
         return _from_file(config, config.pretrained_from_file)
     path = distributed.on_rank0(lambda: resolve(config.model_dir, config.checkpoint))
-    model, saved = load_model(path, config.weights, config.data_format)
+    model, saved = load_model(path, config.weights, config.data_format, config.image_size)
     text = f"{path} ({saved.state['weights_used']} weights, epoch {saved.state['epoch']})"
     return Trained(model, text, saved.state.get("class_names"))
 

@@ -6,6 +6,7 @@ raises `ConfigError` naming the flag and the way out.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from dataclasses import fields
@@ -41,6 +42,7 @@ def validate(config: Config) -> Config:
     if config.mode == "convert":
         return _convert(config)
     _numbers(config)
+    config = _crop_pct(config)
     _augmentation(config)
     if config.mode in (*DATA_MODES, "inference_benchmark"):
         check_backend(config)
@@ -176,6 +178,16 @@ def preempt_signals(config: Config) -> list[str]:
     return names
 
 
+def _crop_pct(config: Config) -> Config:
+    """`--crop_pct` in pixels of padding, rounded as timm does: a run keeps one of the two."""
+    from model.catalog import get_arch
+
+    if config.crop_pct is None:
+        return config
+    size = config.image_size or get_arch(config.arch).resolution
+    return config.with_(crop_padding=math.floor(size / config.crop_pct) - size, crop_pct=None)
+
+
 def _augmentation(config: Config) -> None:
     from dataloader.policies import get_policy, jitter_strengths
 
@@ -305,10 +317,25 @@ def _checkpoint(config: Config) -> None:
 
 
 def _predict(config: Config) -> None:
-    if not config.predict_dir:
-        raise ConfigError("--mode predict needs --predict_dir, a folder of images")
-    folder = Path(config.predict_dir)
-    if not folder.exists():
-        raise ConfigError(f"--predict_dir {folder} does not exist")
-    if not os.access(folder, os.R_OK):
-        raise ConfigError(f"--predict_dir {folder} cannot be read")
+    from runtime.images import STDIN, is_pattern
+    from runtime.outputs import predict_formats
+
+    if config.image and config.predict_dir:
+        raise ConfigError("--image labels one image and --predict_dir many: give one of them")
+    where, named = (
+        config.predict_dir or config.image,
+        "--image" if config.image else "--predict_dir",
+    )
+    if not where:
+        raise ConfigError(
+            "--mode predict needs --predict_dir, a folder of images (or a pattern, a .txt of paths,"
+            " or - for standard input), or --image"
+        )
+    predict_formats(config.predict_formats)
+    for flag, path in ((named, where), ("--label_file", config.label_file)):
+        if path is None or (flag == "--predict_dir" and (path == STDIN or is_pattern(path))):
+            continue
+        if not Path(path).exists():
+            raise ConfigError(f"{flag} {path} does not exist")
+        if not os.access(path, os.R_OK):
+            raise ConfigError(f"{flag} {path} cannot be read")

@@ -1,9 +1,11 @@
 """Labels for a folder of images, some of them odd, with a model that training has made."""
 
 import csv
+import io
 import json
 import math
 import os
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 from PIL import Image
 
 from main import main
-from runtime.predict import class_names, find_images
+from runtime.class_names import class_names, imagenet_classes
+from runtime.config import ConfigError
+from runtime.images import find_images
 
 
 @pytest.fixture
@@ -43,6 +47,63 @@ def test_images_are_found_in_nested_folders_in_any_spelling(tmp_path):
     found = [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)]
     assert found == ["a/B/y.PNG", "a/x.jpeg", "b.JPG", "k.Bmp", "z.gif"]
     assert find_images(tmp_path / "b.JPG") == [tmp_path / "b.JPG"]
+
+
+def test_a_pattern_a_list_and_stdin_name_images_too(tmp_path, monkeypatch):
+    for name in ("b.jpg", "a/x.jpg", "a/y.png", "odd ending.tmp", "[1].jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text("b.jpg\r\n\nodd ending.tmp\na\n")
+    monkeypatch.chdir(tmp_path)
+
+    def found(where):
+        return [str(path) for path in find_images(where)]
+
+    assert found("**/*.jpg") == ["[1].jpg", "a/x.jpg", "b.jpg"]
+    assert found("[1].jpg") == ["[1].jpg"]
+    assert found("list.txt") == ["b.jpg", "odd ending.tmp", "a/x.jpg", "a/y.png"]
+    for text, want in (
+        (b"b.jpg\ngone.jpg\n", ["b.jpg", "gone.jpg"]),
+        (b"a\nb.jpg\0", ["a\nb.jpg"]),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+        assert found("-") == want
+    assert found("*.bmp") == []
+
+
+def test_a_folder_that_cannot_be_searched_stands_in_the_result(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "shut").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):  # root may read any folder
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    refused = {}
+    assert find_images(tmp_path, refused) == [tmp_path / "a.jpg", tmp_path / "shut"]
+    assert "Permission denied" in refused[tmp_path / "shut"]
+
+
+def test_imagenets_names_are_those_of_keras_and_unique():
+    """1,000 of them, in the order of the synset ids, as `keras.applications` numbers them."""
+    ids, names = list(imagenet_classes()), list(imagenet_classes().values())
+    assert len(set(names)) == len(ids) == 1000
+    assert ids == sorted(ids)
+    assert [names[i] for i in (0, 281, 985)] == ["tench", "tabby", "daisy"]
+    assert class_names(None, 1000) == names
+    assert class_names(ids[5:8], 3) == names[5:8]
+    assert class_names(["cat", *ids[1:]], 1000)[:2] == ["cat", ids[1]]
+
+
+def test_a_label_file_names_the_classes(tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text("cat\n größe \n\n", encoding="utf-8")
+    assert class_names(["a", "b"], 2, file) == ["cat", "größe"]
+    with pytest.raises(ConfigError, match="has 2 lines, and the model 3 classes"):
+        class_names(None, 3, file)
 
 
 def test_classes_without_a_name_have_a_number():
@@ -85,10 +146,13 @@ def test_an_unreadable_image_has_its_row_and_the_others_are_labelled(predict, ph
         (folder / name).write_bytes(content)
     (folder / "gone.jpg").symlink_to(tmp_path / "nowhere")
     (folder / "folder.jpg").mkdir()
+    os.mkfifo(folder / "pipe.jpg")
     code, rows, table, text = predict(folder)
     assert code == 3
     failed = {row["path"].rsplit("/", 1)[-1]: row for row in rows if row["error"]}
-    assert set(failed) == {*bad, "gone.jpg"}
+    assert set(failed) == {*bad, "gone.jpg", "pipe.jpg"}
+    assert "Unknown image file format" in failed["text.jpeg"]["error"]
+    assert failed["pipe.jpg"]["error"] == "not a regular file"
     for row in failed.values():
         assert row["predictions"] == []
         assert "\n" not in row["error"]
@@ -186,6 +250,44 @@ def test_top_k_is_bounded_by_the_number_of_classes(predict, photos):
     assert len(rows[0]["predictions"]) == 10
 
 
+def test_one_image_is_answered_in_one_line(trained, photos, capsys):
+    photo = next(photos.iterdir())
+    flags = ["--mode", "predict", "--model_dir", str(trained.model_dir), "--top_k", "2"]
+    assert main([*flags, "--image", str(photo)]) == 0
+    out = capsys.readouterr().out
+    assert re.fullmatch(rf"{re.escape(str(photo))}: \d \d+\.\d%, \d \d+\.\d%\n", out)
+    assert main([*flags, "--image", str(photos), "--min_confidence", "1"]) == 3
+    assert capsys.readouterr().out == f"{photos}: unreadable: not a regular file\n"
+
+
+def test_size_crop_mirror_and_confidence_are_the_users(predict, trained, photos):
+    """Recomputed by hand at another size, from the middle half, averaged with the mirror image."""
+    import tensorflow as tf
+
+    from dataloader.decode import EvalCrop, eval_decode
+    from runtime.checkpoint import load_model
+
+    flags = ("--image_size", "48", "--crop_pct", "0.5", "--flip_tta", "--top_k", "10")
+    _, rows, _, text = predict(photos, *flags, "--min_confidence", "0.1")
+    model, _ = load_model(trained.model_dir, image_size=48)
+    left_out = 0
+    for row in rows:
+        with open(row["path"], "rb") as file:
+            image = eval_decode(tf.constant(file.read()), 48, EvalCrop(padding=48))
+        both = np.stack([image, np.flip(image, 1)])
+        want = np.exp(np.float64(model(both, training=False)))
+        want = (want / want.sum(1, keepdims=True)).mean(0)
+        got = {p["index"]: p["probability"] for p in row["predictions"]}
+        assert set(got) == set(np.flatnonzero(want >= 0.1))
+        np.testing.assert_allclose([want[i] for i in got], list(got.values()), atol=1e-5)
+        left_out += len(want) - len(got)
+    assert left_out
+    _, rows, table, text = predict(photos, "--min_confidence", "1")
+    assert all(row["predictions"] == [] and row["error"] is None for row in rows)
+    assert all(row["class_1"] == row["error"] == "" for row in table)
+    assert f"{len(rows)} below --min_confidence 1" in text
+
+
 def test_a_folder_without_images_is_an_error(trained, tmp_path, capsys):
     (tmp_path / "notes.txt").touch()
     args = ["--mode", "predict", "--model_dir", trained.model_dir, "--predict_dir", tmp_path]
@@ -198,6 +300,10 @@ def test_a_folder_without_images_is_an_error(trained, tmp_path, capsys):
     [
         (["--predict_dir", "nowhere"], "--predict_dir nowhere does not exist"),
         ([], "--mode predict needs --predict_dir"),
+        (["--image", "x.jpg"], "--image x.jpg does not exist"),
+        (["--image", ".", "--predict_dir", "."], "give one of them"),
+        (["--predict_dir", ".", "--label_file", "nowhere"], "--label_file nowhere does not exist"),
+        (["--predict_dir", ".", "--predict_formats", "xml"], "choose from table, jsonl"),
         (["--predict_dir", ".", "--checkpoint", "nowhere"], "--checkpoint nowhere does not exist"),
     ],
 )

@@ -1,0 +1,62 @@
+"""A name for each of a model's outputs. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from runtime.config import ConfigError
+
+IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
+
+
+@lru_cache(maxsize=1)
+def imagenet_classes() -> dict[str, str]:
+    """ImageNet-1k's synset ids, in the order of the class numbers, and their names."""
+    lines = IMAGENET.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("\t") for line in lines if not line.startswith("#"))
+
+
+def class_names(
+    names: Sequence[str] | None, classes: int, label_file: str | None = None
+) -> list[str]:
+    """One name a class.
+
+    `--label_file` has them, or else the training data had; ImageNet's synset ids (`n01440764`)
+    are replaced by what they mean. A thousand classes that nothing names are taken for ImageNet's;
+    any other class without a name has its number.
+
+    Args:
+        names: those that the checkpoint kept, or None.
+        classes: how many outputs the model has.
+        label_file: a text file with one name a line, in the order of the classes.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds another number of names.
+    """
+    if label_file:
+        names = read_label_file(label_file, classes)
+    imagenet = imagenet_classes()
+    if not names and classes == len(imagenet):
+        return list(imagenet.values())
+    names = list(names or [])[:classes]
+    if names and all(name in imagenet for name in names):
+        names = [imagenet[name] for name in names]
+    return names + [str(i) for i in range(len(names), classes)]
+
+
+def read_label_file(file: str, classes: int) -> list[str]:
+    """The names in `--label_file`; see `class_names`."""
+    try:
+        names = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--label_file {file} cannot be read: {error}") from error
+    while names and not names[-1].strip():
+        names.pop()
+    if len(names) != classes:
+        raise ConfigError(
+            f"--label_file {file} has {len(names)} lines, and the model {classes} classes: one name"
+            " a line is needed, in the order of the class numbers"
+        )
+    return [name.strip() for name in names]

@@ -1,0 +1,271 @@
+"""Where predictions go: a printed table, JSON lines, CSV, Parquet, a page to look at.
+
+No TensorFlow, and nothing kept but what is still to be written.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.config import Config, ConfigError
+from utils.files import Remote, path_of
+
+FORMATS = ("table", "jsonl", "csv", "parquet", "gallery")
+# Rows of the printed table, spread evenly over the images, and as many that failed; files hold all.
+TABLE_ROWS = 30
+PARQUET_ROWS = 4096  # of a row group
+# A file name that is no UTF-8 is escaped, in JSON's own way, rather than ending the run.
+UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}
+
+
+@dataclass
+class Prediction:
+    """A class that an image may show."""
+
+    name: str
+    index: int
+    probability: float
+
+
+@dataclass
+class Labelled:
+    """What was found for a file.
+
+    Attributes:
+        path: as it was given.
+        predictions: the likeliest first; empty if it failed, or if none was likely enough.
+        error: why it could not be read, or None.
+        thumbnail: a small JPEG, if asked for.
+    """
+
+    path: str
+    predictions: list[Prediction] = field(default_factory=list)
+    error: str | None = None
+    thumbnail: bytes | None = None
+
+
+def predict_formats(text: str) -> list[str]:
+    """The formats that `--predict_formats` names.
+
+    Raises:
+        ConfigError: one does not exist, or its package is not installed.
+    """
+    formats = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise ConfigError(
+            f"--predict_formats {text}: choose from {', '.join(FORMATS)}, with commas between them"
+        )
+    for name, package, remedy in (
+        ("parquet", "pyarrow", "pip install -c constraints.txt -e '.[parquet]'"),
+        ("gallery", "jinja2", "pip install -c constraints.txt jinja2, or make setup"),
+    ):
+        if name in formats and find_spec(package) is None:
+            raise ConfigError(f"--predict_formats {name} needs the package {package}: {remedy}")
+    return formats
+
+
+def open_outputs(
+    stack: ExitStack, config: Config, columns: int, count: int, title: str
+) -> list[Output]:
+    """Opens what `--predict_formats` asks for, to be closed with the stack.
+
+    Args:
+        columns: classes reported per image.
+        count: images that will come.
+        title: what predicts, for people.
+    """
+    out = path_of(config.output) if config.output else path_of(config.model_dir) / "predictions"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    page = out.with_name(f"{out.name}-gallery.html" if config.output else "gallery.html")
+    makers = {
+        "jsonl": lambda: JsonLines(out.with_name(out.name + ".jsonl")),
+        "csv": lambda: Csv(out.with_name(out.name + ".csv"), columns),
+        "parquet": lambda: Parquet(out.with_name(out.name + ".parquet"), columns),
+        "gallery": lambda: _gallery(page, count, title, config.predict_dir),
+        "table": lambda: Table(count, config.predict_dir),
+    }
+    # The table is closed, and so printed, last.
+    formats = sorted(predict_formats(config.predict_formats), key=FORMATS.index)
+    return [stack.enter_context(makers[name]()) for name in formats]
+
+
+def _gallery(*args: Any) -> Output:
+    from runtime.gallery import Gallery  # with jinja2
+
+    return Gallery(*args)
+
+
+class Output(AbstractContextManager):
+    """Something that results are written to, one by one.
+
+    Attributes:
+        format: its name in `FORMATS`.
+        path: the file it writes, or None.
+    """
+
+    format = ""
+    path: Path | Remote | None = None
+
+    def write(self, item: Labelled) -> None:
+        """Takes one more result."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Writes what is left."""
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class JsonLines(Output):
+    """One object a line: path, predictions (class, index, probability), error or null."""
+
+    format = "jsonl"
+
+    def __init__(self, path: Path | Remote) -> None:
+        self.path = path
+        self._file = path.open("w", **UTF8)
+
+    def write(self, item: Labelled) -> None:
+        predictions = [
+            {"class": p.name, "index": p.index, "probability": p.probability}
+            for p in item.predictions
+        ]
+        row = {"path": item.path, "predictions": predictions, "error": item.error}
+        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Csv(Output):
+    """One row an image: path, class_1, probability_1, …, error."""
+
+    format = "csv"
+
+    def __init__(self, path: Path | Remote, columns: int) -> None:
+        self.path, self._columns = path, columns
+        self._file = path.open("w", newline="", **UTF8)
+        self._csv = csv.writer(self._file)
+        numbers = range(1, columns + 1)
+        names = [f"{kind}_{i}" for i in numbers for kind in ("class", "probability")]
+        self._csv.writerow(["path", *names, "error"])
+
+    def write(self, item: Labelled) -> None:
+        cells = [c for p in item.predictions for c in (p.name, f"{p.probability:.6f}")]
+        cells += [""] * (2 * self._columns - len(cells))
+        self._csv.writerow([item.path, *cells, item.error or ""])
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Parquet(Output):
+    """The columns of the CSV, with index_1, … besides, and nulls where there is nothing."""
+
+    format = "parquet"
+
+    def __init__(self, path: Path | Remote, columns: int) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        self.path = path
+        types = {"class": pyarrow.string(), "index": pyarrow.int32()}
+        types["probability"] = pyarrow.float32()
+        numbered = [(f"{k}_{i}", t) for i in range(1, columns + 1) for k, t in types.items()]
+        text = pyarrow.string()
+        self._schema = pyarrow.schema([("path", text), *numbered, ("error", text)])
+        self._bytes = path.open("wb")
+        self._file = parquet.ParquetWriter(self._bytes, self._schema)
+        self._rows: list[dict[str, Any]] = []
+
+    def write(self, item: Labelled) -> None:
+        row: dict[str, Any] = {"path": printable(item.path), "error": item.error}
+        for i, p in enumerate(item.predictions, 1):
+            row |= {f"class_{i}": p.name, f"index_{i}": p.index, f"probability_{i}": p.probability}
+        self._rows.append(row)
+        if len(self._rows) >= PARQUET_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        if self._rows:
+            self._file.write_table(pyarrow.Table.from_pylist(self._rows, self._schema))
+            self._rows = []
+
+    def close(self) -> None:
+        self._flush()
+        self._file.close()
+        self._bytes.close()
+
+
+class Table(Output):
+    """Prints some of the rows when all are there."""
+
+    format = "table"
+
+    def __init__(self, count: int, where: str) -> None:
+        self._count, self._where = count, where
+        self._spread = set(np.linspace(0, count - 1, TABLE_ROWS).round().astype(int).tolist())
+        self._seen = self._failed = 0
+        self._shown: list[Labelled] = []
+
+    def write(self, item: Labelled) -> None:
+        self._failed += item.error is not None
+        if self._seen in self._spread or (item.error and self._failed <= TABLE_ROWS):
+            self._shown.append(item)
+        self._seen += 1
+
+    def close(self) -> None:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("image", "class", "probability", "next", box=None, pad_edge=False)
+        table.columns[0].overflow = table.columns[3].overflow = "fold"
+        table.columns[2].justify = "right"
+        for item in self._shown:
+            file = Text(shown_name(item.path, self._where))
+            if item.error:
+                table.add_row(file, Text("unreadable", style="red"), "", Text(item.error))
+            elif not item.predictions:
+                table.add_row(file, Text("unsure", style="dim"), "", "")
+            else:
+                first, *others = item.predictions
+                following = ", ".join(f"{p.name} {100 * p.probability:.1f}%" for p in others[:2])
+                percent = f"{100 * first.probability:.1f}%"
+                table.add_row(file, Text(first.name), percent, Text(following))
+        console = Console()
+        console.print(table)
+        if len(self._shown) < self._seen:
+            console.print(f"… {self._seen - len(self._shown)} more")
+
+
+def one_line(item: Labelled) -> str:
+    """A result as one line of text, with what would break the line escaped."""
+    answer = ", ".join(f"{p.name} {100 * p.probability:.1f}%" for p in item.predictions)
+    if item.error:
+        answer = f"unreadable: {item.error}"
+    path = printable(item.path).replace("\n", "\\n").replace("\r", "\\r")
+    return f"{path}: {answer or 'unsure'}"
+
+
+def printable(path: str) -> str:
+    """A path that UTF-8 can hold: bytes that are none are escaped."""
+    return path.encode(errors="backslashreplace").decode()
+
+
+def shown_name(path: str, where: str | None) -> str:
+    """A path for people: from the folder that was searched, if it was one."""
+    return printable(os.path.relpath(path, where) if where and Path(where).is_dir() else path)

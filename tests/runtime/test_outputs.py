@@ -1,0 +1,112 @@
+"""What predictions are written to: Parquet, and a page that a browser can be given as it is."""
+
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from runtime.config import Config, ConfigError
+from runtime.outputs import FORMATS, Labelled, Parquet, Prediction, one_line, predict_formats
+
+ODD = '<img src=x onerror="alert(1)">\'&amp;{{ 7*7 }}\n.jpg'
+
+
+@pytest.fixture
+def gallery(tmp_path):
+    """Writes a gallery of results and returns its pages' text."""
+    from runtime.gallery import Gallery
+
+    def write(items, per_page=2000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("runtime.gallery.PER_PAGE", per_page)
+            with Gallery(tmp_path / "gallery.html", len(items), "a model", str(tmp_path)) as page:
+                for item in items:
+                    page.write(item)
+        files = sorted(tmp_path.glob("gallery*.html"), key=lambda file: (len(file.name), file.name))
+        return [file.read_text(encoding="utf-8") for file in files]
+
+    return write
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: elements, and the texts of those of a kind."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.texts = [], {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_data(self, text):
+        self.texts.setdefault(self.elements[-1][0] if self.elements else "", []).append(text)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def labelled(name, *probabilities, error=None):
+    predictions = [Prediction(f"class <{i}>", i, p) for i, p in enumerate(probabilities)]
+    return Labelled(name, predictions, error, None if error else b"\xff\xd8 jpeg")
+
+
+def test_the_gallery_shows_each_image_with_its_bars(gallery):
+    (text,) = gallery([labelled("a.jpg", 0.75, 0.2), labelled("b.jpg", error="cut <short>")])
+    page = Page(text)
+    first, second = page.all("article")
+    assert (first["data-class"], first["data-confidence"]) == ("class <0>", "0.75")
+    assert second["data-class"] == "(unreadable)"
+    assert [bar["style"] for bar in page.all("i")] == ["width:75.0%", "width:20.0%"]
+    assert "cut <short>" in page.texts["p"]
+    assert [o["value"] for o in page.all("option")][:3] == ["", "(unreadable)", "class <0>"]
+    assert "2 images" in text
+
+
+def test_the_gallery_escapes_names_and_loads_nothing(gallery):
+    (text,) = gallery([labelled(ODD, 0.5)])
+    page = Page(text)
+    (card,) = page.all("article")
+    assert card["data-name"].endswith(ODD)
+    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in page.all("img"))
+    assert len(page.all("script")) == 1
+    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"base64,[\w+/=]*", "", text))
+    assert not page.all("link")
+    assert "default-src 'none'" in page.all("meta")[3]["content"]
+
+
+def test_the_gallery_has_pages_and_forgets_those_of_an_earlier_run(gallery):
+    pages = gallery([labelled(f"{i}.jpg", 0.5) for i in range(5)], per_page=2)
+    assert [page.count("<article") for page in pages] == [2, 2, 1]
+    assert "5 images, 3 to 4 on this page" in pages[1]
+    assert [link["href"] for link in Page(pages[1]).all("a")] == ["gallery.html", "gallery-3.html"]
+    assert len(gallery([labelled("1.jpg", 0.5)], per_page=2)) == 1
+
+
+def test_parquet_holds_types_and_nulls(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with Parquet(tmp_path / "p.parquet", 2) as file:
+        file.write(labelled(ODD, 0.75, 0.25))
+        file.write(labelled("b\udce9.jpg", error="cut"))
+    rows = parquet.read_table(tmp_path / "p.parquet").to_pylist()
+    assert rows[0] == {
+        **{"path": ODD, "class_1": "class <0>", "index_1": 0, "probability_1": 0.75},
+        **{"class_2": "class <1>", "index_2": 1, "probability_2": 0.25, "error": None},
+    }
+    assert (rows[1]["path"], rows[1]["class_1"], rows[1]["error"]) == ("b\\udce9.jpg", None, "cut")
+
+
+def test_a_format_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr("runtime.outputs.find_spec", lambda name: None)
+    for name, package in (("parquet", "pyarrow"), ("gallery", "jinja2")):
+        with pytest.raises(ConfigError, match=f"needs the package {package}"):
+            predict_formats(name)
+    assert predict_formats("table, csv") == ["table", "csv"]
+    assert predict_formats(Config().predict_formats) == list(FORMATS[:3])
+
+
+def test_one_line_stays_one_line():
+    assert one_line(labelled("a\nb.jpg", 0.5)) == "a\\nb.jpg: class <0> 50.0%"
+    assert one_line(Labelled("a.jpg")) == "a.jpg: unsure"
