@@ -142,11 +142,20 @@ def is_complete(folder: AnyPath, *, checksums: bool = False) -> bool:
 
 
 def complete_checkpoints(model_dir: str | AnyPath) -> list[AnyPath]:
-    """All whole checkpoints of a run, oldest first."""
+    """All whole checkpoints of a run, oldest first.
+
+    Raises:
+        CheckpointError: the folder cannot be looked into.
+    """
     folder = _folder(model_dir)
-    if not folder.is_dir():
-        return []
-    return [path for path in sorted(folder.glob("step-*")) if is_complete(path)]
+    try:
+        if not folder.is_dir():
+            return []
+        return [path for path in sorted(folder.glob("step-*")) if is_complete(path)]
+    except OSError as error:
+        raise CheckpointError(
+            f"--model_dir {model_dir} cannot be read ({error.strerror})"
+        ) from error
 
 
 def latest(model_dir: str | AnyPath) -> AnyPath | None:

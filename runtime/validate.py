@@ -296,14 +296,18 @@ def _convert(config: Config) -> Config:
 
 def _fresh_model_dir(config: Config) -> None:
     """A new run must not mix its checkpoints with an older run's, let alone remove them."""
-    from runtime.checkpoint import complete_checkpoints
+    from runtime.checkpoint import CheckpointError, complete_checkpoints
 
-    saving = config.mode != "training_benchmark" and not config.no_checkpoints
-    if saving and not config.resume_checkpoint and complete_checkpoints(config.model_dir):
+    if config.mode == "training_benchmark" or config.no_checkpoints or config.resume_checkpoint:
+        return
+    try:
+        found = complete_checkpoints(config.model_dir)
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+    if found:
         raise ConfigError(
             f"--model_dir {config.model_dir} already holds checkpoints: go on from them with"
-            " --resume_checkpoint,"
-            " or choose another folder"
+            " --resume_checkpoint, or choose another folder"
         )
 
 

@@ -220,6 +220,18 @@ def test_a_model_dir_that_is_a_file_is_an_error(tmp_path):
     assert (tmp_path / "file").read_text() == "not a folder"
 
 
+def test_a_folder_that_cannot_be_looked_into_is_an_error_in_plain_words(tmp_path, monkeypatch):
+    (tmp_path / "checkpoints").mkdir()
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "glob", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot be read \(Permission denied\)"):
+        checkpoint.latest(tmp_path)
+    monkeypatch.undo()
+
+
 def test_an_interrupt_in_the_middle_of_a_save_leaves_no_half_checkpoint(tmp_path, monkeypatch):
     (first,) = save(tmp_path, 1)
     monkeypatch.setattr(checkpoint, "sync", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
