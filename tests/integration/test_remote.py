@@ -18,10 +18,12 @@ from utils.logging import make_json_logger
 
 
 @pytest.fixture(scope="module")
-def run(trained):
+def run(small_run, tiny):
     """The folder of the run that `trained` is, but at a URL and stopped after one epoch of two."""
     folder = path_of("ram://bucket/runs/one")
-    folder.flags = (*trained.flags, "--model_dir", folder, "--enable_tensorboard")
+    flags = (*small_run, "--max_epochs", "2", "--warmup_epochs", "1", "--data_dir", tiny)
+    flags += ("--moving_average_decay", "0.9", "--enable_tensorboard")
+    folder.flags = (*flags, "--model_dir", folder)
     start(*folder.flags, "--run_epochs", "1")
     return folder
 
@@ -51,8 +53,8 @@ def test_training_leaves_everything_at_the_url(run):
     assert not list(run.glob(".write-test*"))
 
 
+@pytest.mark.slow
 def test_it_resumes_evaluates_and_predicts_from_the_url(run, trained, photos, tiny, capsys):
-    assert "already holds checkpoints" in refused(capsys, *run.flags)
     start(*run.flags, "--resume_checkpoint")
     said = capsys.readouterr().out
     assert "resuming from ram://bucket/runs/one/checkpoints/step-00000007" in said
@@ -149,5 +151,6 @@ def test_a_url_that_cannot_be_written_is_refused_in_plain_words(run, tiny, capsy
     message = " ".join(capsys.readouterr().err.split())
     assert "--model_dir nowhere://bucket/run cannot be written" in message
     assert "Traceback" not in message
+    assert "already holds checkpoints" in refused(capsys, *run.flags)
     new = ("--model_dir", "ram://new", "--pretrained_from_file", "gs://bucket/run")
     assert "no local path" in refused(capsys, *run.flags, *new)
