@@ -132,10 +132,47 @@ def _check_image(image: tf.Tensor) -> tf.Tensor:
 
 
 class Draw(NamedTuple):
-    """Part of a draw: ``choose`` takes uniforms of ``shape`` and returns a :class:`Choice`."""
+    """Part of a draw: ``choose`` takes uniforms (…, *shape) and returns a :class:`Choice`.
+
+    ``ops`` holds for each of its steps which operations that may be, besides Identity.
+    """
 
     shape: tuple[int, ...]
     choose: Callable[[tf.Tensor], Choice]
+    ops: tuple[frozenset[str], ...]
+
+
+class Recipe(NamedTuple):
+    """What :func:`make_augmenter` makes of its arguments. Empty, it leaves images alone.
+
+    Attributes:
+        draws: One after the other; may be empty.
+        erasing: Probability of random erasing, which comes last; 0 for none.
+        erasing_mode: One of ``policies.ERASING_MODES``.
+    """
+
+    draws: tuple[Draw, ...] = ()
+    erasing: float = 0.0
+    erasing_mode: str = "noise"
+
+    @property
+    def steps(self) -> tuple[frozenset[str], ...]:
+        """Which operations each step may be."""
+        return tuple(ops for draw in self.draws for ops in draw.ops)
+
+    def uniforms(self, seed: tf.Tensor) -> tf.Tensor:
+        """What :meth:`choose` takes for the image of an int32 (2,) seed: float32 (n,)."""
+        return _uniforms(seed, [sum(math.prod(draw.shape) for draw in self.draws)])
+
+    def choose(self, uniforms: tf.Tensor) -> Choice:
+        """The choice for an image's uniforms (n,), or for (…, n) those of many."""
+        sizes = [math.prod(draw.shape) for draw in self.draws]
+        chosen = []
+        for draw, part in zip(self.draws, tf.split(uniforms, sizes, axis=-1), strict=True):
+            shape = tf.concat([tf.shape(part)[:-1], draw.shape], axis=0)
+            part = tf.ensure_shape(tf.reshape(part, shape), [*part.shape[:-1], *draw.shape])
+            chosen.append(draw.choose(part))
+        return choices.concatenate(chosen)
 
 
 def _policy_draw(
@@ -150,7 +187,9 @@ def _policy_draw(
     if name == "autoaugment":
         policy = policies.get_policy(policy) if isinstance(policy, str) else policy
         choose = functools.partial(choices.autoaugment_choice, policy=policy, **constants)
-        return Draw((choices.autoaugment_uniforms(policy),), choose)
+        uniforms = choices.autoaugment_uniforms(policy)  # checks that all are of one length
+        ops = tuple(frozenset(step.op for step in steps) for steps in zip(*policy, strict=True))
+        return Draw((uniforms,), choose, ops)
     if name == "trivialaugment":
         num_layers, drawn_from = 1, policies.TRIVIALAUGMENT_SPACE
         levels = policies.TRIVIALAUGMENT_LEVELS
@@ -158,7 +197,8 @@ def _policy_draw(
         drawn_from = policies.RANDAUGMENT_SPACES[space]
         levels = policies.randaugment_levels(magnitude, magnitude_std)
     choose = functools.partial(choices.space_choice, space=drawn_from, levels=levels, **constants)
-    return Draw((num_layers, choices.SPACE_UNIFORMS), choose)
+    ops = (frozenset(drawn_from.ops),) * num_layers
+    return Draw((num_layers, choices.SPACE_UNIFORMS), choose, ops)
 
 
 def _constants(
@@ -198,6 +238,7 @@ def make_augmenter(
     (2,) seed. It returns uint8 with the static shape of the image, a function of both alone; it
     raises ValueError for anything but such an image. Its attribute ``choose`` gives the
     :class:`Choice` of a seed, random erasing apart; it is None where there is nothing to choose.
+    Its attribute ``recipe`` is the :class:`Recipe`, for whoever carries it out in another way.
 
     Args:
         name: "autoaugment", "randaugment", "trivialaugment" or "none".
@@ -230,7 +271,8 @@ def make_augmenter(
         )
     if color_jitter and any(strengths := policies.jitter_strengths(color_jitter)):
         choose = functools.partial(choices.jitter_choice, strengths=strengths)
-        draws.append(Draw((choices.JITTER_UNIFORMS,), choose))
+        ops = frozenset(op for op, s in zip(choices.JITTER_OPS, strengths, strict=True) if s)
+        draws.append(Draw((choices.JITTER_UNIFORMS,), choose, (ops,) * len(ops)))
     for draw in draws:  # whatever is wrong with the tables shows here
         draw.choose(tf.zeros(draw.shape))
     erase = None
@@ -239,14 +281,10 @@ def make_augmenter(
     if not draws and erase is None:
         return None
 
+    recipe = Recipe(tuple(draws), random_erasing, random_erasing_mode)
+
     def choose(seed: tf.Tensor) -> Choice:
-        sizes = [math.prod(draw.shape) for draw in draws]
-        parts = tf.split(_uniforms(seed, [sum(sizes)]), sizes)
-        chosen = [
-            draw.choose(tf.reshape(part, draw.shape))
-            for draw, part in zip(draws, parts, strict=True)
-        ]
-        return choices.concatenate(chosen)
+        return recipe.choose(recipe.uniforms(seed))
 
     @tf.autograph.experimental.do_not_convert  # nothing to convert, and it takes seconds to see so
     def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -255,5 +293,5 @@ def make_augmenter(
             image = apply_choice(image, choose(seed))
         return image if erase is None else erase(image, seed)
 
-    augment.choose = choose if draws else None
+    augment.choose, augment.recipe = choose if draws else None, recipe
     return augment

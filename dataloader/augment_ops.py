@@ -12,12 +12,14 @@ Source: Pillow's ``ImageOps``, ``ImageEnhance``, ``Image.transform`` and ``Image
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from dataloader import policies
 
 Scalar = float | int | tf.Tensor
+Coefficients = tuple[Scalar, Scalar, Scalar, Scalar, Scalar, Scalar]
 
 # Three facts shape this code (TensorFlow 2.18, CPU). tf.where on uint8 takes several times as long
 # as masking bits; broadcasting over a last axis of length 3, as over rows of 3·W numbers; and
@@ -54,6 +56,31 @@ def _rectangle(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
 # --- geometry -----------------------------------------------------------------------------------
 
 
+def fixed_point(coefficients: Coefficients) -> tuple[tf.Tensor, ...]:
+    """Pillow's 16.16 form of coefficients (a, b, c, d, e, f), for pixels' centres: six of int32."""
+    a, b, c, d, e, f = (tf.cast(value, tf.float64) for value in coefficients)
+    return tuple(
+        # Clipped to 2^14 pixels: that is outside any image, and sums cannot overflow int32.
+        tf.cast(tf.floor(tf.clip_by_value(value, -16384.0, 16384.0) * 65536.0 + 0.5), tf.int32)
+        for value in (a, b, c + 0.5 * (a + b), d, e, f + 0.5 * (d + e))
+    )
+
+
+def rotation(degrees: Scalar, height: Scalar, width: Scalar) -> Coefficients:
+    """Coefficients of a counter-clockwise rotation about the centre, float64, shaped as degrees."""
+    centre_y, centre_x = (0.5 * tf.cast(side, tf.float64) for side in (height, width))
+    angle = tf.cast(degrees, tf.float64) * (math.pi / 180.0)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    return (
+        cos,
+        -sin,
+        centre_x - cos * centre_x + sin * centre_y,
+        sin,
+        cos,
+        centre_y - sin * centre_x - cos * centre_y,
+    )
+
+
 def _affine(
     image: tf.Tensor, a: Scalar, b: Scalar, c: Scalar, d: Scalar, e: Scalar, f: Scalar
 ) -> tf.Tensor:
@@ -63,12 +90,7 @@ def _affine(
     its 16.16 fixed-point arithmetic, which is why no pixel differs. One gather of whole pixels also
     takes 0.4 times as long as ``ImageProjectiveTransformV3`` does (224 px, one core).
     """
-    a, b, c, d, e, f = (tf.cast(value, tf.float64) for value in (a, b, c, d, e, f))
-    a, b, c, d, e, f = (
-        # Clipped to 2^14 pixels: that is outside any image, and sums cannot overflow int32.
-        tf.cast(tf.floor(tf.clip_by_value(value, -16384.0, 16384.0) * 65536.0 + 0.5), tf.int32)
-        for value in (a, b, c + 0.5 * (a + b), d, e, f + 0.5 * (d + e))
-    )
+    a, b, c, d, e, f = fixed_point((a, b, c, d, e, f))
     shape = tf.shape(image)
     height, width = shape[0], shape[1]
     x, y = tf.range(width)[tf.newaxis], tf.range(height)[:, tf.newaxis]
@@ -87,19 +109,7 @@ def rotate(image: tf.Tensor, degrees: Scalar) -> tf.Tensor:
 
     Agrees with ``Image.rotate(degrees, NEAREST, fillcolor=(128, 128, 128))``.
     """
-    size = tf.cast(tf.shape(image), tf.float64)
-    centre_y, centre_x = 0.5 * size[0], 0.5 * size[1]
-    angle = tf.cast(degrees, tf.float64) * (math.pi / 180.0)
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    return _affine(
-        image,
-        cos,
-        -sin,
-        centre_x - cos * centre_x + sin * centre_y,
-        sin,
-        cos,
-        centre_y - sin * centre_x - cos * centre_y,
-    )
+    return _affine(image, *rotation(degrees, tf.shape(image)[0], tf.shape(image)[1]))
 
 
 def shear_x(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
@@ -198,51 +208,70 @@ def sharpness(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
 # Pillow computes in float64 and keeps what it has in float32 variables; so do these functions,
 # because fractions are dropped, and a last bit would make a level.
 
+Exact = Callable[[tf.Tensor], tf.Tensor]
+"""Hands a number on such that a compiler must have rounded it: `device_augment.opaque`."""
 
-def _float32(values: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.cast(values, tf.float32), tf.float64)
 
-
-def _rgb_to_hsv(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """``Image.convert("HSV")``: three float64 (H, W) of whole numbers 0–255."""
+def _rgb_to_hsv(image: tf.Tensor, exact: Exact) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """``Image.convert("HSV")``: three float64 (…) of whole numbers 0–255."""
     red, green, blue = tf.unstack(tf.cast(image, tf.float64), axis=-1)
     value = tf.maximum(red, tf.maximum(green, blue))
     chroma = value - tf.minimum(red, tf.minimum(green, blue))
     divisor = tf.maximum(chroma, 1.0)
     from_red, from_green, from_blue = (
-        _float32((value - channel) / divisor) for channel in (red, green, blue)
+        _float32((value - channel) / divisor, exact) for channel in (red, green, blue)
     )
     third = tf.where(green == value, 2.0 + from_red - from_blue, 4.0 + from_green - from_red)
-    hue_sixths = _float32(tf.where(red == value, from_blue - from_green, third))
-    turned = _float32(tf.math.floormod(hue_sixths / 6.0 + 1.0, 1.0))
-    saturation = _float32(chroma / tf.maximum(value, 1.0))
+    hue_sixths = _float32(tf.where(red == value, from_blue - from_green, third), exact)
+    six = exact(tf.constant(6.0, tf.float64))  # division by a known number may become a product
+    turned = _float32(tf.math.floormod(hue_sixths / six + 1.0, 1.0), exact)
+    saturation = _float32(chroma / tf.maximum(value, 1.0), exact)
     hues = tf.where(chroma > 0, tf.floor(turned * 255.0), 0.0)
     return hues, tf.floor(saturation * 255.0), value
 
 
-def _hsv_to_rgb(hues: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    """``Image.convert("RGB")`` of what :func:`_rgb_to_hsv` returns: uint8 (H, W, 3)."""
-    sixths = hues * 6.0 / 255.0
-    share, strength = _float32(sixths - tf.floor(sixths)), _float32(saturation / 255.0)
-    falling = tf.floor(value * (1.0 - _float32(strength * share)) + 0.5)
-    rising = tf.floor(value * (1.0 - strength * (1.0 - share)) + 0.5)
-    least = tf.floor(value * (1.0 - strength) + 0.5)
+def _float32(values: tf.Tensor, exact: Exact) -> tf.Tensor:
+    return tf.cast(exact(tf.cast(values, tf.float32)), tf.float64)
+
+
+def _hsv_to_rgb(hues: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor, exact: Exact):
+    """``Image.convert("RGB")`` of what :func:`_rgb_to_hsv` returns: uint8 (…, 3)."""
+    most = exact(tf.constant(255.0, tf.float64))
+    sixths = hues * 6.0 / most
+    share = _float32(sixths - tf.floor(sixths), exact)
+    strength = _float32(saturation / most, exact)
+
+    def level(left: tf.Tensor) -> tf.Tensor:
+        return tf.floor(exact(value * left) + 0.5)
+
+    falling = level(1.0 - _float32(strength * share, exact))
+    rising = level(1.0 - exact(strength * (1.0 - share)))
+    least = level(1.0 - strength)
     corners = tf.cast(tf.stack([value, rising, least, falling], axis=-1), tf.uint8)
     # Which of the four red, green and blue take in each sixth of the circle.
     table = tf.constant([[0, 1, 2], [3, 0, 2], [2, 0, 1], [2, 3, 0], [1, 2, 0], [0, 2, 3]])
     sector = tf.math.floormod(tf.cast(tf.floor(sixths), tf.int32), 6)
-    return tf.gather(corners, tf.gather(table, sector), axis=2, batch_dims=2)
+    return tf.gather(corners, tf.gather(table, sector), axis=-1, batch_dims=len(sector.shape))
+
+
+def turn_hues(image: tf.Tensor, shift: tf.Tensor, exact: Exact = tf.identity) -> tf.Tensor:
+    """Add to the hues of uint8 (…, 3), which go from 0 to 255, an int32 of a shape that broadcasts.
+
+    It goes through Pillow's 8-bit HSV, so that even a shift of 0 changes some pixels.
+    """
+    hues, saturation, value = _rgb_to_hsv(image, exact)
+    hues = tf.math.floormod(hues + tf.cast(shift, tf.float64), 256.0)
+    return _hsv_to_rgb(hues, saturation, value, exact)
+
+
+def hue_shift(factor: Scalar) -> tf.Tensor:
+    """What :func:`turn_hues` adds for a factor of the circle, −1/2 to 1/2: int32."""
+    return tf.cast(tf.cast(factor, tf.float64) * 255.0, tf.int32)  # fractions are dropped
 
 
 def hue(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
-    """Turn all hues by ``factor`` of the circle, −1/2 to 1/2: torchvision's ``adjust_hue``.
-
-    It goes through Pillow's 8-bit HSV, so that even a factor of 0 changes some pixels.
-    """
-    hues, saturation, value = _rgb_to_hsv(image)
-    shift = tf.cast(tf.cast(factor, tf.float64) * 255.0, tf.int32)  # fractions are dropped
-    hues = tf.math.floormod(hues + tf.cast(shift, tf.float64), 256.0)
-    return _hsv_to_rgb(hues, saturation, value)
+    """Turn all hues by ``factor`` of the circle, −1/2 to 1/2: torchvision's ``adjust_hue``."""
+    return turn_hues(image, hue_shift(factor))
 
 
 # --- ImageOps -----------------------------------------------------------------------------------

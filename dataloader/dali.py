@@ -32,7 +32,7 @@ from dataloader.decode import (
 )
 from dataloader.errors import DataError
 from dataloader.explain import first_words
-from dataloader.loader import CROP, MIX, Loader
+from dataloader.loader import CROP, Loader
 from dataloader.options import InputOptions
 from dataloader.sources import Source
 
@@ -104,15 +104,16 @@ class DaliLoader(Loader):
         size = self.options.image_size
 
         def plan(encoded, label, seeds, weight):
-            return self._plan_fn(encoded, seeds), label, seeds, weight
+            draws = self._draw_fn(seeds)
+            return self._plan_fn(encoded, seeds), label, seeds, (weight, draws)
 
-        def decode(plans, labels, seeds, weights):
+        def decode(plans, labels, seeds, others):
             images = tf.numpy_function(self._run, plans, tf.uint8)
             images.set_shape([self.options.batch_size, size, size, 3])
-            return images, labels, seeds, weights
+            return images, labels, seeds, others
 
-        def augment(image, label, seeds, weight):
-            return self._augment(image, seeds), label, seeds, weight
+        def augment(image, label, seeds, others):
+            return self._augment(image, seeds), label, seeds, others
 
         def batch(dataset):
             return dataset.batch(self.options.batch_size, drop_remainder=True)
@@ -123,9 +124,7 @@ class DaliLoader(Loader):
             dataset = dataset.unbatch()
             dataset = dataset.map(augment, num_parallel_calls=parallel, deterministic=True)
             dataset = batch(dataset)
-        return dataset.map(
-            lambda images, labels, seeds, weights: (images, labels, weights, seeds[:, MIX])
-        )
+        return dataset.map(lambda images, labels, seeds, others: (images, labels, *others))
 
     def _plan(self, encoded, seeds):
         """What DALI is handed for an image: the inputs in `self._inputs`, in that order."""

@@ -4,13 +4,19 @@ A rectangle covers 0.02 to 1/3 of the image, of a ratio height / width from 0.3 
 the numbers of torchvision and timm. It is filled with ImageNet's mean colour, or with noise of
 ImageNet's mean and deviation in each pixel and channel. These are what 0 and standard normal noise
 become when images are normalised before, as they are there; here noise stops at 0 and 255.
+
+Noise is looked up: 12 random bits in 4,096 quantiles of the normal distribution. So it takes
+integers alone, and is the same on every device.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+import statistics
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from dataloader import philox, policies
@@ -19,6 +25,8 @@ AREA = (0.02, 1 / 3)
 RATIO = (0.3, 3.3)
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
+COLOUR = tuple(round(mean) for mean in MEAN)
+NOISE_BITS = 12
 ATTEMPTS = 10
 BOX_UNIFORMS = 1 + 4 * ATTEMPTS
 
@@ -69,16 +77,47 @@ def fill_box(image: tf.Tensor, box: tf.Tensor, contents: tf.Tensor) -> tf.Tensor
     return tf.bitwise.bitwise_or(kept, tf.pad(contents, padding))
 
 
+@functools.lru_cache(maxsize=1)
+def noise_table() -> np.ndarray:
+    """What a pixel of noise may be, all equally likely: uint8 (3, 4096)."""
+    quantile, count = statistics.NormalDist().inv_cdf, 1 << NOISE_BITS
+    normal = np.array([quantile((i + 0.5) / count) for i in range(count)])
+    noise = np.rint(normal * np.array(STD)[:, None] + np.array(MEAN)[:, None])
+    return noise.clip(0, 255).astype(np.uint8)
+
+
+def noise_of_bits(bits: tf.Tensor) -> tf.Tensor:
+    """Look uint32 (…, 3) random bits up in :func:`noise_table`: uint8 (…, 3)."""
+    count = 1 << NOISE_BITS
+    numbers = tf.bitwise.right_shift(bits, tf.constant(32 - NOISE_BITS, tf.uint32))
+    numbers = tf.cast(numbers, tf.int32) + tf.constant([0, count, 2 * count])
+    return tf.gather(tf.constant(noise_table().ravel()), numbers)
+
+
 def box_contents(shape: tf.Tensor, mode: str, seed: tf.Tensor) -> tf.Tensor:
     """Return what fills a box of int32 ``shape`` (h, w, 3): uint8 noise, or one colour."""
     if mode == "constant":
-        return tf.broadcast_to(tf.constant([round(c) for c in MEAN], tf.uint8), shape)
-    noise = tf.random.stateless_normal(shape, _stream(seed, _NOISE_STREAM), alg="philox")
-    return tf.cast(tf.clip_by_value(tf.round(noise * STD + MEAN), 0.0, 255.0), tf.uint8)
+        return tf.broadcast_to(tf.constant(COLOUR, tf.uint8), shape)
+    # One block of four numbers a pixel, so that a device can compute any pixel's by itself.
+    bits = philox.bits(tf.concat([shape[:2], [4]], axis=0), noise_seed(seed))
+    return noise_of_bits(bits[..., :3])
+
+
+def noise_seed(seed: tf.Tensor) -> tf.Tensor:
+    """The seed of an image's noise."""
+    return _stream(seed, _NOISE_STREAM)
 
 
 def _stream(seed: tf.Tensor, stream: tuple[int, int]) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(tf.cast(seed, tf.int32), tf.constant(stream, tf.int32))
+
+
+def draw_box(
+    seed: tf.Tensor, probability: float, height: int | tf.Tensor, width: int | tf.Tensor
+) -> tf.Tensor:
+    """:func:`erasing_box` of one image: int32 (4,)."""
+    uniforms = philox.uniforms([BOX_UNIFORMS], _stream(seed, _BOX_STREAM))
+    return erasing_box(uniforms, probability, height, width)
 
 
 def make_eraser(
@@ -98,9 +137,7 @@ def make_eraser(
     policies.check_name("mode of random erasing", mode, policies.ERASING_MODES)
 
     def erase(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        seeds = _stream(seed, _BOX_STREAM)
-        uniforms = philox.uniforms([BOX_UNIFORMS], seeds)
-        box = erasing_box(uniforms, probability, tf.shape(image)[0], tf.shape(image)[1])
+        box = draw_box(seed, probability, tf.shape(image)[0], tf.shape(image)[1])
         shape = tf.concat([box[2:], [3]], axis=0)
 
         def filled() -> tf.Tensor:

@@ -18,6 +18,8 @@ import tensorflow as tf
 
 from dataloader.culprits import TF_ERRORS, what_is_wrong
 from dataloader.decode import eval_decode, random_crop_decode
+from dataloader.device_augment import make_prepare
+from dataloader.device_plan import Planned, Planner
 from dataloader.errors import DataError, check_bad_examples
 from dataloader.options import InputOptions
 from dataloader.sampler import Slots, example_seeds
@@ -25,7 +27,7 @@ from dataloader.sources import Source, find_source, grey_png
 
 logger = logging.getLogger("convoy.data")
 
-Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+Batch = tuple[tf.Tensor | Planned, tf.Tensor, tf.Tensor]
 CROP, AUGMENT, MIX = range(3)  # streams of random numbers
 
 
@@ -39,6 +41,8 @@ class Loader:
         global_batch: examples per step over all ranks.
         steps_per_epoch: steps of a whole epoch; the same on every rank.
         augmenter: what is done to an image after its crop, see `dataloader.augment`; or None.
+        prepare: what the training step has to do to the images of a batch, from
+            `dataloader.device_augment`; None where the loader does all itself.
         bad_examples: example number -> where it lies and what is wrong with it. A resumed run may
             fill it from a checkpoint, to repeat an interrupted one to the bit.
 
@@ -82,13 +86,18 @@ class Loader:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(options.read_threads, thread_name_prefix="convoy-read")
         self._placeholder = grey_png()
-        self.augmenter = self._mix = None
+        self.augmenter = self._mix = self._planner = self.prepare = None
         if training:
             self.augmenter = options.make_augmenter()
             self._mix = options.make_mixer(self.num_classes)
+        if options.augment_on == "device" and (self.augmenter or self._mix):
+            self._planner = Planner(self.augmenter, self._mix, options.image_size)
+            self.prepare = make_prepare(self._planner.recipe, self._planner.mixing)
+            self.augmenter = self._mix = None
         # Functions of their own, so that they are traced once and not for every epoch's pipeline.
         self._read_fn = tf.function(self._read_graph)
         self._example_fn = tf.function(self._example)
+        self._draw_fn = tf.function(self._draw)
 
     @property
     def mixes(self) -> bool:
@@ -115,7 +124,8 @@ class Loader:
         Yields:
             images uint8 `(B, size, size, 3)`, labels int32 `(B,)`, weights float32 `(B,)`. With
             mixing: images float32 in 0-255 and labels float32 `(B, num_classes)`. Weights are 0 in
-            slots that pad the last batch or hold an unreadable example.
+            slots that pad the last batch or hold an unreadable example. With `prepare`: a
+            `device_plan.Planned` in place of images, of which `prepare` makes these.
 
         Raises:
             DataError: a label is outside the classes; in evaluation, an example is unreadable.
@@ -149,7 +159,8 @@ class Loader:
         dataset = tf.data.Dataset.range(offset, self.epoch_length, self.global_batch)
         dataset = dataset.map(lambda start: self._read_fn(epoch, start)).prefetch(2).unbatch()
         dataset = self._decoded_batches(dataset, parallel)
-        dataset = dataset.map(self._finish, num_parallel_calls=parallel if self._mix else None)
+        work = self._mix or self._planner
+        dataset = dataset.map(self._finish, num_parallel_calls=parallel if work else None)
         settings = tf.data.Options()
         settings.deterministic = True
         if self.options.num_workers:
@@ -157,12 +168,12 @@ class Loader:
         return dataset.prefetch(tf.data.AUTOTUNE).with_options(settings)
 
     def _decoded_batches(self, dataset: tf.data.Dataset, parallel: int) -> tf.data.Dataset:
-        """From examples (encoded, label, seeds, weight) to batches (image, label, weight, seed of
-        mixing); another decoder would stand here.
+        """From examples (encoded, label, seeds, weight) to batches (image, label, weight, what
+        `_draw` gives); another decoder would stand here.
         """
 
         def decode(encoded, label, seeds, weight):
-            return self._example_fn(encoded, seeds), label, weight, seeds[MIX]
+            return self._example_fn(encoded, seeds), label, weight, self._draw_fn(seeds)
 
         dataset = dataset.map(decode, num_parallel_calls=parallel, deterministic=True)
         return dataset.batch(self.options.batch_size, drop_remainder=True)
@@ -230,13 +241,22 @@ class Loader:
             image.set_shape([self.options.image_size, self.options.image_size, 3])
         return image
 
-    def _finish(self, images, labels, weights, seeds):
+    def _draw(self, seeds):
+        """What `_finish` needs to know of an example: its seed of mixing, or all its draws."""
+        if self._planner is None:
+            return seeds[MIX]
+        return self._planner.draw(seeds[AUGMENT], seeds[MIX])
+
+    def _finish(self, images, labels, weights, draws):
         # One check a batch, not one an example: whose label it was is found out afterwards.
         in_range = tf.reduce_all((labels >= 0) & (labels < self.num_classes))
         with tf.control_dependencies([tf.debugging.Assert(in_range, ["label out of range"])]):
             labels = tf.identity(labels)
+        if self._planner is not None:
+            plan, labels = self._planner.plan(draws, labels, weights)
+            return Planned(images, plan), labels, weights
         if self._mix is not None:
-            return self._mix(images, labels, weights, seeds)
+            return self._mix(images, labels, weights, draws)
         return images, labels, weights
 
     def _take_out_culprits(self, epoch: int, offset: int, error: Exception) -> None:

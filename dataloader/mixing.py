@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
 Mixer = Callable[
     [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 ]
+
+Size = int | tf.Tensor
 
 # Sets mixing apart from augmentation, which may be handed the same example seeds.
 _STREAM = (0x6D697869, 0x6E674D42)
@@ -134,10 +137,42 @@ def sample_beta(uniforms: tf.Tensor, quantiles: tuple[float, ...]) -> tf.Tensor:
 # --- mixing -------------------------------------------------------------------------------------
 
 
-def _mix(values: tf.Tensor, own_share: tf.Tensor) -> tf.Tensor:
+def _mix(values: tf.Tensor, own_share: tf.Tensor, exact=tf.identity) -> tf.Tensor:
     """Blend float32 (B, …) with its reverse; ``own_share`` broadcasts against it."""
     # Two products rather than one difference: shares of 0 and 1 give the bytes of one image.
-    return own_share * values + (1.0 - own_share) * tf.reverse(values, axis=[0])
+    own, partners = own_share * values, (1.0 - own_share) * tf.reverse(values, axis=[0])
+    return exact(own) + exact(partners)
+
+
+class Mixture(NamedTuple):
+    """How the images of a batch are to be mixed.
+
+    Attributes:
+        shares: float32 (B,), each sample's own share of its pixels outside its box, or None: 1.
+        boxes: int32 (B, 4) as :func:`cutmix_boxes` gives, where the partner's pixels go; or None.
+        labels: float32 (B, classes), mixed already.
+    """
+
+    shares: tf.Tensor | None
+    boxes: tf.Tensor | None
+    labels: tf.Tensor
+
+
+def mix_images(images: tf.Tensor, mixture: Mixture, exact=tf.identity) -> tf.Tensor:
+    """Mix images (B, H, W, C), uint8 or float, 0–255: float32 of the same shape, not rounded.
+
+    Args:
+        exact: is given the two products of each sum; see ``dataloader.device_augment``.
+    """
+    images, shares, boxes = tf.cast(images, tf.float32), mixture.shares, mixture.boxes
+    if boxes is None:
+        return _mix(images, shares[:, tf.newaxis, tf.newaxis, tf.newaxis], exact)
+    masks = _box_masks(boxes, tf.shape(images)[1], tf.shape(images)[2])
+    if shares is None:
+        return tf.where(masks[..., tf.newaxis], tf.reverse(images, axis=[0]), images)
+    # Both: one pass over the pixels, with each sample's own share per pixel.
+    shares = tf.where(masks, 0.0, shares[:, tf.newaxis, tf.newaxis])
+    return _mix(images, shares[..., tf.newaxis], exact)
 
 
 def mixup(images: tf.Tensor, labels: tf.Tensor, lambdas: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -152,8 +187,8 @@ def mixup(images: tf.Tensor, labels: tf.Tensor, lambdas: tf.Tensor) -> tuple[tf.
         float32 images (B, H, W, C) in 0–255, not rounded, and float32 labels (B, classes).
     """
     lambdas = tf.cast(lambdas, tf.float32)
-    mixed = _mix(tf.cast(images, tf.float32), lambdas[:, tf.newaxis, tf.newaxis, tf.newaxis])
-    return mixed, _mix(tf.cast(labels, tf.float32), lambdas[:, tf.newaxis])
+    labels = _mix(tf.cast(labels, tf.float32), lambdas[:, tf.newaxis])
+    return mix_images(images, Mixture(lambdas, None, labels)), labels
 
 
 def cutmix_boxes(
@@ -205,12 +240,9 @@ def cutmix(images: tf.Tensor, labels: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.T
     Returns:
         float32 images (B, H, W, C) and float32 labels (B, classes).
     """
-    images = tf.cast(images, tf.float32)
-    height, width = tf.shape(images)[1], tf.shape(images)[2]
-    masks = _box_masks(boxes, height, width)[..., tf.newaxis]
-    mixed = tf.where(masks, tf.reverse(images, axis=[0]), images)
-    shares = _outside_shares(boxes, height, width)
-    return mixed, _mix(tf.cast(labels, tf.float32), shares[:, tf.newaxis])
+    shares = _outside_shares(boxes, tf.shape(images)[1], tf.shape(images)[2])
+    labels = _mix(tf.cast(labels, tf.float32), shares[:, tf.newaxis])
+    return mix_images(images, Mixture(None, boxes, labels)), labels
 
 
 def make_mixer(
@@ -231,7 +263,8 @@ def make_mixer(
 
     The callable takes uint8 images (B, H, W, 3), int32 labels (B,), float32 weights (B,) and int32
     seeds (B, 2), one per example. It returns float32 images in 0–255, float32 labels
-    (B, num_classes) and the weights.
+    (B, num_classes) and the weights. Its attribute ``draw(labels, weights, seeds, height, width)``
+    gives the :class:`Mixture` alone; ``methods`` says which of "mixup" and "cutmix" there are.
 
     Args:
         mixup_alpha: α of MixUp's Beta(α, α); 0 switches MixUp off.
@@ -259,33 +292,35 @@ def make_mixer(
     mixup_quantiles = beta_quantiles(mixup_alpha) if mixup_alpha else None
     cutmix_quantiles = beta_quantiles(cutmix_alpha) if cutmix_alpha else None
 
-    def mix(
-        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, seeds: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def draw(
+        labels: tf.Tensor, weights: tf.Tensor, seeds: tf.Tensor, height: Size, width: Size
+    ) -> Mixture:
         one_hot = tf.one_hot(labels, num_classes, dtype=tf.float32)
         uniforms = example_uniforms(seeds)
         # One uniform has three outcomes: cut below prob · switch_prob, blended below prob, neither.
         mixed = (uniforms[:, 3] < prob) & (tf.reverse(weights, axis=[0]) > 0)
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        cuts = uniforms[:, 3] < prob * switch_prob
+        shares = boxes = None
+        label_shares = tf.ones_like(weights)
         if mixup_quantiles is not None:
             lambdas = sample_beta(uniforms[:, 0], mixup_quantiles)
-            mixup_lambdas = tf.where(mixed, tf.maximum(lambdas, 1.0 - lambdas), 1.0)
+            blended = mixed & ~cuts if cutmix_quantiles is not None else mixed
+            shares = tf.where(blended, tf.maximum(lambdas, 1.0 - lambdas), 1.0)
+            label_shares = shares
         if cutmix_quantiles is not None:
             lambdas = sample_beta(uniforms[:, 0], cutmix_quantiles)
-            lambdas = tf.where(mixed, lambdas, 1.0)
+            cut = mixed & cuts if mixup_quantiles is not None else mixed
+            lambdas = tf.where(cut, lambdas, 1.0)
             boxes = cutmix_boxes(lambdas, uniforms[:, 1:3], height, width)
-        if cutmix_quantiles is None:
-            return *mixup(images, one_hot, mixup_lambdas), weights
-        if mixup_quantiles is None:
-            return *cutmix(images, one_hot, boxes), weights
-        # Both: one pass over the pixels, with each sample's own share per pixel.
-        cuts = uniforms[:, 3] < prob * switch_prob
-        outside = tf.cast(~_box_masks(boxes, height, width), tf.float32)
-        pixel_shares = tf.where(
-            cuts[:, tf.newaxis, tf.newaxis], outside, mixup_lambdas[:, tf.newaxis, tf.newaxis]
-        )
-        label_shares = tf.where(cuts, _outside_shares(boxes, height, width), mixup_lambdas)
-        mixed_images = _mix(tf.cast(images, tf.float32), pixel_shares[..., tf.newaxis])
-        return mixed_images, _mix(one_hot, label_shares[:, tf.newaxis]), weights
+            label_shares = label_shares * _outside_shares(boxes, height, width)
+        return Mixture(shares, boxes, _mix(one_hot, label_shares[:, tf.newaxis]))
 
+    def mix(
+        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, seeds: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        mixture = draw(labels, weights, seeds, tf.shape(images)[1], tf.shape(images)[2])
+        return mix_images(images, mixture), mixture.labels, weights
+
+    used = (("mixup", mixup_quantiles), ("cutmix", cutmix_quantiles))
+    mix.draw, mix.methods = draw, frozenset(name for name, on in used if on is not None)
     return mix

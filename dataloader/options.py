@@ -28,6 +28,8 @@ class InputOptions:
         augmenter, policy, num_layers, magnitude, magnitude_std, space, translate_const,
             cutout_const, color_jitter, random_erasing, random_erasing_mode: passed to
             `dataloader.augment.make_augmenter`; augmenter None for no policy.
+        augment_on: "cpu": the loader augments and mixes; "device": it yields
+            `device_plan.Planned` in place of images, and the training step does so.
         mixup_alpha, cutmix_alpha, mix_switch_prob, mix_prob: passed to
             `dataloader.mixing.make_mixer`. Partners are drawn within a rank's own batch.
         eval_crop: how evaluation cuts its square.
@@ -57,6 +59,7 @@ class InputOptions:
     color_jitter: float | Sequence[float] | None = None
     random_erasing: float = 0.0
     random_erasing_mode: str = "noise"
+    augment_on: str = "cpu"
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     mix_switch_prob: float = 0.5
@@ -80,6 +83,8 @@ class InputOptions:
             raise ValueError(f"crop_ratio must be 0 < least <= greatest, got {self.crop_ratio}.")
         if not 0 <= self.hflip <= 1:
             raise ValueError(f"hflip is a probability, got {self.hflip}.")
+        if self.augment_on not in ("cpu", "device"):
+            raise ValueError(f"augment_on must be cpu or device, got {self.augment_on!r}.")
         if self.mixup_alpha < 0 or self.cutmix_alpha < 0:
             raise ValueError("mixup_alpha and cutmix_alpha must be 0 or more.")
         limit = self.max_bad_examples

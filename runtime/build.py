@@ -16,7 +16,7 @@ from model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
 from model.depth import depth_from_top
 from runtime.backends import backend
 from runtime.config import Config, ConfigError
-from runtime.step import Clip, Loss, Step, TrainState
+from runtime.step import Clip, Loss, Prepare, Step, TrainState
 from utils import clipping, distributed
 from utils.losses import binary_cross_entropy, cross_entropy
 from utils.optimizers import LAYER_WISE
@@ -151,6 +151,7 @@ def build_loader(
         color_jitter=config.color_jitter,
         random_erasing=config.random_erasing,
         random_erasing_mode=config.random_erasing_mode,
+        augment_on=config.augment_on,
         mixup_alpha=config.mixup_alpha,
         cutmix_alpha=config.cutmix_alpha,
         mix_switch_prob=config.mix_switch_prob,
@@ -232,11 +233,18 @@ def make_exchange(config: Config) -> distributed.Exchange:
     )
 
 
-def make_step(config: Config, state: TrainState, micro_steps: int) -> Step:
-    """The training step that the flags describe, not traced yet."""
+def make_step(
+    config: Config, state: TrainState, micro_steps: int, prepare: Prepare | None = None
+) -> Step:
+    """The training step that the flags describe, not traced yet.
+
+    Args:
+        prepare: the loader's, of that name.
+    """
     return Step(
         state,
         loss=make_loss(config),
+        prepare=prepare,
         weight_decay=0.0 if config.optimizer in LAYER_WISE else config.weight_decay,
         weight_decay_style=config.weight_decay_style,
         bn_weight_decay=config.bn_weight_decay,

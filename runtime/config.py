@@ -152,6 +152,8 @@ class Config:
                                                      "hue; one number: the first three; unset: off")
     random_erasing: float = _flag(AUG, 0.0, "probability that a rectangle of a training image is erased", within="[0, 1]")
     random_erasing_mode: Literal["noise", "constant"] = _flag(AUG, "noise", "fill it with noise, or with the mean colour")
+    augment_on: Literal["cpu", "device"] = _flag(AUG, "cpu", "where the policy, jitter, erasing and mixing are done: by the "
+                                                 "input pipeline, or in the training step, to the same pixels")
     mixup_alpha: float = _flag(AUG, 0.0, "mixup: alpha of the Beta distribution; 0: off", within=">= 0")
     cutmix_alpha: float = _flag(AUG, 0.0, "cutmix: alpha of the Beta distribution; 0: off", within=">= 0")
     mix_prob: float = _flag(AUG, 1.0, "probability that an image is mixed at all, where mixup or cutmix is on", within="[0, 1]")

@@ -84,7 +84,8 @@ def first_not_finite(step: Step, batches: Iterable[Batch]) -> str:
     before = [tf.identity(v.value) for v in statistics]
     try:
         for images, labels, weights in batches:
-            for layer, output in zip(model.layers, every_layer(images, training=True), strict=True):
+            seen = every_layer(step.prepare(images), training=True)
+            for layer, output in zip(model.layers, seen, strict=True):
                 if output.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(output))):
                     return f"the output of layer {layer.name}"
             gradients, _, sums = step.forward_backward(images, labels, weights)

@@ -21,7 +21,8 @@ from utils.ema import EMA
 from utils.metrics import batch_sums
 from utils.optimizers import add_l2, decay_decoupled, decay_mask, l2_coefficient
 
-Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+Batch = tuple[Any, tf.Tensor, tf.Tensor]
+Prepare = Callable[[Any], tf.Tensor]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Clip = Callable[[list[tf.Tensor], list[Any]], list[tf.Tensor]]
 
@@ -109,6 +110,8 @@ class Step:
     Args:
         state: what is trained.
         loss: from logits and labels to the loss of each example; see `utils.losses`.
+        prepare: makes images of the first part of a batch, where that is not images yet
+            (`--augment_on device`); compiled with the rest.
         weight_decay, weight_decay_style, bn_weight_decay: as the flags of these names.
         rate_scales: what each variable's learning rate is multiplied by (`scale_rates` has told the
             optimizer, this tells decoupled weight decay); None for 1.
@@ -125,6 +128,7 @@ class Step:
         state: TrainState,
         *,
         loss: Loss,
+        prepare: Prepare | None = None,
         weight_decay: float = 0.0,
         weight_decay_style: str = "l2",
         bn_weight_decay: bool = False,
@@ -138,6 +142,7 @@ class Step:
         self.state, self.micro_steps, self.seed = state, micro_steps, seed
         self._fresh = _FRESH_STEPS
         self._loss, self._clip = loss, clip
+        self.prepare: Prepare = prepare or (lambda images: images)
         self._exchange = exchange or distributed.Exchange()
         self.variables = state.model.trainable_variables
         self._decay, self._style = weight_decay, weight_decay_style
@@ -193,7 +198,7 @@ class Step:
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Gradients of the scaled `Σ w·loss / B`; `Σ w / B`; and the sums of the metrics."""
-        scale = self.state.loss_scale.scale
+        scale, images = self.state.loss_scale.scale, self.prepare(images)
         with tf.GradientTape() as tape:
             logits = self.state.model(images, training=True)
             losses = self._loss(logits, labels)

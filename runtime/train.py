@@ -108,7 +108,7 @@ class Trainer:
             print(text, flush=True)
 
     def _make_step(self) -> tuple[Step, Health]:
-        step = make_step(self.config, self.state, self.micro_steps)
+        step = make_step(self.config, self.state, self.micro_steps, self.train_data.prepare)
         return step, Health(step)
 
     def _enter_stage(self) -> None:

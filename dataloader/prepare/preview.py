@@ -126,7 +126,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
         found[name] = tuple(
             given.get(half, default) for half, default in zip(halves, known[name], strict=True)
         )
-    unwanted = ("steps_per_epoch", "eval_crop", "batch_size")
+    unwanted = ("steps_per_epoch", "eval_crop", "batch_size", "augment_on")
     return {name: value for name, value in found.items() if name in known and name not in unwanted}
 
 

@@ -1,4 +1,6 @@
-"""Pillow judges every augmentation operation over its level range, byte for byte."""
+"""Pillow judges every augmentation operation over its level range, byte for byte: one image on the
+host, and a batch on the device, as TensorFlow's own operations and compiled by XLA.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,10 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
 from dataloader import augment_ops, policies
+from dataloader.augment import Draw, Recipe
+from dataloader.choices import Choice
+from dataloader.device_augment import make_prepare
+from dataloader.device_plan import Plan, Planned, planned_steps
 from dataloader.ranges import RANGES
 
 GREY = (policies.FILL,) * 3
@@ -43,6 +49,7 @@ IMAGES = {
     "noise tall": _noise(101, 56, 3),
     "photo 224": _photo_like(224, 224, 4),
     "photo 150x256": _photo_like(150, 256, 5),
+    "photo 40x33": _photo_like(40, 33, 15),
     "noise 331x480": _noise(331, 480, 9),
     "constant": np.full((40, 33, 3), 77, np.uint8),
     "constant channels": np.broadcast_to(np.uint8([0, 128, 255]), (24, 24, 3)).copy(),
@@ -156,18 +163,74 @@ def test_every_operation_has_a_judge():
     assert set(PILLOW) == set(OURS)
 
 
+def _on_host(op: str):
+    """From an image and arguments to an image for each."""
+    ours = _compiled(op)
+    return lambda array, arguments: np.stack([ours(array, a).numpy() for a in arguments])
+
+
+def _planned(array: np.ndarray, names: list[str], arguments: list[float]) -> Planned:
+    """As many copies of an image as arguments, with one operation each."""
+    count = len(arguments)
+    choice = Choice(
+        tf.constant([[policies.OPS.index(name)] for name in names]),
+        tf.constant(arguments, tf.float64)[:, tf.newaxis],
+        tf.zeros([count, 1, 2]),
+    )
+    box, noise = tf.zeros([count, 4], tf.int32), tf.zeros([count, 6], tf.uint32)
+    steps = planned_steps(choice, *array.shape[:2])
+    plan = Plan(*steps, box, noise, tf.ones(count), box, tf.zeros([], tf.int32))
+    return Planned(tf.tile(array[np.newaxis], [count, 1, 1, 1]), plan)
+
+
+def _any_size(part: tf.Tensor) -> tf.TensorSpec:
+    sizes = [size if i == len(part.shape) - 1 else None for i, size in enumerate(part.shape)]
+    return tf.TensorSpec(sizes, part.dtype)
+
+
+def _prepare(ops: set[str], compiled: bool = False):
+    return make_prepare(Recipe((Draw((), None, (frozenset(ops),)),)), compiled=compiled)
+
+
+def _check(op: str, name: str, arguments: list[float], got: np.ndarray) -> None:
+    assert got.dtype == np.uint8
+    assert got.shape == (len(arguments), *IMAGES[name].shape)
+    image = Image.fromarray(IMAGES[name])
+    for argument, result in zip(arguments, got, strict=True):
+        wrong = int((result != np.asarray(PILLOW[op](image, argument))).any(axis=-1).sum())
+        assert wrong == 0, f"{op}({argument}) of {name}: {wrong} pixels differ"
+
+
 @pytest.mark.parametrize("op", PILLOW)
 def test_operation_gives_pillows_bytes(op):
-    ours = _compiled(op)
+    ours, arguments = _on_host(op), _arguments(op)
     for name, array in IMAGES.items():
-        image = Image.fromarray(array)
-        for argument in _arguments(op):
-            expected = np.asarray(PILLOW[op](image, argument))
-            got = ours(array, argument).numpy()
-            assert got.dtype == np.uint8
-            assert got.shape == array.shape
-            wrong = int((got != expected).any(axis=-1).sum())
-            assert wrong == 0, f"{op}({argument}) of {name}: {wrong} pixels differ"
+        _check(op, name, arguments, ours(array, arguments))
+
+
+@pytest.mark.parametrize("op", PILLOW)
+@pytest.mark.parametrize("large", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_operation_gives_pillows_bytes_on_a_device(op, large):
+    arguments = _arguments(op)
+    chosen = {n: array for n, array in IMAGES.items() if (array.size > 20_000) == large}
+    planned = {
+        name: _planned(array, [op] * len(arguments), arguments) for name, array in chosen.items()
+    }
+    # One graph for all sizes.
+    spec = tf.nest.map_structure(_any_size, next(iter(planned.values())))
+    prepare = tf.function(_prepare({op}), input_signature=[spec])
+    for name in chosen:
+        _check(op, name, arguments, prepare(planned[name]).numpy())
+
+
+def test_all_operations_compiled_by_xla_give_pillows_bytes():
+    """In one batch and one program, so that each is chosen from all."""
+    names = [op for op in PILLOW for _ in _arguments(op)]
+    arguments = [argument for op in PILLOW for argument in _arguments(op)]
+    name = "photo 40x33"
+    got = _prepare(set(PILLOW), compiled=True)(_planned(IMAGES[name], names, arguments)).numpy()
+    for op in PILLOW:
+        _check(op, name, _arguments(op), got[[other == op for other in names]])
 
 
 def test_hue_of_every_colour_is_pillows():

@@ -1,0 +1,96 @@
+"""Training with --augment_on device is training with --augment_on cpu."""
+
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from runtime.config import Config
+from runtime.health import first_not_finite
+from runtime.step import LossScale, Step, TrainState
+from runtime.train import Trainer
+from utils.logging import RunLog
+from utils.losses import cross_entropy
+from utils.optimizers import make_optimizer
+
+
+class Losses(keras.callbacks.Callback):
+    """The mean loss of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.losses.append(logs["loss"])
+
+
+def trained(tiny, where, **changes):
+    """Losses, weights and the trainer after an epoch of 4 updates, 2 × 16 images each."""
+    config = Config(
+        mode="train",
+        arch="efficientnet-test",
+        data_dir=str(tiny),
+        max_epochs=1,
+        train_image_size=24,
+        image_size=24,
+        augmenter_name="randaugment",
+        randaugment_space="timm",
+        num_layers=1,
+        random_erasing=0.5,
+        mixup_alpha=0.4,
+        cutmix_alpha=1.0,
+        train_batch_size=16,
+        grad_accum_steps=2,
+        warmup_epochs=0.0,
+        no_checkpoints=True,
+        augment_on=where,
+    )
+    recorder = Losses()
+    keras.utils.set_random_seed(0)
+    trainer = Trainer(config.with_(**changes), RunLog(None), [recorder])
+    trainer.run()
+    weights = {v.path: np.array(v.value) for v in trainer.state.model.weights}
+    return recorder.losses, weights, trainer
+
+
+STAGES = {"n_stages": 2, "max_epochs": 2, "base_img_size": 16}  # the first one without mixing
+
+
+@pytest.mark.parametrize("changes", [{}, pytest.param(STAGES, marks=pytest.mark.slow)], ids=str)
+def test_losses_and_weights_are_the_same_to_the_bit(tiny, capsys, changes):
+    """The last update is filled up with a batch that does not count."""
+    wanted_losses, wanted, host = trained(tiny, "cpu", **changes)
+    losses, weights, device = trained(tiny, "device", **changes)
+    assert host.train_data.prepare is None
+    assert device.train_data.prepare is not None
+    assert losses == wanted_losses
+    for path, value in wanted.items():
+        np.testing.assert_array_equal(weights[path], value, err_msg=path)
+
+
+@pytest.mark.slow
+def test_compiled_by_xla_it_is_the_same_but_for_rounding(tiny, capsys):
+    options = {"use_xla": True, "color_jitter": [0.3, 0.3, 0.3]}
+    wanted_losses, wanted, _ = trained(tiny, "cpu", **options)
+    losses, weights, _ = trained(tiny, "device", **options)
+    np.testing.assert_allclose(losses, wanted_losses, rtol=1e-5)
+    for path, value in wanted.items():
+        np.testing.assert_allclose(weights[path], value, rtol=1e-3, atol=1e-4, err_msg=path)
+
+
+def test_the_search_for_what_is_not_finite_sees_prepared_images():
+    inputs = keras.layers.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="first")(inputs))
+    model.get_layer("first").kernel.assign(np.full((4, 3), 3e38))
+    optimizer = make_optimizer("momentum")
+    optimizer.build(model.trainable_variables)
+    state = TrainState(model, optimizer, LossScale("dynamic", False))
+    loss = partial(cross_entropy, smoothing=0.0)
+    step = Step(state, loss=loss, prepare=lambda parts: parts["a"] + parts["b"])
+    batch = {"a": tf.zeros([2, 4]), "b": tf.ones([2, 4])}, tf.constant([0, 1]), tf.ones([2])
+    step([batch], 0.1)
+    assert not step.finite_loss
+    assert first_not_finite(step, [batch]) == "the output of layer first"
