@@ -172,13 +172,18 @@ def build_loader(
 def micro_steps(config: Config) -> int:
     """Forward passes per update.
 
+    In an elastic job, where nobody chooses the number of processes, as many as come nearest to
+    `--optimizer_batch_size`.
+
     Raises:
-        ConfigError: `--optimizer_batch_size` is no multiple of the images of one pass.
+        ConfigError: in others, it is no multiple of the images of one pass.
     """
     if config.grad_accum_steps:
         return config.grad_accum_steps
     images = config.train_batch_size * distributed.size()
     wanted = config.optimizer_batch_size or images
+    if distributed.elastic():
+        return max(1, round(wanted / images))
     if wanted % images:
         raise ConfigError(
             f"--optimizer_batch_size {wanted} is no multiple of {images}, the images of one pass"

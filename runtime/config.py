@@ -243,6 +243,8 @@ class Config:
                                                    "have passed", within="> 0")
     keep_checkpoints: int = _flag(CKPT, 2, "how many of the newest checkpoints to keep", within=">= 1")
     keep_best: int = _flag(CKPT, 1, "how many of the best evaluated checkpoints to keep", within=">= 0")
+    elastic_commit_steps: int = _flag(CKPT, 100, "elastic jobs (horovodrun --min-np): steps between two copies of the "
+                                      "state in memory, from which the run goes on when a process is lost", within=">= 1")
     preempt_signals: str = _flag(CKPT, "SIGTERM,SIGUSR1", "signals that make a run save and stop with exit code 75; "
                                  "none: leave them alone")
     requeue: bool = _flag(CKPT, True, "after such a signal, have Slurm queue the batch job again")

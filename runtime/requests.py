@@ -65,6 +65,20 @@ class Requests:
         self._saved_at = time.monotonic()
 
 
+def preempted(signals: Sequence[str], step: int, saved: bool, queued: str) -> Preempted:
+    """What to raise when a stop was granted after a step.
+
+    Args:
+        signals: of all ranks, "" where none came.
+        queued: what `requeue` said.
+    """
+    kept = "nothing is saved (--no_checkpoints)"
+    if saved:
+        kept = "everything is saved: go on with --resume_checkpoint"
+    text = f"stopped by {next(filter(None, signals))} after step {step}; {kept}"
+    return Preempted(f"{text}. {queued}" if queued else text)
+
+
 def requeue(environment: Mapping[str, str] = os.environ) -> str:
     """Asks Slurm to queue this batch job again; returns what to tell the user.
 

@@ -13,7 +13,7 @@ from runtime import checkpoint
 from runtime.config import Config, ConfigError
 from runtime.requests import Preempted
 from runtime.validate import TRAINING_MODES
-from utils import device, distributed, watchdog
+from utils import device, distributed, gathering, watchdog
 from utils.files import path_of, write_atomically
 
 EXIT_ERROR, EXIT_SOME_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 3, 75, 130
@@ -53,7 +53,11 @@ class Runner:
             # complains at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except gathering.Removed as removed:
+            _say(str(removed))
+            return _leave(EXIT_PREEMPTED)
         except _known_errors() as error:
+            distributed.end_elastic_job(str(error))
             return _fail(str(error))
         except OSError as error:
             # A full or vanished disk, mostly; Python's text names the file and the reason.
@@ -111,11 +115,20 @@ class Runner:
         return getattr(self, f"_{mode}")()
 
     def _train_and_eval(self) -> dict[str, Any]:
+        if not distributed.elastic():
+            return self._train_once()
+        from runtime import elastic
+
+        return elastic.train(self.config, self._train_once)
+
+    def _train_once(self, memory: Any = None) -> dict[str, Any]:
+        """Trains to the end; in an elastic job to the next change of its processes."""
         from runtime.train import Trainer
 
-        with self._log(append=self.config.resume_checkpoint) as run_log:
+        begun = self.config.resume_checkpoint or bool(memory and memory.contents)
+        with self._log(append=begun) as run_log:
             # Flags that do not fit the checkpoint end here, before the settings are written.
-            trainer = Trainer(self.config, run_log)
+            trainer = Trainer(self.config, run_log, memory=memory)
             if distributed.rank() == 0:
                 settings = path_of(self.config.model_dir) / "config.yaml"
                 write_atomically(settings, self.config.to_yaml())
@@ -256,12 +269,12 @@ def _fail(text: str, code: int = EXIT_ERROR) -> int:
 
 
 def _leave(code: int) -> int:
-    """The exit code; with several ranks, at once.
+    """The exit code; with several ranks, or in an elastic job, at once.
 
     A rank that failed must not wait for the others in Horovod's shutdown: they wait for it in an
     exchange. Its end makes the launcher, or their broken connection, end them.
     """
-    if distributed.size() > 1:
+    if distributed.size() > 1 or distributed.elastic():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

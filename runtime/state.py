@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -20,6 +21,19 @@ from utils.ema import EMA
 from utils.optimizers import make_optimizer, scale_rates
 
 
+@dataclass
+class Commit:
+    """What an elastic job goes on from after a change of its processes.
+
+    Attributes:
+        saved: the state, as `snapshot` gives it.
+        ends: the epoch and the step that this launch does not go beyond.
+    """
+
+    saved: Checkpoint
+    ends: tuple[int, float]
+
+
 def find_saved(config: Config) -> Checkpoint | None:
     """The newest complete checkpoint of `--model_dir`, or None.
 
@@ -31,6 +45,13 @@ def find_saved(config: Config) -> Checkpoint | None:
         return checkpoint.read(newest) if newest else None
 
     return distributed.on_rank0(find)
+
+
+def starting_point(config: Config, commit: Commit | None) -> Checkpoint | None:
+    """What a launch goes on from: the commit; else, if asked to, the newest checkpoint; or None."""
+    if commit:
+        return commit.saved
+    return find_saved(config) if config.resume_checkpoint else None
 
 
 def new_state(

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,19 +17,20 @@ from runtime.config import Config
 from runtime.evaluate import evaluate, make_eval_step
 from runtime.health import Health, NotFinite, TrainingError
 from runtime.journal import COUNTERS, UNITS, Journal, Window, sums_of
-from runtime.requests import Preempted, Requests, requeue
+from runtime.requests import Requests, preempted, requeue
 from runtime.rollback import is_left_out, roll_back
 from runtime.saver import Saver
 from runtime.schedules import build_schedule
 from runtime.stages import of_stage, set_dropout, stage_settings
 from runtime.state import (
+    Commit,
     average_statistics,
     better_weights,
-    find_saved,
     new_state,
     replicas_agree,
     restore,
     snapshot,
+    starting_point,
     what_changes,
 )
 from runtime.step import Step, without_weight
@@ -47,12 +49,18 @@ class Trainer:
         run_log: where rank 0 writes; an inert one elsewhere.
         callbacks: `keras.callbacks.Callback`s, for users of the library; the command line passes
             none.
+        memory: of an elastic job (`utils.elastic.Memory`): where commits go, and with the one from
+            which the run goes on.
     """
 
     def __init__(
-        self, config: Config, run_log: RunLog, callbacks: Sequence[keras.callbacks.Callback] = ()
+        self,
+        config: Config,
+        run_log: RunLog,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        memory: Any = None,
     ) -> None:
-        self.config = config
+        self.config, self.memory = config, memory
         self.chief = distributed.rank() == 0
         self.stage = stage_settings(config, 0)
         self.train_data = build_loader(of_stage(config, self.stage), "train")
@@ -62,13 +70,14 @@ class Trainer:
         self.images_per_step = self.images_per_pass * self.micro_steps
         self.steps_per_epoch = math.ceil(self.train_data.steps_per_epoch / self.micro_steps)
         self.schedule = build_schedule(config, self.images_per_step, self.steps_per_epoch)
-        saved = find_saved(config) if config.resume_checkpoint else None
+        commit: Commit | None = memory.contents if memory else None
+        saved = starting_point(config, commit)
         self.state = new_state(config, self.train_data.num_classes, saved, self._say)
         self._counters = np.zeros(COUNTERS)  # sums of an epoch and a log window begun before
         if saved is not None:
             self._counters = restore(self.state, saved, self.train_data, self._counters)
             at = f"epoch {self.state.epoch + 1}, step {self.state.step}"
-            self._say(f"resuming from {saved.path}: {at}")
+            self._say(f"resuming from {saved.path or 'memory'}: {at}")
             steps = self.images_per_step, self.steps_per_epoch
             for line in what_changes(saved.state, config, *steps):
                 self._say(line)
@@ -84,14 +93,14 @@ class Trainer:
                 f"{config.recipe}: {self.images_per_step} images per update, {self.micro_steps} x"
                 f" {self.images_per_pass}; the learning rate rises to {self.schedule.peak:g}"
             )
-        self.last_epoch = self._last_epoch()
+        self.last_epoch, self.last_step = commit.ends if commit else self._ends()
         # The first step compiles; a run shorter than its warm-up still gets a figure.
         warmup = min(self.schedule.warmup_steps, self._planned_steps() // 2)
         self.throughput = Throughput(max(1, warmup))
         board = f"{config.model_dir}/tensorboard" if config.enable_tensorboard else None
         self.journal = Journal(run_log, TensorBoardWriter(board if self.chief else None))
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
-        self.report: dict[str, float] = {}
+        self.report: dict[str, float] = dict(saved.state["metrics"]) if commit else {}
         self.entered = False  # whether the first stage of this launch was announced
         self.saver = None
         if self.chief and not config.no_checkpoints:
@@ -130,13 +139,15 @@ class Trainer:
         if config.n_stages > 1 or config.mix_off_epoch is not None:
             self.journal.line(stage.describe(config.n_stages, state.epoch))
 
-    def _last_epoch(self) -> int:
-        this_launch = self.config.run_epochs or self.config.max_epochs
-        return min(self.config.max_epochs, self.state.epoch + this_launch)
+    def _ends(self) -> tuple[int, float]:
+        """The epoch and the step that this launch does not go beyond."""
+        epochs = self.config.run_epochs or self.config.max_epochs
+        last_epoch = min(self.config.max_epochs, self.state.epoch + epochs)
+        return last_epoch, self.state.step + (self.config.prof or math.inf)
 
     def _planned_steps(self) -> int:
         steps = (self.last_epoch - self.state.epoch) * self.steps_per_epoch
-        return min(steps, self.config.prof or steps)
+        return int(min(steps, self.last_step - self.state.step))
 
     def run(self) -> dict[str, float]:
         """Trains to the last epoch of this launch and returns the figures of the run's summary.
@@ -157,13 +168,12 @@ class Trainer:
             self.journal.line(f"nothing left to train: {state.epoch} epochs are done")
         self.step.seed_randomness()
         self.callbacks.on_train_begin()
-        steps_left = config.prof or math.inf
         try:
             with self.requests:
-                while state.epoch < self.last_epoch and steps_left > 0:
+                while state.epoch < self.last_epoch and state.step < self.last_step:
                     self._enter_stage()
                     try:
-                        steps_left -= self._train_epoch(steps_left)
+                        self._train_epoch()
                     except NotFinite as failure:
                         self._go_back(failure)
                     else:
@@ -180,8 +190,8 @@ class Trainer:
         self.callbacks.on_train_end()
         return self._summary()
 
-    def _train_epoch(self, most: float) -> int:
-        """Trains the rest of the current epoch, at most so many steps; returns how many."""
+    def _train_epoch(self) -> None:
+        """Trains the rest of the current epoch, but not beyond the last step."""
         state = self.state
         epoch, window = Window(self.images_per_step), Window(self.images_per_step)
         epoch.mean.update(self._counters[:4])
@@ -189,7 +199,7 @@ class Trainer:
         self._counters = np.zeros(COUNTERS)
         self.callbacks.on_epoch_begin(state.epoch)
         batches, usual = self.train_data.batches(state.epoch, state.offset), 0.0
-        while epoch.steps < most:
+        while state.step < self.last_step:
             start = time.perf_counter()
             times = 1.0 if epoch.steps else 10.0  # an input pipeline starts slowly
             watchdog.mark(f"waiting for the data of step {state.step + 1}", times, usual)
@@ -205,7 +215,8 @@ class Trainer:
                 continue
             ready = time.perf_counter()
             lr = self.schedule.rate(self._place())
-            sums = self.step(micro_batches, lr, self.requests.wishes())
+            regroup = bool(self.memory and self.memory.hosts_changed())
+            sums = self.step(micro_batches, lr, (*self.requests.wishes(), regroup))
             sums = sums.numpy()  # waits, so that the times are true
             end = time.perf_counter()
             usual = end - start
@@ -227,7 +238,6 @@ class Trainer:
         if not state.offset:
             average_statistics(state)
         self._counters = sums_of(epoch, window)
-        return epoch.steps
 
     def _go_back(self, failure: NotFinite) -> None:
         """To the last good checkpoint; raises TrainingError where that is not wanted."""
@@ -243,6 +253,7 @@ class Trainer:
         self.journal.line(line)
         self.step.seed_randomness()
         self.health = Health(self.step)
+        self._save(counters=self._counters, to_disk=False)
 
     def _place(self) -> int:
         """Where the schedule stands, in steps of this batch. It goes by epochs and examples, so
@@ -252,39 +263,46 @@ class Trainer:
         return self.state.epoch * self.steps_per_epoch + done
 
     def _grant(self, epoch: Window, window: Window) -> None:
-        """Saves, and stops, where any rank asked for it; every rank comes here alike.
+        """Saves, stops and regroups where any rank asked for it; every rank comes here alike.
 
         Raises:
             Preempted: a signal came.
         """
-        stop, save = self.step.granted
-        if not (stop or save):
-            return
-        self._save(counters=sums_of(epoch, window))
+        stop, save, regroup = self.step.granted
+        commit = regroup
+        if self.memory:
+            self.memory.reached = self.state.step
+            commit |= self.state.step % self.config.elastic_commit_steps == 0
+        if stop or save or commit:
+            self._save(counters=sums_of(epoch, window), to_disk=stop or save)
+        if regroup and not stop:
+            self.memory.regroup()
         if not stop:
             return
         watchdog.rest("writing the last checkpoint")
         distributed.on_rank0(self.saver.finish if self.saver else lambda: None)
-        signals = [name for name in distributed.all_gather_object(self.requests.signal) if name]
-        kept = "nothing is saved (--no_checkpoints)"
-        if not self.config.no_checkpoints:
-            kept = "everything is saved: go on with --resume_checkpoint"
+        signals = distributed.all_gather_object(self.requests.signal)
         queued = requeue() if self.chief and self.config.requeue else ""
-        raise Preempted(
-            f"stopped by {signals[0]} after step {self.state.step}; {kept}"
-            + (f". {queued}" if queued else "")
-        )
+        raise preempted(signals, self.state.step, not self.config.no_checkpoints, queued)
 
-    def _save(self, score: float | None = None, counters: np.ndarray | None = None) -> None:
-        """Begins to save the state as it is; every rank has to come here."""
-        if self.config.no_checkpoints:
+    def _save(
+        self, score: float | None = None, counters: np.ndarray | None = None, to_disk: bool = True
+    ) -> None:
+        """Begins to save the state as it is, in the memory of an elastic job as well, or only
+        there; every rank has to come here.
+        """
+        to_disk &= not self.config.no_checkpoints
+        if not (to_disk or self.memory):
             return
-        self.requests.saved()
         state, best = self.state, self.state.best
         with watchdog.patient("saving a checkpoint"):
             contents = snapshot(state, self.config, self.train_data, self.report, score, counters)
             contents.state["images_per_step"] = self.images_per_step
-            if self.saver:
+            if self.memory:
+                self.memory.contents = Commit(contents, (self.last_epoch, self.last_step))
+            if to_disk:
+                self.requests.saved()
+            if to_disk and self.saver:
                 self.saver.save(contents, best if best.get("step") == state.step else None)
 
     def _report_step(self, window: Window, lr: float) -> Window:

@@ -15,6 +15,7 @@ from pathlib import Path
 from runtime.backends import check_backend
 from runtime.config import LATER_MODES, RANGES, Config, ConfigError
 from runtime.schedules import check_schedule, check_spans
+from utils import distributed
 from utils.distributed import launched_processes
 from utils.files import is_url
 
@@ -51,7 +52,8 @@ def validate(config: Config) -> Config:
     if config.mode in TRAINING_MODES:
         check_schedule(config)
         _optimisation(config)
-        _fresh_model_dir(config)
+        if not distributed.elastic():  # where processes come later, to a run that has saved
+            fresh_model_dir(config)
         config = _pretrained(config)
     if config.mode in APPLYING_MODES:
         if config.pretrained_from_file:
@@ -294,8 +296,12 @@ def _convert(config: Config) -> Config:
     return config
 
 
-def _fresh_model_dir(config: Config) -> None:
-    """A new run must not mix its checkpoints with an older run's, let alone remove them."""
+def fresh_model_dir(config: Config) -> None:
+    """A new run must not mix its checkpoints with an older run's, let alone remove them.
+
+    Raises:
+        ConfigError: it would.
+    """
     from runtime.checkpoint import CheckpointError, complete_checkpoints
 
     if config.mode == "training_benchmark" or config.no_checkpoints or config.resume_checkpoint:

@@ -116,11 +116,15 @@ class Convoy:
     cache: Path
     started: list = field(default_factory=list)
 
-    def start(self, *args, np=1, env=None, script="main.py"):
-        """Starts it and returns a `Running`. `np` above 1 goes through horovodrun."""
+    def start(self, *args, np=1, env=None, script="main.py", elastic=None):
+        """Starts it and returns a `Running`. `np` above 1 goes through horovodrun, and so do the
+        flags `elastic`.
+        """
         number = len(self.started)
         command = [sys.executable, str(script), *map(str, args)]
-        if np > 1:
+        if elastic:
+            command = [str(HOROVODRUN), "--gloo", *map(str, elastic), *command]
+        elif np > 1:
             command = [str(HOROVODRUN), "--gloo", "-np", str(np), "-H", f"localhost:{np}", *command]
         settings = os.environ | {
             "TF_CPP_MIN_LOG_LEVEL": "3",

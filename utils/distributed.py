@@ -11,12 +11,13 @@ import math
 import os
 import pickle
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from utils import watchdog
+from utils import gathering, watchdog
 from utils.rendezvous import DistributedError, check_own_name, join_slurm_step
 
 T = TypeVar("T")
@@ -39,6 +40,11 @@ def launched_processes() -> int:
     return 1
 
 
+def elastic() -> bool:
+    """Whether the launcher may add and remove processes (`horovodrun --min-np …`)."""
+    return "HOROVOD_ELASTIC" in os.environ
+
+
 def init() -> None:
     """Joins the other processes, if the launcher started several. Call once, before the first
     tensor.
@@ -48,7 +54,7 @@ def init() -> None:
     """
     global _hvd
     wanted = launched_processes()
-    if wanted == 1 or _hvd is not None:
+    if _hvd is not None or (wanted == 1 and not elastic()):
         return
     try:
         import horovod.tensorflow as hvd
@@ -58,7 +64,11 @@ def init() -> None:
             f" ({error});"
             " run `make setup`, or start one process"
         ) from error
-    join_slurm_step(mpi=hvd.mpi_built())
+    if elastic():
+        _gather()
+        wanted = launched_processes()
+    else:
+        join_slurm_step(mpi=hvd.mpi_built())
     check_own_name()
     hvd.init()
     if hvd.size() != wanted:
@@ -78,7 +88,7 @@ def watch(seconds: float) -> str:
     Returns:
         "", or why there is none although it was asked for.
     """
-    if not _hvd or not seconds or os.environ.get("HOROVOD_ELASTIC") == "1":
+    if not _hvd or not seconds or elastic():
         return ""
     return watchdog.start(
         rank(),
@@ -115,6 +125,35 @@ def shutdown() -> None:
     if _hvd:
         _hvd.shutdown()
         _hvd = None
+
+
+def rejoin() -> None:
+    """In an elastic job: leaves the processes as they were, and joins those that are there now.
+
+    Raises:
+        utils.gathering.Removed: there is no place for this one any more.
+    """
+    shutdown()
+    _gather(again=True)
+    init()
+
+
+def end_elastic_job(why: str) -> None:
+    """Before this process ends by an error that the others should not go on without.
+
+    They find the text when they miss this one. A process that ends without it, because its machine
+    or its GPU failed, is only lost.
+    """
+    if elastic() and size() > 1:
+        with suppress(OSError):
+            gathering.tell(f"rank {rank()}: {why}")
+
+
+def _gather(again: bool = False) -> None:
+    try:
+        gathering.gather(again)
+    except OSError as error:
+        raise DistributedError(f"the launcher, horovodrun, does not answer: {error}") from error
 
 
 @dataclass(frozen=True)

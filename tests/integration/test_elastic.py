@@ -1,0 +1,245 @@
+"""Elastic jobs: processes die, come and go, and the run ends as if it had been left alone.
+
+All on one machine, whose two names are two hosts to Horovod: the host of a process that died gets
+no more processes. What was trained is written down by each process, and compared with what one
+process alone would have read.
+"""
+
+import collections
+import hashlib
+import json
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from runtime import checkpoint
+from runtime.build import build_loader
+from runtime.cli import parse
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+EPOCHS = 4
+ONE, TWO, THREE = "localhost:1", "127.0.0.1:1", "127.0.0.2:1"
+
+# main.py, which also writes down the images of each step, and where each attempt began.
+AUDIT = """
+import hashlib, json, os, sys, time
+import runtime.step, runtime.train
+
+notes = open(os.path.join(os.environ["NOTES"], str(os.getpid())), "a", buffering=1)
+call, init = runtime.step.Step.__call__, runtime.train.Trainer.__init__
+
+def note(**facts):
+    notes.write(json.dumps({"time": time.time(), **facts}) + chr(10))
+
+def call_and_note(self, batches, *args):
+    batches, epoch = list(batches), self.state.epoch
+    sums = call(self, batches, *args)
+    images = [
+        hashlib.md5(image.tobytes()).hexdigest()
+        for pixels, _, weights in batches
+        for image, weight in zip(pixels.numpy(), weights.numpy())
+        if weight
+    ]
+    note(epoch=epoch, step=self.state.step, images=images)
+    return sums
+
+def init_and_note(self, *args, **more):
+    init(self, *args, **more)
+    if self.chief:
+        note(begin=self.state.step)
+
+runtime.step.Step.__call__, runtime.train.Trainer.__init__ = call_and_note, init_and_note
+EXTRA
+from main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+# More of the program: an error on one rank in step 21.
+FAIL = """
+from dataloader.errors import DataError
+
+def fail(self, *args):
+    if self.state.step == 20 and os.environ["HOROVOD_HOSTNAME"] == "127.0.0.1":
+        raise DataError("shard 7 of the training set is gone")
+    return call_and_note(self, *args)
+
+runtime.step.Step.__call__ = fail
+"""
+
+
+class Job:
+    """An elastic job whose hosts can be changed while it runs."""
+
+    def __init__(self, convoy, folder, script, flags, data):
+        self.convoy, self.folder, self.script = convoy, folder, script
+        self.model_dir, self.notes = folder / "run", folder / "notes"
+        self.flags = [*flags, "--data_dir", data, "--model_dir", self.model_dir]
+        self.discovery = folder / "hosts.sh"
+        self.discovery.write_text(f"#!/bin/sh\ncat {folder}/hosts\n")
+        self.discovery.chmod(0o755)
+        self.notes.mkdir()
+
+    def hosts(self, *names):
+        """Writes what the discovery script says, in one stroke."""
+        new = self.folder / "hosts.new"
+        new.write_text("".join(f"{name}\n" for name in names))
+        new.replace(self.folder / "hosts")
+
+    def start(self, *more, launch=(), extra="", **env):
+        """Starts the job; `launch` are more flags of horovodrun, `extra` more of the program."""
+        self.path = self.script(AUDIT.replace("EXTRA", extra))
+        elastic = ["--min-np", "1", "--max-np", "3", "--network-interface", "lo"]
+        elastic += ["--host-discovery-script", self.discovery, *launch]
+        self.running = self.convoy.start(
+            *self.flags,
+            *more,
+            script=self.path,
+            elastic=elastic,
+            env={"NOTES": str(self.notes)} | env,
+        )
+        return self.running
+
+    def worker(self, host):
+        """The process on a host."""
+        for child in self.running.children():
+            with suppress(psutil.NoSuchProcess):
+                ours = child.cmdline()[1:2] == [str(self.path)]
+                if ours and child.environ()["HOROVOD_HOSTNAME"] == host.split(":")[0]:
+                    return child
+        raise AssertionError(f"no process on {host}:\n{self.running.text}")
+
+    def trained(self):
+        """The images of each epoch that were trained on and not rolled back, with their counts."""
+        lines = [line for file in self.notes.iterdir() for line in file.read_text().splitlines()]
+        steps = []
+        for line in sorted(map(json.loads, lines), key=lambda note: note["time"]):
+            if "begin" in line:
+                steps = [step for step in steps if step["step"] <= line["begin"]]
+            else:
+                steps.append(line)
+        epochs = collections.defaultdict(collections.Counter)
+        for step in steps:
+            epochs[step["epoch"]].update(step["images"])
+        return dict(epochs)
+
+    def assert_whole(self):
+        """Every epoch was trained, each with every image once, as one process would have it."""
+        config = parse([str(flag) for flag in (*self.flags, "--resume_checkpoint")])
+        loader = build_loader(config, "train")
+        trained = self.trained()
+        assert sorted(trained) == list(range(EPOCHS))
+        for epoch, counts in trained.items():
+            want = collections.Counter(
+                hashlib.md5(image.tobytes()).hexdigest()
+                for images, _, weights in loader.batches(epoch)
+                for image, weight in zip(images.numpy(), weights.numpy(), strict=True)
+                if weight
+            )
+            assert sum(want.values()) == 97
+            assert counts == want, f"epoch {epoch + 1}"
+        saved = checkpoint.read(checkpoint.latest(self.model_dir)).state
+        assert (saved["epoch"], saved["offset"]) == (EPOCHS, 0)
+
+
+@pytest.fixture
+def job(convoy, tmp_path, script, small_run, tiny):
+    flags = (*small_run, "--train_batch_size", "4", "--max_epochs", str(EPOCHS))
+    flags += ("--warmup_epochs", "1", "--elastic_commit_steps", "5")
+    return Job(convoy, tmp_path, script, flags, tiny)
+
+
+def log_epochs(lines):
+    """The epochs whose means are in the log, in order."""
+    return [
+        line["step"][0]
+        for line in lines
+        if len(line.get("step", "")) == 1 and "train.loss" in line.get("data", {})
+    ]
+
+
+def test_a_worker_that_is_killed_costs_a_few_steps_and_no_image(job, log_lines):
+    job.hosts(ONE, TWO)
+    running = job.start("--moving_average_decay", "0.9", launch=("-np", "2"))
+    running.wait_for("epoch 2/4 step 4/13", timeout=200)
+    job.worker(TWO).kill()
+    running.wait_for("rank lost: went back", timeout=100)
+    done = running.finish(200)
+    assert done.code == 0, done.text
+    assert "now 1 process instead of 2" in done.text
+    assert "4 images a step instead of 8: 25 steps an epoch" in done.text
+    assert "Traceback" not in done.text
+    job.assert_whole()
+    lines = log_lines(job.model_dir / "log.json")
+    assert log_epochs(lines) == [1, 2, 3, 4]
+    assert lines[-1]["step"] == []
+    assert "eval_accuracy_top_1" in lines[-1]["data"]
+
+
+def test_rank_0_may_be_the_one_that_is_killed(job, log_lines):
+    job.hosts(ONE, TWO)
+    running = job.start("--enable_tensorboard", launch=("-np", "2"))
+    running.wait_for("epoch 2/4 step 4/13", timeout=200)
+    job.worker(ONE).kill()
+    running.wait_for("rank lost: went back", timeout=100)
+    done = running.finish(200)
+    assert done.code == 0, done.text
+    job.assert_whole()
+    assert log_epochs(log_lines(job.model_dir / "log.json")) == [1, 2, 3, 4]
+
+
+def test_hosts_join_and_leave_without_loss(job):
+    job.hosts(ONE)
+    running = job.start(launch=("-np", "1"))
+    running.wait_for("epoch 1/4 step 3/25", timeout=200)
+    job.hosts(ONE, TWO)
+    running.wait_for("now 2 processes instead of 1", timeout=100)
+    assert "hosts changed: going on after step" in running.text
+    running.wait_for("/13 ", timeout=100)
+    job.hosts(ONE)
+    running.wait_for("now 1 process instead of 2", timeout=100)
+    done = running.finish(200)
+    assert done.code == 0, done.text
+    assert "127.0.0.1 is not among the job's hosts any more" in done.text
+    assert "rank lost" not in done.text
+    assert "Traceback" not in done.text
+    job.assert_whole()
+
+
+def test_an_error_of_one_rank_ends_the_job_with_its_message(job):
+    job.hosts(ONE, TWO)
+    running = job.start(launch=("-np", "2"), extra=FAIL)
+    done = running.finish(200)
+    assert done.code == 1, done.text
+    assert "convoy (rank 0): ended with rank 1: shard 7 of the training set is gone" in done.text
+    assert "rank lost" not in done.text
+    assert "Traceback" not in done.text.split("Horovod detected")[0]
+
+
+def test_a_job_with_too_few_processes_left_ends(job):
+    job.hosts(ONE, TWO)
+    running = job.start(launch=("-np", "2", "--min-np", "2", "--elastic-timeout", "5"))
+    running.wait_for("epoch 1/4 step 4/13", timeout=200)
+    survivor = job.worker(ONE)
+    job.worker(TWO).kill()
+    begin = time.monotonic()
+    done = running.finish(100)
+    print(f"ended after {time.monotonic() - begin:.0f} s")
+    assert done.code != 0
+    assert "minimum number of slots" in done.text
+    assert not survivor.is_running()
+
+
+def test_a_new_worker_that_fails_at_once_is_done_without(job):
+    job.hosts(ONE)
+    extra = 'if os.environ["HOROVOD_HOSTNAME"] == "127.0.0.1": sys.exit("no GPU here")'
+    running = job.start(launch=("-np", "1"), extra=extra)
+    running.wait_for("epoch 1/4 step 3/25", timeout=200)
+    job.hosts(ONE, TWO)
+    running.wait_for("no GPU here", timeout=100)
+    done = running.finish(300)
+    assert done.code == 0, done.text
+    assert "now 1 process instead of 1" in done.text
+    job.assert_whole()
