@@ -29,7 +29,7 @@ def train(config: Config, attempt: Callable[[Memory], dict[str, Any]]) -> dict[s
     Returns:
         The figures of the last attempt.
     """
-    memory = Memory()
+    memory = Memory(config.elastic_commit_steps)
 
     def go_on() -> dict[str, Any]:
         if distributed.rank() == 0 and memory.size_before is not None:

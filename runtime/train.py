@@ -269,15 +269,12 @@ class Trainer:
             Preempted: a signal came.
         """
         stop, save, regroup = self.step.granted
-        commit = regroup
-        if self.memory:
-            self.memory.reached = self.state.step
-            commit |= self.state.step % self.config.elastic_commit_steps == 0
-        if stop or save or commit:
+        due = bool(self.memory and self.memory.due(self.state.step))
+        if stop or save or regroup or due:
             self._save(counters=sums_of(epoch, window), to_disk=stop or save)
-        if regroup and not stop:
-            self.memory.regroup()
         if not stop:
+            if regroup:
+                self.memory.regroup()
             return
         watchdog.rest("writing the last checkpoint")
         distributed.on_rank0(self.saver.finish if self.saver else lambda: None)

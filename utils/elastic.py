@@ -21,6 +21,9 @@ T = TypeVar("T")
 class Memory(State):
     """What a process keeps while the others come and go.
 
+    Args:
+        every: steps from one commit to the next.
+
     Attributes:
         contents: the last commit, picklable; None before the first. Rank 0 is always among the
             oldest processes, and every change begins with its commit on all ranks.
@@ -29,13 +32,19 @@ class Memory(State):
         size_before: the number of processes before the last change; None before the first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every: int) -> None:
         super().__init__(distributed.broadcast_object, distributed.rank)
+        self.every = every
         self.contents: Any = None
         self.reached = 0
         self.lost = False
         self.size_before: int | None = None
         self._hosts_changed = False
+
+    def due(self, step: int) -> bool:
+        """Whether to commit after this step, which training has reached."""
+        self.reached = step
+        return step % self.every == 0
 
     def hosts_changed(self) -> bool:
         """Whether the launcher has told this process (it tells rank 0) that hosts came or went."""
