@@ -29,13 +29,9 @@ test-parity-slow: .venv-parity/installed  ## the same for B7, B8 and L2, which t
 	@.venv-parity/bin/python -m pip install -qq -c constraints.txt -e ".[cpu,dev,parity]"
 	@touch $@
 
-test-dali: .venv-dali/installed  ## input through DALI, on the CPU, in an environment of its own
+test-dali:  ## input through DALI, on the CPU, in an environment of its own
+	@VENV=.venv-dali EXTRAS=dali scripts/setup.sh
 	@.venv-dali/bin/python -m pytest tests/dali
-
-.venv-dali/installed: constraints.txt pyproject.toml
-	@test -x .venv-dali/bin/python || python3 -m venv .venv-dali
-	@.venv-dali/bin/python -m pip install -qq -c constraints.txt -e ".[cpu,dev,dali]"
-	@touch $@
 
 test-cluster: setup  ## jobs on a Slurm started for it, and hosts made of network namespaces (root)
 	@scripts/cluster_tools.sh

@@ -2,10 +2,12 @@
 # Creates .venv with the pinned packages and a Horovod built against the TensorFlow installed there.
 # `make setup` calls it; a second call with nothing changed returns at once.
 #   PYTHON=python3.12   which interpreter to use      CONVOY_CACHE=DIR   where built Horovod wheels are kept
+#   VENV=.venv-dali     another folder to make        EXTRAS=dali        extras of pyproject.toml to install besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
+venv=${VENV:-.venv}
 cache=${CONVOY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/convoy}
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -27,7 +29,7 @@ mpi=no; have mpicc && mpi=yes
 # The input pipeline's C++: seconds, and nothing when its sources are unchanged. It only makes training faster.
 native() {
   local log; log=$(mktemp)
-  CXX=$compiler scripts/build_native.sh >"$log" 2>&1 || {
+  PYTHON=$venv/bin/python CXX=$compiler scripts/build_native.sh >"$log" 2>&1 || {
     grep -m5 -E 'error|Error' "$log" >&2 || tail -5 "$log" >&2
     say "WARNING: the native input operations did not build (above); TensorFlow's own are used, at more CPU time per image"
   }
@@ -35,26 +37,26 @@ native() {
 }
 
 # Everything the finished environment depends on, the folder included (scripts in .venv/bin name it).
-stamp=.venv/.convoy-setup
-want=$({ cat constraints.txt pyproject.toml scripts/setup.sh; pwd; "$python" -VV; "$compiler" --version
+stamp="$venv/.convoy-setup"
+want=$({ cat constraints.txt pyproject.toml scripts/setup.sh; pwd; echo "$venv ${EXTRAS:-}"; "$python" -VV; "$compiler" --version
          echo "$gpu $nccl $mpi"; [ $mpi = no ] || mpicc --version; [ $nccl = no ] || nvcc --version; } | sha256sum | cut -d' ' -f1)
-if [ -f $stamp ] && [ "$(cat $stamp)" = "$want" ]; then native; exit 0; fi
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then native; exit 0; fi
 
-if [ ! -x .venv/bin/python ] || [ "$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" != "$version" ]; then
-  say "creating .venv with Python $version"
-  rm -rf .venv && "$python" -m venv .venv
+if [ ! -x "$venv/bin/python" ] || [ "$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" != "$version" ]; then
+  say "creating $venv with Python $version"
+  rm -rf "$venv" && "$python" -m venv "$venv"
 fi
-rm -f $stamp
-pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+rm -f "$stamp"
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 say "installing pinned packages (TensorFlow for $([ $gpu = yes ] && echo 'NVIDIA GPUs' || echo 'CPU'))"
 pip install -qq -c constraints.txt pip setuptools wheel
-pip install -qq -c constraints.txt --no-build-isolation cmake packaging cloudpickle psutil -e ".[dev,demo,$([ $gpu = yes ] && echo gpu || echo cpu)]"
+pip install -qq -c constraints.txt --no-build-isolation cmake packaging cloudpickle psutil -e ".[dev,demo,$([ $gpu = yes ] && echo gpu || echo cpu)${EXTRAS:+,$EXTRAS}]"
 native & native_job=$!  # beside Horovod
 
 # Horovod: compiled from the registry's source, kept as a wheel under a key of all that the binary depends on.
 key=$({ grep -E '^(horovod|tensorflow|tensorflow-cpu|numpy|cmake)==' constraints.txt | LC_ALL=C sort
-        .venv/bin/python -c 'import sys, sysconfig; print(sys.version, sysconfig.get_platform())'
-        .venv/bin/python -m pip list --format=freeze 2>/dev/null | grep -E '^(tensorflow|tensorflow[-_]cpu|nvidia-nccl-cu12)==' | LC_ALL=C sort
+        "$venv/bin/python" -c 'import sys, sysconfig; print(sys.version, sysconfig.get_platform())'
+        "$venv/bin/python" -m pip list --format=freeze 2>/dev/null | grep -E '^(tensorflow|tensorflow[-_]cpu|nvidia-nccl-cu12)==' | LC_ALL=C sort
         uname -m; "$compiler" --version; grep -m1 -E '^flags' /proc/cpuinfo 2>/dev/null | tr ' ' '\n' | grep -xE 'f16c|avx|fma'
         echo "$gpu $nccl $mpi ${HOROVOD_BUILD_CUDA_CC_LIST:-}"
         [ $mpi = no ] || mpicc --version; [ $nccl = no ] || nvcc --version; } | sha256sum | cut -c1-20)
@@ -62,7 +64,7 @@ wheels=$cache/wheels/$key
 if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
   say "building Horovod against TensorFlow (Gloo$([ $mpi = yes ] && echo ', MPI')$([ $nccl = yes ] && echo ', NCCL')): about 5 minutes, once"
   build=$(mktemp -d); trap 'rm -rf "$build"' EXIT
-  site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   # CMake 4 refuses the old minimum version that Horovod's gloo declares, unless told; newer compilers need two headers named.
   flags=(HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1
          CMAKE_POLICY_VERSION_MINIMUM=3.5 "CXXFLAGS=${CXXFLAGS:-} -include stdexcept -include string")
@@ -74,7 +76,7 @@ if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
   elif [ $gpu = yes ]; then
     say "nvcc is not installed, so Horovod is built without NCCL: gradients of several GPUs will travel through the host"
   fi
-  if ! env PATH="$PWD/.venv/bin:$PATH" "${flags[@]}" .venv/bin/python -m pip --disable-pip-version-check wheel -q -v -c constraints.txt \
+  if ! env PATH="$PWD/$venv/bin:$PATH" "${flags[@]}" "$venv/bin/python" -m pip --disable-pip-version-check wheel -q -v -c constraints.txt \
        --no-build-isolation --no-deps --no-cache-dir --no-binary horovod -w "$build" horovod >"$build/log" 2>&1; then
     mkdir -p "$cache" && cp "$build/log" "$cache/horovod-build.log"
     grep -E 'error:|Error:|CMake Error' "$build/log" | head -20 >&2 || true
@@ -85,5 +87,5 @@ fi
 wait "$native_job"
 pip install -qq --no-deps --force-reinstall "$wheels"/horovod-*.whl
 pip check >/dev/null || { pip check >&2; die "the installed packages disagree (above)"; }
-echo "$want" > $stamp
-say "done: .venv/bin/python main.py --help"
+echo "$want" > "$stamp"
+say "done: $venv/bin/python main.py --help"

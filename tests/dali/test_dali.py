@@ -362,3 +362,24 @@ def test_a_run_from_beginning_to_end(small_run, tiny, tmp_path, log_lines):
         figures = [line for line in log_lines(whole / "log.json") if line.get("step") == []]
         losses.append(figures[-1]["data"]["eval_loss"])
     assert losses[0] == pytest.approx(losses[1], abs=0.01)
+
+
+def test_two_ranks_train_on_the_same_images_as_one(convoy, small_run, tiny, tmp_path, log_lines):
+    """One update on 16 images, eight a rank: the mean loss is that of one process.
+
+    Batch norm learns from each rank's own images, so ranks normalise together here.
+    """
+    flags = (*small_run, "--data_dir", tiny, "--data_backend", "dali-cpu", "--mode", "train")
+    flags += ("--prof", "1", "--batch_norm", "syncbn", "--dropout", "0", "--stochastic_depth", "0")
+    one, two = tmp_path / "one", tmp_path / "two"
+    convoy(*flags, "--model_dir", one)
+    convoy(*flags, "--model_dir", two, "--train_batch_size", "8", np=2)
+    losses = [
+        next(
+            line["data"]["train.loss"]
+            for line in log_lines(folder / "log.json")
+            if len(line.get("step", "")) == 2
+        )
+        for folder in (one, two)
+    ]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
