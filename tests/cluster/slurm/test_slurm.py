@@ -72,7 +72,6 @@ def test_a_job_that_is_queued_again_twice_trains_each_epoch_once(slurm, tiny, tm
     assert evaluated == list(range(1, 10)), "each epoch ends once"
     state = checkpoint.read(checkpoint.latest(run)).state
     assert (state["epoch"], state["step"]) == (9, 9 * 7)  # 97 images, 16 a step
-    assert not re.search("^1: ", text, re.M), "task 1 has nothing to say"
 
 
 def test_an_array_makes_a_run_of_each_seed(slurm, tiny, tmp_path):
