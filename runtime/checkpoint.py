@@ -294,8 +294,11 @@ def variables_to_arrays(variables: Any) -> dict[str, np.ndarray]:
     Raises:
         CheckpointError: two variables share a path (two layers of one name).
     """
-    arrays = {v.path: np.asarray(v.value.numpy()) for v in variables}
-    if len(arrays) != len(list(variables)):
+    from utils.variables import to_numpy
+
+    variables = list(variables)
+    arrays = {v.path: to_numpy(v.value) for v in variables}
+    if len(arrays) != len(variables):
         raise CheckpointError(
             "two variables of the model have the same path; give its layers different names"
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -286,6 +287,10 @@ class Config:
 
     def to_yaml(self) -> str:
         """The settings as YAML text that `--config` reads back."""
+        return self._yaml
+
+    @cached_property
+    def _yaml(self) -> str:  # every checkpoint holds it, and it takes 20 ms
         return yaml.safe_dump(asdict(self), sort_keys=False, default_flow_style=None)
 
     def with_(self, **changes: Any) -> Config:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from dataclasses import asdict
 from typing import Any
 
 from runtime import checkpoint
@@ -196,7 +197,7 @@ class Runner:
             else None
         )
         run_log = make_json_logger(path, append=append)
-        run_log.parameters(vars(self.config))
+        run_log.parameters(asdict(self.config))
         return closing(run_log)
 
 

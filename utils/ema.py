@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from utils.variables import to_numpy
+
 
 class EMA:
     """A float32 shadow copy of every floating-point weight, batch norm statistics included.
@@ -119,7 +121,7 @@ class EMA:
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the shadows by variable name: float32 arrays of the weights' shapes."""
-        return {name: np.array(shadow) for name, shadow in self._shadows.items()}
+        return {name: to_numpy(shadow) for name, shadow in self._shadows.items()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Sets the shadows from what `state` gave. Nothing is changed if anything does not fit.

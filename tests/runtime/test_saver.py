@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from main import main
 from runtime import checkpoint
 from runtime.checkpoint import Checkpoint, CheckpointError
 from runtime.saver import Saver
@@ -85,3 +86,36 @@ def test_room_that_comes_back_before_the_end_is_used(small_disk):
     saver.save(contents(1, size=100_000))
     saver.finish()
     assert names(small_disk) == ["step-00000001"]
+
+
+def test_a_save_in_flight_is_never_half_visible(tmp_path, monkeypatch):
+    """A reader looks on while each file, the marker and the folder go to the disk."""
+    seen, sync = [], checkpoint.sync
+
+    def look(path):
+        there = (tmp_path / "checkpoints" / "step-00000002").is_dir()
+        seen.append((path.name, there, checkpoint.resolve(tmp_path, "last").name))
+        sync(path)
+
+    saver = Saver(tmp_path)
+    saver.save(contents(1))
+    saver.settle()
+    monkeypatch.setattr(checkpoint, "sync", look)
+    saver.save(contents(2))
+    saver.finish()
+    assert seen == [
+        ("config.yaml", True, "step-00000001"),
+        ("model.safetensors", True, "step-00000001"),
+        ("state.json", True, "step-00000001"),
+        ("step-00000002", True, "step-00000002"),  # the marker is there: it is whole
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "epochs"),
+    [(("--no_checkpoints",), []), (("--gather_checkpoints", "--keep_checkpoints", "1"), [1, 2, 3])],
+)
+def test_a_run_keeps_what_the_flags_say(small_run, tiny, tmp_path, flags, epochs):
+    args = (*small_run, "--max_epochs", "3", "--warmup_epochs", "0", "--mode", "train", *flags)
+    assert main([*args, "--data_dir", str(tiny), "--model_dir", str(tmp_path / "run")]) == 0
+    assert names(tmp_path / "run") == [f"step-{7 * epoch:08d}" for epoch in epochs]
