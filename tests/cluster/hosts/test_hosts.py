@@ -30,6 +30,7 @@ def ends(hosts, job, what):
         assert time.monotonic() < lost + 300, "a rank was left over"
         time.sleep(0.2)
     everywhere = time.monotonic() - lost
+    assert "rank 1 on host convoy2: " in job.text, "the culprit is named"
     print(job.text)
     print(f"{what}: {seconds:.1f} s to the command's end, {everywhere:.1f} s to the last rank's")
     return job.text
