@@ -87,8 +87,9 @@ class Runner:
             return list_architectures(self.config.pattern)
         if not self.config.verbose:
             device.quiet()
-        if self.config.use_xla and self.config.batch_norm == "syncbn":
-            device.cluster_with_xla()
+        clusters = self.config.use_xla and self.config.batch_norm == "syncbn"
+        if clusters:
+            device.allow_clusters()
         if mode == "env":
             from runtime.environment import show
 
@@ -103,6 +104,8 @@ class Runner:
             interop_threads=self.config.interop_threads,
             tf32=self.config.tf32,
         )
+        if clusters:
+            device.cluster_with_xla()
         _check_data_format(self.config)
         import keras
 

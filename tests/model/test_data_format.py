@@ -11,11 +11,7 @@ from model.summary import flops
 
 SIZE = 40
 # As small as a family has: squeeze-and-excitation, both paddings, max pooling, bottlenecks.
-MODELS = {
-    "efficientnet-test": {},
-    "resnet18": {"padding": "same"},
-    "se-resnext101-32x4d": {},
-}
+MODELS = {"efficientnet-test": {}, "resnet18": {"padding": "same"}}
 
 
 def pair(arch, **options):
@@ -71,6 +67,18 @@ def test_a_channels_first_model_says_and_learns_the_same(arch):
         np.testing.assert_allclose(a, b, rtol=0, atol=bound, err_msg=v.path)
     for a, b in zip(wanted[3], got[3], strict=True):
         assert_near(a, b, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_channels_first_resnext_with_squeeze_and_excitation_says_the_same():
+    """Its gradients would take XLA many minutes on a CPU; its kinds of layers have them above."""
+    last, first = pair("se-resnext101-32x4d")
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    want = last(images)
+    got = tf.function(lambda x: first(x), jit_compile=True)(images)
+    assert np.std(want) > 1e-3
+    assert_near(want, got, 1e-5)
 
 
 def test_grouped_convolutions_in_both_formats():
