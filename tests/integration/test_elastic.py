@@ -1,14 +1,13 @@
 """Elastic jobs: processes die, come and go, and the run ends as if it had been left alone.
 
 All on one machine, whose two names are two hosts to Horovod: the host of a process that died gets
-no more processes. What was trained is written down by each process, and compared with what one
-process alone would have read.
+no more processes. Which of two hosts gets rank 0 is Horovod's choice. What was trained is written
+down by each process, and compared with what one process alone would have read.
 """
 
 import collections
 import hashlib
 import json
-import time
 from contextlib import suppress
 
 import psutil
@@ -18,10 +17,11 @@ from runtime import checkpoint
 from runtime.build import build_loader
 from runtime.cli import parse
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 EPOCHS = 4
-ONE, TWO, THREE = "localhost:1", "127.0.0.1:1", "127.0.0.2:1"
+LONG = 400  # seconds that a step of a test may take on a busy machine
+ONE, TWO = "localhost:1", "127.0.0.1:1"
 
 # main.py, which also writes down the images of each step, and where each attempt began.
 AUDIT = """
@@ -62,7 +62,7 @@ FAIL = """
 from dataloader.errors import DataError
 
 def fail(self, *args):
-    if self.state.step == 20 and os.environ["HOROVOD_HOSTNAME"] == "127.0.0.1":
+    if self.state.step == 20 and os.environ["HOROVOD_RANK"] == "1":
         raise DataError("shard 7 of the training set is gone")
     return call_and_note(self, *args)
 
@@ -102,14 +102,14 @@ class Job:
         )
         return self.running
 
-    def worker(self, host):
-        """The process on a host."""
+    def worker(self, rank):
+        """The process that had this rank at first."""
         for child in self.running.children():
             with suppress(psutil.NoSuchProcess):
                 ours = child.cmdline()[1:2] == [str(self.path)]
-                if ours and child.environ()["HOROVOD_HOSTNAME"] == host.split(":")[0]:
+                if ours and child.environ()["HOROVOD_RANK"] == str(rank):
                     return child
-        raise AssertionError(f"no process on {host}:\n{self.running.text}")
+        raise AssertionError(f"no rank {rank}:\n{self.running.text}")
 
     def trained(self):
         """The images of each epoch that were trained on and not rolled back, with their counts."""
@@ -163,10 +163,10 @@ def log_epochs(lines):
 def test_a_worker_that_is_killed_costs_a_few_steps_and_no_image(job, log_lines):
     job.hosts(ONE, TWO)
     running = job.start("--moving_average_decay", "0.9", launch=("-np", "2"))
-    running.wait_for("epoch 2/4 step 4/13", timeout=200)
-    job.worker(TWO).kill()
-    running.wait_for("rank lost: went back", timeout=100)
-    done = running.finish(200)
+    running.wait_for("epoch 2/4 step 4/13", timeout=LONG)
+    job.worker(1).kill()
+    running.wait_for("rank lost: went back", timeout=LONG)
+    done = running.finish(LONG)
     assert done.code == 0, done.text
     assert "now 1 process instead of 2" in done.text
     assert "4 images a step instead of 8: 25 steps an epoch" in done.text
@@ -181,10 +181,10 @@ def test_a_worker_that_is_killed_costs_a_few_steps_and_no_image(job, log_lines):
 def test_rank_0_may_be_the_one_that_is_killed(job, log_lines):
     job.hosts(ONE, TWO)
     running = job.start("--enable_tensorboard", launch=("-np", "2"))
-    running.wait_for("epoch 2/4 step 4/13", timeout=200)
-    job.worker(ONE).kill()
-    running.wait_for("rank lost: went back", timeout=100)
-    done = running.finish(200)
+    running.wait_for("epoch 2/4 step 4/13", timeout=LONG)
+    job.worker(0).kill()
+    running.wait_for("rank lost: went back", timeout=LONG)
+    done = running.finish(LONG)
     assert done.code == 0, done.text
     job.assert_whole()
     assert log_epochs(log_lines(job.model_dir / "log.json")) == [1, 2, 3, 4]
@@ -193,14 +193,14 @@ def test_rank_0_may_be_the_one_that_is_killed(job, log_lines):
 def test_hosts_join_and_leave_without_loss(job):
     job.hosts(ONE)
     running = job.start(launch=("-np", "1"))
-    running.wait_for("epoch 1/4 step 3/25", timeout=200)
+    running.wait_for("epoch 1/4 step 3/25", timeout=LONG)
     job.hosts(ONE, TWO)
-    running.wait_for("now 2 processes instead of 1", timeout=100)
+    running.wait_for("now 2 processes instead of 1", timeout=LONG)
     assert "hosts changed: going on after step" in running.text
-    running.wait_for("/13 ", timeout=100)
+    running.wait_for("/13 ", timeout=LONG)
     job.hosts(ONE)
-    running.wait_for("now 1 process instead of 2", timeout=100)
-    done = running.finish(200)
+    running.wait_for("now 1 process instead of 2", timeout=LONG)
+    done = running.finish(LONG)
     assert done.code == 0, done.text
     assert "127.0.0.1 is not among the job's hosts any more" in done.text
     assert "rank lost" not in done.text
@@ -211,24 +211,22 @@ def test_hosts_join_and_leave_without_loss(job):
 def test_an_error_of_one_rank_ends_the_job_with_its_message(job):
     job.hosts(ONE, TWO)
     running = job.start(launch=("-np", "2"), extra=FAIL)
-    done = running.finish(200)
+    done = running.finish(LONG)
     assert done.code == 1, done.text
     assert "convoy (rank 0): ended with rank 1: shard 7 of the training set is gone" in done.text
     assert "rank lost" not in done.text
-    assert "Traceback" not in done.text.split("Horovod detected")[0]
+    assert ">:Traceback" not in done.text, "only horovodrun itself shows one"
 
 
 def test_a_job_with_too_few_processes_left_ends(job):
     job.hosts(ONE, TWO)
     running = job.start(launch=("-np", "2", "--min-np", "2", "--elastic-timeout", "5"))
-    running.wait_for("epoch 1/4 step 4/13", timeout=200)
-    survivor = job.worker(ONE)
-    job.worker(TWO).kill()
-    begin = time.monotonic()
-    done = running.finish(100)
-    print(f"ended after {time.monotonic() - begin:.0f} s")
+    running.wait_for("epoch 1/4 step 4/13", timeout=LONG)
+    survivor = job.worker(0)
+    job.worker(1).kill()
+    done = running.finish(LONG)
     assert done.code != 0
-    assert "minimum number of slots" in done.text
+    assert "enough resources to run at least 2 Horovod processes" in done.text
     assert not survivor.is_running()
 
 
@@ -236,10 +234,10 @@ def test_a_new_worker_that_fails_at_once_is_done_without(job):
     job.hosts(ONE)
     extra = 'if os.environ["HOROVOD_HOSTNAME"] == "127.0.0.1": sys.exit("no GPU here")'
     running = job.start(launch=("-np", "1"), extra=extra)
-    running.wait_for("epoch 1/4 step 3/25", timeout=200)
+    running.wait_for("epoch 1/4 step 3/25", timeout=LONG)
     job.hosts(ONE, TWO)
-    running.wait_for("no GPU here", timeout=100)
-    done = running.finish(300)
+    running.wait_for("no GPU here", timeout=LONG)
+    done = running.finish(LONG)
     assert done.code == 0, done.text
     assert "now 1 process instead of 1" in done.text
     job.assert_whole()
