@@ -38,6 +38,7 @@ from benchmarks import float_autoaugment
 from dataloader import native
 from dataloader.augment import make_augmenter
 from dataloader.decode import UNIFORMS, crop_window, random_crop_decode
+from dataloader.device_plan import Planner
 from dataloader.options import InputOptions
 from dataloader.sources import Source
 
@@ -45,6 +46,7 @@ SIZE, BATCH, AREA, RATIO = 224, 64, (0.05, 1.0), (0.75, 1.333)
 PLAIN, FLOAT = "plain: decode_and_crop_jpeg + resize", "plain + float32 AutoAugment"
 BOXED = "plain, sample_distorted_bounding_box + flip"
 OURS, PURE = "ours, {}, native", "ours, {}, TensorFlow only"
+DEVICE = "ours, {}, for the device to apply"
 DALI, AHEAD = "DALI-CPU, {}", 4  # batches that are under way at once, and one
 
 
@@ -140,8 +142,8 @@ class Examples:
         self.seeds = rng.integers(0, 2**31 - 1, (count, 2), dtype=np.int32)
         self.windows = _windows(self.jpegs, self.seeds)
 
-    def mapped(self, function: Callable, threads: int) -> Iterator:
-        """Endless batches of `function(encoded, seed, window)`."""
+    def mapped(self, function: Callable, threads: int, finish: Callable | None = None) -> Iterator:
+        """Endless batches of `function(encoded, seed, window)`, and what `finish` makes of them."""
         encoded = tf.constant([self.jpegs[i % len(self.jpegs)] for i in range(len(self.seeds))])
         dataset = tf.data.Dataset.from_tensor_slices((encoded, self.seeds, self.windows)).repeat()
         dataset = dataset.map(function, num_parallel_calls=threads, deterministic=True)
@@ -151,7 +153,10 @@ class Examples:
         options.autotune.enabled = False
         options.experimental_optimization.apply_default_optimizations = False
         options.experimental_optimization.inject_prefetch = False
-        return iter(dataset.batch(BATCH, drop_remainder=True).with_options(options))
+        dataset = dataset.batch(BATCH, drop_remainder=True)
+        if finish is not None:
+            dataset = dataset.map(finish)
+        return iter(dataset.with_options(options))
 
 
 class _Nothing(Source):
@@ -185,6 +190,21 @@ def _dali(examples: Examples, name: str, threads: int) -> Iterator:
     return iter(loader._decoded_batches(dataset, threads).with_options(settings))
 
 
+def _for_device(examples: Examples, name: str, threads: int) -> Iterator:
+    """Endless batches of what the host does with `--augment_on device`: crops and draws."""
+    planner = Planner(make_augmenter(name, image_size=SIZE), None, SIZE)
+    labels, weights = tf.zeros([BATCH], tf.int32), tf.ones([BATCH])
+
+    def example(encoded, seed, window):
+        image = random_crop_decode(encoded, seed, SIZE, area=AREA, ratio=RATIO)
+        return image, planner.draw(seed, seed)
+
+    def plan(images, draws):
+        return images, planner.plan(draws, labels, weights)[0]
+
+    return examples.mapped(example, threads, plan)
+
+
 def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
     """Name → function of the number of threads that returns endless batches."""
 
@@ -206,6 +226,8 @@ def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
     for name in ("none", "autoaugment", "randaugment"):
         if native.load():
             table[OURS.format(name)] = mapped(_ours(name))
+            if name != "none":
+                table[DEVICE.format(name)] = functools.partial(_for_device, examples, name)
         table[PURE.format(name)] = pure(name)
         if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali"):
             table[DALI.format(name)] = functools.partial(_dali, examples, name)
