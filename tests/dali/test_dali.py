@@ -211,6 +211,15 @@ def test_erasing_and_jitter_are_those_of_tf_data(data):
     assert (plain[0] != theirs[0]).any((1, 2, 3)).all()
 
 
+def test_augmentation_on_the_device_gives_the_same_images(data):
+    changes = {"augmenter": "randaugment", "random_erasing": 0.5, "mixup_alpha": 0.4}
+    host, device = (pair(data, augment_on=on, **changes)[1] for on in ("cpu", "device"))
+    for one, (planned, labels, weights) in zip(host.batches(1), device.batches(1), strict=True):
+        assert (one[0].numpy() == device.prepare(planned).numpy()).all()
+        assert (one[1].numpy() == labels.numpy()).all()
+        assert (one[2].numpy() == weights.numpy()).all()
+
+
 def save(image, kind, **settings):
     stream = io.BytesIO()
     image.save(stream, kind, **settings)

@@ -94,3 +94,18 @@ def test_the_search_for_what_is_not_finite_sees_prepared_images():
     step([batch], 0.1)
     assert not step.finite_loss
     assert first_not_finite(step, [batch]) == "the output of layer first"
+
+
+@pytest.mark.slow
+def test_two_ranks_train_alike(convoy, small_run, tiny, tmp_path, log_lines):
+    flags = (*small_run, "--mode", "train", "--max_epochs", "1", "--warmup_epochs", "0")
+    flags += ("--data_dir", tiny, "--train_batch_size", "8", "--mixup_alpha", "0.4")
+    flags += ("--augmenter_name", "randaugment", "--random_erasing", "0.5")
+    losses = {}
+    for where in ("cpu", "device"):
+        folder = tmp_path / where
+        convoy(*flags, "--augment_on", where, "--model_dir", folder, np=2)
+        lines = [line for line in log_lines(folder / "log.json") if len(line.get("step", "")) == 2]
+        losses[where] = [line["data"]["train.loss"] for line in lines]
+    assert len(losses["cpu"]) == 7
+    np.testing.assert_allclose(losses["device"], losses["cpu"], rtol=1e-6)
