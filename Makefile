@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali test-cluster lint clean
+.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali test-export test-cluster lint clean
 
 PY := .venv/bin/python
 
@@ -29,6 +29,10 @@ test-parity-slow: .venv-parity/installed  ## the same for B7, B8 and L2, which t
 	@.venv-parity/bin/python -m pip install -qq -c constraints.txt -e ".[cpu,dev,parity]"
 	@touch $@
 
+test-export:  ## exports in every format, ONNX and Parquet among them, in an environment of its own
+	@VENV=.venv-export EXTRAS=export,parquet scripts/setup.sh
+	@.venv-export/bin/python -m pytest tests/runtime/test_export.py tests/runtime/test_outputs.py
+
 test-dali:  ## input through DALI, on the CPU, in an environment of its own
 	@VENV=.venv-dali EXTRAS=dali scripts/setup.sh
 	@.venv-dali/bin/python -m pytest tests/dali
@@ -41,5 +45,5 @@ lint: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
 clean:  ## remove what make created in this folder
-	rm -rf .venv .venv-parity .venv-dali demo demo-finetune build *.egg-info
+	rm -rf .venv .venv-parity .venv-dali .venv-export demo demo-finetune build *.egg-info
 	rm -f dataloader/native/convoy-*

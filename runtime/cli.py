@@ -43,6 +43,7 @@ NOT_INHERITED = {
         "prof",
         "predict_dir",
         "image",
+        "overwrite",
         "output",
         "data_backend",
         "data_format",

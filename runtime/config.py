@@ -41,8 +41,6 @@ MODES = (
 MODE_ALIASES = {"prediction": "predict", "evaluate": "eval"}
 # Modes that are not built yet, and what to do meanwhile.
 LATER_MODES = {
-    "export": "--mode export is not built yet; the Keras model can be had in Python with "
-    "runtime.checkpoint.load_model(model_dir) and saved by keras' own model.export()",
     "report": "--mode report is not built yet; model_dir/log.json and --enable_tensorboard hold the curves",
 }
 
@@ -277,7 +275,13 @@ class Config:
     predict_formats: str = _flag(PRED, "table,jsonl,csv", "what to write: table (printed), jsonl, csv, parquet, gallery "
                                  "(a page to look at), with commas between them")
     output: str | None = _flag(PRED, None, "where predictions go, without ending (unset: model_dir/predictions); for "
-                               "--mode convert the file to write")
+                               "--mode convert the file to write, for --mode export the folder (unset: model_dir/export)")
+    export_format: str = _flag(PRED, "savedmodel", "what --mode export writes: savedmodel, tflite, tflite-int8, onnx, with "
+                               "commas between them")
+    export_samples: int = _flag(PRED, 500, "images on which an export is compared with the Keras model, 300 at least: "
+                                "of --predict_dir, or else of data_dir")
+    export_backbone: bool = _flag(PRED, False, "let exports put out the features before the classifier too")
+    overwrite: bool = _flag(PRED, False, "replace exports that are there already")
 
     log_filename: str = _flag(LOG, "log.json", "dllogger file inside model_dir")
     log_steps: int = _flag(LOG, 100, "steps between two log lines", within=">= 1")

@@ -112,9 +112,8 @@ class Runner:
         from utils.logging import setup_logging
 
         setup_logging(distributed.rank())
-        keras.config.set_dtype_policy(
-            device.precision(self.config.use_amp, self.config.dtype, device.has_gpu())
-        )
+        precision = device.precision(self.config.use_amp, self.config.dtype, device.has_gpu())
+        keras.config.set_dtype_policy("float32" if mode == "export" else precision)
         keras.utils.set_random_seed(self.config.seed)
         return getattr(self, f"_{mode}")()
 
@@ -166,6 +165,13 @@ class Runner:
         if distributed.size() > 1:
             raise ConfigError("--mode predict runs in one process; start it without horovodrun")
         return predict(self.config)
+
+    def _export(self) -> dict[str, Any]:
+        from runtime.export import export
+
+        if distributed.size() > 1:
+            raise ConfigError("--mode export runs in one process; start it without horovodrun")
+        return export(self.config)
 
     def _convert(self) -> dict[str, Any]:
         from model.weights import convert
@@ -255,6 +261,8 @@ def _known_errors() -> tuple[type[Exception], ...]:
     ]
     if "model.weight_torch" in sys.modules:
         known.append(sys.modules["model.weight_torch"].WeightFileError)
+    if "runtime.export" in sys.modules:
+        known.append(sys.modules["runtime.export"].ExportError)
     if "runtime.health" in sys.modules:
         known.append(sys.modules["runtime.health"].TrainingError)
     return tuple(known)

@@ -1,8 +1,8 @@
-"""The model that `eval`, `predict` and `inference_benchmark` apply: a checkpoint's, or a file's."""
+"""The model that `eval`, `predict`, `export` and so on apply: a checkpoint's, or a file's."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -21,11 +21,14 @@ class Trained:
         model: from images to logits.
         text: what it is, for the user.
         class_names: one a class, or None.
+        state, config: of the checkpoint (`state.json`, `config.yaml`); empty for a file.
     """
 
     model: keras.Model
     text: str
     class_names: list[str] | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+    config: str = ""
 
 
 def trained_model(config: Config) -> Trained:
@@ -40,7 +43,7 @@ def trained_model(config: Config) -> Trained:
     path = distributed.on_rank0(lambda: resolve(config.model_dir, config.checkpoint))
     model, saved = load_model(path, config.weights, config.data_format, config.image_size)
     text = f"{path} ({saved.state['weights_used']} weights, epoch {saved.state['epoch']})"
-    return Trained(model, text, saved.state.get("class_names"))
+    return Trained(model, text, saved.state.get("class_names"), saved.state, saved.config)
 
 
 def _from_file(config: Config, file: str) -> Trained:

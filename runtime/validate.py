@@ -20,7 +20,7 @@ from utils.distributed import launched_processes
 from utils.files import is_url
 
 TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
-APPLYING_MODES = ("eval", "predict", "inference_benchmark")
+APPLYING_MODES = ("eval", "predict", "export", "inference_benchmark")
 DATA_MODES = (*TRAINING_MODES, "eval")
 
 
@@ -62,6 +62,8 @@ def validate(config: Config) -> Config:
             _checkpoint(config)
     if config.mode == "predict":
         _predict(config)
+    if config.mode == "export":
+        _export(config)
     return config
 
 
@@ -349,3 +351,24 @@ def _predict(config: Config) -> None:
             raise ConfigError(f"{flag} {path} does not exist")
         if not os.access(path, os.R_OK):
             raise ConfigError(f"{flag} {path} cannot be read")
+
+
+def _export(config: Config) -> None:
+    from runtime.formats import FORMATS, LEAST_IMAGES, export_formats
+
+    if config.export_samples < LEAST_IMAGES:
+        raise ConfigError(
+            f"--export_samples {config.export_samples}: fewer than {LEAST_IMAGES} images say too"
+            " little about an export"
+        )
+    folder = config.output or f"{config.model_dir}/export"
+    if is_url(folder):
+        raise ConfigError(
+            f"exports are written to a local folder: give one with --output, not {folder}"
+        )
+    for name in export_formats(config.export_format):
+        path = Path(folder) / FORMATS[name].file
+        if path.exists() and not config.overwrite:
+            raise ConfigError(
+                f"{path} exists already: replace it with --overwrite, or choose another --output"
+            )

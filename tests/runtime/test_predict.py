@@ -312,3 +312,36 @@ def test_what_is_missing_is_named(trained, capsys, args, message):
         main(["--mode", "predict", "--model_dir", str(trained.model_dir), *args])
     assert exit_.value.code == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+MEMORY = """
+import resource, sys
+sys.path.insert(0, {root!r})
+from main import main
+assert main(sys.argv[1:]) == 0
+print("peak KiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_ten_thousand_images_take_no_more_memory_than_a_quarter(
+    convoy, trained, photos, tmp_path, script
+):
+    """Both fill whole pages of the gallery; 7,500 images kept would be 26 MB of pixels alone, and
+    more of thumbnails and rows.
+    """
+    peaks = []
+    program = script(MEMORY.format(root=os.getcwd()))
+    sources = sorted(photos.iterdir())
+    for count in (2500, 10_000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for i in range(count):
+            os.link(sources[i % len(sources)], folder / f"{i:05}.jpg")
+        flags = ("--mode", "predict", "--model_dir", trained.model_dir, "--predict_dir", folder)
+        flags += ("--predict_formats", "table,jsonl,csv,gallery", "--output", tmp_path / "out")
+        done = convoy(*flags, script=program)
+        assert f"{count} images labelled, 0 unreadable" in done.out
+        peaks.append(int(re.search(r"peak KiB (\d+)", done.out)[1]) / 1024)
+    assert peaks[1] - peaks[0] < 15
+    assert len(list(tmp_path.glob("out-gallery*.html"))) == 5

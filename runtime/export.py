@@ -1,0 +1,339 @@
+"""`--mode export`: a trained model for other programs, each format checked in its own runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import yaml
+
+from dataloader import find_source
+from dataloader.culprits import TF_ERRORS
+from dataloader.decode import EvalCrop, eval_decode
+from dataloader.errors import DataError
+from runtime.build import eval_crop
+from runtime.class_names import class_names
+from runtime.config import Config
+from runtime.exporters import READERS, WRITERS, Exportable, Outputs, head_input
+from runtime.formats import FORMATS, LEAST_IMAGES, SIDE_FILE, Format, export_formats
+from runtime.images import find_images, read_image
+from runtime.trained import Trained, trained_model
+
+BATCH = 32
+# Training images whose activations decide the ranges of int8; more changed nothing that was seen.
+CALIBRATION_IMAGES = 200
+
+
+class ExportError(RuntimeError):
+    """An export differs from the Keras model by more than is allowed."""
+
+
+def export(config: Config) -> dict[str, Any]:
+    """Writes each format of `--export_format`, runs it, and compares it with the Keras model.
+
+    A file takes its place only when it passed; `export.json` beside them holds what was measured.
+
+    Returns:
+        By format, what was measured.
+
+    Raises:
+        ExportError: a format differs too much; the others are there.
+        DataError: there are too few images to compare on.
+    """
+    formats = export_formats(config.export_format)
+    folder = export_folder(config)
+    # Exports take NHWC images whatever the run computed in.
+    trained = trained_model(config.with_(data_format="channels_last"))
+    model = trained.model
+    names = class_names(trained.class_names, model.output_shape[-1], config.label_file)
+    crop = eval_crop(config)
+    sample = Sample.read(config, model.input_shape[1], crop)
+    reference = _reference(model, sample, config.export_backbone)
+    print(f"exporting {trained.text}, compared on {len(sample.images)} images", flush=True)
+    metadata = _metadata(config, trained, names, crop)
+    metadata["accuracy"]["sample"] = sample.accuracy(reference["logits"])
+    top = min(config.top_k, len(names))
+    what = Exportable(model, names, crop, top, config.export_backbone, metadata)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for name in formats:
+        results[name] = _export_one(name, what, folder, sample, reference, config)
+        print(_line(name, results[name]), flush=True)
+    side = folder / SIDE_FILE
+    earlier = json.loads(side.read_text())["formats"] if side.exists() else {}
+    kept = {k: v for k, v in earlier.items() if (folder / FORMATS[k].file).exists()}
+    text = json.dumps(metadata | {"formats": kept | results}, indent=1, ensure_ascii=False)
+    side.write_text(text + "\n", encoding="utf-8")
+    failed = [name for name, result in results.items() if not result["passed"]]
+    if failed:
+        raise ExportError(
+            f"{', '.join(failed)}: {results[failed[0]]['reason']}; not kept, see {side}."
+            + (_INT8_ADVICE if failed == ["tflite-int8"] else "")
+        )
+    print(f"wrote {folder}; {SIDE_FILE} there says what is in it", flush=True)
+    return results
+
+
+_INT8_ADVICE = (
+    " Networks with swish and squeeze-and-excitation quantise worse than ResNets; tflite and onnx"
+    " keep float32"
+)
+
+
+def export_folder(config: Config) -> Path:
+    """Where the files go."""
+    return Path(config.output) if config.output else Path(config.model_dir) / "export"
+
+
+@dataclass
+class Sample:
+    """Images that the exports and the Keras model are both given.
+
+    Attributes:
+        encoded: as the files hold them.
+        images: uint8 `(size, size, 3)`, as evaluation cuts them.
+        labels: of validation images their classes; None for others, on which accuracy says nothing.
+        calibration: training images for int8, encoded.
+    """
+
+    encoded: list[bytes] = field(default_factory=list)
+    images: list[np.ndarray] = field(default_factory=list)
+    labels: list[int | None] = field(default_factory=list)
+    calibration: list[bytes] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, config: Config, size: int, crop: EvalCrop) -> Sample:
+        """Images of `--predict_dir`, or else of the validation split, filled up with training ones.
+
+        Raises:
+            DataError: they are fewer than `LEAST_IMAGES`, or none are there to calibrate int8.
+        """
+        sample = cls()
+        for encoded, label, needed in _candidates(config):
+            if len(sample.images) >= needed:
+                break
+            try:
+                image = eval_decode(tf.constant(encoded), size, crop).numpy()
+            except TF_ERRORS:
+                continue  # evaluation names unreadable images; here there are others
+            sample.encoded.append(encoded)
+            sample.images.append(image)
+            sample.labels.append(label)
+        if len(sample.images) < LEAST_IMAGES:
+            where = config.predict_dir or f"--data_dir {config.data_dir}"
+            raise DataError(
+                f"an export is compared with the Keras model on {LEAST_IMAGES} images at least, and"
+                f" {where} has {len(sample.images)} that can be read: name a folder of images with"
+                " --predict_dir"
+            )
+        if "tflite-int8" in export_formats(config.export_format):
+            train = _split(config, "train", CALIBRATION_IMAGES)
+            sample.calibration = [encoded for encoded, _ in train]
+        return sample
+
+    def batches(self) -> Iterator[tuple[np.ndarray, list[bytes]]]:
+        """Pixels and the bytes they came from; the last batch is shorter."""
+        for start in range(0, len(self.images), BATCH):
+            part = slice(start, start + BATCH)
+            yield np.stack(self.images[part]), self.encoded[part]
+
+    def accuracy(self, logits: np.ndarray) -> float | None:
+        """Top-1 on the validation images, as a fraction; None if there are none."""
+        pairs = [
+            (a, b) for a, b in zip(np.argmax(logits, -1), self.labels, strict=True) if b is not None
+        ]
+        return float(np.mean([a == b for a, b in pairs])) if pairs else None
+
+
+def _candidates(config: Config) -> Iterator[tuple[bytes, int | None, int]]:
+    """Encoded images, the classes of those for validation, and how many are wanted so far."""
+    if config.predict_dir:
+        for file in find_images(config.predict_dir):
+            with suppress(OSError, ValueError):
+                yield read_image(file), None, config.export_samples
+        return
+    problem = None
+    try:
+        for encoded, label in _split(config, "validation", config.export_samples):
+            yield encoded, label, config.export_samples
+    except DataError as error:
+        problem = error
+    try:  # training images only where those do not suffice
+        for encoded, _ in _split(config, "train", 2 * LEAST_IMAGES):
+            yield encoded, None, LEAST_IMAGES
+    except DataError as error:
+        if problem:
+            raise problem from error
+
+
+def _split(config: Config, split: str, count: int) -> Iterator[tuple[bytes, int]]:
+    """Examples spread evenly over a split, few at a time."""
+    source = find_source(config.data_dir, split, config.dataset)
+    places = np.linspace(0, source.num_examples - 1, min(count, source.num_examples))
+    indices = np.unique(places.round().astype(np.int64))
+    for part in np.array_split(indices, max(1, len(indices) // BATCH)):
+        for index, content in zip(part, source.read(part), strict=True):
+            label = 0 if source.labels is None else source.labels[index]
+            encoded, label = source.parse(content, label)
+            yield encoded, int(label)
+
+
+def _reference(model: keras.Model, sample: Sample, features: bool) -> Outputs:
+    """What the Keras model gives."""
+    net = keras.Model(model.input, [model.output, head_input(model)]) if features else model
+    forward = tf.function(lambda images: net(images, training=False))
+    results = [forward(tf.constant(images)) for images, _ in sample.batches()]
+    if not features:
+        return {"logits": np.concatenate([r.numpy() for r in results])}
+    logits, vectors = (np.concatenate([r[i].numpy() for r in results]) for i in (0, 1))
+    return {"logits": logits, "features": vectors}
+
+
+def _export_one(
+    name: str, what: Exportable, folder: Path, sample: Sample, reference: Outputs, config: Config
+) -> dict[str, Any]:
+    """Writes one format aside, checks it, and puts it in its place if it is good."""
+    rules, place = FORMATS[name], folder / FORMATS[name].file
+    aside = folder / f".{place.name}.{os.getpid()}"
+
+    def calibration() -> Iterator[np.ndarray]:
+        for encoded in sample.calibration:
+            yield eval_decode(tf.constant(encoded), what.size, what.crop).numpy()
+
+    try:
+        WRITERS[name](what, aside, calibration)
+        result = {"file": rules.file, "bytes": _size(aside)}
+        result |= compare(READERS[name](aside), what.names, sample, reference, rules)
+        if result["passed"]:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _remove(place)  # --overwrite, or it would not have come here
+            os.replace(aside, place)
+    finally:
+        _remove(aside)
+    return result
+
+
+def compare(
+    runs: Sequence[Callable[..., Outputs]],
+    names: list[str],
+    sample: Sample,
+    reference: Outputs,
+    rules: Format,
+) -> dict[str, Any]:
+    """How far an export is from the Keras model, at the worst of its signatures.
+
+    Returns:
+        `images`, `top1_agreement` (fraction), `max_logit_difference`, `max_feature_difference`
+        (None without features), `top1_accuracy` (None without labels), `passed`, `reason`.
+    """
+    agreement, logit, feature, accuracy, misnamed = 1.0, 0.0, None, None, False
+    wanted = np.argmax(reference["logits"], -1)
+    for run in runs:
+        parts = [run(images, encoded) for images, encoded in sample.batches()]
+        got = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        best = np.argmax(got["logits"], -1)
+        agreement = min(agreement, float(np.mean(best == wanted)))
+        # A NaN must not pass as a small difference.
+        logit = max(logit, _difference(got["logits"], reference["logits"]))
+        if "features" in reference:
+            feature = max(feature or 0.0, _difference(got["features"], reference["features"]))
+        if "classes" in got:
+            said = [
+                text.decode() if isinstance(text, bytes) else text for text in got["classes"][:, 0]
+            ]
+            misnamed |= said != [names[i] for i in np.argmax(got["probabilities"], -1)]
+        accuracy = sample.accuracy(got["logits"])
+    reason = None
+    if agreement < rules.agreement:
+        reason = f"top-1 agrees on {agreement:.2%} of the images, {rules.agreement:.1%} is needed"
+    elif rules.difference is not None and max(logit, feature or 0.0) > rules.difference:
+        pairs = ("logit", logit), ("feature", feature or 0.0)
+        kind, worst = max(pairs, key=lambda pair: pair[1])
+        reason = f"a {kind} is off by {worst:.2g}, and {rules.difference:g} is allowed"
+    elif misnamed:
+        reason = "it names other classes than its probabilities mean"
+    return {
+        "images": len(sample.images),
+        "top1_agreement": agreement,
+        "max_logit_difference": logit,
+        "max_feature_difference": feature,
+        "top1_accuracy": accuracy,
+        "passed": reason is None,
+        "reason": reason,
+    }
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    worst = float(np.max(np.abs(np.float64(a) - np.float64(b))))
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _line(name: str, result: dict[str, Any]) -> str:
+    text = (
+        f"{name:<12} {result['bytes'] / 2**20:7.1f} MiB  {result['images']} images"
+        f"  top-1 agreement {result['top1_agreement']:.2%}"
+        f"  |Δlogit| ≤ {result['max_logit_difference']:.2g}"
+    )
+    if result["max_feature_difference"] is not None:
+        text += f"  |Δfeature| ≤ {result['max_feature_difference']:.2g}"
+    if result["top1_accuracy"] is not None:
+        text += f"  top-1 {result['top1_accuracy']:.2%}"
+    return text + ("" if result["passed"] else "  FAILED")
+
+
+def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop) -> dict[str, Any]:
+    """What a user of the files needs to know, and where they come from."""
+    state, model = trained.state, trained.model
+    normalise = model.get_layer("normalization")
+    size = model.input_shape[1]
+    return {
+        "arch": (state.get("model") or {}).get("arch", config.arch),
+        "source": trained.text,
+        "weights": state.get("weights_used"),
+        "epoch": state.get("epoch"),
+        "classes": names,
+        "preprocessing": {
+            "image_size": size,
+            "crop": crop.to_dict(),
+            "layout": "NHWC",
+            "channels": "RGB",
+            "range": [0, 255],
+            "mean": normalise.mean,
+            "std": normalise.std,
+            "inside": "normalisation; with image_bytes also decoding, crop and resizing",
+        },
+        "accuracy": {"best_of_the_run": state.get("best"), "metrics": state.get("metrics")},
+        "training": yaml.safe_load(trained.config) if trained.config else None,
+        "versions": {package: _version(package) for package in ("tensorflow", "keras", "tf2onnx")},
+    }
+
+
+def _version(package: str) -> str | None:
+    if package == "tensorflow":
+        return tf.__version__
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,203 @@
+"""Exports: what they give is what the Keras model gives, and what differs is not kept."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from main import main
+from runtime.config import ConfigError
+from runtime.formats import FORMATS, Format, export_formats
+
+
+def export(trained, output, *args):
+    """Runs `--mode export` in this process; returns its exit code."""
+    flags = ("--mode", "export", "--model_dir", trained.model_dir, "--output", output)
+    return main([str(arg) for arg in (*flags, *args)])
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory, writers):
+    """A folder of 310 JPEGs of several sizes, one of them broken."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for i, (pixels, _) in enumerate(writers.digits(310)):
+        (folder / f"{i:03}.jpg").write_bytes(writers.jpeg(pixels[: 40 - i % 7]))
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    return folder
+
+
+def by_hand(trained, files, weights="auto"):
+    """Names' numbers and probabilities from the Keras model, decoded as evaluation does."""
+    import tensorflow as tf
+
+    from dataloader.decode import EvalCrop, eval_decode
+    from runtime.checkpoint import load_model
+
+    model, _ = load_model(trained.model_dir, weights)
+    encoded = [file.read_bytes() for file in files]
+    images = np.stack([eval_decode(tf.constant(e), 32, EvalCrop()).numpy() for e in encoded])
+    logits = np.float64(model(images, training=False))
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    return encoded, images, shares / shares.sum(-1, keepdims=True)
+
+
+def test_a_savedmodel_serves_bytes_and_pixels(trained, pictures, tmp_path, capsys):
+    import tensorflow as tf
+
+    out = tmp_path / "out"
+    flags = ("--predict_dir", pictures, "--top_k", "3", "--export_backbone", "--weights", "raw")
+    assert export(trained, out, *flags) == 0
+    assert "top-1 agreement 100.00%" in capsys.readouterr().out
+    encoded, images, want = by_hand(trained, sorted(pictures.glob("0*.jpg"))[:5], "raw")
+    served = tf.saved_model.load(str(out / "savedmodel" / "1")).signatures
+    for got in (
+        served["serving_default"](image_bytes=tf.constant(encoded)),
+        served["images"](images=tf.constant(images)),
+    ):
+        np.testing.assert_allclose(got["probabilities"], want, atol=1e-5)
+        order = np.argsort(-want)[:, :3]
+        assert [[int(name) for name in row] for row in got["classes"].numpy()] == order.tolist()
+        np.testing.assert_allclose(got["scores"], np.take_along_axis(want, order, 1), atol=1e-5)
+        assert got["features"].shape[0] == 5
+    said = json.loads((out / "export.json").read_text())
+    assert (said["arch"], said["weights"]) == ("efficientnet-test", "raw")
+    assert said["classes"] == [str(i) for i in range(10)]
+    assert said["preprocessing"]["crop"]["padding"] == 32
+    assert said["training"]["lr_init"] == 0.05
+    assert said["formats"]["savedmodel"]["images"] == 310
+    assert said["formats"]["savedmodel"]["max_logit_difference"] <= 1e-3
+    assert sorted(path.name for path in out.iterdir()) == ["export.json", "savedmodel"]
+    with pytest.raises(SystemExit):
+        export(trained, out, *flags)
+    assert "exists already: replace it with --overwrite" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+@pytest.mark.slow
+def test_tflite_takes_any_batch_and_carries_its_labels(trained, pictures, tmp_path):
+    import tensorflow as tf
+
+    data = tuple(trained.flags[-2:])  # int8 is calibrated on training images
+    flags = ("--predict_dir", pictures, "--export_format", "tflite,tflite-int8", *data)
+    assert export(trained, tmp_path, *flags) == 0
+    _, images, want = by_hand(trained, sorted(pictures.glob("0*.jpg"))[:7])
+    for name, bound in (("model.tflite", 1e-5), ("model-int8.tflite", 0.1)):
+        with pytest.warns(UserWarning, match="LiteRT"):
+            runner = tf.lite.Interpreter(str(tmp_path / name)).get_signature_runner("serve")
+        assert runner.get_input_details()["images"]["dtype"] == np.uint8
+        np.testing.assert_allclose(runner(images=images)["probabilities"], want, atol=bound)
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            assert archive.read("labels.txt").split() == [str(i).encode() for i in range(10)]
+            assert json.loads(archive.read("metadata.json"))["arch"] == "efficientnet-test"
+    said = json.loads((tmp_path / "export.json").read_text())["formats"]
+    assert said["tflite-int8"]["top1_agreement"] >= 0.95
+
+
+@pytest.mark.slow
+def test_onnx_names_classes_and_carries_its_metadata(trained, pictures, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra export: make test-export")
+    assert export(trained, tmp_path, "--predict_dir", pictures, "--export_format", "onnx") == 0
+    _, images, want = by_hand(trained, sorted(pictures.glob("0*.jpg"))[:7])
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    assert session.get_inputs()[0].shape == ["batch", 32, 32, 3]
+    probabilities, classes = session.run(["probabilities", "classes"], {"images": images})
+    np.testing.assert_allclose(probabilities, want, atol=1e-5)
+    assert classes[:, 0].tolist() == [str(i) for i in want.argmax(-1)]
+    properties = session.get_modelmeta().custom_metadata_map
+    assert properties["labels.txt"].split() == [str(i) for i in range(10)]
+    assert json.loads(properties["metadata.json"])["arch"] == "efficientnet-test"
+
+
+def sample(count, classes=10):
+    """A sample of images whose pixels do not matter, and the Keras model's logits for them."""
+    from runtime.export import Sample
+
+    logits = np.random.default_rng(0).normal(size=(count, classes)).astype(np.float32)
+    pixels = [np.full((1, 1, 3), i % 251, np.uint8) for i in range(count)]
+    return Sample([b""] * count, pixels, logits.argmax(-1).tolist()), {"logits": logits}
+
+
+def runtime_giving(logits, names=None):
+    """A stand-in for a format's runtime: gives out these logits batch by batch."""
+    given = iter(np.split(logits, range(32, len(logits), 32)))
+
+    def run(images, encoded):
+        part = next(given)
+        assert len(part) == len(images)
+        outputs = {"logits": part, "probabilities": part}
+        if names is not None:
+            outputs["classes"] = np.array(names, object)[np.argsort(-part)]
+        return outputs
+
+    return run
+
+
+def test_a_float_export_must_agree_in_classes_logits_and_names():
+    from runtime.export import compare
+
+    images, reference = sample(300)
+    names = [f"class {i}" for i in range(10)]
+    logits, rules = reference["logits"], Format("x")
+
+    def verdict(other, said=names):
+        return compare([runtime_giving(other, said)], names, images, reference, rules)
+
+    assert verdict(logits + np.float32(5e-4))["passed"]
+    assert verdict(logits)["top1_accuracy"] == 1
+    assert "a logit is off by 0.0" in verdict(logits + np.float32(2e-3))["reason"]
+    wrong = logits.copy()
+    wrong[-1] = -wrong[-1]  # in the short last batch
+    assert verdict(wrong)["top1_agreement"] == pytest.approx(299 / 300)
+    assert "top-1 agrees on 99.67%" in verdict(wrong)["reason"]
+    nan = logits.copy()
+    nan[7, logits[7].argmin()] = np.nan
+    assert not verdict(nan)["passed"]
+    assert "names other classes" in verdict(logits, names[::-1])["reason"]
+
+
+def test_int8_is_judged_by_its_classes_alone():
+    from runtime.export import compare
+
+    images, reference = sample(300)
+    for wrong, passed in ((15, True), (16, False)):
+        logits = reference["logits"] * 1.3
+        logits[:wrong] *= -1
+        run = runtime_giving(logits)
+        assert compare([run], [], images, reference, FORMATS["tflite-int8"])["passed"] is passed
+
+
+@pytest.mark.slow
+def test_a_format_that_differs_is_not_kept(trained, pictures, tmp_path, monkeypatch, capsys):
+    """The classes agree, and every logit is 0.01 too large."""
+    from runtime import exporters
+
+    whole = exporters.Serving.of_images
+
+    def spoilt(self, images):
+        outputs = whole(self, images)
+        return outputs | {"logits": outputs["logits"] + 0.01}
+
+    monkeypatch.setattr(exporters.Serving, "of_images", spoilt)
+    assert export(trained, tmp_path, "--predict_dir", pictures) == 1
+    assert "a logit is off by 0.01, and 0.001 is allowed" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["export.json"]
+    said = json.loads((tmp_path / "export.json").read_text())["formats"]["savedmodel"]
+    assert said["passed"] is False
+
+
+def test_too_few_images_are_an_error(trained, photos, tmp_path, capsys):
+    assert export(trained, tmp_path, "--predict_dir", photos) == 1
+    assert f"{photos} has 12 that can be read" in capsys.readouterr().err
+    assert export(trained, tmp_path, *trained.flags[-2:]) == 1  # 53 and 97 of them
+    assert "has 150 that can be read" in capsys.readouterr().err
+
+
+def test_formats_are_named_and_their_packages_needed(monkeypatch):
+    with pytest.raises(ConfigError, match="choose from savedmodel, tflite"):
+        export_formats("coreml")
+    monkeypatch.setattr("runtime.formats.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs onnx, onnxruntime, tf2onnx.*\[export\]"):
+        export_formats("onnx")
+    assert export_formats("tflite,savedmodel") == ["savedmodel", "tflite"]
