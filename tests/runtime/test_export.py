@@ -77,22 +77,41 @@ def test_a_savedmodel_serves_bytes_and_pixels(trained, pictures, tmp_path, capsy
 
 @pytest.mark.slow
 def test_tflite_takes_any_batch_and_carries_its_labels(trained, pictures, tmp_path):
+    assert export(trained, tmp_path, "--predict_dir", pictures, "--export_format", "tflite") == 0
+    _, images, want = by_hand(trained, sorted(pictures.glob("0*.jpg"))[:7])
+    runner = lite(tmp_path / "model.tflite")
+    for some in (images, images[:1]):
+        got = runner(images=some)
+        np.testing.assert_allclose(got["probabilities"], want[: len(some)], atol=1e-5)
+        assert [int(name) for name in got["classes"][:, 0]] == want[: len(some)].argmax(-1).tolist()
+    with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
+        assert archive.read("labels.txt").split() == [str(i).encode() for i in range(10)]
+        assert json.loads(archive.read("metadata.json"))["arch"] == "efficientnet-test"
+
+
+@pytest.mark.slow
+def test_int8_is_kept_only_if_it_agrees(trained, pictures, tmp_path):
+    """After 14 steps of training the classes lie so close that it may go either way."""
+    data = trained.flags[-2:]  # calibrated on training images
+    code = export(
+        trained, tmp_path, "--predict_dir", pictures, "--export_format", "tflite-int8", *data
+    )
+    said = json.loads((tmp_path / "export.json").read_text())["formats"]["tflite-int8"]
+    assert said["top1_agreement"] > 0.8
+    assert said["passed"] is (said["top1_agreement"] >= 0.95)
+    assert code == (0 if said["passed"] else 1)
+    file = tmp_path / "model-int8.tflite"
+    assert file.exists() is said["passed"]
+    if said["passed"]:
+        assert lite(file).get_input_details()["images"]["dtype"] == np.uint8
+
+
+def lite(path):
+    """A function that runs a TensorFlow Lite file."""
     import tensorflow as tf
 
-    data = tuple(trained.flags[-2:])  # int8 is calibrated on training images
-    flags = ("--predict_dir", pictures, "--export_format", "tflite,tflite-int8", *data)
-    assert export(trained, tmp_path, *flags) == 0
-    _, images, want = by_hand(trained, sorted(pictures.glob("0*.jpg"))[:7])
-    for name, bound in (("model.tflite", 1e-5), ("model-int8.tflite", 0.1)):
-        with pytest.warns(UserWarning, match="LiteRT"):
-            runner = tf.lite.Interpreter(str(tmp_path / name)).get_signature_runner("serve")
-        assert runner.get_input_details()["images"]["dtype"] == np.uint8
-        np.testing.assert_allclose(runner(images=images)["probabilities"], want, atol=bound)
-        with zipfile.ZipFile(tmp_path / name) as archive:
-            assert archive.read("labels.txt").split() == [str(i).encode() for i in range(10)]
-            assert json.loads(archive.read("metadata.json"))["arch"] == "efficientnet-test"
-    said = json.loads((tmp_path / "export.json").read_text())["formats"]
-    assert said["tflite-int8"]["top1_agreement"] >= 0.95
+    with pytest.warns(UserWarning, match="LiteRT"):
+        return tf.lite.Interpreter(str(path)).get_signature_runner("serve")
 
 
 @pytest.mark.slow
