@@ -163,7 +163,7 @@ def what_changes(
     lines, processes = [], distributed.size()
     if saved.get("processes", processes) != processes:
         lines.append(
-            f"{processes} processes instead of {saved['processes']}: batch norm's running"
+            f"{processes} instead of {saved['processes']} processes: batch norm's running"
             " statistics go on from their mean, dropout and stochastic depth draw otherwise"
         )
     before = saved.get("images_per_step", images_per_step)

@@ -235,9 +235,10 @@ class Trainer:
         self._report_epoch(epoch)
         if text := share_bad_examples(self.train_data, self.config.max_bad_examples):
             self.journal.line(text)
-        if not state.offset:
+        if state.offset:
+            self._counters = sums_of(epoch, window)
+        else:
             average_statistics(state)
-        self._counters = sums_of(epoch, window)
 
     def _go_back(self, failure: NotFinite) -> None:
         """To the last good checkpoint; raises TrainingError where that is not wanted."""

@@ -189,3 +189,17 @@ def test_the_demo_data_trains_and_is_labelled(digits, convoy, tmp_path):
     assert float(line.split()[1]) > 0.5
     done = convoy("--mode", "predict", "--model_dir", tmp_path, "--predict_dir", digits.images)
     assert "0 unreadable" in done.out
+
+
+def test_an_epochs_figures_are_the_mean_over_its_own_images(trained, log_lines):
+    """97 images in steps of 16: the last step of an epoch has one."""
+    lines = [line for line in log_lines(trained.model_dir / "log.json") if line.get("step")]
+    found = {tuple(line["step"]): line["data"] for line in lines if "train.loss" in line["data"]}
+    for epoch in (1, 2):
+        for name in ("train.loss", "train.top1"):
+            steps = [
+                data[name] for step, data in found.items() if len(step) == 2 and step[0] == epoch
+            ]
+            assert len(steps) == 7
+            mean = np.average(steps, weights=[16] * 6 + [1])
+            assert found[(epoch,)][name] == pytest.approx(mean, rel=1e-6)

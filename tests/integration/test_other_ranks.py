@@ -117,7 +117,7 @@ def test_other_numbers_of_ranks_meet_every_image_once(convoy, script, flags, tmp
             notes, first[rank] = notes + fresh, len(lines)
     assert every_image_once(notes)
     before, now = ranks[-2:]
-    assert f"{now} processes instead of {before}: batch norm's running statistics" in done.text
+    assert f"{now} instead of {before} processes: batch norm's running statistics" in done.text
     assert f"{9 * now} images a step instead of {9 * before}" in done.text
     saved = checkpoint.read(checkpoint.latest(tmp_path / "run"))
     assert (saved.state["epoch"], saved.state["offset"]) == (EPOCHS, 0)

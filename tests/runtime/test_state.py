@@ -70,11 +70,11 @@ def test_what_changes_is_said_and_nothing_else(ranks):
     assert what_changes({}, Config(), 64, 10) == []
     fewer = {"processes": 4, "images_per_step": 128}
     first, second = what_changes(fewer, Config(), 64, 20)
-    assert "2 processes instead of 4" in first
+    assert "2 instead of 4 processes" in first
     assert "64 images a step instead of 128: 20 steps an epoch, the learning rate follows" in second
     assert "the place in the epoch and the order of images stay" in second
     (line,) = what_changes(fewer | {"images_per_step": 64}, Config(lr_base_batch=0), 64, 20)
-    assert "2 processes instead of 4" in line
+    assert "2 instead of 4 processes" in line
     _, line = what_changes(fewer, Config(lr_base_batch=0, steps_per_epoch=20), 64, 20)
     assert "the learning rate does not follow (--lr_base_batch 0)" in line
     assert "an epoch has other images (--steps_per_epoch)" in line
