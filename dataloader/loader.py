@@ -24,6 +24,7 @@ from dataloader.errors import DataError, check_bad_examples
 from dataloader.options import InputOptions
 from dataloader.sampler import Slots, example_seeds
 from dataloader.sources import Source, find_source, grey_png
+from utils import watchdog
 
 logger = logging.getLogger("convoy.data")
 
@@ -140,6 +141,7 @@ class Loader:
                 except TF_ERRORS as error:
                     # The batch is known by counting; its culprits are found by trying each record.
                     del iterator
+                    watchdog.rest("looking for an image that cannot be read")
                     self._take_out_culprits(epoch, offset, error)
                     break
                 yield batch

@@ -22,7 +22,7 @@ class SyntheticLoader:
         seed, rank, world: as for a real loader.
     """
 
-    class_names = prepare = None
+    class_names = prepare = source = None
 
     def __init__(
         self,

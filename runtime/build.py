@@ -10,6 +10,7 @@ import keras
 
 from dataloader import EvalCrop, InputOptions, Loader, find_source
 from dataloader.cache import cache_source
+from dataloader.sources import Source
 from dataloader.synthetic import SyntheticLoader
 from model import build_model
 from model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
@@ -100,13 +101,18 @@ def eval_crop(config: Config) -> EvalCrop:
 
 
 def build_loader(
-    config: Config, split: str, like: Loader | None = None, num_classes: int | None = None
+    config: Config,
+    split: str,
+    like: Loader | None = None,
+    num_classes: int | None = None,
+    source: Source | None = None,
 ) -> Loader | SyntheticLoader:
     """This rank's loader of a split: "train" with augmentation, "validation" without.
 
     Args:
         like: the training loader, whose classes the validation set must share.
         num_classes: the model's, when it exists already.
+        source: of an earlier loader of this split, with what it has cached.
     """
     training = split == "train"
     size = train_image_size(config) if training else image_size(config)
@@ -121,7 +127,7 @@ def build_loader(
             rank=distributed.rank(),
             world=distributed.size(),
         )
-    source = cache_source(
+    source = source or cache_source(
         find_source(config.data_dir, split, config.dataset),
         config.cache,
         config.cache_gb,

@@ -82,19 +82,31 @@ def first_not_finite(step: Step, batches: Iterable[Batch]) -> str:
         every_layer = tf.function(every_layer, jit_compile=True)
     statistics = batch_norm_statistics(model)
     before = [tf.identity(v.value) for v in statistics]
+    places: list[str] = []
     try:
         for images, labels, weights in batches:
             seen = every_layer(step.prepare(images), training=True)
             for layer, output in zip(model.layers, seen, strict=True):
-                if output.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(output))):
-                    return f"the output of layer {layer.name}"
+                if output.dtype.is_floating and not _is_finite(output):
+                    places.append(f"the output of layer {layer.name}")
+                    break
+            # Also where the place is known: synchronised batch norm exchanges in here, and every
+            # rank has to come as often.
             gradients, _, sums = step.forward_backward(images, labels, weights)
+            if places:
+                continue
             if not np.isfinite(sums.numpy()[0]):
-                return "the loss itself"
+                places.append("the loss itself")
+                continue
             for variable, gradient in reversed(list(zip(step.variables, gradients, strict=True))):
-                if not bool(tf.reduce_all(tf.math.is_finite(gradient))):
-                    return f"the gradient of {variable.path}"
+                if not _is_finite(gradient):
+                    places.append(f"the gradient of {variable.path}")
+                    break
     finally:
         for variable, value in zip(statistics, before, strict=True):
             variable.assign(value)
-    return ""
+    return places[0] if places else ""
+
+
+def _is_finite(tensor: tf.Tensor) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(tensor)))

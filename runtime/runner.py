@@ -95,15 +95,16 @@ class Runner:
 
             return show()
         distributed.init()
-        trouble = distributed.watch(self.config.watchdog_seconds)
-        if trouble and distributed.rank() == 0:
-            _say(f"WARNING: no watchdog: {trouble}; a frozen process will not end the job")
         device.setup(
             local_rank=distributed.local_rank(),
             intraop_threads=self.config.intraop_threads,
             interop_threads=self.config.interop_threads,
             tf32=self.config.tf32,
         )
+        # After the devices are set up: its exchange makes the first tensor.
+        trouble = distributed.watch(self.config.watchdog_seconds)
+        if trouble and distributed.rank() == 0:
+            _say(f"WARNING: no watchdog: {trouble}; a frozen process will not end the job")
         if clusters:
             device.cluster_with_xla()
         _check_data_format(self.config)
@@ -144,13 +145,13 @@ class Runner:
     def _training_benchmark(self) -> dict[str, Any]:
         from runtime.benchmark import training
 
-        with self._log() as run_log:
+        with self._log(append=True) as run_log:
             return _summarise(run_log, training(self.config, run_log))
 
     def _inference_benchmark(self) -> dict[str, Any]:
         from runtime.benchmark import inference
 
-        with self._log() as run_log:
+        with self._log(append=True) as run_log:
             return _summarise(run_log, inference(self.config))
 
     def _eval(self) -> dict[str, Any]:

@@ -201,7 +201,10 @@ def snapshot(
     arrays = checkpoint.variables_to_arrays(state.model.weights)
     ema = state.ema.state() if state.ema else {}
     ranks: dict[str, np.ndarray] = {}
+    bad_examples = dict(data.bad_examples)  # the loader goes on filling its own
     if state.offset:
+        for others in distributed.all_gather_object(dict(bad_examples)):
+            bad_examples.update(others)
         names = [v.path for v in batch_norm_statistics(state.model)]
         for part, values in (("statistics", arrays), ("ema_statistics", ema)):
             if values and names:
@@ -224,7 +227,7 @@ def snapshot(
             "score": score,
             "better_weights": better_weights(metrics),
             "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
-            "bad_examples": data.bad_examples,
+            "bad_examples": bad_examples,
             "model": state.arguments,
             "class_names": data.class_names,
         },

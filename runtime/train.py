@@ -74,6 +74,7 @@ class Trainer:
         saved = starting_point(config, commit)
         self.state = new_state(config, self.train_data.num_classes, saved, self._say)
         self._counters = np.zeros(COUNTERS)  # sums of an epoch and a log window begun before
+        self._usual = 0.0  # seconds of the last step
         if saved is not None:
             self._counters = restore(self.state, saved, self.train_data, self._counters)
             at = f"epoch {self.state.epoch + 1}, step {self.state.step}"
@@ -100,7 +101,7 @@ class Trainer:
         board = f"{config.model_dir}/tensorboard" if config.enable_tensorboard else None
         self.journal = Journal(run_log, TensorBoardWriter(board if self.chief else None))
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
-        self.report: dict[str, float] = dict(saved.state["metrics"]) if commit else {}
+        self.report: dict[str, float] = dict(saved.state["metrics"]) if saved else {}
         self.entered = False  # whether the first stage of this launch was announced
         self.saver = None
         if self.chief and not config.no_checkpoints:
@@ -126,8 +127,10 @@ class Trainer:
         stage = stage_settings(config, state.epoch)
         if stage != self.stage:
             bad_examples = self.train_data.bad_examples
-            classes = self.train_data.num_classes
-            self.train_data = build_loader(of_stage(config, stage), "train", num_classes=classes)
+            classes, source = self.train_data.num_classes, self.train_data.source
+            self.train_data = build_loader(
+                of_stage(config, stage), "train", num_classes=classes, source=source
+            )
             self.train_data.bad_examples.update(bad_examples)
             set_dropout(state.model, stage)
             self.stage = stage
@@ -181,6 +184,7 @@ class Trainer:
             distributed.on_rank0(self.saver.finish if self.saver else lambda: None)
         except BaseException:
             if self.saver:
+                watchdog.rest("ending a save after an error")
                 self.saver.abandon()
             raise
         finally:
@@ -198,11 +202,11 @@ class Trainer:
         window.mean.update(self._counters[4:])
         self._counters = np.zeros(COUNTERS)
         self.callbacks.on_epoch_begin(state.epoch)
-        batches, usual = self.train_data.batches(state.epoch, state.offset), 0.0
+        batches = self.train_data.batches(state.epoch, state.offset)
         while state.step < self.last_step:
             start = time.perf_counter()
             times = 1.0 if epoch.steps else 10.0  # an input pipeline starts slowly
-            watchdog.mark(f"waiting for the data of step {state.step + 1}", times, usual)
+            watchdog.mark(f"waiting for the data of step {state.step + 1}", times, self._usual)
             micro_batches = list(islice(batches, self.micro_steps))
             if not micro_batches:
                 break
@@ -219,14 +223,16 @@ class Trainer:
             sums = self.step(micro_batches, lr, (*self.requests.wishes(), regroup))
             sums = sums.numpy()  # waits, so that the times are true
             end = time.perf_counter()
-            usual = end - start
+            self._usual = end - start
             state.offset += self.images_per_step
             self.health.check(micro_batches)
             for counter in (epoch, window):
                 counter.add(sums, ready - start, end - ready)
             self.throughput.add(self.images_per_step, ready - start, end - ready)
+            watchdog.mark(f"reporting step {state.step}", 10.0, self._usual)  # to slow disks, too
             window = self._report_step(window, lr)
             self._grant(epoch, window)
+            watchdog.mark(f"in the callbacks of step {state.step}", 10.0, self._usual)
             self.callbacks.on_train_batch_end(epoch.steps - 1)
         watchdog.rest("ending an epoch")
         batches.close()
@@ -245,7 +251,7 @@ class Trainer:
         line, self._counters = roll_back(
             self.state,
             failure,
-            times=self.config.nan_rollback,
+            times=0 if self.config.no_checkpoints else self.config.nan_rollback,
             images=self.images_per_step,
             model_dir=self.config.model_dir,
             saver=self.saver,

@@ -119,7 +119,7 @@ class Remote:
         if "w" in mode and self._url.startswith("ram:"):
             self.unlink(missing_ok=True)  # TensorFlow's RAM file system would append
         raw = _Raw(self, mode.replace("b", "").replace("t", ""))
-        stream = io.BufferedReader(raw) if raw.readable() else io.BufferedWriter(raw)
+        stream = io.BufferedReader(raw) if raw.readable() else _Writer(raw)
         return stream if "b" in mode else io.TextIOWrapper(stream, **{"encoding": "utf-8"} | text)
 
     def read_bytes(self) -> bytes:
@@ -143,6 +143,14 @@ class Remote:
     def _ask(self, action: Callable[[Any], Any]) -> Any:
         with _os_errors(self._url):
             return action(_gfile())
+
+
+class _Writer(io.BufferedWriter):
+    """Passes `flush` on, which Python's own does not."""
+
+    def flush(self) -> None:
+        super().flush()
+        self.raw.flush()
 
 
 class _Raw(io.RawIOBase):
@@ -177,7 +185,8 @@ class _Raw(io.RawIOBase):
         if self.closed or self.readable() or time.monotonic() - self._flushed < _FLUSH_SECONDS:
             return
         self._flushed = time.monotonic()
-        with _os_errors(self._url):
+        # A network that fails for a moment must not end a run that logs; `close` insists.
+        with suppress(OSError), _os_errors(self._url):
             self._file.flush()
 
     def close(self) -> None:

@@ -62,7 +62,7 @@ class Link:
             raise EOFError
         try:
             messages = [json.loads(line) for line in lines]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # not from a process of ours
             raise EOFError from error
         if not all(isinstance(message, dict) for message in messages):
             raise EOFError

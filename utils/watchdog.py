@@ -182,7 +182,8 @@ class Hub(Watchdog):
 
     def _admit(self, link: Link, hello: dict[str, Any]) -> int:
         who = hello.get("who", {})
-        if not hmac.compare_digest(str(hello.get("token")), self.token):
+        token = str(hello.get("token")).encode(errors="replace")
+        if not hmac.compare_digest(token, self.token.encode()):
             raise EOFError
         rank, now = int(who["rank"]), time.monotonic()
         self._links[rank] = link

@@ -88,7 +88,8 @@ def test_evaluation_on_several_ranks_equals_one(convoy, trained, tiny, tmp_path,
     assert main([str(arg) for arg in (*args, "--log_filename", log)]) == 0
     one = evaluation(log_lines, log)
     log = tmp_path / "several.json"
-    convoy(*args, "--eval_batch_size", "7", "--log_filename", log, np=ranks)
+    threads = ("--intraop_threads", "1")  # settings that TensorFlow takes before the first tensor
+    convoy(*args, *threads, "--eval_batch_size", "7", "--log_filename", log, np=ranks)
     several = evaluation(log_lines, log)
     for name in EVALUATION:
         assert several[name] == pytest.approx(one[name], abs=1e-6), name

@@ -168,7 +168,10 @@ def test_a_link_carries_lines_however_they_are_cut(pair):
         take(link)
 
 
-@pytest.mark.parametrize("noise", [b"GET / HTTP/1.0\r\n\r\n", b"[1]\n", b"\xff\n", b"x" * 70000])
+NOISE = [b"GET / HTTP/1.0\r\n\r\n", b"[1]\n", b"\xff\n", b"x" * 70000, b"[" * 60000 + b"\n"]
+
+
+@pytest.mark.parametrize("noise", NOISE, ids=["http", "list", "bytes", "long", "deep"])
 def test_a_link_refuses_what_is_no_message(pair, noise):
     link, other = pair
     other.sendall(noise)
@@ -242,7 +245,7 @@ def share(value):
     if how == "proxy" and rank == 1:
         value = wait_for("proxied")
     if how == "wrong token" and rank == 1:
-        value[1] = "guessed"
+        value[1] = "gue\u00dfed"
     return value
 
 def gather(value):
