@@ -20,7 +20,7 @@ import yaml
 from dataloader import find_source
 from dataloader.culprits import TF_ERRORS
 from dataloader.decode import EvalCrop, eval_decode
-from dataloader.errors import DataError
+from dataloader.errors import DataError, RecordError
 from runtime.build import eval_crop
 from runtime.class_names import class_names
 from runtime.config import Config
@@ -32,6 +32,13 @@ from runtime.trained import Trained, trained_model
 BATCH = 32
 # Training images whose activations decide the ranges of int8; more changed nothing that was seen.
 CALIBRATION_IMAGES = 200
+# What an entry of `export.json` says of its weights, as formats may be exported one by one.
+ORIGIN = ("source", "weights", "epoch")
+# Settings that name places on this machine, which users of an export have no business with.
+PLACES = (
+    *("data_dir", "model_dir", "cache_dir", "checkpoint", "pretrained_from_file"),
+    *("label_file", "predict_dir", "image", "output"),
+)
 
 
 class ExportError(RuntimeError):
@@ -65,15 +72,19 @@ def export(config: Config) -> dict[str, Any]:
     top = min(config.top_k, len(names))
     what = Exportable(model, names, crop, top, config.export_backbone, metadata)
     folder.mkdir(parents=True, exist_ok=True)
+    side = folder / SIDE_FILE
+    about, entries = _earlier(folder)
     results = {}
     for name in formats:
-        results[name] = _export_one(name, what, folder, sample, reference, config)
-        print(_line(name, results[name]), flush=True)
-    side = folder / SIDE_FILE
-    earlier = json.loads(side.read_text())["formats"] if side.exists() else {}
-    kept = {k: v for k, v in earlier.items() if (folder / FORMATS[k].file).exists()}
-    text = json.dumps(metadata | {"formats": kept | results}, indent=1, ensure_ascii=False)
-    side.write_text(text + "\n", encoding="utf-8")
+        results[name] = result = _export_one(name, what, folder, sample, reference)
+        print(_line(name, result), flush=True)
+        entry = {key: metadata[key] for key in ORIGIN} | result
+        if result["passed"] or not entries:
+            about = metadata
+        if not result["passed"] and (folder / FORMATS[name].file).exists():
+            entry = entries.get(name, {"file": FORMATS[name].file}) | {"last_attempt": entry}
+        entries[name] = entry
+        _note(side, about | {"formats": entries})
     failed = [name for name, result in results.items() if not result["passed"]]
     if failed:
         raise ExportError(
@@ -90,6 +101,33 @@ _INT8_ADVICE = (
 )
 
 
+def _earlier(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `export.json` says of the model, and the entries of those formats that are there.
+
+    Both are empty where it is missing or damaged.
+    """
+    try:
+        said = json.loads((folder / SIDE_FILE).read_text(encoding="utf-8"))
+        entries = {
+            name: {key: said.get(key) for key in ORIGIN} | said["formats"][name]
+            for name, rules in FORMATS.items()
+            if name in said["formats"] and (folder / rules.file).exists()
+        }
+        return said, entries
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, {}
+
+
+def _note(side: Path, content: dict[str, Any]) -> None:
+    aside = side.with_name(f".{side.name}.{os.getpid()}")
+    try:
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        aside.write_text(text + "\n", encoding="utf-8")
+        os.replace(aside, side)
+    finally:
+        _remove(aside)
+
+
 def export_folder(config: Config) -> Path:
     """Where the files go."""
     return Path(config.output) if config.output else Path(config.model_dir) / "export"
@@ -103,13 +141,13 @@ class Sample:
         encoded: as the files hold them.
         images: uint8 `(size, size, 3)`, as evaluation cuts them.
         labels: of validation images their classes; None for others, on which accuracy says nothing.
-        calibration: training images for int8, encoded.
+        calibration: training images for int8, as `images`.
     """
 
     encoded: list[bytes] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
     labels: list[int | None] = field(default_factory=list)
-    calibration: list[bytes] = field(default_factory=list)
+    calibration: list[np.ndarray] = field(default_factory=list)
 
     @classmethod
     def read(cls, config: Config, size: int, crop: EvalCrop) -> Sample:
@@ -137,8 +175,15 @@ class Sample:
                 " --predict_dir"
             )
         if "tflite-int8" in export_formats(config.export_format):
-            train = _split(config, "train", CALIBRATION_IMAGES)
-            sample.calibration = [encoded for encoded, _ in train]
+            for encoded, _ in _split(config, "train", CALIBRATION_IMAGES):
+                with suppress(*TF_ERRORS):
+                    image = eval_decode(tf.constant(encoded), size, crop).numpy()
+                    sample.calibration.append(image)
+            if not sample.calibration:
+                raise DataError(
+                    "int8 needs training images for its ranges, and none of those in --data_dir"
+                    f" {config.data_dir} can be read"
+                )
         return sample
 
     def batches(self) -> Iterator[tuple[np.ndarray, list[bytes]]]:
@@ -177,15 +222,17 @@ def _candidates(config: Config) -> Iterator[tuple[bytes, int | None, int]]:
 
 
 def _split(config: Config, split: str, count: int) -> Iterator[tuple[bytes, int]]:
-    """Examples spread evenly over a split, few at a time."""
+    """Examples spread evenly over a split, without those that cannot be read."""
     source = find_source(config.data_dir, split, config.dataset)
     places = np.linspace(0, source.num_examples - 1, min(count, source.num_examples))
     indices = np.unique(places.round().astype(np.int64))
-    for part in np.array_split(indices, max(1, len(indices) // BATCH)):
-        for index, content in zip(part, source.read(part), strict=True):
-            label = 0 if source.labels is None else source.labels[index]
-            encoded, label = source.parse(content, label)
-            yield encoded, int(label)
+    for index in indices:
+        label = 0 if source.labels is None else source.labels[index]
+        try:
+            encoded, label = source.parse(source.read(np.array([index]))[0], label)
+        except RecordError:
+            continue
+        yield encoded, int(label)
 
 
 def _reference(model: keras.Model, sample: Sample, features: bool) -> Outputs:
@@ -200,18 +247,13 @@ def _reference(model: keras.Model, sample: Sample, features: bool) -> Outputs:
 
 
 def _export_one(
-    name: str, what: Exportable, folder: Path, sample: Sample, reference: Outputs, config: Config
+    name: str, what: Exportable, folder: Path, sample: Sample, reference: Outputs
 ) -> dict[str, Any]:
     """Writes one format aside, checks it, and puts it in its place if it is good."""
     rules, place = FORMATS[name], folder / FORMATS[name].file
     aside = folder / f".{place.name}.{os.getpid()}"
-
-    def calibration() -> Iterator[np.ndarray]:
-        for encoded in sample.calibration:
-            yield eval_decode(tf.constant(encoded), what.size, what.crop).numpy()
-
     try:
-        WRITERS[name](what, aside, calibration)
+        WRITERS[name](what, aside, sample.calibration)
         result = {"file": rules.file, "bytes": _size(aside)}
         result |= compare(READERS[name](aside), what.names, sample, reference, rules)
         if result["passed"]:
@@ -233,11 +275,13 @@ def compare(
     """How far an export is from the Keras model, at the worst of its signatures.
 
     Returns:
-        `images`, `top1_agreement` (fraction), `max_logit_difference`, `max_feature_difference`
-        (None without features), `top1_accuracy` (None without labels), `passed`, `reason`.
+        `images`, `top1_agreement` (fraction), `max_logit_difference`, `max_probability_difference`
+        (of `scores` too), `max_feature_difference` (None without features), `top1_accuracy` (None
+        without labels), `passed`, `reason`.
     """
-    agreement, logit, feature, accuracy, misnamed = 1.0, 0.0, None, None, False
+    agreement, logit, share, feature, accuracy, misnamed = 1.0, 0.0, 0.0, None, None, False
     wanted = np.argmax(reference["logits"], -1)
+    shares = _softmax(reference["logits"])
     for run in runs:
         parts = [run(images, encoded) for images, encoded in sample.batches()]
         got = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -245,6 +289,10 @@ def compare(
         agreement = min(agreement, float(np.mean(best == wanted)))
         # A NaN must not pass as a small difference.
         logit = max(logit, _difference(got["logits"], reference["logits"]))
+        share = max(share, _difference(got["probabilities"], shares))
+        if "scores" in got:
+            best_first = -np.sort(-shares, -1)[:, : got["scores"].shape[-1]]
+            share = max(share, _difference(got["scores"], best_first))
         if "features" in reference:
             feature = max(feature or 0.0, _difference(got["features"], reference["features"]))
         if "classes" in got:
@@ -253,12 +301,12 @@ def compare(
             ]
             misnamed |= said != [names[i] for i in np.argmax(got["probabilities"], -1)]
         accuracy = sample.accuracy(got["logits"])
+    pairs = ("logit", logit), ("probability", share), ("feature", feature or 0.0)
+    kind, worst = max(pairs, key=lambda pair: pair[1])
     reason = None
     if agreement < rules.agreement:
         reason = f"top-1 agrees on {agreement:.2%} of the images, {rules.agreement:.1%} is needed"
-    elif rules.difference is not None and max(logit, feature or 0.0) > rules.difference:
-        pairs = ("logit", logit), ("feature", feature or 0.0)
-        kind, worst = max(pairs, key=lambda pair: pair[1])
+    elif rules.difference is not None and worst > rules.difference:
         reason = f"a {kind} is off by {worst:.2g}, and {rules.difference:g} is allowed"
     elif misnamed:
         reason = "it names other classes than its probabilities mean"
@@ -266,11 +314,17 @@ def compare(
         "images": len(sample.images),
         "top1_agreement": agreement,
         "max_logit_difference": logit,
+        "max_probability_difference": share,
         "max_feature_difference": feature,
         "top1_accuracy": accuracy,
         "passed": reason is None,
         "reason": reason,
     }
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(np.float64(logits) - np.max(logits, -1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -279,16 +333,19 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _line(name: str, result: dict[str, Any]) -> str:
+    """What was measured: at most 80 columns, in a second line what not every export has."""
     text = (
-        f"{name:<12} {result['bytes'] / 2**20:7.1f} MiB  {result['images']} images"
+        f"{name:<12}{result['bytes'] / 2**20:7.1f} MiB"
         f"  top-1 agreement {result['top1_agreement']:.2%}"
         f"  |Δlogit| ≤ {result['max_logit_difference']:.2g}"
     )
+    more = []
     if result["max_feature_difference"] is not None:
-        text += f"  |Δfeature| ≤ {result['max_feature_difference']:.2g}"
+        more.append(f"|Δfeature| ≤ {result['max_feature_difference']:.2g}")
     if result["top1_accuracy"] is not None:
-        text += f"  top-1 {result['top1_accuracy']:.2%}"
-    return text + ("" if result["passed"] else "  FAILED")
+        more.append(f"top-1 {result['top1_accuracy']:.2%}")
+    text += "" if result["passed"] else "  FAILED"
+    return text + (f"\n{'':<25}{'  '.join(more)}" if more else "")
 
 
 def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop) -> dict[str, Any]:
@@ -296,9 +353,10 @@ def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop
     state, model = trained.state, trained.model
     normalise = model.get_layer("normalization")
     size = model.input_shape[1]
+    settings = yaml.safe_load(trained.config) if trained.config else None
     return {
         "arch": (state.get("model") or {}).get("arch", config.arch),
-        "source": trained.text,
+        "source": trained.text.rstrip("/").rpartition("/")[2],
         "weights": state.get("weights_used"),
         "epoch": state.get("epoch"),
         "classes": names,
@@ -313,7 +371,7 @@ def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop
             "inside": "normalisation; with image_bytes also decoding, crop and resizing",
         },
         "accuracy": {"best_of_the_run": state.get("best"), "metrics": state.get("metrics")},
-        "training": yaml.safe_load(trained.config) if trained.config else None,
+        "training": settings and {k: v for k, v in settings.items() if k not in PLACES},
         "versions": {package: _version(package) for package in ("tensorflow", "keras", "tf2onnx")},
     }
 

@@ -10,7 +10,7 @@ import json
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,23 +128,25 @@ def write_tflite(what: Exportable, path: Path, calibration: Any = None) -> None:
     _convert(Serving(what), tf.uint8, what, path, lambda converter: None)
 
 
-def write_tflite_int8(
-    what: Exportable, path: Path, calibration: Callable[[], Iterator[np.ndarray]]
-) -> None:
+def write_tflite_int8(what: Exportable, path: Path, calibration: Sequence[np.ndarray]) -> None:
     """For TensorFlow Lite, in 8-bit integers throughout; its outputs are turned into float32.
 
     Args:
-        calibration: yields training images, uint8 `(size, size, 3)`, whose activations decide the
-            ranges that the integers stand for.
+        calibration: training images, uint8 `(size, size, 3)`, whose activations decide the ranges
+            that the integers stand for.
     """
+    # With both ends of the pixels' range in it, the input is quantised with scale 1: a uint8
+    # image's numbers stay what they are.
+    whole = calibration[0].copy()
+    whole.flat[:2] = 0, 255
+    images = [whole, *calibration[1:]]
 
     def settings(converter: Any) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: (
-            {"images": image[None].astype(np.float32)} for image in calibration()
+            {"images": image[None].astype(np.float32)} for image in images
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        # Quantised with scale 1, a uint8 image's numbers stay what they are.
         converter.inference_input_type = tf.uint8
 
     _convert(Serving(what, named=False), tf.float32, what, path, settings)

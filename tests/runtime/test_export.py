@@ -61,6 +61,8 @@ def test_a_savedmodel_serves_bytes_and_pixels(trained, pictures, tmp_path, capsy
         np.testing.assert_allclose(got["scores"], np.take_along_axis(want, order, 1), atol=1e-5)
         assert got["features"].shape[0] == 5
     said = json.loads((out / "export.json").read_text())
+    inside = (out / "savedmodel" / "1" / "assets.extra" / "metadata.json").read_text()
+    assert str(trained.model_dir.parents[1]) not in inside + json.dumps(said)
     assert (said["arch"], said["weights"]) == ("efficientnet-test", "raw")
     assert said["classes"] == [str(i) for i in range(10)]
     assert said["preprocessing"]["crop"]["padding"] == 32
@@ -103,7 +105,8 @@ def test_int8_is_kept_only_if_it_agrees(trained, pictures, tmp_path):
     file = tmp_path / "model-int8.tflite"
     assert file.exists() is said["passed"]
     if said["passed"]:
-        assert lite(file).get_input_details()["images"]["dtype"] == np.uint8
+        details = lite(file).get_input_details()["images"]
+        assert (details["dtype"], details["quantization"]) == (np.uint8, (1.0, 0))
 
 
 def lite(path):
@@ -138,14 +141,17 @@ def sample(count, classes=10):
     return Sample([b""] * count, pixels, logits.argmax(-1).tolist()), {"logits": logits}
 
 
-def runtime_giving(logits, names=None):
+def runtime_giving(logits, names=None, share=1, score=1):
     """A stand-in for a format's runtime: gives out these logits batch by batch."""
+    from runtime.export import _softmax
+
     given = iter(np.split(logits, range(32, len(logits), 32)))
 
     def run(images, encoded):
         part = next(given)
         assert len(part) == len(images)
-        outputs = {"logits": part, "probabilities": part}
+        outputs = {"logits": part, "probabilities": _softmax(part) * share}
+        outputs["scores"] = -np.sort(-_softmax(part))[:, :3] * score
         if names is not None:
             outputs["classes"] = np.array(names, object)[np.argsort(-part)]
         return outputs
@@ -160,8 +166,8 @@ def test_a_float_export_must_agree_in_classes_logits_and_names():
     names = [f"class {i}" for i in range(10)]
     logits, rules = reference["logits"], Format("x")
 
-    def verdict(other, said=names):
-        return compare([runtime_giving(other, said)], names, images, reference, rules)
+    def verdict(other, said=names, **spoilt):
+        return compare([runtime_giving(other, said, **spoilt)], names, images, reference, rules)
 
     assert verdict(logits + np.float32(5e-4))["passed"]
     assert verdict(logits)["top1_accuracy"] == 1
@@ -174,6 +180,8 @@ def test_a_float_export_must_agree_in_classes_logits_and_names():
     nan[7, logits[7].argmin()] = np.nan
     assert not verdict(nan)["passed"]
     assert "names other classes" in verdict(logits, names[::-1])["reason"]
+    assert "a probability is off by 0.0" in verdict(logits, share=0.99)["reason"]
+    assert "a probability is off by 0.0" in verdict(logits, score=1.01)["reason"]
 
 
 def test_int8_is_judged_by_its_classes_alone():
@@ -204,6 +212,49 @@ def test_a_format_that_differs_is_not_kept(trained, pictures, tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["export.json"]
     said = json.loads((tmp_path / "export.json").read_text())["formats"]["savedmodel"]
     assert said["passed"] is False
+
+
+def test_each_format_has_an_entry_of_its_own(trained, pictures, tmp_path, monkeypatch, capsys):
+    """A damaged export.json is made anew, and an overwrite that failed is told beside the file."""
+    passes = True
+
+    def one(name, what, folder, sample, reference):
+        file = folder / FORMATS[name].file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        numbers = {"bytes": 1, "top1_agreement": 1.0, "max_logit_difference": 1.2345e-05}
+        others = {"max_feature_difference": 0.5, "top1_accuracy": 1.0, "reason": "bad"}
+        return numbers | others | {"passed": passes}
+
+    monkeypatch.setattr("runtime.export._export_one", one)
+    (tmp_path / "export.json").write_text("{")
+    flags = ("--predict_dir", pictures, "--export_format")
+    assert export(trained, tmp_path, *flags, "savedmodel", "--weights", "raw") == 0
+    assert export(trained, tmp_path, *flags, "tflite", "--weights", "ema") == 0
+    passes = False
+    again = (*flags, "savedmodel", "--overwrite", "--weights", "ema")
+    assert export(trained, tmp_path, *again) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "Δ" in line]
+    assert lines
+    assert max(map(len, lines)) <= 80
+    said = json.loads((tmp_path / "export.json").read_text())["formats"]
+    first = said["savedmodel"]
+    assert (said["tflite"]["weights"], first["weights"], first["passed"]) == ("ema", "raw", True)
+    assert (first["last_attempt"]["weights"], first["last_attempt"]["passed"]) == ("ema", False)
+
+
+def test_examples_that_cannot_be_read_are_passed_over(tmp_path):
+    from runtime.config import Config
+    from runtime.export import _split
+
+    for label in ("cat", "dog"):
+        (tmp_path / "val" / label).mkdir(parents=True)
+        for i in range(3):
+            (tmp_path / "val" / label / f"{i}.jpg").write_bytes(b"%d" % i)
+    (tmp_path / "val" / "cat" / "1.jpg").unlink()
+    (tmp_path / "val" / "cat" / "1.jpg").symlink_to("nowhere")
+    read = list(_split(Config(data_dir=str(tmp_path)), "validation", 100))
+    assert read == [(b"0", 0), (b"2", 0), (b"0", 1), (b"1", 1), (b"2", 1)]
 
 
 def test_too_few_images_are_an_error(trained, photos, tmp_path, capsys):
