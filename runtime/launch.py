@@ -87,6 +87,8 @@ def _passing_on(ranks: Sequence[subprocess.Popen[bytes]]):
             process.send_signal(number)  # none is sent to one that has ended
 
     numbers = [signal.Signals[name] for name in PASSED_ON]
+    # What nohup or a shell's `&` had us ignore stays ignored.
+    numbers = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
         yield
@@ -105,10 +107,15 @@ def _end_with_parent() -> None:
 
 def _prefix(rank: int, source: BinaryIO, target: BinaryIO) -> None:
     for line in source:
-        # At once, so that the lines of two ranks do not mix; the reader may have left (`| head`).
-        with contextlib.suppress(BrokenPipeError):
+        try:  # at once, so that the lines of two ranks do not mix
             target.write(b"[%d] %s" % (rank, line if line.endswith(b"\n") else line + b"\n"))
             target.flush()
+        except OSError:
+            # The reader has left (`| head`) or the disk is full. The ranks must not wait for us, so
+            # go on reading; what is still in the buffer goes nowhere too.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, target.fileno())
+            os.close(null)
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:

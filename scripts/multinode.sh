@@ -68,7 +68,10 @@ if [ -n "${DRY_RUN:-}" ]; then printf '%q ' "${command[@]}"; echo; exit 0; fi
 code=0
 "${command[@]}" || code=$?
 if [ "$code" = 75 ]; then  # stopped by a signal, everything saved: --signal's, or a preemption's
-  say "job $SLURM_JOB_ID saved and stopped; queueing it again, to go on from $checkpointdir"
-  scontrol requeue "$SLURM_JOB_ID"
+  job=$SLURM_JOB_ID
+  # One of an array's tasks has the array's own number, with which all of them would be queued again.
+  if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
+  say "job $job saved and stopped; queueing it again, to go on from $checkpointdir"
+  scontrol requeue "$job"
 fi
 exit "$code"

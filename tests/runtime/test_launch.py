@@ -1,11 +1,16 @@
 """`--nproc`: several processes started, heard, stopped and answered for as one."""
 
+import importlib
+import io
+import os
 import re
 import signal
 
 import pytest
 
 from runtime import checkpoint
+
+launch = importlib.import_module("runtime.launch")
 
 
 @pytest.fixture
@@ -79,6 +84,26 @@ def test_ranks_whose_launcher_is_killed_save_and_end(started, tmp_path):
     for process in both:
         process.wait(60)
     assert checkpoint.latest(tmp_path / "run") is not None
+
+
+def test_signals_that_were_ignored_stay_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        with launch._passing_on([]):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_output_that_nobody_takes_is_read_to_its_end():
+    reader, writer = os.pipe()
+    os.close(reader)
+    source = io.BytesIO(b"line\n" * 1000)
+    with os.fdopen(writer, "wb") as target:  # closing it writes out what is left
+        launch._prefix(0, source, target)
+    assert source.read() == b""
 
 
 def test_nproc_is_refused_where_one_process_works(convoy, photos):

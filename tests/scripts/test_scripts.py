@@ -146,6 +146,18 @@ def test_multinode_jobs_name_recipes_and_take_the_documents_variables(tmp_path):
     assert (given["--seed"], words[-2:]) == ("3", ["--lr_init", "1"])
 
 
+def test_a_stopped_task_of_an_array_is_queued_again_alone(tmp_path):
+    for name, text in (("srun", "exit 75"), ("scontrol", 'echo "$*" > "$0.called"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    array = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3", "SRUN_MPI": "none"}
+    given = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "checkpointdir": str(tmp_path / "run")}
+    environment = os.environ | SLURM | array | given | {"DRY_RUN": ""}
+    command = ["bash", "run_B0_multinode.sub"]
+    assert subprocess.run(command, cwd=ROOT, env=environment, timeout=60).returncode == 75
+    assert (tmp_path / "scontrol.called").read_text() == "requeue 5_3\n"
+
+
 def test_a_job_in_another_partition_than_asked_for_says_so():
     wrong = SLURM | {"PARTITION": "long"}
     done = subprocess.run(
