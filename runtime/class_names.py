@@ -49,7 +49,7 @@ def class_names(
 def read_label_file(file: str, classes: int) -> list[str]:
     """The names in `--label_file`; see `class_names`."""
     try:
-        names = Path(file).read_text(encoding="utf-8").splitlines()
+        names = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--label_file {file} cannot be read: {error}") from error
     while names and not names[-1].strip():

@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from runtime.outputs import Labelled, Output, shown_name
+from runtime.outputs import UTF8, Labelled, Output, shown_name
 from utils.files import Remote
 
 # What a browser still scrolls through smoothly; about 15 MB.
@@ -99,6 +99,6 @@ class Gallery(Output):
             links=[self._file(page).name for page in range(1, self.pages + 1)],
         )
         stream.enable_buffering(1000)
-        with self._file(self._page).open("w", encoding="utf-8") as file:
+        with self._file(self._page).open("w", **UTF8) as file:
             stream.dump(file)
         self._cards = []

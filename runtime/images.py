@@ -30,9 +30,9 @@ def find_images(where: str | Path, refused: dict[Path, str] | None = None) -> li
 
     A folder is searched through, sorted, without hidden files; endings may be in any case, and
     links to folders are not followed, so that a loop of links ends. A pattern (`photos/**/*.jpg`)
-    gives what it matches. A file that ends in `.txt`, or standard input for `-`, lists paths, one
-    a line or separated by NUL (`find -print0`), as seen from the current folder. Files that are
-    named are taken whatever their ending.
+    gives what it matches, each once. A file that ends in `.txt`, or standard input for `-`, lists
+    paths, one a line or separated by NUL (`find -print0`), as seen from the current folder. Files
+    that are named are taken whatever their ending.
 
     Args:
         refused: folders that could not be searched are put in here, with the reason; they stand in
@@ -51,7 +51,8 @@ def find_images(where: str | Path, refused: dict[Path, str] | None = None) -> li
     found: list[Path] = []
     for name in names:
         found += _search(name, refused) if os.path.isdir(name) else [Path(name)]
-    return found
+    # A pattern can match a folder and the files in it (`photos/**`).
+    return list(dict.fromkeys(found)) if is_pattern(text) else found
 
 
 def read_image(file: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,5 +72,5 @@ def _from_file(config: Config, file: str) -> Trained:
             f" {random[0]}: results would be those of random weights"
         )
     if distributed.rank() == 0:
-        print("\n".join(report.lines()), flush=True)
+        print("\n".join(report.lines()), file=sys.stderr, flush=True)
     return Trained(model, file)

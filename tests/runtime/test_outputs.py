@@ -76,6 +76,11 @@ def test_the_gallery_escapes_names_and_loads_nothing(gallery):
     assert "default-src 'none'" in page.all("meta")[3]["content"]
 
 
+def test_the_gallery_takes_names_that_are_no_utf_8(gallery):
+    (text,) = gallery([labelled("caf\udce9.jpg", 0.5)])
+    assert "caf\\udce9.jpg" in text
+
+
 def test_the_gallery_has_pages_and_forgets_those_of_an_earlier_run(gallery):
     pages = gallery([labelled(f"{i}.jpg", 0.5) for i in range(5)], per_page=2)
     assert [page.count("<article") for page in pages] == [2, 2, 1]

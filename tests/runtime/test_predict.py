@@ -61,6 +61,7 @@ def test_a_pattern_a_list_and_stdin_name_images_too(tmp_path, monkeypatch):
 
     assert found("**/*.jpg") == ["[1].jpg", "a/x.jpg", "b.jpg"]
     assert found("[1].jpg") == ["[1].jpg"]
+    assert sorted(found("a**")) == sorted(found("a/**")) == ["a/x.jpg", "a/y.png"]
     assert found("list.txt") == ["b.jpg", "odd ending.tmp", "a/x.jpg", "a/y.png"]
     for text, want in (
         (b"b.jpg\ngone.jpg\n", ["b.jpg", "gone.jpg"]),
@@ -100,8 +101,9 @@ def test_imagenets_names_are_those_of_keras_and_unique():
 
 def test_a_label_file_names_the_classes(tmp_path):
     file = tmp_path / "labels.txt"
-    file.write_text("cat\n größe \n\n", encoding="utf-8")
-    assert class_names(["a", "b"], 2, file) == ["cat", "größe"]
+    for encoding in ("utf-8", "utf-8-sig"):  # the latter is Notepad's
+        file.write_text("cat\n größe \n\n", encoding=encoding)
+        assert class_names(["a", "b"], 2, file) == ["cat", "größe"]
     with pytest.raises(ConfigError, match="has 2 lines, and the model 3 classes"):
         class_names(None, 3, file)
 
