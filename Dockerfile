@@ -7,6 +7,10 @@ FROM ${FROM_IMAGE}
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends openssh-server && rm -rf /var/lib/apt/lists/* \
  && mkdir -p /run/sshd
+# As in the MPI operator's own base image: hosts are new pods each time, whose keys nobody knows, and .ssh is a mounted
+# Secret, in which known_hosts cannot be written and whose permissions sshd would refuse.
+RUN printf '%s\n' 'Host *' '  StrictHostKeyChecking no' '  UserKnownHostsFile /dev/null' > /etc/ssh/ssh_config.d/mpi.conf \
+ && echo 'StrictModes no' > /etc/ssh/sshd_config.d/mpi.conf
 # In no package registry. Without it the log has the same lines, from Convoy's own writer.
 RUN python3 -m pip install --no-cache-dir "dllogger @ git+https://github.com/NVIDIA/dllogger@v1.1.0"
 WORKDIR /workspace

@@ -10,7 +10,7 @@ there=$(mktemp) pins=$(mktemp)
 trap 'rm -f "$there" "$pins"' EXIT
 # What the image's TensorFlow was built and tested with stays as it is; Keras alone is replaced.
 "$python" -m pip list --format=freeze --disable-pip-version-check |
-  grep -iE '^(tensorflow|tensorflow[-_]cpu|horovod|numpy|protobuf|ml[-_]dtypes|h5py|absl-py|nvidia[-_].*)==' > "$there"
+  { grep -iE '^(tensorflow|tensorflow[-_]cpu|horovod|numpy|protobuf|ml[-_]dtypes|h5py|absl-py|nvidia[-_].*)==' || true; } > "$there"
 grep -qiE '^tensorflow' "$there" || { echo "install: $python has no TensorFlow; scripts/setup.sh brings its own" >&2; exit 1; }
 # The other pins are those of make setup, but for what the image has in another version.
 names=$(sed 's/==.*//; s/[-_]/[-_]/g' "$there" | paste -sd'|')

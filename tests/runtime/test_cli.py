@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from model.catalog import get_arch
 from runtime.backends import backend
 from runtime.cli import build_parser, parse
 from runtime.config import LATER_MODES, MODES, Config, ConfigError, defaults, load_config
@@ -203,8 +202,6 @@ def test_a_recipe_overrides_defaults_and_flags_override_the_recipe(tmp_path):
 
 
 def test_a_recipes_architecture_brings_its_familys_defaults(tmp_path):
-    if not get_arch("resnet50").available:
-        pytest.skip("resnet50 is not built yet")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("arch: resnet50\nlr_init: 0.3\n")
     config = settings("--config", str(recipe), "--momentum", "0.8")
