@@ -86,10 +86,11 @@ class Watchdog:
         if say and verdict.kind != FAILED:  # an error is told by the rank that had it
             self._say(verdict.text)
         self._judged.set()
+        time.sleep(GRACE)
+        # Not before: to those who have not judged yet, the frozen rank would be one that is gone.
         if verdict.kind == SILENT:
             for culprit in verdict.culprits:
                 kill_neighbour(culprit)
-        time.sleep(GRACE)
         if say and verdict.kind == FAILED:
             self._say(verdict.text)
         self._leave(1)

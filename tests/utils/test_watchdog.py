@@ -374,8 +374,11 @@ def test_a_frozen_rank_ends_the_job_and_is_killed(job, rank):
     os.kill(work.ranks[rank].pid, signal.SIGSTOP)
     codes, texts = work.ends()
     assert codes == [-signal.SIGKILL if r == rank else 1 for r in range(3)]
-    judge = 0 if rank else 1
-    assert f"rank {rank} on host {socket.gethostname()}: no sign of life for" in texts[judge]
+    # That rank 0 is frozen each of the others finds out by itself; one may be told by the end.
+    said = texts[:1] if rank else texts
+    assert any(
+        f"rank {rank} on host {socket.gethostname()}: no sign of life for" in t for t in said
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 1])
