@@ -47,6 +47,7 @@ def test_an_unreadable_image_is_left_out_and_named(flags, one_bad, tmp_path, cap
     assert list(saved.state["bad_examples"])
 
 
+@pytest.mark.slow
 def test_too_many_unreadable_images_end_the_job_on_every_rank(convoy, flags, one_bad, tmp_path):
     """One rank meets the image; the other must not wait for it for ever."""
     args = (*flags, "--data_dir", one_bad, "--max_bad_examples", "0")

@@ -69,6 +69,7 @@ def rates_fit(notes, batch):
         assert lr == pytest.approx(rate(epoch * steps + -(-offset // batch)))
 
 
+@pytest.mark.slow
 def test_another_batch_in_mid_epoch_keeps_place_and_images(flags, tmp_path, monkeypatch, capsys):
     """One process: 12 images a step, 20, then 2 × 7; no place is a multiple of the next batch."""
     notes, call = [], Step.__call__

@@ -72,6 +72,7 @@ def check(done, fault, rank):
     assert "orovod has been shut down" not in done.text[:told]
 
 
+@pytest.mark.slow
 def test_a_frozen_rank_ends_the_job_and_is_named(convoy, script, flags):
     done = end_of(convoy, script(FAULTY), flags, "frozen", 1, ("--watchdog_seconds", "6"))
     check(done, "frozen", 1)

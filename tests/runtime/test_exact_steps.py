@@ -169,6 +169,7 @@ def test_what_travels_is_float32_whatever_is_computed_in(policy):
         np.testing.assert_allclose(got / scale / weight, value, atol=0.01)
 
 
+@pytest.mark.slow
 def test_two_ranks_take_the_same_steps(convoy):
     done = convoy(np=2, script=Path(__file__), timeout=280)
     assert "AGREED 0" in done.text

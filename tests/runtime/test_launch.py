@@ -32,6 +32,7 @@ def ranks(running):
     return [found["0"], found["1"]]
 
 
+@pytest.mark.slow
 def test_sigterm_makes_all_ranks_save_and_is_the_exit_code(started, tmp_path):
     running = started()
     both = ranks(running)

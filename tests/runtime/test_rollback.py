@@ -93,6 +93,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_back_to(train, poison):
     assert "no checkpoint was saved yet" in text
 
 
+@pytest.mark.slow
 def test_a_failure_that_stays_ends_the_run_after_so_many_times(train, poison, tmp_path):
     poison(*[(1, offset) for offset in range(0, 97, 16)])
     code, text = train("run", "--nan_rollback", "2")
