@@ -1,8 +1,4 @@
-"""A page of predictions to look at: thumbnails with bars, to sort and filter, in one HTML file.
-
-It loads nothing from anywhere, so it works offline and can be passed on. File and class names are
-escaped by Jinja2.
-"""
+"""A page of predictions to look at: thumbnails with bars, to sort and filter, in one HTML file."""
 
 from __future__ import annotations
 
@@ -12,26 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from runtime.outputs import UTF8, Labelled, Output, shown_name
+from runtime.outputs import Labelled, Output, shown_name
+from runtime.pages import write_page
 from utils.files import Remote
 
 # What a browser still scrolls through smoothly; about 15 MB.
 PER_PAGE = 2000
 BARS = 5
-
-
-def environment() -> Environment:
-    """The templates of `runtime/templates`, escaping whatever they are given."""
-    loader = PackageLoader("runtime")
-    return Environment(
-        loader=loader,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
 
 
 class Gallery(Output):
@@ -50,7 +33,6 @@ class Gallery(Output):
         self.path, self._title, self._where, self._count = path, title, where, count
         self.pages = max(1, math.ceil(count / PER_PAGE))
         self._page, self._cards = 0, []
-        self._template = environment().get_template("gallery.html.j2")
         number = self.pages + 1  # pages of an earlier, longer run
         while (stale := self._file(number)).exists():
             stale.unlink()
@@ -87,7 +69,9 @@ class Gallery(Output):
         self._page += 1
         groups = Counter(card["group"] for card in self._cards)
         before = (self._page - 1) * PER_PAGE
-        stream = self._template.stream(
+        write_page(
+            self._file(self._page),
+            "gallery.html.j2",
             cards=self._cards,
             groups=sorted(groups.items()),
             title=self._title,
@@ -98,7 +82,4 @@ class Gallery(Output):
             count=self._count,
             links=[self._file(page).name for page in range(1, self.pages + 1)],
         )
-        stream.enable_buffering(1000)
-        with self._file(self._page).open("w", **UTF8) as file:
-            stream.dump(file)
         self._cards = []
