@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
@@ -21,28 +22,28 @@ class Preempted(RuntimeError):
 
 
 class Requests:
-    """One rank's wishes. Use it in a `with` block, in the main thread: it installs the handlers.
+    """One rank's wishes. Its `with` block notes signals; begin it before a run is set up, which may
+    take minutes. It does nothing outside the main thread, where Python takes no handlers.
 
     A second signal of the same kind has its usual effect, so that a run can still be ended at once.
 
     Args:
         signals: names such as "SIGTERM".
-        save_every_minutes: ask for a checkpoint whenever so much time has passed since the last
-            (None: never). Give it to one rank only.
 
     Attributes:
         signal: the name of the signal that came, or "".
     """
 
-    def __init__(self, signals: Sequence[str], save_every_minutes: float | None = None) -> None:
+    def __init__(self, signals: Sequence[str] = ()) -> None:
         self.signal = ""
         self._signals = [signal.Signals[name] for name in signals]
         self._before: dict[signal.Signals, Any] = {}
-        self._period = None if save_every_minutes is None else 60 * save_every_minutes
-        self._saved_at = time.monotonic()
+        self._period: float | None = None
+        self._saved_at = 0.0
 
     def __enter__(self) -> Requests:
-        for number in self._signals:
+        main = threading.current_thread() is threading.main_thread()
+        for number in self._signals if main else ():
             self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -55,6 +56,13 @@ class Requests:
         self.signal = signal.Signals(number).name
         signal.signal(number, signal.SIG_DFL)
 
+    def save_every(self, minutes: float | None) -> None:
+        """Asks for a checkpoint whenever so much time has passed since the last (None: never).
+        For one rank only.
+        """
+        self._period = None if minutes is None else 60 * minutes
+        self.saved()
+
     def wishes(self) -> tuple[bool, bool]:
         """Whether this rank wants to stop, and whether it wants a checkpoint, after this step."""
         due = self._period is not None and time.monotonic() - self._saved_at >= self._period
@@ -65,17 +73,18 @@ class Requests:
         self._saved_at = time.monotonic()
 
 
-def preempted(signals: Sequence[str], step: int, saved: bool, queued: str) -> Preempted:
-    """What to raise when a stop was granted after a step.
+def preempted(signals: Sequence[str], when: str, saved: bool, queued: str) -> Preempted:
+    """What to raise when a stop was granted.
 
     Args:
         signals: of all ranks, "" where none came.
+        when: such as "after step 7".
         queued: what `requeue` said.
     """
     kept = "nothing is saved (--no_checkpoints)"
     if saved:
         kept = "everything is saved: go on with --resume_checkpoint"
-    text = f"stopped by {next(filter(None, signals))} after step {step}; {kept}"
+    text = f"stopped by {next(filter(None, signals))} {when}; {kept}"
     return Preempted(f"{text}. {queued}" if queued else text)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from runtime import checkpoint
 from runtime.config import Config, ConfigError
-from runtime.requests import Preempted
-from runtime.validate import TRAINING_MODES
+from runtime.requests import Preempted, Requests
+from runtime.validate import TRAINING_MODES, preempt_signals
 from utils import device, distributed, gathering, watchdog
 from utils.files import path_of, write_atomically
 
@@ -87,37 +87,44 @@ class Runner:
             return list_architectures(self.config.pattern)
         if not self.config.verbose:
             device.quiet()
-        clusters = self.config.use_xla and self.config.batch_norm == "syncbn"
-        if clusters:
-            device.allow_clusters()
         if mode == "env":
             from runtime.environment import show
 
             return show()
+        trains = mode in ("train", "train_and_eval")
+        with Requests(preempt_signals(self.config) if trains else ()) as self._requests:
+            self._set_up()
+            return getattr(self, f"_{mode}")()
+
+    def _set_up(self) -> None:
+        """Joins the other processes, and makes devices and Keras what the config says."""
+        config, mode = self.config, self.config.mode
+        clusters = config.use_xla and config.batch_norm == "syncbn"
+        if clusters:
+            device.allow_clusters()
         distributed.init()
         device.setup(
             local_rank=distributed.local_rank(),
-            intraop_threads=self.config.intraop_threads,
-            interop_threads=self.config.interop_threads,
+            intraop_threads=config.intraop_threads,
+            interop_threads=config.interop_threads,
             # Exports are judged to 1e-3 by runtimes that compute in float32.
-            tf32=self.config.tf32 and mode != "export",
+            tf32=config.tf32 and mode != "export",
         )
         # After the devices are set up: its exchange makes the first tensor.
-        trouble = distributed.watch(self.config.watchdog_seconds)
+        trouble = distributed.watch(config.watchdog_seconds)
         if trouble and distributed.rank() == 0:
             _say(f"WARNING: no watchdog: {trouble}; a frozen process will not end the job")
         if clusters:
             device.cluster_with_xla()
-        _check_data_format(self.config)
+        _check_data_format(config)
         import keras
 
         from utils.logging import setup_logging
 
         setup_logging(distributed.rank())
-        precision = device.precision(self.config.use_amp, self.config.dtype, device.has_gpu())
+        precision = device.precision(config.use_amp, config.dtype, device.has_gpu())
         keras.config.set_dtype_policy("float32" if mode == "export" else precision)
-        keras.utils.set_random_seed(self.config.seed)
-        return getattr(self, f"_{mode}")()
+        keras.utils.set_random_seed(config.seed)
 
     def _train_and_eval(self) -> dict[str, Any]:
         if not distributed.elastic():
@@ -133,7 +140,7 @@ class Runner:
         begun = self.config.resume_checkpoint or bool(memory and memory.contents)
         with self._log(append=begun) as run_log:
             # Flags that do not fit the checkpoint end here, before the settings are written.
-            trainer = Trainer(self.config, run_log, memory=memory)
+            trainer = Trainer(self.config, run_log, memory=memory, requests=self._requests)
             if distributed.rank() == 0:
                 settings = path_of(self.config.model_dir) / "config.yaml"
                 write_atomically(settings, self.config.to_yaml())

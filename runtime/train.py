@@ -34,7 +34,6 @@ from runtime.state import (
     what_changes,
 )
 from runtime.step import Step, without_weight
-from runtime.validate import preempt_signals
 from utils import distributed, watchdog
 from utils.logging import RunLog, TensorBoardWriter
 from utils.metrics import MeanAccumulator, Throughput
@@ -51,6 +50,7 @@ class Trainer:
             none.
         memory: of an elastic job (`utils.elastic.Memory`): where commits go, and with the one from
             which the run goes on.
+        requests: notes signals that ask for a stop; None: signals have their usual effect.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Trainer:
         run_log: RunLog,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         memory: Any = None,
+        requests: Requests | None = None,
     ) -> None:
         self.config, self.memory = config, memory
         self.chief = distributed.rank() == 0
@@ -110,8 +111,8 @@ class Trainer:
                 config.model_dir, keep_last=keep, keep_best=config.keep_best, warn=self.journal.line
             )
         # One clock decides, rank 0's.
-        minutes = config.checkpoint_every_minutes if self.saver else None
-        self.requests = Requests(preempt_signals(config), minutes)
+        self.requests = requests or Requests()
+        self.requests.save_every(config.checkpoint_every_minutes if self.saver else None)
 
     def _say(self, text: str) -> None:
         if self.chief:
@@ -172,15 +173,15 @@ class Trainer:
         self.step.seed_randomness()
         self.callbacks.on_train_begin()
         try:
-            with self.requests:
-                while state.epoch < self.last_epoch and state.step < self.last_step:
-                    self._enter_stage()
-                    try:
-                        self._train_epoch()
-                    except NotFinite as failure:
-                        self._go_back(failure)
-                    else:
-                        self._after_epoch()
+            self._stop_if_asked("before its first step")
+            while state.epoch < self.last_epoch and state.step < self.last_step:
+                self._enter_stage()
+                try:
+                    self._train_epoch()
+                except NotFinite as failure:
+                    self._go_back(failure)
+                else:
+                    self._after_epoch()
             distributed.on_rank0(self.saver.finish if self.saver else lambda: None)
         except BaseException:
             if self.saver:
@@ -285,9 +286,18 @@ class Trainer:
             return
         watchdog.rest("writing the last checkpoint")
         distributed.on_rank0(self.saver.finish if self.saver else lambda: None)
+        self._stop_if_asked(f"after step {self.state.step}")
+
+    def _stop_if_asked(self, when: str) -> None:
+        """Every rank comes here; what there is to save is saved.
+
+        Raises:
+            Preempted: a signal came on any of them.
+        """
         signals = distributed.all_gather_object(self.requests.signal)
-        queued = requeue() if self.chief and self.config.requeue else ""
-        raise preempted(signals, self.state.step, not self.config.no_checkpoints, queued)
+        if any(signals):
+            queued = requeue() if self.chief and self.config.requeue else ""
+            raise preempted(signals, when, not self.config.no_checkpoints, queued)
 
     def _save(
         self, score: float | None = None, counters: np.ndarray | None = None, to_disk: bool = True

@@ -4,6 +4,7 @@ import random
 import re
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +114,25 @@ def test_a_killed_and_a_preempted_run_resume_to_the_same_bits(convoy, launch, tm
     assert_same_end(broken, whole)
     once, pieced = (losses(log_lines(folder / "log.json")) for folder in (whole, broken))
     assert once == pieced
+
+
+def notes(process, number):
+    """Whether the process has a handler of its own for the signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"^SigCgt:\s*(\w+)", status, re.M)[1], 16) >> (number - 1) & 1
+
+
+def test_a_signal_that_comes_before_the_first_step_stops_the_run(convoy, launch):
+    running = convoy.start(*launch("early"), "--resume_checkpoint")
+    deadline = time.monotonic() + 100
+    while not notes(running.process, signal.SIGUSR1):
+        assert running.process.poll() is None, running.text
+        assert time.monotonic() < deadline, running.text
+        time.sleep(0.005)
+    running.process.send_signal(signal.SIGUSR1)
+    stopped = running.finish()
+    assert stopped.code == PREEMPTED, stopped.text
+    assert "stopped by SIGUSR1 before its first step" in stopped.err
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ def test_a_signal_is_noted_and_handlers_are_put_back():
 
 
 def test_the_clock_asks_for_a_save_and_starts_anew():
-    requests = Requests([], save_every_minutes=0.05 / 60)
+    requests = Requests()
+    requests.save_every(0.05 / 60)
     assert requests.wishes() == (False, False)
     time.sleep(0.06)
     assert requests.wishes() == (False, True)
