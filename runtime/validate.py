@@ -160,6 +160,8 @@ def _optimisation(config: Config) -> None:
         )
     if config.nan_rollback and config.no_checkpoints:
         raise ConfigError("--nan_rollback goes back to checkpoints: leave out --no_checkpoints")
+    if config.freeze_backbone and config.layer_decay != 1:
+        raise ConfigError("--layer_decay has no effect on a backbone that --freeze_backbone keeps")
     if config.adasum and config.gradient_predivide_factor != 1:
         raise ConfigError("--gradient_predivide_factor has no effect with --adasum")
     preempt_signals(config)

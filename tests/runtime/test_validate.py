@@ -1,0 +1,206 @@
+"""What flags are refused before anything is loaded, and how the user is told."""
+
+import pytest
+
+from runtime.backends import backend
+from runtime.cli import parse
+from runtime.config import Config, ConfigError, load_config
+from runtime.schedules import build_schedule, schedule_arguments
+from utils.schedules import make_schedule
+
+
+def settings(*args):
+    """The config of a mode that needs neither data nor a checkpoint."""
+    return parse(["--mode", "summary", *args])
+
+
+BAD_VALUES = [
+    *[[f"--{name}", "0"] for name in ("max_epochs", "run_epochs", "steps_per_epoch", "prof")],
+    *[[f"--{name}", "0"] for name in ("train_batch_size", "eval_batch_size", "log_steps")],
+    *[[f"--{name}", "-1"] for name in ("num_workers", "save_checkpoint_freq", "top_k")],
+    *[[f"--{name}", "-2"] for name in ("num_epochs_between_eval", "optimizer_batch_size")],
+    *[[f"--{name}", "0"] for name in ("intraop_threads", "interop_threads", "num_layers")],
+    ["--num_classes", "1"],
+    *[[f"--{name}", "1"] for name in ("dropout", "stochastic_depth", "label_smoothing")],
+    *[[f"--{name}", "-0.1"] for name in ("moving_average_decay", "momentum", "decay")],
+    *[[f"--{name}", "1.5"] for name in ("beta_1", "beta_2", "bn_momentum", "hflip")],
+    *[[f"--{name}", "-1"] for name in ("lr_init", "weight_decay", "warmup_epochs", "lr_end")],
+    *[[f"--{name}", "-1"] for name in ("mixup_alpha", "cutmix_alpha", "max_bad_examples")],
+    *[[f"--{name}", "0"] for name in ("epsilon", "lr_decay_epochs", "lr_decay_rate")],
+    ["--bn_epsilon", "0"],
+    ["--crop_area_min", "0"],
+    ["--crop_area_max", "1.5"],
+    ["--crop_ratio_min", "0"],
+    ["--autoaugmentation_name", "v9"],
+    ["--autoaugmentation_name", "imagenet"],
+    *[[f"--{name}", "1.5"] for name in ("random_erasing", "mix_prob", "mix_switch_prob")],
+    *[[f"--{name}", "-1"] for name in ("magnitude_std", "base_randaug_mag", "base_mixup")],
+    *[[f"--{name}", "0"] for name in ("n_stages", "mix_off_epoch")],
+    ["--base_dropout", "1"],
+    ["--train_image_size", "2"],
+    ["--color_jitter=[1,1,1,1,1]"],
+    ["--color_jitter=[0,0,0,0.7]"],
+    ["--randaugment_space", "tim"],
+    ["--random_erasing_mode", "fog"],
+    ["--n_stages", "4", "--max_epochs", "3"],
+    ["--base_img_size", "64", "--n_stages", "2", "--image_size", "32"],
+    ["--base_img_size", "2", "--n_stages", "2"],
+    ["--base_dropout", "0.1", "--n_stages", "2", "--dropout", "0", "--base_img_size", "16"],
+    ["--loss_scale", "huge"],
+    ["--loss_scale", "0"],
+    ["--image_size", "3"],
+    ["--image_size", "many"],
+    ["--max_epochs", "1.5"],
+    ["--warmup_epochs", "5 minutes"],
+    ["--lr_decay_epochs", "0steps"],
+    ["--lr_boundaries=[1,soon]"],
+    ["--layer_decay", "0"],
+    ["--layer_decay", "1.1"],
+    ["--optimizer", "lion"],
+    ["--lr_decay", "sawtooth"],
+    ["--weight_decay_style", "l3"],
+    ["--dtype", "float8"],
+    ["--augmenter_name", "fog"],
+    ["--data_backend", "carrier-pigeon"],
+    ["--dataset", "CIFAR"],
+    ["--weights", "best"],
+]
+
+
+@pytest.mark.parametrize("args", BAD_VALUES, ids="=".join)
+def test_a_bad_value_is_refused_by_the_name_of_its_flag(refused, args):
+    assert args[0].split("=")[0] in refused("--arch", "efficientnet-test", *args)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("flag", ["--lr_init", "--dropout", "--warmup_epochs", "--weight_decay"])
+def test_numbers_are_finite(refused, flag, value):
+    assert flag in refused("--arch", "efficientnet-test", f"{flag}={value}")
+
+
+def test_impossible_schedules_are_refused(refused, folders, tmp_path):
+    common = ("--data_dir", folders, "--model_dir", tmp_path, "--arch", "efficientnet-test")
+    message = refused(*common, "--max_epochs", "3", "--warmup_epochs", "5")
+    assert "warmup" in message
+    message = refused(*common, "--lr_decay", "piecewise", "--lr_boundaries=[30,60]")
+    assert "multipliers" in message
+    message = refused(
+        *(*common, "--lr_decay", "piecewise", "--lr_boundaries=[60,30]"),
+        "--lr_multipliers=[1,0.1,0.01]",
+    )
+    assert "boundaries" in message
+
+
+def test_the_step_schedule_falls_by_its_rate_at_its_boundaries(folders, tmp_path):
+    common = ["--data_dir", str(folders), "--model_dir", str(tmp_path), "--lr_decay", "step"]
+    common += ["--arch", "efficientnet-test", "--lr_decay_rate", "0.5", "--warmup_epochs", "0"]
+    for args, boundaries in ((["--lr_boundaries=[2,4]"], [2, 4]), ([], [3, 6, 8])):
+        config = parse([*common, "--max_epochs", "9", *args])
+        rate = make_schedule(**schedule_arguments(config), base_lr=1.0, steps_per_epoch=10)
+        for i, boundary in enumerate(boundaries):
+            assert rate(10 * boundary - 1) == pytest.approx(0.5**i)
+            assert rate(10 * boundary) == pytest.approx(0.5 ** (i + 1))
+
+
+def test_spans_are_epochs_steps_or_percent_from_flags_and_yaml(tmp_path, refused, folders):
+    assert settings("--warmup_epochs", "5").warmup_epochs == 5
+    assert settings("--lr_warmup_epochs", "500steps").warmup_epochs == "500steps"
+    asked = ("--lr_decay_epochs", "1.5%", "--lr_boundaries=[7, 90 steps, 50%]")
+    config = settings(*asked)
+    assert config.lr_decay_epochs == "1.5%"
+    assert config.lr_boundaries == [7, "90 steps", "50%"]
+    (tmp_path / "run.yaml").write_text(config.to_yaml())
+    assert load_config(tmp_path / "run.yaml") == config
+    (tmp_path / "mine.yaml").write_text("warmup_epochs: 10%\nlr_boundaries: [1, 20 steps]\n")
+    config = settings("--config", str(tmp_path / "mine.yaml"))
+    assert (config.warmup_epochs, config.lr_boundaries) == ("10%", [1, "20 steps"])
+    common = ("--data_dir", folders, "--model_dir", tmp_path, "--arch", "efficientnet-test")
+    assert "does not end" in refused(*common, "--warmup_epochs", "100%")
+    message = refused(
+        *(*common, "--steps_per_epoch", "20", "--max_epochs", "2", "--warmup_epochs", "50steps")
+    )
+    assert "--warmup_epochs 50steps does not end before the run does, after 40 steps" in message
+
+
+def test_what_only_the_data_can_refuse_is_refused_before_training(folders, tmp_path):
+    args = ("--data_dir", str(folders), "--model_dir", str(tmp_path), "--max_epochs", "2")
+    config = parse([*args, "--warmup_epochs", "30 steps", "--lr_decay", "cosine"])
+    built = build_schedule(config, images_per_step=32, steps_per_epoch=20)
+    assert built.warmup_steps == 30
+    assert built.rate(29) == built.peak == 0.002  # 0.008 for 128 images
+    assert built.rate(40) == pytest.approx(0)
+    with pytest.raises(ConfigError, match=r"--warmup_epochs 30 steps .* has 15 steps"):
+        build_schedule(config, images_per_step=32, steps_per_epoch=15)
+
+
+@pytest.mark.parametrize(
+    "args", [["--use_dali"], ["--use_dali_eval"], ["--data_backend", "dali-cpu"]]
+)
+def test_dali_must_be_installed(refused, monkeypatch, args):
+    monkeypatch.setattr("runtime.backends._installed", lambda module: False)
+    message = refused(*args)
+    assert " ".join(args) in message
+    assert "[dali]" in message
+
+
+def test_dali_on_a_gpu_needs_one(refused, monkeypatch):
+    monkeypatch.setattr("runtime.backends._installed", lambda module: True)
+    message = refused("--data_backend", "dali-gpu")
+    assert "GPU" in message
+    assert "--data_backend dali-cpu" in message
+
+
+def test_the_older_flags_of_dali_and_the_backend_must_agree(refused):
+    for flag in ("--use_dali", "--use_dali_eval"):
+        message = refused(flag, "--data_backend", "tfdata")
+        assert "disagree" in message
+        assert flag in message
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_the_older_flags_of_dali_choose_a_split_and_a_device(monkeypatch, gpus):
+    monkeypatch.setattr("runtime.backends.visible_gpus", lambda: gpus)
+    dali = "dali-gpu" if gpus else "dali-cpu"
+    for config, train, evaluation in (
+        (Config(), "tfdata", "tfdata"),
+        (Config(use_dali=True), dali, "tfdata"),
+        (Config(use_dali_eval=True), "tfdata", dali),
+        (Config(use_dali=True, data_backend="dali-cpu"), "dali-cpu", "dali-cpu"),
+    ):
+        found = [backend(config, training=training) for training in (True, False)]
+        assert found == [train, evaluation]
+
+
+def test_synthetic_data_is_for_benchmarks(refused):
+    assert "--data_backend synthetic" in refused("--data_backend", "synthetic")
+    config = parse(["--mode", "training_benchmark", "--data_backend", "synthetic"])
+    assert config.data_backend == "synthetic"
+
+
+def test_data_that_is_not_there_is_refused(refused, tmp_path):
+    assert "--data_dir" in refused("--data_dir", tmp_path / "nowhere")
+    assert "is empty" in refused("--data_dir", tmp_path)
+    (tmp_path / "readme.txt").write_text("no records here")
+    message = refused("--data_dir", tmp_path)
+    assert "no data for the train split" in message
+    assert "readme.txt" in message
+
+
+@pytest.mark.parametrize("mode", ["eval", "predict", "prediction"])
+def test_applying_a_model_needs_a_checkpoint(refused, folders, tmp_path, mode):
+    args = ("--mode", mode, "--data_dir", folders, "--predict_dir", folders)
+    assert "--model_dir" in refused(*args, "--model_dir", tmp_path)
+    message = refused(*args, "--model_dir", tmp_path, "--checkpoint", tmp_path / "x")
+    assert "--checkpoint" in message
+    assert "does not exist" in message
+
+
+def test_flags_that_would_have_no_effect_are_refused(refused, folders, tmp_path):
+    common = ("--data_dir", folders, "--model_dir", tmp_path, "--arch", "efficientnet-test")
+    for args, meant in (
+        (("--freeze_backbone", "--layer_decay", "0.9"), "--layer_decay has no effect"),
+        (("--bce_target_threshold", "0.1"), "without --loss bce"),
+        (("--adasum", "--gradient_predivide_factor", "2"), "has no effect with --adasum"),
+        (("--nan_rollback", "1", "--no_checkpoints"), "leave out --no_checkpoints"),
+    ):
+        assert meant in refused(*common, "--warmup_epochs", "0", *args)
