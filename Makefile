@@ -13,7 +13,7 @@ demo-finetune: setup  ## fine-tune a checkpoint on new classes, against training
 	@scripts/demo_finetune.sh
 
 test: setup lint  ## what a change can break, within 15 minutes on 2 cores
-	@$(PY) -m pytest -m "not slow and not cluster and not multihost" -n 2 --dist loadfile
+	@$(PY) -m pytest -m "not slow and not cluster and not multihost" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup  ## the tests that take minutes
 	@$(PY) -m pytest -m slow

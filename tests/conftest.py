@@ -25,6 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 HOROVODRUN = Path(sys.executable).with_name("horovodrun")
 
 
+def pytest_collection_modifyitems(items):
+    """Begins with the long ones, so that no worker is left with them at the end."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 @dataclass
 class Finished:
     """What a process left: exit code, standard output and standard error."""
