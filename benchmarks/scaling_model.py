@@ -1,0 +1,263 @@
+"""How long a training step takes on many GPUs: a model fitted up to 8, judged on 16, 32 and 64.
+
+`python benchmarks/scaling_tables.py` prints what comes of it, and docs/scaling.md explains it.
+
+A step of n GPUs, g on a host, takes
+
+    (compute^p + input^p)^(1/p) · (1 + σ·z(n)) + exchange(n)
+
+- compute: images per GPU over the published throughput of one GPU.
+- input: the host's images per step over what its processors can prepare in a second (a ceiling per
+  kind of host and of input, fitted; images of 380 px cost more, as measured in docs/input.md). The
+  exponent p says how well it hides behind compute: 1 not at all, infinity whenever it can.
+- z(n): the expected maximum of n standard normal numbers. All wait for the slowest; σ is how much
+  a GPU's step varies, as a share of it.
+- exchange: reduce-scatter and all-gather within the host, and between hosts each GPU's share of
+  the gradients (hierarchical), or one ring through all GPUs (flat); bytes over bandwidth, and a
+  latency for each of a ring's hops.
+
+What is fitted: σ, p and the ceilings, by least squares of the logarithm, to rows of up to 8 GPUs.
+Rows of more are only predicted; what the model leaves unexplained of a row at 8 GPUs stays a
+constant factor of it. All figures of others, and their sources, are in scaling_rows.yaml.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from model.catalog import get_arch
+
+ROOT = Path(__file__).resolve().parents[1]
+GPUS_PER_HOST = 8
+FITTED_UP_TO = 8
+# Where the fit looks: shares of a step, exponents, and images/s of a host.
+SIGMAS = np.arange(0.0, 0.1001, 0.001)
+EXPONENTS = np.array([1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 3, 3.5, 4, 5, 6, 8, 12, 20])
+CEILINGS = np.geomspace(1e3, 1e5, 801)
+
+
+@cache
+def data() -> dict[str, Any]:
+    """scaling_rows.yaml."""
+    return yaml.safe_load((ROOT / "benchmarks" / "scaling_rows.yaml").read_text())
+
+
+@cache
+def slowest(n: int) -> float:
+    """The expected maximum of n independent standard normal numbers."""
+    x = np.linspace(-9, 9, 6001)
+    below = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
+    density = np.diff(below**n)
+    return float(np.sum((x[1:] + x[:-1]) / 2 * density)) if n > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model on a machine in one precision, as published.
+
+    Attributes:
+        batch: images per GPU and step.
+        published: images/s by number of GPUs.
+        message: bytes of all gradients on the wire.
+        input: what prepares its images; with the host it decides whose ceiling it has.
+        input_cost: CPU time of an image beside one of 224 px of the same kind of input.
+    """
+
+    arch: str
+    machine: str
+    precision: str
+    batch: int
+    published: dict[int, float] = field(hash=False)
+    message: float
+    input: str
+    input_cost: float
+
+    @property
+    def name(self) -> str:
+        gpu = {"DGXA100": "A100", "DGX1V": "V100-16G", "DGX1V-32G": "V100-32G"}[self.machine]
+        arch = self.arch.replace("efficientnet-b", "B").replace("resnet", "ResNet")
+        return f"{arch} {gpu} {self.precision}"
+
+    @property
+    def host(self) -> dict[str, Any]:
+        return data()["machines"][self.machine]
+
+    @property
+    def ceiling(self) -> tuple[str, str]:
+        return self.host["host"], self.input
+
+    def compute(self, batch: int | None = None) -> float:
+        """Seconds of one GPU's step. Below some batch kernels start no faster: forward and backward
+        passes, three times the published latency of an image.
+        """
+        seconds = (batch or self.batch) / self.published[1]
+        if batch in (None, self.batch):
+            return seconds
+        return max(seconds, 3e-3 * data()["latency_ms"][self.arch])
+
+
+@cache
+def setups() -> list[Setup]:
+    """Every published configuration."""
+    batches = yaml.safe_load((ROOT / "configs" / "launch.yaml").read_text())["models"]
+    cost = data()["measured"]["input_ms"]
+    found = []
+    for row in data()["published"]:
+        pixels = (row["px"] / 224) ** 2
+        augmented = (cost["rest"] + cost["augment"] * pixels) / (cost["rest"] + cost["augment"])
+        found.append(
+            Setup(
+                arch=row["arch"],
+                machine=row["machine"],
+                precision=row["precision"],
+                batch=batches[row["arch"]]["published"][row["machine"]][
+                    row["precision"].replace("TF32", "FP32")  # as large
+                ],
+                published=row["images_per_second"],
+                message=get_arch(row["arch"]).trainable_1000 * row["bytes"],
+                input=row["input"],
+                input_cost=augmented if row["input"] == "autoaugment" else 1.0,
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was fitted, and what the rest of the model assumes.
+
+    Attributes:
+        sigma, exponent: see the module.
+        ceilings: images/s of 224 px that a host prepares, by (host, kind of input).
+        slower: factor by which the network between hosts is slower than assumed (sensitivity).
+        latency: factor on the latency of a hop (sensitivity).
+    """
+
+    sigma: float
+    exponent: float
+    ceilings: dict[tuple[str, str], float] = field(hash=False)
+    slower: float = 1.0
+    latency: float = 1.0
+
+    def exchange(self, setup: Setup, n: int, flat: bool = False) -> float:
+        """Seconds of one allreduce over n GPUs."""
+        if n == 1:
+            return 0.0
+        assumed, host = data()["assumed"], setup.host
+        local, hosts = min(n, GPUS_PER_HOST), max(1, n // GPUS_PER_HOST)
+        nvlink = host["nvlink"] * 1e9 * assumed["share_of_links"]
+        network = host["network"] * 1e9 * assumed["share_of_links"] / self.slower
+        near = assumed["alpha_nvlink_us"] * 1e-6 * self.latency
+        far = assumed["alpha_network_us"] * 1e-6 * self.latency
+        if flat and hosts > 1:
+            # Rings side by side, one an adapter: together they have the hosts' bandwidth, and each
+            # hop of a ring is waited for. One in eight goes between hosts.
+            hops = 2 * (n - 1)
+            latency = hops * ((GPUS_PER_HOST - 1) * near + far) / GPUS_PER_HOST
+            return 2 * (n - 1) / n * setup.message / min(network, nvlink) + latency
+        seconds = 2 * (local - 1) * (setup.message / local / nvlink + near)
+        return seconds + 2 * (hosts - 1) * (setup.message / hosts / network + far)
+
+    def parts(
+        self, setup: Setup, n: int, batch: int | None = None, flat: bool = False
+    ) -> dict[str, float]:
+        """Seconds of a step of n GPUs by what they are spent on: compute, input, stragglers,
+        exchange. One GPU has a host's processors to itself, so its row holds its own input.
+        """
+        compute = setup.compute(batch)
+        images = (batch or setup.batch) * min(n, GPUS_PER_HOST) * setup.input_cost
+        waits = images / self.ceilings[setup.ceiling] if n > 1 else 0.0
+        together = (compute**self.exponent + waits**self.exponent) ** (1 / self.exponent)
+        return {
+            "compute": compute,
+            "input": together - compute,
+            "stragglers": together * self.sigma * slowest(n),
+            "exchange": self.exchange(setup, n, flat),
+        }
+
+    def throughput(self, setup: Setup, n: int, batch: int | None = None) -> float:
+        """Images/s of the model by itself."""
+        return n * (batch or setup.batch) / sum(self.parts(setup, n, batch).values())
+
+    def predicted(self, setup: Setup, n: int, batch: int | None = None) -> float:
+        """Images/s, with what is unexplained at 8 GPUs as a constant factor."""
+        known = setup.published[FITTED_UP_TO] / self.throughput(setup, FITTED_UP_TO)
+        return known * self.throughput(setup, n, batch)
+
+
+def fit(rows: Iterable[Setup]) -> Fit:
+    """Least squares over a grid: no start to choose and no minimum to be caught in.
+
+    Sees the rows of 1 and 8 GPUs only.
+    """
+    groups: dict[tuple[str, str], list[Setup]] = {}
+    for setup in rows:
+        groups.setdefault(setup.ceiling, []).append(setup)
+    best, least = None, math.inf
+    for p in EXPONENTS:
+        error, places = np.zeros(len(SIGMAS)), {}
+        for group, members in groups.items():
+            errors = sum(_squares(setup, float(p)) for setup in members)
+            places[group] = errors.argmin(1)
+            error += errors.min(1)
+        row = int(error.argmin())
+        if error[row] < least:
+            ceilings = {group: float(CEILINGS[place[row]]) for group, place in places.items()}
+            best, least = Fit(float(SIGMAS[row]), float(p), ceilings), error[row]
+    return best
+
+
+def _squares(setup: Setup, p: float) -> np.ndarray:
+    """Squared errors of log throughput at 8 GPUs, `(sigmas, ceilings)`."""
+    n = FITTED_UP_TO
+    waits = setup.batch * n * setup.input_cost / CEILINGS
+    together = (setup.compute() ** p + waits**p) ** (1 / p)
+    step = together * (1 + SIGMAS[:, None] * slowest(n)) + Fit(0.0, p, {}).exchange(setup, n)
+    return np.log(n * setup.batch / step / setup.published[n]) ** 2
+
+
+# ---- hours of training ---------------------------------------------------------------------------
+
+
+def hours_published() -> list[tuple[Setup, int, float, int]]:
+    """Setup, GPUs, hours and epochs of the EfficientNet document's accuracy tables."""
+    names = {"A100-80G": "DGXA100", "V100-16G": "DGX1V", "V100-32G": "DGX1V-32G"}
+    found = []
+    for setup in setups():
+        if not setup.arch.startswith("efficientnet"):
+            continue  # the other document rounds to whole hours: "~3 hours"
+        name = setup.arch.removeprefix("efficientnet-")
+        recipe = yaml.safe_load(
+            (ROOT / "configs" / "efficientnet" / f"{name}_500e.yaml").read_text()
+        )
+        for result in recipe["expected"]["results"]:
+            gpus, machine, precision = result["with"].split()
+            if (names[machine], precision) == (setup.machine, setup.precision):
+                found.append((setup, int(gpus.rstrip("x")), result["hours"], 500))
+    return found
+
+
+def overhead() -> float:
+    """Hours of the 8-GPU rows beside epochs over published throughput: evaluation, checkpoints."""
+    ratios = [
+        hours * 3600 * setup.published[n] / (epochs * data()["imagenet"]["train_images"])
+        for setup, n, hours, epochs in hours_published()
+        if n <= FITTED_UP_TO
+    ]
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+def hours_predicted(fitted: Fit, setup: Setup, n: int, epochs: int) -> float:
+    seconds = epochs * data()["imagenet"]["train_images"] / fitted.predicted(setup, n)
+    return overhead() * seconds / 3600
