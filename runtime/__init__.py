@@ -1,24 +1,31 @@
-"""What each mode does. `Runner(config).run()` is the whole program."""
+"""What each mode does: `Runner(configure(mode="eval", …)).run()`, without the command line."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runtime.config import Config
+    from runtime.cli import configure
+    from runtime.config import Config, ConfigError
     from runtime.runner import Runner
 
-__all__ = ["Config", "Runner"]
+# Imported on first use, so that `runtime.config` costs no TensorFlow.
+_HOMES = {
+    "Config": "runtime.config",
+    "ConfigError": "runtime.config",
+    "Runner": "runtime.runner",
+    "configure": "runtime.cli",
+}
+
+__all__ = ["Config", "ConfigError", "Runner", "configure"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use, so that `runtime.config` costs no TensorFlow.
-    if name == "Runner":
-        from runtime.runner import Runner
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
 
-        return Runner
-    if name == "Config":
-        from runtime.config import Config
 
-        return Config
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from typing import Any, NoReturn, get_type_hints
 
@@ -84,7 +85,12 @@ class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter)
 class _Parser(ArgumentParser):
     """jsonargparse's parser, whose errors name the flag that was probably meant, and whose
     `--config` files may have a `base`.
+
+    Attributes:
+        raising: raise errors as `ConfigError`, instead of printing them and leaving with code 2.
     """
+
+    raising = False
 
     def parse_path(self, path: Any, *args: Any, **options: Any) -> Any:
         try:
@@ -110,6 +116,8 @@ class _Parser(ArgumentParser):
         else:
             message = re.sub(r'Parser key "([^"]+)":\s*', r"--\1: ", message)
             message = " ".join(message.replace("typing.", "").split())
+        if self.raising:
+            raise ConfigError(message)
         sys.stderr.write(
             "\n".join(textwrap.wrap(f"convoy: {message}", 100, break_on_hyphens=False)) + "\n"
         )
@@ -164,22 +172,50 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     """
     parser = build_parser()
     args = list(sys.argv[1:] if argv is None else argv)
-    first = parser.parse_args(args)
     try:
-        recipe, launch = {}, {}
-        if first.recipe:
-            found = _launch(first.recipe, first.nproc)
-            recipe, launch = found.recipe.settings, found.launch | {"recipe": found.name}
-            parser.set_defaults(recipe | launch)
-            first = parser.parse_args(args)
-        run = _settings_of_run(_mode(first.mode), first)
-        parser.set_defaults(defaults(first.arch) | recipe | run | launch)
-        values = parser.parse_args(args).as_dict()
-        values.pop("config", None)
-        values["recipe"] = launch.get("recipe", values["recipe"])  # its full name
-        return validate(Config(**(values | {"mode": _mode(values["mode"])})))
+        return _settle(parser, lambda: parser.parse_args(args))
     except ConfigError as error:
         parser.error(str(error))
+
+
+def configure(config: str | os.PathLike | None = None, **settings: Any) -> Config:
+    """The settings of one run, settled and checked as the command line does it: an architecture's
+    defaults, `recipe`, and in modes that apply a checkpoint the settings of its run.
+
+    Args:
+        config: a YAML recipe, as `--config`; the settings override it.
+        **settings: flags by name, such as `arch="resnet50"`; see `runtime.config.Config`.
+
+    Raises:
+        ConfigError: with one sentence that names the flag.
+
+    Example:
+        >>> configure(mode="summary", arch="resnet50").weight_decay
+        0.0001
+    """
+    parser = build_parser()
+    parser.raising = True
+    given = read_recipe(os.fspath(config)).settings if config is not None else {}
+    paths = {n: os.fspath(v) for n, v in settings.items() if isinstance(v, os.PathLike)}
+    given = given | settings | paths
+    return _settle(parser, lambda: parser.parse_object(given))
+
+
+def _settle(parser: ArgumentParser, read: Callable[[], Any]) -> Config:
+    """From what `read` finds over the parser's defaults, which change from pass to pass."""
+    first = read()
+    recipe, launch = {}, {}
+    if first.recipe:
+        found = _launch(first.recipe, first.nproc)
+        recipe, launch = found.recipe.settings, found.launch | {"recipe": found.name}
+        parser.set_defaults(recipe | launch)
+        first = read()
+    run = _settings_of_run(_mode(first.mode), first)
+    parser.set_defaults(defaults(first.arch) | recipe | run | launch)
+    values = read().as_dict()
+    values.pop("config", None)
+    values["recipe"] = launch.get("recipe", values["recipe"])  # its full name
+    return validate(Config(**(values | {"mode": _mode(values["mode"])})))
 
 
 def _mode(written: str) -> str:

@@ -24,12 +24,13 @@ class Runner:
     """Runs one mode.
 
     Args:
-        config: a validated config (`runtime.cli.parse`, or `runtime.validate.validate`).
+        config: settled and checked settings (`runtime.configure`; of a command line,
+            `runtime.cli.parse`).
 
     Example:
         ```
-        from runtime import Config, Runner
-        figures = Runner(Config(data_dir="digits", model_dir="out", max_epochs=3)).run()
+        from runtime import Runner, configure
+        figures = Runner(configure(data_dir="digits", model_dir="out", max_epochs=3)).run()
         ```
     """
 

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from main import main
-from runtime import checkpoint
+from runtime import checkpoint, configure
+from runtime.cli import parse
 from runtime.config import load_config
 
 EVALUATION = ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5")
@@ -38,6 +39,14 @@ def test_a_run_leaves_its_config_log_and_checkpoints(trained):
     assert sorted(path.name for path in trained.model_dir.iterdir()) == [
         *("checkpoints", "config.yaml", "log.json"),
     ]
+
+
+def test_from_python_a_run_brings_its_own_settings(trained):
+    """As `--mode eval` does, whose defaults are the run's."""
+    applied = {"mode": "eval", "model_dir": str(trained.model_dir)}
+    found = configure(**applied)
+    assert found == parse([f"--{name}={value}" for name, value in applied.items()])
+    assert (found.arch, found.lr_init) == ("efficientnet-test", 0.05)
 
 
 def test_the_log_has_dlloggers_lines(trained, log_lines):
