@@ -12,12 +12,12 @@ import os
 import shutil
 import tempfile
 import threading
-from contextlib import suppress
 
 import numpy as np
 
 from dataloader.errors import DataError
 from dataloader.sources import Source
+from utils.resources import free_memory
 
 logger = logging.getLogger("convoy.data")
 
@@ -130,7 +130,7 @@ def cache_source(
     if kind == "none":
         return source
     if limit_gb is None:
-        free = _free_memory() if kind == "ram" else _free_disk(folder)
+        free = free_memory() if kind == "ram" else _free_disk(folder)
         limit_gb = SHARE * free / processes / _GB
     return CachedSource(source, kind, int(limit_gb * _GB), folder)
 
@@ -148,21 +148,6 @@ def _open(kind: str, folder: str | None) -> int:
             f"--cache {kind}: no file can be made in {folder or tempfile.gettempdir()} "
             f"({error.strerror}). Name another folder with --cache_dir."
         ) from error
-
-
-def _free_memory() -> int:
-    """Bytes that can still be taken: the machine's, or the container's where that is less."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as file:
-        line = next(line for line in file if line.startswith("MemAvailable:"))
-        free = 1024 * int(line.split()[1])
-    with suppress(OSError, ValueError):
-        limits = []
-        for name in ("memory.max", "memory.current"):
-            with open(f"/sys/fs/cgroup/{name}") as file:
-                limits.append(int(file.read()))  # "max" where there is no limit
-        free = min(free, limits[0] - limits[1])
-    return max(0, free)
 
 
 def _free_disk(folder: str | None) -> int:

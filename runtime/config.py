@@ -70,11 +70,12 @@ def _flag(
 
 
 RUN, MODEL, DATA, AUG = "Run", "Model", "Data", "Augmentation"
-OPT, PREC, CKPT, PRED, LOG = (
+OPT, PREC, CKPT, PRED, BENCH, LOG = (
     "Optimisation",
     "Precision and speed",
     "Checkpoints",
     "Prediction",
+    "Benchmarks",
     "Logging",
 )
 
@@ -97,7 +98,7 @@ class Config:
                                    "its length; resume later)", within=">= 1")
     steps_per_epoch: int | None = _flag(RUN, None, "steps in an epoch; unset: every example once", within=">= 1")
     num_epochs_between_eval: int = _flag(RUN, 1, "evaluate every so many epochs, and after the last", within=">= 1")
-    prof: int | None = _flag(RUN, None, "stop training, or benchmarking, after this many steps", within=">= 1")
+    prof: int | None = _flag(RUN, None, "stop training or evaluation after this many steps; benchmarks: iterations that are timed (100)", within=">= 1")
     seed: int = _flag(RUN, 0, "seed of initialisation, order, augmentation and dropout")
     watchdog_seconds: float = _flag(RUN, 20.0, "with several processes: one that gives no sign of life, or keeps the others "
                                     "waiting, for so many seconds ends the job; 0: never", within=">= 0")
@@ -275,13 +276,21 @@ class Config:
     predict_formats: str = _flag(PRED, "table,jsonl,csv", "what to write: table (printed), jsonl, csv, parquet, gallery "
                                  "(a page to look at), with commas between them")
     output: str | None = _flag(PRED, None, "where predictions go, without ending (unset: model_dir/predictions); for "
-                               "--mode convert the file to write, for --mode export the folder (unset: model_dir/export)")
+                               "--mode convert the file to write, for --mode export the folder (unset: model_dir/export), for benchmarks the report without ending")
     export_format: str = _flag(PRED, "savedmodel", "what --mode export writes: savedmodel, tflite, tflite-int8, onnx, with "
                                "commas between them")
     export_samples: int = _flag(PRED, 500, "images on which an export is compared with the Keras model, 300 at least: "
                                 "of --predict_dir, or else of data_dir")
     export_backbone: bool = _flag(PRED, False, "let exports put out the features before the classifier too")
     overwrite: bool = _flag(PRED, False, "replace exports that are there already")
+
+    benchmark_batch_sizes: str | None = _flag(BENCH, None, "images per process and step, with commas between them; sweep: 1, 2, 4, … to "
+                                              "the documents' largest; unset: train_batch_size or eval_batch_size")
+    benchmark_precisions: str | None = _flag(BENCH, None, "fp32, tf32, amp, bf16, fp16, with commas between them; unset: as the other flags say")
+    benchmark_xla: str | None = _flag(BENCH, None, "off, on, or off,on to compare; unset: as --use_xla says")
+    benchmark_formats: str = _flag(BENCH, "keras", "inference: keras, savedmodel, tflite, tflite-int8, onnx, with commas between them, each "
+                                   "in its own runtime")
+    benchmark_warmup: int = _flag(BENCH, 10, "iterations before those that are timed", within=">= 1")
 
     log_filename: str = _flag(LOG, "log.json", "dllogger file inside model_dir")
     log_steps: int = _flag(LOG, 100, "steps between two log lines", within=">= 1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from contextlib import suppress
 from typing import Any
 
 from utils import distributed
@@ -21,6 +22,8 @@ PACKAGES = (
 )
 OPTIONAL = (
     "nvidia-dali-cuda120",
+    "onnxruntime",
+    "tf2onnx",
     "tensorflow-datasets",
     "dllogger",
     "scikit-learn",
@@ -32,6 +35,15 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _cpu() -> str:
+    """The processor's name."""
+    with suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def gather() -> dict[str, Any]:
@@ -48,6 +60,8 @@ def gather() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "cpu": _cpu(),
+        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "cpu cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -75,6 +89,7 @@ def show() -> dict[str, Any]:
     ]
     lines = {
         "Python": f"{facts['python']} on {facts['platform']}",
+        "CPU": f"{facts['cpu']}, {facts['memory'] / 2**30:.0f} GiB of memory",
         "CPU cores": facts["cpu cores"],
         "GPUs": ", ".join(facts["gpus"]) or "none",
         "CUDA": facts["tensorflow built with CUDA"] or "TensorFlow was built without",

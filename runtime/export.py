@@ -21,6 +21,7 @@ from dataloader import find_source
 from dataloader.culprits import TF_ERRORS
 from dataloader.decode import EvalCrop, eval_decode
 from dataloader.errors import DataError, RecordError
+from runtime import model_card
 from runtime.build import eval_crop
 from runtime.class_names import class_names
 from runtime.config import Config
@@ -28,6 +29,7 @@ from runtime.exporters import READERS, WRITERS, Exportable, Outputs, head_input
 from runtime.formats import FORMATS, LEAST_IMAGES, SIDE_FILE, Format, export_formats
 from runtime.images import find_images, read_image
 from runtime.trained import Trained, trained_model
+from utils.files import write_atomically
 
 BATCH = 32
 # Training images whose activations decide the ranges of int8; more changed nothing that was seen.
@@ -48,7 +50,8 @@ class ExportError(RuntimeError):
 def export(config: Config) -> dict[str, Any]:
     """Writes each format of `--export_format`, runs it, and compares it with the Keras model.
 
-    A file takes its place only when it passed; `export.json` beside them holds what was measured.
+    A file takes its place only when it passed; `export.json` and a model card beside them hold what
+    was measured.
 
     Returns:
         By format, what was measured.
@@ -84,7 +87,9 @@ def export(config: Config) -> dict[str, Any]:
         if not result["passed"] and (folder / FORMATS[name].file).exists():
             entry = entries.get(name, {"file": FORMATS[name].file}) | {"last_attempt": entry}
         entries[name] = entry
-        _note(side, about | {"formats": entries})
+        content = about | {"formats": entries}
+        write_atomically(side, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(folder / model_card.FILE, model_card.model_card(content))
     failed = [name for name, result in results.items() if not result["passed"]]
     if failed:
         raise ExportError(
@@ -116,16 +121,6 @@ def _earlier(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return said, entries
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, {}
-
-
-def _note(side: Path, content: dict[str, Any]) -> None:
-    aside = side.with_name(f".{side.name}.{os.getpid()}")
-    try:
-        text = json.dumps(content, indent=1, ensure_ascii=False)
-        aside.write_text(text + "\n", encoding="utf-8")
-        os.replace(aside, side)
-    finally:
-        _remove(aside)
 
 
 def export_folder(config: Config) -> Path:
@@ -370,7 +365,12 @@ def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop
             "std": normalise.std,
             "inside": "normalisation; with image_bytes also decoding, crop and resizing",
         },
-        "accuracy": {"best_of_the_run": state.get("best"), "metrics": state.get("metrics")},
+        "data": state.get("data"),
+        "accuracy": {
+            "best_of_the_run": state.get("best"),
+            "metrics": state.get("metrics"),
+            "of_these_weights": state.get("score") is not None,
+        },
         "training": settings and {k: v for k, v in settings.items() if k not in PLACES},
         "versions": {package: _version(package) for package in ("tensorflow", "keras", "tf2onnx")},
     }

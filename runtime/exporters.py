@@ -199,8 +199,13 @@ WRITERS: dict[str, Callable[..., None]] = {
 }
 
 
-def open_savedmodel(path: Path) -> list[Callable[[np.ndarray, Sequence[bytes]], Outputs]]:
-    """Both signatures, each as a function of pixels and the bytes they came from."""
+def open_savedmodel(
+    path: Path, threads: int | None = None
+) -> list[Callable[[np.ndarray, Sequence[bytes]], Outputs]]:
+    """Both signatures, each as a function of pixels and the bytes they came from.
+
+    Its threads are TensorFlow's.
+    """
     loaded = tf.saved_model.load(str(path))
 
     def of_bytes(images: np.ndarray, encoded: Sequence[bytes]) -> Outputs:
@@ -214,19 +219,26 @@ def open_savedmodel(path: Path) -> list[Callable[[np.ndarray, Sequence[bytes]], 
     return [of_bytes, of_images]
 
 
-def open_tflite(path: Path) -> list[Callable[[np.ndarray, Sequence[bytes]], Outputs]]:
-    """The one signature of a TensorFlow Lite file."""
+def open_tflite(
+    path: Path, threads: int | None = None
+) -> list[Callable[[np.ndarray, Sequence[bytes]], Outputs]]:
+    """The one signature of a TensorFlow Lite file; in one thread unless told."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that LiteRT is a package of its own now
-        runner = tf.lite.Interpreter(str(path)).get_signature_runner("serve")
+        interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
+        runner = interpreter.get_signature_runner("serve")
     return [lambda images, encoded: runner(images=images)]
 
 
-def open_onnx(path: Path) -> list[Callable[[np.ndarray, Sequence[bytes]], Outputs]]:
-    """An ONNX file in ONNX Runtime, on the CPU."""
+def open_onnx(
+    path: Path, threads: int | None = None
+) -> list[Callable[[np.ndarray, Sequence[bytes]], Outputs]]:
+    """An ONNX file in ONNX Runtime, on the CPU; in as many threads as it likes unless told."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(images: np.ndarray, encoded: Sequence[bytes]) -> Outputs:

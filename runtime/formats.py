@@ -50,10 +50,15 @@ def export_formats(text: str) -> list[str]:
             f"--export_format {text}: choose from {', '.join(FORMATS)}, with commas between them"
         )
     for name in asked:
-        missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
-        if missing:
-            raise ConfigError(
-                f"--export_format {name} needs {', '.join(missing)}:"
-                " pip install -c constraints.txt -e '.[export]'"
-            )
+        check_packages(name, "--export_format")
     return [name for name in FORMATS if name in asked]
+
+
+def check_packages(name: str, flag: str) -> None:
+    """Raises ConfigError unless what a format needs is installed."""
+    missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
+    if missing:
+        raise ConfigError(
+            f"{flag} {name} needs {', '.join(missing)}:"
+            " pip install -c constraints.txt -e '.[export]'"
+        )

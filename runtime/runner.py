@@ -152,16 +152,17 @@ class Runner:
     _train = _train_and_eval
 
     def _training_benchmark(self) -> dict[str, Any]:
-        from runtime.benchmark import training
+        from runtime.benchmark import run
 
         with self._log(append=True) as run_log:
-            return _summarise(run_log, training(self.config, run_log))
+            return _summarise(run_log, run(self.config, run_log))
 
     def _inference_benchmark(self) -> dict[str, Any]:
-        from runtime.benchmark import inference
-
-        with self._log(append=True) as run_log:
-            return _summarise(run_log, inference(self.config))
+        if distributed.size() > 1:
+            raise ConfigError(
+                "--mode inference_benchmark runs in one process; start it without horovodrun"
+            )
+        return self._training_benchmark()
 
     def _eval(self) -> dict[str, Any]:
         from runtime.evaluate import evaluate_checkpoint

@@ -230,6 +230,7 @@ def snapshot(
             "bad_examples": bad_examples,
             "model": state.arguments,
             "class_names": data.class_names,
+            "data": {"train_examples": data.num_examples, "named": bool(data.class_names)},
         },
         config=config.to_yaml(),
     )

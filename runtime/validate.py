@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from runtime.backends import check_backend
+from runtime.benchmark_plan import check_benchmark
 from runtime.config import LATER_MODES, RANGES, Config, ConfigError
 from runtime.schedules import check_schedule, check_spans
 from utils import distributed
@@ -43,6 +44,7 @@ def validate(config: Config) -> Config:
     if config.mode == "convert":
         return _convert(config)
     _numbers(config)
+    check_benchmark(config)
     config = _crop_pct(config)
     _augmentation(config)
     if config.mode in (*DATA_MODES, "inference_benchmark"):

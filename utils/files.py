@@ -257,7 +257,7 @@ def write_atomically(path: Path | Remote, text: str) -> None:
         return
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_text(text)
+        aside.write_text(text, encoding="utf-8")
         sync(aside)
         os.replace(aside, path)
     finally:

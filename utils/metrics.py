@@ -87,6 +87,11 @@ class Throughput:
         """Seconds of computation of each measured step, float64 `(steps,)`."""
         return np.asarray(self._compute, np.float64)
 
+    @property
+    def data_times(self) -> np.ndarray:
+        """Seconds of waiting for data before each measured step, float64 `(steps,)`."""
+        return np.asarray(self._data, np.float64)
+
     def summary(self) -> dict[str, float]:
         """Figures over the measured steps.
 

@@ -87,7 +87,7 @@ def test_limits_and_refusals(tmp_path):
     source = Counting(3)
     assert cache_source(source, "none") is source
     assert isinstance(cache_source(source, "ram"), CachedSource)
-    assert cache_source(source, "ram", processes=4)._limit < cache._free_memory() / 8
+    assert cache_source(source, "ram", processes=4)._limit < cache.free_memory() / 8
     with pytest.raises(DataError, match="--cache_dir"):
         cache_source(source, "disk", folder=str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="--cache_dir"):

@@ -60,6 +60,7 @@ def test_metrics_are_scikit_learns_and_padding_does_not_count(model, examples, s
     )
     for name, want in judged(*examples).items():
         assert result[name] == pytest.approx(want, abs=1e-6), name
+    assert result["eval_examples"] == EXAMPLES
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])
@@ -87,7 +88,7 @@ def test_the_figures_have_the_documents_names_and_each_has_a_unit(model, example
     assert set(result) == set(UNITS)
     assert all(isinstance(value, float) for value in result.values())
     assert {
-        *("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"),
+        *("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5", "eval_examples"),
         *("avg_exp_per_second_eval", "avg_exp_per_second_eval_per_GPU", "avg_time_per_exp_eval"),
         *("latency_50pct", "latency_90pct", "latency_95pct", "latency_99pct"),
     } == set(result)

@@ -69,7 +69,11 @@ def test_a_savedmodel_serves_bytes_and_pixels(trained, pictures, tmp_path, capsy
     assert said["training"]["lr_init"] == 0.05
     assert said["formats"]["savedmodel"]["images"] == 310
     assert said["formats"]["savedmodel"]["max_logit_difference"] <= 1e-3
-    assert sorted(path.name for path in out.iterdir()) == ["export.json", "savedmodel"]
+    names = ["export.json", "model_card.md", "savedmodel"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    card = (out / "model_card.md").read_text()
+    assert "on 53 validation images, each counted once" in card
+    assert "training images: 97" in card
     with pytest.raises(SystemExit):
         export(trained, out, *flags)
     assert "exists already: replace it with --overwrite" in " ".join(
@@ -209,7 +213,7 @@ def test_a_format_that_differs_is_not_kept(trained, pictures, tmp_path, monkeypa
     monkeypatch.setattr(exporters.Serving, "of_images", spoilt)
     assert export(trained, tmp_path, "--predict_dir", pictures) == 1
     assert "a logit is off by 0.01, and 0.001 is allowed" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["export.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export.json", "model_card.md"]
     said = json.loads((tmp_path / "export.json").read_text())["formats"]["savedmodel"]
     assert said["passed"] is False
 

@@ -1,0 +1,155 @@
+"""One row of `--mode inference_benchmark`: a model, in Keras or exported, and its images."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from runtime.benchmark_plan import DEFAULT_ITERATIONS, KERAS, Row
+from runtime.build import (
+    DEFAULT_CLASSES,
+    build_loader,
+    build_training_model,
+    eval_crop,
+    image_size,
+    model_arguments,
+)
+from runtime.checkpoint import CheckpointError
+from runtime.class_names import class_names
+from runtime.config import Config
+from runtime.export import export_folder
+from runtime.exporters import READERS, WRITERS, Exportable
+from runtime.formats import FORMATS, SIDE_FILE
+from runtime.trained import Trained, trained_model
+from utils.metrics import Throughput
+from utils.resources import Energy
+
+CALIBRATION_IMAGES = 32
+
+
+class Inference:
+    """What a row runs, made once, and then timed at one batch size after the other.
+
+    Args:
+        config: with the row's settings.
+        row: its format decides the runtime.
+        folder: empty; for an export, where the run has none that fits.
+    """
+
+    def __init__(self, config: Config, row: Row, folder: Path) -> None:
+        exported = row.format != KERAS
+        if exported:  # they take NHWC images whatever the run computed in
+            config = config.with_(data_format="channels_last")
+        self._trained = _model(config)
+        self._classes = self._trained.model.output_shape[-1]
+        self._source: Any = None
+        self._folder = folder
+        self.origin = self._trained.text.rstrip("/").rpartition("/")[2]  # not where it lies
+        if exported:
+            self._run, self.origin = self._open_export(config, row.format)
+        else:
+            self._run = _keras_function(self._trained.model, row.xla)
+
+    def __call__(self, config: Config) -> dict[str, Any]:
+        """Times `--prof` batches of `--eval_batch_size` after `--benchmark_warmup`.
+
+        Real images come as evaluation reads them, from the beginning again when there are no more.
+
+        Returns:
+            As `runtime.benchmark_training.train`.
+        """
+        steps = config.prof or DEFAULT_ITERATIONS
+        times, energy = Throughput(config.benchmark_warmup), None
+        with closing(self._images(config)) as images:
+            for number in range(config.benchmark_warmup + steps):
+                if number == config.benchmark_warmup:
+                    energy = Energy()
+                start = time.perf_counter()
+                batch = next(images)
+                ready = time.perf_counter()
+                self._run(batch)
+                times.add(len(batch), ready - start, time.perf_counter() - ready)
+        return {
+            "data": times.data_times,
+            "compute": times.compute_times,
+            "images_per_iteration": config.eval_batch_size,
+            "model": self.origin,
+            "energy": energy and energy.read(),
+        }
+
+    def _images(self, config: Config) -> Iterator[np.ndarray]:
+        """Batches, uint8 `(B, H, W, 3)`, without end."""
+        loader = build_loader(config, "validation", num_classes=self._classes, source=self._source)
+        self._source = loader.source
+        if loader.source is None:  # made up: the same batch again and again
+            images = next(iter(loader.batches(0)))[0].numpy()
+            while True:
+                yield images
+        while True:
+            with closing(loader.batches(0)) as batches:
+                for images, _, _ in batches:
+                    yield images.numpy()
+
+    def _open_export(self, config: Config, name: str) -> tuple[Callable[[np.ndarray], Any], str]:
+        """A function that runs the run's export, or else one made here of the same model."""
+        path = export_folder(config.with_(output=None)) / FORMATS[name].file
+        if not _fits(path, config, self._trained):
+            path = self._folder / "export"
+            self._write(config, name, path)
+            origin = f"{self.origin}, exported for this benchmark"
+        else:
+            origin = f"{self.origin}, {FORMATS[name].file} of the run"
+        run = READERS[name](path, threads=threads(config))[-1]
+        return lambda images: run(images, ()), origin
+
+    def _write(self, config: Config, name: str, path: Path) -> None:
+        model = self._trained.model
+        names = class_names(self._trained.class_names, self._classes)
+        what = Exportable(model, names, eval_crop(config), min(config.top_k, len(names)), False, {})
+        with closing(self._images(config.with_(eval_batch_size=1))) as images:
+            calibration = [batch[0] for batch in islice(images, CALIBRATION_IMAGES)]
+        WRITERS[name](what, path, calibration)
+
+
+def _model(config: Config) -> Trained:
+    """The run's model, or one with random weights: speed does not depend on them."""
+    try:
+        return trained_model(config)
+    except CheckpointError:
+        classes = config.num_classes or DEFAULT_CLASSES
+        state = {"model": model_arguments(config, classes)}
+        return Trained(build_training_model(config, classes), "random weights", state=state)
+
+
+def _fits(path: Path, config: Config, trained: Trained) -> bool:
+    """Whether an export is there, of this architecture, size and number of classes."""
+    try:
+        said = json.loads((export_folder(config.with_(output=None)) / SIDE_FILE).read_text())
+        found = said["arch"], said["preprocessing"]["image_size"], len(said["classes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    model = trained.model
+    arch = (trained.state.get("model") or {}).get("arch", config.arch)
+    return path.exists() and found == (arch, image_size(config), model.output_shape[-1])
+
+
+def _keras_function(model: keras.Model, xla: bool) -> Callable[[np.ndarray], np.ndarray]:
+    forward = tf.function(
+        lambda images: model(images, training=False), jit_compile=True if xla else None
+    )
+    return lambda images: forward(tf.convert_to_tensor(images)).numpy()
+
+
+def threads(config: Config) -> int:
+    """Of the runtimes that want a number: all cores of this process, as TensorFlow takes."""
+    return config.intraop_threads or len(os.sched_getaffinity(0))

@@ -1,0 +1,86 @@
+"""One cell of `--mode training_benchmark`: a run of a few steps by the real trainer."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import keras
+
+from runtime.benchmark_plan import DEFAULT_ITERATIONS
+from runtime.config import Config, ConfigError
+from runtime.train import Trainer
+from utils import distributed
+from utils.logging import RunLog
+from utils.metrics import Throughput
+from utils.resources import Energy, out_of_memory
+
+
+def train(config: Config, run_log: RunLog) -> dict[str, Any]:
+    """Trains `--benchmark_warmup` and then `--prof` steps, without evaluation or checkpoints.
+
+    A run that `--max_epochs` ends before has fewer.
+
+    Returns:
+        `data` and `compute`, this rank's seconds of each timed step; `images_per_iteration` of all
+        ranks; `energy` in J of the timed steps, or None.
+
+    Raises:
+        ConfigError: `--max_epochs` leaves no step to time.
+    """
+    steps, warmup = config.prof or DEFAULT_ITERATIONS, config.benchmark_warmup
+    config = config.with_(no_checkpoints=True, prof=steps + warmup)
+    meter = _Meter(warmup)
+    trainer = Trainer(config, run_log, callbacks=[meter])
+    if distributed.size() > 1:
+        _try_out(trainer)
+    there = trainer.steps_per_epoch * trainer.last_epoch
+    trainer.throughput = times = Throughput(min(warmup, max(1, there // 2)))
+    trainer.run()
+    if not len(times.compute_times):
+        raise ConfigError(f"{there} step leaves nothing to time after warm-up: raise --max_epochs")
+    return {
+        "data": times.data_times,
+        "compute": times.compute_times,
+        "images_per_iteration": trainer.images_per_step,
+        "passes_per_update": trainer.micro_steps,
+        "energy": meter.joules,
+    }
+
+
+def _try_out(trainer: Trainer) -> None:
+    """One forward and backward pass, after which all ranks know whether any lacked memory.
+
+    In the middle of training, one that stops leaves the others waiting in an exchange.
+
+    Raises:
+        MemoryError: one did.
+    """
+    problem = None
+    batches = trainer.train_data.batches(0)
+    try:
+        for batch in islice(batches, 1):
+            trainer.step.forward_backward(*batch)[2].numpy()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        problem = "out of memory"
+    batches.close()
+    if any(distributed.all_gather_object(problem)):
+        raise MemoryError("out of memory")
+
+
+class _Meter(keras.callbacks.Callback):
+    """Energy of the steps after the first `warmup`."""
+
+    def __init__(self, warmup: int) -> None:
+        super().__init__()
+        self._left, self._energy = warmup, None
+        self.joules: float | None = None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._left -= 1
+        if self._energy is not None:
+            self.joules = self._energy.read()
+        elif self._left <= 0:
+            self._energy = Energy()

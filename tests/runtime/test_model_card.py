@@ -1,0 +1,91 @@
+"""The model card: what is known, what is not, and nobody's text as anything but text."""
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from runtime.model_card import model_card
+
+NASTY = "</table><script>alert(1)</script>|`x`\n---\n# [a](http://b) *c* &amp; \u202e"
+
+
+def content(**changes):
+    """What export.json holds, of a run with an evaluation."""
+    metrics = {
+        "eval_accuracy_top_1": 0.5, "eval_accuracy_top_5": 0.75, "eval_loss": 1.25,
+        "eval_ema_accuracy_top_1": 0.6, "eval_ema_accuracy_top_5": 0.8, "eval_ema_loss": 1.0,
+        "eval_examples": 40.0,
+    }  # fmt: skip
+    known = {
+        "arch": "efficientnet-b0",
+        "source": "step-00000014 (raw weights, epoch 2)",
+        "weights": "raw",
+        "epoch": 2,
+        "classes": [f"class {i}" for i in range(25)],
+        "preprocessing": {"image_size": 224},
+        "data": {"train_examples": 1437, "named": True},
+        "accuracy": {"best_of_the_run": {}, "metrics": metrics, "of_these_weights": True},
+        "training": {"dataset": "ImageNet", "optimizer": "rmsprop", "mixup_alpha": 0.0},
+        "versions": {"tensorflow": "2.18.1", "tf2onnx": None},
+        "formats": {"tflite": {"file": "model.tflite", "bytes": 2**20, "images": 500,
+                               "top1_agreement": 1.0, "top1_accuracy": 0.5, "passed": True}},
+    }  # fmt: skip
+    return known | changes
+
+
+def parts(text):
+    """The front matter and the body of a card."""
+    start, front, body = text.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(front), body
+
+
+def test_what_is_known_is_told_with_the_number_of_images():
+    front, body = parts(model_card(content()))
+    (result,) = front["model-index"][0]["results"]
+    assert [m["value"] for m in result["metrics"]] == [0.5, 0.75]
+    assert (front["pipeline_tag"], front["license"]) == ("image-classification", "unknown")
+    assert "tflite" in front["tags"]
+    assert "on 40 validation images" in body
+    # Wilson's interval of 20 of 40, by statsmodels' proportion_confint(20, 40, method="wilson").
+    assert "35.2% to 64.8%" in body
+    assert "training images: 1,437" in body
+    assert "and 5 more" in body
+    assert "| `optimizer` | rmsprop |" in body
+    assert "mixup_alpha" not in body
+    assert "known from few images" in body
+    assert "data set: unknown" in body, "the flag's default does not mean ImageNet"
+    averaged, _ = parts(model_card(content(weights="ema")))
+    assert averaged["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.6
+    tfds = content(training={"dataset": "tfds:mnist"})
+    assert parts(model_card(tfds))[0]["model-index"][0]["results"][0]["dataset"]["name"] == (
+        "tfds:mnist"
+    )
+
+
+@pytest.mark.parametrize("accuracy", [None, {}, {"metrics": {"eval_accuracy_top_1": 0.9}}])
+def test_what_is_not_known_is_not_made_up(accuracy):
+    """Weights from a file; and a checkpoint whose evaluation was of earlier weights."""
+    text = model_card(content(accuracy=accuracy, training=None, data=None, epoch=None))
+    front, body = parts(text)
+    assert "model-index" not in front
+    unknown = ("training images: unknown", "Unknown: the weights came from a file")
+    for line in (*unknown, "no evaluation of these weights", "How often it is right is not known"):
+        assert line in body
+    assert "0.9" not in body
+
+
+def test_anybodys_text_stays_text():
+    dirty = content(classes=[NASTY] * 25, source=NASTY, arch=NASTY)
+    dirty["training"] |= {"optimizer": NASTY, "dataset": f"tfds:{NASTY}"}
+    front, body = parts(model_card(dirty))
+    assert front["tags"][2] == " ".join(NASTY.replace("\u202e", " ").split())
+    shown = MarkdownIt("commonmark").enable("table").render(body)
+    assert "<script>" not in shown
+    assert "<a href" not in shown
+    assert "<em>" not in shown
+    assert "alert(1)" in shown
+    assert "\u202e" not in body
+    clean = MarkdownIt("commonmark").enable("table").render(parts(model_card(content()))[1])
+    for tag in ("<h1>", "<h2>", "<hr", "<table>", "<tr>", "<td>"):
+        assert shown.count(tag) == clean.count(tag), tag

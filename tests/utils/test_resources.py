@@ -1,0 +1,38 @@
+"""Memory and energy, as the kernel counts them."""
+
+import numpy as np
+import pytest
+
+from utils.resources import Energy, PeakMemory, free_memory
+
+
+def test_the_peak_is_that_of_the_time_since():
+    before = PeakMemory(gpu=False)
+    block = np.ones(64 * 2**20, np.uint8)
+    during = before.read() - before.before
+    del block
+    assert 50 * 2**20 < during < 200 * 2**20
+    after = PeakMemory(gpu=False)
+    if after.of == "process":
+        assert after.read() - after.before < 30 * 2**20
+    assert free_memory() > 2**20
+
+
+def test_energy_is_the_packages_and_its_counters_wrap(tmp_path):
+    def zone(name, what, microjoules):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "name").write_text(what + "\n")
+        (folder / "energy_uj").write_text(str(microjoules))
+        (folder / "max_energy_range_uj").write_text("1000000")
+
+    zone("intel-rapl:0", "package-0", 900_000)
+    zone("intel-rapl:0:0", "core", 500)
+    zone("intel-rapl:1", "psys", 500)
+    energy = Energy(tmp_path)
+    zone("intel-rapl:0", "package-0", 950_000)
+    zone("intel-rapl:0:0", "core", 900_000)
+    assert energy.read() == pytest.approx(0.05)
+    zone("intel-rapl:0", "package-0", 50_000)
+    assert energy.read() == pytest.approx(0.15)
+    assert Energy(tmp_path / "nothing").read() is None

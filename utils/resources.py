@@ -1,0 +1,108 @@
+"""What a stretch of work takes: memory and energy, where this machine lets them be read."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+POWERCAP = Path("/sys/class/powercap")
+_NO_MEMORY = re.compile(r"out of memory|\bOOM\b|bad_alloc|allocate memory|RESOURCE_EXHAUSTED", re.I)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of Python, TensorFlow, ONNX Runtime or TensorFlow Lite means that."""
+    import tensorflow as tf
+
+    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+        return True
+    runtimes = isinstance(error, (RuntimeError, tf.errors.OpError))
+    return runtimes and bool(_NO_MEMORY.search(str(error)))
+
+
+def free_memory() -> int:
+    """Bytes that can still be taken: the machine's, or the container's where that is less."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as file:
+        line = next(line for line in file if line.startswith("MemAvailable:"))
+        free = 1024 * int(line.split()[1])
+    with suppress(OSError, ValueError):
+        limits = []
+        for name in ("memory.max", "memory.current"):
+            with open(f"/sys/fs/cgroup/{name}") as file:
+                limits.append(int(file.read()))  # "max" where there is no limit
+        free = min(free, limits[0] - limits[1])
+    return max(0, free)
+
+
+class PeakMemory:
+    """The most memory taken since this was made: of the GPU, or of the process without one.
+
+    Args:
+        gpu: whether this process computes on a GPU.
+
+    Attributes:
+        of: "device" (what TensorFlow's allocator gave out) or "process" (resident set); "process
+            since its start" where the kernel does not let its record be reset.
+        before: bytes taken when this was made.
+    """
+
+    def __init__(self, gpu: bool) -> None:
+        self._gpu = gpu
+        if gpu:
+            import tensorflow as tf
+
+            tf.config.experimental.reset_memory_stats("GPU:0")
+            self.of = "device"
+        else:
+            self.of = "process"
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: man 5 proc
+            except OSError:
+                self.of = "process since its start"
+        self.before = self.read()
+
+    def read(self) -> int:
+        """Bytes."""
+        if self._gpu:
+            import tensorflow as tf
+
+            return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+        with suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as file:
+            line = next(line for line in file if line.startswith("VmHWM:"))
+            return 1024 * int(line.split()[1])
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class Energy:
+    """Energy of the processors' packages since this was made, by RAPL's counters on Linux.
+
+    It is the whole machine's, whoever else computes on it. GPUs are not in it.
+
+    Args:
+        folder: where the kernel shows the counters.
+    """
+
+    def __init__(self, folder: Path = POWERCAP) -> None:
+        self._counters: dict[Path, tuple[int, int]] = {}  # to the last reading and the range
+        self._joules = 0.0
+        for zone in sorted(folder.glob("*-rapl:*")):
+            # Zones within packages, and "psys" around them, would count the same energy again.
+            with suppress(OSError, ValueError):
+                if (zone / "name").read_text().startswith("package"):
+                    counter = zone / "energy_uj"
+                    whole = int((zone / "max_energy_range_uj").read_text())
+                    self._counters[counter] = int(counter.read_text()), whole
+
+    def read(self) -> float | None:
+        """Joules; None where nothing can be read. Counters may wrap once between two readings."""
+        for counter, (last, whole) in self._counters.items():
+            try:
+                now = int(counter.read_text())
+            except (OSError, ValueError):
+                return None
+            self._joules += (now - last if now >= last else now - last + whole) / 1e6
+            self._counters[counter] = now, whole
+        return self._joules if self._counters else None
