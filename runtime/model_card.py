@@ -139,8 +139,9 @@ def _files(content: dict[str, Any]) -> str:
     for name, entry in content.get("formats", {}).items():
         measured = entry if entry.get("passed") else {}
         agreement, accuracy = measured.get("top1_agreement"), measured.get("top1_accuracy")
+        kept = "" if entry.get("passed") is not False else " (not kept)"
         rows.append((
-            f"`{entry.get('file', name)}`" + ("" if entry.get("passed") is not False else " (not kept)"),
+            f"`{entry.get('file', name)}`{kept}",
             f"{entry.get('bytes', 0) / 2**20:.1f} MiB",
             f"{entry.get('images', 0)}",
             "" if agreement is None else f"{agreement:.2%}",
