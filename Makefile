@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali test-export test-cluster lint clean
+.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali test-export test-cluster lint docs notebook clean
 
 PY := .venv/bin/python
 
@@ -44,6 +44,17 @@ test-cluster: setup  ## jobs on a Slurm started for it, and hosts made of networ
 lint: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
+docs: .venv-docs/installed  ## the pages of docs/ as a site in build/docs; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
+
+notebook: .venv-docs/installed  ## execute the notebook in place, after its cells or what they call changed
+	@.venv-docs/bin/python scripts/run_notebook.py
+
+.venv-docs/installed: constraints.txt pyproject.toml
+	@test -x .venv-docs/bin/python || python3 -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install -qq -c constraints.txt -e ".[cpu,demo,docs]"
+	@touch $@
+
 clean:  ## remove what make created in this folder
-	rm -rf .venv .venv-parity .venv-dali .venv-export demo demo-finetune build *.egg-info
+	rm -rf .venv .venv-parity .venv-dali .venv-export .venv-docs demo demo-finetune build *.egg-info
 	rm -f dataloader/native/convoy-*

@@ -1,0 +1,71 @@
+"""The pages of docs/: every link leads somewhere, every page is in the menu, every mode has one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import markdown
+import pytest
+import yaml
+
+from runtime.config import MODES
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGE_OF = {
+    "train_and_eval": "train.md",
+    "train": "train.md",
+    "eval": "evaluate.md",
+    "predict": "predict.md",
+    "export": "export.md",
+    "convert": "convert.md",
+    "training_benchmark": "benchmark.md",
+    "inference_benchmark": "benchmark.md",
+    "list": "inspect.md",
+    "summary": "inspect.md",
+    "env": "inspect.md",
+    "report": "reports.md",
+}
+AWAITED = {"evaluate.md", "reports.md"}
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+
+
+def in_menu(entry) -> list[str]:
+    if isinstance(entry, str):
+        return [entry]
+    values = entry.values() if isinstance(entry, dict) else entry
+    return [page for value in values for page in in_menu(value)]
+
+
+def rendered(page: Path) -> str:
+    """As MkDocs does it, as far as links and anchors go."""
+    return markdown.markdown(page.read_text(), extensions=["tables", "toc", "fenced_code"])
+
+
+def test_the_menu_has_every_page_once():
+    shown = in_menu(SITE["nav"])
+    assert len(shown) == len(set(shown))
+    assert set(shown) | AWAITED == {page.name for page in PAGES} | AWAITED, "see nav in mkdocs.yml"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    targets = re.findall(r'(?:href|src)="([^"]+)"', rendered(page))
+    for target in targets:
+        if target.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (page.parent / file).resolve() if file else page
+        assert found.exists(), target
+        if page.parent.name == "docs":  # the site has no other files
+            assert found.parent == ROOT / "docs", target
+        if anchor:
+            assert f'id="{anchor}"' in rendered(found), target
+
+
+def test_every_mode_has_a_page():
+    assert set(PAGE_OF) == set(MODES)
+    for mode, page in PAGE_OF.items():
+        if page not in AWAITED:
+            assert f"--mode {mode}" in (ROOT / "docs" / page).read_text(), mode
