@@ -31,7 +31,7 @@ test-parity-slow: .venv-parity/installed  ## the same for B7, B8 and L2, which t
 
 test-export:  ## exports in every format, ONNX and Parquet among them, in an environment of its own
 	@VENV=.venv-export EXTRAS=export,parquet scripts/setup.sh
-	@.venv-export/bin/python -m pytest tests/runtime/test_export.py tests/runtime/test_outputs.py
+	@.venv-export/bin/python -m pytest tests/runtime/test_export.py tests/runtime/test_outputs.py tests/runtime/test_benchmark.py
 
 test-dali:  ## input through DALI, on the CPU, in an environment of its own
 	@VENV=.venv-dali EXTRAS=dali scripts/setup.sh

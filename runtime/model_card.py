@@ -7,7 +7,7 @@ TensorFlow.
 from __future__ import annotations
 
 import math
-import string
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +17,8 @@ import yaml
 FILE = "model_card.md"
 NAMES_SHOWN, NAME_LENGTH = 20, 60
 FEW_IMAGES = 1000
+# What could become markup, HTML, mathematics or a link inside a line.
+_MARKUP = re.compile(r"[\\`*_\[\]<>&|~#!:@$]|\.(?!\d)")
 UNKNOWN = "unknown"
 # What a reader asks of a recipe; all settings are in export.json.
 RECIPE = (
@@ -100,6 +102,8 @@ def _recipe(content: dict[str, Any]) -> str:
     settings = content.get("training")
     if not settings:
         return "Unknown: the weights came from a file that keeps no settings."
+    if settings.get("augmenter_name") != "autoaugment":
+        settings = settings | {"autoaugmentation_name": None}
     rows = [
         (f"`{name}`", _escape(settings[name]))
         for name in RECIPE
@@ -156,8 +160,10 @@ def _limits(content: dict[str, Any]) -> Iterator[str]:
     known = _evaluation(content)
     if not known:
         yield "How often it is right is not known."
-    elif not known.get("images") or known["images"] < FEW_IMAGES:
-        yield "Its accuracy is known from few images, or from a number that is not known."
+    elif not known.get("images"):
+        yield "How many images its accuracy rests on is not known."
+    elif known["images"] < FEW_IMAGES:
+        yield f"Its accuracy rests on {known['images']} validation images alone."
     if (content.get("accuracy") or {}).get("best_of_the_run"):
         yield (
             "The weights were chosen among several by the validation images that its accuracy was"
@@ -221,7 +227,7 @@ def _escape(value: Any) -> str:
     text = _one_line(value)
     if len(text) > NAME_LENGTH:
         text = text[: NAME_LENGTH - 1] + "…"
-    return "".join("\\" + c if c in string.punctuation else c for c in text)
+    return _MARKUP.sub(r"\\\g<0>", text)
 
 
 def _one_line(value: Any) -> str:
