@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali test-export test-cluster lint docs notebook clean
+.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali test-export test-trackers test-cluster lint docs notebook clean
 
 PY := .venv/bin/python
 
@@ -33,6 +33,10 @@ test-export:  ## exports in every format, ONNX and Parquet among them, in an env
 	@VENV=.venv-export EXTRAS=export,parquet scripts/setup.sh
 	@.venv-export/bin/python -m pytest tests/runtime/test_export.py tests/runtime/test_outputs.py tests/runtime/test_benchmark.py
 
+test-trackers:  ## W&B offline and MLflow's files, in an environment of its own
+	@VENV=.venv-trackers EXTRAS=wandb,mlflow scripts/setup.sh
+	@.venv-trackers/bin/python -m pytest tests/runtime/test_trackers.py
+
 test-dali:  ## input through DALI, on the CPU, in an environment of its own
 	@VENV=.venv-dali EXTRAS=dali scripts/setup.sh
 	@.venv-dali/bin/python -m pytest tests/dali
@@ -56,5 +60,5 @@ notebook: .venv-docs/installed  ## execute the notebook in place, after its cell
 	@touch $@
 
 clean:  ## remove what make created in this folder
-	rm -rf .venv .venv-parity .venv-dali .venv-export .venv-docs demo demo-finetune build *.egg-info
+	rm -rf .venv .venv-parity .venv-dali .venv-export .venv-trackers .venv-docs demo demo-finetune build *.egg-info
 	rm -f dataloader/native/convoy-*

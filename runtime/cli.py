@@ -46,6 +46,7 @@ NOT_INHERITED = {
         "image",
         "overwrite",
         "output",
+        "runs",
         "data_backend",
         "data_format",
         "use_dali",
@@ -156,12 +157,14 @@ def build_parser() -> ArgumentParser:
                 help=f.metadata["help"],
             )
         else:
+            several = hints[f.name] == list[str] | None  # as the shell gives them: a b c
             group.add_argument(
                 *options,
-                type=hints[f.name],
+                type=str if several else hints[f.name],
+                nargs="+" if several else None,
                 default=f.default,
                 help=f.metadata["help"],
-                metavar=_METAVARS.get(hints[f.name]),
+                metavar="DIR" if several else _METAVARS.get(hints[f.name]),
             )
     return parser
 
@@ -244,6 +247,8 @@ def _settings_of_run(mode: str, first: Any) -> dict[str, Any]:
     So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop
     spelt out again.
     """
+    if mode == "report":
+        return _settings_of_report(first)
     if mode not in APPLYING_MODES or first.pretrained_from_file:
         return {}
     from runtime.checkpoint import CheckpointError, resolve
@@ -252,5 +257,18 @@ def _settings_of_run(mode: str, first: Any) -> dict[str, Any]:
         path = resolve(first.model_dir, first.checkpoint)
     except CheckpointError:
         return {}  # `validate` answers for the modes that cannot do without
-    values = asdict(load_config(path / "config.yaml"))
-    return {name: value for name, value in values.items() if name not in NOT_INHERITED}
+    return _inherited(load_config(path / "config.yaml"))
+
+
+def _settings_of_report(first: Any) -> dict[str, Any]:
+    """Those of the run's folder: a report needs no checkpoint."""
+    from utils.files import path_of
+
+    try:
+        return _inherited(load_config(path_of(first.model_dir) / "config.yaml"))
+    except ConfigError:
+        return {}  # `validate` answers
+
+
+def _inherited(config: Config) -> dict[str, Any]:
+    return {name: value for name, value in asdict(config).items() if name not in NOT_INHERITED}

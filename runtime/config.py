@@ -39,11 +39,6 @@ MODES = (
     "env",
 )
 MODE_ALIASES = {"prediction": "predict", "evaluate": "eval"}
-# Modes that are not built yet, and what to do meanwhile.
-LATER_MODES = {
-    "report": "--mode report is not built yet; model_dir/log.json and --enable_tensorboard hold the curves",
-}
-
 
 # The ranges that numbers may be limited to: what holds, and how it is said.
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -294,7 +289,15 @@ class Config:
 
     log_filename: str = _flag(LOG, "log.json", "dllogger file inside model_dir")
     log_steps: int = _flag(LOG, 100, "steps between two log lines", within=">= 1")
-    enable_tensorboard: bool = _flag(LOG, False, "write TensorBoard scalars to model_dir/tensorboard")
+    training_report: bool = _flag(LOG, True, "after training, write model_dir/report.html, a page about the run, as --mode report does")
+    report_images: int = _flag(LOG, 12, "training images, and predictions explained by Grad-CAM, in a report; 0: none", within=">= 0")
+    runs: list[str] | None = _flag(LOG, None, "--mode report: the folders of runs to compare in one page, with spaces between them")
+    trackers: str = _flag(LOG, "none", "where else rank 0 reports: tensorboard, wandb (Weights & Biases), mlflow, with commas between them")
+    tracker_project: str = _flag(LOG, "convoy", "project at Weights & Biases, experiment in MLflow")
+    run_name: str | None = _flag(LOG, None, "name of the run there; unset: model_dir's last folder")
+    enable_tensorboard: bool = _flag(LOG, False, "the same as --trackers tensorboard: figures and pictures in model_dir/tensorboard")
+    profile_steps: str | None = _flag(LOG, None, "FIRST-LAST: profile these steps of a run on rank 0, for TensorBoard's profile "
+                                      "page, into model_dir/tensorboard")
     verbose: bool = _flag(LOG, False, "show TensorFlow's own messages")
     # fmt: on
 

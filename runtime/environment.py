@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 from contextlib import suppress
 from typing import Any
 
 from utils import distributed
+from utils.files import path_of, write_atomically
 
+FILE = "environment.json"
 PACKAGES = (
     "tensorflow",
     "tensorflow-cpu",
@@ -46,8 +49,8 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def gather() -> dict[str, Any]:
-    """Versions, devices and build facts as plain data."""
+def gather(horovod: bool = True) -> dict[str, Any]:
+    """Versions, devices and build facts as plain data; with Horovod's, which loads it."""
     import tensorflow as tf
 
     from dataloader import native
@@ -73,9 +76,18 @@ def gather() -> dict[str, Any]:
         if build.get("is_cuda_build")
         else None,
         "native input operations": native.status(),
-        "horovod": distributed.build_info(),
+        # Loading it takes a second, which one process alone does without.
+        "horovod": distributed.build_info() if horovod else {},
         "dali": _version("nvidia-dali-cuda120"),
     }
+
+
+def record(model_dir: str) -> None:
+    """Leaves what a run is made on, and the host of each rank, in its folder; for every rank."""
+    hosts = distributed.all_gather_object(platform.node())
+    if distributed.rank() == 0:
+        facts = gather(distributed.size() > 1) | {"processes": distributed.size(), "hosts": hosts}
+        write_atomically(path_of(model_dir) / FILE, json.dumps(facts, indent=1))
 
 
 def show() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a training run tells: the JSON log, TensorBoard, the terminal, and the figures they show."""
+"""What a training run tells: the JSON log, trackers, the terminal, and the figures they show."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.logging import RunLog, TensorBoardWriter
+from runtime.trackers import Trackers
+from utils.logging import RunLog
 from utils.metrics import MeanAccumulator
 from utils.progress import Progress
+
+RANK_TIMES = ("train.rank_data_time", "train.rank_compute_time", "train.rank_own_time")
+"""Lists, one number a rank: an epoch's mean seconds a step of waiting for data; of computing, with
+the exchange of gradients; and of the forward and backward passes alone, in the steps that are
+logged. A slow rank makes the others wait in the exchange, so that all compute for as long; the last
+list tells which it is.
+"""
 
 # Metric → (unit, format), for the log's METADATA lines and the printed summary.
 UNITS = {
@@ -16,10 +24,12 @@ UNITS = {
     "train.lr": (None, ":.6f"),
     "train.top1": (None, ":.4f"),
     "train.top5": (None, ":.4f"),
+    "train.grad_norm": (None, ":.4f"),
     "train.total_ips": ("images/s", ":.1f"),
     "train.compute_ips": ("images/s", ":.1f"),
     "train.data_time": ("s", ":.5f"),
     "train.compute_time": ("s", ":.5f"),
+    **dict.fromkeys(RANK_TIMES, ("s", ":.5f")),
     "val.loss": ("nats", ":.4f"),
     "val.top1": (None, ":.4f"),
     "val.top5": (None, ":.4f"),
@@ -39,7 +49,7 @@ class Journal:
     """Where rank 0 reports; on other ranks every part does nothing."""
 
     log: RunLog
-    board: TensorBoardWriter
+    trackers: Trackers
     progress: Progress | None = None
 
     def line(self, text: str) -> None:
@@ -48,13 +58,23 @@ class Journal:
             self.progress.console_line(text)
 
     def metrics(self, step: tuple[int, ...], values: dict[str, float], global_step: int) -> None:
-        """Logs the values to the JSON log and TensorBoard."""
-        self.log.log(step, values)
-        self.board.scalars(values, global_step)
+        """Logs the values to the JSON log and, but for lists, to trackers. The JSON line of an
+        epoch tells the step at its end too.
+        """
+        whole = len(step) == 1
+        self.log.log(step, values | {"step": global_step} if whole else values)
+        # An epoch's means must not stand between those of the log's windows.
+        self.trackers.scalars(
+            {
+                name.replace("train.", "epoch.") if whole else name: value
+                for name, value in values.items()
+                if not isinstance(value, list)
+            },
+            global_step,
+        )
 
     def close(self) -> None:
-        """Ends the event file and gives the terminal back. The JSON log is its opener's to end."""
-        self.board.close()
+        """Gives the terminal back. The JSON log and the trackers are their opener's to end."""
         if self.progress is not None:
             self.progress.close()
 
@@ -65,10 +85,15 @@ class Window:
     def __init__(self, images_per_step: int) -> None:
         self.images_per_step = images_per_step
         self.mean, self.steps, self.data, self.compute = MeanAccumulator(), 0, 0.0, 0.0
+        self.own: list[float] = []
 
-    def add(self, sums: np.ndarray, data: float, compute: float) -> None:
-        """Counts a step: its metric sums, and seconds of waiting for data and of computing."""
+    def add(self, sums: np.ndarray, data: float, compute: float, own: float | None = None) -> None:
+        """Counts a step: its metric sums, seconds of waiting for data and of computing, and of the
+        forward and backward passes alone where these were measured.
+        """
         self.mean.update(sums)
+        if own is not None:
+            self.own.append(own)
         self.steps, self.data, self.compute = (
             self.steps + 1,
             self.data + data,
@@ -84,6 +109,12 @@ class Window:
             "train.data_time": self.data / steps,
             "train.compute_time": self.compute / steps,
         }
+
+    def rank_times(self) -> np.ndarray:
+        """This rank's `RANK_TIMES`, float64 `(1, 3)`; NaN where nothing was measured."""
+        steps = max(self.steps, 1)
+        own = np.mean(self.own) if self.own else np.nan
+        return np.array([[self.data / steps, self.compute / steps, own]])
 
 
 def sums_of(*windows: Window) -> np.ndarray:

@@ -92,6 +92,10 @@ class Runner:
             from runtime.environment import show
 
             return show()
+        if self.config.runs:  # of --mode report; needs no TensorFlow
+            from runtime.comparison import compare_runs
+
+            return compare_runs(self.config)
         trains = mode in ("train", "train_and_eval")
         with Requests(preempt_signals(self.config) if trains else ()) as self._requests:
             self._set_up()
@@ -136,17 +140,24 @@ class Runner:
 
     def _train_once(self, memory: Any = None) -> dict[str, Any]:
         """Trains to the end; in an elastic job to the next change of its processes."""
+        from runtime.environment import record
+        from runtime.report import report_training
+        from runtime.trackers import open_trackers
         from runtime.train import Trainer
 
         begun = self.config.resume_checkpoint or bool(memory and memory.contents)
-        with self._log(append=begun) as run_log:
+        with self._log(append=begun) as run_log, open_trackers(self.config, begun) as trackers:
             # Flags that do not fit the checkpoint end here, before the settings are written.
-            trainer = Trainer(self.config, run_log, memory=memory, requests=self._requests)
+            trainer = Trainer(
+                self.config, run_log, memory=memory, requests=self._requests, trackers=trackers
+            )
+            record(self.config.model_dir)
             if distributed.rank() == 0:
                 settings = path_of(self.config.model_dir) / "config.yaml"
                 write_atomically(settings, self.config.to_yaml())
             figures = trainer.run()
             _summarise(run_log, figures)
+            distributed.on_rank0(lambda: report_training(self.config, trackers))
         return figures
 
     _train = _train_and_eval
@@ -183,6 +194,13 @@ class Runner:
         if distributed.size() > 1:
             raise ConfigError("--mode export runs in one process; start it without horovodrun")
         return export(self.config)
+
+    def _report(self) -> dict[str, Any]:
+        from runtime.report import write_report
+
+        if distributed.size() > 1:
+            raise ConfigError("--mode report runs in one process; start it without horovodrun")
+        return write_report(self.config)
 
     def _convert(self) -> dict[str, Any]:
         from model.weights import convert

@@ -7,6 +7,7 @@ step, also one whose gradients overflow.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from model.sync_batch_norm import SyncBatchNorm
 from utils import distributed, watchdog
+from utils.clipping import global_norm
 from utils.ema import EMA
 from utils.metrics import batch_sums
 from utils.optimizers import add_l2, decay_decoupled, decay_mask, l2_coefficient
@@ -106,6 +108,10 @@ class Step:
     Attributes:
         finite_loss, finite: whether every rank's loss, and the gradients, were in the last step.
         granted: which of the `wishes` of the last step any rank had.
+        gradient_norm: of the last step if it was observed: of all averaged gradients together,
+            before clipping; else None.
+        own_seconds: what the forward and backward passes of that step took on this rank alone,
+            without the exchange; else None, and in the first steps, which compile.
 
     Args:
         state: what is trained.
@@ -141,6 +147,8 @@ class Step:
     ) -> None:
         self.state, self.micro_steps, self.seed = state, micro_steps, seed
         self._fresh = _FRESH_STEPS
+        self.gradient_norm: float | None = None
+        self.own_seconds: float | None = None
         self._loss, self._clip = loss, clip
         self.prepare: Prepare = prepare or (lambda images: images)
         self._exchange = exchange or distributed.Exchange()
@@ -162,13 +170,18 @@ class Step:
         self.update: Callable = tf.function(self._update, jit_compile=compiled)
 
     def __call__(
-        self, batches: Iterable[Batch], lr: float, wishes: tuple[bool, ...] = ()
+        self,
+        batches: Iterable[Batch],
+        lr: float,
+        wishes: tuple[bool, ...] = (),
+        observe: bool = False,
     ) -> tf.Tensor:
         """Trains on `micro_steps` batches. Where the loss or a gradient is not finite the weights
         stay as they were; `finite_loss` and `finite` then tell, the same on every rank.
 
         Args:
             wishes: of this rank; `granted` holds after the step which of them any rank had.
+            observe: measure what costs time, such as `gradient_norm`: for steps that are logged.
 
         Returns:
             float64 `(4,)`: sums over this rank's examples of loss, top-1, top-5 and weight.
@@ -176,19 +189,26 @@ class Step:
         # Tracing, compiling and finding the best kernels take minutes on large models.
         times, self._fresh = (None, self._fresh - 1) if self._fresh else (1.0, 0)
         watchdog.mark(f"computing step {self.state.step + 1}", times)
-        gradients, mean_weight, sums = None, 0.0, 0.0
+        start, gradients, mean_weight, sums = time.perf_counter(), None, 0.0, 0.0
         for images, labels, weights in batches:
             more, weight, some = self.forward_backward(images, labels, weights)
             gradients = (
                 more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
             )
             mean_weight, sums = mean_weight + weight, sums + some
+        if observe:
+            sums.numpy()  # waits for the device, which works through both passes before it copies
+        settled = observe and times is not None
+        self.own_seconds = time.perf_counter() - start if settled else None
         finite = tf.math.is_finite(sums[0])
         flags = tf.cast(tf.stack([~finite, *wishes]), tf.float32)
         watchdog.mark(f"exchanging the gradients of step {self.state.step + 1}", times)
         gradients, mean_weight, flags = self.reduce(gradients, mean_weight, flags)
         arguments = tf.constant(lr, tf.float32), tf.constant(self.state.step, tf.int64)
-        self.finite = bool(self.update(gradients, mean_weight, *arguments))
+        with tf.device("/cpu:0"):  # where branches are chosen
+            observed = tf.constant(observe)
+        finite, norm = self.update(gradients, mean_weight, *arguments, observed)
+        self.finite, self.gradient_norm = bool(finite), float(norm) if observe else None
         bad_loss, *granted = (flags.numpy() > 0).tolist()
         self.finite_loss, self.granted = not bad_loss, tuple(granted)
         self.state.step += 1
@@ -218,9 +238,18 @@ class Step:
         return gradients, *others
 
     def _update(
-        self, gradients: list[tf.Tensor], mean_weight: tf.Tensor, lr: tf.Tensor, step: tf.Tensor
-    ) -> tf.Tensor:
-        """Finite check, clipping, weight decay, optimizer, moving average; whether it was done."""
+        self,
+        gradients: list[tf.Tensor],
+        mean_weight: tf.Tensor,
+        lr: tf.Tensor,
+        step: tf.Tensor,
+        observe: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Finite check, clipping, weight decay, optimizer, moving average.
+
+        Returns:
+            Whether it was done, and the norm of the gradients if it was asked for, else 0.
+        """
         loss_scale = self.state.loss_scale
         # Dividing by the mean weight makes this the mean over the examples that count, over all
         # ranks. It was summed over micro-steps as the gradients were, so their number cancels.
@@ -230,7 +259,10 @@ class Step:
         # Every rank holds the same reduced gradients here, so every rank decides alike.
         tf.cond(finite, lambda: self._apply(gradients, lr, step), lambda: None)
         loss_scale.after(finite)
-        return finite
+        norm = tf.constant(0.0)
+        if observe is not None:
+            norm = tf.cond(observe, lambda: global_norm(gradients), lambda: norm)
+        return finite, norm
 
     def _apply(self, gradients: list[tf.Tensor], lr: tf.Tensor, step: tf.Tensor) -> None:
         optimizer = self.state.optimizer

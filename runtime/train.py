@@ -14,9 +14,11 @@ import numpy as np
 from runtime.bad_examples import share_bad_examples
 from runtime.build import build_loader, make_step, micro_steps
 from runtime.config import Config
+from runtime.confusion import CountingStep, heat_map
 from runtime.evaluate import evaluate, make_eval_step
 from runtime.health import Health, NotFinite, TrainingError
-from runtime.journal import COUNTERS, UNITS, Journal, Window, sums_of
+from runtime.journal import COUNTERS, RANK_TIMES, UNITS, Journal, Window, sums_of
+from runtime.profiling import Profiler
 from runtime.requests import Requests, preempted, requeue
 from runtime.rollback import is_left_out, roll_back
 from runtime.saver import Saver
@@ -34,8 +36,9 @@ from runtime.state import (
     what_changes,
 )
 from runtime.step import Step, without_weight
+from runtime.trackers import Trackers, tracker_names
 from utils import distributed, watchdog
-from utils.logging import RunLog, TensorBoardWriter
+from utils.logging import RunLog
 from utils.metrics import MeanAccumulator, Throughput
 from utils.progress import Progress
 
@@ -51,6 +54,7 @@ class Trainer:
         memory: of an elastic job (`utils.elastic.Memory`): where commits go, and with the one from
             which the run goes on.
         requests: notes signals that ask for a stop; None: signals have their usual effect.
+        trackers: where else rank 0 reports; the caller ends them.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Trainer:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         memory: Any = None,
         requests: Requests | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
         self.config, self.memory = config, memory
         self.chief = distributed.rank() == 0
@@ -87,7 +92,8 @@ class Trainer:
             self._say(f"no checkpoint in {config.model_dir} yet: starting from the beginning")
         if config.mode == "train_and_eval":
             self.eval_data = build_loader(config, "validation", self.train_data)
-            self.eval_step = make_eval_step(self.state.model, config.use_xla)
+            make = CountingStep if tracker_names(config) else make_eval_step
+            self.eval_step = make(self.state.model, config.use_xla)
         set_dropout(self.state.model, self.stage)
         self.step, self.health = self._make_step()
         if config.recipe:
@@ -99,8 +105,7 @@ class Trainer:
         # The first step compiles; a run shorter than its warm-up still gets a figure.
         warmup = min(self.schedule.warmup_steps, self._planned_steps() // 2)
         self.throughput = Throughput(max(1, warmup))
-        board = f"{config.model_dir}/tensorboard" if config.enable_tensorboard else None
-        self.journal = Journal(run_log, TensorBoardWriter(board if self.chief else None))
+        self.journal, self.profiler = Journal(run_log, trackers or Trackers()), Profiler(config)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
         self.report: dict[str, float] = dict(saved.state["metrics"]) if saved else {}
         self.entered = False  # whether the first stage of this launch was announced
@@ -189,6 +194,7 @@ class Trainer:
                 self.saver.abandon()
             raise
         finally:
+            self.profiler.close()
             self.journal.close()
         if not replicas_agree(state):
             raise TrainingError("the processes ended with different weights; please report this")
@@ -205,6 +211,7 @@ class Trainer:
         self.callbacks.on_epoch_begin(state.epoch)
         batches = self.train_data.batches(state.epoch, state.offset)
         while state.step < self.last_step:
+            self.profiler.begin(state.step + 1)
             start = time.perf_counter()
             times = 1.0 if epoch.steps else 10.0  # an input pipeline starts slowly
             watchdog.mark(f"waiting for the data of step {state.step + 1}", times, self._usual)
@@ -221,14 +228,15 @@ class Trainer:
             ready = time.perf_counter()
             lr = self.schedule.rate(self._place())
             regroup = bool(self.memory and self.memory.hosts_changed())
-            sums = self.step(micro_batches, lr, (*self.requests.wishes(), regroup))
+            wishes = (*self.requests.wishes(), regroup)
+            sums = self.step(micro_batches, lr, wishes, self._is_logged(state.step + 1))
             sums = sums.numpy()  # waits, so that the times are true
             end = time.perf_counter()
             self._usual = end - start
             state.offset += self.images_per_step
             self.health.check(micro_batches)
             for counter in (epoch, window):
-                counter.add(sums, ready - start, end - ready)
+                counter.add(sums, ready - start, end - ready, self.step.own_seconds)
             self.throughput.add(self.images_per_step, ready - start, end - ready)
             watchdog.mark(f"reporting step {state.step}", 10.0, self._usual)  # to slow disks, too
             window = self._report_step(window, lr)
@@ -332,12 +340,16 @@ class Trainer:
                 lr=lr,
                 images_per_second=window.figures()["train.total_ips"],
             )
-        if state.step % self.config.log_steps and state.step != 1:
+        if not self._is_logged(state.step):
             return window
         # The mean over ranks needs an exchange; every rank comes here in the same step.
         values = self._means(window) | {"train.lr": lr} | window.figures()
+        values["train.grad_norm"] = self.step.gradient_norm
         self.journal.metrics((state.epoch + 1, state.step), values, state.step)
         return Window(self.images_per_step)
+
+    def _is_logged(self, step: int) -> bool:
+        return step == 1 or step % self.config.log_steps == 0
 
     def _report_epoch(self, epoch: Window) -> None:
         state = self.state
@@ -347,7 +359,9 @@ class Trainer:
             "training_accuracy_top_1": values["train.top1"],
             "training_accuracy_top_5": values["train.top5"],
         }
-        self.journal.metrics((state.epoch,), values | epoch.figures(), state.step)
+        times = distributed.all_gather(epoch.rank_times()).T.round(6).tolist()
+        values |= epoch.figures() | dict(zip(RANK_TIMES, times, strict=True))
+        self.journal.metrics((state.epoch,), values, state.step)
         logs = {"loss": values["train.loss"], "accuracy": values["train.top1"]}
         self.callbacks.on_epoch_end(state.epoch - 1, logs)
 
@@ -376,6 +390,9 @@ class Trainer:
         """Evaluates the weights and their average; returns the better top-1."""
         state, batch = self.state, self.config.eval_batch_size
         values = evaluate(self.eval_step, self.eval_data.batches(0), batch)
+        if isinstance(self.eval_step, CountingStep):
+            picture = heat_map(self.eval_step.take())
+            self.journal.trackers.image("confusion_matrix", picture, state.step)
         if state.ema is not None:
             with state.ema.swap():
                 averaged = evaluate(self.eval_step, self.eval_data.batches(0), batch)

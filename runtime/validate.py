@@ -14,8 +14,11 @@ from pathlib import Path
 
 from runtime.backends import check_backend
 from runtime.benchmark_plan import check_benchmark
-from runtime.config import LATER_MODES, RANGES, Config, ConfigError
+from runtime.config import RANGES, Config, ConfigError
+from runtime.history import check_runs
+from runtime.profiling import profile_steps
 from runtime.schedules import check_schedule, check_spans
+from runtime.trackers import check_trackers
 from utils import distributed
 from utils.distributed import launched_processes
 from utils.files import is_url
@@ -31,8 +34,6 @@ def validate(config: Config) -> Config:
     Raises:
         ConfigError: with one sentence that names the flag.
     """
-    if config.mode in LATER_MODES:
-        raise ConfigError(LATER_MODES[config.mode])
     _pattern(config)
     config = _nproc(config)
     if config.mode in ("env", "list"):
@@ -57,6 +58,8 @@ def validate(config: Config) -> Config:
         if not distributed.elastic():  # where processes come later, to a run that has saved
             fresh_model_dir(config)
         config = _pretrained(config)
+        check_trackers(config)
+        profile_steps(config)
     if config.mode in APPLYING_MODES:
         if config.pretrained_from_file:
             config = _pretrained(config)
@@ -66,6 +69,7 @@ def validate(config: Config) -> Config:
         _predict(config)
     if config.mode == "export":
         _export(config)
+    check_runs(config)
     return config
 
 

@@ -316,6 +316,7 @@ TRAIN = (
     *("--arch", "efficientnet-test", "--train_batch_size", "16", "--eval_batch_size", "16"),
     # AutoAugment takes five seconds of tracing a process; tests that are about it ask for it.
     *("--lr_init", "0.05", "--log_steps", "1", "--augmenter_name", "none"),
+    "--no-training_report",  # a few seconds a run
 )
 
 

@@ -181,9 +181,9 @@ def _mend_last_line(path: Path | Remote) -> None:
 
 
 class TensorBoardWriter:
-    """Scalars for TensorBoard. With `logdir=None` every call does nothing.
+    """Scalars and pictures for TensorBoard. With `logdir=None` every call does nothing.
 
-    TensorFlow is imported and the folder created when the first scalar is written.
+    TensorFlow is imported and the folder created when the first of them is written.
     """
 
     def __init__(self, logdir: str | os.PathLike[str] | None) -> None:
@@ -196,12 +196,27 @@ class TensorBoardWriter:
             return
         import tensorflow as tf
 
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self._logdir)
-        with self._writer.as_default():
+        with self._open():
             for tag, value in values.items():
                 tf.summary.scalar(tag, float(value), step=int(step))
         self._writer.flush()  # or a kill would lose up to two minutes of them
+
+    def image(self, tag: str, pixels: Any, step: int) -> None:
+        """Writes a picture, uint8 `(H, W, 3)`."""
+        if self._logdir is None:
+            return
+        import tensorflow as tf
+
+        with self._open():
+            tf.summary.image(tag, pixels[None], step=int(step))
+        self._writer.flush()
+
+    def _open(self) -> Any:
+        import tensorflow as tf
+
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self._logdir)
+        return self._writer.as_default()
 
     def close(self) -> None:
         """Ends the event file; a later scalar begins another."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from dataloader.loader import Loader
+    from dataloader.options import InputOptions
 
 # Flags and keys of a run's config.yaml that have another name in InputOptions, or are half of one.
 _RENAMED = {"augmenter_name": "augmenter", "autoaugmentation_name": "policy"}
@@ -66,23 +67,11 @@ def preview(
     Raises:
         DataError: there is no data, the settings cannot work, or an image cannot be read.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from dataloader.loader import Loader
-    from dataloader.options import InputOptions
-    from dataloader.sources import find_source
-
     given = _DEFAULTS | (_read_config(config) if config else {})
     given |= {name: value for name, value in settings.items() if value is not None}
     if config and "image_size" not in given:
         raise DataError(f"--config {config} leaves the size to the model: give --image_size.")
-    source = find_source(data_dir, "train", dataset)
-    given["num_classes"] = given.get("num_classes") or source.num_classes or 1000
-    try:
-        options = InputOptions(**_options(given) | {"batch_size": min(count, source.num_examples)})
-        loader = Loader(source, options, training=True)
-    except ValueError as error:
-        raise DataError(f"preview: {error}") from error
-    examples = _examples(loader, epoch)
+    examples, options = training_examples(data_dir, dataset, given, count, epoch)
     stem = os.path.splitext(out)[0] if out.endswith((".png", ".html")) else out
     os.makedirs(os.path.dirname(stem) or ".", exist_ok=True)
     _sheet(examples).save(stem + ".png")
@@ -93,6 +82,30 @@ def preview(
         f"{size} x {size} pixels."
     )
     return 0
+
+
+def training_examples(
+    data_dir: str, dataset: str, settings: dict[str, Any], count: int, epoch: int
+) -> tuple[list[Example], InputOptions]:
+    """The first images of an epoch's order as training sees them, and the settings of the input.
+
+    Args:
+        settings: flags as training names them, those that are set; others than the input's too.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from dataloader.loader import Loader
+    from dataloader.options import InputOptions
+    from dataloader.sources import find_source
+
+    source = find_source(data_dir, "train", dataset)
+    classes = settings.get("num_classes") or source.num_classes or 1000
+    given = _options(settings | {"num_classes": classes})
+    try:
+        options = InputOptions(**given | {"batch_size": min(count, source.num_examples)})
+        loader = Loader(source, options, training=True)
+    except ValueError as error:
+        raise DataError(f"preview: {error}") from error
+    return _examples(loader, epoch), options
 
 
 def _read_config(path: str) -> dict[str, Any]:

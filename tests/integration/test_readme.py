@@ -20,6 +20,7 @@ README = (ROOT / "README.md").read_text()
 # written.
 SMALL = "--arch efficientnet-test --image_size 32 --max_epochs 1 --warmup_epochs 0 --log_steps 5"
 FEW = "--train_batch_size 16 --eval_batch_size 16 --no-use_xla --steps_per_epoch 2"
+FEW += " --no-training_report"
 
 
 def commands() -> list[str]:

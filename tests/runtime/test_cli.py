@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runtime.cli import build_parser, parse
-from runtime.config import LATER_MODES, MODES, Config, ConfigError, defaults, load_config
+from runtime.config import MODES, Config, ConfigError, defaults, load_config
 from runtime.recipes import read_recipe
 from runtime.schedules import schedule_arguments
 from utils.schedules import make_schedule
@@ -228,11 +228,6 @@ def test_modes_have_older_names():
         from runtime.cli import _mode
 
         assert _mode(written) == meant
-
-
-@pytest.mark.parametrize("mode", sorted(LATER_MODES))
-def test_modes_of_later_work_say_so(refused, mode):
-    assert f"--mode {mode} is not built yet" in refused("--mode", mode)
 
 
 def test_all_modes_are_listed_in_help():

@@ -236,6 +236,7 @@ def test_class_names_are_those_of_labels_txt(trained, tiny, photos, writers, tmp
     examples = writers.digits(40)
     data = writers.dataset(tmp_path / "data", examples[:20], examples[20:], names=names)
     flags = ("--arch", "efficientnet-test", "--max_epochs", "1", "--warmup_epochs", "0")
+    flags += ("--no-training_report",)
     model_dir = tmp_path / "run"
     folders = ("--data_dir", data, "--model_dir", model_dir)
     assert main([str(arg) for arg in (*flags, *folders)]) == 0

@@ -129,6 +129,38 @@ def test_gradients_are_clipped_after_the_mean_and_before_decay():
         np.testing.assert_allclose(new, want, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [None, "1024"])
+def test_the_gradient_norm_is_that_of_the_mean_before_clipping_and_decay(scale):
+    x, y = vectors(8)
+    weights = np.array([1, 1, 0, 1, 1, 0, 1, 1], np.float32)
+    model = dense()
+    with tf.GradientTape() as tape:
+        losses = keras.losses.sparse_categorical_crossentropy(
+            y[weights > 0], model(x[weights > 0]), from_logits=True
+        )
+        loss = tf.reduce_mean(losses)
+    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    want = np.sqrt(sum(np.square(np.array(g, np.float64)).sum() for g in gradients))
+
+    step = stepper(model, scale=scale, weight_decay=0.5, clip=lambda gs, _: [g * 0.0 for g in gs])
+    for _ in range(4):  # the first steps trace
+        step([batch(x, y, weights)], 0.0, observe=True)
+        assert step.gradient_norm == pytest.approx(want, rel=1e-6)
+    assert step.own_seconds > 0
+    step([batch(x, y, weights)], 0.0)
+    assert step.gradient_norm is None
+    assert step.own_seconds is None
+
+
+def test_observing_a_step_changes_no_bit():
+    watched, unwatched = stepper(dense(dropout=0.5)), stepper(dense(dropout=0.5))
+    for seed in range(3):
+        watched([batch(*vectors(8, seed))], 0.1, observe=True)
+        unwatched([batch(*vectors(8, seed))], 0.1)
+    for a, b in zip(watched.state.model.weights, unwatched.state.model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_batch_in_which_nothing_counts_changes_nothing():
     step = stepper(dense(), optimizer="sgd")
     before = arrays(step.state.model.weights)

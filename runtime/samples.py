@@ -1,0 +1,114 @@
+"""Pictures for reports: training images as the network sees them, and predictions with Grad-CAM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dataloader import find_source
+from dataloader.culprits import TF_ERRORS
+from dataloader.decode import eval_decode
+from dataloader.errors import RecordError
+from dataloader.prepare.preview import training_examples
+from runtime.build import eval_crop, train_image_size
+from runtime.checkpoint import load_model, resolve
+from runtime.class_names import class_names
+from runtime.config import Config
+from runtime.gradcam import grad_cam, overlay
+from runtime.stages import of_stage, stage_settings
+
+
+@dataclass
+class Augmented:
+    """A training image, uint8 `(H, W, 3)`, and what was done to it: its class first."""
+
+    pixels: np.ndarray
+    lines: list[str]
+
+
+@dataclass
+class Explained:
+    """An image of the validation split, what the model makes of it, and where it looks.
+
+    Attributes:
+        pixels, heat: uint8 `(H, W, 3)`, the image and its Grad-CAM overlay.
+        label, predicted: names of classes.
+        probability: of the predicted class.
+    """
+
+    pixels: np.ndarray
+    heat: np.ndarray
+    label: str
+    predicted: str
+    right: bool
+    probability: float
+
+
+def augmented(config: Config, count: int, epoch: int) -> list[Augmented]:
+    """The first training images of an epoch, counted from 0, at its stage.
+
+    Raises:
+        DataError: there are no data, or they cannot be read.
+    """
+    settings = of_stage(config, stage_settings(config, epoch))
+    given = {name: value for name, value in asdict(settings).items() if value is not None}
+    given["image_size"] = train_image_size(settings)
+    examples, _ = training_examples(config.data_dir, config.dataset, given, count, epoch)
+    return [Augmented(np.asarray(e.image), e.lines) for e in examples]
+
+
+def explained(config: Config, count: int) -> tuple[list[Explained], str]:
+    """Predictions of the run's best checkpoint for images spread evenly over the validation split,
+    and which checkpoint it was.
+
+    Raises:
+        CheckpointError: there is none.
+        DataError: there are no data.
+    """
+    path = resolve(config.model_dir, config.checkpoint)
+    with _float32():
+        model, saved = load_model(path, config.weights)
+        images, labels = _validation(config, count, model.input_shape[1])
+        logits, maps = grad_cam(model)(images)
+    names = class_names(saved.state.get("class_names"), logits.shape[-1], config.label_file)
+    chosen = logits.argmax(axis=-1)
+    probabilities = tf.nn.softmax(logits).numpy().max(axis=-1)
+    parts = zip(images, overlay(images, maps), labels, chosen, probabilities, strict=True)
+    found = [
+        Explained(image, heat, names[label], names[predicted], label == predicted, float(p))
+        for image, heat, label, predicted, p in parts
+    ]
+    return found, f"{path.name} ({saved.state['weights_used']} weights)"
+
+
+def _validation(config: Config, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 `(B, size, size, 3)` and labels int64 `(B,)`; unreadable ones are left out."""
+    source, crop = find_source(config.data_dir, "validation", config.dataset), eval_crop(config)
+    count = min(count, source.num_examples)
+    images, labels = [], []
+    for index in np.linspace(0, source.num_examples - 1, count).round().astype(np.int64):
+        try:
+            (raw,) = source.read(index[None])
+            label = 0 if source.labels is None else int(source.labels[index])
+            encoded, label = source.parse(raw, label)
+            images.append(eval_decode(tf.constant(encoded), size, crop).numpy())
+        except (RecordError, OSError, *TF_ERRORS):
+            continue
+        labels.append(label)
+    return np.stack(images), np.array(labels, np.int64)
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    """Models built here compute in float32, whatever training did."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,185 @@
+"""Logs read back: resumed, killed, going back, with evaluations and benchmarks behind them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from runtime.config import Config, ConfigError
+from runtime.course import best_epoch, in_epochs, last_epoch, smooth, state_of
+from runtime.history import read_history, read_run
+from runtime.journal import RANK_TIMES
+from utils.logging import make_json_logger
+
+
+class Log:
+    """Writes log.json as training does, and reads it back."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def launch(self, *entries, mode="train_and_eval"):
+        with_ = make_json_logger(self.path, append=self.path.exists())
+        with_.parameters({"mode": mode})
+        for step, data in entries:
+            with_.log(step, data)
+        with_.close()
+        return self
+
+    def read(self):
+        return read_history(self.path)
+
+
+@pytest.fixture
+def log(tmp_path):
+    return Log(tmp_path / "log.json")
+
+
+def step(epoch, number, loss):
+    return (epoch, number), {"train.loss": loss, "train.lr": 0.1}
+
+
+def epoch(number, at, loss, **more):
+    return (number,), {"train.loss": loss, "step": at} | more
+
+
+def evaluation(number, top1):
+    return (number,), {"eval_loss": 1.0, "eval_accuracy_top_1": top1}
+
+
+def test_steps_epochs_and_evaluations_are_found(log):
+    history = log.launch(
+        step(1, 1, 3.0), step(1, 2, 2.5), epoch(1, 2, 2.7), evaluation(1, 0.4), step(2, 3, 2.0)
+    ).read()
+    assert list(history.steps) == [1, 2, 3]
+    assert history.epochs[1]["train.loss"] == 2.7
+    assert history.epochs[1]["eval_accuracy_top_1"] == 0.4
+    x, y = history.curve("train.loss")
+    np.testing.assert_array_equal(x, [1, 2, 3])
+    np.testing.assert_array_equal(y, [3.0, 2.5, 2.0])
+    x, y = history.curve("eval_loss")
+    assert (x.tolist(), y.tolist()) == ([2.0], [1.0])
+    assert not history.summary
+    assert history.launches == 1
+
+
+def test_what_a_resumed_run_does_again_counts_once(log):
+    log.launch(
+        step(1, 1, 3.0), epoch(1, 2, 2.7), evaluation(1, 0.4),
+        step(2, 3, 2.0), epoch(2, 4, 1.9), evaluation(2, 0.9), step(3, 5, 1.0),
+    )  # fmt: skip
+    history = log.launch(step(2, 3, 2.1), epoch(2, 4, 2.0)).read()
+    assert {s: v["train.loss"] for s, v in history.steps.items()} == {1: 3.0, 3: 2.1}
+    assert set(history.epochs) == {1, 2}
+    assert history.epochs[2] == {"train.loss": 2.0, "step": 4}, "the old evaluation is gone"
+    assert history.launches == 2
+
+
+def test_evaluations_and_benchmarks_that_follow_are_no_part_of_it(log):
+    log.launch(step(1, 1, 3.0), epoch(1, 2, 2.7), ((), {"training_loss": 2.7}))
+    log.launch(((), {"eval_loss": 9.0}), mode="eval")
+    history = log.launch(step(1, 1, 8.0), epoch(1, 9, 8.0), mode="training_benchmark").read()
+    assert history.summary == {"training_loss": 2.7}
+    assert history.steps[1]["train.loss"] == 3.0
+    assert history.epochs[1]["step"] == 2
+
+
+def test_a_line_cut_off_and_lines_of_others_are_passed_over(log):
+    log.launch(step(1, 1, 3.0), step(1, 2, math.nan), step(1, 3, 1.0))
+    with log.path.open("a") as file:
+        file.write('not ours\nDLLL [1]\nDLLL {"type": "LOG", "step": [1, 4], "data": {"train.lo')
+    history = log.read()
+    x, y = history.curve("train.loss")
+    assert (x.tolist(), y.tolist()) == ([1.0, 3.0], [3.0, 1.0]), "NaN is left out"
+
+
+def test_the_finer_of_steps_and_epochs_makes_the_curve(log):
+    epochs = [epoch(n, 10 * n, 5.0 - n) for n in range(1, 5)]
+    history = log.launch(step(1, 1, 7.0), *epochs).read()
+    assert history.curve("train.loss")[0].tolist() == [10, 20, 30, 40]
+
+
+def test_times_of_ranks_are_medians_over_epochs_with_as_many_ranks(log):
+    def times(*columns):
+        return dict(zip(RANK_TIMES, columns, strict=True))
+
+    history = log.launch(
+        epoch(1, 1, 1.0, **times([9.0], [9.0], [9.0])),
+        epoch(2, 2, 1.0, **times([1.0, 2.0], [3.0, 3.0], [1.0, math.nan])),
+        epoch(3, 3, 1.0, **times([3.0, 2.0], [5.0, 3.0], [2.0, math.nan])),
+    ).read()
+    np.testing.assert_array_equal(
+        history.rank_times(RANK_TIMES), [[2.0, 4.0, 1.5], [2.0, 3.0, math.nan]]
+    )
+    assert log.launch(step(1, 1, 1.0)).read().rank_times(RANK_TIMES).shape == (0, 3)
+
+
+def test_steps_lie_within_epochs_of_any_length(log):
+    history = log.launch(epoch(1, 10, 1.0), epoch(2, 15, 1.0), step(3, 17, 1.0)).read()
+    got = in_epochs(history, np.array([0, 5, 10, 14, 15, 20]))
+    np.testing.assert_allclose(got, [0, 0.5, 1, 1.8, 2, 3])
+    del history.epochs[1], history.epochs[2]
+    np.testing.assert_array_equal(in_epochs(history, np.array([3.0])), [3.0])
+
+
+def test_best_is_the_better_of_weights_and_average(log):
+    history = log.launch(
+        epoch(1, 1, 1.0), ((1,), {"eval_accuracy_top_1": 0.5, "eval_ema_accuracy_top_1": 0.1}),
+        epoch(2, 2, 1.0), ((2,), {"eval_accuracy_top_1": 0.2, "eval_ema_accuracy_top_1": 0.6}),
+        epoch(3, 3, 1.0), ((3,), {"eval_accuracy_top_1": 0.6, "eval_ema_accuracy_top_1": 0.3}),
+        epoch(4, 4, 1.0),
+    ).read()  # fmt: skip
+    assert best_epoch(history) == 2
+    assert last_epoch(history) == 4
+    assert best_epoch(log.read().__class__()) is None
+
+
+def test_smoothing_is_the_debiased_average_it_says():
+    values = np.random.default_rng(0).normal(size=100)
+    kept = 1 - 1 / 5
+    for n in (1, 2, 50, 100):
+        weights = kept ** np.arange(n)[::-1]
+        want = np.average(values[:n], weights=weights)
+        np.testing.assert_allclose(smooth(values)[n - 1], want, rtol=1e-9)
+    np.testing.assert_allclose(smooth(np.full(7, 3.0)), 3.0)
+
+
+def folder(path, epochs=2, **settings):
+    path.mkdir()
+    config = Config(model_dir=str(path), max_epochs=epochs, **settings)
+    (path / "config.yaml").write_text(config.to_yaml())
+    return Log(path / "log.json")
+
+
+def test_the_state_of_a_run_is_told(tmp_path):
+    log = folder(tmp_path / "a")
+    log.launch(epoch(1, 2, 1.0))
+    run = read_run(str(tmp_path / "a"))
+    assert "no end in the log" in state_of(run, run.history.ended + 600)
+    assert "10 min before" in state_of(run, run.history.ended + 600)
+    log.launch(epoch(1, 2, 1.0), ((), {"training_loss": 1.0}))
+    assert state_of(read_run(str(tmp_path / "a")), 0) == "stopped as asked, after 1 of 2 epochs"
+    log.launch(epoch(2, 4, 1.0), ((), {"training_loss": 1.0}))
+    assert state_of(read_run(str(tmp_path / "a")), 0) == "finished after 2 epochs"
+
+
+def test_a_folder_without_a_run_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere is no folder of a training run"):
+        read_run(str(tmp_path / "nowhere"))
+    folder(tmp_path / "empty")
+    with pytest.raises(ConfigError, match="has no log"):
+        read_run(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "log.json").write_text('DLLL {"type": "LOG"}\n')
+    with pytest.raises(ConfigError, match="holds no training"):
+        read_run(str(tmp_path / "empty"))
+
+
+def test_the_log_may_have_another_name_and_the_environment_be_missing(tmp_path):
+    log = folder(tmp_path / "run", log_filename="other.json")
+    log.path = tmp_path / "run" / "other.json"
+    log.launch(step(1, 1, 1.0))
+    assert read_run(str(tmp_path / "run")).environment == {}
+    (tmp_path / "run" / "environment.json").write_text(json.dumps({"python": "3"}))
+    assert read_run(f"{tmp_path}/run/").environment == {"python": "3"}
+    assert read_run(f"{tmp_path}/run/").name == "run"

@@ -1,0 +1,194 @@
+"""Pages about runs, alone and compared: finished ones, killed ones, and folders that hold none."""
+
+import re
+import shutil
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from main import main
+from runtime import report
+from runtime.comparison import differences
+from runtime.config import Config
+from runtime.history import read_run
+from runtime.journal import RANK_TIMES
+from runtime.trackers import Trackers
+from utils.logging import make_json_logger
+
+pytest.importorskip("matplotlib", reason="the extra report is not installed")
+
+HOSTILE = "<script>alert(1)</script> & co"
+
+
+def write_run(folder, epochs=4, finished=True, **settings):
+    """The folder of a run with two ranks, of three steps an epoch, as training leaves it."""
+    folder.mkdir(parents=True)
+    config = Config(model_dir=str(folder), max_epochs=epochs, **settings)
+    (folder / "config.yaml").write_text(config.to_yaml())
+    log = make_json_logger(folder / "log.json")
+    log.parameters({"mode": "train_and_eval"})
+    for step in range(1, 3 * epochs + 1):
+        values = {"train.loss": 3 / step, "train.top1": 1 - 1 / step, "train.lr": 0.1}
+        values |= {"train.grad_norm": 2.0, "train.total_ips": 90.0, "train.compute_ips": 95.0}
+        log.log(((step + 2) // 3, step), values)
+        if step % 3 == 0 and (finished or step < 3 * epochs):
+            epoch = step // 3
+            times = dict(
+                zip(RANK_TIMES, ([0.001, 0.001], [0.02, 0.02], [0.01, 0.019]), strict=True)
+            )
+            log.log((epoch,), values | times | {"step": step})
+            top1 = 0.35 if epoch == 2 else 0.25
+            log.log((epoch,), {"eval_loss": 1.0, "eval_accuracy_top_1": top1})
+    if finished:
+        log.log((), {"training_loss": 0.25})
+    log.close()
+    (folder / "environment.json").write_text('{"python": "3.11", "hosts": ["here", "there"]}')
+    return folder
+
+
+def text_of(page):
+    """What a reader sees: without tags and styles."""
+    body = re.sub(r"(?s)<style>.*?</style>|<svg.*?</svg>", "", Path(page).read_text())
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+
+def loads_nothing(page):
+    content = Path(page).read_text()
+    links = re.findall(r"(?:src|href)=\"([^\"]*)\"", content)
+    return all(link.startswith(("data:", "#")) for link in links) and "@import" not in content
+
+
+def run_report(*flags):
+    return main(["--mode", "report", *map(str, flags)])
+
+
+def test_a_page_of_a_run_without_pictures(tmp_path, capsys):
+    from PIL import Image
+
+    folder = write_run(tmp_path / "run")
+    assert run_report("--model_dir", folder, "--report_images", 0, "--data_dir", "nowhere") == 0
+    page = folder / "report.html"
+    assert f"wrote {page}" in capsys.readouterr().out
+    text = text_of(page)
+    assert "finished after 4 epochs" in text
+    assert "35.00 % epoch 2" in text, "the best"
+    assert "evaluation top-1 35.00 % 25.00 %" in text, "best and last"
+    assert re.search(r"0 · here 1\.0 20\.0 10\.0 1 · there 1\.0 20\.0 19\.0", text)
+    assert 'class="bad">19.0' in page.read_text(), "the slow rank is marked"
+    assert "max_epochs 4 300" in text
+    assert loads_nothing(page)
+    names = {file.name for file in (folder / "report").iterdir()}
+    assert names == {
+        *("loss.png", "accuracy.png", "learning_rate.png", "throughput.png", "gradient_norm.png"),
+    }
+    for file in (folder / "report").iterdir():
+        pixels = np.asarray(Image.open(BytesIO(file.read_bytes())).convert("L"))
+        assert pixels.std() > 5, file.name
+
+
+def test_a_run_that_has_no_end_is_told_so_and_has_notes_for_what_is_missing(tmp_path):
+    folder = write_run(tmp_path / HOSTILE, epochs=1, finished=False)
+    assert run_report("--model_dir", folder, "--data_dir", tmp_path / "nowhere") == 0
+    content, text = (folder / "report.html").read_text(), text_of(folder / "report.html")
+    assert "no end in the log" in text
+    assert "No epoch has ended yet." in text
+    assert "No training images: " in text
+    assert "No predictions: no checkpoint in --model_dir" in text
+    assert "<script>" not in content
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co: training of" in content
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_report("--model_dir", tmp_path)
+    assert "is no folder of a training run" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        main(["--mode", "list", "--runs", str(tmp_path)])
+    assert "--runs is for --mode report" in capsys.readouterr().err
+
+
+def test_pictures_of_a_trained_run(trained, tiny, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained.model_dir, folder)
+    seen = []
+
+    class Seen(Trackers):
+        def image(self, name, pixels, step):
+            seen.append((name, pixels.shape, step))
+
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings |= {"model_dir": str(folder), "report_images": 3}
+    report.write_report(Config(**settings), Seen())
+    content, text = (folder / "report.html").read_text(), text_of(folder / "report.html")
+    assert content.count('alt="its Grad-CAM"') == 3
+    assert content.count('alt="training image"') == 3
+    assert loads_nothing(folder / "report.html")
+    assert "with checkpoint step-000000" in text
+    assert "crop " in text
+    assert "tensorflow-cpu" in text, "the environment was noted"
+    assert seen == [("training_images", (64, 64, 3), 14), ("grad_cam", (96, 64, 3), 14)]
+
+
+def test_trouble_with_the_report_is_a_warning(tmp_path, capsys, monkeypatch):
+    config = Config(model_dir=str(write_run(tmp_path / "run")), report_images=0)
+
+    def fail(*_, **__):
+        raise ZeroDivisionError("of no use")
+
+    monkeypatch.setattr(report, "write_page", fail)
+    report.report_training(config, Trackers())
+    assert (
+        "WARNING: no report was written (ZeroDivisionError: of no use)" in capsys.readouterr().err
+    )
+    report.report_training(config.with_(training_report=False), Trackers())
+    assert capsys.readouterr() == ("", "")
+
+
+COMPARE = """
+import sys
+import main
+code = main.main(sys.argv[1:])
+print("code", code, "loaded", [m for m in ("tensorflow", "keras", "horovod") if m in sys.modules])
+"""
+
+
+def test_runs_are_compared_without_tensorflow(tmp_path):
+    a = write_run(tmp_path / "one" / "same", lr_init=0.1)
+    b = write_run(tmp_path / "two" / "same", epochs=2, lr_init=0.3, finished=False)
+    c = write_run(tmp_path / HOSTILE, lr_init=0.1)
+    page = tmp_path / "pages" / "compared.html"
+    command = ["--mode", "report", "--runs", a, b, c, "--output", page]
+    done = subprocess.run(
+        [sys.executable, "-c", COMPARE, *map(str, command)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines()[-1] == "code 0 loaded []", done.stderr
+    text, content = text_of(page), page.read_text()
+    assert "3 runs compared" in text
+    assert f"{a} {b}" in text, "runs of one name are told apart by their paths"
+    assert "lr_init 0.1 0.3 0.1" in text
+    assert "max_epochs 4 2 4" in text
+    assert "evaluation top-1 35.00 % 25.00 % 35.00 %" in text
+    assert "<script>" not in content
+    assert loads_nothing(page)
+    assert (page.parent / "compared" / "loss_train_loss.png").exists()
+
+
+def test_runs_that_differ_in_their_folder_only_do_not_differ(tmp_path):
+    runs = [read_run(str(write_run(tmp_path / name, epochs=1))) for name in "ab"]
+    assert differences(runs) == []
+
+
+def test_a_sheet_is_about_square_and_keeps_the_order():
+    pictures = [np.full((2, 4, 3), number, np.uint8) for number in range(1, 6)]
+    got = report.sheet(pictures)
+    assert got.shape == (6, 8, 3)
+    np.testing.assert_array_equal(got[::2, ::4, 0], [[1, 2], [3, 4], [5, 0]])

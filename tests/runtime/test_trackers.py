@@ -1,0 +1,240 @@
+"""Trackers: real TensorBoard files, W&B offline and MLflow's file store; and what fails."""
+
+import json
+import sys
+import threading
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from runtime import trackers
+from runtime.config import Config, ConfigError
+from runtime.requests import Preempted
+from runtime.trackers import Named, Trackers, Worker, check_trackers, open_trackers, tracker_names
+
+
+def needs(package):
+    reason = f"{package} is not installed; make test-trackers has it"
+    return pytest.mark.skipif(find_spec(package) is None, reason=reason)
+
+
+def config(folder, names, **more):
+    return Config(model_dir=str(folder), trackers=names, **more)
+
+
+PICTURE = np.full((4, 6, 3), 200, np.uint8)
+
+
+def track(settings, resumed=False, steps=(1, 2), end=None):
+    """A run that logs a few figures and a picture."""
+    (page := trackers.path_of(settings.model_dir) / "report.html").write_text("<p>hello</p>")
+    with open_trackers(settings, resumed) as run:
+        for step in steps:
+            run.scalars({"train.loss": 1.0 / step, "val.top1": np.float64(0.5)}, step)
+        run.image("confusion_matrix", PICTURE, steps[-1])
+        run.file(str(page))
+        if end:
+            raise end
+
+
+@pytest.mark.parametrize(
+    ("flags", "want"),
+    [
+        ({}, []),
+        ({"trackers": ""}, []),
+        ({"enable_tensorboard": True}, ["tensorboard"]),
+        ({"trackers": "mlflow, wandb"}, ["mlflow", "wandb"]),
+        ({"trackers": "wandb,tensorboard", "enable_tensorboard": True}, ["tensorboard", "wandb"]),
+    ],
+)
+def test_names(flags, want):
+    assert tracker_names(Config(**flags)) == want
+
+
+def test_unknown_and_missing_trackers_are_refused(monkeypatch, tmp_path):
+    with pytest.raises(ConfigError, match="there is no comet; name tensorboard, wandb, mlflow"):
+        check_trackers(config(tmp_path, "comet"))
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    for name in ("wandb", "mlflow"):
+        with pytest.raises(ConfigError, match=rf"the extra {name}: pip install"):
+            check_trackers(config(tmp_path, name))
+
+
+def test_nothing_is_made_or_imported_without_trackers(tmp_path):
+    with open_trackers(config(tmp_path, "none"), False) as run:
+        assert not run
+        run.scalars({"loss": 1.0}, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_rank_0_tracks(monkeypatch, tmp_path):
+    monkeypatch.setattr(trackers.distributed, "rank", lambda: 1)
+    assert not open_trackers(config(tmp_path, "tensorboard"), False)
+
+
+def test_tensorboard_has_figures_and_pictures(tmp_path):
+    import tensorflow as tf
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    track(config(tmp_path, "tensorboard"))
+    track(config(tmp_path, "tensorboard"), resumed=True, steps=(3,))
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    found = events.Tensors("train/loss")
+    assert [event.step for event in found] == [1, 2, 3]
+    losses = [float(tf.make_ndarray(event.tensor_proto)) for event in found]
+    assert losses == pytest.approx([1, 1 / 2, 1 / 3])
+    picture = tf.make_ndarray(events.Tensors("confusion_matrix")[0].tensor_proto)[2]
+    np.testing.assert_array_equal(tf.io.decode_png(picture), PICTURE)
+
+
+class Fake:
+    """A tracker that remembers its calls, and fails or hangs when told."""
+
+    def __init__(self, fail=(), hang=None):
+        self.calls, self.fail, self.hang = [], fail, hang
+
+    def start(self, run, known):
+        self.calls.append(("start", run.name, known))
+        if "start" in self.fail:
+            raise OSError("no network")
+        return known or "made-id"
+
+    def scalars(self, values, step):
+        if self.hang is not None:
+            self.hang.wait(10)
+        self.calls.append(("scalars", step))
+        if step in self.fail:
+            raise ConnectionError("network is\n unreachable")
+
+    def finish(self, end):
+        self.calls.append(("finish", end))
+
+
+def run_fake(fake, steps, known=None, end=None):
+    kept = {}
+    worker = Worker("wandb", lambda: fake, Named("f", "p", "run", {}), known, kept.__setitem__)
+    with Trackers([worker]) as run:
+        for step in steps:
+            run.scalars({"loss": 1.0}, step)
+        if end:
+            raise end
+    return kept
+
+
+def test_calls_come_in_order_and_the_id_is_kept():
+    fake = Fake()
+    assert run_fake(fake, (1, 2)) == {"wandb": "made-id"}
+    assert fake.calls == [
+        ("start", "run", None), ("scalars", 1), ("scalars", 2), ("finish", "finished")
+    ]  # fmt: skip
+    assert run_fake(again := Fake(), (1,), known="old") == {}
+    assert again.calls[0] == ("start", "run", "old")
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [(Preempted("x"), "stopped"), (KeyboardInterrupt(), "stopped"), (ValueError(), "failed")],
+)
+def test_how_a_run_ended_is_told(error, end):
+    fake = Fake()
+    with pytest.raises(type(error)):
+        run_fake(fake, (1,), end=error)
+    assert fake.calls[-1] == ("finish", end)
+
+
+def test_a_failing_call_is_a_warning_and_the_next_is_tried(caplog):
+    fake = Fake(fail=(2, 3))
+    run_fake(fake, range(1, 6))
+    assert fake.calls[1:-1] == [("scalars", n) for n in range(1, 6)]
+    (record,) = caplog.records
+    assert record.message == ("--trackers wandb failed (network is unreachable): training goes on")
+
+
+def test_after_five_failures_it_is_left_alone(caplog):
+    fake = Fake(fail=range(100))
+    run_fake(fake, range(50))
+    assert len(fake.calls) == 1 + 5 + 1
+    assert "left alone" in caplog.records[-1].message
+
+
+def test_a_tracker_that_cannot_start_is_a_warning(caplog):
+    fake = Fake(fail=("start",))
+    assert run_fake(fake, range(50)) == {}
+    assert [call[0] for call in fake.calls] == ["start", "finish"]
+    (record,) = caplog.records
+    assert "could not start (no network)" in record.message
+
+
+def test_a_tracker_that_hangs_does_not_hold_training_up(monkeypatch, caplog):
+    monkeypatch.setattr(trackers, "PATIENCE", 0.2)
+    monkeypatch.setattr(trackers, "QUEUE", 10)
+    gate = threading.Event()
+    fake = Fake(hang=gate)
+    run_fake(fake, range(100))
+    assert fake.calls == [("start", "run", None)], "the run's end did not wait for it"
+    assert "did not end within" in caplog.records[-1].message
+    gate.set()
+
+
+def test_ids_outlive_a_run_that_is_resumed_and_no_other(tmp_path):
+    settings = config(tmp_path, "wandb")
+    (tmp_path / "trackers.json").write_text(json.dumps({"wandb": "abc"}))
+    assert trackers._Ids(settings.model_dir, resumed=True).known == {"wandb": "abc"}
+    assert trackers._Ids(settings.model_dir, resumed=False).known == {}
+    (tmp_path / "trackers.json").write_text("{damaged")
+    ids = trackers._Ids(settings.model_dir, resumed=True)
+    assert ids.known == {}
+    ids.remember("mlflow", "7")
+    assert json.loads((tmp_path / "trackers.json").read_text()) == {"mlflow": "7"}
+
+
+@needs("mlflow")
+def test_mlflow_has_settings_figures_pictures_and_the_page(tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    settings = config(tmp_path, "mlflow", tracker_project="digits", run_name="first")
+    track(settings)
+    (known,) = json.loads((tmp_path / "trackers.json").read_text()).values()
+    client = MlflowClient(trackers_store(tmp_path))
+    run = client.get_run(known)
+    assert (run.info.run_name, run.info.status) == ("first", "FINISHED")
+    assert client.get_experiment(run.info.experiment_id).name == "digits"
+    assert run.data.params["arch"] == settings.arch
+    assert len(run.data.params) == len(trackers.asdict(settings))
+    names = {file.path for file in client.list_artifacts(known)}
+    assert names == {"report.html", "confusion_matrix-00000002.png"}
+
+    with pytest.raises(Preempted):
+        track(settings, resumed=True, steps=(3,), end=Preempted("stop"))
+    history = client.get_metric_history(known, "train.loss")
+    assert [metric.step for metric in history] == [1, 2, 3]
+    assert [metric.value for metric in history] == pytest.approx([1, 1 / 2, 1 / 3])
+    assert client.get_run(known).info.status == "KILLED"
+    assert "mlflow" in sys.modules
+
+
+def trackers_store(folder):
+    from runtime.tracker_backends import _store
+
+    return _store(str(folder))
+
+
+@needs("wandb")
+def test_wandb_keeps_a_run_offline_and_goes_on_with_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    settings = config(tmp_path, "wandb", tracker_project="digits", run_name="first")
+    track(settings)
+    kept = json.loads((tmp_path / "trackers.json").read_text())
+    track(settings, resumed=True, steps=(3,))
+    assert json.loads((tmp_path / "trackers.json").read_text()) == kept
+    files = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(files) == 2
+    assert all(kept["wandb"] in file.name for file in files)
+    content = b"".join(file.read_bytes() for file in files)
+    assert b"train.loss" in content
+    assert b"efficientnet-b0" in content
+    assert list((tmp_path / "wandb").glob("offline-run-*/files/media/images/*.png"))
