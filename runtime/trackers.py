@@ -113,9 +113,6 @@ class Trackers:
     def __init__(self, workers: list[Worker] | None = None) -> None:
         self._workers = workers or []
 
-    def __bool__(self) -> bool:
-        return bool(self._workers)
-
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Figures of a step, by name."""
         values = {name: float(value) for name, value in values.items()}

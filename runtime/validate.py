@@ -35,6 +35,7 @@ def validate(config: Config) -> Config:
         ConfigError: with one sentence that names the flag.
     """
     _pattern(config)
+    check_runs(config)
     config = _nproc(config)
     if config.mode in ("env", "list"):
         return config
@@ -69,7 +70,6 @@ def validate(config: Config) -> Config:
         _predict(config)
     if config.mode == "export":
         _export(config)
-    check_runs(config)
     return config
 
 

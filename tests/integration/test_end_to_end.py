@@ -37,7 +37,7 @@ def test_a_run_leaves_its_config_log_and_checkpoints(trained):
     best = json.loads((trained.model_dir / "checkpoints" / "best.json").read_text())
     assert (trained.model_dir / "checkpoints" / best["checkpoint"]).is_dir()
     assert sorted(path.name for path in trained.model_dir.iterdir()) == [
-        *("checkpoints", "config.yaml", "log.json"),
+        *("checkpoints", "config.yaml", "environment.json", "log.json"),
     ]
 
 
@@ -186,6 +186,7 @@ def test_a_combination_of_options_trains(options, trained, tmp_path, log_lines):
     figures = summary(log_lines(tmp_path / "log.json"))
     assert np.isfinite(figures["training_loss"])
     assert checkpoint.latest(tmp_path).name == "step-00000003"
+    assert (tmp_path / "report.html").exists() == ("--training_report" in options)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from utils.logging import make_json_logger
 
 pytest.importorskip("matplotlib", reason="the extra report is not installed")
 
-HOSTILE = "<script>alert(1)</script> & co"
+HOSTILE = "<script>alert(1)<b> & co"
 
 
 def write_run(folder, epochs=4, finished=True, **settings):
@@ -100,7 +100,7 @@ def test_a_run_that_has_no_end_is_told_so_and_has_notes_for_what_is_missing(tmp_
     assert "No training images: " in text
     assert "No predictions: no checkpoint in --model_dir" in text
     assert "<script>" not in content
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co: training of" in content
+    assert "&lt;script&gt;alert(1)&lt;b&gt; &amp; co: training of" in content
 
 
 def test_what_is_no_run_is_refused(tmp_path, capsys):
@@ -140,7 +140,7 @@ def test_trouble_with_the_report_is_a_warning(tmp_path, capsys, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("of no use")
 
-    monkeypatch.setattr(report, "write_page", fail)
+    monkeypatch.setattr(report, "read_run", fail)
     report.report_training(config, Trackers())
     assert (
         "WARNING: no report was written (ZeroDivisionError: of no use)" in capsys.readouterr().err
