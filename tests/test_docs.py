@@ -27,7 +27,7 @@ PAGE_OF = {
     "env": "inspect.md",
     "report": "reports.md",
 }
-AWAITED = {"evaluate.md", "reports.md"}
+AWAITED = {"evaluate.md"}
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 
 
