@@ -1,0 +1,93 @@
+"""The notebook runs from its first cell to its last, and the committed outputs are those of such a
+run of the committed cells.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from runtime.config import Config
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "notebooks" / "own_images.ipynb"
+AS_WRITTEN = 'ARCH, SIZE, EPOCHS = "efficientnet-b0", 48, 6'
+SMALL = 'ARCH, SIZE, EPOCHS = "efficientnet-test", 32, 1'
+
+
+def code_cells() -> list[dict]:
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def code_digest() -> str:
+    """As scripts/run_notebook.py notes it with what it ran."""
+    text = "\0".join("".join(cell["source"]) for cell in code_cells())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run(source: str, names: dict) -> object:
+    """Runs a cell; its value is that of its last line, if that is an expression."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, str(NOTEBOOK), "exec"), names)
+    if last is None:
+        return None
+    return eval(compile(ast.Expression(last.value), str(NOTEBOOK), "eval"), names)
+
+
+@pytest.fixture
+def plain_keras():
+    """What runs set for the whole process, put back."""
+    import keras
+
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.mark.slow
+def test_every_cell_runs_on_a_small_model(plain_keras, capsys):
+    cells = ["".join(cell["source"]) for cell in code_cells()]
+    assert cells[0].count(AS_WRITTEN) == 1
+    cells[0] = cells[0].replace(AS_WRITTEN, SMALL)
+    names: dict = {"__name__": "__main__"}
+    values = [run(cell, names) for cell in cells]
+    assert "are wrong" in capsys.readouterr().out
+    classes, scores = values[-1]
+    assert set(names["names"]) == {word.decode() for word in classes}
+    assert scores.sum() == pytest.approx(1, abs=0.01)
+    assert names["exported"]["savedmodel"]["passed"]
+
+
+def test_its_settings_exist():
+    """So that renaming a flag is noticed at once."""
+    known = {f.name for f in fields(Config)}
+    calls = [
+        node
+        for cell in code_cells()
+        for node in ast.walk(ast.parse("".join(cell["source"])))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "configure"
+    ]
+    assert len(calls) == 3
+    assert {keyword.arg for call in calls for keyword in call.keywords} <= known
+
+
+def test_what_is_committed_was_run_from_top_to_bottom():
+    cells = code_cells()
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert len([o for o in outputs if "image/jpeg" in o.get("data", {})]) == 2
+    text = "".join("".join(output.get("text", [])) for output in outputs)
+    (top1,) = re.findall(r"^top-1 (\d\.\d+)$", text, re.M)
+    assert float(top1) > 0.9, "run `make notebook` again: it shows a model that has learnt little"
+    assert str(ROOT) not in json.dumps(outputs)
+    noted = json.loads(NOTEBOOK.read_text())["metadata"]["convoy"]["code_sha256"]
+    assert noted == code_digest(), "cells changed since they were run: run `make notebook`"
