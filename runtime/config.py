@@ -65,10 +65,11 @@ def _flag(
 
 
 RUN, MODEL, DATA, AUG = "Run", "Model", "Data", "Augmentation"
-OPT, PREC, CKPT, PRED, BENCH, LOG = (
+OPT, PREC, CKPT, EVAL, PRED, BENCH, LOG = (
     "Optimisation",
     "Precision and speed",
     "Checkpoints",
+    "Evaluation report",
     "Prediction",
     "Benchmarks",
     "Logging",
@@ -250,14 +251,22 @@ class Config:
     no_checkpoints: bool = _flag(CKPT, False, "save nothing")
     checkpoint: str = _flag(CKPT, "best", "which to evaluate or apply: best, last, or a checkpoint's folder",
                             ("inference_checkpoint",))
-    weights: Literal["auto", "raw", "ema"] = _flag(CKPT, "auto", "weights to evaluate or apply; auto: the better "
-                                                   "of the two when the checkpoint was made")
+    weights: Literal["auto", "raw", "ema", "both"] = _flag(CKPT, "auto", "weights to evaluate or apply; auto: the better of the two "
+                                                           "when the checkpoint was made; both: side by side, with --report")
     pretrained_from_file: str | None = _flag(CKPT, None, "start from, evaluate or apply these weights: .keras, .h5, "
                                              ".safetensors, PyTorch's .pth, or a checkpoint's folder")
     pretrained_strict: bool = _flag(CKPT, False, "refuse a file in which anything is missing or left over")
     freeze_backbone: bool = _flag(CKPT, False, "train the classifier alone; the rest stays as it was loaded")
     weight_names: Literal["convoy", "torchvision", "timm", "nvidia", "transformers"] = _flag(
         CKPT, "convoy", "convert to .safetensors: whose names and layout to write")
+
+    report: bool = _flag(EVAL, False, "--mode eval: also write a page with figures by class, confusions and calibration, and its numbers")
+    report_dir: str | None = _flag(EVAL, None, "folder of the report; unset: model_dir/eval_report")
+    report_checkpoints: str | None = _flag(EVAL, None, "evaluate these beside --checkpoint: last, a checkpoint's folder, or another run's "
+                                           "model_dir, with commas between them")
+    report_image_sizes: str | None = _flag(EVAL, None, "evaluate at each of these sizes, pixels a side, such as 224,288; unset: image_size")
+    eval_labels: str | None = _flag(EVAL, None, "labels to go by in the report instead of the data's: ReaL's real.json, or a file of names "
+                                    "and labels (docs/evaluate.md)")
 
     predict_dir: str | None = _flag(PRED, None, "images to label: a folder (searched through), a file, a pattern such as "
                                     "'photos/*.jpg', a .txt of paths, or - for paths on standard input", ("to_predict",))

@@ -57,6 +57,8 @@ _STYLE: dict[str, Any] = {
     "ytick.color": COLOURS["dim"],
     "xtick.major.size": 0,
     "ytick.major.size": 0,
+    "xtick.major.pad": 6,
+    "ytick.major.pad": 5,
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
     "lines.linewidth": 1.7,

@@ -97,7 +97,9 @@ def _answer(config: Config) -> dict[str, Any]:
 
 
 @dataclass
-class _Image:
+class Image:
+    """What the model sees of an image, uint8 `(size, size, 3)`, and a small JPEG of it."""
+
     pixels: np.ndarray
     thumbnail: bytes | None
 
@@ -121,7 +123,7 @@ class Labeller:
         self.batch = config.predict_batch_size
         self.threads = config.num_workers or os.cpu_count()
         self.size, self.crop = model.input_shape[1], eval_crop(config)
-        self._decode = _decoder(self.size, self.crop, thumbnails)
+        self._decode = decoder(self.size, self.crop, thumbnails)
         compiled = True if config.data_format == "channels_first" and config.use_xla else None
         self._forward = tf.function(_forward(model, config.flip_tta), jit_compile=compiled)
 
@@ -131,7 +133,7 @@ class Labeller:
         """Yields a result for each file, in order. While a batch is used, the next is decoded."""
         refused = refused or {}
 
-        def load(file: Path) -> _Image | str:
+        def load(file: Path) -> Image | str:
             if file in refused:
                 return refused[file]
             content = b""
@@ -147,7 +149,7 @@ class Labeller:
 
         with ThreadPoolExecutor(self.threads) as pool:
             for batch in _read_ahead(pool, load, iter(files), self.batch):
-                images = [image.pixels for _, image in batch if isinstance(image, _Image)]
+                images = [image.pixels for _, image in batch if isinstance(image, Image)]
                 probabilities = iter(self._probabilities(images))
                 for file, image in batch:
                     if isinstance(image, str):
@@ -195,8 +197,11 @@ def _forward(model: Any, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
     return forward
 
 
-def _decoder(size: int, crop: EvalCrop, thumbnails: bool) -> Callable[[bytes], _Image]:
-    """Encoded bytes to what the model sees, and a small JPEG of it."""
+def decoder(size: int, crop: EvalCrop, thumbnails: bool) -> Callable[[bytes], Image]:
+    """A function from encoded bytes to what the model sees, and a small JPEG of it if asked for.
+
+    Raises (the function): one of `TF_ERRORS`, if the bytes are no image.
+    """
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -206,9 +211,9 @@ def _decoder(size: int, crop: EvalCrop, thumbnails: bool) -> Callable[[bytes], _
         small = resize(image, [THUMBNAIL, THUMBNAIL], "area") if size > THUMBNAIL else image
         return image, tf.io.encode_jpeg(small, quality=80)
 
-    def run(content: bytes) -> _Image:
+    def run(content: bytes) -> Image:
         image, thumbnail = decode(tf.constant(content))
-        return _Image(image.numpy(), thumbnail.numpy() if thumbnails else None)
+        return Image(image.numpy(), thumbnail.numpy() if thumbnails else None)
 
     return run
 

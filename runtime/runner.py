@@ -176,10 +176,13 @@ class Runner:
         return self._training_benchmark()
 
     def _eval(self) -> dict[str, Any]:
-        from runtime.evaluate import evaluate_checkpoint
+        if self.config.report:
+            from runtime.eval_report import report as evaluate
+        else:
+            from runtime.evaluate import evaluate_checkpoint as evaluate
 
         with self._log(append=True) as run_log:
-            return _summarise(run_log, evaluate_checkpoint(self.config))
+            return _summarise(run_log, evaluate(self.config))
 
     def _predict(self) -> dict[str, Any]:
         from runtime.predict import predict

@@ -19,6 +19,7 @@ from runtime.history import check_runs
 from runtime.profiling import profile_steps
 from runtime.schedules import check_schedule, check_spans
 from runtime.trackers import check_trackers
+from runtime.variants import check_report, variants
 from utils import distributed
 from utils.distributed import launched_processes
 from utils.files import is_url
@@ -39,7 +40,8 @@ def validate(config: Config) -> Config:
     config = _nproc(config)
     if config.mode in ("env", "list"):
         return config
-    _model(config)
+    check_report(config)
+    check_model(config)
     _dataset(config)
     if config.mode == "summary":
         return config
@@ -47,7 +49,7 @@ def validate(config: Config) -> Config:
         return _convert(config)
     _numbers(config)
     check_benchmark(config)
-    config = _crop_pct(config)
+    config = settle_crop(config)
     _augmentation(config)
     if config.mode in (*DATA_MODES, "inference_benchmark"):
         check_backend(config)
@@ -66,6 +68,8 @@ def validate(config: Config) -> Config:
             config = _pretrained(config)
         elif config.mode != "inference_benchmark":
             _checkpoint(config)
+    if config.report:
+        variants(config)
     if config.mode == "predict":
         _predict(config)
     if config.mode == "export":
@@ -103,7 +107,8 @@ def _nproc(config: Config) -> Config:
     return config if started == 1 else config.with_(nproc=None)
 
 
-def _model(config: Config) -> None:
+def check_model(config: Config) -> None:
+    """Raises ConfigError unless the architecture can be built for images of this size."""
     from model.catalog import check_image_size, get_arch
 
     try:
@@ -190,14 +195,17 @@ def preempt_signals(config: Config) -> list[str]:
     return names
 
 
-def _crop_pct(config: Config) -> Config:
-    """`--crop_pct` in pixels of padding, rounded as timm does: a run keeps one of the two."""
+def settle_crop(config: Config) -> Config:
+    """`--crop_pct` in pixels of padding, rounded as timm does: a run keeps one of the two. A report
+    keeps both, for the sizes it will be asked for.
+    """
     from model.catalog import get_arch
 
     if config.crop_pct is None:
         return config
     size = config.image_size or get_arch(config.arch).resolution
-    return config.with_(crop_padding=math.floor(size / config.crop_pct) - size, crop_pct=None)
+    padding = math.floor(size / config.crop_pct) - size
+    return config.with_(crop_padding=padding, crop_pct=config.crop_pct if config.report else None)
 
 
 def _augmentation(config: Config) -> None:

@@ -1,0 +1,215 @@
+"""`--mode eval --report`: what lies behind the accuracy, for one or several evaluations.
+
+Each is the pass that `--mode eval` makes, with the same sums; beside these, every example's label,
+answer and confidence are kept (48 bytes an example, whatever the number of classes), and joined
+over ranks at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dataloader.decode import EvalCrop
+from dataloader.names import file_names
+from dataloader.sources import Source
+from runtime.build import build_loader, eval_crop, image_size
+from runtime.checkpoint import CheckpointError
+from runtime.class_names import class_names
+from runtime.config import Config, ConfigError
+from runtime.evaluate import evaluate
+from runtime.relabel import NONE, label_table, read_label_file
+from runtime.trained import Trained, trained_model
+from runtime.variants import Variant, variants
+from utils import distributed, watchdog
+from utils.classification import ByClass, Calibration, by_class, calibration, confusion_matrix
+from utils.metrics import batch_sums
+
+
+@dataclass
+class Result:
+    """One evaluation.
+
+    Attributes:
+        name: what sets it apart from the others of a report; "" for a single one.
+        text: which weights.
+        image_size: pixels a side.
+        crop: how images were cut.
+        figures: what `--mode eval` prints.
+        class_names: one a class.
+        index: int64 `(N,)`, the examples' numbers in the validation split, rising.
+        label, predicted: int64 `(N,)`. Of several labels that count as right, the one that the
+            model finds likeliest.
+        confidence: float64 `(N,)`, the softmax probability of the answer.
+        stored: float, top-1 by the labels in the data where others were given; else None.
+    """
+
+    name: str
+    text: str
+    image_size: int
+    crop: EvalCrop
+    figures: dict[str, float]
+    class_names: list[str]
+    index: np.ndarray
+    label: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    stored: float | None
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """bool `(N,)`: whether the answer is the label."""
+        return self.label == self.predicted
+
+    @cached_property
+    def matrix(self) -> np.ndarray:
+        """The confusion matrix, int64."""
+        return confusion_matrix(self.label, self.predicted, len(self.class_names))
+
+    @cached_property
+    def by_class(self) -> ByClass:
+        """Precision, recall, F1 and support."""
+        return by_class(self.matrix)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """The reliability diagram and the ECE."""
+        return calibration(self.confidence, self.right)
+
+
+def report(config: Config) -> dict[str, Any]:
+    """Evaluates, writes the report on rank 0, and returns the figures of the first evaluation.
+
+    Raises:
+        ConfigError: `--eval_labels` do not fit, or the models have different numbers of classes.
+        CheckpointError: a checkpoint cannot be read, or its model answers NaN.
+        DataError: an image cannot be read.
+    """
+    from runtime.eval_page import write_report
+
+    results: list[Result] = []
+    source, table = None, None
+    for variant in variants(config):
+        trained = trained_model(variant.config)
+        classes = trained.model.output_shape[-1]
+        if results and classes != len(results[0].class_names):
+            raise ConfigError(
+                f"--report_checkpoints: {trained.text} has {classes} classes, and"
+                f" {results[0].text} {len(results[0].class_names)}"
+            )
+        loader = build_loader(variant.config, "validation", num_classes=classes, source=source)
+        if config.eval_labels and source is None:
+            table = _labels(config.eval_labels, loader.source, classes, trained.class_names)
+        source = loader.source
+        results.append(_evaluate(variant, trained, loader, table))
+    watchdog.rest("writing the report")
+    distributed.on_rank0(lambda: write_report(config, results, source))
+    return results[0].figures
+
+
+def _labels(file: str, source: Source, classes: int, names: list[str] | None) -> np.ndarray:
+    """The `label_table` of all examples; each rank reads the file names of its share."""
+    watchdog.rest("reading the names of the images")
+    rank, world = distributed.rank(), distributed.size()
+    found: list[str | None] = [None] * source.num_examples
+    shares = distributed.all_gather_object(
+        file_names(source, range(rank, source.num_examples, world))
+    )
+    for other, share in enumerate(shares):
+        found[other::world] = share
+    return label_table(read_label_file(file), found, classes, names)
+
+
+def _evaluate(variant: Variant, trained: Trained, loader: Any, table: np.ndarray | None) -> Result:
+    config = variant.config
+    if distributed.rank() == 0:
+        print(f"evaluating {trained.text} at {image_size(config)} px", flush=True)
+    recorder = Recorder(trained.model, loader, table, config.use_xla)
+    figures = evaluate(recorder, loader.batches(0), config.eval_batch_size, prof=config.prof)
+    rows, confidence = recorder.gather()
+    if not np.isfinite(confidence).all():
+        raise CheckpointError(
+            f"{trained.text} gives logits that are no numbers (NaN) for"
+            f" {np.sum(~np.isfinite(confidence))} of {len(confidence)} images; leave out --report"
+            " for a plain evaluation, which counts them as wrong"
+        )
+    index, stored, label, predicted = rows.T
+    classes = trained.model.output_shape[-1]
+    return Result(
+        name=variant.name,
+        text=trained.text,
+        image_size=image_size(config),
+        crop=eval_crop(config),
+        figures=figures,
+        class_names=class_names(trained.class_names, classes, config.label_file),
+        index=index,
+        label=label,
+        predicted=predicted,
+        confidence=confidence,
+        stored=None if table is None else float(np.mean(stored == predicted)),
+    )
+
+
+class Recorder:
+    """An evaluation step that also remembers each example's label, answer and confidence.
+
+    Args:
+        model: from images to logits.
+        loader: whose batches it will be given, from the first on.
+        table: the examples' labels (`runtime.relabel.label_table`); None for the data's own.
+        use_xla: compile the step.
+    """
+
+    def __init__(
+        self, model: Any, loader: Any, table: np.ndarray | None = None, use_xla: bool = False
+    ) -> None:
+        self._loader, self._table = loader, table
+        self._step = _make_step(model, use_xla)
+        self._rows: list[np.ndarray] = []
+        self._confidence: list[np.ndarray] = []
+
+    def __call__(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """The sums of `runtime.evaluate.make_eval_step`."""
+        index, _ = self._loader.drawn(0, len(self._rows) * self._loader.global_batch)
+        stored = labels.numpy()
+        options = stored[:, None] if self._table is None else self._table[index]
+        weights = weights.numpy() * (options[:, 0] != NONE)
+        sums, label, predicted, confidence = self._step(images, options, weights)
+        columns = (index, stored, label.numpy(), predicted.numpy(), weights > 0)
+        self._rows.append(np.stack(columns, axis=1).astype(np.int64))
+        self._confidence.append(confidence.numpy().astype(np.float64))
+        return sums
+
+    def gather(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of all ranks' examples that count, in the order of their numbers: int64 `(N, 4)` with
+        number, stored label, label and answer; float64 `(N,)` confidences.
+        """
+        rows = distributed.all_gather(np.concatenate(self._rows))
+        confidence = distributed.all_gather(np.concatenate(self._confidence))
+        counts = rows[:, -1] > 0
+        rows, confidence = rows[counts, :-1], confidence[counts]
+        order = np.argsort(rows[:, 0], kind="stable")
+        return rows[order], confidence[order]
+
+
+def _make_step(model: Any, use_xla: bool) -> Callable:
+    """From images, int32 labels `(B, L)` and weights to sums, label, answer and confidence."""
+
+    def step(images: tf.Tensor, options: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        logits = tf.cast(model(images, training=False), tf.float32)
+        # Of several right labels the one with the largest logit: if any is right at k, it is.
+        given = tf.where(
+            options == NONE, -np.inf, tf.gather(logits, tf.maximum(options, 0), batch_dims=1)
+        )
+        best = tf.argmax(given, axis=1, output_type=tf.int32)[:, tf.newaxis]
+        label = tf.gather(options, best, batch_dims=1)[:, 0]
+        predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
+        confidence = tf.reduce_max(tf.nn.softmax(logits), axis=1)
+        return batch_sums(logits, label, weights), label, predicted, confidence
+
+    return tf.function(step, jit_compile=True if use_xla else None)

@@ -1,0 +1,55 @@
+"""File names of examples: of files, and in records that TensorFlow wrote."""
+
+import pytest
+import tensorflow as tf
+
+from dataloader.errors import DataError
+from dataloader.names import file_names
+from dataloader.sources import TFRecordSource, find_source
+
+
+def record(label, **names):
+    """An Example with an image that is never decoded, and these file names by key."""
+    Feature = tf.train.Feature
+    features = {
+        "image/encoded": Feature(bytes_list=tf.train.BytesList(value=[b"x"])),
+        "image/class/label": Feature(int64_list=tf.train.Int64List(value=[label])),
+    }
+    for key, name in names.items():
+        features[key] = Feature(bytes_list=tf.train.BytesList(value=[name.encode()]))
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+@pytest.fixture
+def records(tmp_path):
+    """A source of these serialized examples."""
+
+    def write(*examples):
+        path = tmp_path / "validation-00000-of-00001"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for example in examples:
+                writer.write(example)
+        return TFRecordSource([str(path)])
+
+    return write
+
+
+def test_images_in_folders_are_their_files(folders):
+    source = find_source(str(folders), "validation")
+    want = [str(folders / "val" / name / "1.jpg") for name in ("cat", "dog")]
+    assert file_names(source, range(2)) == want
+
+
+def test_records_have_the_names_that_their_writers_kept(records):
+    source = records(
+        record(1, **{"image/filename": "ILSVRC2012_val_00000001.JPEG"}),
+        record(2, file_name="é.jpg"),
+        record(3),
+    )
+    assert file_names(source, [2, 1, 0]) == [None, "é.jpg", "ILSVRC2012_val_00000001.JPEG"]
+
+
+def test_a_damaged_record_is_named(records):
+    source = records(record(1), b"\xff\xff")
+    with pytest.raises(DataError, match="validation-00000-of-00001, record at byte"):
+        file_names(source, [1])

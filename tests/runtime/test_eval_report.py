@@ -1,0 +1,309 @@
+"""The evaluation report against scikit-learn, from random logits and from a run's own files."""
+
+import csv
+import json
+import re
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.metrics import (
+    classification_report,
+    confusion_matrix,
+)
+
+from main import main
+from runtime import checkpoint, eval_report
+from runtime.build import build_loader, build_training_model, model_arguments
+from runtime.cli import parse
+from runtime.config import Config, defaults
+from runtime.eval_report import Recorder
+from runtime.evaluate import evaluate, make_eval_step
+
+CLASSES, BATCH, EXAMPLES = 11, 8, 101
+
+
+class Loader:
+    """One rank's batches of logits in place of images, dealt as the real one deals examples."""
+
+    def __init__(self, logits, labels, rank=0, world=1):
+        self.logits, self.labels, self.rank, self.world = logits, labels, rank, world
+        self.global_batch = BATCH * world
+
+    def drawn(self, epoch, offset):
+        places = offset + self.rank + self.world * np.arange(BATCH)
+        return places % EXAMPLES, None
+
+    def batches(self):
+        for offset in range(0, EXAMPLES, self.global_batch):
+            places = offset + self.rank + self.world * np.arange(BATCH)
+            index = places % EXAMPLES
+            weights = (places < EXAMPLES).astype(np.float32)
+            yield tuple(map(tf.constant, (self.logits[index], self.labels[index], weights)))
+
+
+@pytest.fixture(scope="module")
+def identity():
+    """Logits straight from the input, so that NumPy knows them too."""
+    inputs = keras.layers.Input((CLASSES,))
+    return keras.Model(inputs, keras.layers.Activation("linear")(inputs))
+
+
+@pytest.fixture(scope="module")
+def examples():
+    rng = np.random.default_rng(3)
+    logits = (2 * rng.normal(size=(EXAMPLES, CLASSES))).astype(np.float32)
+    return logits, rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
+
+
+def softmax(logits):
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_each_example_is_recorded_once_and_the_sums_are_evaluations(
+    identity, examples, monkeypatch, world
+):
+    """Each rank's pass in turn, and then what Horovod's allgather would give."""
+    logits, labels = examples
+    parts, passes = [], []
+    monkeypatch.setattr(eval_report.distributed, "all_gather", lambda mine: mine)
+    for rank in range(world):
+        loader = Loader(logits, labels, rank, world)
+        recorder = Recorder(identity, loader)
+        passes.append(evaluate(recorder, loader.batches(), BATCH))
+        plain = evaluate(make_eval_step(identity), loader.batches(), BATCH)
+        for name in ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"):
+            assert passes[-1][name] == plain[name], name
+        parts.append(recorder.gather())
+    rows, confidence = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.argsort(rows[:, 0])
+    index, stored, label, predicted = rows[order].T
+    np.testing.assert_array_equal(index, np.arange(EXAMPLES))
+    np.testing.assert_array_equal(stored, labels)
+    np.testing.assert_array_equal(label, labels)
+    np.testing.assert_array_equal(predicted, logits.argmax(axis=1))
+    np.testing.assert_allclose(confidence[order], softmax(logits).max(axis=1), rtol=1e-5)
+
+
+def test_several_labels_count_as_the_likeliest(identity, examples):
+    """ReaL's rule, computed the long way: right if the answer is in the list; empty is left out."""
+    logits, labels = examples
+    rng = np.random.default_rng(1)
+    lists = [
+        sorted(set(rng.integers(0, CLASSES, rng.integers(0, 4)).tolist())) for _ in range(EXAMPLES)
+    ]
+    table = np.full((EXAMPLES, 3), -1, np.int32)
+    for row, entry in zip(table, lists, strict=True):
+        row[: len(entry)] = entry
+    loader = Loader(logits, labels)
+    recorder = Recorder(identity, loader, table)
+    figures = evaluate(recorder, loader.batches(), BATCH)
+    rows, _ = recorder.gather()
+    kept = [i for i, entry in enumerate(lists) if entry]
+    assert 0 < len(kept) < EXAMPLES
+    np.testing.assert_array_equal(rows[:, 0], kept)
+    first = logits.argmax(axis=1)
+    right = [first[i] in lists[i] for i in kept]
+    np.testing.assert_array_equal(rows[:, 2] == rows[:, 3], right)
+    assert all(label in lists[i] for i, label in zip(kept, rows[:, 2], strict=True))
+    assert figures["eval_accuracy_top_1"] == pytest.approx(np.mean(right))
+    five = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    assert figures["eval_accuracy_top_5"] == pytest.approx(
+        np.mean([bool(set(five[i]) & set(lists[i])) for i in kept])
+    )
+    losses = -np.log(softmax(logits))
+    want = np.mean([losses[i, lists[i]].min() for i in kept])
+    assert figures["eval_loss"] == pytest.approx(want, rel=1e-6)
+
+
+# ---- a run's folder -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    """A run whose raw weights and moving average both know something: heads fitted by least squares
+    to some of the validation images' features in a network that was never trained.
+    """
+    model_dir = tmp_path_factory.mktemp("report") / "run"
+    names = [f"<i>{i}</i> & co" for i in range(10)]
+    settings = {"data_dir": str(tiny), "image_size": 32, "augmenter_name": "none"}
+    config = Config(**(defaults("efficientnet-test") | settings))
+    model = build_training_model(config, 10)
+    head = model.layers[-1]
+    features = keras.Model(model.input, head.input)
+    loader = build_loader(config.with_(eval_batch_size=53), "validation")
+    ((images, labels, _),) = loader.batches(0)
+    x, y = features(images).numpy(), 10 * np.eye(10)[labels] - 1
+    contents = []
+    for share in (20, 35):
+        with_bias = np.c_[x[:share], np.ones(share)]
+        scale = with_bias.std(axis=0).max()
+        ridge = 1e-3 * share * scale**2 * np.eye(with_bias.shape[1])
+        fitted = np.linalg.solve(with_bias.T @ with_bias + ridge, with_bias.T @ y[:share])
+        head.kernel.assign(fitted[:-1])
+        head.bias.assign(fitted[-1])
+        contents.append(checkpoint.variables_to_arrays(model.weights))
+    state = {"step": 6, "epoch": 1, "model": model_arguments(config, 10), "class_names": names}
+    saved = checkpoint.Checkpoint(contents[0], ema=contents[1], state=state)
+    saved.config = config.to_yaml()
+    checkpoint.save(model_dir, saved)
+    return model_dir
+
+
+@pytest.fixture(scope="module")
+def written(run, tiny):
+    """The report of both sets of weights, and what was logged."""
+    args = ["--mode", "eval", "--model_dir", str(run)]
+    assert main([*args, "--weights", "both", "--report"]) == 0
+    folder = run / "eval_report"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return SimpleNamespace(folder=folder, metrics=metrics, logged=summary_of(run / "log.json"))
+
+
+def summary_of(log):
+    """The figures that a mode ends with."""
+    lines = [json.loads(line[5:]) for line in log.read_text().splitlines()]
+    return next(line["data"] for line in reversed(lines) if line.get("step") == [])
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_report_says_what_is_printed(written):
+    raw, ema = written.metrics["evaluations"]
+    assert (raw["name"], ema["name"]) == ("raw", "ema")
+    assert raw["top1"] != ema["top1"], "the two sets of weights should differ"
+    for name in ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"):
+        assert raw["figures"][name] == pytest.approx(written.logged[name], rel=1e-12)
+    for evaluation in (raw, ema):
+        low, high = evaluation["top1_interval_95"]
+        assert low < evaluation["top1"] < high
+        figures = evaluation["figures"]
+        assert evaluation["top1"] == pytest.approx(figures["eval_accuracy_top_1"], rel=1e-12)
+    assert ema["top1_minus_first"] == pytest.approx(ema["top1"] - raw["top1"])
+
+
+def test_the_files_agree_with_scikit_learn_and_with_the_data(written, writers):
+    truth = [label for _, label in writers.digits(150)[97:]]
+    for number, evaluation in enumerate(written.metrics["evaluations"]):
+        files = {kind: written.folder / name for kind, name in evaluation["files"].items()}
+        answers = rows_of(files["predictions"])
+        labels, predicted = (
+            np.array([int(row[key]) for row in answers]) for key in ("label", "predicted")
+        )
+        assert len({(row["file"], row["byte"]) for row in answers}) == 53
+        # Two shards hold the examples in turn.
+        np.testing.assert_array_equal(labels, truth[0::2] + truth[1::2])
+        judged = classification_report(labels, predicted, output_dict=True, zero_division=0)
+        for row in rows_of(files["per_class"]):
+            for mine, theirs in (("precision",) * 2, ("recall",) * 2, ("f1", "f1-score")):
+                want = judged[row["class"]][theirs]
+                assert float(row[mine]) == pytest.approx(want, abs=5e-7)
+            assert int(row["support"]) == judged[row["class"]]["support"]
+            assert row["name"] == f"<i>{row['class']}</i> & co"
+        assert evaluation["macro"]["f1"] == pytest.approx(judged["macro avg"]["f1-score"])
+        matrix = [[int(row[str(j)]) for j in range(10)] for row in rows_of(files["confusion"])]
+        np.testing.assert_array_equal(matrix, confusion_matrix(labels, predicted))
+        assert number or (written.folder / "confusion.csv").exists()
+
+
+def test_the_page_loads_nothing_escapes_names_and_stays_small(written):
+    page = (written.folder / "report.html").read_text()
+    without = re.sub(r"base64,[\w+/=\s]*", "", page)
+    without = re.sub(r'xmlns(:\w+)?="[^"]*"', "", without)
+    assert not re.search(r"(https?:)?//[a-z]", without)
+    assert "<link" not in page
+    assert "<i>3</i>" not in page
+    assert "&lt;i&gt;3&lt;/i&gt; &amp; co" in page
+    assert 0 < page.count("data:image/jpeg") <= 36
+    assert page.count("<svg") == 4
+    identifiers = re.findall(r'\bid="([^"]*)"', page)
+    assert len(identifiers) == len(set(identifiers))
+    for name in ("reliability", "confidence", "confusion", "confusion-2"):
+        assert (written.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_labels_from_a_file_and_another_size(run, tiny, tmp_path, writers, capsys):
+    """By order, for these records keep no names: the stored labels, but for two images."""
+    truth = [label for _, label in writers.digits(150)[97:]]
+    lists = [[label] for label in truth[0::2] + truth[1::2]]
+    lists[4], lists[7] = [], list(range(10))
+    (tmp_path / "real.json").write_text(json.dumps(lists))
+    args = ["--mode", "eval", "--model_dir", str(run), "--report", "--report_dir", str(tmp_path)]
+    args += ["--eval_labels", str(tmp_path / "real.json"), "--report_image_sizes", "48"]
+    assert main(args) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["data"]["evaluated"] == 52
+    (found,) = metrics["evaluations"]
+    assert (found["name"], found["image_size"]) == ("48 px", 48)
+    answers = rows_of(tmp_path / "predictions.csv")
+    assert answers[6]["label"] == answers[6]["predicted"]  # number 7, after 4 was left out
+    stored = np.delete(truth[0::2] + truth[1::2], 4)
+    predicted = np.array([int(row["predicted"]) for row in answers])
+    assert found["top1_stored_labels"] == pytest.approx(np.mean(stored == predicted))
+    assert "1 of 53 images left out" in " ".join((tmp_path / "report.html").read_text().split())
+    assert f"wrote {tmp_path / 'report.html'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--mode", "train", "--report"), "--report is for --mode eval"),
+        (("--mode", "eval", "--report_dir", "x"), "--report_dir has no effect without"),
+        (("--mode", "eval", "--weights", "both"), "--weights both is for"),
+        (("--mode", "eval", "--report", "--report_image_sizes", "224,x"), "224,x: give pixels"),
+        (("--mode", "eval", "--report", "--report_image_sizes", "64,64"), "a size twice"),
+        (("--mode", "eval", "--report", "--report_image_sizes", "0"), "--image_size"),
+        (("--mode", "eval", "--report", "--report_checkpoints", "no"), "--report_checkpoints no"),
+        (("--mode", "eval", "--report", "--report_checkpoints", "best"), "each once"),
+        (("--mode", "eval", "--report", "--eval_labels", "no.json"), "no.json cannot be read"),
+        (
+            (
+                *("--mode", "eval", "--report", "--weights", "both"),
+                *("--report_image_sizes", "32,40,48,56,64"),
+            ),
+            "10 evaluations",
+        ),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(run, capsys, flags, words):
+    with pytest.raises(SystemExit):
+        parse([*flags, "--model_dir", str(run)])
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # seven launches
+def test_several_ranks_write_what_one_writes_and_a_plain_evaluation_says(convoy, run, tmp_path):
+    args = ("--mode", "eval", "--model_dir", run, "--report", "--weights", "both")
+    args += ("--report_image_sizes", "32,48")
+    threads = ("--intraop_threads", "1")
+    for ranks in (1, 2, 3):
+        folder = tmp_path / str(ranks)
+        size = ("--eval_batch_size", 32 if ranks == 1 else 7)
+        convoy(*args, *threads, *size, "--report_dir", folder, np=ranks)
+    one = rows_of(tmp_path / "1/predictions.csv")
+    for ranks in (2, 3):
+        several = rows_of(tmp_path / str(ranks) / "predictions.csv")
+        for mine, theirs in zip(several, one, strict=True):
+            assert float(mine.pop("confidence")) == pytest.approx(
+                float(theirs["confidence"]), abs=2e-6
+            )
+            assert mine == {name: theirs[name] for name in mine}
+        for name in ("per_class.csv", "confusion.csv", "confusion-4.csv"):
+            assert (tmp_path / str(ranks) / name).read_text() == (tmp_path / "1" / name).read_text()
+    found = json.loads((tmp_path / "1/metrics.json").read_text())["evaluations"]
+    for evaluation, weights, size in zip(
+        found, ("raw", "raw", "ema", "ema"), (32, 48) * 2, strict=True
+    ):
+        log = tmp_path / f"{weights}-{size}.json"
+        plain = ("--mode", "eval", "--model_dir", run, "--weights", weights, "--image_size", size)
+        convoy(*plain, "--log_filename", log)
+        for name in ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"):
+            assert evaluation["figures"][name] == pytest.approx(summary_of(log)[name], rel=1e-6)

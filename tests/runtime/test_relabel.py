@@ -1,0 +1,101 @@
+"""Label files: the forms they may have, and how they are matched with images."""
+
+import json
+
+import numpy as np
+import pytest
+
+from runtime.config import ConfigError
+from runtime.relabel import label_table, read_label_file
+
+PATHS = ["val/cat/b.jpg", "val/cat/a.jpg", "val/dog/c.jpg"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """The table of a file with this content (text, or something for JSON)."""
+
+    def make(content, names=PATHS, classes=10, class_names=None):
+        path = tmp_path / "labels"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return label_table(read_label_file(str(path)), names, classes, class_names).tolist()
+
+    return make
+
+
+def test_a_list_goes_by_the_files_names(table):
+    assert table([[1], [2], [3]]) == [[2], [1], [3]]
+    assert table("1\n2\n3\n") == [[2], [1], [3]]
+
+
+def test_a_list_goes_by_the_order_of_records_without_names(table):
+    assert table([[1], 2, [3]], names=[None] * 3) == [[1], [2], [3]]
+
+
+def test_several_labels_and_none(table):
+    assert table([[5, 1, 5], [], [3]]) == [[-1, -1], [1, 5], [3, -1]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"b.jpg": 2, "a.jpg": [1], "c.jpg": [3]},
+        {"val/cat/b.jpg": 2, "cat/a.jpg": 1, "dog/c.jpg": 3, "b.jpg": 9},
+        "a.jpg 1\nb.jpg 2\nc.jpg 3\n",
+        "a.jpg\t1\nb.jpg\t2\nc.jpg\t3",
+        "a.jpg, 1\n\ncat/b.jpg,2\nc.jpg,3\n",
+    ],
+    ids=["object", "paths", "space", "tab", "comma"],
+)
+def test_names_may_stand_in_any_order(table, content):
+    assert table(content) == [[2], [1], [3]]
+
+
+def test_an_image_that_is_not_named_is_left_out(table):
+    assert table({"a.jpg": 1}) == [[-1], [1], [-1]]
+
+
+def test_labels_may_be_the_names_of_classes(table):
+    names = ["tabby cat", "10", "dog"]
+    kept = {"classes": 3, "class_names": names}
+    assert table([["dog"], ["10", "tabby cat"], [1]], **kept) == [[0, 1], [2, -1], [1, -1]]
+    assert table("a.jpg\ttabby cat\nb.jpg\tdog\nc.jpg\t1", **kept) == [[2], [0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([[1], [2]], "2 images.*split 3"),
+        ([[1], [2], [10]], "10 is no class.*has 10"),
+        ([[1], [2], [-1]], "-1 is no class"),
+        ([[1], [2], ["cow"]], "'cow' is no class"),
+        ([[1], [2], [1.5]], r"entry 2: \[1.5\] is neither"),
+        ([[1], [2], {"a": 1}], "entry 2"),
+        ({"d.jpg": 1}, "names none of the images.*d.jpg.*val/cat/b.jpg"),
+        ([[], [], []], "no label for any image"),
+        ("a.jpg 1\n2\n", "'2' has no file name"),
+        ("", "is empty"),
+        ("[1, 2", "cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_said(table, content, words):
+    with pytest.raises(ConfigError, match=f"--eval_labels .*{words}"):
+        table(content)
+
+
+def test_a_list_needs_names_that_differ(table):
+    with pytest.raises(ConfigError, match=r"several images are called 1.jpg.*cat/1.jpg"):
+        table([1, 2], names=["cat/1.jpg", "dog/1.jpg"])
+    assert table({"cat/1.jpg": 1, "dog/1.jpg": 2}, names=["cat/1.jpg", "dog/1.jpg"]) == [[1], [2]]
+
+
+def test_names_need_records_that_keep_them(table):
+    with pytest.raises(ConfigError, match="records keep no file names"):
+        table({"a.jpg": 1}, names=["a.jpg", None])
+
+
+def test_the_table_holds_class_numbers(tmp_path):
+    path = tmp_path / "real.json"
+    path.write_text("[[1], [0, 2]]")
+    table = label_table(read_label_file(str(path)), [None, None], 3)
+    assert table.dtype == np.int32

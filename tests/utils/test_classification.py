@@ -1,0 +1,118 @@
+"""Figures of a classifier's answers, against scikit-learn and SciPy."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import classification_report, confusion_matrix, precision_recall_fscore_support
+
+from utils import classification as c
+
+
+@pytest.fixture(scope="module", params=[3, 10, 200])
+def answers(request):
+    """Labels, answers, confidences; some classes are never true, some never answered."""
+    rng = np.random.default_rng(request.param)
+    classes, count = request.param, 997
+    labels = rng.integers(0, classes - classes // 10, count)
+    predicted = np.where(
+        rng.random(count) < 0.7, labels, rng.integers(classes // 8, classes, count)
+    )
+    return classes, labels, predicted, rng.beta(5, 2, count).astype(np.float32)
+
+
+def test_the_confusion_matrix_is_scikit_learns(answers):
+    classes, labels, predicted, _ = answers
+    want = confusion_matrix(labels, predicted, labels=range(classes))
+    np.testing.assert_array_equal(c.confusion_matrix(labels, predicted, classes), want)
+
+
+def test_figures_by_class_are_scikit_learns(answers):
+    classes, labels, predicted, _ = answers
+    got = c.by_class(c.confusion_matrix(labels, predicted, classes))
+    want = precision_recall_fscore_support(
+        labels, predicted, labels=range(classes), zero_division=0
+    )
+    absent = ~np.isin(np.arange(classes), np.concatenate([labels, predicted]))
+    for mine, theirs in zip((got.precision, got.recall, got.f1), want, strict=False):
+        np.testing.assert_allclose(mine[~absent], theirs[~absent], rtol=1e-12)
+        assert np.isnan(mine[absent]).all()
+    np.testing.assert_array_equal(got.support, want[3])
+    judged = classification_report(labels, predicted, output_dict=True, zero_division=0)
+    for weighted, name in ((False, "macro avg"), (True, "weighted avg")):
+        means = got.means(weighted)
+        assert means["precision"] == pytest.approx(judged[name]["precision"], rel=1e-12)
+        assert means["recall"] == pytest.approx(judged[name]["recall"], rel=1e-12)
+        assert means["f1"] == pytest.approx(judged[name]["f1-score"], rel=1e-12)
+
+
+def test_confused_pairs_are_the_largest_cells_off_the_diagonal(answers):
+    classes, labels, predicted, _ = answers
+    matrix = c.confusion_matrix(labels, predicted, classes)
+    pairs = c.confused_pairs(matrix, 7)
+    counts = sorted((matrix - np.diag(np.diag(matrix))).ravel())[::-1][:7]
+    assert [pair.count for pair in pairs] == [n for n in counts if n]
+    for pair in pairs:
+        assert pair.label != pair.predicted
+        assert np.sum((labels == pair.label) & (predicted == pair.predicted)) == pair.count
+    assert c.confused_pairs(np.diag([4, 5]), 7) == []
+
+
+def test_the_reliability_diagram_is_scikit_learns(answers):
+    _, labels, predicted, confidence = answers
+    right = labels == predicted
+    got = c.calibration(confidence, right)
+    accuracy, mean = calibration_curve(right, confidence.astype(np.float64), n_bins=c.BINS)
+    full = got.count > 0
+    np.testing.assert_allclose(got.accuracy[full], accuracy, rtol=1e-12)
+    np.testing.assert_allclose(got.confidence[full], mean, rtol=1e-12)
+    weights = got.count[full] / got.count.sum()
+    assert got.count.sum() == len(labels)
+    assert got.ece == pytest.approx(np.sum(weights * np.abs(accuracy - mean)), rel=1e-12)
+    assert got.mce == pytest.approx(np.abs(accuracy - mean).max(), rel=1e-12)
+
+
+def test_confidences_at_the_edges_of_bins_count_once():
+    edges = np.linspace(0, 1, c.BINS + 1)
+    got = c.calibration(edges, np.ones(len(edges)))
+    np.testing.assert_array_equal(got.count, [2, *[1] * (c.BINS - 1)])
+
+
+def test_thresholds_keep_the_answers_that_reach_them(answers):
+    _, labels, predicted, confidence = answers
+    right = labels == predicted
+    thresholds = np.array([0, 0.25, float(confidence[3]), 0.9, 1.0])
+    coverage, accuracy = c.by_threshold(confidence, right, thresholds)
+    for threshold, share, correct in zip(thresholds, coverage, accuracy, strict=True):
+        kept = confidence.astype(np.float64) >= threshold
+        assert share == kept.mean()
+        assert correct == right[kept].mean() if kept.any() else np.isnan(correct)
+
+
+def test_the_interval_is_the_percentile_bootstraps(answers):
+    _, labels, predicted, _ = answers
+    right = (labels == predicted).astype(float)
+    judged = stats.bootstrap(
+        (right,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    low, high = c.bootstrap_interval(right)
+    assert low == pytest.approx(judged.low, abs=0.003)  # both are draws; the width is 0.057
+    assert high == pytest.approx(judged.high, abs=0.003)
+
+
+def test_the_intervals_of_a_difference_are_drawn_in_pairs(answers):
+    _, labels, predicted, _ = answers
+    right = labels == predicted
+    other = right ^ (np.random.default_rng(1).random(len(right)) < 0.05)
+    judged = stats.bootstrap(
+        (right.astype(float), other.astype(float)),
+        lambda a, b, axis: a.mean(axis) - b.mean(axis),
+        paired=True,
+        n_resamples=4000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    low, high = c.bootstrap_difference(right, other)
+    assert low == pytest.approx(judged.low, abs=0.002)
+    assert high == pytest.approx(judged.high, abs=0.002)
+    assert c.bootstrap_difference(right, right) == (0, 0)

@@ -1,0 +1,185 @@
+"""What a classifier's answers are worth: counts by class, calibration, intervals.
+
+NumPy only, in float64. An answer is a class and its confidence, the probability that the model
+gives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+BINS = 15
+"""Of the reliability diagram and the ECE, as in Guo et al. 2017, arXiv:1706.04599."""
+RESAMPLES = 10_000
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """int64 `(classes, classes)`: how many examples of the row's class were taken for the column's.
+
+    Args:
+        labels, predicted: int `(N,)`, classes from 0.
+    """
+    cells = np.asarray(labels, np.int64) * classes + np.asarray(predicted, np.int64)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+@dataclass
+class ByClass:
+    """Figures of each class; all arrays `(classes,)`.
+
+    Attributes:
+        precision: right answers as a share of the answers that named the class.
+        recall: right answers as a share of the class's examples.
+        f1: the harmonic mean of both.
+        support: examples of the class.
+        predicted: answers that named it.
+
+    A quotient without a denominator is 0, as scikit-learn has it; NaN for a class that has neither
+    examples nor answers.
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+    predicted: np.ndarray
+
+    def means(self, weighted: bool = False) -> dict[str, float]:
+        """`precision`, `recall` and `f1` over the classes that occur, each counted once (macro), or
+        `weighted` by its examples.
+        """
+        occurs = (self.support + self.predicted) > 0
+        weights = self.support[occurs] if weighted else None
+        return {
+            name: float(np.average(getattr(self, name)[occurs], weights=weights))
+            for name in ("precision", "recall", "f1")
+        }
+
+
+def by_class(matrix: np.ndarray) -> ByClass:
+    """The figures of each class, from a `confusion_matrix`."""
+    right, support, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    occurs = support + predicted > 0
+
+    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        return np.where(occurs, part / np.maximum(whole, 1), np.nan)
+
+    return ByClass(
+        precision=share(right, predicted),
+        recall=share(right, support),
+        f1=share(2 * right, support + predicted),
+        support=support,
+        predicted=predicted,
+    )
+
+
+class Pair(NamedTuple):
+    """A class taken for another, and how often."""
+
+    label: int
+    predicted: int
+    count: int
+
+
+def confused_pairs(matrix: np.ndarray, most: int) -> list[Pair]:
+    """The most frequent mistakes, at most so many; of equal ones the lower classes first."""
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    cells = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = zip(*np.unravel_index(cells, wrong.shape), strict=True)
+    return [Pair(int(i), int(j), int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
+
+
+@dataclass
+class Calibration:
+    """How far confidence can be taken for the chance of being right; arrays are `(bins,)`.
+
+    Attributes:
+        edges: `(bins + 1,)`; a bin holds confidences above its lower edge, up to its upper one.
+        count: answers in the bin.
+        confidence, accuracy: their means; NaN in an empty bin.
+        ece: expected calibration error: the mean of |accuracy - confidence| over all answers.
+        mce: the largest of them in any bin.
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    ece: float
+    mce: float
+
+
+def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Calibration:
+    """Bins of equal width over the confidences.
+
+    Args:
+        confidence: float `(N,)`, 0 to 1, at least one.
+        right: bool `(N,)`, whether the answer was.
+    """
+    confidence = np.asarray(confidence, np.float64)
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.searchsorted(edges[1:-1], confidence, side="left")
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        accuracy = np.bincount(place, weights=right, minlength=bins) / count
+        mean = np.bincount(place, weights=confidence, minlength=bins) / count
+    gaps = np.abs(accuracy - mean)[count > 0]
+    ece = float(np.average(gaps, weights=count[count > 0]))
+    return Calibration(edges, count, mean, accuracy, ece, float(gaps.max()))
+
+
+def by_threshold(
+    confidence: np.ndarray, right: np.ndarray, thresholds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is left when only answers of at least a confidence count.
+
+    Returns:
+        `(thresholds,)` twice: the share of answers that are left, and the share of these that are
+        right (NaN where none is left).
+    """
+    confidence = np.asarray(confidence, np.float64)
+    order = np.argsort(-confidence, kind="stable")
+    kept = np.searchsorted(-confidence[order], -np.asarray(thresholds, np.float64), side="right")
+    hits = np.concatenate([[0], np.cumsum(np.asarray(right)[order])])[kept]
+    accuracy = np.where(kept > 0, hits / np.maximum(kept, 1), np.nan)
+    return kept / confidence.size, accuracy
+
+
+def bootstrap_interval(
+    right: np.ndarray, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile bootstrap's interval of the share of right answers.
+
+    Of N answers drawn with replacement, the number of right ones is binomial, so that it is drawn
+    directly: the same distribution, without 10,000 passes over the answers.
+    """
+    right = np.asarray(right, bool)
+    drawn = np.random.default_rng(seed).binomial(right.size, right.mean(), resamples)
+    return _middle(drawn / right.size, level)
+
+
+def bootstrap_difference(
+    right: np.ndarray,
+    other: np.ndarray,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The same of `right`'s share minus `other`'s, both answers being to the same examples.
+
+    Drawn in pairs: examples on which both agree cannot change the difference.
+    """
+    right, other = np.asarray(right, bool), np.asarray(other, bool)
+    gained, lost = (right & ~other).mean(), (other & ~right).mean()
+    shares = [gained, lost, max(0.0, 1 - gained - lost)]
+    drawn = np.random.default_rng(seed).multinomial(right.size, shares, resamples)
+    return _middle((drawn[:, 0] - drawn[:, 1]) / right.size, level)
+
+
+def _middle(values: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
