@@ -2,9 +2,12 @@
 
     python benchmarks/scaling.py [--arch efficientnet-b0] [--size 224] [--batch 8] [--processes 2]
 
-Each process has one core to itself and images that are made up once. Two kinds of launch take
-turns: processes that exchange gradients over Horovod, and as many that know nothing of each other.
-Weak-scaling efficiency is what the first kind trains in a second beside what the second kind does.
+Each process has one core to itself and images that are made up once. Three kinds of launch take
+turns: processes that know nothing of each other; the same, but each step begins in all of them at
+once, as it must where gradients are exchanged; and processes that exchange gradients over Horovod.
+Weak-scaling efficiency is what the last kind trains in a second beside what the first does, and
+the second kind says how much of the loss is due to going in step: to waiting for the slower one,
+and to all wanting memory, or the units that two hardware threads share, in the same moment.
 The step's parts are timed one after the other, so the share of the exchange holds the time that a
 process waits for a slower one. Prints a table in Markdown, then every figure as JSON.
 """
@@ -14,10 +17,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 WARMUP = 3
+KINDS = ("independent", "in step", "Horovod")
 
 
 def train(options: argparse.Namespace, number: int) -> dict[str, list[float]]:
@@ -54,10 +60,17 @@ def train(options: argparse.Namespace, number: int) -> dict[str, list[float]]:
         world=distributed.size(),
     )
     seconds: dict[str, list[float]] = {"gradients": [], "exchange": [], "update": []}
+    others = socket.create_connection(("localhost", options.meet)) if options.meet else None
     for batch in loader.batches(0):
+        start = time.perf_counter()
+        if others:
+            others.sendall(b"?")
+            others.recv(1)
+        waited = time.perf_counter() - start
         places = _timed_step(step, batch)
         for name, spent in zip(seconds, places, strict=True):
             seconds[name].append(spent)
+        seconds["exchange"][-1] += waited
     return {name: values[WARMUP:] for name, values in seconds.items()}
 
 
@@ -76,16 +89,32 @@ def _timed_step(step, batch) -> tuple[float, float, float]:
     return between - start, after - between, time.perf_counter() - after
 
 
-def launch(options: argparse.Namespace, together: bool) -> list[dict[str, list[float]]]:
-    """Starts the processes, together over Horovod or each by itself; returns their figures."""
+def meeting_place(processes: int) -> int:
+    """A port on which so many processes can wait for each other, again and again."""
+    server = socket.create_server(("localhost", 0))
+
+    def serve() -> None:
+        guests = [server.accept()[0] for _ in range(processes)]
+        while all(guest.recv(1) for guest in guests):
+            for guest in guests:
+                guest.sendall(b"!")
+
+    threading.Thread(target=serve, daemon=True).start()
+    return server.getsockname()[1]
+
+
+def launch(options: argparse.Namespace, kind: str) -> list[dict[str, list[float]]]:
+    """Starts the processes of a kind (`KINDS`) and returns their figures."""
     with tempfile.TemporaryDirectory() as folder:
         worker = [sys.executable, __file__, "--worker", folder, "--arch", options.arch]
         worker += ["--size", str(options.size), "--batch", str(options.batch)]
         worker += ["--steps", str(options.steps)]
-        if together:
+        if kind == "Horovod":
             runner = str(Path(sys.executable).with_name("horovodrun"))
             commands = [[runner, "--gloo", "-np", str(options.processes), *worker]]
         else:
+            if kind == "in step":
+                worker += ["--meet", str(meeting_place(options.processes))]
             commands = [[*worker, "--number", str(n)] for n in range(options.processes)]
         running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
         codes = [process.wait() for process in running]
@@ -114,6 +143,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="launches of each kind")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--number", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--meet", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         number = options.number
@@ -123,21 +153,20 @@ def main() -> None:
         (Path(options.worker) / f"{number}.json").write_text(json.dumps(figures))
         return
     load = os.getloadavg()[0]
-    found: dict[bool, list] = {True: [], False: []}
+    found: dict[str, list] = {kind: [] for kind in KINDS}
     for _ in range(options.rounds):
-        for together in (False, True):
-            found[together].append(launch(options, together))
+        for kind in KINDS:
+            found[kind].append(launch(options, kind))
     print(report(options, found, load))
 
 
 def report(options: argparse.Namespace, found: dict[bool, list], load: float) -> str:
     """The table and the figures."""
-    alone, joined = (
-        [sum(rates(processes, options.batch)) for processes in found[kind]]
-        for kind in (False, True)
-    )
-    exchange = [share(processes, "exchange") for processes in found[True]]
-    efficiency = statistics.median(joined) / statistics.median(alone)
+    speeds = {
+        kind: [sum(rates(processes, options.batch)) for processes in found[kind]] for kind in KINDS
+    }
+    middles = {kind: statistics.median(values) for kind, values in speeds.items()}
+    exchange = [share(processes, "exchange") for processes in found["Horovod"]]
     lines = [
         f"{options.arch}, {options.size} px, {options.batch} images a step on each of"
         f" {options.processes} processes, one core each; load before {load:.2f}",
@@ -145,16 +174,16 @@ def report(options: argparse.Namespace, found: dict[bool, list], load: float) ->
         "| launch | images/s of all, median of launches (least–greatest) |",
         "|---|---|",
     ]
-    for name, values in (("independent", alone), ("Horovod", joined)):
-        middle, low, high = statistics.median(values), min(values), max(values)
-        lines.append(f"| {name} | {middle:.2f} ({low:.2f}–{high:.2f}) |")
+    for kind, values in speeds.items():
+        lines.append(f"| {kind} | {middles[kind]:.2f} ({min(values):.2f}–{max(values):.2f}) |")
     lines += [
         "",
-        f"- weak-scaling efficiency: {efficiency:.3f}",
+        f"- weak-scaling efficiency: {middles['Horovod'] / middles['independent']:.3f}; of"
+        f" processes in step: {middles['Horovod'] / middles['in step']:.3f}",
         f"- share of the step that the exchange takes: {statistics.median(exchange):.3f}"
         f" ({min(exchange):.3f}–{max(exchange):.3f})",
         "",
-        json.dumps({str(k): v for k, v in found.items()}),
+        json.dumps(found),
     ]
     return "\n".join(lines)
 
