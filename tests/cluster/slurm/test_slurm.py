@@ -74,6 +74,20 @@ def test_a_job_that_is_queued_again_twice_trains_each_epoch_once(slurm, tiny, tm
     assert (state["epoch"], state["step"]) == (9, 9 * 7)  # 97 images, 16 a step
 
 
+def test_a_job_whose_time_runs_out_saves_and_goes_on(slurm, tiny, tmp_path):
+    places = {"datadir": str(tiny), "checkpointdir": str(tmp_path / "run")}
+    limit = ("--time=2", "--signal=USR1@60", "--ntasks-per-node=2")  # Slurm may be a minute early
+    job = Job(
+        *(slurm, tmp_path, *limit, "run_B0_multinode.sub", *SMALL, "--max_epochs", "100000"),
+        **places,
+    )
+    job.wait_for(r"stopped by SIGUSR1")
+    job.wait_for("queueing it again")
+    job.wait_for(r"resuming from|starting from the beginning", times=2)
+    slurm("scancel", job.id)
+    print(job.text)
+
+
 def test_an_array_makes_a_run_of_each_seed(slurm, tiny, tmp_path):
     places = {"datadir": str(tiny), "checkpointdir": str(tmp_path / "runs")}
     few = ("--max_epochs", "1", "--steps_per_epoch", "2", "--optimizer_batch_size", "16")
