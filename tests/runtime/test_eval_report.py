@@ -21,6 +21,7 @@ from runtime.cli import parse
 from runtime.config import Config, defaults
 from runtime.eval_report import Recorder
 from runtime.evaluate import evaluate, make_eval_step
+from runtime.variants import Variant
 
 CLASSES, BATCH, EXAMPLES = 11, 8, 101
 
@@ -36,7 +37,7 @@ class Loader:
         places = offset + self.rank + self.world * np.arange(BATCH)
         return places % EXAMPLES, None
 
-    def batches(self):
+    def batches(self, epoch=0):
         for offset in range(0, EXAMPLES, self.global_batch):
             places = offset + self.rank + self.world * np.arange(BATCH)
             index = places % EXAMPLES
@@ -118,6 +119,16 @@ def test_several_labels_count_as_the_likeliest(identity, examples):
     losses = -np.log(softmax(logits))
     want = np.mean([losses[i, lists[i]].min() for i in kept])
     assert figures["eval_loss"] == pytest.approx(want, rel=1e-6)
+
+
+def test_a_model_that_answers_nan_is_named(identity, examples):
+    logits = examples[0].copy()
+    logits[7, 3] = np.nan
+    trained = SimpleNamespace(model=identity, text="runs/x (raw weights)", class_names=None)
+    variant = Variant("", Config(arch="efficientnet-test", eval_batch_size=BATCH))
+    loader = Loader(logits, examples[1])
+    with pytest.raises(checkpoint.CheckpointError, match=r"runs/x .*for 1 of 101 images"):
+        eval_report._evaluate(variant, trained, loader, None)
 
 
 # ---- a run's folder -----------------------------------------------------------------------------

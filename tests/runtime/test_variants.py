@@ -1,0 +1,90 @@
+"""What a report evaluates side by side, and with which settings. No TensorFlow in it."""
+
+import numpy as np
+import pytest
+
+from runtime import checkpoint
+from runtime.cli import parse
+from runtime.config import Config, ConfigError, defaults
+from runtime.variants import variants
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Writes a run's folder with an empty checkpoint for each step, and returns it."""
+
+    def make(name, *steps, **settings):
+        config = Config(**(defaults("efficientnet-test") | settings))
+        for step in steps:
+            arrays = {"x": np.zeros(1, np.float32)}
+            saved = checkpoint.Checkpoint(arrays, state={"step": step}, config=config.to_yaml())
+            checkpoint.save(tmp_path / name, saved)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def asked(folders):
+    """The names and configs of a command line's evaluations."""
+
+    def ask(*args):
+        flags = ("--mode", "eval", "--report", "--data_dir", folders, *args)
+        return [(v.name, v.config) for v in variants(parse([str(flag) for flag in flags]))]
+
+    return ask
+
+
+def test_a_report_alone_is_the_evaluation_itself(run, asked):
+    folder = run("a", 1, image_size=64)
+    ((name, config),) = asked("--model_dir", folder)
+    assert (name, config.image_size, config.weights) == ("", 64, "auto")
+
+
+def test_weights_and_sizes_multiply(run, asked):
+    folder = run("a", 1, image_size=64)
+    both = ("--weights", "both", "--report_image_sizes", "64, 96")
+    found = asked("--model_dir", folder, *both)
+    assert [name for name, _ in found] == ["raw, 64 px", "raw, 96 px", "ema, 64 px", "ema, 96 px"]
+    assert [(c.weights, c.image_size) for _, c in found[1:3]] == [("raw", 96), ("ema", 64)]
+
+
+def test_another_run_keeps_its_own_size_and_crop(run, asked):
+    one = run("one", 1, 2, image_size=64)
+    two = run("two", 5, image_size=96, eval_crop="resize", crop_padding=8)
+    earlier = one / "checkpoints/step-00000001"
+    found = asked("--model_dir", one, "--report_checkpoints", f"{earlier},{two}")
+    names, configs = zip(*found, strict=True)
+    assert names[0] == "best"
+    assert names[1] == "one/step-00000001"
+    assert names[2].endswith("/two")
+    assert [c.image_size for c in configs] == [64, 64, 96]
+    assert [c.crop_padding for c in configs] == [32, 32, 8]
+    assert [c.eval_crop for c in configs] == ["crop", "crop", "resize"]
+    assert configs[1].checkpoint == str(earlier)
+    assert configs[2].checkpoint == str(two / "checkpoints/step-00000005")
+
+
+def test_a_flag_is_for_all_runs(run, asked):
+    one, two = run("one", 1, image_size=64), run("two", 5, image_size=96, crop_padding=8)
+    flags = ("--model_dir", one, "--report_checkpoints", two, "--crop_padding", "16")
+    assert [(c.image_size, c.crop_padding) for _, c in asked(*flags)] == [(64, 16), (96, 16)]
+
+
+def test_a_crops_share_is_that_of_each_size(run, asked):
+    folder = run("a", 1)
+    flags = ("--model_dir", folder, "--report_image_sizes", "64,128", "--crop_pct", "0.875")
+    assert [c.crop_padding for _, c in asked(*flags)] == [9, 18]
+
+
+def test_an_architecture_refuses_sizes_it_cannot_take(run, asked, capsys):
+    with pytest.raises(SystemExit):
+        asked("--model_dir", run("a", 1), "--report_image_sizes", "64,0")
+    assert "--image_size" in capsys.readouterr().err
+
+
+def test_a_missing_checkpoint_is_named_with_its_flag(run):
+    folder = run("a", 1)
+    config = Config(mode="eval", report=True, model_dir=str(folder), report_checkpoints="gone")
+    with pytest.raises(ConfigError, match="--report_checkpoints gone does not exist"):
+        variants(config)
