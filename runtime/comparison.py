@@ -18,6 +18,7 @@ from runtime.course import (
     figure_text,
     last_epoch,
     state_of,
+    title_of,
 )
 from runtime.history import Run, read_run
 from runtime.pages import write_page
@@ -47,7 +48,7 @@ def compare_runs(config: Config) -> dict[str, Any]:
         page = page.with_name(f"{page.name}.html")
     histories = [(name, run.history) for name, run in named]
     plots = [
-        (f"{chart.name}_{line.figure.replace('.', '_')}", f"{chart.title}, {line.name}", plot)
+        (f"{chart.name}_{line.figure.replace('.', '_')}", title_of(chart, line), plot)
         for chart in CHARTS
         for line in chart.lines
         if (plot := draw_together(chart, line, histories)) is not None

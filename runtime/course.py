@@ -122,7 +122,8 @@ def in_epochs(history: History, steps: np.ndarray) -> np.ndarray:
 
 def axis_of(histories: Sequence[History]) -> str:
     """What the curves of some runs can all be drawn over."""
-    return "epoch" if all(history.epochs for history in histories) else "step"
+    known = all(any("step" in v for v in history.epochs.values()) for history in histories)
+    return "epoch" if known else "step"
 
 
 def draw(chart: Chart, history: History) -> Plot | None:
@@ -146,13 +147,20 @@ def draw_together(chart: Chart, line: Line, runs: Sequence[tuple[str, History]])
     curves = [(name, *_points(line, chart, history, axis)) for name, history in runs]
     if not any(len(x) for _, x, _ in curves):
         return None
-    with Plot(f"{chart.title}, {line.name}, by {axis}", width=560, height=320) as plot:
+    with Plot(f"{title_of(chart, line)}, by {axis}") as plot:
         for number, (name, x, y) in enumerate(curves):
+            if not len(x):
+                continue  # a run keeps its colour in all charts
             colour = SERIES[number % len(SERIES)]
             style = ("-", "--", ":", "-.")[number // len(SERIES) % 4]
             _draw_line(plot, line, x, y, colour, name, faint=len(runs) < 4, style=style)
         _finish(plot, chart, axis, [y for _, _, y in curves], legend=len(runs) > 1)
     return plot
+
+
+def title_of(chart: Chart, line: Line) -> str:
+    """The name of one line's chart."""
+    return chart.title if len(chart.lines) == 1 else f"{chart.title}, {line.name}"
 
 
 def _points(line: Line, chart: Chart, history: History, axis: str) -> tuple[np.ndarray, np.ndarray]:

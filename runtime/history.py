@@ -195,7 +195,9 @@ def _take_in(history: History, step: Any, data: dict[str, Any]) -> None:
         case [int(epoch)]:
             if "train.loss" in data:  # evaluation's line comes after and adds to it
                 _go_back(history.epochs, epoch)
-            history.epochs[epoch] = history.epochs.get(epoch, {}) | data
+            # Logs of before 2026-11-22 do not say at which step an epoch ended.
+            near = {"step": number} if (number := next(reversed(history.steps), None)) else {}
+            history.epochs[epoch] = near | history.epochs.get(epoch, {}) | data
         case []:
             history.summary = data
 

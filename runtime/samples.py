@@ -64,7 +64,7 @@ def augmented(config: Config, count: int, epoch: int) -> list[Augmented]:
 
 def explained(config: Config, count: int) -> tuple[list[Explained], str]:
     """Predictions of the run's best checkpoint for images spread evenly over the validation split,
-    and which checkpoint it was.
+    and which checkpoint and size of maps these are of.
 
     Raises:
         CheckpointError: there is none.
@@ -83,7 +83,9 @@ def explained(config: Config, count: int) -> tuple[list[Explained], str]:
         Explained(image, heat, names[label], names[predicted], label == predicted, float(p))
         for image, heat, label, predicted, p in parts
     ]
-    return found, f"{path.name} ({saved.state['weights_used']} weights)"
+    height, width = maps.shape[1:]
+    used = saved.state["weights_used"]
+    return found, f"{path.name} ({used} weights); its maps of {height} × {width} are enlarged"
 
 
 def _validation(config: Config, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -94,6 +94,14 @@ def test_a_line_cut_off_and_lines_of_others_are_passed_over(log):
     assert (x.tolist(), y.tolist()) == ([1.0, 3.0], [3.0, 1.0]), "NaN is left out"
 
 
+def test_older_logs_do_not_say_at_which_step_an_epoch_ended(log):
+    (number,), values = epoch(1, 2, 2.7)
+    del values["step"]
+    entries = step(1, 1, 3.0), step(1, 2, 2.5), ((number,), values), evaluation(1, 0.5)
+    history = log.launch(*entries, step(2, 3, 3.0)).read()
+    assert history.epochs[1]["step"] == 2
+
+
 def test_the_finer_of_steps_and_epochs_makes_the_curve(log):
     epochs = [epoch(n, 10 * n, 5.0 - n) for n in range(1, 5)]
     history = log.launch(step(1, 1, 7.0), *epochs).read()
