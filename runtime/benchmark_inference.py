@@ -82,6 +82,7 @@ class Inference:
         return {
             "data": times.data_times,
             "compute": times.compute_times,
+            "warmup_iterations": config.benchmark_warmup,
             "images_per_iteration": config.eval_batch_size,
             "model": self.origin,
             "energy": energy and energy.read(),

@@ -206,12 +206,16 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("|", "/").split())
 
 
+def _range(cells: Sequence[dict[str, Any]], name: str) -> str:
+    values = sorted({cell[name] for cell in cells if not cell["note"]})
+    return " to ".join(map(str, dict.fromkeys([*values[:1], *values[-1:]]))) or "no"
+
+
 def _where(about: dict[str, Any], cells: Sequence[dict[str, Any]]) -> str:
     """One paragraph: on what, with what, how often."""
     machine, settings = about["machine"], about["settings"]
     gpus = ", ".join(machine["gpus"]) or "no GPU"
-    counts = sorted({cell["iterations"] for cell in cells if not cell["note"]})
-    timed = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(*counts or [0])
+    timed, warmup = (_range(cells, name) for name in ("iterations", "warmup_iterations"))
     loads = [cell["load_before"] for cell in cells] or [0.0]
     memory = f"{machine['memory'] / 2**30:.0f} GiB"
     versions = ", ".join(
@@ -221,7 +225,6 @@ def _where(about: dict[str, Any], cells: Sequence[dict[str, Any]]) -> str:
         f"{about['date']}; {about['processes']} process{'es' * (about['processes'] > 1)};"
         f" {gpus}; {machine['cpu']}, {machine['cpu cores']} cores, {memory}; load before the rows"
         f" {min(loads):.2f} to {max(loads):.2f}. {versions}; {machine['platform']}."
-        f" Data: {about['data']}. {timed} iterations timed after"
-        f" {settings['benchmark_warmup']} of warm-up;"
-        f" {settings['threads']} threads. {about['commit'] or ''}"
+        f" Data: {about['data']}. {timed} iterations timed after {warmup} of"
+        f" warm-up; {settings['threads']} threads. {about['commit'] or ''}"
     )

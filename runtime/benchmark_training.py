@@ -19,29 +19,31 @@ from utils.resources import Energy, out_of_memory
 def train(config: Config, run_log: RunLog) -> dict[str, Any]:
     """Trains `--benchmark_warmup` and then `--prof` steps, without evaluation or checkpoints.
 
-    A run that `--max_epochs` ends before has fewer.
+    A run that `--max_epochs` ends before has fewer of both.
 
     Returns:
         `data` and `compute`, this rank's seconds of each timed step; `images_per_iteration` of all
-        ranks; `energy` in J of the timed steps, or None.
+        ranks; `warmup_iterations`; `energy` in J of the timed steps, or None.
 
     Raises:
         ConfigError: `--max_epochs` leaves no step to time.
     """
     steps, warmup = config.prof or DEFAULT_ITERATIONS, config.benchmark_warmup
     config = config.with_(no_checkpoints=True, prof=steps + warmup)
-    meter = _Meter(warmup)
+    meter = _Meter()
     trainer = Trainer(config, run_log, callbacks=[meter])
     if distributed.size() > 1:
         _try_out(trainer)
     there = trainer.steps_per_epoch * trainer.last_epoch
-    trainer.throughput = times = Throughput(min(warmup, max(1, there // 2)))
+    meter.left = warmup = max(1, min(warmup, max(there - steps, there // 2)))
+    trainer.throughput = times = Throughput(warmup)
     trainer.run()
     if not len(times.compute_times):
         raise ConfigError(f"{there} step leaves nothing to time after warm-up: raise --max_epochs")
     return {
         "data": times.data_times,
         "compute": times.compute_times,
+        "warmup_iterations": warmup,
         "images_per_iteration": trainer.images_per_step,
         "passes_per_update": trainer.micro_steps,
         "energy": meter.joules,
@@ -71,16 +73,17 @@ def _try_out(trainer: Trainer) -> None:
 
 
 class _Meter(keras.callbacks.Callback):
-    """Energy of the steps after the first `warmup`."""
+    """Energy of the steps after the next `left`, in J; None where it cannot be read."""
 
-    def __init__(self, warmup: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._left, self._energy = warmup, None
+        self.left = 1
         self.joules: float | None = None
+        self._energy: Energy | None = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._left -= 1
+        self.left -= 1
         if self._energy is not None:
             self.joules = self._energy.read()
-        elif self._left <= 0:
+        elif self.left <= 0:
             self._energy = Energy()

@@ -90,14 +90,19 @@ def cell(batch, precision="fp32", note=None, **more):
     if note:
         return names
     times = np.full((1, 10), 0.001 * batch)
-    return names | figures(times * 0, times, batch) | {"peak_memory": 2**20} | more
+    return (
+        names
+        | figures(times * 0, times, batch)
+        | {"peak_memory": 2**20, "warmup_iterations": 1}
+        | more
+    )
 
 
 def report(mode="training_benchmark", processes=1, cells=()):
     about = {
         "mode": mode, "arch": "resnet50", "resolution": 32, "data": "synthetic",
         "processes": processes, "date": "today", "commit": None,
-        "settings": {"benchmark_warmup": 1, "threads": 2},
+        "settings": {"threads": 2},
         "machine": {"gpus": [], "cpu": "A | B", "cpu cores": 2, "memory": 2**30, "platform": "x"},
         "versions": {"tensorflow": "2.18"},
     }  # fmt: skip
@@ -143,6 +148,7 @@ def test_tables_are_laid_out_as_the_documents(tmp_path):
     assert latency[1][2][:3] == ["2", "32x32", "out of memory"]
     assert "A / B, 2 cores, 1 GiB" in text
     assert "tensorflow 2.18" in text
+    assert "10 iterations timed after 1 of warm-up" in text
 
     two = report(processes=2, cells=[cell(1), cell(2)])
     for c in two.cells:
@@ -207,9 +213,12 @@ def test_training_is_timed_by_the_trainer_and_fits_no_memory_either(tmp_path, ca
     flags = ("--mode", "training_benchmark", *QUICK, *FEW, "--augmenter_name", "none")
     where = ("--output", str(tmp_path / "deep" / "speed"), "--model_dir", str(tmp_path))
     sizes = ("--benchmark_batch_sizes", f"2,{TOO_MANY}", "--grad_accum_steps", "2")
-    assert main([*flags, *where, *sizes]) == 0
+    # Ten passes: five updates, where six are asked for.
+    short = ("--max_epochs", "1", "--steps_per_epoch", "10", "--warmup_epochs", "0")
+    assert main([*flags, *where, *sizes, *short]) == 0
     first, second = json.loads((tmp_path / "deep" / "speed.json").read_text())["cells"]
-    assert (first["iterations"], first["images_per_iteration"]) == (4, 4)
+    assert (first["warmup_iterations"], first["iterations"]) == (2, 3)
+    assert first["images_per_iteration"] == 4
     assert first["passes_per_update"] == 2
     assert second["note"] == "out of memory"
     assert not (tmp_path / "checkpoints").exists()
@@ -219,6 +228,7 @@ def test_training_is_timed_by_the_trainer_and_fits_no_memory_either(tmp_path, ca
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # three launches
 def test_several_ranks_are_measured_together_and_scale_against_one(convoy, tmp_path):
     flags = ("--mode", "training_benchmark", *QUICK, *FEW, "--augmenter_name", "none")
     flags += ("--model_dir", tmp_path, "--intraop_threads", "1", "--benchmark_precisions", "fp32")
@@ -238,6 +248,7 @@ def test_several_ranks_are_measured_together_and_scale_against_one(convoy, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # eight models, four of them converted
 def test_every_format_is_run_on_real_images_and_precisions_change_the_model(trained, tmp_path):
     """The run has no exports, so they are made here, but for one that it has."""
     pytest.importorskip("onnxruntime", reason="the extra export: make test-export")
