@@ -56,7 +56,7 @@ notebook: .venv-docs/installed  ## execute the notebook in place, after its cell
 
 .venv-docs/installed: constraints.txt pyproject.toml
 	@test -x .venv-docs/bin/python || python3 -m venv .venv-docs
-	@.venv-docs/bin/python -m pip install -qq -c constraints.txt -e ".[cpu,demo,docs]"
+	@.venv-docs/bin/python -m pip install -qq -c constraints.txt -e ".[cpu,demo,docs,report]"
 	@touch $@
 
 clean:  ## remove what make created in this folder
