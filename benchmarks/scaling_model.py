@@ -261,3 +261,45 @@ def overhead() -> float:
 def hours_predicted(fitted: Fit, setup: Setup, n: int, epochs: int) -> float:
     seconds = epochs * data()["imagenet"]["train_images"] / fitted.predicted(setup, n)
     return overhead() * seconds / 3600
+
+
+# ---- two processes of this machine ---------------------------------------------------------------
+
+
+def two_processes(figures: dict[str, list], batch: int) -> dict[str, Any]:
+    """What `measured: two_processes` of scaling_rows.yaml holds, from the JSON of scaling.py.
+
+    Args:
+        figures: by kind, launches of processes of parts of seconds by step.
+        batch: images of a process's step.
+    """
+
+    def all_of(kind: str, part: str) -> list[float]:
+        return [t for launch in figures[kind] for process in launch for t in process[part]]
+
+    def rate(kind: str) -> float:
+        launches = [
+            sum(batch / np.median(np.sum(list(process.values()), 0)) for process in launch)
+            for launch in figures[kind]
+        ]
+        return float(np.median(launches))
+
+    joined = figures["Horovod"]
+    last = [np.min([process["exchange"] for process in launch], 0) for launch in joined]
+    spread = [np.std(p["gradients"]) / np.mean(p["gradients"]) for launch in joined for p in launch]
+    shares = [
+        sum(np.sum(p["exchange"]) for p in launch) / sum(np.sum(list(p.values())) for p in launch)
+        for launch in joined
+    ]
+    return {
+        "batch": batch,
+        **{
+            name: {part: round(float(np.median(all_of(kind, part))), 3) for part in parts}
+            for name, kind in (("alone", "independent"), ("joined", "Horovod"))
+            for parts in [("gradients", "update")]
+        },
+        "slower_exchange": round(float(np.median(last)), 3),
+        "variation": round(float(np.median(spread)), 3),
+        "efficiency": round(rate("Horovod") / rate("independent"), 3),
+        "exchange_share": round(float(np.median(shares)), 3),
+    }

@@ -7,11 +7,14 @@ python benchmarks/scaling_tables.py --write    put them into docs/scaling.md, an
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -27,6 +30,7 @@ from benchmarks.scaling_model import (
     overhead,
     setups,
     slowest,
+    two_processes,
 )
 from model.catalog import get_arch
 
@@ -281,7 +285,13 @@ def with_tables(page: str, made: dict[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="update docs/scaling.md and its plot")
+    parser.add_argument("--measured", type=Path, help="what scaling.py printed")
+    parser.add_argument("--batch", type=int, default=8, help="images that scaling.py was told")
     options = parser.parse_args()
+    if options.measured:
+        figures = json.loads(options.measured.read_text().splitlines()[-1])
+        print(yaml.safe_dump({"two_processes": two_processes(figures, options.batch)}))
+        return
     from benchmarks.scaling_plot import plot
 
     fitted = fit(setups())

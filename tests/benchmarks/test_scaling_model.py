@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling_tables
-from benchmarks.scaling_model import fit, hours_published, setups, slowest
+from benchmarks.scaling_model import fit, hours_published, setups, slowest, two_processes
 from benchmarks.scaling_plot import plot
 from model.catalog import get_arch, parameter_count
 
@@ -101,3 +101,17 @@ def test_the_slowest_of_n(fitted):
 def test_hours_come_from_the_recipes():
     assert len(hours_published()) == 16
     assert {n for _, n, *_ in hours_published()} == {8, 16, 32, 64}
+
+
+def test_figures_of_two_processes_by_hand():
+    """Two launches of two processes of two steps; the one that comes last waits for nobody."""
+    fast = {"gradients": [1.0, 1.0], "exchange": [0.3, 0.5], "update": [0.1, 0.1]}
+    slow = {"gradients": [1.2, 1.4], "exchange": [0.1, 0.1], "update": [0.1, 0.1]}
+    alone = {"gradients": [0.9, 0.9], "exchange": [0.0, 0.0], "update": [0.1, 0.1]}
+    found = two_processes({"independent": [[alone] * 2], "Horovod": [[fast, slow]] * 2}, batch=8)
+    assert found["alone"] == {"gradients": 0.9, "update": 0.1}
+    assert found["joined"] == {"gradients": 1.1, "update": 0.1}
+    assert found["slower_exchange"] == 0.1
+    assert found["variation"] == pytest.approx((0 + 0.1 / 1.3) / 2, abs=1e-3)
+    assert found["efficiency"] == pytest.approx(1 / 1.5, abs=1e-3)
+    assert found["exchange_share"] == pytest.approx(1.0 / 6.0, abs=1e-3)
