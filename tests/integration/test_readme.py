@@ -26,7 +26,8 @@ FEW += " --no-training_report"
 def commands() -> list[str]:
     """Every command of the README's bash blocks, in order."""
     blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    joined = [re.sub(r" \\\n +", " ", block) for block in blocks]
+    return [line for block in joined for line in block.splitlines() if line.strip()]
 
 
 @pytest.fixture(scope="module")
