@@ -87,6 +87,7 @@ def _sweep(
     config: Config, row: Row, measure: Callable[[Config], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     training = config.mode == "training_benchmark"
+    gpu = device.has_gpu() and not row.on_host
     seen: list[tuple[int, int]] = []  # batch sizes and the most memory at each
     for batch in batch_sizes(config):
         now = config.with_(train_batch_size=batch, eval_batch_size=batch)
@@ -97,12 +98,13 @@ def _sweep(
             "precision": row.precision,
             "xla": row.xla,
             "batch_size": batch,
+            "device": "GPU" if gpu else "CPU",
             "processes": distributed.size(),
             "resolution": train_image_size(config) if training else image_size(config),
             "load_before": os.getloadavg()[0],
         }
-        note = _no_room(seen, batch)
-        cell |= {"note": note} if note else _measure(measure, now)
+        note = None if gpu else _no_room(seen, batch)
+        cell |= {"note": note} if note else _measure(measure, now, gpu)
         yield cell
         if cell["note"]:
             return
@@ -115,7 +117,7 @@ def _no_room(seen: list[tuple[int, int]], batch: int) -> str | None:
     A GPU refuses what it lacks. A host's kernel would end the program.
     """
     note = None
-    if len(seen) > 1 and not device.has_gpu():
+    if len(seen) > 1:
         (small, least), (large, most) = seen[-2:]
         peak = most + max(0.0, (most - least) / (large - small)) * (batch - large)
         missing = peak - PeakMemory(gpu=False).before - free_memory() / distributed.local_size()
@@ -124,10 +126,12 @@ def _no_room(seen: list[tuple[int, int]], batch: int) -> str | None:
     return next(filter(None, distributed.all_gather_object(note)), None)
 
 
-def _measure(measure: Callable[[Config], dict[str, Any]], config: Config) -> dict[str, Any]:
+def _measure(
+    measure: Callable[[Config], dict[str, Any]], config: Config, gpu: bool
+) -> dict[str, Any]:
     """Figures and `note`, the same on every rank."""
     gc.collect()
-    memory = PeakMemory(device.has_gpu())
+    memory = PeakMemory(gpu)
     result: dict[str, Any] = {}
     try:
         result, problem = measure(config), None

@@ -20,6 +20,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {
 }
 XLA = {"off": False, "on": True}
 KERAS = "keras"
+HOST_FORMATS = ("tflite", "tflite-int8", "onnx")
 # Where NVIDIA's documents end their tables; ResNet50's is everybody else's.
 SWEEP_ENDS = {"efficientnet-b0": 1024, "efficientnet-b4": 128}
 SWEEP_END = 256
@@ -39,6 +40,11 @@ class Row:
     format: str
     precision: str
     xla: bool
+
+    @property
+    def on_host(self) -> bool:
+        """Whether its runtime is here one for CPUs, GPU or not."""
+        return self.format in HOST_FORMATS
 
     def settings(self) -> dict[str, Any]:
         """The flags that mean it."""

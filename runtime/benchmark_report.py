@@ -66,8 +66,8 @@ def figures(data: np.ndarray, compute: np.ndarray, images: int) -> dict[str, flo
 class Report:
     """A benchmark's cells: one for each row and batch size.
 
-    A cell has `format`, `precision`, `xla`, `batch_size`, `processes`, `resolution`, and either
-    the names of `UNITS` or a `note` why there are none.
+    A cell has `format`, `precision`, `xla`, `batch_size`, `device`, `processes`, `resolution`, and
+    either the names of `UNITS` or a `note` why there are none.
 
     Attributes:
         about: mode, architecture, data, settings, machine and versions.
@@ -109,7 +109,10 @@ class Report:
             parts += ["## Training performance", self._training_table(single)]
         kind = "Training" if training else "Inference"
         for row in _rows(self.cells):
-            parts += [f"## {kind} latency: {_name(row)}", self._latency_table(row)]
+            title = f"## {kind} latency: {_name(row)}"
+            if about["machine"]["gpus"]:
+                title += f", on the {self._cell(row).get('device', 'GPU')}"
+            parts += [title, self._latency_table(row)]
         parts.append("\n".join(f"- {name}: {text}." for name, text in DEFINITIONS.items()))
         return "\n\n".join(parts) + "\n"
 
@@ -166,7 +169,7 @@ class Report:
         except (OSError, ValueError, KeyError, TypeError):
             return []
 
-    def _cell(self, row: tuple, batch: int) -> dict[str, Any]:
+    def _cell(self, row: tuple, batch: int | None = None) -> dict[str, Any]:
         return _find(self.cells, row, batch)
 
 
@@ -178,9 +181,12 @@ def _rows(cells: Sequence[dict[str, Any]]) -> list[tuple]:
     return list(dict.fromkeys(map(_key, cells)))
 
 
-def _find(cells: Sequence[dict[str, Any]], row: tuple, batch: int) -> dict[str, Any]:
-    found = (cell for cell in cells if (_key(cell), cell["batch_size"]) == (row, batch))
-    return next(found, {})
+def _find(cells: Sequence[dict[str, Any]], row: tuple, batch: int | None) -> dict[str, Any]:
+    """The cell, or the row's first if no batch size is given; {} if there is none."""
+    for cell in cells:
+        if _key(cell) == row and batch in (None, cell["batch_size"]):
+            return cell
+    return {}
 
 
 def _name(row: tuple, short: bool = False) -> str:

@@ -50,13 +50,9 @@ class PeakMemory:
     """
 
     def __init__(self, gpu: bool) -> None:
-        self._gpu = gpu
-        if gpu:
-            import tensorflow as tf
-
-            tf.config.experimental.reset_memory_stats("GPU:0")
-            self.of = "device"
-        else:
+        self._gpu = gpu and _reset_device()
+        self.of = "device"
+        if not self._gpu:
             self.of = "process"
             try:
                 Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: man 5 proc
@@ -74,6 +70,17 @@ class PeakMemory:
             line = next(line for line in file if line.startswith("VmHWM:"))
             return 1024 * int(line.split()[1])
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _reset_device() -> bool:
+    """Begins the device's record anew; False where its allocator keeps none."""
+    import tensorflow as tf
+
+    try:
+        tf.config.experimental.reset_memory_stats("GPU:0")
+    except ValueError:
+        return False
+    return True
 
 
 class Energy:

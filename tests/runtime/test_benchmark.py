@@ -173,6 +173,17 @@ def test_energy_has_a_column_only_where_it_can_be_read():
     assert (table[1][-1], table[2][-1]) == ("0.500", "")
 
 
+def test_on_a_gpu_host_tables_say_what_ran_on_the_cpu():
+    made = report(MODE, cells=[cell(1, device="GPU"), cell(1, "int8", device="CPU")])
+    assert "keras, int8\n" in made.markdown()
+    made.about["machine"]["gpus"] = ["H100"]
+    assert "keras, fp32, on the GPU\n" in made.markdown()
+    assert "keras, int8, on the CPU\n" in made.markdown()
+    assert [Row(name, "fp32", False).on_host for name in ("keras", "savedmodel", "onnx")] == [
+        False, False, True,
+    ]  # fmt: skip
+
+
 def test_a_batch_that_would_not_fit_is_not_tried():
     from runtime.benchmark import _no_room
 
