@@ -46,7 +46,7 @@ class PeakMemory:
     Attributes:
         of: "device" (what TensorFlow's allocator gave out) or "process" (resident set); "process
             since its start" where the kernel does not let its record be reset.
-        before: bytes taken when this was made.
+        before: bytes taken when this was made, whatever was taken earlier.
     """
 
     def __init__(self, gpu: bool) -> None:
@@ -58,7 +58,7 @@ class PeakMemory:
                 Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: man 5 proc
             except OSError:
                 self.of = "process since its start"
-        self.before = self.read()
+        self.before = self.read() if gpu else _of_process("VmRSS")
 
     def read(self) -> int:
         """Bytes."""
@@ -66,10 +66,18 @@ class PeakMemory:
             import tensorflow as tf
 
             return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
-        with suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as file:
-            line = next(line for line in file if line.startswith("VmHWM:"))
-            return 1024 * int(line.split()[1])
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return _of_process("VmHWM")
+
+
+def _of_process(what: str) -> int:
+    """Bytes of main memory of this process: "VmRSS", now, or "VmHWM", at most.
+
+    The most it ever had where the kernel does not tell.
+    """
+    with suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith(f"{what}:"))
+        return 1024 * int(line.split()[1])
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _reset_device() -> bool:
