@@ -8,6 +8,7 @@ from typing import Any
 from runtime.backends import BENCHMARKS
 from runtime.config import Config, ConfigError
 from runtime.formats import FORMATS, check_packages
+from utils.distributed import launched_processes
 from utils.gpus import visible_gpus
 
 # Each as the flags that mean it.
@@ -122,10 +123,11 @@ def check_benchmark(config: Config) -> None:
         )
     if config.benchmark_xla is None:
         return
-    if config.batch_norm == "syncbn":
+    several = max(config.nproc or 1, launched_processes()) > 1
+    if config.batch_norm == "syncbn" and config.mode == "training_benchmark" and several:
         raise ConfigError(
-            "--benchmark_xla does not go with --batch_norm syncbn, which decides about XLA when the"
-            " program starts: run it with --use_xla and without"
+            "--benchmark_xla does not go with --batch_norm syncbn on several processes, which"
+            " decides about XLA when the program starts: run it with --use_xla and without"
         )
     keras_rows = [row for row in wanted if row.format == KERAS]
     if config.data_format == "channels_first" and not gpus and not all(r.xla for r in keras_rows):

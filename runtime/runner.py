@@ -105,6 +105,8 @@ class Runner:
         """Joins the other processes, and makes devices and Keras what the config says."""
         config, mode = self.config, self.config.mode
         clusters = config.use_xla and config.batch_norm == "syncbn"
+        # Where rows decide about XLA, each for its own model.
+        clusters &= mode != "inference_benchmark" and config.benchmark_xla is None
         if clusters:
             device.allow_clusters()
         distributed.init()
@@ -253,7 +255,8 @@ def _check_data_format(config: Config) -> None:
             "--data_format channels_first with --batch_norm syncbn needs GPUs: on CPUs XLA would"
             " have to compile the whole step, which synchronised batch norm divides"
         )
-    if not config.use_xla:
+    rows = config.benchmark_xla  # of a benchmark, where they decide
+    if not (config.use_xla if rows is None else "off" not in rows):
         raise ConfigError(
             "--data_format channels_first needs a GPU, or --use_xla: TensorFlow's convolutions for"
             " CPUs take channels_last only (its oneDNN ones are not in every build)"
