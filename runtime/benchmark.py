@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ def _measure_row(config: Config, row: Row, run_log: RunLog) -> Iterator[dict[str
         yield from _sweep(config, row, partial(train, run_log=run_log))
         return
     with tempfile.TemporaryDirectory(prefix="convoy-benchmark-") as folder:
-        yield from _sweep(config, row, Inference(config, row, Path(folder)))
+        # Made by the first cell, whose memory it is.
+        made = cache(lambda: Inference(config, row, Path(folder)))
+        yield from _sweep(config, row, lambda now: made()(now))
 
 
 def _sweep(

@@ -24,9 +24,9 @@ from runtime.build import (
     image_size,
     model_arguments,
 )
-from runtime.checkpoint import CheckpointError
+from runtime.checkpoint import has_any
 from runtime.class_names import class_names
-from runtime.config import Config
+from runtime.config import Config, ConfigError
 from runtime.export import export_folder
 from runtime.exporters import READERS, WRITERS, Exportable
 from runtime.formats import FORMATS, SIDE_FILE
@@ -35,6 +35,7 @@ from utils.metrics import Throughput
 from utils.resources import Energy
 
 CALIBRATION_IMAGES = 32
+RANDOM = "random weights"
 
 
 class Inference:
@@ -50,15 +51,15 @@ class Inference:
         exported = row.format != KERAS
         if exported:  # they take NHWC images whatever the run computed in
             config = config.with_(data_format="channels_last")
-        self._trained = _model(config)
-        self._classes = self._trained.model.output_shape[-1]
+        trained = _model(config)
+        self._classes = trained.model.output_shape[-1]
         self._source: Any = None
-        self._folder = folder
-        self.origin = self._trained.text.rstrip("/").rpartition("/")[2]  # not where it lies
-        if exported:
-            self._run, self.origin = self._open_export(config, row.format)
+        self.origin = trained.text.rstrip("/").rpartition("/")[2]  # not where it lies
+        if exported:  # the Keras model goes when this ends, and takes no memory from the export
+            self._run = self._open_export(config, row.format, trained, folder / "export")
         else:
-            self._run = _keras_function(self._trained.model, row.xla)
+            self._run = _keras_function(trained.model, row.xla)
+        print(f"{row.format}: {self.origin}", flush=True)
 
     def __call__(self, config: Config) -> dict[str, Any]:
         """Times `--prof` batches of `--eval_batch_size` after `--benchmark_warmup`.
@@ -101,35 +102,48 @@ class Inference:
                 for images, _, _ in batches:
                     yield images.numpy()
 
-    def _open_export(self, config: Config, name: str) -> tuple[Callable[[np.ndarray], Any], str]:
-        """A function that runs the run's export, or else one made here of the same model."""
+    def _open_export(
+        self, config: Config, name: str, trained: Trained, place: Path
+    ) -> Callable[[np.ndarray], Any]:
+        """A function that runs the run's export, or else one made at `place` of the same model."""
         path = export_folder(config.with_(output=None)) / FORMATS[name].file
-        if not _fits(path, config, self._trained):
-            path = self._folder / "export"
-            self._write(config, name, path)
-            origin = f"{self.origin}, exported for this benchmark"
+        if _fits(path, config, trained):
+            self.origin += f", {FORMATS[name].file} of the run"
         else:
-            origin = f"{self.origin}, {FORMATS[name].file} of the run"
+            path = place
+            self._write(config, name, trained, path)
+            self.origin += ", exported for this benchmark"
         run = READERS[name](path, threads=threads(config))[-1]
-        return lambda images: run(images, ()), origin
+        return lambda images: run(images, ())
 
-    def _write(self, config: Config, name: str, path: Path) -> None:
-        model = self._trained.model
-        names = class_names(self._trained.class_names, self._classes)
-        what = Exportable(model, names, eval_crop(config), min(config.top_k, len(names)), False, {})
+    def _write(self, config: Config, name: str, trained: Trained, path: Path) -> None:
+        names, crop = class_names(trained.class_names, self._classes), eval_crop(config)
+        what = Exportable(trained.model, names, crop, min(config.top_k, len(names)), False, {})
         with closing(self._images(config.with_(eval_batch_size=1))) as images:
             calibration = [batch[0] for batch in islice(images, CALIBRATION_IMAGES)]
         WRITERS[name](what, path, calibration)
 
 
 def _model(config: Config) -> Trained:
-    """The run's model, or one with random weights: speed does not depend on them."""
-    try:
-        return trained_model(config)
-    except CheckpointError:
+    """The run's model; where there is no run, one with random weights, of the same speed.
+
+    Raises:
+        CheckpointError: there is a checkpoint, but not the one that was asked for, or damaged.
+        ConfigError: `--arch` is not the checkpoint's.
+    """
+    flags = (config.pretrained_from_file, config.checkpoint, config.weights)
+    if flags == (None, "best", "auto") and not has_any(config.model_dir):
         classes = config.num_classes or DEFAULT_CLASSES
         state = {"model": model_arguments(config, classes)}
-        return Trained(build_training_model(config, classes), "random weights", state=state)
+        return Trained(build_training_model(config, classes), RANDOM, state=state)
+    trained = trained_model(config)
+    arch = (trained.state.get("model") or {}).get("arch", config.arch)
+    if arch != config.arch:
+        raise ConfigError(
+            f"--arch {config.arch}: the checkpoint of --model_dir {config.model_dir} is of {arch};"
+            " leave --arch out, or name a --model_dir without checkpoints to time random weights"
+        )
+    return trained
 
 
 def _fits(path: Path, config: Config, trained: Trained) -> bool:

@@ -109,10 +109,13 @@ class Report:
             parts += ["## Training performance", self._training_table(single)]
         kind = "Training" if training else "Inference"
         for row in _rows(self.cells):
-            title = f"## {kind} latency: {_name(row)}"
+            cells = [cell for cell in self.cells if _key(cell) == row]
+            parts.append(f"## {kind} latency: {_name(row)}")
             if about["machine"]["gpus"]:
-                title += f", on the {self._cell(row).get('device', 'GPU')}"
-            parts += [title, self._latency_table(row)]
+                parts[-1] += f", on the {cells[0].get('device', 'GPU')}"
+            if models := {_plain(cell["model"]) for cell in cells if "model" in cell}:
+                parts.append(f"Model: {', '.join(sorted(models))}.")
+            parts.append(self._latency_table(cells))
         parts.append("\n".join(f"- {name}: {text}." for name, text in DEFINITIONS.items()))
         return "\n\n".join(parts) + "\n"
 
@@ -139,10 +142,9 @@ class Report:
             lines.append(line)
         return _table(head, lines)
 
-    def _latency_table(self, row: tuple) -> str:
+    def _latency_table(self, cells: Sequence[dict[str, Any]]) -> str:
         head = ["Batch size", "Resolution", "Throughput Avg", "Latency Avg (ms)"]
         head += [f"Latency {q}% (ms)" for q in QS] + ["Peak memory (MiB)"]
-        cells = [cell for cell in self.cells if _key(cell) == row]
         energy = any(cell.get("energy_per_image") for cell in cells)
         lines = []
         for cell in cells:
@@ -169,7 +171,7 @@ class Report:
         except (OSError, ValueError, KeyError, TypeError):
             return []
 
-    def _cell(self, row: tuple, batch: int | None = None) -> dict[str, Any]:
+    def _cell(self, row: tuple, batch: int) -> dict[str, Any]:
         return _find(self.cells, row, batch)
 
 
@@ -181,12 +183,9 @@ def _rows(cells: Sequence[dict[str, Any]]) -> list[tuple]:
     return list(dict.fromkeys(map(_key, cells)))
 
 
-def _find(cells: Sequence[dict[str, Any]], row: tuple, batch: int | None) -> dict[str, Any]:
-    """The cell, or the row's first if no batch size is given; {} if there is none."""
-    for cell in cells:
-        if _key(cell) == row and batch in (None, cell["batch_size"]):
-            return cell
-    return {}
+def _find(cells: Sequence[dict[str, Any]], row: tuple, batch: int) -> dict[str, Any]:
+    found = (cell for cell in cells if (_key(cell), cell["batch_size"]) == (row, batch))
+    return next(found, {})
 
 
 def _name(row: tuple, short: bool = False) -> str:

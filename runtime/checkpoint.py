@@ -158,6 +158,11 @@ def complete_checkpoints(model_dir: str | AnyPath) -> list[AnyPath]:
         ) from error
 
 
+def has_any(model_dir: str | AnyPath) -> bool:
+    """Whether a run began to save there, be it whole, damaged or unfinished."""
+    return _folder(model_dir).is_dir() and any(_folder(model_dir).glob("step-*"))
+
+
 def latest(model_dir: str | AnyPath) -> AnyPath | None:
     """The newest checkpoint whose checksums hold, or None. A damaged newer one is passed over."""
     for path in reversed(complete_checkpoints(model_dir)):
@@ -193,9 +198,9 @@ def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
     if which in ("best", "last"):
         found = (best(model_dir) if which == "best" else None) or latest(model_dir)
         if found is None:
-            unfinished = _folder(model_dir).is_dir() and any(_folder(model_dir).glob("step-*"))
+            kind = "complete " if has_any(model_dir) else ""
             raise CheckpointError(
-                f"no {'complete ' if unfinished else ''}checkpoint in --model_dir {model_dir};"
+                f"no {kind}checkpoint in --model_dir {model_dir};"
                 " train first,"
                 " or name one with --checkpoint"
             )

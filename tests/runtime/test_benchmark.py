@@ -72,16 +72,61 @@ def test_rows_are_every_precision_with_and_without_xla_and_each_export_once():
         ({"benchmark_precisions": "tf32"}, "needs an NVIDIA GPU"),
         ({"mode": "training_benchmark", "benchmark_formats": "tflite"}, "exports cannot train"),
         ({"mode": "eval", "benchmark_xla": "on"}, "is for --mode training_benchmark and"),
-        ({"benchmark_xla": "on", "batch_norm": "syncbn"}, "with --use_xla and without"),
+        ({"mode": "training_benchmark", "benchmark_xla": "on", "batch_norm": "syncbn", "nproc": 2},
+         "with --use_xla and without"),
         ({"benchmark_xla": "off", "data_format": "channels_first"}, "needs a GPU"),
         ({"benchmark_formats": "onnx"}, r"onnx needs onnx, onnxruntime.*\[export\]"),
     ],
-)
+)  # fmt: skip
 def test_lists_that_mean_nothing_are_refused(flags, message, monkeypatch):
     monkeypatch.setattr("runtime.benchmark_plan.visible_gpus", lambda: 0)
     monkeypatch.setattr("runtime.formats.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=message):
         check_benchmark(Config(**({"mode": MODE} | flags)))
+
+
+def test_xla_by_rows_goes_with_what_one_process_can_do(monkeypatch):
+    """A checkpoint of a recipe with synchronised batch norm, and channels_first on a CPU."""
+    from runtime.runner import _check_data_format
+
+    monkeypatch.setattr("runtime.benchmark_plan.visible_gpus", lambda: 0)
+    monkeypatch.setattr("utils.device.has_gpu", lambda: False)
+    check_benchmark(config(benchmark_xla="on,off", batch_norm="syncbn"))
+    first = {"data_format": "channels_first", "benchmark_xla": "on"}
+    check_benchmark(config(**first))
+    _check_data_format(config(**first))
+    for flags in ({"benchmark_xla": "on,off", "use_xla": True}, {"benchmark_xla": None}):
+        with pytest.raises(ConfigError, match="needs a GPU"):
+            _check_data_format(config(**(first | flags)))
+
+
+def test_only_where_there_is_no_run_are_weights_random(tmp_path, monkeypatch):
+    from runtime.benchmark_inference import RANDOM, _model
+    from runtime.checkpoint import CheckpointError
+
+    monkeypatch.setattr("runtime.benchmark_inference.build_training_model", lambda *args: None)
+    here = config(arch="efficientnet-test", model_dir=str(tmp_path), num_classes=2)
+    assert _model(here).text == RANDOM
+    for flags in ({"checkpoint": "last"}, {"checkpoint": str(tmp_path)}, {"weights": "ema"}):
+        with pytest.raises(CheckpointError):
+            _model(here.with_(**flags))
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        _model(here)
+
+
+def test_a_checkpoint_of_another_architecture_is_not_called_the_flags(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    import runtime.benchmark_inference as inference
+
+    loaded = SimpleNamespace(state={"model": {"arch": "resnet18"}})
+    monkeypatch.setattr(inference, "trained_model", lambda config: loaded)
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+    here = config(arch="resnet18", model_dir=str(tmp_path))
+    assert inference._model(here) is loaded
+    with pytest.raises(ConfigError, match="is of resnet18; leave --arch out"):
+        inference._model(here.with_(arch="resnet50"))
 
 
 def cell(batch, precision="fp32", note=None, **more):
@@ -212,10 +257,13 @@ def test_a_sweep_ends_where_memory_does_and_keeps_what_was_measured(tmp_path, ca
     assert first["throughput"] > 0
     assert first["peak_memory"] > 2**20
     assert first["model"] == "random weights"
+    told = capsys.readouterr().out
+    assert "keras: random weights\n" in told
+    assert "wrote" in told
+    assert "Model: random weights." in (tmp_path / f"{MODE}_1x.md").read_text()
     assert said["machine"]["cpu cores"] >= 1
     assert said["versions"]["keras"]
     assert f"| {TOO_MANY} | 32x32 | out of memory |" in (tmp_path / f"{MODE}_1x.md").read_text()
-    assert "wrote" in capsys.readouterr().out
     steps = [line["step"] for line in log_lines(tmp_path / "log.json") if line["type"] == "LOG"]
     assert steps == ["PARAMETER", [1], [2], []]
 
