@@ -58,7 +58,7 @@ class PeakMemory:
                 Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: man 5 proc
             except OSError:
                 self.of = "process since its start"
-        self.before = self.read() if gpu else _of_process("VmRSS")
+        self.before = self.read() if self._gpu else _of_process("VmRSS")
 
     def read(self) -> int:
         """Bytes."""
