@@ -34,7 +34,7 @@ def grad_cam(model: keras.Model) -> Explain:
         ValueError: the model has no activation with height and width.
     """
     activation = last_activation(model)
-    body = keras.Model(model.inputs, activation)
+    body = keras.Model(model.inputs[0], activation)
     head = keras.Model(activation, model.outputs[0])
 
     @tf.function
