@@ -85,7 +85,8 @@ def _timed_step(step, batch) -> tuple[float, float, float]:
     gradients, weight, _ = step.reduce(gradients, weight, tf.zeros(3))
     weight.numpy()
     after = time.perf_counter()
-    step.update(gradients, weight, tf.constant(0.01), tf.constant(0, tf.int64)).numpy()
+    done, _ = step.update(gradients, weight, tf.constant(0.01), tf.constant(0, tf.int64))
+    done.numpy()
     return between - start, after - between, time.perf_counter() - after
 
 
