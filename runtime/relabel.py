@@ -13,6 +13,7 @@ number from 0, or the name of a class.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ def read_label_file(file: str) -> LabelFile:
     """
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
-        data = json.loads(text) if text.lstrip()[:1] in ("[", "{") else None
+        is_json = text.lstrip()[:1] in ("[", "{")
+        data = json.loads(text, object_pairs_hook=_each_once) if is_json else None
     except (OSError, ValueError) as error:
         raise ConfigError(f"--eval_labels {file} cannot be read: {error}") from error
     if isinstance(data, dict):
@@ -72,21 +74,34 @@ def read_label_file(file: str) -> LabelFile:
             f"--eval_labels {file}: {nameless[0]!r} has no file name, and other lines have one:"
             " give LABEL on each line, or NAME LABEL on each"
         )
-    return LabelFile(file, {name: [label] for name, label in rows if name is not None})
+    try:
+        return LabelFile(file, _each_once([(str(name), [label]) for name, label in rows]))
+    except ValueError as error:
+        raise ConfigError(f"--eval_labels {file}: {error}") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError if a name comes twice: Python would keep the last."""
+    counts = Counter(name for name, _ in pairs)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(f"{twice[0]!r} stands there {counts[twice[0]]} times: give each name once")
+    return dict(pairs)
 
 
 def _split(line: str) -> tuple[str | None, int | str]:
-    """A line's name, if it has one, and its label, which is what comes last."""
+    """A line's name, if it has one, and its label: what follows the last tab, or where there is
+    none the last space or comma.
+    """
     line = line.strip()
-    for separator in ("\t", ",", " "):
-        name, found, label = line.rpartition(separator)
-        if found and name.strip():
-            return name.strip(), _label(label.strip())
-    return None, _label(line)
+    found = re.fullmatch(r"(.*\S)\s*\t\s*(\S.*)|(.+?)(?:\s*,\s*|\s+)([^\s,]+)", line)
+    if not found:
+        return None, _label(line)
+    name, label = found.group(1, 2) if found[1] else found.group(3, 4)
+    return name, _label(label)
 
 
 def _label(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdecimal() else text
+    return int(text) if re.fullmatch(r"-?\d{1,9}", text) else text
 
 
 def _entry(file: str, where: str, value: Any) -> Entry:
@@ -122,8 +137,14 @@ def label_table(
     """
     entries = _matched(labels, names)
     numbers = {name: i for i, name in enumerate(class_names or [])}
+    shared = {name for name, count in Counter(class_names or []).items() if count > 1}
 
     def number(label: int | str) -> int:
+        if label in shared:
+            raise ConfigError(
+                f"--eval_labels {labels.file}: several classes of this model are called {label!r}:"
+                " give their numbers, from 0"
+            )
         found = numbers.get(label, NONE) if isinstance(label, str) else label
         if not 0 <= found < classes:
             raise ConfigError(
@@ -150,13 +171,14 @@ def _matched(labels: LabelFile, names: Sequence[str | None]) -> list[Entry]:
                 f"--eval_labels {labels.file} gives labels by file name, and the records keep no"
                 " file names: give a list in the order of the examples"
             )
-        found = [_by_name(labels.entries, str(name)) for name in names]
-        if all(entry is None for entry in found):
+        keys = [_key(labels.entries, str(name)) for name in names]
+        if all(key is None for key in keys):
             raise ConfigError(
                 f"--eval_labels {labels.file} names none of the images: it has"
                 f" {next(iter(labels.entries), 'nothing')!r}, and the data {names[0]!r}"
             )
-        return [entry or [] for entry in found]
+        _refuse_shared(labels.file, keys, names)
+        return [labels.entries[key] if key is not None else [] for key in keys]
     if len(labels.entries) != len(names):
         raise ConfigError(
             f"--eval_labels {labels.file} has labels for {len(labels.entries)} images, and the"
@@ -167,13 +189,24 @@ def _matched(labels: LabelFile, names: Sequence[str | None]) -> list[Entry]:
     return _in_order(labels.file, labels.entries, [str(name) for name in names])
 
 
-def _by_name(entries: dict[str, Entry], path: str) -> Entry | None:
-    """The entry whose name is the end of a path: all of it, or fewer folders, or the file alone."""
+def _key(entries: dict[str, Entry], path: str) -> str | None:
+    """The name that is the end of a path: all of it, or fewer folders, or the file alone."""
     while path not in entries:
         _, slash, path = path.partition("/")
         if not slash:
             return None
-    return entries[path]
+    return path
+
+
+def _refuse_shared(file: str, keys: list[str | None], names: Sequence[str | None]) -> None:
+    """Raises ConfigError if a name fits several images."""
+    counts = Counter(key for key in keys if key is not None)
+    if twice := [key for key, count in counts.items() if count > 1]:
+        one, other = [n for key, n in zip(keys, names, strict=True) if key == twice[0]][:2]
+        raise ConfigError(
+            f"--eval_labels {file}: {twice[0]!r} fits several images, such as {one} and {other}:"
+            " give as much of each path as tells them apart"
+        )
 
 
 def _in_order(file: str, entries: list[Entry], names: list[str]) -> list[Entry]:

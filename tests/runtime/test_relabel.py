@@ -76,6 +76,10 @@ def test_labels_may_be_the_names_of_classes(table):
         ("a.jpg 1\n2\n", "'2' has no file name"),
         ("", "is empty"),
         ("[1, 2", "cannot be read"),
+        ("a.jpg --5", "'--5' is no class"),
+        ("a.jpg " + 5000 * "1", "is no class"),
+        ("a.jpg 1\nb.jpg 2\na.jpg 3", "'a.jpg' stands there 2 times"),
+        ('{"a.jpg": 1, "a.jpg": 2}', "'a.jpg' stands there 2 times"),
     ],
 )
 def test_what_does_not_fit_is_said(table, content, words):
@@ -87,6 +91,27 @@ def test_a_list_needs_names_that_differ(table):
     with pytest.raises(ConfigError, match=r"several images are called 1.jpg.*cat/1.jpg"):
         table([1, 2], names=["cat/1.jpg", "dog/1.jpg"])
     assert table({"cat/1.jpg": 1, "dog/1.jpg": 2}, names=["cat/1.jpg", "dog/1.jpg"]) == [[1], [2]]
+
+
+def test_a_name_that_fits_several_images_is_refused(table):
+    names = ["val/cat/1.jpg", "val/dog/1.jpg", "val/dog/2.jpg"]
+    with pytest.raises(ConfigError, match=r"'1.jpg' fits several.*val/cat/1.jpg and val/dog/1.jpg"):
+        table({"1.jpg": 3, "2.jpg": 1}, names=names)
+    assert table({"cat/1.jpg": 3, "1.jpg": 2}, names=names) == [[3], [2], [-1]]
+
+
+def test_a_name_that_several_classes_have_is_refused(table):
+    cranes = ["crane", "dog", "crane"]
+    with pytest.raises(ConfigError, match=r"several classes .*'crane'.*numbers"):
+        table([["dog"], ["crane"], [1]], classes=3, class_names=cranes)
+    assert table([["dog"], [2], [0]], classes=3, class_names=cranes) == [[2], [1], [0]]
+
+
+@pytest.mark.parametrize(
+    "line", ["my photo, 1.jpg 5", "my photo, 1.jpg,5", "my photo, 1.jpg , 5", "my photo, 1.jpg\t5"]
+)
+def test_a_line_is_cut_at_its_last_separator(table, line):
+    assert table(line, names=["my photo, 1.jpg"]) == [[5]]
 
 
 def test_names_need_records_that_keep_them(table):
