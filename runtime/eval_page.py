@@ -14,11 +14,13 @@ import numpy as np
 
 from dataloader.sources import Source
 from runtime.config import Config
-from runtime.eval_plots import plots
+from runtime.eval_plots import classes_a_pixel, plots
 from runtime.eval_report import Result
 from runtime.outputs import UTF8
 from runtime.pages import write_page
 from utils.classification import (
+    Confusion,
+    Pair,
     bootstrap_difference,
     bootstrap_interval,
     by_threshold,
@@ -28,6 +30,7 @@ from utils.files import Remote, path_of
 
 PAIRS, PICTURES = 12, 3  # confused pairs on the page, and examples of each
 PAIRS_IN_JSON = 100
+WHOLE_MATRIX = 2000  # classes up to which confusion.csv has all cells: 8 MB of text
 THRESHOLDS = np.linspace(0, 1, 21)
 
 
@@ -67,6 +70,7 @@ def write_report(config: Config, results: Sequence[Result], source: Source) -> P
         results=results,
         evaluations=evaluations,
         plots=drawn,
+        classes_a_pixel=classes_a_pixel(len(results[0].class_names)),
         names=[_numbered(i, name) for i, name in enumerate(results[0].class_names)],
         pairs=_pairs(results, source),
     )
@@ -108,7 +112,7 @@ def _numbers(result: Result, first: Result) -> dict[str, Any]:
     keys = ("at_least", "coverage", "accuracy")
     rows = zip(THRESHOLDS, coverage, accuracy, strict=True)
     numbers["by_confidence"] = [dict(zip(keys, row, strict=True)) for row in rows]
-    pairs = confused_pairs(result.matrix, PAIRS_IN_JSON)
+    pairs = confused_pairs(result.confusion, PAIRS_IN_JSON)
     numbers["confused_pairs"] = [pair._asdict() for pair in pairs]
     return numbers
 
@@ -121,16 +125,27 @@ def _write_tables(
     each, names = result.by_class, result.class_names
     columns = (each.support, each.predicted, each.precision, each.recall, each.f1)
     head = ("class", "name", "support", "predicted", "precision", "recall", "f1")
-    rows = [(i, name, *(c[i] for c in columns)) for i, name in enumerate(names)]
+    rows = ((i, name, *(c[i] for c in columns)) for i, name in enumerate(names))
     _write_csv(folder / files["per_class"], head, rows)
-    rows = [(i, name, *result.matrix[i]) for i, name in enumerate(names)]
-    _write_csv(folder / files["confusion"], ("true", "name", *range(len(names))), rows)
+    _write_csv(folder / files["confusion"], *_confusion_table(result.confusion, names))
     places = (source.locate(int(i)) for i in result.index)
     columns = (result.label, result.predicted, result.confidence)
-    rows = [(*place, *row) for place, *row in zip(places, *columns, strict=True)]
+    rows = ((*place, *row) for place, *row in zip(places, *columns, strict=True))
     head = ("file", "byte", "label", "predicted", "confidence")
     _write_csv(folder / files["predictions"], head, rows)
     return files
+
+
+def _confusion_table(found: Confusion, names: Sequence[str]) -> tuple[Iterable, Iterable]:
+    """Head and rows of confusion.csv: the matrix, or its cells where it would have too many."""
+    if found.classes > WHOLE_MATRIX:
+        columns = (column.tolist() for column in (found.label, found.predicted, found.count))
+        return ("true", "predicted", "count"), zip(*columns, strict=True)
+    rows = enumerate(zip(names, found.matrix, strict=True))
+    return (
+        ("true", "name", *range(found.classes)),
+        ((i, name, *counts.tolist()) for i, (name, counts) in rows),
+    )
 
 
 def _write_csv(path: Path | Remote, head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> None:
@@ -165,8 +180,8 @@ def _pairs(results: Sequence[Result], source: Source) -> list[dict[str, Any]]:
     first = results[0]
     decode = decoder(first.image_size, first.crop, thumbnails=True)
     found = []
-    for pair in confused_pairs(first.matrix, PAIRS):
-        these = np.flatnonzero((first.label == pair.label) & (first.predicted == pair.predicted))
+    for pair in confused_pairs(first.confusion, PAIRS):
+        these = np.flatnonzero(_of(pair, first))
         surest = these[np.argsort(-first.confidence[these], kind="stable")][:PICTURES]
         pictures = []
         for i in surest:
@@ -175,9 +190,14 @@ def _pairs(results: Sequence[Result], source: Source) -> list[dict[str, Any]]:
             jpeg = base64.b64encode(decode(encoded).thumbnail).decode()
             text = f"{source.describe(number)}, confidence {first.confidence[i]:.0%}"
             pictures.append({"jpeg": jpeg, "text": text, "confidence": first.confidence[i]})
-        counts = [int(result.matrix[pair.label, pair.predicted]) for result in results]
+        counts = [int(np.sum(_of(pair, result))) for result in results]
         found.append({"pair": pair, "counts": counts, "pictures": pictures})
     return found
+
+
+def _of(pair: Pair, result: Result) -> np.ndarray:
+    """bool `(N,)`: which answers are this mistake."""
+    return (result.label == pair.label) & (result.predicted == pair.predicted)
 
 
 def _print_table(results: Sequence[Result], evaluations: Sequence[dict[str, Any]]) -> None:

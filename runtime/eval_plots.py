@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runtime.plots import COLOURS, SERIES, Plot
-from utils.classification import by_threshold
+from utils.classification import Confusion, by_threshold
 
 if TYPE_CHECKING:
     from runtime.eval_report import Result
 
 NUMBERED = 20  # classes up to which the matrix has its numbers and names written in
+SIDE = 900  # pixels of a matrix without
+SINGLE = 1000  # classes up to which each has a row of pixels; of more several share one
 _NAME = 14  # characters of a class's name beside the matrix
 _BLUE, _ORANGE = (
     tuple(int(COLOURS[c][i : i + 2], 16) / 255 for i in (1, 3, 5)) for c in ("c1", "c2")
@@ -78,11 +80,15 @@ def confusion(result: Result) -> Plot:
     """A heat map: rows are true classes, columns answers, strength the share of the row."""
     classes = len(result.class_names)
     small = classes <= NUMBERED
-    side = max(380, 34 * classes + 90) if small else 900
+    side = max(380, 34 * classes + 90) if small else SIDE
     name = f" ({result.name})" if result.name else ""
     with Plot(f"Confusion matrix{name}", side, side) as plot:
         axes = plot.axes
-        axes.imshow(_heat(result.matrix), interpolation="none", aspect="equal")
+        found, per = result.confusion, classes_a_pixel(classes)
+        heat = _heat(found, per)
+        end = per * len(heat) - 0.5  # so that ticks are numbers of classes
+        extent = (-0.5, end, end, -0.5)
+        axes.imshow(heat, interpolation="none", aspect="equal", extent=extent)
         axes.grid(False)
         axes.set(xlabel="answer", ylabel="true class")
         if small:
@@ -93,24 +99,36 @@ def confusion(result: Result) -> Plot:
                 for text in axes.get_xticklabels():
                     text.set(ha="right", rotation_mode="anchor")
             axes.set_yticks(range(classes), names)
-            for i, j in np.argwhere(result.matrix):
-                count = result.matrix[i, j]
-                axes.text(
-                    j, i, f"{count}", ha="center", va="center", fontsize=9 if count < 1000 else 7
-                )
+            for i, j, count in zip(found.label, found.predicted, found.count, strict=True):
+                size = 9 if count < 1000 else 7
+                axes.text(j, i, f"{count}", ha="center", va="center", fontsize=size)
     return plot
 
 
-def _heat(matrix: np.ndarray) -> np.ndarray:
-    """uint8 RGBA: right answers blue by their share, mistakes orange by the root of theirs."""
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    strength = np.where(matrix > 0, _FAINTEST + (1 - _FAINTEST) * np.sqrt(share), 0)
-    heat = np.empty((*matrix.shape, 4))
-    heat[..., :3], heat[..., 3] = _ORANGE, strength
-    places = np.arange(len(matrix))
-    heat[places, places, :3] = _BLUE
-    heat[places, places, 3] = 0.75 * share[places, places]
-    return np.round(255 * heat).astype(np.uint8)
+def classes_a_pixel(classes: int) -> int:
+    """How many classes share a row of pixels."""
+    return 1 if classes <= SINGLE else -(-classes // SIDE)
+
+
+def _heat(found: Confusion, per: int = 1) -> np.ndarray:
+    """uint8 RGBA: right answers blue by their share, mistakes orange by the root of theirs.
+
+    Each pixel stands for `per` × `per` cells. On the diagonal it tells their right answers only.
+    """
+    side = -(-found.classes // per)
+    rows, columns = found.label // per, found.predicted // per
+    share = found.count / np.bincount(rows, weights=found.count)[rows]
+    shown = (rows != columns) | (found.label == found.predicted)
+    cells = np.bincount((rows * side + columns)[shown], share[shown], minlength=side * side)
+    cells = cells.reshape(side, side)
+    heat = np.empty((side, side, 4), np.uint8)
+    heat[..., :3] = np.round(255 * np.array(_ORANGE))
+    strength = np.where(cells > 0, _FAINTEST + (1 - _FAINTEST) * np.sqrt(cells), 0)
+    heat[..., 3] = np.round(255 * strength)
+    diagonal = np.arange(side)
+    heat[diagonal, diagonal, :3] = np.round(255 * np.array(_BLUE))
+    heat[diagonal, diagonal, 3] = np.round(255 * 0.75 * cells[diagonal, diagonal])
+    return heat
 
 
 def _short(name: str) -> str:

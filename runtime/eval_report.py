@@ -27,7 +27,14 @@ from runtime.relabel import NONE, label_table, read_label_file
 from runtime.trained import Trained, trained_model
 from runtime.variants import Variant, variants
 from utils import distributed, watchdog
-from utils.classification import ByClass, Calibration, by_class, calibration, confusion_matrix
+from utils.classification import (
+    ByClass,
+    Calibration,
+    Confusion,
+    by_class,
+    calibration,
+    confusion,
+)
 from utils.metrics import batch_sums
 
 
@@ -67,14 +74,14 @@ class Result:
         return self.label == self.predicted
 
     @cached_property
-    def matrix(self) -> np.ndarray:
-        """The confusion matrix, int64."""
-        return confusion_matrix(self.label, self.predicted, len(self.class_names))
+    def confusion(self) -> Confusion:
+        """What was taken for what."""
+        return confusion(self.label, self.predicted, len(self.class_names))
 
     @cached_property
     def by_class(self) -> ByClass:
         """Precision, recall, F1 and support."""
-        return by_class(self.matrix)
+        return by_class(self.confusion)
 
     @cached_property
     def calibration(self) -> Calibration:

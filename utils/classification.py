@@ -16,14 +16,39 @@ BINS = 15
 RESAMPLES = 10_000
 
 
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """int64 `(classes, classes)`: how many examples of the row's class were taken for the column's.
+@dataclass
+class Confusion:
+    """What was taken for what, and how often: the cells of the confusion matrix that are not 0.
+
+    There are at most as many as answers, where the whole matrix of 10,000 classes takes 800 MB.
+
+    Attributes:
+        classes: how many there are.
+        label, predicted, count: int64 `(cells,)`, by rising label, and then by rising answer.
+    """
+
+    classes: int
+    label: np.ndarray
+    predicted: np.ndarray
+    count: np.ndarray
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """All cells, int64 `(classes, classes)`: rows are labels, columns answers."""
+        matrix = np.zeros((self.classes, self.classes), np.int64)
+        matrix[self.label, self.predicted] = self.count
+        return matrix
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
+    """Counts answers.
 
     Args:
         labels, predicted: int `(N,)`, classes from 0.
     """
     cells = np.asarray(labels, np.int64) * classes + np.asarray(predicted, np.int64)
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+    cells, count = np.unique(cells, return_counts=True)
+    return Confusion(classes, *np.divmod(cells, classes), count)
 
 
 @dataclass
@@ -59,9 +84,15 @@ class ByClass:
         }
 
 
-def by_class(matrix: np.ndarray) -> ByClass:
-    """The figures of each class, from a `confusion_matrix`."""
-    right, support, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+def by_class(found: Confusion) -> ByClass:
+    """The figures of each class."""
+
+    def total(of: np.ndarray, which: np.ndarray | slice = slice(None)) -> np.ndarray:
+        counts = np.bincount(of[which], weights=found.count[which], minlength=found.classes)
+        return counts.astype(np.int64)
+
+    right = total(found.label, found.label == found.predicted)
+    support, predicted = total(found.label), total(found.predicted)
     occurs = support + predicted > 0
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -84,13 +115,12 @@ class Pair(NamedTuple):
     count: int
 
 
-def confused_pairs(matrix: np.ndarray, most: int) -> list[Pair]:
+def confused_pairs(found: Confusion, most: int) -> list[Pair]:
     """The most frequent mistakes, at most so many; of equal ones the lower classes first."""
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    cells = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = zip(*np.unravel_index(cells, wrong.shape), strict=True)
-    return [Pair(int(i), int(j), int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
+    wrong = np.flatnonzero(found.label != found.predicted)
+    cells = wrong[np.argsort(-found.count[wrong], kind="stable")[:most]]
+    columns = (found.label[cells], found.predicted[cells], found.count[cells])
+    return [Pair(*map(int, row)) for row in zip(*columns, strict=True)]
 
 
 @dataclass

@@ -15,13 +15,14 @@ from sklearn.metrics import (
 )
 
 from main import main
-from runtime import checkpoint, eval_report
+from runtime import checkpoint, eval_page, eval_report
 from runtime.build import build_loader, build_training_model, model_arguments
 from runtime.cli import parse
 from runtime.config import Config, defaults
 from runtime.eval_report import Recorder
 from runtime.evaluate import evaluate, make_eval_step
 from runtime.variants import Variant
+from utils.classification import confusion
 
 CLASSES, BATCH, EXAMPLES = 11, 8, 101
 
@@ -62,6 +63,19 @@ def examples():
 def softmax(logits):
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("whole", [3, 2], ids=["matrix", "cells"])
+def test_confusion_csv_has_the_cells_alone_where_classes_are_many(monkeypatch, whole):
+    monkeypatch.setattr(eval_page, "WHOLE_MATRIX", whole)
+    found = confusion(np.array([0, 2, 2, 2]), np.array([0, 1, 1, 2]), 3)
+    head, rows = eval_page._confusion_table(found, ["a", "b", "c"])
+    if whole == 3:
+        assert head == ("true", "name", 0, 1, 2)
+        assert list(rows) == [(0, "a", 1, 0, 0), (1, "b", 0, 0, 0), (2, "c", 0, 2, 1)]
+    else:
+        assert head == ("true", "predicted", "count")
+        assert list(rows) == [(0, 0, 1), (2, 1, 2), (2, 2, 1)]
 
 
 @pytest.mark.parametrize("world", [1, 3])

@@ -1,5 +1,7 @@
 """Figures of a classifier's answers, against scikit-learn and SciPy."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -24,12 +26,12 @@ def answers(request):
 def test_the_confusion_matrix_is_scikit_learns(answers):
     classes, labels, predicted, _ = answers
     want = confusion_matrix(labels, predicted, labels=range(classes))
-    np.testing.assert_array_equal(c.confusion_matrix(labels, predicted, classes), want)
+    np.testing.assert_array_equal(c.confusion(labels, predicted, classes).matrix, want)
 
 
 def test_figures_by_class_are_scikit_learns(answers):
     classes, labels, predicted, _ = answers
-    got = c.by_class(c.confusion_matrix(labels, predicted, classes))
+    got = c.by_class(c.confusion(labels, predicted, classes))
     want = precision_recall_fscore_support(
         labels, predicted, labels=range(classes), zero_division=0
     )
@@ -48,14 +50,31 @@ def test_figures_by_class_are_scikit_learns(answers):
 
 def test_confused_pairs_are_the_largest_cells_off_the_diagonal(answers):
     classes, labels, predicted, _ = answers
-    matrix = c.confusion_matrix(labels, predicted, classes)
-    pairs = c.confused_pairs(matrix, 7)
+    found = c.confusion(labels, predicted, classes)
+    matrix, pairs = found.matrix, c.confused_pairs(found, 7)
     counts = sorted((matrix - np.diag(np.diag(matrix))).ravel())[::-1][:7]
     assert [pair.count for pair in pairs] == [n for n in counts if n]
     for pair in pairs:
         assert pair.label != pair.predicted
         assert np.sum((labels == pair.label) & (predicted == pair.predicted)) == pair.count
-    assert c.confused_pairs(np.diag([4, 5]), 7) == []
+    assert pairs == sorted(pairs, key=lambda pair: (-pair.count, pair.label, pair.predicted))
+    assert c.confused_pairs(c.confusion(labels, labels, classes), 7) == []
+
+
+def test_many_classes_take_no_memory_for_the_cells_that_are_0():
+    """The whole matrix of so many would be 20 GB."""
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 50_000, (2, 5000))
+    tracemalloc.start()
+    try:
+        found = c.confusion(labels, predicted, 50_000)
+        figures, pairs = c.by_class(found), c.confused_pairs(found, 7)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
+    assert figures.support.sum() == figures.predicted.sum() == found.count.sum() == 5000
+    assert len(pairs) == 7
 
 
 def test_the_reliability_diagram_is_scikit_learns(answers):
