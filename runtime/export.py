@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-import yaml
 
 from dataloader import find_source
 from dataloader.culprits import TF_ERRORS
@@ -348,13 +347,14 @@ def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop
     state, model = trained.state, trained.model
     normalise = model.get_layer("normalization")
     size = model.input_shape[1]
-    settings = yaml.safe_load(trained.config) if trained.config else None
+    settings = trained.settings
     return {
         "arch": (state.get("model") or {}).get("arch", config.arch),
         "source": trained.text.rstrip("/").rpartition("/")[2],
         "weights": state.get("weights_used"),
         "epoch": state.get("epoch"),
         "classes": names,
+        "label_file": bool(config.label_file),
         "preprocessing": {
             "image_size": size,
             "crop": crop.to_dict(),
@@ -370,6 +370,7 @@ def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop
             "best_of_the_run": state.get("best"),
             "metrics": state.get("metrics"),
             "of_these_weights": state.get("score") is not None,
+            "of_such_images": trained.evaluated_on(size, crop),
         },
         "training": settings and {k: v for k, v in settings.items() if k not in PLACES},
         "versions": {package: _version(package) for package in ("tensorflow", "keras", "tf2onnx")},

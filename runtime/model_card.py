@@ -91,7 +91,7 @@ def _data(content: dict[str, Any]) -> str:
     names = [_escape(name) for name in content["classes"][:NAMES_SHOWN]]
     more = len(content["classes"]) - len(names)
     named = ", ".join(names) + (f" and {more} more" if more else "")
-    if data.get("named") is False:
+    if data.get("named") is False and not content.get("label_file"):
         named += " (the data named none: these are numbers, or ImageNet's names for 1,000 classes)"
     lines.append(f"- classes: {named}")
     lines.append("- where the images come from, their licence and who is on them: unknown")
@@ -129,7 +129,10 @@ def _metrics(content: dict[str, Any]) -> str:
         head = ("metric", "value", "95 % interval, by the number of images alone")
         parts.append(f"Of the Keras model, on {on}:\n\n{_table(head, rows)}")
     else:
-        parts.append("Unknown: the run's folder holds no evaluation of these weights.")
+        parts.append(
+            "Unknown: the run's folder holds no evaluation of these weights on images of this size"
+            " and crop."
+        )
     sample = (content.get("accuracy") or {}).get("sample")
     if sample is not None:
         parts.append(
@@ -139,11 +142,13 @@ def _metrics(content: dict[str, Any]) -> str:
 
 
 def _files(content: dict[str, Any]) -> str:
-    rows = []
+    rows, origin = [], content.get("source")
     for name, entry in content.get("formats", {}).items():
         measured = entry if entry.get("passed") else {}
         agreement, accuracy = measured.get("top1_agreement"), measured.get("top1_accuracy")
         kept = "" if entry.get("passed") is not False else " (not kept)"
+        if entry.get("source", origin) != origin:  # exported earlier or later than the others
+            kept += f" of {_escape(entry['source'])}"
         rows.append((
             f"`{entry.get('file', name)}`{kept}",
             f"{entry.get('bytes', 0) / 2**20:.1f} MiB",
@@ -158,7 +163,9 @@ def _files(content: dict[str, Any]) -> str:
 
 def _limits(content: dict[str, Any]) -> Iterator[str]:
     known = _evaluation(content)
-    if not known:
+    if not known and (content.get("accuracy") or {}).get("sample") is not None:
+        yield "How often it is right is known of the images alone that exports were compared on."
+    elif not known:
         yield "How often it is right is not known."
     elif not known.get("images"):
         yield "How many images its accuracy rests on is not known."
@@ -191,11 +198,14 @@ def _dataset(content: dict[str, Any]) -> str | None:
 
 
 def _evaluation(content: dict[str, Any]) -> dict[str, Any]:
-    """What was measured of these weights in the run: fractions, `loss` and `images`; or {}."""
+    """What the run measured of these weights on images cut as here: fractions, `loss` and
+    `images`; or {}.
+    """
     accuracy = content.get("accuracy") or {}
     metrics = accuracy.get("metrics") or {}
     kind = "eval_ema_" if content.get("weights") == "ema" else "eval_"
-    if not accuracy.get("of_these_weights") or f"{kind}accuracy_top_1" not in metrics:
+    asked = accuracy.get("of_these_weights") and accuracy.get("of_such_images")
+    if not asked or f"{kind}accuracy_top_1" not in metrics:
         return {}
     images = metrics.get("eval_examples")
     return {

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import keras
+import yaml
 
-from runtime.build import model_arguments
+from dataloader import EvalCrop
+from runtime.build import eval_crop, image_size, model_arguments
 from runtime.checkpoint import load_model, resolve
-from runtime.config import Config, ConfigError
+from runtime.config import Config, ConfigError, defaults
 from utils import distributed
 
 
@@ -30,6 +32,19 @@ class Trained:
     class_names: list[str] | None = None
     state: dict[str, Any] = field(default_factory=dict)
     config: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """Those of its run, by flag; None for a file."""
+        return yaml.safe_load(self.config) if self.config else None
+
+    def evaluated_on(self, size: int, crop: EvalCrop) -> bool:
+        """Whether its run evaluated it on images of that size, cut like that."""
+        if not (settings := self.settings):
+            return False
+        known, whole = {f.name for f in fields(Config)}, defaults(settings["arch"]) | settings
+        run = Config(**{name: value for name, value in whole.items() if name in known})
+        return (image_size(run), eval_crop(run)) == (size, crop)
 
 
 def trained_model(config: Config) -> Trained:

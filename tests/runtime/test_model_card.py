@@ -24,7 +24,8 @@ def content(**changes):
         "classes": [f"class {i}" for i in range(25)],
         "preprocessing": {"image_size": 224},
         "data": {"train_examples": 1437, "named": True},
-        "accuracy": {"best_of_the_run": {}, "metrics": metrics, "of_these_weights": True},
+        "accuracy": {"best_of_the_run": {}, "metrics": metrics, "of_these_weights": True,
+                     "of_such_images": True},
         "training": {"dataset": "ImageNet", "optimizer": "rmsprop", "mixup_alpha": 0.0},
         "versions": {"tensorflow": "2.18.1", "tf2onnx": None},
         "formats": {"tflite": {"file": "model.tflite", "bytes": 2**20, "images": 500,
@@ -63,7 +64,11 @@ def test_what_is_known_is_told_with_the_number_of_images():
     )
 
 
-@pytest.mark.parametrize("accuracy", [None, {}, {"metrics": {"eval_accuracy_top_1": 0.9}}])
+OTHER_CROP = {"metrics": {"eval_accuracy_top_1": 0.9}, "of_these_weights": True}
+OTHER_WEIGHTS = {"metrics": {"eval_accuracy_top_1": 0.9}, "of_such_images": True}
+
+
+@pytest.mark.parametrize("accuracy", [None, {}, OTHER_CROP, OTHER_WEIGHTS])
 def test_what_is_not_known_is_not_made_up(accuracy):
     """Weights from a file; and a checkpoint whose evaluation was of earlier weights."""
     text = model_card(content(accuracy=accuracy, training=None, data=None, epoch=None))
@@ -73,6 +78,37 @@ def test_what_is_not_known_is_not_made_up(accuracy):
     for line in (*unknown, "no evaluation of these weights", "How often it is right is not known"):
         assert line in body
     assert "0.9" not in body
+
+
+def test_what_was_measured_on_other_images_leaves_the_sample():
+    text = model_card(content(accuracy=OTHER_CROP | {"sample": 0.75}))
+    assert "were compared on: top-1 75.00%" in text
+    assert "known of the images alone" in text
+    assert "90.00%" not in text
+
+
+def test_files_of_other_weights_and_names_from_a_file_are_told_apart():
+    given = content(data={"named": False})
+    assert "the data named none" in model_card(given)
+    assert "the data named none" not in model_card(given | {"label_file": True})
+    entry = given["formats"]["tflite"] | {"source": given["source"]}
+    older = entry | {"file": "model.onnx", "source": "step-00000007 (ema weights, epoch 1)"}
+    body = model_card(given | {"formats": {"tflite": entry, "onnx": older}})
+    assert "| `model.tflite` |" in body
+    assert "| `model.onnx` of step-00000007 (ema weights, epoch 1) |" in body
+
+
+def test_a_run_evaluated_one_size_and_crop():
+    from runtime.build import eval_crop
+    from runtime.config import Config
+    from runtime.trained import Trained
+
+    run = Config(arch="efficientnet-b0", crop_padding=16)
+    trained = Trained(None, "", config=yaml.safe_dump({"arch": run.arch, "crop_padding": 16}))
+    assert trained.evaluated_on(224, eval_crop(run))
+    assert not trained.evaluated_on(240, eval_crop(run))
+    assert not trained.evaluated_on(224, eval_crop(run.with_(crop_padding=32)))
+    assert not Trained(None, "").evaluated_on(224, eval_crop(run))
 
 
 def test_anybodys_text_stays_text():
