@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
 
+from runtime.config import Config
+from runtime.evaluate import make_eval_step
+from runtime.trackers import Trackers, tracker_names
 from utils import distributed
 from utils.metrics import batch_sums
 
 LEAST_PIXELS = 320
+MOST_CLASSES = 1024
+"""The matrix has classes² numbers on every rank; with more classes there is none."""
+
+
+def make_counting_step(config: Config, model: keras.Model) -> Callable:
+    """The evaluation step of training: a `CountingStep` where trackers will show its matrix. The
+    same kind on every rank.
+    """
+    counts = tracker_names(config) and model.output_shape[-1] <= MOST_CLASSES
+    return (CountingStep if counts else make_eval_step)(model, config.use_xla)
+
+
+def show_counts(step: Callable, trackers: Trackers, name: str, number: int) -> None:
+    """Hands the trackers the matrix of the evaluation that has just ended, if it was counted, as a
+    picture of a step number. For every rank.
+    """
+    if not isinstance(step, CountingStep):
+        return
+    matrix = step.take()
+    if distributed.rank() == 0:
+        trackers.image(name, heat_map(matrix), number)
 
 
 class CountingStep:

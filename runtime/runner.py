@@ -148,17 +148,19 @@ class Runner:
         from runtime.train import Trainer
 
         begun = self.config.resume_checkpoint or bool(memory and memory.contents)
-        with self._log(append=begun) as run_log, open_trackers(self.config, begun) as trackers:
-            # Flags that do not fit the checkpoint end here, before the settings are written.
-            trainer = Trainer(
-                self.config, run_log, memory=memory, requests=self._requests, trackers=trackers
-            )
-            record(self.config.model_dir)
-            if distributed.rank() == 0:
-                settings = path_of(self.config.model_dir) / "config.yaml"
-                write_atomically(settings, self.config.to_yaml())
-            figures = trainer.run()
-            _summarise(run_log, figures)
+        with open_trackers(self.config, begun) as trackers:
+            with self._log(append=begun) as run_log:
+                # Flags that do not fit the checkpoint end here, before the settings are written.
+                trainer = Trainer(
+                    self.config, run_log, memory=memory, requests=self._requests, trackers=trackers
+                )
+                record(self.config.model_dir)
+                if distributed.rank() == 0:
+                    settings = path_of(self.config.model_dir) / "config.yaml"
+                    write_atomically(settings, self.config.to_yaml())
+                figures = trainer.run()
+                _summarise(run_log, figures)
+            # After the log's end: at a URL all of it is there only then.
             distributed.on_rank0(lambda: report_training(self.config, trackers))
         return figures
 

@@ -14,8 +14,8 @@ import numpy as np
 from runtime.bad_examples import share_bad_examples
 from runtime.build import build_loader, make_step, micro_steps
 from runtime.config import Config
-from runtime.confusion import CountingStep, heat_map
-from runtime.evaluate import evaluate, make_eval_step
+from runtime.confusion import make_counting_step, show_counts
+from runtime.evaluate import evaluate
 from runtime.health import Health, NotFinite, TrainingError
 from runtime.journal import COUNTERS, RANK_TIMES, UNITS, Journal, Window, sums_of
 from runtime.profiling import Profiler
@@ -36,7 +36,7 @@ from runtime.state import (
     what_changes,
 )
 from runtime.step import Step, without_weight
-from runtime.trackers import Trackers, tracker_names
+from runtime.trackers import Trackers
 from utils import distributed, watchdog
 from utils.logging import RunLog
 from utils.metrics import MeanAccumulator, Throughput
@@ -92,8 +92,7 @@ class Trainer:
             self._say(f"no checkpoint in {config.model_dir} yet: starting from the beginning")
         if config.mode == "train_and_eval":
             self.eval_data = build_loader(config, "validation", self.train_data)
-            make = CountingStep if tracker_names(config) else make_eval_step
-            self.eval_step = make(self.state.model, config.use_xla)
+            self.eval_step = make_counting_step(config, self.state.model)
         set_dropout(self.state.model, self.stage)
         self.step, self.health = self._make_step()
         if config.recipe:
@@ -390,12 +389,12 @@ class Trainer:
         """Evaluates the weights and their average; returns the better top-1."""
         state, batch = self.state, self.config.eval_batch_size
         values = evaluate(self.eval_step, self.eval_data.batches(0), batch)
-        if isinstance(self.eval_step, CountingStep):
-            picture = heat_map(self.eval_step.take())
-            self.journal.trackers.image("confusion_matrix", picture, state.step)
+        trackers = self.journal.trackers
+        show_counts(self.eval_step, trackers, "confusion_matrix", state.step)
         if state.ema is not None:
             with state.ema.swap():
                 averaged = evaluate(self.eval_step, self.eval_data.batches(0), batch)
+            show_counts(self.eval_step, trackers, "confusion_matrix_ema", state.step)
             values |= {
                 name.replace("eval_", "eval_ema_", 1): value
                 for name, value in averaged.items()

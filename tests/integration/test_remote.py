@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from main import main
-from runtime import checkpoint
+from runtime import checkpoint, confusion
 from runtime.config import load_config
+from utils import files
 from utils.files import Remote, path_of, remove_tree, size_of, sync, truncate, write_atomically
 from utils.logging import make_json_logger
 
@@ -24,8 +25,44 @@ def run(small_run, tiny):
     flags = (*small_run, "--max_epochs", "2", "--warmup_epochs", "1", "--data_dir", tiny)
     flags += ("--moving_average_decay", "0.9", "--enable_tensorboard")
     folder.flags = (*flags, "--model_dir", folder)
-    start(*folder.flags, "--run_epochs", "1")
+    folder.counted, draw = [], confusion.heat_map
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confusion, "heat_map", lambda m: (folder.counted.append(m), draw(m))[1])
+        start(*folder.flags, "--run_epochs", "1")
     return folder
+
+
+def test_trackers_get_the_confusions_of_each_evaluation(run):
+    """Of the weights and of their average, each alone: right answers are the log's top-1."""
+    line = next(x for x in (run / "log.json").read_text().splitlines() if '"eval_ema_loss"' in x)
+    found = json.loads(line.removeprefix("DLLL "))["data"]
+    shares = [np.trace(matrix) / matrix.sum() for matrix in run.counted]
+    names = ("eval_accuracy_top_1", "eval_ema_accuracy_top_1")
+    assert shares == pytest.approx([found[name] for name in names])
+    assert [matrix.sum() for matrix in run.counted] == [53, 53]
+
+
+def test_the_page_is_made_from_the_whole_log(tiny, small_run, monkeypatch):
+    """Object stores have what was written since the last upload only when the file is closed."""
+    pytest.importorskip("matplotlib", reason="the extra report is not installed")
+    write, close = files._Raw.write, files._Raw.close
+
+    def keep(raw, content):
+        raw.kept = getattr(raw, "kept", b"") + bytes(content)
+        return len(content)
+
+    def upload(raw):
+        if not raw.closed and getattr(raw, "kept", b""):
+            write(raw, raw.kept)
+        close(raw)
+
+    monkeypatch.setattr(files._Raw, "write", keep)
+    monkeypatch.setattr(files._Raw, "close", upload)
+    folder = path_of("ram://bucket/runs/reported")
+    flags = ("--mode", "train", "--max_epochs", "1", "--warmup_epochs", "0", "--training_report")
+    flags += ("--report_images", "0", "--no_checkpoints", "--data_dir", tiny)
+    start(*small_run, *flags, "--model_dir", folder)
+    assert "finished after 1 epochs" in (folder / "report.html").read_text()
 
 
 def start(*args, code=0):
