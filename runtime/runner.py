@@ -10,7 +10,7 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
-from runtime import checkpoint
+from runtime import checkpoint, trackers
 from runtime.config import Config, ConfigError
 from runtime.requests import Preempted, Requests
 from runtime.validate import TRAINING_MODES, preempt_signals
@@ -41,6 +41,14 @@ class Runner:
         """Runs, and returns the process's exit code: 0, or what went wrong in one message on
         stderr.
         """
+        code = self._main()
+        if trackers.unfinished():
+            watchdog.stop()
+            distributed.shutdown()
+            _exit(code)  # else it is waited for, without end
+        return code
+
+    def _main(self) -> int:
         try:
             result = self.run()
         except KeyboardInterrupt:
@@ -144,15 +152,14 @@ class Runner:
         """Trains to the end; in an elastic job to the next change of its processes."""
         from runtime.environment import record
         from runtime.report import report_training
-        from runtime.trackers import open_trackers
         from runtime.train import Trainer
 
         begun = self.config.resume_checkpoint or bool(memory and memory.contents)
-        with open_trackers(self.config, begun) as trackers:
+        with trackers.open_trackers(self.config, begun) as tracking:
             with self._log(append=begun) as run_log:
                 # Flags that do not fit the checkpoint end here, before the settings are written.
                 trainer = Trainer(
-                    self.config, run_log, memory=memory, requests=self._requests, trackers=trackers
+                    self.config, run_log, memory=memory, requests=self._requests, trackers=tracking
                 )
                 record(self.config.model_dir)
                 if distributed.rank() == 0:
@@ -161,7 +168,7 @@ class Runner:
                 figures = trainer.run()
                 _summarise(run_log, figures)
             # After the log's end: at a URL all of it is there only then.
-            distributed.on_rank0(lambda: report_training(self.config, trackers))
+            distributed.on_rank0(lambda: report_training(self.config, tracking))
         return figures
 
     _train = _train_and_eval
@@ -324,10 +331,15 @@ def _leave(code: int) -> int:
     exchange. Its end makes the launcher, or their broken connection, end them.
     """
     if distributed.size() > 1 or distributed.elastic():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _exit(code)
     return code
+
+
+def _exit(code: int) -> None:
+    """Ends the process without what was registered to run at its exit."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 __all__ = ["TRAINING_MODES", "Runner"]

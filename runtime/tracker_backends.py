@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.trackers import Named
+from runtime.trackers import MLFLOW_URI, Named
 from utils.files import Remote, path_of
 from utils.logging import TensorBoardWriter
 
@@ -87,7 +87,7 @@ class MLflow:
         from mlflow.entities import Metric, Param
 
         self._metric = Metric
-        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or _store(run.folder))
+        self._client = MlflowClient(os.environ.get(MLFLOW_URI) or _store(run.folder))
         if known:
             self._client.update_run(known, status="RUNNING")
             self._id = known

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -22,8 +24,8 @@ import numpy as np
 
 from runtime.config import Config, ConfigError
 from runtime.requests import Preempted
-from utils import distributed
-from utils.files import path_of, write_atomically
+from utils import distributed, watchdog
+from utils.files import is_url, path_of, write_atomically
 
 logger = logging.getLogger("convoy.trackers")
 
@@ -31,10 +33,14 @@ logger = logging.getLogger("convoy.trackers")
 # which comes with TensorFlow.
 PACKAGES = {"tensorboard": "tensorflow", "wandb": "wandb", "mlflow": "mlflow"}
 KEPT = "trackers.json"
+MLFLOW_URI = "MLFLOW_TRACKING_URI"
 QUEUE = 2000
 """Calls that may wait for a tracker. Beyond it, calls are left out."""
-PATIENCE = 60.0
-"""Seconds that the end of a run waits for a tracker to send what it has."""
+PATIENCE, HURRY = 60.0, 5.0
+"""Seconds that the end of a run waits for all trackers together to send what they have; and where
+it ends by an error or a signal: other ranks wait, or a scheduler that kills after half a minute.
+"""
+_THREADS = "convoy-tracker-"
 MOST_FAILURES = 5
 """Failed calls in a row after which a tracker is left alone."""
 
@@ -95,19 +101,27 @@ def tracker_names(config: Config) -> list[str]:
 
 
 def check_trackers(config: Config) -> None:
-    """Raises ConfigError where a tracker does not exist or its package is not installed."""
+    """Raises ConfigError where a tracker does not exist, its package is not installed, or it would
+    have nowhere to write to.
+    """
     for name in tracker_names(config):
         if find_spec(PACKAGES[name]) is None:
             raise ConfigError(
                 f"--trackers {name} needs the package {PACKAGES[name]}, the extra {name}:"
                 f" pip install -e '.[{name}]'"
             )
+        if name == "mlflow" and is_url(config.model_dir) and not os.environ.get(MLFLOW_URI):
+            raise ConfigError(
+                f"--trackers mlflow keeps its files in local folders only, and --model_dir"
+                f" {config.model_dir} is none: set {MLFLOW_URI} to your server"
+            )
 
 
 class Trackers:
     """All trackers of a run; does nothing where there are none.
 
-    Used with `with`: its end sends what is left, and waits `PATIENCE` seconds for that at most.
+    Used with `with`: its end sends what is left, and waits `PATIENCE` seconds for that at most, or
+    `HURRY` after an error. `unfinished` then tells whether one was left behind.
     """
 
     def __init__(self, workers: list[Worker] | None = None) -> None:
@@ -139,11 +153,20 @@ class Trackers:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        if not self._workers:
+            return
+        watchdog.rest("ending the trackers")
         stopped = kind is not None and issubclass(kind, (Preempted, KeyboardInterrupt))
+        until = time.monotonic() + (HURRY if kind else PATIENCE)
         for worker in self._workers:
             worker.close("stopped" if stopped else "failed" if kind else "finished")
         for worker in self._workers:
-            worker.join(PATIENCE)
+            worker.join(until)
+
+
+def unfinished() -> bool:
+    """Whether a tracker still sends. At exit its package may wait for that without end."""
+    return any(thread.name.startswith(_THREADS) for thread in threading.enumerate())
 
 
 class Worker:
@@ -167,7 +190,7 @@ class Worker:
         self.name, self._make, self._run, self._known = name, make, run, known
         self._remember = remember
         self._calls: queue.Queue[Callable[[Tracker], None] | None] = queue.Queue(QUEUE)
-        self._thread = threading.Thread(target=self._work, name=f"convoy-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=_THREADS + name, daemon=True)
         self._failures, self._left_out, self._end = 0, 0, "failed"
 
     def put(self, call: Callable[[Tracker], None]) -> None:
@@ -189,13 +212,13 @@ class Worker:
                 self._calls.get_nowait()
             self._calls.put_nowait(None)
 
-    def join(self, seconds: float) -> None:
-        """Waits for the thread, so long at most."""
+    def join(self, until: float) -> None:
+        """Waits for the thread, until a time of `time.monotonic` at most."""
         if self._thread.ident is None:
             return
-        self._thread.join(seconds)
+        self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
-            self._warn(f"did not end within {seconds:g} s; its last figures may be missing")
+            self._warn("did not end in time; its last figures may be missing there")
         elif self._left_out:
             self._warn(f"was too slow: {self._left_out} of its calls were left out")
 

@@ -3,12 +3,13 @@
 import json
 import sys
 import threading
+from contextlib import suppress
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
-from runtime import trackers
+from runtime import runner, trackers
 from runtime.config import Config, ConfigError
 from runtime.requests import Preempted
 from runtime.trackers import Named, Trackers, Worker, check_trackers, open_trackers, tracker_names
@@ -61,7 +62,10 @@ def test_unknown_and_missing_trackers_are_refused(monkeypatch, tmp_path):
             check_trackers(config(tmp_path, name))
 
 
-def test_nothing_is_made_or_imported_without_trackers(tmp_path):
+def test_nothing_is_made_or_imported_without_trackers(tmp_path, monkeypatch):
+    monkeypatch.delattr("runtime.tracker_backends", raising=False)
+    for name in ("runtime.tracker_backends", "wandb", "mlflow"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it would be an error
     track_a_step(config(tmp_path, "none"))
     assert not list(tmp_path.iterdir())
 
@@ -178,8 +182,61 @@ def test_a_tracker_that_hangs_does_not_hold_training_up(monkeypatch, caplog):
     fake = Fake(hang=gate)
     run_fake(fake, range(100))
     assert fake.calls == [("start", "run", None)], "the run's end did not wait for it"
-    assert "did not end within" in caplog.records[-1].message
+    assert "did not end in time" in caplog.records[-1].message
+    release(gate)
+
+
+def release(gate):
+    """Lets what hangs go on, and waits for its end: no other test should see it."""
     gate.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("convoy-tracker-"):
+            thread.join(20)
+
+
+@pytest.mark.parametrize(("error", "want"), [(None, 60.0), (Preempted("x"), 5.0)])
+def test_all_trackers_share_one_deadline_which_is_near_after_a_signal(monkeypatch, error, want):
+    clock, waited = [100.0], []
+
+    class Slow:
+        def close(self, end):
+            pass
+
+        def join(self, until):
+            waited.append(until - clock[0])
+            clock[0] += 3  # as if it had taken so long
+
+    monkeypatch.setattr(trackers.time, "monotonic", lambda: clock[0])
+    with suppress(Preempted), Trackers([Slow(), Slow()]):
+        if error:
+            raise error
+    assert waited == [want, want - 3]
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_the_program_ends_without_a_tracker_that_hangs(monkeypatch, capsys, hangs):
+    """W&B's own hook at exit would wait for it."""
+    codes, gate = [], threading.Event()
+    if not hangs:
+        gate.set()
+    monkeypatch.setattr(trackers, "HURRY", 0.2 if hangs else 60.0)
+    monkeypatch.setattr(runner.os, "_exit", codes.append)
+    monkeypatch.setattr(
+        runner.Runner, "run", lambda _: run_fake(Fake(hang=gate), (1,), end=Preempted("stop"))
+    )
+    assert runner.Runner(Config()).main() == 75
+    assert codes == [75] * hangs
+    release(gate)
+
+
+def test_mlflow_needs_a_server_where_the_run_is_at_a_url(monkeypatch):
+    monkeypatch.setattr(trackers, "find_spec", lambda name: True)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    settings = config("ram://bucket/run", "mlflow")
+    with pytest.raises(ConfigError, match="set MLFLOW_TRACKING_URI to your server"):
+        check_trackers(settings)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    check_trackers(settings)
 
 
 def test_ids_outlive_a_run_that_is_resumed_and_no_other(tmp_path):
