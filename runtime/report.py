@@ -149,9 +149,11 @@ def best_and_last(run: Run) -> dict[str, Any]:
 
 
 def rank_table(run: Run) -> list[dict[str, Any]]:
-    """Milliseconds a step of each rank, with its host; the slow ones marked."""
+    """Milliseconds a step of each rank, with its host where there are several; the slow ones
+    marked.
+    """
     times = 1000 * run.history.rank_times(RANK_TIMES)
-    hosts = run.environment.get("hosts", [])
+    hosts = _hosts(run)
     if len(times) == 0:
         return []
     own = times[:, 2]
@@ -165,6 +167,12 @@ def rank_table(run: Run) -> list[dict[str, Any]]:
         }
         for rank, row in enumerate(times)
     ]
+
+
+def _hosts(run: Run) -> list[str]:
+    """Each rank's host; none where all are the same: a page that is passed on need not name it."""
+    hosts = [str(host) for host in run.environment.get("hosts", [])]
+    return hosts if len(set(hosts)) > 1 else []
 
 
 def settings(run: Run) -> list[tuple[str, str, str, bool]]:
@@ -187,6 +195,8 @@ def environment(run: Run) -> list[tuple[str, str]]:
     """What the run was made on, as far as it noted that."""
     rows: list[tuple[str, str]] = []
     for name, value in run.environment.items():
+        if name == "hosts" and not _hosts(run):
+            continue
         if name == "packages" and isinstance(value, dict):
             rows += [(package, str(version)) for package, version in value.items()]
         elif isinstance(value, dict):
@@ -239,6 +249,8 @@ def _note_troubles(notes: list[str], what: str, show: Callable[[], None]) -> Non
         show()
     except (CheckpointError, DataError, ConfigError, OSError, ImportError) as error:
         notes.append(f"No {what}: {error}")
+    except Exception as error:  # noqa: BLE001 — the page has more to show; a full GPU, say
+        notes.append(f"No {what}: {type(error).__name__}: {error}")
 
 
 def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:

@@ -111,7 +111,8 @@ class Step:
         gradient_norm: of the last step if it was observed: of all averaged gradients together,
             before clipping; else None.
         own_seconds: what the forward and backward passes of that step took on this rank alone,
-            without the exchange; else None, and in the first steps, which compile.
+            without the exchange; else None, and in the first steps, which compile, and where
+            synchronised batch norm makes ranks wait for each other within these passes.
 
     Args:
         state: what is trained.
@@ -159,10 +160,11 @@ class Step:
         compiled = True if use_xla else None
         # Synchronised batch norm exchanges in the middle of this half: XLA compiles around it
         # (utils.device.cluster_with_xla), not the whole.
-        exchanges = any(isinstance(layer, SyncBatchNorm) for layer in state.model.layers)
+        synced = any(isinstance(layer, SyncBatchNorm) for layer in state.model.layers)
+        self._exchanges_within = synced and distributed.size() > 1
         self.forward_backward: Callable = tf.function(
             self._forward_backward,
-            jit_compile=None if exchanges and distributed.size() > 1 else compiled,
+            jit_compile=None if self._exchanges_within else compiled,
         )
         self.reduce: Callable = (
             tf.function(self._reduce) if distributed.size() > 1 else self._reduce
@@ -198,8 +200,8 @@ class Step:
             mean_weight, sums = mean_weight + weight, sums + some
         if observe:
             sums.numpy()  # waits for the device, which works through both passes before it copies
-        settled = observe and times is not None
-        self.own_seconds = time.perf_counter() - start if settled else None
+        alone = observe and times is not None and not self._exchanges_within
+        self.own_seconds = time.perf_counter() - start if alone else None
         finite = tf.math.is_finite(sums[0])
         flags = tf.cast(tf.stack([~finite, *wishes]), tf.float32)
         watchdog.mark(f"exchanging the gradients of step {self.state.step + 1}", times)

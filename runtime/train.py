@@ -358,11 +358,13 @@ class Trainer:
             "training_accuracy_top_1": values["train.top1"],
             "training_accuracy_top_5": values["train.top5"],
         }
-        times = distributed.all_gather(epoch.rank_times()).T.round(6).tolist()
-        values |= epoch.figures() | dict(zip(RANK_TIMES, times, strict=True))
-        self.journal.metrics((state.epoch,), values, state.step)
+        ended = not state.offset  # else --prof did within it
+        if ended:
+            times = distributed.all_gather(epoch.rank_times()).T.round(6).tolist()
+            values |= epoch.figures() | dict(zip(RANK_TIMES, times, strict=True))
+            self.journal.metrics((state.epoch,), values, state.step)
         logs = {"loss": values["train.loss"], "accuracy": values["train.top1"]}
-        self.callbacks.on_epoch_end(state.epoch - 1, logs)
+        self.callbacks.on_epoch_end(state.epoch - ended, logs)
 
     def _means(self, window: Window) -> dict[str, float]:
         """The window's metrics over all ranks' examples."""

@@ -186,7 +186,13 @@ def test_a_combination_of_options_trains(options, trained, tmp_path, log_lines):
     figures = summary(log_lines(tmp_path / "log.json"))
     assert np.isfinite(figures["training_loss"])
     assert checkpoint.latest(tmp_path).name == "step-00000003"
-    assert (tmp_path / "report.html").exists() == ("--training_report" in options)
+    epochs = [x["step"] for x in log_lines(tmp_path / "log.json") if len(x.get("step", "")) == 1]
+    assert epochs == [], "--prof ended within the first"
+    page = tmp_path / "report.html"
+    assert page.exists() == ("--training_report" in options)
+    if page.exists():
+        for picture in ("training image", "its Grad-CAM"):
+            assert page.read_text().count(f'alt="{picture}"') == 2
 
 
 @pytest.mark.slow

@@ -79,6 +79,7 @@ def test_a_page_of_a_run_without_pictures(tmp_path, capsys):
     assert "35.00 % epoch 2" in text, "the best"
     assert "evaluation top-1 35.00 % 25.00 %" in text, "best and last"
     assert re.search(r"0 · here 1\.0 20\.0 10\.0 1 · there 1\.0 20\.0 19\.0", text)
+    assert "hosts here, there" in text
     assert 'class="bad">19.0' in page.read_text(), "the slow rank is marked"
     assert "max_epochs 4 300" in text
     assert loads_nothing(page)
@@ -101,6 +102,30 @@ def test_a_run_that_has_no_end_is_told_so_and_has_notes_for_what_is_missing(tmp_
     assert "No predictions: no checkpoint in --model_dir" in text
     assert "<script>" not in content
     assert "&lt;script&gt;alert(1)&lt;b&gt; &amp; co: training of" in content
+
+
+def test_a_host_that_is_the_only_one_is_not_named(tmp_path):
+    folder = write_run(tmp_path / "run", epochs=1)
+    (folder / "environment.json").write_text('{"python": "3.11", "hosts": ["hidden", "hidden"]}')
+    run = read_run(str(folder))
+    assert [row["host"] for row in report.rank_table(run)] == ["", ""]
+    assert report.environment(run) == [("python", "3.11")]
+
+
+def test_a_picture_that_cannot_be_made_is_a_note(tmp_path, monkeypatch):
+    """Such as one for which the GPU has no memory: TensorFlow's errors are no OSErrors."""
+    from runtime import samples
+
+    def fail(*_):
+        raise IndexError("of no use")
+
+    monkeypatch.setattr(samples, "augmented", fail)
+    monkeypatch.setattr(samples, "explained", fail)
+    folder = write_run(tmp_path / "run", epochs=1)
+    report.write_report(read_run(str(folder)).config)
+    text = text_of(folder / "report.html")
+    assert "No training images: IndexError: of no use" in text
+    assert "No predictions: IndexError: of no use" in text
 
 
 def test_what_is_no_run_is_refused(tmp_path, capsys):
