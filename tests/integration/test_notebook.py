@@ -42,6 +42,18 @@ def run(source: str, names: dict) -> object:
     return eval(compile(ast.Expression(last.value), str(NOTEBOOK), "eval"), names)
 
 
+def listings(values: list) -> list:
+    """Those of the values that list the run's folder."""
+    return [value for value in values if isinstance(value, list) and "config.yaml" in value]
+
+
+def committed_listings() -> list:
+    """The same of the committed outputs."""
+    outputs = [output.get("data", {}) for cell in code_cells() for output in cell["outputs"]]
+    texts = ["".join(data.get("text/plain", "")) for data in outputs]
+    return listings([ast.literal_eval(text) for text in texts if text.startswith("[")])
+
+
 @pytest.fixture
 def plain_keras():
     """What runs set for the whole process, put back."""
@@ -60,6 +72,7 @@ def test_every_cell_runs_on_a_small_model(plain_keras, capsys):
     names: dict = {"__name__": "__main__"}
     values = [run(cell, names) for cell in cells]
     assert "are wrong" in capsys.readouterr().out
+    assert listings(values) == committed_listings(), "run `make notebook` again"
     classes, scores = values[-1]
     assert set(names["names"]) == {word.decode() for word in classes}
     assert scores.sum() == pytest.approx(1, abs=0.01)
@@ -88,6 +101,8 @@ def test_what_is_committed_was_run_from_top_to_bottom():
     text = "".join("".join(output.get("text", [])) for output in outputs)
     (top1,) = re.findall(r"^top-1 (\d\.\d+)$", text, re.M)
     assert float(top1) > 0.9, "run `make notebook` again: it shows a model that has learnt little"
+    (listing,) = committed_listings()
+    assert "report.html" in listing, "it was run without the extra report"
     assert str(ROOT) not in json.dumps(outputs)
     noted = json.loads(NOTEBOOK.read_text())["metadata"]["convoy"]["code_sha256"]
     assert noted == code_digest(), "cells changed since they were run: run `make notebook`"
