@@ -271,8 +271,9 @@ def _score(path: AnyPath) -> float | None:
         return None
 
 
-def check_writable(model_dir: str | AnyPath) -> None:
-    """Creates model_dir and proves that a file can be written there.
+def check_writable(model_dir: str | AnyPath, flag: str = "--model_dir") -> None:
+    """Creates model_dir, or the folder that another flag names, and proves that a file can be
+    written there.
 
     Raises:
         CheckpointError: it cannot.
@@ -288,7 +289,7 @@ def check_writable(model_dir: str | AnyPath) -> None:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
         raise CheckpointError(
-            f"--model_dir {model_dir} cannot be written ({error.strerror}); choose another"
+            f"{flag} {model_dir} cannot be written ({error.strerror}); choose another"
             " folder or free some space"
         ) from error
 

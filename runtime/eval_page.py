@@ -18,6 +18,7 @@ from runtime.eval_plots import classes_a_pixel, plots
 from runtime.eval_report import Result
 from runtime.outputs import UTF8
 from runtime.pages import write_page
+from runtime.variants import MOST
 from utils.classification import (
     Confusion,
     Pair,
@@ -28,14 +29,20 @@ from utils.classification import (
 )
 from utils.files import Remote, path_of
 
+TABLES = ("per_class", "confusion", "predictions")
 PAIRS, PICTURES = 12, 3  # confused pairs on the page, and examples of each
 PAIRS_IN_JSON = 100
 WHOLE_MATRIX = 2000  # classes up to which confusion.csv has all cells: 8 MB of text
 THRESHOLDS = np.linspace(0, 1, 21)
 
 
+def report_folder(config: Config) -> Path | Remote:
+    """`--report_dir`, or else `eval_report` in the run's folder."""
+    return path_of(config.report_dir or path_of(config.model_dir) / "eval_report")
+
+
 def write_report(config: Config, results: Sequence[Result], source: Source) -> Path | Remote:
-    """Writes the report into `--report_dir`, or else `eval_report` in the run's folder.
+    """Writes the report into `report_folder`, in place of an earlier one.
 
     Args:
         config: of the first evaluation.
@@ -45,8 +52,9 @@ def write_report(config: Config, results: Sequence[Result], source: Source) -> P
     Returns:
         The folder.
     """
-    folder = path_of(config.report_dir or path_of(config.model_dir) / "eval_report")
+    folder = report_folder(config)
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_after(folder, len(results))
     evaluations = [_numbers(result, results[0]) for result in results]
     for number, (result, numbers) in enumerate(zip(results, evaluations, strict=True), 1):
         ending = f"-{number}.csv" if number > 1 else ".csv"
@@ -78,6 +86,13 @@ def write_report(config: Config, results: Sequence[Result], source: Source) -> P
         _print_table(results, evaluations)
     print(f"wrote {folder / 'report.html'}", flush=True)
     return folder
+
+
+def _remove_after(folder: Path | Remote, count: int) -> None:
+    """Removes what an earlier report of more evaluations has beyond this one's."""
+    for number in range(count + 1, MOST + 1):
+        for name in (*(f"{kind}-{number}.csv" for kind in TABLES), f"confusion-{number}.png"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _numbered(i: int, name: str) -> str:
@@ -121,7 +136,7 @@ def _write_tables(
     folder: Path | Remote, ending: str, result: Result, source: Source
 ) -> dict[str, str]:
     """Writes an evaluation's CSV files; returns their names."""
-    files = {kind: kind + ending for kind in ("per_class", "confusion", "predictions")}
+    files = {kind: kind + ending for kind in TABLES}
     each, names = result.by_class, result.class_names
     columns = (each.support, each.predicted, each.precision, each.recall, each.f1)
     head = ("class", "name", "support", "predicted", "precision", "recall", "f1")

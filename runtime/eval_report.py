@@ -19,13 +19,13 @@ from dataloader.decode import EvalCrop
 from dataloader.names import file_names
 from dataloader.sources import Source
 from runtime.build import build_loader, eval_crop, image_size
-from runtime.checkpoint import CheckpointError
+from runtime.checkpoint import CheckpointError, check_writable
 from runtime.class_names import class_names
-from runtime.config import Config, ConfigError
+from runtime.config import Config
 from runtime.evaluate import evaluate
-from runtime.relabel import NONE, label_table, read_label_file
+from runtime.relabel import NONE, label_table, names_for_labels, read_label_file
 from runtime.trained import Trained, trained_model
-from runtime.variants import Variant, variants
+from runtime.variants import Variant, check_fit, variants
 from utils import distributed, watchdog
 from utils.classification import (
     ByClass,
@@ -93,25 +93,24 @@ def report(config: Config) -> dict[str, Any]:
     """Evaluates, writes the report on rank 0, and returns the figures of the first evaluation.
 
     Raises:
-        ConfigError: `--eval_labels` do not fit, or the models have different numbers of classes.
-        CheckpointError: a checkpoint cannot be read, or its model answers NaN.
+        ConfigError: `--eval_labels` do not fit, or the models have different classes.
+        CheckpointError: a checkpoint cannot be read, or its model answers NaN; or the folder cannot
+            be written.
         DataError: an image cannot be read.
     """
-    from runtime.eval_page import write_report
+    from runtime.eval_page import report_folder, write_report
 
     results: list[Result] = []
-    source, table = None, None
-    for variant in variants(config):
+    source, table, asked = None, None, variants(config)
+    distributed.on_rank0(lambda: check_fit(asked))
+    distributed.on_rank0(lambda: check_writable(report_folder(config), "--report_dir"))
+    for variant in asked:
         trained = trained_model(variant.config)
         classes = trained.model.output_shape[-1]
-        if results and classes != len(results[0].class_names):
-            raise ConfigError(
-                f"--report_checkpoints: {trained.text} has {classes} classes, and"
-                f" {results[0].text} {len(results[0].class_names)}"
-            )
         loader = build_loader(variant.config, "validation", num_classes=classes, source=source)
         if config.eval_labels and source is None:
-            table = _labels(config.eval_labels, loader.source, classes, trained.class_names)
+            names = names_for_labels(trained.class_names, loader.class_names, classes)
+            table = _labels(config.eval_labels, loader.source, classes, names)
         source = loader.source
         results.append(_evaluate(variant, trained, loader, table))
     watchdog.rest("writing the report")

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.class_names import imagenet_classes
 from runtime.config import ConfigError
 
 Entry = list[int | str]
@@ -112,6 +113,23 @@ def _entry(file: str, where: str, value: Any) -> Entry:
         f"--eval_labels {file}, {where}: {json.dumps(value)[:60]} is neither a class (its number"
         " from 0, or its name) nor a list of classes"
     )
+
+
+def names_for_labels(
+    trained: Sequence[str] | None, data: Sequence[str] | None, classes: int
+) -> list[str] | None:
+    """What labels may call a model's classes: as the checkpoint kept them; a thousand that nothing
+    named are ImageNet's, as everywhere; else as the validation data have them.
+
+    Args:
+        trained, data: the names that checkpoint and data have, or None.
+        classes: how many the model has.
+    """
+    imagenet = imagenet_classes()
+    if not trained and classes == len(imagenet):
+        return list(imagenet)
+    names = list(trained or data or [])
+    return names if len(names) == classes else None
 
 
 def label_table(

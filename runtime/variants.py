@@ -5,8 +5,11 @@ No TensorFlow: what does not fit is refused before anything is loaded.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Any
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from runtime.checkpoint import CheckpointError, resolve
 from runtime.config import Config, ConfigError, defaults, load_config
@@ -66,13 +69,10 @@ def variants(config: Config) -> list[Variant]:
     """
     from runtime.validate import check_model, settle_crop  # which checks reports with this
 
-    bases = [("", config), *_others(config)]
-    if len(bases) > 1:
-        bases[0] = (_label(config.pretrained_from_file or config.checkpoint), config)
     weights = ["raw", "ema"] if config.weights == "both" else [config.weights]
     sizes = _sizes(config) or [None]
     found = []
-    for name, base in bases:
+    for name, base in _bases(config):
         for kind in weights:
             for size in sizes:
                 one = base.with_(weights=kind)
@@ -103,30 +103,32 @@ def _sizes(config: Config) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _others(config: Config) -> list[tuple[str, Config]]:
-    """Each of `--report_checkpoints`, with the settings of its own run where no flag replaced those
-    of the first.
+def _bases(config: Config) -> list[tuple[str, Config]]:
+    """The first model, and each of `--report_checkpoints` with the settings of its own run where no
+    flag replaced those of the first; by their names in the report.
     """
     if config.report_checkpoints is None:
-        return []
+        return [("", config)]
     wanted = [part.strip() for part in config.report_checkpoints.split(",") if part.strip()]
-    labels = [_label(which) for which in (config.checkpoint, *wanted)]
-    if not wanted or len(set(labels)) < len(labels):
+    file = config.pretrained_from_file
+    start = path_of(file) if file else _resolve(config, config.checkpoint)
+    paths = [start, *(_resolve(config, which) for which in wanted)]
+    places = [path.resolve() if isinstance(path, Path) else path for path in paths]
+    if not wanted or len(set(places)) < len(places):
+        what = f"--pretrained_from_file {file}" if file else f"--checkpoint {config.checkpoint}"
+        twice = next((f", not {p} twice" for p in places if places.count(p) > 1), "")
         raise ConfigError(
-            f"--report_checkpoints {config.report_checkpoints}: name checkpoints beside"
-            f" --checkpoint {config.checkpoint}, each once: last, folders checkpoints/step-…, or"
-            " other runs' folders"
+            f"--report_checkpoints {config.report_checkpoints}: name checkpoints beside {what},"
+            f" each once{twice}: last, folders checkpoints/step-…, or other runs' folders"
         )
-    first = _settings(None if config.pretrained_from_file else _resolve(config, config.checkpoint))
-    first = first or defaults(config.arch)
+    first = _settings(None if file else start) or defaults(config.arch)
     kept = {name for name in OWN if getattr(config, name) != first[name]}
-    found = []
-    for which in wanted:
-        path = _resolve(config, which)
+    configs = [config]
+    for path in paths[1:]:
         own = {k: v for k, v in _settings(path).items() if k in OWN and k not in kept}
         own |= {"checkpoint": str(path), "pretrained_from_file": None}
-        found.append((_label(which), config.with_(**own)))
-    return found
+        configs.append(config.with_(**own))
+    return list(zip(_labels([file or config.checkpoint, *wanted]), configs, strict=True))
 
 
 def _resolve(config: Config, which: str) -> Any:
@@ -148,6 +150,75 @@ def _settings(path: Any) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in OWN}
 
 
-def _label(which: str) -> str:
-    """A checkpoint's name in the report: the end of its path, so far as it tells something."""
-    return "/".join(which.rstrip("/").replace("/checkpoints/", "/").split("/")[-2:])
+def _labels(which: list[str]) -> list[str]:
+    """Names in the report: the ends of paths, so far as they tell something, and as long as it
+    takes to tell them apart.
+    """
+    parts = [one.rstrip("/").replace("/checkpoints/", "/").split("/") for one in which]
+    for length in range(2, max(map(len, parts)) + 1):
+        ends = ["/".join(part[-length:]) for part in parts]
+        if len(set(ends)) == len(ends):
+            return ends
+    return which
+
+
+def check_fit(asked: list[Variant]) -> None:
+    """Refuses what the checkpoints' own files show, before any is evaluated.
+
+    Raises:
+        ConfigError: a model has other classes than the first.
+        CheckpointError: there is no moving average where one was asked for.
+        WeightFileError: `--pretrained_from_file` cannot be read, or has no moving average.
+    """
+    first: _Facts | None = None
+    seen = set()
+    for config in (variant.config for variant in asked):
+        which = (config.pretrained_from_file, config.checkpoint, config.weights)
+        if which in seen:
+            continue
+        seen.add(which)
+        found = _facts(config)
+        first = first or found
+        if config.weights == "ema" and not found.ema:
+            raise CheckpointError(
+                f"{found.text} holds no moving average (it was trained with"
+                " --moving_average_decay 0): give --weights raw"
+            )
+        if found.classes != first.classes:
+            raise ConfigError(
+                f"--report_checkpoints: {found.text} has {found.classes} classes, and {first.text}"
+                f" {first.classes}"
+            )
+        if found.names and first.names and not config.label_file and found.names != first.names:
+            pairs = enumerate(zip_longest(first.names, found.names))
+            number, (one, other) = next((i, two) for i, two in pairs if two[0] != two[1])
+            raise ConfigError(
+                f"--report_checkpoints: class {number} of {found.text} is {other!r}, and of"
+                f" {first.text} {one!r}; if they mean the same, give all names by --label_file"
+            )
+
+
+class _Facts(NamedTuple):
+    """What is known of a model before it is built: where, its classes, whether it has an EMA."""
+
+    text: str
+    classes: int | None
+    names: list[str] | None
+    ema: bool
+
+
+def _facts(config: Config) -> _Facts:
+    if file := config.pretrained_from_file:
+        from model.weights import inspect
+
+        ema = {"auto": None, "raw": False, "ema": True}[config.weights]
+        found = inspect(file, config.arch, padding=config.padding, ema=ema)
+        return _Facts(file, found.num_classes, None, found.has_ema)
+    path = resolve(config.model_dir, config.checkpoint)
+    try:
+        state = json.loads((path / "state.json").read_text())
+        classes = state["model"]["num_classes"]
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from error
+    ema = (path / "ema.safetensors").exists()
+    return _Facts(str(path), classes, state.get("class_names"), ema)

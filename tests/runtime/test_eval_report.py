@@ -260,9 +260,12 @@ def test_labels_from_a_file_and_another_size(run, tiny, tmp_path, writers, capsy
     lists = [[label] for label in truth[0::2] + truth[1::2]]
     lists[4], lists[7] = [], list(range(10))
     (tmp_path / "real.json").write_text(json.dumps(lists))
+    for name in ("per_class-2.csv", "predictions-8.csv", "confusion-3.csv", "confusion-3.png"):
+        (tmp_path / name).touch()  # of an earlier report of more evaluations
     args = ["--mode", "eval", "--model_dir", str(run), "--report", "--report_dir", str(tmp_path)]
     args += ["--eval_labels", str(tmp_path / "real.json"), "--report_image_sizes", "48"]
     assert main(args) == 0
+    assert not list(tmp_path.glob("*-?.*"))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["data"]["evaluated"] == 52
     (found,) = metrics["evaluations"]
@@ -274,6 +277,15 @@ def test_labels_from_a_file_and_another_size(run, tiny, tmp_path, writers, capsy
     assert found["top1_stored_labels"] == pytest.approx(np.mean(stored == predicted))
     assert "1 of 53 images left out" in " ".join((tmp_path / "report.html").read_text().split())
     assert f"wrote {tmp_path / 'report.html'}" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_refused_beforehand(run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    args = ["--mode", "eval", "--model_dir", str(run), "--report"]
+    assert main([*args, "--report_dir", str(tmp_path / "file")]) == 1
+    out, err = capsys.readouterr()
+    assert f"--report_dir {tmp_path / 'file'} cannot be written" in " ".join(err.split())
+    assert "evaluating" not in out
 
 
 @pytest.mark.parametrize(

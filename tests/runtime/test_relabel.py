@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runtime.config import ConfigError
-from runtime.relabel import label_table, read_label_file
+from runtime.relabel import label_table, names_for_labels, read_label_file
 
 PATHS = ["val/cat/b.jpg", "val/cat/a.jpg", "val/dog/c.jpg"]
 
@@ -98,6 +98,14 @@ def test_a_name_that_fits_several_images_is_refused(table):
     with pytest.raises(ConfigError, match=r"'1.jpg' fits several.*val/cat/1.jpg and val/dog/1.jpg"):
         table({"1.jpg": 3, "2.jpg": 1}, names=names)
     assert table({"cat/1.jpg": 3, "1.jpg": 2}, names=names) == [[3], [2], [-1]]
+
+
+def test_classes_have_names_although_the_checkpoint_has_none():
+    thousand = names_for_labels(None, ["0", "1", "10"], 1000)
+    assert thousand[284] == "n02123597"  # Siamese cat
+    assert names_for_labels(["b", "a"], ["a", "b"], 2) == ["b", "a"]
+    assert names_for_labels(None, ["a", "b"], 2) == ["a", "b"]
+    assert names_for_labels(None, ["a", "b"], 3) is None
 
 
 def test_a_name_that_several_classes_have_is_refused(table):

@@ -1,23 +1,28 @@
 """What a report evaluates side by side, and with which settings. No TensorFlow in it."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
 from runtime import checkpoint
+from runtime.checkpoint import CheckpointError
 from runtime.cli import parse
 from runtime.config import Config, ConfigError, defaults
-from runtime.variants import variants
+from runtime.variants import check_fit, variants
 
 
 @pytest.fixture
 def run(tmp_path):
     """Writes a run's folder with an empty checkpoint for each step, and returns it."""
 
-    def make(name, *steps, **settings):
+    def make(name, *steps, classes=2, class_names=None, ema=True, **settings):
         config = Config(**(defaults("efficientnet-test") | settings))
         for step in steps:
             arrays = {"x": np.zeros(1, np.float32)}
-            saved = checkpoint.Checkpoint(arrays, state={"step": step}, config=config.to_yaml())
+            state = {"step": step, "model": {"num_classes": classes}, "class_names": class_names}
+            saved = checkpoint.Checkpoint(arrays, state=state, config=config.to_yaml())
+            saved.ema = arrays if ema else {}
             checkpoint.save(tmp_path / name, saved)
         return tmp_path / name
 
@@ -88,3 +93,49 @@ def test_a_missing_checkpoint_is_named_with_its_flag(run):
     config = Config(mode="eval", report=True, model_dir=str(folder), report_checkpoints="gone")
     with pytest.raises(ConfigError, match="--report_checkpoints gone does not exist"):
         variants(config)
+
+
+def test_names_are_as_long_as_it_takes_to_tell_them_apart(run, asked):
+    one, two = run("exp1/runs/b0", 1), run("exp2/runs/b0", 1)
+    names = [name for name, _ in asked("--model_dir", run("a", 1), "--report_checkpoints", two)]
+    assert names == ["best", "runs/b0"]
+    found = asked("--model_dir", run("a", 1), "--report_checkpoints", f"{one},{two}")
+    assert [name for name, _ in found] == ["best", "exp1/runs/b0", "exp2/runs/b0"]
+
+
+@pytest.mark.parametrize("which", ["last", "{a}", "{a}/checkpoints/../checkpoints/step-00000001"])
+def test_one_checkpoint_by_two_names_is_refused(run, asked, capsys, which):
+    folder = run("a", 1)
+    with pytest.raises(SystemExit):
+        asked("--model_dir", folder, "--report_checkpoints", which.format(a=folder))
+    message = " ".join(capsys.readouterr().err.split())
+    assert "each once, not" in message
+    assert "step-00000001 twice" in message
+
+
+def test_a_weight_file_stands_beside_a_runs_best(run, asked, tmp_path):
+    file = tmp_path / "w.h5"
+    file.write_bytes(b"\x89HDF\r\n\x1a\n")  # as far as flags are checked
+    flags = ("--arch", "efficientnet-test", "--model_dir", run("a", 1))
+    found = asked(*flags, "--pretrained_from_file", file, "--report_checkpoints", "best")
+    assert [name.split("/")[-1] for name, _ in found] == ["w.h5", "best"]
+    assert [config.pretrained_from_file for _, config in found] == [str(file), None]
+
+
+@pytest.mark.parametrize(
+    ("other", "settings", "error", "words"),
+    [
+        ({}, {}, None, ""),
+        ({"ema": False}, {}, None, ""),
+        ({"ema": False}, {"weights": "both"}, CheckpointError, "two/.* no moving average"),
+        ({"classes": 3}, {}, ConfigError, "two/.* has 3 classes, and .*one/.* 2"),
+        ({"class_names": ["cat", "cow"]}, {}, ConfigError, "class 1 of .*two/.* 'cow'.*'dog'"),
+        ({"class_names": ["cat", "cow"]}, {"label_file": "names"}, None, ""),
+    ],
+)
+def test_what_cannot_stand_side_by_side_is_refused_beforehand(run, other, settings, error, words):
+    one, two = run("one", 1, class_names=["cat", "dog"]), run("two", 1, **other)
+    config = Config(**(defaults("efficientnet-test") | settings))
+    config = config.with_(mode="eval", report=True, model_dir=str(one), report_checkpoints=str(two))
+    with pytest.raises(error, match=words) if error else nullcontext():
+        check_fit(variants(config))
