@@ -113,13 +113,14 @@ def test_one_checkpoint_by_two_names_is_refused(run, asked, capsys, which):
     assert "step-00000001 twice" in message
 
 
-def test_a_weight_file_stands_beside_a_runs_best(run, asked, tmp_path):
-    file = tmp_path / "w.h5"
-    file.write_bytes(b"\x89HDF\r\n\x1a\n")  # as far as flags are checked
-    flags = ("--arch", "efficientnet-test", "--model_dir", run("a", 1))
-    found = asked(*flags, "--pretrained_from_file", file, "--report_checkpoints", "best")
-    assert [name.split("/")[-1] for name, _ in found] == ["w.h5", "best"]
-    assert [config.pretrained_from_file for _, config in found] == [str(file), None]
+def test_a_weight_file_stands_beside_a_runs_best(run):
+    config = Config(**(defaults("efficientnet-test") | {"mode": "eval", "report": True}))
+    config = config.with_(model_dir=str(run("a", 1)), report_checkpoints="best")
+    found = variants(config.with_(pretrained_from_file="weights/w.h5"))
+    assert [(v.name, v.config.pretrained_from_file) for v in found] == [
+        ("weights/w.h5", "weights/w.h5"),
+        ("best", None),
+    ]
 
 
 @pytest.mark.parametrize(
