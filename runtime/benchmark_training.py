@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from typing import Any
 
@@ -34,12 +35,17 @@ def train(config: Config, run_log: RunLog) -> dict[str, Any]:
     trainer = Trainer(config, run_log, callbacks=[meter])
     if distributed.size() > 1:
         _try_out(trainer)
-    there = trainer.steps_per_epoch * trainer.last_epoch
+    at = trainer.state  # not at the beginning with --resume_checkpoint
+    there = (trainer.last_epoch - at.epoch) * trainer.steps_per_epoch
+    there -= math.ceil(at.offset / trainer.images_per_step)
     meter.left = warmup = max(1, min(warmup, max(there - steps, there // 2)))
     trainer.throughput = times = Throughput(warmup)
     trainer.run()
     if not len(times.compute_times):
-        raise ConfigError(f"{there} step leaves nothing to time after warm-up: raise --max_epochs")
+        raise ConfigError(
+            f"the {there} step(s) to the last epoch leave nothing to time after warm-up: raise"
+            " --max_epochs"
+        )
     return {
         "data": times.data_times,
         "compute": times.compute_times,
