@@ -29,19 +29,28 @@ DEFINITIONS = {
     "iteration": "training: one update of the weights; inference: one batch, from uint8 images in"
     " host memory to results in host memory",
     "throughput": "images of all processes in all timed iterations, over the seconds that the"
-    " slowest process took for them, waiting for data included",
+    " slowest process took for them, waiting for data included; a last batch that is filled up"
+    " counts as a full one, which it is to the processor",
     "latency": "seconds of one iteration without waiting for data; the mean over timed iterations"
     " of all processes, and percentiles of them with linear interpolation, as numpy.percentile's",
     "data_wait_avg": "mean wait for the batch before an iteration",
-    "peak_memory": "most that was taken while this row was made ready, warmed up and timed, by the"
-    " process that took most: of the device as TensorFlow's allocator counts it, or resident in"
-    " host memory",
+    "peak_memory": "most that was taken while this batch size was warmed up and timed, in training"
+    " and with a row's first one also while the model was made, by the process that took most: of"
+    " the device as TensorFlow's allocator counts it, or resident in host memory",
     "energy": "of the processors' packages during the timed iterations, by RAPL; GPUs not included",
     "load_before": "the host's load average of one minute, before the row",
 }
 
-# What reports must have in common for one to be the other's base of weak scaling.
-SAME = ("mode", "arch", "resolution", "data", "machine", "versions")
+# What reports must have in common for one to be the other's base of weak scaling, and of the
+# machine and the settings, what may differ: cells say it themselves, or it is a launch's.
+SAME = ("mode", "arch", "resolution", "data", "versions")
+PROCESSORS = ("cpu", "gpus")
+FREE_SETTINGS = {
+    *("nproc", "recipe", "prof", "threads", "intraop_threads", "interop_threads"),
+    *("benchmark_batch_sizes", "benchmark_precisions", "benchmark_xla", "benchmark_warmup"),
+    *("train_batch_size", "eval_batch_size", "optimizer_batch_size", "grad_accum_steps"),
+    *("use_xla", "use_amp", "dtype", "tf32", "verbose", "log_filename", "watchdog_seconds"),
+}
 
 
 def figures(data: np.ndarray, compute: np.ndarray, images: int) -> dict[str, float]:
@@ -130,7 +139,9 @@ class Report:
         for batch in dict.fromkeys(cell["batch_size"] for cell in self.cells):
             cells = [self._cell(row, batch) for row in rows]
             speeds = [cell.get("throughput") for cell in cells]
-            alone = [_find(single, row, batch).get("throughput") for row in rows]
+            alone = [
+                _alone(single, cell, row, batch) for row, cell in zip(rows, cells, strict=True)
+            ]
             line = [self.about["processes"], batch]
             line += [
                 cell.get("note") or _number(cell.get("throughput"), 1, "not tried")
@@ -165,8 +176,8 @@ class Report:
         path = path_of(stem + ".json")
         try:
             alone = json.loads((path.parent / f"{self.about['mode']}_1x.json").read_text())
-            same = all(alone[name] == self.about[name] for name in SAME)
-            alike = same and alone["processes"] == 1 < self.about["processes"]
+            alike = _same(alone) == _same(self.about)
+            alike &= alone["processes"] == 1 < self.about["processes"]
             return [cell for cell in alone["cells"] if not cell["note"]] if alike else []
         except (OSError, ValueError, KeyError, TypeError):
             return []
@@ -186,6 +197,22 @@ def _rows(cells: Sequence[dict[str, Any]]) -> list[tuple]:
 def _find(cells: Sequence[dict[str, Any]], row: tuple, batch: int) -> dict[str, Any]:
     found = (cell for cell in cells if (_key(cell), cell["batch_size"]) == (row, batch))
     return next(found, {})
+
+
+def _same(about: dict[str, Any]) -> list[Any]:
+    """What two reports must have in common."""
+    settings = {k: v for k, v in about["settings"].items() if k not in FREE_SETTINGS}
+    processors = [set(np.atleast_1d(about["machine"][name])) for name in PROCESSORS]
+    return [*(about[name] for name in SAME), processors, settings]
+
+
+def _alone(
+    single: Sequence[dict[str, Any]], cell: dict[str, Any], row: tuple, batch: int
+) -> float | None:
+    """Throughput of the one process whose updates are of as many passes as this cell's."""
+    found = _find(single, row, batch)
+    alike = found.get("passes_per_update") == cell.get("passes_per_update")
+    return found.get("throughput") if alike else None
 
 
 def _name(row: tuple, short: bool = False) -> str:

@@ -202,9 +202,23 @@ def test_tables_are_laid_out_as_the_documents(tmp_path):
     scaled = tables((tmp_path / "training_benchmark_2x.md").read_text())[0]
     assert scaled[0][-1] == "Weak scaling - fp32"
     assert [line[-1] for line in scaled[1:]] == ["1.50", "1.50"]
-    two.about["versions"] = {"tensorflow": "2.19"}  # no longer the same benchmark
+    # What belongs to a launch may differ, what is computed may not.
+    two.about["settings"] |= {"threads": 1, "nproc": 2, "prof": 50}
+    two.about["machine"] |= {"gpus": [], "memory": 2**31, "cpu cores": 1}
     two.write(str(tmp_path / "training_benchmark_2x"))
-    assert "Weak" not in (tmp_path / "training_benchmark_2x.md").read_text()
+    assert "Weak" in (tmp_path / "training_benchmark_2x.md").read_text()
+    for name, other in (
+        ("versions", {"tensorflow": "2.19"}),
+        ("settings", two.about["settings"] | {"augmenter_name": "autoaugment"}),
+        ("machine", two.about["machine"] | {"cpu": "C"}),
+    ):
+        changed = Report(two.about | {name: other}, two.cells)
+        changed.write(str(tmp_path / "training_benchmark_2x"))
+        assert "Weak" not in (tmp_path / "training_benchmark_2x.md").read_text(), name
+    two.cells[0]["passes_per_update"] = 2
+    two.write(str(tmp_path / "training_benchmark_2x"))
+    scaled = tables((tmp_path / "training_benchmark_2x.md").read_text())[0]
+    assert [line[-1] for line in scaled[1:]] == ["", "1.50"]
     said = json.loads((tmp_path / "training_benchmark_1x.json").read_text())
     assert said["cells"][3]["note"] == "out of memory"
     assert said["units"] == UNITS
@@ -284,6 +298,31 @@ def test_training_is_timed_by_the_trainer_and_fits_no_memory_either(tmp_path, ca
     capsys.readouterr()
     assert main([*flags, *where, "--benchmark_batch_sizes", str(TOO_MANY)]) == 1
     assert "nothing could be measured: out of memory" in capsys.readouterr().err
+
+
+def test_a_resumed_run_warms_up_within_the_steps_it_has_left(monkeypatch):
+    from types import SimpleNamespace
+
+    import runtime.benchmark_training as benchmark
+
+    class Resumed:
+        """At epoch 2 of 3, with 10 steps in each."""
+
+        steps_per_epoch, last_epoch, images_per_step, micro_steps = 10, 3, 4, 1
+        state = SimpleNamespace(epoch=2, offset=0)
+
+        def __init__(self, config, run_log, callbacks):
+            self.meter = callbacks[0]
+
+        def run(self):
+            for step in range(10):
+                self.throughput.add(4, 0.0, float(step))
+                self.meter.on_train_batch_end(step)
+
+    monkeypatch.setattr(benchmark, "Trainer", Resumed)
+    found = benchmark.train(config("training_benchmark", prof=4, benchmark_warmup=8), None)
+    assert found["warmup_iterations"] == 6
+    assert found["compute"].tolist() == [6, 7, 8, 9]
 
 
 @pytest.mark.slow
