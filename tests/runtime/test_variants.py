@@ -76,6 +76,14 @@ def test_a_flag_is_for_all_runs(run, asked):
     assert [(c.image_size, c.crop_padding) for _, c in asked(*flags)] == [(64, 16), (96, 16)]
 
 
+def test_one_size_and_crop_for_all_runs(run, asked):
+    """Also those that the first run has anyway."""
+    one, two = run("one", 1, image_size=64), run("two", 5, image_size=96, crop_padding=8)
+    flags = ("--report_image_sizes", "64", "--crop_pct", "0.67")
+    found = asked("--model_dir", one, "--report_checkpoints", two, *flags)
+    assert [(c.image_size, c.crop_padding) for _, c in found] == [(64, 31)] * 2
+
+
 def test_a_crops_share_is_that_of_each_size(run, asked):
     folder = run("a", 1)
     flags = ("--model_dir", folder, "--report_image_sizes", "64,128", "--crop_pct", "0.875")
