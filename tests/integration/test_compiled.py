@@ -42,6 +42,10 @@ def test_two_ranks_compiled_by_xla_train_as_without(convoy, flags, tmp_path, log
     one, other = (losses(log_lines(folder / "log.json")) for folder in (plain, xla))
     np.testing.assert_allclose(other, one, atol=2e-3)
     np.testing.assert_allclose(other[:2], one[:2], atol=1e-4)  # before rounding could grow
+    data = [line.get("data", {}) for line in log_lines(xla / "log.json")]
+    (own,) = [values["train.rank_own_time"] for values in data if "train.rank_own_time" in values]
+    # Each rank's passes alone: there are none where ranks wait for each other within them.
+    assert np.isnan(own).tolist() == [batch_norm == "syncbn"] * 2
 
 
 @pytest.mark.slow
