@@ -14,8 +14,7 @@ import numpy as np
 from runtime.bad_examples import share_bad_examples
 from runtime.build import build_loader, make_step, micro_steps
 from runtime.config import Config
-from runtime.confusion import make_counting_step, show_counts
-from runtime.evaluate import evaluate
+from runtime.confusion import make_counting_step
 from runtime.health import Health, NotFinite, TrainingError
 from runtime.journal import COUNTERS, RANK_TIMES, UNITS, Journal, Window, sums_of
 from runtime.profiling import Profiler
@@ -27,7 +26,6 @@ from runtime.stages import of_stage, set_dropout, stage_settings
 from runtime.state import (
     Commit,
     average_statistics,
-    better_weights,
     new_state,
     replicas_agree,
     restore,
@@ -37,6 +35,7 @@ from runtime.state import (
 )
 from runtime.step import Step, without_weight
 from runtime.trackers import Trackers
+from runtime.validation import better_top1, epoch_line, evaluate_state
 from utils import distributed, watchdog
 from utils.logging import RunLog
 from utils.metrics import MeanAccumulator, Throughput
@@ -389,42 +388,13 @@ class Trainer:
 
     def _evaluate(self) -> float:
         """Evaluates the weights and their average; returns the better top-1."""
-        state, batch = self.state, self.config.eval_batch_size
-        values = evaluate(self.eval_step, self.eval_data.batches(0), batch)
-        trackers = self.journal.trackers
-        show_counts(self.eval_step, trackers, "confusion_matrix", state.step)
-        if state.ema is not None:
-            with state.ema.swap():
-                averaged = evaluate(self.eval_step, self.eval_data.batches(0), batch)
-            show_counts(self.eval_step, trackers, "confusion_matrix_ema", state.step)
-            values |= {
-                name.replace("eval_", "eval_ema_", 1): value
-                for name, value in averaged.items()
-                if name.startswith("eval_")
-            }
-        self.report |= values
-        raw = values["eval_accuracy_top_1"]
-        top1 = max(raw, values.get("eval_ema_accuracy_top_1", raw))
-        if top1 > state.best.get("value", -1.0):
-            state.best = {
-                "metric": "eval_accuracy_top_1",
-                "value": top1,
-                "epoch": state.epoch,
-                "step": state.step,
-                "weights": better_weights(values),
-            }
-        values |= {
-            "val.loss": values["eval_loss"],
-            "val.top1": raw,
-            "val.top5": values["eval_accuracy_top_5"],
-        }
+        state = self.state
+        batches, size = lambda: self.eval_data.batches(0), self.config.eval_batch_size
+        values = evaluate_state(state, self.eval_step, batches, size, self.journal.trackers)
+        self.report |= {k: v for k, v in values.items() if not k.startswith("val.")}
         self.journal.metrics((state.epoch,), values, state.step)
-        text = f"epoch {state.epoch}/{self.config.max_epochs}"
-        text += f"  eval loss {values['eval_loss']:.3f}  top-1 {100 * raw:.2f}%"
-        if state.ema is not None:
-            text += f"  ema {100 * values['eval_ema_accuracy_top_1']:.2f}%"
-        self.journal.line(text + f"  best {100 * state.best['value']:.2f}%")
-        return top1
+        self.journal.line(epoch_line(values, state, self.config.max_epochs))
+        return better_top1(values)
 
     def _summary(self) -> dict[str, float]:
         throughput = self.throughput.summary()["total_ips"]
