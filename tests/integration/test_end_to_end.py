@@ -155,7 +155,7 @@ OPTIONS = {
     "float16, mixup, cutmix, adam, tensorboard": (
         *("--dtype", "float16", "--mixup_alpha", "0.2", "--cutmix_alpha", "1"),
         *("--optimizer", "adam", "--enable_tensorboard", "--lr_decay", "linear"),
-        *("--training_report", "--report_images", "0"),
+        *("--training_report", "--report_images", "2"),
     ),
     "lamb, sigmoids, adaptive clipping": (
         *("--optimizer", "lamb", "--loss", "bce", "--bce_target_threshold", "0.2"),
