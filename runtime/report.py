@@ -199,6 +199,8 @@ def environment(run: Run) -> list[tuple[str, str]]:
             continue
         if name == "packages" and isinstance(value, dict):
             rows += [(package, str(version)) for package, version in value.items()]
+        elif name == "memory" and isinstance(value, int):
+            rows.append((name, f"{value / 2**30:.1f} GiB"))
         elif isinstance(value, dict):
             text = ", ".join(f"{key} {setting_text(item)}" for key, item in value.items())
             rows.append((name, text or "–"))
