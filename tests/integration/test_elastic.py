@@ -227,7 +227,8 @@ def test_a_job_with_too_few_processes_left_ends(job):
     done = running.finish(LONG)
     assert done.code != 0
     assert "enough resources to run at least 2 Horovod processes" in done.text
-    assert not survivor.is_running()
+    # It may stay as a zombie where process 1 does not reap orphans, as in some containers.
+    assert not survivor.is_running() or survivor.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_new_worker_that_fails_at_once_is_done_without(job):
