@@ -1,0 +1,66 @@
+"""Runs the rows of `benchmarks.rows`.
+
+    python -m benchmarks [--only WORD …] [--write]
+
+Prints each as a table, keeps every figure as JSON under build/bench/, and with `--write` puts the
+tables into docs/performance.md in place of the rows' last ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.harness import ROOT, Row, markdown, measure
+from benchmarks.rows import ROWS
+
+PAGE = ROOT / "docs" / "performance.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="rows whose name holds one")
+    parser.add_argument("--entries", nargs="+", metavar="WORD", help="contenders, likewise")
+    parser.add_argument("--rounds", type=int, help="turns of each contender")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench")
+    options = parser.parse_args()
+    rows = [row for row in ROWS if _chosen(row.name, options.only)]
+    if not rows:
+        parser.error(f"no row is called so; there are: {', '.join(row.name for row in ROWS)}")
+    for row in rows:
+        entries = [entry for entry in row.entries if _chosen(entry.label, options.entries)]
+        row = replace(row, entries=entries, rounds=options.rounds or row.rounds)
+        print(f"## {row.title} (`{row.name}`)\n", flush=True)
+        found = measure(row)
+        table = markdown(row, found)
+        print(table, flush=True)
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / f"{row.name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        if options.write:
+            write(row, table)
+
+
+def _chosen(name: str, words: list[str] | None) -> bool:
+    return not words or any(word in name for word in words)
+
+
+def write(row: Row, table: str, page: Path = PAGE) -> None:
+    """Replaces what stands between the row's marks in the page.
+
+    Raises:
+        SystemExit: the page has no such marks.
+    """
+    begin, end = f"<!-- {row.name} -->", f"<!-- end of {row.name} -->"
+    text = page.read_text()
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"{page.name} has no place for {row.name}: add {begin} and {end}")
+    page.write_text(pattern.sub(lambda _: f"{begin}\n{table}{end}", text))
+
+
+if __name__ == "__main__":
+    main()

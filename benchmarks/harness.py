@@ -1,0 +1,256 @@
+"""Measures contenders side by side: each in a process of its own, and in turns (A B A B …).
+
+Whose turn it is not stands still (SIGSTOP), so that no thread of it spins or works ahead in
+another's time. What else the machine does falls on all alike: the ratios of a row are taken
+turn by turn, and their median is the result. Nothing here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender as a row names it.
+
+    Attributes:
+        label: in the table.
+        maker: "module:function" below `benchmarks.contenders`.
+        arguments: of that function.
+        environment: variables that its process gets.
+        work: of one item, in any unit that is the same for all of a row; speeds are compared per
+            work where contenders do not compute the same (ResNet50 v1 and v1.5, say).
+    """
+
+    label: str
+    maker: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    work: float = 1.0
+
+
+@dataclass(frozen=True)
+class Goal:
+    """That `figure` of `ours`, divided by the same of `peer`, is at least (at most) `bound`.
+
+    Attributes:
+        figure: "speed" (items × work per second), or a name that contenders report.
+        at_least: False for figures that should be small.
+    """
+
+    ours: str
+    peer: str
+    bound: float
+    figure: str = "speed"
+    at_least: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison, run by `python -m benchmarks --only NAME`.
+
+    Attributes:
+        title: what is compared, with sizes.
+        figures: which figures the table shows, with their units.
+        target_s: how long a turn shall last.
+    """
+
+    name: str
+    title: str
+    entries: Sequence[Entry]
+    goals: Sequence[Goal] = ()
+    figures: dict[str, str] = field(default_factory=lambda: {"speed": "images/s"})
+    rounds: int = 7
+    target_s: float = 2.0
+
+
+class Missing(Exception):
+    """A peer's package is not installed."""
+
+
+class Worker:
+    """A contender's process; a context manager."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry, self.count = entry, 1
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.worker",
+            f"benchmarks.contenders.{entry.maker}",
+        ]
+        self._process = subprocess.Popen(
+            [*command, json.dumps(entry.arguments)],
+            cwd=ROOT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **entry.environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that signals reach its children too
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+    def begin(self, target_s: float) -> dict[str, Any]:
+        """Waits until it is built and warm, chooses the length of its turns, and stops it.
+
+        Raises:
+            Missing: it needs a package that is not here.
+        """
+        ready = self._answer()
+        if "missing" in ready:
+            raise Missing(ready["missing"])
+        self.items = ready["items"]
+        self.turn()
+        once = self.turn()["seconds"]
+        self.count = max(1, round(target_s / max(once, 1e-6)))
+        return ready["facts"] | {"begin_s": ready["begin_s"], "iterations in a turn": self.count}
+
+    def turn(self) -> dict[str, float]:
+        """The figures of one turn; "speed" is items × work a second, "ms" the time of one
+        iteration, "cpu_ms" the processor's for one item.
+        """
+        self._signal(signal.SIGCONT)
+        self._process.stdin.write(json.dumps({"turn": self.count}) + "\n")
+        self._process.stdin.flush()
+        found = self._answer()
+        self._signal(signal.SIGSTOP)
+        items = self.count * self.items
+        found["speed"] = items * self.entry.work / found["seconds"]
+        found["ms"] = 1e3 * found["seconds"] / self.count
+        found["cpu_ms"] = 1e3 * found.pop("cpu_s") / items
+        return found
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.entry.label}: ended with code {self._process.wait()}")
+        return json.loads(line)
+
+    def _signal(self, number: int) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, number)
+
+
+def measure(row: Row) -> dict[str, Any]:
+    """Runs a row. Returns its turns, by label and figure, and what the contenders said of
+    themselves; labels whose packages are missing are named and left out.
+    """
+    turns: dict[str, dict[str, list[float]]] = {}
+    facts, missing, running = {}, {}, []
+    before = os.getloadavg()[0]
+    try:
+        for entry in row.entries:  # one after the other: building and compiling take all cores
+            running.append(Worker(entry))
+            try:
+                facts[entry.label] = running[-1].begin(row.target_s)
+            except Missing as error:
+                missing[entry.label] = str(error)
+                running.pop().__exit__()
+        for number in range(row.rounds):
+            # Every other round backwards: nobody always follows the same one.
+            for worker in running if number % 2 == 0 else running[::-1]:
+                for name, value in worker.turn().items():
+                    turns.setdefault(worker.entry.label, {}).setdefault(name, []).append(value)
+    finally:
+        for worker in running:
+            worker.__exit__()
+    machine = about_machine() | {"load before": round(before, 2)}
+    return {
+        "row": row.name,
+        "machine": machine,
+        "turns": turns,
+        "facts": facts,
+        "missing": missing,
+    }
+
+
+def ratios(found: dict[str, Any], ours: str, peer: str, figure: str = "speed") -> list[float]:
+    """`ours` ÷ `peer` of a figure, for each round; empty if one of them did not take part."""
+    if ours not in found["turns"] or peer not in found["turns"]:
+        return []
+    pairs = zip(found["turns"][ours][figure], found["turns"][peer][figure], strict=True)
+    return [a / b for a, b in pairs]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median, and in brackets the least and the greatest, to three figures."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{_short(middle)} ({_short(low)}–{_short(high)})"
+
+
+def _short(value: float) -> str:
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def markdown(row: Row, found: dict[str, Any]) -> str:
+    """The row as a table, and its goals as a list."""
+    heads = list(row.figures.values())
+    first = row.entries[0].label
+    lines = [f"| | {' | '.join(heads)} | × {first} |", "|---" * (len(heads) + 2) + "|"]
+    main = next(iter(row.figures))
+    for entry in row.entries:
+        turns = found["turns"].get(entry.label)
+        if turns is None:
+            lines.append(f"| {entry.label} | {'not installed |' * len(heads)} |")
+            continue
+        cells = [spread(_per_item(entry, name, turns[name])) for name in row.figures]
+        ratio = f"{statistics.median(ratios(found, entry.label, first, main)):.2f}"
+        lines.append(f"| {entry.label} | {' | '.join(cells)} | {ratio} |")
+    lines.append("")
+    for goal in row.goals:
+        values = ratios(found, goal.ours, goal.peer, goal.figure)
+        if values:
+            lines.append(f"- {_verdict(goal, values)}")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _per_item(entry: Entry, figure: str, values: list[float]) -> list[float]:
+    """Speeds are shown in items, and compared in work."""
+    return [value / entry.work for value in values] if figure == "speed" else values
+
+
+def _verdict(goal: Goal, values: list[float]) -> str:
+    middle = statistics.median(values)
+    met = middle >= goal.bound if goal.at_least else middle <= goal.bound
+    name = "" if goal.figure == "speed" else f" ({goal.figure})"
+    return (
+        f"{goal.ours} ÷ {goal.peer}{name}: **{spread(values)}**, goal"
+        f" {'≥' if goal.at_least else '≤'} {goal.bound:g}: {'met' if met else 'missed'}"
+    )
+
+
+def about_machine() -> dict[str, Any]:
+    """What figures depend on."""
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text().splitlines() if cpus.exists() else []
+    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": model or platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(pages / 2**30, 1),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+    }

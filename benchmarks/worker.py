@@ -1,0 +1,69 @@
+"""One contender in a process of its own, which computes only when it is asked to.
+
+    python -m benchmarks.worker MODULE:FUNCTION '{"argument": …}'
+
+`benchmarks.harness` starts it. FUNCTION returns a `Contender`. Lines come in and go out on the
+standard streams: `{"turn": 5}` is answered by what five iterations took.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What takes part in a comparison.
+
+    Attributes:
+        turn: does so many iterations and waits for their end. It may return the seconds that
+            count; None is for all of the call.
+        items: images, or whatever a row counts, in one iteration.
+        facts: about it, for the record: versions, parameters.
+        measures: further figures, read after each turn.
+    """
+
+    turn: Callable[[int], float | None]
+    items: int = 1
+    facts: dict[str, Any] = field(default_factory=dict)
+    measures: Callable[[], dict[str, float]] = dict
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    # What libraries print goes to the error stream: this one is for answers.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    module, function = sys.argv[1].split(":")
+    start = time.perf_counter()
+    try:
+        made = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))
+    except ModuleNotFoundError as error:
+        print(json.dumps({"missing": error.name}), file=answers)
+        return
+    ready = {"facts": made.facts, "items": made.items, "begin_s": time.perf_counter() - start}
+    print(json.dumps(ready), file=answers)
+    for line in sys.stdin:
+        count = json.loads(line)["turn"]
+        cpu, wall = time.process_time(), time.perf_counter()
+        own = made.turn(count)
+        seconds = time.perf_counter() - wall if own is None else own
+        cpu = time.process_time() - cpu
+        figures = {"seconds": seconds, "cpu_s": cpu, "peak_mib": peak_mib(), **made.measures()}
+        print(json.dumps(figures), file=answers)
+
+
+if __name__ == "__main__":
+    main()
