@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import select
 import signal
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ class Entry:
         maker: "module:function" below `benchmarks.contenders`.
         arguments: of that function.
         environment: variables that its process gets.
+        python: the interpreter that has its packages.
         work: of one item, in any unit that is the same for all of a row; speeds are compared per
             work where contenders do not compute the same (ResNet50 v1 and v1.5, say).
     """
@@ -39,6 +42,7 @@ class Entry:
     maker: str
     arguments: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    python: str = sys.executable
     work: float = 1.0
 
 
@@ -81,13 +85,17 @@ class Missing(Exception):
     """A peer's package is not installed."""
 
 
+class Failed(SystemExit):
+    """A contender ended, or did not answer in time; says which, and why as far as is known."""
+
+
 class Worker:
     """A contender's process; a context manager."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry, self.count = entry, 1
         command = [
-            sys.executable,
+            entry.python,
             "-m",
             "benchmarks.worker",
             f"benchmarks.contenders.{entry.maker}",
@@ -108,32 +116,41 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self._signal(signal.SIGKILL)
         self._process.wait()
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.stdout.close()
 
-    def begin(self, target_s: float) -> dict[str, Any]:
+    def begin(self, target_s: float, limit_s: float | None = None) -> dict[str, Any]:
         """Waits until it is built and warm, chooses the length of its turns, and stops it.
+
+        Args:
+            limit_s: the longest to wait for an answer; here and below, None is for ever.
 
         Raises:
             Missing: it needs a package that is not here.
+            Failed: it ended, or took longer.
         """
-        ready = self._answer()
+        ready = self._answer(limit_s)
         if "missing" in ready:
             raise Missing(ready["missing"])
         self.items = ready["items"]
-        self.turn()
-        once = self.turn()["seconds"]
+        self.turn(limit_s)
+        once = self.turn(limit_s)["seconds"]
         self.count = max(1, round(target_s / max(once, 1e-6)))
         return ready["facts"] | {"begin_s": ready["begin_s"], "iterations in a turn": self.count}
 
-    def turn(self) -> dict[str, float]:
+    def turn(self, limit_s: float | None = None) -> dict[str, float]:
         """The figures of one turn; "speed" is items × work a second, "ms" the time of one
         iteration, "cpu_ms" the processor's for one item.
+
+        Raises:
+            Failed: as `begin`.
         """
         self._signal(signal.SIGCONT)
-        self._process.stdin.write(json.dumps({"turn": self.count}) + "\n")
-        self._process.stdin.flush()
-        found = self._answer()
+        with suppress(BrokenPipeError):  # then it has ended, and there is no answer
+            self._process.stdin.write(json.dumps({"turn": self.count}) + "\n")
+            self._process.stdin.flush()
+        found = self._answer(limit_s)
         self._signal(signal.SIGSTOP)
         items = self.count * self.items
         found["speed"] = items * self.entry.work / found["seconds"]
@@ -141,11 +158,17 @@ class Worker:
         found["cpu_ms"] = 1e3 * found.pop("cpu_s") / items
         return found
 
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
+    def _answer(self, limit_s: float | None) -> dict[str, Any]:
+        label, stdout = self.entry.label, self._process.stdout
+        if not select.select([stdout], [], [], limit_s)[0]:  # each answer is one line
+            raise Failed(f"{label}: no answer in {limit_s:.0f} s")
+        line = stdout.readline()
         if not line:
-            raise SystemExit(f"{self.entry.label}: ended with code {self._process.wait()}")
-        return json.loads(line)
+            raise Failed(f"{label}: ended with code {self._process.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Failed(f"{label}: {answer['error']}")
+        return answer
 
     def _signal(self, number: int) -> None:
         if self._process.poll() is None:

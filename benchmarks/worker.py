@@ -3,20 +3,23 @@
     python -m benchmarks.worker MODULE:FUNCTION '{"argument": …}'
 
 `benchmarks.harness` starts it. FUNCTION returns a `Contender`. Lines come in and go out on the
-standard streams: `{"turn": 5}` is answered by what five iterations took.
+standard streams: `{"turn": 5}` is answered by what five iterations took. An exception is
+the answer too, and ends the process with its traceback on the error stream.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,25 @@ def main() -> None:
     # What libraries print goes to the error stream: this one is for answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    end_with_parent()
+    try:
+        answer(answers)
+    except Exception as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=answers)
+        raise
+
+
+def end_with_parent() -> None:
+    """Linux ends this process when the one that asks does, even while it is stopped: it is in a
+    session of its own, and would hold its memory, the GPU's too, for ever.
+    """
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # man 2 prctl
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def answer(answers: TextIO) -> None:
+    """Makes the contender, and answers until the questions end."""
     module, function = sys.argv[1].split(":")
     start = time.perf_counter()
     try:

@@ -9,7 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
-_NO_MEMORY = re.compile(r"out of memory|\bOOM\b|bad_alloc|allocate memory|RESOURCE_EXHAUSTED", re.I)
+NO_MEMORY = re.compile(
+    r"out[ _]of[ _]memory|\bOOM\b|bad_alloc|allocate memory|RESOURCE_EXHAUSTED|ALLOC_FAILED"
+    r"|MemoryError",
+    re.I,
+)
+"""What errors say that mean it: Python's, TensorFlow's, ONNX Runtime's, PyTorch's, CUDA's."""
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -19,7 +24,7 @@ def out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
         return True
     runtimes = isinstance(error, (RuntimeError, tf.errors.OpError))
-    return runtimes and bool(_NO_MEMORY.search(str(error)))
+    return runtimes and bool(NO_MEMORY.search(str(error)))
 
 
 def free_memory() -> int:

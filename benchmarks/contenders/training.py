@@ -1,8 +1,10 @@
 """One training step: forward, backward, update, with batch norm's statistics and momentum.
 
 All do the same work: images that lie ready in memory, cross-entropy with label smoothing, SGD with
-momentum, no weight decay and no moving average. `dtype` is "float32" or "bfloat16": mixed
-precision, with weights and loss in float32.
+momentum, no weight decay and no moving average. `dtype` is "float32" (on GPUs that have it,
+TensorFloat-32), "bfloat16" or "float16": mixed precision, with weights and loss in float32, and
+for float16 dynamic loss scaling. They compute on the GPU if there is one; with `need_gpu`, on
+nothing else.
 """
 
 from __future__ import annotations
@@ -34,20 +36,64 @@ def random_batch(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, CLASSES, batch, dtype=np.int32)
 
 
-def ours(arch: str, size: int, batch: int, dtype: str, **flags: Any) -> Contender:
-    """`runtime.step.Step`, as the trainer builds it."""
-    from runtime.config import Config
+def set_up(dtype: str, need_gpu: bool) -> None:
+    """Makes TensorFlow compute as the program would.
+
+    Raises:
+        RuntimeError: there is no GPU, and there has to be one.
+    """
     from utils import device, distributed
 
     distributed.init()
     device.setup(local_rank=0, intraop_threads=None, interop_threads=None, tf32=True)
     import keras
+
+    check_gpu(need_gpu)
+    keras.mixed_precision.set_dtype_policy(device.precision(False, dtype, gpu=False))
+
+
+def check_gpu(needed: bool) -> None:
+    """Raises RuntimeError if TensorFlow sees no GPU and needs one: a batch for GPUs takes minutes
+    on a CPU.
+    """
+    import tensorflow as tf
+
+    if needed and not tf.config.list_physical_devices("GPU"):
+        raise RuntimeError(
+            "TensorFlow sees no GPU: is it a build with CUDA, and are CUDA's libraries found?"
+            " TF_CPP_MIN_LOG_LEVEL=0 tells which are missing"
+        )
+
+
+def on_device(value: Any) -> Any:
+    """A tensor, or a structure of tensors, in the memory of TensorFlow's GPU, if it has one."""
+    import tensorflow as tf
+
+    gpu = tf.config.list_logical_devices("GPU")
+    with tf.device("GPU:0" if gpu else "CPU:0"):
+        return tf.nest.map_structure(tf.identity, value)
+
+
+def device_memory() -> dict[str, float]:
+    """The most of the GPU's memory that TensorFlow has given out, MiB; nothing without a GPU."""
+    import tensorflow as tf
+
+    if not tf.config.list_logical_devices("GPU"):
+        return {}
+    return {"device_mib": tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20}
+
+
+def ours(
+    arch: str, size: int, batch: int, dtype: str, need_gpu: bool = False, **flags: Any
+) -> Contender:
+    """`runtime.step.Step`, as the trainer builds it."""
+    set_up(dtype, need_gpu)
     import tensorflow as tf
 
     from runtime.build import make_step
+    from runtime.config import Config
     from runtime.state import new_state
 
-    keras.mixed_precision.set_dtype_policy(device.precision(False, dtype, gpu=False))
     config = Config(
         arch=arch,
         image_size=size,
@@ -61,7 +107,7 @@ def ours(arch: str, size: int, batch: int, dtype: str, **flags: Any) -> Contende
     )
     step = make_step(config, new_state(config, num_classes=CLASSES), micro_steps=1)
     images, labels = random_batch(size, batch)
-    one = tf.constant(images), tf.constant(labels), tf.ones(batch)
+    one = on_device((tf.constant(images), tf.constant(labels), tf.ones(batch)))
 
     def turn(count: int) -> None:
         for _ in range(count):
@@ -69,16 +115,20 @@ def ours(arch: str, size: int, batch: int, dtype: str, **flags: Any) -> Contende
         sums.numpy()
 
     turn(3)
-    return Contender(turn, items=batch, facts={"tensorflow": tf.__version__})
+    facts = {"tensorflow": tf.__version__}
+    return Contender(turn, items=batch, facts=facts, measures=device_memory)
 
 
-def keras_fit(arch: str, size: int, batch: int, dtype: str, jit: bool = False) -> Contender:
+def keras_fit(
+    arch: str, size: int, batch: int, dtype: str, jit: bool = False, need_gpu: bool = False
+) -> Contender:
     """keras.applications, `compile` and `fit`. The time is that between the ends of batches, so
     that what `fit` does at its beginning and end does not count.
     """
     import keras
     import tensorflow as tf
 
+    check_gpu(need_gpu)
     keras.mixed_precision.set_dtype_policy("float32" if dtype == "float32" else f"mixed_{dtype}")
     model = getattr(keras.applications, KERAS_NAMES[arch])(
         weights=None,
@@ -112,38 +162,61 @@ def keras_fit(arch: str, size: int, batch: int, dtype: str, jit: bool = False) -
         return ends[-1] - ends[0]
 
     turn(3)
-    return Contender(turn, items=batch, facts={"keras": keras.__version__})
+    facts = {"keras": keras.__version__, "tensorflow": tf.__version__}
+    return Contender(turn, items=batch, facts=facts, measures=device_memory)
 
 
-def timm_step(arch: str, size: int, batch: int, dtype: str, compiled: bool) -> Contender:
-    """timm's model in PyTorch, channels last; with bfloat16 under autocast."""
+def timm_step(
+    arch: str, size: int, batch: int, dtype: str, compiled: bool, need_gpu: bool = False
+) -> Contender:
+    """timm's model in PyTorch, channels last; in mixed precision under autocast.
+
+    On GPUs with what PyTorch's tuning guide advises: cuDNN tries its algorithms, TensorFloat-32
+    everywhere, one fused kernel for the update (which also waits for no check of the loss scale).
+    """
     import timm
     import torch
 
+    cuda = torch.cuda.is_available()
+    if need_gpu and not cuda:
+        raise RuntimeError(f"PyTorch {torch.__version__} sees no GPU: is it a build with CUDA?")
+    if cuda:
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    place = torch.device("cuda" if cuda else "cpu")
     torch.manual_seed(0)
     model = timm.create_model(TIMM_NAMES[arch], num_classes=CLASSES)
-    model = model.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, foreach=True)
+    model = model.to(place, memory_format=torch.channels_last).train()
+    kind = {"fused": True} if cuda else {"foreach": True}
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, **kind)
     criterion = torch.nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
     images, labels = random_batch(size, batch)
     x = torch.from_numpy((images / 127.5 - 1).astype(np.float32)).permute(0, 3, 1, 2)
-    x, y = x.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels).long()
+    x = x.to(place).contiguous(memory_format=torch.channels_last)
+    y = torch.from_numpy(labels).long().to(place)
     forward = torch.compile(model) if compiled else model
+    mixed = dtype != "float32"
+    short = getattr(torch, dtype if mixed else "bfloat16")
+    scaler = torch.amp.GradScaler(place.type, enabled=dtype == "float16")
 
     def step() -> Any:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+        with torch.autocast(place.type, short, enabled=mixed):
             logits = forward(x)
         loss = criterion(logits.float(), y)
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         return loss
 
     def turn(count: int) -> None:
         for _ in range(count):
-            step().item()
+            loss = step()
+        loss.item()  # waits for the device
+
+    def memory() -> dict[str, float]:
+        return {"device_mib": torch.cuda.max_memory_allocated() / 2**20} if cuda else {}
 
     turn(3)
-    return Contender(
-        turn, items=batch, facts={"torch": torch.__version__, "timm": timm.__version__}
-    )
+    facts = {"torch": torch.__version__, "timm": timm.__version__}
+    return Contender(turn, items=batch, facts=facts, measures=memory)
