@@ -14,7 +14,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness import ROOT, Row, markdown, measure
+from benchmarks.harness import ROOT, Program, Row, markdown, measure
 from benchmarks.rows import ROWS
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -32,11 +32,14 @@ def main() -> None:
     if not rows:
         parser.error(f"no row is called so; there are: {', '.join(row.name for row in ROWS)}")
     for row in rows:
-        entries = [entry for entry in row.entries if _chosen(entry.label, options.entries)]
-        row = replace(row, entries=entries, rounds=options.rounds or row.rounds)
         print(f"## {row.title} (`{row.name}`)\n", flush=True)
-        found = measure(row)
-        table = markdown(row, found)
+        if isinstance(row, Program):
+            table, found = row.run()
+        else:
+            entries = [entry for entry in row.entries if _chosen(entry.label, options.entries)]
+            row = replace(row, entries=entries, rounds=options.rounds or row.rounds)
+            found = measure(row)
+            table = markdown(row, found)
         print(table, flush=True)
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / f"{row.name}.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -48,7 +51,7 @@ def _chosen(name: str, words: list[str] | None) -> bool:
     return not words or any(word in name for word in words)
 
 
-def write(row: Row, table: str, page: Path = PAGE) -> None:
+def write(row: Row | Program, table: str, page: Path = PAGE) -> None:
     """Replaces what stands between the row's marks in the page.
 
     Raises:

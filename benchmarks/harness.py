@@ -51,12 +51,13 @@ class Goal:
     """That `figure` of `ours`, divided by the same of `peer`, is at least (at most) `bound`.
 
     Attributes:
+        peer: None for the figure itself.
         figure: "speed" (items × work per second), or a name that contenders report.
         at_least: False for figures that should be small.
     """
 
     ours: str
-    peer: str
+    peer: str | None
     bound: float
     figure: str = "speed"
     at_least: bool = True
@@ -70,6 +71,7 @@ class Row:
         title: what is compared, with sizes.
         figures: which figures the table shows, with their units.
         target_s: how long a turn shall last.
+        note: a sentence below the table.
     """
 
     name: str
@@ -79,6 +81,31 @@ class Row:
     figures: dict[str, str] = field(default_factory=lambda: {"speed": "images/s"})
     rounds: int = 7
     target_s: float = 2.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A benchmark with a command of its own: it prints its table, and as its last line its figures
+    in JSON.
+    """
+
+    name: str
+    title: str
+    arguments: Sequence[str]
+
+    def run(self) -> tuple[str, dict[str, Any]]:
+        """The table, and what is kept of it.
+
+        Raises:
+            subprocess.CalledProcessError: it failed, and has said why.
+        """
+        command, load = [sys.executable, *self.arguments], os.getloadavg()[0]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        table, _, figures = done.stdout.rstrip().rpartition("\n")
+        machine = about_machine() | {"load before": round(load, 2)}
+        found = {"row": self.name, "machine": machine, "figures": json.loads(figures)}
+        return table.strip() + "\n", found
 
 
 class Missing(Exception):
@@ -135,13 +162,16 @@ class Worker:
             raise Missing(ready["missing"])
         self.items = ready["items"]
         self.turn(limit_s)
-        once = self.turn(limit_s)["seconds"]
-        self.count = max(1, round(target_s / max(once, 1e-6)))
+        # Twice as long each time: what has worked ahead gives its first iterations at once.
+        while (seconds := self.turn(limit_s)["seconds"]) < target_s / 4:
+            self.count *= 2
+        self.count = max(1, round(self.count * target_s / seconds))
         return ready["facts"] | {"begin_s": ready["begin_s"], "iterations in a turn": self.count}
 
     def turn(self, limit_s: float | None = None) -> dict[str, float]:
         """The figures of one turn; "speed" is items × work a second, "ms" the time of one
-        iteration, "cpu_ms" the processor's for one item.
+        iteration, "cpu_ms" the processor's for one item, child processes included, and
+        "core_speed" the items of a second of it.
 
         Raises:
             Failed: as `begin`.
@@ -155,7 +185,8 @@ class Worker:
         items = self.count * self.items
         found["speed"] = items * self.entry.work / found["seconds"]
         found["ms"] = 1e3 * found["seconds"] / self.count
-        found["cpu_ms"] = 1e3 * found.pop("cpu_s") / items
+        found["cpu_ms"] = 1e3 * found["cpu_s"] / items
+        found["core_speed"] = items / max(found.pop("cpu_s"), 1e-9)
         return found
 
     def _answer(self, limit_s: float | None) -> dict[str, Any]:
@@ -208,10 +239,14 @@ def measure(row: Row) -> dict[str, Any]:
     }
 
 
-def ratios(found: dict[str, Any], ours: str, peer: str, figure: str = "speed") -> list[float]:
+def ratios(
+    found: dict[str, Any], ours: str, peer: str | None, figure: str = "speed"
+) -> list[float]:
     """`ours` ÷ `peer` of a figure, for each round; empty if one of them did not take part."""
-    if ours not in found["turns"] or peer not in found["turns"]:
+    if not {ours, peer or ours} <= set(found["turns"]):
         return []
+    if peer is None:
+        return found["turns"][ours][figure]
     pairs = zip(found["turns"][ours][figure], found["turns"][peer][figure], strict=True)
     return [a / b for a, b in pairs]
 
@@ -228,7 +263,7 @@ def _short(value: float) -> str:
 
 
 def markdown(row: Row, found: dict[str, Any]) -> str:
-    """The row as a table, and its goals as a list."""
+    """The row as a table, its goals as a list, and its note."""
     heads = list(row.figures.values())
     first = row.entries[0].label
     lines = [f"| | {' | '.join(heads)} | × {first} |", "|---" * (len(heads) + 2) + "|"]
@@ -241,12 +276,13 @@ def markdown(row: Row, found: dict[str, Any]) -> str:
         cells = [spread(_per_item(entry, name, turns[name])) for name in row.figures]
         ratio = f"{statistics.median(ratios(found, entry.label, first, main)):.2f}"
         lines.append(f"| {entry.label} | {' | '.join(cells)} | {ratio} |")
-    lines.append("")
+    verdicts = []
     for goal in row.goals:
         values = ratios(found, goal.ours, goal.peer, goal.figure)
         if values:
-            lines.append(f"- {_verdict(goal, values)}")
-    return "\n".join(lines).rstrip() + "\n"
+            verdicts.append(f"- {_verdict(goal, values)}")
+    parts = ("\n".join(lines), "\n".join(verdicts), row.note)
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _per_item(entry: Entry, figure: str, values: list[float]) -> list[float]:
@@ -258,8 +294,9 @@ def _verdict(goal: Goal, values: list[float]) -> str:
     middle = statistics.median(values)
     met = middle >= goal.bound if goal.at_least else middle <= goal.bound
     name = "" if goal.figure == "speed" else f" ({goal.figure})"
+    who = goal.ours if goal.peer is None else f"{goal.ours} ÷ {goal.peer}"
     return (
-        f"{goal.ours} ÷ {goal.peer}{name}: **{spread(values)}**, goal"
+        f"{who}{name}: **{spread(values)}**, goal"
         f" {'≥' if goal.at_least else '≤'} {goal.bound:g}: {'met' if met else 'missed'}"
     )
 

@@ -10,6 +10,7 @@ the answer too, and ends the process with its traceback on the error stream.
 from __future__ import annotations
 
 import ctypes
+import glob
 import importlib
 import json
 import os
@@ -43,6 +44,24 @@ class Contender:
 def peak_mib() -> float:
     """The most memory that this process has held so far, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def cpu_seconds() -> float:
+    """Processor time so far of this process and of all others of its session, which are those that
+    it has started: exact for its own, and to a hundredth of a second for theirs.
+    """
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = time.process_time() + ended.ru_utime + ended.ru_stime
+    session, own, tick = os.getsid(0), str(os.getpid()), os.sysconf("SC_CLK_TCK")
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            with open(path) as file:
+                fields = file.read().rpartition(")")[2].split()  # the name may hold anything
+        except OSError:
+            continue  # it has ended
+        if int(fields[3]) == session and path.split("/")[2] != own:
+            total += sum(map(int, fields[11:15])) / tick  # user, system; of its ended children
+    return total
 
 
 def main() -> None:
@@ -79,10 +98,10 @@ def answer(answers: TextIO) -> None:
     print(json.dumps(ready), file=answers)
     for line in sys.stdin:
         count = json.loads(line)["turn"]
-        cpu, wall = time.process_time(), time.perf_counter()
+        cpu, wall = cpu_seconds(), time.perf_counter()
         own = made.turn(count)
         seconds = time.perf_counter() - wall if own is None else own
-        cpu = time.process_time() - cpu
+        cpu = cpu_seconds() - cpu
         figures = {"seconds": seconds, "cpu_s": cpu, "peak_mib": peak_mib(), **made.measures()}
         print(json.dumps(figures), file=answers)
 
