@@ -25,7 +25,8 @@ if __package__ in (None, ""):
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.input_speed import SIZE, machine, photographs
+from benchmarks.input_speed import SIZE, machine
+from benchmarks.photographs import photographs
 from dataloader.augment import make_augmenter
 from dataloader.device_augment import make_prepare
 from dataloader.device_plan import Planned, Planner

@@ -1,4 +1,4 @@
-"""AutoAugment as it is usually written in TensorFlow: the baseline of `input_speed.py`.
+"""AutoAugment and RandAugment as they are usually written in TensorFlow, to compare with.
 
 float32 images; each operation out of `tf.image` and the like; one `tf.switch_case` a step. It takes
 the table of sub-policies and the meaning of levels from `dataloader.policies`, and nothing else.
@@ -6,6 +6,7 @@ the table of sub-policies and the meaning of levels from `dataloader.policies`, 
 
 from __future__ import annotations
 
+import functools
 import math
 
 import tensorflow as tf
@@ -142,17 +143,39 @@ def autoaugment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     ops = tf.constant([[names.index(step.op) for step in sub] for sub in table])
     chances = tf.constant([[step.probability for step in sub] for sub in table])
     arguments = tf.constant([[policies.argument(s.op, s.level) for s in sub] for sub in table])
-    signed = tf.constant([name in SIGNED for name in names])
 
     chosen = tf.random.stateless_uniform([], seed, 0, len(table), tf.int32)
     uniforms = tf.random.stateless_uniform([2, 2], seed)
     for step in range(2):
         op, argument = ops[chosen, step], arguments[chosen, step]
-        negative = signed[op] & (uniforms[step, 0] < 0.5)
-        argument = tf.where(negative, -argument, argument)
-
-        def apply(image=image, op=op, argument=argument):
-            return tf.switch_case(op, [lambda f=f: f(image, argument) for f in BRANCHES.values()])
-
-        image = tf.cond(uniforms[step, 1] < chances[chosen, step], apply, lambda image=image: image)
+        image = tf.cond(
+            uniforms[step, 1] < chances[chosen, step],
+            functools.partial(_apply, image, op, argument, uniforms[step, 0]),
+            lambda image=image: image,
+        )
     return image
+
+
+def randaugment(image: tf.Tensor, seed: tf.Tensor, steps: int = 2, level: float = 10) -> tf.Tensor:
+    """Augments float32 (H, W, 3) in 0-255 with `steps` operations, each as likely as any other or
+    none; `seed` is int32 (2,). Cutout is not among them.
+    """
+    constant = policies.RANDAUGMENT_TRANSLATE_CONST
+    arguments = [policies.argument(op, level, translate_const=constant) for op in BRANCHES]
+    chosen = tf.random.stateless_uniform([steps], seed, 0, len(arguments) + 1, tf.int32)
+    uniforms = tf.random.stateless_uniform([steps], seed)
+    for step in range(steps):
+        op = tf.minimum(chosen[step], len(arguments) - 1)
+        image = tf.cond(
+            chosen[step] < len(arguments),
+            functools.partial(_apply, image, op, tf.constant(arguments)[op], uniforms[step]),
+            lambda image=image: image,
+        )
+    return image
+
+
+def _apply(image, op, argument, uniform):
+    """The operation of that number, with the lower of a signed one's two values in half of all."""
+    signed = tf.constant([name in SIGNED for name in BRANCHES])
+    argument = tf.where(signed[op] & (uniform < 0.5), -argument, argument)
+    return tf.switch_case(op, [lambda f=f: f(image, argument) for f in BRANCHES.values()])

@@ -1,23 +1,21 @@
-"""What the input pipeline costs: CPU time per image and images per second, beside its baselines.
+"""What our operations cost: CPU time per image and images per second, beside the plain ones.
 
     python benchmarks/input_speed.py [--rounds 5] [--images 640] [--threads 1 2] [--only WORD …]
 
 One run measures all rows in turn, batch by batch, so that what else the machine does falls on all
-of them alike. (DALI's rows, where it is installed, work batches ahead: their turn is a round.)
-Medians over the rounds; in brackets the least and the greatest. Prints a table in Markdown, then
-the same and every single figure as JSON.
+of them alike. Medians over the rounds; in brackets the least and the greatest. Prints a table in
+Markdown, then the same and every single figure as JSON.
 
-Photographs: 64 crops of scikit-learn's two, 500 × 375 pixels, with noise, about 70 kB as JPEG. They
-stay in memory, and come out as uint8 batches of 224 × 224 pixels. All rows but the second decode
-the same part of the same photograph: the baselines are handed what our pipeline has to draw.
+64 photographs (`benchmarks.photographs`) stay in memory and come out as uint8 batches of 224 × 224
+pixels. All rows decode the same part of the same photograph: the baselines are handed what our
+pipeline has to draw. There is no reading, shuffling or working ahead in it: whole loaders, and
+other people's, are compared by the rows input-* of `python -m benchmarks`.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import importlib.util
-import io
 import json
 import os
 import platform
@@ -32,54 +30,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from benchmarks import float_autoaugment
+from benchmarks.photographs import photographs
 from dataloader import native
 from dataloader.augment import make_augmenter
 from dataloader.decode import UNIFORMS, crop_window, random_crop_decode
 from dataloader.device_plan import Planner
-from dataloader.options import InputOptions
-from dataloader.sources import Source
 
 SIZE, BATCH, AREA, RATIO = 224, 64, (0.05, 1.0), (0.75, 1.333)
 PLAIN, FLOAT = "plain: decode_and_crop_jpeg + resize", "plain + float32 AutoAugment"
-BOXED = "plain, sample_distorted_bounding_box + flip"
 OURS, PURE = "ours, {}, native", "ours, {}, TensorFlow only"
 DEVICE = "ours, {}, for the device to apply"
-DALI, AHEAD = "DALI-CPU, {}", 4  # batches that are under way at once, and one
 
 
-# ---- photographs ---------------------------------------------------------------------------------
-
-
-def _jpeg_near(pixels: np.ndarray, size: int) -> bytes:
-    """The JPEG of pixels whose length is nearest to `size` bytes."""
-    found = b""
-    for quality in range(95, 40, -5):
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
-        if not found or abs(len(stream.getvalue()) - size) < abs(len(found) - size):
-            found = stream.getvalue()
-    return found
-
-
-def photographs(count: int = 64, height: int = 375, width: int = 500) -> list[bytes]:
-    """JPEGs of about 70 kB, the same ones every time."""
-    from sklearn.datasets import load_sample_images
-
-    rng = np.random.default_rng(0)
-    originals = load_sample_images().images
-    jpegs = []
-    for i in range(count):
-        original = originals[i % len(originals)]
-        y = rng.integers(0, original.shape[0] - height + 1)
-        x = rng.integers(0, original.shape[1] - width + 1)
-        part = original[y : y + height, x : x + width].astype(np.float64)
-        part = part * rng.uniform(0.8, 1.2) + rng.normal(0, 6, (height, width, 1))
-        part = part[:, ::-1] if rng.random() < 0.5 else part
-        jpegs.append(_jpeg_near(np.clip(part, 0, 255).astype(np.uint8), 70_000))
-    return jpegs
+# ---- examples ------------------------------------------------------------------------------------
 
 
 def _windows(jpegs: list[bytes], seeds: np.ndarray) -> np.ndarray:
@@ -106,21 +71,6 @@ def _plain_float_autoaugment(encoded, seed, window):
     image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
     image = tf.image.resize(image, [SIZE, SIZE])
     return tf.cast(float_autoaugment.autoaugment(image, seed), tf.uint8)
-
-
-def _distorted_box(encoded, seed, window):
-    """How examples usually draw the crop; its distribution is another one, with smaller crops."""
-    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.io.extract_jpeg_shape(encoded),
-        tf.zeros([1, 0, 4]),
-        seed=seed,
-        area_range=AREA,
-        aspect_ratio_range=RATIO,
-        use_image_if_no_bounding_boxes=True,
-    )
-    window = tf.concat([begin[:2], size[:2]], axis=0)
-    image = tf.image.stateless_random_flip_left_right(_plain(encoded, seed, window), seed)
-    return image
 
 
 def _ours(name: str) -> Callable:
@@ -159,37 +109,6 @@ class Examples:
         return iter(dataset.with_options(options))
 
 
-class _Nothing(Source):
-    """For a loader that is handed its examples in another way."""
-
-    num_examples = num_classes = 1
-
-
-def _dali(examples: Examples, name: str, threads: int) -> Iterator:
-    """Endless batches through the stages of the loader that come after reading."""
-    from dataloader.dali import DaliLoader
-
-    options = InputOptions(
-        image_size=SIZE,
-        batch_size=BATCH,
-        crop_area=AREA,
-        crop_ratio=RATIO,
-        augmenter=name,
-        num_workers=threads,
-    )
-    loader = DaliLoader(_Nothing(), options, training=True)
-    encoded = tf.constant(
-        [examples.jpegs[i % len(examples.jpegs)] for i in range(len(examples.seeds))]
-    )
-    # One seed for crop and augmentation, as `_ours` does.
-    seeds = np.repeat(examples.seeds[:, np.newaxis], 3, axis=1)
-    labels = np.zeros(len(seeds), np.int32)
-    dataset = tf.data.Dataset.from_tensor_slices((encoded, labels, seeds, labels)).repeat()
-    settings = tf.data.Options()
-    settings.threading.private_threadpool_size = threads
-    return iter(loader._decoded_batches(dataset, threads).with_options(settings))
-
-
 def _for_device(examples: Examples, name: str, threads: int) -> Iterator:
     """Endless batches of what the host does with `--augment_on device`: crops and draws."""
     planner = Planner(make_augmenter(name, image_size=SIZE), None, SIZE)
@@ -220,7 +139,6 @@ def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
 
     table = {
         PLAIN: mapped(_plain),
-        BOXED: mapped(_distorted_box),
         FLOAT: mapped(_plain_float_autoaugment),
     }
     for name in ("none", "autoaugment", "randaugment"):
@@ -229,8 +147,6 @@ def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
             if name != "none":
                 table[DEVICE.format(name)] = functools.partial(_for_device, examples, name)
         table[PURE.format(name)] = pure(name)
-        if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali"):
-            table[DALI.format(name)] = functools.partial(_dali, examples, name)
     return table
 
 
@@ -246,31 +162,12 @@ def _next(batches: Iterator) -> tuple[float, float]:
     return time.process_time() - cpu, wall
 
 
-def _run_of(batches: Iterator, count: int) -> np.ndarray:
-    """The sums of `_next` over so many batches, of a row that works ahead and is at full speed."""
-    for _ in range(AHEAD):
-        next(batches)
-    cpu, wall = time.process_time(), time.perf_counter()
-    for _ in range(count):
-        next(batches)
-    sums = np.array([time.process_time() - cpu, time.perf_counter() - wall])
-    before = -1.0
-    while time.process_time() - before > 2e-3:  # until it has run ahead
-        before = time.process_time()
-        time.sleep(0.05)
-    return sums
-
-
 def _round(running: dict[str, Iterator], batches: int) -> dict[str, tuple[float, float]]:
-    """CPU ms per image and images/s of each row. Rows take turns after every batch; DALI's do so
-    after all of theirs."""
+    """CPU ms per image and images/s of each row. Rows take turns after every batch."""
     sums = {name: np.zeros(2) for name in running}
-    ahead = [name for name in running if name.startswith(DALI[:4])]
     for _ in range(batches):
-        for name in [name for name in running if name not in ahead]:
+        for name in running:
             sums[name] += _next(running[name])
-    for name in ahead:
-        sums[name] += _run_of(running[name], batches)
     images = batches * BATCH
     return {name: (1e3 * cpu / images, images / wall) for name, (cpu, wall) in sums.items()}
 
@@ -323,9 +220,6 @@ def goals(results: list[dict]) -> dict[str, float]:
     ours, pure = OURS.format("autoaugment"), PURE.format("autoaugment")
     found = {
         "AutoAugment: CPU, native / plain (goal ≤ 1.3)": ratio("cpu_ms", ours, PLAIN),
-        "AutoAugment: CPU, native / plain with its usual, smaller crops": ratio(
-            "cpu_ms", ours, BOXED
-        ),
         "AutoAugment: images/s, native / float32 (goal ≥ 2.2)": ratio("images_per_s", ours, FLOAT),
         "AutoAugment: CPU, TensorFlow only / native (goal ≤ 2)": ratio("cpu_ms", pure, ours),
         "AutoAugment: CPU, TensorFlow only / plain": ratio("cpu_ms", pure, PLAIN),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks import rows_input
 from benchmarks.harness import Entry, Goal, Row
 
 OURS, FIT = "Convoy, {}", "keras.applications + fit, {}"
@@ -35,4 +36,5 @@ ROWS = [
     _training("b0", "efficientnet-b0", 224, 16),
     _training("b4", "efficientnet-b4", 380, 4),
     _training("resnet50", "resnet50", 224, 16),
+    *rows_input.ROWS,
 ]

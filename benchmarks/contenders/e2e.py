@@ -1,0 +1,94 @@
+"""Training as users run it, by `runtime.train.Trainer` itself: on JPEGs in TFRecords, or made up.
+
+The trainer measures how long each step waited for its batch, as its logs and `--mode
+training_benchmark` show it (docs/benchmark.md).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import keras
+
+from benchmarks.photographs import prepared
+from benchmarks.worker import Contender
+from runtime.config import Config
+from runtime.train import Trainer
+from utils import device, distributed
+from utils.logging import make_json_logger
+from utils.metrics import Throughput
+
+ENDLESS, CLASSES = 10**6, 1000
+
+
+class _Turns(keras.callbacks.Callback):
+    """Lets the trainer make as many steps as are granted, and then wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.granted, self.done = threading.Semaphore(0), threading.Semaphore(0)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.granted.acquire()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.done.release()
+        self.granted.acquire()
+
+
+def trainer(
+    arch: str, size: int, batch: int, augmenter: str | None = None, **flags: Any
+) -> Contender:
+    """The trainer between two steps, and on for as many as a turn has.
+
+    Args:
+        augmenter: of real images; None: synthetic ones, made once.
+        flags: further fields of `Config`.
+    """
+    distributed.init()
+    device.setup(local_rank=0, intraop_threads=None, interop_threads=None, tf32=True)
+    real = {"data_dir": str(prepared() / "records"), "augmenter_name": augmenter}
+    config = Config(
+        mode="training_benchmark",
+        arch=arch,
+        image_size=size,
+        train_batch_size=batch,
+        num_classes=CLASSES,
+        steps_per_epoch=ENDLESS,
+        no_checkpoints=True,
+        **(real if augmenter else {"data_backend": "synthetic"}),
+        **flags,
+    )
+    turns, times, failures = _Turns(), Throughput(), []
+
+    def train() -> None:
+        try:
+            policy = device.precision(config.use_amp, config.dtype, device.has_gpu())
+            keras.config.set_dtype_policy(policy)  # each thread has its own
+            made = Trainer(config, make_json_logger(None), callbacks=[turns])
+            made.throughput = times
+            made.run()
+        except BaseException as error:
+            failures.append(error)
+            turns.done.release()
+            raise
+
+    # A thread, so that the run goes on from turn to turn with the batches that are ready.
+    threading.Thread(target=train, daemon=True).start()
+
+    def turn(count: int) -> None:
+        times.reset()
+        for _ in range(count):
+            turns.granted.release()
+        for _ in range(count):
+            turns.done.acquire()
+            if failures:
+                raise failures[0]
+
+    def measures() -> dict[str, float]:
+        waited, computed = times.data_times.sum(), times.compute_times.sum()
+        return {"wait": float(100 * waited / (waited + computed))}
+
+    turn(5)
+    return Contender(turn, items=batch, facts={"keras": keras.__version__}, measures=measures)

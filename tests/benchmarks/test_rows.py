@@ -1,0 +1,99 @@
+"""The rows of `make bench`: what they name exists, and what they say is what was measured."""
+
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import harness, photographs, worker
+from benchmarks.harness import Entry, Goal, Program, Row
+from benchmarks.rows import ROWS
+
+COMPARISONS = [row for row in ROWS if isinstance(row, Row)]
+
+
+def test_names_are_unique():
+    names = [row.name for row in ROWS]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("row", COMPARISONS, ids=lambda row: row.name)
+def test_contenders_exist_and_take_their_arguments(row):
+    labels = [entry.label for entry in row.entries]
+    assert len(set(labels)) == len(labels)
+    for entry in row.entries:
+        module, function = entry.maker.split(":")
+        made = getattr(importlib.import_module(f"benchmarks.contenders.{module}"), function)
+        inspect.signature(made).bind(**entry.arguments)
+    for goal in row.goals:
+        assert {goal.ours, goal.peer or goal.ours} <= set(labels)
+
+
+def test_programs_exist():
+    for row in ROWS:
+        if isinstance(row, Program):
+            assert (harness.ROOT / row.arguments[0]).is_file()
+
+
+def test_a_program_is_its_table_and_its_figures():
+    script = "print('| a |'); print('|---|'); print(); print('{\"a\": 1}')"
+    table, found = Program("name", "title", ["-c", script]).run()
+    assert table == "| a |\n|---|\n"
+    assert found["figures"] == {"a": 1}
+    assert found["row"] == "name"
+
+
+def test_a_goal_may_be_a_figure_itself():
+    row = Row(
+        "name",
+        "title",
+        [Entry("a", ""), Entry("b", "")],
+        [Goal("b", None, 2, "wait", at_least=False), Goal("b", "a", 0.97)],
+        {"speed": "images/s", "wait": "%"},
+        note="A note.",
+    )
+    turns = {"a": {"speed": [10.0] * 3, "wait": [0.0] * 3}}
+    turns["b"] = {"speed": [9.0, 9.8, 9.9], "wait": [1.0, 3.0, 5.0]}
+    text = harness.markdown(row, {"turns": turns})
+    assert "- b (wait): **3.00 (1.00–5.00)**, goal ≤ 2: missed\n" in text
+    assert "- b ÷ a: **0.980 (0.900–0.990)**, goal ≥ 0.97: met\n" in text
+    assert text.endswith("\n\nA note.\n")
+
+
+def test_processor_time_holds_that_of_living_children():
+    before = worker.cpu_seconds()
+    script = "import time\nwhile time.process_time() < 0.15: pass\nprint(flush=True); input()"
+    child = subprocess.Popen(
+        [sys.executable, "-S", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    child.stdout.readline()
+    living = worker.cpu_seconds()
+    child.communicate(b"\n")
+    assert living - before >= 0.14
+    assert worker.cpu_seconds() - before >= 0.14  # and once it has ended
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("augmenter", ["none", "autoaugment", "randaugment"])
+@pytest.mark.parametrize("maker", ["ours", "tf_image", "keras_layers"])
+def test_input_contenders_yield_batches(tmp_path, maker, augmenter):
+    """In a process of its own each, as TensorFlow's threads and Keras' dtypes are global."""
+    photographs.write(tmp_path / "photographs", count=128, classes=2)
+    script = (
+        "import pathlib, sys, benchmarks.contenders.inputs as inputs\n"
+        f"inputs.prepared = lambda: pathlib.Path({str(tmp_path / 'photographs')!r})\n"
+        f"made = inputs.{maker}(**__import__('json').loads(sys.argv[1]))\n"
+        "made.turn(2)\n"
+    )
+    arguments = {"augmenter": augmenter}
+    if maker == "ours":
+        arguments["data_backend"] = "tfdata"
+    subprocess.run(
+        [sys.executable, "-c", script, json.dumps(arguments)],
+        cwd=harness.ROOT,
+        check=True,
+        timeout=250,
+    )
