@@ -14,7 +14,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness import ROOT, Program, Row, markdown, measure
+from benchmarks.harness import ROOT, Program, markdown, measure
 from benchmarks.rows import ROWS
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -44,24 +44,24 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / f"{row.name}.json").write_text(json.dumps(found, indent=1) + "\n")
         if options.write:
-            write(row, table)
+            write(row.name, table)
 
 
 def _chosen(name: str, words: list[str] | None) -> bool:
     return not words or any(word in name for word in words)
 
 
-def write(row: Row | Program, table: str, page: Path = PAGE) -> None:
-    """Replaces what stands between the row's marks in the page.
+def write(name: str, table: str, page: Path = PAGE) -> None:
+    """Replaces what stands between the marks of a row, or of another table, in the page.
 
     Raises:
         SystemExit: the page has no such marks.
     """
-    begin, end = f"<!-- {row.name} -->", f"<!-- end of {row.name} -->"
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     text = page.read_text()
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"{page.name} has no place for {row.name}: add {begin} and {end}")
+        raise SystemExit(f"{page.name} has no place for {name}: add {begin} and {end}")
     page.write_text(pattern.sub(lambda _: f"{begin}\n{table}{end}", text))
 
 

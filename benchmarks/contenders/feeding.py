@@ -1,0 +1,91 @@
+"""Training on photographs from disk, beside the same step on one batch that lies ready.
+
+The settings are those of the document's recipe (optimizer, moving average, weight decay, and so
+on) with AutoAugment, and the batches are the trainer's own. What a processor of the host cannot
+deliver in time, the GPU waits for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import chain, count, repeat
+from pathlib import Path
+
+from benchmarks.contenders.training import CLASSES, device_memory, on_device, set_up
+from benchmarks.photographs import prepared
+from benchmarks.worker import Contender
+
+RATE = 1e-4  # whatever the photographs teach, the loss stays a number and every update is done
+ENDLESS = 10**9  # steps in an epoch: nothing is timed at the seam of two
+
+
+def ours(
+    arch: str,
+    size: int,
+    batch: int,
+    dtype: str,
+    augment_on: str,
+    photographs: str,
+    need_gpu: bool = False,
+) -> Contender:
+    """The trainer's step, compiled by XLA, and its loader.
+
+    Args:
+        photographs: folder for them; made if it is not there.
+
+    Further figures: `resident`, images/s of the same step on a batch that lies in the GPU's memory
+    (with `augment_on="device"`, its augmentation is in that step); `wait_ms`, how long a step waits
+    for its batch.
+    """
+    set_up(dtype, need_gpu)
+    import tensorflow as tf
+
+    from dataloader import native
+    from runtime.build import build_loader, make_step
+    from runtime.config import Config, defaults
+    from runtime.recipes import lookup
+    from runtime.state import new_state
+
+    recipe = lookup(arch, "AMP", "DGXA100").recipe.settings
+    here = {
+        "arch": arch,
+        "image_size": size,
+        "train_batch_size": batch,
+        "data_backend": "tfdata",
+        "data_dir": str(prepared(Path(photographs)) / "records"),
+        "num_classes": CLASSES,
+        "steps_per_epoch": ENDLESS,
+        "augmenter_name": "autoaugment",
+        "mixup_alpha": 0.0,
+        "augment_on": augment_on,
+        "use_xla": True,
+    }
+    config = Config(**(defaults(arch) | recipe | here))
+    data = build_loader(config, "train")
+    step = make_step(config, new_state(config, CLASSES), micro_steps=1, prepare=data.prepare)
+    batches = chain.from_iterable(data.batches(epoch) for epoch in count())
+    resident = on_device(next(batches))
+    found: dict[str, float] = {}
+
+    def run(source: Iterator, steps: int) -> tuple[float, float]:
+        """Seconds that the steps take, and how many of these they wait for batches."""
+        waited, start = 0.0, time.perf_counter()
+        for _ in range(steps):
+            before = time.perf_counter()
+            one = next(source)
+            waited += time.perf_counter() - before
+            sums = step([one], RATE)
+        sums.numpy()
+        return time.perf_counter() - start, waited
+
+    def turn(steps: int) -> float:
+        found["resident"] = steps * batch / run(repeat(resident), steps)[0]
+        run(batches, steps)  # uses up what was decoded ahead meanwhile
+        seconds, waited = run(batches, steps)
+        found["wait_ms"] = 1e3 * waited / steps
+        return seconds
+
+    turn(3)
+    facts = {"tensorflow": tf.__version__, "native input operations": native.status()}
+    return Contender(turn, items=batch, facts=facts, measures=lambda: found | device_memory())

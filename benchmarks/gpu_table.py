@@ -1,0 +1,140 @@
+"""The results of `benchmarks.gpu` as Markdown. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from benchmarks.gpu_cards import mfu, peak
+from benchmarks.gpu_cells import CONVOY, DOCUMENTS, HOST, Cell
+from benchmarks.harness import Entry, spread
+from model.catalog import get_arch, macs
+
+NOT_YET = "not yet measured"
+PRECISIONS = {"float16": "AMP, float16", "bfloat16": "bfloat16", "float32": "float32 (TF32)"}
+TRAINING = (
+    *("model", "precision", "batch", "what trains", "images/s", "Convoy ÷ it", "MFU, %"),
+    *("memory, GiB", "document, A100, images/s"),
+)
+INPUT = (
+    *("model", "AutoAugment", "batch", "images/s, fed", "fed ÷ at rest", "wait, ms a step"),
+    *("memory, GiB", "document, A100, images/s"),
+)
+
+
+def markdown(results: dict[str, Any], cells: Sequence[Cell]) -> str:
+    """Both tables, with all cells, and below them what was not measured, and why.
+
+    Args:
+        results: as `benchmarks.gpu` writes them; {} before any.
+    """
+    training, feeding = [], []
+    for cell in sorted(cells, key=_place):
+        lines, line_of = (feeding, _feeding) if cell.is_input else (training, _training)
+        lines += [line_of(results, cell, entry) for entry in cell.entries]
+    parts = [_about(results), _table(TRAINING, training), _table(INPUT, feeding)]
+    parts.append("\n".join(f"- {line}" for line in (*_facts(results), *_notes(results))))
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _place(cell: Cell) -> tuple[str, int]:
+    """By model and precision, not by importance."""
+    return cell.arch, list(PRECISIONS).index(cell.dtype)
+
+
+def found(results: dict[str, Any], cell: Cell, label: str) -> dict[str, Any] | None:
+    """What was measured of a contender, or None."""
+    known = results.get("cells", {}).get(cell.name, {}).get("found", {}).get(label)
+    return known if known and known["turns"].get("speed") else None
+
+
+def _training(results: dict[str, Any], cell: Cell, entry: Entry) -> list[str]:
+    known = found(results, cell, entry.label)
+    document = DOCUMENTS.get((cell.arch, cell.dtype)) if entry.label == CONVOY else None
+    shown = f"{document:,}" if document else ""
+    head = [cell.arch, PRECISIONS[cell.dtype]]
+    if known is None:
+        return [*head, f"{cell.batch:,}", entry.label, NOT_YET, "", "", "", shown]
+    speeds = [speed / entry.work for speed in known["turns"]["speed"]]
+    work = macs(get_arch(cell.arch), cell.size) * entry.work
+    at_most = peak(results["card"]["name"], cell.dtype)
+    share = mfu(statistics.median(speeds), work, at_most)
+    ratio = None if entry.label == CONVOY else _lead(results, cell, known)
+    return [
+        *(*head, f"{known['batch']:,}", entry.label, spread(speeds)),
+        "" if ratio is None else f"{ratio:.2f}",
+        "" if share is None else f"{100 * share:.1f}",
+        *(_memory(known), shown),
+    ]
+
+
+def _lead(results: dict[str, Any], cell: Cell, known: dict[str, Any]) -> float | None:
+    """How many times the work a second Convoy does, in this precision: of the same cell if it is
+    there, else of the one that has no other peers.
+    """
+    for name in (cell.name, cell.name.removesuffix("-peers")):
+        ours = results["cells"].get(name, {}).get("found", {}).get(CONVOY)
+        if ours and ours["turns"].get("speed"):
+            both = (statistics.median(one["turns"]["speed"]) for one in (ours, known))
+            return next(both) / next(both)
+    return None
+
+
+def _feeding(results: dict[str, Any], cell: Cell, entry: Entry) -> list[str]:
+    known = found(results, cell, entry.label)
+    document = DOCUMENTS[cell.arch, cell.dtype] if entry.label == HOST else None
+    shown = f"{document:,}" if document else ""
+    if known is None:
+        return [cell.arch, entry.label, f"{cell.batch:,}", NOT_YET, "", "", "", shown]
+    # Against the step without augmentation, which is the host's.
+    host = found(results, cell, HOST) or known
+    rest = statistics.median(host["turns"]["resident"])
+    share = [speed / rest for speed in known["turns"]["speed"]]
+    return [
+        *(cell.arch, entry.label, f"{known['batch']:,}", spread(known["turns"]["speed"])),
+        *(spread(share), spread(known["turns"]["wait_ms"]), _memory(known), shown),
+    ]
+
+
+def _memory(known: dict[str, Any]) -> str:
+    turns = known["turns"]
+    mib = turns["device_mib"] if "device_mib" in turns else turns["peak_mib"]  # of the process
+    return f"{max(mib) / 1024:.1f}"
+
+
+def _about(results: dict[str, Any]) -> str:
+    if not results:
+        return ""
+    card, machine = results["card"], results["machine"]
+    small = " **Tiny sizes: figures of nothing but that it runs.**" if results["tiny"] else ""
+    return (
+        f"{card['name']}, {card['memory_mib'] / 1024:.0f} GiB, driver {card['driver']};"
+        f" {machine['cpu']}, {machine['cores']} cores; {results['date']}, commit"
+        f" {results['commit']}.{small}"
+    )
+
+
+def _facts(results: dict[str, Any]) -> Iterator[str]:
+    """Versions, once for each contender."""
+    seen = set()
+    for cell in results.get("cells", {}).values():
+        for label, known in cell["found"].items():
+            words = {name: value for name, value in known["facts"].items() if type(value) is str}
+            text = ", ".join(f"{name} {value}" for name, value in words.items())
+            if text and (label, text) not in seen:
+                seen.add((label, text))
+                yield f"{label}: {text}"
+
+
+def _notes(results: dict[str, Any]) -> Iterator[str]:
+    for name, cell in results.get("cells", {}).items():
+        for label, note in cell["notes"].items():
+            yield f"{name}, {label}: {note}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
