@@ -114,7 +114,7 @@ class Run:
             self.save()
 
     def _start(self, entry: Entry, record: dict[str, Any]) -> None:
-        """Brings a contender to where it can take turns, or notes why it cannot."""
+        """Lets a contender build, compile and take its first turn, or notes why it cannot."""
         batch = entry.arguments["batch"]
         while True:
             now = replace(entry, arguments={**entry.arguments, "batch": batch})
@@ -143,28 +143,33 @@ class Run:
             record["found"][entry.label] = {"batch": batch, "facts": facts, "turns": {}}
             print(f"  {entry.label}: ready after {facts['begin_s']:.0f} s", flush=True)
             self.running.append(worker)
+            self._turn(worker, record)
             return
 
+    def _turn(self, worker: Worker, record: dict[str, Any]) -> None:
+        """One turn, which is kept at once; a contender that breaks is out, with a note."""
+        label = worker.entry.label
+        if not self.clock.left():
+            raise OutOfTime
+        try:
+            figures = worker.turn(self.clock.left())
+        except Failed as error:
+            if not self.clock.left():
+                raise OutOfTime from error
+            record["notes"][label] = _short(error)
+            self.running.remove(worker)
+            worker.__exit__()
+            return
+        for name, value in figures.items():
+            record["found"][label]["turns"].setdefault(name, []).append(value)
+        self.save()
+
     def _finish(self, record: dict[str, Any]) -> None:
-        """All turns of those that are running, who then end."""
-        for number in range(self.rounds):
+        """The other turns of those that are running, who then end."""
+        for number in range(1, self.rounds):
             # Every other round backwards: nobody always follows the same one.
-            for worker in self.running[:: 1 if number % 2 == 0 else -1]:
-                label = worker.entry.label
-                if not self.clock.left():
-                    raise OutOfTime
-                try:
-                    figures = worker.turn(self.clock.left())
-                except Failed as error:
-                    if not self.clock.left():
-                        raise OutOfTime from error
-                    record["notes"][label] = _short(error)
-                    self.running.remove(worker)
-                    worker.__exit__()
-                    continue
-                for name, value in figures.items():
-                    record["found"][label]["turns"].setdefault(name, []).append(value)
-                self.save()
+            for worker in self.running[:: -1 if number % 2 else 1]:
+                self._turn(worker, record)
         while self.running:
             worker = self.running.pop(0)
             worker.__exit__()

@@ -31,7 +31,7 @@ DOCUMENTS = {
     ("resnet50", "float32"): 938,
 }
 ORDER = [
-    *("b0-fp16", "resnet50-fp16", "b0-input", "b4-fp16", "resnet50-input"),
+    *("b0-fp16", "resnet50-fp16", "b4-fp16", "b0-input", "resnet50-input"),
     *("b0-fp16-peers", "resnet50-fp16-peers", "b0-bf16", "resnet50-bf16", "b4-bf16"),
     *("b0-tf32", "resnet50-tf32", "b4-tf32", "b4-fp16-peers"),
 ]

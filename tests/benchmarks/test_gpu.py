@@ -95,19 +95,21 @@ class Bench:
     Attributes:
         begin_s, turn_s: seconds of the clock.
         speeds: images × work a second by label.
-        used: share of the card's memory that each living contender takes.
-        fits: the largest batch, by label.
-        alive: labels of living contenders, and `most` the most that were alive at once.
+        used: share of the card's memory that a living contender takes, by label.
+        fits, fits_beside: the largest batch, by label; the latter with others alive.
+        missing, breaks: labels of those that are not installed, or die in their turns.
+        alive, started, turns: labels of living contenders, and of all so far.
     """
 
     def __init__(self) -> None:
         self.now, self.begin_s, self.turn_s = 0.0, 10.0, 1.0
-        self.speeds, self.fits, self.missing = {}, {}, set()
-        self.used, self.most = 0.2, 0
-        self.alive, self.turns = [], []
+        self.speeds, self.used = {}, {}
+        self.fits, self.fits_beside = {}, {}
+        self.missing, self.breaks = set(), set()
+        self.alive, self.started, self.turns = [], [], []
 
     def run(self, path: Path, budget_s: float, names: list[str]) -> dict:
-        card = type("Fake", (), {"used": lambda _: self.used * len(self.alive)})()
+        card = type("Fake", (), {"used": lambda _: sum(self.used.get(e, 0) for e in self.alive)})()
         clock = gpu.Clock(budget_s, lambda: self.now)
         results = gpu.begin_results(path, CARD, tiny=False)
         wanted = [cell for cell in EVERY if cell.name in names]
@@ -123,7 +125,7 @@ class Pretender:
     def __init__(self, bench: Bench, entry: Entry) -> None:
         self.bench, self.entry = bench, entry
         bench.alive.append(entry.label)
-        bench.most = max(bench.most, len(bench.alive))
+        bench.started.append(entry.label)
 
     def __exit__(self, *_) -> None:
         self.bench.alive.remove(self.entry.label)
@@ -135,7 +137,8 @@ class Pretender:
             raise Failed(f"{label}: no answer in {limit_s:.0f} s")
         if label in bench.missing:
             raise Missing("timm")
-        if self.entry.arguments["batch"] > bench.fits.get(label, 1e9):
+        limits = bench.fits_beside if len(bench.alive) > 1 else bench.fits
+        if self.entry.arguments["batch"] > limits.get(label, 1e9):
             raise Failed(f"{label}: ResourceExhaustedError: out of memory")
         return {"begin_s": bench.begin_s}
 
@@ -144,6 +147,8 @@ class Pretender:
         bench.now += min(bench.turn_s, limit_s)
         if limit_s < bench.turn_s:
             raise Failed(f"{label}: no answer in {limit_s:.0f} s")
+        if label in bench.breaks:
+            raise Failed(f"{label}: ended with code -11")
         bench.turns.append(label)
         speed = bench.speeds.get(label, 1000.0)
         return {"speed": speed, "resident": 2000.0, "wait_ms": 1.5, "device_mib": 2048.0}
@@ -162,15 +167,30 @@ def test_contenders_take_turns(bench, tmp_path):
     assert found["cells"]["b0-fp16"]["done"]
 
 
-@pytest.mark.parametrize("used", [0.46, 0.95])
+@pytest.mark.parametrize("used", [{CONVOY: 0.46, COMPILED: 0.1}, {CONVOY: 0.4, COMPILED: 0.51}])
 def test_a_card_that_is_full_is_not_shared(bench, tmp_path, used):
-    bench.used = used / (2 if used > 0.9 else 1)  # 0.95 is of both
+    bench.used = used
     bench.run(tmp_path / "gpu.json", 100, ["b0-fp16"])
     assert bench.turns == [CONVOY] * 4 + [COMPILED] * 4
+    assert bench.started.count(COMPILED) == (1 if used[CONVOY] > gpu.HALF else 2)
+
+
+def test_a_contender_that_lacks_memory_beside_another_gets_the_card(bench, tmp_path):
+    bench.fits_beside = {COMPILED: 512}
+    found = bench.run(tmp_path / "gpu.json", 100, ["b0-fp16"])["cells"]["b0-fp16"]["found"]
+    assert bench.turns == [CONVOY] * 4 + [COMPILED] * 4
+    assert found[COMPILED]["batch"] == 1024
+
+
+def test_a_contender_that_breaks_leaves_the_others(bench, tmp_path):
+    bench.breaks = {COMPILED}
+    cell = bench.run(tmp_path / "gpu.json", 100, ["b0-fp16"])["cells"]["b0-fp16"]
+    assert cell["notes"] == {COMPILED: "timm, torch.compile: ended with code -11"}
+    assert len(cell["found"][CONVOY]["turns"]["speed"]) == 4
 
 
 def test_a_batch_that_does_not_fit_is_halved(bench, tmp_path):
-    bench.fits = {COMPILED: 300}
+    bench.fits = bench.fits_beside = {COMPILED: 300}
     found = bench.run(tmp_path / "gpu.json", 100, ["b0-fp16"])["cells"]["b0-fp16"]["found"]
     assert (found[CONVOY]["batch"], found[COMPILED]["batch"]) == (1024, 256)
 
