@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import rows_input
+from benchmarks import rows_inference, rows_input, rows_starts
 from benchmarks.harness import Entry, Goal, Row
 
 OURS, FIT = "Convoy, {}", "keras.applications + fit, {}"
@@ -37,4 +37,6 @@ ROWS = [
     _training("b4", "efficientnet-b4", 380, 4),
     _training("resnet50", "resnet50", 224, 16),
     *rows_input.ROWS,
+    *rows_inference.ROWS,
+    *rows_starts.ROWS,
 ]

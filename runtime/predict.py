@@ -150,7 +150,7 @@ class Labeller:
         with ThreadPoolExecutor(self.threads) as pool:
             for batch in _read_ahead(pool, load, iter(files), self.batch):
                 images = [image.pixels for _, image in batch if isinstance(image, Image)]
-                probabilities = iter(self._probabilities(images))
+                probabilities = iter(self.probabilities(images))
                 for file, image in batch:
                     if isinstance(image, str):
                         yield Labelled(str(file), error=image)
@@ -166,7 +166,7 @@ class Labeller:
             error = plain
         return first_words(error)
 
-    def _probabilities(self, images: list[np.ndarray]) -> np.ndarray:
+    def probabilities(self, images: list[np.ndarray]) -> np.ndarray:
         """float32 `(images, classes)`. A short batch is filled up, so that the model is compiled
         for one shape only.
         """

@@ -1,0 +1,112 @@
+"""Whole commands, each turn in fresh processes: how long they take, and the most memory they hold.
+
+`{data}`, `{run}`, `{weights}`, `{photos}` and `{image}` in a command are a data folder of
+photographs, the run that `--mode train` left there with EfficientNet-B0, a file of weights of
+keras.applications' B0, a folder with 200 of the photographs, and one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import photographs
+from benchmarks.harness import ROOT
+from benchmarks.worker import Contender
+
+PLACE = ROOT / "build" / "bench" / "starts"
+PHOTOS = 200
+
+
+def command(arguments: list[str], items: int = 1) -> Contender:
+    """`python ARGUMENTS`, in the project's root; `{new}` is a folder that each run gets fresh.
+
+    Args:
+        items: what it trains on or labels.
+    """
+    text = " ".join(arguments)
+    places = {"data": str(data())} if "{data}" in text else {}
+    places |= {key: str(prepared(key)) for key in _MAKERS if f"{{{key}}}" in text}
+    peaks: list[float] = []
+
+    def turn(count: int) -> None:
+        peaks.clear()
+        for _ in range(count):
+            with tempfile.TemporaryDirectory() as new:
+                peaks.append(run([part.format(**places, new=new) for part in arguments]))
+
+    return Contender(turn, items=items, measures=lambda: {"peak_mib": max(peaks)})
+
+
+def run(arguments: list[str]) -> float:
+    """Runs `python ARGUMENTS` to its end. Returns the most memory it held, MiB.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)  # wait4 took it
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"{' '.join(arguments)}: {said.read().decode()[-2000:]}")
+    return usage.ru_maxrss / 1024
+
+
+def data() -> Path:
+    """Photographs in a folder `train`, one folder a class."""
+    return photographs.prepared() / "files"
+
+
+def prepared(key: str) -> Path:
+    """What a placeholder stands for; made once, and kept under build/bench."""
+    name, make = _MAKERS[key]
+    path = PLACE / name
+    if not path.exists():
+        PLACE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=PLACE) as folder:
+            aside = Path(folder) / name
+            make(aside)
+            shutil.move(aside, path)
+    return path
+
+
+def _train(path: Path) -> None:
+    flags = ["--mode", "train", "--data_dir", str(data()), "--train_batch_size", "2"]
+    flags += ["--steps_per_epoch", "1", "--max_epochs", "1", "--warmup_epochs", "0"]
+    run(["main.py", *flags, "--no-training_report", "--model_dir", str(path)])
+
+
+def _save_weights(path: Path) -> None:
+    net = f"keras.applications.EfficientNetB0(weights=None, classes={photographs.CLASSES})"
+    run(["-c", f"import sys, keras; {net}.save_weights(sys.argv[1])", str(path)])
+
+
+def _copy_photos(path: Path) -> None:
+    path.mkdir()
+    for file in sorted(data().rglob("*.jpg"))[:PHOTOS]:
+        shutil.copy(file, path)
+
+
+def _copy_photo(path: Path) -> None:
+    shutil.copy(min(data().rglob("*.jpg")), path)
+
+
+_MAKERS = {
+    "run": ("run", _train),
+    "weights": ("b0.weights.h5", _save_weights),
+    "photos": ("photos", _copy_photos),
+    "image": ("image.jpg", _copy_photo),
+}
