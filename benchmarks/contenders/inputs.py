@@ -144,8 +144,10 @@ def keras_layers(augmenter: str) -> Contender:
 
 def pil_loader(augmenter: str) -> Contender:
     """torchvision's transforms on Pillow's images, in as many worker processes as cores."""
+    from benchmarks.peers import import_torch
+
+    torch = import_torch()
     import PIL
-    import torch
     import torchvision
     from torchvision import transforms
 

@@ -4,7 +4,6 @@ Each comparison starts from a file that the other program wrote, and ends in a r
 is printed last. Where the extra `parity` is not installed, all of this folder is skipped.
 """
 
-import importlib.util
 import re
 import warnings
 from dataclasses import dataclass
@@ -12,11 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-OPERATORS = (
-    *("nms", "qnms", "roi_align", "_roi_align_backward", "ps_roi_align", "_ps_roi_align_backward"),
-    *("roi_pool", "_roi_pool_backward", "ps_roi_pool", "_ps_roi_pool_backward", "qroi_align"),
-    *("deform_conv2d", "_deform_conv2d_backward"),
-)
+from benchmarks.peers import import_torch
 
 COUNT = 8  # images in a batch
 QUIET = 0.2  # what the last gamma of a residual branch is multiplied by
@@ -35,28 +30,11 @@ def _import_quietly(name):
 
 @pytest.fixture(scope="session")
 def torch():
-    """PyTorch, with torchvision's detection operators declared.
-
-    A torchvision built for another PyTorch cannot load them, and then does not import at all;
-    classification needs none.
-    """
-    torch = _import_quietly("torch")
+    """PyTorch; torchvision imports after it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import torchvision  # noqa: F401
-    except (RuntimeError, ImportError):
-        if importlib.util.find_spec("torchvision") is None:
-            pytest.skip("torchvision is not installed: see tests/parity")
-        library = torch.library.Library("torchvision", "DEF")
-        for name in OPERATORS:
-            library.define(f"{name}(Tensor input) -> Tensor")
-        torch._convoy_library = library  # it ends with its Python object
-        import sys
-
-        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        _import_quietly("torchvision")
+        torch = import_torch()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error.name} is not installed: see tests/parity")
     torch.set_num_threads(2)
     return torch
 
