@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali test-export test-trackers test-cluster lint docs notebook clean
+.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali test-export test-trackers test-cluster bench lint docs notebook clean
 
 PY := .venv/bin/python
 
@@ -45,6 +45,10 @@ test-cluster: setup  ## jobs on a Slurm started for it, and hosts made of networ
 	@scripts/cluster_tools.sh
 	@$(PY) -m pytest -m "cluster or multihost" tests/cluster
 
+bench:  ## measure Convoy beside others, in an environment of its own; ONLY="word …", WRITE=1: into docs/
+	@VENV=.venv-bench EXTRAS=export,dali,bench scripts/setup.sh
+	@.venv-bench/bin/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(WRITE),--write)
+
 lint: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
@@ -60,5 +64,5 @@ notebook: .venv-docs/installed  ## execute the notebook in place, after its cell
 	@touch $@
 
 clean:  ## remove what make created in this folder
-	rm -rf .venv .venv-parity .venv-dali .venv-export .venv-trackers .venv-docs demo demo-finetune build *.egg-info
+	rm -rf .venv .venv-parity .venv-dali .venv-export .venv-trackers .venv-bench .venv-docs demo demo-finetune build *.egg-info
 	rm -f dataloader/native/convoy-*
