@@ -27,7 +27,7 @@ def import_torch() -> ModuleType:
         import torch
 
         try:
-            import torchvision  # noqa: F401
+            import torchvision
         except ModuleNotFoundError:
             raise
         except (RuntimeError, ImportError):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import import_torch
 from benchmarks.worker import Contender
 
 CLASSES, SMOOTHING, RATE, MOMENTUM = 1000, 0.1, 0.01, 0.9
@@ -174,8 +175,8 @@ def timm_step(
     On GPUs with what PyTorch's tuning guide advises: cuDNN tries its algorithms, TensorFloat-32
     everywhere, one fused kernel for the update (which also waits for no check of the loss scale).
     """
+    torch = import_torch()
     import timm
-    import torch
 
     cuda = torch.cuda.is_available()
     if need_gpu and not cuda:
