@@ -65,4 +65,4 @@ notebook: .venv-docs/installed  ## execute the notebook in place, after its cell
 
 clean:  ## remove what make created in this folder
 	rm -rf .venv .venv-parity .venv-dali .venv-export .venv-trackers .venv-bench .venv-docs demo demo-finetune build *.egg-info
-	rm -f dataloader/native/convoy-*
+	rm -f dataloader/native/convoy-* model/native/convoy-*

@@ -15,7 +15,7 @@ from keras import layers
 
 from model import catalog, initializers
 from model.initializers import layer_seed
-from model.layers import FusedBatchNorm, Normalize, StochasticDepth
+from model.layers import DepthwiseConv2D, Excite, FusedBatchNorm, Normalize, StochasticDepth
 
 NHWC, NCHW = "channels_last", "channels_first"  # said aloud: a keras.json may default to either
 
@@ -67,7 +67,7 @@ class Parts:
 
     def depthwise(self, x: Any, name: str, kernel: int, stride: int) -> Any:
         x, padding = self._pad(x, kernel, stride, name)
-        return layers.DepthwiseConv2D(
+        return DepthwiseConv2D(
             kernel,
             strides=stride,
             padding=padding,
@@ -79,7 +79,8 @@ class Parts:
             name=name,
         )(x)
 
-    def norm(self, x: Any, name: str, gamma: str = "ones") -> Any:
+    def norm(self, x: Any, name: str, act: bool = False, gamma: str = "ones") -> Any:
+        """Batch norm, with the activation after it if there is to be one."""
         kind = FusedBatchNorm
         if self.batch_norm == "syncbn":  # reaches for the other processes: only where asked for
             from model.sync_batch_norm import SyncBatchNorm as kind
@@ -88,6 +89,7 @@ class Parts:
             momentum=self.bn_momentum,
             epsilon=self.bn_epsilon,
             gamma_initializer=gamma,
+            activation=self.activation if act else None,
             name=name,
         )(x)
 
@@ -178,13 +180,13 @@ def build(
     )(images)
 
     x = parts.conv(parts.arrange(x), catalog.stem_filters(arch), "stem_conv", kernel=3, stride=2)
-    x = parts.act(parts.norm(x, "stem_bn"), "stem_activation")
+    x = parts.norm(x, "stem_bn", act=True)
 
     for block in catalog.efficientnet_blocks(arch):
         x = _block(x, block, stochastic_depth * block.drop_position, parts)
 
     x = parts.conv(x, catalog.top_filters(arch), "top_conv")
-    x = parts.act(parts.norm(x, "top_bn"), "top_activation")
+    x = parts.norm(x, "top_bn", act=True)
     x = parts.mean(x, "avg_pool")
     if dropout > 0:
         x = layers.Dropout(dropout, seed=layer_seed(seed, "top_dropout"), name="top_dropout")(x)
@@ -216,9 +218,9 @@ def _fused_branch(x: Any, block: catalog.Block, parts: Parts) -> Any:
     name, kernel, stride = block.name, block.kernel, block.stride
     if block.expand == 1:
         x = parts.conv(x, block.filters_out, f"{name}_project_conv", kernel, stride)
-        return parts.act(parts.norm(x, f"{name}_project_bn"), f"{name}_project_activation")
+        return parts.norm(x, f"{name}_project_bn", act=True)
     x = parts.conv(x, block.filters_expanded, f"{name}_expand_conv", kernel, stride)
-    x = parts.act(parts.norm(x, f"{name}_expand_bn"), f"{name}_expand_activation")
+    x = parts.norm(x, f"{name}_expand_bn", act=True)
     return parts.norm(
         parts.conv(x, block.filters_out, f"{name}_project_conv"), f"{name}_project_bn"
     )
@@ -229,17 +231,17 @@ def _branch(x: Any, block: catalog.Block, parts: Parts) -> Any:
     name = block.name
     if block.expand != 1:
         x = parts.conv(x, block.filters_expanded, f"{name}_expand_conv")
-        x = parts.act(parts.norm(x, f"{name}_expand_bn"), f"{name}_expand_activation")
+        x = parts.norm(x, f"{name}_expand_bn", act=True)
 
     x = parts.depthwise(x, f"{name}_{block.depthwise}", block.kernel, block.stride)
-    x = parts.act(parts.norm(x, f"{name}_bn"), f"{name}_activation")
+    x = parts.norm(x, f"{name}_bn", act=True)
 
     gate = parts.mean(x, f"{name}_se_squeeze", keepdims=True)
     gate = parts.conv(gate, block.squeeze_units, f"{name}_se_reduce", bias=True)
     gate = parts.act(gate, f"{name}_se_activation")
     gate = parts.conv(gate, block.filters_expanded, f"{name}_se_expand", bias=True)
     gate = layers.Activation("sigmoid", name=f"{name}_se_gate")(gate)
-    x = layers.Multiply(name=f"{name}_se_excite")([x, gate])
+    x = Excite(name=f"{name}_se_excite")([x, gate])
 
     x = parts.conv(x, block.filters_out, f"{name}_project_conv")
     return parts.norm(x, f"{name}_project_bn")

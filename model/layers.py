@@ -1,4 +1,5 @@
-"""Layers that Keras lacks: input normalisation, fused batch norm, stochastic depth.
+"""Layers that Keras lacks: input normalisation, fused batch norm, stochastic depth; and those of
+its own whose gradients are faster here (`model.native`).
 
 All are registered under the package "convoy", so that `.keras` files load wherever `model.layers`
 has been imported.
@@ -12,7 +13,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from model import native
+
 FUSED_DTYPES = ("float16", "bfloat16", "float32")
+LEAST_EPSILON = 1.001e-5  # of TensorFlow's fused batch norm
 
 
 @keras.saving.register_keras_serializable(package="convoy")
@@ -64,12 +68,13 @@ class Normalize(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="convoy")
 class FusedBatchNorm(keras.layers.BatchNormalization):
-    """Keras' batch normalisation through TensorFlow's fused kernel (cuDNN's on a GPU).
+    """Keras' batch normalisation through a fused kernel, and the activation after it.
 
-    Keras 3 composes batch norm of small operations, which costs time and, on a GPU, memory: see
-    docs/design.md. Constructor, config, variables and momentum are those of
-    `keras.layers.BatchNormalization`, so weights pass both ways. Frozen (`trainable = False`) means
-    inference mode, as there.
+    Keras 3 composes batch norm of small operations, which costs time and memory: see
+    docs/design.md. Here it is one operation of TensorFlow's (cuDNN's on a GPU), or in training
+    on a CPU one of `model.native`, which takes the activation in. Constructor, config, variables
+    and momentum are those of `keras.layers.BatchNormalization` but for the activation, so weights
+    pass both ways. Frozen (`trainable = False`) means inference mode, as there.
 
     Input: `(batch, height, width, channels)`, with `axis=1` `(batch, channels, height, width)`,
     float16, bfloat16 or float32. Output: the same, in the compute dtype. Gamma, beta, the moving
@@ -79,28 +84,33 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
       * `moving_variance` gathers the *unbiased* batch variance, n/(n-1) times Keras' (n = values
         per channel), as PyTorch's does. The batch itself is normalised with the biased one, as in
         Keras.
-      * The kernel raises an epsilon below 1.001e-5 to 1.001e-5.
+      * An epsilon below 1.001e-5 is raised to that, which TensorFlow's kernel insists on.
 
-    Whatever the kernel cannot do (another rank or axis, a mask, renorm, `synchronized`, float64)
+    Whatever the kernels cannot do (another rank or axis, a mask, renorm, `synchronized`, float64)
     goes to Keras' own implementation, and then `moving_variance` gathers the biased variance.
+
+    Args:
+        activation: any of Keras' names; None for none.
     """
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        x = tf.cast(inputs, self.compute_dtype)
-        fits = (
-            x.shape.rank == 4
-            and self.axis in (-1, 3, 1)
-            and x.dtype.name in FUSED_DTYPES
-            and mask is None
-            and not self.renorm
-            and not self.synchronized
-        )
-        if not fits:
-            return super().call(inputs, training=training, mask=mask)
+    def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.activation = keras.activations.get(activation)
 
-        channels, layout = (x.shape[self.axis],), "NCHW" if self.axis == 1 else "NHWC"
-        gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(channels)
-        beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros(channels)
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if training and self.trainable and self._fits(inputs, mask):
+            layout = "channels_first" if self.axis == 1 else "channels_last"
+            ops = native.operations(self.compute_dtype, layout)
+            if ops is not None:
+                return self._train_natively(ops, tf.cast(inputs, self.compute_dtype))
+        return self.activation(self.normalize(inputs, training, mask))
+
+    def normalize(self, inputs: Any, training: bool | None, mask: Any) -> Any:
+        """All but the activation."""
+        if not self._fits(inputs, mask):
+            return super().call(inputs, training=training, mask=mask)
+        x = tf.cast(inputs, self.compute_dtype)
+        layout, (gamma, beta) = "NCHW" if self.axis == 1 else "NHWC", self._scale_and_shift(x)
         if not (training and self.trainable):
             outputs, _, _ = tf.compat.v1.nn.fused_batch_norm(
                 x,
@@ -117,9 +127,74 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             x, gamma, beta, epsilon=self.epsilon, data_format=layout, is_training=True
         )
+        self.move_statistics(mean, variance)
+        return outputs
+
+    def move_statistics(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Takes a batch's mean and unbiased variance into the moving ones."""
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
-        return outputs
+
+    def _train_natively(self, ops: Any, x: tf.Tensor) -> tf.Tensor:
+        name = self.activation.__name__
+        inside = name if name in native.ACTIVATIONS else "linear"
+        epsilon = max(self.epsilon, LEAST_EPSILON)
+        outputs, mean, variance = native.batch_norm(
+            ops, x, *self._scale_and_shift(x), epsilon=epsilon, activation=inside
+        )
+        values = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+        self.move_statistics(mean, variance * (values / tf.maximum(values - 1.0, 1.0)))
+        return outputs if inside == name else self.activation(outputs)
+
+    def _fits(self, inputs: Any, mask: Any) -> bool:
+        """Whether there are fused kernels for this."""
+        return (
+            inputs.shape.rank == 4
+            and self.axis in (-1, 3, 1)
+            and self.compute_dtype in FUSED_DTYPES
+            and mask is None
+            and not self.renorm
+            and not self.synchronized
+        )
+
+    def _scale_and_shift(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        channels = (x.shape[self.axis],)
+        gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(channels)
+        beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros(channels)
+        return gamma, beta
+
+    def get_config(self) -> dict[str, Any]:
+        name = keras.activations.serialize(self.activation)
+        return super().get_config() | ({} if name == "linear" else {"activation": name})
+
+
+@keras.saving.register_keras_serializable(package="convoy")
+class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """Keras' layer. In training on a CPU `model.native` computes its gradients."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        ops = native.operations(self.compute_dtype, self.data_format) if training else None
+        stride, plain = self.strides[0], self.depth_multiplier == 1 and not self.use_bias
+        known = None not in inputs.shape[1:]
+        if ops is None or not plain or not known or set(self.strides) != {stride}:
+            return super().call(inputs)
+        x = tf.cast(inputs, self.compute_dtype)
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
+        return self.activation(native.depthwise(ops, x, kernel, stride, self.padding))
+
+
+@keras.saving.register_keras_serializable(package="convoy")
+class Excite(keras.layers.Multiply):
+    """Maps `(B, H, W, C)` times their gates `(B, 1, 1, C)`: Keras' `Multiply`. In training on a CPU
+    `model.native` computes its gradient.
+    """
+
+    def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
+        maps, gates = inputs
+        ops = native.operations(self.compute_dtype) if training else None
+        if ops is None or gates.shape[1:3].as_list() != [1, 1]:
+            return super().call(inputs)
+        return native.gated(ops, *(tf.cast(x, self.compute_dtype) for x in (maps, gates)))
 
 
 @keras.saving.register_keras_serializable(package="convoy")

@@ -24,7 +24,7 @@ from keras import layers
 from model import catalog, initializers
 from model.efficientnet import NCHW, NHWC, Parts, check_data_format, check_options
 from model.initializers import layer_seed
-from model.layers import Normalize, StochasticDepth
+from model.layers import Excite, Normalize, StochasticDepth
 
 CHUNK_CHANNELS = 16  # on CPUs: narrower groups are convolved together
 
@@ -206,7 +206,7 @@ def build(
     )(images)
 
     x = parts.conv(parts.arrange(x), arch.stem_filters, "conv1", kernel=7, stride=2)
-    x = parts.act(parts.norm(x, "bn1"), "act1")
+    x = parts.norm(x, "bn1", act=True)
     x = _max_pool(x, parts)
     for block in catalog.resnet_blocks(arch):
         x = _block(x, block, stochastic_depth * block.drop_position, zero_gamma, parts)
@@ -246,7 +246,7 @@ def _block(
     x = inputs
     for number, (filters, kernel, stride, groups) in enumerate(convs, start=1):
         x = parts.conv(x, filters, f"{name}_conv{number}", kernel, stride, groups)
-        x = parts.act(parts.norm(x, f"{name}_bn{number}"), f"{name}_act{number}")
+        x = parts.norm(x, f"{name}_bn{number}", act=True)
     last = len(convs) + 1
     x = parts.conv(x, block.filters_out, f"{name}_conv{last}", 1 if block.bottleneck else 3)
     x = parts.norm(x, f"{name}_bn{last}", gamma="zeros" if zero_gamma else "ones")
@@ -257,7 +257,7 @@ def _block(
         gate = parts.act(gate, f"{name}_se_act")
         gate = parts.linear(gate, block.filters_out, f"{name}_se_expand")
         gate = layers.Activation("sigmoid", name=f"{name}_se_gate")(gate)
-        x = layers.Multiply(name=f"{name}_se_excite")([x, gate])
+        x = Excite(name=f"{name}_se_excite")([x, gate])
     if drop_rate > 0:
         seed = layer_seed(parts.seed, f"{name}_drop")
         x = StochasticDepth(drop_rate, seed=seed, name=f"{name}_drop")(x)

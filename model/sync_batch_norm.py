@@ -28,19 +28,17 @@ class SyncBatchNorm(FusedBatchNorm):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not (training and self.trainable) or distributed.size() == 1:
             return super().call(inputs, training=training, mask=mask)
-        x = tf.cast(inputs, tf.float32)
+        return self.activation(self._normalize_jointly(tf.cast(inputs, tf.float32)))
+
+    def _normalize_jointly(self, x: tf.Tensor) -> tf.Tensor:
         axis = self.axis % x.shape.rank
         axes = [i for i in range(x.shape.rank) if i != axis]
-        channels = (x.shape[axis],)
-        gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(channels)
-        beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros(channels)
+        gamma, beta = self._scale_and_shift(x)
         shift = tf.convert_to_tensor(self.moving_mean)
         outputs, mean, variance = _normalize(x, gamma, beta, shift, axes, self.epsilon, self.name)
 
-        values = tf.cast(tf.size(x) // channels[0] * distributed.size(), tf.float32)
-        unbiased = variance * values / tf.maximum(values - 1.0, 1.0)
-        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
-            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+        values = tf.cast(tf.size(x) // x.shape[axis] * distributed.size(), tf.float32)
+        self.move_statistics(mean, variance * values / tf.maximum(values - 1.0, 1.0))
         return tf.cast(outputs, self.compute_dtype)
 
 

@@ -150,9 +150,8 @@ def model_arguments(model: keras.Model, arch: catalog.Arch) -> dict[str, Any]:
     layers = {layer.name: layer for layer in model.layers}
     norm = next(x for x in model.layers if isinstance(x, keras.layers.BatchNormalization))
     first = "stem_conv" if arch.family == "efficientnet" else "conv1"
-    act = layers["stem_activation" if arch.family == "efficientnet" else "act1"]
     found = {
-        "activation": keras.activations.serialize(act.activation),
+        "activation": keras.activations.serialize(norm.activation),
         "padding": "symmetric" if f"{first}_pad" in layers else "same",
         "bn_epsilon": norm.epsilon,
         "bn_momentum": norm.momentum,

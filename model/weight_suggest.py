@@ -181,6 +181,8 @@ def _of_config(
         elif kind.endswith(("BatchNorm", "BatchNormalization")) and "bn_epsilon" not in arguments:
             arguments["bn_epsilon"] = settings["epsilon"]
             arguments["bn_momentum"] = settings["momentum"]
+            if settings.get("activation") is not None:
+                arguments["activation"] = str(settings["activation"]).replace("silu", "swish")
         elif kind == "Activation" and settings.get("name") in ("stem_activation", "act1"):
             arguments["activation"] = str(settings["activation"]).replace("silu", "swish")
     # Only our symmetric models have both kinds of layer; keras.applications pads as "same" does.

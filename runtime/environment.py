@@ -53,7 +53,8 @@ def gather(horovod: bool = True) -> dict[str, Any]:
     """Versions, devices and build facts as plain data; with Horovod's, which loads it."""
     import tensorflow as tf
 
-    from dataloader import native
+    import dataloader.native
+    import model.native
 
     gpus = [
         tf.config.experimental.get_device_details(gpu)
@@ -75,7 +76,8 @@ def gather(horovod: bool = True) -> dict[str, Any]:
         "tensorflow built with CUDA": build.get("cuda_version")
         if build.get("is_cuda_build")
         else None,
-        "native input operations": native.status(),
+        "native input operations": dataloader.native.status(),
+        "native training operations": model.native.status(),
         # Loading it takes a second, which one process alone does without.
         "horovod": distributed.build_info() if horovod else {},
         "dali": _version("nvidia-dali-cuda120"),
@@ -110,6 +112,7 @@ def show() -> dict[str, Any]:
         else "not installed",
         "DALI": facts["dali"] or "not installed (the extra dali)",
         "native input operations": facts["native input operations"],
+        "native training operations": facts["native training operations"],
     }
     for name, text in (*lines.items(), *facts["packages"].items()):
         print(f"{name:<32}{text}")

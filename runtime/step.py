@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from model import native
 from model.sync_batch_norm import SyncBatchNorm
 from utils import distributed, watchdog
 from utils.clipping import global_norm
@@ -158,6 +159,7 @@ class Step:
         self._mask = decay_mask(self.variables, bn_weight_decay=bn_weight_decay)
         self._rate_scales = rate_scales
         compiled = True if use_xla else None
+        self._natively = not use_xla  # XLA knows no operations but its own
         # Synchronised batch norm exchanges in the middle of this half: XLA compiles around it
         # (utils.device.cluster_with_xla), not the whole.
         synced = any(isinstance(layer, SyncBatchNorm) for layer in state.model.layers)
@@ -221,7 +223,7 @@ class Step:
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Gradients of the scaled `Σ w·loss / B`; `Σ w / B`; and the sums of the metrics."""
         scale, images = self.state.loss_scale.scale, self.prepare(images)
-        with tf.GradientTape() as tape:
+        with native.enabled(self._natively), tf.GradientTape() as tape:
             logits = self.state.model(images, training=True)
             losses = self._loss(logits, labels)
             # multiply_no_nan: an example that does not count cannot spoil the batch by being

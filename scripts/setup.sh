@@ -26,12 +26,12 @@ gpu=no; { [ -e /proc/driver/nvidia/version ] || { have nvidia-smi && nvidia-smi 
 nccl=no; [ $gpu = yes ] && have nvcc && nccl=yes
 mpi=no; have mpicc && mpi=yes
 
-# The input pipeline's C++: seconds, and nothing when its sources are unchanged. It only makes training faster.
+# The C++ of input and training: half a minute, and nothing when its sources are unchanged. It only makes training faster.
 native() {
   local log; log=$(mktemp)
   PYTHON=$venv/bin/python CXX=$compiler scripts/build_native.sh >"$log" 2>&1 || {
     grep -m5 -E 'error|Error' "$log" >&2 || tail -5 "$log" >&2
-    say "WARNING: the native input operations did not build (above); TensorFlow's own are used, at more CPU time per image"
+    say "WARNING: the native operations did not build (above); TensorFlow's own are used, at more CPU time"
   }
   rm -f "$log"
 }

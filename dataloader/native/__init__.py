@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import importlib.metadata
-import importlib.util
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+
+from utils import native
 
 logger = logging.getLogger("convoy.data")
 
@@ -41,44 +40,14 @@ _disabled = 0
 
 
 def library_path() -> Path:
-    """Where the library of these sources and the installed TensorFlow lies, once it is built.
-
-    Its name changes with both, so that a stale one is never loaded.
-    """
-    key = hashlib.sha256(tensorflow_version().encode())
-    for source in sorted((*FOLDER.glob("*.cc"), *FOLDER.glob("*.h"))):
-        key.update(source.read_bytes())
-    return FOLDER / f"convoy-{key.hexdigest()[:16]}.so"
-
-
-def tensorflow_version() -> str:
-    """The installed TensorFlow's version, without importing it; empty if there is none."""
-    for package in ("tensorflow", "tensorflow-cpu"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(package)
-    return ""
-
-
-def tensorflow_folder() -> Path:
-    """Where the installed TensorFlow keeps its headers and libraries, without importing it."""
-    spec = importlib.util.find_spec("tensorflow")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("TensorFlow is not installed: run `make setup`.")
-    return Path(spec.submodule_search_locations[0])
+    """Where the library lies, once it is built."""
+    return native.library_path(FOLDER)
 
 
 @functools.lru_cache(maxsize=1)
 def _load() -> tuple[ModuleType | None, str]:
     """The module or None, and what to tell the user."""
-    path = library_path()
-    if not path.exists():
-        return None, "not built for this TensorFlow and source (scripts/build_native.sh builds)"
-    import tensorflow as tf
-
-    try:
-        return tf.load_op_library(str(path)), "in use"
-    except (tf.errors.OpError, RuntimeError, OSError) as error:
-        return None, f"cannot be loaded: {str(error).splitlines()[0]}"
+    return native.load_library(library_path())
 
 
 @functools.lru_cache(maxsize=1)

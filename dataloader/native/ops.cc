@@ -4,82 +4,14 @@
 // and numbers come in, they answer with InvalidArgument or with a result. dataloader/native loads
 // them and says what they compute.
 
-#include <tensorflow/c/kernels.h>
-#include <tensorflow/c/ops.h>
+#include "utils/native/op.h"
 
-#include <memory>
-#include <string>
 #include <string_view>
-#include <vector>
 
 #include "kernels.h"
 
 namespace convoy {
 namespace {
-
-struct Delete {
-  void operator()(TF_Status* status) const { TF_DeleteStatus(status); }
-  void operator()(TF_Tensor* tensor) const { TF_DeleteTensor(tensor); }
-  void operator()(TF_ShapeHandle* shape) const { TF_DeleteShapeHandle(shape); }
-};
-using Status = std::unique_ptr<TF_Status, Delete>;
-using Tensor = std::unique_ptr<TF_Tensor, Delete>;
-using Shape = std::unique_ptr<TF_ShapeHandle, Delete>;
-
-// One run of a kernel: its inputs, its output, and the first thing that went wrong.
-class Run {
- public:
-  explicit Run(TF_OpKernelContext* context) : context_(context), status_(TF_NewStatus()) {}
-  ~Run() {
-    if (!ok()) TF_OpKernelContext_Failure(context_, status_.get());
-  }
-  Run(const Run&) = delete;
-
-  bool ok() const { return TF_GetCode(status_.get()) == TF_OK; }
-
-  void Fail(const std::string& message) {
-    if (ok()) TF_SetStatus(status_.get(), TF_INVALID_ARGUMENT, message.c_str());
-  }
-
-  // Input number `index`, whose dimensions must be `shape`; -1 stands for any.
-  Tensor Input(int index, const char* name, std::vector<int64_t> shape) {
-    TF_Tensor* tensor = nullptr;
-    if (ok()) TF_GetInput(context_, index, &tensor, status_.get());
-    if (!ok()) return nullptr;
-    bool agrees = TF_NumDims(tensor) == static_cast<int>(shape.size());
-    for (size_t i = 0; agrees && i < shape.size(); ++i) {
-      agrees = shape[i] == -1 || shape[i] == TF_Dim(tensor, static_cast<int>(i));
-    }
-    if (!agrees) Fail(std::string(name) + " has the wrong shape");
-    return Tensor(tensor);
-  }
-
-  // The image's buffer itself if nobody else needs it, else a new one.
-  Tensor ForwardOrAllocate(int input, std::vector<int64_t> shape, bool* forwarded) {
-    int which = -1;
-    Tensor tensor(TF_ForwardInputOrAllocateOutput(context_, &input, 1, 0, shape.data(),
-                                                  static_cast<int>(shape.size()), &which,
-                                                  status_.get()));
-    *forwarded = which == input;
-    return tensor;
-  }
-
-  Tensor Allocate(TF_DataType type, std::vector<int64_t> shape) {
-    size_t bytes = TF_DataTypeSize(type);
-    for (int64_t side : shape) bytes *= side;
-    return Tensor(TF_AllocateOutput(context_, 0, type, shape.data(),
-                                    static_cast<int>(shape.size()), bytes, status_.get()));
-  }
-
- private:
-  TF_OpKernelContext* const context_;
-  const Status status_;
-};
-
-template <typename T>
-T* Data(const Tensor& tensor) {
-  return static_cast<T*>(TF_TensorData(tensor.get()));
-}
 
 Size ImageSize(const Tensor& image) { return {TF_Dim(image.get(), 0), TF_Dim(image.get(), 1)}; }
 
@@ -159,7 +91,7 @@ void ComputeResize(void*, TF_OpKernelContext* context) {
   if (!run.ok()) return;
   const Size size{Data<int32_t>(wanted)[0], Data<int32_t>(wanted)[1]};
   if (!IsReasonable(size)) return run.Fail("the size to resize to is negative or too large");
-  const Tensor result = run.Allocate(TF_UINT8, {size.height, size.width, 3});
+  const Tensor result = run.Allocate(0, TF_UINT8, {size.height, size.width, 3});
   if (!run.ok()) return;
   const char* error = Resize(Data<uint8_t>(image), ImageSize(image), *Data<bool>(flip), size,
                              Data<uint8_t>(result));
@@ -179,7 +111,7 @@ void ComputeCropWindow(void*, TF_OpKernelContext* context) {
   const Tensor limits = run.Input(4, "limits", {2});
   if (attempts > 1000) run.Fail("more than 1000 attempts at a crop");
   if (!run.ok()) return;
-  const Tensor result = run.Allocate(TF_INT32, {4});
+  const Tensor result = run.Allocate(0, TF_INT32, {4});
   if (!run.ok()) return;
   const Size size{Data<int32_t>(shape)[0], Data<int32_t>(shape)[1]};
   const CropDraws draws{static_cast<int>(attempts), Data<float>(areas), Data<float>(stretch),
@@ -201,59 +133,25 @@ void SameShape(TF_ShapeInferenceContext* context, TF_Status* status) {
   TF_ShapeInferenceContextSetOutput(context, 0, shape.get(), status);
 }
 
-void UnknownShape(TF_ShapeInferenceContext* context, TF_Status* status) {
-  TF_ShapeInferenceContextSetUnknownShape(context, status);
-}
-
-struct Definition {
-  const char* name;
-  std::vector<const char*> inputs;
-  const char* output;
-  const char* attribute;
-  void (*shape)(TF_ShapeInferenceContext*, TF_Status*);
-  void* (*create)(TF_OpKernelConstruction*);
-  void (*compute)(void*, TF_OpKernelContext*);
-  void (*destroy)(void*);
-};
-
-void Register(const Definition& op) {
-  const Status status(TF_NewStatus());
-  TF_OpDefinitionBuilder* definition = TF_NewOpDefinitionBuilder(op.name);
-  for (const char* input : op.inputs) TF_OpDefinitionBuilderAddInput(definition, input);
-  TF_OpDefinitionBuilderAddOutput(definition, op.output);
-  if (op.attribute) TF_OpDefinitionBuilderAddAttr(definition, op.attribute);
-  TF_OpDefinitionBuilderSetShapeInferenceFunction(definition, op.shape);
-  TF_RegisterOpDefinition(definition, status.get());
-  TF_KernelBuilder* kernel =
-      TF_NewKernelBuilder(op.name, "CPU", op.create, op.compute, op.destroy);
-  TF_RegisterKernelBuilder(op.name, kernel, status.get());
-}
-
 [[maybe_unused]] const bool kRegistered = [] {
-  Register({"ConvoyAugment",
-            {"image: uint8", "ops: int32", "arguments: double", "centres: float"},
-            "result: uint8",
-            "names: list(string)",
-            SameShape,
-            CreateAugment,
-            ComputeAugment,
-            DeleteAugment});
-  Register({"ConvoyResize",
-            {"image: uint8", "size: int32", "flip: bool"},
-            "result: uint8",
-            nullptr,
-            UnknownShape,
-            nullptr,
-            ComputeResize,
-            nullptr});
-  Register({"ConvoyCropWindow",
-            {"shape: int32", "areas: float", "stretch: float", "places: float", "limits: float"},
-            "window: int32",
-            nullptr,
-            UnknownShape,
-            nullptr,
-            ComputeCropWindow,
-            nullptr});
+  Define({"ConvoyAugment",
+          {"image: uint8", "ops: int32", "arguments: double", "centres: float"},
+          {"result: uint8"},
+          {"names: list(string)"},
+          SameShape});
+  Implement("ConvoyAugment", {CreateAugment, ComputeAugment, DeleteAugment});
+  Define({"ConvoyResize",
+          {"image: uint8", "size: int32", "flip: bool"},
+          {"result: uint8"},
+          {},
+          UnknownShape});
+  Implement("ConvoyResize", {nullptr, ComputeResize, nullptr});
+  Define({"ConvoyCropWindow",
+          {"shape: int32", "areas: float", "stretch: float", "places: float", "limits: float"},
+          {"window: int32"},
+          {},
+          UnknownShape});
+  Implement("ConvoyCropWindow", {nullptr, ComputeCropWindow, nullptr});
   return true;
 }();
 

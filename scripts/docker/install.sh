@@ -28,5 +28,5 @@ mapfile -t packages <<<"$packages"
 pip() { PIP_CONSTRAINT='' "$python" -m pip install -q --no-cache-dir --disable-pip-version-check "$@"; }
 pip -c "$there" -c "$pins" "${packages[@]}"
 pip --no-deps --no-build-isolation -e .
-PYTHON=$python scripts/build_native.sh || echo "install: the native input operations did not build; TensorFlow's own are used" >&2
+PYTHON=$python scripts/build_native.sh || echo "install: the native operations did not build; TensorFlow's own are used" >&2
 "$python" main.py --mode env

@@ -48,7 +48,7 @@ def test_defaults_come_from_the_catalogue_and_give_way():
     )
     assert {(n.momentum, n.epsilon) for n in find(model, FusedBatchNorm)} == {(0.9, 1e-5)}
     assert not find(model, (keras.layers.Dropout, StochasticDepth))
-    assert model.get_layer("stem_activation").get_config()["activation"] == "relu"
+    assert model.get_layer("stem_bn").get_config()["activation"] == "relu"
 
 
 def test_the_seed_fixes_weights_and_draws():

@@ -181,7 +181,7 @@ def convolve(image, kernel, stride, pad):
 @pytest.mark.parametrize("size", [64, 65])
 def test_stem_and_pool_are_padded_on_both_sides(size):
     model = build_model("resnet18", **(SMALL | {"image_size": size}))
-    names = ("normalization", "conv1", "act1", "maxpool", "layer2_0_conv1", "layer1_1_act2")
+    names = ("normalization", "conv1", "bn1", "maxpool", "layer2_0_conv1", "layer1_1_act2")
     found = keras.Model(model.input, [model.get_layer(name).output for name in names])(pixels(size))
     image, conv, relu, pool, strided, before = (value.numpy()[0] for value in found)
     expected = convolve(image, model.get_layer("conv1").kernel.numpy(), 2, 3)

@@ -24,7 +24,7 @@ def spread(model):
 
 
 ARCHS = {
-    "efficientnet-test": ("top_activation", 32),
+    "efficientnet-test": ("top_bn", 32),
     "resnet18": ("layer4_1_act2", 64),
 }
 

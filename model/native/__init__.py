@@ -1,0 +1,178 @@
+"""C++ versions of what TensorFlow's CPU kernels are slow at in training, if they have been built.
+
+Batch norm together with the activation after it, the gradients of depthwise convolution, and that
+of squeeze-and-excitation's product, in float32 and bfloat16. They are used where a training step is
+traced within `enabled()`: on a CPU and not through XLA. Elsewhere, and if they are not built
+(`scripts/build_native.sh`), layers take TensorFlow's own operations, with the same results up to
+rounding. Forward passes without training never need them, so exported models hold none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from utils import native
+
+logger = logging.getLogger("convoy.model")
+
+FOLDER = Path(__file__).parent
+DTYPES = ("float32", "bfloat16")
+ACTIVATIONS = {"linear": 0, "relu": 1, "silu": 2}
+"""Keras' names of the activations that batch norm can take in, and their numbers in kernels.h."""
+
+_enabled = 0
+
+
+def library_path() -> Path:
+    """Where the library lies, once it is built."""
+    return native.library_path(FOLDER)
+
+
+@functools.lru_cache(maxsize=1)
+def _load() -> tuple[ModuleType | None, str]:
+    """The module or None, and what to tell the user."""
+    module, state = native.load_library(library_path())
+    if module is not None:
+        import tensorflow as tf
+
+        controls().convoy_set_threads(tf.config.threading.get_intra_op_parallelism_threads())
+        state = f"{state} ({controls().convoy_level().decode()})"
+    return module, state
+
+
+def controls() -> ctypes.CDLL:
+    """The library's own functions: `convoy_set_threads(int)`, 0 for one a core;
+    `convoy_level()`, the processor's instructions that it uses; `convoy_limit_level(int)`.
+    """
+    library = ctypes.CDLL(str(library_path()))
+    library.convoy_level.restype = ctypes.c_char_p
+    return library
+
+
+def status() -> str:
+    """One line for `--mode env`."""
+    return _load()[1]
+
+
+@contextlib.contextmanager
+def enabled(wanted: bool = True) -> Iterator[None]:
+    """What is traced inside for training uses the operations, on a CPU and if they are built."""
+    global _enabled
+    before, _enabled = _enabled, int(wanted)
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+def operations(dtype: str, data_format: str = "channels_last") -> ModuleType | None:
+    """The operations, where a layer that computes so is to use them."""
+    if not _enabled or dtype not in DTYPES or data_format != "channels_last":
+        return None
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("GPU"):
+        return None
+    module, state = _load()
+    if module is None:
+        _announce(state)
+    return module
+
+
+@functools.lru_cache(maxsize=1)
+def _announce(state: str) -> None:
+    logger.info("native training operations %s; steps on this CPU take longer", state)
+
+
+def batch_norm(
+    ops: ModuleType, x: Any, gamma: Any, beta: Any, epsilon: float, activation: str
+) -> tuple[Any, Any, Any]:
+    """Batch norm of `x (B, H, W, C)` and an activation out of `ACTIVATIONS`.
+
+    Args:
+        gamma, beta: float32 `(C,)`.
+
+    Returns:
+        The result, of x's shape and dtype; the batch's mean and biased variance, float32 `(C,)`,
+        through which no gradient flows.
+    """
+    import tensorflow as tf
+
+    settings = {"epsilon": epsilon, "activation": ACTIVATIONS[activation]}
+
+    @tf.custom_gradient
+    def forward(x: Any, gamma: Any, beta: Any) -> Any:
+        y, mean, variance = ops.convoy_batch_norm(x=x, gamma=gamma, beta=beta, **settings)
+        y.set_shape(x.shape)
+
+        def backward(dy: Any, *_: Any) -> tuple[Any, Any, Any]:
+            dx, dgamma, dbeta = ops.convoy_batch_norm_gradient(
+                dy=dy, x=x, gamma=gamma, beta=beta, mean=mean, variance=variance, **settings
+            )
+            dx.set_shape(x.shape)
+            return dx, dgamma, dbeta
+
+        return (y, mean, variance), backward
+
+    y, mean, variance = forward(x, gamma, beta)
+    for statistic in (mean, variance):
+        statistic.set_shape(gamma.shape)
+    return y, mean, variance
+
+
+def depthwise(ops: ModuleType, x: Any, kernel: Any, stride: int, padding: str) -> Any:
+    """Depthwise convolution of `x (B, H, W, C)` with `kernel (h, w, C, 1)`.
+
+    Args:
+        padding: "same" or "valid".
+
+    Returns:
+        `(B, H', W', C)`, in x's dtype.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def forward(x: Any, kernel: Any) -> Any:
+        y = tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), padding.upper())
+        pads = [
+            max((y.shape[axis] - 1) * stride + kernel.shape[axis - 1] - x.shape[axis], 0) // 2
+            if padding == "same"
+            else 0
+            for axis in (1, 2)
+        ]
+
+        def backward(dy: Any) -> tuple[Any, Any]:
+            dx, dkernel = ops.convoy_depthwise_gradient(
+                dy=dy, x=x, kernel=kernel, stride=stride, pad_top=pads[0], pad_left=pads[1]
+            )
+            dx.set_shape(x.shape)
+            dkernel.set_shape(kernel.shape)
+            return dx, dkernel
+
+        return y, backward
+
+    return forward(x, kernel)
+
+
+def gated(ops: ModuleType, x: Any, gate: Any) -> Any:
+    """`x (B, H, W, C)` times `gate (B, 1, 1, C)`."""
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def forward(x: Any, gate: Any) -> Any:
+        def backward(dy: Any) -> tuple[Any, Any]:
+            dx, dgate = ops.convoy_gate_gradient(dy=dy, x=x, gate=gate)
+            dx.set_shape(x.shape)
+            dgate.set_shape(gate.shape)
+            return dx, dgate
+
+        return x * gate, backward
+
+    return forward(x, gate)

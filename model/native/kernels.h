@@ -1,0 +1,66 @@
+// What the native operations of training compute, without TensorFlow: plain pointers and numbers.
+//
+// Tensors are channels-last without gaps. Values are float32, or bfloat16 with all arithmetic in
+// float32. Work is cut into pieces by shapes alone and sums are put together in a fixed order, so
+// that results do not depend on the number of threads. levels.cc picks the code for this processor.
+
+#ifndef CONVOY_MODEL_NATIVE_KERNELS_H_
+#define CONVOY_MODEL_NATIVE_KERNELS_H_
+
+#include <cstdint>
+
+namespace convoy {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+enum class Activation : int { kNone, kRelu, kSwish };
+
+// Batch norm over `rows` of `channels` values, then an activation.
+struct Norm {
+  int64_t rows = 0, channels = 0;
+  float epsilon = 0;
+  Activation activation = Activation::kNone;
+};
+
+// A depthwise convolution with channel multiplier 1. Kernels are (height, width, channels).
+struct Depthwise {
+  int64_t batch = 0, channels = 0;
+  int64_t in_height = 0, in_width = 0, out_height = 0, out_width = 0;
+  int64_t kernel_height = 0, kernel_width = 0;
+  int64_t stride = 1, pad_top = 0, pad_left = 0;
+};
+
+// For one kind of value. `gamma`, `beta`, `mean`, `variance` and their gradients: (channels).
+template <typename T>
+struct Kernels {
+  // y = activation(gamma · (x - mean) / √(variance + ε) + beta), with the batch's own mean and
+  // biased variance, which are also given back.
+  void (*norm)(const Norm&, const T* x, const float* gamma, const float* beta, T* y, float* mean,
+               float* variance);
+  // Gradients of that, from `dy` and from what went in.
+  void (*norm_gradient)(const Norm&, const T* dy, const T* x, const float* gamma,
+                        const float* beta, const float* mean, const float* variance, T* dx,
+                        float* dgamma, float* dbeta);
+  void (*depthwise_gradient)(const Depthwise&, const T* dy, const T* x, const T* kernel, T* dx,
+                             T* dkernel);
+  // Of y = x · gate, with one gate for each image and channel: dx = dy · gate, and
+  // dgate = Σ dy · x over an image's `pixels`.
+  void (*gate_gradient)(int64_t batch, int64_t pixels, int64_t channels, const T* dy, const T* x,
+                        const T* gate, T* dx, T* dgate);
+};
+
+// The fastest that this processor can run.
+template <typename T>
+const Kernels<T>& BestKernels();
+
+// What that is: "x86-64-v4", "x86-64-v3" or "baseline".
+const char* Level();
+
+// Takes no higher one than 4, 3 or 0, the baseline: for tests.
+void LimitLevel(int level);
+
+}  // namespace convoy
+
+#endif  // CONVOY_MODEL_NATIVE_KERNELS_H_

@@ -1,0 +1,237 @@
+// Batch norm with the activation that follows it, for one level of instructions.
+//
+// Memory is what it costs, so x is read twice forward, and x and dy twice backward; the second
+// pass goes from the end, where the caches still hold what the first has read last.
+
+#ifndef CONVOY_MODEL_NATIVE_NORM_H_
+#define CONVOY_MODEL_NATIVE_NORM_H_
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "pool.h"
+#include "vectors.h"
+
+namespace convoy {
+namespace {
+
+// How the values are walked through. Where rows are narrower than vectors or nearly so, several
+// make one `width`; whatever belongs to a channel is then repeated, and sums are folded.
+struct Walk {
+  Walk(int64_t rows, int64_t channels) : channels(channels) {
+    while (repeats < 16 && channels * repeats < 128 && rows % (2 * repeats) == 0) repeats *= 2;
+    width = channels * repeats;
+    lines = rows / repeats;
+    each = std::max<int64_t>(1, 16384 / width);
+    pieces = (lines + each - 1) / each;
+  }
+
+  int64_t Begin(int64_t piece) const { return piece * each; }
+  int64_t End(int64_t piece) const { return std::min(lines, (piece + 1) * each); }
+
+  std::vector<float> Repeated(const std::vector<float>& values) const {
+    std::vector<float> all(width + kLanes);
+    for (int64_t i = 0; i < width; ++i) all[i] = values[i % channels];
+    return all;
+  }
+
+  int64_t channels, repeats = 1, width, lines, each, pieces;
+};
+
+// Calls body(offset, lanes) for each vector of a line; lanes < 16 only at its end.
+template <typename Body>
+inline void ForVectors(int64_t width, Body body) {
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) body(i, kLanes);
+  if (i < width) body(i, width - i);
+}
+
+template <typename T>
+inline Floats Get(const T* from, int64_t lanes) {
+  return lanes == kLanes ? Load(from) : LoadSome(from, lanes);
+}
+
+template <typename T>
+inline void Put(Floats values, T* to, int64_t lanes) {
+  lanes == kLanes ? Store(values, to) : StoreSome(values, to, lanes);
+}
+
+// Two sums for each channel, of what `body(line, offset, lanes, &first, &second)` adds, by piece.
+template <typename Body>
+std::vector<float> Sums(const Walk& walk, Body body) {
+  const int64_t stride = 2 * (walk.width + kLanes);
+  std::vector<float> sums(walk.pieces * stride);
+  Share(walk.pieces, [&](int64_t piece) {
+    float* const first = sums.data() + piece * stride;
+    float* const second = first + walk.width + kLanes;
+    for (int64_t line = walk.Begin(piece); line < walk.End(piece); ++line) {
+      ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
+        Floats a = Load(first + i), b = Load(second + i);
+        body(piece, line, i, lanes, a, b);
+        Store(a, first + i);
+        Store(b, second + i);
+      });
+    }
+  });
+  return sums;
+}
+
+// Chan, Golub and LeVeque's way to put variances together, in double precision. Each piece's sums
+// are of differences from its first line.
+template <typename T>
+void Moments(const Walk& walk, const T* x, const std::vector<float>& sums, float* mean,
+             float* variance) {
+  const int64_t stride = 2 * (walk.width + kLanes);
+  const double total = static_cast<double>(walk.lines) * walk.repeats;
+  std::vector<double> middle(walk.channels), squares(walk.channels);
+  double seen = 0;
+  std::vector<float> shift(walk.width + kLanes);
+  for (int64_t piece = 0; piece < walk.pieces; ++piece) {
+    const double lines = static_cast<double>(walk.End(piece) - walk.Begin(piece));
+    const float* const first = sums.data() + piece * stride;
+    const float* const second = first + walk.width + kLanes;
+    ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
+      Store(Get(x + walk.Begin(piece) * walk.width + i, lanes), shift.data() + i);
+    });
+    for (int64_t r = 0; r < walk.repeats; ++r, seen += lines) {
+      const double before = seen * lines / (seen + lines), part = lines / (seen + lines);
+      for (int64_t c = 0, i = r * walk.channels; c < walk.channels; ++c, ++i) {
+        const double sum = first[i], delta = shift[i] + sum / lines - middle[c];
+        middle[c] += delta * part;
+        squares[c] += std::max(second[i] - sum * sum / lines, 0.0) + delta * delta * before;
+      }
+    }
+  }
+  for (int64_t c = 0; c < walk.channels; ++c) {
+    mean[c] = static_cast<float>(middle[c]);
+    variance[c] = static_cast<float>(squares[c] / total);
+    // max(own, 0) hides a NaN; the mean does not.
+    if (!std::isfinite(mean[c])) variance[c] = mean[c] - mean[c];
+  }
+}
+
+template <typename T, Activation kind>
+void NormAs(const Norm& norm, const T* x, const float* gamma, const float* beta, T* y, float* mean,
+            float* variance) {
+  const Walk walk(norm.rows, norm.channels);
+  const auto sums = Sums(walk, [&](int64_t piece, int64_t line, int64_t i, int64_t lanes,
+                                   Floats& a, Floats& b) {
+    const Floats shift = Get(x + walk.Begin(piece) * walk.width + i, lanes);
+    const Floats d = Get(x + line * walk.width + i, lanes) - shift;
+    a += d;
+    b += d * d;
+  });
+  Moments(walk, x, sums, mean, variance);
+
+  std::vector<float> factor(norm.channels), term(norm.channels);
+  for (int64_t c = 0; c < norm.channels; ++c) {
+    factor[c] = gamma[c] / std::sqrt(variance[c] + norm.epsilon);
+    term[c] = beta[c];
+  }
+  const auto factors = walk.Repeated(factor), terms = walk.Repeated(term);
+  const auto means = walk.Repeated(std::vector<float>(mean, mean + norm.channels));
+  Share(walk.pieces, [&](int64_t number) {
+    const int64_t piece = walk.pieces - 1 - number;
+    for (int64_t line = walk.Begin(piece); line < walk.End(piece); ++line) {
+      ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
+        const int64_t at = line * walk.width + i;
+        const Floats z = (Get(x + at, lanes) - Load(&means[i])) * Load(&factors[i]) +
+                         Load(&terms[i]);
+        Put(Activate<kind>(z), y + at, lanes);
+      });
+    }
+  });
+}
+
+template <typename T, Activation kind>
+void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamma,
+                    const float* beta, const float* mean, const float* variance, T* dx,
+                    float* dgamma, float* dbeta) {
+  const Walk walk(norm.rows, norm.channels);
+  const int64_t channels = norm.channels;
+  std::vector<float> scale(channels), factor(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    scale[c] = 1 / std::sqrt(variance[c] + norm.epsilon);
+    factor[c] = gamma[c] * scale[c];
+  }
+  const auto means = walk.Repeated(std::vector<float>(mean, mean + channels));
+  const auto factors = walk.Repeated(factor);
+  const auto terms = walk.Repeated(std::vector<float>(beta, beta + channels));
+  // dz and x - mean, at a place
+  const auto parts = [&](int64_t at, int64_t i, int64_t lanes, Floats& dz, Floats& centred) {
+    centred = Get(x + at, lanes) - Load(&means[i]);
+    dz = Deactivate<kind>(Get(dy + at, lanes), centred * Load(&factors[i]) + Load(&terms[i]));
+  };
+  const auto sums = Sums(walk, [&](int64_t, int64_t line, int64_t i, int64_t lanes, Floats& a,
+                                   Floats& b) {
+    Floats dz, centred;
+    parts(line * walk.width + i, i, lanes, dz, centred);
+    a += dz;
+    b += dz * centred;
+  });
+
+  const int64_t stride = 2 * (walk.width + kLanes);
+  std::vector<double> first(channels), second(channels);
+  for (int64_t piece = 0; piece < walk.pieces; ++piece) {
+    for (int64_t i = 0; i < walk.width; ++i) {
+      first[i % channels] += sums[piece * stride + i];
+      second[i % channels] += sums[piece * stride + walk.width + kLanes + i];
+    }
+  }
+  std::vector<float> constant(channels), slope(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    dbeta[c] = static_cast<float>(first[c]);
+    dgamma[c] = static_cast<float>(second[c] * scale[c]);
+    constant[c] = static_cast<float>(first[c] / norm.rows);
+    slope[c] = static_cast<float>(second[c] * scale[c] * scale[c] / norm.rows);
+  }
+  const auto constants = walk.Repeated(constant), slopes = walk.Repeated(slope);
+  Share(walk.pieces, [&](int64_t number) {
+    const int64_t piece = walk.pieces - 1 - number;
+    for (int64_t line = walk.Begin(piece); line < walk.End(piece); ++line) {
+      ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
+        const int64_t at = line * walk.width + i;
+        Floats dz, centred;
+        parts(at, i, lanes, dz, centred);
+        Put(Load(&factors[i]) * (dz - Load(&constants[i]) - centred * Load(&slopes[i])), dx + at,
+            lanes);
+      });
+    }
+  });
+}
+
+template <typename T>
+void NormForward(const Norm& norm, const T* x, const float* gamma, const float* beta, T* y,
+                 float* mean, float* variance) {
+  switch (norm.activation) {
+    case Activation::kNone:
+      return NormAs<T, Activation::kNone>(norm, x, gamma, beta, y, mean, variance);
+    case Activation::kRelu:
+      return NormAs<T, Activation::kRelu>(norm, x, gamma, beta, y, mean, variance);
+    case Activation::kSwish:
+      return NormAs<T, Activation::kSwish>(norm, x, gamma, beta, y, mean, variance);
+  }
+}
+
+template <typename T>
+void NormGradient(const Norm& norm, const T* dy, const T* x, const float* gamma,
+                  const float* beta, const float* mean, const float* variance, T* dx,
+                  float* dgamma, float* dbeta) {
+  const auto as = [&](auto function) {
+    function(norm, dy, x, gamma, beta, mean, variance, dx, dgamma, dbeta);
+  };
+  switch (norm.activation) {
+    case Activation::kNone:
+      return as(NormGradientAs<T, Activation::kNone>);
+    case Activation::kRelu:
+      return as(NormGradientAs<T, Activation::kRelu>);
+    case Activation::kSwish:
+      return as(NormGradientAs<T, Activation::kSwish>);
+  }
+}
+
+}  // namespace
+}  // namespace convoy
+
+#endif  // CONVOY_MODEL_NATIVE_NORM_H_

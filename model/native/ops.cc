@@ -1,0 +1,248 @@
+// The kernels as TensorFlow operations. model/native loads them and says what they compute.
+
+#include "utils/native/op.h"
+
+#include "kernels.h"
+#include "pool.h"
+
+namespace convoy {
+namespace {
+
+template <typename T>
+constexpr TF_DataType kType = TF_FLOAT;
+template <>
+constexpr TF_DataType kType<BFloat16> = TF_BFLOAT16;
+
+// Whether sums and products of sizes are sure not to overflow.
+bool IsReasonable(const Tensor& tensor) {
+  return TF_TensorElementCount(tensor.get()) < (int64_t{1} << 40);
+}
+
+// ---- attributes -----------------------------------------------------------------------------
+
+struct Attributes {
+  Norm norm;
+  Depthwise depthwise;
+};
+
+// Reads attributes one after the other, and fails the construction if one is missing.
+class Reader {
+ public:
+  explicit Reader(TF_OpKernelConstruction* construction)
+      : construction_(construction), status_(TF_NewStatus()) {}
+
+  float Float(const char* name) {
+    float value = 0;
+    if (ok()) TF_OpKernelConstruction_GetAttrFloat(construction_, name, &value, status_.get());
+    return value;
+  }
+
+  int64_t Int(const char* name, int64_t least, int64_t most) {
+    int64_t value = 0;
+    if (ok()) TF_OpKernelConstruction_GetAttrInt64(construction_, name, &value, status_.get());
+    if (ok() && (value < least || value > most)) {
+      const std::string message = std::string(name) + " is out of range";
+      TF_SetStatus(status_.get(), TF_INVALID_ARGUMENT, message.c_str());
+    }
+    return value;
+  }
+
+  void* Result(const Attributes& attributes) {
+    if (ok()) return new Attributes(attributes);
+    TF_OpKernelConstruction_Failure(construction_, status_.get());
+    return nullptr;
+  }
+
+ private:
+  bool ok() const { return TF_GetCode(status_.get()) == TF_OK; }
+
+  TF_OpKernelConstruction* const construction_;
+  const Status status_;
+};
+
+void* CreateNorm(TF_OpKernelConstruction* construction) {
+  Reader reader(construction);
+  Attributes attributes;
+  attributes.norm.epsilon = reader.Float("epsilon");
+  attributes.norm.activation = static_cast<Activation>(reader.Int("activation", 0, 2));
+  return reader.Result(attributes);
+}
+
+void* CreateDepthwise(TF_OpKernelConstruction* construction) {
+  Reader reader(construction);
+  Attributes attributes;
+  attributes.depthwise.stride = reader.Int("stride", 1, 1 << 20);
+  attributes.depthwise.pad_top = reader.Int("pad_top", 0, 1 << 20);
+  attributes.depthwise.pad_left = reader.Int("pad_left", 0, 1 << 20);
+  return reader.Result(attributes);
+}
+
+void Destroy(void* kernel) { delete static_cast<Attributes*>(kernel); }
+
+// ---- batch norm -----------------------------------------------------------------------------
+
+const std::vector<int64_t> kImages = {-1, -1, -1, -1};
+
+std::vector<int64_t> Sides(const Tensor& tensor) {
+  std::vector<int64_t> sides(TF_NumDims(tensor.get()));
+  for (size_t i = 0; i < sides.size(); ++i) sides[i] = Side(tensor, static_cast<int>(i));
+  return sides;
+}
+
+template <typename T>
+void ComputeNorm(void* kernel, TF_OpKernelContext* context) {
+  Run run(context);
+  Norm norm = static_cast<const Attributes*>(kernel)->norm;
+  const Tensor x = run.Input(0, "x", kImages);
+  if (!run.ok()) return;
+  norm.channels = Side(x, 3);
+  norm.rows = Side(x, 0) * Side(x, 1) * Side(x, 2);
+  const Tensor gamma = run.Input(1, "gamma", {norm.channels});
+  const Tensor beta = run.Input(2, "beta", {norm.channels});
+  if (!IsReasonable(x) || norm.rows * norm.channels == 0) run.Fail("x is empty or too large");
+  if (!run.ok()) return;
+  const Tensor y = run.Allocate(0, kType<T>, Sides(x));
+  const Tensor mean = run.Allocate(1, TF_FLOAT, {norm.channels});
+  const Tensor variance = run.Allocate(2, TF_FLOAT, {norm.channels});
+  if (!run.ok()) return;
+  BestKernels<T>().norm(norm, Data<T>(x), Data<float>(gamma), Data<float>(beta), Data<T>(y),
+                        Data<float>(mean), Data<float>(variance));
+}
+
+template <typename T>
+void ComputeNormGradient(void* kernel, TF_OpKernelContext* context) {
+  Run run(context);
+  Norm norm = static_cast<const Attributes*>(kernel)->norm;
+  const Tensor dy = run.Input(0, "dy", kImages);
+  if (!run.ok()) return;
+  norm.channels = Side(dy, 3);
+  norm.rows = Side(dy, 0) * Side(dy, 1) * Side(dy, 2);
+  const Tensor x = run.Input(1, "x", Sides(dy));
+  const Tensor gamma = run.Input(2, "gamma", {norm.channels});
+  const Tensor beta = run.Input(3, "beta", {norm.channels});
+  const Tensor mean = run.Input(4, "mean", {norm.channels});
+  const Tensor variance = run.Input(5, "variance", {norm.channels});
+  if (!IsReasonable(dy) || norm.rows * norm.channels == 0) run.Fail("dy is empty or too large");
+  if (!run.ok()) return;
+  const Tensor dx = run.Allocate(0, kType<T>, Sides(dy));
+  const Tensor dgamma = run.Allocate(1, TF_FLOAT, {norm.channels});
+  const Tensor dbeta = run.Allocate(2, TF_FLOAT, {norm.channels});
+  if (!run.ok()) return;
+  BestKernels<T>().norm_gradient(norm, Data<T>(dy), Data<T>(x), Data<float>(gamma),
+                                 Data<float>(beta), Data<float>(mean), Data<float>(variance),
+                                 Data<T>(dx), Data<float>(dgamma), Data<float>(dbeta));
+}
+
+// ---- depthwise convolution ------------------------------------------------------------------
+
+void SetSides(Depthwise& d, const Tensor& x, const Tensor& kernel) {
+  d.batch = Side(x, 0), d.in_height = Side(x, 1), d.in_width = Side(x, 2);
+  d.channels = Side(x, 3);
+  d.kernel_height = Side(kernel, 0), d.kernel_width = Side(kernel, 1);
+}
+
+// x is 0 outside, and no window lies there wholly.
+const char* Mistake(const Depthwise& d) {
+  if (d.kernel_height < 1 || d.kernel_width < 1 || d.kernel_height * d.kernel_width > 256) {
+    return "the kernel has no values or more than 256 a channel";
+  }
+  const auto outside = [&](int64_t out, int64_t in, int64_t pad) {
+    return out < 1 || (out - 1) * d.stride - pad >= in;
+  };
+  if (d.pad_top >= d.kernel_height || d.pad_left >= d.kernel_width ||
+      outside(d.out_height, d.in_height, d.pad_top) ||
+      outside(d.out_width, d.in_width, d.pad_left)) {
+    return "a window lies outside of the images";
+  }
+  return nullptr;
+}
+
+template <typename T>
+void ComputeDepthwiseGradient(void* kernel, TF_OpKernelContext* context) {
+  Run run(context);
+  Depthwise d = static_cast<const Attributes*>(kernel)->depthwise;
+  const Tensor dy = run.Input(0, "dy", kImages);
+  if (!run.ok()) return;
+  const Tensor x = run.Input(1, "x", {Side(dy, 0), -1, -1, Side(dy, 3)});
+  const Tensor weights = run.Input(2, "the kernel", {-1, -1, Side(dy, 3), 1});
+  if (!run.ok()) return;
+  SetSides(d, x, weights);
+  d.out_height = Side(dy, 1), d.out_width = Side(dy, 2);
+  if (const char* mistake = Mistake(d)) return run.Fail(mistake);
+  const Tensor dx = run.Allocate(0, kType<T>, Sides(x));
+  const Tensor dkernel = run.Allocate(1, kType<T>, Sides(weights));
+  if (!run.ok()) return;
+  BestKernels<T>().depthwise_gradient(d, Data<T>(dy), Data<T>(x), Data<T>(weights), Data<T>(dx),
+                                      Data<T>(dkernel));
+}
+
+// ---- squeeze and excitation -----------------------------------------------------------------
+
+template <typename T>
+void ComputeGateGradient(void*, TF_OpKernelContext* context) {
+  Run run(context);
+  const Tensor dy = run.Input(0, "dy", kImages);
+  if (!run.ok()) return;
+  const std::vector<int64_t> sides = Sides(dy);
+  const Tensor x = run.Input(1, "x", sides);
+  const Tensor gate = run.Input(2, "gate", {sides[0], 1, 1, sides[3]});
+  if (!run.ok()) return;
+  const Tensor dx = run.Allocate(0, kType<T>, sides);
+  const Tensor dgate = run.Allocate(1, kType<T>, Sides(gate));
+  if (!run.ok()) return;
+  BestKernels<T>().gate_gradient(sides[0], sides[1] * sides[2], sides[3], Data<T>(dy), Data<T>(x),
+                                 Data<T>(gate), Data<T>(dx), Data<T>(dgate));
+}
+
+// ---- registration ---------------------------------------------------------------------------
+
+template <typename T>
+void ImplementAll() {
+  const TF_DataType type = kType<T>;
+  Implement("ConvoyBatchNorm", {CreateNorm, ComputeNorm<T>, Destroy}, &type);
+  Implement("ConvoyBatchNormGradient", {CreateNorm, ComputeNormGradient<T>, Destroy}, &type);
+  Implement("ConvoyDepthwiseGradient", {CreateDepthwise, ComputeDepthwiseGradient<T>, Destroy},
+            &type);
+  Implement("ConvoyGateGradient", {nullptr, ComputeGateGradient<T>, nullptr}, &type);
+}
+
+[[maybe_unused]] const bool kRegistered = [] {
+  const char* const type = "T: {float, bfloat16}";
+  Define({"ConvoyBatchNorm",
+          {"x: T", "gamma: float", "beta: float"},
+          {"y: T", "mean: float", "variance: float"},
+          {type, "epsilon: float", "activation: int"},
+          UnknownShape});
+  Define({"ConvoyBatchNormGradient",
+          {"dy: T", "x: T", "gamma: float", "beta: float", "mean: float", "variance: float"},
+          {"dx: T", "dgamma: float", "dbeta: float"},
+          {type, "epsilon: float", "activation: int"},
+          UnknownShape});
+  Define({"ConvoyDepthwiseGradient",
+          {"dy: T", "x: T", "kernel: T"},
+          {"dx: T", "dkernel: T"},
+          {type, "stride: int", "pad_top: int", "pad_left: int"},
+          UnknownShape});
+  Define({"ConvoyGateGradient",
+          {"dy: T", "x: T", "gate: T"},
+          {"dx: T", "dgate: T"},
+          {type},
+          UnknownShape});
+  ImplementAll<float>();
+  ImplementAll<BFloat16>();
+  return true;
+}();
+
+}  // namespace
+}  // namespace convoy
+
+// For Python, by ctypes.
+extern "C" {
+__attribute__((visibility("default"))) void convoy_set_threads(int threads) {
+  convoy::SetThreads(threads);
+}
+__attribute__((visibility("default"))) void convoy_limit_level(int level) {
+  convoy::LimitLevel(level);
+}
+__attribute__((visibility("default"))) const char* convoy_level() { return convoy::Level(); }
+}

@@ -1,0 +1,305 @@
+"""The native operations of training against NumPy and TensorFlow in float64."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import build_model, native
+from model.layers import DepthwiseConv2D, FusedBatchNorm
+
+# Of the largest value: what float32 arithmetic gives, and half a unit of bfloat16's last place.
+CLOSE = {"float32": 3e-6, "bfloat16": 2**-8}
+SHAPES = [(4, 7, 7, 24), (3, 5, 5, 13), (2, 16, 16, 300), (2, 64, 64, 16), (1, 3, 3, 1)]
+
+
+@pytest.fixture(scope="module")
+def ops():
+    module, state = native._load()
+    if module is None:
+        pytest.fail(f"the native operations are {state}")
+    return module
+
+
+@pytest.fixture(params=[0, 3, 4], ids=["baseline", "v3", "v4"])
+def level(request, ops):
+    native.controls().convoy_limit_level(request.param)
+    found = native.controls().convoy_level().decode()
+    yield found
+    native.controls().convoy_limit_level(4)
+    if request.param and not found.endswith(str(request.param)):
+        pytest.skip("this processor lacks those instructions")
+
+
+def drawn(rng, shape, dtype, mean=0.0, deviation=1.0):
+    return tf.cast(rng.normal(mean, deviation, shape), dtype)
+
+
+def double(x):
+    return tf.cast(x, tf.float64).numpy()
+
+
+def distance(found, expected):
+    return np.abs(double(found) - expected).max() / np.abs(expected).max()
+
+
+def batch_norm(x, gamma, beta, dy, activation, epsilon=1e-3):
+    """Result, mean, variance, and gradients, from Ioffe and Szegedy's formulas."""
+    axes, count = (0, 1, 2), x.size / x.shape[-1]
+    mean, variance = x.mean(axes), x.var(axes)
+    scale = 1 / np.sqrt(variance + epsilon)
+    normal = (x - mean) * scale
+    z = gamma * normal + beta
+    gate = 1 / (1 + np.exp(-z))
+    y = {"linear": z, "relu": np.maximum(z, 0), "silu": z * gate}[activation]
+    slope = {"linear": 1, "relu": z > 0, "silu": gate + z * gate * (1 - gate)}[activation]
+    dz = dy * slope
+    dbeta, dgamma = dz.sum(axes), (dz * normal).sum(axes)
+    dx = gamma * scale * (dz - dbeta / count - normal * dgamma / count)
+    return y, mean, variance, dx, dgamma, dbeta
+
+
+@pytest.mark.parametrize("dtype", native.DTYPES)
+def test_batch_norm_and_its_gradients(ops, level, dtype):
+    rng = np.random.default_rng(0)
+    for shape in SHAPES:
+        for activation in native.ACTIVATIONS:
+            x, dy = drawn(rng, shape, dtype, 30, 2), drawn(rng, shape, dtype)
+            gamma, beta = (
+                drawn(rng, shape[-1:], "float32", 1, 0.3),
+                drawn(rng, shape[-1:], "float32"),
+            )
+            with tf.GradientTape() as tape:
+                tape.watch([x, gamma, beta])
+                y, mean, variance = native.batch_norm(ops, x, gamma, beta, 1e-3, activation)
+            found = y, mean, variance, *tape.gradient(y, [x, gamma, beta], dy)
+            assert y.dtype == found[3].dtype == dtype
+            arguments = (double(a) for a in (x, gamma, beta, dy))
+            expected = batch_norm(*arguments, activation)
+            places = ("y", "mean", "variance", "dx", "dgamma", "dbeta")
+            for place, one, other in zip(places, found, expected, strict=True):
+                bound = CLOSE[dtype] if place in ("y", "dx") else 2e-5
+                assert distance(one, other) < bound, (shape, activation, place)
+
+
+@pytest.mark.parametrize("dtype", native.DTYPES)
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "kernel", "stride", "padding"),
+    [
+        (14, 14, 48, 3, 1, "same"),
+        (15, 13, 40, 5, 2, "same"),
+        (16, 16, 35, 3, 2, "same"),
+        (4, 4, 72, 5, 1, "same"),
+        (9, 9, 70, 7, 1, "same"),
+        (9, 10, 16, 2, 1, "same"),
+        (17, 17, 33, 3, 2, "valid"),
+        (3, 3, 8, 3, 2, "valid"),
+    ],
+)
+def test_gradients_of_depthwise_convolution(
+    ops, level, dtype, height, width, channels, kernel, stride, padding
+):
+    rng = np.random.default_rng(1)
+    x = drawn(rng, (3, height, width, channels), dtype)
+    weights = drawn(rng, (kernel, kernel, channels, 1), dtype)
+    exact = [tf.constant(double(x)), tf.constant(double(weights))]
+    with tf.GradientTape() as tape:
+        tape.watch(exact)
+        expected = tf.nn.depthwise_conv2d(*exact, (1, stride, stride, 1), padding.upper())
+    dy = drawn(rng, expected.shape, dtype)
+    gradients = tape.gradient(expected, exact, tf.cast(dy, tf.float64))
+    with tf.GradientTape() as tape:
+        tape.watch([x, weights])
+        y = native.depthwise(ops, x, weights, stride, padding)
+    found = tape.gradient(y, [x, weights], dy)
+    assert distance(y, expected.numpy()) < CLOSE[dtype]
+    for one, other in zip(found, gradients, strict=True):
+        assert one.dtype == dtype
+        assert distance(one, other.numpy()) < CLOSE[dtype]
+
+
+@pytest.mark.parametrize("dtype", native.DTYPES)
+@pytest.mark.parametrize("shape", [(3, 8, 8, 24), (2, 7, 5, 37), (1, 1, 1, 200)])
+def test_gradient_of_the_gate(ops, level, dtype, shape):
+    rng = np.random.default_rng(2)
+    x, dy = drawn(rng, shape, dtype), drawn(rng, shape, dtype)
+    gate = drawn(rng, (shape[0], 1, 1, shape[-1]), dtype)
+    with tf.GradientTape() as tape:
+        tape.watch([x, gate])
+        y = native.gated(ops, x, gate)
+    dx, dgate = tape.gradient(y, [x, gate], dy)
+    assert distance(dx, double(dy) * double(gate)) < CLOSE[dtype]
+    expected = (double(dy) * double(x)).sum((1, 2), keepdims=True)
+    assert distance(dgate, expected) < CLOSE[dtype]
+
+
+def gradients_of(arch, dtype, enabled, **arguments):
+    """Loss, gradients and moving statistics of one training pass."""
+    keras.mixed_precision.set_dtype_policy(dtype)
+    try:
+        model = build_model(arch, num_classes=7, seed=3, **arguments)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    rng = np.random.default_rng(4)
+    size = arguments["image_size"]
+    images = tf.constant(rng.integers(0, 256, (6, size, size, 3), dtype=np.uint8))
+
+    @tf.function
+    def run(images):
+        with native.enabled(enabled), tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            loss = tf.reduce_mean(tf.square(logits - 0.1))
+        return loss, tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    names = {op.type for op in run.get_concrete_function(images).graph.get_operations()}
+    loss, gradients = run(images)
+    statistics = [v.numpy() for v in model.non_trainable_variables if "moving" in v.path]
+    natively = any(name.startswith("Convoy") for name in names)
+    return natively, loss.numpy(), [g.numpy() for g in gradients], statistics
+
+
+@pytest.mark.parametrize(
+    ("arch", "arguments"),
+    [
+        ("efficientnet-test", {"image_size": 32, "dropout": 0, "stochastic_depth": 0}),
+        ("efficientnet-test", {"image_size": 37, "dropout": 0, "stochastic_depth": 0,
+                               "activation": "gelu", "any_size": True}),
+        ("resnet18", {"image_size": 32}),
+    ],
+    ids=["efficientnet", "any size, gelu", "resnet"],
+)  # fmt: skip
+def test_a_models_gradients_are_those_of_tensorflows_operations(ops, arch, arguments):
+    natively, loss, gradients, statistics = gradients_of(arch, "float32", True, **arguments)
+    without, other_loss, others, other_statistics = gradients_of(
+        arch, "float32", False, **arguments
+    )
+    assert (natively, without) == (True, False)
+    assert loss == pytest.approx(other_loss, rel=1e-5)
+    largest = max(np.abs(g).max() for g in others)
+    for one, other in zip(gradients, others, strict=True):
+        assert np.abs(one - other).max() < 2e-4 * max(np.abs(other).max(), 0.01 * largest)
+    for one, other in zip(statistics, other_statistics, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_models_train_natively_too(ops):
+    arguments = {"image_size": 32, "dropout": 0, "stochastic_depth": 0}
+    natively, loss, gradients, _ = gradients_of(
+        "efficientnet-test", "mixed_bfloat16", True, **arguments
+    )
+    _, exact, others, _ = gradients_of("efficientnet-test", "float32", False, **arguments)
+    assert natively
+    assert loss == pytest.approx(exact, rel=0.05)
+    flat, other = (np.concatenate([g.ravel() for g in all]) for all in (gradients, others))
+    assert flat @ other / np.linalg.norm(flat) / np.linalg.norm(other) > 0.9
+
+
+def test_bits_do_not_depend_on_the_number_of_threads(ops):
+    rng = np.random.default_rng(5)
+    x, dy = (drawn(rng, (8, 28, 28, 48), "float32") for _ in range(2))
+    kernel, ones = drawn(rng, (5, 5, 48, 1), "float32"), tf.ones(48)
+
+    def results():
+        y, mean, variance = ops.convoy_batch_norm(
+            x=x, gamma=ones, beta=ones, epsilon=1e-3, activation=2
+        )
+        more = ops.convoy_batch_norm_gradient(
+            dy=dy, x=x, gamma=ones, beta=ones, mean=mean, variance=variance, epsilon=1e-3,
+            activation=2,
+        )  # fmt: skip
+        last = ops.convoy_depthwise_gradient(
+            dy=dy, x=x, kernel=kernel, stride=1, pad_top=2, pad_left=2
+        )
+        return [t.numpy().tobytes() for t in (y, mean, variance, *more, *last)]
+
+    try:
+        found = []
+        for threads in (1, 2, 5):
+            native.controls().convoy_set_threads(threads)
+            found.append(results())
+    finally:
+        native.controls().convoy_set_threads(0)
+    assert found[0] == found[1] == found[2]
+
+
+def test_what_is_not_finite_shows(ops):
+    for bad in (np.nan, np.inf):
+        x = np.ones((2, 4, 4, 3), np.float32)
+        x[1, 2, 3, 1] = bad
+        y, mean, variance = native.batch_norm(
+            ops, tf.constant(x), tf.ones(3), tf.ones(3), 1e-3, "silu"
+        )
+        for statistic in (mean, variance):
+            assert np.isfinite(statistic.numpy()).tolist() == [True, False, True]
+        assert not np.isfinite(y.numpy()[..., 1]).any()
+        assert np.isfinite(y.numpy()[..., ::2]).all()
+
+
+def test_large_values_do_not_spoil_the_variance(ops):
+    x = np.random.default_rng(6).normal(1e4, 1, (8, 16, 16, 5)).astype(np.float32)
+    _, mean, variance = native.batch_norm(
+        ops, tf.constant(x), tf.ones(5), tf.ones(5), 1e-3, "linear"
+    )
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2), np.float64), rtol=1e-7)
+    np.testing.assert_allclose(variance, x.var((0, 1, 2), np.float64), rtol=1e-4)
+
+
+def test_evaluation_holds_no_native_operation(ops):
+    model = build_model("efficientnet-test", num_classes=3, image_size=32)
+    with native.enabled():
+        graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(
+            tf.zeros((1, 32, 32, 3))
+        )
+    assert not [op.type for op in graph.graph.get_operations() if op.type.startswith("Convoy")]
+
+
+@pytest.mark.parametrize(
+    ("layer", "dtype"),
+    [
+        (lambda: FusedBatchNorm(axis=1), "float32"),
+        (lambda: FusedBatchNorm(dtype="mixed_float16"), "float16"),
+        (lambda: DepthwiseConv2D(3, depth_multiplier=2), "float32"),
+        (lambda: DepthwiseConv2D(3, use_bias=True), "float32"),
+    ],
+    ids=["channels first", "float16", "multiplier", "bias"],
+)
+def test_what_the_operations_cannot_do_is_left_to_tensorflow(ops, layer, dtype):
+    layer = layer()
+    x = tf.cast(np.random.default_rng(7).normal(size=(2, 6, 6, 4)), dtype)
+    with native.enabled():
+        found = layer(x, training=True)
+    np.testing.assert_allclose(found, layer(x, training=True), rtol=1e-5, atol=1e-5)
+
+
+GOOD = {
+    "dy": np.zeros((2, 4, 4, 3), np.float32),
+    "x": np.zeros((2, 8, 8, 3), np.float32),
+    "kernel": np.zeros((3, 3, 3, 1), np.float32),
+    "stride": 2,
+    "pad_top": 0,
+    "pad_left": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dy": np.zeros((1, 4, 4, 3), np.float32)}, "x has the wrong shape"),
+        ({"kernel": np.zeros((3, 3, 4, 1), np.float32)}, "the kernel has the wrong shape"),
+        ({"kernel": np.zeros((0, 3, 3, 1), np.float32)}, "no values"),
+        ({"kernel": np.zeros((17, 17, 3, 1), np.float32)}, "more than 256"),
+        ({"dy": np.zeros((2, 9, 4, 3), np.float32)}, "outside"),
+        ({"pad_top": 3}, "outside"),
+        ({"stride": 0}, "stride is out of range"),
+        ({"pad_left": -1}, "pad_left is out of range"),
+    ],
+)
+def test_wrong_input_is_refused(ops, wrong, message):
+    ops.convoy_depthwise_gradient(**GOOD)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        ops.convoy_depthwise_gradient(**GOOD | wrong)
+    one = np.ones(3, np.float32)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="gamma has the wrong shape"):
+        ops.convoy_batch_norm(x=GOOD["x"], gamma=one[:2], beta=one, epsilon=1e-3, activation=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="empty"):
+        ops.convoy_batch_norm(x=GOOD["x"][:0], gamma=one, beta=one, epsilon=1e-3, activation=0)

@@ -1,0 +1,54 @@
+"""Libraries of TensorFlow operations in C++, which `scripts/build_native.sh` builds beside their
+sources. Importing costs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+SHARED = Path(__file__).parent
+"""What the sources of all libraries include."""
+
+
+def library_path(folder: Path) -> Path:
+    """Where the library of a folder's sources and the installed TensorFlow lies, once it is built.
+
+    Its name changes with both, so that a stale one is never loaded.
+    """
+    key = hashlib.sha256(tensorflow_version().encode())
+    for source in sorted((*folder.glob("*.cc"), *folder.glob("*.h"))) + sorted(SHARED.glob("*.h")):
+        key.update(source.read_bytes())
+    return folder / f"convoy-{key.hexdigest()[:16]}.so"
+
+
+def tensorflow_version() -> str:
+    """The installed TensorFlow's version, without importing it; empty if there is none."""
+    for package in ("tensorflow", "tensorflow-cpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return ""
+
+
+def tensorflow_folder() -> Path:
+    """Where the installed TensorFlow keeps its headers and libraries, without importing it."""
+    spec = importlib.util.find_spec("tensorflow")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("TensorFlow is not installed: run `make setup`.")
+    return Path(spec.submodule_search_locations[0])
+
+
+def load_library(path: Path) -> tuple[ModuleType | None, str]:
+    """The module of a library's operations, or None; and what to tell the user."""
+    if not path.exists():
+        return None, "not built for this TensorFlow and source (scripts/build_native.sh builds)"
+    import tensorflow as tf
+
+    try:
+        return tf.load_op_library(str(path)), "in use"
+    except (tf.errors.OpError, RuntimeError, OSError) as error:
+        return None, f"cannot be loaded: {str(error).splitlines()[0]}"
