@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -264,6 +265,7 @@ def main() -> None:
     results = begin_results(path, card, options.tiny)
     run = Run(card, Clock(options.budget_s), path, results, options.rounds, options.turn_s)
     run.begin_s = BEGIN_TINY_S if options.tiny else BEGIN_S
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the tables are still printed
     try:
         run.measure(wanted)
     finally:
