@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 WARMUP = 3
 KINDS = ("independent", "in step", "Horovod")
+GOAL = 0.95  # weak-scaling efficiency, of two processes
 
 
 def train(options: argparse.Namespace, number: int) -> dict[str, list[float]]:
@@ -167,6 +168,7 @@ def report(options: argparse.Namespace, found: dict[bool, list], load: float) ->
         kind: [sum(rates(processes, options.batch)) for processes in found[kind]] for kind in KINDS
     }
     middles = {kind: statistics.median(values) for kind, values in speeds.items()}
+    efficiency = middles["Horovod"] / middles["independent"]
     exchange = [share(processes, "exchange") for processes in found["Horovod"]]
     lines = [
         f"{options.arch}, {options.size} px, {options.batch} images a step on each of"
@@ -179,8 +181,9 @@ def report(options: argparse.Namespace, found: dict[bool, list], load: float) ->
         lines.append(f"| {kind} | {middles[kind]:.2f} ({min(values):.2f}–{max(values):.2f}) |")
     lines += [
         "",
-        f"- weak-scaling efficiency: {middles['Horovod'] / middles['independent']:.3f}; of"
-        f" processes in step: {middles['Horovod'] / middles['in step']:.3f}",
+        f"- weak-scaling efficiency: **{efficiency:.3f}**, goal ≥ {GOAL}:"
+        f" {'met' if efficiency >= GOAL else 'missed'}; of processes in step:"
+        f" {middles['Horovod'] / middles['in step']:.3f}",
         f"- share of the step that the exchange takes: {statistics.median(exchange):.3f}"
         f" ({min(exchange):.3f}–{max(exchange):.3f})",
         "",

@@ -76,24 +76,43 @@ def test_processor_time_holds_that_of_living_children():
     assert worker.cpu_seconds() - before >= 0.14  # and once it has ended
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench") / "photographs"
+    photographs.write(folder, count=128, classes=2)
+    return folder
+
+
+def two_turns(photos, module, maker, **arguments):
+    """What a contender measures, in a process of its own: TensorFlow's threads are global."""
+    script = (
+        "import json, pathlib, sys\n"
+        f"from benchmarks.contenders import {module} as module\n"
+        f"module.prepared = lambda: pathlib.Path({str(photos)!r})\n"
+        f"made = module.{maker}(**json.loads(sys.argv[1]))\n"
+        "made.turn(2), made.turn(1)\n"
+        "print(json.dumps(made.measures()))\n"
+    )
+    command = [sys.executable, "-c", script, json.dumps(arguments)]
+    done = subprocess.run(command, cwd=harness.ROOT, check=True, timeout=250, stdout=-1)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("augmenter", ["none", "autoaugment", "randaugment"])
-@pytest.mark.parametrize("maker", ["ours", "tf_image", "keras_layers"])
-def test_input_contenders_yield_batches(tmp_path, maker, augmenter):
-    """In a process of its own each, as TensorFlow's threads and Keras' dtypes are global."""
-    photographs.write(tmp_path / "photographs", count=128, classes=2)
-    script = (
-        "import pathlib, sys, benchmarks.contenders.inputs as inputs\n"
-        f"inputs.prepared = lambda: pathlib.Path({str(tmp_path / 'photographs')!r})\n"
-        f"made = inputs.{maker}(**__import__('json').loads(sys.argv[1]))\n"
-        "made.turn(2)\n"
-    )
-    arguments = {"augmenter": augmenter}
-    if maker == "ours":
-        arguments["data_backend"] = "tfdata"
-    subprocess.run(
-        [sys.executable, "-c", script, json.dumps(arguments)],
-        cwd=harness.ROOT,
-        check=True,
-        timeout=250,
-    )
+@pytest.mark.parametrize("maker", ["tf_image", "keras_layers"])
+def test_loaders_of_others_yield_batches(photos, maker, augmenter):
+    two_turns(photos, "inputs", maker, augmenter=augmenter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("augmenter", ["none", "autoaugment", "randaugment"])
+def test_our_loader_yields_batches(photos, augmenter):
+    two_turns(photos, "inputs", "ours", augmenter=augmenter, data_backend="tfdata")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("augmenter", [None, "autoaugment"])
+def test_the_trainer_goes_on_from_turn_to_turn(photos, augmenter):
+    small = {"arch": "efficientnet-test", "size": 32, "batch": 4, "augmenter": augmenter}
+    assert 0 <= two_turns(photos, "e2e", "trainer", **small)["wait"] < 100
