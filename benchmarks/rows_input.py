@@ -58,11 +58,6 @@ def _end_to_end() -> Row:
 ROWS = [
     *(_input(augmenter) for augmenter in POLICY),
     _end_to_end(),
-    Program(
-        "input-stages",
-        "Input: what our operations cost, in one process, each beside the plain version",
-        ["benchmarks/input_speed.py"],
-    ),
     Program("scaling", "Weak scaling over Horovod, 2 processes", ["benchmarks/scaling.py"]),
     Program("exchange", "What averaging gradients costs", ["benchmarks/exchange_cost.py"]),
     Program("checkpoint", "What saving costs a training run", ["benchmarks/checkpoint_cost.py"]),

@@ -20,6 +20,13 @@ def test_names_are_unique():
     assert len(set(names)) == len(names)
 
 
+def test_every_row_has_a_place_in_the_page():
+    page = (harness.ROOT / "docs" / "performance.md").read_text()
+    for row in ROWS:
+        assert page.count(f"<!-- {row.name} -->") == 1, row.name
+        assert page.count(f"<!-- end of {row.name} -->") == 1, row.name
+
+
 @pytest.mark.parametrize("row", COMPARISONS, ids=lambda row: row.name)
 def test_contenders_exist_and_take_their_arguments(row):
     labels = [entry.label for entry in row.entries]
