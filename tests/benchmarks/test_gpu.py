@@ -279,23 +279,20 @@ def test_a_contender_that_takes_too_long_is_given_up():
 def test_it_runs_small_on_any_machine(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--out", str(tmp_path)]
     command += ["--rounds", "2", "--turn_s", "0.1", "--budget_s", "1800"]
-    command += ["--only", "b0-fp16", "b0-input"]
+    # Neither B0 nor float16 beside peers: XLA on CPUs takes minutes for each.
+    command += ["--only", "resnet50-bf16", "resnet50-input"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1900)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
-    assert set(found["cells"]) == {"b0-fp16", "b0-fp16-peers", "b0-input"}
-    for name, label in (
-        ("b0-fp16", CONVOY),
-        ("b0-fp16-peers", FIT),
-        *(("b0-input", w) for w in (HOST, DEVICE)),
-    ):
+    assert set(found["cells"]) == {"resnet50-bf16", "resnet50-input"}
+    for name, labels in (("resnet50-bf16", [CONVOY]), ("resnet50-input", [HOST, DEVICE])):
         cell = found["cells"][name]
         assert cell["done"], name
-        assert len(cell["found"][label]["turns"]["speed"]) == 2, cell["notes"]
-    # PyTorch's are measured where it is installed.
-    for name, label in (("b0-fp16", COMPILED), ("b0-fp16-peers", EAGER)):
-        cell = found["cells"][name]
-        assert label in cell["found"] or "not installed" in cell["notes"][label]
+        for label in labels:
+            assert len(cell["found"][label]["turns"]["speed"]) == 2, cell["notes"]
+    # PyTorch's is measured where it is installed.
+    cell = found["cells"]["resnet50-bf16"]
+    assert COMPILED in cell["found"] or "not installed" in cell["notes"][COMPILED]
     assert (tmp_path / "gpu.md").read_text() in done.stdout
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert again.stdout.count("measured before") == 3
+    assert again.stdout.count("measured before") == 2
