@@ -12,6 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import tensorflow as tf
 
 from dataloader import native
 from dataloader.decode import EvalCrop, eval_decode
+from model.fold import folded
+from runtime.onnx_graph import keep_batch
 
 OPSET = 17
 Outputs = dict[str, np.ndarray]
@@ -51,6 +54,11 @@ class Exportable:
         """Pixels a side."""
         return self.model.input_shape[1]
 
+    @cached_property
+    def folded(self) -> keras.Model:
+        """The model that is written: without batch norms, which took a tenth of the time."""
+        return folded(self.model)
+
 
 def head_input(model: keras.Model) -> Any:
     """The symbolic tensor that the classifier takes: the pooled features, `(batch, channels)`."""
@@ -67,11 +75,10 @@ class Serving(tf.Module):
 
     def __init__(self, what: Exportable, named: bool = True) -> None:
         super().__init__()
-        model = what.model
-        self._variables = [v.value for v in model.variables]  # SavedModel keeps what it can see
-        net = model
+        net = what.folded
+        self._variables = [v.value for v in net.variables]  # SavedModel keeps what it can see
         if what.features:
-            net = keras.Model(model.input, [model.output, head_input(model)])
+            net = keras.Model(net.input, [net.output, head_input(net)])
         # Not the network itself, or its variables would be stored a second time.
         self._apply = lambda images: net(images, training=False)
         self._what, self._named = what, named
@@ -180,6 +187,7 @@ def write_onnx(what: Exportable, path: Path, calibration: Any = None) -> None:
         proto, _ = tf2onnx.convert.from_function(function, input_signature=[spec], opset=OPSET)
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    keep_batch(proto)
     onnx.helper.set_model_props(proto, _side_files(what))
     onnx.checker.check_model(proto)
     onnx.save(proto, str(path))

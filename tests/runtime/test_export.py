@@ -124,6 +124,9 @@ def lite(path):
 @pytest.mark.slow
 def test_onnx_names_classes_and_carries_its_metadata(trained, pictures, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra export: make test-export")
+    import onnx
+    from onnx.shape_inference import infer_shapes
+
     assert export(trained, tmp_path, "--predict_dir", pictures, "--export_format", "onnx") == 0
     _, images, want = by_hand(trained, sorted(pictures.glob("0*.jpg"))[:7])
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
@@ -131,6 +134,10 @@ def test_onnx_names_classes_and_carries_its_metadata(trained, pictures, tmp_path
     probabilities, classes = session.run(["probabilities", "classes"], {"images": images})
     np.testing.assert_allclose(probabilities, want, atol=1e-5)
     assert classes[:, 0].tolist() == [str(i) for i in want.argmax(-1)]
+    # Its own arithmetic of shapes keeps the batch to the end, which its fusions need.
+    assert [output.shape[0] for output in session.get_outputs()] == ["batch"] * 4
+    graph = infer_shapes(onnx.load(tmp_path / "model.onnx")).graph
+    assert {v.type.tensor_type.shape.dim[0].dim_param for v in graph.value_info} == {"batch"}
     properties = session.get_modelmeta().custom_metadata_map
     assert properties["labels.txt"].split() == [str(i) for i in range(10)]
     assert json.loads(properties["metadata.json"])["arch"] == "efficientnet-test"

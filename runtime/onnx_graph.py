@@ -1,0 +1,49 @@
+"""What is done to an ONNX graph after tf2onnx, so that ONNX Runtime can fuse more of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def keep_batch(model: Any) -> Any:
+    """The model with reshapes that tell that they leave the batch alone; those that leave all alone
+    go.
+
+    tf2onnx turns transposes of `(batch, channels, 1, 1)` into reshapes to `(-1, channels, 1, 1)`.
+    Behind one, ONNX Runtime takes the batch for another unknown number, and then neither adds
+    shortcuts within convolutions nor keeps its own layout from one layer to the next.
+    """
+    from onnx import numpy_helper, shape_inference
+
+    graph = model.graph
+    constants = {item.name: item for item in graph.initializer}
+    known = shape_inference.infer_shapes(model).graph
+    shapes = {
+        value.name: [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
+        for value in (*known.input, *known.value_info)
+    }
+    instead: dict[str, str] = {}
+    outputs = {output.name for output in graph.output}
+    for number, node in enumerate(list(graph.node)):
+        for place, name in enumerate(node.input):
+            node.input[place] = instead.get(name, name)
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        target = numpy_helper.to_array(constants[node.input[1]]).tolist()
+        _, *before = shapes.get(node.input[0]) or [None, None]
+        if target[0] != -1 or None in before or math.prod(before) != math.prod(target[1:]):
+            continue
+        if before == target[1:] and node.output[0] not in outputs:
+            instead[node.output[0]] = node.input[0]
+            continue
+        name = f"shape_{number}"  # a 0 is the input's own dimension
+        shape = np.array([0, *target[1:]], np.int64)
+        graph.initializer.append(numpy_helper.from_array(shape, name))
+        node.input[1] = name
+    kept = [node for node in graph.node if node.output[0] not in instead]
+    del graph.node[:]
+    graph.node.extend(kept)
+    return model
