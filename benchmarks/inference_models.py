@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import ROOT
+from benchmarks.peers import import_torch
 
 CHECKED = 64  # images whose logits are compared
 TIMM_NAMES = {
@@ -120,8 +121,8 @@ def timm_model(arch: str, size: int) -> Any:
     """timm's network with our weights, from uint8 NHWC images to logits and probabilities, as our
     exports; in evaluation mode.
     """
+    torch = import_torch()
     import timm
-    import torch
     from safetensors.torch import load_file
 
     from model.catalog import IMAGENET_MEAN, IMAGENET_STD
@@ -145,20 +146,16 @@ def timm_model(arch: str, size: int) -> Any:
 
 
 def _write_timm_onnx(arch: str, size: int, folder: Path) -> None:
-    import torch
-
-    example = torch.from_numpy(images(size, 2))
-    batch = {0: "batch"}
-    torch.onnx.export(
+    torch = import_torch()
+    program = torch.onnx.export(
         timm_model(arch, size),
-        (example,),
-        folder / "timm.onnx",
+        (torch.from_numpy(images(size, 2)),),
         input_names=["images"],
         output_names=["logits", "probabilities"],
-        dynamic_axes={"images": batch, "logits": batch, "probabilities": batch},
-        opset_version=17,
-        dynamo=False,  # needs no further package
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,  # the exporter of scripts computes timm's padding anew in each run
     )
+    program.save(folder / "timm.onnx", external_data=False)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.contenders.training import KERAS_NAMES
 from benchmarks.inference_models import check, our_model, prepared, timm_model
+from benchmarks.peers import import_torch
 from benchmarks.worker import Contender
 
 CORES = len(os.sched_getaffinity(0))
@@ -152,8 +153,8 @@ def keras_model(arch: str, size: int, batch: int, how: str) -> Contender:
 
 def timm_torch(arch: str, size: int, batch: int, channels_last: bool, compiled: bool) -> Contender:
     """timm in PyTorch, under `inference_mode`."""
+    torch = import_torch()
     import timm
-    import torch
 
     model = timm_model(arch, size)
     if channels_last:
