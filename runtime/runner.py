@@ -36,11 +36,13 @@ class Runner:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._command = False  # whether this process is ours alone
 
     def main(self) -> int:
         """Runs, and returns the process's exit code: 0, or what went wrong in one message on
         stderr.
         """
+        self._command = True
         code = self._main()
         if trackers.unfinished():
             watchdog.stop()
@@ -117,6 +119,8 @@ class Runner:
         clusters &= mode != "inference_benchmark" and config.benchmark_xla is None
         if clusters:
             device.allow_clusters()
+        if self._command:
+            device.import_tensorflow()
         distributed.init()
         device.setup(
             local_rank=distributed.local_rank(),

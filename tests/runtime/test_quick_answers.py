@@ -45,3 +45,16 @@ def test_answers_that_need_no_tensorflow_do_not_load_it(args, code, folders):
         timeout=60,
     )
     assert done.stdout.splitlines()[-1] == f"code {code} loaded []", done.stderr
+
+
+@pytest.mark.slow
+def test_keras_is_imported_without_scikit_learn_which_stays_importable():
+    code = (
+        "import sys; from utils import device; device.import_tensorflow()\n"
+        "assert 'keras' in sys.modules and 'sklearn' not in sys.modules\n"
+        "import sklearn; print(sklearn.__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "sklearn\n", done.stderr
