@@ -46,4 +46,9 @@ def keep_batch(model: Any) -> Any:
     kept = [node for node in graph.node if node.output[0] not in instead]
     del graph.node[:]
     graph.node.extend(kept)
+    # ONNX Runtime warns of every constant that nothing takes.
+    taken = {name for node in graph.node for name in node.input} | outputs
+    constants = [item for item in graph.initializer if item.name in taken]
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
     return model

@@ -85,12 +85,21 @@ def device_memory() -> dict[str, float]:
 
 
 def ours(
-    arch: str, size: int, batch: int, dtype: str, need_gpu: bool = False, **flags: Any
+    arch: str,
+    size: int,
+    batch: int,
+    dtype: str,
+    need_gpu: bool = False,
+    natively: bool = True,
+    **flags: Any,
 ) -> Contender:
-    """`runtime.step.Step`, as the trainer builds it."""
+    """`runtime.step.Step`, as the trainer builds it; without `natively` as it would if
+    `model/native/` were not built.
+    """
     set_up(dtype, need_gpu)
     import tensorflow as tf
 
+    from model import native
     from runtime.build import make_step
     from runtime.config import Config
     from runtime.state import new_state
@@ -106,6 +115,8 @@ def ours(
         moving_average_decay=0.0,
         **flags,
     )
+    if not natively:
+        native.operations = lambda *_: None
     step = make_step(config, new_state(config, num_classes=CLASSES), micro_steps=1)
     images, labels = random_batch(size, batch)
     one = on_device((tf.constant(images), tf.constant(labels), tf.ones(batch)))

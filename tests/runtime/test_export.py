@@ -138,6 +138,8 @@ def test_onnx_names_classes_and_carries_its_metadata(trained, pictures, tmp_path
     assert [output.shape[0] for output in session.get_outputs()] == ["batch"] * 4
     graph = infer_shapes(onnx.load(tmp_path / "model.onnx")).graph
     assert {v.type.tensor_type.shape.dim[0].dim_param for v in graph.value_info} == {"batch"}
+    taken = {name for node in graph.node for name in node.input}
+    assert {constant.name for constant in graph.initializer} <= taken
     properties = session.get_modelmeta().custom_metadata_map
     assert properties["labels.txt"].split() == [str(i) for i in range(10)]
     assert json.loads(properties["metadata.json"])["arch"] == "efficientnet-test"
