@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,6 +20,7 @@ from dataloader.culprits import TF_ERRORS, what_is_wrong
 from dataloader.decode import eval_decode, random_crop_decode
 from dataloader.device_augment import make_prepare
 from dataloader.device_plan import Planned, Planner
+from dataloader.ending import close_at_exit
 from dataloader.errors import DataError, check_bad_examples
 from dataloader.options import InputOptions
 from dataloader.sampler import Slots, example_seeds
@@ -132,6 +133,9 @@ class Loader:
             DataError: a label is outside the classes; in evaluation, an example is unreadable.
             TooManyBadExamples: in training, more are unreadable than the limit.
         """
+        return close_at_exit(self._batches(epoch, offset))
+
+    def _batches(self, epoch: int, offset: int) -> Generator[Batch, None, None]:
         while offset < self.epoch_length:
             with tf.device("/cpu:0"):
                 iterator = iter(self._pipeline(epoch, offset))

@@ -2,7 +2,10 @@
 
 import io
 import logging
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -295,6 +298,24 @@ def test_leaving_early_does_not_hang(data):
     assert (next(loader.batches(1))[0].numpy() == b[0].numpy()).all()
     del two
     assert time.monotonic() - start < 60
+
+
+ENDING = """
+import atexit, sys
+atexit.register(lambda: print(batches.gi_frame is None))  # comes after all that is imported here
+from dataloader.loader import build_dataset
+from dataloader.options import InputOptions
+
+options = InputOptions(image_size=24, batch_size=2, num_classes=10, steps_per_epoch=10**6)
+batches = build_dataset(sys.argv[1], "train", options, training=True).batches(0)
+next(batches)
+"""
+
+
+def test_batches_are_closed_before_the_interpreter_ends(data):
+    command = [sys.executable, "-c", ENDING, str(data)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], timeout=60, stdout=-1, check=True)
+    assert done.stdout == b"True\n"
 
 
 @pytest.mark.parametrize(
