@@ -15,7 +15,7 @@ from keras import layers
 
 from model import catalog, initializers
 from model.initializers import layer_seed
-from model.layers import DepthwiseConv2D, Excite, FusedBatchNorm, Normalize, StochasticDepth
+from model.layers import Conv2D, DepthwiseConv2D, Excite, FusedBatchNorm, Normalize, StochasticDepth
 
 NHWC, NCHW = "channels_last", "channels_first"  # said aloud: a keras.json may default to either
 
@@ -52,7 +52,7 @@ class Parts:
         self, x: Any, filters: int, name: str, kernel: int = 1, stride: int = 1, bias: bool = False
     ) -> Any:
         x, padding = self._pad(x, kernel, stride, name)
-        return layers.Conv2D(
+        return Conv2D(
             filters,
             kernel,
             strides=stride,
@@ -80,7 +80,9 @@ class Parts:
         )(x)
 
     def norm(self, x: Any, name: str, act: bool = False, gamma: str = "ones") -> Any:
-        """Batch norm, with the activation after it if there is to be one."""
+        """Batch norm, with the activation after it if there is to be one; of a list of two, the
+        second is a shortcut, see `FusedBatchNorm`.
+        """
         kind = FusedBatchNorm
         if self.batch_norm == "syncbn":  # reaches for the other processes: only where asked for
             from model.sync_batch_norm import SyncBatchNorm as kind

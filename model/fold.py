@@ -36,7 +36,8 @@ def folded(model: keras.Model) -> keras.Model:
         if isinstance(layer, Normalize):
             return _Centre(layer.mean, name=layer.name)
         if layer.name in norms:
-            return layers.Activation(layer.activation, name=layer.name)
+            joined = isinstance(layer.input, list)
+            return (_Join if joined else layers.Activation)(layer.activation, name=layer.name)
         if isinstance(layer, layers.Dropout | StochasticDepth):
             return layers.Identity(name=layer.name)
         bias = {"use_bias": True} if layer.name in after else {}
@@ -57,6 +58,17 @@ def folded(model: keras.Model) -> keras.Model:
             weights[0] = weights[0] / np.float32(_deviations(model))[:, None]
         layer.set_weights(weights)
     return copy
+
+
+class _Join(layers.Add):
+    """Both inputs' sum, and an activation."""
+
+    def __init__(self, activation: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.activation = activation
+
+    def call(self, inputs: Any) -> Any:
+        return self.activation(super().call(inputs))
 
 
 class _Centre(layers.Layer):
@@ -92,7 +104,8 @@ def _folding_norms(model: keras.Model) -> dict[str, str]:
     found = {}
     for layer in model.layers:
         if isinstance(layer, FusedBatchNorm):
-            before = layer.input._keras_history.operation
+            (x, *_) = keras.tree.flatten(layer.input)
+            before = x._keras_history.operation
             if isinstance(before, _CONVOLUTIONS) and len(before._outbound_nodes) == 1:
                 found[layer.name] = before.name
     return found

@@ -77,8 +77,9 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
     pass both ways. Frozen (`trainable = False`) means inference mode, as there.
 
     Input: `(batch, height, width, channels)`, with `axis=1` `(batch, channels, height, width)`,
-    float16, bfloat16 or float32. Output: the same, in the compute dtype. Gamma, beta, the moving
-    and the batch statistics are always float32.
+    float16, bfloat16 or float32; or a list of two such, of which the second, a shortcut, is added
+    to the normalised first before the activation. Output: the same, in the compute dtype. Gamma,
+    beta, the moving and the batch statistics are always float32.
 
     Two differences:
       * `moving_variance` gathers the *unbiased* batch variance, n/(n-1) times Keras' (n = values
@@ -97,16 +98,31 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         super().__init__(*args, **kwargs)
         self.activation = keras.activations.get(activation)
 
+    def build(self, input_shape: Any) -> None:
+        super().build(_first(input_shape))
+        if _first(input_shape) is not input_shape:
+            self.input_spec = [self.input_spec] * len(input_shape)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return super().compute_output_shape(_first(input_shape))
+
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if training and self.trainable and self._fits(inputs, mask):
-            layout = "channels_first" if self.axis == 1 else "channels_last"
-            ops = native.operations(self.compute_dtype, layout)
+        x, shortcut = (*inputs, None)[:2] if isinstance(inputs, list) else (inputs, None)
+        if shortcut is not None:
+            mask = mask[0] if mask else None
+        if training and self.trainable and self._fits(x, mask):
+            ops = self._native_operations()
             if ops is not None:
-                return self._train_natively(ops, tf.cast(inputs, self.compute_dtype))
-        return self.activation(self.normalize(inputs, training, mask))
+                return self._train_natively(ops, x, shortcut)
+        outputs = self.normalize(x, training, mask)
+        return self.activation(outputs if shortcut is None else outputs + shortcut)
+
+    def _native_operations(self) -> Any:
+        layout = "channels_first" if self.axis == 1 else "channels_last"
+        return native.operations(self.compute_dtype, layout)
 
     def normalize(self, inputs: Any, training: bool | None, mask: Any) -> Any:
-        """All but the activation."""
+        """Batch norm alone."""
         if not self._fits(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
         x = tf.cast(inputs, self.compute_dtype)
@@ -135,12 +151,15 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
 
-    def _train_natively(self, ops: Any, x: tf.Tensor) -> tf.Tensor:
+    def _train_natively(self, ops: Any, x: tf.Tensor, shortcut: tf.Tensor | None) -> tf.Tensor:
+        x = tf.cast(x, self.compute_dtype)
+        if shortcut is not None:
+            shortcut = tf.cast(shortcut, self.compute_dtype)
         name = self.activation.__name__
         inside = name if name in native.ACTIVATIONS else "linear"
         epsilon = max(self.epsilon, LEAST_EPSILON)
         outputs, mean, variance = native.batch_norm(
-            ops, x, *self._scale_and_shift(x), epsilon=epsilon, activation=inside
+            ops, x, *self._scale_and_shift(x), epsilon, inside, shortcut
         )
         values = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
         self.move_statistics(mean, variance * (values / tf.maximum(values - 1.0, 1.0)))
@@ -166,6 +185,37 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
     def get_config(self) -> dict[str, Any]:
         name = keras.activations.serialize(self.activation)
         return super().get_config() | ({} if name == "linear" else {"activation": name})
+
+
+def _first(shape: Any) -> Any:
+    """The shape of the first input, from that of the one or those of both."""
+    return shape if shape[0] is None or isinstance(shape[0], int) else shape[0]
+
+
+@keras.saving.register_keras_serializable(package="convoy")
+class Conv2D(keras.layers.Conv2D):
+    """Keras' layer. In training on a CPU `model.native` computes the kernel's gradient where its
+    output is small.
+    """
+
+    SMALL = 14 * 14  # pixels
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        native_ops = native.operations(self.compute_dtype, self.data_format) if training else None
+        if native_ops is None or not self._is_small(inputs.shape):
+            return super().call(inputs)
+        x = tf.cast(inputs, self.compute_dtype)
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
+        return self.activation(native.convolve(x, kernel, self.strides[0], self.padding))
+
+    def _is_small(self, shape: Sequence[int | None]) -> bool:
+        if None in shape[1:] or len({*self.strides}) > 1 or {*self.dilation_rate} != {1}:
+            return False
+        odd = all(side % 2 for side in self.kernel_size) and {*self.strides} == {1}
+        # Else windows may go further beyond one side than beyond the other.
+        even = self.padding == "valid" or {*self.kernel_size} == {1} or odd
+        height, width = self.compute_output_shape(shape)[1:3]
+        return even and height * width <= self.SMALL and self.groups == 1 and not self.use_bias
 
 
 @keras.saving.register_keras_serializable(package="convoy")

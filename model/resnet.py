@@ -24,7 +24,7 @@ from keras import layers
 from model import catalog, initializers
 from model.efficientnet import NCHW, NHWC, Parts, check_data_format, check_options
 from model.initializers import layer_seed
-from model.layers import Excite, Normalize, StochasticDepth
+from model.layers import Conv2D, Excite, Normalize, StochasticDepth
 
 CHUNK_CHANNELS = 16  # on CPUs: narrower groups are convolved together
 
@@ -86,7 +86,7 @@ class _Parts(Parts):
         self, x: Any, filters: int, name: str, kernel: int = 1, stride: int = 1, groups: int = 1
     ) -> Any:
         x, padding = self._pad(x, kernel, stride, name)
-        kind = layers.Conv2D if groups == 1 else GroupedConv2D
+        kind = Conv2D if groups == 1 else GroupedConv2D
         # With groups the fans are k*k*in/groups and k*k*out, here as in PyTorch.
         initializer = keras.initializers.VarianceScaling(
             2.0, self.weight_init, "untruncated_normal", seed=layer_seed(self.seed, name)
@@ -249,8 +249,17 @@ def _block(
         x = parts.norm(x, f"{name}_bn{number}", act=True)
     last = len(convs) + 1
     x = parts.conv(x, block.filters_out, f"{name}_conv{last}", 1 if block.bottleneck else 3)
-    x = parts.norm(x, f"{name}_bn{last}", gamma="zeros" if zero_gamma else "ones")
+    shortcut = inputs
+    if block.has_projection:
+        shortcut = parts.conv(
+            inputs, block.filters_out, f"{name}_downsample_conv", stride=block.stride
+        )
+        shortcut = parts.norm(shortcut, f"{name}_downsample_bn")
+    norm, gamma = f"{name}_bn{last}", "zeros" if zero_gamma else "ones"
+    if not block.squeeze_units and drop_rate == 0:
+        return parts.norm([x, shortcut], norm, act=True, gamma=gamma)
 
+    x = parts.norm(x, norm, gamma=gamma)
     if block.squeeze_units:
         gate = parts.mean(x, f"{name}_se_squeeze", keepdims=True)
         gate = parts.linear(gate, block.squeeze_units, f"{name}_se_reduce")
@@ -261,13 +270,6 @@ def _block(
     if drop_rate > 0:
         seed = layer_seed(parts.seed, f"{name}_drop")
         x = StochasticDepth(drop_rate, seed=seed, name=f"{name}_drop")(x)
-
-    shortcut = inputs
-    if block.has_projection:
-        shortcut = parts.conv(
-            inputs, block.filters_out, f"{name}_downsample_conv", stride=block.stride
-        )
-        shortcut = parts.norm(shortcut, f"{name}_downsample_bn")
     return parts.act(layers.Add(name=f"{name}_add")([x, shortcut]), f"{name}_act{last}")
 
 

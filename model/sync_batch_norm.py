@@ -25,10 +25,13 @@ class SyncBatchNorm(FusedBatchNorm):
     its two batch means taken over all ranks.
     """
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+    def normalize(self, inputs: Any, training: bool | None, mask: Any) -> Any:
         if not (training and self.trainable) or distributed.size() == 1:
-            return super().call(inputs, training=training, mask=mask)
-        return self.activation(self._normalize_jointly(tf.cast(inputs, tf.float32)))
+            return super().normalize(inputs, training, mask)
+        return self._normalize_jointly(tf.cast(inputs, tf.float32))
+
+    def _native_operations(self) -> Any:
+        return super()._native_operations() if distributed.size() == 1 else None
 
     def _normalize_jointly(self, x: tf.Tensor) -> tf.Tensor:
         axis = self.axis % x.shape.rank

@@ -92,12 +92,19 @@ def _announce(state: str) -> None:
 
 
 def batch_norm(
-    ops: ModuleType, x: Any, gamma: Any, beta: Any, epsilon: float, activation: str
+    ops: ModuleType,
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    epsilon: float,
+    activation: str,
+    shortcut: Any = None,
 ) -> tuple[Any, Any, Any]:
     """Batch norm of `x (B, H, W, C)` and an activation out of `ACTIVATIONS`.
 
     Args:
         gamma, beta: float32 `(C,)`.
+        shortcut: is added before the activation, if there is one; x's shape and dtype.
 
     Returns:
         The result, of x's shape and dtype; the batch's mean and biased variance, float32 `(C,)`,
@@ -108,20 +115,22 @@ def batch_norm(
     settings = {"epsilon": epsilon, "activation": ACTIVATIONS[activation]}
 
     @tf.custom_gradient
-    def forward(x: Any, gamma: Any, beta: Any) -> Any:
-        y, mean, variance = ops.convoy_batch_norm(x=x, gamma=gamma, beta=beta, **settings)
+    def forward(x: Any, gamma: Any, beta: Any, *shortcut: Any) -> Any:
+        given = {"x": x, "gamma": gamma, "beta": beta, "shortcut": list(shortcut), **settings}
+        y, mean, variance = ops.convoy_batch_norm(**given)
         y.set_shape(x.shape)
 
-        def backward(dy: Any, *_: Any) -> tuple[Any, Any, Any]:
-            dx, dgamma, dbeta = ops.convoy_batch_norm_gradient(
-                dy=dy, x=x, gamma=gamma, beta=beta, mean=mean, variance=variance, **settings
+        def backward(dy: Any, *_: Any) -> tuple[Any, ...]:
+            dx, dgamma, dbeta, dshortcut = ops.convoy_batch_norm_gradient(
+                dy=dy, mean=mean, variance=variance, **given
             )
-            dx.set_shape(x.shape)
-            return dx, dgamma, dbeta
+            for gradient in (dx, *dshortcut):
+                gradient.set_shape(x.shape)
+            return dx, dgamma, dbeta, *dshortcut
 
         return (y, mean, variance), backward
 
-    y, mean, variance = forward(x, gamma, beta)
+    y, mean, variance = forward(x, gamma, beta, *([] if shortcut is None else [shortcut]))
     for statistic in (mean, variance):
         statistic.set_shape(gamma.shape)
     return y, mean, variance
@@ -159,6 +168,67 @@ def depthwise(ops: ModuleType, x: Any, kernel: Any, stride: int, padding: str) -
         return y, backward
 
     return forward(x, kernel)
+
+
+def convolve(x: Any, kernel: Any, stride: int, padding: str) -> Any:
+    """Convolution of `x (B, H, W, C)` with `kernel (h, w, C, D)`, whose kernel's gradient is
+    computed by matrix products, one for each of its places.
+
+    For small maps: oneDNN's operation takes up to twice the time there, see docs/performance.md.
+    Windows that go beyond the maps do so equally on all sides: with "same", an odd kernel and
+    stride 1.
+
+    Args:
+        padding: "same" or "valid".
+
+    Returns:
+        `(B, H', W', D)`, in x's dtype.
+    """
+    import tensorflow as tf
+
+    strides = (1, stride, stride, 1)
+
+    @tf.custom_gradient
+    def forward(x: Any, kernel: Any) -> Any:
+        y = tf.nn.conv2d(x, kernel, strides, padding.upper())
+
+        def backward(dy: Any) -> tuple[Any, Any]:
+            dx = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(x),
+                filter=kernel,
+                out_backprop=dy,
+                strides=strides,
+                padding=padding.upper(),
+            )
+            rows = tf.reshape(dy, (-1, dy.shape[-1]))
+            products = [
+                tf.matmul(tf.reshape(window, (-1, x.shape[-1])), rows, transpose_a=True)
+                for window in _windows(x, kernel.shape, dy.shape, stride, padding)
+            ]
+            return dx, tf.reshape(tf.stack(products), kernel.shape)
+
+        return y, backward
+
+    return forward(x, kernel)
+
+
+def _windows(x: Any, kernel: Any, out: Any, stride: int, padding: str) -> Iterator[Any]:
+    """For each place of the kernel, row by row, the `(B, H', W', C)` of x that it meets."""
+    import tensorflow as tf
+
+    around = [(side // 2, side // 2) if padding == "same" else (0, 0) for side in kernel[:2]]
+    # Fill up to whole strides, so that a strided window is a part of an axis of its own, which
+    # TensorFlow copies many times faster than every other value.
+    fill = [-(side + sum(pads)) % stride for side, pads in zip(x.shape[1:3], around, strict=True)]
+    pads = [(before, after + more) for (before, after), more in zip(around, fill, strict=True)]
+    if any(map(any, pads)):
+        x = tf.pad(x, ((0, 0), *pads, (0, 0)))
+    height, width = (side // stride for side in x.shape[1:3])
+    x = tf.reshape(x, (-1, height, stride, width, stride, x.shape[-1]))
+    for row in range(kernel[0]):
+        for column in range(kernel[1]):
+            (top, i), (left, j) = divmod(row, stride), divmod(column, stride)
+            yield x[:, top : top + out[1], i, left : left + out[2], j]
 
 
 def gated(ops: ModuleType, x: Any, gate: Any) -> Any:

@@ -35,14 +35,14 @@ struct Depthwise {
 // For one kind of value. `gamma`, `beta`, `mean`, `variance` and their gradients: (channels).
 template <typename T>
 struct Kernels {
-  // y = activation(gamma · (x - mean) / √(variance + ε) + beta), with the batch's own mean and
-  // biased variance, which are also given back.
-  void (*norm)(const Norm&, const T* x, const float* gamma, const float* beta, T* y, float* mean,
-               float* variance);
-  // Gradients of that, from `dy` and from what went in.
+  // y = activation(gamma · (x - mean) / √(variance + ε) + beta + shortcut), with the batch's own
+  // mean and biased variance, which are also given back. `shortcut` may be null: none is added.
+  void (*norm)(const Norm&, const T* x, const float* gamma, const float* beta, const T* shortcut,
+               T* y, float* mean, float* variance);
+  // Gradients of that, from `dy` and from what went in; `dshortcut` is null where `shortcut` is.
   void (*norm_gradient)(const Norm&, const T* dy, const T* x, const float* gamma,
-                        const float* beta, const float* mean, const float* variance, T* dx,
-                        float* dgamma, float* dbeta);
+                        const float* beta, const float* mean, const float* variance,
+                        const T* shortcut, T* dx, float* dgamma, float* dbeta, T* dshortcut);
   void (*depthwise_gradient)(const Depthwise&, const T* dy, const T* x, const T* kernel, T* dx,
                              T* dkernel);
   // Of y = x · gate, with one gate for each image and channel: dx = dy · gate, and

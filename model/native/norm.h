@@ -1,4 +1,5 @@
-// Batch norm with the activation that follows it, for one level of instructions.
+// Batch norm with what follows it, a shortcut's sum and an activation, for one level of
+// instructions.
 //
 // Memory is what it costs, so x is read twice forward, and x and dy twice backward; the second
 // pass goes from the end, where the caches still hold what the first has read last.
@@ -112,8 +113,8 @@ void Moments(const Walk& walk, const T* x, const std::vector<float>& sums, float
 }
 
 template <typename T, Activation kind>
-void NormAs(const Norm& norm, const T* x, const float* gamma, const float* beta, T* y, float* mean,
-            float* variance) {
+void NormAs(const Norm& norm, const T* x, const float* gamma, const float* beta,
+            const T* shortcut, T* y, float* mean, float* variance) {
   const Walk walk(norm.rows, norm.channels);
   const auto sums = Sums(walk, [&](int64_t piece, int64_t line, int64_t i, int64_t lanes,
                                    Floats& a, Floats& b) {
@@ -136,8 +137,8 @@ void NormAs(const Norm& norm, const T* x, const float* gamma, const float* beta,
     for (int64_t line = walk.Begin(piece); line < walk.End(piece); ++line) {
       ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
         const int64_t at = line * walk.width + i;
-        const Floats z = (Get(x + at, lanes) - Load(&means[i])) * Load(&factors[i]) +
-                         Load(&terms[i]);
+        Floats z = (Get(x + at, lanes) - Load(&means[i])) * Load(&factors[i]) + Load(&terms[i]);
+        if (shortcut) z += Get(shortcut + at, lanes);
         Put(Activate<kind>(z), y + at, lanes);
       });
     }
@@ -146,8 +147,8 @@ void NormAs(const Norm& norm, const T* x, const float* gamma, const float* beta,
 
 template <typename T, Activation kind>
 void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamma,
-                    const float* beta, const float* mean, const float* variance, T* dx,
-                    float* dgamma, float* dbeta) {
+                    const float* beta, const float* mean, const float* variance,
+                    const T* shortcut, T* dx, float* dgamma, float* dbeta, T* dshortcut) {
   const Walk walk(norm.rows, norm.channels);
   const int64_t channels = norm.channels;
   std::vector<float> scale(channels), factor(channels);
@@ -161,12 +162,19 @@ void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamm
   // dz and x - mean, at a place
   const auto parts = [&](int64_t at, int64_t i, int64_t lanes, Floats& dz, Floats& centred) {
     centred = Get(x + at, lanes) - Load(&means[i]);
-    dz = Deactivate<kind>(Get(dy + at, lanes), centred * Load(&factors[i]) + Load(&terms[i]));
+    Floats z = centred * Load(&factors[i]) + Load(&terms[i]);
+    if (shortcut) z += Get(shortcut + at, lanes);
+    dz = Deactivate<kind>(Get(dy + at, lanes), z);
   };
   const auto sums = Sums(walk, [&](int64_t, int64_t line, int64_t i, int64_t lanes, Floats& a,
                                    Floats& b) {
+    const int64_t at = line * walk.width + i;
     Floats dz, centred;
-    parts(line * walk.width + i, i, lanes, dz, centred);
+    parts(at, i, lanes, dz, centred);
+    if (shortcut) {
+      Put(dz, dshortcut + at, lanes);
+      dz = Get(dshortcut + at, lanes);  // as rounded as the second pass has it
+    }
     a += dz;
     b += dz * centred;
   });
@@ -193,7 +201,12 @@ void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamm
       ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
         const int64_t at = line * walk.width + i;
         Floats dz, centred;
-        parts(at, i, lanes, dz, centred);
+        if (shortcut) {
+          centred = Get(x + at, lanes) - Load(&means[i]);
+          dz = Get(dshortcut + at, lanes);
+        } else {
+          parts(at, i, lanes, dz, centred);
+        }
         Put(Load(&factors[i]) * (dz - Load(&constants[i]) - centred * Load(&slopes[i])), dx + at,
             lanes);
       });
@@ -202,24 +215,27 @@ void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamm
 }
 
 template <typename T>
-void NormForward(const Norm& norm, const T* x, const float* gamma, const float* beta, T* y,
-                 float* mean, float* variance) {
+void NormForward(const Norm& norm, const T* x, const float* gamma, const float* beta,
+                 const T* shortcut, T* y, float* mean, float* variance) {
+  const auto as = [&](auto function) {
+    function(norm, x, gamma, beta, shortcut, y, mean, variance);
+  };
   switch (norm.activation) {
     case Activation::kNone:
-      return NormAs<T, Activation::kNone>(norm, x, gamma, beta, y, mean, variance);
+      return as(NormAs<T, Activation::kNone>);
     case Activation::kRelu:
-      return NormAs<T, Activation::kRelu>(norm, x, gamma, beta, y, mean, variance);
+      return as(NormAs<T, Activation::kRelu>);
     case Activation::kSwish:
-      return NormAs<T, Activation::kSwish>(norm, x, gamma, beta, y, mean, variance);
+      return as(NormAs<T, Activation::kSwish>);
   }
 }
 
 template <typename T>
 void NormGradient(const Norm& norm, const T* dy, const T* x, const float* gamma,
-                  const float* beta, const float* mean, const float* variance, T* dx,
-                  float* dgamma, float* dbeta) {
+                  const float* beta, const float* mean, const float* variance, const T* shortcut,
+                  T* dx, float* dgamma, float* dbeta, T* dshortcut) {
   const auto as = [&](auto function) {
-    function(norm, dy, x, gamma, beta, mean, variance, dx, dgamma, dbeta);
+    function(norm, dy, x, gamma, beta, mean, variance, shortcut, dx, dgamma, dbeta, dshortcut);
   };
   switch (norm.activation) {
     case Activation::kNone:

@@ -99,14 +99,17 @@ void ComputeNorm(void* kernel, TF_OpKernelContext* context) {
   norm.rows = Side(x, 0) * Side(x, 1) * Side(x, 2);
   const Tensor gamma = run.Input(1, "gamma", {norm.channels});
   const Tensor beta = run.Input(2, "beta", {norm.channels});
+  if (run.inputs() > 4) return run.Fail("there is one shortcut at most");
+  const Tensor shortcut = run.inputs() == 4 ? run.Input(3, "shortcut", Sides(x)) : nullptr;
   if (!IsReasonable(x) || norm.rows * norm.channels == 0) run.Fail("x is empty or too large");
   if (!run.ok()) return;
   const Tensor y = run.Allocate(0, kType<T>, Sides(x));
   const Tensor mean = run.Allocate(1, TF_FLOAT, {norm.channels});
   const Tensor variance = run.Allocate(2, TF_FLOAT, {norm.channels});
   if (!run.ok()) return;
-  BestKernels<T>().norm(norm, Data<T>(x), Data<float>(gamma), Data<float>(beta), Data<T>(y),
-                        Data<float>(mean), Data<float>(variance));
+  BestKernels<T>().norm(norm, Data<T>(x), Data<float>(gamma), Data<float>(beta),
+                        shortcut ? Data<T>(shortcut) : nullptr, Data<T>(y), Data<float>(mean),
+                        Data<float>(variance));
 }
 
 template <typename T>
@@ -122,15 +125,20 @@ void ComputeNormGradient(void* kernel, TF_OpKernelContext* context) {
   const Tensor beta = run.Input(3, "beta", {norm.channels});
   const Tensor mean = run.Input(4, "mean", {norm.channels});
   const Tensor variance = run.Input(5, "variance", {norm.channels});
+  if (run.inputs() > 7) return run.Fail("there is one shortcut at most");
+  const Tensor shortcut = run.inputs() == 7 ? run.Input(6, "shortcut", Sides(dy)) : nullptr;
   if (!IsReasonable(dy) || norm.rows * norm.channels == 0) run.Fail("dy is empty or too large");
   if (!run.ok()) return;
   const Tensor dx = run.Allocate(0, kType<T>, Sides(dy));
   const Tensor dgamma = run.Allocate(1, TF_FLOAT, {norm.channels});
   const Tensor dbeta = run.Allocate(2, TF_FLOAT, {norm.channels});
+  const Tensor dshortcut = shortcut ? run.Allocate(3, kType<T>, Sides(dy)) : nullptr;
   if (!run.ok()) return;
   BestKernels<T>().norm_gradient(norm, Data<T>(dy), Data<T>(x), Data<float>(gamma),
                                  Data<float>(beta), Data<float>(mean), Data<float>(variance),
-                                 Data<T>(dx), Data<float>(dgamma), Data<float>(dbeta));
+                                 shortcut ? Data<T>(shortcut) : nullptr, Data<T>(dx),
+                                 Data<float>(dgamma), Data<float>(dbeta),
+                                 dshortcut ? Data<T>(dshortcut) : nullptr);
 }
 
 // ---- depthwise convolution ------------------------------------------------------------------
@@ -208,15 +216,17 @@ void ImplementAll() {
 
 [[maybe_unused]] const bool kRegistered = [] {
   const char* const type = "T: {float, bfloat16}";
+  const char* const count = "N: int >= 0";  // of shortcuts; the kernels take one at most
   Define({"ConvoyBatchNorm",
-          {"x: T", "gamma: float", "beta: float"},
+          {"x: T", "gamma: float", "beta: float", "shortcut: N * T"},
           {"y: T", "mean: float", "variance: float"},
-          {type, "epsilon: float", "activation: int"},
+          {type, count, "epsilon: float", "activation: int"},
           UnknownShape});
   Define({"ConvoyBatchNormGradient",
-          {"dy: T", "x: T", "gamma: float", "beta: float", "mean: float", "variance: float"},
-          {"dx: T", "dgamma: float", "dbeta: float"},
-          {type, "epsilon: float", "activation: int"},
+          {"dy: T", "x: T", "gamma: float", "beta: float", "mean: float", "variance: float",
+           "shortcut: N * T"},
+          {"dx: T", "dgamma: float", "dbeta: float", "dshortcut: N * T"},
+          {type, count, "epsilon: float", "activation: int"},
           UnknownShape});
   Define({"ConvoyDepthwiseGradient",
           {"dy: T", "x: T", "kernel: T"},

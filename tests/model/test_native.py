@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from model import build_model, native
-from model.layers import DepthwiseConv2D, FusedBatchNorm
+from model.layers import Conv2D, DepthwiseConv2D, FusedBatchNorm
 
 # Of the largest value: what float32 arithmetic gives, and half a unit of bfloat16's last place.
 CLOSE = {"float32": 3e-6, "bfloat16": 2**-8}
@@ -43,24 +43,25 @@ def distance(found, expected):
     return np.abs(double(found) - expected).max() / np.abs(expected).max()
 
 
-def batch_norm(x, gamma, beta, dy, activation, epsilon=1e-3):
+def batch_norm(x, gamma, beta, dy, shortcut, activation, epsilon=1e-3):
     """Result, mean, variance, and gradients, from Ioffe and Szegedy's formulas."""
     axes, count = (0, 1, 2), x.size / x.shape[-1]
     mean, variance = x.mean(axes), x.var(axes)
     scale = 1 / np.sqrt(variance + epsilon)
     normal = (x - mean) * scale
-    z = gamma * normal + beta
+    z = gamma * normal + beta + (0 if shortcut is None else shortcut)
     gate = 1 / (1 + np.exp(-z))
     y = {"linear": z, "relu": np.maximum(z, 0), "silu": z * gate}[activation]
     slope = {"linear": 1, "relu": z > 0, "silu": gate + z * gate * (1 - gate)}[activation]
     dz = dy * slope
     dbeta, dgamma = dz.sum(axes), (dz * normal).sum(axes)
     dx = gamma * scale * (dz - dbeta / count - normal * dgamma / count)
-    return y, mean, variance, dx, dgamma, dbeta
+    return y, mean, variance, dx, dgamma, dbeta, dz
 
 
+@pytest.mark.parametrize("joined", [False, True], ids=["alone", "shortcut"])
 @pytest.mark.parametrize("dtype", native.DTYPES)
-def test_batch_norm_and_its_gradients(ops, level, dtype):
+def test_batch_norm_and_its_gradients(ops, level, dtype, joined):
     rng = np.random.default_rng(0)
     for shape in SHAPES:
         for activation in native.ACTIVATIONS:
@@ -69,16 +70,21 @@ def test_batch_norm_and_its_gradients(ops, level, dtype):
                 drawn(rng, shape[-1:], "float32", 1, 0.3),
                 drawn(rng, shape[-1:], "float32"),
             )
+            shortcut = [drawn(rng, shape, dtype)] if joined else []
             with tf.GradientTape() as tape:
-                tape.watch([x, gamma, beta])
-                y, mean, variance = native.batch_norm(ops, x, gamma, beta, 1e-3, activation)
-            found = y, mean, variance, *tape.gradient(y, [x, gamma, beta], dy)
-            assert y.dtype == found[3].dtype == dtype
+                tape.watch([x, gamma, beta, *shortcut])
+                y, mean, variance = native.batch_norm(
+                    ops, x, gamma, beta, 1e-3, activation, *shortcut
+                )
+            found = y, mean, variance, *tape.gradient(y, [x, gamma, beta, *shortcut], dy)
+            assert y.dtype == found[3].dtype == found[-1 if joined else 0].dtype == dtype
             arguments = (double(a) for a in (x, gamma, beta, dy))
-            expected = batch_norm(*arguments, activation)
-            places = ("y", "mean", "variance", "dx", "dgamma", "dbeta")
-            for place, one, other in zip(places, found, expected, strict=True):
-                bound = CLOSE[dtype] if place in ("y", "dx") else 2e-5
+            expected = batch_norm(*arguments, double(shortcut[0]) if joined else None, activation)
+            places = ("y", "mean", "variance", "dx", "dgamma", "dbeta", "dshortcut")
+            for place, one, other in zip(places, found, expected, strict=False):
+                bound = CLOSE[dtype] if place in ("y", "dx", "dshortcut") else 2e-5
+                if joined and dtype == "bfloat16" and place in ("dx", "dgamma", "dbeta"):
+                    bound = 2 * CLOSE[dtype]  # they come of dshortcut, which has been rounded
                 assert distance(one, other) < bound, (shape, activation, place)
 
 
@@ -201,15 +207,16 @@ def test_bits_do_not_depend_on_the_number_of_threads(ops):
 
     def results():
         y, mean, variance = ops.convoy_batch_norm(
-            x=x, gamma=ones, beta=ones, epsilon=1e-3, activation=2
+            x=x, gamma=ones, beta=ones, shortcut=[dy], epsilon=1e-3, activation=2
         )
         more = ops.convoy_batch_norm_gradient(
-            dy=dy, x=x, gamma=ones, beta=ones, mean=mean, variance=variance, epsilon=1e-3,
-            activation=2,
+            dy=dy, x=x, gamma=ones, beta=ones, mean=mean, variance=variance, shortcut=[x],
+            epsilon=1e-3, activation=2,
         )  # fmt: skip
         last = ops.convoy_depthwise_gradient(
             dy=dy, x=x, kernel=kernel, stride=1, pad_top=2, pad_left=2
         )
+        more = keras.tree.flatten(more)
         return [t.numpy().tobytes() for t in (y, mean, variance, *more, *last)]
 
     try:
@@ -260,8 +267,11 @@ def test_evaluation_holds_no_native_operation(ops):
         (lambda: FusedBatchNorm(dtype="mixed_float16"), "float16"),
         (lambda: DepthwiseConv2D(3, depth_multiplier=2), "float32"),
         (lambda: DepthwiseConv2D(3, use_bias=True), "float32"),
+        (lambda: Conv2D(5, 3, padding="same", strides=2, use_bias=False), "float32"),
+        (lambda: Conv2D(5, 2, padding="same", use_bias=False), "float32"),
+        (lambda: Conv2D(5, 3), "float32"),
     ],
-    ids=["channels first", "float16", "multiplier", "bias"],
+    ids=["channels first", "float16", "multiplier", "bias", "uneven", "even kernel", "its bias"],
 )
 def test_what_the_operations_cannot_do_is_left_to_tensorflow(ops, layer, dtype):
     layer = layer()
@@ -298,8 +308,65 @@ def test_wrong_input_is_refused(ops, wrong, message):
     ops.convoy_depthwise_gradient(**GOOD)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         ops.convoy_depthwise_gradient(**GOOD | wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"gamma": np.ones(2, np.float32)}, "gamma has the wrong shape"),
+        ({"x": np.zeros((0, 4, 4, 3), np.float32)}, "empty"),
+        ({"shortcut": [np.zeros((2, 8, 7, 3), np.float32)]}, "shortcut has the wrong shape"),
+        ({"shortcut": 2 * [GOOD["x"]]}, "one shortcut"),
+    ],
+)
+def test_wrong_input_of_batch_norm_is_refused(ops, wrong, message):
     one = np.ones(3, np.float32)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="gamma has the wrong shape"):
-        ops.convoy_batch_norm(x=GOOD["x"], gamma=one[:2], beta=one, epsilon=1e-3, activation=0)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="empty"):
-        ops.convoy_batch_norm(x=GOOD["x"][:0], gamma=one, beta=one, epsilon=1e-3, activation=0)
+    good = {"x": GOOD["x"], "gamma": one, "beta": one, "shortcut": []}
+    settings = {"epsilon": 1e-3, "activation": 0}
+    ops.convoy_batch_norm(**good, **settings)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        ops.convoy_batch_norm(**good | wrong, **settings)
+
+
+@pytest.mark.parametrize("dtype", native.DTYPES)
+@pytest.mark.parametrize(
+    ("height", "width", "kernel", "stride", "padding"),
+    [
+        (7, 7, (1, 1), 1, "same"),
+        (7, 6, (3, 3), 1, "same"),
+        (6, 5, (3, 5), 1, "same"),
+        (16, 16, (3, 3), 2, "valid"),
+        (15, 13, (3, 3), 2, "valid"),
+        (11, 14, (2, 5), 3, "valid"),
+        (14, 14, (1, 1), 2, "same"),
+        (7, 9, (1, 1), 2, "same"),
+    ],
+)
+def test_gradients_of_convolution(dtype, height, width, kernel, stride, padding):
+    rng = np.random.default_rng(3)
+    x = drawn(rng, (3, height, width, 20), dtype)
+    weights = drawn(rng, (*kernel, 20, 24), dtype)
+    exact = [tf.constant(double(x)), tf.constant(double(weights))]
+    with tf.GradientTape() as tape:
+        tape.watch(exact)
+        expected = tf.nn.conv2d(*exact, stride, padding.upper())
+    dy = drawn(rng, expected.shape, dtype)
+    gradients = tape.gradient(expected, exact, tf.cast(dy, tf.float64))
+
+    layer = Conv2D(24, kernel, strides=stride, padding=padding, use_bias=False, dtype=dtype)
+    layer.build(x.shape)
+    layer.kernel.assign(weights)
+
+    @tf.function
+    def run(x, dy):
+        with native.enabled(), tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return y, tape.gradient(y, [x, layer.kernel.value], dy)
+
+    graph = run.get_concrete_function(x, dy).graph
+    assert "Conv2DBackpropFilter" not in {op.type for op in graph.get_operations()}
+    y, found = run(x, dy)
+    assert distance(y, expected.numpy()) < CLOSE[dtype]
+    for one, other in zip(found, gradients, strict=True):
+        assert distance(one, other.numpy()) < 2 * CLOSE[dtype]

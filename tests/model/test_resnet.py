@@ -55,8 +55,8 @@ def test_layers_have_torchvisions_names_and_shapes(resnet50):
     assert shapes["conv1"] == (32, 32, 64)
     assert shapes["maxpool"] == (16, 16, 64)
     assert shapes["layer1_0_conv1"] == (16, 16, 64)
-    assert shapes["layer1_2_act3"] == (16, 16, 256)
-    assert shapes["layer4_2_act3"] == (2, 2, 2048)
+    assert shapes["layer1_2_bn3"] == (16, 16, 256)
+    assert shapes["layer4_2_bn3"] == (2, 2, 2048)
     weighted = [layer.name for layer in resnet50.layers if layer.weights]
     block = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
     expected = {"conv1", "bn1", "fc"}
@@ -152,7 +152,7 @@ def test_zero_gamma_makes_blocks_their_shortcuts(resnet50):
     model = build_model("resnet18", **SMALL, zero_gamma=True)
     assert zeros(model) == {b.name + "_bn2" for b in catalog.resnet_blocks(get_arch("resnet18"))}
     inside = keras.Model(
-        model.input, [model.get_layer(n).output for n in ("maxpool", "layer1_1_act2")]
+        model.input, [model.get_layer(n).output for n in ("maxpool", "layer1_1_bn2")]
     )
     before, after = inside(pixels())
     np.testing.assert_array_equal(after, before)
@@ -181,7 +181,7 @@ def convolve(image, kernel, stride, pad):
 @pytest.mark.parametrize("size", [64, 65])
 def test_stem_and_pool_are_padded_on_both_sides(size):
     model = build_model("resnet18", **(SMALL | {"image_size": size}))
-    names = ("normalization", "conv1", "bn1", "maxpool", "layer2_0_conv1", "layer1_1_act2")
+    names = ("normalization", "conv1", "bn1", "maxpool", "layer2_0_conv1", "layer1_1_bn2")
     found = keras.Model(model.input, [model.get_layer(name).output for name in names])(pixels(size))
     image, conv, relu, pool, strided, before = (value.numpy()[0] for value in found)
     expected = convolve(image, model.get_layer("conv1").kernel.numpy(), 2, 3)

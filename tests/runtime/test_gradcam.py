@@ -25,7 +25,7 @@ def spread(model):
 
 ARCHS = {
     "efficientnet-test": ("top_bn", 32),
-    "resnet18": ("layer4_1_act2", 64),
+    "resnet18": ("layer4_1_bn2", 64),
 }
 
 

@@ -46,6 +46,8 @@ class Run {
     if (ok()) TF_SetStatus(status_.get(), TF_INVALID_ARGUMENT, message.c_str());
   }
 
+  int inputs() const { return TF_NumInputs(context_); }
+
   // Input number `index`, whose dimensions must be `shape`; -1 stands for any.
   Tensor Input(int index, const char* name, const std::vector<int64_t>& shape) {
     TF_Tensor* tensor = nullptr;
@@ -59,7 +61,7 @@ class Run {
     return Tensor(tensor);
   }
 
-  // The first of `inputs` whose buffer nobody else needs, as output 0; else a new buffer.
+  // The buffer of `input` as output 0 if nobody else needs it; else a new one.
   Tensor ForwardOrAllocate(int input, const std::vector<int64_t>& shape, bool* forwarded) {
     int which = -1;
     Tensor tensor(TF_ForwardInputOrAllocateOutput(context_, &input, 1, 0, shape.data(),
