@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench")
     options = parser.parse_args()
-    rows = [row for row in ROWS if _chosen(row.name, options.only)]
+    names = [row.name for row in ROWS]
+    rows = [row for row in ROWS if _chosen(row.name, options.only, names)]
     if not rows:
         parser.error(f"no row is called so; there are: {', '.join(row.name for row in ROWS)}")
     for row in rows:
@@ -36,7 +37,8 @@ def main() -> None:
         if isinstance(row, Program):
             table, found = row.run()
         else:
-            entries = [entry for entry in row.entries if _chosen(entry.label, options.entries)]
+            labels = [entry.label for entry in row.entries]
+            entries = [e for e in row.entries if _chosen(e.label, options.entries, labels)]
             row = replace(row, entries=entries, rounds=options.rounds or row.rounds)
             found = measure(row)
             table = markdown(row, found)
@@ -47,8 +49,9 @@ def main() -> None:
             write(row.name, table)
 
 
-def _chosen(name: str, words: list[str] | None) -> bool:
-    return not words or any(word in name for word in words)
+def _chosen(name: str, words: list[str] | None, names: list[str]) -> bool:
+    """Whether it holds one of the words; a word that is a whole name stands for that alone."""
+    return not words or any(word == name or (word in name and word not in names) for word in words)
 
 
 def write(name: str, table: str, page: Path = PAGE) -> None:
