@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench")
     options = parser.parse_args()
     names = [row.name for row in ROWS]
-    rows = [row for row in ROWS if _chosen(row.name, options.only, names)]
+    rows = [row for row in ROWS if chosen(row.name, options.only, names)]
     if not rows:
         parser.error(f"no row is called so; there are: {', '.join(row.name for row in ROWS)}")
     for row in rows:
@@ -38,7 +38,7 @@ def main() -> None:
             table, found = row.run()
         else:
             labels = [entry.label for entry in row.entries]
-            entries = [e for e in row.entries if _chosen(e.label, options.entries, labels)]
+            entries = [e for e in row.entries if chosen(e.label, options.entries, labels)]
             row = replace(row, entries=entries, rounds=options.rounds or row.rounds)
             found = measure(row)
             table = markdown(row, found)
@@ -49,7 +49,7 @@ def main() -> None:
             write(row.name, table)
 
 
-def _chosen(name: str, words: list[str] | None, names: list[str]) -> bool:
+def chosen(name: str, words: list[str] | None, names: list[str]) -> bool:
     """Whether it holds one of the words; a word that is a whole name stands for that alone."""
     return not words or any(word == name or (word in name and word not in names) for word in words)
 

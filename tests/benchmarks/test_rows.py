@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from benchmarks import harness, photographs, worker
+from benchmarks.__main__ import chosen
 from benchmarks.harness import Entry, Goal, Program, Row
 from benchmarks.rows import ROWS
 
@@ -68,6 +69,14 @@ def test_a_goal_may_be_a_figure_itself():
     assert "- b (wait): **3.00 (1.00–5.00)**, goal ≤ 2: missed\n" in text
     assert "- b ÷ a: **0.980 (0.900–0.990)**, goal ≥ 0.97: met\n" in text
     assert text.endswith("\n\nA note.\n")
+
+
+def test_a_whole_name_stands_for_itself():
+    names = ["b0-1", "b0-16", "b4-1"]
+    found = {word: [n for n in names if chosen(n, [word], names)] for word in ("b0-1", "b0", "-1")}
+    assert found == {"b0-1": ["b0-1"], "b0": ["b0-1", "b0-16"], "-1": names}
+    assert chosen("b4-1", ["b0-1", "b4"], names)
+    assert chosen("b4-1", None, names)
 
 
 def test_processor_time_holds_that_of_living_children():
