@@ -24,7 +24,7 @@ struct Walk {
     while (repeats < 16 && channels * repeats < 128 && rows % (2 * repeats) == 0) repeats *= 2;
     width = channels * repeats;
     lines = rows / repeats;
-    each = std::max<int64_t>(1, 16384 / width);
+    each = std::max<int64_t>(32, 16384 / width);
     pieces = (lines + each - 1) / each;
   }
 
@@ -58,14 +58,16 @@ inline void Put(Floats values, T* to, int64_t lanes) {
   lanes == kLanes ? Store(values, to) : StoreSome(values, to, lanes);
 }
 
-// Two sums for each channel, of what `body(line, offset, lanes, &first, &second)` adds, by piece.
+// Two sums for each of the places in a line, of what `body(piece, line, offset, lanes, first,
+// second)` adds; those of a piece at `piece * Stride(walk)`, the second ones half of that later.
+inline int64_t Stride(const Walk& walk) { return 2 * (walk.width + kLanes); }
+
 template <typename Body>
 std::vector<float> Sums(const Walk& walk, Body body) {
-  const int64_t stride = 2 * (walk.width + kLanes);
-  std::vector<float> sums(walk.pieces * stride);
+  std::vector<float> sums(walk.pieces * Stride(walk));
   Share(walk.pieces, [&](int64_t piece) {
-    float* const first = sums.data() + piece * stride;
-    float* const second = first + walk.width + kLanes;
+    float* const first = sums.data() + piece * Stride(walk);
+    float* const second = first + Stride(walk) / 2;
     for (int64_t line = walk.Begin(piece); line < walk.End(piece); ++line) {
       ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
         Floats a = Load(first + i), b = Load(second + i);
@@ -78,38 +80,66 @@ std::vector<float> Sums(const Walk& walk, Body body) {
   return sums;
 }
 
+// Calls body(from, count) for channels that one thread takes together.
+constexpr int64_t kTogether = 64;
+
+template <typename Body>
+void ForChannels(const Walk& walk, Body body) {
+  Share((walk.channels + kTogether - 1) / kTogether, [&](int64_t number) {
+    const int64_t from = number * kTogether;
+    body(from, std::min(kTogether, walk.channels - from));
+  });
+}
+
 // Chan, Golub and LeVeque's way to put variances together, in double precision. Each piece's sums
 // are of differences from its first line.
 template <typename T>
 void Moments(const Walk& walk, const T* x, const std::vector<float>& sums, float* mean,
              float* variance) {
-  const int64_t stride = 2 * (walk.width + kLanes);
   const double total = static_cast<double>(walk.lines) * walk.repeats;
-  std::vector<double> middle(walk.channels), squares(walk.channels);
-  double seen = 0;
-  std::vector<float> shift(walk.width + kLanes);
-  for (int64_t piece = 0; piece < walk.pieces; ++piece) {
-    const double lines = static_cast<double>(walk.End(piece) - walk.Begin(piece));
-    const float* const first = sums.data() + piece * stride;
-    const float* const second = first + walk.width + kLanes;
-    ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
-      Store(Get(x + walk.Begin(piece) * walk.width + i, lanes), shift.data() + i);
-    });
-    for (int64_t r = 0; r < walk.repeats; ++r, seen += lines) {
-      const double before = seen * lines / (seen + lines), part = lines / (seen + lines);
-      for (int64_t c = 0, i = r * walk.channels; c < walk.channels; ++c, ++i) {
-        const double sum = first[i], delta = shift[i] + sum / lines - middle[c];
-        middle[c] += delta * part;
-        squares[c] += std::max(second[i] - sum * sum / lines, 0.0) + delta * delta * before;
+  ForChannels(walk, [&](int64_t from, int64_t count) {
+    double middle[kTogether] = {}, squares[kTogether] = {}, seen = 0;
+    float shift[kTogether];
+    for (int64_t piece = 0; piece < walk.pieces; ++piece) {
+      const double lines = static_cast<double>(walk.End(piece) - walk.Begin(piece));
+      const T* const line = x + walk.Begin(piece) * walk.width + from;
+      for (int64_t r = 0; r < walk.repeats; ++r, seen += lines) {
+        const double before = seen * lines / (seen + lines), part = lines / (seen + lines);
+        const float* const first = sums.data() + piece * Stride(walk) + r * walk.channels + from;
+        const float* const second = first + Stride(walk) / 2;
+        ForVectors(count, [&](int64_t i, int64_t lanes) {
+          Store(Get(line + r * walk.channels + i, lanes), shift + i);
+        });
+        for (int64_t c = 0; c < count; ++c) {
+          const double sum = first[c], offset = sum / lines, delta = shift[c] + offset - middle[c];
+          middle[c] += delta * part;
+          squares[c] += std::max(second[c] - sum * offset, 0.0) + delta * delta * before;
+        }
       }
     }
-  }
-  for (int64_t c = 0; c < walk.channels; ++c) {
-    mean[c] = static_cast<float>(middle[c]);
-    variance[c] = static_cast<float>(squares[c] / total);
-    // max(own, 0) hides a NaN; the mean does not.
-    if (!std::isfinite(mean[c])) variance[c] = mean[c] - mean[c];
-  }
+    for (int64_t c = 0; c < count; ++c) {
+      mean[from + c] = static_cast<float>(middle[c]);
+      variance[from + c] = static_cast<float>(squares[c] / total);
+      // max(own, 0) hides a NaN; the mean does not.
+      if (!std::isfinite(mean[from + c])) variance[from + c] = mean[from + c] - mean[from + c];
+    }
+  });
+}
+
+// The sums of all pieces, in double precision.
+inline void Totals(const Walk& walk, const std::vector<float>& sums, double* first,
+                   double* second) {
+  ForChannels(walk, [&](int64_t from, int64_t count) {
+    for (int64_t piece = 0; piece < walk.pieces; ++piece) {
+      for (int64_t r = 0; r < walk.repeats; ++r) {
+        const float* const parts = sums.data() + piece * Stride(walk) + r * walk.channels + from;
+        for (int64_t c = 0; c < count; ++c) {
+          first[from + c] += parts[c];
+          second[from + c] += parts[Stride(walk) / 2 + c];
+        }
+      }
+    }
+  });
 }
 
 template <typename T, Activation kind>
@@ -179,14 +209,8 @@ void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamm
     b += dz * centred;
   });
 
-  const int64_t stride = 2 * (walk.width + kLanes);
   std::vector<double> first(channels), second(channels);
-  for (int64_t piece = 0; piece < walk.pieces; ++piece) {
-    for (int64_t i = 0; i < walk.width; ++i) {
-      first[i % channels] += sums[piece * stride + i];
-      second[i % channels] += sums[piece * stride + walk.width + kLanes + i];
-    }
-  }
+  Totals(walk, sums, first.data(), second.data());
   std::vector<float> constant(channels), slope(channels);
   for (int64_t c = 0; c < channels; ++c) {
     dbeta[c] = static_cast<float>(first[c]);
