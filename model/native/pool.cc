@@ -33,18 +33,18 @@ class Pool {
     if (!hold.owns_lock() || owner_ != getpid()) return false;
     const int helpers = static_cast<int>(std::min<int64_t>(pieces, Wanted())) - 1;
     while (started_ < helpers) {
-      std::thread([this, number = started_] { Serve(number); }).detach();
+      std::thread([this] { Serve(); }).detach();
       ++started_;
     }
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       work_ = &work, pieces_ = pieces, next_ = 0;
-      helpers_ = busy_ = std::max(0, helpers);
-      ++round_;
+      room_ = helpers;
     }
     if (helpers > 0) begin_.notify_all();
     Work(work, pieces);
     std::unique_lock<std::mutex> lock(mutex_);
+    room_ = 0;  // who comes now is not waited for
     end_.wait(lock, [this] { return busy_ == 0; });
     return true;
   }
@@ -59,12 +59,11 @@ class Pool {
     for (int64_t piece; (piece = next_.fetch_add(1)) < pieces;) work(piece);
   }
 
-  void Serve(int number) {
-    uint64_t seen = 0;
+  void Serve() {
     std::unique_lock<std::mutex> lock(mutex_);
     while (true) {
-      begin_.wait(lock, [&] { return round_ != seen && number < helpers_; });
-      seen = round_;
+      begin_.wait(lock, [&] { return room_ > 0; });
+      --room_, ++busy_;
       const auto* work = work_;
       const int64_t pieces = pieces_;
       lock.unlock();
@@ -83,8 +82,7 @@ class Pool {
   const std::function<void(int64_t)>* work_ = nullptr;
   int64_t pieces_ = 0;
   std::atomic<int64_t> next_{0};
-  int helpers_ = 0, busy_ = 0;
-  uint64_t round_ = 0;
+  int room_ = 0, busy_ = 0;  // helpers that may still join in, and those at work
 };
 
 Pool& ThePool() {
