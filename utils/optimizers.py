@@ -1,8 +1,9 @@
 """Optimizers (update mathematics only) and the one weight-decay rule.
 
-The optimizers are Keras 3's. Their weight decay, moving average, clipping and accumulation stay
-unused: the training step does each of these once, in a place one can point at, on reduced
-gradients. The learning rate is assigned from outside before every update.
+The optimizers are Keras 3's, with updates as single operations (`utils.fused_updates`). Their
+weight decay, moving average, clipping and accumulation stay unused: the training step does each of
+these once, in a place one can point at, on reduced gradients. The learning rate is assigned from
+outside before every update.
 
 Weight decay comes in three spellings, which differ by a factor or by where they act:
 
@@ -102,19 +103,15 @@ def make_optimizer(
         if not value > 0:
             raise ValueError(f"{label} must be positive, not {value}.")
 
-    import keras
+    from utils.fused_updates import SGD, Adam, RMSprop
 
     # A rate of 0 makes a forgotten assignment visible: nothing trains.
     if kind == "sgd":
-        return keras.optimizers.SGD(learning_rate=0.0, name=kind)
+        return SGD(learning_rate=0.0, name=kind)
     if kind == "momentum":
-        return keras.optimizers.SGD(
-            learning_rate=0.0, momentum=float(momentum), nesterov=nesterov, name=kind
-        )
+        return SGD(learning_rate=0.0, momentum=float(momentum), nesterov=nesterov, name=kind)
     if kind == "rmsprop":
-        return keras.optimizers.RMSprop(
-            learning_rate=0.0, rho=rho, momentum=momentum, epsilon=epsilon, name=kind
-        )
+        return RMSprop(learning_rate=0.0, rho=rho, momentum=momentum, epsilon=epsilon, name=kind)
     if kind in LAYER_WISE:
         from utils.large_batch import LAMB, LARS
 
@@ -123,9 +120,7 @@ def make_optimizer(
             return LARS(weight_decay, mask, momentum, nesterov, trust_coefficient)
         return LAMB(weight_decay, mask, beta_1, beta_2, epsilon)
     # keras.optimizers.AdamW insists on a weight decay of its own, so adamw is Adam as well.
-    return keras.optimizers.Adam(
-        learning_rate=0.0, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, name=kind
-    )
+    return Adam(learning_rate=0.0, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, name=kind)
 
 
 def scale_rates(
