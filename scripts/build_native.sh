@@ -50,14 +50,15 @@ build_data() {
 build_model() {
   is_built "$model_library" && return
   local levels=(baseline) level source objects=() running=()
-  if [ "$(uname -m)" = x86_64 ]; then levels+=(v3 v4); fi
+  if [ "$(uname -m)" = x86_64 ]; then levels+=(v3 v4 v4bf16); fi
   for source in ops pool levels; do
     objects+=("$build/$source.o")
     compile "model/native/$source.cc" "$build/$source.o"
   done
   for level in "${levels[@]}"; do
     local flags=(-DCONVOY_LEVEL="$level" -Wno-psabi)
-    if [ "$level" != baseline ]; then flags+=(-march=x86-64-"$level" -mprefer-vector-width=512); fi
+    if [ "$level" != baseline ]; then flags+=(-march=x86-64-"${level%bf16}" -mprefer-vector-width=512); fi
+    if [ "$level" = v4bf16 ]; then flags+=(-mavx512bf16); fi
     # The baseline stays in front: of what several objects hold, say a function of std::vector, the first is taken.
     objects+=("$build/$level.o")
     compile model/native/level.cc "$build/$level.o" "${flags[@]}" & running+=($!)

@@ -55,10 +55,10 @@ struct Kernels {
 template <typename T>
 const Kernels<T>& BestKernels();
 
-// What that is: "x86-64-v4", "x86-64-v3" or "baseline".
+// What that is: "x86-64-v4 with bfloat16", "x86-64-v4", "x86-64-v3" or "baseline".
 const char* Level();
 
-// Takes no higher one than 4, 3 or 0, the baseline: for tests.
+// Takes no higher one than 5 (v4 with bfloat16), 4, 3 or 0, the baseline: for tests.
 void LimitLevel(int level);
 
 }  // namespace convoy

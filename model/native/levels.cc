@@ -15,6 +15,7 @@ CONVOY_DECLARE(baseline)
 #ifdef __x86_64__
 CONVOY_DECLARE(v3)
 CONVOY_DECLARE(v4)
+CONVOY_DECLARE(v4bf16)
 #endif
 
 namespace {
@@ -27,6 +28,7 @@ int Best() {
   const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512vl");
+  if (v4 && __builtin_cpu_supports("avx512bf16")) return 5;
   return v4 ? 4 : v3 ? 3 : 0;
 #else
   return 0;
@@ -43,6 +45,7 @@ int& Chosen() {
 template <>
 const Kernels<float>& BestKernels<float>() {
 #ifdef __x86_64__
+  if (Chosen() == 5) return v4bf16::floats;
   if (Chosen() == 4) return v4::floats;
   if (Chosen() == 3) return v3::floats;
 #endif
@@ -52,6 +55,7 @@ const Kernels<float>& BestKernels<float>() {
 template <>
 const Kernels<BFloat16>& BestKernels<BFloat16>() {
 #ifdef __x86_64__
+  if (Chosen() == 5) return v4bf16::halves;
   if (Chosen() == 4) return v4::halves;
   if (Chosen() == 3) return v3::halves;
 #endif
@@ -61,7 +65,15 @@ const Kernels<BFloat16>& BestKernels<BFloat16>() {
 void LimitLevel(int level) { Chosen() = std::min(level < 3 ? 0 : level, Best()); }
 
 const char* Level() {
-  return Chosen() == 4 ? "x86-64-v4" : Chosen() == 3 ? "x86-64-v3" : "baseline";
+  switch (Chosen()) {
+    case 5:
+      return "x86-64-v4 with bfloat16";
+    case 4:
+      return "x86-64-v4";
+    case 3:
+      return "x86-64-v3";
+  }
+  return "baseline";
 }
 
 }  // namespace convoy

@@ -58,6 +58,27 @@ inline void Put(Floats values, T* to, int64_t lanes) {
   lanes == kLanes ? Store(values, to) : StoreSome(values, to, lanes);
 }
 
+// Calls body(line, put) for the lines of all pieces, the last piece first. `put` stores results as
+// Put does; past the caches where they would not hold them until the next operation reads them.
+constexpr int64_t kLarge = 16 << 20;  // bytes
+
+template <typename T, typename Body>
+void FromTheEnd(const Walk& walk, Body body) {
+  const auto each = [&](auto put) {
+    Share(walk.pieces, [&](int64_t number) {
+      const int64_t piece = walk.pieces - 1 - number;
+      for (int64_t line = walk.Begin(piece); line < walk.End(piece); ++line) body(line, put);
+      EndStream();
+    });
+  };
+  if (walk.lines * walk.width * static_cast<int64_t>(sizeof(T)) < kLarge) {
+    return each([](Floats values, T* to, int64_t lanes) { Put(values, to, lanes); });
+  }
+  each([](Floats values, T* to, int64_t lanes) {
+    lanes == kLanes ? Stream(values, to) : StoreSome(values, to, lanes);
+  });
+}
+
 // Two sums for each of the places in a line, of what `body(piece, line, offset, lanes, first,
 // second)` adds; those of a piece at `piece * Stride(walk)`, the second ones half of that later.
 inline int64_t Stride(const Walk& walk) { return 2 * (walk.width + kLanes); }
@@ -162,16 +183,13 @@ void NormAs(const Norm& norm, const T* x, const float* gamma, const float* beta,
   }
   const auto factors = walk.Repeated(factor), terms = walk.Repeated(term);
   const auto means = walk.Repeated(std::vector<float>(mean, mean + norm.channels));
-  Share(walk.pieces, [&](int64_t number) {
-    const int64_t piece = walk.pieces - 1 - number;
-    for (int64_t line = walk.Begin(piece); line < walk.End(piece); ++line) {
-      ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
-        const int64_t at = line * walk.width + i;
-        Floats z = (Get(x + at, lanes) - Load(&means[i])) * Load(&factors[i]) + Load(&terms[i]);
-        if (shortcut) z += Get(shortcut + at, lanes);
-        Put(Activate<kind>(z), y + at, lanes);
-      });
-    }
+  FromTheEnd<T>(walk, [&](int64_t line, auto put) {
+    ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
+      const int64_t at = line * walk.width + i;
+      Floats z = (Get(x + at, lanes) - Load(&means[i])) * Load(&factors[i]) + Load(&terms[i]);
+      if (shortcut) z += Get(shortcut + at, lanes);
+      put(Activate<T, kind>(z), y + at, lanes);
+    });
   });
 }
 
@@ -194,7 +212,7 @@ void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamm
     centred = Get(x + at, lanes) - Load(&means[i]);
     Floats z = centred * Load(&factors[i]) + Load(&terms[i]);
     if (shortcut) z += Get(shortcut + at, lanes);
-    dz = Deactivate<kind>(Get(dy + at, lanes), z);
+    dz = Deactivate<T, kind>(Get(dy + at, lanes), z);
   };
   const auto sums = Sums(walk, [&](int64_t, int64_t line, int64_t i, int64_t lanes, Floats& a,
                                    Floats& b) {
@@ -219,22 +237,19 @@ void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamm
     slope[c] = static_cast<float>(second[c] * scale[c] * scale[c] / norm.rows);
   }
   const auto constants = walk.Repeated(constant), slopes = walk.Repeated(slope);
-  Share(walk.pieces, [&](int64_t number) {
-    const int64_t piece = walk.pieces - 1 - number;
-    for (int64_t line = walk.Begin(piece); line < walk.End(piece); ++line) {
-      ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
-        const int64_t at = line * walk.width + i;
-        Floats dz, centred;
-        if (shortcut) {
-          centred = Get(x + at, lanes) - Load(&means[i]);
-          dz = Get(dshortcut + at, lanes);
-        } else {
-          parts(at, i, lanes, dz, centred);
-        }
-        Put(Load(&factors[i]) * (dz - Load(&constants[i]) - centred * Load(&slopes[i])), dx + at,
-            lanes);
-      });
-    }
+  FromTheEnd<T>(walk, [&](int64_t line, auto put) {
+    ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
+      const int64_t at = line * walk.width + i;
+      Floats dz, centred;
+      if (shortcut) {
+        centred = Get(x + at, lanes) - Load(&means[i]);
+        dz = Get(dshortcut + at, lanes);
+      } else {
+        parts(at, i, lanes, dz, centred);
+      }
+      put(Load(&factors[i]) * (dz - Load(&constants[i]) - centred * Load(&slopes[i])), dx + at,
+          lanes);
+    });
   });
 }
 
