@@ -14,7 +14,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness import ROOT, Program, markdown, measure
+from benchmarks.harness import ROOT, Program, end_in_order, markdown, measure
 from benchmarks.rows import ROWS
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -32,6 +32,7 @@ def main() -> None:
     rows = [row for row in ROWS if chosen(row.name, options.only, names)]
     if not rows:
         parser.error(f"no row is called so; there are: {', '.join(row.name for row in ROWS)}")
+    end_in_order()
     for row in rows:
         print(f"## {row.title} (`{row.name}`)\n", flush=True)
         if isinstance(row, Program):

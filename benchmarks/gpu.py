@@ -32,7 +32,16 @@ from benchmarks.__main__ import write
 from benchmarks.gpu_cards import Card, find_card
 from benchmarks.gpu_cells import Cell, Setting, cells
 from benchmarks.gpu_table import markdown
-from benchmarks.harness import ROOT, Entry, Failed, Missing, Worker, about_machine, spread
+from benchmarks.harness import (
+    ROOT,
+    Entry,
+    Failed,
+    Missing,
+    Worker,
+    about_machine,
+    end_in_order,
+    spread,
+)
 from utils.resources import NO_MEMORY
 
 PAGE = ROOT / "docs" / "gpu_benchmark.md"
@@ -246,6 +255,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Measures, prints, and keeps."""
     options = _arguments()
+    end_in_order()
     card = find_card()
     if card is None and not options.tiny:
         raise SystemExit(

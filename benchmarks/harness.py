@@ -206,6 +206,13 @@ class Worker:
             os.killpg(self._process.pid, number)
 
 
+def end_in_order() -> None:
+    """Lets SIGTERM end this program as an exception does, so that contenders, and what they have
+    started, end with it.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
 def measure(row: Row) -> dict[str, Any]:
     """Runs a row. Returns its turns, by label and figure, and what the contenders said of
     themselves; labels whose packages are missing are named and left out.

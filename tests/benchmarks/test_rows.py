@@ -3,8 +3,13 @@
 import importlib
 import inspect
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +95,37 @@ def test_processor_time_holds_that_of_living_children():
     child.communicate(b"\n")
     assert living - before >= 0.14
     assert worker.cpu_seconds() - before >= 0.14  # and once it has ended
+
+
+def test_a_run_that_is_ended_ends_its_contenders_children(tmp_path):
+    python, note = tmp_path / "python", tmp_path / "child"
+    python.write_text(
+        f"#!/bin/sh\nsleep 300 &\necho $! > {note}.part\nmv {note}.part {note}\nwait\n"
+    )
+    python.chmod(0o755)
+    script = (
+        "import sys\n"
+        "from benchmarks import __main__ as command\n"
+        "from benchmarks.harness import Entry, Row\n"
+        "command.ROWS = [Row('one', 'one', [Entry('one', 'one:one', python=sys.argv.pop())])]\n"
+        "command.main()"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script, str(python)], cwd=harness.ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while not note.exists():
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        run.terminate()
+        assert run.wait(30) == 128 + signal.SIGTERM
+        child = Path(f"/proc/{int(note.read_text())}/stat")
+        # Ended, also where nobody fetches its exit status.
+        assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z"
+    finally:
+        run.kill()
+        with suppress(ProcessLookupError, FileNotFoundError):
+            os.kill(int(note.read_text()), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
