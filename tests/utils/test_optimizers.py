@@ -164,6 +164,24 @@ def test_updates_and_slots_are_those_of_keras_own_operations(name, compiled):
         np.testing.assert_allclose(one.numpy(), other.numpy(), **bound)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_update_leaves_what_was_read_before_it(name):
+    """Checkpoints are written from such arrays while training goes on."""
+    optimizer = make_optimizer(name)
+    weight = keras.Variable(np.ones((40, 30), np.float32), name="kernel")
+    optimizer.build([weight])
+    optimizer.learning_rate.assign(0.1)
+    update = tf.function(lambda gradient: optimizer.apply([gradient], [weight]))
+    update(tf.ones((40, 30)))
+    variables = [weight, *optimizer.variables]
+    read = [v.value.numpy() for v in variables]
+    copies = [np.array(array) for array in read]
+    update(tf.ones((40, 30)))
+    for array, copy in zip(read, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    assert (weight.numpy() != copies[0]).all()
+
+
 def test_lamb_without_decay_on_a_rescaled_weight_is_keras_own():
     ours = make_optimizer("lamb", epsilon=1e-6, weight_decay=1e-30)
     keras_own = keras.optimizers.Lamb(learning_rate=0.0, epsilon=1e-6)
