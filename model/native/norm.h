@@ -58,10 +58,11 @@ inline void Put(Floats values, T* to, int64_t lanes) {
   lanes == kLanes ? Store(values, to) : StoreSome(values, to, lanes);
 }
 
-// Calls body(line, put) for the lines of all pieces, the last piece first. `put` stores results as
-// Put does; past the caches where they would not hold them until the next operation reads them.
-constexpr int64_t kLarge = 16 << 20;  // bytes
+// Bytes of results that the caches would not hold until the next operation reads them.
+constexpr int64_t kLarge = 16 << 20;
 
+// Calls body(line, put) for the lines of all pieces, the last piece first. `put` stores results as
+// Put does, or past the caches if they are large.
 template <typename T, typename Body>
 void FromTheEnd(const Walk& walk, Body body) {
   const auto each = [&](auto put) {

@@ -36,7 +36,8 @@ inline Floats Widen(Halves halves) {
 }
 
 inline Halves UpperHalves(Bits bits) {
-  return (Halves)_mm512_maskz_cvtepi32_epi16(kAll, _mm512_maskz_srli_epi32(kAll, (__m512i)bits, 16));
+  return (Halves)_mm512_maskz_cvtepi32_epi16(
+      kAll, _mm512_maskz_srli_epi32(kAll, (__m512i)bits, 16));
 }
 
 inline Floats Clamp(Floats x, float least, float most) {  // not a number stays so
