@@ -23,7 +23,7 @@ import tensorflow as tf
 from dataloader import native
 from dataloader.decode import EvalCrop, eval_decode
 from model.fold import folded
-from runtime.onnx_graph import keep_batch
+from runtime.onnx_graph import keep_batch, pad_within_pools
 
 OPSET = 17
 Outputs = dict[str, np.ndarray]
@@ -187,7 +187,7 @@ def write_onnx(what: Exportable, path: Path, calibration: Any = None) -> None:
         proto, _ = tf2onnx.convert.from_function(function, input_signature=[spec], opset=OPSET)
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    keep_batch(proto)
+    keep_batch(pad_within_pools(proto))
     onnx.helper.set_model_props(proto, _side_files(what))
     onnx.checker.check_model(proto)
     onnx.save(proto, str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -52,3 +53,42 @@ def keep_batch(model: Any) -> Any:
     del graph.initializer[:]
     graph.initializer.extend(constants)
     return model
+
+
+def pad_within_pools(model: Any) -> Any:
+    """The model with zeros around what ReLU gives left to the maximum pooling that follows.
+
+    ONNX pads for a maximum with minus infinity; of numbers that are 0 or more the maxima are the
+    same. For a padding of its own ONNX Runtime leaves its layout and returns to it: a twentieth of
+    ResNet50's time.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    source = {name: node for node in graph.node for name in node.output}
+    users = Counter(name for node in graph.node for name in node.input)
+    for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
+        settings = {a.name: helper.get_attribute_value(a) for a in pool.attribute}
+        pad = source.get(pool.input[0])
+        pads = _zeros_around_relu(pad, source, constants)
+        if pads is None or users[pad.output[0]] > 1 or {"pads", "auto_pad"} & {*settings}:
+            continue
+        if all(n < side for n, side in zip(pads, 2 * settings["kernel_shape"], strict=True)):
+            pool.attribute.append(helper.make_attribute("pads", pads))
+            pool.input[0] = pad.input[0]
+            graph.node.remove(pad)
+    return model
+
+
+def _zeros_around_relu(pad: Any, source: dict[str, Any], constants: Any) -> list[int] | None:
+    """How many, above, left, below and right; None if the node is anything else."""
+    if pad is None or pad.op_type != "Pad" or len(pad.input) > 2 or pad.attribute:
+        return None  # a third input is another number than 0, an attribute another mode
+    before = source.get(pad.input[0])
+    pads = constants.get(pad.input[1], np.zeros(0, int)).tolist()
+    if before is None or before.op_type != "Relu" or len(pads) != 8 or min(pads) < 0:
+        return None
+    if any((*pads[:2], *pads[4:6])):  # of the batch and the channels
+        return None
+    return [*pads[2:4], *pads[6:]]
