@@ -15,7 +15,15 @@ from keras import layers
 
 from model import catalog, initializers
 from model.initializers import layer_seed
-from model.layers import Conv2D, DepthwiseConv2D, Excite, FusedBatchNorm, Normalize, StochasticDepth
+from model.layers import (
+    Conv2D,
+    DepthwiseConv2D,
+    Excite,
+    FusedBatchNorm,
+    Normalize,
+    Squeeze,
+    StochasticDepth,
+)
 
 NHWC, NCHW = "channels_last", "channels_first"  # said aloud: a keras.json may default to either
 
@@ -42,11 +50,13 @@ class Parts:
         """From the input's NHWC to the data format."""
         return layers.Permute((3, 1, 2), name=NCHW)(x) if self.data_format == NCHW else x
 
-    def mean(self, x: Any, name: str, keepdims: bool = False) -> Any:
+    def mean(self, x: Any, name: str) -> Any:
         """Over height and width."""
-        return layers.GlobalAveragePooling2D(
-            data_format=self.data_format, keepdims=keepdims, name=name
-        )(x)
+        return layers.GlobalAveragePooling2D(data_format=self.data_format, name=name)(x)
+
+    def squeeze(self, x: Any, name: str) -> Any:
+        """x, and its mean over height and width, which keep sides of 1."""
+        return Squeeze(data_format=self.data_format, name=name)(x)
 
     def conv(
         self, x: Any, filters: int, name: str, kernel: int = 1, stride: int = 1, bias: bool = False
@@ -238,7 +248,7 @@ def _branch(x: Any, block: catalog.Block, parts: Parts) -> Any:
     x = parts.depthwise(x, f"{name}_{block.depthwise}", block.kernel, block.stride)
     x = parts.norm(x, f"{name}_bn", act=True)
 
-    gate = parts.mean(x, f"{name}_se_squeeze", keepdims=True)
+    x, gate = parts.squeeze(x, f"{name}_se_squeeze")
     gate = parts.conv(gate, block.squeeze_units, f"{name}_se_reduce", bias=True)
     gate = parts.act(gate, f"{name}_se_activation")
     gate = parts.conv(gate, block.filters_expanded, f"{name}_se_expand", bias=True)

@@ -7,6 +7,7 @@ has been imported.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -194,28 +195,39 @@ def _first(shape: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="convoy")
 class Conv2D(keras.layers.Conv2D):
-    """Keras' layer. In training on a CPU `model.native` computes the kernel's gradient where its
-    output is small.
+    """Keras' layer. In training on a CPU `model.native` computes the kernel's gradient by matrix
+    products where they are faster.
     """
-
-    SMALL = 14 * 14  # pixels
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         native_ops = native.operations(self.compute_dtype, self.data_format) if training else None
-        if native_ops is None or not self._is_small(inputs.shape):
+        if native_ops is None or not self._by_products(inputs.shape):
             return super().call(inputs)
         x = tf.cast(inputs, self.compute_dtype)
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
         return self.activation(native.convolve(x, kernel, self.strides[0], self.padding))
 
-    def _is_small(self, shape: Sequence[int | None]) -> bool:
+    def _by_products(self, shape: Sequence[int | None]) -> bool:
         if None in shape[1:] or len({*self.strides}) > 1 or {*self.dilation_rate} != {1}:
             return False
-        odd = all(side % 2 for side in self.kernel_size) and {*self.strides} == {1}
+        if self.groups != 1 or self.use_bias:
+            return False
+        points = {*self.kernel_size} == {1}
         # Else windows may go further beyond one side than beyond the other.
-        even = self.padding == "valid" or {*self.kernel_size} == {1} or odd
+        odd = all(side % 2 for side in self.kernel_size) and {*self.strides} == {1}
         height, width = self.compute_output_shape(shape)[1:3]
-        return even and height * width <= self.SMALL and self.groups == 1 and not self.use_bias
+        return (self.padding == "valid" or points or odd) and height * width <= self._most(points)
+
+    def _most(self, points: bool) -> float:
+        """Pixels of the largest output whose kernel's gradient is sooner done by matrix products,
+        as measured in docs/performance.md.
+        """
+        if native.has_tiles():
+            if not points:
+                return 7 * 7
+            if self.compute_dtype == "bfloat16":
+                return math.inf
+        return 14 * 14
 
 
 @keras.saving.register_keras_serializable(package="convoy")
@@ -236,7 +248,7 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 @keras.saving.register_keras_serializable(package="convoy")
 class Excite(keras.layers.Multiply):
     """Maps `(B, H, W, C)` times their gates `(B, 1, 1, C)`: Keras' `Multiply`. In training on a CPU
-    `model.native` computes its gradient.
+    `model.native` computes it and its gradient.
     """
 
     def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
@@ -245,6 +257,46 @@ class Excite(keras.layers.Multiply):
         if ops is None or gates.shape[1:3].as_list() != [1, 1]:
             return super().call(inputs)
         return native.gated(ops, *(tf.cast(x, self.compute_dtype) for x in (maps, gates)))
+
+
+@keras.saving.register_keras_serializable(package="convoy")
+class Squeeze(keras.layers.Layer):
+    """Maps as they are, and their means over height and width, with sides of 1: what
+    squeeze-and-excitation begins with.
+
+    Both from one layer, so that in training on a CPU `model.native` has the gradients of both at
+    hand.
+
+    Args:
+        data_format: of the maps, "channels_last" or "channels_first".
+    """
+
+    def __init__(self, data_format: str = "channels_last", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_format = data_format
+
+    def call(self, inputs: Any, training: bool | None = None) -> tuple[Any, Any]:
+        ops = native.operations(self.compute_dtype, self.data_format) if training else None
+        if ops is not None:
+            return native.squeeze(ops, tf.cast(inputs, self.compute_dtype))
+        axes = (2, 3) if self.data_format == "channels_first" else (1, 2)
+        return inputs, keras.ops.mean(inputs, axes, keepdims=True)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "data_format": self.data_format}
+
+
+@keras.saving.register_keras_serializable(package="convoy")
+class Fork(keras.layers.Layer):
+    """Its input twice: for a branch and its shortcut. In training on a CPU `model.native` sums the
+    gradients of both.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None) -> tuple[Any, Any]:
+        ops = native.operations(self.compute_dtype) if training else None
+        if ops is None:
+            return inputs, inputs
+        return native.forked(ops, tf.cast(inputs, self.compute_dtype))
 
 
 @keras.saving.register_keras_serializable(package="convoy")

@@ -24,7 +24,7 @@ from keras import layers
 from model import catalog, initializers
 from model.efficientnet import NCHW, NHWC, Parts, check_data_format, check_options
 from model.initializers import layer_seed
-from model.layers import Conv2D, Excite, Normalize, StochasticDepth
+from model.layers import Conv2D, Excite, Fork, Normalize, StochasticDepth
 
 CHUNK_CHANNELS = 16  # on CPUs: narrower groups are convolved together
 
@@ -243,16 +243,15 @@ def _block(
         if block.bottleneck
         else ((block.width, 3, block.stride, 1),)
     )
-    x = inputs
+    x, shortcut = Fork(name=f"{name}_fork")(inputs)
     for number, (filters, kernel, stride, groups) in enumerate(convs, start=1):
         x = parts.conv(x, filters, f"{name}_conv{number}", kernel, stride, groups)
         x = parts.norm(x, f"{name}_bn{number}", act=True)
     last = len(convs) + 1
     x = parts.conv(x, block.filters_out, f"{name}_conv{last}", 1 if block.bottleneck else 3)
-    shortcut = inputs
     if block.has_projection:
         shortcut = parts.conv(
-            inputs, block.filters_out, f"{name}_downsample_conv", stride=block.stride
+            shortcut, block.filters_out, f"{name}_downsample_conv", stride=block.stride
         )
         shortcut = parts.norm(shortcut, f"{name}_downsample_bn")
     norm, gamma = f"{name}_bn{last}", "zeros" if zero_gamma else "ones"
@@ -261,7 +260,7 @@ def _block(
 
     x = parts.norm(x, norm, gamma=gamma)
     if block.squeeze_units:
-        gate = parts.mean(x, f"{name}_se_squeeze", keepdims=True)
+        x, gate = parts.squeeze(x, f"{name}_se_squeeze")
         gate = parts.linear(gate, block.squeeze_units, f"{name}_se_reduce")
         gate = parts.act(gate, f"{name}_se_act")
         gate = parts.linear(gate, block.filters_out, f"{name}_se_expand")

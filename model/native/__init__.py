@@ -1,7 +1,8 @@
 """C++ versions of what TensorFlow's CPU kernels are slow at in training, if they have been built.
 
-Batch norm together with the activation after it, the gradients of depthwise convolution, and that
-of squeeze-and-excitation's product, in float32 and bfloat16. They are used where a training step is
+Batch norm together with the activation after it, the gradients of depthwise convolution,
+squeeze-and-excitation's mean and product, and the sum of the gradients of what is used twice, in
+float32 and bfloat16. They are used where a training step is
 traced within `enabled()`: on a CPU and not through XLA. Elsewhere, and if they are not built
 (`scripts/build_native.sh`), layers take TensorFlow's own operations, with the same results up to
 rounding. Forward passes without training never need them, so exported models hold none.
@@ -49,11 +50,19 @@ def _load() -> tuple[ModuleType | None, str]:
 
 def controls() -> ctypes.CDLL:
     """The library's own functions: `convoy_set_threads(int)`, 0 for one a core;
-    `convoy_level()`, the processor's instructions that it uses; `convoy_limit_level(int)`.
+    `convoy_level()`, the processor's instructions that it uses; `convoy_limit_level(int)`;
+    `convoy_has_tiles()`, whether it multiplies matrices of bfloat16 in tiles.
     """
     library = ctypes.CDLL(str(library_path()))
     library.convoy_level.restype = ctypes.c_char_p
+    library.convoy_has_tiles.restype = ctypes.c_bool
     return library
+
+
+@functools.lru_cache(maxsize=1)
+def has_tiles() -> bool:
+    """Whether matrix products in bfloat16 are many times as fast as in float32 (Intel's AMX)."""
+    return controls().convoy_has_tiles()
 
 
 def status() -> str:
@@ -243,6 +252,48 @@ def gated(ops: ModuleType, x: Any, gate: Any) -> Any:
             dgate.set_shape(gate.shape)
             return dx, dgate
 
-        return x * gate, backward
+        y = ops.convoy_gate(x=x, gate=gate)
+        y.set_shape(x.shape)
+        return y, backward
 
     return forward(x, gate)
+
+
+def squeeze(ops: ModuleType, x: Any) -> tuple[Any, Any]:
+    """`x (B, H, W, C)` as it is, and its means over height and width, `(B, 1, 1, C)`.
+
+    Whoever takes x from here has the gradients of both come together in one pass.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def forward(x: Any) -> Any:
+        mean = ops.convoy_squeeze(x=x)
+        mean.set_shape((x.shape[0], 1, 1, x.shape[-1]))
+
+        def backward(dmaps: Any, dmean: Any) -> Any:
+            dx = ops.convoy_squeeze_gradient(dmaps=dmaps, dmean=dmean)
+            dx.set_shape(x.shape)
+            return dx
+
+        return (tf.identity(x), mean), backward
+
+    return forward(x)
+
+
+def forked(ops: ModuleType, x: Any) -> tuple[Any, Any]:
+    """`x (B, H, W, C)` twice. The gradients that come back are summed here, not by TensorFlow,
+    whose sum of bfloat16 takes about three times as long.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def forward(x: Any) -> Any:
+        def backward(first: Any, second: Any) -> Any:
+            dx = ops.convoy_sum(a=first, b=second)
+            dx.set_shape(x.shape)
+            return dx
+
+        return (tf.identity(x), tf.identity(x)), backward
+
+    return forward(x)

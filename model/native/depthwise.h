@@ -1,4 +1,4 @@
-// The gradients of depthwise convolution, and squeeze-and-excitation's gradient, for one level.
+// The gradients of depthwise convolution, for one level of instructions.
 
 #ifndef CONVOY_MODEL_NATIVE_DEPTHWISE_H_
 #define CONVOY_MODEL_NATIVE_DEPTHWISE_H_
@@ -188,34 +188,6 @@ void DepthwiseGradient(const Depthwise& d, const T* dy, const T* x, const T* ker
   DepthwiseInputGradient(
       d, dy, AsFloats(kernel, d.kernel_height * d.kernel_width * d.channels, room), dx);
   DepthwiseKernelGradient(d, dy, x, dkernel);
-}
-
-template <typename T>
-void GateGradient(int64_t batch, int64_t pixels, int64_t channels, const T* dy, const T* x,
-                  const T* gate, T* dx, T* dgate) {
-  Share(batch, [&](int64_t image) {
-    const Walk walk(pixels, channels);
-    std::vector<float> gates(walk.width + kLanes), sums(walk.width + kLanes);
-    for (int64_t r = 0; r < walk.repeats; ++r) {
-      ForVectors(channels, [&](int64_t i, int64_t lanes) {
-        StoreSome(Get(gate + image * channels + i, lanes), &gates[r * channels + i], lanes);
-      });
-    }
-    for (int64_t line = 0; line < walk.lines; ++line) {
-      ForVectors(walk.width, [&](int64_t i, int64_t lanes) {
-        const int64_t at = image * pixels * channels + line * walk.width + i;
-        const Floats out = Get(dy + at, lanes);
-        Store(Load(&sums[i]) + out * Get(x + at, lanes), &sums[i]);
-        Put(out * Load(&gates[i]), dx + at, lanes);
-      });
-    }
-    for (int64_t r = 1; r < walk.repeats; ++r) {
-      for (int64_t c = 0; c < channels; ++c) sums[c] += sums[r * channels + c];
-    }
-    ForVectors(channels, [&](int64_t i, int64_t lanes) {
-      Put(Get(&sums[i], lanes), dgate + image * channels + i, lanes);
-    });
-  });
 }
 
 }  // namespace

@@ -32,6 +32,10 @@ struct Depthwise {
   int64_t stride = 1, pad_top = 0, pad_left = 0;
 };
 
+struct Images {
+  int64_t count = 0, pixels = 0, channels = 0;
+};
+
 // For one kind of value. `gamma`, `beta`, `mean`, `variance` and their gradients: (channels).
 template <typename T>
 struct Kernels {
@@ -45,17 +49,26 @@ struct Kernels {
                         const T* shortcut, T* dx, float* dgamma, float* dbeta, T* dshortcut);
   void (*depthwise_gradient)(const Depthwise&, const T* dy, const T* x, const T* kernel, T* dx,
                              T* dkernel);
-  // Of y = x · gate, with one gate for each image and channel: dx = dy · gate, and
-  // dgate = Σ dy · x over an image's `pixels`.
-  void (*gate_gradient)(int64_t batch, int64_t pixels, int64_t channels, const T* dy, const T* x,
-                        const T* gate, T* dx, T* dgate);
+  // y = x · gate, with one gate for each image and channel.
+  void (*gate)(const Images&, const T* x, const T* gate, T* y);
+  // Of that: dx = dy · gate, and dgate = Σ dy · x over an image's pixels.
+  void (*gate_gradient)(const Images&, const T* dy, const T* x, const T* gate, T* dx, T* dgate);
+  // The mean over an image's pixels.
+  void (*squeeze)(const Images&, const T* x, T* mean);
+  // Of x that goes on as `maps` and as its mean: dx = dmaps + dmean / pixels. It may be `dmaps`.
+  void (*squeeze_gradient)(const Images&, const T* dmaps, const T* dmean, T* dx);
+  // a + b of `count` values each. It may be `a`.
+  void (*sum)(int64_t count, const T* a, const T* b, T* sum);
 };
 
 // The fastest that this processor can run.
 template <typename T>
 const Kernels<T>& BestKernels();
 
-// What that is: "x86-64-v4 with bfloat16", "x86-64-v4", "x86-64-v3" or "baseline".
+// Whether it multiplies matrices of bfloat16 in tiles (AMX).
+bool HasTiles();
+
+// What the kernels are built for: "x86-64-v4 with bfloat16", "x86-64-v4", "x86-64-v3" or "baseline".
 const char* Level();
 
 // Takes no higher one than 5 (v4 with bfloat16), 4, 3 or 0, the baseline: for tests.

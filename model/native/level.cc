@@ -2,16 +2,19 @@
 
 #include "depthwise.h"
 #include "norm.h"
+#include "squeeze.h"
 
 namespace convoy {
 
 namespace CONVOY_LEVEL {
 extern const Kernels<float> floats;
 extern const Kernels<BFloat16> halves;
-const Kernels<float> floats = {NormForward<float>, NormGradient<float>, DepthwiseGradient<float>,
-                               GateGradient<float>};
-const Kernels<BFloat16> halves = {NormForward<BFloat16>, NormGradient<BFloat16>,
-                                  DepthwiseGradient<BFloat16>, GateGradient<BFloat16>};
+template <typename T>
+constexpr Kernels<T> kEvery = {NormForward<T>, NormGradient<T>, DepthwiseGradient<T>,
+                             Gate<T>,        GateGradient<T>, Squeeze<T>,
+                             SqueezeGradient<T>, Sum<T>};
+const Kernels<float> floats = kEvery<float>;
+const Kernels<BFloat16> halves = kEvery<BFloat16>;
 }  // namespace CONVOY_LEVEL
 
 }  // namespace convoy

@@ -64,6 +64,15 @@ const Kernels<BFloat16>& BestKernels<BFloat16>() {
 
 void LimitLevel(int level) { Chosen() = std::min(level < 3 ? 0 : level, Best()); }
 
+bool HasTiles() {
+#ifdef __x86_64__
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("amx-bf16");
+#else
+  return false;
+#endif
+}
+
 const char* Level() {
   switch (Chosen()) {
     case 5:

@@ -186,20 +186,77 @@ void ComputeDepthwiseGradient(void* kernel, TF_OpKernelContext* context) {
 
 // ---- squeeze and excitation -----------------------------------------------------------------
 
+Images ImagesOf(const Tensor& x) {
+  return {Side(x, 0), Side(x, 1) * Side(x, 2), Side(x, 3)};
+}
+
+// One number for each of an image's channels.
+std::vector<int64_t> Pooled(const Tensor& x) { return {Side(x, 0), 1, 1, Side(x, 3)}; }
+
+template <typename T>
+void ComputeGate(void*, TF_OpKernelContext* context) {
+  Run run(context);
+  const Tensor x = run.Input(0, "x", kImages);
+  if (!run.ok()) return;
+  const Tensor gate = run.Input(1, "gate", Pooled(x));
+  if (!run.ok()) return;
+  const Tensor y = run.Allocate(0, kType<T>, Sides(x));
+  if (!run.ok()) return;
+  BestKernels<T>().gate(ImagesOf(x), Data<T>(x), Data<T>(gate), Data<T>(y));
+}
+
 template <typename T>
 void ComputeGateGradient(void*, TF_OpKernelContext* context) {
   Run run(context);
   const Tensor dy = run.Input(0, "dy", kImages);
   if (!run.ok()) return;
-  const std::vector<int64_t> sides = Sides(dy);
-  const Tensor x = run.Input(1, "x", sides);
-  const Tensor gate = run.Input(2, "gate", {sides[0], 1, 1, sides[3]});
+  const Tensor x = run.Input(1, "x", Sides(dy));
+  const Tensor gate = run.Input(2, "gate", Pooled(dy));
   if (!run.ok()) return;
-  const Tensor dx = run.Allocate(0, kType<T>, sides);
-  const Tensor dgate = run.Allocate(1, kType<T>, Sides(gate));
+  const Tensor dx = run.Allocate(0, kType<T>, Sides(dy));
+  const Tensor dgate = run.Allocate(1, kType<T>, Pooled(dy));
   if (!run.ok()) return;
-  BestKernels<T>().gate_gradient(sides[0], sides[1] * sides[2], sides[3], Data<T>(dy), Data<T>(x),
-                                 Data<T>(gate), Data<T>(dx), Data<T>(dgate));
+  BestKernels<T>().gate_gradient(ImagesOf(dy), Data<T>(dy), Data<T>(x), Data<T>(gate),
+                                 Data<T>(dx), Data<T>(dgate));
+}
+
+template <typename T>
+void ComputeSqueeze(void*, TF_OpKernelContext* context) {
+  Run run(context);
+  const Tensor x = run.Input(0, "x", kImages);
+  if (!run.ok()) return;
+  if (Side(x, 1) * Side(x, 2) == 0) return run.Fail("x has no pixels");
+  const Tensor mean = run.Allocate(0, kType<T>, Pooled(x));
+  if (!run.ok()) return;
+  BestKernels<T>().squeeze(ImagesOf(x), Data<T>(x), Data<T>(mean));
+}
+
+template <typename T>
+void ComputeSqueezeGradient(void*, TF_OpKernelContext* context) {
+  Run run(context);
+  const Tensor dmaps = run.Input(0, "dmaps", kImages);
+  if (!run.ok()) return;
+  const Tensor dmean = run.Input(1, "dmean", Pooled(dmaps));
+  if (!run.ok()) return;
+  bool forwarded = false;
+  const Tensor dx = run.ForwardOrAllocate(0, Sides(dmaps), &forwarded);
+  if (!run.ok()) return;
+  BestKernels<T>().squeeze_gradient(ImagesOf(dmaps), Data<T>(dmaps), Data<T>(dmean), Data<T>(dx));
+}
+
+// ---- what goes two ways ---------------------------------------------------------------------
+
+template <typename T>
+void ComputeSum(void*, TF_OpKernelContext* context) {
+  Run run(context);
+  const Tensor a = run.Input(0, "a", kImages);
+  if (!run.ok()) return;
+  const Tensor b = run.Input(1, "b", Sides(a));
+  if (!run.ok()) return;
+  bool forwarded = false;
+  const Tensor sum = run.ForwardOrAllocate(0, Sides(a), &forwarded);
+  if (!run.ok()) return;
+  BestKernels<T>().sum(TF_TensorElementCount(a.get()), Data<T>(a), Data<T>(b), Data<T>(sum));
 }
 
 // ---- registration ---------------------------------------------------------------------------
@@ -211,7 +268,11 @@ void ImplementAll() {
   Implement("ConvoyBatchNormGradient", {CreateNorm, ComputeNormGradient<T>, Destroy}, &type);
   Implement("ConvoyDepthwiseGradient", {CreateDepthwise, ComputeDepthwiseGradient<T>, Destroy},
             &type);
+  Implement("ConvoyGate", {nullptr, ComputeGate<T>, nullptr}, &type);
   Implement("ConvoyGateGradient", {nullptr, ComputeGateGradient<T>, nullptr}, &type);
+  Implement("ConvoySqueeze", {nullptr, ComputeSqueeze<T>, nullptr}, &type);
+  Implement("ConvoySqueezeGradient", {nullptr, ComputeSqueezeGradient<T>, nullptr}, &type);
+  Implement("ConvoySum", {nullptr, ComputeSum<T>, nullptr}, &type);
 }
 
 [[maybe_unused]] const bool kRegistered = [] {
@@ -233,11 +294,15 @@ void ImplementAll() {
           {"dx: T", "dkernel: T"},
           {type, "stride: int", "pad_top: int", "pad_left: int"},
           UnknownShape});
+  Define({"ConvoyGate", {"x: T", "gate: T"}, {"y: T"}, {type}, UnknownShape});
   Define({"ConvoyGateGradient",
           {"dy: T", "x: T", "gate: T"},
           {"dx: T", "dgate: T"},
           {type},
           UnknownShape});
+  Define({"ConvoySqueeze", {"x: T"}, {"mean: T"}, {type}, UnknownShape});
+  Define({"ConvoySqueezeGradient", {"dmaps: T", "dmean: T"}, {"dx: T"}, {type}, UnknownShape});
+  Define({"ConvoySum", {"a: T", "b: T"}, {"sum: T"}, {type}, UnknownShape});
   ImplementAll<float>();
   ImplementAll<BFloat16>();
   return true;
@@ -254,5 +319,6 @@ __attribute__((visibility("default"))) void convoy_set_threads(int threads) {
 __attribute__((visibility("default"))) void convoy_limit_level(int level) {
   convoy::LimitLevel(level);
 }
+__attribute__((visibility("default"))) bool convoy_has_tiles() { return convoy::HasTiles(); }
 __attribute__((visibility("default"))) const char* convoy_level() { return convoy::Level(); }
 }

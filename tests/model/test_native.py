@@ -147,9 +147,12 @@ def test_gradients_of_depthwise_convolution(
         assert distance(one, other.numpy()) < CLOSE[dtype]
 
 
+MAPS = [(3, 8, 8, 24), (2, 7, 5, 37), (1, 1, 1, 200), (2, 112, 112, 32)]
+
+
 @pytest.mark.parametrize("dtype", native.DTYPES)
-@pytest.mark.parametrize("shape", [(3, 8, 8, 24), (2, 7, 5, 37), (1, 1, 1, 200)])
-def test_gradient_of_the_gate(ops, level, dtype, shape):
+@pytest.mark.parametrize("shape", MAPS)
+def test_the_gate_and_its_gradient(ops, level, dtype, shape):
     rng = np.random.default_rng(2)
     x, dy = drawn(rng, shape, dtype), drawn(rng, shape, dtype)
     gate = drawn(rng, (shape[0], 1, 1, shape[-1]), dtype)
@@ -157,9 +160,42 @@ def test_gradient_of_the_gate(ops, level, dtype, shape):
         tape.watch([x, gate])
         y = native.gated(ops, x, gate)
     dx, dgate = tape.gradient(y, [x, gate], dy)
+    assert distance(y, double(x) * double(gate)) < CLOSE[dtype]
     assert distance(dx, double(dy) * double(gate)) < CLOSE[dtype]
     expected = (double(dy) * double(x)).sum((1, 2), keepdims=True)
     assert distance(dgate, expected) < CLOSE[dtype]
+
+
+@pytest.mark.parametrize("dtype", native.DTYPES)
+@pytest.mark.parametrize("shape", MAPS)
+def test_the_squeeze_and_its_gradient(ops, level, dtype, shape):
+    rng = np.random.default_rng(9)
+    x, dmaps = drawn(rng, shape, dtype, 3), drawn(rng, shape, dtype)
+    dmean = drawn(rng, (shape[0], 1, 1, shape[-1]), dtype, deviation=shape[1] * shape[2])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        maps, mean = native.squeeze(ops, x)
+    dx = tape.gradient((maps, mean), x, (dmaps, dmean))
+    np.testing.assert_array_equal(maps, x)
+    assert distance(mean, double(x).mean((1, 2), keepdims=True)) < CLOSE[dtype]
+    assert distance(dx, double(dmaps) + double(dmean) / (shape[1] * shape[2])) < CLOSE[dtype]
+
+
+@pytest.mark.parametrize("dtype", native.DTYPES)
+@pytest.mark.parametrize("shape", MAPS)
+def test_a_forks_gradients_are_summed(ops, level, dtype, shape):
+    rng = np.random.default_rng(10)
+    x, first, second = (drawn(rng, shape, dtype) for _ in range(3))
+    kept = first.numpy().copy()
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        one, other = native.forked(ops, x)
+    dx = tape.gradient((one, other), x, (first, second))
+    np.testing.assert_array_equal(one, x)
+    np.testing.assert_array_equal(other, x)
+    assert distance(dx, double(first) + double(second)) < CLOSE[dtype]
+    # It may take its first input's memory, but not while somebody else holds that.
+    np.testing.assert_array_equal(first.numpy(), kept)
 
 
 def gradients_of(arch, dtype, enabled, **arguments):
@@ -239,7 +275,9 @@ def test_bits_do_not_depend_on_the_number_of_threads(ops):
         last = ops.convoy_depthwise_gradient(
             dy=dy, x=x, kernel=kernel, stride=1, pad_top=2, pad_left=2
         )
-        more = keras.tree.flatten(more)
+        _, squeezed = native.squeeze(ops, x)
+        more = [*keras.tree.flatten(more), squeezed, *ops.convoy_gate_gradient(dy, x, squeezed)]
+        more += [ops.convoy_squeeze_gradient(x, squeezed), ops.convoy_sum(x, dy)]
         return [t.numpy().tobytes() for t in (y, mean, variance, *more, *last)]
 
     try:
@@ -349,6 +387,51 @@ def test_wrong_input_of_batch_norm_is_refused(ops, wrong, message):
     ops.convoy_batch_norm(**good, **settings)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         ops.convoy_batch_norm(**good | wrong, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("gate", {"x": GOOD["x"], "gate": np.zeros((2, 1, 1, 4), np.float32)}, "gate has the"),
+        ("squeeze", {"x": np.zeros((2, 0, 4, 3), np.float32)}, "no pixels"),
+        ("squeeze_gradient", {"dmaps": GOOD["x"], "dmean": GOOD["x"]}, "dmean has the wrong"),
+        ("sum", {"a": GOOD["x"], "b": GOOD["dy"]}, "b has the wrong shape"),
+    ],
+)
+def test_wrong_input_of_squeeze_and_excitation_is_refused(ops, name, wrong, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        getattr(ops, f"convoy_{name}")(**wrong)
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "kernel", "side", "without", "with_tiles"),
+    [
+        ("float32", 1, 14, True, True),
+        ("float32", 1, 28, False, False),
+        ("float32", 3, 14, True, False),
+        ("float32", 3, 7, True, True),
+        ("bfloat16", 1, 56, False, True),
+        ("bfloat16", 3, 14, True, False),
+        ("bfloat16", 3, 7, True, True),
+    ],
+)
+def test_which_kernels_gradients_are_matrix_products(
+    ops, monkeypatch, tiles, dtype, kernel, side, without, with_tiles
+):
+    monkeypatch.setattr(native, "has_tiles", lambda: tiles)
+    layer = Conv2D(5, kernel, padding="same", use_bias=False, dtype=dtype)
+    layer.build((2, side, side, 4))
+
+    @tf.function
+    def run(x):
+        with native.enabled(), tf.GradientTape() as tape:
+            y = layer(x, training=True)
+        return tape.gradient(y, layer.kernel.value)
+
+    graph = run.get_concrete_function(tf.zeros((2, side, side, 4), dtype)).graph
+    convolved = "Conv2DBackpropFilter" in {op.type for op in graph.get_operations()}
+    assert convolved != (with_tiles if tiles else without)
 
 
 @pytest.mark.parametrize("dtype", native.DTYPES)
