@@ -14,7 +14,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness import ROOT, Program, end_in_order, markdown, measure
+from benchmarks.harness import ROOT, Program, end_in_order, markdown, measure, measured_on
 from benchmarks.rows import ROWS
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -43,6 +43,7 @@ def main() -> None:
             row = replace(row, entries=entries, rounds=options.rounds or row.rounds)
             found = measure(row)
             table = markdown(row, found)
+        table += "\n" + measured_on(found["machine"])
         print(table, flush=True)
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / f"{row.name}.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -15,6 +15,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -308,11 +309,18 @@ def _verdict(goal: Goal, values: list[float]) -> str:
     )
 
 
+def measured_on(machine: dict[str, Any]) -> str:
+    """A line of Markdown below a table."""
+    return f"*{machine['cpu']}, {machine['cores']} cores, {machine['date']}*\n"
+
+
 def about_machine() -> dict[str, Any]:
     """What figures depend on."""
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text().splitlines() if cpus.exists() else []
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
+    if any("amx_bf16" in line for line in lines):
+        model += " with AMX"  # cloud machines tell no more of a name
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": model or platform.processor(),
@@ -320,4 +328,5 @@ def about_machine() -> dict[str, Any]:
         "memory_gib": round(pages / 2**30, 1),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
     }

@@ -20,7 +20,7 @@ from benchmarks.peers import import_torch
 from benchmarks.worker import Contender
 
 CORES = len(os.sched_getaffinity(0))
-CLOSE = 1e-3  # of logits whose standard deviation is about 3
+CLOSE = 2e-3  # of logits whose standard deviation is about 3; ResNet50 in batches of 64: 1.1e-3
 
 
 def _contender(

@@ -10,9 +10,10 @@ namespace CONVOY_LEVEL {
 extern const Kernels<float> floats;
 extern const Kernels<BFloat16> halves;
 template <typename T>
-constexpr Kernels<T> kEvery = {NormForward<T>, NormGradient<T>, DepthwiseGradient<T>,
-                             Gate<T>,        GateGradient<T>, Squeeze<T>,
-                             SqueezeGradient<T>, Sum<T>};
+constexpr Kernels<T> kEvery = {
+    NormForward<T>, NormGradient<T>, DepthwiseGradient<T>, Gate<T>,
+    GateGradient<T>, Squeeze<T>, SqueezeGradient<T>, Sum<T>,
+};
 const Kernels<float> floats = kEvery<float>;
 const Kernels<BFloat16> halves = kEvery<BFloat16>;
 }  // namespace CONVOY_LEVEL

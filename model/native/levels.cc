@@ -1,6 +1,9 @@
 // Which of the builds of level.cc runs on this processor.
 
 #include <algorithm>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 
 #include "kernels.h"
 
@@ -66,8 +69,9 @@ void LimitLevel(int level) { Chosen() = std::min(level < 3 ? 0 : level, Best());
 
 bool HasTiles() {
 #ifdef __x86_64__
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("amx-bf16");
+  // Compilers before GCC 11 have no name for it.
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1);
 #else
   return false;
 #endif

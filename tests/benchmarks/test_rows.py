@@ -57,6 +57,8 @@ def test_a_program_is_its_table_and_its_figures():
     assert table == "| a |\n|---|\n"
     assert found["figures"] == {"a": 1}
     assert found["row"] == "name"
+    cores, today = len(os.sched_getaffinity(0)), time.strftime("%Y-%m-%d")
+    assert harness.measured_on(found["machine"]).endswith(f", {cores} cores, {today}*\n")
 
 
 def test_a_goal_may_be_a_figure_itself():
