@@ -283,7 +283,7 @@ def squeeze(ops: ModuleType, x: Any) -> tuple[Any, Any]:
 
 def forked(ops: ModuleType, x: Any) -> tuple[Any, Any]:
     """`x (B, H, W, C)` twice. The gradients that come back are summed here, not by TensorFlow,
-    whose sum of bfloat16 takes about three times as long.
+    whose sum of bfloat16 takes about four times as long.
     """
     import tensorflow as tf
 
