@@ -5,20 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import build_model, native
-from model.layers import Conv2D, DepthwiseConv2D, FusedBatchNorm
+from model import native
+from model.layers import Conv2D
 
 # Of the largest value: what float32 arithmetic gives, and half a unit of bfloat16's last place.
 CLOSE = {"float32": 3e-6, "bfloat16": 2**-8}
 SHAPES = [(4, 7, 7, 24), (3, 5, 5, 13), (2, 16, 16, 300), (2, 64, 64, 16), (1, 3, 3, 1)]
-
-
-@pytest.fixture(scope="module")
-def ops():
-    module, state = native._load()
-    if module is None:
-        pytest.fail(f"the native operations are {state}")
-    return module
 
 
 LEVELS = {0: "baseline", 3: "x86-64-v3", 4: "x86-64-v4", 5: "x86-64-v4 with bfloat16"}
@@ -198,67 +190,6 @@ def test_a_forks_gradients_are_summed(ops, level, dtype, shape):
     np.testing.assert_array_equal(first.numpy(), kept)
 
 
-def gradients_of(arch, dtype, enabled, **arguments):
-    """Loss, gradients and moving statistics of one training pass."""
-    keras.mixed_precision.set_dtype_policy(dtype)
-    try:
-        model = build_model(arch, num_classes=7, seed=3, **arguments)
-    finally:
-        keras.mixed_precision.set_dtype_policy("float32")
-    rng = np.random.default_rng(4)
-    size = arguments["image_size"]
-    images = tf.constant(rng.integers(0, 256, (6, size, size, 3), dtype=np.uint8))
-
-    @tf.function
-    def run(images):
-        with native.enabled(enabled), tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            loss = tf.reduce_mean(tf.square(logits - 0.1))
-        return loss, tape.gradient(loss, [v.value for v in model.trainable_variables])
-
-    names = {op.type for op in run.get_concrete_function(images).graph.get_operations()}
-    loss, gradients = run(images)
-    statistics = [v.numpy() for v in model.non_trainable_variables if "moving" in v.path]
-    natively = any(name.startswith("Convoy") for name in names)
-    return natively, loss.numpy(), [g.numpy() for g in gradients], statistics
-
-
-@pytest.mark.parametrize(
-    ("arch", "arguments"),
-    [
-        ("efficientnet-test", {"image_size": 32, "dropout": 0, "stochastic_depth": 0}),
-        ("efficientnet-test", {"image_size": 37, "dropout": 0, "stochastic_depth": 0,
-                               "activation": "gelu", "any_size": True}),
-        ("resnet18", {"image_size": 32}),
-    ],
-    ids=["efficientnet", "any size, gelu", "resnet"],
-)  # fmt: skip
-def test_a_models_gradients_are_those_of_tensorflows_operations(ops, arch, arguments):
-    natively, loss, gradients, statistics = gradients_of(arch, "float32", True, **arguments)
-    without, other_loss, others, other_statistics = gradients_of(
-        arch, "float32", False, **arguments
-    )
-    assert (natively, without) == (True, False)
-    assert loss == pytest.approx(other_loss, rel=1e-5)
-    largest = max(np.abs(g).max() for g in others)
-    for one, other in zip(gradients, others, strict=True):
-        assert np.abs(one - other).max() < 2e-4 * max(np.abs(other).max(), 0.01 * largest)
-    for one, other in zip(statistics, other_statistics, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-
-
-def test_bfloat16_models_train_natively_too(ops):
-    arguments = {"image_size": 32, "dropout": 0, "stochastic_depth": 0}
-    natively, loss, gradients, _ = gradients_of(
-        "efficientnet-test", "mixed_bfloat16", True, **arguments
-    )
-    _, exact, others, _ = gradients_of("efficientnet-test", "float32", False, **arguments)
-    assert natively
-    assert loss == pytest.approx(exact, rel=0.05)
-    flat, other = (np.concatenate([g.ravel() for g in all]) for all in (gradients, others))
-    assert flat @ other / np.linalg.norm(flat) / np.linalg.norm(other) > 0.9
-
-
 def test_bits_do_not_depend_on_the_number_of_threads(ops):
     rng = np.random.default_rng(5)
     x, dy = (drawn(rng, (8, 28, 28, 48), "float32") for _ in range(2))
@@ -310,36 +241,6 @@ def test_large_values_do_not_spoil_the_variance(ops):
     )
     np.testing.assert_allclose(mean, x.mean((0, 1, 2), np.float64), rtol=1e-7)
     np.testing.assert_allclose(variance, x.var((0, 1, 2), np.float64), rtol=1e-4)
-
-
-def test_evaluation_holds_no_native_operation(ops):
-    model = build_model("efficientnet-test", num_classes=3, image_size=32)
-    with native.enabled():
-        graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(
-            tf.zeros((1, 32, 32, 3))
-        )
-    assert not [op.type for op in graph.graph.get_operations() if op.type.startswith("Convoy")]
-
-
-@pytest.mark.parametrize(
-    ("layer", "dtype"),
-    [
-        (lambda: FusedBatchNorm(axis=1), "float32"),
-        (lambda: FusedBatchNorm(dtype="mixed_float16"), "float16"),
-        (lambda: DepthwiseConv2D(3, depth_multiplier=2), "float32"),
-        (lambda: DepthwiseConv2D(3, use_bias=True), "float32"),
-        (lambda: Conv2D(5, 3, padding="same", strides=2, use_bias=False), "float32"),
-        (lambda: Conv2D(5, 2, padding="same", use_bias=False), "float32"),
-        (lambda: Conv2D(5, 3), "float32"),
-    ],
-    ids=["channels first", "float16", "multiplier", "bias", "uneven", "even kernel", "its bias"],
-)
-def test_what_the_operations_cannot_do_is_left_to_tensorflow(ops, layer, dtype):
-    layer = layer()
-    x = tf.cast(np.random.default_rng(7).normal(size=(2, 6, 6, 4)), dtype)
-    with native.enabled():
-        found = layer(x, training=True)
-    np.testing.assert_allclose(found, layer(x, training=True), rtol=1e-5, atol=1e-5)
 
 
 GOOD = {
@@ -401,37 +302,6 @@ def test_wrong_input_of_batch_norm_is_refused(ops, wrong, message):
 def test_wrong_input_of_squeeze_and_excitation_is_refused(ops, name, wrong, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         getattr(ops, f"convoy_{name}")(**wrong)
-
-
-@pytest.mark.parametrize("tiles", [False, True])
-@pytest.mark.parametrize(
-    ("dtype", "kernel", "side", "without", "with_tiles"),
-    [
-        ("float32", 1, 14, True, True),
-        ("float32", 1, 28, False, False),
-        ("float32", 3, 14, True, False),
-        ("float32", 3, 7, True, True),
-        ("bfloat16", 1, 56, False, True),
-        ("bfloat16", 3, 14, True, False),
-        ("bfloat16", 3, 7, True, True),
-    ],
-)
-def test_which_kernels_gradients_are_matrix_products(
-    ops, monkeypatch, tiles, dtype, kernel, side, without, with_tiles
-):
-    monkeypatch.setattr(native, "has_tiles", lambda: tiles)
-    layer = Conv2D(5, kernel, padding="same", use_bias=False, dtype=dtype)
-    layer.build((2, side, side, 4))
-
-    @tf.function
-    def run(x):
-        with native.enabled(), tf.GradientTape() as tape:
-            y = layer(x, training=True)
-        return tape.gradient(y, layer.kernel.value)
-
-    graph = run.get_concrete_function(tf.zeros((2, side, side, 4), dtype)).graph
-    convolved = "Conv2DBackpropFilter" in {op.type for op in graph.get_operations()}
-    assert convolved != (with_tiles if tiles else without)
 
 
 @pytest.mark.parametrize("dtype", native.DTYPES)

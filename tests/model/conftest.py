@@ -1,0 +1,11 @@
+import pytest
+
+from model import native
+
+
+@pytest.fixture(scope="module")
+def ops():
+    module, state = native._load()
+    if module is None:
+        pytest.fail(f"the native operations are {state}")
+    return module
