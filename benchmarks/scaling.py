@@ -40,6 +40,7 @@ def train(options: argparse.Namespace, number: int) -> dict[str, list[float]]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from utils import device, distributed
 
+    device.prefer_onednn()
     distributed.init()
     device.setup(local_rank=number, intraop_threads=1, interop_threads=1, tf32=True)
 

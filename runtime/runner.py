@@ -98,6 +98,7 @@ class Runner:
             return list_architectures(self.config.pattern)
         if not self.config.verbose:
             device.quiet()
+        device.prefer_onednn()
         if mode == "env":
             from runtime.environment import show
 
@@ -142,6 +143,8 @@ class Runner:
 
         setup_logging(distributed.rank())
         precision = device.precision(config.use_amp, config.dtype, device.has_gpu())
+        if mode in ("train", "train_and_eval") and distributed.rank() == 0:
+            device.warn_of_slow_bfloat16(precision)
         keras.config.set_dtype_policy("float32" if mode == "export" else precision)
         keras.utils.set_random_seed(config.seed)
 

@@ -17,9 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from utils import device
+
 # Before anything imports TensorFlow: quiet, and the same on a machine with a GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+device.prefer_onednn()
 
 ROOT = Path(__file__).resolve().parent.parent
 HOROVODRUN = Path(sys.executable).with_name("horovodrun")

@@ -4,8 +4,15 @@ tensor.
 
 from __future__ import annotations
 
+import logging
 import os
+import platform
 import sys
+from pathlib import Path
+
+logger = logging.getLogger("convoy.utils")
+
+CPUS = Path("/proc/cpuinfo")
 
 
 def quiet() -> None:
@@ -14,6 +21,26 @@ def quiet() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+def prefer_onednn() -> None:
+    """Lets TensorFlow compute with oneDNN on every x86 processor, where by itself it does so only
+    with AVX-512: a training step takes about 0.6 of the time on one with AVX2. Has an effect only
+    before TensorFlow is imported, and none if `TF_ENABLE_ONEDNN_OPTS` is set.
+    """
+    if platform.machine() == "x86_64":
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def warn_of_slow_bfloat16(policy: str) -> None:
+    """Tells who trains in bfloat16 on a processor that cannot multiply it."""
+    if policy != "mixed_bfloat16" or has_gpu() or platform.machine() != "x86_64":
+        return
+    if CPUS.exists() and "avx512bw" not in CPUS.read_text():
+        logger.warning(
+            "this processor has no instructions for bfloat16: training is slower and less exact"
+            " than in float32, the default; leave out --use_amp and --dtype"
+        )
 
 
 def import_tensorflow() -> None:

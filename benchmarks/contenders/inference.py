@@ -18,6 +18,7 @@ from benchmarks.contenders.training import KERAS_NAMES
 from benchmarks.inference_models import check, our_model, prepared, timm_model
 from benchmarks.peers import import_torch
 from benchmarks.worker import Contender
+from utils import device
 
 CORES = len(os.sched_getaffinity(0))
 CLOSE = 2e-3  # of logits whose standard deviation is about 3; ResNet50 in batches of 64: 1.1e-3
@@ -68,6 +69,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 def ours(arch: str, size: int, batch: int) -> Contender:
     """The forward pass of `--mode predict`."""
+    device.prefer_onednn()
     import tensorflow as tf
 
     from runtime.config import Config

@@ -45,6 +45,7 @@ def set_up(dtype: str, need_gpu: bool) -> None:
     """
     from utils import device, distributed
 
+    device.prefer_onednn()
     distributed.init()
     device.setup(local_rank=0, intraop_threads=None, interop_threads=None, tf32=True)
     import keras

@@ -40,7 +40,7 @@ struct Walk {
   int64_t channels, repeats = 1, width, lines, each, pieces;
 };
 
-// Calls body(offset, lanes) for each vector of a line; lanes < 16 only at its end.
+// Calls body(offset, lanes) for each vector of a line; lanes < kLanes only at its end.
 template <typename Body>
 inline void ForVectors(int64_t width, Body body) {
   int64_t i = 0;

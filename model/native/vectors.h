@@ -1,6 +1,7 @@
-// Sixteen floats at a time, and loads and stores of the two kinds of values. Compilers turn these
-// into what the processor has: one register of AVX-512, two of AVX2, four of SSE or NEON. Of a few
-// operations they make several of AVX-512's instructions where one would do; those are told below.
+// As many floats at a time as a register of the level holds, and loads and stores of the two kinds of
+// values. Vectors of several registers GCC keeps in memory, not in registers: with AVX2 that took
+// up to five times as long. Of a few operations compilers make several instructions where one
+// would do; those are told below.
 
 #ifndef CONVOY_MODEL_NATIVE_VECTORS_H_
 #define CONVOY_MODEL_NATIVE_VECTORS_H_
@@ -9,7 +10,7 @@
 #include <cstring>
 #include <type_traits>
 
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -18,7 +19,13 @@
 namespace convoy {
 namespace {  // each level has its own
 
+#if defined(__AVX512F__)
 constexpr int64_t kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int64_t kLanes = 8;
+#else
+constexpr int64_t kLanes = 4;  // SSE, NEON
+#endif
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
@@ -52,6 +59,11 @@ inline Floats Scaled(Floats x, Floats whole) {
   return (Floats)_mm512_maskz_scalef_ps(kAll, (__m512)x, (__m512)whole);
 }
 
+inline void StorePast(Floats values, float* to) { _mm512_stream_ps(to, (__m512)values); }
+inline void StorePast(Halves halves, BFloat16* to) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)halves);
+}
+
 // 1 / x of ordinary x, to 2⁻¹⁴ of it
 inline Floats RoughInverse(Floats x) { return (Floats)_mm512_maskz_rcp14_ps(kAll, (__m512)x); }
 
@@ -64,6 +76,27 @@ inline Floats Widen(Halves halves) {
   return (Floats)(__builtin_convertvector(halves, Bits) << 16);
 }
 
+#ifdef __AVX2__
+inline Halves UpperHalves(Bits bits) {
+  const __m256i upper = _mm256_srli_epi32((__m256i)bits, 16);
+  const __m128i low = _mm256_castsi256_si128(upper), high = _mm256_extracti128_si256(upper, 1);
+  return (Halves)_mm_packus_epi32(low, high);
+}
+
+inline Floats Clamp(Floats x, float least, float most) {  // not a number stays so
+  const __m256 enough = _mm256_max_ps((__m256)Splat(least), (__m256)x);
+  return (Floats)_mm256_min_ps((__m256)Splat(most), enough);
+}
+
+inline Floats Nearest(Floats x) {
+  return (Floats)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+inline void StorePast(Floats values, float* to) { _mm256_stream_ps(to, (__m256)values); }
+inline void StorePast(Halves halves, BFloat16* to) {
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)halves);
+}
+#else
 inline Halves UpperHalves(Bits bits) { return __builtin_convertvector(bits >> 16, Halves); }
 
 inline Floats Clamp(Floats x, float least, float most) {  // not a number stays so
@@ -75,6 +108,7 @@ inline Floats Nearest(Floats x) {
   const Floats magic = Splat(12582912.0f);  // 1.5 · 2²³: adding it rounds to integers
   return (x + magic) - magic;
 }
+#endif
 
 // x · 2 to the power of a whole number from -126 to 127
 inline Floats Scaled(Floats x, Floats whole) {
@@ -119,14 +153,14 @@ inline void Store(Floats values, BFloat16* to) {
 // Stores to memory without a place in the caches, where the processor can and `to` is aligned.
 template <typename T>
 inline void Stream(Floats values, T* to) {
-#ifdef __AVX512F__
+#ifdef __AVX2__
   if (reinterpret_cast<uintptr_t>(to) % (kLanes * sizeof(T)) == 0) {
     if constexpr (std::is_same_v<T, float>) {
-      return _mm512_stream_ps(to, (__m512)values);
+      return StorePast(values, to);
     } else {
       Halves halves;
       Store(values, reinterpret_cast<T*>(&halves));
-      return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)halves);
+      return StorePast(halves, to);
     }
   }
 #endif
@@ -135,7 +169,7 @@ inline void Stream(Floats values, T* to) {
 
 // To be called before other threads may read what was streamed.
 inline void EndStream() {
-#ifdef __AVX512F__
+#ifdef __AVX2__
   _mm_sfence();
 #endif
 }

@@ -1,0 +1,53 @@
+"""What the program asks of TensorFlow before it computes, and what it tells of the processor."""
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from utils import device
+
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, "1"), ("0", "0")])
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86 alone")
+def test_the_program_computes_with_onednn_unless_told_otherwise(asked, found):
+    environment = {key: value for key, value in os.environ.items() if key != ONEDNN}
+    script = (
+        "import os; from runtime.runner import Runner; from runtime.config import Config\n"
+        "Runner(Config(mode='env')).run()\n"
+        "from tensorflow.python.util import _pywrap_util_port as port\n"
+        f"print('found', os.environ['{ONEDNN}'], int(port.IsMklEnabled()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment | ({ONEDNN: asked} if asked else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == f"found {found} {found}"
+
+
+@pytest.mark.parametrize(
+    ("policy", "flags", "machine", "warns"),
+    [
+        ("mixed_bfloat16", "avx2 fma", "x86_64", True),
+        ("mixed_bfloat16", "avx2 avx512bw", "x86_64", False),
+        ("float32", "avx2 fma", "x86_64", False),
+        ("mixed_bfloat16", "asimd bf16", "aarch64", False),
+    ],
+)
+def test_bfloat16_on_a_processor_without_it_is_told_of(
+    monkeypatch, caplog, tmp_path, policy, flags, machine, warns
+):
+    monkeypatch.setattr(device, "CPUS", tmp_path / "cpuinfo")
+    device.CPUS.write_text(f"flags\t\t: {flags}\n")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(logging.getLogger("convoy"), "propagate", True)
+    device.warn_of_slow_bfloat16(policy)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warns
