@@ -48,6 +48,7 @@ def test_bfloat16_on_a_processor_without_it_is_told_of(
     monkeypatch.setattr(device, "CPUS", tmp_path / "cpuinfo")
     device.CPUS.write_text(f"flags\t\t: {flags}\n")
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(logging.getLogger("convoy"), "propagate", True)
+    # A logger of its own: whether the program's passes records on depends on who ran before.
+    monkeypatch.setattr(device, "logger", logging.getLogger("tests.device"))
     device.warn_of_slow_bfloat16(policy)
     assert [record.levelname for record in caplog.records] == ["WARNING"] * warns
