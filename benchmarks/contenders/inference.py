@@ -88,6 +88,7 @@ def ours(arch: str, size: int, batch: int) -> Contender:
 
 def export(name: str, arch: str, size: int, batch: int) -> Contender:
     """One of `--mode export`'s files, run as `--mode inference_benchmark` runs it."""
+    device.prefer_onednn()
     path = prepared(arch, size, name)
     from runtime.exporters import READERS
 

@@ -1,7 +1,7 @@
-// As many floats at a time as a register of the level holds, and loads and stores of the two kinds of
-// values. Vectors of several registers GCC keeps in memory, not in registers: with AVX2 that took
-// up to five times as long. Of a few operations compilers make several instructions where one
-// would do; those are told below.
+// As many floats at a time as a register of the level holds, and loads and stores of the two kinds
+// of values. Vectors of several registers GCC keeps in memory: with AVX2 operations took up to five
+// times as long. Of a few operations compilers make several instructions where one would do; those
+// are told below.
 
 #ifndef CONVOY_MODEL_NATIVE_VECTORS_H_
 #define CONVOY_MODEL_NATIVE_VECTORS_H_

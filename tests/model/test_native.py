@@ -39,6 +39,13 @@ def distance(found, expected):
     return np.abs(double(found) - expected).max() / np.abs(expected).max()
 
 
+def as_close_as(theirs, expected, bound):
+    """The bound for what stays TensorFlow's own: without AVX-512 it rounds sums of bfloat16 many
+    times, and is further from float64 than the others here.
+    """
+    return max(bound, distance(theirs, expected))
+
+
 def batch_norm(x, gamma, beta, dy, shortcut, activation, epsilon=1e-3):
     """Result, mean, variance, and gradients, from Ioffe and Szegedy's formulas."""
     axes, count = (0, 1, 2), x.size / x.shape[-1]
@@ -133,9 +140,8 @@ def test_gradients_of_depthwise_convolution(
         tape.watch([x, weights])
         y = native.depthwise(ops, x, weights, stride, padding)
     found = tape.gradient(y, [x, weights], dy)
-    # Forward it is TensorFlow's, which without AVX-512 rounds sums of bfloat16 many times.
     theirs = tf.nn.depthwise_conv2d(x, weights, (1, stride, stride, 1), padding.upper())
-    assert distance(y, double(theirs)) < 2 * CLOSE[dtype]
+    assert distance(y, expected.numpy()) <= as_close_as(theirs, expected.numpy(), CLOSE[dtype])
     for one, other in zip(found, gradients, strict=True):
         assert one.dtype == dtype
         assert distance(one, other.numpy()) < CLOSE[dtype]
@@ -352,7 +358,8 @@ def test_gradients_of_convolution(dtype, height, width, kernel, stride, padding)
     graph = run.get_concrete_function(x, dy).graph
     assert "Conv2DBackpropFilter" not in {op.type for op in graph.get_operations()}
     y, (dx, dkernel) = run(x, dy)
-    assert distance(dkernel, gradients[1].numpy()) < 2 * CLOSE[dtype]
-    # These are TensorFlow's, which without AVX-512 rounds sums of bfloat16 many times.
-    for one, other in zip((y, dx), run_theirs(x, dy), strict=True):
-        assert distance(one, double(other)) < 2 * CLOSE[dtype]
+    dx_exact, dkernel_exact = (gradient.numpy() for gradient in gradients)
+    y_theirs, dx_theirs = run_theirs(x, dy)
+    assert distance(y, expected.numpy()) <= as_close_as(y_theirs, expected.numpy(), CLOSE[dtype])
+    assert distance(dx, dx_exact) <= as_close_as(dx_theirs, dx_exact, 2 * CLOSE[dtype])
+    assert distance(dkernel, dkernel_exact) < 2 * CLOSE[dtype]
