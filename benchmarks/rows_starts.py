@@ -19,15 +19,15 @@ def _against_bare(name: str, title: str, items: int, bare: list[str], ours: list
     return Row(name, title, entries, goals, FIGURES, rounds=5)
 
 
-def _train(steps: int) -> tuple[list[str], list[str]]:
+def _train(steps: int, batch: int = 32) -> tuple[list[str], list[str]]:
     """The bare script's command and ours, on the same photographs: neither augments, averages
     weights or saves.
     """
     ours = ["--mode", "train", "--data_dir", "{data}", "--model_dir", "{new}/run"]
     ours += ["--max_epochs", "1", "--warmup_epochs", "0", "--steps_per_epoch", str(steps)]
-    ours += ["--train_batch_size", "32", "--optimizer", "momentum", "--weight_decay", "0"]
+    ours += ["--train_batch_size", str(batch), "--optimizer", "momentum", "--weight_decay", "0"]
     ours += ["--augmenter_name", "none", "--no_checkpoints", "--no-training_report"]
-    return ["benchmarks/bare/train.py", "{data}/train", str(steps), "32"], ours
+    return ["benchmarks/bare/train.py", "{data}/train", str(steps), str(batch)], ours
 
 
 def _predict(flag: str, place: str) -> tuple[list[str], list[str]]:
@@ -50,6 +50,25 @@ def _quick() -> Row:
     return Row("start-help", "Answers at once", entries, goals, FIGURES, target_s=1.0)
 
 
+def _compiled() -> Row:
+    """The first training step by XLA: compiled, compiled and kept, and kept by a run before."""
+    _, ours = _train(1, batch=4)
+    label, cached = "Convoy, --use_xla", "Convoy, --use_xla --xla_cache, {}"
+    caches = {"a folder that is empty": "{new}/compiled", "that of a run before": "{compiled}"}
+    arguments = {label: ["main.py", *ours, "--use_xla"]}
+    arguments |= {
+        cached.format(text): ["main.py", *ours, "--use_xla", "--xla_cache", folder]
+        for text, folder in caches.items()
+    }
+    entries = [
+        Entry(name, "starts:command", {"arguments": command, "items": 4})
+        for name, command in arguments.items()
+    ]
+    goals = [Goal(entries[-1].label, label, 1.0, "ms", at_least=False)]
+    title = "The first training step compiled by XLA, EfficientNet-B0, batch 4"
+    return Row("start-xla", title, entries, goals, FIGURES, rounds=5)
+
+
 ROWS = [
     _quick(),
     _against_bare(
@@ -61,6 +80,7 @@ ROWS = [
     _against_bare(
         "start-train", "The first training step, EfficientNet-B0, batch 32", 32, *_train(1)
     ),
+    _compiled(),
     _against_bare(
         "memory-train", "Five training steps, EfficientNet-B0, batch 32", 160, *_train(5)
     ),

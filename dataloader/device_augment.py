@@ -19,6 +19,7 @@ from dataloader import augment_ops, erasing, philox, policies
 from dataloader.augment import Recipe
 from dataloader.device_plan import Plan, Planned
 from dataloader.mixing import Mixture, mix_images
+from utils import xla
 
 _GEOMETRY = frozenset({"Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"})
 _BLENDS = frozenset({"Color", "Sharpness"})
@@ -80,7 +81,7 @@ def make_prepare(
             images = exact(mix_images(images, mixture, exact))
         return images
 
-    return tf.function(prepare, jit_compile=compiled or None, autograph=False)
+    return xla.function(prepare, compiled, autograph=False)
 
 
 def _step(

@@ -31,6 +31,7 @@ from runtime.export import export_folder
 from runtime.exporters import READERS, WRITERS, Exportable
 from runtime.formats import FORMATS, SIDE_FILE
 from runtime.trained import Trained, trained_model
+from utils import xla
 from utils.metrics import Throughput
 from utils.resources import Energy
 
@@ -158,10 +159,8 @@ def _fits(path: Path, config: Config, trained: Trained) -> bool:
     return path.exists() and found == (arch, image_size(config), model.output_shape[-1])
 
 
-def _keras_function(model: keras.Model, xla: bool) -> Callable[[np.ndarray], np.ndarray]:
-    forward = tf.function(
-        lambda images: model(images, training=False), jit_compile=True if xla else None
-    )
+def _keras_function(model: keras.Model, compiled: bool) -> Callable[[np.ndarray], np.ndarray]:
+    forward = xla.function(lambda images: model(images, training=False), compiled)
     return lambda images: forward(tf.convert_to_tensor(images)).numpy()
 
 

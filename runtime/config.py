@@ -227,6 +227,8 @@ class Config:
         PREC, "channels_last", "layout that the model computes in; weights are the same. channels_first is for GPUs before "
         "tensor cores; on CPUs it needs --use_xla")
     use_xla: bool = _flag(PREC, False, "compile the step with XLA")
+    xla_cache: str | None = _flag(PREC, None, "folder where XLA keeps what it compiles, for the next run of the same model on the same "
+                                  "kind of machine; what lies there is run, so let nobody else write to it")
     hvd_fp16_compression: bool = _flag(PREC, False, "exchange gradients as float16")
     gradient_predivide_factor: float = _flag(PREC, 1.0, "divide gradients by this before they are summed over "
                                              "processes, and by the rest after", within="> 0")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from runtime.config import Config
 from runtime.evaluate import make_eval_step
 from runtime.trackers import Trackers, tracker_names
-from utils import distributed
+from utils import distributed, xla
 from utils.metrics import batch_sums
 
 LEAST_PIXELS = 320
@@ -48,7 +48,7 @@ class CountingStep:
             logits = model(images, training=False)
             return batch_sums(logits, labels, weights), tf.argmax(logits, axis=-1)
 
-        self._step = tf.function(step, jit_compile=True if use_xla else None)
+        self._step = xla.function(step, use_xla)
         classes = model.output_shape[-1]
         self._matrix = np.zeros((classes, classes), np.int64)
 

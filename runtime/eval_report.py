@@ -26,7 +26,7 @@ from runtime.evaluate import evaluate
 from runtime.relabel import NONE, label_table, names_for_labels, read_label_file
 from runtime.trained import Trained, trained_model
 from runtime.variants import Variant, check_fit, variants
-from utils import distributed, watchdog
+from utils import distributed, watchdog, xla
 from utils.classification import (
     ByClass,
     Calibration,
@@ -218,4 +218,4 @@ def _make_step(model: Any, use_xla: bool) -> Callable:
         confidence = tf.reduce_max(tf.nn.softmax(logits), axis=1)
         return batch_sums(logits, label, weights), label, predicted, confidence
 
-    return tf.function(step, jit_compile=True if use_xla else None)
+    return xla.function(step, use_xla)

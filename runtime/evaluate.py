@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from utils import distributed, watchdog
+from utils import distributed, watchdog, xla
 from utils.metrics import MeanAccumulator, batch_sums, percentiles
 
 # Metric → (unit, format) for the log.
@@ -38,7 +38,7 @@ def make_eval_step(model: keras.Model, use_xla: bool = False) -> Callable:
     def eval_step(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         return batch_sums(model(images, training=False), labels, weights)
 
-    return tf.function(eval_step, jit_compile=True if use_xla else None)
+    return xla.function(eval_step, use_xla)
 
 
 def evaluate(

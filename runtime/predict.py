@@ -25,6 +25,7 @@ from runtime.config import Config, ConfigError
 from runtime.images import IMAGE_ENDINGS, find_images, read_image
 from runtime.outputs import Labelled, Prediction, one_line, open_outputs, predict_formats
 from runtime.trained import trained_model
+from utils import xla
 
 # Pixels a side of the gallery's thumbnails; smaller squares stay as they are.
 THUMBNAIL = 160
@@ -131,10 +132,10 @@ class Labeller:
         self.threads = config.num_workers or os.cpu_count()
         self.size, self.crop = model.input_shape[1], eval_crop(config)
         self._decode = decoder(self.size, self.crop, thumbnails, traced=not once)
-        compiled = True if config.data_format == "channels_first" and config.use_xla else None
+        compiled = config.data_format == "channels_first" and config.use_xla
         self._forward = _forward(model, config.flip_tta)
         if compiled or not once:
-            self._forward = tf.function(self._forward, jit_compile=compiled)
+            self._forward = xla.function(self._forward, compiled)
 
     def label(
         self, files: list[Path], refused: dict[Path, str] | None = None

@@ -14,7 +14,7 @@ from runtime import checkpoint, trackers
 from runtime.config import Config, ConfigError
 from runtime.requests import Preempted, Requests
 from runtime.validate import TRAINING_MODES, preempt_signals
-from utils import device, distributed, gathering, watchdog
+from utils import device, distributed, gathering, watchdog, xla
 from utils.files import path_of, write_atomically
 
 EXIT_ERROR, EXIT_SOME_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 3, 75, 130
@@ -115,27 +115,34 @@ class Runner:
     def _set_up(self) -> None:
         """Joins the other processes, and makes devices and Keras what the config says."""
         config, mode = self.config, self.config.mode
+        # Exports are judged to 1e-3 by runtimes that compute in float32.
+        tf32 = config.tf32 and mode != "export"
         clusters = config.use_xla and config.batch_norm == "syncbn"
         # Where rows decide about XLA, each for its own model.
         clusters &= mode != "inference_benchmark" and config.benchmark_xla is None
+        kept = 0 if config.xla_cache is None else _keep_compiled(config.xla_cache, tf32)
         if clusters:
-            device.allow_clusters()
+            xla.allow_clusters()
         if self._command:
             device.import_tensorflow()
         distributed.init()
+        if kept and distributed.rank() == 0:
+            _say(
+                f"--xla_cache has {kept} compiled functions for this kind of machine; a line of"
+                " libprotobuf about text-format tells that one was taken"
+            )
         device.setup(
             local_rank=distributed.local_rank(),
             intraop_threads=config.intraop_threads,
             interop_threads=config.interop_threads,
-            # Exports are judged to 1e-3 by runtimes that compute in float32.
-            tf32=config.tf32 and mode != "export",
+            tf32=tf32,
         )
         # After the devices are set up: its exchange makes the first tensor.
         trouble = distributed.watch(config.watchdog_seconds)
         if trouble and distributed.rank() == 0:
             _say(f"WARNING: no watchdog: {trouble}; a frozen process will not end the job")
         if clusters:
-            device.cluster_with_xla()
+            xla.cluster()
         _check_data_format(config)
         import keras
 
@@ -258,6 +265,15 @@ class Runner:
         run_log = make_json_logger(path, append=append)
         run_log.parameters(asdict(self.config))
         return closing(run_log)
+
+
+def _keep_compiled(folder: str, tf32: bool) -> int:
+    """Has XLA keep what it compiles. Returns how much is there."""
+    try:
+        place = xla.keep(folder, tf32)
+    except OSError as error:
+        raise ConfigError(f"--xla_cache {folder}: {error.strerror or error}") from error
+    return len(list(place.glob("*.pb")))
 
 
 def _check_data_format(config: Config) -> None:

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from model import native
 from model.sync_batch_norm import SyncBatchNorm
-from utils import distributed, watchdog
+from utils import distributed, watchdog, xla
 from utils.clipping import global_norm
 from utils.ema import EMA
 from utils.metrics import batch_sums
@@ -158,20 +158,18 @@ class Step:
         self._decay, self._style = weight_decay, weight_decay_style
         self._mask = decay_mask(self.variables, bn_weight_decay=bn_weight_decay)
         self._rate_scales = rate_scales
-        compiled = True if use_xla else None
         self._natively = not use_xla  # XLA knows no operations but its own
         # Synchronised batch norm exchanges in the middle of this half: XLA compiles around it
-        # (utils.device.cluster_with_xla), not the whole.
+        # (utils.xla.cluster), not the whole.
         synced = any(isinstance(layer, SyncBatchNorm) for layer in state.model.layers)
         self._exchanges_within = synced and distributed.size() > 1
-        self.forward_backward: Callable = tf.function(
-            self._forward_backward,
-            jit_compile=None if self._exchanges_within else compiled,
+        self.forward_backward = xla.function(
+            self._forward_backward, use_xla and not self._exchanges_within
         )
         self.reduce: Callable = (
             tf.function(self._reduce) if distributed.size() > 1 else self._reduce
         )
-        self.update: Callable = tf.function(self._update, jit_compile=compiled)
+        self.update = xla.function(self._update, use_xla)
 
     def __call__(
         self,

@@ -143,6 +143,8 @@ def _numbers(config: Config) -> None:
         raise ConfigError("--cache_gb and --cache_dir need --cache ram or --cache disk")
     if config.cache != "disk" and config.cache_dir is not None:
         raise ConfigError("--cache_dir needs --cache disk")
+    if config.xla_cache and is_url(config.xla_cache):
+        raise ConfigError(f"--xla_cache {config.xla_cache} is no local path")
     if not 0 < config.crop_area_min <= config.crop_area_max <= 1:
         raise ConfigError("--crop_area_min and --crop_area_max: 0 < min <= max <= 1 is needed")
     if not 0 < config.crop_ratio_min <= config.crop_ratio_max:

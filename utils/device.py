@@ -57,25 +57,6 @@ def import_tensorflow() -> None:
         del sys.modules["sklearn"]
 
 
-def allow_clusters() -> None:
-    """Lets `cluster_with_xla` work on CPUs too. Has an effect only before TensorFlow computes."""
-    flags = f"{os.environ.get('TF_XLA_FLAGS', '')} --tf_xla_cpu_global_jit"
-    os.environ["TF_XLA_FLAGS"] = flags.strip()
-
-
-def cluster_with_xla() -> None:
-    """Lets XLA compile what lies between operations that it cannot, such as Horovod's.
-
-    For synchronised batch norm, whose exchanges stand in the middle of the step. Call it after
-    `setup`: what is set once TensorFlow's devices exist reaches the functions that are called, and
-    not tf.data, whose random crops XLA would draw otherwise.
-    """
-    import tensorflow as tf
-
-    tf.config.list_logical_devices()  # makes them, if nothing else has
-    tf.config.optimizer.set_jit("autoclustering")
-
-
 def setup(
     *, local_rank: int, intraop_threads: int | None, interop_threads: int | None, tf32: bool
 ) -> None:

@@ -1,8 +1,9 @@
 """Whole commands, each turn in fresh processes: how long they take, and the most memory they hold.
 
-`{data}`, `{run}`, `{weights}`, `{photos}` and `{image}` in a command are a data folder of
-photographs, the run that `--mode train` left there with EfficientNet-B0, a file of weights of
-keras.applications' B0, a folder with 200 of the photographs, and one of them.
+`{data}`, `{run}`, `{weights}`, `{photos}`, `{image}` and `{compiled}` in a command are a folder of
+photographs in classes, the run that `--mode train` left there with EfficientNet-B0, a file of
+weights of keras.applications' B0, a folder with 200 of the photographs, one of them, and a folder
+for `--xla_cache`, which the command itself has filled once before its turns.
 """
 
 from __future__ import annotations
@@ -104,9 +105,14 @@ def _copy_photo(path: Path) -> None:
     shutil.copy(min(data().rglob("*.jpg")), path)
 
 
+def _make_folder(path: Path) -> None:
+    path.mkdir()
+
+
 _MAKERS = {
     "run": ("run", _train),
     "weights": ("b0.weights.h5", _save_weights),
     "photos": ("photos", _copy_photos),
     "image": ("image.jpg", _copy_photo),
+    "compiled": ("compiled", _make_folder),
 }

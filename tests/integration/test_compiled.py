@@ -50,6 +50,34 @@ def test_two_ranks_compiled_by_xla_train_as_without(convoy, flags, tmp_path, log
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_a_run_that_resumes_takes_what_was_compiled_before(convoy, flags, tmp_path):
+    """As does each of two processes, whose names and counts differ."""
+    flags = (*flags, "--mode", "train", "--max_epochs", "2", "--model_dir", tmp_path / "run")
+    flags += ("--use_xla", "--xla_cache", tmp_path / "cache", "--train_batch_size", "8")
+    begun = convoy(*flags, "--run_epochs", "1", np=2, timeout=400).text
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.pb")}
+    assert len(kept) == 2  # both halves of the step
+    assert "compiled functions" not in begun
+    resumed = convoy(*flags, "--resume_checkpoint", np=2, timeout=400).text
+    assert "resuming from" in resumed
+    assert resumed.count("--xla_cache has 2 compiled functions") == 1
+    assert {
+        path: path.stat().st_mtime_ns
+        for path in (tmp_path / "cache").rglob("*")
+        if path.suffix == ".pb"
+    } == kept
+
+
+def test_a_cache_that_cannot_be_used_is_refused(flags, tmp_path, capfd):
+    file = tmp_path / "file"
+    file.touch()
+    start(*flags, "--use_xla", "--xla_cache", file, "--model_dir", tmp_path / "run", code=1)
+    assert f"--xla_cache {file}: Not a directory" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_checkpoints_pass_between_layouts(flags, tmp_path, photos, capsys):
     """One epoch in NCHW, the next in NHWC from its checkpoint, then predictions in both."""
     flags = (*flags, "--mode", "train", "--max_epochs", "2", "--model_dir", tmp_path / "run")

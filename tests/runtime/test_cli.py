@@ -155,6 +155,11 @@ def test_an_unknown_name_is_answered_with_the_nearest(refused, args, answer):
     assert answer in refused(*args)
 
 
+def test_a_cache_of_compiled_code_is_local(refused, folders):
+    args = ("--data_dir", folders, "--use_xla", "--xla_cache", "gs://bucket/cache")
+    assert "--xla_cache gs://bucket/cache is no local path" in refused(*args)
+
+
 def test_an_unknown_key_of_a_recipe_is_answered_with_the_nearest(refused, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("max_epoch: 3\n")

@@ -1,0 +1,125 @@
+"""What XLA compiles, and a folder that keeps it for the next run."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import stat
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+CPUS, GPUS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia")
+_FLAGS = "TF_XLA_FLAGS"
+_KEEPS = "--tf_xla_persistent_cache_directory="
+_STRIDE = 1 << 18  # more than one function's parts, and counted to in 0.1 s
+
+
+def function(python: Callable, compiled: bool, **options: Any) -> Callable:
+    """`tf.function`, compiled by XLA if `compiled`.
+
+    TensorFlow's names of functions end in a number, which everything made before counts up, and
+    what `keep` kept is found by these names. So that a run which did other things before (restored
+    a checkpoint, say) finds it too, tracing begins at a round number.
+    """
+    import tensorflow as tf
+
+    if not compiled:
+        return tf.function(python, **options)
+    count_on = tf.autograph.experimental.do_not_convert(_count_on)
+
+    @functools.wraps(python)
+    def traced(*args: Any, **named: Any) -> Any:
+        count_on()
+        return python(*args, **named)
+
+    return tf.function(traced, jit_compile=True, **options)
+
+
+def _count_on() -> None:
+    if _KEEPS not in os.environ.get(_FLAGS, ""):
+        return
+    from tensorflow.python.framework import ops
+
+    while ops.uid() % _STRIDE:
+        pass
+
+
+def keep(folder: str, *settings: Any) -> Path:
+    """Lets XLA keep what it compiles in `folder`, and take from there what it has compiled before.
+    Has an effect only before TensorFlow computes.
+
+    What was compiled for one processor or GPU can end a process on another, and XLA's own keys
+    know neither that nor the version or the options. So each kind has a folder of its own in there.
+
+    Args:
+        settings: what else the compiled code depends on.
+
+    Raises:
+        PermissionError: everybody may write there. It is machine code, which this process runs.
+        OSError: the folder cannot be made or written.
+    """
+    place = Path(folder).absolute() / _kind(settings)
+    place.mkdir(parents=True, exist_ok=True)
+    for path in (place.parent, place):
+        if path.stat().st_mode & stat.S_IWOTH:
+            raise PermissionError(
+                f"everybody may write to {path}, and what lies there is run: choose another folder,"
+                f" or take that right away (chmod o-w {path})"
+            )
+    with tempfile.TemporaryFile(dir=place):
+        pass
+    for path in place.glob("*.pb"):  # names are given to whole files; but the power may fail
+        with suppress(FileNotFoundError):  # another process was first
+            if not path.stat().st_size:
+                path.unlink()
+    quoted = str(place).replace("\\", r"\\").replace('"', r"\"")
+    _ask(f'{_KEEPS}"{quoted}"', "--tf_xla_deterministic_cluster_names")
+    return place
+
+
+def _kind(settings: tuple[Any, ...]) -> str:
+    """Names the version of TensorFlow, and in few letters what else compiled code is made for."""
+    version = "unknown"
+    for package in ("tensorflow", "tensorflow-cpu"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(package)
+            break
+    facts = [platform.machine(), os.environ.get("XLA_FLAGS"), os.environ.get(_FLAGS), settings]
+    with suppress(OSError):
+        lines = CPUS.read_text().splitlines()
+        facts += sorted({line for line in lines if line.startswith(("model name", "flags"))})
+    with suppress(OSError):
+        facts.append((GPUS / "version").read_text())
+    for file in sorted(GPUS.glob("gpus/*/information")):
+        with suppress(OSError):
+            facts += [line for line in file.read_text().splitlines() if line.startswith("Model")]
+    digest = hashlib.sha256(repr(facts).encode()).hexdigest()
+    return f"tensorflow-{version}-{digest[:12]}"
+
+
+def allow_clusters() -> None:
+    """Lets `cluster` work on CPUs too. Has an effect only before TensorFlow computes."""
+    _ask("--tf_xla_cpu_global_jit")
+
+
+def cluster() -> None:
+    """Lets XLA compile what lies between operations that it cannot, such as Horovod's.
+
+    For synchronised batch norm, whose exchanges stand in the middle of the step. Call it after
+    `device.setup`: what is set once TensorFlow's devices exist reaches the functions that are
+    called, and not tf.data, whose random crops XLA would draw otherwise.
+    """
+    import tensorflow as tf
+
+    tf.config.list_logical_devices()  # makes them, if nothing else has
+    tf.config.optimizer.set_jit("autoclustering")
+
+
+def _ask(*flags: str) -> None:
+    os.environ[_FLAGS] = " ".join([os.environ.get(_FLAGS, ""), *flags]).strip()
