@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import os
 import platform
 import stat
@@ -13,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from utils.native import tensorflow_version
 
 CPUS, GPUS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia")
 _FLAGS = "TF_XLA_FLAGS"
@@ -85,11 +86,6 @@ def keep(folder: str, *settings: Any) -> Path:
 
 def _kind(settings: tuple[Any, ...]) -> str:
     """Names the version of TensorFlow, and in few letters what else compiled code is made for."""
-    version = "unknown"
-    for package in ("tensorflow", "tensorflow-cpu"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            version = importlib.metadata.version(package)
-            break
     facts = [platform.machine(), os.environ.get("XLA_FLAGS"), os.environ.get(_FLAGS), settings]
     with suppress(OSError):
         lines = CPUS.read_text().splitlines()
@@ -100,7 +96,7 @@ def _kind(settings: tuple[Any, ...]) -> str:
         with suppress(OSError):
             facts += [line for line in file.read_text().splitlines() if line.startswith("Model")]
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()
-    return f"tensorflow-{version}-{digest[:12]}"
+    return f"tensorflow-{tensorflow_version()}-{digest[:12]}"
 
 
 def allow_clusters() -> None:

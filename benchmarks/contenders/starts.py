@@ -105,14 +105,10 @@ def _copy_photo(path: Path) -> None:
     shutil.copy(min(data().rglob("*.jpg")), path)
 
 
-def _make_folder(path: Path) -> None:
-    path.mkdir()
-
-
 _MAKERS = {
     "run": ("run", _train),
     "weights": ("b0.weights.h5", _save_weights),
     "photos": ("photos", _copy_photos),
     "image": ("image.jpg", _copy_photo),
-    "compiled": ("compiled", _make_folder),
+    "compiled": ("compiled", Path.mkdir),
 }
