@@ -2,14 +2,16 @@
 
     python benchmarks/scaling.py [--arch efficientnet-b0] [--size 224] [--batch 8] [--processes 2]
 
-Each process has one core to itself and images that are made up once. Three kinds of launch take
-turns: processes that know nothing of each other; the same, but each step begins in all of them at
-once, as it must where gradients are exchanged; and processes that exchange gradients over Horovod.
-Weak-scaling efficiency is what the last kind trains in a second beside what the first does, and
-the second kind says how much of the loss is due to going in step: to waiting for the slower one,
-and to all wanting memory, or the units that two hardware threads share, in the same moment.
-The step's parts are timed one after the other, so the share of the exchange holds the time that a
-process waits for a slower one. Prints a table in Markdown, then every figure as JSON.
+Each process has one core to itself and images that are made up once. Four kinds of job take turns
+of a few steps, and stand still (SIGSTOP) in the others' turns: processes that know nothing of each
+other; the same, but each step begins in all of them at once, as it must where gradients are
+exchanged; processes that exchange gradients over Horovod; and the same with Horovod as released
+(without scripts/horovod.patch).
+Weak-scaling efficiency is what the third kind trains in a second beside what the first does, turn
+by turn, and the second kind says how much of the loss is due to going in step: to waiting for the
+slower one, and to all wanting memory, or the units that two hardware threads share, in the same
+moment. The step's parts are timed one after the other, so the share of the exchange holds the time
+that a process waits for a slower one. Prints a table in Markdown, then every figure as JSON.
 """
 
 from __future__ import annotations
@@ -17,25 +19,47 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.harness import end_in_order, spread  # noqa: E402
+
 WARMUP = 3
-KINDS = ("independent", "in step", "Horovod")
+# Of each kind, the variables of its processes' environment.
+_PATIENT = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "3600"}  # standing still is no failure
+KINDS = {
+    "independent": {},
+    "in step": {},
+    "Horovod": _PATIENT,
+    "Horovod as released": {**_PATIENT, "HOROVOD_IDLE_CYCLE_TIME": "0"},
+}
 GOAL = 0.95  # weak-scaling efficiency, of two processes
 
+Parts = dict[str, list[float]]  # of each step, the seconds that its parts took
+Turn = list[Parts]  # of each process
 
-def train(options: argparse.Namespace, number: int) -> dict[str, list[float]]:
-    """Trains in this process, on core `number`; returns the seconds of each step's three parts."""
+
+# ---- a process that trains -----------------------------------------------------------------------
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains in this process, on a core of its own, as many steps as it is asked for, again and
+    again.
+    """
+    number = options.number
+    if number is None:
+        number = int(os.environ["HOROVOD_LOCAL_RANK"])
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[number]})
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from utils import device, distributed
@@ -56,24 +80,33 @@ def train(options: argparse.Namespace, number: int) -> dict[str, list[float]]:
         image_size=options.size,
         batch_size=options.batch,
         num_classes=1000,
-        steps_per_epoch=options.steps + WARMUP,
+        steps_per_epoch=sys.maxsize,
         seed=0,
         rank=distributed.rank(),
         world=distributed.size(),
     )
-    seconds: dict[str, list[float]] = {"gradients": [], "exchange": [], "update": []}
+    batches = iter(loader.batches(0))
     others = socket.create_connection(("localhost", options.meet)) if options.meet else None
-    for batch in loader.batches(0):
-        start = time.perf_counter()
-        if others:
-            others.sendall(b"?")
-            others.recv(1)
-        waited = time.perf_counter() - start
-        places = _timed_step(step, batch)
-        for name, spent in zip(seconds, places, strict=True):
-            seconds[name].append(spent)
-        seconds["exchange"][-1] += waited
-    return {name: values[WARMUP:] for name, values in seconds.items()}
+
+    def steps(count: int) -> Parts:
+        seconds: Parts = {"gradients": [], "exchange": [], "update": []}
+        for _ in range(count):
+            batch = next(batches)
+            start = time.perf_counter()
+            if others:
+                others.sendall(b"?")
+                others.recv(1)
+            waited = time.perf_counter() - start
+            for name, spent in zip(seconds, _timed_step(step, batch), strict=True):
+                seconds[name].append(spent)
+            seconds["exchange"][-1] += waited
+        return seconds
+
+    steps(WARMUP)
+    with socket.create_connection(("localhost", options.conductor)).makefile("rw") as conductor:
+        print(json.dumps([number, os.getpid()]), file=conductor, flush=True)
+        for count in conductor:
+            print(json.dumps(steps(int(count))), file=conductor, flush=True)
 
 
 def _timed_step(step, batch) -> tuple[float, float, float]:
@@ -92,6 +125,9 @@ def _timed_step(step, batch) -> tuple[float, float, float]:
     return between - start, after - between, time.perf_counter() - after
 
 
+# ---- those who let them --------------------------------------------------------------------------
+
+
 def meeting_place(processes: int) -> int:
     """A port on which so many processes can wait for each other, again and again."""
     server = socket.create_server(("localhost", 0))
@@ -106,34 +142,127 @@ def meeting_place(processes: int) -> int:
     return server.getsockname()[1]
 
 
-def launch(options: argparse.Namespace, kind: str) -> list[dict[str, list[float]]]:
-    """Starts the processes of a kind (`KINDS`) and returns their figures."""
-    with tempfile.TemporaryDirectory() as folder:
-        worker = [sys.executable, __file__, "--worker", folder, "--arch", options.arch]
-        worker += ["--size", str(options.size), "--batch", str(options.batch)]
-        worker += ["--steps", str(options.steps)]
-        if kind == "Horovod":
+class Job:
+    """The processes of a kind, which stand still but in their turns; a context manager."""
+
+    def __init__(self, kind: str, options: argparse.Namespace) -> None:
+        self._kind, self._options = kind, options
+        self._launched: list[subprocess.Popen] = []
+        self._members: list[tuple[int, int, TextIO]] = []  # number, process, connection
+
+    def __enter__(self) -> Job:
+        """Starts them, and waits until all have trained their first steps.
+
+        Raises:
+            SystemExit: one ended instead.
+        """
+        options = self._options
+        with socket.create_server(("localhost", 0)) as server:
+            server.settimeout(1)
+            self._launch(server.getsockname()[1])
+            while len(self._members) < options.processes:
+                with suppress(TimeoutError):
+                    connection = server.accept()[0].makefile("rw")
+                    self._members.append((*json.loads(connection.readline()), connection))
+                if any(process.poll() is not None for process in self._launched):
+                    self.__exit__()
+                    raise SystemExit(f"{self._kind}: a process ended before its first turn")
+        self._members.sort(key=lambda member: member[0])
+        self._signal(signal.SIGSTOP)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._signal(signal.SIGKILL)
+        for process in self._launched:
+            process.wait()  # horovodrun ends when its processes have
+
+    def turn(self, steps: int) -> Turn:
+        """What so many steps took, after one more that is not counted.
+
+        Raises:
+            SystemExit: a process ended.
+        """
+        self._signal(signal.SIGCONT)
+        for _, _, connection in self._members:
+            print(steps + 1, file=connection, flush=True)
+        answers = [connection.readline() for _, _, connection in self._members]
+        self._signal(signal.SIGSTOP)
+        if not all(answers):
+            raise SystemExit(f"{self._kind}: a process ended in its turn")
+        return [
+            {name: seconds[1:] for name, seconds in json.loads(answer).items()}
+            for answer in answers
+        ]
+
+    def _launch(self, conductor: int) -> None:
+        options = self._options
+        command = [sys.executable, __file__, "--conductor", str(conductor), "--arch", options.arch]
+        command += ["--size", str(options.size), "--batch", str(options.batch)]
+        if self._kind.startswith("Horovod"):
             runner = str(Path(sys.executable).with_name("horovodrun"))
-            commands = [[runner, "--gloo", "-np", str(options.processes), *worker]]
+            commands = [[runner, "--gloo", "-np", str(options.processes), *command]]
         else:
-            if kind == "in step":
-                worker += ["--meet", str(meeting_place(options.processes))]
-            commands = [[*worker, "--number", str(n)] for n in range(options.processes)]
-        running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
-        codes = [process.wait() for process in running]
-        if any(codes):
-            raise SystemExit(f"a process failed: exit codes {codes}")
-        return [json.loads(path.read_text()) for path in sorted(Path(folder).iterdir())]
+            if self._kind == "in step":
+                command += ["--meet", str(meeting_place(options.processes))]
+            commands = [[*command, "--number", str(n)] for n in range(options.processes)]
+        environment = os.environ | KINDS[self._kind]
+        self._launched = [
+            subprocess.Popen(each, stdout=subprocess.DEVNULL, env=environment) for each in commands
+        ]
+
+    def _signal(self, number: int) -> None:
+        for _, process, _ in self._members:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
 
-def rates(processes: list[dict[str, list[float]]], batch: int) -> list[float]:
-    """Images per second of each process, by its median step."""
-    return [batch / statistics.median(map(sum, zip(*p.values(), strict=True))) for p in processes]
+# ---- what comes of it ----------------------------------------------------------------------------
 
 
-def share(processes: list[dict[str, list[float]]], part: str) -> float:
+def rate(turn: Turn, batch: int) -> float:
+    """Images per second of all processes, by the median step of each."""
+    return sum(batch / statistics.median(map(sum, zip(*p.values(), strict=True))) for p in turn)
+
+
+def share(turn: Turn, part: str) -> float:
     """The part's share of all steps' time, over all processes."""
-    return sum(sum(p[part]) for p in processes) / sum(sum(map(sum, p.values())) for p in processes)
+    return sum(sum(p[part]) for p in turn) / sum(sum(map(sum, p.values())) for p in turn)
+
+
+def report(options: argparse.Namespace, found: dict[str, list[Turn]], load: float) -> str:
+    """The table and the figures."""
+    rates = {kind: [rate(turn, options.batch) for turn in found[kind]] for kind in KINDS}
+
+    def beside(kind: str, other: str) -> list[float]:
+        return [a / b for a, b in zip(rates[kind], rates[other], strict=True)]
+
+    def milliseconds(kind: str, part: str) -> str:
+        return spread([1e3 * statistics.median(p[part]) for turn in found[kind] for p in turn])
+
+    efficiency = beside("Horovod", "independent")
+    met = statistics.median(efficiency) >= GOAL
+    lines = [
+        f"{options.arch}, {options.size} px, {options.batch} images a step on each of"
+        f" {options.processes} processes, one core each; load before {load:.2f}",
+        "",
+        "| | images/s of all | × independent | gradients, ms | exchange, ms |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in KINDS:
+        cells = [spread(rates[kind]), spread(beside(kind, "independent"))]
+        cells += [milliseconds(kind, part) for part in ("gradients", "exchange")]
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"- weak-scaling efficiency: **{spread(efficiency)}**, goal ≥ {GOAL}:"
+        f" {'met' if met else 'missed'}; beside processes in step:"
+        f" {spread(beside('Horovod', 'in step'))}",
+        "- share of the step that the exchange takes:"
+        f" {spread([share(turn, 'exchange') for turn in found['Horovod']])}",
+        "",
+        json.dumps(found),
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -141,56 +270,26 @@ def main() -> None:
     parser.add_argument("--arch", default="efficientnet-b0")
     parser.add_argument("--size", type=int, default=224, help="pixels a side")
     parser.add_argument("--batch", type=int, default=8, help="images per process and step")
-    parser.add_argument("--steps", type=int, default=20, help="timed in each launch")
+    parser.add_argument("--steps", type=int, default=4, help="timed in each turn")
     parser.add_argument("--processes", type=int, default=2, help="at most one a core")
-    parser.add_argument("--rounds", type=int, default=3, help="launches of each kind")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=13, help="turns of each kind")
+    parser.add_argument("--conductor", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--number", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--meet", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.worker:
-        number = options.number
-        if number is None:
-            number = int(os.environ["HOROVOD_LOCAL_RANK"])
-        figures = train(options, number)
-        (Path(options.worker) / f"{number}.json").write_text(json.dumps(figures))
+    if options.conductor:
+        train(options)
         return
     load = os.getloadavg()[0]
-    found: dict[str, list] = {kind: [] for kind in KINDS}
-    for _ in range(options.rounds):
-        for kind in KINDS:
-            found[kind].append(launch(options, kind))
+    end_in_order()
+    found: dict[str, list[Turn]] = {kind: [] for kind in KINDS}
+    with ExitStack() as stack:
+        jobs = {kind: stack.enter_context(Job(kind, options)) for kind in KINDS}
+        for number in range(options.rounds):
+            # Every other round backwards: nobody always follows the same one.
+            for kind in list(KINDS)[:: 1 if number % 2 == 0 else -1]:
+                found[kind].append(jobs[kind].turn(options.steps))
     print(report(options, found, load))
-
-
-def report(options: argparse.Namespace, found: dict[bool, list], load: float) -> str:
-    """The table and the figures."""
-    speeds = {
-        kind: [sum(rates(processes, options.batch)) for processes in found[kind]] for kind in KINDS
-    }
-    middles = {kind: statistics.median(values) for kind, values in speeds.items()}
-    efficiency = middles["Horovod"] / middles["independent"]
-    exchange = [share(processes, "exchange") for processes in found["Horovod"]]
-    lines = [
-        f"{options.arch}, {options.size} px, {options.batch} images a step on each of"
-        f" {options.processes} processes, one core each; load before {load:.2f}",
-        "",
-        "| launch | images/s of all, median of launches (least–greatest) |",
-        "|---|---|",
-    ]
-    for kind, values in speeds.items():
-        lines.append(f"| {kind} | {middles[kind]:.2f} ({min(values):.2f}–{max(values):.2f}) |")
-    lines += [
-        "",
-        f"- weak-scaling efficiency: **{efficiency:.3f}**, goal ≥ {GOAL}:"
-        f" {'met' if efficiency >= GOAL else 'missed'}; of processes in step:"
-        f" {middles['Horovod'] / middles['in step']:.3f}",
-        f"- share of the step that the exchange takes: {statistics.median(exchange):.3f}"
-        f" ({min(exchange):.3f}–{max(exchange):.3f})",
-        "",
-        json.dumps(found),
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

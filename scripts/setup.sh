@@ -25,6 +25,7 @@ have "$compiler" || die "no C++ compiler ($compiler), which Horovod needs: insta
 gpu=no; { [ -e /proc/driver/nvidia/version ] || { have nvidia-smi && nvidia-smi -L >/dev/null 2>&1; }; } && gpu=yes
 nccl=no; [ $gpu = yes ] && have nvcc && nccl=yes
 mpi=no; have mpicc && mpi=yes
+patched=no; have patch && patched=yes
 
 # The C++ of input and training: half a minute, and nothing when its sources are unchanged. It only makes training faster.
 native() {
@@ -38,8 +39,8 @@ native() {
 
 # Everything the finished environment depends on, the folder included (scripts in .venv/bin name it).
 stamp="$venv/.convoy-setup"
-want=$({ cat constraints.txt pyproject.toml scripts/setup.sh; pwd; echo "$venv ${EXTRAS:-}"; "$python" -VV; "$compiler" --version
-         echo "$gpu $nccl $mpi"; [ $mpi = no ] || mpicc --version; [ $nccl = no ] || nvcc --version; } | sha256sum | cut -d' ' -f1)
+want=$({ cat constraints.txt pyproject.toml scripts/setup.sh scripts/horovod.patch; pwd; echo "$venv ${EXTRAS:-}"; "$python" -VV; "$compiler" --version
+         echo "$gpu $nccl $mpi $patched"; [ $mpi = no ] || mpicc --version; [ $nccl = no ] || nvcc --version; } | sha256sum | cut -d' ' -f1)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then native; exit 0; fi
 
 if [ ! -x "$venv/bin/python" ] || [ "$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" != "$version" ]; then
@@ -58,7 +59,7 @@ key=$({ grep -E '^(horovod|tensorflow|tensorflow-cpu|numpy|cmake)==' constraints
         "$venv/bin/python" -c 'import sys, sysconfig; print(sys.version, sysconfig.get_platform())'
         "$venv/bin/python" -m pip list --format=freeze 2>/dev/null | grep -E '^(tensorflow|tensorflow[-_]cpu|nvidia-nccl-cu12)==' | LC_ALL=C sort
         uname -m; "$compiler" --version; grep -m1 -E '^flags' /proc/cpuinfo 2>/dev/null | tr ' ' '\n' | grep -xE 'f16c|avx|fma'
-        echo "$gpu $nccl $mpi ${HOROVOD_BUILD_CUDA_CC_LIST:-}"
+        echo "$gpu $nccl $mpi ${HOROVOD_BUILD_CUDA_CC_LIST:-}"; [ $patched = no ] || cat scripts/horovod.patch
         [ $mpi = no ] || mpicc --version; [ $nccl = no ] || nvcc --version; } | sha256sum | cut -c1-20)
 wheels=$cache/wheels/$key
 if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
@@ -68,6 +69,7 @@ if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
   # CMake 4 refuses the old minimum version that Horovod's gloo declares, unless told; newer compilers need two headers named.
   flags=(HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1
          CMAKE_POLICY_VERSION_MINIMUM=3.5 "CXXFLAGS=${CXXFLAGS:-} -include stdexcept -include string")
+  [ $patched = yes ] || say "WARNING: there is no \`patch\`, so Horovod is built without scripts/horovod.patch: processes on CPUs exchange more slowly"
   if [ $mpi = yes ]; then flags+=(HOROVOD_WITH_MPI=1); else flags+=(HOROVOD_WITHOUT_MPI=1); fi
   if [ $nccl = yes ]; then
     ln -sf libnccl.so.2 "$site/nvidia/nccl/lib/libnccl.so"  # the wheel ships only the versioned name
@@ -76,8 +78,11 @@ if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
   elif [ $gpu = yes ]; then
     say "nvcc is not installed, so Horovod is built without NCCL: gradients of several GPUs will travel through the host"
   fi
-  if ! env PATH="$PWD/$venv/bin:$PATH" "${flags[@]}" "$venv/bin/python" -m pip --disable-pip-version-check wheel -q -v -c constraints.txt \
-       --no-build-isolation --no-deps --no-cache-dir --no-binary horovod -w "$build" horovod >"$build/log" 2>&1; then
+  if ! { pip download --no-build-isolation --no-deps --no-cache-dir --no-binary horovod -c constraints.txt -d "$build" horovod &&
+         mkdir "$build/source" && tar -xzf "$build"/horovod-*.tar.gz -C "$build/source" --strip-components 1 --no-same-owner &&
+         { [ $patched = no ] || patch -d "$build/source" -p1 <scripts/horovod.patch; } &&
+         PATH="$PWD/$venv/bin:$PATH" env "${flags[@]}" "$PWD/$venv/bin/python" -m pip --disable-pip-version-check wheel -q -v \
+           --no-build-isolation --no-deps --no-cache-dir -w "$build" "$build/source"; } >"$build/log" 2>&1; then
     mkdir -p "$cache" && cp "$build/log" "$cache/horovod-build.log"
     grep -E 'error:|Error:|CMake Error' "$build/log" | head -20 >&2 || true
     die "Horovod did not build; the whole log is $cache/horovod-build.log"

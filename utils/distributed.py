@@ -25,9 +25,10 @@ T = TypeVar("T")
 # Set by horovodrun (Gloo), Open MPI, and Slurm's PMI; each is the number of processes.
 _SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE")
 
-# Every so many milliseconds Horovod's threads ask all ranks what there is to exchange. At its own
-# 1 ms that took 17 % of a core, which on a machine without GPUs is one that trains.
-_CYCLE_MS_OF_CPUS = "10"
+# Without GPUs, Horovod's threads run on cores that train. Every so many milliseconds they ask all
+# ranks what there is to exchange: at Horovod's own 1 ms that took 17 % of a core. With
+# scripts/horovod.patch they sleep while there is nothing, at most the second time, and wake at once.
+_CYCLES_ON_CPUS = {"HOROVOD_CYCLE_TIME": "10", "HOROVOD_IDLE_CYCLE_TIME": "100"}
 
 _hvd: Any = None
 
@@ -75,7 +76,8 @@ def init() -> None:
         join_slurm_step(mpi=hvd.mpi_built())
     check_own_name()
     if not hvd.nccl_built():
-        os.environ.setdefault("HOROVOD_CYCLE_TIME", _CYCLE_MS_OF_CPUS)
+        for name, milliseconds in _CYCLES_ON_CPUS.items():
+            os.environ.setdefault(name, milliseconds)
     hvd.init()
     if hvd.size() != wanted:
         raise DistributedError(

@@ -28,7 +28,7 @@ def test_every_kind_of_launch_is_measured():
         [sys.executable, SCRIPT, *small], capture_output=True, text=True, timeout=250, check=True
     )
     figures = json.loads(done.stdout.splitlines()[-1])
-    assert set(figures) == {"independent", "in step", "Horovod"}
+    assert set(figures) == {"independent", "in step", "Horovod", "Horovod as released"}
     for (processes,) in figures.values():
         assert len(processes) == 2
         for parts in processes:

@@ -166,3 +166,22 @@ def test_several_processes_without_horovod_are_told_so(convoy, trained, tmp_path
     assert "2 processes were launched, but Horovod is not installed" in done.err
     assert "make setup" in done.err
     assert "Traceback" not in done.err
+
+
+CHAIN = """
+import tensorflow as tf
+from utils import distributed
+
+distributed.init()
+for number in range(20):
+    mean = distributed.mean_over_ranks(tf.constant(float(distributed.rank())), f"number_{number}")
+    assert mean.numpy() == 0.5
+print("DONE")
+"""
+
+
+def test_an_exchange_waits_for_no_cycle_of_horovod(convoy, script):
+    """scripts/horovod.patch is in: in cycles of 8 s 20 exchanges would take longer than 120 s."""
+    cycles = {"HOROVOD_CYCLE_TIME": "8000", "HOROVOD_IDLE_CYCLE_TIME": "8000"}
+    done = convoy(np=2, env=cycles, script=script(CHAIN), timeout=120)
+    assert done.text.count("DONE") == 2
