@@ -26,8 +26,9 @@ T = TypeVar("T")
 _SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE")
 
 # Without GPUs, Horovod's threads run on cores that train. Every so many milliseconds they ask all
-# ranks what there is to exchange: at Horovod's own 1 ms that took 17 % of a core. With
-# scripts/horovod.patch they sleep while there is nothing, at most the second time, and wake at once.
+# ranks what there is to exchange: at Horovod's own 1 ms that took 17 % of a core. Where
+# scripts/horovod.patch is in, they sleep for the second time at most while there is nothing, and
+# wake at once.
 _CYCLES_ON_CPUS = {"HOROVOD_CYCLE_TIME": "10", "HOROVOD_IDLE_CYCLE_TIME": "100"}
 
 _hvd: Any = None
