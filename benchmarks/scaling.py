@@ -156,25 +156,29 @@ class Job:
         Raises:
             SystemExit: one ended instead.
         """
-        options = self._options
         with socket.create_server(("localhost", 0)) as server:
             server.settimeout(1)
             self._launch(server.getsockname()[1])
-            while len(self._members) < options.processes:
+            while len(self._members) < self._options.processes:
                 with suppress(TimeoutError):
                     connection = server.accept()[0].makefile("rw")
                     self._members.append((*json.loads(connection.readline()), connection))
                 if any(process.poll() is not None for process in self._launched):
-                    self.__exit__()
+                    self.__exit__(SystemExit)
                     raise SystemExit(f"{self._kind}: a process ended before its first turn")
         self._members.sort(key=lambda member: member[0])
         self._signal(signal.SIGSTOP)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._signal(signal.SIGKILL)
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Lets them end, or ends them."""
+        self._signal(signal.SIGKILL if error else signal.SIGCONT)
+        for _, _, connection in self._members:
+            connection.close()
         for process in self._launched:
-            process.wait()  # horovodrun ends when its processes have
+            if error:
+                process.terminate()
+            process.wait()
 
     def turn(self, steps: int) -> Turn:
         """What so many steps took, after one more that is not counted.

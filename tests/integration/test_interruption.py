@@ -15,6 +15,7 @@ from runtime import checkpoint
 EVERYTHING = ("--augmenter_name", "autoaugment", "--dropout", "0.3", "--stochastic_depth", "0.3")
 FLAGS = ("--max_epochs", "5", "--warmup_epochs", "20%", "--moving_average_decay", "0.9")
 FLAGS += ("--layer_decay", "0.8")
+ENDLESS = ("--max_epochs", "500")  # cannot be over before a signal comes, however late
 OFTEN = ("--checkpoint_every_minutes", "0.002")  # after nearly every step
 PREEMPTED = 75
 STEPS = 7  # an epoch: 97 images in batches of 16
@@ -169,8 +170,8 @@ def test_ranks_that_are_preempted_or_killed_resume_to_the_same_bits(
 
 
 def test_ctrl_c_says_what_to_do_and_keeps_the_checkpoints(convoy, launch, tmp_path):
-    running = convoy.start(*launch("run", more=()))
-    running.wait_for("epoch 3/5")
+    running = convoy.start(*launch("run", more=ENDLESS))
+    running.wait_for("epoch 3/500")
     running.process.send_signal(signal.SIGINT)
     done = running.finish(60)
     assert done.code == 130, done.text
@@ -182,8 +183,8 @@ def test_ctrl_c_says_what_to_do_and_keeps_the_checkpoints(convoy, launch, tmp_pa
 
 @pytest.mark.slow
 def test_ctrl_c_under_horovodrun_ends_every_rank(convoy, launch, tmp_path):
-    running = convoy.start(*launch("run", ranks=2, more=()), np=2)
-    running.wait_for("epoch 2/5", timeout=200)
+    running = convoy.start(*launch("run", ranks=2, more=ENDLESS), np=2)
+    running.wait_for("epoch 2/500", timeout=200)
     ranks = running.ranks()
     assert len(ranks) == 2
     running.process.send_signal(signal.SIGINT)
