@@ -87,7 +87,8 @@ def first_not_finite(step: Step, batches: Iterable[Batch]) -> str:
         for images, labels, weights in batches:
             seen = every_layer(step.prepare(images), training=True)
             for layer, output in zip(model.layers, seen, strict=True):
-                if output.dtype.is_floating and not _is_finite(output):
+                parts = tf.nest.flatten(output)  # some layers give several tensors
+                if any(part.dtype.is_floating and not _is_finite(part) for part in parts):
                     places.append(f"the output of layer {layer.name}")
                     break
             # Also where the place is known: synchronised batch norm exchanges in here, and every

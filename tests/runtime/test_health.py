@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from runtime.health import MAX_OVERFLOWS, Health, TrainingError
+from runtime.build import make_step
+from runtime.config import Config
+from runtime.health import MAX_OVERFLOWS, Health, TrainingError, first_not_finite
+from runtime.state import new_state
 from runtime.step import LossScale, Step, TrainState
 from utils.losses import cross_entropy
 from utils.optimizers import make_optimizer
@@ -94,3 +97,16 @@ def test_one_clean_step_starts_the_count_anew():
         step.state.loss_scale.scale.assign(1.0 if number % 10 == 9 else 1e38)
         step([batch()], 0.0)
         health.check([batch()])
+
+
+def test_layers_of_several_outputs_are_looked_into():
+    """As the models that train on CPUs have them, with the operations of model/native."""
+    config = Config(arch="efficientnet-test", image_size=32, train_batch_size=4)
+    state = new_state(config, num_classes=10)
+    step = make_step(config, state, micro_steps=1)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    batches = [(tf.constant(images), tf.constant([1, 2, 3, 4]), tf.ones([4]))]
+    assert first_not_finite(step, batches) == ""
+    classifier = state.model.trainable_variables[-1]
+    classifier.assign(np.full(classifier.shape, np.nan))
+    assert first_not_finite(step, batches).startswith("the output of layer")
