@@ -180,6 +180,7 @@ print("DONE")
 """
 
 
+@pytest.mark.slow
 def test_an_exchange_waits_for_no_cycle_of_horovod(convoy, script):
     """scripts/horovod.patch is in: in cycles of 8 s 20 exchanges would take longer than 120 s."""
     cycles = {"HOROVOD_CYCLE_TIME": "8000", "HOROVOD_IDLE_CYCLE_TIME": "8000"}
