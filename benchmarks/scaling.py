@@ -36,8 +36,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.harness import end_in_order, spread  # noqa: E402
 
 WARMUP = 3
-# Of each kind, the variables of its processes' environment.
 _PATIENT = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "3600"}  # standing still is no failure
+# Of each kind, the variables of its processes' environment.
 KINDS = {
     "independent": {},
     "in step": {},
@@ -156,16 +156,11 @@ class Job:
         Raises:
             SystemExit: one ended instead.
         """
-        with socket.create_server(("localhost", 0)) as server:
-            server.settimeout(1)
-            self._launch(server.getsockname()[1])
-            while len(self._members) < self._options.processes:
-                with suppress(TimeoutError):
-                    connection = server.accept()[0].makefile("rw")
-                    self._members.append((*json.loads(connection.readline()), connection))
-                if any(process.poll() is not None for process in self._launched):
-                    self.__exit__(SystemExit)
-                    raise SystemExit(f"{self._kind}: a process ended before its first turn")
+        try:
+            self._begin()
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
         self._members.sort(key=lambda member: member[0])
         self._signal(signal.SIGSTOP)
         return self
@@ -197,6 +192,17 @@ class Job:
             {name: seconds[1:] for name, seconds in json.loads(answer).items()}
             for answer in answers
         ]
+
+    def _begin(self) -> None:
+        with socket.create_server(("localhost", 0)) as server:
+            server.settimeout(1)
+            self._launch(server.getsockname()[1])
+            while len(self._members) < self._options.processes:
+                with suppress(TimeoutError):
+                    connection = server.accept()[0].makefile("rw")
+                    self._members.append((*json.loads(connection.readline()), connection))
+                if any(process.poll() is not None for process in self._launched):
+                    raise SystemExit(f"{self._kind}: a process ended before its first turn")
 
     def _launch(self, conductor: int) -> None:
         options = self._options

@@ -24,6 +24,7 @@ constant factor of it. All figures of others, and their sources, are in scaling_
 from __future__ import annotations
 
 import math
+import statistics
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.scaling import rate, share
 from model.catalog import get_arch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -270,27 +272,20 @@ def two_processes(figures: dict[str, list], batch: int) -> dict[str, Any]:
     """What `measured: two_processes` of scaling_rows.yaml holds, from the JSON of scaling.py.
 
     Args:
-        figures: by kind, launches of processes of parts of seconds by step.
+        figures: by kind, turns of processes of parts of seconds by step.
         batch: images of a process's step.
     """
 
     def all_of(kind: str, part: str) -> list[float]:
-        return [t for launch in figures[kind] for process in launch for t in process[part]]
+        return [t for turn in figures[kind] for process in turn for t in process[part]]
 
-    def rate(kind: str) -> float:
-        launches = [
-            sum(batch / np.median(np.sum(list(process.values()), 0)) for process in launch)
-            for launch in figures[kind]
-        ]
-        return float(np.median(launches))
+    def middle(kind: str) -> float:
+        return statistics.median(rate(turn, batch) for turn in figures[kind])
 
     joined = figures["Horovod"]
-    last = [np.min([process["exchange"] for process in launch], 0) for launch in joined]
-    spread = [np.std(p["gradients"]) / np.mean(p["gradients"]) for launch in joined for p in launch]
-    shares = [
-        sum(np.sum(p["exchange"]) for p in launch) / sum(np.sum(list(p.values())) for p in launch)
-        for launch in joined
-    ]
+    last = [np.min([process["exchange"] for process in turn], 0) for turn in joined]
+    spread = [np.std(p["gradients"]) / np.mean(p["gradients"]) for turn in joined for p in turn]
+    shares = [share(turn, "exchange") for turn in joined]
     return {
         "batch": batch,
         **{
@@ -300,6 +295,6 @@ def two_processes(figures: dict[str, list], batch: int) -> dict[str, Any]:
         },
         "slower_exchange": round(float(np.median(last)), 3),
         "variation": round(float(np.median(spread)), 3),
-        "efficiency": round(rate("Horovod") / rate("independent"), 3),
+        "efficiency": round(middle("Horovod") / middle("independent"), 3),
         "exchange_share": round(float(np.median(shares)), 3),
     }
