@@ -1,24 +1,8 @@
-"""Convoy's command line: parse, then run."""
-
-from __future__ import annotations
+"""Convoy's command line, from a checkout: `python main.py --help`."""
 
 import sys
-from collections.abc import Sequence
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one mode. Returns the exit code."""
-    from runtime.cli import parse
-
-    config = parse(argv)
-    if config.nproc:
-        from runtime.launch import launch
-
-        return launch(config.nproc, sys.argv[1:] if argv is None else argv)
-    from runtime.runner import Runner
-
-    return Runner(config).main()
-
+from convoy.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from runtime import checkpoint
-from runtime.config import Config
-from runtime.journal import COUNTERS
-from runtime.train import Trainer
-from utils.logging import make_json_logger
+from convoy.runtime import checkpoint
+from convoy.runtime.config import Config
+from convoy.runtime.journal import COUNTERS
+from convoy.runtime.train import Trainer
+from convoy.utils.logging import make_json_logger
 
 GOAL = 0.02
 

@@ -27,10 +27,10 @@ if __package__ in (None, ""):
 
 from benchmarks.input_speed import SIZE, machine
 from benchmarks.photographs import photographs
-from dataloader.augment import make_augmenter
-from dataloader.device_augment import make_prepare
-from dataloader.device_plan import Planned, Planner
-from dataloader.mixing import make_mixer
+from convoy.dataloader.augment import make_augmenter
+from convoy.dataloader.device_augment import make_prepare
+from convoy.dataloader.device_plan import Planned, Planner
+from convoy.dataloader.mixing import make_mixer
 
 CLASSES = 10
 POLICIES = {

@@ -36,8 +36,8 @@ def measure(repeats: int) -> dict[str, list[float]]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    from model import build_model
-    from utils import device, distributed
+    from convoy.model import build_model
+    from convoy.utils import device, distributed
 
     distributed.init()
     device.setup(local_rank=number, intraop_threads=1, interop_threads=1, tf32=True)
@@ -97,7 +97,7 @@ def main() -> None:
 
 def report(found: dict[str, float], processes: int, load: float) -> str:
     """The table, the fit and the figures."""
-    from model.catalog import get_arch
+    from convoy.model.catalog import get_arch
 
     alpha, beta = alpha_beta(found, processes)
     size = 4 * get_arch(MODEL).trainable_1000

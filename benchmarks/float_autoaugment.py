@@ -11,7 +11,7 @@ import math
 
 import tensorflow as tf
 
-from dataloader import policies
+from convoy.dataloader import policies
 
 SIGNED = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 

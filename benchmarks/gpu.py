@@ -42,7 +42,7 @@ from benchmarks.harness import (
     end_in_order,
     spread,
 )
-from utils.resources import NO_MEMORY
+from convoy.utils.resources import NO_MEMORY
 
 PAGE = ROOT / "docs" / "gpu_benchmark.md"
 # Contenders share the card only where the first leaves more than half of it to the second, and both

@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.harness import Entry
 from benchmarks.rows import MACS
-from model.catalog import get_arch
-from runtime.recipes import lookup
+from convoy.model.catalog import get_arch
+from convoy.runtime.recipes import lookup
 
 CONVOY, COMPILED, EAGER = "Convoy", "timm, torch.compile", "timm, PyTorch eager"
 FIT = "keras.applications + fit"

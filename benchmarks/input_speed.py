@@ -33,10 +33,10 @@ import tensorflow as tf
 
 from benchmarks import float_autoaugment
 from benchmarks.photographs import photographs
-from dataloader import native
-from dataloader.augment import make_augmenter
-from dataloader.decode import UNIFORMS, crop_window, random_crop_decode
-from dataloader.device_plan import Planner
+from convoy.dataloader import native
+from convoy.dataloader.augment import make_augmenter
+from convoy.dataloader.decode import UNIFORMS, crop_window, random_crop_decode
+from convoy.dataloader.device_plan import Planner
 
 SIZE, BATCH, AREA, RATIO = 224, 64, (0.05, 1.0), (0.75, 1.333)
 PLAIN, FLOAT = "plain: decode_and_crop_jpeg + resize", "plain + float32 AutoAugment"

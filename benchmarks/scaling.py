@@ -62,16 +62,16 @@ def train(options: argparse.Namespace) -> None:
         number = int(os.environ["HOROVOD_LOCAL_RANK"])
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[number]})
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from utils import device, distributed
+    from convoy.utils import device, distributed
 
     device.prefer_onednn()
     distributed.init()
     device.setup(local_rank=number, intraop_threads=1, interop_threads=1, tf32=True)
 
-    from dataloader.synthetic import SyntheticLoader
-    from runtime.build import make_step
-    from runtime.config import Config
-    from runtime.state import new_state
+    from convoy.dataloader.synthetic import SyntheticLoader
+    from convoy.runtime.build import make_step
+    from convoy.runtime.config import Config
+    from convoy.runtime.state import new_state
 
     config = Config(arch=options.arch, image_size=options.size, train_batch_size=options.batch)
     state = new_state(config, num_classes=1000)

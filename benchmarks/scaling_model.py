@@ -38,7 +38,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.scaling import rate, share
-from model.catalog import get_arch
+from convoy.model.catalog import get_arch
 
 ROOT = Path(__file__).resolve().parents[1]
 GPUS_PER_HOST = 8

@@ -32,7 +32,7 @@ from benchmarks.scaling_model import (
     slowest,
     two_processes,
 )
-from model.catalog import get_arch
+from convoy.model.catalog import get_arch
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "scaling.md"
 LARGE = (64, 256, 1024)

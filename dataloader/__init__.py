@@ -6,19 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataloader.decode import EvalCrop
-    from dataloader.errors import DataError
-    from dataloader.loader import Loader, build_dataset
-    from dataloader.options import InputOptions
-    from dataloader.sources import find_source
+    from convoy.dataloader.decode import EvalCrop
+    from convoy.dataloader.errors import DataError
+    from convoy.dataloader.loader import Loader, build_dataset
+    from convoy.dataloader.options import InputOptions
+    from convoy.dataloader.sources import find_source
 
 _HOMES = {
-    "DataError": "dataloader.errors",
-    "EvalCrop": "dataloader.decode",
-    "InputOptions": "dataloader.options",
-    "Loader": "dataloader.loader",
-    "build_dataset": "dataloader.loader",
-    "find_source": "dataloader.sources",
+    "DataError": "convoy.dataloader.errors",
+    "EvalCrop": "convoy.dataloader.decode",
+    "InputOptions": "convoy.dataloader.options",
+    "Loader": "convoy.dataloader.loader",
+    "build_dataset": "convoy.dataloader.loader",
+    "find_source": "convoy.dataloader.sources",
 }
 
 __all__ = ["DataError", "EvalCrop", "InputOptions", "Loader", "build_dataset", "find_source"]

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from dataloader import augment_ops as image_ops
-from dataloader import choices, erasing, native, philox, policies
-from dataloader.choices import Choice
+from convoy.dataloader import augment_ops as image_ops
+from convoy.dataloader import choices, erasing, native, philox, policies
+from convoy.dataloader.choices import Choice
 
 Augmenter = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 

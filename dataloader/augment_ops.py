@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from dataloader import policies
+from convoy.dataloader import policies
 
 Scalar = float | int | tf.Tensor
 Coefficients = tuple[Scalar, Scalar, Scalar, Scalar, Scalar, Scalar]

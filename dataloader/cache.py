@@ -15,9 +15,9 @@ import threading
 
 import numpy as np
 
-from dataloader.errors import DataError
-from dataloader.sources import Source
-from utils.resources import free_memory
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.sources import Source
+from convoy.utils.resources import free_memory
 
 logger = logging.getLogger("convoy.data")
 

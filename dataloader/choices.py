@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from dataloader import policies
+from convoy.dataloader import policies
 
 
 class Choice(NamedTuple):

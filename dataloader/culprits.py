@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dataloader.errors import DataError
-from dataloader.explain import first_words, no_decoder
-from dataloader.sources import Source
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.explain import first_words, no_decoder
+from convoy.dataloader.sources import Source
 
 # TensorFlow puts the bytes it could not parse into its message; Python then fails to decode that.
 TF_ERRORS = (tf.errors.OpError, UnicodeDecodeError)

@@ -17,9 +17,9 @@ import numpy as np
 import tensorflow as tf
 from nvidia.dali import Pipeline, fn, types
 
-from dataloader import philox
-from dataloader.culprits import TF_ERRORS
-from dataloader.decode import (
+from convoy.dataloader import philox
+from convoy.dataloader.culprits import TF_ERRORS
+from convoy.dataloader.decode import (
     DCT,
     RANDOM,
     UNIFORMS,
@@ -30,11 +30,11 @@ from dataloader.decode import (
     first_interpolation,
     flips,
 )
-from dataloader.errors import DataError
-from dataloader.explain import first_words
-from dataloader.loader import CROP, Loader
-from dataloader.options import InputOptions
-from dataloader.sources import Source
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.explain import first_words
+from convoy.dataloader.loader import CROP, Loader
+from convoy.dataloader.options import InputOptions
+from convoy.dataloader.sources import Source
 
 logger = logging.getLogger("convoy.data")
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dataloader import native, philox
+from convoy.dataloader import native, philox
 
 INTERPOLATIONS = (
     *("bilinear", "bicubic", "nearest", "area"),

@@ -15,11 +15,11 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from dataloader import augment_ops, erasing, philox, policies
-from dataloader.augment import Recipe
-from dataloader.device_plan import Plan, Planned
-from dataloader.mixing import Mixture, mix_images
-from utils import xla
+from convoy.dataloader import augment_ops, erasing, philox, policies
+from convoy.dataloader.augment import Recipe
+from convoy.dataloader.device_plan import Plan, Planned
+from convoy.dataloader.mixing import Mixture, mix_images
+from convoy.utils import xla
 
 _GEOMETRY = frozenset({"Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"})
 _BLENDS = frozenset({"Color", "Sharpness"})

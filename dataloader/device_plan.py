@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from dataloader import augment_ops, erasing, philox, policies
-from dataloader.augment import Augmenter, Recipe
-from dataloader.choices import Choice
-from dataloader.mixing import Mixer
+from convoy.dataloader import augment_ops, erasing, philox, policies
+from convoy.dataloader.augment import Augmenter, Recipe
+from convoy.dataloader.choices import Choice
+from convoy.dataloader.mixing import Mixer
 
 
 class Plan(NamedTuple):

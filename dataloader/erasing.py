@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from dataloader import philox, policies
+from convoy.dataloader import philox, policies
 
 AREA = (0.02, 1 / 3)
 RATIO = (0.3, 3.3)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from dataloader.errors import DataError, RecordError
-from dataloader.records import cache_folder, store_cached
-from dataloader.sources import EXPECTED, Source, read_labels, some
+from convoy.dataloader.errors import DataError, RecordError
+from convoy.dataloader.records import cache_folder, store_cached
+from convoy.dataloader.sources import EXPECTED, Source, read_labels, some
 
 logger = logging.getLogger("convoy.data")
 

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from dataloader.errors import DataError
-from dataloader.example import decode_example, field, from_varint
-from dataloader.records import HEADER_BYTES, RecordIndex, cache_path, store_cached
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.example import decode_example, field, from_varint
+from convoy.dataloader.records import HEADER_BYTES, RecordIndex, cache_path, store_cached
 
 logger = logging.getLogger("convoy.data")
 

@@ -16,16 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
-from dataloader.culprits import TF_ERRORS, what_is_wrong
-from dataloader.decode import eval_decode, random_crop_decode
-from dataloader.device_augment import make_prepare
-from dataloader.device_plan import Planned, Planner
-from dataloader.ending import close_at_exit
-from dataloader.errors import DataError, check_bad_examples
-from dataloader.options import InputOptions
-from dataloader.sampler import Slots, example_seeds
-from dataloader.sources import Source, find_source, grey_png
-from utils import watchdog
+from convoy.dataloader.culprits import TF_ERRORS, what_is_wrong
+from convoy.dataloader.decode import eval_decode, random_crop_decode
+from convoy.dataloader.device_augment import make_prepare
+from convoy.dataloader.device_plan import Planned, Planner
+from convoy.dataloader.ending import close_at_exit
+from convoy.dataloader.errors import DataError, check_bad_examples
+from convoy.dataloader.options import InputOptions
+from convoy.dataloader.sampler import Slots, example_seeds
+from convoy.dataloader.sources import Source, find_source, grey_png
+from convoy.utils import watchdog
 
 logger = logging.getLogger("convoy.data")
 

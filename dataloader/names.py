@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from dataloader.errors import DataError, RecordError
-from dataloader.example import decode_example
-from dataloader.sources import Source
+from convoy.dataloader.errors import DataError, RecordError
+from convoy.dataloader.example import decode_example
+from convoy.dataloader.sources import Source
 
 # The ImageNet builders' key, and those that TensorFlow Datasets uses.
 KEYS = ("image/filename", "file_name", "image/file_name", "filename")

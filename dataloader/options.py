@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dataloader.decode import RANDOM, EvalCrop, check_interpolation
+from convoy.dataloader.decode import RANDOM, EvalCrop, check_interpolation
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -101,7 +101,7 @@ class InputOptions:
         Raises:
             ValueError: a name is unknown, or a number is out of range.
         """
-        from dataloader.augment import make_augmenter
+        from convoy.dataloader.augment import make_augmenter
 
         return make_augmenter(
             self.augmenter or "none",
@@ -124,7 +124,7 @@ class InputOptions:
         Raises:
             ValueError: a number is out of range.
         """
-        from dataloader.mixing import make_mixer
+        from convoy.dataloader.mixing import make_mixer
 
         return make_mixer(
             self.mixup_alpha,

@@ -22,7 +22,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from dataloader.ranges import CUTOUT, RANGES, TRANSLATE, UNUSED
+from convoy.dataloader.ranges import CUTOUT, RANGES, TRANSLATE, UNUSED
 
 MAX_LEVEL = 10.0
 FILL = 128

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataloader import crc
-from dataloader.errors import DataError, RecordError
+from convoy.dataloader import crc
+from convoy.dataloader.errors import DataError, RecordError
 
 HEADER_BYTES = 12
 FRAME_BYTES = 16  # header and the payload's checksum

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from dataloader.errors import DataError, RecordError
-from dataloader.example import example_keys
-from dataloader.labels import count_classes
-from dataloader.records import RecordIndex, RecordReader, index_files
+from convoy.dataloader.errors import DataError, RecordError
+from convoy.dataloader.example import example_keys
+from convoy.dataloader.labels import count_classes
+from convoy.dataloader.records import RecordIndex, RecordReader, index_files
 
 logger = logging.getLogger("convoy.data")
 
@@ -265,7 +265,7 @@ def find_source(data_dir: str | None, split: str, dataset: str = "ImageNet") -> 
         raise DataError(f"--data_dir {data_dir} {what}. {EXPECTED}")
     try:
         if dataset.startswith("tfds:"):
-            from dataloader.tfds import TFDSSource
+            from convoy.dataloader.tfds import TFDSSource
 
             return TFDSSource(data_dir, dataset, split)
         return _records_or_folders(data_dir, split)
@@ -291,7 +291,7 @@ def find_record_files(data_dir: str) -> list[str]:
 
 
 def _records_or_folders(data_dir: str, split: str) -> Source:
-    from dataloader.folders import FolderSource, split_folder
+    from convoy.dataloader.folders import FolderSource, split_folder
 
     shards = _find_shards(data_dir, split)
     folder = split_folder(data_dir, split)
@@ -328,7 +328,7 @@ def _nothing_found(data_dir: str, split: str) -> str:
     seen = sorted(name for name in os.listdir(data_dir) if not name.startswith("."))
     if not seen:
         return f"--data_dir {data_dir} is empty. {EXPECTED}"
-    from dataloader.folders import split_folder
+    from convoy.dataloader.folders import split_folder
 
     other = "validation" if split == "train" else "train"
     if _find_shards(data_dir, other) or split_folder(data_dir, other):

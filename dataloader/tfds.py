@@ -13,8 +13,8 @@ import os
 import re
 from typing import Any
 
-from dataloader.errors import DataError
-from dataloader.sources import Layout, TFRecordSource, read_labels, some
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.sources import Layout, TFRecordSource, read_labels, some
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val", "test")}
 _NAME = re.compile(r"^tfds:(?P<name>[\w-]+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.\d+))?$")

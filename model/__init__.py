@@ -2,7 +2,7 @@
 
 Example:
 
-    from model import build_model
+    from convoy.model import build_model
     net = build_model("efficientnet-b0", num_classes=10, image_size=64)
     logits = net(images)  # uint8 or float in 0-255, (batch, 64, 64, 3) -> float32 (batch, 10)
 """
@@ -13,13 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model.build import build_model
-    from model.catalog import get_arch, list_archs
+    from convoy.model.build import build_model
+    from convoy.model.catalog import get_arch, list_archs
 
 _HOMES = {
-    "build_model": "model.build",
-    "get_arch": "model.catalog",
-    "list_archs": "model.catalog",
+    "build_model": "convoy.model.build",
+    "get_arch": "convoy.model.catalog",
+    "list_archs": "convoy.model.catalog",
 }
 
 __all__ = ["build_model", "get_arch", "list_archs"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from model import catalog, efficientnet, resnet
+from convoy.model import catalog, efficientnet, resnet
 
 _BUILDERS = {"efficientnet": efficientnet.build, "resnet": resnet.build}
 

@@ -13,9 +13,9 @@ from typing import Any
 import keras
 from keras import layers
 
-from model import catalog, initializers
-from model.initializers import layer_seed
-from model.layers import (
+from convoy.model import catalog, initializers
+from convoy.model.initializers import layer_seed
+from convoy.model.layers import (
     Conv2D,
     DepthwiseConv2D,
     Excite,
@@ -95,7 +95,7 @@ class Parts:
         """
         kind = FusedBatchNorm
         if self.batch_norm == "syncbn":  # reaches for the other processes: only where asked for
-            from model.sync_batch_norm import SyncBatchNorm as kind
+            from convoy.model.sync_batch_norm import SyncBatchNorm as kind
         return kind(
             axis=self.axis,
             momentum=self.bn_momentum,

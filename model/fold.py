@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from model.layers import FusedBatchNorm, Normalize, StochasticDepth
+from convoy.model.layers import FusedBatchNorm, Normalize, StochasticDepth
 
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 

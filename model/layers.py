@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from model import native
+from convoy.model import native
 
 FUSED_DTYPES = ("float16", "bfloat16", "float32")
 LEAST_EPSILON = 1.001e-5  # of TensorFlow's fused batch norm

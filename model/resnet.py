@@ -21,10 +21,10 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from model import catalog, initializers
-from model.efficientnet import NCHW, NHWC, Parts, check_data_format, check_options
-from model.initializers import layer_seed
-from model.layers import Conv2D, Excite, Fork, Normalize, StochasticDepth
+from convoy.model import catalog, initializers
+from convoy.model.efficientnet import NCHW, NHWC, Parts, check_data_format, check_options
+from convoy.model.initializers import layer_seed
+from convoy.model.layers import Conv2D, Excite, Fork, Normalize, StochasticDepth
 
 CHUNK_CHANNELS = 16  # on CPUs: narrower groups are convolved together
 

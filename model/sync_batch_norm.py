@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from model.layers import FusedBatchNorm
-from utils import distributed
+from convoy.model.layers import FusedBatchNorm
+from convoy.utils import distributed
 
 
 @keras.saving.register_keras_serializable(package="convoy")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model import catalog
-from model.weight_files import WeightFile, WeightFileError, read_weights
-from model.weight_import import LoadReport, load_pretrained, model_arguments
-from model.weight_names import recognise, scheme_for, source_names, to_torch
-from model.weight_suggest import stored_arguments, suggest
+from convoy.model import catalog
+from convoy.model.weight_files import WeightFile, WeightFileError, read_weights
+from convoy.model.weight_import import LoadReport, load_pretrained, model_arguments
+from convoy.model.weight_names import recognise, scheme_for, source_names, to_torch
+from convoy.model.weight_suggest import stored_arguments, suggest
 
 if TYPE_CHECKING:
     import keras
@@ -86,7 +86,9 @@ def export_weights(
     try:
         if suffix == ".keras":
             model.save(aside)
-            notes.append("import model.layers and model.resnet before keras.saving.load_model")
+            notes.append(
+                "import convoy.model.layers and convoy.model.resnet before keras.saving.load_model"
+            )
         elif suffix == ".weights.h5":
             model.save_weights(aside)
         else:
@@ -201,7 +203,7 @@ def _only_arch(file: WeightFile) -> str:
 
 
 def _build(file: WeightFile, arch: str, padding: str | None, image_size: int | None) -> keras.Model:
-    from model.build import build_model
+    from convoy.model.build import build_model
 
     _, suggestion = suggest(file, catalog.get_arch(arch), padding)
     if suggestion.num_classes is None:

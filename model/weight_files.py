@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from model.weight_torch import Inert, Tensor, WeightFileError, decode, open_torch
+from convoy.model.weight_torch import Inert, Tensor, WeightFileError, decode, open_torch
 
 __all__ = ["WeightFile", "WeightFileError", "read_weights"]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model import catalog
-from model.weight_files import WeightFile, WeightFileError, read_weights
-from model.weight_names import HEADS, source_names, to_keras
-from model.weight_suggest import SUGGESTED, Suggestion, se_ratio, suggest
+from convoy.model import catalog
+from convoy.model.weight_files import WeightFile, WeightFileError, read_weights
+from convoy.model.weight_names import HEADS, source_names, to_keras
+from convoy.model.weight_suggest import SUGGESTED, Suggestion, se_ratio, suggest
 
 if TYPE_CHECKING:
     import keras

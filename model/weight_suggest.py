@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from model import catalog
-from model.weight_files import WeightFile, WeightFileError, read_weights
-from model.weight_names import HEADS, Scheme, recognise, source_names, why_not
+from convoy.model import catalog
+from convoy.model.weight_files import WeightFile, WeightFileError, read_weights
+from convoy.model.weight_names import HEADS, Scheme, recognise, source_names, why_not
 
 # What `Suggestion.arguments` may hold: the arguments of `build_model` that change the logits of
 # given weights, and the momentum they were trained with.

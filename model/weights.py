@@ -2,8 +2,8 @@
 
 Example:
 
-    from model import build_model
-    from model.weights import inspect, load_pretrained
+    from convoy.model import build_model
+    from convoy.model.weights import inspect, load_pretrained
 
     hint = inspect("tf_efficientnet_b0.pth", "efficientnet-b0")
     model = build_model("efficientnet-b0", num_classes=10, **hint.arguments)
@@ -16,10 +16,10 @@ implies in `weight_suggest`, assigning in `weight_import`, writing in `weight_ex
 
 from __future__ import annotations
 
-from model.weight_export import NAMES, ConvertReport, convert, export_weights
-from model.weight_files import WeightFile, WeightFileError, read_weights
-from model.weight_import import LoadReport, freeze_backbone, load_pretrained
-from model.weight_suggest import Suggestion, inspect
+from convoy.model.weight_export import NAMES, ConvertReport, convert, export_weights
+from convoy.model.weight_files import WeightFile, WeightFileError, read_weights
+from convoy.model.weight_import import LoadReport, freeze_backbone, load_pretrained
+from convoy.model.weight_suggest import Suggestion, inspect
 
 __all__ = [
     "NAMES",

@@ -6,16 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runtime.cli import configure
-    from runtime.config import Config, ConfigError
-    from runtime.runner import Runner
+    from convoy.runtime.cli import configure
+    from convoy.runtime.config import Config, ConfigError
+    from convoy.runtime.runner import Runner
 
 # Imported on first use, so that `runtime.config` costs no TensorFlow.
 _HOMES = {
-    "Config": "runtime.config",
-    "ConfigError": "runtime.config",
-    "Runner": "runtime.runner",
-    "configure": "runtime.cli",
+    "Config": "convoy.runtime.config",
+    "ConfigError": "convoy.runtime.config",
+    "Runner": "convoy.runtime.runner",
+    "configure": "convoy.runtime.cli",
 }
 
 __all__ = ["Config", "ConfigError", "Runner", "configure"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 
-from runtime.config import Config, ConfigError
-from utils.gpus import visible_gpus
+from convoy.runtime.config import Config, ConfigError
+from convoy.utils.gpus import visible_gpus
 
 BENCHMARKS = ("training_benchmark", "inference_benchmark")
 EVALUATING = ("train_and_eval", "eval", "inference_benchmark")

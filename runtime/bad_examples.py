@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataloader.errors import allowed_bad_examples
-from runtime.health import TrainingError
-from utils import distributed
+from convoy.dataloader.errors import allowed_bad_examples
+from convoy.runtime.health import TrainingError
+from convoy.utils import distributed
 
 
 def share_bad_examples(data: Any, limit: float) -> str:

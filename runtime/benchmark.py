@@ -21,18 +21,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from runtime.backends import backend
-from runtime.benchmark_inference import Inference, threads
-from runtime.benchmark_plan import DEFAULT_ITERATIONS, Row, batch_sizes, rows
-from runtime.benchmark_report import QS, UNITS, Report, figures
-from runtime.benchmark_training import train
-from runtime.build import image_size, train_image_size
-from runtime.config import Config, ConfigError
-from runtime.environment import gather
-from runtime.export import PLACES
-from utils import device, distributed
-from utils.logging import RunLog
-from utils.resources import PeakMemory, free_memory, out_of_memory
+from convoy.runtime.backends import backend
+from convoy.runtime.benchmark_inference import Inference, threads
+from convoy.runtime.benchmark_plan import DEFAULT_ITERATIONS, Row, batch_sizes, rows
+from convoy.runtime.benchmark_report import QS, UNITS, Report, figures
+from convoy.runtime.benchmark_training import train
+from convoy.runtime.build import image_size, train_image_size
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.environment import gather
+from convoy.runtime.export import PLACES
+from convoy.utils import device, distributed
+from convoy.utils.logging import RunLog
+from convoy.utils.resources import PeakMemory, free_memory, out_of_memory
 
 
 def run(config: Config, run_log: RunLog) -> dict[str, Any]:

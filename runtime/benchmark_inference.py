@@ -15,8 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from runtime.benchmark_plan import DEFAULT_ITERATIONS, KERAS, Row
-from runtime.build import (
+from convoy.runtime.benchmark_plan import DEFAULT_ITERATIONS, KERAS, Row
+from convoy.runtime.build import (
     DEFAULT_CLASSES,
     build_loader,
     build_training_model,
@@ -24,16 +24,16 @@ from runtime.build import (
     image_size,
     model_arguments,
 )
-from runtime.checkpoint import has_any
-from runtime.class_names import class_names
-from runtime.config import Config, ConfigError
-from runtime.export import export_folder
-from runtime.exporters import READERS, WRITERS, Exportable
-from runtime.formats import FORMATS, SIDE_FILE
-from runtime.trained import Trained, trained_model
-from utils import xla
-from utils.metrics import Throughput
-from utils.resources import Energy
+from convoy.runtime.checkpoint import has_any
+from convoy.runtime.class_names import class_names
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.export import export_folder
+from convoy.runtime.exporters import READERS, WRITERS, Exportable
+from convoy.runtime.formats import FORMATS, SIDE_FILE
+from convoy.runtime.trained import Trained, trained_model
+from convoy.utils import xla
+from convoy.utils.metrics import Throughput
+from convoy.utils.resources import Energy
 
 CALIBRATION_IMAGES = 32
 RANDOM = "random weights"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from runtime.backends import BENCHMARKS
-from runtime.config import Config, ConfigError
-from runtime.formats import FORMATS, check_packages
-from utils.distributed import launched_processes
-from utils.gpus import visible_gpus
+from convoy.runtime.backends import BENCHMARKS
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.formats import FORMATS, check_packages
+from convoy.utils.distributed import launched_processes
+from convoy.utils.gpus import visible_gpus
 
 # Each as the flags that mean it.
 PRECISIONS: dict[str, dict[str, Any]] = {

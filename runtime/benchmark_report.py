@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.config import ConfigError
-from utils.files import path_of, write_atomically
-from utils.metrics import percentiles
+from convoy.runtime.config import ConfigError
+from convoy.utils.files import path_of, write_atomically
+from convoy.utils.metrics import percentiles
 
 QS = (50, 90, 95, 99)
 UNITS = {

@@ -8,13 +8,13 @@ from typing import Any
 
 import keras
 
-from runtime.benchmark_plan import DEFAULT_ITERATIONS
-from runtime.config import Config, ConfigError
-from runtime.train import Trainer
-from utils import distributed
-from utils.logging import RunLog
-from utils.metrics import Throughput
-from utils.resources import Energy, out_of_memory
+from convoy.runtime.benchmark_plan import DEFAULT_ITERATIONS
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.train import Trainer
+from convoy.utils import distributed
+from convoy.utils.logging import RunLog
+from convoy.utils.metrics import Throughput
+from convoy.utils.resources import Energy, out_of_memory
 
 
 def train(config: Config, run_log: RunLog) -> dict[str, Any]:

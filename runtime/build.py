@@ -8,19 +8,19 @@ from typing import Any
 
 import keras
 
-from dataloader import EvalCrop, InputOptions, Loader, find_source
-from dataloader.cache import cache_source
-from dataloader.sources import Source
-from dataloader.synthetic import SyntheticLoader
-from model import build_model
-from model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
-from model.depth import depth_from_top
-from runtime.backends import backend
-from runtime.config import Config, ConfigError
-from runtime.step import Clip, Loss, Prepare, Step, TrainState
-from utils import clipping, distributed
-from utils.losses import binary_cross_entropy, cross_entropy
-from utils.optimizers import LAYER_WISE
+from convoy.dataloader import EvalCrop, InputOptions, Loader, find_source
+from convoy.dataloader.cache import cache_source
+from convoy.dataloader.sources import Source
+from convoy.dataloader.synthetic import SyntheticLoader
+from convoy.model import build_model
+from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
+from convoy.model.depth import depth_from_top
+from convoy.runtime.backends import backend
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.step import Clip, Loss, Prepare, Step, TrainState
+from convoy.utils import clipping, distributed
+from convoy.utils.losses import binary_cross_entropy, cross_entropy
+from convoy.utils.optimizers import LAYER_WISE
 
 # ImageNet's number, for images that are made up.
 DEFAULT_CLASSES = 1000
@@ -169,7 +169,7 @@ def build_loader(
     place = {"training": training, "rank": distributed.rank(), "world": distributed.size()}
     if reader == "tfdata":
         return Loader(source, options, **place)
-    from dataloader.dali import DaliLoader  # an extra
+    from convoy.dataloader.dali import DaliLoader  # an extra
 
     place |= {"device": reader.removeprefix("dali-"), "device_id": distributed.local_rank()}
     return DaliLoader(source, options, **place, processes=distributed.local_size())

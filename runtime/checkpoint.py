@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import Remote, path_of, remove_tree, size_of, sync, write_atomically
+from convoy.utils.files import Remote, path_of, remove_tree, size_of, sync, write_atomically
 
 AnyPath = Path | Remote
 
@@ -300,7 +300,7 @@ def variables_to_arrays(variables: Any) -> dict[str, np.ndarray]:
     Raises:
         CheckpointError: two variables share a path (two layers of one name).
     """
-    from utils.variables import to_numpy
+    from convoy.utils.variables import to_numpy
 
     variables = list(variables)
     arrays = {v.path: to_numpy(v.value) for v in variables}
@@ -349,7 +349,7 @@ def load_model(
     Returns:
         The Keras model, and the checkpoint with `state["weights_used"]` set.
     """
-    from model import build_model
+    from convoy.model import build_model
 
     path = path_of(path)
     checkpoint = read(path if (path / MARKER).exists() else resolve(path))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from runtime.config import ConfigError
+from convoy.runtime.config import ConfigError
 
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 

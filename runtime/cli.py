@@ -22,10 +22,10 @@ from typing import Any, NoReturn, get_type_hints
 import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from runtime.config import MODE_ALIASES, MODES, Config, ConfigError, defaults, load_config
-from runtime.recipes import Launch, lookup, parse_name, read_recipe
-from runtime.validate import APPLYING_MODES, validate
-from utils.distributed import launched_processes
+from convoy.runtime.config import MODE_ALIASES, MODES, Config, ConfigError, defaults, load_config
+from convoy.runtime.recipes import Launch, lookup, parse_name, read_recipe
+from convoy.runtime.validate import APPLYING_MODES, validate
+from convoy.utils.distributed import launched_processes
 
 # Modes that apply a trained model take their defaults from its run, except for what belongs to
 # one launch.
@@ -251,7 +251,7 @@ def _settings_of_run(mode: str, first: Any) -> dict[str, Any]:
         return _settings_of_report(first)
     if mode not in APPLYING_MODES or first.pretrained_from_file:
         return {}
-    from runtime.checkpoint import CheckpointError, resolve
+    from convoy.runtime.checkpoint import CheckpointError, resolve
 
     try:
         path = resolve(first.model_dir, first.checkpoint)
@@ -262,7 +262,7 @@ def _settings_of_run(mode: str, first: Any) -> dict[str, Any]:
 
 def _settings_of_report(first: Any) -> dict[str, Any]:
     """Those of the run's folder: a report needs no checkpoint."""
-    from utils.files import path_of
+    from convoy.utils.files import path_of
 
     try:
         return _inherited(load_config(path_of(first.model_dir) / "config.yaml"))

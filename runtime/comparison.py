@@ -9,8 +9,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from runtime.config import Config
-from runtime.course import (
+from convoy.runtime.config import Config
+from convoy.runtime.course import (
     CHARTS,
     FIGURES,
     best_epoch,
@@ -20,11 +20,11 @@ from runtime.course import (
     state_of,
     title_of,
 )
-from runtime.history import Run, read_run
-from runtime.pages import write_page
-from runtime.plots import SERIES, check_plots
-from runtime.report import save_plots, setting_text, tiles
-from utils.files import path_of
+from convoy.runtime.history import Run, read_run
+from convoy.runtime.pages import write_page
+from convoy.runtime.plots import SERIES, check_plots
+from convoy.runtime.report import save_plots, setting_text, tiles
+from convoy.utils.files import path_of
 
 PAGE = "comparison.html"
 # What differs between any two runs, and tells nothing.

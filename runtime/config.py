@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
-from utils.files import Remote, path_of
+from convoy.utils.files import Remote, path_of
 
 
 class ConfigError(ValueError):
@@ -351,7 +351,7 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
 
 def defaults(arch: str) -> dict[str, Any]:
     """Every setting's default for an architecture, by flag name. Unknown names get the EfficientNet ones."""
-    from model.catalog import get_arch
+    from convoy.model.catalog import get_arch
 
     values = {f.name: f.default for f in fields(Config) if f.default is not MISSING}
     values["arch"] = arch

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from runtime.config import Config
-from runtime.evaluate import make_eval_step
-from runtime.trackers import Trackers, tracker_names
-from utils import distributed, xla
-from utils.metrics import batch_sums
+from convoy.runtime.config import Config
+from convoy.runtime.evaluate import make_eval_step
+from convoy.runtime.trackers import Trackers, tracker_names
+from convoy.utils import distributed, xla
+from convoy.utils.metrics import batch_sums
 
 LEAST_PIXELS = 320
 MOST_CLASSES = 1024

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.history import History, Run
-from runtime.plots import SERIES, Plot
+from convoy.runtime.history import History, Run
+from convoy.runtime.plots import SERIES, Plot
 
 # What the tables have of an epoch: words, figure, whether it is a share.
 FIGURES = (

@@ -14,10 +14,10 @@ from typing import Any
 
 import keras
 
-from runtime.config import Config
-from runtime.validate import fresh_model_dir
-from utils import distributed
-from utils.elastic import Memory, run
+from convoy.runtime.config import Config
+from convoy.runtime.validate import fresh_model_dir
+from convoy.utils import distributed
+from convoy.utils.elastic import Memory, run
 
 
 def train(config: Config, attempt: Callable[[Memory], dict[str, Any]]) -> dict[str, Any]:

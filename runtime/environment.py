@@ -9,8 +9,8 @@ import platform
 from contextlib import suppress
 from typing import Any
 
-from utils import distributed
-from utils.files import path_of, write_atomically
+from convoy.utils import distributed
+from convoy.utils.files import path_of, write_atomically
 
 FILE = "environment.json"
 PACKAGES = (
@@ -53,8 +53,8 @@ def gather(horovod: bool = True) -> dict[str, Any]:
     """Versions, devices and build facts as plain data; with Horovod's, which loads it."""
     import tensorflow as tf
 
-    import dataloader.native
-    import model.native
+    from convoy.dataloader import native as input_native
+    from convoy.model import native as training_native
 
     gpus = [
         tf.config.experimental.get_device_details(gpu)
@@ -76,8 +76,8 @@ def gather(horovod: bool = True) -> dict[str, Any]:
         "tensorflow built with CUDA": build.get("cuda_version")
         if build.get("is_cuda_build")
         else None,
-        "native input operations": dataloader.native.status(),
-        "native training operations": model.native.status(),
+        "native input operations": input_native.status(),
+        "native training operations": training_native.status(),
         # Loading it takes a second, which one process alone does without.
         "horovod": distributed.build_info() if horovod else {},
         "dali": _version("nvidia-dali-cuda120"),

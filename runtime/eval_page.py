@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from dataloader.sources import Source
-from runtime.config import Config
-from runtime.eval_plots import classes_a_pixel, plots
-from runtime.eval_report import Result
-from runtime.outputs import UTF8
-from runtime.pages import write_page
-from runtime.variants import MOST
-from utils.classification import (
+from convoy.dataloader.sources import Source
+from convoy.runtime.config import Config
+from convoy.runtime.eval_plots import classes_a_pixel, plots
+from convoy.runtime.eval_report import Result
+from convoy.runtime.outputs import UTF8
+from convoy.runtime.pages import write_page
+from convoy.runtime.variants import MOST
+from convoy.utils.classification import (
     Confusion,
     Pair,
     bootstrap_difference,
@@ -27,7 +27,7 @@ from utils.classification import (
     by_threshold,
     confused_pairs,
 )
-from utils.files import Remote, path_of
+from convoy.utils.files import Remote, path_of
 
 TABLES = ("per_class", "confusion", "predictions")
 PAIRS, PICTURES = 12, 3  # confused pairs on the page, and examples of each
@@ -190,7 +190,7 @@ def _plain(value: Any) -> Any:
 
 def _pairs(results: Sequence[Result], source: Source) -> list[dict[str, Any]]:
     """The first evaluation's most confused pairs: how often in each, and the surest mistakes."""
-    from runtime.predict import decoder  # TensorFlow
+    from convoy.runtime.predict import decoder  # TensorFlow
 
     first = results[0]
     decode = decoder(first.image_size, first.crop, thumbnails=True)

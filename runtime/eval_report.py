@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dataloader.decode import EvalCrop
-from dataloader.names import file_names
-from dataloader.sources import Source
-from runtime.build import build_loader, eval_crop, image_size
-from runtime.checkpoint import CheckpointError, check_writable
-from runtime.class_names import class_names
-from runtime.config import Config
-from runtime.evaluate import evaluate
-from runtime.relabel import NONE, label_table, names_for_labels, read_label_file
-from runtime.trained import Trained, trained_model
-from runtime.variants import Variant, check_fit, variants
-from utils import distributed, watchdog, xla
-from utils.classification import (
+from convoy.dataloader.decode import EvalCrop
+from convoy.dataloader.names import file_names
+from convoy.dataloader.sources import Source
+from convoy.runtime.build import build_loader, eval_crop, image_size
+from convoy.runtime.checkpoint import CheckpointError, check_writable
+from convoy.runtime.class_names import class_names
+from convoy.runtime.config import Config
+from convoy.runtime.evaluate import evaluate
+from convoy.runtime.relabel import NONE, label_table, names_for_labels, read_label_file
+from convoy.runtime.trained import Trained, trained_model
+from convoy.runtime.variants import Variant, check_fit, variants
+from convoy.utils import distributed, watchdog, xla
+from convoy.utils.classification import (
     ByClass,
     Calibration,
     Confusion,
@@ -35,7 +35,7 @@ from utils.classification import (
     calibration,
     confusion,
 )
-from utils.metrics import batch_sums
+from convoy.utils.metrics import batch_sums
 
 
 @dataclass
@@ -98,7 +98,7 @@ def report(config: Config) -> dict[str, Any]:
             be written.
         DataError: an image cannot be read.
     """
-    from runtime.eval_page import report_folder, write_report
+    from convoy.runtime.eval_page import report_folder, write_report
 
     results: list[Result] = []
     source, table, asked = None, None, variants(config)

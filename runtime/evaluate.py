@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from utils import distributed, watchdog, xla
-from utils.metrics import MeanAccumulator, batch_sums, percentiles
+from convoy.utils import distributed, watchdog, xla
+from convoy.utils.metrics import MeanAccumulator, batch_sums, percentiles
 
 # Metric → (unit, format) for the log.
 UNITS = {
@@ -92,8 +92,8 @@ def evaluate(
 
 def evaluate_checkpoint(config: Any) -> dict[str, Any]:
     """`--mode eval`: the checkpoint or weight file that the flags name, on the validation split."""
-    from runtime.build import build_loader
-    from runtime.trained import trained_model
+    from convoy.runtime.build import build_loader
+    from convoy.runtime.trained import trained_model
 
     trained = trained_model(config)
     if distributed.rank() == 0:

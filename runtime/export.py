@@ -16,19 +16,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dataloader import find_source
-from dataloader.culprits import TF_ERRORS
-from dataloader.decode import EvalCrop, eval_decode
-from dataloader.errors import DataError, RecordError
-from runtime import model_card
-from runtime.build import eval_crop
-from runtime.class_names import class_names
-from runtime.config import Config
-from runtime.exporters import READERS, WRITERS, Exportable, Outputs, head_input
-from runtime.formats import FORMATS, LEAST_IMAGES, SIDE_FILE, Format, export_formats
-from runtime.images import find_images, read_image
-from runtime.trained import Trained, trained_model
-from utils.files import write_atomically
+from convoy.dataloader import find_source
+from convoy.dataloader.culprits import TF_ERRORS
+from convoy.dataloader.decode import EvalCrop, eval_decode
+from convoy.dataloader.errors import DataError, RecordError
+from convoy.runtime import model_card
+from convoy.runtime.build import eval_crop
+from convoy.runtime.class_names import class_names
+from convoy.runtime.config import Config
+from convoy.runtime.exporters import READERS, WRITERS, Exportable, Outputs, head_input
+from convoy.runtime.formats import FORMATS, LEAST_IMAGES, SIDE_FILE, Format, export_formats
+from convoy.runtime.images import find_images, read_image
+from convoy.runtime.trained import Trained, trained_model
+from convoy.utils.files import write_atomically
 
 BATCH = 32
 # Training images whose activations decide the ranges of int8; more changed nothing that was seen.

@@ -20,10 +20,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dataloader import native
-from dataloader.decode import EvalCrop, eval_decode
-from model.fold import folded
-from runtime.onnx_graph import keep_batch, pad_within_pools
+from convoy.dataloader import native
+from convoy.dataloader.decode import EvalCrop, eval_decode
+from convoy.model.fold import folded
+from convoy.runtime.onnx_graph import keep_batch, pad_within_pools
 
 OPSET = 17
 Outputs = dict[str, np.ndarray]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from runtime.config import ConfigError
+from convoy.runtime.config import ConfigError
 
 # Fewer say too little about agreement: one of 300 that differs is 0.3 %.
 LEAST_IMAGES = 300

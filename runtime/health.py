@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from runtime.step import Batch, Step, batch_norm_statistics
-from utils import distributed, watchdog
+from convoy.runtime.step import Batch, Step, batch_norm_statistics
+from convoy.utils import distributed, watchdog
 
 MAX_OVERFLOWS = 20
 """Steps in a row whose float16 gradients may overflow once the loss scale cannot fall further."""

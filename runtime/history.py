@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.config import Config, ConfigError, load_config
-from utils.files import Remote, path_of
+from convoy.runtime.config import Config, ConfigError, load_config
+from convoy.utils.files import Remote, path_of
 
 _TAG = "DLLL "
 _TRAINING = ("train", "train_and_eval")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from dataloader.folders import CONVERT, IMAGE_ENDINGS, OTHER_ENDINGS
+from convoy.dataloader.folders import CONVERT, IMAGE_ENDINGS, OTHER_ENDINGS
 
 logger = logging.getLogger("convoy.data")
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.trackers import Trackers
-from utils.logging import RunLog
-from utils.metrics import MeanAccumulator
-from utils.progress import Progress
+from convoy.runtime.trackers import Trackers
+from convoy.utils.logging import RunLog
+from convoy.utils.metrics import MeanAccumulator
+from convoy.utils.progress import Progress
 
 RANK_TIMES = ("train.rank_data_time", "train.rank_compute_time", "train.rank_own_time")
 """Lists, one number a rank: an epoch's mean seconds a step of waiting for data; of computing, with

@@ -19,9 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from utils.rendezvous import DistributedError, serve
+from convoy.utils.rendezvous import DistributedError, serve
 
-MAIN = Path(__file__).resolve().parent.parent / "main.py"
+_MAIN = Path(__file__).resolve().parent.parent / "main.py"
+# A checkout's own program, which need not be installed; a wheel has none, but is found by its name.
+PROGRAM = [str(_MAIN)] if _MAIN.is_file() else ["-m", "convoy"]
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 # After one rank has failed, how long the others get to notice, say so, and finish writing.
 GRACE_SECONDS = 30
@@ -53,7 +55,7 @@ def launch(nproc: int, argv: Sequence[str]) -> int:
         for place in places:
             ranks.append(
                 subprocess.Popen(
-                    [sys.executable, str(MAIN), *argv],
+                    [sys.executable, *PROGRAM, *argv],
                     env=os.environ | place | at_home,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,

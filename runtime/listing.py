@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from model.catalog import get_arch, list_archs, macs
-from runtime.config import Config
-from runtime.recipes import expected_top1
+from convoy.model.catalog import get_arch, list_archs, macs
+from convoy.runtime.config import Config
+from convoy.runtime.recipes import expected_top1
 
 
 def list_architectures(pattern: str | None = None) -> dict[str, Any]:
@@ -32,8 +32,8 @@ def list_architectures(pattern: str | None = None) -> dict[str, Any]:
 
 def summarise_model(config: Config) -> dict[str, Any]:
     """Prints the layers of `--arch`, its parameters and multiply-adds."""
-    from model.summary import flops
-    from runtime.build import DEFAULT_CLASSES, build_training_model
+    from convoy.model.summary import flops
+    from convoy.runtime.build import DEFAULT_CLASSES, build_training_model
 
     model = build_training_model(config, config.num_classes or DEFAULT_CLASSES)
     model.summary(line_length=shutil.get_terminal_size().columns, show_trainable=False)

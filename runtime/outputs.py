@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.config import Config, ConfigError
-from utils.files import Remote, path_of
+from convoy.runtime.config import Config, ConfigError
+from convoy.utils.files import Remote, path_of
 
 FORMATS = ("table", "jsonl", "csv", "parquet", "gallery")
 # Rows of the printed table, spread evenly over the images, and as many that failed; files hold all.
@@ -100,7 +100,7 @@ def open_outputs(
 
 
 def _gallery(*args: Any) -> Output:
-    from runtime.gallery import Gallery  # with jinja2
+    from convoy.runtime.gallery import Gallery  # with jinja2
 
     return Gallery(*args)
 

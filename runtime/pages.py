@@ -11,13 +11,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from runtime.outputs import UTF8
-from utils.files import Remote
+from convoy.runtime.outputs import UTF8
+from convoy.utils.files import Remote
 
 
 def environment() -> Environment:
     """The templates of `runtime/templates`, escaping whatever they are given."""
-    loader = PackageLoader("runtime")
+    loader = PackageLoader("convoy.runtime")
     return Environment(
         loader=loader,
         autoescape=True,

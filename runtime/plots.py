@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from runtime.config import ConfigError
+from convoy.runtime.config import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

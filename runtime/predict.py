@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dataloader.culprits import TF_ERRORS
-from dataloader.decode import EvalCrop, eval_decode, resize
-from dataloader.explain import first_words, no_decoder
-from runtime.build import eval_crop
-from runtime.class_names import class_names
-from runtime.config import Config, ConfigError
-from runtime.images import IMAGE_ENDINGS, find_images, read_image
-from runtime.outputs import Labelled, Prediction, one_line, open_outputs, predict_formats
-from runtime.trained import trained_model
-from utils import xla
+from convoy.dataloader.culprits import TF_ERRORS
+from convoy.dataloader.decode import EvalCrop, eval_decode, resize
+from convoy.dataloader.explain import first_words, no_decoder
+from convoy.runtime.build import eval_crop
+from convoy.runtime.class_names import class_names
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.images import IMAGE_ENDINGS, find_images, read_image
+from convoy.runtime.outputs import Labelled, Prediction, one_line, open_outputs, predict_formats
+from convoy.runtime.trained import trained_model
+from convoy.utils import xla
 
 # Pixels a side of the gallery's thumbnails; smaller squares stay as they are.
 THUMBNAIL = 160

@@ -6,8 +6,8 @@ import logging
 import re
 from typing import Any
 
-from runtime.config import Config, ConfigError
-from utils import distributed
+from convoy.runtime.config import Config, ConfigError
+from convoy.utils import distributed
 
 logger = logging.getLogger("convoy.profile")
 

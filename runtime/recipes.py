@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from runtime.config import ConfigError
+from convoy.runtime.config import ConfigError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.class_names import imagenet_classes
-from runtime.config import ConfigError
+from convoy.runtime.class_names import imagenet_classes
+from convoy.runtime.config import ConfigError
 
 Entry = list[int | str]
 NONE = -1  # fills the rows of images that have fewer labels than others

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from dataloader.errors import DataError
-from runtime.checkpoint import CheckpointError
-from runtime.config import Config, ConfigError, defaults
-from runtime.course import (
+from convoy.dataloader.errors import DataError
+from convoy.runtime.checkpoint import CheckpointError
+from convoy.runtime.config import Config, ConfigError, defaults
+from convoy.runtime.course import (
     CHARTS,
     FIGURES,
     best_epoch,
@@ -30,13 +30,13 @@ from runtime.course import (
     last_epoch,
     state_of,
 )
-from runtime.history import Run, read_run
-from runtime.journal import RANK_TIMES
-from runtime.pages import write_page
-from runtime.plots import Plot, check_plots
-from runtime.trackers import Trackers
-from utils import watchdog
-from utils.files import path_of
+from convoy.runtime.history import Run, read_run
+from convoy.runtime.journal import RANK_TIMES
+from convoy.runtime.pages import write_page
+from convoy.runtime.plots import Plot, check_plots
+from convoy.runtime.trackers import Trackers
+from convoy.utils import watchdog
+from convoy.utils.files import path_of
 
 PAGE, FOLDER = "report.html", "report"
 LARGEST = 320
@@ -219,7 +219,7 @@ def _pictures(config: Config, run: Run, trackers: Trackers) -> dict[str, Any]:
     if config.data_backend == "synthetic":
         found["notes"].append("The run's images are made up (--data_backend synthetic): none here.")
         return found
-    from runtime import samples
+    from convoy.runtime import samples
 
     epoch = max(0, (last_epoch(run.history) or 1) - 1)
     step = max((values.get("step", 0) for values in run.history.epochs.values()), default=0)

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from runtime import checkpoint
-from runtime.checkpoint import Checkpoint
-from runtime.health import NotFinite, TrainingError
-from runtime.journal import COUNTERS
-from runtime.saver import Saver
-from runtime.state import restore
-from runtime.step import TrainState
-from utils import distributed
+from convoy.runtime import checkpoint
+from convoy.runtime.checkpoint import Checkpoint
+from convoy.runtime.health import NotFinite, TrainingError
+from convoy.runtime.journal import COUNTERS
+from convoy.runtime.saver import Saver
+from convoy.runtime.state import restore
+from convoy.runtime.step import TrainState
+from convoy.utils import distributed
 
 
 def roll_back(

@@ -10,12 +10,12 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
-from runtime import checkpoint, trackers
-from runtime.config import Config, ConfigError
-from runtime.requests import Preempted, Requests
-from runtime.validate import TRAINING_MODES, preempt_signals
-from utils import device, distributed, gathering, watchdog, xla
-from utils.files import path_of, write_atomically
+from convoy.runtime import checkpoint, trackers
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.requests import Preempted, Requests
+from convoy.runtime.validate import TRAINING_MODES, preempt_signals
+from convoy.utils import device, distributed, gathering, watchdog, xla
+from convoy.utils.files import path_of, write_atomically
 
 EXIT_ERROR, EXIT_SOME_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 3, 75, 130
 
@@ -29,7 +29,7 @@ class Runner:
 
     Example:
         ```
-        from runtime import Runner, configure
+        from convoy.runtime import Runner, configure
         figures = Runner(configure(data_dir="digits", model_dir="out", max_epochs=3)).run()
         ```
     """
@@ -93,18 +93,18 @@ class Runner:
         if self.config.nproc:
             raise ConfigError("--nproc is for main.py; start a program of yours with horovodrun")
         if mode == "list":
-            from runtime.listing import list_architectures
+            from convoy.runtime.listing import list_architectures
 
             return list_architectures(self.config.pattern)
         if not self.config.verbose:
             device.quiet()
         device.prefer_onednn()
         if mode == "env":
-            from runtime.environment import show
+            from convoy.runtime.environment import show
 
             return show()
         if self.config.runs:  # of --mode report; needs no TensorFlow
-            from runtime.comparison import compare_runs
+            from convoy.runtime.comparison import compare_runs
 
             return compare_runs(self.config)
         trains = mode in ("train", "train_and_eval")
@@ -146,7 +146,7 @@ class Runner:
         _check_data_format(config)
         import keras
 
-        from utils.logging import setup_logging
+        from convoy.utils.logging import setup_logging
 
         setup_logging(distributed.rank())
         precision = device.precision(config.use_amp, config.dtype, device.has_gpu())
@@ -158,15 +158,15 @@ class Runner:
     def _train_and_eval(self) -> dict[str, Any]:
         if not distributed.elastic():
             return self._train_once()
-        from runtime import elastic
+        from convoy.runtime import elastic
 
         return elastic.train(self.config, self._train_once)
 
     def _train_once(self, memory: Any = None) -> dict[str, Any]:
         """Trains to the end; in an elastic job to the next change of its processes."""
-        from runtime.environment import record
-        from runtime.report import report_training
-        from runtime.train import Trainer
+        from convoy.runtime.environment import record
+        from convoy.runtime.report import report_training
+        from convoy.runtime.train import Trainer
 
         begun = self.config.resume_checkpoint or bool(memory and memory.contents)
         with trackers.open_trackers(self.config, begun) as tracking:
@@ -188,7 +188,7 @@ class Runner:
     _train = _train_and_eval
 
     def _training_benchmark(self) -> dict[str, Any]:
-        from runtime.benchmark import run
+        from convoy.runtime.benchmark import run
 
         with self._log(append=True) as run_log:
             return _summarise(run_log, run(self.config, run_log))
@@ -202,36 +202,36 @@ class Runner:
 
     def _eval(self) -> dict[str, Any]:
         if self.config.report:
-            from runtime.eval_report import report as evaluate
+            from convoy.runtime.eval_report import report as evaluate
         else:
-            from runtime.evaluate import evaluate_checkpoint as evaluate
+            from convoy.runtime.evaluate import evaluate_checkpoint as evaluate
 
         with self._log(append=True) as run_log:
             return _summarise(run_log, evaluate(self.config))
 
     def _predict(self) -> dict[str, Any]:
-        from runtime.predict import predict
+        from convoy.runtime.predict import predict
 
         if distributed.size() > 1:
             raise ConfigError("--mode predict runs in one process; start it without horovodrun")
         return predict(self.config)
 
     def _export(self) -> dict[str, Any]:
-        from runtime.export import export
+        from convoy.runtime.export import export
 
         if distributed.size() > 1:
             raise ConfigError("--mode export runs in one process; start it without horovodrun")
         return export(self.config)
 
     def _report(self) -> dict[str, Any]:
-        from runtime.report import write_report
+        from convoy.runtime.report import write_report
 
         if distributed.size() > 1:
             raise ConfigError("--mode report runs in one process; start it without horovodrun")
         return write_report(self.config)
 
     def _convert(self) -> dict[str, Any]:
-        from model.weights import convert
+        from convoy.model.weights import convert
 
         config, file = self.config, self.config.pretrained_from_file
         report = convert(
@@ -246,7 +246,7 @@ class Runner:
         return {"max_logit_difference": report.max_logit_difference}
 
     def _summary(self) -> dict[str, Any]:
-        from runtime.listing import summarise_model
+        from convoy.runtime.listing import summarise_model
 
         return summarise_model(self.config)
 
@@ -254,7 +254,7 @@ class Runner:
         """The run's log on rank 0, inert elsewhere; proves first that model_dir can be written."""
         from contextlib import closing
 
-        from utils.logging import make_json_logger
+        from convoy.utils.logging import make_json_logger
 
         distributed.on_rank0(lambda: checkpoint.check_writable(self.config.model_dir))
         path = (
@@ -297,7 +297,7 @@ def _check_data_format(config: Config) -> None:
 
 def _summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:
     """Logs the run's summary line, step (), and prints it on rank 0."""
-    from runtime import evaluate, journal
+    from convoy.runtime import evaluate, journal
 
     units = evaluate.UNITS | journal.UNITS
     for name in figures:
@@ -318,7 +318,7 @@ def _known_errors() -> tuple[type[Exception], ...]:
     """Errors whose text is meant for the user; those of modules that were never loaded cannot
     occur.
     """
-    from dataloader.errors import DataError
+    from convoy.dataloader.errors import DataError
 
     known: list[type[Exception]] = [
         ConfigError,
@@ -326,12 +326,12 @@ def _known_errors() -> tuple[type[Exception], ...]:
         checkpoint.CheckpointError,
         distributed.DistributedError,
     ]
-    if "model.weight_torch" in sys.modules:
-        known.append(sys.modules["model.weight_torch"].WeightFileError)
-    if "runtime.export" in sys.modules:
-        known.append(sys.modules["runtime.export"].ExportError)
-    if "runtime.health" in sys.modules:
-        known.append(sys.modules["runtime.health"].TrainingError)
+    if "convoy.model.weight_torch" in sys.modules:
+        known.append(sys.modules["convoy.model.weight_torch"].WeightFileError)
+    if "convoy.runtime.export" in sys.modules:
+        known.append(sys.modules["convoy.runtime.export"].ExportError)
+    if "convoy.runtime.health" in sys.modules:
+        known.append(sys.modules["convoy.runtime.health"].TrainingError)
     return tuple(known)
 
 

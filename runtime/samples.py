@@ -10,17 +10,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dataloader import find_source
-from dataloader.culprits import TF_ERRORS
-from dataloader.decode import eval_decode
-from dataloader.errors import RecordError
-from dataloader.prepare.preview import training_examples
-from runtime.build import eval_crop, train_image_size
-from runtime.checkpoint import load_model, resolve
-from runtime.class_names import class_names
-from runtime.config import Config
-from runtime.gradcam import grad_cam, overlay
-from runtime.stages import of_stage, stage_settings
+from convoy.dataloader import find_source
+from convoy.dataloader.culprits import TF_ERRORS
+from convoy.dataloader.decode import eval_decode
+from convoy.dataloader.errors import RecordError
+from convoy.dataloader.prepare.preview import training_examples
+from convoy.runtime.build import eval_crop, train_image_size
+from convoy.runtime.checkpoint import load_model, resolve
+from convoy.runtime.class_names import class_names
+from convoy.runtime.config import Config
+from convoy.runtime.gradcam import grad_cam, overlay
+from convoy.runtime.stages import of_stage, stage_settings
 
 
 @dataclass

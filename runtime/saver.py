@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from runtime import checkpoint
-from runtime.checkpoint import AnyPath, Checkpoint, CheckpointError
-from utils.files import path_of
+from convoy.runtime import checkpoint
+from convoy.runtime.checkpoint import AnyPath, Checkpoint, CheckpointError
+from convoy.utils.files import path_of
 
 
 @dataclass

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.config import Config, ConfigError
-from utils.schedules import make_schedule, scaled_lr
-from utils.spans import Span, parse_span, to_steps
+from convoy.runtime.config import Config, ConfigError
+from convoy.utils.schedules import make_schedule, scaled_lr
+from convoy.utils.spans import Span, parse_span, to_steps
 
 # Flags whose values are spans, and whether 0 is one.
 SPANS = {"warmup_epochs": True, "lr_decay_epochs": False, "lr_boundaries": True}

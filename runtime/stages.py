@@ -12,8 +12,8 @@ from typing import Any
 
 import keras
 
-from runtime.build import final_dropout, train_image_size
-from runtime.config import Config
+from convoy.runtime.build import final_dropout, train_image_size
+from convoy.runtime.config import Config
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from model.weights import freeze_backbone, inspect, load_pretrained
-from runtime import checkpoint
-from runtime.build import build_training_model, model_arguments, rate_scales
-from runtime.checkpoint import Checkpoint
-from runtime.config import Config, ConfigError
-from runtime.step import LossScale, TrainState, batch_norm_statistics
-from utils import distributed
-from utils.ema import EMA
-from utils.optimizers import make_optimizer, scale_rates
+from convoy.model.weights import freeze_backbone, inspect, load_pretrained
+from convoy.runtime import checkpoint
+from convoy.runtime.build import build_training_model, model_arguments, rate_scales
+from convoy.runtime.checkpoint import Checkpoint
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.step import LossScale, TrainState, batch_norm_statistics
+from convoy.utils import distributed
+from convoy.utils.ema import EMA
+from convoy.utils.optimizers import make_optimizer, scale_rates
 
 
 @dataclass

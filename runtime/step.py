@@ -16,13 +16,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model import native
-from model.sync_batch_norm import SyncBatchNorm
-from utils import distributed, watchdog, xla
-from utils.clipping import global_norm
-from utils.ema import EMA
-from utils.metrics import batch_sums
-from utils.optimizers import add_l2, decay_decoupled, decay_mask, l2_coefficient
+from convoy.model import native
+from convoy.model.sync_batch_norm import SyncBatchNorm
+from convoy.utils import distributed, watchdog, xla
+from convoy.utils.clipping import global_norm
+from convoy.utils.ema import EMA
+from convoy.utils.metrics import batch_sums
+from convoy.utils.optimizers import add_l2, decay_decoupled, decay_mask, l2_coefficient
 
 Batch = tuple[Any, tf.Tensor, tf.Tensor]
 Prepare = Callable[[Any], tf.Tensor]

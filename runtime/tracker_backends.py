@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.trackers import MLFLOW_URI, Named
-from utils.files import Remote, path_of
-from utils.logging import TensorBoardWriter
+from convoy.runtime.trackers import MLFLOW_URI, Named
+from convoy.utils.files import Remote, path_of
+from convoy.utils.logging import TensorBoardWriter
 
 
 class TensorBoard:

@@ -22,10 +22,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.config import Config, ConfigError
-from runtime.requests import Preempted
-from utils import distributed, watchdog
-from utils.files import is_url, path_of, write_atomically
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.requests import Preempted
+from convoy.utils import distributed, watchdog
+from convoy.utils.files import is_url, path_of, write_atomically
 
 logger = logging.getLogger("convoy.trackers")
 
@@ -269,7 +269,7 @@ def open_trackers(config: Config, resumed: bool) -> Trackers:
     names = tracker_names(config)
     if not names or distributed.rank() != 0:
         return Trackers()
-    from runtime import tracker_backends
+    from convoy.runtime import tracker_backends
 
     run = Named(
         config.model_dir,

@@ -11,19 +11,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from runtime.bad_examples import share_bad_examples
-from runtime.build import build_loader, make_step, micro_steps
-from runtime.config import Config
-from runtime.confusion import make_counting_step
-from runtime.health import Health, NotFinite, TrainingError
-from runtime.journal import COUNTERS, RANK_TIMES, UNITS, Journal, Window, sums_of
-from runtime.profiling import Profiler
-from runtime.requests import Requests, preempted, requeue
-from runtime.rollback import is_left_out, roll_back
-from runtime.saver import Saver
-from runtime.schedules import build_schedule
-from runtime.stages import of_stage, set_dropout, stage_settings
-from runtime.state import (
+from convoy.runtime.bad_examples import share_bad_examples
+from convoy.runtime.build import build_loader, make_step, micro_steps
+from convoy.runtime.config import Config
+from convoy.runtime.confusion import make_counting_step
+from convoy.runtime.health import Health, NotFinite, TrainingError
+from convoy.runtime.journal import COUNTERS, RANK_TIMES, UNITS, Journal, Window, sums_of
+from convoy.runtime.profiling import Profiler
+from convoy.runtime.requests import Requests, preempted, requeue
+from convoy.runtime.rollback import is_left_out, roll_back
+from convoy.runtime.saver import Saver
+from convoy.runtime.schedules import build_schedule
+from convoy.runtime.stages import of_stage, set_dropout, stage_settings
+from convoy.runtime.state import (
     Commit,
     average_statistics,
     new_state,
@@ -33,13 +33,13 @@ from runtime.state import (
     starting_point,
     what_changes,
 )
-from runtime.step import Step, without_weight
-from runtime.trackers import Trackers
-from runtime.validation import better_top1, epoch_line, evaluate_state
-from utils import distributed, watchdog
-from utils.logging import RunLog
-from utils.metrics import MeanAccumulator, Throughput
-from utils.progress import Progress
+from convoy.runtime.step import Step, without_weight
+from convoy.runtime.trackers import Trackers
+from convoy.runtime.validation import better_top1, epoch_line, evaluate_state
+from convoy.utils import distributed, watchdog
+from convoy.utils.logging import RunLog
+from convoy.utils.metrics import MeanAccumulator, Throughput
+from convoy.utils.progress import Progress
 
 
 class Trainer:

@@ -9,11 +9,11 @@ from typing import Any
 import keras
 import yaml
 
-from dataloader import EvalCrop
-from runtime.build import eval_crop, image_size, model_arguments
-from runtime.checkpoint import load_model, resolve
-from runtime.config import Config, ConfigError, defaults
-from utils import distributed
+from convoy.dataloader import EvalCrop
+from convoy.runtime.build import eval_crop, image_size, model_arguments
+from convoy.runtime.checkpoint import load_model, resolve
+from convoy.runtime.config import Config, ConfigError, defaults
+from convoy.utils import distributed
 
 
 @dataclass
@@ -63,8 +63,8 @@ def trained_model(config: Config) -> Trained:
 
 
 def _from_file(config: Config, file: str) -> Trained:
-    from model import build_model
-    from model.weights import inspect, load_pretrained
+    from convoy.model import build_model
+    from convoy.model.weights import inspect, load_pretrained
 
     ema = {"auto": None, "raw": False, "ema": True}[config.weights]
     implied = inspect(file, config.arch, padding=config.padding, ema=ema)

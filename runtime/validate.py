@@ -12,17 +12,17 @@ import signal
 from dataclasses import fields
 from pathlib import Path
 
-from runtime.backends import check_backend
-from runtime.benchmark_plan import check_benchmark
-from runtime.config import RANGES, Config, ConfigError
-from runtime.history import check_runs
-from runtime.profiling import profile_steps
-from runtime.schedules import check_schedule, check_spans
-from runtime.trackers import check_trackers
-from runtime.variants import check_report, variants
-from utils import distributed
-from utils.distributed import launched_processes
-from utils.files import is_url
+from convoy.runtime.backends import check_backend
+from convoy.runtime.benchmark_plan import check_benchmark
+from convoy.runtime.config import RANGES, Config, ConfigError
+from convoy.runtime.history import check_runs
+from convoy.runtime.profiling import profile_steps
+from convoy.runtime.schedules import check_schedule, check_spans
+from convoy.runtime.trackers import check_trackers
+from convoy.runtime.variants import check_report, variants
+from convoy.utils import distributed
+from convoy.utils.distributed import launched_processes
+from convoy.utils.files import is_url
 
 TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
 APPLYING_MODES = ("eval", "predict", "export", "inference_benchmark")
@@ -78,7 +78,7 @@ def validate(config: Config) -> Config:
 
 
 def _pattern(config: Config) -> None:
-    from model.catalog import list_archs
+    from convoy.model.catalog import list_archs
 
     if config.pattern is None:
         return
@@ -109,7 +109,7 @@ def _nproc(config: Config) -> Config:
 
 def check_model(config: Config) -> None:
     """Raises ConfigError unless the architecture can be built for images of this size."""
-    from model.catalog import check_image_size, get_arch
+    from convoy.model.catalog import check_image_size, get_arch
 
     try:
         arch = get_arch(config.arch)
@@ -201,7 +201,7 @@ def settle_crop(config: Config) -> Config:
     """`--crop_pct` in pixels of padding, rounded as timm does: a run keeps one of the two. A report
     keeps both, for the sizes it will be asked for.
     """
-    from model.catalog import get_arch
+    from convoy.model.catalog import get_arch
 
     if config.crop_pct is None:
         return config
@@ -211,7 +211,7 @@ def settle_crop(config: Config) -> Config:
 
 
 def _augmentation(config: Config) -> None:
-    from dataloader.policies import get_policy, jitter_strengths
+    from convoy.dataloader.policies import get_policy, jitter_strengths
 
     try:
         get_policy(config.autoaugmentation_name)
@@ -227,7 +227,7 @@ def _augmentation(config: Config) -> None:
 
 
 def _train_size(config: Config, flag: str) -> None:
-    from model.catalog import check_image_size, get_arch
+    from convoy.model.catalog import check_image_size, get_arch
 
     size = getattr(config, flag)
     try:
@@ -238,7 +238,7 @@ def _train_size(config: Config, flag: str) -> None:
 
 
 def _stages(config: Config) -> None:
-    from model.catalog import get_arch
+    from convoy.model.catalog import get_arch
 
     arch = get_arch(config.arch)
     _train_size(config, "base_img_size")
@@ -262,8 +262,8 @@ def _stages(config: Config) -> None:
 def _data(config: Config) -> None:
     if config.data_backend == "synthetic":
         return
-    from dataloader.errors import DataError, check_bad_examples
-    from dataloader.sources import find_source
+    from convoy.dataloader.errors import DataError, check_bad_examples
+    from convoy.dataloader.sources import find_source
 
     splits = [] if config.mode == "eval" else ["train"]
     if config.mode in ("eval", "train_and_eval"):
@@ -279,8 +279,8 @@ def _data(config: Config) -> None:
 
 
 def _pretrained(config: Config) -> Config:
-    from model.weights import WeightFileError, inspect
-    from runtime.checkpoint import CheckpointError, resolve
+    from convoy.model.weights import WeightFileError, inspect
+    from convoy.runtime.checkpoint import CheckpointError, resolve
 
     file = config.pretrained_from_file
     if config.resume_checkpoint:
@@ -322,7 +322,7 @@ def fresh_model_dir(config: Config) -> None:
     Raises:
         ConfigError: it would.
     """
-    from runtime.checkpoint import CheckpointError, complete_checkpoints
+    from convoy.runtime.checkpoint import CheckpointError, complete_checkpoints
 
     if config.mode == "training_benchmark" or config.no_checkpoints or config.resume_checkpoint:
         return
@@ -338,7 +338,7 @@ def fresh_model_dir(config: Config) -> None:
 
 
 def _checkpoint(config: Config) -> None:
-    from runtime.checkpoint import CheckpointError, resolve
+    from convoy.runtime.checkpoint import CheckpointError, resolve
 
     try:
         resolve(config.model_dir, config.checkpoint)
@@ -347,8 +347,8 @@ def _checkpoint(config: Config) -> None:
 
 
 def _predict(config: Config) -> None:
-    from runtime.images import STDIN, is_pattern
-    from runtime.outputs import predict_formats
+    from convoy.runtime.images import STDIN, is_pattern
+    from convoy.runtime.outputs import predict_formats
 
     if config.image and config.predict_dir:
         raise ConfigError("--image labels one image and --predict_dir many: give one of them")
@@ -372,7 +372,7 @@ def _predict(config: Config) -> None:
 
 
 def _export(config: Config) -> None:
-    from runtime.formats import FORMATS, LEAST_IMAGES, export_formats
+    from convoy.runtime.formats import FORMATS, LEAST_IMAGES, export_formats
 
     if config.export_samples < LEAST_IMAGES:
         raise ConfigError(

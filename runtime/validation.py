@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from runtime.confusion import show_counts
-from runtime.evaluate import evaluate
-from runtime.state import better_weights
-from runtime.step import TrainState
-from runtime.trackers import Trackers
+from convoy.runtime.confusion import show_counts
+from convoy.runtime.evaluate import evaluate
+from convoy.runtime.state import better_weights
+from convoy.runtime.step import TrainState
+from convoy.runtime.trackers import Trackers
 
 
 def evaluate_state(

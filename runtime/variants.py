@@ -11,9 +11,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runtime.checkpoint import CheckpointError, resolve
-from runtime.config import Config, ConfigError, defaults, load_config
-from utils.files import path_of
+from convoy.runtime.checkpoint import CheckpointError, resolve
+from convoy.runtime.config import Config, ConfigError, defaults, load_config
+from convoy.utils.files import path_of
 
 MOST = 8
 """Evaluations in a report; there are as many colours."""
@@ -40,7 +40,7 @@ def check_report(config: Config) -> None:
     Raises:
         ConfigError: with the flag's name.
     """
-    from runtime.plots import check_plots
+    from convoy.runtime.plots import check_plots
 
     if not config.report:
         for flag in ("report_dir", "report_checkpoints", "report_image_sizes", "eval_labels"):
@@ -55,7 +55,7 @@ def check_report(config: Config) -> None:
         raise ConfigError("--report needs images, and --data_backend synthetic makes them up")
     check_plots("--report")
     if config.eval_labels:
-        from runtime.relabel import read_label_file
+        from convoy.runtime.relabel import read_label_file
 
         read_label_file(config.eval_labels)
 
@@ -67,7 +67,7 @@ def variants(config: Config) -> list[Variant]:
         ConfigError: there are too many, or a size does not fit.
         CheckpointError: a checkpoint is not there.
     """
-    from runtime.validate import check_model, settle_crop  # which checks reports with this
+    from convoy.runtime.validate import check_model, settle_crop  # which checks reports with this
 
     weights = ["raw", "ema"] if config.weights == "both" else [config.weights]
     sizes = _sizes(config) or [None]
@@ -209,7 +209,7 @@ class _Facts(NamedTuple):
 
 def _facts(config: Config) -> _Facts:
     if file := config.pretrained_from_file:
-        from model.weights import inspect
+        from convoy.model.weights import inspect
 
         ema = {"auto": None, "raw": False, "ema": True}[config.weights]
         found = inspect(file, config.arch, padding=config.padding, ema=ema)

@@ -9,8 +9,10 @@ python=${PYTHON:-.venv/bin/python}
 compiler=${CXX:-g++}
 # A library's name is a hash of sources and TensorFlow; the compiler is noted in a file beside it.
 { read -r tensorflow; read -r data_library; read -r model_library; } < <("$python" -c '
-import dataloader.native, model.native, utils.native
-print(utils.native.tensorflow_folder(), dataloader.native.library_path(), model.native.library_path(), sep="\n")')
+from convoy.dataloader import native as data
+from convoy.model import native as model
+from convoy.utils.native import tensorflow_folder
+print(tensorflow_folder(), data.library_path(), model.library_path(), sep="\n")')
 made_by="$("$compiler" --version | head -1) $(uname -m) ${CXXFLAGS:-}"
 
 build=$(mktemp -d "${TMPDIR:-/tmp}/convoy-native.XXXXXX")

@@ -16,7 +16,7 @@ NOTEBOOK = ROOT / "notebooks" / "own_images.ipynb"
 def main() -> None:
     """Runs every cell from a fresh start; leaves the file alone when one fails."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    # The kernel is this interpreter; the root is where `import runtime` finds the package.
+    # The kernel is this interpreter; the root is where `import convoy` finds the package.
     notebook.metadata.kernelspec = {
         "name": "python3",
         "display_name": "Python 3",

@@ -52,6 +52,8 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 say "installing pinned packages (TensorFlow for $([ $gpu = yes ] && echo 'NVIDIA GPUs' || echo 'CPU'))"
 pip install -qq -c constraints.txt pip setuptools wheel
 pip install -qq -c constraints.txt --no-build-isolation cmake packaging cloudpickle psutil -e ".[dev,demo,$([ $gpu = yes ] && echo gpu || echo cpu)${EXTRAS:+,$EXTRAS}]"
+# The checkout's own folders, so that `python -m dataloader.prepare` works anywhere; the code itself imports `convoy.…`.
+"$venv/bin/python" -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "convoy-checkout.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
 native & native_job=$!  # beside Horovod
 
 # Horovod: compiled from the registry's source, kept as a wheel under a key of all that the binary depends on.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from utils import device
+from convoy.utils import device
 
 # Before anything imports TensorFlow: quiet, and the same on a machine with a GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from utils import gathering, watchdog
-from utils.rendezvous import DistributedError, check_own_name, join_slurm_step
+from convoy.utils import gathering, watchdog
+from convoy.utils.rendezvous import DistributedError, check_own_name, join_slurm_step
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from horovod.common.elastic import State, run_fn
 from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrupt
 
-from utils import distributed, gathering
+from convoy.utils import distributed, gathering
 
 T = TypeVar("T")
 

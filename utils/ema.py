@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from utils.variables import to_numpy
+from convoy.utils.variables import to_numpy
 
 
 class EMA:

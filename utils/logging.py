@@ -19,8 +19,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from utils.files import Remote, is_url, path_of, truncate
-from utils.progress import SafeStream
+from convoy.utils.files import Remote, is_url, path_of, truncate
+from convoy.utils.progress import SafeStream
 
 LOGGER_NAME = "convoy"
 _LINE_TAG = "DLLL "

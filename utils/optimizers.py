@@ -21,7 +21,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from utils import unknown_name
+from convoy.utils import unknown_name
 
 if TYPE_CHECKING:
     import keras
@@ -103,7 +103,7 @@ def make_optimizer(
         if not value > 0:
             raise ValueError(f"{label} must be positive, not {value}.")
 
-    from utils.fused_updates import SGD, Adam, RMSprop
+    from convoy.utils.fused_updates import SGD, Adam, RMSprop
 
     # A rate of 0 makes a forgotten assignment visible: nothing trains.
     if kind == "sgd":
@@ -113,7 +113,7 @@ def make_optimizer(
     if kind == "rmsprop":
         return RMSprop(learning_rate=0.0, rho=rho, momentum=momentum, epsilon=epsilon, name=kind)
     if kind in LAYER_WISE:
-        from utils.large_batch import LAMB, LARS
+        from convoy.utils.large_batch import LAMB, LARS
 
         mask = functools.partial(decay_mask, bn_weight_decay=bn_weight_decay)
         if kind == "lars":

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
-from utils import unknown_name
-from utils.spans import Span, parse_span, to_steps
+from convoy.utils import unknown_name
+from convoy.utils.spans import Span, parse_span, to_steps
 
 SCHEDULES = ("exponential", "cosine", "linear", "step", "piecewise", "constant", "linearcosine")
 """Canonical names, for flags and errors."""

@@ -27,8 +27,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
-from utils.heartbeats import Link, identity, kill_neighbour, listen
-from utils.roster import FAILED, GONE, SILENT, Peer, Roster, Sign, Verdict, no_sign, verdict_on
+from convoy.utils.heartbeats import Link, identity, kill_neighbour, listen
+from convoy.utils.roster import (
+    FAILED,
+    GONE,
+    SILENT,
+    Peer,
+    Roster,
+    Sign,
+    Verdict,
+    no_sign,
+    verdict_on,
+)
 
 GRACE = 2.0
 """Seconds that the main thread is left after a verdict, to finish a file."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from utils.native import tensorflow_version
+from convoy.utils.native import tensorflow_version
 
 CPUS, GPUS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia")
 _FLAGS = "TF_XLA_FLAGS"

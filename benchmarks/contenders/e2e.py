@@ -13,11 +13,11 @@ import keras
 
 from benchmarks.photographs import prepared
 from benchmarks.worker import Contender
-from runtime.config import Config
-from runtime.train import Trainer
-from utils import device, distributed
-from utils.logging import make_json_logger
-from utils.metrics import Throughput
+from convoy.runtime.config import Config
+from convoy.runtime.train import Trainer
+from convoy.utils import device, distributed
+from convoy.utils.logging import make_json_logger
+from convoy.utils.metrics import Throughput
 
 ENDLESS, CLASSES = 10**6, 1000
 

@@ -41,11 +41,11 @@ def ours(
     set_up(dtype, need_gpu)
     import tensorflow as tf
 
-    from dataloader import native
-    from runtime.build import build_loader, make_step
-    from runtime.config import Config, defaults
-    from runtime.recipes import lookup
-    from runtime.state import new_state
+    from convoy.dataloader import native
+    from convoy.runtime.build import build_loader, make_step
+    from convoy.runtime.config import Config, defaults
+    from convoy.runtime.recipes import lookup
+    from convoy.runtime.state import new_state
 
     recipe = lookup(arch, "AMP", "DGXA100").recipe.settings
     here = {

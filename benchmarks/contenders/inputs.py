@@ -48,10 +48,10 @@ def ours(augmenter: str, data_backend: str) -> Contender:
     if data_backend == "dali-cpu":
         import nvidia.dali  # noqa: F401 - said here if it is missing
 
-    from dataloader import native
-    from runtime.build import build_loader
-    from runtime.config import Config
-    from utils import distributed
+    from convoy.dataloader import native
+    from convoy.runtime.build import build_loader
+    from convoy.runtime.config import Config
+    from convoy.utils import distributed
 
     distributed.init()
     config = Config(

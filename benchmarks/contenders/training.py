@@ -43,7 +43,7 @@ def set_up(dtype: str, need_gpu: bool) -> None:
     Raises:
         RuntimeError: there is no GPU, and there has to be one.
     """
-    from utils import device, distributed
+    from convoy.utils import device, distributed
 
     device.prefer_onednn()
     distributed.init()
@@ -100,10 +100,10 @@ def ours(
     set_up(dtype, need_gpu)
     import tensorflow as tf
 
-    from model import native
-    from runtime.build import make_step
-    from runtime.config import Config
-    from runtime.state import new_state
+    from convoy.model import native
+    from convoy.runtime.build import make_step
+    from convoy.runtime.config import Config
+    from convoy.runtime.state import new_state
 
     config = Config(
         arch=arch,

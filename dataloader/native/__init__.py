@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from utils import native
+from convoy.utils import native
 
 logger = logging.getLogger("convoy.data")
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dataloader.errors import DataError
+from convoy.dataloader.errors import DataError
 
 LAYOUT = "folder with TFRecord files, or with train/<class>/* and val/<class>/*"
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _digits(given: dict[str, Any]) -> int:
-    from dataloader.prepare.digits import parse_classes, prepare_digits
+    from convoy.dataloader.prepare.digits import parse_classes, prepare_digits
 
     given["classes"] = parse_classes(given["classes"])
     out, images = given["out"], given["images"]
@@ -49,7 +49,7 @@ def _digits(given: dict[str, Any]) -> int:
 
 
 def _recoding(given: dict[str, Any]) -> dict[str, Any]:
-    from dataloader.prepare.images import Recoding
+    from convoy.dataloader.prepare.images import Recoding
 
     short, quality = given.pop("resize_short"), given.pop("quality")
     if short is not None and short < 1:
@@ -60,32 +60,32 @@ def _recoding(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _folder(given: dict[str, Any]) -> int:
-    from dataloader.prepare.folder import prepare_folder
+    from convoy.dataloader.prepare.folder import prepare_folder
 
     return prepare_folder(**_workers(_recoding(given)))
 
 
 def _imagenet(given: dict[str, Any]) -> int:
-    from dataloader.prepare.imagenet import prepare_imagenet
+    from convoy.dataloader.prepare.imagenet import prepare_imagenet
 
     return prepare_imagenet(**_workers(_recoding(given)))
 
 
 def _tfds(given: dict[str, Any]) -> int:
-    from dataloader.prepare.tfds import prepare_tfds
+    from convoy.dataloader.prepare.tfds import prepare_tfds
 
     return prepare_tfds(**_workers(_recoding(given)))
 
 
 def _verify(given: dict[str, Any]) -> int:
-    from dataloader.prepare.verify import verify
+    from convoy.dataloader.prepare.verify import verify
 
     return verify(**_workers(given))
 
 
 def _index(given: dict[str, Any]) -> int:
-    from dataloader.prepare.index import make_indexes
-    from dataloader.sources import find_record_files
+    from convoy.dataloader.prepare.index import make_indexes
+    from convoy.dataloader.sources import find_record_files
 
     files = find_record_files(given["data_dir"])
     found = make_indexes(files, given["out"])
@@ -94,7 +94,7 @@ def _index(given: dict[str, Any]) -> int:
 
 
 def _preview(given: dict[str, Any]) -> int:
-    from dataloader.prepare.preview import preview
+    from convoy.dataloader.prepare.preview import preview
 
     if given["count"] < 1:
         raise DataError(f"--count must be at least 1, got {given['count']}.")
@@ -102,7 +102,7 @@ def _preview(given: dict[str, Any]) -> int:
 
 
 def _workers(given: dict[str, Any]) -> dict[str, Any]:
-    from dataloader.prepare.pack import default_workers
+    from convoy.dataloader.prepare.pack import default_workers
 
     if given["workers"] is not None and given["workers"] < 1:
         raise DataError(f"--workers must be at least 1, got {given['workers']}.")

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dataloader.errors import DataError
-from dataloader.example import encode_example
-from dataloader.prepare.shards import write_records, write_text
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.example import encode_example
+from convoy.dataloader.prepare.shards import write_records, write_text
 
 _OURS = re.compile(r"^((train|validation)-\d{5}-of-\d{5}|labels\.txt)$")
 

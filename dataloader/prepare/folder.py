@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from dataloader.errors import DataError
-from dataloader.folders import IMAGE_ENDINGS, OTHER_ENDINGS, split_folder, walk_classes
-from dataloader.prepare.images import Recoding
-from dataloader.prepare.pack import pack
-from dataloader.prepare.shards import Item, Shard, plan_split, shuffled
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.folders import IMAGE_ENDINGS, OTHER_ENDINGS, split_folder, walk_classes
+from convoy.dataloader.prepare.images import Recoding
+from convoy.dataloader.prepare.pack import pack
+from convoy.dataloader.prepare.shards import Item, Shard, plan_split, shuffled
 
 ENDINGS = (*IMAGE_ENDINGS, *OTHER_ENDINGS)
 

@@ -14,10 +14,10 @@ import re
 import tarfile
 from collections import Counter
 
-from dataloader.errors import DataError
-from dataloader.prepare.images import Recoding
-from dataloader.prepare.pack import pack, track
-from dataloader.prepare.shards import Item, Shard, in_parallel, plan_split
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.prepare.images import Recoding
+from convoy.dataloader.prepare.pack import pack, track
+from convoy.dataloader.prepare.shards import Item, Shard, in_parallel, plan_split
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT_TARS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")

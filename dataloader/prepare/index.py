@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dataloader.errors import DataError
-from dataloader.prepare.shards import write_text
-from dataloader.records import FRAME_BYTES, index_files
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.prepare.shards import write_text
+from convoy.dataloader.records import FRAME_BYTES, index_files
 
 
 def make_indexes(files: Sequence[str], folder: str | None = None) -> list[str]:

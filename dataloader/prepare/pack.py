@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from dataloader.prepare.shards import (
+from convoy.dataloader.prepare.shards import (
     MANIFEST,
     Shard,
     check_folder,

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dataloader.errors import DataError
-from dataloader.prepare.shards import write_text
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.prepare.shards import write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from dataloader.loader import Loader
-    from dataloader.options import InputOptions
+    from convoy.dataloader.loader import Loader
+    from convoy.dataloader.options import InputOptions
 
 # Flags and keys of a run's config.yaml that have another name in InputOptions, or are half of one.
 _RENAMED = {"augmenter_name": "augmenter", "autoaugmentation_name": "policy"}
@@ -93,9 +93,9 @@ def training_examples(
         settings: flags as training names them, those that are set; others than the input's too.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from dataloader.loader import Loader
-    from dataloader.options import InputOptions
-    from dataloader.sources import find_source
+    from convoy.dataloader.loader import Loader
+    from convoy.dataloader.options import InputOptions
+    from convoy.dataloader.sources import find_source
 
     source = find_source(data_dir, "train", dataset)
     classes = settings.get("num_classes") or source.num_classes or 1000
@@ -131,7 +131,7 @@ def _read_config(path: str) -> dict[str, Any]:
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """Training's settings as fields of InputOptions; those it does not know are not the input's."""
-    from dataloader.options import InputOptions
+    from convoy.dataloader.options import InputOptions
 
     known = {field.name: field.default for field in fields(InputOptions)}
     found = {_RENAMED.get(name, name): value for name, value in given.items()}
@@ -177,9 +177,9 @@ def _explain(
     """The original, and lines that say what was done to it; checked against the pixels."""
     import tensorflow as tf
 
-    from dataloader import decode
-    from dataloader.augment import apply_choice
-    from dataloader.policies import IDENTITY, OPS
+    from convoy.dataloader import decode
+    from convoy.dataloader.augment import apply_choice
+    from convoy.dataloader.policies import IDENTITY, OPS
 
     options, source = loader.options, loader.source
     label = 0 if source.labels is None else int(source.labels[index])

@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dataloader import crc
-from dataloader.errors import DataError
-from dataloader.example import decode_example, encode_example
-from dataloader.prepare.images import BadImage, Recoding, recode
+from convoy.dataloader import crc
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.example import decode_example, encode_example
+from convoy.dataloader.prepare.images import BadImage, Recoding, recode
 
 MANIFEST = "manifest.json"
 IMAGES_PER_SHARD = 1250

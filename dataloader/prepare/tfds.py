@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataloader.errors import DataError
-from dataloader.prepare.images import Recoding
-from dataloader.prepare.pack import pack
-from dataloader.prepare.shards import Item, Shard, plan_split
-from dataloader.tfds import TFDSSource
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.prepare.images import Recoding
+from convoy.dataloader.prepare.pack import pack
+from convoy.dataloader.prepare.shards import Item, Shard, plan_split
+from convoy.dataloader.tfds import TFDSSource
 
 
 def prepare_tfds(

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from dataloader.errors import DataError
-from dataloader.prepare.pack import track
-from dataloader.prepare.shards import in_parallel
-from dataloader.sources import Source, TFRecordSource, find_source
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.prepare.pack import track
+from convoy.dataloader.prepare.shards import in_parallel
+from convoy.dataloader.sources import Source, TFRecordSource, find_source
 
 _CHUNK = 200
 _ANY_CLASS = 2**31 - 1
@@ -109,8 +109,8 @@ def _check_chunk(chunk: _Chunk) -> list[Bad]:
 
 
 def _bad_of(chunk: _Chunk) -> Iterator[Bad]:
-    from dataloader.culprits import what_is_wrong
-    from dataloader.decode import decode_image
+    from convoy.dataloader.culprits import what_is_wrong
+    from convoy.dataloader.decode import decode_image
 
     source = _open(chunk.data_dir, chunk.dataset, chunk.split)
     for i in range(chunk.first, chunk.end):

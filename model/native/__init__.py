@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from utils import native
+from convoy.utils import native
 
 logger = logging.getLogger("convoy.model")
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import float_autoaugment
-from dataloader import augment, policies
+from convoy.dataloader import augment, policies
 
 ROOT = Path(__file__).resolve().parents[2]
 

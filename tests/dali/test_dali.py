@@ -9,18 +9,18 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataloader.augment import make_augmenter
-from dataloader.decode import UNIFORMS, EvalCrop, crop_window, flips
-from dataloader.errors import DataError, TooManyBadExamples
-from dataloader.loader import CROP, Loader
-from dataloader.options import InputOptions
-from dataloader.philox import uniforms
-from dataloader.sources import find_source
+from convoy.dataloader.augment import make_augmenter
+from convoy.dataloader.decode import UNIFORMS, EvalCrop, crop_window, flips
+from convoy.dataloader.errors import DataError, TooManyBadExamples
+from convoy.dataloader.loader import CROP, Loader
+from convoy.dataloader.options import InputOptions
+from convoy.dataloader.philox import uniforms
+from convoy.dataloader.sources import find_source
+from convoy.runtime.checkpoint import complete_checkpoints
 from main import main
-from runtime.checkpoint import complete_checkpoints
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed: run make test-dali")
-DaliLoader = importlib.import_module("dataloader.dali").DaliLoader
+DaliLoader = importlib.import_module("convoy.dataloader.dali").DaliLoader
 
 
 @pytest.fixture(autouse=True)

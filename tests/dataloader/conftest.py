@@ -20,7 +20,7 @@ def _own_cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def native_ops():
     """The native operations, loaded; built if `make setup` has not done so."""
-    from dataloader import native
+    from convoy.dataloader import native
 
     if not native.library_path().exists():
         if not shutil.which(os.environ.get("CXX", "g++")):

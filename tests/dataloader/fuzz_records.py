@@ -23,14 +23,14 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from dataloader.crc import masked
-from dataloader.culprits import what_is_wrong
-from dataloader.decode import random_crop_decode
-from dataloader.errors import DataError
-from dataloader.example import decode_example, encode_example
-from dataloader.loader import Loader
-from dataloader.options import InputOptions
-from dataloader.sources import find_source
+from convoy.dataloader.crc import masked
+from convoy.dataloader.culprits import what_is_wrong
+from convoy.dataloader.decode import random_crop_decode
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.example import decode_example, encode_example
+from convoy.dataloader.loader import Loader
+from convoy.dataloader.options import InputOptions
+from convoy.dataloader.sources import find_source
 
 CLASSES = 10
 PER_FILE = 250

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from dataloader.prepare.__main__ import main
+from convoy.dataloader.prepare.__main__ import main
 
 
 def picture(i, size=(36, 24)):

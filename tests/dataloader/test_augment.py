@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataloader import augment, policies
+from convoy.dataloader import augment, policies
 
 
 def _image(height: int = 48, width: int = 40, seed: int = 0) -> np.ndarray:

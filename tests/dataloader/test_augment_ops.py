@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from dataloader import augment_ops, policies
-from dataloader.augment import Draw, Recipe
-from dataloader.choices import Choice
-from dataloader.device_augment import make_prepare
-from dataloader.device_plan import Plan, Planned, planned_steps
-from dataloader.ranges import RANGES
+from convoy.dataloader import augment_ops, policies
+from convoy.dataloader.augment import Draw, Recipe
+from convoy.dataloader.choices import Choice
+from convoy.dataloader.device_augment import make_prepare
+from convoy.dataloader.device_plan import Plan, Planned, planned_steps
+from convoy.dataloader.ranges import RANGES
 
 GREY = (policies.FILL,) * 3
 LEVELS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)

@@ -14,12 +14,18 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataloader import crc
-from dataloader.decode import MAX_PIXELS, EvalCrop, decode_image, eval_decode, random_crop_decode
-from dataloader.errors import DataError, TooManyBadExamples
-from dataloader.example import encode_example
-from dataloader.loader import InputOptions, Loader
-from dataloader.sources import find_source
+from convoy.dataloader import crc
+from convoy.dataloader.decode import (
+    MAX_PIXELS,
+    EvalCrop,
+    decode_image,
+    eval_decode,
+    random_crop_decode,
+)
+from convoy.dataloader.errors import DataError, TooManyBadExamples
+from convoy.dataloader.example import encode_example
+from convoy.dataloader.loader import InputOptions, Loader
+from convoy.dataloader.sources import find_source
 
 WHOLE = EvalCrop(padding=0, method="crop")
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataloader import cache
-from dataloader.cache import CachedSource, cache_source
-from dataloader.errors import DataError, RecordError
-from dataloader.loader import InputOptions, Loader
-from dataloader.sources import Source, find_source
+from convoy.dataloader import cache
+from convoy.dataloader.cache import CachedSource, cache_source
+from convoy.dataloader.errors import DataError, RecordError
+from convoy.dataloader.loader import InputOptions, Loader
+from convoy.dataloader.sources import Source, find_source
 
 
 @pytest.fixture(autouse=True)

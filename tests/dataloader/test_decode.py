@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataloader.decode import (
+from convoy.dataloader.decode import (
     UNIFORMS,
     EvalCrop,
     crop_window,

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataloader import augment, mixing, philox
-from dataloader.device_augment import make_prepare
-from dataloader.device_plan import Planned, Planner
-from dataloader.loader import build_dataset
-from dataloader.options import InputOptions
+from convoy.dataloader import augment, mixing, philox
+from convoy.dataloader.device_augment import make_prepare
+from convoy.dataloader.device_plan import Planned, Planner
+from convoy.dataloader.loader import build_dataset
+from convoy.dataloader.options import InputOptions
 
 SIZE, BATCH, CLASSES = 48, 40, 7
 EVERYTHING = {"color_jitter": (0.4, 0.4, 0.4, 0.1), "random_erasing": 0.5}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataloader import labels
-from dataloader.errors import DataError
-from dataloader.sources import find_source
+from convoy.dataloader import labels
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.sources import find_source
 
 
 @pytest.fixture

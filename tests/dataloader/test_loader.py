@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataloader.decode import EvalCrop, eval_decode
-from dataloader.errors import DataError, TooManyBadExamples
-from dataloader.loader import Loader, build_dataset
-from dataloader.options import InputOptions
-from dataloader.sources import find_source
+from convoy.dataloader.decode import EvalCrop, eval_decode
+from convoy.dataloader.errors import DataError, TooManyBadExamples
+from convoy.dataloader.loader import Loader, build_dataset
+from convoy.dataloader.options import InputOptions
+from convoy.dataloader.sources import find_source
 
 
 @pytest.fixture(autouse=True)
@@ -303,8 +303,8 @@ def test_leaving_early_does_not_hang(data):
 ENDING = """
 import atexit, sys
 atexit.register(lambda: print(batches.gi_frame is None))  # comes after all that is imported here
-from dataloader.loader import build_dataset
-from dataloader.options import InputOptions
+from convoy.dataloader.loader import build_dataset
+from convoy.dataloader.options import InputOptions
 
 options = InputOptions(image_size=24, batch_size=2, num_classes=10, steps_per_epoch=10**6)
 batches = build_dataset(sys.argv[1], "train", options, training=True).batches(0)

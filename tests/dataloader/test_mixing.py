@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from dataloader import augment, mixing
+from convoy.dataloader import augment, mixing
 
 CLASSES = 7
 

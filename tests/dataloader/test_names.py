@@ -3,9 +3,9 @@
 import pytest
 import tensorflow as tf
 
-from dataloader.errors import DataError
-from dataloader.names import file_names
-from dataloader.sources import TFRecordSource, find_source
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.names import file_names
+from convoy.dataloader.sources import TFRecordSource, find_source
 
 
 def record(label, **names):

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataloader import augment, native, policies
-from dataloader.decode import (
+from convoy.dataloader import augment, native, policies
+from convoy.dataloader.decode import (
     UNIFORMS,
     EvalCrop,
     crop_window,
@@ -17,9 +17,9 @@ from dataloader.decode import (
     random_crop_decode,
     resize,
 )
-from dataloader.loader import build_dataset
-from dataloader.options import InputOptions
-from dataloader.ranges import RANGES
+from convoy.dataloader.loader import build_dataset
+from convoy.dataloader.options import InputOptions
+from convoy.dataloader.ranges import RANGES
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 

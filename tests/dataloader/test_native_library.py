@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataloader import augment, native
-from dataloader.decode import resize
+from convoy.dataloader import augment, native
+from convoy.dataloader.decode import resize
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 
@@ -171,7 +171,7 @@ def test_without_the_library(tmp_path, monkeypatch, library):
 
 
 def test_the_environment_says_so():
-    from runtime import environment
+    from convoy.runtime import environment
 
     assert environment.gather()["native input operations"] == "in use"
 

@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataloader.errors import DataError
-from dataloader.prepare.images import BadImage, Recoding, recode
-from dataloader.sources import find_source
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.prepare.images import BadImage, Recoding, recode
+from convoy.dataloader.sources import find_source
 from tests.dataloader.packing import digests, encoded, picture, prepare, read
 
 ROOT = Path(__file__).parents[2]
@@ -221,7 +221,7 @@ def test_wrong_folders(photos, tmp_path, capsys):
 def test_help_is_quick_and_without_tensorflow():
     code = (
         "import sys\n"
-        "from dataloader.prepare.__main__ import main\n"
+        "from convoy.dataloader.prepare.__main__ import main\n"
         "for command in ['digits', 'folder', 'tfds', 'imagenet', 'verify', 'index']:\n"
         "    try: main([command, '--help'])\n"
         "    except SystemExit as stop: assert stop.code == 0\n"
@@ -234,7 +234,7 @@ def test_interrupted(photos, tmp_path, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dataloader.prepare.pack.make_shard", stop)
+    monkeypatch.setattr("convoy.dataloader.prepare.pack.make_shard", stop)
     assert prepare("folder", "--data_dir", photos, "--out", tmp_path / "out", "--workers", 1) == 130
     assert "goes on where this one stopped" in capsys.readouterr().err
 

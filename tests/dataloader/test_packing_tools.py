@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataloader import crc
-from dataloader.example import decode_example, encode_example
-from dataloader.sources import find_source
+from convoy.dataloader import crc
+from convoy.dataloader.example import decode_example, encode_example
+from convoy.dataloader.sources import find_source
 from tests.dataloader.packing import encoded, picture, prepare, read
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataloader import philox
+from convoy.dataloader import philox
 
 
 @pytest.mark.parametrize("shape", [[], [1], [9], [42], [3, 4]])

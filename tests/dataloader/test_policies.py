@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dataloader import policies
-from dataloader.ranges import RANGES
+from convoy.dataloader import policies
+from convoy.dataloader.ranges import RANGES
 
 ROOT = Path(__file__).parents[2]
 

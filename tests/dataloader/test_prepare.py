@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from dataloader.errors import DataError
-from dataloader.prepare.__main__ import main
-from dataloader.prepare.digits import prepare_digits
-from dataloader.sources import find_source
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.prepare.__main__ import main
+from convoy.dataloader.prepare.digits import prepare_digits
+from convoy.dataloader.sources import find_source
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataloader.loader import Loader
-from dataloader.options import InputOptions
-from dataloader.prepare.__main__ import main
-from dataloader.sources import find_source
+from convoy.dataloader.loader import Loader
+from convoy.dataloader.options import InputOptions
+from convoy.dataloader.prepare.__main__ import main
+from convoy.dataloader.sources import find_source
 
 
 @pytest.fixture(autouse=True)

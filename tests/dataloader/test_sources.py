@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataloader import crc, records
-from dataloader.errors import DataError, RecordError
-from dataloader.folders import FolderSource
-from dataloader.sources import TFRecordSource, find_source, grey_png
+from convoy.dataloader import crc, records
+from convoy.dataloader.errors import DataError, RecordError
+from convoy.dataloader.folders import FolderSource
+from convoy.dataloader.sources import TFRecordSource, find_source, grey_png
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataloader.errors import DataError
-from dataloader.example import encode_example
-from dataloader.loader import InputOptions, Loader
-from dataloader.sources import find_source
-from dataloader.tfds import TFDSSource
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.example import encode_example
+from convoy.dataloader.loader import InputOptions, Loader
+from convoy.dataloader.sources import find_source
+from convoy.dataloader.tfds import TFDSSource
 
 
 @pytest.fixture(autouse=True)

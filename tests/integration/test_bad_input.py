@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from convoy.runtime import checkpoint
 from main import main
-from runtime import checkpoint
 
 NO_PICTURE = b"\xff\xd8\xff\xe0 this is no picture"
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from convoy.runtime import checkpoint
 from main import main
-from runtime import checkpoint
 
 EXACT = ("--dropout", "0", "--stochastic_depth", "0")
 

@@ -13,9 +13,9 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from runtime import checkpoint
-from runtime.build import build_loader
-from runtime.cli import parse
+from convoy.runtime import checkpoint
+from convoy.runtime.build import build_loader
+from convoy.runtime.cli import parse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -26,7 +26,8 @@ ONE, TWO = "localhost:1", "127.0.0.1:1"
 # main.py, which also writes down the images of each step, and where each attempt began.
 AUDIT = """
 import hashlib, json, os, sys, time
-import runtime.step, runtime.train
+from convoy import runtime
+import convoy.runtime.step, convoy.runtime.train
 
 notes = open(os.path.join(os.environ["NOTES"], str(os.getpid())), "a", buffering=1)
 call, init = runtime.step.Step.__call__, runtime.train.Trainer.__init__
@@ -59,7 +60,7 @@ sys.exit(main(sys.argv[1:]))
 
 # More of the program: an error on one rank in step 21.
 FAIL = """
-from dataloader.errors import DataError
+from convoy.dataloader.errors import DataError
 
 def fail(self, *args):
     if self.state.step == 20 and os.environ["HOROVOD_RANK"] == "1":

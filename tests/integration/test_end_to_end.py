@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
+from convoy.runtime import checkpoint, configure
+from convoy.runtime.cli import parse
+from convoy.runtime.config import load_config
 from main import main
-from runtime import checkpoint, configure
-from runtime.cli import parse
-from runtime.config import load_config
 
 EVALUATION = ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5")
 

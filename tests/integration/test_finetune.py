@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataloader.prepare.digits import prepare_digits
+from convoy.dataloader.prepare.digits import prepare_digits
+from convoy.runtime import checkpoint
 from main import main
-from runtime import checkpoint
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ("--config", str(ROOT / "configs/digits_few.yaml"))
@@ -83,8 +83,8 @@ def test_then_the_whole_network_goes_on_from_there(phases):
 def test_frozen_batch_norm_ignores_the_batch():
     import keras
 
-    from model import build_model
-    from model.weights import freeze_backbone
+    from convoy.model import build_model
+    from convoy.model.weights import freeze_backbone
 
     model = build_model("efficientnet-test", num_classes=3, image_size=32, stochastic_depth=0.0)
     features = keras.Model(model.input, model.get_layer("avg_pool").output)

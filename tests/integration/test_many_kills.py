@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import checkpoint
+from convoy.runtime import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("CONVOY_KILLS", "200"))
@@ -32,7 +32,7 @@ OFTEN = ("--checkpoint_every_minutes", "0.00001")  # after every step
 FORK_SERVER = """
 import json, os, sys, threading
 import keras, tensorflow
-import runtime.runner, runtime.train
+import convoy.runtime.runner, convoy.runtime.train
 from main import main
 from tensorflow.python.eager import context
 

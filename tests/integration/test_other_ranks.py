@@ -9,16 +9,16 @@ from collections import Counter
 
 import pytest
 
+from convoy.runtime import checkpoint
+from convoy.runtime.step import Step
+from convoy.utils.schedules import make_schedule
 from main import main
-from runtime import checkpoint
-from runtime.step import Step
-from utils.schedules import make_schedule
 
 IMAGES, EPOCHS, PEAK = 67, 4, 0.05
 NOTE = """
 import json, os, sys
 import numpy as np
-from runtime.step import Step
+from convoy.runtime.step import Step
 
 call, notes = Step.__call__, open(os.environ["NOTES"] + os.environ.get("HOROVOD_RANK", "0"), "a")
 

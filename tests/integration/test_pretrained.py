@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from convoy.runtime import checkpoint
 from main import main
-from runtime import checkpoint
 
 
 def run(*args):

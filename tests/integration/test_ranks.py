@@ -5,14 +5,15 @@ import re
 import numpy as np
 import pytest
 
+from convoy.runtime import checkpoint
 from main import main
-from runtime import checkpoint
 
 # Runs main.py's work with batch norm frozen, for its statistics are each rank's own, and prints a
 # digest of the final weights from every rank.
 FROZEN = """
 import hashlib, os, sys
-import runtime.state, runtime.train
+from convoy import runtime
+import convoy.runtime.state, convoy.runtime.train
 build, run = runtime.state.build_training_model, runtime.train.Trainer.run
 
 def build_frozen(*args):
@@ -98,8 +99,8 @@ def test_evaluation_on_several_ranks_equals_one(convoy, trained, tiny, tmp_path,
 EXCHANGES = """
 import numpy as np
 import tensorflow as tf
-from utils import distributed
-from utils.distributed import Exchange
+from convoy.utils import distributed
+from convoy.utils.distributed import Exchange
 
 distributed.init()
 rng = np.random.default_rng(distributed.rank())
@@ -144,7 +145,7 @@ def test_ranks_that_differ_are_found_out(monkeypatch):
 
     import keras
 
-    from runtime import state
+    from convoy.runtime import state
 
     model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
     everything = SimpleNamespace(model=model, offset=0)
@@ -170,7 +171,7 @@ def test_several_processes_without_horovod_are_told_so(convoy, trained, tmp_path
 
 CHAIN = """
 import tensorflow as tf
-from utils import distributed
+from convoy.utils import distributed
 
 distributed.init()
 for number in range(20):

@@ -10,12 +10,20 @@ import json
 import numpy as np
 import pytest
 
+from convoy.runtime import checkpoint, confusion
+from convoy.runtime.config import load_config
+from convoy.utils import files
+from convoy.utils.files import (
+    Remote,
+    path_of,
+    remove_tree,
+    size_of,
+    sync,
+    truncate,
+    write_atomically,
+)
+from convoy.utils.logging import make_json_logger
 from main import main
-from runtime import checkpoint, confusion
-from runtime.config import load_config
-from utils import files
-from utils.files import Remote, path_of, remove_tree, size_of, sync, truncate, write_atomically
-from utils.logging import make_json_logger
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import json
 import keras
 import numpy as np
 import tensorflow as tf
-from utils import distributed
+from convoy.utils import distributed
 
 distributed.init()
 rank, size = distributed.rank(), distributed.size()
-from model.layers import FusedBatchNorm
-from model.sync_batch_norm import SyncBatchNorm
+from convoy.model.layers import FusedBatchNorm
+from convoy.model.sync_batch_norm import SyncBatchNorm
 
 rng = np.random.default_rng(0)
 images = (rng.normal(3, 2, (8, 5, 5, 7)) * np.arange(1, 8)).astype(np.float32)
@@ -91,8 +91,8 @@ def test_two_ranks_normalise_as_one_process_with_the_joined_batch(convoy, script
 def test_one_process_needs_no_exchange():
     import numpy as np
 
-    from model.layers import FusedBatchNorm
-    from model.sync_batch_norm import SyncBatchNorm
+    from convoy.model.layers import FusedBatchNorm
+    from convoy.model.sync_batch_norm import SyncBatchNorm
 
     images = np.random.default_rng(0).normal(size=(4, 3, 3, 2)).astype(np.float32)
     one, other = SyncBatchNorm(), FusedBatchNorm()

@@ -8,8 +8,8 @@ import pytest
 # Puts a fault into one rank, in the data of one step: main.py's work, otherwise.
 FAULTY = """
 import os, signal, sys, time
-from dataloader.loader import Loader
-from utils import distributed
+from convoy.dataloader.loader import Loader
+from convoy.utils import distributed
 from main import main
 
 FAULTS = {

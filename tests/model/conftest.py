@@ -1,6 +1,6 @@
 import pytest
 
-from model import native
+from convoy.model import native
 
 
 @pytest.fixture(scope="module")

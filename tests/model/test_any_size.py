@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model import build_model
+from convoy.model import build_model
 
 
 @pytest.mark.parametrize("arch", ["efficientnet-test", "resnet18"])

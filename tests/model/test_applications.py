@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from model import build_model, catalog
+from convoy.model import build_model, catalog
 
 CLASSES, COUNT = 20, 8
 JUDGES = {f"efficientnet-b{i}": getattr(keras.applications, f"EfficientNetB{i}") for i in range(8)}

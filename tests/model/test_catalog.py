@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from model import catalog, get_arch, list_archs
+from convoy.model import catalog, get_arch, list_archs
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("statement", ["import model", "import model.catalog", "model.get_arch"])
+STATEMENTS = ("import convoy.model", "import convoy.model.catalog", "model.get_arch")
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
 def test_importing_costs_no_tensorflow(statement):
-    code = statement if statement.startswith("import") else f"import model; {statement}"
+    code = statement if statement.startswith("import") else f"from convoy import model; {statement}"
     code += "; import sys; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -5,8 +5,8 @@ import math
 import keras
 import pytest
 
-from model import build_model, catalog, get_arch, list_archs
-from model.summary import flops
+from convoy.model import build_model, catalog, get_arch, list_archs
+from convoy.model.summary import flops
 
 QUICK = ("efficientnet-test", "efficientnet-b0", "resnet18", "resnet50", "resnext50-32x4d")
 AVAILABLE = [name for name in list_archs() if get_arch(name).available]

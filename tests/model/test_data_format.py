@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import build_model
-from model.resnet import GroupedConv2D
-from model.summary import flops
+from convoy.model import build_model
+from convoy.model.resnet import GroupedConv2D
+from convoy.model.summary import flops
 
 SIZE = 40
 # As small as a family has: squeeze-and-excitation, both paddings, max pooling, bottlenecks.

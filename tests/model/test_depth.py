@@ -2,9 +2,9 @@
 
 import pytest
 
-from model import build_model
-from model.catalog import efficientnet_blocks, get_arch
-from model.depth import depth_from_top
+from convoy.model import build_model
+from convoy.model.catalog import efficientnet_blocks, get_arch
+from convoy.model.depth import depth_from_top
 
 
 @pytest.fixture(scope="module", params=["efficientnet-test", "resnet18"])

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from keras.tree import flatten
 
-from model import build_model
-from model.layers import FusedBatchNorm, StochasticDepth
+from convoy.model import build_model
+from convoy.model.layers import FusedBatchNorm, StochasticDepth
 
 TINY = "efficientnet-test"
 

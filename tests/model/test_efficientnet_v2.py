@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from model import build_model, catalog, get_arch
-from model.layers import StochasticDepth
-from model.summary import flops
-from model.sync_batch_norm import SyncBatchNorm
+from convoy.model import build_model, catalog, get_arch
+from convoy.model.layers import StochasticDepth
+from convoy.model.summary import flops
+from convoy.model.sync_batch_norm import SyncBatchNorm
 
 SIZE = 96
 

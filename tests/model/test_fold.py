@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from model import build_model
-from model.fold import folded
+from convoy.model import build_model
+from convoy.model.fold import folded
 
 # So that no network amplifies what rounding does.
 RANGES = {"gamma": (0.3, 0.7), "beta": (-0.1, 0.1)}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import catalog, initializers
-from model.layers import FusedBatchNorm, Normalize, StochasticDepth
+from convoy.model import catalog, initializers
+from convoy.model.layers import FusedBatchNorm, Normalize, StochasticDepth
 
 SHAPE = (4, 5, 6, 3)
 VALUES = 4 * 5 * 6  # per channel

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import native
-from model.layers import Conv2D
+from convoy.model import native
+from convoy.model.layers import Conv2D
 
 # Of the largest value: what float32 arithmetic gives, and half a unit of bfloat16's last place.
 CLOSE = {"float32": 3e-6, "bfloat16": 2**-8}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import build_model, native
-from model.layers import Conv2D, DepthwiseConv2D, FusedBatchNorm
+from convoy.model import build_model, native
+from convoy.model.layers import Conv2D, DepthwiseConv2D, FusedBatchNorm
 
 pytestmark = pytest.mark.usefixtures("ops")
 

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from keras.tree import flatten
 
-from model import build_model, catalog, get_arch, resnet
-from model.layers import FusedBatchNorm, StochasticDepth
-from model.resnet import GroupedConv2D
-from model.sync_batch_norm import SyncBatchNorm
+from convoy.model import build_model, catalog, get_arch, resnet
+from convoy.model.layers import FusedBatchNorm, StochasticDepth
+from convoy.model.resnet import GroupedConv2D
+from convoy.model.sync_batch_norm import SyncBatchNorm
 
 SMALL = {"num_classes": 5, "image_size": 64, "seed": 0}
 

@@ -5,11 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import build_model, get_arch
-from model.weight_files import WeightFile
-from model.weight_names import Scheme, recognise, scheme_for, source_names, to_keras, to_torch
-from model.weight_suggest import suggest
-from model.weights import WeightFileError
+from convoy.model import build_model, get_arch
+from convoy.model.weight_files import WeightFile
+from convoy.model.weight_names import (
+    Scheme,
+    recognise,
+    scheme_for,
+    source_names,
+    to_keras,
+    to_torch,
+)
+from convoy.model.weight_suggest import suggest
+from convoy.model.weights import WeightFileError
 
 TINY = "efficientnet-test"
 
@@ -218,7 +225,7 @@ def test_another_family_is_refused_with_the_reason(names, arch, reason):
 
 def test_the_imagenet_files_normalise_by_the_standard_deviation():
     """Their `variance` holds deviations, whose root the published model divides by twice."""
-    from model.catalog import IMAGENET_MEAN, IMAGENET_STD
+    from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD
 
     arrays = {"stem_conv/kernel": np.zeros((3, 3, 3, 32)), "block1a_bn/gamma": np.zeros(32)}
     arrays["normalization/mean"] = np.array([0.485, 0.456, 0.406], np.float32)

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from model import build_model, get_arch
-from model.weights import (
+from convoy.model import build_model, get_arch
+from convoy.model.weights import (
     NAMES,
     WeightFileError,
     convert,

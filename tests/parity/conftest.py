@@ -127,7 +127,7 @@ def randomise(torch, to_torch):
 @pytest.fixture(scope="session")
 def to_torch(torch):
     """Images as PyTorch's models want them: (n, 3, size, size), normalised by mean and std."""
-    from model.catalog import IMAGENET_MEAN, IMAGENET_STD
+    from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD
 
     def convert(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
         x = (images.astype(np.float32) - np.array(mean, np.float32)) / np.array(std, np.float32)
@@ -195,9 +195,9 @@ def compare(torch, randomise, to_torch, pictures, tmp_path, record_property):
     """
     import keras
 
-    from model import build_model
-    from model.weight_names import recognise, source_names
-    from model.weights import inspect, load_pretrained
+    from convoy.model import build_model
+    from convoy.model.weight_names import recognise, source_names
+    from convoy.model.weights import inspect, load_pretrained
 
     def check(theirs, arch, partner, filename, size=96, forward=None, wrap=dict):
         randomise(theirs, size)
@@ -249,7 +249,7 @@ def compare(torch, randomise, to_torch, pictures, tmp_path, record_property):
 
 
 def _normalisation(hint):
-    from model.catalog import IMAGENET_MEAN, IMAGENET_STD
+    from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD
 
     return hint.arguments.get("mean", IMAGENET_MEAN), hint.arguments.get("std", IMAGENET_STD)
 

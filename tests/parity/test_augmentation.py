@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataloader import augment_ops, choices, erasing, policies
+from convoy.dataloader import augment_ops, choices, erasing, policies
 
 pytest.importorskip("torch", reason="needs the extra `parity`: see tests/parity/conftest.py")
 
@@ -171,7 +171,7 @@ def test_hue_is_torchvisions(functional, pictures):
 
 def test_jitter_is_torchvisions(functional, pictures):
     """Our choice, carried out by torchvision's functions on Pillow images."""
-    from dataloader.augment import apply_choice
+    from convoy.dataloader.augment import apply_choice
 
     adjust = {
         "Brightness": functional.adjust_brightness,

@@ -29,7 +29,7 @@ def timm_safetensors(torch, model, folder, name):
 
 def convert(file, arch, output, capsys):
     """What the program prints, and the model it wrote."""
-    import model.resnet  # noqa: F401  (the layers that the file names)
+    import convoy.model.resnet  # noqa: F401  (the layers that the file names)
 
     flags = ("--mode", "convert", "--arch", arch, "--output", output)
     assert main([str(arg) for arg in (*flags, "--pretrained_from_file", file)]) == 0

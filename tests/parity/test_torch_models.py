@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from model import build_model, get_arch
-from model.catalog import macs
-from model.weights import export_weights
+from convoy.model import build_model, get_arch
+from convoy.model.catalog import macs
+from convoy.model.weights import export_weights
 
 pytest.importorskip("torch", reason="needs the extra `parity`: see tests/parity/conftest.py")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.cli import parse
+from convoy.runtime.cli import parse
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from runtime.config import Config
-from runtime.health import first_not_finite
-from runtime.step import LossScale, Step, TrainState
-from runtime.train import Trainer
-from utils.logging import RunLog
-from utils.losses import cross_entropy
-from utils.optimizers import make_optimizer
+from convoy.runtime.config import Config
+from convoy.runtime.health import first_not_finite
+from convoy.runtime.step import LossScale, Step, TrainState
+from convoy.runtime.train import Trainer
+from convoy.utils.logging import RunLog
+from convoy.utils.losses import cross_entropy
+from convoy.utils.optimizers import make_optimizer
 
 
 class Losses(keras.callbacks.Callback):

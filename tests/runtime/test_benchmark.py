@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from convoy.runtime.benchmark_plan import PRECISIONS, Row, batch_sizes, check_benchmark, rows
+from convoy.runtime.benchmark_report import DEFINITIONS, UNITS, Report, figures
+from convoy.runtime.config import Config, ConfigError
 from main import main
-from runtime.benchmark_plan import PRECISIONS, Row, batch_sizes, check_benchmark, rows
-from runtime.benchmark_report import DEFINITIONS, UNITS, Report, figures
-from runtime.config import Config, ConfigError
 
 MODE = "inference_benchmark"
 
@@ -79,18 +79,18 @@ def test_rows_are_every_precision_with_and_without_xla_and_each_export_once():
     ],
 )  # fmt: skip
 def test_lists_that_mean_nothing_are_refused(flags, message, monkeypatch):
-    monkeypatch.setattr("runtime.benchmark_plan.visible_gpus", lambda: 0)
-    monkeypatch.setattr("runtime.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("convoy.runtime.benchmark_plan.visible_gpus", lambda: 0)
+    monkeypatch.setattr("convoy.runtime.formats.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=message):
         check_benchmark(Config(**({"mode": MODE} | flags)))
 
 
 def test_xla_by_rows_goes_with_what_one_process_can_do(monkeypatch):
     """A checkpoint of a recipe with synchronised batch norm, and channels_first on a CPU."""
-    from runtime.runner import _check_data_format
+    from convoy.runtime.runner import _check_data_format
 
-    monkeypatch.setattr("runtime.benchmark_plan.visible_gpus", lambda: 0)
-    monkeypatch.setattr("utils.device.has_gpu", lambda: False)
+    monkeypatch.setattr("convoy.runtime.benchmark_plan.visible_gpus", lambda: 0)
+    monkeypatch.setattr("convoy.utils.device.has_gpu", lambda: False)
     check_benchmark(config(benchmark_xla="on,off", batch_norm="syncbn"))
     first = {"data_format": "channels_first", "benchmark_xla": "on"}
     check_benchmark(config(**first))
@@ -101,10 +101,12 @@ def test_xla_by_rows_goes_with_what_one_process_can_do(monkeypatch):
 
 
 def test_only_where_there_is_no_run_are_weights_random(tmp_path, monkeypatch):
-    from runtime.benchmark_inference import RANDOM, _model
-    from runtime.checkpoint import CheckpointError
+    from convoy.runtime.benchmark_inference import RANDOM, _model
+    from convoy.runtime.checkpoint import CheckpointError
 
-    monkeypatch.setattr("runtime.benchmark_inference.build_training_model", lambda *args: None)
+    monkeypatch.setattr(
+        "convoy.runtime.benchmark_inference.build_training_model", lambda *args: None
+    )
     here = config(arch="efficientnet-test", model_dir=str(tmp_path), num_classes=2)
     assert _model(here).text == RANDOM
     for flags in ({"checkpoint": "last"}, {"checkpoint": str(tmp_path)}, {"weights": "ema"}):
@@ -118,7 +120,7 @@ def test_only_where_there_is_no_run_are_weights_random(tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_architecture_is_not_called_the_flags(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
-    import runtime.benchmark_inference as inference
+    import convoy.runtime.benchmark_inference as inference
 
     loaded = SimpleNamespace(state={"model": {"arch": "resnet18"}})
     monkeypatch.setattr(inference, "trained_model", lambda config: loaded)
@@ -244,7 +246,7 @@ def test_on_a_gpu_host_tables_say_what_ran_on_the_cpu():
 
 
 def test_a_batch_that_would_not_fit_is_not_tried():
-    from runtime.benchmark import _no_room
+    from convoy.runtime.benchmark import _no_room
 
     assert _no_room([(1, 2**40)], 2) is None  # nothing to judge by yet
     assert _no_room([(1, 1), (2, 2)], 256) is None
@@ -303,7 +305,7 @@ def test_training_is_timed_by_the_trainer_and_fits_no_memory_either(tmp_path, ca
 def test_a_resumed_run_warms_up_within_the_steps_it_has_left(monkeypatch):
     from types import SimpleNamespace
 
-    import runtime.benchmark_training as benchmark
+    import convoy.runtime.benchmark_training as benchmark
 
     class Resumed:
         """At epoch 2 of 3, with 10 steps in each."""
@@ -378,7 +380,7 @@ def test_every_format_is_run_on_real_images_and_precisions_change_the_model(trai
 def test_an_export_of_another_size_is_not_taken(tmp_path):
     from types import SimpleNamespace
 
-    from runtime.benchmark_inference import _fits
+    from convoy.runtime.benchmark_inference import _fits
 
     model = SimpleNamespace(output_shape=(None, 2))
     trained = SimpleNamespace(model=model, state={})

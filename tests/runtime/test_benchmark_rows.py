@@ -2,9 +2,9 @@
 
 import pytest
 
-from runtime import benchmark
-from runtime.benchmark_plan import Row
-from runtime.config import Config
+from convoy.runtime import benchmark
+from convoy.runtime.benchmark_plan import Row
+from convoy.runtime.config import Config
 
 
 @pytest.fixture

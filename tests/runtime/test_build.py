@@ -3,10 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from model.depth import depth_from_top
-from runtime.build import make_step, rate_scales
-from runtime.config import Config
-from runtime.state import new_state
+from convoy.model.depth import depth_from_top
+from convoy.runtime.build import make_step, rate_scales
+from convoy.runtime.config import Config
+from convoy.runtime.state import new_state
 
 
 def test_layer_decay_shortens_each_blocks_steps():

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from runtime import checkpoint
-from runtime.checkpoint import Checkpoint, CheckpointError
+from convoy.runtime import checkpoint
+from convoy.runtime.checkpoint import Checkpoint, CheckpointError
 
 
 def contents(step, size=100):
@@ -245,7 +245,7 @@ def test_an_interrupt_in_the_middle_of_a_save_leaves_no_half_checkpoint(tmp_path
 
 def test_reading_a_config_executes_nothing(tmp_path):
     """YAML tags that name Python objects are refused, not obeyed."""
-    from runtime.config import ConfigError, load_config
+    from convoy.runtime.config import ConfigError, load_config
 
     proof = tmp_path / "executed"
     saved = contents(1)

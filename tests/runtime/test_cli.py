@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.cli import build_parser, parse
-from runtime.config import MODES, Config, ConfigError, defaults, load_config
-from runtime.recipes import read_recipe
-from runtime.schedules import schedule_arguments
-from utils.schedules import make_schedule
+from convoy.runtime.cli import build_parser, parse
+from convoy.runtime.config import MODES, Config, ConfigError, defaults, load_config
+from convoy.runtime.recipes import read_recipe
+from convoy.runtime.schedules import schedule_arguments
+from convoy.utils.schedules import make_schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(p for p in (ROOT / "configs").glob("**/*.yaml") if p.name != "launch.yaml")
@@ -230,7 +230,7 @@ def test_every_recipe_parses(recipe, folders, tmp_path):
 
 def test_modes_have_older_names():
     for written, meant in (("prediction", "predict"), ("evaluate", "eval")):
-        from runtime.cli import _mode
+        from convoy.runtime.cli import _mode
 
         assert _mode(written) == meant
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import Config, ConfigError, configure
-from runtime.cli import parse
-from runtime.recipes import read_recipe
+from convoy.runtime import Config, ConfigError, configure
+from convoy.runtime.cli import parse
+from convoy.runtime.recipes import read_recipe
 
 ROOT = Path(__file__).parents[2]
 

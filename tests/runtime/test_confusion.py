@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from runtime import confusion
-from runtime.config import Config
-from runtime.confusion import CountingStep, heat_map, make_counting_step, show_counts
+from convoy.runtime import confusion
+from convoy.runtime.config import Config
+from convoy.runtime.confusion import CountingStep, heat_map, make_counting_step, show_counts
 
 
 def model(classes):

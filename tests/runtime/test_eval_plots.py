@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from runtime.eval_plots import SIDE, _heat, classes_a_pixel
-from utils.classification import confusion
+from convoy.runtime.eval_plots import SIDE, _heat, classes_a_pixel
+from convoy.utils.classification import confusion
 
 
 def test_a_matrix_has_the_colours_of_its_counts():

@@ -14,15 +14,15 @@ from sklearn.metrics import (
     confusion_matrix,
 )
 
+from convoy.runtime import checkpoint, eval_page, eval_report
+from convoy.runtime.build import build_loader, build_training_model, model_arguments
+from convoy.runtime.cli import parse
+from convoy.runtime.config import Config, defaults
+from convoy.runtime.eval_report import Recorder
+from convoy.runtime.evaluate import evaluate, make_eval_step
+from convoy.runtime.variants import Variant
+from convoy.utils.classification import confusion
 from main import main
-from runtime import checkpoint, eval_page, eval_report
-from runtime.build import build_loader, build_training_model, model_arguments
-from runtime.cli import parse
-from runtime.config import Config, defaults
-from runtime.eval_report import Recorder
-from runtime.evaluate import evaluate, make_eval_step
-from runtime.variants import Variant
-from utils.classification import confusion
 
 CLASSES, BATCH, EXAMPLES = 11, 8, 101
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
-from runtime import evaluate as module
-from runtime.evaluate import UNITS, evaluate, make_eval_step
+from convoy.runtime import evaluate as module
+from convoy.runtime.evaluate import UNITS, evaluate, make_eval_step
 
 EXAMPLES, CLASSES, BATCH = 101, 11, 8  # a prime number of examples: the last batch is padded
 

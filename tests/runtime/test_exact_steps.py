@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from runtime.step import LossScale, Step, TrainState
-from utils import clipping, distributed
-from utils.losses import cross_entropy
-from utils.optimizers import make_optimizer
+from convoy.runtime.step import LossScale, Step, TrainState
+from convoy.utils import clipping, distributed
+from convoy.utils.losses import cross_entropy
+from convoy.utils.optimizers import make_optimizer
 
 COUNT, CLASSES, RATE, UPDATES = 16, 4, 0.1, 2
 # Some numbers are clipped and some are not: test_the_limits_bind.

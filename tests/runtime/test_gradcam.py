@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from model import build_model
-from runtime.gradcam import grad_cam, last_activation, overlay
+from convoy.model import build_model
+from convoy.runtime.gradcam import grad_cam, last_activation, overlay
 
 
 def images(count, size=32, seed=0):

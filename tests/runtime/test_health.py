@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from runtime.build import make_step
-from runtime.config import Config
-from runtime.health import MAX_OVERFLOWS, Health, TrainingError, first_not_finite
-from runtime.state import new_state
-from runtime.step import LossScale, Step, TrainState
-from utils.losses import cross_entropy
-from utils.optimizers import make_optimizer
+from convoy.runtime.build import make_step
+from convoy.runtime.config import Config
+from convoy.runtime.health import MAX_OVERFLOWS, Health, TrainingError, first_not_finite
+from convoy.runtime.state import new_state
+from convoy.runtime.step import LossScale, Step, TrainState
+from convoy.utils.losses import cross_entropy
+from convoy.utils.optimizers import make_optimizer
 
 
 def steep(logits, labels):

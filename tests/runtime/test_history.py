@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from runtime.config import Config, ConfigError
-from runtime.course import best_epoch, in_epochs, last_epoch, smooth, state_of
-from runtime.history import read_history, read_run
-from runtime.journal import RANK_TIMES
-from utils.logging import make_json_logger
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.course import best_epoch, in_epochs, last_epoch, smooth, state_of
+from convoy.runtime.history import read_history, read_run
+from convoy.runtime.journal import RANK_TIMES
+from convoy.utils.logging import make_json_logger
 
 
 class Log:

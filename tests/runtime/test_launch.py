@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from runtime import checkpoint
+from convoy.runtime import checkpoint
 
-launch = importlib.import_module("runtime.launch")
+launch = importlib.import_module("convoy.runtime.launch")
 
 
 @pytest.fixture

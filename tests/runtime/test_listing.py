@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from model.catalog import get_arch, list_archs
-from runtime.cli import parse
-from runtime.listing import list_architectures
-from runtime.recipes import expected_top1
+from convoy.model.catalog import get_arch, list_archs
+from convoy.runtime.cli import parse
+from convoy.runtime.listing import list_architectures
+from convoy.runtime.recipes import expected_top1
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from runtime.config import Config, ConfigError
-from runtime.outputs import FORMATS, Labelled, Parquet, Prediction, one_line, predict_formats
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.outputs import FORMATS, Labelled, Parquet, Prediction, one_line, predict_formats
 
 ODD = '<img src=x onerror="alert(1)">\'&amp;{{ 7*7 }}\n.jpg'
 
@@ -15,11 +15,11 @@ ODD = '<img src=x onerror="alert(1)">\'&amp;{{ 7*7 }}\n.jpg'
 @pytest.fixture
 def gallery(tmp_path):
     """Writes a gallery of results and returns its pages' text."""
-    from runtime.gallery import Gallery
+    from convoy.runtime.gallery import Gallery
 
     def write(items, per_page=2000):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("runtime.gallery.PER_PAGE", per_page)
+            patch.setattr("convoy.runtime.gallery.PER_PAGE", per_page)
             with Gallery(tmp_path / "gallery.html", len(items), "a model", str(tmp_path)) as page:
                 for item in items:
                     page.write(item)
@@ -104,7 +104,7 @@ def test_parquet_holds_types_and_nulls(tmp_path):
 
 def test_a_format_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr("runtime.outputs.find_spec", lambda name: None)
+    monkeypatch.setattr("convoy.runtime.outputs.find_spec", lambda name: None)
     for name, package in (("parquet", "pyarrow"), ("gallery", "jinja2")):
         with pytest.raises(ConfigError, match=f"needs the package {package}"):
             predict_formats(name)

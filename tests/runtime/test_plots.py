@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime import plots
-from runtime.config import ConfigError
+from convoy.runtime import plots
+from convoy.runtime.config import ConfigError
 
 TEMPLATES = Path(plots.__file__).parent / "templates"
 ODD = "<b onclick=x>&$x_1$ 猫"

@@ -9,12 +9,20 @@ from itertools import product
 import pytest
 import yaml
 
-from model.catalog import get_arch
-from runtime.cli import parse
-from runtime.config import Config, ConfigError
-from runtime.recipes import CONFIGS, expected_top1, lookup, main, parse_name, read_recipe, table
-from runtime.schedules import schedule_arguments
-from utils.schedules import make_schedule, scaled_lr
+from convoy.model.catalog import get_arch
+from convoy.runtime.cli import parse
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.recipes import (
+    CONFIGS,
+    expected_top1,
+    lookup,
+    main,
+    parse_name,
+    read_recipe,
+    table,
+)
+from convoy.runtime.schedules import schedule_arguments
+from convoy.utils.schedules import make_schedule, scaled_lr
 
 LITERATURE = sorted(CONFIGS.glob("literature/*.yaml"))
 FILES = sorted(set(CONFIGS.glob("*/*.yaml")) - set(LITERATURE))

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import yaml
 
+from convoy.runtime import report
+from convoy.runtime.comparison import differences
+from convoy.runtime.config import Config
+from convoy.runtime.history import read_run
+from convoy.runtime.journal import RANK_TIMES
+from convoy.runtime.trackers import Trackers
+from convoy.utils.logging import make_json_logger
 from main import main
-from runtime import report
-from runtime.comparison import differences
-from runtime.config import Config
-from runtime.history import read_run
-from runtime.journal import RANK_TIMES
-from runtime.trackers import Trackers
-from utils.logging import make_json_logger
 
 pytest.importorskip("matplotlib", reason="the extra report is not installed")
 
@@ -114,7 +114,7 @@ def test_a_host_that_is_the_only_one_is_not_named(tmp_path):
 
 def test_a_picture_that_cannot_be_made_is_a_note(tmp_path, monkeypatch):
     """Such as one for which the GPU has no memory: TensorFlow's errors are no OSErrors."""
-    from runtime import samples
+    from convoy.runtime import samples
 
     def fail(*_):
         raise IndexError("of no use")

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from runtime.config import Config, ConfigError
-from runtime.requests import Requests, requeue
-from runtime.validate import preempt_signals
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.requests import Requests, requeue
+from convoy.runtime.validate import preempt_signals
 
 
 def test_a_signal_is_noted_and_handlers_are_put_back():

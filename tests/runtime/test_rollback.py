@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataloader.loader import Loader
+from convoy.dataloader.loader import Loader
+from convoy.runtime import checkpoint
+from convoy.runtime.checkpoint import Checkpoint
+from convoy.runtime.rollback import is_left_out, last_good
+from convoy.runtime.step import LossScale, TrainState
 from main import main
-from runtime import checkpoint
-from runtime.checkpoint import Checkpoint
-from runtime.rollback import is_left_out, last_good
-from runtime.step import LossScale, TrainState
 
 OFTEN = ("--checkpoint_every_minutes", "0.0001")  # after every step
 FLAGS = ("--max_epochs", "3", "--warmup_epochs", "1", "--mode", "train", "--dropout", "0.3")
@@ -141,8 +141,8 @@ POISONED = """
 import sys
 import numpy as np
 import tensorflow as tf
-from dataloader.loader import Loader
-from utils import distributed
+from convoy.dataloader.loader import Loader
+from convoy.utils import distributed
 from main import main
 
 batches = Loader.batches

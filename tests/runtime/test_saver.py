@@ -5,10 +5,10 @@ import threading
 import numpy as np
 import pytest
 
+from convoy.runtime import checkpoint
+from convoy.runtime.checkpoint import Checkpoint, CheckpointError
+from convoy.runtime.saver import Saver
 from main import main
-from runtime import checkpoint
-from runtime.checkpoint import Checkpoint, CheckpointError
-from runtime.saver import Saver
 
 
 def contents(step, score=None, size=1000):

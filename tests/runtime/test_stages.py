@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from runtime.config import Config
-from runtime.stages import stage_settings
+from convoy.runtime.config import Config
+from convoy.runtime.stages import stage_settings
 
 # EfficientNetV2-S (arXiv:2104.00298, table 6): image size 128 to 300, magnitude 5 to 15, dropout
 # 0.1 to 0.3, four stages of 350 epochs.
@@ -96,8 +96,8 @@ class Recorder(keras.callbacks.Callback):
 def test_a_run_trains_each_epoch_as_its_stage_says_and_evaluates_at_the_final_size(
     tiny, tmp_path, capsys
 ):
-    from runtime.train import Trainer
-    from utils.logging import RunLog
+    from convoy.runtime.train import Trainer
+    from convoy.utils.logging import RunLog
 
     recorder = Recorder()
     config = Config(

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from runtime.config import Config
-from runtime.state import new_state, restore, snapshot, what_changes
-from runtime.step import batch_norm_statistics
-from utils import distributed
+from convoy.runtime.config import Config
+from convoy.runtime.state import new_state, restore, snapshot, what_changes
+from convoy.runtime.step import batch_norm_statistics
+from convoy.utils import distributed
 
 
 class Data:

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import build_model
-from runtime.step import (
+from convoy.model import build_model
+from convoy.runtime.step import (
     LossScale,
     Step,
     TrainState,
     batch_norm_statistics,
     seed_generators,
 )
-from utils import distributed
-from utils.ema import EMA
-from utils.losses import cross_entropy
-from utils.optimizers import make_optimizer
+from convoy.utils import distributed
+from convoy.utils.ema import EMA
+from convoy.utils.losses import cross_entropy
+from convoy.utils.optimizers import make_optimizer
 
 
 def dense(dropout=0.0):

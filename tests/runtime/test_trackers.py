@@ -9,10 +9,17 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from runtime import runner, trackers
-from runtime.config import Config, ConfigError
-from runtime.requests import Preempted
-from runtime.trackers import Named, Trackers, Worker, check_trackers, open_trackers, tracker_names
+from convoy.runtime import runner, trackers
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.requests import Preempted
+from convoy.runtime.trackers import (
+    Named,
+    Trackers,
+    Worker,
+    check_trackers,
+    open_trackers,
+    tracker_names,
+)
 
 
 def needs(package):
@@ -63,8 +70,8 @@ def test_unknown_and_missing_trackers_are_refused(monkeypatch, tmp_path):
 
 
 def test_nothing_is_made_or_imported_without_trackers(tmp_path, monkeypatch):
-    monkeypatch.delattr("runtime.tracker_backends", raising=False)
-    for name in ("runtime.tracker_backends", "wandb", "mlflow"):
+    monkeypatch.delattr("convoy.runtime.tracker_backends", raising=False)
+    for name in ("convoy.runtime.tracker_backends", "wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it would be an error
     track_a_step(config(tmp_path, "none"))
     assert not list(tmp_path.iterdir())
@@ -278,7 +285,7 @@ def test_mlflow_has_settings_figures_pictures_and_the_page(tmp_path, monkeypatch
 
 
 def trackers_store(folder):
-    from runtime.tracker_backends import _store
+    from convoy.runtime.tracker_backends import _store
 
     return _store(str(folder))
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from runtime.step import LossScale, Step, TrainState
-from utils.ema import EMA
-from utils.optimizers import LAYER_WISE, make_optimizer, scale_rates
-from utils.schedules import make_schedule
+from convoy.runtime.step import LossScale, Step, TrainState
+from convoy.utils.ema import EMA
+from convoy.utils.optimizers import LAYER_WISE, make_optimizer, scale_rates
+from convoy.utils.schedules import make_schedule
 
 STEPS, WARMUP, PEAK, DECAY, AVERAGE = 10, 4, 0.02, 0.05, 0.9
 NUMBERS = {"rho": 0.8, "epsilon": 0.001, "beta_2": 0.99, "trust_coefficient": 0.01}

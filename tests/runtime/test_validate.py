@@ -2,11 +2,11 @@
 
 import pytest
 
-from runtime.backends import backend
-from runtime.cli import parse
-from runtime.config import Config, ConfigError, load_config
-from runtime.schedules import build_schedule, schedule_arguments
-from utils.schedules import make_schedule
+from convoy.runtime.backends import backend
+from convoy.runtime.cli import parse
+from convoy.runtime.config import Config, ConfigError, load_config
+from convoy.runtime.schedules import build_schedule, schedule_arguments
+from convoy.utils.schedules import make_schedule
 
 
 def settings(*args):
@@ -137,14 +137,14 @@ def test_what_only_the_data_can_refuse_is_refused_before_training(folders, tmp_p
     "args", [["--use_dali"], ["--use_dali_eval"], ["--data_backend", "dali-cpu"]]
 )
 def test_dali_must_be_installed(refused, monkeypatch, args):
-    monkeypatch.setattr("runtime.backends._installed", lambda module: False)
+    monkeypatch.setattr("convoy.runtime.backends._installed", lambda module: False)
     message = refused(*args)
     assert " ".join(args) in message
     assert "[dali]" in message
 
 
 def test_dali_on_a_gpu_needs_one(refused, monkeypatch):
-    monkeypatch.setattr("runtime.backends._installed", lambda module: True)
+    monkeypatch.setattr("convoy.runtime.backends._installed", lambda module: True)
     message = refused("--data_backend", "dali-gpu")
     assert "GPU" in message
     assert "--data_backend dali-cpu" in message
@@ -159,7 +159,7 @@ def test_the_older_flags_of_dali_and_the_backend_must_agree(refused):
 
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_the_older_flags_of_dali_choose_a_split_and_a_device(monkeypatch, gpus):
-    monkeypatch.setattr("runtime.backends.visible_gpus", lambda: gpus)
+    monkeypatch.setattr("convoy.runtime.backends.visible_gpus", lambda: gpus)
     dali = "dali-gpu" if gpus else "dali-cpu"
     for config, train, evaluation in (
         (Config(), "tfdata", "tfdata"),

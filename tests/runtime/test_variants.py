@@ -5,11 +5,11 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from runtime import checkpoint
-from runtime.checkpoint import CheckpointError
-from runtime.cli import parse
-from runtime.config import Config, ConfigError, defaults
-from runtime.variants import check_fit, variants
+from convoy.runtime import checkpoint
+from convoy.runtime.checkpoint import CheckpointError
+from convoy.runtime.cli import parse
+from convoy.runtime.config import Config, ConfigError, defaults
+from convoy.runtime.variants import check_fit, variants
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import classification_report, confusion_matrix, precision_recall_fscore_support
 
-from utils import classification as c
+from convoy.utils import classification as c
 
 
 @pytest.fixture(scope="module", params=[3, 10, 200])

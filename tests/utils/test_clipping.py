@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import build_model
-from utils.clipping import AGC_EPSILON, clip_adaptively, clip_by_global_norm, clip_by_value
+from convoy.model import build_model
+from convoy.utils.clipping import AGC_EPSILON, clip_adaptively, clip_by_global_norm, clip_by_value
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from utils import distributed, gathering
+from convoy.utils import distributed, gathering
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.logging import TensorBoardWriter, make_json_logger, setup_logging
+from convoy.utils.logging import TensorBoardWriter, make_json_logger, setup_logging
 
 ROOT = Path(__file__).parents[2]
 
@@ -194,7 +194,7 @@ def test_a_killed_process_loses_no_line(tmp_path):
     path = tmp_path / "log.json"
     code = (
         "import sys, os, signal; sys.modules['dllogger'] = None\n"
-        "from utils.logging import make_json_logger\n"
+        "from convoy.utils.logging import make_json_logger\n"
         "log = make_json_logger(sys.argv[1])\n"
         "for i in range(100): log.log((i,), {'i': i})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

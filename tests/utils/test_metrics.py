@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.metrics import MeanAccumulator, Throughput, batch_sums, percentiles
+from convoy.utils.metrics import MeanAccumulator, Throughput, batch_sums, percentiles
 
 
 def test_percentiles_are_true_ones():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from utils.progress import Progress
+from convoy.utils.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -40,7 +40,7 @@ def test_plain_lines_without_a_terminal():
 
 def test_long_lines_keep_to_80_columns_by_dropping_the_rate_first(monkeypatch):
     clock = iter(range(0, 10**9, 1000))
-    monkeypatch.setattr("utils.progress.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("convoy.utils.progress.time.monotonic", lambda: float(next(clock)))
     stream = io.StringIO()
     progress = Progress(total_epochs=350, steps_per_epoch=10009, log_steps=1, stream=stream)
     for step in (10009 * 348, 10009 * 349 - 1):
@@ -55,7 +55,7 @@ def test_long_lines_keep_to_80_columns_by_dropping_the_rate_first(monkeypatch):
 
 def test_eta_covers_the_run_and_excludes_the_first_step(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("utils.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("convoy.utils.progress.time.monotonic", lambda: now[0])
     stream = io.StringIO()
     progress = Progress(total_epochs=2, steps_per_epoch=100, log_steps=50, stream=stream)
     now[0] = 500.0  # compilation
@@ -81,7 +81,7 @@ def test_only_steps_that_are_due_need_a_loss():
 def test_bar_on_a_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("utils.progress._REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr("convoy.utils.progress._REDRAW_SECONDS", 0.0)
     stream = Terminal()
     with Progress(total_epochs=2, steps_per_epoch=3, stream=stream) as progress:
         for step in range(1, 7):
@@ -114,7 +114,7 @@ class Broken(Terminal):
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal, Broken])
 def test_a_closed_or_broken_stream_never_stops_training(monkeypatch, kind):
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr("utils.progress._REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr("convoy.utils.progress._REDRAW_SECONDS", 0.0)
     stream = kind()
     progress = Progress(total_epochs=1, steps_per_epoch=9, log_steps=1, stream=stream)
     progress.update(1, loss=1.0)

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from utils import rendezvous
-from utils.rendezvous import (
+from convoy.utils import rendezvous
+from convoy.utils.rendezvous import (
     DistributedError,
     check_own_name,
     ends_of_nodelist,

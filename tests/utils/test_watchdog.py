@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.heartbeats import Link, identity, kill_neighbour, listen
-from utils.roster import FAILED, GONE, SILENT, STUCK, Peer, Roster, Sign
+from convoy.utils.heartbeats import Link, identity, kill_neighbour, listen
+from convoy.utils.roster import FAILED, GONE, SILENT, STUCK, Peer, Roster, Sign
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 2.0
@@ -224,7 +224,7 @@ def test_only_the_very_process_that_is_meant_is_killed():
 RANK = """
 import json, os, sys, time
 from pathlib import Path
-from utils import watchdog
+from convoy.utils import watchdog
 
 folder, rank, size, how = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 

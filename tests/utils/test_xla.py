@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from utils import xla
+from convoy.utils import xla
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
-from utils import xla
+from convoy.utils import xla
 place = xla.keep(sys.argv[1])
 import tensorflow as tf
 weights = tf.Variable(tf.ones((64, 64)))

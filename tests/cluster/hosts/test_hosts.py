@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from runtime import checkpoint
+from convoy.runtime import checkpoint
 
 pytestmark = [pytest.mark.multihost, pytest.mark.timeout(900)]
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from runtime import checkpoint
-from runtime.config import load_config
+from convoy.runtime import checkpoint
+from convoy.runtime.config import load_config
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
