@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from convoy.utils.errors import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError, ValueError):
     """Data is missing or unusable. The message names the file or flag and says what to do."""
 
 

@@ -28,6 +28,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from convoy.utils.errors import UserError
+
 MAGIC = 0x1950A86A20F9469CFC6C  # of the layout before the zip
 PROTOCOL = 1001
 
@@ -60,7 +62,7 @@ _PICKLE_ERRORS = (
 )
 
 
-class WeightFileError(ValueError):
+class WeightFileError(UserError, ValueError):
     """A weight file is damaged, or of a kind that cannot be read. The text says why."""
 
 

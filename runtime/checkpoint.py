@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from convoy.utils.errors import UserError
 from convoy.utils.files import Remote, path_of, remove_tree, size_of, sync, write_atomically
 
 AnyPath = Path | Remote
@@ -42,7 +43,7 @@ MARKER = "COMPLETE.json"
 ARRAYS = ("model", "ema", "optimizer", "ranks")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint is missing, damaged or does not fit. The text says which and what to do."""
 
 

@@ -17,10 +17,11 @@ from typing import Any, Literal
 
 import yaml
 
+from convoy.utils.errors import UserError
 from convoy.utils.files import Remote, path_of
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A setting, or a combination of settings, that cannot work. The text names the flag and the way out."""
 
 

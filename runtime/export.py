@@ -28,6 +28,7 @@ from convoy.runtime.exporters import READERS, WRITERS, Exportable, Outputs, head
 from convoy.runtime.formats import FORMATS, LEAST_IMAGES, SIDE_FILE, Format, export_formats
 from convoy.runtime.images import find_images, read_image
 from convoy.runtime.trained import Trained, trained_model
+from convoy.utils.errors import UserError
 from convoy.utils.files import write_atomically
 
 BATCH = 32
@@ -42,7 +43,7 @@ PLACES = (
 )
 
 
-class ExportError(RuntimeError):
+class ExportError(UserError, RuntimeError):
     """An export differs from the Keras model by more than is allowed."""
 
 

@@ -11,12 +11,13 @@ import tensorflow as tf
 
 from convoy.runtime.step import Batch, Step, batch_norm_statistics
 from convoy.utils import distributed, watchdog
+from convoy.utils.errors import UserError
 
 MAX_OVERFLOWS = 20
 """Steps in a row whose float16 gradients may overflow once the loss scale cannot fall further."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """Training cannot go on. The text says where it stopped and why."""
 
 

@@ -15,6 +15,7 @@ from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.requests import Preempted, Requests
 from convoy.runtime.validate import TRAINING_MODES, preempt_signals
 from convoy.utils import device, distributed, gathering, watchdog, xla
+from convoy.utils.errors import UserError
 from convoy.utils.files import path_of, write_atomically
 
 EXIT_ERROR, EXIT_SOME_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 3, 75, 130
@@ -68,7 +69,7 @@ class Runner:
         except gathering.Removed as removed:
             _say(str(removed))
             return _leave(EXIT_PREEMPTED)
-        except _known_errors() as error:
+        except UserError as error:
             distributed.end_elastic_job(str(error))
             return _fail(str(error))
         except OSError as error:
@@ -312,27 +313,6 @@ def _summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:
             text = f"{{{form}}}".format(value) if isinstance(value, float) else str(value)
             print(f"{name:<42}{text} {unit or ''}".rstrip(), flush=True)
     return figures
-
-
-def _known_errors() -> tuple[type[Exception], ...]:
-    """Errors whose text is meant for the user; those of modules that were never loaded cannot
-    occur.
-    """
-    from convoy.dataloader.errors import DataError
-
-    known: list[type[Exception]] = [
-        ConfigError,
-        DataError,
-        checkpoint.CheckpointError,
-        distributed.DistributedError,
-    ]
-    if "convoy.model.weight_torch" in sys.modules:
-        known.append(sys.modules["convoy.model.weight_torch"].WeightFileError)
-    if "convoy.runtime.export" in sys.modules:
-        known.append(sys.modules["convoy.runtime.export"].ExportError)
-    if "convoy.runtime.health" in sys.modules:
-        known.append(sys.modules["convoy.runtime.health"].TrainingError)
-    return tuple(known)
 
 
 def _say(text: str) -> None:

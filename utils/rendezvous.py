@@ -18,10 +18,12 @@ from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
+from convoy.utils.errors import UserError
+
 START_SECONDS = 600  # the slowest start of a task that the others wait for
 
 
-class DistributedError(RuntimeError):
+class DistributedError(UserError, RuntimeError):
     """The launch asks for several processes and they cannot work together."""
 
 

@@ -1,0 +1,75 @@
+"""Text files in the encodings in which people have them, and names that can be shown."""
+
+import codecs
+import json
+import os
+
+import pytest
+
+from convoy.utils.text import TextError, canonical, printable, read_text, split_lines
+
+TEXT = "käfer\nlöwe\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TEXT.encode(),
+        codecs.BOM_UTF8 + TEXT.encode(),
+        TEXT.encode("utf-16"),
+        codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"),
+        TEXT.encode("utf-32"),
+        codecs.BOM_UTF32_BE + TEXT.encode("utf-32-be"),
+    ],
+    ids=["utf-8", "utf-8 with mark", "utf-16", "utf-16 be", "utf-32", "utf-32 be"],
+)
+def test_marks_decide_the_encoding_and_are_dropped(tmp_path, content):
+    file = tmp_path / "names.txt"
+    file.write_bytes(content)
+    assert read_text(file) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (TEXT.encode("latin-1"), r"line 1 has the byte 0xe4\): save it as UTF-8"),
+        (b"cat\nl\xf6we\n", "line 2"),
+        (TEXT.encode("utf-16-le"), "save it as UTF-8"),
+        (b"cat\n\0dog\n", "zero bytes"),
+        (codecs.BOM_UTF16_LE + b"a\0b", "mark of UTF-16-LE"),
+    ],
+    ids=["latin-1", "second line", "utf-16 without mark", "zeros", "half a character"],
+)
+def test_what_cannot_be_read_names_the_file_and_the_way_out(tmp_path, content, says):
+    file = tmp_path / "names.txt"
+    file.write_bytes(content)
+    with pytest.raises(TextError, match=says) as raised:
+        read_text(file, f"--label_file {file}")
+    assert str(raised.value).startswith(f"--label_file {file} ")
+
+
+def test_lines_end_as_on_any_system_and_nowhere_else():
+    assert split_lines("a\r\nb\rc\nd") == ["a", "b", "c", "d"]
+    assert split_lines("a\n\nb\n") == ["a", "", "b"]
+    assert split_lines("form\x0cfeed\x85next") == ["form\x0cfeed\x85next"]
+    assert split_lines("") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("käfer", "käfer"),
+        (os.fsdecode(b"k\xe4fer"), r"k\xe4fer"),
+        ("two\nlines\t", r"two\nlines\t"),
+        ("sep\u2028arated", r"sep\u2028arated"),
+        (json.loads('"\\ud800"'), r"\ud800"),
+        ("猫 🐈", "猫 🐈"),
+    ],
+)
+def test_names_can_be_shown_in_one_line_of_utf8(name, shown):
+    assert printable(name) == shown
+    assert shown.encode().decode() == shown
+
+
+def test_two_spellings_of_an_accent_are_one_name():
+    assert canonical("ka\u0308fer") == canonical("käfer") == "käfer"

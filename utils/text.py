@@ -1,0 +1,94 @@
+"""Text that people write, in the encodings in which they have it, and names that can be shown.
+
+Every text file of a user's goes through `read_text` or `decode_text`, every name that comes from a
+file system or a data set through `printable` or, where names are compared, `canonical`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import unicodedata
+
+from convoy.utils.errors import UserError
+from convoy.utils.files import Remote, path_of
+
+# UTF-32's little-endian mark begins with UTF-16's, so it comes first.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control, surrogate, line separator, paragraph separator
+_LINE_ENDS = re.compile(r"\r\n|\r|\n")
+
+
+class TextError(UserError, ValueError):
+    """A text file cannot be read as text. The message names the file and says what to do."""
+
+
+def read_text(path: str | os.PathLike[str] | Remote, name: str | None = None) -> str:
+    """A text file that a person wrote: UTF-8, or what its byte order mark says, which is dropped.
+
+    Args:
+        path: the file, or a URL.
+        name: what to call it in errors, such as `--label_file names.txt`; its path if unset.
+
+    Raises:
+        TextError: it is neither UTF-8 nor marked.
+        OSError: it cannot be opened.
+    """
+    return decode_text(path_of(path).read_bytes(), name or str(path))
+
+
+def decode_text(content: bytes, name: str) -> str:
+    """The same, of bytes that were read already; `name` is for errors."""
+    mark, encoding = next((m for m in _MARKS if content.startswith(m[0])), (b"", "utf-8"))
+    try:
+        text = content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        if mark and mark != codecs.BOM_UTF8:
+            what = f"begins with the mark of {encoding.upper()} and is not valid as such"
+        else:
+            line = content.count(b"\n", 0, len(mark) + error.start) + 1
+            byte = content[len(mark) + error.start]
+            what = f"is not UTF-8 text (line {line} has the byte 0x{byte:02x})"
+        raise TextError(f"{name} {what}: save it as UTF-8") from error
+    if "\0" in text:
+        raise TextError(f"{name} holds zero bytes, so it is not UTF-8 text: save it as UTF-8")
+    return text
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, ended as on any system; an empty one after the last end is left out.
+
+    `str.splitlines` would also split at form feeds and other characters that names may hold.
+    """
+    lines = _LINE_ENDS.split(text)
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def printable(name: str) -> str:
+    """A name that every output can show in one line.
+
+    Bytes that are not UTF-8 (`os.fsdecode` makes lone surrogates of them), control characters and
+    line separators are written as Python escapes: `\\xe4`, `\\n`.
+    """
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNSHOWN else c for c in name)
+
+
+def canonical(name: str) -> str:
+    """`printable`, with accents in Unicode's composed form (NFC), as most systems but macOS write
+    them. Names that look the same to the eye are then equal.
+    """
+    return unicodedata.normalize("NFC", printable(name))
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that could not be decoded (PEP 383)
+        return f"\\x{number - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
