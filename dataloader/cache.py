@@ -44,8 +44,10 @@ class CachedSource(Source):
         self.num_examples, self.num_classes = source.num_examples, source.num_classes
         self.class_names, self.labels = source.class_names, source.labels
         self.shuffle_block, self.damage = source.shuffle_block, source.damage
-        self.parse, self.locate = source.parse, source.locate
-        self.count_classes = source.count_classes
+        self.root, self.parse = source.root, source.parse
+        self.locate, self.span, self.find = source.locate, source.span, source.find
+        self.list_digest, self.count_classes = source.list_digest, source.count_classes
+        self.occurring_labels = source.occurring_labels
         self._file = _open(kind, folder)
         self._offsets = np.full(self.num_examples, -1, np.int64)
         self._lengths = np.zeros(self.num_examples, np.int64)

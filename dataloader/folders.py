@@ -74,6 +74,7 @@ class FolderSource(Source):
             raise DataError(f"{folder}: no images in it. {EXPECTED}")
         self.num_examples = len(self.files)
         self.labels = labels.astype(np.int32)
+        self.root, self._numbers = folder, None
         self.class_names = names
         self.num_classes = len(names)
 
@@ -89,6 +90,18 @@ class FolderSource(Source):
 
     def locate(self, i: int) -> tuple[str, int | None]:
         return self.files[i], None
+
+    def span(self, i: int) -> tuple[str, int, int | None]:
+        return self.files[i], 0, None
+
+    def find(self, file: str, offset: int | None) -> int | None:
+        if self._numbers is None:
+            self._numbers = {name: i for i, name in enumerate(self.files)}
+        return self._numbers.get(os.path.join(self.root, file)) if offset is None else None
+
+    def list_digest(self) -> str:
+        names = "\0".join(os.path.relpath(file, self.root) for file in self.files)
+        return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
 
     def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
         return raw, int(label)

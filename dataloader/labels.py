@@ -24,9 +24,7 @@ _FORMAT = "convoy-labels-1"
 _WINDOW = 512  # bytes read at a time; an image between two keys is not read
 
 
-def count_classes(
-    files: Sequence[str], index: RecordIndex, key: str, first_label: int, *, threads: int = 8
-) -> int:
+def count_classes(files: Sequence[str], index: RecordIndex, key: str, first_label: int) -> int:
     """The number of classes: the largest label of all records, counted from `first_label`.
 
     Args:
@@ -38,13 +36,17 @@ def count_classes(
         DataError: no record has a label, there are labels below the first, or so few of the
             numbers up to the largest occur that it may be an accident.
     """
+    return _judge(labels_of(files, index, key), os.path.dirname(files[0]), key, first_label)
+
+
+def labels_of(files: Sequence[str], index: RecordIndex, key: str, *, threads: int = 8) -> list[int]:
+    """The different labels that the records have under `key`, rising, as they are stored."""
     stats = [os.stat(path) for path in files]
     kept = cache_path(files, stats, f"{_FORMAT} {key}", ".json")
     found = _load(kept)
     if found is None:
         logger.info(
-            "%s: no labels.txt, so the classes are counted in %d records; this is kept for next "
-            "time, and --num_classes spares it",
+            "%s: looking at the labels of %d records; what is found is kept for next time",
             *(os.path.dirname(files[0]), len(index.offsets)),
         )
         ends = index.ends.tolist()
@@ -56,7 +58,7 @@ def count_classes(
             labels = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
         found = labels.tolist()
         store_cached(kept, json.dumps(found).encode())
-    return _judge(found, os.path.dirname(files[0]), key, first_label)
+    return found
 
 
 def _judge(labels: Sequence[int], folder: str, key: str, first_label: int) -> int:

@@ -7,6 +7,7 @@ the definition of `tf.train.Example`, when records are parsed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -22,8 +23,8 @@ import numpy as np
 
 from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.example import example_keys
-from convoy.dataloader.labels import count_classes
-from convoy.dataloader.records import RecordIndex, RecordReader, index_files
+from convoy.dataloader.labels import count_classes, labels_of
+from convoy.dataloader.records import FRAME_BYTES, RecordIndex, RecordReader, index_files
 
 logger = logging.getLogger("convoy.data")
 
@@ -78,6 +79,7 @@ class Source:
         labels: int32 `(num_examples,)`, or None when the labels are inside the records.
         shuffle_block: neighbours worth reading together (1 where every example is a file).
         damage: examples known to be unreadable from the start: number -> where and why.
+        root: the folder that all files of the split lie in.
     """
 
     num_examples: int
@@ -86,6 +88,7 @@ class Source:
     labels: np.ndarray | None = None
     shuffle_block: int = 1
     damage: Mapping[int, str] = MappingProxyType({})
+    root: str = ""
 
     def count_classes(self) -> int | None:
         """`num_classes`, or what the records themselves say, which may take minutes once.
@@ -102,6 +105,27 @@ class Source:
     def locate(self, i: int) -> tuple[str, int | None]:
         """The file of example `i`, and the byte its record begins at; None: the file is it."""
         raise NotImplementedError
+
+    def place(self, i: int) -> tuple[str, int | None]:
+        """As `locate`, with the file's path below `root`: the same wherever the data lie."""
+        file, offset = self.locate(i)
+        return os.path.relpath(file, self.root), offset
+
+    def span(self, i: int) -> tuple[str, int, int | None]:
+        """Where the bytes of example `i` lie: file, first byte, number; None: to the file's end."""
+        raise NotImplementedError
+
+    def find(self, file: str, offset: int | None) -> int | None:
+        """The number of the example whose `place` this is, or None."""
+        raise NotImplementedError
+
+    def list_digest(self) -> str:
+        """A hash of which examples there are, and in which order; not of their content."""
+        raise NotImplementedError
+
+    def occurring_labels(self) -> list[int]:
+        """The labels that at least one example has, rising; may take minutes once for records."""
+        return [] if self.labels is None else np.unique(self.labels).tolist()
 
     def describe(self, i: int) -> str:
         """Where example `i` lies, for messages."""
@@ -142,6 +166,7 @@ class TFRecordSource(Source):
         layout: Layout | None = None,
     ):
         self.files = [os.fspath(path) for path in files]
+        self.root = os.path.dirname(self.files[0])
         self._index = index = index_files(self.files)
         self.num_examples = len(index.offsets)
         if not self.num_examples:
@@ -160,8 +185,34 @@ class TFRecordSource(Source):
             )
         return self.num_classes
 
+    def occurring_labels(self) -> list[int]:
+        found = labels_of(self.files, self._index, self.layout.label)
+        return [label + self._label_offset for label in found]
+
     def read(self, indices: np.ndarray) -> list[bytes]:
         return [self._reader.read(int(i)) for i in indices]
+
+    def span(self, i: int) -> tuple[str, int, int | None]:
+        file, offset = self._reader.locate(i)
+        length = int(self._index.lengths[i])
+        return file, offset, -length if length < 0 else length + FRAME_BYTES
+
+    def find(self, file: str, offset: int | None) -> int | None:
+        path = os.path.join(self.root, file)
+        if offset is None or path not in self.files:
+            return None
+        number = self.files.index(path)
+        first, end = ([0, *self._index.ends.tolist()][k] for k in (number, number + 1))
+        i = first + int(np.searchsorted(self._index.offsets[first:end], offset))
+        return i if i < end and self._index.offsets[i] == offset else None
+
+    def list_digest(self) -> str:
+        digest = hashlib.sha256()
+        for name in self.files:
+            digest.update(os.path.relpath(name, self.root).encode(errors="surrogateescape") + b"\0")
+        for array in (self._index.ends, self._index.offsets, self._index.lengths):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def locate(self, i: int) -> tuple[str, int | None]:
         return self._reader.locate(i)
