@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -106,6 +106,7 @@ def build_loader(
     like: Loader | None = None,
     num_classes: int | None = None,
     source: Source | None = None,
+    adapt: Callable[[Source], Source] | None = None,
 ) -> Loader | SyntheticLoader:
     """This rank's loader of a split: "train" with augmentation, "validation" without.
 
@@ -113,6 +114,8 @@ def build_loader(
         like: the training loader, whose classes the validation set must share.
         num_classes: the model's, when it exists already.
         source: of an earlier loader of this split, with what it has cached.
+        adapt: makes the source's classes those of a model (`runtime.class_matching`); not called
+            for a source of an earlier loader, which is adapted already.
     """
     training = split == "train"
     size = train_image_size(config) if training else image_size(config)
@@ -127,13 +130,15 @@ def build_loader(
             rank=distributed.rank(),
             world=distributed.size(),
         )
-    source = source or cache_source(
-        find_source(config.data_dir, split, config.dataset),
-        config.cache,
-        config.cache_gb,
-        config.cache_dir,
-        distributed.local_size(),
-    )
+    if source is None:
+        source = cache_source(
+            find_source(config.data_dir, split, config.dataset),
+            config.cache,
+            config.cache_gb,
+            config.cache_dir,
+            distributed.local_size(),
+        )
+        source = adapt(source) if adapt else source
     classes = num_classes or (like.num_classes if like else config.num_classes)
     options = InputOptions(
         image_size=size,

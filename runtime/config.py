@@ -286,8 +286,8 @@ class Config:
                                "--mode convert the file to write, for --mode export the folder (unset: model_dir/export), for benchmarks the report without ending")
     export_format: str = _flag(PRED, "savedmodel", "what --mode export writes: savedmodel, tflite, tflite-int8, onnx, with "
                                "commas between them")
-    export_samples: int = _flag(PRED, 500, "images on which an export is compared with the Keras model, 300 at least: "
-                                "of --predict_dir, or else of data_dir")
+    export_samples: int = _flag(PRED, 500, "most images on which an export is compared with the Keras model: of "
+                                "--predict_dir, or else of data_dir; 0: it is not compared", within=">= 0")
     export_backbone: bool = _flag(PRED, False, "let exports put out the features before the classifier too")
     overwrite: bool = _flag(PRED, False, "replace exports that are there already")
 

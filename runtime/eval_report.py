@@ -24,7 +24,7 @@ from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config
 from convoy.runtime.evaluate import evaluate
 from convoy.runtime.relabel import NONE, label_table, names_for_labels, read_label_file
-from convoy.runtime.trained import Trained, trained_model
+from convoy.runtime.trained import Trained, for_classes_of, trained_model
 from convoy.runtime.variants import Variant, check_fit, variants
 from convoy.utils import distributed, watchdog, xla
 from convoy.utils.classification import (
@@ -107,7 +107,9 @@ def report(config: Config) -> dict[str, Any]:
     for variant in asked:
         trained = trained_model(variant.config)
         classes = trained.model.output_shape[-1]
-        loader = build_loader(variant.config, "validation", num_classes=classes, source=source)
+        adapt = for_classes_of(trained, config)
+        options = {"num_classes": classes, "source": source, "adapt": adapt}
+        loader = build_loader(variant.config, "validation", **options)
         if config.eval_labels and source is None:
             names = names_for_labels(trained.class_names, loader.class_names, classes)
             table = _labels(config.eval_labels, loader.source, classes, names)

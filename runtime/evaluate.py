@@ -93,12 +93,13 @@ def evaluate(
 def evaluate_checkpoint(config: Any) -> dict[str, Any]:
     """`--mode eval`: the checkpoint or weight file that the flags name, on the validation split."""
     from convoy.runtime.build import build_loader
-    from convoy.runtime.trained import trained_model
+    from convoy.runtime.trained import for_classes_of, trained_model
 
     trained = trained_model(config)
     if distributed.rank() == 0:
         print(f"evaluating {trained.text}", flush=True)
     classes = trained.model.output_shape[-1]
-    loader = build_loader(config, "validation", num_classes=classes)
+    adapt = for_classes_of(trained, config)
+    loader = build_loader(config, "validation", num_classes=classes, adapt=adapt)
     step = make_eval_step(trained.model, config.use_xla)
     return evaluate(step, loader.batches(0), config.eval_batch_size, prof=config.prof)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,24 +14,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convoy.dataloader import find_source
-from convoy.dataloader.culprits import TF_ERRORS
-from convoy.dataloader.decode import EvalCrop, eval_decode
-from convoy.dataloader.errors import DataError, RecordError
+from convoy.dataloader.decode import EvalCrop
 from convoy.runtime import model_card
 from convoy.runtime.build import eval_crop
 from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config
+from convoy.runtime.export_sample import Sample
 from convoy.runtime.exporters import READERS, WRITERS, Exportable, Outputs, head_input
-from convoy.runtime.formats import FORMATS, LEAST_IMAGES, SIDE_FILE, Format, export_formats
-from convoy.runtime.images import find_images, read_image
+from convoy.runtime.formats import FORMATS, SIDE_FILE, Format, export_formats
 from convoy.runtime.trained import Trained, trained_model
 from convoy.utils.errors import UserError
 from convoy.utils.files import write_atomically
 
-BATCH = 32
-# Training images whose activations decide the ranges of int8; more changed nothing that was seen.
-CALIBRATION_IMAGES = 200
 # What an entry of `export.json` says of its weights, as formats may be exported one by one.
 ORIGIN = ("source", "weights", "epoch")
 # Settings that name places on this machine, which users of an export have no business with.
@@ -58,7 +50,7 @@ def export(config: Config) -> dict[str, Any]:
 
     Raises:
         ExportError: a format differs too much; the others are there.
-        DataError: there are too few images to compare on.
+        DataError: there are no images to compare on.
     """
     formats = export_formats(config.export_format)
     folder = export_folder(config)
@@ -67,11 +59,11 @@ def export(config: Config) -> dict[str, Any]:
     model = trained.model
     names = class_names(trained.class_names, model.output_shape[-1], config.label_file)
     crop = eval_crop(config)
-    sample = Sample.read(config, model.input_shape[1], crop)
-    reference = _reference(model, sample, config.export_backbone)
-    print(f"exporting {trained.text}, compared on {len(sample.images)} images", flush=True)
+    sample = Sample.read(config, trained)
+    print(f"exporting {trained.text}, {sample.describe()}", flush=True)
+    reference = _reference(model, sample, config.export_backbone) if sample.images else None
     metadata = _metadata(config, trained, names, crop)
-    metadata["accuracy"]["sample"] = sample.accuracy(reference["logits"])
+    metadata["accuracy"]["sample"] = reference and sample.accuracy(reference["logits"])
     top = min(config.top_k, len(names))
     what = Exportable(model, names, crop, top, config.export_backbone, metadata)
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,108 +120,6 @@ def export_folder(config: Config) -> Path:
     return Path(config.output) if config.output else Path(config.model_dir) / "export"
 
 
-@dataclass
-class Sample:
-    """Images that the exports and the Keras model are both given.
-
-    Attributes:
-        encoded: as the files hold them.
-        images: uint8 `(size, size, 3)`, as evaluation cuts them.
-        labels: of validation images their classes; None for others, on which accuracy says nothing.
-        calibration: training images for int8, as `images`.
-    """
-
-    encoded: list[bytes] = field(default_factory=list)
-    images: list[np.ndarray] = field(default_factory=list)
-    labels: list[int | None] = field(default_factory=list)
-    calibration: list[np.ndarray] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, config: Config, size: int, crop: EvalCrop) -> Sample:
-        """Images of `--predict_dir`, or else of the validation split, filled up with training ones.
-
-        Raises:
-            DataError: they are fewer than `LEAST_IMAGES`, or none are there to calibrate int8.
-        """
-        sample = cls()
-        for encoded, label, needed in _candidates(config):
-            if len(sample.images) >= needed:
-                break
-            try:
-                image = eval_decode(tf.constant(encoded), size, crop).numpy()
-            except TF_ERRORS:
-                continue  # evaluation names unreadable images; here there are others
-            sample.encoded.append(encoded)
-            sample.images.append(image)
-            sample.labels.append(label)
-        if len(sample.images) < LEAST_IMAGES:
-            where = config.predict_dir or f"--data_dir {config.data_dir}"
-            raise DataError(
-                f"an export is compared with the Keras model on {LEAST_IMAGES} images at least, and"
-                f" {where} has {len(sample.images)} that can be read: name a folder of images with"
-                " --predict_dir"
-            )
-        if "tflite-int8" in export_formats(config.export_format):
-            for encoded, _ in _split(config, "train", CALIBRATION_IMAGES):
-                with suppress(*TF_ERRORS):
-                    image = eval_decode(tf.constant(encoded), size, crop).numpy()
-                    sample.calibration.append(image)
-            if not sample.calibration:
-                raise DataError(
-                    "int8 needs training images for its ranges, and none of those in --data_dir"
-                    f" {config.data_dir} can be read"
-                )
-        return sample
-
-    def batches(self) -> Iterator[tuple[np.ndarray, list[bytes]]]:
-        """Pixels and the bytes they came from; the last batch is shorter."""
-        for start in range(0, len(self.images), BATCH):
-            part = slice(start, start + BATCH)
-            yield np.stack(self.images[part]), self.encoded[part]
-
-    def accuracy(self, logits: np.ndarray) -> float | None:
-        """Top-1 on the validation images, as a fraction; None if there are none."""
-        pairs = [
-            (a, b) for a, b in zip(np.argmax(logits, -1), self.labels, strict=True) if b is not None
-        ]
-        return float(np.mean([a == b for a, b in pairs])) if pairs else None
-
-
-def _candidates(config: Config) -> Iterator[tuple[bytes, int | None, int]]:
-    """Encoded images, the classes of those for validation, and how many are wanted so far."""
-    if config.predict_dir:
-        for file in find_images(config.predict_dir):
-            with suppress(OSError, ValueError):
-                yield read_image(file), None, config.export_samples
-        return
-    problem = None
-    try:
-        for encoded, label in _split(config, "validation", config.export_samples):
-            yield encoded, label, config.export_samples
-    except DataError as error:
-        problem = error
-    try:  # training images only where those do not suffice
-        for encoded, _ in _split(config, "train", 2 * LEAST_IMAGES):
-            yield encoded, None, LEAST_IMAGES
-    except DataError as error:
-        if problem:
-            raise problem from error
-
-
-def _split(config: Config, split: str, count: int) -> Iterator[tuple[bytes, int]]:
-    """Examples spread evenly over a split, without those that cannot be read."""
-    source = find_source(config.data_dir, split, config.dataset)
-    places = np.linspace(0, source.num_examples - 1, min(count, source.num_examples))
-    indices = np.unique(places.round().astype(np.int64))
-    for index in indices:
-        label = 0 if source.labels is None else source.labels[index]
-        try:
-            encoded, label = source.parse(source.read(np.array([index]))[0], label)
-        except RecordError:
-            continue
-        yield encoded, int(label)
-
-
 def _reference(model: keras.Model, sample: Sample, features: bool) -> Outputs:
     """What the Keras model gives."""
     net = keras.Model(model.input, [model.output, head_input(model)]) if features else model
@@ -242,15 +132,21 @@ def _reference(model: keras.Model, sample: Sample, features: bool) -> Outputs:
 
 
 def _export_one(
-    name: str, what: Exportable, folder: Path, sample: Sample, reference: Outputs
+    name: str, what: Exportable, folder: Path, sample: Sample, reference: Outputs | None
 ) -> dict[str, Any]:
-    """Writes one format aside, checks it, and puts it in its place if it is good."""
+    """Writes one format aside, checks it, and puts it in its place if it is good. Without a
+    `reference` it is only loaded.
+    """
     rules, place = FORMATS[name], folder / FORMATS[name].file
     aside = folder / f".{place.name}.{os.getpid()}"
     try:
         WRITERS[name](what, aside, sample.calibration)
         result = {"file": rules.file, "bytes": _size(aside)}
-        result |= compare(READERS[name](aside), what.names, sample, reference, rules)
+        runs = READERS[name](aside)
+        if reference is None:
+            result |= {"images": 0, "passed": True, "reason": "not compared"}
+        else:
+            result |= compare(runs, what.names, sample, reference, rules)
         if result["passed"]:
             place.parent.mkdir(parents=True, exist_ok=True)
             _remove(place)  # --overwrite, or it would not have come here
@@ -329,6 +225,8 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
 
 def _line(name: str, result: dict[str, Any]) -> str:
     """What was measured: at most 80 columns, in a second line what not every export has."""
+    if "top1_agreement" not in result:
+        return f"{name:<12}{result['bytes'] / 2**20:7.1f} MiB  loaded, not compared"
     text = (
         f"{name:<12}{result['bytes'] / 2**20:7.1f} MiB"
         f"  top-1 agreement {result['top1_agreement']:.2%}"

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 from convoy.runtime.config import ConfigError
 
-# Fewer say too little about agreement: one of 300 that differs is 0.3 %.
-LEAST_IMAGES = 300
+ENOUGH_IMAGES = 300
+"""Fewer say little about agreement: one of 300 that differs is 0.3 %."""
 SIDE_FILE = "export.json"
 
 

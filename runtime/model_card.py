@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from convoy.runtime.formats import ENOUGH_IMAGES
+
 FILE = "model_card.md"
 NAMES_SHOWN, NAME_LENGTH = 20, 60
 FEW_IMAGES = 1000
@@ -184,6 +186,11 @@ def _limits(content: dict[str, Any]) -> Iterator[str]:
     )
     yield "Every image gets a class, one that shows nothing of the kind as well."
     yield "Probabilities were not calibrated."
+    compared = [e.get("images", 0) for e in (content.get("formats") or {}).values()]
+    if 0 in compared:
+        yield "Not every file was compared with the Keras model; see the table."
+    elif compared and min(compared) < ENOUGH_IMAGES:
+        yield f"Files were compared with the Keras model on {min(compared)} images only."
     if (content.get("formats") or {}).get("tflite-int8", {}).get("passed"):
         yield "The 8-bit file answers otherwise than the others for some images; see the table."
 

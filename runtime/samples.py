@@ -21,6 +21,7 @@ from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config
 from convoy.runtime.gradcam import grad_cam, overlay
 from convoy.runtime.stages import of_stage, stage_settings
+from convoy.runtime.trained import Trained, for_classes_of
 
 
 @dataclass
@@ -73,9 +74,10 @@ def explained(config: Config, count: int) -> tuple[list[Explained], str]:
     path = resolve(config.model_dir, config.checkpoint)
     with _float32():
         model, saved = load_model(path, config.weights)
-        images, labels = _validation(config, count, model.input_shape[1])
+        trained = Trained(model, str(path), saved.state.get("class_names"))
+        images, labels = _validation(config, count, trained)
         logits, maps = grad_cam(model)(images)
-    names = class_names(saved.state.get("class_names"), logits.shape[-1], config.label_file)
+    names = class_names(trained.class_names, logits.shape[-1], config.label_file)
     chosen = logits.argmax(axis=-1)
     probabilities = tf.nn.softmax(logits).numpy().max(axis=-1)
     parts = zip(images, overlay(images, maps), labels, chosen, probabilities, strict=True)
@@ -88,9 +90,13 @@ def explained(config: Config, count: int) -> tuple[list[Explained], str]:
     return found, f"{path.name} ({used} weights); its maps of {height} × {width} are enlarged"
 
 
-def _validation(config: Config, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 `(B, size, size, 3)` and labels int64 `(B,)`; unreadable ones are left out."""
-    source, crop = find_source(config.data_dir, "validation", config.dataset), eval_crop(config)
+def _validation(config: Config, count: int, trained: Trained) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 `(B, size, size, 3)` and labels int64 `(B,)`, the model's; unreadable images are
+    left out.
+    """
+    size, crop = trained.model.input_shape[1], eval_crop(config)
+    source = find_source(config.data_dir, "validation", config.dataset)
+    source = for_classes_of(trained, config)(source)
     count = min(count, source.num_examples)
     images, labels = [], []
     for index in np.linspace(0, source.num_examples - 1, count).round().astype(np.int64):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -10,8 +11,10 @@ import keras
 import yaml
 
 from convoy.dataloader import EvalCrop
+from convoy.dataloader.sources import Source
 from convoy.runtime.build import eval_crop, image_size, model_arguments
 from convoy.runtime.checkpoint import load_model, resolve
+from convoy.runtime.class_matching import known_names, match_classes
 from convoy.runtime.config import Config, ConfigError, defaults
 from convoy.utils import distributed
 
@@ -60,6 +63,25 @@ def trained_model(config: Config) -> Trained:
     model, saved = load_model(path, config.weights, config.data_format, config.image_size)
     text = f"{path} ({saved.state['weights_used']} weights, epoch {saved.state['epoch']})"
     return Trained(model, text, saved.state.get("class_names"), saved.state, saved.config)
+
+
+def for_classes_of(trained: Trained, config: Config) -> Callable[[Source], Source]:
+    """A function that makes the classes of a source of `--data_dir` those of the model, and says on
+    rank 0 what is not matched by name.
+
+    Raises (the function): DataError, if there are images of classes that the model lacks.
+    """
+    classes = trained.model.output_shape[-1]
+    known = known_names(trained.class_names, classes, config.label_file)
+
+    def adapt(source: Source) -> Source:
+        matched, lines = match_classes(source, known, classes, f"--data_dir {config.data_dir}")
+        if distributed.rank() == 0:
+            for line in lines:
+                print(line, flush=True)
+        return matched
+
+    return adapt
 
 
 def _from_file(config: Config, file: str) -> Trained:

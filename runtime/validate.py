@@ -372,12 +372,12 @@ def _predict(config: Config) -> None:
 
 
 def _export(config: Config) -> None:
-    from convoy.runtime.formats import FORMATS, LEAST_IMAGES, export_formats
+    from convoy.runtime.formats import FORMATS, export_formats
 
-    if config.export_samples < LEAST_IMAGES:
+    if not config.export_samples and "tflite-int8" in export_formats(config.export_format):
         raise ConfigError(
-            f"--export_samples {config.export_samples}: fewer than {LEAST_IMAGES} images say too"
-            " little about an export"
+            "--export_format tflite-int8 is kept only where it agrees with the Keras model: leave"
+            " out --export_samples 0"
         )
     folder = config.output or f"{config.model_dir}/export"
     if is_url(folder):

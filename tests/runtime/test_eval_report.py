@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import keras
@@ -155,7 +156,10 @@ def run(tiny, tmp_path_factory):
     """
     model_dir = tmp_path_factory.mktemp("report") / "run"
     names = [f"<i>{i}</i> & co" for i in range(10)]
-    settings = {"data_dir": str(tiny), "image_size": 32, "augmenter_name": "none"}
+    data = tmp_path_factory.mktemp("named") / "data"
+    shutil.copytree(tiny, data)
+    (data / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+    settings = {"data_dir": str(data), "image_size": 32, "augmenter_name": "none"}
     config = Config(**(defaults("efficientnet-test") | settings))
     model = build_training_model(config, 10)
     head = model.layers[-1]

@@ -147,7 +147,7 @@ def test_onnx_names_classes_and_carries_its_metadata(trained, pictures, tmp_path
 
 def sample(count, classes=10):
     """A sample of images whose pixels do not matter, and the Keras model's logits for them."""
-    from convoy.runtime.export import Sample
+    from convoy.runtime.export_sample import Sample
 
     logits = np.random.default_rng(0).normal(size=(count, classes)).astype(np.float32)
     pixels = [np.full((1, 1, 3), i % 251, np.uint8) for i in range(count)]
@@ -258,7 +258,7 @@ def test_each_format_has_an_entry_of_its_own(trained, pictures, tmp_path, monkey
 
 def test_examples_that_cannot_be_read_are_passed_over(tmp_path):
     from convoy.runtime.config import Config
-    from convoy.runtime.export import _split
+    from convoy.runtime.export_sample import _split
 
     for label in ("cat", "dog"):
         (tmp_path / "val" / label).mkdir(parents=True)
@@ -270,11 +270,30 @@ def test_examples_that_cannot_be_read_are_passed_over(tmp_path):
     assert read == [(b"0", 0), (b"2", 0), (b"0", 1), (b"1", 1), (b"2", 1)]
 
 
-def test_too_few_images_are_an_error(trained, photos, tmp_path, capsys):
-    assert export(trained, tmp_path, "--predict_dir", photos) == 1
-    assert f"{photos} has 12 that can be read" in capsys.readouterr().err
-    assert export(trained, tmp_path, *trained.flags[-2:]) == 1  # 53 and 97 of them
-    assert "has 150 that can be read" in capsys.readouterr().err
+def test_few_images_are_enough_and_none_where_that_is_asked_for(trained, photos, tmp_path, capsys):
+    assert export(trained, tmp_path / "few", "--predict_dir", photos) == 0
+    told = "compared on 12 images, which says little: one that differed would be 8.3% of them"
+    assert told in capsys.readouterr().out
+    card = (tmp_path / "few" / "model_card.md").read_text()
+    assert "Files were compared with the Keras model on 12 images only." in card
+    assert export(trained, tmp_path / "none", "--export_samples", "0") == 0
+    out = capsys.readouterr().out
+    assert "not compared with the Keras model (--export_samples 0)" in out
+    assert "loaded, not compared" in out
+    assert "Not every file was compared" in (tmp_path / "none" / "model_card.md").read_text()
+    assert (tmp_path / "none" / "savedmodel" / "1" / "saved_model.pb").exists()
+
+
+def test_no_images_at_all_are_an_error_with_the_way_out(trained, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for flags in (("--predict_dir", tmp_path / "empty"), ("--data_dir", tmp_path / "empty")):
+        assert export(trained, tmp_path / "out", *flags) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "--export_samples 0" in said
+        assert "--predict_dir" in said
+    with pytest.raises(SystemExit):
+        export(trained, tmp_path / "out", "--export_samples", "0", "--export_format", "tflite-int8")
+    assert "leave out --export_samples 0" in " ".join(capsys.readouterr().err.split())
 
 
 def test_formats_are_named_and_their_packages_needed(monkeypatch):

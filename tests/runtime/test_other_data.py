@@ -1,0 +1,90 @@
+"""A checkpoint applied to data that are not those of its training: matched by name, or refused."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from main import main
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """Folders of plain colours: `colours("a", train=…, val={"red": 3})` makes them."""
+    from PIL import Image
+
+    shades = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
+
+    def make(name, **splits):
+        for split, classes in splits.items():
+            for label, count in classes.items():
+                folder = tmp_path / name / split / label
+                folder.mkdir(parents=True)
+                for i in range(count):
+                    image = Image.new("RGB", (40, 40), shades.get(label, (128, 128, 128)))
+                    image.putpixel((i, i), (0, 0, 0))
+                    image.save(folder / f"{i}.jpg")
+        return str(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def knows_colours(tmp_path, colours):
+    """A run whose model names the colour of an image: its weights are made for that by hand."""
+    from convoy.runtime import checkpoint
+    from convoy.runtime.build import build_loader, build_training_model, model_arguments
+    from convoy.runtime.config import Config, defaults
+
+    data = colours("all", train=dict.fromkeys(("blue", "green", "red"), 4))
+    settings = {"data_dir": data, "image_size": 32, "augmenter_name": "none"}
+    config = Config(**(defaults("efficientnet-test") | settings))
+    model = build_training_model(config, 3)
+    head = model.layers[-1]
+    features = keras.Model(model.input, head.input)
+    loader = build_loader(config.with_(train_batch_size=12), "train")
+    ((images, labels, _),) = loader.batches(0)
+    x = np.c_[features(images).numpy(), np.ones(12)]
+    fitted = np.linalg.lstsq(x, 10.0 * np.eye(3)[labels], rcond=None)[0]
+    head.kernel.assign(fitted[:-1])
+    head.bias.assign(fitted[-1])
+    state = {"step": 1, "epoch": 1, "model": model_arguments(config, 3)}
+    state["class_names"] = ["blue", "green", "red"]
+    saved = checkpoint.Checkpoint(checkpoint.variables_to_arrays(model.weights), state=state)
+    saved.config = config.to_yaml()
+    checkpoint.save(tmp_path / "run", saved)
+    return str(tmp_path / "run")
+
+
+def test_an_evaluated_folder_is_matched_by_name(knows_colours, colours, capsys):
+    """Classes that are missing or come first in the list do not shift the others."""
+
+    def top1(data, *more):
+        assert (
+            main(["--mode", "eval", "--model_dir", knows_colours, "--data_dir", data, *more]) == 0
+        )
+        out = capsys.readouterr().out
+        return float(re.search(r"eval_accuracy_top_1 +([\d.]+)", out)[1]), out
+
+    found, out = top1(colours("fewer", val={"green": 3, "red": 3}))
+    assert found == 1.0
+    assert "the data lack the class 'blue' of the model's 3 classes" in out
+    both = {"train": {"amber": 2, "red": 2}, "val": {"red": 3}}
+    assert top1(colours("beside", **both))[0] == 1.0
+    report = Path(knows_colours) / "eval_report"
+    assert top1(colours("report", val={"red": 3}), "--report")[0] == 1.0
+    rows = (report / "per_class.csv").read_text().splitlines()
+    assert [row.split(",")[1:3] for row in rows[1:]] == [
+        ["blue", "0"],
+        ["green", "0"],
+        ["red", "3"],
+    ]
+    more = colours("more", val={"red": 3, "amber": 2})
+    for flags in ((), ("--report",)):
+        args = ["--mode", "eval", "--model_dir", knows_colours, "--data_dir", more, *flags]
+        assert main(args) == 1
+        err = " ".join(capsys.readouterr().err.split())
+        assert "has images of the class 'amber', which the model does not know" in err
+        assert "--num_classes" not in err
