@@ -9,7 +9,9 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one mode. Returns the exit code."""
     from convoy.runtime.cli import parse
+    from convoy.utils.text import printable_output
 
+    printable_output()
     config = parse(argv)
     if config.nproc:
         from convoy.runtime.launch import launch

@@ -14,6 +14,7 @@ import numpy as np
 from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.records import cache_folder, store_cached
 from convoy.dataloader.sources import EXPECTED, Source, read_labels, some
+from convoy.utils.text import canonical
 
 logger = logging.getLogger("convoy.data")
 
@@ -30,7 +31,7 @@ class FolderSource(Source):
 
     Classes are numbered by the sorted names of the train split's folders, for both splits. Where
     there is no train folder (evaluation only), `labels.txt` numbers them, else the split's own
-    folders.
+    folders. Names are made canonical here, once (`utils.text.canonical`); paths stay as they are.
 
     Raises:
         DataError: a train class has no image, or a validation class is unknown.
@@ -41,30 +42,31 @@ class FolderSource(Source):
         folder = split_folder(root, split)
         if folder is None:
             raise DataError(f"{root}: no folder for the {split} split. {EXPECTED}")
-        own = _class_folders(folder)
+        own = class_folders(folder)
         train = split_folder(root, "train")
         if train is not None:
-            names = _class_folders(train)
+            names = list(class_folders(train))
         else:
             names = read_labels(root)
             if names is None:
-                names = own
+                names = list(own)
                 logger.warning(
                     "%s has no train folder: classes are numbered as in %s", root, folder
                 )
         unknown = sorted(set(own) - set(names))
         if unknown:
             raise DataError(
-                f"{os.path.join(folder, unknown[0])}: {unknown[0]!r} is not a class of the train "
-                f"split ({some(names)}). Rename or remove the folder."
+                f"{os.path.join(folder, own[unknown[0]])}: {unknown[0]!r} is not a class of the "
+                f"train split ({some(names)}). Rename or remove the folder."
             )
         numbers = {name: number for number, name in enumerate(names)}
         images = list_images(folder)
+        images = {name: images[raw] for name, raw in own.items()}
         empty = [name for name in names if not images.get(name)]
         if empty and split == "train":
             raise DataError(
-                f"{os.path.join(folder, empty[0])}: no image ({', '.join(IMAGE_ENDINGS)}) in this "
-                f"class folder. Add images, or remove the folder; {CONVERT}."
+                f"{os.path.join(folder, own[empty[0]])}: no image ({', '.join(IMAGE_ENDINGS)}) in "
+                f"this class folder. Add images, or remove the folder; {CONVERT}."
             )
         if empty:
             logger.warning("%s: no images of %d classes: %s", folder, len(empty), some(empty))
@@ -111,12 +113,31 @@ def split_folder(root: str, split: str) -> str | None:
     """The folder of a split, under whichever of its names has class folders in it."""
     for name in _FOLDER_NAMES[split]:
         folder = os.path.join(root, name)
-        if os.path.isdir(folder) and _class_folders(folder):
+        if os.path.isdir(folder) and _subfolders(folder):
             return folder
     return None
 
 
-def _class_folders(folder: str) -> list[str]:
+def class_folders(folder: str) -> dict[str, str]:
+    """The classes of a split by their names (see `utils.text.canonical`), sorted, and the name of
+    each one's folder as the file system has it.
+
+    Raises:
+        DataError: two folders are one class to the eye.
+    """
+    found: dict[str, str] = {}
+    for raw in _subfolders(folder):
+        name = canonical(raw)
+        if name in found:
+            raise DataError(
+                f"{folder}: the folders {found[name]!a} and {raw!a} are both the class "
+                f"{name!r}. Rename one of them, or make them one."
+            )
+        found[name] = raw
+    return dict(sorted(found.items()))
+
+
+def _subfolders(folder: str) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
@@ -177,7 +198,7 @@ def walk_classes(folder: str, endings: tuple[str, ...]) -> dict[str, Any]:
 
     times, files = {".": os.stat(folder).st_mtime_ns}, {}
     others, other = 0, None
-    for label in _class_folders(folder):
+    for label in _subfolders(folder):
         found = []
         for parent, children, names in os.walk(os.path.join(folder, label), onerror=refuse):
             children[:] = [name for name in children if not name.startswith(".")]

@@ -25,6 +25,7 @@ from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.example import example_keys
 from convoy.dataloader.labels import count_classes, labels_of
 from convoy.dataloader.records import FRAME_BYTES, RecordIndex, RecordReader, index_files
+from convoy.utils.text import TextError, canonical, read_text, split_lines
 
 logger = logging.getLogger("convoy.data")
 
@@ -320,6 +321,8 @@ def find_source(data_dir: str | None, split: str, dataset: str = "ImageNet") -> 
 
             return TFDSSource(data_dir, dataset, split)
         return _records_or_folders(data_dir, split)
+    except TextError as error:
+        raise DataError(f"{error}.") from error
     except OSError as error:
         raise DataError(
             f"{error.filename}: cannot be read ({error.strerror}). Check the permissions of "
@@ -440,13 +443,33 @@ def _check_shards(data_dir: str, files: Iterable[str]) -> None:
 def read_labels(
     data_dir: str, files: Sequence[str] = ("labels.txt", "label.labels.txt")
 ) -> list[str] | None:
-    """Class names, one a line, from the first of these files (TFDS writes the second) there is."""
+    """Class names, one a line, from the first of these files (TFDS writes the second) there is.
+
+    Raises:
+        DataError, TextError: see `read_names`.
+    """
     for name in files:
         path = os.path.join(data_dir, name)
         if os.path.isfile(path):
-            with open(path, encoding="utf-8-sig") as file:
-                names = [line.strip() for line in file.read().rstrip().splitlines()]
-            if not names or not all(names):
-                raise DataError(f"{path}: expected one class name a line, found an empty line.")
-            return names
+            return read_names(path, path)
     return None
+
+
+def read_names(path: str, name: str) -> list[str]:
+    """Class names, one a line, of a file that a person may have written; `name` is for errors.
+
+    Raises:
+        DataError: a line is empty, and not only at the end; that would move all names after it.
+        TextError: it is not text.
+        OSError: it cannot be read.
+    """
+    names = [canonical(line) for line in split_lines(read_text(path, name))]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise DataError(f"{name} is empty: expected one class name a line.")
+    if "" in names:
+        raise DataError(
+            f"{name}: line {names.index('') + 1} is empty: expected one class name a line."
+        )
+    return names

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from convoy.dataloader.sources import read_names
 from convoy.runtime.config import ConfigError
+from convoy.utils.text import canonical
 
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
@@ -33,14 +35,16 @@ def class_names(
         label_file: a text file with one name a line, in the order of the classes.
 
     Raises:
-        ConfigError: the file cannot be read, or holds another number of names.
+        ConfigError, DataError, TextError: the file cannot be read, holds another number of names,
+            or has an empty line among them.
     """
     if label_file:
         names = read_label_file(label_file, classes)
     imagenet = imagenet_classes()
     if not names and classes == len(imagenet):
         return list(imagenet.values())
-    names = list(names or [])[:classes]
+    # Checkpoints of earlier versions keep them as the file system had them.
+    names = [canonical(name) for name in list(names or [])[:classes]]
     if names and all(name in imagenet for name in names):
         names = [imagenet[name] for name in names]
     return names + [str(i) for i in range(len(names), classes)]
@@ -49,14 +53,12 @@ def class_names(
 def read_label_file(file: str, classes: int) -> list[str]:
     """The names in `--label_file`; see `class_names`."""
     try:
-        names = Path(file).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--label_file {file} cannot be read: {error}") from error
-    while names and not names[-1].strip():
-        names.pop()
+        names = read_names(file, f"--label_file {file}")
+    except OSError as error:
+        raise ConfigError(f"--label_file {file} cannot be read: {error.strerror}") from error
     if len(names) != classes:
         raise ConfigError(
             f"--label_file {file} has {len(names)} lines, and the model {classes} classes: one name"
             " a line is needed, in the order of the class numbers"
         )
-    return [name.strip() for name in names]
+    return names

@@ -18,7 +18,8 @@ from typing import Any, Literal
 import yaml
 
 from convoy.utils.errors import UserError
-from convoy.utils.files import Remote, path_of
+from convoy.utils.files import Remote
+from convoy.utils.text import TextError, read_text
 
 
 class ConfigError(UserError, ValueError):
@@ -370,7 +371,9 @@ def load_config(path: str | Path | Remote) -> Config:
         ConfigError: the file is missing or holds keys that are no settings.
     """
     try:
-        data = yaml.safe_load(path_of(path).read_text()) or {}
+        data = yaml.safe_load(read_text(path)) or {}
+    except TextError as error:
+        raise ConfigError(str(error)) from error
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
     known = {f.name for f in fields(Config)}

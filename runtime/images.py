@@ -7,10 +7,10 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from convoy.dataloader.folders import CONVERT, IMAGE_ENDINGS, OTHER_ENDINGS
+from convoy.utils.text import TextError, decode_text, is_marked, split_lines
 
 logger = logging.getLogger("convoy.data")
 
@@ -31,28 +31,46 @@ def find_images(where: str | Path, refused: dict[Path, str] | None = None) -> li
     A folder is searched through, sorted, without hidden files; endings may be in any case, and
     links to folders are not followed, so that a loop of links ends. A pattern (`photos/**/*.jpg`)
     gives what it matches, each once. A file that ends in `.txt`, or standard input for `-`, lists
-    paths, one a line or separated by NUL (`find -print0`), as seen from the current folder. Files
-    that are named are taken whatever their ending.
+    paths, one a line or each ended by NUL (`find -print0`), as seen from the current folder; a
+    folder among them is searched only if its line ends with a slash. Files that are named are taken
+    whatever their ending.
 
     Args:
-        refused: folders that could not be searched are put in here, with the reason; they stand in
-            the result too, so that nothing goes missing in silence.
+        refused: folders that were not searched are put in here, with the reason; they stand in the
+            result too, so that nothing goes missing in silence.
+
+    Raises:
+        TextError: the list is not a text file.
     """
     refused = {} if refused is None else refused
     text = os.fspath(where)
     if text == STDIN:
-        names: Iterable[str] = _listed(sys.stdin.buffer.read())
+        names = _listed(sys.stdin.buffer.read(), "the list on standard input")
     elif is_pattern(text):
         names = sorted(glob.glob(text, recursive=True))
     elif text.lower().endswith(LIST_ENDING) and os.path.isfile(text):
-        names = _listed(Path(text).read_bytes())
+        names = _listed(Path(text).read_bytes(), f"--predict_dir {text}")
     else:
-        names = [text]
+        return _search(text, refused) if os.path.isdir(text) else [Path(text)]
     found: list[Path] = []
+    listed = not is_pattern(text)
     for name in names:
-        found += _search(name, refused) if os.path.isdir(name) else [Path(name)]
+        if not os.path.isdir(name):
+            found.append(Path(name))
+        elif listed and (reason := _not_searched(name)):
+            refused[Path(name)] = reason
+            found.append(Path(name))
+        else:
+            found += _search(name, refused)
     # A pattern can match a folder and the files in it (`photos/**`).
     return list(dict.fromkeys(found)) if is_pattern(text) else found
+
+
+def _not_searched(folder: str) -> str | None:
+    """Why a folder that a list names is not searched: it may be there by accident."""
+    if not os.path.abspath(folder).strip("/"):
+        return "the whole disk: name the folders to be searched"
+    return None if folder.endswith("/") else "a folder: end the line with / to have it searched"
 
 
 def read_image(file: Path) -> bytes:
@@ -70,9 +88,28 @@ def read_image(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def _listed(content: bytes) -> list[str]:
-    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
-    return [os.fsdecode(line) for line in lines if line.strip()]
+def _listed(content: bytes, name: str) -> list[str]:
+    """The paths of a list. A byte order mark decides (as Windows writes them); without one they are
+    the file system's own bytes, which need not be UTF-8.
+
+    Raises:
+        TextError: it is not a list of paths.
+    """
+    if is_marked(content):
+        lines = split_lines(decode_text(content, name))
+    elif b"\0" in content:
+        *paths, rest = content.split(b"\0")
+        # UTF-16 without its mark has a zero beside each letter of ASCII, and so beside line ends.
+        letters = sum(len(path) <= 1 for path in paths)
+        if rest or 2 * letters > len(paths) or any(path.isspace() for path in paths):
+            raise TextError(
+                f"{name} holds zero bytes, and not as find -print0 has them, one at the end of each"
+                " path: save it as UTF-8"
+            )
+        lines = [os.fsdecode(path) for path in paths]
+    else:
+        lines = split_lines(os.fsdecode(content))
+    return [line for line in lines if line.strip()]
 
 
 def _search(folder: str, refused: dict[Path, str]) -> list[Path]:

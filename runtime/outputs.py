@@ -18,12 +18,13 @@ import numpy as np
 
 from convoy.runtime.config import Config, ConfigError
 from convoy.utils.files import Remote, path_of
+from convoy.utils.text import printable
 
 FORMATS = ("table", "jsonl", "csv", "parquet", "gallery")
 # Rows of the printed table, spread evenly over the images, and as many that failed; files hold all.
 TABLE_ROWS = 30
 PARQUET_ROWS = 4096  # of a row group
-# A file name that is no UTF-8 is escaped, in JSON's own way, rather than ending the run.
+# A file name that is not UTF-8 is escaped, in JSON's own way, rather than ending the run.
 UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}
 
 
@@ -190,7 +191,8 @@ class Parquet(Output):
         self._rows: list[dict[str, Any]] = []
 
     def write(self, item: Labelled) -> None:
-        row: dict[str, Any] = {"path": printable(item.path), "error": item.error}
+        error = None if item.error is None else _encodable(item.error)
+        row: dict[str, Any] = {"path": _encodable(item.path), "error": error}
         for i, p in enumerate(item.predictions, 1):
             row |= {f"class_{i}": p.name, f"index_{i}": p.index, f"probability_{i}": p.probability}
         self._rows.append(row)
@@ -238,7 +240,8 @@ class Table(Output):
         for item in self._shown:
             file = Text(shown_name(item.path, self._where))
             if item.error:
-                table.add_row(file, Text("unreadable", style="red"), "", Text(item.error))
+                error = Text(printable(item.error))
+                table.add_row(file, Text("unreadable", style="red"), "", error)
             elif not item.predictions:
                 table.add_row(file, Text("unsure", style="dim"), "", "")
             else:
@@ -256,14 +259,13 @@ def one_line(item: Labelled) -> str:
     """A result as one line of text, with what would break the line escaped."""
     answer = ", ".join(f"{p.name} {100 * p.probability:.1f}%" for p in item.predictions)
     if item.error:
-        answer = f"unreadable: {item.error}"
-    path = printable(item.path).replace("\n", "\\n").replace("\r", "\\r")
-    return f"{path}: {answer or 'unsure'}"
+        answer = f"unreadable: {printable(item.error)}"
+    return f"{printable(item.path)}: {answer or 'unsure'}"
 
 
-def printable(path: str) -> str:
-    """A path that UTF-8 can hold: bytes that are none are escaped."""
-    return path.encode(errors="backslashreplace").decode()
+def _encodable(text: str) -> str:
+    """Text that UTF-8 can hold: bytes that it cannot are escaped, as in the other files."""
+    return text.encode(**UTF8).decode()
 
 
 def shown_name(path: str, where: str | None) -> str:

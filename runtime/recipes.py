@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from convoy.runtime.config import ConfigError
+from convoy.utils.text import TextError, read_text
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -78,7 +79,9 @@ def read_recipe(path: str | Path, _children: tuple[Path, ...] = ()) -> Recipe:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(path.read_text(), _Loader) or {}
+        data = yaml.load(read_text(path), _Loader) or {}
+    except TextError as error:
+        raise ConfigError(str(error)) from error
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(data, dict):

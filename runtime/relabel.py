@@ -17,13 +17,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convoy.runtime.class_names import imagenet_classes
 from convoy.runtime.config import ConfigError
+from convoy.utils.text import TextError, canonical, read_text, split_lines
 
 Entry = list[int | str]
 NONE = -1  # fills the rows of images that have fewer labels than others
@@ -54,9 +54,11 @@ def read_label_file(file: str) -> LabelFile:
         ConfigError: it cannot be read or understood.
     """
     try:
-        text = Path(file).read_text(encoding="utf-8-sig")
+        text = read_text(file, f"--eval_labels {file}")
         is_json = text.lstrip()[:1] in ("[", "{")
         data = json.loads(text, object_pairs_hook=_each_once) if is_json else None
+    except TextError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"--eval_labels {file} cannot be read: {error}") from error
     if isinstance(data, dict):
@@ -64,11 +66,18 @@ def read_label_file(file: str) -> LabelFile:
         return LabelFile(file, entries)
     if data is not None:
         return LabelFile(file, [_entry(file, f"entry {i}", v) for i, v in enumerate(data)])
-    lines = [line for line in text.splitlines() if line.strip()]
+    everything = split_lines(text.rstrip())
+    lines = [line for line in everything if line.strip()]
     if not lines:
         raise ConfigError(f"--eval_labels {file} is empty")
     rows = [_split(line) for line in lines]
     if all(name is None for name, _ in rows):
+        if len(lines) < len(everything):  # those after it would move by one
+            empty = next(i for i, line in enumerate(everything, 1) if not line.strip())
+            raise ConfigError(
+                f"--eval_labels {file}: line {empty} is empty, and labels in the order of the"
+                " images need one on each line"
+            )
         return LabelFile(file, [[label] for _, label in rows])
     if nameless := [line for line, (name, _) in zip(lines, rows, strict=True) if name is None]:
         raise ConfigError(
@@ -82,7 +91,8 @@ def read_label_file(file: str) -> LabelFile:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises ValueError if a name comes twice: Python would keep the last."""
+    """By canonical name. Raises ValueError if one comes twice: Python would keep the last."""
+    pairs = [(canonical(name), value) for name, value in pairs]
     counts = Counter(name for name, _ in pairs)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise ValueError(f"{twice[0]!r} stands there {counts[twice[0]]} times: give each name once")
@@ -128,7 +138,7 @@ def names_for_labels(
     imagenet = imagenet_classes()
     if not trained and classes == len(imagenet):
         return list(imagenet)
-    names = list(trained or data or [])
+    names = [canonical(name) for name in trained or data or []]
     return names if len(names) == classes else None
 
 
@@ -163,7 +173,7 @@ def label_table(
                 f"--eval_labels {labels.file}: several classes of this model are called {label!r}:"
                 " give their numbers, from 0"
             )
-        found = numbers.get(label, NONE) if isinstance(label, str) else label
+        found = numbers.get(canonical(label), NONE) if isinstance(label, str) else label
         if not 0 <= found < classes:
             raise ConfigError(
                 f"--eval_labels {labels.file}: {label!r} is no class of this model, which has"
@@ -189,7 +199,7 @@ def _matched(labels: LabelFile, names: Sequence[str | None]) -> list[Entry]:
                 f"--eval_labels {labels.file} gives labels by file name, and the records keep no"
                 " file names: give a list in the order of the examples"
             )
-        keys = [_key(labels.entries, str(name)) for name in names]
+        keys = [_key(labels.entries, canonical(str(name))) for name in names]
         if all(key is None for key in keys):
             raise ConfigError(
                 f"--eval_labels {labels.file} names none of the images: it has"

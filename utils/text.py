@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import sys
 import unicodedata
 
 from convoy.utils.errors import UserError
@@ -42,6 +43,11 @@ def read_text(path: str | os.PathLike[str] | Remote, name: str | None = None) ->
         OSError: it cannot be opened.
     """
     return decode_text(path_of(path).read_bytes(), name or str(path))
+
+
+def is_marked(content: bytes) -> bool:
+    """Whether a text begins with a byte order mark."""
+    return content.startswith(tuple(mark for mark, _ in _MARKS))
 
 
 def decode_text(content: bytes, name: str) -> str:
@@ -82,9 +88,17 @@ def printable(name: str) -> str:
 
 def canonical(name: str) -> str:
     """`printable`, with accents in Unicode's composed form (NFC), as most systems but macOS write
-    them. Names that look the same to the eye are then equal.
+    them, and without spaces around it. Names that look the same to the eye are then equal.
     """
-    return unicodedata.normalize("NFC", printable(name))
+    return unicodedata.normalize("NFC", printable(name)).strip()
+
+
+def printable_output() -> None:
+    """Has this program's standard output escape what its encoding lacks, as standard error does,
+    instead of ending the program. For programs of our own, at their start.
+    """
+    if hasattr(sys.stdout, "reconfigure"):  # not so where tests or notebooks have replaced it
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _escaped(character: str) -> str:

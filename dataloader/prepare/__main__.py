@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from convoy.dataloader.errors import DataError
+from convoy.utils.errors import UserError
+from convoy.utils.text import printable_output
 
 LAYOUT = "folder with TFRecord files, or with train/<class>/* and val/<class>/*"
 
@@ -23,9 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(_parser().parse_args(arguments))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow's import reads it
     run = _COMMANDS[given.pop("command")]
+    printable_output()
     try:
         return run(given)
-    except (DataError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.folders import IMAGE_ENDINGS, OTHER_ENDINGS, split_folder, walk_classes
+from convoy.dataloader.folders import (
+    IMAGE_ENDINGS,
+    OTHER_ENDINGS,
+    class_folders,
+    split_folder,
+    walk_classes,
+)
 from convoy.dataloader.prepare.images import Recoding
 from convoy.dataloader.prepare.pack import pack
 from convoy.dataloader.prepare.shards import Item, Shard, plan_split, shuffled
@@ -65,26 +71,26 @@ def _items(root: str, files: dict[str, list[str]], names: list[str]) -> list[Ite
 
 
 def _given(data_dir: str, train: str) -> tuple[list[str], dict[str, list[Item]]]:
-    found = walk_classes(train, ENDINGS)["files"]
-    names = sorted(found)
+    found = _images(train)
+    names = list(found)
     _check_classes(train, found)
     splits = {"train": _items(train, found, names), "validation": []}
     val = split_folder(data_dir, "validation")
     if val is not None:
-        others = walk_classes(val, ENDINGS)["files"]
+        others = _images(val)
         unknown = sorted(set(others) - set(names))
         if unknown:
             raise DataError(
-                f"{os.path.join(val, unknown[0])}: {unknown[0]!r} is not a class of {train}. "
-                "Rename or remove the folder."
+                f"{os.path.join(val, class_folders(val)[unknown[0]])}: {unknown[0]!r} is not a "
+                f"class of {train}. Rename or remove the folder."
             )
         splits["validation"] = _items(val, others, names)
     return names, splits
 
 
 def _divided(data_dir: str, fraction: float, seed: int) -> tuple[list[str], dict[str, list[Item]]]:
-    found = walk_classes(data_dir, ENDINGS)["files"]
-    names = sorted(found)
+    found = _images(data_dir)
+    names = list(found)
     if not names:
         raise DataError(
             f"--data_dir {data_dir}: expected one folder a class with images in it, below train/ "
@@ -98,6 +104,12 @@ def _divided(data_dir: str, fraction: float, seed: int) -> tuple[list[str], dict
         splits["validation"] += members[:held_out]
         splits["train"] += members[held_out:]
     return names, splits
+
+
+def _images(folder: str) -> dict[str, list[str]]:
+    """Class name -> its images, as paths below `folder`; sorted."""
+    files = walk_classes(folder, ENDINGS)["files"]
+    return {name: files[raw] for name, raw in class_folders(folder).items()}
 
 
 def _check_classes(folder: str, found: dict[str, list[str]]) -> None:

@@ -18,6 +18,7 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.images import Recoding
 from convoy.dataloader.prepare.pack import pack, track
 from convoy.dataloader.prepare.shards import Item, Shard, in_parallel, plan_split
+from convoy.utils.text import canonical, decode_text, read_text, split_lines
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT_TARS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")
@@ -103,7 +104,7 @@ def read_devkit(path: str) -> tuple[dict[str, str], list[str]]:
         with tarfile.open(path) as archive:
             found = {os.path.basename(member.name): member for member in archive if member.isfile()}
             meta = archive.extractfile(found["meta.mat"]).read()
-            truth = archive.extractfile(found[_TRUTH]).read().decode().split()
+            truth = decode_text(archive.extractfile(found[_TRUTH]).read(), _TRUTH).split()
     except (tarfile.TarError, KeyError, OSError, EOFError) as error:
         raise DataError(f"{path}: not the ILSVRC2012 development kit ({error}).") from error
     table = loadmat(io.BytesIO(meta), squeeze_me=True, struct_as_record=True)["synsets"]
@@ -135,7 +136,7 @@ def read_val_labels(path: str, files: list[str]) -> list[str]:
 
 def class_names(synsets: list[str], words: dict[str, str]) -> list[str]:
     """A name for each class: the first of its words, with the wnid where two share it."""
-    names = [words.get(wnid, wnid).split(",")[0].strip() for wnid in synsets]
+    names = [canonical(words.get(wnid, wnid).split(",")[0]) for wnid in synsets]
     counts = Counter(names)
     pairs = zip(names, synsets, strict=True)
     return [name if counts[name] == 1 else f"{name} ({wnid})" for name, wnid in pairs]
@@ -148,10 +149,17 @@ def _present(folder: str, names: tuple[str, ...]) -> str | None:
 
 def _label_lines(path: str) -> list[list[str]]:
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.replace(",", " ").split() for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--val_labels {path}: cannot be read ({error}).") from error
+        text = read_text(path, f"--val_labels {path}")
+    except OSError as error:
+        raise DataError(f"--val_labels {path}: cannot be read ({error.strerror}).") from error
+    everything = split_lines(text.rstrip())
+    lines = [line.replace(",", " ").split() for line in everything if line.strip()]
+    if len(lines) < len(everything) and all(len(parts) == 1 for parts in lines):
+        empty = next(i for i, line in enumerate(everything, 1) if not line.strip())
+        raise DataError(
+            f"--val_labels {path}: line {empty} is empty, and wnids in the order of the images "
+            "need one in each line."
+        )
     for parts in lines:
         if len(parts) > 2 or not _WNID.match(parts[-1]):
             raise DataError(

@@ -17,6 +17,7 @@ import numpy as np
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.shards import write_text
+from convoy.utils.text import read_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,9 +113,8 @@ def _read_config(path: str) -> dict[str, Any]:
     import yaml
 
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(read_text(path, f"--config {path}"))
+    except (OSError, yaml.YAMLError) as error:
         raise DataError(f"--config {path}: cannot be read ({error}).") from error
     if not isinstance(content, dict):
         raise DataError(f"--config {path}: expected settings, one a line.")

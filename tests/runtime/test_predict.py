@@ -1,5 +1,6 @@
 """Labels for a folder of images, some of them odd, with a model that training has made."""
 
+import codecs
 import csv
 import io
 import json
@@ -7,14 +8,17 @@ import math
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from convoy.dataloader.errors import DataError
 from convoy.runtime.class_names import class_names, imagenet_classes
 from convoy.runtime.config import ConfigError
 from convoy.runtime.images import find_images
+from convoy.utils.text import TextError
 from main import main
 
 
@@ -53,7 +57,7 @@ def test_a_pattern_a_list_and_stdin_name_images_too(tmp_path, monkeypatch):
     for name in ("b.jpg", "a/x.jpg", "a/y.png", "odd ending.tmp", "[1].jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / "list.txt").write_text("b.jpg\r\n\nodd ending.tmp\na\n")
+    (tmp_path / "list.txt").write_text("b.jpg\r\n\nodd ending.tmp\na/\n")
     monkeypatch.chdir(tmp_path)
 
     def found(where):
@@ -70,6 +74,50 @@ def test_a_pattern_a_list_and_stdin_name_images_too(tmp_path, monkeypatch):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
         assert found("-") == want
     assert found("*.bmp") == []
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-sig", "latin-1", "print0"]
+)
+def test_lists_are_read_in_the_encodings_people_have(tmp_path, encoding):
+    """As PowerShell, Notepad and `find` write them; the last two take names that are not UTF-8."""
+    text = "one.jpg\r\nkäfer.jpg\r\n"
+    contents = {
+        "utf-16-be-sig": codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
+        "print0": b"one.jpg\0k\xe4fer.jpg\0",
+    }
+    (tmp_path / "list.txt").write_bytes(contents.get(encoding) or text.encode(encoding))
+    raw = encoding in ("latin-1", "print0")
+    name = os.fsdecode(b"k\xe4fer.jpg") if raw else "käfer.jpg"
+    assert [str(path) for path in find_images(tmp_path / "list.txt")] == ["one.jpg", name]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "one.jpg\r\ntwo.jpg\r\n".encode("utf-16-le"),
+        "one.jpg\r\ntwo.jpg\r\n".encode("utf-16-be"),
+        "жук\r\n".encode("utf-16-le"),
+        b"./one.jpg\0./two",
+    ],
+    ids=["utf-16 le", "utf-16 be", "other letters", "cut"],
+)
+def test_zero_bytes_that_end_no_paths_are_refused(tmp_path, content):
+    """UTF-16 without its mark would name `.` and `/`: the current folder and the whole disk."""
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(TextError, match=r"--predict_dir .*list\.txt holds zero bytes.*UTF-8"):
+        find_images(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("line", [".", "photos", "/", "//", "photos/.."])
+def test_a_list_searches_a_folder_only_if_it_says_so(tmp_path, monkeypatch, line):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text(f"{line}\nphotos/\n")
+    refused = {}
+    assert find_images("list.txt", refused) == [Path(line), Path("photos/a.jpg")]
+    assert "folder" in refused[Path(line)]
 
 
 def test_a_folder_that_cannot_be_searched_stands_in_the_result(tmp_path, monkeypatch):
@@ -101,11 +149,22 @@ def test_imagenets_names_are_those_of_keras_and_unique():
 
 def test_a_label_file_names_the_classes(tmp_path):
     file = tmp_path / "labels.txt"
-    for encoding in ("utf-8", "utf-8-sig"):  # the latter is Notepad's
-        file.write_text("cat\n größe \n\n", encoding=encoding)
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):  # the latter two are Windows'
+        file.write_text("cat\n gro\u0308ße \n\n", encoding=encoding)
         assert class_names(["a", "b"], 2, file) == ["cat", "größe"]
     with pytest.raises(ConfigError, match="has 2 lines, and the model 3 classes"):
         class_names(None, 3, file)
+    file.write_text("cat\n\ndog\n")
+    with pytest.raises(DataError, match=r"--label_file .*labels\.txt: line 2 is empty"):
+        class_names(None, 3, file)
+    file.write_bytes(b"cat\nk\xe4fer\n")
+    with pytest.raises(TextError, match=r"line 2 has the byte 0xe4.*save it as UTF-8"):
+        class_names(None, 2, file)
+
+
+def test_names_in_old_checkpoints_become_printable():
+    names = [os.fsdecode(b"k\xe4fer"), "lo\u0308we\n"]
+    assert class_names(names, 2) == ["k\\xe4fer", "löwe\\n"]
 
 
 def test_classes_without_a_name_have_a_number():
@@ -203,7 +262,7 @@ def test_a_file_name_that_is_no_utf8_is_written_all_the_same(predict, photos, tm
     assert code == 0
     assert os.fsencode(rows[0]["path"]) == os.fsencode(folder) + b"/caf\xe9.jpg"
     assert "caf\\udce9.jpg" in table[0]["path"]
-    assert "caf\\udce9.jpg" in text
+    assert "caf\\xe9.jpg" in text
 
 
 def test_probabilities_are_a_softmax_of_the_evaluation_logits(predict, trained, photos):
