@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from convoy.model import catalog
 from convoy.model.weight_files import WeightFile, WeightFileError, read_weights
 from convoy.model.weight_import import LoadReport, load_pretrained, model_arguments
 from convoy.model.weight_names import recognise, scheme_for, source_names, to_torch
+from convoy.model.weight_origin import ABOUT
 from convoy.model.weight_suggest import stored_arguments, suggest
 
 if TYPE_CHECKING:
@@ -53,7 +55,11 @@ class ConvertReport:
 
 
 def export_weights(
-    model: keras.Model, arch: str, path: str | Path, names: str = "convoy"
+    model: keras.Model,
+    arch: str,
+    path: str | Path,
+    names: str = "convoy",
+    about: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Writes a model's weights; the suffix says in which format.
 
@@ -63,6 +69,8 @@ def export_weights(
         path: `.keras` (graph and weights), `.weights.h5`, or `.safetensors`.
         names: One of `NAMES`, for `.safetensors` only: ours, or those of a PyTorch program in its
             layout, to be read with `safetensors.torch.load_file` and `load_state_dict`.
+        about: How the weights are applied (`model.weight_origin.how_applied`); kept in a
+            `.safetensors` only.
 
     Returns:
         What readers of the file have to know, in words; may be empty.
@@ -92,7 +100,7 @@ def export_weights(
         elif suffix == ".weights.h5":
             model.save_weights(aside)
         else:
-            notes = _save_safetensors(model, entry, aside, names)
+            notes = _save_safetensors(model, entry, aside, names, about or {})
         os.replace(aside, path)
     except OSError as error:
         raise WeightFileError(f"{path} cannot be written: {error}") from error
@@ -101,7 +109,9 @@ def export_weights(
     return notes
 
 
-def _save_safetensors(model: keras.Model, arch: catalog.Arch, path: Path, names: str) -> list[str]:
+def _save_safetensors(
+    model: keras.Model, arch: catalog.Arch, path: Path, names: str, about: Mapping[str, Any]
+) -> list[str]:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -123,6 +133,7 @@ def _save_safetensors(model: keras.Model, arch: catalog.Arch, path: Path, names:
         "format": "convoy" if names == "convoy" else "pt",
         "arch": arch.name,
         "model": json.dumps(facts),
+        ABOUT: json.dumps({"arch": arch.name, "image_size": model.input_shape[1], **about}),
     }
     try:
         save_file(arrays, path, metadata=metadata)
@@ -185,7 +196,7 @@ def convert(
     report = load_pretrained(model, name, source, ema=ema, padding=padding)
     if report.unmatched_model or report.mismatched:
         raise WeightFileError(f"{source} cannot be converted: {'; '.join(report.lines()[1:])}")
-    notes = export_weights(model, name, target, names)
+    notes = export_weights(model, name, target, names, file.facts.get("applied"))
 
     images = _probes(model.input_shape[1])
     expected = np.asarray(model(images, training=False))

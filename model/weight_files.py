@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from convoy.model.weight_torch import Inert, Tensor, WeightFileError, decode, open_torch
 
@@ -216,7 +217,20 @@ def _read_checkpoint(path: Path, ema: bool | None) -> WeightFile:
         raise WeightFileError(f"the checkpoint {folder} is damaged: {error}") from error
     facts = {key: state[key] for key in ("model", "class_names") if key in state}
     facts["arch"] = state.get("model", {}).get("arch")
+    facts["applied"] = _applied(folder, state)
     return WeightFile(folder, "convoy", variant, arrays, facts, has_ema)
+
+
+def _applied(folder: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """How its run applies a checkpoint; see `model.weight_origin`."""
+    try:
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        wanted = ("eval_crop", "crop_padding", "interpolation")
+        found = {name: settings[name] for name in wanted if name in settings}
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        found = {}
+    names = state.get("class_names")
+    return found | ({"class_names": names} if names else {})
 
 
 def _best_checkpoint(model_dir: Path) -> Path:

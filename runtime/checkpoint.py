@@ -215,6 +215,19 @@ def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
     return path
 
 
+def folder_of(path: str | AnyPath) -> AnyPath | None:
+    """The checkpoint's folder that a path of weights means: itself, or the best of a run's folder;
+    None for a file and for other folders.
+
+    Raises:
+        CheckpointError: the run has no complete checkpoint.
+    """
+    path = path_of(path)
+    if (path / MARKER).exists():
+        return path
+    return resolve(path) if (path / "checkpoints").is_dir() else None
+
+
 def read(path: str | AnyPath) -> Checkpoint:
     """Reads a whole checkpoint.
 

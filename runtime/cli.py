@@ -249,15 +249,28 @@ def _settings_of_run(mode: str, first: Any) -> dict[str, Any]:
     """
     if mode == "report":
         return _settings_of_report(first)
-    if mode not in APPLYING_MODES or first.pretrained_from_file:
+    if mode not in APPLYING_MODES:
         return {}
-    from convoy.runtime.checkpoint import CheckpointError, resolve
+    from convoy.runtime.checkpoint import CheckpointError, folder_of, resolve
 
+    file = first.pretrained_from_file
     try:
-        path = resolve(first.model_dir, first.checkpoint)
+        path = folder_of(file) if file else resolve(first.model_dir, first.checkpoint)
     except CheckpointError:
         return {}  # `validate` answers for the modes that cannot do without
+    if path is None:
+        return _settings_of_file(first)
     return _inherited(load_config(path / "config.yaml"))
+
+
+def _settings_of_file(first: Any) -> dict[str, Any]:
+    """Those that go with a weight file of any kind, as far as it says so."""
+    from convoy.model.weight_origin import how_applied
+
+    said = how_applied(first.pretrained_from_file)
+    if first.crop_padding != Config.crop_padding:
+        said.pop("crop_pct", None)  # which would replace the padding that was asked for
+    return {name: value for name, value in said.items() if name != "class_names"}
 
 
 def _settings_of_report(first: Any) -> dict[str, Any]:

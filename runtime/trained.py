@@ -13,7 +13,7 @@ import yaml
 from convoy.dataloader import EvalCrop
 from convoy.dataloader.sources import Source
 from convoy.runtime.build import eval_crop, image_size, model_arguments
-from convoy.runtime.checkpoint import load_model, resolve
+from convoy.runtime.checkpoint import folder_of, load_model, resolve
 from convoy.runtime.class_matching import known_names, match_classes
 from convoy.runtime.config import Config, ConfigError, defaults
 from convoy.utils import distributed
@@ -57,9 +57,12 @@ def trained_model(config: Config) -> Trained:
         CheckpointError, WeightFileError: it cannot be read.
         ConfigError: the file has no classifier, or another number of classes than asked for.
     """
-    if config.pretrained_from_file:
-        return _from_file(config, config.pretrained_from_file)
-    path = distributed.on_rank0(lambda: resolve(config.model_dir, config.checkpoint))
+    file = config.pretrained_from_file
+    path = distributed.on_rank0(
+        lambda: folder_of(file) if file else resolve(config.model_dir, config.checkpoint)
+    )
+    if path is None:
+        return _from_file(config, file)
     model, saved = load_model(path, config.weights, config.data_format, config.image_size)
     text = f"{path} ({saved.state['weights_used']} weights, epoch {saved.state['epoch']})"
     return Trained(model, text, saved.state.get("class_names"), saved.state, saved.config)
@@ -86,6 +89,7 @@ def for_classes_of(trained: Trained, config: Config) -> Callable[[Source], Sourc
 
 def _from_file(config: Config, file: str) -> Trained:
     from convoy.model import build_model
+    from convoy.model.weight_origin import how_applied
     from convoy.model.weights import inspect, load_pretrained
 
     ema = {"auto": None, "raw": False, "ema": True}[config.weights]
@@ -110,4 +114,4 @@ def _from_file(config: Config, file: str) -> Trained:
         )
     if distributed.rank() == 0:
         print("\n".join(report.lines()), file=sys.stderr, flush=True)
-    return Trained(model, file)
+    return Trained(model, file, how_applied(file).get("class_names"))

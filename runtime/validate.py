@@ -280,7 +280,7 @@ def _data(config: Config) -> None:
 
 def _pretrained(config: Config) -> Config:
     from convoy.model.weights import WeightFileError, inspect
-    from convoy.runtime.checkpoint import CheckpointError, resolve
+    from convoy.runtime.checkpoint import CheckpointError, folder_of
 
     file = config.pretrained_from_file
     if config.resume_checkpoint:
@@ -294,8 +294,8 @@ def _pretrained(config: Config) -> Config:
             )
         return config
     try:
-        if (Path(file) / "checkpoints").is_dir():  # a run's model_dir
-            config = config.with_(pretrained_from_file=str(resolve(file)))
+        if folder := folder_of(file):  # a run's folder means its best checkpoint
+            config = config.with_(pretrained_from_file=str(folder))
         inspect(config.pretrained_from_file, config.arch, padding=config.padding)
     except (WeightFileError, CheckpointError) as error:
         raise ConfigError(f"--pretrained_from_file: {error}") from error

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convoy.runtime.checkpoint import CheckpointError, resolve
+from convoy.runtime.checkpoint import CheckpointError, folder_of, resolve
 from convoy.runtime.config import Config, ConfigError, defaults, load_config
 from convoy.utils.files import path_of
 
@@ -121,7 +121,7 @@ def _bases(config: Config) -> list[tuple[str, Config]]:
             f"--report_checkpoints {config.report_checkpoints}: name checkpoints beside {what},"
             f" each once{twice}: last, folders checkpoints/step-…, or other runs' folders"
         )
-    first = _settings(None if file else start) or defaults(config.arch)
+    first = _settings(folder_of(start)) or defaults(config.arch)
     kept = {name for name in OWN if getattr(config, name) != first[name]}
     configs = [config]
     for path in paths[1:]:
@@ -208,13 +208,16 @@ class _Facts(NamedTuple):
 
 
 def _facts(config: Config) -> _Facts:
-    if file := config.pretrained_from_file:
+    file = config.pretrained_from_file
+    path = folder_of(file) if file else resolve(config.model_dir, config.checkpoint)
+    if path is None:
+        from convoy.model.weight_origin import how_applied
         from convoy.model.weights import inspect
 
         ema = {"auto": None, "raw": False, "ema": True}[config.weights]
         found = inspect(file, config.arch, padding=config.padding, ema=ema)
-        return _Facts(file, found.num_classes, None, found.has_ema)
-    path = resolve(config.model_dir, config.checkpoint)
+        names = how_applied(file).get("class_names")
+        return _Facts(file, found.num_classes, names, found.has_ema)
     try:
         state = json.loads((path / "state.json").read_text())
         classes = state["model"]["num_classes"]

@@ -1,5 +1,6 @@
 """A checkpoint applied to data that are not those of its training: matched by name, or refused."""
 
+import json
 import re
 from pathlib import Path
 
@@ -88,3 +89,46 @@ def test_an_evaluated_folder_is_matched_by_name(knows_colours, colours, capsys):
         err = " ".join(capsys.readouterr().err.split())
         assert "has images of the class 'amber', which the model does not know" in err
         assert "--num_classes" not in err
+
+
+def test_weights_of_any_kind_bring_their_names_size_and_crop(
+    knows_colours, colours, tmp_path, capsys
+):
+    """A run's folder, a checkpoint's and a converted file answer as `--model_dir` does."""
+    folder = colours("some", val={"green": 2, "red": 2})
+    image = f"{folder}/val/red/0.jpg"
+    checkpoint = next((Path(knows_colours) / "checkpoints").glob("step-*"))
+    converted = tmp_path / "converted.safetensors"
+    convert = ["--mode", "convert", "--model_dir", knows_colours, "--output", str(converted)]
+    assert main(convert) == 0
+    for file in (knows_colours, str(checkpoint), str(converted)):
+        weights = ["--pretrained_from_file", file]
+        capsys.readouterr()
+        assert main(["--mode", "predict", *weights, "--image", image]) == 0
+        assert capsys.readouterr().out.startswith(f"{image}: red "), file
+        assert main(["--mode", "eval", *weights, "--data_dir", folder, "--model_dir", folder]) == 0
+        out = capsys.readouterr().out
+        assert re.search(r"eval_accuracy_top_1 +1\.0", out), file
+        assert "lack the class 'blue'" in out
+
+
+def test_timms_hub_files_say_how_they_are_applied(tmp_path):
+    from convoy.model.weight_origin import how_applied
+
+    file = tmp_path / "model.safetensors"
+    file.write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert how_applied(file) == {}
+    settings = {"input_size": [3, 224, 224], "test_input_size": [3, 256, 256], "crop_pct": 0.95}
+    settings |= {"interpolation": "bicubic", "label_names": ["cat", "dog"]}
+    config = {"architecture": "efficientnet_b0", "pretrained_cfg": settings}
+    file.with_name("config.json").write_text(json.dumps(config))
+    found = how_applied(file)
+    assert found.pop("class_names") == ["cat", "dog"]
+    assert found == {
+        "eval_crop": "resize",
+        "image_size": 256,
+        "crop_pct": 0.95,
+        "interpolation": "bicubic",
+    }
+    file.with_name("config.json").write_text("[]")
+    assert how_applied(file) == {}
