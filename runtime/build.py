@@ -118,6 +118,9 @@ def build_loader(
             for a source of an earlier loader, which is adapted already.
     """
     training = split == "train"
+    # The flag counts updates, and the loader batches, of which an update may gather several.
+    passes = micro_steps(config) if training else 1
+    batches = passes * config.steps_per_epoch if config.steps_per_epoch else None
     size = train_image_size(config) if training else image_size(config)
     reader = backend(config, training=training)
     if reader == "synthetic":
@@ -125,7 +128,7 @@ def build_loader(
             image_size=size,
             batch_size=config.train_batch_size if training else config.eval_batch_size,
             num_classes=num_classes or config.num_classes or DEFAULT_CLASSES,
-            steps_per_epoch=config.steps_per_epoch or config.prof or SYNTHETIC_STEPS,
+            steps_per_epoch=batches or passes * (config.prof or SYNTHETIC_STEPS),
             seed=config.seed,
             rank=distributed.rank(),
             world=distributed.size(),
@@ -146,7 +149,7 @@ def build_loader(
         # One rank counts them, where nothing but the records tells.
         num_classes=classes or source.num_classes or distributed.on_rank0(source.count_classes),
         seed=config.seed,
-        steps_per_epoch=config.steps_per_epoch if training else None,
+        steps_per_epoch=batches if training else None,
         crop_area=(config.crop_area_min, config.crop_area_max),
         crop_ratio=(config.crop_ratio_min, config.crop_ratio_max),
         interpolation=config.interpolation,

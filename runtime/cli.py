@@ -1,10 +1,9 @@
 """From the command line to a `Config`.
 
-Parsing, YAML and shell completion are jsonargparse's; the flags are `runtime.config.Config`'s. Two
-passes are made, because the architecture and `--recipe` decide defaults: the first finds them, the
-second does the rest. Each overrides what stands before it: the family's defaults, the recipe's
-file, the settings of the run whose checkpoint is applied, the recipe's machine and mode,
-`--config`, flags.
+The grammar, help and shell completion are jsonargparse's; the flags and what they take are
+`runtime.config.Config`'s. Each of these overrides what stands before it: the family's defaults, the
+recipe's file, the settings of the run whose checkpoint is applied, the recipe's machine and mode,
+`--config`, flags. Where each value came from is kept, for errors that name it.
 """
 
 from __future__ import annotations
@@ -15,17 +14,28 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
-from typing import Any, NoReturn, get_type_hints
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NoReturn
 
-import yaml
-from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from convoy.runtime.config import MODE_ALIASES, MODES, Config, ConfigError, defaults, load_config
+from convoy.runtime.config import (
+    MODE_ALIASES,
+    MODES,
+    Config,
+    ConfigError,
+    defaults,
+    kinds,
+    load_config,
+    settle,
+)
 from convoy.runtime.recipes import Launch, lookup, parse_name, read_recipe
-from convoy.runtime.validate import APPLYING_MODES, validate
+from convoy.runtime.schedules import check_spans, fitted_warmup, warmup_is_too_long
+from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, validate
+from convoy.runtime.values import Kind
 from convoy.utils.distributed import launched_processes
+from convoy.utils.places import PlaceError, expand_home
 
 # Modes that apply a trained model take their defaults from its run, except for what belongs to
 # one launch.
@@ -57,16 +67,23 @@ NOT_INHERITED = {
     ),
 }
 
-# What stands behind a flag in --help; choices stand for themselves.
-_METAVARS = {
-    **dict.fromkeys((int, int | None), "N"),
-    **dict.fromkeys((float, float | None), "X"),
-    **dict.fromkeys((str, str | None), "TEXT"),
-    list[float] | None: "[X,…]",
-    list[float] | float | None: "X|[X,…]",
-    float | str: "X|Nsteps|P%",
-    list[float | str] | None: "[X|Nsteps|P%,…]",
+# What other programs call our flags, where the nearest spelling would be another one.
+ELSEWHERE = {
+    **dict.fromkeys(("lr", "learning_rate", "lerning_rate", "base_lr"), "lr_init"),
+    **dict.fromkeys(("epochs", "num_epochs", "epoch"), "max_epochs"),
+    **dict.fromkeys(("batch_size", "batch", "b"), "train_batch_size"),
+    **dict.fromkeys(("output_dir", "save_dir", "log_dir", "logdir", "out"), "model_dir"),
+    **dict.fromkeys(("data", "data_path", "dataset_dir", "train_dir"), "data_dir"),
+    **dict.fromkeys(("model", "network", "architecture"), "arch"),
+    **dict.fromkeys(("img_size", "resolution", "input_size"), "image_size"),
+    **dict.fromkeys(("resume", "resume_from_checkpoint"), "resume_checkpoint"),
+    **dict.fromkeys(("pretrained", "init_from"), "pretrained_from_file"),
+    **dict.fromkeys(("amp", "fp16", "mixed_precision"), "use_amp"),
+    **dict.fromkeys(("workers", "j"), "num_workers"),
+    **dict.fromkeys(("gpus", "num_gpus", "np"), "nproc"),
 }
+# What launchers tell a process about its place.
+_RANKS = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 
 EXAMPLES = """\
 examples:
@@ -79,53 +96,122 @@ examples:
 """
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a user asked for.
+
+    Attributes:
+        values: by flag, of `--config` and of flags.
+        file: the path of `--config`.
+        written: what it sets, which flags may have overridden.
+    """
+
+    values: dict[str, Any]
+    file: str = ""
+    written: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_file(self) -> dict[str, Any]:
+        """Those of the file."""
+        return {n: v for n, v in self.values.items() if n in self.written and self.written[n] == v}
+
+    def of_flags(self) -> dict[str, Any]:
+        """The others."""
+        return {name: v for name, v in self.values.items() if name not in self.of_file()}
+
+
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the examples."""
+    """Keeps the line breaks of the examples, and leaves out the types, which are in our words."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if action.default in (None, argparse.SUPPRESS) or not isinstance(action.type, Kind):
+            return text
+        value = action.default
+        if isinstance(value, bool):
+            value = "on" if value else "off"
+        return f"{text} (default: {value})"
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, _Switch):
+            return ", ".join(action.option_strings)
+        return super()._format_action_invocation(action)
+
+
+class _Recipe(argparse.Action):
+    """`--config FILE`: each of its settings as if it were given there."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, value: Any, option_string: str | None = None
+    ) -> None:
+        settings = _recipe(value)
+        parser.file, parser.written = value, settings
+        for name, setting in settings.items():
+            setattr(namespace, name, setting)
+
+
+def _recipe(path: str) -> dict[str, Any]:
+    try:
+        return read_recipe(expand_home(path, "--config")).settings
+    except PlaceError as error:
+        raise ConfigError(str(error)) from error
+
+
+class _Switch(argparse.Action):
+    """`--flag`, `--flag=yes`, `--no-flag`."""
+
+    def __init__(self, option_strings: Sequence[str], **settings: Any) -> None:
+        no = [f"--no-{option.removeprefix('--')}" for option in option_strings]
+        super().__init__([*option_strings, *no], nargs="?", **settings)
+
+    def __call__(
+        self, parser: Any, namespace: Any, value: Any, option_string: str | None = None
+    ) -> None:
+        wanted = True if value is None else value
+        turned = bool(option_string and option_string.startswith("--no-"))
+        setattr(namespace, self.dest, wanted != turned)
 
 
 class _Parser(ArgumentParser):
-    """jsonargparse's parser, whose errors name the flag that was probably meant, and whose
-    `--config` files may have a `base`.
+    """jsonargparse's parser, whose errors name the flag that was probably meant.
 
     Attributes:
-        raising: raise errors as `ConfigError`, instead of printing them and leaving with code 2.
+        file, written: the last `--config`, and its settings.
     """
 
-    raising = False
-
-    def parse_path(self, path: Any, *args: Any, **options: Any) -> Any:
-        try:
-            settings = read_recipe(str(path)).settings
-        except ConfigError as error:
-            self.error(f"--config: {error}")
-        return self.parse_string(yaml.safe_dump(settings), *args, **options)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.file, self.written = "", {}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        unknown = re.search(
-            r"unrecognized arguments: (\S+)|Option '([^']+)' is not accepted", message, re.I
-        )
+        unknown = re.search(r"unrecognized arguments: (\S+)", message)
         if unknown:
-            written = (unknown.group(1) or unknown.group(2)).split("=")[0]
-            names = [
-                option.lstrip("-") for action in self._actions for option in action.option_strings
-            ]
-            near = difflib.get_close_matches(written.lstrip("-"), names, n=1, cutoff=0.5)
-            dash = "--" if unknown.group(1) and written.startswith("-") else ""
-            kind = "flag" if unknown.group(1) else "setting"
-            hint = f"; did you mean {dash}{near[0]}?" if near else "; --help lists all"
-            message = f"there is no {kind} {written}{hint}"
+            message = self._unknown(unknown.group(1).split("=")[0])
         else:
-            message = re.sub(r'Parser key "([^"]+)":\s*', r"--\1: ", message)
-            message = " ".join(message.replace("typing.", "").split())
-        if self.raising:
-            raise ConfigError(message)
-        sys.stderr.write(
-            "\n".join(textwrap.wrap(f"convoy: {message}", 100, break_on_hyphens=False)) + "\n"
-        )
-        sys.exit(2)
+            message = re.sub(r'Parser key "([^"]+)":\s*', r"--\1 ", message)
+            message = re.sub(r"argument (--\w+)\S*: expected .*", r"\1 needs a value", message)
+            message = re.sub(r"argument (--\w+)\S*:", r"\1", message)
+            message = " ".join(message.split())
+        _refuse(message)
+
+    def _unknown(self, written: str) -> str:
+        word = written.lstrip("-").replace("-", "_")
+        if written in (*MODES, *MODE_ALIASES):
+            return f"{written} is a mode: --mode {written}"
+        names = [option[2:] for action in self._actions for option in action.option_strings]
+        near = difflib.get_close_matches(written.lstrip("-"), names, n=1, cutoff=0.5)
+        meant = ELSEWHERE.get(word, near[0] if near else "")
+        dashes = "--" if written.startswith("-") else ""
+        hint = f"did you mean {dashes}{meant}?" if meant else "--help lists all"
+        return f"there is no flag {written}; {hint}"
 
 
-def build_parser() -> ArgumentParser:
+def _refuse(message: str) -> NoReturn:
+    text = textwrap.wrap(f"convoy: {message}", 100, break_on_hyphens=False, break_long_words=False)
+    print("\n".join(text), file=sys.stderr)
+    sys.exit(2)
+
+
+def build_parser() -> _Parser:
     """The parser of `main.py`: one option per field of `Config`, in its groups."""
     set_parsing_settings(add_print_completion_argument=True)
     parser = _Parser(
@@ -135,38 +221,43 @@ def build_parser() -> ArgumentParser:
         description="Trains, evaluates and applies image classifiers.",
         epilog=EXAMPLES,
         allow_abbrev=False,
-        add_help=True,
+        print_config=None,  # ours is after everything is settled
     )
-    parser.add_argument(
-        "--config", action="config", help="YAML recipe; flags override what it sets"
-    )
-    hints = get_type_hints(Config)
+    suppressed = {"default": argparse.SUPPRESS, "dest": "config"}
+    text = "YAML recipe; flags override what it sets"
+    parser.add_argument("--config", action=_Recipe, metavar="FILE", help=text, **suppressed)
+    text = "print the settings that all of this comes to, as YAML, and do nothing else"
+    parser.add_argument("--print_config", action="store_true", help=text, default=False)
     groups: dict[str, Any] = {}
     for f in fields(Config):
-        name = f.metadata["group"]
+        name, kind = f.metadata["group"], kinds()[f.name]
         group = groups.setdefault(name, None) or parser.add_argument_group(name)
         groups[name] = group
         options = [f"--{f.name}", *(f"--{alias}" for alias in f.metadata["aliases"])]
-        if hints[f.name] is bool:
-            action = ActionYesNo(yes_prefix="", no_prefix="no-")
-            group.add_argument(
-                *options,
-                action=action,
-                nargs="?",
-                default=f.default,
-                help=f.metadata["help"],
-            )
+        settings: dict[str, Any] = {"default": f.default, "help": f.metadata["help"], "type": kind}
+        if kind.types == (bool,):
+            settings["action"] = _Switch
+        elif kind.types == (list[str],):  # as the shell gives them: a b c
+            element = Kind(f.name, (str,), path=kind.path)
+            settings |= {"nargs": "+", "metavar": "DIR", "type": element}
         else:
-            several = hints[f.name] == list[str] | None  # as the shell gives them: a b c
-            group.add_argument(
-                *options,
-                type=str if several else hints[f.name],
-                nargs="+" if several else None,
-                default=f.default,
-                help=f.metadata["help"],
-                metavar="DIR" if several else _METAVARS.get(hints[f.name]),
-            )
+            settings["metavar"] = _metavar(kind)
+        group.add_argument(*options, **settings)
     return parser
+
+
+def _metavar(kind: Kind) -> str:
+    """What stands behind a flag in --help."""
+    if kind.choices:
+        return "{" + ",".join(kind.choices) + "}"
+    if kind.is_list:
+        element = "X" if kind.types[0] == list[float] else "X|Nsteps|P%"
+        return "X|[X,…]" if float in kind.types else f"[{element},…]"
+    if kind.types == (float, str):
+        return "X|Nsteps|P%"
+    if kind.path:
+        return "PATH"
+    return {int: "N", float: "X", str: "TEXT"}[kind.types[0]]
 
 
 def parse(argv: Sequence[str] | None = None) -> Config:
@@ -176,9 +267,15 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     parser = build_parser()
     args = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _settle(parser, lambda: parser.parse_args(args))
+        values = parser.parse_args(args, env=False, defaults=False).as_dict()
+        shown = values.pop("print_config", False)
+        config = _settle(Given(values, parser.file, parser.written))
     except ConfigError as error:
-        parser.error(str(error))
+        _refuse(str(error))
+    if shown:
+        print(config.to_yaml(), end="")
+        sys.exit(0)
+    return config
 
 
 def configure(config: str | os.PathLike | None = None, **settings: Any) -> Config:
@@ -196,29 +293,94 @@ def configure(config: str | os.PathLike | None = None, **settings: Any) -> Confi
         >>> configure(mode="summary", arch="resnet50").weight_decay
         0.0001
     """
-    parser = build_parser()
-    parser.raising = True
-    given = read_recipe(os.fspath(config)).settings if config is not None else {}
-    paths = {n: os.fspath(v) for n, v in settings.items() if isinstance(v, os.PathLike)}
-    given = given | settings | paths
-    return _settle(parser, lambda: parser.parse_object(given))
+    written = {} if config is None else _recipe(os.fspath(config))
+    values = written | dict(settle(name, value) for name, value in settings.items())
+    return _settle(Given(values, os.fspath(config or ""), written))
 
 
-def _settle(parser: ArgumentParser, read: Callable[[], Any]) -> Config:
-    """From what `read` finds over the parser's defaults, which change from pass to pass."""
-    first = read()
-    recipe, launch = {}, {}
-    if first.recipe:
-        found = _launch(first.recipe, first.nproc)
-        recipe, launch = found.recipe.settings, found.launch | {"recipe": found.name}
-        parser.set_defaults(recipe | launch)
-        first = read()
-    run = _settings_of_run(_mode(first.mode), first)
-    parser.set_defaults(defaults(first.arch) | recipe | run | launch)
-    values = read().as_dict()
-    values.pop("config", None)
-    values["recipe"] = launch.get("recipe", values["recipe"])  # its full name
-    return validate(Config(**(values | {"mode": _mode(values["mode"])})))
+def _settle(given: Given) -> Config:
+    """Puts the layers of settings over each other, and checks what comes of it.
+
+    Raises:
+        ConfigError: with one sentence that names the flag, and where its value is from.
+    """
+    asked, recipe, launch = given.values, {}, {}
+    if asked.get("recipe"):
+        found = _launch(asked["recipe"], asked.get("nproc"))
+        recipe, launch = found.recipe.settings, found.launch
+        asked = asked | {"recipe": found.name}  # its full name
+    mode = _mode((recipe | launch | asked).get("mode", Config.mode))
+    asked = asked | _arch(recipe | launch | asked)
+    first = defaults(Config.arch) | recipe | launch | asked | {"mode": mode}
+    run = _settings_of_run(mode, Config(**first))
+    usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))
+    config = Config(**(usual | recipe | run | launch | asked | {"mode": mode}))
+    try:
+        fitted = _fit_warmup(config, (recipe, launch, given.of_file(), given.of_flags()))
+        settled = validate(fitted)
+    except ConfigError as error:
+        sources = (
+            dict.fromkeys(recipe | launch, f"of --recipe {asked.get('recipe')}")
+            | dict.fromkeys(run, "from the run's own config.yaml")
+            | dict.fromkeys(given.of_file(), f"from {given.file}")
+            | dict.fromkeys(given.of_flags(), "")
+        )
+        raise ConfigError(_with_sources(str(error), config, sources)) from error
+    if fitted is not config and _speaks_for_all(config):
+        print(
+            f"convoy: a warm-up of {config.warmup_epochs} epochs does not fit into"
+            f" {config.max_epochs}: it takes {fitted.warmup_epochs:g} here (--warmup_epochs)",
+            file=sys.stderr,
+        )
+    return settled
+
+
+def _fit_warmup(config: Config, layers: Sequence[Mapping[str, Any]]) -> Config:
+    """Shortens a warm-up that nobody asked for in a run of this length.
+
+    Args:
+        layers: settings, each before those that override it. A warm-up that is set where the run's
+            length is set, or after that, is meant as it is, and `check_schedule` may refuse it.
+    """
+    if config.mode not in TRAINING_MODES:
+        return config
+    check_spans(config)
+    if not warmup_is_too_long(config):
+        return config
+    warmup, length = (
+        max((i for i, layer in enumerate(layers) if names & layer.keys()), default=-1)
+        for names in ({"warmup_epochs"}, {"max_epochs", "steps_per_epoch"})
+    )
+    if warmup >= length:
+        return config
+    return config.with_(warmup_epochs=fitted_warmup(config))
+
+
+def _speaks_for_all(config: Config) -> bool:
+    """Whether this process is the only one of its job that says what all of them find."""
+    if config.nproc and launched_processes() > 1:
+        return False  # the process that started them has said it
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
+
+
+def _with_sources(text: str, config: Config, sources: Mapping[str, str]) -> str:
+    """An error, with where the values are from that it names and nobody gave as flags."""
+    for name in dict.fromkeys(re.findall(r"--(\w+)", text)):
+        value = getattr(config, name, None)
+        if value is None or f"--{name} {value}" not in text:
+            continue
+        source = sources.get(name, "the default, as none was given")
+        if source:
+            text += f" (--{name} {value} is {source})"
+    return text
+
+
+def _arch(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The architecture as it is spelt here: `ResNet50` is `resnet50`."""
+    from convoy.model.catalog import list_archs
+
+    written = settings.get("arch", "")
+    return {"arch": written.lower()} if written.lower() in list_archs() else {}
 
 
 def _mode(written: str) -> str:

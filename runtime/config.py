@@ -9,22 +9,21 @@ own document states otherwise (`FAMILY_DEFAULTS`); a recipe overrides both, and 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
-from convoy.utils.errors import UserError
+from convoy.runtime.settings_file import read_settings
+from convoy.runtime.values import ConfigError, Kind, ValueRefused
 from convoy.utils.files import Remote
-from convoy.utils.text import TextError, read_text
+from convoy.utils.text import TextError
 
-
-class ConfigError(UserError, ValueError):
-    """A setting, or a combination of settings, that cannot work. The text names the flag and the way out."""
-
+__all__ = ["Config", "ConfigError", "defaults", "kinds", "load_config", "settle"]
 
 MODES = (
     "train_and_eval",
@@ -61,8 +60,18 @@ def _flag(
     aliases: tuple[str, ...] = (),
     *,
     within: Literal[">= 0", ">= 1", ">= 2", "> 0", "(0, 1]", "[0, 1)", "[0, 1]"] | None = None,
+    path: Literal["", "path", "paths"] = "",
+    several: bool = False,
 ) -> Any:
+    """A field of `Config`.
+
+    Args:
+        within: the range of a number, one of `RANGES`.
+        path: "path", or "paths" with commas between them: `~` is a home folder in them.
+        several: a text with commas, which YAML may write as a list.
+    """
     metadata = {"group": group, "help": text, "aliases": aliases, "within": within}
+    metadata |= {"path": path, "several": several}
     return field(default=default, metadata=metadata)
 
 
@@ -90,11 +99,11 @@ class Config:
                               "horovodrun, mpirun or srun started", within=">= 1")
     pattern: str | None = _flag(RUN, None, "--mode list: only architectures of this name, such as 'resnet*'")
     model_dir: str = _flag(RUN, "/workspace/output", "folder of this run: checkpoints, config.yaml, log.json; also gs://… or "
-                           "another URL that TensorFlow can write")
+                           "another URL that TensorFlow can write", path="path")
     max_epochs: int = _flag(RUN, 300, "epochs of training; also the length of the learning-rate schedule", within=">= 1")
     run_epochs: int | None = _flag(RUN, None, "stop after this many epochs of this launch (the schedule keeps "
                                    "its length; resume later)", within=">= 1")
-    steps_per_epoch: int | None = _flag(RUN, None, "steps in an epoch; unset: every example once", within=">= 1")
+    steps_per_epoch: int | None = _flag(RUN, None, "updates of the weights in an epoch, which may gather several passes; unset: every example once", within=">= 1")
     num_epochs_between_eval: int = _flag(RUN, 1, "evaluate every so many epochs, and after the last", within=">= 1")
     prof: int | None = _flag(RUN, None, "stop training or evaluation after this many steps; benchmarks: iterations that are timed (100)", within=">= 1")
     seed: int = _flag(RUN, 0, "seed of initialisation, order, augmentation and dropout")
@@ -118,7 +127,7 @@ class Config:
     padding: Literal["same", "symmetric"] | None = _flag(MODEL, None, "padding at stride 2: TensorFlow's "
                                                          "(same) or PyTorch's (symmetric); unset: the family's")
 
-    data_dir: str = _flag(DATA, "/data/", "folder with train-*, validation-* TFRecords, or train/ and val/ folders")
+    data_dir: str = _flag(DATA, "/data/", "folder with train-*, validation-* TFRecords, or train/ and val/ folders", path="path")
     dataset: str = _flag(DATA, "ImageNet", "what lies in data_dir: ImageNet (records or image folders of any "
                          "classes), or tfds:NAME[/CONFIG][:VERSION], prepared by TensorFlow Datasets")
     data_backend: Literal["tfdata", "synthetic", "dali-cpu", "dali-gpu"] | None = _flag(
@@ -131,7 +140,7 @@ class Config:
     cache: Literal["none", "ram", "disk"] = _flag(DATA, "none", "keep encoded images after they are first read")
     cache_gb: float | None = _flag(DATA, None, "gigabytes a cache may take, per process and split; unset: 40 % of what "
                                    "is free, shared by this host's processes", within="> 0")
-    cache_dir: str | None = _flag(DATA, None, "folder of a disk cache; unset: the system's temporary folder")
+    cache_dir: str | None = _flag(DATA, None, "folder of a disk cache; unset: the system's temporary folder", path="path")
     max_bad_examples: float = _flag(DATA, 0.001, "unreadable training images tolerated: a share below 1, else a count", within=">= 0")
 
     augmenter_name: Literal["autoaugment", "randaugment", "trivialaugment", "none"] = _flag(
@@ -198,8 +207,8 @@ class Config:
                                                     "unset, step: at 3, 6 and 8 ninths of the run")
     lr_multipliers: list[float] | None = _flag(OPT, None, "piecewise: multiples of the peak, one more than boundaries")
     lr_end: float = _flag(OPT, 0.0, "cosine, linear: learning rate at the end", within=">= 0")
-    warmup_epochs: float | str = _flag(OPT, 5.0, "epochs of linear warm-up, also 500steps, or 10% of the run; left out of throughput "
-                                       "figures", ("lr_warmup_epochs",))
+    warmup_epochs: float | str = _flag(OPT, 5.0, "epochs of linear warm-up, also 500steps, or 10% of the run (unset, in runs of no more "
+                                       "epochs: a fifth of them); left out of throughput figures", ("lr_warmup_epochs",))
     layer_decay: float = _flag(OPT, 1.0, "the learning rate of each block is this times that of the block above it; 1: off", within="(0, 1]")
     weight_decay: float = _flag(OPT, 5e-6, "weight decay of kernels; never of batch norm or biases", within=">= 0")
     weight_decay_style: Literal["l2", "half_l2", "decoupled"] = _flag(
@@ -230,7 +239,7 @@ class Config:
         "tensor cores; on CPUs it needs --use_xla")
     use_xla: bool = _flag(PREC, False, "compile the step with XLA")
     xla_cache: str | None = _flag(PREC, None, "folder where XLA keeps what it compiles, for the next run of the same model on the same "
-                                  "kind of machine; what lies there is run, so let nobody else write to it")
+                                  "kind of machine; what lies there is run, so let nobody else write to it", path="path")
     hvd_fp16_compression: bool = _flag(PREC, False, "exchange gradients as float16")
     gradient_predivide_factor: float = _flag(PREC, 1.0, "divide gradients by this before they are summed over "
                                              "processes, and by the rest after", within="> 0")
@@ -246,7 +255,7 @@ class Config:
     elastic_commit_steps: int = _flag(CKPT, 100, "elastic jobs (horovodrun --min-np): steps between two copies of the "
                                       "state in memory, from which the run goes on when a process is lost", within=">= 1")
     preempt_signals: str = _flag(CKPT, "SIGTERM,SIGUSR1", "signals that make a run save and stop with exit code 75; "
-                                 "none: leave them alone")
+                                 "none: leave them alone", several=True)
     requeue: bool = _flag(CKPT, True, "after such a signal, have Slurm queue the batch job again")
     resume_checkpoint: bool = _flag(CKPT, False, "go on from the newest complete checkpoint in model_dir")
     nan_rollback: int = _flag(CKPT, 0, "when a loss or gradient is not finite, go back to the last checkpoint and leave out the "
@@ -254,58 +263,58 @@ class Config:
     gather_checkpoints: bool = _flag(CKPT, False, "keep every checkpoint, whatever keep_checkpoints and keep_best say")
     no_checkpoints: bool = _flag(CKPT, False, "save nothing")
     checkpoint: str = _flag(CKPT, "best", "which to evaluate or apply: best, last, or a checkpoint's folder",
-                            ("inference_checkpoint",))
+                            ("inference_checkpoint",), path="path")
     weights: Literal["auto", "raw", "ema", "both"] = _flag(CKPT, "auto", "weights to evaluate or apply; auto: the better of the two "
                                                            "when the checkpoint was made; both: side by side, with --report")
     pretrained_from_file: str | None = _flag(CKPT, None, "start from, evaluate or apply these weights: .keras, .h5, "
-                                             ".safetensors, PyTorch's .pth, or a checkpoint's folder")
+                                             ".safetensors, PyTorch's .pth, or a checkpoint's folder", path="path")
     pretrained_strict: bool = _flag(CKPT, False, "refuse a file in which anything is missing or left over")
     freeze_backbone: bool = _flag(CKPT, False, "train the classifier alone; the rest stays as it was loaded")
     weight_names: Literal["convoy", "torchvision", "timm", "nvidia", "transformers"] = _flag(
         CKPT, "convoy", "convert to .safetensors: whose names and layout to write")
 
     report: bool = _flag(EVAL, False, "--mode eval: also write a page with figures by class, confusions and calibration, and its numbers")
-    report_dir: str | None = _flag(EVAL, None, "folder of the report; unset: model_dir/eval_report")
+    report_dir: str | None = _flag(EVAL, None, "folder of the report; unset: model_dir/eval_report", path="path")
     report_checkpoints: str | None = _flag(EVAL, None, "evaluate these beside --checkpoint: last, a checkpoint's folder, or another run's "
-                                           "model_dir, with commas between them")
-    report_image_sizes: str | None = _flag(EVAL, None, "evaluate at each of these sizes, pixels a side, such as 224,288; unset: image_size")
+                                           "model_dir, with commas between them", path="paths", several=True)
+    report_image_sizes: str | None = _flag(EVAL, None, "evaluate at each of these sizes, pixels a side, such as 224,288; unset: image_size", several=True)
     eval_labels: str | None = _flag(EVAL, None, "labels to go by in the report instead of the data's: ReaL's real.json, or a file of names "
-                                    "and labels (docs/evaluate.md)")
+                                    "and labels (docs/evaluate.md)", path="path")
 
     predict_dir: str | None = _flag(PRED, None, "images to label: a folder (searched through), a file, a pattern such as "
-                                    "'photos/*.jpg', a .txt of paths, or - for paths on standard input", ("to_predict",))
-    image: str | None = _flag(PRED, None, "label one image, and answer in one line")
+                                    "'photos/*.jpg', a .txt of paths, or - for paths on standard input", ("to_predict",), path="path")
+    image: str | None = _flag(PRED, None, "label one image, and answer in one line", path="path")
     predict_batch_size: int = _flag(PRED, 32, "images per step", within=">= 1")
     top_k: int = _flag(PRED, 5, "classes reported per image", within=">= 1")
     min_confidence: float = _flag(PRED, 0.0, "leave out classes of a lower probability", within="[0, 1]")
     flip_tta: bool = _flag(PRED, False, "average the probabilities of an image and its mirror image")
     label_file: str | None = _flag(PRED, None, "class names, one a line; unset: the training data's, or ImageNet's where it "
-                                   "named none and there are 1,000")
+                                   "named none and there are 1,000", path="path")
     predict_formats: str = _flag(PRED, "table,jsonl,csv", "what to write: table (printed), jsonl, csv, parquet, gallery "
-                                 "(a page to look at), with commas between them")
+                                 "(a page to look at), with commas between them", several=True)
     output: str | None = _flag(PRED, None, "where predictions go, without ending (unset: model_dir/predictions); for "
-                               "--mode convert the file to write, for --mode export the folder (unset: model_dir/export), for benchmarks the report without ending")
+                               "--mode convert the file to write, for --mode export the folder (unset: model_dir/export), for benchmarks the report without ending", path="path")
     export_format: str = _flag(PRED, "savedmodel", "what --mode export writes: savedmodel, tflite, tflite-int8, onnx, with "
-                               "commas between them")
+                               "commas between them", several=True)
     export_samples: int = _flag(PRED, 500, "most images on which an export is compared with the Keras model: of "
                                 "--predict_dir, or else of data_dir; 0: it is not compared", within=">= 0")
     export_backbone: bool = _flag(PRED, False, "let exports put out the features before the classifier too")
     overwrite: bool = _flag(PRED, False, "replace exports that are there already")
 
     benchmark_batch_sizes: str | None = _flag(BENCH, None, "images per process and step, with commas between them; sweep: 1, 2, 4, … to "
-                                              "the documents' largest; unset: train_batch_size or eval_batch_size")
-    benchmark_precisions: str | None = _flag(BENCH, None, "fp32, tf32, amp, bf16, fp16, with commas between them; unset: as the other flags say")
-    benchmark_xla: str | None = _flag(BENCH, None, "off, on, or off,on to compare; unset: as --use_xla says")
+                                              "the documents' largest; unset: train_batch_size or eval_batch_size", several=True)
+    benchmark_precisions: str | None = _flag(BENCH, None, "fp32, tf32, amp, bf16, fp16, with commas between them; unset: as the other flags say", several=True)
+    benchmark_xla: str | None = _flag(BENCH, None, "off, on, or off,on to compare; unset: as --use_xla says", several=True)
     benchmark_formats: str = _flag(BENCH, "keras", "inference: keras, savedmodel, tflite, tflite-int8, onnx, with commas between them, each "
-                                   "in its own runtime")
+                                   "in its own runtime", several=True)
     benchmark_warmup: int = _flag(BENCH, 10, "iterations before those that are timed", within=">= 1")
 
-    log_filename: str = _flag(LOG, "log.json", "dllogger file inside model_dir")
+    log_filename: str = _flag(LOG, "log.json", "dllogger file inside model_dir", path="path")
     log_steps: int = _flag(LOG, 100, "steps between two log lines", within=">= 1")
     training_report: bool = _flag(LOG, True, "after training, write model_dir/report.html, a page about the run, as --mode report does")
     report_images: int = _flag(LOG, 12, "training images, and predictions explained by Grad-CAM, in a report; 0: none", within=">= 0")
-    runs: list[str] | None = _flag(LOG, None, "--mode report: the folders of runs to compare in one page, with spaces between them")
-    trackers: str = _flag(LOG, "none", "where else rank 0 reports: tensorboard, wandb (Weights & Biases), mlflow, with commas between them")
+    runs: list[str] | None = _flag(LOG, None, "--mode report: the folders of runs to compare in one page, with spaces between them", path="path")
+    trackers: str = _flag(LOG, "none", "where else rank 0 reports: tensorboard, wandb (Weights & Biases), mlflow, with commas between them", several=True)
     tracker_project: str = _flag(LOG, "convoy", "project at Weights & Biases, experiment in MLflow")
     run_name: str | None = _flag(LOG, None, "name of the run there; unset: model_dir's last folder")
     enable_tensorboard: bool = _flag(LOG, False, "the same as --trackers tensorboard: figures and pictures in model_dir/tensorboard")
@@ -364,20 +373,61 @@ def defaults(arch: str) -> dict[str, Any]:
     return values | FAMILY_DEFAULTS.get(family, {})
 
 
+@cache
+def kinds() -> dict[str, Kind]:
+    """What each flag takes, by name."""
+    hints = get_type_hints(Config)
+    return {
+        f.name: Kind.of(
+            f.name, hints[f.name], path=f.metadata["path"], several=f.metadata["several"]
+        )
+        for f in fields(Config)
+    }
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    """The names of all flags, and their older ones, to the names in `Config`."""
+    return {name: f.name for f in fields(Config) for name in (f.name, *f.metadata["aliases"])}
+
+
+def settle(written: str, value: Any, where: str = "") -> tuple[str, Any]:
+    """The name and the value of one setting, from what was written.
+
+    Args:
+        where: of a file, what errors begin with, such as "b0.yaml, line 3: "; they name the flag otherwise.
+
+    Raises:
+        ConfigError: there is no such setting, or it does not take this value.
+    """
+    if written not in _spellings():
+        raise ConfigError(f"{where}there is no setting {written}{_nearest(written)}")
+    name = _spellings()[written]
+    try:
+        return name, kinds()[name](value)
+    except ValueRefused as error:
+        raise ConfigError(f"{where or '--'}{name} {error}") from error
+
+
+def _nearest(written: str) -> str:
+    near = difflib.get_close_matches(written.strip("-").lower(), _spellings(), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else "; --help lists all"
+
+
 def load_config(path: str | Path | Remote) -> Config:
     """Reads a `config.yaml` that a run left in its model_dir.
 
     Raises:
-        ConfigError: the file is missing or holds keys that are no settings.
+        ConfigError: the file is missing, or holds what are not settings.
     """
     try:
-        data = yaml.safe_load(read_text(path)) or {}
+        settings = read_settings(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
     except TextError as error:
         raise ConfigError(str(error)) from error
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
-    known = {f.name for f in fields(Config)}
-    unknown = sorted(set(data) - known)
+    unknown = sorted(set(settings) - set(_spellings()))
     if unknown:
         raise ConfigError(f"{path} has settings that do not exist here: {', '.join(unknown)}")
-    return Config(**(defaults(data.get("arch", Config.arch)) | data))
+    values = dict(settle(n, s.value, f"{path}, line {s.line}: ") for n, s in settings.items())
+    return Config(**(defaults(values.get("arch", Config.arch)) | values))

@@ -23,8 +23,10 @@ from typing import Any
 
 import yaml
 
-from convoy.runtime.config import ConfigError
-from convoy.utils.text import TextError, read_text
+from convoy.runtime.config import ConfigError, settle
+from convoy.runtime.settings_file import read_settings
+from convoy.utils.places import expand_home
+from convoy.utils.text import TextError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -64,29 +66,27 @@ def read_recipe(path: str | Path, _children: tuple[Path, ...] = ()) -> Recipe:
     """Reads a recipe, over the settings of its `base`, a path beside it, and so on.
 
     Raises:
-        ConfigError: a file is missing, is no YAML, holds no settings, or is its own base.
+        ConfigError: a file is missing, is not YAML, holds what are not settings, or is its own
+            base.
     """
     path = Path(path)
     if path.resolve() in _children:
         raise ConfigError(f"the recipe {path} is its own base")
-    settings = _read(path)
-    base, expected = settings.pop("base", None), settings.pop("expected", {})
-    if base:
-        inherited = read_recipe(path.parent / base, (*_children, path.resolve()))
-        settings = inherited.settings | settings
-    return Recipe(path, settings, expected)
-
-
-def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(read_text(path), _Loader) or {}
+        found = dict(read_settings(path, data=("expected",)))
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror or error}") from error
     except TextError as error:
         raise ConfigError(str(error)) from error
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds no settings, which are lines such as `arch: resnet50`")
-    return data
+    base, expected = found.pop("base", None), found.pop("expected", None)
+    settings = dict(settle(n, s.value, f"{path}, line {s.line}: ") for n, s in found.items())
+    if base:
+        if not isinstance(base.value, str):
+            raise ConfigError(f"{path}, line {base.line}: base takes the path of another recipe")
+        beside = path.parent / expand_home(base.value, f"{path}, line {base.line}: base")
+        inherited = read_recipe(beside, (*_children, path.resolve()))
+        settings = inherited.settings | settings
+    return Recipe(path, settings, expected.value if expected else {})
 
 
 @functools.cache
@@ -97,7 +97,11 @@ def _shipped(file: str) -> Recipe:
 @functools.cache
 def table() -> dict[str, Any]:
     """`configs/launch.yaml`: precisions, platforms, modes and models. Not to be changed."""
-    return _read(CONFIGS / "launch.yaml")
+    path = CONFIGS / "launch.yaml"
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
 
 
 def lookup(

@@ -74,15 +74,47 @@ def check_schedule(config: Config) -> None:
     """Refuses a schedule that cannot be, as far as one can tell before an epoch's length is known.
 
     Raises:
-        ConfigError: with one sentence that says why.
+        ConfigError: with one sentence that says why, in the units of the flags.
     """
-    if "steps" in check_spans(config) and not config.steps_per_epoch:
+    units = check_spans(config)
+    if warmup_is_too_long(config):
+        raise ConfigError(_too_long(config))
+    if "steps" in units and not config.steps_per_epoch:
         return  # `build_schedule` will answer
+    # Only orders of places in the run are compared, so any length of an epoch will do.
     steps = config.steps_per_epoch or 1000
     try:
         make_schedule(**schedule_arguments(config), base_lr=1.0, steps_per_epoch=steps)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def warmup_is_too_long(config: Config) -> bool:
+    """Whether the warm-up does not end before the run, as far as the flags alone say."""
+    number, unit = parse_span(config.warmup_epochs)
+    if unit == "%":
+        return number >= 100
+    if unit == "epochs":
+        return number >= config.max_epochs
+    return bool(config.steps_per_epoch) and number >= config.max_epochs * config.steps_per_epoch
+
+
+def _too_long(config: Config) -> str:
+    number, unit = parse_span(config.warmup_epochs)
+    given, length = f"--warmup_epochs {config.warmup_epochs}", f"{config.max_epochs} epochs"
+    if unit == "epochs":
+        given = f"--warmup_epochs {number:g}"
+    if unit == "steps":
+        length = f"{config.max_epochs * config.steps_per_epoch} steps"
+    return (
+        f"{given} does not end before the run does, after {length}: lower it, or train for more"
+        " (--max_epochs)"
+    )
+
+
+def fitted_warmup(config: Config) -> float:
+    """A warm-up, in epochs, for a run that is shorter than the usual one: a fifth of it."""
+    return config.max_epochs / 5
 
 
 def schedule_arguments(config: Config) -> dict[str, Any]:

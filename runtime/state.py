@@ -12,7 +12,7 @@ import numpy as np
 
 from convoy.model.weights import freeze_backbone, inspect, load_pretrained
 from convoy.runtime import checkpoint
-from convoy.runtime.build import build_training_model, model_arguments, rate_scales
+from convoy.runtime.build import build_training_model, micro_steps, model_arguments, rate_scales
 from convoy.runtime.checkpoint import Checkpoint
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.step import LossScale, TrainState, batch_norm_statistics
@@ -175,6 +175,13 @@ def what_changes(
         lines.append(
             f"{images_per_step} images a step instead of {before}: {steps_per_epoch} steps an"
             f" epoch, the learning rate {rate}; {place}"
+        )
+    passes = micro_steps(config)
+    if config.steps_per_epoch and passes > 1 and "steps_per_epoch" not in saved:
+        lines.append(
+            f"--steps_per_epoch {config.steps_per_epoch} counts updates: an epoch has"
+            f" {steps_per_epoch} steps. The checkpoint is of a version that counted passes, of"
+            f" which an update has {passes}"
         )
     return lines
 

@@ -318,6 +318,7 @@ class Trainer:
         with watchdog.patient("saving a checkpoint"):
             contents = snapshot(state, self.config, self.train_data, self.report, score, counters)
             contents.state["images_per_step"] = self.images_per_step
+            contents.state["steps_per_epoch"] = self.steps_per_epoch
             if self.memory:
                 self.memory.contents = Commit(contents, (self.last_epoch, self.last_step))
             if to_disk:

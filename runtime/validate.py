@@ -23,6 +23,7 @@ from convoy.runtime.variants import check_report, variants
 from convoy.utils import distributed
 from convoy.utils.distributed import launched_processes
 from convoy.utils.files import is_url
+from convoy.utils.seeds import fold_seed
 
 TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
 APPLYING_MODES = ("eval", "predict", "export", "inference_benchmark")
@@ -37,7 +38,7 @@ def validate(config: Config) -> Config:
     """
     _pattern(config)
     check_runs(config)
-    config = _nproc(config)
+    config = _nproc(_seed(config))
     if config.mode in ("env", "list"):
         return config
     check_report(config)
@@ -77,6 +78,14 @@ def validate(config: Config) -> Config:
     return config
 
 
+def _seed(config: Config) -> Config:
+    """The seed as a number that every generator takes."""
+    try:
+        return config.with_(seed=fold_seed(config.seed))
+    except ValueError as error:
+        raise ConfigError(f"--seed {error}") from error
+
+
 def _pattern(config: Config) -> None:
     from convoy.model.catalog import list_archs
 
@@ -113,10 +122,13 @@ def check_model(config: Config) -> None:
 
     try:
         arch = get_arch(config.arch)
+    except ValueError as error:
+        raise ConfigError(f"--arch: {error}") from error
+    try:
         if config.image_size is not None:
             check_image_size(arch, config.image_size)
     except ValueError as error:
-        raise ConfigError(f"--arch, --image_size: {error}") from error
+        raise ConfigError(f"--image_size: {error}") from error
     if not arch.available:
         raise ConfigError(f"--arch {config.arch} cannot be built: {arch.reason}")
 

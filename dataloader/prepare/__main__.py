@@ -10,6 +10,8 @@ from typing import Any
 
 from convoy.dataloader.errors import DataError
 from convoy.utils.errors import UserError
+from convoy.utils.places import expand_home
+from convoy.utils.seeds import fold_seed
 from convoy.utils.text import printable_output
 
 LAYOUT = "folder with TFRecord files, or with train/<class>/* and val/<class>/*"
@@ -23,6 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         when images were left out; 130 after Ctrl-C.
     """
     given = vars(_parser().parse_args(arguments))
+    try:
+        given = _as_meant(given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow's import reads it
     run = _COMMANDS[given.pop("command")]
     printable_output()
@@ -34,6 +41,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
         return 130
+
+
+_PATHS = ("data_dir", "out", "images", "val_labels", "config")
+
+
+def _as_meant(given: dict[str, Any]) -> dict[str, Any]:
+    """`~` in paths becomes the home folder, and the seed a number that every generator takes.
+
+    Raises:
+        PlaceError, DataError: they cannot.
+    """
+    paths = {
+        name: expand_home(given[name], f"--{name}")
+        for name in _PATHS
+        if given.get(name) is not None
+    }
+    if (seed := given.get("seed")) is not None:
+        try:
+            seed = fold_seed(seed)
+        except ValueError as error:
+            raise DataError(f"--seed {error}") from error
+    return given | paths | ({} if seed is None else {"seed": seed})
 
 
 def _digits(given: dict[str, Any]) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from convoy.model.depth import depth_from_top
-from convoy.runtime.build import make_step, rate_scales
+from convoy.runtime.build import build_loader, make_step, rate_scales
 from convoy.runtime.config import Config
 from convoy.runtime.state import new_state
 
@@ -34,3 +34,19 @@ def test_a_frozen_backbone_leaves_the_classifiers_rate_whole():
     state = new_state(Config(arch="efficientnet-test", freeze_backbone=True), num_classes=10)
     scales = rate_scales(Config(layer_decay=0.5), state.model)
     assert scales == [1.0, 1.0]  # kernel and bias
+
+
+def test_steps_of_an_epoch_are_updates_however_many_passes_they_gather(tiny):
+    for settings, batches in (
+        ({}, 7),  # 97 images in batches of 16: all of them
+        ({"grad_accum_steps": 4}, 7),
+        ({"steps_per_epoch": 3}, 3),
+        ({"steps_per_epoch": 3, "grad_accum_steps": 4}, 12),
+        ({"steps_per_epoch": 3, "optimizer_batch_size": 32}, 6),
+        ({"steps_per_epoch": 3, "optimizer_batch_size": 32, "data_backend": "synthetic"}, 6),
+    ):
+        config = Config(data_dir=str(tiny), arch="efficientnet-test", train_batch_size=16)
+        loader = build_loader(config.with_(augmenter_name="none", **settings), "train")
+        assert loader.steps_per_epoch == batches, settings
+        if "data_backend" not in settings:
+            assert build_loader(config.with_(**settings), "validation").steps_per_epoch == 2

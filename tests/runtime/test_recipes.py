@@ -410,7 +410,7 @@ def test_a_base_may_have_a_base_and_must_end(tmp_path):
     ("text", "message"),
     [
         ("base: nowhere.yaml\n", "nowhere.yaml"),
-        ("a: [1", "cannot read"),
+        ("a: [1", "cannot be read as YAML"),
         ("- 1\n", "holds no settings"),
     ],
 )

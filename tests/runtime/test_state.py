@@ -78,3 +78,14 @@ def test_what_changes_is_said_and_nothing_else(ranks):
     _, line = what_changes(fewer, Config(lr_base_batch=0, steps_per_epoch=20), 64, 20)
     assert "the learning rate does not follow (--lr_base_batch 0)" in line
     assert "an epoch has other images (--steps_per_epoch)" in line
+
+
+def test_a_checkpoint_that_counted_passes_says_so(ranks):
+    ranks(0, 2)
+    config = Config(train_batch_size=16, grad_accum_steps=2, steps_per_epoch=20)
+    old = {"processes": 2, "images_per_step": 64}
+    (line,) = what_changes(old, config, 64, 20)
+    assert "--steps_per_epoch 20 counts updates: an epoch has 20 steps" in line
+    assert "counted passes, of which an update has 2" in line
+    assert what_changes(old | {"steps_per_epoch": 20}, config, 64, 20) == []
+    assert what_changes(old, config.with_(steps_per_epoch=None), 64, 20) == []

@@ -91,6 +91,56 @@ def test_impossible_schedules_are_refused(refused, folders, tmp_path):
     assert "boundaries" in message
 
 
+@pytest.mark.parametrize(
+    ("recipe", "args", "warmup", "told"),
+    [
+        ("", ["--max_epochs", "3"], 0.6, True),
+        ("", ["--max_epochs", "5", "--steps_per_epoch", "10"], 1, True),
+        ("", ["--max_epochs", "1", "--steps_per_epoch", "10"], 0.2, True),
+        ("", ["--max_epochs", "6"], 5, False),
+        ("warmup_epochs: 7\nmax_epochs: 40\n", ["--max_epochs", "3"], 0.6, True),
+        ("warmup_epochs: 50%\n", ["--max_epochs", "3"], "50%", False),
+        ("warmup_epochs: 7\n", ["--max_epochs", "3"], 0.6, True),
+        ("max_epochs: 3\n", [], 0.6, True),
+        ("max_epochs: 3\nwarmup_epochs: 3\n", [], None, False),
+        ("max_epochs: 3\n", ["--warmup_epochs", "3"], None, False),
+        ("", ["--max_epochs", "3", "--warmup_epochs", "5"], None, False),
+    ],
+)
+def test_a_warm_up_that_nobody_asked_for_fits_the_run(
+    refused, folders, tmp_path, capsys, recipe, args, warmup, told
+):
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    common = ["--data_dir", str(folders), "--model_dir", str(tmp_path / "run")]
+    common += ["--config", str(tmp_path / "recipe.yaml"), *args]
+    if warmup is None:
+        message = refused(*common)
+        assert "does not end before the run does, after 3 epochs" in message
+        return
+    config = parse(common)
+    assert config.warmup_epochs == warmup
+    said = " ".join(capsys.readouterr().err.split())
+    assert (f"it takes {warmup} here (--warmup_epochs)" in said) is told
+    build_schedule(config, images_per_step=32, steps_per_epoch=2)
+
+
+def test_only_one_process_of_a_job_says_so(folders, tmp_path, monkeypatch, capsys):
+    args = ["--data_dir", str(folders), "--model_dir", str(tmp_path), "--max_epochs", "3"]
+    monkeypatch.setenv("HOROVOD_SIZE", "2")
+    for rank, flags, told in (("0", [], 1), ("1", [], 0), ("0", ["--nproc", "2"], 0)):
+        monkeypatch.setenv("HOROVOD_RANK", rank)
+        parse([*args, *flags])
+        assert capsys.readouterr().err.count("warm-up of 5.0 epochs") == told
+
+
+def test_an_error_says_where_a_value_is_from_that_no_flag_gave(refused, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(f"data_dir: {tmp_path}/nowhere\n")
+    message = refused("--config", tmp_path / "recipe.yaml")
+    assert f"nowhere is from {tmp_path}/recipe.yaml)" in message
+    assert "(--data_dir /data/ is the default" in refused("--model_dir", tmp_path)
+    assert "is from" not in refused("--data_dir", tmp_path / "nowhere")
+
+
 def test_the_step_schedule_falls_by_its_rate_at_its_boundaries(folders, tmp_path):
     common = ["--data_dir", str(folders), "--model_dir", str(tmp_path), "--lr_decay", "step"]
     common += ["--arch", "efficientnet-test", "--lr_decay_rate", "0.5", "--warmup_epochs", "0"]

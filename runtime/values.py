@@ -1,0 +1,220 @@
+"""What a flag takes, and how its value is read: from a command line, YAML or Python.
+
+All three go through one `Kind`, so that a value means the same wherever it is written, and a wrong
+one is answered in the same words. No TensorFlow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import os
+import re
+from dataclasses import dataclass
+from datetime import date
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from convoy.utils.errors import UserError
+from convoy.utils.places import PlaceError, expand_home
+
+_YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_WHOLE = re.compile(r"[+-]?\d+")
+
+
+class ConfigError(UserError, ValueError):
+    """A setting, or a combination of settings, that cannot work. The text names the flag and the
+    way out.
+    """
+
+
+class ValueRefused(argparse.ArgumentTypeError, ValueError):
+    """A value does not fit its flag. The text goes on where the flag's name ends: "takes …".
+
+    It is both what argparse expects of a type, whose text it keeps, and a ValueError.
+    """
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one flag takes.
+
+    Attributes:
+        name: the flag's, without dashes.
+        types: the alternatives of its annotation, such as `(float, str)`; None is not among them.
+        optional: whether it may be unset (None).
+        path: "path"; "paths", with commas between them; "" where the value is not one.
+        several: whether the text is a list with commas, which YAML may write as a list.
+    """
+
+    name: str
+    types: tuple[Any, ...]
+    optional: bool = False
+    path: Literal["", "path", "paths"] = ""
+    several: bool = False
+
+    @classmethod
+    def of(cls, name: str, hint: Any, **traits: Any) -> Kind:
+        """From a field's annotation."""
+        parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        types = tuple(part for part in parts if part is not NoneType)
+        return cls(name, types, optional=NoneType in parts, **traits)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words of a Literal; empty for other kinds."""
+        return get_args(self.types[0]) if get_origin(self.types[0]) is Literal else ()
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a list may be given."""
+        return any(get_origin(part) is list for part in self.types)
+
+    def __call__(self, value: Any) -> Any:
+        """The value that the flag holds.
+
+        Raises:
+            ValueRefused: it is not one that the flag takes.
+        """
+        value = value.item() if type(value).__module__ == "numpy" and not value.shape else value
+        if isinstance(value, str) and value == "null" and self.optional:
+            value = None
+        if value is None:
+            return self._unset()
+        if self.types == (bool,):
+            return self._switch(value)
+        if self.choices:
+            return self._choice(value)
+        if self.is_list:
+            return self._list(value)
+        return self._scalar(value)
+
+    def _unset(self) -> Any:
+        if self.optional:
+            return None
+        if "none" in self.choices:
+            return "none"
+        hint = ": write a folder ~ in quotes (in YAML a plain ~ is null)" if self.path else ""
+        raise ValueRefused(f"takes {self.words()}, and cannot be null{hint}")
+
+    def _switch(self, value: Any) -> bool:
+        word = str(value).lower()
+        if word not in _YES + _NO:
+            raise self._refused(value)
+        return word in _YES
+
+    def _choice(self, value: Any) -> str:
+        if value in self.choices:
+            return str(value)
+        word = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+        near = difflib.get_close_matches(word.lower(), self.choices, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueRefused(f"takes {self.words()}, not {_shown(value)}{hint}")
+
+    def _list(self, value: Any) -> Any:
+        (inner,) = (part for part in self.types if get_origin(part) is list)
+        element = Kind.of(self.name, get_args(inner)[0], path=self.path)
+        if isinstance(value, str) and element.types != (str,):
+            text = value.strip()
+            bare = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
+            if bare == text and "," not in text and self._takes_number(value):
+                return self._scalar(value)
+            value = [part for part in map(str.strip, bare.split(",")) if part]
+        elif not _is_sequence(value):
+            if self._takes_number(value):
+                return self._scalar(value)
+            value = [value]
+        try:
+            return [element(part) for part in value]
+        except ValueRefused:
+            raise self._refused(value) from None
+
+    def _takes_number(self, value: Any) -> bool:
+        return float in self.types and not _is_sequence(value)
+
+    def _scalar(self, value: Any) -> Any:
+        if _is_sequence(value):
+            if self.several:
+                return ",".join(self._text(part) for part in value)
+            raise self._refused(value)
+        found = None
+        for part in self.types:
+            found = _number(value, part) if part in (int, float) else found
+            if part is str and found is None:
+                found = self._text(value)
+        if found is None:
+            raise self._refused(value)
+        return found
+
+    def _text(self, value: Any) -> str:
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if isinstance(value, bool | dict) or not isinstance(value, str | int | float | date):
+            raise self._refused(value)
+        text = str(value)
+        if "\0" in text:
+            raise ValueRefused("holds a zero byte, which no text can have")
+        if not self.path:
+            return text
+        parts = text.split(",") if self.path == "paths" else [text]
+        try:
+            return ",".join(expand_home(part, f"--{self.name}") for part in parts)
+        except PlaceError as error:
+            raise ValueRefused(str(error).removeprefix(f"--{self.name} ")) from error
+
+    def _refused(self, value: Any) -> ValueRefused:
+        lost = not isinstance(value, str) and str in self.types
+        quotes = ": put it in quotes" if lost else ""
+        return ValueRefused(f"takes {self.words()}, not {_shown(value)}{quotes}")
+
+    def words(self) -> str:
+        """What the flag takes, for people."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.types == (bool,):
+            return "yes or no (also true, on, false, off)"
+        if self.is_list:
+            (inner,) = (part for part in self.types if get_origin(part) is list)
+            (kind,) = get_args(inner)
+            if kind is str:
+                return "one text or several"
+            spans = "epochs (30), steps (500steps) or shares (10%)"
+            what = "numbers" if kind is float else spans
+            one = "a number, or " if float in self.types else ""
+            return f"{one}{what} with commas between them"
+        if self.types == (float, str):
+            return "epochs (5), steps (500steps) or a share of the run (10%)"
+        one = {int: "a whole number", float: "a number", str: "a path" if self.path else "text"}
+        return one[self.types[0]]
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple) or type(value).__module__ == "numpy"
+
+
+def _number(value: Any, kind: type) -> int | float | None:
+    """A finite number; None if the value is not one, or is not whole where it has to be."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        if kind is int and (isinstance(value, int) or _WHOLE.fullmatch(str(value).strip())):
+            if abs(int(value)) < 2**64:
+                return int(value)
+            raise ValueRefused(f"takes a whole number of at most 64 bits, not {_shown(value)}")
+        number = float(value)
+    except ValueRefused:
+        raise
+    except (ValueError, OverflowError):
+        return None
+    if not math.isfinite(number):
+        return None
+    if kind is int:
+        return int(number) if number.is_integer() and abs(number) < 2**53 else None
+    return number
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    text = " ".join(text.split())
+    return (text if len(text) <= 60 else f"{text[:57]}…") or "an empty text"

@@ -1,0 +1,29 @@
+"""Seeds of any size, for random number generators that take 32 bits."""
+
+from __future__ import annotations
+
+import hashlib
+
+LEAST, LARGEST = -(2**63), 2**64 - 1
+"""What `fold_seed` takes: any number of 64 bits, signed or not."""
+
+
+def fold_seed(seed: int) -> int:
+    """A seed as a number of 32 bits, which Keras and NumPy's older generators need.
+
+    Numbers of 32 bits stay what they are. Others are hashed, so that seeds that differ in any bit,
+    such as job numbers with a time in them, give different streams.
+
+    Raises:
+        ValueError: it has more than 64 bits.
+
+    Example:
+        >>> fold_seed(7), fold_seed(2**32) == fold_seed(0), fold_seed(-1) == fold_seed(2**64 - 1)
+        (7, False, True)
+    """
+    if not LEAST <= seed <= LARGEST:
+        raise ValueError(f"takes a number of 64 bits ({LEAST} to {LARGEST}), not {seed}")
+    if 0 <= seed < 2**32:
+        return seed
+    digest = hashlib.blake2b((seed % 2**64).to_bytes(8, "little"), digest_size=4)
+    return int.from_bytes(digest.digest(), "little")
