@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one mode. Returns the exit code."""
+    if sys.version_info < (3, 10):  # noqa: UP036 — pip asks for it, and a checkout has no pip
+        return _refuse(f"Python 3.10 or newer is needed, and this is {sys.version.split()[0]}")
+    try:
+        return _main(argv)
+    except ModuleNotFoundError as error:
+        from convoy.utils.extras import missing_requirement
+
+        if text := missing_requirement(error):
+            return _refuse(text)
+        raise
+    except KeyboardInterrupt:  # before a mode began
+        print("convoy: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left (`--help | head`). Point stdout at nothing, or Python
+        # complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _main(argv: Sequence[str] | None) -> int:
     from convoy.runtime.cli import parse
     from convoy.utils.text import printable_output
 
@@ -20,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from convoy.runtime.runner import Runner
 
     return Runner(config).main()
+
+
+def _refuse(text: str) -> int:
+    print(f"convoy: {text}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from convoy.utils.device import check_backend
+
 if TYPE_CHECKING:
     from convoy.model.build import build_model
     from convoy.model.catalog import get_arch, list_archs
@@ -28,6 +30,8 @@ __all__ = ["build_model", "get_arch", "list_archs"]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "build_model":
+        check_backend()  # before Keras is imported, which may lack that backend too
     return getattr(import_module(_HOMES[name]), name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from convoy.runtime.config import Config, ConfigError
+from convoy.utils.extras import how_to_install
 from convoy.utils.gpus import visible_gpus
 
 BENCHMARKS = ("training_benchmark", "inference_benchmark")
@@ -44,8 +45,7 @@ def check_backend(config: Config) -> None:
     flag = f"--data_backend {config.data_backend}" if config.data_backend else " ".join(older)
     if not _installed("nvidia.dali"):
         raise ConfigError(
-            f"{flag} needs NVIDIA DALI, which is the extra `dali`: .venv/bin/python -m pip install"
-            ' -c constraints.txt -e ".[dali]"; or leave the flag out'
+            f"{flag} needs NVIDIA DALI: {how_to_install('dali')}; or leave the flag out"
         )
     if "dali-gpu" in used and not visible_gpus():
         raise ConfigError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from convoy.runtime.config import ConfigError
+from convoy.utils.extras import how_to_install
 
 ENOUGH_IMAGES = 300
 """Fewer say little about agreement: one of 300 that differs is 0.3 %."""
@@ -58,7 +59,4 @@ def check_packages(name: str, flag: str) -> None:
     """Raises ConfigError unless what a format needs is installed."""
     missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
     if missing:
-        raise ConfigError(
-            f"{flag} {name} needs {', '.join(missing)}:"
-            " pip install -c constraints.txt -e '.[export]'"
-        )
+        raise ConfigError(f"{flag} {name} needs {', '.join(missing)}: {how_to_install('export')}")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from convoy.runtime.config import Config, ConfigError
+from convoy.utils.extras import how_to_install
 from convoy.utils.files import Remote, path_of
 from convoy.utils.text import printable
 
@@ -66,12 +67,9 @@ def predict_formats(text: str) -> list[str]:
         raise ConfigError(
             f"--predict_formats {text}: choose from {', '.join(FORMATS)}, with commas between them"
         )
-    for name, package, remedy in (
-        ("parquet", "pyarrow", "pip install -c constraints.txt -e '.[parquet]'"),
-        ("gallery", "jinja2", "pip install -c constraints.txt jinja2, or make setup"),
-    ):
-        if name in formats and find_spec(package) is None:
-            raise ConfigError(f"--predict_formats {name} needs the package {package}: {remedy}")
+    if "parquet" in formats and find_spec("pyarrow") is None:
+        remedy = how_to_install("parquet")
+        raise ConfigError(f"--predict_formats parquet needs the package pyarrow: {remedy}")
     return formats
 
 

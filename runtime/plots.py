@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from convoy.runtime.config import ConfigError
+from convoy.utils.extras import how_to_install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,9 +77,7 @@ _STYLE: dict[str, Any] = {
 def check_plots(flag: str) -> None:
     """Raises ConfigError, naming the flag, where matplotlib is not installed."""
     if find_spec("matplotlib") is None:
-        raise ConfigError(
-            f"{flag} needs the package matplotlib: pip install -c constraints.txt -e '.[report]'"
-        )
+        raise ConfigError(f"{flag} needs the package matplotlib: {how_to_install('report')}")
 
 
 class Plot:

@@ -7,16 +7,20 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from convoy.runtime import checkpoint, trackers
 from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.failures import TRAINING, explain, interrupted
 from convoy.runtime.requests import Preempted, Requests
 from convoy.runtime.validate import TRAINING_MODES, preempt_signals
 from convoy.utils import device, distributed, gathering, watchdog, xla
+from convoy.utils.distributed import launched_processes
 from convoy.utils.errors import UserError
 from convoy.utils.files import path_of, write_atomically
+from convoy.utils.progress import lasting_output
 
 EXIT_ERROR, EXIT_SOME_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 3, 75, 130
 
@@ -44,7 +48,8 @@ class Runner:
         stderr.
         """
         self._command = True
-        code = self._main()
+        with lasting_output():
+            code = self._main()
         if trackers.unfinished():
             watchdog.stop()
             distributed.shutdown()
@@ -55,30 +60,23 @@ class Runner:
         try:
             result = self.run()
         except KeyboardInterrupt:
-            text = "interrupted; checkpoints saved so far are whole: go on with --resume_checkpoint"
-            return _fail(text, EXIT_INTERRUPTED)
+            return _fail(interrupted(self.config), EXIT_INTERRUPTED)
         except Preempted as stopped:
             if distributed.rank() == 0:
                 _say(str(stopped))
             return EXIT_PREEMPTED  # every rank stops alike, so they part in good order
-        except BrokenPipeError:
-            # Whoever read our output has left (`| head`). Point stdout at nothing, or Python
-            # complains at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         except gathering.Removed as removed:
             _say(str(removed))
             return _leave(EXIT_PREEMPTED)
         except UserError as error:
             distributed.end_elastic_job(str(error))
             return _fail(str(error))
-        except OSError as error:
-            # A full or vanished disk, mostly; Python's text names the file and the reason.
-            return _fail(f"{error}; checkpoints saved so far are whole")
         except Exception as error:  # noqa: BLE001 — told below, and every rank ends
             # A rank that goes breaks the exchange of all others: the watchdog says which it was.
             if "orovod" in str(error) and watchdog.has_spoken():
                 return _leave(EXIT_ERROR)
+            if text := explain(error, self.config):
+                return _fail(text)
             traceback.print_exc()  # a fault of ours: show where
             return _fail("the traceback above is a fault of the program")
         return EXIT_SOME_FAILED if result.get("failed") else 0
@@ -90,28 +88,31 @@ class Runner:
             ConfigError, DataError, CheckpointError, TrainingError, DistributedError: in plain
             words.
         """
-        mode = self.config.mode
-        if self.config.nproc:
+        config, mode = self.config, MODES[self.config.mode]
+        if config.nproc:
             raise ConfigError("--nproc is for main.py; start a program of yours with horovodrun")
-        if mode == "list":
-            from convoy.runtime.listing import list_architectures
+        if mode.alone and launched_processes() > 1:
+            raise ConfigError(
+                f"--mode {config.mode} runs in one process: start it without horovodrun, mpirun or"
+                " srun"
+            )
+        if not (mode.sets_up and not config.runs):
+            return mode.run(self)
+        self._prepare_backend()
+        signals = preempt_signals(config) if config.mode in TRAINING else ()
+        with Requests(signals) as self._requests:
+            self._set_up()
+            return mode.run(self)
 
-            return list_architectures(self.config.pattern)
+    def _prepare_backend(self) -> None:
+        """What has to be in the environment before TensorFlow and Keras are imported."""
         if not self.config.verbose:
             device.quiet()
         device.prefer_onednn()
-        if mode == "env":
-            from convoy.runtime.environment import show
-
-            return show()
-        if self.config.runs:  # of --mode report; needs no TensorFlow
-            from convoy.runtime.comparison import compare_runs
-
-            return compare_runs(self.config)
-        trains = mode in ("train", "train_and_eval")
-        with Requests(preempt_signals(self.config) if trains else ()) as self._requests:
-            self._set_up()
-            return getattr(self, f"_{mode}")()
+        if not self._command:
+            device.check_backend()
+        elif (other := device.take_backend()) and os.environ.get("HOROVOD_RANK", "0") == "0":
+            _say(f"computing with TensorFlow, whatever {device.BACKEND} ({other}) says")
 
     def _set_up(self) -> None:
         """Joins the other processes, and makes devices and Keras what the config says."""
@@ -151,12 +152,12 @@ class Runner:
 
         setup_logging(distributed.rank())
         precision = device.precision(config.use_amp, config.dtype, device.has_gpu())
-        if mode in ("train", "train_and_eval") and distributed.rank() == 0:
+        if mode in TRAINING and distributed.rank() == 0:
             device.warn_of_slow_bfloat16(precision)
         keras.config.set_dtype_policy("float32" if mode == "export" else precision)
         keras.utils.set_random_seed(config.seed)
 
-    def _train_and_eval(self) -> dict[str, Any]:
+    def _train(self) -> dict[str, Any]:
         if not distributed.elastic():
             return self._train_once()
         from convoy.runtime import elastic
@@ -186,20 +187,11 @@ class Runner:
             distributed.on_rank0(lambda: report_training(self.config, tracking))
         return figures
 
-    _train = _train_and_eval
-
-    def _training_benchmark(self) -> dict[str, Any]:
+    def _benchmark(self) -> dict[str, Any]:
         from convoy.runtime.benchmark import run
 
         with self._log(append=True) as run_log:
             return _summarise(run_log, run(self.config, run_log))
-
-    def _inference_benchmark(self) -> dict[str, Any]:
-        if distributed.size() > 1:
-            raise ConfigError(
-                "--mode inference_benchmark runs in one process; start it without horovodrun"
-            )
-        return self._training_benchmark()
 
     def _eval(self) -> dict[str, Any]:
         if self.config.report:
@@ -213,22 +205,20 @@ class Runner:
     def _predict(self) -> dict[str, Any]:
         from convoy.runtime.predict import predict
 
-        if distributed.size() > 1:
-            raise ConfigError("--mode predict runs in one process; start it without horovodrun")
         return predict(self.config)
 
     def _export(self) -> dict[str, Any]:
         from convoy.runtime.export import export
 
-        if distributed.size() > 1:
-            raise ConfigError("--mode export runs in one process; start it without horovodrun")
         return export(self.config)
 
     def _report(self) -> dict[str, Any]:
+        if self.config.runs:  # needs no TensorFlow
+            from convoy.runtime.comparison import compare_runs
+
+            return compare_runs(self.config)
         from convoy.runtime.report import write_report
 
-        if distributed.size() > 1:
-            raise ConfigError("--mode report runs in one process; start it without horovodrun")
         return write_report(self.config)
 
     def _convert(self) -> dict[str, Any]:
@@ -251,6 +241,17 @@ class Runner:
 
         return summarise_model(self.config)
 
+    def _list(self) -> dict[str, Any]:
+        from convoy.runtime.listing import list_architectures
+
+        return list_architectures(self.config.pattern)
+
+    def _env(self) -> dict[str, Any]:
+        from convoy.runtime.environment import show
+
+        self._prepare_backend()
+        return show()
+
     def _log(self, append: bool = False) -> Any:
         """The run's log on rank 0, inert elsewhere; proves first that model_dir can be written."""
         from contextlib import closing
@@ -266,6 +267,37 @@ class Runner:
         run_log = make_json_logger(path, append=append)
         run_log.parameters(asdict(self.config))
         return closing(run_log)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One of `--mode`'s.
+
+    Attributes:
+        run: does it, and returns its figures.
+        alone: it runs in one process.
+        sets_up: processes, devices and Keras are made ready first.
+    """
+
+    run: Callable[[Runner], dict[str, Any]]
+    alone: bool = True
+    sets_up: bool = True
+
+
+MODES = {
+    "train_and_eval": Mode(Runner._train, alone=False),
+    "train": Mode(Runner._train, alone=False),
+    "training_benchmark": Mode(Runner._benchmark, alone=False),
+    "inference_benchmark": Mode(Runner._benchmark),
+    "eval": Mode(Runner._eval, alone=False),
+    "predict": Mode(Runner._predict),
+    "export": Mode(Runner._export),
+    "convert": Mode(Runner._convert),
+    "report": Mode(Runner._report),
+    "summary": Mode(Runner._summary),
+    "list": Mode(Runner._list, sets_up=False),
+    "env": Mode(Runner._env, alone=False, sets_up=False),
+}
 
 
 def _keep_compiled(folder: str, tf32: bool) -> int:

@@ -25,6 +25,7 @@ import numpy as np
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.requests import Preempted
 from convoy.utils import distributed, watchdog
+from convoy.utils.extras import how_to_install
 from convoy.utils.files import is_url, path_of, write_atomically
 
 logger = logging.getLogger("convoy.trackers")
@@ -107,8 +108,7 @@ def check_trackers(config: Config) -> None:
     for name in tracker_names(config):
         if find_spec(PACKAGES[name]) is None:
             raise ConfigError(
-                f"--trackers {name} needs the package {PACKAGES[name]}, the extra {name}:"
-                f" pip install -e '.[{name}]'"
+                f"--trackers {name} needs the package {PACKAGES[name]}: {how_to_install(name)}"
             )
         if name == "mlflow" and is_url(config.model_dir) and not os.environ.get(MLFLOW_URI):
             raise ConfigError(

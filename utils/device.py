@@ -10,9 +10,46 @@ import platform
 import sys
 from pathlib import Path
 
+from convoy.utils.errors import UserError
+
 logger = logging.getLogger("convoy.utils")
 
 CPUS = Path("/proc/cpuinfo")
+BACKEND = "KERAS_BACKEND"
+
+
+class DeviceError(UserError, RuntimeError):
+    """This machine, or what its environment variables ask for, is not what a run needs."""
+
+
+def take_backend() -> str:
+    """Has Keras compute with TensorFlow, in a process of our own: whatever the environment or
+    `keras.json` says is for other programs. Before Keras is imported.
+
+    Returns:
+        The other backend that the environment names, or "".
+    """
+    named = os.environ.get(BACKEND, "")
+    os.environ[BACKEND] = "tensorflow"
+    return "" if named == "tensorflow" else named
+
+
+def check_backend() -> None:
+    """Before Keras is imported in a process that is not ours, or after that.
+
+    Raises:
+        DeviceError: it computes, or will, with another backend than TensorFlow.
+    """
+    keras = sys.modules.get("keras")
+    if keras is not None and hasattr(keras, "backend"):
+        named, when = keras.backend.backend(), "and start Python anew"
+    else:
+        named, when = os.environ.get(BACKEND) or "tensorflow", "before Keras is imported"
+    if named != "tensorflow":
+        raise DeviceError(
+            f"Keras' backend is {named} here, and Convoy computes with TensorFlow: set"
+            f" {BACKEND}=tensorflow in the environment {when}"
+        )
 
 
 def quiet() -> None:
@@ -20,7 +57,6 @@ def quiet() -> None:
     imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
 def prefer_onednn() -> None:
@@ -63,7 +99,7 @@ def setup(
     """Pins this process to its GPU, if there are any, and sets threads and TensorFloat-32.
 
     Raises:
-        RuntimeError: there are GPUs, but fewer than processes on this host.
+        DeviceError: there are GPUs, but fewer than processes on this host.
     """
     import tensorflow as tf
 
@@ -74,9 +110,9 @@ def setup(
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         if local_rank >= len(gpus):
-            raise RuntimeError(
-                f"process {local_rank} of this host has no GPU: there are {len(gpus)}; start"
-                " fewer processes per host"
+            raise DeviceError(
+                f"process {local_rank} of this host (from 0) has no GPU: {len(gpus)} are visible;"
+                " start as many processes a host as it has GPUs, or see CUDA_VISIBLE_DEVICES"
             )
         tf.config.set_visible_devices(gpus[local_rank], "GPU")
         tf.config.experimental.set_memory_growth(gpus[local_rank], True)

@@ -6,7 +6,8 @@ import atexit
 import os
 import sys
 import time
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, TextIO
@@ -42,6 +43,48 @@ class SafeStream:
 
     def flush(self) -> None:
         """Nothing to do: `write` flushes."""
+
+
+class LastingStream:
+    """Standard output or error whose reader may leave (`| head`), or whose disk may fill up: what
+    is written then goes nowhere, and the program goes on. A run's results lie in files.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._lasting(lambda: self._stream.write(text), len(text))
+
+    def flush(self) -> None:
+        self._lasting(self._stream.flush, None)
+
+    def _lasting(self, action: Callable[[], Any], otherwise: Any) -> Any:
+        try:
+            return action()
+        except UnicodeError:
+            raise
+        except (OSError, ValueError):
+            # What is in its buffer would be written once more at the program's end, and fail.
+            with suppress(OSError, ValueError):
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, self._stream.fileno())
+                os.close(nothing)
+            return otherwise
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Makes standard output and error `LastingStream`s, for a program of our own."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and LastingStream(stream) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 class Progress(AbstractContextManager):

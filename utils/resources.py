@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
+import sys
 from contextlib import suppress
 from pathlib import Path
+
+from convoy.utils.errors import UserError
 
 POWERCAP = Path("/sys/class/powercap")
 NO_MEMORY = re.compile(
@@ -17,14 +21,30 @@ NO_MEMORY = re.compile(
 """What errors say that mean it: Python's, TensorFlow's, ONNX Runtime's, PyTorch's, CUDA's."""
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error of Python, TensorFlow, ONNX Runtime or TensorFlow Lite means that."""
-    import tensorflow as tf
+NO_DISK = re.compile(r"No space left on device|Disk quota exceeded", re.I)
+"""What TensorFlow's file system says: it has the same kind of error as for memory."""
 
-    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, TensorFlow, ONNX Runtime or TensorFlow Lite means that."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    tf = sys.modules.get("tensorflow")  # without it there are no errors of its own
+    if tf is None or too_little_disk(error) or "Too many open files" in str(error):
+        return False
+    if isinstance(error, tf.errors.ResourceExhaustedError):
         return True
     runtimes = isinstance(error, (RuntimeError, tf.errors.OpError))
     return runtimes and bool(NO_MEMORY.search(str(error)))
+
+
+def too_little_disk(error: BaseException) -> bool:
+    """Whether an error of Python or TensorFlow means that a disk, or a quota on it, is full."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return not isinstance(error, UserError) and bool(NO_DISK.search(str(error)))
 
 
 def free_memory() -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from convoy.dataloader.errors import DataError
 from convoy.utils.errors import UserError
+from convoy.utils.extras import missing_requirement
 from convoy.utils.places import expand_home
 from convoy.utils.seeds import fold_seed
 from convoy.utils.text import printable_output
@@ -37,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(given)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if not (text := missing_requirement(error)):
+            raise
+        print(f"error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)

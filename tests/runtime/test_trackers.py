@@ -65,7 +65,7 @@ def test_unknown_and_missing_trackers_are_refused(monkeypatch, tmp_path):
         check_trackers(config(tmp_path, "comet"))
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     for name in ("wandb", "mlflow"):
-        with pytest.raises(ConfigError, match=rf"the extra {name}: pip install"):
+        with pytest.raises(ConfigError, match=rf"needs the package {name}: pip install"):
             check_trackers(config(tmp_path, name))
 
 

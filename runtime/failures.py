@@ -1,0 +1,114 @@
+"""What to tell a user about errors that are not faults of the program: memory, files, packages.
+
+`Runner` asks here for the text of whatever ends a mode. TensorFlow is loaded by then, if ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import resource
+from collections.abc import Iterator
+from typing import Any
+
+from convoy.model.catalog import get_arch
+from convoy.runtime import checkpoint
+from convoy.runtime.config import Config
+from convoy.utils.errors import UserError
+from convoy.utils.extras import missing_module
+from convoy.utils.resources import out_of_memory, too_little_disk
+
+TRAINING = ("train", "train_and_eval")
+_EVALUATION = ("convoy.runtime.evaluate", "convoy.runtime.validation", "convoy.runtime.eval_report")
+# Keras passes the first argument of an error on as its text, in bold: an OSError's number.
+_IN_A_LAYER = re.compile(r"Exception encountered when calling [^\n]*\n+(?:\x1b\[\d+m)?(\d+)\b")
+
+
+def explain(error: Exception, config: Config) -> str:
+    """A text for the user; "" where the error is a fault of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    causes = list(_causes(error))
+    if any(_too_many_files(cause) for cause in causes):
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return (
+            f"too many files are open at once: {allowed} are allowed. Raise that with ulimit -n"
+            f" 4096, or have fewer and larger record files{saved(config)}"
+        )
+    if any(too_little_disk(cause) for cause in causes):
+        return f"no space is left on a disk: {_first_line(error)}{saved(config)}"
+    if any(out_of_memory(cause) for cause in causes):
+        return _memory(error, config)
+    if isinstance(error, ImportError):
+        return missing_module(error)
+    if isinstance(error, OSError):
+        # A vanished disk, mostly; Python's text names the file and the reason.
+        return f"{error}{saved(config)}"
+    return ""
+
+
+def interrupted(config: Config) -> str:
+    """After Ctrl-C: what there is to go on from, where there is anything."""
+    if config.mode not in TRAINING:
+        return "interrupted"
+    return f"interrupted{saved(config) or ', before the first checkpoint'}"
+
+
+def saved(config: Config) -> str:
+    """What a training run has saved; "" for other modes, and where it has nothing."""
+    if config.mode not in TRAINING or config.no_checkpoints:
+        return ""
+    try:
+        found = checkpoint.complete_checkpoints(config.model_dir)
+    except (checkpoint.CheckpointError, OSError):
+        return ""
+    if not found:
+        return ""
+    return "; checkpoints saved so far are whole: go on with --resume_checkpoint"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _too_many_files(error: BaseException) -> bool:
+    number = getattr(error, "errno", None)
+    if found := _IN_A_LAYER.search(str(error)):
+        number = int(found[1]) if isinstance(error, OSError | RuntimeError) else number
+    return number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _memory(error: Exception, config: Config) -> str:
+    """Which flags take less of it: those of the pass in which it ended."""
+    if config.mode in TRAINING and not _was_in(error, _EVALUATION):
+        doing, batch = "training", "train_batch_size"
+    elif config.mode in (*TRAINING, "eval"):
+        doing, batch = "evaluation", "eval_batch_size"
+    else:
+        doing = f"--mode {config.mode}"
+        batch = "predict_batch_size" if config.mode == "predict" and not config.image else ""
+    ways = []
+    if batch and (size := getattr(config, batch)) > 1:
+        ways.append(f"--{batch} (it is {size})")
+    size = config.image_size or get_arch(config.arch).resolution
+    ways.append(f"--image_size (it is {size})")
+    keeps = ""
+    if batch == "train_batch_size" and not config.grad_accum_steps:
+        keeps = "; --grad_accum_steps 2 with half the batch keeps the images of an update"
+    return f"out of memory in {doing}: lower {' or '.join(ways)}{keeps}{saved(config)}"
+
+
+def _was_in(error: BaseException, modules: tuple[str, ...]) -> bool:
+    """Whether an error came out of one of these modules."""
+    trace: Any = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") in modules:
+            return True
+        trace = trace.tb_next
+    return False

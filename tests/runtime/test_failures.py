@@ -1,0 +1,177 @@
+"""Errors of the machine are told in words; only faults of the program have a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from convoy.runtime import failures
+from convoy.runtime.config import MODES as NAMES
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.failures import explain, interrupted
+from convoy.runtime.runner import MODES, Runner
+from convoy.utils.device import DeviceError, check_backend, setup, take_backend
+
+ROOT = Path(__file__).resolve().parents[2]
+TF_OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+def of_layer(number):
+    """As Keras passes an OSError of a layer on."""
+    return OSError(f"Exception encountered when calling Conv2D.call().\n\n\x1b[1m{number}\x1b[0m")
+
+
+@pytest.mark.parametrize(
+    ("error", "settings", "words"),
+    [
+        (MemoryError(), {}, "out of memory in training: lower --train_batch_size (it is 32)"),
+        (TF_OOM, {"mode": "train"}, "or --image_size (it is 224)"),
+        (TF_OOM, {"mode": "eval", "image_size": 64}, "evaluation: lower --eval_batch_size"),
+        (TF_OOM, {"mode": "predict", "predict_dir": "x"}, "lower --predict_batch_size (it is 32)"),
+        (TF_OOM, {"mode": "predict", "image": "x"}, "--mode predict: lower --image_size"),
+        (TF_OOM, {"mode": "export"}, "--mode export: lower --image_size"),
+        (TF_OOM, {"train_batch_size": 1}, "in training: lower --image_size"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), {}, "out of memory"),
+        (RuntimeError("std::bad_alloc"), {}, "out of memory"),
+        (OSError(errno.EMFILE, "Too many open files"), {}, "Raise that with ulimit -n"),
+        (of_layer(errno.EMFILE), {}, "too many files are open at once"),
+        (tf.errors.ResourceExhaustedError(None, None, "x; Too many open files"), {}, "ulimit -n"),
+        (OSError(errno.ENOSPC, "No space left", "x"), {"mode": "predict"}, "no space is left on a"),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "a; No space left on device"),
+            {"mode": "export"},
+            "no space is left on a disk: a",
+        ),
+        (ImportError("no", name="tensorflow"), {}, "tensorflow is not installed: pip install"),
+        (ImportError("no", name="matplotlib.figure"), {}, "matplotlib is not installed"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), {}, "Permission denied: 'x'"),
+        (ConfigError("--a is b"), {}, "--a is b"),
+        (DeviceError("no GPU"), {}, "no GPU"),
+        (RuntimeError("anything"), {}, ""),
+        (ImportError("no", name="convoy.model.lost"), {}, ""),
+        (tf.errors.InvalidArgumentError(None, None, "shape"), {}, ""),
+    ],
+    ids=lambda value: str(value)[:30].replace("\n", " ") if not isinstance(value, dict) else None,
+)
+def test_an_error_is_explained_or_a_fault(tmp_path, error, settings, words):
+    text = explain(error, Config(**({"model_dir": str(tmp_path)} | settings)))
+    assert text == "" if not words else words in text
+    assert "--resume_checkpoint" not in text, "nothing is saved here"
+
+
+def test_the_cause_of_an_error_counts(tmp_path):
+    error = RuntimeError("a layer failed")
+    error.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    assert "too many files" in explain(error, Config(model_dir=str(tmp_path)))
+
+
+def test_memory_that_evaluation_lacks_is_not_trainings(tmp_path):
+    code = compile("raise MemoryError", "evaluate.py", "exec")
+    try:
+        exec(code, {"__name__": "convoy.runtime.validation"})
+    except MemoryError as error:
+        text = explain(error, Config(model_dir=str(tmp_path)))
+    assert "out of memory in evaluation: lower --eval_batch_size" in text
+
+
+def test_what_is_saved_is_told_where_there_is_something(tmp_path, monkeypatch):
+    config = Config(model_dir=str(tmp_path))
+    assert interrupted(config) == "interrupted, before the first checkpoint"
+    assert interrupted(config.with_(mode="predict")) == "interrupted"
+    monkeypatch.setattr(failures.checkpoint, "complete_checkpoints", lambda folder: ["step-1"])
+    assert "whole: go on with --resume_checkpoint" in interrupted(config)
+    assert interrupted(config.with_(mode="eval")) == "interrupted"
+    assert "before the first" in interrupted(config.with_(no_checkpoints=True))
+    assert "--resume_checkpoint" in explain(MemoryError(), config)
+
+
+def test_every_mode_is_in_the_table(monkeypatch):
+    assert set(MODES) == set(NAMES)
+    monkeypatch.setenv("HOROVOD_SIZE", "2")
+    for name in ("predict", "export", "summary", "convert", "report", "inference_benchmark"):
+        with pytest.raises(ConfigError, match=f"--mode {name} runs in one process"):
+            Runner(Config(mode=name)).run()
+
+
+def test_a_process_without_a_gpu_is_told_so(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])
+    with pytest.raises(DeviceError, match=r"process 1 of this host .* has no GPU: 1 are visible"):
+        setup(local_rank=1, intraop_threads=None, interop_threads=None, tf32=True)
+
+
+def test_keras_computes_with_tensorflow(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert take_backend() == "jax"
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    assert take_backend() == ""
+    monkeypatch.delenv("KERAS_BACKEND")
+    assert take_backend() == ""
+    check_backend()
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    check_backend()
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    with pytest.raises(DeviceError, match=r"backend is torch here.*KERAS_BACKEND=tensorflow"):
+        check_backend()
+
+
+def test_the_library_says_which_backend_to_set():
+    code = "from convoy.model import build_model"
+    done = python("-c", code, KERAS_BACKEND="jax")
+    assert "DeviceError: Keras' backend is jax here" in done.stderr
+    assert "No module named" not in done.stderr
+    assert (
+        python("-c", "import convoy.model.catalog, convoy.runtime", KERAS_BACKEND="jax").stderr
+        == ""
+    )
+
+
+def python(*args, **environment):
+    return subprocess.run(
+        [sys.executable, *args],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--mode", "list"], []], ids=str)
+def test_a_python_without_our_packages_is_told_how_to_get_them(args):
+    done = python("-S", "main.py", *args, PYTHONPATH="")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "lacks the package jsonargparse" in line
+    assert "setup" in line or "bin/activate" in line
+    done = python("-S", "-m", "dataloader.prepare", "verify", "--data_dir", "x", PYTHONPATH="")
+    assert "lacks the package numpy" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_python_without_tensorflow_is_told_which_extra(tmp_path):
+    code = (
+        "import sys; sys.modules['tensorflow'] = None\n"
+        "from convoy.__main__ import main\n"
+        "sys.exit(main(['--mode', 'summary', '--arch', 'efficientnet-test']))"
+    )
+    done = python("-c", code)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "the package tensorflow is not installed: pip install" in done.stderr
+    assert "[cpu]" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["--help", "--mode list", "--mode env"])
+def test_a_reader_that_leaves_is_no_error(command):
+    line = f"set -o pipefail; {sys.executable} main.py {command} | true; echo code $?"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "code 0"
+    assert done.stderr == ""

@@ -1,0 +1,66 @@
+"""Packages that are not always installed: which extra of ours brings one, and how to install it.
+
+Imports nothing but the standard library: it is for a Python that lacks the rest.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+EXTRA_OF = {
+    "tensorflow": "cpu",
+    "matplotlib": "report",
+    "PIL": "report",
+    "pyarrow": "parquet",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "tf2onnx": "export",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "nvidia": "dali",
+    "tensorflow_datasets": "tfds",
+    "sklearn": "demo",
+}
+"""The extra (pyproject.toml) that brings a module."""
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs an extra: with the pinned versions where this is a checkout."""
+    if (_CHECKOUT / "constraints.txt").is_file():
+        return f"pip install -c constraints.txt -e '.[{extra}]'"
+    return f"pip install 'convoy[{extra}]'"
+
+
+# Modules that every installation has, by the names that imports use.
+_REQUIRED = ("google_crc32c", "jinja2", "keras", "numpy", "jsonargparse", "yaml", "rich")
+_REQUIRED = (*_REQUIRED, "safetensors", "markupsafe")
+
+
+def missing_requirement(error: ModuleNotFoundError) -> str:
+    """How to come to a Python that has what every mode needs; "" where a module is not among it.
+
+    In a checkout that is its environment, which a new terminal has not entered.
+    """
+    module = (error.name or "").split(".")[0]
+    if module not in _REQUIRED:
+        return missing_module(error)
+    lacks = f"this Python ({sys.executable}) lacks the package {module}"
+    if not (_CHECKOUT / "main.py").is_file():
+        return f"{lacks}: install Convoy again, with what it requires"
+    environment = _CHECKOUT / ".venv" / "bin" / "activate"
+    if environment.is_file():
+        return f"{lacks}. Enter Convoy's environment first: source {environment}"
+    return f"{lacks}. Make Convoy's environment first: make -C {_CHECKOUT} setup"
+
+
+def missing_module(error: ImportError) -> str:
+    """What to tell a user who lacks a module; "" where it is none of `EXTRA_OF`."""
+    module = (error.name or "").split(".")[0]
+    if module not in EXTRA_OF:
+        return ""
+    extra = EXTRA_OF[module]
+    choice = " (gpu instead of cpu where there is an NVIDIA GPU)" if extra == "cpu" else ""
+    return f"the package {module} is not installed: {how_to_install(extra)}{choice}"
