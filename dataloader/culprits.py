@@ -40,9 +40,5 @@ def what_is_wrong(
         kind = None if encoded is None else no_decoder(encoded)
         return kind or first_words(error)
     if not 0 <= label < num_classes:
-        raise DataError(
-            f"{source.describe(index)}: label {label} (counted from 0) is outside "
-            f"--num_classes {num_classes}. Set --num_classes to the data's classes, or "
-            "correct the label."
-        )
+        raise DataError(f"{source.describe(index)}: {source.outside(label, num_classes)}")
     return None

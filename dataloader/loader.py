@@ -24,7 +24,7 @@ from convoy.dataloader.ending import close_at_exit
 from convoy.dataloader.errors import DataError, check_bad_examples
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.sampler import Slots, example_seeds
-from convoy.dataloader.sources import Source, find_source, grey_png
+from convoy.dataloader.sources import Source, find_source, grey_png, some
 from convoy.utils import watchdog
 
 logger = logging.getLogger("convoy.data")
@@ -319,5 +319,9 @@ def _class_count(source: Source, options: InputOptions) -> int:
             "with one class name a line into --data_dir."
         )
     if wanted is not None and own is not None and wanted < own:
-        raise DataError(f"--num_classes {wanted} is less than the {own} classes of the data.")
+        names = f" ({some(source.class_names)})" if source.class_names else ""
+        raise DataError(
+            f"The data has {own} classes{names}, and the model {wanted} (--num_classes). Take data"
+            f" of {wanted} classes, or train for --num_classes {own}."
+        )
     return own if wanted is None else wanted

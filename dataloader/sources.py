@@ -34,6 +34,8 @@ EXPECTED = (
     "TensorFlow Datasets) or image folders (train/<class>/*.jpg and val/<class>/*.jpg)."
 )
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "test")}
+_NO_LABELS = "--first_label is for TFRecord files: class folders and TFDS say how labels count."
+_NO_CLASS = ("background", "__background__", "dummy", "unused", "none")
 _LAYOUT_TRIES = 10  # records that may be damaged before the first good one
 _SHARD = re.compile(r"^(?P<set>.*)-(?P<number>\d+)-of-(?P<total>\d+)$")
 
@@ -80,6 +82,7 @@ class Source:
         labels: int32 `(num_examples,)`, or None when the labels are inside the records.
         shuffle_block: neighbours worth reading together (1 where every example is a file).
         damage: examples known to be unreadable from the start: number -> where and why.
+        first_label: the number of the first class in the files; `parse` counts from 0.
         root: the folder that all files of the split lie in.
     """
 
@@ -89,6 +92,7 @@ class Source:
     labels: np.ndarray | None = None
     shuffle_block: int = 1
     damage: Mapping[int, str] = MappingProxyType({})
+    first_label: int = 0
     root: str = ""
 
     def count_classes(self) -> int | None:
@@ -133,6 +137,13 @@ class Source:
         file, offset = self.locate(i)
         return file if offset is None else f"{file}, record at byte {offset}"
 
+    def outside(self, label: int, num_classes: int) -> str:
+        """What to say of a label, from 0, that is outside the classes."""
+        return (
+            f"label {label} (counted from 0) is outside --num_classes {num_classes}. Set"
+            " --num_classes to the data's classes, or correct the label."
+        )
+
     def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
         """Raw bytes, and `labels[i]` or 0 -> encoded image, label from 0.
 
@@ -176,8 +187,25 @@ class TFRecordSource(Source):
         self.damage = self._find_damage(index)
         self.layout = self._find_layout() if layout is None else layout
         self._label_offset = -self.layout.first_label if label_offset is None else label_offset
+        self.first_label = -self._label_offset
         self.class_names = class_names
         self.num_classes = len(class_names) if class_names else None
+
+    def outside(self, label: int, num_classes: int) -> str:
+        written = f"{self.layout.label} is {label + self.first_label}"
+        if label < 0:
+            return (
+                f"{written}, and labels count from {self.first_label} here. Where they count from"
+                f" {label + self.first_label}, as those of TF-Slim's data sets do from 0, give"
+                f" --first_label {label + self.first_label}; or correct the label."
+            )
+        classes, remedy = f"--num_classes {num_classes}", "Set --num_classes to the data's classes"
+        if self.class_names and len(self.class_names) == num_classes:
+            classes, remedy = f"the {num_classes} names of labels.txt", "Add its name there"
+        return (
+            f"{written}, counted from {self.first_label} (--first_label), and is outside {classes}."
+            f" {remedy}, or correct the label."
+        )
 
     def count_classes(self) -> int | None:
         if self.num_classes is None:
@@ -293,7 +321,12 @@ class TFRecordSource(Source):
         )
 
 
-def find_source(data_dir: str | None, split: str, dataset: str = "ImageNet") -> Source:
+def find_source(
+    data_dir: str | None,
+    split: str,
+    dataset: str = "ImageNet",
+    first_label: int | None = None,
+) -> Source:
     """Finds out what `data_dir` holds and opens one split of it.
 
     Args:
@@ -302,6 +335,7 @@ def find_source(data_dir: str | None, split: str, dataset: str = "ImageNet") -> 
         dataset: "ImageNet" for records or image folders, whichever are there; `tfds:name`,
             `tfds:name/config` or `tfds:name/config:version` for a prepared TensorFlow Dataset
             below `data_dir`.
+        first_label: of TFRecord files, the number of the first class; None: the layout's own.
 
     Raises:
         DataError: the folder is missing, empty, ambiguous, damaged, or has no such split.
@@ -317,10 +351,12 @@ def find_source(data_dir: str | None, split: str, dataset: str = "ImageNet") -> 
         raise DataError(f"--data_dir {data_dir} {what}. {EXPECTED}")
     try:
         if dataset.startswith("tfds:"):
+            if first_label is not None:
+                raise DataError(_NO_LABELS)
             from convoy.dataloader.tfds import TFDSSource
 
             return TFDSSource(data_dir, dataset, split)
-        return _records_or_folders(data_dir, split)
+        return _records_or_folders(data_dir, split, first_label)
     except TextError as error:
         raise DataError(f"{error}.") from error
     except OSError as error:
@@ -344,7 +380,7 @@ def find_record_files(data_dir: str) -> list[str]:
     return files
 
 
-def _records_or_folders(data_dir: str, split: str) -> Source:
+def _records_or_folders(data_dir: str, split: str, first_label: int | None) -> Source:
     from convoy.dataloader.folders import FolderSource, split_folder
 
     shards = _find_shards(data_dir, split)
@@ -355,12 +391,28 @@ def _records_or_folders(data_dir: str, split: str) -> Source:
             f"the image folder {folder} for the {split} split. Move one of them away."
         )
     if shards:
-        source = TFRecordSource(shards, class_names=read_labels(data_dir))
+        offset = None if first_label is None else -first_label
+        source = TFRecordSource(shards, offset, class_names=read_labels(data_dir))
+        if offset is None:
+            _tell_of_background(data_dir, source)
         _compare_with_manifest(data_dir, split, source.num_examples)
         return source
+    if folder and first_label is not None:
+        raise DataError(_NO_LABELS)
     if folder:
         return FolderSource(data_dir, split)
     raise DataError(_nothing_found(data_dir, split))
+
+
+def _tell_of_background(data_dir: str, source: TFRecordSource) -> None:
+    """Warns where names may be one off: TF-Slim's lists begin with a class 0 that has no images."""
+    names = source.class_names or []
+    if source.first_label == 1 and names[:1] and names[0].lower() in _NO_CLASS:
+        logger.warning(
+            "%s: labels.txt begins with %r, which is the name of label 1 here. Where it is that of"
+            " label 0, as in TF-Slim's data sets, give --first_label 0",
+            *(data_dir, names[0]),
+        )
 
 
 def _compare_with_manifest(data_dir: str, split: str, found: int) -> None:

@@ -135,7 +135,7 @@ def build_loader(
         )
     if source is None:
         source = cache_source(
-            find_source(config.data_dir, split, config.dataset),
+            find_source(config.data_dir, split, config.dataset, config.first_label),
             config.cache,
             config.cache_gb,
             config.cache_dir,

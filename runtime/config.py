@@ -130,6 +130,8 @@ class Config:
     data_dir: str = _flag(DATA, "/data/", "folder with train-*, validation-* TFRecords, or train/ and val/ folders", path="path")
     dataset: str = _flag(DATA, "ImageNet", "what lies in data_dir: ImageNet (records or image folders of any "
                          "classes), or tfds:NAME[/CONFIG][:VERSION], prepared by TensorFlow Datasets")
+    first_label: int | None = _flag(DATA, None, "TFRecords: the number of the first class in image/class/label; TF-Slim's data sets "
+                                    "count from 0; unset: 1 (0 in TFDS's)", within=">= 0")
     data_backend: Literal["tfdata", "synthetic", "dali-cpu", "dali-gpu"] | None = _flag(
         DATA, None, "what reads and decodes; synthetic: random images, for benchmarks; unset: tfdata")
     use_dali: bool = _flag(DATA, False, "DALI for training data, on a GPU if there is one: older than --data_backend")

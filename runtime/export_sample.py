@@ -141,7 +141,7 @@ def _split(
         trained: whose class numbers labels are to be; where the data have classes that the model
             lacks, there are no labels, and a line says so.
     """
-    source, known = find_source(config.data_dir, split, config.dataset), True
+    source, known = find_source(config.data_dir, split, config.dataset, config.first_label), True
     if trained is not None:
         try:
             source = for_classes_of(trained, config)(source)

@@ -283,7 +283,7 @@ def _data(config: Config) -> None:
     try:
         for split in splits:
             # The index it builds is kept, so this is not done twice.
-            source = find_source(config.data_dir, split, config.dataset)
+            source = find_source(config.data_dir, split, config.dataset, config.first_label)
             damage, limit = source.damage, config.max_bad_examples
             check_bad_examples(damage, source.num_examples, limit, training=split == "train")
     except DataError as error:

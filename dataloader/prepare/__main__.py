@@ -224,6 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--dataset", default="ImageNet", metavar="NAME", help="ImageNet or tfds:NAME (%(default)s)"
     )
+    check.add_argument(
+        "--first_label",
+        type=int,
+        metavar="N",
+        help="the number of the first class in image/class/label; unset: 1 (0 in TFDS's)",
+    )
     check.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
     _add_workers(check)
     index = command("index", "write the index files that DALI's TFRecord reader wants (*.idx)")
@@ -259,7 +265,7 @@ def _add_preview(preview: argparse.ArgumentParser) -> None:
 _PREVIEW_SETTINGS: dict[str, type] = {
     **dict.fromkeys(("augmenter_name", "autoaugmentation_name", "randaugment_space"), str),
     **dict.fromkeys(("interpolation", "random_erasing_mode"), str),
-    **dict.fromkeys(("image_size", "num_layers", "seed", "num_classes"), int),
+    **dict.fromkeys(("image_size", "num_layers", "seed", "num_classes", "first_label"), int),
     **dict.fromkeys(("magnitude", "magnitude_std", "translate_const", "cutout_const"), float),
     **dict.fromkeys(("random_erasing", "mixup_alpha", "cutmix_alpha", "hflip"), float),
     **dict.fromkeys(("mix_prob", "mix_switch_prob", "color_jitter"), float),

@@ -98,7 +98,7 @@ def training_examples(
     from convoy.dataloader.options import InputOptions
     from convoy.dataloader.sources import find_source
 
-    source = find_source(data_dir, "train", dataset)
+    source = find_source(data_dir, "train", dataset, settings.get("first_label"))
     classes = settings.get("num_classes") or source.num_classes or 1000
     given = _options(settings | {"num_classes": classes})
     try:

@@ -46,10 +46,16 @@ class _Chunk:
     first: int
     end: int
     num_classes: int
+    first_label: int | None
 
 
 def verify(
-    data_dir: str, *, dataset: str = "ImageNet", workers: int = 1, as_json: bool = False
+    data_dir: str,
+    *,
+    dataset: str = "ImageNet",
+    workers: int = 1,
+    as_json: bool = False,
+    first_label: int | None = None,
 ) -> int:
     """Checks both splits: checksums, keys, labels, and that every image decodes whole.
 
@@ -66,7 +72,7 @@ def verify(
     missing = None
     for split in ("train", "validation"):
         try:
-            sources[split] = find_source(data_dir, split, dataset)
+            sources[split] = find_source(data_dir, split, dataset, first_label)
         except DataError as error:
             if f"no {split} split" not in str(error):
                 raise
@@ -78,7 +84,7 @@ def verify(
         total = source.num_examples
         for first in range(0, total, _CHUNK):
             end, classes = min(first + _CHUNK, total), source.num_classes or _ANY_CLASS
-            chunks.append(_Chunk(data_dir, dataset, split, first, end, classes))
+            chunks.append(_Chunk(data_dir, dataset, split, first, end, classes, first_label))
     found = track(in_parallel(_check_chunk, chunks, workers), len(chunks), "verifying")
     bad = sorted((one for part in found for one in part), key=lambda one: (one.split, one.key))
     counts = {split: source.num_examples for split, source in sources.items()}
@@ -94,11 +100,11 @@ def verify(
 
 
 @functools.lru_cache(maxsize=2)
-def _open(data_dir: str, dataset: str, split: str) -> Source:
+def _open(data_dir: str, dataset: str, split: str, first_label: int | None) -> Source:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # libjpeg's words about each bad image
     if multiprocessing.parent_process() is not None:
         logging.getLogger("convoy.data").setLevel(logging.ERROR)  # the parent said it already
-    source = find_source(data_dir, split, dataset)
+    source = find_source(data_dir, split, dataset, first_label)
     if isinstance(source, TFRecordSource):
         source.check_every_record()
     return source
@@ -112,7 +118,7 @@ def _bad_of(chunk: _Chunk) -> Iterator[Bad]:
     from convoy.dataloader.culprits import what_is_wrong
     from convoy.dataloader.decode import decode_image
 
-    source = _open(chunk.data_dir, chunk.dataset, chunk.split)
+    source = _open(chunk.data_dir, chunk.dataset, chunk.split, chunk.first_label)
     for i in range(chunk.first, chunk.end):
         try:
             reason = what_is_wrong(source, i, chunk.num_classes, decode_image)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from convoy.dataloader import labels
+from convoy.dataloader.culprits import what_is_wrong
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.sources import find_source
 
@@ -102,7 +103,7 @@ def test_a_label_that_cannot_be_read_is_left_to_training(data):
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ((0, 1, 2), "counts classes from 1, and there are records with 0"),
+        ((0, 1, 2), "counts classes from 1, and there are records with 0. Give --first_label 0"),
         ((1, 2, 5000), "labels go up to 5000, but only 3 different ones occur. Set --num_classes"),
     ],
 )
@@ -110,3 +111,45 @@ def test_unclear_labels_are_refused(data, found, words):
     write(data, [classic(label, 100) for label in found])
     with pytest.raises(DataError, match=words):
         find_source(str(data), "train").count_classes()
+
+
+def test_labels_may_count_from_another_number(data):
+    write(data, [classic(label, 100) for label in (0, 1, 2, 2)])
+    source = find_source(str(data), "train", first_label=0)
+    assert source.count_classes() == 3
+    assert [source.parse(raw, 0)[1] for raw in source.read(np.arange(4))] == [0, 1, 2, 2]
+    with pytest.raises(DataError, match="counts classes from 2, and there are records with 0"):
+        find_source(str(data), "train", first_label=2).count_classes()
+
+
+@pytest.mark.parametrize(
+    ("stored", "first_label", "words"),
+    [
+        (0, None, "image/class/label is 0, and labels count from 1 here"),
+        (0, None, "give --first_label 0; or correct the label"),
+        (4, None, r"image/class/label is 4, counted from 1 .* outside the 3 names of labels.txt"),
+        (3, 0, r"image/class/label is 3, counted from 0 \(--first_label\)"),
+    ],
+)
+def test_a_label_outside_the_names_is_told_as_the_file_has_it(data, stored, first_label, words):
+    write(data, [classic(stored, 100)])
+    (data / "labels.txt").write_text("cat\ndog\nowl\n")
+    source = find_source(str(data), "train", first_label=first_label)
+    with pytest.raises(DataError, match=words):
+        what_is_wrong(source, 0, 3, lambda encoded: None)
+
+
+def test_a_list_of_names_that_begins_with_none_is_told_of(data, caplog):
+    write(data, [classic(1, 100)])
+    (data / "labels.txt").write_text("background\ncat\n")
+    with caplog.at_level("WARNING", "convoy.data"):
+        find_source(str(data), "train")
+    assert "give --first_label 0" in caplog.text
+    caplog.clear()
+    find_source(str(data), "train", first_label=0)
+    assert not caplog.text
+
+
+def test_the_first_label_of_folders_is_not_anybodys_to_say(folders):
+    with pytest.raises(DataError, match="--first_label is for TFRecord files"):
+        find_source(str(folders), "train", first_label=0)
