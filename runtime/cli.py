@@ -1,24 +1,20 @@
 """From the command line to a `Config`.
 
-The grammar, help and shell completion are jsonargparse's; the flags and what they take are
-`runtime.config.Config`'s. Each of these overrides what stands before it: the family's defaults, the
-recipe's file, the settings of the run whose checkpoint is applied, the recipe's machine and mode,
-`--config`, flags. Where each value came from is kept, for errors that name it.
+The grammar is `runtime.parser`'s; the flags and what they take are `runtime.config.Config`'s. Each
+of these overrides what stands before it: the family's defaults, the recipe's file, the settings of
+the run whose checkpoint is applied, the recipe's machine and mode, `--config`, flags. Where each
+value came from is kept, for errors that name it.
 """
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import os
 import re
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NoReturn
-
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from convoy.runtime.config import (
     MODE_ALIASES,
@@ -26,16 +22,14 @@ from convoy.runtime.config import (
     Config,
     ConfigError,
     defaults,
-    kinds,
     load_config,
     settle,
 )
-from convoy.runtime.recipes import Launch, lookup, parse_name, read_recipe
+from convoy.runtime.parser import build_parser, recipe_settings, refuse
+from convoy.runtime.recipes import Launch, lookup, parse_name
 from convoy.runtime.schedules import check_spans, fitted_warmup, warmup_is_too_long
 from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, validate
-from convoy.runtime.values import Kind
 from convoy.utils.distributed import launched_processes
-from convoy.utils.places import PlaceError, expand_home
 
 # Modes that apply a trained model take their defaults from its run, except for what belongs to
 # one launch.
@@ -67,33 +61,8 @@ NOT_INHERITED = {
     ),
 }
 
-# What other programs call our flags, where the nearest spelling would be another one.
-ELSEWHERE = {
-    **dict.fromkeys(("lr", "learning_rate", "lerning_rate", "base_lr"), "lr_init"),
-    **dict.fromkeys(("epochs", "num_epochs", "epoch"), "max_epochs"),
-    **dict.fromkeys(("batch_size", "batch", "b"), "train_batch_size"),
-    **dict.fromkeys(("output_dir", "save_dir", "log_dir", "logdir", "out"), "model_dir"),
-    **dict.fromkeys(("data", "data_path", "dataset_dir", "train_dir"), "data_dir"),
-    **dict.fromkeys(("model", "network", "architecture"), "arch"),
-    **dict.fromkeys(("img_size", "resolution", "input_size"), "image_size"),
-    **dict.fromkeys(("resume", "resume_from_checkpoint"), "resume_checkpoint"),
-    **dict.fromkeys(("pretrained", "init_from"), "pretrained_from_file"),
-    **dict.fromkeys(("amp", "fp16", "mixed_precision"), "use_amp"),
-    **dict.fromkeys(("workers", "j"), "num_workers"),
-    **dict.fromkeys(("gpus", "num_gpus", "np"), "nproc"),
-}
 # What launchers tell a process about its place.
 _RANKS = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
-
-EXAMPLES = """\
-examples:
-  python main.py --data_dir /data --model_dir out            train and evaluate EfficientNet-B0
-  python main.py --config configs/digits_b0.yaml             follow a recipe; flags override it
-  python main.py --recipe resnet50/AMP/A100/90E …            one that fits your machine
-  python main.py --mode eval --model_dir out --data_dir /data
-  python main.py --mode predict --model_dir out --predict_dir photos/
-  python main.py --nproc 8 --use_amp --use_xla …             on eight GPUs
-"""
 
 
 @dataclass(frozen=True)
@@ -119,147 +88,6 @@ class Given:
         return {name: v for name, v in self.values.items() if name not in self.of_file()}
 
 
-class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the examples, and leaves out the types, which are in our words."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        text = action.help or ""
-        if action.default in (None, argparse.SUPPRESS) or not isinstance(action.type, Kind):
-            return text
-        value = action.default
-        if isinstance(value, bool):
-            value = "on" if value else "off"
-        return f"{text} (default: {value})"
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if isinstance(action, _Switch):
-            return ", ".join(action.option_strings)
-        return super()._format_action_invocation(action)
-
-
-class _Recipe(argparse.Action):
-    """`--config FILE`: each of its settings as if it were given there."""
-
-    def __call__(
-        self, parser: Any, namespace: Any, value: Any, option_string: str | None = None
-    ) -> None:
-        settings = _recipe(value)
-        parser.file, parser.written = value, settings
-        for name, setting in settings.items():
-            setattr(namespace, name, setting)
-
-
-def _recipe(path: str) -> dict[str, Any]:
-    try:
-        return read_recipe(expand_home(path, "--config")).settings
-    except PlaceError as error:
-        raise ConfigError(str(error)) from error
-
-
-class _Switch(argparse.Action):
-    """`--flag`, `--flag=yes`, `--no-flag`."""
-
-    def __init__(self, option_strings: Sequence[str], **settings: Any) -> None:
-        no = [f"--no-{option.removeprefix('--')}" for option in option_strings]
-        super().__init__([*option_strings, *no], nargs="?", **settings)
-
-    def __call__(
-        self, parser: Any, namespace: Any, value: Any, option_string: str | None = None
-    ) -> None:
-        wanted = True if value is None else value
-        turned = bool(option_string and option_string.startswith("--no-"))
-        setattr(namespace, self.dest, wanted != turned)
-
-
-class _Parser(ArgumentParser):
-    """jsonargparse's parser, whose errors name the flag that was probably meant.
-
-    Attributes:
-        file, written: the last `--config`, and its settings.
-    """
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.file, self.written = "", {}
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        unknown = re.search(r"unrecognized arguments: (\S+)", message)
-        if unknown:
-            message = self._unknown(unknown.group(1).split("=")[0])
-        else:
-            message = re.sub(r'Parser key "([^"]+)":\s*', r"--\1 ", message)
-            message = re.sub(r"argument (--\w+)\S*: expected .*", r"\1 needs a value", message)
-            message = re.sub(r"argument (--\w+)\S*:", r"\1", message)
-            message = " ".join(message.split())
-        _refuse(message)
-
-    def _unknown(self, written: str) -> str:
-        word = written.lstrip("-").replace("-", "_")
-        if written in (*MODES, *MODE_ALIASES):
-            return f"{written} is a mode: --mode {written}"
-        names = [option[2:] for action in self._actions for option in action.option_strings]
-        near = difflib.get_close_matches(written.lstrip("-"), names, n=1, cutoff=0.5)
-        meant = ELSEWHERE.get(word, near[0] if near else "")
-        dashes = "--" if written.startswith("-") else ""
-        hint = f"did you mean {dashes}{meant}?" if meant else "--help lists all"
-        return f"there is no flag {written}; {hint}"
-
-
-def _refuse(message: str) -> NoReturn:
-    text = textwrap.wrap(f"convoy: {message}", 100, break_on_hyphens=False, break_long_words=False)
-    print("\n".join(text), file=sys.stderr)
-    sys.exit(2)
-
-
-def build_parser() -> _Parser:
-    """The parser of `main.py`: one option per field of `Config`, in its groups."""
-    set_parsing_settings(add_print_completion_argument=True)
-    parser = _Parser(
-        formatter_class=_HelpFormatter,
-        prog="convoy",
-        usage="convoy [--config RECIPE.yaml] [--mode MODE] [--flag VALUE …]",
-        description="Trains, evaluates and applies image classifiers.",
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-        print_config=None,  # ours is after everything is settled
-    )
-    suppressed = {"default": argparse.SUPPRESS, "dest": "config"}
-    text = "YAML recipe; flags override what it sets"
-    parser.add_argument("--config", action=_Recipe, metavar="FILE", help=text, **suppressed)
-    text = "print the settings that all of this comes to, as YAML, and do nothing else"
-    parser.add_argument("--print_config", action="store_true", help=text, default=False)
-    groups: dict[str, Any] = {}
-    for f in fields(Config):
-        name, kind = f.metadata["group"], kinds()[f.name]
-        group = groups.setdefault(name, None) or parser.add_argument_group(name)
-        groups[name] = group
-        options = [f"--{f.name}", *(f"--{alias}" for alias in f.metadata["aliases"])]
-        settings: dict[str, Any] = {"default": f.default, "help": f.metadata["help"], "type": kind}
-        if kind.types == (bool,):
-            settings["action"] = _Switch
-        elif kind.types == (list[str],):  # as the shell gives them: a b c
-            element = Kind(f.name, (str,), path=kind.path)
-            settings |= {"nargs": "+", "metavar": "DIR", "type": element}
-        else:
-            settings["metavar"] = _metavar(kind)
-        group.add_argument(*options, **settings)
-    return parser
-
-
-def _metavar(kind: Kind) -> str:
-    """What stands behind a flag in --help."""
-    if kind.choices:
-        return "{" + ",".join(kind.choices) + "}"
-    if kind.is_list:
-        element = "X" if kind.types[0] == list[float] else "X|Nsteps|P%"
-        return "X|[X,…]" if float in kind.types else f"[{element},…]"
-    if kind.types == (float, str):
-        return "X|Nsteps|P%"
-    if kind.path:
-        return "PATH"
-    return {int: "N", float: "X", str: "TEXT"}[kind.types[0]]
-
-
 def parse(argv: Sequence[str] | None = None) -> Config:
     """Parses and checks the command line. Exits with code 2 and one message when something is
     wrong.
@@ -271,7 +99,7 @@ def parse(argv: Sequence[str] | None = None) -> Config:
         shown = values.pop("print_config", False)
         config = _settle(Given(values, parser.file, parser.written))
     except ConfigError as error:
-        _refuse(str(error))
+        refuse(str(error))
     if shown:
         print(config.to_yaml(), end="")
         sys.exit(0)
@@ -293,7 +121,7 @@ def configure(config: str | os.PathLike | None = None, **settings: Any) -> Confi
         >>> configure(mode="summary", arch="resnet50").weight_decay
         0.0001
     """
-    written = {} if config is None else _recipe(os.fspath(config))
+    written = {} if config is None else recipe_settings(os.fspath(config))
     values = written | dict(settle(name, value) for name, value in settings.items())
     return _settle(Given(values, os.fspath(config or ""), written))
 

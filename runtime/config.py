@@ -10,14 +10,14 @@ own document states otherwise (`FAMILY_DEFAULTS`); a recipe overrides both, and 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import yaml
 
+from convoy.runtime.flags import flag as _flag
 from convoy.runtime.settings_file import read_settings
 from convoy.runtime.values import ConfigError, Kind, ValueRefused
 from convoy.utils.files import Remote
@@ -26,54 +26,10 @@ from convoy.utils.text import TextError
 __all__ = ["Config", "ConfigError", "defaults", "kinds", "load_config", "settle"]
 
 MODES = (
-    "train_and_eval",
-    "train",
-    "eval",
-    "predict",
-    "export",
-    "convert",
-    "training_benchmark",
-    "inference_benchmark",
-    "list",
-    "summary",
-    "report",
-    "env",
+    *("train_and_eval", "train", "eval", "predict", "export", "convert"),
+    *("training_benchmark", "inference_benchmark", "list", "summary", "report", "env"),
 )
 MODE_ALIASES = {"prediction": "predict", "evaluate": "eval"}
-
-# The ranges that numbers may be limited to: what holds, and how it is said.
-RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    ">= 0": (lambda x: x >= 0, "not be negative"),
-    ">= 1": (lambda x: x >= 1, "be at least 1"),
-    ">= 2": (lambda x: x >= 2, "be at least 2"),
-    "> 0": (lambda x: x > 0, "be above 0"),
-    "(0, 1]": (lambda x: 0 < x <= 1, "be above 0 and at most 1"),
-    "[0, 1)": (lambda x: 0 <= x < 1, "be at least 0 and below 1"),
-    "[0, 1]": (lambda x: 0 <= x <= 1, "be a probability, 0 to 1"),
-}
-
-
-def _flag(
-    group: str,
-    default: Any,
-    text: str,
-    aliases: tuple[str, ...] = (),
-    *,
-    within: Literal[">= 0", ">= 1", ">= 2", "> 0", "(0, 1]", "[0, 1)", "[0, 1]"] | None = None,
-    path: Literal["", "path", "paths"] = "",
-    several: bool = False,
-) -> Any:
-    """A field of `Config`.
-
-    Args:
-        within: the range of a number, one of `RANGES`.
-        path: "path", or "paths" with commas between them: `~` is a home folder in them.
-        several: a text with commas, which YAML may write as a list.
-    """
-    metadata = {"group": group, "help": text, "aliases": aliases, "within": within}
-    metadata |= {"path": path, "several": several}
-    return field(default=default, metadata=metadata)
-
 
 RUN, MODEL, DATA, AUG = "Run", "Model", "Data", "Augmentation"
 OPT, PREC, CKPT, EVAL, PRED, BENCH, LOG = (

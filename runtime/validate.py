@@ -14,7 +14,9 @@ from pathlib import Path
 
 from convoy.runtime.backends import check_backend
 from convoy.runtime.benchmark_plan import check_benchmark
-from convoy.runtime.config import RANGES, Config, ConfigError
+from convoy.runtime.check_augmentation import check_augmentation
+from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.flags import RANGES
 from convoy.runtime.history import check_runs
 from convoy.runtime.profiling import profile_steps
 from convoy.runtime.schedules import check_schedule, check_spans
@@ -51,7 +53,7 @@ def validate(config: Config) -> Config:
     _numbers(config)
     check_benchmark(config)
     config = settle_crop(config)
-    _augmentation(config)
+    check_augmentation(config)
     if config.mode in (*DATA_MODES, "inference_benchmark"):
         check_backend(config)
     if config.mode in DATA_MODES:
@@ -220,55 +222,6 @@ def settle_crop(config: Config) -> Config:
     size = config.image_size or get_arch(config.arch).resolution
     padding = math.floor(size / config.crop_pct) - size
     return config.with_(crop_padding=padding, crop_pct=config.crop_pct if config.report else None)
-
-
-def _augmentation(config: Config) -> None:
-    from convoy.dataloader.policies import get_policy, jitter_strengths
-
-    try:
-        get_policy(config.autoaugmentation_name)
-    except ValueError as error:
-        raise ConfigError(f"--autoaugmentation_name: {error}") from error
-    try:
-        jitter_strengths(config.color_jitter or 0.0)
-    except ValueError as error:
-        raise ConfigError(f"--color_jitter: {error}") from error
-    _train_size(config, "train_image_size")
-    if config.n_stages > 1:
-        _stages(config)
-
-
-def _train_size(config: Config, flag: str) -> None:
-    from convoy.model.catalog import check_image_size, get_arch
-
-    size = getattr(config, flag)
-    try:
-        if size is not None:
-            check_image_size(get_arch(config.arch), size)
-    except ValueError as error:
-        raise ConfigError(f"--{flag}: {error}") from error
-
-
-def _stages(config: Config) -> None:
-    from convoy.model.catalog import get_arch
-
-    arch = get_arch(config.arch)
-    _train_size(config, "base_img_size")
-    if config.n_stages > config.max_epochs:
-        raise ConfigError(
-            f"--n_stages {config.n_stages} are more than the {config.max_epochs} of --max_epochs"
-        )
-    size = config.train_image_size or config.image_size or arch.resolution
-    if config.base_img_size > size:
-        raise ConfigError(
-            f"--base_img_size {config.base_img_size} is larger than the last stage's {size} pixels:"
-            " lower it, or raise --train_image_size or --image_size"
-        )
-    dropout = arch.dropout if config.dropout is None else config.dropout
-    if config.base_dropout and not dropout:
-        raise ConfigError(
-            "--base_dropout has no effect with a last stage without dropout: set --dropout"
-        )
 
 
 def _data(config: Config) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from convoy.runtime.cli import build_parser, parse
+from convoy.runtime.cli import parse
 from convoy.runtime.config import MODES, Config, ConfigError, defaults, load_config
+from convoy.runtime.parser import build_parser
 from convoy.runtime.recipes import read_recipe
 from convoy.runtime.schedules import schedule_arguments
 from convoy.utils.schedules import make_schedule
