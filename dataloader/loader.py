@@ -321,7 +321,7 @@ def _class_count(source: Source, options: InputOptions) -> int:
     if wanted is not None and own is not None and wanted < own:
         names = f" ({some(source.class_names)})" if source.class_names else ""
         raise DataError(
-            f"The data has {own} classes{names}, and the model {wanted} (--num_classes). Take data"
-            f" of {wanted} classes, or train for --num_classes {own}."
+            f"--num_classes {wanted} is less than the {own} classes of the data{names}: leave the"
+            " flag out, or take data of fewer classes."
         )
     return own if wanted is None else wanted

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from convoy.runtime.config import (
@@ -22,14 +23,15 @@ from convoy.runtime.config import (
     Config,
     ConfigError,
     defaults,
-    load_config,
     settle,
 )
+from convoy.runtime.origin import load_run_config
 from convoy.runtime.parser import build_parser, recipe_settings, refuse
 from convoy.runtime.recipes import Launch, lookup, parse_name
 from convoy.runtime.schedules import check_spans, fitted_warmup, warmup_is_too_long
 from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, validate
 from convoy.utils.distributed import launched_processes
+from convoy.utils.files import Remote
 
 # Modes that apply a trained model take their defaults from its run, except for what belongs to
 # one launch.
@@ -140,7 +142,7 @@ def _settle(given: Given) -> Config:
     mode = _mode((recipe | launch | asked).get("mode", Config.mode))
     asked = asked | _arch(recipe | launch | asked)
     first = defaults(Config.arch) | recipe | launch | asked | {"mode": mode}
-    run = _settings_of_run(mode, Config(**first))
+    run, origin = _settings_of_run(mode, Config(**first))
     usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))
     config = Config(**(usual | recipe | run | launch | asked | {"mode": mode}))
     try:
@@ -149,7 +151,7 @@ def _settle(given: Given) -> Config:
     except ConfigError as error:
         sources = (
             dict.fromkeys(recipe | launch, f"of --recipe {asked.get('recipe')}")
-            | dict.fromkeys(run, "from the run's own config.yaml")
+            | dict.fromkeys(run, origin)
             | dict.fromkeys(given.of_file(), f"from {given.file}")
             | dict.fromkeys(given.of_flags(), "")
         )
@@ -231,8 +233,9 @@ def _launch(recipe: str, nproc: int | None) -> Launch:
     return lookup(**parts)
 
 
-def _settings_of_run(mode: str, first: Any) -> dict[str, Any]:
-    """What a finished run was trained with: the defaults of the modes that apply its checkpoint.
+def _settings_of_run(mode: str, first: Any) -> tuple[dict[str, Any], str]:
+    """What a finished run was trained with: the defaults of the modes that apply its checkpoint;
+    and where they are from.
 
     So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop
     spelt out again.
@@ -240,17 +243,17 @@ def _settings_of_run(mode: str, first: Any) -> dict[str, Any]:
     if mode == "report":
         return _settings_of_report(first)
     if mode not in APPLYING_MODES:
-        return {}
+        return {}, ""
     from convoy.runtime.checkpoint import CheckpointError, folder_of, resolve
 
     file = first.pretrained_from_file
     try:
         path = folder_of(file) if file else resolve(first.model_dir, first.checkpoint)
     except CheckpointError:
-        return {}  # `validate` answers for the modes that cannot do without
+        return {}, ""  # `validate` answers for the modes that cannot do without
     if path is None:
-        return _settings_of_file(first)
-    return _inherited(load_config(path / "config.yaml"))
+        return _settings_of_file(first), f"what {file} says"
+    return _inherited(path)
 
 
 def _settings_of_file(first: Any) -> dict[str, Any]:
@@ -263,15 +266,16 @@ def _settings_of_file(first: Any) -> dict[str, Any]:
     return {name: value for name, value in said.items() if name != "class_names"}
 
 
-def _settings_of_report(first: Any) -> dict[str, Any]:
+def _settings_of_report(first: Any) -> tuple[dict[str, Any], str]:
     """Those of the run's folder: a report needs no checkpoint."""
     from convoy.utils.files import path_of
 
     try:
-        return _inherited(load_config(path_of(first.model_dir) / "config.yaml"))
+        return _inherited(path_of(first.model_dir))
     except ConfigError:
-        return {}  # `validate` answers
+        return {}, ""  # `validate` answers
 
 
-def _inherited(config: Config) -> dict[str, Any]:
-    return {name: value for name, value in asdict(config).items() if name not in NOT_INHERITED}
+def _inherited(folder: Path | Remote) -> tuple[dict[str, Any], str]:
+    config, origin = load_run_config(folder / "config.yaml")
+    return {n: value for n, value in asdict(config).items() if n not in NOT_INHERITED}, origin

@@ -10,6 +10,8 @@ own document states otherwise (`FAMILY_DEFAULTS`); a recipe overrides both, and 
 from __future__ import annotations
 
 import difflib
+import os
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,6 +31,8 @@ MODES = (
     *("train_and_eval", "train", "eval", "predict", "export", "convert"),
     *("training_benchmark", "inference_benchmark", "list", "summary", "report", "env"),
 )
+MADE_IN = "made_in"
+"""A key of `config.yaml` beside the settings: the folder to which its paths are relative."""
 MODE_ALIASES = {"prediction": "predict", "evaluate": "eval"}
 
 RUN, MODEL, DATA, AUG = "Run", "Model", "Data", "Augmentation"
@@ -267,7 +271,7 @@ class Config:
                                    "in its own runtime", several=True)
     benchmark_warmup: int = _flag(BENCH, 10, "iterations before those that are timed", within=">= 1")
 
-    log_filename: str = _flag(LOG, "log.json", "dllogger file inside model_dir", path="path")
+    log_filename: str = _flag(LOG, "log.json", "dllogger file inside model_dir", path="inside")
     log_steps: int = _flag(LOG, 100, "steps between two log lines", within=">= 1")
     training_report: bool = _flag(LOG, True, "after training, write model_dir/report.html, a page about the run, as --mode report does")
     report_images: int = _flag(LOG, 12, "training images, and predictions explained by Grad-CAM, in a report; 0: none", within=">= 0")
@@ -287,7 +291,10 @@ class Config:
 
     @cached_property
     def _yaml(self) -> str:  # every checkpoint holds it, and it takes 20 ms
-        return yaml.safe_dump(asdict(self), sort_keys=False, default_flow_style=None)
+        values = asdict(self)
+        with suppress(OSError):  # the folder may be gone
+            values[MADE_IN] = os.getcwd()
+        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
 
     def with_(self, **changes: Any) -> Config:
         """A copy with some settings changed."""
@@ -384,6 +391,7 @@ def load_config(path: str | Path | Remote) -> Config:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
     except TextError as error:
         raise ConfigError(str(error)) from error
+    settings = {name: setting for name, setting in settings.items() if name != MADE_IN}
     unknown = sorted(set(settings) - set(_spellings()))
     if unknown:
         raise ConfigError(f"{path} has settings that do not exist here: {', '.join(unknown)}")

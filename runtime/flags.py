@@ -25,14 +25,15 @@ def flag(
     aliases: tuple[str, ...] = (),
     *,
     within: Literal[">= 0", ">= 1", ">= 2", "> 0", "(0, 1]", "[0, 1)", "[0, 1]"] | None = None,
-    path: Literal["", "path", "paths"] = "",
+    path: Literal["", "path", "paths", "inside"] = "",
     several: bool = False,
 ) -> Any:
     """A field of `Config`.
 
     Args:
         within: the range of a number, one of `RANGES`.
-        path: "path", or "paths" with commas between them: `~` is a home folder in them.
+        path: "path"; "paths" with commas between them; "inside" for one that is relative to the
+            run's folder. `~` is a home folder in all.
         several: a text with commas, which YAML may write as a list.
     """
     metadata = {"group": group, "help": text, "aliases": aliases, "within": within}

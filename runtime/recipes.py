@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from convoy.runtime.config import ConfigError, settle
+from convoy.runtime.config import MADE_IN, ConfigError, settle
 from convoy.runtime.settings_file import read_settings
 from convoy.utils.places import expand_home
 from convoy.utils.text import TextError
@@ -79,6 +79,7 @@ def read_recipe(path: str | Path, _children: tuple[Path, ...] = ()) -> Recipe:
     except TextError as error:
         raise ConfigError(str(error)) from error
     base, expected = found.pop("base", None), found.pop("expected", None)
+    found.pop(MADE_IN, None)  # of a run's config.yaml: a recipe's paths are the current folder's
     settings = dict(settle(n, s.value, f"{path}, line {s.line}: ") for n, s in found.items())
     if base:
         if not isinstance(base.value, str):

@@ -44,14 +44,15 @@ class Kind:
         name: the flag's, without dashes.
         types: the alternatives of its annotation, such as `(float, str)`; None is not among them.
         optional: whether it may be unset (None).
-        path: "path"; "paths", with commas between them; "" where the value is not one.
+        path: "path"; "paths", with commas between them; "inside" the run's folder; "" where the
+            value is not one.
         several: whether the text is a list with commas, which YAML may write as a list.
     """
 
     name: str
     types: tuple[Any, ...]
     optional: bool = False
-    path: Literal["", "path", "paths"] = ""
+    path: Literal["", "path", "paths", "inside"] = ""
     several: bool = False
 
     @classmethod

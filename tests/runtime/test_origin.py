@@ -1,0 +1,62 @@
+"""A run's relative paths lead to what they meant, from wherever the run is named."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import yaml
+
+from convoy.runtime.config import Config, load_config
+from convoy.runtime.origin import load_run_config
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with data and a run, made by commands that were given there."""
+    folder = tmp_path / "project"
+    (folder / "photos").mkdir(parents=True)
+    (folder / "names.txt").touch()
+    step = folder / "runs/x/checkpoints/step-00000001"
+    step.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    config = Config(data_dir="photos", model_dir="runs/x", label_file="names.txt", cache_dir="/tmp")
+    for place in (step, folder / "runs/x"):
+        (place / "config.yaml").write_text(config.to_yaml())
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.mark.parametrize("within", ["runs/x", "runs/x/checkpoints/step-00000001"])
+def test_relative_paths_are_those_of_where_the_run_was_made(project, within):
+    config, words = load_run_config(project / within / "config.yaml")
+    assert config.data_dir == str(project / "photos")
+    assert config.label_file == str(project / "names.txt")
+    assert (config.cache_dir, config.log_filename) == ("/tmp", "log.json")
+    assert words == f"from {project / within / 'config.yaml'}, made in {project}"
+
+
+def test_the_file_itself_keeps_paths_as_they_were_given(project):
+    config = load_config(project / "runs/x/config.yaml")
+    assert (config.data_dir, config.model_dir) == ("photos", "runs/x")
+    assert yaml.safe_load((project / "runs/x/config.yaml").read_text())["made_in"] == str(project)
+
+
+def test_a_project_that_has_moved_as_a_whole_is_found(project, tmp_path):
+    shutil.move(project, tmp_path / "elsewhere")
+    place = tmp_path / "elsewhere"
+    assert load_run_config(place / "runs/x/config.yaml")[0].data_dir == str(place / "photos")
+
+
+def test_older_runs_do_without_a_note(project):
+    file = project / "runs/x/config.yaml"
+    file.write_text("data_dir: photos\nmodel_dir: runs/x\n")
+    config, words = load_run_config(file)
+    assert (config.data_dir, words) == (str(project / "photos"), f"from {file}")
+    file.write_text("data_dir: photos\nmodel_dir: ../x\n")
+    assert load_run_config(file)[0].data_dir == "photos"
+
+
+def test_what_is_nowhere_stays_as_it_is_written(project):
+    shutil.rmtree(project / "photos")
+    assert load_run_config(project / "runs/x/config.yaml")[0].data_dir == "photos"
