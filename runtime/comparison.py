@@ -43,7 +43,7 @@ def compare_runs(config: Config) -> dict[str, Any]:
     check_plots("--mode report")
     runs = [read_run(folder) for folder in config.runs or []]
     named = list(zip(_names(runs), runs, strict=True))
-    page = path_of(config.output or PAGE)
+    page = path_of(config.output or _beside(config.model_dir))
     if not page.name.endswith(".html"):
         page = page.with_name(f"{page.name}.html")
     histories = [(name, run.history) for name, run in named]
@@ -78,6 +78,11 @@ def compare_runs(config: Config) -> dict[str, Any]:
     )
     print(f"wrote {page}", flush=True)
     return {"report": str(page)}
+
+
+def _beside(model_dir: str) -> str:
+    """The page's place where `--output` names none: `--model_dir` if that was given."""
+    return PAGE if model_dir == Config.model_dir else f"{model_dir}/{PAGE}"
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

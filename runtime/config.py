@@ -255,7 +255,8 @@ class Config:
     predict_formats: str = _flag(PRED, "table,jsonl,csv", "what to write: table (printed), jsonl, csv, parquet, gallery "
                                  "(a page to look at), with commas between them", several=True)
     output: str | None = _flag(PRED, None, "where predictions go, without ending (unset: model_dir/predictions); for "
-                               "--mode convert the file to write, for --mode export the folder (unset: model_dir/export), for benchmarks the report without ending", path="path")
+                               "--mode convert the file to write, for --mode export the folder (unset: model_dir/export), for benchmarks the report without ending, for --mode report --runs the page (unset: "
+                               "comparison.html in model_dir, or else in the current folder)", path="path")
     export_format: str = _flag(PRED, "savedmodel", "what --mode export writes: savedmodel, tflite, tflite-int8, onnx, with "
                                "commas between them", several=True)
     export_samples: int = _flag(PRED, 500, "most images on which an export is compared with the Keras model: of "

@@ -189,19 +189,50 @@ def _draw_line(
     plot.axes.plot(x, y, label=name, linestyle=style, **options)
 
 
+def _logarithmic(plot: Plot) -> None:
+    from matplotlib.ticker import LogFormatter
+
+    plot.axes.set_yscale("log")
+    plot.axes.yaxis.set_major_formatter(LogFormatter())
+
+
 def _finish(plot: Plot, chart: Chart, axis: str, values: list[np.ndarray], legend: bool) -> None:
-    from matplotlib.ticker import LogFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     joined = np.concatenate(values)
     plot.axes.set(xlabel=axis, ylabel=chart.unit)
     if chart.log and joined.min() > 0 and joined.max() > 30 * joined.min():
-        plot.axes.set_yscale("log")
-        plot.axes.yaxis.set_major_formatter(LogFormatter())
+        _logarithmic(plot)
+    elif chart.name == "loss" and (top := axis_top(values)) is not None:
+        count = int((joined > top).sum())
+        more = f"{count} {'value' if count == 1 else 'values'} above, up to {joined.max():.3g}"
+        plot.axes.set_ylim(top=top)
+        plot.axes.text(0.02, 0.97, more, va="top", fontsize=9, transform=plot.axes.transAxes)
+    elif chart.name == "loss" and joined.min() > 0 and joined.max() > 1000 * np.median(joined):
+        _logarithmic(plot)
     elif chart.name in ("throughput", "learning_rate"):
         plot.axes.set_ylim(bottom=0)
     plot.axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
     if legend:
         plot.axes.legend()
+
+
+def axis_top(values: Sequence[np.ndarray]) -> float | None:
+    """Where to end an axis that a few large values would flatten the rest of; None where none do.
+
+    Six interquartile ranges above each curve's median hold any curve that falls as losses do.
+    Beyond that, and far beyond, may be one value in ten at most: more of them are the curve, and
+    want a logarithmic axis.
+    """
+    quartiles = [np.percentile(y, (25, 50, 75)) for y in values if len(y)]
+    top = max(middle + 6 * (high - low) for low, middle, high in quartiles)
+    joined = np.concatenate(values)
+    beyond = joined > top
+    if not beyond.any() or beyond.mean() > 0.1 or joined.max() < 3 * top:
+        return None
+    if not 0 < top < 100 * np.median(joined):
+        return None
+    return float(top)
 
 
 def best_epoch(history: History) -> int | None:

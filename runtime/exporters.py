@@ -24,6 +24,7 @@ from convoy.dataloader import native
 from convoy.dataloader.decode import EvalCrop, eval_decode
 from convoy.model.fold import folded
 from convoy.runtime.onnx_graph import keep_batch, pad_within_pools
+from convoy.utils.device import without_start_up_lines
 
 OPSET = 17
 Outputs = dict[str, np.ndarray]
@@ -167,7 +168,9 @@ def _convert(
         tf.saved_model.save(serving, folder, signatures={"serve": serving.traced(dtype)})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serve"])
         settings(converter)
-        path.write_bytes(converter.convert())
+        with without_start_up_lines():
+            content = converter.convert()
+        path.write_bytes(content)
     # As TensorFlow Lite's own metadata tools do: a zip archive behind the model, which readers of
     # the model do not see and `unzip` does.
     with zipfile.ZipFile(path, "a") as archive:

@@ -24,6 +24,7 @@ from convoy.utils.text import printable
 FORMATS = ("table", "jsonl", "csv", "parquet", "gallery")
 # Rows of the printed table, spread evenly over the images, and as many that failed; files hold all.
 TABLE_ROWS = 30
+ENDINGS = (".jsonl", ".csv", ".parquet", ".html")
 PARQUET_ROWS = 4096  # of a row group
 # A file name that is not UTF-8 is escaped, in JSON's own way, rather than ending the run.
 UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -83,19 +84,34 @@ def open_outputs(
         count: images that will come.
         title: what predicts, for people.
     """
+    places = _places(config)
+    makers = {
+        "jsonl": lambda path: JsonLines(path),
+        "csv": lambda path: Csv(path, columns),
+        "parquet": lambda path: Parquet(path, columns),
+        "gallery": lambda path: _gallery(path, count, title, config.predict_dir),
+        "table": lambda _: Table(count, config.predict_dir),
+    }
+    outputs = []
+    # The table is closed, and so printed, last.
+    for name in sorted(predict_formats(config.predict_formats), key=FORMATS.index):
+        path = places.get(name)
+        replaces = path is not None and path.exists()
+        output = stack.enter_context(makers[name](path))
+        output.replaces = replaces
+        outputs.append(output)
+    return outputs
+
+
+def _places(config: Config) -> dict[str, Path | Remote]:
+    """The file of each format; makes their folder."""
     out = path_of(config.output) if config.output else path_of(config.model_dir) / "predictions"
+    if out.name.lower().endswith(ENDINGS):  # each format brings its own
+        out = out.with_name(out.name.rsplit(".", 1)[0])
     out.parent.mkdir(parents=True, exist_ok=True)
     page = out.with_name(f"{out.name}-gallery.html" if config.output else "gallery.html")
-    makers = {
-        "jsonl": lambda: JsonLines(out.with_name(out.name + ".jsonl")),
-        "csv": lambda: Csv(out.with_name(out.name + ".csv"), columns),
-        "parquet": lambda: Parquet(out.with_name(out.name + ".parquet"), columns),
-        "gallery": lambda: _gallery(page, count, title, config.predict_dir),
-        "table": lambda: Table(count, config.predict_dir),
-    }
-    # The table is closed, and so printed, last.
-    formats = sorted(predict_formats(config.predict_formats), key=FORMATS.index)
-    return [stack.enter_context(makers[name]()) for name in formats]
+    files = {name: out.with_name(f"{out.name}.{name}") for name in ("jsonl", "csv", "parquet")}
+    return files | {"gallery": page}
 
 
 def _gallery(*args: Any) -> Output:
@@ -110,10 +126,12 @@ class Output(AbstractContextManager):
     Attributes:
         format: its name in `FORMATS`.
         path: the file it writes, or None.
+        replaces: whether an earlier one lay there.
     """
 
     format = ""
     path: Path | Remote | None = None
+    replaces = False
 
     def write(self, item: Labelled) -> None:
         """Takes one more result."""

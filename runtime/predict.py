@@ -73,10 +73,12 @@ def predict(config: Config) -> dict[str, Any]:
             progress.advance()
     seconds = time.perf_counter() - start
     written = {output.format: str(output.path) for output in outputs if output.path}
+    earlier = " (in place of earlier ones)" if any(o.replaces for o in outputs) else ""
+    wrote = f"; wrote {' and '.join(written.values())}{earlier}" if written else ""
     notes = f"; {unsure} below --min_confidence {config.min_confidence:g}" if unsure else ""
     print(
-        f"{len(files) - failed} images labelled, {failed} unreadable{notes}"
-        f" in {seconds:.1f} s" + (f"; wrote {' and '.join(written.values())}" if written else ""),
+        f"{len(files) - failed} images labelled, {failed} unreadable{notes} in {seconds:.1f} s"
+        f"{wrote}",
         flush=True,
     )
     if failed:

@@ -195,15 +195,15 @@ def environment(run: Run) -> list[tuple[str, str]]:
     """What the run was made on, as far as it noted that."""
     rows: list[tuple[str, str]] = []
     for name, value in run.environment.items():
-        if name == "hosts" and not _hosts(run):
-            continue
+        if (name == "hosts" and not _hosts(run)) or value is None or value == {}:
+            continue  # nothing is known, or packages say it
         if name == "packages" and isinstance(value, dict):
             rows += [(package, str(version)) for package, version in value.items()]
         elif name == "memory" and isinstance(value, int):
             rows.append((name, f"{value / 2**30:.1f} GiB"))
         elif isinstance(value, dict):
             text = ", ".join(f"{key} {setting_text(item)}" for key, item in value.items())
-            rows.append((name, text or "–"))
+            rows.append((f"{name}'s build" if name == "horovod" else name, text))
         elif isinstance(value, list):
             rows.append((name, ", ".join(map(str, dict.fromkeys(value))) or "none"))
         else:

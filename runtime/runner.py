@@ -4,6 +4,7 @@ exit codes.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import traceback
@@ -343,6 +344,8 @@ def _summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:
                 name, units.get(name.replace("eval_ema_", "eval_"), (None, ":.4f"))
             )
             text = f"{{{form}}}".format(value) if isinstance(value, float) else str(value)
+            if isinstance(value, float) and math.isnan(value):
+                text, unit = "unknown: too few steps to measure", ""
             print(f"{name:<42}{text} {unit or ''}".rstrip(), flush=True)
     return figures
 

@@ -7,7 +7,11 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from convoy.utils.errors import UserError
@@ -57,6 +61,30 @@ def quiet() -> None:
     imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+# What TensorFlow's C++ code prints before its logging is set up, whatever its level is: W0000 ….
+_START_UP = re.compile(rb"^([WI]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::Init)")
+
+
+@contextmanager
+def without_start_up_lines() -> Iterator[None]:
+    """Leaves lines such as `W0000 00:00:1717171717.171717 …` out of standard error, which C++ code
+    writes to in the block; the others come after it.
+    """
+    try:
+        own = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    with open(own, "wb") as target, tempfile.TemporaryFile() as lines:
+        os.dup2(lines.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(own, 2)
+            lines.seek(0)
+            target.writelines(line for line in lines if not _START_UP.match(line))
 
 
 def prefer_onednn() -> None:

@@ -12,7 +12,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TextIO
 
-_LINE_WIDTH = 80
 _REDRAW_SECONDS = 0.1
 
 
@@ -88,12 +87,12 @@ def lasting_output() -> Iterator[None]:
 
 
 class Progress(AbstractContextManager):
-    """How training goes, on the terminal: a bar per epoch, or plain lines if it is no terminal.
+    """How training goes, on the terminal: a bar per epoch, or plain lines elsewhere.
 
-    The bar shows the epoch's steps, loss, top-1, images/s and the time to the end of the run; a
-    plain line of at most 80 columns, every `log_steps` steps and at each epoch's end, shows the
-    learning rate as well. Where a line would be too long the learning rate goes first. A stream
-    that is closed or broken makes it fall silent; it never raises for that.
+    The bar shows the epoch's steps, loss, top-1, images/s and the time to the end of the run. A
+    plain line, every `log_steps` steps and at each epoch's end, shows the learning rate as well:
+    the same fields in the same order, two spaces apart, without what is unknown. A stream that is
+    closed or broken makes it fall silent; it never raises for that.
 
     A step is an optimizer update; `stream` defaults to `sys.stdout`. Use it as a context manager,
     and ask `due` before fetching a loss from the device, which waits for it.
@@ -180,7 +179,8 @@ class Progress(AbstractContextManager):
             "eta": eta,
         }
         if self._bar is None:
-            self.console_line(_fit_line(fields))
+            # One form whatever the width: logs are searched and cut by programs.
+            self.console_line("  ".join(filter(None, fields.values())))
         else:
             stats = "  ".join(fields[name] for name in ("loss", "top1", "ips", "eta"))
             if self._bar.console.width < 100:  # or the estimate would be cut off
@@ -204,16 +204,3 @@ class Progress(AbstractContextManager):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-
-def _fit_line(fields: dict[str, str]) -> str:
-    """Joins the fields within 80 columns: first narrower gaps, then shorter words, then fewer."""
-    texts = {name: text for name, text in fields.items() if text}
-    line = "  ".join(texts.values())
-    for dropped in ("", "lr", "eta", "ips", "top1"):
-        if len(line) <= _LINE_WIDTH:
-            break
-        texts.pop(dropped, None)
-        line = " ".join(texts.values())
-        line = line if len(line) <= _LINE_WIDTH else line.replace("images/s", "img/s")
-    return line[:_LINE_WIDTH]

@@ -2,12 +2,21 @@
 
 import re
 import sys
+from contextlib import ExitStack
 from html.parser import HTMLParser
 
 import pytest
 
 from convoy.runtime.config import Config, ConfigError
-from convoy.runtime.outputs import FORMATS, Labelled, Parquet, Prediction, one_line, predict_formats
+from convoy.runtime.outputs import (
+    FORMATS,
+    Labelled,
+    Parquet,
+    Prediction,
+    one_line,
+    open_outputs,
+    predict_formats,
+)
 
 ODD = '<img src=x onerror="alert(1)">\'&amp;{{ 7*7 }}\n.jpg'
 
@@ -106,9 +115,8 @@ def test_parquet_holds_types_and_nulls(tmp_path):
 def test_a_format_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr("convoy.runtime.outputs.find_spec", lambda name: None)
-    for name, package in (("parquet", "pyarrow"), ("gallery", "jinja2")):
-        with pytest.raises(ConfigError, match=f"needs the package {package}"):
-            predict_formats(name)
+    with pytest.raises(ConfigError, match=r"needs the package pyarrow: pip install .*parquet"):
+        predict_formats("parquet")
     assert predict_formats("table, csv") == ["table", "csv"]
     assert predict_formats(Config().predict_formats) == list(FORMATS[:3])
 
@@ -117,3 +125,27 @@ def test_one_line_stays_one_line():
     assert one_line(labelled("a\nb.jpg", 0.5)) == "a\\nb.jpg: class <0> 50.0%"
     assert one_line(labelled("\udce9.jpg", error="a\nb")) == "\\xe9.jpg: unreadable: a\\nb"
     assert one_line(Labelled("a.jpg")) == "a.jpg: unsure"
+
+
+@pytest.mark.parametrize(
+    ("output", "files"),
+    [
+        (None, ["predictions.csv", "predictions.jsonl"]),
+        ("res", ["res.csv", "res.jsonl"]),
+        ("res.csv", ["res.csv", "res.jsonl"]),
+        ("res.JSONL", ["res.csv", "res.jsonl"]),
+        ("res.v2", ["res.v2.csv", "res.v2.jsonl"]),
+    ],
+)
+def test_an_ending_is_not_doubled_and_earlier_files_are_known(tmp_path, output, files):
+    config = Config(
+        model_dir=str(tmp_path),
+        predict_formats="jsonl,csv",
+        output=output and str(tmp_path / output),
+        predict_dir="x",
+    )
+    for again in (False, True):
+        with ExitStack() as stack:
+            outputs = open_outputs(stack, config, 1, 1, "")
+        assert [o.replaces for o in outputs] == [again, again]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files

@@ -1,5 +1,6 @@
 """Pages about runs, alone and compared: finished ones, killed ones, and folders that hold none."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from convoy.runtime import report
 from convoy.runtime.comparison import differences
-from convoy.runtime.config import Config
+from convoy.runtime.config import Config, load_config
 from convoy.runtime.history import read_run
 from convoy.runtime.journal import RANK_TIMES
 from convoy.runtime.trackers import Trackers
@@ -106,7 +106,8 @@ def test_a_run_that_has_no_end_is_told_so_and_has_notes_for_what_is_missing(tmp_
 
 def test_a_host_that_is_the_only_one_is_not_named(tmp_path):
     folder = write_run(tmp_path / "run", epochs=1)
-    (folder / "environment.json").write_text('{"python": "3.11", "hosts": ["hidden", "hidden"]}')
+    facts = {"python": "3.11", "hosts": ["hidden", "hidden"], "horovod": {}, "dali": None}
+    (folder / "environment.json").write_text(json.dumps(facts))
     run = read_run(str(folder))
     assert [row["host"] for row in report.rank_table(run)] == ["", ""]
     assert report.environment(run) == [("python", "3.11")]
@@ -146,9 +147,8 @@ def test_pictures_of_a_trained_run(trained, tiny, tmp_path):
         def image(self, name, pixels, step):
             seen.append((name, pixels.shape, step))
 
-    settings = yaml.safe_load((folder / "config.yaml").read_text())
-    settings |= {"model_dir": str(folder), "report_images": 3}
-    report.write_report(Config(**settings), Seen())
+    config = load_config(folder / "config.yaml")
+    report.write_report(config.with_(model_dir=str(folder), report_images=3), Seen())
     content, text = (folder / "report.html").read_text(), text_of(folder / "report.html")
     assert content.count('alt="its Grad-CAM"') == 3
     assert content.count('alt="training image"') == 3
