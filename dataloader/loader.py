@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -47,6 +48,7 @@ class Loader:
             `dataloader.device_augment`; None where the loader does all itself.
         bad_examples: example number -> where it lies and what is wrong with it. A resumed run may
             fill it from a checkpoint, to repeat an interrupted one to the bit.
+        identities: of those, what they are (`dataloader.identity`), as far as that was found out.
 
     Args:
         source: where the examples are.
@@ -84,6 +86,7 @@ class Loader:
         )
         self.steps_per_epoch = self._slots.steps_per_epoch
         self.bad_examples: dict[int, str] = dict(source.damage)
+        self.identities: dict[int, dict[str, Any]] = {}
         self._check(self.bad_examples)
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(options.read_threads, thread_name_prefix="convoy-read")
@@ -100,6 +103,11 @@ class Loader:
         self._read_fn = tf.function(self._read_graph)
         self._example_fn = tf.function(self._example)
         self._draw_fn = tf.function(self._draw)
+
+    @functools.cached_property
+    def list_digest(self) -> str:
+        """A hash of which examples there are, in which order."""
+        return self.source.list_digest()
 
     @property
     def mixes(self) -> bool:

@@ -8,7 +8,8 @@ no TensorFlow.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.renumbered import UNKNOWN, Renumbered
@@ -78,6 +79,20 @@ def match_classes(
             " with --label_file, one a line in the order of its class numbers"
         )
     return _by_number(source, classes, data)
+
+
+def numbered_like(training: Any, data: str) -> Callable[[Source], Source] | None:
+    """A function that numbers the classes of validation data as training data are numbered; None
+    where both are numbered alike already.
+
+    Args:
+        training: the training loader.
+        data: as in `match_classes`.
+    """
+    source, names = training.source, training.class_names
+    if not isinstance(source, Renumbered) or not names:
+        return None
+    return lambda other: match_classes(other, [names], training.num_classes, data)[0]
 
 
 def _numbers(theirs: Sequence[str], names: Sequence[str]) -> list[int]:

@@ -220,6 +220,8 @@ class Config:
                                  "none: leave them alone", several=True)
     requeue: bool = _flag(CKPT, True, "after such a signal, have Slurm queue the batch job again")
     resume_checkpoint: bool = _flag(CKPT, False, "go on from the newest complete checkpoint in model_dir")
+    accept_changed_classes: bool = _flag(CKPT, False, "resume although classes of the training data were renamed or removed: what is new "
+                                         "takes the outputs of what is gone")
     nan_rollback: int = _flag(CKPT, 0, "when a loss or gradient is not finite, go back to the last checkpoint and leave out the "
                               "images of that step, this many times in a run", within=">= 0")
     gather_checkpoints: bool = _flag(CKPT, False, "keep every checkpoint, whatever keep_checkpoints and keep_best say")

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from convoy.model.weights import freeze_backbone, inspect, load_pretrained
-from convoy.runtime import checkpoint
+from convoy.runtime import checkpoint, resumed_data
 from convoy.runtime.build import build_training_model, micro_steps, model_arguments, rate_scales
 from convoy.runtime.checkpoint import Checkpoint
 from convoy.runtime.config import Config, ConfigError
@@ -121,11 +121,18 @@ def _check_same_model(saved: Checkpoint, arguments: dict[str, Any]) -> None:
         )
 
 
-def restore(state: TrainState, saved: Checkpoint, data: Any, counters: np.ndarray) -> np.ndarray:
+def restore(
+    state: TrainState,
+    saved: Checkpoint,
+    data: Any,
+    counters: np.ndarray,
+    say: Callable[[str], None] = lambda text: None,
+) -> np.ndarray:
     """Puts a checkpoint into the state, and its list of unreadable examples into the data.
 
     Args:
         counters: zeros, of the shape of what `snapshot` was given.
+        say: prints a line about data that have changed.
 
     Returns:
         This rank's counters as they were saved, or zeros at the beginning of an epoch.
@@ -142,9 +149,17 @@ def restore(state: TrainState, saved: Checkpoint, data: Any, counters: np.ndarra
             state.ema.reset()
     state.loss_scale.load(saved.state["loss_scale"])
     state.step, state.epoch, state.offset = (saved.state[k] for k in ("step", "epoch", "offset"))
-    state.best = saved.state["best"]
+    other_classes = resumed_data.classes_changed(saved.state, data.class_names)
+    state.best = {} if other_classes else saved.state["best"]
     state.left_out = [tuple(stretch) for stretch in saved.state.get("left_out", [])]
-    data.bad_examples.update({int(i): why for i, why in saved.state["bad_examples"].items()})
+    changed = resumed_data.changes(saved.state, data)
+    if changed and state.left_out:
+        state.left_out = []
+        changed.append("what --nan_rollback had left out is tried again: it was of the old list")
+    bad_examples, others = resumed_data.recall(data.source, saved.state["bad_examples"])
+    data.bad_examples.update(bad_examples)
+    for line in (*changed, *others):
+        say(line)
     return _restore_ranks(state, saved, counters)
 
 
@@ -234,10 +249,10 @@ def snapshot(
             "score": score,
             "better_weights": better_weights(metrics),
             "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
-            "bad_examples": bad_examples,
+            "bad_examples": resumed_data.remember(data, bad_examples),
             "model": state.arguments,
             "class_names": data.class_names,
-            "data": {"train_examples": data.num_examples, "named": bool(data.class_names)},
+            "data": resumed_data.facts(data),
         },
         config=config.to_yaml(),
     )

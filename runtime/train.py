@@ -13,12 +13,14 @@ import numpy as np
 
 from convoy.runtime.bad_examples import share_bad_examples
 from convoy.runtime.build import build_loader, make_step, micro_steps
+from convoy.runtime.class_matching import numbered_like
 from convoy.runtime.config import Config
 from convoy.runtime.confusion import make_counting_step
 from convoy.runtime.health import Health, NotFinite, TrainingError
 from convoy.runtime.journal import COUNTERS, RANK_TIMES, UNITS, Journal, Window, sums_of
 from convoy.runtime.profiling import Profiler
 from convoy.runtime.requests import Requests, preempted, requeue
+from convoy.runtime.resumed_data import with_classes_of
 from convoy.runtime.rollback import is_left_out, roll_back
 from convoy.runtime.saver import Saver
 from convoy.runtime.schedules import build_schedule
@@ -68,20 +70,22 @@ class Trainer:
         self.config, self.memory = config, memory
         self.chief = distributed.rank() == 0
         self.stage = stage_settings(config, 0)
-        self.train_data = build_loader(of_stage(config, self.stage), "train")
+        commit: Commit | None = memory.contents if memory else None
+        saved = starting_point(config, commit)
+        adapt = with_classes_of(saved.state, config, self._say) if saved else None
+        self.train_data = build_loader(of_stage(config, self.stage), "train", adapt=adapt)
         self.eval_data = None
         self.images_per_pass = config.train_batch_size * distributed.size()
         self.micro_steps = micro_steps(config)
         self.images_per_step = self.images_per_pass * self.micro_steps
         self.steps_per_epoch = math.ceil(self.train_data.steps_per_epoch / self.micro_steps)
         self.schedule = build_schedule(config, self.images_per_step, self.steps_per_epoch)
-        commit: Commit | None = memory.contents if memory else None
-        saved = starting_point(config, commit)
         self.state = new_state(config, self.train_data.num_classes, saved, self._say)
         self._counters = np.zeros(COUNTERS)  # sums of an epoch and a log window begun before
         self._usual = 0.0  # seconds of the last step
         if saved is not None:
-            self._counters = restore(self.state, saved, self.train_data, self._counters)
+            data, counters = self.train_data, self._counters
+            self._counters = restore(self.state, saved, data, counters, self._say)
             at = f"epoch {self.state.epoch + 1}, step {self.state.step}"
             self._say(f"resuming from {saved.path or 'memory'}: {at}")
             steps = self.images_per_step, self.steps_per_epoch
@@ -90,7 +94,8 @@ class Trainer:
         elif config.resume_checkpoint:
             self._say(f"no checkpoint in {config.model_dir} yet: starting from the beginning")
         if config.mode == "train_and_eval":
-            self.eval_data = build_loader(config, "validation", self.train_data)
+            adapt = numbered_like(self.train_data, f"--data_dir {config.data_dir}")
+            self.eval_data = build_loader(config, "validation", self.train_data, adapt=adapt)
             self.eval_step = make_counting_step(config, self.state.model)
         set_dropout(self.state.model, self.stage)
         self.step, self.health = self._make_step()

@@ -12,6 +12,8 @@ from convoy.utils import distributed
 class Data:
     """As much of a loader as a checkpoint needs."""
 
+    source = None
+
     def __init__(self):
         self.bad_examples, self.class_names, self.num_examples = {}, None, 97
 

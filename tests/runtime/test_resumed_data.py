@@ -1,0 +1,159 @@
+"""What a resumed run makes of data that have changed: told, matched by name, or refused."""
+
+import pytest
+
+from convoy.dataloader.loader import Loader
+from convoy.dataloader.options import InputOptions
+from convoy.dataloader.sources import find_source
+from convoy.runtime import resumed_data
+from convoy.runtime.config import Config, ConfigError
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """`photos("a", cat=3, dog=2)` makes a data_dir of class folders of images, and opens it."""
+    from PIL import Image
+
+    def make(name, **classes):
+        for label, count in classes.items():
+            folder = tmp_path / name / "train" / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (40, 40), (40 * i, 0, len(label))).save(folder / f"{i}.jpg")
+        return str(tmp_path / name)
+
+    return make
+
+
+def open_(data_dir):
+    return find_source(data_dir, "train")
+
+
+def loader(data_dir):
+    options = InputOptions(image_size=32, batch_size=2, max_bad_examples=9)
+    return Loader(open_(data_dir), options, training=True)
+
+
+def saved(names, classes=None, **more):
+    return {"class_names": names, "model": {"num_classes": classes or len(names)}, **more}
+
+
+def adapted(state, source, accept=False):
+    said = []
+    config = Config(model_dir="runs/a", accept_changed_classes=accept)
+    return resumed_data.with_classes_of(state, config, said.append)(source), said
+
+
+def test_the_same_classes_need_nothing(photos):
+    source = open_(photos("a", cat=2, dog=2))
+    found, said = adapted(saved(["cat", "dog"]), source)
+    assert found is source
+    assert said == []
+
+
+def test_other_numbers_for_the_same_names_are_undone(photos):
+    found, said = adapted(saved(["owl", "cat", "dog"]), open_(photos("a", cat=1, dog=1, owl=1)))
+    assert found.labels.tolist() == [1, 2, 0]
+    assert found.class_names == ["owl", "cat", "dog"]
+    assert "matched by name" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        ({"dog": 1, "owl": 1, "zebra": 1}, "'cat' is gone, 'zebra' is new"),
+        ({"dog": 1, "owl": 1}, "'cat' is gone"),
+        ({"Cat": 1, "Dog": 1, "Owl": 1}, "'cat', 'dog', 'owl' are gone"),
+    ],
+    ids=["renamed", "removed", "all renamed"],
+)
+def test_what_makes_the_weights_mean_something_else_is_refused(photos, classes, says):
+    with pytest.raises(ConfigError, match=says) as raised:
+        adapted(saved(["cat", "dog", "owl"]), open_(photos("a", **classes)))
+    text = str(raised.value)
+    assert "--accept_changed_classes" in text
+    assert "--pretrained_from_file runs/a" in text
+    assert "num_classes" not in text
+
+
+def test_a_class_more_than_there_are_outputs_is_refused_in_any_case(photos):
+    source = open_(photos("a", cat=1, dog=1, fox=1))
+    for accept in (False, True):
+        with pytest.raises(ConfigError, match=r"'fox' is new\), which has outputs for 2"):
+            adapted(saved(["cat", "dog"]), source, accept)
+    found, said = adapted(saved(["cat", "dog"], classes=4), source)  # --num_classes 4
+    assert found.class_names == ["cat", "dog", "fox"]
+    assert found.num_classes == 4
+    assert said == ["the class 'fox' is new, and takes a free output"]
+
+
+def test_a_renamed_class_keeps_its_output_when_that_is_meant(photos):
+    """Its new name comes at another place of the sorted list, which shifts nothing."""
+    source = open_(photos("a", dog=1, owl=1, zebra=1))
+    state = saved(["cat", "dog", "owl"])
+    found, said = adapted(state, source, accept=True)
+    assert found.class_names == ["zebra", "dog", "owl"]
+    assert found.labels.tolist() == [1, 2, 0]
+    assert said[0] == "WARNING: the class 'zebra' goes on with the weights of 'cat'"
+    assert "the best so far is forgotten" in said[1]
+    assert resumed_data.classes_changed(state, found.class_names)
+    found, said = adapted(state, open_(photos("b", dog=1, owl=1)), accept=True)
+    assert found.labels.tolist() == [1, 2]
+    assert "no training images of 'cat' any more" in said[0]
+
+
+def test_names_on_one_side_only(photos, tmp_path, writers):
+    found, said = adapted(saved(None, classes=2), open_(photos("a", cat=1, dog=1)))
+    assert found.class_names == ["cat", "dog"]
+    assert "name their classes now" in said[0]
+    records = writers.dataset(tmp_path / "r", writers.digits(20), [])
+    (records / "labels.txt").unlink()
+    found, said = adapted(saved([str(i) for i in range(10)]), open_(str(records)))
+    assert found.class_names == [str(i) for i in range(10)]
+    assert said[0].startswith("WARNING: the data do not name their classes any more")
+
+
+def test_a_changed_list_is_told(photos, tmp_path):
+    data_dir = photos("a", cat=3, dog=2)
+    before = loader(data_dir)
+    state = {"data": resumed_data.facts(before), "offset": 2}
+    assert resumed_data.changes(state, before) == []
+    folder = tmp_path / "a" / "train" / "cat"
+    (folder / "0.jpg").rename(folder / "x.jpg")
+    (line,) = resumed_data.changes(state, loader(data_dir))
+    assert "other training images than before, as many (5)" in line
+    assert "the rest of the unfinished epoch" in line
+    (folder / "x.jpg").unlink()
+    (line,) = resumed_data.changes(state | {"offset": 0}, loader(data_dir))
+    assert line.startswith("4 training images instead of 5")
+    assert "unfinished" not in line
+    older = {"data": {"train_examples": 5, "named": True}, "offset": 0}  # version 0.1
+    assert resumed_data.changes(older, loader(data_dir))[0].startswith("4 training images")
+    assert (
+        resumed_data.changes({"data": {"train_examples": 4}, "offset": 0}, loader(data_dir)) == []
+    )
+
+
+def test_unreadable_images_are_known_by_what_they_are(photos, tmp_path):
+    data_dir = photos("a", cat=5, dog=2)
+    for name in ("cat/1.jpg", "cat/3.jpg", "dog/0.jpg"):
+        (tmp_path / "a" / "train" / name).write_bytes(b"not a picture " + name.encode())
+    before = loader(data_dir)
+    list(before.batches(0))
+    assert sorted(before.bad_examples) == [1, 3, 5]
+    kept = resumed_data.remember(before, before.bad_examples)
+    assert resumed_data.recall(open_(data_dir), kept) == (before.bad_examples, [])
+    # One goes, one is repaired; the third has another number then.
+    (tmp_path / "a" / "train" / "cat" / "1.jpg").unlink()
+    good = (tmp_path / "a" / "train" / "cat" / "0.jpg").read_bytes()
+    (tmp_path / "a" / "train" / "cat" / "3.jpg").write_bytes(good)
+    found, lines = resumed_data.recall(open_(data_dir), kept)
+    assert list(found) == [4]
+    assert "dog/0.jpg" in found[4]
+    assert "2 training images that could not be read before have changed or gone" in lines[0]
+    # As version 0.1 kept them: by number, and with the place in the text.
+    found, lines = resumed_data.recall(
+        open_(data_dir), {"4": found[4], "1": before.bad_examples[1]}
+    )
+    assert list(found) == [4]
+    assert len(lines) == 1
