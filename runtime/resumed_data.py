@@ -45,7 +45,7 @@ def changes(saved: Mapping[str, Any], data: Any) -> list[str]:
     if _same("train_examples", before, now):
         text = f"other training images than before, as many ({now['train_examples']})"
     else:
-        text = f"{now['train_examples']} training images instead of {before['train_examples']}"
+        text = f"{_images(now['train_examples'])} instead of {before['train_examples']}"
     rest = "; the rest of the unfinished epoch is of the new list" if saved["offset"] else ""
     return [f"{text}: the order of every epoch is another one{rest}"]
 
@@ -215,6 +215,10 @@ def _tried_again(places: list[str]) -> list[str]:
     if not places:
         return []
     return [
-        f"{len(places)} training images that could not be read before have changed or gone, and are"
-        f" not left out any more: {some(places, 3)}"
+        f"{_images(len(places))} that could not be read before changed or went away, and will not"
+        f" be left out any more: {some(places, 3)}"
     ]
+
+
+def _images(count: int) -> str:
+    return f"{count} training image{'' if count == 1 else 's'}"

@@ -150,7 +150,7 @@ def test_unreadable_images_are_known_by_what_they_are(photos, tmp_path):
     found, lines = resumed_data.recall(open_(data_dir), kept)
     assert list(found) == [4]
     assert "dog/0.jpg" in found[4]
-    assert "2 training images that could not be read before have changed or gone" in lines[0]
+    assert "2 training images that could not be read before changed or went away" in lines[0]
     # As version 0.1 kept them: by number, and with the place in the text.
     found, lines = resumed_data.recall(
         open_(data_dir), {"4": found[4], "1": before.bad_examples[1]}
