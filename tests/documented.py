@@ -1,0 +1,70 @@
+"""Every command that README.md and docs/ show, taken out of their text."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
+# What inline code begins with when it is a command and not a file's name.
+_PROGRAMS = r"(?:python|convoy|make|bash|pip|horovodrun|mpirun|srun|sbatch)\s|scripts/\S+\.sh"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command, or flags that go with one, as a page shows it."""
+
+    page: str
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        """As a shell divides it, without what comments add."""
+        return shlex.split(self.text, comments=True)
+
+
+def blocks(language: str) -> list[Shown]:
+    """The fenced blocks of a language."""
+    return [
+        Shown(page.name, text)
+        for page in PAGES
+        for found, text in _FENCED.findall(page.read_text())
+        if found == language
+    ]
+
+
+def commands() -> list[Shown]:
+    """The lines of all bash blocks and blocks without a language, indented commands, and commands
+    in running text; of design.md, whose block is a tree of files, the last only.
+    """
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for language, block in _FENCED.findall(text):
+            if language in ("", "bash") and page.name != "design.md":
+                lines = re.sub(r"\s*\\\n\s*", " ", block).splitlines()
+                found += [Shown(page.name, line) for line in lines if line.strip()]
+        rest = _FENCED.sub("", text)
+        found += [
+            Shown(page.name, line.strip())
+            for line in re.findall(r"^ {4}(\S.*)$", rest, re.M)
+            if re.match(rf"(?:\S*/)?{_PROGRAMS}", line)
+        ]
+        inline = re.findall(r"`([^`]+)`", rest)
+        inline = [" ".join(code.split()) for code in inline]
+        found += [Shown(page.name, code) for code in inline if re.match(_PROGRAMS, code)]
+    return list(dict.fromkeys(found))
+
+
+def flags() -> list[Shown]:
+    """Flags in running text and tables: inline code that begins with one."""
+    found = []
+    for page in PAGES:
+        rest = _FENCED.sub("", page.read_text())
+        inline = [" ".join(code.split()) for code in re.findall(r"`(--?[^`]+)`", rest)]
+        found += [Shown(page.name, code) for code in inline if code.startswith("--")]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,262 @@
+"""Every command in README.md and docs/ is one that the program takes: the real parsers read them,
+up to the data check, on small data; other programs' are at least known here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from PIL import Image
+
+from convoy.dataloader.prepare.__main__ import _parser as prepare_parser
+from convoy.runtime import recipes
+from convoy.runtime.cli import parse
+from convoy.runtime.parser import build_parser
+
+ROOT = Path(__file__).parents[1]
+
+
+def load_documented():
+    spec = spec_from_file_location("documented", ROOT / "tests" / "documented.py")
+    module = module_from_spec(spec)
+    sys.modules["documented"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+documented = load_documented()
+TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+EXTRAS = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.M))
+LAUNCHERS = ("horovodrun", "mpirun", "srun", "sbatch")
+# Programs that are not ours, and lines that are no commands: what a block prints, a file's text.
+OTHERS = ("source", "cat", "printf", "tensorflow_model_server", "#!/bin/sh", "pip", "kubectl")
+PRINTED = ("rank lost:", "resuming from memory:", "256 images a step instead of")
+# Flags of other programs, by page.
+FOREIGN = {
+    "elastic.md": {"network-interface", "blacklist-cooldown-range", "reset-limit", "min-np",
+                   "elastic-timeout"},
+    "launch.md": {"container-image", "gres", "account", "signal", "mpi", "network-interfaces",
+                  "network", "device"},
+    "performance.md": {"entries", "rounds"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, trained):
+    """A folder with what the pages speak of: photos/, new_photos/, runs/ and so on."""
+    place = tmp_path_factory.mktemp("pages")
+    for folder in ("photos/train/cat", "photos/train/dog", "photos/val/cat", "photos/val/dog",
+                   "new_photos"):  # fmt: skip
+        (place / folder).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(place / folder / "1.jpg")
+    shutil.copy(place / "new_photos/1.jpg", place / "photo.jpg")
+    for run in ("photos", "digits", "head", "other", "a", "b", "c"):
+        shutil.copytree(trained.model_dir, place / "runs" / run)
+    checkpoints = place / "runs/photos/checkpoints"
+    first = min(path.name for path in checkpoints.glob("step-*"))
+    best = json.loads((checkpoints / "best.json").read_text())
+    # So that best and last, which pages name beside each other, are two.
+    (checkpoints / "best.json").write_text(json.dumps(best | {"checkpoint": first}))
+    shutil.copytree(place / "photos", place / "digits")
+    (place / "configs").symlink_to(ROOT / "configs")
+    return place
+
+
+@pytest.fixture
+def program(place, monkeypatch, tmp_path):
+    """Reads a command line of main.py as the program would, in that folder."""
+    monkeypatch.chdir(place)
+    here = SimpleNamespace()
+    for module in ("trackers", "formats", "outputs"):
+        monkeypatch.setattr(f"convoy.runtime.{module}.find_spec", lambda name: here)
+    monkeypatch.setattr("convoy.runtime.backends._installed", lambda name: True)
+    monkeypatch.setattr("convoy.runtime.backends.visible_gpus", lambda: 1)
+
+    def read(words):
+        words = [re.sub(r"^/data(/imagenet)?$", str(place / "photos"), word) for word in words]
+        training = "--mode" not in words or words[words.index("--mode") + 1] in ("train",)
+        if training and "--model_dir" in words and "--resume_checkpoint" not in words:
+            words[words.index("--model_dir") + 1] = str(tmp_path / "new")
+        if "runs/digits" in words or "runs/head" in words:
+            words += ["--arch", "efficientnet-test"]  # what was trained there
+        return parse(words)
+
+    return read
+
+
+def without_surroundings(words):
+    """A command without variables before it and the launcher that starts it."""
+    while re.match(r"\w+=", words[0]):
+        words = words[1:]
+    if words[0] in LAUNCHERS:
+        mains = [i for i, word in enumerate(words) if word.endswith("main.py")]
+        subs = [i for i, word in enumerate(words) if word.endswith(".sub")]
+        if not mains + subs:
+            return []  # the launcher's own flags, in running text
+        words = words[mains[0] - 1 :] if mains else words[subs[0] :]
+    return words
+
+
+@pytest.mark.parametrize(
+    "shown", documented.commands(), ids=lambda shown: f"{shown.page}: {shown.text[:60]}"
+)
+def test_a_command_is_one_that_is_taken(shown, program, capsys):
+    if shown.text.startswith(PRINTED) or not shown.words:
+        return
+    for part in shown.text.split(" && "):
+        words = without_surroundings(documented.Shown(shown.page, part).words)
+        if words and "…" not in words:
+            check(words, program)
+    capsys.readouterr()
+
+
+def check(words, program):
+    first = words[0].removeprefix(".venv/bin/").removeprefix("/tmp/torch/bin/")
+    if first in ("python", "python3"):
+        check_python(words[1:], program)
+    elif first == "convoy":
+        check_main(words[1:], program)
+    elif first == "make":
+        assert words[1] in TARGETS, words
+    elif first == "pip":
+        named = re.findall(r"\[([\w,]+)\]", " ".join(words))
+        assert set(",".join(named).split(",")) - {""} <= EXTRAS, words
+    elif first == "bash" or first.startswith("scripts/") or first.endswith(".sub"):
+        file = ROOT / (words[1] if first == "bash" else first)
+        assert file.is_file(), file
+        if "main.py" in words:
+            check_python(words[words.index("main.py") :], program)
+        else:
+            text = file.read_text() + (ROOT / "scripts/multinode.sh").read_text()
+            assert all(word in text for word in words if word.startswith("--")), words
+    else:
+        assert words[0] in OTHERS, f"say in {__file__} how {words[0]} is checked"
+
+
+def check_python(words, program):
+    if words[:1] == ["main.py"]:
+        check_main(words[1:], program)
+    elif words[:2] == ["-m", "runtime.recipes"]:
+        assert recipes.main(words[2:]) == 0
+    elif words[:2] == ["-m", "dataloader.prepare"]:
+        if len(words) > 3:  # else it is spoken of, without its flags
+            prepare_parser().parse_args(words[2:])
+    elif words[:2] == ["-m", "venv"]:
+        return
+    else:
+        file = words[1].replace(".", "/") if words[0] == "-m" else words[0].removesuffix(".py")
+        files = [f for f in (ROOT / f"{file}.py", ROOT / file / "__main__.py") if f.is_file()]
+        assert files, words
+        text = "".join(f.read_text() for f in files)
+        assert all(f'"{w}"' in text for w in words if w.startswith("--")), words
+
+
+def check_main(words, program):
+    if words[:1] in (["--help"], ["--print_completion"]):
+        with pytest.raises(SystemExit) as exit_:
+            program(words)
+        assert not exit_.value.code
+    elif words and words != ["--nproc", "N"]:
+        program(words)
+
+
+# ---- flags in running text ----------------------------------------------------------------------
+
+BASES = (
+    "",
+    "--mode eval --report --model_dir runs/photos",
+    "--mode eval --model_dir runs/photos",
+    "--mode predict --model_dir runs/photos --predict_dir new_photos",
+    "--mode predict --model_dir runs/photos",
+    "--mode export --model_dir runs/photos",
+    "--mode convert --model_dir runs/photos --output new.keras",
+    "--mode report --model_dir runs/photos",
+    "--mode training_benchmark --model_dir runs/speed",
+    "--mode inference_benchmark --model_dir runs/photos",
+    "--augmenter_name randaugment --use_xla",
+)
+
+
+def options(parser):
+    found = {option for action in parser._actions for option in action.option_strings}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {o for command in action.choices.values() for o in options(command)}
+    return found
+
+
+def known():
+    ours = options(build_parser()) | options(prepare_parser())
+    sources = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "scripts").glob("*")]
+    sources += ROOT.glob("*.sub")
+    text = "".join(file.read_text() for file in sources if file.is_file())
+    return ours | set(re.findall(r"--[a-z_]+", text))
+
+
+KNOWN = known()
+
+
+@pytest.mark.parametrize(
+    "shown", documented.flags(), ids=lambda shown: f"{shown.page}: {shown.text[:60]}"
+)
+def test_a_flag_in_the_text_exists_and_takes_its_value(shown, program, capsys):
+    names = re.findall(r"(?<!\S)(--[\w-]+)", shown.text)
+    others = {f"--{name}" for name in FOREIGN.get(shown.page, ())}
+    # The left column of that page is another program's flags.
+    unknown = [name for name in names if name not in KNOWN | others]
+    assert not unknown or shown.page == "resnet50_flags.md", unknown
+    words = re.sub(r"\bM/P/H/X\b|…", "N", shown.text).split()
+    values = [word for word in words if not word.startswith("-")]
+    spoken = any(re.fullmatch(r"[A-Z]+|.*[,|]", value) for value in values)
+    if unknown or others & set(names) or not values or spoken or "|" in shown.text:
+        return
+    if not set(names) <= options(build_parser()):
+        return
+    refused = []
+    for base in BASES:
+        try:
+            program(["--data_dir", "photos", "--model_dir", "x", *base.split(), *words])
+        except SystemExit:
+            refused.append(" ".join(capsys.readouterr().err.split()))
+        else:
+            return
+    pytest.fail("\n".join(refused))
+
+
+# ---- files and Python ---------------------------------------------------------------------------
+
+
+def test_recipes_in_the_pages_are_recipes(place, program):
+    for shown in documented.blocks("yaml"):
+        settings = yaml.safe_load(shown.text)
+        file = place / "mine.yaml"
+        file.write_text(shown.text)
+        config = program(["--config", str(file), "--data_dir", "photos", "--model_dir", "x"])
+        assert all(getattr(config, n) == v for n, v in settings.items() if n != "base")
+
+
+def test_python_of_the_readme_runs(program, place, monkeypatch):
+    """But for training itself; docs/python.md has a test of its own."""
+    monkeypatch.setattr("convoy.runtime.runner.Runner.run", lambda self: {"config": self.config})
+    shutil.rmtree(place / "runs/photos")
+    pages = [shown for shown in documented.blocks("python") if shown.page != "python.md"]
+    assert pages
+    for shown in pages:
+        names: dict = {}
+        exec(compile(shown.text, shown.page, "exec"), names)
+        assert names["figures"]["config"].data_dir == "photos"
+
+
+def test_every_language_of_a_block_is_read_here():
+    text = "".join(page.read_text() for page in documented.PAGES)
+    assert set(re.findall(r"^```(\w+)", text, re.M)) <= {"bash", "python", "yaml"}
+    assert find_spec("convoy") is not None
