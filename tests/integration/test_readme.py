@@ -73,6 +73,8 @@ def test_commands_of_the_readme_run(place, every):
     shutil.rmtree(place / "runs", ignore_errors=True)
     for command in seen if every else quick:
         run = command.replace("/data/imagenet", "data/imagenet").replace("--nproc 8", "--nproc 2")
+        if "dataloader.prepare digits" in command:
+            run += " --train_examples 64 --overwrite"
         if "--mode " not in command and "--model_dir" in command:
             run += f" {SMALL} {FEW}"
             if "runs/photos" in command and "--resume_checkpoint" in command:
