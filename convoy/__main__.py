@@ -32,15 +32,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    from convoy.runtime.cli import parse
+    from convoy.runtime.cli import parse, speaks_for_host
+    from convoy.utils.logging import say_of_data
     from convoy.utils.text import printable_output
 
+    args = list(sys.argv[1:] if argv is None else argv)
     printable_output()
-    config = parse(argv)
+    say_of_data(speaks_for_host(args))
+    config = parse(args)
     if config.nproc:
         from convoy.runtime.launch import launch
 
-        return launch(config.nproc, sys.argv[1:] if argv is None else argv)
+        return launch(config.nproc, args)
     from convoy.runtime.runner import Runner
 
     return Runner(config).main()

@@ -63,8 +63,8 @@ NOT_INHERITED = {
     ),
 }
 
-# What launchers tell a process about its place.
-_RANKS = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+# What launchers tell a process about its place on its host.
+_PLACES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,13 @@ class Given:
         values: by flag, of `--config` and of flags.
         file: the path of `--config`.
         written: what it sets, which flags may have overridden.
+        speaks: whether this process tells what it settles; see `speaks_for_host`.
     """
 
     values: dict[str, Any]
     file: str = ""
     written: Mapping[str, Any] = field(default_factory=dict)
+    speaks: bool = True
 
     def of_file(self) -> dict[str, Any]:
         """Those of the file."""
@@ -99,13 +101,26 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     try:
         values = parser.parse_args(args, env=False, defaults=False).as_dict()
         shown = values.pop("print_config", False)
-        config = _settle(Given(values, parser.file, parser.written))
+        config = _settle(Given(values, parser.file, parser.written, speaks_for_host(args)))
     except ConfigError as error:
         refuse(str(error))
     if shown:
         print(config.to_yaml(), end="")
         sys.exit(0)
     return config
+
+
+def speaks_for_host(args: Sequence[str] = ()) -> bool:
+    """Whether this process says what all of its host find alike.
+
+    Args:
+        args: the command line; those that --nproc starts leave it to the process that started them.
+    """
+    if launched_processes() == 1:
+        return True  # places are left over from another job
+    if any(arg == "--nproc" or arg.startswith("--nproc=") for arg in args):
+        return False
+    return all(os.environ.get(name, "0") == "0" for name in _PLACES)
 
 
 def configure(config: str | os.PathLike | None = None, **settings: Any) -> Config:
@@ -125,7 +140,7 @@ def configure(config: str | os.PathLike | None = None, **settings: Any) -> Confi
     """
     written = {} if config is None else recipe_settings(os.fspath(config))
     values = written | dict(settle(name, value) for name, value in settings.items())
-    return _settle(Given(values, os.fspath(config or ""), written))
+    return _settle(Given(values, os.fspath(config or ""), written, speaks_for_host()))
 
 
 def _settle(given: Given) -> Config:
@@ -156,7 +171,7 @@ def _settle(given: Given) -> Config:
             | dict.fromkeys(given.of_flags(), "")
         )
         raise ConfigError(_with_sources(str(error), config, sources)) from error
-    if fitted is not config and _speaks_for_all(config):
+    if fitted is not config and given.speaks:
         print(
             f"convoy: a warm-up of {config.warmup_epochs} epochs does not fit into"
             f" {config.max_epochs}: it takes {fitted.warmup_epochs:g} here (--warmup_epochs)",
@@ -184,13 +199,6 @@ def _fit_warmup(config: Config, layers: Sequence[Mapping[str, Any]]) -> Config:
     if warmup >= length:
         return config
     return config.with_(warmup_epochs=fitted_warmup(config))
-
-
-def _speaks_for_all(config: Config) -> bool:
-    """Whether this process is the only one of its job that says what all of them find."""
-    if config.nproc and launched_processes() > 1:
-        return False  # the process that started them has said it
-    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
 def _with_sources(text: str, config: Config, sources: Mapping[str, str]) -> str:

@@ -128,7 +128,7 @@ def test_only_one_process_of_a_job_says_so(folders, tmp_path, monkeypatch, capsy
     args = ["--data_dir", str(folders), "--model_dir", str(tmp_path), "--max_epochs", "3"]
     monkeypatch.setenv("HOROVOD_SIZE", "2")
     for rank, flags, told in (("0", [], 1), ("1", [], 0), ("0", ["--nproc", "2"], 0)):
-        monkeypatch.setenv("HOROVOD_RANK", rank)
+        monkeypatch.setenv("HOROVOD_LOCAL_RANK", rank)
         parse([*args, *flags])
         assert capsys.readouterr().err.count("warm-up of 5.0 epochs") == told
 
