@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from typing import Any
 
 from convoy.model.catalog import get_arch, list_archs, macs
 from convoy.runtime.config import Config
 from convoy.runtime.recipes import expected_top1
+from convoy.utils.tables import table_console
 
 
 def list_architectures(pattern: str | None = None) -> dict[str, Any]:
     """Prints architectures, their size and cost at their resolution. Loads no TensorFlow."""
-    from rich.console import Console
     from rich.table import Table
 
     names = ("architecture", "px", "M params", "trainable", "G MACs", "top-1 %", "expected by")
@@ -26,7 +27,7 @@ def list_architectures(pattern: str | None = None) -> dict[str, Any]:
         accuracy = f"{expected:.1f}" if expected else ""
         sizes = (str(arch.resolution), *(f"{count:.2f}" for count in counts))
         table.add_row(arch.name, *sizes, accuracy, source)
-    Console().print(table)
+    table_console().print(table)
     return {"architectures": len(ready)}
 
 
@@ -36,7 +37,8 @@ def summarise_model(config: Config) -> dict[str, Any]:
     from convoy.runtime.build import DEFAULT_CLASSES, build_training_model
 
     model = build_training_model(config, config.num_classes or DEFAULT_CLASSES)
-    model.summary(line_length=shutil.get_terminal_size().columns, show_trainable=False)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+    model.summary(line_length=max(width, 60), show_trainable=False)
     macs, parameters = flops(model), model.count_params()
     print(
         f"{config.arch}: {parameters:,} parameters, {macs / 1e9:.3f} G multiply-adds at"

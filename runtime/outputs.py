@@ -19,6 +19,7 @@ import numpy as np
 from convoy.runtime.config import Config, ConfigError
 from convoy.utils.extras import how_to_install
 from convoy.utils.files import Remote, path_of
+from convoy.utils.tables import table_console
 from convoy.utils.text import printable
 
 FORMATS = ("table", "jsonl", "csv", "parquet", "gallery")
@@ -246,7 +247,6 @@ class Table(Output):
         self._seen += 1
 
     def close(self) -> None:
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -265,7 +265,7 @@ class Table(Output):
                 following = ", ".join(f"{p.name} {100 * p.probability:.1f}%" for p in others[:2])
                 percent = f"{100 * first.probability:.1f}%"
                 table.add_row(file, Text(first.name), percent, Text(following))
-        console = Console()
+        console = table_console()
         console.print(table)
         if len(self._shown) < self._seen:
             console.print(f"… {self._seen - len(self._shown)} more")

@@ -26,6 +26,7 @@ import yaml
 from convoy.runtime.config import MADE_IN, ConfigError, settle
 from convoy.runtime.settings_file import read_settings
 from convoy.utils.places import expand_home
+from convoy.utils.tables import table_console
 from convoy.utils.text import TextError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -238,7 +239,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_table() -> int:
-    from rich.console import Console
     from rich.table import Table
 
     platforms = list(table()["platforms"])
@@ -247,7 +247,7 @@ def _print_table() -> int:
         for model, entry in table()["models"].items():
             cells = [_batches(model, platform) for platform in columns]
             grid.add_row(model, " ".join(map(str, entry["recipes"])), *cells)
-        Console().print(grid, "")
+        table_console().print(grid, "")
     print("Images per GPU and pass, AMP/(TF32 or FP32); * is derived and untested.")
     print(f"Modes: {', '.join(table()['modes'])}.")
     return 0

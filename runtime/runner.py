@@ -49,7 +49,7 @@ class Runner:
         stderr.
         """
         self._command = True
-        with lasting_output():
+        with lasting_output(MODES[self.config.mode].prints):
             code = self._main()
         if trackers.unfinished():
             watchdog.stop()
@@ -60,6 +60,8 @@ class Runner:
     def _main(self) -> int:
         try:
             result = self.run()
+            if MODES[self.config.mode].prints and sys.stdout:
+                sys.stdout.flush()  # a full disk would show at the program's end only
         except KeyboardInterrupt:
             return _fail(interrupted(self.config), EXIT_INTERRUPTED)
         except Preempted as stopped:
@@ -278,11 +280,13 @@ class Mode:
         run: does it, and returns its figures.
         alone: it runs in one process.
         sets_up: processes, devices and Keras are made ready first.
+        prints: its result is what it prints, not files.
     """
 
     run: Callable[[Runner], dict[str, Any]]
     alone: bool = True
     sets_up: bool = True
+    prints: bool = False
 
 
 MODES = {
@@ -295,9 +299,9 @@ MODES = {
     "export": Mode(Runner._export),
     "convert": Mode(Runner._convert),
     "report": Mode(Runner._report),
-    "summary": Mode(Runner._summary),
-    "list": Mode(Runner._list, sets_up=False),
-    "env": Mode(Runner._env, alone=False, sets_up=False),
+    "summary": Mode(Runner._summary, prints=True),
+    "list": Mode(Runner._list, sets_up=False, prints=True),
+    "env": Mode(Runner._env, alone=False, sets_up=False, prints=True),
 }
 
 

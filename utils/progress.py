@@ -46,11 +46,14 @@ class SafeStream:
 
 class LastingStream:
     """Standard output or error whose reader may leave (`| head`), or whose disk may fill up: what
-    is written then goes nowhere, and the program goes on. A run's results lie in files.
+    is written then goes nowhere, and the program goes on.
+
+    Args:
+        whole: what is written is the result, so that a full disk is an error.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, whole: bool = False) -> None:
+        self._stream, self._whole = stream, whole
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -66,7 +69,9 @@ class LastingStream:
             return action()
         except UnicodeError:
             raise
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if self._whole and not isinstance(error, BrokenPipeError):
+                raise
             # What is in its buffer would be written once more at the program's end, and fail.
             with suppress(OSError, ValueError):
                 nothing = os.open(os.devnull, os.O_WRONLY)
@@ -76,10 +81,10 @@ class LastingStream:
 
 
 @contextmanager
-def lasting_output() -> Iterator[None]:
+def lasting_output(whole: bool = False) -> Iterator[None]:
     """Makes standard output and error `LastingStream`s, for a program of our own."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream and LastingStream(stream) for stream in before)
+    sys.stdout, sys.stderr = (stream and LastingStream(stream, whole) for stream in before)
     try:
         yield
     finally:

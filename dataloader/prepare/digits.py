@@ -17,6 +17,7 @@ import numpy as np
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.example import encode_example
 from convoy.dataloader.prepare.shards import write_records, write_text
+from convoy.utils.extras import how_to_install
 
 _OURS = re.compile(r"^((train|validation)-\d{5}-of-\d{5}|labels\.txt)$")
 
@@ -67,7 +68,7 @@ def prepare_digits(
     except ImportError as error:
         raise DataError(
             f"digits need the package that is missing here: {error.name}. "
-            "Install them with: pip install scikit-learn pillow"
+            f"Install them with: {how_to_install('demo')}"
         ) from error
     for flag, folder in (("--out", out), ("--images", images)):
         _check_empty(flag, folder, overwrite)

@@ -7,6 +7,7 @@ from convoy.dataloader.prepare.images import Recoding
 from convoy.dataloader.prepare.pack import pack
 from convoy.dataloader.prepare.shards import Item, Shard, plan_split
 from convoy.dataloader.tfds import TFDSSource
+from convoy.utils.extras import how_to_install
 
 
 def prepare_tfds(
@@ -74,6 +75,6 @@ def _download(name: str, data_dir: str) -> None:
     except ImportError as error:
         raise DataError(
             f"--download needs TensorFlow Datasets ({error}). Install it with: "
-            'pip install -c constraints.txt -e ".[tfds]"'
+            f"{how_to_install('tfds')}"
         ) from error
     tfds.builder(name, data_dir=data_dir).download_and_prepare()
