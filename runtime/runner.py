@@ -18,7 +18,7 @@ from convoy.runtime.failures import TRAINING, explain, interrupted
 from convoy.runtime.requests import Preempted, Requests
 from convoy.runtime.validate import TRAINING_MODES, preempt_signals
 from convoy.utils import device, distributed, gathering, watchdog, xla
-from convoy.utils.distributed import launched_processes
+from convoy.utils.distributed import launch_variable, launched_processes
 from convoy.utils.errors import UserError
 from convoy.utils.files import path_of, write_atomically
 from convoy.utils.progress import lasting_output
@@ -94,13 +94,15 @@ class Runner:
         config, mode = self.config, MODES[self.config.mode]
         if config.nproc:
             raise ConfigError("--nproc is for main.py; start a program of yours with horovodrun")
-        if mode.alone and launched_processes() > 1:
+        if mode.alone and (started := launched_processes()) > 1:
             raise ConfigError(
-                f"--mode {config.mode} runs in one process: start it without horovodrun, mpirun or"
-                " srun"
+                f"--mode {config.mode} runs in one process, and {launch_variable()} in the"
+                f" environment says that {started} were started: start it without horovodrun,"
+                " mpirun or srun, or unset the variable where it is another job's"
             )
         if not (mode.sets_up and not config.runs):
             return mode.run(self)
+        distributed.check_launch()
         self._prepare_backend()
         signals = preempt_signals(config) if config.mode in TRAINING else ()
         with Requests(signals) as self._requests:
@@ -109,12 +111,15 @@ class Runner:
 
     def _prepare_backend(self) -> None:
         """What has to be in the environment before TensorFlow and Keras are imported."""
+        device.check_interpreter()
         if not self.config.verbose:
             device.quiet()
         device.prefer_onednn()
         if not self._command:
             device.check_backend()
-        elif (other := device.take_backend()) and os.environ.get("HOROVOD_RANK", "0") == "0":
+            return
+        device.take_plots()
+        if (other := device.take_backend()) and os.environ.get("HOROVOD_RANK", "0") == "0":
             _say(f"computing with TensorFlow, whatever {device.BACKEND} ({other}) says")
 
     def _set_up(self) -> None:

@@ -38,6 +38,24 @@ def take_backend() -> str:
     return "" if named == "tensorflow" else named
 
 
+def take_plots() -> None:
+    """Has matplotlib draw into files, in a process of our own: Keras imports it where it is
+    installed, and with a `MPLBACKEND` that does not exist that would be the end.
+    """
+    os.environ["MPLBACKEND"] = "agg"
+    # It tells of a folder for its cache that cannot be written; nobody here asked for one.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
+def check_interpreter() -> None:
+    """Raises DeviceError where Python leaves out docstrings, which TensorFlow needs."""
+    if sys.flags.optimize >= 2:
+        raise DeviceError(
+            "TensorFlow cannot be loaded without docstrings: start Python without -OO, and unset"
+            " PYTHONOPTIMIZE, or set it to 1"
+        )
+
+
 def check_backend() -> None:
     """Before Keras is imported in a process that is not ours, or after that.
 

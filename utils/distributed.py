@@ -46,6 +46,32 @@ def launched_processes() -> int:
     return 1
 
 
+def launch_variable() -> str:
+    """The environment variable that `launched_processes` goes by; "" without a launcher."""
+    for name in _SIZE_VARIABLES:
+        if os.environ.get(name, "").isdigit():
+            return name
+    return "SLURM_STEP_NUM_TASKS" if launched_processes() > 1 else ""
+
+
+def check_launch() -> None:
+    """Before anything is waited for.
+
+    Raises:
+        DistributedError: variables of horovodrun are there, and not those that lead to it. A shell
+            within another job, or one that has noted its environment, has such.
+    """
+    horovods = [name for name in ("HOROVOD_SIZE", "HOROVOD_ELASTIC") if name in os.environ]
+    alone = os.environ.get("HOROVOD_SIZE", "1") == "1" and "HOROVOD_ELASTIC" not in os.environ
+    if alone or "HOROVOD_GLOO_RENDEZVOUS_ADDR" in os.environ:
+        return
+    raise DistributedError(
+        f"{' and '.join(horovods)} in the environment are another job's, as the address of its"
+        " launcher (HOROVOD_GLOO_RENDEZVOUS_ADDR) is missing: unset them, or start with horovodrun"
+        " --gloo or --nproc"
+    )
+
+
 def elastic() -> bool:
     """Whether the launcher may add and remove processes (`horovodrun --min-np …`)."""
     return "HOROVOD_ELASTIC" in os.environ

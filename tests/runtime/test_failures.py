@@ -17,6 +17,7 @@ from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.failures import explain, interrupted
 from convoy.runtime.runner import MODES, Runner
 from convoy.utils.device import DeviceError, check_backend, setup, take_backend
+from convoy.utils.distributed import DistributedError, check_launch
 
 ROOT = Path(__file__).resolve().parents[2]
 TF_OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
@@ -95,7 +96,9 @@ def test_every_mode_is_in_the_table(monkeypatch):
     assert set(MODES) == set(NAMES)
     monkeypatch.setenv("HOROVOD_SIZE", "2")
     for name in ("predict", "export", "summary", "convert", "report", "inference_benchmark"):
-        with pytest.raises(ConfigError, match=f"--mode {name} runs in one process"):
+        with pytest.raises(
+            ConfigError, match=f"--mode {name} runs in one process, and HOROVOD_SIZE"
+        ):
             Runner(Config(mode=name)).run()
 
 
@@ -118,6 +121,34 @@ def test_keras_computes_with_tensorflow(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     with pytest.raises(DeviceError, match=r"backend is torch here.*KERAS_BACKEND=tensorflow"):
         check_backend()
+
+
+@pytest.mark.parametrize("variable", ["HOROVOD_SIZE", "HOROVOD_ELASTIC"])
+def test_what_another_job_left_in_the_environment_is_named(monkeypatch, variable):
+    monkeypatch.setenv(variable, "2")
+    with pytest.raises(DistributedError, match=rf"{variable} in the environment are another job's"):
+        Runner(Config(mode="train")).run()
+    monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_ADDR", "127.0.0.1")
+    check_launch()
+    monkeypatch.setenv("HOROVOD_SIZE", "1")
+    monkeypatch.delenv("HOROVOD_ELASTIC", raising=False)
+    monkeypatch.delenv("HOROVOD_GLOO_RENDEZVOUS_ADDR")
+    check_launch()
+
+
+def test_the_surroundings_do_not_stop_a_program():
+    """What Keras imports along, and what it was set to for other programs."""
+    others = {"KERAS_BACKEND": "jax", "MPLBACKEND": "nonsense", "MPLCONFIGDIR": "/proc/nowhere"}
+    flags = ("--mode", "summary", "--arch", "efficientnet-test")
+    done = python("main.py", *flags, **others, TF_USE_LEGACY_KERAS="1", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "convoy: computing with TensorFlow, whatever KERAS_BACKEND (jax) says"
+    ]
+    done = python("main.py", *flags, PYTHONOPTIMIZE="2")
+    assert done.returncode == 1
+    assert "unset PYTHONOPTIMIZE" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_library_says_which_backend_to_set():
