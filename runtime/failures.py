@@ -8,8 +8,11 @@ from __future__ import annotations
 import errno
 import re
 import resource
+import sys
+import threading
+import traceback
 from collections.abc import Iterator
-from typing import Any
+from types import TracebackType
 
 from convoy.model.catalog import get_arch
 from convoy.runtime import checkpoint
@@ -19,7 +22,7 @@ from convoy.utils.extras import missing_module
 from convoy.utils.resources import out_of_memory, too_little_disk
 
 TRAINING = ("train", "train_and_eval")
-_EVALUATION = ("convoy.runtime.evaluate", "convoy.runtime.validation", "convoy.runtime.eval_report")
+_EVALUATION = {"convoy.runtime.evaluate", "convoy.runtime.validation", "convoy.runtime.eval_report"}
 # Keras passes the first argument of an error on as its text, in bold: an OSError's number.
 _IN_A_LAYER = re.compile(r"Exception encountered when calling [^\n]*\n+(?:\x1b\[\d+m)?(\d+)\b")
 
@@ -38,7 +41,7 @@ def explain(error: Exception, config: Config) -> str:
     if any(too_little_disk(cause) for cause in causes):
         return f"no space is left on a disk: {_first_line(error)}{saved(config)}"
     if any(out_of_memory(cause) for cause in causes):
-        return _memory(error, config)
+        return memory(config, _modules(error.__traceback__))
     if isinstance(error, ImportError):
         return missing_module(error)
     if isinstance(error, OSError):
@@ -84,9 +87,16 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _memory(error: Exception, config: Config) -> str:
-    """Which flags take less of it: those of the pass in which it ended."""
-    if config.mode in TRAINING and not _was_in(error, _EVALUATION):
+def memory(config: Config, modules: set[str] | None = None) -> str:
+    """What to say where memory ended: which flags take less of it, in the pass that was at work.
+
+    Args:
+        modules: those of the code that was at work; None: what the main thread is doing now.
+    """
+    if modules is None:
+        main = sys._current_frames().get(threading.main_thread().ident or 0)
+        modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_stack(main)}
+    if config.mode in TRAINING and not modules & _EVALUATION:
         doing, batch = "training", "train_batch_size"
     elif config.mode in (*TRAINING, "eval"):
         doing, batch = "evaluation", "eval_batch_size"
@@ -104,11 +114,6 @@ def _memory(error: Exception, config: Config) -> str:
     return f"out of memory in {doing}: lower {' or '.join(ways)}{keeps}{saved(config)}"
 
 
-def _was_in(error: BaseException, modules: tuple[str, ...]) -> bool:
-    """Whether an error came out of one of these modules."""
-    trace: Any = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__") in modules:
-            return True
-        trace = trace.tb_next
-    return False
+def _modules(trace: TracebackType | None) -> set[str]:
+    """The modules whose code an error came through."""
+    return {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace)}

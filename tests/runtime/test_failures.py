@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,37 @@ def test_memory_that_evaluation_lacks_is_not_trainings(tmp_path):
     except MemoryError as error:
         text = explain(error, Config(model_dir=str(tmp_path)))
     assert "out of memory in evaluation: lower --eval_batch_size" in text
+
+
+BAD_ALLOC = """
+import ctypes, sys, threading, time
+from convoy.runtime.config import Config
+from convoy.runtime.failures import memory
+from convoy.utils.terminate import tell_of_bad_alloc
+config = Config(model_dir="/nowhere", mode="predict", predict_dir="x")
+tell_of_bad_alloc(lambda: "convoy: " + memory(config), 1)
+library = ctypes.CDLL("libstdc++.so.6")
+throw = getattr(library, sys.argv[1])
+threading.Thread(target=throw, args=(b"what",)).start()
+time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "words"),
+    [
+        (
+            "_ZSt17__throw_bad_allocv",
+            1,
+            "convoy: out of memory in --mode predict: lower --predict_",
+        ),
+        ("_ZSt19__throw_logic_errorPKc", -signal.SIGABRT, "std::logic_error"),
+    ],
+)
+def test_memory_that_a_library_lacks_is_told(function, code, words):
+    done = python("-c", BAD_ALLOC, function)
+    assert done.returncode == code
+    assert words in done.stderr
 
 
 def test_what_is_saved_is_told_where_there_is_something(tmp_path, monkeypatch):
