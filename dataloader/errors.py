@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Mapping
 
@@ -14,6 +15,18 @@ class DataError(UserError, ValueError):
 
 class RecordError(DataError):
     """One example cannot be read from disk; the others of its file may still be good."""
+
+
+def unreadable(error: OSError) -> RecordError:
+    """What to raise of an example that the system does not let be read.
+
+    Raises:
+        OSError: the error itself, where this process lacks descriptors or memory: the next example
+            would fail as well, and none of them is bad.
+    """
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
+    return RecordError(f"cannot be read ({error.strerror})")
 
 
 class TooManyBadExamples(DataError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from convoy.dataloader.errors import DataError, RecordError
+from convoy.dataloader.errors import DataError, unreadable
 from convoy.dataloader.records import cache_folder, store_cached
 from convoy.dataloader.sources import EXPECTED, Source, read_labels, some
 from convoy.utils.text import canonical
@@ -87,7 +87,7 @@ class FolderSource(Source):
                 with open(self.files[int(i)], "rb") as file:
                     contents.append(file.read())
             except OSError as error:
-                raise RecordError(f"cannot be read ({error.strerror})") from error
+                raise unreadable(error) from error
         return contents
 
     def locate(self, i: int) -> tuple[str, int | None]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convoy.dataloader import crc
-from convoy.dataloader.errors import DataError, RecordError
+from convoy.dataloader.errors import DataError, RecordError, unreadable
 
 HEADER_BYTES = 12
 FRAME_BYTES = 16  # header and the payload's checksum
@@ -303,7 +303,7 @@ class RecordReader:
         try:
             frame = os.pread(self._descriptor(i).number, length + FRAME_BYTES, offset)
         except OSError as error:
-            raise RecordError(f"cannot be read ({error.strerror})") from error
+            raise unreadable(error) from error
         if len(frame) != length + FRAME_BYTES or int.from_bytes(frame[:8], "little") != length:
             raise RecordError(
                 "the file was changed after it was indexed: start again, and if that does not "

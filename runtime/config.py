@@ -56,7 +56,7 @@ class Config:
     recipe: str | None = _flag(RUN, None, "settings by model, platform and, if you like, precision, mode and epochs: "
                                "resnet50/DGXA100/AMP/90E; `python -m runtime.recipes` lists them")
     nproc: int | None = _flag(RUN, None, "processes to start on this host, one for each GPU; unset: one, or those that "
-                              "horovodrun, mpirun or srun started", within=">= 1")
+                              "horovodrun, mpirun or srun started", within="[1, 4096]")
     pattern: str | None = _flag(RUN, None, "--mode list: only architectures of this name, such as 'resnet*'")
     model_dir: str = _flag(RUN, "/workspace/output", "folder of this run: checkpoints, config.yaml, log.json; also gs://… or "
                            "another URL that TensorFlow can write", path="path")
@@ -69,8 +69,8 @@ class Config:
     seed: int = _flag(RUN, 0, "seed of initialisation, order, augmentation and dropout")
     watchdog_seconds: float = _flag(RUN, 20.0, "with several processes: one that gives no sign of life, or keeps the others "
                                     "waiting, for so many seconds ends the job; 0: never", within=">= 0")
-    intraop_threads: int | None = _flag(RUN, None, "threads inside one TensorFlow operation; unset: all cores", within=">= 1")
-    interop_threads: int | None = _flag(RUN, None, "TensorFlow operations run side by side; unset: all cores", within=">= 1")
+    intraop_threads: int | None = _flag(RUN, None, "threads inside one TensorFlow operation; unset: all cores", within="[1, 4096]")
+    interop_threads: int | None = _flag(RUN, None, "TensorFlow operations run side by side; unset: all cores", within="[1, 4096]")
 
     arch: str = _flag(MODEL, "efficientnet-b0", "architecture; see --mode list")
     num_classes: int | None = _flag(MODEL, None, "size of the head; unset: as the data says", within=">= 2")
@@ -98,7 +98,7 @@ class Config:
     use_dali_eval: bool = _flag(DATA, False, "the same for evaluation data")
     train_batch_size: int = _flag(DATA, 32, "training images per process and step", within=">= 1")
     eval_batch_size: int = _flag(DATA, 32, "evaluation images per process and step", within=">= 1")
-    num_workers: int | None = _flag(DATA, None, "parallel decoders per process; unset: tuned by tf.data", within=">= 1")
+    num_workers: int | None = _flag(DATA, None, "parallel decoders per process; unset: tuned by tf.data", within="[1, 4096]")
     cache: Literal["none", "ram", "disk"] = _flag(DATA, "none", "keep encoded images after they are first read")
     cache_gb: float | None = _flag(DATA, None, "gigabytes a cache may take, per process and split; unset: 40 % of what "
                                    "is free, shared by this host's processes", within="> 0")

@@ -27,7 +27,7 @@ _EVALUATION = {"convoy.runtime.evaluate", "convoy.runtime.validation", "convoy.r
 _IN_A_LAYER = re.compile(r"Exception encountered when calling [^\n]*\n+(?:\x1b\[\d+m)?(\d+)\b")
 
 
-def explain(error: Exception, config: Config) -> str:
+def explain(error: BaseException, config: Config) -> str:
     """A text for the user; "" where the error is a fault of the program."""
     if isinstance(error, UserError):
         return str(error)
@@ -41,7 +41,7 @@ def explain(error: Exception, config: Config) -> str:
     if any(too_little_disk(cause) for cause in causes):
         return f"no space is left on a disk: {_first_line(error)}{saved(config)}"
     if any(out_of_memory(cause) for cause in causes):
-        return memory(config, _modules(error.__traceback__))
+        return _memory(config, _modules(error.__traceback__))
     if isinstance(error, ImportError):
         return missing_module(error)
     if isinstance(error, OSError):
@@ -83,17 +83,20 @@ def _too_many_files(error: BaseException) -> bool:
     return number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in str(error)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _first_line(error: BaseException) -> str:
+    """The first line of an error's text, without the names of TensorFlow's nodes around it."""
+    text = str(error).strip().split("\n")[0]
+    return re.sub(r"^\{\{.*?\}\}\s*|\s*\[Op:\w+\]$", "", text)
 
 
-def memory(config: Config, modules: set[str] | None = None) -> str:
-    """What to say where memory ended: which flags take less of it, in the pass that was at work.
+def _memory(config: Config, modules: set[str]) -> str:
+    """Which flags take less memory, in the pass that was at work.
 
     Args:
-        modules: those of the code that was at work; None: what the main thread is doing now.
+        modules: those that the error came through; none for one of a library's own threads: what
+            the main thread is doing is at work then.
     """
-    if modules is None:
+    if not modules:
         main = sys._current_frames().get(threading.main_thread().ident or 0)
         modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_stack(main)}
     if config.mode in TRAINING and not modules & _EVALUATION:
@@ -106,6 +109,8 @@ def memory(config: Config, modules: set[str] | None = None) -> str:
     ways = []
     if batch and (size := getattr(config, batch)) > 1:
         ways.append(f"--{batch} (it is {size})")
+    if config.mode in ("summary", "convert"):
+        return f"out of memory in {doing}: the model is too large for this machine"
     size = config.image_size or get_arch(config.arch).resolution
     ways.append(f"--image_size (it is {size})")
     keeps = ""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -142,7 +143,19 @@ class Output(AbstractContextManager):
         """Writes what is left."""
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        with naming(self.path):
+            self.close()
+
+
+@contextmanager
+def naming(path: Path | Remote | None) -> Iterator[None]:
+    """Puts the file's name into an error of writing it, which a full disk leaves out."""
+    try:
+        yield
+    except OSError as error:
+        if path is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 class JsonLines(Output):

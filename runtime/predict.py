@@ -23,7 +23,14 @@ from convoy.runtime.build import eval_crop
 from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.images import IMAGE_ENDINGS, find_images, read_image
-from convoy.runtime.outputs import Labelled, Prediction, one_line, open_outputs, predict_formats
+from convoy.runtime.outputs import (
+    Labelled,
+    Prediction,
+    naming,
+    one_line,
+    open_outputs,
+    predict_formats,
+)
 from convoy.runtime.trained import trained_model
 from convoy.utils import xla
 
@@ -67,7 +74,8 @@ def predict(config: Config) -> dict[str, Any]:
         progress = stack.enter_context(_Progress(len(files)))
         for item in labeller.label(files, refused):
             for output in outputs:
-                output.write(item)
+                with naming(output.path):
+                    output.write(item)
             failed += item.error is not None
             unsure += not item.error and not item.predictions
             progress.advance()

@@ -14,7 +14,7 @@ from typing import Any
 
 from convoy.runtime import checkpoint, trackers
 from convoy.runtime.config import Config, ConfigError
-from convoy.runtime.failures import TRAINING, explain, interrupted, memory
+from convoy.runtime.failures import TRAINING, explain, interrupted
 from convoy.runtime.requests import Preempted, Requests
 from convoy.runtime.validate import TRAINING_MODES, preempt_signals
 from convoy.utils import device, distributed, gathering, watchdog, xla
@@ -22,7 +22,8 @@ from convoy.utils.distributed import launch_variable, launched_processes
 from convoy.utils.errors import UserError
 from convoy.utils.files import path_of, write_atomically
 from convoy.utils.progress import lasting_output
-from convoy.utils.terminate import tell_of_bad_alloc
+from convoy.utils.resources import allow_open_files
+from convoy.utils.terminate import tell_of_termination
 
 EXIT_ERROR, EXIT_SOME_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 3, 75, 130
 
@@ -50,7 +51,8 @@ class Runner:
         stderr.
         """
         self._command = True
-        tell_of_bad_alloc(lambda: f"convoy: {memory(self.config)}", EXIT_ERROR)
+        allow_open_files()
+        tell_of_termination(lambda error: f"convoy: {explain(error, self.config)}", EXIT_ERROR)
         with lasting_output(MODES[self.config.mode].prints):
             code = self._main()
         if trackers.unfinished():

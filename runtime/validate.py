@@ -40,6 +40,7 @@ def validate(config: Config) -> Config:
     """
     _pattern(config)
     check_runs(config)
+    _ranges(config)
     config = _nproc(_seed(config))
     if config.mode in ("env", "list"):
         return config
@@ -144,7 +145,7 @@ def _dataset(config: Config) -> None:
         )
 
 
-def _numbers(config: Config) -> None:
+def _ranges(config: Config) -> None:
     for f in fields(config):
         value, within = getattr(config, f.name), f.metadata["within"]
         if value is None or within is None:
@@ -152,6 +153,9 @@ def _numbers(config: Config) -> None:
         holds, text = RANGES[within]
         if not holds(value):
             raise ConfigError(f"--{f.name} must {text}, not {value}")
+
+
+def _numbers(config: Config) -> None:
     check_spans(config)
     if config.cache == "none" and (config.cache_gb is not None or config.cache_dir is not None):
         raise ConfigError("--cache_gb and --cache_dir need --cache ram or --cache disk")

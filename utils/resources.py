@@ -47,6 +47,17 @@ def too_little_disk(error: BaseException) -> bool:
     return not isinstance(error, UserError) and bool(NO_DISK.search(str(error)))
 
 
+def allow_open_files(count: int = 65536) -> None:
+    """Raises how many files this process may have open to what the system lets it, at most `count`:
+    many start with 1,024, and a data set may have as many record files.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(hard, count)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def free_memory() -> int:
     """Bytes that can still be taken: the machine's, or the container's where that is less."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

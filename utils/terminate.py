@@ -1,4 +1,4 @@
-"""A last word where C++ code of a library throws what nobody catches: for lack of memory.
+"""A last word where C++ code of a library throws what nobody catches: for lack of memory or files.
 
 TensorFlow's threads on processors throw `std::bad_alloc`, which no Python code sees: the process is
 ended by `std::terminate`.
@@ -7,6 +7,7 @@ ended by `std::terminate`.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +16,14 @@ _Handler = ctypes.CFUNCTYPE(None)
 _kept: Any = None  # C++ holds its address only
 
 
-def tell_of_bad_alloc(text: Callable[[], str], code: int) -> None:
+def tell_of_termination(text: Callable[[BaseException], str], code: int) -> None:
     """Has the process end with an exit code and a line on standard error, instead of SIGABRT and
-    C++'s own words, when an allocation fails in a thread of a library's. Other exceptions end it as
-    they did. Does nothing where the C++ library is another than GNU's.
+    C++'s own words, when a thread of a library's lacks memory, or descriptors of files. Other
+    exceptions end it as they did. Does nothing where the C++ library is another than GNU's.
 
     Args:
-        text: makes the line; called with little memory left.
+        text: makes the line from the error that Python would have raised; called with little
+            memory left.
     """
     global _kept
     try:
@@ -35,15 +37,28 @@ def tell_of_bad_alloc(text: Callable[[], str], code: int) -> None:
     before: list[int] = []
 
     def handle() -> None:
-        kind = exception_type()
-        # A std::type_info is its table of functions, then its name.
-        place = kind + ctypes.sizeof(ctypes.c_void_p) if kind else 0
-        if place and ctypes.c_char_p.from_address(place).value == b"St9bad_alloc":
+        if (error := _as_error(exception_type())) is not None:
             try:
-                os.write(2, f"{text()}\n".encode())
+                os.write(2, f"{text(error)}\n".encode())
             finally:
                 os._exit(code)
         _Handler(before[0])()
 
     _kept = _Handler(handle)
     before.append(set_terminate(ctypes.cast(_kept, ctypes.c_void_p)))
+
+
+def _as_error(kind: int | None) -> BaseException | None:
+    """What Python would have raised; None for exceptions that mean something else.
+
+    Args:
+        kind: address of the exception's std::type_info: its table of functions, then its name.
+    """
+    place = kind + ctypes.sizeof(ctypes.c_void_p) if kind else 0
+    if place and ctypes.c_char_p.from_address(place).value == b"St9bad_alloc":
+        return MemoryError()
+    try:  # C++ says std::runtime_error, of std::random_device for one
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error if error.errno in (errno.EMFILE, errno.ENFILE) else None
+    return None

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -327,3 +328,15 @@ def test_indexing_needs_no_tensorflow(data):
         "assert 'tensorflow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_files_that_may_not_be_opened_are_no_bad_examples(folders):
+    """What this process lacks is not the image's fault, and would meet the next one too."""
+    source = find_source(str(folders), "train")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+        with pytest.raises(OSError, match="Too many open files"):
+            source.read(np.array([0]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

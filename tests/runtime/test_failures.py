@@ -82,33 +82,33 @@ def test_memory_that_evaluation_lacks_is_not_trainings(tmp_path):
     assert "out of memory in evaluation: lower --eval_batch_size" in text
 
 
-BAD_ALLOC = """
+THROWING = """
 import ctypes, sys, threading, time
 from convoy.runtime.config import Config
-from convoy.runtime.failures import memory
-from convoy.utils.terminate import tell_of_bad_alloc
+from convoy.runtime.failures import explain
+from convoy.utils.terminate import tell_of_termination
 config = Config(model_dir="/nowhere", mode="predict", predict_dir="x")
-tell_of_bad_alloc(lambda: "convoy: " + memory(config), 1)
+tell_of_termination(lambda error: "convoy: " + explain(error, config), 1)
 library = ctypes.CDLL("libstdc++.so.6")
 throw = getattr(library, sys.argv[1])
+if sys.argv[2:]:
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 threading.Thread(target=throw, args=(b"what",)).start()
 time.sleep(20)
 """
 
 
 @pytest.mark.parametrize(
-    ("function", "code", "words"),
+    ("args", "code", "words"),
     [
-        (
-            "_ZSt17__throw_bad_allocv",
-            1,
-            "convoy: out of memory in --mode predict: lower --predict_",
-        ),
-        ("_ZSt19__throw_logic_errorPKc", -signal.SIGABRT, "std::logic_error"),
+        (["_ZSt17__throw_bad_allocv"], 1, "convoy: out of memory in --mode predict: lower --pre"),
+        (["_ZSt19__throw_logic_errorPKc", "few"], 1, "convoy: too many files are open at once: 3"),
+        (["_ZSt19__throw_logic_errorPKc"], -signal.SIGABRT, "std::logic_error"),
     ],
 )
-def test_memory_that_a_library_lacks_is_told(function, code, words):
-    done = python("-c", BAD_ALLOC, function)
+def test_what_a_librarys_thread_lacks_is_told(args, code, words):
+    done = python("-c", THROWING, *args)
     assert done.returncode == code
     assert words in done.stderr
 

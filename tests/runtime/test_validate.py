@@ -20,6 +20,10 @@ BAD_VALUES = [
     *[[f"--{name}", "-1"] for name in ("num_workers", "save_checkpoint_freq", "top_k")],
     *[[f"--{name}", "-2"] for name in ("num_epochs_between_eval", "optimizer_batch_size")],
     *[[f"--{name}", "0"] for name in ("intraop_threads", "interop_threads", "num_layers")],
+    *[
+        [f"--{name}", "5000000000"]
+        for name in ("intraop_threads", "interop_threads", "num_workers")
+    ],
     ["--num_classes", "1"],
     *[[f"--{name}", "1"] for name in ("dropout", "stochastic_depth", "label_smoothing")],
     *[[f"--{name}", "-0.1"] for name in ("moving_average_decay", "momentum", "decay")],

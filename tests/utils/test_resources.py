@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.utils.resources import Energy, PeakMemory, free_memory
+from convoy.utils.resources import Energy, PeakMemory, allow_open_files, free_memory
 
 
 def test_the_peak_is_that_of_the_time_since():
@@ -54,3 +54,17 @@ def test_energy_is_the_packages_and_its_counters_wrap(tmp_path):
     zone("intel-rapl:0", "package-0", 50_000)
     assert energy.read() == pytest.approx(0.15)
     assert Energy(tmp_path / "nothing").read() is None
+
+
+def test_as_many_files_may_be_open_as_the_system_lets():
+    import resource
+
+    before = _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        allow_open_files(100)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (100, hard)
+        allow_open_files(90)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 100, "it is never lowered"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
