@@ -148,7 +148,8 @@ def read_history(path: Any) -> History:
     """Reads a log.
 
     Lines that are not ours, or were cut off by a kill, are passed over, as are those of evaluation
-    and benchmarks that were appended later.
+    and benchmarks that were appended later. An evaluation may also stand within a run that went on
+    meanwhile: it has two lines, its settings and its summary.
 
     Raises:
         OSError: it cannot be read.
@@ -158,9 +159,9 @@ def read_history(path: Any) -> History:
         step, data = line.get("step"), line.get("data")
         if line.get("type") != "LOG" or not isinstance(data, dict):
             continue
-        if step == "PARAMETER":
+        if step == "PARAMETER" and data.get("mode") != "eval":
             training = data.get("mode") in _TRAINING
-        if not training:
+        if not training or _is_of_evaluation(step, data):
             continue
         now = float(line.get("timestamp", "nan"))
         history.begun = now if history.begun is None else history.begun
@@ -172,6 +173,13 @@ def read_history(path: Any) -> History:
             _take_in(history, step, data)
         history.ended = last = now
     return history
+
+
+def _is_of_evaluation(step: Any, data: dict[str, Any]) -> bool:
+    """Whether a line is one of `--mode eval`'s."""
+    if step == "PARAMETER":
+        return data.get("mode") == "eval"
+    return step == [] and "eval_loss" in data and "training_loss" not in data
 
 
 def _lines(path: Any) -> Iterator[dict[str, Any]]:

@@ -12,19 +12,21 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from convoy.utils.files import Remote, is_url, path_of, truncate
+from convoy.utils.files import Remote, is_url, path_of, size_of, truncate
 from convoy.utils.progress import SafeStream
 
 LOGGER_NAME = "convoy"
 DATA_LOGGER = "convoy.data"
 _LINE_TAG = "DLLL "
+_A_LINE_SECONDS = 0.2  # within which the rest of a line follows, if it is being written
 
 
 def to_plain(value: Any) -> Any:
@@ -93,19 +95,22 @@ class DLLLogWriter:
 class RunLog:
     """The run's JSON log, whoever writes it; see `make_json_logger`.
 
-    `writer` is a `DLLLogWriter` or a `dllogger.Logger`; without one every call does nothing.
+    `writer` is a `DLLLogWriter` or a `dllogger.Logger`; without one every call does nothing. A line
+    that cannot be written, on a full disk say, is a warning, once: it is no reason to end a run.
     """
 
     def __init__(self, writer: Any = None, close: Callable[[], None] | None = None) -> None:
         self._writer = writer
         self._close = close
+        self._failed = False
 
     def metadata(self, metric: str, unit: str | None, format: str | None = None) -> None:
         """Declares a metric's unit, such as `"images/s"`, and its format, such as `":.3f"`."""
         if self._writer:
             entry = {"unit": unit} if format is None else {"unit": unit, "format": format}
-            self._writer.metadata(metric, entry)
-            self._writer.flush()
+            with self._surviving():
+                self._writer.metadata(metric, entry)
+                self._writer.flush()
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Logs the run's settings: a LOG line whose step is the word PARAMETER."""
@@ -114,20 +119,33 @@ class RunLog:
     def log(self, step: tuple[int, ...] | str, data: Mapping[str, Any]) -> None:
         """Logs metrics of a step: `(epoch, step)`, `(epoch,)`, or `()` for the whole run."""
         if self._writer:
-            self._writer.log(to_plain(step), to_plain(data))
-            self._writer.flush()
+            with self._surviving():
+                self._writer.log(to_plain(step), to_plain(data))
+                self._writer.flush()
 
     def flush(self) -> None:
         """Hands everything to the operating system (each line already is, as it is logged)."""
         if self._writer:
-            self._writer.flush()
+            with self._surviving():
+                self._writer.flush()
 
     def close(self) -> None:
         """Ends the log; later calls do nothing."""
         self.flush()
         if self._close:
-            self._close()
+            with self._surviving():
+                self._close()
         self._writer = self._close = None
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                text = "the run's log cannot be written (%s): lines of it may be missing"
+                logging.getLogger(LOGGER_NAME).warning(text, error.strerror or error)
+            self._failed = True
 
 
 def make_json_logger(path: str | Path | Remote | None, append: bool = False) -> RunLog:
@@ -144,6 +162,11 @@ def make_json_logger(path: str | Path | Remote | None, append: bool = False) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     if append:
         _mend_last_line(path)
+    elif not is_url(path):
+        # Emptied, and then appended to as well: an evaluation may append its lines while a run
+        # goes on, which must not write over them.
+        path.write_bytes(b"")
+        append = True
     with suppress(ImportError):
         if not is_url(path):  # dllogger opens local files only
             return _dllogger(path, append)
@@ -171,6 +194,9 @@ def _mend_last_line(path: Path | Remote) -> None:
     rest = content[content.rfind(b"\n") + 1 :]
     if not rest:
         return
+    time.sleep(_A_LINE_SECONDS)
+    if size_of(path) != len(content):
+        return  # a run is at work, and has gone on with its line
     try:
         json.loads(rest.removeprefix(_LINE_TAG.encode()))
     except ValueError:

@@ -48,6 +48,26 @@ def evaluation(number, top1):
     return (number,), {"eval_loss": 1.0, "eval_accuracy_top_1": top1}
 
 
+def test_an_evaluation_beside_a_run_that_goes_on_is_no_part_of_it(log):
+    """Both write into one file, line by line."""
+    run = make_json_logger(log.path)
+    run.parameters({"mode": "train_and_eval"})
+    run.log(*step(1, 1, 3.0))
+    beside = make_json_logger(log.path, append=True)
+    beside.parameters({"mode": "eval"})
+    run.log(*step(1, 2, 2.5))
+    beside.log((), {"eval_loss": 9.0, "eval_accuracy_top_1": 0.1})
+    beside.close()
+    run.log(*epoch(1, 2, 2.7))
+    assert all(json.loads(line[5:]) for line in log.path.read_text().splitlines()), "none is cut"
+    history = log.read()
+    assert (list(history.steps), list(history.epochs)) == ([1, 2], [1])
+    assert (history.launches, history.summary) == (1, {})
+    run.log((), {"training_loss": 2.7, "eval_loss": 1.0})
+    run.close()
+    assert log.read().summary == {"training_loss": 2.7, "eval_loss": 1.0}
+
+
 def test_steps_epochs_and_evaluations_are_found(log):
     history = log.launch(
         step(1, 1, 3.0), step(1, 2, 2.5), epoch(1, 2, 2.7), evaluation(1, 0.4), step(2, 3, 2.0)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from convoy.utils import logging as logging_module
 from convoy.utils.logging import (
     TensorBoardWriter,
     make_json_logger,
@@ -326,3 +327,35 @@ def test_what_is_noticed_about_data_is_said_once(capsys):
         assert not capsys.readouterr().err
     finally:
         data.setLevel(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("no_dllogger")
+def test_a_line_that_is_being_written_is_left_to_its_writer(tmp_path, monkeypatch):
+    path = tmp_path / "log.json"
+    path.write_text('DLLL {"n": 1}\nDLLL {"n"')
+
+    def write_on(_):
+        with path.open("a") as file:
+            file.write(": 2}\n")
+
+    monkeypatch.setattr(logging_module.time, "sleep", write_on)
+    with closing(make_json_logger(path, append=True)) as log:
+        log.log((0,), {})
+    assert [line.get("n") for line in read(path)] == [1, 2, None]
+
+
+def test_a_full_disk_costs_lines_and_no_run(small_disk, caplog):
+    log = make_json_logger(small_disk / "log.json")
+    log.log((1,), {"loss": 1.0})
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space"):
+        filler.write_bytes(b"\0" * 2_000_000)
+    for _ in range(9):
+        log.log((2,), {"loss": 1.0, "much": "x" * 3000})
+    assert caplog.text.count("the run's log cannot be written (No space left on device)") == 1
+    filler.unlink()
+    log.log((3,), {"loss": 1.0})
+    log.close()
+    lines = [line["step"] for line in read(small_disk / "log.json")]
+    assert lines[0] == [1]
+    assert lines[-1] == [3]
