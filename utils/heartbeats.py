@@ -99,6 +99,18 @@ def kill_neighbour(other: Mapping[str, Any]) -> bool:
     return False
 
 
+def lives(other: Mapping[str, Any]) -> bool | None:
+    """Whether the process that an `identity` describes is alive; None if that cannot be told from
+    here: it is on another machine, or in another container of this one.
+    """
+    if not other["machine"] or other["machine"] != identity()["machine"]:
+        return None
+    try:
+        return _born(other["pid"]) == other["born"]
+    except OSError:
+        return False
+
+
 def _born(pid: int) -> str:
     # Field 22 of proc(5) stat; the name before it may hold spaces, and ends with the last ")".
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
