@@ -33,20 +33,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     from convoy.runtime.cli import parse, speaks_for_host
+    from convoy.runtime.requests import EXIT_PREEMPTED, Requests, Stopped, stopped_at_once
     from convoy.utils.logging import say_of_data
     from convoy.utils.text import printable_output
 
     args = list(sys.argv[1:] if argv is None else argv)
     printable_output()
     say_of_data(speaks_for_host(args))
-    config = parse(args)
-    if config.nproc:
-        from convoy.runtime.launch import launch
+    with Requests(exits=True) as requests:
+        try:
+            with requests.at_once():
+                config = parse(args, requests)
+                if config.nproc:
+                    from convoy.runtime.launch import launch
 
-        return launch(config.nproc, args)
-    from convoy.runtime.runner import Runner
+                    requests.never_exit()
+                    return launch(config.nproc, args)
+        except Stopped:
+            print(f"convoy: {stopped_at_once(requests, 'before its first step')}", file=sys.stderr)
+            return EXIT_PREEMPTED
+        from convoy.runtime.runner import Runner
 
-    return Runner(config).main()
+        return Runner(config, requests).main()
 
 
 def _refuse(text: str) -> int:

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 
 from convoy.utils.errors import UserError
 
+MOST_NAMED = 50
+"""Unreadable evaluation images that a message names."""
+
 
 class DataError(UserError, ValueError):
     """Data is missing or unusable. The message names the file or flag and says what to do."""
@@ -34,7 +37,9 @@ class TooManyBadExamples(DataError):
 
 
 def allowed_bad_examples(limit: float, num_examples: int) -> int:
-    """`--max_bad_examples` as a count: below 1 it is a share of the set, rounded down."""
+    """`--max_bad_examples` or `--max_bad_eval_examples` as a count: below 1 it is a share of the
+    set, rounded down.
+    """
     # 0.29 * 100 is 28.999…: the small term keeps rounding down from losing a whole example.
     return int(limit) if limit >= 1 else math.floor(limit * num_examples + 1e-9)
 
@@ -42,25 +47,31 @@ def allowed_bad_examples(limit: float, num_examples: int) -> int:
 def check_bad_examples(
     bad: Mapping[int, str], num_examples: int, limit: float, *, training: bool
 ) -> None:
-    """Raises when there are more unreadable examples than the rule allows: none in evaluation.
+    """Raises when there are more unreadable examples than the limit allows.
 
     Args:
         bad: example number -> where it lies and what is wrong with it.
+        limit: `--max_bad_examples` in training, `--max_bad_eval_examples` in evaluation.
 
     Raises:
-        DataError: an unreadable example in evaluation data.
-        TooManyBadExamples: in training, more than `limit` allows.
+        DataError: in evaluation.
+        TooManyBadExamples: in training.
     """
-    if bad and not training:
-        raise DataError(
-            f"Unreadable example in the evaluation data: {next(iter(bad.values()))}. "
-            "Evaluation counts every example: repair or remove it."
-        )
     allowed = allowed_bad_examples(limit, num_examples)
-    if len(bad) > allowed:
+    if len(bad) <= allowed:
+        return
+    if training:
         first = "\n  ".join(list(bad.values())[:5])
         raise TooManyBadExamples(
             f"{len(bad)} of {num_examples} training examples are unreadable, and "
             f"--max_bad_examples {limit:g} allows {allowed}. The first ones:\n  {first}\n"
             "Repair the data, or raise --max_bad_examples."
         )
+    named = [text for _, text in sorted(bad.items())[:MOST_NAMED]]
+    more = [f"and {len(bad) - len(named)} more"] if len(bad) > len(named) else []
+    images, them = "\n  ".join(named + more), "it" if len(bad) == 1 else "them"
+    raise DataError(
+        f"{len(bad)} of {num_examples} evaluation images cannot be read:\n  {images}\n"
+        f"Evaluation counts every image: repair or remove {them} (or leave {them} out:"
+        f" --max_bad_eval_examples {len(bad)})"
+    )

@@ -32,6 +32,10 @@ logger = logging.getLogger("convoy.data")
 
 Batch = tuple[tf.Tensor | Planned, tf.Tensor, tf.Tensor]
 CROP, AUGMENT, MIX = range(3)  # streams of random numbers
+MANY = 1000
+"""Unreadable examples of one rank after which even a lenient evaluation judges at once: each batch
+with one takes the time to find it.
+"""
 
 
 class Loader:
@@ -46,6 +50,9 @@ class Loader:
         augmenter: what is done to an image after its crop, see `dataloader.augment`; or None.
         prepare: what the training step has to do to the images of a batch, from
             `dataloader.device_augment`; None where the loader does all itself.
+        lenient: of evaluation: an example that cannot be read is noted in `bad_examples` and weighs
+            nothing, as in training, and who evaluates judges them at the end of the pass; False
+            raises at once.
         bad_examples: example number -> where it lies and what is wrong with it. A resumed run may
             fill it from a checkpoint, to repeat an interrupted one to the bit.
         identities: of those, what they are (`dataloader.identity`), as far as that was found out.
@@ -57,7 +64,7 @@ class Loader:
 
     Raises:
         DataError: the number of classes is unknown or smaller than the data's own, or more of the
-            data is damaged than `options.max_bad_examples` allows.
+            data is damaged than `options.max_bad_examples`, or `max_bad_eval_examples`, allows.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class Loader:
         world: int = 1,
     ):
         self.source, self.options, self.training = source, options, training
+        self.lenient = False
         self.num_examples = source.num_examples
         self.class_names = source.class_names
         self.num_classes = _class_count(source, options)
@@ -158,6 +166,10 @@ class Loader:
                     break
                 yield batch
                 offset += self.global_batch
+
+    def look_again(self) -> None:
+        """Forgets which examples could not be read: they may have been repaired since."""
+        self.bad_examples = dict(self.source.damage)
 
     def drawn(self, epoch: int, offset: int) -> tuple[np.ndarray, np.ndarray]:
         """What decides a batch: int64 `(B,)` example numbers and int32 `(B, 3, 2)` seeds.
@@ -289,14 +301,17 @@ class Loader:
         if self.training:
             for message in found.values():
                 logger.warning("unreadable example (kept with weight 0): %s", message)
-            self.bad_examples.update(found)
+        self.bad_examples.update(found)
+        if self.lenient and len(self.bad_examples) < MANY:
+            return
         try:
-            self._check(self.bad_examples if self.training else found)
+            self._check(self.bad_examples)
         except DataError as refusal:
             raise refusal from error
 
     def _check(self, bad: dict[int, str]) -> None:
-        limit = self.options.max_bad_examples
+        options = self.options
+        limit = options.max_bad_examples if self.training else options.max_bad_eval_examples
         check_bad_examples(bad, self.num_examples, limit, training=self.training)
 
 

@@ -35,8 +35,8 @@ class InputOptions:
         eval_crop: how evaluation cuts its square.
         num_workers: threads that decode; None lets tf.data decide.
         read_threads: threads that read; they hide the latency of network disks.
-        max_bad_examples: unreadable training examples to put up with: below 1 a fraction of the
-            set (rounded down), from 1 on a count.
+        max_bad_examples, max_bad_eval_examples: unreadable examples of training, and of evaluation,
+            to put up with: below 1 a fraction of the set (rounded down), from 1 on a count.
     """
 
     image_size: int = 224
@@ -68,6 +68,7 @@ class InputOptions:
     num_workers: int | None = None
     read_threads: int = 4
     max_bad_examples: float = 0.001
+    max_bad_eval_examples: float = 0
 
     def __post_init__(self):
         for name in ("image_size", "batch_size", "read_threads"):
@@ -87,11 +88,10 @@ class InputOptions:
             raise ValueError(f"augment_on must be cpu or device, got {self.augment_on!r}.")
         if self.mixup_alpha < 0 or self.cutmix_alpha < 0:
             raise ValueError("mixup_alpha and cutmix_alpha must be 0 or more.")
-        limit = self.max_bad_examples
-        if limit < 0 or (limit >= 1 and limit != int(limit)):
-            raise ValueError(
-                f"--max_bad_examples is a fraction below 1 or a whole count, got {limit}."
-            )
+        for name in ("max_bad_examples", "max_bad_eval_examples"):
+            limit = getattr(self, name)
+            if limit < 0 or (limit >= 1 and limit != int(limit)):
+                raise ValueError(f"--{name} is a fraction below 1 or a whole count, got {limit}.")
         if self.interpolation != RANDOM:
             check_interpolation(self.interpolation)
 

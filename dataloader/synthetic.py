@@ -38,7 +38,8 @@ class SyntheticLoader:
         self.num_classes, self.steps_per_epoch = num_classes, steps_per_epoch
         self.global_batch = batch_size * world
         self.num_examples = self.global_batch * steps_per_epoch
-        self.bad_examples: dict[int, str] = {}
+        self.epoch_length = self.num_examples
+        self.lenient, self.bad_examples = False, dict[int, str]()
         images = tf.random.stateless_uniform(
             (batch_size, image_size, image_size, 3), (seed, 2 * rank), 0, 256, tf.int32
         )
@@ -46,6 +47,9 @@ class SyntheticLoader:
             (batch_size,), (seed, 2 * rank + 1), 0, num_classes, tf.int32
         )
         self._batch = tf.cast(images, tf.uint8), labels, tf.ones((batch_size,), tf.float32)
+
+    def look_again(self) -> None:
+        """Nothing: every image can be read."""
 
     def batches(self, epoch: int, offset: int = 0) -> Iterator[Batch]:
         """The batch, as often as the epoch has steps left: uint8 `(B,H,W,3)`, int32 `(B,)`,

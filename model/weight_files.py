@@ -26,6 +26,7 @@ import numpy as np
 import yaml
 
 from convoy.model.weight_torch import Inert, Tensor, WeightFileError, decode, open_torch
+from convoy.utils.score_file import with_score
 
 __all__ = ["WeightFile", "WeightFileError", "read_weights"]
 
@@ -208,6 +209,7 @@ def _read_checkpoint(path: Path, ema: bool | None) -> WeightFile:
         marker = json.loads((folder / CHECKPOINT_MARKER).read_text())
         state = json.loads(_verified(folder, "state.json", marker))
         has_ema = "ema.safetensors" in marker
+        state = with_score(folder, state, has_ema)
         if ema is None:
             ema = has_ema and state.get("better_weights") == "ema"
         variant = "ema" if ema and has_ema else "raw"

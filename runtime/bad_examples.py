@@ -9,7 +9,7 @@ from convoy.runtime.health import TrainingError
 from convoy.utils import distributed
 
 
-def share_bad_examples(data: Any, limit: float) -> str:
+def share_bad_examples(data: Any, limit: float) -> tuple[str, TrainingError | None]:
     """Every rank learns which examples the others could not read; every rank has to come here.
 
     An example that is left out stays out, on whichever rank the next epoch puts it, and in a run
@@ -20,23 +20,20 @@ def share_bad_examples(data: Any, limit: float) -> str:
         limit: `--max_bad_examples`.
 
     Returns:
-        A line for the user; "" where everything could be read.
-
-    Raises:
-        TrainingError: there are more than the limit allows.
+        A line for the user, "" where everything could be read; and what to raise if there are more
+        than the limit allows, once the epoch is saved.
     """
     bad = data.bad_examples
     for others in distributed.all_gather_object(dict(bad)):
         bad.update(others)
     allowed = allowed_bad_examples(limit, data.num_examples)
     if len(bad) > allowed:
-        raise TrainingError(
+        return "", TrainingError(
             f"{len(bad)} training images cannot be read, over all processes;"
             f" --max_bad_examples allows {allowed}. The first:"
             f" {'; '.join(list(bad.values())[:3])}"
         )
     if not bad:
-        return ""
-    return (
-        f"{len(bad)} unreadable training images are left out (--max_bad_examples allows {allowed})"
-    )
+        return "", None
+    text = "unreadable training images are left out"
+    return f"{len(bad)} {text} (--max_bad_examples allows {allowed})", None

@@ -173,6 +173,7 @@ def build_loader(
         eval_crop=eval_crop(config),
         num_workers=config.num_workers,
         max_bad_examples=config.max_bad_examples,
+        max_bad_eval_examples=config.max_bad_eval_examples,
     )
     place = {"training": training, "rank": distributed.rank(), "world": distributed.size()}
     if reader == "tfdata":

@@ -8,7 +8,9 @@ A checkpoint is a folder `model_dir/checkpoints/step-00001234`:
     ranks.safetensors      in the middle of an epoch: what each rank has of its own, one row a rank
     state.json             position, best result, how the model is built, class names
     config.yaml            the run's settings
-    COMPLETE.json          written last: size and SHA-256 of every other file
+    COMPLETE.json          written last: size and SHA-256 of every other file (`runtime/marker.py`)
+    score.json             after evaluation: its result, which weights are better, the best so far
+                           (`utils/score_file.py`)
 
 `model_dir` may be a URL, such as gs://bucket/run (`utils/files.py`). Object stores cannot rename,
 and nothing here relies on it: the marker is the commit.
@@ -22,9 +24,9 @@ This module imports no TensorFlow until a model is built.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,14 +35,16 @@ from typing import Any
 
 import numpy as np
 
+from convoy.runtime.marker import MARKER, is_complete, write_marker
 from convoy.utils.errors import UserError
-from convoy.utils.files import Remote, path_of, remove_tree, size_of, sync, write_atomically
+from convoy.utils.files import Remote, path_of, remove_tree, sync, write_atomically
+from convoy.utils.score_file import with_score, write_score
 
 AnyPath = Path | Remote
 
 FORMAT = 1
-MARKER = "COMPLETE.json"
 ARRAYS = ("model", "ema", "optimizer", "ranks")
+_NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -63,14 +67,22 @@ class Checkpoint:
 def save(model_dir: str | AnyPath, checkpoint: Checkpoint) -> AnyPath:
     """Writes a checkpoint named after `state["step"]` and returns its folder.
 
+    A whole one of that step stays: if it is at the same place of the data, there is nothing to do;
+    if not (a run went on with other batches, or an older version saved the end of an epoch before
+    its sums were taken), the new one gets a number behind its name.
+
     Raises:
         CheckpointError: the disk is full or cannot be written. Checkpoints already saved are
             untouched.
     """
-    folder = _folder(model_dir) / f"step-{checkpoint.state['step']:08d}"
-    if is_complete(folder, checksums=True):
-        return folder
     try:
+        if (folder := find(model_dir, checkpoint.state)) is not None:
+            return folder
+        folder = _free_folder(model_dir, checkpoint.state["step"])
+    except (OSError, ValueError) as error:
+        raise _not_saved(_folder(model_dir), error) from error
+    try:
+        is_first = not folder.parent.exists()
         remove_tree(folder)  # what an interrupted save left
         folder.mkdir(parents=True)
         for name in ARRAYS:
@@ -80,19 +92,74 @@ def save(model_dir: str | AnyPath, checkpoint: Checkpoint) -> AnyPath:
         state = checkpoint.state | {"format": FORMAT}
         (folder / "state.json").write_text(json.dumps(state, indent=1))
         (folder / "config.yaml").write_text(checkpoint.config)
-        marker = {}
-        for file in sorted(folder.iterdir()):
-            sync(file)
-            marker[file.name] = {"size": size_of(file), "sha256": _sha256(file)}
-        write_atomically(folder / MARKER, json.dumps(marker, indent=1))
-        sync(folder)
+        write_marker(folder)
+        # Before `prune` removes an older one: a power failure must not leave neither.
+        sync(folder.parent)
+        if is_first:
+            sync(folder.parent.parent)
     except Exception as error:  # safetensors has I/O errors of its own; all mean the same
         remove_tree(folder)
-        raise CheckpointError(
-            f"could not save the checkpoint {folder}: {error}; earlier checkpoints are untouched."
-            " Free some space or choose another --model_dir, then go on with --resume_checkpoint"
-        ) from error
+        raise _not_saved(folder, error) from error
     return folder
+
+
+def _not_saved(folder: AnyPath, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"could not save the checkpoint {folder}: {error}; earlier checkpoints are untouched."
+        " Free some space or choose another --model_dir, then go on with --resume_checkpoint"
+    )
+
+
+def find(model_dir: str | AnyPath, state: Mapping[str, Any]) -> AnyPath | None:
+    """The whole checkpoint of this step that is at the same place of the data, or None."""
+    for folder in _folder(model_dir).glob(f"step-{state['step']:08d}*"):
+        if is_complete(folder, checksums=True) and same_place(read_state(folder), state):
+            return folder
+    return None
+
+
+def same_place(state: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two states are of the same step and the same place in the data."""
+    return all(state.get(name) == other.get(name) for name in ("step", "epoch", "offset"))
+
+
+def _free_folder(model_dir: str | AnyPath, step: int) -> AnyPath:
+    """Where a checkpoint of this step can be written: never over a whole one."""
+    first, number = _folder(model_dir) / f"step-{step:08d}", 1
+    folder = first
+    while is_complete(folder, checksums=True):
+        number += 1
+        folder = first.with_name(f"{first.name}-{number}")
+    return folder
+
+
+def _order(folder: AnyPath) -> tuple[int, int]:
+    """By step, and of one step by the number behind its name."""
+    match = _NAME.fullmatch(folder.name)
+    return (int(match[1]), int(match[2] or 1)) if match else (-1, 0)
+
+
+def add_score(folder: AnyPath, facts: Mapping[str, Any]) -> None:
+    """Notes what an evaluation of a whole checkpoint has found.
+
+    Args:
+        facts: what replaces the same names in its state: `score`, `best`, `better_weights`,
+            `metrics`.
+
+    Raises:
+        OSError: it cannot be written; the checkpoint is as it was.
+    """
+    write_score(folder, facts)
+
+
+def read_state(folder: AnyPath) -> dict[str, Any]:
+    """A checkpoint's `state.json`, with what its evaluation has added.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    state = json.loads((folder / "state.json").read_text())
+    return with_score(folder, state, (folder / "ema.safetensors").exists())
 
 
 def _folder(model_dir: str | AnyPath) -> AnyPath:
@@ -117,31 +184,6 @@ def _load_arrays(file: AnyPath) -> dict[str, np.ndarray]:
     return load(file.read_bytes()) if isinstance(file, Remote) else load_file(file)
 
 
-def _sha256(file: AnyPath) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def is_complete(folder: AnyPath, *, checksums: bool = False) -> bool:
-    """Whether the marker is there and agrees with the files: their sizes, and with `checksums`
-    their SHA-256.
-    """
-    try:
-        marker = json.loads((folder / MARKER).read_text())
-        for name, facts in marker.items():
-            file = folder / name
-            if size_of(file) != facts["size"]:
-                return False
-            if checksums and _sha256(file) != facts["sha256"]:
-                return False
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-    return "model.safetensors" in marker and "state.json" in marker
-
-
 def complete_checkpoints(model_dir: str | AnyPath) -> list[AnyPath]:
     """All whole checkpoints of a run, oldest first.
 
@@ -152,7 +194,7 @@ def complete_checkpoints(model_dir: str | AnyPath) -> list[AnyPath]:
     try:
         if not folder.is_dir():
             return []
-        return [path for path in sorted(folder.glob("step-*")) if is_complete(path)]
+        return [path for path in sorted(folder.glob("step-*"), key=_order) if is_complete(path)]
     except OSError as error:
         raise CheckpointError(
             f"--model_dir {model_dir} cannot be read ({error.strerror})"
@@ -243,7 +285,7 @@ def read(path: str | AnyPath) -> Checkpoint:
             " another one"
         )
     try:
-        state = json.loads((path / "state.json").read_text())
+        state = read_state(path)
         if state.get("format", 0) > FORMAT:
             raise CheckpointError(
                 f"the checkpoint {path} was written by a newer version of Convoy; update first"
@@ -280,7 +322,7 @@ def remove(folder: AnyPath) -> None:
 def _score(path: AnyPath) -> float | None:
     """The evaluation result of a checkpoint, None if it was not evaluated."""
     try:
-        return json.loads((path / "state.json").read_text()).get("score")
+        return read_state(path).get("score")
     except (OSError, ValueError):
         return None
 
@@ -308,44 +350,6 @@ def check_writable(model_dir: str | AnyPath, flag: str = "--model_dir") -> None:
         ) from error
 
 
-def variables_to_arrays(variables: Any) -> dict[str, np.ndarray]:
-    """Keras variables as NumPy arrays by path.
-
-    Raises:
-        CheckpointError: two variables share a path (two layers of one name).
-    """
-    from convoy.utils.variables import to_numpy
-
-    variables = list(variables)
-    arrays = {v.path: to_numpy(v.value) for v in variables}
-    if len(arrays) != len(variables):
-        raise CheckpointError(
-            "two variables of the model have the same path; give its layers different names"
-        )
-    return arrays
-
-
-def assign(variables: Any, arrays: Mapping[str, np.ndarray], what: str) -> None:
-    """Puts arrays into the Keras variables of the same path and shape.
-
-    Raises:
-        CheckpointError: one is missing or has another shape; nothing is assigned then.
-    """
-    variables = list(variables)
-    for v in variables:
-        if v.path not in arrays:
-            raise CheckpointError(
-                f"the checkpoint lacks {what} {v.path}; was it made with other settings?"
-            )
-        if tuple(arrays[v.path].shape) != tuple(v.shape):
-            raise CheckpointError(
-                f"{what} {v.path} has shape {tuple(arrays[v.path].shape)} in the checkpoint"
-                f" and {tuple(v.shape)} here; was it made with other settings?"
-            )
-    for v in variables:
-        v.assign(arrays[v.path])
-
-
 def load_model(
     path: str | AnyPath,
     weights: str = "auto",
@@ -364,6 +368,7 @@ def load_model(
         The Keras model, and the checkpoint with `state["weights_used"]` set.
     """
     from convoy.model import build_model
+    from convoy.runtime.arrays import assign
 
     path = path_of(path)
     checkpoint = read(path if (path / MARKER).exists() else resolve(path))

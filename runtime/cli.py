@@ -28,8 +28,9 @@ from convoy.runtime.config import (
 from convoy.runtime.origin import load_run_config
 from convoy.runtime.parser import build_parser, recipe_settings, refuse
 from convoy.runtime.recipes import Launch, lookup, parse_name
+from convoy.runtime.requests import Requests
 from convoy.runtime.schedules import check_spans, fitted_warmup, warmup_is_too_long
-from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, validate
+from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, preempt_signals, validate
 from convoy.utils.distributed import launched_processes
 from convoy.utils.files import Remote
 
@@ -92,16 +93,21 @@ class Given:
         return {name: v for name, v in self.values.items() if name not in self.of_file()}
 
 
-def parse(argv: Sequence[str] | None = None) -> Config:
+def parse(argv: Sequence[str] | None = None, requests: Requests | None = None) -> Config:
     """Parses and checks the command line. Exits with code 2 and one message when something is
     wrong.
+
+    Args:
+        requests: is told which signals ask this run to stop, as soon as that is known: looking
+            through a large data set takes minutes.
     """
     parser = build_parser()
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         values = parser.parse_args(args, env=False, defaults=False).as_dict()
         shown = values.pop("print_config", False)
-        config = _settle(Given(values, parser.file, parser.written, speaks_for_host(args)))
+        given = Given(values, parser.file, parser.written, speaks_for_host(args))
+        config = _settle(given, requests)
     except ConfigError as error:
         refuse(str(error))
     if shown:
@@ -143,8 +149,11 @@ def configure(config: str | os.PathLike | None = None, **settings: Any) -> Confi
     return _settle(Given(values, os.fspath(config or ""), written, speaks_for_host()))
 
 
-def _settle(given: Given) -> Config:
+def _settle(given: Given, requests: Requests | None = None) -> Config:
     """Puts the layers of settings over each other, and checks what comes of it.
+
+    Args:
+        requests: as for `parse`.
 
     Raises:
         ConfigError: with one sentence that names the flag, and where its value is from.
@@ -160,6 +169,9 @@ def _settle(given: Given) -> Config:
     run, origin = _settings_of_run(mode, Config(**first))
     usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))
     config = Config(**(usual | recipe | run | launch | asked | {"mode": mode}))
+    if requests is not None and mode in ("train", "train_and_eval"):
+        requests.hear(preempt_signals(config))
+        requests.requeue = config.requeue
     try:
         fitted = _fit_warmup(config, (recipe, launch, given.of_file(), given.of_flags()))
         settled = validate(fitted)

@@ -104,6 +104,8 @@ class Config:
                                    "is free, shared by this host's processes", within="> 0")
     cache_dir: str | None = _flag(DATA, None, "folder of a disk cache; unset: the system's temporary folder", path="path")
     max_bad_examples: float = _flag(DATA, 0.001, "unreadable training images tolerated: a share below 1, else a count", within=">= 0")
+    max_bad_eval_examples: float = _flag(DATA, 0.0, "unreadable evaluation images left out, and counted in the result: a share below 1, "
+                                         "else a count", within=">= 0")
 
     augmenter_name: Literal["autoaugment", "randaugment", "trivialaugment", "none"] = _flag(
         AUG, "autoaugment", "policy for training images")

@@ -38,6 +38,12 @@ def show_counts(step: Callable, trackers: Trackers, name: str, number: int) -> N
         trackers.image(name, heat_map(matrix), number)
 
 
+def forget_counts(step: Callable) -> None:
+    """Begins to count anew, after a pass that was given up."""
+    if isinstance(step, CountingStep):
+        step.forget()
+
+
 class CountingStep:
     """`runtime.evaluate.make_eval_step`'s function, which also counts what was taken for what."""
 
@@ -58,6 +64,10 @@ class CountingStep:
         counts = weights.numpy() > 0
         np.add.at(self._matrix, (labels.numpy()[counts], answers.numpy()[counts]), 1)
         return sums
+
+    def forget(self) -> None:
+        """Begins to count anew, after a pass that was given up."""
+        self._matrix = np.zeros_like(self._matrix)
 
     def take(self) -> np.ndarray:
         """The counts since the last call, over all ranks: int64 `(classes, classes)`, rows the true

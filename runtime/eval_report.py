@@ -22,7 +22,7 @@ from convoy.runtime.build import build_loader, eval_crop, image_size
 from convoy.runtime.checkpoint import CheckpointError, check_writable
 from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config
-from convoy.runtime.evaluate import evaluate
+from convoy.runtime.evaluate import evaluate_data
 from convoy.runtime.relabel import NONE, label_table, names_for_labels, read_label_file
 from convoy.runtime.trained import Trained, for_classes_of, trained_model
 from convoy.runtime.variants import Variant, check_fit, variants
@@ -138,7 +138,7 @@ def _evaluate(variant: Variant, trained: Trained, loader: Any, table: np.ndarray
     if distributed.rank() == 0:
         print(f"evaluating {trained.text} at {image_size(config)} px", flush=True)
     recorder = Recorder(trained.model, loader, table, config.use_xla)
-    figures = evaluate(recorder, loader.batches(0), config.eval_batch_size, prof=config.prof)
+    figures = evaluate_data(recorder, loader, config, prof=config.prof)
     rows, confidence = recorder.gather()
     if not np.isfinite(confidence).all():
         raise CheckpointError(

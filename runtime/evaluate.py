@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from convoy.dataloader.errors import DataError, check_bad_examples
 from convoy.utils import distributed, watchdog, xla
 from convoy.utils.metrics import MeanAccumulator, batch_sums, percentiles
+
+_AGREE_SECONDS = 2.0
+"""Between two moments at which ranks ask each other during an evaluation; an exchange takes some
+milliseconds.
+"""
 
 # Metric → (unit, format) for the log.
 UNITS = {
@@ -19,6 +27,7 @@ UNITS = {
     "eval_accuracy_top_1": (None, ":.4f"),
     "eval_accuracy_top_5": (None, ":.4f"),
     "eval_examples": (None, ":.0f"),
+    "eval_unreadable": (None, ":.0f"),
     "avg_exp_per_second_eval": ("images/s", ":.1f"),
     "avg_exp_per_second_eval_per_GPU": ("images/s", ":.1f"),
     "avg_time_per_exp_eval": ("ms", ":.2f"),
@@ -42,7 +51,12 @@ def make_eval_step(model: keras.Model, use_xla: bool = False) -> Callable:
 
 
 def evaluate(
-    eval_step: Callable, batches: Iterable[Any], batch_size: int, *, prof: int | None = None
+    eval_step: Callable,
+    batches: Iterable[Any],
+    batch_size: int,
+    *,
+    prof: int | None = None,
+    asked: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
     """Runs one pass and returns the metrics, the same on every rank.
 
@@ -55,21 +69,42 @@ def evaluate(
         batches: this rank's `(images, labels, weights)`; every rank has the same number.
         batch_size: images in a batch of one rank.
         prof: stop after this many batches.
+        asked: whether this rank was asked to stop. Every rank gives one, or none does.
 
     Returns:
         The names in `UNITS`. Accuracies are fractions, latencies milliseconds per batch; with a
         single batch its own time stands in for the missing ones.
+
+    Raises:
+        Abandoned: a rank was asked to stop; on every rank, after about `_AGREE_SECONDS` at most.
+        DataError: a rank's batches raised it; on every rank.
     """
     total, times = MeanAccumulator(), []
-    for number, (images, labels, weights) in enumerate(batches):
-        start = time.perf_counter()
-        sums = eval_step(images, labels, weights).numpy()
-        times.append(time.perf_counter() - start)
-        total.update(sums)
-        # The first batch compiles, and may be alone.
-        watchdog.mark(f"evaluating batch {number + 2}", usual=times[-1])
-        if prof is not None and number + 1 >= prof:
+    agreement, batches = Agreement(asked), iter(batches)
+    watchdog.rest("beginning an evaluation")
+    agreement.settle(0)
+    while True:
+        try:
+            batch = next(batches, None)
+        except DataError as error:
+            agreement.trouble, batch = str(error), None
+        if batch is not None:
+            start = time.perf_counter()
+            sums = eval_step(*batch).numpy()
+            times.append(time.perf_counter() - start)
+            total.update(sums)
+            # The first batch compiles, and may be alone.
+            watchdog.mark(f"evaluating batch {len(times) + 1}", usual=times[-1])
+        ended = batch is None or len(times) == prof
+        if ended or agreement.due(len(times)):
+            agreement.settle(len(times), ended)
+        if ended:
             break
+    return _figures(total, times, batch_size)
+
+
+def _figures(total: MeanAccumulator, times: list[float], batch_size: int) -> dict[str, float]:
+    """From this rank's sums and seconds a batch to what `evaluate` returns."""
     watchdog.rest("gathering the results of evaluation")
     total = MeanAccumulator.from_array(distributed.all_sum(total.as_array()))
     times = times[1:] or times
@@ -90,6 +125,93 @@ def evaluate(
     }
 
 
+class Abandoned(Exception):
+    """A pass was given up, on every rank after the same batch: one was asked to stop."""
+
+
+class Agreement:
+    """What ranks tell each other during a pass, so that all of them leave it alike.
+
+    Every so many batches, the same number on every rank, each tells whether it was asked to stop
+    and whether it is in trouble. A rank in trouble goes to the next such place at once, and waits
+    there: all ranks have as many batches, and so as many places.
+
+    Args:
+        asked: whether this rank was asked to stop; None: there is one place only, the end.
+
+    Attributes:
+        trouble: why this rank cannot go on; "" if it can.
+    """
+
+    def __init__(self, asked: Callable[[], bool] | None) -> None:
+        self.trouble = ""
+        self._asked = asked
+        self._next = math.inf
+        self._since, self._at = monotonic(), 0
+
+    def due(self, done: int) -> bool:
+        """Whether all ranks talk after so many batches."""
+        return done >= self._next
+
+    def settle(self, done: int, ended: bool = False) -> None:
+        """Talks, after so many batches or at the end of the pass; for every rank.
+
+        Raises:
+            Abandoned, DataError: see `evaluate`.
+        """
+        if self._asked is None and not ended:
+            return
+        if self.trouble or ended:
+            watchdog.rest("waiting for the other ranks to end the evaluation")
+        now = monotonic()
+        seconds = (now - self._since) / max(done - self._at, 1)
+        stop = self._asked is not None and self._asked()
+        told = distributed.all_gather(np.array([[stop, bool(self.trouble), seconds]], np.float64))
+        stop, trouble, seconds = told.max(axis=0)
+        if trouble:
+            texts = distributed.all_gather_object(self.trouble)
+            raise DataError("; ".join(dict.fromkeys(filter(None, texts))))
+        if stop and not ended:
+            raise Abandoned
+        # The slowest rank's time. The first batches compile, and nobody knows how long that takes.
+        batches = int(_AGREE_SECONDS / max(seconds, 1e-6)) if done > 1 else 1
+        alone = distributed.size() == 1  # talks for nothing
+        self._next = done + (1 if alone else max(1, batches))
+        self._since, self._at = now, done
+
+
+def evaluate_data(
+    eval_step: Callable,
+    data: Any,
+    config: Any,
+    *,
+    prof: int | None = None,
+    asked: Callable[[], bool] | None = None,
+) -> dict[str, float]:
+    """`evaluate` on all batches of a validation loader. Images that cannot be read weigh nothing;
+    how many there may be is judged at the end, when all of them are known.
+
+    Args:
+        eval_step, prof, asked: as for `evaluate`.
+        data: from `runtime.build.build_loader`.
+        config: its batch size, and `max_bad_eval_examples`.
+
+    Returns:
+        What `evaluate` does and, if images were left out, `eval_unreadable`, their number.
+
+    Raises:
+        Abandoned, DataError: as `evaluate`; and more images than `--max_bad_eval_examples` allows
+            cannot be read: the text names them.
+    """
+    data.lenient = True
+    values = evaluate(eval_step, data.batches(0), config.eval_batch_size, prof=prof, asked=asked)
+    bad: dict[int, str] = {}
+    for others in distributed.all_gather_object(dict(data.bad_examples)):
+        bad.update(others)
+    check_bad_examples(bad, data.num_examples, config.max_bad_eval_examples, training=False)
+    return values | ({"eval_unreadable": float(len(bad))} if bad else {})
+
+
 def evaluate_checkpoint(config: Any) -> dict[str, Any]:
     """`--mode eval`: the checkpoint or weight file that the flags name, on the validation split."""
     from convoy.runtime.build import build_loader
@@ -102,4 +224,4 @@ def evaluate_checkpoint(config: Any) -> dict[str, Any]:
     adapt = for_classes_of(trained, config)
     loader = build_loader(config, "validation", num_classes=classes, adapt=adapt)
     step = make_eval_step(trained.model, config.use_xla)
-    return evaluate(step, loader.batches(0), config.eval_batch_size, prof=config.prof)
+    return evaluate_data(step, loader, config, prof=config.prof)

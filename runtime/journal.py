@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convoy.runtime.config import Config
 from convoy.runtime.trackers import Trackers
+from convoy.utils import distributed
 from convoy.utils.logging import RunLog
 from convoy.utils.metrics import MeanAccumulator
 from convoy.utils.progress import Progress
+
+if TYPE_CHECKING:  # which imports TensorFlow; reports need the names below only
+    from convoy.runtime.step import TrainState
 
 RANK_TIMES = ("train.rank_data_time", "train.rank_compute_time", "train.rank_own_time")
 """Lists, one number a rank: an epoch's mean seconds a step of waiting for data; of computing, with
@@ -52,6 +58,19 @@ class Journal:
     trackers: Trackers
     progress: Progress | None = None
 
+    def begin(self, shows: bool, config: Config, steps_per_epoch: int) -> None:
+        """Says in the JSON log what unit and form each figure has, and shows on the terminal how
+        training goes, if this rank `shows` that.
+        """
+        for name, (unit, form) in UNITS.items():
+            self.log.metadata(name, unit, form)
+        if shows:
+            self.progress = Progress(
+                total_epochs=config.max_epochs,
+                steps_per_epoch=steps_per_epoch,
+                log_steps=config.log_steps,
+            )
+
     def line(self, text: str) -> None:
         """Prints one line on rank 0."""
         if self.progress is not None:
@@ -72,6 +91,42 @@ class Journal:
             },
             global_step,
         )
+
+    def step(
+        self,
+        state: TrainState,
+        place: int,
+        window: Window,
+        lr: float,
+        gradient_norm: float | None,
+        logged: bool,
+    ) -> None:
+        """Shows a step on the terminal, where one is due there, and logs the window that ends with
+        it if it is one that is `logged`; every rank comes here.
+
+        Args:
+            place: the step's number in steps of this launch, whatever was done before on more or
+                fewer processes.
+        """
+        if self.progress is not None and self.progress.due(place):
+            mean = window.mean.result()
+            self.progress.update(
+                place,
+                loss=mean["loss"],
+                top1=mean["top1"],
+                lr=lr,
+                images_per_second=window.figures()["train.total_ips"],
+            )
+        if logged:
+            # The mean over ranks needs an exchange.
+            values = means(window) | {"train.lr": lr} | window.figures()
+            values["train.grad_norm"] = gradient_norm
+            self.metrics((state.epoch + 1, state.step), values, state.step)
+
+    def epoch(self, state: TrainState, values: dict[str, Any]) -> None:
+        """Logs an epoch that has ended (not one that `--prof` ended within)."""
+        if not state.offset:
+            self.metrics((state.epoch,), values, state.step)
 
     def close(self) -> None:
         """Gives the terminal back. The JSON log and the trackers are their opener's to end."""
@@ -120,3 +175,26 @@ class Window:
 def sums_of(*windows: Window) -> np.ndarray:
     """The metric sums of some windows in a row, float64: what a checkpoint keeps of them."""
     return np.concatenate([window.mean.as_array() for window in windows])
+
+
+def means(window: Window) -> dict[str, float]:
+    """The window's metrics over all ranks' examples; every rank has to come here."""
+    sums = distributed.all_sum(window.mean.as_array())
+    means = MeanAccumulator.from_array(sums).result()
+    return {f"train.{name}": value for name, value in means.items()}
+
+
+def epoch_figures(epoch: Window, lr: float) -> dict[str, Any]:
+    """An epoch's means, learning rate, throughput and `RANK_TIMES`; every rank has to come here."""
+    times = distributed.all_gather(epoch.rank_times()).T.round(6).tolist()
+    values = means(epoch) | {"train.lr": lr} | epoch.figures()
+    return values | dict(zip(RANK_TIMES, times, strict=True))
+
+
+def of_training(values: dict[str, Any]) -> dict[str, float]:
+    """What the run's summary says of an epoch's figures."""
+    return {
+        "training_loss": values["train.loss"],
+        "training_accuracy_top_1": values["train.top1"],
+        "training_accuracy_top_5": values["train.top5"],
+    }

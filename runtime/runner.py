@@ -4,28 +4,33 @@ exit codes.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from convoy.runtime import checkpoint, trackers
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.failures import TRAINING, explain, interrupted
-from convoy.runtime.requests import Preempted, Requests
+from convoy.runtime.requests import (
+    EXIT_PREEMPTED,
+    Preempted,
+    Requests,
+    Stopped,
+    stopped_at_once,
+)
+from convoy.runtime.run_log import open_log, summarise
 from convoy.runtime.validate import TRAINING_MODES, preempt_signals
 from convoy.utils import device, distributed, gathering, watchdog, xla
 from convoy.utils.distributed import launch_variable, launched_processes
 from convoy.utils.errors import UserError
-from convoy.utils.files import path_of, write_atomically
 from convoy.utils.progress import lasting_output
 from convoy.utils.resources import allow_open_files
 from convoy.utils.terminate import tell_of_termination
 
-EXIT_ERROR, EXIT_SOME_FAILED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 3, 75, 130
+EXIT_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 3, 130
 
 
 class Runner:
@@ -34,6 +39,8 @@ class Runner:
     Args:
         config: settled and checked settings (`runtime.configure`; of a command line,
             `runtime.cli.parse`).
+        requests: where signals that ask for a stop are noted; the caller's, whose `with` block
+            lasts as long as this is used. None: within `run`.
 
     Example:
         ```
@@ -42,8 +49,9 @@ class Runner:
         ```
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, requests: Requests | None = None) -> None:
         self.config = config
+        self._requests = requests or Requests()
         self._command = False  # whether this process is ours alone
 
     def main(self) -> int:
@@ -68,6 +76,9 @@ class Runner:
                 sys.stdout.flush()  # a full disk would show at the program's end only
         except KeyboardInterrupt:
             return _fail(interrupted(self.config), EXIT_INTERRUPTED)
+        except Stopped:
+            _say(str(stopped_at_once(self._requests, "before its first step")))
+            return _leave(EXIT_PREEMPTED)
         except Preempted as stopped:
             if distributed.rank() == 0:
                 _say(str(stopped))
@@ -86,6 +97,9 @@ class Runner:
                 return _fail(text)
             traceback.print_exc()  # a fault of ours: show where
             return _fail("the traceback above is a fault of the program")
+        if failed := result.get("evaluations_failed"):
+            _tell_of_failed_evaluations(failed)
+            return EXIT_SOME_FAILED
         return EXIT_SOME_FAILED if result.get("failed") else 0
 
     def run(self) -> dict[str, Any]:
@@ -108,8 +122,10 @@ class Runner:
             return mode.run(self)
         distributed.check_launch()
         self._prepare_backend()
-        signals = preempt_signals(config) if config.mode in TRAINING else ()
-        with Requests(signals) as self._requests:
+        requests = self._requests
+        requests.requeue = config.requeue
+        with requests:
+            requests.hear(preempt_signals(config) if config.mode in TRAINING else ())
             self._set_up()
             return mode.run(self)
 
@@ -137,9 +153,10 @@ class Runner:
         kept = 0 if config.xla_cache is None else _keep_compiled(config.xla_cache, tf32)
         if clusters:
             xla.allow_clusters()
-        if self._command:
-            device.import_tensorflow()
-        distributed.init()
+        with self._requests.at_once():  # nobody waits for this process yet
+            if self._command:
+                device.import_tensorflow()
+            distributed.init()
         if kept and distributed.rank() == 0:
             _say(
                 f"--xla_cache has {kept} compiled functions for this kind of machine; a line of"
@@ -170,40 +187,15 @@ class Runner:
         keras.utils.set_random_seed(config.seed)
 
     def _train(self) -> dict[str, Any]:
-        if not distributed.elastic():
-            return self._train_once()
-        from convoy.runtime import elastic
+        from convoy.runtime.training import train
 
-        return elastic.train(self.config, self._train_once)
-
-    def _train_once(self, memory: Any = None) -> dict[str, Any]:
-        """Trains to the end; in an elastic job to the next change of its processes."""
-        from convoy.runtime.environment import record
-        from convoy.runtime.report import report_training
-        from convoy.runtime.train import Trainer
-
-        begun = self.config.resume_checkpoint or bool(memory and memory.contents)
-        with trackers.open_trackers(self.config, begun) as tracking:
-            with self._log(append=begun) as run_log:
-                # Flags that do not fit the checkpoint end here, before the settings are written.
-                trainer = Trainer(
-                    self.config, run_log, memory=memory, requests=self._requests, trackers=tracking
-                )
-                record(self.config.model_dir)
-                if distributed.rank() == 0:
-                    settings = path_of(self.config.model_dir) / "config.yaml"
-                    write_atomically(settings, self.config.to_yaml())
-                figures = trainer.run()
-                _summarise(run_log, figures)
-            # After the log's end: at a URL all of it is there only then.
-            distributed.on_rank0(lambda: report_training(self.config, tracking))
-        return figures
+        return train(self.config, self._requests)
 
     def _benchmark(self) -> dict[str, Any]:
         from convoy.runtime.benchmark import run
 
-        with self._log(append=True) as run_log:
-            return _summarise(run_log, run(self.config, run_log))
+        with open_log(self.config, append=True) as run_log:
+            return summarise(run_log, run(self.config, run_log))
 
     def _eval(self) -> dict[str, Any]:
         if self.config.report:
@@ -211,8 +203,8 @@ class Runner:
         else:
             from convoy.runtime.evaluate import evaluate_checkpoint as evaluate
 
-        with self._log(append=True) as run_log:
-            return _summarise(run_log, evaluate(self.config))
+        with open_log(self.config, append=True) as run_log:
+            return summarise(run_log, evaluate(self.config))
 
     def _predict(self) -> dict[str, Any]:
         from convoy.runtime.predict import predict
@@ -263,22 +255,6 @@ class Runner:
 
         self._prepare_backend()
         return show()
-
-    def _log(self, append: bool = False) -> Any:
-        """The run's log on rank 0, inert elsewhere; proves first that model_dir can be written."""
-        from contextlib import closing
-
-        from convoy.utils.logging import make_json_logger
-
-        distributed.on_rank0(lambda: checkpoint.check_writable(self.config.model_dir))
-        path = (
-            path_of(self.config.model_dir) / self.config.log_filename
-            if distributed.rank() == 0
-            else None
-        )
-        run_log = make_json_logger(path, append=append)
-        run_log.parameters(asdict(self.config))
-        return closing(run_log)
 
 
 @dataclass(frozen=True)
@@ -342,25 +318,13 @@ def _check_data_format(config: Config) -> None:
         )
 
 
-def _summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:
-    """Logs the run's summary line, step (), and prints it on rank 0."""
-    from convoy.runtime import evaluate, journal
-
-    units = evaluate.UNITS | journal.UNITS
-    for name in figures:
-        if name in evaluate.UNITS:
-            run_log.metadata(name, *units[name])
-    run_log.log((), figures)
+def _tell_of_failed_evaluations(number: int) -> None:
+    times = "one evaluation" if number == 1 else f"{number} evaluations"
     if distributed.rank() == 0:
-        for name, value in figures.items():
-            unit, form = units.get(
-                name, units.get(name.replace("eval_ema_", "eval_"), (None, ":.4f"))
-            )
-            text = f"{{{form}}}".format(value) if isinstance(value, float) else str(value)
-            if isinstance(value, float) and math.isnan(value):
-                text, unit = "unknown: too few steps to measure", ""
-            print(f"{name:<42}{text} {unit or ''}".rstrip(), flush=True)
-    return figures
+        _say(
+            f"{times} could not be made, as told above; training went on, and the weights are"
+            " saved. With the images repaired, --resume_checkpoint evaluates the last ones"
+        )
 
 
 def _say(text: str) -> None:

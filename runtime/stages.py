@@ -7,12 +7,13 @@ last (EfficientNetV2, Tan and Le 2021, arXiv:2104.00298, section 4).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from convoy.runtime.build import final_dropout, train_image_size
+from convoy.runtime.build import build_loader, final_dropout, train_image_size
 from convoy.runtime.config import Config
 
 
@@ -70,6 +71,24 @@ def stage_settings(config: Config, epoch: int) -> Stage:
         cutmix_alpha=between(config.base_cutmix, config.cutmix_alpha) if mixing else 0.0,
         dropout=dropout,
     )
+
+
+def loader_of_stage(
+    config: Config, stage: Stage, before: Any = None, adapt: Callable | None = None
+) -> Any:
+    """The training data of a stage.
+
+    Args:
+        before: the loader of the stage before, whose classes, cache and knowledge of unreadable
+            examples it shares.
+        adapt: see `build_loader`; of the first stage.
+    """
+    if before is None:
+        return build_loader(of_stage(config, stage), "train", adapt=adapt)
+    options = {"num_classes": before.num_classes, "source": before.source}
+    data = build_loader(of_stage(config, stage), "train", **options)
+    data.bad_examples.update(before.bad_examples)
+    return data
 
 
 def of_stage(config: Config, stage: Stage) -> Config:

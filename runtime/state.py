@@ -12,7 +12,8 @@ import numpy as np
 
 from convoy.model.weights import freeze_backbone, inspect, load_pretrained
 from convoy.runtime import checkpoint, resumed_data
-from convoy.runtime.build import build_training_model, micro_steps, model_arguments, rate_scales
+from convoy.runtime.arrays import assign, variables_to_arrays
+from convoy.runtime.build import build_training_model, model_arguments, rate_scales
 from convoy.runtime.checkpoint import Checkpoint
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.step import LossScale, TrainState, batch_norm_statistics
@@ -140,8 +141,8 @@ def restore(
     Raises:
         CheckpointError: it lacks a variable.
     """
-    checkpoint.assign(state.model.weights, saved.model, "weight")
-    checkpoint.assign(state.optimizer.variables, saved.optimizer, "optimizer variable")
+    assign(state.model.weights, saved.model, "weight")
+    assign(state.optimizer.variables, saved.optimizer, "optimizer variable")
     if state.ema is not None:
         if saved.ema:
             state.ema.load(saved.ema)
@@ -163,52 +164,14 @@ def restore(
     return _restore_ranks(state, saved, counters)
 
 
-def what_changes(
-    saved: dict[str, Any], config: Config, images_per_step: int, steps_per_epoch: int
-) -> list[str]:
-    """What going on with another number of processes, or another batch, makes different.
-
-    Args:
-        saved: the checkpoint's `state`.
-        images_per_step, steps_per_epoch: of this launch.
-
-    Returns:
-        Lines for the user; none if nothing does.
-    """
-    lines, processes = [], distributed.size()
-    if saved.get("processes", processes) != processes:
-        lines.append(
-            f"{processes} instead of {saved['processes']} processes: batch norm's running"
-            " statistics go on from their mean, dropout and stochastic depth draw otherwise"
-        )
-    before = saved.get("images_per_step", images_per_step)
-    if before != images_per_step:
-        rate = "follows" if config.lr_base_batch else "does not follow (--lr_base_batch 0)"
-        place = "the place in the epoch and the order of images stay"
-        if config.steps_per_epoch:
-            place = "an epoch has other images (--steps_per_epoch), so some come again or later"
-        lines.append(
-            f"{images_per_step} images a step instead of {before}: {steps_per_epoch} steps an"
-            f" epoch, the learning rate {rate}; {place}"
-        )
-    passes = micro_steps(config)
-    if config.steps_per_epoch and passes > 1 and "steps_per_epoch" not in saved:
-        lines.append(
-            f"--steps_per_epoch {config.steps_per_epoch} counts updates: an epoch has"
-            f" {steps_per_epoch} steps. The checkpoint is of a version that counted passes, of"
-            f" which an update has {passes}"
-        )
-    return lines
-
-
 def snapshot(
     state: TrainState,
     config: Config,
     data: Any,
     metrics: dict[str, float],
-    score: float | None = None,
     counters: np.ndarray | None = None,
-) -> Checkpoint:
+    whole: bool = True,
+) -> Checkpoint | None:
     """A copy of everything that training changes, for `Saver.save`. Changes nothing.
 
     To be called by every rank: in the middle of an epoch (`state.offset`) ranks have running
@@ -217,11 +180,17 @@ def snapshot(
 
     Args:
         metrics: the run's latest figures.
-        score: the evaluation result of these very weights, None if there is none.
         counters: float64, this rank's sums of metrics in the unfinished epoch.
+        whole: False for a rank that keeps nothing: it gives the others what is its own, and copies
+            no more than that.
+
+    Returns:
+        The copy; None if it was not to be whole.
     """
-    arrays = checkpoint.variables_to_arrays(state.model.weights)
-    ema = state.ema.state() if state.ema else {}
+    arrays = variables_to_arrays(
+        state.model.weights if whole else batch_norm_statistics(state.model)
+    )
+    ema = state.ema.state(None if whole else arrays) if state.ema else {}
     ranks: dict[str, np.ndarray] = {}
     bad_examples = dict(data.bad_examples)  # the loader goes on filling its own
     if state.offset:
@@ -233,10 +202,12 @@ def snapshot(
                 ranks[part] = distributed.all_gather(_flat(values, names)[None])
                 _unflatten(ranks[part].mean(axis=0, dtype=np.float64), values, names)
         ranks["counters"] = distributed.all_gather(counters[None])
+    if not whole:
+        return None
     return Checkpoint(
         model=arrays,
         ema=ema,
-        optimizer=checkpoint.variables_to_arrays(state.optimizer.variables),
+        optimizer=variables_to_arrays(state.optimizer.variables),
         ranks=ranks,
         state={
             "step": state.step,
@@ -246,9 +217,9 @@ def snapshot(
             "loss_scale": state.loss_scale.state(),
             "best": state.best,
             "left_out": state.left_out,
-            "score": score,
-            "better_weights": better_weights(metrics),
-            "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
+            "score": None,  # evaluation comes later, and adds it (`checkpoint.add_score`)
+            "better_weights": better_weights(metrics, state.ema is not None),
+            "metrics": finite(metrics),
             "bad_examples": resumed_data.remember(data, bad_examples),
             "model": state.arguments,
             "class_names": data.class_names,
@@ -318,7 +289,24 @@ def replicas_agree(state: TrainState) -> bool:
     return bool((digests == digests[0]).all())
 
 
-def better_weights(metrics: dict[str, float]) -> str:
-    """ "ema" when the moving average was the better at the last evaluation, else "raw"."""
-    raw = metrics.get("eval_accuracy_top_1", -1.0)
-    return "ema" if metrics.get("eval_ema_accuracy_top_1", -2.0) >= raw else "raw"
+def figures_of(saved: Checkpoint | None, has_ema: bool) -> dict[str, float]:
+    """The latest figures of a checkpoint's run, without those of an average that is not there any
+    more.
+    """
+    metrics = saved.state["metrics"] if saved else {}
+    return {n: v for n, v in metrics.items() if has_ema or not n.startswith("eval_ema_")}
+
+
+def finite(metrics: dict[str, float]) -> dict[str, float]:
+    """Those that JSON has a number for."""
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}
+
+
+def better_weights(metrics: dict[str, float], has_ema: bool) -> str:
+    """ "ema" when the moving average was the better at the last evaluation, or there was none yet,
+    as it is there to be better; else "raw".
+    """
+    raw = metrics.get("eval_accuracy_top_1")
+    if not has_ema:
+        return "raw"
+    return "ema" if raw is None or metrics.get("eval_ema_accuracy_top_1", -1.0) >= raw else "raw"

@@ -25,6 +25,7 @@ import numpy as np
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.requests import Preempted
 from convoy.utils import distributed, watchdog
+from convoy.utils.errors import UserError
 from convoy.utils.extras import how_to_install
 from convoy.utils.files import is_url, path_of, write_atomically
 
@@ -37,9 +38,10 @@ KEPT = "trackers.json"
 MLFLOW_URI = "MLFLOW_TRACKING_URI"
 QUEUE = 2000
 """Calls that may wait for a tracker. Beyond it, calls are left out."""
-PATIENCE, HURRY = 60.0, 5.0
-"""Seconds that the end of a run waits for all trackers together to send what they have; and where
-it ends by an error or a signal: other ranks wait, or a scheduler that kills after half a minute.
+PATIENCE, PAUSE, HURRY = 60.0, 20.0, 5.0
+"""Seconds that the end of a run waits for all trackers together to send what they have; the same
+where processes of an elastic job gather anew, which wait for each other for a minute; and where it
+ends by an error or a signal: other ranks wait, or a scheduler that kills after half a minute.
 """
 _THREADS = "convoy-tracker-"
 MOST_FAILURES = 5
@@ -122,10 +124,21 @@ class Trackers:
 
     Used with `with`: its end sends what is left, and waits `PATIENCE` seconds for that at most, or
     `HURRY` after an error. `unfinished` then tells whether one was left behind.
+
+    Args:
+        hurry: whether the process was asked to stop, also while it waits.
+        goes_on: of an elastic job: only an error of the user's or ours is the run's end. Anything
+            else is a process that was lost, or hosts that came and went; the run goes on in the
+            same trackers, here or elsewhere.
     """
 
-    def __init__(self, workers: list[Worker] | None = None) -> None:
-        self._workers = workers or []
+    def __init__(
+        self,
+        workers: list[Worker] | None = None,
+        hurry: Callable[[], bool] = lambda: False,
+        goes_on: bool = False,
+    ) -> None:
+        self._workers, self._hurry, self._goes_on = workers or [], hurry, goes_on
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Figures of a step, by name."""
@@ -156,12 +169,27 @@ class Trackers:
         if not self._workers:
             return
         watchdog.rest("ending the trackers")
-        stopped = kind is not None and issubclass(kind, (Preempted, KeyboardInterrupt))
-        until = time.monotonic() + (HURRY if kind else PATIENCE)
+        end = self._end(kind)
+        patience = {"finished": PATIENCE, "paused": PAUSE}.get(end, HURRY)
+        self._until = time.monotonic() + patience
         for worker in self._workers:
-            worker.close("stopped" if stopped else "failed" if kind else "finished")
+            worker.close("stopped" if end == "paused" else end)
         for worker in self._workers:
-            worker.join(until)
+            worker.join(self._time_left)
+
+    def _time_left(self) -> float:
+        """Seconds that the end still waits."""
+        if self._hurry():
+            self._hurry = lambda: False
+            self._until = min(self._until, time.monotonic() + HURRY)
+        return self._until - time.monotonic()
+
+    def _end(self, kind: type[BaseException] | None) -> str:
+        if kind is None:
+            return "finished"
+        if issubclass(kind, (Preempted, KeyboardInterrupt)):
+            return "stopped"
+        return "paused" if self._goes_on and not issubclass(kind, UserError) else "failed"
 
 
 def unfinished() -> bool:
@@ -212,11 +240,12 @@ class Worker:
                 self._calls.get_nowait()
             self._calls.put_nowait(None)
 
-    def join(self, until: float) -> None:
-        """Waits for the thread, until a time of `time.monotonic` at most."""
+    def join(self, time_left: Callable[[], float]) -> None:
+        """Waits for the thread, for as many seconds as there are left at most."""
         if self._thread.ident is None:
             return
-        self._thread.join(max(0.0, until - time.monotonic()))
+        while self._thread.is_alive() and (seconds := time_left()) > 0:
+            self._thread.join(min(0.2, seconds))
         if self._thread.is_alive():
             self._warn("did not end in time; its last figures may be missing there")
         elif self._left_out:
@@ -260,11 +289,17 @@ def _short(error: Exception) -> str:
     return text if len(text) < 200 else f"{text[:200]}…"
 
 
-def open_trackers(config: Config, resumed: bool) -> Trackers:
+def open_trackers(
+    config: Config,
+    resumed: bool,
+    hurry: Callable[[], bool] = lambda: False,
+    goes_on: bool = False,
+) -> Trackers:
     """The trackers that the flags name; none on ranks other than 0.
 
     Args:
         resumed: whether the run goes on from a checkpoint, and so in its trackers.
+        hurry, goes_on: see `Trackers`.
     """
     names = tracker_names(config)
     if not names or distributed.rank() != 0:
@@ -282,7 +317,9 @@ def open_trackers(config: Config, resumed: bool) -> Trackers:
         [
             Worker(name, tracker_backends.TRACKERS[name], run, ids.known.get(name), ids.remember)
             for name in names
-        ]
+        ],
+        hurry,
+        goes_on,
     )
 
 

@@ -12,36 +12,41 @@ import keras
 import numpy as np
 
 from convoy.runtime.bad_examples import share_bad_examples
-from convoy.runtime.build import build_loader, make_step, micro_steps
-from convoy.runtime.class_matching import numbered_like
+from convoy.runtime.build import make_step, micro_steps
+from convoy.runtime.changes import check_resumed, go_on
 from convoy.runtime.config import Config
-from convoy.runtime.confusion import make_counting_step
+from convoy.runtime.evaluate import Abandoned
 from convoy.runtime.health import Health, NotFinite, TrainingError
-from convoy.runtime.journal import COUNTERS, RANK_TIMES, UNITS, Journal, Window, sums_of
+from convoy.runtime.journal import (
+    COUNTERS,
+    Journal,
+    Window,
+    epoch_figures,
+    of_training,
+    sums_of,
+)
+from convoy.runtime.keeper import Keeper
+from convoy.runtime.ownership import Owner
 from convoy.runtime.profiling import Profiler
-from convoy.runtime.requests import Requests, preempted, requeue
+from convoy.runtime.requests import Requests, Wishes, stop_if_asked
 from convoy.runtime.resumed_data import with_classes_of
 from convoy.runtime.rollback import is_left_out, roll_back
-from convoy.runtime.saver import Saver
 from convoy.runtime.schedules import build_schedule
-from convoy.runtime.stages import of_stage, set_dropout, stage_settings
+from convoy.runtime.stages import loader_of_stage, set_dropout, stage_settings
 from convoy.runtime.state import (
     Commit,
     average_statistics,
+    figures_of,
     new_state,
     replicas_agree,
-    restore,
-    snapshot,
     starting_point,
-    what_changes,
 )
 from convoy.runtime.step import Step, without_weight
 from convoy.runtime.trackers import Trackers
-from convoy.runtime.validation import better_top1, epoch_line, evaluate_state
+from convoy.runtime.validation import Evaluations
 from convoy.utils import distributed, watchdog
 from convoy.utils.logging import RunLog
-from convoy.utils.metrics import MeanAccumulator, Throughput
-from convoy.utils.progress import Progress
+from convoy.utils.metrics import Throughput
 
 
 class Trainer:
@@ -56,6 +61,10 @@ class Trainer:
             which the run goes on.
         requests: notes signals that ask for a stop; None: signals have their usual effect.
         trackers: where else rank 0 reports; the caller ends them.
+        owner: rank 0's claim to the run's folder; the caller ends it.
+
+    Raises:
+        Preempted: a signal came.
     """
 
     def __init__(
@@ -66,37 +75,27 @@ class Trainer:
         memory: Any = None,
         requests: Requests | None = None,
         trackers: Trackers | None = None,
+        owner: Owner | None = None,
     ) -> None:
         self.config, self.memory = config, memory
         self.chief = distributed.rank() == 0
+        self.requests = requests or Requests()
         self.stage = stage_settings(config, 0)
         commit: Commit | None = memory.contents if memory else None
-        saved = starting_point(config, commit)
+        self.saved = saved = starting_point(config, commit)
         adapt = with_classes_of(saved.state, config, self._say) if saved else None
-        self.train_data = build_loader(of_stage(config, self.stage), "train", adapt=adapt)
-        self.eval_data = None
+        self.train_data = loader_of_stage(config, self.stage, adapt=adapt)
         self.images_per_pass = config.train_batch_size * distributed.size()
         self.micro_steps = micro_steps(config)
         self.images_per_step = self.images_per_pass * self.micro_steps
         self.steps_per_epoch = math.ceil(self.train_data.steps_per_epoch / self.micro_steps)
         self.schedule = build_schedule(config, self.images_per_step, self.steps_per_epoch)
+        self._stop_if_asked("before its first step")
+        changes = check_resumed(saved, config, self.images_per_step, self.steps_per_epoch)
         self.state = new_state(config, self.train_data.num_classes, saved, self._say)
-        self._counters = np.zeros(COUNTERS)  # sums of an epoch and a log window begun before
+        # Sums of an epoch and a log window begun before.
+        self._counters = go_on(self.state, saved, config, self.train_data, changes, self._say)
         self._usual = 0.0  # seconds of the last step
-        if saved is not None:
-            data, counters = self.train_data, self._counters
-            self._counters = restore(self.state, saved, data, counters, self._say)
-            at = f"epoch {self.state.epoch + 1}, step {self.state.step}"
-            self._say(f"resuming from {saved.path or 'memory'}: {at}")
-            steps = self.images_per_step, self.steps_per_epoch
-            for line in what_changes(saved.state, config, *steps):
-                self._say(line)
-        elif config.resume_checkpoint:
-            self._say(f"no checkpoint in {config.model_dir} yet: starting from the beginning")
-        if config.mode == "train_and_eval":
-            adapt = numbered_like(self.train_data, f"--data_dir {config.data_dir}")
-            self.eval_data = build_loader(config, "validation", self.train_data, adapt=adapt)
-            self.eval_step = make_counting_step(config, self.state.model)
         set_dropout(self.state.model, self.stage)
         self.step, self.health = self._make_step()
         if config.recipe:
@@ -110,17 +109,29 @@ class Trainer:
         self.throughput = Throughput(max(1, warmup))
         self.journal, self.profiler = Journal(run_log, trackers or Trackers()), Profiler(config)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
-        self.report: dict[str, float] = dict(saved.state["metrics"]) if saved else {}
+        self.report = figures_of(saved, self.state.ema is not None)
         self.entered = False  # whether the first stage of this launch was announced
-        self.saver = None
-        if self.chief and not config.no_checkpoints:
-            keep = None if config.gather_checkpoints else config.keep_checkpoints
-            self.saver = Saver(
-                config.model_dir, keep_last=keep, keep_best=config.keep_best, warn=self.journal.line
-            )
-        # One clock decides, rank 0's.
-        self.requests = requests or Requests()
-        self.requests.save_every(config.checkpoint_every_minutes if self.saver else None)
+        self._stop_if_asked("before its first step")
+        self.evaluations = Evaluations(
+            config, self.state, self.train_data, self.journal, self.requests.asked_to_stop
+        )
+        self.keeper = Keeper(
+            config,
+            self.state,
+            memory=memory,
+            requests=self.requests,
+            owner=owner,
+            sizes={
+                "images_per_step": self.images_per_step,
+                "steps_per_epoch": self.steps_per_epoch,
+            },
+            ends=(self.last_epoch, self.last_step),
+            warn=self.journal.line,
+        )
+
+    def report_to(self, run_log: RunLog) -> None:
+        """Where `run` logs, if that is to be opened only once the run is known to be possible."""
+        self.journal.log = run_log
 
     def _say(self, text: str) -> None:
         if self.chief:
@@ -135,12 +146,7 @@ class Trainer:
         config, state = self.config, self.state
         stage = stage_settings(config, state.epoch)
         if stage != self.stage:
-            bad_examples = self.train_data.bad_examples
-            classes, source = self.train_data.num_classes, self.train_data.source
-            self.train_data = build_loader(
-                of_stage(config, stage), "train", num_classes=classes, source=source
-            )
-            self.train_data.bad_examples.update(bad_examples)
+            self.train_data = loader_of_stage(config, stage, self.train_data)
             set_dropout(state.model, stage)
             self.stage = stage
             self.step, self.health = self._make_step()
@@ -168,33 +174,30 @@ class Trainer:
             TrainingError, DataError, CheckpointError: in plain words; what was saved stays whole.
         """
         config, state = self.config, self.state
-        for name, (unit, form) in UNITS.items():
-            self.journal.log.metadata(name, unit, form)
-        if self.chief:
-            self.journal.progress = Progress(
-                total_epochs=config.max_epochs,
-                steps_per_epoch=self.steps_per_epoch,
-                log_steps=config.log_steps,
-            )
+        self.journal.begin(self.chief, config, self.steps_per_epoch)
         if state.epoch >= self.last_epoch:
             self.journal.line(f"nothing left to train: {state.epoch} epochs are done")
         self.step.seed_randomness()
         self.callbacks.on_train_begin()
         try:
             self._stop_if_asked("before its first step")
-            while state.epoch < self.last_epoch and state.step < self.last_step:
+            if self.evaluations.missing(self.saved, self.last_epoch):
+                self.journal.line(
+                    f"epoch {state.epoch} was saved and not evaluated: doing that now"
+                )
+                self._evaluate(kept=True)
+            while not self._is_over():
                 self._enter_stage()
                 try:
-                    self._train_epoch()
+                    epoch, window, asked = self._train_epoch()
                 except NotFinite as failure:
                     self._go_back(failure)
                 else:
-                    self._after_epoch()
-            distributed.on_rank0(self.saver.finish if self.saver else lambda: None)
+                    self._end_epoch(epoch, window, asked)
+            self.keeper.finish()
+            self._stop_if_asked("after its last epoch")
         except BaseException:
-            if self.saver:
-                watchdog.rest("ending a save after an error")
-                self.saver.abandon()
+            self.keeper.abandon()
             raise
         finally:
             self.profiler.close()
@@ -204,13 +207,21 @@ class Trainer:
         self.callbacks.on_train_end()
         return self._summary()
 
-    def _train_epoch(self) -> None:
-        """Trains the rest of the current epoch, but not beyond the last step."""
+    def _is_over(self) -> bool:
+        return self.state.epoch >= self.last_epoch or self.state.step >= self.last_step
+
+    def _train_epoch(self) -> tuple[Window, Window, Wishes]:
+        """Trains the rest of the current epoch, but not beyond the last step.
+
+        Returns:
+            The sums of the epoch and of the log window, and what ranks have asked for in the
+            epoch's last step.
+        """
         state = self.state
         epoch, window = Window(self.images_per_step), Window(self.images_per_step)
         epoch.mean.update(self._counters[:4])
         window.mean.update(self._counters[4:])
-        self._counters = np.zeros(COUNTERS)
+        self._counters, asked = np.zeros(COUNTERS), Wishes()
         self.callbacks.on_epoch_begin(state.epoch)
         batches = self.train_data.batches(state.epoch, state.offset)
         while state.step < self.last_step:
@@ -221,9 +232,8 @@ class Trainer:
             micro_batches = list(islice(batches, self.micro_steps))
             if not micro_batches:
                 break
-            micro_batches += [without_weight(micro_batches[-1])] * (
-                self.micro_steps - len(micro_batches)
-            )
+            missing = self.micro_steps - len(micro_batches)
+            micro_batches += [without_weight(micro_batches[-1])] * missing
             if is_left_out(state, self.images_per_step):
                 self.step.pass_over()
                 state.offset += self.images_per_step
@@ -235,7 +245,7 @@ class Trainer:
             sums = self.step(micro_batches, lr, wishes, self._is_logged(state.step + 1))
             sums = sums.numpy()  # waits, so that the times are true
             end = time.perf_counter()
-            self._usual = end - start
+            self._usual, self.requests.at_stake = end - start, True
             state.offset += self.images_per_step
             self.health.check(micro_batches)
             for counter in (epoch, window):
@@ -243,20 +253,60 @@ class Trainer:
             self.throughput.add(self.images_per_step, ready - start, end - ready)
             watchdog.mark(f"reporting step {state.step}", 10.0, self._usual)  # to slow disks, too
             window = self._report_step(window, lr)
-            self._grant(epoch, window)
+            asked = Wishes(*self.step.granted)
+            if state.offset < self.train_data.epoch_length:
+                self._grant(asked, epoch, window)
+                asked = Wishes()
             watchdog.mark(f"in the callbacks of step {state.step}", 10.0, self._usual)
             self.callbacks.on_train_batch_end(epoch.steps - 1)
         watchdog.rest("ending an epoch")
         batches.close()
-        if state.offset >= self.steps_per_epoch * self.images_per_step or not micro_batches:
+        if state.offset >= self.train_data.epoch_length:
             state.epoch, state.offset = state.epoch + 1, 0
-        self._report_epoch(epoch)
-        if text := share_bad_examples(self.train_data, self.config.max_bad_examples):
-            self.journal.line(text)
-        if state.offset:
+        return epoch, window, asked
+
+    def _end_epoch(self, epoch: Window, window: Window, asked: Wishes) -> None:
+        """Saves, and only then does what may fail or take long: evaluation, and what was asked for
+        in the last step.
+
+        Args:
+            epoch, window, asked: from `_train_epoch`.
+
+        Raises:
+            TrainingError: more training images than allowed cannot be read.
+            Preempted: a signal came.
+        """
+        config, state, due = self.config, self.state, self.evaluations.due(self.last_epoch)
+        values = epoch_figures(epoch, self.schedule.rate(max(0, self._place() - 1)))
+        self.report |= of_training(values)
+        text, error = share_bad_examples(self.train_data, config.max_bad_examples)
+        kept = self._is_over() or asked.stop or asked.save or error is not None
+        if state.offset:  # --prof ended within the epoch
             self._counters = sums_of(epoch, window)
         else:
             average_statistics(state)
+            kept |= state.epoch % config.save_checkpoint_freq == 0
+        counters = self._counters if state.offset else None
+        try:
+            self.journal.epoch(state, values)
+            logs = {"loss": values["train.loss"], "accuracy": values["train.top1"]}
+            self.callbacks.on_epoch_end(state.epoch - (not state.offset), logs)
+        except BaseException:  # of the user's callbacks
+            self._save(counters)
+            raise
+        self._save(counters, to_disk=kept)
+        if text:
+            self.journal.line(text)
+        if error is not None:
+            raise error
+        if kept:
+            self.keeper.secure()
+        if asked.stop:
+            self._stop(f"after step {state.step}")
+        if asked.regroup:
+            self.memory.regroup()
+        if due:
+            self._evaluate(kept)
 
     def _go_back(self, failure: NotFinite) -> None:
         """To the last good checkpoint; raises TrainingError where that is not wanted."""
@@ -266,13 +316,13 @@ class Trainer:
             times=0 if self.config.no_checkpoints else self.config.nan_rollback,
             images=self.images_per_step,
             model_dir=self.config.model_dir,
-            saver=self.saver,
+            saver=self.keeper.saver,
             data=self.train_data,
         )
         self.journal.line(line)
         self.step.seed_randomness()
         self.health = Health(self.step)
-        self._save(counters=self._counters, to_disk=False)
+        self._save(self._counters, to_disk=False)
 
     def _place(self) -> int:
         """Where the schedule stands, in steps of this batch. It goes by epochs and examples, so
@@ -281,129 +331,70 @@ class Trainer:
         done = math.ceil(self.state.offset / self.images_per_step)
         return self.state.epoch * self.steps_per_epoch + done
 
-    def _grant(self, epoch: Window, window: Window) -> None:
-        """Saves, stops and regroups where any rank asked for it; every rank comes here alike.
+    def _grant(self, asked: Wishes, epoch: Window, window: Window) -> None:
+        """Within an epoch: saves, stops and regroups where any rank asked for it; every rank comes
+        here alike.
 
         Raises:
             Preempted: a signal came.
         """
-        stop, save, regroup = self.step.granted
         due = bool(self.memory and self.memory.due(self.state.step))
-        if stop or save or regroup or due:
-            self._save(counters=sums_of(epoch, window), to_disk=stop or save)
-        if not stop:
-            if regroup:
-                self.memory.regroup()
-            return
-        watchdog.rest("writing the last checkpoint")
-        distributed.on_rank0(self.saver.finish if self.saver else lambda: None)
-        self._stop_if_asked(f"after step {self.state.step}")
+        if any(asked) or due:
+            self._save(sums_of(epoch, window), to_disk=asked.stop or asked.save)
+        if asked.stop:
+            self._stop(f"after step {self.state.step}")
+        if asked.regroup:
+            self.memory.regroup()
+
+    def _stop(self, when: str) -> None:
+        """Raises Preempted, once all is saved."""
+        self.keeper.finish(stopping=True)
+        self._stop_if_asked(when)
 
     def _stop_if_asked(self, when: str) -> None:
-        """Every rank comes here; what there is to save is saved.
+        stop_if_asked(self.requests, when, not self.config.no_checkpoints)
 
-        Raises:
-            Preempted: a signal came on any of them.
-        """
-        signals = distributed.all_gather_object(self.requests.signal)
-        if any(signals):
-            queued = requeue() if self.chief and self.config.requeue else ""
-            raise preempted(signals, when, not self.config.no_checkpoints, queued)
-
-    def _save(
-        self, score: float | None = None, counters: np.ndarray | None = None, to_disk: bool = True
-    ) -> None:
-        """Begins to save the state as it is, in the memory of an elastic job as well, or only
-        there; every rank has to come here.
-        """
-        to_disk &= not self.config.no_checkpoints
-        if not (to_disk or self.memory):
-            return
-        state, best = self.state, self.state.best
-        with watchdog.patient("saving a checkpoint"):
-            contents = snapshot(state, self.config, self.train_data, self.report, score, counters)
-            contents.state["images_per_step"] = self.images_per_step
-            contents.state["steps_per_epoch"] = self.steps_per_epoch
-            if self.memory:
-                self.memory.contents = Commit(contents, (self.last_epoch, self.last_step))
-            if to_disk:
-                self.requests.saved()
-            if to_disk and self.saver:
-                self.saver.save(contents, best if best.get("step") == state.step else None)
+    def _save(self, counters: np.ndarray | None = None, to_disk: bool = True) -> None:
+        """Begins to save the state as it is; see `Keeper.save`."""
+        self.keeper.save(self.train_data, self.report, counters, to_disk)
 
     def _report_step(self, window: Window, lr: float) -> Window:
         """Shows a step where one is due; returns the window that the next step counts in."""
-        state, progress = self.state, self.journal.progress
-        # In steps of this launch, whatever was done before on more or fewer processes.
-        if progress is not None and progress.due(place := self._place()):
-            mean = window.mean.result()
-            progress.update(
-                place,
-                loss=mean["loss"],
-                top1=mean["top1"],
-                lr=lr,
-                images_per_second=window.figures()["train.total_ips"],
-            )
-        if not self._is_logged(state.step):
-            return window
-        # The mean over ranks needs an exchange; every rank comes here in the same step.
-        values = self._means(window) | {"train.lr": lr} | window.figures()
-        values["train.grad_norm"] = self.step.gradient_norm
-        self.journal.metrics((state.epoch + 1, state.step), values, state.step)
-        return Window(self.images_per_step)
+        state, logged = self.state, self._is_logged(self.state.step)
+        self.journal.step(state, self._place(), window, lr, self.step.gradient_norm, logged)
+        return Window(self.images_per_step) if logged else window
 
     def _is_logged(self, step: int) -> bool:
         return step == 1 or step % self.config.log_steps == 0
 
-    def _report_epoch(self, epoch: Window) -> None:
-        state = self.state
-        values = self._means(epoch) | {"train.lr": self.schedule.rate(max(0, self._place() - 1))}
-        self.report |= {
-            "training_loss": values["train.loss"],
-            "training_accuracy_top_1": values["train.top1"],
-            "training_accuracy_top_5": values["train.top5"],
-        }
-        ended = not state.offset  # else --prof did within it
-        if ended:
-            times = distributed.all_gather(epoch.rank_times()).T.round(6).tolist()
-            values |= epoch.figures() | dict(zip(RANK_TIMES, times, strict=True))
-            self.journal.metrics((state.epoch,), values, state.step)
-        logs = {"loss": values["train.loss"], "accuracy": values["train.top1"]}
-        self.callbacks.on_epoch_end(state.epoch - ended, logs)
+    def _evaluate(self, kept: bool) -> None:
+        """Evaluates the weights and their average, and adds the result to their checkpoint.
 
-    def _means(self, window: Window) -> dict[str, float]:
-        """The window's metrics over all ranks' examples."""
-        sums = distributed.all_sum(window.mean.as_array())
-        means = MeanAccumulator.from_array(sums).result()
-        return {f"train.{name}": value for name, value in means.items()}
+        Args:
+            kept: whether they were saved; otherwise they are where they turn out to be the best,
+                and where the run ends here.
 
-    def _after_epoch(self) -> None:
-        """Evaluates and saves where it is time to. Running statistics are averaged already."""
-        config, state = self.config, self.state
-        if state.offset:  # --prof ended within an epoch
-            self._save(counters=self._counters)
-            return
-        last, score = state.epoch >= self.last_epoch, None
-        if self.eval_data is not None and (
-            last or not state.epoch % config.num_epochs_between_eval
-        ):
-            score = self._evaluate()
-        is_best = state.best.get("step") == state.step
-        if last or is_best or state.epoch % config.save_checkpoint_freq == 0:
-            self._save(score)
-
-    def _evaluate(self) -> float:
-        """Evaluates the weights and their average; returns the better top-1."""
-        state = self.state
-        batches, size = lambda: self.eval_data.batches(0), self.config.eval_batch_size
-        values = evaluate_state(state, self.eval_step, batches, size, self.journal.trackers)
-        self.report |= {k: v for k, v in values.items() if not k.startswith("val.")}
-        self.journal.metrics((state.epoch,), values, state.step)
-        self.journal.line(epoch_line(values, state, self.config.max_epochs))
-        return better_top1(values)
+        Raises:
+            Preempted: a signal came.
+        """
+        try:
+            found = self.evaluations.make(self.report)
+        except BaseException as error:
+            if not kept:
+                self._save()
+            if isinstance(error, Abandoned):
+                self._stop(f"while epoch {self.state.epoch} was evaluated")
+            raise
+        if found is not None:
+            facts, is_best = found
+            if is_best and not kept:
+                self._save()
+            self.keeper.add_score(facts, is_best, to_disk=kept or is_best)
 
     def _summary(self) -> dict[str, float]:
         throughput = self.throughput.summary()["total_ips"]
         self.report["avg_exp_per_second_training"] = throughput
         self.report["avg_exp_per_second_training_per_GPU"] = throughput / distributed.size()
+        if self.evaluations.failures:
+            self.report["evaluations_failed"] = len(self.evaluations.failures)
         return dict(self.report)

@@ -241,8 +241,9 @@ def _data(config: Config) -> None:
         for split in splits:
             # The index it builds is kept, so this is not done twice.
             source = find_source(config.data_dir, split, config.dataset, config.first_label)
-            damage, limit = source.damage, config.max_bad_examples
-            check_bad_examples(damage, source.num_examples, limit, training=split == "train")
+            training = split == "train"
+            limit = config.max_bad_examples if training else config.max_bad_eval_examples
+            check_bad_examples(source.damage, source.num_examples, limit, training=training)
     except DataError as error:
         raise ConfigError(str(error)) from error
 

@@ -2,60 +2,171 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from convoy.runtime.confusion import show_counts
-from convoy.runtime.evaluate import evaluate
-from convoy.runtime.state import better_weights
+from convoy.dataloader.errors import DataError
+from convoy.runtime.build import build_loader
+from convoy.runtime.checkpoint import Checkpoint
+from convoy.runtime.class_matching import numbered_like
+from convoy.runtime.config import Config
+from convoy.runtime.confusion import forget_counts, make_counting_step, show_counts
+from convoy.runtime.evaluate import evaluate_data
+from convoy.runtime.journal import Journal
+from convoy.runtime.state import better_weights, finite
 from convoy.runtime.step import TrainState
 from convoy.runtime.trackers import Trackers
+
+
+class Evaluations:
+    """The evaluations of a run; none in `--mode train`.
+
+    One that cannot be made, as images are broken, is told and counted, and training goes on: its
+    weights are saved, and the images may be repaired meanwhile. Each looks at all images anew.
+
+    Args:
+        state: what is evaluated.
+        train_data: whose classes the validation split shares.
+        asked: whether this rank was asked to stop.
+
+    Attributes:
+        data: the validation loader; None in `--mode train`.
+        failures: why, of each evaluation of this launch that could not be made.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        state: TrainState,
+        train_data: Any,
+        journal: Journal,
+        asked: Callable[[], bool],
+    ) -> None:
+        self._config, self._state, self._journal, self._asked = config, state, journal, asked
+        self.failures: list[str] = []
+        self.data = self._step = None
+        if config.mode == "train_and_eval":
+            adapt = numbered_like(train_data, f"--data_dir {config.data_dir}")
+            self.data = build_loader(config, "validation", train_data, adapt=adapt)
+            self._step = make_counting_step(config, state.model)
+
+    def due(self, last_epoch: int) -> bool:
+        """Whether the state is one to be evaluated: the end of an epoch, every so often, or of the
+        last one.
+        """
+        state, every = self._state, self._config.num_epochs_between_eval
+        if self.data is None or state.offset or not state.epoch:
+            return False
+        return state.epoch >= last_epoch or state.epoch % every == 0
+
+    def missing(self, saved: Checkpoint | None, last_epoch: int) -> bool:
+        """Whether a launch goes on from a state that should have been evaluated and was not: the
+        run was stopped or killed in between, or the evaluation could not be made.
+        """
+        return saved is not None and saved.state.get("score") is None and self.due(last_epoch)
+
+    def make(self, report: dict[str, float]) -> tuple[dict[str, Any], bool] | None:
+        """Evaluates the state, and tells what comes of it.
+
+        Args:
+            report: the run's latest figures, which take those of this evaluation in.
+
+        Returns:
+            What to add to the state's checkpoint, and whether it is the best so far, as `judge`
+            has it; None if the evaluation could not be made.
+
+        Raises:
+            Abandoned: a rank was asked to stop.
+        """
+        config, state, journal = self._config, self._state, self._journal
+        try:
+            values = evaluate_state(
+                state, self._step, self.data, config, journal.trackers, self._asked
+            )
+        except DataError as error:
+            text, epoch = str(error), f"WARNING: epoch {state.epoch} was not evaluated"
+            again = "the same images cannot be read"
+            journal.line(f"{epoch}: {again if text in self.failures else text}")
+            self.failures.append(text)
+            return None
+        report |= {k: v for k, v in values.items() if not k.startswith("val.")}
+        found = judge(state, values, report)
+        journal.metrics((state.epoch,), values, state.step)
+        journal.line(epoch_line(values, state, config.max_epochs))
+        return found
 
 
 def evaluate_state(
     state: TrainState,
     eval_step: Callable,
-    batches: Callable[[], Iterable[Any]],
-    batch_size: int,
+    data: Any,
+    config: Config,
     trackers: Trackers,
+    asked: Callable[[], bool],
 ) -> dict[str, float]:
-    """Evaluates the weights and, where there is one, their average; notes in `state.best` if either
-    is better than all before.
+    """Evaluates the weights and, where there is one, their average. Changes nothing.
 
     Args:
         eval_step: see `runtime.evaluate.make_eval_step`; counts for the trackers' confusion matrix
             where it can.
-        batches: gives one pass over the validation split.
-        batch_size: images in a batch of one rank.
+        data: the validation loader.
+        asked: whether this rank was asked to stop.
 
     Returns:
         `runtime.evaluate.UNITS`' names, again as `eval_ema_…` for the average, and `val.loss`,
         `val.top1`, `val.top5` of the weights.
+
+    Raises:
+        Abandoned, DataError: see `runtime.evaluate.evaluate_data`; on every rank.
     """
-    values = evaluate(eval_step, batches(), batch_size)
+    data.look_again()
+    forget_counts(eval_step)
+    values = evaluate_data(eval_step, data, config, asked=asked)
     show_counts(eval_step, trackers, "confusion_matrix", state.step)
     if state.ema is not None:
         with state.ema.swap():
-            averaged = evaluate(eval_step, batches(), batch_size)
+            averaged = evaluate_data(eval_step, data, config, asked=asked)
         show_counts(eval_step, trackers, "confusion_matrix_ema", state.step)
         values |= {
             name.replace("eval_", "eval_ema_", 1): value
             for name, value in averaged.items()
             if name.startswith("eval_")
         }
-    if better_top1(values) > state.best.get("value", -1.0):
-        state.best = {
-            "metric": "eval_accuracy_top_1",
-            "value": better_top1(values),
-            "epoch": state.epoch,
-            "step": state.step,
-            "weights": better_weights(values),
-        }
     return values | {
         "val.loss": values["eval_loss"],
         "val.top1": values["eval_accuracy_top_1"],
         "val.top5": values["eval_accuracy_top_5"],
     }
+
+
+def judge(
+    state: TrainState, values: dict[str, float], metrics: dict[str, float]
+) -> tuple[dict[str, Any], bool]:
+    """Notes in `state.best` if the weights or their average are better than all before.
+
+    Args:
+        values: from `evaluate_state`.
+        metrics: the run's latest figures, with those of this evaluation.
+
+    Returns:
+        What the evaluation adds to the checkpoint of this state (`checkpoint.add_score`), and
+        whether it is the best so far.
+    """
+    is_best = better_top1(values) > state.best.get("value", -1.0)
+    if is_best:
+        state.best = {
+            "metric": "eval_accuracy_top_1",
+            "value": better_top1(values),
+            "epoch": state.epoch,
+            "step": state.step,
+            "weights": better_weights(values, state.ema is not None),
+        }
+    return {
+        "score": better_top1(values),
+        "better_weights": better_weights(values, state.ema is not None),
+        "best": state.best,
+        "metrics": finite(metrics),
+    }, is_best
 
 
 def better_top1(values: dict[str, float]) -> float:
@@ -70,4 +181,6 @@ def epoch_line(values: dict[str, float], state: TrainState, max_epochs: int) -> 
     text += f"  top-1 {100 * values['eval_accuracy_top_1']:.2f}%"
     if state.ema is not None:
         text += f"  ema {100 * values['eval_ema_accuracy_top_1']:.2f}%"
+    if "eval_unreadable" in values:
+        text += f"  without {values['eval_unreadable']:.0f} unreadable images"
     return f"{text}  best {100 * state.best['value']:.2f}%"

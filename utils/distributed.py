@@ -77,6 +77,14 @@ def elastic() -> bool:
     return "HOROVOD_ELASTIC" in os.environ
 
 
+def elastic_job() -> str:
+    """What the processes of an elastic job have in common, and no others; "" in other jobs."""
+    if not elastic():
+        return ""
+    names = ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")
+    return ":".join(os.environ.get(name, "") for name in names)
+
+
 def init() -> None:
     """Joins the other processes, if the launcher started several. Call once, before the first
     tensor.

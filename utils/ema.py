@@ -6,7 +6,7 @@ and overwrites the weights when `fit` ends; none of that is wanted here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -119,9 +119,12 @@ class EMA:
                 raw.assign(backup[name])
             self._swapped = False
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Copies of the shadows by variable name: float32 arrays of the weights' shapes."""
-        return {name: to_numpy(shadow) for name, shadow in self._shadows.items()}
+    def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Copies of the shadows, or of some, by variable name: float32 arrays of the weights'
+        shapes.
+        """
+        wanted = self._shadows if names is None else names
+        return {name: to_numpy(self._shadows[name]) for name in wanted}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Sets the shadows from what `state` gave. Nothing is changed if anything does not fit.

@@ -92,6 +92,11 @@ class Remote:
         """Bytes of a file."""
         return int(self._ask(lambda gfile: gfile.stat(self._url).length))
 
+    def stamp(self) -> tuple[int, ...]:
+        """See `stamp_of`."""
+        found = self._ask(lambda gfile: gfile.stat(self._url))
+        return (int(found.mtime_nsec), int(found.length)) if found.mtime_nsec else ()
+
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Makes this folder and those above it; one that exists is no error."""
         self._ask(lambda gfile: gfile.makedirs(self._url))
@@ -226,6 +231,17 @@ def _os_errors(url: str) -> Iterator[None]:
 def size_of(path: Path | Remote) -> int:
     """Bytes of a file."""
     return path.size() if isinstance(path, Remote) else path.stat().st_size
+
+
+def stamp_of(path: Path | Remote) -> tuple[int, ...]:
+    """What changes when a file does: nanoseconds since 1970 of its last change, and its size and
+    number on the disk. Empty where a file system does not say when.
+    """
+    if isinstance(path, Remote):
+        return path.stamp()
+    found = path.stat()
+    # ctime, which nobody can set: a copy with the old time is another file.
+    return max(found.st_mtime_ns, found.st_ctime_ns), found.st_size, found.st_ino
 
 
 def truncate(path: Path | Remote, size: int) -> None:

@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from convoy.runtime import checkpoint
+from convoy.runtime import checkpoint, marker
+from convoy.runtime.arrays import assign, variables_to_arrays
 from convoy.runtime.checkpoint import Checkpoint, CheckpointError
+from convoy.runtime.marker import sha256
 
 
 def contents(step, size=100):
@@ -39,6 +41,13 @@ def flip_a_byte(file):
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
+
+
+def mark_again(path, name):
+    """Has the marker agree with a file that was changed."""
+    content, file = json.loads((path / "COMPLETE.json").read_text()), path / name
+    content[name] = {"size": file.stat().st_size, "sha256": sha256(file)}
+    (path / "COMPLETE.json").write_text(json.dumps(content))
 
 
 DAMAGE = {
@@ -74,8 +83,8 @@ def test_what_is_read_is_what_was_saved(tmp_path, size):
 def test_only_safetensors_json_and_yaml_are_written(tmp_path):
     (path,) = save(tmp_path, 3)
     assert {file.suffix for file in path.iterdir()} == {".safetensors", ".json", ".yaml"}
-    marker = json.loads((path / "COMPLETE.json").read_text())
-    assert set(marker) == {file.name for file in path.iterdir()} - {"COMPLETE.json"}
+    content = json.loads((path / "COMPLETE.json").read_text())
+    assert set(content) == {file.name for file in path.iterdir()} - {"COMPLETE.json"}
 
 
 def test_saving_the_same_step_again_keeps_the_whole_one(tmp_path):
@@ -234,7 +243,7 @@ def test_a_folder_that_cannot_be_looked_into_is_an_error_in_plain_words(tmp_path
 
 def test_an_interrupt_in_the_middle_of_a_save_leaves_no_half_checkpoint(tmp_path, monkeypatch):
     (first,) = save(tmp_path, 1)
-    monkeypatch.setattr(checkpoint, "sync", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(marker, "sync", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, 2)
     monkeypatch.undo()
@@ -252,7 +261,7 @@ def test_reading_a_config_executes_nothing(tmp_path):
     saved.config = f"arch: !!python/object/apply:os.mkdir ['{proof}']\n"
     path = checkpoint.save(tmp_path, saved)
     assert checkpoint.read(path).config == saved.config
-    with pytest.raises(ConfigError, match="cannot read the configuration"):
+    with pytest.raises(ConfigError, match="has the tag !!python/object"):
         load_config(path / "config.yaml")
     command = [sys.executable, "main.py", "--mode", "summary", "--config", path / "config.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -268,10 +277,7 @@ def test_weights_that_are_no_safetensors_are_an_error(tmp_path):
 
     (path,) = save(tmp_path, 1)
     (path / "model.safetensors").write_bytes(pickle.dumps({"a": 1}))
-    marker = json.loads((path / "COMPLETE.json").read_text())
-    file = path / "model.safetensors"
-    marker[file.name] = {"size": file.stat().st_size, "sha256": checkpoint._sha256(file)}
-    (path / "COMPLETE.json").write_text(json.dumps(marker))
+    mark_again(path, "model.safetensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
         checkpoint.read(path)
 
@@ -280,9 +286,7 @@ def test_a_newer_programs_checkpoint_is_refused(tmp_path):
     (path,) = save(tmp_path, 1)
     file = path / "state.json"
     file.write_text(json.dumps({"step": 1, "format": 99}))
-    marker = json.loads((path / "COMPLETE.json").read_text())
-    marker[file.name] = {"size": file.stat().st_size, "sha256": checkpoint._sha256(file)}
-    (path / "COMPLETE.json").write_text(json.dumps(marker))
+    mark_again(path, "state.json")
     with pytest.raises(CheckpointError, match="newer version"):
         checkpoint.read(path)
 
@@ -291,16 +295,127 @@ def test_assigning_names_what_does_not_fit_and_changes_nothing():
     import keras
 
     model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2, name="d")])
-    before = checkpoint.variables_to_arrays(model.weights)
+    before = variables_to_arrays(model.weights)
     other = {name: array + 1 for name, array in before.items()}
     for wrong, match in (
         ({k: v for k, v in other.items() if "bias" not in k}, "lacks weight .*bias"),
         (other | {k: v[:1] for k, v in other.items() if "bias" in k}, "bias has shape"),
     ):
         with pytest.raises(CheckpointError, match=match):
-            checkpoint.assign(model.weights, wrong, "weight")
-        for name, array in checkpoint.variables_to_arrays(model.weights).items():
+            assign(model.weights, wrong, "weight")
+        for name, array in variables_to_arrays(model.weights).items():
             np.testing.assert_array_equal(array, before[name])
-    checkpoint.assign(model.weights, other, "weight")
-    for name, array in checkpoint.variables_to_arrays(model.weights).items():
+    assign(model.weights, other, "weight")
+    for name, array in variables_to_arrays(model.weights).items():
         np.testing.assert_array_equal(array, other[name])
+
+
+def state_at(step, epoch, offset):
+    saved = contents(step)
+    saved.state |= {"epoch": epoch, "offset": offset, "better_weights": "raw", "score": None}
+    return saved
+
+
+FACTS = {"score": 0.75, "better_weights": "ema", "metrics": {"eval_accuracy_top_1": 0.75}}
+
+
+def test_a_score_is_added_and_changes_nothing_else(tmp_path):
+    path = checkpoint.save(tmp_path, state_at(8, 2, 0))
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    checkpoint.add_score(path, FACTS)
+    assert {name: (path / name).read_bytes() for name in before} == before
+    assert checkpoint.is_complete(path, checksums=True)
+    read = checkpoint.read(path)
+    assert {name: read.state[name] for name in FACTS} == FACTS
+    assert read.state["epoch"] == 2
+    checkpoint.add_score(path, FACTS | {"score": 0.5})
+    assert checkpoint.read_state(path)["score"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes(file.read_bytes()[:-9]),
+        lambda file: file.write_text(file.read_text().replace("0.75", "0.95")),
+        lambda file: file.write_text("[]"),
+        lambda file: file.write_bytes(b"\xff\x00"),
+        lambda file: file.write_text('{"of": 3, "score": 1.0}'),
+    ],
+    ids=["gone", "cut short", "changed", "no facts", "binary", "of another"],
+)
+def test_a_damaged_score_is_none_and_the_checkpoint_stays_whole(tmp_path, spoil):
+    path = checkpoint.save(tmp_path, state_at(8, 2, 0))
+    checkpoint.add_score(path, FACTS)
+    spoil(path / "score.json")
+    assert checkpoint.is_complete(path, checksums=True)
+    assert checkpoint.read(path).state["score"] is None
+
+
+def test_the_score_of_other_weights_does_not_count(tmp_path):
+    one = checkpoint.save(tmp_path, state_at(8, 2, 0))
+    checkpoint.add_score(one, FACTS)
+    other = checkpoint.save(tmp_path, state_at(16, 4, 0))
+    (other / "score.json").write_bytes((one / "score.json").read_bytes())
+    assert checkpoint.read_state(other)["score"] is None
+
+
+def test_pruning_goes_by_the_scores_that_were_added(tmp_path):
+    paths = save(tmp_path, 10, 20, 30, 40)
+    for path, score in zip(paths, (0.3, 0.9, 0.5, 0.1), strict=True):
+        checkpoint.add_score(path, {"score": score})
+    checkpoint.prune(tmp_path, keep_last=1, keep_best=2)
+    assert steps_of(checkpoint.complete_checkpoints(tmp_path)) == [20, 30, 40]
+
+
+def test_another_place_at_the_same_step_is_another_checkpoint(tmp_path):
+    """As a save by the clock on an epoch's last step, by a version that kept the one for both."""
+    within, end = state_at(8, 1, 128), state_at(8, 2, 0)
+    first = checkpoint.save(tmp_path, within)
+    assert checkpoint.save(tmp_path, within) == first
+    second = checkpoint.save(tmp_path, end)
+    assert (first.name, second.name) == ("step-00000008", "step-00000008-2")
+    assert checkpoint.save(tmp_path, end) == second
+    save(tmp_path, 9)
+    found = checkpoint.complete_checkpoints(tmp_path)
+    assert [path.name for path in found[:2]] == [first.name, second.name], "the later one is newer"
+    assert checkpoint.find(tmp_path, end.state) == second
+    assert checkpoint.read_state(second)["offset"] == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "has_ema", "metrics", "better"),
+    [
+        ("raw", True, {}, "ema"),  # older versions: --mode train, where nothing was evaluated
+        ("raw", True, {"eval_accuracy_top_1": 0.5}, "raw"),
+        ("ema", False, {"eval_accuracy_top_1": 0.5}, "raw"),  # older versions: no average any more
+        ("raw", False, {}, "raw"),
+    ],
+)
+def test_which_weights_are_better_where_nothing_told(tmp_path, said, has_ema, metrics, better):
+    saved = state_at(8, 2, 0)
+    saved.state |= {"better_weights": said, "metrics": metrics}
+    saved.ema = saved.ema if has_ema else {}
+    assert checkpoint.read(checkpoint.save(tmp_path, saved)).state["better_weights"] == better
+
+
+def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
+    (path,) = save(tmp_path, 3)
+    read, opened = type(path).open, []
+
+    def count(self, *args, **more):
+        opened.append(self)
+        return read(self, *args, **more)
+
+    monkeypatch.setattr(type(path), "open", count)
+    file = path / "model.safetensors"
+    for _ in range(2):
+        assert checkpoint.is_complete(path, checksums=True)
+    assert opened.count(file) == 2, "one that has only just changed may change again unseen"
+    monkeypatch.setattr(marker, "_SETTLED", -1.0)
+    for _ in range(3):
+        assert checkpoint.is_complete(path, checksums=True)
+    assert opened.count(file) == 3
+    flip_a_byte(file)
+    assert not checkpoint.is_complete(path, checksums=True)
+    assert not checkpoint.is_complete(path, checksums=True)

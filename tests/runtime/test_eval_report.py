@@ -16,6 +16,7 @@ from sklearn.metrics import (
 )
 
 from convoy.runtime import checkpoint, eval_page, eval_report
+from convoy.runtime.arrays import variables_to_arrays
 from convoy.runtime.build import build_loader, build_training_model, model_arguments
 from convoy.runtime.cli import parse
 from convoy.runtime.config import Config, defaults
@@ -30,6 +31,8 @@ CLASSES, BATCH, EXAMPLES = 11, 8, 101
 
 class Loader:
     """One rank's batches of logits in place of images, dealt as the real one deals examples."""
+
+    bad_examples, num_examples = {}, EXAMPLES
 
     def __init__(self, logits, labels, rank=0, world=1):
         self.logits, self.labels, self.rank, self.world = logits, labels, rank, world
@@ -175,7 +178,7 @@ def run(tiny, tmp_path_factory):
         fitted = np.linalg.solve(with_bias.T @ with_bias + ridge, with_bias.T @ y[:share])
         head.kernel.assign(fitted[:-1])
         head.bias.assign(fitted[-1])
-        contents.append(checkpoint.variables_to_arrays(model.weights))
+        contents.append(variables_to_arrays(model.weights))
     state = {"step": 6, "epoch": 1, "model": model_arguments(config, 10), "class_names": names}
     saved = checkpoint.Checkpoint(contents[0], ema=contents[1], state=state)
     saved.config = config.to_yaml()

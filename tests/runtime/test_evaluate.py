@@ -1,11 +1,17 @@
 """Evaluation against scikit-learn and NumPy in float64."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
+from convoy.dataloader.errors import DataError
 from convoy.runtime import evaluate as module
 from convoy.runtime.evaluate import UNITS, evaluate, make_eval_step
 
@@ -85,7 +91,7 @@ def test_xla_gives_the_same_metrics(model, examples):
 
 def test_the_figures_have_the_documents_names_and_each_has_a_unit(model, examples):
     result = evaluate(make_eval_step(model), batches(*examples), BATCH)
-    assert set(result) == set(UNITS)
+    assert set(result) == set(UNITS) - {"eval_unreadable"}, "which is there if there are any"
     assert all(isinstance(value, float) for value in result.values())
     assert {
         *("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5", "eval_examples"),
@@ -138,3 +144,108 @@ def test_prof_stops_early(model, examples):
 def test_a_single_batch_has_a_time(model, examples):
     result = evaluate(make_eval_step(model), batches(*examples, size=128), 128)
     assert result["latency_99pct"] > 0
+
+
+class Ranks:
+    """Several ranks as threads: what they gather meets at a barrier, which nobody may miss."""
+
+    def __init__(self, size, monkeypatch):
+        self.size, self._own = size, threading.local()
+        self._barrier, self._values = threading.Barrier(size, timeout=20), [None] * size
+        monkeypatch.setattr(module.distributed, "size", lambda: size)
+        monkeypatch.setattr(module.distributed, "rank", lambda: self._own.rank)
+        monkeypatch.setattr(module.distributed, "all_gather", lambda x: np.concatenate(self.all(x)))
+        monkeypatch.setattr(module.distributed, "all_gather_object", self.all)
+        monkeypatch.setattr(module.distributed, "all_sum", lambda x: np.sum(self.all(x), axis=0))
+
+    def all(self, value):
+        self._values[self._own.rank] = value
+        self._barrier.wait()
+        values = list(self._values)
+        self._barrier.wait()
+        return values
+
+    def run(self, action):
+        """What the action gives, or raises, on each rank."""
+
+        def on(rank):
+            self._own.rank = rank
+            try:
+                return action(rank)
+            except Exception as error:  # noqa: BLE001 — compared by the test
+                return error
+
+        with ThreadPoolExecutor(self.size) as pool:
+            return list(pool.map(on, range(self.size)))
+
+
+def counting_step(*_):
+    return SimpleNamespace(numpy=lambda: np.array([1.0, 1.0, 1.0, 1.0]))
+
+
+def ended_by(outcomes):
+    return {(type(outcome).__name__, str(outcome)) for outcome in outcomes}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_all_ranks_leave_a_pass_alike(monkeypatch, seed):
+    """Whoever is asked to stop, or in trouble, at whichever batch, with whatever speed."""
+    rng = np.random.default_rng(seed)
+    size, total = int(rng.integers(1, 5)), int(rng.integers(1, 40))
+    monkeypatch.setattr(module, "_AGREE_SECONDS", float(rng.choice([0.0, 0.002, 10.0])))
+    ranks, stopped = Ranks(size, monkeypatch), [False] * size
+    stops, trouble = ({int(r): int(rng.integers(0, total)) for r in rng.choice(size, n)} for n in
+                      (int(rng.integers(0, 2)), int(rng.integers(0, 2))))  # fmt: skip
+    delays = rng.uniform(0, 0.002, size)
+
+    def batches(rank):
+        for number in range(total):
+            if trouble.get(rank) == number:
+                raise DataError(f"batch {number}")
+            stopped[rank] |= stops.get(rank) == number
+            time.sleep(delays[rank])
+            yield number, number, number
+
+    outcomes = ranks.run(
+        lambda rank: evaluate(counting_step, batches(rank), 1, asked=lambda: stopped[rank])
+    )
+    kinds = ended_by(o for o in outcomes if isinstance(o, Exception))
+    if kinds:
+        assert len(kinds) == 1, outcomes
+        assert all(isinstance(o, Exception) for o in outcomes)
+        (kind,) = kinds
+        assert kind in {("Abandoned", ""), *(("DataError", f"batch {n}") for n in trouble.values())}
+    else:
+        assert all(o["eval_examples"] == size * total for o in outcomes)
+        assert not trouble, "trouble is told, at the end at the latest"
+
+
+def test_a_stop_is_heard_soon_however_long_the_pass(monkeypatch):
+    monkeypatch.setattr(module, "_AGREE_SECONDS", 0.05)
+    ranks, done = Ranks(2, monkeypatch), [0, 0]
+
+    def batches(rank):
+        for done[rank] in range(100_000):
+            time.sleep(0.001 * (1 + rank))
+            yield 0, 0, 0
+
+    outcomes = ranks.run(
+        lambda rank: evaluate(
+            counting_step, batches(rank), 1, asked=lambda: rank == 0 and done[0] > 50
+        )
+    )
+    assert ended_by(outcomes) == {("Abandoned", "")}
+    assert done[0] == done[1] < 50 + 100
+
+
+def test_a_rank_in_trouble_is_waited_for_at_the_end_where_nobody_can_be_asked(monkeypatch):
+    ranks = Ranks(3, monkeypatch)
+
+    def batches(rank):
+        for number in range(9):
+            if (rank, number) in ((1, 2), (2, 5)):
+                raise DataError(f"rank {rank}")
+            yield number, number, number
+
+    outcomes = ranks.run(lambda rank: evaluate(counting_step, batches(rank), 1))
+    assert ended_by(outcomes) == {("DataError", "rank 1; rank 2")}

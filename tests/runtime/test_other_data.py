@@ -36,6 +36,7 @@ def colours(tmp_path):
 def knows_colours(tmp_path, colours):
     """A run whose model names the colour of an image: its weights are made for that by hand."""
     from convoy.runtime import checkpoint
+    from convoy.runtime.arrays import variables_to_arrays
     from convoy.runtime.build import build_loader, build_training_model, model_arguments
     from convoy.runtime.config import Config, defaults
 
@@ -53,7 +54,7 @@ def knows_colours(tmp_path, colours):
     head.bias.assign(fitted[-1])
     state = {"step": 1, "epoch": 1, "model": model_arguments(config, 3)}
     state["class_names"] = ["blue", "green", "red"]
-    saved = checkpoint.Checkpoint(checkpoint.variables_to_arrays(model.weights), state=state)
+    saved = checkpoint.Checkpoint(variables_to_arrays(model.weights), state=state)
     saved.config = config.to_yaml()
     checkpoint.save(tmp_path / "run", saved)
     return str(tmp_path / "run")

@@ -3,12 +3,15 @@
 import os
 import signal
 import stat
+import subprocess
+import sys
 import time
 
 import pytest
 
+from convoy.runtime import requests as module
 from convoy.runtime.config import Config, ConfigError
-from convoy.runtime.requests import Requests, requeue
+from convoy.runtime.requests import Requests, Stopped, requeue, stopped_at_once
 from convoy.runtime.validate import preempt_signals
 
 
@@ -21,6 +24,65 @@ def test_a_signal_is_noted_and_handlers_are_put_back():
         assert requests.signal == "SIGUSR1"
         assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL, "a second one ends the process"
     assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_where_nothing_is_at_stake_a_signal_ends_the_work_at_once():
+    with Requests(["SIGUSR1", "SIGUSR2"]) as requests:
+        with pytest.raises(Stopped), requests.at_once():
+            os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Stopped), requests.at_once():
+            pytest.fail("one that came before counts too")
+        with requests.at_once(False):
+            os.kill(os.getpid(), signal.SIGUSR2)
+        assert requests.signal == "SIGUSR2", "noted, as outside"
+    assert not issubclass(Stopped, Exception), "what catches errors must not catch it"
+    assert str(stopped_at_once(requests, "before its first step")) == (
+        "stopped by SIGUSR2 before its first step"
+    )
+
+
+def test_which_signals_are_heard_may_be_settled_later():
+    before = signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGUSR2)
+    with Requests() as requests:
+        requests.hear(["SIGUSR1"])
+        with requests:  # whoever uses it further down
+            requests.hear(["SIGUSR2"])
+            assert signal.getsignal(signal.SIGUSR1) == before[0]
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert requests.signal == "SIGUSR2", "the outermost block counts"
+    assert (signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGUSR2)) == before
+
+
+HANGS = """
+import ctypes, sys
+from convoy.runtime import requests
+
+requests.PATIENCE = 0.5
+with requests.Requests(["SIGTERM"], exits=True) as wishes:
+    wishes.at_stake = sys.argv[1] == "at stake"
+    print("ready", flush=True)
+    # A library that hears no signals: its sleep goes on after each.
+    libc, left = ctypes.CDLL(None), 6
+    while left:
+        left = libc.sleep(left)
+print("slept", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("stake", "code"), [("nothing", 75), ("at stake", 0)])
+def test_a_process_that_hears_no_signal_ends_where_nothing_is_lost(stake, code):
+    command = [sys.executable, "-c", HANGS, stake]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    if code:
+        assert time.monotonic() - start < 5
+        assert b"stopped by SIGTERM; everything is saved" in err
+    else:
+        assert out == b"slept\n", "a step that is not saved yet is waited for"
 
 
 def test_the_clock_asks_for_a_save_and_starts_anew():
@@ -84,3 +146,22 @@ def test_a_job_that_cannot_be_queued_again_is_told(scontrol):
     scontrol(1)
     job = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "b0"}
     assert requeue(job) == "Slurm would not queue job 12 again: no"
+
+
+def test_a_slow_controller_costs_seconds_and_no_error(tmp_path, scontrol, monkeypatch):
+    scontrol(0)
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(module, "_SCONTROL_SECONDS", 0.2)
+    start = time.monotonic()
+    text = requeue({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "b0"})
+    assert time.monotonic() - start < 10
+    assert text == (
+        "job 12 may not be queued again (no answer for 0.2 s): squeue tells, scontrol requeue 12"
+        " asks"
+    )
+
+
+def test_a_controller_that_cannot_be_started_is_no_error(tmp_path, scontrol):
+    scontrol(0)
+    (tmp_path / "scontrol").write_text("no program")
+    assert "may not be queued again (" in requeue({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "b0"})

@@ -5,15 +5,21 @@ import threading
 import numpy as np
 import pytest
 
-from convoy.runtime import checkpoint
+from convoy.runtime import checkpoint, marker
 from convoy.runtime.checkpoint import Checkpoint, CheckpointError
+from convoy.runtime.ownership import TakenOver
 from convoy.runtime.saver import Saver
+from convoy.utils import files
 from main import main
 
 
-def contents(step, score=None, size=1000):
-    state = {"step": step, "epoch": step, "score": score}
-    return Checkpoint(model={"w": np.full(size, step, np.float32)}, state=state, config="arch: x\n")
+def state(step):
+    return {"step": step, "epoch": step, "offset": 0, "score": None}
+
+
+def contents(step, size=1000):
+    model = {"w": np.full(size, step, np.float32)}
+    return Checkpoint(model=model, state=state(step), config="arch: x\n")
 
 
 def names(folder):
@@ -42,7 +48,9 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     for step, score in enumerate(scores, 1):
         is_best = score is not None and score > best
         best = score if is_best else best
-        saver.save(contents(step, score), {"value": score} if is_best else None)
+        saver.save(contents(step))
+        if score is not None:
+            saver.add_score(state(step), {"score": score}, {"value": score} if is_best else None)
     saver.finish()
     assert names(tmp_path) == [f"step-0000000{n}" for n in (2, 5, 6, 7)]
     assert checkpoint.best(tmp_path).name == "step-00000002"
@@ -88,9 +96,89 @@ def test_room_that_comes_back_before_the_end_is_used(small_disk):
     assert names(small_disk) == ["step-00000001"]
 
 
+def failing(monkeypatch, name, times=1):
+    """Has a function of `checkpoint` fail so often, as on a full disk; a list with the rest."""
+    left, right = [None] * times, getattr(checkpoint, name)
+
+    def fail(*args, **more):
+        if left:
+            left.pop()
+            raise OSError(28, "No space left on device")
+        return right(*args, **more)
+
+    monkeypatch.setattr(checkpoint, name, fail)
+    return left
+
+
+@pytest.mark.parametrize("name", ["add_score", "mark_best", "prune"])
+def test_what_is_said_of_a_checkpoint_cannot_end_a_run(tmp_path, monkeypatch, name):
+    warnings, left = [], failing(monkeypatch, name)
+    saver = Saver(tmp_path, warn=warnings.append)
+    saver.save(contents(1))
+    saver.add_score(state(1), {"score": 0.5}, {"value": 0.5})
+    saver.save(contents(2))
+    saver.finish()
+    assert not left
+    (text,) = warnings
+    assert "No space left on device" in text
+    assert "Training goes on and will try again" in text
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+    assert checkpoint.best(tmp_path).name == "step-00000001", "the next save made up for it"
+    assert checkpoint.read_state(checkpoint.best(tmp_path))["score"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["add_score", "mark_best", "prune"])
+def test_nor_can_it_fail_the_end(tmp_path, monkeypatch, name):
+    warnings = []
+    failing(monkeypatch, name, times=9)
+    saver = Saver(tmp_path, warn=warnings.append)
+    saver.save(contents(1))
+    saver.add_score(state(1), {"score": 0.5}, {"value": 0.5})
+    saver.finish()
+    assert warnings
+    assert names(tmp_path) == ["step-00000001"]
+
+
+def test_a_score_waits_for_a_save_that_failed(small_disk):
+    filler = small_disk / "filler"
+    filler.write_bytes(b"\0" * 900_000)
+    warnings = []
+    saver = Saver(small_disk, warn=warnings.append)
+    saver.save(contents(1, size=100_000))
+    saver.add_score(state(1), {"score": 0.5}, {"value": 0.5})
+    saver.settle()
+    assert len(warnings) == 2
+    filler.unlink()
+    saver.finish()
+    assert checkpoint.best(small_disk).name == "step-00000001"
+
+
+def test_a_checkpoint_of_an_earlier_launch_gets_its_score(tmp_path):
+    older, newer = checkpoint.save(tmp_path, contents(4)), checkpoint.save(tmp_path, contents(5))
+    saver = Saver(tmp_path)
+    saver.add_score(state(4), {"score": 0.25}, {"value": 0.25})
+    saver.add_score(state(6), {"score": 0.5}, {"value": 0.5})  # which is not there
+    saver.finish()
+    assert checkpoint.read_state(older)["score"] == 0.25
+    assert checkpoint.read_state(newer)["score"] is None
+    assert checkpoint.best(tmp_path) == older
+
+
+def test_a_run_that_lost_its_folder_writes_nothing(tmp_path):
+    def taken():
+        raise TakenOver("another run")
+
+    saver = Saver(tmp_path, check=taken)
+    saver.save(contents(1))
+    with pytest.raises(TakenOver):
+        saver.settle()
+    assert names(tmp_path) == []
+    saver.abandon()
+
+
 def test_a_save_in_flight_is_never_half_visible(tmp_path, monkeypatch):
     """A reader looks on while each file, the marker and the folder go to the disk."""
-    seen, sync = [], checkpoint.sync
+    seen, sync = [], files.sync
 
     def look(path):
         there = (tmp_path / "checkpoints" / "step-00000002").is_dir()
@@ -100,7 +188,8 @@ def test_a_save_in_flight_is_never_half_visible(tmp_path, monkeypatch):
     saver = Saver(tmp_path)
     saver.save(contents(1))
     saver.settle()
-    monkeypatch.setattr(checkpoint, "sync", look)
+    for module in (checkpoint, marker):
+        monkeypatch.setattr(module, "sync", look)
     saver.save(contents(2))
     saver.finish()
     assert seen == [
@@ -108,6 +197,7 @@ def test_a_save_in_flight_is_never_half_visible(tmp_path, monkeypatch):
         ("model.safetensors", True, "step-00000001"),
         ("state.json", True, "step-00000001"),
         ("step-00000002", True, "step-00000002"),  # the marker is there: it is whole
+        ("checkpoints", True, "step-00000002"),
     ]
 
 

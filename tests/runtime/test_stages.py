@@ -125,7 +125,7 @@ def test_a_run_trains_each_epoch_as_its_stage_says_and_evaluates_at_the_final_si
     trainer.run()
     # The epochs, sizes, ranks of labels (mixed: 2) and rates of dropout.
     assert recorder.seen == [(0, 16, 1, 0.0), (1, 24, 2, 0.4)]
-    assert next(trainer.eval_data.batches(0))[0].shape[1] == 32
+    assert next(trainer.evaluations.data.batches(0))[0].shape[1] == 32
     out = capsys.readouterr().out
     assert "stage 1/2, from epoch 1: 16 px" in out
     assert "stage 2/2, from epoch 2: 24 px, magnitude 10, mixup 0.2, cutmix 0, dropout 0.4" in out

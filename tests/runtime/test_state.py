@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from convoy.runtime import arrays
+from convoy.runtime.checkpoint import Checkpoint
 from convoy.runtime.config import Config
-from convoy.runtime.state import new_state, restore, snapshot, what_changes
+from convoy.runtime.state import better_weights, figures_of, new_state, restore, snapshot
 from convoy.runtime.step import batch_norm_statistics
 from convoy.utils import distributed
+from convoy.utils.variables import to_numpy
 
 
 class Data:
@@ -65,29 +68,38 @@ def test_each_rank_gets_its_own_and_other_numbers_of_ranks_the_mean(ranks):
             np.testing.assert_allclose(average, own + more, rtol=1e-6, err_msg=str(place))
 
 
-def test_what_changes_is_said_and_nothing_else(ranks):
-    ranks(0, 2)
-    same = {"processes": 2, "images_per_step": 64}
-    assert what_changes(same, Config(), 64, 10) == []
-    assert what_changes({}, Config(), 64, 10) == []
-    fewer = {"processes": 4, "images_per_step": 128}
-    first, second = what_changes(fewer, Config(), 64, 20)
-    assert "2 instead of 4 processes" in first
-    assert "64 images a step instead of 128: 20 steps an epoch, the learning rate follows" in second
-    assert "the place in the epoch and the order of images stay" in second
-    (line,) = what_changes(fewer | {"images_per_step": 64}, Config(lr_base_batch=0), 64, 20)
-    assert "2 instead of 4 processes" in line
-    _, line = what_changes(fewer, Config(lr_base_batch=0, steps_per_epoch=20), 64, 20)
-    assert "the learning rate does not follow (--lr_base_batch 0)" in line
-    assert "an epoch has other images (--steps_per_epoch)" in line
+def test_a_rank_that_keeps_nothing_copies_no_more_than_its_statistics(ranks, monkeypatch):
+    config = Config(arch="efficientnet-test", moving_average_decay=0.9)
+    state = new_state(config, num_classes=3)
+    state.offset, gathered = 40, []
+    ranks(1, 2)
+    gather = distributed.all_gather
+    monkeypatch.setattr(
+        distributed, "all_gather", lambda mine: gathered.append(mine) or gather(mine)
+    )
+    whole = snapshot(state, config, Data(), {}, np.zeros(8))
+    others = list(gathered)
+    gathered.clear()
+    copies = []
+    monkeypatch.setattr(arrays, "to_numpy", lambda value: copies.append(1) or to_numpy(value))
+    assert snapshot(state, config, Data(), {}, np.zeros(8), whole=False) is None
+    assert len(copies) == len(batch_norm_statistics(state.model)) < len(whole.model) / 2
+    for mine, other in zip(gathered, others, strict=True):
+        np.testing.assert_array_equal(mine, other, "what the others get stays the same")
 
 
-def test_a_checkpoint_that_counted_passes_says_so(ranks):
-    ranks(0, 2)
-    config = Config(train_batch_size=16, grad_accum_steps=2, steps_per_epoch=20)
-    old = {"processes": 2, "images_per_step": 64}
-    (line,) = what_changes(old, config, 64, 20)
-    assert "--steps_per_epoch 20 counts updates: an epoch has 20 steps" in line
-    assert "counted passes, of which an update has 2" in line
-    assert what_changes(old | {"steps_per_epoch": 20}, config, 64, 20) == []
-    assert what_changes(old, config.with_(steps_per_epoch=None), 64, 20) == []
+def test_the_average_is_better_unless_an_evaluation_said_otherwise():
+    raw, ema = "eval_accuracy_top_1", "eval_ema_accuracy_top_1"
+    assert better_weights({}, has_ema=True) == "ema", "it is there to be"
+    assert better_weights({}, has_ema=False) == "raw"
+    assert better_weights({raw: 0.5, ema: 0.5}, has_ema=True) == "ema"
+    assert better_weights({raw: 0.5, ema: 0.4}, has_ema=True) == "raw"
+    assert better_weights({raw: 0.5}, has_ema=True) == "raw"
+    assert better_weights({raw: 0.5, ema: 0.6}, has_ema=False) == "raw", "it was dropped since"
+
+
+def test_figures_of_an_average_that_was_dropped_are_not_reported():
+    saved = Checkpoint({}, state={"metrics": {"eval_loss": 1.0, "eval_ema_loss": 2.0}})
+    assert figures_of(saved, has_ema=True) == saved.state["metrics"]
+    assert figures_of(saved, has_ema=False) == {"eval_loss": 1.0}
+    assert figures_of(None, has_ema=True) == {}

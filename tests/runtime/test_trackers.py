@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+import time
 from contextlib import suppress
 from importlib.util import find_spec
 
@@ -20,6 +21,7 @@ from convoy.runtime.trackers import (
     open_trackers,
     tracker_names,
 )
+from convoy.utils.errors import UserError
 
 
 def needs(package):
@@ -201,23 +203,51 @@ def release(gate):
             thread.join(20)
 
 
-@pytest.mark.parametrize(("error", "want"), [(None, 60.0), (Preempted("x"), 5.0)])
-def test_all_trackers_share_one_deadline_which_is_near_after_a_signal(monkeypatch, error, want):
-    clock, waited = [100.0], []
+ENDS = [
+    (None, False, "finished", 60.0),
+    (Preempted("x"), False, "stopped", 5.0),
+    (UserError("x"), False, "failed", 5.0),
+    # An elastic job: its processes gather anew, and the run goes on in the same trackers.
+    (RuntimeError("hosts changed"), True, "stopped", 20.0),
+    (UserError("x"), True, "failed", 5.0),
+    (Preempted("x"), True, "stopped", 5.0),
+]
+
+
+@pytest.mark.parametrize(("error", "elastic", "end", "want"), ENDS)
+def test_all_trackers_share_one_deadline_which_is_near_after_a_signal(
+    monkeypatch, error, elastic, end, want
+):
+    clock, waited, ends = [100.0], [], []
 
     class Slow:
         def close(self, end):
-            pass
+            ends.append(end)
 
-        def join(self, until):
-            waited.append(until - clock[0])
+        def join(self, time_left):
+            waited.append(time_left())
             clock[0] += 3  # as if it had taken so long
 
     monkeypatch.setattr(trackers.time, "monotonic", lambda: clock[0])
-    with suppress(Preempted), Trackers([Slow(), Slow()]):
+    with suppress(Preempted, UserError, RuntimeError), Trackers([Slow(), Slow()], goes_on=elastic):
         if error:
             raise error
     assert waited == [want, want - 3]
+    assert ends == [end, end]
+
+
+def test_a_signal_shortens_the_wait_for_trackers_that_hang(monkeypatch):
+    """Also one that comes while they are waited for."""
+    monkeypatch.setattr(trackers, "HURRY", 0.3)
+    gate, asked = threading.Event(), []
+    named = Named("f", "p", "run", {})
+    workers = [Worker("wandb", lambda: Fake(hang=gate), named, None, print) for _ in range(2)]
+    with Trackers(workers, hurry=lambda: bool(asked)) as both:
+        both.scalars({"loss": 1.0}, 1)
+        threading.Timer(0.3, lambda: asked.append(1)).start()
+        start = time.monotonic()
+    assert 0.5 < time.monotonic() - start < 5
+    release(gate)
 
 
 @pytest.mark.parametrize("hangs", [True, False])

@@ -1,0 +1,65 @@
+"""`COMPLETE.json`: the marker that makes a folder of files a checkpoint, and checksums.
+
+It is written last, with the size and SHA-256 of every other file. A folder without one that agrees
+with its files is not a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+from convoy.utils.files import Remote, size_of, stamp_of, sync, write_atomically
+from convoy.utils.score_file import MARKER
+
+_SETTLED = 2.0
+"""Seconds. A file that changed so shortly before it was read may change again without getting
+another time.
+"""
+_known: dict[str, tuple[tuple[int, ...], str]] = {}  # path: when it was so, its SHA-256
+
+
+def write_marker(folder: Path | Remote) -> None:
+    """Makes a folder whose files are written a checkpoint, and waits until it is on the disk."""
+    marker = {}
+    for file in sorted(folder.iterdir()):
+        sync(file)
+        marker[file.name] = {"size": size_of(file), "sha256": sha256(file)}
+    write_atomically(folder / MARKER, json.dumps(marker, indent=1))
+    sync(folder)
+
+
+def is_complete(folder: Path | Remote, *, checksums: bool = False) -> bool:
+    """Whether the marker is there and agrees with the files: their sizes, and with `checksums`
+    their SHA-256.
+    """
+    try:
+        marker = json.loads((folder / MARKER).read_text())
+        for name, facts in marker.items():
+            file = folder / name
+            if size_of(file) != facts["size"]:
+                return False
+            if checksums and sha256(file) != facts["sha256"]:
+                return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return "model.safetensors" in marker and "state.json" in marker
+
+
+def sha256(file: Path | Remote) -> str:
+    """A file's SHA-256. A process reads a file that has not changed once only: a checkpoint is
+    found, checked and read in several places.
+    """
+    stamp = stamp_of(file)
+    before, digest = _known.get(str(file), ((), ""))
+    if stamp and stamp == before:
+        return digest
+    total = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            total.update(chunk)
+    if stamp and time.time() - stamp[0] / 1e9 > _SETTLED and stamp_of(file) == stamp:
+        _known[str(file)] = stamp, total.hexdigest()
+    return total.hexdigest()

@@ -1,0 +1,49 @@
+"""The log of a run, and the summary at its end."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, closing
+from dataclasses import asdict
+from typing import Any
+
+from convoy.runtime.checkpoint import check_writable
+from convoy.runtime.config import Config
+from convoy.utils import distributed
+from convoy.utils.files import path_of
+from convoy.utils.logging import RunLog, make_json_logger
+
+
+def open_log(config: Config, append: bool = False) -> AbstractContextManager[RunLog]:
+    """The run's log on rank 0, inert elsewhere, with its settings as the first line; proves first
+    that model_dir can be written. For every rank.
+
+    Args:
+        append: go on after what the log holds.
+    """
+    distributed.on_rank0(lambda: check_writable(config.model_dir))
+    path = path_of(config.model_dir) / config.log_filename if distributed.rank() == 0 else None
+    run_log = make_json_logger(path, append=append)
+    run_log.parameters(asdict(config))
+    return closing(run_log)
+
+
+def summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:
+    """Logs the run's summary line, step (), and prints it on rank 0."""
+    from convoy.runtime import evaluate, journal
+
+    units = evaluate.UNITS | journal.UNITS
+    for name in figures:
+        if name in evaluate.UNITS:
+            run_log.metadata(name, *units[name])
+    run_log.log((), figures)
+    if distributed.rank() == 0:
+        for name, value in figures.items():
+            unit, form = units.get(
+                name, units.get(name.replace("eval_ema_", "eval_"), (None, ":.4f"))
+            )
+            text = f"{{{form}}}".format(value) if isinstance(value, float) else str(value)
+            if isinstance(value, float) and math.isnan(value):
+                text, unit = "unknown: too few steps to measure", ""
+            print(f"{name:<42}{text} {unit or ''}".rstrip(), flush=True)
+    return figures

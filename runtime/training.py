@@ -1,0 +1,90 @@
+"""`--mode train` and `train_and_eval`: from a config to the folder of a finished run."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from convoy.runtime.config import Config
+from convoy.runtime.ownership import Owner
+from convoy.runtime.requests import Requests, Stopped, stop_if_asked
+from convoy.runtime.run_log import open_log, summarise
+from convoy.runtime.trackers import open_trackers
+from convoy.runtime.validate import fresh_model_dir
+from convoy.utils import distributed
+from convoy.utils.files import path_of, write_atomically
+from convoy.utils.logging import RunLog
+
+if TYPE_CHECKING:
+    from convoy.runtime.train import Trainer
+
+
+def train(config: Config, requests: Requests) -> dict[str, Any]:
+    """Trains to the end and returns the figures of the run's summary. For every rank.
+
+    Args:
+        requests: notes signals that ask for a stop.
+
+    Raises:
+        Preempted: a signal came, and all is saved.
+        Stopped: a signal came while the run was set up, and this process is alone.
+        UserError: in plain words.
+    """
+    if not distributed.elastic():
+        return _train_once(config, requests)
+    from convoy.runtime import elastic
+
+    return elastic.train(config, lambda memory: _train_once(config, requests, memory))
+
+
+def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[str, Any]:
+    """Trains to the end; in an elastic job to the next change of its processes."""
+    from convoy.runtime.report import report_training
+    from convoy.runtime.train import Trainer
+
+    hurry = requests.asked_to_stop
+    begun = config.resume_checkpoint or bool(memory and memory.contents)
+    owner = Owner(config.model_dir, job=distributed.elastic_job(), asked=hurry)
+    alone = distributed.size() == 1 and not distributed.elastic()
+    with owner, open_trackers(config, begun, hurry, bool(memory)) as tracking:
+        with requests.at_once(alone):
+            distributed.on_rank0(lambda: _claim(config, owner))
+            trainer = Trainer(config, RunLog(), (), memory, requests, tracking, owner)
+        figures = _run(trainer, begun)
+
+        def report() -> None:
+            with suppress(Stopped), requests.at_once():
+                report_training(config, tracking)
+
+        # After the log's end: at a URL all of it is there only then.
+        distributed.on_rank0(report)
+        stop_if_asked(requests, "while its report was written", not config.no_checkpoints)
+    return figures
+
+
+def _claim(config: Config, owner: Owner) -> None:
+    """On rank 0: makes the run's folder this run's, and sure that it may be."""
+    owner.claim()
+    if not distributed.elastic():
+        fresh_model_dir(config)  # another run may have begun and ended meanwhile
+
+
+def _run(trainer: Trainer, begun: bool) -> dict[str, Any]:
+    """Runs a trainer that could be made, and writes what the run leaves in its folder.
+
+    Nothing is written before: what a run that is refused finds there stays as it is.
+    """
+    from convoy.runtime.changes import config_with_history
+    from convoy.runtime.environment import record
+
+    config = trainer.config
+    with open_log(config, append=begun) as run_log:
+        trainer.report_to(run_log)
+        record(config.model_dir)
+        if distributed.rank() == 0:
+            settings = path_of(config.model_dir) / "config.yaml"
+            before = ""
+            with suppress(OSError, ValueError):
+                before = settings.read_text(encoding="utf-8") if begun else ""
+            write_atomically(settings, config_with_history(config, trainer.saved, before))
+        return summarise(run_log, trainer.run())

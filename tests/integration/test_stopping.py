@@ -1,0 +1,94 @@
+"""Signals and second runs, with real processes and ranks."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from convoy.runtime import checkpoint
+from main import main
+
+PREEMPTED, GRACE = 75, 30
+
+# main.py with an evaluation that takes a quarter of a second a batch, from a run's second epoch on.
+SLOW = """
+import sys, time
+from convoy.dataloader.loader import Loader
+from main import main
+
+batches, passes = Loader.batches, []
+
+def slow(self, epoch, offset=0):
+    passes.append(self.training)
+    for batch in batches(self, epoch, offset):
+        if not self.training and passes.count(True) > 1:
+            print("slowly", flush=True)
+            time.sleep(0.25)
+        yield batch
+
+Loader.batches = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def flags(small_run, tiny):
+    flags = (*small_run, "--max_epochs", "3", "--warmup_epochs", "0", "--eval_batch_size", "1")
+    return (*flags, "--moving_average_decay", "0.9", "--data_dir", tiny)
+
+
+def state_of(folder):
+    return checkpoint.read(folder).state
+
+
+def test_a_signal_to_one_rank_in_an_evaluation_ends_all_and_loses_nothing(
+    convoy, script, flags, tmp_path, capfd
+):
+    """Saves by the clock fall on the last step of each epoch; one process goes on alone."""
+    flags = (*flags, "--train_batch_size", "8", "--model_dir", tmp_path / "run")
+    often = ("--checkpoint_every_minutes", "0.00001", "--gather_checkpoints")
+    running = convoy.start(*flags, *often, np=2, script=script(SLOW))
+    running.wait_for("slowly")
+    ranks = running.ranks("script.py")
+    start = time.monotonic()
+    os.kill(ranks[1].pid, signal.SIGUSR1)
+    done = running.finish(60)
+    assert time.monotonic() - start < GRACE
+    assert "stopped by SIGUSR1 while epoch 2 was evaluated; everything is saved" in done.text
+    assert not any(process.is_running() for process in ranks)
+    first, *_, last = checkpoint.complete_checkpoints(tmp_path / "run")[6:]
+    assert (state_of(first)["epoch"], state_of(first)["offset"]) == (1, 0)
+    assert state_of(first)["score"] == state_of(last)["best"]["value"] > 0
+    assert (state_of(last)["epoch"], state_of(last)["score"]) == (2, None)
+
+    assert main([*map(str, flags), "--resume_checkpoint"]) == 0
+    text = capfd.readouterr().out
+    assert text.count("epoch 2 was saved and not evaluated: doing that now") == 1
+    assert state_of(last)["score"] is not None
+    assert checkpoint.best(tmp_path / "run") is not None
+
+
+def test_a_second_run_is_refused_while_the_first_is_at_work(convoy, flags, tmp_path, capfd):
+    """It is named, changes nothing, and saves when it is told to stop; evaluation may look on."""
+    flags = (*flags, "--model_dir", tmp_path / "run", "--max_epochs", "500")
+    running = convoy.start(*flags, "--num_epochs_between_eval", "500")
+    running.wait_for("epoch 2/500")
+    log = (tmp_path / "run" / "log.json").read_text()
+    for more in ((), ("--resume_checkpoint",)):
+        code = None
+        try:
+            code = main([*map(str, flags), *more])
+        except SystemExit as refused:
+            code = refused.code
+        text = capfd.readouterr().err
+        assert code in (1, 2), text
+        if code == 1:
+            assert f"is in use: process {running.process.pid} on host" in " ".join(text.split())
+    assert code == 1, "the lock told, not the checkpoints"
+    assert (tmp_path / "run" / "log.json").read_text().startswith(log)
+    assert main(["--mode", "eval", "--model_dir", str(tmp_path / "run")]) == 0
+    running.process.send_signal(signal.SIGTERM)
+    done = running.finish(GRACE)
+    assert done.code == PREEMPTED, done.text
+    assert not (tmp_path / "run" / "in_use.json").exists()

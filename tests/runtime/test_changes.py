@@ -1,0 +1,148 @@
+"""What a resumed run says of flags, processes and batches that are not what they were."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import yaml
+
+from convoy.runtime import changes
+from convoy.runtime.changes import check_resumed, config_with_history, what_changes
+from convoy.runtime.checkpoint import Checkpoint
+from convoy.runtime.config import Config, ConfigError, load_config
+from convoy.runtime.schedules import build_schedule
+from convoy.utils import distributed
+
+CONFIG = Config(arch="efficientnet-test", warmup_epochs=0.0, max_epochs=3, lr_decay="cosine")
+STATE = {"step": 24, "epoch": 3, "offset": 0, "data": {"train_examples": 120}}
+
+
+def saved(config=CONFIG, ema=False, **state):
+    average = {"w": np.zeros(1)} if ema else {}
+    return Checkpoint({}, average, state=STATE | state, config=config.to_yaml())
+
+
+def lines(before, now, images=16, steps=8, **state):
+    return what_changes(saved(before, **state), now, images, steps)
+
+
+@pytest.fixture
+def two_ranks(monkeypatch):
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+
+
+def test_nothing_is_said_where_nothing_differs(two_ranks):
+    assert lines(CONFIG, CONFIG, processes=2, images_per_step=16) == []
+    assert lines(CONFIG, CONFIG) == []
+
+
+def test_what_belongs_to_one_launch_is_no_difference():
+    now = CONFIG.with_(
+        resume_checkpoint=True, run_epochs=1, prof=5, num_workers=3, cache="ram", log_steps=7,
+        verbose=True, eval_batch_size=8, nproc=2, watchdog_seconds=5.0, model_dir="elsewhere",
+        trackers="tensorboard",
+    )  # fmt: skip
+    assert lines(CONFIG, now) == []
+    assert {f.name for f in fields(Config)} >= changes._LAUNCH | changes._RATE
+
+
+def test_each_flag_is_named_with_what_it_was():
+    now = CONFIG.with_(label_smoothing=0.2, dropout=0.5, lr_boundaries=[1, "50%"], seed=3)
+    assert lines(CONFIG, now) == [
+        "--seed 3 instead of 0: images come in another order, and all else that is random changes",
+        "--dropout 0.5 instead of unset",
+        "--lr_boundaries [1,50%] instead of unset",
+        "--label_smoothing 0.2 instead of 0.1",
+    ]
+
+
+def test_where_the_learning_rate_goes_is_said():
+    """Of a run that has ended, from that of its last step."""
+    now = CONFIG.with_(max_epochs=6, lr_init=0.004)
+    first, second = lines(CONFIG, now, images_per_step=16)
+    before, after = (build_schedule(config, 16, 8).rate for config in (CONFIG, now))
+    assert first == "--max_epochs 6 instead of 3"
+    assert second == (
+        "--lr_init 0.004 instead of 0.008: the learning rate goes from"
+        f" {before(23):.3g} to {after(24):.3g}"
+    )
+    (line,) = lines(CONFIG, CONFIG.with_(lr_end=1e-9), epoch=1, images_per_step=16)
+    assert line == "--lr_end 1e-09 instead of 0.0", "as good as the same"
+
+
+def test_a_batch_that_changes_the_rate_is_said(two_ranks):
+    now = CONFIG.with_(train_batch_size=64)
+    first, second = lines(CONFIG, now, images=64, steps=2, images_per_step=32, epoch=1)
+    assert first.startswith("--train_batch_size 64 instead of 32: the learning rate goes from 0.00")
+    assert "64 images a step instead of 32: 2 steps an epoch, the learning rate follows" in second
+
+
+def test_the_fate_of_the_average_is_said():
+    with_it = CONFIG.with_(moving_average_decay=0.9)
+    (line,) = what_changes(saved(with_it, ema=True), CONFIG, 16, 8)
+    assert line == "--moving_average_decay 0.0 instead of 0.9: the moving average is dropped"
+    (line,) = what_changes(saved(CONFIG), with_it, 16, 8)
+    assert line.endswith("0.9 instead of 0.0: it begins with the weights as they are")
+
+
+def test_other_processes_and_batches_are_said(two_ranks):
+    fewer = {"processes": 4, "images_per_step": 128, "epoch": 1}
+    first, second = lines(CONFIG, CONFIG, 64, 20, **fewer)
+    assert "2 instead of 4 processes" in first
+    assert "64 images a step instead of 128: 20 steps an epoch, the learning rate follows" in second
+    assert "the place in the epoch and the order of images stay" in second
+    (line,) = lines(CONFIG, CONFIG, 64, 20, processes=4, images_per_step=64)
+    assert "2 instead of 4 processes" in line
+    fixed = CONFIG.with_(lr_base_batch=0, steps_per_epoch=20)
+    _, line = lines(fixed, fixed, 64, 20, **fewer)
+    assert "the learning rate does not follow (--lr_base_batch 0)" in line
+    assert "an epoch has other images (--steps_per_epoch)" in line
+
+
+def test_a_checkpoint_that_counted_passes_says_so(two_ranks):
+    config = Config(arch="efficientnet-test", grad_accum_steps=2, steps_per_epoch=20)
+    old = {"processes": 2, "images_per_step": 64, "epoch": 1}
+    (line,) = lines(config, config, 64, 20, **old)
+    assert "--steps_per_epoch 20 counts updates: an epoch has 20 steps" in line
+    assert "counted passes, of which an update has 2" in line
+    assert lines(config, config, 64, 20, **old, steps_per_epoch=20) == []
+    whole = config.with_(steps_per_epoch=None)
+    assert lines(whole, whole, 64, 20, **old) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"optimizer": "momentum"}, "--optimizer momentum: this run was trained with --optimizer"),
+        ({"freeze_backbone": True}, "--freeze_backbone: this run was trained with --no-freeze_"),
+    ],
+)
+def test_what_the_optimizer_cannot_go_on_with_is_refused_by_its_flag(change, named):
+    with pytest.raises(ConfigError) as refused:
+        check_resumed(saved(), CONFIG.with_(**change), 16, 8)
+    assert named in str(refused.value)
+    assert "--pretrained_from_file" in str(refused.value)
+
+
+def test_a_checkpoint_of_before_a_flag_says_nothing_of_it():
+    old = yaml.safe_load(CONFIG.to_yaml())
+    del old["max_bad_eval_examples"], old["lr_decay"]
+    was = Checkpoint({}, state=STATE, config=yaml.safe_dump(old | {"gone": 1}))
+    assert what_changes(was, CONFIG.with_(max_bad_eval_examples=3.0), 16, 8) == []
+
+
+def test_the_runs_settings_keep_what_held_before(tmp_path):
+    first = config_with_history(CONFIG, None, "")
+    longer = CONFIG.with_(max_epochs=6)
+    second = config_with_history(longer, saved(), first)
+    assert second.startswith("# until step 24 (epoch 3): max_epochs: 3\n")
+    assert config_with_history(longer, saved(longer), second) == second, "no change, no line"
+    assert config_with_history(longer, saved(), second) == second, "the same again says it once"
+    smoother = longer.with_(label_smoothing=0.0)
+    third = config_with_history(smoother, saved(longer, step=30, offset=96), second)
+    assert third.splitlines()[:2] == [
+        "# until step 24 (epoch 3): max_epochs: 3",
+        "# until step 30 (epoch 4): label_smoothing: 0.1",
+    ]
+    (tmp_path / "config.yaml").write_text(third)
+    assert load_config(tmp_path / "config.yaml") == smoother

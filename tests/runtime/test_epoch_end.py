@@ -1,0 +1,215 @@
+"""What is on the disk at the end of an epoch, whatever comes then: evaluations that cannot be made,
+signals, errors, flags that say when to save. Real runs; real signals to this process.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+
+import keras
+import pytest
+
+from convoy.runtime import checkpoint, report, train
+from convoy.runtime.cli import parse
+from convoy.utils.logging import RunLog
+from main import main
+
+OFTEN = ("--checkpoint_every_minutes", "0.00001", "--gather_checkpoints")  # after every step
+STEPS = 7  # an epoch: 97 images in batches of 16
+PREEMPTED, SOME_FAILED = 75, 3
+
+
+@pytest.fixture
+def run(small_run, tiny, tmp_path, capfd):
+    """Runs with a model_dir of that name; returns exit code and output on one line."""
+
+    def start(name, *more, data=tiny):
+        flags = (*small_run, "--max_epochs", "2", "--warmup_epochs", "0")
+        flags += ("--moving_average_decay", "0.9", "--data_dir", data)
+        code = main([str(f) for f in (*flags, "--model_dir", tmp_path / name, *more)])
+        printed = capfd.readouterr()
+        return code, " ".join((printed.out + printed.err).split())
+
+    return start
+
+
+def states(model_dir):
+    """By its folder's name, the state of each checkpoint."""
+    found = checkpoint.complete_checkpoints(model_dir)
+    return {path.name: checkpoint.read(path).state for path in found}
+
+
+def contents(folder):
+    """The digest of each file of a run, but for what is appended or written anew by a run."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def tell(monkeypatch, place, name, when=lambda *args: True):
+    """Sends this process SIGTERM where a function is called, and calls it."""
+    right = getattr(place, name)
+
+    def signalled(*args, **more):
+        if when(*args):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return right(*args, **more)
+
+    monkeypatch.setattr(place, name, signalled)
+
+
+def test_a_save_by_the_clock_on_the_last_step_loses_nothing(run, tmp_path):
+    """And a finished run that goes on evaluates nothing again."""
+    code, text = run("run", *OFTEN)
+    assert code == 0, text
+    found = states(tmp_path / "run")
+    assert list(found) == [f"step-{step:08d}" for step in range(1, 2 * STEPS + 1)]
+    ends = [found["step-00000007"], found["step-00000014"]]
+    assert [(state["epoch"], state["offset"]) for state in ends] == [(1, 0), (2, 0)]
+    assert [state["score"] for state in found.values() if state["offset"]] == [None] * 12
+    for state in ends:
+        raw, ema = (state["metrics"][f"eval_{kind}accuracy_top_1"] for kind in ("", "ema_"))
+        assert state["score"] == max(raw, ema)
+        assert state["better_weights"] == ("ema" if ema >= raw else "raw")
+    best = max(ends, key=lambda state: state["score"])
+    assert checkpoint.best(tmp_path / "run").name == f"step-{best['step']:08d}"
+    assert ends[1]["best"]["value"] == best["score"]
+    before = contents(tmp_path / "run" / "checkpoints")
+    code, text = run("run", *OFTEN, "--resume_checkpoint")
+    assert code == 0
+    assert "nothing left to train: 2 epochs are done" in text
+    assert "evaluated" not in text
+    assert contents(tmp_path / "run" / "checkpoints") == before
+
+
+def test_broken_validation_images_cost_their_evaluation_only(run, tiny, writers, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny, data)
+    file = data / "validation-00000-of-00002"
+    whole = file.read_bytes()
+    digits = writers.digits(150)[97::2]
+    digits[3], digits[20] = (b"no picture", 1), (b"", 2)
+    writers.records(file, digits)
+    code, text = run("run", data=data)
+    assert code == SOME_FAILED, text
+    assert "epoch 1 was not evaluated: 2 of 53 evaluation images cannot be read" in text
+    assert text.count(f"{file}, record at byte") == 2, "all are named, and once"
+    assert "epoch 2 was not evaluated: the same images cannot be read" in text
+    assert "--max_bad_eval_examples 2" in text
+    assert "2 evaluations could not be made" in text
+    found = states(tmp_path / "run")
+    assert [(s["epoch"], s["score"]) for s in found.values()] == [(1, None), (2, None)]
+
+    some = ("--resume_checkpoint", "--max_bad_eval_examples")
+    shutil.copytree(tmp_path / "run", tmp_path / "less")
+    code, text = run("less", *some, "2", data=data)
+    assert code == 0, text
+    assert "epoch 2 was saved and not evaluated: doing that now" in text
+    assert "without 2 unreadable images" in text
+    state = states(tmp_path / "less")["step-00000014"]
+    assert state["metrics"]["eval_unreadable"] == 2
+    assert state["metrics"]["eval_examples"] == 51
+
+    file.write_bytes(whole)
+    code, text = run("run", "--resume_checkpoint", data=data)
+    assert code == 0, text
+    assert "epoch 2 was saved and not evaluated: doing that now" in text
+    assert states(tmp_path / "run")["step-00000014"]["score"] is not None
+    assert checkpoint.best(tmp_path / "run").name == "step-00000014"
+
+
+def test_a_wrong_label_is_no_less_and_no_more(run, tiny, writers, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny, data)
+    digits = writers.digits(150)[97::2]
+    digits[3] = (digits[3][0], 77)
+    writers.records(data / "validation-00000-of-00002", digits)
+    code, text = run("run", "--max_bad_eval_examples", "9", data=data)
+    assert code == SOME_FAILED, text
+    assert "epoch 2 was not evaluated" in text
+    assert len(states(tmp_path / "run")) == 2
+
+
+def test_a_signal_in_the_last_step_keeps_the_epochs_end(run, tmp_path, monkeypatch):
+    tell(monkeypatch, train, "is_left_out", lambda state, _: state.step == STEPS - 1)
+    code, text = run("run")
+    assert code == PREEMPTED, text
+    assert "stopped by SIGTERM after step 7; everything is saved" in text
+    (state,) = states(tmp_path / "run").values()
+    assert (state["epoch"], state["offset"], state["score"]) == (1, 0, None)
+    monkeypatch.undo()
+    code, text = run("run", "--resume_checkpoint")
+    assert code == 0
+    assert text.count("epoch 1 was saved and not evaluated: doing that now") == 1
+    first, last = states(tmp_path / "run").values()
+    assert None not in (first["score"], last["score"])
+
+
+def test_a_signal_in_an_evaluation_saves_what_was_not_to_be_saved(run, tmp_path, monkeypatch):
+    tell(monkeypatch, train.Evaluations, "make")
+    code, text = run("run", "--save_checkpoint_freq", "5")
+    assert code == PREEMPTED, text
+    assert "stopped by SIGTERM while epoch 1 was evaluated; everything is saved" in text
+    (state,) = states(tmp_path / "run").values()
+    assert (state["epoch"], state["score"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "when"),
+    [
+        ("convoy.dataloader.sources", "find_source", "before its first step"),
+        ("convoy.runtime.train", "new_state", "before its first step"),
+        ("convoy.runtime.report", "report_training", "while its report was written"),
+    ],
+)
+def test_signals_are_heard_around_training_too(run, tmp_path, monkeypatch, module, name, when):
+    import importlib
+
+    tell(monkeypatch, importlib.import_module(module), name)
+    code, text = run("run", "--max_epochs", "1")
+    assert code == PREEMPTED, text
+    assert f"stopped by SIGTERM {when}" in text
+    assert "Traceback" not in text
+    assert not (tmp_path / "run" / "in_use.json").exists()
+    assert len(checkpoint.complete_checkpoints(tmp_path / "run")) == (module.endswith("report"))
+
+
+def test_a_callback_that_fails_costs_no_epoch(small_run, tiny, tmp_path):
+    class Fails(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise ValueError("of the user's")
+
+    flags = (*small_run, "--max_epochs", "2", "--warmup_epochs", "0", "--save_checkpoint_freq", "1")
+    config = parse([str(f) for f in (*flags, "--data_dir", tiny, "--model_dir", tmp_path / "run")])
+    with pytest.raises(ValueError, match="of the user's"):
+        train.Trainer(config, RunLog(), [Fails()]).run()
+    (state,) = states(tmp_path / "run").values()
+    assert (state["epoch"], state["offset"]) == (1, 0)
+
+
+def test_the_best_and_the_last_are_kept_however_seldom_a_run_saves(run, tmp_path):
+    code, text = run("run", "--save_checkpoint_freq", "5", "--max_epochs", "3")
+    assert code == 0, text
+    found = states(tmp_path / "run")
+    best = checkpoint.best(tmp_path / "run")
+    assert found[best.name]["score"] == max(state["score"] for state in found.values())
+    assert "step-00000021" in found
+    code, text = run("prof", "--save_checkpoint_freq", "5", "--prof", STEPS, "--mode", "train")
+    assert code == 0, text
+    (state,) = states(tmp_path / "prof").values()
+    assert (state["epoch"], state["offset"]) == (1, 0), "where --prof ends is the run's end"
+    assert state["better_weights"] == "ema", "nothing was evaluated"
+
+
+def test_a_run_that_is_refused_leaves_everything_as_it_was(run, trained, tmp_path):
+    shutil.copytree(trained.model_dir, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    for more in (["--image_size", "48"], ["--optimizer", "adam"]):
+        code, text = run("run", "--resume_checkpoint", *more)
+        assert code == 1, text
+        assert more[0] in text or "image_size" in text
+        assert contents(tmp_path / "run") == before
+    assert report.state_of(report.read_run(str(tmp_path / "run")), 0.0).startswith("finished")
