@@ -123,7 +123,7 @@ def _bad_of(chunk: _Chunk) -> Iterator[Bad]:
         try:
             reason = what_is_wrong(source, i, chunk.num_classes, decode_image)
         except DataError as error:  # a label outside the classes, which no limit excuses
-            reason = str(error)
+            reason = str(error).removeprefix(f"{source.describe(i)}: ")
         if reason is not None:
             file, offset = source.locate(i)
             yield Bad(chunk.split, file, offset, i, reason)
