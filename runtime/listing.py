@@ -9,7 +9,7 @@ from typing import Any
 from convoy.model.catalog import get_arch, list_archs, macs
 from convoy.runtime.config import Config
 from convoy.runtime.recipes import expected_top1
-from convoy.utils.tables import table_console
+from convoy.utils.tables import columns, table_console
 
 
 def list_architectures(pattern: str | None = None) -> dict[str, Any]:
@@ -37,8 +37,9 @@ def summarise_model(config: Config) -> dict[str, Any]:
     from convoy.runtime.build import DEFAULT_CLASSES, build_training_model
 
     model = build_training_model(config, config.num_classes or DEFAULT_CLASSES)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
-    model.summary(line_length=max(width, 60), show_trainable=False)
+    width = max(60, shutil.get_terminal_size().columns if sys.stdout.isatty() else 100)
+    with columns(width):
+        model.summary(line_length=width, show_trainable=False)
     macs, parameters = flops(model), model.count_params()
     print(
         f"{config.arch}: {parameters:,} parameters, {macs / 1e9:.3f} G multiply-adds at"

@@ -263,6 +263,8 @@ class Table(Output):
         from rich.table import Table
         from rich.text import Text
 
+        if not self._seen:
+            return  # an error came first
         table = Table("image", "class", "probability", "next", box=None, pad_edge=False)
         table.columns[0].overflow = table.columns[3].overflow = "fold"
         table.columns[2].justify = "right"

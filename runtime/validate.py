@@ -57,21 +57,22 @@ def validate(config: Config) -> Config:
     check_augmentation(config)
     if config.mode in (*DATA_MODES, "inference_benchmark"):
         check_backend(config)
-    if config.mode in DATA_MODES:
-        _data(config)
-    if config.mode in TRAINING_MODES:
-        check_schedule(config)
-        _optimisation(config)
-        if not distributed.elastic():  # where processes come later, to a run that has saved
-            fresh_model_dir(config)
-        config = _pretrained(config)
-        check_trackers(config)
-        profile_steps(config)
     if config.mode in APPLYING_MODES:
         if config.pretrained_from_file:
             config = _pretrained(config)
         elif config.mode != "inference_benchmark":
             _checkpoint(config)
+    if config.mode in TRAINING_MODES:
+        check_schedule(config)
+        _optimisation(config)
+        if not distributed.elastic():  # where processes come later, to a run that has saved
+            fresh_model_dir(config)
+        check_trackers(config)
+        profile_steps(config)
+    if config.mode in DATA_MODES:
+        _data(config)  # after what is quicker: the first look at many files takes minutes
+    if config.mode in TRAINING_MODES:
+        config = _pretrained(config)
     if config.report:
         variants(config)
     if config.mode == "predict":

@@ -28,13 +28,15 @@ class DeviceError(UserError, RuntimeError):
 
 def take_backend() -> str:
     """Has Keras compute with TensorFlow, in a process of our own: whatever the environment or
-    `keras.json` says is for other programs. Before Keras is imported.
+    `keras.json` says is for other programs, and that file may be unreadable. Before Keras is
+    imported.
 
     Returns:
         The other backend that the environment names, or "".
     """
     named = os.environ.get(BACKEND, "")
     os.environ[BACKEND] = "tensorflow"
+    os.environ["KERAS_HOME"] = os.devnull  # not a folder, so that Keras neither reads nor writes it
     return "" if named == "tensorflow" else named
 
 

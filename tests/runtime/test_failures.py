@@ -142,9 +142,11 @@ def test_a_process_without_a_gpu_is_told_so(monkeypatch):
 
 def test_keras_computes_with_tensorflow(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("KERAS_HOME", "/somewhere")
     assert take_backend() == "jax"
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
     assert take_backend() == ""
+    assert not os.path.isdir(os.environ["KERAS_HOME"])
     monkeypatch.delenv("KERAS_BACKEND")
     assert take_backend() == ""
     check_backend()
@@ -172,8 +174,10 @@ def test_the_surroundings_do_not_stop_a_program():
     """What Keras imports along, and what it was set to for other programs."""
     others = {"KERAS_BACKEND": "jax", "MPLBACKEND": "nonsense", "MPLCONFIGDIR": "/proc/nowhere"}
     flags = ("--mode", "summary", "--arch", "efficientnet-test")
-    done = python("main.py", *flags, **others, TF_USE_LEGACY_KERAS="1", PYTHONIOENCODING="ascii")
+    others |= {"TF_USE_LEGACY_KERAS": "1", "PYTHONIOENCODING": "ascii", "COLUMNS": "20"}
+    done = python("main.py", *flags, **others)
     assert done.returncode == 0, done.stderr
+    assert "Total params: 61,500" in done.stdout, "a table of 20 columns would fold it"
     assert done.stderr.splitlines() == [
         "convoy: computing with TensorFlow, whatever KERAS_BACKEND (jax) says"
     ]
