@@ -19,21 +19,15 @@ from typing import Any, Literal, get_type_hints
 
 import yaml
 
+from convoy.runtime.flags import MADE_IN, MODE_ALIASES, MODES
 from convoy.runtime.flags import flag as _flag
 from convoy.runtime.settings_file import read_settings
 from convoy.runtime.values import ConfigError, Kind, ValueRefused
 from convoy.utils.files import Remote
 from convoy.utils.text import TextError
 
-__all__ = ["Config", "ConfigError", "defaults", "kinds", "load_config", "settle"]
-
-MODES = (
-    *("train_and_eval", "train", "eval", "predict", "export", "convert"),
-    *("training_benchmark", "inference_benchmark", "list", "summary", "report", "env"),
-)
-MADE_IN = "made_in"
-"""A key of `config.yaml` beside the settings: the folder to which its paths are relative."""
-MODE_ALIASES = {"prediction": "predict", "evaluate": "eval"}
+__all__ = ["MADE_IN", "MODES", "MODE_ALIASES", "Config", "ConfigError", "defaults", "kinds",
+           "load_config", "settle"]  # fmt: skip
 
 RUN, MODEL, DATA, AUG = "Run", "Model", "Data", "Augmentation"
 OPT, PREC, CKPT, EVAL, PRED, BENCH, LOG = (

@@ -6,6 +6,14 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any, Literal
 
+MODES = (
+    *("train_and_eval", "train", "eval", "predict", "export", "convert"),
+    *("training_benchmark", "inference_benchmark", "list", "summary", "report", "env"),
+)
+MADE_IN = "made_in"
+"""A key of `config.yaml` beside the settings: the folder to which its paths are relative."""
+MODE_ALIASES = {"prediction": "predict", "evaluate": "eval"}
+
 # The ranges that numbers may be limited to: what holds, and how it is said.
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     ">= 0": (lambda x: x >= 0, "not be negative"),
