@@ -1,6 +1,10 @@
 """Convoy's command line, from a checkout: `python main.py --help`."""
 
 import sys
+from pathlib import Path
+
+# Python puts it there too, unless it is told not to (PYTHONSAFEPATH, -P).
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from convoy.__main__ import main
 

@@ -172,7 +172,9 @@ class RecordIndex:
 
 def cache_folder() -> str:
     """Where indexes and lists of files are kept; all of it can be made again."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
+    if not os.path.isabs(home):  # the XDG specification wants others to be ignored
+        home = os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(home, "convoy", "index")
 
 

@@ -109,7 +109,12 @@ def _listed(content: bytes, name: str) -> list[str]:
         lines = [os.fsdecode(path) for path in paths]
     else:
         lines = split_lines(os.fsdecode(content))
-    return [line for line in lines if line.strip()]
+    return [_expanded(line) for line in lines if line.strip()]
+
+
+def _expanded(name: str) -> str:
+    """A line of a list, with the home folder in place of a `~` that is no file's own name."""
+    return name if os.path.lexists(name) else os.path.expanduser(name)
 
 
 def _search(folder: str, refused: dict[Path, str]) -> list[Path]:

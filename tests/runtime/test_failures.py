@@ -234,6 +234,13 @@ def test_a_python_without_tensorflow_is_told_which_extra(tmp_path):
     assert "[cpu]" in done.stderr
 
 
+@pytest.mark.parametrize("environment", [{"PYTHONSAFEPATH": "1"}, {"COLUMNS": "20"}])
+def test_the_program_starts_whatever_the_interpreter_is_told(environment):
+    done = python("main.py", "--mode", "list", PYTHONPATH="", **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1].startswith("efficientnet-b0      224")
+
+
 @pytest.mark.parametrize("command", ["--help", "--mode list", "--mode env"])
 def test_a_reader_that_leaves_is_no_error(command):
     line = f"set -o pipefail; {sys.executable} main.py {command} | true; echo code $?"

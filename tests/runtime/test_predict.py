@@ -74,6 +74,10 @@ def test_a_pattern_a_list_and_stdin_name_images_too(tmp_path, monkeypatch):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
         assert found("-") == want
     assert found("*.bmp") == []
+    monkeypatch.setenv("HOME", "/home/ada")
+    (tmp_path / "~own.jpg").touch()
+    (tmp_path / "list.txt").write_text("~/pictures/x.jpg\n~own.jpg\n")
+    assert found("list.txt") == ["/home/ada/pictures/x.jpg", "~own.jpg"]
 
 
 @pytest.mark.parametrize(
