@@ -138,9 +138,9 @@ class Runner:
         if not self._command:
             device.check_backend()
             return
-        device.take_plots()
-        if (other := device.take_backend()) and os.environ.get("HOROVOD_RANK", "0") == "0":
-            _say(f"computing with TensorFlow, whatever {device.BACKEND} ({other}) says")
+        for line in device.take_environment():
+            if os.environ.get("HOROVOD_RANK", "0") == "0":
+                _say(line)
 
     def _set_up(self) -> None:
         """Joins the other processes, and makes devices and Keras what the config says."""

@@ -20,33 +20,35 @@ logger = logging.getLogger("convoy.utils")
 
 CPUS = Path("/proc/cpuinfo")
 BACKEND = "KERAS_BACKEND"
+_PROTOBUF, _JIT = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "TF_FUNCTION_JIT_COMPILE_DEFAULT"
 
 
 class DeviceError(UserError, RuntimeError):
     """This machine, or what its environment variables ask for, is not what a run needs."""
 
 
-def take_backend() -> str:
-    """Has Keras compute with TensorFlow, in a process of our own: whatever the environment or
-    `keras.json` says is for other programs, and that file may be unreadable. Before Keras is
-    imported.
+def take_environment() -> list[str]:
+    """Makes the environment that of a program of our own: what other programs have left there for
+    Keras, TensorFlow and matplotlib would change a run or end it. Before they are imported.
 
     Returns:
-        The other backend that the environment names, or "".
+        Lines that say what is left out of what somebody may have meant.
     """
-    named = os.environ.get(BACKEND, "")
-    os.environ[BACKEND] = "tensorflow"
-    os.environ["KERAS_HOME"] = os.devnull  # not a folder, so that Keras neither reads nor writes it
-    return "" if named == "tensorflow" else named
-
-
-def take_plots() -> None:
-    """Has matplotlib draw into files, in a process of our own: Keras imports it where it is
-    installed, and with a `MPLBACKEND` that does not exist that would be the end.
-    """
-    os.environ["MPLBACKEND"] = "agg"
+    environ, lines = os.environ, []
+    if (named := environ.get(BACKEND, "tensorflow")) not in ("", "tensorflow"):
+        lines.append(f"computing with TensorFlow, whatever {BACKEND} ({named}) says")
+    environ[BACKEND] = "tensorflow"
+    # Not a folder, so that Keras neither reads nor writes a keras.json.
+    environ["KERAS_HOME"] = os.devnull
+    # Keras imports matplotlib where it is installed, and a backend that does not exist ends that.
+    environ["MPLBACKEND"] = "agg"
     # It tells of a folder for its cache that cannot be written; nobody here asked for one.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if environ.get(_PROTOBUF) == "cpp":  # releases since 2022 have no such implementation
+        del environ[_PROTOBUF]
+    if environ.pop(_JIT, "0") not in ("", "0", "false"):
+        lines.append(f"leaving {_JIT} out, which cannot compile reading; --use_xla compiles steps")
+    return lines
 
 
 def check_interpreter() -> None:

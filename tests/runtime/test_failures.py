@@ -17,7 +17,7 @@ from convoy.runtime.config import MODES as NAMES
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.failures import explain, interrupted
 from convoy.runtime.runner import MODES, Runner
-from convoy.utils.device import DeviceError, check_backend, setup, take_backend
+from convoy.utils.device import DeviceError, check_backend, setup, take_environment
 from convoy.utils.distributed import DistributedError, check_launch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,14 +141,21 @@ def test_a_process_without_a_gpu_is_told_so(monkeypatch):
 
 
 def test_keras_computes_with_tensorflow(monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    monkeypatch.setenv("KERAS_HOME", "/somewhere")
-    assert take_backend() == "jax"
+    others = {"KERAS_BACKEND": "jax", "KERAS_HOME": "/somewhere", "MPLBACKEND": "nonsense"}
+    others |= {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "cpp"}
+    others |= {"TF_FUNCTION_JIT_COMPILE_DEFAULT": "1"}
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    first, second = take_environment()
+    assert first == "computing with TensorFlow, whatever KERAS_BACKEND (jax) says"
+    assert "TF_FUNCTION_JIT_COMPILE_DEFAULT" in second
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
-    assert take_backend() == ""
     assert not os.path.isdir(os.environ["KERAS_HOME"])
+    assert os.environ["MPLBACKEND"] == "agg"
+    assert not {name for name in others if name.startswith(("PROTOCOL", "TF_"))} & {*os.environ}
+    assert take_environment() == []
     monkeypatch.delenv("KERAS_BACKEND")
-    assert take_backend() == ""
+    assert take_environment() == []
     check_backend()
     monkeypatch.delitem(sys.modules, "keras", raising=False)
     check_backend()
@@ -175,6 +182,7 @@ def test_the_surroundings_do_not_stop_a_program():
     others = {"KERAS_BACKEND": "jax", "MPLBACKEND": "nonsense", "MPLCONFIGDIR": "/proc/nowhere"}
     flags = ("--mode", "summary", "--arch", "efficientnet-test")
     others |= {"TF_USE_LEGACY_KERAS": "1", "PYTHONIOENCODING": "ascii", "COLUMNS": "20"}
+    others |= {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "cpp"}
     done = python("main.py", *flags, **others)
     assert done.returncode == 0, done.stderr
     assert "Total params: 61,500" in done.stdout, "a table of 20 columns would fold it"
