@@ -117,13 +117,13 @@ def make_schedule(
     in_steps = partial(to_steps, steps_per_epoch=steps_per_epoch, total_epochs=total_epochs)
     _check_warmup(warmup_epochs, in_steps, total_epochs * steps_per_epoch)
     if end_lr and kind not in ("cosine", "linear"):
-        raise ValueError(f"end_lr={end_lr} has no effect with the {kind} schedule; leave it at 0.")
+        raise ValueError(f"--lr_end has no effect with --lr_decay {name}: leave it out")
     if not (math.isfinite(end_lr) and end_lr >= 0):
-        raise ValueError(f"end_lr must be a number of at least 0, not {end_lr}.")
+        raise ValueError(f"--lr_end must be a number of at least 0, not {end_lr}")
     if boundaries is not None and kind not in ("step", "piecewise"):
-        raise ValueError(f"boundaries have no effect with the {kind} schedule; leave them out.")
+        raise ValueError(f"--lr_boundaries has no effect with --lr_decay {name}: leave it out")
     if multipliers is not None and kind != "piecewise":
-        raise ValueError(f"multipliers have no effect with the {kind} schedule; leave them out.")
+        raise ValueError(f"--lr_multipliers has no effect with --lr_decay {name}: leave it out")
 
     warmup_steps = round(in_steps(warmup_epochs))
     decay_length = max(1, round(total_epochs * steps_per_epoch) - warmup_steps)
@@ -131,8 +131,8 @@ def make_schedule(
     if kind == "exponential":
         if not (decay_rate > 0 and parse_span(decay_epochs)[0] > 0):
             raise ValueError(
-                "The exponential schedule needs a positive decay_rate and decay_epochs, "
-                f"not {decay_rate} and {decay_epochs}."
+                "--lr_decay exponential needs a positive --lr_decay_rate and --lr_decay_epochs,"
+                f" not {decay_rate} and {decay_epochs}"
             )
         stair = in_steps(decay_epochs)
 
@@ -213,16 +213,16 @@ def _stairs(
 ) -> tuple[list[float], list[float]]:
     """Returns the boundaries, in steps, and one factor more than boundaries."""
     if boundaries is None:
-        raise ValueError("The piecewise schedule needs boundaries (epochs) and multipliers.")
+        raise ValueError("--lr_decay piecewise needs --lr_boundaries and --lr_multipliers")
     edges = [in_steps(boundary) for boundary in boundaries]
     if any(b <= a for a, b in pairwise(edges)) or any(not edge > 0 for edge in edges):
-        raise ValueError(f"boundaries must be positive and ascend, not {list(boundaries)}.")
+        raise ValueError(f"--lr_boundaries must be positive and ascend, not {list(boundaries)}")
     if kind == "step":
         return edges, [_STEP_FACTOR**i for i in range(len(edges) + 1)]
     factors = list(multipliers or [])
     if len(factors) != len(edges) + 1:
         raise ValueError(
-            f"{len(edges)} boundaries need {len(edges) + 1} multipliers (the first for the time "
-            f"before the first boundary), not {len(factors)}."
+            f"--lr_boundaries names {len(edges)} places, so --lr_multipliers needs {len(edges) + 1}"
+            f" numbers (the first for the time before the first place), not {len(factors)}"
         )
     return edges, factors

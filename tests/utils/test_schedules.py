@@ -112,15 +112,15 @@ def test_scaled_lr():
         ("cosine", {"total_epochs": 0}, "longer than 0"),
         ("cosine", {"steps_per_epoch": 0}, "steps_per_epoch"),
         ("cosine", {"base_lr": float("nan")}, "learning rate"),
-        ("cosine", {"end_lr": -1.0}, "end_lr"),
+        ("cosine", {"end_lr": -1.0}, "--lr_end"),
         ("cosine", {"boundaries": [3]}, "no effect"),
         ("step", {"multipliers": [1, 2]}, "no effect"),
         ("exponential", {"end_lr": 0.1}, "no effect"),
         ("exponential", {"decay_epochs": 0}, "decay_epochs"),
         ("step", {"boundaries": [8, 6]}, "ascend"),
         ("step", {"boundaries": [8, 8]}, "ascend"),
-        ("piecewise", {}, "needs boundaries"),
-        ("piecewise", {"boundaries": [8], "multipliers": [1]}, "need 2 multipliers"),
+        ("piecewise", {}, "needs --lr_boundaries"),
+        ("piecewise", {"boundaries": [8], "multipliers": [1]}, "--lr_multipliers needs 2"),
     ],
 )
 def test_what_makes_no_sense_is_refused(name, change, message):
