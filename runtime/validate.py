@@ -6,6 +6,7 @@ raises `ConfigError` naming the flag and the way out.
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import signal
@@ -30,6 +31,14 @@ from convoy.utils.seeds import fold_seed
 TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
 APPLYING_MODES = ("eval", "predict", "export", "inference_benchmark")
 DATA_MODES = (*TRAINING_MODES, "eval")
+ACTIVATIONS = (
+    *("celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_sigmoid", "hard_silu"),
+    *("hard_swish", "hard_tanh", "leaky_relu", "linear", "log_sigmoid", "log_softmax", "mish"),
+    *("relu", "relu6", "selu", "sigmoid", "silu", "soft_shrink", "softmax", "softplus"),
+    *("softsign", "sparse_plus", "sparse_sigmoid", "sparsemax", "squareplus", "swish", "tanh"),
+    *("tanh_shrink", "threshold"),
+)
+"""Keras' names, which cost no TensorFlow here."""
 
 
 def validate(config: Config) -> Config:
@@ -135,6 +144,12 @@ def check_model(config: Config) -> None:
         raise ConfigError(f"--image_size: {error}") from error
     if not arch.available:
         raise ConfigError(f"--arch {config.arch} cannot be built: {arch.reason}")
+    if config.activation not in (None, *ACTIVATIONS):
+        near = difflib.get_close_matches(str(config.activation), ACTIVATIONS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "such as swish, relu and hard_swish"
+        raise ConfigError(
+            f"--activation takes one of Keras' names, not {config.activation}: {hint}"
+        )
 
 
 def _dataset(config: Config) -> None:
@@ -194,6 +209,11 @@ def _optimisation(config: Config) -> None:
         raise ConfigError("--nan_rollback goes back to checkpoints: leave out --no_checkpoints")
     if config.freeze_backbone and config.layer_decay != 1:
         raise ConfigError("--layer_decay has no effect on a backbone that --freeze_backbone keeps")
+    if config.nesterov and config.optimizer not in ("momentum", "lars"):
+        raise ConfigError(
+            f"--nesterov has no effect with --optimizer {config.optimizer}: use --optimizer"
+            " momentum, or leave it out"
+        )
     if config.adasum and config.gradient_predivide_factor != 1:
         raise ConfigError("--gradient_predivide_factor has no effect with --adasum")
     preempt_signals(config)

@@ -6,6 +6,7 @@ from convoy.runtime.backends import backend
 from convoy.runtime.cli import parse
 from convoy.runtime.config import Config, ConfigError, load_config
 from convoy.runtime.schedules import build_schedule, schedule_arguments
+from convoy.runtime.validate import ACTIVATIONS
 from convoy.utils.schedules import make_schedule
 
 
@@ -255,6 +256,15 @@ def test_flags_that_would_have_no_effect_are_refused(refused, folders, tmp_path)
         (("--freeze_backbone", "--layer_decay", "0.9"), "--layer_decay has no effect"),
         (("--bce_target_threshold", "0.1"), "without --loss bce"),
         (("--adasum", "--gradient_predivide_factor", "2"), "has no effect with --adasum"),
+        (("--nesterov", "--optimizer", "adam"), "--nesterov has no effect with --optimizer adam"),
+        (("--activation", "swosh"), "--activation takes one of Keras' names, not swosh: did you"),
         (("--nan_rollback", "1", "--no_checkpoints"), "leave out --no_checkpoints"),
     ):
         assert meant in refused(*common, "--warmup_epochs", "0", *args)
+
+
+def test_activations_are_those_that_keras_knows():
+    from keras.src import activations
+
+    assert all(activations.get(name) for name in ACTIVATIONS)
+    assert {function.__name__ for function in activations.ALL_OBJECTS} <= {*ACTIVATIONS}
