@@ -116,9 +116,10 @@ def init() -> None:
     hvd.init()
     if hvd.size() != wanted:
         raise DistributedError(
-            f"{wanted} processes were launched, but Horovod sees {hvd.size()}: the launcher and"
-            " Horovod's build do"
-            " not match (mpirun needs Horovod built with MPI; horovodrun --gloo always works)"
+            f"{wanted} processes were launched, as {launch_variable()} says, but Horovod sees"
+            f" {hvd.size()}: the launcher and Horovod's build do not match (mpirun needs Horovod"
+            " built with MPI; horovodrun --gloo always works), or the variable is another job's:"
+            " unset it then"
         )
     _hvd = hvd
 
