@@ -32,14 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    from convoy.runtime.cli import parse, speaks_for_host
+    from convoy.runtime.cli import parse
     from convoy.runtime.requests import EXIT_PREEMPTED, Requests, Stopped, stopped_at_once
-    from convoy.utils.logging import say_of_data
+    from convoy.utils.logging import setup_logging
     from convoy.utils.text import printable_output
 
     args = list(sys.argv[1:] if argv is None else argv)
     printable_output()
-    say_of_data(speaks_for_host(args))
+    setup_logging()
     with Requests(exits=True) as requests:
         try:
             with requests.at_once():

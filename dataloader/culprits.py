@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from convoy.dataloader.by_pillow import unread
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.explain import first_words, no_decoder
+from convoy.dataloader.explain import first_words
 from convoy.dataloader.sources import Source
 
 # TensorFlow puts the bytes it could not parse into its message; Python then fails to decode that.
@@ -37,7 +38,7 @@ def what_is_wrong(
     except DataError as error:
         return str(error)
     except TF_ERRORS as error:
-        kind = None if encoded is None else no_decoder(encoded)
+        kind = None if encoded is None else unread(encoded)
         return kind or first_words(error)
     if not 0 <= label < num_classes:
         raise DataError(f"{source.describe(index)}: {source.outside(label, num_classes)}")

@@ -20,20 +20,21 @@ from nvidia.dali import Pipeline, fn, types
 from convoy.dataloader import philox
 from convoy.dataloader.culprits import TF_ERRORS
 from convoy.dataloader.decode import (
-    DCT,
     RANDOM,
     UNIFORMS,
-    as_rgb,
     crop_window,
+    eval_decode,
     eval_frame,
     eval_window,
     first_interpolation,
     flips,
 )
+from convoy.dataloader.decoders import DCT, as_rgb
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.explain import first_words
 from convoy.dataloader.loader import CROP, Loader
 from convoy.dataloader.options import InputOptions
+from convoy.dataloader.resizing import is_large
 from convoy.dataloader.sources import Source
 
 logger = logging.getLogger("convoy.data")
@@ -134,6 +135,7 @@ class DaliLoader(Loader):
             uniforms = philox.uniforms([UNIFORMS], seeds[CROP])
             window = crop_window(shape, uniforms, options.crop_area, options.crop_ratio)
         elif self._frames:
+            encoded, shape, frame, origin = self._frame(encoded, shape)
             window = tf.concat([[0, 0], shape], 0)
         else:
             window = eval_window(shape, size, options.eval_crop)
@@ -144,8 +146,25 @@ class DaliLoader(Loader):
             bilinear, bicubic = (int(kind) for kind in _INTERPOLATIONS.values())
             given["kind"] = tf.where(first_interpolation(uniforms), bilinear, bicubic)
         if self._frames:
-            given["resized"], given["origin"] = eval_frame(shape, size, options.eval_crop)
+            given["resized"], given["origin"] = frame, origin
         return tuple(given[name] for name in self._inputs)
+
+    def _frame(self, encoded, shape):
+        """An image, its shape, the frame that DALI resizes it to and where the square begins in it.
+        DALI makes whole frames: of pictures so thin that these are too large, TensorFlow makes the
+        square, and DALI is handed that.
+        """
+        size, crop = self.options.image_size, self.options.eval_crop
+        frame, origin = eval_frame(shape, size, crop)
+
+        def as_it_is():
+            return encoded, shape, tf.cast(frame, tf.int32), tf.cast(origin, tf.int32)
+
+        def cut():
+            square = tf.io.encode_png(eval_decode(encoded, size, crop), compression=0)
+            return square, tf.constant([size, size]), tf.constant([size, size]), tf.constant([0, 0])
+
+        return tf.cond(is_large(frame, size), cut, as_it_is)
 
     def _run(self, *inputs: np.ndarray) -> np.ndarray:
         """Decodes a batch, of `self._inputs` stacked: uint8 `(B, size, size, 3)`."""

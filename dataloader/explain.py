@@ -5,22 +5,6 @@ from __future__ import annotations
 _LONGEST = 200
 
 
-def no_decoder(encoded: bytes) -> str | None:
-    """What is wrong with bytes that TensorFlow cannot decode by their kind; None if that is not
-    it."""
-    if not encoded:
-        return "the image has no bytes"
-    kinds = {"WebP": (b"RIFF", b"WEBP", 8), "AVIF or HEIC": (b"", b"ftyp", 4)}
-    kinds |= {"TIFF": (b"II*\0", b"", 0), "TIFF (big-endian)": (b"MM\0*", b"", 0)}
-    for name, (start, mark, place) in kinds.items():
-        if encoded.startswith(start) and encoded[place : place + len(mark)] == mark:
-            return (
-                f"the image is {name}, which TensorFlow does not decode: re-encode it with "
-                "python -m dataloader.prepare folder"
-            )
-    return None
-
-
 def first_words(error: Exception) -> str:
     """A TensorFlow error's message without the names of nodes and operations around it.
 
@@ -32,7 +16,7 @@ def first_words(error: Exception) -> str:
     else:
         message = getattr(error, "message", str(error))
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
+    text = (lines[0] if lines else type(error).__name__).removeprefix("BadImage: ")
     text = text.split("__wrapped__")[-1].split("}} ")[-1]
     text = text.split("Summarized data: ")[-1].strip("b'")  # of an Assert
     return text.split(" [Op:")[0].rstrip(".")[:_LONGEST]

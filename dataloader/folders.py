@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import os
 import time
-from typing import Any
+import unicodedata
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from convoy.dataloader.errors import DataError, unreadable
-from convoy.dataloader.records import cache_folder, store_cached
-from convoy.dataloader.sources import EXPECTED, Source, read_labels, some
+from convoy.dataloader.kinds import Left
+from convoy.dataloader.label_files import read_labels
+from convoy.dataloader.listing import Listing, list_classes
+from convoy.dataloader.sources import Source, classes_text
+from convoy.dataloader.splits import EXPECTED, some, split_folder, subfolders, unused_folders
 from convoy.utils.text import canonical
-
-logger = logging.getLogger("convoy.data")
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-OTHER_ENDINGS = (".webp", ".tif", ".tiff", ".avif", ".heic")  # TensorFlow has no decoder for them
-CONVERT = "convert WebP and TIFF with python -m dataloader.prepare folder"
-_FOLDER_NAMES = {"train": ("train",), "validation": ("val", "validation")}
-_CACHE_FORMAT = "convoy-folder-1"
-_SETTLED_SECONDS = 2.0
 
 
 class FolderSource(Source):
-    """One folder a class: `<root>/train/<class>/<image>`, and `val/` or `validation/` beside it.
+    """One folder a class: `<root>/train/<class>/<image>`, and `val/` or the like beside it.
 
     Classes are numbered by the sorted names of the train split's folders, for both splits. Where
     there is no train folder (evaluation only), `labels.txt` numbers them, else the split's own
     folders. Names are made canonical here, once (`utils.text.canonical`); paths stay as they are.
 
     Raises:
-        DataError: a train class has no image, or a validation class is unknown.
+        DataError: a train class has no image, there is one only, or a validation class is unknown.
     """
 
     def __init__(self, root: str, split: str = "train"):
@@ -46,39 +39,30 @@ class FolderSource(Source):
         train = split_folder(root, "train")
         if train is not None:
             names = list(class_folders(train))
+            if split != "train":
+                refuse_one_class(train, class_folders(train))
         else:
-            names = read_labels(root)
-            if names is None:
-                names = list(own)
-                logger.warning(
-                    "%s has no train folder: classes are numbered as in %s", root, folder
-                )
-        unknown = sorted(set(own) - set(names))
-        if unknown:
-            raise DataError(
-                f"{os.path.join(folder, own[unknown[0]])}: {unknown[0]!r} is not a class of the "
-                f"train split ({some(names)}). Rename or remove the folder."
-            )
-        numbers = {name: number for number, name in enumerate(names)}
-        images = list_images(folder)
-        images = {name: images[raw] for name, raw in own.items()}
-        empty = [name for name in names if not images.get(name)]
-        if empty and split == "train":
-            raise DataError(
-                f"{os.path.join(folder, own[empty[0]])}: no image ({', '.join(IMAGE_ENDINGS)}) in "
-                f"this class folder. Add images, or remove the folder; {CONVERT}."
-            )
-        if empty:
-            logger.warning("%s: no images of %d classes: %s", folder, len(empty), some(empty))
-        self.files: list[str] = [file for name in own for file in images[name]]
-        labels = np.repeat([numbers[name] for name in own], [len(images[name]) for name in own])
+            names = read_labels(root) or list(own)
+        refuse_unknown(folder, own, names)
+        listing = list_classes(folder, list(own.values()))
+        images = {name: listing.files[raw] for name, raw in own.items()}
+        if split == "train":
+            refuse_one_class(folder, own, images)
+            refuse_empty(folder, own, images)
+        self.files = [os.path.join(folder, file) for name in own for file in images[name]]
         if not self.files:
-            raise DataError(f"{folder}: no images in it. {EXPECTED}")
+            raise DataError(f"{folder}: no images in it{_but(listing.left)}. {EXPECTED}")
+        numbers = {name: number for number, name in enumerate(names)}
+        labels = np.repeat([numbers[name] for name in own], [len(images[name]) for name in own])
         self.num_examples = len(self.files)
         self.labels = labels.astype(np.int32)
         self.root, self._numbers = folder, None
         self.class_names = names
         self.num_classes = len(names)
+        self.found = f"{split}: {found_text(folder, images, listing)}"
+        if unused := unused_folders(root):
+            self.found += f"; not used: {some(unused)}"
+        self.notes = _notes(folder, names, images, listing, numbered=train is None)
 
     def read(self, indices: np.ndarray) -> list[bytes]:
         contents = []
@@ -109,15 +93,6 @@ class FolderSource(Source):
         return raw, int(label)
 
 
-def split_folder(root: str, split: str) -> str | None:
-    """The folder of a split, under whichever of its names has class folders in it."""
-    for name in _FOLDER_NAMES[split]:
-        folder = os.path.join(root, name)
-        if os.path.isdir(folder) and _subfolders(folder):
-            return folder
-    return None
-
-
 def class_folders(folder: str) -> dict[str, str]:
     """The classes of a split by their names (see `utils.text.canonical`), sorted, and the name of
     each one's folder as the file system has it.
@@ -126,90 +101,132 @@ def class_folders(folder: str) -> dict[str, str]:
         DataError: two folders are one class to the eye.
     """
     found: dict[str, str] = {}
-    for raw in _subfolders(folder):
+    for raw in subfolders(folder):
         name = canonical(raw)
+        if not name:
+            raise DataError(f"{folder}: the folder {raw!a} is a class without a name. Rename it.")
         if name in found:
             raise DataError(
-                f"{folder}: the folders {found[name]!a} and {raw!a} are both the class "
-                f"{name!r}. Rename one of them, or make them one."
+                f"{folder}: the folders {found[name]!a} and {raw!a} are both the class {name!r}. "
+                "Rename one of them, or make them one."
             )
         found[name] = raw
     return dict(sorted(found.items()))
 
 
-def _subfolders(folder: str) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-
-
-def list_images(folder: str) -> dict[str, list[str]]:
-    """Class name -> its images at any depth (Tiny ImageNet nests them), sorted paths.
-
-    The list is kept in the cache folder with every directory's modification time, which changes
-    when a file comes or goes; reading a million names again takes a network disk minutes.
-
-    Raises:
-        OSError: a directory cannot be read.
-    """
-    name = hashlib.sha256(f"{_CACHE_FORMAT}\0{os.path.realpath(folder)}".encode()).hexdigest()
-    path = os.path.join(cache_folder(), name + ".json")
-    kept = _load(path, folder)
-    if kept is None:
-        kept = walk_classes(folder, IMAGE_ENDINGS)
-        latest = max(kept["times"].values()) / 1e9
-        # A directory changed this very moment may change again without its time showing it.
-        if latest < time.time() - _SETTLED_SECONDS:
-            store_cached(path, json.dumps(kept).encode())
-    if kept["others"]:
-        logger.warning(
-            "%s: %d files were passed over, such as %s: %s",
-            *(folder, kept["others"], kept["other"], CONVERT),
+def refuse_unknown(folder: str, own: Mapping[str, str], names: Iterable[str]) -> None:
+    """Raises DataError if a class folder (`own`) of a split is not one of the classes `names`."""
+    names = list(names)
+    for name in own.keys() - set(names):
+        alike = next((other for other in names if _outline(other) == _outline(name)), None)
+        hint = "" if alike is None else f" ({name!a} and {alike!a} are written differently)"
+        raise DataError(
+            f"{os.path.join(folder, own[name])}: {name!r} is not a class of the train split "
+            f"({some(names)}){hint}. Rename or remove the folder."
         )
-    return {
-        label: [os.path.join(folder, file) for file in files]
-        for label, files in kept["files"].items()
-    }
 
 
-def _load(path: str, folder: str) -> dict[str, Any] | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            kept = json.load(file)
-        for name, changed in kept["times"].items():
-            if os.stat(os.path.join(folder, name)).st_mtime_ns != changed:
-                return None
-        return kept
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+def _outline(name: str) -> str:
+    """What is left of a name without case, blanks, and what cannot be seen."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in plain if unicodedata.category(c)[0] not in "CZ" and c not in "_-")
 
 
-def walk_classes(folder: str, endings: tuple[str, ...]) -> dict[str, Any]:
-    """Lists the files with these endings: `files`, class -> sorted paths relative to `folder`.
+def refuse_one_class(
+    folder: str, own: Mapping[str, str], images: Mapping[str, list[str]] | None = None
+) -> None:
+    """Raises DataError if a train split has one class, which often is one folder level too many.
 
-    Also `times`, directory -> modification time in ns; `others`, how many files have endings of
-    `OTHER_ENDINGS` that are not in `endings`, and `other`, one of them.
-
-    Raises:
-        OSError: a directory cannot be read.
+    Args:
+        own: class name -> its folder.
+        images: class name -> paths below `folder`; None lists them here.
     """
+    if len(own) != 1:
+        return
+    ((name, raw),) = own.items()
+    if images is None:
+        images = {name: list_classes(folder, [raw]).files[raw]}
+    inner = inner_folders(images[name])
+    if len(inner) > 1:
+        raise DataError(
+            f"{folder} holds one folder, {name!r}, and in it are folders of images "
+            f"({some(inner)}). If these are the classes, move them up into {folder}, and so in the "
+            "other splits."
+        )
+    raise DataError(
+        f"{folder} has one class ({some([name])}), and a classifier needs two or more: one folder "
+        "for each."
+    )
 
-    def refuse(error: OSError) -> None:
-        raise error
 
-    times, files = {".": os.stat(folder).st_mtime_ns}, {}
-    others, other = 0, None
-    for label in _subfolders(folder):
-        found = []
-        for parent, children, names in os.walk(os.path.join(folder, label), onerror=refuse):
-            children[:] = [name for name in children if not name.startswith(".")]
-            times[os.path.relpath(parent, folder)] = os.stat(parent).st_mtime_ns
-            for name in names:
-                path = os.path.relpath(os.path.join(parent, name), folder)
-                if name.startswith("."):
-                    continue
-                if name.lower().endswith(endings):
-                    found.append(path)
-                elif name.lower().endswith(OTHER_ENDINGS):
-                    others, other = others + 1, path
-        files[label] = sorted(found)
-    return {"times": times, "files": files, "others": others, "other": other}
+def inner_folders(files: Iterable[str]) -> list[str]:
+    """The folders right in a class folder where all its images lie in such, and none beside them.
+
+    Args:
+        files: paths below the split's folder.
+    """
+    inner: set[str] = set()
+    for file in files:
+        parts = file.split("/", 2)
+        if len(parts) < 3:
+            return []
+        inner.add(parts[1])
+    return sorted(inner)
+
+
+def refuse_empty(folder: str, own: Mapping[str, str], images: Mapping[str, list[str]]) -> None:
+    """Raises DataError if a class (`own`: name -> folder) has no image."""
+    for name, raw in own.items():
+        if not images[name]:
+            left = list_classes(folder, [raw]).left
+            raise DataError(
+                f"{os.path.join(folder, raw)}: no image in this class folder{_but(left)}. Add "
+                "images, or remove the folder."
+            )
+
+
+def _but(left: Left) -> str:
+    text = left.text()
+    return f", but {text}" if text else ""
+
+
+def found_text(folder: str, images: Mapping[str, list[str]], listing: Listing) -> str:
+    """Such as "120 images of 3 classes (cat, dog, owl) in photos/train; left out: …"."""
+    count = sum(map(len, images.values()))
+    classes = classes_text([name for name in images if images[name]])
+    text = f"{count} image{'s' if count != 1 else ''} of {classes} in {folder}"
+    if left := listing.left.text():
+        text += f"; left out: {left}"
+    if listing.made is not None:
+        text += f"; list kept from {time.strftime('%Y-%m-%d %H:%M', time.localtime(listing.made))}"
+    return text
+
+
+def nested_note(folder: str, images: Mapping[str, list[str]]) -> str | None:
+    """A warning where the classes may be the folders within those that are taken for classes."""
+    for name, files in images.items():
+        inner = inner_folders(files)
+        if len(inner) > 1 and all(len(inner_folders(other)) > 1 for other in images.values()):
+            return (
+                f"{folder}: each class folder holds nothing but folders of images, as {name!r} has "
+                f"{some(inner)}. If those are the classes, move them up one level"
+            )
+        break
+    return None
+
+
+def _notes(
+    folder: str,
+    names: list[str],
+    images: Mapping[str, list[str]],
+    listing: Listing,
+    numbered: bool,
+) -> list[str]:
+    notes = [listing.left.warning(), nested_note(folder, images)]
+    if empty := [name for name in names if not images.get(name)]:
+        what = f"no images of {len(empty)} classes" if len(empty) > 1 else "no images of one class"
+        notes.append(f"{what}: {some(empty)}")
+    found = [f"{folder}: {note}" if not note.startswith(folder) else note for note in notes if note]
+    if numbered:
+        found.append(f"{folder} has no train folder beside it: its own folders are the classes")
+    return found

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from convoy.dataloader.decode import RANDOM, EvalCrop, check_interpolation
+from convoy.dataloader.decode import RANDOM, EvalCrop
+from convoy.dataloader.resizing import check_interpolation
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -14,9 +14,10 @@ import re
 from typing import Any
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.sources import Layout, TFRecordSource, read_labels, some
+from convoy.dataloader.label_files import read_labels
+from convoy.dataloader.record_source import Layout, TFRecordSource
+from convoy.dataloader.splits import SPLIT_NAMES, some
 
-SPLITS = {"train": ("train",), "validation": ("validation", "val", "test")}
 _NAME = re.compile(r"^tfds:(?P<name>[\w-]+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.\d+))?$")
 _VERSION = re.compile(r"^\d+\.\d+\.\d+$")
 
@@ -28,7 +29,8 @@ class TFDSSource(TFRecordSource):
         data_dir: TFDS's own data_dir, or the version folder itself.
         dataset: `tfds:name`, `tfds:name/config` or `tfds:name/config:version`; without a version
             the newest one there is.
-        split: "train", or "validation" for the first of validation, val and test.
+        split: "train", or "validation" for the first there is of validation, val, valid, dev, eval
+            and test.
 
     Raises:
         DataError: it is not prepared here, or is not one image with one class label.
@@ -43,12 +45,16 @@ class TFDSSource(TFRecordSource):
         layout = Layout(image, label, first_label=0)
         super().__init__(list(shards), class_names=names, layout=layout)
         self.num_classes = classes if names is None else len(names)
+        self.found = f"{split}: {self.found}"
         expected = sum(shards.values())
-        if self.num_examples != expected and not self.damage:
-            raise DataError(
+        if self.num_examples != expected:
+            differs = (
                 f"{self.folder}: dataset_info.json promises {expected} examples of split {name} "
                 f"and the files hold {self.num_examples}. Prepare the data set again."
             )
+            if not self.damage:  # a damaged place may have held several
+                raise DataError(differs)
+            self.notes.append(differs)
 
 
 def find_version(data_dir: str, dataset: str) -> str:
@@ -110,7 +116,7 @@ def _read_json(folder: str, name: str) -> dict[str, Any]:
 def _shards(folder: str, info: dict[str, Any], split: str) -> tuple[str, dict[str, int]]:
     """The split's own name, and file -> examples in it."""
     splits = {s.get("name"): s for s in info.get("splits", []) if isinstance(s, dict)}
-    name = next((name for name in SPLITS[split] if name in splits), None)
+    name = next((name for name in sum(SPLIT_NAMES[split], ()) if name in splits), None)
     if name is None:
         raise DataError(f"{folder} has no {split} split (found: {some(list(splits)) or 'none'}).")
     kind = info.get("fileFormat", "tfrecord")

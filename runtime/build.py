@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ from convoy.runtime.step import Clip, Loss, Prepare, Step, TrainState
 from convoy.utils import clipping, distributed
 from convoy.utils.losses import binary_cross_entropy, cross_entropy
 from convoy.utils.optimizers import LAYER_WISE
+
+logger = logging.getLogger("convoy.data")
 
 # ImageNet's number, for images that are made up.
 DEFAULT_CLASSES = 1000
@@ -100,6 +103,14 @@ def eval_crop(config: Config) -> EvalCrop:
     )
 
 
+def say_found(source: Source) -> None:
+    """Prints on rank 0, among the run's own lines, what data there are; warns of what is odd."""
+    if distributed.rank() == 0:
+        print(source.found, flush=True)
+        for note in source.notes:
+            logger.warning("%s", note)
+
+
 def build_loader(
     config: Config,
     split: str,
@@ -135,7 +146,7 @@ def build_loader(
         )
     if source is None:
         source = cache_source(
-            find_source(config.data_dir, split, config.dataset, config.first_label),
+            find_source(config.data_dir, split, config.dataset, config.first_label, say_found),
             config.cache,
             config.cache_gb,
             config.cache_dir,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from convoy.dataloader.sources import read_names
+from convoy.dataloader.label_files import read_names
 from convoy.runtime.config import ConfigError
 from convoy.utils.text import canonical
 

@@ -12,8 +12,10 @@ import tensorflow as tf
 from convoy.dataloader import find_source
 from convoy.dataloader.culprits import TF_ERRORS
 from convoy.dataloader.decode import EvalCrop, eval_decode
+from convoy.dataloader.decoders import decode_image
 from convoy.dataloader.errors import DataError, RecordError
-from convoy.runtime.build import eval_crop
+from convoy.dataloader.kinds import HEAD_BYTES, kind_of
+from convoy.runtime.build import eval_crop, say_found
 from convoy.runtime.config import Config
 from convoy.runtime.formats import ENOUGH_IMAGES, export_formats
 from convoy.runtime.images import find_images, read_image
@@ -54,6 +56,7 @@ class Sample:
             if len(sample.images) >= needed:
                 break
             try:
+                encoded = _for_tensorflow(encoded)
                 image = eval_decode(tf.constant(encoded), size, crop).numpy()
             except TF_ERRORS:
                 continue  # evaluation names unreadable images; here there are others
@@ -105,6 +108,13 @@ class Sample:
         return text
 
 
+def _for_tensorflow(encoded: bytes) -> bytes:
+    """An image that exports decode: of what Pillow decodes for us, the same pixels as a PNG."""
+    if kind_of(encoded[:HEAD_BYTES]) in (None, "JPEG", "PNG"):
+        return encoded
+    return tf.io.encode_png(decode_image(tf.constant(encoded))).numpy()
+
+
 def _candidates(config: Config, trained: Trained) -> Iterator[tuple[bytes, int | None, int]]:
     """Encoded images, the classes of those for validation, and how many are wanted so far."""
     if not config.export_samples:
@@ -141,7 +151,8 @@ def _split(
         trained: whose class numbers labels are to be; where the data have classes that the model
             lacks, there are no labels, and a line says so.
     """
-    source, known = find_source(config.data_dir, split, config.dataset, config.first_label), True
+    source = find_source(config.data_dir, split, config.dataset, config.first_label, say_found)
+    known = True
     if trained is not None:
         try:
             source = for_classes_of(trained, config)(source)

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from convoy.dataloader import native
 from convoy.dataloader.decode import EvalCrop, eval_decode
+from convoy.dataloader.decoders import tensorflow_only
 from convoy.model.fold import folded
 from convoy.runtime.onnx_graph import keep_batch, pad_within_pools
 from convoy.utils.device import without_start_up_lines
@@ -96,7 +97,9 @@ class Serving(tf.Module):
         return outputs | ({"features": results[1]} if self._what.features else {})
 
     def of_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """From encoded images, `(batch,)`: JPEG, PNG, BMP or GIF of any size."""
+        """From encoded images, `(batch,)`: JPEG, PNG, BMP or GIF of any size, as TensorFlow alone
+        decodes them.
+        """
         size, crop = self._what.size, self._what.crop
 
         def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -116,7 +119,7 @@ class Serving(tf.Module):
     def traced_bytes(self) -> Any:
         """`of_bytes`, of TensorFlow's own operations alone, so that it runs anywhere."""
         function = tf.function(self.of_bytes)
-        with native.disabled():
+        with native.disabled(), tensorflow_only():
             return function.get_concrete_function(tf.TensorSpec([None], tf.string, "image_bytes"))
 
 

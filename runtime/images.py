@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import glob
-import logging
 import os
 import stat
 import sys
 from pathlib import Path
 
-from convoy.dataloader.folders import CONVERT, IMAGE_ENDINGS, OTHER_ENDINGS
+from convoy.dataloader.kinds import Left, scan
 from convoy.utils.text import TextError, decode_text, is_marked, split_lines
-
-logger = logging.getLogger("convoy.data")
 
 STDIN = "-"
 LIST_ENDING = ".txt"
@@ -25,10 +22,13 @@ def is_pattern(where: str) -> bool:
     return glob.has_magic(where) and not os.path.lexists(where)
 
 
-def find_images(where: str | Path, refused: dict[Path, str] | None = None) -> list[Path]:
+def find_images(
+    where: str | Path, refused: dict[Path, str] | None = None, left: Left | None = None
+) -> list[Path]:
     """The files to label, in a settled order.
 
-    A folder is searched through, sorted, without hidden files; endings may be in any case, and
+    A folder is searched through, sorted, for all that looks like a picture by its ending, or its
+    first bytes where that says nothing, whether it can be read or not; without hidden files, and
     links to folders are not followed, so that a loop of links ends. A pattern (`photos/**/*.jpg`)
     gives what it matches, each once. A file that ends in `.txt`, or standard input for `-`, lists
     paths, one a line or each ended by NUL (`find -print0`), as seen from the current folder; a
@@ -38,11 +38,13 @@ def find_images(where: str | Path, refused: dict[Path, str] | None = None) -> li
     Args:
         refused: folders that were not searched are put in here, with the reason; they stand in the
             result too, so that nothing goes missing in silence.
+        left: what was left out of folders is counted here.
 
     Raises:
         TextError: the list is not a text file.
     """
     refused = {} if refused is None else refused
+    left = Left() if left is None else left
     text = os.fspath(where)
     if text == STDIN:
         names = _listed(sys.stdin.buffer.read(), "the list on standard input")
@@ -51,7 +53,7 @@ def find_images(where: str | Path, refused: dict[Path, str] | None = None) -> li
     elif text.lower().endswith(LIST_ENDING) and os.path.isfile(text):
         names = _listed(Path(text).read_bytes(), f"--predict_dir {text}")
     else:
-        return _search(text, refused) if os.path.isdir(text) else [Path(text)]
+        return _search(text, refused, left) if os.path.isdir(text) else [Path(text)]
     found: list[Path] = []
     listed = not is_pattern(text)
     for name in names:
@@ -61,7 +63,7 @@ def find_images(where: str | Path, refused: dict[Path, str] | None = None) -> li
             refused[Path(name)] = reason
             found.append(Path(name))
         else:
-            found += _search(name, refused)
+            found += _search(name, refused, left)
     # A pattern can match a folder and the files in it (`photos/**`).
     return list(dict.fromkeys(found)) if is_pattern(text) else found
 
@@ -117,25 +119,10 @@ def _expanded(name: str) -> str:
     return name if os.path.lexists(name) else os.path.expanduser(name)
 
 
-def _search(folder: str, refused: dict[Path, str]) -> list[Path]:
-    found, others = [], []
-
-    def refuse(error: OSError) -> None:
-        path = Path(error.filename)
-        refused[path] = f"this folder cannot be searched: {error.strerror}"
-        found.append(path)
-
-    for root, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(IMAGE_ENDINGS):
-                found.append(Path(root) / name)
-            elif name.lower().endswith(OTHER_ENDINGS):
-                others.append(name)
-    if others:
-        logger.warning(
-            "%s: %d files were passed over, such as %r: %s", folder, len(others), others[0], CONVERT
-        )
-    return sorted(found)
+def _search(folder: str, refused: dict[Path, str], left: Left) -> list[Path]:
+    errors: dict[str, OSError] = {}
+    found = scan(folder, unread=True, refused=errors)
+    left.add(found.left)
+    for name, error in errors.items():
+        refused[Path(name)] = f"this folder cannot be searched: {error.strerror}"
+    return sorted([*(Path(folder) / name for name in found.files), *map(Path, errors)])

@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from convoy.dataloader.by_pillow import unread
 from convoy.dataloader.culprits import TF_ERRORS
-from convoy.dataloader.decode import EvalCrop, eval_decode, resize
-from convoy.dataloader.explain import first_words, no_decoder
+from convoy.dataloader.decode import EvalCrop, eval_decode
+from convoy.dataloader.explain import first_words
+from convoy.dataloader.kinds import Left
+from convoy.dataloader.resizing import resize
 from convoy.runtime.build import eval_crop
 from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config, ConfigError
-from convoy.runtime.images import IMAGE_ENDINGS, find_images, read_image
+from convoy.runtime.images import find_images, read_image
 from convoy.runtime.outputs import (
     Labelled,
     Prediction,
@@ -57,11 +60,12 @@ def predict(config: Config) -> dict[str, Any]:
     if config.image:
         return _answer(config)
     refused: dict[Path, str] = {}
-    files = find_images(config.predict_dir, refused)
+    left = Left()
+    files = find_images(config.predict_dir, refused, left)
+    without = f"; left out: {text}" if (text := left.text()) else ""
     if not files:
-        raise ConfigError(
-            f"--predict_dir {config.predict_dir} holds no images ({', '.join(IMAGE_ENDINGS)})"
-        )
+        raise ConfigError(f"--predict_dir {config.predict_dir} holds no images{without}")
+    print(f"{_images(len(files))} in {config.predict_dir}{without}", flush=True)
     trained = trained_model(config)
     print(f"predicting with {trained.text}", flush=True)
     names = class_names(trained.class_names, trained.model.output_shape[-1], config.label_file)
@@ -85,7 +89,7 @@ def predict(config: Config) -> dict[str, Any]:
     wrote = f"; wrote {' and '.join(written.values())}{earlier}" if written else ""
     notes = f"; {unsure} below --min_confidence {config.min_confidence:g}" if unsure else ""
     print(
-        f"{len(files) - failed} images labelled, {failed} unreadable{notes} in {seconds:.1f} s"
+        f"{_images(len(files) - failed)} labelled, {failed} unreadable{notes} in {seconds:.1f} s"
         f"{wrote}",
         flush=True,
     )
@@ -95,6 +99,10 @@ def predict(config: Config) -> dict[str, Any]:
             file=sys.stderr,
         )
     return {"images": len(files) - failed, "failed": failed, **written}
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' if count != 1 else ''}"
 
 
 def _answer(config: Config) -> dict[str, Any]:
@@ -163,7 +171,7 @@ class Labeller:
             except OSError as error:
                 return error.strerror or str(error)
             except TF_ERRORS as error:
-                return no_decoder(content) or f"not a readable image ({self._why(content, error)})"
+                return unread(content) or f"not a readable image ({self._why(content, error)})"
             except ValueError as error:
                 return str(error)
 

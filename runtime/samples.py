@@ -95,7 +95,7 @@ def _validation(config: Config, count: int, trained: Trained) -> tuple[np.ndarra
     left out.
     """
     size, crop = trained.model.input_shape[1], eval_crop(config)
-    source = find_source(config.data_dir, "validation", config.dataset, config.first_label)
+    source = find_source(config.data_dir, "validation", config.dataset, config.first_label, None)
     source = for_classes_of(trained, config)(source)
     count = min(count, source.num_examples)
     images, labels = [], []

@@ -261,7 +261,7 @@ def _data(config: Config) -> None:
     try:
         for split in splits:
             # The index it builds is kept, so this is not done twice.
-            source = find_source(config.data_dir, split, config.dataset, config.first_label)
+            source = find_source(config.data_dir, split, config.dataset, config.first_label, None)
             training = split == "train"
             limit = config.max_bad_examples if training else config.max_bad_eval_examples
             check_bad_examples(source.damage, source.num_examples, limit, training=training)

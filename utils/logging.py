@@ -18,13 +18,12 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from convoy.utils.files import Remote, is_url, path_of, size_of, truncate
 from convoy.utils.progress import SafeStream
 
 LOGGER_NAME = "convoy"
-DATA_LOGGER = "convoy.data"
 _LINE_TAG = "DLLL "
 _A_LINE_SECONDS = 0.2  # within which the rest of a line follows, if it is being written
 
@@ -255,31 +254,13 @@ class TensorBoardWriter:
 class _StderrHandler(logging.Handler):
     """Writes to whatever `sys.stderr` is at the moment: a progress bar replaces it for a time."""
 
-    told: ClassVar[set[str]] = set()
-    """What was said of the data; `say_of_data` begins anew."""
-
     def __init__(self, rank: int) -> None:
         super().__init__()
         self._prefix = f"[rank {rank}] " if rank > 0 else ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith(DATA_LOGGER):
-            if record.getMessage() in self.told:
-                return  # data are looked at when flags are checked, and when a run begins
-            self.told.add(record.getMessage())
         level = "" if record.levelno == logging.INFO else f"{record.levelname}: "
         SafeStream(sys.stderr).write(f"{self._prefix}{level}{self.format(record)}\n")
-
-
-def say_of_data(say: bool) -> None:
-    """Begins a program's messages: what is noticed about the data is said once, if at all.
-
-    Args:
-        say: whether this process speaks; of a job whose processes find the same, one does.
-    """
-    _StderrHandler.told.clear()
-    setup_logging()
-    logging.getLogger(DATA_LOGGER).setLevel(logging.NOTSET if say else logging.ERROR)
 
 
 def setup_logging(rank: int = 0, verbosity: int = 1) -> logging.Logger:

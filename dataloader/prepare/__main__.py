@@ -123,9 +123,9 @@ def _verify(given: dict[str, Any]) -> int:
 
 def _index(given: dict[str, Any]) -> int:
     from convoy.dataloader.prepare.index import make_indexes
-    from convoy.dataloader.sources import find_record_files
+    from convoy.dataloader.record_files import all_record_files
 
-    files = find_record_files(given["data_dir"])
+    files = all_record_files(given["data_dir"])
     found = make_indexes(files, given["out"])
     print(f"{len(found)} index files in {os.path.dirname(found[0])}.")
     return 0
@@ -184,9 +184,8 @@ def _parser() -> argparse.ArgumentParser:
     folder.add_argument(
         "--validation_fraction",
         type=float,
-        default=0.1,
         metavar="F",
-        help="share of each class held out where there is no train folder (%(default)s)",
+        help="share of each class held out where there is no train folder (0.1)",
     )
     _add_packing(folder)
     tfds = command(

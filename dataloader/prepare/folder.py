@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.folders import (
-    IMAGE_ENDINGS,
-    OTHER_ENDINGS,
     class_folders,
-    split_folder,
-    walk_classes,
+    found_text,
+    nested_note,
+    refuse_empty,
+    refuse_one_class,
+    refuse_unknown,
 )
+from convoy.dataloader.listing import list_classes
 from convoy.dataloader.prepare.images import Recoding
 from convoy.dataloader.prepare.pack import pack
 from convoy.dataloader.prepare.shards import Item, Shard, plan_split, shuffled
+from convoy.dataloader.splits import check_place, some, split_folder, unused_folders
 
-ENDINGS = (*IMAGE_ENDINGS, *OTHER_ENDINGS)
+FRACTION = 0.1
+
+Images = dict[str, list[str]]  # class name -> paths below the split's folder
 
 
 def prepare_folder(
@@ -25,7 +31,7 @@ def prepare_folder(
     *,
     train_shards: int | None = None,
     validation_shards: int | None = None,
-    validation_fraction: float = 0.1,
+    validation_fraction: float | None = None,
     recoding: Recoding | None = None,
     seed: int = 0,
     workers: int = 1,
@@ -34,7 +40,7 @@ def prepare_folder(
     """Packs `data_dir/train/<class>/*` and `data_dir/val/<class>/*`, or `data_dir/<class>/*`.
 
     Without a train folder the classes are those of `data_dir` itself, and of each class
-    `validation_fraction` of the images, rounded, become the validation split.
+    `validation_fraction` of the images (None: a tenth), rounded, become the validation split.
 
     Returns:
         The exit status, see `pack`.
@@ -42,15 +48,22 @@ def prepare_folder(
     Raises:
         DataError: there are no images, a class of val is not one of train, or `out` is not free.
     """
-    if not os.path.isdir(data_dir):
-        raise DataError(f"--data_dir {data_dir} is not a folder.")
-    if not 0 <= validation_fraction < 1:
+    check_place(data_dir)
+    if not 0 <= (validation_fraction or 0) < 1:
         raise DataError(f"--validation_fraction must be in [0, 1), got {validation_fraction}.")
-    train = split_folder(data_dir, "train")
+    train, val = (split_folder(data_dir, split) for split in ("train", "validation"))
     if train is None:
-        names, splits = _divided(data_dir, validation_fraction, seed)
+        if val is not None:
+            raise DataError(f"--data_dir {data_dir} has a validation split ({val}) and no train.")
+        fraction = FRACTION if validation_fraction is None else validation_fraction
+        names, splits = _divided(data_dir, fraction, seed)
+    elif validation_fraction is not None:
+        raise DataError(
+            f"--validation_fraction is for folders that are not split, and {train} is there: give "
+            f"--data_dir {train} to split that."
+        )
     else:
-        names, splits = _given(data_dir, train)
+        names, splits = _given(data_dir, train, val)
     counts = {"train": train_shards, "validation": validation_shards}
     how = recoding or Recoding()
     shards: list[Shard] = []
@@ -61,7 +74,7 @@ def prepare_folder(
     return pack(out, "folder", shards, names, workers=workers, overwrite=overwrite)
 
 
-def _items(root: str, files: dict[str, list[str]], names: list[str]) -> list[Item]:
+def _items(root: str, files: Images, names: list[str]) -> list[Item]:
     numbers = {name: number for number, name in enumerate(names)}
     return [
         Item(os.path.join(root, file), file, numbers[name])
@@ -70,52 +83,61 @@ def _items(root: str, files: dict[str, list[str]], names: list[str]) -> list[Ite
     ]
 
 
-def _given(data_dir: str, train: str) -> tuple[list[str], dict[str, list[Item]]]:
-    found = _images(train)
-    names = list(found)
-    _check_classes(train, found)
-    splits = {"train": _items(train, found, names), "validation": []}
-    val = split_folder(data_dir, "validation")
-    if val is not None:
-        others = _images(val)
-        unknown = sorted(set(others) - set(names))
-        if unknown:
-            raise DataError(
-                f"{os.path.join(val, class_folders(val)[unknown[0]])}: {unknown[0]!r} is not a "
-                f"class of {train}. Rename or remove the folder."
-            )
-        splits["validation"] = _items(val, others, names)
+def _listed(folder: str, own: dict[str, str], what: str = "") -> Images:
+    """The images of class folders (`own`: name -> folder); prints what was found."""
+    listing = list_classes(folder, list(own.values()))
+    images = {name: listing.files[raw] for name, raw in own.items()}
+    print(f"{what}{found_text(folder, images, listing)}", flush=True)
+    for note in (listing.left.warning(), nested_note(folder, images)):
+        if note:
+            _warn(note)
+    return images
+
+
+def _warn(text: str) -> None:
+    print(f"WARNING: {text}", file=sys.stderr)
+
+
+def _given(data_dir: str, train: str, val: str | None) -> tuple[list[str], dict[str, list[Item]]]:
+    own = class_folders(train)
+    refuse_one_class(train, own)
+    others = {} if val is None else class_folders(val)
+    refuse_unknown(val or "", others, own)
+    images, names = _listed(train, own, "train: "), list(own)
+    refuse_empty(train, own, images)
+    splits = {"train": _items(train, images, names), "validation": []}
+    if val is None:
+        _warn(
+            f"{data_dir} has no validation split; --data_dir {train} --validation_fraction "
+            f"{FRACTION} holds a part of each class out for it"
+        )
+    else:
+        splits["validation"] = _items(val, _listed(val, others, "validation: "), names)
+    if unused := unused_folders(data_dir):
+        _warn(f"not packed: {some(unused)} in {data_dir}, beside its train and validation splits")
     return names, splits
 
 
 def _divided(data_dir: str, fraction: float, seed: int) -> tuple[list[str], dict[str, list[Item]]]:
-    found = _images(data_dir)
-    names = list(found)
-    if not names:
+    own = class_folders(data_dir)
+    if not own:
         raise DataError(
             f"--data_dir {data_dir}: expected one folder a class with images in it, below train/ "
             "and val/ or directly."
         )
-    _check_classes(data_dir, found)
+    refuse_one_class(data_dir, own)
+    found, names = _listed(data_dir, own), list(own)
+    refuse_empty(data_dir, own, found)
     splits: dict[str, list[Item]] = {"train": [], "validation": []}
     for name in names:
         members = shuffled(_items(data_dir, {name: found[name]}, names), seed)
         held_out = round(fraction * len(members))
         splits["validation"] += members[:held_out]
         splits["train"] += members[held_out:]
+    without = len(names) - len({item.label for item in splits["validation"]})
+    if fraction and without:
+        _warn(
+            f"{without} of {len(names)} classes have too few images for one to be held out for "
+            "validation: raise --validation_fraction"
+        )
     return names, splits
-
-
-def _images(folder: str) -> dict[str, list[str]]:
-    """Class name -> its images, as paths below `folder`; sorted."""
-    files = walk_classes(folder, ENDINGS)["files"]
-    return {name: files[raw] for name, raw in class_folders(folder).items()}
-
-
-def _check_classes(folder: str, found: dict[str, list[str]]) -> None:
-    for name, files in found.items():
-        if not files:
-            raise DataError(
-                f"{os.path.join(folder, name)}: no image ({', '.join(ENDINGS)}) in this class "
-                "folder. Add images or remove the folder."
-            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from convoy.dataloader.prepare.shards import (
     MANIFEST,
@@ -15,6 +15,7 @@ from convoy.dataloader.prepare.shards import (
     make_shard,
     write_manifest,
 )
+from convoy.dataloader.sources import Source
 
 EXIT_BAD_IMAGES = 3  # as of --mode predict: done, but not with every image
 _SHOWN = 10
@@ -46,6 +47,13 @@ def track(results: Iterable[_T], total: int, what: str) -> Iterator[_T]:
         *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
     ) as bar:
         yield from bar.track(results, total, description=what)
+
+
+def print_found(source: Source, file: TextIO | None = None) -> None:
+    """Prints what a source holds, to `file` or standard output, and warnings to standard error."""
+    print(source.found, file=file, flush=True)
+    for note in source.notes:
+        print(f"WARNING: {note}", file=sys.stderr)
 
 
 def pack(

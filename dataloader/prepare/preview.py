@@ -10,12 +10,14 @@ import base64
 import html
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from convoy.dataloader.errors import DataError
+from convoy.dataloader.prepare.pack import print_found
 from convoy.dataloader.prepare.shards import write_text
 from convoy.utils.text import read_text
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from convoy.dataloader.loader import Loader
     from convoy.dataloader.options import InputOptions
+    from convoy.dataloader.sources import Source
 
 # Flags and keys of a run's config.yaml that have another name in InputOptions, or are half of one.
 _RENAMED = {"augmenter_name": "augmenter", "autoaugmentation_name": "policy"}
@@ -72,7 +75,7 @@ def preview(
     given |= {name: value for name, value in settings.items() if value is not None}
     if config and "image_size" not in given:
         raise DataError(f"--config {config} leaves the size to the model: give --image_size.")
-    examples, options = training_examples(data_dir, dataset, given, count, epoch)
+    examples, options = training_examples(data_dir, dataset, given, count, epoch, print_found)
     stem = os.path.splitext(out)[0] if out.endswith((".png", ".html")) else out
     os.makedirs(os.path.dirname(stem) or ".", exist_ok=True)
     _sheet(examples).save(stem + ".png")
@@ -86,19 +89,25 @@ def preview(
 
 
 def training_examples(
-    data_dir: str, dataset: str, settings: dict[str, Any], count: int, epoch: int
+    data_dir: str,
+    dataset: str,
+    settings: dict[str, Any],
+    count: int,
+    epoch: int,
+    tell: Callable[[Source], None] | None = None,
 ) -> tuple[list[Example], InputOptions]:
     """The first images of an epoch's order as training sees them, and the settings of the input.
 
     Args:
         settings: flags as training names them, those that are set; others than the input's too.
+        tell: see `dataloader.sources.find_source`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from convoy.dataloader.loader import Loader
     from convoy.dataloader.options import InputOptions
     from convoy.dataloader.sources import find_source
 
-    source = find_source(data_dir, "train", dataset, settings.get("first_label"))
+    source = find_source(data_dir, "train", dataset, settings.get("first_label"), tell)
     classes = settings.get("num_classes") or source.num_classes or 1000
     given = _options(settings | {"num_classes": classes})
     try:
@@ -179,12 +188,13 @@ def _explain(
 
     from convoy.dataloader import decode
     from convoy.dataloader.augment import apply_choice
+    from convoy.dataloader.decoders import decode_image
     from convoy.dataloader.policies import IDENTITY, OPS
 
     options, source = loader.options, loader.source
     label = 0 if source.labels is None else int(source.labels[index])
     encoded, _ = source.parse(source.read(np.array([index]))[0], label)
-    original = decode.decode_image(encoded).numpy()
+    original = decode_image(encoded).numpy()
     uniforms = tf.random.stateless_uniform([decode.UNIFORMS], seeds[0], alg="philox")
     area, ratio = options.crop_area, options.crop_ratio
     window = decode.crop_window(tf.constant(original.shape[:2]), uniforms, area, ratio).numpy()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
-import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.prepare.pack import track
+from convoy.dataloader.prepare.pack import print_found, track
 from convoy.dataloader.prepare.shards import in_parallel
-from convoy.dataloader.sources import Source, TFRecordSource, find_source
+from convoy.dataloader.record_source import TFRecordSource
+from convoy.dataloader.sources import Source, find_source
 
 _CHUNK = 200
 _ANY_CLASS = 2**31 - 1
@@ -72,7 +71,8 @@ def verify(
     missing = None
     for split in ("train", "validation"):
         try:
-            sources[split] = find_source(data_dir, split, dataset, first_label)
+            tell = functools.partial(print_found, file=sys.stderr)
+            sources[split] = find_source(data_dir, split, dataset, first_label, tell)
         except DataError as error:
             if f"no {split} split" not in str(error):
                 raise
@@ -102,28 +102,31 @@ def verify(
 @functools.lru_cache(maxsize=2)
 def _open(data_dir: str, dataset: str, split: str, first_label: int | None) -> Source:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # libjpeg's words about each bad image
-    if multiprocessing.parent_process() is not None:
-        logging.getLogger("convoy.data").setLevel(logging.ERROR)  # the parent said it already
-    source = find_source(data_dir, split, dataset, first_label)
+    source = find_source(data_dir, split, dataset, first_label, tell=None)
     if isinstance(source, TFRecordSource):
         source.check_every_record()
     return source
 
 
 def _check_chunk(chunk: _Chunk) -> list[Bad]:
-    return list(_bad_of(chunk))
-
-
-def _bad_of(chunk: _Chunk) -> Iterator[Bad]:
-    from convoy.dataloader.culprits import what_is_wrong
-    from convoy.dataloader.decode import decode_image
-
     source = _open(chunk.data_dir, chunk.dataset, chunk.split, chunk.first_label)
-    for i in range(chunk.first, chunk.end):
+    return bad_examples(source, chunk.num_classes, chunk.split, range(chunk.first, chunk.end))
+
+
+def bad_examples(
+    source: Source, num_classes: int, split: str = "train", numbers: Iterable[int] | None = None
+) -> list[Bad]:
+    """Those of these examples (None: all) that training could not use, decoded whole."""
+    from convoy.dataloader.culprits import what_is_wrong
+    from convoy.dataloader.decoders import decode_image
+
+    found = []
+    for i in range(source.num_examples) if numbers is None else numbers:
         try:
-            reason = what_is_wrong(source, i, chunk.num_classes, decode_image)
+            reason = what_is_wrong(source, i, num_classes, decode_image)
         except DataError as error:  # a label outside the classes, which no limit excuses
             reason = str(error).removeprefix(f"{source.describe(i)}: ")
         if reason is not None:
             file, offset = source.locate(i)
-            yield Bad(chunk.split, file, offset, i, reason)
+            found.append(Bad(split, file, offset, i, reason))
+    return found

@@ -1,4 +1,4 @@
-"""Feeds mutated records to the reader, the parser, the decoder and the whole pipeline.
+"""Feeds mutated records to the reader, the parser, the decoder, verify and the whole pipeline.
 
     python tests/dataloader/fuzz_records.py --count 10000 --seed 0
 
@@ -7,7 +7,6 @@ object of counts. Any exception other than those the contracts name ends it with
 """
 
 import argparse
-import io
 import json
 import os
 import sys
@@ -21,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from convoy.dataloader.crc import masked
 from convoy.dataloader.culprits import what_is_wrong
@@ -30,57 +28,13 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.example import decode_example, encode_example
 from convoy.dataloader.loader import Loader
 from convoy.dataloader.options import InputOptions
+from convoy.dataloader.prepare.verify import bad_examples
 from convoy.dataloader.sources import find_source
+from tests.dataloader.mutations import images, mutate
 
 CLASSES = 10
 PER_FILE = 250
 SEED = tf.constant([3, 4])
-
-
-def images(rng):
-    """Small encoded images of every kind that may stand in a record."""
-    small = Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8))
-    photo = small.resize((28, 20), Image.Resampling.BICUBIC)
-    kinds = [("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"subsampling": 0})]
-    kinds += [("PNG", {}), ("BMP", {}), ("GIF", {})]
-    modes = [photo, photo.convert("L"), photo.convert("CMYK"), photo.convert("P")]
-    found = []
-    for image in modes:
-        for kind, options in kinds:
-            if (kind == "JPEG" and image.mode == "P") or (kind != "JPEG" and image.mode == "CMYK"):
-                continue
-            buffer = io.BytesIO()
-            image.save(buffer, kind, **options)
-            found.append(buffer.getvalue())
-    return found
-
-
-def mutate(data, rng):
-    """A few random changes: bits, bytes, numbers at their extremes, cuts, repeats, insertions."""
-    data = bytearray(data)
-    for _ in range(rng.integers(1, 5)):
-        if not data:
-            return bytes(data)
-        place = int(rng.integers(len(data)))
-        if rng.random() < 0.5:
-            place = min(place, int(rng.integers(1, 64)), len(data) - 1)  # headers are in front
-        some = int(rng.integers(1, 17))
-        match int(rng.integers(7)):
-            case 0:
-                data[place] ^= 1 << int(rng.integers(8))
-            case 1:
-                data[place] = int(rng.choice([0, 1, 127, 128, 254, 255]))
-            case 2:
-                data[place : place + some] = rng.bytes(some)
-            case 3:
-                data[place : place + some] = bytes([int(rng.choice([0, 255]))]) * some
-            case 4:
-                del data[place:]
-            case 5:
-                del data[place : place + some]
-            case 6:
-                data[place:place] = data[place : place + some]
-    return bytes(data)
 
 
 def frame(payload):
@@ -105,7 +59,7 @@ def by_hand(path, count, rng):
 
 def check_each(folder, rng, outcomes):
     """Every record by itself; what is decoded has the right shape, what is not has a reason."""
-    source = find_source(folder, "train")
+    source = find_source(folder, "train", tell=None)
     for i in range(source.num_examples):
         shapes = []
 
@@ -131,6 +85,17 @@ def check_each(folder, rng, outcomes):
             outcomes["not an Example"] += 1
 
 
+def check_verify(folder, outcomes):
+    """`prepare verify` has a reason in one line for each that it does not decode whole."""
+    source = find_source(folder, "train", tell=None)
+    found = bad_examples(source, CLASSES)
+    for bad in found:
+        if not bad.reason or "\n" in bad.reason:
+            raise AssertionError(f"record {bad.key}: reason {bad.reason!r}")
+    outcomes["verified"] += source.num_examples
+    outcomes["bad to verify"] += len(found)
+
+
 def check_pipeline(folder, rng, outcomes):
     """Files mutated as files, then a whole epoch of what is left of them through tf.data."""
     path = Path(folder) / "train-00000-of-00001"
@@ -141,7 +106,7 @@ def check_pipeline(folder, rng, outcomes):
     path.write_bytes(content[: int(rng.integers(len(content) // 2, len(content)))])
     bounds = {"num_classes": 2**31 - 1, "max_bad_examples": 1e6}
     options = InputOptions(image_size=8, batch_size=25, num_workers=2, **bounds)
-    source = find_source(folder, "train")
+    source = find_source(folder, "train", tell=None)
     loader = Loader(source, options, training=True)
     try:
         weights = sum(float(weights.numpy().sum()) for _, _, weights in loader.batches(0))
@@ -170,6 +135,7 @@ def main():
             count = min(PER_FILE, options.count - first)
             by_hand(Path(folder) / "train-00000-of-00001", count, rng)
             check_each(folder, rng, outcomes)
+            check_verify(folder, outcomes)
             outcomes["records"] += count
             if number % options.pipeline_every == 0:
                 check_pipeline(folder, rng, outcomes)

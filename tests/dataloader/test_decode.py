@@ -11,10 +11,10 @@ from convoy.dataloader.decode import (
     UNIFORMS,
     EvalCrop,
     crop_window,
-    decode_image,
     eval_decode,
     random_crop_decode,
 )
+from convoy.dataloader.decoders import decode_image
 
 
 def picture(height=75, width=100, seed=0):

@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.names import file_names
-from convoy.dataloader.sources import TFRecordSource, find_source
+from convoy.dataloader.record_source import TFRecordSource
+from convoy.dataloader.sources import find_source
 
 
 def record(label, **names):

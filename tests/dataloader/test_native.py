@@ -12,14 +12,14 @@ from convoy.dataloader.decode import (
     UNIFORMS,
     EvalCrop,
     crop_window,
-    decode_image,
     eval_decode,
     random_crop_decode,
-    resize,
 )
+from convoy.dataloader.decoders import decode_image
 from convoy.dataloader.loader import build_dataset
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.ranges import RANGES
+from convoy.dataloader.resizing import resize
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 

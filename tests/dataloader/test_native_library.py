@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from convoy.dataloader import augment, native
-from convoy.dataloader.decode import resize
+from convoy.dataloader.resizing import resize
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 

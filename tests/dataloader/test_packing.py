@@ -128,7 +128,7 @@ def test_what_tensorflow_cannot_read_is_recoded(photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert prepare("folder", "--data_dir", photos, "--out", out, "--workers", 1) == 3
     printed = capsys.readouterr().err
-    assert "left out: ant/empty.jpg: the file is empty" in printed
+    assert "left out: ant/empty.jpg: the image has no bytes" in printed
     assert "2 images were left out" in printed
     manifest = json.loads((out / "manifest.json").read_text())
     listed = sorted(bad["file"] for bad in manifest["splits"]["train"]["bad"])
@@ -200,7 +200,7 @@ def test_wrong_folders(photos, tmp_path, capsys):
         assert prepare("folder", "--out", tmp_path / "out", "--workers", 1, *arguments) == 2
         assert words in capsys.readouterr().err
 
-    refused("is not a folder", "--data_dir", tmp_path / "nowhere")
+    refused("does not exist", "--data_dir", tmp_path / "nowhere")
     refused(
         "--train_shards 99: the train split has 60 images",
         "--data_dir",

@@ -53,7 +53,7 @@ def test_download_needs_tfds(tmp_path, capsys, monkeypatch):
     assert "Install it with: pip install" in capsys.readouterr().err
 
 
-def test_verify(photos, tmp_path, capsys, caplog):
+def test_verify(photos, tmp_path, capsys):
     out = tmp_path / "out"
     prepare("folder", "--data_dir", photos, "--out", out, "--train_shards", 2, "--workers", 1)
     capsys.readouterr()
@@ -67,8 +67,9 @@ def test_verify(photos, tmp_path, capsys, caplog):
     content[places[7] + 1] ^= 1  # a header
     path.write_bytes(content[: places[28] + 50])  # the last but one is cut, the last is gone
     assert prepare("verify", "--data_dir", out, "--workers", 1, "--json") == 1
-    assert "60 examples were written to the train split and 59 are there" in caplog.text
-    report = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert "60 examples were written to the train split and 59 are there" in printed.err
+    report = json.loads(printed.out)
     assert report["examples"] == {"train": 59, "validation": 10}
     assert [(bad["key"], bad["offset"]) for bad in report["bad"]] == [
         (33, places[3]),

@@ -16,7 +16,8 @@ from PIL import Image
 from convoy.dataloader import crc, records
 from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.folders import FolderSource
-from convoy.dataloader.sources import TFRecordSource, find_source, grey_png
+from convoy.dataloader.record_source import TFRecordSource
+from convoy.dataloader.sources import find_source, grey_png
 
 
 @pytest.fixture(autouse=True)
@@ -303,13 +304,15 @@ def test_folder_source(data):
 
 
 def test_folder_source_errors(data, caplog):
-    (data / "train" / "cat").mkdir(parents=True)
+    for name in ("cat", "dog"):
+        (data / "train" / name).mkdir(parents=True)
     with pytest.raises(DataError, match=r"train/cat: no image"):
         find_source(data, "train")
-    (data / "train" / "cat" / "a.jpg").write_bytes(jpeg())
+    for name in ("cat", "dog"):
+        (data / "train" / name / "a.jpg").write_bytes(jpeg())
     (data / "validation" / "cow").mkdir(parents=True)
     (data / "validation" / "cow" / "a.jpg").write_bytes(jpeg())
-    with pytest.raises(DataError, match=r"validation/cow: 'cow' is not a class .*\(cat\)"):
+    with pytest.raises(DataError, match=r"validation/cow: 'cow' is not a class .*\(cat, dog\)"):
         find_source(data, "validation")
     os.rename(data / "train", data / "elsewhere")
     with caplog.at_level(logging.WARNING, "convoy.data"):

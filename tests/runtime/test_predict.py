@@ -216,7 +216,7 @@ def test_an_unreadable_image_has_its_row_and_the_others_are_labelled(predict, ph
     assert code == 3
     failed = {row["path"].rsplit("/", 1)[-1]: row for row in rows if row["error"]}
     assert set(failed) == {*bad, "gone.jpg", "pipe.jpg"}
-    assert "Unknown image file format" in failed["text.jpeg"]["error"]
+    assert "not a picture of a kind that is read" in failed["text.jpeg"]["error"]
     assert failed["pipe.jpg"]["error"] == "not a regular file"
     for row in failed.values():
         assert row["predictions"] == []

@@ -23,7 +23,6 @@ from convoy.utils import logging as logging_module
 from convoy.utils.logging import (
     TensorBoardWriter,
     make_json_logger,
-    say_of_data,
     setup_logging,
 )
 
@@ -309,24 +308,6 @@ def test_log_with_a_traceback_and_a_closed_stderr(capsys, monkeypatch):
     logger.error("nobody hears this")
     with pytest.raises(ValueError, match="verbosity"):
         setup_logging(0, 7)
-
-
-def test_what_is_noticed_about_data_is_said_once(capsys):
-    data = logging.getLogger("convoy.data")
-    try:
-        say_of_data(True)
-        for _ in range(2):  # where flags are checked, and where a run begins
-            data.warning("3 files were passed over")
-            logging.getLogger("convoy.utils").warning("again")
-            setup_logging(0)
-        assert capsys.readouterr().err.splitlines() == [
-            "WARNING: 3 files were passed over", "WARNING: again", "WARNING: again",
-        ]  # fmt: skip
-        say_of_data(False)
-        data.warning("3 files were passed over")
-        assert not capsys.readouterr().err
-    finally:
-        data.setLevel(logging.NOTSET)
 
 
 @pytest.mark.usefixtures("no_dllogger")

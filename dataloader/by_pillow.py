@@ -1,0 +1,118 @@
+"""Pictures that TensorFlow does not decode, or not as others do, decoded by Pillow.
+
+Training, evaluation, predict and `prepare` all read them here, so that they see the same pixels.
+Needs no TensorFlow; Pillow is imported for the first such picture.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convoy.dataloader.kinds import HEAD_BYTES, READ, kind_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Larger images are refused before memory is taken for them: decoded, this many pixels are 268 MB a
+# thread. The bound is Pillow's `Image.MAX_IMAGE_PIXELS`.
+MAX_PIXELS = 89_478_485
+# Pillow's names of what is decoded. None of its other readers is let near unknown bytes.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
+_READ = "JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF"
+
+
+class BadImage(ValueError):
+    """An image cannot be read, or not be packed; the text says why."""
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    """Decodes a GIF (its first frame), BMP, WebP, TIFF (its first page) or AVIF; others too.
+
+    Returns:
+        uint8 `(H, W, 3)`.
+
+    Raises:
+        BadImage: it is none of these, damaged, or has too many pixels.
+    """
+    if reason := unread(encoded):
+        raise BadImage(reason)
+    with opened(encoded) as image:
+        check_pixels(*image.size)
+        return np.asarray(to_rgb(image))
+
+
+def unread(encoded: bytes) -> str | None:
+    """Why bytes cannot be read by their kind; None if that is not it."""
+    if not encoded:
+        return "the image has no bytes"
+    kind = kind_of(encoded[:HEAD_BYTES])
+    if kind is None:
+        return f"not a picture of a kind that is read ({_READ})"
+    return None if kind in READ else f"the image is {kind}, which is not read: convert it to JPEG"
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `_FORMATS` that this Pillow was built with."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def opened(encoded: bytes) -> Iterator[Image]:
+    """A picture that Pillow has opened; all that Pillow raises within becomes BadImage."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise BadImage("this kind of picture needs Pillow: pip install pillow") from error
+    try:
+        with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
+            yield image
+    except BadImage:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImage(f"more than {MAX_PIXELS} pixels") from error
+    except Image.UnidentifiedImageError as error:
+        raise BadImage("damaged, or not a picture") from error
+    except MemoryError as error:
+        raise BadImage("there is not enough memory to decode it") from error
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise BadImage(f"damaged ({text})") from error
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raises BadImage if an image has more pixels than are decoded."""
+    if width * height > MAX_PIXELS:
+        raise BadImage(
+            f"{width} x {height} is more than {MAX_PIXELS} pixels: shrink it (prepare folder "
+            "--resize_short does so with JPEGs)"
+        )
+
+
+def to_rgb(image: Image) -> Image:
+    """RGB as training reads it: the upper 8 of 16 bits, the colours under what is transparent, and
+    CMYK of JPEGs as TensorFlow takes it: inverted if Adobe's marker says so, else as it is.
+
+    Raises:
+        BadImage: black and white are not known, in pictures of 32 bits a channel.
+    """
+    from PIL import Image, ImageChops
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        # Pillow's own conversion would clip instead of scaling.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise BadImage("a picture of 32 bits a channel: convert it to 8 bits")
+    elif image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # Pillow takes all CMYK of JPEGs for inverted
+    image.info.pop("transparency", None)
+    return image.convert("RGB")

@@ -1,0 +1,44 @@
+"""Files with the names of classes, one a line. Needs no TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from convoy.dataloader.errors import DataError
+from convoy.utils.text import canonical, read_text, split_lines
+
+
+def read_labels(
+    data_dir: str, files: Sequence[str] = ("labels.txt", "label.labels.txt")
+) -> list[str] | None:
+    """Class names, one a line, from the first of these files (TFDS writes the second) there is.
+
+    Raises:
+        DataError, TextError: see `read_names`.
+    """
+    for name in files:
+        path = os.path.join(data_dir, name)
+        if os.path.isfile(path):
+            return read_names(path, path)
+    return None
+
+
+def read_names(path: str, name: str) -> list[str]:
+    """Class names, one a line, of a file that a person may have written; `name` is for errors.
+
+    Raises:
+        DataError: a line is empty, and not only at the end; that would move all names after it.
+        TextError: it is not text.
+        OSError: it cannot be read.
+    """
+    names = [canonical(line) for line in split_lines(read_text(path, name))]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise DataError(f"{name} is empty: expected one class name a line.")
+    if "" in names:
+        raise DataError(
+            f"{name}: line {names.index('') + 1} is empty: expected one class name a line."
+        )
+    return names

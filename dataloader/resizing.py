@@ -1,0 +1,152 @@
+"""Resizing of uint8 images: whole, or only the square that is wanted of the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from convoy.dataloader import native
+
+# TensorFlow's kernels of tf.raw_ops.ScaleAndTranslate, and how many pixels they reach.
+_KERNELS = {
+    "bilinear": ("triangle", 1),
+    "bicubic": ("keyscubic", 2),
+    "lanczos3": ("lanczos3", 3),
+    "lanczos5": ("lanczos5", 5),
+    "gaussian": ("gaussian", 2),
+    "mitchellcubic": ("mitchellcubic", 2),
+}
+INTERPOLATIONS = (*_KERNELS, "nearest", "area")
+# A larger frame is not made whole: of 4 bytes a channel, these are 50 MB.
+_FRAME_PIXELS = 2**22
+_LONGEST_SIDE = 2**20  # that the native operation takes
+
+
+def check_interpolation(name: str) -> str:
+    """Returns `name`, or raises ValueError listing the names there are."""
+    if name not in INTERPOLATIONS:
+        raise ValueError(f"interpolation {name!r} is not one of {', '.join(INTERPOLATIONS)}.")
+    return name
+
+
+def resize(
+    image: tf.Tensor,
+    size: Any,
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+    flip: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Resizes uint8 `(H, W, 3)` to uint8 `(*size, 3)`: rounded to nearest, clipped to 0-255.
+
+    Where the bool `flip` is true, left and right change places.
+    """
+    ops = native.load()
+    if ops is not None and interpolation == "bilinear" and not antialias:
+        result = ops.convoy_resize(image, size, False if flip is None else flip)
+        result.set_shape(tf.TensorShape(tf.get_static_value(size)).concatenate([3]))
+        return result
+    if interpolation == "nearest":
+        result = tf.image.resize(image, size, interpolation)
+    else:
+        result = tf.image.resize(image, size, interpolation, antialias=antialias)
+        result = _to_bytes(result, interpolation)
+    if flip is not None:
+        result = tf.cond(flip, lambda: tf.reverse(result, [1]), lambda: result)
+    return result
+
+
+def _to_bytes(image: tf.Tensor, interpolation: str) -> tf.Tensor:
+    if interpolation not in ("bilinear", "area"):  # these two cannot overshoot
+        image = tf.clip_by_value(image, 0.0, 255.0)
+    return tf.cast(tf.round(image), tf.uint8)
+
+
+def is_large(frame: tf.Tensor, size: int) -> tf.Tensor:
+    """Whether an image that is resized to this int64 `(2,)` frame, of which a square of `size` is
+    wanted, is too thin for the frame to be made whole: bool scalar.
+    """
+    bound = max(_FRAME_PIXELS, 3 * size * size)
+    # As floats, since the sides of a thin picture's frame have products beyond 64 bits.
+    return tf.reduce_prod(tf.cast(frame, tf.float64)) > float(bound)
+
+
+def resize_square(
+    image: tf.Tensor,
+    frame: tf.Tensor,
+    start: tf.Tensor,
+    size: int,
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+) -> tf.Tensor:
+    """The square of `size` at `start` of uint8 `(H, W, 3)` resized to `frame`.
+
+    Memory does not grow with the frame: of a large one only the square is computed, from the part
+    of the image that the filter reaches, at the places where the whole frame has its pixels.
+
+    Args:
+        frame, start: int64 `(2,)`, height and width; y and x.
+
+    Returns:
+        uint8 `(size, size, 3)`.
+    """
+
+    def whole():
+        place = tf.concat([tf.cast(start, tf.int32), [0]], 0)
+        resized = resize(image, tf.cast(frame, tf.int32), interpolation, antialias)
+        return tf.slice(resized, place, [size, size, 3])
+
+    def part():
+        return _resize_part(image, frame, start, size, interpolation, antialias)
+
+    long = tf.reduce_max(tf.shape(image)) > _LONGEST_SIDE
+    result = tf.cond(is_large(frame, size) | long, part, whole)
+    result.set_shape([size, size, 3])
+    return result
+
+
+def _resize_part(image, frame, start, size, interpolation, antialias):
+    shape = tf.cast(tf.shape(image)[:2], tf.float64)
+    scale = tf.cast(frame, tf.float64) / shape
+    first = tf.cast(start, tf.float64)  # all places in float64: thin pictures are long
+    if interpolation == "nearest":
+        offsets = (tf.range(size, dtype=tf.float64) + 0.5)[None]
+        places = tf.floor((first[:, None] + offsets) / scale[:, None])
+        rows, columns = tf.unstack(tf.cast(tf.minimum(places, shape[:, None] - 1), tf.int32))
+        return tf.gather(tf.gather(image, rows, axis=0), columns, axis=1)
+    kernel, reach = _KERNELS.get(interpolation, ("", 1))
+    # Where the filter is stretched, when it shrinks with antialias, it reaches so much further.
+    reach = reach * (tf.maximum(1 / scale, 1.0) if antialias else 1.0) + 1
+    begin = tf.maximum(tf.floor(first / scale - reach), 0.0)
+    end = tf.minimum(tf.math.ceil((first + size) / scale + reach), shape)
+    begin_end = tf.cast(tf.stack([begin, end]), tf.int32)
+    part = image[begin_end[0, 0] : begin_end[1, 0], begin_end[0, 1] : begin_end[1, 1]]
+    if interpolation == "area":
+        rows, columns = (
+            _shares(begin[i], tf.shape(part)[i], first[i], scale[i], size) for i in (0, 1)
+        )
+        shrunk = tf.tensordot(rows, tf.cast(part, tf.float32), [[1], [0]])
+        result = tf.transpose(tf.tensordot(columns, shrunk, [[1], [1]]), [1, 0, 2])
+    else:
+        (result,) = tf.unstack(
+            tf.raw_ops.ScaleAndTranslate(
+                images=part[None],
+                size=[size, size],
+                scale=tf.cast(scale, tf.float32),
+                translation=tf.cast(begin * scale - first, tf.float32),
+                kernel_type=kernel,
+                antialias=antialias,
+            ),
+            1,
+        )
+    return _to_bytes(result, interpolation)
+
+
+def _shares(begin, count, first, scale, size):
+    """What each of `count` pixels from `begin` on gives to each of `size` pixels from `first` on,
+    by the area that they have in common: float32 `(size, count)`, rows of sum 1.
+    """
+    lower = (first + tf.range(size, dtype=tf.float64))[:, None] / scale
+    pixel = begin + tf.cast(tf.range(count), tf.float64)[None]
+    common = tf.minimum(lower + 1 / scale, pixel + 1) - tf.maximum(lower, pixel)
+    return tf.cast(tf.maximum(common, 0.0) * scale, tf.float32)
