@@ -61,7 +61,7 @@ def _block(trainer: Trainer, steps: int, save: bool) -> tuple[float, float]:
     batch = next(trainer.train_data.batches(0))
     start, blocked = time.perf_counter(), 0.0
     if save:
-        trainer._save(counters=np.zeros(COUNTERS))
+        trainer._save(np.zeros(COUNTERS))
         blocked = time.perf_counter() - start
     for _ in range(steps):
         trainer.step([batch], 1e-4, (False, False)).numpy()
@@ -73,7 +73,7 @@ def measure(folder: str, rounds: int, steps: int, batch: int) -> dict[str, list[
     trainer = _trainer(folder, batch, steps)
     trainer.step.seed_randomness()
     _block(trainer, 5, save=True)  # compiles, and touches the disk
-    trainer.saver.settle()
+    trainer.keeper.saver.settle()
     figures: dict[str, list[float]] = {"saving": [], "blocked": [], "without": []}
     for number in range(rounds):
         for save in (True, False) if number % 2 else (False, True):
@@ -82,9 +82,9 @@ def measure(folder: str, rounds: int, steps: int, batch: int) -> dict[str, list[
             if save:
                 figures["blocked"].append(blocked)
                 start = time.perf_counter()
-                trainer.saver.settle()  # not into the next block
+                trainer.keeper.saver.settle()  # not into the next block
                 figures.setdefault("left", []).append(time.perf_counter() - start)
-    trainer.saver.finish()
+    trainer.keeper.saver.finish()
     return figures
 
 

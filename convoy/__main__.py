@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     from convoy.runtime.cli import parse
     from convoy.runtime.requests import EXIT_PREEMPTED, Requests, Stopped, stopped_at_once
+    from convoy.utils.distributed import launched_processes
     from convoy.utils.logging import setup_logging
     from convoy.utils.text import printable_output
 
@@ -42,7 +43,7 @@ def _main(argv: Sequence[str] | None) -> int:
     setup_logging()
     with Requests(exits=True) as requests:
         try:
-            with requests.at_once():
+            with requests.at_once(launched_processes() == 1):
                 config = parse(args, requests)
                 if config.nproc:
                     from convoy.runtime.launch import launch

@@ -19,6 +19,7 @@ from convoy.runtime.requests import (
     Preempted,
     Requests,
     Stopped,
+    stop_if_asked,
     stopped_at_once,
 )
 from convoy.runtime.run_log import open_log, summarise
@@ -153,7 +154,7 @@ class Runner:
         kept = 0 if config.xla_cache is None else _keep_compiled(config.xla_cache, tf32)
         if clusters:
             xla.allow_clusters()
-        with self._requests.at_once():  # nobody waits for this process yet
+        with self._requests.at_once(launched_processes() == 1):  # nobody waits for this process
             if self._command:
                 device.import_tensorflow()
             distributed.init()
@@ -172,6 +173,7 @@ class Runner:
         trouble = distributed.watch(config.watchdog_seconds)
         if trouble and distributed.rank() == 0:
             _say(f"WARNING: no watchdog: {trouble}; a frozen process will not end the job")
+        stop_if_asked(self._requests, "before its first step", not config.no_checkpoints)
         if clusters:
             xla.cluster()
         _check_data_format(config)
