@@ -89,8 +89,11 @@ class Result:
         return calibration(self.confidence, self.right)
 
 
-def report(config: Config) -> dict[str, Any]:
+def report(config: Config, tell: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     """Evaluates, writes the report on rank 0, and returns the figures of the first evaluation.
+
+    Args:
+        tell: takes these figures, before the report is written, which may fail.
 
     Raises:
         ConfigError: `--eval_labels` do not fit, or the models have different classes.
@@ -115,6 +118,7 @@ def report(config: Config) -> dict[str, Any]:
             table = _labels(config.eval_labels, loader.source, classes, names)
         source = loader.source
         results.append(_evaluate(variant, trained, loader, table))
+    tell(results[0].figures)
     watchdog.rest("writing the report")
     distributed.on_rank0(lambda: write_report(config, results, source))
     return results[0].figures

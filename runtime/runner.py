@@ -195,18 +195,22 @@ class Runner:
 
     def _benchmark(self) -> dict[str, Any]:
         from convoy.runtime.benchmark import run
+        from convoy.runtime.ownership import Owner
 
-        with open_log(self.config, append=True) as run_log:
-            return summarise(run_log, run(self.config, run_log))
+        with Owner(self.config.model_dir) as owner:
+            if self.config.mode in TRAINING_MODES:  # whose lines in a run's log would look like its
+                distributed.on_rank0(owner.claim)
+            with open_log(self.config, append=True) as run_log:
+                return summarise(run_log, run(self.config, run_log))
 
     def _eval(self) -> dict[str, Any]:
-        if self.config.report:
-            from convoy.runtime.eval_report import report as evaluate
-        else:
-            from convoy.runtime.evaluate import evaluate_checkpoint as evaluate
+        from convoy.runtime.eval_report import report
+        from convoy.runtime.evaluate import evaluate_checkpoint
 
         with open_log(self.config, append=True) as run_log:
-            return summarise(run_log, evaluate(self.config))
+            if self.config.report:
+                return report(self.config, lambda figures: summarise(run_log, figures))
+            return summarise(run_log, evaluate_checkpoint(self.config))
 
     def _predict(self) -> dict[str, Any]:
         from convoy.runtime.predict import predict
