@@ -8,6 +8,7 @@ such as while TensorFlow is imported, a signal ends the work at once (`at_once`)
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -87,6 +88,8 @@ class Requests:
         self._blocks -= 1
         if self._blocks:
             return
+        if self._exits:  # all is done and saved: nothing is to interrupt the interpreter's own end
+            atexit.register(_ignore, list(self._before))
         self.hear(())
         self._stopping.set()
         if self._listener is not None:
@@ -177,6 +180,11 @@ class Requests:
     def saved(self) -> None:
         """Starts the clock anew."""
         self._saved_at = time.monotonic()
+
+
+def _ignore(numbers: Sequence[signal.Signals]) -> None:
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Listener:

@@ -97,7 +97,8 @@ class Saver:
         if save is None or not checkpoint.same_place(save.state, state):
             save = _Save(state)
         self._owed.append(_Score(save, facts, best))
-        self._flying = self._pool.submit(self._write)
+        if save.contents is None:  # else it waits with the save, which has just failed
+            self._flying = self._pool.submit(self._write)
 
     def settle(self) -> bool:
         """Waits for the save in flight. If it fails, that is reported, and tried again later.

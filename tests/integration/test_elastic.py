@@ -164,7 +164,7 @@ def log_epochs(lines):
 def test_a_worker_that_is_killed_costs_a_few_steps_and_no_image(job, log_lines):
     job.hosts(ONE, TWO)
     running = job.start("--moving_average_decay", "0.9", launch=("-np", "2"))
-    running.wait_for("epoch 2/4 step 4/13", timeout=LONG)
+    running.wait_for("epoch 2/4  step 4/13", timeout=LONG)
     job.worker(1).kill()
     running.wait_for("rank lost: went back", timeout=LONG)
     done = running.finish(LONG)
@@ -182,7 +182,7 @@ def test_a_worker_that_is_killed_costs_a_few_steps_and_no_image(job, log_lines):
 def test_rank_0_may_be_the_one_that_is_killed(job, log_lines):
     job.hosts(ONE, TWO)
     running = job.start("--enable_tensorboard", launch=("-np", "2"))
-    running.wait_for("epoch 2/4 step 4/13", timeout=LONG)
+    running.wait_for("epoch 2/4  step 4/13", timeout=LONG)
     job.worker(0).kill()
     running.wait_for("rank lost: went back", timeout=LONG)
     done = running.finish(LONG)
@@ -194,7 +194,7 @@ def test_rank_0_may_be_the_one_that_is_killed(job, log_lines):
 def test_hosts_join_and_leave_without_loss(job):
     job.hosts(ONE)
     running = job.start(launch=("-np", "1"))
-    running.wait_for("epoch 1/4 step 3/25", timeout=LONG)
+    running.wait_for("epoch 1/4  step 3/25", timeout=LONG)
     job.hosts(ONE, TWO)
     running.wait_for("now 2 processes instead of 1", timeout=LONG)
     assert "hosts changed: going on after step" in running.text
@@ -222,7 +222,7 @@ def test_an_error_of_one_rank_ends_the_job_with_its_message(job):
 def test_a_job_with_too_few_processes_left_ends(job):
     job.hosts(ONE, TWO)
     running = job.start(launch=("-np", "2", "--min-np", "2", "--elastic-timeout", "5"))
-    running.wait_for("epoch 1/4 step 4/13", timeout=LONG)
+    running.wait_for("epoch 1/4  step 4/13", timeout=LONG)
     survivor = job.worker(0)
     job.worker(1).kill()
     done = running.finish(LONG)
@@ -236,7 +236,7 @@ def test_a_new_worker_that_fails_at_once_is_done_without(job):
     job.hosts(ONE)
     extra = 'if os.environ["HOROVOD_HOSTNAME"] == "127.0.0.1": sys.exit("no GPU here")'
     running = job.start(launch=("-np", "1"), extra=extra)
-    running.wait_for("epoch 1/4 step 3/25", timeout=LONG)
+    running.wait_for("epoch 1/4  step 3/25", timeout=LONG)
     job.hosts(ONE, TWO)
     running.wait_for("no GPU here", timeout=LONG)
     done = running.finish(LONG)
