@@ -173,7 +173,8 @@ class Runner:
         trouble = distributed.watch(config.watchdog_seconds)
         if trouble and distributed.rank() == 0:
             _say(f"WARNING: no watchdog: {trouble}; a frozen process will not end the job")
-        stop_if_asked(self._requests, "before its first step", not config.no_checkpoints)
+        if not distributed.elastic():  # where newcomers meet processes that were set up long ago
+            stop_if_asked(self._requests, "before its first step", not config.no_checkpoints)
         if clusters:
             xla.cluster()
         _check_data_format(config)
