@@ -4,6 +4,7 @@ TensorFlow is imported only inside what needs it, so that the tests that do with
 """
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -33,6 +34,18 @@ HOROVODRUN = Path(sys.executable).with_name("horovodrun")
 def pytest_collection_modifyitems(items):
     """Begins with the long ones, so that no worker is left with them at the end."""
     items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_loggers():
+    """Convoy's loggers as a new process has them, whatever tests before have set: with the level
+    that `setup_logging` leaves behind, caplog would see more records, and without propagation none.
+    """
+    for name in [n for n in logging.root.manager.loggerDict if n.split(".")[0] == "convoy"]:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+        logger.handlers.clear()
 
 
 @dataclass

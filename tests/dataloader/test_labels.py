@@ -1,6 +1,5 @@
 """Counting classes in the records themselves; TensorFlow writes the records."""
 
-import logging
 import os
 import random
 
@@ -140,8 +139,7 @@ def test_a_label_outside_the_names_is_told_as_the_file_has_it(data, stored, firs
         what_is_wrong(source, 0, 3, lambda encoded: None)
 
 
-def test_a_list_of_names_that_begins_with_none_is_told_of(data, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("convoy"), "propagate", True)  # whoever ran before
+def test_a_list_of_names_that_begins_with_none_is_told_of(data, caplog):
     write(data, [classic(1, 100)])
     (data / "labels.txt").write_text("background\ncat\n")
     with caplog.at_level("WARNING", "convoy.data"):

@@ -259,15 +259,6 @@ def test_tensorboard_scalars_are_read_back_and_off_by_default(tmp_path):
     writer.close()
 
 
-@pytest.fixture
-def restored_logger():
-    logger = logging.getLogger("convoy")
-    before = (logger.level, logger.propagate, list(logger.handlers))
-    yield
-    logger.level, logger.propagate, logger.handlers[:] = before
-
-
-@pytest.mark.usefixtures("restored_logger")
 @pytest.mark.parametrize(
     ("rank", "verbosity", "want"),
     [
@@ -292,7 +283,6 @@ def test_log_levels_and_rank_prefix(capsys, rank, verbosity, want):
     assert err.count("careful") == 1, "set up twice, printed once"
 
 
-@pytest.mark.usefixtures("restored_logger")
 def test_log_with_a_traceback_and_a_closed_stderr(capsys, monkeypatch):
     logger = setup_logging(2)
     try:
@@ -308,6 +298,16 @@ def test_log_with_a_traceback_and_a_closed_stderr(capsys, monkeypatch):
     logger.error("nobody hears this")
     with pytest.raises(ValueError, match="verbosity"):
         setup_logging(0, 7)
+
+
+@pytest.mark.parametrize("run", ["first", "second"])
+def test_one_test_s_loggers_are_not_the_next_one_s(run, caplog):
+    """conftest.py sets them back: tests that count caplog's records would depend on who ran."""
+    logging.getLogger("convoy.data").info("nobody asked for information")
+    logging.getLogger("convoy.data").warning("careful")
+    assert [record.message for record in caplog.records] == ["careful"]
+    setup_logging(0, 2)
+    logging.getLogger("convoy.data").setLevel(logging.DEBUG)
 
 
 @pytest.mark.usefixtures("no_dllogger")
