@@ -32,18 +32,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    from convoy.runtime.cli import parse
-    from convoy.runtime.requests import EXIT_PREEMPTED, Requests, Stopped, stopped_at_once
+    from convoy.runtime.requests import EXIT_PREEMPTED, USUAL, Requests, Stopped, stopped_at_once
     from convoy.utils.distributed import launched_processes
-    from convoy.utils.logging import setup_logging
-    from convoy.utils.text import printable_output
 
     args = list(sys.argv[1:] if argv is None else argv)
-    printable_output()
-    setup_logging()
-    with Requests(exits=True) as requests:
+    # First of all: a job may be told to stop before any flag is read.
+    with Requests(USUAL, exits=True) as requests:
         try:
             with requests.at_once(launched_processes() == 1):
+                from convoy.runtime.cli import parse
+                from convoy.utils.logging import setup_logging
+                from convoy.utils.text import printable_output
+
+                printable_output()
+                setup_logging()
                 config = parse(args, requests)
                 if config.nproc:
                     from convoy.runtime.launch import launch

@@ -169,8 +169,8 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
     run, origin = _settings_of_run(mode, Config(**first))
     usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))
     config = Config(**(usual | recipe | run | launch | asked | {"mode": mode}))
-    if requests is not None and mode in ("train", "train_and_eval"):
-        requests.hear(preempt_signals(config))
+    if requests is not None:
+        requests.hear(preempt_signals(config) if mode in ("train", "train_and_eval") else ())
         requests.requeue = config.requeue
     try:
         fitted = _fit_warmup(config, (recipe, launch, given.of_file(), given.of_flags()))

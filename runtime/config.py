@@ -21,6 +21,7 @@ import yaml
 
 from convoy.runtime.flags import MADE_IN, MODE_ALIASES, MODES
 from convoy.runtime.flags import flag as _flag
+from convoy.runtime.requests import USUAL
 from convoy.runtime.settings_file import read_settings
 from convoy.runtime.values import ConfigError, Kind, ValueRefused
 from convoy.utils.files import Remote
@@ -212,7 +213,7 @@ class Config:
     keep_best: int = _flag(CKPT, 1, "how many of the best evaluated checkpoints to keep", within=">= 0")
     elastic_commit_steps: int = _flag(CKPT, 100, "elastic jobs (horovodrun --min-np): steps between two copies of the "
                                       "state in memory, from which the run goes on when a process is lost", within=">= 1")
-    preempt_signals: str = _flag(CKPT, "SIGTERM,SIGUSR1", "signals that make a run save and stop with exit code 75; "
+    preempt_signals: str = _flag(CKPT, ",".join(USUAL), "signals that make a run save and stop with exit code 75; "
                                  "none: leave them alone", several=True)
     requeue: bool = _flag(CKPT, True, "after such a signal, have Slurm queue the batch job again")
     resume_checkpoint: bool = _flag(CKPT, False, "go on from the newest complete checkpoint in model_dir")

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 from convoy.utils import distributed
 
 EXIT_PREEMPTED = 75
+USUAL = ("SIGTERM", "SIGUSR1")
+"""`--preempt_signals` where it is not given."""
 PATIENCE = 20.0
 """Seconds from a signal until a process ends itself whose main thread hangs in something that hears
 no signals, if it has nothing to save. Schedulers kill after 30.

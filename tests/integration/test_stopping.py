@@ -38,6 +38,21 @@ def flags(small_run, tiny):
     return (*flags, "--moving_average_decay", "0.9", "--data_dir", tiny)
 
 
+# main.py that is told to stop while its flags are read, and takes long to do so.
+EARLY = """
+import os, signal, sys, time
+from convoy.runtime import parser
+
+def slow():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+parser.build_parser = slow
+from main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def state_of(folder):
     return checkpoint.read(folder).state
 
@@ -67,6 +82,12 @@ def test_a_signal_to_one_rank_in_an_evaluation_ends_all_and_loses_nothing(
     assert text.count("epoch 2 was saved and not evaluated: doing that now") == 1
     assert state_of(last)["score"] is not None
     assert checkpoint.best(tmp_path / "run") is not None
+
+
+def test_a_signal_before_any_flag_is_read_stops_the_job_in_good_order(convoy, script, tmp_path):
+    done = convoy("--model_dir", tmp_path / "run", script=script(EARLY), code=PREEMPTED)
+    assert done.err == "convoy: stopped by SIGTERM before its first step\n"
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_second_run_is_refused_while_the_first_is_at_work(convoy, flags, tmp_path, capfd):
