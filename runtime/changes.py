@@ -106,12 +106,13 @@ def go_on(
         if config.resume_checkpoint:
             say(f"no checkpoint in {config.model_dir} yet: starting from the beginning")
         return counters
+    other_data: list[str] = []
     try:
-        counters = restore(state, saved, data, counters, say)
+        counters = restore(state, saved, data, counters, other_data.append)
     except CheckpointError as error:
         raise CheckpointError("; ".join([str(error), *changes])) from error
     say(f"resuming from {saved.path or 'memory'}: epoch {state.epoch + 1}, step {state.step}")
-    for line in changes:
+    for line in (*other_data, *changes):
         say(line)
     return counters
 
