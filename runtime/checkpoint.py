@@ -214,14 +214,41 @@ def latest(model_dir: str | AnyPath) -> AnyPath | None:
     return None
 
 
+def passed_over(model_dir: str | AnyPath, chosen: AnyPath | None, which: str = "last") -> list[str]:
+    """Lines about damaged checkpoints that would have been taken instead of this one.
+
+    Args:
+        chosen: what was found.
+        which: what was looked for, "best" or "last".
+
+    Returns:
+        Lines for the user. An interrupted save, which has no marker, is not one of them.
+    """
+    named = _named_best(model_dir) if which == "best" else None
+    if named is not None and named == chosen:
+        return []
+    after = _order(chosen) if chosen is not None else (-1, 0)
+    instead = {path for path in _folder(model_dir).glob("step-*") if _order(path) > after}
+    return [
+        f"WARNING: the checkpoint {path} is damaged (its files do not match its checksums) and is"
+        " passed over"
+        for path in sorted(instead | ({named} if named else set()), key=_order)
+        if (path / MARKER).exists() and not is_complete(path, checksums=True)
+    ]
+
+
 def best(model_dir: str | AnyPath) -> AnyPath | None:
     """The checkpoint that `best.json` names, or None."""
+    path = _named_best(model_dir)
+    return path if path is not None and is_complete(path, checksums=True) else None
+
+
+def _named_best(model_dir: str | AnyPath) -> AnyPath | None:
     try:
         name = json.loads((_folder(model_dir) / "best.json").read_text())["checkpoint"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    path = _folder(model_dir) / Path(str(name)).name
-    return path if is_complete(path, checksums=True) else None
+    return _folder(model_dir) / Path(str(name)).name
 
 
 def mark_best(model_dir: str | AnyPath, folder: AnyPath, facts: Mapping[str, Any]) -> None:

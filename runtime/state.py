@@ -14,7 +14,7 @@ from convoy.model.weights import freeze_backbone, inspect, load_pretrained
 from convoy.runtime import checkpoint, resumed_data
 from convoy.runtime.arrays import assign, variables_to_arrays
 from convoy.runtime.build import build_training_model, model_arguments, rate_scales
-from convoy.runtime.checkpoint import Checkpoint
+from convoy.runtime.checkpoint import Checkpoint, CheckpointError
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.step import LossScale, TrainState, batch_norm_statistics
 from convoy.utils import distributed
@@ -35,24 +35,44 @@ class Commit:
     ends: tuple[int, float]
 
 
-def find_saved(config: Config) -> Checkpoint | None:
-    """The newest complete checkpoint of `--model_dir`, or None.
+def find_saved(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest complete checkpoint of `--model_dir`, or None if nothing was saved yet.
 
     Rank 0 alone reads it, so that only its node needs to see the folder and all ranks start alike.
+
+    Args:
+        say: prints a line about damaged checkpoints.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all are damaged.
     """
 
     def find() -> Checkpoint | None:
         newest = checkpoint.latest(config.model_dir)
+        damaged = checkpoint.passed_over(config.model_dir, newest)
+        for line in damaged:
+            say(line)
+        if newest is None and damaged:
+            raise CheckpointError(
+                f"--resume_checkpoint: every checkpoint in {config.model_dir} is damaged, as told"
+                " above: put copies of them back, or begin anew in another --model_dir"
+            )
         return checkpoint.read(newest) if newest else None
 
     return distributed.on_rank0(find)
 
 
-def starting_point(config: Config, commit: Commit | None) -> Checkpoint | None:
-    """What a launch goes on from: the commit; else, if asked to, the newest checkpoint; or None."""
+def starting_point(
+    config: Config, commit: Commit | None, say: Callable[[str], None]
+) -> Checkpoint | None:
+    """What a launch goes on from: the commit; else, if asked to, the newest checkpoint; or None.
+
+    Args:
+        say: prints a line.
+    """
     if commit:
         return commit.saved
-    return find_saved(config) if config.resume_checkpoint else None
+    return find_saved(config, say) if config.resume_checkpoint else None
 
 
 def new_state(

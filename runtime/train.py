@@ -82,7 +82,7 @@ class Trainer:
         self.requests = requests or Requests()
         self.stage = stage_settings(config, 0)
         commit: Commit | None = memory.contents if memory else None
-        self.saved = saved = starting_point(config, commit)
+        self.saved = saved = starting_point(config, commit, self._say)
         adapt = with_classes_of(saved.state, config, self._say) if saved else None
         self.train_data = loader_of_stage(config, self.stage, adapt=adapt)
         self.images_per_pass = config.train_batch_size * distributed.size()

@@ -13,7 +13,7 @@ import yaml
 from convoy.dataloader import EvalCrop
 from convoy.dataloader.sources import Source
 from convoy.runtime.build import eval_crop, image_size, model_arguments
-from convoy.runtime.checkpoint import folder_of, load_model, resolve
+from convoy.runtime.checkpoint import folder_of, load_model, passed_over, resolve
 from convoy.runtime.class_matching import known_names, match_classes
 from convoy.runtime.config import Config, ConfigError, defaults
 from convoy.utils import distributed
@@ -58,14 +58,25 @@ def trained_model(config: Config) -> Trained:
         ConfigError: the file has no classifier, or another number of classes than asked for.
     """
     file = config.pretrained_from_file
-    path = distributed.on_rank0(
-        lambda: folder_of(file) if file else resolve(config.model_dir, config.checkpoint)
-    )
+    path = distributed.on_rank0(lambda: _checkpoint_of(config))
     if path is None:
         return _from_file(config, file)
     model, saved = load_model(path, config.weights, config.data_format, config.image_size)
     text = f"{path} ({saved.state['weights_used']} weights, epoch {saved.state['epoch']})"
     return Trained(model, text, saved.state.get("class_names"), saved.state, saved.config)
+
+
+def _checkpoint_of(config: Config) -> Any:
+    """The checkpoint's folder that flags name, or None for a file; warns of damaged ones that would
+    have been it.
+    """
+    if config.pretrained_from_file:
+        return folder_of(config.pretrained_from_file)
+    path = resolve(config.model_dir, config.checkpoint)
+    if config.checkpoint in ("best", "last"):
+        for line in passed_over(config.model_dir, path, config.checkpoint):
+            print(line, file=sys.stderr, flush=True)
+    return path
 
 
 def for_classes_of(trained: Trained, config: Config) -> Callable[[Source], Source]:

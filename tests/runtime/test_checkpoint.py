@@ -11,6 +11,7 @@ import pytest
 from convoy.runtime import checkpoint, marker
 from convoy.runtime.arrays import assign, variables_to_arrays
 from convoy.runtime.checkpoint import Checkpoint, CheckpointError
+from convoy.runtime.config import Config
 from convoy.runtime.marker import sha256
 
 
@@ -118,6 +119,38 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_newest(tmp_path, damage):
     assert checkpoint.resolve(tmp_path, "best") == first
     damage(first)
     assert checkpoint.resolve(tmp_path, "best") == second
+
+
+def test_damaged_checkpoints_that_are_passed_over_are_named(tmp_path):
+    first, second, third = save(tmp_path, 10, 20, 30)
+    assert checkpoint.passed_over(tmp_path, third) == []
+    flip_a_byte(third / "model.safetensors")
+    (line,) = checkpoint.passed_over(tmp_path, checkpoint.latest(tmp_path))
+    assert f"{third} is damaged" in line
+    checkpoint.mark_best(tmp_path, first, {"value": 0.9})
+    found = checkpoint.resolve(tmp_path, "best")
+    assert checkpoint.passed_over(tmp_path, found, "best") == []  # the newest was not asked for
+    flip_a_byte(first / "model.safetensors")
+    found = checkpoint.resolve(tmp_path, "best")
+    assert found == second
+    assert len(checkpoint.passed_over(tmp_path, found, "best")) == 2
+    (third / "COMPLETE.json").unlink()  # as a save leaves it that was interrupted
+    assert checkpoint.passed_over(tmp_path, found) == []
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path):
+    from convoy.runtime.state import find_saved
+
+    said: list[str] = []
+    config = Config(model_dir=str(tmp_path))
+    assert find_saved(config, said.append) is None  # nothing was saved yet
+    older, newer = save(tmp_path, 10, 20)
+    flip_a_byte(newer / "optimizer.safetensors")
+    assert find_saved(config, said.append).path == older
+    assert len(said) == 1
+    flip_a_byte(older / "model.safetensors")
+    with pytest.raises(CheckpointError, match="is damaged, as told above"):
+        find_saved(config, said.append)
 
 
 def test_other_folders_are_no_checkpoints(tmp_path):
