@@ -65,10 +65,11 @@ def check_launch() -> None:
     alone = os.environ.get("HOROVOD_SIZE", "1") == "1" and "HOROVOD_ELASTIC" not in os.environ
     if alone or "HOROVOD_GLOO_RENDEZVOUS_ADDR" in os.environ:
         return
+    verb = "are" if len(horovods) > 1 else "is"
     raise DistributedError(
-        f"{' and '.join(horovods)} in the environment are another job's, as the address of its"
-        " launcher (HOROVOD_GLOO_RENDEZVOUS_ADDR) is missing: unset them, or start with horovodrun"
-        " --gloo or --nproc"
+        f"{' and '.join(horovods)} in the environment {verb} another job's, as the address of its"
+        " launcher (HOROVOD_GLOO_RENDEZVOUS_ADDR) is missing: unset what is left of it, or start with"
+        " horovodrun --gloo or --nproc"
     )
 
 

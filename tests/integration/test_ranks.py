@@ -161,7 +161,8 @@ def test_several_processes_without_horovod_are_told_so(convoy, trained, tmp_path
     """A launcher's environment, and an installation whose `import horovod` fails."""
     (tmp_path / "horovod.py").write_text("raise ImportError('no Horovod here')")
     path = f"{tmp_path}:{__file__.rsplit('/tests/', 1)[0]}"
-    env = {"HOROVOD_SIZE": "2", "HOROVOD_RANK": "0", "PYTHONPATH": path}
+    launcher = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": "9"}
+    env = {"HOROVOD_SIZE": "2", "HOROVOD_RANK": "0", "PYTHONPATH": path} | launcher
     args = (*trained.flags, "--model_dir", tmp_path / "run")
     done = convoy(*args, env=env, code=1)
     assert "2 processes were launched, but Horovod is not installed" in done.err

@@ -167,7 +167,7 @@ def test_keras_computes_with_tensorflow(monkeypatch):
 @pytest.mark.parametrize("variable", ["HOROVOD_SIZE", "HOROVOD_ELASTIC"])
 def test_what_another_job_left_in_the_environment_is_named(monkeypatch, variable):
     monkeypatch.setenv(variable, "2")
-    with pytest.raises(DistributedError, match=rf"{variable} in the environment are another job's"):
+    with pytest.raises(DistributedError, match=rf"{variable} in the environment is another job's"):
         Runner(Config(mode="train")).run()
     monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_ADDR", "127.0.0.1")
     check_launch()
