@@ -16,9 +16,10 @@ from types import MappingProxyType
 
 import numpy as np
 
+from convoy.dataloader.completeness import find_gaps
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.label_files import read_labels
-from convoy.dataloader.record_files import compare_with_manifest, find_record_files, odd_counts
+from convoy.dataloader.record_files import find_record_files
 from convoy.dataloader.splits import SPLIT_NAMES, check_place, nothing_found, some, split_folder
 from convoy.utils.text import TextError
 
@@ -58,6 +59,7 @@ class Source:
         root: the folder that all files of the split lie in.
         found: a line that tells what there is, and what was left out.
         notes: warnings, a line each.
+        lost: those of them about examples that are certainly missing.
     """
 
     num_examples: int
@@ -70,6 +72,7 @@ class Source:
     root: str = ""
     found: str = ""
     notes: Sequence[str] = ()
+    lost: Sequence[str] = ()
 
     def count_classes(self) -> int | None:
         """`num_classes`, or what the records themselves say, which may take minutes once.
@@ -208,9 +211,9 @@ def _records_or_folders(data_dir: str, split: str, first_label: int | None) -> S
         source.found = f"{split}: {source.found}"
         if shards.unused:
             source.found += f"; not used: {some(shards.unused)}"
-        counts = source.records_by_file()
-        known = compare_with_manifest(data_dir, split, source.files, counts)
-        source.notes = [*shards.notes, *(known or odd_counts(source.files, counts)), *source.notes]
+        lost, doubts = find_gaps(data_dir, split, source.files, source.records_by_file())
+        source.lost = [*shards.lost, *lost]
+        source.notes = [*source.lost, *doubts, *source.notes]
         if offset is None:
             source.notes += background_note(data_dir, source)
         return source

@@ -61,7 +61,7 @@ def verify(
     Prints the bad examples with file, byte offset and number, as lines or one JSON object.
 
     Returns:
-        0, or 1 if anything is bad.
+        0, or 1 if anything is bad or certainly missing.
 
     Raises:
         DataError: there is no data, or a file of it is no TFRecord file.
@@ -89,14 +89,18 @@ def verify(
     bad = sorted((one for part in found for one in part), key=lambda one: (one.split, one.key))
     counts = {split: source.num_examples for split, source in sources.items()}
     if as_json:
-        print(json.dumps({"examples": counts, "bad": [asdict(one) for one in bad]}, indent=1))
+        lost = {split: list(source.lost) for split, source in sources.items()}
+        notes = {split: list(source.notes) for split, source in sources.items()}
+        all_bad = [asdict(one) for one in bad]
+        found = {"examples": counts, "bad": all_bad, "missing": lost, "warnings": notes}
+        print(json.dumps(found, indent=1))
     else:
         for one in bad:
             place = "" if one.offset is None else f", record at byte {one.offset}"
             print(f"{one.file}{place} ({one.split} {one.key}): {one.reason}")
         checked = ", ".join(f"{count} {split}" for split, count in counts.items())
         print(f"{checked} examples checked, {len(bad)} bad.", file=sys.stderr)
-    return 1 if bad else 0
+    return 1 if bad or any(source.lost for source in sources.values()) else 0
 
 
 @functools.lru_cache(maxsize=2)

@@ -68,7 +68,7 @@ def test_verify(photos, tmp_path, capsys):
     path.write_bytes(content[: places[28] + 50])  # the last but one is cut, the last is gone
     assert prepare("verify", "--data_dir", out, "--workers", 1, "--json") == 1
     printed = capsys.readouterr()
-    assert "60 examples were written to the train split and 59 are there" in printed.err
+    assert "manifest.json promises 60 examples of the train split, and 59 are there" in printed.err
     report = json.loads(printed.out)
     assert report["examples"] == {"train": 59, "validation": 10}
     assert [(bad["key"], bad["offset"]) for bad in report["bad"]] == [
