@@ -9,7 +9,8 @@ from typing import Any
 from benchmarks.gpu_cards import mfu, peak
 from benchmarks.gpu_cells import CONVOY, DOCUMENTS, HOST, Cell
 from benchmarks.harness import Entry, spread
-from convoy.model.catalog import get_arch, macs
+from convoy.model.arithmetic import macs
+from convoy.model.catalog import get_arch
 
 NOT_YET = "not yet measured"
 PRECISIONS = {"float16": "AMP, float16", "bfloat16": "bfloat16", "float32": "float32 (TF32)"}

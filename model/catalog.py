@@ -14,7 +14,6 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,8 @@ IMAGENET_STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
 
 SQUEEZE_RATIO = 0.25  # units of squeeze-and-excitation, as a part of the block's *input* filters
 FILTER_DIVISOR = 8
+
+HEADS = {"efficientnet": "predictions", "resnet": "fc"}  # the classifiers' layers
 
 
 @dataclass(frozen=True)
@@ -318,82 +319,3 @@ def resnet_blocks(arch: Arch) -> list[ResidualBlock]:
             blocks.append(ResidualBlock(name, arch.bottleneck, *shape, len(blocks) / total))
             filters_in = filters_out
     return blocks
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """What a convolution or classifier costs, with its batch norm, or else its bias."""
-
-    kernel: int  # numbers in the kernel, each one multiply-add for every pixel of the output
-    filters: int
-    pixels: int
-    norm: bool = True
-
-
-def _efficientnet_weights(arch: Arch, size: int) -> Iterator[_Weights]:
-    size, filters = math.ceil(size / 2), stem_filters(arch)
-    yield _Weights(3 * 3 * 3 * filters, filters, size**2)
-    for block in efficientnet_blocks(arch):
-        wide, filters = block.filters_expanded, block.filters_out
-        area, units = block.kernel**2, block.squeeze_units
-        before, size = size, math.ceil(size / block.stride)
-        if block.fused:
-            if block.expand == 1:
-                yield _Weights(area * block.filters_in * filters, filters, size**2)
-                continue
-            yield _Weights(area * block.filters_in * wide, wide, size**2)
-        else:
-            if block.expand != 1:
-                yield _Weights(block.filters_in * wide, wide, before**2)
-            yield _Weights(area * wide, wide, size**2)
-            yield _Weights(wide * units, units, 1, norm=False)
-            yield _Weights(units * wide, wide, 1, norm=False)
-        yield _Weights(wide * filters, filters, size**2)
-    yield _Weights(filters * top_filters(arch), top_filters(arch), size**2)
-
-
-def _resnet_weights(arch: Arch, size: int) -> Iterator[_Weights]:
-    size = math.ceil(size / 2)
-    yield _Weights(7 * 7 * 3 * arch.stem_filters, arch.stem_filters, size**2)
-    size = math.ceil(size / 2)  # the max-pool
-    for block in resnet_blocks(arch):
-        wide, filters = block.width, block.filters_out
-        before, size = size, math.ceil(size / block.stride)
-        if block.bottleneck:
-            yield _Weights(block.filters_in * wide, wide, before**2)
-            yield _Weights(9 * wide * wide // block.groups, wide, size**2)
-            yield _Weights(wide * filters, filters, size**2)
-        else:
-            yield _Weights(9 * block.filters_in * wide, wide, size**2)
-            yield _Weights(9 * wide * filters, filters, size**2)
-        if units := block.squeeze_units:
-            yield _Weights(filters * units, units, 1, norm=False)
-            yield _Weights(units * filters, filters, 1, norm=False)
-        if block.has_projection:
-            yield _Weights(block.filters_in * filters, filters, size**2)
-
-
-def _weights(arch: Arch, size: int, num_classes: int) -> list[_Weights]:
-    check_available(arch)
-    walk = _resnet_weights if arch.family == "resnet" else _efficientnet_weights
-    parts = list(walk(arch, size))
-    return [*parts, _Weights(parts[-1].filters * num_classes, num_classes, 1, norm=False)]
-
-
-def parameter_count(arch: Arch, num_classes: int = 1000, *, trainable: bool = False) -> int:
-    """Parameters by arithmetic, with moving statistics unless `trainable`; else as `macs`."""
-    each = 2 if trainable else 4  # a norm's gamma and beta, then its moving mean and variance
-    parts = _weights(arch, arch.resolution, num_classes)
-    return sum(part.kernel + (each if part.norm else 1) * part.filters for part in parts)
-
-
-def macs(arch: Arch, image_size: int | None = None, num_classes: int = 1000) -> int:
-    """Multiply-adds for one image of `image_size` pixels (None: the arch's), by arithmetic.
-
-    Convolutions and classifier, each counted once. ValueError if `arch` is not available.
-    """
-    parts = _weights(arch, image_size or arch.resolution, num_classes)
-    return sum(part.kernel * part.pixels for part in parts)
-
-
-flop_count = macs  # papers call them FLOPs

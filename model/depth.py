@@ -7,9 +7,10 @@ from typing import Any
 
 import keras
 
+from convoy.model.catalog import HEADS
+
 _BLOCK = re.compile(r"(block\d+[a-z]+|layer\d+_\d+)_")
 _TOP = ("top_conv", "top_bn")
-_HEADS = ("predictions", "fc")
 
 
 def depth_from_top(model: keras.Model) -> dict[str, int]:
@@ -39,4 +40,4 @@ def _group(variable: Any, seen: dict[str, int]) -> str:
         return block.group(1)
     if layer in _TOP:
         return list(seen)[-1]
-    return "head" if layer in _HEADS else "stem"
+    return "head" if layer in HEADS.values() else "stem"

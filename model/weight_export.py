@@ -170,6 +170,7 @@ def convert(
     names: str = "convoy",
     ema: bool | None = None,
     padding: str | None = None,
+    partial: bool = False,
     image_size: int | None = None,
 ) -> ConvertReport:
     """Reads weights of any kind, writes them in another, reads that back and compares logits.
@@ -182,6 +183,7 @@ def convert(
         arch: What the source is; our checkpoints and our `.safetensors` say so themselves.
         ema: True: the moving average. False: the weights as trained. None: see `read_weights`.
         padding: "same" or "symmetric", where the source does not say.
+        partial: Take a source that has tensors besides those of `arch`; none of these may lack.
         image_size: Of the model in a `.keras` file, in pixels, and of the comparison; None takes
             the source's, or else the architecture's.
 
@@ -193,7 +195,7 @@ def convert(
     file = read_weights(source, ema=ema)
     name = arch or stored_arguments(file).get("arch") or _only_arch(file)
     model = _build(file, name, padding, image_size)
-    report = load_pretrained(model, name, source, ema=ema, padding=padding)
+    report = load_pretrained(model, name, source, ema=ema, padding=padding, partial=partial)
     if report.unmatched_model or report.mismatched:
         raise WeightFileError(f"{source} cannot be converted: {'; '.join(report.lines()[1:])}")
     notes = export_weights(model, name, target, names, file.facts.get("applied"))

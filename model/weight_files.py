@@ -42,6 +42,8 @@ _RAW_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "net")
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 # What wrappers put before every name: data parallel, torch.compile, Lightning.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+# What is counted beside weights: by batch norm, by PyTorch's AveragedModel, by the profiler thop.
+_COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 
 
 @dataclass(frozen=True)
@@ -311,12 +313,12 @@ def _read_torch(path: Path, ema: bool | None) -> WeightFile:
 
 
 def _is_weight(name: Any, value: Any) -> bool:
-    # The counter is dropped unread: nothing here uses it.
-    return (
-        isinstance(name, str)
-        and isinstance(value, Tensor)
-        and not name.endswith("num_batches_tracked")
-    )
+    # Counters are dropped unread: nothing here uses them.
+    return isinstance(name, str) and isinstance(value, Tensor) and not _is_counter(name)
+
+
+def _is_counter(name: str) -> bool:
+    return name.rsplit(".", 1)[-1] in _COUNTERS
 
 
 def _choose(content: Any, ema: bool | None, path: Path) -> tuple[dict, str, bool]:
@@ -359,8 +361,8 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def _clean(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without what wrappers add to every name, and without counters of batches."""
-    arrays = {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
+    """Without what wrappers add to every name, and without counters."""
+    arrays = {k: v for k, v in arrays.items() if not _is_counter(k)}
     while arrays:
         shared = [p for p in _PREFIXES if all(name.startswith(p) for name in arrays)]
         if not shared:

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convoy.model import catalog
-from convoy.model.weight_files import WeightFile, WeightFileError, read_weights
-from convoy.model.weight_names import HEADS, source_names, to_keras
-from convoy.model.weight_suggest import SUGGESTED, Suggestion, se_ratio, suggest
+from convoy.model.weight_files import WeightFileError, read_weights
+from convoy.model.weight_fit import check_fit, fit, se_ratio, some
+from convoy.model.weight_suggest import SUGGESTED, Suggestion, said_of_itself, suggest
 
 if TYPE_CHECKING:
     import keras
-
-# Below this part of the model's own tensors, the file is taken to be of another architecture.
-LEAST_MATCH = 0.5
 
 
 @dataclass
@@ -59,7 +56,7 @@ class LoadReport:
             ("in the file but not used", self.unmatched_file),
         ):
             if names:
-                text.append(f"{len(names)} tensors {what}: {', '.join(names)}")
+                text.append(f"{len(names)} tensors {what}: {some(names)}")
         return text + [f"note: {note}" for note in s.notes] + self.warnings
 
 
@@ -69,78 +66,50 @@ def load_pretrained(
     path: str | Path,
     *,
     strict: bool = False,
+    partial: bool = False,
     ema: bool | None = None,
     padding: str | None = None,
 ) -> LoadReport:
     """Assigns the weights in a file to a model built by `build_model(arch, …)`.
 
-    The classifier keeps its initial values if the file's has another number of classes. So does
-    whatever the file lacks; all of it is listed in the report.
+    The classifier keeps its initial values if the file's has another number of classes.
 
     Args:
         model: Changed in place.
         arch: What the model is.
         path, ema: See `model.weight_files.read_weights`.
-        strict: Raise if anything is left unmatched on either side; nothing is assigned then.
+        strict: The classifier must match as well.
+        partial: Assign what matches, and leave the rest as it is; the report lists that.
         padding: As in `inspect`; here it only affects the report.
 
     Raises:
-        WeightFileError: the file cannot be read, or belongs to another architecture, or `strict`
-            and something does not match.
+        WeightFileError: the file cannot be read, or something does not match; nothing is assigned.
     """
     entry = catalog.get_arch(arch)
     file = read_weights(path, ema=ema)
     scheme, suggested = suggest(file, entry, padding)
     variables = {v.path: v for v in model.weights}
-    names = source_names(variables, scheme)
-    head = HEADS[entry.family]
-    classes = int(variables[f"{head}/kernel"].shape[-1])
-    report = LoadReport(suggested, classes, head_replaced=suggested.num_classes != classes)
-
-    values: dict[str, np.ndarray] = {}
-    for ours, variable in variables.items():
-        theirs = names.get(ours)
-        if theirs not in file.arrays or (report.head_replaced and ours.startswith(f"{head}/")):
-            report.unmatched_model.append(ours)
-            continue
-        array, shape = file.arrays[theirs], tuple(variable.shape)
-        fitting = array if array.shape == shape else None
-        if scheme.program != "keras":
-            fitting = to_keras(array, ours, shape)
-        if fitting is None:
-            report.mismatched.append(f"{ours} {shape} / {theirs} {array.shape}")
-        else:
-            values[ours] = fitting
-    report.loaded = list(values)
-    used = {names[ours] for ours in values} | _preprocessing(file)
-    report.unmatched_file = sorted(name for name in file.arrays if name not in used)
-    report.warnings = _differences(model_arguments(model, entry), suggested.arguments)
-
-    _check_match(report, len(variables), entry.name, strict)
-    for ours, value in values.items():
-        variables[ours].assign(value)
-    return report
-
-
-def _preprocessing(file: WeightFile) -> set[str]:
-    """Tensors that `Suggestion.arguments` accounts for as mean and std."""
-    return {name for name in file.arrays if name.startswith("normalization/")}
-
-
-def _check_match(report: LoadReport, total: int, arch: str, strict: bool) -> None:
-    path = report.suggested.path
-    if len(report.loaded) < LEAST_MATCH * total:
-        wrong = ", ".join(report.mismatched[:3] or report.unmatched_model[:3])
+    shapes = {ours: tuple(v.shape) for ours, v in variables.items()}
+    found = fit(file, scheme, entry.family, shapes)
+    check_fit(found, file, scheme, entry, said_of_itself(file), partial)
+    report = LoadReport(
+        suggested,
+        shapes[f"{catalog.HEADS[entry.family]}/kernel"][-1],
+        list(found.values),
+        found.head_replaced,
+        found.missing + found.head_missing,
+        found.surplus + found.head_surplus,
+        found.mismatched,
+        _differences(model_arguments(model, entry), suggested.arguments),
+    )
+    if strict and (report.unmatched_model or report.unmatched_file):
         raise WeightFileError(
-            f"{path} does not fit {arch}: only {len(report.loaded)} of its {total} tensors are"
-            f" there in the right shape (not, for example, {wrong})"
-        )
-    left = report.mismatched + report.unmatched_model + report.unmatched_file
-    if strict and left:
-        raise WeightFileError(
-            f"{path} does not match {arch} in full, as strict loading asks:"
+            f"{file.path} does not match {entry.name} in full, as strict loading asks:"
             f" {'; '.join(report.lines()[1:])}"
         )
+    for ours, value in found.values.items():
+        variables[ours].assign(value)
+    return report
 
 
 def model_arguments(model: keras.Model, arch: catalog.Arch) -> dict[str, Any]:
@@ -183,6 +152,6 @@ def _differences(built: Mapping[str, Any], implied: Mapping[str, Any]) -> list[s
 
 def freeze_backbone(model: keras.Model, arch: str, frozen: bool = True) -> None:
     """Stops (or resumes) the training of all layers but the classifier; batch norms included."""
-    head = HEADS[catalog.get_arch(arch).family]
+    head = catalog.HEADS[catalog.get_arch(arch).family]
     for layer in model.layers:
         layer.trainable = not frozen or layer.name == head

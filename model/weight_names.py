@@ -23,8 +23,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-HEADS = {"efficientnet": "predictions", "resnet": "fc"}  # the classifiers' layers
-
 _BATCH_NORM = {
     "gamma": "weight",
     "beta": "bias",

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from convoy.model import catalog
+from convoy.model.arithmetic import weight_shapes
 from convoy.model.weight_files import WeightFile, WeightFileError, read_weights
-from convoy.model.weight_names import HEADS, Scheme, recognise, source_names, why_not
+from convoy.model.weight_fit import check_fit, fit, num_classes, se_ratio
+from convoy.model.weight_names import Scheme, recognise, why_not
 
 # What `Suggestion.arguments` may hold: the arguments of `build_model` that change the logits of
 # given weights, and the momentum they were trained with.
@@ -51,7 +53,12 @@ class Suggestion:
 
 
 def inspect(
-    path: str | Path, arch: str, *, padding: str | None = None, ema: bool | None = None
+    path: str | Path,
+    arch: str,
+    *,
+    padding: str | None = None,
+    ema: bool | None = None,
+    partial: bool = False,
 ) -> Suggestion:
     """Says what a weight file is, before a model is built for it. Imports no TensorFlow.
 
@@ -60,13 +67,19 @@ def inspect(
         arch: The architecture it is meant for.
         padding: "same" or "symmetric", if it is known; PyTorch's files seldom say.
         ema: As in `read_weights`.
+        partial: As in `load_pretrained`.
 
     Raises:
-        WeightFileError: the file cannot be read, or belongs to another architecture.
+        WeightFileError: the file cannot be read, or does not fit the architecture.
         ValueError: the architecture is unknown.
     """
     entry = catalog.get_arch(arch)
-    return suggest(read_weights(path, ema=ema), entry, padding)[1]
+    file = read_weights(path, ema=ema)
+    scheme, suggestion = suggest(file, entry, padding)
+    classes, ratio = suggestion.num_classes or 1000, suggestion.arguments.get("se_ratio")
+    found = fit(file, scheme, entry.family, weight_shapes(entry, classes, ratio))
+    check_fit(found, file, scheme, entry, said_of_itself(file), partial)
+    return suggestion
 
 
 def suggest(
@@ -99,7 +112,7 @@ def suggest(
         arguments["se_ratio"] = ratio
     if padding:
         arguments["padding"] = padding
-    classes = _num_classes(file, scheme, arch)
+    classes = num_classes(file, scheme, arch.family)
     return scheme, Suggestion(
         *(file.path, file.kind, file.variant, str(scheme), classes),
         *(arguments, tuple(notes), file.has_ema),
@@ -110,28 +123,6 @@ def stored_arguments(file: WeightFile) -> dict[str, Any]:
     """The arguments of `build_model` that our own files keep; empty for others."""
     stored = file.facts.get("model")
     return stored if isinstance(stored, dict) else {}
-
-
-def _num_classes(file: WeightFile, scheme: Scheme, arch: catalog.Arch) -> int | None:
-    path = f"{HEADS[arch.family]}/kernel"
-    head = file.arrays.get(source_names([path], scheme)[path])
-    if head is None or head.ndim < 2:
-        return None
-    return int(head.shape[-1 if scheme.program == "keras" else 0])
-
-
-def se_ratio(arrays: Mapping[str, np.ndarray]) -> float | None:
-    """ResNets' squeeze units as a part of the filters; None if all blocks have the same number."""
-    pairs = []
-    for name, array in arrays.items():
-        if name.endswith(("se.fc1.weight", "squeeze.squeeze.weight")):
-            pairs.append((array.shape[0], array.shape[1]))
-        elif re.fullmatch(r"layer\d+_\d+_se_reduce/kernel", name):
-            pairs.append((array.shape[-1], array.shape[-2]))
-    if len({units for units, _ in pairs}) < 2:
-        return None
-    ratios = {units / filters for units, filters in pairs}
-    return ratios.pop() if len(ratios) == 1 else None
 
 
 # ---- what Keras' files say ----------------------------------------------------------------------
@@ -237,14 +228,25 @@ def _of_torch(
 
 def _names_of(file: WeightFile) -> tuple[list[str], dict[str, Any]]:
     """What file, folder, trainer and timm's own config.json beside it call the model."""
-    config: dict[str, Any] = {}
-    beside = file.path.with_name("config.json")
-    if beside.exists():
-        try:
-            config = json.loads(beside.read_text())
-        except (OSError, ValueError):
-            config = {}
-    config = config if isinstance(config, dict) else {}
-    said = [file.path.name, file.path.resolve().parent.name, config.get("architecture")]
+    config = _config_beside(file)
+    said = [file.path.name, file.path.resolve().parent.name, *_own_names(file, config)]
+    return [text.lower() for text in said], config
+
+
+def said_of_itself(file: WeightFile) -> str | None:
+    """What the file, or timm's config.json beside it, calls its model."""
+    return next(iter(_own_names(file, _config_beside(file))), None)
+
+
+def _own_names(file: WeightFile, config: Mapping[str, Any]) -> list[str]:
+    said = [config.get("architecture")]
     said += [file.facts.get(key) for key in ("arch", "architecture", "model_name")]
-    return [text.lower() for text in said if isinstance(text, str)], config
+    return [text for text in said if isinstance(text, str)]
+
+
+def _config_beside(file: WeightFile) -> dict[str, Any]:
+    try:
+        config = json.loads(file.path.with_name("config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}

@@ -229,7 +229,9 @@ class Config:
                                                            "when the checkpoint was made; both: side by side, with --report")
     pretrained_from_file: str | None = _flag(CKPT, None, "start from, evaluate or apply these weights: .keras, .h5, "
                                              ".safetensors, PyTorch's .pth, or a checkpoint's folder", path="path")
-    pretrained_strict: bool = _flag(CKPT, False, "refuse a file in which anything is missing or left over")
+    pretrained_partial: bool = _flag(CKPT, False, "load what fits of such a file, and leave the rest of the model as it was; unset: refuse a "
+                                     "file in which anything but the classifier is missing or left over")
+    pretrained_strict: bool = _flag(CKPT, False, "refuse a file whose classifier does not fit, too")
     freeze_backbone: bool = _flag(CKPT, False, "train the classifier alone; the rest stays as it was loaded")
     weight_names: Literal["convoy", "torchvision", "timm", "nvidia", "transformers"] = _flag(
         CKPT, "convoy", "convert to .safetensors: whose names and layout to write")

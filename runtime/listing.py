@@ -6,7 +6,8 @@ import shutil
 import sys
 from typing import Any
 
-from convoy.model.catalog import get_arch, list_archs, macs
+from convoy.model.arithmetic import macs
+from convoy.model.catalog import get_arch, list_archs
 from convoy.runtime.config import Config
 from convoy.runtime.recipes import expected_top1
 from convoy.utils.tables import columns, table_console

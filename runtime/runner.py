@@ -243,6 +243,7 @@ class Runner:
             names=config.weight_names,
             ema={"auto": None, "raw": False, "ema": True}[config.weights],
             padding=config.padding,
+            partial=config.pretrained_partial,
         )
         print("\n".join(report.lines()))
         return {"max_logit_difference": report.max_logit_difference}

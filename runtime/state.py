@@ -93,18 +93,24 @@ def new_state(
         WeightFileError: `--pretrained_from_file` does not fit.
     """
     implied: dict[str, Any] = {}
-    file = config.pretrained_from_file
+    file, partial = config.pretrained_from_file, config.pretrained_partial
     if file and saved:
         implied = saved.state["model"] | {"arch": config.arch, "num_classes": num_classes}
     elif file:
-        implied = inspect(file, config.arch, padding=config.padding).arguments
+        implied = inspect(file, config.arch, partial=partial, padding=config.padding).arguments
     arguments = model_arguments(config, num_classes, implied)
     if saved:
         _check_same_model(saved, arguments)
     model = build_training_model(config, num_classes, arguments)
     if file and not saved:
-        strict = config.pretrained_strict
-        report = load_pretrained(model, config.arch, file, strict=strict, padding=config.padding)
+        report = load_pretrained(
+            model,
+            config.arch,
+            file,
+            strict=config.pretrained_strict,
+            partial=partial,
+            padding=config.padding,
+        )
         for line in report.lines():
             say(line)
     if config.freeze_backbone:

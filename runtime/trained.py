@@ -104,7 +104,8 @@ def _from_file(config: Config, file: str) -> Trained:
     from convoy.model.weights import inspect, load_pretrained
 
     ema = {"auto": None, "raw": False, "ema": True}[config.weights]
-    implied = inspect(file, config.arch, padding=config.padding, ema=ema)
+    how: dict[str, Any] = {"partial": config.pretrained_partial, "padding": config.padding}
+    implied = inspect(file, config.arch, ema=ema, **how)
     classes = implied.num_classes
     if classes is None or config.num_classes not in (None, classes):
         had = f"{classes} classes" if classes else "no classifier"
@@ -116,9 +117,9 @@ def _from_file(config: Config, file: str) -> Trained:
     arguments: dict[str, Any] = model_arguments(config, classes, implied.arguments)
     model = build_model(arguments.pop("arch"), **arguments, data_format=config.data_format)
     report = load_pretrained(
-        model, config.arch, file, strict=config.pretrained_strict, ema=ema, padding=config.padding
+        model, config.arch, file, strict=config.pretrained_strict, ema=ema, **how
     )
-    if random := report.unmatched_model:
+    if random := report.unmatched_model + report.mismatched:
         raise ConfigError(
             f"--pretrained_from_file {file} lacks {len(random)} of the model's tensors, the first"
             f" {random[0]}: results would be those of random weights"

@@ -78,10 +78,9 @@ def validate(config: Config) -> Config:
             fresh_model_dir(config)
         check_trackers(config)
         profile_steps(config)
+        config = _pretrained(config)
     if config.mode in DATA_MODES:
         _data(config)  # after what is quicker: the first look at many files takes minutes
-    if config.mode in TRAINING_MODES:
-        config = _pretrained(config)
     if config.report:
         variants(config)
     if config.mode == "predict":
@@ -274,20 +273,22 @@ def _pretrained(config: Config) -> Config:
     from convoy.runtime.checkpoint import CheckpointError, folder_of
 
     file = config.pretrained_from_file
+    if config.pretrained_partial and config.pretrained_strict:
+        raise ConfigError("--pretrained_partial and --pretrained_strict exclude each other")
     if config.resume_checkpoint:
         return config  # the run's own checkpoint is read instead; the file may be gone
     if file and is_url(file):
         raise ConfigError(f"--pretrained_from_file {file} is no local path: copy it here first")
     if not file:
-        if config.freeze_backbone:
-            raise ConfigError(
-                "--freeze_backbone needs --pretrained_from_file: nothing was learnt yet"
-            )
+        for flag in ("freeze_backbone", "pretrained_partial", "pretrained_strict"):
+            if getattr(config, flag):
+                raise ConfigError(f"--{flag} needs --pretrained_from_file")
         return config
     try:
         if folder := folder_of(file):  # a run's folder means its best checkpoint
             config = config.with_(pretrained_from_file=str(folder))
-        inspect(config.pretrained_from_file, config.arch, padding=config.padding)
+        partial = config.pretrained_partial
+        inspect(config.pretrained_from_file, config.arch, padding=config.padding, partial=partial)
     except (WeightFileError, CheckpointError) as error:
         raise ConfigError(f"--pretrained_from_file: {error}") from error
     return config

@@ -215,7 +215,8 @@ def _facts(config: Config) -> _Facts:
         from convoy.model.weights import inspect
 
         ema = {"auto": None, "raw": False, "ema": True}[config.weights]
-        found = inspect(file, config.arch, padding=config.padding, ema=ema)
+        partial = config.pretrained_partial
+        found = inspect(file, config.arch, padding=config.padding, ema=ema, partial=partial)
         names = how_applied(file).get("class_names")
         return _Facts(file, found.num_classes, names, found.has_ema)
     try:

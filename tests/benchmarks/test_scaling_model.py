@@ -13,7 +13,8 @@ import pytest
 from benchmarks import scaling_tables
 from benchmarks.scaling_model import fit, hours_published, setups, slowest, two_processes
 from benchmarks.scaling_plot import plot
-from convoy.model.catalog import get_arch, parameter_count
+from convoy.model.arithmetic import parameter_count
+from convoy.model.catalog import get_arch
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,43 @@ def test_a_file_of_another_family_is_refused_before_training(flags, trained, tmp
     assert "family efficientnet" in said
 
 
+def test_a_file_that_fits_in_part_is_refused_before_the_data_are_looked_at(
+    flags, trained, photos, tmp_path, capsys
+):
+    from safetensors.numpy import load_file, save_file
+
+    file = tmp_path / "weights.safetensors"
+    convert = ("--mode", "convert", "--model_dir", trained.model_dir, "--output", file)
+    assert run(*convert, "--weight_names", "timm") == 0
+    arrays = load_file(file)
+    save_file(
+        {k: v for k, v in arrays.items() if ".se." not in k} | {"x": arrays["bn2.bias"]}, file
+    )
+    more = ("--pretrained_from_file", file, "--model_dir", tmp_path / "r", "--prof", "1")
+    with pytest.raises(SystemExit) as stopped:
+        run(*flags, *more, "--data_dir", tmp_path / "none")
+    assert stopped.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "missing in the file: 16 of its 83 tensors" in said
+    assert "left over in the file: 1 (x)" in said
+    assert run(*flags, *more, "--mode", "train", "--pretrained_partial") == 0
+    assert "16 tensors kept at their initial values" in capsys.readouterr().out
+
+    # What is applied must be whole, and may be less than the file.
+    predict = ("--mode", "predict", "--arch", "efficientnet-test", "--pretrained_from_file", file)
+    predict += ("--predict_dir", photos, "--pretrained_partial", "--output", tmp_path / "out")
+    assert run(*predict) == 1
+    assert "results would be those of random weights" in " ".join(capsys.readouterr().err.split())
+    again = ("--arch", "efficientnet-test", "--output", tmp_path / "again.safetensors")
+    save_file(arrays | {"x": arrays["bn2.bias"]}, file)
+    with pytest.raises(SystemExit):
+        run("--mode", "convert", "--pretrained_from_file", file, *again)
+    assert (
+        run("--mode", "convert", "--pretrained_from_file", file, *again, "--pretrained_partial")
+        == 0
+    )
+
+
 def test_freezing_random_weights_is_refused(flags, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(*flags, "--freeze_backbone", "--model_dir", tmp_path / "r")

@@ -5,7 +5,7 @@ import math
 import keras
 import pytest
 
-from convoy.model import build_model, catalog, get_arch, list_archs
+from convoy.model import arithmetic, build_model, get_arch, list_archs
 from convoy.model.summary import flops
 
 QUICK = ("efficientnet-test", "efficientnet-b0", "resnet18", "resnet50", "resnext50-32x4d")
@@ -38,15 +38,17 @@ def test_built_model_agrees_with_the_catalogue(name):
     assert model.name == name.replace("-", "_")
     assert model.input_shape == (None, arch.resolution, arch.resolution, 3)
     assert model.output_shape == (None, 1000)
-    assert model.count_params() == arch.params_1000 == catalog.parameter_count(arch)
+    assert model.count_params() == arch.params_1000 == arithmetic.parameter_count(arch)
     trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
     assert trainable == arch.trainable_1000
-    assert counted(model) == catalog.macs(arch) == flops(model)
+    assert counted(model) == arithmetic.macs(arch) == flops(model)
+    built = {v.path: tuple(v.shape) for v in model.weights}
+    assert built == arithmetic.weight_shapes(arch)
 
 
 @pytest.mark.parametrize("name", ["efficientnet-test", "resnet18"])
 def test_another_size_and_number_of_classes(name):
     arch = get_arch(name)
     model = build_model(name, num_classes=7, image_size=45)  # odd sizes are rounded up
-    assert model.count_params() == catalog.parameter_count(arch, 7)
-    assert counted(model) == catalog.macs(arch, 45, 7) == flops(model)
+    assert model.count_params() == arithmetic.parameter_count(arch, 7)
+    assert counted(model) == arithmetic.macs(arch, 45, 7) == flops(model)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from convoy.model import build_model, catalog, get_arch
+from convoy.model import arithmetic, build_model, get_arch
 from convoy.model.layers import StochasticDepth
 from convoy.model.summary import flops
 from convoy.model.sync_batch_norm import SyncBatchNorm
@@ -20,8 +20,8 @@ def ours():
 def test_built_model_agrees_with_the_catalogue(ours):
     arch = get_arch("efficientnetv2-s")
     assert arch.resolution == 384
-    assert ours.count_params() == catalog.parameter_count(arch, 50)
-    assert flops(ours) == catalog.macs(arch, SIZE, 50)
+    assert ours.count_params() == arithmetic.parameter_count(arch, 50)
+    assert flops(ours) == arithmetic.macs(arch, SIZE, 50)
     rates = [layer.rate for layer in ours.layers if isinstance(layer, StochasticDepth)]
     assert rates[:2] == [pytest.approx(0.2 / 40), pytest.approx(0.2 * 3 / 40)]
     assert rates[-1] == pytest.approx(0.2 * 39 / 40)

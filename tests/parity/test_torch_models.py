@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convoy.model import build_model, get_arch
-from convoy.model.catalog import macs
+from convoy.model.arithmetic import macs
 from convoy.model.weights import export_weights
 
 pytest.importorskip("torch", reason="needs the extra `parity`: see tests/parity/conftest.py")

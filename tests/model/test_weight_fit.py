@@ -1,0 +1,134 @@
+"""Files whose tensors are not those of the architecture. tests/parity looks at all of timm's."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from convoy.model import build_model, get_arch
+from convoy.model.arithmetic import weight_shapes
+from convoy.model.catalog import Stage
+from convoy.model.weight_names import scheme_for, source_names
+from convoy.model.weights import WeightFileError, inspect, load_pretrained
+
+V2_RW_S = dataclasses.replace(  # timm's efficientnetv2_rw_s: other widths from stage 4 on
+    get_arch("efficientnetv2-s"),
+    top_filters=1792,
+    stages=(
+        *get_arch("efficientnetv2-s").stages[:4],
+        Stage(3, 9, 128, 160, 6, 1, depthwise="dwconv2"),
+        Stage(3, 15, 160, 272, 6, 2, depthwise="dwconv2"),
+    ),
+)
+
+
+@pytest.fixture
+def save(tmp_path):
+    """`save(arch)` writes an architecture's tensors, all zeros, as timm names and lays them out."""
+    from safetensors.numpy import save_file
+
+    def write(arch, without=(), extra=(), classes=10, **options):
+        shapes = weight_shapes(arch, classes, **options)
+        theirs = source_names(shapes, scheme_for("timm", arch.family))
+        arrays = {theirs[k]: np.zeros(_torch(k, s), np.float32) for k, s in shapes.items()}
+        arrays = {k: v for k, v in arrays.items() if not any(part in k for part in without)}
+        arrays |= {name: np.zeros(2, np.float32) for name in extra}
+        save_file(arrays, path := tmp_path / "weights.safetensors")
+        return path
+
+    return write
+
+
+def _torch(path, shape):
+    if len(shape) == 4:
+        h, w, i, o = shape
+        return (i, o, h, w) if "dwconv" in path else (o, i, h, w)
+    return shape[::-1]
+
+
+@pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnetv2-s", "se-resnext101-32x4d"])
+def test_a_file_that_fits_passes(name, save):
+    assert inspect(save(get_arch(name)), name).num_classes == 10
+
+
+def test_counters_of_other_programs_are_no_weights(save):
+    counters = ("n_averaged", "total_ops", "bn1.total_params", "bn1.num_batches_tracked")
+    inspect(save(get_arch("resnet18"), extra=counters), "resnet18")
+
+
+REFUSED = {
+    # timm's efficientnet_lite0: B0's names and shapes without squeeze-and-excitation
+    "lite": (
+        *("efficientnet-b0", "efficientnet-b0", {"without": (".se.",)}),
+        ("missing in the file: 64 of its 3", "and 61 more",
+         "no squeeze-and-excitation, as timm's lite"),
+    ),
+    "v2_rw_s": (
+        *(V2_RW_S, "efficientnetv2-s", {}),
+        ("of another shape: 277 (", "variant of efficientnetv2-s that is not known"),
+    ),
+    "another of ours": (
+        *("efficientnet-b1", "efficientnet-b0", {}),
+        ("left over in the file:", "It holds efficientnet-b1: give --arch efficientnet-b1"),
+    ),
+    "squeezed": (
+        *("se-resnext101-32x4d", "resnext101-32x4d", {"se_ratio": 1 / 16}),
+        ("It holds se-resnext101-32x4d",),
+    ),
+    "something on top": (
+        *("resnet18", "resnet18", {"extra": ("neck.weight", "neck.bias")}),
+        ("left over in the file: 2 (neck.bias, neck.weight)",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_file_that_does_not_fit_is_refused_in_a_few_words(kind, save):
+    holds, taken_for, options, said = REFUSED[kind]
+    path = save(get_arch(holds) if isinstance(holds, str) else holds, **options)
+    with pytest.raises(WeightFileError) as refused:
+        inspect(path, taken_for)
+    text = str(refused.value)
+    for part in (*said, "does not fit", "--pretrained_partial"):
+        assert part in text
+    assert len(text) < 800
+
+
+def test_what_is_beside_the_file_names_it(save, tmp_path):
+    path = save(get_arch("efficientnet-b0"), without=(".se.",))
+    (tmp_path / "config.json").write_text('{"architecture": "efficientnet_lite0"}')
+    with pytest.raises(WeightFileError, match="It calls itself efficientnet_lite0"):
+        inspect(path, "efficientnet-b0")
+
+
+def test_a_part_is_loaded_where_that_is_meant(save):
+    path = save(get_arch("efficientnet-test"), without=(".se.",), extra=("neck.weight",))
+    model = build_model("efficientnet-test", num_classes=10, image_size=32, seed=1)
+    before = [np.asarray(v) for v in model.weights]
+    with pytest.raises(WeightFileError, match="missing in the file"):
+        load_pretrained(model, "efficientnet-test", path)
+    assert all(np.array_equal(a, v) for a, v in zip(before, model.weights, strict=True))
+    inspect(path, "efficientnet-test", partial=True)
+    report = load_pretrained(model, "efficientnet-test", path, partial=True)
+    assert report.unmatched_file == ["neck.weight"]
+    assert all("_se_" in name for name in report.unmatched_model)
+    for old, v in zip(before, model.weights, strict=True):
+        assert np.array_equal(v, old) if "_se_" in v.path else not np.any(v)
+    assert max(map(len, report.lines())) < 300
+
+
+@pytest.mark.parametrize("layers", [("fc.0", "fc.3"), ("fc",), ()])
+def test_any_classifier_may_be_replaced(layers, save):
+    """One for other classes, one of several layers, and none."""
+    path = save(
+        get_arch("resnet18"),
+        without=("fc.",) if layers != ("fc",) else (),
+        extra=[f"{layer}.{part}" for layer in layers[1:] for part in ("weight", "bias")],
+        classes=7,
+    )
+    model = build_model("resnet18", num_classes=3, image_size=32)
+    report = load_pretrained(model, "resnet18", path)
+    assert report.head_replaced
+    assert report.unmatched_model == ["fc/kernel", "fc/bias"]
+    with pytest.raises(WeightFileError, match="strict loading asks"):
+        load_pretrained(model, "resnet18", path, strict=True)
