@@ -99,20 +99,17 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def to_rgb(image: Image) -> Image:
-    """RGB as training reads it: the upper 8 of 16 bits, the colours under what is transparent, and
-    CMYK of JPEGs as TensorFlow takes it: inverted if Adobe's marker says so, else as it is.
+    """RGB as training reads it: the upper 8 of 16 bits, and the colours under what is transparent.
 
     Raises:
         BadImage: black and white are not known, in pictures of 32 bits a channel.
     """
-    from PIL import Image, ImageChops
+    from PIL import Image
 
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         # Pillow's own conversion would clip instead of scaling.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise BadImage("a picture of 32 bits a channel: convert it to 8 bits")
-    elif image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow takes all CMYK of JPEGs for inverted
     image.info.pop("transparency", None)
     return image.convert("RGB")

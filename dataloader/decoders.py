@@ -18,6 +18,8 @@ from convoy.dataloader import by_pillow
 from convoy.dataloader.by_pillow import MAX_PIXELS
 
 DCT = "INTEGER_ACCURATE"
+# A segment of JPEGs that says how their four colours are meant: inverted CMYK.
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(5)
 _GREY_PALETTE = b"".join(bytes([i, i, i, 0]) for i in range(256))
 
 _without_pillow = 0
@@ -38,6 +40,20 @@ def tensorflow_only() -> Iterator[None]:
 
 def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     return tf.equal(tf.strings.substr(encoded, 0, 2), b"\xff\xd8")
+
+
+def _with_marker(encoded: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
+    """A JPEG of four channels with Adobe's marker in front; others as they are.
+
+    Without a marker TensorFlow takes CMYK as it stands, and Pillow, OpenCV and browsers take all of
+    it as inverted. One of the file's own comes later, and holds.
+    """
+
+    def marked():
+        rest = tf.strings.substr(encoded, 2, tf.strings.length(encoded) - 2)
+        return tf.strings.join([b"\xff\xd8" + _ADOBE, rest])
+
+    return tf.cond(tf.equal(channels, 4), marked, lambda: encoded)
 
 
 def _is_png(encoded: tf.Tensor) -> tf.Tensor:
@@ -121,9 +137,10 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """
 
     def jpeg():
-        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
+        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
         with tf.control_dependencies([_check_size(height, width)]):
-            return tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT)
+            marked = _with_marker(encoded, channels)
+            return tf.io.decode_jpeg(marked, channels=3, dct_method=DCT)
 
     image = tf.cond(_is_jpeg(encoded), jpeg, lambda: _decode_other(encoded))
     image.set_shape([None, None, 3])
@@ -160,9 +177,10 @@ def decode_window(encoded: tf.Tensor, window_of: Callable[[tf.Tensor], tf.Tensor
     """
 
     def jpeg():
-        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
+        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
         window = window_of(tf.stack([_check_size(height, width), width]))
-        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=DCT)
+        marked = _with_marker(encoded, channels)
+        return tf.image.decode_and_crop_jpeg(marked, window, channels=3, dct_method=DCT)
 
     def other():
         image = _decode_other(encoded)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
+import zlib
 from dataclasses import dataclass
 
 from convoy.dataloader.by_pillow import BadImage, check_pixels, opened, to_rgb, unread
 from convoy.dataloader.kinds import HEAD_BYTES, kind_of
 
+# Of a JPEG, but for those that only stuff its data.
+_MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _KEPT = {"JPEG": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}
+_LONGEST_JPEG = 65_500  # pixels, of libjpeg
 DEFAULT_QUALITY = 95
 __all__ = ["BadImage", "Recoding", "recode"]
 
@@ -55,7 +60,7 @@ def _recode(data: bytes, how: Recoding) -> tuple[bytes, str]:
     with opened(data) as image:
         width, height = image.size
         shrink = short is not None and min(width, height) > short
-        plain = kind in _KEPT and not (kind == "BMP" and image.mode in ("P", "1"))
+        plain = kind in _KEPT and (kind != "BMP" or _is_plain_bmp(data, image.mode))
         if shrink:
             target = [max(1, round(side * short / min(width, height))) for side in (width, height)]
             # A JPEG is decoded at half, a quarter or an eighth of its size where that is enough;
@@ -64,10 +69,58 @@ def _recode(data: bytes, how: Recoding) -> tuple[bytes, str]:
         check_pixels(*image.size)
         if plain and not shrink and how.quality is None:
             image.load()
+            _check_whole(data, kind)
             return data, _KEPT[kind]
         image = to_rgb(image)
         if shrink:
             image = image.resize(target, Image.Resampling.LANCZOS)
         stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=how.quality or DEFAULT_QUALITY)
-        return stream.getvalue(), "jpeg"
+        kind = "JPEG" if max(image.size) <= _LONGEST_JPEG else "PNG"
+        image.save(stream, kind, quality=how.quality or DEFAULT_QUALITY)
+        return stream.getvalue(), _KEPT[kind]
+
+
+def _is_plain_bmp(data: bytes, mode: str) -> bool:
+    """Whether it is of grey levels or 24 bits, not compressed, and with a header of Windows'."""
+    header, bits, compression = (
+        int.from_bytes(data[start:end], "little") for start, end in ((14, 18), (28, 30), (30, 34))
+    )
+    return header >= 40 and compression == 0 and (bits == 24 or (mode == "L" and bits == 8))
+
+
+def _check_whole(data: bytes, kind: str) -> None:
+    """Raises BadImage for damage that Pillow passes over where TensorFlow, which trains, stops."""
+    ends = {"JPEG": _end_of_jpeg, "PNG": _end_of_png}
+    if kind in ends and not ends[kind](data):
+        raise BadImage("damaged (it ends before its end marker)")
+
+
+def _end_of_jpeg(data: bytes) -> int:
+    """Where the marker of its end stands, going from segment to segment; 0 if there is none."""
+    place = 2
+    while match := _MARKER.search(data, place):
+        place = match.end()
+        if match[1] == b"\xd9":
+            return place
+        if not b"\xd0" <= match[1] <= b"\xd7":  # restarts stand within a scan, without a length
+            place += int.from_bytes(data[place : place + 2], "big")
+    return 0
+
+
+def _end_of_png(data: bytes) -> int:
+    """Where its last chunk ends; 0 if there is none.
+
+    Raises:
+        BadImage: a checksum is wrong, of a chunk that may not be passed over.
+    """
+    place, name = 8, b""
+    while name != b"IEND":
+        content = place + 8 + int.from_bytes(data[place : place + 4], "big")
+        name, checksum = data[place + 4 : place + 8], data[content : content + 4]
+        if len(checksum) < 4:
+            return 0
+        whole = zlib.crc32(memoryview(data)[place + 4 : content]) == int.from_bytes(checksum, "big")
+        if name[:1].isupper() and not whole:
+            raise BadImage(f"damaged (the checksum of its {name.decode('latin-1')} is wrong)")
+        place = content + 4
+    return place

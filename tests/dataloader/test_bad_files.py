@@ -15,9 +15,9 @@ import tensorflow as tf
 from PIL import Image
 
 from convoy.dataloader import crc
-from convoy.dataloader.by_pillow import MAX_PIXELS, opened, to_rgb
+from convoy.dataloader.by_pillow import MAX_PIXELS, BadImage
 from convoy.dataloader.decode import EvalCrop, eval_decode, random_crop_decode
-from convoy.dataloader.decoders import decode_image, tensorflow_only
+from convoy.dataloader.decoders import as_rgb, decode_image, decode_window, tensorflow_only
 from convoy.dataloader.errors import DataError, TooManyBadExamples
 from convoy.dataloader.example import encode_example
 from convoy.dataloader.loader import InputOptions, Loader
@@ -57,6 +57,20 @@ def adobe_cmyk(photo):
     return data
 
 
+def without_marker(data):
+    data = bytearray(data)
+    start = data.index(b"\xff\xee")
+    del data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")]
+    return bytes(data)
+
+
+def ycck(photo):
+    """Photoshop's other way: CMYK turned by the same matrix as YCbCr, which the marker says."""
+    data = bytearray(adobe_cmyk(photo))
+    data[data.index(b"Adobe") + 11] = 2
+    return bytes(data)
+
+
 def gif_on_canvas(photo, width, height):
     """A GIF whose one frame fills a part of its canvas."""
     data = bytearray(encoded(photo, "GIF"))
@@ -87,6 +101,9 @@ def bmp(header, rows):
 GOOD = {
     "grey": lambda photo: encoded(photo.convert("L")),
     "CMYK": adobe_cmyk,
+    "CMYK without a marker": lambda photo: without_marker(adobe_cmyk(photo)),
+    "progressive CMYK": lambda photo: encoded(photo.convert("CMYK"), progressive=True),
+    "YCCK": ycck,
     "progressive": lambda photo: encoded(photo, progressive=True),
     "RGB inside a JPEG": lambda photo: encoded(photo, keep_rgb=True),
     "unsampled": lambda photo: encoded(photo, subsampling=0),
@@ -118,6 +135,45 @@ def test_unusual_images_are_those_of_pillow(kind, photo):
     assert (decode_image(tf.constant(data)).numpy() == by_pillow(data)).all()
 
 
+@pytest.mark.parametrize("kind", GOOD)
+def test_what_is_packed_is_read_by_tensorflow_alone(kind, photo):
+    """And has the pixels that training has, as far as JPEG keeps them."""
+    data = GOOD[kind](photo)
+    packed, name = recode(data, Recoding())
+    with tensorflow_only():
+        pixels = decode_image(tf.constant(packed)).numpy().astype(int)
+    if "transparent" in kind or "canvas" in kind:
+        return  # TensorFlow paints black what GIFs leave out, ours does not
+    assert abs(pixels - by_pillow(data)).mean() < (
+        15 if packed != data else 0.01
+    )  # dithered palettes
+    assert packed == data or name == "jpeg"
+
+
+@pytest.mark.parametrize("what", ["no end", "marker in the data", "IDAT", "IEND", "no chunk left"])
+def test_what_pillow_reads_and_tensorflow_refuses_is_not_packed(what, photo):
+    jpeg, png = encoded(photo), encoded(photo, "PNG")
+    match what:
+        case "no end":
+            data = jpeg[:-2]
+        case "marker in the data":
+            data = jpeg[:-40] + b"\xff\xfe\xff\xff" + jpeg[-36:]
+        case "no chunk left":
+            data = png[: png.index(b"IEND") - 4]
+        case name:
+            end = png.index(name.encode()) + 4
+            end += int.from_bytes(png[end - 8 : end - 4], "big")
+            data = png[:end] + bytes(4) + png[end + 4 :]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_image(tf.constant(data))
+    with pytest.raises(
+        BadImage, match=r"damaged \((it ends before|the checksum of its I|image file is)"
+    ):
+        recode(data, Recoding())
+    assert recode(jpeg, Recoding())[0] == jpeg
+    assert recode(png, Recoding())[0] == png
+
+
 def test_a_transparent_gif_shows_the_colours_underneath(photo):
     palette = photo.convert("P")
     data = encoded(palette, "GIF", transparency=int(np.asarray(palette)[0, 0]))
@@ -127,17 +183,22 @@ def test_a_transparent_gif_shows_the_colours_underneath(photo):
 
 
 def test_cmyk_without_adobes_marker_is_read_alike_everywhere(photo):
-    """TensorFlow takes it as it is, Pillow as inverted: packing must not change a picture."""
-    data = bytearray(adobe_cmyk(photo))
-    start = data.index(b"\xff\xee")
-    del data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")]
-    ours = decode_image(tf.constant(bytes(data))).numpy()
-    with opened(bytes(data)) as image:
-        assert (np.asarray(to_rgb(image)) == ours).all()
-    shrunk, kind = recode(bytes(data), Recoding(resize_short=20))
-    small = decode_image(tf.constant(shrunk)).numpy().astype(int)
-    assert kind == "jpeg"
-    assert abs(small.mean((0, 1)) - ours.mean((0, 1))).max() < 3
+    """Whole, cropped, in exports, packed and for DALI: as Pillow reads it. TensorFlow inverts only
+    what the marker says is inverted, and was up to 255 levels off.
+    """
+    data = GOOD["CMYK without a marker"](photo)
+    expected = by_pillow(data).astype(int)
+    assert (tf.io.decode_jpeg(data, channels=3).numpy() != expected).mean() > 0.9
+    window = decode_window(tf.constant(data), lambda shape: tf.constant([3, 5, 20, 30])).numpy()
+    assert (window == expected[3:23, 5:35]).all()
+    with tensorflow_only():
+        assert (decode_image(tf.constant(data)).numpy() == expected).all()
+    assert (tf.io.decode_png(as_rgb(tf.constant(data))[0]).numpy() == expected).all()
+    for recoding in (Recoding(), Recoding(resize_short=20)):
+        packed, kind = recode(data, recoding)
+        assert kind == "jpeg"
+        pixels = decode_image(tf.constant(packed)).numpy().astype(int)
+        assert abs(pixels.mean((0, 1)) - expected.mean((0, 1))).max() < 3
 
 
 def test_what_only_pillow_reads_is_left_out_of_exports(photo):

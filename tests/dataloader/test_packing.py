@@ -177,6 +177,12 @@ def test_enormous_images_are_bounded():
     assert Image.open(io.BytesIO(data)).size == (400, 300)
 
 
+def test_what_is_too_long_for_a_jpeg_becomes_a_png():
+    long = Image.new("RGB", (70_000, 3), (40, 200, 40))
+    data, kind = recode(encoded(long, "TIFF"), Recoding())
+    assert (kind, Image.open(io.BytesIO(data)).size) == ("png", (70_000, 3))
+
+
 def test_classes_without_a_train_folder(photos, tmp_path):
     out = tmp_path / "out"
     command = ("folder", "--data_dir", photos / "train", "--out", out, "--workers", 1)
