@@ -15,8 +15,8 @@ from convoy.dataloader.kinds import Left
 from convoy.dataloader.label_files import read_labels
 from convoy.dataloader.listing import Listing, list_classes
 from convoy.dataloader.sources import Source, classes_text
-from convoy.dataloader.splits import EXPECTED, some, split_folder, subfolders, unused_folders
-from convoy.utils.text import canonical
+from convoy.dataloader.splits import EXPECTED, split_folder, subfolders, unused_folders
+from convoy.utils.text import canonical, some
 
 
 class FolderSource(Source):

@@ -68,8 +68,9 @@ def _judge(labels: Sequence[int], folder: str, key: str, first_label: int) -> in
     if labels[0] < first_label:
         raise DataError(
             f"{folder}: {key} counts classes from {first_label}, and there are records with"
-            f" {labels[0]}. Give --first_label {labels[0]} if they count from there, as those of"
-            f" TF-Slim's data sets do from 0; or write records with labels from {first_label} on."
+            f" {labels[0]}. Give --first_label {labels[0]} if they count from there, as"
+            " TF-Slim's data sets count from 0; or write records with labels from"
+            f" {first_label} on."
         )
     classes = labels[-1] - first_label + 1
     if classes > 2 * len(labels):

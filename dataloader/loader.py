@@ -25,8 +25,9 @@ from convoy.dataloader.ending import close_at_exit
 from convoy.dataloader.errors import DataError, check_bad_examples
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.sampler import Slots, example_seeds
-from convoy.dataloader.sources import Source, find_source, grey_png, some
+from convoy.dataloader.sources import Source, find_source, grey_png
 from convoy.utils import watchdog
+from convoy.utils.text import some
 
 logger = logging.getLogger("convoy.data")
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.splits import SPLIT_NAMES, check_place, some
+from convoy.dataloader.splits import SPLIT_NAMES, check_place
+from convoy.utils.text import some
 
 # train-00003-of-00010, also with an ending, and as TF-Slim has it: flowers_train_00003-of-00010…
 _SHARD = re.compile(r"^(?P<set>.*?)[-_.]?(?P<number>\d+)-of-(?P<total>\d+)(?P<ending>\..*)?$")

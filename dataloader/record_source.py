@@ -18,7 +18,7 @@ from convoy.dataloader.example import example_keys
 from convoy.dataloader.labels import count_classes, labels_of
 from convoy.dataloader.records import FRAME_BYTES, RecordIndex, RecordReader, index_files
 from convoy.dataloader.sources import Source, classes_text
-from convoy.dataloader.splits import some
+from convoy.utils.text import some
 
 _NO_CLASS = ("background", "__background__", "dummy", "unused", "none")
 # Records that are looked at for their keys: the first ones, and where these are damaged so many
@@ -98,7 +98,7 @@ class TFRecordSource(Source):
         if label < 0:
             return (
                 f"{written}, and labels count from {self.first_label} here. Where they count from"
-                f" {label + self.first_label}, as those of TF-Slim's data sets do from 0, give"
+                f" {label + self.first_label}, as TF-Slim's data sets count from 0, give"
                 f" --first_label {label + self.first_label}; or correct the label."
             )
         classes, remedy = f"--num_classes {num_classes}", "Set --num_classes to the data's classes"

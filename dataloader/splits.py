@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.kinds import heads, is_passed_over, kind_of
 from convoy.utils.files import is_url
-from convoy.utils.text import canonical, printable
+from convoy.utils.text import canonical, some
 
 EXPECTED = (
     "--data_dir should hold TFRecord files (train-* and validation-*, or a version folder of "
@@ -23,15 +23,7 @@ SPLIT_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "train": (("train", "training"),),
     "validation": (("validation", "val", "valid", "dev", "eval"), ("test", "testing")),
 }
-_LONGEST = 60  # characters of a name in a message
 _LOOKED_AT = 50  # files whose first bytes are looked at for a message
-
-
-def some(names: Sequence[str], count: int = 5) -> str:
-    """The first few names, for messages."""
-    shown = [n if len(n) <= _LONGEST else n[: _LONGEST - 1] + "…" for n in names[:count]]
-    shown = [printable(name) for name in shown]
-    return ", ".join(shown) + (f", … ({len(names)} in all)" if len(names) > count else "")
 
 
 def check_place(data_dir: str | None) -> str:

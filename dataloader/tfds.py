@@ -16,7 +16,8 @@ from typing import Any
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.label_files import read_labels
 from convoy.dataloader.record_source import Layout, TFRecordSource
-from convoy.dataloader.splits import SPLIT_NAMES, some
+from convoy.dataloader.splits import SPLIT_NAMES
+from convoy.utils.text import some
 
 _NAME = re.compile(r"^tfds:(?P<name>[\w-]+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.\d+))?$")
 _VERSION = re.compile(r"^\d+\.\d+\.\d+$")

@@ -35,5 +35,6 @@ def share_bad_examples(data: Any, limit: float) -> tuple[str, TrainingError | No
         )
     if not bad:
         return "", None
-    text = "unreadable training images are left out"
-    return f"{len(bad)} {text} (--max_bad_examples allows {allowed})", None
+    are = "image is" if len(bad) == 1 else "images are"
+    text = f"{len(bad)} unreadable training {are} left out"
+    return f"{text} (--max_bad_examples allows {allowed})", None

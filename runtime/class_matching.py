@@ -14,10 +14,9 @@ from typing import Any
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.renumbered import UNKNOWN, Renumbered
 from convoy.dataloader.sources import Source
-from convoy.dataloader.splits import some
 from convoy.runtime.class_names import imagenet_classes, read_label_file
 from convoy.utils import distributed
-from convoy.utils.text import canonical
+from convoy.utils.text import canonical, some
 
 
 def known_names(

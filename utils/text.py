@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import unicodedata
+from collections.abc import Sequence
 
 from convoy.utils.errors import UserError
 from convoy.utils.files import Remote, path_of
@@ -25,6 +26,7 @@ _MARKS = (
 )
 _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control, surrogate, line separator, paragraph separator
 _LINE_ENDS = re.compile(r"\r\n|\r|\n")
+_LONGEST = 60  # characters of a name in a message
 
 
 class TextError(UserError, ValueError):
@@ -91,6 +93,13 @@ def canonical(name: str) -> str:
     them, and without spaces around it. Names that look the same to the eye are then equal.
     """
     return unicodedata.normalize("NFC", printable(name)).strip()
+
+
+def some(names: Sequence[str], count: int = 5) -> str:
+    """The first few names, for messages."""
+    shown = [n if len(n) <= _LONGEST else n[: _LONGEST - 1] + "…" for n in names[:count]]
+    shown = [printable(name) for name in shown]
+    return ", ".join(shown) + (f", … ({len(names)} in all)" if len(names) > count else "")
 
 
 def printable_output() -> None:

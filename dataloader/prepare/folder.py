@@ -18,7 +18,8 @@ from convoy.dataloader.listing import list_classes
 from convoy.dataloader.prepare.images import Recoding
 from convoy.dataloader.prepare.pack import pack
 from convoy.dataloader.prepare.shards import Item, Shard, plan_split, shuffled
-from convoy.dataloader.splits import check_place, some, split_folder, unused_folders
+from convoy.dataloader.splits import check_place, split_folder, unused_folders
+from convoy.utils.text import some
 
 FRACTION = 0.1
 
