@@ -6,10 +6,14 @@ Needs no TensorFlow; Pillow is imported for the first such picture.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import io
+import logging
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,10 +63,19 @@ def unread(encoded: bytes) -> str | None:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those of `_FORMATS` that this Pillow was built with."""
+    """Those of `_FORMATS` that this Pillow was built with, which is made quiet: what it and its
+    libtiff print about broken pictures names no file, and the error that follows says the same.
+    """
+    import PIL
     from PIL import Image
 
     Image.init()
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    libraries = Path(PIL.__file__).parent.with_name("pillow.libs")
+    for path in libraries.glob("libtiff*.so*"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(str(path)).TIFFSetErrorHandler(None)
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 

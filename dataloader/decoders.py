@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from convoy.dataloader import by_pillow
+from convoy.dataloader import by_pillow, native
 from convoy.dataloader.by_pillow import MAX_PIXELS
 
 DCT = "INTEGER_ACCURATE"
@@ -23,6 +23,8 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(5)
 _GREY_PALETTE = b"".join(bytes([i, i, i, 0]) for i in range(256))
 
 _without_pillow = 0
+
+native.hush_libjpeg()
 
 
 @contextlib.contextmanager

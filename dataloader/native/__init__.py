@@ -16,6 +16,7 @@ The module's functions, each for one image on the CPU (see ``kernels.h``):
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import logging
 from collections.abc import Iterator
@@ -63,6 +64,15 @@ def load() -> ModuleType | None:
         return None
     _announce()
     return _load()[0]
+
+
+@functools.cache
+def hush_libjpeg() -> None:
+    """Keeps what libjpeg prints about broken pictures, without their names, off standard error;
+    without the library it goes on doing so.
+    """
+    if _load()[0] is not None:
+        ctypes.CDLL(str(library_path())).convoy_hush_libjpeg()
 
 
 def status() -> str:

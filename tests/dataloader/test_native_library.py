@@ -195,3 +195,42 @@ def test_a_failed_build_leaves_what_was_there():
     assert done.returncode != 0
     assert library.exists()
     assert not list(native.FOLDER.glob("build.*"))
+
+
+# ---- what libraries print ------------------------------------------------------------------------
+
+BROKEN = """
+import ctypes, sys
+import numpy as np
+import tensorflow as tf
+from tests.dataloader.mutations import images, mutate
+
+if sys.argv[1] == "hushed":
+    from convoy.dataloader.decoders import decode_image
+else:
+    decode_image = tf.io.decode_image
+rng = np.random.default_rng(3)
+bases = images(rng)
+for _ in range(300):
+    data = mutate(bases[rng.integers(len(bases))], rng)
+    try:
+        decode_image(tf.constant(data))
+    except (tf.errors.OpError, UnicodeDecodeError):
+        pass
+libc = ctypes.CDLL(None)
+libc.fprintf(ctypes.c_void_p.in_dll(libc, "stderr"), b"%s: %d%%\\n", b"another library's", 5)
+libc.perror(b"and this")
+sys.stderr.write("and Python's\\n")
+"""
+
+
+@pytest.mark.parametrize("how", ["hushed", "alone"])
+def test_lines_about_nameless_pictures_are_kept_off_stderr(script, how):
+    """All others pass, in whole lines."""
+    command = [sys.executable, str(script(BROKEN)), how]
+    settings = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, env=settings, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[-3:] == ["another library's: 5%", "and this: Success", "and Python's"]
+    assert (len(lines) == 3) == (how == "hushed"), lines
