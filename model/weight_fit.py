@@ -17,6 +17,7 @@ from convoy.model.catalog import HEADS, Arch, get_arch, list_archs
 from convoy.model.weight_files import WeightFile, WeightFileError
 from convoy.model.weight_names import Scheme, source_names, to_keras
 
+ALL_THE_SAME = "To load what fits all the same: --pretrained_partial"
 SHOWN = 3  # names in a message; a network has hundreds
 # Layers of our models below the classifier. Whatever else a Keras file has is its own classifier.
 _BACKBONE = re.compile(r"(stem_|top_conv|top_bn|block\d|conv1$|bn1$|layer\d)")
@@ -119,18 +120,30 @@ def se_ratio(arrays: Mapping[str, np.ndarray]) -> float | None:
 
 
 def check_fit(
-    found: Fit, file: WeightFile, scheme: Scheme, arch: Arch, said: str | None, partial: bool
+    found: Fit,
+    file: WeightFile,
+    scheme: Scheme,
+    arch: Arch,
+    called: str | None,
+    stranger: str | None,
+    partial: bool,
 ) -> None:
     """Refuses what would leave parts of the model random, or parts of the file out, unasked.
 
     Args:
         found: Of `fit`.
-        said: What the file, or what lies beside it, calls its model.
+        called, stranger: See `weight_suggest.Suggestion`.
         partial: Whether the user means to load a part; one tensor is enough then.
 
     Raises:
         WeightFileError: with counts, some names and the way out.
     """
+    if stranger and not partial:
+        raise WeightFileError(
+            f"{file.path} does not fit {arch.name}: going by the name {stranger} it holds a network"
+            " with the same tensors whose strides blur or average (anti-aliasing), so its results"
+            f" would be others. {ALL_THE_SAME}"
+        )
     if found.whole or (partial and found.values):
         return
     total = len(found.values) + len(found.missing) + len(found.mismatched)
@@ -143,10 +156,10 @@ def check_fit(
         )
         if names
     ]
-    way = "" if partial else ". To load what fits all the same: --pretrained_partial"
+    way = "" if partial else f". {ALL_THE_SAME}"
     raise WeightFileError(
         f"{file.path} does not fit {arch.name}: {'; '.join(parts)}."
-        f" {_seems(found, file, scheme, arch, said)}{way}"
+        f" {_seems(found, file, scheme, arch, called)}{way}"
     )
 
 
@@ -157,9 +170,8 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def _seems(found: Fit, file: WeightFile, scheme: Scheme, arch: Arch, said: str | None) -> str:
+def _seems(found: Fit, file: WeightFile, scheme: Scheme, arch: Arch, called: str | None) -> str:
     """A sentence on what the file holds instead."""
-    called = f"It calls itself {said}" if said else ""
     fits, ratio = {arch.name: found}, se_ratio(file.arrays)
     for name in list_archs():
         other = get_arch(name)
@@ -175,4 +187,4 @@ def _seems(found: Fit, file: WeightFile, scheme: Scheme, arch: Arch, said: str |
         kind = "It holds another network, and none of those of --mode list"
     else:
         kind = f"It is a variant of {best} that is not known here"
-    return f"{called}. {kind}" if called else kind
+    return f"It calls itself {called}. {kind}" if called else kind

@@ -13,7 +13,7 @@ import numpy as np
 from convoy.model import catalog
 from convoy.model.weight_files import WeightFileError, read_weights
 from convoy.model.weight_fit import check_fit, fit, se_ratio, some
-from convoy.model.weight_suggest import SUGGESTED, Suggestion, said_of_itself, suggest
+from convoy.model.weight_suggest import SUGGESTED, Suggestion, suggest
 
 if TYPE_CHECKING:
     import keras
@@ -91,7 +91,7 @@ def load_pretrained(
     variables = {v.path: v for v in model.weights}
     shapes = {ours: tuple(v.shape) for ours, v in variables.items()}
     found = fit(file, scheme, entry.family, shapes)
-    check_fit(found, file, scheme, entry, said_of_itself(file), partial)
+    check_fit(found, file, scheme, entry, suggested.called, suggested.stranger, partial)
     report = LoadReport(
         suggested,
         shapes[f"{catalog.HEADS[entry.family]}/kernel"][-1],

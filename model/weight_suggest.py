@@ -7,7 +7,6 @@ config.json), and otherwise known of the program that names weights so.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from convoy.model import catalog
 from convoy.model.arithmetic import weight_shapes
+from convoy.model.timm_names import read_names
 from convoy.model.weight_files import WeightFile, WeightFileError, read_weights
 from convoy.model.weight_fit import check_fit, fit, num_classes, se_ratio
 from convoy.model.weight_names import Scheme, recognise, why_not
@@ -40,6 +40,8 @@ class Suggestion:
             architecture's default.
         notes: Assumptions made where the file does not say.
         has_ema: Whether the file holds a moving average as well.
+        called: What the file, or timm's config.json beside it, calls its model.
+        stranger: The name of a network that has the same tensors and is none of ours.
     """
 
     path: Path
@@ -50,6 +52,8 @@ class Suggestion:
     arguments: dict[str, Any]
     notes: tuple[str, ...] = ()
     has_ema: bool = False
+    called: str | None = None
+    stranger: str | None = None
 
 
 def inspect(
@@ -78,7 +82,7 @@ def inspect(
     scheme, suggestion = suggest(file, entry, padding)
     classes, ratio = suggestion.num_classes or 1000, suggestion.arguments.get("se_ratio")
     found = fit(file, scheme, entry.family, weight_shapes(entry, classes, ratio))
-    check_fit(found, file, scheme, entry, said_of_itself(file), partial)
+    check_fit(found, file, scheme, entry, suggestion.called, suggestion.stranger, partial)
     return suggestion
 
 
@@ -113,9 +117,11 @@ def suggest(
     if padding:
         arguments["padding"] = padding
     classes = num_classes(file, scheme, arch.family)
+    called = next(iter(_own_names(file, _config_beside(file))), None)
+    stranger = read_names(_names_of(file)).stranger if file.kind == "torch" else None
     return scheme, Suggestion(
         *(file.path, file.kind, file.variant, str(scheme), classes),
-        *(arguments, tuple(notes), file.has_ema),
+        *(arguments, tuple(notes), file.has_ema, called, stranger),
     )
 
 
@@ -189,25 +195,22 @@ def _of_config(
 def _of_torch(
     file: WeightFile, scheme: Scheme, arch: catalog.Arch, padding: str | None, notes: list[str]
 ) -> dict[str, Any]:
-    said, config = _names_of(file)
+    config = _config_beside(file)
+    said = read_names(_names_of(file))
     arguments: dict[str, Any] = {"padding": "symmetric", "bn_epsilon": 1e-5, "bn_momentum": 0.9}
+    half = said.half
     if scheme.family == "efficientnet":
         slow = {"bn_epsilon": 1e-3, "bn_momentum": 0.99}
         if scheme.program == "timm":
-            tf = any("tf_" in text for text in said) or (padding == "same")
-            if tf:
+            if said.tf or padding == "same":
                 arguments |= {"padding": "same", "bn_epsilon": 1e-3}
-            elif not any("efficientnet_" in text for text in said):
+                half = half or "v2" in arch.name
+            elif said.tf is None:
                 notes.append(
                     "timm names efficientnet and tf_efficientnet weights alike; taken for the"
                     " first (symmetric padding, epsilon 1e-5), since nothing says tf_. If that is"
                     " wrong, give padding same"
                 )
-            inception = tf and (
-                any(re.search(r"[._]ap([._-]|$)", text) for text in said) or "v2" in arch.name
-            )
-            if inception:
-                arguments |= {"mean": [127.5] * 3, "std": [127.5] * 3}
         elif scheme.program == "torchvision":
             if arch.name.endswith(("b5", "b6", "b7")):
                 arguments |= slow
@@ -217,6 +220,8 @@ def _of_torch(
             arguments |= slow
         elif scheme.program == "transformers":
             arguments |= slow | {"padding": "same"}
+    if half:
+        arguments |= {"mean": [127.5] * 3, "std": [127.5] * 3}
     stored = config.get("pretrained_cfg", config)
     if isinstance(stored, Mapping):
         for name in ("mean", "std"):
@@ -226,16 +231,13 @@ def _of_torch(
     return arguments
 
 
-def _names_of(file: WeightFile) -> tuple[list[str], dict[str, Any]]:
-    """What file, folder, trainer and timm's own config.json beside it call the model."""
-    config = _config_beside(file)
-    said = [file.path.name, file.path.resolve().parent.name, *_own_names(file, config)]
-    return [text.lower() for text in said], config
-
-
-def said_of_itself(file: WeightFile) -> str | None:
-    """What the file, or timm's config.json beside it, calls its model."""
-    return next(iter(_own_names(file, _config_beside(file))), None)
+def _names_of(file: WeightFile) -> list[str]:
+    """What the model is called: by the file, timm's config.json beside it, the file's own name and
+    its folder's, and by the hub's cache (`models--timm--NAME/snapshots/HASH/`).
+    """
+    parent, *further = (folder.name for folder in file.path.absolute().parents)
+    cached = [name for name in further[:2] if name.startswith("models--")]
+    return [*_own_names(file, _config_beside(file)), file.path.name, parent, *cached]
 
 
 def _own_names(file: WeightFile, config: Mapping[str, Any]) -> list[str]:

@@ -101,6 +101,14 @@ def test_what_is_beside_the_file_names_it(save, tmp_path):
         inspect(path, "efficientnet-b0")
 
 
+def test_networks_with_the_same_tensors_are_told_by_their_names(save):
+    path = save(get_arch("resnet50"))
+    path = path.rename(path.with_name("resnetblur50-84f4748f.safetensors"))
+    with pytest.raises(WeightFileError, match=r"resnetblur50.* blur or average"):
+        inspect(path, "resnet50")
+    assert inspect(path, "resnet50", partial=True).num_classes == 10
+
+
 def test_a_part_is_loaded_where_that_is_meant(save):
     path = save(get_arch("efficientnet-test"), without=(".se.",), extra=("neck.weight",))
     model = build_model("efficientnet-test", num_classes=10, image_size=32, seed=1)

@@ -170,6 +170,7 @@ def suggestion(names, arch, path="weights.pth", **options):
 
 TIMM = ("conv_stem.weight", "blocks.0.0.conv_dw.weight")
 TORCHVISION = ("features.0.0.weight", "features.1.0.block.0.0.weight")
+BASIC = ("conv1.weight", "layer1.0.conv1.weight")
 SYMMETRIC = {"padding": "symmetric", "bn_epsilon": 1e-5, "bn_momentum": 0.9}
 SAME = {"padding": "same", "bn_epsilon": 1e-3, "bn_momentum": 0.9}
 
@@ -187,6 +188,19 @@ def test_suggestions_for_pytorch_files(tmp_path):
     assert suggestion(TORCHVISION, "efficientnet-b5") == slow
     assert suggestion(TORCHVISION, "efficientnetv2-s") == SYMMETRIC | {"bn_epsilon": 1e-3}
     assert suggestion(("stem.conv.weight", "layers.0.block0.se.squeeze.bias"), b0) == slow
+
+    # Names as on timm's hub, in its cache and of its older files, without a config.json.
+    s34, v2 = "resnet34", "efficientnetv2-s"
+    ra4 = "efficientnet_b0.ra4_e3600_r224_in1k"
+    assert suggestion(TIMM, b0, f"{ra4}/model.safetensors") == SYMMETRIC | half
+    cache = "models--timm--tf_efficientnet_b0.ap_in1k/snapshots/0a1b"
+    assert suggestion(TIMM, b0, f"{cache}/model.safetensors") == SAME | half
+    assert suggestion(BASIC, s34, "resnet34.ra4_e3600_r224_in1k/x.bin") == SYMMETRIC | half
+    assert suggestion(BASIC, s34, "resnet34_a1_0-46f8f793.pth") == SYMMETRIC
+    assert suggestion(TIMM, v2, "tf_efficientnetv2_s-eb54923e.pth") == SAME | half
+    assert suggestion(TIMM, b0, "tf_runs/x.pth") == SYMMETRIC
+    assert suggestion(TIMM, b0, "tf_efficientnet_b0/efficientnet_b0_ra-3dd342df.pth") == SYMMETRIC
+    assert suggestion(TIMM, b0, "maps_ap_/tf_efficientnet_b0.pth") == SAME
 
     # timm's config.json, as on its hub, lies beside the weights.
     config = '{"architecture": "tf_efficientnet_b0", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}'

@@ -1,0 +1,44 @@
+"""What timm's names say of a model beyond its tensors, which many networks share.
+
+Weights are named `architecture.tag`, on the hub, by its cache (`models--timm--architecture.tag`)
+and, with `_` and a checksum, in timm's older file names. tests/parity/test_timm_names.py compares
+with the `default_cfgs` of timm 1.0.31.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# Weights trained on images normalised to -1 … 1: V2 and AdvProp of TensorFlow's authors, and timm's
+# recipes that copy MobileNetV4's.
+_HALF = re.compile(r"tf_efficientnetv2|tf_efficientnet_[a-z0-9]+[._]ap([._-]|$)|[._]ra4_e3600")
+# Strides that blur or average: the same tensors, and another network.
+_ANTIALIASED = re.compile(r"(resnet|resnext|efficientnet_)(blur|aa)[_\d]")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What names say; None where they say nothing.
+
+    Attributes:
+        tf: Whether it is an EfficientNet that pads, and norms, as TensorFlow does.
+        half: Whether images are normalised by 0.5 and 0.5, and not as ImageNet's usually are.
+        stranger: The name of a network with the same tensors that is none of ours.
+    """
+
+    tf: bool | None
+    half: bool
+    stranger: str | None
+
+
+def read_names(texts: Iterable[str]) -> Said:
+    """Reads names, the most trustworthy first: of model, file and folders."""
+    texts = [text.lower() for text in texts]
+    efficientnets = [text for text in texts if re.search(r"efficientnet(v2)?_", text)]
+    return Said(
+        tf="tf_efficientnet" in efficientnets[0] if efficientnets else None,
+        half=any(_HALF.search(text) for text in texts),
+        stranger=next((text for text in texts if _ANTIALIASED.search(text)), None),
+    )
