@@ -65,15 +65,20 @@ def check_verify(source, outcomes):
     return {bad.file for bad in found}
 
 
-def check_loader(source, outcomes):
-    options = {"image_size": 16, "batch_size": 20, "num_workers": 2, "max_bad_examples": 1e6}
-    loader = Loader(source, InputOptions(**options), training=True)
-    weights = sum(float(weights.numpy().sum()) for _, _, weights in loader.batches(0))
-    if weights + len(loader.bad_examples) != source.num_examples:
-        raise AssertionError(f"{weights} + {len(loader.bad_examples)} != {source.num_examples}")
-    for number, reason in loader.bad_examples.items():
-        check_reason(number, reason)
-    outcomes["left out by the loader"] += len(loader.bad_examples)
+def check_loader(source, bad, outcomes):
+    options = {"image_size": 16, "batch_size": 20, "num_workers": 2}
+    options |= {"max_bad_examples": 1e6, "max_bad_eval_examples": 1e6}
+    for training in (True, False):
+        loader = Loader(source, InputOptions(**options), training=training)
+        weights = sum(float(weights.numpy().sum()) for _, _, weights in loader.batches(0))
+        found = loader.bad_examples
+        if weights + len(found) != source.num_examples:
+            raise AssertionError(f"{weights} + {len(found)} != {source.num_examples}")
+        for number, reason in found.items():
+            check_reason(number, reason)
+            if source.files[number] not in bad:
+                raise AssertionError(f"{reason}: good to verify")
+        outcomes[f"left out by {'training' if training else 'evaluation'}"] += len(found)
 
 
 def check_predict(root, count, bad, labeller, outcomes):
@@ -109,7 +114,8 @@ def check_prepare(root, count, bad, outcomes):
     outcomes["left out by prepare, good to verify"] += len(left - bad)
     if about["examples"]:
         packed = bad_examples(find_source(str(out), "train", tell=None), 2)
-        outcomes["packed, bad to verify"] += len(packed)
+        if packed:
+            raise AssertionError(f"packed and bad: {packed}")
         outcomes["packed"] += about["examples"]
 
 
@@ -131,7 +137,7 @@ def main():
             if source.num_examples != count:
                 raise AssertionError(f"{source.num_examples} of {count} files are seen")
             bad = check_verify(source, outcomes)
-            check_loader(source, outcomes)
+            check_loader(source, bad, outcomes)
             check_predict(root / "train", count, bad, labeller, outcomes)
             check_prepare(root, count, bad, outcomes)
             outcomes["images"] += count

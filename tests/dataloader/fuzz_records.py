@@ -7,6 +7,7 @@ object of counts. Any exception other than those the contracts name ends it with
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -96,36 +97,70 @@ def check_verify(folder, outcomes):
     outcomes["bad to verify"] += len(found)
 
 
-def check_pipeline(folder, rng, outcomes):
-    """Files mutated as files, then a whole epoch of what is left of them through tf.data."""
-    path = Path(folder) / "train-00000-of-00001"
-    content = bytearray(path.read_bytes())
-    for _ in range(6):
-        place = int(rng.integers(len(content)))
+def starts(content):
+    """Where the records of a file begin that is whole, and where it ends."""
+    places = [0]
+    while places[-1] < len(content):
+        length = int.from_bytes(content[places[-1] : places[-1] + 8], "little")
+        places.append(places[-1] + 16 + length)
+    return places
+
+
+def harmed(content, rng):
+    """A file with bits flipped, half of them in headers, and cut somewhere in its second half."""
+    places = starts(content)[:-1]
+    content = bytearray(content)
+    for i in range(6):
+        place = int(rng.choice(places) + rng.integers(12)) if i % 2 else rng.integers(len(content))
         content[place] ^= 1 << int(rng.integers(8))
-    path.write_bytes(content[: int(rng.integers(len(content) // 2, len(content)))])
-    bounds = {"num_classes": 2**31 - 1, "max_bad_examples": 1e6}
+    return bytes(content[: int(rng.integers(len(content) // 2, len(content)))])
+
+
+def check_nothing_is_lost(source, before, content, outcomes):
+    """Each byte belongs to a record or to a hole that counts; no record that is whole is in one."""
+    spans = [source.span(i)[1:] for i in range(source.num_examples)]
+    if sum(size for _, size in spans) != len(content):
+        raise AssertionError(f"{spans} of {len(content)} bytes")
+    found = {start for i, (start, _) in enumerate(spans) if i not in source.damage}
+    places = starts(before)
+    for place, end in itertools.pairwise(places):
+        if content[place:end] == before[place:end] and place not in found:
+            raise AssertionError(f"the record at byte {place} is whole, and lost")
+    outcomes["holes"] += len(source.damage)
+
+
+def check_pipeline(folder, rng, outcomes):
+    """A file mutated as a file, then an epoch and an evaluation of it through tf.data."""
+    path = Path(folder) / "train-00000-of-00001"
+    before = path.read_bytes()
+    content = harmed(before, rng)
+    path.write_bytes(content)
+    bounds = {"num_classes": 2**31 - 1, "max_bad_examples": 1e6, "max_bad_eval_examples": 1e6}
     options = InputOptions(image_size=8, batch_size=25, num_workers=2, **bounds)
-    source = find_source(folder, "train", tell=None)
-    loader = Loader(source, options, training=True)
-    try:
-        weights = sum(float(weights.numpy().sum()) for _, _, weights in loader.batches(0))
-    except DataError as error:  # a mutated label: refused by name, and that ends the run
-        if "outside --num_classes" not in str(error):
-            raise
-        outcomes["ended by a label"] += source.num_examples
-        return
-    if weights + len(loader.bad_examples) != source.num_examples:
-        raise AssertionError(f"{weights} + {len(loader.bad_examples)} != {source.num_examples}")
-    outcomes["through the pipeline"] += source.num_examples
-    outcomes["left out by the pipeline"] += len(loader.bad_examples)
+    for training in (True, False):
+        source = find_source(folder, "train", tell=None)
+        check_nothing_is_lost(source, before, content, outcomes)
+        loader = Loader(source, options, training=training)
+        try:
+            weights = sum(float(weights.numpy().sum()) for _, _, weights in loader.batches(0))
+        except DataError as error:  # a mutated label: refused by name, and that ends the run
+            if "outside --num_classes" not in str(error):
+                raise
+            outcomes["ended by a label"] += source.num_examples
+            continue
+        bad = loader.bad_examples
+        if weights + len(bad) != source.num_examples:
+            raise AssertionError(f"{weights} + {len(bad)} != {source.num_examples}")
+        kind = "training" if training else "evaluation"
+        outcomes[f"through {kind}"] += source.num_examples
+        outcomes[f"left out by {kind}"] += len(bad)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pipeline_every", type=int, default=8, help="files between two epochs")
+    parser.add_argument("--pipeline_every", type=int, default=1, help="files between two epochs")
     options = parser.parse_args()
     outcomes, start = Counter(), time.monotonic()
     for number, first in enumerate(range(0, options.count, PER_FILE)):
