@@ -21,7 +21,7 @@ from convoy.model.weight_suggest import stored_arguments, suggest
 if TYPE_CHECKING:
     import keras
 
-NAMES = ("convoy", "torchvision", "timm", "nvidia", "transformers")
+NAMES = ("convoy", "torchvision", "timm", "nvidia", "transformers", "efficientnet_pytorch")
 PROBES = 4  # images for which logits are compared
 _KNOWN_SUFFIXES = (".weights.h5", ".keras", ".safetensors")
 
@@ -155,6 +155,8 @@ def _advice(arch: catalog.Arch, arguments: dict[str, Any], names: str) -> list[s
         notes.append(f"timm's tf_{arch.name.replace('-', '_')} is built so")
     elif same and names in ("torchvision", "nvidia"):
         notes.append(f"{names}'s own models pad symmetrically and will give other logits")
+    elif not same and names == "efficientnet_pytorch":
+        notes.append(f"{names}'s own models pad as TensorFlow does and will give other logits")
     return notes
 
 

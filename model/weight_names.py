@@ -11,14 +11,14 @@ for ResNets. Kernels are laid out as follows (O outputs, I inputs per group, H x
 
 Squeeze-and-excitation is a pair of 1x1 convolutions or of dense layers, which differ in shape only.
 
-Names were read off the models that timm 1.0, torchvision 0.28, transformers 5 and NVIDIA's
-DeepLearningExamples build.
+Names were read off the models that timm 1.0, torchvision 0.28, transformers 5, NVIDIA's
+DeepLearningExamples and efficientnet_pytorch 0.7 build.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +58,7 @@ _MARKS = (
         Scheme("transformers", "efficientnet", "efficientnet."),
         ("efficientnet.embeddings.convolution.weight", "efficientnet.encoder.blocks.0.*"),
     ),
+    (Scheme("efficientnet_pytorch", "efficientnet"), ("_conv_stem.weight", "_blocks.0.*")),
     (Scheme("nvidia", "resnet"), ("conv1.weight", "layers.0.0.conv1.weight")),
     (Scheme("nvidia", "resnet", "old"), ("conv1.weight", "layer1.0.squeeze.*")),
     (Scheme("torchvision", "resnet"), ("conv1.weight", "layer1.0.conv1.weight")),
@@ -142,6 +143,7 @@ _EFFICIENTNET_ENDS = {
         *("features.{last}.0", "features.{last}.1", "classifier.1"),
     ),
     "nvidia": ("stem.conv", "stem.bn", "features.conv", "features.bn", "classifier.fc"),
+    "efficientnet_pytorch": ("_conv_stem", "_bn0", "_conv_head", "_bn1", "_fc"),
     "transformers": (
         *("{prefix}embeddings.convolution", "{prefix}embeddings.batchnorm"),
         *("{prefix}encoder.top_conv", "{prefix}encoder.top_bn", "classifier"),
@@ -157,6 +159,16 @@ _NVIDIA_ROLES = {
     "se_expand": "se.expand",
     "project_conv": "proj.conv",
     "project_bn": "proj.bn",
+}
+_EFFICIENTNET_PYTORCH_ROLES = {
+    "expand_conv": "_expand_conv",
+    "expand_bn": "_bn0",
+    "dwconv": "_depthwise_conv",
+    "bn": "_bn1",
+    "se_reduce": "_se_reduce",
+    "se_expand": "_se_expand",
+    "project_conv": "_project_conv",
+    "project_bn": "_bn2",
 }
 _TRANSFORMERS_ROLES = {
     "expand_conv": "expansion.expand_conv",
@@ -192,6 +204,8 @@ def _efficientnet(layers: list[str], scheme: Scheme) -> dict[str, str]:
         elif scheme.program == "nvidia":
             layer = f"layer{stage}" if scheme.variant == "old" else f"layers.{stage - 1}"
             start, inside = f"{layer}.block{repeat}", _NVIDIA_ROLES
+        elif scheme.program == "efficientnet_pytorch":
+            start, inside = f"_blocks.{number}", _EFFICIENTNET_PYTORCH_ROLES
         else:
             start, inside = f"{prefix}encoder.blocks.{number}", _TRANSFORMERS_ROLES
         names |= {ours: f"{start}.{inside[role]}" for role, ours in roles.items() if role in inside}
@@ -328,7 +342,7 @@ def scheme_for(name: str, family: str) -> Scheme:
     Raises:
         ValueError: there is none of that name.
     """
-    known: Mapping[str, str] = {
+    known: dict[str, str] = {
         "convoy": "keras",
         "keras": "keras",
         "torchvision": "torchvision",
@@ -336,8 +350,13 @@ def scheme_for(name: str, family: str) -> Scheme:
         "nvidia": "nvidia",
         "transformers": "transformers",
     }
+    if family == "efficientnet":
+        known["efficientnet_pytorch"] = "efficientnet_pytorch"
     if name not in known:
-        raise ValueError(f"names must be one of {', '.join(known)}, not {name!r}")
+        raise ValueError(
+            f"names of a model of the family {family} must be one of {', '.join(known)},"
+            f" not {name!r}"
+        )
     program = known[name]
     prefix = f"{family}." if program == "transformers" else ""
     return Scheme(program, family, prefix)

@@ -218,7 +218,7 @@ def _of_torch(
                 arguments["bn_epsilon"] = 1e-3
         elif scheme.program == "nvidia":
             arguments |= slow
-        elif scheme.program == "transformers":
+        else:  # transformers and efficientnet_pytorch copied TensorFlow's
             arguments |= slow | {"padding": "same"}
     if half:
         arguments |= {"mean": [127.5] * 3, "std": [127.5] * 3}

@@ -233,7 +233,7 @@ class Config:
                                      "file in which anything but the classifier is missing or left over")
     pretrained_strict: bool = _flag(CKPT, False, "refuse a file whose classifier does not fit, too")
     freeze_backbone: bool = _flag(CKPT, False, "train the classifier alone; the rest stays as it was loaded")
-    weight_names: Literal["convoy", "torchvision", "timm", "nvidia", "transformers"] = _flag(
+    weight_names: Literal["convoy", "torchvision", "timm", "nvidia", "transformers", "efficientnet_pytorch"] = _flag(
         CKPT, "convoy", "convert to .safetensors: whose names and layout to write")
 
     report: bool = _flag(EVAL, False, "--mode eval: also write a page with figures by class, confusions and calibration, and its numbers")

@@ -28,40 +28,46 @@ EFFICIENTNET = {
         "features.0.0.weight",
         "stem.conv.weight",
         "efficientnet.embeddings.convolution.weight",
+        "_conv_stem.weight",
     ),
     "block1a_bn/moving_variance": (
         "blocks.0.0.bn1.running_var",
         "features.1.0.block.0.1.running_var",
         "layers.0.block0.depsep.bn.running_var",
         "efficientnet.encoder.blocks.0.depthwise_conv.depthwise_norm.running_var",
+        "_blocks.0._bn1.running_var",
     ),
     "block1a_project_conv/kernel": (
         "blocks.0.0.conv_pw.weight",
         "features.1.0.block.2.0.weight",
         "layers.0.block0.proj.conv.weight",
         "efficientnet.encoder.blocks.0.projection.project_conv.weight",
+        "_blocks.0._project_conv.weight",
     ),
     "block2b_se_reduce/bias": (
         "blocks.1.1.se.conv_reduce.bias",
         "features.2.1.block.2.fc1.bias",
         "layers.1.block1.se.squeeze.bias",
         "efficientnet.encoder.blocks.2.squeeze_excite.reduce.bias",
+        "_blocks.2._se_reduce.bias",
     ),
     "block2b_project_bn/gamma": (
         "blocks.1.1.bn3.weight",
         "features.2.1.block.3.1.weight",
         "layers.1.block1.proj.bn.weight",
         "efficientnet.encoder.blocks.2.projection.project_bn.weight",
+        "_blocks.2._bn2.weight",
     ),
     "top_bn/beta": (
         "bn2.bias",
         "features.4.1.bias",
         "features.bn.bias",
         "efficientnet.encoder.top_bn.bias",
+        "_bn1.bias",
     ),
     "predictions/bias": (
         *("classifier.bias", "classifier.1.bias"),
-        *("classifier.fc.bias", "classifier.bias"),
+        *("classifier.fc.bias", "classifier.bias", "_fc.bias"),
     ),
 }
 RESNET = {
@@ -93,7 +99,7 @@ RESNET = {
 
 def test_efficientnet_names():
     paths = [v.path for v in build_model(TINY, image_size=32).weights]
-    programs = ("timm", "torchvision", "nvidia", "transformers")
+    programs = ("timm", "torchvision", "nvidia", "transformers", "efficientnet_pytorch")
     for number, program in enumerate(programs):
         names = source_names(paths, scheme_for(program, "efficientnet"))
         assert len(set(names.values())) == len(paths)
@@ -188,6 +194,11 @@ def test_suggestions_for_pytorch_files(tmp_path):
     assert suggestion(TORCHVISION, "efficientnet-b5") == slow
     assert suggestion(TORCHVISION, "efficientnetv2-s") == SYMMETRIC | {"bn_epsilon": 1e-3}
     assert suggestion(("stem.conv.weight", "layers.0.block0.se.squeeze.bias"), b0) == slow
+
+    luke = ("_conv_stem.weight", "_blocks.0._depthwise_conv.weight")
+    assert suggestion(luke, b0) == slow | {"padding": "same"}
+    adv = "adv-efficientnet-b0-b64d5a18.pth"
+    assert suggestion(luke, b0, adv) == slow | {"padding": "same"} | half
 
     # Names as on timm's hub, in its cache and of its older files, without a config.json.
     s34, v2 = "resnet34", "efficientnetv2-s"

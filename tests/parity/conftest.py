@@ -54,6 +54,11 @@ def transformers(torch):
     return _import_quietly("transformers")
 
 
+@pytest.fixture(scope="session")
+def efficientnet_pytorch(torch):
+    return _import_quietly("efficientnet_pytorch")
+
+
 def patches(size, count, seed=0):
     """Images of coloured patches under noise, uint8 (count, size, size, 3)."""
     rng = np.random.default_rng(seed)

@@ -90,6 +90,14 @@ def test_transformers_efficientnet_b0(transformers, compare):
     compare(theirs, "efficientnet-b0", "transformers EfficientNet", "hf.pth", forward=forward)
 
 
+def test_efficientnet_pytorch(efficientnet_pytorch, compare):
+    options = {"image_size": 96, "num_classes": CLASSES, "dropout_rate": 0.0}
+    theirs = efficientnet_pytorch.EfficientNet.from_name(
+        "efficientnet-b0", **options, drop_connect_rate=0.0
+    )
+    compare(theirs, "efficientnet-b0", "efficientnet_pytorch b0", "efficientnet-b0-355c32eb.pth")
+
+
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_b0"])
 def test_exported_weights_run_in_timm(name, torch, timm, to_torch, pictures, tmp_path):
     from safetensors.torch import load_file
