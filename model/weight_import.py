@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ import numpy as np
 
 from convoy.model import catalog
 from convoy.model.weight_files import WeightFileError, read_weights
-from convoy.model.weight_fit import check_fit, fit, se_ratio, some
+from convoy.model.weight_fit import Fit, check_fit, fit, se_ratio, some
+from convoy.model.weight_head import Heads, match_heads, take_over
 from convoy.model.weight_suggest import SUGGESTED, Suggestion, suggest
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class LoadReport:
         unmatched_file: Tensors of the file that were not used.
         mismatched: Of both, those whose shapes differ: "ours (shape) / theirs (shape)".
         warnings: Where the model is built differently from what the file implies.
+        classes: Lines about the classifier, where its classes were matched by name.
     """
 
     suggested: Suggestion
@@ -42,12 +44,14 @@ class LoadReport:
     unmatched_file: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         s = self.suggested
         which = " (its moving average)" if s.variant == "ema" else ""
         text = [f"{len(self.loaded)} tensors from {s.path}{which}, which has {s.scheme}"]
-        if self.head_replaced:
+        text += self.classes
+        if self.head_replaced and not self.classes:
             had = f"{s.num_classes} classes" if s.num_classes else "no classifier"
             text.append(f"new classifier for {self.num_classes} classes: the file has {had}")
         for what, names in (
@@ -69,10 +73,14 @@ def load_pretrained(
     partial: bool = False,
     ema: bool | None = None,
     padding: str | None = None,
+    class_names: Sequence[str] | None = None,
+    file_class_names: Sequence[str] | None = None,
 ) -> LoadReport:
     """Assigns the weights in a file to a model built by `build_model(arch, …)`.
 
-    The classifier keeps its initial values if the file's has another number of classes.
+    Where both sides name their classes, an output takes over the file's weights of the same class,
+    and outputs of new classes keep their initial values. Otherwise the classifier is the file's,
+    and keeps its initial values if the file's has another number of classes.
 
     Args:
         model: Changed in place.
@@ -81,6 +89,8 @@ def load_pretrained(
         strict: The classifier must match as well.
         partial: Assign what matches, and leave the rest as it is; the report lists that.
         padding: As in `inspect`; here it only affects the report.
+        class_names: Of the model's outputs, in their order.
+        file_class_names: The same of the file, such as `weight_origin.how_applied` finds.
 
     Raises:
         WeightFileError: the file cannot be read, or something does not match; nothing is assigned.
@@ -92,6 +102,13 @@ def load_pretrained(
     shapes = {ours: tuple(v.shape) for ours, v in variables.items()}
     found = fit(file, scheme, entry.family, shapes)
     check_fit(found, file, scheme, entry, suggested.called, suggested.stranger, partial)
+    classes: list[str] = []
+    if class_names and file_class_names and len(file_class_names) <= (found.file_classes or 0):
+        heads = match_heads(class_names, file_class_names)
+        classes = heads.lines(class_names, file_class_names)
+        if found.head_replaced or not heads.as_it_is:
+            whole = fit(file, scheme, entry.family, _with_head_of(shapes, entry, found))
+            _put_head(found, whole, heads, variables, entry)
     report = LoadReport(
         suggested,
         shapes[f"{catalog.HEADS[entry.family]}/kernel"][-1],
@@ -101,6 +118,7 @@ def load_pretrained(
         found.surplus + found.head_surplus,
         found.mismatched,
         _differences(model_arguments(model, entry), suggested.arguments),
+        classes,
     )
     if strict and (report.unmatched_model or report.unmatched_file):
         raise WeightFileError(
@@ -110,6 +128,35 @@ def load_pretrained(
     for ours, value in found.values.items():
         variables[ours].assign(value)
     return report
+
+
+def _with_head_of(
+    shapes: Mapping[str, tuple[int, ...]], arch: catalog.Arch, found: Fit
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model with as many classes as the file has."""
+    head, classes = f"{catalog.HEADS[arch.family]}/", found.file_classes
+    return {n: (*s[:-1], classes) if n.startswith(head) else s for n, s in shapes.items()}
+
+
+def _put_head(
+    found: Fit, whole: Fit, heads: Heads, variables: Mapping[str, Any], arch: catalog.Arch
+) -> None:
+    """Makes the classifier in `found` one whose outputs are matched by name.
+
+    Args:
+        whole: The file's, with all of its classes.
+    """
+    head = f"{catalog.HEADS[arch.family]}/"
+    ours = [path for path in variables if path.startswith(head)]
+    found.head_missing, found.head_surplus = [], []
+    for path in ours:
+        found.values.pop(path, None)
+    if heads.pairs:
+        initial = {path: variables[path].numpy() for path in ours}
+        found.head_replaced = False
+        found.values |= take_over(heads, initial, whole.values)
+    else:
+        found.head_replaced, found.head_missing = True, ours
 
 
 def model_arguments(model: keras.Model, arch: catalog.Arch) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
+from convoy.model.weight_origin import how_applied
 from convoy.model.weights import freeze_backbone, inspect, load_pretrained
 from convoy.runtime import checkpoint, resumed_data
 from convoy.runtime.arrays import assign, variables_to_arrays
@@ -80,6 +81,7 @@ def new_state(
     num_classes: int,
     saved: Checkpoint | None = None,
     say: Callable[[str], None] = lambda text: None,
+    class_names: Sequence[str] | None = None,
 ) -> TrainState:
     """Step 0, the same on every rank: rank 0's weights, built from `--seed` or read from a file.
 
@@ -87,6 +89,7 @@ def new_state(
         saved: the checkpoint that the run will go on from; pre-trained weights are not read then,
             but the model is built as they asked for.
         say: prints a line.
+        class_names: of the data, in the order of the model's outputs.
 
     Raises:
         ConfigError: the flags and the checkpoint describe different models.
@@ -103,6 +106,7 @@ def new_state(
         _check_same_model(saved, arguments)
     model = build_training_model(config, num_classes, arguments)
     if file and not saved:
+        file_names = distributed.on_rank0(lambda: _class_names_of(file))
         report = load_pretrained(
             model,
             config.arch,
@@ -110,9 +114,16 @@ def new_state(
             strict=config.pretrained_strict,
             partial=partial,
             padding=config.padding,
+            class_names=class_names,
+            file_class_names=file_names,
         )
         for line in report.lines():
             say(line)
+        if class_names and not file_names and not report.head_replaced:
+            say(
+                "the file does not name its classes: its classifier's outputs are taken in their"
+                f" order, the first for {class_names[0]!r}, and trained on from there"
+            )
     if config.freeze_backbone:
         freeze_backbone(model, config.arch)
     distributed.broadcast_variables(model.weights)
@@ -136,6 +147,13 @@ def new_state(
     if config.moving_average_decay:
         state.ema = EMA(model.weights, config.moving_average_decay)
     return state
+
+
+def _class_names_of(file: str) -> list[str] | None:
+    """The classes that a weight file, a run or a checkpoint names."""
+    folder = checkpoint.folder_of(file)
+    said = checkpoint.read_state(folder) if folder is not None else how_applied(file)
+    return said.get("class_names")
 
 
 def _check_same_model(saved: Checkpoint, arguments: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ class Trainer:
         commit: Commit | None = memory.contents if memory else None
         self.saved = saved = starting_point(config, commit, self._say)
         adapt = with_classes_of(saved.state, config, self._say) if saved else None
-        self.train_data = loader_of_stage(config, self.stage, adapt=adapt)
+        self.train_data = data = loader_of_stage(config, self.stage, adapt=adapt)
         self.images_per_pass = config.train_batch_size * distributed.size()
         self.micro_steps = micro_steps(config)
         self.images_per_step = self.images_per_pass * self.micro_steps
@@ -92,9 +92,9 @@ class Trainer:
         self.schedule = build_schedule(config, self.images_per_step, self.steps_per_epoch)
         self._stop_if_asked("before its first step")
         changes = check_resumed(saved, config, self.images_per_step, self.steps_per_epoch)
-        self.state = new_state(config, self.train_data.num_classes, saved, self._say)
+        self.state = new_state(config, data.num_classes, saved, self._say, data.class_names)
         # Sums of an epoch and a log window begun before.
-        self._counters = go_on(self.state, saved, config, self.train_data, changes, self._say)
+        self._counters = go_on(self.state, saved, config, data, changes, self._say)
         self._usual = 0.0  # seconds of the last step
         set_dropout(self.state.model, self.stage)
         self.step, self.health = self._make_step()

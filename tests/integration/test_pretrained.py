@@ -1,5 +1,7 @@
 """Training that starts from weights in a file, and files converted from one kind to another."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -18,14 +20,17 @@ def flags(small_run, tiny):
 
 
 def test_a_frozen_backbone_keeps_the_weights_of_the_file_and_the_head_is_new(
-    flags, trained, tmp_path, capsys
+    flags, trained, tiny, tmp_path, capsys
 ):
     source = checkpoint.resolve(trained.model_dir, "last")
-    out = tmp_path / "tuned"
+    out, data = tmp_path / "tuned", tmp_path / "other"
+    shutil.copytree(tiny, data)
+    (data / "labels.txt").write_text("".join(f"number {i}\n" for i in range(10)))
     more = ("--num_classes", "12", "--pretrained_from_file", source, "--weights", "raw")
-    assert run(*flags, *more, "--freeze_backbone", "--model_dir", out, "--max_epochs", "1") == 0
+    flags = (*flags, "--data_dir", data, *more)
+    assert run(*flags, "--freeze_backbone", "--model_dir", out, "--max_epochs", "1") == 0
     said = capsys.readouterr().out
-    assert "new classifier for 12 classes: the file has 10 classes" in said
+    assert "new classifier: the file's classes are others (0, 1, 2, 3, 4, … (10 in all))" in said
     before, after = checkpoint.read(source), checkpoint.read(checkpoint.latest(out))
     kinds = before.ema if before.state["better_weights"] == "ema" else before.model
     for name, weights in after.model.items():
@@ -33,6 +38,27 @@ def test_a_frozen_backbone_keeps_the_weights_of_the_file_and_the_head_is_new(
             assert weights.shape[-1] == 12
         else:
             np.testing.assert_array_equal(weights, kinds[name], err_msg=name)
+
+
+def test_a_classifier_is_taken_over_class_by_class(flags, trained, tiny, tmp_path, capsys):
+    """Its numbers mean other classes than the file's: 9 is first, 8 last, and 5 has a new name."""
+    source = checkpoint.resolve(trained.model_dir, "last")
+    out, data = tmp_path / "tuned", tmp_path / "other"
+    names = ["9", "0", "1", "2", "3", "4", "five", "6", "7", "8"]
+    shutil.copytree(tiny, data)
+    (data / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+    more = ("--pretrained_from_file", source, "--lr_init", "1e-12", "--weight_decay", "0")
+    assert run(*flags, "--data_dir", data, *more, "--model_dir", out, "--max_epochs", "1") == 0
+    text = "classifier: 9 of 10 classes are taken from the file (9, 0, 1, 2, 3, … (9 in all))"
+    assert f"{text}; new: five" in capsys.readouterr().out
+    before, after = checkpoint.read(source), checkpoint.read(checkpoint.latest(out))
+    old = before.ema if before.state["better_weights"] == "ema" else before.model
+    for part in ("predictions/kernel", "predictions/bias"):
+        for ours, name in enumerate(names):
+            same = name != "five" and np.allclose(
+                after.model[part][..., ours], old[part][..., int(name)], atol=1e-6
+            )
+            assert same == (name != "five"), (part, name)
 
 
 def test_a_tuned_run_resumes_without_the_file(flags, trained, tmp_path):

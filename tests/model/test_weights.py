@@ -55,6 +55,42 @@ def test_export_and_load(names, padding, tmp_path):
     assert same_weights(model, again)
 
 
+@pytest.mark.parametrize("names", NAMES)
+def test_classes_are_matched_by_name(names, tmp_path):
+    path, theirs = tmp_path / "weights.safetensors", list("abcdefg")
+    source = tiny_model()
+    export_weights(source, TINY, path, names)
+    ours = ["x", "g", "c"]
+    model = build_model(TINY, num_classes=4, image_size=32, seed=2, **inspect(path, TINY).arguments)
+    initial = {v.path: np.asarray(v) for v in model.weights}
+    report = load_pretrained(model, TINY, path, class_names=ours, file_class_names=theirs)
+    assert report.classes == ["classifier: 2 of 3 classes are taken from the file (g, c); new: x"]
+    for v, old in zip(model.weights, source.weights, strict=True):
+        if not v.path.startswith("predictions/"):
+            np.testing.assert_array_equal(v, old)
+            continue
+        for i, at in enumerate((None, 6, 2, None)):
+            want = initial[v.path][..., i] if at is None else np.asarray(old)[..., at]
+            np.testing.assert_array_equal(np.asarray(v)[..., i], want)
+
+
+def test_the_same_classes_are_the_files_and_others_are_new(tmp_path):
+    path, theirs = tmp_path / "weights.safetensors", list("abcdefg")
+    source = tiny_model()
+    export_weights(source, TINY, path)
+    for ours, text in (
+        (theirs, []),
+        (theirs[::-1], ["the classifier is the file's, its classes by name"]),
+        (list("tuvwxyz"), ["new classifier: the file's classes are others"]),
+    ):
+        model = tiny_model(seed=3)
+        initial = np.asarray(model.weights[-1])
+        report = load_pretrained(model, TINY, path, class_names=ours, file_class_names=theirs)
+        assert [line.partition(" (")[0] for line in report.classes] == text
+        kernel = {"a": source.weights[-1], "g": np.asarray(source.weights[-1])[..., ::-1]}
+        np.testing.assert_array_equal(model.weights[-1], kernel.get(ours[0], initial))
+
+
 def test_another_number_of_classes(tmp_path):
     path = tmp_path / "weights.safetensors"
     source = tiny_model()

@@ -1,0 +1,73 @@
+"""The classifier of a weight file for data with classes of their own: matched by name.
+
+An output's number says nothing about its class: with one folder renamed, added or left out, the
+same number is another class. Imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from convoy.utils.text import canonical, some
+
+
+@dataclass
+class Heads:
+    """Which outputs of a file's classifier a model takes over.
+
+    Attributes:
+        pairs: (the model's output, the file's), of classes that both name alike.
+        new: The model's classes that the file lacks.
+        as_it_is: Whether all outputs are the file's, in its order.
+    """
+
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+    as_it_is: bool = False
+
+    def lines(self, ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
+        """What is done, for people."""
+        if not self.new:
+            return [] if self.as_it_is else ["the classifier is the file's, its classes by name"]
+        if not self.pairs:
+            return [f"new classifier: the file's classes are others ({some(theirs)})"]
+        kept = some([ours[i] for i, _ in self.pairs])
+        return [
+            f"classifier: {len(self.pairs)} of {len(ours)} classes are taken from the file"
+            f" ({kept}); new: {some(self.new)}"
+        ]
+
+
+def match_heads(ours: Sequence[str], theirs: Sequence[str]) -> Heads:
+    """Matches the classes of a model with those of a file, both in the order of their outputs."""
+    places = {canonical(name): i for i, name in enumerate(theirs)}
+    found = Heads()
+    for i, name in enumerate(ours):
+        if (place := places.get(canonical(name))) is None:
+            found.new.append(name)
+        else:
+            found.pairs.append((i, place))
+    same = [(i, i) for i in range(len(theirs))]
+    found.as_it_is = not found.new and found.pairs == same
+    return found
+
+
+def take_over(
+    heads: Heads, initial: Mapping[str, np.ndarray], file: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The model's classifier: its initial values, with the outputs that the file has for the same
+    classes.
+
+    Args:
+        initial, file: arrays by our paths, whose last axis is the classes; the file may lack some.
+    """
+    taken = {}
+    for path, array in initial.items():
+        array = array.copy()
+        for our, their in heads.pairs if path in file else ():
+            array[..., our] = file[path][..., their]
+        taken[path] = array
+    return taken
