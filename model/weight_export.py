@@ -81,17 +81,11 @@ def export_weights(
     """
     entry = catalog.get_arch(arch)
     path = Path(path)
-    suffix = next((s for s in _KNOWN_SUFFIXES if path.name.endswith(s)), None)
-    if suffix is None:
-        raise ValueError(f"{path} must end in {', '.join(_KNOWN_SUFFIXES)}")
-    if names not in NAMES:
-        raise ValueError(f"names must be one of {', '.join(NAMES)}, not {names!r}")
-    if suffix != ".safetensors" and names != "convoy":
-        raise ValueError(f"{names} names go into a .safetensors file, not {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = check_target(path, names, entry.family)
     aside = path.with_name(f".{os.getpid()}.{path.name}")
     notes: list[str] = []
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if suffix == ".keras":
             model.save(aside)
             notes.append(
@@ -107,6 +101,19 @@ def export_weights(
     finally:
         aside.unlink(missing_ok=True)
     return notes
+
+
+def check_target(path: str | Path, names: str, family: str) -> str:
+    """The suffix of a file to write. ValueError if `export_weights` would refuse it."""
+    suffix = next((s for s in _KNOWN_SUFFIXES if str(path).endswith(s)), None)
+    if suffix is None:
+        raise ValueError(f"{path} must end in {', '.join(_KNOWN_SUFFIXES)}")
+    if names not in NAMES:
+        raise ValueError(f"names must be one of {', '.join(NAMES)}, not {names!r}")
+    scheme_for(names, family)
+    if suffix != ".safetensors" and names != "convoy":
+        raise ValueError(f"{names} names go into a .safetensors file, not {path}")
+    return suffix
 
 
 def _save_safetensors(

@@ -16,7 +16,7 @@ implies in `weight_suggest`, assigning in `weight_import`, writing in `weight_ex
 
 from __future__ import annotations
 
-from convoy.model.weight_export import NAMES, ConvertReport, convert, export_weights
+from convoy.model.weight_export import NAMES, ConvertReport, check_target, convert, export_weights
 from convoy.model.weight_files import WeightFile, WeightFileError, read_weights
 from convoy.model.weight_import import LoadReport, freeze_backbone, load_pretrained
 from convoy.model.weight_suggest import Suggestion, inspect
@@ -28,6 +28,7 @@ __all__ = [
     "Suggestion",
     "WeightFile",
     "WeightFileError",
+    "check_target",
     "convert",
     "export_weights",
     "freeze_backbone",

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from convoy.runtime.check_convert import check_flags
 from convoy.runtime.config import (
     MODE_ALIASES,
     MODES,
@@ -173,6 +174,8 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
         requests.hear(preempt_signals(config) if mode in ("train", "train_and_eval") else ())
         requests.requeue = config.requeue
     try:
+        if mode == "convert":
+            check_flags(given.of_flags())
         fitted = _fit_warmup(config, (recipe, launch, given.of_file(), given.of_flags()))
         settled = validate(fitted)
     except ConfigError as error:
@@ -262,7 +265,7 @@ def _settings_of_run(mode: str, first: Any) -> tuple[dict[str, Any], str]:
     """
     if mode == "report":
         return _settings_of_report(first)
-    if mode not in APPLYING_MODES:
+    if mode not in (*APPLYING_MODES, "convert"):
         return {}, ""
     from convoy.runtime.checkpoint import CheckpointError, folder_of, resolve
 
@@ -272,8 +275,12 @@ def _settings_of_run(mode: str, first: Any) -> tuple[dict[str, Any], str]:
     except CheckpointError:
         return {}, ""  # `validate` answers for the modes that cannot do without
     if path is None:
-        return _settings_of_file(first), f"what {file} says"
-    return _inherited(path)
+        found, origin = _settings_of_file(first), f"what {file} says"
+    else:
+        found, origin = _inherited(path)
+    if mode == "convert":  # weights are built as they were made, whatever a run's flags were
+        found = {name: value for name, value in found.items() if name == "arch"}
+    return found, origin
 
 
 def _settings_of_file(first: Any) -> dict[str, Any]:

@@ -263,7 +263,7 @@ class Config:
     export_samples: int = _flag(PRED, 500, "most images on which an export is compared with the Keras model: of "
                                 "--predict_dir, or else of data_dir; 0: it is not compared", within=">= 0")
     export_backbone: bool = _flag(PRED, False, "let exports put out the features before the classifier too")
-    overwrite: bool = _flag(PRED, False, "replace exports that are there already")
+    overwrite: bool = _flag(PRED, False, "replace what --mode export or convert wrote before")
 
     benchmark_batch_sizes: str | None = _flag(BENCH, None, "images per process and step, with commas between them; sweep: 1, 2, 4, … to "
                                               "the documents' largest; unset: train_batch_size or eval_batch_size", several=True)

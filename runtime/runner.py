@@ -239,11 +239,12 @@ class Runner:
         report = convert(
             file or checkpoint.resolve(config.model_dir, config.checkpoint),
             config.output,
-            arch=config.arch if file else None,
+            arch=config.arch,
             names=config.weight_names,
             ema={"auto": None, "raw": False, "ema": True}[config.weights],
             padding=config.padding,
             partial=config.pretrained_partial,
+            image_size=config.image_size,
         )
         print("\n".join(report.lines()))
         return {"max_logit_difference": report.max_logit_difference}

@@ -16,6 +16,7 @@ from pathlib import Path
 from convoy.runtime.backends import check_backend
 from convoy.runtime.benchmark_plan import check_benchmark
 from convoy.runtime.check_augmentation import check_augmentation
+from convoy.runtime.check_convert import check_convert
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.flags import RANGES
 from convoy.runtime.history import check_runs
@@ -59,7 +60,8 @@ def validate(config: Config) -> Config:
     if config.mode == "summary":
         return config
     if config.mode == "convert":
-        return _convert(config)
+        check_convert(config)
+        return config
     _numbers(config)
     check_benchmark(config)
     config = settle_crop(config)
@@ -291,20 +293,6 @@ def _pretrained(config: Config) -> Config:
         inspect(config.pretrained_from_file, config.arch, padding=config.padding, partial=partial)
     except (WeightFileError, CheckpointError) as error:
         raise ConfigError(f"--pretrained_from_file: {error}") from error
-    return config
-
-
-def _convert(config: Config) -> Config:
-    if not config.output:
-        raise ConfigError("--mode convert needs --output, a .safetensors, .keras or .weights.h5")
-    if Path(config.output).exists():
-        raise ConfigError(f"--output {config.output} exists already")
-    if not config.pretrained_from_file:
-        if is_url(config.model_dir) or is_url(config.checkpoint):
-            raise ConfigError(
-                "--mode convert reads local files only: copy the checkpoint here first"
-            )
-        _checkpoint(config)
     return config
 
 

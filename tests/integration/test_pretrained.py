@@ -112,7 +112,8 @@ def test_a_file_that_fits_in_part_is_refused_before_the_data_are_looked_at(
     again = ("--arch", "efficientnet-test", "--output", tmp_path / "again.safetensors")
     save_file(arrays | {"x": arrays["bn2.bias"]}, file)
     again += ("--mode", "convert", "--pretrained_from_file", file)
-    assert run(*again) == 1
+    with pytest.raises(SystemExit):
+        run(*again)
     assert run(*again, "--pretrained_partial") == 0
 
 
@@ -132,6 +133,48 @@ def test_a_checkpoint_is_converted_and_can_be_started_from(flags, trained, tmp_p
     assert "exists already" in " ".join(capsys.readouterr().err.split())
     more = ("--pretrained_from_file", target, "--pretrained_strict", "--prof", "1")
     assert run(*flags, *more, "--mode", "train", "--model_dir", tmp_path / "next") == 0
+
+
+def refused(capsys, *flags):
+    """What an answer says that comes before anything is loaded."""
+    with pytest.raises(SystemExit) as stopped:
+        run("--mode", "convert", *flags)
+    assert stopped.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_conversion_heeds_its_flags_and_refuses_the_others(trained, tmp_path, capsys):
+    import keras
+
+    target = tmp_path / "a.keras"
+    convert = ("--model_dir", trained.model_dir, "--output", target)
+    assert run("--mode", "convert", *convert, "--image_size", "48") == 0
+    assert keras.saving.load_model(target, compile=False).input_shape == (None, 48, 48, 3)
+    assert run("--mode", "convert", *convert, "--overwrite") == 0
+    assert keras.saving.load_model(target, compile=False).input_shape == (None, 32, 32, 3)
+
+    again = tmp_path / "a.safetensors"
+    assert run("--mode", "convert", *convert[:2], "--output", again, "--image_size", "40") == 0
+    from_file = ("--pretrained_from_file", again, "--output")  # it says its architecture itself
+    assert run("--mode", "convert", *from_file, tmp_path / "b.keras") == 0
+
+    said = refused(capsys, *convert, "--lr_init", "0.1", "--dropout", "0.5")
+    assert "--lr_init, --dropout: no effect in --mode convert" in said
+    convert = (*convert[:3], tmp_path / "c.keras")
+    for flags, problem in (
+        (("--arch", "resnet18"), "does not fit resnet18"),
+        (("--padding", "symmetric"), "--padding is for files"),
+        (("--image_size", "7"), "at least 8 pixels"),
+        (("--weights", "both"), "--weights both"),
+        (("--weight_names", "timm"), "timm names go into a .safetensors file"),
+        (("--output", tmp_path / "c.pth"), "must end in"),
+        (("--output", again), "exists already"),
+        (("--checkpoint", "step-99"), "step-99"),
+    ):
+        assert problem in refused(capsys, *convert, *flags)
+    names = ("--weight_names", "efficientnet_pytorch", "--output", tmp_path / "c.safetensors")
+    resnet = ("--arch", "resnet18", "--pretrained_from_file", again)
+    assert "names of a model of the family resnet" in refused(capsys, *resnet, *names)
 
 
 def test_a_weight_file_is_evaluated_and_applied_as_its_checkpoint_is(

@@ -1,15 +1,15 @@
 """Files whose tensors are not those of the architecture. tests/parity looks at all of timm's."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 
 from convoy.model import build_model, get_arch
-from convoy.model.arithmetic import weight_shapes
 from convoy.model.catalog import Stage
-from convoy.model.weight_names import scheme_for, source_names
 from convoy.model.weights import WeightFileError, inspect, load_pretrained
+from tests.weight_file import write_timm
 
 V2_RW_S = dataclasses.replace(  # timm's efficientnetv2_rw_s: other widths from stage 4 on
     get_arch("efficientnetv2-s"),
@@ -24,26 +24,7 @@ V2_RW_S = dataclasses.replace(  # timm's efficientnetv2_rw_s: other widths from 
 
 @pytest.fixture
 def save(tmp_path):
-    """`save(arch)` writes an architecture's tensors, all zeros, as timm names and lays them out."""
-    from safetensors.numpy import save_file
-
-    def write(arch, without=(), extra=(), classes=10, **options):
-        shapes = weight_shapes(arch, classes, **options)
-        theirs = source_names(shapes, scheme_for("timm", arch.family))
-        arrays = {theirs[k]: np.zeros(_torch(k, s), np.float32) for k, s in shapes.items()}
-        arrays = {k: v for k, v in arrays.items() if not any(part in k for part in without)}
-        arrays |= {name: np.zeros(2, np.float32) for name in extra}
-        save_file(arrays, path := tmp_path / "weights.safetensors")
-        return path
-
-    return write
-
-
-def _torch(path, shape):
-    if len(shape) == 4:
-        h, w, i, o = shape
-        return (i, o, h, w) if "dwconv" in path else (o, i, h, w)
-    return shape[::-1]
+    return partial(write_timm, tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnetv2-s", "se-resnext101-32x4d"])

@@ -1,0 +1,31 @@
+"""Weight files of other programs, by names and shapes alone."""
+
+import numpy as np
+
+from convoy.model.arithmetic import weight_shapes
+from convoy.model.weight_names import scheme_for, source_names
+
+
+def write_timm(path, arch, *, classes=10, without=(), extra=(), dtype=np.int8, **options):
+    """Writes the tensors of an `Arch`, all zeros, as timm names and lays them out.
+
+    Args:
+        without: parts of names that are left out.
+        extra: names of tensors that are added.
+        **options: of `weight_shapes`.
+    """
+    from safetensors.numpy import save_file
+
+    shapes = weight_shapes(arch, classes, **options)
+    theirs = source_names(shapes, scheme_for("timm", arch.family))
+    arrays = {theirs[k]: np.zeros(_torch(k, s), dtype) for k, s in shapes.items()}
+    arrays = {k: v for k, v in arrays.items() if not any(part in k for part in without)}
+    save_file(arrays | {name: np.zeros(2, dtype) for name in extra}, path)
+    return path
+
+
+def _torch(path, shape):
+    if len(shape) == 4:
+        h, w, i, o = shape
+        return (i, o, h, w) if "dwconv" in path else (o, i, h, w)
+    return shape[::-1]
