@@ -7,13 +7,14 @@ import os
 import time
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from convoy.dataloader.errors import DataError, unreadable
 from convoy.dataloader.kinds import Left
 from convoy.dataloader.label_files import read_labels
-from convoy.dataloader.listing import Listing, list_classes
+from convoy.dataloader.listing import files_around, list_classes
 from convoy.dataloader.sources import Source, classes_text
 from convoy.dataloader.splits import EXPECTED, split_folder, subfolders, unused_folders
 from convoy.utils.text import canonical, some
@@ -44,25 +45,31 @@ class FolderSource(Source):
         else:
             names = read_labels(root) or list(own)
         refuse_unknown(folder, own, names)
-        listing = list_classes(folder, list(own.values()))
-        images = {name: listing.files[raw] for name, raw in own.items()}
+        listed = list_split(folder, own, names if split != "train" else ())
         if split == "train":
-            refuse_one_class(folder, own, images)
-            refuse_empty(folder, own, images)
-        self.files = [os.path.join(folder, file) for name in own for file in images[name]]
+            refuse_one_class(folder, own, listed.images)
+            refuse_empty(folder, own, listed.images)
+        self.files = [os.path.join(folder, file) for name in own for file in listed.images[name]]
         if not self.files:
-            raise DataError(f"{folder}: no images in it{_but(listing.left)}. {EXPECTED}")
+            raise DataError(f"{folder}: no images in it{_but(listed.left)}. {EXPECTED}")
         numbers = {name: number for number, name in enumerate(names)}
-        labels = np.repeat([numbers[name] for name in own], [len(images[name]) for name in own])
+        counts = [len(listed.images[name]) for name in own]
+        labels = np.repeat([numbers[name] for name in own], counts)
         self.num_examples = len(self.files)
         self.labels = labels.astype(np.int32)
         self.root, self._numbers = folder, None
         self.class_names = names
         self.num_classes = len(names)
-        self.found = f"{split}: {found_text(folder, images, listing)}"
+        self.found = f"{split}: {listed.found}"
         if unused := unused_folders(root):
             self.found += f"; not used: {some(unused)}"
-        self.notes = _notes(folder, names, images, listing, numbered=train is None)
+        self.notes = listed.notes
+        if train is None:
+            what = "has no train folder beside it: its own folders are the classes"
+            self.notes.append(f"{folder} {what}")
+        elif split != "train" and os.path.realpath(folder) == os.path.realpath(train):
+            what = "is a link to the train split: what it scores says nothing about other images"
+            self.notes.append(f"{folder} {what}")
 
     def read(self, indices: np.ndarray) -> list[bytes]:
         contents = []
@@ -111,7 +118,27 @@ def class_folders(folder: str) -> dict[str, str]:
                 "Rename one of them, or make them one."
             )
         found[name] = raw
+    _refuse_links(folder, found)
     return dict(sorted(found.items()))
+
+
+def _refuse_links(folder: str, own: Mapping[str, str]) -> None:
+    """Raises DataError if a class folder is a link to another one, or to what holds it."""
+    paths = {name: os.path.join(folder, raw) for name, raw in own.items()}
+    if not any(map(os.path.islink, paths.values())):
+        return
+    seen: dict[str, str] = {}  # real path -> class
+    inside = os.path.join(os.path.realpath(folder), "")
+    for name, path in paths.items():
+        real = os.path.realpath(path)
+        other = seen.setdefault(real, name)
+        if other != name:
+            what = f"is the same folder as {paths[other]}"
+        elif inside.startswith(os.path.join(real, "")):
+            what = f"is a link to {real}, which holds it"
+        else:
+            continue
+        raise DataError(f"{path} {what}, so its images would be in several classes. Remove it.")
 
 
 def refuse_unknown(folder: str, own: Mapping[str, str], names: Iterable[str]) -> None:
@@ -190,43 +217,73 @@ def _but(left: Left) -> str:
     return f", but {text}" if text else ""
 
 
-def found_text(folder: str, images: Mapping[str, list[str]], listing: Listing) -> str:
-    """Such as "120 images of 3 classes (cat, dog, owl) in photos/train; left out: …"."""
+@dataclass
+class Listed:
+    """What a split's class folders hold.
+
+    Attributes:
+        images: class -> paths below the split's folder.
+        left: what was left out.
+        found: such as "120 images of 3 classes (cat, dog, owl) in photos/train; left out: …".
+        notes: warnings, a line each.
+    """
+
+    images: dict[str, list[str]]
+    left: Left
+    found: str
+    notes: list[str]
+
+
+def list_split(folder: str, own: Mapping[str, str], expected: Iterable[str] = ()) -> Listed:
+    """Lists the class folders (`own`: name -> folder) of a split; a class of those `expected` that
+    has no image is a warning.
+    """
+    listing = list_classes(folder, list(own.values()))
+    images = {name: listing.files[raw] for name, raw in own.items()}
+    outside, around = files_around(folder)
+    left = listing.left
+    left.add(around)
     count = sum(map(len, images.values()))
-    classes = classes_text([name for name in images if images[name]])
-    text = f"{count} image{'s' if count != 1 else ''} of {classes} in {folder}"
-    if left := listing.left.text():
-        text += f"; left out: {left}"
+    classes = [name for name in images if images[name]]
+    of = f" of {classes_text(classes)}" if classes else ""
+    found = f"{count} image{'s' if count != 1 else ''}{of} in {folder}"
+    if text := left.text():
+        found += f"; left out: {text}"
     if listing.made is not None:
-        text += f"; list kept from {time.strftime('%Y-%m-%d %H:%M', time.localtime(listing.made))}"
-    return text
+        kept = time.strftime("%Y-%m-%d %H:%M", time.localtime(listing.made))
+        found += f"; list kept from {kept}"
+    notes = [left.warning(), _outside_note(outside), _nested_note(images), _alike_note(own)]
+    if empty := [name for name in expected if not images.get(name)]:
+        which = f"{len(empty)} classes" if len(empty) > 1 else "one class"
+        notes.append(f"no images of {which}: {some(empty)}")
+    return Listed(images, left, found, [f"{folder}: {note}" for note in notes if note])
 
 
-def nested_note(folder: str, images: Mapping[str, list[str]]) -> str | None:
+def _outside_note(count: int) -> str | None:
+    """A warning about pictures that lie beside the class folders."""
+    if not count:
+        return None
+    return f"{count} picture{'s lie' if count > 1 else ' lies'} in no class folder, and not used"
+
+
+def _nested_note(images: Mapping[str, list[str]]) -> str | None:
     """A warning where the classes may be the folders within those that are taken for classes."""
-    for name, files in images.items():
-        inner = inner_folders(files)
-        if len(inner) > 1 and all(len(inner_folders(other)) > 1 for other in images.values()):
-            return (
-                f"{folder}: each class folder holds nothing but folders of images, as {name!r} has "
-                f"{some(inner)}. If those are the classes, move them up one level"
-            )
-        break
+    inner = {name: folders for name in images if len(folders := inner_folders(images[name])) > 1}
+    if not inner:
+        return None
+    name, folders = next(iter(inner.items()))
+    hold = {1: "one class folder holds", len(images): "each class folder holds"}
+    return (
+        f"{hold.get(len(inner), f'{len(inner)} class folders hold')} nothing but folders of images,"
+        f" as {name!r} has {some(folders)}. If those are the classes, move them up one level"
+    )
+
+
+def _alike_note(names: Iterable[str]) -> str | None:
+    """A warning about two classes that a person would take for one."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(_outline(name), name)
+        if other != name:
+            return f"{other!r} and {name!r} are two classes: if they are one, make them one folder"
     return None
-
-
-def _notes(
-    folder: str,
-    names: list[str],
-    images: Mapping[str, list[str]],
-    listing: Listing,
-    numbered: bool,
-) -> list[str]:
-    notes = [listing.left.warning(), nested_note(folder, images)]
-    if empty := [name for name in names if not images.get(name)]:
-        what = f"no images of {len(empty)} classes" if len(empty) > 1 else "no images of one class"
-        notes.append(f"{what}: {some(empty)}")
-    found = [f"{folder}: {note}" if not note.startswith(folder) else note for note in notes if note]
-    if numbered:
-        found.append(f"{folder} has no train folder beside it: its own folders are the classes")
-    return found

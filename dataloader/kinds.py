@@ -149,6 +149,22 @@ def is_passed_over(folder: str) -> bool:
     return folder.startswith(".") or folder.lower() in _SYSTEM_FOLDERS
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; links that lead nowhere are none."""
+    try:
+        return entry.is_dir()
+    except OSError:  # such as a link to itself
+        return False
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a regular file, or a link to one."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 def scan(folder: str, *, unread: bool = False, refused: dict[str, OSError] | None = None) -> Scan:
     """Looks for pictures at any depth. Links to folders are not followed.
 
@@ -183,7 +199,7 @@ def scan(folder: str, *, unread: bool = False, refused: dict[str, OSError] | Non
                         continue
                     ending = os.path.splitext(name)[1].lower()
                     if not entry.is_file(follow_symlinks=False):
-                        if entry.is_dir():
+                        if is_folder(entry):
                             left.folders["links"] += 1
                             continue
                         if not entry.is_symlink() and not (unread and ending in PICTURE_ENDINGS):
@@ -215,15 +231,21 @@ def _decide(
         if kind in READ or (known and unread):
             files.append(path)
             continue
-        usual = 1 < len(ending) <= _LONGEST_ENDING and ending.isprintable() and " " not in ending
-        reason = ending if usual else "no ending" if len(ending) <= 1 else "other endings"
+        reason = ending_of(path)
         if known:
-            left.pictures[reason if usual else kind or reason] += 1
+            left.pictures[reason if reason == ending else kind or reason] += 1
         elif head is None:
             reason = "cannot be read"
         elif not head:
             reason = "empty"
         left.files[reason] += 1
+
+
+def ending_of(name: str) -> str:
+    """A file's ending, lower case, as one counts them: "no ending" and "other endings" too."""
+    ending = os.path.splitext(name)[1].lower()
+    usual = 1 < len(ending) <= _LONGEST_ENDING and ending.isprintable() and " " not in ending
+    return ending if usual else "no ending" if len(ending) <= 1 else "other endings"
 
 
 def heads(paths: Iterable[str]) -> list[bytes | None]:

@@ -18,7 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from convoy.dataloader.kinds import Left, scan
+from convoy.dataloader.kinds import (
+    PICTURE_ENDINGS,
+    Left,
+    ending_of,
+    is_folder,
+    is_passed_over,
+    scan,
+)
 from convoy.dataloader.records import cache_folder, store_cached
 
 _FORMAT = "convoy-folder-2"
@@ -74,6 +81,28 @@ def list_classes(folder: str, classes: Sequence[str]) -> Listing:
         below = [os.path.join(raw, name) for raw, one in pairs for name in one.folders]
         _keep(path, folder, found, ["", *below], begun)
     return found
+
+
+def files_around(folder: str) -> tuple[int, Left]:
+    """What lies in a split's folder beside the class folders: the number of pictures, by their
+    endings, and all that is left out.
+    """
+    left = Left()
+    pictures = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            ending = os.path.splitext(entry.name)[1].lower()
+            if is_folder(entry):
+                if is_passed_over(entry.name):
+                    left.folders["hidden" if entry.name.startswith(".") else entry.name] += 1
+            elif entry.name.startswith("."):
+                left.files["hidden"] += 1
+            elif ending in PICTURE_ENDINGS:
+                pictures += 1
+                left.files["in no class folder"] += 1
+            else:
+                left.files[ending_of(entry.name)] += 1
+    return pictures, left
 
 
 def _keep(path: str, folder: str, found: Listing, folders: list[str], begun: float) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from convoy.dataloader.errors import DataError
+from convoy.dataloader.kinds import is_file
 from convoy.dataloader.splits import SPLIT_NAMES, check_place
 from convoy.utils.text import some
 
@@ -43,7 +44,7 @@ def find_record_files(data_dir: str, split: str) -> RecordFiles:
             for entry in entries
             if not entry.name.startswith(".")
             and not entry.name.endswith((".idx", ".index"))
-            and entry.is_file()
+            and is_file(entry)
         )
     for row, words in enumerate(SPLIT_NAMES[split]):
         found = {word: files for word in words if (files := _named(names, word))}

@@ -73,6 +73,10 @@ def _check_start(path: str, header: bytes) -> None:
         return
     if header[:2] == b"\x1f\x8b":
         advice = "The file is gzip-compressed: decompress it with gunzip."
+    elif header.startswith(b"PAR1"):
+        advice = "The file is Parquet, which is not read: save its images into class folders."
+    elif header.startswith((b"PK\3\4", b"Rar!", b"7z\xbc\xaf")):
+        advice = "The file is an archive: unpack it."
     else:
         advice = "This is not a TFRecord file: move it out of the folder or write it again."
     raise DataError(f"{path}: no valid TFRecord header in it. {advice}")

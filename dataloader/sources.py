@@ -16,11 +16,12 @@ from types import MappingProxyType
 
 import numpy as np
 
+from convoy.dataloader.advice import nothing_found
 from convoy.dataloader.completeness import find_gaps
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.label_files import read_labels
 from convoy.dataloader.record_files import find_record_files
-from convoy.dataloader.splits import SPLIT_NAMES, check_place, nothing_found, split_folder
+from convoy.dataloader.splits import SPLIT_NAMES, check_place, split_folder
 from convoy.utils.text import TextError, some
 
 logger = logging.getLogger("convoy.data")

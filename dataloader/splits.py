@@ -1,29 +1,27 @@
-"""Which of a folder's parts are its splits, under the names that people give them; and, where a
-split is missing, what to do about it.
-"""
+"""Which of a folder's parts are its splits, under the names that people give them."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.kinds import heads, is_passed_over, kind_of
+from convoy.dataloader.kinds import is_folder, is_passed_over
 from convoy.utils.files import is_url
-from convoy.utils.text import canonical, some
+from convoy.utils.text import canonical
 
 EXPECTED = (
     "--data_dir should hold TFRecord files (train-* and validation-*, or a version folder of "
     "TensorFlow Datasets) or image folders (train/<class>/*.jpg and val/<class>/*.jpg)."
 )
-PREPARE = "python -m convoy.dataloader.prepare"
 # A name in a later row counts only where there is none of an earlier row.
 SPLIT_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "train": (("train", "training"),),
     "validation": (("validation", "val", "valid", "dev", "eval"), ("test", "testing")),
 }
-_LOOKED_AT = 50  # files whose first bytes are looked at for a message
+ARCHIVE = re.compile(r"\.(zip|rar|7z|tar|tgz|tar\.\w+)$", re.IGNORECASE)
+# "training_set", "val-images", "testdata": what such a name may end in.
+_ENDING = re.compile(r"[-_. ]*(set|dataset|data|images|imgs|split)$")
 
 
 def check_place(data_dir: str | None) -> str:
@@ -38,6 +36,8 @@ def check_place(data_dir: str | None) -> str:
         )
     if not os.path.isdir(data_dir):
         what = "is not a folder" if os.path.exists(data_dir) else "does not exist"
+        if ARCHIVE.search(data_dir) and os.path.exists(data_dir):
+            raise DataError(f"--data_dir {data_dir} {what}. Archives are not read: unpack it.")
         raise DataError(f"--data_dir {data_dir} {what}. {EXPECTED}")
     return data_dir
 
@@ -45,7 +45,12 @@ def check_place(data_dir: str | None) -> str:
 def subfolders(folder: str) -> list[str]:
     """The folders in a folder, sorted, without hidden ones and those of systems."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not is_passed_over(e.name))
+        return sorted(e.name for e in entries if is_folder(e) and not is_passed_over(e.name))
+
+
+def plain_name(folder: str) -> str:
+    """A folder's name in lower case, without what names of splits may end in ("train_images")."""
+    return _ENDING.sub("", canonical(folder).lower())
 
 
 def split_folder(root: str, split: str) -> str | None:
@@ -54,12 +59,13 @@ def split_folder(root: str, split: str) -> str | None:
     Raises:
         DataError: there are several.
     """
-    names = subfolders(root)
-    for row in SPLIT_NAMES[split]:
+    plain = {name: canonical(name).lower() for name in subfolders(root)}
+    short = {name: plain_name(name) for name in plain}
+    for row, words in ((row, words) for row in SPLIT_NAMES[split] for words in (plain, short)):
         found: dict[str, str] = {}  # real path -> folder: one may be a link to the other
-        for name in names:
+        for name, word in words.items():
             folder = os.path.join(root, name)
-            if canonical(name).lower() in row and subfolders(folder):
+            if word in row and subfolders(folder):
                 found.setdefault(os.path.realpath(folder), folder)
         if len(found) > 1:
             which = " and ".join(os.path.basename(folder) for folder in found.values())
@@ -76,73 +82,3 @@ def unused_folders(root: str) -> list[str]:
     """The folders beside the splits' that are not hidden."""
     used = {os.path.basename(split_folder(root, split) or "") for split in SPLIT_NAMES}
     return [name for name in subfolders(root) if name not in used]
-
-
-def nothing_found(data_dir: str, split: str, others: Sequence[str]) -> str:
-    """What to say where `data_dir` has no data for a split.
-
-    Args:
-        others: the splits that it has.
-    """
-    seen = sorted(name for name in os.listdir(data_dir) if not name.startswith("."))
-    if not seen:
-        return f"--data_dir {data_dir} is empty. {EXPECTED}"
-    if others:
-        start = f"--data_dir {data_dir} has a {others[0]} split but no {split} split"
-    else:
-        start = f"--data_dir {data_dir} holds no data for the {split} split"
-    advice = _advice(data_dir, split, others) or EXPECTED
-    return f"{start} (found: {some(seen)}). {advice}"
-
-
-def _advice(data_dir: str, split: str, others: Sequence[str]) -> str | None:
-    """The way out, if what lies there says which it is."""
-    names = subfolders(data_dir)
-    of_split = [n for n in names if canonical(n).lower() in sum(SPLIT_NAMES[split], ())]
-    classes = [n for n in names if _kind_of_files(os.path.join(data_dir, n)) == "images"]
-    # "train" is a class, too, in pictures of vehicles.
-    unsplit = len(set(classes) - set(of_split)) > 1 and not others
-    for name in of_split if not unsplit else []:
-        folder = os.path.join(data_dir, name)
-        kind = _kind_of_files(folder)
-        if kind == "records":
-            return (
-                f"{folder} holds TFRecord files: move them into {data_dir} itself, under names such"
-                f" as {split}-00000-of-00010, and so those of the other split."
-            )
-        if kind == "images":
-            return (
-                f"{folder} holds images and no class folders: put them into one folder a class, "
-                f"{folder}/<class>/*.jpg."
-            )
-    if others:
-        return (
-            f"Put class folders into {data_dir}/val, or leave evaluation out with --mode train."
-            if split == "validation" and split_folder(data_dir, "train")
-            else None
-        )
-    own = os.path.basename(os.path.abspath(data_dir)).lower()
-    is_split = any(own in row for rows in SPLIT_NAMES.values() for row in rows)
-    if classes and is_split:
-        parent = os.path.dirname(os.path.abspath(data_dir))
-        return f"It holds class folders and seems to be a split itself: give --data_dir {parent}."
-    if unsplit:
-        return (
-            f"It holds class folders and no train and val folder: {PREPARE} folder --data_dir "
-            f"{data_dir} --validation_fraction 0.1 --out PACKED splits and packs them."
-        )
-    for name in names:
-        folder = os.path.join(data_dir, name)
-        if split_folder(folder, "train"):
-            return f"There is a train split in {folder}: give --data_dir {folder}."
-    return None
-
-
-def _kind_of_files(folder: str) -> str | None:
-    """What the first files right in a folder are: "images" or "records"; None for neither."""
-    with os.scandir(folder) as entries:
-        files = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_file())
-    if any(re.search(r"\.tfrec|-\d{5}-of-\d{5}$", name) for name in files):
-        return "records"
-    first = heads(os.path.join(folder, name) for name in files[:_LOOKED_AT])
-    return "images" if any(kind_of(head or b"") for head in first) else None

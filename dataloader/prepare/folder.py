@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 
+from convoy.dataloader.advice import misplaced
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.folders import (
     class_folders,
-    found_text,
-    nested_note,
+    list_split,
     refuse_empty,
     refuse_one_class,
     refuse_unknown,
 )
-from convoy.dataloader.listing import list_classes
 from convoy.dataloader.prepare.images import Recoding
 from convoy.dataloader.prepare.pack import pack
 from convoy.dataloader.prepare.shards import Item, Shard, plan_split, shuffled
@@ -54,8 +54,13 @@ def prepare_folder(
         raise DataError(f"--validation_fraction must be in [0, 1), got {validation_fraction}.")
     train, val = (split_folder(data_dir, split) for split in ("train", "validation"))
     if train is None:
+        if way := misplaced(data_dir):
+            raise DataError(f"--data_dir {data_dir}: {way}")
         if val is not None:
-            raise DataError(f"--data_dir {data_dir} has a validation split ({val}) and no train.")
+            raise DataError(
+                f"--data_dir {data_dir} has a validation split ({val}) and no train split: put the "
+                f"class folders of that into {os.path.join(data_dir, 'train')}."
+            )
         fraction = FRACTION if validation_fraction is None else validation_fraction
         names, splits = _divided(data_dir, fraction, seed)
     elif validation_fraction is not None:
@@ -84,15 +89,15 @@ def _items(root: str, files: Images, names: list[str]) -> list[Item]:
     ]
 
 
-def _listed(folder: str, own: dict[str, str], what: str = "") -> Images:
+def _listed(
+    folder: str, own: dict[str, str], what: str = "", expected: Iterable[str] = ()
+) -> Images:
     """The images of class folders (`own`: name -> folder); prints what was found."""
-    listing = list_classes(folder, list(own.values()))
-    images = {name: listing.files[raw] for name, raw in own.items()}
-    print(f"{what}{found_text(folder, images, listing)}", flush=True)
-    for note in (listing.left.warning(), nested_note(folder, images)):
-        if note:
-            _warn(note)
-    return images
+    listed = list_split(folder, own, expected)
+    print(f"{what}{listed.found}", flush=True)
+    for note in listed.notes:
+        _warn(note)
+    return listed.images
 
 
 def _warn(text: str) -> None:
@@ -113,7 +118,9 @@ def _given(data_dir: str, train: str, val: str | None) -> tuple[list[str], dict[
             f"{FRACTION} holds a part of each class out for it"
         )
     else:
-        splits["validation"] = _items(val, _listed(val, others, "validation: "), names)
+        splits["validation"] = _items(val, _listed(val, others, "validation: ", names), names)
+        if not splits["validation"]:
+            raise DataError(f"{val}: no images in it. Add some, or remove the folder.")
     if unused := unused_folders(data_dir):
         _warn(f"not packed: {some(unused)} in {data_dir}, beside its train and validation splits")
     return names, splits

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from convoy.dataloader import crc
-from convoy.dataloader.errors import DataError
+from convoy.dataloader.errors import DataError, unreadable
 from convoy.dataloader.example import decode_example, encode_example
 from convoy.dataloader.prepare.images import BadImage, Recoding, recode
 
@@ -161,7 +161,7 @@ def make_shard(shard: Shard) -> dict[str, Any]:
         for item in shard.items:
             try:
                 payload, label = _example(item, shard)
-            except (BadImage, OSError) as error:
+            except BadImage as error:
                 bad.append({"file": item.name, "reason": str(error)})
                 continue
             counts[label] += 1
@@ -204,9 +204,12 @@ def _sha256(path: str) -> str:
 
 
 def _example(item: Item, shard: Shard) -> tuple[bytes, int]:
-    with open(item.path, "rb") as file:
-        file.seek(item.offset)
-        data = file.read() if item.size is None else file.read(item.size)
+    try:
+        with open(item.path, "rb") as file:
+            file.seek(item.offset)
+            data = file.read() if item.size is None else file.read(item.size)
+    except OSError as error:
+        raise BadImage(str(unreadable(error))) from error
     if item.size is not None and len(data) < item.size:
         raise BadImage(f"{item.path} ends before it does")
     label = item.label
