@@ -9,9 +9,12 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.pack import print_found, track
 from convoy.dataloader.prepare.shards import in_parallel
+from convoy.dataloader.prepare.twins import digest, twin_notes
 from convoy.dataloader.record_source import TFRecordSource
 from convoy.dataloader.sources import Source, find_source
 
@@ -56,7 +59,8 @@ def verify(
     as_json: bool = False,
     first_label: int | None = None,
 ) -> int:
-    """Checks both splits: checksums, keys, labels, and that every image decodes whole.
+    """Checks both splits: checksums, keys, labels, that every image decodes whole, and whether
+    images are in both splits or under two labels.
 
     Prints the bad examples with file, byte offset and number, as lines or one JSON object.
 
@@ -85,15 +89,23 @@ def verify(
         for first in range(0, total, _CHUNK):
             end, classes = min(first + _CHUNK, total), source.num_classes or _ANY_CLASS
             chunks.append(_Chunk(data_dir, dataset, split, first, end, classes, first_label))
-    found = track(in_parallel(_check_chunk, chunks, workers), len(chunks), "verifying")
-    bad = sorted((one for part in found for one in part), key=lambda one: (one.split, one.key))
+    bad: list[Bad] = []
+    images: dict[str, list[tuple[int, int, int]]] = {split: [] for split in sources}
+    results = in_parallel(_check_chunk, chunks, workers)
+    for split, some_bad, some_images in track(results, len(chunks), "verifying"):
+        bad += some_bad
+        images[split] += some_images
+    bad.sort(key=lambda one: (one.split, one.key))
+    twins = twin_notes(sources, images)
+    for note in (note for notes in twins.values() for note in notes):
+        print(f"WARNING: {note}", file=sys.stderr)
     counts = {split: source.num_examples for split, source in sources.items()}
     if as_json:
         lost = {split: list(source.lost) for split, source in sources.items()}
-        notes = {split: list(source.notes) for split, source in sources.items()}
+        notes = {split: [*source.notes, *twins[split]] for split, source in sources.items()}
         all_bad = [asdict(one) for one in bad]
-        found = {"examples": counts, "bad": all_bad, "missing": lost, "warnings": notes}
-        print(json.dumps(found, indent=1))
+        report = {"examples": counts, "bad": all_bad, "missing": lost, "warnings": notes}
+        print(json.dumps(report, indent=1))
     else:
         for one in bad:
             place = "" if one.offset is None else f", record at byte {one.offset}"
@@ -112,9 +124,17 @@ def _open(data_dir: str, dataset: str, split: str, first_label: int | None) -> S
     return source
 
 
-def _check_chunk(chunk: _Chunk) -> list[Bad]:
+def _check_chunk(chunk: _Chunk) -> tuple[str, list[Bad], list[tuple[int, int, int]]]:
+    """The split, its bad examples, and number, digest and label of the others."""
     source = _open(chunk.data_dir, chunk.dataset, chunk.split, chunk.first_label)
-    return bad_examples(source, chunk.num_classes, chunk.split, range(chunk.first, chunk.end))
+    numbers = range(chunk.first, chunk.end)
+    bad = bad_examples(source, chunk.num_classes, chunk.split, numbers)
+    left_out, images = {one.key for one in bad}, []
+    for i in (i for i in numbers if i not in left_out):
+        label = 0 if source.labels is None else source.labels[i]
+        encoded, label = source.parse(source.read(np.array([i]))[0], label)
+        images.append((i, digest(encoded), int(label)))
+    return chunk.split, bad, images
 
 
 def bad_examples(

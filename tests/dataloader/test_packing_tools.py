@@ -1,6 +1,7 @@
 """`dataloader.prepare tfds`, `verify` and `index`, and the formats that they share."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -158,3 +159,22 @@ def test_checksum_by_numpy_alone():
         data = rng.bytes(size)
         by_rows = crc.masked_rows(np.frombuffer(data, np.uint8)[None])[0]
         assert crc._mask(crc._by_numpy(data)) & 0xFFFFFFFF == by_rows
+
+
+def test_verify_tells_of_images_in_both_splits_and_under_two_labels(photos, tmp_path, capsys):
+    for i, file in enumerate(sorted(photos.glob("val/*/*.jpg"))):
+        file.write_bytes(encoded(picture(900 + i)))
+    assert prepare("verify", "--data_dir", photos, "--workers", 1, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == {"train": [], "validation": []}
+    for i in range(3):
+        shutil.copy(photos / f"train/bee/0{i}.jpg", photos / f"val/bee/copy{i}.jpg")
+    shutil.copy(photos / "train/bee/07.jpg", photos / "train/ant/copy.jpg")
+    out = tmp_path / "packed"
+    prepare("folder", "--data_dir", photos, "--out", out, "--train_shards", 2, "--workers", 1)
+    for place in (photos, out):
+        capsys.readouterr()
+        assert prepare("verify", "--data_dir", place, "--workers", 2, "--json") == 0
+        warnings = json.loads(capsys.readouterr().out)["warnings"]
+        assert warnings["train"][0].startswith("one image is there under two labels, such as ")
+        assert warnings["validation"][0].startswith("3 images are in the train split as well, such")
+    assert "ant/copy.jpg" in find_source(photos, "train").files[30]
