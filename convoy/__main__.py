@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 INTERRUPTED = 130
 
@@ -32,12 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
+    from convoy.runtime.launch import launch, settle_in
     from convoy.runtime.requests import EXIT_PREEMPTED, USUAL, Requests, Stopped, stopped_at_once
-    from convoy.utils.distributed import launched_processes
+    from convoy.utils.errors import UserError
+    from convoy.utils.launched import begin, launched_processes
 
     args = list(sys.argv[1:] if argv is None else argv)
     # First of all: a job may be told to stop before any flag is read.
     with Requests(USUAL, exits=True) as requests:
+        settle_in()
+        with suppress(UserError):  # told later, by what needs the others
+            begin()
         try:
             with requests.at_once(launched_processes() == 1):
                 from convoy.runtime.cli import parse
@@ -48,8 +54,6 @@ def _main(argv: Sequence[str] | None) -> int:
                 setup_logging()
                 config = parse(args, requests)
                 if config.nproc:
-                    from convoy.runtime.launch import launch
-
                     requests.never_exit()
                     return launch(config.nproc, args)
         except Stopped:

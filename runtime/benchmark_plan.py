@@ -8,8 +8,8 @@ from typing import Any
 from convoy.runtime.backends import BENCHMARKS
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.formats import FORMATS, check_packages
-from convoy.utils.distributed import launched_processes
 from convoy.utils.gpus import visible_gpus
+from convoy.utils.launched import launched_processes
 
 # Each as the flags that mean it.
 PRECISIONS: dict[str, dict[str, Any]] = {

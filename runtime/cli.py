@@ -32,8 +32,8 @@ from convoy.runtime.recipes import Launch, lookup, parse_name
 from convoy.runtime.requests import Requests
 from convoy.runtime.schedules import check_spans, fitted_warmup, warmup_is_too_long
 from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, preempt_signals, validate
-from convoy.utils.distributed import launched_processes
 from convoy.utils.files import Remote
+from convoy.utils.launched import launched_processes
 
 # Modes that apply a trained model take their defaults from its run, except for what belongs to
 # one launch.

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +29,10 @@ PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 GRACE_SECONDS = 30
 # These do not mean that a rank failed: done, some images were unreadable, preempted and saved.
 ORDERLY = (0, 3, 75)
+# After that, a rank that is stopped (SIGSTOP), which can neither notice nor write.
+STOPPED_SECONDS = 5
 _PR_SET_PDEATHSIG = 1
+_LAUNCHER = "CONVOY_LAUNCHER"  # its process, in the environment of a rank
 
 
 def launch(nproc: int, argv: Sequence[str]) -> int:
@@ -49,21 +52,22 @@ def launch(nproc: int, argv: Sequence[str]) -> int:
         "HOROVOD_GLOO_IFACE": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         "PYTHONUNBUFFERED": "1",
+        _LAUNCHER: str(os.getpid()),
     }
     ranks: list[subprocess.Popen[bytes]] = []
     with _passing_on(ranks):
-        for place in places:
-            ranks.append(
-                subprocess.Popen(
-                    [sys.executable, *PROGRAM, *argv],
-                    env=os.environ | place | at_home,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    start_new_session=True,  # the terminal's Ctrl-C comes through us, once
-                    preexec_fn=_end_with_parent,
+        with _signals_held():
+            for place in places:
+                ranks.append(
+                    subprocess.Popen(
+                        [sys.executable, *PROGRAM, *argv],
+                        env=os.environ | place | at_home,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.PIPE,
+                        start_new_session=True,  # the terminal's Ctrl-C comes through us, once
+                    )
                 )
-            )
         writers = [
             threading.Thread(target=_prefix, args=(rank, source, target))
             for rank, process in enumerate(ranks)
@@ -99,12 +103,30 @@ def _passing_on(ranks: Sequence[subprocess.Popen[bytes]]):
             signal.signal(number, handler)
 
 
-def _end_with_parent() -> None:
-    """In a new rank: should the launcher be killed, have the system ask the rank to save and
-    end.
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Within it, signals wait: for all ranks to be there, and in each rank, which is born with
+    them held, for what hears them (`settle_in`).
     """
+    numbers = {signal.Signals[name] for name in PASSED_ON}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def settle_in() -> None:
+    """In a process that may be a rank, once it hears signals: takes those that came before, and,
+    should the launcher be killed, has the system ask this rank to save and end.
+    """
+    if not (launcher := os.environ.pop(_LAUNCHER, "")):  # nor do its own children see it
+        return
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != int(launcher):  # it is gone already
+            os.kill(os.getpid(), signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.Signals[name] for name in PASSED_ON})
 
 
 def _prefix(rank: int, source: BinaryIO, target: BinaryIO) -> None:
@@ -122,7 +144,7 @@ def _prefix(rank: int, source: BinaryIO, target: BinaryIO) -> None:
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
     """Waits for all ranks; ends those that stay although one has failed."""
-    code, deadline = 0, None
+    code, deadline, moved = 0, None, dict[int, float]()
     running = dict(enumerate(ranks))
     while running:
         for rank, process in list(running.items()):
@@ -135,13 +157,30 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
             if ended not in ORDERLY and deadline is None and running:
                 deadline = time.monotonic() + GRACE_SECONDS
                 _say(f"rank {rank} ended with exit code {ended}; waiting for the others to end")
-        if deadline and running and time.monotonic() > deadline:
+        now = time.monotonic()
+        if deadline:
+            moved |= {rank: now for rank, p in running.items() if not _is_stopped(p.pid)}
+            stopped = [r for r in running if now - moved.setdefault(r, now) > STOPPED_SECONDS]
+            if stopped:
+                _say(f"ending {_listed(stopped)}, stopped (by SIGSTOP, say) while a rank failed")
+            for rank in stopped:
+                running[rank].kill()
+                moved[rank] = now
+        if deadline and running and now > deadline:
             _say(f"ending {_listed(running)}, still running {GRACE_SECONDS} s after a rank failed")
             for process in running.values():
                 process.kill()
             deadline = None
         time.sleep(0.05)
     return code
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger has stopped the process; False where that cannot be told."""
+    with contextlib.suppress(OSError, IndexError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state in ("T", "t")
+    return False
 
 
 def _listed(ranks: Sequence[int]) -> str:

@@ -216,13 +216,15 @@ class _Listener:
         os.close(self._reads)
 
 
-def stopped_at_once(requests: Requests, when: str) -> Preempted:
+def stopped_at_once(requests: Requests, when: str, name: str = "") -> Preempted:
     """What to raise, or to tell, after `Stopped`: there was nothing that had to be saved.
 
     Args:
         when: such as "before its first step".
+        name: of the signal, where another rank heard it.
     """
-    text = f"stopped by {requests.signal} {when}"
+    requests.stopping()
+    text = f"stopped by {name or requests.signal} {when}"
     # Ranks have not met yet, so their launcher's variables say which is the first.
     ranks = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
     first = all(os.environ.get(name, "0") == "0" for name in ranks)

@@ -25,8 +25,8 @@ from convoy.runtime.requests import (
 from convoy.runtime.run_log import open_log, summarise
 from convoy.runtime.validate import TRAINING_MODES, preempt_signals
 from convoy.utils import device, distributed, gathering, watchdog, xla
-from convoy.utils.distributed import launch_variable, launched_processes
 from convoy.utils.errors import UserError
+from convoy.utils.launched import StoppedEarly, check_launch, launch_variable, launched_processes
 from convoy.utils.progress import lasting_output
 from convoy.utils.resources import allow_open_files
 from convoy.utils.terminate import tell_of_termination
@@ -61,14 +61,19 @@ class Runner:
         """
         self._command = True
         allow_open_files()
-        tell_of_termination(lambda error: f"convoy: {explain(error, self.config)}", EXIT_ERROR)
+        tell_of_termination(self._last_words, EXIT_ERROR)
         with lasting_output(MODES[self.config.mode].prints):
             code = self._main()
         if trackers.unfinished():
-            watchdog.stop()
             distributed.shutdown()
+            watchdog.stop()
             _exit(code)  # else it is waited for, without end
         return code
+
+    def _last_words(self, error: BaseException) -> str:
+        if isinstance(error, ConnectionError) and watchdog.has_spoken():
+            return ""  # it has named the rank
+        return f"convoy: {explain(error, self.config)}"
 
     def _main(self) -> int:
         try:
@@ -81,7 +86,7 @@ class Runner:
             _say(str(stopped_at_once(self._requests, "before its first step")))
             return _leave(EXIT_PREEMPTED)
         except Preempted as stopped:
-            if distributed.rank() == 0:
+            if _first():
                 _say(str(stopped))
             return EXIT_PREEMPTED  # every rank stops alike, so they part in good order
         except gathering.Removed as removed:
@@ -121,7 +126,7 @@ class Runner:
             )
         if not (mode.sets_up and not config.runs):
             return mode.run(self)
-        distributed.check_launch()
+        check_launch()
         self._prepare_backend()
         requests = self._requests
         requests.requeue = config.requeue
@@ -156,8 +161,13 @@ class Runner:
             xla.allow_clusters()
         with self._requests.at_once(launched_processes() == 1):  # nobody waits for this process
             if self._command:
+                watchdog.rest("loading TensorFlow")
                 device.import_tensorflow()
-            distributed.init()
+            try:
+                distributed.init(config.watchdog_seconds, lambda: self._requests.signal, _say)
+            except StoppedEarly as early:
+                name = str(early)
+                raise stopped_at_once(self._requests, "before its first step", name) from None
         if kept and distributed.rank() == 0:
             _say(
                 f"--xla_cache has {kept} compiled functions for this kind of machine; a line of"
@@ -169,10 +179,7 @@ class Runner:
             interop_threads=config.interop_threads,
             tf32=tf32,
         )
-        # After the devices are set up: its exchange makes the first tensor.
-        trouble = distributed.watch(config.watchdog_seconds)
-        if trouble and distributed.rank() == 0:
-            _say(f"WARNING: no watchdog: {trouble}; a frozen process will not end the job")
+        distributed.watch(config.watchdog_seconds, _say)
         if not distributed.elastic():  # where newcomers meet processes that were set up long ago
             stop_if_asked(self._requests, "before its first step", not config.no_checkpoints)
         if clusters:
@@ -336,8 +343,14 @@ def _tell_of_failed_evaluations(number: int) -> None:
         )
 
 
+def _first() -> bool:
+    """Whether this is rank 0, also before Horovod has begun."""
+    return not (distributed.rank() or watchdog.rank())
+
+
 def _say(text: str) -> None:
-    prefix = f"convoy (rank {distributed.rank()}): " if distributed.size() > 1 else "convoy: "
+    rank = distributed.rank() if distributed.size() > 1 else watchdog.rank()
+    prefix = "convoy: " if rank is None else f"convoy (rank {rank}): "
     print(prefix + text, file=sys.stderr, flush=True)
 
 

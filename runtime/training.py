@@ -13,6 +13,7 @@ from convoy.runtime.trackers import open_trackers
 from convoy.runtime.validate import fresh_model_dir
 from convoy.utils import distributed
 from convoy.utils.files import path_of, write_atomically
+from convoy.utils.launched import elastic_job
 from convoy.utils.logging import RunLog
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[
 
     hurry = requests.asked_to_stop
     begun = config.resume_checkpoint or bool(memory and memory.contents)
-    owner = Owner(config.model_dir, job=distributed.elastic_job(), asked=hurry)
+    owner = Owner(config.model_dir, job=elastic_job(), asked=hurry)
     alone = distributed.size() == 1 and not distributed.elastic()
     with owner, open_trackers(config, begun, hurry, bool(memory)) as tracking:
         with requests.at_once(alone):

@@ -25,8 +25,8 @@ from convoy.runtime.schedules import check_schedule, check_spans
 from convoy.runtime.trackers import check_trackers
 from convoy.runtime.variants import check_report, variants
 from convoy.utils import distributed
-from convoy.utils.distributed import launched_processes
 from convoy.utils.files import is_url
+from convoy.utils.launched import launched_processes
 from convoy.utils.seeds import fold_seed
 
 TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")

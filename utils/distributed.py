@@ -18,12 +18,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from convoy.utils import gathering, watchdog
-from convoy.utils.rendezvous import DistributedError, check_own_name, join_slurm_step
+from convoy.utils.launched import (
+    WATCHDOG_SECONDS,
+    begin,
+    elastic,
+    launch_variable,
+    launched_processes,
+    meet,
+    no_watchdog,
+)
+from convoy.utils.rendezvous import DistributedError, check_own_name, slurm_place
 
 T = TypeVar("T")
-
-# Set by horovodrun (Gloo), Open MPI, and Slurm's PMI; each is the number of processes.
-_SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE")
 
 # Without GPUs, Horovod's threads run on cores that train. Every so many milliseconds they ask all
 # ranks what there is to exchange: at Horovod's own 1 ms that took 17 % of a core. Where
@@ -34,69 +40,31 @@ _CYCLES_ON_CPUS = {"HOROVOD_CYCLE_TIME": "10", "HOROVOD_IDLE_CYCLE_TIME": "100"}
 _hvd: Any = None
 
 
-def launched_processes() -> int:
-    """How many processes the launcher says there are; 1 without a launcher."""
-    for name in _SIZE_VARIABLES:
-        value = os.environ.get(name, "")
-        if value.isdigit():
-            return int(value)
-    # srun sets SLURM_PROCID for its tasks only; sbatch's own script has SLURM_NTASKS too.
-    if "SLURM_STEP_NUM_TASKS" in os.environ and "SLURM_PROCID" in os.environ:
-        return int(os.environ["SLURM_STEP_NUM_TASKS"])
-    return 1
-
-
-def launch_variable() -> str:
-    """The environment variable that `launched_processes` goes by; "" without a launcher."""
-    for name in _SIZE_VARIABLES:
-        if os.environ.get(name, "").isdigit():
-            return name
-    return "SLURM_STEP_NUM_TASKS" if launched_processes() > 1 else ""
-
-
-def check_launch() -> None:
-    """Before anything is waited for.
-
-    Raises:
-        DistributedError: variables of horovodrun are there, and not those that lead to it. A shell
-            within another job, or one that has noted its environment, has such.
-    """
-    horovods = [name for name in ("HOROVOD_SIZE", "HOROVOD_ELASTIC") if name in os.environ]
-    alone = os.environ.get("HOROVOD_SIZE", "1") == "1" and "HOROVOD_ELASTIC" not in os.environ
-    if alone or "HOROVOD_GLOO_RENDEZVOUS_ADDR" in os.environ:
-        return
-    verb = "are" if len(horovods) > 1 else "is"
-    raise DistributedError(
-        f"{' and '.join(horovods)} in the environment {verb} another job's, as the address of its"
-        " launcher (HOROVOD_GLOO_RENDEZVOUS_ADDR) is missing: unset what is left of it, or start"
-        " with horovodrun --gloo or --nproc"
-    )
-
-
-def elastic() -> bool:
-    """Whether the launcher may add and remove processes (`horovodrun --min-np …`)."""
-    return "HOROVOD_ELASTIC" in os.environ
-
-
-def elastic_job() -> str:
-    """What the processes of an elastic job have in common, and no others; "" in other jobs."""
-    if not elastic():
-        return ""
-    names = ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")
-    return ":".join(os.environ.get(name, "") for name in names)
-
-
-def init() -> None:
+def init(
+    seconds: float = WATCHDOG_SECONDS,
+    asked: Callable[[], str] = lambda: "",
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
     """Joins the other processes, if the launcher started several. Call once, before the first
     tensor.
 
+    Args:
+        seconds: of the watchdog (`utils.watchdog`), which watches from here on; 0: none does. An
+            elastic job has none: there the launcher replaces ranks, and the others go on.
+        asked: names the signal that asks this rank to stop; "" for none.
+        say: prints a line.
+
     Raises:
         DistributedError: several processes were launched and Horovod is missing or cannot start.
+        StoppedEarly: a signal came before all ranks had started.
     """
     global _hvd
     wanted = launched_processes()
     if _hvd is not None or (wanted == 1 and not elastic()):
         return
+    begin()
+    watchdog.limit(seconds)
+    watchdog.rest("loading Horovod")
     try:
         import horovod.tensorflow as hvd
     except ImportError as error:
@@ -109,11 +77,15 @@ def init() -> None:
         _gather()
         wanted = launched_processes()
     else:
-        join_slurm_step(mpi=hvd.mpi_built())
+        begin(mpi=hvd.mpi_built())
+        watchdog.limit(seconds)
+        meet(wanted, seconds, asked, say)
+        os.environ.update(slurm_place(hvd.mpi_built()))
     check_own_name()
     if not hvd.nccl_built():
         for name, milliseconds in _CYCLES_ON_CPUS.items():
             os.environ.setdefault(name, milliseconds)
+    watchdog.rest("joining the other ranks")
     hvd.init()
     if hvd.size() != wanted:
         raise DistributedError(
@@ -125,23 +97,35 @@ def init() -> None:
     _hvd = hvd
 
 
-def watch(seconds: float) -> str:
-    """Starts the watchdog (`utils.watchdog`) on all ranks; 0: none.
+def watch(seconds: float, say: Callable[[str], None]) -> None:
+    """Starts the watchdog where `init` could not: ranks that MPI's launchers have started find each
+    other through Horovod. For every rank, after the devices are set up, as it makes tensors.
 
-    An elastic job has none: there the launcher replaces ranks, and the others go on.
-
-    Returns:
-        "", or why there is none although it was asked for.
+    Args:
+        seconds, say: see `init`.
     """
-    if not _hvd or not seconds or elastic():
-        return ""
-    return watchdog.start(
-        rank(),
-        seconds,
-        one_host=local_size() == size(),
-        share=broadcast_object,
-        gather=all_gather_object,
-    )
+    if not _hvd or not seconds or elastic() or watchdog.rank() is not None:
+        return
+
+    def begin_watching(address: str) -> str:
+        return watchdog.start(
+            rank(),
+            size(),
+            seconds,
+            one_host=local_size() == size(),
+            start_seconds=math.inf,
+            put=lambda key, text: None,
+            get=lambda key: address,
+        )
+
+    address = broadcast_object(begin_watching("") if rank() == 0 else "")
+    if rank():
+        begin_watching(address)
+    if troubles := [text for text in all_gather_object(watchdog.search()) if text]:
+        watchdog.stop()
+        say(no_watchdog(troubles[0]))
+    else:
+        watchdog.meet(lambda: "", lambda missing: None)
 
 
 def rank() -> int:

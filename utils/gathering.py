@@ -7,14 +7,16 @@ only where all processes of a round are known to be there.
 
 from __future__ import annotations
 
-import http.client
 import os
 import sys
 import threading
 import time
 from contextlib import suppress
 
+from convoy.utils.store import Store
+
 _PLACE = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
+_store = Store()  # of horovodrun
 _PATIENCE = 60  # seconds that a process may take to start before the others ask for another round
 
 
@@ -41,22 +43,22 @@ def gather(again: bool = False) -> None:
 
 def tell(error: str) -> None:
     """Leaves the message that ends the job, for the others to find."""
-    _request("PUT", "convoy", "error", error)
+    _store.put("error", error)
 
 
 def told() -> str | None:
     """The message that ended another process, and so the job."""
-    return _request("GET", "convoy", "error")
+    return _store.get("error")
 
 
 def _take_place() -> None:
     host, slot = os.environ["HOROVOD_HOSTNAME"], os.environ["HOROVOD_LOCAL_RANK"]
-    _request("PUT", "convoy", f"asked-{os.environ['HOROVOD_RANK']}", "1")
+    _store.put(f"asked-{os.environ['HOROVOD_RANK']}", "1")
     warning = threading.Timer(_PATIENCE, _name_the_silent)
     warning.daemon = True
     warning.start()
     try:
-        answer = _request("GET", "rank_and_size", f"{host}:{slot}", timeout=None) or "-1"
+        answer = _store.get(f"{host}:{slot}", "rank_and_size", timeout=None) or "-1"
     finally:
         warning.cancel()
     numbers = answer.split(",")
@@ -71,15 +73,15 @@ def _all_here() -> bool:
     """Whether all came in time. Rank 0 looks, and says so, that all may find the same."""
     rank, size = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
     me = f"process {os.getpid()} on {os.environ['HOROVOD_HOSTNAME']}"
-    _request("PUT", "convoy", f"here-{rank}", me)
+    _store.put(f"here-{rank}", me)
     waiting = {f"here-{r}" for r in range(size)} if rank == 0 else {"all-here"}
     deadline = time.monotonic() + _PATIENCE + (10 if rank else 0)
-    while waiting := {key for key in waiting if _request("GET", "convoy", key) is None}:
+    while waiting := {key for key in waiting if _store.get(key) is None}:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
     if rank == 0:
-        _request("PUT", "convoy", "all-here", "1")
+        _store.put("all-here", "1")
     return True
 
 
@@ -87,9 +89,9 @@ def _name_the_silent() -> None:
     """Says whom the launcher waits for: it answers nobody before each has asked, or has ended."""
     with suppress(OSError):
         silent = [
-            f"rank {rank} ({_request('GET', 'convoy', f'here-{rank}')})"
+            f"rank {rank} ({_store.get(f'here-{rank}')})"
             for rank in range(int(os.environ["HOROVOD_SIZE"]))
-            if _request("GET", "convoy", f"asked-{rank}") is None
+            if _store.get(f"asked-{rank}") is None
         ]
         print(
             "convoy: horovodrun gives new places once each process has asked for one, or has ended."
@@ -98,18 +100,3 @@ def _name_the_silent() -> None:
             file=sys.stderr,
             flush=True,
         )
-
-
-def _request(
-    method: str, scope: str, key: str, body: str | None = None, timeout: float | None = 30
-) -> str | None:
-    """Asks horovodrun's store; None for a key that it does not have."""
-    address = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"]
-    port = int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
-    connection = http.client.HTTPConnection(address, port, timeout=timeout)
-    try:
-        connection.request(method, f"/{scope}/{key}", body.encode() if body else None)
-        answer = connection.getresponse()
-        return answer.read().decode() if answer.status == http.client.OK else None
-    finally:
-        connection.close()

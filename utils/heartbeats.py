@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -71,6 +72,26 @@ class Link:
     def close(self) -> None:
         """Ends the connection."""
         self._connection.close()
+
+
+class AwakeClock:
+    """Seconds that this process has been awake, as far as it has looked at the clock: while it is
+    stopped (SIGSTOP, a debugger, a suspended machine), time does not pass.
+
+    Args:
+        longest: seconds between two looks beyond which it was stopped.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self.longest, self._last, self._now = longest, time.monotonic(), 0.0
+
+    def look(self) -> tuple[float, float]:
+        """The time, and for how long this process was stopped since the last look."""
+        real = time.monotonic()
+        passed, self._last = real - self._last, real
+        slept = passed if passed > self.longest else 0.0
+        self._now += passed - slept
+        return self._now, slept
 
 
 def identity() -> dict[str, Any]:

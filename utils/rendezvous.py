@@ -12,15 +12,11 @@ import ipaddress
 import os
 import re
 import socket
-import time
-from collections.abc import Mapping, MutableMapping, Sequence
-from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convoy.utils.errors import UserError
-
-START_SECONDS = 600  # the slowest start of a task that the others wait for
+from convoy.utils.store import ADDRESS, PORT
 
 
 class DistributedError(UserError, RuntimeError):
@@ -64,7 +60,7 @@ def environments(tasks: Sequence[int], port: int) -> list[dict[str, str]]:
     from horovod.runner.gloo_run import create_slot_env_vars
 
     settings = {
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
+        PORT: str(port),
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",
     }
@@ -117,47 +113,56 @@ def check_own_name(environment: Mapping[str, str] = os.environ) -> None:
 # ---- Slurm ------------------------------------------------------------------------------------
 
 
-def join_slurm_step(mpi: bool, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Lets the tasks of a Slurm step meet: rank 0 runs the server, each task gets its place.
+_step: dict[str, str] | None = None  # what `slurm_place` found, whose server is started once
+
+
+def slurm_place(mpi: bool | None, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What Horovod's Gloo reads in this task of a Slurm step; rank 0 starts the server.
 
     Nothing is done outside a step of several tasks, or where another launcher has given the places.
     Variables that are set already (HOROVOD_GLOO_RENDEZVOUS_ADDR, …_PORT, HOROVOD_GLOO_IFACE) stay.
 
     Args:
-        mpi: whether Horovod can use MPI, which then leaves it to srun --mpi=pmix or pmi2.
-        environment: read, and given Horovod's variables.
+        mpi: whether Horovod can use MPI, which then leaves it to srun --mpi=pmix or pmi2; None:
+            not known yet, so that nothing is done where it would.
+        environment: read.
 
     Raises:
         DistributedError: rank 0 cannot be found, or Slurm spread the tasks in another order.
     """
-    pmi = ("PMIX_RANK", "PMI_RANK") if mpi else ()
+    global _step
+    pmi = ("PMIX_RANK", "PMI_RANK") if mpi is not False else ()
     launchers = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", *pmi)
     if any(name in environment for name in launchers):
-        return
+        return {}
     if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
-        return
+        return {}
+    if _step is None:
+        _step = _join_step(environment)
+    return _step
+
+
+def _join_step(environment: Mapping[str, str]) -> dict[str, str]:
     rank, local_rank = (int(environment[f"SLURM_{name}"]) for name in ("PROCID", "LOCALID"))
     tasks = tasks_per_host(environment["SLURM_STEP_TASKS_PER_NODE"])
     first, last = ends_of_nodelist(environment["SLURM_STEP_NODELIST"])
-    address = environment.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", first)
-    port = environment.get("HOROVOD_GLOO_RENDEZVOUS_PORT")
-    port = int(port) if port else slurm_port(environment)
+    address = environment.get(ADDRESS, first)
+    port = int(environment.get(PORT) or slurm_port(environment))
     mine = environments(tasks, port)[rank]
     if int(mine["HOROVOD_LOCAL_RANK"]) != local_rank:
         raise DistributedError(
             f"Slurm's task {rank} is number {local_rank} on its host, not"
             f" {mine['HOROVOD_LOCAL_RANK']}: start the tasks with srun --distribution=block"
         )
-    if "HOROVOD_GLOO_IFACE" not in environment:
+    mine["HOROVOD_GLOO_IFACE"] = environment.get("HOROVOD_GLOO_IFACE", "")
+    if not mine["HOROVOD_GLOO_IFACE"]:
         # Rank 0's own name often means its loopback, which the other hosts cannot reach.
         on_first = int(environment["SLURM_NODEID"]) == 0
         mine["HOROVOD_GLOO_IFACE"] = interface_towards(last if on_first else address)
-    mine["HOROVOD_GLOO_RENDEZVOUS_ADDR"] = _resolve(address)
+    mine[ADDRESS] = _resolve(address)
     if rank == 0:
-        _await_tasks(serve(tasks, port)[0], sum(tasks))
-    else:
-        _arrive(mine["HOROVOD_GLOO_RENDEZVOUS_ADDR"], port, rank)
-    environment.update(mine)
+        serve(tasks, port)
+    return mine
 
 
 def tasks_per_host(text: str) -> list[int]:
@@ -208,40 +213,3 @@ def _resolve(host: str) -> str:
             f"the host {host} has no address here ({error}): name the first host's address in"
             " HOROVOD_GLOO_RENDEZVOUS_ADDR, and the network interface in HOROVOD_GLOO_IFACE"
         ) from error
-
-
-# Horovod waits for 30 seconds only, and some hosts load TensorFlow a minute later than others. So
-# all tasks meet before they enter it, through the same server.
-
-
-def _await_tasks(server: Any, size: int) -> None:
-    """On rank 0: returns once all tasks have come."""
-    deadline = time.monotonic() + START_SECONDS
-    while (missing := size - 1 - len(server.cache.get("arrived", ()))) > 0:
-        if time.monotonic() > deadline:
-            raise DistributedError(f"{missing} of {size} tasks did not start in {START_SECONDS} s")
-        time.sleep(0.2)
-    server.cache["complete"] = {"yes": b"1"}
-
-
-def _arrive(address: str, port: int, rank: int) -> None:
-    """On the other ranks: tells rank 0, and returns once it has seen all."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        with suppress(OSError, HTTPException):  # not there yet
-            _request("PUT", address, port, f"/arrived/{rank}")
-            if _request("GET", address, port, "/complete/yes") == 200:
-                return
-        if time.monotonic() > deadline:
-            raise DistributedError(
-                f"task 0 did not answer on {address}:{port} within {START_SECONDS} s, or other"
-                " tasks did not start; HOROVOD_GLOO_RENDEZVOUS_ADDR names another address of its"
-            )
-        time.sleep(1)
-
-
-def _request(method: str, address: str, port: int, path: str) -> int:
-    connection = HTTPConnection(address, port, timeout=10)
-    with closing(connection):
-        connection.request(method, path, body=b"1" if method == "PUT" else None)
-        return connection.getresponse().status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ class Sign:
 
 @dataclass
 class Peer:
-    """A rank as rank 0 sees it; times are those of `time.monotonic`."""
+    """A rank as rank 0 sees it; times are those of `heartbeats.AwakeClock`."""
 
     who: dict[str, Any]
     heard: float
@@ -51,11 +51,15 @@ class Verdict:
 
 
 class Roster:
-    """All ranks that have not left, and what to think of them."""
+    """All ranks that have come and have not left, and what to think of them."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.peers = seconds, dict[int, Peer]()
         self._lead, self._since = 0, -math.inf
+
+    def come_as_far(self, count: int) -> set[int]:
+        """The ranks that have passed so many places."""
+        return {rank for rank, peer in self.peers.items() if peer.sign.count >= count}
 
     def hear(self, rank: int, sign: Sign, now: float) -> None:
         """Notes a sign of life."""
@@ -66,17 +70,19 @@ class Roster:
         if sign.count > self._lead:
             self._lead, self._since = sign.count, now
 
-    def forgive(self, seconds: float, now: float) -> None:
-        """The judge itself was asleep for so long: nobody is to blame for it."""
+    def begin_anew(self, now: float) -> None:
+        """The judge itself was stopped for long, and the others perhaps with it: what it has not
+        heard since is nobody's fault.
+        """
         for peer in self.peers.values():
-            peer.heard, peer.moved = (min(t + seconds, now) for t in (peer.heard, peer.moved))
-        self._since = min(self._since + seconds, now)
+            peer.heard = peer.moved = now
+        self._since = now
 
     def judge(self, now: float) -> Verdict | None:
         """What is wrong, the plainest first."""
         peers = [self.peers[rank] for rank in sorted(self.peers)]
         if failed := [p for p in peers if p.failed]:
-            return verdict_on(FAILED, failed, lambda p: f"stopped by an error: {p.failed}")
+            return verdict_on(FAILED, failed, lambda p: p.failed)
         if gone := [p for p in peers if p.gone]:
             return verdict_on(GONE, gone, lambda p: f"process gone; last seen {p.sign.doing}")
         if silent := [p for p in peers if now - p.heard > self.seconds]:
@@ -102,6 +108,13 @@ class Roster:
                 why = f"has not moved for {still:.0f} s, nor has any other; last seen "
                 return verdict_on(STUCK, peers, lambda p: why + p.sign.doing)
         return None
+
+
+def absent(ranks: Collection[int], seconds: float) -> Verdict:
+    """Of ranks that have not started."""
+    them = f"rank {min(ranks)} has" if len(ranks) == 1 else f"{len(ranks)} ranks have"
+    which = "" if len(ranks) == 1 else f" ({', '.join(map(str, sorted(ranks)[:8]))}, …)"
+    return Verdict(GONE, f"{them} not started within {seconds:.0f} s{which}", [])
 
 
 def no_sign(seconds: float, doing: str = "") -> str:

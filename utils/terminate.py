@@ -1,7 +1,8 @@
-"""A last word where C++ code of a library throws what nobody catches: for lack of memory or files.
+"""A last word where C++ code of a library throws what nobody catches: for lack of memory, files or
+peers.
 
 TensorFlow's threads on processors throw `std::bad_alloc`, which no Python code sees: the process is
-ended by `std::terminate`.
+ended by `std::terminate`. So does Gloo in Horovod's own thread, when a rank is lost while all join.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ _kept: Any = None  # C++ holds its address only
 
 def tell_of_termination(text: Callable[[BaseException], str], code: int) -> None:
     """Has the process end with an exit code and a line on standard error, instead of SIGABRT and
-    C++'s own words, when a thread of a library's lacks memory, or descriptors of files. Other
-    exceptions end it as they did. Does nothing where the C++ library is another than GNU's.
+    C++'s own words, when a thread of a library's lacks memory, or descriptors of files, or has lost
+    another rank (`ConnectionError`). Other exceptions end it as they did. Does nothing where the
+    C++ library is another than GNU's.
 
     Args:
-        text: makes the line from the error that Python would have raised; called with little
-            memory left.
+        text: makes the line from the error that Python would have raised, "" for none; called with
+            little memory left.
     """
     global _kept
     try:
@@ -39,7 +41,8 @@ def tell_of_termination(text: Callable[[BaseException], str], code: int) -> None
     def handle() -> None:
         if (error := _as_error(exception_type())) is not None:
             try:
-                os.write(2, f"{text(error)}\n".encode())
+                if line := text(error):
+                    os.write(2, f"{line}\n".encode())
             finally:
                 os._exit(code)
         _Handler(before[0])()
@@ -55,8 +58,11 @@ def _as_error(kind: int | None) -> BaseException | None:
         kind: address of the exception's std::type_info: its table of functions, then its name.
     """
     place = kind + ctypes.sizeof(ctypes.c_void_p) if kind else 0
-    if place and ctypes.c_char_p.from_address(place).value == b"St9bad_alloc":
+    name = ctypes.c_char_p.from_address(place).value or b"" if place else b""
+    if name == b"St9bad_alloc":
         return MemoryError()
+    if name.startswith(b"N4gloo"):
+        return ConnectionError("the connection to another rank has broken off")
     try:  # C++ says std::runtime_error, of std::random_device for one
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:

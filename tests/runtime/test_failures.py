@@ -18,7 +18,8 @@ from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.failures import explain, interrupted
 from convoy.runtime.runner import MODES, Runner
 from convoy.utils.device import DeviceError, check_backend, setup, take_environment
-from convoy.utils.distributed import DistributedError, check_launch
+from convoy.utils.launched import check_launch
+from convoy.utils.rendezvous import DistributedError
 
 ROOT = Path(__file__).resolve().parents[2]
 TF_OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")

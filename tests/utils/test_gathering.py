@@ -38,7 +38,7 @@ def launcher(monkeypatch):
 
 def arrive(rank):
     """What another process does when it has started."""
-    gathering._request("PUT", "convoy", f"here-{rank}", "process 7 on node2")
+    gathering._store.put(f"here-{rank}", "process 7 on node2")
 
 
 def test_all_wait_for_the_last(launcher):
@@ -54,7 +54,7 @@ def test_all_wait_for_the_last(launcher):
     arrive(1)
     thread.join(10)
     assert done.is_set()
-    assert gathering._request("GET", "convoy", "all-here"), "the others hear it from rank 0"
+    assert gathering._store.get("all-here"), "the others hear it from rank 0"
 
 
 def test_a_process_that_does_not_come_is_done_without(launcher, monkeypatch):
@@ -80,7 +80,7 @@ def test_an_error_is_left_for_the_others(launcher):
 def test_who_hangs_is_named(launcher, capsys):
     arrive(0)
     arrive(1)
-    gathering._request("PUT", "convoy", "asked-0", "1")
+    gathering._store.put("asked-0", "1")
     gathering._name_the_silent()
     assert "Not heard of: rank 1 (process 7 on node2)." in capsys.readouterr().err
 

@@ -1,7 +1,6 @@
-"""Where Slurm's tasks stand and how they meet, by what Slurm sets. No TensorFlow."""
+"""Where Slurm's tasks stand, by what Slurm sets. No TensorFlow."""
 
 import socket
-import threading
 
 import pytest
 
@@ -10,7 +9,7 @@ from convoy.utils.rendezvous import (
     DistributedError,
     check_own_name,
     ends_of_nodelist,
-    join_slurm_step,
+    slurm_place,
     tasks_per_host,
 )
 
@@ -57,18 +56,20 @@ def free_port():
         return str(probe.getsockname()[1])
 
 
-def test_tasks_wait_for_each_other_and_get_their_places():
-    port = free_port()
-    tasks = [task(rank, HOROVOD_GLOO_RENDEZVOUS_PORT=port) for rank in range(4)]
-    threads = [threading.Thread(target=join_slurm_step, args=(True, t)) for t in tasks]
-    for thread in threads[:3]:
-        thread.start()
-    threads[0].join(1.5)
-    assert all(thread.is_alive() for thread in threads[:3]), "one task has not come yet"
-    threads[3].start()
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """Each call as in a process of its own."""
+    monkeypatch.setattr(rendezvous, "_step", None)
+
+
+def test_tasks_get_their_places(monkeypatch):
+    port, tasks = free_port(), []
+    for rank in range(4):
+        tasks.append(slurm_place(True, task(rank, HOROVOD_GLOO_RENDEZVOUS_PORT=port)))
+        assert slurm_place(True, task(rank)) is tasks[-1], "the server is started once"
+        monkeypatch.setattr(rendezvous, "_step", None)
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=5):
+        pass  # rank 0's server
     names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
     places = [[int(t[f"HOROVOD_{name}"]) for name in names] for t in tasks]
     assert places == [
@@ -92,24 +93,23 @@ def test_tasks_wait_for_each_other_and_get_their_places():
 )
 def test_places_that_others_give_are_left_alone(mpi, changes):
     environment = task(0, **changes)
-    before = dict(environment)
-    join_slurm_step(mpi, environment)
-    assert environment == before
+    assert slurm_place(mpi, environment) == {}
 
 
-def test_what_cannot_work_is_said(monkeypatch):
+def test_it_waits_to_know_of_mpi_where_slurm_offers_it():
+    assert slurm_place(None, task(1, PMIX_RANK="1")) == {}
+    assert slurm_place(None, task(1))["HOROVOD_RANK"] == "1"
+
+
+def test_what_cannot_work_is_said():
     with pytest.raises(DistributedError, match="srun --distribution=block"):
-        join_slurm_step(False, task(1, SLURM_LOCALID="0"))
+        slurm_place(False, task(1, SLURM_LOCALID="0"))
     with pytest.raises(DistributedError, match="HOROVOD_GLOO_RENDEZVOUS_ADDR"):
-        join_slurm_step(False, task(1, SLURM_STEP_NODELIST="no.such.host.invalid"))
-    monkeypatch.setattr(rendezvous, "START_SECONDS", 0.5)
-    port = free_port()
-    with pytest.raises(DistributedError, match="task 0 did not answer"):
-        join_slurm_step(False, task(1, HOROVOD_GLOO_RENDEZVOUS_PORT=port))
-    with pytest.raises(DistributedError, match="3 of 4 tasks did not start"):
-        join_slurm_step(False, task(0, HOROVOD_GLOO_RENDEZVOUS_PORT=port))
-    with pytest.raises(DistributedError, match="cannot be used"):
-        join_slurm_step(False, task(0, HOROVOD_GLOO_RENDEZVOUS_PORT=port))
+        slurm_place(False, task(1, SLURM_STEP_NODELIST="no.such.host.invalid"))
+    with socket.create_server(("", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(DistributedError, match="cannot be used"):
+            slurm_place(False, task(0, HOROVOD_GLOO_RENDEZVOUS_PORT=port))
 
 
 @pytest.mark.parametrize(

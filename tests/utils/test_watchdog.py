@@ -100,7 +100,7 @@ def test_what_is_plain_is_said_first(roster):
     assert {who["rank"] for who in roster.judge(50).culprits} == {0, 1}
     roster.peers[2].gone = True
     assert roster.judge(50).kind == GONE
-    roster.peers[1].failed = "no such file"
+    roster.peers[1].failed = "stopped by an error: no such file"
     verdict = roster.judge(50)
     assert (verdict.kind, verdict.text) == (
         FAILED,
@@ -119,7 +119,7 @@ def test_many_silent_ranks_are_counted_not_listed():
 
 def test_a_judge_that_slept_blames_nobody(roster):
     hear_all(roster, 10, *[Sign(1, "x", 20.0)] * 3)
-    roster.forgive(300, now=311)
+    roster.begin_anew(now=311)
     assert roster.judge(311) is None
     assert roster.judge(332).kind == SILENT
 
@@ -224,38 +224,42 @@ def test_only_the_very_process_that_is_meant_is_killed():
 RANK = """
 import json, os, sys, time
 from pathlib import Path
-from convoy.utils import watchdog
+from convoy.utils import watchdog, watcher
 
 folder, rank, size, how = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 
-def wait_for(name):
-    while not (folder / name).exists():
-        time.sleep(0.01)
-    return json.loads((folder / name).read_text())
+def put(name, text):
+    (folder / f".{name}-{rank}").write_text(text)
+    (folder / f".{name}-{rank}").rename(folder / name)
 
-def put(name, value):
-    (folder / f".{name}").write_text(json.dumps(value))
-    (folder / f".{name}").rename(folder / name)
+def get(name):
+    if how == "proxy" and rank == 1 and name == "watchdog":
+        name = "proxied"
+    text = (folder / name).read_text() if (folder / name).exists() else None
+    if how == "wrong token" and rank == 1 and text:
+        text = json.dumps(json.loads(text) | {"token": "gue\u00dfed"})
+    return text
 
-def share(value):
-    if rank == 0:
-        places, token = value
-        put("shared", value)
-    value = wait_for("shared")
-    if how == "proxy" and rank == 1:
-        value = wait_for("proxied")
-    if how == "wrong token" and rank == 1:
-        value[1] = "gue\u00dfed"
-    return value
+def asked():
+    return "SIGTERM" if (folder / f"signal-{rank}").exists() else ""
 
-def gather(value):
-    put(f"gathered-{rank}", value)
-    return [wait_for(f"gathered-{r}") for r in range(size)]
-
-watchdog.GRACE = 0.3
-trouble = watchdog.start(rank, SECONDS, one_host=True, share=share, gather=gather)
+watcher.GRACE, watcher.PATIENCE = 0.3, 0.5
+while (folder / f"late-{rank}").exists():
+    time.sleep(0.01)
+watchdog.start(rank, size, SECONDS, one_host=True, start_seconds=SECONDS, put=put, get=get)
+if (folder / f"load-{rank}").exists():  # as TensorFlow
+    watchdog.search()
+    put(f"began-{rank}", "")
+    time.sleep(1000)
+if (folder / f"refuse-{rank}").exists():
+    print("flags are refused", file=sys.stderr)
+    sys.exit(2)
+tell = lambda missing: print("waiting for", missing, flush=True)
+trouble, stopped_by = watchdog.meet(asked, tell)
 print("trouble:", trouble, flush=True)
-put(f"pid-{rank}", os.getpid())
+if stopped_by:
+    print("stopped by", stopped_by, flush=True)
+    sys.exit(75)
 step = 0
 while not (folder / "stop").exists() or step < int((folder / "stop").read_text()):
     step += 1
@@ -328,6 +332,8 @@ class Job:
         for process in self.ranks:
             process.kill()
             process.wait()
+            process.stdout.close()
+            process.stderr.close()
 
 
 @pytest.fixture
@@ -448,9 +454,9 @@ class Proxy:
 
 def test_a_rank_that_the_network_cuts_off_ends_the_job_on_both_sides(job):
     work = job(how="proxy")
-    places, token = json.loads(work.wait_for("shared"))
-    proxy = Proxy(places[0])
-    work.put("proxied", json.dumps([[proxy.place], token]))
+    address = json.loads(work.wait_for("watchdog"))
+    proxy = Proxy(address["places"][0])
+    work.put("proxied", json.dumps(address | {"places": [proxy.place]}))
     work.running()
     proxy.cut.set()
     codes, texts = work.ends()
@@ -473,3 +479,79 @@ def test_without_a_way_to_rank_0_there_is_no_watchdog_and_a_reason(job):
         out, _ = process.communicate(timeout=30)
         assert "rank 1 on host" in out
         assert "cannot reach rank 0" in out
+
+
+# ---- before all have met ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_a_rank_that_is_lost_while_others_load_ends_the_job(job, tmp_path, rank, how):
+    for loading in range(3):
+        (tmp_path / f"load-{loading}").touch()
+    work = job()
+    for each in range(3):
+        work.wait_for(f"began-{each}")
+    work.wait_for("watchdog")
+    work.ranks[rank].send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+    codes, texts = work.ends()
+    assert codes == [-signal.SIGKILL if r == rank else 1 for r in range(3)]
+    assert f"rank {rank} on host {socket.gethostname()}: " in "".join(texts)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_never_comes_is_named(job, tmp_path, rank):
+    (tmp_path / f"late-{rank}").touch()
+    work = job()
+    others = [process for r, process in enumerate(work.ranks) if r != rank]
+    said = [process.communicate(timeout=60) for process in others]
+    assert [process.returncode for process in others] == [1, 1]
+    assert any(f"rank {rank} has not started within 2 s" in err for _, err in said)
+    assert any(f"waiting for rank {rank}\n" in out for out, _ in said)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_flags_that_one_rank_refuses_end_the_others(job, tmp_path, rank):
+    (tmp_path / f"refuse-{rank}").touch()
+    codes, texts = job().ends()
+    assert codes == [2 if r == rank else 1 for r in range(3)]
+    assert texts[rank] == "flags are refused\n"
+    assert "ended before all ranks had started" in "".join(texts)
+
+
+def test_flags_that_all_refuse_are_each_ranks_own_matter(job, tmp_path):
+    for rank in range(3):
+        (tmp_path / f"refuse-{rank}").touch()
+    codes, texts = job().ends()
+    assert codes == [2, 2, 2]
+    assert set(texts) == {"flags are refused\n"}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_ends_the_wait_of_all(job, tmp_path, rank):
+    """Rank 2 never comes, and rank `rank` is told to stop."""
+    (tmp_path / "late-2").touch()
+    (tmp_path / f"signal-{rank}").touch()
+    work = job()
+    for process in work.ranks[:2]:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (75, "")
+        assert "stopped by SIGTERM" in out
+
+
+def test_a_job_that_slept_as_a_whole_goes_on(job):
+    """Also when it slept for longer than its watchdog waits, and wakes rank by rank."""
+    work = job()
+    work.running()
+    for process in work.ranks:
+        process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5 * SECONDS)
+    for process in reversed(work.ranks):
+        process.send_signal(signal.SIGCONT)
+        time.sleep(SECONDS / 4)
+    reached = max(int(path.name.rsplit("-")[-1]) for path in work.folder.glob("step-*"))
+    work.wait_for(f"step-0-{reached + 10}")
+    work.put("stop", str(reached + 40))
+    codes, texts = work.ends()
+    assert codes == [0, 0, 0], texts
+    assert texts == ["", "", ""]

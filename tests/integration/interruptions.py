@@ -1,0 +1,435 @@
+"""Interrupts real runs again and again, and checks what they leave: `python … --rounds N --seed S`.
+
+A chain is one run on 1 to 4 ranks that is interrupted, resumed, interrupted, … and comes to its
+end, which must have the bits of a run that nobody disturbed. What is done where, to which rank, is
+a function of the seed. Ranks are forked from one process that has imported TensorFlow and Horovod
+and started nothing of them; interruptions of a start go to real ones of `main.py --nproc`.
+"""
+
+import argparse
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+KINDS = ("SIGKILL", "SIGTERM", "SIGSTOP", "SIGSTOP+SIGCONT", "disk full")
+PHASES = ("start", "data", "step", "save", "evaluation", "end")
+EPOCHS, LONGEST_END, ASLEEP, DISK = 3, 30.0, 40.0, 6
+FLAGS = (
+    *("--arch", "efficientnet-test", "--eval_batch_size", "4", "--lr_init", "0.05"),
+    *("--augmenter_name", "none", "--dropout", "0.3", "--moving_average_decay", "0.9"),
+    *("--log_steps", "1", "--warmup_epochs", "1", "--no-training_report"),
+)
+
+# ---- in the ranks -------------------------------------------------------------------------------
+
+
+def plant(plan):
+    """Lets the rank `plan` names say when it has come to a phase for the nth time, and wait there
+    if it `holds`.
+    """
+    from convoy.dataloader.loader import Loader
+    from convoy.runtime import checkpoint, runner, train
+    from convoy.runtime.keeper import Keeper
+    from convoy.runtime.step import Step
+    from convoy.utils import distributed
+
+    mine = int(os.environ.get("HOROVOD_RANK", "0"))
+    folder, counts = Path(plan["folder"]), collections.Counter()
+
+    def reach(phase):
+        counts[phase] += 1
+        if (phase, mine, counts[phase]) != (plan["phase"], plan["victim"], plan["at"]):
+            return
+        (folder / "reached").write_text(str(os.getpid()))
+        deadline = time.monotonic() + 100
+        while plan["holds"] and not (folder / "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def before(owner, name, phase):
+        function = getattr(owner, name)
+
+        def wrapped(*args, **options):
+            reach(phase)
+            return function(*args, **options)
+
+        setattr(owner, name, wrapped)
+
+    batches, save = Loader.batches, checkpoint.save
+
+    def counted(self, epoch, offset=0):
+        for batch in batches(self, epoch, offset):
+            reach("data" if self.training else "evaluation")
+            yield batch
+
+    def noted(model_dir, contents):
+        if mine == 0:
+            reach("save")
+        path = save(model_dir, contents)
+        with (folder / "saved").open("a") as notes:
+            notes.write(f"{json.dumps([contents.state['epoch'], contents.state['offset']])}\n")
+        return path
+
+    Loader.batches, checkpoint.save = counted, noted
+    before(Step, "__call__", "step")
+    before(runner.Runner, "_set_up", "start")
+    before(distributed, "check_own_name", "start")
+    before(train, "new_state", "start")
+    before(Keeper, "finish", "end")
+    if mine:
+        before(Keeper, "save", "save")
+
+
+def serve():
+    """Forks ranks: a line of JSON in, process ids out; then each one's end, as it comes."""
+    import horovod.tensorflow  # noqa: F401
+    import keras  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    from convoy.__main__ import main
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        job, pids = json.loads(line), []
+        for rank, environment in enumerate(job["places"]):
+            if (pid := os.fork()) == 0:
+                os.environ.update(environment)
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                file = os.open(f"{job['output']}-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.dup2(file, 1)
+                os.dup2(file, 2)
+                code = 99
+                try:
+                    if job["plan"]:
+                        plant(job["plan"])
+                    code = main(job["arguments"])
+                except SystemExit as error:
+                    code = error.code
+                finally:  # as at the interpreter's own end
+                    import atexit
+
+                    atexit._run_exitfuncs()
+                    sys.stdout.flush()
+                    os._exit(code)
+            pids.append(pid)
+        print(json.dumps(pids), flush=True)
+        while pids:
+            pid, status = os.wait()
+            pids.remove(pid)
+            print(json.dumps([pid, os.waitstatus_to_exitcode(status)]), flush=True)
+
+
+# ---- outside them -------------------------------------------------------------------------------
+
+
+class Server:
+    """The process that forks ranks."""
+
+    def __init__(self):
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "serve"],
+            cwd=ROOT, env=os.environ | quiet, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert self.process.stdout.readline() == "ready\n"
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+class Job:
+    """The ranks of one launch, and what became of them."""
+
+    def __init__(self, server, size, arguments, folder, plan):
+        from convoy.utils.rendezvous import serve as rendezvous
+
+        self.server, self.folder, self.size = server, folder, size
+        self.meeting, places = rendezvous([size]) if size > 1 else (None, [{}])
+        home = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_IFACE": "lo"}
+        places = [place | (home if size > 1 else {}) for place in places]
+        for name in ("reached", "go"):
+            (folder / name).unlink(missing_ok=True)
+        line = {"places": places, "arguments": arguments, "plan": plan}
+        line["output"] = str(folder / "output")
+        server.process.stdin.write(json.dumps(line) + "\n")
+        server.process.stdin.flush()
+        self.pids = json.loads(server.process.stdout.readline())
+        self.codes, self.rest = {}, b""
+        os.set_blocking(server.process.stdout.fileno(), False)
+
+    def ended(self):
+        """Whether all ranks have."""
+        with contextlib.suppress(BlockingIOError):
+            self.rest += os.read(self.server.process.stdout.fileno(), 65536)
+        *lines, self.rest = self.rest.split(b"\n")
+        self.codes.update(json.loads(line) for line in lines)
+        return len(self.codes) == self.size
+
+    def wait(self, seconds, until=lambda: False):
+        """Until all have ended, or something else is so; whether one of them came about."""
+        deadline = time.monotonic() + seconds
+        while not self.ended():
+            if until():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def send(self, number, ranks):
+        for rank in ranks:
+            if self.pids[rank] not in self.codes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pids[rank], number)
+
+    def close(self):
+        """Ends what is left; returns how many that were."""
+        left = self.size - len(self.codes)
+        self.send(signal.SIGKILL, range(self.size))
+        self.wait(30)
+        os.set_blocking(self.server.process.stdout.fileno(), True)
+        if self.meeting:
+            self.meeting.shutdown()
+            self.meeting.server_close()
+        return left
+
+    def text(self):
+        files = sorted(self.folder.glob("output-*"))
+        return "\n".join(f"--- {f.name}\n{f.read_text(errors='replace')}" for f in files)
+
+
+def position(folder):
+    """Epoch and offset of the newest checkpoint; all that readers accept are compared with their
+    checksums, and loaded.
+    """
+    import numpy as np
+
+    from convoy.runtime import checkpoint
+
+    newest = (-1, -1)
+    for path in checkpoint.complete_checkpoints(folder):
+        for name, facts in json.loads((path / checkpoint.MARKER).read_text()).items():
+            data = (path / name).read_bytes()
+            assert len(data) == facts["size"], f"{path / name} is damaged"
+            assert hashlib.sha256(data).hexdigest() == facts["sha256"], f"{path / name} is damaged"
+        saved = checkpoint.read(path)
+        assert all(np.isfinite(array).all() for array in saved.model.values())
+        newest = max(newest, (saved.state["epoch"], saved.state["offset"]))
+    return newest
+
+
+def bits(folder):
+    """A digest of everything in the newest checkpoint that training has changed."""
+    from convoy.runtime import checkpoint
+
+    saved, digest = checkpoint.read(checkpoint.latest(folder)), hashlib.sha256()
+    for part in ("model", "ema", "optimizer", "ranks"):
+        for name, array in sorted(getattr(saved, part).items()):
+            digest.update(f"{part} {name} {array.dtype}".encode() + array.tobytes())
+    for name in ("step", "epoch", "offset", "best", "score", "metrics"):
+        value = saved.state[name]
+        if name == "metrics":
+            value = {n: v for n, v in value.items() if "per_second" not in n and "tency" not in n}
+            value = {n: v for n, v in value.items() if "time" not in n}
+        digest.update(json.dumps([name, value], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+class Interruptions:
+    """Chains of interrupted runs.
+
+    Args:
+        work: a folder for all of it; `disk`: a small file system within, or None.
+        flags: of a run, without folders and batch.
+    """
+
+    def __init__(self, work, disk, flags, seed, asleep=ASLEEP, sizes=(1, 2, 3, 4)):
+        self.work, self.disk, self.flags = work, disk, flags
+        self.rng, self.asleep, self.sizes = random.Random(seed), asleep, sizes
+        self.server, self.whole = Server(), {}
+        self.table, self.slowest, self.chains, self.lefts = collections.Counter(), 0.0, 0, 0
+
+    def arguments(self, size, folder, *more):
+        batch = ("--train_batch_size", str(12 // size), "--model_dir", str(folder))
+        return [*map(str, self.flags), *batch, *more, "--max_epochs", str(EPOCHS)]
+
+    def undisturbed(self, size):
+        """The bits at the end of a run of so many ranks."""
+        if size not in self.whole:
+            folder = self.work / f"whole-{size}"
+            folder.mkdir()
+            job = Job(self.server, size, self.arguments(size, folder / "run"), folder, None)
+            assert job.wait(200), job.text()
+            assert set(job.codes.values()) == {0}, job.text()
+            job.close()
+            self.whole[size] = bits(folder / "run")
+        return self.whole[size]
+
+    def chain(self, rounds):
+        """One run to its end; returns how often it was interrupted, `rounds` times at most."""
+        size = self.rng.choice(self.sizes)
+        whole, self.chains = self.undisturbed(size), self.chains + 1
+        folder = self.work / f"chain-{self.chains}"
+        folder.mkdir()
+        run = (self.disk or folder) / f"run-{self.chains}"
+        arguments = self.arguments(size, run, "--checkpoint_every_minutes", "0.00001")
+        done = 0
+        while done < rounds:
+            plan = self.plan(size, folder)
+            job = Job(self.server, size, [*arguments, "--resume_checkpoint"], folder, plan)
+            try:
+                counted = self.round(job, run, plan)
+            except AssertionError as error:
+                raise AssertionError(f"{plan} of {size}: {error}\n{job.text()}") from error
+            finally:
+                self.lefts += job.close()
+            done += counted
+            if not counted:  # it came to its end before
+                break
+        job = Job(self.server, size, [*arguments, "--resume_checkpoint"], folder, None)
+        assert job.wait(200), job.text()
+        assert set(job.codes.values()) == {0}, job.text()
+        job.close()
+        assert bits(run) == whole, f"chain {self.chains} of {size} ranks ended with other bits"
+        for each in (run, folder):
+            shutil.rmtree(each, ignore_errors=True)
+        return done
+
+    def plan(self, size, folder):
+        kinds = [k for k in KINDS if k != "disk full" or self.disk]
+        kind = self.rng.choice([k for k in kinds if k != "SIGSTOP" or size > 1])
+        phase = self.rng.choice(PHASES)
+        most = {"start": 3, "evaluation": 3, "end": 1}.get(phase, 4)  # so that it goes on slowly
+        return {
+            "kind": kind,
+            "phase": phase,
+            "at": self.rng.randint(1, most),
+            "victim": self.rng.randrange(size),
+            "holds": self.rng.random() < 0.5,
+            "delay": self.rng.uniform(0, 0.05),
+            "folder": str(folder),
+        }
+
+    def round(self, job, run, plan):
+        """Interrupts a job and checks what it leaves; whether it came to where that was planned."""
+        before, folder = position(run), Path(plan["folder"])
+        kind, victim, everyone = plan["kind"], plan["victim"], range(job.size)
+        (folder / "saved").unlink(missing_ok=True)
+        assert job.wait(200, (folder / "reached").exists), "it hangs by itself"
+        if not (folder / "reached").exists():
+            assert set(job.codes.values()) == {0}, job.codes
+            return False
+        time.sleep(plan["delay"])
+        filler = run.parent / "filler"
+        if kind == "SIGSTOP+SIGCONT":
+            job.send(signal.SIGSTOP, self.rng.sample(everyone, job.size))
+            time.sleep(self.asleep)
+            job.send(signal.SIGCONT, self.rng.sample(everyone, job.size))
+        elif kind == "disk full":
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(1 << 14))
+        else:
+            job.send(signal.Signals[kind], [victim])
+        start = time.monotonic()
+        (folder / "go").touch()
+        if kind == "disk full":
+            job.wait(self.rng.uniform(0, 3))
+            filler.unlink()
+        goes_on = kind in ("SIGSTOP+SIGCONT", "disk full")
+        assert job.wait(120 if goes_on else LONGEST_END + 5), f"still running: {job.codes}"
+        took = time.monotonic() - start
+        if not goes_on:
+            assert took < LONGEST_END, f"the last rank ended after {took:.1f} s"
+            self.slowest = max(self.slowest, took)
+        self.check_codes(job, kind, victim)
+        saved = [tuple(json.loads(line)) for line in self.lines(folder / "saved")]
+        after = position(run)
+        assert after >= max([before, *saved]), f"at {after} after {before}, saved {saved[-1:]}"
+        self.table[kind, plan["phase"]] += 1
+        return True
+
+    @staticmethod
+    def lines(path):
+        return path.read_text().splitlines() if path.exists() else []
+
+    def check_codes(self, job, kind, victim):
+        codes = [job.codes[pid] for pid in job.pids]
+        others = [code for rank, code in enumerate(codes) if rank != victim]
+        text = job.text()
+        assert "a fault of the program" not in text
+        if kind == "SIGSTOP+SIGCONT":
+            assert set(codes) == {0}, codes
+        elif kind == "disk full":
+            assert set(codes) <= {0, 1}, codes
+        elif kind == "SIGTERM":
+            assert set(codes) <= {0, 75}, codes
+            assert len(set(codes)) == 1, codes
+        elif set(codes) != {0}:  # its last moments came first
+            assert codes[victim] == -signal.SIGKILL, codes
+            assert set(others) <= {1} or set(others) == {0}, codes
+            if 1 in others:
+                assert f"rank {victim} on host" in text
+
+    def close(self):
+        self.server.close()
+
+    def print(self):
+        print(f"{'':18}" + "".join(f"{phase:>12}" for phase in PHASES))
+        for kind in KINDS:
+            counts = [self.table[kind, phase] for phase in PHASES]
+            print(f"{kind:18}" + "".join(f"{count:12}" for count in counts))
+        total = sum(self.table.values())
+        print(f"{total} interruptions of {self.chains} runs; slowest end {self.slowest:.1f} s;")
+        print(f"corrupt 0, lost 0, other bits 0, orphans {self.lefts}", flush=True)
+
+
+def small_disk(folder, megabytes=DISK):
+    """Mounts a tmpfs, where that is allowed."""
+    folder.mkdir()
+    size = f"size={megabytes}m"
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True
+    )
+    return folder if done.returncode == 0 else None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        disk = small_disk(work / "disk")
+        sys.path.insert(0, str(ROOT / "tests"))
+        from conftest import handwritten, write_dataset
+
+        examples = handwritten(150)
+        data = write_dataset(work / "data", examples[:97], examples[97:])
+        chains = Interruptions(work, disk, [*FLAGS, "--data_dir", data], options.seed)
+        try:
+            while sum(chains.table.values()) < options.rounds:
+                chains.chain(options.rounds - sum(chains.table.values()))
+                chains.print()
+        finally:
+            chains.close()
+            if disk:
+                subprocess.run(["umount", "-l", disk], check=True)
+
+
+if __name__ == "__main__":
+    serve() if sys.argv[1:] == ["serve"] else main()
