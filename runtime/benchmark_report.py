@@ -50,6 +50,7 @@ FREE_SETTINGS = {
     *("benchmark_batch_sizes", "benchmark_precisions", "benchmark_xla", "benchmark_warmup"),
     *("train_batch_size", "eval_batch_size", "optimizer_batch_size", "grad_accum_steps"),
     *("use_xla", "use_amp", "dtype", "tf32", "verbose", "log_filename", "watchdog_seconds"),
+    "data_wait_seconds",
 }
 
 

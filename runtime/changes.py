@@ -29,6 +29,7 @@ from convoy.utils import distributed
 _GROUPS = (flags.EVAL, flags.PRED, flags.BENCH, flags.LOG)
 _LAUNCH = {
     *("recipe", "nproc", "pattern", "model_dir", "run_epochs", "prof", "watchdog_seconds"),
+    "data_wait_seconds",
     *("intraop_threads", "interop_threads", "eval_batch_size", "num_workers"),
     *("cache", "cache_gb", "cache_dir", "xla_cache", "elastic_commit_steps", "preempt_signals"),
     *("requeue", "resume_checkpoint", "checkpoint", "weights", "pretrained_from_file"),

@@ -62,8 +62,8 @@ class Config:
     num_epochs_between_eval: int = _flag(RUN, 1, "evaluate every so many epochs, and after the last", within=">= 1")
     prof: int | None = _flag(RUN, None, "stop training or evaluation after this many steps; benchmarks: iterations that are timed (100)", within=">= 1")
     seed: int = _flag(RUN, 0, "seed of initialisation, order, augmentation and dropout")
-    watchdog_seconds: float = _flag(RUN, 20.0, "with several processes: one that gives no sign of life, or keeps the others "
-                                    "waiting, for so many seconds ends the job; 0: never", within=">= 0")
+    watchdog_seconds: float = _flag(RUN, 20.0, "with several processes: one that gives no sign of life, or keeps the others waiting, for so many seconds ends the job; 0: never", within=">= 0")
+    data_wait_seconds: float = _flag(RUN, 600.0, "the same for one that waits for its data, as from a slow disk", within="> 0")
     intraop_threads: int | None = _flag(RUN, None, "threads inside one TensorFlow operation; unset: all cores", within="[1, 4096]")
     interop_threads: int | None = _flag(RUN, None, "TensorFlow operations run side by side; unset: all cores", within="[1, 4096]")
 

@@ -84,17 +84,20 @@ def evaluate(
     watchdog.rest("beginning an evaluation")
     agreement.settle(0)
     while True:
+        number = f"batch {len(times) + 1} of the evaluation"
         try:
+            if times:
+                watchdog.await_data(f"waiting for the data of {number}")
             batch = next(batches, None)
         except DataError as error:
             agreement.trouble, batch = str(error), None
         if batch is not None:
+            if times:  # the first batch compiles
+                watchdog.mark(f"computing {number}", usual=times[-1])
             start = time.perf_counter()
             sums = eval_step(*batch).numpy()
             times.append(time.perf_counter() - start)
             total.update(sums)
-            # The first batch compiles, and may be alone.
-            watchdog.mark(f"evaluating batch {len(times) + 1}", usual=times[-1])
         ended = batch is None or len(times) == prof
         if ended or agreement.due(len(times)):
             agreement.settle(len(times), ended)

@@ -163,6 +163,7 @@ class Runner:
             if self._command:
                 watchdog.rest("loading TensorFlow")
                 device.import_tensorflow()
+            watchdog.limit_data(config.data_wait_seconds)
             try:
                 distributed.init(config.watchdog_seconds, lambda: self._requests.signal, _say)
             except StoppedEarly as early:

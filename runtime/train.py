@@ -227,8 +227,7 @@ class Trainer:
         while state.step < self.last_step:
             self.profiler.begin(state.step + 1)
             start = time.perf_counter()
-            times = 1.0 if epoch.steps else 10.0  # an input pipeline starts slowly
-            watchdog.mark(f"waiting for the data of step {state.step + 1}", times, self._usual)
+            watchdog.await_data(f"waiting for the data of step {state.step + 1}")
             micro_batches = list(islice(batches, self.micro_steps))
             if not micro_batches:
                 break

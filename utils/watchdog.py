@@ -24,6 +24,7 @@ from convoy.utils.hub import Hub
 from convoy.utils.member import Member
 
 _dog: Hub | Member | None = None
+_data_seconds = 600.0
 
 
 def start(rank: int, size: int, seconds: float, *, one_host: bool, **options: Any) -> str:
@@ -58,6 +59,12 @@ def limit(seconds: float) -> None:
         _dog.limit(seconds or math.inf)
 
 
+def limit_data(seconds: float) -> None:
+    """Of waiting for a rank that waits for its data."""
+    global _data_seconds
+    _data_seconds = seconds
+
+
 def meet(asked: Callable[[], str], say: Callable[[str], None]) -> tuple[str, str]:
     """Waits until all ranks have come here; see `watcher.Watchdog.meet`.
 
@@ -82,7 +89,6 @@ def mark(
     doing: str,
     times: float | None = 1.0,
     usual: float | None = None,
-    seconds: float | None = None,
 ) -> None:
     """The main thread passes a place that every rank passes, in the same order.
 
@@ -91,10 +97,17 @@ def mark(
         times: how often the watchdog's time it may take to the next mark while others wait; None:
             any time.
         usual: seconds that a step took lately; slow steps lengthen the limit.
-        seconds: in place of the watchdog's time.
     """
     if _dog:
-        _dog.mark(doing, times, usual, seconds)
+        _dog.mark(doing, times, usual)
+
+
+def await_data(doing: str) -> None:
+    """As `mark`, where the main thread waits for data from here on, for which it has a time of its
+    own: disks may be slow for minutes, and a process that waits is not frozen.
+    """
+    if _dog:
+        _dog.mark(doing, seconds=_data_seconds)
 
 
 def rest(doing: str) -> None:

@@ -75,9 +75,13 @@ class Watchdog:
         self.clock.longest = 3 * self.period
 
     def mark(
-        self, doing: str, times: float | None, usual: float | None, seconds: float | None = None
+        self,
+        doing: str,
+        times: float | None = 1.0,
+        usual: float | None = None,
+        seconds: float | None = None,
     ) -> None:
-        """See `watchdog.mark`."""
+        """See `watchdog.mark`; `seconds` in place of the watchdog's."""
         if usual is not None:
             self._usual = usual
         limit = times and times * max(seconds or self.seconds, _SLOWER * self._usual)

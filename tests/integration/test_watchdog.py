@@ -45,6 +45,7 @@ SEEN = {
 def end_of(convoy, path, flags, fault, rank, more=()):
     """Runs into a fault; returns what was printed and the seconds from the fault to the end."""
     env = {"FAULT": fault, "FAULTY_RANK": str(rank)}
+    more = (*more, "--data_wait_seconds", "20")
     running = convoy.start(*flags, *more, np=2, env=env, script=path)
     running.wait_for("epoch 1/3", timeout=240)
     ranks = running.ranks(path.name)

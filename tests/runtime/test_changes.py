@@ -39,8 +39,8 @@ def test_nothing_is_said_where_nothing_differs(two_ranks):
 def test_what_belongs_to_one_launch_is_no_difference():
     now = CONFIG.with_(
         resume_checkpoint=True, run_epochs=1, prof=5, num_workers=3, cache="ram", log_steps=7,
-        verbose=True, eval_batch_size=8, nproc=2, watchdog_seconds=5.0, model_dir="elsewhere",
-        trackers="tensorboard",
+        verbose=True, eval_batch_size=8, nproc=2, watchdog_seconds=5.0, data_wait_seconds=9.0,
+        model_dir="elsewhere", trackers="tensorboard",
     )  # fmt: skip
     assert lines(CONFIG, now) == []
     assert {f.name for f in fields(Config)} >= changes._LAUNCH | changes._RATE

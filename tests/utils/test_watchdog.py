@@ -261,9 +261,10 @@ if stopped_by:
     print("stopped by", stopped_by, flush=True)
     sys.exit(75)
 step = 0
+watchdog.limit_data(100 if how == "slow data" else SECONDS)
 while not (folder / "stop").exists() or step < int((folder / "stop").read_text()):
     step += 1
-    watchdog.mark(f"waiting for the data of step {step}")
+    watchdog.await_data(f"waiting for the data of step {step}")
     time.sleep(0.03)
     if (folder / f"exit-{rank}").exists():
         os._exit(0)
@@ -273,6 +274,9 @@ while not (folder / "stop").exists() or step < int((folder / "stop").read_text()
         os._exit(1)
     if (folder / f"stick-{rank}").exists():
         time.sleep(1000)
+    if (folder / f"slow-{rank}").exists():
+        time.sleep(3 * SECONDS)
+        (folder / f"slow-{rank}").unlink()
     if (folder / f"patient-{rank}").exists():
         with watchdog.patient("saving"):
             time.sleep(3 * SECONDS)
@@ -411,13 +415,14 @@ def test_a_rank_that_fails_is_not_taken_for_a_dead_one(job):
     assert "process gone" not in "".join(texts)
 
 
-def test_patience_and_a_good_end_are_left_alone(job):
-    work = job()
+def test_patience_slow_data_and_a_good_end_are_left_alone(job):
+    work = job(how="slow data")
     work.running()
-    work.touch("patient-0")
-    work.touch("patient-1")
+    names = ("patient-0", "slow-1")
+    for name in names:
+        work.touch(name)
     deadline = time.monotonic() + 60
-    while any((work.folder / f"patient-{rank}").exists() for rank in (0, 1)):
+    while any((work.folder / name).exists() for name in names):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     reached = max(int(path.name.rsplit("-")[-1]) for path in work.folder.glob("step-*"))
