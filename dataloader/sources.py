@@ -22,7 +22,7 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.label_files import read_labels
 from convoy.dataloader.record_files import find_record_files
 from convoy.dataloader.splits import SPLIT_NAMES, check_place, split_folder
-from convoy.utils.text import TextError, some
+from convoy.utils.text import TextError, printable, some
 
 logger = logging.getLogger("convoy.data")
 
@@ -115,6 +115,7 @@ class Source:
     def describe(self, i: int) -> str:
         """Where example `i` lies, for messages."""
         file, offset = self.locate(i)
+        file = printable(file)
         return file if offset is None else f"{file}, record at byte {offset}"
 
     def outside(self, label: int, num_classes: int) -> str:

@@ -25,6 +25,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control, surrogate, line separator, paragraph separator
+# These turn the direction of all that follows on a line, in outputs the text after the name.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LINE_ENDS = re.compile(r"\r\n|\r|\n")
 _LONGEST = 60  # characters of a name in a message
 
@@ -82,10 +84,14 @@ def split_lines(text: str) -> list[str]:
 def printable(name: str) -> str:
     """A name that every output can show in one line.
 
-    Bytes that are not UTF-8 (`os.fsdecode` makes lone surrogates of them), control characters and
-    line separators are written as Python escapes: `\\xe4`, `\\n`.
+    Bytes that are not UTF-8 (`os.fsdecode` makes lone surrogates of them), control characters, line
+    separators and what turns the text's direction are written as Python escapes: `\\xe4`, `\\n`.
     """
-    return "".join(_escaped(c) if unicodedata.category(c) in _UNSHOWN else c for c in name)
+    return "".join(_escaped(c) if _is_unshown(c) else c for c in name)
+
+
+def _is_unshown(character: str) -> bool:
+    return unicodedata.category(character) in _UNSHOWN or character in _TURNING
 
 
 def canonical(name: str) -> str:

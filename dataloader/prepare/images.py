@@ -71,11 +71,12 @@ def _recode(data: bytes, how: Recoding) -> tuple[bytes, str]:
             image.load()
             _check_whole(data, kind)
             return data, _KEPT[kind]
+        few = image.mode in ("1", "P") and not shrink and how.quality is None  # edges without noise
         image = to_rgb(image)
         if shrink:
             image = image.resize(target, Image.Resampling.LANCZOS)
         stream = io.BytesIO()
-        kind = "JPEG" if max(image.size) <= _LONGEST_JPEG else "PNG"
+        kind = "PNG" if few or max(image.size) > _LONGEST_JPEG else "JPEG"
         image.save(stream, kind, quality=how.quality or DEFAULT_QUALITY)
         return stream.getvalue(), _KEPT[kind]
 

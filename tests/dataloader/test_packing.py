@@ -136,7 +136,11 @@ def test_what_tensorflow_cannot_read_is_recoded(photos, tmp_path, capsys):
     (file,) = find_source(out, "train").files
     found = {f["image/filename"].bytes_list.value[0].decode(): f for f in read(file)}
     assert len(found) == 65
-    for name in ("web.webp", "web.jpg", "scan.tiff", "old.bmp"):
+    old = found["ant/old.bmp"]  # a palette's colours would lose by it
+    assert old["image/format"].bytes_list.value[0] == b"png"
+    pixels = tf.io.decode_png(old["image/encoded"].bytes_list.value[0]).numpy()
+    assert (pixels == np.asarray(Image.open(ant / "old.bmp").convert("RGB"))).all()
+    for name in ("web.webp", "web.jpg", "scan.tiff"):
         feature = found[f"ant/{name}"]
         assert feature["image/format"].bytes_list.value[0] == b"jpeg"
         pixels = tf.io.decode_jpeg(feature["image/encoded"].bytes_list.value[0]).numpy()

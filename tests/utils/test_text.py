@@ -64,6 +64,8 @@ def test_lines_end_as_on_any_system_and_nowhere_else():
         ("sep\u2028arated", r"sep\u2028arated"),
         (json.loads('"\\ud800"'), r"\ud800"),
         ("猫 🐈", "猫 🐈"),
+        ("gnp.\u202ecat", r"gnp.\u202ecat"),
+        ("\u05d7\u05ea\u05d5\u05dc\u200f", "\u05d7\u05ea\u05d5\u05dc\u200f"),
     ],
 )
 def test_names_can_be_shown_in_one_line_of_utf8(name, shown):
