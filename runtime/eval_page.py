@@ -170,7 +170,7 @@ def _write_csv(path: Path | Remote, head: Iterable[Any], rows: Iterable[Iterable
         return value
 
     with path.open("w", newline="", **UTF8) as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file)  # lines of its own end quote all kinds of line ends in cells
         writer.writerow(head)
         writer.writerows(map(cell, row) for row in rows)
 

@@ -368,3 +368,13 @@ def test_several_ranks_write_what_one_writes_and_a_plain_evaluation_says(convoy,
         convoy(*plain, "--log_filename", log)
         for name in ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"):
             assert evaluation["figures"][name] == pytest.approx(summary_of(log)[name], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "cr\rhere", 'q"uote', "a,b", "both\r\n", "\ud800"])
+def test_any_name_of_a_file_stays_in_its_cell(tmp_path, name):
+    eval_page._write_csv(tmp_path / "some.csv", ("file", "label"), [(name, 1), ("plain", 2)])
+    shown = name.encode(errors="backslashreplace").decode()
+    assert rows_of(tmp_path / "some.csv") == [
+        {"file": shown, "label": "1"},
+        {"file": "plain", "label": "2"},
+    ]
