@@ -71,6 +71,7 @@ def _formats() -> tuple[str, ...]:
 
     Image.init()
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the bound is ours
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     libraries = Path(PIL.__file__).parent.with_name("pillow.libs")
     for path in libraries.glob("libtiff*.so*"):
