@@ -104,6 +104,11 @@ def _missing(data_dir: str, files: Sequence[str]) -> list[str]:
             f"--data_dir {data_dir} holds shards of different sets ({names}): left over from an "
             "earlier preparation? Keep one set."
         )
+    if sets and (others := [file for file in files if not _SHARD.match(file)]):
+        raise DataError(
+            f"--data_dir {data_dir} holds {some(others)} beside numbered shards: of a copy, images "
+            "would count twice. Move it away."
+        )
     notes = []
     for (name, total, _), numbers in sets.items():
         missing = sorted(set(range(total)) - numbers)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from convoy.dataloader.completeness import find_gaps
+from convoy.dataloader.errors import DataError
 from convoy.dataloader.example import encode_example
 from convoy.dataloader.records import walk
 from convoy.dataloader.sources import find_source
@@ -106,6 +107,13 @@ def test_shards_are_numbered_in_many_ways(tmp_path, name):
     source = find_source(tmp_path, "train")
     assert "1 of the 4 shards" in source.lost[0]
     assert "are missing (2)" in source.lost[0]
+
+
+@pytest.mark.parametrize("copy", [" (1)", ".bak", "~", "-copy", ".old"])
+def test_a_copy_of_a_shard_does_not_count_twice(packed, copy):
+    shutil.copy(packed / "train-00001-of-00005", packed / f"train-00001-of-00005{copy}")
+    with pytest.raises(DataError, match=r"beside numbered shards|different sets"):
+        find_source(packed, "train")
 
 
 def test_tfds_and_kaggle_say_how_many_there_should_be(tmp_path):
