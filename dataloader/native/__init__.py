@@ -67,12 +67,30 @@ def load() -> ModuleType | None:
 
 
 @functools.cache
+def _hushed() -> ctypes.CDLL | None:
+    """The library, once it keeps what libjpeg prints off standard error."""
+    if _load()[0] is None:
+        return None
+    library = ctypes.CDLL(str(library_path()))
+    library.convoy_libjpeg_said.restype = ctypes.c_char_p
+    library.convoy_hush_libjpeg()
+    return library
+
+
 def hush_libjpeg() -> None:
     """Keeps what libjpeg prints about broken pictures, without their names, off standard error;
     without the library it goes on doing so.
     """
-    if _load()[0] is not None:
-        ctypes.CDLL(str(library_path())).convoy_hush_libjpeg()
+    _hushed()
+
+
+def libjpeg_said() -> str:
+    """The first thing that libjpeg had to say in this thread since the last call; "" for nothing.
+
+    A picture that was decoded all the same may be damaged inside.
+    """
+    library = _hushed()
+    return "" if library is None else library.convoy_libjpeg_said().decode().strip()
 
 
 def status() -> str:

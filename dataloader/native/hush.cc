@@ -2,6 +2,7 @@
 // to JPEG library in state 201") name no file, and Convoy names each picture that it cannot read.
 
 #include <cstdio>
+#include <string>
 #include <string_view>
 #include <unistd.h>
 
@@ -36,8 +37,14 @@ bool IsOfLibjpeg(std::string_view text) {
   return false;
 }
 
+// The first message of this thread since it was asked for: later ones often follow from it.
+thread_local std::string said;
+
 ssize_t Write(void*, const char* data, size_t size) {
-  if (IsOfLibjpeg({data, size})) return size;
+  if (IsOfLibjpeg({data, size})) {
+    if (said.empty()) said.assign(data, size);
+    return size;
+  }
   size_t written = 0;
   while (written < size) {
     const ssize_t part = write(STDERR_FILENO, data + written, size - written);
@@ -62,5 +69,17 @@ extern "C" __attribute__((visibility("default"))) void convoy_hush_libjpeg() {
     return stream;
   }();
   if (hushed != nullptr) stderr = hushed;
+#endif
+}
+
+// What libjpeg said in this thread since the last call, to be read before the next one.
+extern "C" __attribute__((visibility("default"))) const char* convoy_libjpeg_said() {
+#ifdef __GLIBC__
+  thread_local std::string given;
+  given.swap(convoy::said);
+  convoy::said.clear();
+  return given.c_str();
+#else
+  return "";
 #endif
 }

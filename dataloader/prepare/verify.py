@@ -6,8 +6,8 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from convoy.dataloader.prepare.shards import in_parallel
 from convoy.dataloader.prepare.twins import digest, twin_notes
 from convoy.dataloader.record_source import TFRecordSource
 from convoy.dataloader.sources import Source, find_source
+from convoy.utils.text import printable
 
 _CHUNK = 200
 _ANY_CLASS = 2**31 - 1
@@ -51,6 +52,26 @@ class _Chunk:
     first_label: int | None
 
 
+@dataclass
+class _Found:
+    """What was found in a part of a split, or in all of it.
+
+    Attributes:
+        doubtful: examples that are decoded, though libjpeg complains.
+        images: number, digest and label of each that is not bad.
+    """
+
+    bad: list[Bad] = field(default_factory=list)
+    doubtful: list[Bad] = field(default_factory=list)
+    images: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def add(self, other: _Found) -> None:
+        """Takes what was found in another part."""
+        self.bad += other.bad
+        self.doubtful += other.doubtful
+        self.images += other.images
+
+
 def verify(
     data_dir: str,
     *,
@@ -71,6 +92,32 @@ def verify(
         DataError: there is no data, or a file of it is no TFRecord file.
     """
     _open.cache_clear()  # with one worker it is this process's, and files may have changed
+    sources = _sources(data_dir, dataset, first_label)
+    chunks = []
+    for split, source in sources.items():
+        total = source.num_examples
+        for first in range(0, total, _CHUNK):
+            end, classes = min(first + _CHUNK, total), source.num_classes or _ANY_CLASS
+            chunks.append(_Chunk(data_dir, dataset, split, first, end, classes, first_label))
+    found = {split: _Found() for split in sources}
+    results = in_parallel(_check_chunk, chunks, workers)
+    for split, part in track(results, len(chunks), "verifying"):
+        found[split].add(part)
+    twins = twin_notes(sources, {split: one.images for split, one in found.items()})
+    for note in (note for notes in twins.values() for note in notes):
+        print(f"WARNING: {note}", file=sys.stderr)
+    notes = {split: [*source.notes, *twins[split]] for split, source in sources.items()}
+    (_print_json if as_json else _print_lines)(sources, found, notes)
+    lost = any(source.lost for source in sources.values())
+    return 1 if lost or any(one.bad for one in found.values()) else 0
+
+
+def _sources(data_dir: str, dataset: str, first_label: int | None) -> dict[str, Source]:
+    """The splits that there are; says what they hold.
+
+    Raises:
+        DataError: there is none, or it cannot be used.
+    """
     sources: dict[str, Source] = {}
     missing = None
     for split in ("train", "validation"):
@@ -83,74 +130,92 @@ def verify(
             missing = error
     if not sources and missing:
         raise missing
-    chunks = []
-    for split, source in sources.items():
-        total = source.num_examples
-        for first in range(0, total, _CHUNK):
-            end, classes = min(first + _CHUNK, total), source.num_classes or _ANY_CLASS
-            chunks.append(_Chunk(data_dir, dataset, split, first, end, classes, first_label))
-    bad: list[Bad] = []
-    images: dict[str, list[tuple[int, int, int]]] = {split: [] for split in sources}
-    results = in_parallel(_check_chunk, chunks, workers)
-    for split, some_bad, some_images in track(results, len(chunks), "verifying"):
-        bad += some_bad
-        images[split] += some_images
-    bad.sort(key=lambda one: (one.split, one.key))
-    twins = twin_notes(sources, images)
-    for note in (note for notes in twins.values() for note in notes):
-        print(f"WARNING: {note}", file=sys.stderr)
-    counts = {split: source.num_examples for split, source in sources.items()}
-    if as_json:
-        lost = {split: list(source.lost) for split, source in sources.items()}
-        notes = {split: [*source.notes, *twins[split]] for split, source in sources.items()}
-        all_bad = [asdict(one) for one in bad]
-        report = {"examples": counts, "bad": all_bad, "missing": lost, "warnings": notes}
-        print(json.dumps(report, indent=1))
-    else:
-        for one in bad:
+    return sources
+
+
+def _in_order(found: Iterable[Bad]) -> list[Bad]:
+    return sorted(found, key=lambda one: (one.split, one.key))
+
+
+def _print_json(
+    sources: Mapping[str, Source], found: Mapping[str, _Found], notes: Mapping[str, list[str]]
+) -> None:
+    bad = _in_order(one for part in found.values() for one in part.bad)
+    doubtful = _in_order(one for part in found.values() for one in part.doubtful)
+    report = {
+        "examples": {split: source.num_examples for split, source in sources.items()},
+        "bad": [asdict(one) for one in bad],
+        "doubtful": [asdict(one) for one in doubtful],
+        "missing": {split: list(source.lost) for split, source in sources.items()},
+        "warnings": notes,
+    }
+    print(json.dumps(report, indent=1))
+
+
+def _print_lines(
+    sources: Mapping[str, Source], found: Mapping[str, _Found], _: Mapping[str, list[str]]
+) -> None:
+    bad = _in_order(one for part in found.values() for one in part.bad)
+    doubtful = _in_order(one for part in found.values() for one in part.doubtful)
+    for ones, how in ((bad, ""), (doubtful, "decoded, but may be damaged: ")):
+        for one in ones:
             place = "" if one.offset is None else f", record at byte {one.offset}"
-            print(f"{one.file}{place} ({one.split} {one.key}): {one.reason}")
-        checked = ", ".join(f"{count} {split}" for split, count in counts.items())
-        print(f"{checked} examples checked, {len(bad)} bad.", file=sys.stderr)
-    return 1 if bad or any(source.lost for source in sources.values()) else 0
+            print(f"{printable(one.file)}{place} ({one.split} {one.key}): {how}{one.reason}")
+    checked = ", ".join(f"{source.num_examples} {split}" for split, source in sources.items())
+    more = f", {len(doubtful)} doubtful" if doubtful else ""
+    print(f"{checked} examples checked, {len(bad)} bad{more}.", file=sys.stderr)
 
 
 @functools.lru_cache(maxsize=2)
 def _open(data_dir: str, dataset: str, split: str, first_label: int | None) -> Source:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # libjpeg's words about each bad image
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's words about each bad image
     source = find_source(data_dir, split, dataset, first_label, tell=None)
     if isinstance(source, TFRecordSource):
         source.check_every_record()
     return source
 
 
-def _check_chunk(chunk: _Chunk) -> tuple[str, list[Bad], list[tuple[int, int, int]]]:
-    """The split, its bad examples, and number, digest and label of the others."""
+def _check_chunk(chunk: _Chunk) -> tuple[str, _Found]:
+    """The split, and what was found in these examples of it."""
     source = _open(chunk.data_dir, chunk.dataset, chunk.split, chunk.first_label)
     numbers = range(chunk.first, chunk.end)
-    bad = bad_examples(source, chunk.num_classes, chunk.split, numbers)
+    doubtful: list[Bad] = []
+    bad = bad_examples(source, chunk.num_classes, chunk.split, numbers, doubtful)
     left_out, images = {one.key for one in bad}, []
     for i in (i for i in numbers if i not in left_out):
         label = 0 if source.labels is None else source.labels[i]
         encoded, label = source.parse(source.read(np.array([i]))[0], label)
         images.append((i, digest(encoded), int(label)))
-    return chunk.split, bad, images
+    return chunk.split, _Found(bad, doubtful, images)
 
 
 def bad_examples(
-    source: Source, num_classes: int, split: str = "train", numbers: Iterable[int] | None = None
+    source: Source,
+    num_classes: int,
+    split: str = "train",
+    numbers: Iterable[int] | None = None,
+    doubtful: list[Bad] | None = None,
 ) -> list[Bad]:
-    """Those of these examples (None: all) that training could not use, decoded whole."""
+    """Those of these examples (None: all) that training could not use, decoded whole.
+
+    Args:
+        doubtful: takes those that can be decoded, and that libjpeg complains of.
+    """
+    from convoy.dataloader import native
     from convoy.dataloader.culprits import what_is_wrong
     from convoy.dataloader.decoders import decode_image
 
     found = []
+    native.libjpeg_said()
     for i in range(source.num_examples) if numbers is None else numbers:
         try:
             reason = what_is_wrong(source, i, num_classes, decode_image)
         except DataError as error:  # a label outside the classes, which no limit excuses
             reason = str(error).removeprefix(f"{source.describe(i)}: ")
+        said = native.libjpeg_said()
+        file, offset = source.locate(i)
         if reason is not None:
-            file, offset = source.locate(i)
-            found.append(Bad(split, file, offset, i, reason))
+            found.append(Bad(split, file, offset, i, f"{reason} ({said})" if said else reason))
+        elif said and doubtful is not None:
+            doubtful.append(Bad(split, file, offset, i, said))
     return found

@@ -178,3 +178,27 @@ def test_verify_tells_of_images_in_both_splits_and_under_two_labels(photos, tmp_
         assert warnings["train"][0].startswith("one image is there under two labels, such as ")
         assert warnings["validation"][0].startswith("3 images are in the train split as well, such")
     assert "ant/copy.jpg" in find_source(photos, "train").files[30]
+
+
+@pytest.mark.usefixtures("native_ops")
+def test_verify_names_pictures_that_libjpeg_complains_of(photos, capsys):
+    """It fills up what is missing inside with grey, and neither TensorFlow nor Pillow minds."""
+    whole = (photos / "train/bee/03.jpg").read_bytes()
+    start = whole.index(b"\xff\xda") + 20
+    (photos / "train/bee/03.jpg").write_bytes(whole[:start] + whole[start + 60 :])
+    (photos / "train/bee/04.jpg").write_bytes(whole[:-40])
+    for as_json in (True, False):
+        flags = ("--json",) if as_json else ()
+        assert prepare("verify", "--data_dir", photos, "--workers", 1, *flags) == 1
+        printed = capsys.readouterr()
+        assert "Corrupt JPEG" not in printed.err
+        if as_json:
+            report = json.loads(printed.out)
+            ((doubtful,), (bad,)) = report["doubtful"], report["bad"]
+            assert (doubtful["file"], doubtful["key"]) == (str(photos / "train/bee/03.jpg"), 33)
+            assert doubtful["reason"].startswith("Corrupt JPEG data: ")
+            assert bad["reason"].startswith("jpeg::Uncompress failed. Invalid JPEG data")
+            assert bad["file"] == str(photos / "train/bee/04.jpg")
+        else:
+            assert "bee/03.jpg (train 33): decoded, but may be damaged: Corrupt JPEG" in printed.out
+            assert "1 bad, 1 doubtful." in printed.err
