@@ -18,8 +18,8 @@ from convoy.dataloader.splits import (
 from convoy.utils.text import canonical, some
 
 PREPARE = "python -m convoy.dataloader.prepare"
-_LOOKED_AT = 50  # files whose first bytes are looked at
-_LOOKED_INTO = 200  # folders that a split is searched in
+_LOOKED_AT = 10  # files of a folder whose first bytes are looked at
+_LOOKED_INTO = 200  # folders
 # Words in the names of folders by which their authors tell splits apart.
 _WORDS = {
     split: frozenset((*sum(names, ()), *more))
@@ -54,10 +54,11 @@ def misplaced(data_dir: str) -> str | None:
     names = subfolders(data_dir)
     if way := _other_splits(data_dir, names):
         return way
-    for folder in _below(data_dir):
+    for folder in _below(data_dir) if not _are_classes(data_dir, names) else ():
         if split_folder(folder, "train"):
             return f"There is a train split in {folder}: give --data_dir {folder}."
-    within = [n for n in names if _has_splits(subfolders(os.path.join(data_dir, n)))]
+    paths = [os.path.join(data_dir, name) for name in names[:_LOOKED_INTO]]
+    within = [os.path.basename(path) for path in paths if _has_splits(subfolders(path))]
     if len(within) > 1:
         return (
             f"There are splits within the class folders ({some(within)}): the other way round, "
@@ -145,13 +146,14 @@ def _flat_split(data_dir: str, split: str) -> str | None:
 
 def _are_classes(folder: str, names: Sequence[str]) -> bool:
     """Whether two or more of these folders hold images and seem to be classes."""
-    paths = [os.path.join(folder, name) for name in names if not _meant_split(name)]
+    others = [name for name in names[:_LOOKED_INTO] if not _meant_split(name)]
+    paths = [os.path.join(folder, name) for name in others]
     return sum(_kind_of_files(path) == "images" for path in paths) > 1
 
 
 def _rest(data_dir: str, split: str, others: Sequence[str]) -> str | None:
     """What to do with class folders, or without any."""
-    names = subfolders(data_dir)
+    names = subfolders(data_dir)[:_LOOKED_INTO]
     classes = [n for n in names if _kind_of_files(os.path.join(data_dir, n)) == "images"]
     if others and split == "validation" and split_folder(data_dir, "train"):
         return f"Put class folders into {data_dir}/val, or leave evaluation out with --mode train."

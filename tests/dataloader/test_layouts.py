@@ -103,6 +103,13 @@ def test_the_plain_name_goes_before_the_longer_one(make):
     assert source.found.endswith(f"in {root}/val; not used: train_images, val_set")
 
 
+def test_a_class_of_trains_is_no_split(make, capsys):
+    root = make("cars/", "ships/", "rails/train/steam/", "rails/train/diesel/")
+    status, printed = pack(root, capsys)
+    assert status == 0
+    assert "12 images of 3 classes (cars, rails, ships)" in printed.out
+
+
 # ---- what is told -------------------------------------------------------------------------------
 
 
