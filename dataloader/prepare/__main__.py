@@ -13,7 +13,7 @@ from convoy.utils.errors import UserError
 from convoy.utils.extras import missing_requirement
 from convoy.utils.places import expand_home
 from convoy.utils.seeds import fold_seed
-from convoy.utils.text import printable_output
+from convoy.utils.text import printable, printable_output
 
 LAYOUT = "folder with TFRecord files, or with train/<class>/* and val/<class>/*"
 
@@ -36,8 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     printable_output()
     try:
         return run(given)
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place = "" if error.filename is None else f"{printable(os.fsdecode(error.filename))}: "
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if not (text := missing_requirement(error)):

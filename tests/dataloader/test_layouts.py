@@ -206,3 +206,11 @@ def test_files_of_other_formats_are_named(tmp_path):
         pass
     with pytest.raises(DataError, match=r"data\.tar is not a folder\. Archives are not read: unp"):
         find_source(tmp_path / "data.tar", "train")
+
+
+def test_what_the_system_refuses_is_named_by_prepare(make, tmp_path, capsys):
+    root = make(*each("train"))
+    (tmp_path / "file").write_text("")
+    command = ("folder", "--data_dir", root, "--out", tmp_path / "file" / "out", "--workers", 1)
+    assert prepare(*command) == 2
+    assert capsys.readouterr().err.endswith(f"error: {tmp_path}/file/out: Not a directory\n")
