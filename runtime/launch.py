@@ -30,7 +30,7 @@ GRACE_SECONDS = 30
 # These do not mean that a rank failed: done, some images were unreadable, preempted and saved.
 ORDERLY = (0, 3, 75)
 # After that, a rank that is stopped (SIGSTOP), which can neither notice nor write.
-STOPPED_SECONDS = 5
+STOPPED_SECONDS = 2
 _PR_SET_PDEATHSIG = 1
 _LAUNCHER = "CONVOY_LAUNCHER"  # its process, in the environment of a rank
 

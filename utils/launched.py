@@ -128,12 +128,11 @@ def meet(
     variable = launch_variable()
 
     def tell(missing: str) -> None:
-        of = "ranks"
-        alone = f"unset {variable} where it is another job's"
+        text = f"waiting for {missing} of {wanted}"
         if variable.startswith("SLURM"):
-            of = f"tasks of Slurm's step {os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}"
-            alone = f"srun -n 1, or unset {variable}"
-        say(f"waiting for {missing} of {wanted} {of}; to run alone: {alone}")
+            step = f"{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}"
+            text += f" in Slurm's step {step}; to run alone: srun -n 1, or unset {variable}"
+        say(text)
 
     trouble, signal = watchdog.meet(asked, tell)
     if signal:

@@ -25,112 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 KINDS = ("SIGKILL", "SIGTERM", "SIGSTOP", "SIGSTOP+SIGCONT", "disk full")
 PHASES = ("start", "data", "step", "save", "evaluation", "end")
-EPOCHS, LONGEST_END, ASLEEP, DISK = 3, 30.0, 40.0, 6
+LONGEST_END, DISK = 30.0, 6  # seconds, megabytes
 FLAGS = (
     *("--arch", "efficientnet-test", "--eval_batch_size", "4", "--lr_init", "0.05"),
     *("--augmenter_name", "none", "--dropout", "0.3", "--moving_average_decay", "0.9"),
-    *("--log_steps", "1", "--warmup_epochs", "1", "--no-training_report"),
+    *("--log_steps", "1", "--warmup_epochs", "1", "--no-training_report", "--max_epochs", "3"),
 )
-
-# ---- in the ranks -------------------------------------------------------------------------------
-
-
-def plant(plan):
-    """Lets the rank `plan` names say when it has come to a phase for the nth time, and wait there
-    if it `holds`.
-    """
-    from convoy.dataloader.loader import Loader
-    from convoy.runtime import checkpoint, runner, train
-    from convoy.runtime.keeper import Keeper
-    from convoy.runtime.step import Step
-    from convoy.utils import distributed
-
-    mine = int(os.environ.get("HOROVOD_RANK", "0"))
-    folder, counts = Path(plan["folder"]), collections.Counter()
-
-    def reach(phase):
-        counts[phase] += 1
-        if (phase, mine, counts[phase]) != (plan["phase"], plan["victim"], plan["at"]):
-            return
-        (folder / "reached").write_text(str(os.getpid()))
-        deadline = time.monotonic() + 100
-        while plan["holds"] and not (folder / "go").exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
-
-    def before(owner, name, phase):
-        function = getattr(owner, name)
-
-        def wrapped(*args, **options):
-            reach(phase)
-            return function(*args, **options)
-
-        setattr(owner, name, wrapped)
-
-    batches, save = Loader.batches, checkpoint.save
-
-    def counted(self, epoch, offset=0):
-        for batch in batches(self, epoch, offset):
-            reach("data" if self.training else "evaluation")
-            yield batch
-
-    def noted(model_dir, contents):
-        if mine == 0:
-            reach("save")
-        path = save(model_dir, contents)
-        with (folder / "saved").open("a") as notes:
-            notes.write(f"{json.dumps([contents.state['epoch'], contents.state['offset']])}\n")
-        return path
-
-    Loader.batches, checkpoint.save = counted, noted
-    before(Step, "__call__", "step")
-    before(runner.Runner, "_set_up", "start")
-    before(distributed, "check_own_name", "start")
-    before(train, "new_state", "start")
-    before(Keeper, "finish", "end")
-    if mine:
-        before(Keeper, "save", "save")
-
-
-def serve():
-    """Forks ranks: a line of JSON in, process ids out; then each one's end, as it comes."""
-    import horovod.tensorflow  # noqa: F401
-    import keras  # noqa: F401
-    import tensorflow  # noqa: F401
-
-    from convoy.__main__ import main
-
-    print("ready", flush=True)
-    for line in sys.stdin:
-        job, pids = json.loads(line), []
-        for rank, environment in enumerate(job["places"]):
-            if (pid := os.fork()) == 0:
-                os.environ.update(environment)
-                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-                file = os.open(f"{job['output']}-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                os.dup2(file, 1)
-                os.dup2(file, 2)
-                code = 99
-                try:
-                    if job["plan"]:
-                        plant(job["plan"])
-                    code = main(job["arguments"])
-                except SystemExit as error:
-                    code = error.code
-                finally:  # as at the interpreter's own end
-                    import atexit
-
-                    atexit._run_exitfuncs()
-                    sys.stdout.flush()
-                    os._exit(code)
-            pids.append(pid)
-        print(json.dumps(pids), flush=True)
-        while pids:
-            pid, status = os.wait()
-            pids.remove(pid)
-            print(json.dumps([pid, os.waitstatus_to_exitcode(status)]), flush=True)
-
-
-# ---- outside them -------------------------------------------------------------------------------
 
 
 class Server:
@@ -139,7 +39,7 @@ class Server:
     def __init__(self):
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "serve"],
+            [sys.executable, ROOT / "tests/integration/interrupted_ranks.py"],
             cwd=ROOT, env=os.environ | quiet, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
@@ -148,6 +48,7 @@ class Server:
     def close(self):
         self.process.stdin.close()
         self.process.wait(60)
+        self.process.stdout.close()
 
 
 class Job:
@@ -254,17 +155,18 @@ class Interruptions:
     Args:
         work: a folder for all of it; `disk`: a small file system within, or None.
         flags: of a run, without folders and batch.
+        asleep: seconds that jobs are stopped for as a whole.
     """
 
-    def __init__(self, work, disk, flags, seed, asleep=ASLEEP, sizes=(1, 2, 3, 4)):
+    def __init__(self, work, disk, flags, seed, asleep=40.0, sizes=(1, 2, 3, 4)):
         self.work, self.disk, self.flags = work, disk, flags
         self.rng, self.asleep, self.sizes = random.Random(seed), asleep, sizes
-        self.server, self.whole = Server(), {}
+        self.server, self.whole, self.deck = Server(), {}, []
         self.table, self.slowest, self.chains, self.lefts = collections.Counter(), 0.0, 0, 0
 
     def arguments(self, size, folder, *more):
         batch = ("--train_batch_size", str(12 // size), "--model_dir", str(folder))
-        return [*map(str, self.flags), *batch, *more, "--max_epochs", str(EPOCHS)]
+        return [*map(str, self.flags), *batch, *more]
 
     def undisturbed(self, size):
         """The bits at the end of a run of so many ranks."""
@@ -309,9 +211,17 @@ class Interruptions:
         return done
 
     def plan(self, size, folder):
-        kinds = [k for k in KINDS if k != "disk full" or self.disk]
-        kind = self.rng.choice([k for k in kinds if k != "SIGSTOP" or size > 1])
-        phase = self.rng.choice(PHASES)
+        """What is done next: each kind in each phase before one comes again."""
+        if not self.deck:
+            kinds = [kind for kind in KINDS if kind != "disk full" or self.disk]
+            self.deck = [(kind, phase) for kind in kinds for phase in PHASES]
+            self.rng.shuffle(self.deck)
+        # A process alone that is stopped has nobody to notice.
+        fits = (n for n, (kind, _) in enumerate(self.deck) if size > 1 or kind != "SIGSTOP")
+        if (place := next(fits, None)) is None:
+            self.deck = []
+            return self.plan(size, folder)
+        kind, phase = self.deck.pop(place)
         most = {"start": 3, "evaluation": 3, "end": 1}.get(phase, 4)  # so that it goes on slowly
         return {
             "kind": kind,
@@ -432,4 +342,4 @@ def main():
 
 
 if __name__ == "__main__":
-    serve() if sys.argv[1:] == ["serve"] else main()
+    main()

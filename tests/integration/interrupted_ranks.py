@@ -1,0 +1,108 @@
+"""Forks ranks of the program that can be interrupted at a given place; see interruptions.py."""
+
+import atexit
+import collections
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+
+def plant(plan):
+    """Lets the rank `plan` names say when it has come to a phase for the nth time, and wait there
+    if it `holds`.
+    """
+    from convoy.dataloader.loader import Loader
+    from convoy.runtime import checkpoint, runner, train
+    from convoy.runtime.keeper import Keeper
+    from convoy.runtime.step import Step
+    from convoy.utils import distributed
+
+    mine = int(os.environ.get("HOROVOD_RANK", "0"))
+    folder, counts = Path(plan["folder"]), collections.Counter()
+
+    def reach(phase):
+        counts[phase] += 1
+        if (phase, mine, counts[phase]) != (plan["phase"], plan["victim"], plan["at"]):
+            return
+        (folder / "reached").write_text(str(os.getpid()))
+        deadline = time.monotonic() + 100
+        while plan["holds"] and not (folder / "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def before(owner, name, phase):
+        function = getattr(owner, name)
+
+        def wrapped(*args, **options):
+            reach(phase)
+            return function(*args, **options)
+
+        setattr(owner, name, wrapped)
+
+    batches, save = Loader.batches, checkpoint.save
+
+    def counted(self, epoch, offset=0):
+        for batch in batches(self, epoch, offset):
+            reach("data" if self.training else "evaluation")
+            yield batch
+
+    def noted(model_dir, contents):
+        if mine == 0:
+            reach("save")
+        path = save(model_dir, contents)
+        with (folder / "saved").open("a") as notes:
+            notes.write(f"{json.dumps([contents.state['epoch'], contents.state['offset']])}\n")
+        return path
+
+    Loader.batches, checkpoint.save = counted, noted
+    before(Step, "__call__", "step")
+    before(runner.Runner, "_set_up", "start")
+    before(distributed, "check_own_name", "start")
+    before(train, "new_state", "start")
+    before(Keeper, "finish", "end")
+    if mine:
+        before(Keeper, "save", "save")
+
+
+def serve():
+    """Forks ranks: a line of JSON in, process ids out; then each one's end, as it comes."""
+    import horovod.tensorflow  # noqa: F401
+    import keras  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    from convoy.__main__ import main
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        job, pids = json.loads(line), []
+        for rank, environment in enumerate(job["places"]):
+            if (pid := os.fork()) == 0:
+                os.environ.update(environment)
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                file = os.open(f"{job['output']}-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.dup2(file, 1)
+                os.dup2(file, 2)
+                code = 99
+                try:
+                    if job["plan"]:
+                        plant(job["plan"])
+                    code = main(job["arguments"])
+                except SystemExit as error:
+                    code = error.code
+                finally:  # as at the interpreter's own end
+                    atexit._run_exitfuncs()
+                    sys.stdout.flush()
+                    os._exit(code)
+            pids.append(pid)
+        print(json.dumps(pids), flush=True)
+        while pids:
+            pid, status = os.wait()
+            pids.remove(pid)
+            print(json.dumps([pid, os.waitstatus_to_exitcode(status)]), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
