@@ -15,7 +15,7 @@ from convoy.utils.metrics import MeanAccumulator
 from convoy.utils.progress import Progress
 
 if TYPE_CHECKING:  # which imports TensorFlow; reports need the names below only
-    from convoy.runtime.step import TrainState
+    from convoy.runtime.step import Step, TrainState
 
 RANK_TIMES = ("train.rank_data_time", "train.rank_compute_time", "train.rank_own_time")
 """Lists, one number a rank: an epoch's mean seconds a step of waiting for data; of computing, with
@@ -109,7 +109,7 @@ class Journal:
                 fewer processes.
         """
         if self.progress is not None and self.progress.due(place):
-            mean = window.mean.result()
+            mean = window.shared.result()
             self.progress.update(
                 place,
                 loss=mean["loss"],
@@ -135,20 +135,27 @@ class Journal:
 
 
 class Window:
-    """Sums and times of this rank's steps since it was made."""
+    """Sums and times of this rank's steps since it was made.
+
+    Attributes:
+        mean: of the metrics, over this rank's examples.
+        shared: the same over all ranks', as far as a step's exchange brings it: in float32.
+    """
 
     def __init__(self, images_per_step: int) -> None:
         self.images_per_step = images_per_step
-        self.mean, self.steps, self.data, self.compute = MeanAccumulator(), 0, 0.0, 0.0
+        self.mean, self.shared = MeanAccumulator(), MeanAccumulator()
+        self.steps, self.data, self.compute = 0, 0.0, 0.0
         self.own: list[float] = []
 
-    def add(self, sums: np.ndarray, data: float, compute: float, own: float | None = None) -> None:
-        """Counts a step: its metric sums, seconds of waiting for data and of computing, and of the
-        forward and backward passes alone where these were measured.
+    def add(self, sums: np.ndarray, step: Step, data: float, compute: float) -> None:
+        """Counts a step that was just done: its metric sums, and seconds of waiting for data and of
+        computing.
         """
         self.mean.update(sums)
-        if own is not None:
-            self.own.append(own)
+        self.shared.update(step.shared)
+        if step.own_seconds is not None:
+            self.own.append(step.own_seconds)
         self.steps, self.data, self.compute = (
             self.steps + 1,
             self.data + data,

@@ -109,6 +109,7 @@ class Step:
     Attributes:
         finite_loss, finite: whether every rank's loss, and the gradients, were in the last step.
         granted: which of the `wishes` of the last step any rank had.
+        shared: float64 `(4,)`, the mean over ranks of what the last step returned.
         gradient_norm: of the last step if it was observed: of all averaged gradients together,
             before clipping; else None.
         own_seconds: what the forward and backward passes of that step took on this rank alone,
@@ -150,6 +151,7 @@ class Step:
         self.state, self.micro_steps, self.seed = state, micro_steps, seed
         self._fresh = _FRESH_STEPS
         self.gradient_norm: float | None = None
+        self.shared = np.zeros(4)
         self.own_seconds: float | None = None
         self._loss, self._clip = loss, clip
         self.prepare: Prepare = prepare or (lambda images: images)
@@ -204,14 +206,16 @@ class Step:
         self.own_seconds = time.perf_counter() - start if alone else None
         finite = tf.math.is_finite(sums[0])
         flags = tf.cast(tf.stack([~finite, *wishes]), tf.float32)
+        news = tf.concat([tf.cast(sums, tf.float32), flags], axis=0)
         watchdog.mark(f"exchanging the gradients of step {self.state.step + 1}", times)
-        gradients, mean_weight, flags = self.reduce(gradients, mean_weight, flags)
+        gradients, mean_weight, news = self.reduce(gradients, mean_weight, news)
         arguments = tf.constant(lr, tf.float32), tf.constant(self.state.step, tf.int64)
         with tf.device("/cpu:0"):  # where branches are chosen
             observed = tf.constant(observe)
         finite, norm = self.update(gradients, mean_weight, *arguments, observed)
         self.finite, self.gradient_norm = bool(finite), float(norm) if observe else None
-        bad_loss, *granted = (flags.numpy() > 0).tolist()
+        self.shared, flags = np.split(news.numpy().astype(np.float64), [4])
+        bad_loss, *granted = (flags > 0).tolist()
         self.finite_loss, self.granted = not bad_loss, tuple(granted)
         self.state.step += 1
         return sums
@@ -234,9 +238,9 @@ class Step:
         return gradients, tf.reduce_mean(weights), sums
 
     def _reduce(
-        self, gradients: list[tf.Tensor], mean_weight: tf.Tensor, flags: tf.Tensor
+        self, gradients: list[tf.Tensor], mean_weight: tf.Tensor, news: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        gradients, others = distributed.reduce_mean(gradients, [mean_weight, flags], self._exchange)
+        gradients, others = distributed.reduce_mean(gradients, [mean_weight, news], self._exchange)
         return gradients, *others
 
     def _update(

@@ -221,6 +221,7 @@ class Trainer:
         epoch, window = Window(self.images_per_step), Window(self.images_per_step)
         epoch.mean.update(self._counters[:4])
         window.mean.update(self._counters[4:])
+        window.shared.update(distributed.all_sum(self._counters[4:]) / distributed.size())
         self._counters, asked = np.zeros(COUNTERS), Wishes()
         self.callbacks.on_epoch_begin(state.epoch)
         batches = self.train_data.batches(state.epoch, state.offset)
@@ -248,7 +249,7 @@ class Trainer:
             state.offset += self.images_per_step
             self.health.check(micro_batches)
             for counter in (epoch, window):
-                counter.add(sums, ready - start, end - ready, self.step.own_seconds)
+                counter.add(sums, self.step, ready - start, end - ready)
             self.throughput.add(self.images_per_step, ready - start, end - ready)
             watchdog.mark(f"reporting step {state.step}", 10.0, self._usual)  # to slow disks, too
             window = self._report_step(window, lr)

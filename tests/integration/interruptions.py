@@ -199,7 +199,8 @@ class Interruptions:
             finally:
                 self.lefts += job.close()
             done += counted
-            if not counted:  # it came to its end before
+            if not counted:  # it came to its end before; the next one's turn, then
+                self.deck.insert(0, (plan["kind"], plan["phase"]))
                 break
         job = Job(self.server, size, [*arguments, "--resume_checkpoint"], folder, None)
         assert job.wait(200), job.text()

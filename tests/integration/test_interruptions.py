@@ -9,7 +9,7 @@ from tests.integration.interruptions import FLAGS, Interruptions, small_disk
 
 # Quick to lose patience; and jobs sleep for longer than that.
 QUICK = ("--watchdog_seconds", "4", "--max_epochs", "2")
-ASLEEP, ROUNDS, SEED = 6.0, 5, 3
+ASLEEP, ROUNDS, SEED = 6.0, 5, 3143
 
 
 @pytest.mark.timeout(600)

@@ -63,6 +63,10 @@ def test_two_ranks_train_as_one_process_with_the_same_global_batch(
     logs = [log_lines(folder / "log.json") for folder in (one, two)]
     assert len(losses(logs[0])) == 14
     np.testing.assert_allclose(losses(logs[1]), losses(logs[0]), atol=1e-5)
+    shown = re.findall(r"epoch \d/2  step \d/7  loss (\S+)  top-1 (\S+)%", done.out)
+    logged = [line["data"] for line in logs[1] if len(line.get("step", "")) == 2]
+    want = [(f"{d['train.loss']:.3f}", f"{100 * d['train.top1']:.1f}") for d in logged]
+    assert shown == want, "what is shown is of both ranks' images"
     saved = [checkpoint.read(checkpoint.latest(folder)) for folder in (one, two)]
     for part in ("model", "ema"):
         want, got = (getattr(contents, part) for contents in saved)
