@@ -92,21 +92,28 @@ class Runner:
         except gathering.Removed as removed:
             _say(str(removed))
             return _leave(EXIT_PREEMPTED)
-        except UserError as error:
-            distributed.end_elastic_job(str(error))
-            return _fail(str(error))
-        except Exception as error:  # noqa: BLE001 — told below, and every rank ends
-            # A rank that goes breaks the exchange of all others: the watchdog says which it was.
-            if "orovod" in str(error) and watchdog.has_spoken():
-                return _leave(EXIT_ERROR)
-            if text := explain(error, self.config):
-                return _fail(text)
-            traceback.print_exc()  # a fault of ours: show where
-            return _fail("the traceback above is a fault of the program")
+        except Exception as error:  # noqa: BLE001 — told there, and every rank ends
+            return self._end_by(error)
         if failed := result.get("evaluations_failed"):
             _tell_of_failed_evaluations(failed)
             return EXIT_SOME_FAILED
         return EXIT_SOME_FAILED if result.get("failed") else 0
+
+    def _end_by(self, error: Exception) -> int:
+        """Tells of what ended the mode, once; returns the exit code, if the process is to go on."""
+        if distributed.is_told(error):
+            watchdog.stop()
+            return _leave(EXIT_ERROR)
+        if isinstance(error, UserError):
+            distributed.end_elastic_job(str(error))
+            return _fail(str(error))
+        # A rank that goes breaks the exchange of all others: the watchdog says which it was.
+        if "orovod" in str(error) and watchdog.has_spoken():
+            return _leave(EXIT_ERROR)
+        if text := explain(error, self.config):
+            return _fail(text)
+        traceback.print_exception(error)  # a fault of ours: show where
+        return _fail("the traceback above is a fault of the program")
 
     def run(self) -> dict[str, Any]:
         """Runs the mode and returns its figures.

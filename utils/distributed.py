@@ -330,20 +330,47 @@ def broadcast_object(value: T) -> T:
     )
 
 
+class Elsewhere(RuntimeError):
+    """On other ranks, an error of rank 0's that does not travel: its kind and text."""
+
+
 def on_rank0(action: Callable[[], T]) -> T:
-    """Runs `action` on rank 0 and gives its result, or its exception, to every process."""
+    """Runs `action` on rank 0 and gives its result to every process.
+
+    Raises:
+        what `action` does, or `Elsewhere` on ranks where that cannot be made again; nobody is left
+            waiting, whatever it is.
+    """
     if not _hvd:
         return action()
-    outcome: tuple[bool, Any] = (True, None)
+    result = failure = content = None
+    text = ""
     if rank() == 0:
         try:
-            outcome = (True, action())
-        except Exception as error:  # noqa: BLE001 — re-raised on every rank just below
-            outcome = (False, error)
-    succeeded, value = broadcast_object(outcome)
-    if not succeeded:
-        raise value
-    return value
+            result = action()
+            content = pickle.dumps(result)
+        except Exception as error:  # noqa: BLE001 — raised on every rank just below
+            failure, text = error, f"{type(error).__name__}: {error}"
+            with suppress(Exception):
+                content = pickle.dumps(error)
+    text, content = broadcast_object((text, content))
+    if failure is not None:
+        raise failure
+    if rank() == 0:
+        return result
+    if not text:
+        return pickle.loads(content)
+    error = Elsewhere(text)
+    # Errors whose classes take other arguments than their text, or that hold what cannot be sent.
+    with suppress(Exception):
+        error = pickle.loads(content)
+        error.of_rank0 = True
+    raise error
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether rank 0 has had this error first, and tells of it."""
+    return isinstance(error, Elsewhere) or getattr(error, "of_rank0", False)
 
 
 def build_info() -> dict[str, Any]:

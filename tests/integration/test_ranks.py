@@ -192,3 +192,52 @@ def test_an_exchange_waits_for_no_cycle_of_horovod(convoy, script):
     cycles = {"HOROVOD_CYCLE_TIME": "8000", "HOROVOD_IDLE_CYCLE_TIME": "8000"}
     done = convoy(np=2, env=cycles, script=script(CHAIN), timeout=120)
     assert done.text.count("DONE") == 2
+
+
+TROUBLE = """
+import threading
+from convoy.utils import distributed
+
+class Two(Exception):
+    def __init__(self, name, reason):
+        super().__init__(f"{name}: {reason}")
+
+class Plain(Exception):
+    pass
+
+def holds_a_lock():
+    error = Plain("locked")
+    error.lock = threading.Lock()
+    raise error
+
+def two():
+    raise Two("this", "that")
+
+def plain():
+    raise Plain("as it is")
+
+distributed.init()
+for action, kind, text in (
+    (holds_a_lock, distributed.Elsewhere, "Plain: locked"),
+    (two, distributed.Elsewhere, "Two: this: that"),
+    (plain, Plain, "as it is"),
+    (threading.Lock, TypeError, "cannot pickle '_thread.lock' object"),
+):
+    try:
+        distributed.on_rank0(action)
+    except Exception as error:
+        if distributed.rank():
+            assert (type(error), str(error)) == (kind, text), (type(error), error)
+        assert distributed.is_told(error) == bool(distributed.rank())
+    else:
+        raise AssertionError(action)
+assert distributed.on_rank0(lambda: {"a": 1}) == {"a": 1}
+print("TOLD", distributed.rank(), flush=True)
+distributed.shutdown()
+"""
+
+
+def test_whatever_error_rank_0_has_the_others_do_not_wait(convoy, script):
+    done = convoy(np=2, script=script(TROUBLE), timeout=120)
+    assert "TOLD 0" in done.text
+    assert "TOLD 1" in done.text
