@@ -28,7 +28,8 @@ PHASES = ("start", "data", "step", "save", "evaluation", "end")
 LONGEST_END, DISK = 30.0, 6  # seconds, megabytes
 FLAGS = (
     *("--arch", "efficientnet-test", "--eval_batch_size", "4", "--lr_init", "0.05"),
-    *("--augmenter_name", "none", "--dropout", "0.3", "--moving_average_decay", "0.9"),
+    *("--intraop_threads", "1", "--interop_threads", "1", "--augmenter_name", "none"),
+    *("--dropout", "0.3", "--moving_average_decay", "0.9"),
     *("--log_steps", "1", "--warmup_epochs", "1", "--no-training_report", "--max_epochs", "3"),
 )
 
