@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,7 +43,7 @@ def launch(nproc: int, argv: Sequence[str]) -> int:
     number for one that a signal ended.
     """
     try:
-        _, places = serve([nproc])
+        server, places = serve([nproc])
     except DistributedError as error:
         _say(str(error))
         return 1
@@ -55,8 +55,8 @@ def launch(nproc: int, argv: Sequence[str]) -> int:
         _LAUNCHER: str(os.getpid()),
     }
     ranks: list[subprocess.Popen[bytes]] = []
-    with _passing_on(ranks):
-        with _signals_held():
+    with _passing_on(ranks, nproc) as deliver:
+        with _born_deaf():
             for place in places:
                 ranks.append(
                     subprocess.Popen(
@@ -68,6 +68,7 @@ def launch(nproc: int, argv: Sequence[str]) -> int:
                         start_new_session=True,  # the terminal's Ctrl-C comes through us, once
                     )
                 )
+        deliver()
         writers = [
             threading.Thread(target=_prefix, args=(rank, source, target))
             for rank, process in enumerate(ranks)
@@ -81,33 +82,49 @@ def launch(nproc: int, argv: Sequence[str]) -> int:
         code = _wait(ranks)
         for writer in writers:
             writer.join()
+        for process in ranks:
+            process.stdout.close()
+            process.stderr.close()
+    server.shutdown()
+    server.server_close()
     return code
 
 
 @contextlib.contextmanager
-def _passing_on(ranks: Sequence[subprocess.Popen[bytes]]):
-    """Passes signals on to the ranks, each of which does what a process alone would do."""
+def _passing_on(
+    ranks: Sequence[subprocess.Popen[bytes]], size: int
+) -> Iterator[Callable[[], None]]:
+    """Passes signals on to the ranks, each of which does what a process alone would do.
+
+    Gives a function that passes on those that came before there were `size` ranks.
+    """
+    came: list[int] = []
+
+    def deliver() -> None:
+        while came:
+            number = came.pop(0)
+            for process in ranks:
+                process.send_signal(number)  # none is sent to one that has ended
 
     def pass_on(number: int, _: object) -> None:
-        for process in ranks:
-            process.send_signal(number)  # none is sent to one that has ended
+        came.append(number)
+        if len(ranks) == size:
+            deliver()
 
     numbers = [signal.Signals[name] for name in PASSED_ON]
     # What nohup or a shell's `&` had us ignore stays ignored.
     numbers = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
-        yield
+        yield deliver
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Within it, signals wait: for all ranks to be there, and in each rank, which is born with
-    them held, for what hears them (`settle_in`).
-    """
+def _born_deaf() -> Iterator[None]:
+    """Signals to ranks that are started within it wait until a rank hears them (`settle_in`)."""
     numbers = {signal.Signals[name] for name in PASSED_ON}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:

@@ -1,5 +1,6 @@
 """A rank that dies, freezes or gets stuck ends the whole job, and is named first."""
 
+import signal
 import socket
 import time
 
@@ -85,3 +86,25 @@ def test_a_frozen_rank_ends_the_job_and_is_named(convoy, script, flags):
 @pytest.mark.parametrize("fault", list(SEEN))
 def test_every_fault_of_either_rank_ends_the_job_by_default(convoy, script, flags, fault, rank):
     check(end_of(convoy, script(FAULTY), flags, fault, rank), fault, rank)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("moment", [0.0, 0.3, 2.0, 4.0])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_is_lost_while_a_job_starts_ends_it(convoy, flags, number, moment, rank):
+    """Before it can say that it is there, while TensorFlow is loaded, and later."""
+    running = convoy.start(*flags, "--nproc", "2", "--max_epochs", "500", "--no_checkpoints")
+    while len(ranks := running.ranks()) < 2:
+        time.sleep(0.005)
+    time.sleep(moment)
+    ranks[rank].send_signal(number)
+    start = time.monotonic()
+    done = running.finish(timeout=60)
+    assert time.monotonic() - start < 30
+    assert done.code in (1, 128 + signal.SIGKILL)
+    assert not any(process.is_running() for process in ranks)
+    assert f"rank {rank} on host" in done.text or f"rank {rank} has not started" in done.text
+    assert "Traceback" not in done.text
+    assert "gloo" not in done.text

@@ -90,12 +90,38 @@ def test_ranks_whose_launcher_is_killed_save_and_end(started, tmp_path):
 def test_signals_that_were_ignored_stay_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     try:
-        with launch._passing_on([]):
+        with launch._passing_on([], 0):
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+RANK = """
+import signal, sys, time
+from convoy.runtime.launch import settle_in
+
+time.sleep(0.5)  # a signal comes meanwhile
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+settle_in()
+time.sleep(5)
+"""
+
+
+def test_a_signal_while_ranks_start_reaches_each_once_it_hears(script, monkeypatch):
+    """Ranks that have no handler yet would die of it, and those not there yet would miss it."""
+    monkeypatch.setattr(launch, "PROGRAM", [str(script(RANK))])
+    start = launch.subprocess.Popen
+
+    def started(*args, **options):
+        if options["env"]["HOROVOD_RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return start(*args, **options)
+
+    monkeypatch.setattr(launch.subprocess, "Popen", started)
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    assert launch.launch(2, []) == 75
 
 
 def test_output_that_nobody_takes_is_read_to_its_end():
