@@ -164,6 +164,7 @@ class Interruptions:
         self.rng, self.asleep, self.sizes = random.Random(seed), asleep, sizes
         self.server, self.whole, self.deck = Server(), {}, []
         self.table, self.slowest, self.chains, self.lefts = collections.Counter(), 0.0, 0, 0
+        self.ended = collections.Counter()  # runs that came to their end, by ranks
 
     def arguments(self, size, folder, *more):
         batch = ("--train_batch_size", str(12 // size), "--model_dir", str(folder))
@@ -208,6 +209,7 @@ class Interruptions:
         assert set(job.codes.values()) == {0}, job.text()
         job.close()
         assert bits(run) == whole, f"chain {self.chains} of {size} ranks ended with other bits"
+        self.ended[size] += 1
         for each in (run, folder):
             shutil.rmtree(each, ignore_errors=True)
         return done
@@ -305,8 +307,9 @@ class Interruptions:
             counts = [self.table[kind, phase] for phase in PHASES]
             print(f"{kind:18}" + "".join(f"{count:12}" for count in counts))
         total = sum(self.table.values())
-        print(f"{total} interruptions of {self.chains} runs; slowest end {self.slowest:.1f} s;")
-        print(f"corrupt 0, lost 0, other bits 0, orphans {self.lefts}", flush=True)
+        ended = ", ".join(f"{n} on {size}" for size, n in sorted(self.ended.items()))
+        print(f"{total} interruptions, slowest end {self.slowest:.1f} s, orphans {self.lefts};")
+        print(f"corrupt 0, lost 0; runs that ended, by ranks: {ended}; other bits 0", flush=True)
 
 
 def small_disk(folder, megabytes=DISK):

@@ -19,6 +19,7 @@ def started(convoy, small_run, tiny, tmp_path):
 
     def start():
         flags = (*small_run, "--train_batch_size", "8", "--max_epochs", "500", "--nproc", "2")
+        flags += ("--mode", "train")  # a signal may come in an evaluation, and says so
         running = convoy.start(*flags, "--data_dir", tiny, "--model_dir", tmp_path / "run")
         running.wait_for("epoch 2/500", timeout=200)
         return running
