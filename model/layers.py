@@ -1,8 +1,8 @@
 """Layers that Keras lacks: input normalisation, fused batch norm, stochastic depth; and those of
 its own whose gradients are faster here (`model.native`).
 
-All are registered under the package "convoy", so that `.keras` files load wherever `model.layers`
-has been imported.
+All are registered under the package "convoy", as are those of `model.resnet` and
+`model.sync_batch_norm`: `.keras` files load wherever `model.build` has been imported.
 """
 
 from __future__ import annotations
@@ -237,8 +237,8 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         ops = native.operations(self.compute_dtype, self.data_format) if training else None
         stride, plain = self.strides[0], self.depth_multiplier == 1 and not self.use_bias
-        known = None not in inputs.shape[1:]
-        if ops is None or not plain or not known or set(self.strides) != {stride}:
+        plain = plain and {*self.strides} == {stride} and {*self.dilation_rate} == {1}
+        if ops is None or not plain or None in inputs.shape[1:]:
             return super().call(inputs)
         x = tf.cast(inputs, self.compute_dtype)
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)

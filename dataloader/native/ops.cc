@@ -67,17 +67,13 @@ std::vector<Step> ReadSteps(Run& run, const Numbers& numbers) {
 void ComputeAugment(void* kernel, TF_OpKernelContext* context) {
   Run run(context);
   const std::vector<Step> steps = ReadSteps(run, *static_cast<const Numbers*>(kernel));
-  Tensor image = run.Input(0, "the image", {-1, -1, 3});
+  std::vector<Tensor> image;
+  image.push_back(run.Input(0, "the image", {-1, -1, 3}));
+  const Tensor result = run.TakeOver(image);
   if (!run.ok()) return;
-  const Size size = ImageSize(image);
-  image.reset();  // a buffer that is held twice would not be handed on
-  bool forwarded = false;
-  const Tensor result = run.ForwardOrAllocate(0, {size.height, size.width, 3}, &forwarded);
-  if (!forwarded) image = run.Input(0, "the image", {-1, -1, 3});
-  if (!run.ok()) return;
-  const uint8_t* pixels = Data<uint8_t>(forwarded ? result : image);
-  const char* error =
-      Augment(pixels, size, steps.data(), steps.size(), Data<uint8_t>(result));
+  const uint8_t* pixels = Data<uint8_t>(image[0] ? image[0] : result);
+  const char* error = Augment(pixels, ImageSize(result), steps.data(), steps.size(),
+                              Data<uint8_t>(result));
   if (error) run.Fail(error);
 }
 

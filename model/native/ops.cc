@@ -234,14 +234,14 @@ void ComputeSqueeze(void*, TF_OpKernelContext* context) {
 template <typename T>
 void ComputeSqueezeGradient(void*, TF_OpKernelContext* context) {
   Run run(context);
-  const Tensor dmaps = run.Input(0, "dmaps", kImages);
+  std::vector<Tensor> dmaps;
+  dmaps.push_back(run.Input(0, "dmaps", kImages));
   if (!run.ok()) return;
-  const Tensor dmean = run.Input(1, "dmean", Pooled(dmaps));
+  const Tensor dmean = run.Input(1, "dmean", Pooled(dmaps[0]));
+  const Tensor dx = run.TakeOver(dmaps);
   if (!run.ok()) return;
-  bool forwarded = false;
-  const Tensor dx = run.ForwardOrAllocate(0, Sides(dmaps), &forwarded);
-  if (!run.ok()) return;
-  BestKernels<T>().squeeze_gradient(ImagesOf(dmaps), Data<T>(dmaps), Data<T>(dmean), Data<T>(dx));
+  BestKernels<T>().squeeze_gradient(ImagesOf(dx), Data<T>(dmaps[0] ? dmaps[0] : dx),
+                                    Data<T>(dmean), Data<T>(dx));
 }
 
 // ---- what goes two ways ---------------------------------------------------------------------
@@ -249,14 +249,14 @@ void ComputeSqueezeGradient(void*, TF_OpKernelContext* context) {
 template <typename T>
 void ComputeSum(void*, TF_OpKernelContext* context) {
   Run run(context);
-  const Tensor a = run.Input(0, "a", kImages);
+  std::vector<Tensor> terms;
+  terms.push_back(run.Input(0, "a", kImages));
   if (!run.ok()) return;
-  const Tensor b = run.Input(1, "b", Sides(a));
+  terms.push_back(run.Input(1, "b", Sides(terms[0])));
+  const Tensor sum = run.TakeOver(terms);
   if (!run.ok()) return;
-  bool forwarded = false;
-  const Tensor sum = run.ForwardOrAllocate(0, Sides(a), &forwarded);
-  if (!run.ok()) return;
-  BestKernels<T>().sum(TF_TensorElementCount(a.get()), Data<T>(a), Data<T>(b), Data<T>(sum));
+  BestKernels<T>().sum(TF_TensorElementCount(sum.get()), Data<T>(terms[0] ? terms[0] : sum),
+                       Data<T>(terms[1] ? terms[1] : sum), Data<T>(sum));
 }
 
 // ---- registration ---------------------------------------------------------------------------

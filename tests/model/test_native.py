@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from convoy.model import native
 from convoy.model.layers import Conv2D
+from convoy.utils.resources import PeakMemory
 
 # Of the largest value: what float32 arithmetic gives, and half a unit of bfloat16's last place.
 CLOSE = {"float32": 3e-6, "bfloat16": 2**-8}
@@ -196,6 +197,47 @@ def test_a_forks_gradients_are_summed(ops, level, dtype, shape):
     assert distance(dx, double(first) + double(second)) < CLOSE[dtype]
     # It may take its first input's memory, but not while somebody else holds that.
     np.testing.assert_array_equal(first.numpy(), kept)
+
+
+@pytest.mark.parametrize(
+    ("operation", "buffers"),
+    [
+        (lambda ops, a, b: ops.convoy_sum(a=a, b=b), 2),
+        (lambda ops, a, b: ops.convoy_sum(a=b, b=a * 2), 2),
+        (lambda ops, a, b: ops.convoy_squeeze_gradient(dmaps=a, dmean=b[:, :1, :1]), 2),
+    ],
+    ids=["sum", "sum, the other term", "gradient of squeeze"],
+)
+def test_a_sum_is_written_over_a_term_that_nobody_else_needs(ops, operation, buffers):
+    x = tf.random.uniform((16, 128, 128, 48), seed=1)  # 50 MB
+    size = x.shape.num_elements() * 4
+
+    @tf.function
+    def run(x):
+        return tf.reduce_max(operation(ops, x + 1, x + 2))
+
+    first = run(x)
+    peak = PeakMemory(gpu=False)
+    assert run(x) == first
+    if peak.of == "process":
+        assert peak.read() - peak.before < (buffers + 0.5) * size
+
+
+def test_a_term_that_is_needed_stays(ops):
+    x = tf.random.uniform((2, 5, 5, 7), seed=1)
+
+    @tf.function
+    def run(x):
+        a, b, mean = x + 1, x + 2, x[:, :1, :1]
+        sums = ops.convoy_sum(a=a, b=b), ops.convoy_sum(a=a, b=a), a, b
+        return (*sums, ops.convoy_squeeze_gradient(dmaps=a, dmean=mean))
+
+    total, twice, a, b, dx = run(x)
+    np.testing.assert_array_equal(a, x + 1)
+    np.testing.assert_array_equal(b, x + 2)
+    np.testing.assert_allclose(total, a + b, rtol=1e-6)
+    np.testing.assert_allclose(twice, 2 * a, rtol=1e-6)
+    np.testing.assert_allclose(dx, a + x[:, :1, :1] / 25, rtol=1e-6)
 
 
 def test_bits_do_not_depend_on_the_number_of_threads(ops):

@@ -88,18 +88,32 @@ def test_evaluation_holds_no_native_operation():
         (lambda: FusedBatchNorm(dtype="mixed_float16"), "float16"),
         (lambda: DepthwiseConv2D(3, depth_multiplier=2), "float32"),
         (lambda: DepthwiseConv2D(3, use_bias=True), "float32"),
+        (lambda: DepthwiseConv2D(3, dilation_rate=2), "float32"),
+        (lambda: Conv2D(5, 3, dilation_rate=2, padding="same", use_bias=False), "float32"),
         (lambda: Conv2D(5, 3, padding="same", strides=2, use_bias=False), "float32"),
         (lambda: Conv2D(5, 2, padding="same", use_bias=False), "float32"),
         (lambda: Conv2D(5, 3), "float32"),
     ],
-    ids=["channels first", "float16", "multiplier", "bias", "uneven", "even kernel", "its bias"],
+    ids=[
+        "channels first",
+        "float16",
+        "multiplier",
+        "bias",
+        "dilated depthwise",
+        "dilated",
+        "uneven",
+        "even kernel",
+        "its bias",
+    ],
 )
 def test_what_the_operations_cannot_do_is_left_to_tensorflow(layer, dtype):
     layer = layer()
     x = tf.cast(np.random.default_rng(7).normal(size=(2, 6, 6, 4)), dtype)
     with native.enabled():
         found = layer(x, training=True)
-    np.testing.assert_allclose(found, layer(x, training=True), rtol=1e-5, atol=1e-5)
+    with native.enabled(False):
+        expected = layer(x, training=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("tiles", [False, True])

@@ -61,14 +61,26 @@ class Run {
     return Tensor(tensor);
   }
 
-  // The buffer of `input` as output 0 if nobody else needs it; else a new one.
-  Tensor ForwardOrAllocate(int input, const std::vector<int64_t>& shape, bool* forwarded) {
-    int which = -1;
-    Tensor tensor(TF_ForwardInputOrAllocateOutput(context_, &input, 1, 0, shape.data(),
-                                                  static_cast<int>(shape.size()), &which,
-                                                  status_.get()));
-    *forwarded = which == input;
-    return tensor;
+  // Output 0, of the inputs' shape: in the buffer of the first of `inputs` (numbers 0, 1, …) that
+  // nobody else needs, or else in a new one. A buffer that is held twice is not handed on, so all
+  // are let go and read anew; null is the one that the output has taken over.
+  Tensor TakeOver(std::vector<Tensor>& inputs) {
+    if (!ok()) return nullptr;
+    std::vector<int64_t> shape(TF_NumDims(inputs[0].get()));
+    for (size_t i = 0; i < shape.size(); ++i) shape[i] = Side(inputs[0], static_cast<int>(i));
+    std::vector<int> numbers(inputs.size());
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      numbers[i] = static_cast<int>(i);
+      inputs[i].reset();
+    }
+    int taken = -1;
+    Tensor output(TF_ForwardInputOrAllocateOutput(
+        context_, numbers.data(), static_cast<int>(numbers.size()), 0, shape.data(),
+        static_cast<int>(shape.size()), &taken, status_.get()));
+    for (int i : numbers) {
+      if (i != taken) inputs[i] = Input(i, "an input", shape);
+    }
+    return output;
   }
 
   Tensor Allocate(int index, TF_DataType type, const std::vector<int64_t>& shape) {
