@@ -8,6 +8,7 @@ examples.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import threading
 from collections.abc import Generator, Iterator
@@ -151,6 +152,12 @@ class Loader:
             TooManyBadExamples: in training, more are unreadable than the limit.
         """
         return close_at_exit(self._batches(epoch, offset))
+
+    def epochs(self, first: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch after the other, without end: for Keras' `fit`, which is told
+        where an epoch ends by `steps_per_epoch` (or `validation_steps`).
+        """
+        return close_at_exit(batch for e in itertools.count(first) for batch in self._batches(e, 0))
 
     def _batches(self, epoch: int, offset: int) -> Generator[Batch, None, None]:
         while offset < self.epoch_length:
@@ -326,7 +333,8 @@ def build_dataset(
     world: int = 1,
     source: Source | None = None,
 ) -> Loader:
-    """Opens a split ("train" or "validation") of `data_dir`, or `source`, as one rank's loader.
+    """Opens a split ("train", or "validation" or "val") of `data_dir`, or `source`, as one rank's
+    loader.
 
     Raises:
         DataError: see `dataloader.sources.find_source` and `Loader`.

@@ -21,7 +21,7 @@ from convoy.dataloader.completeness import find_gaps
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.label_files import read_labels
 from convoy.dataloader.record_files import find_record_files
-from convoy.dataloader.splits import SPLIT_NAMES, check_place, split_folder
+from convoy.dataloader.splits import SPLIT_NAMES, check_place, split_called, split_folder
 from convoy.utils.text import TextError, printable, some
 
 logger = logging.getLogger("convoy.data")
@@ -157,7 +157,7 @@ def find_source(
 
     Args:
         data_dir: the folder given as `--data_dir`.
-        split: "train" or "validation".
+        split: "train" or "validation", or as folders are called: "val", "valid", …
         dataset: "ImageNet" for records or image folders, whichever are there; `tfds:name`,
             `tfds:name/config` or `tfds:name/config:version` for a prepared TensorFlow Dataset
             below `data_dir`.
@@ -166,11 +166,9 @@ def find_source(
 
     Raises:
         DataError: the folder is missing, empty, ambiguous, damaged, or has no such split, or its
-            training data have one class.
-        ValueError: `split` is neither of the two.
+            training data have one class, or `split` is neither of the two.
     """
-    if split not in SPLIT_NAMES:
-        raise ValueError(f"split must be 'train' or 'validation', got {split!r}.")
+    split = split_called(split)
     data_dir = check_place(data_dir)
     try:
         if dataset.startswith("tfds:"):

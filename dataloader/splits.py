@@ -19,9 +19,21 @@ SPLIT_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "train": (("train", "training"),),
     "validation": (("validation", "val", "valid", "dev", "eval"), ("test", "testing")),
 }
+_SPLITS = {name: split for split, rows in SPLIT_NAMES.items() for name in rows[0]}
 ARCHIVE = re.compile(r"\.(zip|rar|7z|tar|tgz|tar\.\w+)$", re.IGNORECASE)
 # "training_set", "val-images", "testdata": what such a name may end in.
 _ENDING = re.compile(r"[-_. ]*(set|dataset|data|images|imgs|split)$")
+
+
+def split_called(name: str) -> str:
+    """Which split a user means: "train" or "validation", which folders also call val.
+
+    Raises:
+        DataError: neither.
+    """
+    if name not in _SPLITS:
+        raise DataError(f"split {name!r} is none of {', '.join(_SPLITS)}.")
+    return _SPLITS[name]
 
 
 def check_place(data_dir: str | None) -> str:

@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -37,3 +38,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+def _name_layers() -> None:
+    """Where Keras is there already, names our layers to it, so that `.keras` files load."""
+    keras = sys.modules.get("keras")
+    if hasattr(keras, "backend") and keras.backend.backend() == "tensorflow":
+        import_module("convoy.model.build")
+
+
+_name_layers()

@@ -1,4 +1,8 @@
-"""From an architecture's name to a Keras model."""
+"""From an architecture's name to a Keras model.
+
+`.keras` files of our models load in a process that has imported this module, which names all our
+layers to Keras.
+"""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from convoy.model.layers import (
     Squeeze,
     StochasticDepth,
 )
+from convoy.model.sync_batch_norm import SyncBatchNorm
 
 NHWC, NCHW = "channels_last", "channels_first"  # said aloud: a keras.json may default to either
 
@@ -93,9 +94,7 @@ class Parts:
         """Batch norm, with the activation after it if there is to be one; of a list of two, the
         second is a shortcut, see `FusedBatchNorm`.
         """
-        kind = FusedBatchNorm
-        if self.batch_norm == "syncbn":  # reaches for the other processes: only where asked for
-            from convoy.model.sync_batch_norm import SyncBatchNorm as kind
+        kind = SyncBatchNorm if self.batch_norm == "syncbn" else FusedBatchNorm
         return kind(
             axis=self.axis,
             momentum=self.bn_momentum,

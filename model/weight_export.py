@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from convoy.model.weight_import import LoadReport, load_pretrained, model_argume
 from convoy.model.weight_names import recognise, scheme_for, source_names, to_torch
 from convoy.model.weight_origin import ABOUT
 from convoy.model.weight_suggest import stored_arguments, suggest
+from convoy.utils import strict_json
 
 if TYPE_CHECKING:
     import keras
@@ -88,9 +88,7 @@ def export_weights(
         path.parent.mkdir(parents=True, exist_ok=True)
         if suffix == ".keras":
             model.save(aside)
-            notes.append(
-                "import convoy.model.layers and convoy.model.resnet before keras.saving.load_model"
-            )
+            notes.append("import convoy.model.build before keras.saving.load_model")
         elif suffix == ".weights.h5":
             model.save_weights(aside)
         else:
@@ -139,8 +137,8 @@ def _save_safetensors(
     metadata = {
         "format": "convoy" if names == "convoy" else "pt",
         "arch": arch.name,
-        "model": json.dumps(facts),
-        ABOUT: json.dumps({"arch": arch.name, "image_size": model.input_shape[1], **about}),
+        "model": strict_json.dumps(facts),
+        ABOUT: strict_json.dumps({"arch": arch.name, "image_size": model.input_shape[1], **about}),
     }
     try:
         save_file(arrays, path, metadata=metadata)

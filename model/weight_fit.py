@@ -7,7 +7,7 @@ The classifier is judged apart: one for other classes is what fine-tuning begins
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from convoy.model.arithmetic import weight_shapes
 from convoy.model.catalog import HEADS, Arch, get_arch, list_archs
 from convoy.model.weight_files import WeightFile, WeightFileError
 from convoy.model.weight_names import Scheme, source_names, to_keras
+from convoy.utils.text import some
 
 ALL_THE_SAME = "To load what fits all the same: --pretrained_partial"
 SHOWN = 3  # names in a message; a network has hundreds
@@ -148,7 +149,7 @@ def check_fit(
         return
     total = len(found.values) + len(found.missing) + len(found.mismatched)
     parts = [
-        f"{what}: {len(names)}{of} ({some(names)})"
+        f"{what}: {len(names)}{of} ({some(names, SHOWN)})"
         for what, of, names in (
             ("missing in the file", f" of its {total} tensors", found.missing),
             ("of another shape", "", found.mismatched),
@@ -161,13 +162,6 @@ def check_fit(
         f"{file.path} does not fit {arch.name}: {'; '.join(parts)}."
         f" {_seems(found, file, scheme, arch, called)}{way}"
     )
-
-
-def some(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _seems(found: Fit, file: WeightFile, scheme: Scheme, arch: Arch, called: str | None) -> str:

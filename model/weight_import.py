@@ -12,9 +12,10 @@ import numpy as np
 
 from convoy.model import catalog
 from convoy.model.weight_files import WeightFileError, read_weights
-from convoy.model.weight_fit import Fit, check_fit, fit, se_ratio, some
+from convoy.model.weight_fit import SHOWN, Fit, check_fit, fit, se_ratio
 from convoy.model.weight_head import Heads, match_heads, take_over
 from convoy.model.weight_suggest import SUGGESTED, Suggestion, suggest
+from convoy.utils.text import some
 
 if TYPE_CHECKING:
     import keras
@@ -60,7 +61,7 @@ class LoadReport:
             ("in the file but not used", self.unmatched_file),
         ):
             if names:
-                text.append(f"{len(names)} tensors {what}: {some(names)}")
+                text.append(f"{len(names)} tensors {what}: {some(names, SHOWN)}")
         return text + [f"note: {note}" for note in s.notes] + self.warnings
 
 

@@ -52,6 +52,8 @@ def test_the_examples_run(title, place, monkeypatch, capsys):
     if title == "Batches":
         assert names["train"].class_names == ["cat", "dog"]
         assert names["train"].steps_per_epoch == 4
+    if title == "Keras' own training":
+        assert names["net"].built  # the one that was loaded
     if title == "Mistakes":
         assert "cosine" in capsys.readouterr().out
     if title == "Runs":

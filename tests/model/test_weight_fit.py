@@ -41,7 +41,7 @@ REFUSED = {
     # timm's efficientnet_lite0: B0's names and shapes without squeeze-and-excitation
     "lite": (
         *("efficientnet-b0", "efficientnet-b0", {"without": (".se.",)}),
-        ("missing in the file: 64 of its 3", "and 61 more",
+        ("missing in the file: 64 of its 3", "(64 in all)",
          "no squeeze-and-excitation, as timm's lite"),
     ),
     "v2_rw_s": (

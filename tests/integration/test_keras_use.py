@@ -1,0 +1,113 @@
+"""Our models and batches in the hands of Keras: `fit`, and `.keras` files in another process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from convoy.dataloader import DataError, InputOptions, build_dataset
+from convoy.model import build_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """12 training and 10 validation images of two classes, dark and bright."""
+    place = tmp_path_factory.mktemp("fit")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 5)):
+        for level, name in ((60, "dark"), (190, "bright")):
+            (place / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(level - 50, level + 50, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(place / split / name / f"{i}.png")
+    return str(place)
+
+
+def test_fit_goes_on_for_several_epochs_and_does_not_count_padding(folder):
+    options = InputOptions(image_size=16, batch_size=8)
+    train = build_dataset(folder, "train", options, training=True)
+    val = build_dataset(folder, "val", options, training=False)
+    assert (val.num_examples, val.steps_per_epoch) == (10, 2)  # six slots are padding
+    scale = keras.layers.Rescaling(1 / 128, -1)
+    mean = keras.layers.GlobalAveragePooling2D()
+    net = keras.Sequential([keras.Input((16, 16, 3)), mean, scale, keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    net.compile(keras.optimizers.SGD(0.0), loss, weighted_metrics=["accuracy"])
+    net.layers[-1].set_weights([np.full((3, 2), [-1.0, 1.0]), np.zeros(2)])  # all but right
+    history = net.fit(
+        train.epochs(),
+        steps_per_epoch=train.steps_per_epoch,
+        epochs=3,
+        validation_data=val.epochs(),
+        validation_steps=val.steps_per_epoch,
+        shuffle=False,
+        verbose=0,
+    ).history
+    # Classes are in alphabetical order: bright is 0, and the weights above make it 1.
+    assert history["val_accuracy"] == [0.0] * 3
+    assert history["accuracy"] == [0.0] * 3
+    assert all(value > 1 for value in history["loss"])
+    net.layers[-1].set_weights([np.full((3, 2), [1.0, -1.0]), np.zeros(2)])
+    found = net.evaluate(val.batches(0), steps=val.steps_per_epoch, verbose=0, return_dict=True)
+    assert found["accuracy"] == 1.0
+
+
+def test_epochs_follow_each_other(folder):
+    options = InputOptions(image_size=16, batch_size=8)
+    train = build_dataset(folder, "train", options, training=True)
+    endless = train.epochs(first=1)
+    for epoch in (1, 2):
+        for batch in train.batches(epoch):
+            for ours, theirs in zip(next(endless), batch, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("split", ["val", "valid", "validation"])
+def test_the_second_split_by_any_of_its_names(split, folder):
+    data = build_dataset(folder, split, InputOptions(image_size=16, batch_size=8), training=False)
+    assert data.num_examples == 10
+
+
+def test_a_split_of_another_name_is_refused(folder):
+    with pytest.raises(DataError, match="'holdout' is none of train"):
+        build_dataset(folder, "holdout", InputOptions(), training=False)
+
+
+LOAD = """
+{}
+import numpy as np
+net = keras.saving.load_model("a.keras")
+assert np.allclose(net(np.load("images.npy"), training=False), np.load("logits.npy"), atol=1e-5)
+source = " ".join(p.read_text() for p in __import__("pathlib").Path({!r}).glob("*.py"))
+import re
+names = re.findall(r"register_keras_serializable.package=.convoy.*?class (\\w+)", source, re.S)
+assert len(names) > 8, names
+assert all(keras.saving.get_registered_object("convoy>" + name) for name in names)
+"""
+
+
+@pytest.mark.parametrize(
+    "imports", ["import convoy.model.build\nimport keras", "import keras\nimport convoy.model"]
+)
+def test_a_keras_file_loads_in_another_process(imports, tmp_path):
+    net = build_model("efficientnet-test", num_classes=3, image_size=32, seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "logits.npy", np.asarray(net(images, training=False)))
+    net.save(tmp_path / "a.keras")
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD.format(imports, str(ROOT / "model"))],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
