@@ -17,6 +17,7 @@ import numpy as np
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.example import decode_example, field, from_varint
 from convoy.dataloader.records import HEADER_BYTES, RecordIndex, cache_path, store_cached
+from convoy.utils import strict_json
 
 logger = logging.getLogger("convoy.data")
 
@@ -57,7 +58,7 @@ def labels_of(files: Sequence[str], index: RecordIndex, key: str, *, threads: in
             )
             labels = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
         found = labels.tolist()
-        store_cached(kept, json.dumps(found).encode())
+        store_cached(kept, strict_json.dumps(found).encode())
     return found
 
 

@@ -27,6 +27,7 @@ from convoy.dataloader.kinds import (
     scan,
 )
 from convoy.dataloader.records import cache_folder, store_cached
+from convoy.utils import strict_json
 
 _FORMAT = "convoy-folder-2"
 KEEP_FROM = 20_000
@@ -111,7 +112,7 @@ def _keep(path: str, folder: str, found: Listing, folders: list[str], begun: flo
     # A folder changed this very moment may change again without its time showing it.
     if latest < begun - _SETTLED_SECONDS and _times_tell(folder, times):
         content = {"made": begun, "times": times, "files": found.files, "left": asdict(found.left)}
-        store_cached(path, json.dumps(content).encode())
+        store_cached(path, strict_json.dumps(content).encode())
 
 
 def _times(path: str) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from convoy.runtime.config import ConfigError
+from convoy.utils import strict_json
 from convoy.utils.files import path_of, write_atomically
 from convoy.utils.metrics import percentiles
 
@@ -98,7 +99,7 @@ class Report:
             ConfigError: they cannot be written.
         """
         content = self.about | {"units": UNITS, "definitions": DEFINITIONS, "cells": self.cells}
-        json_text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        json_text = strict_json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         for end, text in ((".json", json_text), (".md", self.markdown(self._single(stem)))):
             try:
                 path_of(stem + end).parent.mkdir(parents=True, exist_ok=True)

@@ -36,9 +36,11 @@ from typing import Any
 import numpy as np
 
 from convoy.runtime.marker import MARKER, is_complete, write_marker
+from convoy.utils import strict_json
 from convoy.utils.errors import UserError
 from convoy.utils.files import Remote, path_of, remove_tree, sync, write_atomically
 from convoy.utils.score_file import with_score, write_score
+from convoy.utils.text import some
 
 AnyPath = Path | Remote
 
@@ -90,7 +92,7 @@ def save(model_dir: str | AnyPath, checkpoint: Checkpoint) -> AnyPath:
             if arrays:
                 _save_arrays(arrays, folder / f"{name}.safetensors")
         state = checkpoint.state | {"format": FORMAT}
-        (folder / "state.json").write_text(json.dumps(state, indent=1))
+        (folder / "state.json").write_text(strict_json.dumps(state, indent=1))
         (folder / "config.yaml").write_text(checkpoint.config)
         write_marker(folder)
         # Before `prune` removes an older one: a power failure must not leave neither.
@@ -254,13 +256,14 @@ def _named_best(model_dir: str | AnyPath) -> AnyPath | None:
 def mark_best(model_dir: str | AnyPath, folder: AnyPath, facts: Mapping[str, Any]) -> None:
     """Makes `best.json` name this checkpoint."""
     write_atomically(
-        _folder(model_dir) / "best.json", json.dumps({"checkpoint": folder.name, **facts}, indent=1)
+        _folder(model_dir) / "best.json",
+        strict_json.dumps({"checkpoint": folder.name, **facts}, indent=1),
     )
 
 
 def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
-    """The folder that `--checkpoint` means: best (or else the newest), last, or a folder's own
-    path.
+    """The folder that `--checkpoint` means: best (or else the newest), last, a folder's name among
+    the run's checkpoints, or its path.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -276,10 +279,14 @@ def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
             )
         return found
     path = path_of(which)
+    if "/" not in which.rstrip("/") and not path.exists():
+        path = _folder(model_dir) / which.rstrip("/")
     if not is_complete(path):
         reason = "is not a complete checkpoint" if path.exists() else "does not exist"
+        there = some([folder.name for folder in complete_checkpoints(model_dir)])
         raise CheckpointError(
-            f"--checkpoint {path} {reason}; give best, last, or a folder checkpoints/step-…"
+            f"--checkpoint {which}: {path} {reason}; give best, last, a name from --model_dir"
+            f" {model_dir} ({there or 'which holds none'}), or a checkpoint's folder"
         )
     return path
 

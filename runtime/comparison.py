@@ -21,10 +21,10 @@ from convoy.runtime.course import (
     title_of,
 )
 from convoy.runtime.history import Run, read_run
-from convoy.runtime.pages import write_page
 from convoy.runtime.plots import SERIES, check_plots
 from convoy.runtime.report import save_plots, setting_text, tiles
 from convoy.utils.files import path_of
+from convoy.utils.pages import write_page
 
 PAGE = "comparison.html"
 # What differs between any two runs, and tells nothing.

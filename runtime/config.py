@@ -223,7 +223,7 @@ class Config:
                               "images of that step, this many times in a run", within=">= 0")
     gather_checkpoints: bool = _flag(CKPT, False, "keep every checkpoint, whatever keep_checkpoints and keep_best say")
     no_checkpoints: bool = _flag(CKPT, False, "save nothing")
-    checkpoint: str = _flag(CKPT, "best", "which to evaluate or apply: best, last, or a checkpoint's folder",
+    checkpoint: str = _flag(CKPT, "best", "which to evaluate or apply: best, last, a name in model_dir such as step-00000319, or a checkpoint's folder",
                             ("inference_checkpoint",), path="path")
     weights: Literal["auto", "raw", "ema", "both"] = _flag(CKPT, "auto", "weights to evaluate or apply; auto: the better of the two "
                                                            "when the checkpoint was made; both: side by side, with --report")

@@ -240,11 +240,18 @@ def best_epoch(history: History) -> int | None:
     the first of equal ones. None where nothing was evaluated.
     """
     scores = {
-        epoch: max(_number(values.get(name), -1.0) for name in TOP1)
+        epoch: best_score(values)[1]
         for epoch, values in history.epochs.items()
         if TOP1[0] in values
     }
     return max(scores, key=scores.__getitem__) if scores else None
+
+
+def best_score(values: dict[str, Any]) -> tuple[str, float]:
+    """The better top-1 accuracy of an evaluation, and whose it is: one of `TOP1`."""
+    scores = {name: _number(values.get(name), -1.0) for name in TOP1}
+    name = max(scores, key=scores.__getitem__)
+    return name, scores[name]
 
 
 def last_epoch(history: History) -> int | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 from contextlib import suppress
 from typing import Any
 
-from convoy.utils import distributed
+from convoy.utils import distributed, strict_json
 from convoy.utils.files import path_of, write_atomically
 
 FILE = "environment.json"
@@ -89,7 +88,7 @@ def record(model_dir: str) -> None:
     hosts = distributed.all_gather_object(platform.node())
     if distributed.rank() == 0:
         facts = gather(distributed.size() > 1) | {"processes": distributed.size(), "hosts": hosts}
-        write_atomically(path_of(model_dir) / FILE, json.dumps(facts, indent=1))
+        write_atomically(path_of(model_dir) / FILE, strict_json.dumps(facts, indent=1))
 
 
 def show() -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from convoy.runtime.config import Config
 from convoy.runtime.eval_plots import classes_a_pixel, plots
 from convoy.runtime.eval_report import Result
 from convoy.runtime.outputs import UTF8
-from convoy.runtime.pages import write_page
 from convoy.runtime.variants import MOST
+from convoy.utils import strict_json
 from convoy.utils.classification import (
     Confusion,
     Pair,
@@ -28,6 +27,7 @@ from convoy.utils.classification import (
     confused_pairs,
 )
 from convoy.utils.files import Remote, path_of
+from convoy.utils.pages import write_page
 
 TABLES = ("per_class", "confusion", "predictions")
 PAIRS, PICTURES = 12, 3  # confused pairs on the page, and examples of each
@@ -66,7 +66,7 @@ def write_report(config: Config, results: Sequence[Result], source: Source) -> P
         "images": source.num_examples,
         "evaluated": len(results[0].index),
     }
-    text = json.dumps(_plain({"data": facts, "evaluations": evaluations}), indent=1)
+    text = strict_json.dumps({"data": facts, "evaluations": evaluations}, indent=1)
     (folder / "metrics.json").write_text(text + "\n")
     drawn = plots(results)
     for name, plot in drawn.items():
@@ -173,19 +173,6 @@ def _write_csv(path: Path | Remote, head: Iterable[Any], rows: Iterable[Iterable
         writer = csv.writer(file)  # lines of its own end quote all kinds of line ends in cells
         writer.writerow(head)
         writer.writerows(map(cell, row) for row in rows)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers and lists as JSON has them; NaN is null there."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, np.integer):
-        return int(value)
-    if isinstance(value, float):
-        return None if math.isnan(value) else float(value)
-    return value
 
 
 def _pairs(results: Sequence[Result], source: Source) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from convoy.runtime.export_sample import Sample
 from convoy.runtime.exporters import READERS, WRITERS, Exportable, Outputs, head_input
 from convoy.runtime.formats import FORMATS, SIDE_FILE, Format, export_formats
 from convoy.runtime.trained import Trained, trained_model
+from convoy.utils import strict_json
 from convoy.utils.errors import UserError
 from convoy.utils.files import write_atomically
 
@@ -80,7 +81,7 @@ def export(config: Config) -> dict[str, Any]:
             entry = entries.get(name, {"file": FORMATS[name].file}) | {"last_attempt": entry}
         entries[name] = entry
         content = about | {"formats": entries}
-        write_atomically(side, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(side, strict_json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         write_atomically(folder / model_card.FILE, model_card.model_card(content))
     failed = [name for name, result in results.items() if not result["passed"]]
     if failed:

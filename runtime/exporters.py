@@ -6,7 +6,6 @@ What is exported has the preprocessing inside: crop and resizing where it takes 
 
 from __future__ import annotations
 
-import json
 import tempfile
 import warnings
 import zipfile
@@ -25,6 +24,7 @@ from convoy.dataloader.decode import EvalCrop, eval_decode
 from convoy.dataloader.decoders import tensorflow_only
 from convoy.model.fold import folded
 from convoy.runtime.onnx_graph import keep_batch, pad_within_pools
+from convoy.utils import strict_json
 from convoy.utils.device import without_start_up_lines
 
 OPSET = 17
@@ -201,7 +201,7 @@ def write_onnx(what: Exportable, path: Path, calibration: Any = None) -> None:
 
 def _side_files(what: Exportable) -> dict[str, str]:
     names = "".join(f"{' '.join(name.split())}\n" for name in what.names)
-    metadata = json.dumps(what.metadata, indent=1, ensure_ascii=False)
+    metadata = strict_json.dumps(what.metadata, indent=1, ensure_ascii=False)
     return {"labels.txt": names, "metadata.json": metadata}
 
 

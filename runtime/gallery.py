@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from convoy.runtime.outputs import Labelled, Output, shown_name
-from convoy.runtime.pages import write_page
 from convoy.utils.files import Remote
+from convoy.utils.pages import write_page
 
 # What a browser still scrolls through smoothly; about 15 MB.
 PER_PAGE = 2000

@@ -11,6 +11,7 @@ import json
 import time
 from pathlib import Path
 
+from convoy.utils import strict_json
 from convoy.utils.files import Remote, size_of, stamp_of, sync, write_atomically
 from convoy.utils.score_file import MARKER
 
@@ -27,7 +28,7 @@ def write_marker(folder: Path | Remote) -> None:
     for file in sorted(folder.iterdir()):
         sync(file)
         marker[file.name] = {"size": size_of(file), "sha256": sha256(file)}
-    write_atomically(folder / MARKER, json.dumps(marker, indent=1))
+    write_atomically(folder / MARKER, strict_json.dumps(marker, indent=1))
     sync(folder)
 
 

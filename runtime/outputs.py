@@ -6,7 +6,6 @@ No TensorFlow, and nothing kept but what is still to be written.
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from convoy.runtime.config import Config, ConfigError
+from convoy.utils import strict_json
 from convoy.utils.extras import how_to_install
 from convoy.utils.files import Remote, path_of
 from convoy.utils.tables import table_console
@@ -173,7 +173,7 @@ class JsonLines(Output):
             for p in item.predictions
         ]
         row = {"path": item.path, "predictions": predictions, "error": item.error}
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._file.write(strict_json.dumps(row, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         self._file.close()

@@ -27,6 +27,7 @@ from typing import Any
 
 from convoy.runtime.checkpoint import check_writable
 from convoy.runtime.config import ConfigError
+from convoy.utils import strict_json
 from convoy.utils.errors import UserError
 from convoy.utils.files import Remote, path_of
 from convoy.utils.heartbeats import identity, lives
@@ -204,7 +205,7 @@ class Owner:
     def _write(self) -> None:
         """A file that cannot be written, on a full disk say, is no reason to end a run."""
         with self._lock, suppress(OSError):
-            text = json.dumps(self._me).ljust(_LENGTH)
+            text = strict_json.dumps(self._me).ljust(_LENGTH)
             if self._descriptor is None:
                 self._file.write_text(text)
             else:  # in place: the lock is the file's, and not its name's

@@ -1,4 +1,4 @@
-"""Plots for pages, in the colours of `templates/base.html.j2`. matplotlib draws them (extra
+"""Plots for pages, in the colours of `utils/templates/base.html.j2`. matplotlib draws them (extra
 `report`).
 
 In a page a plot is inline SVG whose colours are the page's CSS variables, so that it follows the

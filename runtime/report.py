@@ -24,6 +24,7 @@ from convoy.runtime.course import (
     CHARTS,
     FIGURES,
     best_epoch,
+    best_score,
     draw,
     duration,
     figure_text,
@@ -32,11 +33,11 @@ from convoy.runtime.course import (
 )
 from convoy.runtime.history import Run, read_run
 from convoy.runtime.journal import RANK_TIMES
-from convoy.runtime.pages import write_page
 from convoy.runtime.plots import Plot, check_plots
 from convoy.runtime.trackers import Trackers
 from convoy.utils import watchdog
 from convoy.utils.files import path_of
+from convoy.utils.pages import write_page
 
 PAGE, FOLDER = "report.html", "report"
 LARGEST = 320
@@ -113,9 +114,9 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
     best, last = best_epoch(history), last_epoch(history)
     found: list[tuple[str, str, str]] = []
     if best is not None:
-        values = history.epochs[best]
-        score = max(values.get(name, -1.0) for _, name, _ in FIGURES if name.endswith("top_1"))
-        found.append(("best top-1", f"{100 * score:.2f} %", f"epoch {best}"))
+        name, score = best_score(history.epochs[best])
+        whose = f"moving average, epoch {best}" if "ema" in name else f"epoch {best}"
+        found.append(("best top-1", f"{100 * score:.2f} %", whose))
     if last is not None:
         text = figure_text(history.epochs[last], "train.loss", False)
         found.append(("training loss", text, f"epoch {last}"))

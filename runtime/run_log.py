@@ -43,7 +43,9 @@ def summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:
                 name, units.get(name.replace("eval_ema_", "eval_"), (None, ":.4f"))
             )
             text = f"{{{form}}}".format(value) if isinstance(value, float) else str(value)
-            if isinstance(value, float) and math.isnan(value):
-                text, unit = "unknown: too few steps to measure", ""
+            if isinstance(value, float) and not math.isfinite(value):
+                few = unit == "images/s"
+                text = "unknown: too few steps to measure" if few else "not a number"
+                unit = ""
             print(f"{name:<42}{text} {unit or ''}".rstrip(), flush=True)
     return figures

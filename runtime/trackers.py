@@ -24,7 +24,7 @@ import numpy as np
 
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.requests import Preempted
-from convoy.utils import distributed, watchdog
+from convoy.utils import distributed, strict_json, watchdog
 from convoy.utils.errors import UserError
 from convoy.utils.extras import how_to_install
 from convoy.utils.files import is_url, path_of, write_atomically
@@ -339,4 +339,4 @@ class _Ids:
         """Keeps an id. From any thread."""
         with self._lock:
             self.known[name] = found
-            write_atomically(self._path, json.dumps(self.known, indent=1))
+            write_atomically(self._path, strict_json.dumps(self.known, indent=1))

@@ -10,6 +10,7 @@ import atexit
 import importlib
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from convoy.utils import strict_json
 from convoy.utils.files import Remote, is_url, path_of, size_of, truncate
 from convoy.utils.progress import SafeStream
 
@@ -31,13 +33,15 @@ _A_LINE_SECONDS = 0.2  # within which the rest of a line follows, if it is being
 def to_plain(value: Any) -> Any:
     """Turns NumPy and TensorFlow values, paths and enums into what `json.dumps` can write.
 
-    Containers become lists and dicts with string keys; anything else unknown becomes its `str`,
-    for a log line should never end a run.
+    Containers become lists and dicts with string keys, NaN and infinities None; anything else
+    unknown becomes its `str`, for a log line should never end a run.
     """
     if isinstance(value, Enum):
         return to_plain(value.value)
-    if value is None or type(value) in (bool, int, float, str):
+    if value is None or type(value) in (bool, int, str):
         return value
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -52,8 +56,8 @@ class DLLLogWriter:
     """Writes the lines of dllogger 1.1.0's JSONStreamBackend: `DLLL {...}`, same keys, same order.
 
     `timestamp` (seconds since 1970), `elapsedtime` (seconds since this object was made) and
-    `datetime` (with the zone) are strings; tuples become lists. NaN and infinities are written as
-    `NaN` and `Infinity`, as dllogger does: Python's `json` reads them, strict JSON readers do not.
+    `datetime` (with the zone) are strings; tuples become lists. NaN and infinities are null, where
+    dllogger writes `NaN` and `Infinity`, which JSON does not have.
     Each line is flushed, so that a killed process loses none (at a URL, none but the last 30 s').
     """
 
@@ -79,7 +83,7 @@ class DLLLogWriter:
         return {key: str(stamps[key]) for key in order}
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(f"{_LINE_TAG}{json.dumps(line)}\n")
+        self._file.write(f"{_LINE_TAG}{strict_json.dumps(line)}\n")
         self._file.flush()
 
     def flush(self) -> None:

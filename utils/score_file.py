@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from convoy.utils import strict_json
 from convoy.utils.files import Remote, write_atomically
 
 FILE, MARKER = "score.json", "COMPLETE.json"
@@ -27,7 +28,7 @@ def write_score(folder: Path | Remote, facts: Mapping[str, Any]) -> None:
         OSError: it cannot be written; the checkpoint is as it was.
     """
     content = {"of": _digest(folder, facts), **facts}
-    write_atomically(folder / FILE, json.dumps(content, indent=1))
+    write_atomically(folder / FILE, strict_json.dumps(content, indent=1))
 
 
 def with_score(folder: Path | Remote, state: Mapping[str, Any], has_ema: bool) -> dict[str, Any]:
@@ -60,4 +61,4 @@ def _read(folder: Path | Remote) -> dict[str, Any]:
 def _digest(folder: Path | Remote, facts: Mapping[str, Any]) -> str:
     """A checksum of the facts and of the marker, which has those of all weights."""
     marker = (folder / MARKER).read_bytes()
-    return hashlib.sha256(marker + json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(marker + strict_json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -7,18 +7,18 @@ the names are believed only if doing just that gives the same pixels.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.pack import print_found
-from convoy.dataloader.prepare.shards import write_text
+from convoy.utils.pages import write_page
 from convoy.utils.text import read_text
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def preview(
     stem = os.path.splitext(out)[0] if out.endswith((".png", ".html")) else out
     os.makedirs(os.path.dirname(stem) or ".", exist_ok=True)
     _sheet(examples).save(stem + ".png")
-    write_text(stem + ".html", _page(examples, options))
+    _write_page(stem + ".html", examples, options)
     size = options.image_size
     print(
         f"Wrote {stem}.png and {stem}.html: {len(examples)} training images of epoch {epoch}, "
@@ -249,30 +249,25 @@ def _sheet(examples: list[Example]) -> Image:
     return sheet
 
 
-def _page(examples: list[Example], options: Any) -> str:
+def _write_page(path: str, examples: list[Example], options: Any) -> None:
     def picture(image: Image) -> str:
         stream = io.BytesIO()
         image.save(stream, "PNG")
-        return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+        return base64.b64encode(stream.getvalue()).decode()
 
-    tiles = []
-    for example in examples:
+    def tile(example: Example) -> dict[str, Any]:
         original = example.original.copy()
         original.thumbnail((options.image_size, options.image_size))
-        first, *others = map(html.escape, example.lines)
-        tiles.append(
-            f'<figure><img src="{picture(example.image)}" alt="as trained on">'
-            f'<img class="small" src="{picture(original)}" alt="original">'
-            f"<figcaption><b>{first}</b><br>{'<br>'.join(others)}</figcaption></figure>"
-        )
+        name, *done = example.lines
+        pictures = {"png": picture(example.image), "original": picture(original)}
+        return pictures | {"name": name, "done": done}
+
     shown = ("image_size", "augmenter", "policy", "num_layers", "magnitude", "hflip", "crop_area")
     shown += ("crop_ratio", "random_erasing", "mixup_alpha", "cutmix_alpha", "seed")
-    settings = ", ".join(f"{name} {getattr(options, name)}" for name in shown)
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Training images</title>'
-        "<style>body{font:14px sans-serif;margin:1em}figure{display:inline-block;margin:.5em;"
-        "vertical-align:top}img{display:block}img.small{height:64px;margin-top:4px}</style>"
-        f"<h1>Training images</h1><p>{html.escape(settings)}</p>\n"
-        + "\n".join(tiles)
-        + "\n</html>\n"
+    write_page(
+        Path(path),
+        "preview.html.j2",
+        size=options.image_size,
+        settings=[(name, getattr(options, name)) for name in shown],
+        tiles=[tile(example) for example in examples],
     )

@@ -26,6 +26,7 @@ from convoy.dataloader import crc
 from convoy.dataloader.errors import DataError, unreadable
 from convoy.dataloader.example import decode_example, encode_example
 from convoy.dataloader.prepare.images import BadImage, Recoding, recode
+from convoy.utils import strict_json
 
 MANIFEST = "manifest.json"
 IMAGES_PER_SHARD = 1250
@@ -69,7 +70,7 @@ class Shard:
 
     def plan(self) -> str:
         """A hash of everything that decides the shard's bytes, but for the images' own."""
-        return hashlib.sha256(json.dumps([_FORMAT, asdict(self)]).encode()).hexdigest()
+        return hashlib.sha256(strict_json.dumps([_FORMAT, asdict(self)]).encode()).hexdigest()
 
 
 def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
@@ -169,7 +170,7 @@ def make_shard(shard: Shard) -> dict[str, Any]:
 
     note = write_records(shard.folder, shard.file, payloads())
     note |= {"file": shard.file, "plan": plan, "bad": bad, "classes": counts.tolist()}
-    write_text(note_path, json.dumps(note))
+    write_text(note_path, strict_json.dumps(note))
     return note | {"kept": False}
 
 
@@ -281,7 +282,7 @@ def write_manifest(
         split["bad"] += [bad | {"shard": note["file"]} for bad in note["bad"]]
     manifest = {"format": _FORMAT, "command": command, "num_classes": len(names), "splits": splits}
     write_text(os.path.join(folder, "labels.txt"), "".join(f"{name}\n" for name in names))
-    write_text(os.path.join(folder, MANIFEST), json.dumps(manifest, indent=1) + "\n")
+    write_text(os.path.join(folder, MANIFEST), strict_json.dumps(manifest, indent=1) + "\n")
     for note in notes:
         note_path = os.path.join(folder, f".{note['file']}.json")
         if os.path.exists(note_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from convoy.dataloader.prepare.shards import in_parallel
 from convoy.dataloader.prepare.twins import digest, twin_notes
 from convoy.dataloader.record_source import TFRecordSource
 from convoy.dataloader.sources import Source, find_source
+from convoy.utils import strict_json
 from convoy.utils.text import printable
 
 _CHUNK = 200
@@ -149,7 +149,7 @@ def _print_json(
         "missing": {split: list(source.lost) for split, source in sources.items()},
         "warnings": notes,
     }
-    print(json.dumps(report, indent=1))
+    print(strict_json.dumps(report, indent=1))
 
 
 def _print_lines(

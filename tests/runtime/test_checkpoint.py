@@ -169,6 +169,20 @@ def test_other_folders_are_no_checkpoints(tmp_path):
         checkpoint.resolve(tmp_path, str(tmp_path))
 
 
+def test_a_checkpoint_is_found_by_its_name(tmp_path, monkeypatch):
+    """As it is printed, from any folder; a path goes before."""
+    monkeypatch.chdir(tmp_path)
+    first, _ = save(tmp_path / "run", 319, 320)
+    for name in ("step-00000319", "step-00000319/", str(first), "run/checkpoints/step-00000319"):
+        assert checkpoint.resolve("run", name).resolve() == first
+    with pytest.raises(CheckpointError) as refused:
+        checkpoint.resolve("run", "step-00000321")
+    for part in ("step-00000321", "does not exist", "--model_dir run", "step-00000319, step-"):
+        assert part in str(refused.value)
+    with pytest.raises(CheckpointError, match="which holds none"):
+        checkpoint.resolve("nowhere", "step-00000319")
+
+
 def test_no_checkpoint_at_all_is_said_so(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert checkpoint.latest(folder) is None

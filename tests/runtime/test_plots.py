@@ -9,8 +9,9 @@ import pytest
 
 from convoy.runtime import plots
 from convoy.runtime.config import ConfigError
+from convoy.utils import pages
 
-TEMPLATES = Path(plots.__file__).parent / "templates"
+TEMPLATES = Path(pages.__file__).parent / "templates"
 ODD = "<b onclick=x>&$x_1$ 猫"
 
 

@@ -67,6 +67,14 @@ def run_report(*flags):
     return main(["--mode", "report", *map(str, flags)])
 
 
+def test_the_best_says_when_it_is_the_moving_averages(tmp_path):
+    run = read_run(str(write_run(tmp_path / "run")))
+    assert ("best top-1", "35.00 %", "epoch 2") in report.tiles(run)
+    run.history.epochs[3]["eval_accuracy_top_1"] = None  # not a number, in log.json
+    run.history.epochs[3]["eval_ema_accuracy_top_1"] = 0.5
+    assert ("best top-1", "50.00 %", "moving average, epoch 3") in report.tiles(run)
+
+
 def test_a_page_of_a_run_without_pictures(tmp_path, capsys):
     from PIL import Image
 
