@@ -229,8 +229,7 @@ class Config:
                                                            "when the checkpoint was made; both: side by side, with --report")
     pretrained_from_file: str | None = _flag(CKPT, None, "start from, evaluate or apply these weights: .keras, .h5, "
                                              ".safetensors, PyTorch's .pth, or a checkpoint's folder", path="path")
-    pretrained_partial: bool = _flag(CKPT, False, "load what fits of such a file, and leave the rest of the model as it was; unset: refuse a "
-                                     "file in which anything but the classifier is missing or left over")
+    pretrained_partial: bool = _flag(CKPT, False, "load what fits of such a file; unset: refuse one that lacks, or has, more than a classifier")
     pretrained_strict: bool = _flag(CKPT, False, "refuse a file whose classifier does not fit, too")
     freeze_backbone: bool = _flag(CKPT, False, "train the classifier alone; the rest stays as it was loaded")
     weight_names: Literal["convoy", "torchvision", "timm", "nvidia", "transformers", "efficientnet_pytorch"] = _flag(

@@ -15,7 +15,7 @@ from main import main
 
 ROOT = Path(__file__).parents[1]
 # Messages between our processes, and what is told to a user.
-OTHERS = {"utils/strict_json.py", "utils/heartbeats.py", "runtime/relabel.py"}
+OTHERS = {"utils/strict_json.py", "utils/heartbeats.py", "utils/hub.py", "runtime/relabel.py"}
 
 
 def refuse(name):
