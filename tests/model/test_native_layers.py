@@ -88,7 +88,7 @@ def test_evaluation_holds_no_native_operation():
         (lambda: FusedBatchNorm(dtype="mixed_float16"), "float16"),
         (lambda: DepthwiseConv2D(3, depth_multiplier=2), "float32"),
         (lambda: DepthwiseConv2D(3, use_bias=True), "float32"),
-        (lambda: DepthwiseConv2D(3, dilation_rate=2), "float32"),
+        (lambda: DepthwiseConv2D(3, dilation_rate=2, use_bias=False), "float32"),
         (lambda: Conv2D(5, 3, dilation_rate=2, padding="same", use_bias=False), "float32"),
         (lambda: Conv2D(5, 3, padding="same", strides=2, use_bias=False), "float32"),
         (lambda: Conv2D(5, 2, padding="same", use_bias=False), "float32"),
