@@ -48,6 +48,7 @@ def serve(tasks: Sequence[int], port: int = 0) -> tuple[Any, list[dict[str, str]
             f"port {port}, where this job's processes are to meet, cannot be used ({error});"
             " name a free one with HOROVOD_GLOO_RENDEZVOUS_PORT"
         ) from error
+    server.handle_error = lambda *_: None  # a rank that was killed while it asked; others tell that
     in_thread(server.serve_forever)
     server.init(_slots(tasks))
     return server, environments(tasks, server.server_address[1])
