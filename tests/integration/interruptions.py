@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 KINDS = ("SIGKILL", "SIGTERM", "SIGSTOP", "SIGSTOP+SIGCONT", "disk full")
 PHASES = ("start", "data", "step", "save", "evaluation", "end")
-LONGEST_END, DISK = 30.0, 6  # seconds, megabytes
+LONGEST_END, PATIENCE, DISK = 30.0, 600.0, 6  # seconds, and megabytes
 FLAGS = (
     *("--arch", "efficientnet-test", "--eval_batch_size", "4", "--lr_init", "0.05"),
     *("--intraop_threads", "1", "--interop_threads", "1", "--augmenter_name", "none"),
@@ -163,7 +163,8 @@ class Interruptions:
         self.work, self.disk, self.flags = work, disk, flags
         self.rng, self.asleep, self.sizes = random.Random(seed), asleep, sizes
         self.server, self.whole, self.deck = Server(), {}, []
-        self.table, self.slowest, self.chains, self.lefts = collections.Counter(), 0.0, 0, 0
+        self.table, self.slowest = collections.Counter(), 0.0
+        self.chains = self.lefts = self.late = 0
         self.ended = collections.Counter()  # runs that came to their end, by ranks
 
     def arguments(self, size, folder, *more):
@@ -175,12 +176,17 @@ class Interruptions:
         if size not in self.whole:
             folder = self.work / f"whole-{size}"
             folder.mkdir()
-            job = Job(self.server, size, self.arguments(size, folder / "run"), folder, None)
-            assert job.wait(200), job.text()
-            assert set(job.codes.values()) == {0}, job.text()
-            job.close()
+            self.to_its_end(size, self.arguments(size, folder / "run"), folder)
             self.whole[size] = bits(folder / "run")
         return self.whole[size]
+
+    def to_its_end(self, size, arguments, folder):
+        job = Job(self.server, size, arguments, folder, None)
+        try:
+            assert job.wait(PATIENCE), f"it hangs by itself: {job.text()}"
+            assert set(job.codes.values()) == {0}, job.text()
+        finally:
+            self.lefts += job.close()
 
     def chain(self, rounds):
         """One run to its end; returns how often it was interrupted, `rounds` times at most."""
@@ -204,10 +210,7 @@ class Interruptions:
             if not counted:  # it came to its end before; the next one's turn, then
                 self.deck.insert(0, (plan["kind"], plan["phase"]))
                 break
-        job = Job(self.server, size, [*arguments, "--resume_checkpoint"], folder, None)
-        assert job.wait(200), job.text()
-        assert set(job.codes.values()) == {0}, job.text()
-        job.close()
+        self.to_its_end(size, [*arguments, "--resume_checkpoint"], folder)
         assert bits(run) == whole, f"chain {self.chains} of {size} ranks ended with other bits"
         self.ended[size] += 1
         for each in (run, folder):
@@ -242,7 +245,7 @@ class Interruptions:
         before, folder = position(run), Path(plan["folder"])
         kind, victim, everyone = plan["kind"], plan["victim"], range(job.size)
         (folder / "saved").unlink(missing_ok=True)
-        assert job.wait(200, (folder / "reached").exists), "it hangs by itself"
+        assert job.wait(PATIENCE, (folder / "reached").exists), "it hangs by itself"
         if not (folder / "reached").exists():
             assert set(job.codes.values()) == {0}, job.codes
             return False
@@ -264,11 +267,11 @@ class Interruptions:
             job.wait(self.rng.uniform(0, 3))
             filler.unlink()
         goes_on = kind in ("SIGSTOP+SIGCONT", "disk full")
-        assert job.wait(120 if goes_on else LONGEST_END + 5), f"still running: {job.codes}"
+        assert job.wait(120), f"still running: {job.codes}"
         took = time.monotonic() - start
         if not goes_on:
-            assert took < LONGEST_END, f"the last rank ended after {took:.1f} s"
             self.slowest = max(self.slowest, took)
+            self.late += took > LONGEST_END
         self.check_codes(job, kind, victim)
         saved = [tuple(json.loads(line)) for line in self.lines(folder / "saved")]
         after = position(run)
@@ -308,8 +311,9 @@ class Interruptions:
             print(f"{kind:18}" + "".join(f"{count:12}" for count in counts))
         total = sum(self.table.values())
         ended = ", ".join(f"{n} on {size}" for size, n in sorted(self.ended.items()))
-        print(f"{total} interruptions, slowest end {self.slowest:.1f} s, orphans {self.lefts};")
-        print(f"corrupt 0, lost 0; runs that ended, by ranks: {ended}; other bits 0", flush=True)
+        print(f"{total} interruptions, {self.late} ends beyond {LONGEST_END:.0f} s, the slowest")
+        print(f"{self.slowest:.1f} s, orphans {self.lefts}; runs that ended with the bits of one")
+        print(f"undisturbed, by ranks: {ended}", flush=True)
 
 
 def small_disk(folder, megabytes=DISK):
@@ -336,10 +340,16 @@ def main():
         examples = handwritten(150)
         data = write_dataset(work / "data", examples[:97], examples[97:])
         chains = Interruptions(work, disk, [*FLAGS, "--data_dir", data], options.seed)
+        failed = 0
         try:
-            while sum(chains.table.values()) < options.rounds:
-                chains.chain(options.rounds - sum(chains.table.values()))
+            while (done := sum(chains.table.values())) + failed < options.rounds:
+                try:
+                    chains.chain(options.rounds - done - failed)
+                except AssertionError as error:
+                    failed += 1
+                    print(f"FAILED: {error}")
                 chains.print()
+                print(f"failed checks: {failed}", flush=True)
         finally:
             chains.close()
             if disk:
