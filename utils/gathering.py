@@ -58,7 +58,7 @@ def _take_place() -> None:
     warning.daemon = True
     warning.start()
     try:
-        answer = _store.get(f"{host}:{slot}", "rank_and_size", timeout=None) or "-1"
+        answer = _store.await_place(f"{host}:{slot}") or "-1"
     finally:
         warning.cancel()
     numbers = answer.split(",")

@@ -168,6 +168,6 @@ class Hub(Watchdog):
 
     def _leave_note(self, **why: Any) -> None:
         """For ranks that come when this one is gone."""
-        if self.missing():
+        if self.missing() and "go" not in self._outcome:
             with suppress(OSError):
                 self._put(ADDRESS, json.dumps({"who": self.who, **why}))

@@ -97,7 +97,7 @@ def begin(mpi: bool | None = None) -> None:
         return
     one_host = place["HOROVOD_LOCAL_SIZE"] == place["HOROVOD_SIZE"]
     together = one_host and "SLURM_STEP_NUM_TASKS" not in place
-    store = Store(place)
+    store = Store(place, seconds=5.0)  # the watchdog's thread waits for it
     watchdog.start(
         int(place["HOROVOD_RANK"]),
         int(place["HOROVOD_SIZE"]),

@@ -18,26 +18,33 @@ class Store:
 
     Args:
         environment: says where the server is, when it is asked.
+        seconds: that an answer may take.
     """
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        self._environment = environment
+    def __init__(self, environment: Mapping[str, str] = os.environ, seconds: float = 30.0) -> None:
+        self._environment, self._seconds = environment, seconds
 
     def put(self, key: str, text: str) -> None:
         """Raises OSError where the server does not answer."""
-        self._request("PUT", _SCOPE, key, text)
+        self._request("PUT", f"/{_SCOPE}/{key}", text, self._seconds)
 
-    def get(self, key: str, scope: str = _SCOPE, timeout: float | None = 30) -> str | None:
+    def get(self, key: str) -> str | None:
         """The text; None if there is none. Raises OSError where the server does not answer."""
-        return self._request("GET", scope, key, timeout=timeout)
+        return self._request("GET", f"/{_SCOPE}/{key}", None, self._seconds)
+
+    def await_place(self, host: str) -> str | None:
+        """What horovodrun answers, however late, to a process of an elastic job that asks for a
+        place. Raises OSError where it is gone.
+        """
+        return self._request("GET", f"/rank_and_size/{host}", None, None)
 
     def _request(
-        self, method: str, scope: str, key: str, body: str | None = None, timeout: float | None = 30
+        self, method: str, path: str, body: str | None, seconds: float | None
     ) -> str | None:
         address, port = self._environment[ADDRESS], int(self._environment[PORT])
-        with closing(HTTPConnection(address, port, timeout=timeout)) as connection:
+        with closing(HTTPConnection(address, port, timeout=seconds)) as connection:
             try:
-                connection.request(method, f"/{scope}/{key}", body.encode() if body else None)
+                connection.request(method, path, body.encode() if body else None)
                 answer = connection.getresponse()
                 return answer.read().decode() if answer.status == OK else None
             except HTTPException as error:
