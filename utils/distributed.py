@@ -123,7 +123,8 @@ def watch(seconds: float, say: Callable[[str], None]) -> None:
         begin_watching(address)
     if troubles := [text for text in all_gather_object(watchdog.search()) if text]:
         watchdog.stop()
-        say(no_watchdog(troubles[0]))
+        if rank() == 0:
+            say(no_watchdog(troubles[0]))
     else:
         watchdog.meet(lambda: "", lambda missing: None)
 

@@ -138,7 +138,8 @@ def meet(
     if signal:
         raise StoppedEarly(signal)
     if trouble:
-        say(no_watchdog(trouble))
+        if watchdog.rank() == 0:
+            say(no_watchdog(trouble))
     elif watchdog.rank() is not None and seconds:
         os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", _GLOO_SECONDS)
     else:
