@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from convoy.runtime import checkpoint
+from convoy.utils.rendezvous import serve
 from main import main
 
 # Runs main.py's work with batch norm frozen, for its statistics are each rank's own, and prints a
@@ -241,3 +242,26 @@ def test_whatever_error_rank_0_has_the_others_do_not_wait(convoy, script):
     done = convoy(np=2, script=script(TROUBLE), timeout=120)
     assert "TOLD 0" in done.text
     assert "TOLD 1" in done.text
+
+
+LOST = """
+import horovod.tensorflow as hvd
+from convoy.utils.terminate import tell_of_termination
+
+tell_of_termination(lambda error: f"convoy: {type(error).__name__}: {error}", 1)
+hvd.init()
+"""
+
+
+def test_a_rank_that_gloo_waits_for_in_vain_ends_the_others_with_a_line(convoy, script):
+    """Gloo throws in a thread of Horovod's, where nobody catches it."""
+    server, places = serve([2])
+    home = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_IFACE": "lo"}
+    done = convoy(
+        script=script(LOST),
+        env=places[0] | home | {"HOROVOD_GLOO_TIMEOUT_SECONDS": "1"},
+        code=1,
+    )
+    server.shutdown()
+    server.server_close()
+    assert "convoy: ConnectionError: the connection to another rank has broken off" in done.err
