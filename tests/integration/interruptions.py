@@ -256,8 +256,9 @@ class Interruptions:
             time.sleep(self.asleep)
             job.send(signal.SIGCONT, self.rng.sample(everyone, job.size))
         elif kind == "disk full":
+            assert run.parent.is_mount(), "no other disk is to be filled"
             with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-                while True:
+                for _ in range(DISK << 6):  # as large as the disk
                     file.write(bytes(1 << 14))
         else:
             job.send(signal.Signals[kind], [victim])
