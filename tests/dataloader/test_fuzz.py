@@ -1,4 +1,6 @@
-"""Mutated records, in a process of their own: a crash is an exit status and a hang a timeout."""
+"""Mutated records and pictures, in processes of their own: a crash is an exit status and a hang a
+timeout.
+"""
 
 import json
 import subprocess
@@ -7,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("fuzz_records.py")
+HERE = Path(__file__).parent
 
 
-def fuzz(count, seed, timeout):
-    command = [sys.executable, str(SCRIPT), "--count", str(count), "--seed", str(seed)]
+def fuzz(count, seed, timeout, script="fuzz_records.py"):
+    command = [sys.executable, str(HERE / script), "--count", str(count), "--seed", str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
@@ -25,6 +27,12 @@ def check(found, count):
 
 def test_a_few_hundred_mutated_records():
     check(fuzz(150, 0, 240), 150)
+
+
+def test_some_mutated_pictures():
+    found = fuzz(60, 0, 240, "fuzz_images.py")
+    assert found["images"] == 60
+    assert min(found["packed"], found["bad to verify"]) > 6
 
 
 @pytest.mark.slow
