@@ -1,8 +1,9 @@
 """From the command line to a `Config`.
 
 The grammar is `runtime.parser`'s; the flags and what they take are `runtime.config.Config`'s. Each
-of these overrides what stands before it: the family's defaults, the recipe's file, the settings of
-the run whose checkpoint is applied, the recipe's machine and mode, `--config`, flags. Where each
+of these overrides what stands before it: the family's defaults, what fits the data (`chosen.py`),
+the recipe's file, the settings of the run whose checkpoint is applied, the recipe's machine and
+mode, `--config`, flags. Where each
 value came from is kept, for errors that name it.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from convoy.runtime.check_convert import check_flags
+from convoy.runtime.chosen import choose, told
 from convoy.runtime.config import (
     MODE_ALIASES,
     MODES,
@@ -173,11 +175,16 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
     if requests is not None:
         requests.hear(preempt_signals(config) if mode in ("train", "train_and_eval") else ())
         requests.requeue = config.requeue
+    layers = (recipe, launch, given.of_file(), given.of_flags())
     try:
         if mode == "convert":
             check_flags(given.of_flags())
-        fitted = _fit_warmup(config, (recipe, launch, given.of_file(), given.of_flags()))
+        fitted = _fit_warmup(config, layers)
         settled = validate(fitted)
+        if chosen := choose(settled, set().union(*layers)):
+            config = config.with_(**chosen)
+            fitted = _fit_warmup(config, layers)
+            settled = validate(fitted)
     except ConfigError as error:
         sources = (
             dict.fromkeys(recipe | launch, f"of --recipe {asked.get('recipe')}")
@@ -192,6 +199,8 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
             f" {config.max_epochs}: it takes {fitted.warmup_epochs:g} here (--warmup_epochs)",
             file=sys.stderr,
         )
+    if chosen and given.speaks:
+        print(f"convoy: {told(chosen)}", file=sys.stderr)
     return settled
 
 

@@ -50,6 +50,8 @@ class Config:
     mode: str = _flag(RUN, "train_and_eval", "what to do: " + ", ".join(MODES))
     recipe: str | None = _flag(RUN, None, "settings by model, platform and, if you like, precision, mode and epochs: "
                                "resnet50/DGXA100/AMP/90E; `python -m runtime.recipes` lists them")
+    defaults: Literal["data", "documents"] = _flag(RUN, "data", "settings that are not given: data: chosen from the data where there are fewer "
+                                                   "than 50,000 images (docs/defaults.md); documents: NVIDIA's, for ImageNet, as in all recipes")
     nproc: int | None = _flag(RUN, None, "processes to start on this host, one for each GPU; unset: one, or those that "
                               "horovodrun, mpirun or srun started", within="[1, 4096]")
     pattern: str | None = _flag(RUN, None, "--mode list: only architectures of this name, such as 'resnet*'")
@@ -397,4 +399,5 @@ def load_config(path: str | Path | Remote) -> Config:
     if unknown:
         raise ConfigError(f"{path} has settings that do not exist here: {', '.join(unknown)}")
     values = dict(settle(n, s.value, f"{path}, line {s.line}: ") for n, s in settings.items())
+    values.setdefault("defaults", "documents")  # of a run made before there were others
     return Config(**(defaults(values.get("arch", Config.arch)) | values))

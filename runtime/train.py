@@ -26,6 +26,7 @@ from convoy.runtime.journal import (
     sums_of,
 )
 from convoy.runtime.keeper import Keeper
+from convoy.runtime.overview import overview
 from convoy.runtime.ownership import Owner
 from convoy.runtime.profiling import Profiler
 from convoy.runtime.requests import Requests, Wishes, stop_if_asked
@@ -98,11 +99,6 @@ class Trainer:
         self._usual = 0.0  # seconds of the last step
         set_dropout(self.state.model, self.stage)
         self.step, self.health = self._make_step()
-        if config.recipe:
-            self._say(
-                f"{config.recipe}: {self.images_per_step} images per update, {self.micro_steps} x"
-                f" {self.images_per_pass}; the learning rate rises to {self.schedule.peak:g}"
-            )
         self.last_epoch, self.last_step = commit.ends if commit else self._ends()
         # The first step compiles; a run shorter than its warm-up still gets a figure.
         warmup = min(self.schedule.warmup_steps, self._planned_steps() // 2)
@@ -115,16 +111,20 @@ class Trainer:
         self.evaluations = Evaluations(
             config, self.state, self.train_data, self.journal, self.requests.asked_to_stop
         )
+        sizes = {
+            "images_per_step": self.images_per_step,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+        resumed = {"resumed": saved is not None, "micro_steps": self.micro_steps}
+        for line in overview(config, self.state.model, self.schedule, **sizes, **resumed):
+            self._say(line)
         self.keeper = Keeper(
             config,
             self.state,
             memory=memory,
             requests=self.requests,
             owner=owner,
-            sizes={
-                "images_per_step": self.images_per_step,
-                "steps_per_epoch": self.steps_per_epoch,
-            },
+            sizes=sizes,
             ends=(self.last_epoch, self.last_step),
             warn=self.journal.line,
         )

@@ -334,6 +334,7 @@ TRAIN = (
     *("--arch", "efficientnet-test", "--train_batch_size", "16", "--eval_batch_size", "16"),
     # AutoAugment takes five seconds of tracing a process; tests that are about it ask for it.
     *("--lr_init", "0.05", "--log_steps", "1", "--augmenter_name", "none"),
+    *("--defaults", "documents"),  # what is chosen from the data has tests of its own
     "--no-training_report",  # a few seconds a run
 )
 

@@ -1,0 +1,66 @@
+"""`--defaults data`: the settings that nobody gave, chosen for the data of a training run.
+
+The rules are in `fitting.py`, what they go by is read by `data_facts.py`. A run that goes on keeps
+what was chosen when it began, whatever has become of its data. No TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from convoy.dataloader.errors import DataError
+from convoy.model.catalog import get_arch
+from convoy.runtime import checkpoint
+from convoy.runtime.config import Config, ConfigError, load_config
+from convoy.runtime.data_facts import facts_of
+from convoy.runtime.fitting import CHOSEN, fitted
+from convoy.utils import distributed
+from convoy.utils.distributed import launched_processes
+
+_SAME = {"crop_padding": "crop_pct"}  # the same setting under another name
+
+
+def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
+    """Settings that replace the documents', by flag.
+
+    Args:
+        config: checked, with the documents' settings where nothing is given.
+        given: the flags that the user, a file or a recipe set.
+
+    Raises:
+        ConfigError: the data cannot be read.
+    """
+    # Processes of an elastic job come and go, and would not choose alike.
+    if config.mode not in ("train", "train_and_eval") or distributed.elastic():
+        return {}
+    taken = {name for name in CHOSEN if name in given or _SAME.get(name) in given}
+    if config.resume_checkpoint and (before := _of_the_run(config)) is not None:
+        if "defaults" not in given and before.defaults != config.defaults:
+            return {"defaults": before.defaults}
+        names = set(CHOSEN) - taken if before.defaults == "data" else set()
+        return {name: value for name, value in asdict(before).items() if name in names}
+    if config.defaults != "data":
+        return {}
+    try:
+        facts = facts_of(config, config.nproc or launched_processes())
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    values = {name: getattr(config, name) for name in {*given, *taken}}
+    return fitted(facts, get_arch(config.arch).resolution, values)
+
+
+def told(chosen: Mapping[str, Any]) -> str:
+    """What was chosen, for people."""
+    pairs = ", ".join(f"{name} {value}" for name, value in chosen.items())
+    return f"chosen for these data (docs/defaults.md; --defaults documents leaves it): {pairs}"
+
+
+def _of_the_run(config: Config) -> Config | None:
+    """The settings with which a run goes on that has saved already."""
+    with suppress(OSError, ConfigError, checkpoint.CheckpointError):
+        if whole := checkpoint.complete_checkpoints(config.model_dir):
+            return load_config(whole[-1] / "config.yaml")
+    return None

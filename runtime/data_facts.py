@@ -1,0 +1,60 @@
+"""What a data set says of itself before a run: how many images there are, and how large.
+
+Imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convoy.dataloader.by_pillow import opened
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.sources import Source, find_source
+from convoy.runtime.config import Config
+from convoy.runtime.fitting import Facts
+from convoy.utils.gpus import visible_gpus
+
+SAMPLE = 48
+
+
+def facts_of(config: Config, processes: int) -> Facts:
+    """Looks at the data of a training run.
+
+    Args:
+        config: checked already, so that there are data.
+        processes: that will train together.
+
+    Raises:
+        DataError: there are none.
+    """
+
+    def source(split: str) -> Source:
+        return find_source(config.data_dir, split, config.dataset, config.first_label, None)
+
+    train = source("train")
+    return Facts(
+        images=train.num_examples,
+        eval_images=source("validation").num_examples if config.mode == "train_and_eval" else 0,
+        short_side=short_side(train),
+        processes=processes,
+        gpus=visible_gpus() > 0,
+        pretrained=config.pretrained_from_file is not None,
+        frozen=config.freeze_backbone,
+    )
+
+
+def short_side(source: Source) -> int | None:
+    """The median of the images' shorter sides, in pixels, by a sample's headers; None if none of
+    them can be read.
+    """
+    sides = []
+    numbers = np.linspace(0, source.num_examples - 1, min(SAMPLE, source.num_examples))
+    for i in np.unique(numbers.astype(np.int64)):
+        try:
+            (raw,) = source.read(np.array([i]))
+            encoded, _ = source.parse(raw, 0)
+            with opened(encoded) as image:
+                sides.append(min(image.size))
+        except (DataError, OSError, ValueError):
+            continue  # training will name it
+    return int(np.median(sides)) if sides else None

@@ -1,0 +1,150 @@
+"""Settings that fit the data: what the user left open is chosen from what is known before the first
+step. docs/defaults.md has the rules as a table, and what they were measured with.
+
+The documents' settings are for ImageNet: a million images, thousands of updates in an epoch. On a
+few hundred photographs they end at chance: batch norm's statistics are still those of the random
+start, the warm-up is longer than the run, the rate is that of another batch. Above
+`FEW_IMAGES` they stay as they are. This module is arithmetic alone; it reads nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CHOSEN = (
+    *("image_size", "crop_padding", "train_batch_size", "eval_batch_size", "max_epochs"),
+    *("optimizer", "epsilon", "lr_init", "lr_base_batch", "lr_decay", "weight_decay"),
+    *("weight_decay_style", "warmup_epochs", "bn_momentum", "moving_average_decay"),
+    *("augmenter_name", "crop_area_min", "label_smoothing", "weight_init", "stochastic_depth"),
+    "log_steps",
+)
+"""All flags that are chosen."""
+FEW_IMAGES = 50_000
+"""From so many training images on, the documents' settings hold."""
+STEPS_PER_EPOCH = 20
+"""Updates that an epoch should have at least, where batches are not to be smaller than `BATCH`."""
+BATCH = (8, 64)
+"""The smallest batch of all processes, for batch norm; the largest of one, for memory."""
+UPDATES, UPDATES_PRETRAINED = 2000, 500
+"""In a whole run whose length is open; within `EPOCHS`, `EPOCHS_PRETRAINED`."""
+EPOCHS, EPOCHS_PRETRAINED = (30, 300), (10, 100)
+RATE, RATE_PRETRAINED, RATE_HEAD = 2e-3, 5e-4, 1e-2
+"""Peak learning rates of AdamW for batches of 32; they go with the root of the batch."""
+HOST_PIXELS = 128
+"""The largest side of an image from scratch where there is no GPU."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known before the first step.
+
+    Attributes:
+        images, eval_images: training and validation images.
+        short_side: pixels; the median of a sample of the training images. None: unknown.
+        processes: that train together.
+        gpus: whether there is a GPU.
+        pretrained: whether weights are loaded.
+        frozen: whether the classifier alone is trained.
+    """
+
+    images: int
+    eval_images: int
+    short_side: int | None = None
+    processes: int = 1
+    gpus: bool = False
+    pretrained: bool = False
+    frozen: bool = False
+
+
+def fitted(facts: Facts, resolution: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that replace the documents', by flag; none of those in `given`.
+
+    Args:
+        resolution: pixels a side for which the architecture was published.
+        given: what the user set, by flag; the rest is chosen to go with it.
+    """
+    if facts.images >= FEW_IMAGES:
+        return {}
+    chosen: dict[str, Any] = {"image_size": _image_size(facts, resolution)}
+    size = given.get("image_size") or chosen["image_size"]
+    chosen["crop_padding"] = round(size / 7)  # 32 of 224 pixels
+
+    chosen["train_batch_size"] = _batch(facts)
+    chosen["eval_batch_size"] = max(
+        1, min(BATCH[1], math.ceil(facts.eval_images / facts.processes))
+    )
+    batch = facts.processes * given.get("train_batch_size", chosen["train_batch_size"])
+    batch = given.get("optimizer_batch_size") or batch * (given.get("grad_accum_steps") or 1)
+    steps = given.get("steps_per_epoch") or math.ceil(facts.images / batch)
+    chosen["max_epochs"] = _epochs(facts, steps)
+    epochs = given.get("max_epochs", chosen["max_epochs"])
+
+    chosen |= _schedule(facts, batch, epochs) if "optimizer" not in given else {}
+    chosen["warmup_epochs"] = round(min(5.0, epochs / 10), 2)
+    chosen |= _averages(steps)
+    chosen |= _regularisation(facts, steps * epochs)
+    chosen["log_steps"] = max(1, steps // 2)
+    return {name: value for name, value in chosen.items() if name not in given}
+
+
+def _image_size(facts: Facts, resolution: int) -> int:
+    """That of the images, in steps of 16, up to the architecture's. From scratch at least 32, and
+    without a GPU no more than `HOST_PIXELS`; loaded weights know larger ones, so at least that.
+    """
+    least, most = (HOST_PIXELS, resolution) if facts.pretrained else (32, resolution)
+    if not (facts.gpus or facts.pretrained):
+        most = min(most, HOST_PIXELS)
+    if facts.short_side is None:
+        return most
+    return min(most, max(least, 16 * math.ceil(facts.short_side / 16)))
+
+
+def _batch(facts: Facts) -> int:
+    """A power of two for one process, such that an epoch has enough updates."""
+    least, most = BATCH
+    images = max(1, facts.images // STEPS_PER_EPOCH)
+    whole = max(least, 1 << (images.bit_length() - 1))
+    return max(1, min(most, whole // facts.processes))
+
+
+def _epochs(facts: Facts, steps: int) -> int:
+    updates, (least, most) = UPDATES, EPOCHS
+    if facts.pretrained:
+        updates, (least, most) = UPDATES_PRETRAINED, EPOCHS_PRETRAINED
+    return max(least, min(most, math.ceil(updates / steps)))
+
+
+def _schedule(facts: Facts, batch: int, epochs: int) -> dict[str, Any]:
+    """AdamW and half a cosine, which want no tuning to a batch."""
+    rate = RATE
+    if facts.pretrained:
+        rate = RATE_HEAD if facts.frozen else RATE_PRETRAINED
+    return {
+        "optimizer": "adamw",
+        "epsilon": 1e-7,
+        "lr_init": float(f"{rate * math.sqrt(batch / 32):.2g}"),
+        "lr_base_batch": 0,
+        "lr_decay": "cosine",
+        "weight_decay": 0.05,
+        "weight_decay_style": "decoupled",
+    }
+
+
+def _averages(steps: int) -> dict[str, Any]:
+    """Batch norm's statistics over the last half epoch, the weights' over two epochs."""
+    return {
+        "bn_momentum": round(min(0.99, max(0.8, 1 - 2 / steps)), 3),
+        "moving_average_decay": round(min(0.9999, max(0.9, 1 - 1 / (2 * steps))), 5),
+    }
+
+
+def _regularisation(facts: Facts, updates: int) -> dict[str, Any]:
+    """Less of it than on ImageNet: short runs underfit."""
+    chosen: dict[str, Any] = {"augmenter_name": "none", "crop_area_min": 0.35}
+    chosen |= {"label_smoothing": 0.1, "weight_init": "fan_in"}
+    if updates < 10_000:
+        chosen["stochastic_depth"] = 0.0
+    return chosen

@@ -1,0 +1,91 @@
+"""What a training run is about to do, in a few lines before its first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convoy.runtime.build import train_image_size
+from convoy.runtime.config import Config
+from convoy.runtime.schedules import Schedule
+from convoy.utils import distributed
+
+_STALE = 0.05
+"""Share of batch norm's start in its statistics at a run's end from which on that is told."""
+
+
+def overview(
+    config: Config,
+    model: Any,
+    schedule: Schedule,
+    *,
+    micro_steps: int,
+    images_per_step: int,
+    steps_per_epoch: int,
+    resumed: bool,
+) -> list[str]:
+    """Lines about model, steps, learning rate and averages.
+
+    Args:
+        model: the Keras model.
+        micro_steps: passes in an update.
+        images_per_step: images in an update, over all processes and passes.
+        steps_per_epoch: updates in an epoch.
+        resumed: whether the run goes on from a checkpoint.
+    """
+    lines = [
+        _model_line(config, model, resumed),
+        _steps_line(config, micro_steps, images_per_step, steps_per_epoch),
+        _rate_line(config, schedule, steps_per_epoch),
+    ]
+    updates = steps_per_epoch * config.max_epochs
+    return lines + _averages(config, model, updates, random=not (config.pretrained_from_file))
+
+
+def _model_line(config: Config, model: Any, resumed: bool) -> str:
+    start = "random weights"
+    if resumed:
+        start = "weights of the checkpoint"
+    elif config.pretrained_from_file:
+        start = f"weights of {config.pretrained_from_file}"
+    parameters, size = model.count_params() / 1e6, train_image_size(config)
+    return f"{config.arch}: {parameters:.1f} million parameters, images of {size} px, {start}"
+
+
+def _steps_line(config: Config, micro_steps: int, images: int, steps: int) -> str:
+    factors = {
+        "passes": micro_steps,
+        "processes": distributed.size(),
+        "images": config.train_batch_size,
+    }
+    told = " x ".join(f"{n} {what}" for what, n in factors.items() if n > 1 or what == "images")
+    made = f" ({told})" if " x " in told else ""
+    prefix = f"{config.recipe}: " if config.recipe else ""
+    return (
+        f"{prefix}{images} images an update{made}, {steps:,} updates an epoch,"
+        f" {steps * config.max_epochs:,} in {config.max_epochs} epochs"
+    )
+
+
+def _rate_line(config: Config, schedule: Schedule, steps_per_epoch: int) -> str:
+    warmup = schedule.warmup_steps / steps_per_epoch
+    after = f" after {warmup:.2g} epochs of warm-up" if schedule.warmup_steps else ""
+    return f"{config.optimizer}, learning rate up to {schedule.peak:g}{after}, {config.lr_decay}"
+
+
+def _averages(config: Config, model: Any, updates: int, random: bool) -> list[str]:
+    """What batch norm's running statistics, and the weights' moving average, go by."""
+    momentum = next((x.momentum for x in model.layers if hasattr(x, "moving_variance")), None)
+    if momentum is None:
+        return []
+    text = f"batch norm evaluates with the mean of about {1 / (1 - momentum):.0f} updates"
+    if config.moving_average_decay:
+        length = 1 / (1 - config.moving_average_decay)
+        text += f", and the moving average is over {length:.0f}"
+    lines, left = [text], momentum**updates
+    if random and left > _STALE:
+        lines.append(
+            f"WARNING: after {updates} updates batch norm's statistics will still be"
+            f" {100 * left:.0f} % those of the random start, and evaluation wrong: train longer, or"
+            f" lower --bn_momentum ({momentum:g})"
+        )
+    return lines

@@ -1,0 +1,150 @@
+"""Settings that are chosen from the data, and what leaves them alone."""
+
+from dataclasses import asdict, fields, replace
+
+import pytest
+import yaml
+from PIL import Image
+
+from convoy.runtime.chosen import choose
+from convoy.runtime.cli import configure, parse
+from convoy.runtime.config import Config, ConfigError, load_config
+from convoy.runtime.data_facts import facts_of, short_side
+from convoy.runtime.fitting import BATCH, CHOSEN, FEW_IMAGES, Facts, fitted
+
+PHOTOS = Facts(images=320, eval_images=80, short_side=230)
+
+
+def test_every_chosen_setting_is_a_flag_and_the_documents_keep_theirs():
+    names = {f.name for f in fields(Config)}
+    assert names >= set(CHOSEN)
+    assert set(fitted(PHOTOS, 224, {})) == set(CHOSEN)
+    assert fitted(replace(PHOTOS, images=FEW_IMAGES), 224, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("images", "processes", "batch", "steps"),
+    [(12, 1, 8, 2), (120, 1, 8, 15), (320, 1, 16, 20), (320, 2, 8, 20), (320, 8, 2, 20),
+     (1400, 1, 64, 22), (30_000, 1, 64, 469), (30_000, 8, 64, 59), (3, 8, 1, 1)],
+)  # fmt: skip
+def test_an_epoch_has_enough_updates(images, processes, batch, steps):
+    chosen = fitted(replace(PHOTOS, images=images, processes=processes), 224, {})
+    assert chosen["train_batch_size"] == batch <= BATCH[1]
+    assert -(-images // (batch * processes)) == steps
+    assert 0.8 <= chosen["bn_momentum"] <= 0.99
+    # What is left of the random start in batch norm's statistics when the run ends.
+    assert chosen["bn_momentum"] ** (steps * chosen["max_epochs"]) < 0.01
+    assert chosen["warmup_epochs"] <= chosen["max_epochs"] / 10
+
+
+@pytest.mark.parametrize(
+    ("side", "gpus", "pretrained", "size"),
+    [(8, False, False, 32), (48, False, False, 48), (50, False, False, 64),
+     (230, False, False, 128), (230, True, False, 224), (48, False, True, 128),
+     (4000, False, True, 224), (None, True, False, 224)],
+)  # fmt: skip
+def test_the_size_is_that_of_the_images_within_bounds(side, gpus, pretrained, size):
+    facts = replace(PHOTOS, short_side=side, gpus=gpus, pretrained=pretrained)
+    chosen = fitted(facts, 224, {})
+    assert (chosen["image_size"], chosen["crop_padding"]) == (size, round(size / 7))
+
+
+def test_what_is_given_is_kept_and_the_rest_goes_with_it():
+    given = {"max_epochs": 3, "train_batch_size": 64, "image_size": 64}
+    chosen = fitted(PHOTOS, 224, given)
+    assert not set(given) & set(chosen)
+    assert chosen["warmup_epochs"] == 0.3
+    assert chosen["bn_momentum"] == 0.8  # 5 updates an epoch
+    assert chosen["crop_padding"] == 9
+    assert chosen["lr_init"] == pytest.approx(0.0028)
+    # Rates are an optimizer's own: those of the documents go with theirs.
+    chosen = fitted(PHOTOS, 224, {"optimizer": "momentum"})
+    assert not {"lr_init", "lr_decay", "weight_decay", "epsilon"} & set(chosen)
+
+
+def test_loaded_weights_want_less():
+    scratch, tuned = (fitted(replace(PHOTOS, pretrained=x), 224, {}) for x in (False, True))
+    head = fitted(replace(PHOTOS, pretrained=True, frozen=True), 224, {})
+    assert tuned["max_epochs"] < scratch["max_epochs"]
+    assert tuned["lr_init"] < scratch["lr_init"] < head["lr_init"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """24 pictures of 60 × 50 pixels in two classes; 8 to evaluate on."""
+    for split, count in (("train", 12), ("val", 4)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (60, 50), (i, 0, 0)).save(folder / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def settings(*args):
+    return parse([str(arg) for arg in args])
+
+
+def test_the_command_line_and_python_choose_alike(photos, tmp_path, capsys):
+    given = {"data_dir": str(photos), "model_dir": str(tmp_path / "run"), "max_epochs": 7}
+    config = configure(**given)
+    assert facts_of(config, 1) == Facts(24, 8, short_side=50)
+    assert (config.image_size, config.train_batch_size, config.max_epochs) == (64, 8, 7)
+    assert config == settings(*(f"--{name}={value}" for name, value in given.items()))
+    said = capsys.readouterr().err
+    assert said.count("chosen for these data (docs/defaults.md") == 2
+    assert "image_size 64" in said
+    assert "max_epochs" not in said
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--defaults", "documents"), ("--recipe", "efficientnet-b0/FP32/CPU/500E"),
+     ("--config", "configs/efficientnet/b0_500e.yaml"),
+     ("--mode", "training_benchmark", "--prof", "3")],
+)  # fmt: skip
+def test_documents_settings_stay_where_they_are_asked_for(photos, tmp_path, flags, capsys):
+    config = settings("--data_dir", photos, "--model_dir", tmp_path / "run", *flags)
+    assert config.image_size is None
+    assert "chosen" not in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_keeps_what_was_chosen(photos, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    flags = ("--data_dir", photos, "--model_dir", run)
+    first = settings(*flags, "--lr_init", 0.5)
+    folder = run / "checkpoints" / "step-00000001"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(first.to_yaml())
+    monkeypatch.setattr("convoy.runtime.chosen.checkpoint.complete_checkpoints", lambda _: [folder])
+    for i in range(1000):  # many more images, which would be trained on otherwise
+        Image.new("RGB", (80, 90)).save(photos / "train" / "cat" / f"more{i}.png")
+    again = settings(*flags, "--resume_checkpoint", "--max_epochs", 50)
+    for name in CHOSEN:
+        want = {"max_epochs": 50}.get(name, getattr(first, name))
+        assert getattr(again, name) == want, name
+    # A run of before there was a choice goes on with the documents' settings.
+    before = asdict(first) | {"image_size": None, "train_batch_size": 32}
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({name: value for name, value in before.items() if name != "defaults"})
+    )
+    assert load_config(folder / "config.yaml").defaults == "documents"
+    again = settings(*flags, "--resume_checkpoint")
+    assert (again.image_size, again.train_batch_size, again.optimizer) == (None, 32, "rmsprop")
+
+
+def test_images_that_cannot_be_read_do_not_hide_the_size_of_others(photos):
+    from convoy.dataloader.sources import find_source
+
+    for i in range(5):
+        (photos / "train" / "cat" / f"{i}.png").write_bytes(b"not a picture")
+    assert short_side(find_source(str(photos), "train", tell=None)) == 50
+    for file in photos.glob("train/*/*.png"):
+        file.write_bytes(b"not a picture")
+    assert short_side(find_source(str(photos), "train", tell=None)) is None
+
+
+def test_no_data_is_told_as_ever(tmp_path):
+    config = Config(data_dir=str(tmp_path), model_dir=str(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="is empty"):
+        choose(config, ())
