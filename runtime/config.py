@@ -19,6 +19,7 @@ from typing import Any, Literal, get_type_hints
 
 import yaml
 
+from convoy.runtime.family_defaults import FAMILY_DEFAULTS
 from convoy.runtime.flags import MADE_IN, MODE_ALIASES, MODES
 from convoy.runtime.flags import flag as _flag
 from convoy.runtime.requests import USUAL
@@ -62,6 +63,9 @@ class Config:
                                    "its length; resume later)", within=">= 1")
     steps_per_epoch: int | None = _flag(RUN, None, "updates of the weights in an epoch, which may gather several passes; unset: every example once", within=">= 1")
     num_epochs_between_eval: int = _flag(RUN, 1, "evaluate every so many epochs, and after the last", within=">= 1")
+    early_stopping: int | None = _flag(RUN, None, "end training after so many evaluations without a better one than before; unset: never", within=">= 1")
+    best_metric: Literal["top1", "loss", "macro_f1"] = _flag(RUN, "top1", "by which figure of the evaluation one is the best: top-1, the loss, or "
+                                                             "the mean of all classes' F1")
     prof: int | None = _flag(RUN, None, "stop training or evaluation after this many steps; benchmarks: iterations that are timed (100)", within=">= 1")
     seed: int = _flag(RUN, 0, "seed of initialisation, order, augmentation and dropout")
     watchdog_seconds: float = _flag(RUN, 20.0, "with several processes: one that gives no sign of life, or keeps the others waiting, for so many seconds ends the job; 0: never", within=">= 0")
@@ -302,30 +306,6 @@ class Config:
     def with_(self, **changes: Any) -> Config:
         """A copy with some settings changed."""
         return replace(self, **changes)
-
-
-# What the ResNet50 document says where it differs from the EfficientNet document.
-FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
-    "resnet": {
-        "optimizer": "momentum",
-        "max_epochs": 90,
-        "train_batch_size": 256,
-        "eval_batch_size": 256,
-        "lr_init": 0.1,
-        "lr_base_batch": 0,
-        "lr_decay": "step",  # at 30, 60 and 80 of 90 epochs
-        "lr_decay_rate": 0.1,
-        "warmup_epochs": 0.0,
-        "weight_decay": 1e-4,
-        "weight_decay_style": "half_l2",
-        "label_smoothing": 0.0,
-        "augmenter_name": "none",
-        "crop_area_min": 0.08,
-        "crop_ratio_max": 4 / 3,
-        "eval_crop": "resize",
-        "log_steps": 10,
-    }
-}
 
 
 def defaults(arch: str) -> dict[str, Any]:

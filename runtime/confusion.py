@@ -6,13 +6,11 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from convoy.runtime.config import Config
-from convoy.runtime.evaluate import make_eval_step
+from convoy.runtime.eval_step import EvalStep
 from convoy.runtime.trackers import Trackers, tracker_names
-from convoy.utils import distributed, xla
-from convoy.utils.metrics import batch_sums
+from convoy.utils import distributed
 
 LEAST_PIXELS = 320
 MOST_CLASSES = 1024
@@ -24,7 +22,7 @@ def make_counting_step(config: Config, model: keras.Model) -> Callable:
     same kind on every rank.
     """
     counts = tracker_names(config) and model.output_shape[-1] <= MOST_CLASSES
-    return (CountingStep if counts else make_eval_step)(model, config.use_xla)
+    return (CountingStep if counts else EvalStep)(model, config.use_xla)
 
 
 def show_counts(step: Callable, trackers: Trackers, name: str, number: int) -> None:
@@ -33,48 +31,28 @@ def show_counts(step: Callable, trackers: Trackers, name: str, number: int) -> N
     """
     if not isinstance(step, CountingStep):
         return
-    matrix = step.take()
+    matrix = step.matrix()
     if distributed.rank() == 0:
         trackers.image(name, heat_map(matrix), number)
 
 
-def forget_counts(step: Callable) -> None:
-    """Begins to count anew, after a pass that was given up."""
-    if isinstance(step, CountingStep):
-        step.forget()
+class CountingStep(EvalStep):
+    """An evaluation step that also counts what was taken for what."""
 
+    def begin(self) -> None:
+        super().begin()
+        self._matrix = np.zeros((self.classes, self.classes), np.int64)
 
-class CountingStep:
-    """`runtime.evaluate.make_eval_step`'s function, which also counts what was taken for what."""
+    def count(self, labels: np.ndarray, answers: np.ndarray) -> None:
+        super().count(labels, answers)
+        known = answers < self.classes
+        np.add.at(self._matrix, (labels[known], answers[known]), 1)
 
-    def __init__(self, model: keras.Model, use_xla: bool = False) -> None:
-        def step(
-            images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor]:
-            logits = model(images, training=False)
-            return batch_sums(logits, labels, weights), tf.argmax(logits, axis=-1)
-
-        self._step = xla.function(step, use_xla)
-        classes = model.output_shape[-1]
-        self._matrix = np.zeros((classes, classes), np.int64)
-
-    def __call__(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """float64 `(4,)`: sums of loss, top-1, top-5 and weight."""
-        sums, answers = self._step(images, labels, weights)
-        counts = weights.numpy() > 0
-        np.add.at(self._matrix, (labels.numpy()[counts], answers.numpy()[counts]), 1)
-        return sums
-
-    def forget(self) -> None:
-        """Begins to count anew, after a pass that was given up."""
-        self._matrix = np.zeros_like(self._matrix)
-
-    def take(self) -> np.ndarray:
-        """The counts since the last call, over all ranks: int64 `(classes, classes)`, rows the true
+    def matrix(self) -> np.ndarray:
+        """The counts since `begin`, over all ranks: int64 `(classes, classes)`, rows the true
         classes. For every rank.
         """
-        matrix, self._matrix = self._matrix, np.zeros_like(self._matrix)
-        return distributed.all_sum(matrix)
+        return distributed.all_sum(self._matrix)
 
 
 def heat_map(matrix: np.ndarray) -> np.ndarray:

@@ -186,7 +186,7 @@ class Recorder:
         self._confidence: list[np.ndarray] = []
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """The sums of `runtime.evaluate.make_eval_step`."""
+        """The sums of an `EvalStep`."""
         index, _ = self._loader.drawn(0, len(self._rows) * self._loader.global_batch)
         stored = labels.numpy()
         options = stored[:, None] if self._table is None else self._table[index]

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from convoy.dataloader.errors import DataError, check_bad_examples
-from convoy.utils import distributed, watchdog, xla
-from convoy.utils.metrics import MeanAccumulator, batch_sums, percentiles
+from convoy.runtime.eval_step import EvalStep
+from convoy.utils import distributed, watchdog
+from convoy.utils.classification import of_totals
+from convoy.utils.metrics import MeanAccumulator, percentiles
 
 _AGREE_SECONDS = 2.0
 """Between two moments at which ranks ask each other during an evaluation; an exchange takes some
@@ -26,6 +26,8 @@ UNITS = {
     "eval_loss": ("nats", ":.4f"),
     "eval_accuracy_top_1": (None, ":.4f"),
     "eval_accuracy_top_5": (None, ":.4f"),
+    "eval_macro_recall": (None, ":.4f"),
+    "eval_macro_f1": (None, ":.4f"),
     "eval_examples": (None, ":.0f"),
     "eval_unreadable": (None, ":.0f"),
     "avg_exp_per_second_eval": ("images/s", ":.1f"),
@@ -36,18 +38,6 @@ UNITS = {
     "latency_95pct": ("ms", ":.2f"),
     "latency_99pct": ("ms", ":.2f"),
 }
-
-
-def make_eval_step(model: keras.Model, use_xla: bool = False) -> Callable:
-    """A compiled function from a batch to float64 `(4,)`: sums of loss, top-1, top-5 and weight.
-
-    The loss is plain cross-entropy: label smoothing belongs to training.
-    """
-
-    def eval_step(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        return batch_sums(model(images, training=False), labels, weights)
-
-    return xla.function(eval_step, use_xla)
 
 
 def evaluate(
@@ -65,15 +55,16 @@ def evaluate(
     compiles.
 
     Args:
-        eval_step: from `make_eval_step`.
+        eval_step: an `EvalStep`, or another function of a batch to its sums.
         batches: this rank's `(images, labels, weights)`; every rank has the same number.
         batch_size: images in a batch of one rank.
         prof: stop after this many batches.
         asked: whether this rank was asked to stop. Every rank gives one, or none does.
 
     Returns:
-        The names in `UNITS`. Accuracies are fractions, latencies milliseconds per batch; with a
-        single batch its own time stands in for the missing ones.
+        The names in `UNITS`; `eval_macro_…` if `eval_step` counts by class. Accuracies are
+        fractions, latencies milliseconds per batch; with a single batch its own time stands in for
+        the missing ones.
 
     Raises:
         Abandoned: a rank was asked to stop; on every rank, after about `_AGREE_SECONDS` at most.
@@ -81,6 +72,8 @@ def evaluate(
     """
     total, times = MeanAccumulator(), []
     agreement, batches = Agreement(asked), iter(batches)
+    if isinstance(eval_step, EvalStep):
+        eval_step.begin()
     watchdog.rest("beginning an evaluation")
     agreement.settle(0)
     while True:
@@ -103,7 +96,21 @@ def evaluate(
             agreement.settle(len(times), ended)
         if ended:
             break
-    return _figures(total, times, batch_size)
+    return _figures(total, times, batch_size) | _over_classes(eval_step)
+
+
+def _over_classes(eval_step: Callable) -> dict[str, float]:
+    """Each class counted once, however many examples it has: the mean recall of the classes that
+    have examples, and the mean F1 of those that have examples or answers.
+    """
+    if not isinstance(eval_step, EvalStep):
+        return {}
+    found = of_totals(*eval_step.totals())
+    recall = found.recall[found.support > 0]
+    return {
+        "eval_macro_recall": float(recall.mean()) if recall.size else math.nan,
+        "eval_macro_f1": found.means()["f1"] if recall.size else math.nan,
+    }
 
 
 def _figures(total: MeanAccumulator, times: list[float], batch_size: int) -> dict[str, float]:
@@ -226,5 +233,5 @@ def evaluate_checkpoint(config: Any) -> dict[str, Any]:
     classes = trained.model.output_shape[-1]
     adapt = for_classes_of(trained, config)
     loader = build_loader(config, "validation", num_classes=classes, adapt=adapt)
-    step = make_eval_step(trained.model, config.use_xla)
+    step = EvalStep(trained.model, config.use_xla)
     return evaluate_data(step, loader, config, prof=config.prof)

@@ -7,6 +7,7 @@ from typing import Any
 from convoy.runtime.build import train_image_size
 from convoy.runtime.config import Config
 from convoy.runtime.schedules import Schedule
+from convoy.runtime.step import TrainState
 from convoy.utils import distributed
 
 _STALE = 0.05
@@ -15,39 +16,36 @@ _STALE = 0.05
 
 def overview(
     config: Config,
-    model: Any,
+    state: TrainState,
     schedule: Schedule,
-    *,
     micro_steps: int,
     images_per_step: int,
     steps_per_epoch: int,
-    resumed: bool,
 ) -> list[str]:
     """Lines about model, steps, learning rate and averages.
 
     Args:
-        model: the Keras model.
+        state: where the run begins, or goes on.
         micro_steps: passes in an update.
         images_per_step: images in an update, over all processes and passes.
         steps_per_epoch: updates in an epoch.
-        resumed: whether the run goes on from a checkpoint.
     """
     lines = [
-        _model_line(config, model, resumed),
+        _model_line(config, state),
         _steps_line(config, micro_steps, images_per_step, steps_per_epoch),
         _rate_line(config, schedule, steps_per_epoch),
     ]
     updates = steps_per_epoch * config.max_epochs
-    return lines + _averages(config, model, updates, random=not (config.pretrained_from_file))
+    return lines + _averages(config, state.model, updates, not config.pretrained_from_file)
 
 
-def _model_line(config: Config, model: Any, resumed: bool) -> str:
+def _model_line(config: Config, state: TrainState) -> str:
     start = "random weights"
-    if resumed:
+    if state.step:
         start = "weights of the checkpoint"
     elif config.pretrained_from_file:
         start = f"weights of {config.pretrained_from_file}"
-    parameters, size = model.count_params() / 1e6, train_image_size(config)
+    parameters, size = state.model.count_params() / 1e6, train_image_size(config)
     return f"{config.arch}: {parameters:.1f} million parameters, images of {size} px, {start}"
 
 

@@ -14,6 +14,7 @@ from convoy.model.weight_origin import how_applied
 from convoy.model.weights import freeze_backbone, inspect, load_pretrained
 from convoy.runtime import checkpoint, resumed_data
 from convoy.runtime.arrays import assign, variables_to_arrays
+from convoy.runtime.best import better_weights, finite
 from convoy.runtime.build import build_training_model, model_arguments, rate_scales
 from convoy.runtime.checkpoint import Checkpoint, CheckpointError
 from convoy.runtime.config import Config, ConfigError
@@ -196,6 +197,7 @@ def restore(
     state.step, state.epoch, state.offset = (saved.state[k] for k in ("step", "epoch", "offset"))
     other_classes = resumed_data.classes_changed(saved.state, data.class_names)
     state.best = {} if other_classes else saved.state["best"]
+    state.waited = 0 if other_classes else saved.state.get("waited", 0)
     state.left_out = [tuple(stretch) for stretch in saved.state.get("left_out", [])]
     changed = resumed_data.changes(saved.state, data)
     if changed and state.left_out:
@@ -262,7 +264,8 @@ def snapshot(
             "best": state.best,
             "left_out": state.left_out,
             "score": None,  # evaluation comes later, and adds it (`checkpoint.add_score`)
-            "better_weights": better_weights(metrics, state.ema is not None),
+            "better_weights": better_weights(metrics, state.ema is not None, config.best_metric),
+            "waited": state.waited,
             "metrics": finite(metrics),
             "bad_examples": resumed_data.remember(data, bad_examples),
             "model": state.arguments,
@@ -339,18 +342,3 @@ def figures_of(saved: Checkpoint | None, has_ema: bool) -> dict[str, float]:
     """
     metrics = saved.state["metrics"] if saved else {}
     return {n: v for n, v in metrics.items() if has_ema or not n.startswith("eval_ema_")}
-
-
-def finite(metrics: dict[str, float]) -> dict[str, float]:
-    """Those that JSON has a number for."""
-    return {name: value for name, value in metrics.items() if np.isfinite(value)}
-
-
-def better_weights(metrics: dict[str, float], has_ema: bool) -> str:
-    """ "ema" when the moving average was the better at the last evaluation, or there was none yet,
-    as it is there to be better; else "raw".
-    """
-    raw = metrics.get("eval_accuracy_top_1")
-    if not has_ema:
-        return "raw"
-    return "ema" if raw is None or metrics.get("eval_ema_accuracy_top_1", -1.0) >= raw else "raw"

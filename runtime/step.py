@@ -85,8 +85,9 @@ class TrainState:
         step: updates done since the beginning.
         epoch: epochs finished.
         offset: examples of the current epoch that are done, over all ranks.
-        best: the best evaluation so far: metric, value, epoch, checkpoint, weights; empty before
-            the first.
+        best: the best evaluation so far: metric, value, epoch, step, weights; empty before the
+            first.
+        waited: evaluations since that one.
         left_out: stretches of examples that training passes over, (epoch, from, to) in positions
             of the epoch over all ranks; see `runtime.rollback`.
     """
@@ -100,6 +101,7 @@ class TrainState:
     epoch: int = 0
     offset: int = 0
     best: dict[str, Any] = field(default_factory=dict)
+    waited: int = 0
     left_out: list[tuple[int, int, int]] = field(default_factory=list)
 
 

@@ -99,7 +99,7 @@ class Trainer:
         self._usual = 0.0  # seconds of the last step
         set_dropout(self.state.model, self.stage)
         self.step, self.health = self._make_step()
-        self.last_epoch, self.last_step = commit.ends if commit else self._ends()
+        self.last_epoch, self.last_step = ends = commit.ends if commit else self._ends()
         # The first step compiles; a run shorter than its warm-up still gets a figure.
         warmup = min(self.schedule.warmup_steps, self._planned_steps() // 2)
         self.throughput = Throughput(max(1, warmup))
@@ -115,18 +115,11 @@ class Trainer:
             "images_per_step": self.images_per_step,
             "steps_per_epoch": self.steps_per_epoch,
         }
-        resumed = {"resumed": saved is not None, "micro_steps": self.micro_steps}
-        for line in overview(config, self.state.model, self.schedule, **sizes, **resumed):
+        for line in overview(config, self.state, self.schedule, self.micro_steps, **sizes):
             self._say(line)
+        places = {"memory": memory, "requests": self.requests, "owner": owner}
         self.keeper = Keeper(
-            config,
-            self.state,
-            memory=memory,
-            requests=self.requests,
-            owner=owner,
-            sizes=sizes,
-            ends=(self.last_epoch, self.last_step),
-            warn=self.journal.line,
+            config, self.state, **places, sizes=sizes, ends=ends, warn=self.journal.line
         )
 
     def report_to(self, run_log: RunLog) -> None:
@@ -175,7 +168,7 @@ class Trainer:
         """
         config, state = self.config, self.state
         self.journal.begin(self.chief, config, self.steps_per_epoch)
-        if state.epoch >= self.last_epoch:
+        if self._is_over():
             self.journal.line(f"nothing left to train: {state.epoch} epochs are done")
         self.step.seed_randomness()
         self.callbacks.on_train_begin()
@@ -208,7 +201,8 @@ class Trainer:
         return self._summary()
 
     def _is_over(self) -> bool:
-        return self.state.epoch >= self.last_epoch or self.state.step >= self.last_step
+        ended = self.state.epoch >= self.last_epoch or self.state.step >= self.last_step
+        return ended or self.evaluations.exhausted
 
     def _train_epoch(self) -> tuple[Window, Window, Wishes]:
         """Trains the rest of the current epoch, but not beyond the last step.
@@ -387,9 +381,10 @@ class Trainer:
             raise
         if found is not None:
             facts, is_best = found
-            if is_best and not kept:
+            wanted = kept or is_best or self.evaluations.exhausted
+            if wanted and not kept:
                 self._save()
-            self.keeper.add_score(facts, is_best, to_disk=kept or is_best)
+            self.keeper.add_score(facts, is_best, to_disk=wanted)
 
     def _summary(self) -> dict[str, float]:
         throughput = self.throughput.summary()["total_ips"]

@@ -206,6 +206,10 @@ def _optimisation(config: Config) -> None:
         raise ConfigError(
             "--optimizer_batch_size and --grad_accum_steps say the same thing: give one"
         )
+    for name in ("early_stopping", "best_metric"):
+        asked_for = getattr(config, name)
+        if config.mode != "train_and_eval" and asked_for != getattr(Config, name):
+            raise ConfigError(f"--{name} {asked_for} goes by evaluations: --mode train_and_eval")
     if config.nan_rollback and config.no_checkpoints:
         raise ConfigError("--nan_rollback goes back to checkpoints: leave out --no_checkpoints")
     if config.freeze_backbone and config.layer_decay != 1:

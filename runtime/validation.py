@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from convoy.dataloader.errors import DataError
+from convoy.runtime.best import best_text, judge
 from convoy.runtime.build import build_loader
 from convoy.runtime.checkpoint import Checkpoint
 from convoy.runtime.class_matching import numbered_like
 from convoy.runtime.config import Config
-from convoy.runtime.confusion import forget_counts, make_counting_step, show_counts
+from convoy.runtime.confusion import make_counting_step, show_counts
 from convoy.runtime.evaluate import evaluate_data
 from convoy.runtime.journal import Journal
-from convoy.runtime.state import better_weights, finite
 from convoy.runtime.step import TrainState
 from convoy.runtime.trackers import Trackers
 
@@ -90,10 +90,21 @@ class Evaluations:
             self.failures.append(text)
             return None
         report |= {k: v for k, v in values.items() if not k.startswith("val.")}
-        found = judge(state, values, report)
+        found = judge(state, values, report, config.best_metric)
         journal.metrics((state.epoch,), values, state.step)
         journal.line(epoch_line(values, state, config.max_epochs))
+        if self.exhausted:
+            journal.line(
+                f"stopping early: {state.waited} evaluations were no better than that of epoch"
+                f" {state.best['epoch']} ({best_text(state.best)})"
+            )
         return found
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether so many evaluations brought nothing better that the run is to end."""
+        patience = self._config.early_stopping
+        return patience is not None and bool(self._state.best) and self._state.waited >= patience
 
 
 def evaluate_state(
@@ -107,7 +118,7 @@ def evaluate_state(
     """Evaluates the weights and, where there is one, their average. Changes nothing.
 
     Args:
-        eval_step: see `runtime.evaluate.make_eval_step`; counts for the trackers' confusion matrix
+        eval_step: an `EvalStep`; counts for the trackers' confusion matrix
             where it can.
         data: the validation loader.
         asked: whether this rank was asked to stop.
@@ -120,7 +131,6 @@ def evaluate_state(
         Abandoned, DataError: see `runtime.evaluate.evaluate_data`; on every rank.
     """
     data.look_again()
-    forget_counts(eval_step)
     values = evaluate_data(eval_step, data, config, asked=asked)
     show_counts(eval_step, trackers, "confusion_matrix", state.step)
     if state.ema is not None:
@@ -139,42 +149,6 @@ def evaluate_state(
     }
 
 
-def judge(
-    state: TrainState, values: dict[str, float], metrics: dict[str, float]
-) -> tuple[dict[str, Any], bool]:
-    """Notes in `state.best` if the weights or their average are better than all before.
-
-    Args:
-        values: from `evaluate_state`.
-        metrics: the run's latest figures, with those of this evaluation.
-
-    Returns:
-        What the evaluation adds to the checkpoint of this state (`checkpoint.add_score`), and
-        whether it is the best so far.
-    """
-    is_best = better_top1(values) > state.best.get("value", -1.0)
-    if is_best:
-        state.best = {
-            "metric": "eval_accuracy_top_1",
-            "value": better_top1(values),
-            "epoch": state.epoch,
-            "step": state.step,
-            "weights": better_weights(values, state.ema is not None),
-        }
-    return {
-        "score": better_top1(values),
-        "better_weights": better_weights(values, state.ema is not None),
-        "best": state.best,
-        "metrics": finite(metrics),
-    }, is_best
-
-
-def better_top1(values: dict[str, float]) -> float:
-    """The top-1 of the weights or of their average, as a fraction, whichever is greater."""
-    raw = values["eval_accuracy_top_1"]
-    return max(raw, values.get("eval_ema_accuracy_top_1", raw))
-
-
 def epoch_line(values: dict[str, float], state: TrainState, max_epochs: int) -> str:
     """What is printed of an epoch's evaluation."""
     text = f"epoch {state.epoch}/{max_epochs}  eval loss {values['eval_loss']:.3f}"
@@ -183,4 +157,4 @@ def epoch_line(values: dict[str, float], state: TrainState, max_epochs: int) -> 
         text += f"  ema {100 * values['eval_ema_accuracy_top_1']:.2f}%"
     if "eval_unreadable" in values:
         text += f"  without {values['eval_unreadable']:.0f} unreadable images"
-    return f"{text}  best {100 * state.best['value']:.2f}%"
+    return f"{text}  best {best_text(state.best)}" if state.best else text

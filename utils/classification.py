@@ -92,7 +92,22 @@ def by_class(found: Confusion) -> ByClass:
         return counts.astype(np.int64)
 
     right = total(found.label, found.label == found.predicted)
-    support, predicted = total(found.label), total(found.predicted)
+    return of_totals(right, total(found.label), total(found.predicted))
+
+
+def totals(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
+    """Right answers, examples and answers of each class: int64 `(3, classes)`.
+
+    Args:
+        labels: int `(N,)`, classes from 0.
+        answers: the same; `classes` and above for an answer that is none.
+    """
+    columns = (labels[labels == answers], labels, answers[answers < classes])
+    return np.stack([np.bincount(column, minlength=classes) for column in columns])
+
+
+def of_totals(right: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> ByClass:
+    """The figures of each class, from its right answers, examples and answers: `(classes,)`."""
     occurs = support + predicted > 0
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

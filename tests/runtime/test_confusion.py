@@ -39,6 +39,7 @@ def test_answers_of_examples_that_count_and_no_older_ones(monkeypatch):
 
     batch = [keras.ops.convert_to_tensor(part) for part in (logits, labels, weights)]
     for name in ("raw", "ema"):
+        step.begin()
         sums = step(*batch).numpy()
         assert sums[[1, 3]].tolist() == [np.trace(want), want.sum()]
         show_counts(step, Seen(), name, 7)

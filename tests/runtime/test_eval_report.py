@@ -21,7 +21,8 @@ from convoy.runtime.build import build_loader, build_training_model, model_argum
 from convoy.runtime.cli import parse
 from convoy.runtime.config import Config, defaults
 from convoy.runtime.eval_report import Recorder
-from convoy.runtime.evaluate import evaluate, make_eval_step
+from convoy.runtime.eval_step import EvalStep
+from convoy.runtime.evaluate import evaluate
 from convoy.runtime.variants import Variant
 from convoy.utils.classification import confusion
 from main import main
@@ -94,7 +95,7 @@ def test_each_example_is_recorded_once_and_the_sums_are_evaluations(
         loader = Loader(logits, labels, rank, world)
         recorder = Recorder(identity, loader)
         passes.append(evaluate(recorder, loader.batches(), BATCH))
-        plain = evaluate(make_eval_step(identity), loader.batches(), BATCH)
+        plain = evaluate(EvalStep(identity), loader.batches(), BATCH)
         for name in ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"):
             assert passes[-1][name] == plain[name], name
         parts.append(recorder.gather())

@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn.metrics import log_loss, top_k_accuracy_score
+from sklearn.metrics import f1_score, log_loss, recall_score, top_k_accuracy_score
 
 from convoy.dataloader.errors import DataError
 from convoy.runtime import evaluate as module
-from convoy.runtime.evaluate import UNITS, evaluate, make_eval_step
+from convoy.runtime.eval_step import EvalStep
+from convoy.runtime.evaluate import UNITS, evaluate
 
 EXAMPLES, CLASSES, BATCH = 101, 11, 8  # a prime number of examples: the last batch is padded
 
@@ -55,6 +56,10 @@ def judged(logits, labels):
         "eval_loss": log_loss(labels, p, labels=classes),
         "eval_accuracy_top_1": top_k_accuracy_score(labels, logits, k=1, labels=classes),
         "eval_accuracy_top_5": top_k_accuracy_score(labels, logits, k=5, labels=classes),
+        "eval_macro_recall": recall_score(
+            labels, logits.argmax(axis=1), average="macro", labels=np.unique(labels)
+        ),
+        "eval_macro_f1": f1_score(labels, logits.argmax(axis=1), average="macro"),
     }
 
 
@@ -62,7 +67,7 @@ def judged(logits, labels):
 @pytest.mark.parametrize("size", [1, BATCH, 101, 128])
 def test_metrics_are_scikit_learns_and_padding_does_not_count(model, examples, size, filler):
     result = evaluate(
-        make_eval_step(model), batches(*examples, size=size, filler=filler, fill_label=-1), size
+        EvalStep(model), batches(*examples, size=size, filler=filler, fill_label=-1), size
     )
     for name, want in judged(*examples).items():
         assert result[name] == pytest.approx(want, abs=1e-6), name
@@ -72,29 +77,36 @@ def test_metrics_are_scikit_learns_and_padding_does_not_count(model, examples, s
 @pytest.mark.parametrize("world", [2, 3, 7])
 def test_sums_over_ranks_give_the_figures_of_one_rank(model, examples, monkeypatch, world):
     """Each rank's pass in turn, exchanging through a list: what Horovod does in one go."""
-    step, seen = make_eval_step(model), []
-    monkeypatch.setattr(module.distributed, "all_sum", lambda sums: seen.append(sums) or sums)
+    step, seen = EvalStep(model), {}
+
+    def collect(sums):
+        seen.setdefault(sums.shape, []).append(sums)
+        return sums
+
+    monkeypatch.setattr(module.distributed, "all_sum", collect)
     for rank in range(world):
         evaluate(step, batches(*examples, start=rank, stride=world), BATCH)
-    monkeypatch.setattr(module.distributed, "all_sum", lambda sums: np.sum(seen, axis=0))
+    total = {shape: np.sum(parts, axis=0) for shape, parts in seen.items()}
+    monkeypatch.setattr(module.distributed, "all_sum", lambda sums: total[sums.shape])
     result = evaluate(step, batches(*examples, start=0, stride=world), BATCH)
     for name, want in judged(*examples).items():
         assert result[name] == pytest.approx(want, abs=1e-6), name
 
 
 def test_xla_gives_the_same_metrics(model, examples):
-    want = evaluate(make_eval_step(model), batches(*examples), BATCH)
-    got = evaluate(make_eval_step(model, use_xla=True), batches(*examples), BATCH)
+    want = evaluate(EvalStep(model), batches(*examples), BATCH)
+    got = evaluate(EvalStep(model, use_xla=True), batches(*examples), BATCH)
     for name in ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"):
         assert got[name] == pytest.approx(want[name], abs=1e-6)
 
 
 def test_the_figures_have_the_documents_names_and_each_has_a_unit(model, examples):
-    result = evaluate(make_eval_step(model), batches(*examples), BATCH)
+    result = evaluate(EvalStep(model), batches(*examples), BATCH)
     assert set(result) == set(UNITS) - {"eval_unreadable"}, "which is there if there are any"
     assert all(isinstance(value, float) for value in result.values())
     assert {
         *("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5", "eval_examples"),
+        *("eval_macro_recall", "eval_macro_f1"),
         *("avg_exp_per_second_eval", "avg_exp_per_second_eval_per_GPU", "avg_time_per_exp_eval"),
         *("latency_50pct", "latency_90pct", "latency_95pct", "latency_99pct"),
     } == set(result)
@@ -117,7 +129,7 @@ def test_percentiles_are_numpys_and_leave_out_the_first_batch(model, examples, m
     times = np.random.default_rng(0).exponential(0.01, 13)
     times[0] = 99.0
     monkeypatch.setattr(module, "time", Clock(times))
-    result = evaluate(make_eval_step(model), batches(*examples), BATCH)
+    result = evaluate(EvalStep(model), batches(*examples), BATCH)
     for q in (50, 90, 95, 99):
         want = np.percentile(times[1:] * 1e3, q)
         assert result[f"latency_{q}pct"] == pytest.approx(want, rel=1e-9)
@@ -135,14 +147,14 @@ def test_prof_stops_early(model, examples):
             asked.append(number)
             yield batch
 
-    result = evaluate(make_eval_step(model), counted(), BATCH, prof=3)
+    result = evaluate(EvalStep(model), counted(), BATCH, prof=3)
     want = judged(*(array[: 3 * BATCH] for array in examples))
     assert result["eval_accuracy_top_1"] == pytest.approx(want["eval_accuracy_top_1"])
     assert asked == [0, 1, 2]
 
 
 def test_a_single_batch_has_a_time(model, examples):
-    result = evaluate(make_eval_step(model), batches(*examples, size=128), 128)
+    result = evaluate(EvalStep(model), batches(*examples, size=128), 128)
     assert result["latency_99pct"] > 0
 
 
@@ -249,3 +261,13 @@ def test_a_rank_in_trouble_is_waited_for_at_the_end_where_nobody_can_be_asked(mo
 
     outcomes = ranks.run(lambda rank: evaluate(counting_step, batches(rank), 1))
     assert ended_by(outcomes) == {("DataError", "rank 1; rank 2")}
+
+
+def test_answers_that_are_no_numbers_are_wrong_for_every_class(model):
+    logits = np.eye(11, dtype=np.float32)[:4]
+    logits[0] = np.nan  # argmax would say 0, which is its label
+    labels, weights = np.arange(4, dtype=np.int32), np.ones(4, np.float32)
+    step = EvalStep(model)
+    result = evaluate(step, [tuple(map(tf.constant, (logits, labels, weights)))], 4)
+    assert result["eval_accuracy_top_1"] == result["eval_macro_recall"] == 0.75
+    assert step.totals()[0].tolist() == [0, 1, 1, 1] + [0] * 7

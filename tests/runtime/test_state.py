@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from convoy.runtime import arrays
+from convoy.runtime.best import better_weights
 from convoy.runtime.checkpoint import Checkpoint
 from convoy.runtime.config import Config
-from convoy.runtime.state import better_weights, figures_of, new_state, restore, snapshot
+from convoy.runtime.state import figures_of, new_state, restore, snapshot
 from convoy.runtime.step import batch_norm_statistics
 from convoy.utils import distributed
 from convoy.utils.variables import to_numpy

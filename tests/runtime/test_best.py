@@ -1,0 +1,74 @@
+"""Which evaluation is the best, and when a run gives up waiting for a better one."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from convoy.runtime import checkpoint
+from convoy.runtime.best import best_text, better_weights, judge
+from main import main
+
+
+def state(ema=True):
+    return SimpleNamespace(best={}, waited=0, epoch=1, step=10, ema=object() if ema else None)
+
+
+def values(raw, ema, metric="accuracy_top_1"):
+    return {f"eval_{metric}": raw, f"eval_ema_{metric}": ema}
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "figures", "bests", "text"),
+    [
+        ("top1", "accuracy_top_1", [(0.5, 0.4), (0.5, 0.5), (0.4, 0.6)], [1, 1, 3], "60.00%"),
+        ("loss", "loss", [(2.0, 1.5), (1.6, 1.7), (1.4, 3.0)], [1, 1, 3], "loss 1.4000"),
+        ("macro_f1", "macro_f1", [(0.1, 0.2), (0.3, 0.1), (0.2, 0)], [1, 2, 2], "macro F1 30.00%"),
+    ],
+)  # fmt: skip
+def test_the_best_is_by_the_metric_of_the_better_weights(metric, name, figures, bests, text):
+    run, waited = state(), []
+    for epoch, (raw, ema) in enumerate(figures, 1):
+        run.epoch = epoch
+        facts, is_best = judge(run, values(raw, ema, name), {}, metric)
+        assert run.best["epoch"] == bests[epoch - 1]
+        assert is_best == (run.best["epoch"] == epoch)
+        waited.append(facts["waited"])
+    assert waited == [epoch - best for epoch, best in enumerate(bests, 1)]
+    assert best_text(run.best) == text
+    assert facts["better_weights"] == better_weights(values(raw, ema, name), True, metric)
+
+
+def test_figures_that_are_not_finite_are_never_the_best():
+    run = state(ema=False)
+    facts, is_best = judge(run, {"eval_loss": math.nan}, {"eval_loss": math.nan}, "loss")
+    assert not is_best
+    assert json.loads(json.dumps(facts, allow_nan=False))["metrics"] == {}
+    assert judge(run, {"eval_loss": 4.0}, {}, "loss")[1]
+    assert not judge(run, {"eval_loss": math.inf}, {}, "loss")[1]
+    assert run.best["value"] == 4.0
+    assert judge(run, {"eval_accuracy_top_1": 0.1}, {}, "top1")[1], "another metric begins anew"
+
+
+def test_a_run_stops_early_saves_and_has_nothing_left_to_train(small_run, tiny, tmp_path, capsys):
+    """At a rate of 0 nothing gets better, so two evaluations after the first are enough."""
+    flags = [*small_run, "--data_dir", str(tiny), "--model_dir", str(tmp_path / "run")]
+    flags += ["--max_epochs", "9", "--warmup_epochs", "0", "--lr_init", "0", "--weight_decay", "0"]
+    flags += ["--bn_momentum", "0.99999", "--early_stopping", "2", "--save_checkpoint_freq", "5"]
+    assert main([*flags, "--run_epochs", "2"]) == 0
+    assert "stopping early" not in capsys.readouterr().out
+    assert main([*flags, "--resume_checkpoint"]) == 0
+    said = capsys.readouterr().out
+    assert "stopping early: 2 evaluations were no better than that of epoch 1" in said
+    last = checkpoint.read(checkpoint.latest(tmp_path / "run")).state
+    assert (last["epoch"], last["waited"]) == (3, 2)
+    assert main([*flags, "--resume_checkpoint"]) == 0
+    assert "nothing left to train: 3 epochs are done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--early_stopping=3", "--best_metric=loss"])
+def test_what_goes_by_evaluations_needs_them(flag, tiny, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--mode", "train", "--data_dir", str(tiny), "--model_dir", str(tmp_path), flag])
+    assert "goes by evaluations: --mode train_and_eval" in capsys.readouterr().err
