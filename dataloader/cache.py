@@ -47,7 +47,7 @@ class CachedSource(Source):
         self.root, self.parse = source.root, source.parse
         self.locate, self.span, self.find = source.locate, source.span, source.find
         self.list_digest, self.count_classes = source.list_digest, source.count_classes
-        self.occurring_labels = source.occurring_labels
+        self.occurring_labels, self.all_labels = source.occurring_labels, source.all_labels
         self._file = _open(kind, folder)
         self._offsets = np.full(self.num_examples, -1, np.int64)
         self._lengths = np.zeros(self.num_examples, np.int64)

@@ -1,4 +1,4 @@
-"""How many classes TFRecord files hold, when no list of classes lies beside them.
+"""The labels of TFRecord files: how many classes there are, and how often each occurs.
 
 Every record's label is looked at once, and its image is skipped over: a few short reads a record
 instead of all its bytes. The answer is kept beside the index of the records. Needs no TensorFlow.
@@ -6,7 +6,7 @@ instead of all its bytes. The answer is kept beside the index of the records. Ne
 
 from __future__ import annotations
 
-import json
+import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -17,11 +17,12 @@ import numpy as np
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.example import decode_example, field, from_varint
 from convoy.dataloader.records import HEADER_BYTES, RecordIndex, cache_path, store_cached
-from convoy.utils import strict_json
 
 logger = logging.getLogger("convoy.data")
 
-_FORMAT = "convoy-labels-1"
+_FORMAT = "convoy-labels-2"
+UNREAD = np.iinfo(np.int64).min
+"""Stands for the label of a record that cannot be read."""
 _WINDOW = 512  # bytes read at a time; an image between two keys is not read
 
 
@@ -40,11 +41,21 @@ def count_classes(files: Sequence[str], index: RecordIndex, key: str, first_labe
     return _judge(labels_of(files, index, key), os.path.dirname(files[0]), key, first_label)
 
 
-def labels_of(files: Sequence[str], index: RecordIndex, key: str, *, threads: int = 8) -> list[int]:
+def labels_of(files: Sequence[str], index: RecordIndex, key: str) -> list[int]:
     """The different labels that the records have under `key`, rising, as they are stored."""
+    found = np.unique(every_label(files, index, key))
+    return found[found != UNREAD].tolist()
+
+
+def every_label(
+    files: Sequence[str], index: RecordIndex, key: str, *, threads: int = 8
+) -> np.ndarray:
+    """The label that each record has under `key`, as it is stored: int64 `(records,)`, `UNREAD`
+    where there is none.
+    """
     stats = [os.stat(path) for path in files]
-    kept = cache_path(files, stats, f"{_FORMAT} {key}", ".json")
-    found = _load(kept)
+    kept = cache_path(files, stats, f"{_FORMAT} {key}", ".npy")
+    found = _load(kept, len(index.offsets))
     if found is None:
         logger.info(
             "%s: looking at the labels of %d records; what is found is kept for next time",
@@ -56,9 +67,10 @@ def labels_of(files: Sequence[str], index: RecordIndex, key: str, *, threads: in
                 lambda job: _labels_of(job[0], index, job[1], job[2], key),
                 zip(files, [0, *ends], ends, strict=False),
             )
-            labels = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
-        found = labels.tolist()
-        store_cached(kept, strict_json.dumps(found).encode())
+            found = np.concatenate([np.zeros(0, np.int64), *parts])
+        stream = io.BytesIO()
+        np.save(stream, found, allow_pickle=False)
+        store_cached(kept, stream.getvalue())
     return found
 
 
@@ -82,34 +94,32 @@ def _judge(labels: Sequence[int], folder: str, key: str, first_label: int) -> in
     return classes
 
 
-def _load(path: str) -> list[int] | None:
+def _load(path: str, records: int) -> np.ndarray | None:
     try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except (OSError, ValueError):
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
         return None
-    fits = isinstance(found, list) and all(type(label) is int for label in found)
-    return found if fits and found == sorted(found) else None
+    fits = isinstance(found, np.ndarray) and found.dtype == np.int64 and found.shape == (records,)
+    return found if fits else None
 
 
 def _labels_of(path: str, index: RecordIndex, first: int, end: int, key: str) -> np.ndarray:
-    """The different labels of one file's records; those that cannot be read are passed over."""
-    found: set[int] = set()
+    """The labels of one file's records."""
+    found = np.full(end - first, UNREAD, np.int64)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        for offset, length in zip(
-            index.offsets[first:end].tolist(), index.lengths[first:end].tolist(), strict=True
-        ):
+        for i in range(first, end):
+            length = int(index.lengths[i])
             if length < 0:
                 continue
-            part = _Part(descriptor, offset + HEADER_BYTES, length)
+            part = _Part(descriptor, int(index.offsets[i]) + HEADER_BYTES, length)
             try:
-                found.update(_label(part, key.encode()))
-            except ValueError:
+                found[i - first] = next(iter(_label(part, key.encode())), UNREAD)
+            except (ValueError, OverflowError):
                 continue  # training will name it
     finally:
         os.close(descriptor)
-    return np.array(sorted(found), np.int64)
+    return found
 
 
 class _Part:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from convoy.dataloader.balanced import ClassSampler
 from convoy.dataloader.culprits import TF_ERRORS, what_is_wrong
 from convoy.dataloader.decode import eval_decode, random_crop_decode
 from convoy.dataloader.device_augment import make_prepare
@@ -93,6 +94,7 @@ class Loader:
             rank=rank,
             world=world,
             block=source.shuffle_block,
+            sampler=_sampler(source, options) if training else None,
         )
         self.steps_per_epoch = self._slots.steps_per_epoch
         self.bad_examples: dict[int, str] = dict(source.damage)
@@ -341,6 +343,12 @@ def build_dataset(
     """
     source = find_source(data_dir, split) if source is None else source
     return Loader(source, options, training=training, rank=rank, world=world)
+
+
+def _sampler(source: Source, options: InputOptions) -> ClassSampler | None:
+    if options.sampling == "natural":
+        return None
+    return ClassSampler(source.all_labels(), options.sampling, options.seed)
 
 
 def _class_count(source: Source, options: InputOptions) -> int:

@@ -23,6 +23,8 @@ class InputOptions:
         num_classes: classes of the model; None takes the source's own number.
         seed: of order, crops, augmentation and mixing.
         steps_per_epoch: None for every example once an epoch (training only).
+        sampling: how often classes are drawn for training: "natural", as they occur, or one of
+            `balanced.SAMPLING`.
         crop_area, crop_ratio: of the random-resized crop (share of the image; width / height).
         interpolation: of training's resize; "random": bilinear or bicubic.
         hflip: probability of a left-right flip.
@@ -45,6 +47,7 @@ class InputOptions:
     num_classes: int | None = None
     seed: int = 0
     steps_per_epoch: int | None = None
+    sampling: str = "natural"
     crop_area: tuple[float, float] = (0.05, 1.0)
     crop_ratio: tuple[float, float] = (0.75, 1.333)
     interpolation: str = "bilinear"

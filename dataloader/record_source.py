@@ -15,7 +15,7 @@ import numpy as np
 
 from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.example import example_keys
-from convoy.dataloader.labels import count_classes, labels_of
+from convoy.dataloader.labels import UNREAD, count_classes, every_label, labels_of
 from convoy.dataloader.records import FRAME_BYTES, RecordIndex, RecordReader, index_files
 from convoy.dataloader.sources import Source, classes_text
 from convoy.utils.text import some
@@ -119,6 +119,12 @@ class TFRecordSource(Source):
     def occurring_labels(self) -> list[int]:
         found = labels_of(self.files, self._index, self.layout.label)
         return [label + self._label_offset for label in found]
+
+    def all_labels(self) -> np.ndarray:
+        stored = every_label(self.files, self._index, self.layout.label)
+        labels = stored + self._label_offset
+        labels[(stored == UNREAD) | (labels < 0) | (labels >= 2**31)] = -1
+        return labels.astype(np.int32)
 
     def read(self, indices: np.ndarray) -> list[bytes]:
         return [self._reader.read(int(i)) for i in indices]

@@ -41,6 +41,11 @@ class Renumbered(Source):
         if source.labels is not None:
             self.labels = self._numbers[source.labels]
 
+    def all_labels(self) -> np.ndarray:
+        labels = self.inner.all_labels()
+        known = (labels >= 0) & (labels < len(self._numbers))
+        return np.where(known, self._numbers[np.where(known, labels, 0)], -1).astype(np.int32)
+
     def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
         image, label = self.inner.parse(raw, label)
         if self.inner.labels is not None:

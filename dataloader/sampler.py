@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,9 +18,38 @@ BLOCK = 64
 WINDOW_BLOCKS = 256
 
 
-def _permutation(size: int, seed: int, epoch: int, stream: int) -> np.ndarray:
+def permutation(size: int, seed: int, epoch: int, stream: int) -> np.ndarray:
+    """A permutation of so many numbers, as a function of the three others alone."""
     key = np.array([seed % 2**64, ((epoch % 2**32) << 32) | stream], np.uint64)
     return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")
+
+
+class Drawn(NamedTuple):
+    """What stands at some positions of an epoch: int64 arrays of one shape.
+
+    Attributes:
+        examples: the examples' numbers.
+        times: for which time each is seen: of an epoch that has every example once, the epoch.
+    """
+
+    examples: np.ndarray
+    times: np.ndarray
+
+
+class Order(Protocol):
+    """The order of one epoch."""
+
+    def at(self, positions: np.ndarray) -> Drawn:
+        """What stands at these positions."""
+        ...
+
+
+class Sampler(Protocol):
+    """What makes an order of its own for each epoch."""
+
+    def order(self, epoch: int) -> Order:
+        """The order of an epoch."""
+        ...
 
 
 class EpochOrder:
@@ -52,7 +82,7 @@ class EpochOrder:
         if blocks <= window_blocks:
             self._blocks = np.arange(blocks)  # one window: its own permutation is already global
         else:
-            self._blocks = _permutation(blocks, seed, epoch, 0)
+            self._blocks = permutation(blocks, seed, epoch, 0)
         sizes = np.minimum(block, num_examples - self._blocks * block)
         self._starts = np.concatenate([[0], np.cumsum(sizes)])[:-1:window_blocks]
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
@@ -76,6 +106,10 @@ class EpochOrder:
             result[here] = self._window(int(window))[positions[here] - self._starts[window]]
         return result
 
+    def at(self, positions: np.ndarray) -> Drawn:
+        """What stands at these positions."""
+        return Drawn(self[positions], np.full_like(positions, self._epoch))
+
     def _window(self, window: int) -> np.ndarray:
         if window in self._cache:
             self._cache.move_to_end(window)
@@ -84,7 +118,7 @@ class EpochOrder:
         blocks = self._blocks[first : first + self._window_blocks]
         members = (blocks[:, None] * self._block + np.arange(self._block)).ravel()
         members = members[members < self.num_examples]
-        members = members[_permutation(len(members), self._seed, self._epoch, 1 + window)]
+        members = members[permutation(len(members), self._seed, self._epoch, 1 + window)]
         self._cache[window] = members
         if len(self._cache) > 2:  # a batch touches at most two neighbours, unless it is huge
             self._cache.popitem(last=False)
@@ -108,6 +142,7 @@ class Slots:
         steps_per_epoch: None for every example once.
         shuffle: False gives file order (evaluation).
         block: neighbours that stay together in the coarse shuffle; 1 where neighbours gain nothing.
+        sampler: makes the epochs' orders, as long as the set, in place of the shuffle.
     """
 
     def __init__(
@@ -120,6 +155,7 @@ class Slots:
         rank: int = 0,
         world: int = 1,
         block: int = BLOCK,
+        sampler: Sampler | None = None,
     ):
         if num_examples < 1:
             raise ValueError("num_examples must be at least 1.")
@@ -135,7 +171,8 @@ class Slots:
         self.steps_per_epoch = steps_per_epoch or -(-num_examples // global_batch)
         self._continued = steps_per_epoch is not None
         self._seed, self._shuffle, self._block = seed, shuffle, block
-        self._orders: OrderedDict[int, EpochOrder] = OrderedDict()
+        self._sampler = sampler
+        self._orders: OrderedDict[int, Order] = OrderedDict()
 
     @property
     def epoch_length(self) -> int:
@@ -156,8 +193,8 @@ class Slots:
         `offset` need not be a multiple of the global batch: a run may go on with another one.
 
         Returns:
-            int64 `(B,)` example numbers, int64 `(B,)` data epochs, float32 `(B,)` weights in {0,
-            1}.
+            int64 `(B,)` example numbers; int64 `(B,)`, for which time each is seen (the epoch of
+            the data, where all are seen alike); float32 `(B,)` weights in {0, 1}.
 
         Raises:
             ValueError: a negative epoch, or an offset outside the epoch.
@@ -173,15 +210,18 @@ class Slots:
             data_epochs, positions = np.full_like(places, epoch), places % self.num_examples
         if not self._shuffle:
             return positions, data_epochs, weights
-        indices = np.empty_like(positions)
+        indices, times = np.empty_like(positions), np.empty_like(positions)
         for data_epoch in np.unique(data_epochs):
             here = data_epochs == data_epoch
-            indices[here] = self._order(int(data_epoch))[positions[here]]
-        return indices, data_epochs, weights
+            indices[here], times[here] = self._order(int(data_epoch)).at(positions[here])
+        return indices, times, weights
 
-    def _order(self, epoch: int) -> EpochOrder:
+    def _order(self, epoch: int) -> Order:
         if epoch not in self._orders:
-            self._orders[epoch] = EpochOrder(self.num_examples, self._seed, epoch, self._block)
+            if self._sampler is not None:
+                self._orders[epoch] = self._sampler.order(epoch)
+            else:
+                self._orders[epoch] = EpochOrder(self.num_examples, self._seed, epoch, self._block)
             if len(self._orders) > 2:
                 self._orders.popitem(last=False)
         return self._orders[epoch]

@@ -112,6 +112,14 @@ class Source:
         """The labels that at least one example has, rising; may take minutes once for records."""
         return [] if self.labels is None else np.unique(self.labels).tolist()
 
+    def all_labels(self) -> np.ndarray:
+        """The label of every example, from 0, -1 where it cannot be read: int32 `(N,)`; may take
+        minutes once for records.
+        """
+        if self.labels is None:
+            raise NotImplementedError
+        return self.labels
+
     def describe(self, i: int) -> str:
         """Where example `i` lies, for messages."""
         file, offset = self.locate(i)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from convoy.dataloader import EvalCrop, InputOptions, Loader, find_source
 from convoy.dataloader.cache import cache_source
@@ -161,6 +162,7 @@ def build_loader(
         num_classes=classes or source.num_classes or distributed.on_rank0(source.count_classes),
         seed=config.seed,
         steps_per_epoch=batches if training else None,
+        sampling=config.sampling,
         crop_area=(config.crop_area_min, config.crop_area_max),
         crop_ratio=(config.crop_ratio_min, config.crop_ratio_max),
         interpolation=config.interpolation,
@@ -265,12 +267,17 @@ def make_exchange(config: Config) -> distributed.Exchange:
 
 
 def make_step(
-    config: Config, state: TrainState, micro_steps: int, prepare: Prepare | None = None
+    config: Config,
+    state: TrainState,
+    micro_steps: int,
+    prepare: Prepare | None = None,
+    class_weights: np.ndarray | None = None,
 ) -> Step:
     """The training step that the flags describe, not traced yet.
 
     Args:
         prepare: the loader's, of that name.
+        class_weights: `runtime.class_weights.class_weights`.
     """
     return Step(
         state,
@@ -280,6 +287,7 @@ def make_step(
         weight_decay_style=config.weight_decay_style,
         bn_weight_decay=config.bn_weight_decay,
         rate_scales=rate_scales(config, state.model),
+        class_weights=class_weights,
         clip=make_clip(config),
         exchange=make_exchange(config),
         micro_steps=micro_steps,

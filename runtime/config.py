@@ -97,6 +97,8 @@ class Config:
         DATA, None, "what reads and decodes; synthetic: random images, for benchmarks; unset: tfdata")
     use_dali: bool = _flag(DATA, False, "DALI for training data, on a GPU if there is one: older than --data_backend")
     use_dali_eval: bool = _flag(DATA, False, "the same for evaluation data")
+    sampling: Literal["natural", "balanced", "sqrt"] = _flag(DATA, "natural", "how often classes are drawn for training: as they occur, all alike, or by "
+                                                             "the root of their size")
     train_batch_size: int = _flag(DATA, 32, "training images per process and step", within=">= 1")
     eval_batch_size: int = _flag(DATA, 32, "evaluation images per process and step", within=">= 1")
     num_workers: int | None = _flag(DATA, None, "parallel decoders per process; unset: tuned by tf.data", within="[1, 4096]")
@@ -188,6 +190,8 @@ class Config:
                                             "only; evaluation reports softmax cross-entropy)")
     bce_target_threshold: float | None = _flag(OPT, None, "bce: smoothed and mixed targets above it count as 1, the "
                                                "others as 0; unset: as they are")
+    class_weights: str = _flag(OPT, "none", "how much an example of each class counts in the loss: none (alike), balanced (each class as much "
+                               "as another), or a YAML file of names and weights", path="path")
     label_smoothing: float = _flag(OPT, 0.1, "share of the label spread over all classes", within="[0, 1)")
     moving_average_decay: float = _flag(OPT, 0.0, "decay of the moving average of all weights; 0: off", within="[0, 1)")
     optimizer_batch_size: int | None = _flag(OPT, None, "images per update over all processes, gathered over "

@@ -126,6 +126,9 @@ class Step:
         weight_decay, weight_decay_style, bn_weight_decay: as the flags of these names.
         rate_scales: what each variable's learning rate is multiplied by (`scale_rates` has told the
             optimizer, this tells decoupled weight decay); None for 1.
+        class_weights: float32 `(classes,)`: how much an example of each class counts in the loss
+            and its gradients, and not in the accuracies; of soft labels, each by its share. None:
+            all alike.
         clip: from averaged gradients and their variables to clipped ones; None for none.
         exchange: how gradients travel between ranks.
         micro_steps: forward passes per update; their gradients are averaged before the one
@@ -144,6 +147,7 @@ class Step:
         weight_decay_style: str = "l2",
         bn_weight_decay: bool = False,
         rate_scales: Sequence[float] | None = None,
+        class_weights: np.ndarray | None = None,
         clip: Clip | None = None,
         exchange: distributed.Exchange | None = None,
         micro_steps: int = 1,
@@ -155,7 +159,7 @@ class Step:
         self.gradient_norm: float | None = None
         self.shared = np.zeros(4)
         self.own_seconds: float | None = None
-        self._loss, self._clip = loss, clip
+        self._loss, self._clip, self._class_weights = loss, clip, class_weights
         self.prepare: Prepare = prepare or (lambda images: images)
         self._exchange = exchange or distributed.Exchange()
         self.variables = state.model.trainable_variables
@@ -229,15 +233,25 @@ class Step:
         scale, images = self.state.loss_scale.scale, self.prepare(images)
         with native.enabled(self._natively), tf.GradientTape() as tape:
             logits = self.state.model(images, training=True)
-            losses = self._loss(logits, labels)
+            losses, shares = self._loss(logits, labels), self._weighted(weights, labels)
             # multiply_no_nan: an example that does not count cannot spoil the batch by being
             # infinite.
-            loss_sum = tf.reduce_sum(tf.math.multiply_no_nan(losses, weights))
+            loss_sum = tf.reduce_sum(tf.math.multiply_no_nan(losses, shares))
             scaled = loss_sum * scale / tf.cast(tf.size(weights), tf.float32)
         gradients = tape.gradient(scaled, [v.value for v in self.variables])
         sums = batch_sums(logits, labels, weights)
         sums = tf.concat([[tf.cast(loss_sum, tf.float64)], sums[1:]], axis=0)
-        return gradients, tf.reduce_mean(weights), sums
+        return gradients, tf.reduce_mean(shares), sums
+
+    def _weighted(self, weights: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Examples' weights by their classes."""
+        if self._class_weights is None:
+            return weights
+        by_class = tf.constant(self._class_weights, tf.float32)
+        if labels.shape.rank == 2:
+            return weights * tf.linalg.matvec(labels, by_class)
+        # A slot that does not count may hold any label.
+        return weights * tf.gather(by_class, tf.where(weights > 0, labels, 0))
 
     def _reduce(
         self, gradients: list[tf.Tensor], mean_weight: tf.Tensor, news: tf.Tensor

@@ -14,6 +14,7 @@ import numpy as np
 from convoy.runtime.bad_examples import share_bad_examples
 from convoy.runtime.build import make_step, micro_steps
 from convoy.runtime.changes import check_resumed, go_on
+from convoy.runtime.class_weights import class_weights
 from convoy.runtime.config import Config
 from convoy.runtime.evaluate import Abandoned
 from convoy.runtime.health import Health, NotFinite, TrainingError
@@ -131,7 +132,9 @@ class Trainer:
             print(text, flush=True)
 
     def _make_step(self) -> tuple[Step, Health]:
-        step = make_step(self.config, self.state, self.micro_steps, self.train_data.prepare)
+        data = self.train_data
+        weights = class_weights(self.config, data)
+        step = make_step(self.config, self.state, self.micro_steps, data.prepare, weights)
         return step, Health(step)
 
     def _enter_stage(self) -> None:

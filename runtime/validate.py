@@ -17,6 +17,7 @@ from convoy.runtime.backends import check_backend
 from convoy.runtime.benchmark_plan import check_benchmark
 from convoy.runtime.check_augmentation import check_augmentation
 from convoy.runtime.check_convert import check_convert
+from convoy.runtime.class_weights import check_class_weights
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.flags import RANGES
 from convoy.runtime.history import check_runs
@@ -206,6 +207,7 @@ def _optimisation(config: Config) -> None:
         raise ConfigError(
             "--optimizer_batch_size and --grad_accum_steps say the same thing: give one"
         )
+    check_class_weights(config)
     for name in ("early_stopping", "best_metric"):
         asked_for = getattr(config, name)
         if config.mode != "train_and_eval" and asked_for != getattr(Config, name):

@@ -170,6 +170,22 @@ def test_ranks_that_are_preempted_or_killed_resume_to_the_same_bits(
     assert_same_end(tmp_path / "broken", tmp_path / "whole")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_balanced_classes_resume_to_the_same_bits(convoy, launch, tmp_path, ranks):
+    flags = ("--sampling", "balanced", "--class_weights", "balanced", "--mixup_alpha", "0.2")
+    arguments = {"ranks": ranks, "more": (*EVERYTHING, *flags)}
+    convoy(*launch("whole", **arguments), np=ranks)
+    running = convoy.start(*launch("broken", **arguments), np=ranks)
+    stop = (lambda: running.process) if ranks == 1 else (lambda: random.choice(running.ranks()))
+    signal_at(running, a_random_step(epoch=3), stop, signal.SIGUSR1)
+    stopped = running.finish(timeout=120)
+    assert "stopped by SIGUSR1 after step" in stopped.text
+    convoy(*launch("broken", **arguments), "--resume_checkpoint", np=ranks)
+    assert_same_end(tmp_path / "broken", tmp_path / "whole")
+
+
 def test_ctrl_c_says_what_to_do_and_keeps_the_checkpoints(convoy, launch, tmp_path):
     running = convoy.start(*launch("run", more=ENDLESS))
     running.wait_for("epoch 3/500")

@@ -111,6 +111,30 @@ def test_the_gradient_is_that_of_the_mean_over_examples_that_count():
     assert_close([g / 0.75 for g in gradients], want)
 
 
+@pytest.mark.parametrize("soft", [False, True], ids=["labels", "mixed labels"])
+def test_with_class_weights_gradients_are_those_of_the_weighted_mean(soft):
+    rng = np.random.default_rng(0)
+    x, counts = rng.normal(size=(8, 8)).astype(np.float32), np.ones(8, np.float32)
+    by_class, counts[[2, 5]] = np.array([0.5, 1.0, 3.0, 0.0], np.float32), 0
+    labels = rng.integers(0, 4, 8).astype(np.int32)
+    shares = np.eye(4, dtype=np.float32)[labels]
+    if soft:
+        shares = 0.7 * shares + 0.3 * shares[::-1]
+    labels = shares if soft else np.where(counts > 0, labels, -1).astype(np.int32)
+    step = stepper(dense(), class_weights=by_class)
+    batch = tuple(map(tf.constant, (x, labels, counts)))
+    gradients, mean_weight, sums = step.forward_backward(*batch)
+    with tf.GradientTape() as tape:
+        logits = step.state.model(x)
+        losses = keras.losses.categorical_crossentropy(shares, logits, from_logits=True)
+        weights = (shares @ by_class) * counts
+        mean = tf.reduce_sum(losses * weights) / weights.sum()
+    want = tape.gradient(mean, [v.value for v in step.variables])
+    for ours, theirs in zip(gradients, want, strict=True):
+        np.testing.assert_allclose(ours / mean_weight, theirs, rtol=1e-5, atol=1e-6)
+    assert sums.numpy()[3] == 6, "accuracies count every example alike"
+
+
 def test_gradients_are_clipped_after_the_mean_and_before_decay():
     x, y = vectors(8)
     seen = []
