@@ -37,6 +37,8 @@ def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
     if config.mode not in ("train", "train_and_eval") or distributed.elastic():
         return {}
     taken = {name for name in CHOSEN if name in given or _SAME.get(name) in given}
+    if config.n_stages > 1 or config.train_image_size:
+        taken |= {"image_size"}  # with which the other sizes have to go
     if config.resume_checkpoint and (before := _of_the_run(config)) is not None:
         if "defaults" not in given and before.defaults != config.defaults:
             return {"defaults": before.defaults}

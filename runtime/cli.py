@@ -176,6 +176,7 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
         requests.hear(preempt_signals(config) if mode in ("train", "train_and_eval") else ())
         requests.requeue = config.requeue
     layers = (recipe, launch, given.of_file(), given.of_flags())
+    chosen: dict[str, Any] = {}
     try:
         if mode == "convert":
             check_flags(given.of_flags())
@@ -187,7 +188,8 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
             settled = validate(fitted)
     except ConfigError as error:
         sources = (
-            dict.fromkeys(recipe | launch, f"of --recipe {asked.get('recipe')}")
+            dict.fromkeys(chosen, "chosen for these data")
+            | dict.fromkeys(recipe | launch, f"of --recipe {asked.get('recipe')}")
             | dict.fromkeys(run, origin)
             | dict.fromkeys(given.of_file(), f"from {given.file}")
             | dict.fromkeys(given.of_flags(), "")
