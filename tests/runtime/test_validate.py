@@ -117,7 +117,7 @@ def test_a_warm_up_that_nobody_asked_for_fits_the_run(
 ):
     (tmp_path / "recipe.yaml").write_text(recipe)
     common = ["--data_dir", str(folders), "--model_dir", str(tmp_path / "run")]
-    common += ["--config", str(tmp_path / "recipe.yaml"), *args]
+    common += ["--config", str(tmp_path / "recipe.yaml"), "--defaults", "documents", *args]
     if warmup is None:
         message = refused(*common)
         assert "does not end before the run does, after 3 epochs" in message
@@ -135,6 +135,8 @@ def test_only_one_process_of_a_job_says_so(folders, tmp_path, monkeypatch, capsy
     for rank, flags, told in (("0", [], 1), ("1", [], 0), ("0", ["--nproc", "2"], 0)):
         monkeypatch.setenv("HOROVOD_LOCAL_RANK", rank)
         parse([*args, *flags])
+        assert capsys.readouterr().err.count("chosen for these data") == told
+        parse([*args, *flags, "--defaults", "documents"])
         assert capsys.readouterr().err.count("warm-up of 5.0 epochs") == told
 
 
@@ -179,6 +181,7 @@ def test_spans_are_epochs_steps_or_percent_from_flags_and_yaml(tmp_path, refused
 
 def test_what_only_the_data_can_refuse_is_refused_before_training(folders, tmp_path):
     args = ("--data_dir", str(folders), "--model_dir", str(tmp_path), "--max_epochs", "2")
+    args += ("--defaults", "documents")
     config = parse([*args, "--warmup_epochs", "30 steps", "--lr_decay", "cosine"])
     built = build_schedule(config, images_per_step=32, steps_per_epoch=20)
     assert built.warmup_steps == 30
