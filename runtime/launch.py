@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from convoy.utils.heartbeats import is_stopped
 from convoy.utils.rendezvous import DistributedError, serve
 
 _MAIN = Path(__file__).resolve().parent.parent / "main.py"
@@ -176,7 +177,7 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
                 _say(f"rank {rank} ended with exit code {ended}; waiting for the others to end")
         now = time.monotonic()
         if deadline:
-            moved |= {rank: now for rank, p in running.items() if not _is_stopped(p.pid)}
+            moved |= {rank: now for rank, p in running.items() if not is_stopped(p.pid)}
             stopped = [r for r in running if now - moved.setdefault(r, now) > STOPPED_SECONDS]
             if stopped:
                 _say(f"ending {_listed(stopped)}, stopped (by SIGSTOP, say) while a rank failed")
@@ -190,14 +191,6 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
             deadline = None
         time.sleep(0.05)
     return code
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether a signal or a debugger has stopped the process; False where that cannot be told."""
-    with contextlib.suppress(OSError, IndexError):
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state in ("T", "t")
-    return False
 
 
 def _listed(ranks: Sequence[int]) -> str:

@@ -168,8 +168,8 @@ class Runner:
             xla.allow_clusters()
         with self._requests.at_once(launched_processes() == 1):  # nobody waits for this process
             if self._command:
-                watchdog.rest("loading TensorFlow")
-                device.import_tensorflow()
+                with watchdog.hushed("loading TensorFlow"):
+                    device.import_tensorflow()
             watchdog.limit_data(config.data_wait_seconds)
             try:
                 distributed.init(config.watchdog_seconds, lambda: self._requests.signal, _say)
@@ -181,12 +181,13 @@ class Runner:
                 f"--xla_cache has {kept} compiled functions for this kind of machine; a line of"
                 " libprotobuf about text-format tells that one was taken"
             )
-        device.setup(
-            local_rank=distributed.local_rank(),
-            intraop_threads=config.intraop_threads,
-            interop_threads=config.interop_threads,
-            tf32=tf32,
-        )
+        with watchdog.hushed("setting up its devices"):
+            device.setup(
+                local_rank=distributed.local_rank(),
+                intraop_threads=config.intraop_threads,
+                interop_threads=config.interop_threads,
+                tf32=tf32,
+            )
         distributed.watch(config.watchdog_seconds, _say)
         if not distributed.elastic():  # where newcomers meet processes that were set up long ago
             stop_if_asked(self._requests, "before its first step", not config.no_checkpoints)

@@ -4,8 +4,6 @@ tensor.
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 import logging
 import os
 import platform
@@ -13,7 +11,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from convoy.utils.errors import UserError
@@ -131,27 +129,12 @@ def warn_of_slow_bfloat16(policy: str) -> None:
         )
 
 
-def _load_libraries() -> None:
-    """Loads TensorFlow's large libraries, which Python would with its lock held: a slow disk keeps
-    the watchdog's thread from its signs of life for so long, and other ranks from hearing of it.
-    """
-    package = importlib.util.find_spec("tensorflow")
-    folders = package.submodule_search_locations if package else None
-    with suppress(AttributeError, OSError):  # no such function: Python loads them
-        load = ctypes.CDLL(None).dlopen  # which ctypes calls without the lock
-        load.argtypes, load.restype = [ctypes.c_char_p, ctypes.c_int], ctypes.c_void_p
-        for name in ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2"):
-            for folder in folders or ():
-                load(os.path.join(folder, name).encode(), os.RTLD_NOW)
-
-
 def import_tensorflow() -> None:
     """Imports TensorFlow and Keras, for a process of our own, without scikit-learn: where it is
     installed, Keras loads it for wrappers that are not used here, which takes 1.6 of the 5.4 s.
     """
     if "keras" in sys.modules or "sklearn" in sys.modules:
         return
-    _load_libraries()
     sys.modules["sklearn"] = None  # Python's way of saying that there is none
     try:
         import keras  # noqa: F401

@@ -132,9 +132,32 @@ def lives(other: Mapping[str, Any]) -> bool | None:
         return False
 
 
+def is_stopped(pid: int, born: str = "") -> bool:
+    """Whether a signal or a debugger has stopped a process of this machine, born then; False where
+    that cannot be told.
+    """
+    with suppress(OSError):
+        state, *_, its_birth = _stat(pid)
+        return state in ("T", "t") and born in ("", its_birth)
+    return False
+
+
+def neighbour_is_stopped(other: Mapping[str, Any]) -> bool:
+    """`is_stopped` of the process that an `identity` describes; False if it is on another machine,
+    or in another container of this one.
+    """
+    here = other.get("machine") and other["machine"] == identity()["machine"]
+    return bool(here) and is_stopped(other["pid"], other["born"])
+
+
 def _born(pid: int) -> str:
-    # Field 22 of proc(5) stat; the name before it may hold spaces, and ends with the last ")".
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return _stat(pid)[-1]
+
+
+def _stat(pid: int) -> list[str]:
+    # proc(5): the state is field 3, and the time of birth 22; the name before them may hold spaces,
+    # and ends with the last ")".
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:20]
 
 
 def listen(one_host: bool) -> tuple[socket.socket, list[tuple[str, int]]]:

@@ -55,7 +55,7 @@ class Hub(Watchdog):
             self._next = self._now + self._round()
             self._roster.seconds = self.seconds
             self._roster.hear(0, self.sign, self._now)
-            self._tell(beat=True)
+            self._tell_sign()
             verdict = self._roster.judge(self._now)
             if not verdict and not self._met.is_set():
                 verdict = self._find_together()
@@ -90,6 +90,9 @@ class Hub(Watchdog):
         self._outcome = outcome
         self._tell(**outcome)
         self._settle(outcome)
+
+    def _tell_sign(self) -> None:
+        self._tell(beat=asdict(self.sign))
 
     def _tell(self, **message: Any) -> None:
         for link in list(self._links.values()):
@@ -139,7 +142,7 @@ class Hub(Watchdog):
             if not self._met.is_set():
                 self._left.append(peer)
         elif "count" in message:
-            sign = Sign(message["count"], message["doing"], message["limit"])
+            sign = Sign(*(message[name] for name in ("count", "doing", "limit", "silence")))
             self._roster.hear(rank, sign, self._now)
 
     def _admit(self, link: Link, hello: dict[str, Any]) -> int:

@@ -14,7 +14,17 @@ from dataclasses import asdict
 from typing import Any
 
 from convoy.utils.heartbeats import Link
-from convoy.utils.roster import GONE, SILENT, Peer, Verdict, absent, no_sign, verdict_on
+from convoy.utils.roster import (
+    GONE,
+    SILENT,
+    Peer,
+    Sign,
+    Verdict,
+    absent,
+    is_silent,
+    no_sign,
+    verdict_on,
+)
 from convoy.utils.watcher import ADDRESS, GRACE, LEFT, ROUND, TROUBLE, Watchdog
 
 
@@ -28,7 +38,7 @@ class Member(Watchdog):
     def __init__(self, who: dict[str, Any], **options: Any) -> None:
         super().__init__(who, **options)
         self._link: Link | None = None
-        self._chief: dict[str, Any] = {}
+        self._chief = Peer({}, 0.0, 0.0)
         self.searched = threading.Event()
         self._thread.start()
 
@@ -48,7 +58,7 @@ class Member(Watchdog):
     def _find_chief(self) -> Link | None:
         """Connects to rank 0; None if that has left. Raises OSError where it cannot be reached."""
         address, trouble = self._find_address(), "no address"
-        self._chief = address["who"]
+        self._chief.who = address["who"]
         places = address.get("places", [])
         for place in map(tuple, places * 2):  # at first it may be just about to end
             link = None
@@ -91,7 +101,7 @@ class Member(Watchdog):
                 self._obey(message)
             if welcome:
                 return
-            if (waited := self.clock.look()[0] - start) > self.seconds:
+            if is_silent(self._chief, waited := self.clock.look()[0] - start, self.seconds):
                 self._end_without_chief(SILENT, no_sign(waited))
             time.sleep(0.01)
         raise OSError("it was not waited for")
@@ -117,15 +127,21 @@ class Member(Watchdog):
                 if now < next_round:
                     continue
                 next_round = now + self._round()
-                link.send(**asdict(self.sign))
-                if now - heard > self.seconds:
+                self._tell_sign()
+                if is_silent(self._chief, now - heard, self.seconds):
                     self._end_without_chief(SILENT, no_sign(now - heard))
+
+    def _tell_sign(self) -> None:
+        if self._link:
+            self._link.send(**asdict(self.sign))
 
     def _obey(self, message: dict[str, Any]) -> None:
         if "bye" in message:
             if not self._met.is_set():
                 self._end_as_it_left()
             self.stopping.set()
+        elif "beat" in message:
+            self._chief.sign = Sign(**message["beat"])
         elif "verdict" in message:
             self.end(Verdict(**message["verdict"]), say=False)
         elif not self._met.is_set() and {"go", "stop", "off"} & set(message):
@@ -137,8 +153,7 @@ class Member(Watchdog):
         self._end_without_chief(GONE, LEFT)
 
     def _end_without_chief(self, kind: str, why: str) -> None:
-        chief = Peer(self._chief, 0.0, 0.0)
-        self.end(verdict_on(kind, [chief], lambda _: why), say=True)
+        self.end(verdict_on(kind, [self._chief], lambda _: why), say=True)
 
     def missing(self) -> set[int]:
         """See `Watchdog.missing`."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from convoy.utils.heartbeats import neighbour_is_stopped
 
 GONE, SILENT, STUCK, FAILED = "gone", "silent", "stuck", "failed"
 _DEADLOCK = 10  # times the limit, if nobody moves at all
+HUSH = 6.0
+"""How many times the usual a rank may be silent while libraries may hold its interpreter."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,16 @@ class Sign:
         count: places passed.
         doing: in words, since the last of them.
         limit: seconds that others may be kept waiting; None: as long as it takes.
+        silence: how many times the usual it may give no sign; see `HUSH`.
     """
 
     count: int = 0
     doing: str = "starting"
     limit: float | None = None
+    silence: float = 1.0
+
+
+STARTING = Sign(silence=HUSH)
 
 
 @dataclass
@@ -33,7 +42,7 @@ class Peer:
     who: dict[str, Any]
     heard: float
     moved: float
-    sign: Sign = field(default_factory=Sign)
+    sign: Sign = STARTING
     gone: bool = False
     failed: str = ""
 
@@ -85,7 +94,7 @@ class Roster:
             return verdict_on(FAILED, failed, lambda p: p.failed)
         if gone := [p for p in peers if p.gone]:
             return verdict_on(GONE, gone, lambda p: f"process gone; last seen {p.sign.doing}")
-        if silent := [p for p in peers if now - p.heard > self.seconds]:
+        if silent := [p for p in peers if is_silent(p, now - p.heard, self.seconds)]:
             return verdict_on(SILENT, silent, lambda p: no_sign(now - p.heard, p.sign.doing))
 
         def late(peer: Peer) -> float:
@@ -108,6 +117,15 @@ class Roster:
                 why = f"has not moved for {still:.0f} s, nor has any other; last seen "
                 return verdict_on(STUCK, peers, lambda p: why + p.sign.doing)
         return None
+
+
+def is_silent(peer: Peer, seconds: float, limit: float) -> bool:
+    """Whether a rank that has given no sign for so long is lost. One that may be silent for longer
+    is not while its process can be seen, and is not stopped.
+    """
+    if seconds <= limit:
+        return False
+    return seconds > limit * peer.sign.silence or neighbour_is_stopped(peer.who)
 
 
 def absent(ranks: Collection[int], seconds: float) -> Verdict:

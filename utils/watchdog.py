@@ -117,6 +117,18 @@ def rest(doing: str) -> None:
 
 
 @contextmanager
+def hushed(doing: str) -> Iterator[None]:
+    """As `patient`, for calls into libraries that may hold the interpreter, and with it this rank's
+    thread, for minutes, as GPUs do that are slow to start.
+    """
+    if _dog is None:
+        yield
+        return
+    with _dog.hushed(doing):
+        yield
+
+
+@contextmanager
 def patient(doing: str) -> Iterator[None]:
     """Within it the main thread may take any time. No marks inside."""
     if _dog is None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from convoy.utils.heartbeats import AwakeClock, kill_neighbour
-from convoy.utils.roster import FAILED, SILENT, Sign, Verdict
+from convoy.utils.roster import FAILED, HUSH, SILENT, STARTING, Sign, Verdict
 
 GRACE = 2.0
 """Seconds that the main thread is left after a verdict, to finish a file."""
@@ -58,7 +58,7 @@ class Watchdog:
         get: Get,
         leave: Callable[[int], Any] = os._exit,
     ) -> None:
-        self.who, self.sign, self.start_seconds = who, Sign(), start_seconds
+        self.who, self.sign, self.start_seconds = who, STARTING, start_seconds
         self.trouble = self.stopped_by = ""
         self.verdict: Verdict | None = None
         self._put, self._get, self._leave = put, get, leave
@@ -90,6 +90,21 @@ class Watchdog:
     def rest(self, doing: str) -> None:
         """See `watchdog.rest`."""
         self.sign = Sign(self.sign.count, doing, None)
+
+    @contextmanager
+    def hushed(self, doing: str) -> Iterator[None]:
+        """See `watchdog.hushed`."""
+        before = self.sign
+        self.sign = Sign(before.count, doing, None, HUSH)
+        self._tell_sign()
+        try:
+            yield
+        finally:
+            self.sign = before
+
+    def _tell_sign(self) -> None:
+        """Lets the others have this rank's sign at once."""
+        raise NotImplementedError
 
     @contextmanager
     def patient(self, doing: str) -> Iterator[None]:

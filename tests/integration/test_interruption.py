@@ -162,7 +162,8 @@ def test_ranks_that_are_preempted_or_killed_resume_to_the_same_bits(
     running = convoy.start(*launch("broken", ranks=ranks), *resume, np=ranks)
     signal_at(running, a_random_step(epoch=4), one_of_them, signal.SIGUSR1)
     stopped = running.finish(timeout=120)
-    assert "stopped by SIGUSR1 after step" in stopped.text, "one rank's signal stops all"
+    # After a step or, where that was the epoch's last, while it was evaluated.
+    assert "stopped by SIGUSR1" in stopped.text, "one rank's signal stops all"
     saved = checkpoint.read(checkpoint.latest(tmp_path / "broken"))
     assert saved.state["epoch"] in (3, 4)
 

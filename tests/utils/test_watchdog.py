@@ -29,7 +29,7 @@ def roster():
     """Three ranks, heard of at time 0."""
     made = Roster(20.0)
     for rank in range(3):
-        made.peers[rank] = Peer({"rank": rank, "host": f"node{rank}"}, 0.0, 0.0)
+        made.peers[rank] = Peer({"rank": rank, "host": f"node{rank}"}, 0.0, 0.0, Sign())
     return made
 
 
@@ -94,6 +94,28 @@ def test_silence_is_named_even_of_a_patient_rank(roster):
     assert verdict.text.endswith("last seen saving")
 
 
+def test_a_rank_may_be_silent_while_libraries_hold_it_unless_it_is_seen_to_be_stopped(roster):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        born = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        roster.peers[1].who |= identity() | {"pid": child.pid, "born": born}
+        loads, waits = Sign(0, "loading TensorFlow", None, 6.0), Sign(1, "waiting", None)
+        hear_all(roster, 5, waits, loads, waits)
+        for now in (20, 60, 124):
+            hear_all(roster, now, waits, None, waits)
+            assert roster.judge(now) is None
+        child.send_signal(signal.SIGSTOP)
+        while roster.judge(124) is None:
+            time.sleep(0.01)
+        assert roster.judge(24) is None, "the usual time it has in any case"
+        child.send_signal(signal.SIGCONT)
+        hear_all(roster, 126, waits, None, waits)
+        assert roster.judge(126).kind == SILENT, "for all time it has not"
+    finally:
+        child.kill()
+        child.wait()
+
+
 def test_what_is_plain_is_said_first(roster):
     """A dead rank leaves others silent or late behind it."""
     hear_all(roster, 50, None, None, Sign(1, "x", 20.0))
@@ -111,7 +133,7 @@ def test_what_is_plain_is_said_first(roster):
 def test_many_silent_ranks_are_counted_not_listed():
     roster = Roster(20.0)
     for rank in range(40):
-        roster.peers[rank] = Peer({"rank": rank, "host": "a"}, 0.0, 0.0)
+        roster.peers[rank] = Peer({"rank": rank, "host": "a"}, 0.0, 0.0, Sign())
     verdict = roster.judge(21.0)
     assert len(verdict.culprits) == 40
     assert verdict.text.endswith("and 36 more")
@@ -222,7 +244,7 @@ def test_only_the_very_process_that_is_meant_is_killed():
 # One rank of a job: files stand in for Horovod's broadcast and gather. It marks a place every 50 ms
 # until told otherwise, as a training loop does; ranks keep in step through the folder.
 RANK = """
-import json, os, sys, time
+import ctypes, json, os, sys, time
 from pathlib import Path
 from convoy.utils import watchdog, watcher
 
@@ -249,8 +271,12 @@ while (folder / f"late-{rank}").exists():
 watchdog.start(rank, size, SECONDS, one_host=True, start_seconds=SECONDS, put=put, get=get)
 if (folder / f"load-{rank}").exists():  # as TensorFlow
     watchdog.search()
-    put(f"began-{rank}", "")
-    time.sleep(1000)
+    with watchdog.hushed("loading TensorFlow"):
+        put(f"began-{rank}", "")
+        if how == "slow libraries":  # that hold the interpreter
+            ctypes.PyDLL(None).sleep(int(2 * SECONDS))
+        else:
+            time.sleep(1000)
 if (folder / f"refuse-{rank}").exists():
     print("flags are refused", file=sys.stderr)
     sys.exit(2)
@@ -502,6 +528,16 @@ def test_a_rank_that_is_lost_while_others_load_ends_the_job(job, tmp_path, rank,
     codes, texts = work.ends()
     assert codes == [-signal.SIGKILL if r == rank else 1 for r in range(3)]
     assert f"rank {rank} on host {socket.gethostname()}: " in "".join(texts)
+
+
+def test_libraries_that_hold_the_interpreter_while_they_load_are_left_alone(job, tmp_path):
+    for rank in (0, 1):
+        (tmp_path / f"load-{rank}").touch()
+    work = job(how="slow libraries")
+    work.running()
+    work.put("stop", "10")
+    codes, texts = work.ends()
+    assert codes == [0, 0, 0], texts
 
 
 @pytest.mark.parametrize("rank", [0, 1])
