@@ -130,7 +130,8 @@ class Watchdog:
             waited += ROUND
             if name := asked():
                 self.ask_to_stop(name)
-            if waited - ROUND < PATIENCE <= waited and (missing := self.missing()):
+            due = waited - ROUND < PATIENCE <= waited and not self._judged.is_set()
+            if due and (missing := self.missing()):
                 say(", ".join(f"rank {rank}" for rank in sorted(missing)[:8]))
 
     def missing(self) -> set[int]:
