@@ -56,7 +56,8 @@ class WeightFile:
         variant: "ema" or "raw"; a file with only one set of weights is "raw".
         arrays: Name to array. 16-bit floats are float32 here.
         facts: What else the file says of its model: `arch`, `model` (build arguments of a
-            checkpoint), `config` (Keras' own), and numbers and texts a trainer saved beside.
+            checkpoint), `config` (Keras' own), `keras` (2, where it
+            is in that version's layout), and numbers and texts a trainer saved beside.
         has_ema: Whether the file holds a moving average as well.
     """
 
@@ -142,7 +143,7 @@ def _read_h5(path: Path, content: Any = None, facts: dict | None = None) -> Weig
             if "layer_names" in file.attrs or "model_weights" in file:
                 arrays = _old_h5(file.get("model_weights", file))
                 text = file.attrs.get("model_config")
-                facts = {"config": json.loads(text)} if text else {}
+                facts = {"config": json.loads(text)} if text else {"keras": 2}
             else:
                 arrays = _new_h5(file)
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:

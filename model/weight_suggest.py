@@ -120,9 +120,14 @@ def suggest(
     called = next(iter(_own_names(file, _config_beside(file))), None)
     stranger = read_names(_names_of(file)).stranger if file.kind == "torch" else None
     return scheme, Suggestion(
-        *(file.path, file.kind, file.variant, str(scheme), classes),
+        *(file.path, file.kind, file.variant, _told(file, scheme), classes),
         *(arguments, tuple(notes), file.has_ema, called, stranger),
     )
+
+
+def _told(file: WeightFile, scheme: Scheme) -> str:
+    """How its tensors are named, for people: our names are those of keras.applications."""
+    return "Convoy's names" if file.kind == "convoy" else str(scheme)
 
 
 def stored_arguments(file: WeightFile) -> dict[str, Any]:
@@ -146,6 +151,9 @@ def _of_keras(file: WeightFile, arch: catalog.Arch, notes: list[str]) -> dict[st
         if np.allclose(variance, IMAGENET_STD, atol=1e-3):
             std *= np.sqrt(IMAGENET_STD)
         return applications | _normalisation(np.asarray(mean, np.float64), std)
+    if file.facts.get("keras") == 2 and "v2" in arch.name:
+        notes.append(f"{file.path.name} is taken for one of keras.applications")
+        return applications | {"bn_momentum": 0.9, "mean": [128.0] * 3, "std": [128.0] * 3}
     notes.append(f"{file.path.name} does not say how its model is built; the defaults are taken")
     return {}
 

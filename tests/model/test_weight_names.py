@@ -248,6 +248,16 @@ def test_another_family_is_refused_with_the_reason(names, arch, reason):
         suggestion(names, arch)
 
 
+def test_v2_of_keras_applications_scales_to_one():
+    """Weights alone, as that package publishes them: x / 128 - 1, in no layer of the file."""
+    arrays = {"stem_conv/kernel": np.zeros((3, 3, 3, 24)), "block1a_project_bn/gamma": np.zeros(24)}
+    file = WeightFile(Path("efficientnetv2-s.h5"), "keras", "raw", arrays, {"keras": 2})
+    found = suggest(file, get_arch("efficientnetv2-s"))[1]
+    assert found.arguments == {"padding": "same", "bn_epsilon": 1e-3, "bn_momentum": 0.9,
+                               "mean": [128.0] * 3, "std": [128.0] * 3}  # fmt: skip
+    assert "keras.applications" in found.notes[0]
+
+
 def test_the_imagenet_files_normalise_by_the_standard_deviation():
     """Their `variance` holds deviations, whose root the published model divides by twice."""
     from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD
