@@ -19,7 +19,7 @@ A folder without a marker that agrees with its files is not a checkpoint and is 
 `best.json` beside
 the folders names the best one. Nothing here executes what it reads: safetensors, JSON and YAML
 hold data only.
-This module imports no TensorFlow until a model is built.
+This module imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
         reason = "is not a complete checkpoint" if path.exists() else "does not exist"
         there = some([folder.name for folder in complete_checkpoints(model_dir)])
         raise CheckpointError(
-            f"--checkpoint {which}: {path} {reason}; give best, last, a name from --model_dir"
+            f"--checkpoint {which} {reason}; give best, last, a name from --model_dir"
             f" {model_dir} ({there or 'which holds none'}), or a checkpoint's folder"
         )
     return path
@@ -382,40 +382,3 @@ def check_writable(model_dir: str | AnyPath, flag: str = "--model_dir") -> None:
             f"{flag} {model_dir} cannot be written ({error.strerror}); choose another"
             " folder or free some space"
         ) from error
-
-
-def load_model(
-    path: str | AnyPath,
-    weights: str = "auto",
-    data_format: str = "channels_last",
-    image_size: int | None = None,
-) -> tuple[Any, Checkpoint]:
-    """Builds the model that a checkpoint holds.
-
-    Args:
-        path: a checkpoint's folder, or a model_dir (its best is taken).
-        weights: "raw", "ema", or "auto": the better of the two when the checkpoint was made.
-        data_format: the layout to compute in; any checkpoint goes with either.
-        image_size: pixels a side; None: those it was trained for.
-
-    Returns:
-        The Keras model, and the checkpoint with `state["weights_used"]` set.
-    """
-    from convoy.model import build_model
-    from convoy.runtime.arrays import assign
-
-    path = path_of(path)
-    checkpoint = read(path if (path / MARKER).exists() else resolve(path))
-    if weights == "auto":
-        weights = checkpoint.state.get("better_weights", "raw")
-    if weights == "ema" and not checkpoint.ema:
-        raise CheckpointError(
-            f"--weights ema: {checkpoint.path} holds no moving average (it was trained with"
-            " --moving_average_decay 0)"
-        )
-    built = dict(checkpoint.state["model"])
-    built |= {"image_size": image_size} if image_size else {}
-    model = build_model(built.pop("arch"), **built, data_format=data_format)
-    assign(model.weights, checkpoint.ema if weights == "ema" else checkpoint.model, "weight")
-    checkpoint.state["weights_used"] = weights
-    return model, checkpoint

@@ -16,12 +16,12 @@ from convoy.dataloader.decode import eval_decode
 from convoy.dataloader.errors import RecordError
 from convoy.dataloader.prepare.preview import training_examples
 from convoy.runtime.build import eval_crop, train_image_size
-from convoy.runtime.checkpoint import load_model, resolve
+from convoy.runtime.checkpoint import resolve
 from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config
 from convoy.runtime.gradcam import grad_cam, overlay
 from convoy.runtime.stages import of_stage, stage_settings
-from convoy.runtime.trained import Trained, for_classes_of
+from convoy.runtime.trained import Trained, for_classes_of, load_model
 
 
 @dataclass

@@ -12,11 +12,22 @@ import yaml
 
 from convoy.dataloader import EvalCrop
 from convoy.dataloader.sources import Source
+from convoy.runtime.arrays import assign
 from convoy.runtime.build import eval_crop, image_size, model_arguments
-from convoy.runtime.checkpoint import folder_of, load_model, passed_over, resolve
+from convoy.runtime.checkpoint import (
+    AnyPath,
+    Checkpoint,
+    CheckpointError,
+    folder_of,
+    passed_over,
+    read,
+    resolve,
+)
 from convoy.runtime.class_matching import known_names, match_classes
 from convoy.runtime.config import Config, ConfigError, defaults
+from convoy.runtime.marker import MARKER
 from convoy.utils import distributed
+from convoy.utils.files import path_of
 
 
 @dataclass
@@ -48,6 +59,42 @@ class Trained:
         known, whole = {f.name for f in fields(Config)}, defaults(settings["arch"]) | settings
         run = Config(**{name: value for name, value in whole.items() if name in known})
         return (image_size(run), eval_crop(run)) == (size, crop)
+
+
+def load_model(
+    path: str | AnyPath,
+    weights: str = "auto",
+    data_format: str = "channels_last",
+    image_size: int | None = None,
+) -> tuple[Any, Checkpoint]:
+    """Builds the model that a checkpoint holds.
+
+    Args:
+        path: a checkpoint's folder, or a model_dir (its best is taken).
+        weights: "raw", "ema", or "auto": the better of the two when the checkpoint was made.
+        data_format: the layout to compute in; any checkpoint goes with either.
+        image_size: pixels a side; None: those it was trained for.
+
+    Returns:
+        The Keras model, and the checkpoint with `state["weights_used"]` set.
+    """
+    from convoy.model import build_model
+
+    path = path_of(path)
+    checkpoint = read(path if (path / MARKER).exists() else resolve(path))
+    if weights == "auto":
+        weights = checkpoint.state.get("better_weights", "raw")
+    if weights == "ema" and not checkpoint.ema:
+        raise CheckpointError(
+            f"--weights ema: {checkpoint.path} holds no moving average (it was trained with"
+            " --moving_average_decay 0)"
+        )
+    built = dict(checkpoint.state["model"])
+    built |= {"image_size": image_size} if image_size else {}
+    model = build_model(built.pop("arch"), **built, data_format=data_format)
+    assign(model.weights, checkpoint.ema if weights == "ema" else checkpoint.model, "weight")
+    checkpoint.state["weights_used"] = weights
+    return model, checkpoint
 
 
 def trained_model(config: Config) -> Trained:

@@ -32,7 +32,7 @@ def by_hand(trained, files, weights="auto"):
     import tensorflow as tf
 
     from convoy.dataloader.decode import EvalCrop, eval_decode
-    from convoy.runtime.checkpoint import load_model
+    from convoy.runtime.trained import load_model
 
     model, _ = load_model(trained.model_dir, weights)
     encoded = [file.read_bytes() for file in files]

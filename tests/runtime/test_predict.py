@@ -274,7 +274,7 @@ def test_probabilities_are_a_softmax_of_the_evaluation_logits(predict, trained, 
     import tensorflow as tf
 
     from convoy.dataloader.decode import EvalCrop, eval_decode
-    from convoy.runtime.checkpoint import load_model
+    from convoy.runtime.trained import load_model
 
     code, rows, table, _ = predict(photos, "--top_k", "10", "--predict_batch_size", "5")
     assert code == 0
@@ -331,7 +331,7 @@ def test_size_crop_mirror_and_confidence_are_the_users(predict, trained, photos)
     import tensorflow as tf
 
     from convoy.dataloader.decode import EvalCrop, eval_decode
-    from convoy.runtime.checkpoint import load_model
+    from convoy.runtime.trained import load_model
 
     flags = ("--image_size", "48", "--crop_pct", "0.5", "--flip_tta", "--top_k", "10")
     _, rows, _, text = predict(photos, *flags, "--min_confidence", "0.1")
