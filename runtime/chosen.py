@@ -6,6 +6,7 @@ what was chosen when it began, whatever has become of its data. No TensorFlow.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -55,9 +56,10 @@ def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
 
 
 def told(chosen: Mapping[str, Any]) -> str:
-    """What was chosen, for people."""
-    pairs = ", ".join(f"{name} {value}" for name, value in chosen.items())
-    return f"chosen for these data (docs/defaults.md; --defaults documents leaves it): {pairs}"
+    """What was chosen, for people, in lines that a terminal has room for."""
+    pairs = ", ".join(f"{name}={value}" for name, value in chosen.items())
+    text = f"chosen for these data (docs/defaults.md; --defaults documents leaves it): {pairs}"
+    return textwrap.fill(f"convoy: {text}", 79, subsequent_indent="  ", break_long_words=False)
 
 
 def _of_the_run(config: Config) -> Config | None:

@@ -201,8 +201,8 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
             f" {config.max_epochs}: it takes {fitted.warmup_epochs:g} here (--warmup_epochs)",
             file=sys.stderr,
         )
-    if chosen and given.speaks:
-        print(f"convoy: {told(chosen)}", file=sys.stderr)
+    if chosen and given.speaks and "defaults" not in chosen:
+        print(told(chosen), file=sys.stderr)
     return settled
 
 

@@ -93,8 +93,9 @@ def test_the_command_line_and_python_choose_alike(photos, tmp_path, capsys):
     assert config == settings(*(f"--{name}={value}" for name, value in given.items()))
     said = capsys.readouterr().err
     assert said.count("chosen for these data (docs/defaults.md") == 2
-    assert "image_size 64" in said
+    assert "image_size=64" in said
     assert "max_epochs" not in said
+    assert max(map(len, said.splitlines())) < 80
 
 
 @pytest.mark.parametrize(
