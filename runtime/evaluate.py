@@ -96,7 +96,8 @@ def evaluate(
             agreement.settle(len(times), ended)
         if ended:
             break
-    return _figures(total, times, batch_size) | _over_classes(eval_step)
+    found = _figures(total, times, batch_size) | _over_classes(eval_step)
+    return {name: found[name] for name in UNITS if name in found}  # as they are printed
 
 
 def _over_classes(eval_step: Callable) -> dict[str, float]:
