@@ -182,7 +182,7 @@ def test_balanced_classes_resume_to_the_same_bits(convoy, launch, tmp_path, rank
     stop = (lambda: running.process) if ranks == 1 else (lambda: random.choice(running.ranks()))
     signal_at(running, a_random_step(epoch=3), stop, signal.SIGUSR1)
     stopped = running.finish(timeout=120)
-    assert "stopped by SIGUSR1 after step" in stopped.text
+    assert "stopped by SIGUSR1" in stopped.text  # in a step, or in the evaluation after it
     convoy(*launch("broken", **arguments), "--resume_checkpoint", np=ranks)
     assert_same_end(tmp_path / "broken", tmp_path / "whole")
 
