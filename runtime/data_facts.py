@@ -11,7 +11,7 @@ from convoy.dataloader.by_pillow import opened
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.sources import Source, find_source
 from convoy.runtime.config import Config
-from convoy.runtime.fitting import Facts
+from convoy.runtime.fitting import FEW_IMAGES, Facts
 from convoy.utils.gpus import visible_gpus
 
 SAMPLE = 48
@@ -35,7 +35,8 @@ def facts_of(config: Config, processes: int) -> Facts:
     return Facts(
         images=train.num_examples,
         eval_images=source("validation").num_examples if config.mode == "train_and_eval" else 0,
-        short_side=short_side(train),
+        # By which nothing is chosen for larger sets.
+        short_side=short_side(train) if train.num_examples < FEW_IMAGES else None,
         processes=processes,
         gpus=visible_gpus() > 0,
         pretrained=config.pretrained_from_file is not None,
