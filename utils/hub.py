@@ -33,7 +33,7 @@ class Hub(Watchdog):
         self.address = json.dumps({"places": places, "token": self._token, "who": who})
         self._roster, self._links = Roster(self.seconds), dict[int, Link]()
         self._roster.peers[0] = Peer(self.who, 0.0, 0.0)
-        self._size, self._left, self._announced, self._asked_at = size, list[Peer](), False, 0.0
+        self._size, self._left, self._asked_at = size, list[Peer](), 0.0
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._now, self._next = 0.0, 0.0
@@ -66,10 +66,10 @@ class Hub(Watchdog):
 
     def _find_together(self) -> Verdict | None:
         """One round of the time before all have met."""
-        if not self._announced:
+        if not self.searched.is_set():
             with suppress(OSError):  # the store may not be there yet
                 self._put(ADDRESS, self.address)
-                self._announced = True
+                self.searched.set()
         missing, here = self.missing(), self._roster.come_as_far(1)
         if self.stopped_by:
             self._decide(stop=self.stopped_by)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import selectors
 import socket
-import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -29,17 +28,12 @@ from convoy.utils.watcher import ADDRESS, GRACE, LEFT, ROUND, TROUBLE, Watchdog
 
 
 class Member(Watchdog):
-    """The side of any other rank.
-
-    Attributes:
-        searched: whether rank 0 was found, or cannot be.
-    """
+    """The side of any other rank."""
 
     def __init__(self, who: dict[str, Any], **options: Any) -> None:
         super().__init__(who, **options)
         self._link: Link | None = None
         self._chief = Peer({}, 0.0, 0.0)
-        self.searched = threading.Event()
         self._thread.start()
 
     def _run(self) -> None:

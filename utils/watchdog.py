@@ -79,10 +79,11 @@ def meet(asked: Callable[[], str], say: Callable[[str], None]) -> tuple[str, str
 
 
 def search() -> str:
-    """Waits until this rank has found rank 0; returns why it cannot."""
-    if isinstance(_dog, Member):
-        _dog.searched.wait()
-    return _dog.trouble if _dog else ""
+    """Waits until this rank has found rank 0, or is itself to be found; returns why it cannot."""
+    if _dog is None:
+        return ""
+    _dog.searched.wait()
+    return _dog.trouble
 
 
 def mark(

@@ -46,6 +46,8 @@ class Watchdog:
     Attributes:
         trouble: why there is no watchdog after all: rank 0 cannot be reached from everywhere.
         stopped_by: the signal that stopped the job before it began.
+        searched: set once this rank has found rank 0 or knows that it cannot; on rank 0, once its
+            address is where the others look for it.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Watchdog:
         self.verdict: Verdict | None = None
         self._put, self._get, self._leave = put, get, leave
         self._met, self._judged, self.stopping = (threading.Event() for _ in range(3))
+        self.searched = threading.Event()
         self._usual = 0.0
         self.clock = AwakeClock(3.0)
         self.seconds = self.period = 0.0

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from convoy.utils.heartbeats import Link, identity, kill_neighbour, listen
+from convoy.utils.hub import Hub
 from convoy.utils.roster import FAILED, GONE, SILENT, STUCK, Peer, Roster, Sign
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -268,7 +269,8 @@ def asked():
 watcher.GRACE, watcher.PATIENCE = 0.3, 0.5
 while (folder / f"late-{rank}").exists():
     time.sleep(0.01)
-watchdog.start(rank, size, SECONDS, one_host=True, start_seconds=SECONDS, put=put, get=get)
+start_seconds = SECONDS if how == "soon" else 60.0  # three Pythons start slowly on a busy machine
+watchdog.start(rank, size, SECONDS, one_host=True, start_seconds=start_seconds, put=put, get=get)
 if (folder / f"load-{rank}").exists():  # as TensorFlow
     watchdog.search()
     with watchdog.hushed("loading TensorFlow"):
@@ -337,6 +339,8 @@ class Job:
         deadline = time.monotonic() + 60
         while not (self.folder / name).exists():
             assert time.monotonic() < deadline, name
+            codes = [process.poll() for process in self.ranks]
+            assert codes.count(None), f"all have ended before {name}: {codes}, {self.ends()[1]}"
             time.sleep(0.01)
         return (self.folder / name).read_text()
 
@@ -540,10 +544,33 @@ def test_libraries_that_hold_the_interpreter_while_they_load_are_left_alone(job,
     assert codes == [0, 0, 0], texts
 
 
+def test_rank_0_loads_nothing_before_it_can_be_found():
+    """A library that holds the interpreter would keep its thread from leaving the address."""
+    store, reached = {}, threading.Event()
+
+    def put(name, text):
+        reached.wait(30)
+        store[name] = text
+
+    who = identity() | {"rank": 0}
+    hub = Hub(who, 2, one_host=True, seconds=60, start_seconds=60, put=put, get=store.get)
+    try:
+        assert not hub.searched.wait(0.3)
+        reached.set()
+        assert hub.searched.wait(30)
+        assert store
+    finally:
+        reached.set()
+        hub.stop()
+        hub._thread.join()
+        hub._listener.close()
+        hub._selector.close()
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_never_comes_is_named(job, tmp_path, rank):
     (tmp_path / f"late-{rank}").touch()
-    work = job()
+    work = job(how="soon")
     others = [process for r, process in enumerate(work.ranks) if r != rank]
     said = [process.communicate(timeout=60) for process in others]
     assert [process.returncode for process in others] == [1, 1]
