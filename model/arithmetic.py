@@ -65,8 +65,9 @@ def _efficientnet(arch: Arch, size: int) -> Iterator[_Layer]:
                 yield _Layer(expand, (1, 1, block.filters_in, wide), before**2, expand_bn)
             depthwise = f"{name}_{block.depthwise}"
             yield _Layer(depthwise, (*window, wide, 1), size**2, f"{name}_bn", depthwise=True)
-            yield _Layer(f"{name}_se_reduce", (1, 1, wide, units), 1)
-            yield _Layer(f"{name}_se_expand", (1, 1, units, wide), 1)
+            if units:
+                yield _Layer(f"{name}_se_reduce", (1, 1, wide, units), 1)
+                yield _Layer(f"{name}_se_expand", (1, 1, units, wide), 1)
         yield _Layer(project, (1, 1, wide, filters), size**2, project_bn)
     yield _Layer("top_conv", (1, 1, filters, top_filters(arch)), size**2, "top_bn")
 

@@ -3,8 +3,10 @@
 Numbers: EfficientNet v1 from Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional
 Neural Networks", ICML 2019 (arXiv:1905.11946): B0 is its table 1, the coefficients of the others
 are those of the authors' code; L2 is of Xie et al., CVPR 2020 (arXiv:1911.04252). EfficientNetV2
-from Tan and Le, ICML 2021 (arXiv:2104.00298), table 4. Stochastic depth from Huang et al., "Deep
-Networks with Stochastic Depth", ECCV 2016 (arXiv:1603.09382). ResNet from He et al., CVPR 2016
+from Tan and Le, ICML 2021 (arXiv:2104.00298), table 4. EfficientNet-Lite has no paper: its numbers
+are those of the authors' code (models/official/efficientnet/lite in the repository tensorflow/tpu),
+its parameters those of that code's test. Stochastic depth from Huang et al., "Deep Networks with
+Stochastic Depth", ECCV 2016 (arXiv:1603.09382). ResNet from He et al., CVPR 2016
 (arXiv:1512.03385), with the stride on the 3x3 convolution ("v1.5"); ResNeXt from Xie et al., CVPR
 2017 (arXiv:1611.05431); squeeze-and-excitation from Hu et al., CVPR 2018 (arXiv:1709.01507).
 """
@@ -20,6 +22,8 @@ from typing import Any
 # Mean and standard deviation of ImageNet's RGB channels, for images in 0-255.
 IMAGENET_MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)
 IMAGENET_STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
+
+Channels = tuple[float, float, float]
 
 SQUEEZE_RATIO = 0.25  # units of squeeze-and-excitation, as a part of the block's *input* filters
 FILTER_DIVISOR = 8
@@ -58,6 +62,7 @@ class Block:
     drop_position: float
     fused: bool
     depthwise: str
+    squeeze: bool
 
     @property
     def filters_expanded(self) -> int:
@@ -65,7 +70,8 @@ class Block:
 
     @property
     def squeeze_units(self) -> int:
-        return max(1, int(SQUEEZE_RATIO * self.filters_in))
+        """Of squeeze-and-excitation; 0 where there is none."""
+        return max(1, int(SQUEEZE_RATIO * self.filters_in)) if self.squeeze else 0
 
     @property
     def has_skip(self) -> bool:
@@ -136,8 +142,15 @@ class Arch:
         min_image_size: The smallest image, in pixels, that leaves one pixel of features.
         stochastic_depth: Default rate of the (never reached) block after the last.
         bn_momentum, bn_epsilon: Batch-norm defaults of the family, in Keras' sense of momentum.
+        activation: Its default.
+        mean, std: Of the images it was trained on, per channel, in 0-255.
+        interpolation, crop_padding: How images are resized, and cut in evaluation (pixels), where
+            that is part of what was published; None leaves it to the program's defaults.
         available: False for a name that is known and yet not built; `reason` says why.
         stages, stem_filters, top_filters: The unscaled table (efficientnet only).
+        squeeze: Whether blocks that are not fused have squeeze-and-excitation (efficientnet only).
+        fixed_ends: Whether the filters of the first and last convolution and the repeats of the
+            first and last stage are left unscaled (efficientnet only).
         repeats, bottleneck, groups, group_width: Blocks per stage, their kind, and the groups of
             their 3x3 convolution with each group's filters in the first stage (resnet only).
         squeeze_units, se_ratio: Units of squeeze-and-excitation, a number for all blocks or, where
@@ -156,11 +169,18 @@ class Arch:
     stochastic_depth: float = 0.2
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
+    activation: str = "swish"
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
+    interpolation: str | None = None
+    crop_padding: int | None = None
     available: bool = True
     reason: str = ""
     stages: tuple[Stage, ...] = EFFICIENTNET_STAGES
     stem_filters: int = 32
     top_filters: int = 1280
+    squeeze: bool = True
+    fixed_ends: bool = False
     repeats: tuple[int, ...] = ()
     bottleneck: bool = True
     groups: int = 1
@@ -173,9 +193,18 @@ def _efficientnet(name: str, *numbers: float, **table: Any) -> Arch:
     return Arch(f"efficientnet{name}", "efficientnet", *numbers, **table)
 
 
+def _lite(name: str, width: float, depth: float, size: int, *numbers: float) -> Arch:
+    table = {"squeeze": False, "fixed_ends": True, "activation": "relu6"}
+    # For quantisation: all channels alike, and next to the whole range of 8 bits.
+    table |= {"mean": (127.0,) * 3, "std": (128.0,) * 3}
+    table |= {"interpolation": "bicubic", "crop_padding": round(size / 7)}  # 7/8 of the image
+    return _efficientnet(f"-lite{name}", width, depth, size, *numbers, **table)
+
+
 def _resnet(name: str, repeats: tuple[int, ...], params: tuple[int, int], **table: Any) -> Arch:
     table |= {"stochastic_depth": 0.0, "stages": (), "stem_filters": 64, "top_filters": 0}
     table |= {"bn_momentum": 0.9, "bn_epsilon": 1e-5}  # Keras' momentum 0.9 is PyTorch's 0.1
+    table["activation"] = "relu"
     return Arch(name, "resnet", 1.0, 1.0, 224, 0.0, *params, repeats=repeats, **table)
 
 
@@ -204,6 +233,11 @@ _ARCHS: dict[str, Arch] = {
         _efficientnet("-l2", 4.3, 5.3, 800, 0.5, 481_399_996, 480_309_308),
         # Evaluated at 384 pixels, trained at up to 300. NVIDIA's recipe has a BN momentum of 0.99.
         _efficientnet("v2-s", 1.0, 1.0, 384, 0.2, 21_612_360, 21_458_488, **_V2S),
+        _lite("0", 1.0, 1.0, 224, 0.2, 4_694_024, 4_652_008),
+        _lite("1", 1.0, 1.1, 240, 0.2, 5_470_344, 5_416_680),
+        _lite("2", 1.1, 1.2, 260, 0.3, 6_150_168, 6_092_072),
+        _lite("3", 1.2, 1.4, 280, 0.3, 8_273_768, 8_197_096),
+        _lite("4", 1.4, 1.8, 300, 0.3, 13_118_936, 13_006_568),
         _efficientnet("-test", 1.0, 1.0, 32, 0.1, 61_500, 60_604, stages=_TEST_STAGES, **_SMALL),
         _resnet("resnet18", (2, 2, 2, 2), (11_699_112, 11_689_512), bottleneck=False),
         _resnet("resnet34", (3, 4, 6, 3), (21_814_696, 21_797_672), bottleneck=False),
@@ -272,22 +306,25 @@ def round_repeats(repeats: int, depth: float) -> int:
 
 def stem_filters(arch: Arch) -> int:
     """Scaled filters of the first convolution."""
-    return round_filters(arch.stem_filters, arch.width)
+    return arch.stem_filters if arch.fixed_ends else round_filters(arch.stem_filters, arch.width)
 
 
 def top_filters(arch: Arch) -> int:
     """Scaled filters of the last convolution, which are the features of the classifier."""
-    return round_filters(arch.top_filters, arch.width)
+    return arch.top_filters if arch.fixed_ends else round_filters(arch.top_filters, arch.width)
 
 
 def efficientnet_blocks(arch: Arch) -> list[Block]:
     """The scaled blocks of an EfficientNet, in order, named as in keras.applications (block2a)."""
-    total = sum(round_repeats(stage.repeats, arch.depth) for stage in arch.stages)
+    repeats = [round_repeats(stage.repeats, arch.depth) for stage in arch.stages]
+    if arch.fixed_ends:
+        repeats[0], repeats[-1] = arch.stages[0].repeats, arch.stages[-1].repeats
+    total = sum(repeats)
     blocks: list[Block] = []
+    filters_out = stem_filters(arch)
     for number, stage in enumerate(arch.stages, start=1):
-        filters_in = round_filters(stage.filters_in, arch.width)
-        filters_out = round_filters(stage.filters_out, arch.width)
-        for repeat in range(round_repeats(stage.repeats, arch.depth)):
+        filters_in, filters_out = filters_out, round_filters(stage.filters_out, arch.width)
+        for repeat in range(repeats[number - 1]):
             block = Block(
                 name=f"block{number}{chr(ord('a') + repeat)}",
                 kernel=stage.kernel,
@@ -298,6 +335,7 @@ def efficientnet_blocks(arch: Arch) -> list[Block]:
                 drop_position=len(blocks) / total,
                 fused=stage.fused,
                 depthwise=stage.depthwise,
+                squeeze=arch.squeeze and not stage.fused,
             )
             blocks.append(block)
     return blocks

@@ -1,4 +1,5 @@
-"""EfficientNet v1 (Tan and Le 2019, arXiv:1905.11946) and V2 (2021, arXiv:2104.00298).
+"""EfficientNet v1 (Tan and Le 2019, arXiv:1905.11946), its Lite variants, and V2 (2021,
+arXiv:2104.00298).
 
 Functional Keras models. Layers carry keras.applications' names, so weights and rules over names
 pass between the two.
@@ -124,7 +125,7 @@ def build(
     image_size: int | None = None,
     dropout: float | None = None,
     stochastic_depth: float | None = None,
-    activation: str = "swish",
+    activation: str | None = None,
     batch_norm: str = "default",
     bn_momentum: float | None = None,
     bn_epsilon: float | None = None,
@@ -148,7 +149,7 @@ def build(
         batch_norm: "default", or "syncbn" for statistics of all processes' batches together.
         bn_momentum, bn_epsilon: Of every batch norm, in Keras' sense.
         weight_init: "fan_out" or "fan_in"; see `model.initializers`.
-        mean, std: Per channel, in 0-255; ImageNet's by default.
+        mean, std: Per channel, in 0-255.
         padding: "same" (default) as TensorFlow and the paper's code, or "symmetric" as PyTorch.
         seed: Of initial weights and of dropout; every layer derives its own from it. None: random.
         any_size: Take images of any size, not of `image_size` alone.
@@ -165,6 +166,7 @@ def build(
     image_size = arch.resolution if image_size is None else image_size
     dropout = arch.dropout if dropout is None else dropout
     stochastic_depth = arch.stochastic_depth if stochastic_depth is None else stochastic_depth
+    activation = arch.activation if activation is None else activation
     padding = "same" if padding is None else padding
     catalog.check_image_size(arch, image_size)
     check_options(num_classes, dropout, stochastic_depth, activation, batch_norm, padding)
@@ -185,8 +187,8 @@ def build(
     side = None if any_size else image_size
     images = keras.Input((side, side, 3), name="image")
     x = Normalize(
-        catalog.IMAGENET_MEAN if mean is None else mean,
-        catalog.IMAGENET_STD if std is None else std,
+        arch.mean if mean is None else mean,
+        arch.std if std is None else std,
         name="normalization",
     )(images)
 
@@ -247,12 +249,13 @@ def _branch(x: Any, block: catalog.Block, parts: Parts) -> Any:
     x = parts.depthwise(x, f"{name}_{block.depthwise}", block.kernel, block.stride)
     x = parts.norm(x, f"{name}_bn", act=True)
 
-    x, gate = parts.squeeze(x, f"{name}_se_squeeze")
-    gate = parts.conv(gate, block.squeeze_units, f"{name}_se_reduce", bias=True)
-    gate = parts.act(gate, f"{name}_se_activation")
-    gate = parts.conv(gate, block.filters_expanded, f"{name}_se_expand", bias=True)
-    gate = layers.Activation("sigmoid", name=f"{name}_se_gate")(gate)
-    x = Excite(name=f"{name}_se_excite")([x, gate])
+    if block.squeeze_units:
+        x, gate = parts.squeeze(x, f"{name}_se_squeeze")
+        gate = parts.conv(gate, block.squeeze_units, f"{name}_se_reduce", bias=True)
+        gate = parts.act(gate, f"{name}_se_activation")
+        gate = parts.conv(gate, block.filters_expanded, f"{name}_se_expand", bias=True)
+        gate = layers.Activation("sigmoid", name=f"{name}_se_gate")(gate)
+        x = Excite(name=f"{name}_se_excite")([x, gate])
 
     x = parts.conv(x, block.filters_out, f"{name}_project_conv")
     return parts.norm(x, f"{name}_project_bn")

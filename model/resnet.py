@@ -130,7 +130,7 @@ def build(
     image_size: int | None = None,
     dropout: float | None = None,
     stochastic_depth: float | None = None,
-    activation: str = "relu",
+    activation: str | None = None,
     batch_norm: str = "default",
     bn_momentum: float | None = None,
     bn_epsilon: float | None = None,
@@ -161,7 +161,7 @@ def build(
             shortcuts (Goyal et al. 2017, arXiv:1706.02677).
         se_ratio: Units of squeeze-and-excitation as a part of the block's output filters, for
             timm's weights 1/16. None: the same number, 16, in all blocks, as NVIDIA's.
-        mean, std: Per channel, in 0-255; ImageNet's by default.
+        mean, std: Per channel, in 0-255.
         padding: "symmetric" (default) as PyTorch, or "same" as TensorFlow.
         seed: Of initial weights and of dropout; every layer derives its own from it. None: random.
         any_size: Take images of any size, not of `image_size` alone.
@@ -178,6 +178,7 @@ def build(
     image_size = arch.resolution if image_size is None else image_size
     dropout = arch.dropout if dropout is None else dropout
     stochastic_depth = arch.stochastic_depth if stochastic_depth is None else stochastic_depth
+    activation = arch.activation if activation is None else activation
     padding = "symmetric" if padding is None else padding
     catalog.check_image_size(arch, image_size)
     check_options(num_classes, dropout, stochastic_depth, activation, batch_norm, padding)
@@ -200,8 +201,8 @@ def build(
     side = None if any_size else image_size
     images = keras.Input((side, side, 3), name="image")
     x = Normalize(
-        catalog.IMAGENET_MEAN if mean is None else mean,
-        catalog.IMAGENET_STD if std is None else std,
+        arch.mean if mean is None else mean,
+        arch.std if std is None else std,
         name="normalization",
     )(images)
 

@@ -176,7 +176,7 @@ def _seems(found: Fit, file: WeightFile, scheme: Scheme, arch: Arch, called: str
         return f"It holds {best}: give --arch {best}"
     lacks = [name for name in found.missing if "_se_" in name]
     if lacks and len(lacks) == len(found.missing):
-        kind = "It has no squeeze-and-excitation, as timm's lite and edge models"
+        kind = "It has no squeeze-and-excitation, and yet is none of the Lite models"
     elif fits[best].share < 0.5:
         kind = "It holds another network, and none of those of --mode list"
     else:

@@ -207,12 +207,14 @@ def _of_torch(
     said = read_names(_names_of(file))
     arguments: dict[str, Any] = {"padding": "symmetric", "bn_epsilon": 1e-5, "bn_momentum": 0.9}
     half = said.half
+    # But for timm's own Lite0, all Lite weights are TensorFlow's, with its mean and deviation.
+    imagenet = scheme.program == "timm" and arch.mean != catalog.IMAGENET_MEAN
     if scheme.family == "efficientnet":
         slow = {"bn_epsilon": 1e-3, "bn_momentum": 0.99}
         if scheme.program == "timm":
             if said.tf or padding == "same":
                 arguments |= {"padding": "same", "bn_epsilon": 1e-3}
-                half = half or "v2" in arch.name
+                half = half or "v2" in arch.name or imagenet
             elif said.tf is None:
                 notes.append(
                     "timm names efficientnet and tf_efficientnet weights alike; taken for the"
@@ -230,6 +232,8 @@ def _of_torch(
             arguments |= slow | {"padding": "same"}
     if half:
         arguments |= {"mean": [127.5] * 3, "std": [127.5] * 3}
+    elif imagenet:
+        arguments |= {"mean": list(catalog.IMAGENET_MEAN), "std": list(catalog.IMAGENET_STD)}
     stored = config.get("pretrained_cfg", config)
     if isinstance(stored, Mapping):
         for name in ("mean", "std"):

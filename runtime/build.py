@@ -15,7 +15,7 @@ from convoy.dataloader.cache import cache_source
 from convoy.dataloader.sources import Source
 from convoy.dataloader.synthetic import SyntheticLoader
 from convoy.model import build_model
-from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD, get_arch
+from convoy.model.catalog import get_arch
 from convoy.model.depth import depth_from_top
 from convoy.runtime.backends import backend
 from convoy.runtime.config import Config, ConfigError
@@ -30,7 +30,6 @@ logger = logging.getLogger("convoy.data")
 DEFAULT_CLASSES = 1000
 SYNTHETIC_STEPS = 100
 # Written into checkpoints, so that a later change of a default does not change an old model.
-DEFAULT_ACTIVATION = {"efficientnet": "swish", "resnet": "relu"}
 DEFAULT_PADDING = {"efficientnet": "same", "resnet": "symmetric"}
 
 
@@ -65,14 +64,14 @@ def model_arguments(
         "image_size": image_size(config),
         "dropout": arch.dropout,
         "stochastic_depth": arch.stochastic_depth,
-        "activation": DEFAULT_ACTIVATION[arch.family],
+        "activation": arch.activation,
         "batch_norm": config.batch_norm,
         "bn_momentum": arch.bn_momentum,
         "bn_epsilon": arch.bn_epsilon,
         "weight_init": config.weight_init,
         "padding": DEFAULT_PADDING[arch.family],
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
+        "mean": list(arch.mean),
+        "std": list(arch.std),
     }
     if arch.family == "resnet":
         arguments |= {"zero_gamma": config.zero_gamma, "se_ratio": None}

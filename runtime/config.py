@@ -79,7 +79,7 @@ class Config:
     dropout: float | None = _flag(MODEL, None, "dropout before the head; unset: the architecture's own", within="[0, 1)")
     stochastic_depth: float | None = _flag(MODEL, None, "drop rate of the last residual branch, rising "
                                            "linearly from 0; unset: the architecture's own", ("drop_connect_rate",), within="[0, 1)")
-    activation: str | None = _flag(MODEL, None, "activation inside the network; unset: the family's (swish, relu)")
+    activation: str | None = _flag(MODEL, None, "activation inside the network; unset: the architecture's (swish, relu6, relu)")
     batch_norm: Literal["default", "syncbn"] = _flag(MODEL, "default", "batch statistics per process, or over all")
     bn_momentum: float | None = _flag(MODEL, None, "batch-norm momentum (Keras convention); unset: the family's", within="[0, 1)")
     bn_epsilon: float | None = _flag(MODEL, None, "batch-norm epsilon; unset: the family's", within="> 0")
@@ -319,10 +319,12 @@ def defaults(arch: str) -> dict[str, Any]:
     values = {f.name: f.default for f in fields(Config) if f.default is not MISSING}
     values["arch"] = arch
     try:
-        family = get_arch(arch).family
+        entry = get_arch(arch)
     except ValueError:
         return values  # refused later, with the nearest name
-    return values | FAMILY_DEFAULTS.get(family, {})
+    published = {"interpolation": entry.interpolation, "crop_padding": entry.crop_padding}
+    values |= {name: value for name, value in published.items() if value is not None}
+    return values | FAMILY_DEFAULTS.get(entry.family, {})
 
 
 @cache

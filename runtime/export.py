@@ -94,8 +94,8 @@ def export(config: Config) -> dict[str, Any]:
 
 
 _INT8_ADVICE = (
-    " Networks with swish and squeeze-and-excitation quantise worse than ResNets; tflite and onnx"
-    " keep float32"
+    " Networks with swish and squeeze-and-excitation quantise worse than ResNets and"
+    " EfficientNet-Lite; tflite and onnx keep float32"
 )
 
 

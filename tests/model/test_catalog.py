@@ -110,6 +110,27 @@ def test_stochastic_depth_of_b0_grows_over_its_skip_blocks():
     assert rates == [0.025, 0.05, 0.075, 0.0875, 0.1125, 0.125, 0.15, 0.1625, 0.175]
 
 
+def test_lite_scales_neither_its_ends_nor_their_repeats():
+    """Beside B3 and B4, of the same coefficients: models/official/efficientnet/lite of TensorFlow's
+    authors."""
+    lite, b4 = get_arch("efficientnet-lite4"), get_arch("efficientnet-b4")
+    assert (catalog.stem_filters(lite), catalog.top_filters(lite)) == (32, 1280)
+    assert (catalog.stem_filters(b4), catalog.top_filters(b4)) == (48, 1792)
+    blocks = {arch.name: catalog.efficientnet_blocks(arch) for arch in (lite, b4)}
+    ours, theirs = ([b for b in each if b.name[5] not in "17"] for each in blocks.values())
+    assert [b.name for b in ours] == [b.name for b in theirs]
+    assert [b.filters_out for b in ours] == [b.filters_out for b in theirs]
+    ends = [b for b in blocks[lite.name] if b.name[5] in "17"]
+    assert [(b.name, b.filters_in, b.filters_out) for b in ends] == [
+        ("block1a", 32, 24),
+        ("block7a", 272, 448),
+    ]
+    assert not any(b.squeeze_units for b in blocks[lite.name])
+    assert [get_arch(f"efficientnet-lite{i}").resolution for i in range(5)] == [
+        *(224, 240, 260, 280, 300)
+    ]
+
+
 def test_the_test_arch_has_every_kind_of_block():
     arch = get_arch("efficientnet-test")
     blocks = catalog.efficientnet_blocks(arch)

@@ -8,7 +8,14 @@ import pytest
 from convoy.model import arithmetic, build_model, get_arch, list_archs
 from convoy.model.summary import flops
 
-QUICK = ("efficientnet-test", "efficientnet-b0", "resnet18", "resnet50", "resnext50-32x4d")
+QUICK = (
+    "efficientnet-test",
+    "efficientnet-b0",
+    "efficientnet-lite0",
+    "resnet18",
+    "resnet50",
+    "resnext50-32x4d",
+)
 AVAILABLE = [name for name in list_archs() if get_arch(name).available]
 
 

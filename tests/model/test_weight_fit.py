@@ -27,7 +27,9 @@ def save(tmp_path):
     return partial(write_timm, tmp_path / "weights.safetensors")
 
 
-@pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnetv2-s", "se-resnext101-32x4d"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet-b0", "efficientnet-lite4", "efficientnetv2-s", "se-resnext101-32x4d"]
+)
 def test_a_file_that_fits_passes(name, save):
     assert inspect(save(get_arch(name)), name).num_classes == 10
 
@@ -38,11 +40,14 @@ def test_counters_of_other_programs_are_no_weights(save):
 
 
 REFUSED = {
-    # timm's efficientnet_lite0: B0's names and shapes without squeeze-and-excitation
-    "lite": (
-        *("efficientnet-b0", "efficientnet-b0", {"without": (".se.",)}),
+    "lite": (  # B0's names and shapes without squeeze-and-excitation
+        *("efficientnet-lite0", "efficientnet-b0", {}),
         ("missing in the file: 64 of its 3", "(64 in all)",
-         "no squeeze-and-excitation, as timm's lite"),
+         "It holds efficientnet-lite0: give --arch efficientnet-lite0"),
+    ),
+    "unsqueezed": (
+        *("efficientnet-b3", "efficientnet-b3", {"without": (".se.",)}),
+        ("missing in the file:", "no squeeze-and-excitation, and yet"),
     ),
     "v2_rw_s": (
         *(V2_RW_S, "efficientnetv2-s", {}),
@@ -76,10 +81,10 @@ def test_a_file_that_does_not_fit_is_refused_in_a_few_words(kind, save):
 
 
 def test_what_is_beside_the_file_names_it(save, tmp_path):
-    path = save(get_arch("efficientnet-b0"), without=(".se.",))
-    (tmp_path / "config.json").write_text('{"architecture": "efficientnet_lite0"}')
-    with pytest.raises(WeightFileError, match="It calls itself efficientnet_lite0"):
-        inspect(path, "efficientnet-b0")
+    path = save(get_arch("efficientnet-b1"), without=(".se.",))
+    (tmp_path / "config.json").write_text('{"architecture": "efficientnet_em"}')
+    with pytest.raises(WeightFileError, match="It calls itself efficientnet_em"):
+        inspect(path, "efficientnet-b1")
 
 
 def test_networks_with_the_same_tensors_are_told_by_their_names(save):

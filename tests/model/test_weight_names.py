@@ -248,6 +248,25 @@ def test_another_family_is_refused_with_the_reason(names, arch, reason):
         suggestion(names, arch)
 
 
+LITE = {  # by file: mean and deviation, in 0-255; padding; batch norm's epsilon
+    "efficientnet-lite0-57934424.pth": (None, "same", 1e-3),  # the architecture's own: 127, 128
+    "tf_efficientnet_lite0-0aa007d2.pth": ((127.5, 127.5), "same", 1e-3),
+    "efficientnet_lite0_ra-37913777.pth": ((255 * 0.485, 255 * 0.229), "symmetric", 1e-5),
+}
+
+
+@pytest.mark.parametrize("name", LITE)
+def test_lite_weights_are_normalised_as_their_program_does(name):
+    normalised, padding, epsilon = LITE[name]
+    marks = TIMM if "_lite" in name else ("_conv_stem.weight", "_blocks.0._bn1.weight")
+    arrays = {mark: np.zeros(8) for mark in marks}
+    file = WeightFile(Path(name), "torch", "raw", arrays)
+    arguments = suggest(file, get_arch("efficientnet-lite0"))[1].arguments
+    assert (arguments["padding"], arguments["bn_epsilon"]) == (padding, epsilon)
+    found = arguments.get("mean"), arguments.get("std")
+    assert found == (None, None) if not normalised else (found[0][0], found[1][0]) == normalised
+
+
 def test_v2_of_keras_applications_scales_to_one():
     """Weights alone, as that package publishes them: x / 128 - 1, in no layer of the file."""
     arrays = {"stem_conv/kernel": np.zeros((3, 3, 3, 24)), "block1a_project_bn/gamma": np.zeros(24)}

@@ -59,6 +59,11 @@ def efficientnet_pytorch(torch):
     return _import_quietly("efficientnet_pytorch")
 
 
+@pytest.fixture(scope="session")
+def efficientnet_lite_pytorch(torch):
+    return _import_quietly("efficientnet_lite_pytorch")
+
+
 def patches(size, count, seed=0):
     """Images of coloured patches under noise, uint8 (count, size, size, 3)."""
     rng = np.random.default_rng(seed)
@@ -210,7 +215,7 @@ def compare(torch, randomise, to_torch, pictures, tmp_path, record_property):
         torch.save(wrap(theirs.state_dict()), path)
         names = list(theirs.state_dict())
         hint = inspect(path, arch)
-        x = to_torch(images := pictures(size), *_normalisation(hint))
+        x = to_torch(images := pictures(size), *_normalisation(hint, arch))
         momentum = 1 - next(m.momentum for m in theirs.modules() if hasattr(m, "running_var"))
         expected = _ask_theirs(torch, theirs, x, forward or theirs)
         del theirs, forward
@@ -253,10 +258,11 @@ def compare(torch, randomise, to_torch, pictures, tmp_path, record_property):
     return check
 
 
-def _normalisation(hint):
-    from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD
+def _normalisation(hint, arch):
+    from convoy.model import get_arch
 
-    return hint.arguments.get("mean", IMAGENET_MEAN), hint.arguments.get("std", IMAGENET_STD)
+    entry = get_arch(arch)
+    return hint.arguments.get("mean", entry.mean), hint.arguments.get("std", entry.std)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -15,6 +15,8 @@ TIMM = {
     **{f"efficientnet_b{i}": f"efficientnet-b{i}" for i in (*B, 8)},
     **{f"tf_efficientnet_b{i}": f"efficientnet-b{i}" for i in (*B, 8)},
     "tf_efficientnet_l2": "efficientnet-l2",
+    "efficientnet_lite0": "efficientnet-lite0",
+    **{f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}" for i in range(5)},
     "efficientnetv2_s": "efficientnetv2-s",
     "tf_efficientnetv2_s": "efficientnetv2-s",
     **{name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},

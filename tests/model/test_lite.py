@@ -1,0 +1,41 @@
+"""EfficientNet-Lite as it is built. tests/parity compares it with others', and its weights."""
+
+import numpy as np
+import pytest
+
+from convoy.model import build_model
+from convoy.model.catalog import get_arch
+from convoy.model.weight_import import model_arguments
+from convoy.runtime.build import model_arguments as of_config
+from convoy.runtime.config import Config, defaults
+
+NAME = "efficientnet-lite0"
+
+
+@pytest.fixture(scope="module")
+def lite():
+    return build_model(NAME, num_classes=5, image_size=32, seed=0)
+
+
+def test_nothing_squeezes_and_activations_end_at_six(lite):
+    assert not any("_se_" in layer.name for layer in lite.layers)
+    used = {layer.activation.__name__ for layer in lite.layers if hasattr(layer, "moving_mean")}
+    assert used == {"relu6", "linear"}
+    inner = type(lite)(lite.input, lite.get_layer("stem_bn").output)
+    lite.get_layer("stem_bn").gamma.assign(50 * np.ones(32))
+    seen = np.asarray(inner(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))))
+    assert (seen.min(), seen.max()) == (0, 6)
+
+
+def test_images_are_normalised_and_cut_as_published(lite):
+    built = model_arguments(lite, get_arch(NAME))
+    assert (built["activation"], built["padding"]) == ("relu6", "same")
+    assert (built["mean"], built["std"]) == ([127.0] * 3, [128.0] * 3)
+    arguments = of_config(Config(arch=NAME), 5)
+    assert {k: arguments[k] for k in ("activation", "mean", "std")} == {
+        k: built[k] for k in ("activation", "mean", "std")
+    }
+    seen = [defaults(f"efficientnet-lite{i}") for i in range(5)]
+    assert [values["crop_padding"] for values in seen] == [32, 34, 37, 40, 43]
+    assert {values["interpolation"] for values in seen} == {"bicubic"}
+    assert defaults("efficientnet-b4")["interpolation"] == "bilinear"
