@@ -92,6 +92,8 @@ def judge(
             "step": state.step,
             "weights": weights,
         }
+        top1 = METRICS["top1"].of(values, weights == "ema")
+        state.best |= finite({"top1": top1} if top1 is not None else {})
     return {
         "score": score,
         "better_weights": weights,

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from convoy.model.catalog import get_arch
 from convoy.runtime import checkpoint
+from convoy.runtime.commands import resume_command
 from convoy.runtime.config import Config
 from convoy.utils.errors import UserError
 from convoy.utils.extras import missing_module
@@ -54,7 +55,8 @@ def interrupted(config: Config) -> str:
     """After Ctrl-C: what there is to go on from, where there is anything."""
     if config.mode not in TRAINING:
         return "interrupted"
-    return f"interrupted{saved(config) or ', before the first checkpoint'}"
+    text = f"interrupted{saved(config) or ', before the first checkpoint'}"
+    return "\n".join([text, *saved_command(config)])
 
 
 def saved(config: Config) -> str:
@@ -68,6 +70,13 @@ def saved(config: Config) -> str:
     if not found:
         return ""
     return "; checkpoints saved so far are whole: go on with --resume_checkpoint"
+
+
+def saved_command(config: Config) -> list[str]:
+    """The command that goes on from what a training run has saved, as lines; none where it has
+    saved nothing.
+    """
+    return resume_command(config) if saved(config) else []
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -198,6 +198,15 @@ def epoch_figures(epoch: Window, lr: float) -> dict[str, Any]:
     return values | dict(zip(RANK_TIMES, times, strict=True))
 
 
+def of_a_run(images_per_second: float, evaluations_failed: int) -> dict[str, float]:
+    """What the run's summary says beside an epoch's figures and an evaluation's."""
+    found: dict[str, float] = {
+        "avg_exp_per_second_training": images_per_second,
+        "avg_exp_per_second_training_per_GPU": images_per_second / distributed.size(),
+    }
+    return found | ({"evaluations_failed": evaluations_failed} if evaluations_failed else {})
+
+
 def of_training(values: dict[str, Any]) -> dict[str, float]:
     """What the run's summary says of an epoch's figures."""
     return {

@@ -34,7 +34,15 @@ _SCONTROL_SECONDS = 10  # that all ranks wait for Slurm's controller, of those 3
 
 
 class Preempted(RuntimeError):
-    """A signal asked the run to stop; everything is saved. The text says how to go on."""
+    """A signal asked the run to stop; everything is saved. The text says how to go on.
+
+    Attributes:
+        queued: whether the run will be started again without the user.
+    """
+
+    def __init__(self, text: str, queued: bool = False) -> None:
+        super().__init__(text)
+        self.queued = queued
 
 
 class Stopped(BaseException):
@@ -251,7 +259,7 @@ def stop_if_asked(requests: Requests, when: str, saves: bool = True) -> None:
         kept = "everything is saved: go on with --resume_checkpoint"
     text = f"stopped by {next(filter(None, signals))} {when}; {kept}"
     queued = requeue() if requests.requeue and distributed.rank() == 0 else ""
-    raise Preempted(f"{text}. {queued}" if queued else text)
+    raise Preempted(f"{text}. {queued}" if queued else text, queued=bool(queued))
 
 
 def requeue(environment: Mapping[str, str] = os.environ) -> str:

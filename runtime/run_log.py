@@ -28,8 +28,12 @@ def open_log(config: Config, append: bool = False) -> AbstractContextManager[Run
     return closing(run_log)
 
 
-def summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:
-    """Logs the run's summary line, step (), and prints it on rank 0."""
+def summarise(run_log: Any, figures: dict[str, Any], shown: bool = True) -> dict[str, Any]:
+    """Logs the run's summary line, step (), and prints it on rank 0.
+
+    Args:
+        shown: False: it is not printed.
+    """
     from convoy.runtime import evaluate, journal
 
     units = evaluate.UNITS | journal.UNITS
@@ -37,7 +41,7 @@ def summarise(run_log: Any, figures: dict[str, Any]) -> dict[str, Any]:
         if name in evaluate.UNITS:
             run_log.metadata(name, *units[name])
     run_log.log((), figures)
-    if distributed.rank() == 0:
+    if shown and distributed.rank() == 0:
         for name, value in figures.items():
             unit, form = units.get(
                 name, units.get(name.replace("eval_ema_", "eval_"), (None, ":.4f"))

@@ -13,7 +13,7 @@ from typing import Any
 
 from convoy.runtime import checkpoint, trackers
 from convoy.runtime.config import Config, ConfigError
-from convoy.runtime.failures import TRAINING, explain, interrupted
+from convoy.runtime.failures import TRAINING, explain, interrupted, saved_command
 from convoy.runtime.requests import (
     EXIT_PREEMPTED,
     Preempted,
@@ -87,7 +87,8 @@ class Runner:
             return _leave(EXIT_PREEMPTED)
         except Preempted as stopped:
             if _first():
-                _say(str(stopped))
+                go_on = [] if stopped.queued else saved_command(self.config)
+                _say("\n".join([str(stopped), *go_on]))
             return EXIT_PREEMPTED  # every rank stops alike, so they part in good order
         except gathering.Removed as removed:
             _say(str(removed))

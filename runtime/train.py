@@ -23,10 +23,12 @@ from convoy.runtime.journal import (
     Journal,
     Window,
     epoch_figures,
+    of_a_run,
     of_training,
     sums_of,
 )
 from convoy.runtime.keeper import Keeper
+from convoy.runtime.outcome import Ended
 from convoy.runtime.overview import overview
 from convoy.runtime.ownership import Owner
 from convoy.runtime.profiling import Profiler
@@ -57,8 +59,7 @@ class Trainer:
     Args:
         config: a validated config.
         run_log: where rank 0 writes; an inert one elsewhere.
-        callbacks: `keras.callbacks.Callback`s, for users of the library; the command line passes
-            none.
+        callbacks: `keras.callbacks.Callback`s, of users of the library.
         memory: of an elastic job (`utils.elastic.Memory`): where commits go, and with the one from
             which the run goes on.
         requests: notes signals that ask for a stop; None: signals have their usual effect.
@@ -109,8 +110,10 @@ class Trainer:
         self.report = figures_of(saved, self.state.ema is not None)
         self.entered = False  # whether the first stage of this launch was announced
         self._stop_if_asked("before its first step")
+        evaluated = saved is not None and saved.state.get("score") is not None
+        asked = self.requests.asked_to_stop
         self.evaluations = Evaluations(
-            config, self.state, self.train_data, self.journal, self.requests.asked_to_stop
+            config, self.state, self.train_data, self.journal, asked, evaluated
         )
         sizes = {
             "images_per_step": self.images_per_step,
@@ -169,8 +172,8 @@ class Trainer:
         Raises:
             TrainingError, DataError, CheckpointError: in plain words; what was saved stays whole.
         """
-        config, state = self.config, self.state
-        self.journal.begin(self.chief, config, self.steps_per_epoch)
+        state = self.state
+        self.journal.begin(self.chief, self.config, self.steps_per_epoch)
         if self._is_over():
             self.journal.line(f"nothing left to train: {state.epoch} epochs are done")
         self.step.seed_randomness()
@@ -201,7 +204,8 @@ class Trainer:
         if not replicas_agree(state):
             raise TrainingError("the processes ended with different weights; please report this")
         self.callbacks.on_train_end()
-        return self._summary()
+        rates, failed = self.throughput.summary(), len(self.evaluations.failures)
+        return self.report | of_a_run(rates["total_ips"], failed)
 
     def _is_over(self) -> bool:
         ended = self.state.epoch >= self.last_epoch or self.state.step >= self.last_step
@@ -389,10 +393,7 @@ class Trainer:
                 self._save()
             self.keeper.add_score(facts, is_best, to_disk=wanted)
 
-    def _summary(self) -> dict[str, float]:
-        throughput = self.throughput.summary()["total_ips"]
-        self.report["avg_exp_per_second_training"] = throughput
-        self.report["avg_exp_per_second_training_per_GPU"] = throughput / distributed.size()
-        if self.evaluations.failures:
-            self.report["evaluations_failed"] = len(self.evaluations.failures)
-        return dict(self.report)
+    def ended(self) -> Ended:
+        """What is told of the run at its end."""
+        made = self.evaluations
+        return Ended(self.config, self.state, self.report, made.epoch, made.exhausted)

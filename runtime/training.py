@@ -40,6 +40,7 @@ def train(config: Config, requests: Requests) -> dict[str, Any]:
 
 def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[str, Any]:
     """Trains to the end; in an elastic job to the next change of its processes."""
+    from convoy.runtime.outcome import outcome
     from convoy.runtime.report import report_training
     from convoy.runtime.train import Trainer
 
@@ -56,6 +57,7 @@ def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[
         def report() -> None:
             with suppress(Stopped), requests.at_once():
                 report_training(config, tracking)
+                print("\n".join(outcome(trainer.ended())), flush=True)
 
         # After the log's end: at a URL all of it is there only then.
         distributed.on_rank0(report)
@@ -88,4 +90,4 @@ def _run(trainer: Trainer, begun: bool) -> dict[str, Any]:
             with suppress(OSError, ValueError):
                 before = settings.read_text(encoding="utf-8") if begun else ""
             write_atomically(settings, config_with_history(config, trainer.saved, before))
-        return summarise(run_log, trainer.run())
+        return summarise(run_log, trainer.run(), shown=False)

@@ -28,9 +28,11 @@ class Evaluations:
         state: what is evaluated.
         train_data: whose classes the validation split shares.
         asked: whether this rank was asked to stop.
+        evaluated: whether the state was, in the launch before.
 
     Attributes:
         data: the validation loader; None in `--mode train`.
+        epoch: the last one that was evaluated, whose figures the run's are; None: none was.
         failures: why, of each evaluation of this launch that could not be made.
     """
 
@@ -41,9 +43,11 @@ class Evaluations:
         train_data: Any,
         journal: Journal,
         asked: Callable[[], bool],
+        evaluated: bool = False,
     ) -> None:
         self._config, self._state, self._journal, self._asked = config, state, journal, asked
         self.failures: list[str] = []
+        self.epoch = state.epoch if evaluated else None
         self.data = self._step = None
         if config.mode == "train_and_eval":
             adapt = numbered_like(train_data, f"--data_dir {config.data_dir}")
@@ -89,6 +93,7 @@ class Evaluations:
             journal.line(f"{epoch}: {again if text in self.failures else text}")
             self.failures.append(text)
             return None
+        self.epoch = state.epoch
         report |= {k: v for k, v in values.items() if not k.startswith("val.")}
         found = judge(state, values, report, config.best_metric)
         journal.metrics((state.epoch,), values, state.step)

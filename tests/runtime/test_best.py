@@ -61,6 +61,9 @@ def test_a_run_stops_early_saves_and_has_nothing_left_to_train(small_run, tiny, 
     assert main([*flags, "--resume_checkpoint"]) == 0
     said = capsys.readouterr().out
     assert "stopping early: 2 evaluations were no better than that of epoch 1" in said
+    assert "best: epoch 1 of 9, top-1 " in said
+    assert "last: epoch 3 of 9, top-1 " in said
+    assert said.rstrip().endswith("--early_stopping null"), "without it nothing would be left"
     last = checkpoint.read(checkpoint.latest(tmp_path / "run")).state
     assert (last["epoch"], last["waited"]) == (3, 2)
     assert main([*flags, "--resume_checkpoint"]) == 0

@@ -141,7 +141,10 @@ def test_a_signal_in_the_last_step_keeps_the_epochs_end(run, tmp_path, monkeypat
     (state,) = states(tmp_path / "run").values()
     assert (state["epoch"], state["offset"], state["score"]) == (1, 0, None)
     monkeypatch.undo()
-    code, text = run("run", "--resume_checkpoint")
+    # The command that the text ends with goes on.
+    config = f"--config {tmp_path / 'run' / 'config.yaml'}"
+    assert text.endswith(f"{config} \\ --resume_checkpoint")
+    code, text = run("run", *config.split(), "--resume_checkpoint")
     assert code == 0
     assert text.count("epoch 1 was saved and not evaluated: doing that now") == 1
     first, last = states(tmp_path / "run").values()
@@ -201,6 +204,10 @@ def test_the_best_and_the_last_are_kept_however_seldom_a_run_saves(run, tmp_path
     assert code == 0, text
     (state,) = states(tmp_path / "prof").values()
     assert (state["epoch"], state["offset"]) == (1, 0), "where --prof ends is the run's end"
+    assert "last: epoch 1 of 2, not evaluated (--mode train) in training top-1 " in text
+    assert f"in {tmp_path / 'prof' / 'checkpoints' / 'step-00000007'} to label a folder" in text
+    assert "best: " not in text
+    assert "--mode eval" in text, "there is a validation split"
     assert state["better_weights"] == "ema", "nothing was evaluated"
 
 

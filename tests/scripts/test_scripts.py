@@ -199,7 +199,7 @@ def test_one_script_of_each_kind_runs(tiny, photos, tmp_path):
 
     train = "B0/training/AMP/convergence_8xA100-80G.sh"
     text = script(train, *SMALL, "--max_epochs", "2", "--run_epochs", "1")
-    assert "[0] eval_accuracy_top_1" in text
+    assert "[0] best: epoch 1 of 2, top-1 " in text
     text = script(train, *SMALL, "--max_epochs", "2")
     assert "epoch 2/2" in text
     assert "epoch 1/2" not in text

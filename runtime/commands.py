@@ -1,0 +1,69 @@
+"""Commands that a run tells its user to type next, for the folder in which it was started."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from convoy.runtime.config import Config
+from convoy.utils import distributed
+from convoy.utils.files import is_url, path_of
+from convoy.utils.launched import elastic
+
+WIDTH = 79
+_MAIN = Path(__file__).resolve().parents[1] / "main.py"
+
+
+def command(*words: str, width: int = WIDTH) -> list[str]:
+    """Lines of a shell that start Convoy, none longer than a terminal is wide where words allow it.
+
+    Args:
+        words: flags and their values, not quoted.
+    """
+    # A value stays on the line of its flag.
+    pieces: list[str] = _program()
+    for word in map(shlex.quote, words):
+        if word.startswith("--") or pieces[-1].count(" ") or not pieces[-1].startswith("--"):
+            pieces.append(word)
+        else:
+            pieces[-1] += f" {word}"
+    lines = [f"  {pieces[0]}"]
+    for piece in pieces[1:]:
+        if len(lines[-1]) + len(piece) + 3 <= width:
+            lines[-1] += f" {piece}"
+        else:
+            lines[-1] += " \\"
+            lines.append(f"      {piece}")
+    return lines
+
+
+def _program() -> list[str]:
+    """A checkout's own main.py; a wheel has none, but is found by its name."""
+    if not _MAIN.is_file():
+        return ["convoy"]
+    here = Path.cwd() == _MAIN.parent
+    return ["python", "main.py" if here else shlex.quote(str(_MAIN))]
+
+
+def resume_command(config: Config, *more: str) -> list[str]:
+    """The command with which a run goes on, as lines; empty where the run's own settings do not
+    tell it: its launcher is another program, or its folder is at a URL.
+
+    Args:
+        more: further flags.
+    """
+    size = distributed.size()
+    settings = path_of(config.model_dir) / "config.yaml"
+    several_hosts = distributed.local_size() != size
+    if elastic() or several_hosts or is_url(config.model_dir) or not settings.exists():
+        return []
+    processes = ["--nproc", str(size)] if size > 1 else []
+    return command("--config", os.fspath(settings), "--resume_checkpoint", *processes, *more)
+
+
+def listed(title: str, commands: Iterable[list[str]]) -> list[str]:
+    """Commands below a title; nothing where there are none."""
+    lines = [line for lines in commands for line in lines]
+    return [title, *lines] if lines else []
