@@ -156,7 +156,10 @@ def _rest(data_dir: str, split: str, others: Sequence[str]) -> str | None:
     names = subfolders(data_dir)[:_LOOKED_INTO]
     classes = [n for n in names if _kind_of_files(os.path.join(data_dir, n)) == "images"]
     if others and split == "validation" and split_folder(data_dir, "train"):
-        return f"Put class folders into {data_dir}/val, or leave evaluation out with --mode train."
+        return (
+            f"Put class folders into {data_dir}/val, hold a part of the training images out with "
+            "--validation_fraction 0.1, or leave evaluation out with --mode train."
+        )
     if others and split == "train" and split_folder(data_dir, "validation"):
         which = f"the class folders ({some(classes)})" if classes else "class folders"
         return f"Put {which} into {data_dir}/train, or evaluate alone with --mode eval."
@@ -170,10 +173,11 @@ def _rest(data_dir: str, split: str, others: Sequence[str]) -> str | None:
         )
     for folder in (data_dir, *(os.path.join(data_dir, name) for name in names)):
         if _are_classes(folder, subfolders(folder)):
-            it = "It" if folder == data_dir else folder
+            it, dir_ = ("It", "") if folder == data_dir else (folder, f"--data_dir {folder} ")
             return (
-                f"{it} holds class folders and no train and val folder: {PREPARE} folder --data_dir"
-                f" {folder} --validation_fraction 0.1 --out PACKED splits and packs them."
+                f"{it} holds class folders and no train and val folder: {dir_}"
+                f"--validation_fraction 0.1 holds a part of each class out; {PREPARE} folder "
+                f"--data_dir {folder} --validation_fraction 0.1 --out PACKED packs them as well."
             )
     return None
 

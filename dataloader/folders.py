@@ -2,54 +2,69 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from convoy.dataloader.errors import DataError, unreadable
+from convoy.dataloader.advice import misplaced
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.file_source import FileSource
+from convoy.dataloader.held_out import HeldOut
 from convoy.dataloader.kinds import Left
 from convoy.dataloader.label_files import read_labels
 from convoy.dataloader.listing import files_around, list_classes
-from convoy.dataloader.sources import Source, classes_text
+from convoy.dataloader.sources import classes_text
 from convoy.dataloader.splits import EXPECTED, split_folder, subfolders, unused_folders
 from convoy.utils.text import canonical, some
 
 
-class FolderSource(Source):
+class FolderSource(FileSource):
     """One folder a class: `<root>/train/<class>/<image>`, and `val/` or the like beside it.
 
     Classes are numbered by the sorted names of the train split's folders, for both splits. Where
     there is no train folder (evaluation only), `labels.txt` numbers them, else the split's own
     folders. Names are made canonical here, once (`utils.text.canonical`); paths stay as they are.
 
+    Args:
+        held_out: divides the train split, or class folders right in `root`, into both.
+
     Raises:
-        DataError: a train class has no image, there is one only, or a validation class is unknown.
+        DataError: a train class has no image, there is one only, or a validation class is unknown;
+            or there is a validation split, and `held_out` too.
     """
 
-    def __init__(self, root: str, split: str = "train"):
+    def __init__(self, root: str, split: str = "train", held_out: HeldOut | None = None):
         root = os.fspath(root)
-        folder = split_folder(root, split)
+        if held_out is None:
+            folder, train = split_folder(root, split), split_folder(root, "train")
+        else:
+            folder = train = divided_folder(root)
         if folder is None:
             raise DataError(f"{root}: no folder for the {split} split. {EXPECTED}")
-        own = class_folders(folder)
-        train = split_folder(root, "train")
-        if train is not None:
+        own = class_folders(folder, () if folder != root else left_for_test(root))
+        if held_out is not None:
+            names = list(own)
+            refuse_one_class(folder, own)
+        elif train is not None:
             names = list(class_folders(train))
             if split != "train":
                 refuse_one_class(train, class_folders(train))
         else:
             names = read_labels(root) or list(own)
         refuse_unknown(folder, own, names)
-        listed = list_split(folder, own, names if split != "train" else ())
+        listed = list_split(folder, own, names if split != "train" else (), held_out, split)
         if split == "train":
             refuse_one_class(folder, own, listed.images)
             refuse_empty(folder, own, listed.images)
         self.files = [os.path.join(folder, file) for name in own for file in listed.images[name]]
+        if not self.files and held_out is not None:
+            raise DataError(
+                f"{folder}: no class has two images, so --validation_fraction can hold none out."
+            )
         if not self.files:
             raise DataError(f"{folder}: no images in it{_but(listed.left)}. {EXPECTED}")
         numbers = {name: number for number, name in enumerate(names)}
@@ -57,58 +72,68 @@ class FolderSource(Source):
         labels = np.repeat([numbers[name] for name in own], counts)
         self.num_examples = len(self.files)
         self.labels = labels.astype(np.int32)
-        self.root, self._numbers = folder, None
+        self.root = folder
         self.class_names = names
         self.num_classes = len(names)
         self.found = f"{split}: {listed.found}"
-        if unused := unused_folders(root):
+        if folder == root:
+            unused = left_for_test(root)
+        else:
+            unused = unused_folders(root, {os.path.basename(folder)} if held_out else None)
+        if unused:
             self.found += f"; not used: {some(unused)}"
         self.notes = listed.notes
         if train is None:
             what = "has no train folder beside it: its own folders are the classes"
             self.notes.append(f"{folder} {what}")
-        elif split != "train" and os.path.realpath(folder) == os.path.realpath(train):
+        elif not held_out and split != "train" and os.path.samefile(folder, train):
             what = "is a link to the train split: what it scores says nothing about other images"
             self.notes.append(f"{folder} {what}")
 
-    def read(self, indices: np.ndarray) -> list[bytes]:
-        contents = []
-        for i in indices:
-            try:
-                with open(self.files[int(i)], "rb") as file:
-                    contents.append(file.read())
-            except OSError as error:
-                raise unreadable(error) from error
-        return contents
 
-    def locate(self, i: int) -> tuple[str, int | None]:
-        return self.files[i], None
+def divided_folder(root: str) -> str:
+    """The folder whose classes are divided: the train split's or, where there is none, `root`.
 
-    def span(self, i: int) -> tuple[str, int, int | None]:
-        return self.files[i], 0, None
-
-    def find(self, file: str, offset: int | None) -> int | None:
-        if self._numbers is None:
-            self._numbers = {name: i for i, name in enumerate(self.files)}
-        return self._numbers.get(os.path.join(self.root, file)) if offset is None else None
-
-    def list_digest(self) -> str:
-        names = "\0".join(os.path.relpath(file, self.root) for file in self.files)
-        return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
-
-    def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
-        return raw, int(label)
+    Raises:
+        DataError: there is a validation split, or there are no class folders.
+    """
+    train, val = split_folder(root, "train"), split_folder(root, "validation", test=False)
+    if val is not None:
+        raise DataError(
+            f"--validation_fraction holds a part of the training images out, and {val} is there for"
+            " validation: leave the flag out (or, where a run's settings have it, give"
+            " --validation_fraction null), or move that folder away."
+        )
+    if train is not None:
+        return train
+    if way := misplaced(root):
+        raise DataError(f"--data_dir {root}: {way}")
+    if not class_folders(root, left_for_test(root)):
+        raise DataError(
+            f"--data_dir {root}: expected one folder a class with images in it, below train/ "
+            "and val/ or directly."
+        )
+    return root
 
 
-def class_folders(folder: str) -> dict[str, str]:
+def left_for_test(root: str) -> list[str]:
+    """The folder of test images beside class folders, if there is one."""
+    test = split_folder(root, "validation")
+    return [] if test is None else [os.path.basename(test)]
+
+
+def class_folders(folder: str, without: Collection[str] = ()) -> dict[str, str]:
     """The classes of a split by their names (see `utils.text.canonical`), sorted, and the name of
     each one's folder as the file system has it.
+
+    Args:
+        without: folders that are no classes.
 
     Raises:
         DataError: two folders are one class to the eye.
     """
     found: dict[str, str] = {}
-    for raw in subfolders(folder):
+    for raw in (raw for raw in subfolders(folder) if raw not in without):
         name = canonical(raw)
         if not name:
             raise DataError(f"{folder}: the folder {raw!a} is a class without a name. Rename it.")
@@ -234,25 +259,39 @@ class Listed:
     notes: list[str]
 
 
-def list_split(folder: str, own: Mapping[str, str], expected: Iterable[str] = ()) -> Listed:
+def list_split(
+    folder: str,
+    own: Mapping[str, str],
+    expected: Iterable[str] = (),
+    held_out: HeldOut | None = None,
+    split: str = "train",
+) -> Listed:
     """Lists the class folders (`own`: name -> folder) of a split; a class of those `expected` that
     has no image is a warning.
+
+    Args:
+        held_out: divides them; then only those of `split` are listed.
     """
     listing = list_classes(folder, list(own.values()))
     images = {name: listing.files[raw] for name, raw in own.items()}
     outside, around = files_around(folder)
     left = listing.left
     left.add(around)
+    notes = [left.warning(), _outside_note(outside), _nested_note(images), _alike_note(own)]
+    words = ""
+    if held_out is not None:
+        images, words = held_out.part(images, split), f", {held_out.words(split)}"
+        # What the folder holds besides is told once, of training.
+        left, notes = (left, notes) if split == "train" else (Left(), [])
     count = sum(map(len, images.values()))
     classes = [name for name in images if images[name]]
     of = f" of {classes_text(classes)}" if classes else ""
-    found = f"{count} image{'s' if count != 1 else ''}{of} in {folder}"
+    found = f"{count} image{'s' if count != 1 else ''}{of} in {folder}{words}"
     if text := left.text():
         found += f"; left out: {text}"
     if listing.made is not None:
         kept = time.strftime("%Y-%m-%d %H:%M", time.localtime(listing.made))
         found += f"; list kept from {kept}"
-    notes = [left.warning(), _outside_note(outside), _nested_note(images), _alike_note(own)]
     if empty := [name for name in expected if not images.get(name)]:
         which = f"{len(empty)} classes" if len(empty) > 1 else "one class"
         notes.append(f"no images of {which}: {some(empty)}")

@@ -19,6 +19,7 @@ import numpy as np
 from convoy.dataloader.advice import nothing_found
 from convoy.dataloader.completeness import find_gaps
 from convoy.dataloader.errors import DataError
+from convoy.dataloader.held_out import HeldOut
 from convoy.dataloader.label_files import read_labels
 from convoy.dataloader.record_files import find_record_files
 from convoy.dataloader.splits import SPLIT_NAMES, check_place, split_called, split_folder
@@ -26,6 +27,10 @@ from convoy.utils.text import TextError, printable, some
 
 logger = logging.getLogger("convoy.data")
 
+_NOT_DIVIDED = (
+    "--validation_fraction divides images in class folders: {} are divided when they are made "
+    "(prepare folder --validation_fraction), or need a validation split of their own."
+)
 _NO_LABELS = "--first_label is for TFRecord files: class folders and TFDS say how labels count."
 
 
@@ -160,6 +165,7 @@ def find_source(
     dataset: str = "ImageNet",
     first_label: int | None = None,
     tell: Callable[[Source], None] | None = log_found,
+    held_out: HeldOut | None = None,
 ) -> Source:
     """Finds out what `data_dir` holds and opens one split of it.
 
@@ -171,6 +177,7 @@ def find_source(
             below `data_dir`.
         first_label: of TFRecord files, the number of the first class; None: the layout's own.
         tell: is handed the source, to say what was found (`found`, `notes`); None for nothing.
+        held_out: divides images of class folders that have no validation split.
 
     Raises:
         DataError: the folder is missing, empty, ambiguous, damaged, or has no such split, or its
@@ -182,11 +189,13 @@ def find_source(
         if dataset.startswith("tfds:"):
             if first_label is not None:
                 raise DataError(_NO_LABELS)
+            if held_out is not None:
+                raise DataError(_NOT_DIVIDED.format("TensorFlow Datasets"))
             from convoy.dataloader.tfds import TFDSSource
 
             source: Source = TFDSSource(data_dir, dataset, split)
         else:
-            source = _records_or_folders(data_dir, split, first_label)
+            source = _records_or_folders(data_dir, split, first_label, held_out)
     except TextError as error:
         raise DataError(f"{error}.") from error
     except OSError as error:
@@ -201,7 +210,9 @@ def find_source(
     return source
 
 
-def _records_or_folders(data_dir: str, split: str, first_label: int | None) -> Source:
+def _records_or_folders(
+    data_dir: str, split: str, first_label: int | None, held_out: HeldOut | None
+) -> Source:
     from convoy.dataloader.folders import FolderSource
     from convoy.dataloader.record_source import TFRecordSource, background_note
 
@@ -213,6 +224,8 @@ def _records_or_folders(data_dir: str, split: str, first_label: int | None) -> S
             f"({os.path.basename(shards.files[0])}) and the image folder {folder} for the {split} "
             "split. Move one of them away."
         )
+    if shards.files and held_out is not None:
+        raise DataError(_NOT_DIVIDED.format("TFRecord files"))
     if shards.files:
         offset = None if first_label is None else -first_label
         source = TFRecordSource(shards.files, offset, class_names=read_labels(data_dir))
@@ -225,10 +238,10 @@ def _records_or_folders(data_dir: str, split: str, first_label: int | None) -> S
         if offset is None:
             source.notes += background_note(data_dir, source)
         return source
-    if folder and first_label is not None:
+    if (folder or held_out) and first_label is not None:
         raise DataError(_NO_LABELS)
-    if folder:
-        return FolderSource(data_dir, split)
+    if folder or held_out:
+        return FolderSource(data_dir, split, held_out)
     others = [
         other
         for other in SPLIT_NAMES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.kinds import is_folder, is_passed_over
@@ -65,15 +66,19 @@ def plain_name(folder: str) -> str:
     return _ENDING.sub("", canonical(folder).lower())
 
 
-def split_folder(root: str, split: str) -> str | None:
+def split_folder(root: str, split: str, *, test: bool = True) -> str | None:
     """The folder of a split, under whichever of its names there is with class folders in it.
+
+    Args:
+        test: whether a folder of test images may be the validation split, where there is no other.
 
     Raises:
         DataError: there are several.
     """
     plain = {name: canonical(name).lower() for name in subfolders(root)}
     short = {name: plain_name(name) for name in plain}
-    for row, words in ((row, words) for row in SPLIT_NAMES[split] for words in (plain, short)):
+    rows = SPLIT_NAMES[split] if test else SPLIT_NAMES[split][:1]
+    for row, words in ((row, words) for row in rows for words in (plain, short)):
         found: dict[str, str] = {}  # real path -> folder: one may be a link to the other
         for name, word in words.items():
             folder = os.path.join(root, name)
@@ -90,7 +95,8 @@ def split_folder(root: str, split: str) -> str | None:
     return None
 
 
-def unused_folders(root: str) -> list[str]:
-    """The folders beside the splits' that are not hidden."""
-    used = {os.path.basename(split_folder(root, split) or "") for split in SPLIT_NAMES}
-    return [name for name in subfolders(root) if name not in used]
+def unused_folders(root: str, used: Iterable[str] | None = None) -> list[str]:
+    """The folders that are not hidden beside those in use, which are the splits' if not given."""
+    if used is None:
+        used = {os.path.basename(split_folder(root, split) or "") for split in SPLIT_NAMES}
+    return [name for name in subfolders(root) if name not in set(used)]

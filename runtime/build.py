@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from convoy.dataloader import EvalCrop, InputOptions, Loader, find_source
+from convoy.dataloader import EvalCrop, InputOptions, Loader
 from convoy.dataloader.cache import cache_source
 from convoy.dataloader.sources import Source
 from convoy.dataloader.synthetic import SyntheticLoader
@@ -19,6 +19,7 @@ from convoy.model.catalog import get_arch
 from convoy.model.depth import depth_from_top
 from convoy.runtime.backends import backend
 from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.data_source import open_split
 from convoy.runtime.step import Clip, Loss, Prepare, Step, TrainState
 from convoy.utils import clipping, distributed
 from convoy.utils.losses import binary_cross_entropy, cross_entropy
@@ -146,7 +147,7 @@ def build_loader(
         )
     if source is None:
         source = cache_source(
-            find_source(config.data_dir, split, config.dataset, config.first_label, say_found),
+            open_split(config, split, say_found),
             config.cache,
             config.cache_gb,
             config.cache_dir,

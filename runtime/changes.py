@@ -78,6 +78,7 @@ def check_resumed(
     if saved is None:
         return []
     _check_optimizer(saved, config)
+    _check_division(saved, config)
     return what_changes(saved, config, images_per_step, steps_per_epoch)
 
 
@@ -132,6 +133,22 @@ def _check_optimizer(saved: Checkpoint, config: Config) -> None:
             " that: go on with it, or begin a new run from these weights (--pretrained_from_file"
             f" {kept} and another --model_dir)"
         )
+
+
+def _check_division(saved: Checkpoint, config: Config) -> None:
+    """Raises ConfigError if images that were trained on would be held out for validation."""
+    before = settings_before(saved).get("validation_fraction")
+    now = config.validation_fraction
+    seeds = settings_before(saved).get("validation_seed", 0), config.validation_seed
+    if now is None or (before is not None and now <= before and seeds[0] == seeds[1]):
+        return
+    held = "none of its images" if before is None else f"{before:g} of each class"
+    held += f" (--validation_seed {seeds[0]})" if seeds[0] != seeds[1] else ""
+    raise ConfigError(
+        f"--validation_fraction {now:g}: this run has held out {held}, and images that it was"
+        " trained on would now be in its validation split: go on as it began, or begin a new run"
+        " in another --model_dir"
+    )
 
 
 def what_changes(

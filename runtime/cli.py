@@ -28,6 +28,7 @@ from convoy.runtime.config import (
     defaults,
     settle,
 )
+from convoy.runtime.data_source import for_these_data
 from convoy.runtime.origin import load_run_config
 from convoy.runtime.parser import build_parser, recipe_settings, refuse
 from convoy.runtime.recipes import Launch, lookup, parse_name
@@ -170,6 +171,7 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
     asked = asked | _arch(recipe | launch | asked)
     first = defaults(Config.arch) | recipe | launch | asked | {"mode": mode}
     run, origin = _settings_of_run(mode, Config(**first))
+    run = for_these_data(run, asked)
     usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))
     config = Config(**(usual | recipe | run | launch | asked | {"mode": mode}))
     if requests is not None:

@@ -93,6 +93,9 @@ class Config:
                          "classes), or tfds:NAME[/CONFIG][:VERSION], prepared by TensorFlow Datasets")
     first_label: int | None = _flag(DATA, None, "TFRecords: the number of the first class in image/class/label; TF-Slim's data sets "
                                     "count from 0; unset: 1 (0 in TFDS's)", within=">= 0")
+    validation_fraction: float | None = _flag(DATA, None, "class folders without a validation split: the share of each class that is held out for it, the "
+                                              "same images in every run", within="(0, 1)")
+    validation_seed: int = _flag(DATA, 0, "another one holds other images out; --seed does not change which")
     data_backend: Literal["tfdata", "synthetic", "dali-cpu", "dali-gpu"] | None = _flag(
         DATA, None, "what reads and decodes; synthetic: random images, for benchmarks; unset: tfdata")
     use_dali: bool = _flag(DATA, False, "DALI for training data, on a GPU if there is one: older than --data_backend")

@@ -9,8 +9,9 @@ import numpy as np
 
 from convoy.dataloader.by_pillow import opened
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.sources import Source, find_source
+from convoy.dataloader.sources import Source
 from convoy.runtime.config import Config
+from convoy.runtime.data_source import open_split
 from convoy.runtime.fitting import FEW_IMAGES, Facts
 from convoy.utils.gpus import visible_gpus
 
@@ -27,14 +28,10 @@ def facts_of(config: Config, processes: int) -> Facts:
     Raises:
         DataError: there are none.
     """
-
-    def source(split: str) -> Source:
-        return find_source(config.data_dir, split, config.dataset, config.first_label, None)
-
-    train = source("train")
+    train, both = open_split(config, "train"), config.mode == "train_and_eval"
     return Facts(
         images=train.num_examples,
-        eval_images=source("validation").num_examples if config.mode == "train_and_eval" else 0,
+        eval_images=open_split(config, "validation").num_examples if both else 0,
         # By which nothing is chosen for larger sets.
         short_side=short_side(train) if train.num_examples < FEW_IMAGES else None,
         processes=processes,

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from convoy.dataloader import find_source
 from convoy.dataloader.culprits import TF_ERRORS
 from convoy.dataloader.decode import EvalCrop, eval_decode
 from convoy.dataloader.decoders import decode_image
@@ -17,6 +16,7 @@ from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.kinds import HEAD_BYTES, kind_of
 from convoy.runtime.build import eval_crop, say_found
 from convoy.runtime.config import Config
+from convoy.runtime.data_source import open_split
 from convoy.runtime.formats import ENOUGH_IMAGES, export_formats
 from convoy.runtime.images import find_images, read_image
 from convoy.runtime.trained import Trained, for_classes_of
@@ -151,7 +151,7 @@ def _split(
         trained: whose class numbers labels are to be; where the data have classes that the model
             lacks, there are no labels, and a line says so.
     """
-    source = find_source(config.data_dir, split, config.dataset, config.first_label, say_found)
+    source = open_split(config, split, say_found)
     known = True
     if trained is not None:
         try:

@@ -21,6 +21,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     ">= 2": (lambda x: x >= 2, "be at least 2"),
     "> 0": (lambda x: x > 0, "be above 0"),
     "(0, 1]": (lambda x: 0 < x <= 1, "be above 0 and at most 1"),
+    "(0, 1)": (lambda x: 0 < x < 1, "be above 0 and below 1"),
     "[0, 1)": (lambda x: 0 <= x < 1, "be at least 0 and below 1"),
     "[1, 4096]": (lambda x: 1 <= x <= 4096, "be 1 to 4096"),
     "[0, 1]": (lambda x: 0 <= x <= 1, "be a probability, 0 to 1"),
@@ -33,7 +34,9 @@ def flag(
     text: str,
     aliases: tuple[str, ...] = (),
     *,
-    within: Literal[">= 0", ">= 1", ">= 2", "> 0", "(0, 1]", "[0, 1)", "[0, 1]", "[1, 4096]"]
+    within: Literal[
+        ">= 0", ">= 1", ">= 2", "> 0", "(0, 1]", "(0, 1)", "[0, 1)", "[0, 1]", "[1, 4096]"
+    ]
     | None = None,
     path: Literal["", "path", "paths", "inside"] = "",
     several: bool = False,

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convoy.dataloader import find_source
 from convoy.dataloader.culprits import TF_ERRORS
 from convoy.dataloader.decode import eval_decode
 from convoy.dataloader.errors import RecordError
@@ -19,6 +18,7 @@ from convoy.runtime.build import eval_crop, train_image_size
 from convoy.runtime.checkpoint import resolve
 from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config
+from convoy.runtime.data_source import open_split
 from convoy.runtime.gradcam import grad_cam, overlay
 from convoy.runtime.stages import of_stage, stage_settings
 from convoy.runtime.trained import Trained, for_classes_of, load_model
@@ -95,7 +95,7 @@ def _validation(config: Config, count: int, trained: Trained) -> tuple[np.ndarra
     left out.
     """
     size, crop = trained.model.input_shape[1], eval_crop(config)
-    source = find_source(config.data_dir, "validation", config.dataset, config.first_label, None)
+    source = open_split(config, "validation")
     source = for_classes_of(trained, config)(source)
     count = min(count, source.num_examples)
     images, labels = [], []

@@ -260,7 +260,7 @@ def _data(config: Config) -> None:
     if config.data_backend == "synthetic":
         return
     from convoy.dataloader.errors import DataError, check_bad_examples
-    from convoy.dataloader.sources import find_source
+    from convoy.runtime.data_source import open_split
 
     splits = [] if config.mode == "eval" else ["train"]
     if config.mode in ("eval", "train_and_eval"):
@@ -268,7 +268,7 @@ def _data(config: Config) -> None:
     try:
         for split in splits:
             # The index it builds is kept, so this is not done twice.
-            source = find_source(config.data_dir, split, config.dataset, config.first_label, None)
+            source = open_split(config, split)
             training = split == "train"
             limit = config.max_bad_examples if training else config.max_bad_eval_examples
             check_bad_examples(source.damage, source.num_examples, limit, training=training)

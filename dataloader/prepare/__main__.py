@@ -189,7 +189,8 @@ def _parser() -> argparse.ArgumentParser:
         "--validation_fraction",
         type=float,
         metavar="F",
-        help="share of each class held out where there is no train folder (0.1)",
+        help="share of each class held out for validation where there is no split for it (unset: "
+        "0.1 where there is no train folder, else none)",
     )
     _add_packing(folder)
     tfds = command(
@@ -233,6 +234,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="the number of the first class in image/class/label; unset: 1 (0 in TFDS's)",
     )
+    check.add_argument(
+        "--validation_fraction",
+        type=float,
+        metavar="F",
+        help="class folders without a validation split: the share held out, as in training",
+    )
+    check.add_argument(
+        "--validation_seed", type=int, default=0, metavar="N", help="as in training (%(default)s)"
+    )
     check.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
     _add_workers(check)
     index = command("index", "write the index files that DALI's TFRecord reader wants (*.idx)")
@@ -274,6 +284,7 @@ _PREVIEW_SETTINGS: dict[str, type] = {
     **dict.fromkeys(("mix_prob", "mix_switch_prob", "color_jitter"), float),
     **dict.fromkeys(("crop_area_min", "crop_area_max"), float),
     **dict.fromkeys(("crop_ratio_min", "crop_ratio_max"), float),
+    **{"validation_fraction": float, "validation_seed": int},
 }
 
 

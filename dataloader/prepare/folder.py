@@ -10,14 +10,17 @@ from convoy.dataloader.advice import misplaced
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.folders import (
     class_folders,
+    divided_folder,
+    left_for_test,
     list_split,
     refuse_empty,
     refuse_one_class,
     refuse_unknown,
 )
+from convoy.dataloader.held_out import HeldOut
 from convoy.dataloader.prepare.images import Recoding
 from convoy.dataloader.prepare.pack import pack
-from convoy.dataloader.prepare.shards import Item, Shard, plan_split, shuffled
+from convoy.dataloader.prepare.shards import Item, Shard, plan_split
 from convoy.dataloader.splits import check_place, split_folder, unused_folders
 from convoy.utils.text import some
 
@@ -40,8 +43,10 @@ def prepare_folder(
 ) -> int:
     """Packs `data_dir/train/<class>/*` and `data_dir/val/<class>/*`, or `data_dir/<class>/*`.
 
-    Without a train folder the classes are those of `data_dir` itself, and of each class
-    `validation_fraction` of the images (None: a tenth), rounded, become the validation split.
+    Without a train folder the classes are those of `data_dir` itself, and `validation_fraction` of
+    the images of each (None: a tenth; 0: none) become the validation split, those that training
+    with `--validation_fraction` and this seed as `--validation_seed` would hold out. A fraction
+    that is given divides a train folder, too.
 
     Returns:
         The exit status, see `pack`.
@@ -56,18 +61,15 @@ def prepare_folder(
     if train is None:
         if way := misplaced(data_dir):
             raise DataError(f"--data_dir {data_dir}: {way}")
-        if val is not None:
+        test_only = split_folder(data_dir, "validation", test=False) is None
+        if val is not None and not (test_only and validation_fraction):
             raise DataError(
                 f"--data_dir {data_dir} has a validation split ({val}) and no train split: put the "
                 f"class folders of that into {os.path.join(data_dir, 'train')}."
             )
+    if train is None or validation_fraction is not None:
         fraction = FRACTION if validation_fraction is None else validation_fraction
-        names, splits = _divided(data_dir, fraction, seed)
-    elif validation_fraction is not None:
-        raise DataError(
-            f"--validation_fraction is for folders that are not split, and {train} is there: give "
-            f"--data_dir {train} to split that."
-        )
+        names, splits = _divided(data_dir, HeldOut(fraction, seed) if fraction else None)
     else:
         names, splits = _given(data_dir, train, val)
     counts = {"train": train_shards, "validation": validation_shards}
@@ -90,10 +92,15 @@ def _items(root: str, files: Images, names: list[str]) -> list[Item]:
 
 
 def _listed(
-    folder: str, own: dict[str, str], what: str = "", expected: Iterable[str] = ()
+    folder: str,
+    own: dict[str, str],
+    what: str = "",
+    expected: Iterable[str] = (),
+    held_out: HeldOut | None = None,
+    split: str = "train",
 ) -> Images:
     """The images of class folders (`own`: name -> folder); prints what was found."""
-    listed = list_split(folder, own, expected)
+    listed = list_split(folder, own, expected, held_out, split)
     print(f"{what}{listed.found}", flush=True)
     for note in listed.notes:
         _warn(note)
@@ -114,8 +121,8 @@ def _given(data_dir: str, train: str, val: str | None) -> tuple[list[str], dict[
     splits = {"train": _items(train, images, names), "validation": []}
     if val is None:
         _warn(
-            f"{data_dir} has no validation split; --data_dir {train} --validation_fraction "
-            f"{FRACTION} holds a part of each class out for it"
+            f"{data_dir} has no validation split; --validation_fraction {FRACTION} holds a part of "
+            "each class out for it"
         )
     else:
         splits["validation"] = _items(val, _listed(val, others, "validation: ", names), names)
@@ -126,26 +133,18 @@ def _given(data_dir: str, train: str, val: str | None) -> tuple[list[str], dict[
     return names, splits
 
 
-def _divided(data_dir: str, fraction: float, seed: int) -> tuple[list[str], dict[str, list[Item]]]:
-    own = class_folders(data_dir)
-    if not own:
-        raise DataError(
-            f"--data_dir {data_dir}: expected one folder a class with images in it, below train/ "
-            "and val/ or directly."
-        )
-    refuse_one_class(data_dir, own)
-    found, names = _listed(data_dir, own), list(own)
-    refuse_empty(data_dir, own, found)
-    splits: dict[str, list[Item]] = {"train": [], "validation": []}
-    for name in names:
-        members = shuffled(_items(data_dir, {name: found[name]}, names), seed)
-        held_out = round(fraction * len(members))
-        splits["validation"] += members[:held_out]
-        splits["train"] += members[held_out:]
-    without = len(names) - len({item.label for item in splits["validation"]})
-    if fraction and without:
-        _warn(
-            f"{without} of {len(names)} classes have too few images for one to be held out for "
-            "validation: raise --validation_fraction"
-        )
+def _divided(data_dir: str, held_out: HeldOut | None) -> tuple[list[str], dict[str, list[Item]]]:
+    folder = divided_folder(data_dir)
+    others = left_for_test(data_dir)
+    own = class_folders(folder, others if folder == data_dir else ())
+    refuse_one_class(folder, own)
+    names, splits = list(own), {}
+    for split in ("train", "validation") if held_out else ("train",):
+        expected = names if split == "validation" else ()
+        images = _listed(folder, own, f"{split}: ", expected, held_out, split)
+        if split == "train":
+            refuse_empty(folder, own, images)
+        splits[split] = _items(folder, images, names)
+    if others:
+        _warn(f"not packed: {some(others)} in {data_dir}")
     return names, splits

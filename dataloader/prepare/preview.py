@@ -103,11 +103,13 @@ def training_examples(
         tell: see `dataloader.sources.find_source`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from convoy.dataloader.held_out import division
     from convoy.dataloader.loader import Loader
     from convoy.dataloader.options import InputOptions
     from convoy.dataloader.sources import find_source
 
-    source = find_source(data_dir, "train", dataset, settings.get("first_label"), tell)
+    held_out = division(settings.get("validation_fraction"), settings.get("validation_seed") or 0)
+    source = find_source(data_dir, "train", dataset, settings.get("first_label"), tell, held_out)
     classes = settings.get("num_classes") or source.num_classes or 1000
     given = _options(settings | {"num_classes": classes})
     try:

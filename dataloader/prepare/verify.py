@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from convoy.dataloader.errors import DataError
+from convoy.dataloader.held_out import HeldOut, division
 from convoy.dataloader.prepare.pack import print_found, track
 from convoy.dataloader.prepare.shards import in_parallel
 from convoy.dataloader.prepare.twins import digest, twin_notes
@@ -50,6 +51,7 @@ class _Chunk:
     end: int
     num_classes: int
     first_label: int | None
+    held_out: HeldOut | None
 
 
 @dataclass
@@ -79,6 +81,8 @@ def verify(
     workers: int = 1,
     as_json: bool = False,
     first_label: int | None = None,
+    validation_fraction: float | None = None,
+    validation_seed: int = 0,
 ) -> int:
     """Checks both splits: checksums, keys, labels, that every image decodes whole, and whether
     images are in both splits or under two labels.
@@ -92,13 +96,15 @@ def verify(
         DataError: there is no data, or a file of it is no TFRecord file.
     """
     _open.cache_clear()  # with one worker it is this process's, and files may have changed
-    sources = _sources(data_dir, dataset, first_label)
+    held_out = division(validation_fraction, validation_seed)
+    sources = _sources(data_dir, dataset, first_label, held_out)
     chunks = []
     for split, source in sources.items():
         total = source.num_examples
         for first in range(0, total, _CHUNK):
             end, classes = min(first + _CHUNK, total), source.num_classes or _ANY_CLASS
-            chunks.append(_Chunk(data_dir, dataset, split, first, end, classes, first_label))
+            part = (split, first, end, classes, first_label, held_out)
+            chunks.append(_Chunk(data_dir, dataset, *part))
     found = {split: _Found() for split in sources}
     results = in_parallel(_check_chunk, chunks, workers)
     for split, part in track(results, len(chunks), "verifying"):
@@ -112,7 +118,9 @@ def verify(
     return 1 if lost or any(one.bad for one in found.values()) else 0
 
 
-def _sources(data_dir: str, dataset: str, first_label: int | None) -> dict[str, Source]:
+def _sources(
+    data_dir: str, dataset: str, first_label: int | None, held_out: HeldOut | None
+) -> dict[str, Source]:
     """The splits that there are; says what they hold.
 
     Raises:
@@ -123,7 +131,7 @@ def _sources(data_dir: str, dataset: str, first_label: int | None) -> dict[str, 
     for split in ("train", "validation"):
         try:
             tell = functools.partial(print_found, file=sys.stderr)
-            sources[split] = find_source(data_dir, split, dataset, first_label, tell)
+            sources[split] = find_source(data_dir, split, dataset, first_label, tell, held_out)
         except DataError as error:
             if f"no {split} split" not in str(error):
                 raise
@@ -167,9 +175,11 @@ def _print_lines(
 
 
 @functools.lru_cache(maxsize=2)
-def _open(data_dir: str, dataset: str, split: str, first_label: int | None) -> Source:
+def _open(
+    data_dir: str, dataset: str, split: str, first_label: int | None, held_out: HeldOut | None
+) -> Source:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's words about each bad image
-    source = find_source(data_dir, split, dataset, first_label, tell=None)
+    source = find_source(data_dir, split, dataset, first_label, None, held_out)
     if isinstance(source, TFRecordSource):
         source.check_every_record()
     return source
@@ -177,7 +187,7 @@ def _open(data_dir: str, dataset: str, split: str, first_label: int | None) -> S
 
 def _check_chunk(chunk: _Chunk) -> tuple[str, _Found]:
     """The split, and what was found in these examples of it."""
-    source = _open(chunk.data_dir, chunk.dataset, chunk.split, chunk.first_label)
+    source = _open(chunk.data_dir, chunk.dataset, chunk.split, chunk.first_label, chunk.held_out)
     numbers = range(chunk.first, chunk.end)
     doubtful: list[Bad] = []
     bad = bad_examples(source, chunk.num_classes, chunk.split, numbers, doubtful)

@@ -165,10 +165,11 @@ def test_classes_that_hold_nothing_but_folders_are_told(make):
 
 def test_class_folders_without_a_split_lead_to_prepare(make, tmp_path, capsys):
     root = make("cat", "dog", "train")  # "train" may be what the pictures show
-    with pytest.raises(DataError, match=rf"prepare folder --data_dir {root} --validation_fraction"):
+    with pytest.raises(DataError, match="--validation_fraction") as error:
         find_source(root, "train")
+    assert f"prepare folder --data_dir {root} --validation_fraction" in str(error.value)
     assert pack(root, tmp_path / "out", "--validation_fraction", 0.5) == 0
-    assert "6 images of 3 classes (cat, dog, train)" in capsys.readouterr().out
+    assert "3 images of 3 classes (cat, dog, train)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,11 @@ def test_class_folders_without_a_split_lead_to_prepare(make, tmp_path, capsys):
         (["train/cat", "train/dog", "val/cat"], "train", r"seems to be a split itself: give"),
         (["photos/train/cat", "photos/train/dog"], "", r"give --data_dir .*data/photos\."),
         (["train"], "", r"holds images and no class folders: .*train/<class>/\*\.jpg"),
-        (["train/cat", "train/dog"], "", r"Put class folders into .*/val, or .*--mode train"),
+        (
+            ["train/cat", "train/dog"],
+            "",
+            r"Put class folders into .*/val, .*_fraction 0.1, or .*--mode train",
+        ),
     ],
 )
 def test_other_layouts_lead_to_the_right_one(make, folders, inside, says):
@@ -205,11 +210,11 @@ def test_a_name_that_only_looks_the_same_is_shown(make):
 def test_prepare_says_what_becomes_of_the_validation_split(make, tmp_path, capsys):
     root = make("train/cat", "train/dog")
     assert pack(root, tmp_path / "one") == 0
-    assert f"--data_dir {root}/train --validation_fraction 0.1" in capsys.readouterr().err
-    assert pack(root, tmp_path / "two", "--validation_fraction", 0.5) == 2
-    assert f"give --data_dir {root}/train to split that" in capsys.readouterr().err
-    assert pack(root / "train", tmp_path / "three") == 0  # a tenth of two images is none
-    assert "2 of 2 classes have too few images" in capsys.readouterr().err
+    assert "--validation_fraction 0.1 holds a part of each class out" in capsys.readouterr().err
+    assert pack(root, tmp_path / "two", "--validation_fraction", 0.5) == 0
+    assert "Wrote 2 train and 2 validation images" in capsys.readouterr().out
+    assert pack(root / "train", tmp_path / "three", "--validation_fraction", 0) == 0
+    assert "Wrote 4 train images of 2 classes" in capsys.readouterr().out
     os.rename(root / "train", root / "val")
     assert pack(root, tmp_path / "four") == 2
     assert "has a validation split" in capsys.readouterr().err

@@ -163,7 +163,7 @@ def test_a_signal_in_an_evaluation_saves_what_was_not_to_be_saved(run, tmp_path,
 @pytest.mark.parametrize(
     ("module", "name", "when"),
     [
-        ("convoy.dataloader.sources", "find_source", "before its first step"),
+        ("convoy.runtime.data_source", "find_source", "before its first step"),
         ("convoy.runtime.train", "new_state", "before its first step"),
         ("convoy.runtime.report", "report_training", "while its report was written"),
     ],
