@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from convoy.utils import gathering, watchdog
+from convoy.utils import gathering, watchdog, watcher
 from convoy.utils.launched import (
     WATCHDOG_SECONDS,
     begin,
@@ -115,7 +115,7 @@ def watch(seconds: float, say: Callable[[str], None]) -> None:
             one_host=local_size() == size(),
             start_seconds=math.inf,
             put=lambda key, text: None,
-            get=lambda key: address,
+            get=lambda key: address if key == watcher.ADDRESS else None,
         )
 
     address = broadcast_object(begin_watching("") if rank() == 0 else "")

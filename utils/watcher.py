@@ -25,7 +25,7 @@ PATIENCE = 10.0
 _SLOWER = 3  # how many times its last step's time a rank may be late
 ROUND = 0.1
 """Seconds between two looks while ranks look for each other."""
-ADDRESS, TROUBLE = "watchdog", "no-watchdog"  # in the store
+ADDRESS, TROUBLE, TOLD = "watchdog", "no-watchdog", "told"  # in the store
 
 LEFT = "ended before all ranks had started"
 
