@@ -9,13 +9,13 @@ tables into docs/performance.md in place of the rows' last ones.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.harness import ROOT, Program, end_in_order, markdown, measure, measured_on
 from benchmarks.rows import ROWS
+from convoy.utils import strict_json
 
 PAGE = ROOT / "docs" / "performance.md"
 
@@ -46,7 +46,7 @@ def main() -> None:
         table += "\n" + measured_on(found["machine"])
         print(table, flush=True)
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / f"{row.name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        (options.out / f"{row.name}.json").write_text(strict_json.dumps(found, indent=1) + "\n")
         if options.write:
             write(row.name, table)
 

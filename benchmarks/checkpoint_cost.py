@@ -16,7 +16,6 @@ Prints a table in Markdown, then all figures as JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -34,6 +33,7 @@ from convoy.runtime import checkpoint
 from convoy.runtime.config import Config
 from convoy.runtime.journal import COUNTERS
 from convoy.runtime.train import Trainer
+from convoy.utils import strict_json
 from convoy.utils.logging import make_json_logger
 
 GOAL = 0.02
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
         megabytes = sum(file.stat().st_size for file in newest.iterdir()) / 1e6
     print(report(figures, megabytes, arguments.steps, arguments.batch))
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "load": os.getloadavg()}
-    print(json.dumps({"figures": figures, "megabytes": megabytes, **machine}))
+    print(strict_json.dumps({"figures": figures, "megabytes": megabytes, **machine}))
 
 
 if __name__ == "__main__":

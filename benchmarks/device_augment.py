@@ -11,7 +11,6 @@ The host's part of the work is a row of `input_speed.py`.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from convoy.dataloader.augment import make_augmenter
 from convoy.dataloader.device_augment import make_prepare
 from convoy.dataloader.device_plan import Planned, Planner
 from convoy.dataloader.mixing import make_mixer
+from convoy.utils import strict_json
 
 CLASSES = 10
 POLICIES = {
@@ -124,7 +124,7 @@ def main() -> None:
         cpu, wall = (statistics.median(result[key]) for key in ("cpu_ms", "ms"))
         first, different = result["compile_s"], result["images_different"]
         print(f"| {result['row']} | {cpu:.2f} | {wall:.2f} | {first:.1f} | {different} |")
-    print(json.dumps({"machine": about, "results": results}))
+    print(strict_json.dumps({"machine": about, "results": results}))
 
 
 if __name__ == "__main__":

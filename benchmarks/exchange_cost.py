@@ -21,6 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from convoy.utils import strict_json
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -113,7 +115,7 @@ def report(found: dict[str, float], processes: int, load: float) -> str:
         f"- α {1e3 * alpha:.2f} ms, β {beta / 1e9:.2f} GB/s;"
         f" so {MODEL} should take {1e3 * predicted:.1f} ms",
         "",
-        json.dumps(found),
+        strict_json.dumps(found),
     ]
     return "\n".join(lines)
 

@@ -42,6 +42,7 @@ from benchmarks.harness import (
     end_in_order,
     spread,
 )
+from convoy.utils import strict_json
 from convoy.utils.resources import NO_MEMORY
 
 PAGE = ROOT / "docs" / "gpu_benchmark.md"
@@ -190,7 +191,7 @@ class Run:
     def save(self) -> None:
         """Replaces the file of results, whole or not at all."""
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.results, indent=1) + "\n")
+        temporary.write_text(strict_json.dumps(self.results, indent=1) + "\n")
         os.replace(temporary, self.path)
 
 

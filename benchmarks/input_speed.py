@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import platform
 import statistics
@@ -37,6 +36,7 @@ from convoy.dataloader import native
 from convoy.dataloader.augment import make_augmenter
 from convoy.dataloader.decode import UNIFORMS, crop_window, random_crop_decode
 from convoy.dataloader.device_plan import Planner
+from convoy.utils import strict_json
 
 SIZE, BATCH, AREA, RATIO = 224, 64, (0.05, 1.0), (0.75, 1.333)
 PLAIN, FLOAT = "plain: decode_and_crop_jpeg + resize", "plain + float32 AutoAugment"
@@ -259,7 +259,7 @@ def main() -> None:
     for name, value in goals(results).items():
         print(f"- {name}: {value}")
     print()
-    print(json.dumps({"machine": about, "results": results, "goals": goals(results)}))
+    print(strict_json.dumps({"machine": about, "results": results, "goals": goals(results)}))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.harness import end_in_order, spread  # noqa: E402
+from convoy.utils import strict_json  # noqa: E402
 
 WARMUP = 3
 _PATIENT = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "3600"}  # standing still is no failure
@@ -270,7 +271,7 @@ def report(options: argparse.Namespace, found: dict[str, list[Turn]], load: floa
         "- share of the step that the exchange takes:"
         f" {spread([share(turn, 'exchange') for turn in found['Horovod']])}",
         "",
-        json.dumps(found),
+        strict_json.dumps(found),
     ]
     return "\n".join(lines)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from PIL import Image
 from convoy.dataloader.decode import EvalCrop, eval_decode, random_crop_decode
 from convoy.dataloader.decoders import tensorflow_only
 from convoy.dataloader.prepare.images import Recoding, recode
+from convoy.utils import strict_json
 
 SIZE = 224
 ORDINARY = (500, 375)
@@ -146,7 +146,7 @@ def main() -> None:
             if not options.json:
                 print(f"{name:<32}{shape[0]:>8} x {shape[1]:<8}{more:>8.0f} MB more", flush=True)
     if options.json:
-        print(json.dumps(rows))
+        print(strict_json.dumps(rows))
 
 
 if __name__ == "__main__":
