@@ -72,7 +72,7 @@ def validate(config: Config) -> Config:
     if config.mode in APPLYING_MODES:
         if config.pretrained_from_file:
             config = _pretrained(config)
-        elif config.mode != "inference_benchmark":
+        if config.pretrained_from_file or config.mode != "inference_benchmark":
             _checkpoint(config)
     if config.mode in TRAINING_MODES:
         check_schedule(config)
@@ -324,10 +324,13 @@ def fresh_model_dir(config: Config) -> None:
 
 
 def _checkpoint(config: Config) -> None:
-    from convoy.runtime.checkpoint import CheckpointError, resolve
+    from convoy.runtime.check_applied import check_applied
+    from convoy.runtime.checkpoint import CheckpointError, folder_of, resolve
 
+    file = config.pretrained_from_file
     try:
-        resolve(config.model_dir, config.checkpoint)
+        if path := folder_of(file) if file else resolve(config.model_dir, config.checkpoint):
+            check_applied(config, path)
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
 

@@ -1,0 +1,39 @@
+"""Flags that ask for another model than the checkpoint holds are refused, not passed over."""
+
+import pytest
+
+from convoy.runtime.cli import configure
+from convoy.runtime.config import ConfigError
+
+OTHERS = [
+    ("arch", "efficientnet-b0"),
+    ("num_classes", 5),
+    ("activation", "relu"),
+    ("bn_epsilon", 0.9),
+    ("padding", "symmetric"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), OTHERS)
+@pytest.mark.parametrize("where", ["model_dir", "pretrained_from_file"])
+def test_a_model_is_applied_as_it_was_trained(trained, tiny, where, name, value):
+    folder = {where: str(trained.model_dir), "data_dir": str(tiny)}
+    with pytest.raises(ConfigError) as caught:
+        configure(mode="eval", **folder, **{name: value})
+    text = str(caught.value)
+    if (where, name) == ("pretrained_from_file", "arch"):  # as for weight files of all kinds
+        assert "does not fit efficientnet-b0: it holds efficientnet-test" in text
+    else:
+        assert text.startswith(f"--{name} {value}: "), text
+        assert f"leave --{name} out" in text
+
+
+def test_what_it_was_trained_with_may_be_said_again(trained, tiny):
+    flags = {"arch": "efficientnet-test", "num_classes": 10, "activation": "swish"}
+    config = configure(mode="eval", model_dir=str(trained.model_dir), data_dir=str(tiny), **flags)
+    assert config.arch == "efficientnet-test"
+
+
+def test_another_size_of_images_is_a_fair_question(trained, tiny):
+    flags = {"model_dir": str(trained.model_dir), "data_dir": str(tiny), "image_size": 48}
+    assert configure(mode="eval", **flags).image_size == 48
