@@ -74,8 +74,16 @@ def _efficientnet(arch: Arch, size: int) -> Iterator[_Layer]:
 
 def _resnet(arch: Arch, size: int) -> Iterator[_Layer]:
     size = math.ceil(size / 2)
-    yield _Layer("conv1", (7, 7, 3, arch.stem_filters), size**2, "bn1")
+    wide, half = arch.stem_filters, arch.stem_filters // 2
+    if arch.deep:
+        yield _Layer("conv1_0", (3, 3, 3, half), size**2, "conv1_1")
+        yield _Layer("conv1_3", (3, 3, half, half), size**2, "conv1_4")
+        yield _Layer("conv1_6", (3, 3, half, wide), size**2, "bn1")
+    else:
+        yield _Layer("conv1", (7, 7, 3, wide), size**2, "bn1")
     size = math.ceil(size / 2)  # the max-pool
+    if arch.conv_pool:
+        yield _Layer("maxpool_0", (3, 3, wide, wide), size**2, "maxpool_1")
     for block in resnet_blocks(arch):
         name, wide, filters = block.name, block.width, block.filters_out
         before, size = size, math.ceil(size / block.stride)
@@ -114,7 +122,7 @@ def weight_shapes(
     Args:
         se_ratio: as `build_model` takes it.
     """
-    if se_ratio is not None and arch.squeeze_units:
+    if se_ratio is not None and (arch.squeeze_units or arch.se_ratio):
         arch = dataclasses.replace(arch, se_ratio=se_ratio)
     layers = _layers(arch, arch.resolution, num_classes)
     return dict(shape for layer in layers for shape in layer.shapes())

@@ -9,6 +9,8 @@ its parameters those of that code's test. Stochastic depth from Huang et al., "D
 Stochastic Depth", ECCV 2016 (arXiv:1603.09382). ResNet from He et al., CVPR 2016
 (arXiv:1512.03385), with the stride on the 3x3 convolution ("v1.5"); ResNeXt from Xie et al., CVPR
 2017 (arXiv:1611.05431); squeeze-and-excitation from Hu et al., CVPR 2018 (arXiv:1709.01507).
+ResNet-D from He et al., CVPR 2019 (arXiv:1812.01187), figure 2c, with three convolutions in the
+stem as in its section 4.2's ResNet-C; ResNet-RS from Bello et al., NeurIPS 2021 (arXiv:2103.07579).
 """
 
 from __future__ import annotations
@@ -82,7 +84,8 @@ class Block:
 class ResidualBlock:
     """A block of a ResNet: two 3x3 convolutions, or ("bottleneck") 1x1, 3x3 and 1x1 of `width`.
 
-    `squeeze_units` is 0 where there is no squeeze-and-excitation; `drop_position` as in `Block`.
+    `squeeze_units` is 0 where there is no squeeze-and-excitation; `drop_position` as in `Block`. A
+    strided shortcut that `averages` takes means of 2x2 pixels before it is projected (ResNet-D).
     """
 
     name: str
@@ -94,6 +97,7 @@ class ResidualBlock:
     groups: int
     squeeze_units: int
     drop_position: float
+    averages: bool = False
 
     @property
     def has_projection(self) -> bool:
@@ -155,6 +159,9 @@ class Arch:
             their 3x3 convolution with each group's filters in the first stage (resnet only).
         squeeze_units, se_ratio: Units of squeeze-and-excitation, a number for all blocks or, where
             `se_ratio` is set, that part of the block's output filters; 0: none (resnet only).
+        deep: ResNet-D: three 3x3 convolutions in place of the stem's 7x7, and shortcuts that
+            average before they are projected (resnet only).
+        conv_pool: ResNet-RS: a strided 3x3 convolution in place of the max-pool (resnet only).
     """
 
     name: str
@@ -187,6 +194,8 @@ class Arch:
     group_width: int = 64
     squeeze_units: int = 0
     se_ratio: float | None = None
+    deep: bool = False
+    conv_pool: bool = False
 
 
 def _efficientnet(name: str, *numbers: float, **table: Any) -> Arch:
@@ -204,8 +213,8 @@ def _lite(name: str, width: float, depth: float, size: int, *numbers: float) -> 
 def _resnet(name: str, repeats: tuple[int, ...], params: tuple[int, int], **table: Any) -> Arch:
     table |= {"stochastic_depth": 0.0, "stages": (), "stem_filters": 64, "top_filters": 0}
     table |= {"bn_momentum": 0.9, "bn_epsilon": 1e-5}  # Keras' momentum 0.9 is PyTorch's 0.1
-    table["activation"] = "relu"
-    return Arch(name, "resnet", 1.0, 1.0, 224, 0.0, *params, repeats=repeats, **table)
+    table["activation"], size = "relu", table.pop("resolution", 224)
+    return Arch(name, "resnet", 1.0, 1.0, size, 0.0, *params, repeats=repeats, **table)
 
 
 _V2S = {"bn_momentum": 0.9, "stages": EFFICIENTNET_V2S_STAGES, "stem_filters": 24}
@@ -213,6 +222,7 @@ _SMALL = {"stem_filters": 8, "top_filters": 48, "min_image_size": 8}
 _32X4D = {"groups": 32, "group_width": 4}
 _SE_32X4D = _32X4D | {"squeeze_units": 16}
 _32X8D = _32X4D | {"group_width": 8}
+_RS = {"deep": True, "conv_pool": True, "se_ratio": 0.25}
 _UNDEFINED = {
     "available": False,
     "reason": "NVIDIA's document names it without a definition, weights or results",
@@ -250,6 +260,21 @@ _ARCHS: dict[str, Arch] = {
         # ResNeXt's groups belong to the bottleneck's 3x3: basic blocks of 32 groups have no paper.
         _resnet("resnext101-32x8d-basic", (3, 4, 23, 3), (0, 0), **_UNDEFINED),
         _resnet("se-resnext101-32x4d", (3, 4, 23, 3), (45_388_984, 45_251_128), **_SE_32X4D),
+        _resnet("resnet18d", (2, 2, 2, 2), (11_718_472, 11_708_744), bottleneck=False, deep=True),
+        _resnet("resnet26d", (2, 2, 2, 2), (16_045_384, 16_014_408), deep=True),
+        _resnet("resnet34d", (3, 4, 6, 3), (21_834_056, 21_816_904), bottleneck=False, deep=True),
+        _resnet("resnet50d", (3, 4, 6, 3), (25_629_512, 25_576_264), deep=True),
+        _resnet("resnet101d", (3, 4, 23, 3), (44_673_864, 44_568_392), deep=True),
+        _resnet("resnet152d", (3, 8, 36, 3), (60_363_592, 60_212_040), deep=True),
+        _resnet("resnet200d", (3, 24, 36, 3), (64_869_192, 64_693_064), deep=True),
+        # The sizes that they were trained at; timm evaluates them at 1.2 to 1.5 times those.
+        _resnet("resnetrs50", (3, 4, 6, 3), (35_745_288, 35_691_912), resolution=160, **_RS),
+        _resnet("resnetrs101", (3, 4, 23, 3), (63_724_296, 63_618_696), resolution=192, **_RS),
+        _resnet("resnetrs152", (3, 8, 36, 3), (86_773_256, 86_621_576), resolution=256, **_RS),
+        _resnet("resnetrs200", (3, 24, 36, 3), (93_386_248, 93_209_992), resolution=256, **_RS),
+        _resnet("resnetrs270", (4, 29, 53, 4), (130_104_520, 129_861_448), resolution=256, **_RS),
+        _resnet("resnetrs350", (4, 36, 72, 4), (164_268_360, 163_956_168), resolution=288, **_RS),
+        _resnet("resnetrs420", (4, 44, 87, 4), (192_262_216, 191_891_656), resolution=320, **_RS),
     )
 }
 
@@ -354,6 +379,7 @@ def resnet_blocks(arch: Arch) -> list[ResidualBlock]:
         for repeat in range(repeats):
             name, stride = f"layer{number + 1}_{repeat}", 2 if number > 0 and repeat == 0 else 1
             shape = (stride, filters_in, width, filters_out, arch.groups, units)
-            blocks.append(ResidualBlock(name, arch.bottleneck, *shape, len(blocks) / total))
+            place = len(blocks) / total
+            blocks.append(ResidualBlock(name, arch.bottleneck, *shape, place, arch.deep))
             filters_in = filters_out
     return blocks

@@ -1,13 +1,15 @@
-"""ResNet v1.5, ResNeXt and SE-ResNeXt as functional Keras models.
+"""ResNet v1.5, ResNet-D, ResNet-RS, ResNeXt and SE-ResNeXt as functional Keras models.
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016 (arXiv:1512.03385), with the
 stride on the 3x3 convolution instead of the first 1x1 ("v1.5"); ResNeXt: Xie et al., CVPR 2017
-(arXiv:1611.05431); squeeze-and-excitation: Hu et al., CVPR 2018 (arXiv:1709.01507).
+(arXiv:1611.05431); squeeze-and-excitation: Hu et al., CVPR 2018 (arXiv:1709.01507); ResNet-D: He
+et al., CVPR 2019 (arXiv:1812.01187); ResNet-RS: Bello et al., NeurIPS 2021 (arXiv:2103.07579).
 
 Layers carry torchvision's and timm's names with underscores for dots: `conv1`, `bn1`,
 `layer1_0_conv1`, `layer1_0_bn1`, ..., `layer1_0_downsample_conv` (there `downsample.0`) and
 `layer1_0_downsample_bn` (`downsample.1`), `layer1_0_se_reduce` and `layer1_0_se_expand` (timm:
-`se.fc1`, `se.fc2`), `fc`. Strided windows are padded alike on both sides, as in PyTorch.
+`se.fc1`, `se.fc2`), `fc`. The deep stem's are `conv1_0` to `conv1_6`, and the convolution in place
+of the max-pool is `maxpool_0`. Strided windows are padded alike on both sides, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -206,9 +208,7 @@ def build(
         name="normalization",
     )(images)
 
-    x = parts.conv(parts.arrange(x), arch.stem_filters, "conv1", kernel=7, stride=2)
-    x = parts.norm(x, "bn1", act=True)
-    x = _max_pool(x, parts)
+    x = _pool(_stem(parts.arrange(x), arch, parts), arch, parts)
     for block in catalog.resnet_blocks(arch):
         x = _block(x, block, stochastic_depth * block.drop_position, zero_gamma, parts)
 
@@ -224,7 +224,21 @@ def build(
     return keras.Model(images, logits, name=arch.name.replace("-", "_"))
 
 
-def _max_pool(x: Any, parts: _Parts) -> Any:
+def _stem(x: Any, arch: catalog.Arch, parts: _Parts) -> Any:
+    if arch.deep:
+        for number, stride in ((0, 2), (3, 1)):
+            x = parts.conv(x, arch.stem_filters // 2, f"conv1_{number}", kernel=3, stride=stride)
+            x = parts.norm(x, f"conv1_{number + 1}", act=True)
+        x = parts.conv(x, arch.stem_filters, "conv1_6", kernel=3)
+    else:
+        x = parts.conv(x, arch.stem_filters, "conv1", kernel=7, stride=2)
+    return parts.norm(x, "bn1", act=True)
+
+
+def _pool(x: Any, arch: catalog.Arch, parts: _Parts) -> Any:
+    if arch.conv_pool:
+        x = parts.conv(x, arch.stem_filters, "maxpool_0", kernel=3, stride=2)
+        return parts.norm(x, "maxpool_1", act=True)
     # PyTorch pads with minus infinity. A zero is the same after ReLU, since every window has a
     # pixel of the image, none of them below zero; with an activation that goes below zero, the
     # zeros do enter the outermost maxima.
@@ -251,9 +265,10 @@ def _block(
     last = len(convs) + 1
     x = parts.conv(x, block.filters_out, f"{name}_conv{last}", 1 if block.bottleneck else 3)
     if block.has_projection:
-        shortcut = parts.conv(
-            shortcut, block.filters_out, f"{name}_downsample_conv", stride=block.stride
-        )
+        stride = block.stride
+        if block.averages and stride > 1:
+            shortcut, stride = _mean_pool(shortcut, f"{name}_downsample_pool", parts), 1
+        shortcut = parts.conv(shortcut, block.filters_out, f"{name}_downsample_conv", stride=stride)
         shortcut = parts.norm(shortcut, f"{name}_downsample_bn")
     norm, gamma = f"{name}_bn{last}", "zeros" if zero_gamma else "ones"
     if not block.squeeze_units and drop_rate == 0:
@@ -273,8 +288,14 @@ def _block(
     return parts.act(layers.Add(name=f"{name}_add")([x, shortcut]), f"{name}_act{last}")
 
 
+def _mean_pool(x: Any, name: str, parts: _Parts) -> Any:
+    # "same" leaves what is padded out of the means, as PyTorch's count_include_pad=False does.
+    layout = parts.data_format
+    return layers.AveragePooling2D(2, 2, padding="same", data_format=layout, name=name)(x)
+
+
 def _with_ratio(arch: catalog.Arch, se_ratio: float) -> catalog.Arch:
-    if not arch.squeeze_units:
+    if not (arch.squeeze_units or arch.se_ratio):
         raise ValueError(f"{arch.name} has no squeeze-and-excitation: leave se_ratio out.")
     if not 0 < se_ratio <= 1:
         raise ValueError(f"se_ratio must be in (0, 1], not {se_ratio!r}.")

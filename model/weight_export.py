@@ -121,7 +121,7 @@ def _save_safetensors(
     from safetensors.numpy import save_file
 
     arrays = {v.path: np.asarray(v.value) for v in model.weights}
-    arguments = model_arguments(model, arch)
+    arguments = model_arguments(model)
     notes = []
     if names != "convoy":
         scheme = scheme_for(names, arch.family)

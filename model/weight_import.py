@@ -118,7 +118,7 @@ def load_pretrained(
         found.missing + found.head_missing,
         found.surplus + found.head_surplus,
         found.mismatched,
-        _differences(model_arguments(model, entry), suggested.arguments),
+        _differences(model_arguments(model), suggested.arguments),
         classes,
     )
     if strict and (report.unmatched_model or report.unmatched_file):
@@ -160,13 +160,13 @@ def _put_head(
         found.head_replaced, found.head_missing = True, ours
 
 
-def model_arguments(model: keras.Model, arch: catalog.Arch) -> dict[str, Any]:
+def model_arguments(model: keras.Model) -> dict[str, Any]:
     """Those of `SUGGESTED` with which a model was built, read off its layers."""
     import keras
 
     layers = {layer.name: layer for layer in model.layers}
     norm = next(x for x in model.layers if isinstance(x, keras.layers.BatchNormalization))
-    first = "stem_conv" if arch.family == "efficientnet" else "conv1"
+    first = next(x.name for x in model.layers if isinstance(x, keras.layers.Conv2D))
     found = {
         "activation": keras.activations.serialize(norm.activation),
         "padding": "symmetric" if f"{first}_pad" in layers else "same",

@@ -34,7 +34,7 @@ _KERNEL = {"kernel": "weight", "bias": "bias"}
 
 @dataclass(frozen=True)
 class Scheme:
-    """A way of naming weights: `program` and `family`, and `numbered` for NVIDIA's older one."""
+    """A way of naming weights: `program` and `family`, and which of that program's ways."""
 
     program: str
     family: str
@@ -62,6 +62,7 @@ _MARKS = (
     (Scheme("nvidia", "resnet"), ("conv1.weight", "layers.0.0.conv1.weight")),
     (Scheme("nvidia", "resnet", "old"), ("conv1.weight", "layer1.0.squeeze.*")),
     (Scheme("torchvision", "resnet"), ("conv1.weight", "layer1.0.conv1.weight")),
+    (Scheme("timm", "resnet"), ("conv1.0.weight", "layer1.0.conv1.weight")),
     (Scheme("transformers", "resnet"), ("embedder.embedder.*", "encoder.stages.0.layers.0.*")),
     (
         Scheme("transformers", "resnet", "resnet."),
@@ -69,6 +70,7 @@ _MARKS = (
     ),
     (Scheme("keras", "efficientnet"), ("stem_conv/kernel", "block1a_*")),
     (Scheme("keras", "resnet"), ("conv1/kernel", "layer1_0_*")),
+    (Scheme("keras", "resnet"), ("conv1_0/kernel", "layer1_0_*")),
 )
 
 # Files that look right and are not: why.
@@ -77,7 +79,6 @@ _STRANGERS = (
      " convolution (v1) and its convolutions have biases, so it is another network than v1.5"),
     ("layer0.conv1.weight", "a SENet of the original code (timm's legacy_*): its pooling pads"
      " differently, so it is another network"),
-    ("conv1.0.weight", "a ResNet with a deep stem (timm's *d and *t), which is another network"),
 )  # fmt: skip
 
 
@@ -256,6 +257,7 @@ def _torchvision_roles(roles: set[str]) -> dict[str, str]:
 # ---- ResNet -------------------------------------------------------------------------------------
 
 _UNIT = re.compile(r"layer(\d+)_(\d+)_(\w+)")
+_DEEP_STEM = re.compile(r"(conv1|maxpool)_\d")
 
 
 def _resnet(layers: list[str], scheme: Scheme) -> dict[str, str]:
@@ -268,10 +270,13 @@ def _resnet(layers: list[str], scheme: Scheme) -> dict[str, str]:
         }
     else:
         names = {"conv1": "conv1", "bn1": "bn1", "fc": "fc"}
+    deep = [layer for layer in layers if _DEEP_STEM.fullmatch(layer)]
+    if scheme.program in ("timm", "torchvision"):  # the others have no such networks
+        names |= {layer: layer.replace("_", ".") for layer in deep}
     for layer in layers:
         if match := _UNIT.fullmatch(layer):
             stage, unit, role = int(match[1]), int(match[2]), match[3]
-            if inside := _resnet_role(role, scheme.program):
+            if inside := _resnet_role(role, scheme.program, bool(deep)):
                 names[layer] = f"{_resnet_unit(stage, unit, scheme)}.{inside}"
     return names
 
@@ -284,7 +289,7 @@ def _resnet_unit(stage: int, unit: int, scheme: Scheme) -> str:
     return f"layer{stage}.{unit}"
 
 
-def _resnet_role(role: str, program: str) -> str | None:
+def _resnet_role(role: str, program: str, deep: bool) -> str | None:
     if match := re.fullmatch(r"(conv|bn)(\d)", role):
         if program != "transformers":
             return role
@@ -293,7 +298,9 @@ def _resnet_role(role: str, program: str) -> str | None:
     shortcut = ("shortcut.convolution", "shortcut.normalization")
     squeeze = {"nvidia": ("squeeze.squeeze", "squeeze.expand"), "transformers": (None, None)}
     reduce, expand = squeeze.get(program, ("se.fc1", "se.fc2"))
-    conv, norm = shortcut if program == "transformers" else ("downsample.0", "downsample.1")
+    first = int(deep)  # after the mean of 2x2 pixels, or what stands for it without a stride
+    plain = (f"downsample.{first}", f"downsample.{first + 1}")
+    conv, norm = shortcut if program == "transformers" else plain
     return {
         "downsample_conv": conv,
         "downsample_bn": norm,

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from convoy.model import build_model
-from convoy.model.catalog import get_arch
 from convoy.model.weight_import import model_arguments
 from convoy.runtime.build import model_arguments as of_config
 from convoy.runtime.config import Config, defaults
@@ -28,7 +27,7 @@ def test_nothing_squeezes_and_activations_end_at_six(lite):
 
 
 def test_images_are_normalised_and_cut_as_published(lite):
-    built = model_arguments(lite, get_arch(NAME))
+    built = model_arguments(lite)
     assert (built["activation"], built["padding"]) == ("relu6", "same")
     assert (built["mean"], built["std"]) == ([127.0] * 3, [128.0] * 3)
     arguments = of_config(Config(arch=NAME), 5)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras.tree import flatten
 
-from convoy.model import build_model, catalog, get_arch, resnet
+from convoy.model import arithmetic, build_model, catalog, get_arch, resnet
 from convoy.model.layers import FusedBatchNorm, StochasticDepth
 from convoy.model.resnet import GroupedConv2D
 from convoy.model.sync_batch_norm import SyncBatchNorm
@@ -65,6 +65,27 @@ def test_layers_have_torchvisions_names_and_shapes(resnet50):
         expected |= {f"layer{stage}_{i}_{part}" for i in range(repeats) for part in block}
         expected |= {f"layer{stage}_0_downsample_{part}" for part in ("conv", "bn")}
     assert set(weighted) == expected
+
+
+def test_the_deep_stem_and_the_averaging_shortcuts_of_resnet_d():
+    model = build_model("resnet18d", num_classes=10, image_size=72, seed=0)
+    shapes = {layer.name: flatten(layer.output)[0].shape[1:] for layer in model.layers}
+    stem = [(f"conv1_{n}", (36, 36, filters)) for n, filters in ((0, 32), (3, 32), (6, 64))]
+    assert [(name, shapes[name]) for name, _ in stem] == stem
+    assert shapes["maxpool"] == (18, 18, 64)
+    assert shapes["layer3_0_downsample_pool"] == (5, 5, 128), "of 9, whose last column is alone"
+    assert "layer1_0_downsample_pool" not in shapes
+    pool = model.get_layer("layer3_0_downsample_pool")
+    column = np.arange(9, dtype="float32").reshape(1, 9, 1, 1) * np.ones((1, 1, 9, 128), "f4")
+    assert np.asarray(pool(column))[0, :, 0, 0].tolist() == [0.5, 2.5, 4.5, 6.5, 8.0]
+
+
+def test_resnet_rs_pools_by_a_convolution_and_squeezes_to_a_quarter():
+    arch = get_arch("resnetrs50")
+    assert {b.squeeze_units / b.filters_out for b in catalog.resnet_blocks(arch)} == {0.25}
+    shapes = arithmetic.weight_shapes(arch)
+    assert shapes["maxpool_0/kernel"] == (3, 3, 64, 64)
+    assert shapes["layer1_0_se_reduce/kernel"] == (1, 1, 256, 64)
 
 
 def test_the_stride_is_on_the_3x3(resnet50):

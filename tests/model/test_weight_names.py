@@ -288,3 +288,14 @@ def test_the_imagenet_files_normalise_by_the_standard_deviation():
     arguments = suggest(file, get_arch("efficientnet-b0"))[1].arguments
     np.testing.assert_allclose(arguments["mean"], IMAGENET_MEAN, rtol=1e-6)
     np.testing.assert_allclose(arguments["std"], IMAGENET_STD, rtol=1e-6)
+
+
+def test_a_deep_stems_names_are_timms():
+    paths = ["conv1_0/kernel", "conv1_1/gamma", "conv1_6/kernel", "bn1/beta", "maxpool_0/kernel"]
+    paths += ["layer1_0_conv1/kernel", "layer1_0_downsample_conv/kernel"]
+    theirs = ["conv1.0.weight", "conv1.1.weight", "conv1.6.weight", "bn1.bias", "maxpool.0.weight"]
+    theirs += ["layer1.0.conv1.weight", "layer1.0.downsample.1.weight"]
+    names = source_names(paths, scheme_for("timm", "resnet"))
+    assert [names[path] for path in paths] == theirs
+    assert recognise(theirs).family == recognise(paths).family == "resnet"
+    assert "conv1_0/kernel" not in source_names(paths, scheme_for("nvidia", "resnet"))

@@ -23,6 +23,10 @@ TIMM = {
     **{f"resnext{name}": f"resnext{name.replace('_', '-')}" for name in ("50_32x4d", "101_32x4d")},
     "resnext101_32x8d": "resnext101-32x8d",
     "seresnext101_32x4d": "se-resnext101-32x4d",
+    **{name: name for name in ("resnet18d", "resnet26d", "resnet34d", "resnet50d", "resnet101d")},
+    **{name: name for name in ("resnet152d", "resnet200d", "resnetrs50", "resnetrs101")},
+    **{name: name for name in ("resnetrs152", "resnetrs200", "resnetrs270", "resnetrs350")},
+    "resnetrs420": "resnetrs420",
 }
 TORCHVISION = {
     **{f"efficientnet_b{i}": f"efficientnet-b{i}" for i in B},
@@ -33,7 +37,7 @@ TORCHVISION = {
 }
 SIZES = {"efficientnet-l2": 64}
 # Minutes or gigabytes each: `make test-parity-slow`.
-GIANTS = ("b7", "b8", "l2")
+GIANTS = ("b7", "b8", "l2", "152d", "200d", "rs152", "rs200", "rs270", "rs350", "rs420")
 
 
 def names(table):
