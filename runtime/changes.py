@@ -33,7 +33,7 @@ _LAUNCH = {
     *("intraop_threads", "interop_threads", "eval_batch_size", "num_workers"),
     *("cache", "cache_gb", "cache_dir", "xla_cache", "elastic_commit_steps", "preempt_signals"),
     *("requeue", "resume_checkpoint", "checkpoint", "weights", "pretrained_from_file"),
-    *("pretrained_strict", "pretrained_partial", "weight_names"),
+    *("pretrained", "pretrained_strict", "pretrained_partial", "weight_names"),
 }
 _RATE = {
     *("max_epochs", "steps_per_epoch", "train_batch_size", "optimizer_batch_size"),

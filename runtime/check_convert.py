@@ -10,7 +10,8 @@ from convoy.utils.files import is_url
 
 USED = {
     *("mode", "recipe", "model_dir", "checkpoint", "weights", "arch", "image_size", "padding"),
-    *("pretrained_from_file", "pretrained_partial", "output", "overwrite", "weight_names"),
+    *("pretrained", "pretrained_from_file", "pretrained_partial", "output", "overwrite"),
+    "weight_names",
     *("intraop_threads", "interop_threads", "verbose"),
 }
 

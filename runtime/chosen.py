@@ -40,7 +40,7 @@ def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
     taken = {name for name in CHOSEN if name in given or _SAME.get(name) in given}
     if config.n_stages > 1 or config.train_image_size:
         taken |= {"image_size"}  # with which the other sizes have to go
-    if config.resume_checkpoint and (before := _of_the_run(config)) is not None:
+    if config.resume_checkpoint and (before := settings_of_the_run(config)) is not None:
         if "defaults" not in given and before.defaults != config.defaults:
             return {"defaults": before.defaults}
         names = set(CHOSEN) - taken if before.defaults == "data" else set()
@@ -62,7 +62,7 @@ def told(chosen: Mapping[str, Any]) -> str:
     return textwrap.fill(f"convoy: {text}", 79, subsequent_indent="  ", break_long_words=False)
 
 
-def _of_the_run(config: Config) -> Config | None:
+def settings_of_the_run(config: Config) -> Config | None:
     """The settings with which a run goes on that has saved already."""
     with suppress(OSError, ConfigError, checkpoint.CheckpointError):
         if whole := checkpoint.complete_checkpoints(config.model_dir):

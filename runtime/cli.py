@@ -31,6 +31,7 @@ from convoy.runtime.config import (
 from convoy.runtime.data_source import for_these_data
 from convoy.runtime.origin import load_run_config
 from convoy.runtime.parser import build_parser, recipe_settings, refuse
+from convoy.runtime.pretrained import settle_pretrained
 from convoy.runtime.recipes import Launch, lookup, parse_name
 from convoy.runtime.requests import Requests
 from convoy.runtime.schedules import check_spans, fitted_warmup, warmup_is_too_long
@@ -170,6 +171,9 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
     mode = _mode((recipe | launch | asked).get("mode", Config.mode))
     asked = asked | _arch(recipe | launch | asked)
     first = defaults(Config.arch) | recipe | launch | asked | {"mode": mode}
+    if first["pretrained"]:
+        weights = settle_pretrained(Config(**first), given.speaks)
+        asked, first = asked | weights, first | weights
     run, origin = _settings_of_run(mode, Config(**first))
     run = for_these_data(run, asked)
     usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))

@@ -240,6 +240,8 @@ class Config:
                             ("inference_checkpoint",), path="path")
     weights: Literal["auto", "raw", "ema", "both"] = _flag(CKPT, "auto", "weights to evaluate or apply; auto: the better of the two "
                                                            "when the checkpoint was made; both: side by side, with --report")
+    pretrained: bool = _flag(CKPT, False, "start from, evaluate or apply published weights of --arch: those of installed packages, CONVOY_WEIGHTS or "
+                             "caches, or else Keras', downloaded (docs/train.md)")
     pretrained_from_file: str | None = _flag(CKPT, None, "start from, evaluate or apply these weights: .keras, .h5, "
                                              ".safetensors, PyTorch's .pth, or a checkpoint's folder", path="path")
     pretrained_partial: bool = _flag(CKPT, False, "load what fits of such a file; unset: refuse one that lacks, or has, more than a classifier")

@@ -31,7 +31,7 @@ ELSEWHERE = {
     **dict.fromkeys(("model", "network", "architecture"), "arch"),
     **dict.fromkeys(("img_size", "resolution", "input_size"), "image_size"),
     **dict.fromkeys(("resume", "resume_from_checkpoint"), "resume_checkpoint"),
-    **dict.fromkeys(("pretrained", "init_from"), "pretrained_from_file"),
+    **dict.fromkeys(("init_from", "initial_weights", "weights_file"), "pretrained_from_file"),
     **dict.fromkeys(("amp", "fp16", "mixed_precision"), "use_amp"),
     **dict.fromkeys(("workers", "j"), "num_workers"),
     **dict.fromkeys(("gpus", "num_gpus", "np"), "nproc"),

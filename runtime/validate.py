@@ -290,7 +290,7 @@ def _pretrained(config: Config) -> Config:
     if not file:
         for flag in ("freeze_backbone", "pretrained_partial", "pretrained_strict"):
             if getattr(config, flag):
-                raise ConfigError(f"--{flag} needs --pretrained_from_file")
+                raise ConfigError(f"--{flag} needs --pretrained_from_file, or --pretrained")
         return config
     try:
         if folder := folder_of(file):  # a run's folder means its best checkpoint

@@ -69,6 +69,9 @@ def place(tmp_path_factory, trained):
     (checkpoints / "best.json").write_text(json.dumps(best | {"checkpoint": first}))
     shutil.copytree(place / "photos", place / "digits")
     write_timm(place / "resnet50.pth", get_arch("resnet50"))  # read by its content
+    (place / "weights").mkdir()  # where pages install them
+    lite = place / "weights" / "efficientnet_lite0.safetensors"
+    write_timm(lite, get_arch("efficientnet-lite0"), classes=1000)
     (place / "configs").symlink_to(ROOT / "configs")
     return place
 
@@ -77,6 +80,7 @@ def place(tmp_path_factory, trained):
 def program(place, monkeypatch, tmp_path):
     """Reads a command line of main.py as the program would, in that folder."""
     monkeypatch.chdir(place)
+    monkeypatch.setenv("CONVOY_WEIGHTS", str(place / "weights"))
     here = SimpleNamespace()
     for module in ("trackers", "formats", "outputs"):
         monkeypatch.setattr(f"convoy.runtime.{module}.find_spec", lambda name: here)

@@ -1,0 +1,163 @@
+"""Downloads from a real server that cuts connections, hangs, and sends other files."""
+
+import hashlib
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from convoy.model import weight_download
+from convoy.model.weight_download import DownloadError, Published, download, published
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT, in whole or from where it is asked; `cut` answers end after 1 MB."""
+
+    daemon_threads = True
+    cut, ranges, silent, content = 0, True, False, CONTENT
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, wanted = self.server, self.headers.get("Range")
+        server.asked.append(wanted)
+        if self.path != "/weights.h5":
+            return self.send_error(404)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
+        if start and start >= len(server.content):
+            return self.send_error(416)
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if server.silent:
+            self.wfile.write(body[:1000])
+            self.wfile.flush()
+            return time.sleep(3)
+        if server.cut:
+            server.cut -= 1
+            body = body[:1_000_000]
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def fetch(server, tmp_path):
+    """Downloads into `tmp_path/cache` and returns the lines that were said."""
+
+    def run(name="weights.h5", md5=None, timeout=5.0):
+        md5 = md5 or hashlib.md5(CONTENT).hexdigest()
+        file = Published(f"http://127.0.0.1:{server.server_port}/{name}", md5)
+        said = []
+        path = download(file, tmp_path / "cache", said.append, timeout)
+        assert path == tmp_path / "cache" / name
+        assert path.read_bytes() == CONTENT
+        return said
+
+    return run
+
+
+def left(tmp_path):
+    return sorted(path.name for path in (tmp_path / "cache").iterdir())
+
+
+def test_a_file_appears_whole_and_once(fetch, server, tmp_path):
+    assert len(fetch()) == 1
+    assert fetch() == []
+    assert server.asked == [None]
+    assert left(tmp_path) == ["weights.h5"]
+
+
+def test_a_cut_download_goes_on_where_it_was_cut(fetch, server, tmp_path):
+    server.cut = 1
+    fetch()
+    assert server.asked == [None, "bytes=1000000-"]
+    assert left(tmp_path) == ["weights.h5"]
+
+
+def test_one_that_is_cut_again_and_again_is_kept_for_the_next_call(fetch, server, tmp_path):
+    server.cut, server.ranges = weight_download.TRIES, True
+    server.content = CONTENT + CONTENT  # three cuts end within it
+    with pytest.raises(DownloadError, match=r"cut after .* kB are kept"):
+        fetch()
+    assert left(tmp_path) == ["weights.h5.part"]
+    server.content = CONTENT
+    fetch()  # all of it was there
+    assert left(tmp_path) == ["weights.h5"]
+
+
+def test_a_server_without_ranges_sends_all_of_it_again(fetch, server):
+    server.cut, server.ranges = 1, False
+    fetch()
+    assert server.asked == [None, "bytes=1000000-"]
+
+
+def test_silence_ends_a_download(fetch, server, monkeypatch):
+    monkeypatch.setattr(weight_download, "TRIES", 1)
+    server.silent = True
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match="timed out"):
+        fetch(timeout=0.3)
+    assert time.monotonic() - start < 2.5
+
+
+@pytest.mark.parametrize("name", ["weights.h5", "none.h5"])
+def test_another_file_or_none_leaves_nothing(name, fetch, tmp_path):
+    with pytest.raises(DownloadError, match=r"not the file that was published|404"):
+        fetch(name, md5="0" * 32)
+    assert left(tmp_path) == []
+
+
+def test_no_server_is_a_reason(tmp_path):
+    file = Published("http://127.0.0.1:9/weights.h5", "0" * 32)
+    with pytest.raises(DownloadError, match="refused"):
+        download(file, tmp_path / "cache", print)
+    assert left(tmp_path) == []
+
+
+def test_a_damaged_file_in_the_cache_is_replaced(fetch, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "weights.h5").write_bytes(CONTENT[:100])
+    assert len(fetch()) == 1
+
+
+def test_of_several_processes_one_downloads(fetch, server):
+    said = []
+    threads = [threading.Thread(target=lambda: said.extend(fetch())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(said) == len(server.asked) == 1
+
+
+def test_addresses_and_sums_are_those_of_keras():
+    from keras.src.applications import efficientnet, efficientnet_v2
+
+    for i in range(8):
+        file = published(f"efficientnet-b{i}")
+        assert file.url == f"{efficientnet.BASE_WEIGHTS_PATH}efficientnetb{i}.h5"
+        assert file.md5 == efficientnet.WEIGHTS_HASHES[f"b{i}"][0]
+    file = published("efficientnetv2-s")
+    assert file.url == f"{efficientnet_v2.BASE_WEIGHTS_PATH}efficientnetv2-s.h5"
+    assert file.md5 == efficientnet_v2.WEIGHTS_HASHES["-s"][0]
+    assert published("resnet50") is None  # Keras' has its strides elsewhere

