@@ -21,6 +21,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from convoy.model.stages import (
+    EFFICIENTNET_STAGES,
+    EFFICIENTNET_V2S_STAGES,
+    TEST_STAGES,
+    Stage,
+)
+
 # Mean and standard deviation of ImageNet's RGB channels, for images in 0-255.
 IMAGENET_MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)
 IMAGENET_STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
@@ -31,24 +38,6 @@ SQUEEZE_RATIO = 0.25  # units of squeeze-and-excitation, as a part of the block'
 FILTER_DIVISOR = 8
 
 HEADS = {"efficientnet": "predictions", "resnet": "fc"}  # the classifiers' layers
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A row of EfficientNet's table, unscaled: `repeats` blocks, the first of which strides.
-
-    `fused` blocks (V2) have one full convolution for the expansion and the depthwise one, and no
-    squeeze-and-excitation. `depthwise` ends the depthwise layer's name, as in keras.applications.
-    """
-
-    kernel: int
-    repeats: int
-    filters_in: int
-    filters_out: int
-    expand: int
-    stride: int
-    fused: bool = False
-    depthwise: str = "dwconv"
 
 
 @dataclass(frozen=True)
@@ -102,33 +91,6 @@ class ResidualBlock:
     @property
     def has_projection(self) -> bool:
         return self.stride != 1 or self.filters_in != self.filters_out
-
-
-EFFICIENTNET_STAGES = (
-    Stage(kernel=3, repeats=1, filters_in=32, filters_out=16, expand=1, stride=1),
-    Stage(kernel=3, repeats=2, filters_in=16, filters_out=24, expand=6, stride=2),
-    Stage(kernel=5, repeats=2, filters_in=24, filters_out=40, expand=6, stride=2),
-    Stage(kernel=3, repeats=3, filters_in=40, filters_out=80, expand=6, stride=2),
-    Stage(kernel=5, repeats=3, filters_in=80, filters_out=112, expand=6, stride=1),
-    Stage(kernel=5, repeats=4, filters_in=112, filters_out=192, expand=6, stride=2),
-    Stage(kernel=3, repeats=1, filters_in=192, filters_out=320, expand=6, stride=1),
-)
-
-EFFICIENTNET_V2S_STAGES = (
-    Stage(kernel=3, repeats=2, filters_in=24, filters_out=24, expand=1, stride=1, fused=True),
-    Stage(kernel=3, repeats=4, filters_in=24, filters_out=48, expand=4, stride=2, fused=True),
-    Stage(kernel=3, repeats=4, filters_in=48, filters_out=64, expand=4, stride=2, fused=True),
-    Stage(3, repeats=6, filters_in=64, filters_out=128, expand=4, stride=2, depthwise="dwconv2"),
-    Stage(3, repeats=9, filters_in=128, filters_out=160, expand=6, stride=1, depthwise="dwconv2"),
-    Stage(3, repeats=15, filters_in=160, filters_out=256, expand=6, stride=2, depthwise="dwconv2"),
-)
-
-# Every kind of block in the least space: with and without expansion, skip and stride; 3x3 and 5x5.
-_TEST_STAGES = (
-    Stage(kernel=3, repeats=1, filters_in=8, filters_out=8, expand=1, stride=1),
-    Stage(kernel=3, repeats=2, filters_in=8, filters_out=16, expand=4, stride=2),
-    Stage(kernel=5, repeats=1, filters_in=16, filters_out=24, expand=4, stride=2),
-)
 
 
 @dataclass(frozen=True)
@@ -248,7 +210,7 @@ _ARCHS: dict[str, Arch] = {
         _lite("2", 1.1, 1.2, 260, 0.3, 6_150_168, 6_092_072),
         _lite("3", 1.2, 1.4, 280, 0.3, 8_273_768, 8_197_096),
         _lite("4", 1.4, 1.8, 300, 0.3, 13_118_936, 13_006_568),
-        _efficientnet("-test", 1.0, 1.0, 32, 0.1, 61_500, 60_604, stages=_TEST_STAGES, **_SMALL),
+        _efficientnet("-test", 1.0, 1.0, 32, 0.1, 61_500, 60_604, stages=TEST_STAGES, **_SMALL),
         _resnet("resnet18", (2, 2, 2, 2), (11_699_112, 11_689_512), bottleneck=False),
         _resnet("resnet34", (3, 4, 6, 3), (21_814_696, 21_797_672), bottleneck=False),
         _resnet("resnet50", (3, 4, 6, 3), (25_610_152, 25_557_032)),

@@ -1,0 +1,54 @@
+"""EfficientNets' tables of stages as they were published, before they are scaled.
+
+v1: Tan and Le, ICML 2019 (arXiv:1905.11946), table 1. V2: Tan and Le, ICML 2021
+(arXiv:2104.00298), table 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A row of EfficientNet's table, unscaled: `repeats` blocks, the first of which strides.
+
+    `fused` blocks (V2) have one full convolution for the expansion and the depthwise one, and no
+    squeeze-and-excitation. `depthwise` ends the depthwise layer's name, as in keras.applications.
+    """
+
+    kernel: int
+    repeats: int
+    filters_in: int
+    filters_out: int
+    expand: int
+    stride: int
+    fused: bool = False
+    depthwise: str = "dwconv"
+
+
+EFFICIENTNET_STAGES = (
+    Stage(kernel=3, repeats=1, filters_in=32, filters_out=16, expand=1, stride=1),
+    Stage(kernel=3, repeats=2, filters_in=16, filters_out=24, expand=6, stride=2),
+    Stage(kernel=5, repeats=2, filters_in=24, filters_out=40, expand=6, stride=2),
+    Stage(kernel=3, repeats=3, filters_in=40, filters_out=80, expand=6, stride=2),
+    Stage(kernel=5, repeats=3, filters_in=80, filters_out=112, expand=6, stride=1),
+    Stage(kernel=5, repeats=4, filters_in=112, filters_out=192, expand=6, stride=2),
+    Stage(kernel=3, repeats=1, filters_in=192, filters_out=320, expand=6, stride=1),
+)
+
+EFFICIENTNET_V2S_STAGES = (
+    Stage(kernel=3, repeats=2, filters_in=24, filters_out=24, expand=1, stride=1, fused=True),
+    Stage(kernel=3, repeats=4, filters_in=24, filters_out=48, expand=4, stride=2, fused=True),
+    Stage(kernel=3, repeats=4, filters_in=48, filters_out=64, expand=4, stride=2, fused=True),
+    Stage(3, repeats=6, filters_in=64, filters_out=128, expand=4, stride=2, depthwise="dwconv2"),
+    Stage(3, repeats=9, filters_in=128, filters_out=160, expand=6, stride=1, depthwise="dwconv2"),
+    Stage(3, repeats=15, filters_in=160, filters_out=256, expand=6, stride=2, depthwise="dwconv2"),
+)
+
+# Every kind of block in the least space: with and without expansion, skip and stride; 3x3 and 5x5.
+TEST_STAGES = (
+    Stage(kernel=3, repeats=1, filters_in=8, filters_out=8, expand=1, stride=1),
+    Stage(kernel=3, repeats=2, filters_in=8, filters_out=16, expand=4, stride=2),
+    Stage(kernel=5, repeats=1, filters_in=16, filters_out=24, expand=4, stride=2),
+)
