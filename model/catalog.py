@@ -23,7 +23,11 @@ from typing import Any
 
 from convoy.model.stages import (
     EFFICIENTNET_STAGES,
+    EFFICIENTNET_V2B_STAGES,
+    EFFICIENTNET_V2L_STAGES,
+    EFFICIENTNET_V2M_STAGES,
     EFFICIENTNET_V2S_STAGES,
+    EFFICIENTNET_V2XL_STAGES,
     TEST_STAGES,
     Stage,
 )
@@ -117,6 +121,7 @@ class Arch:
         squeeze: Whether blocks that are not fused have squeeze-and-excitation (efficientnet only).
         fixed_ends: Whether the filters of the first and last convolution and the repeats of the
             first and last stage are left unscaled (efficientnet only).
+        keeps_a_tenth: See `round_filters` (efficientnet only).
         repeats, bottleneck, groups, group_width: Blocks per stage, their kind, and the groups of
             their 3x3 convolution with each group's filters in the first stage (resnet only).
         squeeze_units, se_ratio: Units of squeeze-and-excitation, a number for all blocks or, where
@@ -150,6 +155,7 @@ class Arch:
     top_filters: int = 1280
     squeeze: bool = True
     fixed_ends: bool = False
+    keeps_a_tenth: bool = True
     repeats: tuple[int, ...] = ()
     bottleneck: bool = True
     groups: int = 1
@@ -179,7 +185,12 @@ def _resnet(name: str, repeats: tuple[int, ...], params: tuple[int, int], **tabl
     return Arch(name, "resnet", 1.0, 1.0, size, 0.0, *params, repeats=repeats, **table)
 
 
-_V2S = {"bn_momentum": 0.9, "stages": EFFICIENTNET_V2S_STAGES, "stem_filters": 24}
+_V2 = {"bn_momentum": 0.9, "keeps_a_tenth": False}
+_V2B = _V2 | {"stages": EFFICIENTNET_V2B_STAGES}
+_V2S = _V2 | {"stages": EFFICIENTNET_V2S_STAGES, "stem_filters": 24}
+_V2M = _V2 | {"stages": EFFICIENTNET_V2M_STAGES, "stem_filters": 24}
+_V2L = _V2 | {"stages": EFFICIENTNET_V2L_STAGES}
+_V2XL = _V2 | {"stages": EFFICIENTNET_V2XL_STAGES}
 _SMALL = {"stem_filters": 8, "top_filters": 48, "min_image_size": 8}
 _32X4D = {"groups": 32, "group_width": 4}
 _SE_32X4D = _32X4D | {"squeeze_units": 16}
@@ -203,8 +214,16 @@ _ARCHS: dict[str, Arch] = {
         _efficientnet("-b7", 2.0, 3.1, 600, 0.5, 66_658_680, 66_347_960),
         _efficientnet("-b8", 2.2, 3.6, 672, 0.5, 87_793_174, 87_413_142),
         _efficientnet("-l2", 4.3, 5.3, 800, 0.5, 481_399_996, 480_309_308),
-        # Evaluated at 384 pixels, trained at up to 300. NVIDIA's recipe has a BN momentum of 0.99.
+        # V2 has the sizes of its evaluation; it was trained at smaller ones, S at up to 300 pixels.
+        # NVIDIA's recipe of S has a batch-norm momentum of 0.99.
+        _efficientnet("v2-b0", 1.0, 1.0, 224, 0.2, 7_200_312, 7_139_704, **_V2B),
+        _efficientnet("v2-b1", 1.0, 1.1, 240, 0.2, 8_212_124, 8_141_052, **_V2B),
+        _efficientnet("v2-b2", 1.1, 1.2, 260, 0.3, 10_178_374, 10_096_086, **_V2B),
+        _efficientnet("v2-b3", 1.2, 1.4, 300, 0.3, 14_467_622, 14_358_406, **_V2B),
         _efficientnet("v2-s", 1.0, 1.0, 384, 0.2, 21_612_360, 21_458_488, **_V2S),
+        _efficientnet("v2-m", 1.0, 1.0, 480, 0.3, 54_431_388, 54_139_356, **_V2M),
+        _efficientnet("v2-l", 1.0, 1.0, 480, 0.4, 119_027_848, 118_515_272, **_V2L),
+        _efficientnet("v2-xl", 1.0, 1.0, 512, 0.4, 208_896_832, 208_119_808, **_V2XL),
         _lite("0", 1.0, 1.0, 224, 0.2, 4_694_024, 4_652_008),
         _lite("1", 1.0, 1.1, 240, 0.2, 5_470_344, 5_416_680),
         _lite("2", 1.1, 1.2, 260, 0.3, 6_150_168, 6_092_072),
@@ -279,11 +298,15 @@ def check_image_size(arch: Arch, size: int) -> None:
         raise ValueError(f"{least}: its strides would leave less than one pixel of features.")
 
 
-def round_filters(filters: int, width: float, divisor: int = FILTER_DIVISOR) -> int:
-    """Scales `filters` by `width` to the nearest multiple of `divisor`, losing at most 10 %."""
+def round_filters(
+    filters: int, width: float, divisor: int = FILTER_DIVISOR, *, keeps_a_tenth: bool = True
+) -> int:
+    """Scales `filters` by `width` to the nearest multiple of `divisor`, or to the next one where
+    that would lose more than 10 % and `keeps_a_tenth` is set.
+    """
     scaled = filters * width
     rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * scaled else rounded
+    return rounded + divisor if keeps_a_tenth and rounded < 0.9 * scaled else rounded
 
 
 def round_repeats(repeats: int, depth: float) -> int:
@@ -293,12 +316,22 @@ def round_repeats(repeats: int, depth: float) -> int:
 
 def stem_filters(arch: Arch) -> int:
     """Scaled filters of the first convolution."""
-    return arch.stem_filters if arch.fixed_ends else round_filters(arch.stem_filters, arch.width)
+    return arch.stem_filters if arch.fixed_ends else _scaled(arch.stem_filters, arch)
 
 
 def top_filters(arch: Arch) -> int:
     """Scaled filters of the last convolution, which are the features of the classifier."""
-    return arch.top_filters if arch.fixed_ends else round_filters(arch.top_filters, arch.width)
+    return arch.top_filters if arch.fixed_ends else _scaled(arch.top_filters, arch)
+
+
+def _scaled(filters: int, arch: Arch) -> int:
+    return round_filters(filters, arch.width, keeps_a_tenth=arch.keeps_a_tenth)
+
+
+def _letters(number: int) -> str:
+    """a to z for 0 to 25, then aa, ab, …"""
+    first = chr(ord("a") + number // 26 - 1) if number >= 26 else ""
+    return first + chr(ord("a") + number % 26)
 
 
 def efficientnet_blocks(arch: Arch) -> list[Block]:
@@ -310,10 +343,10 @@ def efficientnet_blocks(arch: Arch) -> list[Block]:
     blocks: list[Block] = []
     filters_out = stem_filters(arch)
     for number, stage in enumerate(arch.stages, start=1):
-        filters_in, filters_out = filters_out, round_filters(stage.filters_out, arch.width)
+        filters_in, filters_out = filters_out, _scaled(stage.filters_out, arch)
         for repeat in range(repeats[number - 1]):
             block = Block(
-                name=f"block{number}{chr(ord('a') + repeat)}",
+                name=f"block{number}{_letters(repeat)}",
                 kernel=stage.kernel,
                 stride=stage.stride if repeat == 0 else 1,
                 filters_in=filters_in if repeat == 0 else filters_out,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 # Weights for images normalised to -1 … 1: V2, Lite and AdvProp of TensorFlow's authors (adv- in
 # efficientnet_pytorch), and timm's recipes that copy MobileNetV4's.
 _HALF = re.compile(
-    r"adv-efficientnet|tf_efficientnet(v2|_lite)|tf_efficientnet_[a-z0-9]+[._]ap([._-]|$)"
-    r"|[._]ra4_e3600"
+    r"adv-efficientnet|tf_efficientnet(v2_[^b]|v2_b\d+[._]in21k|_lite)"
+    r"|tf_efficientnet_[a-z0-9]+[._]ap([._-]|$)|[._]ra4_e3600"
 )
 # Strides that blur or average: the same tensors, and another network.
 _ANTIALIASED = re.compile(r"(resnet|resnext|efficientnet_)(blur|aa)[_\d]")

@@ -25,6 +25,9 @@ from convoy.model.weight_names import Scheme, recognise, why_not
 # given weights, and the momentum they were trained with.
 SUGGESTED = ("activation", "padding", "bn_epsilon", "bn_momentum", "se_ratio", "mean", "std")
 
+_HALF = tuple(f"efficientnetv2-{size}" for size in ("s", "m", "l", "xl"))
+"""Networks whose weights of TensorFlow's authors are for images of -1 to 1."""
+
 IMAGENET_STD = np.array(catalog.IMAGENET_STD) / 255
 
 
@@ -214,7 +217,7 @@ def _of_torch(
         if scheme.program == "timm":
             if said.tf or padding == "same":
                 arguments |= {"padding": "same", "bn_epsilon": 1e-3}
-                half = half or "v2" in arch.name or imagenet
+                half = half or arch.name.startswith(_HALF) or imagenet
             elif said.tf is None:
                 notes.append(
                     "timm names efficientnet and tf_efficientnet weights alike; taken for the"
@@ -224,7 +227,7 @@ def _of_torch(
         elif scheme.program == "torchvision":
             if arch.name.endswith(("b5", "b6", "b7")):
                 arguments |= slow
-            elif arch.name.endswith("v2-s"):
+            elif arch.name.startswith("efficientnetv2"):
                 arguments["bn_epsilon"] = 1e-3
         elif scheme.program == "nvidia":
             arguments |= slow

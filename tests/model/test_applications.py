@@ -8,7 +8,13 @@ from convoy.model import build_model, catalog
 
 CLASSES, COUNT = 20, 8
 JUDGES = {f"efficientnet-b{i}": getattr(keras.applications, f"EfficientNetB{i}") for i in range(8)}
-JUDGES["efficientnetv2-s"] = keras.applications.EfficientNetV2S
+JUDGES |= {
+    f"efficientnetv2-{size.lower()}": getattr(keras.applications, f"EfficientNetV2{size}")
+    for size in ("B0", "B1", "B2", "B3", "S", "M", "L")
+}
+
+
+V2 = ("b0", "b1", "b2", "m", "l")
 
 
 def pixels(size, seed):
@@ -23,9 +29,11 @@ def pixels(size, seed):
 def for_theirs(name, images):
     """Images that reach their stem as ours does by itself; their models expect 0-255, too.
 
-    The Normalization of B0 to B7 is the identity before it is adapted, after x / 255; V2 has
-    x / 128 - 1.
+    The Normalization of B0 to B7 is the identity before it is adapted, after x / 255; V2-S to -L
+    have x / 128 - 1, and V2-B0 to -B3 ours.
     """
+    if "v2-b" in name:
+        return images.astype("float32")
     x = (images - np.array(catalog.IMAGENET_MEAN)) / np.array(catalog.IMAGENET_STD)
     return (128 * (x + 1) if "v2" in name else 255 * x).astype("float32")
 
@@ -96,6 +104,8 @@ def with_weights(layers):
         ("efficientnet-b0", 64),  # even sizes all the way down, then odd ones
         ("efficientnet-b0", 97),
         ("efficientnetv2-s", 96),
+        ("efficientnetv2-b3", 64),
+        *(pytest.param(f"efficientnetv2-{x}", 96, marks=pytest.mark.slow) for x in V2),
         *(pytest.param(f"efficientnet-b{i}", 96, marks=pytest.mark.slow) for i in range(1, 8)),
     ],
 )

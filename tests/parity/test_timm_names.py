@@ -47,6 +47,7 @@ def test_no_other_network_is_taken_for_one_of_ours(tensors):
         return name.replace("tf_", "").replace("_", "").replace("-", "")
 
     strangers = {"resnetaa50", "resnetblur18", "resnetblur50", "efficientnet_blur_b0"}
+    strangers |= {"resnetaa34d", "resnetaa50d", "resnetaa101d", "resnetblur50d", "resnetblur101d"}
     for name, (arch, file) in tensors.items():
         if name in strangers:
             assert suggest(file, arch)[1].stranger

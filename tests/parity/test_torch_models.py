@@ -11,6 +11,7 @@ pytest.importorskip("torch", reason="needs the extra `parity`: see tests/parity/
 
 CLASSES = 20
 B = range(8)
+V2 = ("b0", "b1", "b2", "b3", "s", "m", "l", "xl")
 TIMM = {
     **{f"efficientnet_b{i}": f"efficientnet-b{i}" for i in (*B, 8)},
     **{f"tf_efficientnet_b{i}": f"efficientnet-b{i}" for i in (*B, 8)},
@@ -18,7 +19,8 @@ TIMM = {
     "efficientnet_lite0": "efficientnet-lite0",
     **{f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}" for i in range(5)},
     "efficientnetv2_s": "efficientnetv2-s",
-    "tf_efficientnetv2_s": "efficientnetv2-s",
+    **{f"tf_efficientnetv2_{x}": f"efficientnetv2-{x}" for x in V2},
+    **{f"efficientnetv2_{x}": f"efficientnetv2-{x}" for x in ("m", "l", "xl")},
     **{name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},
     **{f"resnext{name}": f"resnext{name.replace('_', '-')}" for name in ("50_32x4d", "101_32x4d")},
     "resnext101_32x8d": "resnext101-32x8d",
@@ -30,7 +32,7 @@ TIMM = {
 }
 TORCHVISION = {
     **{f"efficientnet_b{i}": f"efficientnet-b{i}" for i in B},
-    "efficientnet_v2_s": "efficientnetv2-s",
+    **{f"efficientnet_v2_{x}": f"efficientnetv2-{x}" for x in ("s", "m", "l")},
     **{name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},
     "resnext50_32x4d": "resnext50-32x4d",
     "resnext101_32x8d": "resnext101-32x8d",
@@ -38,6 +40,7 @@ TORCHVISION = {
 SIZES = {"efficientnet-l2": 64}
 # Minutes or gigabytes each: `make test-parity-slow`.
 GIANTS = ("b7", "b8", "l2", "152d", "200d", "rs152", "rs200", "rs270", "rs350", "rs420")
+GIANTS += ("v2_l", "v2_xl")
 
 
 def names(table):

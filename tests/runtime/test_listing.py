@@ -42,8 +42,8 @@ def test_every_architecture_is_listed_whole(listed):
 
 
 def test_a_pattern_filters(listed):
-    assert list(listed("resnet1??")) == ["resnet18d", "resnet101", "resnet152"]
-    assert list(listed("*-b[0-2]")) == [f"efficientnet-b{i}" for i in range(3)]
+    assert list(listed("resnet1??")) == ["resnet101", "resnet152", "resnet18d"]
+    assert list(listed("*net-b[0-2]")) == [f"efficientnet-b{i}" for i in range(3)]
     assert parse(["--mode", "list", "--pattern", "resnet*"]).pattern == "resnet*"
 
 
