@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune test test-slow test-parity test-parity-slow test-dali test-export test-trackers test-cluster bench lint docs notebook clean
+.PHONY: setup demo demo-finetune demo-photos test test-slow test-parity test-parity-slow test-dali test-export test-trackers test-cluster bench lint docs notebook clean
 
 PY := .venv/bin/python
 
@@ -11,6 +11,9 @@ demo: setup  ## train EfficientNet-B0 on real images and label a folder of JPEGs
 
 demo-finetune: setup  ## fine-tune a checkpoint on new classes, against training from scratch; SEEDS=5
 	@scripts/demo_finetune.sh
+
+demo-photos: setup  ## label photographs with ImageNet's weights, and fine-tune these on pieces of photographs
+	@scripts/demo_photos.sh
 
 test: setup lint  ## what a change can break, within 15 minutes on 2 cores
 	@$(PY) -m pytest -m "not slow and not cluster and not multihost" -n 2 --dist loadfile --no-loadscope-reorder
@@ -64,5 +67,5 @@ notebook: .venv-docs/installed  ## execute the notebook in place, after its cell
 	@touch $@
 
 clean:  ## remove what make created in this folder
-	rm -rf .venv .venv-parity .venv-dali .venv-export .venv-trackers .venv-bench .venv-docs demo demo-finetune build *.egg-info
+	rm -rf .venv .venv-parity .venv-dali .venv-export .venv-trackers .venv-bench .venv-docs demo demo-finetune demo-photos build *.egg-info
 	rm -f dataloader/native/convoy-* model/native/convoy-*

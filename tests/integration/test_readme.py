@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convoy.model import get_arch
+from tests.weight_file import write_timm
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 # Appended to training commands, where later flags win; the rest of each command stays as it is
@@ -51,6 +54,9 @@ def place(tmp_path_factory):
     subprocess.run(prepare, cwd=ROOT, check=True, timeout=120)
     (place / "data").mkdir()
     (place / "data/imagenet").symlink_to(place / "digits")
+    (place / "weights").mkdir()
+    file = place / "weights" / "efficientnet_test.safetensors"
+    write_timm(file, get_arch("efficientnet-test"), classes=1000, dtype=np.float32)
     return place
 
 
@@ -66,7 +72,7 @@ QUICK = ("runs/photos", "--help", "--mode list", "--mode env", "runtime.recipes"
 @pytest.mark.timeout(900)  # a dozen processes, each with a limit of its own
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_commands_of_the_readme_run(place, every):
-    seen = [c for c in commands() if not c.startswith("source ")]
+    seen = [c for c in commands() if not c.startswith(("source ", "pip "))]
     quick = [c for c in seen if any(text in c for text in QUICK)]
     assert len(seen) >= 14
     assert len(quick) >= 8
@@ -83,6 +89,7 @@ def test_commands_of_the_readme_run(place, every):
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "CUDA_VISIBLE_DEVICES": "-1",
+            "CONVOY_WEIGHTS": str(place / "weights"),  # what pip would have installed
         }
         done = subprocess.run(
             shlex.split(run),
