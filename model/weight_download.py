@@ -32,7 +32,13 @@ _MD5 = {
     "efficientnet-b5": "ace28f2a6363774853a83a0b21b9421a",
     "efficientnet-b6": "165f6e37dce68623721b423839de8be5",
     "efficientnet-b7": "8c03f828fec3ef71311cd463b6759d99",
+    "efficientnetv2-b0": "21ecbf6da12460d5c40bb2f29ceb2188",
+    "efficientnetv2-b1": "069f0534ff22adf035c89e2d9547a9dc",
+    "efficientnetv2-b2": "424e49f28180edbde1e94797771950a7",
+    "efficientnetv2-b3": "1f1fc43bd98a6e4fd8fdfd551e02c7a0",
     "efficientnetv2-s": "e1d88a8495beba45748fedd0cecbe016",
+    "efficientnetv2-m": "a3bf6aa3276309f4fc6a34aa114c95cd",
+    "efficientnetv2-l": "27e6d408b53c7ebc868fefa357689935",
 }
 TIMEOUT = 20.0
 """Seconds without a byte after which a connection is given up."""

@@ -156,7 +156,9 @@ def _of_keras(file: WeightFile, arch: catalog.Arch, notes: list[str]) -> dict[st
         return applications | _normalisation(np.asarray(mean, np.float64), std)
     if file.facts.get("keras") == 2 and "v2" in arch.name:
         notes.append(f"{file.path.name} is taken for one of keras.applications")
-        return applications | {"bn_momentum": 0.9, "mean": [128.0] * 3, "std": [128.0] * 3}
+        # B0 to B3 normalise as ImageNet usually is, by a layer that has no weights.
+        half = {"mean": [128.0] * 3, "std": [128.0] * 3} if arch.name.startswith(_HALF) else {}
+        return applications | {"bn_momentum": 0.9} | half
     notes.append(f"{file.path.name} does not say how its model is built; the defaults are taken")
     return {}
 
@@ -183,9 +185,13 @@ def _of_config(
             factor = np.array(settings["scale"], np.float64)
             shift = shift * factor + np.array(settings.get("offset", 0.0))
             scale = scale * factor
-        elif kind == "Normalization" and mean is not None and variance is not None:
-            deviation = np.sqrt(np.asarray(variance, np.float64).reshape(-1))
-            scale, shift = scale / deviation, (shift - mean.reshape(-1)) / deviation
+        elif kind == "Normalization":
+            # Either constants of the layer, or adapted, and then among the weights.
+            centre = mean if settings.get("mean") is None else settings["mean"]
+            spread = variance if settings.get("variance") is None else settings["variance"]
+            if centre is not None and spread is not None:
+                deviation = np.sqrt(np.asarray(spread, np.float64).reshape(-1))
+                scale, shift = scale / deviation, (shift - np.ravel(centre)) / deviation
         elif kind.endswith(("BatchNorm", "BatchNormalization")) and "bn_epsilon" not in arguments:
             arguments["bn_epsilon"] = settings["epsilon"]
             arguments["bn_momentum"] = settings["momentum"]

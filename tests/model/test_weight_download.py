@@ -157,7 +157,11 @@ def test_addresses_and_sums_are_those_of_keras():
         file = published(f"efficientnet-b{i}")
         assert file.url == f"{efficientnet.BASE_WEIGHTS_PATH}efficientnetb{i}.h5"
         assert file.md5 == efficientnet.WEIGHTS_HASHES[f"b{i}"][0]
-    file = published("efficientnetv2-s")
-    assert file.url == f"{efficientnet_v2.BASE_WEIGHTS_PATH}efficientnetv2-s.h5"
-    assert file.md5 == efficientnet_v2.WEIGHTS_HASHES["-s"][0]
+    for key, (md5, _) in efficientnet_v2.WEIGHTS_HASHES.items():
+        file = published(f"efficientnetv2-{key.removeprefix('-')}")
+        assert (
+            file.url
+            == f"{efficientnet_v2.BASE_WEIGHTS_PATH}efficientnetv2-{key.removeprefix('-')}.h5"
+        )
+        assert file.md5 == md5
     assert published("resnet50") is None  # Keras' has its strides elsewhere

@@ -1,5 +1,6 @@
 """Names and layouts of the same weights elsewhere, and what a file implies for the model."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,31 @@ def test_v2_of_keras_applications_scales_to_one():
     assert found.arguments == {"padding": "same", "bn_epsilon": 1e-3, "bn_momentum": 0.9,
                                "mean": [128.0] * 3, "std": [128.0] * 3}  # fmt: skip
     assert "keras.applications" in found.notes[0]
+
+
+def test_the_smaller_v2_of_keras_applications_normalise_by_imagenet():
+    """As published, weights alone: the layer's constants are no part of them."""
+    arrays = {"stem_conv/kernel": np.zeros((3, 3, 3, 32)), "block1a_project_bn/gamma": np.zeros(16)}
+    file = WeightFile(Path("efficientnetv2-b0.h5"), "keras", "raw", arrays, {"keras": 2})
+    found = suggest(file, get_arch("efficientnetv2-b0"))[1]
+    assert found.arguments == {"padding": "same", "bn_epsilon": 1e-3, "bn_momentum": 0.9}
+
+
+def test_constants_of_a_keras_models_normalisation_are_read():
+    """Rescaling, then a Normalization with constants, as EfficientNetV2B0 has them."""
+    import keras
+
+    mean, variance = [0.485, 0.456, 0.406], [0.229**2, 0.224**2, 0.225**2]
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Normalization(mean=mean, variance=variance)(x)
+    model = keras.Model(inputs, keras.layers.Conv2D(8, 3, name="stem_conv")(x))
+    arrays = {"stem_conv/kernel": np.zeros((3, 3, 3, 8)), "block1a_bn/gamma": np.zeros(8)}
+    facts = {"config": json.loads(model.to_json())}
+    file = WeightFile(Path("x.keras"), "keras", "raw", arrays, facts)
+    arguments = suggest(file, get_arch("efficientnetv2-b0"))[1].arguments
+    np.testing.assert_allclose(arguments["mean"], 255 * np.array(mean), rtol=1e-6)
+    np.testing.assert_allclose(arguments["std"], 255 * np.sqrt(variance), rtol=1e-6)
 
 
 def test_the_imagenet_files_normalise_by_the_standard_deviation():
