@@ -16,6 +16,7 @@ from convoy.model.arithmetic import weight_shapes
 from convoy.model.catalog import HEADS, Arch, get_arch, list_archs
 from convoy.model.weight_files import WeightFile, WeightFileError
 from convoy.model.weight_names import Scheme, source_names, to_keras
+from convoy.model.weight_strangers import nearest, network
 from convoy.utils.text import some
 
 ALL_THE_SAME = "To load what fits all the same: --pretrained_partial"
@@ -160,25 +161,37 @@ def check_fit(
     way = "" if partial else f". {ALL_THE_SAME}"
     raise WeightFileError(
         f"{file.path} does not fit {arch.name}: {'; '.join(parts)}."
-        f" {_seems(found, file, scheme, arch, called)}{way}"
+        f" {seems(file, scheme, arch.family, called, {arch.name: found})}{way}"
     )
 
 
-def _seems(found: Fit, file: WeightFile, scheme: Scheme, arch: Arch, called: str | None) -> str:
-    """A sentence on what the file holds instead."""
-    fits, ratio = {arch.name: found}, se_ratio(file.arrays)
+def seems(
+    file: WeightFile,
+    scheme: Scheme,
+    family: str,
+    called: str | None,
+    tried: Mapping[str, Fit] | None = None,
+) -> str:
+    """A sentence on what a file holds instead of what it was taken for.
+
+    Args:
+        called: See `weight_suggest.Suggestion`.
+        tried: The fits of architectures that are known already, by name.
+    """
+    fits, ratio = dict(tried or {}), se_ratio(file.arrays)
     for name in list_archs():
         other = get_arch(name)
-        if other.available and other.family == arch.family and name != arch.name:
-            fits[name] = fit(file, scheme, other.family, weight_shapes(other, se_ratio=ratio))
+        if other.available and other.family == family and name not in fits:
+            fits[name] = fit(file, scheme, family, weight_shapes(other, se_ratio=ratio))
     best = max(fits, key=lambda name: fits[name].share)
     if fits[best].whole:
         return f"It holds {best}: give --arch {best}"
-    lacks = [name for name in found.missing if "_se_" in name]
-    if lacks and len(lacks) == len(found.missing):
+    missing = [name for found in (tried or {}).values() for name in found.missing]
+    if missing and all("_se_" in name for name in missing):
         kind = "It has no squeeze-and-excitation, and yet is none of the Lite models"
     elif fits[best].share < 0.5:
-        kind = "It holds another network, and none of those of --mode list"
+        what = network(file.arrays) or "another network"
+        kind = f"It holds {what}, and none of those of --mode list. {nearest(file.arrays)}"
     else:
         kind = f"It is a variant of {best} that is not known here"
     return f"It calls itself {called}. {kind}" if called else kind

@@ -73,14 +73,6 @@ _MARKS = (
     (Scheme("keras", "resnet"), ("conv1_0/kernel", "layer1_0_*")),
 )
 
-# Files that look right and are not: why.
-_STRANGERS = (
-    ("conv1_conv/kernel", "a ResNet of keras.applications: its stride lies on the first 1x1"
-     " convolution (v1) and its convolutions have biases, so it is another network than v1.5"),
-    ("layer0.conv1.weight", "a SENet of the original code (timm's legacy_*): its pooling pads"
-     " differently, so it is another network"),
-)  # fmt: skip
-
 
 def recognise(names: Collection[str]) -> Scheme | None:
     """The scheme in which weights are named, or None."""
@@ -89,15 +81,6 @@ def recognise(names: Collection[str]) -> Scheme | None:
         if all(_occurs(mark, names) for mark in marks):
             return scheme
     return None
-
-
-def why_not(names: Collection[str]) -> str:
-    """Why `recognise` does not know these names, as the end of a sentence "it holds …"."""
-    for mark, reason in _STRANGERS:
-        if mark in names:
-            return reason
-    some = ", ".join(sorted(names)[:4])
-    return f"weights under names that belong to no known EfficientNet or ResNet ({some}, …)"
 
 
 def _occurs(mark: str, names: set[str]) -> bool:

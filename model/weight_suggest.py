@@ -18,8 +18,9 @@ from convoy.model import catalog
 from convoy.model.arithmetic import weight_shapes
 from convoy.model.timm_names import read_names
 from convoy.model.weight_files import WeightFile, WeightFileError, read_weights
-from convoy.model.weight_fit import check_fit, fit, num_classes, se_ratio
-from convoy.model.weight_names import Scheme, recognise, why_not
+from convoy.model.weight_fit import check_fit, fit, num_classes, se_ratio, seems
+from convoy.model.weight_names import Scheme, recognise
+from convoy.model.weight_strangers import why_not
 
 # What `Suggestion.arguments` may hold: the arguments of `build_model` that change the logits of
 # given weights, and the momentum they were trained with.
@@ -94,14 +95,15 @@ def suggest(
 ) -> tuple[Scheme, Suggestion]:
     """The scheme of a file that has been read, and the suggestion; see `inspect`."""
     scheme = recognise(file.arrays)
+    called = next(iter(_own_names(file, _config_beside(file))), None)
     if scheme is None:
         raise WeightFileError(
-            f"{file.path} does not fit {arch.name}: it holds {why_not(file.arrays)}"
+            f"{file.path} does not fit {arch.name}: it holds {why_not(file.arrays, called)}"
         )
     if scheme.family != arch.family:
         raise WeightFileError(
             f"{file.path} does not fit {arch.name}: it holds a model of the family"
-            f" {scheme.family} ({scheme})"
+            f" {scheme.family} ({scheme}). {seems(file, scheme, scheme.family, called)}"
         )
     stored = stored_arguments(file)
     of = stored.get("arch")
@@ -120,7 +122,6 @@ def suggest(
     if padding:
         arguments["padding"] = padding
     classes = num_classes(file, scheme, arch.family)
-    called = next(iter(_own_names(file, _config_beside(file))), None)
     stranger = read_names(_names_of(file)).stranger if file.kind == "torch" else None
     return scheme, Suggestion(
         *(file.path, file.kind, file.variant, _told(file, scheme), classes),

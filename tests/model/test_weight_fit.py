@@ -126,3 +126,23 @@ def test_any_classifier_may_be_replaced(layers, save):
     assert report.unmatched_model == ["fc/kernel", "fc/bias"]
     with pytest.raises(WeightFileError, match="strict loading asks"):
         load_pretrained(model, "resnet18", path, strict=True)
+
+
+def test_a_model_of_the_other_family_is_named(save):
+    with pytest.raises(WeightFileError, match="It holds resnet18: give --arch resnet18"):
+        inspect(save(get_arch("resnet18")), "efficientnet-b0")
+
+
+def test_a_network_that_is_not_built_is_named_with_the_nearest_in_size(tmp_path):
+    """A file with timm's config.json beside it, of a Vision Transformer of 5.7 million values."""
+    from safetensors.numpy import save_file
+
+    arrays = {"cls_token": np.zeros((1, 1, 192)), "blocks.0.mlp.fc1.weight": np.zeros(5_700_000)}
+    save_file({k: v.astype(np.int8) for k, v in arrays.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224"}')
+    with pytest.raises(WeightFileError) as refused:
+        inspect(tmp_path / "model.safetensors", "resnet50")
+    assert str(refused.value).endswith(
+        "does not fit resnet50: it holds a Vision Transformer (vit_tiny_patch16_224), which is not"
+        " built here. Nearest in size here: efficientnet-lite1 (5.5 million parameters)"
+    )

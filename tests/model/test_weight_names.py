@@ -238,6 +238,9 @@ def test_suggested_squeeze_ratio(tmp_path):
     ("names", "arch", "reason"),
     [
         (("conv1.weight", "layer1.0.conv1.weight"), TINY, "family resnet"),
+        (("cls_token", "blocks.0.norm1.weight"), TINY, "a Vision Transformer, which is not built"),
+        (("stages.0.blocks.0.gamma", "stem.0.weight"), TINY, r"a ConvNeXt.*Nearest in size here: "),
+        (("block1_conv1/kernel", "block1_conv2/kernel"), TINY, "a VGG or AlexNet"),
         (TIMM, "resnet50", "family efficientnet"),
         (("conv1_conv/kernel",), "resnet50", "another network than v1.5"),
         (("layer0.conv1.weight",), "resnet50", "another network"),
