@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from convoy.dataloader import exif
 from convoy.dataloader.kinds import HEAD_BYTES, READ, kind_of
 
 if TYPE_CHECKING:
@@ -31,12 +32,19 @@ _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
 _READ = "JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF"
 
 
+# PIL.Image.Transpose by EXIF's orientation.
+_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+
+
 class BadImage(ValueError):
     """An image cannot be read, or not be packed; the text says why."""
 
 
-def decode(encoded: bytes) -> np.ndarray:
+def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
     """Decodes a GIF (its first frame), BMP, WebP, TIFF (its first page) or AVIF; others too.
+
+    Args:
+        upright: whether EXIF's orientation is applied; that of TIFFs always is.
 
     Returns:
         uint8 `(H, W, 3)`.
@@ -48,7 +56,9 @@ def decode(encoded: bytes) -> np.ndarray:
         raise BadImage(reason)
     with opened(encoded) as image:
         check_pixels(*image.size)
-        return np.asarray(to_rgb(image))
+        turn = _TURNS.get(exif.orientation(image)) if upright else None
+        pixels = to_rgb(image)
+        return np.asarray(pixels if turn is None else pixels.transpose(turn))
 
 
 def unread(encoded: bytes) -> str | None:

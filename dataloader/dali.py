@@ -34,6 +34,7 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.explain import first_words
 from convoy.dataloader.loader import CROP, Loader
 from convoy.dataloader.options import InputOptions
+from convoy.dataloader.orientation import orientation, upright
 from convoy.dataloader.resizing import is_large
 from convoy.dataloader.sources import Source
 
@@ -79,6 +80,7 @@ class DaliLoader(Loader):
         crop = options.eval_crop
         # Whether whole images are resized, and cut afterwards.
         self._frames = not training and crop.method == "resize"
+        self._turn = options.turn if training else crop.turn
         self._interpolation = options.interpolation if training else crop.interpolation
         if self._interpolation not in (*_INTERPOLATIONS, RANDOM):
             raise DataError(
@@ -130,7 +132,7 @@ class DaliLoader(Loader):
     def _plan(self, encoded, seeds):
         """What DALI is handed for an image: the inputs in `self._inputs`, in that order."""
         options, size = self.options, self.options.image_size
-        encoded, shape = as_rgb(encoded)
+        encoded, shape = as_rgb(encoded, self._turn)
         if self.training:
             uniforms = philox.uniforms([UNIFORMS], seeds[CROP])
             window = crop_window(shape, uniforms, options.crop_area, options.crop_ratio)
@@ -203,7 +205,7 @@ class DaliLoader(Loader):
                 axes=[0, 1],
                 device="mixed" if on_gpu else "cpu",
                 output_type=types.RGB,
-                adjust_orientation=False,
+                adjust_orientation=False,  # what EXIF turns was decoded and turned before
                 jpeg_fancy_upsampling=True,
             )
             images = fn.resize(
@@ -239,6 +241,8 @@ class DaliLoader(Loader):
         self._decode(tf.constant(encoded), tf.constant(seeds))
         # What is missing outside of that part becomes grey, and is not looked at.
         image = tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT, try_recover_truncated=True)
+        if self._turn:
+            image = upright(image, orientation(encoded))
         return tf.io.encode_png(image, compression=0).numpy()
 
     def _take_out_culprits(self, epoch: int, offset: int, error: Exception) -> None:

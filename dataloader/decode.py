@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from convoy.dataloader import native, philox
 from convoy.dataloader.decoders import decode_image, decode_window
+from convoy.dataloader.orientation import check_orientation
 from convoy.dataloader.resizing import check_interpolation, resize, resize_square
 
 CROP_ATTEMPTS = 10
@@ -33,12 +34,14 @@ class EvalCrop:
             centre N x N.
         interpolation: one of `resizing.INTERPOLATIONS`.
         antialias: filter when shrinking, as Pillow does.
+        exif_orientation: "apply": the image is turned first, as EXIF says; "ignore": it is not.
     """
 
     padding: int = 32
     method: str = "crop"
     interpolation: str = "bilinear"
     antialias: bool = False
+    exif_orientation: str = "ignore"
 
     def __post_init__(self):
         if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
@@ -46,6 +49,12 @@ class EvalCrop:
         if self.method not in ("crop", "resize"):
             raise ValueError(f"eval crop method must be 'crop' or 'resize', got {self.method!r}.")
         check_interpolation(self.interpolation)
+        check_orientation(self.exif_orientation)
+
+    @property
+    def turn(self) -> bool:
+        """Whether EXIF's orientation is applied."""
+        return self.exif_orientation == "apply"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and YAML."""
@@ -129,6 +138,7 @@ def random_crop_decode(
     ratio: tuple[float, float] = (0.75, 1.333),
     interpolation: str = "bilinear",
     hflip: float = 0.5,
+    turn: bool = False,
 ) -> tf.Tensor:
     """A random-resized crop, flipped left to right with probability `hflip`.
 
@@ -137,6 +147,7 @@ def random_crop_decode(
         seed: int32 `(2,)`; the crop and the flip are functions of it alone.
         size: pixels, of the square that comes out.
         interpolation: one of `resizing.INTERPOLATIONS`, or `RANDOM`: bilinear or bicubic, as often.
+        turn: whether EXIF's orientation is applied before the crop.
 
     Returns:
         uint8 `(size, size, 3)`.
@@ -145,7 +156,7 @@ def random_crop_decode(
         tf.errors.InvalidArgumentError: the bytes cannot be decoded.
     """
     uniforms = philox.uniforms([UNIFORMS], seed)
-    image = decode_window(encoded, lambda shape: crop_window(shape, uniforms, area, ratio))
+    image = decode_window(encoded, lambda shape: crop_window(shape, uniforms, area, ratio), turn)
     flip = flips(uniforms, hflip) if hflip > 0 else None
     if interpolation == RANDOM:
         image = tf.cond(
@@ -173,11 +184,11 @@ def eval_decode(encoded: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
         tf.errors.InvalidArgumentError: the bytes cannot be decoded.
     """
     if crop.method == "resize":
-        image = decode_image(encoded)
+        image = decode_image(encoded, crop.turn)
         frame, start = eval_frame(tf.shape(image)[:2], size, crop)
         image = resize_square(image, frame, start, size, crop.interpolation, crop.antialias)
     else:
-        image = decode_window(encoded, lambda shape: eval_window(shape, size, crop))
+        image = decode_window(encoded, lambda shape: eval_window(shape, size, crop), crop.turn)
         image = resize(image, [size, size], crop.interpolation, crop.antialias)
     image.set_shape([size, size, 3])
     return image

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from convoy.dataloader import by_pillow, native
 from convoy.dataloader.by_pillow import MAX_PIXELS
+from convoy.dataloader.orientation import orientation, stored_window, upright, upright_shape
 
 DCT = "INTEGER_ACCURATE"
 # A segment of JPEGs that says how their four colours are meant: inverted CMYK.
@@ -103,33 +104,36 @@ def _check_header(encoded: tf.Tensor) -> tf.Tensor:
         return tf.identity(encoded)
 
 
-def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
+def _decode_other(encoded: tf.Tensor, turn: bool) -> tf.Tensor:
     def by_tensorflow():
-        return tf.io.decode_image(_check_header(encoded), channels=3, expand_animations=False)
+        image = tf.io.decode_image(_check_header(encoded), channels=3, expand_animations=False)
+        return upright(image, orientation(encoded)) if turn else image
 
     if _without_pillow:
         return by_tensorflow()
-    return tf.cond(_is_png(encoded), by_tensorflow, lambda: _by_pillow(encoded))
+    return tf.cond(_is_png(encoded), by_tensorflow, lambda: _by_pillow(encoded, turn))
 
 
-def _by_pillow(encoded: tf.Tensor) -> tf.Tensor:
+def _by_pillow(encoded: tf.Tensor, turn: bool) -> tf.Tensor:
     if tf.executing_eagerly():  # where a Python function's own error would come out
         try:
-            return tf.constant(by_pillow.decode(encoded.numpy()))
+            return tf.constant(by_pillow.decode(encoded.numpy(), turn))
         except by_pillow.BadImage as error:
             raise tf.errors.InvalidArgumentError(None, None, str(error)) from error
 
     def decode(content) -> np.ndarray:
-        return by_pillow.decode(content if isinstance(content, bytes) else content.item())
+        content = content if isinstance(content, bytes) else content.item()
+        return by_pillow.decode(content, turn)
 
     return tf.numpy_function(decode, [encoded], tf.uint8, stateful=False)
 
 
-def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+def decode_image(encoded: tf.Tensor, turn: bool = False) -> tf.Tensor:
     """Decodes a JPEG or PNG, or by Pillow a BMP, GIF (first frame), WebP, TIFF or AVIF.
 
     Args:
         encoded: scalar string.
+        turn: whether EXIF's orientation is applied (`dataloader.orientation`).
 
     Returns:
         uint8 `(H, W, 3)`.
@@ -142,50 +146,67 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
         with tf.control_dependencies([_check_size(height, width)]):
             marked = _with_marker(encoded, channels)
-            return tf.io.decode_jpeg(marked, channels=3, dct_method=DCT)
+            image = tf.io.decode_jpeg(marked, channels=3, dct_method=DCT)
+            return upright(image, orientation(encoded)) if turn else image
 
-    image = tf.cond(_is_jpeg(encoded), jpeg, lambda: _decode_other(encoded))
+    image = tf.cond(_is_jpeg(encoded), jpeg, lambda: _decode_other(encoded, turn))
     image.set_shape([None, None, 3])
     return image
 
 
-def as_rgb(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def as_rgb(encoded: tf.Tensor, turn: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
     """Bytes that any decoder turns into the pixels of `decode_image`, and their int32 `(2,)` shape.
 
     Grey and three-colour JPEGs stay what they are. All else (CMYK, palettes, 16 bits, transparency,
-    where decoders go separate ways) is decoded here and becomes an uncompressed RGB PNG.
+    where decoders go separate ways; with `turn` what EXIF turns) is decoded here and becomes an
+    uncompressed RGB PNG.
 
     Raises:
         tf.errors.InvalidArgumentError: as `decode_image`, but damage inside of JPEGs goes unseen.
     """
 
     def decoded():
-        image = decode_image(encoded)
+        image = decode_image(encoded, turn)
         return tf.io.encode_png(image, compression=0), tf.shape(image)[:2]
 
     def jpeg():
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
         shape = tf.stack([_check_size(height, width), width])
-        return tf.cond(channels <= 3, lambda: (encoded, shape), decoded)
+        stays = channels <= 3
+        if turn:
+            stays &= tf.equal(orientation(encoded), 1)
+        return tf.cond(stays, lambda: (encoded, shape), decoded)
 
     return tf.cond(_is_jpeg(encoded), jpeg, decoded)
 
 
-def decode_window(encoded: tf.Tensor, window_of: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+def decode_window(
+    encoded: tf.Tensor, window_of: Callable[[tf.Tensor], tf.Tensor], turn: bool = False
+) -> tf.Tensor:
     """Decodes a part of an image, uint8 `(h, w, 3)`.
 
     Args:
-        window_of: from the image's int32 `(2,)` height and width to int32 `(4,)` y, x, h, w.
+        window_of: from the image's int32 `(2,)` height and width to int32 `(4,)` y, x, h, w; both
+            of the image once it is turned.
+        turn: as for `decode_image`.
     """
 
     def jpeg():
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
-        window = window_of(tf.stack([_check_size(height, width), width]))
+        shape = tf.stack([_check_size(height, width), width])
+
+        if turn:
+            number = orientation(encoded)
+            window = window_of(upright_shape(shape, number))
+            window = stored_window(window, shape, number)
+        else:
+            window = window_of(shape)
         marked = _with_marker(encoded, channels)
-        return tf.image.decode_and_crop_jpeg(marked, window, channels=3, dct_method=DCT)
+        image = tf.image.decode_and_crop_jpeg(marked, window, channels=3, dct_method=DCT)
+        return upright(image, number) if turn else image
 
     def other():
-        image = _decode_other(encoded)
+        image = _decode_other(encoded, turn)
         image.set_shape([None, None, 3])
         window = window_of(tf.shape(image)[:2])
         return tf.slice(image, tf.concat([window[:2], [0]], 0), tf.concat([window[2:], [3]], 0))

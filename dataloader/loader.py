@@ -266,6 +266,7 @@ class Loader:
             ratio=options.crop_ratio,
             interpolation=options.interpolation,
             hflip=options.hflip,
+            turn=options.turn,
         )
 
     def _example(self, encoded, seeds):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from convoy.dataloader.decode import RANDOM, EvalCrop
+from convoy.dataloader.orientation import check_orientation
 from convoy.dataloader.resizing import check_interpolation
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class InputOptions:
         crop_area, crop_ratio: of the random-resized crop (share of the image; width / height).
         interpolation: of training's resize; "random": bilinear or bicubic.
         hflip: probability of a left-right flip.
+        exif_orientation: "apply": training images are turned as EXIF says, before the crop;
+            "ignore": they are not. `eval_crop` has its own.
         augmenter, policy, num_layers, magnitude, magnitude_std, space, translate_const,
             cutout_const, color_jitter, random_erasing, random_erasing_mode: passed to
             `dataloader.augment.make_augmenter`; augmenter None for no policy.
@@ -52,6 +55,7 @@ class InputOptions:
     crop_ratio: tuple[float, float] = (0.75, 1.333)
     interpolation: str = "bilinear"
     hflip: float = 0.5
+    exif_orientation: str = "ignore"
     augmenter: str | None = None
     policy: str = "v0"
     num_layers: int = 2
@@ -98,6 +102,12 @@ class InputOptions:
                 raise ValueError(f"--{name} is a fraction below 1 or a whole count, got {limit}.")
         if self.interpolation != RANDOM:
             check_interpolation(self.interpolation)
+        check_orientation(self.exif_orientation)
+
+    @property
+    def turn(self) -> bool:
+        """Whether EXIF's orientation is applied to training images."""
+        return self.exif_orientation == "apply"
 
     def make_augmenter(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None:
         """What is done to a training image after its crop; None for nothing.

@@ -230,7 +230,7 @@ def _applied(folder: Path, state: Mapping[str, Any]) -> dict[str, Any]:
     """How its run applies a checkpoint; see `model.weight_origin`."""
     try:
         settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        wanted = ("eval_crop", "crop_padding", "interpolation")
+        wanted = ("eval_crop", "crop_padding", "interpolation", "exif_orientation")
         found = {name: settings[name] for name in wanted if name in settings}
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         found = {}

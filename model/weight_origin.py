@@ -27,8 +27,9 @@ def how_applied(path: str | Path) -> dict[str, Any]:
 
     Returns:
         Some of `arch`, `image_size` (pixels a side), `eval_crop` ("crop" or "resize"),
-        `crop_padding` (pixels) or `crop_pct` (share), `interpolation`, and `class_names`. Nothing
-        where the file says nothing, or cannot be read: who reads the weights will tell.
+        `crop_padding` (pixels) or `crop_pct` (share), `interpolation`,
+        `exif_orientation`, and `class_names`. Nothing where the file says nothing, or cannot be
+        read: who reads the weights will tell.
     """
     path = Path(path)
     try:
@@ -50,8 +51,9 @@ def _of_metadata(path: Path) -> dict[str, Any]:
     said = json.loads(header.get("__metadata__", {}).get(ABOUT, "{}"))
     kinds = {"arch": str, "image_size": int, "eval_crop": str, "crop_padding": int}
     found = {k: said[k] for k, kind in kinds.items() if isinstance(said.get(k), kind)}
-    if isinstance(said.get("interpolation"), str):
-        found["interpolation"] = said["interpolation"]
+    for name in ("interpolation", "exif_orientation"):
+        if isinstance(said.get(name), str):
+            found[name] = said[name]
     return found | _names(said.get("class_names"))
 
 

@@ -101,6 +101,7 @@ def eval_crop(config: Config) -> EvalCrop:
         padding=config.crop_padding,
         method=config.eval_crop,
         interpolation="bicubic" if config.interpolation == "random" else config.interpolation,
+        exif_orientation=config.exif_orientation or "ignore",
     )
 
 
@@ -167,6 +168,7 @@ def build_loader(
         crop_ratio=(config.crop_ratio_min, config.crop_ratio_max),
         interpolation=config.interpolation,
         hflip=config.hflip,
+        exif_orientation=config.exif_orientation or "ignore",
         augmenter=config.augmenter_name,
         policy=config.autoaugmentation_name,
         num_layers=config.num_layers,

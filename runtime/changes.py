@@ -48,7 +48,8 @@ def settings_before(saved: Checkpoint) -> dict[str, Any]:
     """The flags of the checkpoint's run, by name; those that there were then."""
     before = yaml.safe_load(saved.config) or {}
     known = {f.name for f in fields(Config)}
-    return {name: value for name, value in before.items() if name in known}
+    found = {name: value for name, value in before.items() if name in known}
+    return {"exif_orientation": "ignore"} | found  # before there was the flag
 
 
 def changed_flags(saved: Checkpoint, config: Config) -> dict[str, tuple[Any, Any]]:

@@ -41,10 +41,13 @@ def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
     if config.n_stages > 1 or config.train_image_size:
         taken |= {"image_size"}  # with which the other sizes have to go
     if config.resume_checkpoint and (before := settings_of_the_run(config)) is not None:
+        kept = {}
+        if "exif_orientation" not in given and before.exif_orientation != config.exif_orientation:
+            kept["exif_orientation"] = before.exif_orientation
         if "defaults" not in given and before.defaults != config.defaults:
-            return {"defaults": before.defaults}
+            return kept | {"defaults": before.defaults}
         names = set(CHOSEN) - taken if before.defaults == "data" else set()
-        return {name: value for name, value in asdict(before).items() if name in names}
+        return kept | {name: value for name, value in asdict(before).items() if name in names}
     if config.defaults != "data":
         return {}
     try:

@@ -141,6 +141,8 @@ class Config:
     crop_area_max: float = _flag(AUG, 1.0, "largest share of the image that a training crop covers")
     crop_ratio_min: float = _flag(AUG, 0.75, "narrowest training crop, width over height")
     crop_ratio_max: float = _flag(AUG, 1.33, "widest training crop, width over height")
+    exif_orientation: Literal["apply", "ignore"] | None = _flag(AUG, None, "turn images as EXIF says, as phones' need it, in training and all that follows; unset: apply; "
+                                                                "ignore with --defaults documents and for weights that say nothing of it")
     interpolation: Literal["bilinear", "bicubic", "random"] = _flag(
         AUG, "bilinear", "how images are resized; random: either, by chance, and bicubic in evaluation")
     train_image_size: int | None = _flag(AUG, None, "pixels a side of training images; unset: image_size")
@@ -391,4 +393,5 @@ def load_config(path: str | Path | Remote) -> Config:
         raise ConfigError(f"{path} has settings that do not exist here: {', '.join(unknown)}")
     values = dict(settle(n, s.value, f"{path}, line {s.line}: ") for n, s in settings.items())
     values.setdefault("defaults", "documents")  # of a run made before there were others
+    values.setdefault("exif_orientation", "ignore")  # the same
     return Config(**(defaults(values.get("arch", Config.arch)) | values))

@@ -56,7 +56,7 @@ class Sample:
             if len(sample.images) >= needed:
                 break
             try:
-                encoded = _for_tensorflow(encoded)
+                encoded = _for_tensorflow(encoded, crop)
                 image = eval_decode(tf.constant(encoded), size, crop).numpy()
             except TF_ERRORS:
                 continue  # evaluation names unreadable images; here there are others
@@ -108,11 +108,11 @@ class Sample:
         return text
 
 
-def _for_tensorflow(encoded: bytes) -> bytes:
+def _for_tensorflow(encoded: bytes, crop: EvalCrop) -> bytes:
     """An image that exports decode: of what Pillow decodes for us, the same pixels as a PNG."""
     if kind_of(encoded[:HEAD_BYTES]) in (None, "JPEG", "PNG"):
         return encoded
-    return tf.io.encode_png(decode_image(tf.constant(encoded))).numpy()
+    return tf.io.encode_png(decode_image(tf.constant(encoded), crop.turn)).numpy()
 
 
 def _candidates(config: Config, trained: Trained) -> Iterator[tuple[bytes, int | None, int]]:

@@ -65,7 +65,7 @@ def validate(config: Config) -> Config:
         return config
     _numbers(config)
     check_benchmark(config)
-    config = settle_crop(config)
+    config = settle_orientation(settle_crop(config))
     check_augmentation(config)
     if config.mode in (*DATA_MODES, "inference_benchmark"):
         check_backend(config)
@@ -254,6 +254,16 @@ def settle_crop(config: Config) -> Config:
     size = config.image_size or get_arch(config.arch).resolution
     padding = math.floor(size / config.crop_pct) - size
     return config.with_(crop_padding=padding, crop_pct=config.crop_pct if config.report else None)
+
+
+def settle_orientation(config: Config) -> Config:
+    """`--exif_orientation` where nobody chose: documents, and weights made elsewhere, know pictures
+    as they are stored.
+    """
+    if config.exif_orientation is not None:
+        return config
+    theirs = config.defaults == "documents" or config.mode in APPLYING_MODES
+    return config.with_(exif_orientation="ignore" if theirs else "apply")
 
 
 def _data(config: Config) -> None:

@@ -18,7 +18,7 @@ from convoy.utils.files import path_of
 MOST = 8
 """Evaluations in a report; there are as many colours."""
 # What a run was evaluated with, which its checkpoint is evaluated with here too.
-OWN = ("arch", "image_size", "eval_crop", "crop_padding", "interpolation")
+OWN = ("arch", "image_size", "eval_crop", "crop_padding", "interpolation", "exif_orientation")
 
 
 @dataclass

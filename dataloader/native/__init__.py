@@ -11,6 +11,9 @@ The module's functions, each for one image on the CPU (see ``kernels.h``):
     convoy_resize(image, size, flip): uint8 (H, W, 3); int32 (2,); bool.
     convoy_crop_window(shape, areas, stretch, places, limits): int32 (2,); float32 (attempts,),
         (2, attempts), (2, attempts), (2,).
+    convoy_orientation(encoded): string; int32, see ``dataloader.orientation``.
+    convoy_upright(image, orientation): uint8 (H, W, 3); int32.
+    convoy_stored_window(window, shape, orientation): int32 (4,), (2,) and scalar.
 """
 
 from __future__ import annotations

@@ -81,6 +81,19 @@ struct CropDraws {
 
 [[nodiscard]] const char* CropWindow(Size size, const CropDraws& draws, Window* window);
 
+// The orientation that EXIF gives an encoded JPEG or PNG, 1 (as it is) to 8; 1 for all else. The
+// specification is dataloader/orientation.py.
+[[nodiscard]] int Orientation(const uint8_t* data, size_t size);
+
+// From 5 on height and width change places.
+constexpr bool SwapsSides(int orientation) { return orientation >= 5; }
+
+// Where a part of a turned picture lies in the stored one, which has this size.
+Window StoredWindow(Window window, Size size, int orientation);
+
+// Turns an image as an orientation says; `result` is another one, of the turned size.
+void Upright(const uint8_t* image, Size size, int orientation, uint8_t* result);
+
 }  // namespace convoy
 
 #endif  // CONVOY_DATALOADER_NATIVE_KERNELS_H_

@@ -1,11 +1,13 @@
 // The kernels as TensorFlow operations, through TensorFlow's stable C interface.
 //
-// ConvoyAugment, ConvoyResize and ConvoyCropWindow run on the CPU, one image each. Whatever shapes
-// and numbers come in, they answer with InvalidArgument or with a result. dataloader/native loads
-// them and says what they compute.
+// All run on the CPU, one image each. Whatever shapes and numbers come in, they answer with
+// InvalidArgument or with a result. dataloader/native loads them and says what they compute.
 
 #include "utils/native/op.h"
 
+#include <tensorflow/core/platform/ctstring.h>
+
+#include <cstring>
 #include <string_view>
 
 #include "kernels.h"
@@ -120,6 +122,67 @@ void ComputeCropWindow(void*, TF_OpKernelContext* context) {
   numbers[2] = window.height, numbers[3] = window.width;
 }
 
+// ---- ConvoyOrientation ----------------------------------------------------------------------
+
+void ComputeOrientation(void*, TF_OpKernelContext* context) {
+  Run run(context);
+  const Tensor encoded = run.Input(0, "the image", {});
+  if (!run.ok()) return;
+  const Tensor result = run.Allocate(0, TF_INT32, {});
+  if (!run.ok()) return;
+  const TF_TString* text = Data<TF_TString>(encoded);
+  *Data<int32_t>(result) = Orientation(
+      reinterpret_cast<const uint8_t*>(TF_TString_GetDataPointer(text)), TF_TString_GetSize(text));
+}
+
+// ---- ConvoyUpright, ConvoyStoredWindow ------------------------------------------------------
+
+// Input number `index`, or 1 where that is none.
+int ReadOrientation(Run& run, int index) {
+  const Tensor number = run.Input(index, "the orientation", {});
+  if (!run.ok()) return 1;
+  const int32_t value = *Data<int32_t>(number);
+  return value >= 1 && value <= 8 ? value : 1;
+}
+
+void ComputeUpright(void*, TF_OpKernelContext* context) {
+  Run run(context);
+  const int orientation = ReadOrientation(run, 1);
+  std::vector<Tensor> image;
+  image.push_back(run.Input(0, "the image", {-1, -1, 3}));
+  if (!run.ok()) return;
+  const Size size = ImageSize(image[0]);
+  if (orientation == 1) {
+    const Tensor result = run.TakeOver(image);
+    if (run.ok() && image[0]) {
+      std::memcpy(Data<uint8_t>(result), Data<uint8_t>(image[0]), 3 * size.height * size.width);
+    }
+    return;
+  }
+  const bool swaps = SwapsSides(orientation);
+  const Tensor result = run.Allocate(0, TF_UINT8, {swaps ? size.width : size.height,
+                                                   swaps ? size.height : size.width, 3});
+  if (!run.ok()) return;
+  Upright(Data<uint8_t>(image[0]), size, orientation, Data<uint8_t>(result));
+}
+
+void ComputeStoredWindow(void*, TF_OpKernelContext* context) {
+  Run run(context);
+  const Tensor window = run.Input(0, "the window", {4});
+  const Tensor shape = run.Input(1, "the shape", {2});
+  const int orientation = ReadOrientation(run, 2);
+  if (!run.ok()) return;
+  const Tensor result = run.Allocate(0, TF_INT32, {4});
+  if (!run.ok()) return;
+  const int32_t* part = Data<int32_t>(window);
+  const Window found = StoredWindow({part[0], part[1], part[2], part[3]},
+                                    {Data<int32_t>(shape)[0], Data<int32_t>(shape)[1]},
+                                    orientation);
+  int32_t* numbers = Data<int32_t>(result);
+  numbers[0] = found.y, numbers[1] = found.x;
+  numbers[2] = found.height, numbers[3] = found.width;
+}
+
 // ---- registration ---------------------------------------------------------------------------
 
 void SameShape(TF_ShapeInferenceContext* context, TF_Status* status) {
@@ -148,6 +211,20 @@ void SameShape(TF_ShapeInferenceContext* context, TF_Status* status) {
           {},
           UnknownShape});
   Implement("ConvoyCropWindow", {nullptr, ComputeCropWindow, nullptr});
+  Define({"ConvoyOrientation", {"encoded: string"}, {"orientation: int32"}, {}, UnknownShape});
+  Implement("ConvoyOrientation", {nullptr, ComputeOrientation, nullptr});
+  Define({"ConvoyUpright",
+          {"image: uint8", "orientation: int32"},
+          {"result: uint8"},
+          {},
+          UnknownShape});
+  Implement("ConvoyUpright", {nullptr, ComputeUpright, nullptr});
+  Define({"ConvoyStoredWindow",
+          {"window: int32", "shape: int32", "orientation: int32"},
+          {"stored: int32"},
+          {},
+          UnknownShape});
+  Implement("ConvoyStoredWindow", {nullptr, ComputeStoredWindow, nullptr});
   return true;
 }();
 

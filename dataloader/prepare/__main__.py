@@ -278,6 +278,7 @@ def _add_preview(preview: argparse.ArgumentParser) -> None:
 _PREVIEW_SETTINGS: dict[str, type] = {
     **dict.fromkeys(("augmenter_name", "autoaugmentation_name", "randaugment_space"), str),
     **dict.fromkeys(("interpolation", "random_erasing_mode"), str),
+    "exif_orientation": str,
     **dict.fromkeys(("image_size", "num_layers", "seed", "num_classes", "first_label"), int),
     **dict.fromkeys(("magnitude", "magnitude_std", "translate_const", "cutout_const"), float),
     **dict.fromkeys(("random_erasing", "mixup_alpha", "cutmix_alpha", "hflip"), float),

@@ -7,6 +7,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
+from convoy.dataloader import exif
 from convoy.dataloader.by_pillow import BadImage, check_pixels, opened, to_rgb, unread
 from convoy.dataloader.kinds import HEAD_BYTES, kind_of
 
@@ -36,8 +37,8 @@ def recode(data: bytes, how: Recoding) -> tuple[bytes, str]:
 
     Each image is decoded, so that none is packed that cannot be; bytes that need no change are then
     passed on as they were. Pixels are those that training reads (`by_pillow.to_rgb`); transparency,
-    colour profiles and EXIF are dropped, and EXIF's orientation is not applied, as training does
-    not apply it either.
+    colour profiles and EXIF are dropped, but for its orientation, so that whoever reads the images
+    may apply it or not.
 
     Raises:
         BadImage: it cannot be read, or it has too many pixels even at the scale needed.
@@ -72,12 +73,14 @@ def _recode(data: bytes, how: Recoding) -> tuple[bytes, str]:
             _check_whole(data, kind)
             return data, _KEPT[kind]
         few = image.mode in ("1", "P") and not shrink and how.quality is None  # edges without noise
+        turn = exif.orientation(image)
         image = to_rgb(image)
         if shrink:
             image = image.resize(target, Image.Resampling.LANCZOS)
         stream = io.BytesIO()
         kind = "PNG" if few or max(image.size) > _LONGEST_JPEG else "JPEG"
-        image.save(stream, kind, quality=how.quality or DEFAULT_QUALITY)
+        kept = {"exif": exif.exif_with(turn)} if turn > 1 else {}
+        image.save(stream, kind, quality=how.quality or DEFAULT_QUALITY, **kept)
         return stream.getvalue(), _KEPT[kind]
 
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 # Flags and keys of a run's config.yaml that have another name in InputOptions, or are half of one.
 _RENAMED = {"augmenter_name": "augmenter", "autoaugmentation_name": "policy"}
 _RENAMED |= {"randaugment_space": "space"}
-_DEFAULTS = {"augmenter_name": "autoaugment"}  # training's, where InputOptions has another
+# Training's, where InputOptions has another.
+_DEFAULTS = {"augmenter_name": "autoaugment", "exif_orientation": "apply"}
 _PAIRS = {"crop_area": ("crop_area_min", "crop_area_max")}
 _PAIRS |= {"crop_ratio": ("crop_ratio_min", "crop_ratio_max")}
 _CAPTION_LINES = 5
@@ -135,6 +136,7 @@ def _read_config(path: str) -> dict[str, Any]:
             "in its model_dir, where all settings are."
         )
     given = {name: value for name, value in content.items() if value is not None}
+    given.setdefault("exif_orientation", "ignore")  # of a run made before there was the flag
     if "train_image_size" in given:
         given["image_size"] = given["train_image_size"]
     return given
@@ -196,7 +198,7 @@ def _explain(
     options, source = loader.options, loader.source
     label = 0 if source.labels is None else int(source.labels[index])
     encoded, _ = source.parse(source.read(np.array([index]))[0], label)
-    original = decode_image(encoded).numpy()
+    original = decode_image(encoded, options.turn).numpy()
     uniforms = tf.random.stateless_uniform([decode.UNIFORMS], seeds[0], alg="philox")
     area, ratio = options.crop_area, options.crop_ratio
     window = decode.crop_window(tf.constant(original.shape[:2]), uniforms, area, ratio).numpy()
@@ -212,6 +214,7 @@ def _explain(
         ratio=ratio,
         interpolation=options.interpolation,
         hflip=options.hflip,
+        turn=options.turn,
     )
     if augment is not None and augment.choose is not None:
         choice = augment.choose(tf.constant(seeds[1]))

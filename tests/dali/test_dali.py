@@ -258,6 +258,21 @@ def test_unusual_images(tmp_path, writers, training):
     assert_alike(ours, theirs)
 
 
+@pytest.mark.parametrize("method", ["crop", "resize", "training"])
+def test_turned_images_are_decoded_here_to_the_same_pixels(tmp_path, writers, method):
+    rgb = Image.open(io.BytesIO(unusual()["PNG"]))
+    images = []
+    for number in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = number
+        images += [save(rgb, kind, exif=exif) for kind in ("JPEG", "PNG")]
+    writers.dataset(tmp_path / "data", [(image, 0) for image in images], [])
+    crop = EvalCrop(8, "crop" if method == "training" else method, exif_orientation="apply")
+    changes = {"eval_crop": crop, "exif_orientation": "apply"}
+    ours, theirs = map(collect, pair(tmp_path / "data", method == "training", **changes))
+    assert_alike(ours, theirs)
+
+
 def damaged(tmp_path, writers, which, damage=lambda image: image[: len(image) // 3]):
     images = [photograph(i) for i in range(20)]
     for i in which:

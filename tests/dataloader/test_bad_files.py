@@ -222,8 +222,8 @@ def test_transparency_is_left_out(photo):
     assert (decode_image(tf.constant(data)).numpy() == by_pillow(data)).all()
 
 
-def test_orientation_in_exif_is_not_applied(photo):
-    """Training data is read as torchvision and tf.data read it, and evaluation alike."""
+def test_orientation_in_exif_is_not_applied_unless_asked_for(photo):
+    """So torchvision and tf.data read images, and runs from before `--exif_orientation`."""
     exif = Image.Exif()
     exif[0x112] = 6  # "turn by 90 degrees"
     turned, plain = encoded(photo, exif=exif), encoded(photo)

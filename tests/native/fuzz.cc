@@ -4,7 +4,8 @@
 //
 // Besides what the sanitizers notice, it checks that augmenting in place gives what augmenting into
 // another buffer does, that steps done together give what they give one by one, that a flip is a
-// flip, and that crops lie inside the image. Exits with 1 and the round's number if not.
+// flip, that crops lie inside the image, and that what is turned can be turned back. Exits with 1
+// and the round's number if not.
 
 #include <cstdio>
 #include <cstdlib>
@@ -148,6 +149,51 @@ bool Crops(Random& random) {
          window.y + window.height <= size.height && window.x + window.width <= size.width;
 }
 
+// Headers that are cut or have wrong bytes, some of them in EXIF's own data.
+bool ReadsOrientation(Random& random) {
+  static const char jpeg[] =
+      "\xff\xd8\xff\xe0\0\6JFIF\xff\xe1\0\x22" "Exif\0\0II*\0\x08\0\0\0\1\0"
+      "\x12\x01\3\0\1\0\0\0\6\0\0\0\0\0\0\0\xff\xda\0\2";
+  static const char png[] =
+      "\x89PNG\r\n\x1a\n\0\0\0\2IHDR\0\0\0\0\0\0\0\0\0\x1a" "eXIfMM\0*\0\0\0\x08\0\1"
+      "\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0\0\0\0\0\0\0IEND";
+  const bool is_jpeg = random.OneIn(2);
+  const size_t whole = is_jpeg ? sizeof(jpeg) - 1 : sizeof(png) - 1;
+  const size_t size = random.OneIn(3) ? random.Below(whole + 1) : whole;
+  const auto data = std::make_unique<uint8_t[]>(size);
+  std::memcpy(data.get(), is_jpeg ? jpeg : png, size);
+  const int changes = size == 0 ? 0 : static_cast<int>(random.Below(4));
+  for (int i = 0; i < changes; ++i) {
+    constexpr uint8_t special[] = {0, 1, 2, 8, 0x7f, 0x80, 0xff};
+    data[random.Below(size)] = random.OneIn(2) ? special[random.Below(std::size(special))]
+                                               : static_cast<uint8_t>(random.Below(256));
+  }
+  const int found = convoy::Orientation(data.get(), size);
+  return found >= 1 && found <= 8 && (changes || size < whole || found == 6);
+}
+
+// Turning back gives the image again, and a window lies where its pixels were.
+bool Turns(Random& random) {
+  const Size size{1 + random.Below(20), 1 + random.Below(20)};
+  const int number = 1 + static_cast<int>(random.Below(8));
+  const bool swaps = convoy::SwapsSides(number);
+  const Size turned{swaps ? size.width : size.height, swaps ? size.height : size.width};
+  const int64_t count = 3 * size.height * size.width;
+  const auto image = std::make_unique<uint8_t[]>(count);
+  for (int64_t i = 0; i < count; ++i) image[i] = static_cast<uint8_t>(random.Below(256));
+  const auto there = std::make_unique<uint8_t[]>(count);
+  const auto back = std::make_unique<uint8_t[]>(count);
+  convoy::Upright(image.get(), size, number, there.get());
+  const int inverse = number == 6 ? 8 : number == 8 ? 6 : number;
+  convoy::Upright(there.get(), turned, inverse, back.get());
+  if (std::memcmp(image.get(), back.get(), count) != 0) return false;
+  const auto y = static_cast<int32_t>(random.Below(turned.height));
+  const auto x = static_cast<int32_t>(random.Below(turned.width));
+  const convoy::Window place = convoy::StoredWindow({y, x, 1, 1}, size, number);
+  return std::memcmp(image.get() + 3 * (place.y * size.width + place.x),
+                     there.get() + 3 * (y * turned.width + x), 3) == 0;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -155,8 +201,12 @@ int main(int count, char** arguments) {
   const long rounds = std::atol(arguments[1]);
   Random random{std::mt19937_64(std::atol(arguments[2]))};
   for (long round = 0; round < rounds; ++round) {
-    const auto what = random.Below(8);
-    const bool good = what == 0 ? Crops(random) : what == 1 ? Resizes(random) : Augments(random);
+    const auto what = random.Below(10);
+    const bool good = what == 0   ? Crops(random)
+                      : what == 1 ? Resizes(random)
+                      : what == 2 ? ReadsOrientation(random)
+                      : what == 3 ? Turns(random)
+                                  : Augments(random);
     if (!good) return std::fprintf(stderr, "wrong in round %ld\n", round), 1;
   }
   std::printf("%ld rounds without an error\n", rounds);

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from convoy.runtime.build import eval_crop
 from convoy.runtime.chosen import choose
 from convoy.runtime.cli import configure, parse
 from convoy.runtime.config import Config, ConfigError, load_config
@@ -69,6 +70,9 @@ def test_loaded_weights_want_less():
     assert tuned["lr_init"] < scratch["lr_init"] < head["lr_init"]
 
 
+NEWER = ("defaults", "exif_orientation")  # settings that the oldest runs know nothing of
+
+
 @pytest.fixture
 def photos(tmp_path):
     """24 pictures of 60 × 50 pixels in two classes; 8 to evaluate on."""
@@ -107,6 +111,7 @@ def test_the_command_line_and_python_choose_alike(photos, tmp_path, capsys):
 def test_documents_settings_stay_where_they_are_asked_for(photos, tmp_path, flags, capsys):
     config = settings("--data_dir", photos, "--model_dir", tmp_path / "run", *flags)
     assert config.image_size is None
+    assert config.exif_orientation == ("ignore" if config.defaults == "documents" else "apply")
     assert "chosen" not in capsys.readouterr().err
 
 
@@ -127,10 +132,11 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(photos, tmp_path, monkeypatch)
     # A run of before there was a choice goes on with the documents' settings.
     before = asdict(first) | {"image_size": None, "train_batch_size": 32}
     (folder / "config.yaml").write_text(
-        yaml.safe_dump({name: value for name, value in before.items() if name != "defaults"})
+        yaml.safe_dump({name: value for name, value in before.items() if name not in NEWER})
     )
     assert load_config(folder / "config.yaml").defaults == "documents"
     again = settings(*flags, "--resume_checkpoint")
+    assert again.exif_orientation == "ignore"
     assert (again.image_size, again.train_batch_size, again.optimizer) == (None, 32, "rmsprop")
 
 
@@ -149,3 +155,28 @@ def test_no_data_is_told_as_ever(tmp_path):
     config = Config(data_dir=str(tmp_path), model_dir=str(tmp_path / "run"))
     with pytest.raises(ConfigError, match="is empty"):
         choose(config, ())
+
+
+def test_a_run_keeps_how_it_turned_its_images(photos, tmp_path, monkeypatch):
+    """Whoever goes on with it, or applies it; those from before the flag read them as stored."""
+    run = tmp_path / "run"
+    flags = ("--data_dir", photos, "--model_dir", run)
+    assert settings(*flags).exif_orientation == "apply"
+    assert settings(*flags, "--exif_orientation", "ignore").exif_orientation == "ignore"
+    folder = run / "checkpoints" / "step-00000001"
+    folder.mkdir(parents=True)
+    for name in ("complete_checkpoints", "resolve"):
+        answer = folder if name == "resolve" else [folder]
+        monkeypatch.setattr(f"convoy.runtime.checkpoint.{name}", lambda *_, a=answer: a)
+    for kept in ("apply", "ignore", None):
+        was = asdict(settings(*flags, "--resume_checkpoint", "--exif_orientation", kept or "apply"))
+        if kept is None:
+            del was["exif_orientation"]
+        (folder / "config.yaml").write_text(yaml.safe_dump(was))
+        assert settings(*flags, "--resume_checkpoint").exif_orientation == (kept or "ignore")
+        for mode in (("eval",), ("predict", "--predict_dir", photos), ("export",)):
+            applied = settings("--mode", *mode, "--model_dir", run)
+            assert applied.exif_orientation == (kept or "ignore")
+            assert eval_crop(applied).exif_orientation == (kept or "ignore")
+    other = settings("--mode", "eval", "--model_dir", run, "--exif_orientation", "apply")
+    assert eval_crop(other).turn
