@@ -32,7 +32,7 @@ from convoy.dataloader.decode import (
 from convoy.dataloader.decoders import DCT, as_rgb
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.explain import first_words
-from convoy.dataloader.loader import CROP, Loader
+from convoy.dataloader.loader import CROP, Loader, as_it_is
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.orientation import orientation, upright
 from convoy.dataloader.resizing import is_large
@@ -101,20 +101,23 @@ class DaliLoader(Loader):
         self._device, self._device_id = device, device_id
         self._pipelines: queue.SimpleQueue[Pipeline] = queue.SimpleQueue()
         self._refused: set[int] = set()  # examples that TensorFlow decodes and DALI does not
-        self._plan_fn = tf.function(self._plan)
+        self._plan_fn = tf.function(self._plan, autograph=False)
 
     def _decoded_batches(self, dataset: tf.data.Dataset, parallel: int) -> tf.data.Dataset:
         size = self.options.image_size
 
+        @as_it_is
         def plan(encoded, label, seeds, weight):
             draws = self._draw_fn(seeds)
             return self._plan_fn(encoded, seeds), label, seeds, (weight, draws)
 
+        @as_it_is
         def decode(plans, labels, seeds, others):
             images = tf.numpy_function(self._run, plans, tf.uint8)
             images.set_shape([self.options.batch_size, size, size, 3])
             return images, labels, seeds, others
 
+        @as_it_is
         def augment(image, label, seeds, others):
             return self._augment(image, seeds), label, seeds, others
 
@@ -127,7 +130,8 @@ class DaliLoader(Loader):
             dataset = dataset.unbatch()
             dataset = dataset.map(augment, num_parallel_calls=parallel, deterministic=True)
             dataset = batch(dataset)
-        return dataset.map(lambda images, labels, seeds, others: (images, labels, *others))
+        join = as_it_is(lambda images, labels, seeds, others: (images, labels, *others))
+        return dataset.map(join)
 
     def _plan(self, encoded, seeds):
         """What DALI is handed for an image: the inputs in `self._inputs`, in that order."""

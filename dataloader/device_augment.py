@@ -81,7 +81,7 @@ def make_prepare(
             images = exact(mix_images(images, mixture, exact))
         return images
 
-    return xla.function(prepare, compiled, autograph=False)
+    return xla.function(prepare, compiled)
 
 
 def _step(

@@ -31,6 +31,9 @@ from convoy.dataloader.sources import Source, find_source, grey_png
 from convoy.utils import watchdog
 from convoy.utils.text import some
 
+as_it_is = tf.autograph.experimental.do_not_convert
+"""No function here needs AutoGraph, which `Dataset.map` applies to all: see docs/design.md."""
+
 logger = logging.getLogger("convoy.data")
 
 Batch = tuple[tf.Tensor | Planned, tf.Tensor, tf.Tensor]
@@ -112,9 +115,9 @@ class Loader:
             self.prepare = make_prepare(self._planner.recipe, self._planner.mixing)
             self.augmenter = self._mix = None
         # Functions of their own, so that they are traced once and not for every epoch's pipeline.
-        self._read_fn = tf.function(self._read_graph)
-        self._example_fn = tf.function(self._example)
-        self._draw_fn = tf.function(self._draw)
+        self._read_fn = tf.function(self._read_graph, autograph=False)
+        self._example_fn = tf.function(self._example, autograph=False)
+        self._draw_fn = tf.function(self._draw, autograph=False)
 
     @functools.cached_property
     def list_digest(self) -> str:
@@ -193,10 +196,12 @@ class Loader:
         parallel = self.options.num_workers or tf.data.AUTOTUNE
         epoch = tf.constant(epoch, tf.int64)
         dataset = tf.data.Dataset.range(offset, self.epoch_length, self.global_batch)
-        dataset = dataset.map(lambda start: self._read_fn(epoch, start)).prefetch(2).unbatch()
+        read = as_it_is(lambda start: self._read_fn(epoch, start))
+        dataset = dataset.map(read).prefetch(2).unbatch()
         dataset = self._decoded_batches(dataset, parallel)
         work = self._mix or self._planner
-        dataset = dataset.map(self._finish, num_parallel_calls=parallel if work else None)
+        finish = as_it_is(self._finish)
+        dataset = dataset.map(finish, num_parallel_calls=parallel if work else None)
         settings = tf.data.Options()
         settings.deterministic = True
         if self.options.num_workers:
@@ -208,6 +213,7 @@ class Loader:
         `_draw` gives); another decoder would stand here.
         """
 
+        @as_it_is
         def decode(encoded, label, seeds, weight):
             return self._example_fn(encoded, seeds), label, weight, self._draw_fn(seeds)
 

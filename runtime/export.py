@@ -124,7 +124,7 @@ def export_folder(config: Config) -> Path:
 def _reference(model: keras.Model, sample: Sample, features: bool) -> Outputs:
     """What the Keras model gives."""
     net = keras.Model(model.input, [model.output, head_input(model)]) if features else model
-    forward = tf.function(lambda images: net(images, training=False))
+    forward = tf.function(lambda images: net(images, training=False), autograph=False)
     results = [forward(tf.constant(images)) for images, _ in sample.batches()]
     if not features:
         return {"logits": np.concatenate([r.numpy() for r in results])}

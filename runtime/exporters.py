@@ -113,12 +113,12 @@ class Serving(tf.Module):
     def traced(self, dtype: tf.DType) -> Any:
         """`of_images` for images of a dtype, any batch."""
         shape = [None, self._what.size, self._what.size, 3]
-        function = tf.function(self.of_images)
+        function = tf.function(self.of_images, autograph=False)
         return function.get_concrete_function(tf.TensorSpec(shape, dtype, "images"))
 
     def traced_bytes(self) -> Any:
         """`of_bytes`, of TensorFlow's own operations alone, so that it runs anywhere."""
-        function = tf.function(self.of_bytes)
+        function = tf.function(self.of_bytes, autograph=False)
         with native.disabled(), tensorflow_only():
             return function.get_concrete_function(tf.TensorSpec([None], tf.string, "image_bytes"))
 
@@ -189,7 +189,7 @@ def write_onnx(what: Exportable, path: Path, calibration: Any = None) -> None:
     spec = tf.TensorSpec([None, what.size, what.size, 3], tf.uint8, "images")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        function = tf.function(Serving(what).of_images)
+        function = tf.function(Serving(what).of_images, autograph=False)
         proto, _ = tf2onnx.convert.from_function(function, input_signature=[spec], opset=OPSET)
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"

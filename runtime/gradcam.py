@@ -8,6 +8,7 @@ of Zhou et al. 2016 (arXiv:1512.04150) divided by the number of positions.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import keras
@@ -37,7 +38,7 @@ def grad_cam(model: keras.Model) -> Explain:
     body = keras.Model(model.inputs[0], activation)
     head = keras.Model(activation, model.outputs[0])
 
-    @tf.function
+    @functools.partial(tf.function, autograph=False)
     def explain(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = body(images, training=False)
         # Only the head is run backwards.

@@ -80,7 +80,7 @@ def first_not_finite(step: Step, batches: Iterable[Batch]) -> str:
     outputs = [layer.output for layer in model.layers]
     every_layer = keras.Model(model.inputs, outputs)
     if any(layer.name == "channels_first" for layer in model.layers):  # CPUs need XLA for that
-        every_layer = tf.function(every_layer, jit_compile=True)
+        every_layer = tf.function(every_layer, jit_compile=True, autograph=False)
     statistics = batch_norm_statistics(model)
     before = [tf.identity(v.value) for v in statistics]
     places: list[str] = []

@@ -241,7 +241,8 @@ def decoder(
         return image, tf.io.encode_jpeg(small, quality=80)
 
     if traced:
-        decode = tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)])
+        signature = [tf.TensorSpec([], tf.string)]
+        decode = tf.function(decode, input_signature=signature, autograph=False)
 
     def run(content: bytes) -> Image:
         image, thumbnail = decode(tf.constant(content))

@@ -175,7 +175,7 @@ class Step:
             self._forward_backward, use_xla and not self._exchanges_within
         )
         self.reduce: Callable = (
-            tf.function(self._reduce) if distributed.size() > 1 else self._reduce
+            tf.function(self._reduce, autograph=False) if distributed.size() > 1 else self._reduce
         )
         self.update = xla.function(self._update, use_xla)
 

@@ -30,6 +30,7 @@ def function(python: Callable, compiled: bool, **options: Any) -> Callable:
     """
     import tensorflow as tf
 
+    options = {"autograph": False} | options  # it takes seconds; see docs/design.md
     if not compiled:
         return tf.function(python, **options)
     count_on = tf.autograph.experimental.do_not_convert(_count_on)
