@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def settle_pretrained(config: Config, speaks: bool) -> dict[str, Any]:
         return {"pretrained": False, "pretrained_from_file": before.pretrained_from_file}
     path, origin = _find(config, speaks)
     if speaks:
-        print(f"convoy: --pretrained: {config.arch} from {origin}: {path}", file=sys.stderr)
+        text = f"convoy: --pretrained: {config.arch} from {origin}: {path}"
+        keep = {"break_long_words": False, "break_on_hyphens": False}  # paths stay whole
+        print(textwrap.fill(text, 79, subsequent_indent="  ", **keep), file=sys.stderr)
     return {"pretrained": False, "pretrained_from_file": str(path.absolute())}
 
 
@@ -67,7 +70,7 @@ def _find(config: Config, speaks: bool) -> tuple[Path, str]:
         try:
             return download(file, keras_folder(os.environ, home), say), file.url
         except DownloadError as error:
-            reasons.append(f"download failed: {error}")
+            reasons.append(f"Download failed: {error}")
     text = f"--pretrained: no weights of {config.arch} in {', '.join(p.name for p in places)}."
     raise ConfigError(
         " ".join([text, *(f"{reason}." for reason in reasons), _way_out(config.arch)])
@@ -78,9 +81,9 @@ def _way_out(arch: str) -> str:
     """How to come to weights."""
     from convoy.model.weight_search import FOLDER, PACKAGES
 
-    name = f"name a file by --pretrained_from_file, or put it into a folder that {FOLDER} names"
+    name = f"name it by --pretrained_from_file, or put it into a folder that {FOLDER} names"
     if arch in PACKAGES:
-        return f"Get them: pip install {PACKAGES[arch]}; or {name}"
+        return f"Get them: pip install {PACKAGES[arch]}. Or take a file and {name}"
     near = next(iter(PACKAGES))
     return (
         f"Get a file of timm, torchvision or Keras and {name}; of {near} pip has them: pip install"

@@ -62,9 +62,11 @@ def flags(tiny, photos, tmp_path):
 def test_it_stands_for_the_file_in_every_mode_that_reads_weights(mode, flags, file, capsys):
     config = parse(flags(mode))
     assert (config.pretrained, config.pretrained_from_file) == (False, str(file))
-    assert capsys.readouterr().err.startswith(
-        f"convoy: --pretrained: {ARCH} from {file.parent}: {file}\n"
+    said = capsys.readouterr().err
+    assert " ".join(said.split()).startswith(
+        f"convoy: --pretrained: {ARCH} from {file.parent}: {file}"
     )
+    assert all(len(line) < 80 or " " not in line.strip() for line in said.splitlines())
     if mode == "train_and_eval":
         assert facts_of(config, 1).pretrained
         assert config.lr_init < 0.001  # what docs/defaults.md has for loaded weights
@@ -108,7 +110,7 @@ def test_where_there_is_nothing_it_lists_where_it_looked_and_what_to_do(
     for place in (".keras/models", ".cache/torch/hub/checkpoints", ".cache/huggingface/hub"):
         assert str(home / place) in said
     assert f"installed packages, CONVOY_WEIGHTS ({file.parent})" in said
-    assert "name a file by --pretrained_from_file" in said
+    assert "name it by --pretrained_from_file" in said
     monkeypatch.delenv("CONVOY_WEIGHTS")
     said = refused("--pretrained", "--arch", "efficientnet-lite1")
     assert "CONVOY_WEIGHTS (not set)" in said
@@ -124,4 +126,4 @@ def test_a_file_that_does_not_fit_is_named(refused, file):
 def test_a_download_that_fails_is_told_with_its_reason(refused):
     said = refused("--pretrained", "--arch", "efficientnet-b0")
     assert "downloading http://127.0.0.1:9/efficientnetb0.h5" in said
-    assert "download failed: http://127.0.0.1:9/efficientnetb0.h5: [Errno 111]" in said
+    assert "Download failed: http://127.0.0.1:9/efficientnetb0.h5: [Errno 111]" in said
