@@ -90,6 +90,11 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
+def kinds_here() -> list[str]:
+    """The kinds that the Pillow here can read, of those in `kinds.READ`."""
+    return sorted(kind for kind in READ if kind.upper() in _formats())
+
+
 @contextmanager
 def opened(encoded: bytes) -> Iterator[Image]:
     """A picture that Pillow has opened; all that Pillow raises within becomes BadImage."""
@@ -97,6 +102,12 @@ def opened(encoded: bytes) -> Iterator[Image]:
         from PIL import Image
     except ImportError as error:
         raise BadImage("this kind of picture needs Pillow: pip install pillow") from error
+    kind = kind_of(encoded[:HEAD_BYTES])
+    if kind in READ and kind.upper() not in _formats():
+        raise BadImage(
+            f"the image is {kind}, and the Pillow here was built without that: pip install -U "
+            "pillow, or convert it to JPEG"
+        )
     try:
         with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
             yield image

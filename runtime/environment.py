@@ -53,6 +53,7 @@ def gather(horovod: bool = True) -> dict[str, Any]:
     import tensorflow as tf
 
     from convoy.dataloader import native as input_native
+    from convoy.dataloader.by_pillow import kinds_here
     from convoy.model import native as training_native
 
     gpus = [
@@ -80,6 +81,7 @@ def gather(horovod: bool = True) -> dict[str, Any]:
         # Loading it takes a second, which one process alone does without.
         "horovod": distributed.build_info() if horovod else {},
         "dali": _version("nvidia-dali-cuda120"),
+        "pictures": kinds_here(),
     }
 
 
@@ -110,6 +112,7 @@ def show() -> dict[str, Any]:
         if horovod
         else "not installed",
         "DALI": facts["dali"] or "not installed (the extra dali)",
+        "pictures": ", ".join(facts["pictures"]),
         "native input operations": facts["native input operations"],
         "native training operations": facts["native training operations"],
     }

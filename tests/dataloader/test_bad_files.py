@@ -222,6 +222,21 @@ def test_transparency_is_left_out(photo):
     assert (decode_image(tf.constant(data)).numpy() == by_pillow(data)).all()
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+def test_a_kind_that_pillow_was_built_without_is_named(photo, kind, monkeypatch):
+    from convoy.dataloader import by_pillow as module
+
+    data = encoded(photo, kind)
+    some = tuple(name for name in module._formats() if name != kind)
+    monkeypatch.setattr(module, "_formats", lambda: some)
+    says = rf"the image is {kind}, and the Pillow here was built without that: pip install -U pillo"
+    for read in (module.decode, lambda content: recode(content, Recoding())):
+        with pytest.raises(module.BadImage, match=f"(?i){says}"):
+            read(data)
+    assert kind not in map(str.upper, module.kinds_here())
+    assert len(module.kinds_here()) == 6
+
+
 def test_orientation_in_exif_is_not_applied_unless_asked_for(photo):
     """So torchvision and tf.data read images, and runs from before `--exif_orientation`."""
     exif = Image.Exif()
