@@ -11,6 +11,7 @@ from convoy.dataloader.splits import (
     ARCHIVE,
     EXPECTED,
     SPLIT_NAMES,
+    is_list,
     plain_name,
     split_folder,
     subfolders,
@@ -41,7 +42,14 @@ def nothing_found(data_dir: str, split: str, others: Sequence[str]) -> str:
     else:
         start = f"--data_dir {data_dir} holds no data for the {split} split"
     ways = (_flat_split(data_dir, split), misplaced(data_dir), _rest(data_dir, split, others))
-    return f"{start} (found: {some(seen)}). {next(filter(None, ways), EXPECTED)}"
+    return f"{start} (found: {some(seen)}). {next(filter(None, ways), EXPECTED)}{_list(data_dir)}"
+
+
+def _list(data_dir: str) -> str:
+    """About a list of images that may lie there."""
+    lists = sorted(path for name in os.listdir(data_dir) if is_list(path := f"{data_dir}/{name}"))
+    first = next((path for path in lists if "train" in os.path.basename(path)), "".join(lists[:1]))
+    return f" If {first} lists images, give --data_dir {first}." if first else ""
 
 
 def misplaced(data_dir: str) -> str | None:

@@ -1,8 +1,8 @@
 """Where examples lie on disk. Here: the interface, and which source a folder holds.
 
-TFRecord files are in `record_source.py`, image folders in `folders.py`, prepared TensorFlow
-Datasets in `tfds.py`. A source knows how many examples there are and hands out the raw bytes of any
-of them.
+TFRecord files are in `record_source.py`, image folders in `folders.py`, lists in `lists.py`,
+prepared TensorFlow Datasets in `tfds.py`. A source knows how many examples there are and hands out
+the raw bytes of any of them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,24 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.held_out import HeldOut
 from convoy.dataloader.label_files import read_labels
 from convoy.dataloader.record_files import find_record_files
-from convoy.dataloader.splits import SPLIT_NAMES, check_place, split_called, split_folder
+from convoy.dataloader.splits import (
+    SPLIT_NAMES,
+    check_place,
+    is_list,
+    split_called,
+    split_folder,
+)
 from convoy.utils.text import TextError, printable, some
 
 logger = logging.getLogger("convoy.data")
 
 _NOT_DIVIDED = (
-    "--validation_fraction divides images in class folders: {} are divided when they are made "
-    "(prepare folder --validation_fraction), or need a validation split of their own."
+    "--validation_fraction divides images in class folders and lists: {} are divided when they are "
+    "made (prepare folder --validation_fraction), or need a validation split of their own."
 )
-_NO_LABELS = "--first_label is for TFRecord files: class folders and TFDS say how labels count."
+_NO_LABELS = (
+    "--first_label is for TFRecord files: class folders, lists and TFDS say how labels count."
+)
 
 
 def grey_png(side: int = 16, level: int = 128) -> bytes:
@@ -170,23 +178,24 @@ def find_source(
     """Finds out what `data_dir` holds and opens one split of it.
 
     Args:
-        data_dir: the folder given as `--data_dir`.
+        data_dir: the folder given as `--data_dir`, or a CSV file that lists images.
         split: "train" or "validation", or as folders are called: "val", "valid", …
         dataset: "ImageNet" for records or image folders, whichever are there; `tfds:name`,
             `tfds:name/config` or `tfds:name/config:version` for a prepared TensorFlow Dataset
             below `data_dir`.
         first_label: of TFRecord files, the number of the first class; None: the layout's own.
         tell: is handed the source, to say what was found (`found`, `notes`); None for nothing.
-        held_out: divides images of class folders that have no validation split.
+        held_out: divides images of class folders, or of a list, that have no validation split.
 
     Raises:
         DataError: the folder is missing, empty, ambiguous, damaged, or has no such split, or its
             training data have one class, or `split` is neither of the two.
     """
     split = split_called(split)
-    data_dir = check_place(data_dir)
+    tfds = dataset.startswith("tfds:")
+    data_dir = check_place(data_dir, lists=not tfds)
     try:
-        if dataset.startswith("tfds:"):
+        if tfds:
             if first_label is not None:
                 raise DataError(_NO_LABELS)
             if held_out is not None:
@@ -194,6 +203,12 @@ def find_source(
             from convoy.dataloader.tfds import TFDSSource
 
             source: Source = TFDSSource(data_dir, dataset, split)
+        elif is_list(data_dir):
+            if first_label is not None:
+                raise DataError(_NO_LABELS)
+            from convoy.dataloader.lists import ListSource
+
+            source = ListSource(data_dir, split, held_out)
         else:
             source = _records_or_folders(data_dir, split, first_label, held_out)
     except TextError as error:

@@ -13,7 +13,8 @@ from convoy.utils.text import canonical
 
 EXPECTED = (
     "--data_dir should hold TFRecord files (train-* and validation-*, or a version folder of "
-    "TensorFlow Datasets) or image folders (train/<class>/*.jpg and val/<class>/*.jpg)."
+    "TensorFlow Datasets) or image folders (train/<class>/*.jpg and val/<class>/*.jpg), or be a "
+    ".csv file with columns path and label."
 )
 # A name in a later row counts only where there is none of an earlier row.
 SPLIT_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -21,6 +22,7 @@ SPLIT_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "validation": (("validation", "val", "valid", "dev", "eval"), ("test", "testing")),
 }
 _SPLITS = {name: split for split, rows in SPLIT_NAMES.items() for name in rows[0]}
+LISTS = (".csv", ".tsv")
 ARCHIVE = re.compile(r"\.(zip|rar|7z|tar|tgz|tar\.\w+)$", re.IGNORECASE)
 # "training_set", "val-images", "testdata": what such a name may end in.
 _ENDING = re.compile(r"[-_. ]*(set|dataset|data|images|imgs|split)$")
@@ -37,8 +39,12 @@ def split_called(name: str) -> str:
     return _SPLITS[name]
 
 
-def check_place(data_dir: str | None) -> str:
-    """Returns the folder, or raises DataError: it is not given, at a URL, or not a folder."""
+def check_place(data_dir: str | None, *, lists: bool = False) -> str:
+    """Returns the folder, or raises DataError: it is not given, at a URL, or not a folder.
+
+    Args:
+        lists: whether it may be a file that lists images.
+    """
     if not data_dir:
         raise DataError(f"No data: give the folder with --data_dir. {EXPECTED}")
     data_dir = os.fspath(data_dir)
@@ -47,6 +53,8 @@ def check_place(data_dir: str | None) -> str:
             f"--data_dir {data_dir}: data are read from local disks, not from URLs. Copy or mount "
             "them, and give that folder."
         )
+    if lists and is_list(data_dir):
+        return data_dir
     if not os.path.isdir(data_dir):
         what = "is not a folder" if os.path.exists(data_dir) else "does not exist"
         if ARCHIVE.search(data_dir) and os.path.exists(data_dir):
@@ -59,6 +67,11 @@ def subfolders(folder: str) -> list[str]:
     """The folders in a folder, sorted, without hidden ones and those of systems."""
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if is_folder(e) and not is_passed_over(e.name))
+
+
+def is_list(path: str | os.PathLike[str] | None) -> bool:
+    """Whether `--data_dir` is a file that lists images."""
+    return bool(path) and os.fspath(path).lower().endswith(LISTS) and os.path.isfile(path)
 
 
 def plain_name(folder: str) -> str:

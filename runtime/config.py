@@ -88,7 +88,7 @@ class Config:
     padding: Literal["same", "symmetric"] | None = _flag(MODEL, None, "padding at stride 2: TensorFlow's "
                                                          "(same) or PyTorch's (symmetric); unset: the family's")
 
-    data_dir: str = _flag(DATA, "/data/", "folder with train-*, validation-* TFRecords, or train/ and val/ folders", path="path")
+    data_dir: str = _flag(DATA, "/data/", "folder with train-*, validation-* TFRecords, or train/ and val/ folders; or a .csv file with columns path, label and, if you like, split", path="path")
     dataset: str = _flag(DATA, "ImageNet", "what lies in data_dir: ImageNet (records or image folders of any "
                          "classes), or tfds:NAME[/CONFIG][:VERSION], prepared by TensorFlow Datasets")
     first_label: int | None = _flag(DATA, None, "TFRecords: the number of the first class in image/class/label; TF-Slim's data sets "

@@ -53,12 +53,16 @@ FOREIGN = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, trained):
-    """A folder with what the pages speak of: photos/, new_photos/, runs/ and so on."""
+    """A folder with what the pages speak of: photos/, flowers/, runs/ and so on."""
     place = tmp_path_factory.mktemp("pages")
     for folder in ("photos/train/cat", "photos/train/dog", "photos/val/cat", "photos/val/dog",
                    "new_photos"):  # fmt: skip
         (place / folder).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(place / folder / "1.jpg")
+    for name in ("rose", "tulip"):  # not split yet
+        (place / "flowers" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (40, 40)).save(place / "flowers" / name / f"{i}.jpg")
     shutil.copy(place / "new_photos/1.jpg", place / "photo.jpg")
     for run in ("photos", "digits", "head", "other", "a", "b", "c"):
         shutil.copytree(trained.model_dir, place / "runs" / run)

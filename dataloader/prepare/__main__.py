@@ -15,7 +15,7 @@ from convoy.utils.places import expand_home
 from convoy.utils.seeds import fold_seed
 from convoy.utils.text import printable, printable_output
 
-LAYOUT = "folder with TFRecord files, or with train/<class>/* and val/<class>/*"
+LAYOUT = "folder with TFRecord files, or with train/<class>/* and val/<class>/*; or a .csv list"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -183,7 +183,8 @@ def _parser() -> argparse.ArgumentParser:
         "--data_dir",
         required=True,
         metavar="DIR",
-        help="folder with train/<class>/* and val/<class>/*, or with <class>/* only",
+        help="folder with train/<class>/* and val/<class>/*, or with <class>/* only; or a .csv "
+        "file with columns path and label",
     )
     folder.add_argument(
         "--validation_fraction",

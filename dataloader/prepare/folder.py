@@ -18,10 +18,12 @@ from convoy.dataloader.folders import (
     refuse_unknown,
 )
 from convoy.dataloader.held_out import HeldOut
+from convoy.dataloader.lists import read_splits
 from convoy.dataloader.prepare.images import Recoding
-from convoy.dataloader.prepare.pack import pack
+from convoy.dataloader.prepare.pack import pack, print_found
 from convoy.dataloader.prepare.shards import Item, Shard, plan_split
-from convoy.dataloader.splits import check_place, split_folder, unused_folders
+from convoy.dataloader.sources import find_source
+from convoy.dataloader.splits import check_place, is_list, split_folder, unused_folders
 from convoy.utils.text import some
 
 FRACTION = 0.1
@@ -41,7 +43,8 @@ def prepare_folder(
     workers: int = 1,
     overwrite: bool = False,
 ) -> int:
-    """Packs `data_dir/train/<class>/*` and `data_dir/val/<class>/*`, or `data_dir/<class>/*`.
+    """Packs `data_dir/train/<class>/*` and `data_dir/val/<class>/*`, or `data_dir/<class>/*`, or
+    the images that a CSV file lists.
 
     Without a train folder the classes are those of `data_dir` itself, and `validation_fraction` of
     the images of each (None: a tenth; 0: none) become the validation split, those that training
@@ -54,9 +57,49 @@ def prepare_folder(
     Raises:
         DataError: there are no images, a class of val is not one of train, or `out` is not free.
     """
-    check_place(data_dir)
+    check_place(data_dir, lists=True)
     if not 0 <= (validation_fraction or 0) < 1:
         raise DataError(f"--validation_fraction must be in [0, 1), got {validation_fraction}.")
+    held_out = HeldOut(validation_fraction, seed) if validation_fraction else None
+    if is_list(data_dir):
+        names, splits = _of_list(data_dir, held_out)
+    else:
+        names, splits = _of_folders(data_dir, validation_fraction, seed)
+    counts = {"train": train_shards, "validation": validation_shards}
+    how = recoding or Recoding()
+    shards: list[Shard] = []
+    for split, items in splits.items():
+        if items:
+            options = {"shards": counts[split], "seed": seed, "recoding": how}
+            shards += plan_split(out, split, items, names, **options)
+    return pack(out, "folder", shards, names, workers=workers, overwrite=overwrite)
+
+
+def _of_list(path: str, held_out: HeldOut | None) -> tuple[list[str], dict[str, list[Item]]]:
+    there, _ = read_splits(path, held_out)
+    sources = {
+        split: find_source(path, split, tell=print_found, held_out=held_out)
+        for split in ("train", "validation")
+        if there[split] or split == "train"
+    }
+    if "validation" not in sources:
+        _warn(
+            f"{path} has no validation split; --validation_fraction {FRACTION} holds a part of "
+            "each class out for it"
+        )
+    items = {
+        split: [
+            Item(file, source.place(i)[0], int(source.labels[i]))
+            for i, file in enumerate(source.files)
+        ]
+        for split, source in sources.items()
+    }
+    return sources["train"].class_names, items
+
+
+def _of_folders(
+    data_dir: str, validation_fraction: float | None, seed: int
+) -> tuple[list[str], dict[str, list[Item]]]:
     train, val = (split_folder(data_dir, split) for split in ("train", "validation"))
     if train is None:
         if way := misplaced(data_dir):
@@ -69,17 +112,8 @@ def prepare_folder(
             )
     if train is None or validation_fraction is not None:
         fraction = FRACTION if validation_fraction is None else validation_fraction
-        names, splits = _divided(data_dir, HeldOut(fraction, seed) if fraction else None)
-    else:
-        names, splits = _given(data_dir, train, val)
-    counts = {"train": train_shards, "validation": validation_shards}
-    how = recoding or Recoding()
-    shards: list[Shard] = []
-    for split, items in splits.items():
-        if items:
-            options = {"shards": counts[split], "seed": seed, "recoding": how}
-            shards += plan_split(out, split, items, names, **options)
-    return pack(out, "folder", shards, names, workers=workers, overwrite=overwrite)
+        return _divided(data_dir, HeldOut(fraction, seed) if fraction else None)
+    return _given(data_dir, train, val)
 
 
 def _items(root: str, files: Images, names: list[str]) -> list[Item]:
