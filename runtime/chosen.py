@@ -34,16 +34,19 @@ def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
     Raises:
         ConfigError: the data cannot be read.
     """
-    # Processes of an elastic job come and go, and would not choose alike.
-    if config.mode not in ("train", "train_and_eval") or distributed.elastic():
+    if config.mode not in ("train", "train_and_eval"):
         return {}
+    before = settings_of_the_run(config) if config.resume_checkpoint else None
+    kept: dict[str, Any] = {}
+    if before and "exif_orientation" not in given:
+        turned = before.exif_orientation
+        kept = {"exif_orientation": turned} if turned != config.exif_orientation else {}
+    if distributed.elastic():  # processes come and go, and would not choose alike
+        return kept
     taken = {name for name in CHOSEN if name in given or _SAME.get(name) in given}
     if config.n_stages > 1 or config.train_image_size:
         taken |= {"image_size"}  # with which the other sizes have to go
-    if config.resume_checkpoint and (before := settings_of_the_run(config)) is not None:
-        kept = {}
-        if "exif_orientation" not in given and before.exif_orientation != config.exif_orientation:
-            kept["exif_orientation"] = before.exif_orientation
+    if before is not None:
         if "defaults" not in given and before.defaults != config.defaults:
             return kept | {"defaults": before.defaults}
         names = set(CHOSEN) - taken if before.defaults == "data" else set()
