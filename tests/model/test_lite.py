@@ -5,6 +5,7 @@ import pytest
 
 from convoy.model import build_model
 from convoy.model.weight_import import model_arguments
+from convoy.model.weights import WeightFileError, inspect, load_pretrained
 from convoy.runtime.build import model_arguments as of_config
 from convoy.runtime.config import Config, defaults
 
@@ -38,3 +39,17 @@ def test_images_are_normalised_and_cut_as_published(lite):
     assert [values["crop_padding"] for values in seen] == [32, 34, 37, 40, 43]
     assert {values["interpolation"] for values in seen} == {"bicubic"}
     assert defaults("efficientnet-b4")["interpolation"] == "bilinear"
+
+
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+def test_files_of_keras_bring_them_back(ending, lite, tmp_path):
+    path = tmp_path / f"lite{ending}"
+    lite.save(path) if ending == ".keras" else lite.save_weights(path)
+    hint = inspect(path, NAME)
+    assert hint.num_classes == 5
+    again = build_model(NAME, num_classes=5, image_size=32, **hint.arguments)
+    assert not load_pretrained(again, NAME, path, strict=True).warnings
+    images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(again(images), lite(images))
+    with pytest.raises(WeightFileError, match="give --arch efficientnet-lite0"):
+        inspect(path, "efficientnet-b0")
