@@ -86,11 +86,11 @@ def test_predictions_have_imagenets_names(flags, file, tmp_path):
 
 
 def test_a_run_says_where_its_weights_are_from_and_goes_on_without_them(flags, file, capsys):
-    more = ["--max_epochs", "2", "--no-training_report", "--eval_batch_size", "8"]
-    assert main([*flags("train_and_eval"), *more, "--run_epochs", "1"]) == 0
+    more = ["--max_epochs", "2", "--steps_per_epoch", "1", "--no-training_report"]
+    assert main([*flags("train"), *more, "--run_epochs", "1"]) == 0
     assert f"weights of {file}" in capsys.readouterr().out
     file.unlink()
-    assert main([*flags("train_and_eval"), *more, "--resume_checkpoint"]) == 0
+    assert main([*flags("train"), *more, "--resume_checkpoint"]) == 0
     assert "weights of the checkpoint" in capsys.readouterr().out
 
 
