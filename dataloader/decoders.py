@@ -104,10 +104,15 @@ def _check_header(encoded: tf.Tensor) -> tf.Tensor:
         return tf.identity(encoded)
 
 
+def _turned(image: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+    alone = bool(_without_pillow)
+    return upright(image, orientation(encoded, alone), alone)
+
+
 def _decode_other(encoded: tf.Tensor, turn: bool) -> tf.Tensor:
     def by_tensorflow():
         image = tf.io.decode_image(_check_header(encoded), channels=3, expand_animations=False)
-        return upright(image, orientation(encoded)) if turn else image
+        return _turned(image, encoded) if turn else image
 
     if _without_pillow:
         return by_tensorflow()
@@ -147,7 +152,7 @@ def decode_image(encoded: tf.Tensor, turn: bool = False) -> tf.Tensor:
         with tf.control_dependencies([_check_size(height, width)]):
             marked = _with_marker(encoded, channels)
             image = tf.io.decode_jpeg(marked, channels=3, dct_method=DCT)
-            return upright(image, orientation(encoded)) if turn else image
+            return _turned(image, encoded) if turn else image
 
     image = tf.cond(_is_jpeg(encoded), jpeg, lambda: _decode_other(encoded, turn))
     image.set_shape([None, None, 3])
@@ -196,14 +201,14 @@ def decode_window(
         shape = tf.stack([_check_size(height, width), width])
 
         if turn:
-            number = orientation(encoded)
+            number = orientation(encoded, bool(_without_pillow))
             window = window_of(upright_shape(shape, number))
             window = stored_window(window, shape, number)
         else:
             window = window_of(shape)
         marked = _with_marker(encoded, channels)
         image = tf.image.decode_and_crop_jpeg(marked, window, channels=3, dct_method=DCT)
-        return upright(image, number) if turn else image
+        return upright(image, number, bool(_without_pillow)) if turn else image
 
     def other():
         image = _decode_other(encoded, turn)

@@ -1,7 +1,7 @@
-"""The orientation that EXIF gives a picture, for those that Pillow decodes and packs.
+"""The orientation that EXIF gives a picture, read in Python: of what Pillow decodes and packs, and
+where there are no native operations.
 
-The pipeline's own reader is `dataloader.orientation`, which says what the numbers mean. Needs no
-TensorFlow.
+`dataloader.orientation` says what the numbers mean. Needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,6 +27,42 @@ def orientation(image: Image) -> int:
     if image.format == "PNG" and "exif" not in image.info:
         image.load()  # it may stand behind the pixels
     return of_exif(image.info.get("exif") or b"")
+
+
+def of_encoded(data: bytes) -> int:
+    """That of an encoded JPEG or PNG, 1 to 8; 1 of others, and where there is none."""
+    if data[:2] == b"\xff\xd8":
+        return of_exif(_in_jpeg(data))
+    return of_exif(_in_png(data)) if data[:4] == b"\x89PNG" else 1
+
+
+def _in_jpeg(data: bytes) -> bytes:
+    """EXIF's data, going from segment to segment up to the first that holds pixels."""
+    place = 2
+    while place + 10 <= len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == 0xFF:  # fills up
+            place += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without a length
+            place += 2
+        elif marker in (0xDA, 0xD9) or length < 2:
+            break
+        elif marker == 0xE1 and data[place + 4 : place + 10] == _MARK:
+            return data[place + 10 : place + 2 + length] if place + 2 + length <= len(data) else b""
+        else:
+            place += 2 + length
+    return b""
+
+
+def _in_png(data: bytes) -> bytes:
+    """EXIF's data, which may stand behind the pixels."""
+    place = 8
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"eXIf":
+            return data[place + 8 : end - 4] if end <= len(data) else b""
+        place = end
+    return b""
 
 
 def of_exif(data: bytes) -> int:

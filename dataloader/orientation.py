@@ -2,19 +2,21 @@
 
 Cameras store what their sensor sees, and beside it how they were held, as a number from 1 to 8:
 from 5 on rows and columns change places; before that, rows are reversed in 3, 4, 6 and 7, columns
-in 2, 3, 7 and 8. The number is read from the header, by the native operation where that is built.
+in 2, 3, 7 and 8. The number is read from the header, and parts that were decoded are turned, by
+native operations where these are built, and else by Python. Exported models have neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
-from convoy.dataloader import native
+from convoy.dataloader import exif, native
 
 SETTINGS = ("apply", "ignore")
-_TAG, _SHORT, _LONG = 0x0112, 3, 4
+_TAG, _SHORT, _LONG = 0x0112, 3, 4  # of EXIF
 _ROWS, _COLUMNS = ((3, 4, 6, 7), (2, 3, 7, 8))
 
 
@@ -25,18 +27,30 @@ def check_orientation(setting: str) -> str:
     return setting
 
 
-def orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """That of an encoded JPEG or PNG, int32 scalar from 1 to 8; 1 of others, and of broken EXIF."""
+def orientation(encoded: tf.Tensor, alone: bool = False) -> tf.Tensor:
+    """That of an encoded JPEG or PNG, int32 scalar from 1 to 8; 1 of others, and of broken EXIF.
+
+    Args:
+        alone: whether TensorFlow has to do without Python, if there are no native operations.
+    """
     ops = native.load()
-    if ops is None:
+    if ops is not None:
+        found = ops.convoy_orientation(encoded)
+    elif alone:
         return _by_tensorflow(encoded)
-    found = ops.convoy_orientation(encoded)
+    else:
+        found = tf.numpy_function(_read, [encoded], tf.int32, stateful=False)
     found.set_shape([])
     return found
 
 
-def upright(image: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-    """Turns uint8 `(H, W, 3)` as an orientation says."""
+def _read(encoded: bytes | np.ndarray) -> np.int32:
+    content = encoded if isinstance(encoded, bytes) else encoded.item()
+    return np.int32(exif.of_encoded(content))
+
+
+def upright(image: tf.Tensor, number: tf.Tensor, alone: bool = False) -> tf.Tensor:
+    """Turns uint8 `(H, W, 3)` as an orientation says; `alone` as for `orientation`."""
     ops = native.load()
     if ops is not None:
         result = ops.convoy_upright(image, number)
@@ -48,9 +62,19 @@ def upright(image: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         both = tf.cond(_is(number, _COLUMNS), lambda: tf.reverse(reversed_, [1]), lambda: reversed_)
         return tf.cond(number >= 5, lambda: tf.transpose(both, [1, 0, 2]), lambda: both)
 
-    image = tf.cond(number > 1, turned, lambda: image)
+    def turned_by_python():
+        return tf.numpy_function(_turn, [image, number], tf.uint8, stateful=False)
+
+    # A branch costs what its operations do, even where it is not taken.
+    image = tf.cond(number > 1, turned if alone else turned_by_python, lambda: image)
     image.set_shape([None, None, 3])
     return image
+
+
+def _turn(image: np.ndarray, number: int) -> np.ndarray:
+    image = image[::-1] if number in _ROWS else image
+    image = image[:, ::-1] if number in _COLUMNS else image
+    return np.ascontiguousarray(image.transpose(1, 0, 2) if number >= 5 else image)
 
 
 def upright_shape(shape: tf.Tensor, number: tf.Tensor) -> tf.Tensor:

@@ -22,7 +22,7 @@ from tests.dataloader.packing import encoded, picture
 
 SIZE = (61, 38)
 ALL = range(1, 9)
-WITH_TF = pytest.mark.parametrize("native_ops", [True, False], ids=["native", "tensorflow"])
+WITH = pytest.mark.parametrize("how", ["native", "tensorflow", "python"])
 
 
 def stored(kind, number, seed=1, **more):
@@ -40,37 +40,40 @@ def transposed(content):
 
 
 STRING = [tf.TensorSpec([], tf.string)]
-READERS = [tf.function(orientation, input_signature=STRING) for _ in range(2)]
+READERS = {
+    how: tf.function(functools.partial(orientation, alone=how == "tensorflow"), STRING)
+    for how in ("native", "tensorflow", "python")
+}
 
 
-def read(content, native_ops):
-    """By an operation of ours, or by TensorFlow's: traced, as ever where it is to be quick."""
-    if native_ops:
+def read(content, how):
+    """Traced, as ever where it is to be quick."""
+    if how == "native":
         assert native.load() is not None, "the native operations are not built"
-        return int(READERS[1](tf.constant(content)))
+        return int(READERS[how](tf.constant(content)))
     with native.disabled():
-        return int(READERS[0](tf.constant(content)))
+        return int(READERS[how](tf.constant(content)))
 
 
 # ---- the number -------------------------------------------------------------------------------
 
 
-@WITH_TF
-def test_the_number_is_read_from_jpegs_and_pngs(native_ops):
+@WITH
+def test_the_number_is_read_from_jpegs_and_pngs(how):
     for number in ALL:
         for kind in ("JPEG", "PNG"):
-            assert read(stored(kind, number), native_ops) == number
+            assert read(stored(kind, number), how) == number
     plain = encoded(picture(1))
     tags = exif.exif_with(6)
     motorola = b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\7\0\0\0\0\0\0"
     behind = b"\xff\xd8\xff\xff\xfe\0\5abc\xff\1\xff\xe1\0\6http" + segment(tags) + plain[2:]
-    assert read(plain[:2] + segment(motorola) + plain[2:], native_ops) == 7
-    assert read(behind, native_ops) == 6
+    assert read(plain[:2] + segment(motorola) + plain[2:], how) == 7
+    assert read(behind, how) == 6
     png = encoded(picture(1), "PNG")
     chunk = len(tags[6:]).to_bytes(4, "big") + b"eXIf" + tags[6:] + bytes(4)
-    assert read(png[:-12] + chunk + png[-12:], native_ops) == 6  # behind the pixels
+    assert read(png[:-12] + chunk + png[-12:], how) == 6  # behind the pixels
     for none in (plain, png, b"", b"\xff\xd8", plain[:20], b"GIF89a", b"\x89PNG\r\n\x1a\n"):
-        assert read(none, native_ops) == 1
+        assert read(none, how) == 1
 
 
 def segment(data):
@@ -87,7 +90,7 @@ def test_damaged_headers_are_read_alike_and_never_fail():
                 at = chance.choice([start + chance.randrange(50), chance.randrange(len(content))])
                 content[at] = chance.choice([0, 1, 6, 255, chance.randrange(256)])
             content = bytes(content[: chance.choice([len(content), chance.randrange(200)])])
-            numbers = {read(content, native_ops) for native_ops in (True, False)}
+            numbers = {read(content, how) for how in READERS}
             assert len(numbers) == 1, content[:80]
             assert numbers <= set(ALL)
     for data in (b"", b"Exif\0\0", b"II*\0", b"II*\0\x08\0\0\0", b"II*\0\xff\xff\xff\xff\1\0"):
@@ -142,9 +145,9 @@ def test_windows_are_of_the_turned_image():
         assert shapes[-1].numpy().tolist() == list(turned.shape)
 
 
-@WITH_TF
+@WITH
 @pytest.mark.parametrize("method", ["crop", "resize"])
-def test_crops_are_those_of_the_upright_picture(method, native_ops):
+def test_crops_are_those_of_the_upright_picture(method, how):
     crop = EvalCrop(padding=4, method=method, exif_orientation="apply")
     seed = tf.constant([3, 4])
 
@@ -153,8 +156,11 @@ def test_crops_are_those_of_the_upright_picture(method, native_ops):
         one = eval_decode(content, 24, crop)
         return one, random_crop_decode(content, seed, 24, hflip=0.5, turn=True)
 
-    # As in an exported model, where the native operations are not.
-    with tensorflow_only(), contextlib.nullcontext() if native_ops else native.disabled():
+    with contextlib.ExitStack() as stack:
+        if how != "native":
+            stack.enter_context(native.disabled())
+        if how == "tensorflow":  # as in an exported model
+            stack.enter_context(tensorflow_only())
         for number in ALL:
             content = stored("PNG", number)
             upright = encoded(Image.fromarray(transposed(content)), "PNG")
