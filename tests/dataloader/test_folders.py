@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from convoy.dataloader.errors import DataError
+from convoy.dataloader.held_out import HeldOut
 from convoy.dataloader.sources import find_source
 from tests.dataloader.packing import encoded, picture, prepare
 
@@ -298,3 +299,24 @@ def test_a_picture_is_told_by_its_first_bytes():
     assert kind_of(saved("JPEG2000")) == "JPEG 2000"
     assert kind_of(b"\0\0\0\x20ftypmp42\0\0\0\0isom") is None
     assert kind_of(b"BMW, Audi, VW and others") is kind_of(b"") is None
+
+
+@pytest.mark.parametrize("divided", [None, HeldOut(0.3)])
+def test_what_systems_leave_behind_is_passed_over_and_counted(make, divided):
+    root = make("cat", "dog", count=4) if divided else make("train/cat", "train/dog", count=4)
+    classes = root if divided else root / "train"
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._1.jpg"):
+        for folder in (classes, classes / "cat"):
+            (folder / name).write_bytes(b"\0\0")
+    for name in ("__MACOSX", ".ipynb_checkpoints", "@eaDir"):
+        fill(classes / name / "cat", 1)
+        fill(classes / "dog" / name, 1)
+    sources = [find_source(root, "train", tell=None, held_out=divided)]
+    sources += [find_source(root, "validation", tell=None, held_out=divided)] if divided else []
+    assert sum(source.num_examples for source in sources) == 8
+    assert sources[0].class_names == ["cat", "dog"]
+    assert (
+        "; left out: 8 files (hidden 4, .db 2, .ini 2) and 6 folders (@eaDir 2, __MACOSX 2,"
+        " hidden 2)" in sources[0].found
+    )
+    assert not any(source.notes for source in sources)
