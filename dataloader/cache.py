@@ -44,7 +44,7 @@ class CachedSource(Source):
         self.num_examples, self.num_classes = source.num_examples, source.num_classes
         self.class_names, self.labels = source.class_names, source.labels
         self.shuffle_block, self.damage = source.shuffle_block, source.damage
-        self.root, self.parse = source.root, source.parse
+        self.root, self.parse, self.lacking = source.root, source.parse, source.lacking
         self.locate, self.span, self.find = source.locate, source.span, source.find
         self.list_digest, self.count_classes = source.list_digest, source.count_classes
         self.occurring_labels, self.all_labels = source.occurring_labels, source.all_labels

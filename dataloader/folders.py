@@ -82,7 +82,7 @@ class FolderSource(FileSource):
             unused = unused_folders(root, {os.path.basename(folder)} if held_out else None)
         if unused:
             self.found += f"; not used: {some(unused)}"
-        self.notes = listed.notes
+        self.notes, self.lacking = listed.notes, listed.lacking
         if train is None:
             what = "has no train folder beside it: its own folders are the classes"
             self.notes.append(f"{folder} {what}")
@@ -251,12 +251,14 @@ class Listed:
         left: what was left out.
         found: such as "120 images of 3 classes (cat, dog, owl) in photos/train; left out: …".
         notes: warnings, a line each.
+        lacking: classes that were expected and have no image, of which they tell.
     """
 
     images: dict[str, list[str]]
     left: Left
     found: str
     notes: list[str]
+    lacking: list[str]
 
 
 def list_split(
@@ -295,7 +297,7 @@ def list_split(
     if empty := [name for name in expected if not images.get(name)]:
         which = f"{len(empty)} classes" if len(empty) > 1 else "one class"
         notes.append(f"no images of {which}: {some(empty)}")
-    return Listed(images, left, found, [f"{folder}: {note}" for note in notes if note])
+    return Listed(images, left, found, [f"{folder}: {note}" for note in notes if note], empty)
 
 
 def _outside_note(count: int) -> str | None:

@@ -31,7 +31,7 @@ class Renumbered(Source):
     ):
         self.inner = source
         self.num_examples, self.shuffle_block = source.num_examples, source.shuffle_block
-        self.damage, self.root = source.damage, source.root
+        self.damage, self.root, self.lacking = source.damage, source.root, source.lacking
         self.class_names = None if class_names is None else list(class_names)
         self.num_classes = num_classes
         self.read, self.locate, self.span = source.read, source.locate, source.span

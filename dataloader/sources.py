@@ -74,6 +74,7 @@ class Source:
         found: a line that tells what there is, and what was left out.
         notes: warnings, a line each.
         lost: those of them about examples that are certainly missing.
+        lacking: classes without an example that they tell of.
     """
 
     num_examples: int
@@ -87,6 +88,7 @@ class Source:
     found: str = ""
     notes: Sequence[str] = ()
     lost: Sequence[str] = ()
+    lacking: Sequence[str] = ()
 
     def count_classes(self) -> int | None:
         """`num_classes`, or what the records themselves say, which may take minutes once.

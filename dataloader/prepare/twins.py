@@ -1,15 +1,28 @@
 """Images that a data set holds more than once where that does harm: in both splits, or under two
-labels. They are told by their encoded bytes, so copies that were saved anew are not seen.
+labels. They are told by their encoded bytes and, as copies may have been saved anew or in another
+format, by their decoded pixels too.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
+from convoy.dataloader import by_pillow
+from convoy.dataloader.errors import DataError
 from convoy.dataloader.sources import Source
+
+QUICK_IMAGES, QUICK_SECONDS = 20_000, 10.0
+"""How many images of both splits `look_for_twins` looks at, and for how long, at most."""
+_PAIRS = 3
+_CHUNK = 64
+_ROW = [("number", "i8"), ("digest", "u8"), ("pixels", "u8"), ("label", "i8")]
 
 
 def digest(encoded: bytes) -> int:
@@ -17,23 +30,98 @@ def digest(encoded: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
 
 
+def pixel_digest(pixels: np.ndarray) -> int:
+    """The same of a decoded one, uint8 `(H, W, 3)`."""
+    return digest(np.array(pixels.shape[:2], np.int64).tobytes() + pixels.tobytes())
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Validation images that are in the train split as well.
+
+    Attributes:
+        count: how many validation images.
+        saved_anew: how many of them have the same pixels and other bytes.
+        pairs: where the first of them lie, and where in the train split.
+    """
+
+    count: int
+    saved_anew: int
+    pairs: Sequence[tuple[str, str]]
+
+
 def twin_notes(
-    sources: Mapping[str, Source], found: Mapping[str, Sequence[tuple[int, int, int]]]
+    sources: Mapping[str, Source], found: Mapping[str, Sequence[tuple[int, int, int, int]]]
 ) -> dict[str, list[str]]:
     """Warnings by split.
 
     Args:
         sources: split -> its source.
-        found: split -> number, digest and label of each image that could be read.
+        found: split -> number, digest, digest of the pixels and label of each image that could be
+            read.
     """
-    tables = {
-        split: np.array(rows, [("number", "i8"), ("digest", "u8"), ("label", "i8")])
-        for split, rows in found.items()
-    }
+    tables = {split: np.array(rows, _ROW) for split, rows in found.items()}
     notes = {split: _two_labels(sources[split], table) for split, table in tables.items()}
     if {"train", "validation"} <= tables.keys():
-        notes["validation"] += _in_both(sources, tables["train"], tables["validation"])
+        twins = _in_both(sources, tables["train"], tables["validation"])
+        notes["validation"] += [twins_text(twins)] if twins else []
     return notes
+
+
+def twins_text(twins: Twins) -> str:
+    """What to tell of them."""
+    (one, two), anew = twins.pairs[0], ""
+    if twins.saved_anew:
+        anew = f" ({twins.saved_anew} saved anew, with the same pixels)"
+    return (
+        f"{_images(twins.count)} in the train split as well{anew}, such as {one} ({two}): what they"
+        " score says nothing about new images"
+    )
+
+
+def look_for_twins(train: Source, validation: Source) -> Twins | None:
+    """What a training run can find out before it starts: for sets of `QUICK_IMAGES` at most, and as
+    far as it comes in `QUICK_SECONDS`; half of them are for the bytes, which tell most. None where
+    nothing was found.
+    """
+    sources = {"validation": validation, "train": train}
+    if sum(source.num_examples for source in sources.values()) > QUICK_IMAGES:
+        return None
+    start, tables = time.monotonic(), {}
+    with ThreadPoolExecutor(4, thread_name_prefix="convoy-twins") as pool:
+        for split, source in sources.items():
+            rows = _rows(pool, source, start + QUICK_SECONDS / 2, pixels=False)
+            tables[split] = np.array(rows, _ROW)
+        for split, source in sources.items():
+            rows = _rows(pool, source, start + QUICK_SECONDS, pixels=True)
+            table = tables[split]
+            place = {number: i for i, number in enumerate(table["number"].tolist())}
+            for number, _, pixels, _ in rows:
+                if number in place:
+                    table["pixels"][place[number]] = pixels
+    return _in_both(sources, tables["train"], tables["validation"])
+
+
+def _rows(
+    pool: ThreadPoolExecutor, source: Source, end: float, pixels: bool
+) -> list[tuple[int, int, int, int]]:
+    """Number and digests (0: not known) of a source's images, until the time is up."""
+
+    def look(number: int) -> tuple[int, int, int, int] | None:
+        label = 0 if source.labels is None else source.labels[number]
+        try:
+            encoded, label = source.parse(source.read(np.array([number]))[0], label)
+            told = pixel_digest(by_pillow.decode(encoded)) if pixels else 0
+        except (DataError, OSError, ValueError):  # training will name it
+            return None
+        return number, digest(encoded), told, int(label)
+
+    rows: list[tuple[int, int, int, int]] = []
+    # Spread, so that no class is left out where time is short.
+    numbers: Iterator[int] = iter(np.random.default_rng(0).permutation(source.num_examples))
+    while (chunk := list(islice(numbers, _CHUNK))) and time.monotonic() < end:
+        rows += [row for row in pool.map(look, map(int, chunk)) if row is not None]
+    return rows
 
 
 def _two_labels(source: Source, table: np.ndarray) -> list[str]:
@@ -46,17 +134,22 @@ def _two_labels(source: Source, table: np.ndarray) -> list[str]:
     return [f"{_images(odd.size)} there under two labels, such as {one} and {two}"]
 
 
-def _in_both(sources: Mapping[str, Source], train: np.ndarray, val: np.ndarray) -> list[str]:
-    twins = np.sort(val[np.isin(val["digest"], train["digest"])], order="number")
-    if not twins.size:
-        return []
-    other = train["number"][train["digest"] == twins["digest"][0]].min()
-    one = sources["validation"].describe(int(twins["number"][0]))
-    two = sources["train"].describe(int(other))
-    return [
-        f"{_images(twins.size)} in the train split as well, such as {one} ({two}): what they score "
-        "says nothing about new images"
-    ]
+def _in_both(sources: Mapping[str, Source], train: np.ndarray, val: np.ndarray) -> Twins | None:
+    val = np.sort(val, order="number")
+    bytes_too = np.isin(val["digest"], train["digest"])
+    same = np.isin(val["pixels"], train["pixels"][train["pixels"] != 0]) & (val["pixels"] != 0)
+    if not (found := val[bytes_too | same]).size:
+        return None
+    pairs = []
+    for twin in found[:_PAIRS]:
+        alike = train["digest"] == twin["digest"]
+        if not alike.any():
+            alike = train["pixels"] == twin["pixels"]
+        other = train["number"][alike].min()
+        places = (("validation", twin["number"]), ("train", other))
+        one, two = (sources[split].describe(int(number)) for split, number in places)
+        pairs.append((one, two))
+    return Twins(int(found.size), int((same & ~bytes_too).sum()), pairs)
 
 
 def _images(count: int) -> str:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.held_out import HeldOut, division
 from convoy.dataloader.prepare.pack import print_found, track
 from convoy.dataloader.prepare.shards import in_parallel
-from convoy.dataloader.prepare.twins import digest, twin_notes
+from convoy.dataloader.prepare.twins import digest, pixel_digest, twin_notes
 from convoy.dataloader.record_source import TFRecordSource
 from convoy.dataloader.sources import Source, find_source
 from convoy.utils import strict_json
@@ -60,12 +61,12 @@ class _Found:
 
     Attributes:
         doubtful: examples that are decoded, though libjpeg complains.
-        images: number, digest and label of each that is not bad.
+        images: number, digest, digest of the pixels and label of each that is not bad.
     """
 
     bad: list[Bad] = field(default_factory=list)
     doubtful: list[Bad] = field(default_factory=list)
-    images: list[tuple[int, int, int]] = field(default_factory=list)
+    images: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     def add(self, other: _Found) -> None:
         """Takes what was found in another part."""
@@ -190,12 +191,13 @@ def _check_chunk(chunk: _Chunk) -> tuple[str, _Found]:
     source = _open(chunk.data_dir, chunk.dataset, chunk.split, chunk.first_label, chunk.held_out)
     numbers = range(chunk.first, chunk.end)
     doubtful: list[Bad] = []
-    bad = bad_examples(source, chunk.num_classes, chunk.split, numbers, doubtful)
+    pixels: dict[int, int] = {}
+    bad = bad_examples(source, chunk.num_classes, chunk.split, numbers, doubtful, pixels)
     left_out, images = {one.key for one in bad}, []
     for i in (i for i in numbers if i not in left_out):
         label = 0 if source.labels is None else source.labels[i]
         encoded, label = source.parse(source.read(np.array([i]))[0], label)
-        images.append((i, digest(encoded), int(label)))
+        images.append((i, digest(encoded), pixels[i], int(label)))
     return chunk.split, _Found(bad, doubtful, images)
 
 
@@ -205,23 +207,32 @@ def bad_examples(
     split: str = "train",
     numbers: Iterable[int] | None = None,
     doubtful: list[Bad] | None = None,
+    pixels: dict[int, int] | None = None,
 ) -> list[Bad]:
     """Those of these examples (None: all) that training could not use, decoded whole.
 
     Args:
         doubtful: takes those that can be decoded, and that libjpeg complains of.
+        pixels: takes the digest of each one's pixels, by its number.
     """
     from convoy.dataloader import native
     from convoy.dataloader.culprits import what_is_wrong
     from convoy.dataloader.decoders import decode_image
 
+    decoded: list[np.ndarray] = []
+
+    def decode(encoded: Any) -> None:
+        decoded[:] = [decode_image(encoded).numpy()]
+
     found = []
     native.libjpeg_said()
     for i in range(source.num_examples) if numbers is None else numbers:
         try:
-            reason = what_is_wrong(source, i, num_classes, decode_image)
+            reason = what_is_wrong(source, i, num_classes, decode)
         except DataError as error:  # a label outside the classes, which no limit excuses
             reason = str(error).removeprefix(f"{source.describe(i)}: ")
+        if reason is None and pixels is not None:
+            pixels[i] = pixel_digest(decoded[0])
         said = native.libjpeg_said()
         file, offset = source.locate(i)
         if reason is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from convoy.dataloader import crc
 from convoy.dataloader.example import decode_example, encode_example
@@ -177,6 +178,13 @@ def test_verify_tells_of_images_in_both_splits_and_under_two_labels(photos, tmp_
         warnings = json.loads(capsys.readouterr().out)["warnings"]
         assert warnings["train"][0].startswith("one image is there under two labels, such as ")
         assert warnings["validation"][0].startswith("3 images are in the train split as well, such")
+    # Saved anew it is the same picture.
+    with Image.open(photos / "train/bee/00.jpg") as image:
+        image.save(photos / "val/bee/copy0.png")
+    (photos / "val/bee/copy0.jpg").unlink()
+    assert prepare("verify", "--data_dir", photos, "--workers", 1, "--json") == 0
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]["validation"]
+    assert "3 images are in the train split as well (1 saved anew, with the same pixels)" in warning
     assert "ant/copy.jpg" in find_source(photos, "train").files[30]
 
 
