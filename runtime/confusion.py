@@ -17,7 +17,7 @@ MOST_CLASSES = 1024
 """The matrix has classes² numbers on every rank; with more classes there is none."""
 
 
-def make_counting_step(config: Config, model: keras.Model) -> Callable:
+def make_counting_step(config: Config, model: keras.Model) -> EvalStep:
     """The evaluation step of training: a `CountingStep` where trackers will show its matrix. The
     same kind on every rank.
     """

@@ -5,6 +5,9 @@ Imports no TensorFlow.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 import numpy as np
 
 from convoy.dataloader.by_pillow import opened
@@ -46,13 +49,15 @@ def short_side(source: Source) -> int | None:
     them can be read.
     """
     sides = []
+    for encoded in sample(source):
+        with suppress(OSError, ValueError), opened(encoded) as image:
+            sides.append(min(image.size))
+    return int(np.median(sides)) if sides else None
+
+
+def sample(source: Source) -> Iterator[bytes]:
+    """Encoded images from all over a split; those that cannot be read are left out."""
     numbers = np.linspace(0, source.num_examples - 1, min(SAMPLE, source.num_examples))
     for i in np.unique(numbers.astype(np.int64)):
-        try:
-            (raw,) = source.read(np.array([i]))
-            encoded, _ = source.parse(raw, 0)
-            with opened(encoded) as image:
-                sides.append(min(image.size))
-        except (DataError, OSError, ValueError):
-            continue  # training will name it
-    return int(np.median(sides)) if sides else None
+        with suppress(DataError, OSError, ValueError):  # training will name it
+            yield source.parse(source.read(np.array([i]))[0], 0)[0]

@@ -16,6 +16,9 @@ class EvalStep:
 
     The loss is plain cross-entropy: label smoothing belongs to training.
 
+    Attributes:
+        gathered: what `totals` has given last.
+
     Args:
         model: from images to logits.
         use_xla: compile the step with XLA.
@@ -54,4 +57,5 @@ class EvalStep:
         """Right answers, examples and answers of each class since `begin`, over all ranks: int64
         `(3, classes)`. For every rank.
         """
-        return distributed.all_sum(self._totals)
+        self.gathered = distributed.all_sum(self._totals)
+        return self.gathered

@@ -9,6 +9,7 @@ from convoy.runtime.config import Config
 from convoy.runtime.schedules import Schedule
 from convoy.runtime.step import TrainState
 from convoy.utils import distributed
+from convoy.utils.text import warning
 
 _STALE = 0.05
 """Share of batch norm's start in its statistics at a run's end from which on that is told."""
@@ -81,9 +82,10 @@ def _averages(config: Config, model: Any, updates: int, random: bool) -> list[st
         text += f", and the moving average is over {length:.0f}"
     lines, left = [text], momentum**updates
     if random and left > _STALE:
-        lines.append(
-            f"WARNING: after {updates} updates batch norm's statistics will still be"
+        text = (
+            f"after {updates} updates batch norm's statistics will still be"
             f" {100 * left:.0f} % those of the random start, and evaluation wrong: train longer, or"
             f" lower --bn_momentum ({momentum:g})"
         )
+        lines.append(warning(text))
     return lines

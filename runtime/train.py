@@ -16,6 +16,7 @@ from convoy.runtime.build import make_step, micro_steps
 from convoy.runtime.changes import check_resumed, go_on
 from convoy.runtime.class_weights import class_weights
 from convoy.runtime.config import Config
+from convoy.runtime.doubts import Doubts
 from convoy.runtime.evaluate import Abandoned
 from convoy.runtime.health import Health, NotFinite, TrainingError
 from convoy.runtime.journal import (
@@ -115,11 +116,12 @@ class Trainer:
         self.evaluations = Evaluations(
             config, self.state, self.train_data, self.journal, asked, evaluated
         )
-        sizes = {
-            "images_per_step": self.images_per_step,
-            "steps_per_epoch": self.steps_per_epoch,
-        }
-        for line in overview(config, self.state, self.schedule, self.micro_steps, **sizes):
+        names = ("images_per_step", "steps_per_epoch")
+        sizes = {name: getattr(self, name) for name in names}
+        self.doubts = Doubts(config, self.state, data, self.schedule, self.steps_per_epoch)
+        doubts = [] if saved else self.doubts.of_data(self.evaluations.data)
+        about = overview(config, self.state, self.schedule, self.micro_steps, **sizes)
+        for line in (*about, *doubts):
             self._say(line)
         places = {"memory": memory, "requests": self.requests, "owner": owner}
         self.keeper = Keeper(
@@ -296,8 +298,8 @@ class Trainer:
             self._save(counters)
             raise
         self._save(counters, to_disk=kept)
-        if text:
-            self.journal.line(text)
+        for line in [text] * bool(text) + self.doubts.of_epoch(values["train.loss"]):
+            self.journal.line(line)
         if error is not None:
             raise error
         if kept:
@@ -335,9 +337,6 @@ class Trainer:
     def _grant(self, asked: Wishes, epoch: Window, window: Window) -> None:
         """Within an epoch: saves, stops and regroups where any rank asked for it; every rank comes
         here alike.
-
-        Raises:
-            Preempted: a signal came.
         """
         due = bool(self.memory and self.memory.due(self.state.step))
         if any(asked) or due:
@@ -374,9 +373,6 @@ class Trainer:
         Args:
             kept: whether they were saved; otherwise they are where they turn out to be the best,
                 and where the run ends here.
-
-        Raises:
-            Preempted: a signal came.
         """
         try:
             found = self.evaluations.make(self.report)
@@ -387,7 +383,9 @@ class Trainer:
                 self._stop(f"while epoch {self.state.epoch} was evaluated")
             raise
         if found is not None:
-            facts, is_best = found
+            (facts, is_best), over = found, self._is_over()
+            for line in self.doubts.of_evaluation(self.evaluations, self.report, over):
+                self.journal.line(line)
             wanted = kept or is_best or self.evaluations.exhausted
             if wanted and not kept:
                 self._save()

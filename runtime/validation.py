@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from convoy.dataloader.errors import DataError
 from convoy.runtime.best import best_text, judge
 from convoy.runtime.build import build_loader
@@ -12,6 +14,7 @@ from convoy.runtime.checkpoint import Checkpoint
 from convoy.runtime.class_matching import numbered_like
 from convoy.runtime.config import Config
 from convoy.runtime.confusion import make_counting_step, show_counts
+from convoy.runtime.eval_step import EvalStep
 from convoy.runtime.evaluate import evaluate_data
 from convoy.runtime.journal import Journal
 from convoy.runtime.step import TrainState
@@ -33,6 +36,8 @@ class Evaluations:
     Attributes:
         data: the validation loader; None in `--mode train`.
         epoch: the last one that was evaluated, whose figures the run's are; None: none was.
+        answers: of the last one, by the better of the weights and their average: right answers,
+            examples and answers of each class, int64 `(3, classes)`; None before the first.
         failures: why, of each evaluation of this launch that could not be made.
     """
 
@@ -48,6 +53,7 @@ class Evaluations:
         self._config, self._state, self._journal, self._asked = config, state, journal, asked
         self.failures: list[str] = []
         self.epoch = state.epoch if evaluated else None
+        self.answers: np.ndarray | None = None
         self.data = self._step = None
         if config.mode == "train_and_eval":
             adapt = numbered_like(train_data, f"--data_dir {config.data_dir}")
@@ -83,9 +89,10 @@ class Evaluations:
             Abandoned: a rank was asked to stop.
         """
         config, state, journal = self._config, self._state, self._journal
+        answers: dict[str, np.ndarray] = {}
         try:
             values = evaluate_state(
-                state, self._step, self.data, config, journal.trackers, self._asked
+                state, self._step, self.data, config, journal.trackers, self._asked, answers
             )
         except DataError as error:
             text, epoch = str(error), f"WARNING: epoch {state.epoch} was not evaluated"
@@ -96,6 +103,7 @@ class Evaluations:
         self.epoch = state.epoch
         report |= {k: v for k, v in values.items() if not k.startswith("val.")}
         found = judge(state, values, report, config.best_metric)
+        self.answers = answers[found[0]["better_weights"]]
         journal.metrics((state.epoch,), values, state.step)
         journal.line(epoch_line(values, state, config.max_epochs))
         if self.exhausted:
@@ -114,17 +122,19 @@ class Evaluations:
 
 def evaluate_state(
     state: TrainState,
-    eval_step: Callable,
+    eval_step: EvalStep,
     data: Any,
     config: Config,
     trackers: Trackers,
     asked: Callable[[], bool],
+    answers: dict[str, np.ndarray],
 ) -> dict[str, float]:
     """Evaluates the weights and, where there is one, their average. Changes nothing.
 
     Args:
         eval_step: an `EvalStep`; counts for the trackers' confusion matrix
             where it can.
+        answers: takes the totals by class of the weights, "raw", and of their average, "ema".
         data: the validation loader.
         asked: whether this rank was asked to stop.
 
@@ -137,10 +147,12 @@ def evaluate_state(
     """
     data.look_again()
     values = evaluate_data(eval_step, data, config, asked=asked)
+    answers["raw"] = eval_step.gathered
     show_counts(eval_step, trackers, "confusion_matrix", state.step)
     if state.ema is not None:
         with state.ema.swap():
             averaged = evaluate_data(eval_step, data, config, asked=asked)
+        answers["ema"] = eval_step.gathered
         show_counts(eval_step, trackers, "confusion_matrix_ema", state.step)
         values |= {
             name.replace("eval_", "eval_ema_", 1): value

@@ -10,6 +10,7 @@ import codecs
 import os
 import re
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 
@@ -106,6 +107,12 @@ def some(names: Sequence[str], count: int = 5) -> str:
     shown = [n if len(n) <= _LONGEST else n[: _LONGEST - 1] + "…" for n in names[:count]]
     shown = [printable(name) for name in shown]
     return ", ".join(shown) + (f", … ({len(names)} in all)" if len(names) > count else "")
+
+
+def warning(text: str) -> str:
+    """A warning for a terminal, in lines that it has room for."""
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(f"WARNING: {text}", 79, subsequent_indent="  ", **options)
 
 
 def printable_output() -> None:

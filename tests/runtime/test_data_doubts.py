@@ -1,0 +1,121 @@
+"""What a run is told of its data before the first step, and what is not told of good data."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convoy.dataloader.prepare import twins
+from convoy.dataloader.sources import find_source
+from convoy.runtime.build import build_loader
+from convoy.runtime.config import Config
+from convoy.runtime.data_doubts import data_doubts, looks
+
+
+def doubts(folder, size=64):
+    config = Config(data_dir=str(folder), image_size=size, augmenter_name="none")
+    train = build_loader(config, "train")
+    return data_doubts(train, build_loader(config, "validation", train))
+
+
+def picture(seed, size, grey=False):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
+    return Image.fromarray(pixels).convert("L" if grey else "RGB")
+
+
+def write(folder, split, classes, size=48, grey=False, ending="png", start=0):
+    """Folders of pictures, as many of each class as `classes` says."""
+    for i, (name, count) in enumerate(classes.items()):
+        (folder / split / name).mkdir(parents=True, exist_ok=True)
+        for j in range(count):
+            image = picture(start + 1000 * i + j, size, grey)
+            image.save(folder / split / name / f"{j}.{ending}")
+    return folder
+
+
+def test_nothing_is_said_of_good_data(digits, tmp_path):
+    assert doubts(digits.data_dir, 32) == []
+    folder = write(tmp_path, "train", {"cat": 6, "dog": 6})
+    assert doubts(write(folder, "val", {"cat": 60, "dog": 50}, size=60, start=500)) == []
+
+
+def test_few_images_are_told_with_what_one_of_them_counts(tmp_path):
+    folder = write(tmp_path, "train", {"cat": 6, "dog": 6})
+    (text,) = doubts(write(folder, "val", {"cat": 10, "dog": 15}, start=500))
+    assert "25 images: one of them is 4.0 points of top-1" in text
+    assert "uncertain by ± 10.0 points" in text
+    assert doubts(write(folder, "val", {"cat": 100}, start=500)) == []
+    for file in list((folder / "val" / "dog").iterdir())[4:]:
+        file.unlink()
+    (text,) = doubts(folder)
+    assert text.startswith("one class of 2 in the evaluation has fewer than 5 images, as dog (4)")
+
+
+@pytest.mark.parametrize("kind", ["records", "folders"])
+def test_classes_of_one_split_only_are_named(kind, writers, tmp_path, capsys):
+    """Folders' own note names what validation lacks; it is not told twice."""
+    if kind == "folders":
+        write(tmp_path, "train", {"cat": 3, "cow": 3, "dog": 3})
+        write(tmp_path, "val", {"cat": 60, "dog": 50}, start=500)
+        assert doubts(tmp_path) == []
+        assert find_source(str(tmp_path), "val", tell=None).lacking == ["cow"]
+        return
+    images = [(np.asarray(picture(i, 48)), 0) for i in range(250)]
+    train = [(image, i % 2) for i, (image, _) in enumerate(images[:50])]
+    val = [(image, (0, 2)[i % 2]) for i, (image, _) in enumerate(images[50:])]
+    names = ["cat", "cow", "dog"]
+    found = doubts(writers.dataset(tmp_path / "data", train, val, names=names))
+    assert found[0].startswith("no validation images of one class that is trained: cow.")
+    assert found[1].startswith("no training images of one class in the evaluation: dog.")
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"grey": True}, "training images have colours"),
+        ({"size": 20}, "training images are 48 px and validation images 20 px"),
+        ({"size": 400}, "training images are 48 px and validation images 400 px"),
+        ({"size": 90}, ""),
+        ({"ending": "jpg"}, ""),
+    ],
+)
+def test_splits_that_differ_to_the_eye_are_told(change, said, tmp_path):
+    write(tmp_path, "train", {"cat": 6, "dog": 6})
+    found = doubts(write(tmp_path, "val", {"cat": 50, "dog": 50}, start=500, **change), size=32)
+    assert len(found) == bool(said)
+    assert said in "".join(found)
+
+
+def test_pictures_that_are_grey_to_the_eye_are_grey(tmp_path):
+    folder = tmp_path / "val" / "cat"
+    folder.mkdir(parents=True)
+    grey = picture(1, 60, grey=True).convert("RGB")
+    grey.save(folder / "1.jpg")
+    (tmp_path / "val" / "dog").mkdir()
+    grey.save(tmp_path / "val" / "dog" / "1.png")
+    assert looks(find_source(str(tmp_path), "val", tell=None)).grey == 1.0
+
+
+def test_a_picture_in_both_splits_is_found_however_it_was_saved(tmp_path):
+    write(tmp_path, "train", {"cat": 20, "dog": 20}, ending="jpg")
+    write(tmp_path, "val", {"cat": 50, "dog": 50}, ending="jpg", start=500)
+    train, val = tmp_path / "train", tmp_path / "val"
+    shutil.copy(train / "cat" / "3.jpg", val / "cat" / "same.jpg")
+    Image.open(train / "dog" / "5.jpg").save(val / "dog" / "anew.png")
+    (text,) = doubts(tmp_path)
+    assert text.startswith("2 validation images are in the train split too, 1 of them saved anew")
+    assert f"{val}/cat/same.jpg = {train}/cat/3.jpg; {val}/dog/anew.png = {train}/dog/5." in text
+
+
+def test_a_search_ends_with_its_time_and_leaves_large_sets_alone(tmp_path, monkeypatch):
+    write(tmp_path, "train", {"cat": 6, "dog": 6})
+    shutil.copytree(tmp_path / "train", tmp_path / "val")
+    sources = [find_source(str(tmp_path), split, tell=None) for split in ("train", "val")]
+    assert twins.look_for_twins(*sources).count == 12
+    monkeypatch.setattr(twins, "QUICK_SECONDS", 0.0)
+    assert twins.look_for_twins(*sources) is None
+    monkeypatch.undo()
+    monkeypatch.setattr(twins, "QUICK_IMAGES", 23)
+    assert twins.look_for_twins(*sources) is None
