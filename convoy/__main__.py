@@ -61,7 +61,7 @@ def _main(argv: Sequence[str] | None) -> int:
             return EXIT_PREEMPTED
         from convoy.runtime.runner import Runner
 
-        return Runner(config, requests).main()
+        return Runner(config, requests, args).main()
 
 
 def _refuse(text: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from convoy.runtime.config import Config, ConfigError
+from convoy.utils import device, distributed
 from convoy.utils.extras import how_to_install
 from convoy.utils.gpus import visible_gpus
 
@@ -38,7 +39,8 @@ def check_backend(config: Config) -> None:
             f"{' and '.join(older)} and --data_backend {config.data_backend} disagree: leave"
             " one of them out"
         )
-    trains, evaluates = "train" in config.mode, config.mode in EVALUATING
+    trains = "train" in config.mode or config.mode == "lr_find"
+    evaluates = config.mode in EVALUATING
     used = {backend(config, training=t) for t, here in ((True, trains), (False, evaluates)) if here}
     if not used & {"dali-cpu", "dali-gpu"}:
         return
@@ -51,6 +53,29 @@ def check_backend(config: Config) -> None:
         raise ConfigError(
             f"{flag} needs an NVIDIA GPU, and none is visible here: --data_backend dali-cpu runs"
             " DALI on the CPU"
+        )
+
+
+def check_data_format(config: Config) -> None:
+    """Refuses what TensorFlow's CPU kernels cannot do: convolve in NCHW.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if config.data_format == "channels_last" or device.has_gpu():
+        return
+    if config.mode in ("summary", "convert"):
+        return
+    if config.batch_norm == "syncbn" and distributed.size() > 1:
+        raise ConfigError(
+            "--data_format channels_first with --batch_norm syncbn needs GPUs: on CPUs XLA would"
+            " have to compile the whole step, which synchronised batch norm divides"
+        )
+    rows = config.benchmark_xla  # of a benchmark, where they decide
+    if not (config.use_xla if rows is None else "off" not in rows):
+        raise ConfigError(
+            "--data_format channels_first needs a GPU, or --use_xla: TensorFlow's convolutions for"
+            " CPUs take channels_last only (its oneDNN ones are not in every build)"
         )
 
 

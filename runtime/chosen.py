@@ -18,6 +18,7 @@ from convoy.runtime import checkpoint
 from convoy.runtime.config import Config, ConfigError, load_config
 from convoy.runtime.data_facts import facts_of
 from convoy.runtime.fitting import CHOSEN, fitted
+from convoy.runtime.flags import AUTO
 from convoy.utils import distributed
 from convoy.utils.distributed import launched_processes
 
@@ -34,7 +35,7 @@ def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
     Raises:
         ConfigError: the data cannot be read.
     """
-    if config.mode not in ("train", "train_and_eval"):
+    if config.mode not in ("train", "train_and_eval", "lr_find"):
         return {}
     before = settings_of_the_run(config) if config.resume_checkpoint else None
     kept: dict[str, Any] = {}
@@ -44,12 +45,14 @@ def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
     if distributed.elastic():  # processes come and go, and would not choose alike
         return kept
     taken = {name for name in CHOSEN if name in given or _SAME.get(name) in given}
+    measured = {"train_batch_size"} if config.train_batch_size == AUTO else set()
+    taken -= measured  # until it is found, the rest is chosen as without
     if config.n_stages > 1 or config.train_image_size:
         taken |= {"image_size"}  # with which the other sizes have to go
     if before is not None:
         if "defaults" not in given and before.defaults != config.defaults:
             return kept | {"defaults": before.defaults}
-        names = set(CHOSEN) - taken if before.defaults == "data" else set()
+        names = set(CHOSEN) - taken if before.defaults == "data" else measured
         return kept | {name: value for name, value in asdict(before).items() if name in names}
     if config.defaults != "data":
         return {}
@@ -57,8 +60,9 @@ def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
         facts = facts_of(config, config.nproc or launched_processes())
     except DataError as error:
         raise ConfigError(str(error)) from error
-    values = {name: getattr(config, name) for name in {*given, *taken}}
-    return fitted(facts, get_arch(config.arch).resolution, values)
+    values = {name: getattr(config, name) for name in {*given, *taken} - measured}
+    chosen = fitted(facts, get_arch(config.arch).resolution, values)
+    return {name: value for name, value in chosen.items() if name not in measured}
 
 
 def told(chosen: Mapping[str, Any]) -> str:

@@ -14,10 +14,11 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from convoy.runtime.auto_batch import agree, look
 from convoy.runtime.check_convert import check_flags
 from convoy.runtime.chosen import choose, told
 from convoy.runtime.config import (
@@ -29,6 +30,7 @@ from convoy.runtime.config import (
     settle,
 )
 from convoy.runtime.data_source import for_these_data
+from convoy.runtime.flags import AUTO
 from convoy.runtime.origin import load_run_config
 from convoy.runtime.parser import build_parser, recipe_settings, refuse
 from convoy.runtime.pretrained import settle_pretrained
@@ -36,6 +38,7 @@ from convoy.runtime.recipes import Launch, lookup, parse_name
 from convoy.runtime.requests import Requests
 from convoy.runtime.schedules import check_spans, fitted_warmup, warmup_is_too_long
 from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, preempt_signals, validate
+from convoy.utils import distributed
 from convoy.utils.files import Remote
 from convoy.utils.launched import launched_processes
 
@@ -106,12 +109,9 @@ def parse(argv: Sequence[str] | None = None, requests: Requests | None = None) -
         requests: is told which signals ask this run to stop, as soon as that is known: looking
             through a large data set takes minutes.
     """
-    parser = build_parser()
     args = list(sys.argv[1:] if argv is None else argv)
     try:
-        values = parser.parse_args(args, env=False, defaults=False).as_dict()
-        shown = values.pop("print_config", False)
-        given = Given(values, parser.file, parser.written, speaks_for_host(args))
+        given, shown = _given(args, speaks_for_host(args))
         config = _settle(given, requests)
     except ConfigError as error:
         refuse(str(error))
@@ -119,6 +119,33 @@ def parse(argv: Sequence[str] | None = None, requests: Requests | None = None) -
         print(config.to_yaml(), end="")
         sys.exit(0)
     return config
+
+
+def _given(args: Sequence[str], speaks: bool) -> tuple[Given, bool]:
+    """What a command line asks for, and whether it is only to be shown."""
+    parser = build_parser()
+    values = parser.parse_args(list(args), env=False, defaults=False).as_dict()
+    shown = values.pop("print_config", False)
+    return Given(values, parser.file, parser.written, speaks), shown
+
+
+def find_batch(config: Config, args: Sequence[str] | None) -> Config:
+    """The settings once `--train_batch_size auto` is found; what goes with the batch is chosen to
+    go with this one. For every rank.
+
+    Args:
+        config: with the settings as far as they are known.
+        args: the command line that they are of; None: of none.
+
+    Raises:
+        ConfigError: with one sentence that names the flag.
+    """
+    found, chief = agree(config), distributed.rank() == 0
+    if chief:
+        print(found.line(), file=sys.stderr, flush=True)
+    if args is None:
+        return config.with_(train_batch_size=found.batch)
+    return _settle(_given([*args, "--train_batch_size", str(found.batch)], chief)[0])
 
 
 def speaks_for_host(args: Sequence[str] = ()) -> bool:
@@ -151,7 +178,18 @@ def configure(config: str | os.PathLike | None = None, **settings: Any) -> Confi
     """
     written = {} if config is None else recipe_settings(os.fspath(config))
     values = written | dict(settle(name, value) for name, value in settings.items())
-    return _settle(Given(values, os.fspath(config or ""), written, speaks_for_host()))
+    given = Given(values, os.fspath(config or ""), written, speaks_for_host())
+    settled = _settle(given)
+    if settled.train_batch_size != AUTO or settled.mode not in TRAINING_MODES:
+        return settled
+    if launched_processes() > 1:
+        raise ConfigError(
+            f"--train_batch_size {AUTO} is for the command line where several processes train:"
+            " give a number"
+        )
+    found = look(settled, 1, 1)
+    print(found.line(), file=sys.stderr)
+    return _settle(replace(given, values=values | {"train_batch_size": found.batch}))
 
 
 def _settle(given: Given, requests: Requests | None = None) -> Config:
@@ -201,13 +239,13 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
             | dict.fromkeys(given.of_flags(), "")
         )
         raise ConfigError(_with_sources(str(error), config, sources)) from error
-    if fitted is not config and given.speaks:
+    if fitted is not config and given.speaks and settled.train_batch_size != AUTO:
         print(
             f"convoy: a warm-up of {config.warmup_epochs} epochs does not fit into"
             f" {config.max_epochs}: it takes {fitted.warmup_epochs:g} here (--warmup_epochs)",
             file=sys.stderr,
         )
-    if chosen and given.speaks and "defaults" not in chosen:
+    if chosen and given.speaks and "defaults" not in chosen and settled.train_batch_size != AUTO:
         print(told(chosen), file=sys.stderr)
     return settled
 

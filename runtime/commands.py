@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from convoy.runtime.config import Config
@@ -45,6 +45,18 @@ def _program() -> list[str]:
         return ["convoy"]
     here = Path.cwd() == _MAIN.parent
     return ["python", "main.py" if here else shlex.quote(str(_MAIN))]
+
+
+def without(args: Sequence[str], *names: str) -> list[str]:
+    """A command line without some flags and their values."""
+    kept: list[str] = []
+    skips = False
+    for word in args:
+        flag = word.split("=")[0] in [f"--{name}" for name in names]
+        if not flag and not skips:
+            kept.append(word)
+        skips = flag and "=" not in word
+    return kept
 
 
 def resume_command(config: Config, *more: str) -> list[str]:

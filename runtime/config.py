@@ -102,7 +102,8 @@ class Config:
     use_dali_eval: bool = _flag(DATA, False, "the same for evaluation data")
     sampling: Literal["natural", "balanced", "sqrt"] = _flag(DATA, "natural", "how often classes are drawn for training: as they occur, all alike, or by "
                                                              "the root of their size")
-    train_batch_size: int = _flag(DATA, 32, "training images per process and step", within=">= 1")
+    train_batch_size: int | Literal["auto"] = _flag(DATA, 32, "training images per process and step; auto: as many as fit into memory "
+                                                    "(docs/defaults.md)", within=">= 1")
     eval_batch_size: int = _flag(DATA, 32, "evaluation images per process and step", within=">= 1")
     num_workers: int | None = _flag(DATA, None, "parallel decoders per process; unset: tuned by tf.data", within="[1, 4096]")
     cache: Literal["none", "ram", "disk"] = _flag(DATA, "none", "keep encoded images after they are first read")

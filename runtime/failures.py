@@ -108,7 +108,7 @@ def _memory(config: Config, modules: set[str]) -> str:
     if not modules:
         main = sys._current_frames().get(threading.main_thread().ident or 0)
         modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_stack(main)}
-    if config.mode in TRAINING and not modules & _EVALUATION:
+    if config.mode in (*TRAINING, "lr_find") and not modules & _EVALUATION:
         doing, batch = "training", "train_batch_size"
     elif config.mode in (*TRAINING, "eval"):
         doing, batch = "evaluation", "eval_batch_size"

@@ -28,6 +28,8 @@ STEPS_PER_EPOCH = 20
 """Updates that an epoch should have at least, where batches are not to be smaller than `BATCH`."""
 BATCH = (8, 64)
 """The smallest batch of all processes, for batch norm; the largest of one, for memory."""
+AUTO_MOST = 1024
+"""The largest batch of one process that is tried: the documents' largest, B0's on 80 GB."""
 UPDATES, UPDATES_PRETRAINED = 2000, 500
 """In a whole run whose length is open; within `EPOCHS`, `EPOCHS_PRETRAINED`."""
 EPOCHS, EPOCHS_PRETRAINED = (30, 300), (10, 100)
@@ -104,10 +106,26 @@ def _image_size(facts: Facts, resolution: int) -> int:
 
 def _batch(facts: Facts) -> int:
     """A power of two for one process, such that an epoch has enough updates."""
-    least, most = BATCH
-    images = max(1, facts.images // STEPS_PER_EPOCH)
-    whole = max(least, 1 << (images.bit_length() - 1))
-    return max(1, min(most, whole // facts.processes))
+    return max(1, min(BATCH[1], _whole_batch(facts.images) // facts.processes))
+
+
+def _whole_batch(images: int) -> int:
+    """Images an update, over all processes, that leave an epoch enough updates."""
+    images = max(1, images // STEPS_PER_EPOCH)
+    return max(BATCH[0], 1 << (images.bit_length() - 1))
+
+
+def auto_batches(images: int, parts: int) -> list[int]:
+    """What `--train_batch_size auto` chooses from, rising: powers of two, as far as an epoch has
+    enough updates, and `AUTO_MOST` at most. What memory allows is measured instead of `BATCH`'s
+    second number.
+
+    Args:
+        images: training images, however many.
+        parts: of an update: processes, times passes.
+    """
+    most = max(1, min(AUTO_MOST, _whole_batch(images) // parts))
+    return [1 << i for i in range(most.bit_length())]
 
 
 def _epochs(facts: Facts, steps: int) -> int:

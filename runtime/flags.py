@@ -7,9 +7,11 @@ from dataclasses import field
 from typing import Any, Literal
 
 MODES = (
-    *("train_and_eval", "train", "eval", "predict", "export", "convert"),
+    *("train_and_eval", "train", "lr_find", "eval", "predict", "export", "convert"),
     *("training_benchmark", "inference_benchmark", "list", "summary", "report", "env"),
 )
+AUTO = "auto"
+"""A value of `--train_batch_size`, until the number is found."""
 MADE_IN = "made_in"
 """A key of `config.yaml` beside the settings: the folder to which its paths are relative."""
 MODE_ALIASES = {"prediction": "predict", "evaluate": "eval"}

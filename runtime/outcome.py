@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.sources import find_source
 from convoy.runtime import checkpoint
 from convoy.runtime.best import best_text
 from convoy.runtime.checkpoint import CheckpointError
 from convoy.runtime.commands import command, listed, resume_command
 from convoy.runtime.config import Config
+from convoy.runtime.data_source import open_split
 
 if TYPE_CHECKING:  # which imports TensorFlow
     from convoy.runtime.step import TrainState
@@ -101,13 +101,11 @@ def _last(ended: Ended) -> list[str]:
 def _next(ended: Ended) -> list[str]:
     """Commands for what people do with a run that has ended."""
     config, here = ended.config, ("--model_dir", ended.config.model_dir)
-    lines: list[str] = []
-    if config.data_backend != "synthetic":  # which has taught nothing
-        lines += command("--mode", "predict", *here, "--predict_dir", "FOLDER")
-        if _can_be_evaluated(config):
-            page = ["--report"] if find_spec("matplotlib") else []
-            lines += command("--mode", "eval", *here, *page)
-        lines += command("--mode", "export", *here)
+    lines = command("--mode", "predict", *here, "--predict_dir", "FOLDER")
+    if _can_be_evaluated(config):
+        page = ["--report"] if find_spec("matplotlib") else []
+        lines += command("--mode", "eval", *here, *page)
+    lines += command("--mode", "export", *here)
     lines = listed("to label a folder of images, evaluate and export:", [lines])
     return lines + listed("to go on training:", [resume_command(config, *_longer(ended))])
 
@@ -125,7 +123,7 @@ def _can_be_evaluated(config: Config) -> bool:
     if config.mode == "train_and_eval":
         return True
     try:
-        find_source(config.data_dir, "validation", config.dataset, config.first_label, None)
+        open_split(config, "validation")
     except DataError:
         return False
     return True

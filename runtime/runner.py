@@ -7,13 +7,16 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from convoy.runtime import checkpoint, trackers
+from convoy.runtime.backends import check_data_format
+from convoy.runtime.cli import find_batch
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.failures import TRAINING, explain, interrupted, saved_command
+from convoy.runtime.flags import AUTO
 from convoy.runtime.requests import (
     EXIT_PREEMPTED,
     Preempted,
@@ -42,6 +45,7 @@ class Runner:
             `runtime.cli.parse`).
         requests: where signals that ask for a stop are noted; the caller's, whose `with` block
             lasts as long as this is used. None: within `run`.
+        args: the command line; None: there is none.
 
     Example:
         ```
@@ -50,8 +54,10 @@ class Runner:
         ```
     """
 
-    def __init__(self, config: Config, requests: Requests | None = None) -> None:
-        self.config = config
+    def __init__(
+        self, config: Config, requests: Requests | None = None, args: Sequence[str] | None = None
+    ) -> None:
+        self.config, self._args = config, args
         self._requests = requests or Requests()
         self._command = False  # whether this process is ours alone
 
@@ -141,7 +147,14 @@ class Runner:
         with requests:
             requests.hear(preempt_signals(config) if config.mode in TRAINING else ())
             self._set_up()
+            if config.train_batch_size == AUTO and config.mode in TRAINING_MODES:
+                self.config = find_batch(config, self._args)
             return mode.run(self)
+
+    def set_up(self) -> None:
+        """Makes this process ready to train, as `run` does, and no more."""
+        self._prepare_backend()
+        self._set_up()
 
     def _prepare_backend(self) -> None:
         """What has to be in the environment before TensorFlow and Keras are imported."""
@@ -194,7 +207,7 @@ class Runner:
             stop_if_asked(self._requests, "before its first step", not config.no_checkpoints)
         if clusters:
             xla.cluster()
-        _check_data_format(config)
+        check_data_format(config)
         import keras
 
         from convoy.utils.logging import setup_logging
@@ -210,6 +223,11 @@ class Runner:
         from convoy.runtime.training import train
 
         return train(self.config, self._requests)
+
+    def _lr_find(self) -> dict[str, Any]:
+        from convoy.runtime.lr_find import find_rate
+
+        return find_rate(self.config, self._args)
 
     def _benchmark(self) -> dict[str, Any]:
         from convoy.runtime.benchmark import run
@@ -303,6 +321,7 @@ class Mode:
 MODES = {
     "train_and_eval": Mode(Runner._train, alone=False),
     "train": Mode(Runner._train, alone=False),
+    "lr_find": Mode(Runner._lr_find, alone=False),
     "training_benchmark": Mode(Runner._benchmark, alone=False),
     "inference_benchmark": Mode(Runner._benchmark),
     "eval": Mode(Runner._eval, alone=False),
@@ -323,25 +342,6 @@ def _keep_compiled(folder: str, tf32: bool) -> int:
     except OSError as error:
         raise ConfigError(f"--xla_cache {folder}: {error.strerror or error}") from error
     return len(list(place.glob("*.pb")))
-
-
-def _check_data_format(config: Config) -> None:
-    """Refuses what TensorFlow's CPU kernels cannot do: convolve in NCHW."""
-    if config.data_format == "channels_last" or device.has_gpu():
-        return
-    if config.mode in ("summary", "convert"):
-        return
-    if config.batch_norm == "syncbn" and distributed.size() > 1:
-        raise ConfigError(
-            "--data_format channels_first with --batch_norm syncbn needs GPUs: on CPUs XLA would"
-            " have to compile the whole step, which synchronised batch norm divides"
-        )
-    rows = config.benchmark_xla  # of a benchmark, where they decide
-    if not (config.use_xla if rows is None else "off" not in rows):
-        raise ConfigError(
-            "--data_format channels_first needs a GPU, or --use_xla: TensorFlow's convolutions for"
-            " CPUs take channels_last only (its oneDNN ones are not in every build)"
-        )
 
 
 def _tell_of_failed_evaluations(number: int) -> None:

@@ -35,9 +35,7 @@ def build_schedule(config: Config, images_per_step: int, steps_per_epoch: int) -
     Raises:
         ConfigError: the spans do not go together, for example a warm-up longer than the run.
     """
-    peak = config.lr_init
-    if config.lr_base_batch:
-        peak = scaled_lr(config.lr_init, images_per_step, config.lr_base_batch)
+    peak = peak_rate(config, images_per_step)
     try:
         rate = make_schedule(
             **schedule_arguments(config), base_lr=peak, steps_per_epoch=steps_per_epoch
@@ -48,6 +46,13 @@ def build_schedule(config: Config, images_per_step: int, steps_per_epoch: int) -
         config.warmup_epochs, steps_per_epoch=steps_per_epoch, total_epochs=config.max_epochs
     )
     return Schedule(rate, peak, round(warmup))
+
+
+def peak_rate(config: Config, images_per_step: int) -> float:
+    """What `--lr_init` means for updates that see so many images."""
+    if not config.lr_base_batch:
+        return config.lr_init
+    return scaled_lr(config.lr_init, images_per_step, config.lr_base_batch)
 
 
 def check_spans(config: Config) -> set[str]:

@@ -17,9 +17,10 @@ from convoy.runtime.backends import check_backend
 from convoy.runtime.benchmark_plan import check_benchmark
 from convoy.runtime.check_augmentation import check_augmentation
 from convoy.runtime.check_convert import check_convert
+from convoy.runtime.check_lr_find import check_lr_find
 from convoy.runtime.class_weights import check_class_weights
 from convoy.runtime.config import Config, ConfigError
-from convoy.runtime.flags import RANGES
+from convoy.runtime.flags import AUTO, RANGES
 from convoy.runtime.history import check_runs
 from convoy.runtime.profiling import profile_steps
 from convoy.runtime.schedules import check_schedule, check_spans
@@ -30,7 +31,7 @@ from convoy.utils.files import is_url
 from convoy.utils.launched import launched_processes
 from convoy.utils.seeds import fold_seed
 
-TRAINING_MODES = ("train", "train_and_eval", "training_benchmark")
+TRAINING_MODES = ("train", "train_and_eval", "lr_find", "training_benchmark")
 APPLYING_MODES = ("eval", "predict", "export", "inference_benchmark")
 DATA_MODES = (*TRAINING_MODES, "eval")
 ACTIVATIONS = (
@@ -77,6 +78,7 @@ def validate(config: Config) -> Config:
     if config.mode in TRAINING_MODES:
         check_schedule(config)
         _optimisation(config)
+        check_lr_find(config)
         if not distributed.elastic():  # where processes come later, to a run that has saved
             fresh_model_dir(config)
         check_trackers(config)
@@ -166,7 +168,7 @@ def _dataset(config: Config) -> None:
 def _ranges(config: Config) -> None:
     for f in fields(config):
         value, within = getattr(config, f.name), f.metadata["within"]
-        if value is None or within is None:
+        if value is None or within is None or value == AUTO:
             continue
         holds, text = RANGES[within]
         if not holds(value):
@@ -175,6 +177,11 @@ def _ranges(config: Config) -> None:
 
 def _numbers(config: Config) -> None:
     check_spans(config)
+    if config.train_batch_size == AUTO and (distributed.elastic() or "benchmark" in config.mode):
+        raise ConfigError(
+            f"--train_batch_size {AUTO} is for training in processes that stay: give a number"
+            " (--benchmark_batch_sizes sweep measures many)"
+        )
     if config.cache == "none" and (config.cache_gb is not None or config.cache_dir is not None):
         raise ConfigError("--cache_gb and --cache_dir need --cache ram or --cache disk")
     if config.cache != "disk" and config.cache_dir is not None:
@@ -210,7 +217,7 @@ def _optimisation(config: Config) -> None:
     check_class_weights(config)
     for name in ("early_stopping", "best_metric"):
         asked_for = getattr(config, name)
-        if config.mode != "train_and_eval" and asked_for != getattr(Config, name):
+        if config.mode not in ("train_and_eval", "lr_find") and asked_for != getattr(Config, name):
             raise ConfigError(f"--{name} {asked_for} goes by evaluations: --mode train_and_eval")
     if config.nan_rollback and config.no_checkpoints:
         raise ConfigError("--nan_rollback goes back to checkpoints: leave out --no_checkpoints")
@@ -320,7 +327,8 @@ def fresh_model_dir(config: Config) -> None:
     """
     from convoy.runtime.checkpoint import CheckpointError, complete_checkpoints
 
-    if config.mode == "training_benchmark" or config.no_checkpoints or config.resume_checkpoint:
+    begins = config.mode in ("train", "train_and_eval") and not config.resume_checkpoint
+    if not begins or config.no_checkpoints:
         return
     try:
         found = complete_checkpoints(config.model_dir)

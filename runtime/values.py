@@ -144,6 +144,8 @@ class Kind:
             found = _number(value, part) if part in (int, float) else found
             if part is str and found is None:
                 found = self._text(value)
+            if get_origin(part) is Literal and value in get_args(part):
+                found = value
         if found is None:
             raise self._refused(value)
         return found
@@ -187,7 +189,8 @@ class Kind:
         if self.types == (float, str):
             return "epochs (5), steps (500steps) or a share of the run (10%)"
         one = {int: "a whole number", float: "a number", str: "a path" if self.path else "text"}
-        return one[self.types[0]]
+        words = [word for part in self.types[1:] for word in get_args(part)]
+        return " or ".join([one[self.types[0]], *words])
 
 
 def _is_sequence(value: Any) -> bool:

@@ -16,6 +16,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 PAGE_OF = {
     "train_and_eval": "train.md",
     "train": "train.md",
+    "lr_find": "train.md",
     "eval": "evaluate.md",
     "predict": "predict.md",
     "export": "export.md",

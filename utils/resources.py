@@ -58,19 +58,32 @@ def allow_open_files(count: int = 65536) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+CGROUP = Path("/sys/fs/cgroup")
+
+
 def free_memory() -> int:
     """Bytes that can still be taken: the machine's, or the container's where that is less."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as file:
         line = next(line for line in file if line.startswith("MemAvailable:"))
         free = 1024 * int(line.split()[1])
-    with suppress(OSError, ValueError):
-        limits = []
-        for name in ("memory.max", "memory.current"):
-            with open(f"/sys/fs/cgroup/{name}") as file:
-                limits.append(int(file.read()))  # "max" where there is no limit
-        free = min(free, limits[0] - limits[1])
+    for folder, limit, taken in (
+        (CGROUP, "memory.max", "memory.current"),
+        (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),  # version 1
+    ):
+        with suppress(OSError, ValueError):  # "max" where there is no limit
+            left = int((folder / limit).read_text()) - int((folder / taken).read_text())
+            free = min(free, left + _file_cache(folder / "memory.stat"))
     return max(0, free)
+
+
+def _file_cache(statistics: Path) -> int:
+    """Bytes of files' content that a container's count includes, and gives back when asked for."""
+    with suppress(OSError, ValueError):
+        for line in statistics.read_text().splitlines():
+            if line.startswith(("inactive_file ", "total_inactive_file ")):
+                return int(line.split()[1])
+    return 0
 
 
 class PeakMemory:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convoy.utils import resources
 from convoy.utils.resources import Energy, PeakMemory, allow_open_files, free_memory
 
 
@@ -68,3 +69,24 @@ def test_as_many_files_may_be_open_as_the_system_lets():
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 100, "it is never lowered"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize(
+    ("folder", "limit", "taken"),
+    [("", "memory.max", "memory.current"),
+     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes")],
+)  # fmt: skip
+def test_free_memory_is_the_containers_without_its_file_cache(
+    tmp_path, monkeypatch, folder, limit, taken
+):
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    machine = resources.free_memory()
+    place = tmp_path / folder
+    place.mkdir(exist_ok=True)
+    (place / limit).write_text("1000000\n")
+    (place / taken).write_text("900000\n")
+    assert resources.free_memory() == 100_000
+    (place / "memory.stat").write_text("anon 5\ninactive_file 300000\n")
+    assert resources.free_memory() == 400_000
+    (place / limit).write_text("max\n")
+    assert resources.free_memory() > machine / 2

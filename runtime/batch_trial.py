@@ -1,0 +1,82 @@
+"""Trains a few steps with batches that another process names, and tells what memory they take; see
+`auto_batch.py`, which starts it. It may end by it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from convoy.runtime.config import Config, load_config
+from convoy.utils import strict_json
+from convoy.utils.errors import UserError
+from convoy.utils.resources import PeakMemory, out_of_memory
+
+
+def main() -> None:
+    """Reads numbers from standard input, and answers each with a line of JSON: `peak`, in bytes, or
+    null where memory ran out; or `error`.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)  # what training says is not for this run's user
+    with suppress(OSError):  # where memory runs out, this is what the kernel is to end
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    config = _for_trials(load_config(sys.argv[1]))
+    from convoy.runtime.runner import Runner
+
+    Runner(config).set_up()
+    for line in sys.stdin:
+        answers.write(f"{strict_json.dumps(_try(config.with_(train_batch_size=int(line))))}\n")
+        answers.flush()
+
+
+def _for_trials(config: Config) -> Config:
+    """The same training, as far as its memory goes."""
+    passes = config.grad_accum_steps or (2 if config.optimizer_batch_size else None)
+    return config.with_(
+        mode="train",
+        nproc=None,
+        prof=1,
+        benchmark_warmup=1,
+        optimizer_batch_size=None,
+        grad_accum_steps=min(2, passes) if passes else None,
+        resume_checkpoint=False,
+        # A schedule goes by a run's length, which goes by the batch.
+        warmup_epochs=0.0,
+        lr_decay="constant",
+        steps_per_epoch=None,
+        early_stopping=None,
+        trackers="none",
+        enable_tensorboard=False,
+        profile_steps=None,
+        best_metric="top1",
+    )
+
+
+def _try(config: Config) -> dict[str, Any]:
+    import gc
+
+    import keras
+
+    from convoy.runtime.benchmark_training import train
+    from convoy.utils import device
+    from convoy.utils.logging import RunLog
+
+    keras.utils.clear_session()
+    gc.collect()
+    memory = PeakMemory(device.has_gpu())
+    try:
+        train(config, RunLog())
+    except UserError as error:
+        return {"error": str(error)}
+    except Exception as error:  # noqa: BLE001 — told there
+        return {"peak": None} if out_of_memory(error) else {"error": f"{error}"}
+    return {"peak": memory.read()}
+
+
+if __name__ == "__main__":
+    main()

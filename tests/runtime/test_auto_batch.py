@@ -1,0 +1,147 @@
+"""`--train_batch_size auto`: which batches are tried, what ends them, and what a run becomes."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from convoy.runtime import auto_batch
+from convoy.runtime.auto_batch import Trials, _on_gpu, _on_host, candidates
+from convoy.runtime.cli import configure, parse
+from convoy.runtime.config import Config, load_config
+from convoy.runtime.fitting import AUTO_MOST, STEPS_PER_EPOCH, auto_batches
+from main import main
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("images", "parts", "most"),
+    [(97, 1, 8), (97, 2, 4), (97, 16, 1), (320, 1, 16), (1400, 1, 64), (9000, 1, 256),
+     (1_300_000, 8, AUTO_MOST), (9000, 3, 64)],
+)  # fmt: skip
+def test_updates_bound_what_memory_does_not(images, parts, most):
+    sizes = auto_batches(images, parts)
+    assert sizes == [2**i for i in range(len(sizes))]
+    assert sizes[-1] == most
+    assert images // (most * parts) >= STEPS_PER_EPOCH or most * parts <= 16
+
+
+def test_passes_divide_the_images_of_an_update():
+    config = Config(optimizer_batch_size=96)
+    assert candidates(config, 2) == [1, 2, 3, 4, 6, 8, 16, 24, 48]
+
+
+def memory(base, each, most=float("inf")):
+    """A machine on which training takes so much; and what was tried on it."""
+    tried = []
+
+    def peak(batch):
+        tried.append(batch)
+        taken = base + each * batch
+        return None if taken > most else int(taken)
+
+    return peak, tried
+
+
+def test_a_host_foresees_what_does_not_fit():
+    """Nothing is tried that small batches say is too much; the kernel would end the program."""
+    sizes = [2**i for i in range(11)]
+    peak, tried = memory(GIB, GIB / 16)
+    assert _on_host(sizes, peak, 5.5 * GIB) == (
+        64,
+        "128 images take about 9.0 GiB, and 5.5 GiB may be taken",
+    )
+    assert tried == [8, 16, 64]
+    peak, tried = memory(GIB, GIB / 16)
+    assert _on_host(sizes, peak, 100 * GIB) == (1024, "")
+    assert tried == [8, 16, 1024]
+    peak, tried = memory(GIB, GIB)
+    assert _on_host(sizes, peak, 3.5 * GIB)[0] == 2
+    assert max(tried) == 8
+    assert _on_host(sizes, memory(GIB, GIB)[0], GIB)[0] is None
+    # It takes more than was foreseen, and the kernel ends it.
+    peak, tried = memory(GIB, GIB / 16, most=4 * GIB)
+    assert _on_host(sizes, peak, 9.5 * GIB)[0] == 32
+    assert tried == [8, 16, 128, 64, 32]
+
+
+def test_a_gpu_is_asked():
+    peak, tried = memory(0, 1, most=100)
+    assert _on_gpu([8, 16, 32, 64, 128], peak) == (64, "128 do not fit into the GPU's memory")
+    assert tried == [128, 64]
+    assert _on_gpu([128], peak) == (None, "")
+
+
+def settings(tiny, tmp_path, **more):
+    given = {"arch": "efficientnet-test", "data_dir": str(tiny), "model_dir": str(tmp_path / "run")}
+    return configure(**given, **more)
+
+
+def test_a_child_measures_and_its_end_is_not_ours(tiny, tmp_path):
+    config = settings(tiny, tmp_path)
+    with Trials(config) as trials:
+        small, large = trials.peak(8), trials.peak(64)
+        assert 2**27 < small < large < 2**33
+        trials._child.kill()  # as the kernel does where memory is out
+        assert trials.peak(8) is None
+    assert not (tmp_path / "run").exists(), "nothing of it is the run's"
+
+
+def test_a_run_takes_what_was_found_and_what_goes_with_it(tiny, tmp_path, monkeypatch, capfd):
+    """The settings are those of the number given by hand; config.yaml has it."""
+    args = ["--arch", "efficientnet-test", "--data_dir", str(tiny), "--model_dir"]
+    args += [str(tmp_path / "run"), "--no-training_report", "--max_epochs", "1"]
+    monkeypatch.setattr(auto_batch, "Trials", Few)
+    assert main([*args, "--train_batch_size", "auto"]) == 0
+    printed = capfd.readouterr()
+    assert "--train_batch_size auto is 4: 8 images take too much" in printed.err
+    assert "4 images an update, 25 updates an epoch" in printed.out
+    found = load_config(tmp_path / "run" / "config.yaml")
+    assert found.train_batch_size == 4
+    assert found == settings(tiny, tmp_path / "other", train_batch_size=4, max_epochs=1).with_(
+        model_dir=found.model_dir, training_report=False
+    )
+    again = parse([*args, "--train_batch_size", "auto", "--resume_checkpoint"])
+    assert again.train_batch_size == 4, "it is not measured again"
+
+
+class Few:
+    """Memory for four images."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def __enter__(self):
+        return SimpleNamespace(peak=lambda batch: GIB // 100 if batch <= 4 else None)
+
+    def __exit__(self, *error):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--train_batch_size", "large"), "takes a whole number or auto, not large"),
+        (("--train_batch_size", "auto", "--mode", "training_benchmark"), "give a number"),
+    ],
+)
+def test_what_is_no_batch_is_refused(flags, said, refused, tiny, tmp_path):
+    assert said in refused("--data_dir", tiny, "--model_dir", tmp_path, *flags)
+
+
+def test_no_room_for_one_image_is_told(tiny, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(auto_batch, "free_memory", lambda: 1000)
+    monkeypatch.setattr(auto_batch, "Trials", Few)
+    args = ["--arch", "efficientnet-test", "--data_dir", str(tiny), "--model_dir"]
+    assert main([*args, str(tmp_path / "run"), "--train_batch_size", "auto"]) == 1
+    assert "no batch fits into memory" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_ranks_share_what_one_of_their_host_has_found(convoy, small_run, tiny, tmp_path):
+    flags = (*small_run, "--data_dir", tiny, "--model_dir", tmp_path, "--mode", "train", "--nproc")
+    flags += ("2", "--train_batch_size", "auto", "--max_epochs", "1", "--warmup_epochs", "0")
+    text = convoy(*flags, "--steps_per_epoch", "2").text
+    assert text.count("--train_batch_size auto is 4: more would leave an epoch fewer than 20") == 1
+    assert "8 images an update (2 processes x 4 images)" in text
+    assert load_config(tmp_path / "config.yaml").train_batch_size == 4
