@@ -23,7 +23,7 @@ from convoy.runtime.class_weights import class_weights
 from convoy.runtime.commands import command, without
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.health import TrainingError
-from convoy.runtime.plots import COLOURS, check_plots, curves
+from convoy.runtime.plots import COLOURS, check_plots, curves, log_axis
 from convoy.runtime.schedules import peak_rate
 from convoy.runtime.stages import loader_of_stage, set_dropout, stage_settings
 from convoy.runtime.state import new_state
@@ -39,6 +39,10 @@ SMOOTHING = 0.9
 """Decay of the losses' moving average, whose start is corrected for: about ten updates."""
 EXPLODED = 4.0
 """Times the lowest smoothed loss from which on the test ends."""
+BEFORE_LOWEST = 3.0
+"""The steepest descent is looked for at rates so many times below that of the lowest loss: nearer
+to it what was learnt at smaller rates is still falling, and the next update may explode.
+"""
 _EARLY = LEAST_UPDATES // 2  # before which none of that is judged
 # What the smoothed loss must fall by: this share of the first losses, and so many of their standard
 # deviations, which by chance alone it does once in some hundred curves.
@@ -65,7 +69,8 @@ class Suggestion:
     """Rates to train at.
 
     Attributes:
-        steepest: where the smoothed loss falls fastest, by the logarithm of the rate.
+        steepest: where the smoothed loss falls fastest, by the logarithm of the rate, up to
+            `BEFORE_LOWEST`.
         lowest: where it is lowest, which is too much already.
         tenth: of `lowest`.
     """
@@ -165,9 +170,10 @@ def suggest(curve: Curve) -> Suggestion | None:
     fall = max(_FALLEN * early.mean(), _DEVIATIONS * early.std())
     if lowest < _EARLY or smoothed[lowest] > early.mean() - fall:
         return None
-    slopes = np.gradient(smoothed, np.log(curve.rates))[_EARLY : lowest + 1]
-    steepest = curve.rates[_EARLY + int(slopes.argmin())]
     rate = curve.rates[lowest]
+    last = max(_EARLY, int(np.searchsorted(curve.rates, rate / BEFORE_LOWEST, side="right")) - 1)
+    slopes = np.gradient(smoothed, np.log(curve.rates))[_EARLY : last + 1]
+    steepest = curve.rates[_EARLY + int(slopes.argmin())]
     return Suggestion(steepest=steepest, lowest=rate, tenth=rate / 10)
 
 
@@ -215,8 +221,10 @@ def _write(config: Config, curve: Curve, result: dict[str, Any], images: int) ->
         ylabel="training loss, nats",
     ) as plot:
         plot.axes.set_xscale("log")
-        top = max(curve.smoothed[:_EARLY]) if curve.smoothed else 1.0
-        plot.axes.set_ylim(top=1.5 * top)  # or what explodes would flatten the rest
+        log_axis(plot.axes.xaxis, *RATES)
+        if curve.losses:  # what explodes would flatten the rest
+            top = 1.5 * max(curve.smoothed[:_EARLY])
+            plot.axes.set_ylim(0.9 * min(curve.losses), top)
         for name, colour in (("steepest", "c3"), ("tenth", "c4")):
             if name in result:
                 label = f"{name}: {result[name]:.2g}"

@@ -166,14 +166,14 @@ def curves(
         plot.axes.set(xlabel=xlabel, ylabel=ylabel)
         if log:
             plot.axes.set_yscale("log")
-            _log_axis(plot.axes.yaxis, *plot.axes.get_ylim())
+            log_axis(plot.axes.yaxis, *plot.axes.get_ylim())
         if len(series) > 1:
             plot.axes.legend()
     return plot
 
 
-def _log_axis(axis: Any, low: float, high: float) -> None:
-    """Ticks with plain numbers: matplotlib's own for such axes are formulas."""
+def log_axis(axis: Any, low: float, high: float) -> None:
+    """Ticks with plain numbers, of an axis from `low` to `high`: matplotlib's own are formulas."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     subs = (1, 2, 5) if high < 1000 * low else (1,)

@@ -42,6 +42,7 @@ def test_a_curve_ends_where_the_loss_explodes_or_is_no_number():
     found = suggest(curve)
     assert found.steepest == pytest.approx(1e-3, rel=0.8)  # smoothing lags by ten updates
     assert 1e-3 < found.lowest < 0.1
+    assert found.steepest <= found.lowest / 3
     assert found.tenth == pytest.approx(found.lowest / 10)
     curve = sweep(Slope(lambda rate: 2.0 if rate < 1e-2 else np.nan), endless(), 100)
     assert max(curve.rates) < 1e-2
