@@ -23,6 +23,7 @@ _LARGEST = 2**20
 _TAG = "tag:yaml.org,2002:"
 _KINDS = ("str", "int", "float", "bool", "null", "timestamp", "seq", "map", "merge", "value")
 _NULLS = ("", "~", "null", "Null", "NULL")
+_LIKE = "settings, which are lines such as `arch: resnet50`"
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,16 @@ class Setting:
     line: int
 
 
-def read_settings(path: Any, data: tuple[str, ...] = ()) -> Mapping[str, Setting]:
+def read_settings(
+    path: Any, data: tuple[str, ...] = (), like: str = _LIKE, any_name: bool = False
+) -> Mapping[str, Setting]:
     """The settings of a file by name, in its order.
 
     Args:
         path: a file, or a URL's `Remote`.
         data: keys that are no settings, and hold anything that YAML knows.
+        like: what the file should hold, for the error where it holds something else.
+        any_name: names may look like numbers or `yes`, as those of classes do.
 
     Raises:
         ConfigError: it is not a YAML file of settings, or names one twice.
@@ -58,8 +63,8 @@ def read_settings(path: Any, data: tuple[str, ...] = ()) -> Mapping[str, Setting
         if root is None:
             return {}
         if not isinstance(root, yaml.MappingNode):
-            raise ConfigError(f"{path} holds no settings, which are lines such as `arch: resnet50`")
-        return _settings(path, loader, root, data)
+            raise ConfigError(f"{path} holds no {like}")
+        return _settings(path, loader, root, data, any_name)
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_not_yaml(path, error)) from error
     except yaml.YAMLError as error:
@@ -72,11 +77,14 @@ def read_settings(path: Any, data: tuple[str, ...] = ()) -> Mapping[str, Setting
         loader.dispose()
 
 
-def _settings(path: Any, loader: Any, root: yaml.MappingNode, data: tuple[str, ...]) -> Any:
+def _settings(
+    path: Any, loader: Any, root: yaml.MappingNode, data: tuple[str, ...], any_name: bool
+) -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for key, value in root.value:
         line = key.start_mark.line + 1
-        if not isinstance(key, yaml.ScalarNode) or key.tag not in (f"{_TAG}str", f"{_TAG}merge"):
+        named = any_name or key.tag in (f"{_TAG}str", f"{_TAG}merge")
+        if not isinstance(key, yaml.ScalarNode) or not named:
             written = key.value if isinstance(key, yaml.ScalarNode) else "a list or more settings"
             raise ConfigError(f"{path}, line {line}: a setting's name is a word, not {written}")
         if key.value in found:

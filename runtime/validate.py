@@ -18,7 +18,7 @@ from convoy.runtime.benchmark_plan import check_benchmark
 from convoy.runtime.check_augmentation import check_augmentation
 from convoy.runtime.check_convert import check_convert
 from convoy.runtime.check_lr_find import check_lr_find
-from convoy.runtime.class_weights import check_class_weights
+from convoy.runtime.class_weights import check_class_weights, check_classes_weighted
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.flags import AUTO, RANGES
 from convoy.runtime.history import check_runs
@@ -289,6 +289,8 @@ def _data(config: Config) -> None:
             training = split == "train"
             limit = config.max_bad_examples if training else config.max_bad_eval_examples
             check_bad_examples(source.damage, source.num_examples, limit, training=training)
+            if training:
+                check_classes_weighted(config, source)
     except DataError as error:
         raise ConfigError(str(error)) from error
 
@@ -359,10 +361,8 @@ def _predict(config: Config) -> None:
 
     if config.image and config.predict_dir:
         raise ConfigError("--image labels one image and --predict_dir many: give one of them")
-    where, named = (
-        config.predict_dir or config.image,
-        "--image" if config.image else "--predict_dir",
-    )
+    where = config.predict_dir or config.image
+    named = "--image" if config.image else "--predict_dir"
     if not where:
         raise ConfigError(
             "--mode predict needs --predict_dir, a folder of images (or a pattern, a .txt of paths,"

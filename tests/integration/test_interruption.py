@@ -175,7 +175,9 @@ def test_ranks_that_are_preempted_or_killed_resume_to_the_same_bits(
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_balanced_classes_resume_to_the_same_bits(convoy, launch, tmp_path, ranks):
-    flags = ("--sampling", "balanced", "--class_weights", "balanced", "--mixup_alpha", "0.2")
+    weights = tmp_path / "weights.yaml"
+    weights.write_text("1: 2.0\n3: 0.5\n")
+    flags = ("--sampling", "balanced", "--class_weights", weights, "--mixup_alpha", "0.2")
     arguments = {"ranks": ranks, "more": (*EVERYTHING, *flags)}
     convoy(*launch("whole", **arguments), np=ranks)
     running = convoy.start(*launch("broken", **arguments), np=ranks)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from convoy.runtime.class_weights import class_weights
+from convoy.dataloader.sources import grey_png
+from convoy.runtime.class_weights import check_class_weights, class_weights
 from convoy.runtime.config import Config, ConfigError
 from main import main
 
@@ -44,8 +45,11 @@ def test_a_files_weights_go_by_name(tmp_path):
         ("cat: 1\ndog: much", "line 2: the weight of 'dog' must be a number from 0 on"),
         ("cat: -1", "must be a number from 0 on"),
         ("cat: .inf", "must be a number from 0 on"),
-        ("cat: 0\ndog: 0\nowl: 0", "no class that occurs counts"),
-        ("just words", "holds no settings"),
+        ("cat: 0\ndog: 0\nowl: 0", "every class that has images has the weight 0"),
+        ("just words", "holds no weights of classes, which are lines such as `cat: 2.0`"),
+        ("- cat\n- dog", "holds no weights of classes, which are lines such as `cat: 2.0`"),
+        ("# none yet", "holds no weights of classes, which are lines such as `cat: 2.0`"),
+        ("cat: 1\ncat: 2", "line 2: cat is set twice"),
     ],
 )
 def test_files_that_are_refused(tmp_path, text, error):
@@ -54,7 +58,15 @@ def test_files_that_are_refused(tmp_path, text, error):
     with pytest.raises(ConfigError) as refused:
         weights_of(file)
     assert error in str(refused.value)
-    assert str(file) in str(refused.value)
+    assert f"--class_weights {file}" in str(refused.value)
+
+
+def test_classes_may_be_called_like_numbers(tmp_path, monkeypatch):
+    file = tmp_path / "weights.yaml"
+    file.write_text("1: 5\nyes: 2")
+    monkeypatch.setattr(Data, "class_names", ["0", "1", "2", "yes"])
+    weights = weights_of(file)
+    np.testing.assert_allclose(weights / weights[0], [1, 5, 1, 2], rtol=1e-6)
 
 
 def test_a_file_that_is_not_there_is_refused_before_the_data(tmp_path, capsys):
@@ -63,3 +75,37 @@ def test_a_file_that_is_not_there_is_refused_before_the_data(tmp_path, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert "--class_weights balancd cannot be read" in said
     assert "give none, balanced, or a file" in said
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "sqrt"])
+def test_unequal_classes_are_corrected_once(tmp_path, capsys, sampling):
+    with pytest.raises(SystemExit) as ended:
+        main(["--class_weights", "balanced", "--sampling", sampling, "--data_dir", str(tmp_path)])
+    assert ended.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"--class_weights balanced and --sampling {sampling} would both make up" in said
+    file = tmp_path / "weights.yaml"
+    file.write_text("cat: 2")
+    check_class_weights(Config(class_weights=str(file), sampling=sampling))
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("cow: 2", "line 1: there is no class 'cow'; there are cat, dog"),
+        ("cat: 0\ndog: 0", "every class that has images has the weight 0"),
+    ],
+)
+def test_weights_that_do_not_fit_the_folders_are_a_bad_command_line(tmp_path, capsys, text, error):
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        (tmp_path / "train" / name / "1.png").write_bytes(grey_png())
+    file = tmp_path / "weights.yaml"
+    file.write_text(text)
+    args = ["--mode", "train", "--data_dir", str(tmp_path), "--model_dir", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as ended:
+        main([*args, "--class_weights", str(file)])
+    assert ended.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"--class_weights {file}" in said
+    assert error in said
