@@ -8,6 +8,7 @@ from here on, and in comments what held before.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -55,11 +56,18 @@ def settings_before(saved: Checkpoint) -> dict[str, Any]:
 def changed_flags(saved: Checkpoint, config: Config) -> dict[str, tuple[Any, Any]]:
     """Flags that differ in what matters for training: by name, before and now."""
     before, found = settings_before(saved), {}
+    made_in = str((yaml.safe_load(saved.config) or {}).get(flags.MADE_IN, ""))
     for f in fields(Config):
         if f.name not in before or f.name in _LAUNCH or f.metadata["group"] in _GROUPS:
             continue
         now = getattr(config, f.name)
-        if before[f.name] != now:
+        if f.metadata["path"] == "path" and None not in (before[f.name], now):
+            # The same place is called otherwise from another folder.
+            was, now_at = os.path.join(made_in, before[f.name]), os.path.abspath(now)
+            changed = os.path.abspath(was) != now_at
+        else:
+            changed = before[f.name] != now
+        if changed:
             found[f.name] = before[f.name], now
     return found
 
@@ -78,6 +86,12 @@ def check_resumed(
     """
     if saved is None:
         return []
+    if config.max_epochs < saved.state["epoch"]:
+        done = saved.state["epoch"]
+        raise ConfigError(
+            f"--max_epochs {config.max_epochs}: this run has trained {done} epochs already"
+            f" ({saved.path}): give more than {done} to go on"
+        )
     _check_optimizer(saved, config)
     _check_division(saved, config)
     return what_changes(saved, config, images_per_step, steps_per_epoch)

@@ -31,7 +31,7 @@ from convoy.runtime.config import (
 )
 from convoy.runtime.data_source import for_these_data
 from convoy.runtime.flags import AUTO
-from convoy.runtime.origin import load_run_config
+from convoy.runtime.origin import load_run_config, moved_paths
 from convoy.runtime.parser import build_parser, recipe_settings, refuse
 from convoy.runtime.pretrained import settle_pretrained
 from convoy.runtime.recipes import Launch, lookup, parse_name
@@ -95,6 +95,15 @@ class Given:
     def of_file(self) -> dict[str, Any]:
         """Those of the file."""
         return {n: v for n, v in self.values.items() if n in self.written and self.written[n] == v}
+
+    def at_its_place(self) -> Given:
+        """The same, with paths that lead to what the file meant, if a run has written it."""
+        if not self.file:
+            return self
+        resumes = bool(self.values.get("resume_checkpoint"))
+        moved = moved_paths(self.file, self.written, resumes)
+        moved = {name: value for name, value in moved.items() if name in self.of_file()}
+        return replace(self, values=self.values | moved, written={**self.written, **moved})
 
     def of_flags(self) -> dict[str, Any]:
         """The others."""
@@ -201,6 +210,7 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
     Raises:
         ConfigError: with one sentence that names the flag, and where its value is from.
     """
+    given = given.at_its_place()
     asked, recipe, launch = given.values, {}, {}
     if asked.get("recipe"):
         found = _launch(asked["recipe"], asked.get("nproc"))

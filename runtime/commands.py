@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -40,7 +42,12 @@ def command(*words: str, width: int = WIDTH) -> list[str]:
 
 
 def _program() -> list[str]:
-    """A checkout's own main.py; a wheel has none, but is found by its name."""
+    """As the program was started: the installed command, or a checkout's main.py."""
+    started = sys.argv[0]
+    if Path(started).name == "convoy":
+        found = shutil.which("convoy")
+        same = found is not None and os.path.abspath(found) == os.path.abspath(started)
+        return ["convoy" if same else shlex.quote(started)]
     if not _MAIN.is_file():
         return ["convoy"]
     here = Path.cwd() == _MAIN.parent

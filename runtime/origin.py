@@ -6,14 +6,16 @@ A run's folder may be named from anywhere, and its data are still found. No Tens
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from convoy.runtime.config import MADE_IN, Config, load_config
+from convoy.runtime.config import MADE_IN, Config, ConfigError, load_config
 from convoy.runtime.settings_file import read_settings
-from convoy.utils.files import Remote, is_url
+from convoy.utils.files import Remote, is_url, path_of
+from convoy.utils.places import expand_home
 
 
 def load_run_config(path: Path | Remote) -> tuple[Config, str]:
@@ -50,6 +52,41 @@ def load_run_config(path: Path | Remote) -> tuple[Config, str]:
             found = next((root / value for root in roots if (root / value).exists()), None)
             changes |= {f.name: str(found)} if found else {}
     return config.with_(**changes), words
+
+
+def moved_paths(file: str, written: Mapping[str, Any], resumes: bool) -> dict[str, str]:
+    """The paths of a `--config` that is a run's own `config.yaml`, by flag, as they are called from
+    the current folder, where that is otherwise than there; none for other files.
+
+    Args:
+        written: the file's settings.
+        resumes: whether a run is to go on: then it is the one in whose folder the file is.
+    """
+    path = path_of(expand_home(file, "--config"))
+    try:
+        if isinstance(path, Remote) or MADE_IN not in read_settings(path):
+            return {}
+        found, _ = load_run_config(path)
+    except (ConfigError, OSError):
+        return {}
+    meant = {f.name: getattr(found, f.name) for f in fields(Config) if f.metadata["path"] == "path"}
+    del meant["model_dir"]  # another run has its folder where it is started
+    if resumes and (path.parent / "checkpoints").is_dir():
+        meant["model_dir"] = str(path.parent)
+    return {
+        name: value
+        for name, value in meant.items()
+        if isinstance(written.get(name), str) and not _is_same(value, written[name])
+    }
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two paths, as seen from the current folder, lead to one place."""
+    if one == other:
+        return True
+    with suppress(OSError):
+        return os.path.samefile(one, other)
+    return False
 
 
 def _project(config: Config, path: Path) -> Path | None:

@@ -146,3 +146,16 @@ def test_the_runs_settings_keep_what_held_before(tmp_path):
     ]
     (tmp_path / "config.yaml").write_text(third)
     assert load_config(tmp_path / "config.yaml") == smoother
+
+
+def test_the_same_data_called_otherwise_are_no_difference(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = saved(CONFIG.with_(data_dir="photos"))
+    now = CONFIG.with_(data_dir=str(tmp_path / "photos"))
+    assert what_changes(before, now, 16, 8) == []
+    assert what_changes(before, now.with_(data_dir="/photos"), 16, 8) != []
+
+
+def test_fewer_epochs_than_are_done_are_refused():
+    with pytest.raises(ConfigError, match=r"--max_epochs 2: this run has trained 3 epochs already"):
+        check_resumed(saved(), CONFIG.with_(max_epochs=2), 16, 8)

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import yaml
 
+from convoy.runtime.cli import configure
 from convoy.runtime.config import Config, load_config
 from convoy.runtime.origin import load_run_config
 
@@ -60,3 +61,27 @@ def test_older_runs_do_without_a_note(project):
 def test_what_is_nowhere_stays_as_it_is_written(project):
     shutil.rmtree(project / "photos")
     assert load_run_config(project / "runs/x/config.yaml")[0].data_dir == "photos"
+
+
+def test_a_run_that_goes_on_from_another_folder_is_the_one_whose_settings_are_named(project):
+    """It began anew, in a folder of the same name below the current one."""
+    flags = {"config": str(project / "runs/x/config.yaml"), "mode": "summary"}
+    config = configure(**flags, resume_checkpoint=True)
+    assert config.model_dir == str(project / "runs/x")
+    assert config.data_dir == str(project / "photos")
+    assert configure(**flags, resume_checkpoint=True, model_dir="other").model_dir == "other"
+    assert configure(**flags).model_dir == "runs/x", "another run with these settings"
+
+
+def test_in_its_own_folder_nothing_is_called_otherwise(project, monkeypatch):
+    monkeypatch.chdir(project)
+    config = configure("runs/x/config.yaml", mode="summary", resume_checkpoint=True)
+    assert (config.model_dir, config.data_dir) == ("runs/x", "photos")
+
+
+def test_a_run_that_was_moved_goes_on_where_it_is(project):
+    shutil.move(project / "runs/x", project / "moved")
+    file = str(project / "moved/config.yaml")
+    config = configure(file, mode="summary", resume_checkpoint=True)
+    assert config.model_dir == str(project / "moved")
+    assert config.data_dir == str(project / "photos")

@@ -81,3 +81,13 @@ def test_commands_can_be_pasted(folder, monkeypatch):
     assert max(map(len, lines)) < 80 or "long" in folder
     monkeypatch.chdir(commands._MAIN.parent)
     assert commands.command("--mode", "list") == ["  python main.py --mode list"]
+
+
+def test_commands_are_for_the_program_as_it_was_started(tmp_path, monkeypatch):
+    program = tmp_path / "bin/convoy"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [str(program), "--mode", "train"])
+    assert commands.command("--mode", "list", width=999) == [f"  {program} --mode list"]
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin")
+    assert commands.command("--mode", "list") == ["  convoy --mode list"]
