@@ -6,6 +6,7 @@ import hmac
 import json
 import secrets
 import selectors
+import threading
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -28,6 +29,7 @@ class Hub(Watchdog):
 
     def __init__(self, who: dict[str, Any], size: int, *, one_host: bool, **options: Any) -> None:
         super().__init__(who, **options)
+        self._writing = threading.Lock()  # the address
         self._token, self._outcome = secrets.token_hex(16), dict[str, Any]()
         self._listener, places = listen(one_host)
         self.address = json.dumps({"places": places, "token": self._token, "who": who})
@@ -67,8 +69,9 @@ class Hub(Watchdog):
     def _find_together(self) -> Verdict | None:
         """One round of the time before all have met."""
         if not self.searched.is_set():
-            with suppress(OSError):  # the store may not be there yet
-                self._put(ADDRESS, self.address)
+            with suppress(OSError), self._writing:  # the store may not be there yet
+                if not self.stopping.is_set():  # what `stop` leaves there must stay
+                    self._put(ADDRESS, self.address)
                 self.searched.set()
         missing, here = self.missing(), self._roster.come_as_far(1)
         if self.stopped_by:
@@ -172,5 +175,5 @@ class Hub(Watchdog):
     def _leave_note(self, **why: Any) -> None:
         """For ranks that come when this one is gone."""
         if self.missing() and "go" not in self._outcome:
-            with suppress(OSError):
+            with suppress(OSError), self._writing:
                 self._put(ADDRESS, json.dumps({"who": self.who, **why}))
