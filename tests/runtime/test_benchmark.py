@@ -87,17 +87,17 @@ def test_lists_that_mean_nothing_are_refused(flags, message, monkeypatch):
 
 def test_xla_by_rows_goes_with_what_one_process_can_do(monkeypatch):
     """A checkpoint of a recipe with synchronised batch norm, and channels_first on a CPU."""
-    from convoy.runtime.runner import _check_data_format
+    from convoy.runtime.backends import check_data_format
 
     monkeypatch.setattr("convoy.runtime.benchmark_plan.visible_gpus", lambda: 0)
     monkeypatch.setattr("convoy.utils.device.has_gpu", lambda: False)
     check_benchmark(config(benchmark_xla="on,off", batch_norm="syncbn"))
     first = {"data_format": "channels_first", "benchmark_xla": "on"}
     check_benchmark(config(**first))
-    _check_data_format(config(**first))
+    check_data_format(config(**first))
     for flags in ({"benchmark_xla": "on,off", "use_xla": True}, {"benchmark_xla": None}):
         with pytest.raises(ConfigError, match="needs a GPU"):
-            _check_data_format(config(**(first | flags)))
+            check_data_format(config(**(first | flags)))
 
 
 def test_only_where_there_is_no_run_are_weights_random(tmp_path, monkeypatch):
