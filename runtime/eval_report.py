@@ -22,7 +22,8 @@ from convoy.runtime.build import build_loader, eval_crop, image_size
 from convoy.runtime.checkpoint import CheckpointError, check_writable
 from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config
-from convoy.runtime.evaluate import evaluate_data
+from convoy.runtime.eval_step import CountingByClass
+from convoy.runtime.evaluate import announce, evaluate_data
 from convoy.runtime.relabel import NONE, label_table, names_for_labels, read_label_file
 from convoy.runtime.trained import Trained, for_classes_of, trained_model
 from convoy.runtime.variants import Variant, check_fit, variants
@@ -109,6 +110,7 @@ def report(config: Config, tell: Callable[[dict[str, Any]], Any]) -> dict[str, A
     distributed.on_rank0(lambda: check_writable(report_folder(config), "--report_dir"))
     for variant in asked:
         trained = trained_model(variant.config)
+        announce(trained, variant.config)
         classes = trained.model.output_shape[-1]
         adapt = for_classes_of(trained, config)
         options = {"num_classes": classes, "source": source, "adapt": adapt}
@@ -139,8 +141,6 @@ def _labels(file: str, source: Source, classes: int, names: list[str] | None) ->
 
 def _evaluate(variant: Variant, trained: Trained, loader: Any, table: np.ndarray | None) -> Result:
     config = variant.config
-    if distributed.rank() == 0:
-        print(f"evaluating {trained.text} at {image_size(config)} px", flush=True)
     recorder = Recorder(trained.model, loader, table, config.use_xla)
     figures = evaluate_data(recorder, loader, config, prof=config.prof)
     rows, confidence = recorder.gather()
@@ -167,7 +167,7 @@ def _evaluate(variant: Variant, trained: Trained, loader: Any, table: np.ndarray
     )
 
 
-class Recorder:
+class Recorder(CountingByClass):
     """An evaluation step that also remembers each example's label, answer and confidence.
 
     Args:
@@ -182,6 +182,10 @@ class Recorder:
     ) -> None:
         self._loader, self._table = loader, table
         self._step = _make_step(model, use_xla)
+        super().__init__(model.output_shape[-1])
+
+    def begin(self) -> None:
+        super().begin()
         self._rows: list[np.ndarray] = []
         self._confidence: list[np.ndarray] = []
 
@@ -192,7 +196,9 @@ class Recorder:
         options = stored[:, None] if self._table is None else self._table[index]
         weights = weights.numpy() * (options[:, 0] != NONE)
         sums, label, predicted, confidence = self._step(images, options, weights)
-        columns = (index, stored, label.numpy(), predicted.numpy(), weights > 0)
+        label, predicted, counts = label.numpy(), predicted.numpy(), weights > 0
+        self.count(label[counts], predicted[counts])
+        columns = (index, stored, label, predicted, counts)
         self._rows.append(np.stack(columns, axis=1).astype(np.int64))
         self._confidence.append(confidence.numpy().astype(np.float64))
         return sums

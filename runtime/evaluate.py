@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from convoy.dataloader.errors import DataError, check_bad_examples
-from convoy.runtime.eval_step import EvalStep
+from convoy.runtime.eval_step import CountingByClass, EvalStep
 from convoy.utils import distributed, watchdog
 from convoy.utils.classification import of_totals
 from convoy.utils.metrics import MeanAccumulator, percentiles
@@ -72,7 +72,7 @@ def evaluate(
     """
     total, times = MeanAccumulator(), []
     agreement, batches = Agreement(asked), iter(batches)
-    if isinstance(eval_step, EvalStep):
+    if isinstance(eval_step, CountingByClass):
         eval_step.begin()
     watchdog.rest("beginning an evaluation")
     agreement.settle(0)
@@ -104,7 +104,7 @@ def _over_classes(eval_step: Callable) -> dict[str, float]:
     """Each class counted once, however many examples it has: the mean recall of the classes that
     have examples, and the mean F1 of those that have examples or answers.
     """
-    if not isinstance(eval_step, EvalStep):
+    if not isinstance(eval_step, CountingByClass):
         return {}
     found = of_totals(*eval_step.totals())
     recall = found.recall[found.support > 0]
@@ -229,10 +229,17 @@ def evaluate_checkpoint(config: Any) -> dict[str, Any]:
     from convoy.runtime.trained import for_classes_of, trained_model
 
     trained = trained_model(config)
-    if distributed.rank() == 0:
-        print(f"evaluating {trained.text}", flush=True)
+    announce(trained, config)
     classes = trained.model.output_shape[-1]
     adapt = for_classes_of(trained, config)
     loader = build_loader(config, "validation", num_classes=classes, adapt=adapt)
     step = EvalStep(trained.model, config.use_xla)
     return evaluate_data(step, loader, config, prof=config.prof)
+
+
+def announce(trained: Any, config: Any) -> None:
+    """Says, on rank 0, which weights are evaluated, before their data are told of."""
+    from convoy.runtime.build import image_size
+
+    if distributed.rank() == 0:
+        print(f"evaluating {trained.text} at {image_size(config)} px", flush=True)

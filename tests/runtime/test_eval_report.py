@@ -27,7 +27,10 @@ from convoy.runtime.variants import Variant
 from convoy.utils.classification import confusion
 from main import main
 
+SPEED = re.compile("avg_|latency|per_second")
 CLASSES, BATCH, EXAMPLES = 11, 8, 101
+MEANS = ("loss", "accuracy_top_1", "accuracy_top_5", "macro_recall", "macro_f1")
+FIGURES = [f"eval_{name}" for name in MEANS]
 
 
 class Loader:
@@ -96,7 +99,8 @@ def test_each_example_is_recorded_once_and_the_sums_are_evaluations(
         recorder = Recorder(identity, loader)
         passes.append(evaluate(recorder, loader.batches(), BATCH))
         plain = evaluate(EvalStep(identity), loader.batches(), BATCH)
-        for name in ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"):
+        assert list(passes[-1]) == list(plain)
+        for name in FIGURES:
             assert passes[-1][name] == plain[name], name
         parts.append(recorder.gather())
     rows, confidence = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -212,7 +216,7 @@ def test_the_report_says_what_is_printed(written):
     raw, ema = written.metrics["evaluations"]
     assert (raw["name"], ema["name"]) == ("raw", "ema")
     assert raw["top1"] != ema["top1"], "the two sets of weights should differ"
-    for name in ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"):
+    for name in FIGURES:
         assert raw["figures"][name] == pytest.approx(written.logged[name], rel=1e-12)
     for evaluation in (raw, ema):
         low, high = evaluation["top1_interval_95"]
@@ -220,6 +224,21 @@ def test_the_report_says_what_is_printed(written):
         figures = evaluation["figures"]
         assert evaluation["top1"] == pytest.approx(figures["eval_accuracy_top_1"], rel=1e-12)
     assert ema["top1_minus_first"] == pytest.approx(ema["top1"] - raw["top1"])
+
+
+def test_the_report_prints_what_a_plain_evaluation_does(run, tmp_path, capsys):
+    """But for its last line, where the report lies, and the figures of speed."""
+    args = ["--mode", "eval", "--model_dir", str(run)]
+    assert main(args) == 0
+    plain = capsys.readouterr().out.splitlines()
+    assert main([*args, "--report", "--report_dir", str(tmp_path)]) == 0
+    *reported, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("wrote ")
+    assert [line for line in reported if not SPEED.search(line)] == [
+        line for line in plain if not SPEED.search(line)
+    ]
+    assert re.fullmatch(r"evaluating .* at \d+ px", plain[0])
+    assert any("eval_macro_f1" in line for line in reported)
 
 
 def test_the_files_agree_with_scikit_learn_and_with_the_data(written, writers):
