@@ -61,15 +61,17 @@ def changed_flags(saved: Checkpoint, config: Config) -> dict[str, tuple[Any, Any
         if f.name not in before or f.name in _LAUNCH or f.metadata["group"] in _GROUPS:
             continue
         now = getattr(config, f.name)
-        if f.metadata["path"] == "path" and None not in (before[f.name], now):
-            # The same place is called otherwise from another folder.
-            was, now_at = os.path.join(made_in, before[f.name]), os.path.abspath(now)
-            changed = os.path.abspath(was) != now_at
-        else:
-            changed = before[f.name] != now
-        if changed:
-            found[f.name] = before[f.name], now
+        was = before[f.name]
+        if was != now and not (f.metadata["path"] == "path" and _is_same(now, made_in, was)):
+            found[f.name] = was, now
     return found
+
+
+def _is_same(path: str | None, made_in: str, before: str | None) -> bool:
+    """Whether a path is what one was in a run's folder, which is called otherwise from here."""
+    if path is None or before is None:
+        return False
+    return os.path.abspath(path) == os.path.abspath(os.path.join(made_in, before))
 
 
 def check_resumed(

@@ -153,6 +153,8 @@ def test_the_same_data_called_otherwise_are_no_difference(tmp_path, monkeypatch)
     before = saved(CONFIG.with_(data_dir="photos"))
     now = CONFIG.with_(data_dir=str(tmp_path / "photos"))
     assert what_changes(before, now, 16, 8) == []
+    monkeypatch.chdir("/")
+    assert what_changes(before, now, 16, 8) == []
     assert what_changes(before, now.with_(data_dir="/photos"), 16, 8) != []
 
 
