@@ -18,6 +18,8 @@ from convoy.dataloader.splits import (
 )
 from convoy.utils.text import canonical, some
 
+OWN_PART = "For the part that a run held out of them, give its own --validation_fraction."
+"""Advice where an evaluation finds no validation split."""
 PREPARE = "python -m convoy.dataloader.prepare"
 _LOOKED_AT = 10  # files of a folder whose first bytes are looked at
 _LOOKED_INTO = 200  # folders
@@ -28,11 +30,12 @@ _WORDS = {
 }
 
 
-def nothing_found(data_dir: str, split: str, others: Sequence[str]) -> str:
+def nothing_found(data_dir: str, split: str, others: Sequence[str], alone: bool = False) -> str:
     """What to say where `data_dir` has no data for a split.
 
     Args:
         others: the splits that it has.
+        alone: the other split is not asked for.
     """
     seen = sorted(name for name in os.listdir(data_dir) if not name.startswith("."))
     if not seen:
@@ -41,8 +44,23 @@ def nothing_found(data_dir: str, split: str, others: Sequence[str]) -> str:
         start = f"--data_dir {data_dir} has a {others[0]} split but no {split} split"
     else:
         start = f"--data_dir {data_dir} holds no data for the {split} split"
-    ways = (_flat_split(data_dir, split), misplaced(data_dir), _rest(data_dir, split, others))
+    rest = _rest(data_dir, split, others, alone)
+    ways = (_flat_split(data_dir, split), misplaced(data_dir), rest)
     return f"{start} (found: {some(seen)}). {next(filter(None, ways), EXPECTED)}{_list(data_dir)}"
+
+
+def holds_classes(data_dir: str) -> bool:
+    """Whether a folder without splits holds class folders, and does not seem to be a split."""
+    return (
+        misplaced(data_dir) is None
+        and not _seems_a_split(data_dir)
+        and _are_classes(data_dir, subfolders(data_dir))
+    )
+
+
+def _seems_a_split(folder: str) -> bool:
+    name = plain_name(os.path.basename(os.path.abspath(folder)))
+    return name in set().union(*_WORDS.values())
 
 
 def _list(data_dir: str) -> str:
@@ -159,11 +177,13 @@ def _are_classes(folder: str, names: Sequence[str]) -> bool:
     return sum(_kind_of_files(path) == "images" for path in paths) > 1
 
 
-def _rest(data_dir: str, split: str, others: Sequence[str]) -> str | None:
+def _rest(data_dir: str, split: str, others: Sequence[str], alone: bool) -> str | None:
     """What to do with class folders, or without any."""
     names = subfolders(data_dir)[:_LOOKED_INTO]
     classes = [n for n in names if _kind_of_files(os.path.join(data_dir, n)) == "images"]
     if others and split == "validation" and split_folder(data_dir, "train"):
+        if alone:
+            return f"Put the images to be evaluated into {data_dir}/val/<class>/. {OWN_PART}"
         return (
             f"Put class folders into {data_dir}/val, hold a part of the training images out with "
             "--validation_fraction 0.1, or leave evaluation out with --mode train."
@@ -173,14 +193,19 @@ def _rest(data_dir: str, split: str, others: Sequence[str]) -> str | None:
         return f"Put {which} into {data_dir}/train, or evaluate alone with --mode eval."
     if others:
         return None
-    own = os.path.abspath(data_dir)
-    if classes and plain_name(os.path.basename(own)) in set().union(*_WORDS.values()):
+    if classes and _seems_a_split(data_dir):
         return (
             "It holds class folders and seems to be a split itself: give --data_dir "
-            f"{os.path.dirname(own)}."
+            f"{os.path.dirname(os.path.abspath(data_dir))}."
         )
     for folder in (data_dir, *(os.path.join(data_dir, name) for name in names)):
         if _are_classes(folder, subfolders(folder)):
+            if split == "validation" and alone:
+                place = os.path.join(folder, "val", "<class>", "")
+                return (
+                    f"To evaluate on all images of the class folders in {folder}, put these into "
+                    f"val there, as {place}, and give --data_dir {folder}. {OWN_PART}"
+                )
             it, dir_ = ("It", "") if folder == data_dir else (folder, f"--data_dir {folder} ")
             return (
                 f"{it} holds class folders and no train and val folder: {dir_}"

@@ -17,7 +17,7 @@ from convoy.dataloader.held_out import HeldOut
 from convoy.dataloader.kinds import Left
 from convoy.dataloader.label_files import read_labels
 from convoy.dataloader.listing import files_around, list_classes
-from convoy.dataloader.sources import classes_text
+from convoy.dataloader.sources import classes_text, lacking_notes
 from convoy.dataloader.splits import EXPECTED, split_folder, subfolders, unused_folders
 from convoy.utils.text import canonical, some
 
@@ -31,15 +31,22 @@ class FolderSource(FileSource):
 
     Args:
         held_out: divides the train split, or class folders right in `root`, into both.
+        whole: class folders right in `root` are the train split.
 
     Raises:
         DataError: a train class has no image, there is one only, or a validation class is unknown;
             or there is a validation split, and `held_out` too.
     """
 
-    def __init__(self, root: str, split: str = "train", held_out: HeldOut | None = None):
+    def __init__(
+        self,
+        root: str,
+        split: str = "train",
+        held_out: HeldOut | None = None,
+        whole: bool = False,
+    ):
         root = os.fspath(root)
-        if held_out is None:
+        if held_out is None and not whole:
             folder, train = split_folder(root, split), split_folder(root, "train")
         else:
             folder = train = divided_folder(root)
@@ -280,8 +287,9 @@ def list_split(
     left = listing.left
     left.add(around)
     notes = [left.warning(), _outside_note(outside), _nested_note(images), _alike_note(own)]
-    words = ""
+    words, single = "", []
     if held_out is not None:
+        single = [name for name in images if len(images[name]) == 1]
         images, words = held_out.part(images, split), f", {held_out.words(split)}"
         # What the folder holds besides is told once, of training.
         left, notes = (left, notes) if split == "train" else (Left(), [])
@@ -294,9 +302,8 @@ def list_split(
     if listing.made is not None:
         kept = time.strftime("%Y-%m-%d %H:%M", time.localtime(listing.made))
         found += f"; list kept from {kept}"
-    if empty := [name for name in expected if not images.get(name)]:
-        which = f"{len(empty)} classes" if len(empty) > 1 else "one class"
-        notes.append(f"no images of {which}: {some(empty)}")
+    empty = [name for name in expected if not images.get(name)]
+    notes += lacking_notes(empty, single)
     return Listed(images, left, found, [f"{folder}: {note}" for note in notes if note], empty)
 
 

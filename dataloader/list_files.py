@@ -87,16 +87,30 @@ def read_rows(path: str) -> list[Row]:
         split = None
         if splits is not None:
             split = called(row[splits] + ".")
+            if not row[splits].strip():
+                raise DataError(
+                    f"{where} ({row[files]}) has no split: write train, val or test there, or take "
+                    "the column out."
+                )
             if split is None:
                 raise DataError(
                     f"{where} ({row[files]}): the split {row[splits]!r} is none of train, val and "
                     "test."
                 )
-        image = os.path.normpath(os.path.join(folder, row[files]))
-        found.append(Row(path, line, row[files], image, label, split))
+        found.append(Row(path, line, row[files], _image(folder, row[files]), label, split))
     if not found:
         raise DataError(f"{path} names no images.")
     return found
+
+
+def _image(folder: str, written: str) -> str:
+    """The file that a path of a list in `folder` means. A leading `~` is a home folder, unless a
+    file beside the list is called so.
+    """
+    image = os.path.normpath(os.path.join(folder, written))
+    if written.startswith("~") and not os.path.lexists(image):
+        return os.path.normpath(os.path.join(folder, os.path.expanduser(written)))
+    return image
 
 
 def _parsed(path: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from convoy.dataloader.advice import OWN_PART
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.file_source import FileSource
 from convoy.dataloader.held_out import HeldOut
 from convoy.dataloader.list_files import TEST, Row, read_rows, split_named
-from convoy.dataloader.sources import classes_text
+from convoy.dataloader.sources import classes_text, lacking_notes
 from convoy.dataloader.splits import LISTS
 from convoy.utils.files import is_url
 from convoy.utils.text import printable, some
@@ -33,17 +34,24 @@ class ListSource(FileSource):
     Args:
         path: the list.
         held_out: divides the training images into both splits.
+        alone: the other split is not asked for, which the advice in errors regards.
 
     Raises:
         DataError: with file and line, what cannot be used; or there is no such split.
         TextError: a list is no text.
     """
 
-    def __init__(self, path: str, split: str = "train", held_out: HeldOut | None = None):
+    def __init__(
+        self,
+        path: str,
+        split: str = "train",
+        held_out: HeldOut | None = None,
+        alone: bool = False,
+    ):
         splits, unused = read_splits(path, held_out)
         train, rows = splits["train"], splits[split]
         if not rows:
-            raise DataError(_no_split(path, split, bool(train)))
+            raise DataError(_no_split(path, split, bool(train), alone))
         again = _refuse_two_labels(train if rows is train else [*train, *rows])
         names = sorted({row.label for row in train or rows})
         if train and len(names) == 1:
@@ -52,15 +60,15 @@ class ListSource(FileSource):
                 "more."
             )
         _refuse_unknown(rows, names)
-        words = ""
+        whole, words = rows, ""
         if held_out is not None:
-            rows, words = _divided(path, rows, held_out, split), f", {held_out.words(split)}"
+            rows, words = _divided(path, whole, held_out, split), f", {held_out.words(split)}"
         if not rows:
             raise DataError(
                 f"{path}: no class has two images, so --validation_fraction can hold none out."
             )
         rows = sorted({row.path: row for row in rows}.values(), key=lambda r: (r.label, r.path))
-        _refuse_missing(rows)
+        _refuse_missing(rows, {*train, *whole})
         numbers = {name: number for number, name in enumerate(names)}
         self.files = [row.path for row in rows]
         self.labels = np.array([numbers[row.label] for row in rows], np.int32)
@@ -72,7 +80,14 @@ class ListSource(FileSource):
         if unused:
             self.found += f"; not used: {some(unused)}"
         others = train if held_out is None and split != "train" else []
-        notes = _notes(rows, others, again, bool(train), sorted(set(names) - set(present)))
+        lacking = sorted(set(names) - set(present))
+        notes = _notes(rows, others, again)
+        if not train:
+            notes.append("has no training images: its own labels are the classes")
+        else:
+            single = [] if held_out is None else lacking  # what has two has one held out
+            notes += lacking_notes(lacking, single)
+            self.lacking = lacking
         self.notes = [f"{path}: {note}" for note in notes]
 
     def find(self, file: str, offset: int | None) -> int | None:
@@ -87,16 +102,12 @@ class ListSource(FileSource):
         return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-def _notes(
-    rows: Sequence[Row], train: Sequence[Row], again: int, trained: bool, lacking: Sequence[str]
-) -> list[str]:
+def _notes(rows: Sequence[Row], train: Sequence[Row], again: int) -> list[str]:
     """Warnings about a split's rows.
 
     Args:
         train: those of the train split, if `rows` are others.
         again: how many rows there are about an image that an earlier one is about.
-        trained: whether there is a train split.
-        lacking: classes without an image.
     """
     notes = []
     if common := {row.path for row in train} & {row.path for row in rows}:
@@ -106,11 +117,6 @@ def _notes(
         )
     if again:
         notes.append(f"{_count(again, 'row')} about images that stand there before")
-    if not trained:
-        notes.append("has no training images: its own labels are the classes")
-    elif lacking:
-        which = f"{len(lacking)} classes" if len(lacking) > 1 else "one class"
-        notes.append(f"no images of {which}: {some(lacking)}")
     return notes
 
 
@@ -173,7 +179,7 @@ def _beside(path: str, split: str) -> str | None:
     return os.path.join(folder, same[0]) if same else None
 
 
-def _no_split(path: str, split: str, others: bool) -> str:
+def _no_split(path: str, split: str, others: bool, alone: bool) -> str:
     name, ending = os.path.splitext(os.path.basename(path))
     if split == "train":
         return (
@@ -182,6 +188,11 @@ def _no_split(path: str, split: str, others: bool) -> str:
         )
     if not others:
         return f"--data_dir {path} has no rows, and so no {split} split."
+    if alone:
+        return (
+            f"--data_dir {path} has no validation split: to evaluate on all of its images, call it "
+            f"val{ending}, or give it a column split that says val. {OWN_PART}"
+        )
     beside = f"or a list val{ending} beside it" if split_named(name + ending) else "(train, val)"
     return (
         f"--data_dir {path} has no {split} split: give it a column split {beside}, hold a part of "
@@ -217,11 +228,16 @@ def _refuse_unknown(rows: Sequence[Row], names: Collection[str]) -> None:
             )
 
 
-def _refuse_missing(rows: Sequence[Row]) -> None:
-    """Raises DataError if an image is not there."""
-    missing = _those(lambda row: not os.path.isfile(row.path), rows)
+def _refuse_missing(rows: Sequence[Row], others: Collection[Row]) -> None:
+    """Raises DataError if an image is not there.
+
+    Args:
+        others: rows that are looked at as well if one is missing, so that all such are counted.
+    """
+    missing = _those(_is_missing, rows)
     if not missing:
         return
+    missing = _those(_is_missing, list({*rows, *others}))
     row = min(missing, key=lambda row: (row.file, row.line))
     what, hint = "does not exist", ""
     if is_url(row.written):
@@ -230,10 +246,17 @@ def _refuse_missing(rows: Sequence[Row]) -> None:
         what = "is no file"
     elif "\\" in row.written:
         hint = ": write / between folders"
+    elif row.written.startswith("~"):
+        hint = f": it is looked for at {row.path}"
     elif not os.path.isabs(row.written):
-        hint = f": relative paths begin in {os.path.dirname(row.file) or 'the current folder'}"
+        folder = os.path.join(os.path.dirname(row.file), "") or "the current folder"
+        hint = f": relative paths are looked for beside the list, in {folder}"
     others = f" ({len(missing)} such rows)" if len(missing) > 1 else ""
     raise DataError(f"{row.where}: {row.written} {what}{hint}{others}.")
+
+
+def _is_missing(row: Row) -> bool:
+    return not os.path.isfile(row.path)
 
 
 def _those(test: Callable[[Row], bool], rows: Sequence[Row]) -> list[Row]:

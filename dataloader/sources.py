@@ -11,12 +11,12 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
-from convoy.dataloader.advice import nothing_found
+from convoy.dataloader.advice import holds_classes, nothing_found
 from convoy.dataloader.completeness import find_gaps
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.held_out import HeldOut
@@ -162,6 +162,27 @@ def classes_text(names: Sequence[str]) -> str:
     return f"{len(names)} class{'es' if len(names) != 1 else ''} ({some(names)})"
 
 
+def lacking_notes(names: Sequence[str], single: Collection[str] = ()) -> list[str]:
+    """Warnings about classes without an example in a split.
+
+    Args:
+        single: those of them whose only image was kept for training.
+    """
+    notes = []
+    if kept := [name for name in names if name in single]:
+        which = some(kept)
+        notes.append(
+            f"{which} has one image: it is trained on, and not evaluated"
+            if len(kept) == 1
+            else f"{len(kept)} classes have one image each: they are trained on, and not evaluated"
+            f" ({which})"
+        )
+    if none := [name for name in names if name not in single]:
+        which = f"{len(none)} classes" if len(none) > 1 else "one class"
+        notes.append(f"no images of {which}: {some(none)}")
+    return notes
+
+
 def log_found(source: Source) -> None:
     """Tells what a source holds, and warns of what is odd, by the logger "convoy.data"."""
     logger.info("%s", source.found)
@@ -176,6 +197,7 @@ def find_source(
     first_label: int | None = None,
     tell: Callable[[Source], None] | None = log_found,
     held_out: HeldOut | None = None,
+    alone: bool = False,
 ) -> Source:
     """Finds out what `data_dir` holds and opens one split of it.
 
@@ -188,6 +210,8 @@ def find_source(
         first_label: of TFRecord files, the number of the first class; None: the layout's own.
         tell: is handed the source, to say what was found (`found`, `notes`); None for nothing.
         held_out: divides images of class folders, or of a list, that have no validation split.
+        alone: the other split is not asked for: class folders that are no split are for training
+            then, and advice about a split that is missing is about that one.
 
     Raises:
         DataError: the folder is missing, empty, ambiguous, damaged, or has no such split, or its
@@ -210,9 +234,9 @@ def find_source(
                 raise DataError(_NO_LABELS)
             from convoy.dataloader.lists import ListSource
 
-            source = ListSource(data_dir, split, held_out)
+            source = ListSource(data_dir, split, held_out, alone)
         else:
-            source = _records_or_folders(data_dir, split, first_label, held_out)
+            source = _records_or_folders(data_dir, split, first_label, held_out, alone)
     except TextError as error:
         raise DataError(f"{error}.") from error
     except OSError as error:
@@ -228,7 +252,7 @@ def find_source(
 
 
 def _records_or_folders(
-    data_dir: str, split: str, first_label: int | None, held_out: HeldOut | None
+    data_dir: str, split: str, first_label: int | None, held_out: HeldOut | None, alone: bool
 ) -> Source:
     from convoy.dataloader.folders import FolderSource
     from convoy.dataloader.record_source import TFRecordSource, background_note
@@ -264,4 +288,8 @@ def _records_or_folders(
         for other in SPLIT_NAMES
         if find_record_files(data_dir, other).files or split_folder(data_dir, other)
     ]
-    raise DataError(nothing_found(data_dir, split, others))
+    if alone and split == "train" and not others and holds_classes(data_dir):
+        if first_label is not None:
+            raise DataError(_NO_LABELS)
+        return FolderSource(data_dir, split, whole=True)
+    raise DataError(nothing_found(data_dir, split, others, alone))

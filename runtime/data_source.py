@@ -25,7 +25,7 @@ def open_split(config: Config, split: str, tell: Callable[[Source], None] | None
     """
     held_out = division(config.validation_fraction, config.validation_seed)
     where = (config.data_dir, split, config.dataset, config.first_label)
-    return find_source(*where, tell, held_out)
+    return find_source(*where, tell, held_out, alone=config.mode != "train_and_eval")
 
 
 def for_these_data(run: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:

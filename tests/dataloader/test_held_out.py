@@ -108,8 +108,22 @@ def test_class_folders_without_a_split_are_divided(classes):
     assert train.found.startswith(f"train: {train.num_examples} images {of}")
     assert train.found.endswith(f"in {classes}, all but those held out")
     assert validation.found.endswith(f"in {classes}, held out by --validation_fraction 0.25")
-    assert validation.notes == [f"{classes}: no images of one class: owl"]
+    said = "owl has one image: it is trained on, and not evaluated"
+    assert validation.notes == [f"{classes}: {said}"]
+    assert validation.lacking == ["owl"]
     assert {os.path.basename(os.path.dirname(f)) for f in validation.files} == {"cat", "dog"}
+
+
+def test_classes_of_one_image_are_told_of_lists_too(classes):
+    (classes / "bat").mkdir()
+    (classes / "bat" / "0.jpg").write_bytes(encoded(picture(900)))
+    listed = [f"{file},{file.parent.name}\n" for file in classes.rglob("*.jpg")]
+    (classes / "list.csv").write_text("path,label\n" + "".join(listed))
+    said = "2 classes have one image each: they are trained on, and not evaluated (bat, owl)"
+    for path in (classes, classes / "list.csv"):
+        source = find_source(path, "validation", tell=None, held_out=HeldOut(0.25))
+        assert source.notes == [f"{path}: {said}"]
+        assert source.lacking == ["bat", "owl"]
 
 
 def test_a_train_folder_is_divided_as_the_same_classes_without_one(classes, tmp_path):
@@ -166,7 +180,7 @@ def test_prepare_packs_what_training_would_hold_out(classes, tmp_path, capsys):
     ours = find_source(classes, "validation", tell=None, held_out=HeldOut(0.25, 3))
     contents = {packed.parse(raw, 0)[0] for raw in packed.read(np.arange(packed.num_examples))}
     assert contents == set(ours.read(np.arange(ours.num_examples)))
-    assert "no images of one class: owl" in capsys.readouterr().err
+    assert "owl has one image: it is trained on" in capsys.readouterr().err
 
 
 def test_verify_tells_of_images_in_both_parts(classes, capsys):

@@ -156,6 +156,11 @@ def test_quotes_commas_blanks_and_empty_lines(images):
             r"line 4 \(dog/1.jpg\): the split 'hold' is none of train, val and test",
         ),
         ("path,label\ncat/0.jpg,cat\ncat/1.jpg,cat\n", r"has one class \(cat\)"),
+        (
+            "path,label,split\ncat/0.jpg,cat,train\ndog/0.jpg,dog,\n",
+            r"line 3 \(dog/0.jpg\) has no split: write train, val or test there, or take the col",
+        ),
+        ("path,label\ncat/0.jpg,cat\n~/0.jpg,dog\n", "line 3: ~/0.jpg does not exist: it is look"),
         ("path,label,split\ncat/0.jpg,cat,val\n", "has rows for validation and no train split"),
     ],
 )
@@ -165,6 +170,35 @@ def test_mistakes_are_named_with_file_and_line(images, text, says):
     with pytest.raises(DataError, match=says) as error:
         opened(path)
     assert str(path) in str(error.value)
+
+
+def test_a_tilde_is_the_home_folder(images, monkeypatch):
+    monkeypatch.setenv("HOME", str(images / "dog"))
+    path = write(images / "list.csv", [["cat/0.jpg", "cat"], ["~/1.jpg", "dog"]])
+    assert opened(path).files == [f"{images}/cat/0.jpg", f"{images}/dog/1.jpg"]
+    (images / "~").mkdir()  # which a file beside the list may be called
+    os.rename(images / "dog" / "1.jpg", images / "~" / "1.jpg")
+    assert opened(path).files == [f"{images}/cat/0.jpg", f"{images}/~/1.jpg"]
+
+
+def test_all_rows_about_missing_images_are_counted(images, monkeypatch):
+    """Those that are held out as well."""
+    monkeypatch.chdir(images.parent)
+    listed = [[f"{name}/x{i}.jpg", name] for name in ("cat", "dog") for i in range(15)]
+    write(images / "list.csv", [*rows(), *listed])
+    for split in ("train", "validation"):
+        with pytest.raises(DataError) as error:
+            opened("photos/list.csv", split, held_out=HeldOut(0.3))
+        assert str(error.value) == (
+            "photos/list.csv, line 10: cat/x0.jpg does not exist: relative paths are looked for "
+            "beside the list, in photos/ (30 such rows)."
+        )
+
+
+def test_an_evaluation_alone_is_told_how_a_list_is_one_for_it(images):
+    path = write(images / "list.csv", rows())
+    with pytest.raises(DataError, match=r"call it val\.csv, or give it a column split that says v"):
+        opened(path, "validation", alone=True)
 
 
 def test_what_is_not_about_a_row(images, tmp_path):

@@ -71,6 +71,20 @@ def test_classes_of_one_split_only_are_named(kind, writers, tmp_path, capsys):
     assert len(found) == 2
 
 
+def test_classes_that_a_lists_note_names_are_not_told_twice(tmp_path):
+    write(tmp_path, "one", {"cat": 3, "cow": 3, "dog": 3})
+    write(tmp_path, "two", {"cat": 60, "dog": 50}, start=500)
+    for split in ("one", "two"):
+        files = [(str(file), file.parent.name) for file in (tmp_path / split).rglob("*.*")]
+        lines = ["path,label", *(",".join(pair) for pair in files)]
+        name = {"one": "train.csv", "two": "val.csv"}[split]
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    path = tmp_path / "train.csv"
+    source = find_source(str(path), "val", tell=None)
+    assert source.notes == [f"{path}: no images of one class: cow"]
+    assert doubts(path) == []
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -9,6 +9,7 @@ import yaml
 
 from convoy.runtime import checkpoint
 from convoy.runtime.cli import parse
+from convoy.runtime.data_source import open_split
 from main import main
 
 TRAINED_ON, HELD_OUT = 63, 17  # by the names of these files
@@ -67,7 +68,10 @@ def test_other_data_are_not_divided(divided, digits_in_folders, tmp_path, refuse
     given = ("--mode", "eval", "--model_dir", divided, "--data_dir")
     assert parse([*map(str, given), str(other)]).validation_fraction is None
     shutil.copytree(digits_in_folders, tmp_path / "moved")
-    assert "--validation_fraction 0.1 holds a part" in refused(*given, tmp_path / "moved")
+    said = refused(*given, tmp_path / "moved")
+    assert f"put these into val there, as {tmp_path}/moved/val/<class>/" in said
+    assert "a run held out of them, give its own --validation_fraction" in said
+    assert "--mode train" not in said
     again = [*map(str, given), str(tmp_path / "moved"), "--validation_fraction", "0.2"]
     assert parse(again).validation_fraction == 0.2
 
@@ -81,6 +85,17 @@ def test_what_was_trained_on_is_not_held_out_later(
     assert main([*map(str, flags)]) == 1
     said = " ".join(capfd.readouterr().err.split())
     assert "images that it was trained on would now be in its validation split" in said
+
+
+def test_training_alone_takes_class_folders_whole(digits_in_folders, small_run, tmp_path, refused):
+    given = [*small_run, "--data_dir", digits_in_folders, "--model_dir", tmp_path / "run"]
+    assert "--validation_fraction 0.1 holds" in refused(*given)
+    config = parse([*map(str, given), "--mode", "train"])
+    assert open_split(config, "train").num_examples == HELD_OUT + TRAINED_ON
+    (tmp_path / "val").symlink_to(digits_in_folders)
+    for folder, says in ((tmp_path, "no train split"), (tmp_path / "val", "to be a split itself")):
+        given = ("--data_dir", folder, "--model_dir", tmp_path / "run", "--mode", "train")
+        assert says in refused(*given)
 
 
 def test_mistakes_are_answered_before_tensorflow_is_loaded(digits_in_folders, tmp_path, refused):
