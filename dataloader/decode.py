@@ -107,7 +107,7 @@ def crop_window(
     shape = tf.cast(shape, tf.float32)
     sides = tf.sqrt(areas * tf.reduce_prod(shape)) * stretch
     # Past the last attempt stands the fallback, so that one argmax picks the winner.
-    fallback = tf.minimum(shape, shape[::-1] * limits)
+    fallback = tf.minimum(shape, tf.reverse(shape, [0]) * limits)
     sides = tf.maximum(tf.round(tf.concat([sides, fallback[:, None]], 1)), 1.0)
     fits = tf.reduce_all(sides <= shape[:, None], axis=0)
     winner = tf.argmax(fits, output_type=tf.int32)

@@ -79,7 +79,7 @@ def _turn(image: np.ndarray, number: int) -> np.ndarray:
 
 def upright_shape(shape: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     """The height and width, int32 `(2,)`, that a picture of this shape has once it is turned."""
-    return tf.where(number >= 5, shape[::-1], shape)
+    return tf.where(number >= 5, tf.reverse(shape, [0]), shape)
 
 
 def stored_window(window: tf.Tensor, shape: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
@@ -94,7 +94,9 @@ def stored_window(window: tf.Tensor, shape: tf.Tensor, number: tf.Tensor) -> tf.
         result = ops.convoy_stored_window(window, shape, number)
         result.set_shape([4])
         return result
-    start, extent = (tf.where(number >= 5, part[::-1], part) for part in (window[:2], window[2:]))
+    start, extent = (
+        tf.where(number >= 5, tf.reverse(part, [0]), part) for part in (window[:2], window[2:])
+    )
     reversed_ = tf.stack([_is(number, _ROWS), _is(number, _COLUMNS)])
     return tf.concat([tf.where(reversed_, shape - start - extent, start), extent], 0)
 
@@ -137,8 +139,9 @@ def _bytes(encoded: tf.Tensor, place: tf.Tensor, count: tf.Tensor | int) -> tf.T
 def _number(digits: tf.Tensor, big: tf.Tensor | bool = True) -> tf.Tensor:
     """Bytes `(…, n)` as int64 `(…)`."""
     count = digits.shape[-1]
-    weights = tf.constant([256**i for i in range(count)], tf.int64)
-    return tf.reduce_sum(digits * tf.where(big, weights[::-1], weights), -1)
+    small = [256**i for i in range(count)]
+    weights = tf.where(big, tf.constant(small[::-1], tf.int64), tf.constant(small, tf.int64))
+    return tf.reduce_sum(digits * weights, -1)
 
 
 def _next_in_jpeg(encoded, place, size, exif):
