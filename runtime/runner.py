@@ -87,7 +87,8 @@ class Runner:
             if MODES[self.config.mode].prints and sys.stdout:
                 sys.stdout.flush()  # a full disk would show at the program's end only
         except KeyboardInterrupt:
-            return _fail(interrupted(self.config), EXIT_INTERRUPTED)
+            first = watchdog.is_first_to_say("interrupted")  # Ctrl-C reaches all ranks
+            return _fail(interrupted(self.config) if first else "interrupted", EXIT_INTERRUPTED)
         except Stopped:
             _say(str(stopped_at_once(self._requests, "before its first step")))
             return _leave(EXIT_PREEMPTED)

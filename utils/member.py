@@ -24,10 +24,7 @@ from convoy.utils.roster import (
     no_sign,
     verdict_on,
 )
-from convoy.utils.watcher import ADDRESS, GRACE, LEFT, ROUND, TOLD, TROUBLE, Watchdog
-
-_APART = 0.1
-"""Seconds between two ranks that look whether the loss of rank 0 is told."""
+from convoy.utils.watcher import ADDRESS, GRACE, LEFT, ROUND, TROUBLE, Watchdog
 
 
 class Member(Watchdog):
@@ -150,18 +147,9 @@ class Member(Watchdog):
         self._end_without_chief(GONE, LEFT)
 
     def _end_without_chief(self, kind: str, why: str) -> None:
-        self.end(verdict_on(kind, [self._chief], lambda _: why), say=self._tells())
-
-    def _tells(self) -> bool:
-        """Whether it is for this rank to say that rank 0 is lost, which all others find by
-        themselves: the first of them does.
-        """
-        time.sleep(min(_APART * (self.who["rank"] - 1), 1.0))
-        with suppress(OSError):
-            if self._get(TOLD) or self.stopping.is_set():
-                return False
-            self._put(TOLD, str(self.who["rank"]))
-        return True
+        # All others find by themselves that rank 0 is lost.
+        say = self.is_first_to_say("lost")
+        self.end(verdict_on(kind, [self._chief], lambda _: why), say=say)
 
     def missing(self) -> set[int]:
         """See `Watchdog.missing`."""

@@ -153,6 +153,11 @@ def stop() -> None:
         _dog.stop()
 
 
+def is_first_to_say(what: str) -> bool:
+    """Whether no other rank has said what all find at about the same time."""
+    return _dog is None or _dog.is_first_to_say(what)
+
+
 def has_spoken(wait: float = 3.0) -> bool:
     """Whether another rank's end explains an exchange that broke off: it is told already then."""
     return _dog is not None and _dog.wait_for_verdict(wait)

@@ -25,7 +25,9 @@ PATIENCE = 10.0
 _SLOWER = 3  # how many times its last step's time a rank may be late
 ROUND = 0.1
 """Seconds between two looks while ranks look for each other."""
-ADDRESS, TROUBLE, TOLD = "watchdog", "no-watchdog", "told"  # in the store
+ADDRESS, TROUBLE, TOLD = "watchdog", "no-watchdog", "told-"  # in the store
+_APART = 0.1
+"""Seconds between two ranks that look whether something is told."""
 
 LEFT = "ended before all ranks had started"
 
@@ -144,6 +146,15 @@ class Watchdog:
     def ask_to_stop(self, name: str) -> None:
         """Asks all ranks to stop before they begin."""
         raise NotImplementedError
+
+    def is_first_to_say(self, what: str) -> bool:
+        """See `watchdog.is_first_to_say`."""
+        time.sleep(min(_APART * self.who["rank"], 1.0))
+        with suppress(OSError):
+            if self._get(TOLD + what):
+                return False
+            self._put(TOLD + what, str(self.who["rank"]))
+        return True
 
     def _settle(self, outcome: dict[str, Any]) -> None:
         """Takes what rank 0 has found: {"go": true}, {"stop": signal} or {"off": trouble}."""

@@ -215,6 +215,18 @@ def test_ctrl_c_under_horovodrun_ends_every_rank(convoy, launch, tmp_path):
 
 
 @pytest.mark.slow
+def test_ctrl_c_reaches_all_processes_and_one_says_how_to_go_on(convoy, launch):
+    running = convoy.start(*launch("run", more=(*ENDLESS, "--nproc", "2")))
+    running.wait_for("epoch 2/500", timeout=200)
+    for process in running.ranks():  # as a terminal does
+        process.send_signal(signal.SIGINT)
+    running.process.send_signal(signal.SIGINT)
+    done = running.finish(60)
+    assert done.code == 130, done.text
+    assert done.err.count("--resume_checkpoint") == 2, "in the sentence, and in the command"
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_progressive_run_resumes_to_the_same_bits(convoy, launch, tmp_path):
     """Stages of 1 and 2 epochs, so that it may be killed at either side of a boundary."""
