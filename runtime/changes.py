@@ -207,6 +207,8 @@ def _effects(
         effects["moving_average_decay"] = ": the moving average is dropped"
     elif config.moving_average_decay and not saved.ema:
         effects["moving_average_decay"] = ": it begins with the weights as they are"
+    if "data_dir" in changed and saved.state.get("best"):
+        effects["data_dir"] = ": the best so far may be of other validation images"
     if "seed" in changed:
         effects["seed"] = ": images come in another order, and all else that is random changes"
     of_rate = [name for name in changed if name in _RATE]

@@ -161,3 +161,13 @@ def test_the_same_data_called_otherwise_are_no_difference(tmp_path, monkeypatch)
 def test_fewer_epochs_than_are_done_are_refused():
     with pytest.raises(ConfigError, match=r"--max_epochs 2: this run has trained 3 epochs already"):
         check_resumed(saved(), CONFIG.with_(max_epochs=2), 16, 8)
+
+
+def test_a_best_of_other_data_is_doubted():
+    now = CONFIG.with_(data_dir="/other")
+    best = {"score": 0.9, "step": 8}
+    told = [
+        "--data_dir /other instead of /data/: the best so far may be of other validation images"
+    ]
+    assert lines(CONFIG, now, best=best) == told
+    assert lines(CONFIG, now, best=None) == ["--data_dir /other instead of /data/"]
