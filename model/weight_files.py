@@ -42,6 +42,7 @@ _RAW_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "net")
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 # What wrappers put before every name: data parallel, torch.compile, Lightning.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+_LOOKED_AT = 512  # bytes of a file that is none of ours
 # What is counted beside weights: by batch norm, by PyTorch's AveragedModel, by the profiler thop.
 _COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 
@@ -109,8 +110,26 @@ def _read_file(path: Path, ema: bool | None) -> WeightFile:
         return _read_torch(path, ema)
     if path.name.endswith(".weights.json"):
         raise WeightFileError(f"{path} is a sharded Keras file; save it as one .weights.h5")
-    raise WeightFileError(
-        f"{path} is of no known kind: .keras, .h5, .safetensors, .pth/.pt or a checkpoint's folder"
+    raise WeightFileError(f"{path} {_what_it_is(path)}")
+
+
+def _what_it_is(path: Path) -> str:
+    """What a file is by its content, whatever its name says, where that is none of our kinds."""
+    with path.open("rb") as stream:
+        head = stream.read(_LOOKED_AT)
+    if not head:
+        return "is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "is Git LFS's pointer to a file and not the file: git lfs pull fetches it"
+    if re.match(rb"\s*<(!doctype html|html)", head, re.IGNORECASE):
+        return "is a web page and no weight file: download it anew"
+    if not head.strip(b"\0"):
+        return "begins with zeros alone, as a download that was cut: fetch it anew"
+    if re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]*", head):
+        return "is text and no weight file, whatever its ending"
+    return (
+        "is by its content no weight file of a known kind: .keras, .h5, .safetensors, .pth/.pt or a"
+        " checkpoint's folder"
     )
 
 

@@ -7,7 +7,7 @@ The classifier is judged apart: one for other classes is what fine-tuning begins
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,7 +32,7 @@ class Fit:
     Attributes:
         values: The file's arrays in our layout, by our paths.
         missing: Our variables that the file lacks.
-        mismatched: Those that have another shape there: "ours (shape) / theirs (shape)".
+        mismatched: Those that have another shape there: "ours: (…) in the file, (…) in the model".
         surplus: The file's tensors that have no place in the model.
         head_missing, head_surplus: The same of the classifier.
         file_classes: Of the file's classifier; None if it has none of a kind that is known.
@@ -76,8 +76,10 @@ def fit(
         array = file.arrays[theirs]
         used.add(theirs)
         value = array if scheme.program == "keras" else to_keras(array, ours, shape)
-        if value is None or value.shape != tuple(shape):
-            found.mismatched.append(f"{ours} {tuple(shape)} / {theirs} {array.shape}")
+        if value.shape != tuple(shape):
+            found.mismatched.append(
+                f"{ours}: {_shape(value.shape)} in the file, {_shape(shape)} in the model"
+            )
         else:
             found.values[ours] = value
     for name in sorted(file.arrays.keys() - used):
@@ -85,6 +87,20 @@ def fit(
             of_head = _of_head(name, scheme, names[f"{head}/kernel"])
             (found.head_surplus if of_head else found.surplus).append(name)
     return found
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return f"({','.join(map(str, shape))})"
+
+
+def _names_text(names: Sequence[str]) -> str:
+    return some(names, SHOWN)
+
+
+def shapes_text(mismatched: Sequence[str]) -> str:
+    """The first few of `Fit.mismatched`, whole."""
+    more = f"; … ({len(mismatched)} in all)" if len(mismatched) > SHOWN else ""
+    return "; ".join(mismatched[:SHOWN]) + more
 
 
 def _classes(file: WeightFile, scheme: Scheme, name: str | None) -> int | None:
@@ -150,11 +166,11 @@ def check_fit(
         return
     total = len(found.values) + len(found.missing) + len(found.mismatched)
     parts = [
-        f"{what}: {len(names)}{of} ({some(names, SHOWN)})"
-        for what, of, names in (
-            ("missing in the file", f" of its {total} tensors", found.missing),
-            ("of another shape", "", found.mismatched),
-            ("left over in the file", "", found.surplus),
+        f"{what}: {len(names)}{of} ({told(names)})"
+        for what, of, names, told in (
+            ("missing in the file", f" of its {total} tensors", found.missing, _names_text),
+            ("of another shape", "", found.mismatched, shapes_text),
+            ("left over in the file", "", found.surplus, _names_text),
         )
         if names
     ]

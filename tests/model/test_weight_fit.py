@@ -57,6 +57,11 @@ REFUSED = {
         *("efficientnet-b1", "efficientnet-b0", {}),
         ("left over in the file:", "It holds efficientnet-b1: give --arch efficientnet-b1"),
     ),
+    "wider": (
+        *("efficientnet-b4", "efficientnet-b0", {}),
+        ("of another shape: 310 (stem_conv/kernel: (3,3,3,48) in the file, (3,3,3,32) in the model;"
+         " stem_bn/gamma: (48) in the file, (32) in the model; ", "; … (310 in all))"),
+    ),
     "squeezed": (
         *("se-resnext101-32x4d", "resnext101-32x4d", {"se_ratio": 1 / 16}),
         ("It holds se-resnext101-32x4d",),

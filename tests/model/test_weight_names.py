@@ -159,7 +159,7 @@ def test_layouts():
         assert ours.shape == shape
         scheme = scheme_for("nvidia", "resnet")
         np.testing.assert_array_equal(to_torch(ours, path, scheme), array)
-        assert to_keras(array, path, (9, *shape[1:])) is None
+        assert to_keras(array, path, (9, *shape[1:])).shape[0] != 9
     # Element by element: output 2, input 1, row 3, column 4.
     array = rng.normal(size=(8, 3, 5, 7))
     assert to_keras(array, "x_conv/kernel", (5, 7, 3, 8))[3, 4, 1, 2] == array[2, 1, 3, 4]

@@ -125,8 +125,8 @@ def test_everything_unmatched_is_listed(tmp_path):
     report = load_pretrained(tiny_model(), TINY, path, partial=True)
     assert report.unmatched_file == ["extra.weight"]
     assert report.unmatched_model == ["top_bn/beta"]
-    assert report.mismatched == ["top_bn/gamma (48,) / bn2.weight (5,)"]
-    for name in ("extra.weight", "top_bn/beta", "bn2.weight (5,)"):
+    assert report.mismatched == ["top_bn/gamma: (5) in the file, (48) in the model"]
+    for name in ("extra.weight", "top_bn/beta", "top_bn/gamma: (5) in the file, (48) in"):
         assert any(name in line for line in report.lines())
 
 

@@ -242,6 +242,24 @@ def test_damaged_torch_files(save, tmp_path):
             read_weights(path)
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "pth", "h5", "keras", "bin"])
+def test_what_is_no_weight_file_is_told_by_its_content(ending, tmp_path):
+    for content, says in (
+        (b"no weights at all, only words", "is text and no weight file, whatever its ending"),
+        ("nur W\xf6rter".encode(), "is text and no weight file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is Git LFS's pointer"),
+        (b"\n<!DOCTYPE html><title>404", "is a web page and no weight file"),
+        (b"", "is empty"),
+        (bytes(3000), "begins with zeros alone"),
+        (b"\1\2\3" * 99, "is by its content no weight file of a known kind"),
+    ):
+        path = tmp_path / f"weights.{ending}"
+        path.write_bytes(content)
+        with pytest.raises(WeightFileError) as refused:
+            read_weights(path)
+        assert str(refused.value).startswith(f"{path} {says}")
+
+
 def test_compressed_storages_are_refused(save, tmp_path):
     """PyTorch stores; a compressed storage could unfold to any size."""
     path = save({"w": tensor(np.zeros(1000))})

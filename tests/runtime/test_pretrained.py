@@ -123,6 +123,47 @@ def test_a_file_that_does_not_fit_is_named(refused, file):
     assert "resnet18.safetensors does not fit resnet18" in said
 
 
+def test_all_that_cannot_be_used_comes_first_a_reason_a_line(file, refused, capsys):
+    """Before the places, the download and the way out; and never more than five."""
+    folder, whole = file.parent, file.read_bytes()
+    file.unlink()
+    (folder / "efficientnet_b0-1.safetensors").write_bytes(whole)
+    (folder / "efficientnet_b0-2.safetensors").write_bytes(whole[:-100])
+    for i in range(3, 8):
+        (folder / f"efficientnet_b0-{i}.pth").write_text("words")
+    (folder / "mine.pth").write_text("words")
+    with pytest.raises(SystemExit):
+        parse(["--pretrained", "--arch", "efficientnet-b0"])
+    lines = capsys.readouterr().err.splitlines()
+    said = "7 files are called as weights of efficientnet-b0, and cannot be used"
+    assert lines[0] == f"convoy: {said}"
+    first = lines.index(f"convoy: --pretrained: {said}:")
+    of_files = [line for line in lines[first:] if line.startswith(f"  {folder}/")]
+    assert [line.split()[0] for line in of_files] == [
+        *(f"{folder}/efficientnet_b0-{i}.safetensors" for i in (1, 2)),
+        *(f"{folder}/efficientnet_b0-{i}.pth" for i in (3, 4, 5)),
+    ]
+    said = " ".join(" ".join(lines).split())
+    assert f"{folder}/efficientnet_b0-5.pth is text and no weight file, whatever its end" in said
+    assert "  and 2 more" in lines
+    rest = " ".join(lines[lines.index("  and 2 more") + 1 :])
+    assert rest.startswith("Nothing else is called so in installed packages, CONVOY_WEIGHTS (")
+    assert "In CONVOY_WEIGHTS one weight file lies under another name (mine.pth)" in rest
+    assert "is called efficientnet_b0.safetensors or the like" in rest
+    assert "with --arch efficientnet-lite0, and only then, pip has weights" in rest
+
+
+def test_a_download_in_place_of_what_cannot_be_used_is_told(file, monkeypatch, tmp_path, capsys):
+    file.rename(file.with_name("efficientnet_b0.safetensors"))
+    published = write_timm(tmp_path / "b0.safetensors", get_arch("efficientnet-b0"), classes=1000)
+    monkeypatch.setattr(weight_download, "download", lambda *_: published)
+    flags = ["--pretrained", "--arch", "efficientnet-b0", "--mode", "convert"]
+    assert parse([*flags, "--output", str(tmp_path / "x.keras")]).pretrained_from_file
+    said = capsys.readouterr().err
+    assert "one file is called as weights of efficientnet-b0, and cannot be used:" in said
+    assert f"{file.parent}/efficientnet_b0.safetensors does not fit efficientnet-b0" in said
+
+
 def test_a_download_that_fails_is_told_with_its_reason(refused):
     said = refused("--pretrained", "--arch", "efficientnet-b0")
     assert "downloading http://127.0.0.1:9/efficientnetb0.h5" in said
