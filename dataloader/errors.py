@@ -44,6 +44,14 @@ def allowed_bad_examples(limit: float, num_examples: int) -> int:
     return int(limit) if limit >= 1 else math.floor(limit * num_examples + 1e-9)
 
 
+def leave_out(num_examples: int) -> str:
+    """The way to train without the training images that cannot be read."""
+    # Others may lie behind those that are known, so their number is no bound.
+    return (
+        f"have such images left out, however many there are:\n  --max_bad_examples {num_examples}"
+    )
+
+
 def check_bad_examples(
     bad: Mapping[int, str], num_examples: int, limit: float, *, training: bool
 ) -> None:
@@ -63,9 +71,9 @@ def check_bad_examples(
     if training:
         first = "\n  ".join(list(bad.values())[:5])
         raise TooManyBadExamples(
-            f"{len(bad)} of {num_examples} training examples are unreadable, and "
-            f"--max_bad_examples {limit:g} allows {allowed}. The first ones:\n  {first}\n"
-            "Repair the data, or raise --max_bad_examples."
+            f"{len(bad)} of {num_examples} training examples {'is' if len(bad) == 1 else 'are'}"
+            f" unreadable, and --max_bad_examples {limit:g} allows {allowed}.\n"
+            f"The first ones:\n  {first}\nRepair the data, or {leave_out(num_examples)}"
         )
     named = [text for _, text in sorted(bad.items())[:MOST_NAMED]]
     more = [f"and {len(bad) - len(named)} more"] if len(bad) > len(named) else []

@@ -311,7 +311,9 @@ def _outside_note(count: int) -> str | None:
     """A warning about pictures that lie beside the class folders."""
     if not count:
         return None
-    return f"{count} picture{'s lie' if count > 1 else ' lies'} in no class folder, and not used"
+    if count == 1:
+        return "1 picture lies in no class folder and is not used"
+    return f"{count} pictures lie in no class folder and are not used"
 
 
 def _nested_note(images: Mapping[str, list[str]]) -> str | None:

@@ -105,7 +105,7 @@ class Left:
         self.pictures += other.pictures
 
     def text(self) -> str:
-        """Such as "33 files (.txt 30, hidden 3) and 2 folders (@eaDir 2)"; "" for nothing."""
+        """Such as "33 files (.txt 30, hidden 3) and 2 folders (@eaDir)"; "" for nothing."""
         return " and ".join(
             f"{total} {word if total > 1 else word[:-1]} ({_most(counts)})"
             for word, counts in (("files", self.files), ("folders", self.folders))
@@ -117,14 +117,16 @@ class Left:
         count = self.pictures.total()
         if not count:
             return None
-        them, verb = ("them", "are") if count > 1 else ("it", "is")
+        pictures, are, them = ("pictures", "are", "them") if count > 1 else ("picture", "is", "it")
         return (
-            f"{count} pictures are of a kind that is not read and {verb} left out"
+            f"{count} {pictures} {are} of a kind that is not read and {are} left out"
             f" ({_most(self.pictures)}): convert {them} to JPEG or PNG"
         )
 
 
 def _most(counts: Counter[str], shown: int = 6) -> str:
+    if len(counts) == 1:
+        return next(iter(counts))  # the number is told before
     first = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:shown]
     others = counts.total() - sum(number for _, number in first)
     parts = [f"{name} {number}" for name, number in first]

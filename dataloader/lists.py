@@ -116,7 +116,8 @@ def _notes(rows: Sequence[Row], train: Sequence[Row], again: int) -> list[str]:
             "what they score says nothing about new images"
         )
     if again:
-        notes.append(f"{_count(again, 'row')} about images that stand there before")
+        name = "one row names an image" if again == 1 else f"{again} rows name images"
+        notes.append(f"{name} that {'is' if again == 1 else 'are'} listed already")
     return notes
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from convoy.dataloader.errors import allowed_bad_examples
+from convoy.dataloader.errors import allowed_bad_examples, leave_out
 from convoy.runtime.health import TrainingError
 from convoy.utils import distributed
+from convoy.utils.text import counted
 
 
 def share_bad_examples(data: Any, limit: float) -> tuple[str, TrainingError | None]:
@@ -29,9 +30,10 @@ def share_bad_examples(data: Any, limit: float) -> tuple[str, TrainingError | No
     allowed = allowed_bad_examples(limit, data.num_examples)
     if len(bad) > allowed:
         return "", TrainingError(
-            f"{len(bad)} training images cannot be read, over all processes;"
+            f"{counted(len(bad), 'training image')} cannot be read, over all processes;"
             f" --max_bad_examples allows {allowed}. The first:"
-            f" {'; '.join(list(bad.values())[:3])}"
+            f" {'; '.join(list(bad.values())[:3])}.\nRepair the data, or"
+            f" {leave_out(data.num_examples)}"
         )
     if not bad:
         return "", None

@@ -41,6 +41,7 @@ from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, preempt_sign
 from convoy.utils import distributed
 from convoy.utils.files import Remote
 from convoy.utils.launched import launched_processes
+from convoy.utils.text import counted
 
 # Modes that apply a trained model take their defaults from its run, except for what belongs to
 # one launch.
@@ -250,9 +251,12 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
         )
         raise ConfigError(_with_sources(str(error), config, sources)) from error
     if fitted is not config and given.speaks and settled.train_batch_size != AUTO:
+        asked_for = config.warmup_epochs
+        length = asked_for if isinstance(asked_for, str) else counted(asked_for, "epoch")
         print(
-            f"convoy: a warm-up of {config.warmup_epochs} epochs does not fit into"
-            f" {config.max_epochs}: it takes {fitted.warmup_epochs:g} here (--warmup_epochs)",
+            f"convoy: a warm-up of {length} does not fit into"
+            f" {counted(config.max_epochs, 'epoch')}: it takes"
+            f" {counted(fitted.warmup_epochs, 'epoch')} here\n  (--warmup_epochs)",
             file=sys.stderr,
         )
     if chosen and given.speaks and "defaults" not in chosen and settled.train_batch_size != AUTO:

@@ -268,7 +268,7 @@ def figure_text(values: dict[str, Any], name: str, share: bool) -> str:
     value = _number(values.get(name))
     if math.isnan(value):
         return "–"
-    return f"{100 * value:.2f} %" if share else f"{value:.4g}"
+    return f"{value:.2%}" if share else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:

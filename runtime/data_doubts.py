@@ -65,7 +65,7 @@ def _of_counts(train: Source, validation: Source, names: Sequence[str]) -> Itera
         yield (
             f"the evaluation has {_count(images, 'image')}: one of them is {100 / images:.1f}"
             f" points of top-1, which is uncertain by ± {50 / math.sqrt(images):.1f} points (one"
-            " standard error, at 50 %). Smaller differences mean nothing; more validation images"
+            " standard error, at 50%). Smaller differences mean nothing; more validation images"
             " would tell more"
         )
     elif own is not None and (rare := [i for i in np.flatnonzero(own) if own[i] < FEW_OF_A_CLASS]):

@@ -9,10 +9,12 @@ from convoy.runtime.config import Config
 from convoy.runtime.schedules import Schedule
 from convoy.runtime.step import TrainState
 from convoy.utils import distributed
-from convoy.utils.text import warning
+from convoy.utils.text import counted, warning
 
 _STALE = 0.05
 """Share of batch norm's start in its statistics at a run's end from which on that is told."""
+_SPOILT = 0.1
+"""From which on evaluations are called wrong."""
 
 
 def overview(
@@ -46,28 +48,35 @@ def _model_line(config: Config, state: TrainState) -> str:
         start = "weights of the checkpoint"
     elif config.pretrained_from_file:
         start = f"weights of {config.pretrained_from_file}"
-    parameters, size = state.model.count_params() / 1e6, train_image_size(config)
-    return f"{config.arch}: {parameters:.1f} million parameters, images of {size} px, {start}"
+    parameters, size = _rounded(state.model.count_params()), train_image_size(config)
+    return f"{config.arch}: {parameters} parameters, images of {size} px, {start}"
+
+
+def _rounded(count: int) -> str:
+    """Such as "25.6 million" and "62 thousand"."""
+    if count >= 999_500:
+        return f"{count / 1e6:.1f} million"
+    return f"{count / 1e3:.0f} thousand" if count >= 1000 else f"{count}"
 
 
 def _steps_line(config: Config, micro_steps: int, images: int, steps: int) -> str:
-    factors = {
-        "passes": micro_steps,
-        "processes": distributed.size(),
-        "images": config.train_batch_size,
-    }
-    told = " x ".join(f"{n} {what}" for what, n in factors.items() if n > 1 or what == "images")
+    factors = {"passes": micro_steps, "processes": distributed.size()}
+    told = " x ".join(
+        [f"{n} {what}" for what, n in factors.items() if n > 1]
+        + [counted(config.train_batch_size, "image")]
+    )
     made = f" ({told})" if " x " in told else ""
     prefix = f"{config.recipe}: " if config.recipe else ""
     return (
-        f"{prefix}{images} images an update{made}, {steps:,} updates an epoch,"
-        f" {steps * config.max_epochs:,} in {config.max_epochs} epochs"
+        f"{prefix}{counted(images, 'image')} an update{made},"
+        f" {counted(steps, 'update')} an epoch,"
+        f" {steps * config.max_epochs:,} in {counted(config.max_epochs, 'epoch')}"
     )
 
 
 def _rate_line(config: Config, schedule: Schedule, steps_per_epoch: int) -> str:
-    warmup = schedule.warmup_steps / steps_per_epoch
-    after = f" after {warmup:.2g} epochs of warm-up" if schedule.warmup_steps else ""
+    warmup = float(f"{schedule.warmup_steps / steps_per_epoch:.2g}")
+    after = f" after {counted(warmup, 'epoch')} of warm-up" if schedule.warmup_steps else ""
     return f"{config.optimizer}, learning rate up to {schedule.peak:g}{after}, {config.lr_decay}"
 
 
@@ -82,10 +91,13 @@ def _averages(config: Config, model: Any, updates: int, random: bool) -> list[st
         text += f", and the moving average is over {length:.0f}"
     lines, left = [text], momentum**updates
     if random and left > _STALE:
+        harm = (
+            "will be wrong" if left >= _SPOILT else "may come out a little worse than they should"
+        )
         text = (
-            f"after {updates} updates batch norm's statistics will still be"
-            f" {100 * left:.0f} % those of the random start, and evaluation wrong: train longer, or"
-            f" lower --bn_momentum ({momentum:g})"
+            f"when this run ends, after {counted(updates, 'update')}, {left:.0%} of batch norm's"
+            " running averages will still be the values that they start from, so evaluations"
+            f" {harm}: train longer, or lower --bn_momentum (it is {momentum:g})"
         )
         lines.append(warning(text))
     return lines

@@ -116,7 +116,7 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
     if best is not None:
         name, score = best_score(history.epochs[best])
         whose = f"moving average, epoch {best}" if "ema" in name else f"epoch {best}"
-        found.append(("best top-1", f"{100 * score:.2f} %", whose))
+        found.append(("best top-1", f"{score:.2%}", whose))
     if last is not None:
         text = figure_text(history.epochs[last], "train.loss", False)
         found.append(("training loss", text, f"epoch {last}"))

@@ -109,6 +109,12 @@ def some(names: Sequence[str], count: int = 5) -> str:
     return ", ".join(shown) + (f", … ({len(names)} in all)" if len(names) > count else "")
 
 
+def counted(number: float, what: str) -> str:
+    """Such as "1 epoch", "2,000 epochs" and "0.2 epochs"."""
+    text = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{text} {what}{'' if number == 1 else 's'}"
+
+
 def warning(text: str) -> str:
     """A warning for a terminal, in lines that it has room for."""
     options = {"break_long_words": False, "break_on_hyphens": False}

@@ -57,8 +57,7 @@ def test_what_is_found_is_told_with_what_is_left_out(make, caplog):
         " not used: test"
     )
     assert [note.split("train: ")[1] for note in source.notes] == [
-        "1 pictures are of a kind that is not read and is left out (.heic 1): convert it to JPEG"
-        " or PNG"
+        "1 picture is of a kind that is not read and is left out (.heic): convert it to JPEG or PNG"
     ]
     assert [record.message for record in caplog.records] == [source.found, *source.notes]
     caplog.clear()

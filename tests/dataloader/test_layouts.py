@@ -116,7 +116,7 @@ def test_a_class_of_trains_is_no_split(make, capsys):
 @pytest.mark.parametrize(
     ("paths", "split", "says"),
     [
-        (["train/", *each("train")], "train", "train: 3 pictures lie in no class folder, and not"),
+        (["train/", *each("train")], "train", "train: 3 pictures lie in no class folder and are"),
         (
             ["train/birds/owl/", "train/birds/eagle/", "train/cat/"],
             "train",
@@ -138,13 +138,20 @@ def test_what_may_be_meant_otherwise_is_a_warning(make, paths, split, says, caps
 def test_pictures_beside_the_class_folders_are_counted(make):
     root = make("train/", "train/notes.txt", "train/.x", *each("train"), "train/@eaDir/x/")
     assert find_source(root, "train").found.endswith(
-        "left out: 5 files (in no class folder 3, .txt 1, hidden 1) and 1 folder (@eaDir 1)"
+        "left out: 5 files (in no class folder 3, .txt 1, hidden 1) and 1 folder (@eaDir)"
     )
+
+
+def test_one_picture_beside_the_class_folders_is_told_as_one(make):
+    source = find_source(make("train/x.png", "train/cat/", "train/dog/"), "train")
+    assert source.found.endswith("left out: 1 file (in no class folder)")
+    (note,) = source.notes
+    assert note.endswith("train: 1 picture lies in no class folder and is not used")
 
 
 def test_a_validation_split_without_images_is_refused(make, capsys):
     root = make(*each("train"), "val/cat/x.txt", "val/dog/x.txt")
-    with pytest.raises(DataError, match=r"val: no images in it, but 2 files \(\.txt 2\)"):
+    with pytest.raises(DataError, match=r"val: no images in it, but 2 files \(\.txt\)"):
         find_source(root, "validation")
     status, printed = pack(root, capsys)
     assert status == 2

@@ -230,7 +230,7 @@ def test_images_twice_and_in_both_splits_are_warnings(images):
     path = write(images / "list.csv", listed, "path,label,split")
     train, validation = opened(path), opened(path, "validation")
     assert (train.num_examples, validation.num_examples) == (4, 3)
-    assert train.notes == [f"{path}: one row is about images that stand there before"]
+    assert train.notes == [f"{path}: one row names an image that is listed already"]
     (note,) = [note for note in validation.notes if "as well" in note]
     assert f"one image is in the train split as well, such as {images}/dog/0.jpg" in note
     listed = [["cat/0.jpg", "cat", "train"], ["dog/0.jpg", "dog", "train"]]

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -226,6 +227,8 @@ def test_too_many_bad_examples(tmp_path):
         assert f"--max_bad_examples {limit} allows {allowed}." in text
         assert f"{folder}/train-0000" in text
         assert "record at byte" in text
+        assert re.match("(1 of 50 training examples is|[23] of 50 .* are) unreadable", text)
+        assert text.endswith("left out, however many there are:\n  --max_bad_examples 50")
     loader = build_dataset(str(folder), "train", options(max_bad_examples=0.06), training=True)
     assert collect(loader)[2].sum() == 47
 

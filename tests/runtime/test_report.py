@@ -69,10 +69,10 @@ def run_report(*flags):
 
 def test_the_best_says_when_it_is_the_moving_averages(tmp_path):
     run = read_run(str(write_run(tmp_path / "run")))
-    assert ("best top-1", "35.00 %", "epoch 2") in report.tiles(run)
+    assert ("best top-1", "35.00%", "epoch 2") in report.tiles(run)
     run.history.epochs[3]["eval_accuracy_top_1"] = None  # not a number, in log.json
     run.history.epochs[3]["eval_ema_accuracy_top_1"] = 0.5
-    assert ("best top-1", "50.00 %", "moving average, epoch 3") in report.tiles(run)
+    assert ("best top-1", "50.00%", "moving average, epoch 3") in report.tiles(run)
 
 
 def test_a_page_of_a_run_without_pictures(tmp_path, capsys):
@@ -84,8 +84,8 @@ def test_a_page_of_a_run_without_pictures(tmp_path, capsys):
     assert f"wrote {page}" in capsys.readouterr().out
     text = text_of(page)
     assert "finished after 4 epochs" in text
-    assert "35.00 % epoch 2" in text, "the best"
-    assert "evaluation top-1 35.00 % 25.00 %" in text, "best and last"
+    assert "35.00% epoch 2" in text, "the best"
+    assert "evaluation top-1 35.00% 25.00%" in text, "best and last"
     assert re.search(r"0 · here 1\.0 20\.0 10\.0 1 · there 1\.0 20\.0 19\.0", text)
     assert "hosts here, there" in text
     assert 'class="bad">19.0' in page.read_text(), "the slow rank is marked"
@@ -209,7 +209,7 @@ def test_runs_are_compared_without_tensorflow(tmp_path):
     assert f"{a} {b}" in text, "runs of one name are told apart by their paths"
     assert "lr_init 0.1 0.3 0.1" in text
     assert "max_epochs 4 2 4" in text
-    assert "evaluation top-1 35.00 % 25.00 % 35.00 %" in text
+    assert "evaluation top-1 35.00% 25.00% 35.00%" in text
     assert "<script>" not in content
     assert loads_nothing(page)
     assert (page.parent / "compared" / "loss_train_loss.png").exists()

@@ -125,7 +125,9 @@ def test_a_warm_up_that_nobody_asked_for_fits_the_run(
     config = parse(common)
     assert config.warmup_epochs == warmup
     said = " ".join(capsys.readouterr().err.split())
-    assert (f"it takes {warmup} here (--warmup_epochs)" in said) is told
+    length = "1 epoch" if config.max_epochs == 1 else f"{config.max_epochs} epochs"
+    takes = "1 epoch" if warmup == 1 else f"{warmup} epochs"
+    assert (f"fit into {length}: it takes {takes} here (--warmup_epochs)" in said) is told
     build_schedule(config, images_per_step=32, steps_per_epoch=2)
 
 
@@ -137,7 +139,7 @@ def test_only_one_process_of_a_job_says_so(folders, tmp_path, monkeypatch, capsy
         parse([*args, *flags])
         assert capsys.readouterr().err.count("chosen for these data") == told
         parse([*args, *flags, "--defaults", "documents"])
-        assert capsys.readouterr().err.count("warm-up of 5.0 epochs") == told
+        assert capsys.readouterr().err.count("warm-up of 5 epochs") == told
 
 
 def test_an_error_says_where_a_value_is_from_that_no_flag_gave(refused, tmp_path):
