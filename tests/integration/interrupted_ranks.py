@@ -19,7 +19,7 @@ def plant(plan):
     from convoy.runtime import checkpoint, runner, train
     from convoy.runtime.keeper import Keeper
     from convoy.runtime.step import Step
-    from convoy.utils import distributed
+    from convoy.utils import distributed, watchdog
 
     mine = int(os.environ.get("HOROVOD_RANK", "0"))
     folder, counts = Path(plan["folder"]), collections.Counter()
@@ -28,6 +28,10 @@ def plant(plan):
         counts[phase] += 1
         if (phase, mine, counts[phase]) != (plan["phase"], plan["victim"], plan["at"]):
             return
+        if phase == "start":
+            # Libraries were loaded before, so that this comes within milliseconds. A rank that
+            # freezes before others know of it is ended by its launcher, which there is none of.
+            watchdog.search()
         (folder / "reached").write_text(str(os.getpid()))
         deadline = time.monotonic() + 100
         while plan["holds"] and not (folder / "go").exists() and time.monotonic() < deadline:

@@ -195,7 +195,7 @@ class Interruptions:
         folder = self.work / f"chain-{self.chains}"
         folder.mkdir()
         run = (self.disk or folder) / f"run-{self.chains}"
-        arguments = self.arguments(size, run, "--checkpoint_every_minutes", "0.00001")
+        arguments = self.arguments(size, run, "--checkpoint_every_minutes", "1e-9")
         done = 0
         while done < rounds:
             plan = self.plan(size, folder)

@@ -27,7 +27,7 @@ KILLS = int(os.environ.get("CONVOY_KILLS", "200"))
 SEED = int(os.environ.get("CONVOY_KILLS_SEED", random.randrange(10**9)))
 STEPS_A_LIFE = 7  # on average at most, or the run would end before its time
 STEPS_PER_EPOCH = 20
-OFTEN = ("--checkpoint_every_minutes", "0.00001")  # after every step
+OFTEN = ("--checkpoint_every_minutes", "1e-9")  # after every step
 
 FORK_SERVER = """
 import json, os, sys, threading

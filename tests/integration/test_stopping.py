@@ -62,7 +62,7 @@ def test_a_signal_to_one_rank_in_an_evaluation_ends_all_and_loses_nothing(
 ):
     """Saves by the clock fall on the last step of each epoch; one process goes on alone."""
     flags = (*flags, "--train_batch_size", "8", "--model_dir", tmp_path / "run")
-    often = ("--checkpoint_every_minutes", "0.00001", "--gather_checkpoints")
+    often = ("--checkpoint_every_minutes", "1e-9", "--gather_checkpoints")
     running = convoy.start(*flags, *often, np=2, script=script(SLOW))
     running.wait_for("slowly")
     ranks = running.ranks("script.py")

@@ -15,7 +15,7 @@ from convoy.runtime.cli import parse
 from convoy.utils.logging import RunLog
 from main import main
 
-OFTEN = ("--checkpoint_every_minutes", "0.00001", "--gather_checkpoints")  # after every step
+OFTEN = ("--checkpoint_every_minutes", "1e-9", "--gather_checkpoints")  # after every step
 STEPS = 7  # an epoch: 97 images in batches of 16
 PREEMPTED, SOME_FAILED = 75, 3
 
