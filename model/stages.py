@@ -12,6 +12,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Stage:
     """A row of EfficientNet's table, unscaled: `repeats` blocks, the first of which strides.
+    A stage takes in what the one before it, or the stem, puts out.
 
     `fused` blocks (V2) have one full convolution for the expansion and the depthwise one, and no
     squeeze-and-excitation. `depthwise` ends the depthwise layer's name, as in keras.applications.
@@ -19,7 +20,6 @@ class Stage:
 
     kernel: int
     repeats: int
-    filters_in: int
     filters_out: int
     expand: int
     stride: int
@@ -28,66 +28,66 @@ class Stage:
 
 
 EFFICIENTNET_STAGES = (
-    Stage(kernel=3, repeats=1, filters_in=32, filters_out=16, expand=1, stride=1),
-    Stage(kernel=3, repeats=2, filters_in=16, filters_out=24, expand=6, stride=2),
-    Stage(kernel=5, repeats=2, filters_in=24, filters_out=40, expand=6, stride=2),
-    Stage(kernel=3, repeats=3, filters_in=40, filters_out=80, expand=6, stride=2),
-    Stage(kernel=5, repeats=3, filters_in=80, filters_out=112, expand=6, stride=1),
-    Stage(kernel=5, repeats=4, filters_in=112, filters_out=192, expand=6, stride=2),
-    Stage(kernel=3, repeats=1, filters_in=192, filters_out=320, expand=6, stride=1),
+    Stage(kernel=3, repeats=1, filters_out=16, expand=1, stride=1),
+    Stage(kernel=3, repeats=2, filters_out=24, expand=6, stride=2),
+    Stage(kernel=5, repeats=2, filters_out=40, expand=6, stride=2),
+    Stage(kernel=3, repeats=3, filters_out=80, expand=6, stride=2),
+    Stage(kernel=5, repeats=3, filters_out=112, expand=6, stride=1),
+    Stage(kernel=5, repeats=4, filters_out=192, expand=6, stride=2),
+    Stage(kernel=3, repeats=1, filters_out=320, expand=6, stride=1),
 )
 
 EFFICIENTNET_V2S_STAGES = (
-    Stage(kernel=3, repeats=2, filters_in=24, filters_out=24, expand=1, stride=1, fused=True),
-    Stage(kernel=3, repeats=4, filters_in=24, filters_out=48, expand=4, stride=2, fused=True),
-    Stage(kernel=3, repeats=4, filters_in=48, filters_out=64, expand=4, stride=2, fused=True),
-    Stage(3, repeats=6, filters_in=64, filters_out=128, expand=4, stride=2, depthwise="dwconv2"),
-    Stage(3, repeats=9, filters_in=128, filters_out=160, expand=6, stride=1, depthwise="dwconv2"),
-    Stage(3, repeats=15, filters_in=160, filters_out=256, expand=6, stride=2, depthwise="dwconv2"),
+    Stage(kernel=3, repeats=2, filters_out=24, expand=1, stride=1, fused=True),
+    Stage(kernel=3, repeats=4, filters_out=48, expand=4, stride=2, fused=True),
+    Stage(kernel=3, repeats=4, filters_out=64, expand=4, stride=2, fused=True),
+    Stage(3, repeats=6, filters_out=128, expand=4, stride=2, depthwise="dwconv2"),
+    Stage(3, repeats=9, filters_out=160, expand=6, stride=1, depthwise="dwconv2"),
+    Stage(3, repeats=15, filters_out=256, expand=6, stride=2, depthwise="dwconv2"),
 )
 
 EFFICIENTNET_V2B_STAGES = (
-    Stage(3, repeats=1, filters_in=32, filters_out=16, expand=1, stride=1, fused=True),
-    Stage(3, repeats=2, filters_in=16, filters_out=32, expand=4, stride=2, fused=True),
-    Stage(3, repeats=2, filters_in=32, filters_out=48, expand=4, stride=2, fused=True),
-    Stage(3, repeats=3, filters_in=48, filters_out=96, expand=4, stride=2, depthwise="dwconv2"),
-    Stage(3, repeats=5, filters_in=96, filters_out=112, expand=6, stride=1, depthwise="dwconv2"),
-    Stage(3, repeats=8, filters_in=112, filters_out=192, expand=6, stride=2, depthwise="dwconv2"),
+    Stage(3, repeats=1, filters_out=16, expand=1, stride=1, fused=True),
+    Stage(3, repeats=2, filters_out=32, expand=4, stride=2, fused=True),
+    Stage(3, repeats=2, filters_out=48, expand=4, stride=2, fused=True),
+    Stage(3, repeats=3, filters_out=96, expand=4, stride=2, depthwise="dwconv2"),
+    Stage(3, repeats=5, filters_out=112, expand=6, stride=1, depthwise="dwconv2"),
+    Stage(3, repeats=8, filters_out=192, expand=6, stride=2, depthwise="dwconv2"),
 )
 
 EFFICIENTNET_V2M_STAGES = (
-    Stage(3, repeats=3, filters_in=24, filters_out=24, expand=1, stride=1, fused=True),
-    Stage(3, repeats=5, filters_in=24, filters_out=48, expand=4, stride=2, fused=True),
-    Stage(3, repeats=5, filters_in=48, filters_out=80, expand=4, stride=2, fused=True),
-    Stage(3, repeats=7, filters_in=80, filters_out=160, expand=4, stride=2, depthwise="dwconv2"),
-    Stage(3, repeats=14, filters_in=160, filters_out=176, expand=6, stride=1, depthwise="dwconv2"),
-    Stage(3, repeats=18, filters_in=176, filters_out=304, expand=6, stride=2, depthwise="dwconv2"),
-    Stage(3, repeats=5, filters_in=304, filters_out=512, expand=6, stride=1, depthwise="dwconv2"),
+    Stage(3, repeats=3, filters_out=24, expand=1, stride=1, fused=True),
+    Stage(3, repeats=5, filters_out=48, expand=4, stride=2, fused=True),
+    Stage(3, repeats=5, filters_out=80, expand=4, stride=2, fused=True),
+    Stage(3, repeats=7, filters_out=160, expand=4, stride=2, depthwise="dwconv2"),
+    Stage(3, repeats=14, filters_out=176, expand=6, stride=1, depthwise="dwconv2"),
+    Stage(3, repeats=18, filters_out=304, expand=6, stride=2, depthwise="dwconv2"),
+    Stage(3, repeats=5, filters_out=512, expand=6, stride=1, depthwise="dwconv2"),
 )
 
 EFFICIENTNET_V2L_STAGES = (
-    Stage(3, repeats=4, filters_in=32, filters_out=32, expand=1, stride=1, fused=True),
-    Stage(3, repeats=7, filters_in=32, filters_out=64, expand=4, stride=2, fused=True),
-    Stage(3, repeats=7, filters_in=64, filters_out=96, expand=4, stride=2, fused=True),
-    Stage(3, repeats=10, filters_in=96, filters_out=192, expand=4, stride=2, depthwise="dwconv2"),
-    Stage(3, repeats=19, filters_in=192, filters_out=224, expand=6, stride=1, depthwise="dwconv2"),
-    Stage(3, repeats=25, filters_in=224, filters_out=384, expand=6, stride=2, depthwise="dwconv2"),
-    Stage(3, repeats=7, filters_in=384, filters_out=640, expand=6, stride=1, depthwise="dwconv2"),
+    Stage(3, repeats=4, filters_out=32, expand=1, stride=1, fused=True),
+    Stage(3, repeats=7, filters_out=64, expand=4, stride=2, fused=True),
+    Stage(3, repeats=7, filters_out=96, expand=4, stride=2, fused=True),
+    Stage(3, repeats=10, filters_out=192, expand=4, stride=2, depthwise="dwconv2"),
+    Stage(3, repeats=19, filters_out=224, expand=6, stride=1, depthwise="dwconv2"),
+    Stage(3, repeats=25, filters_out=384, expand=6, stride=2, depthwise="dwconv2"),
+    Stage(3, repeats=7, filters_out=640, expand=6, stride=1, depthwise="dwconv2"),
 )
 
 EFFICIENTNET_V2XL_STAGES = (
-    Stage(3, repeats=4, filters_in=32, filters_out=32, expand=1, stride=1, fused=True),
-    Stage(3, repeats=8, filters_in=32, filters_out=64, expand=4, stride=2, fused=True),
-    Stage(3, repeats=8, filters_in=64, filters_out=96, expand=4, stride=2, fused=True),
-    Stage(3, repeats=16, filters_in=96, filters_out=192, expand=4, stride=2, depthwise="dwconv2"),
-    Stage(3, repeats=24, filters_in=192, filters_out=256, expand=6, stride=1, depthwise="dwconv2"),
-    Stage(3, repeats=32, filters_in=256, filters_out=512, expand=6, stride=2, depthwise="dwconv2"),
-    Stage(3, repeats=8, filters_in=512, filters_out=640, expand=6, stride=1, depthwise="dwconv2"),
+    Stage(3, repeats=4, filters_out=32, expand=1, stride=1, fused=True),
+    Stage(3, repeats=8, filters_out=64, expand=4, stride=2, fused=True),
+    Stage(3, repeats=8, filters_out=96, expand=4, stride=2, fused=True),
+    Stage(3, repeats=16, filters_out=192, expand=4, stride=2, depthwise="dwconv2"),
+    Stage(3, repeats=24, filters_out=256, expand=6, stride=1, depthwise="dwconv2"),
+    Stage(3, repeats=32, filters_out=512, expand=6, stride=2, depthwise="dwconv2"),
+    Stage(3, repeats=8, filters_out=640, expand=6, stride=1, depthwise="dwconv2"),
 )
 
 # Every kind of block in the least space: with and without expansion, skip and stride; 3x3 and 5x5.
 TEST_STAGES = (
-    Stage(kernel=3, repeats=1, filters_in=8, filters_out=8, expand=1, stride=1),
-    Stage(kernel=3, repeats=2, filters_in=8, filters_out=16, expand=4, stride=2),
-    Stage(kernel=5, repeats=1, filters_in=16, filters_out=24, expand=4, stride=2),
+    Stage(kernel=3, repeats=1, filters_out=8, expand=1, stride=1),
+    Stage(kernel=3, repeats=2, filters_out=16, expand=4, stride=2),
+    Stage(kernel=5, repeats=1, filters_out=24, expand=4, stride=2),
 )

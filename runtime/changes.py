@@ -47,27 +47,30 @@ _UNTIL = "# until step "
 
 def settings_before(saved: Checkpoint) -> dict[str, Any]:
     """The flags of the checkpoint's run, by name; those that there were then."""
-    before = yaml.safe_load(saved.config) or {}
+    return _settings_of(yaml.safe_load(saved.config) or {})
+
+
+def _settings_of(written: dict[str, Any]) -> dict[str, Any]:
     known = {f.name for f in fields(Config)}
-    found = {name: value for name, value in before.items() if name in known}
+    found = {name: value for name, value in written.items() if name in known}
     return {"exif_orientation": "ignore"} | found  # before there was the flag
 
 
 def changed_flags(saved: Checkpoint, config: Config) -> dict[str, tuple[Any, Any]]:
     """Flags that differ in what matters for training: by name, before and now."""
-    before, found = settings_before(saved), {}
-    made_in = str((yaml.safe_load(saved.config) or {}).get(flags.MADE_IN, ""))
+    written, found = yaml.safe_load(saved.config) or {}, {}
+    before, made_in = _settings_of(written), str(written.get(flags.MADE_IN, ""))
     for f in fields(Config):
         if f.name not in before or f.name in _LAUNCH or f.metadata["group"] in _GROUPS:
             continue
         now = getattr(config, f.name)
         was = before[f.name]
-        if was != now and not (f.metadata["path"] == "path" and _is_same(now, made_in, was)):
+        if was != now and not (f.metadata["path"] == "path" and _is_that_place(now, made_in, was)):
             found[f.name] = was, now
     return found
 
 
-def _is_same(path: str | None, made_in: str, before: str | None) -> bool:
+def _is_that_place(path: str | None, made_in: str, before: str | None) -> bool:
     """Whether a path is what one was in a run's folder, which is called otherwise from here."""
     if path is None or before is None:
         return False

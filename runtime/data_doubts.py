@@ -20,7 +20,7 @@ from convoy.dataloader.prepare.twins import Twins, look_for_twins
 from convoy.dataloader.sources import Source
 from convoy.runtime.data_facts import sample
 from convoy.runtime.fitting import FEW_IMAGES
-from convoy.utils.text import some
+from convoy.utils.text import counted, some
 
 FEW, FEW_OF_A_CLASS = 100, 5
 """Validation images, in all and of a class, below which that is told."""
@@ -162,9 +162,7 @@ def _of_twins(twins: Twins) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    if number == 1:
-        return f"one {what}"
-    return f"{number:,} {what}{'es' if what.endswith('s') else 's'}"
+    return f"one {what}" if number == 1 else counted(number, what)
 
 
 def _verb(things: Sequence[Any], one: str, several: str) -> str:

@@ -116,8 +116,7 @@ class Trainer:
         self.evaluations = Evaluations(
             config, self.state, self.train_data, self.journal, asked, evaluated
         )
-        names = ("images_per_step", "steps_per_epoch")
-        sizes = {name: getattr(self, name) for name in names}
+        sizes = {"images_per_step": self.images_per_step, "steps_per_epoch": self.steps_per_epoch}
         self.doubts = Doubts(config, self.state, data, self.schedule, self.steps_per_epoch)
         doubts = [] if saved else self.doubts.of_data(self.evaluations.data)
         about = overview(config, self.state, self.schedule, self.micro_steps, **sizes)
@@ -298,7 +297,7 @@ class Trainer:
             self._save(counters)
             raise
         self._save(counters, to_disk=kept)
-        for line in [text] * bool(text) + self.doubts.of_epoch(values["train.loss"]):
+        for line in filter(None, [text, *self.doubts.of_epoch(values["train.loss"])]):
             self.journal.line(line)
         if error is not None:
             raise error

@@ -110,9 +110,10 @@ def some(names: Sequence[str], count: int = 5) -> str:
 
 
 def counted(number: float, what: str) -> str:
-    """Such as "1 epoch", "2,000 epochs" and "0.2 epochs"."""
+    """Such as "1 epoch", "2,000 epochs", "0.2 epochs" and "3 classes"."""
     text = f"{number:,}" if isinstance(number, int) else f"{number:g}"
-    return f"{text} {what}{'' if number == 1 else 's'}"
+    plural = "es" if what.endswith("s") else "s"
+    return f"{text} {what}{'' if number == 1 else plural}"
 
 
 def warning(text: str) -> str:

@@ -114,7 +114,7 @@ def _rows(
             told = pixel_digest(by_pillow.decode(encoded)) if pixels else 0
         except (DataError, OSError, ValueError):  # training will name it
             return None
-        return number, digest(encoded), told, int(label)
+        return number, 0 if pixels else digest(encoded), told, int(label)
 
     rows: list[tuple[int, int, int, int]] = []
     # Spread, so that no class is left out where time is short.

@@ -16,8 +16,8 @@ V2_RW_S = dataclasses.replace(  # timm's efficientnetv2_rw_s: other widths from 
     top_filters=1792,
     stages=(
         *get_arch("efficientnetv2-s").stages[:4],
-        Stage(3, 9, 128, 160, 6, 1, depthwise="dwconv2"),
-        Stage(3, 15, 160, 272, 6, 2, depthwise="dwconv2"),
+        Stage(3, 9, 160, 6, 1, depthwise="dwconv2"),
+        Stage(3, 15, 272, 6, 2, depthwise="dwconv2"),
     ),
 )
 
