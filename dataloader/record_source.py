@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from convoy.dataloader.errors import DataError, RecordError
-from convoy.dataloader.example import example_keys
+from convoy.dataloader.example import decode_example, example_keys
 from convoy.dataloader.labels import UNREAD, count_classes, every_label, labels_of
 from convoy.dataloader.records import FRAME_BYTES, RecordIndex, RecordReader, index_files
 from convoy.dataloader.sources import Source, classes_text
@@ -128,6 +128,14 @@ class TFRecordSource(Source):
 
     def read(self, indices: np.ndarray) -> list[bytes]:
         return [self._reader.read(int(i)) for i in indices]
+
+    def encoded(self, i: int) -> bytes:
+        raw = self._reader.read(i)
+        try:
+            (image,) = decode_example(raw)[self.layout.image]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"{self.layout.image} holds no image") from error
+        return image
 
     def span(self, i: int) -> tuple[str, int, int | None]:
         file, offset = self._reader.locate(i)

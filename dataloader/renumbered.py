@@ -36,6 +36,7 @@ class Renumbered(Source):
         self.num_classes = num_classes
         self.read, self.locate, self.span = source.read, source.locate, source.span
         self.find, self.list_digest = source.find, source.list_digest
+        self.encoded = source.encoded
         self.first_label, self.outside = source.first_label, source.outside
         self._numbers = np.array(numbers, np.int32)
         if source.labels is not None:

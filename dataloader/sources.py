@@ -102,6 +102,14 @@ class Source:
         """The raw bytes of these examples. Thread-safe. Raises RecordError at the first bad one."""
         raise NotImplementedError
 
+    def encoded(self, i: int) -> bytes:
+        """The encoded image of example `i`, got without TensorFlow.
+
+        Raises:
+            RecordError: the example does not hold one.
+        """
+        return self.parse(self.read(np.array([i]))[0], 0)[0]
+
     def locate(self, i: int) -> tuple[str, int | None]:
         """The file of example `i`, and the byte its record begins at; None: the file is it."""
         raise NotImplementedError

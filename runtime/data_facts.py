@@ -60,4 +60,4 @@ def sample(source: Source) -> Iterator[bytes]:
     numbers = np.linspace(0, source.num_examples - 1, min(SAMPLE, source.num_examples))
     for i in np.unique(numbers.astype(np.int64)):
         with suppress(DataError, OSError, ValueError):  # training will name it
-            yield source.parse(source.read(np.array([i]))[0], 0)[0]
+            yield source.encoded(int(i))

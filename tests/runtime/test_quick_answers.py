@@ -32,11 +32,15 @@ print("code", code, "loaded", [m for m in ("tensorflow", "keras", "horovod") if 
         (["--mode", "eval", "--model_dir", "nowhere", "--data_dir", "FOLDERS"], 2),
         (["--mode", "predict", "--model_dir", "nowhere", "--predict_dir", "FOLDERS"], 2),
         (["--arch", "efficientnet-test", "--image_size", "3", "--data_dir", "FOLDERS"], 2),
+        # What is chosen for data goes by the size of their images.
+        (["--arch", "efficientnet-test", "--data_dir", "FOLDERS", "--print_config"], 0),
+        (["--arch", "efficientnet-test", "--data_dir", "RECORDS", "--print_config"], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_answers_that_need_no_tensorflow_do_not_load_it(args, code, folders):
-    args = [arg.replace("FOLDERS", str(folders)) for arg in args]
+def test_answers_that_need_no_tensorflow_do_not_load_it(args, code, folders, tiny):
+    places = {"FOLDERS": str(folders), "RECORDS": str(tiny)}
+    args = [places.get(arg, arg) for arg in args]
     done = subprocess.run(
         [sys.executable, "-c", RUN_MAIN, *args],
         cwd=ROOT,
