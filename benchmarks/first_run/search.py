@@ -1,0 +1,50 @@
+"""A search by hand, as far as one can be written down: trials drawn at random around what an expert
+tries, the same for every set, on seed 1. The best goes again with the other seeds, since the best
+of many by one seed is partly luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from benchmarks.first_run.contestants import Trial
+
+CHOICES = {
+    "lr_init": [5e-4, 1e-3, 2e-3, 4e-3],
+    "train_batch_size": [8, 16, 32],
+    "max_epochs": [60, 100, 150],
+    "image_size": [32, 48, 64, 96],
+    "crop_area_min": [0.08, 0.2, 0.35, 0.6, 0.9],
+    "hflip": [0.0, 0.5],
+    "augmenter_name": ["none", "none", "trivialaugment", "randaugment"],
+    "label_smoothing": [0.0, 0.1],
+    "weight_decay": [0.005, 0.05, 0.2],
+    "dropout": [0.0, 0.2],
+    "crop_padding": [0, 5, 10],
+    "mixup_alpha": [0.0, 0.0, 0.2],
+}
+"""Flags, and what is drawn from with equal chances."""
+
+
+def drawn(number: int) -> dict:
+    """The flags of one trial; the same number gives the same ones."""
+    generator = np.random.default_rng(number)
+    return {flag: generator.choice(values).item() for flag, values in CHOICES.items()}
+
+
+def trials(data: Sequence[str], count: int) -> Iterator[Trial]:
+    """In turns over the sets, so that an interrupted search has as many of each."""
+    for number in range(count):
+        for name in data:
+            yield Trial(name, "search", 1, drawn(number))
+
+
+def best_again(data: Sequence[str], seeds: Sequence[int], found: list[dict]) -> Iterator[Trial]:
+    """The best flags of each set's search, with each seed."""
+    for seed in seeds:
+        for name in data:
+            tried = [e for e in found if e["data"] == name and e["contestant"] == "search"]
+            if tried := [e for e in tried if e["seed"] == 1]:
+                yield Trial(name, "search", seed, max(tried, key=lambda e: e["top1"])["flags"])

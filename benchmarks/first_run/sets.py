@@ -1,0 +1,178 @@
+"""Small folders of real images, out of packages that can be installed: `train/CLASS`, `val/CLASS`.
+
+What is evaluated on shares no pixel with what is trained on, and no typeface in `letters`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from scripts.photo_pieces import PHOTOGRAPHS, pieces, places
+
+Pictures = Iterable[tuple[str, str, Image.Image]]
+"""Split ("train" or "val"), class, picture."""
+
+CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+# Typefaces by package; a family is in one split alone.
+TYPEFACES = {
+    "train": {
+        "font_caladea": ("Caladea-Regular.ttf", "Caladea-BoldItalic.ttf"),
+        "font_fredoka_one": ("FredokaOne-Regular.ttf",),
+        "font_hanken_grotesk": ("HankenGrotesk-Light.otf", "HankenGrotesk-BoldItalic.otf"),
+        "font_lato": ("Lato-Black.ttf", "Lato-Italic.ttf"),
+        "font_roboto": ("Roboto-Regular.ttf", "Roboto-ThinItalic.ttf"),
+        "font_source_serif_pro": ("SourceSerifPro-Regular.ttf", "SourceSerifPro-BlackIt.ttf"),
+        "matplotlib": (
+            "DejaVuSansMono.ttf",
+            "DejaVuSerif-Bold.ttf",
+            "STIXGeneral.ttf",
+            "cmss10.ttf",
+        ),
+    },
+    "val": {
+        "font_amatic_sc": ("AmaticSC-Bold.ttf",),
+        "font_fjallaone": ("FjallaOne-Regular.ttf",),
+        "font_intuitive": ("Intuitive.ttf",),
+        "font_manrope": ("Manrope-Regular.ttf", "Manrope-ExtraBold.ttf"),
+        "font_rhd": ("RedHatDisplay-Italic.ttf", "RedHatDisplay-Black.ttf"),
+        "font_source_sans_pro": ("SourceSansPro-Light.ttf", "SourceSansPro-BoldIt.ttf"),
+    },
+}
+# Folders of Debian's tuxpaint-stamps-default, by what their pictures show.
+STAMPS = {
+    "bird": "animals/birds",
+    "coin": "symbols/money",
+    "dress": "clothes",
+    "fish": "animals/fish",
+    "flower": "plants/flowers",
+    "fruit": "food/fruit",
+    "hand": "symbols/alphabets/asl",
+    "house": "town/houses",
+    "insect": "animals/insects",
+    "letter": "symbols/alphabets/english",
+    "mammal": "animals/mammals",
+    "planet": "space/planets",
+    "sign": "town/roadsigns",
+    "tool": "household/tools",
+    "vegetable": "food/vegetables",
+    "vehicle": "vehicles",
+}
+STAMPS_MOST = 40  # of one class, spread over its files
+
+
+def package_folder(name: str) -> Path:
+    """Raises SystemExit where the package is not installed."""
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"{name} is not installed: pip install -c constraints.txt -e '.[bench]'")
+    return Path(spec.submodule_search_locations[0])
+
+
+def digits(each: int) -> Pictures:
+    """scikit-learn's scans, `each` a class to train on (100 at most); 40 others are kept."""
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    for digit in range(10):
+        found = scans.images[scans.target == digit]
+        for scan in found[:each]:
+            yield "train", str(digit), _enlarged(scan)
+        for scan in found[100:140]:
+            yield "val", str(digit), _enlarged(scan)
+
+
+def _enlarged(scan: np.ndarray) -> Image.Image:
+    grey = np.clip(scan * 255 / 16, 0, 255).astype(np.uint8)
+    return Image.fromarray(grey).resize((32, 32), Image.Resampling.BICUBIC)
+
+
+def faces() -> Pictures:
+    """scikit-image's 100 faces and 100 other pieces of photographs, 25 pixels, grey."""
+    shown = np.load(package_folder("skimage") / "data" / "lfw_subset.npy")
+    for name, half in (("face", shown[:100]), ("other", shown[100:])):
+        for number, face in enumerate(half):
+            picture = Image.fromarray((255 * face).round().astype(np.uint8))
+            yield "val" if number % 2 else "train", name, picture
+
+
+def photographs() -> Pictures:
+    """Pieces of 80 pixels of twelve photographs (scripts/photo_pieces.py); every third is kept."""
+    for name, (package, file) in PHOTOGRAPHS.items():
+        with Image.open(package_folder(package) / file) as photograph:
+            for number, piece in enumerate(pieces(photograph.convert("RGB"))):
+                yield "train" if number % 3 else "val", name, piece
+
+
+def textures() -> Pictures:
+    """Brick, grass and gravel, grey, in pieces of 32 pixels: 40 of the upper half, 120 below."""
+    for name in ("brick", "grass", "gravel"):
+        with Image.open(package_folder("skimage") / "data" / f"{name}.png") as opened:
+            picture = opened.convert("L")
+        for split, top, most in (("train", 0, 40), ("val", picture.height // 2, 120)):
+            half = picture.crop((0, top, picture.width, top + picture.height // 2))
+            squares = places(*half.size, 32)
+            for i in np.linspace(0, len(squares) - 1, min(most, len(squares))).round().astype(int):
+                x, y = squares[i]
+                yield split, name, half.crop((x, y, x + 32, y + 32))
+
+
+def letters() -> Pictures:
+    """36 capitals and figures, as the typefaces of packages draw them."""
+    for split, packages in TYPEFACES.items():
+        for package, files in packages.items():
+            folder = package_folder(package)
+            for file in files:
+                font = ImageFont.truetype(str(next(folder.rglob(file))), 28)
+                for character in CHARACTERS:
+                    picture = Image.new("L", (40, 40), 255)
+                    ImageDraw.Draw(picture).text((20, 20), character, 0, font, anchor="mm")
+                    yield split, character, picture
+
+
+def stamps(folder: Path) -> Pictures:
+    """Photographs and drawings of things, on white, 64 pixels at most; three tenths are kept."""
+    for name, place in STAMPS.items():
+        files = sorted((folder / place).rglob("*.png"))
+        if not files:
+            raise SystemExit(
+                f"{folder} has no {place}: it must be tuxpaint-stamps-default's stamps/"
+            )
+        chosen = np.linspace(0, len(files) - 1, min(STAMPS_MOST, len(files))).round().astype(int)
+        for number, index in enumerate(chosen):
+            with Image.open(files[index]) as opened:
+                drawn = opened.convert("RGBA")
+            picture = Image.new("RGBA", drawn.size, "white")
+            picture.alpha_composite(drawn)
+            picture.thumbnail((64, 64))
+            yield "val" if number % 10 in (1, 4, 7) else "train", name, picture.convert("RGB")
+
+
+def makers(stamps_folder: Path) -> dict[str, Callable[[], Pictures]]:
+    """The sets by name; none is made before it is asked for."""
+    return {
+        "digits20": lambda: digits(20),
+        "digits100": lambda: digits(100),
+        "faces": faces,
+        "textures": textures,
+        "photographs": photographs,
+        "letters": letters,
+        "stamps": lambda: stamps(stamps_folder),
+    }
+
+
+def write(folder: Path, pictures: Pictures) -> dict[str, int]:
+    """One PNG a picture, in place of what was there; the number of each split."""
+    shutil.rmtree(folder, ignore_errors=True)
+    counts = {"train": 0, "val": 0}
+    for split, name, picture in pictures:
+        target = folder / split / name
+        target.mkdir(parents=True, exist_ok=True)
+        picture.save(target / f"{counts[split]:04}.png")
+        counts[split] += 1
+    return counts

@@ -1,0 +1,106 @@
+"""`python -m benchmarks.first_run`: sets share no picture between splits, lines make the table."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from benchmarks.first_run import __main__ as first_run
+from benchmarks.first_run import contestants, search, sets, table
+from benchmarks.first_run.contestants import Trial
+from convoy.runtime.config import Config
+
+MACHINE = {"cpu": "A", "cores": 2, "date": "2026-01-01"}
+
+
+def line(data, contestant, seed, top1, **flags):
+    return {"data": data, "contestant": contestant, "seed": seed, "flags": flags, "top1": top1}
+
+
+def test_digits_keep_what_is_evaluated_apart(tmp_path):
+    pytest.importorskip("sklearn")
+    few, many = (list(sets.digits(each)) for each in (20, 100))
+    assert sets.write(tmp_path / "digits", few) == {"train": 200, "val": 400}
+    kept = [[p.tobytes() for split, _, p in made if split == "val"] for made in (few, many)]
+    assert kept[0] == kept[1]
+    assert not {p.tobytes() for split, _, p in many if split == "train"} & set(kept[0])
+    assert len(list((tmp_path / "digits" / "train").iterdir())) == 10
+
+
+def test_typefaces_of_one_family_are_in_one_split():
+    assert not set(sets.TYPEFACES["train"]) & set(sets.TYPEFACES["val"])
+
+
+def test_stamps_are_on_white_and_small(tmp_path):
+    for place in sets.STAMPS.values():
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        for number in range(4):
+            Image.new("RGBA", (90, 30 + number)).save(tmp_path / place / f"{number}.png")
+    made = list(sets.stamps(tmp_path))
+    assert {name for _, name, _ in made} == set(sets.STAMPS)
+    assert {split for split, _, _ in made} == {"train", "val"}
+    assert all(p.getpixel((0, 0)) == (255, 255, 255) and max(p.size) == 64 for _, _, p in made)
+
+
+def test_a_missing_package_is_named_with_the_way_out():
+    with pytest.raises(SystemExit, match="no_such_package is not installed: pip install"):
+        sets.package_folder("no_such_package")
+
+
+def test_flags_of_the_search_exist_and_are_the_same_each_time():
+    assert set(search.CHOICES) <= set(vars(Config()))
+    assert search.drawn(3) == search.drawn(3) != search.drawn(4)
+    made = list(search.trials(["a", "b"], 2))
+    assert [trial.data for trial in made] == ["a", "b", "a", "b"]
+    assert made[0].flags == made[1].flags
+
+
+def test_the_plain_command_has_no_choices(tmp_path):
+    made = contestants.command(Trial("a", "plain", 3), tmp_path, tmp_path / "run", "python")
+    given = ["--data_dir", str(tmp_path), "--model_dir", str(tmp_path / "run"), "--seed", "3"]
+    assert made[1:] == ["main.py", *given]
+
+
+def test_others_get_the_size_and_the_passes_of_the_plain_command(tmp_path):
+    sets.write(tmp_path, [("train", "a", Image.new("L", (40, 40)))] * 200)
+    assert contestants.side_and_epochs(tmp_path, "keras") == (48, 80)
+    assert contestants.side_and_epochs(tmp_path, "timm") == (48, 80)
+    sets.write(tmp_path, [("train", "a", Image.new("L", (32, 32)))] * 200)
+    assert contestants.side_and_epochs(tmp_path, "timm") == (32, contestants.TIMM_EPOCHS)
+
+
+def test_an_interrupted_command_goes_on(tmp_path, monkeypatch):
+    results = tmp_path / "results.jsonl"
+    results.write_text(json.dumps(line("digits20", "plain", 1, 90.0)) + "\n")
+    ran = []
+
+    def measured(trial, folder, run, timm):
+        ran.append(trial.key)
+        return line(*trial.key[:3], 91.0) | {"seconds": 1}
+
+    monkeypatch.setattr(first_run, "measured", measured)
+    arguments = ["x", "run", "--sets", "digits20", "--contestants", "plain", "--seeds", "1", "2"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--results", str(results), "--out", str(tmp_path)])
+    first_run.main()
+    first_run.main()
+    assert [key[2] for key in ran] == [2]
+    assert len(first_run.read(results)) == 2
+
+
+def test_the_table_says_how_many_seeds_and_trials():
+    found = [line("a", "plain", seed, top1) for seed, top1 in ((1, 90.0), (2, 92.0))]
+    found += [line("a", "search", 1, 99.0, lr_init=1), line("a", "keras", 1, 50.0)]
+    found += [line("a", "search", seed, 95.0, lr_init=2) for seed in (1, 2)]
+    text = table.markdown(found, ["a"], MACHINE)
+    row = "| a | 91.0 (90.0 to 92.0), 2 seeds | 95.0 (95.0 to 95.0), 2 seeds, 2 trials"
+    assert f"{row} | 50.0, 1 seed | – |" in text
+    assert "- a: `--lr_init 2`" in text
+    assert [t.seed for t in search.best_again(["a"], [3], found)] == [3]
+    assert next(search.best_again(["a"], [3], found)).flags == {"lr_init": 1}
+
+
+def test_the_page_has_a_place_for_the_table(tmp_path):
+    page = tmp_path / "first_run.md"
+    page.write_text(table.PAGE.read_text())
+    table.write("| a |\n", page)
+    assert "| a |" in page.read_text()
