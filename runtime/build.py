@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from convoy.runtime.step import Clip, Loss, Prepare, Step, TrainState
 from convoy.utils import clipping, distributed
 from convoy.utils.losses import binary_cross_entropy, cross_entropy
 from convoy.utils.optimizers import LAYER_WISE
+from convoy.utils.text import for_reader
 
 logger = logging.getLogger("convoy.data")
 
@@ -108,7 +110,7 @@ def eval_crop(config: Config) -> EvalCrop:
 def say_found(source: Source) -> None:
     """Prints on rank 0, among the run's own lines, what data there are; warns of what is odd."""
     if distributed.rank() == 0:
-        print(source.found, flush=True)
+        print(for_reader(source.found, sys.stdout), flush=True)
         for note in source.notes:
             logger.warning("%s", note)
 

@@ -6,7 +6,6 @@ what was chosen when it began, whatever has become of its data. No TensorFlow.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from convoy.runtime.fitting import CHOSEN, fitted
 from convoy.runtime.flags import AUTO
 from convoy.utils import distributed
 from convoy.utils.distributed import launched_processes
+from convoy.utils.text import wrapped
 
 _SAME = {"crop_padding": "crop_pct"}  # the same setting under another name
 
@@ -69,7 +69,7 @@ def told(chosen: Mapping[str, Any]) -> str:
     """What was chosen, for people, in lines that a terminal has room for."""
     pairs = ", ".join(f"{name}={value}" for name, value in chosen.items())
     text = f"chosen for these data (docs/defaults.md; --defaults documents leaves it): {pairs}"
-    return textwrap.fill(f"convoy: {text}", 79, subsequent_indent="  ", break_long_words=False)
+    return wrapped(f"convoy: {text}")
 
 
 def settings_of_the_run(config: Config) -> Config | None:

@@ -9,7 +9,6 @@ import argparse
 import difflib
 import re
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
@@ -20,6 +19,7 @@ from convoy.runtime.config import MODE_ALIASES, MODES, Config, ConfigError, kind
 from convoy.runtime.recipes import read_recipe
 from convoy.runtime.values import Kind
 from convoy.utils.places import PlaceError, expand_home
+from convoy.utils.text import for_reader
 
 # What other programs call our flags, where the nearest spelling would be another one.
 ELSEWHERE = {
@@ -135,11 +135,7 @@ class Parser(ArgumentParser):
 
 
 def refuse(message: str) -> NoReturn:
-    keep = {"break_long_words": False, "break_on_hyphens": False}
-    for line in f"convoy: {message}".splitlines():  # one that is set in further stays so
-        indent = "  " * line.startswith(" ")
-        keep |= {"initial_indent": indent, "subsequent_indent": 2 * indent}
-        print(textwrap.fill(line.strip(), 100, **keep), file=sys.stderr)
+    print(for_reader(f"convoy: {message}", sys.stderr), file=sys.stderr)
     sys.exit(2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -52,6 +53,7 @@ from convoy.runtime.validation import Evaluations
 from convoy.utils import distributed, watchdog
 from convoy.utils.logging import RunLog
 from convoy.utils.metrics import Throughput
+from convoy.utils.text import for_reader
 
 
 class Trainer:
@@ -133,7 +135,7 @@ class Trainer:
 
     def _say(self, text: str) -> None:
         if self.chief:
-            print(text, flush=True)
+            print(for_reader(text, sys.stdout), flush=True)
 
     def _make_step(self) -> tuple[Step, Health]:
         data = self.train_data

@@ -24,6 +24,7 @@ from typing import Any
 from convoy.utils import strict_json
 from convoy.utils.files import Remote, is_url, path_of, size_of, truncate
 from convoy.utils.progress import SafeStream
+from convoy.utils.text import for_reader
 
 LOGGER_NAME = "convoy"
 _LINE_TAG = "DLLL "
@@ -264,7 +265,8 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno == logging.INFO else f"{record.levelname}: "
-        SafeStream(sys.stderr).write(f"{self._prefix}{level}{self.format(record)}\n")
+        text = for_reader(f"{self._prefix}{level}{self.format(record)}", sys.stderr)
+        SafeStream(sys.stderr).write(f"{text}\n")
 
 
 def setup_logging(rank: int = 0, verbosity: int = 1) -> logging.Logger:

@@ -13,6 +13,8 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
 
 from convoy.utils.errors import UserError
 from convoy.utils.files import Remote, path_of
@@ -29,6 +31,7 @@ _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control, surrogate, line separator, parag
 # These turn the direction of all that follows on a line, in outputs the text after the name.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LINE_ENDS = re.compile(r"\r\n|\r|\n")
+_WIDTH = 79  # columns: a terminal has 80, and some break the line after the last
 _LONGEST = 60  # characters of a name in a message
 
 
@@ -116,10 +119,32 @@ def counted(number: float, what: str) -> str:
     return f"{text} {what}{'' if number == 1 else plural}"
 
 
+def wrapped(text: str) -> str:
+    """Text in lines that every terminal has room for; what does not fit into one goes on in the
+    next, set in further. Words stay whole, paths above all.
+    """
+    return "\n".join(map(_wrapped_line, text.split("\n")))
+
+
+def _wrapped_line(line: str) -> str:
+    further = " " * (len(line) - len(line.lstrip(" ")) + 2)
+    keep = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(line, _WIDTH, subsequent_indent=further, **keep)
+
+
+def for_reader(text: str, stream: TextIO | None) -> str:
+    """`wrapped` where somebody sits before a terminal; in a file, where it is searched for, each
+    line stays one.
+    """
+    with suppress(OSError, ValueError, AttributeError):  # the stream is closed, or none
+        if stream.isatty():
+            return wrapped(text)
+    return text
+
+
 def warning(text: str) -> str:
-    """A warning for a terminal, in lines that it has room for."""
-    options = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(f"WARNING: {text}", 79, subsequent_indent="  ", **options)
+    """A warning among a run's own lines."""
+    return wrapped(f"WARNING: {text}")
 
 
 def printable_output() -> None:

@@ -1,12 +1,21 @@
 """Text files in the encodings in which people have them, and names that can be shown."""
 
 import codecs
+import io
 import json
 import os
 
 import pytest
 
-from convoy.utils.text import TextError, canonical, printable, read_text, split_lines
+from convoy.utils.text import (
+    TextError,
+    canonical,
+    for_reader,
+    printable,
+    read_text,
+    split_lines,
+    wrapped,
+)
 
 TEXT = "käfer\nlöwe\n"
 
@@ -75,3 +84,27 @@ def test_names_can_be_shown_in_one_line_of_utf8(name, shown):
 
 def test_names_that_look_alike_are_one_name():
     assert canonical("ka\u0308fer") == canonical("käfer") == canonical(" käfer ") == "käfer"
+
+
+def test_text_goes_on_in_the_next_line_set_in_further():
+    path = "/data/" + 80 * "x" + "-y"
+    text = f"{'word ' * 20}end\n  {'list ' * 20}end\nshort  line {path}"
+    lines = wrapped(text).splitlines()
+    assert all(len(line) < 80 for line in lines if path not in line)
+    assert [len(line) - len(line.lstrip()) for line in lines] == [0, 2, 2, 4, 0, 2]
+    assert path in lines[-1]
+    assert lines[-2] == "short  line"
+    assert " ".join("".join(lines).split()).count("word") == 20
+
+
+def test_errors_are_wrapped_where_somebody_reads_them_and_one_line_in_a_file():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    text = "convoy: " + 30 * "word "
+    assert for_reader(text, Terminal()) == wrapped(text) != text
+    closed = io.StringIO()
+    closed.close()
+    for stream in (io.StringIO(), None, closed):
+        assert for_reader(text, stream) == text
