@@ -33,6 +33,10 @@ _LAUNCHERS = ("HOROVOD_", "OMPI_", "PMI", "SLURM_", "MPI_", "CONVOY_")
 _GIB = 2**30
 
 
+class TrialError(UserError, RuntimeError):
+    """Training was tried and failed."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What was found.
@@ -54,18 +58,19 @@ def agree(config: Config) -> Found:
     """The least of what the hosts of a job find, each by one of its processes. For every rank.
 
     Raises:
-        ConfigError: not one image fits, or training failed for another reason.
+        TrialError: not one image fits, or training failed for another reason.
+        ConfigError: there are no data.
     """
     watchdog.rest("looking for the largest batch that fits")
-    found, problem = None, ""
+    found, problem = None, None
     if distributed.local_rank() == 0:
         try:
             found = look(config, distributed.size(), distributed.local_size())
         except UserError as error:
-            problem = str(error)
+            problem = error
     told = distributed.all_gather_object((found, problem))
-    if problems := [text for _, text in told if text]:
-        raise ConfigError(problems[0])
+    if problems := [error for _, error in told if error]:
+        raise problems[0]
     return min((one for one, _ in told if one is not None), key=lambda one: one.batch)
 
 
@@ -77,7 +82,7 @@ def look(config: Config, processes: int, on_host: int) -> Found:
         on_host: how many of them share the host's memory.
 
     Raises:
-        ConfigError: see `agree`.
+        TrialError, ConfigError: see `agree`.
     """
     sizes = candidates(config, processes)
     gpu = visible_gpus() > 0
@@ -85,7 +90,7 @@ def look(config: Config, processes: int, on_host: int) -> Found:
     with Trials(config) as trials:
         batch, more = _on_gpu(sizes, trials.peak) if gpu else _on_host(sizes, trials.peak, room)
     if batch is None:
-        raise ConfigError(
+        raise TrialError(
             f"--train_batch_size {AUTO}: no batch fits into memory; lower"
             " --image_size, or choose a smaller --arch"
         )
@@ -177,7 +182,7 @@ class Trials:
         """Bytes of memory that training takes at most; None: more than there are.
 
         Raises:
-            ConfigError: training fails for another reason.
+            TrialError: training fails for another reason.
         """
         child = self._child = self._child or self._start()
         answer = ""
@@ -190,7 +195,7 @@ class Trials:
             return None  # ended by the kernel, or by a library whose memory ran out
         said = json.loads(answer)
         if error := said.get("error"):
-            raise ConfigError(f"--train_batch_size {AUTO}: a batch of {batch} fails: {error}")
+            raise TrialError(f"--train_batch_size {AUTO}: a batch of {batch} fails: {error}")
         return said["peak"]
 
     def _start(self) -> subprocess.Popen[str]:

@@ -31,8 +31,13 @@ from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.environment import gather
 from convoy.runtime.export import PLACES
 from convoy.utils import device, distributed
+from convoy.utils.errors import UserError
 from convoy.utils.logging import RunLog
 from convoy.utils.resources import PeakMemory, free_memory, out_of_memory
+
+
+class MeasurementError(UserError, RuntimeError):
+    """There is nothing to report."""
 
 
 def run(config: Config, run_log: RunLog) -> dict[str, Any]:
@@ -43,7 +48,8 @@ def run(config: Config, run_log: RunLog) -> dict[str, Any]:
         Of one cell, its figures by the documents' names; of several, how many and where.
 
     Raises:
-        ConfigError: not even the first batch size fits, or this GPU lacks a precision.
+        ConfigError: this GPU lacks a precision.
+        MeasurementError: not even the first batch size fits.
     """
     chief = distributed.rank() == 0
     wanted = rows(config, _precision_of(config))
@@ -64,7 +70,7 @@ def run(config: Config, run_log: RunLog) -> dict[str, Any]:
                 print(_line(cell), flush=True)
             distributed.on_rank0(lambda: report.write(stem))
     if not report.measured:
-        raise ConfigError(f"nothing could be measured: {report.cells[0]['note']}")
+        raise MeasurementError(f"nothing could be measured: {report.cells[0]['note']}")
     if chief:
         print(f"wrote {stem}.json and {stem}.md", flush=True)
     if not several:

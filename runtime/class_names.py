@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from convoy.dataloader.errors import DataError
 from convoy.dataloader.label_files import read_names
 from convoy.runtime.config import ConfigError
-from convoy.utils.text import canonical
+from convoy.utils.text import TextError, canonical
 
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
@@ -35,7 +36,7 @@ def class_names(
         label_file: a text file with one name a line, in the order of the classes.
 
     Raises:
-        ConfigError, DataError, TextError: the file cannot be read, holds another number of names,
+        ConfigError: the file cannot be read, holds another number of names,
             or has an empty line among them.
     """
     if label_file:
@@ -56,6 +57,8 @@ def read_label_file(file: str, classes: int) -> list[str]:
         names = read_names(file, f"--label_file {file}")
     except OSError as error:
         raise ConfigError(f"--label_file {file} cannot be read: {error.strerror}") from error
+    except (DataError, TextError) as error:  # it is a file of settings, not of the data
+        raise ConfigError(str(error)) from error
     if len(names) != classes:
         raise ConfigError(
             f"--label_file {file} has {len(names)} lines, and the model {classes} classes: one name"

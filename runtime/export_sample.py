@@ -15,7 +15,7 @@ from convoy.dataloader.decoders import decode_image
 from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.kinds import HEAD_BYTES, kind_of
 from convoy.runtime.build import eval_crop, say_found
-from convoy.runtime.config import Config
+from convoy.runtime.config import Config, ConfigError
 from convoy.runtime.data_source import open_split
 from convoy.runtime.formats import ENOUGH_IMAGES, export_formats
 from convoy.runtime.images import find_images, read_image
@@ -49,7 +49,8 @@ class Sample:
         to `ENOUGH_IMAGES`; none with `--export_samples 0`.
 
         Raises:
-            DataError: there are none to compare on, or to calibrate int8 with.
+            ConfigError: there are none to compare on.
+            DataError: there are none to calibrate int8 with.
         """
         size, crop, sample = trained.model.input_shape[1], eval_crop(config), cls()
         for encoded, label, needed in _candidates(config, trained):
@@ -65,7 +66,7 @@ class Sample:
             sample.labels.append(label)
         if config.export_samples and not sample.images:
             where = config.predict_dir or f"--data_dir {config.data_dir}"
-            raise DataError(
+            raise ConfigError(
                 f"an export is compared with the Keras model on images, and {where} has none that"
                 " can be read: name a folder of images with --predict_dir, or do without the"
                 " comparison with --export_samples 0"
@@ -136,7 +137,7 @@ def _candidates(config: Config, trained: Trained) -> Iterator[tuple[bytes, int |
             yield encoded, None, enough
     except DataError as error:
         if problem:
-            raise DataError(
+            raise ConfigError(
                 f"{problem} An export is compared with the Keras model on images: name others with"
                 " --predict_dir, or do without the comparison with --export_samples 0."
             ) from error

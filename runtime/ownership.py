@@ -42,6 +42,10 @@ _POLL = 0.5  # seconds
 _LENGTH = 1000  # bytes of the file, so that a shorter text replaces a longer one whole
 
 
+class InUse(UserError, RuntimeError):
+    """Another run is at work in the folder. The same command may do once that has ended."""
+
+
 class TakenOver(UserError, RuntimeError):
     """Another run owns the folder now."""
 
@@ -83,8 +87,8 @@ class Owner:
         without a claim if this process is asked to stop meanwhile.
 
         Raises:
-            ConfigError: another run is at work there.
-            CheckpointError: the folder cannot be written.
+            InUse: another run is at work there.
+            CheckpointError, ConfigError: the folder cannot be written.
         """
         check_writable(self._model_dir)
         begun = since = time.monotonic()
@@ -101,7 +105,7 @@ class Owner:
                 return
             if taken and not (other.get("ending") and now - begun < _ENDING):
                 self._close()
-                raise ConfigError(self._refusal(other))
+                raise InUse(self._refusal(other))
             if not told and now - begun > 2 * _POLL:
                 told = True
                 self._say(
@@ -116,7 +120,7 @@ class Owner:
         if not self._locked:  # of two that come at once, one stays
             time.sleep(min(1.0, self._beat))
             if not self._is_mine():
-                raise ConfigError(self._refusal(self._read()))
+                raise InUse(self._refusal(self._read()))
         self._thread = threading.Thread(target=self._beats, name="convoy-owner", daemon=True)
         self._thread.start()
 

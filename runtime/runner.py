@@ -33,8 +33,9 @@ from convoy.utils.launched import StoppedEarly, check_launch, launch_variable, l
 from convoy.utils.progress import lasting_output
 from convoy.utils.resources import allow_open_files
 from convoy.utils.terminate import tell_of_termination
+from convoy.utils.text import for_reader
 
-EXIT_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 3, 130
+EXIT_ERROR, EXIT_REFUSED, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 class Runner:
@@ -109,12 +110,14 @@ class Runner:
 
     def _end_by(self, error: Exception) -> int:
         """Tells of what ended the mode, once; returns the exit code, if the process is to go on."""
+        # As where the command line is read, however late it shows that settings do not go together.
+        code = EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_ERROR
         if distributed.is_told(error):
             watchdog.stop()
-            return _leave(EXIT_ERROR)
+            return _leave(code)
         if isinstance(error, UserError):
             distributed.end_elastic_job(str(error))
-            return _fail(str(error))
+            return _fail(str(error), code)
         # A rank that goes breaks the exchange of all others: the watchdog says which it was.
         if "orovod" in str(error) and watchdog.has_spoken():
             return _leave(EXIT_ERROR)
@@ -362,7 +365,7 @@ def _first() -> bool:
 def _say(text: str) -> None:
     rank = distributed.rank() if distributed.size() > 1 else watchdog.rank()
     prefix = "convoy: " if rank is None else f"convoy (rank {rank}): "
-    print(prefix + text, file=sys.stderr, flush=True)
+    print(for_reader(prefix + text, sys.stderr), file=sys.stderr, flush=True)
 
 
 def _fail(text: str, code: int = EXIT_ERROR) -> int:

@@ -133,7 +133,7 @@ def test_resuming_another_model_is_refused_and_nothing_is_lost(trained, tmp_path
     shutil.copytree(trained.model_dir, model_dir)
     before = checkpoint.read(checkpoint.latest(model_dir))
     args = ("--model_dir", model_dir, "--resume_checkpoint", "--bn_epsilon", 0.1)
-    assert run(*trained.flags, *args) == 1
+    assert run(*trained.flags, *args) == 2
     assert "differs in bn_epsilon" in capsys.readouterr().err
     after = checkpoint.read(checkpoint.latest(model_dir))
     assert after.path == before.path

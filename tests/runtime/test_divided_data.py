@@ -82,7 +82,7 @@ def test_what_was_trained_on_is_not_held_out_later(
 ):
     flags = [*small_run, "--data_dir", digits_in_folders, "--model_dir", divided]
     flags += ["--validation_fraction", 0.2, *other, "--max_epochs", 3, "--resume_checkpoint"]
-    assert main([*map(str, flags)]) == 1
+    assert main([*map(str, flags)]) == 2
     said = " ".join(capfd.readouterr().err.split())
     assert "images that it was trained on would now be in its validation split" in said
 

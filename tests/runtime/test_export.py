@@ -287,7 +287,7 @@ def test_few_images_are_enough_and_none_where_that_is_asked_for(trained, photos,
 def test_no_images_at_all_are_an_error_with_the_way_out(trained, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for flags in (("--predict_dir", tmp_path / "empty"), ("--data_dir", tmp_path / "empty")):
-        assert export(trained, tmp_path / "out", *flags) == 1
+        assert export(trained, tmp_path / "out", *flags) == 2
         said = " ".join(capsys.readouterr().err.split())
         assert "--export_samples 0" in said
         assert "--predict_dir" in said

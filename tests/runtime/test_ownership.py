@@ -10,8 +10,7 @@ import time
 import pytest
 
 from convoy.runtime import ownership
-from convoy.runtime.config import ConfigError
-from convoy.runtime.ownership import FILE, Owner, TakenOver
+from convoy.runtime.ownership import FILE, InUse, Owner, TakenOver
 from convoy.utils.heartbeats import identity
 
 HOLD = """
@@ -57,7 +56,7 @@ def claim(folder, **more):
 
 
 def refusal(folder, **more):
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(InUse) as refused:
         claim(folder, **more)
     return str(refused.value)
 
@@ -141,7 +140,7 @@ def test_of_two_that_come_at_once_where_there_are_no_locks_one_stays(tmp_path, m
             owner = Owner(str(tmp_path), beat=1.0)
             owner.claim()
             outcomes.append(owner)
-        except ConfigError as error:
+        except InUse as error:
             outcomes.append(error)
 
     threads = [threading.Thread(target=come) for _ in range(2)]

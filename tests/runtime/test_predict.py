@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convoy.dataloader.errors import DataError
 from convoy.runtime.class_names import class_names, imagenet_classes
 from convoy.runtime.config import ConfigError
 from convoy.runtime.images import find_images
@@ -159,10 +158,10 @@ def test_a_label_file_names_the_classes(tmp_path):
     with pytest.raises(ConfigError, match="has 2 lines, and the model 3 classes"):
         class_names(None, 3, file)
     file.write_text("cat\n\ndog\n")
-    with pytest.raises(DataError, match=r"--label_file .*labels\.txt: line 2 is empty"):
+    with pytest.raises(ConfigError, match=r"--label_file .*labels\.txt: line 2 is empty"):
         class_names(None, 3, file)
     file.write_bytes(b"cat\nk\xe4fer\n")
-    with pytest.raises(TextError, match=r"line 2 has the byte 0xe4.*save it as UTF-8"):
+    with pytest.raises(ConfigError, match=r"line 2 has the byte 0xe4.*save it as UTF-8"):
         class_names(None, 2, file)
 
 
@@ -357,7 +356,7 @@ def test_size_crop_mirror_and_confidence_are_the_users(predict, trained, photos)
 def test_a_folder_without_images_is_an_error(trained, tmp_path, capsys):
     (tmp_path / "notes.txt").touch()
     args = ["--mode", "predict", "--model_dir", trained.model_dir, "--predict_dir", tmp_path]
-    assert main([str(arg) for arg in args]) == 1
+    assert main([str(arg) for arg in args]) == 2
     assert "holds no images" in capsys.readouterr().err
 
 
