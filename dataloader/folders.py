@@ -13,7 +13,7 @@ import numpy as np
 from convoy.dataloader.advice import misplaced
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.file_source import FileSource
-from convoy.dataloader.held_out import HeldOut
+from convoy.dataloader.held_out import HOLDING_NONE_OUT, HeldOut
 from convoy.dataloader.kinds import Left
 from convoy.dataloader.label_files import read_labels
 from convoy.dataloader.listing import files_around, list_classes
@@ -71,6 +71,7 @@ class FolderSource(FileSource):
         if not self.files and held_out is not None:
             raise DataError(
                 f"{folder}: no class has two images, so --validation_fraction can hold none out."
+                f" {HOLDING_NONE_OUT}"
             )
         if not self.files:
             raise DataError(f"{folder}: no images in it{_but(listed.left)}. {EXPECTED}")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from convoy.dataloader.errors import DataError
 
+HOLDING_NONE_OUT = "Add images; or train without an evaluation: --mode train, without this flag."
+
 
 @dataclass(frozen=True)
 class HeldOut:

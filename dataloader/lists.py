@@ -13,7 +13,7 @@ import numpy as np
 from convoy.dataloader.advice import OWN_PART
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.file_source import FileSource
-from convoy.dataloader.held_out import HeldOut
+from convoy.dataloader.held_out import HOLDING_NONE_OUT, HeldOut
 from convoy.dataloader.list_files import TEST, Row, read_rows, split_named
 from convoy.dataloader.sources import classes_text, lacking_notes
 from convoy.dataloader.splits import LISTS
@@ -66,6 +66,7 @@ class ListSource(FileSource):
         if not rows:
             raise DataError(
                 f"{path}: no class has two images, so --validation_fraction can hold none out."
+                f" {HOLDING_NONE_OUT}"
             )
         rows = sorted({row.path: row for row in rows}.values(), key=lambda r: (r.label, r.path))
         _refuse_missing(rows, {*train, *whole})

@@ -58,6 +58,14 @@ def labels_of(source: Source, classes: int) -> np.ndarray | None:
 def _of_counts(train: Source, validation: Source, names: Sequence[str]) -> Iterator[str]:
     labels = [labels_of(source, len(names)) for source in (train, validation)]
     counts = [x if x is None else np.bincount(x, minlength=len(names)) for x in labels]
+    if counts[0] is not None:
+        single = [names[i] for i in np.flatnonzero(counts[0] == 1)]
+        if single := [name for name in single if name not in validation.lacking]:
+            yield (
+                f"{_count(len(single), 'class')} of {np.count_nonzero(counts[0]):,}"
+                f" {_verb(single, 'has', 'have')} one training image: {some(single)}. Hardly"
+                " anything is learnt from one: add images"
+            )
     if counts[0] is not None and counts[1] is not None:
         yield from _of_classes(counts[0], counts[1], names, validation.lacking)
     images, own = validation.num_examples, counts[1]
@@ -71,7 +79,7 @@ def _of_counts(train: Source, validation: Source, names: Sequence[str]) -> Itera
     elif own is not None and (rare := [i for i in np.flatnonzero(own) if own[i] < FEW_OF_A_CLASS]):
         told = some([f"{names[i]} ({own[i]})" for i in rare], 3)
         yield (
-            f"{_count(len(rare), 'class')} of {np.count_nonzero(own)} in the evaluation"
+            f"{_count(len(rare), 'class')} of {np.count_nonzero(own):,} in the evaluation"
             f" {_verb(rare, 'has', 'have')} fewer than {FEW_OF_A_CLASS} images, as {told}:"
             " figures by class, and macro F1, say little about"
             f" {_verb(rare, 'it', 'them')}. Add validation images"

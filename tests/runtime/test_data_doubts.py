@@ -13,8 +13,8 @@ from convoy.runtime.config import Config
 from convoy.runtime.data_doubts import data_doubts, looks
 
 
-def doubts(folder, size=64):
-    config = Config(data_dir=str(folder), image_size=size, augmenter_name="none")
+def doubts(data_dir, size=64, **more):
+    config = Config(data_dir=str(data_dir), image_size=size, augmenter_name="none", **more)
     train = build_loader(config, "train")
     return data_doubts(train, build_loader(config, "validation", train))
 
@@ -50,6 +50,15 @@ def test_few_images_are_told_with_what_one_of_them_counts(tmp_path):
         file.unlink()
     (text,) = doubts(folder)
     assert text.startswith("one class of 2 in the evaluation has fewer than 5 images, as dog (4)")
+
+
+def test_classes_of_one_training_image_are_named(tmp_path):
+    folder = write(tmp_path, "train", {"cat": 6, "cow": 1, "dog": 6})
+    (text,) = doubts(write(folder, "val", {"cat": 60, "cow": 9, "dog": 50}, start=500))
+    assert text.startswith("one class of 3 has one training image: cow. Hardly anything is learnt")
+    # Where its image is not in the evaluation for that reason, a note has said so.
+    divided = write(tmp_path / "divided", "", {"cat": 100, "cow": 1, "dog": 100})
+    assert doubts(divided, validation_fraction=0.6) == []
 
 
 @pytest.mark.parametrize("kind", ["records", "folders"])
