@@ -33,7 +33,7 @@ from convoy.runtime.data_source import for_these_data
 from convoy.runtime.flags import AUTO
 from convoy.runtime.origin import load_run_config, moved_paths
 from convoy.runtime.parser import build_parser, recipe_settings, refuse
-from convoy.runtime.pretrained import settle_pretrained
+from convoy.runtime.pretrained import arch_of_run, settle_pretrained
 from convoy.runtime.recipes import Launch, lookup, parse_name
 from convoy.runtime.requests import Requests
 from convoy.runtime.schedules import check_spans, fitted_warmup, warmup_is_too_long
@@ -221,12 +221,17 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
     asked = asked | _arch(recipe | launch | asked)
     first = defaults(Config.arch) | recipe | launch | asked | {"mode": mode}
     if first["pretrained"]:
-        weights = settle_pretrained(Config(**first), given.speaks)
+        known = recipe | launch | asked
+        of_run = mode in APPLYING_MODES and "model_dir" in known and "arch" not in known
+        weights = arch_of_run(first["model_dir"]) if of_run else {}
+        weights |= settle_pretrained(Config(**(first | weights)), given.speaks)
         asked, first = asked | weights, first | weights
     run, origin = _settings_of_run(mode, Config(**first))
     run = for_these_data(run, asked)
     usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))
-    config = Config(**(usual | recipe | run | launch | asked | {"mode": mode}))
+    # Where results go of weights that are no run's.
+    here = {"model_dir": "."} if mode in APPLYING_MODES and first["pretrained_from_file"] else {}
+    config = Config(**(usual | here | recipe | run | launch | asked | {"mode": mode}))
     if requests is not None:
         requests.hear(preempt_signals(config) if mode in ("train", "train_and_eval") else ())
         requests.requeue = config.requeue

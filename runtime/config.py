@@ -57,7 +57,7 @@ class Config:
                               "horovodrun, mpirun or srun started", within="[1, 4096]")
     pattern: str | None = _flag(RUN, None, "--mode list: only architectures of this name, such as 'resnet*'")
     model_dir: str = _flag(RUN, "/workspace/output", "folder of this run: checkpoints, config.yaml, log.json; also gs://… or "
-                           "another URL that TensorFlow can write", path="path")
+                           "another URL that TensorFlow can write; unset, and weights of a file are applied: the current folder", path="path")
     max_epochs: int = _flag(RUN, 300, "epochs of training; also the length of the learning-rate schedule", within=">= 1")
     run_epochs: int | None = _flag(RUN, None, "stop after this many epochs of this launch (the schedule keeps "
                                    "its length; resume later)", within=">= 1")

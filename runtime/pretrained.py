@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from convoy.runtime.chosen import settings_of_the_run
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config, ConfigError, load_config
 from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, check_model
-from convoy.utils.text import some
+from convoy.utils.files import path_of
+from convoy.utils.text import some, wrapped
 
 _REASONS = 5  # files that were refused, in a message
 
@@ -46,9 +47,15 @@ def settle_pretrained(config: Config, speaks: bool) -> dict[str, Any]:
     path, origin = _find(config, speaks)
     if speaks:
         text = f"convoy: --pretrained: {config.arch} from {origin}: {path}"
-        keep = {"break_long_words": False, "break_on_hyphens": False}  # paths stay whole
-        print(textwrap.fill(text, 79, subsequent_indent="  ", **keep), file=sys.stderr)
+        print(wrapped(text), file=sys.stderr)
     return {"pretrained": False, "pretrained_from_file": str(path.absolute())}
+
+
+def arch_of_run(model_dir: str) -> dict[str, str]:
+    """The architecture of the run in a folder, as a flag; none if there is no run."""
+    with suppress(ConfigError, OSError):
+        return {"arch": load_config(path_of(model_dir) / "config.yaml").arch}
+    return {}
 
 
 def _find(config: Config, speaks: bool) -> tuple[Path, str]:

@@ -168,3 +168,23 @@ def test_a_download_that_fails_is_told_with_its_reason(refused):
     said = refused("--pretrained", "--arch", "efficientnet-b0")
     assert "downloading http://127.0.0.1:9/efficientnetb0.h5" in said
     assert "Download failed: http://127.0.0.1:9/efficientnetb0.h5: [Errno 111]" in said
+
+
+@pytest.mark.parametrize("mode", ["eval", "predict", "export", "inference_benchmark"])
+def test_results_of_weights_that_are_no_runs_go_to_the_current_folder(mode, flags, file, tmp_path):
+    more = ["--data_backend", "synthetic"] if mode == "inference_benchmark" else flags(mode)[5:7]
+    args = ["--pretrained", "--arch", ARCH, "--image_size", "32", "--mode", mode, *more]
+    assert parse(args).model_dir == "."
+    named = ["--pretrained_from_file", str(file), *args[1:]]
+    assert parse(named).model_dir == "."
+    assert parse([*named, "--model_dir", str(tmp_path / "run")]).model_dir == str(tmp_path / "run")
+
+
+def test_the_architecture_is_that_of_the_run_whose_folder_is_named(file, photos, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(f"arch: {ARCH}\nimage_size: 32\n")
+    asked = {"pretrained": True, "mode": "predict", "predict_dir": str(photos)}
+    assert configure(**asked, model_dir=str(run)).arch == ARCH
+    config = configure(**asked, model_dir=str(run), arch=ARCH.upper())
+    assert (config.arch, config.pretrained_from_file) == (ARCH, str(file))
