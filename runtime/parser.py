@@ -39,13 +39,17 @@ ELSEWHERE = {
 
 EXAMPLES = """\
 examples:
-  python main.py --data_dir /data --model_dir out            train and evaluate EfficientNet-B0
-  python main.py --config configs/digits_b0.yaml             follow a recipe; flags override it
-  python main.py --recipe resnet50/AMP/A100/90E …            one that fits your machine
+  python main.py --data_dir /data --model_dir out    train EfficientNet-B0
+  python main.py --config configs/digits_b0.yaml     follow a recipe
+  python main.py --recipe resnet50/AMP/A100/90E …    one for your machine
   python main.py --mode eval --model_dir out --data_dir /data
   python main.py --mode predict --model_dir out --predict_dir photos/
-  python main.py --nproc 8 --use_amp --use_xla …             on eight GPUs
+  python main.py --nproc 8 --use_amp --use_xla …     on eight GPUs
 """
+
+_COMPLETION = "--print_completion"
+_NAME, _LONGEST = "NAME", 50
+"""What stands for choices that are too many for one line of help, and how long others may be."""
 
 
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -53,6 +57,8 @@ class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
+        if _COMPLETION in action.option_strings:
+            return f"print a completion script: {', '.join(action.choices or [])}"
         if action.default in (None, argparse.SUPPRESS) or not isinstance(action.type, Kind):
             return text
         value = action.default
@@ -63,6 +69,8 @@ class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter)
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if isinstance(action, _Switch):
             return ", ".join(action.option_strings)
+        if _COMPLETION in action.option_strings:  # jsonargparse's, with all choices in one word
+            return f"{_COMPLETION} {_NAME}"
         return super()._format_action_invocation(action)
 
 
@@ -170,6 +178,8 @@ def build_parser() -> Parser:
             settings |= {"nargs": "+", "metavar": "DIR", "type": element}
         else:
             settings["metavar"] = _metavar(kind)
+            if kind.choices and settings["metavar"] == _NAME:
+                settings["help"] += f": {', '.join(kind.choices)}"
         group.add_argument(*options, **settings)
     return parser
 
@@ -177,7 +187,8 @@ def build_parser() -> Parser:
 def _metavar(kind: Kind) -> str:
     """What stands behind a flag in --help."""
     if kind.choices:
-        return "{" + ",".join(kind.choices) + "}"
+        text = "{" + ",".join(kind.choices) + "}"
+        return text if len(text) <= _LONGEST else _NAME
     if kind.is_list:
         element = "X" if kind.types[0] == list[float] else "X|Nsteps|P%"
         return "X|[X,…]" if float in kind.types else f"[{element},…]"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from convoy.runtime.cli import parse
-from convoy.runtime.config import MODES, Config, ConfigError, defaults, load_config
+from convoy.runtime.config import MODES, Config, ConfigError, defaults, kinds, load_config
 from convoy.runtime.parser import build_parser
 from convoy.runtime.recipes import read_recipe
 from convoy.runtime.schedules import schedule_arguments
@@ -234,6 +234,17 @@ def test_modes_have_older_names():
         from convoy.runtime.cli import _mode
 
         assert _mode(written) == meant
+
+
+def test_help_fits_into_a_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = capsys.readouterr().out
+    assert [line for line in text.splitlines() if len(line) > 79] == []
+    told = " ".join(text.split())
+    choices = [k.choices for k in kinds().values() if k.choices]
+    assert all(choice in told for values in choices for choice in values)
 
 
 def test_all_modes_are_listed_in_help():
