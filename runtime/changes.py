@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from convoy.model.catalog import get_arch
 from convoy.runtime import config as flags
 from convoy.runtime.build import micro_steps
 from convoy.runtime.checkpoint import Checkpoint, CheckpointError
@@ -87,10 +88,16 @@ def check_resumed(
         images_per_step, steps_per_epoch: of this launch.
 
     Raises:
-        ConfigError: the checkpoint's optimizer cannot go on with these flags.
+        ConfigError: the checkpoint cannot go on with these flags.
     """
     if saved is None:
         return []
+    if (before := saved.state["model"]["arch"]) != (now := get_arch(config.arch).name):
+        # First, as the settings that go with an architecture differ too, and nobody gave them.
+        raise ConfigError(
+            f"--resume_checkpoint: the run in --model_dir {config.model_dir} is of {before}, and"
+            f" --arch is {now}: give --arch {before}, or another --model_dir"
+        )
     if config.max_epochs < saved.state["epoch"]:
         done = saved.state["epoch"]
         raise ConfigError(

@@ -161,9 +161,10 @@ def _check_same_model(saved: Checkpoint, arguments: dict[str, Any]) -> None:
     built = saved.state["model"]
     if built != arguments:
         changed = sorted(k for k in {*built, *arguments} if built.get(k) != arguments.get(k))
+        told = [f"--{name} {arguments.get(name)} instead of {built.get(name)}" for name in changed]
         raise ConfigError(
-            f"--resume_checkpoint: {saved.path} holds another model; it differs in"
-            f" {', '.join(changed)} (give the same flags as before, or another --model_dir)"
+            f"--resume_checkpoint: {saved.path} holds another model ({', '.join(told)}): give the"
+            " same flags as before, or another --model_dir"
         )
 
 

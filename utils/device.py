@@ -85,8 +85,11 @@ def quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-# What TensorFlow's C++ code prints before its logging is set up, whatever its level is: W0000 ….
-_START_UP = re.compile(rb"^([WI]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::Init)")
+# What TensorFlow's C++ code prints before its logging is set up, whatever its level is (W0000 …),
+# and TensorFlow Lite's quantiser beside it.
+_START_UP = re.compile(
+    rb"^([WI]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::Init|fully_quantize: \d)"
+)
 
 
 @contextmanager

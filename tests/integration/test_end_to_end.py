@@ -132,9 +132,14 @@ def test_resuming_another_model_is_refused_and_nothing_is_lost(trained, tmp_path
     model_dir = tmp_path / "run"
     shutil.copytree(trained.model_dir, model_dir)
     before = checkpoint.read(checkpoint.latest(model_dir))
-    args = ("--model_dir", model_dir, "--resume_checkpoint", "--bn_epsilon", 0.1)
-    assert run(*trained.flags, *args) == 2
-    assert "differs in bn_epsilon" in capsys.readouterr().err
+    args = ("--model_dir", model_dir, "--resume_checkpoint")
+    assert run(*trained.flags, *args, "--bn_epsilon", 0.1) == 2
+    told = "another model (--bn_epsilon 0.1 instead of 0.001): give the same flags"
+    assert told in capsys.readouterr().err
+    # Which another optimizer goes with.
+    assert run(*trained.flags, *args, "--arch", "resnet18") == 2
+    told = "is of efficientnet-test, and --arch is resnet18: give --arch efficientnet-test, or"
+    assert told in capsys.readouterr().err
     after = checkpoint.read(checkpoint.latest(model_dir))
     assert after.path == before.path
 

@@ -14,7 +14,10 @@ from convoy.runtime.schedules import build_schedule
 from convoy.utils import distributed
 
 CONFIG = Config(arch="efficientnet-test", warmup_epochs=0.0, max_epochs=3, lr_decay="cosine")
-STATE = {"step": 24, "epoch": 3, "offset": 0, "data": {"train_examples": 120}}
+STATE = {
+    "step": 24, "epoch": 3, "offset": 0, "data": {"train_examples": 120},
+    "model": {"arch": "efficientnet-test"},
+}  # fmt: skip
 
 
 def saved(config=CONFIG, ema=False, **state):
@@ -156,6 +159,11 @@ def test_the_same_data_called_otherwise_are_no_difference(tmp_path, monkeypatch)
     monkeypatch.chdir("/")
     assert what_changes(before, now, 16, 8) == []
     assert what_changes(before, now.with_(data_dir="/photos"), 16, 8) != []
+
+
+def test_another_architecture_is_refused_before_what_goes_with_it():
+    with pytest.raises(ConfigError, match=r"is of efficientnet-test, and --arch is resnet18: give"):
+        check_resumed(saved(), CONFIG.with_(arch="resnet18", optimizer="momentum"), 16, 8)
 
 
 def test_fewer_epochs_than_are_done_are_refused():

@@ -58,7 +58,9 @@ def test_bfloat16_on_a_processor_without_it_is_told_of(
 def test_lines_before_logging_is_set_up_are_left_out(capfd):
     with device.without_start_up_lines():
         os.write(
-            2, b"W0000 00:00:1717171717.17 1 tf_tfl.cc:365] Ignored output_format.\nerror: x\n"
+            2,
+            b"W0000 00:00:1717171717.17 1 tf_tfl.cc:365] Ignored output_format.\nerror: x\n"
+            b"fully_quantize: 0, inference_type: 6, input_inference_type: UINT8\n",
         )
         os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called\nlast")
     os.write(2, b" after\n")
