@@ -3,7 +3,7 @@
 TFDS leaves `<data_dir>/<name>[/<config>]/<version>/` with shards of `tf.train.Example`s and two
 descriptions, `features.json` and `dataset_info.json`. The shards are TFRecord files, which our own
 reader reads at random, so that order, sharding and resume are those of every other source. Nothing
-is downloaded here: `python -m dataloader.prepare tfds --download` does that.
+is downloaded here: `python -m convoy.dataloader.prepare tfds --download` does that.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def find_version(data_dir: str, dataset: str) -> str:
         hint = "there is no such folder"
     raise DataError(
         f"--dataset {dataset}: not prepared in {parent} ({hint}). Prepare it with TFDS, or with "
-        f"python -m dataloader.prepare tfds {dataset.removeprefix('tfds:')} --data_dir {data_dir} "
-        "--download."
+        f"python -m convoy.dataloader.prepare tfds {dataset.removeprefix('tfds:')} --data_dir "
+        f"{data_dir} --download."
     )
 
 

@@ -50,7 +50,7 @@ class Config:
     # fmt: off
     mode: str = _flag(RUN, "train_and_eval", "what to do: " + ", ".join(MODES))
     recipe: str | None = _flag(RUN, None, "settings by model, platform and, if you like, precision, mode and epochs: "
-                               "resnet50/DGXA100/AMP/90E; `python -m runtime.recipes` lists them")
+                               "resnet50/DGXA100/AMP/90E; `python -m convoy.runtime.recipes` lists them")
     defaults: Literal["data", "documents"] = _flag(RUN, "data", "settings that are not given: data: chosen from the data where there are fewer "
                                                    "than 50,000 images (docs/defaults.md); documents: NVIDIA's, for ImageNet, as in all recipes")
     nproc: int | None = _flag(RUN, None, "processes to start on this host, one for each GPU; unset: one, or those that "

@@ -165,7 +165,7 @@ def _of_twins(twins: Twins) -> str:
     return (
         f"{_count(twins.count, 'validation image')} {'is' if twins.count == 1 else 'are'} in the"
         f" train split too{anew}, and scored for being known: {pairs}{more}. Remove them from one"
-        " split; python -m dataloader.prepare verify finds all"
+        " split; python -m convoy.dataloader.prepare verify finds all"
     )
 
 

@@ -273,3 +273,11 @@ def test_every_language_of_a_block_is_read_here():
     text = "".join(page.read_text() for page in documented.PAGES)
     assert set(re.findall(r"^```(\w+)", text, re.M)) <= {"bash", "python", "text", "yaml"}
     assert find_spec("convoy") is not None
+
+
+@pytest.mark.parametrize("folder", ["dataloader", "model", "runtime", "utils"])
+def test_the_program_names_its_modules_as_an_installed_package_has_them(folder):
+    """Messages and help are read where there is no checkout, too."""
+    own = re.compile(r"python -m (dataloader|model|runtime|utils)\b")
+    files = (ROOT / folder).rglob("*.py")
+    assert [str(file) for file in files if own.search(file.read_text())] == []

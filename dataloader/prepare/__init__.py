@@ -1,1 +1,1 @@
-"""Prepares data sets: `python -m dataloader.prepare COMMAND`, see `--help`. Needs no TensorFlow."""
+"""Prepares data sets: `python -m convoy.dataloader.prepare COMMAND`. Needs no TensorFlow."""

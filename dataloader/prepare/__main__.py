@@ -1,4 +1,4 @@
-"""The command line of `python -m dataloader.prepare`; each command is imported when it runs."""
+"""The command line of `python -m convoy.dataloader.prepare`; commands are imported as they run."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ _COMMANDS = {
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dataloader.prepare", description="Prepare data for training."
+        prog="python -m convoy.dataloader.prepare", description="Prepare data for training."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
