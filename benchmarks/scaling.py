@@ -70,8 +70,8 @@ def train(options: argparse.Namespace) -> None:
     device.setup(local_rank=number, intraop_threads=1, interop_threads=1, tf32=True)
 
     from convoy.dataloader.synthetic import SyntheticLoader
-    from convoy.runtime.build import make_step
     from convoy.runtime.config import Config
+    from convoy.runtime.objective import make_step
     from convoy.runtime.state import new_state
 
     config = Config(arch=options.arch, image_size=options.size, train_batch_size=options.batch)

@@ -16,7 +16,7 @@ import threading
 import numpy as np
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 from convoy.utils.resources import free_memory
 
 logger = logging.getLogger("convoy.data")

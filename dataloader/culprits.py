@@ -11,7 +11,7 @@ import tensorflow as tf
 from convoy.dataloader.by_pillow import unread
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.explain import first_words
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 
 # TensorFlow puts the bytes it could not parse into its message; Python then fails to decode that.
 TF_ERRORS = (tf.errors.OpError, UnicodeDecodeError)

@@ -36,7 +36,7 @@ from convoy.dataloader.loader import CROP, Loader, as_it_is
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.orientation import orientation, upright
 from convoy.dataloader.resizing import is_large
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 
 logger = logging.getLogger("convoy.data")
 

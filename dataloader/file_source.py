@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from convoy.dataloader.errors import unreadable
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 
 
 class FileSource(Source):

@@ -17,7 +17,7 @@ from convoy.dataloader.held_out import HOLDING_NONE_OUT, HeldOut
 from convoy.dataloader.kinds import Left
 from convoy.dataloader.label_files import read_labels
 from convoy.dataloader.listing import files_around, list_classes
-from convoy.dataloader.sources import classes_text, lacking_notes
+from convoy.dataloader.source import classes_text, lacking_notes
 from convoy.dataloader.splits import EXPECTED, split_folder, subfolders, unused_folders
 from convoy.utils.text import canonical, some
 

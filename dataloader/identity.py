@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 
 _CHUNK = 1 << 20
 

@@ -15,7 +15,7 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.file_source import FileSource
 from convoy.dataloader.held_out import HOLDING_NONE_OUT, HeldOut
 from convoy.dataloader.list_files import TEST, Row, read_rows, split_named
-from convoy.dataloader.sources import classes_text, lacking_notes
+from convoy.dataloader.source import classes_text, lacking_notes
 from convoy.dataloader.splits import LISTS
 from convoy.utils.files import is_url
 from convoy.utils.text import printable, some

@@ -26,8 +26,10 @@ from convoy.dataloader.device_plan import Planned, Planner
 from convoy.dataloader.ending import close_at_exit
 from convoy.dataloader.errors import DataError, check_bad_examples
 from convoy.dataloader.options import InputOptions
+from convoy.dataloader.replacement import grey_png
 from convoy.dataloader.sampler import Slots, example_seeds
-from convoy.dataloader.sources import Source, find_source, grey_png
+from convoy.dataloader.source import Source
+from convoy.dataloader.sources import find_source
 from convoy.utils import watchdog
 from convoy.utils.text import some
 

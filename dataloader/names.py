@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.example import decode_example
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 
 # The ImageNet builders' key, and those that TensorFlow Datasets uses.
 KEYS = ("image/filename", "file_name", "image/file_name", "filename")

@@ -17,7 +17,7 @@ from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.example import decode_example, example_keys
 from convoy.dataloader.labels import UNREAD, count_classes, every_label, labels_of
 from convoy.dataloader.records import FRAME_BYTES, RecordIndex, RecordReader, index_files
-from convoy.dataloader.sources import Source, classes_text
+from convoy.dataloader.source import Source, classes_text
 from convoy.utils.text import some
 
 _NO_CLASS = ("background", "__background__", "dummy", "unused", "none")

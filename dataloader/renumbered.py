@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 
 UNKNOWN = -1
 """The number of a class that the model lacks."""

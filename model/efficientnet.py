@@ -16,15 +16,8 @@ from keras import layers
 
 from convoy.model import catalog, initializers
 from convoy.model.initializers import layer_seed
-from convoy.model.layers import (
-    Conv2D,
-    DepthwiseConv2D,
-    Excite,
-    FusedBatchNorm,
-    Normalize,
-    Squeeze,
-    StochasticDepth,
-)
+from convoy.model.layers import Conv2D, DepthwiseConv2D, Excite, FusedBatchNorm, Normalize, Squeeze
+from convoy.model.stochastic_depth import StochasticDepth
 from convoy.model.sync_batch_norm import SyncBatchNorm
 
 NHWC, NCHW = "channels_last", "channels_first"  # said aloud: a keras.json may default to either

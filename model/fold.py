@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from convoy.model.layers import FusedBatchNorm, Normalize, StochasticDepth
+from convoy.model.layers import FusedBatchNorm, Normalize
+from convoy.model.stochastic_depth import StochasticDepth
 
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convoy.runtime.cli import configure
-    from convoy.runtime.config import Config, ConfigError
+    from convoy.runtime.config import Config
     from convoy.runtime.runner import Runner
+    from convoy.utils.errors import ConfigError
 
 # Imported on first use, so that `runtime.config` costs no TensorFlow.
 _HOMES = {
     "Config": "convoy.runtime.config",
-    "ConfigError": "convoy.runtime.config",
+    "ConfigError": "convoy.utils.errors",
     "Runner": "convoy.runtime.runner",
     "configure": "convoy.runtime.cli",
 }

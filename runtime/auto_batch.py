@@ -17,12 +17,12 @@ from pathlib import Path
 
 import convoy
 from convoy.dataloader.errors import DataError
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.data_source import open_split
 from convoy.runtime.fitting import STEPS_PER_EPOCH, auto_batches
 from convoy.runtime.flags import AUTO
 from convoy.utils import distributed, watchdog
-from convoy.utils.errors import UserError
+from convoy.utils.errors import ConfigError, UserError
 from convoy.utils.gpus import visible_gpus
 from convoy.utils.resources import free_memory
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.utils import device, distributed
+from convoy.utils.errors import ConfigError
 from convoy.utils.extras import how_to_install
 from convoy.utils.gpus import visible_gpus
 

@@ -27,11 +27,11 @@ from convoy.runtime.benchmark_plan import DEFAULT_ITERATIONS, Row, batch_sizes, 
 from convoy.runtime.benchmark_report import QS, UNITS, Report, figures
 from convoy.runtime.benchmark_training import train
 from convoy.runtime.build import image_size, train_image_size
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.environment import gather
 from convoy.runtime.export import PLACES
 from convoy.utils import device, distributed
-from convoy.utils.errors import UserError
+from convoy.utils.errors import ConfigError, UserError
 from convoy.utils.logging import RunLog
 from convoy.utils.resources import PeakMemory, free_memory, out_of_memory
 

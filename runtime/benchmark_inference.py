@@ -16,22 +16,17 @@ import numpy as np
 import tensorflow as tf
 
 from convoy.runtime.benchmark_plan import DEFAULT_ITERATIONS, KERAS, Row
-from convoy.runtime.build import (
-    DEFAULT_CLASSES,
-    build_loader,
-    build_training_model,
-    eval_crop,
-    image_size,
-    model_arguments,
-)
+from convoy.runtime.build import DEFAULT_CLASSES, build_training_model, image_size, model_arguments
+from convoy.runtime.build_inputs import build_loader, eval_crop
 from convoy.runtime.checkpoint import has_any
 from convoy.runtime.class_names import class_names
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.export import export_folder
 from convoy.runtime.exporters import READERS, WRITERS, Exportable
 from convoy.runtime.formats import FORMATS, SIDE_FILE
 from convoy.runtime.trained import Trained, trained_model
 from convoy.utils import xla
+from convoy.utils.errors import ConfigError
 from convoy.utils.metrics import Throughput
 from convoy.utils.resources import Energy
 

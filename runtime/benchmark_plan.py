@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from convoy.runtime.backends import BENCHMARKS
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.formats import FORMATS, check_packages
+from convoy.utils.errors import ConfigError
 from convoy.utils.gpus import visible_gpus
 from convoy.utils.launched import launched_processes
 

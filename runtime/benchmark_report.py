@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from convoy.runtime.config import ConfigError
 from convoy.utils import strict_json
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of, write_atomically
 from convoy.utils.metrics import percentiles
 

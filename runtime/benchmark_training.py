@@ -9,9 +9,10 @@ from typing import Any
 import keras
 
 from convoy.runtime.benchmark_plan import DEFAULT_ITERATIONS
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.train import Trainer
 from convoy.utils import distributed
+from convoy.utils.errors import ConfigError
 from convoy.utils.logging import RunLog
 from convoy.utils.metrics import Throughput
 from convoy.utils.resources import Energy, out_of_memory

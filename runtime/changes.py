@@ -18,14 +18,15 @@ import yaml
 
 from convoy.model.catalog import get_arch
 from convoy.runtime import config as flags
-from convoy.runtime.build import micro_steps
+from convoy.runtime.build_inputs import micro_steps
 from convoy.runtime.checkpoint import Checkpoint, CheckpointError
-from convoy.runtime.config import Config, ConfigError, defaults
+from convoy.runtime.config import Config, defaults
 from convoy.runtime.journal import COUNTERS
 from convoy.runtime.schedules import build_schedule
 from convoy.runtime.state import restore
 from convoy.runtime.step import TrainState
 from convoy.utils import distributed
+from convoy.utils.errors import ConfigError
 
 # Of one launch, of this machine, or about what is shown: these change nothing in what is trained.
 _GROUPS = (flags.EVAL, flags.PRED, flags.BENCH, flags.LOG)

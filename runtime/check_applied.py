@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from convoy.runtime.checkpoint import AnyPath, read_state
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
+from convoy.utils.errors import ConfigError
 
 _SETTLED = ("arch", "num_classes", "activation", "bn_epsilon", "padding")
 """Flags that decide what a model computes, and so belong to its weights. Dropout and the like do

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
+from convoy.utils.errors import ConfigError
 
 
 def check_augmentation(config: Config) -> None:

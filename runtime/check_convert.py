@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import is_url
 
 USED = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.utils import distributed
+from convoy.utils.errors import ConfigError
 
 LEAST_UPDATES = 20
 

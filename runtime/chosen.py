@@ -14,12 +14,13 @@ from typing import Any
 from convoy.dataloader.errors import DataError
 from convoy.model.catalog import get_arch
 from convoy.runtime import checkpoint
-from convoy.runtime.config import Config, ConfigError, load_config
+from convoy.runtime.config import Config, load_config
 from convoy.runtime.data_facts import facts_of
 from convoy.runtime.fitting import CHOSEN, fitted
 from convoy.runtime.flags import AUTO
 from convoy.utils import distributed
 from convoy.utils.distributed import launched_processes
+from convoy.utils.errors import ConfigError
 from convoy.utils.text import wrapped
 
 _SAME = {"crop_padding": "crop_pct"}  # the same setting under another name

@@ -13,7 +13,7 @@ from typing import Any
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.renumbered import UNKNOWN, Renumbered
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 from convoy.runtime.class_names import imagenet_classes, read_label_file
 from convoy.utils import distributed
 from convoy.utils.text import canonical, some

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.label_files import read_names
-from convoy.runtime.config import ConfigError
+from convoy.utils.errors import ConfigError
 from convoy.utils.text import TextError, canonical
 
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.settings_file import read_settings
 from convoy.utils import distributed
+from convoy.utils.errors import ConfigError
 from convoy.utils.text import TextError, canonical, some
 
 if TYPE_CHECKING:
-    from convoy.dataloader.sources import Source
+    from convoy.dataloader.source import Source
 
 _WORDS = ("none", "balanced")
 _LIKE = "weights of classes, which are lines such as `cat: 2.0`"

@@ -21,24 +21,19 @@ from typing import Any
 from convoy.runtime.auto_batch import agree, look
 from convoy.runtime.check_convert import check_flags
 from convoy.runtime.chosen import choose, told
-from convoy.runtime.config import (
-    MODE_ALIASES,
-    MODES,
-    Config,
-    ConfigError,
-    defaults,
-    settle,
-)
+from convoy.runtime.config import MODE_ALIASES, MODES, Config, defaults, settle
 from convoy.runtime.data_source import for_these_data
 from convoy.runtime.flags import AUTO
+from convoy.runtime.modes import APPLYING_MODES, TRAINING_MODES
 from convoy.runtime.origin import load_run_config, moved_paths
 from convoy.runtime.parser import build_parser, recipe_settings, refuse
 from convoy.runtime.pretrained import arch_of_run, settle_pretrained
 from convoy.runtime.recipes import Launch, lookup, parse_name
 from convoy.runtime.requests import Requests
 from convoy.runtime.schedules import check_spans, fitted_warmup, warmup_is_too_long
-from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, preempt_signals, validate
+from convoy.runtime.validate import preempt_signals, validate
 from convoy.utils import distributed
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote
 from convoy.utils.launched import launched_processes
 from convoy.utils.text import counted

@@ -24,7 +24,8 @@ from convoy.runtime.flags import MADE_IN, MODE_ALIASES, MODES
 from convoy.runtime.flags import flag as _flag
 from convoy.runtime.requests import USUAL
 from convoy.runtime.settings_file import read_settings
-from convoy.runtime.values import ConfigError, Kind, ValueRefused
+from convoy.runtime.values import Kind, ValueRefused
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote
 from convoy.utils.text import TextError
 

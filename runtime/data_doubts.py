@@ -17,7 +17,7 @@ import numpy as np
 from convoy.dataloader.by_pillow import opened
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.twins import Twins, look_for_twins
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 from convoy.runtime.data_facts import sample
 from convoy.runtime.fitting import FEW_IMAGES
 from convoy.utils.text import counted, some

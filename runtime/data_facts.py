@@ -12,7 +12,7 @@ import numpy as np
 
 from convoy.dataloader.by_pillow import opened
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 from convoy.runtime.config import Config
 from convoy.runtime.data_source import open_split
 from convoy.runtime.fitting import FEW_IMAGES, Facts

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convoy.dataloader.held_out import division
-from convoy.dataloader.sources import Source, find_source
+from convoy.dataloader.source import Source
+from convoy.dataloader.sources import find_source
 from convoy.runtime.config import Config
 
 _DIVISION = ("validation_fraction", "validation_seed")

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from convoy.runtime.config import Config
-from convoy.runtime.validate import fresh_model_dir
+from convoy.runtime.fresh_folder import fresh_model_dir
 from convoy.utils import distributed
 from convoy.utils.elastic import Memory, run
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 from convoy.runtime.config import Config
 from convoy.runtime.eval_plots import classes_a_pixel, plots
-from convoy.runtime.eval_report import Result
-from convoy.runtime.outputs import UTF8
+from convoy.runtime.eval_result import Result
 from convoy.runtime.variants import MOST
 from convoy.utils import strict_json
 from convoy.utils.classification import (
@@ -28,6 +27,7 @@ from convoy.utils.classification import (
 )
 from convoy.utils.files import Remote, path_of
 from convoy.utils.pages import write_page
+from convoy.utils.text import UTF8
 
 TABLES = ("per_class", "confusion", "predictions")
 PAIRS, PICTURES = 12, 3  # confused pairs on the page, and examples of each

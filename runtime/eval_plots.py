@@ -11,7 +11,7 @@ from convoy.runtime.plots import COLOURS, SERIES, Plot
 from convoy.utils.classification import Confusion, by_threshold
 
 if TYPE_CHECKING:
-    from convoy.runtime.eval_report import Result
+    from convoy.runtime.eval_result import Result
 
 NUMBERED = 20  # classes up to which the matrix has its numbers and names written in
 SIDE = 900  # pixels of a matrix without

@@ -8,86 +8,26 @@ over ranks at the end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from convoy.dataloader.decode import EvalCrop
 from convoy.dataloader.names import file_names
-from convoy.dataloader.sources import Source
-from convoy.runtime.build import build_loader, eval_crop, image_size
+from convoy.dataloader.source import Source
+from convoy.runtime.build import image_size
+from convoy.runtime.build_inputs import build_loader, eval_crop
 from convoy.runtime.checkpoint import CheckpointError, check_writable
 from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config
+from convoy.runtime.eval_result import Result
 from convoy.runtime.eval_step import CountingByClass
 from convoy.runtime.evaluate import announce, evaluate_data
 from convoy.runtime.relabel import NONE, label_table, names_for_labels, read_label_file
 from convoy.runtime.trained import Trained, for_classes_of, trained_model
 from convoy.runtime.variants import Variant, check_fit, variants
 from convoy.utils import distributed, watchdog, xla
-from convoy.utils.classification import (
-    ByClass,
-    Calibration,
-    Confusion,
-    by_class,
-    calibration,
-    confusion,
-)
 from convoy.utils.metrics import batch_sums
-
-
-@dataclass
-class Result:
-    """One evaluation.
-
-    Attributes:
-        name: what sets it apart from the others of a report; "" for a single one.
-        text: which weights.
-        image_size: pixels a side.
-        crop: how images were cut.
-        figures: what `--mode eval` prints.
-        class_names: one a class.
-        index: int64 `(N,)`, the examples' numbers in the validation split, rising.
-        label, predicted: int64 `(N,)`. Of several labels that count as right, the one that the
-            model finds likeliest.
-        confidence: float64 `(N,)`, the softmax probability of the answer.
-        stored: float, top-1 by the labels in the data where others were given; else None.
-    """
-
-    name: str
-    text: str
-    image_size: int
-    crop: EvalCrop
-    figures: dict[str, float]
-    class_names: list[str]
-    index: np.ndarray
-    label: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray
-    stored: float | None
-
-    @cached_property
-    def right(self) -> np.ndarray:
-        """bool `(N,)`: whether the answer is the label."""
-        return self.label == self.predicted
-
-    @cached_property
-    def confusion(self) -> Confusion:
-        """What was taken for what."""
-        return confusion(self.label, self.predicted, len(self.class_names))
-
-    @cached_property
-    def by_class(self) -> ByClass:
-        """Precision, recall, F1 and support."""
-        return by_class(self.confusion)
-
-    @cached_property
-    def calibration(self) -> Calibration:
-        """The reliability diagram and the ECE."""
-        return calibration(self.confidence, self.right)
 
 
 def report(config: Config, tell: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def evaluate_data(
 
 def evaluate_checkpoint(config: Any) -> dict[str, Any]:
     """`--mode eval`: the checkpoint or weight file that the flags name, on the validation split."""
-    from convoy.runtime.build import build_loader
+    from convoy.runtime.build_inputs import build_loader
     from convoy.runtime.trained import for_classes_of, trained_model
 
     trained = trained_model(config)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from convoy.dataloader.decode import EvalCrop
 from convoy.runtime import model_card
-from convoy.runtime.build import eval_crop
+from convoy.runtime.build_inputs import eval_crop
 from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config
 from convoy.runtime.export_sample import Sample

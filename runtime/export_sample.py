@@ -14,12 +14,13 @@ from convoy.dataloader.decode import EvalCrop, eval_decode
 from convoy.dataloader.decoders import decode_image
 from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.kinds import HEAD_BYTES, kind_of
-from convoy.runtime.build import eval_crop, say_found
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.build_inputs import eval_crop, say_found
+from convoy.runtime.config import Config
 from convoy.runtime.data_source import open_split
 from convoy.runtime.formats import ENOUGH_IMAGES, export_formats
 from convoy.runtime.images import find_images, read_image
 from convoy.runtime.trained import Trained, for_classes_of
+from convoy.utils.errors import ConfigError
 
 BATCH = 32
 # Training images whose activations decide the ranges of int8; more changed nothing that was seen.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from convoy.runtime.config import ConfigError
+from convoy.utils.errors import ConfigError
 from convoy.utils.extras import how_to_install
 
 ENOUGH_IMAGES = 300

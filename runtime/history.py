@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from convoy.runtime.config import Config, ConfigError, load_config
+from convoy.runtime.config import Config, load_config
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote, path_of
 
 _TAG = "DLLL "
@@ -213,3 +214,11 @@ def _take_in(history: History, step: Any, data: dict[str, Any]) -> None:
 def _go_back(entries: dict[int, Any], number: int) -> None:
     while entries and next(reversed(entries)) >= number:
         entries.popitem()
+
+
+RANK_TIMES = ("train.rank_data_time", "train.rank_compute_time", "train.rank_own_time")
+"""Lists, one number a rank: an epoch's mean seconds a step of waiting for data; of computing, with
+the exchange of gradients; and of the forward and backward passes alone, in the steps that are
+logged. A slow rank makes the others wait in the exchange, so that all compute for as long; the last
+list tells which it is.
+"""

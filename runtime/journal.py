@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convoy.runtime.config import Config
+from convoy.runtime.history import RANK_TIMES
 from convoy.runtime.trackers import Trackers
 from convoy.utils import distributed
 from convoy.utils.logging import RunLog
@@ -17,12 +18,6 @@ from convoy.utils.progress import Progress
 if TYPE_CHECKING:  # which imports TensorFlow; reports need the names below only
     from convoy.runtime.step import Step, TrainState
 
-RANK_TIMES = ("train.rank_data_time", "train.rank_compute_time", "train.rank_own_time")
-"""Lists, one number a rank: an epoch's mean seconds a step of waiting for data; of computing, with
-the exchange of gradients; and of the forward and backward passes alone, in the steps that are
-logged. A slow rank makes the others wait in the exchange, so that all compute for as long; the last
-list tells which it is.
-"""
 
 # Metric → (unit, format), for the log's METADATA lines and the printed summary.
 UNITS = {

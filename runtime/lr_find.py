@@ -16,19 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from convoy.runtime.build import make_step, micro_steps
+from convoy.runtime.build_inputs import micro_steps
 from convoy.runtime.check_lr_find import LEAST_UPDATES
 from convoy.runtime.checkpoint import check_writable
 from convoy.runtime.class_weights import class_weights
 from convoy.runtime.commands import command, without
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.health import TrainingError
+from convoy.runtime.objective import make_step
 from convoy.runtime.plots import COLOURS, check_plots, curves, log_axis
 from convoy.runtime.schedules import peak_rate
 from convoy.runtime.stages import loader_of_stage, set_dropout, stage_settings
 from convoy.runtime.state import new_state
 from convoy.runtime.step import Step
 from convoy.utils import distributed, strict_json, watchdog
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of, write_atomically
 from convoy.utils.progress import Progress
 

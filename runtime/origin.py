@@ -12,8 +12,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from convoy.runtime.config import MADE_IN, Config, ConfigError, load_config
+from convoy.runtime.config import MADE_IN, Config, load_config
 from convoy.runtime.settings_file import read_settings
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote, is_url, path_of
 from convoy.utils.places import expand_home
 

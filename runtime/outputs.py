@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,20 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from convoy.runtime.config import Config, ConfigError
 from convoy.utils import strict_json
+from convoy.utils.errors import ConfigError
 from convoy.utils.extras import how_to_install
-from convoy.utils.files import Remote, path_of
+from convoy.utils.files import Remote
 from convoy.utils.tables import table_console
-from convoy.utils.text import printable
+from convoy.utils.text import UTF8, printable
 
 FORMATS = ("table", "jsonl", "csv", "parquet", "gallery")
 # Rows of the printed table, spread evenly over the images, and as many that failed; files hold all.
 TABLE_ROWS = 30
 ENDINGS = (".jsonl", ".csv", ".parquet", ".html")
 PARQUET_ROWS = 4096  # of a row group
-# A file name that is not UTF-8 is escaped, in JSON's own way, rather than ending the run.
-UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}
 
 
 @dataclass
@@ -74,52 +72,6 @@ def predict_formats(text: str) -> list[str]:
         remedy = how_to_install("parquet")
         raise ConfigError(f"--predict_formats parquet needs the package pyarrow: {remedy}")
     return formats
-
-
-def open_outputs(
-    stack: ExitStack, config: Config, columns: int, count: int, title: str
-) -> list[Output]:
-    """Opens what `--predict_formats` asks for, to be closed with the stack.
-
-    Args:
-        columns: classes reported per image.
-        count: images that will come.
-        title: what predicts, for people.
-    """
-    places = _places(config)
-    makers = {
-        "jsonl": lambda path: JsonLines(path),
-        "csv": lambda path: Csv(path, columns),
-        "parquet": lambda path: Parquet(path, columns),
-        "gallery": lambda path: _gallery(path, count, title, config.predict_dir),
-        "table": lambda _: Table(count, config.predict_dir),
-    }
-    outputs = []
-    # The table is closed, and so printed, last.
-    for name in sorted(predict_formats(config.predict_formats), key=FORMATS.index):
-        path = places.get(name)
-        replaces = path is not None and path.exists()
-        output = stack.enter_context(makers[name](path))
-        output.replaces = replaces
-        outputs.append(output)
-    return outputs
-
-
-def _places(config: Config) -> dict[str, Path | Remote]:
-    """The file of each format; makes their folder."""
-    out = path_of(config.output) if config.output else path_of(config.model_dir) / "predictions"
-    if out.name.lower().endswith(ENDINGS):  # each format brings its own
-        out = out.with_name(out.name.rsplit(".", 1)[0])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    page = out.with_name(f"{out.name}-gallery.html" if config.output else "gallery.html")
-    files = {name: out.with_name(f"{out.name}.{name}") for name in ("jsonl", "csv", "parquet")}
-    return files | {"gallery": page}
-
-
-def _gallery(*args: Any) -> Output:
-    from convoy.runtime.gallery import Gallery  # with jinja2
-
-    return Gallery(*args)
 
 
 class Output(AbstractContextManager):

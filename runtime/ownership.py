@@ -26,9 +26,8 @@ from datetime import datetime
 from typing import Any
 
 from convoy.runtime.checkpoint import check_writable
-from convoy.runtime.config import ConfigError
 from convoy.utils import strict_json
-from convoy.utils.errors import UserError
+from convoy.utils.errors import ConfigError, UserError
 from convoy.utils.files import Remote, path_of
 from convoy.utils.heartbeats import identity, lives
 

@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from convoy.runtime.config import MODE_ALIASES, MODES, Config, ConfigError, kinds
+from convoy.runtime.config import MODE_ALIASES, MODES, Config, kinds
 from convoy.runtime.recipes import read_recipe
 from convoy.runtime.values import Kind
+from convoy.utils.errors import ConfigError
 from convoy.utils.places import PlaceError, expand_home
 from convoy.utils.text import for_reader
 

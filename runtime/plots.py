@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from convoy.runtime.config import ConfigError
+from convoy.utils.errors import ConfigError
 from convoy.utils.extras import how_to_install
 
 if TYPE_CHECKING:

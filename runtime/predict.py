@@ -22,20 +22,15 @@ from convoy.dataloader.decode import EvalCrop, eval_decode
 from convoy.dataloader.explain import first_words
 from convoy.dataloader.kinds import Left
 from convoy.dataloader.resizing import resize
-from convoy.runtime.build import eval_crop
+from convoy.runtime.build_inputs import eval_crop
 from convoy.runtime.class_names import class_names
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.images import find_images, read_image
-from convoy.runtime.outputs import (
-    Labelled,
-    Prediction,
-    naming,
-    one_line,
-    open_outputs,
-    predict_formats,
-)
+from convoy.runtime.open_outputs import open_outputs
+from convoy.runtime.outputs import Labelled, Prediction, naming, one_line, predict_formats
 from convoy.runtime.trained import trained_model
 from convoy.utils import xla
+from convoy.utils.errors import ConfigError
 
 # Pixels a side of the gallery's thumbnails; smaller squares stay as they are.
 THUMBNAIL = 160

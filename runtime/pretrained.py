@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from convoy.runtime.chosen import settings_of_the_run
-from convoy.runtime.config import Config, ConfigError, load_config
-from convoy.runtime.validate import APPLYING_MODES, TRAINING_MODES, check_model
+from convoy.runtime.config import Config, load_config
+from convoy.runtime.model_checks import check_model
+from convoy.runtime.modes import APPLYING_MODES, TRAINING_MODES
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
 from convoy.utils.text import some, wrapped
 

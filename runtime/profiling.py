@@ -6,8 +6,9 @@ import logging
 import re
 from typing import Any
 
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.utils import distributed
+from convoy.utils.errors import ConfigError
 
 logger = logging.getLogger("convoy.profile")
 

@@ -23,8 +23,9 @@ from typing import Any
 
 import yaml
 
-from convoy.runtime.config import MADE_IN, ConfigError, settle
+from convoy.runtime.config import MADE_IN, settle
 from convoy.runtime.settings_file import read_settings
+from convoy.utils.errors import ConfigError
 from convoy.utils.places import expand_home
 from convoy.utils.tables import table_console
 from convoy.utils.text import TextError

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from convoy.runtime.class_names import imagenet_classes
-from convoy.runtime.config import ConfigError
+from convoy.utils.errors import ConfigError
 from convoy.utils.text import TextError, canonical, read_text, split_lines
 
 Entry = list[int | str]

@@ -19,7 +19,7 @@ import numpy as np
 
 from convoy.dataloader.errors import DataError
 from convoy.runtime.checkpoint import CheckpointError
-from convoy.runtime.config import Config, ConfigError, defaults
+from convoy.runtime.config import Config, defaults
 from convoy.runtime.course import (
     CHARTS,
     FIGURES,
@@ -31,11 +31,11 @@ from convoy.runtime.course import (
     last_epoch,
     state_of,
 )
-from convoy.runtime.history import Run, read_run
-from convoy.runtime.journal import RANK_TIMES
+from convoy.runtime.history import RANK_TIMES, Run, read_run
 from convoy.runtime.plots import Plot, check_plots
 from convoy.runtime.trackers import Trackers
 from convoy.utils import watchdog
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
 from convoy.utils.pages import write_page
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from convoy.dataloader.identity import identify, known_again
 from convoy.dataloader.renumbered import Renumbered
-from convoy.dataloader.sources import Source
-from convoy.runtime.config import Config, ConfigError
+from convoy.dataloader.source import Source
+from convoy.runtime.config import Config
+from convoy.utils.errors import ConfigError
 from convoy.utils.text import canonical, some
 
 Say = Callable[[str], None]

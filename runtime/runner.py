@@ -14,9 +14,10 @@ from typing import Any
 from convoy.runtime import checkpoint, trackers
 from convoy.runtime.backends import check_data_format
 from convoy.runtime.cli import find_batch
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.failures import TRAINING, explain, interrupted, saved_command
 from convoy.runtime.flags import AUTO
+from convoy.runtime.modes import TRAINING_MODES
 from convoy.runtime.requests import (
     EXIT_PREEMPTED,
     Preempted,
@@ -26,9 +27,9 @@ from convoy.runtime.requests import (
     stopped_at_once,
 )
 from convoy.runtime.run_log import open_log, summarise
-from convoy.runtime.validate import TRAINING_MODES, preempt_signals
+from convoy.runtime.validate import preempt_signals
 from convoy.utils import device, distributed, gathering, watchdog, xla
-from convoy.utils.errors import UserError
+from convoy.utils.errors import ConfigError, UserError
 from convoy.utils.launched import StoppedEarly, check_launch, launch_variable, launched_processes
 from convoy.utils.progress import lasting_output
 from convoy.utils.resources import allow_open_files

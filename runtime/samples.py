@@ -13,8 +13,9 @@ import tensorflow as tf
 from convoy.dataloader.culprits import TF_ERRORS
 from convoy.dataloader.decode import eval_decode
 from convoy.dataloader.errors import RecordError
-from convoy.dataloader.prepare.preview import training_examples
-from convoy.runtime.build import eval_crop, train_image_size
+from convoy.dataloader.training_examples import training_examples
+from convoy.runtime.build import train_image_size
+from convoy.runtime.build_inputs import eval_crop
 from convoy.runtime.checkpoint import resolve
 from convoy.runtime.class_names import class_names
 from convoy.runtime.config import Config

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
+from convoy.utils.errors import ConfigError
 from convoy.utils.schedules import make_schedule, scaled_lr
 from convoy.utils.spans import Span, parse_span, to_steps
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from convoy.runtime.values import ConfigError
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of, size_of
 from convoy.utils.text import read_text
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import keras
 
-from convoy.runtime.build import build_loader, final_dropout, train_image_size
+from convoy.runtime.build import final_dropout, train_image_size
+from convoy.runtime.build_inputs import build_loader
 from convoy.runtime.config import Config
 
 

@@ -15,12 +15,15 @@ from convoy.model.weights import freeze_backbone, inspect, load_pretrained
 from convoy.runtime import checkpoint, resumed_data
 from convoy.runtime.arrays import assign, variables_to_arrays
 from convoy.runtime.best import better_weights, finite
-from convoy.runtime.build import build_training_model, model_arguments, rate_scales
+from convoy.runtime.build import build_training_model, model_arguments
 from convoy.runtime.checkpoint import Checkpoint, CheckpointError
-from convoy.runtime.config import Config, ConfigError
-from convoy.runtime.step import LossScale, TrainState, batch_norm_statistics
+from convoy.runtime.config import Config
+from convoy.runtime.loss_scale import LossScale
+from convoy.runtime.objective import rate_scales
+from convoy.runtime.step import TrainState, batch_norm_statistics
 from convoy.utils import distributed
 from convoy.utils.ema import EMA
+from convoy.utils.errors import ConfigError
 from convoy.utils.optimizers import make_optimizer, scale_rates
 
 

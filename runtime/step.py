@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from convoy.model import native
 from convoy.model.sync_batch_norm import SyncBatchNorm
+from convoy.runtime.loss_scale import LossScale
 from convoy.utils import distributed, watchdog, xla
 from convoy.utils.clipping import global_norm
 from convoy.utils.ema import EMA
@@ -29,51 +30,7 @@ Prepare = Callable[[Any], tf.Tensor]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Clip = Callable[[list[tf.Tensor], list[Any]], list[tf.Tensor]]
 
-# Dynamic loss scale: as the mixed-precision training guide of NVIDIA has it, start high, halve at
-# an overflow, double after this many clean steps.
-_INITIAL_SCALE, _GROWTH_STEPS = 2.0**15, 2000
 _FRESH_STEPS = 3  # XLA compiles clusters when it meets them again
-
-
-class LossScale:
-    """The factor that keeps float16 gradients from vanishing. Float32 and bfloat16 have none.
-
-    Args:
-        setting: "dynamic", or a fixed number.
-        active: False fixes it at 1.
-    """
-
-    def __init__(self, setting: str, active: bool) -> None:
-        self.dynamic = active and setting == "dynamic"
-        start = 1.0 if not active else _INITIAL_SCALE if self.dynamic else float(setting)
-        self.active = active
-        self.scale = tf.Variable(start, dtype=tf.float32, trainable=False, name="loss_scale")
-        self.clean_steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="clean_steps")
-
-    def after(self, finite: tf.Tensor) -> None:
-        """Adapts the scale to whether this step's gradients were finite. For use inside a
-        `tf.function`.
-        """
-        if not self.dynamic:
-            return
-        grown = self.clean_steps + 1
-        grow = tf.logical_and(finite, grown >= _GROWTH_STEPS)
-        scale = tf.where(finite, self.scale, tf.maximum(self.scale / 2, 1.0))
-        self.scale.assign(tf.where(grow, tf.minimum(scale * 2, 2.0**24), scale))
-        self.clean_steps.assign(tf.where(tf.logical_and(finite, ~grow), grown, 0))
-
-    def value(self) -> float:
-        """The factor as it stands."""
-        return float(self.scale.numpy())
-
-    def state(self) -> dict[str, float]:
-        """Both numbers, exactly."""
-        return {"scale": float(self.scale.numpy()), "clean_steps": int(self.clean_steps.numpy())}
-
-    def load(self, state: dict[str, float]) -> None:
-        """Puts back what `state` gave."""
-        self.scale.assign(state["scale"])
-        self.clean_steps.assign(state["clean_steps"])
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convoy.runtime.trackers import MLFLOW_URI, Named
+from convoy.runtime.tracker_base import MLFLOW_URI, Named
 from convoy.utils.files import Remote, path_of
 from convoy.utils.logging import TensorBoardWriter
 

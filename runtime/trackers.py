@@ -15,17 +15,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Protocol
 
 import numpy as np
 
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.requests import Preempted
+from convoy.runtime.tracker_base import MLFLOW_URI, Named, Tracker
 from convoy.utils import distributed, strict_json, watchdog
-from convoy.utils.errors import UserError
+from convoy.utils.errors import ConfigError, UserError
 from convoy.utils.extras import how_to_install
 from convoy.utils.files import is_url, path_of, write_atomically
 
@@ -35,7 +35,6 @@ logger = logging.getLogger("convoy.trackers")
 # which comes with TensorFlow.
 PACKAGES = {"tensorboard": "tensorflow", "wandb": "wandb", "mlflow": "mlflow"}
 KEPT = "trackers.json"
-MLFLOW_URI = "MLFLOW_TRACKING_URI"
 QUEUE = 2000
 """Calls that may wait for a tracker. Beyond it, calls are left out."""
 PATIENCE, PAUSE, HURRY = 60.0, 20.0, 5.0
@@ -46,44 +45,6 @@ ends by an error or a signal: other ranks wait, or a scheduler that kills after 
 _THREADS = "convoy-tracker-"
 MOST_FAILURES = 5
 """Failed calls in a row after which a tracker is left alone."""
-
-
-@dataclass(frozen=True)
-class Named:
-    """What trackers are told of a run.
-
-    Attributes:
-        folder: its model_dir.
-        project: W&B's project, MLflow's experiment.
-        name: the run's, for people.
-        settings: all flags.
-    """
-
-    folder: str
-    project: str
-    name: str
-    settings: Mapping[str, Any]
-
-
-class Tracker(Protocol):
-    """One tracker. Calls come from one thread, `start` first."""
-
-    def start(self, run: Named, known: str | None) -> str | None:
-        """Begins a run, or goes on with the one whose id is `known`; returns its id, if any."""
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Figures of a step."""
-
-    def image(self, name: str, pixels: np.ndarray, step: int) -> None:
-        """A picture, uint8 `(H, W, 3)`."""
-
-    def file(self, path: str) -> None:
-        """A file of the run's folder."""
-
-    def finish(self, end: str) -> None:
-        """Ends the run, which has "finished", was "stopped" by a signal, or "failed". Called once,
-        also after `start` has failed.
-        """
 
 
 def tracker_names(config: Config) -> list[str]:

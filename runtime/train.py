@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from convoy.runtime.bad_examples import share_bad_examples
-from convoy.runtime.build import make_step, micro_steps
+from convoy.runtime.build_inputs import micro_steps
 from convoy.runtime.changes import check_resumed, go_on
 from convoy.runtime.class_weights import class_weights
 from convoy.runtime.config import Config
@@ -30,6 +30,7 @@ from convoy.runtime.journal import (
     sums_of,
 )
 from convoy.runtime.keeper import Keeper
+from convoy.runtime.objective import make_step
 from convoy.runtime.outcome import Ended
 from convoy.runtime.overview import overview
 from convoy.runtime.ownership import Owner

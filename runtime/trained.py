@@ -11,9 +11,10 @@ import keras
 import yaml
 
 from convoy.dataloader import EvalCrop
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 from convoy.runtime.arrays import assign
-from convoy.runtime.build import eval_crop, image_size, model_arguments
+from convoy.runtime.build import image_size, model_arguments
+from convoy.runtime.build_inputs import eval_crop
 from convoy.runtime.checkpoint import (
     AnyPath,
     Checkpoint,
@@ -24,9 +25,10 @@ from convoy.runtime.checkpoint import (
     resolve,
 )
 from convoy.runtime.class_matching import known_names, match_classes
-from convoy.runtime.config import Config, ConfigError, defaults
+from convoy.runtime.config import Config, defaults
 from convoy.runtime.marker import MARKER
 from convoy.utils import distributed
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
 
 

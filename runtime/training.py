@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from convoy.runtime.config import Config
+from convoy.runtime.fresh_folder import fresh_model_dir
 from convoy.runtime.ownership import Owner
 from convoy.runtime.requests import Requests, Stopped, stop_if_asked
 from convoy.runtime.run_log import open_log, summarise
 from convoy.runtime.trackers import open_trackers
-from convoy.runtime.validate import fresh_model_dir
 from convoy.utils import distributed
 from convoy.utils.files import path_of, write_atomically
 from convoy.utils.launched import elastic_job

@@ -6,8 +6,6 @@ raises `ConfigError` naming the flag and the way out.
 
 from __future__ import annotations
 
-import difflib
-import math
 import os
 import signal
 from dataclasses import fields
@@ -19,29 +17,21 @@ from convoy.runtime.check_augmentation import check_augmentation
 from convoy.runtime.check_convert import check_convert
 from convoy.runtime.check_lr_find import check_lr_find
 from convoy.runtime.class_weights import check_class_weights, check_classes_weighted
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.flags import AUTO, RANGES
+from convoy.runtime.fresh_folder import fresh_model_dir
 from convoy.runtime.history import check_runs
+from convoy.runtime.model_checks import check_model, settle_crop
+from convoy.runtime.modes import APPLYING_MODES, DATA_MODES, TRAINING_MODES
 from convoy.runtime.profiling import profile_steps
 from convoy.runtime.schedules import check_schedule, check_spans
 from convoy.runtime.trackers import check_trackers
 from convoy.runtime.variants import check_report, variants
 from convoy.utils import distributed
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import is_url
 from convoy.utils.launched import launched_processes
 from convoy.utils.seeds import fold_seed
-
-TRAINING_MODES = ("train", "train_and_eval", "lr_find", "training_benchmark")
-APPLYING_MODES = ("eval", "predict", "export", "inference_benchmark")
-DATA_MODES = (*TRAINING_MODES, "eval")
-ACTIVATIONS = (
-    *("celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_sigmoid", "hard_silu"),
-    *("hard_swish", "hard_tanh", "leaky_relu", "linear", "log_sigmoid", "log_softmax", "mish"),
-    *("relu", "relu6", "selu", "sigmoid", "silu", "soft_shrink", "softmax", "softplus"),
-    *("softsign", "sparse_plus", "sparse_sigmoid", "sparsemax", "squareplus", "swish", "tanh"),
-    *("tanh_shrink", "threshold"),
-)
-"""Keras' names, which cost no TensorFlow here."""
 
 
 def validate(config: Config) -> Config:
@@ -131,29 +121,6 @@ def _nproc(config: Config) -> Config:
             " under horovodrun, mpirun and srun"
         )
     return config if started == 1 else config.with_(nproc=None)
-
-
-def check_model(config: Config) -> None:
-    """Raises ConfigError unless the architecture can be built for images of this size."""
-    from convoy.model.catalog import check_image_size, get_arch
-
-    try:
-        arch = get_arch(config.arch)
-    except ValueError as error:
-        raise ConfigError(f"--arch: {error}") from error
-    try:
-        if config.image_size is not None:
-            check_image_size(arch, config.image_size)
-    except ValueError as error:
-        raise ConfigError(f"--image_size: {error}") from error
-    if not arch.available:
-        raise ConfigError(f"--arch {config.arch} cannot be built: {arch.reason}")
-    if config.activation not in (None, *ACTIVATIONS):
-        near = difflib.get_close_matches(str(config.activation), ACTIVATIONS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "such as swish, relu and hard_swish"
-        raise ConfigError(
-            f"--activation takes one of Keras' names, not {config.activation}: {hint}"
-        )
 
 
 def _dataset(config: Config) -> None:
@@ -250,19 +217,6 @@ def preempt_signals(config: Config) -> list[str]:
     return names
 
 
-def settle_crop(config: Config) -> Config:
-    """`--crop_pct` in pixels of padding, rounded as timm does: a run keeps one of the two. A report
-    keeps both, for the sizes it will be asked for.
-    """
-    from convoy.model.catalog import get_arch
-
-    if config.crop_pct is None:
-        return config
-    size = config.image_size or get_arch(config.arch).resolution
-    padding = math.floor(size / config.crop_pct) - size
-    return config.with_(crop_padding=padding, crop_pct=config.crop_pct if config.report else None)
-
-
 def settle_orientation(config: Config) -> Config:
     """`--exif_orientation` where nobody chose: documents, and weights made elsewhere, know pictures
     as they are stored.
@@ -319,28 +273,6 @@ def _pretrained(config: Config) -> Config:
     except (WeightFileError, CheckpointError) as error:
         raise ConfigError(f"--pretrained_from_file: {error}") from error
     return config
-
-
-def fresh_model_dir(config: Config) -> None:
-    """A new run must not mix its checkpoints with an older run's, let alone remove them.
-
-    Raises:
-        ConfigError: it would.
-    """
-    from convoy.runtime.checkpoint import CheckpointError, complete_checkpoints
-
-    begins = config.mode in ("train", "train_and_eval") and not config.resume_checkpoint
-    if not begins or config.no_checkpoints:
-        return
-    try:
-        found = complete_checkpoints(config.model_dir)
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from error
-    if found:
-        raise ConfigError(
-            f"--model_dir {config.model_dir} already holds checkpoints: go on from them with"
-            " --resume_checkpoint, or choose another folder"
-        )
 
 
 def _checkpoint(config: Config) -> None:

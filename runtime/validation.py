@@ -9,7 +9,7 @@ import numpy as np
 
 from convoy.dataloader.errors import DataError
 from convoy.runtime.best import best_text, judge
-from convoy.runtime.build import build_loader
+from convoy.runtime.build_inputs import build_loader
 from convoy.runtime.checkpoint import Checkpoint
 from convoy.runtime.class_matching import numbered_like
 from convoy.runtime.config import Config

@@ -16,17 +16,10 @@ from datetime import date
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from convoy.utils.errors import UserError
 from convoy.utils.places import PlaceError, expand_home
 
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _WHOLE = re.compile(r"[+-]?\d+")
-
-
-class ConfigError(UserError, ValueError):
-    """A setting, or a combination of settings, that cannot work. The text names the flag and the
-    way out.
-    """
 
 
 class ValueRefused(argparse.ArgumentTypeError, ValueError):

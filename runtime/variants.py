@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from convoy.runtime.checkpoint import CheckpointError, folder_of, resolve
-from convoy.runtime.config import Config, ConfigError, defaults, load_config
+from convoy.runtime.config import Config, defaults, load_config
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
 
 MOST = 8
@@ -67,7 +68,10 @@ def variants(config: Config) -> list[Variant]:
         ConfigError: there are too many, or a size does not fit.
         CheckpointError: a checkpoint is not there.
     """
-    from convoy.runtime.validate import check_model, settle_crop  # which checks reports with this
+    from convoy.runtime.model_checks import (  # which checks reports with this
+        check_model,
+        settle_crop,
+    )
 
     weights = ["raw", "ema"] if config.weights == "both" else [config.weights]
     sizes = _sizes(config) or [None]

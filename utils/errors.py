@@ -1,4 +1,6 @@
-"""The base of all errors whose text is meant for the user. Nothing of the project is imported."""
+"""The base of all errors whose text is meant for the user, and the one about settings. Nothing of
+the project is imported.
+"""
 
 from __future__ import annotations
 
@@ -8,4 +10,10 @@ class UserError(Exception):
 
     The text says which flag or file it is about and what to do, in one or two sentences. Programs
     print it without a traceback; everything else that is raised is a fault of the program.
+    """
+
+
+class ConfigError(UserError, ValueError):
+    """A setting, or a combination of settings, that cannot work. The text names the flag and the
+    way out.
     """

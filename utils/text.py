@@ -160,3 +160,7 @@ def _escaped(character: str) -> str:
     if 0xDC80 <= number <= 0xDCFF:  # a byte that could not be decoded (PEP 383)
         return f"\\x{number - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
+
+
+# A file name that is not UTF-8 is escaped, in JSON's own way, rather than ending the run.
+UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}

@@ -42,8 +42,9 @@ def ours(
     import tensorflow as tf
 
     from convoy.dataloader import native
-    from convoy.runtime.build import build_loader, make_step
+    from convoy.runtime.build_inputs import build_loader
     from convoy.runtime.config import Config, defaults
+    from convoy.runtime.objective import make_step
     from convoy.runtime.recipes import lookup
     from convoy.runtime.state import new_state
 

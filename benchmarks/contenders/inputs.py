@@ -49,7 +49,7 @@ def ours(augmenter: str, data_backend: str) -> Contender:
         import nvidia.dali  # noqa: F401 - said here if it is missing
 
     from convoy.dataloader import native
-    from convoy.runtime.build import build_loader
+    from convoy.runtime.build_inputs import build_loader
     from convoy.runtime.config import Config
     from convoy.utils import distributed
 

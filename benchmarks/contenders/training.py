@@ -101,8 +101,8 @@ def ours(
     import tensorflow as tf
 
     from convoy.model import native
-    from convoy.runtime.build import make_step
     from convoy.runtime.config import Config
+    from convoy.runtime.objective import make_step
     from convoy.runtime.state import new_state
 
     config = Config(

@@ -9,43 +9,21 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.pack import print_found
+from convoy.dataloader.training_examples import _DEFAULTS, Example, training_examples
 from convoy.utils.pages import write_page
 from convoy.utils.text import read_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from convoy.dataloader.loader import Loader
-    from convoy.dataloader.options import InputOptions
-    from convoy.dataloader.sources import Source
 
-# Flags and keys of a run's config.yaml that have another name in InputOptions, or are half of one.
-_RENAMED = {"augmenter_name": "augmenter", "autoaugmentation_name": "policy"}
-_RENAMED |= {"randaugment_space": "space"}
-# Training's, where InputOptions has another.
-_DEFAULTS = {"augmenter_name": "autoaugment", "exif_orientation": "apply"}
-_PAIRS = {"crop_area": ("crop_area_min", "crop_area_max")}
-_PAIRS |= {"crop_ratio": ("crop_ratio_min", "crop_ratio_max")}
 _CAPTION_LINES = 5
 _LINE = 12  # pixels
-
-
-@dataclass
-class Example:
-    """One tile: the image as training sees it, the whole original, and what was done."""
-
-    image: Image
-    original: Image
-    lines: list[str]
 
 
 def preview(
@@ -89,38 +67,6 @@ def preview(
     return 0
 
 
-def training_examples(
-    data_dir: str,
-    dataset: str,
-    settings: dict[str, Any],
-    count: int,
-    epoch: int,
-    tell: Callable[[Source], None] | None = None,
-) -> tuple[list[Example], InputOptions]:
-    """The first images of an epoch's order as training sees them, and the settings of the input.
-
-    Args:
-        settings: flags as training names them, those that are set; others than the input's too.
-        tell: see `dataloader.sources.find_source`.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from convoy.dataloader.held_out import division
-    from convoy.dataloader.loader import Loader
-    from convoy.dataloader.options import InputOptions
-    from convoy.dataloader.sources import find_source
-
-    held_out = division(settings.get("validation_fraction"), settings.get("validation_seed") or 0)
-    source = find_source(data_dir, "train", dataset, settings.get("first_label"), tell, held_out)
-    classes = settings.get("num_classes") or source.num_classes or 1000
-    given = _options(settings | {"num_classes": classes})
-    try:
-        options = InputOptions(**given | {"batch_size": min(count, source.num_examples)})
-        loader = Loader(source, options, training=True)
-    except ValueError as error:
-        raise DataError(f"preview: {error}") from error
-    return _examples(loader, epoch), options
-
-
 def _read_config(path: str) -> dict[str, Any]:
     import yaml
 
@@ -140,98 +86,6 @@ def _read_config(path: str) -> dict[str, Any]:
     if "train_image_size" in given:
         given["image_size"] = given["train_image_size"]
     return given
-
-
-def _options(given: dict[str, Any]) -> dict[str, Any]:
-    """Training's settings as fields of InputOptions; those it does not know are not the input's."""
-    from convoy.dataloader.options import InputOptions
-
-    known = {field.name: field.default for field in fields(InputOptions)}
-    found = {_RENAMED.get(name, name): value for name, value in given.items()}
-    for name, halves in _PAIRS.items():
-        found[name] = tuple(
-            given.get(half, default) for half, default in zip(halves, known[name], strict=True)
-        )
-    unwanted = ("steps_per_epoch", "eval_crop", "batch_size", "augment_on")
-    return {name: value for name, value in found.items() if name in known and name not in unwanted}
-
-
-def _examples(loader: Loader, epoch: int) -> list[Example]:
-    from PIL import Image
-
-    images, labels, weights = (part.numpy() for part in next(iter(loader.batches(epoch))))
-    indices, seeds = loader.drawn(epoch, 0)
-    examples = []
-    for i in np.flatnonzero(weights):
-        pixels = np.clip(np.round(images[i]), 0, 255).astype(np.uint8)
-        original, lines = _explain(loader, int(indices[i]), seeds[i], pixels)
-        name = _label(loader, labels[i])
-        tile = Image.fromarray(pixels)
-        examples.append(Example(tile, Image.fromarray(original), [name, *lines]))
-    return examples
-
-
-def _label(loader: Loader, label: np.ndarray) -> str:
-    def name(number: int) -> str:
-        names = loader.class_names
-        return names[number] if names else f"class {number}"
-
-    if label.ndim == 0:
-        return name(int(label))
-    present = [int(number) for number in np.argsort(-label, kind="stable") if label[number] > 0]
-    if len(present) == 1:
-        return name(present[0])
-    return " + ".join(f"{100 * label[number]:.0f} % {name(number)}" for number in present)
-
-
-def _explain(
-    loader: Loader, index: int, seeds: np.ndarray, pixels: np.ndarray
-) -> tuple[np.ndarray, list[str]]:
-    """The original, and lines that say what was done to it; checked against the pixels."""
-    import tensorflow as tf
-
-    from convoy.dataloader import decode
-    from convoy.dataloader.augment import apply_choice
-    from convoy.dataloader.decoders import decode_image
-    from convoy.dataloader.policies import IDENTITY, OPS
-
-    options, source = loader.options, loader.source
-    label = 0 if source.labels is None else int(source.labels[index])
-    encoded, _ = source.parse(source.read(np.array([index]))[0], label)
-    original = decode_image(encoded, options.turn).numpy()
-    uniforms = tf.random.stateless_uniform([decode.UNIFORMS], seeds[0], alg="philox")
-    area, ratio = options.crop_area, options.crop_ratio
-    window = decode.crop_window(tf.constant(original.shape[:2]), uniforms, area, ratio).numpy()
-    share = window[2] * window[3] / (original.shape[0] * original.shape[1])
-    flipped = options.hflip > 0 and float(uniforms[-1]) < options.hflip
-    lines = [f"crop {100 * share:.0f} %" + (", flipped" if flipped else "")]
-    augment = loader.augmenter
-    image = decode.random_crop_decode(
-        encoded,
-        seeds[0],
-        options.image_size,
-        area=area,
-        ratio=ratio,
-        interpolation=options.interpolation,
-        hflip=options.hflip,
-        turn=options.turn,
-    )
-    if augment is not None and augment.choose is not None:
-        choice = augment.choose(tf.constant(seeds[1]))
-        image = apply_choice(image, choice)
-        for op, argument in zip(choice.ops.numpy(), choice.arguments.numpy(), strict=True):
-            if OPS[op] != IDENTITY:
-                lines.append(OPS[op] + (f" {argument:.3g}" if argument else ""))
-    if loader.mixes:
-        return original, lines  # the label tells what was mixed; the pixels are no longer its own
-    if not (image.numpy() == pixels).all():
-        if not options.random_erasing:
-            raise RuntimeError(
-                f"{source.describe(index)}: the operations named ({', '.join(lines)}) do not give "
-                "the image that the loader gave. This is a mistake in Convoy: please report it."
-            )
-        lines.append("Erase")
-    return original, lines
 
 
 def _sheet(examples: list[Example]) -> Image:

@@ -17,7 +17,8 @@ from convoy.dataloader.prepare.pack import print_found, track
 from convoy.dataloader.prepare.shards import in_parallel
 from convoy.dataloader.prepare.twins import digest, pixel_digest, twin_notes
 from convoy.dataloader.record_source import TFRecordSource
-from convoy.dataloader.sources import Source, find_source
+from convoy.dataloader.source import Source
+from convoy.dataloader.sources import find_source
 from convoy.utils import strict_json
 from convoy.utils.text import printable
 

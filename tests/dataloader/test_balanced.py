@@ -7,7 +7,8 @@ from convoy.dataloader.balanced import SAMPLING, ClassSampler
 from convoy.dataloader.labels import UNREAD
 from convoy.dataloader.renumbered import Renumbered
 from convoy.dataloader.sampler import Slots, example_seeds
-from convoy.dataloader.sources import Source, find_source
+from convoy.dataloader.source import Source
+from convoy.dataloader.sources import find_source
 
 LABELS = np.repeat([0, 1, 3], [900, 90, 10])  # class 2 does not occur
 PINNED = [2, 3, 4, 5, 3, 1]

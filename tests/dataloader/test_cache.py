@@ -11,7 +11,8 @@ from convoy.dataloader import cache
 from convoy.dataloader.cache import CachedSource, cache_source
 from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.loader import InputOptions, Loader
-from convoy.dataloader.sources import Source, find_source
+from convoy.dataloader.source import Source
+from convoy.dataloader.sources import find_source
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ from convoy.dataloader import crc, records
 from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.folders import FolderSource
 from convoy.dataloader.record_source import TFRecordSource
-from convoy.dataloader.sources import find_source, grey_png
+from convoy.dataloader.replacement import grey_png
+from convoy.dataloader.sources import find_source
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from convoy.runtime import checkpoint
-from convoy.runtime.build import build_loader
+from convoy.runtime.build_inputs import build_loader
 from convoy.runtime.cli import parse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]

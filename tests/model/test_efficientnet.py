@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras.tree import flatten
 
 from convoy.model import build_model
-from convoy.model.layers import FusedBatchNorm, StochasticDepth
+from convoy.model.layers import FusedBatchNorm
+from convoy.model.stochastic_depth import StochasticDepth
 
 TINY = "efficientnet-test"
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from convoy.model import arithmetic, build_model, get_arch
-from convoy.model.layers import StochasticDepth
+from convoy.model.stochastic_depth import StochasticDepth
 from convoy.model.summary import flops
 from convoy.model.sync_batch_norm import SyncBatchNorm
 

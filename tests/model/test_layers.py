@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from convoy.model import catalog, initializers
-from convoy.model.layers import FusedBatchNorm, Normalize, StochasticDepth
+from convoy.model.layers import FusedBatchNorm, Normalize
+from convoy.model.stochastic_depth import StochasticDepth
 
 SHAPE = (4, 5, 6, 3)
 VALUES = 4 * 5 * 6  # per channel

@@ -9,8 +9,9 @@ import tensorflow as tf
 from keras.tree import flatten
 
 from convoy.model import arithmetic, build_model, catalog, get_arch, resnet
-from convoy.model.layers import FusedBatchNorm, StochasticDepth
+from convoy.model.layers import FusedBatchNorm
 from convoy.model.resnet import GroupedConv2D
+from convoy.model.stochastic_depth import StochasticDepth
 from convoy.model.sync_batch_norm import SyncBatchNorm
 
 SMALL = {"num_classes": 5, "image_size": 64, "seed": 0}

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from convoy.runtime.config import Config
 from convoy.runtime.health import first_not_finite
-from convoy.runtime.step import LossScale, Step, TrainState
+from convoy.runtime.loss_scale import LossScale
+from convoy.runtime.step import Step, TrainState
 from convoy.runtime.train import Trainer
 from convoy.utils.logging import RunLog
 from convoy.utils.losses import cross_entropy

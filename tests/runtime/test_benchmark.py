@@ -7,7 +7,8 @@ import pytest
 
 from convoy.runtime.benchmark_plan import PRECISIONS, Row, batch_sizes, check_benchmark, rows
 from convoy.runtime.benchmark_report import DEFINITIONS, UNITS, Report, figures
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
+from convoy.utils.errors import ConfigError
 from main import main
 
 MODE = "inference_benchmark"

@@ -4,8 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from convoy.model.depth import depth_from_top
-from convoy.runtime.build import build_loader, make_step, rate_scales
+from convoy.runtime.build_inputs import build_loader
 from convoy.runtime.config import Config
+from convoy.runtime.objective import make_step, rate_scales
 from convoy.runtime.state import new_state
 
 

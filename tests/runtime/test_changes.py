@@ -9,9 +9,10 @@ import yaml
 from convoy.runtime import changes
 from convoy.runtime.changes import check_resumed, config_with_history, what_changes
 from convoy.runtime.checkpoint import Checkpoint
-from convoy.runtime.config import Config, ConfigError, load_config
+from convoy.runtime.config import Config, load_config
 from convoy.runtime.schedules import build_schedule
 from convoy.utils import distributed
+from convoy.utils.errors import ConfigError
 
 CONFIG = Config(arch="efficientnet-test", warmup_epochs=0.0, max_epochs=3, lr_decay="cosine")
 STATE = {

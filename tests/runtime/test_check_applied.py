@@ -3,7 +3,7 @@
 import pytest
 
 from convoy.runtime.cli import configure
-from convoy.runtime.config import ConfigError
+from convoy.utils.errors import ConfigError
 
 OTHERS = [
     ("arch", "efficientnet-b0"),

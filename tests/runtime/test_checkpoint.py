@@ -301,7 +301,8 @@ def test_an_interrupt_in_the_middle_of_a_save_leaves_no_half_checkpoint(tmp_path
 
 def test_reading_a_config_executes_nothing(tmp_path):
     """YAML tags that name Python objects are refused, not obeyed."""
-    from convoy.runtime.config import ConfigError, load_config
+    from convoy.runtime.config import load_config
+    from convoy.utils.errors import ConfigError
 
     proof = tmp_path / "executed"
     saved = contents(1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.sources import Source
+from convoy.dataloader.source import Source
 from convoy.runtime.class_matching import known_names, match_classes
 from convoy.runtime.class_names import imagenet_classes
 

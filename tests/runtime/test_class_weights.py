@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from convoy.dataloader.sources import grey_png
+from convoy.dataloader.replacement import grey_png
 from convoy.runtime.class_weights import check_class_weights, class_weights
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
+from convoy.utils.errors import ConfigError
 from main import main
 
 COUNTS = np.array([6, 3, 1, 0])

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from convoy.runtime.cli import parse
-from convoy.runtime.config import MODES, Config, ConfigError, defaults, kinds, load_config
+from convoy.runtime.config import MODES, Config, defaults, kinds, load_config
 from convoy.runtime.parser import build_parser
 from convoy.runtime.recipes import read_recipe
 from convoy.runtime.schedules import schedule_arguments
+from convoy.utils.errors import ConfigError
 from convoy.utils.schedules import make_schedule
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from convoy.dataloader.prepare import twins
 from convoy.dataloader.sources import find_source
-from convoy.runtime.build import build_loader
+from convoy.runtime.build_inputs import build_loader
 from convoy.runtime.config import Config
 from convoy.runtime.data_doubts import data_doubts, looks
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from convoy.runtime.batch_statistics import top1_by_statistics
-from convoy.runtime.build import build_loader
+from convoy.runtime.build_inputs import build_loader
 from convoy.runtime.config import Config
 from convoy.runtime.doubts import guessing
 from convoy.runtime.state import new_state

@@ -17,7 +17,8 @@ from sklearn.metrics import (
 
 from convoy.runtime import checkpoint, eval_page, eval_report
 from convoy.runtime.arrays import variables_to_arrays
-from convoy.runtime.build import build_loader, build_training_model, model_arguments
+from convoy.runtime.build import build_training_model, model_arguments
+from convoy.runtime.build_inputs import build_loader
 from convoy.runtime.cli import parse
 from convoy.runtime.config import Config, defaults
 from convoy.runtime.eval_report import Recorder

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.runtime.step import LossScale, Step, TrainState
+from convoy.runtime.loss_scale import LossScale
+from convoy.runtime.step import Step, TrainState
 from convoy.utils import clipping, distributed
 from convoy.utils.losses import cross_entropy
 from convoy.utils.optimizers import make_optimizer

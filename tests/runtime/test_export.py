@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from convoy.runtime.config import ConfigError
 from convoy.runtime.formats import FORMATS, Format, export_formats
+from convoy.utils.errors import ConfigError
 from main import main
 
 

@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from convoy.runtime import failures
 from convoy.runtime.config import MODES as NAMES
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.failures import explain, interrupted
 from convoy.runtime.runner import MODES, Runner
 from convoy.utils.device import DeviceError, check_backend, setup, take_environment
+from convoy.utils.errors import ConfigError
 from convoy.utils.launched import check_launch
 from convoy.utils.rendezvous import DistributedError
 

@@ -6,12 +6,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from convoy.runtime.build import eval_crop
+from convoy.runtime.build_inputs import eval_crop
 from convoy.runtime.chosen import choose
 from convoy.runtime.cli import configure, parse
-from convoy.runtime.config import Config, ConfigError, load_config
+from convoy.runtime.config import Config, load_config
 from convoy.runtime.data_facts import facts_of, short_side
 from convoy.runtime.fitting import BATCH, CHOSEN, FEW_IMAGES, Facts, fitted
+from convoy.utils.errors import ConfigError
 
 PHOTOS = Facts(images=320, eval_images=80, short_side=230)
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.runtime.build import make_step
 from convoy.runtime.config import Config
 from convoy.runtime.health import MAX_OVERFLOWS, Health, TrainingError, first_not_finite
+from convoy.runtime.loss_scale import LossScale
+from convoy.runtime.objective import make_step
 from convoy.runtime.state import new_state
-from convoy.runtime.step import LossScale, Step, TrainState
+from convoy.runtime.step import Step, TrainState
 from convoy.utils.losses import cross_entropy
 from convoy.utils.optimizers import make_optimizer
 

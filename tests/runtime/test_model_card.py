@@ -99,7 +99,7 @@ def test_files_of_other_weights_and_names_from_a_file_are_told_apart():
 
 
 def test_a_run_evaluated_one_size_and_crop():
-    from convoy.runtime.build import eval_crop
+    from convoy.runtime.build_inputs import eval_crop
     from convoy.runtime.config import Config
     from convoy.runtime.trained import Trained
 

@@ -37,7 +37,8 @@ def knows_colours(tmp_path, colours):
     """A run whose model names the colour of an image: its weights are made for that by hand."""
     from convoy.runtime import checkpoint
     from convoy.runtime.arrays import variables_to_arrays
-    from convoy.runtime.build import build_loader, build_training_model, model_arguments
+    from convoy.runtime.build import build_training_model, model_arguments
+    from convoy.runtime.build_inputs import build_loader
     from convoy.runtime.config import Config, defaults
 
     data = colours("all", train=dict.fromkeys(("blue", "green", "red"), 4))

@@ -7,16 +7,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from convoy.runtime.config import Config, ConfigError
-from convoy.runtime.outputs import (
-    FORMATS,
-    Labelled,
-    Parquet,
-    Prediction,
-    one_line,
-    open_outputs,
-    predict_formats,
-)
+from convoy.runtime.config import Config
+from convoy.runtime.open_outputs import open_outputs
+from convoy.runtime.outputs import FORMATS, Labelled, Parquet, Prediction, one_line, predict_formats
+from convoy.utils.errors import ConfigError
 
 ODD = '<img src=x onerror="alert(1)">\'&amp;{{ 7*7 }}\n.jpg'
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from convoy.runtime import plots
-from convoy.runtime.config import ConfigError
 from convoy.utils import pages
+from convoy.utils.errors import ConfigError
 
 TEMPLATES = Path(pages.__file__).parent / "templates"
 ODD = "<b onclick=x>&$x_1$ 猫"

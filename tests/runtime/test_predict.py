@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from convoy.runtime.class_names import class_names, imagenet_classes
-from convoy.runtime.config import ConfigError
 from convoy.runtime.images import find_images
+from convoy.utils.errors import ConfigError
 from convoy.utils.text import TextError
 from main import main
 

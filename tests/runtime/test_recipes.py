@@ -11,7 +11,7 @@ import yaml
 
 from convoy.model.catalog import get_arch
 from convoy.runtime.cli import parse
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.recipes import (
     CONFIGS,
     expected_top1,
@@ -22,6 +22,7 @@ from convoy.runtime.recipes import (
     table,
 )
 from convoy.runtime.schedules import schedule_arguments
+from convoy.utils.errors import ConfigError
 from convoy.utils.schedules import make_schedule, scaled_lr
 
 LITERATURE = sorted(CONFIGS.glob("literature/*.yaml"))

@@ -14,8 +14,7 @@ import pytest
 from convoy.runtime import report
 from convoy.runtime.comparison import differences
 from convoy.runtime.config import Config, load_config
-from convoy.runtime.history import read_run
-from convoy.runtime.journal import RANK_TIMES
+from convoy.runtime.history import RANK_TIMES, read_run
 from convoy.runtime.trackers import Trackers
 from convoy.utils.logging import make_json_logger
 from main import main

@@ -10,9 +10,10 @@ import time
 import pytest
 
 from convoy.runtime import requests as module
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.requests import Requests, Stopped, requeue, stopped_at_once
 from convoy.runtime.validate import preempt_signals
+from convoy.utils.errors import ConfigError
 
 
 def test_a_signal_is_noted_and_handlers_are_put_back():

@@ -6,7 +6,8 @@ from convoy.dataloader.loader import Loader
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.sources import find_source
 from convoy.runtime import resumed_data
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
+from convoy.utils.errors import ConfigError
 
 
 @pytest.fixture

@@ -8,13 +8,8 @@ import pytest
 import tensorflow as tf
 
 from convoy.model import build_model
-from convoy.runtime.step import (
-    LossScale,
-    Step,
-    TrainState,
-    batch_norm_statistics,
-    seed_generators,
-)
+from convoy.runtime.loss_scale import LossScale
+from convoy.runtime.step import Step, TrainState, batch_norm_statistics, seed_generators
 from convoy.utils import distributed
 from convoy.utils.ema import EMA
 from convoy.utils.losses import cross_entropy

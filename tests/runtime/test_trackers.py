@@ -11,17 +11,11 @@ import numpy as np
 import pytest
 
 from convoy.runtime import runner, trackers
-from convoy.runtime.config import Config, ConfigError
+from convoy.runtime.config import Config
 from convoy.runtime.requests import Preempted
-from convoy.runtime.trackers import (
-    Named,
-    Trackers,
-    Worker,
-    check_trackers,
-    open_trackers,
-    tracker_names,
-)
-from convoy.utils.errors import UserError
+from convoy.runtime.tracker_base import Named
+from convoy.runtime.trackers import Trackers, Worker, check_trackers, open_trackers, tracker_names
+from convoy.utils.errors import ConfigError, UserError
 
 
 def needs(package):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.runtime.step import LossScale, Step, TrainState
+from convoy.runtime.loss_scale import LossScale
+from convoy.runtime.step import Step, TrainState
 from convoy.utils.ema import EMA
 from convoy.utils.optimizers import LAYER_WISE, make_optimizer, scale_rates
 from convoy.utils.schedules import make_schedule

@@ -4,9 +4,10 @@ import pytest
 
 from convoy.runtime.backends import backend
 from convoy.runtime.cli import parse
-from convoy.runtime.config import Config, ConfigError, load_config
+from convoy.runtime.config import Config, load_config
+from convoy.runtime.model_checks import ACTIVATIONS
 from convoy.runtime.schedules import build_schedule, schedule_arguments
-from convoy.runtime.validate import ACTIVATIONS
+from convoy.utils.errors import ConfigError
 from convoy.utils.schedules import make_schedule
 
 

@@ -8,8 +8,9 @@ import pytest
 from convoy.runtime import checkpoint
 from convoy.runtime.checkpoint import CheckpointError
 from convoy.runtime.cli import parse
-from convoy.runtime.config import Config, ConfigError, defaults
+from convoy.runtime.config import Config, defaults
 from convoy.runtime.variants import check_fit, variants
+from convoy.utils.errors import ConfigError
 
 
 @pytest.fixture
