@@ -29,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from convoy.runtime import checkpoint
-from convoy.runtime.config import Config
-from convoy.runtime.journal import COUNTERS
-from convoy.runtime.train import Trainer
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.journal import COUNTERS
+from convoy.runtime.train.trainer import Trainer
 from convoy.utils import strict_json
 from convoy.utils.logging import make_json_logger
 

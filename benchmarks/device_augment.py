@@ -26,10 +26,10 @@ if __package__ in (None, ""):
 
 from benchmarks.input_speed import SIZE, machine
 from benchmarks.photographs import photographs
-from convoy.dataloader.augment import make_augmenter
-from convoy.dataloader.device_augment import make_prepare
-from convoy.dataloader.device_plan import Planned, Planner
-from convoy.dataloader.mixing import make_mixer
+from convoy.dataloader.augment.augmenter import make_augmenter
+from convoy.dataloader.augment.device_plan import Planned, Planner
+from convoy.dataloader.augment.mixing import make_mixer
+from convoy.dataloader.augment.on_device import make_prepare
 from convoy.utils import strict_json
 
 CLASSES = 10

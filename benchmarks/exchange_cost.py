@@ -39,17 +39,18 @@ def measure(repeats: int) -> dict[str, list[float]]:
     import tensorflow as tf
 
     from convoy.model import build_model
-    from convoy.utils import device, distributed
+    from convoy.utils.distributed import ranks
+    from convoy.utils.machine import device
 
-    distributed.init()
+    ranks.init()
     device.setup(local_rank=number, intraop_threads=1, interop_threads=1, tf32=True)
     cases = {str(size): [tf.zeros(size // 4)] for size in SIZES}
     cases[MODEL] = [tf.zeros(v.shape) for v in build_model(MODEL).trainable_variables]
     seconds: dict[str, list[float]] = {}
     for name, tensors in cases.items():
-        exchange = tf.function(lambda *given: distributed.reduce_mean(given)[0])
+        exchange = tf.function(lambda *given: ranks.reduce_mean(given)[0])
         for _ in range(WARMUP + repeats):
-            distributed.mean_over_ranks(tf.zeros(1), "meeting").numpy()
+            ranks.mean_over_ranks(tf.zeros(1), "meeting").numpy()
             start = time.perf_counter()
             exchange(*tensors)[-1].numpy()
             seconds.setdefault(name, []).append(time.perf_counter() - start)

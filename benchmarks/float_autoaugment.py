@@ -1,7 +1,8 @@
 """AutoAugment and RandAugment as they are usually written in TensorFlow, to compare with.
 
 float32 images; each operation out of `tf.image` and the like; one `tf.switch_case` a step. It takes
-the table of sub-policies and the meaning of levels from `dataloader.policies`, and nothing else.
+the table of sub-policies and the meaning of levels from `dataloader.augment.policies`, and nothing
+else.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 
 import tensorflow as tf
 
-from convoy.dataloader import policies
+from convoy.dataloader.augment import policies
 
 SIGNED = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 

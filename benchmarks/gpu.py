@@ -43,7 +43,7 @@ from benchmarks.harness import (
     spread,
 )
 from convoy.utils import strict_json
-from convoy.utils.resources import NO_MEMORY
+from convoy.utils.machine.resources import NO_MEMORY
 
 PAGE = ROOT / "docs" / "gpu_benchmark.md"
 # Contenders share the card only where the first leaves more than half of it to the second, and both

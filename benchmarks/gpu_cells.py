@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.harness import Entry
 from benchmarks.rows import MACS
 from convoy.model.catalog import get_arch
-from convoy.runtime.recipes import lookup
+from convoy.runtime.settings.recipes import lookup
 
 CONVOY, COMPILED, EAGER = "Convoy", "timm, torch.compile", "timm, PyTorch eager"
 FIT = "keras.applications + fit"

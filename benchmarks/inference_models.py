@@ -3,9 +3,9 @@ every program.
 
     python -m benchmarks.inference_models ARCH SIZE WHAT FOLDER
 
-writes WHAT ("weights", one of `runtime.formats.FORMATS`, or "timm.onnx") into FOLDER. `prepared`
-calls that in a process of its own, so that a contender neither waits for what others need nor holds
-memory for it.
+writes WHAT ("weights", one of `runtime.export.formats.FORMATS`, or "timm.onnx") into FOLDER.
+`prepared` calls that in a process of its own, so that a contender neither waits for what others
+need nor holds memory for it.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def images(size: int, count: int) -> np.ndarray:
 
 def our_model(arch: str, size: int, folder: Path | None = None) -> Any:
     """The network as `--mode train` builds it: fresh, or with the weights of the folder."""
-    from convoy.runtime.build import build_training_model
-    from convoy.runtime.config import Config
+    from convoy.runtime.builders.models import build_training_model
+    from convoy.runtime.settings.config import Config
 
     model = build_training_model(Config(arch=arch, image_size=size), num_classes=1000)
     if folder:
         from safetensors.numpy import load_file
 
-        from convoy.runtime.checkpoint import assign
+        from convoy.runtime.run_folder.checkpoint import assign
 
         assign(model.weights, load_file(folder / "weights.safetensors"), "weight")
     return model
@@ -84,7 +84,7 @@ def _write_weights(arch: str, size: int, folder: Path) -> None:
     import keras
     import tensorflow as tf
 
-    from convoy.model.weight_export import export_weights
+    from convoy.model.weights.export import export_weights
 
     keras.utils.set_random_seed(0)
     model, rng = our_model(arch, size), np.random.default_rng(1)
@@ -107,8 +107,8 @@ def _write_weights(arch: str, size: int, folder: Path) -> None:
 
 
 def _write_export(arch: str, size: int, folder: Path, name: str) -> None:
-    from convoy.dataloader.decode import EvalCrop
-    from convoy.runtime.exporters import WRITERS, Exportable
+    from convoy.dataloader.images.crops import EvalCrop
+    from convoy.runtime.export.writers import WRITERS, Exportable
 
     names = [f"class {i}" for i in range(1000)]
     what = Exportable(our_model(arch, size, folder), names, EvalCrop(), 5, False, {})

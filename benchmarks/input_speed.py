@@ -33,9 +33,9 @@ import tensorflow as tf
 from benchmarks import float_autoaugment
 from benchmarks.photographs import photographs
 from convoy.dataloader import native
-from convoy.dataloader.augment import make_augmenter
-from convoy.dataloader.decode import UNIFORMS, crop_window, random_crop_decode
-from convoy.dataloader.device_plan import Planner
+from convoy.dataloader.augment.augmenter import make_augmenter
+from convoy.dataloader.augment.device_plan import Planner
+from convoy.dataloader.images.crops import UNIFORMS, crop_window, random_crop_decode
 from convoy.utils import strict_json
 
 SIZE, BATCH, AREA, RATIO = 224, 64, (0.05, 1.0), (0.75, 1.333)

@@ -39,7 +39,7 @@ def _input(augmenter: str) -> Row:
 def _end_to_end() -> Row:
     made_up, real = "synthetic images", "JPEGs in TFRecords, AutoAugment"
     sizes = {"arch": "efficientnet-b0", "size": 224, "batch": 16}
-    as_the_program = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # utils/device.py says why
+    as_the_program = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # utils/machine/device.py says why
     entries = [
         Entry(made_up, "e2e:trainer", sizes, as_the_program),
         Entry(real, "e2e:trainer", {**sizes, "augmenter": "autoaugment"}, as_the_program),

@@ -63,16 +63,17 @@ def train(options: argparse.Namespace) -> None:
         number = int(os.environ["HOROVOD_LOCAL_RANK"])
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[number]})
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from convoy.utils import device, distributed
+    from convoy.utils.distributed import ranks
+    from convoy.utils.machine import device
 
     device.prefer_onednn()
-    distributed.init()
+    ranks.init()
     device.setup(local_rank=number, intraop_threads=1, interop_threads=1, tf32=True)
 
     from convoy.dataloader.synthetic import SyntheticLoader
-    from convoy.runtime.config import Config
-    from convoy.runtime.objective import make_step
-    from convoy.runtime.state import new_state
+    from convoy.runtime.settings.config import Config
+    from convoy.runtime.train.objective import make_step
+    from convoy.runtime.train.state import new_state
 
     config = Config(arch=options.arch, image_size=options.size, train_batch_size=options.batch)
     state = new_state(config, num_classes=1000)
@@ -83,8 +84,8 @@ def train(options: argparse.Namespace) -> None:
         num_classes=1000,
         steps_per_epoch=sys.maxsize,
         seed=0,
-        rank=distributed.rank(),
-        world=distributed.size(),
+        rank=ranks.rank(),
+        world=ranks.size(),
     )
     batches = iter(loader.batches(0))
     others = socket.create_connection(("localhost", options.meet)) if options.meet else None
@@ -111,7 +112,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _timed_step(step, batch) -> tuple[float, float, float]:
-    """One step of `runtime.step.Step`, stopping after each part."""
+    """One step of `runtime.train.step.Step`, stopping after each part."""
     import tensorflow as tf
 
     start = time.perf_counter()

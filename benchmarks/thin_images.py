@@ -23,8 +23,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from convoy.dataloader.decode import EvalCrop, eval_decode, random_crop_decode
-from convoy.dataloader.decoders import tensorflow_only
+from convoy.dataloader.images.crops import EvalCrop, eval_decode, random_crop_decode
+from convoy.dataloader.images.decoders import tensorflow_only
 from convoy.dataloader.prepare.images import Recoding, recode
 from convoy.utils import strict_json
 
@@ -80,7 +80,7 @@ def _crop(encoded: tf.Tensor, interpolation: str) -> tf.Tensor:
 
 
 def _predict() -> Iterator[tuple[str, Use]]:
-    from convoy.runtime.predict import decoder
+    from convoy.runtime.predict.predict import decoder
 
     crop = EvalCrop(method="resize", interpolation="bicubic")
     yield "predict, gallery", decoder(SIZE, crop, thumbnails=True)
@@ -112,8 +112,8 @@ def _dali() -> Iterator[tuple[str, Use]]:
         from convoy.dataloader.dali import DaliLoader
     except ImportError:
         return
-    from convoy.dataloader.folders import FolderSource
     from convoy.dataloader.options import InputOptions
+    from convoy.dataloader.sources.folders import FolderSource
 
     def use(image: bytes) -> object:
         with tempfile.TemporaryDirectory() as folder:

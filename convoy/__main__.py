@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     from convoy.runtime.launch import launch, settle_in
-    from convoy.runtime.requests import EXIT_PREEMPTED, USUAL, Requests, Stopped, stopped_at_once
+    from convoy.utils.distributed.launched import begin, launched_processes
     from convoy.utils.errors import UserError
-    from convoy.utils.launched import begin, launched_processes
+    from convoy.utils.signals import EXIT_PREEMPTED, USUAL, Requests, Stopped, stopped_at_once
 
     args = list(sys.argv[1:] if argv is None else argv)
     # First of all: a job may be told to stop before any flag is read.
@@ -46,7 +46,7 @@ def _main(argv: Sequence[str] | None) -> int:
             begin()
         try:
             with requests.at_once(launched_processes() == 1):
-                from convoy.runtime.cli import parse
+                from convoy.runtime.command_line.cli import parse
                 from convoy.utils.logging import setup_logging
                 from convoy.utils.text import printable_output
 

@@ -6,19 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convoy.dataloader.decode import EvalCrop
     from convoy.dataloader.errors import DataError
+    from convoy.dataloader.images.crops import EvalCrop
     from convoy.dataloader.loader import Loader, build_dataset
     from convoy.dataloader.options import InputOptions
-    from convoy.dataloader.sources import find_source
+    from convoy.dataloader.sources.find import find_source
 
 _HOMES = {
     "DataError": "convoy.dataloader.errors",
-    "EvalCrop": "convoy.dataloader.decode",
+    "EvalCrop": "convoy.dataloader.images.crops",
     "InputOptions": "convoy.dataloader.options",
     "Loader": "convoy.dataloader.loader",
     "build_dataset": "convoy.dataloader.loader",
-    "find_source": "convoy.dataloader.sources",
+    "find_source": "convoy.dataloader.sources.find",
 }
 
 __all__ = ["DataError", "EvalCrop", "InputOptions", "Loader", "build_dataset", "find_source"]

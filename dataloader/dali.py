@@ -18,8 +18,10 @@ import tensorflow as tf
 from nvidia.dali import Pipeline, fn, types
 
 from convoy.dataloader import philox
-from convoy.dataloader.culprits import TF_ERRORS
-from convoy.dataloader.decode import (
+from convoy.dataloader.bad_images.culprits import TF_ERRORS
+from convoy.dataloader.bad_images.explain import first_words
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.images.crops import (
     RANDOM,
     UNIFORMS,
     crop_window,
@@ -29,14 +31,12 @@ from convoy.dataloader.decode import (
     first_interpolation,
     flips,
 )
-from convoy.dataloader.decoders import DCT, as_rgb
-from convoy.dataloader.errors import DataError
-from convoy.dataloader.explain import first_words
+from convoy.dataloader.images.decoders import DCT, as_rgb
+from convoy.dataloader.images.orientation import orientation, upright
+from convoy.dataloader.images.resizing import is_large
 from convoy.dataloader.loader import CROP, Loader, as_it_is
 from convoy.dataloader.options import InputOptions
-from convoy.dataloader.orientation import orientation, upright
-from convoy.dataloader.resizing import is_large
-from convoy.dataloader.source import Source
+from convoy.dataloader.sources.source import Source
 
 logger = logging.getLogger("convoy.data")
 

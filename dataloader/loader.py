@@ -18,20 +18,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from convoy.dataloader.balanced import ClassSampler
-from convoy.dataloader.culprits import TF_ERRORS, what_is_wrong
-from convoy.dataloader.decode import eval_decode, random_crop_decode
-from convoy.dataloader.device_augment import make_prepare
-from convoy.dataloader.device_plan import Planned, Planner
-from convoy.dataloader.ending import close_at_exit
+from convoy.dataloader.augment.device_plan import Planned, Planner
+from convoy.dataloader.augment.on_device import make_prepare
+from convoy.dataloader.bad_images.culprits import TF_ERRORS, what_is_wrong
+from convoy.dataloader.bad_images.replacement import grey_png
+from convoy.dataloader.close_at_exit import close_at_exit
 from convoy.dataloader.errors import DataError, check_bad_examples
+from convoy.dataloader.images.crops import eval_decode, random_crop_decode
 from convoy.dataloader.options import InputOptions
-from convoy.dataloader.replacement import grey_png
-from convoy.dataloader.sampler import Slots, example_seeds
-from convoy.dataloader.source import Source
-from convoy.dataloader.sources import find_source
-from convoy.utils import watchdog
+from convoy.dataloader.order.balanced import ClassSampler
+from convoy.dataloader.order.sampler import Slots, example_seeds
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.source import Source
 from convoy.utils.text import some
+from convoy.utils.watchdog import watchdog
 
 as_it_is = tf.autograph.experimental.do_not_convert
 """No function here needs AutoGraph, which `Dataset.map` applies to all: see docs/design.md."""
@@ -55,15 +55,17 @@ class Loader:
         class_names: one name a class, or None.
         global_batch: examples per step over all ranks.
         steps_per_epoch: steps of a whole epoch; the same on every rank.
-        augmenter: what is done to an image after its crop, see `dataloader.augment`; or None.
+        augmenter: what is done to an image after its crop, see `dataloader.augment.augmenter`; or
+        None.
         prepare: what the training step has to do to the images of a batch, from
-            `dataloader.device_augment`; None where the loader does all itself.
+            `dataloader.augment.on_device`; None where the loader does all itself.
         lenient: of evaluation: an example that cannot be read is noted in `bad_examples` and weighs
             nothing, as in training, and who evaluates judges them at the end of the pass; False
             raises at once.
         bad_examples: example number -> where it lies and what is wrong with it. A resumed run may
             fill it from a checkpoint, to repeat an interrupted one to the bit.
-        identities: of those, what they are (`dataloader.identity`), as far as that was found out.
+        identities: of those, what they are (`dataloader.sources.identity`), as far as that was
+        found out.
 
     Args:
         source: where the examples are.
@@ -348,7 +350,7 @@ def build_dataset(
     loader.
 
     Raises:
-        DataError: see `dataloader.sources.find_source` and `Loader`.
+        DataError: see `dataloader.sources.find.find_source` and `Loader`.
     """
     source = find_source(data_dir, split) if source is None else source
     return Loader(source, options, training=training, rank=rank, world=world)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from convoy.dataloader.decode import RANDOM, EvalCrop
-from convoy.dataloader.orientation import check_orientation
-from convoy.dataloader.resizing import check_interpolation
+from convoy.dataloader.images.crops import RANDOM, EvalCrop
+from convoy.dataloader.images.orientation import check_orientation
+from convoy.dataloader.images.resizing import check_interpolation
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -33,11 +33,11 @@ class InputOptions:
             "ignore": they are not. `eval_crop` has its own.
         augmenter, policy, num_layers, magnitude, magnitude_std, space, translate_const,
             cutout_const, color_jitter, random_erasing, random_erasing_mode: passed to
-            `dataloader.augment.make_augmenter`; augmenter None for no policy.
+            `dataloader.augment.augmenter.make_augmenter`; augmenter None for no policy.
         augment_on: "cpu": the loader augments and mixes; "device": it yields
             `device_plan.Planned` in place of images, and the training step does so.
         mixup_alpha, cutmix_alpha, mix_switch_prob, mix_prob: passed to
-            `dataloader.mixing.make_mixer`. Partners are drawn within a rank's own batch.
+            `dataloader.augment.mixing.make_mixer`. Partners are drawn within a rank's own batch.
         eval_crop: how evaluation cuts its square.
         num_workers: threads that decode; None lets tf.data decide.
         read_threads: threads that read; they hide the latency of network disks.
@@ -115,7 +115,7 @@ class InputOptions:
         Raises:
             ValueError: a name is unknown, or a number is out of range.
         """
-        from convoy.dataloader.augment import make_augmenter
+        from convoy.dataloader.augment.augmenter import make_augmenter
 
         return make_augmenter(
             self.augmenter or "none",
@@ -138,7 +138,7 @@ class InputOptions:
         Raises:
             ValueError: a number is out of range.
         """
-        from convoy.dataloader.mixing import make_mixer
+        from convoy.dataloader.augment.mixing import make_mixer
 
         return make_mixer(
             self.mixup_alpha,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from convoy.dataloader.loader import Loader
     from convoy.dataloader.options import InputOptions
-    from convoy.dataloader.source import Source
+    from convoy.dataloader.sources.source import Source
 
 # Flags and keys of a run's config.yaml that have another name in InputOptions, or are half of one.
 _RENAMED = {"augmenter_name": "augmenter", "autoaugmentation_name": "policy"}
@@ -50,13 +50,13 @@ def training_examples(
 
     Args:
         settings: flags as training names them, those that are set; others than the input's too.
-        tell: see `dataloader.sources.find_source`.
+        tell: see `dataloader.sources.find.find_source`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from convoy.dataloader.held_out import division
     from convoy.dataloader.loader import Loader
     from convoy.dataloader.options import InputOptions
-    from convoy.dataloader.sources import find_source
+    from convoy.dataloader.sources.find import find_source
+    from convoy.dataloader.sources.held_out import division
 
     held_out = division(settings.get("validation_fraction"), settings.get("validation_seed") or 0)
     source = find_source(data_dir, "train", dataset, settings.get("first_label"), tell, held_out)
@@ -118,23 +118,23 @@ def _explain(
     """The original, and lines that say what was done to it; checked against the pixels."""
     import tensorflow as tf
 
-    from convoy.dataloader import decode
-    from convoy.dataloader.augment import apply_choice
-    from convoy.dataloader.decoders import decode_image
-    from convoy.dataloader.policies import IDENTITY, OPS
+    from convoy.dataloader.augment.augmenter import apply_choice
+    from convoy.dataloader.augment.policies import IDENTITY, OPS
+    from convoy.dataloader.images import crops
+    from convoy.dataloader.images.decoders import decode_image
 
     options, source = loader.options, loader.source
     label = 0 if source.labels is None else int(source.labels[index])
     encoded, _ = source.parse(source.read(np.array([index]))[0], label)
     original = decode_image(encoded, options.turn).numpy()
-    uniforms = tf.random.stateless_uniform([decode.UNIFORMS], seeds[0], alg="philox")
+    uniforms = tf.random.stateless_uniform([crops.UNIFORMS], seeds[0], alg="philox")
     area, ratio = options.crop_area, options.crop_ratio
-    window = decode.crop_window(tf.constant(original.shape[:2]), uniforms, area, ratio).numpy()
+    window = crops.crop_window(tf.constant(original.shape[:2]), uniforms, area, ratio).numpy()
     share = window[2] * window[3] / (original.shape[0] * original.shape[1])
     flipped = options.hflip > 0 and float(uniforms[-1]) < options.hflip
     lines = [f"crop {100 * share:.0f} %" + (", flipped" if flipped else "")]
     augment = loader.augmenter
-    image = decode.random_crop_decode(
+    image = crops.random_crop_decode(
         encoded,
         seeds[0],
         options.image_size,

@@ -13,7 +13,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from convoy.utils.device import check_backend
+from convoy.utils.machine.device import check_backend
 
 if TYPE_CHECKING:
     from convoy.model.build import build_model

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from convoy.model.stages import (
+from convoy.model.efficientnet_stages import (
     EFFICIENTNET_STAGES,
     EFFICIENTNET_V2B_STAGES,
     EFFICIENTNET_V2L_STAGES,

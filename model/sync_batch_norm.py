@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from convoy.model.layers import FusedBatchNorm
-from convoy.utils import distributed
+from convoy.utils.distributed import ranks
 
 
 @keras.saving.register_keras_serializable(package="convoy")
@@ -26,12 +26,12 @@ class SyncBatchNorm(FusedBatchNorm):
     """
 
     def normalize(self, inputs: Any, training: bool | None, mask: Any) -> Any:
-        if not (training and self.trainable) or distributed.size() == 1:
+        if not (training and self.trainable) or ranks.size() == 1:
             return super().normalize(inputs, training, mask)
         return self._normalize_jointly(tf.cast(inputs, tf.float32))
 
     def _native_operations(self) -> Any:
-        return super()._native_operations() if distributed.size() == 1 else None
+        return super()._native_operations() if ranks.size() == 1 else None
 
     def _normalize_jointly(self, x: tf.Tensor) -> tf.Tensor:
         axis = self.axis % x.shape.rank
@@ -40,7 +40,7 @@ class SyncBatchNorm(FusedBatchNorm):
         shift = tf.convert_to_tensor(self.moving_mean)
         outputs, mean, variance = _normalize(x, gamma, beta, shift, axes, self.epsilon, self.name)
 
-        values = tf.cast(tf.size(x) // x.shape[axis] * distributed.size(), tf.float32)
+        values = tf.cast(tf.size(x) // x.shape[axis] * ranks.size(), tf.float32)
         self.move_statistics(mean, variance * values / tf.maximum(values - 1.0, 1.0))
         return tf.cast(outputs, self.compute_dtype)
 
@@ -64,7 +64,7 @@ def _normalize(
     def forward(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
         shifted = x - along(shift)
         moments = tf.stack([tf.reduce_mean(shifted, axes), tf.reduce_mean(shifted**2, axes)])
-        first, second = tf.unstack(distributed.mean_over_ranks(moments, f"{name}_forward"))
+        first, second = tf.unstack(ranks.mean_over_ranks(moments, f"{name}_forward"))
         variance = tf.maximum(second - first**2, 0.0)
         mean = shift + first
         scale = tf.math.rsqrt(variance + epsilon)
@@ -74,7 +74,7 @@ def _normalize(
             # Those of gamma and beta stay local sums: the trainer reduces all gradients itself.
             dbeta, dgamma = tf.reduce_sum(dy, axes), tf.reduce_sum(dy * normal, axes)
             sums = tf.stack([tf.reduce_mean(dy, axes), tf.reduce_mean(dy * normal, axes)])
-            means = distributed.mean_over_ranks(sums, f"{name}_backward")
+            means = ranks.mean_over_ranks(sums, f"{name}_backward")
             dy_mean, dy_normal_mean = tf.unstack(means)
             dx = along(gamma * scale) * (dy - along(dy_mean) - normal * along(dy_normal_mean))
             return dx, dgamma, dbeta

@@ -6,17 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convoy.runtime.cli import configure
-    from convoy.runtime.config import Config
+    from convoy.runtime.command_line.cli import configure
     from convoy.runtime.runner import Runner
+    from convoy.runtime.settings.config import Config
     from convoy.utils.errors import ConfigError
 
-# Imported on first use, so that `runtime.config` costs no TensorFlow.
+# Imported on first use, so that `runtime.settings.config` costs no TensorFlow.
 _HOMES = {
-    "Config": "convoy.runtime.config",
+    "Config": "convoy.runtime.settings.config",
     "ConfigError": "convoy.utils.errors",
     "Runner": "convoy.runtime.runner",
-    "configure": "convoy.runtime.cli",
+    "configure": "convoy.runtime.command_line.cli",
 }
 
 __all__ = ["Config", "ConfigError", "Runner", "configure"]

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from convoy.runtime.config import Config, load_config
+from convoy.runtime.settings.config import Config, load_config
 from convoy.utils import strict_json
 from convoy.utils.errors import UserError
-from convoy.utils.resources import PeakMemory, out_of_memory
+from convoy.utils.machine.resources import PeakMemory, out_of_memory
 
 
 def main() -> None:
@@ -62,9 +62,9 @@ def _try(config: Config) -> dict[str, Any]:
 
     import keras
 
-    from convoy.runtime.benchmark_training import train
-    from convoy.utils import device
+    from convoy.runtime.benchmark.training import train
     from convoy.utils.logging import RunLog
+    from convoy.utils.machine import device
 
     keras.utils.clear_session()
     gc.collect()

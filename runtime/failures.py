@@ -15,15 +15,19 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from convoy.model.catalog import get_arch
-from convoy.runtime import checkpoint
-from convoy.runtime.commands import resume_command
-from convoy.runtime.config import Config
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder.next_commands import resume_command
+from convoy.runtime.settings.config import Config
 from convoy.utils.errors import UserError
 from convoy.utils.extras import missing_module
-from convoy.utils.resources import out_of_memory, too_little_disk
+from convoy.utils.machine.resources import out_of_memory, too_little_disk
 
 TRAINING = ("train", "train_and_eval")
-_EVALUATION = {"convoy.runtime.evaluate", "convoy.runtime.validation", "convoy.runtime.eval_report"}
+_EVALUATION = {
+    "convoy.runtime.evaluate.evaluate",
+    "convoy.runtime.train.evaluation",
+    "convoy.runtime.evaluate.report",
+}
 # Keras passes the first argument of an error on as its text, in bold: an OSError's number.
 _IN_A_LAYER = re.compile(r"Exception encountered when calling [^\n]*\n+(?:\x1b\[\d+m)?(\d+)\b")
 

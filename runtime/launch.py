@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from convoy.utils.heartbeats import is_stopped
-from convoy.utils.rendezvous import DistributedError, serve
+from convoy.utils.distributed.rendezvous import DistributedError, serve
+from convoy.utils.watchdog.heartbeats import is_stopped
 
 _MAIN = Path(__file__).resolve().parent.parent / "main.py"
 # A checkout's own program, which need not be installed; a wheel has none, but is found by its name.

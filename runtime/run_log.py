@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
 from typing import Any
 
-from convoy.runtime.checkpoint import check_writable
-from convoy.runtime.config import Config
-from convoy.utils import distributed
+from convoy.runtime.run_folder.checkpoint import check_writable
+from convoy.runtime.settings.config import Config
+from convoy.utils.distributed import ranks
 from convoy.utils.files import path_of
 from convoy.utils.logging import RunLog, make_json_logger
 
@@ -21,8 +21,8 @@ def open_log(config: Config, append: bool = False) -> AbstractContextManager[Run
     Args:
         append: go on after what the log holds.
     """
-    distributed.on_rank0(lambda: check_writable(config.model_dir))
-    path = path_of(config.model_dir) / config.log_filename if distributed.rank() == 0 else None
+    ranks.on_rank0(lambda: check_writable(config.model_dir))
+    path = path_of(config.model_dir) / config.log_filename if ranks.rank() == 0 else None
     run_log = make_json_logger(path, append=append)
     run_log.parameters(asdict(config))
     return closing(run_log)
@@ -34,14 +34,15 @@ def summarise(run_log: Any, figures: dict[str, Any], shown: bool = True) -> dict
     Args:
         shown: False: it is not printed.
     """
-    from convoy.runtime import evaluate, journal
+    from convoy.runtime.evaluate import evaluate
+    from convoy.runtime.train import journal
 
     units = evaluate.UNITS | journal.UNITS
     for name in figures:
         if name in evaluate.UNITS:
             run_log.metadata(name, *units[name])
     run_log.log((), figures)
-    if shown and distributed.rank() == 0:
+    if shown and ranks.rank() == 0:
         for name, value in figures.items():
             unit, form = units.get(
                 name, units.get(name.replace("eval_ema_", "eval_"), (None, ":.4f"))

@@ -11,14 +11,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convoy.runtime import checkpoint, trackers
-from convoy.runtime.backends import check_data_format
-from convoy.runtime.cli import find_batch
-from convoy.runtime.config import Config
+from convoy.runtime.checks.every_mode import preempt_signals
+from convoy.runtime.command_line.cli import find_batch
 from convoy.runtime.failures import TRAINING, explain, interrupted, saved_command
-from convoy.runtime.flags import AUTO
-from convoy.runtime.modes import TRAINING_MODES
-from convoy.runtime.requests import (
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_log import open_log, summarise
+from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flags import AUTO
+from convoy.runtime.settings.input_backend import check_data_format
+from convoy.runtime.settings.modes import TRAINING_MODES
+from convoy.runtime.trackers import workers
+from convoy.utils.distributed import gathering, ranks
+from convoy.utils.distributed.launched import (
+    StoppedEarly,
+    check_launch,
+    launch_variable,
+    launched_processes,
+)
+from convoy.utils.errors import ConfigError, UserError
+from convoy.utils.machine import device, xla
+from convoy.utils.machine.last_words import tell_of_termination
+from convoy.utils.machine.resources import allow_open_files
+from convoy.utils.progress import lasting_output
+from convoy.utils.signals import (
     EXIT_PREEMPTED,
     Preempted,
     Requests,
@@ -26,15 +41,8 @@ from convoy.runtime.requests import (
     stop_if_asked,
     stopped_at_once,
 )
-from convoy.runtime.run_log import open_log, summarise
-from convoy.runtime.validate import preempt_signals
-from convoy.utils import device, distributed, gathering, watchdog, xla
-from convoy.utils.errors import ConfigError, UserError
-from convoy.utils.launched import StoppedEarly, check_launch, launch_variable, launched_processes
-from convoy.utils.progress import lasting_output
-from convoy.utils.resources import allow_open_files
-from convoy.utils.terminate import tell_of_termination
 from convoy.utils.text import for_reader
+from convoy.utils.watchdog import watchdog
 
 EXIT_ERROR, EXIT_REFUSED, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -44,7 +52,7 @@ class Runner:
 
     Args:
         config: settled and checked settings (`runtime.configure`; of a command line,
-            `runtime.cli.parse`).
+            `runtime.command_line.cli.parse`).
         requests: where signals that ask for a stop are noted; the caller's, whose `with` block
             lasts as long as this is used. None: within `run`.
         args: the command line; None: there is none.
@@ -72,8 +80,8 @@ class Runner:
         tell_of_termination(self._last_words, EXIT_ERROR)
         with lasting_output(MODES[self.config.mode].prints):
             code = self._main()
-        if trackers.unfinished():
-            distributed.shutdown()
+        if workers.unfinished():
+            ranks.shutdown()
             watchdog.stop()
             _exit(code)  # else it is waited for, without end
         return code
@@ -113,11 +121,11 @@ class Runner:
         """Tells of what ended the mode, once; returns the exit code, if the process is to go on."""
         # As where the command line is read, however late it shows that settings do not go together.
         code = EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_ERROR
-        if distributed.is_told(error):
+        if ranks.is_told(error):
             watchdog.stop()
             return _leave(code)
         if isinstance(error, UserError):
-            distributed.end_elastic_job(str(error))
+            ranks.end_elastic_job(str(error))
             return _fail(str(error), code)
         # A rank that goes breaks the exchange of all others: the watchdog says which it was.
         if "orovod" in str(error) and watchdog.has_spoken():
@@ -191,24 +199,24 @@ class Runner:
                     device.import_tensorflow()
             watchdog.limit_data(config.data_wait_seconds)
             try:
-                distributed.init(config.watchdog_seconds, lambda: self._requests.signal, _say)
+                ranks.init(config.watchdog_seconds, lambda: self._requests.signal, _say)
             except StoppedEarly as early:
                 name = str(early)
                 raise stopped_at_once(self._requests, "before its first step", name) from None
-        if kept and distributed.rank() == 0:
+        if kept and ranks.rank() == 0:
             _say(
                 f"--xla_cache has {kept} compiled functions for this kind of machine; a line of"
                 " libprotobuf about text-format tells that one was taken"
             )
         with watchdog.hushed("setting up its devices"):
             device.setup(
-                local_rank=distributed.local_rank(),
+                local_rank=ranks.local_rank(),
                 intraop_threads=config.intraop_threads,
                 interop_threads=config.interop_threads,
                 tf32=tf32,
             )
-        distributed.watch(config.watchdog_seconds, _say)
-        if not distributed.elastic():  # where newcomers meet processes that were set up long ago
+        ranks.watch(config.watchdog_seconds, _say)
+        if not ranks.elastic():  # where newcomers meet processes that were set up long ago
             stop_if_asked(self._requests, "before its first step", not config.no_checkpoints)
         if clusters:
             xla.cluster()
@@ -217,9 +225,9 @@ class Runner:
 
         from convoy.utils.logging import setup_logging
 
-        setup_logging(distributed.rank())
+        setup_logging(ranks.rank())
         precision = device.precision(config.use_amp, config.dtype, device.has_gpu())
-        if mode in TRAINING and distributed.rank() == 0:
+        if mode in TRAINING and ranks.rank() == 0:
             device.warn_of_slow_bfloat16(precision)
         keras.config.set_dtype_policy("float32" if mode == "export" else precision)
         keras.utils.set_random_seed(config.seed)
@@ -230,23 +238,23 @@ class Runner:
         return train(self.config, self._requests)
 
     def _lr_find(self) -> dict[str, Any]:
-        from convoy.runtime.lr_find import find_rate
+        from convoy.runtime.train.lr_find import find_rate
 
         return find_rate(self.config, self._args)
 
     def _benchmark(self) -> dict[str, Any]:
-        from convoy.runtime.benchmark import run
-        from convoy.runtime.ownership import Owner
+        from convoy.runtime.benchmark.benchmark import run
+        from convoy.runtime.run_folder.ownership import Owner
 
         with Owner(self.config.model_dir) as owner:
             if self.config.mode in TRAINING_MODES:  # whose lines in a run's log would look like its
-                distributed.on_rank0(owner.claim)
+                ranks.on_rank0(owner.claim)
             with open_log(self.config, append=True) as run_log:
                 return summarise(run_log, run(self.config, run_log))
 
     def _eval(self) -> dict[str, Any]:
-        from convoy.runtime.eval_report import report
-        from convoy.runtime.evaluate import evaluate_checkpoint
+        from convoy.runtime.evaluate.evaluate import evaluate_checkpoint
+        from convoy.runtime.evaluate.report import report
 
         with open_log(self.config, append=True) as run_log:
             if self.config.report:
@@ -254,21 +262,21 @@ class Runner:
             return summarise(run_log, evaluate_checkpoint(self.config))
 
     def _predict(self) -> dict[str, Any]:
-        from convoy.runtime.predict import predict
+        from convoy.runtime.predict.predict import predict
 
         return predict(self.config)
 
     def _export(self) -> dict[str, Any]:
-        from convoy.runtime.export import export
+        from convoy.runtime.export.export import export
 
         return export(self.config)
 
     def _report(self) -> dict[str, Any]:
         if self.config.runs:  # needs no TensorFlow
-            from convoy.runtime.comparison import compare_runs
+            from convoy.runtime.report.comparison import compare_runs
 
             return compare_runs(self.config)
-        from convoy.runtime.report import write_report
+        from convoy.runtime.report.report import write_report
 
         return write_report(self.config)
 
@@ -290,17 +298,17 @@ class Runner:
         return {"max_logit_difference": report.max_logit_difference}
 
     def _summary(self) -> dict[str, Any]:
-        from convoy.runtime.listing import summarise_model
+        from convoy.runtime.describe.listing import summarise_model
 
         return summarise_model(self.config)
 
     def _list(self) -> dict[str, Any]:
-        from convoy.runtime.listing import list_architectures
+        from convoy.runtime.describe.listing import list_architectures
 
         return list_architectures(self.config.pattern)
 
     def _env(self) -> dict[str, Any]:
-        from convoy.runtime.environment import show
+        from convoy.runtime.describe.environment import show
 
         self._prepare_backend()
         return show()
@@ -351,7 +359,7 @@ def _keep_compiled(folder: str, tf32: bool) -> int:
 
 def _tell_of_failed_evaluations(number: int) -> None:
     times = "one evaluation" if number == 1 else f"{number} evaluations"
-    if distributed.rank() == 0:
+    if ranks.rank() == 0:
         _say(
             f"{times} could not be made, as told above; training went on, and the weights are"
             " saved. With the images repaired, --resume_checkpoint evaluates the last ones"
@@ -360,11 +368,11 @@ def _tell_of_failed_evaluations(number: int) -> None:
 
 def _first() -> bool:
     """Whether this is rank 0, also before Horovod has begun."""
-    return not (distributed.rank() or watchdog.rank())
+    return not (ranks.rank() or watchdog.rank())
 
 
 def _say(text: str) -> None:
-    rank = distributed.rank() if distributed.size() > 1 else watchdog.rank()
+    rank = ranks.rank() if ranks.size() > 1 else watchdog.rank()
     prefix = "convoy: " if rank is None else f"convoy (rank {rank}): "
     print(for_reader(prefix + text, sys.stderr), file=sys.stderr, flush=True)
 
@@ -382,7 +390,7 @@ def _leave(code: int) -> int:
     A rank that failed must not wait for the others in Horovod's shutdown: they wait for it in an
     exchange. Its end makes the launcher, or their broken connection, end them.
     """
-    if distributed.size() > 1 or distributed.elastic():
+    if ranks.size() > 1 or ranks.elastic():
         _exit(code)
     return code
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from convoy.runtime.config import Config
-from convoy.runtime.fresh_folder import fresh_model_dir
-from convoy.runtime.ownership import Owner
-from convoy.runtime.requests import Requests, Stopped, stop_if_asked
+from convoy.runtime.run_folder.fresh_folder import fresh_model_dir
+from convoy.runtime.run_folder.ownership import Owner
 from convoy.runtime.run_log import open_log, summarise
-from convoy.runtime.trackers import open_trackers
-from convoy.utils import distributed
+from convoy.runtime.settings.config import Config
+from convoy.runtime.trackers.workers import open_trackers
+from convoy.utils.distributed import ranks
+from convoy.utils.distributed.launched import elastic_job
 from convoy.utils.files import path_of, write_atomically
-from convoy.utils.launched import elastic_job
 from convoy.utils.logging import RunLog
+from convoy.utils.signals import Requests, Stopped, stop_if_asked
 
 if TYPE_CHECKING:
-    from convoy.runtime.train import Trainer
+    from convoy.runtime.train.trainer import Trainer
 
 
 def train(config: Config, requests: Requests) -> dict[str, Any]:
@@ -31,26 +31,26 @@ def train(config: Config, requests: Requests) -> dict[str, Any]:
         Stopped: a signal came while the run was set up, and this process is alone.
         UserError: in plain words.
     """
-    if not distributed.elastic():
+    if not ranks.elastic():
         return _train_once(config, requests)
-    from convoy.runtime import elastic
+    from convoy.runtime.train import elastic
 
     return elastic.train(config, lambda memory: _train_once(config, requests, memory))
 
 
 def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[str, Any]:
     """Trains to the end; in an elastic job to the next change of its processes."""
-    from convoy.runtime.outcome import outcome
-    from convoy.runtime.report import report_training
-    from convoy.runtime.train import Trainer
+    from convoy.runtime.report.report import report_training
+    from convoy.runtime.train.outcome import outcome
+    from convoy.runtime.train.trainer import Trainer
 
     hurry = requests.asked_to_stop
     begun = config.resume_checkpoint or bool(memory and memory.contents)
     owner = Owner(config.model_dir, job=elastic_job(), asked=hurry)
-    alone = distributed.size() == 1 and not distributed.elastic()
+    alone = ranks.size() == 1 and not ranks.elastic()
     with owner, open_trackers(config, begun, hurry, bool(memory)) as tracking:
         with requests.at_once(alone):
-            distributed.on_rank0(lambda: _claim(config, owner))
+            ranks.on_rank0(lambda: _claim(config, owner))
             trainer = Trainer(config, RunLog(), (), memory, requests, tracking, owner)
         figures = _run(trainer, begun)
 
@@ -60,7 +60,7 @@ def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[
                 print("\n".join(outcome(trainer.ended())), flush=True)
 
         # After the log's end: at a URL all of it is there only then.
-        distributed.on_rank0(report)
+        ranks.on_rank0(report)
         stop_if_asked(requests, "while its report was written", not config.no_checkpoints)
     return figures
 
@@ -68,7 +68,7 @@ def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[
 def _claim(config: Config, owner: Owner) -> None:
     """On rank 0: makes the run's folder this run's, and sure that it may be."""
     owner.claim()
-    if not distributed.elastic():
+    if not ranks.elastic():
         fresh_model_dir(config)  # another run may have begun and ended meanwhile
 
 
@@ -77,14 +77,14 @@ def _run(trainer: Trainer, begun: bool) -> dict[str, Any]:
 
     Nothing is written before: what a run that is refused finds there stays as it is.
     """
-    from convoy.runtime.changes import config_with_history
-    from convoy.runtime.environment import record
+    from convoy.runtime.describe.environment import record
+    from convoy.runtime.train.changes import config_with_history
 
     config = trainer.config
     with open_log(config, append=begun) as run_log:
         trainer.report_to(run_log)
         record(config.model_dir)
-        if distributed.rank() == 0:
+        if ranks.rank() == 0:
             settings = path_of(config.model_dir) / "config.yaml"
             before = ""
             with suppress(OSError, ValueError):

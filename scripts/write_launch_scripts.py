@@ -16,7 +16,7 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(SCRIPTS.parent))
 
-from convoy.runtime.recipes import lookup, table  # noqa: E402 — found by the line above
+from convoy.runtime.settings.recipes import lookup, table  # noqa: E402 — found by the line above
 
 PRECISIONS = ("AMP", "TF32", "FP32")
 GPUS = {

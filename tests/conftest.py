@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from convoy.utils import device
+from convoy.utils.machine import device
 
 # Before anything imports TensorFlow: quiet, and the same on a machine with a GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -19,9 +19,9 @@ from PIL import Image
 
 from convoy.dataloader.prepare.__main__ import _parser as prepare_parser
 from convoy.model import get_arch
-from convoy.runtime import recipes
-from convoy.runtime.cli import parse
-from convoy.runtime.parser import build_parser
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.command_line.parser import build_parser
+from convoy.runtime.settings import recipes
 from tests.weight_file import write_timm
 
 ROOT = Path(__file__).parents[1]
@@ -88,8 +88,8 @@ def program(place, monkeypatch, tmp_path):
     here = SimpleNamespace()
     for module in ("trackers", "formats", "outputs"):
         monkeypatch.setattr(f"convoy.runtime.{module}.find_spec", lambda name: here)
-    monkeypatch.setattr("convoy.runtime.backends._installed", lambda name: True)
-    monkeypatch.setattr("convoy.runtime.backends.visible_gpus", lambda: 1)
+    monkeypatch.setattr("convoy.runtime.settings.input_backend._installed", lambda name: True)
+    monkeypatch.setattr("convoy.runtime.settings.input_backend.visible_gpus", lambda: 1)
 
     def read(words):
         words = [re.sub(r"^/data(/imagenet)?$", str(place / "photos"), word) for word in words]

@@ -9,7 +9,7 @@ import markdown
 import pytest
 import yaml
 
-from convoy.runtime.config import MODES
+from convoy.runtime.settings.config import MODES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -16,7 +16,12 @@ from main import main
 ROOT = Path(__file__).parents[1]
 # Messages between our processes, and what is told to a user.
 OTHERS = {
-    *("utils/strict_json.py", "utils/heartbeats.py", "utils/hub.py", "runtime/relabel.py"),
+    *(
+        "utils/strict_json.py",
+        "utils/watchdog/heartbeats.py",
+        "utils/watchdog/hub.py",
+        "runtime/evaluate/relabel.py",
+    ),
     *("benchmarks/harness.py", "benchmarks/worker.py", "benchmarks/scaling.py"),
     "benchmarks/exchange_cost.py",
 }

@@ -3,7 +3,7 @@
 import numpy as np
 
 from convoy.model.arithmetic import weight_shapes
-from convoy.model.weight_names import scheme_for, source_names
+from convoy.model.weights.names import scheme_for, source_names
 
 
 def write_timm(path, arch, *, classes=10, without=(), extra=(), dtype=np.int8, **options):

@@ -1,7 +1,7 @@
 """Small tools without opinions. This package imports nothing else of the project.
 
-Nothing heavy is imported here: `utils.schedules`, `utils.metrics`, `utils.logging` and the name
-lists of `utils.optimizers` cost no TensorFlow.
+Nothing heavy is imported here: `utils.optim.learning_rates`, `utils.metrics`, `utils.logging` and
+the name lists of `utils.optim.optimizers` cost no TensorFlow.
 """
 
 from __future__ import annotations

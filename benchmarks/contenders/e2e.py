@@ -1,4 +1,5 @@
-"""Training as users run it, by `runtime.train.Trainer` itself: on JPEGs in TFRecords, or made up.
+"""Training as users run it, by `runtime.train.trainer.Trainer` itself: on JPEGs in TFRecords, or
+made up.
 
 The trainer measures how long each step waited for its batch, as its logs and `--mode
 training_benchmark` show it (docs/benchmark.md).
@@ -13,10 +14,11 @@ import keras
 
 from benchmarks.photographs import prepared
 from benchmarks.worker import Contender
-from convoy.runtime.config import Config
-from convoy.runtime.train import Trainer
-from convoy.utils import device, distributed
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.trainer import Trainer
+from convoy.utils.distributed import ranks
 from convoy.utils.logging import make_json_logger
+from convoy.utils.machine import device
 from convoy.utils.metrics import Throughput
 
 ENDLESS, CLASSES = 10**6, 1000
@@ -46,7 +48,7 @@ def trainer(
         augmenter: of real images; None: synthetic ones, made once.
         flags: further fields of `Config`.
     """
-    distributed.init()
+    ranks.init()
     device.setup(local_rank=0, intraop_threads=None, interop_threads=None, tf32=True)
     real = {"data_dir": str(prepared() / "records"), "augmenter_name": augmenter}
     config = Config(

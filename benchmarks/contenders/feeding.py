@@ -42,11 +42,11 @@ def ours(
     import tensorflow as tf
 
     from convoy.dataloader import native
-    from convoy.runtime.build_inputs import build_loader
-    from convoy.runtime.config import Config, defaults
-    from convoy.runtime.objective import make_step
-    from convoy.runtime.recipes import lookup
-    from convoy.runtime.state import new_state
+    from convoy.runtime.builders.inputs import build_loader
+    from convoy.runtime.settings.config import Config, defaults
+    from convoy.runtime.settings.recipes import lookup
+    from convoy.runtime.train.objective import make_step
+    from convoy.runtime.train.state import new_state
 
     recipe = lookup(arch, "AMP", "DGXA100").recipe.settings
     here = {

@@ -18,7 +18,7 @@ from benchmarks.contenders.training import KERAS_NAMES
 from benchmarks.inference_models import check, our_model, prepared, timm_model
 from benchmarks.peers import import_torch
 from benchmarks.worker import Contender
-from convoy.utils import device
+from convoy.utils.machine import device
 
 CORES = len(os.sched_getaffinity(0))
 CLOSE = 2e-3  # of logits whose standard deviation is about 3; ResNet50 in batches of 64: 1.1e-3
@@ -72,8 +72,8 @@ def ours(arch: str, size: int, batch: int) -> Contender:
     device.prefer_onednn()
     import tensorflow as tf
 
-    from convoy.runtime.config import Config
-    from convoy.runtime.predict import Labeller
+    from convoy.runtime.predict.predict import Labeller
+    from convoy.runtime.settings.config import Config
 
     folder = prepared(arch, size, "weights").parent
     config = Config(arch=arch, image_size=size, predict_batch_size=batch)
@@ -90,7 +90,7 @@ def export(name: str, arch: str, size: int, batch: int) -> Contender:
     """One of `--mode export`'s files, run as `--mode inference_benchmark` runs it."""
     device.prefer_onednn()
     path = prepared(arch, size, name)
-    from convoy.runtime.exporters import READERS
+    from convoy.runtime.export.writers import READERS
 
     runner = READERS[name](path, threads=CORES)[-1]
 

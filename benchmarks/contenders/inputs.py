@@ -49,11 +49,11 @@ def ours(augmenter: str, data_backend: str) -> Contender:
         import nvidia.dali  # noqa: F401 - said here if it is missing
 
     from convoy.dataloader import native
-    from convoy.runtime.build_inputs import build_loader
-    from convoy.runtime.config import Config
-    from convoy.utils import distributed
+    from convoy.runtime.builders.inputs import build_loader
+    from convoy.runtime.settings.config import Config
+    from convoy.utils.distributed import ranks
 
-    distributed.init()
+    ranks.init()
     config = Config(
         data_dir=str(prepared() / "records"),
         data_backend=data_backend,

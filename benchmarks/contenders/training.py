@@ -43,10 +43,11 @@ def set_up(dtype: str, need_gpu: bool) -> None:
     Raises:
         RuntimeError: there is no GPU, and there has to be one.
     """
-    from convoy.utils import device, distributed
+    from convoy.utils.distributed import ranks
+    from convoy.utils.machine import device
 
     device.prefer_onednn()
-    distributed.init()
+    ranks.init()
     device.setup(local_rank=0, intraop_threads=None, interop_threads=None, tf32=True)
     import keras
 
@@ -94,16 +95,16 @@ def ours(
     natively: bool = True,
     **flags: Any,
 ) -> Contender:
-    """`runtime.step.Step`, as the trainer builds it; without `natively` as it would if
+    """`runtime.train.step.Step`, as the trainer builds it; without `natively` as it would if
     `model/native/` were not built.
     """
     set_up(dtype, need_gpu)
     import tensorflow as tf
 
     from convoy.model import native
-    from convoy.runtime.config import Config
-    from convoy.runtime.objective import make_step
-    from convoy.runtime.state import new_state
+    from convoy.runtime.settings.config import Config
+    from convoy.runtime.train.objective import make_step
+    from convoy.runtime.train.state import new_state
 
     config = Config(
         arch=arch,

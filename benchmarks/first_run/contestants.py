@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.harness import ROOT
-from convoy.runtime.fitting import Facts, fitted
+from convoy.runtime.fitted.rules import Facts, fitted
 
 TIMM_EPOCHS, TIMM_PIXELS = 300, 200 * 32**2
 """train.py's own, where an epoch has at most so many pixels; elsewhere the plain command's."""

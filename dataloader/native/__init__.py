@@ -1,8 +1,9 @@
 """C++ versions of what the input pipeline spends its time on, if they have been built.
 
-:func:`load` gives TensorFlow's module of them, or None: then the callers, ``dataloader.augment``
-and ``dataloader.decode``, use TensorFlow's own operations, which give the same bytes and take
-longer. ``scripts/build_native.sh`` builds; ``make setup`` calls it. Importing costs no TensorFlow.
+:func:`load` gives TensorFlow's module of them, or None: then the callers,
+``dataloader.augment.augmenter`` and ``dataloader.images.crops``, use TensorFlow's own operations,
+which give the same bytes and take longer. ``scripts/build_native.sh`` builds; ``make setup`` calls
+it. Importing costs no TensorFlow.
 
 The module's functions, each for one image on the CPU (see ``kernels.h``):
 
@@ -11,7 +12,7 @@ The module's functions, each for one image on the CPU (see ``kernels.h``):
     convoy_resize(image, size, flip): uint8 (H, W, 3); int32 (2,); bool.
     convoy_crop_window(shape, areas, stretch, places, limits): int32 (2,); float32 (attempts,),
         (2, attempts), (2, attempts), (2,).
-    convoy_orientation(encoded): string; int32, see ``dataloader.orientation``.
+    convoy_orientation(encoded): string; int32, see ``dataloader.images.orientation``.
     convoy_upright(image, orientation): uint8 (H, W, 3); int32.
     convoy_stored_window(window, shape, orientation): int32 (4,), (2,) and scalar.
 """

@@ -1,7 +1,7 @@
 // What the native operations compute, without TensorFlow: plain pointers and numbers.
 //
-// The specification is Pillow and its TensorFlow version, dataloader/augment_ops.py, for the
-// augmentations, and dataloader/decode.py for crops and resizing. Every byte agrees with them.
+// The specification is Pillow and its TensorFlow version, dataloader/augment/operations.py, for the
+// augmentations, and dataloader/images/crops.py for crops and resizing. Every byte agrees with them.
 // Images are uint8 (height, width, 3) in rows without gaps. Nothing here starts threads, throws,
 // or keeps state between calls.
 
@@ -36,7 +36,7 @@ enum class Op : int {
   kHue,
 };
 
-// The operation that dataloader/policies.py calls by this name, or kUnknown.
+// The operation that dataloader/augment/policies.py calls by this name, or kUnknown.
 Op OpNamed(std::string_view name);
 
 struct Step {
@@ -82,7 +82,7 @@ struct CropDraws {
 [[nodiscard]] const char* CropWindow(Size size, const CropDraws& draws, Window* window);
 
 // The orientation that EXIF gives an encoded JPEG or PNG, 1 (as it is) to 8; 1 for all else. The
-// specification is dataloader/orientation.py.
+// specification is dataloader/images/orientation.py.
 [[nodiscard]] int Orientation(const uint8_t* data, size_t size);
 
 // From 5 on height and width change places.

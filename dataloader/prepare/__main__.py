@@ -127,7 +127,7 @@ def _verify(given: dict[str, Any]) -> int:
 
 def _index(given: dict[str, Any]) -> int:
     from convoy.dataloader.prepare.index import make_indexes
-    from convoy.dataloader.record_files import all_record_files
+    from convoy.dataloader.sources.tfrecord_files import all_record_files
 
     files = all_record_files(given["data_dir"])
     found = make_indexes(files, given["out"])

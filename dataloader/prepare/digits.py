@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.example import encode_example
 from convoy.dataloader.prepare.shards import write_records, write_text
+from convoy.dataloader.tfrecord.example import encode_example
 from convoy.utils.extras import how_to_install
 
 _OURS = re.compile(r"^((train|validation)-\d{5}-of-\d{5}|labels\.txt)$")

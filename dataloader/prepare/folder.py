@@ -6,9 +6,13 @@ import os
 import sys
 from collections.abc import Iterable
 
-from convoy.dataloader.advice import misplaced
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.folders import (
+from convoy.dataloader.prepare.images import Recoding
+from convoy.dataloader.prepare.pack import pack, print_found
+from convoy.dataloader.prepare.shards import Item, Shard, plan_split
+from convoy.dataloader.sources.advice import misplaced
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.folders import (
     class_folders,
     divided_folder,
     left_for_test,
@@ -17,13 +21,9 @@ from convoy.dataloader.folders import (
     refuse_one_class,
     refuse_unknown,
 )
-from convoy.dataloader.held_out import HeldOut
-from convoy.dataloader.lists import read_splits
-from convoy.dataloader.prepare.images import Recoding
-from convoy.dataloader.prepare.pack import pack, print_found
-from convoy.dataloader.prepare.shards import Item, Shard, plan_split
-from convoy.dataloader.sources import find_source
-from convoy.dataloader.splits import check_place, is_list, split_folder, unused_folders
+from convoy.dataloader.sources.held_out import HeldOut
+from convoy.dataloader.sources.lists import read_splits
+from convoy.dataloader.sources.splits import check_place, is_list, split_folder, unused_folders
 from convoy.utils.text import some
 
 FRACTION = 0.1

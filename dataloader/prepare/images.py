@@ -7,9 +7,9 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from convoy.dataloader import exif
-from convoy.dataloader.by_pillow import BadImage, check_pixels, opened, to_rgb, unread
-from convoy.dataloader.kinds import HEAD_BYTES, kind_of
+from convoy.dataloader.images import exif
+from convoy.dataloader.images.by_pillow import BadImage, check_pixels, opened, to_rgb, unread
+from convoy.dataloader.images.file_kinds import HEAD_BYTES, kind_of
 
 # Of a JPEG, but for those that only stuff its data.
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")

@@ -13,7 +13,7 @@ import numpy as np
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.shards import write_text
-from convoy.dataloader.records import FRAME_BYTES, index_files
+from convoy.dataloader.tfrecord.random_access import FRAME_BYTES, index_files
 
 
 def make_indexes(files: Sequence[str], folder: str | None = None) -> list[str]:

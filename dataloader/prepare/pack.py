@@ -15,7 +15,7 @@ from convoy.dataloader.prepare.shards import (
     make_shard,
     write_manifest,
 )
-from convoy.dataloader.source import Source
+from convoy.dataloader.sources.source import Source
 
 EXIT_BAD_IMAGES = 3  # as of --mode predict: done, but not with every image
 _SHOWN = 10

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.pack import print_found
 from convoy.dataloader.training_examples import _DEFAULTS, Example, training_examples
-from convoy.utils.pages import write_page
+from convoy.utils.pages.page import write_page
 from convoy.utils.text import read_text
 
 if TYPE_CHECKING:

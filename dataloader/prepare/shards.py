@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from convoy.dataloader import crc
 from convoy.dataloader.errors import DataError, unreadable
-from convoy.dataloader.example import decode_example, encode_example
 from convoy.dataloader.prepare.images import BadImage, Recoding, recode
+from convoy.dataloader.tfrecord import crc
+from convoy.dataloader.tfrecord.example import decode_example, encode_example
 from convoy.utils import strict_json
 
 MANIFEST = "manifest.json"

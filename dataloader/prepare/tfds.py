@@ -6,7 +6,7 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.images import Recoding
 from convoy.dataloader.prepare.pack import pack
 from convoy.dataloader.prepare.shards import Item, Shard, plan_split
-from convoy.dataloader.tfds import TFDSSource
+from convoy.dataloader.sources.tfds import TFDSSource
 from convoy.utils.extras import how_to_install
 
 

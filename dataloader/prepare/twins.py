@@ -14,9 +14,9 @@ from itertools import islice
 
 import numpy as np
 
-from convoy.dataloader import by_pillow
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.source import Source
+from convoy.dataloader.images import by_pillow
+from convoy.dataloader.sources.source import Source
 
 QUICK_IMAGES, QUICK_SECONDS = 20_000, 10.0
 """How many images of both splits `look_for_twins` looks at, and for how long, at most."""

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.held_out import HeldOut, division
 from convoy.dataloader.prepare.pack import print_found, track
 from convoy.dataloader.prepare.shards import in_parallel
 from convoy.dataloader.prepare.twins import digest, pixel_digest, twin_notes
-from convoy.dataloader.record_source import TFRecordSource
-from convoy.dataloader.source import Source
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.held_out import HeldOut, division
+from convoy.dataloader.sources.source import Source
+from convoy.dataloader.sources.tfrecords import TFRecordSource
 from convoy.utils import strict_json
 from convoy.utils.text import printable
 
@@ -217,8 +217,8 @@ def bad_examples(
         pixels: takes the digest of each one's pixels, by its number.
     """
     from convoy.dataloader import native
-    from convoy.dataloader.culprits import what_is_wrong
-    from convoy.dataloader.decoders import decode_image
+    from convoy.dataloader.bad_images.culprits import what_is_wrong
+    from convoy.dataloader.images.decoders import decode_image
 
     decoded: list[np.ndarray] = []
 

@@ -8,7 +8,7 @@ from PIL import Image
 from benchmarks.first_run import __main__ as first_run
 from benchmarks.first_run import contestants, search, sets, table
 from benchmarks.first_run.contestants import Trial
-from convoy.runtime.config import Config
+from convoy.runtime.settings.config import Config
 
 MACHINE = {"cpu": "A", "cores": 2, "date": "2026-01-01"}
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import float_autoaugment
-from convoy.dataloader import augment, policies
+from convoy.dataloader.augment import augmenter, policies
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +27,7 @@ def photo():
 def test_the_baseline_augments_as_we_do(photo, op, level):
     argument = policies.argument(op, level)
     got = float_autoaugment.BRANCHES[op](tf.cast(photo, tf.float32), tf.constant(float(argument)))
-    wanted = augment.apply_op(
+    wanted = augmenter.apply_op(
         tf.constant(photo),
         tf.constant(policies.OPS.index(op)),
         tf.constant(argument, tf.float64),

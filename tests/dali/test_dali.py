@@ -9,14 +9,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from convoy.dataloader.augment import make_augmenter
-from convoy.dataloader.decode import UNIFORMS, EvalCrop, crop_window, flips
+from convoy.dataloader.augment.augmenter import make_augmenter
 from convoy.dataloader.errors import DataError, TooManyBadExamples
+from convoy.dataloader.images.crops import UNIFORMS, EvalCrop, crop_window, flips
 from convoy.dataloader.loader import CROP, Loader
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.philox import uniforms
-from convoy.dataloader.sources import find_source
-from convoy.runtime.checkpoint import complete_checkpoints
+from convoy.dataloader.sources.find import find_source
+from convoy.runtime.run_folder.checkpoint import complete_checkpoints
 from main import main
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed: run make test-dali")

@@ -23,16 +23,16 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from convoy.dataloader.folders import FolderSource
 from convoy.dataloader.loader import Loader
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.prepare.folder import prepare_folder
 from convoy.dataloader.prepare.verify import bad_examples
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.folders import FolderSource
 from convoy.model import build_model
-from convoy.runtime.config import Config
-from convoy.runtime.images import find_images
-from convoy.runtime.predict import Labeller
+from convoy.runtime.predict.find_images import find_images
+from convoy.runtime.predict.predict import Labeller
+from convoy.runtime.settings.config import Config
 from tests.dataloader.mutations import images, mutate
 
 PER_FOLDER = 100

@@ -22,15 +22,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import tensorflow as tf
 
-from convoy.dataloader.crc import masked
-from convoy.dataloader.culprits import what_is_wrong
-from convoy.dataloader.decode import random_crop_decode
+from convoy.dataloader.bad_images.culprits import what_is_wrong
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.example import decode_example, encode_example
+from convoy.dataloader.images.crops import random_crop_decode
 from convoy.dataloader.loader import Loader
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.prepare.verify import bad_examples
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.tfrecord.crc import masked
+from convoy.dataloader.tfrecord.example import decode_example, encode_example
 from tests.dataloader.mutations import images, mutate
 
 CLASSES = 10

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.dataloader import augment, policies
+from convoy.dataloader.augment import augmenter as augment
+from convoy.dataloader.augment import policies
 
 
 def _image(height: int = 48, width: int = 40, seed: int = 0) -> np.ndarray:

@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from convoy.dataloader import augment_ops, policies
-from convoy.dataloader.augment import Draw, Recipe
-from convoy.dataloader.choices import Choice
-from convoy.dataloader.device_augment import make_prepare
-from convoy.dataloader.device_plan import Plan, Planned, planned_steps
-from convoy.dataloader.ranges import RANGES
+from convoy.dataloader.augment import operations, policies
+from convoy.dataloader.augment.augmenter import Draw, Recipe
+from convoy.dataloader.augment.choices import Choice
+from convoy.dataloader.augment.device_plan import Plan, Planned, planned_steps
+from convoy.dataloader.augment.levels import RANGES
+from convoy.dataloader.augment.on_device import make_prepare
 
 GREY = (policies.FILL,) * 3
 LEVELS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
@@ -103,22 +103,22 @@ PILLOW = {
     "Hue": lambda im, a: _pil_hue(im, a),
 }
 OURS = {
-    "Rotate": augment_ops.rotate,
-    "ShearX": augment_ops.shear_x,
-    "ShearY": augment_ops.shear_y,
-    "TranslateX": augment_ops.translate_x,
-    "TranslateY": augment_ops.translate_y,
-    "Color": augment_ops.color,
-    "Contrast": augment_ops.contrast,
-    "Brightness": augment_ops.brightness,
-    "Sharpness": augment_ops.sharpness,
-    "Posterize": augment_ops.posterize,
-    "Solarize": augment_ops.solarize,
-    "SolarizeAdd": augment_ops.solarize_add,
-    "AutoContrast": lambda image, _: augment_ops.auto_contrast(image),
-    "Equalize": lambda image, _: augment_ops.equalize(image),
-    "Invert": lambda image, _: augment_ops.invert(image),
-    "Hue": augment_ops.hue,
+    "Rotate": operations.rotate,
+    "ShearX": operations.shear_x,
+    "ShearY": operations.shear_y,
+    "TranslateX": operations.translate_x,
+    "TranslateY": operations.translate_y,
+    "Color": operations.color,
+    "Contrast": operations.contrast,
+    "Brightness": operations.brightness,
+    "Sharpness": operations.sharpness,
+    "Posterize": operations.posterize,
+    "Solarize": operations.solarize,
+    "SolarizeAdd": operations.solarize_add,
+    "AutoContrast": lambda image, _: operations.auto_contrast(image),
+    "Equalize": lambda image, _: operations.equalize(image),
+    "Invert": lambda image, _: operations.invert(image),
+    "Hue": operations.hue,
 }
 NO_ARGUMENT = ("AutoContrast", "Equalize", "Invert")
 
@@ -259,7 +259,7 @@ def test_cutout_matches_a_pasted_rectangle(level, centre):
     y, x = centre
     expected = array.copy()
     expected[max(0, y - half) : y + half, max(0, x - half) : x + half] = policies.FILL
-    got = augment_ops.cutout(tf.constant(array), half, y, x).numpy()
+    got = operations.cutout(tf.constant(array), half, y, x).numpy()
     np.testing.assert_array_equal(got, expected)
 
 
@@ -273,7 +273,7 @@ def test_fault_solarize_level_10_and_above_leaves_the_image_untouched(level):
     array[0, 0] = 255
     threshold = policies.argument("Solarize", level)
     assert threshold >= 256
-    np.testing.assert_array_equal(augment_ops.solarize(array, threshold).numpy(), array)
+    np.testing.assert_array_equal(operations.solarize(array, threshold).numpy(), array)
 
 
 @pytest.mark.parametrize("side", [224, 300])
@@ -283,7 +283,7 @@ def test_fault_contrast_uses_the_mean_grey_not_the_number_of_pixels(side):
     grey = np.asarray(Image.fromarray(array).convert("L"))
     mean = math.floor(grey.mean() + 0.5)
     assert mean < 100
-    got = augment_ops.contrast(array, 0.0).numpy()
+    got = operations.contrast(array, 0.0).numpy()
     assert np.unique(got).tolist() == [mean]
 
 
@@ -291,13 +291,13 @@ def test_fault_posterize_0_bits_keeps_one_bit():
     array = _noise(32, 32, 14)
     expected = np.asarray(ImageOps.posterize(Image.fromarray(array), 1))
     for bits in (0, policies.argument("Posterize", 2), policies.argument("Posterize", 0)):
-        got = augment_ops.posterize(array, bits).numpy()
+        got = operations.posterize(array, bits).numpy()
         np.testing.assert_array_equal(got, expected)
     assert set(np.unique(got)) == {0, 128}
 
 
 def test_fault_solarize_add_level_10_clips_and_does_not_wrap():
     array = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=-1)
-    got = augment_ops.solarize_add(array, 165.0).numpy()[..., 0].ravel()
+    got = operations.solarize_add(array, 165.0).numpy()[..., 0].ravel()
     expected = [min(255, i + 165) if i < 128 else i for i in range(256)]
     np.testing.assert_array_equal(got, expected)

@@ -14,15 +14,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from convoy.dataloader import crc
-from convoy.dataloader.by_pillow import MAX_PIXELS, BadImage
-from convoy.dataloader.decode import EvalCrop, eval_decode, random_crop_decode
-from convoy.dataloader.decoders import as_rgb, decode_image, decode_window, tensorflow_only
 from convoy.dataloader.errors import DataError, TooManyBadExamples
-from convoy.dataloader.example import encode_example
+from convoy.dataloader.images.by_pillow import MAX_PIXELS, BadImage
+from convoy.dataloader.images.crops import EvalCrop, eval_decode, random_crop_decode
+from convoy.dataloader.images.decoders import as_rgb, decode_image, decode_window, tensorflow_only
 from convoy.dataloader.loader import InputOptions, Loader
 from convoy.dataloader.prepare.images import Recoding, recode
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.tfrecord import crc
+from convoy.dataloader.tfrecord.example import encode_example
 
 WHOLE = EvalCrop(padding=0, method="crop")
 
@@ -224,7 +224,7 @@ def test_transparency_is_left_out(photo):
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
 def test_a_kind_that_pillow_was_built_without_is_named(photo, kind, monkeypatch):
-    from convoy.dataloader import by_pillow as module
+    from convoy.dataloader.images import by_pillow as module
 
     data = encoded(photo, kind)
     some = tuple(name for name in module._formats() if name != kind)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from convoy.dataloader.balanced import SAMPLING, ClassSampler
-from convoy.dataloader.labels import UNREAD
-from convoy.dataloader.renumbered import Renumbered
-from convoy.dataloader.sampler import Slots, example_seeds
-from convoy.dataloader.source import Source
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.order.balanced import SAMPLING, ClassSampler
+from convoy.dataloader.order.sampler import Slots, example_seeds
+from convoy.dataloader.sources.class_count import UNREAD
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.renumbered import Renumbered
+from convoy.dataloader.sources.source import Source
 
 LABELS = np.repeat([0, 1, 3], [900, 90, 10])  # class 2 does not occur
 PINNED = [2, 3, 4, 5, 3, 1]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.dataloader import cache
-from convoy.dataloader.cache import CachedSource, cache_source
 from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.loader import InputOptions, Loader
-from convoy.dataloader.source import Source
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources import cache
+from convoy.dataloader.sources.cache import CachedSource, cache_source
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.source import Source
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.dataloader import choices, erasing, policies
+from convoy.dataloader.augment import choices, erasing, policies
 
 DRAWS = 200_000
 IDENTITY = policies.OPS.index(policies.IDENTITY)

@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
 from tests.dataloader.packing import encoded, picture, prepare
 
 # Bytes of a folder's name, and the class's name.

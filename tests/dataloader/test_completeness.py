@@ -7,11 +7,11 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from convoy.dataloader.completeness import find_gaps
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.example import encode_example
-from convoy.dataloader.records import walk
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.completeness import find_gaps
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.tfrecord.example import encode_example
+from convoy.dataloader.tfrecord.random_access import walk
 from tests.dataloader.packing import encoded, picture, prepare
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.dataloader import augment, mixing, philox
-from convoy.dataloader.device_augment import make_prepare
-from convoy.dataloader.device_plan import Planned, Planner
+from convoy.dataloader import philox
+from convoy.dataloader.augment import augmenter as augment
+from convoy.dataloader.augment import mixing
+from convoy.dataloader.augment.device_plan import Planned, Planner
+from convoy.dataloader.augment.on_device import make_prepare
 from convoy.dataloader.loader import build_dataset
 from convoy.dataloader.options import InputOptions
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.held_out import HeldOut
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.held_out import HeldOut
 from tests.dataloader.packing import encoded, picture, prepare
 
 
@@ -226,10 +226,10 @@ def test_prepare_says_what_becomes_of_the_validation_split(make, tmp_path, capsy
 @pytest.fixture
 def kept(make, monkeypatch):
     """A split whose list is kept, old enough to be believed."""
-    from convoy.dataloader import listing
+    from convoy.dataloader.sources import folder_listing
 
-    monkeypatch.setattr(listing, "KEEP_FROM", 4)
-    monkeypatch.setattr(listing, "_SETTLED_SECONDS", -1e9)
+    monkeypatch.setattr(folder_listing, "KEEP_FROM", 4)
+    monkeypatch.setattr(folder_listing, "_SETTLED_SECONDS", -1e9)
     root = make("train/cat", "train/dog", "val/cat", "val/dog", count=3)
     (root / "train/dog/deep").mkdir()
     for i, (folder, _, _) in enumerate(os.walk(root)):
@@ -259,20 +259,20 @@ def test_a_kept_list_is_dropped_when_something_comes_or_goes(kept, where):
 
 
 def test_times_that_are_all_the_same_are_no_evidence(kept, monkeypatch):
-    from convoy.dataloader import listing
+    from convoy.dataloader.sources import folder_listing
 
     year_2000 = 946_684_800 * 10**9  # of a mount without times of its own
-    monkeypatch.setattr(listing, "_times", lambda path: [year_2000, year_2000, 1])
+    monkeypatch.setattr(folder_listing, "_times", lambda path: [year_2000, year_2000, 1])
     find_source(kept, "train")
     fill(kept / "train/cat", 1, "more{}.jpg")
     assert find_source(kept, "train").num_examples == 7
 
 
 def test_lists_are_kept_only_where_the_file_system_tells(kept, monkeypatch):
-    from convoy.dataloader import listing
+    from convoy.dataloader.sources import folder_listing
 
-    assert listing._file_system("/proc/self") == "proc"
-    monkeypatch.setattr(listing, "_file_system", lambda folder: "fuse.goofys")
+    assert folder_listing._file_system("/proc/self") == "proc"
+    monkeypatch.setattr(folder_listing, "_file_system", lambda folder: "fuse.goofys")
     assert "list kept" not in find_source(kept, "train").found
 
 
@@ -285,7 +285,7 @@ def test_short_lists_are_made_anew_each_time(make):
 
 
 def test_a_picture_is_told_by_its_first_bytes():
-    from convoy.dataloader.kinds import kind_of
+    from convoy.dataloader.images.file_kinds import kind_of
 
     def saved(kind):
         stream = io.BytesIO()

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.held_out import HeldOut
 from convoy.dataloader.prepare.verify import verify
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.held_out import HeldOut
 from tests.dataloader.packing import encoded, picture, prepare
 
 KNOWN = [

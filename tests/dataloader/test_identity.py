@@ -5,10 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from convoy.dataloader.cache import cache_source
-from convoy.dataloader.identity import identify, known_again
-from convoy.dataloader.renumbered import UNKNOWN, Renumbered
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.cache import cache_source
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.identity import identify, known_again
+from convoy.dataloader.sources.renumbered import UNKNOWN, Renumbered
 
 
 @pytest.fixture

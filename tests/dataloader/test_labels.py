@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.dataloader import labels
-from convoy.dataloader.culprits import what_is_wrong
+from convoy.dataloader.bad_images.culprits import what_is_wrong
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources import class_count
+from convoy.dataloader.sources.find import find_source
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_the_answer_is_kept_until_a_file_changes(data, monkeypatch):
     write(data, [classic(1, 100), classic(2, 100)])
     assert find_source(str(data), "train").count_classes() == 2
     with monkeypatch.context() as patch:
-        patch.setattr(labels, "_labels_of", None)  # would fail if it were called
+        patch.setattr(class_count, "_labels_of", None)  # would fail if it were called
         assert find_source(str(data), "train").count_classes() == 2
     write(data, [classic(1, 100), classic(2, 100), classic(3, 100)])
     assert find_source(str(data), "train").count_classes() == 3

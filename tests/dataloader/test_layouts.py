@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
 from tests.dataloader.packing import encoded, picture, prepare
 
 PICTURE = encoded(picture(1))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.held_out import HeldOut
-from convoy.dataloader.identity import identify, known_again
 from convoy.dataloader.prepare.verify import verify
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.held_out import HeldOut
+from convoy.dataloader.sources.identity import identify, known_again
 from tests.dataloader.packing import encoded, picture, prepare
 
 

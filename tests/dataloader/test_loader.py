@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from convoy.dataloader.decode import EvalCrop, eval_decode
 from convoy.dataloader.errors import DataError, TooManyBadExamples
+from convoy.dataloader.images.crops import EvalCrop, eval_decode
 from convoy.dataloader.loader import Loader, build_dataset
 from convoy.dataloader.options import InputOptions
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
 
 
 @pytest.fixture(autouse=True)

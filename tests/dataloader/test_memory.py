@@ -14,11 +14,11 @@ import gc, io, json, os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np, psutil, tensorflow as tf
 from PIL import Image
-from convoy.dataloader.cache import cache_source
+from convoy.dataloader.sources.cache import cache_source
 from convoy.dataloader.loader import Loader
 from convoy.dataloader.options import InputOptions
-from convoy.dataloader.sources import find_source
-from convoy.dataloader.example import encode_example
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.tfrecord.example import encode_example
 
 folder, count, cache = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if not os.path.isdir(folder):

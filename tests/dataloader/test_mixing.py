@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from convoy.dataloader import augment, mixing
+from convoy.dataloader.augment import augmenter, mixing
 
 CLASSES = 7
 
@@ -66,7 +66,7 @@ def test_uniforms_are_uniform_independent_and_belong_to_their_seed():
 def test_mixing_and_augmentation_share_no_numbers_for_one_seed():
     seeds = _many_seeds(1500)
     mixed = mixing.example_uniforms(seeds).numpy()
-    augmented = np.stack([augment._uniforms(tf.constant(seed), [4]).numpy() for seed in seeds])
+    augmented = np.stack([augmenter._uniforms(tf.constant(seed), [4]).numpy() for seed in seeds])
     cross = np.corrcoef(mixed.T, augmented.T)[:4, 4:]
     assert np.abs(cross).max() < 5 / 1500**0.5
 

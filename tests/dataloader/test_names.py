@@ -4,9 +4,9 @@ import pytest
 import tensorflow as tf
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.names import file_names
-from convoy.dataloader.record_source import TFRecordSource
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.file_names import file_names
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.tfrecords import TFRecordSource
 
 
 def record(label, **names):

@@ -7,19 +7,20 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from convoy.dataloader import augment, native, policies
-from convoy.dataloader.decode import (
+from convoy.dataloader import native
+from convoy.dataloader.augment import augmenter, policies
+from convoy.dataloader.augment.levels import RANGES
+from convoy.dataloader.images.crops import (
     UNIFORMS,
     EvalCrop,
     crop_window,
     eval_decode,
     random_crop_decode,
 )
-from convoy.dataloader.decoders import decode_image
+from convoy.dataloader.images.decoders import decode_image
+from convoy.dataloader.images.resizing import resize
 from convoy.dataloader.loader import build_dataset
 from convoy.dataloader.options import InputOptions
-from convoy.dataloader.ranges import RANGES
-from convoy.dataloader.resizing import resize
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 
@@ -61,7 +62,7 @@ def real():
 
 def choice_of(names, arguments, centres=None):
     centres = np.full((len(names), 2), 0.4) if centres is None else centres
-    return augment.Choice(
+    return augmenter.Choice(
         tf.constant([policies.OPS.index(name) for name in names], tf.int32),
         tf.constant(arguments, tf.float64),
         tf.constant(centres, tf.float32),
@@ -69,10 +70,10 @@ def choice_of(names, arguments, centres=None):
 
 
 _apply = tf.function(
-    augment.apply_choice,
+    augmenter.apply_choice,
     input_signature=[
         tf.TensorSpec([None, None, 3], tf.uint8),
-        augment.Choice(
+        augmenter.Choice(
             tf.TensorSpec([4], tf.int32),
             tf.TensorSpec([4], tf.float64),
             tf.TensorSpec([4, 2], tf.float32),

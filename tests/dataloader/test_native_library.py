@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.dataloader import augment, native
-from convoy.dataloader.resizing import resize
+from convoy.dataloader import native
+from convoy.dataloader.augment import augmenter
+from convoy.dataloader.images.resizing import resize
 
 pytestmark = pytest.mark.usefixtures("native_ops")
 
@@ -143,14 +144,14 @@ def kinds_of_operations(function, *arguments):
 
 def test_where_they_are_used(monkeypatch):
     image = tf.zeros([8, 9, 3], tf.uint8)
-    choice = augment.Choice(tf.constant([2]), tf.constant([0.0], tf.float64), tf.zeros([1, 2]))
-    assert "ConvoyAugment" in kinds_of_operations(augment.apply_choice, image, choice)
+    choice = augmenter.Choice(tf.constant([2]), tf.constant([0.0], tf.float64), tf.zeros([1, 2]))
+    assert "ConvoyAugment" in kinds_of_operations(augmenter.apply_choice, image, choice)
     with native.disabled():
-        kinds = kinds_of_operations(augment.apply_choice, image, choice)
+        kinds = kinds_of_operations(augmenter.apply_choice, image, choice)
     assert not any(kind.startswith("Convoy") for kind in kinds)
     # An operation that the C++ does not know: all goes through TensorFlow.
     monkeypatch.setattr(native, "AUGMENT_OPS", native.AUGMENT_OPS - {"Cutout"})
-    kinds = kinds_of_operations(augment.apply_choice, image, choice)
+    kinds = kinds_of_operations(augmenter.apply_choice, image, choice)
     assert "ConvoyAugment" not in kinds
 
 
@@ -171,7 +172,7 @@ def test_without_the_library(tmp_path, monkeypatch, library):
 
 
 def test_the_environment_says_so():
-    from convoy.runtime import environment
+    from convoy.runtime.describe import environment
 
     assert environment.gather()["native input operations"] == "in use"
 
@@ -206,7 +207,7 @@ import tensorflow as tf
 from tests.dataloader.mutations import images, mutate
 
 if sys.argv[1] == "hushed":
-    from convoy.dataloader.decoders import decode_image
+    from convoy.dataloader.images.decoders import decode_image
 else:
     decode_image = tf.io.decode_image
 rng = np.random.default_rng(3)

@@ -10,13 +10,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from convoy.dataloader import exif, native
-from convoy.dataloader.by_pillow import decode
-from convoy.dataloader.decode import EvalCrop, eval_decode, random_crop_decode
-from convoy.dataloader.decoders import as_rgb, decode_image, decode_window, tensorflow_only
+from convoy.dataloader import native
+from convoy.dataloader.images import exif
+from convoy.dataloader.images.by_pillow import decode
+from convoy.dataloader.images.crops import EvalCrop, eval_decode, random_crop_decode
+from convoy.dataloader.images.decoders import as_rgb, decode_image, decode_window, tensorflow_only
+from convoy.dataloader.images.orientation import orientation
 from convoy.dataloader.loader import build_dataset
 from convoy.dataloader.options import InputOptions
-from convoy.dataloader.orientation import orientation
 from convoy.dataloader.prepare.images import Recoding, recode
 from tests.dataloader.packing import encoded, picture
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.images import BadImage, Recoding, recode
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
 from tests.dataloader.packing import digests, encoded, picture, prepare, read
 
 ROOT = Path(__file__).parents[2]

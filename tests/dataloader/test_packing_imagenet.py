@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from convoy.dataloader.prepare.imagenet import class_names, read_devkit
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
 from tests.dataloader.packing import encoded, picture, prepare, read
 
 WNIDS = ["n01440764", "n01443537", "n02012849", "n03126707"]

@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from convoy.dataloader import crc
-from convoy.dataloader.example import decode_example, encode_example
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.tfrecord import crc
+from convoy.dataloader.tfrecord.example import decode_example, encode_example
 from tests.dataloader.packing import encoded, picture, prepare, read
 
 ROOT = Path(__file__).parents[2]

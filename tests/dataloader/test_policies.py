@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from convoy.dataloader import policies
-from convoy.dataloader.ranges import RANGES
+from convoy.dataloader.augment import policies
+from convoy.dataloader.augment.levels import RANGES
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.__main__ import main
 from convoy.dataloader.prepare.digits import prepare_digits
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
 
 ROOT = Path(__file__).parents[2]
 

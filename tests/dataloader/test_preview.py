@@ -11,7 +11,7 @@ from PIL import Image
 from convoy.dataloader.loader import Loader
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.prepare.__main__ import main
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from convoy.dataloader.sampler import EpochOrder, Slots, example_seeds
+from convoy.dataloader.order.sampler import EpochOrder, Slots, example_seeds
 
 PINNED_ORDER = [5, 3, 7, 8, 2, 4, 1, 0, 6, 9]
 PINNED_SEEDS = [[1949917470, 1581361928], [318745575, 1690263989]]

@@ -13,12 +13,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from convoy.dataloader import crc, records
+from convoy.dataloader.bad_images.replacement import grey_png
 from convoy.dataloader.errors import DataError, RecordError
-from convoy.dataloader.folders import FolderSource
-from convoy.dataloader.record_source import TFRecordSource
-from convoy.dataloader.replacement import grey_png
-from convoy.dataloader.sources import find_source
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.folders import FolderSource
+from convoy.dataloader.sources.tfrecords import TFRecordSource
+from convoy.dataloader.tfrecord import crc, random_access
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_records_are_those_of_tensorflow(data):
 
 def test_descriptors_are_bounded(data):
     files = [write(data / f"train-{k}", [b"x" * k]) for k in range(10)]
-    reader = records.RecordReader(files, records.index_files(files), max_open=3)
+    reader = random_access.RecordReader(files, random_access.index_files(files), max_open=3)
     for _ in range(2):
         assert [len(reader.read(k)) for k in range(10)] == list(range(10))
     assert len(reader._open) == 3
@@ -160,12 +160,12 @@ def test_damage_that_spans_records(data, monkeypatch):
     content[ends[4] + 3 : ends[30] - 7] = rng.bytes(int(ends[30] - ends[4] - 10))
     (data / "train-0").write_bytes(content)
     for piece in (1 << 22, 4096, 33):
-        monkeypatch.setattr(records, "_SEARCH_BYTES", piece)
-        offsets, lengths = records.walk(str(data / "train-0"))
+        monkeypatch.setattr(random_access, "_SEARCH_BYTES", piece)
+        offsets, lengths = random_access.walk(str(data / "train-0"))
         assert offsets.tolist() == [0, *ends[:5], *ends[30:-1]]
         assert lengths[5] == ends[4] - ends[30]
     (data / "train-0").write_bytes(bytes(content) + bytes(5000))  # zeros where a disk was full
-    assert records.walk(str(data / "train-0"))[1].tolist()[-1] == -5000
+    assert random_access.walk(str(data / "train-0"))[1].tolist()[-1] == -5000
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_checksum_against_tensorflow(data):
     path = write(data / "a", [b"z" * n for n in (0, 1, 300, 70_000)])
     with open(path, "rb") as file:
         content = file.read()
-    offsets, lengths = records.walk(path)
+    offsets, lengths = random_access.walk(path)
     assert lengths.tolist() == [0, 1, 300, 70_000]
     for offset, length in zip(offsets, lengths, strict=True):
         payload = np.frombuffer(content, np.uint8, length, offset + 12)
@@ -268,17 +268,17 @@ def test_a_stale_index_cannot_mix_up_records(data):
         return [b"\0" * length for length in lengths]
 
     path = write(data / "train-0", sized(1, 5, 6, 2))
-    index = records.index_files([path])
+    index = random_access.index_files([path])
     stat = os.stat(path)
     write(path, sized(1, 6, 5, 2))  # same size and, below, the same time
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     # The first and last record agree, so the cache is believed, but not against a record itself.
-    for old in (index, records.index_files([path])):
+    for old in (index, random_access.index_files([path])):
         with pytest.raises(RecordError, match="changed after it was indexed"):
-            records.RecordReader([path], old).read(1)
+            random_access.RecordReader([path], old).read(1)
     write(path, sized(2, 6, 5, 1))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert records.index_files([path]).lengths.tolist() == [2, 6, 5, 1]
+    assert random_access.index_files([path]).lengths.tolist() == [2, 6, 5, 1]
 
 
 def test_folder_source(data):

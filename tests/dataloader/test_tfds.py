@@ -9,10 +9,10 @@ import tensorflow as tf
 from PIL import Image
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.example import encode_example
 from convoy.dataloader.loader import InputOptions, Loader
-from convoy.dataloader.sources import find_source
-from convoy.dataloader.tfds import TFDSSource
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.tfds import TFDSSource
+from convoy.dataloader.tfrecord.example import encode_example
 
 
 @pytest.fixture(autouse=True)

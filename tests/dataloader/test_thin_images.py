@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from convoy.dataloader import native, resizing
-from convoy.dataloader.decode import EvalCrop, eval_decode, eval_frame
-from convoy.dataloader.resizing import INTERPOLATIONS, is_large, resize, resize_square
+from convoy.dataloader import native
+from convoy.dataloader.images import resizing
+from convoy.dataloader.images.crops import EvalCrop, eval_decode, eval_frame
+from convoy.dataloader.images.resizing import INTERPOLATIONS, is_large, resize, resize_square
 
 
 def pixels(height, width, seed=0):

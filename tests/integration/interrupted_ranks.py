@@ -16,10 +16,13 @@ def plant(plan):
     if it `holds`.
     """
     from convoy.dataloader.loader import Loader
-    from convoy.runtime import checkpoint, runner, train
-    from convoy.runtime.keeper import Keeper
-    from convoy.runtime.step import Step
-    from convoy.utils import distributed, watchdog
+    from convoy.runtime import runner
+    from convoy.runtime.run_folder import checkpoint
+    from convoy.runtime.train import trainer
+    from convoy.runtime.train.keeper import Keeper
+    from convoy.runtime.train.step import Step
+    from convoy.utils.distributed import ranks
+    from convoy.utils.watchdog import watchdog
 
     mine = int(os.environ.get("HOROVOD_RANK", "0"))
     folder, counts = Path(plan["folder"]), collections.Counter()
@@ -64,8 +67,8 @@ def plant(plan):
     Loader.batches, checkpoint.save = counted, noted
     before(Step, "__call__", "step")
     before(runner.Runner, "_set_up", "start")
-    before(distributed, "check_own_name", "start")
-    before(train, "new_state", "start")
+    before(ranks, "check_own_name", "start")
+    before(trainer, "new_state", "start")
     before(Keeper, "finish", "end")
     if mine:
         before(Keeper, "save", "save")

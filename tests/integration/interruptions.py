@@ -56,7 +56,7 @@ class Job:
     """The ranks of one launch, and what became of them."""
 
     def __init__(self, server, size, arguments, folder, plan):
-        from convoy.utils.rendezvous import serve as rendezvous
+        from convoy.utils.distributed.rendezvous import serve as rendezvous
 
         self.server, self.folder, self.size = server, folder, size
         self.meeting, places = rendezvous([size]) if size > 1 else (None, [{}])
@@ -119,7 +119,7 @@ def position(folder):
     """
     import numpy as np
 
-    from convoy.runtime import checkpoint
+    from convoy.runtime.run_folder import checkpoint
 
     newest = (-1, -1)
     for path in checkpoint.complete_checkpoints(folder):
@@ -135,7 +135,7 @@ def position(folder):
 
 def bits(folder):
     """A digest of everything in the newest checkpoint that training has changed."""
-    from convoy.runtime import checkpoint
+    from convoy.runtime.run_folder import checkpoint
 
     saved, digest = checkpoint.read(checkpoint.latest(folder)), hashlib.sha256()
     for part in ("model", "ema", "optimizer", "ranks"):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from convoy.runtime import checkpoint
+from convoy.runtime.run_folder import checkpoint
 from main import main
 
 NO_PICTURE = b"\xff\xd8\xff\xe0 this is no picture"

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from convoy.runtime import checkpoint
+from convoy.runtime.run_folder import checkpoint
 from main import main
 
 EXACT = ("--dropout", "0", "--stochastic_depth", "0")

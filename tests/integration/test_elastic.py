@@ -13,9 +13,9 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from convoy.runtime import checkpoint
-from convoy.runtime.build_inputs import build_loader
-from convoy.runtime.cli import parse
+from convoy.runtime.builders.inputs import build_loader
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.run_folder import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -27,7 +27,7 @@ ONE, TWO = "localhost:1", "127.0.0.1:1"
 AUDIT = """
 import hashlib, json, os, sys, time
 from convoy import runtime
-import convoy.runtime.step, convoy.runtime.train
+import convoy.runtime.train.step, convoy.runtime.train.trainer
 
 notes = open(os.path.join(os.environ["NOTES"], str(os.getpid())), "a", buffering=1)
 call, init = runtime.step.Step.__call__, runtime.train.Trainer.__init__

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
-from convoy.runtime import checkpoint, configure
-from convoy.runtime.cli import parse
-from convoy.runtime.config import load_config
+from convoy.runtime import configure
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.settings.config import load_config
 from main import main
 
 EVALUATION = ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5")

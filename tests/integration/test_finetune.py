@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from convoy.dataloader.prepare.digits import prepare_digits
-from convoy.runtime import checkpoint
+from convoy.runtime.run_folder import checkpoint
 from main import main
 
 ROOT = Path(__file__).parents[2]

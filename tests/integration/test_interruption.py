@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.runtime import checkpoint
+from convoy.runtime.run_folder import checkpoint
 
 # All that is random or averaged.
 EVERYTHING = ("--augmenter_name", "autoaugment", "--dropout", "0.3", "--stochastic_depth", "0.3")

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.runtime import checkpoint
+from convoy.runtime.run_folder import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("CONVOY_KILLS", "200"))
@@ -32,7 +32,7 @@ OFTEN = ("--checkpoint_every_minutes", "1e-9")  # after every step
 FORK_SERVER = """
 import json, os, sys, threading
 import keras, tensorflow
-import convoy.runtime.runner, convoy.runtime.train
+import convoy.runtime.runner, convoy.runtime.train.trainer
 from main import main
 from tensorflow.python.eager import context
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from convoy.runtime.config import Config
+from convoy.runtime.settings.config import Config
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "own_images.ipynb"

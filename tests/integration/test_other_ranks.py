@@ -9,16 +9,16 @@ from collections import Counter
 
 import pytest
 
-from convoy.runtime import checkpoint
-from convoy.runtime.step import Step
-from convoy.utils.schedules import make_schedule
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.train.step import Step
+from convoy.utils.optim.learning_rates import make_schedule
 from main import main
 
 IMAGES, EPOCHS, PEAK = 67, 4, 0.05
 NOTE = """
 import json, os, sys
 import numpy as np
-from convoy.runtime.step import Step
+from convoy.runtime.train.step import Step
 
 call, notes = Step.__call__, open(os.environ["NOTES"] + os.environ.get("HOROVOD_RANK", "0"), "a")
 

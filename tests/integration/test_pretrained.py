@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from convoy.runtime import checkpoint
+from convoy.runtime.run_folder import checkpoint
 from main import main
 
 

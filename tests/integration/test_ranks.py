@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from convoy.runtime import checkpoint
-from convoy.utils.rendezvous import serve
+from convoy.runtime.run_folder import checkpoint
+from convoy.utils.distributed.rendezvous import serve
 from main import main
 
 # Runs main.py's work with batch norm frozen, for its statistics are each rank's own, and prints a
@@ -14,7 +14,7 @@ from main import main
 FROZEN = """
 import hashlib, os, sys
 from convoy import runtime
-import convoy.runtime.state, convoy.runtime.train
+import convoy.runtime.train.state, convoy.runtime.train.trainer
 build, run = runtime.state.build_training_model, runtime.train.Trainer.run
 
 def build_frozen(*args):
@@ -105,7 +105,7 @@ EXCHANGES = """
 import numpy as np
 import tensorflow as tf
 from convoy.utils import distributed
-from convoy.utils.distributed import Exchange
+from convoy.utils.distributed.ranks import Exchange
 
 distributed.init()
 rng = np.random.default_rng(distributed.rank())
@@ -150,14 +150,14 @@ def test_ranks_that_differ_are_found_out(monkeypatch):
 
     import keras
 
-    from convoy.runtime import state
+    from convoy.runtime.train import state
 
     model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
     everything = SimpleNamespace(model=model, offset=0)
     assert state.replicas_agree(everything)
-    gather = state.distributed.all_gather
+    gather = state.ranks.all_gather
     monkeypatch.setattr(
-        state.distributed, "all_gather", lambda mine: np.concatenate([gather(mine), mine ^ 1])
+        state.ranks, "all_gather", lambda mine: np.concatenate([gather(mine), mine ^ 1])
     )
     assert not state.replicas_agree(everything)
 
@@ -246,7 +246,7 @@ def test_whatever_error_rank_0_has_the_others_do_not_wait(convoy, script):
 
 LOST = """
 import horovod.tensorflow as hvd
-from convoy.utils.terminate import tell_of_termination
+from convoy.utils.machine.last_words import tell_of_termination
 
 tell_of_termination(lambda error: f"convoy: {type(error).__name__}: {error}", 1)
 hvd.init()

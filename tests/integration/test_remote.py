@@ -10,8 +10,9 @@ import json
 import numpy as np
 import pytest
 
-from convoy.runtime import checkpoint, confusion
-from convoy.runtime.config import load_config
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.settings.config import load_config
+from convoy.runtime.train import confusion
 from convoy.utils import files
 from convoy.utils.files import (
     Remote,

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from convoy.runtime import checkpoint
+from convoy.runtime.run_folder import checkpoint
 from main import main
 
 PREEMPTED, GRACE = 75, 30

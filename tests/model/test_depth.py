@@ -4,7 +4,7 @@ import pytest
 
 from convoy.model import build_model
 from convoy.model.catalog import efficientnet_blocks, get_arch
-from convoy.model.depth import depth_from_top
+from convoy.model.layer_groups import depth_from_top
 
 
 @pytest.fixture(scope="module", params=["efficientnet-test", "resnet18"])

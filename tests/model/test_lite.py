@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from convoy.model import build_model
-from convoy.model.weight_import import model_arguments
 from convoy.model.weights import WeightFileError, inspect, load_pretrained
-from convoy.runtime.build import model_arguments as of_config
-from convoy.runtime.config import Config, defaults
+from convoy.model.weights.load import model_arguments
+from convoy.runtime.builders.models import model_arguments as of_config
+from convoy.runtime.settings.config import Config, defaults
 
 NAME = "efficientnet-lite0"
 

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from convoy.model import weight_download
-from convoy.model.weight_download import DownloadError, Published, download, published
+from convoy.model.weights import download as weight_download
+from convoy.model.weights.download import DownloadError, Published, download, published
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 

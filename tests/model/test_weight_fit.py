@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from convoy.model import build_model, get_arch
-from convoy.model.stages import Stage
+from convoy.model.efficientnet_stages import Stage
 from convoy.model.weights import WeightFileError, inspect, load_pretrained
 from tests.weight_file import write_timm
 

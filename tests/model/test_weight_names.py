@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from convoy.model import build_model, get_arch
-from convoy.model.weight_files import WeightFile
-from convoy.model.weight_names import (
+from convoy.model.weights import WeightFileError
+from convoy.model.weights.files import WeightFile
+from convoy.model.weights.names import (
     Scheme,
     recognise,
     scheme_for,
@@ -16,8 +17,7 @@ from convoy.model.weight_names import (
     to_keras,
     to_torch,
 )
-from convoy.model.weight_suggest import suggest
-from convoy.model.weights import WeightFileError
+from convoy.model.weights.suggest import suggest
 
 TINY = "efficientnet-test"
 

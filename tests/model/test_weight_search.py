@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from convoy.model import get_arch
-from convoy.model.weight_search import all_places, names_of, search
+from convoy.model.weights.search import all_places, names_of, search
 from tests.weight_file import write_timm
 
 ARCH = "efficientnet-test"

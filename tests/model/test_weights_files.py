@@ -13,7 +13,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from convoy.model.weight_files import WeightFileError, read_weights
+from convoy.model.weights.files import WeightFileError, read_weights
 
 STORAGES = {"f4": "FloatStorage", "f2": "HalfStorage", "i8": "LongStorage", "bf": "BFloat16Storage"}
 
@@ -276,7 +276,7 @@ def test_compressed_storages_are_refused(save, tmp_path):
 def test_reading_needs_neither_framework(save, convoy, script):
     path = save({"w": tensor([1.0, 2.0])})
     text = (
-        "import sys\nfrom convoy.model.weight_files import read_weights\n"
+        "import sys\nfrom convoy.model.weights.files import read_weights\n"
         f"print(read_weights({str(path)!r}).arrays['w'].sum())\n"
         "print({'tensorflow', 'torch', 'keras'} & set(sys.modules))\n"
     )

@@ -206,8 +206,8 @@ def compare(torch, randomise, to_torch, pictures, tmp_path, record_property):
     import keras
 
     from convoy.model import build_model
-    from convoy.model.weight_names import recognise, source_names
     from convoy.model.weights import inspect, load_pretrained
+    from convoy.model.weights.names import recognise, source_names
 
     def check(theirs, arch, partner, filename, size=96, forward=None, wrap=dict):
         randomise(theirs, size)

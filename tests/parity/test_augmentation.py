@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from convoy.dataloader import augment_ops, choices, erasing, policies
+from convoy.dataloader.augment import choices, erasing, operations, policies
 
 pytest.importorskip("torch", reason="needs the extra `parity`: see tests/parity/conftest.py")
 
@@ -138,7 +138,7 @@ def test_trivialaugments_pixels_are_torchvisions(autoaugment, pictures, op):
     for axis in "xy":
         for name in ("shear", "translate"):
             snake = snake.replace(f"{name}{axis}", f"{name}_{axis}")
-    ours = getattr(augment_ops, snake)
+    ours = getattr(operations, snake)
     magnitudes, signed = autoaugment.TrivialAugmentWide()._augmentation_space(31)[op]
     levels = magnitudes.tolist()[::3] if magnitudes.ndim else [0.0]
     # torchvision translates contents; Pillow's matrix, and ours, says where to look for them.
@@ -166,12 +166,12 @@ def test_hue_is_torchvisions(functional, pictures):
     for image in pictures(64)[::3]:
         for factor in (-0.5, -0.2, -0.01, 0.0, 0.1, 0.37, 0.5):
             theirs = functional.adjust_hue(Image.fromarray(image), factor)
-            np.testing.assert_array_equal(augment_ops.hue(image, factor), np.asarray(theirs))
+            np.testing.assert_array_equal(operations.hue(image, factor), np.asarray(theirs))
 
 
 def test_jitter_is_torchvisions(functional, pictures):
     """Our choice, carried out by torchvision's functions on Pillow images."""
-    from convoy.dataloader.augment import apply_choice
+    from convoy.dataloader.augment.augmenter import apply_choice
 
     adjust = {
         "Brightness": functional.adjust_brightness,

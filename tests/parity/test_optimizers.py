@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from convoy.model import build_model
-from convoy.model.depth import depth_from_top
-from convoy.model.weight_names import recognise, source_names
-from convoy.utils.optimizers import add_l2, decay_decoupled, decay_mask, make_optimizer
+from convoy.model.layer_groups import depth_from_top
+from convoy.model.weights.names import recognise, source_names
+from convoy.utils.optim.optimizers import add_l2, decay_decoupled, decay_mask, make_optimizer
 
 STEPS, RATE, DECAY = 10, 0.02, 0.05
 RMSPROP = {"rho": 0.9, "momentum": 0.9, "epsilon": 0.001}

@@ -7,9 +7,9 @@ import pytest
 
 from convoy.model.arithmetic import weight_shapes
 from convoy.model.catalog import get_arch
-from convoy.model.weight_files import WeightFile, WeightFileError
-from convoy.model.weight_fit import check_fit, fit, se_ratio
-from convoy.model.weight_suggest import suggest
+from convoy.model.weights.files import WeightFile, WeightFileError
+from convoy.model.weights.fit import check_fit, fit, se_ratio
+from convoy.model.weights.suggest import suggest
 
 pytest.importorskip("torch", reason="needs the extra `parity`: see tests/parity/conftest.py")
 

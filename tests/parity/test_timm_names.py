@@ -8,10 +8,10 @@ import pytest
 
 from convoy.model.arithmetic import weight_shapes
 from convoy.model.catalog import get_arch, list_archs
-from convoy.model.weight_files import WeightFile
-from convoy.model.weight_fit import fit, se_ratio
-from convoy.model.weight_names import recognise
-from convoy.model.weight_suggest import suggest
+from convoy.model.weights.files import WeightFile
+from convoy.model.weights.fit import fit, se_ratio
+from convoy.model.weights.names import recognise
+from convoy.model.weights.suggest import suggest
 
 OURS = [get_arch(name) for name in list_archs() if get_arch(name).available]
 DEFAULT = {"mean": [255 * v for v in (0.485, 0.456, 0.406)],

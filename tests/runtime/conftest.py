@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convoy.runtime.cli import parse
+from convoy.runtime.command_line.cli import parse
 
 
 @pytest.fixture

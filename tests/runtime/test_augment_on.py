@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.runtime.config import Config
-from convoy.runtime.health import first_not_finite
-from convoy.runtime.loss_scale import LossScale
-from convoy.runtime.step import Step, TrainState
-from convoy.runtime.train import Trainer
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.loss_scale import LossScale
+from convoy.runtime.train.not_finite import first_not_finite
+from convoy.runtime.train.step import Step, TrainState
+from convoy.runtime.train.trainer import Trainer
 from convoy.utils.logging import RunLog
-from convoy.utils.losses import cross_entropy
-from convoy.utils.optimizers import make_optimizer
+from convoy.utils.optim.losses import cross_entropy
+from convoy.utils.optim.optimizers import make_optimizer
 
 
 class Losses(keras.callbacks.Callback):

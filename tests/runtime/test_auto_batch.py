@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from convoy.runtime import auto_batch
-from convoy.runtime.auto_batch import Trials, _on_gpu, _on_host, candidates
-from convoy.runtime.cli import configure, parse
-from convoy.runtime.config import Config, load_config
-from convoy.runtime.fitting import AUTO_MOST, STEPS_PER_EPOCH, auto_batches
+from convoy.runtime.command_line.cli import configure, parse
+from convoy.runtime.fitted import auto_batch
+from convoy.runtime.fitted.auto_batch import Trials, _on_gpu, _on_host, candidates
+from convoy.runtime.fitted.rules import AUTO_MOST, STEPS_PER_EPOCH, auto_batches
+from convoy.runtime.settings.config import Config, load_config
 from main import main
 
 GIB = 2**30

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from convoy.runtime.bad_examples import share_bad_examples
+from convoy.runtime.train.bad_examples import share_bad_examples
 
 
 @pytest.mark.parametrize(("bad", "says"), [(1, "1 training image "), (2, "2 training images ")])

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from convoy.runtime.benchmark_plan import PRECISIONS, Row, batch_sizes, check_benchmark, rows
-from convoy.runtime.benchmark_report import DEFINITIONS, UNITS, Report, figures
-from convoy.runtime.config import Config
+from convoy.runtime.benchmark.plan import PRECISIONS, Row, batch_sizes, check_benchmark, rows
+from convoy.runtime.benchmark.report import DEFINITIONS, UNITS, Report, figures
+from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 from main import main
 
@@ -80,18 +80,18 @@ def test_rows_are_every_precision_with_and_without_xla_and_each_export_once():
     ],
 )  # fmt: skip
 def test_lists_that_mean_nothing_are_refused(flags, message, monkeypatch):
-    monkeypatch.setattr("convoy.runtime.benchmark_plan.visible_gpus", lambda: 0)
-    monkeypatch.setattr("convoy.runtime.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("convoy.runtime.benchmark.plan.visible_gpus", lambda: 0)
+    monkeypatch.setattr("convoy.runtime.export.formats.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=message):
         check_benchmark(Config(**({"mode": MODE} | flags)))
 
 
 def test_xla_by_rows_goes_with_what_one_process_can_do(monkeypatch):
     """A checkpoint of a recipe with synchronised batch norm, and channels_first on a CPU."""
-    from convoy.runtime.backends import check_data_format
+    from convoy.runtime.settings.input_backend import check_data_format
 
-    monkeypatch.setattr("convoy.runtime.benchmark_plan.visible_gpus", lambda: 0)
-    monkeypatch.setattr("convoy.utils.device.has_gpu", lambda: False)
+    monkeypatch.setattr("convoy.runtime.benchmark.plan.visible_gpus", lambda: 0)
+    monkeypatch.setattr("convoy.utils.machine.device.has_gpu", lambda: False)
     check_benchmark(config(benchmark_xla="on,off", batch_norm="syncbn"))
     first = {"data_format": "channels_first", "benchmark_xla": "on"}
     check_benchmark(config(**first))
@@ -102,11 +102,11 @@ def test_xla_by_rows_goes_with_what_one_process_can_do(monkeypatch):
 
 
 def test_only_where_there_is_no_run_are_weights_random(tmp_path, monkeypatch):
-    from convoy.runtime.benchmark_inference import RANDOM, _model
-    from convoy.runtime.checkpoint import CheckpointError
+    from convoy.runtime.benchmark.inference import RANDOM, _model
+    from convoy.runtime.run_folder.checkpoint import CheckpointError
 
     monkeypatch.setattr(
-        "convoy.runtime.benchmark_inference.build_training_model", lambda *args: None
+        "convoy.runtime.benchmark.inference.build_training_model", lambda *args: None
     )
     here = config(arch="efficientnet-test", model_dir=str(tmp_path), num_classes=2)
     assert _model(here).text == RANDOM
@@ -121,7 +121,7 @@ def test_only_where_there_is_no_run_are_weights_random(tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_architecture_is_not_called_the_flags(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
-    import convoy.runtime.benchmark_inference as inference
+    import convoy.runtime.benchmark.inference as inference
 
     loaded = SimpleNamespace(state={"model": {"arch": "resnet18"}})
     monkeypatch.setattr(inference, "trained_model", lambda config: loaded)
@@ -247,7 +247,7 @@ def test_on_a_gpu_host_tables_say_what_ran_on_the_cpu():
 
 
 def test_a_batch_that_would_not_fit_is_not_tried():
-    from convoy.runtime.benchmark import _no_room
+    from convoy.runtime.benchmark.benchmark import _no_room
 
     assert _no_room([(1, 2**40)], 2) is None  # nothing to judge by yet
     assert _no_room([(1, 1), (2, 2)], 256) is None
@@ -306,7 +306,7 @@ def test_training_is_timed_by_the_trainer_and_fits_no_memory_either(tmp_path, ca
 def test_a_resumed_run_warms_up_within_the_steps_it_has_left(monkeypatch):
     from types import SimpleNamespace
 
-    import convoy.runtime.benchmark_training as benchmark
+    import convoy.runtime.benchmark.training as benchmark
 
     class Resumed:
         """At epoch 2 of 3, with 10 steps in each."""
@@ -381,7 +381,7 @@ def test_every_format_is_run_on_real_images_and_precisions_change_the_model(trai
 def test_an_export_of_another_size_is_not_taken(tmp_path):
     from types import SimpleNamespace
 
-    from convoy.runtime.benchmark_inference import _fits
+    from convoy.runtime.benchmark.inference import _fits
 
     model = SimpleNamespace(output_shape=(None, 2))
     trained = SimpleNamespace(model=model, state={})

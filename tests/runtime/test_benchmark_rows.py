@@ -2,9 +2,9 @@
 
 import pytest
 
-from convoy.runtime import benchmark
-from convoy.runtime.benchmark_plan import Row
-from convoy.runtime.config import Config
+from convoy.runtime.benchmark import benchmark
+from convoy.runtime.benchmark.plan import Row
+from convoy.runtime.settings.config import Config
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from convoy.runtime import checkpoint
-from convoy.runtime.best import best_text, better_weights, judge
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.train.best import best_text, better_weights, judge
 from main import main
 
 

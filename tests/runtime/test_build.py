@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
-from convoy.model.depth import depth_from_top
-from convoy.runtime.build_inputs import build_loader
-from convoy.runtime.config import Config
-from convoy.runtime.objective import make_step, rate_scales
-from convoy.runtime.state import new_state
+from convoy.model.layer_groups import depth_from_top
+from convoy.runtime.builders.inputs import build_loader
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.objective import make_step, rate_scales
+from convoy.runtime.train.state import new_state
 
 
 def test_layer_decay_shortens_each_blocks_steps():

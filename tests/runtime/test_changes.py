@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import yaml
 
-from convoy.runtime import changes
-from convoy.runtime.changes import check_resumed, config_with_history, what_changes
-from convoy.runtime.checkpoint import Checkpoint
-from convoy.runtime.config import Config, load_config
-from convoy.runtime.schedules import build_schedule
-from convoy.utils import distributed
+from convoy.runtime.run_folder.checkpoint import Checkpoint
+from convoy.runtime.settings.config import Config, load_config
+from convoy.runtime.settings.learning_rate import build_schedule
+from convoy.runtime.train import changes
+from convoy.runtime.train.changes import check_resumed, config_with_history, what_changes
+from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 
 CONFIG = Config(arch="efficientnet-test", warmup_epochs=0.0, max_epochs=3, lr_decay="cosine")
@@ -32,7 +32,7 @@ def lines(before, now, images=16, steps=8, **state):
 
 @pytest.fixture
 def two_ranks(monkeypatch):
-    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(ranks, "size", lambda: 2)
 
 
 def test_nothing_is_said_where_nothing_differs(two_ranks):

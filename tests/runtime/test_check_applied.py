@@ -2,7 +2,7 @@
 
 import pytest
 
-from convoy.runtime.cli import configure
+from convoy.runtime.command_line.cli import configure
 from convoy.utils.errors import ConfigError
 
 OTHERS = [

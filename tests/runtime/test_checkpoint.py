@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from convoy.runtime import checkpoint, marker
-from convoy.runtime.arrays import assign, variables_to_arrays
-from convoy.runtime.checkpoint import Checkpoint, CheckpointError
-from convoy.runtime.config import Config
-from convoy.runtime.marker import sha256
+from convoy.runtime.run_folder import checkpoint, marker
+from convoy.runtime.run_folder.arrays import assign, variables_to_arrays
+from convoy.runtime.run_folder.checkpoint import Checkpoint, CheckpointError
+from convoy.runtime.run_folder.marker import sha256
+from convoy.runtime.settings.config import Config
 
 
 def contents(step, size=100):
@@ -139,7 +139,7 @@ def test_damaged_checkpoints_that_are_passed_over_are_named(tmp_path):
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path):
-    from convoy.runtime.state import find_saved
+    from convoy.runtime.train.state import find_saved
 
     said: list[str] = []
     config = Config(model_dir=str(tmp_path))
@@ -301,7 +301,7 @@ def test_an_interrupt_in_the_middle_of_a_save_leaves_no_half_checkpoint(tmp_path
 
 def test_reading_a_config_executes_nothing(tmp_path):
     """YAML tags that name Python objects are refused, not obeyed."""
-    from convoy.runtime.config import load_config
+    from convoy.runtime.settings.config import load_config
     from convoy.utils.errors import ConfigError
 
     proof = tmp_path / "executed"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.source import Source
-from convoy.runtime.class_matching import known_names, match_classes
-from convoy.runtime.class_names import imagenet_classes
+from convoy.dataloader.sources.source import Source
+from convoy.runtime.data.class_matching import known_names, match_classes
+from convoy.runtime.data.class_names import imagenet_classes
 
 DATA = "--data_dir photos"
 

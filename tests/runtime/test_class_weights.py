@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from convoy.dataloader.replacement import grey_png
-from convoy.runtime.class_weights import check_class_weights, class_weights
-from convoy.runtime.config import Config
+from convoy.dataloader.bad_images.replacement import grey_png
+from convoy.runtime.data.class_weights import check_class_weights, class_weights
+from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 from main import main
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from convoy.runtime.cli import parse
-from convoy.runtime.config import MODES, Config, defaults, kinds, load_config
-from convoy.runtime.parser import build_parser
-from convoy.runtime.recipes import read_recipe
-from convoy.runtime.schedules import schedule_arguments
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.command_line.parser import build_parser
+from convoy.runtime.settings.config import MODES, Config, defaults, kinds, load_config
+from convoy.runtime.settings.learning_rate import schedule_arguments
+from convoy.runtime.settings.recipes import read_recipe
 from convoy.utils.errors import ConfigError
-from convoy.utils.schedules import make_schedule
+from convoy.utils.optim.learning_rates import make_schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(p for p in (ROOT / "configs").glob("**/*.yaml") if p.name != "launch.yaml")
@@ -232,7 +232,7 @@ def test_every_recipe_parses(recipe, folders, tmp_path):
 
 def test_modes_have_older_names():
     for written, meant in (("prediction", "predict"), ("evaluate", "eval")):
-        from convoy.runtime.cli import _mode
+        from convoy.runtime.command_line.cli import _mode
 
         assert _mode(written) == meant
 

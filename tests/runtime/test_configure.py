@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from convoy.runtime import Config, ConfigError, configure
-from convoy.runtime.cli import parse
-from convoy.runtime.recipes import read_recipe
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.settings.recipes import read_recipe
 
 ROOT = Path(__file__).parents[2]
 

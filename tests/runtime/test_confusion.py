@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from convoy.runtime import confusion
-from convoy.runtime.config import Config
-from convoy.runtime.confusion import CountingStep, heat_map, make_counting_step, show_counts
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train import confusion
+from convoy.runtime.train.confusion import CountingStep, heat_map, make_counting_step, show_counts
 
 
 def model(classes):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convoy.runtime.course import CHARTS, axis_top, draw
-from convoy.runtime.history import History
+from convoy.runtime.report.curves import CHARTS, axis_top, draw
+from convoy.runtime.run_folder.history import History
 
 LOSS = next(chart for chart in CHARTS if chart.name == "loss")
 

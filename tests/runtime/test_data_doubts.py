@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from convoy.dataloader.prepare import twins
-from convoy.dataloader.sources import find_source
-from convoy.runtime.build_inputs import build_loader
-from convoy.runtime.config import Config
-from convoy.runtime.data_doubts import data_doubts, looks
+from convoy.dataloader.sources.find import find_source
+from convoy.runtime.builders.inputs import build_loader
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.data_warnings import data_doubts, looks
 
 
 def doubts(data_dir, size=64, **more):

@@ -7,9 +7,9 @@ import shutil
 import pytest
 import yaml
 
-from convoy.runtime import checkpoint
-from convoy.runtime.cli import parse
-from convoy.runtime.data_source import open_split
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.data.open_split import open_split
+from convoy.runtime.run_folder import checkpoint
 from main import main
 
 TRAINED_ON, HELD_OUT = 63, 17  # by the names of these files

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.runtime.batch_statistics import top1_by_statistics
-from convoy.runtime.build_inputs import build_loader
-from convoy.runtime.config import Config
-from convoy.runtime.doubts import guessing
-from convoy.runtime.state import new_state
-from convoy.utils.losses import binary_cross_entropy, cross_entropy
+from convoy.runtime.builders.inputs import build_loader
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.batch_statistics import top1_by_statistics
+from convoy.runtime.train.state import new_state
+from convoy.runtime.train.warnings import guessing
+from convoy.utils.optim.losses import binary_cross_entropy, cross_entropy
 from convoy.utils.text import warning
 from main import main
 
@@ -98,10 +98,10 @@ def test_comparing_statistics_changes_nothing(tiny):
 
 
 SCRIPT = """
-from convoy.runtime.batch_statistics import top1_by_statistics
-from convoy.runtime.build import build_loader
-from convoy.runtime.config import Config
-from convoy.runtime.state import new_state
+from convoy.runtime.train.batch_statistics import top1_by_statistics
+from convoy.runtime.builders.models import build_loader
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.state import new_state
 from convoy.utils import distributed
 distributed.init()
 config = Config(arch="efficientnet-test", image_size=32, data_dir={data!r}, eval_batch_size=8)

@@ -10,8 +10,10 @@ import signal
 import keras
 import pytest
 
-from convoy.runtime import checkpoint, report, train
-from convoy.runtime.cli import parse
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.report import report
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.train import trainer
 from convoy.utils.logging import RunLog
 from main import main
 
@@ -134,7 +136,7 @@ def test_a_wrong_label_is_no_less_and_no_more(run, tiny, writers, tmp_path):
 
 
 def test_a_signal_in_the_last_step_keeps_the_epochs_end(run, tmp_path, monkeypatch):
-    tell(monkeypatch, train, "is_left_out", lambda state, _: state.step == STEPS - 1)
+    tell(monkeypatch, trainer, "is_left_out", lambda state, _: state.step == STEPS - 1)
     code, text = run("run")
     assert code == PREEMPTED, text
     assert "stopped by SIGTERM after step 7; everything is saved" in text
@@ -152,7 +154,7 @@ def test_a_signal_in_the_last_step_keeps_the_epochs_end(run, tmp_path, monkeypat
 
 
 def test_a_signal_in_an_evaluation_saves_what_was_not_to_be_saved(run, tmp_path, monkeypatch):
-    tell(monkeypatch, train.Evaluations, "make")
+    tell(monkeypatch, trainer.Evaluations, "make")
     code, text = run("run", "--save_checkpoint_freq", "5")
     assert code == PREEMPTED, text
     assert "stopped by SIGTERM while epoch 1 was evaluated; everything is saved" in text
@@ -163,9 +165,9 @@ def test_a_signal_in_an_evaluation_saves_what_was_not_to_be_saved(run, tmp_path,
 @pytest.mark.parametrize(
     ("module", "name", "when"),
     [
-        ("convoy.runtime.data_source", "find_source", "before its first step"),
-        ("convoy.runtime.train", "new_state", "before its first step"),
-        ("convoy.runtime.report", "report_training", "while its report was written"),
+        ("convoy.runtime.data.open_split", "find_source", "before its first step"),
+        ("convoy.runtime.train.trainer", "new_state", "before its first step"),
+        ("convoy.runtime.report.report", "report_training", "while its report was written"),
     ],
 )
 def test_signals_are_heard_around_training_too(run, tmp_path, monkeypatch, module, name, when):
@@ -188,7 +190,7 @@ def test_a_callback_that_fails_costs_no_epoch(small_run, tiny, tmp_path):
     flags = (*small_run, "--max_epochs", "2", "--warmup_epochs", "0", "--save_checkpoint_freq", "1")
     config = parse([str(f) for f in (*flags, "--data_dir", tiny, "--model_dir", tmp_path / "run")])
     with pytest.raises(ValueError, match="of the user's"):
-        train.Trainer(config, RunLog(), [Fails()]).run()
+        trainer.Trainer(config, RunLog(), [Fails()]).run()
     (state,) = states(tmp_path / "run").values()
     assert (state["epoch"], state["offset"]) == (1, 0)
 

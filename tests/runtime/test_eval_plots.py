@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convoy.runtime.eval_plots import SIDE, _heat, classes_a_pixel
+from convoy.runtime.evaluate.plots import SIDE, _heat, classes_a_pixel
 from convoy.utils.classification import confusion
 
 

@@ -15,16 +15,18 @@ from sklearn.metrics import (
     confusion_matrix,
 )
 
-from convoy.runtime import checkpoint, eval_page, eval_report
-from convoy.runtime.arrays import variables_to_arrays
-from convoy.runtime.build import build_training_model, model_arguments
-from convoy.runtime.build_inputs import build_loader
-from convoy.runtime.cli import parse
-from convoy.runtime.config import Config, defaults
-from convoy.runtime.eval_report import Recorder
-from convoy.runtime.eval_step import EvalStep
-from convoy.runtime.evaluate import evaluate
-from convoy.runtime.variants import Variant
+from convoy.runtime.builders.inputs import build_loader
+from convoy.runtime.builders.models import build_training_model, model_arguments
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.evaluate import page as eval_page
+from convoy.runtime.evaluate import report
+from convoy.runtime.evaluate.evaluate import evaluate
+from convoy.runtime.evaluate.report import Recorder
+from convoy.runtime.evaluate.side_by_side import Variant
+from convoy.runtime.evaluate.step import EvalStep
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder.arrays import variables_to_arrays
+from convoy.runtime.settings.config import Config, defaults
 from convoy.utils.classification import confusion
 from main import main
 
@@ -94,7 +96,7 @@ def test_each_example_is_recorded_once_and_the_sums_are_evaluations(
     """Each rank's pass in turn, and then what Horovod's allgather would give."""
     logits, labels = examples
     parts, passes = [], []
-    monkeypatch.setattr(eval_report.distributed, "all_gather", lambda mine: mine)
+    monkeypatch.setattr(report.distributed, "all_gather", lambda mine: mine)
     for rank in range(world):
         loader = Loader(logits, labels, rank, world)
         recorder = Recorder(identity, loader)
@@ -152,7 +154,7 @@ def test_a_model_that_answers_nan_is_named(identity, examples):
     variant = Variant("", Config(arch="efficientnet-test", eval_batch_size=BATCH))
     loader = Loader(logits, examples[1])
     with pytest.raises(checkpoint.CheckpointError, match=r"runs/x .*for 1 of 101 images"):
-        eval_report._evaluate(variant, trained, loader, None)
+        report._evaluate(variant, trained, loader, None)
 
 
 # ---- a run's folder -----------------------------------------------------------------------------

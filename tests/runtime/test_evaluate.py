@@ -12,9 +12,9 @@ import tensorflow as tf
 from sklearn.metrics import f1_score, log_loss, recall_score, top_k_accuracy_score
 
 from convoy.dataloader.errors import DataError
-from convoy.runtime import evaluate as module
-from convoy.runtime.eval_step import EvalStep
-from convoy.runtime.evaluate import UNITS, evaluate
+from convoy.runtime.evaluate import evaluate as module
+from convoy.runtime.evaluate.evaluate import UNITS, evaluate
+from convoy.runtime.evaluate.step import EvalStep
 
 EXAMPLES, CLASSES, BATCH = 101, 11, 8  # a prime number of examples: the last batch is padded
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.runtime.loss_scale import LossScale
-from convoy.runtime.step import Step, TrainState
-from convoy.utils import clipping, distributed
-from convoy.utils.losses import cross_entropy
-from convoy.utils.optimizers import make_optimizer
+from convoy.runtime.train.loss_scale import LossScale
+from convoy.runtime.train.step import Step, TrainState
+from convoy.utils.distributed import ranks
+from convoy.utils.optim import clipping
+from convoy.utils.optim.losses import cross_entropy
+from convoy.utils.optim.optimizers import make_optimizer
 
 COUNT, CLASSES, RATE, UPDATES = 16, 4, 0.1, 2
 # Some numbers are clipped and some are not: test_the_limits_bind.
@@ -113,9 +114,9 @@ def small_step(kind, passes, scale, use_xla):
 def passes_of(update, passes):
     """This rank's batches of one update."""
     x, y, weights = material(update)
-    rank, parts = distributed.rank(), passes * distributed.size()
+    rank, parts = ranks.rank(), passes * ranks.size()
     for number in range(passes):
-        mine = slice(number * distributed.size() + rank, None, parts)
+        mine = slice(number * ranks.size() + rank, None, parts)
         yield tf.constant(x[mine][:, None, None]), tf.constant(y[mine]), tf.constant(weights[mine])
 
 
@@ -179,18 +180,18 @@ def test_two_ranks_take_the_same_steps(convoy):
 
 def main():
     """On every rank."""
-    distributed.init()
+    ranks.init()
     joined = []
-    exchange = distributed._hvd.grouped_allreduce
-    distributed._hvd.grouped_allreduce = lambda tensors, **options: (
+    exchange = ranks._hvd.grouped_allreduce
+    ranks._hvd.grouped_allreduce = lambda tensors, **options: (
         joined.append({t.dtype.name for t in tensors}),
         exchange(tensors, **options),
     )[1]
     for case in CASES:
         check(case)
     assert joined == [{"float32"}] * len(CASES), "one grouped exchange in each traced step"
-    print("AGREED", distributed.rank(), flush=True)
-    distributed.shutdown()
+    print("AGREED", ranks.rank(), flush=True)
+    ranks.shutdown()
 
 
 if __name__ == "__main__":

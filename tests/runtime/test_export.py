@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from convoy.runtime.formats import FORMATS, Format, export_formats
+from convoy.runtime.export.formats import FORMATS, Format, export_formats
 from convoy.utils.errors import ConfigError
 from main import main
 
@@ -31,8 +31,8 @@ def by_hand(trained, files, weights="auto"):
     """Names' numbers and probabilities from the Keras model, decoded as evaluation does."""
     import tensorflow as tf
 
-    from convoy.dataloader.decode import EvalCrop, eval_decode
-    from convoy.runtime.trained import load_model
+    from convoy.dataloader.images.crops import EvalCrop, eval_decode
+    from convoy.runtime.builders.trained_model import load_model
 
     model, _ = load_model(trained.model_dir, weights)
     encoded = [file.read_bytes() for file in files]
@@ -147,7 +147,7 @@ def test_onnx_names_classes_and_carries_its_metadata(trained, pictures, tmp_path
 
 def sample(count, classes=10):
     """A sample of images whose pixels do not matter, and the Keras model's logits for them."""
-    from convoy.runtime.export_sample import Sample
+    from convoy.runtime.export.sample_images import Sample
 
     logits = np.random.default_rng(0).normal(size=(count, classes)).astype(np.float32)
     pixels = [np.full((1, 1, 3), i % 251, np.uint8) for i in range(count)]
@@ -156,7 +156,7 @@ def sample(count, classes=10):
 
 def runtime_giving(logits, names=None, share=1, score=1):
     """A stand-in for a format's runtime: gives out these logits batch by batch."""
-    from convoy.runtime.export import _softmax
+    from convoy.runtime.export.export import _softmax
 
     given = iter(np.split(logits, range(32, len(logits), 32)))
 
@@ -173,7 +173,7 @@ def runtime_giving(logits, names=None, share=1, score=1):
 
 
 def test_a_float_export_must_agree_in_classes_logits_and_names():
-    from convoy.runtime.export import compare
+    from convoy.runtime.export.export import compare
 
     images, reference = sample(300)
     names = [f"class {i}" for i in range(10)]
@@ -198,7 +198,7 @@ def test_a_float_export_must_agree_in_classes_logits_and_names():
 
 
 def test_int8_is_judged_by_its_classes_alone():
-    from convoy.runtime.export import compare
+    from convoy.runtime.export.export import compare
 
     images, reference = sample(300)
     for wrong, passed in ((15, True), (16, False)):
@@ -211,7 +211,7 @@ def test_int8_is_judged_by_its_classes_alone():
 @pytest.mark.slow
 def test_a_format_that_differs_is_not_kept(trained, pictures, tmp_path, monkeypatch, capsys):
     """The classes agree, and every logit is 0.01 too large."""
-    from convoy.runtime import exporters
+    from convoy.runtime.export import writers as exporters
 
     whole = exporters.Serving.of_images
 
@@ -239,7 +239,7 @@ def test_each_format_has_an_entry_of_its_own(trained, pictures, tmp_path, monkey
         others = {"max_feature_difference": 0.5, "top1_accuracy": 1.0, "reason": "bad"}
         return numbers | others | {"passed": passes}
 
-    monkeypatch.setattr("convoy.runtime.export._export_one", one)
+    monkeypatch.setattr("convoy.runtime.export.export._export_one", one)
     (tmp_path / "export.json").write_text("{")
     flags = ("--predict_dir", pictures, "--export_format")
     assert export(trained, tmp_path, *flags, "savedmodel", "--weights", "raw") == 0
@@ -257,8 +257,8 @@ def test_each_format_has_an_entry_of_its_own(trained, pictures, tmp_path, monkey
 
 
 def test_examples_that_cannot_be_read_are_passed_over(tmp_path):
-    from convoy.runtime.config import Config
-    from convoy.runtime.export_sample import _split
+    from convoy.runtime.export.sample_images import _split
+    from convoy.runtime.settings.config import Config
 
     for label in ("cat", "dog"):
         (tmp_path / "val" / label).mkdir(parents=True)
@@ -299,7 +299,7 @@ def test_no_images_at_all_are_an_error_with_the_way_out(trained, tmp_path, capsy
 def test_formats_are_named_and_their_packages_needed(monkeypatch):
     with pytest.raises(ConfigError, match="choose from savedmodel, tflite"):
         export_formats("coreml")
-    monkeypatch.setattr("convoy.runtime.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("convoy.runtime.export.formats.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs onnx, onnxruntime, tf2onnx.*\[export\]"):
         export_formats("onnx")
     assert export_formats("tflite,savedmodel") == ["savedmodel", "tflite"]

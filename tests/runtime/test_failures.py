@@ -13,14 +13,14 @@ import pytest
 import tensorflow as tf
 
 from convoy.runtime import failures
-from convoy.runtime.config import MODES as NAMES
-from convoy.runtime.config import Config
 from convoy.runtime.failures import explain, interrupted
 from convoy.runtime.runner import MODES, Runner
-from convoy.utils.device import DeviceError, check_backend, setup, take_environment
+from convoy.runtime.settings.config import MODES as NAMES
+from convoy.runtime.settings.config import Config
+from convoy.utils.distributed.launched import check_launch
+from convoy.utils.distributed.rendezvous import DistributedError
 from convoy.utils.errors import ConfigError
-from convoy.utils.launched import check_launch
-from convoy.utils.rendezvous import DistributedError
+from convoy.utils.machine.device import DeviceError, check_backend, setup, take_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 TF_OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
@@ -78,7 +78,7 @@ def test_the_cause_of_an_error_counts(tmp_path):
 def test_memory_that_evaluation_lacks_is_not_trainings(tmp_path):
     code = compile("raise MemoryError", "evaluate.py", "exec")
     try:
-        exec(code, {"__name__": "convoy.runtime.validation"})
+        exec(code, {"__name__": "convoy.runtime.train.evaluation"})
     except MemoryError as error:
         text = explain(error, Config(model_dir=str(tmp_path)))
     assert "out of memory in evaluation: lower --eval_batch_size" in text
@@ -86,9 +86,9 @@ def test_memory_that_evaluation_lacks_is_not_trainings(tmp_path):
 
 THROWING = """
 import ctypes, sys, threading, time
-from convoy.runtime.config import Config
+from convoy.runtime.settings.config import Config
 from convoy.runtime.failures import explain
-from convoy.utils.terminate import tell_of_termination
+from convoy.utils.machine.last_words import tell_of_termination
 config = Config(model_dir="/nowhere", mode="predict", predict_dir="x")
 tell_of_termination(lambda error: "convoy: " + explain(error, config), 1)
 library = ctypes.CDLL("libstdc++.so.6")

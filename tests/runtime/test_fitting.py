@@ -6,12 +6,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from convoy.runtime.build_inputs import eval_crop
-from convoy.runtime.chosen import choose
-from convoy.runtime.cli import configure, parse
-from convoy.runtime.config import Config, load_config
-from convoy.runtime.data_facts import facts_of, short_side
-from convoy.runtime.fitting import BATCH, CHOSEN, FEW_IMAGES, Facts, fitted
+from convoy.runtime.builders.inputs import eval_crop
+from convoy.runtime.command_line.cli import configure, parse
+from convoy.runtime.fitted.choose import choose
+from convoy.runtime.fitted.data_facts import facts_of, short_side
+from convoy.runtime.fitted.rules import BATCH, CHOSEN, FEW_IMAGES, Facts, fitted
+from convoy.runtime.settings.config import Config, load_config
 from convoy.utils.errors import ConfigError
 
 PHOTOS = Facts(images=320, eval_images=80, short_side=230)
@@ -123,7 +123,9 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(photos, tmp_path, monkeypatch)
     folder = run / "checkpoints" / "step-00000001"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(first.to_yaml())
-    monkeypatch.setattr("convoy.runtime.chosen.checkpoint.complete_checkpoints", lambda _: [folder])
+    monkeypatch.setattr(
+        "convoy.runtime.fitted.choose.checkpoint.complete_checkpoints", lambda _: [folder]
+    )
     for i in range(1000):  # many more images, which would be trained on otherwise
         Image.new("RGB", (80, 90)).save(photos / "train" / "cat" / f"more{i}.png")
     again = settings(*flags, "--resume_checkpoint", "--max_epochs", 50)
@@ -142,7 +144,7 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(photos, tmp_path, monkeypatch)
 
 
 def test_images_that_cannot_be_read_do_not_hide_the_size_of_others(photos):
-    from convoy.dataloader.sources import find_source
+    from convoy.dataloader.sources.find import find_source
 
     for i in range(5):
         (photos / "train" / "cat" / f"{i}.png").write_bytes(b"not a picture")
@@ -168,7 +170,7 @@ def test_a_run_keeps_how_it_turned_its_images(photos, tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     for name in ("complete_checkpoints", "resolve"):
         answer = folder if name == "resolve" else [folder]
-        monkeypatch.setattr(f"convoy.runtime.checkpoint.{name}", lambda *_, a=answer: a)
+        monkeypatch.setattr(f"convoy.runtime.run_folder.checkpoint.{name}", lambda *_, a=answer: a)
     for kept in ("apply", "ignore", None):
         was = asdict(settings(*flags, "--resume_checkpoint", "--exif_orientation", kept or "apply"))
         if kept is None:
@@ -176,7 +178,7 @@ def test_a_run_keeps_how_it_turned_its_images(photos, tmp_path, monkeypatch):
         (folder / "config.yaml").write_text(yaml.safe_dump(was))
         assert settings(*flags, "--resume_checkpoint").exif_orientation == (kept or "ignore")
         with monkeypatch.context() as elastic:
-            elastic.setattr("convoy.runtime.chosen.distributed.elastic", lambda: True)
+            elastic.setattr("convoy.runtime.fitted.choose.distributed.elastic", lambda: True)
             assert settings(*flags, "--resume_checkpoint").exif_orientation == (kept or "ignore")
         for mode in (("eval",), ("predict", "--predict_dir", photos), ("export",)):
             applied = settings("--mode", *mode, "--model_dir", run)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from convoy.model import build_model
-from convoy.runtime.gradcam import grad_cam, last_activation, overlay
+from convoy.runtime.report.gradcam import grad_cam, last_activation, overlay
 
 
 def images(count, size=32, seed=0):

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from convoy.runtime.config import Config
-from convoy.runtime.course import best_epoch, in_epochs, last_epoch, smooth, state_of
-from convoy.runtime.history import RANK_TIMES, read_history, read_run
+from convoy.runtime.report.curves import best_epoch, in_epochs, last_epoch, smooth, state_of
+from convoy.runtime.run_folder.history import RANK_TIMES, read_history, read_run
+from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 from convoy.utils.logging import make_json_logger
 

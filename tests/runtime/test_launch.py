@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from convoy.runtime import checkpoint
+from convoy.runtime.run_folder import checkpoint
 
 launch = importlib.import_module("convoy.runtime.launch")
 

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from convoy.model.catalog import get_arch, list_archs
-from convoy.runtime.cli import parse
-from convoy.runtime.listing import list_architectures
-from convoy.runtime.recipes import expected_top1
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.describe.listing import list_architectures
+from convoy.runtime.settings.recipes import expected_top1
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import shlex
 import numpy as np
 import pytest
 
-from convoy.runtime.check_lr_find import LEAST_UPDATES
-from convoy.runtime.cli import parse
-from convoy.runtime.commands import without
-from convoy.runtime.lr_find import EXPLODED, Curve, suggest, sweep
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.run_folder.next_commands import without
+from convoy.runtime.settings.lr_find_checks import LEAST_UPDATES
+from convoy.runtime.train.lr_find import EXPLODED, Curve, suggest, sweep
 from main import main
 
 

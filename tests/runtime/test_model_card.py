@@ -4,7 +4,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from convoy.runtime.model_card import model_card
+from convoy.runtime.export.model_card import model_card
 
 NASTY = "</table><script>alert(1)</script>|`x` www.x.org $y$\n---\n# [a](http://b) *c* &amp; \u202e"
 
@@ -99,9 +99,9 @@ def test_files_of_other_weights_and_names_from_a_file_are_told_apart():
 
 
 def test_a_run_evaluated_one_size_and_crop():
-    from convoy.runtime.build_inputs import eval_crop
-    from convoy.runtime.config import Config
-    from convoy.runtime.trained import Trained
+    from convoy.runtime.builders.inputs import eval_crop
+    from convoy.runtime.builders.trained_model import Trained
+    from convoy.runtime.settings.config import Config
 
     run = Config(arch="efficientnet-b0", crop_padding=16)
     trained = Trained(None, "", config=yaml.safe_dump({"arch": run.arch, "crop_padding": 16}))

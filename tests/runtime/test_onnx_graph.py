@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convoy.runtime.onnx_graph import pad_within_pools
+from convoy.runtime.export.onnx_graph import pad_within_pools
 
 onnx = pytest.importorskip("onnx", reason="the extra export: make test-export")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra export: make test-export")

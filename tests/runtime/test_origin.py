@@ -7,9 +7,9 @@ import shutil
 import pytest
 import yaml
 
-from convoy.runtime.cli import configure
-from convoy.runtime.config import Config, load_config
-from convoy.runtime.origin import load_run_config
+from convoy.runtime.command_line.cli import configure
+from convoy.runtime.settings.config import Config, load_config
+from convoy.runtime.settings.paths_of_runs import load_run_config
 
 
 @pytest.fixture

@@ -35,11 +35,11 @@ def colours(tmp_path):
 @pytest.fixture
 def knows_colours(tmp_path, colours):
     """A run whose model names the colour of an image: its weights are made for that by hand."""
-    from convoy.runtime import checkpoint
-    from convoy.runtime.arrays import variables_to_arrays
-    from convoy.runtime.build import build_training_model, model_arguments
-    from convoy.runtime.build_inputs import build_loader
-    from convoy.runtime.config import Config, defaults
+    from convoy.runtime.builders.inputs import build_loader
+    from convoy.runtime.builders.models import build_training_model, model_arguments
+    from convoy.runtime.run_folder import checkpoint
+    from convoy.runtime.run_folder.arrays import variables_to_arrays
+    from convoy.runtime.settings.config import Config, defaults
 
     data = colours("all", train=dict.fromkeys(("blue", "green", "red"), 4))
     settings = {"data_dir": data, "image_size": 32, "augmenter_name": "none"}
@@ -115,7 +115,7 @@ def test_weights_of_any_kind_bring_their_names_size_and_crop(
 
 
 def test_timms_hub_files_say_how_they_are_applied(tmp_path):
-    from convoy.model.weight_origin import how_applied
+    from convoy.model.weights.origin import how_applied
 
     file = tmp_path / "model.safetensors"
     file.write_bytes((2).to_bytes(8, "little") + b"{}")

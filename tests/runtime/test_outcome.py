@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from convoy.runtime import checkpoint, commands
-from convoy.runtime.cli import parse
-from convoy.runtime.config import Config
-from convoy.runtime.outcome import Ended, outcome
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.run_folder import checkpoint, next_commands
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.outcome import Ended, outcome
 
 
 def commands_in(text):
@@ -76,11 +76,11 @@ def test_other_metrics_and_what_was_not_kept_are_told():
 @pytest.mark.parametrize("folder", ["runs/a b", "runs/" + 30 * "long/" + "it"])
 def test_commands_can_be_pasted(folder, monkeypatch):
     words = ["--mode", "predict", "--model_dir", folder, "--predict_dir", "FOLDER"]
-    lines = commands.command(*words)
+    lines = next_commands.command(*words)
     assert commands_in("\n".join(lines)) == [words]
     assert max(map(len, lines)) < 80 or "long" in folder
-    monkeypatch.chdir(commands._MAIN.parent)
-    assert commands.command("--mode", "list") == ["  python main.py --mode list"]
+    monkeypatch.chdir(next_commands._MAIN.parent)
+    assert next_commands.command("--mode", "list") == ["  python main.py --mode list"]
 
 
 def test_commands_are_for_the_program_as_it_was_started(tmp_path, monkeypatch):
@@ -88,6 +88,6 @@ def test_commands_are_for_the_program_as_it_was_started(tmp_path, monkeypatch):
     program.parent.mkdir()
     program.touch(mode=0o755)
     monkeypatch.setattr("sys.argv", [str(program), "--mode", "train"])
-    assert commands.command("--mode", "list", width=999) == [f"  {program} --mode list"]
+    assert next_commands.command("--mode", "list", width=999) == [f"  {program} --mode list"]
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin")
-    assert commands.command("--mode", "list") == ["  convoy --mode list"]
+    assert next_commands.command("--mode", "list") == ["  convoy --mode list"]

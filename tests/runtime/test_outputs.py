@@ -7,9 +7,16 @@ from html.parser import HTMLParser
 
 import pytest
 
-from convoy.runtime.config import Config
-from convoy.runtime.open_outputs import open_outputs
-from convoy.runtime.outputs import FORMATS, Labelled, Parquet, Prediction, one_line, predict_formats
+from convoy.runtime.predict.open_outputs import open_outputs
+from convoy.runtime.predict.outputs import (
+    FORMATS,
+    Labelled,
+    Parquet,
+    Prediction,
+    one_line,
+    predict_formats,
+)
+from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 
 ODD = '<img src=x onerror="alert(1)">\'&amp;{{ 7*7 }}\n.jpg'
@@ -18,11 +25,11 @@ ODD = '<img src=x onerror="alert(1)">\'&amp;{{ 7*7 }}\n.jpg'
 @pytest.fixture
 def gallery(tmp_path):
     """Writes a gallery of results and returns its pages' text."""
-    from convoy.runtime.gallery import Gallery
+    from convoy.runtime.predict.gallery import Gallery
 
     def write(items, per_page=2000):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("convoy.runtime.gallery.PER_PAGE", per_page)
+            patch.setattr("convoy.runtime.predict.gallery.PER_PAGE", per_page)
             with Gallery(tmp_path / "gallery.html", len(items), "a model", str(tmp_path)) as page:
                 for item in items:
                     page.write(item)
@@ -108,7 +115,7 @@ def test_parquet_holds_types_and_nulls(tmp_path):
 
 def test_a_format_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr("convoy.runtime.outputs.find_spec", lambda name: None)
+    monkeypatch.setattr("convoy.runtime.predict.outputs.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package pyarrow: pip install .*parquet"):
         predict_formats("parquet")
     assert predict_formats("table, csv") == ["table", "csv"]

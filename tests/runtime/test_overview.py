@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import keras
 import pytest
 
-from convoy.runtime.config import Config
-from convoy.runtime.overview import overview
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.overview import overview
 from convoy.utils.text import counted
 
 

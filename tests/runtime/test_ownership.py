@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from convoy.runtime import ownership
-from convoy.runtime.ownership import FILE, InUse, Owner, TakenOver
-from convoy.utils.heartbeats import identity
+from convoy.runtime.run_folder import ownership
+from convoy.runtime.run_folder.ownership import FILE, InUse, Owner, TakenOver
+from convoy.utils.watchdog.heartbeats import identity
 
 HOLD = """
 import sys, time
-from convoy.runtime.ownership import Owner
+from convoy.runtime.run_folder.ownership import Owner
 
 owner = Owner(sys.argv[1], beat=0.2)
 owner.claim()

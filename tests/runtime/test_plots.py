@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from convoy.runtime import plots
-from convoy.utils import pages
 from convoy.utils.errors import ConfigError
+from convoy.utils.pages import page, plots
 
-TEMPLATES = Path(pages.__file__).parent / "templates"
+TEMPLATES = Path(page.__file__).parent / "templates"
 ODD = "<b onclick=x>&$x_1$ 猫"
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convoy.runtime.class_names import class_names, imagenet_classes
-from convoy.runtime.images import find_images
+from convoy.runtime.data.class_names import class_names, imagenet_classes
+from convoy.runtime.predict.find_images import find_images
 from convoy.utils.errors import ConfigError
 from convoy.utils.text import TextError
 from main import main
@@ -272,8 +272,8 @@ def test_probabilities_are_a_softmax_of_the_evaluation_logits(predict, trained, 
     """Recomputed by hand: decode as evaluation does, the model's logits, one softmax."""
     import tensorflow as tf
 
-    from convoy.dataloader.decode import EvalCrop, eval_decode
-    from convoy.runtime.trained import load_model
+    from convoy.dataloader.images.crops import EvalCrop, eval_decode
+    from convoy.runtime.builders.trained_model import load_model
 
     code, rows, table, _ = predict(photos, "--top_k", "10", "--predict_batch_size", "5")
     assert code == 0
@@ -329,8 +329,8 @@ def test_size_crop_mirror_and_confidence_are_the_users(predict, trained, photos)
     """Recomputed by hand at another size, from the middle half, averaged with the mirror image."""
     import tensorflow as tf
 
-    from convoy.dataloader.decode import EvalCrop, eval_decode
-    from convoy.runtime.trained import load_model
+    from convoy.dataloader.images.crops import EvalCrop, eval_decode
+    from convoy.runtime.builders.trained_model import load_model
 
     flags = ("--image_size", "48", "--crop_pct", "0.5", "--flip_tta", "--top_k", "10")
     _, rows, _, text = predict(photos, *flags, "--min_confidence", "0.1")

@@ -2,9 +2,10 @@
 
 import pytest
 
-from convoy.model import get_arch, weight_download
-from convoy.runtime.cli import configure, parse
-from convoy.runtime.data_facts import facts_of
+from convoy.model import get_arch
+from convoy.model.weights import download
+from convoy.runtime.command_line.cli import configure, parse
+from convoy.runtime.fitted.data_facts import facts_of
 from main import main
 from tests.weight_file import write_timm
 
@@ -19,7 +20,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     for name in ("KERAS_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(weight_download, "_V1", "http://127.0.0.1:9")
+    monkeypatch.setattr(download, "_V1", "http://127.0.0.1:9")
     return home
 
 
@@ -156,7 +157,7 @@ def test_all_that_cannot_be_used_comes_first_a_reason_a_line(file, refused, caps
 def test_a_download_in_place_of_what_cannot_be_used_is_told(file, monkeypatch, tmp_path, capsys):
     file.rename(file.with_name("efficientnet_b0.safetensors"))
     published = write_timm(tmp_path / "b0.safetensors", get_arch("efficientnet-b0"), classes=1000)
-    monkeypatch.setattr(weight_download, "download", lambda *_: published)
+    monkeypatch.setattr(download, "download", lambda *_: published)
     flags = ["--pretrained", "--arch", "efficientnet-b0", "--mode", "convert"]
     assert parse([*flags, "--output", str(tmp_path / "x.keras")]).pretrained_from_file
     said = capsys.readouterr().err

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from convoy.model.catalog import get_arch
-from convoy.runtime.cli import parse
-from convoy.runtime.config import Config
-from convoy.runtime.recipes import (
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.learning_rate import schedule_arguments
+from convoy.runtime.settings.recipes import (
     CONFIGS,
     expected_top1,
     lookup,
@@ -21,9 +22,8 @@ from convoy.runtime.recipes import (
     read_recipe,
     table,
 )
-from convoy.runtime.schedules import schedule_arguments
 from convoy.utils.errors import ConfigError
-from convoy.utils.schedules import make_schedule, scaled_lr
+from convoy.utils.optim.learning_rates import make_schedule, scaled_lr
 
 LITERATURE = sorted(CONFIGS.glob("literature/*.yaml"))
 FILES = sorted(set(CONFIGS.glob("*/*.yaml")) - set(LITERATURE))
@@ -35,7 +35,7 @@ def find(name):
 
 
 def peak_rate(found):
-    """The learning rate that training reaches, as `runtime.train` computes it."""
+    """The learning rate that training reaches, as `runtime.train.trainer` computes it."""
     settings = found.recipe.settings | found.launch
     return scaled_lr(settings["lr_init"], found.images_per_update, settings["lr_base_batch"])
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from convoy.runtime.relabel import label_table, names_for_labels, read_label_file
+from convoy.runtime.evaluate.relabel import label_table, names_for_labels, read_label_file
 from convoy.utils.errors import ConfigError
 
 PATHS = ["val/cat/b.jpg", "val/cat/a.jpg", "val/dog/c.jpg"]

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.runtime import report
-from convoy.runtime.comparison import differences
-from convoy.runtime.config import Config, load_config
-from convoy.runtime.history import RANK_TIMES, read_run
-from convoy.runtime.trackers import Trackers
+from convoy.runtime.report import report
+from convoy.runtime.report.comparison import differences
+from convoy.runtime.run_folder.history import RANK_TIMES, read_run
+from convoy.runtime.settings.config import Config, load_config
+from convoy.runtime.trackers.workers import Trackers
 from convoy.utils.logging import make_json_logger
 from main import main
 
@@ -122,7 +122,7 @@ def test_a_host_that_is_the_only_one_is_not_named(tmp_path):
 
 def test_a_picture_that_cannot_be_made_is_a_note(tmp_path, monkeypatch):
     """Such as one for which the GPU has no memory: TensorFlow's errors are no OSErrors."""
-    from convoy.runtime import samples
+    from convoy.runtime.report import samples
 
     def fail(*_):
         raise IndexError("of no use")

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from convoy.runtime import requests as module
-from convoy.runtime.config import Config
-from convoy.runtime.requests import Requests, Stopped, requeue, stopped_at_once
-from convoy.runtime.validate import preempt_signals
+from convoy.runtime.checks.every_mode import preempt_signals
+from convoy.runtime.settings.config import Config
+from convoy.utils import signals as module
 from convoy.utils.errors import ConfigError
+from convoy.utils.signals import Requests, Stopped, requeue, stopped_at_once
 
 
 def test_a_signal_is_noted_and_handlers_are_put_back():

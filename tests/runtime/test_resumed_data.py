@@ -4,9 +4,9 @@ import pytest
 
 from convoy.dataloader.loader import Loader
 from convoy.dataloader.options import InputOptions
-from convoy.dataloader.sources import find_source
-from convoy.runtime import resumed_data
-from convoy.runtime.config import Config
+from convoy.dataloader.sources.find import find_source
+from convoy.runtime.data import changed_data
+from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 
 
@@ -42,7 +42,7 @@ def saved(names, classes=None, **more):
 def adapted(state, source, accept=False):
     said = []
     config = Config(model_dir="runs/a", accept_changed_classes=accept)
-    return resumed_data.with_classes_of(state, config, said.append)(source), said
+    return changed_data.with_classes_of(state, config, said.append)(source), said
 
 
 def test_the_same_classes_need_nothing(photos):
@@ -97,7 +97,7 @@ def test_a_renamed_class_keeps_its_output_when_that_is_meant(photos):
     assert found.labels.tolist() == [1, 2, 0]
     assert said[0] == "WARNING: the class 'zebra' goes on with the weights of 'cat'"
     assert "the best so far is forgotten" in said[1]
-    assert resumed_data.classes_changed(state, found.class_names)
+    assert changed_data.classes_changed(state, found.class_names)
     found, said = adapted(state, open_(photos("b", dog=1, owl=1)), accept=True)
     assert found.labels.tolist() == [1, 2]
     assert "no training images of 'cat' any more" in said[0]
@@ -117,21 +117,21 @@ def test_names_on_one_side_only(photos, tmp_path, writers):
 def test_a_changed_list_is_told(photos, tmp_path):
     data_dir = photos("a", cat=3, dog=2)
     before = loader(data_dir)
-    state = {"data": resumed_data.facts(before), "offset": 2}
-    assert resumed_data.changes(state, before) == []
+    state = {"data": changed_data.facts(before), "offset": 2}
+    assert changed_data.changes(state, before) == []
     folder = tmp_path / "a" / "train" / "cat"
     (folder / "0.jpg").rename(folder / "x.jpg")
-    (line,) = resumed_data.changes(state, loader(data_dir))
+    (line,) = changed_data.changes(state, loader(data_dir))
     assert "other training images than before, as many (5)" in line
     assert "the rest of the unfinished epoch" in line
     (folder / "x.jpg").unlink()
-    (line,) = resumed_data.changes(state | {"offset": 0}, loader(data_dir))
+    (line,) = changed_data.changes(state | {"offset": 0}, loader(data_dir))
     assert line.startswith("4 training images instead of 5")
     assert "unfinished" not in line
     older = {"data": {"train_examples": 5, "named": True}, "offset": 0}  # version 0.1
-    assert resumed_data.changes(older, loader(data_dir))[0].startswith("4 training images")
+    assert changed_data.changes(older, loader(data_dir))[0].startswith("4 training images")
     assert (
-        resumed_data.changes({"data": {"train_examples": 4}, "offset": 0}, loader(data_dir)) == []
+        changed_data.changes({"data": {"train_examples": 4}, "offset": 0}, loader(data_dir)) == []
     )
 
 
@@ -142,18 +142,18 @@ def test_unreadable_images_are_known_by_what_they_are(photos, tmp_path):
     before = loader(data_dir)
     list(before.batches(0))
     assert sorted(before.bad_examples) == [1, 3, 5]
-    kept = resumed_data.remember(before, before.bad_examples)
-    assert resumed_data.recall(open_(data_dir), kept) == (before.bad_examples, [])
+    kept = changed_data.remember(before, before.bad_examples)
+    assert changed_data.recall(open_(data_dir), kept) == (before.bad_examples, [])
     # One goes, one is repaired; the third has another number then.
     (tmp_path / "a" / "train" / "cat" / "1.jpg").unlink()
     good = (tmp_path / "a" / "train" / "cat" / "0.jpg").read_bytes()
     (tmp_path / "a" / "train" / "cat" / "3.jpg").write_bytes(good)
-    found, lines = resumed_data.recall(open_(data_dir), kept)
+    found, lines = changed_data.recall(open_(data_dir), kept)
     assert list(found) == [4]
     assert "dog/0.jpg" in found[4]
     assert "2 training images that could not be read before changed or went away" in lines[0]
     # As version 0.1 kept them: by number, and with the place in the text.
-    found, lines = resumed_data.recall(
+    found, lines = changed_data.recall(
         open_(data_dir), {"4": found[4], "1": before.bad_examples[1]}
     )
     assert list(found) == [4]

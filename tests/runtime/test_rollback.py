@@ -5,11 +5,11 @@ import pytest
 import tensorflow as tf
 
 from convoy.dataloader.loader import Loader
-from convoy.runtime import checkpoint
-from convoy.runtime.checkpoint import Checkpoint
-from convoy.runtime.loss_scale import LossScale
-from convoy.runtime.rollback import is_left_out, last_good
-from convoy.runtime.step import TrainState
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder.checkpoint import Checkpoint
+from convoy.runtime.train.loss_scale import LossScale
+from convoy.runtime.train.rollback import is_left_out, last_good
+from convoy.runtime.train.step import TrainState
 from main import main
 
 OFTEN = ("--checkpoint_every_minutes", "0.0001")  # after every step

@@ -5,10 +5,10 @@ import threading
 import numpy as np
 import pytest
 
-from convoy.runtime import checkpoint, marker
-from convoy.runtime.checkpoint import Checkpoint, CheckpointError
-from convoy.runtime.ownership import TakenOver
-from convoy.runtime.saver import Saver
+from convoy.runtime.run_folder import checkpoint, marker
+from convoy.runtime.run_folder.checkpoint import Checkpoint, CheckpointError
+from convoy.runtime.run_folder.ownership import TakenOver
+from convoy.runtime.run_folder.saver import Saver
 from convoy.utils import files
 from main import main
 

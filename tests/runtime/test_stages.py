@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from convoy.runtime.config import Config
-from convoy.runtime.stages import stage_settings
+from convoy.runtime.builders.progressive_stages import stage_settings
+from convoy.runtime.settings.config import Config
 
 # EfficientNetV2-S (arXiv:2104.00298, table 6): image size 128 to 300, magnitude 5 to 15, dropout
 # 0.1 to 0.3, four stages of 350 epochs.
@@ -96,7 +96,7 @@ class Recorder(keras.callbacks.Callback):
 def test_a_run_trains_each_epoch_as_its_stage_says_and_evaluates_at_the_final_size(
     tiny, tmp_path, capsys
 ):
-    from convoy.runtime.train import Trainer
+    from convoy.runtime.train.trainer import Trainer
     from convoy.utils.logging import RunLog
 
     recorder = Recorder()

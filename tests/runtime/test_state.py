@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from convoy.runtime import arrays
-from convoy.runtime.best import better_weights
-from convoy.runtime.checkpoint import Checkpoint
-from convoy.runtime.config import Config
-from convoy.runtime.state import figures_of, new_state, restore, snapshot
-from convoy.runtime.step import batch_norm_statistics
-from convoy.utils import distributed
-from convoy.utils.variables import to_numpy
+from convoy.runtime.run_folder import arrays
+from convoy.runtime.run_folder.checkpoint import Checkpoint
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.best import better_weights
+from convoy.runtime.train.state import figures_of, new_state, restore, snapshot
+from convoy.runtime.train.step import batch_norm_statistics
+from convoy.utils.distributed import ranks as distributed
+from convoy.utils.optim.variables import to_numpy
 
 
 class Data:

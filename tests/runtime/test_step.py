@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 
 from convoy.model import build_model
-from convoy.runtime.loss_scale import LossScale
-from convoy.runtime.step import Step, TrainState, batch_norm_statistics, seed_generators
-from convoy.utils import distributed
-from convoy.utils.ema import EMA
-from convoy.utils.losses import cross_entropy
-from convoy.utils.optimizers import make_optimizer
+from convoy.runtime.train.loss_scale import LossScale
+from convoy.runtime.train.step import Step, TrainState, batch_norm_statistics, seed_generators
+from convoy.utils.distributed import ranks
+from convoy.utils.optim.ema import EMA
+from convoy.utils.optim.losses import cross_entropy
+from convoy.utils.optim.optimizers import make_optimizer
 
 
 def dense(dropout=0.0):
@@ -291,7 +291,7 @@ def test_dropout_differs_between_steps_ranks_and_seeds_and_is_repeated_for_the_s
     first = logits_after_seeding(step, 3)
     np.testing.assert_array_equal(logits_after_seeding(step, 3), first)
     others = [logits_after_seeding(step, 4)]
-    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(ranks, "rank", lambda: 1)
     others.append(logits_after_seeding(step, 3))
     monkeypatch.undo()
     step.seed = 1

@@ -10,12 +10,19 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from convoy.runtime import runner, trackers
-from convoy.runtime.config import Config
-from convoy.runtime.requests import Preempted
-from convoy.runtime.tracker_base import Named
-from convoy.runtime.trackers import Trackers, Worker, check_trackers, open_trackers, tracker_names
+from convoy.runtime import runner
+from convoy.runtime.settings.config import Config
+from convoy.runtime.trackers import workers as trackers
+from convoy.runtime.trackers.base import Named
+from convoy.runtime.trackers.workers import (
+    Trackers,
+    Worker,
+    check_trackers,
+    open_trackers,
+    tracker_names,
+)
 from convoy.utils.errors import ConfigError, UserError
+from convoy.utils.signals import Preempted
 
 
 def needs(package):
@@ -66,8 +73,8 @@ def test_unknown_and_missing_trackers_are_refused(monkeypatch, tmp_path):
 
 
 def test_nothing_is_made_or_imported_without_trackers(tmp_path, monkeypatch):
-    monkeypatch.delattr("convoy.runtime.tracker_backends", raising=False)
-    for name in ("convoy.runtime.tracker_backends", "wandb", "mlflow"):
+    monkeypatch.delattr("convoy.runtime.trackers.backends", raising=False)
+    for name in ("convoy.runtime.trackers.backends", "wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it would be an error
     track_a_step(config(tmp_path, "none"))
     assert not list(tmp_path.iterdir())
@@ -309,7 +316,7 @@ def test_mlflow_has_settings_figures_pictures_and_the_page(tmp_path, monkeypatch
 
 
 def trackers_store(folder):
-    from convoy.runtime.tracker_backends import _store
+    from convoy.runtime.trackers.backends import _store
 
     return _store(str(folder))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from convoy.model.weight_origin import how_applied
+from convoy.model.weights.origin import how_applied
 from main import main
 
 

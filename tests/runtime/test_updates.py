@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.runtime.loss_scale import LossScale
-from convoy.runtime.step import Step, TrainState
-from convoy.utils.ema import EMA
-from convoy.utils.optimizers import LAYER_WISE, make_optimizer, scale_rates
-from convoy.utils.schedules import make_schedule
+from convoy.runtime.train.loss_scale import LossScale
+from convoy.runtime.train.step import Step, TrainState
+from convoy.utils.optim.ema import EMA
+from convoy.utils.optim.learning_rates import make_schedule
+from convoy.utils.optim.optimizers import LAYER_WISE, make_optimizer, scale_rates
 
 STEPS, WARMUP, PEAK, DECAY, AVERAGE = 10, 4, 0.02, 0.05, 0.9
 NUMBERS = {"rho": 0.8, "epsilon": 0.001, "beta_2": 0.99, "trust_coefficient": 0.01}

@@ -2,13 +2,13 @@
 
 import pytest
 
-from convoy.runtime.backends import backend
-from convoy.runtime.cli import parse
-from convoy.runtime.config import Config, load_config
-from convoy.runtime.model_checks import ACTIVATIONS
-from convoy.runtime.schedules import build_schedule, schedule_arguments
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.settings.config import Config, load_config
+from convoy.runtime.settings.input_backend import backend
+from convoy.runtime.settings.learning_rate import build_schedule, schedule_arguments
+from convoy.runtime.settings.model_checks import ACTIVATIONS
 from convoy.utils.errors import ConfigError
-from convoy.utils.schedules import make_schedule
+from convoy.utils.optim.learning_rates import make_schedule
 
 
 def settings(*args):
@@ -198,14 +198,14 @@ def test_what_only_the_data_can_refuse_is_refused_before_training(folders, tmp_p
     "args", [["--use_dali"], ["--use_dali_eval"], ["--data_backend", "dali-cpu"]]
 )
 def test_dali_must_be_installed(refused, monkeypatch, args):
-    monkeypatch.setattr("convoy.runtime.backends._installed", lambda module: False)
+    monkeypatch.setattr("convoy.runtime.settings.input_backend._installed", lambda module: False)
     message = refused(*args)
     assert " ".join(args) in message
     assert "[dali]" in message
 
 
 def test_dali_on_a_gpu_needs_one(refused, monkeypatch):
-    monkeypatch.setattr("convoy.runtime.backends._installed", lambda module: True)
+    monkeypatch.setattr("convoy.runtime.settings.input_backend._installed", lambda module: True)
     message = refused("--data_backend", "dali-gpu")
     assert "GPU" in message
     assert "--data_backend dali-cpu" in message
@@ -220,7 +220,7 @@ def test_the_older_flags_of_dali_and_the_backend_must_agree(refused):
 
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_the_older_flags_of_dali_choose_a_split_and_a_device(monkeypatch, gpus):
-    monkeypatch.setattr("convoy.runtime.backends.visible_gpus", lambda: gpus)
+    monkeypatch.setattr("convoy.runtime.settings.input_backend.visible_gpus", lambda: gpus)
     dali = "dali-gpu" if gpus else "dali-cpu"
     for config, train, evaluation in (
         (Config(), "tfdata", "tfdata"),

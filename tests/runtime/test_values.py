@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from convoy.runtime import ConfigError, configure
-from convoy.runtime.cli import parse
-from convoy.runtime.config import Config, kinds, load_config
-from convoy.runtime.values import Kind, ValueRefused
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.settings.config import Config, kinds, load_config
+from convoy.runtime.settings.values import Kind, ValueRefused
 from convoy.utils.seeds import fold_seed
 
 PATHS = [name for name, kind in kinds().items() if kind.path]
@@ -196,7 +196,7 @@ def test_values_from_python_may_be_numpys_and_paths():
 @pytest.mark.parametrize("name", PATHS)
 def test_a_tilde_is_the_home_folder_in_every_path(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("convoy.runtime.cli.validate", lambda config: config)
+    monkeypatch.setattr("convoy.runtime.command_line.cli.validate", lambda config: config)
     home = str(tmp_path / "home/x")
     expected = [home] if name == "runs" else home
     value = ["~/x"] if name == "runs" else "~/x"

@@ -5,11 +5,11 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from convoy.runtime import checkpoint
-from convoy.runtime.checkpoint import CheckpointError
-from convoy.runtime.cli import parse
-from convoy.runtime.config import Config, defaults
-from convoy.runtime.variants import check_fit, variants
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.evaluate.side_by_side import check_fit, variants
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder.checkpoint import CheckpointError
+from convoy.runtime.settings.config import Config, defaults
 from convoy.utils.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convoy.runtime.cli import parse
+from convoy.runtime.command_line.cli import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILES = (ROOT / "Dockerfile", ROOT / "Dockerfile.cpu")

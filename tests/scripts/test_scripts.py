@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from convoy.runtime.recipes import lookup, parse_name
+from convoy.runtime.settings.recipes import lookup, parse_name
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"

@@ -6,7 +6,12 @@ import pytest
 import tensorflow as tf
 
 from convoy.model import build_model
-from convoy.utils.clipping import AGC_EPSILON, clip_adaptively, clip_by_global_norm, clip_by_value
+from convoy.utils.optim.clipping import (
+    AGC_EPSILON,
+    clip_adaptively,
+    clip_by_global_norm,
+    clip_by_value,
+)
 
 
 @pytest.fixture(scope="module")

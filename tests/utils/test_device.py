@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from convoy.utils import device
+from convoy.utils.machine import device
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
@@ -19,7 +19,7 @@ def test_the_program_computes_with_onednn_unless_told_otherwise(asked, found):
     environment = {key: value for key, value in os.environ.items() if key != ONEDNN}
     script = (
         "import os; from convoy.runtime.runner import Runner\n"
-        "from convoy.runtime.config import Config\n"
+        "from convoy.runtime.settings.config import Config\n"
         "Runner(Config(mode='env')).run()\n"
         "from tensorflow.python.util import _pywrap_util_port as port\n"
         f"print('found', os.environ['{ONEDNN}'], int(port.IsMklEnabled()))"

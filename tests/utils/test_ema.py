@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.utils.ema import EMA
+from convoy.utils.optim.ema import EMA
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from convoy.utils import distributed, gathering
+from convoy.utils.distributed import gathering, ranks
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_process_that_does_not_come_is_done_without(launcher, monkeypatch):
     launcher.answers["node1:0"] = "0,1,0,1,0,1"
     gathering.gather()
     assert (os.environ["HOROVOD_RANK"], os.environ["HOROVOD_SIZE"]) == ("0", "1")
-    assert distributed.elastic(), "still, though Horovod is not told"
+    assert ranks.elastic(), "still, though Horovod is not told"
 
 
 def test_a_process_without_a_place_leaves(launcher):
@@ -87,5 +87,5 @@ def test_who_hangs_is_named(launcher, capsys):
 
 def test_a_launcher_that_is_gone_is_told_so(launcher, monkeypatch):
     monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_PORT", "9")
-    with pytest.raises(distributed.DistributedError, match="horovodrun, does not answer"):
-        distributed._gather(again=True)
+    with pytest.raises(ranks.DistributedError, match="horovodrun, does not answer"):
+        ranks._gather(again=True)

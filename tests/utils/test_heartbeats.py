@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from convoy.utils.heartbeats import Link, identity, kill_neighbour, listen
+from convoy.utils.watchdog.heartbeats import Link, identity, kill_neighbour, listen
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from convoy.utils import launched, watchdog
-from convoy.utils.launched import StoppedEarly, begin, meet
+from convoy.utils.distributed import launched
+from convoy.utils.distributed.launched import StoppedEarly, begin, meet
+from convoy.utils.watchdog import watchdog
 
 HOROVODS = {
     **{"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2", "HOROVOD_LOCAL_SIZE": "2"},

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.utils.losses import binary_cross_entropy, cross_entropy
+from convoy.utils.optim.losses import binary_cross_entropy, cross_entropy
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

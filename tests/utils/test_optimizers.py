@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.utils.optimizers import (
+from convoy.utils.optim.optimizers import (
     OPTIMIZERS,
     add_l2,
     decay_decoupled,

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from convoy.utils import rendezvous
-from convoy.utils.rendezvous import (
+from convoy.utils.distributed import rendezvous
+from convoy.utils.distributed.rendezvous import (
     DistributedError,
     check_own_name,
     ends_of_nodelist,

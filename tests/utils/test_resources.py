@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.utils import resources
-from convoy.utils.resources import Energy, PeakMemory, allow_open_files, free_memory
+from convoy.utils.machine import resources
+from convoy.utils.machine.resources import Energy, PeakMemory, allow_open_files, free_memory
 
 
 def test_the_peak_is_that_of_the_time_since():
@@ -31,7 +31,7 @@ def test_what_was_taken_earlier_is_not_taken_where_the_record_cannot_be_reset(mo
 
     block = np.ones(128 * 2**20, np.uint8)
     del block
-    monkeypatch.setattr("convoy.utils.resources.Path.write_text", refuse)
+    monkeypatch.setattr("convoy.utils.machine.resources.Path.write_text", refuse)
     memory = PeakMemory(gpu=False)
     assert memory.of == "process since its start"
     assert memory.before < memory.read() - 64 * 2**20

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from convoy.utils.heartbeats import identity
-from convoy.utils.roster import FAILED, GONE, SILENT, STUCK, Peer, Roster, Sign
+from convoy.utils.watchdog.heartbeats import identity
+from convoy.utils.watchdog.roster import FAILED, GONE, SILENT, STUCK, Peer, Roster, Sign
 
 
 @pytest.fixture

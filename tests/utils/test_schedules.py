@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convoy.utils.schedules import SCHEDULES, make_schedule, scaled_lr
+from convoy.utils.optim.learning_rates import SCHEDULES, make_schedule, scaled_lr
 
 ROOT = Path(__file__).parents[2]
 RUN = {"base_lr": 0.4, "steps_per_epoch": 10, "total_epochs": 20, "warmup_epochs": 5}

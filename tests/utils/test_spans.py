@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from convoy.utils.schedules import make_schedule
-from convoy.utils.spans import parse_span, to_steps
+from convoy.utils.optim.learning_rates import make_schedule
+from convoy.utils.optim.spans import parse_span, to_steps
 
 RUN = {"steps_per_epoch": 100, "total_epochs": 20}
 

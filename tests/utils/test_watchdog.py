@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from convoy.utils.heartbeats import identity
-from convoy.utils.hub import Hub
+from convoy.utils.watchdog.heartbeats import identity
+from convoy.utils.watchdog.hub import Hub
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 2.0

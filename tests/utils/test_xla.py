@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convoy.utils import xla
+from convoy.utils.machine import xla
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """

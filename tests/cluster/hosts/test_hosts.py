@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from convoy.runtime import checkpoint
+from convoy.runtime.run_folder import checkpoint
 
 pytestmark = [pytest.mark.multihost, pytest.mark.timeout(900)]
 

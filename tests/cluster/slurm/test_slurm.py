@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from convoy.runtime import checkpoint
-from convoy.runtime.config import load_config
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.settings.config import load_config
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 

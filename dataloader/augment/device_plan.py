@@ -1,0 +1,140 @@
+"""What an accelerator is told to do to a batch: the host's draws as small arrays of numbers.
+
+With ``--augment_on device`` the host only decodes, crops, resizes and flips. It still draws, by the
+functions that it would augment with itself, and does what few numbers need floating point for
+(angles, boxes, shares). What is left for the device, ``dataloader.augment.on_device``, is to apply
+a
+:class:`Plan`: integers, and products that it rounds as the host does. So pixels are the same.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from convoy.dataloader import philox
+from convoy.dataloader.augment import erasing, operations, policies
+from convoy.dataloader.augment.augmenter import Augmenter, Recipe
+from convoy.dataloader.augment.choices import Choice
+from convoy.dataloader.augment.mixing import Mixer
+
+
+class Plan(NamedTuple):
+    """What to do to each of B images, in S steps and then three more; 52 bytes a step and 60 more.
+
+    Attributes:
+        ops: int32 (B, S), indices into ``policies.OPS``.
+        factors: float32 (B, S), of operations that blend.
+        levels: int32 (B, S): bits, thresholds, what is added; the shift of hues.
+        affine: int32 (B, S, 6), Pillow's 16.16 coefficients; of the identity where nothing moves.
+        holes: int32 (B, S, 4), Cutout's top, left, bottom, right.
+        erased: int32 (B, 4), random erasing's top, left, height, width; all 0 for none.
+        noise: uint32 (B, 6), where the stream of the noise begins: key, then counter.
+        shares: float32 (B,), each image's own share of its pixels when mixed.
+        boxes: int32 (B, 4), CutMix's top, left, bottom, right.
+        zero: int32, always 0, which no compiler knows; see ``device_augment.opaque``.
+    """
+
+    ops: tf.Tensor
+    factors: tf.Tensor
+    levels: tf.Tensor
+    affine: tf.Tensor
+    holes: tf.Tensor
+    erased: tf.Tensor
+    noise: tf.Tensor
+    shares: tf.Tensor
+    boxes: tf.Tensor
+    zero: tf.Tensor
+
+
+class Planned(NamedTuple):
+    """A batch's images before augmentation, uint8 (B, H, W, 3), and what to do to them."""
+
+    images: tf.Tensor
+    plan: Plan
+
+
+class Draws(NamedTuple):
+    """One example's random numbers; see the fields of :class:`Plan`. ``mix`` is a seed, (2,)."""
+
+    uniforms: tf.Tensor
+    erased: tf.Tensor
+    noise: tf.Tensor
+    mix: tf.Tensor
+
+
+class Planner:
+    """Draws for examples, and makes plans of a batch's draws.
+
+    Attributes:
+        recipe: what is done to each image.
+        mixing: how images may be mixed: "mixup", "cutmix", both or neither.
+
+    Args:
+        augmenter: of ``augment.make_augmenter``; None for none.
+        mixer: of ``mixing.make_mixer``; None for none.
+        size: pixels, height and width of the images.
+    """
+
+    def __init__(self, augmenter: Augmenter | None, mixer: Mixer | None, size: int):
+        self.recipe = Recipe() if augmenter is None else augmenter.recipe
+        self.mixing = frozenset() if mixer is None else mixer.methods
+        self._draw_mixture, self._size = getattr(mixer, "draw", None), size
+
+    def draw(self, augment_seed: tf.Tensor, mix_seed: tf.Tensor) -> Draws:
+        """The random numbers of one example, of its two int32 (2,) seeds."""
+        recipe = self.recipe
+        erased, noise = tf.zeros([4], tf.int32), tf.zeros([6], tf.uint32)
+        if recipe.erasing:
+            erased = erasing.draw_box(augment_seed, recipe.erasing, self._size, self._size)
+            if recipe.erasing_mode == "noise":
+                noise = tf.concat(philox.key_and_counter(erasing.noise_seed(augment_seed)), axis=0)
+        uniforms = recipe.uniforms(augment_seed) if recipe.draws else tf.zeros([0])
+        return Draws(uniforms, erased, noise, mix_seed)
+
+    def plan(self, draws: Draws, labels: tf.Tensor, weights: tf.Tensor) -> tuple[Plan, tf.Tensor]:
+        """The plan of a batch, and its labels: mixed, float32 (B, classes), if there is mixing.
+
+        Args:
+            draws: of B examples, stacked.
+            labels: int32 (B,).
+            weights: float32 (B,).
+        """
+        batch = tf.shape(labels)[0]
+        shares, boxes = tf.ones_like(weights), tf.zeros([batch, 4], tf.int32)
+        if self._draw_mixture is not None:
+            mixture = self._draw_mixture(labels, weights, draws.mix, self._size, self._size)
+            shares = shares if mixture.shares is None else mixture.shares
+            boxes = boxes if mixture.boxes is None else mixture.boxes
+            labels = mixture.labels
+        if self.recipe.draws:
+            steps = planned_steps(self.recipe.choose(draws.uniforms), self._size, self._size)
+        else:
+            nothing = tf.zeros([batch, 0])
+            whole = tf.cast(nothing, tf.int32)
+            steps = whole, nothing, whole, whole[..., tf.newaxis], whole[..., tf.newaxis]
+        zero = tf.zeros([], tf.int32)
+        return Plan(*steps, draws.erased, draws.noise, shares, boxes, zero), labels
+
+
+def planned_steps(choice: Choice, height: int, width: int) -> tuple[tf.Tensor, ...]:
+    """The first five fields of a plan, from a choice with leading dimension B."""
+    arguments = choice.arguments
+
+    def of(op: str, otherwise: float = 0.0) -> tf.Tensor:
+        return tf.where(choice.ops == policies.OPS.index(op), arguments, otherwise)
+
+    levels = tf.cast(tf.clip_by_value(arguments, -(2.0**30), 2.0**30), tf.int32)
+    is_hue = choice.ops == policies.OPS.index(policies.HUE)
+    levels = tf.where(is_hue, operations.hue_shift(arguments), levels)
+    # Of an operation that does not rotate, rotation by 0 degrees leaves the identity.
+    a, b, c, d, e, f = operations.rotation(of("Rotate"), height, width)
+    b, c = b + of("ShearX"), c + of("TranslateX")
+    d, f = d + of("ShearY"), f + of("TranslateY")
+    affine = tf.stack(operations.fixed_point((a, b, c, d, e, f)), axis=-1)
+    size = tf.cast(tf.stack([height, width]), tf.float32)
+    centres = tf.cast(tf.floor(choice.centres * size), tf.int32)
+    half = tf.where(choice.ops == policies.OPS.index("Cutout"), levels, 0)[..., tf.newaxis]
+    holes = tf.concat([centres - half, centres + half], axis=-1)
+    return choice.ops, tf.cast(arguments, tf.float32), levels, affine, holes

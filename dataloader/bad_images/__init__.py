@@ -1,0 +1,1 @@
+"""Images that cannot be decoded: which one it was, why, and what stands in for it."""

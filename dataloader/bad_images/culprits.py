@@ -1,0 +1,45 @@
+"""Finding out which example of a failed batch is to blame, and for what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from convoy.dataloader.bad_images.explain import first_words
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.images.by_pillow import unread
+from convoy.dataloader.sources.source import Source
+
+# TensorFlow puts the bytes it could not parse into its message; Python then fails to decode that.
+TF_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
+
+
+def what_is_wrong(
+    source: Source, index: int, num_classes: int, decode: Callable[[tf.Tensor], Any]
+) -> str | None:
+    """Reads and decodes one example by itself; None if that goes well.
+
+    Args:
+        decode: takes the encoded image, as the pipeline does.
+
+    Raises:
+        DataError: the label is outside the classes, which is no accident of one example.
+    """
+    label = 0 if source.labels is None else source.labels[index]
+    encoded = None
+    try:
+        encoded, label = source.parse(source.read(np.array([index]))[0], label)
+        if 0 <= label < num_classes:
+            with tf.device("/cpu:0"):
+                decode(tf.constant(encoded))
+    except DataError as error:
+        return str(error)
+    except TF_ERRORS as error:
+        kind = None if encoded is None else unread(encoded)
+        return kind or first_words(error)
+    if not 0 <= label < num_classes:
+        raise DataError(f"{source.describe(index)}: {source.outside(label, num_classes)}")
+    return None

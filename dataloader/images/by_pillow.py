@@ -1,0 +1,150 @@
+"""Pictures that TensorFlow does not decode, or not as others do, decoded by Pillow.
+
+Training, evaluation, predict and `prepare` all read them here, so that they see the same pixels.
+Needs no TensorFlow; Pillow is imported for the first such picture.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convoy.dataloader.images import exif
+from convoy.dataloader.images.file_kinds import HEAD_BYTES, READ, kind_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Larger images are refused before memory is taken for them: decoded, this many pixels are 268 MB a
+# thread. The bound is Pillow's `Image.MAX_IMAGE_PIXELS`.
+MAX_PIXELS = 89_478_485
+# Pillow's names of what is decoded. None of its other readers is let near unknown bytes.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
+_READ = "JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF"
+
+
+# PIL.Image.Transpose by EXIF's orientation.
+_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+
+
+class BadImage(ValueError):
+    """An image cannot be read, or not be packed; the text says why."""
+
+
+def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
+    """Decodes a GIF (its first frame), BMP, WebP, TIFF (its first page) or AVIF; others too.
+
+    Args:
+        upright: whether EXIF's orientation is applied; that of TIFFs always is.
+
+    Returns:
+        uint8 `(H, W, 3)`.
+
+    Raises:
+        BadImage: it is none of these, damaged, or has too many pixels.
+    """
+    if reason := unread(encoded):
+        raise BadImage(reason)
+    with opened(encoded) as image:
+        check_pixels(*image.size)
+        turn = _TURNS.get(exif.orientation(image)) if upright else None
+        pixels = to_rgb(image)
+        return np.asarray(pixels if turn is None else pixels.transpose(turn))
+
+
+def unread(encoded: bytes) -> str | None:
+    """Why bytes cannot be read by their kind; None if that is not it."""
+    if not encoded:
+        return "the image has no bytes"
+    kind = kind_of(encoded[:HEAD_BYTES])
+    if kind is None:
+        return f"not a picture of a kind that is read ({_READ})"
+    return None if kind in READ else f"the image is {kind}, which is not read: convert it to JPEG"
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `_FORMATS` that this Pillow was built with, which is made quiet: what it and its
+    libtiff print about broken pictures names no file, and the error that follows says the same.
+    """
+    import PIL
+    from PIL import Image
+
+    Image.init()
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the bound is ours
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    libraries = Path(PIL.__file__).parent.with_name("pillow.libs")
+    for path in libraries.glob("libtiff*.so*"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(str(path)).TIFFSetErrorHandler(None)
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def kinds_here() -> list[str]:
+    """The kinds that the Pillow here can read, of those in `kinds.READ`."""
+    return sorted(kind for kind in READ if kind.upper() in _formats())
+
+
+@contextmanager
+def opened(encoded: bytes) -> Iterator[Image]:
+    """A picture that Pillow has opened; all that Pillow raises within becomes BadImage."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise BadImage("this kind of picture needs Pillow: pip install pillow") from error
+    kind = kind_of(encoded[:HEAD_BYTES])
+    if kind in READ and kind.upper() not in _formats():
+        raise BadImage(
+            f"the image is {kind}, and the Pillow here was built without that: pip install -U "
+            "pillow, or convert it to JPEG"
+        )
+    try:
+        with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
+            yield image
+    except BadImage:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImage(f"more than {MAX_PIXELS} pixels") from error
+    except Image.UnidentifiedImageError as error:
+        raise BadImage("damaged, or not a picture") from error
+    except MemoryError as error:
+        raise BadImage("there is not enough memory to decode it") from error
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise BadImage(f"damaged ({text})") from error
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raises BadImage if an image has more pixels than are decoded."""
+    if width * height > MAX_PIXELS:
+        raise BadImage(
+            f"{width} x {height} is more than {MAX_PIXELS} pixels: shrink it (prepare folder "
+            "--resize_short does so with JPEGs)"
+        )
+
+
+def to_rgb(image: Image) -> Image:
+    """RGB as training reads it: the upper 8 of 16 bits, and the colours under what is transparent.
+
+    Raises:
+        BadImage: black and white are not known, in pictures of 32 bits a channel.
+    """
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        # Pillow's own conversion would clip instead of scaling.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise BadImage("a picture of 32 bits a channel: convert it to 8 bits")
+    image.info.pop("transparency", None)
+    return image.convert("RGB")

@@ -1,0 +1,227 @@
+"""From an encoded image to a uint8 square: random-resized crops in training, else centre crops."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from convoy.dataloader import native, philox
+from convoy.dataloader.images.decoders import decode_image, decode_window
+from convoy.dataloader.images.orientation import check_orientation
+from convoy.dataloader.images.resizing import check_interpolation, resize, resize_square
+
+CROP_ATTEMPTS = 10
+# Area, ratio, y and x of each attempt; the flip; which of two interpolations.
+UNIFORMS = 4 * CROP_ATTEMPTS + 2
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class EvalCrop:
+    """How evaluation and predict cut an `N` x `N` square out of an image.
+
+    Attributes:
+        padding: pixels; how much of the border is left out. 0 uses the whole short side.
+        method: "crop" (EfficientNet): cut the centre square of side
+            `floor(N / (N + padding) * min(H, W))`, then resize it to N. "resize" (ResNet,
+            torchvision): resize the short side to `N + padding`, keeping the aspect, then cut the
+            centre N x N.
+        interpolation: one of `resizing.INTERPOLATIONS`.
+        antialias: filter when shrinking, as Pillow does.
+        exif_orientation: "apply": the image is turned first, as EXIF says; "ignore": it is not.
+    """
+
+    padding: int = 32
+    method: str = "crop"
+    interpolation: str = "bilinear"
+    antialias: bool = False
+    exif_orientation: str = "ignore"
+
+    def __post_init__(self):
+        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
+            raise ValueError(f"eval crop padding must be 0 or more pixels, got {self.padding!r}.")
+        if self.method not in ("crop", "resize"):
+            raise ValueError(f"eval crop method must be 'crop' or 'resize', got {self.method!r}.")
+        check_interpolation(self.interpolation)
+        check_orientation(self.exif_orientation)
+
+    @property
+    def turn(self) -> bool:
+        """Whether EXIF's orientation is applied."""
+        return self.exif_orientation == "apply"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and YAML."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EvalCrop:
+        """The inverse of `to_dict`. Raises ValueError on an unknown key or value."""
+        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"eval crop has no setting {', '.join(sorted(unknown))}.")
+        return cls(**values)
+
+
+def crop_window(
+    shape: tf.Tensor,
+    uniforms: tf.Tensor,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tf.Tensor:
+    """The random-resized crop (Szegedy et al. 2015), with torchvision's distribution.
+
+    Ten attempts draw an area uniformly and an aspect ratio log-uniformly; the first that fits the
+    image wins. If none does, the largest centre crop with an allowed aspect ratio is taken.
+
+    Args:
+        shape: int32 `(2,)`, height and width.
+        uniforms: float32 `(UNIFORMS,)` in [0, 1).
+        area: least and greatest share of the image's area.
+        ratio: least and greatest width / height.
+
+    Returns:
+        int32 `(4,)`: y, x, height, width.
+    """
+    logs = math.log(ratio[0]) / 2, math.log(ratio[1]) / 2
+    drawn = tf.reshape(uniforms[: 4 * CROP_ATTEMPTS], [4, CROP_ATTEMPTS])
+    spread = np.array([[area[1] - area[0]], [logs[1] - logs[0]]], np.float32)
+    lowest = np.array([[area[0]], [logs[0]]], np.float32)
+    areas, half_log_ratios = tf.unstack(drawn[:2] * spread + lowest)
+    # The exponential is TensorFlow's in both versions: libraries differ in the last bit.
+    stretch = tf.exp([[-1.0], [1.0]] * half_log_ratios)
+    limits = [1 / ratio[0], ratio[1]]
+    ops = native.load()
+    if ops is not None:
+        window = ops.convoy_crop_window(shape, areas, stretch, drawn[2:], limits)
+        window.set_shape([4])
+        return window
+
+    # Height and width run together as rows: each op costs a few µs beside a decode of some hundred.
+    shape = tf.cast(shape, tf.float32)
+    sides = tf.sqrt(areas * tf.reduce_prod(shape)) * stretch
+    # Past the last attempt stands the fallback, so that one argmax picks the winner.
+    fallback = tf.minimum(shape, tf.reverse(shape, [0]) * limits)
+    sides = tf.maximum(tf.round(tf.concat([sides, fallback[:, None]], 1)), 1.0)
+    fits = tf.reduce_all(sides <= shape[:, None], axis=0)
+    winner = tf.argmax(fits, output_type=tf.int32)
+    sides = tf.gather(sides, winner, axis=1)
+    room = shape - sides
+    place = tf.gather(tf.pad(drawn[2:], [[0, 0], [0, 1]], constant_values=0.5), winner, axis=1)
+    # A float32 product can round up to the bound that the uniform itself stays below.
+    start = tf.minimum(tf.floor(place * (room + 1)), room)
+    return tf.cast(tf.concat([start, sides], 0), tf.int32)
+
+
+def flips(uniforms: tf.Tensor, probability: float) -> tf.Tensor:
+    """Whether the image whose `(UNIFORMS,)` these are is flipped: bool scalar."""
+    return uniforms[-2] < probability
+
+
+def first_interpolation(uniforms: tf.Tensor) -> tf.Tensor:
+    """Whether `RANDOM` means bilinear, not bicubic, for the image of these: bool scalar."""
+    return uniforms[-1] < 0.5
+
+
+def random_crop_decode(
+    encoded: tf.Tensor,
+    seed: tf.Tensor,
+    size: int,
+    *,
+    area: tuple[float, float] = (0.05, 1.0),
+    ratio: tuple[float, float] = (0.75, 1.333),
+    interpolation: str = "bilinear",
+    hflip: float = 0.5,
+    turn: bool = False,
+) -> tf.Tensor:
+    """A random-resized crop, flipped left to right with probability `hflip`.
+
+    Args:
+        encoded: scalar string, a picture of a kind that is read.
+        seed: int32 `(2,)`; the crop and the flip are functions of it alone.
+        size: pixels, of the square that comes out.
+        interpolation: one of `resizing.INTERPOLATIONS`, or `RANDOM`: bilinear or bicubic, as often.
+        turn: whether EXIF's orientation is applied before the crop.
+
+    Returns:
+        uint8 `(size, size, 3)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes cannot be decoded.
+    """
+    uniforms = philox.uniforms([UNIFORMS], seed)
+    image = decode_window(encoded, lambda shape: crop_window(shape, uniforms, area, ratio), turn)
+    flip = flips(uniforms, hflip) if hflip > 0 else None
+    if interpolation == RANDOM:
+        image = tf.cond(
+            first_interpolation(uniforms),
+            lambda: resize(image, [size, size], "bilinear", flip=flip),
+            lambda: resize(image, [size, size], "bicubic", flip=flip),
+        )
+    else:
+        image = resize(image, [size, size], interpolation, flip=flip)
+    image.set_shape([size, size, 3])
+    return image
+
+
+def eval_decode(encoded: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
+    """Decodes for evaluation and predict as `crop` says.
+
+    Args:
+        encoded: scalar string, a picture of a kind that is read.
+        size: pixels, of the square that comes out.
+
+    Returns:
+        uint8 `(size, size, 3)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes cannot be decoded.
+    """
+    if crop.method == "resize":
+        image = decode_image(encoded, crop.turn)
+        frame, start = eval_frame(tf.shape(image)[:2], size, crop)
+        image = resize_square(image, frame, start, size, crop.interpolation, crop.antialias)
+    else:
+        image = decode_window(encoded, lambda shape: eval_window(shape, size, crop), crop.turn)
+        image = resize(image, [size, size], crop.interpolation, crop.antialias)
+    image.set_shape([size, size, 3])
+    return image
+
+
+def eval_window(shape: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
+    """The part that method "crop" cuts out before it resizes.
+
+    Args:
+        shape: int32 `(2,)`, height and width of the image.
+        size: pixels, of the square that comes out.
+
+    Returns:
+        int32 `(4,)`: y, x, height, width.
+    """
+    side = tf.maximum(tf.reduce_min(shape) * size // (size + crop.padding), 1)
+    start = (shape - side + 1) // 2
+    return tf.concat([start, [side, side]], 0)
+
+
+def eval_frame(shape: tf.Tensor, size: int, crop: EvalCrop) -> tuple[tf.Tensor, tf.Tensor]:
+    """What method "resize" resizes a whole image to, and where its square then begins.
+
+    Args:
+        shape: int32 `(2,)`, height and width of the image.
+        size: pixels, of the square that comes out.
+
+    Returns:
+        int64 `(2,)` height and width, and int64 `(2,)` y and x.
+    """
+    shape = tf.cast(shape, tf.int64)
+    # Integer floor division: exact where float32 would lose a pixel.
+    frame = shape * (size + crop.padding) // tf.reduce_min(shape)
+    room = frame - size
+    # Half to even, as Python's round() in torchvision's CenterCrop.
+    return frame, room // 2 + room % 2 * (room // 2 % 2)

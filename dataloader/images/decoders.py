@@ -1,0 +1,222 @@
+"""From encoded bytes to pixels, in a graph: whole images and parts of them.
+
+TensorFlow decodes JPEG and PNG, JPEGs only where a part is asked for; Pillow decodes the other
+kinds (`by_pillow`). The DCT is INTEGER_ACCURATE: with libjpeg-turbo's vector code it costs no
+measurable time over INTEGER_FAST, and it is what Pillow, OpenCV and DALI's CPU decoder compute, so
+pixels can be compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from convoy.dataloader import native
+from convoy.dataloader.images import by_pillow
+from convoy.dataloader.images.by_pillow import MAX_PIXELS
+from convoy.dataloader.images.orientation import orientation, stored_window, upright, upright_shape
+
+DCT = "INTEGER_ACCURATE"
+# A segment of JPEGs that says how their four colours are meant: inverted CMYK.
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(5)
+_GREY_PALETTE = b"".join(bytes([i, i, i, 0]) for i in range(256))
+
+_without_pillow = 0
+
+native.hush_libjpeg()
+
+
+@contextlib.contextmanager
+def tensorflow_only() -> Iterator[None]:
+    """What is traced or run inside decodes with TensorFlow alone, as an exported model has to:
+    JPEG, PNG, BMP without a palette, and GIF, whose transparent pixels are black.
+    """
+    global _without_pillow
+    _without_pillow += 1
+    try:
+        yield
+    finally:
+        _without_pillow -= 1
+
+
+def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(encoded, 0, 2), b"\xff\xd8")
+
+
+def _with_marker(encoded: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
+    """A JPEG of four channels with Adobe's marker in front; others as they are.
+
+    Without a marker TensorFlow takes CMYK as it stands, and Pillow, OpenCV and browsers take all of
+    it as inverted. One of the file's own comes later, and holds.
+    """
+
+    def marked():
+        rest = tf.strings.substr(encoded, 2, tf.strings.length(encoded) - 2)
+        return tf.strings.join([b"\xff\xd8" + _ADOBE, rest])
+
+    return tf.cond(tf.equal(channels, 4), marked, lambda: encoded)
+
+
+def _is_png(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(encoded, 0, 4), b"\x89PNG")
+
+
+def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Passes the height on; the error reads like those of TensorFlow's own decoders."""
+    few = tf.cast(height, tf.int64) * tf.cast(width, tf.int64) <= MAX_PIXELS
+    message = f"more than {MAX_PIXELS} pixels: shrink it with dataloader.prepare --resize_short"
+    with tf.control_dependencies([tf.debugging.Assert(few, [message, height, width])]):
+        return tf.identity(height)
+
+
+def _check_header(encoded: tf.Tensor) -> tf.Tensor:
+    """Passes a PNG, BMP or GIF on if its header's size is allowed and TensorFlow reads it right."""
+    # Filled up with zeros, so that a stub fails the checks below and not the reading.
+    header = tf.strings.join([tf.strings.substr(encoded, 0, 1078), bytes(1078)])
+
+    def numbers(position, dtype, count=2, little=True):
+        part = tf.strings.substr(header, position, count * dtype.size)
+        return tf.unstack(tf.io.decode_raw(part, dtype, little)[:count], count)
+
+    def png():
+        width, height = numbers(16, tf.int32, little=False)
+        return _check_size(height, width)
+
+    def bmp():
+        width, height = numbers(18, tf.int32)
+        (bits,) = numbers(28, tf.uint16, 1)
+        # 8-bit pixels are taken for grey levels, whatever the palette says.
+        grey = tf.equal(tf.strings.substr(header, 54, 1024), _GREY_PALETTE)
+        known = tf.debugging.Assert((bits > 8) | grey, ["a BMP with a palette: re-encode it"])
+        with tf.control_dependencies([known]):
+            return _check_size(tf.abs(height), width)
+
+    def gif():
+        width, height = numbers(6, tf.uint16)
+        return _check_size(tf.cast(height, tf.int32), tf.cast(width, tf.int32))
+
+    start = tf.strings.substr(header, 0, 2)
+    cases = [(tf.equal(start, b"\x89P"), png), (tf.equal(start, b"BM"), bmp)]
+    cases += [(tf.equal(start, b"GI"), gif)]
+    with tf.control_dependencies([tf.case(cases, default=lambda: tf.constant(0))]):
+        return tf.identity(encoded)
+
+
+def _turned(image: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+    alone = bool(_without_pillow)
+    return upright(image, orientation(encoded, alone), alone)
+
+
+def _decode_other(encoded: tf.Tensor, turn: bool) -> tf.Tensor:
+    def by_tensorflow():
+        image = tf.io.decode_image(_check_header(encoded), channels=3, expand_animations=False)
+        return _turned(image, encoded) if turn else image
+
+    if _without_pillow:
+        return by_tensorflow()
+    return tf.cond(_is_png(encoded), by_tensorflow, lambda: _by_pillow(encoded, turn))
+
+
+def _by_pillow(encoded: tf.Tensor, turn: bool) -> tf.Tensor:
+    if tf.executing_eagerly():  # where a Python function's own error would come out
+        try:
+            return tf.constant(by_pillow.decode(encoded.numpy(), turn))
+        except by_pillow.BadImage as error:
+            raise tf.errors.InvalidArgumentError(None, None, str(error)) from error
+
+    def decode(content) -> np.ndarray:
+        content = content if isinstance(content, bytes) else content.item()
+        return by_pillow.decode(content, turn)
+
+    return tf.numpy_function(decode, [encoded], tf.uint8, stateful=False)
+
+
+def decode_image(encoded: tf.Tensor, turn: bool = False) -> tf.Tensor:
+    """Decodes a JPEG or PNG, or by Pillow a BMP, GIF (first frame), WebP, TIFF or AVIF.
+
+    Args:
+        encoded: scalar string.
+        turn: whether EXIF's orientation is applied (`dataloader.images.orientation`).
+
+    Returns:
+        uint8 `(H, W, 3)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes are none of these, or damaged.
+    """
+
+    def jpeg():
+        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
+        with tf.control_dependencies([_check_size(height, width)]):
+            marked = _with_marker(encoded, channels)
+            image = tf.io.decode_jpeg(marked, channels=3, dct_method=DCT)
+            return _turned(image, encoded) if turn else image
+
+    image = tf.cond(_is_jpeg(encoded), jpeg, lambda: _decode_other(encoded, turn))
+    image.set_shape([None, None, 3])
+    return image
+
+
+def as_rgb(encoded: tf.Tensor, turn: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    """Bytes that any decoder turns into the pixels of `decode_image`, and their int32 `(2,)` shape.
+
+    Grey and three-colour JPEGs stay what they are. All else (CMYK, palettes, 16 bits, transparency,
+    where decoders go separate ways; with `turn` what EXIF turns) is decoded here and becomes an
+    uncompressed RGB PNG.
+
+    Raises:
+        tf.errors.InvalidArgumentError: as `decode_image`, but damage inside of JPEGs goes unseen.
+    """
+
+    def decoded():
+        image = decode_image(encoded, turn)
+        return tf.io.encode_png(image, compression=0), tf.shape(image)[:2]
+
+    def jpeg():
+        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
+        shape = tf.stack([_check_size(height, width), width])
+        stays = channels <= 3
+        if turn:
+            stays &= tf.equal(orientation(encoded), 1)
+        return tf.cond(stays, lambda: (encoded, shape), decoded)
+
+    return tf.cond(_is_jpeg(encoded), jpeg, decoded)
+
+
+def decode_window(
+    encoded: tf.Tensor, window_of: Callable[[tf.Tensor], tf.Tensor], turn: bool = False
+) -> tf.Tensor:
+    """Decodes a part of an image, uint8 `(h, w, 3)`.
+
+    Args:
+        window_of: from the image's int32 `(2,)` height and width to int32 `(4,)` y, x, h, w; both
+            of the image once it is turned.
+        turn: as for `decode_image`.
+    """
+
+    def jpeg():
+        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
+        shape = tf.stack([_check_size(height, width), width])
+
+        if turn:
+            number = orientation(encoded, bool(_without_pillow))
+            window = window_of(upright_shape(shape, number))
+            window = stored_window(window, shape, number)
+        else:
+            window = window_of(shape)
+        marked = _with_marker(encoded, channels)
+        image = tf.image.decode_and_crop_jpeg(marked, window, channels=3, dct_method=DCT)
+        return upright(image, number, bool(_without_pillow)) if turn else image
+
+    def other():
+        image = _decode_other(encoded, turn)
+        image.set_shape([None, None, 3])
+        window = window_of(tf.shape(image)[:2])
+        return tf.slice(image, tf.concat([window[:2], [0]], 0), tf.concat([window[2:], [3]], 0))
+
+    image = tf.cond(_is_jpeg(encoded), jpeg, other)
+    image.set_shape([None, None, 3])
+    return image

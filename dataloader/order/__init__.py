@@ -1,0 +1,1 @@
+"""Which example stands where in an epoch, and on which rank. NumPy only."""

@@ -1,0 +1,80 @@
+"""The order of an epoch in which classes are drawn otherwise than they occur.
+
+Like `dataloader.order.sampler`, a pure function of (seed, epoch, position).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convoy.dataloader.order.sampler import Drawn, permutation
+
+SAMPLING = {"balanced": 0.0, "sqrt": 0.5}
+"""A class with n examples is drawn in proportion to n to this power; natural sampling has 1."""
+_ALL, _CLASSES = 2**32 - 1, 2**31  # streams of random numbers, of which the natural order has 0, 1…
+
+
+class ClassSampler:
+    """How many examples of each class an epoch has, and which.
+
+    An epoch is as long as the data set. A class takes its examples in a random order, and begins
+    anew in another when all were taken, over the ends of epochs: in the long run each of its
+    examples is seen as often as the others, and rare classes' more often than once an epoch.
+
+    Args:
+        labels: int `(N,)`, of each example, negative where it is unknown; such examples are not
+            drawn.
+        sampling: of `SAMPLING`.
+
+    Raises:
+        ValueError: no label is known.
+    """
+
+    def __init__(self, labels: np.ndarray, sampling: str, seed: int):
+        known = np.flatnonzero(labels >= 0)
+        if not known.size:
+            raise ValueError("no example has a label, so classes cannot be sampled")
+        self._seed, self._length = seed, len(labels)
+        by_class = known[np.argsort(labels[known], kind="stable")]
+        classes, starts = np.unique(labels[by_class], return_index=True)
+        self._classes, self._members = classes, np.split(by_class, starts[1:])
+        sizes = np.array([len(members) for members in self._members])
+        self.counts = _shares(sizes ** SAMPLING[sampling], self._length)
+
+    def order(self, epoch: int) -> SampledOrder:
+        """The order of one epoch."""
+        examples, rounds = [], []
+        for number, members, count in zip(self._classes, self._members, self.counts, strict=True):
+            # The epoch's part of an endless sequence: one permutation of the class after another.
+            round_, place = np.divmod(epoch * count + np.arange(count), len(members))
+            drawn = np.empty(count, np.int64)
+            for number_of_round in np.unique(round_):
+                here = round_ == number_of_round
+                stream = _CLASSES + int(number)
+                mixed = permutation(len(members), self._seed, int(number_of_round), stream)
+                drawn[here] = members[mixed[place[here]]]
+            examples.append(drawn)
+            rounds.append(round_)
+        mixed = permutation(self._length, self._seed, epoch, _ALL)
+        return SampledOrder(np.concatenate(examples)[mixed], np.concatenate(rounds)[mixed])
+
+
+class SampledOrder:
+    """An epoch that was drawn: which example, and for which time, stands at each position."""
+
+    def __init__(self, examples: np.ndarray, rounds: np.ndarray):
+        self._examples, self._rounds = examples, rounds
+
+    def at(self, positions: np.ndarray) -> Drawn:
+        return Drawn(self._examples[positions], self._rounds[positions])
+
+
+def _shares(weights: np.ndarray, total: int) -> np.ndarray:
+    """`total` divided in proportion to weights: whole numbers, the largest remainders rounded up,
+    of equal ones the first.
+    """
+    exact = weights / weights.sum() * total
+    counts = np.floor(exact).astype(np.int64)
+    up = np.argsort(counts - exact, kind="stable")[: total - counts.sum()]
+    counts[up] += 1
+    return counts

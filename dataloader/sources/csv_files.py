@@ -1,0 +1,159 @@
+"""Reading of lists of images: CSV files as spreadsheets and pandas write them. No TensorFlow."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.sources.splits import SPLIT_NAMES, plain_name
+from convoy.utils.text import canonical, read_text, some, split_lines
+
+TEST = "test"
+# Names of columns, in lower case.
+PATHS = ("path", "file", "filename", "image", "filepath", "file_name", "file_path", "image_path")
+LABELS = ("label", "class", "target")
+SPLITS = ("split",)
+_DELIMITERS = ",;\t"
+
+
+class Row(NamedTuple):
+    """One image of a list.
+
+    Attributes:
+        file, line: where it stands.
+        written: the path as it stands there.
+        path: the file it means.
+        label: its class, see `utils.text.canonical`.
+        split: "train", "validation", or `TEST`; None where the list has no such column.
+    """
+
+    file: str
+    line: int
+    written: str
+    path: str
+    label: str
+    split: str | None
+
+    @property
+    def where(self) -> str:
+        """File and line, for messages."""
+        return f"{self.file}, line {self.line}"
+
+
+def split_named(name: str) -> str | None:
+    """The split that a file's name, or a row, speaks of: "train", "validation" or `TEST`."""
+    word = canonical(os.path.splitext(name)[0]).lower()
+    for known in (word, plain_name(word)):
+        for split, rows in SPLIT_NAMES.items():
+            for row, found in zip(rows, (split, TEST), strict=False):
+                if known in row:
+                    return found
+    return None
+
+
+def read_rows(path: str) -> list[Row]:
+    """The rows of a list.
+
+    Raises:
+        DataError: a column is missing or named twice, a row has no path, no label, more or fewer
+            fields than the first, or a split that there is not.
+        TextError: it is no text.
+        OSError: it cannot be read.
+    """
+    text = read_text(path)
+    delimiter = _delimiter(text)
+    rows = _parsed(path, text, delimiter)
+    first, names = next(rows, (1, []))
+    where, header = f"{path}, line {first}", [canonical(name).lower() for name in names]
+    files, labels = _column(where, names, header, PATHS), _column(where, names, header, LABELS)
+    splits = _column(where, names, header, SPLITS, needed=False)
+    folder, found = os.path.dirname(path), []
+    named, called = cache(canonical), cache(split_named)  # of which there are few
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        if len(row) != len(header):
+            raise DataError(
+                f"{where} has {len(row)} fields, and the first line names {len(header)}. A field "
+                'that holds a comma stands in "quotes".'
+            )
+        if not row[files].strip():
+            raise DataError(f"{where} has no {names[files].strip()}.")
+        if not (label := named(row[labels])):
+            raise DataError(f"{where} ({row[files]}) has no {names[labels].strip()}.")
+        split = None
+        if splits is not None:
+            split = called(row[splits] + ".")
+            if not row[splits].strip():
+                raise DataError(
+                    f"{where} ({row[files]}) has no split: write train, val or test there, or take "
+                    "the column out."
+                )
+            if split is None:
+                raise DataError(
+                    f"{where} ({row[files]}): the split {row[splits]!r} is none of train, val and "
+                    "test."
+                )
+        found.append(Row(path, line, row[files], _image(folder, row[files]), label, split))
+    if not found:
+        raise DataError(f"{path} names no images.")
+    return found
+
+
+def _image(folder: str, written: str) -> str:
+    """The file that a path of a list in `folder` means. A leading `~` is a home folder, unless a
+    file beside the list is called so.
+    """
+    image = os.path.normpath(os.path.join(folder, written))
+    if written.startswith("~") and not os.path.lexists(image):
+        return os.path.normpath(os.path.join(folder, os.path.expanduser(written)))
+    return image
+
+
+def _parsed(path: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the line that it begins in."""
+    lines = [line + "\n" for line in split_lines(text)]
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+    line = 1
+    try:
+        for row in reader:
+            if any(field.strip() for field in row):
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}, line {line} is no row of a CSV file ({error}).") from error
+
+
+def _delimiter(text: str) -> str:
+    """That of the first line: the one with which it has the columns that are needed."""
+    first = next((line for line in split_lines(text) if line.strip()), "")
+    for delimiter in _DELIMITERS:
+        names = {canonical(name.strip(' "')).lower() for name in first.split(delimiter)}
+        if names & set(PATHS) and names & set(LABELS):
+            return delimiter
+    return max(_DELIMITERS, key=first.count)
+
+
+def _column(
+    where: str, names: Sequence[str], header: Sequence[str], known: Sequence[str], needed=True
+) -> int | None:
+    """The number of the column that has one of the names `known`.
+
+    Raises:
+        DataError: there are several, or none and one is `needed`.
+    """
+    found = [i for i, name in enumerate(header) if name in known]
+    if len(found) > 1:
+        which = " and ".join(repr(names[i]) for i in found)
+        raise DataError(f"{where}: the columns {which} may mean the same. Rename one.")
+    if found:
+        return found[0]
+    if not needed:
+        return None
+    raise DataError(
+        f"{where} must name the columns, one of them {', '.join(known[:-1])} or {known[-1]}; it has"
+        f" {some([repr(name) for name in names]) or 'none'}."
+    )

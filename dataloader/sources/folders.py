@@ -1,0 +1,340 @@
+"""Image folders: one folder a class, `train/<class>/<image>` and `val/<class>/<image>`."""
+
+from __future__ import annotations
+
+import os
+import time
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.images.file_kinds import Left
+from convoy.dataloader.sources.advice import misplaced
+from convoy.dataloader.sources.file_source import FileSource
+from convoy.dataloader.sources.folder_listing import files_around, list_classes
+from convoy.dataloader.sources.held_out import HOLDING_NONE_OUT, HeldOut
+from convoy.dataloader.sources.label_files import read_labels
+from convoy.dataloader.sources.source import classes_text, lacking_notes
+from convoy.dataloader.sources.splits import EXPECTED, split_folder, subfolders, unused_folders
+from convoy.utils.text import canonical, some
+
+
+class FolderSource(FileSource):
+    """One folder a class: `<root>/train/<class>/<image>`, and `val/` or the like beside it.
+
+    Classes are numbered by the sorted names of the train split's folders, for both splits. Where
+    there is no train folder (evaluation only), `labels.txt` numbers them, else the split's own
+    folders. Names are made canonical here, once (`utils.text.canonical`); paths stay as they are.
+
+    Args:
+        held_out: divides the train split, or class folders right in `root`, into both.
+        whole: class folders right in `root` are the train split.
+
+    Raises:
+        DataError: a train class has no image, there is one only, or a validation class is unknown;
+            or there is a validation split, and `held_out` too.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        split: str = "train",
+        held_out: HeldOut | None = None,
+        whole: bool = False,
+    ):
+        root = os.fspath(root)
+        if held_out is None and not whole:
+            folder, train = split_folder(root, split), split_folder(root, "train")
+        else:
+            folder = train = divided_folder(root)
+        if folder is None:
+            raise DataError(f"{root}: no folder for the {split} split. {EXPECTED}")
+        own = class_folders(folder, () if folder != root else left_for_test(root))
+        if held_out is not None:
+            names = list(own)
+            refuse_one_class(folder, own)
+        elif train is not None:
+            names = list(class_folders(train))
+            if split != "train":
+                refuse_one_class(train, class_folders(train))
+        else:
+            names = read_labels(root) or list(own)
+        refuse_unknown(folder, own, names)
+        listed = list_split(folder, own, names if split != "train" else (), held_out, split)
+        if split == "train":
+            refuse_one_class(folder, own, listed.images)
+            refuse_empty(folder, own, listed.images)
+        self.files = [os.path.join(folder, file) for name in own for file in listed.images[name]]
+        if not self.files and held_out is not None:
+            raise DataError(
+                f"{folder}: no class has two images, so --validation_fraction can hold none out."
+                f" {HOLDING_NONE_OUT}"
+            )
+        if not self.files:
+            raise DataError(f"{folder}: no images in it{_but(listed.left)}. {EXPECTED}")
+        numbers = {name: number for number, name in enumerate(names)}
+        counts = [len(listed.images[name]) for name in own]
+        labels = np.repeat([numbers[name] for name in own], counts)
+        self.num_examples = len(self.files)
+        self.labels = labels.astype(np.int32)
+        self.root = folder
+        self.class_names = names
+        self.num_classes = len(names)
+        self.found = f"{split}: {listed.found}"
+        if folder == root:
+            unused = left_for_test(root)
+        else:
+            unused = unused_folders(root, {os.path.basename(folder)} if held_out else None)
+        if unused:
+            self.found += f"; not used: {some(unused)}"
+        self.notes, self.lacking = listed.notes, listed.lacking
+        if train is None:
+            what = "has no train folder beside it: its own folders are the classes"
+            self.notes.append(f"{folder} {what}")
+        elif not held_out and split != "train" and os.path.samefile(folder, train):
+            what = "is a link to the train split: what it scores says nothing about other images"
+            self.notes.append(f"{folder} {what}")
+
+
+def divided_folder(root: str) -> str:
+    """The folder whose classes are divided: the train split's or, where there is none, `root`.
+
+    Raises:
+        DataError: there is a validation split, or there are no class folders.
+    """
+    train, val = split_folder(root, "train"), split_folder(root, "validation", test=False)
+    if val is not None:
+        raise DataError(
+            f"--validation_fraction holds a part of the training images out, and {val} is there for"
+            " validation: leave the flag out (or, where a run's settings have it, give"
+            " --validation_fraction null), or move that folder away."
+        )
+    if train is not None:
+        return train
+    if way := misplaced(root):
+        raise DataError(f"--data_dir {root}: {way}")
+    if not class_folders(root, left_for_test(root)):
+        raise DataError(
+            f"--data_dir {root}: expected one folder a class with images in it, below train/ "
+            "and val/ or directly."
+        )
+    return root
+
+
+def left_for_test(root: str) -> list[str]:
+    """The folder of test images beside class folders, if there is one."""
+    test = split_folder(root, "validation")
+    return [] if test is None else [os.path.basename(test)]
+
+
+def class_folders(folder: str, without: Collection[str] = ()) -> dict[str, str]:
+    """The classes of a split by their names (see `utils.text.canonical`), sorted, and the name of
+    each one's folder as the file system has it.
+
+    Args:
+        without: folders that are no classes.
+
+    Raises:
+        DataError: two folders are one class to the eye.
+    """
+    found: dict[str, str] = {}
+    for raw in (raw for raw in subfolders(folder) if raw not in without):
+        name = canonical(raw)
+        if not name:
+            raise DataError(f"{folder}: the folder {raw!a} is a class without a name. Rename it.")
+        if name in found:
+            raise DataError(
+                f"{folder}: the folders {found[name]!a} and {raw!a} are both the class {name!r}. "
+                "Rename one of them, or make them one."
+            )
+        found[name] = raw
+    _refuse_links(folder, found)
+    return dict(sorted(found.items()))
+
+
+def _refuse_links(folder: str, own: Mapping[str, str]) -> None:
+    """Raises DataError if a class folder is a link to another one, or to what holds it."""
+    paths = {name: os.path.join(folder, raw) for name, raw in own.items()}
+    if not any(map(os.path.islink, paths.values())):
+        return
+    seen: dict[str, str] = {}  # real path -> class
+    inside = os.path.join(os.path.realpath(folder), "")
+    for name, path in paths.items():
+        real = os.path.realpath(path)
+        other = seen.setdefault(real, name)
+        if other != name:
+            what = f"is the same folder as {paths[other]}"
+        elif inside.startswith(os.path.join(real, "")):
+            what = f"is a link to {real}, which holds it"
+        else:
+            continue
+        raise DataError(f"{path} {what}, so its images would be in several classes. Remove it.")
+
+
+def refuse_unknown(folder: str, own: Mapping[str, str], names: Iterable[str]) -> None:
+    """Raises DataError if a class folder (`own`) of a split is not one of the classes `names`."""
+    names = list(names)
+    for name in own.keys() - set(names):
+        alike = next((other for other in names if _outline(other) == _outline(name)), None)
+        hint = "" if alike is None else f" ({name!a} and {alike!a} are written differently)"
+        raise DataError(
+            f"{os.path.join(folder, own[name])}: {name!r} is not a class of the train split "
+            f"({some(names)}){hint}. Rename or remove the folder."
+        )
+
+
+def _outline(name: str) -> str:
+    """What is left of a name without case, blanks, and what cannot be seen."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in plain if unicodedata.category(c)[0] not in "CZ" and c not in "_-")
+
+
+def refuse_one_class(
+    folder: str, own: Mapping[str, str], images: Mapping[str, list[str]] | None = None
+) -> None:
+    """Raises DataError if a train split has one class, which often is one folder level too many.
+
+    Args:
+        own: class name -> its folder.
+        images: class name -> paths below `folder`; None lists them here.
+    """
+    if len(own) != 1:
+        return
+    ((name, raw),) = own.items()
+    if images is None:
+        images = {name: list_classes(folder, [raw]).files[raw]}
+    inner = inner_folders(images[name])
+    if len(inner) > 1:
+        raise DataError(
+            f"{folder} holds one folder, {name!r}, and in it are folders of images "
+            f"({some(inner)}). If these are the classes, move them up into {folder}, and so in the "
+            "other splits."
+        )
+    raise DataError(
+        f"{folder} has one class ({some([name])}), and a classifier needs two or more: one folder "
+        "for each."
+    )
+
+
+def inner_folders(files: Iterable[str]) -> list[str]:
+    """The folders right in a class folder where all its images lie in such, and none beside them.
+
+    Args:
+        files: paths below the split's folder.
+    """
+    inner: set[str] = set()
+    for file in files:
+        parts = file.split("/", 2)
+        if len(parts) < 3:
+            return []
+        inner.add(parts[1])
+    return sorted(inner)
+
+
+def refuse_empty(folder: str, own: Mapping[str, str], images: Mapping[str, list[str]]) -> None:
+    """Raises DataError if a class (`own`: name -> folder) has no image."""
+    for name, raw in own.items():
+        if not images[name]:
+            left = list_classes(folder, [raw]).left
+            raise DataError(
+                f"{os.path.join(folder, raw)}: no image in this class folder{_but(left)}. Add "
+                "images, or remove the folder."
+            )
+
+
+def _but(left: Left) -> str:
+    text = left.text()
+    return f", but {text}" if text else ""
+
+
+@dataclass
+class Listed:
+    """What a split's class folders hold.
+
+    Attributes:
+        images: class -> paths below the split's folder.
+        left: what was left out.
+        found: such as "120 images of 3 classes (cat, dog, owl) in photos/train; left out: …".
+        notes: warnings, a line each.
+        lacking: classes that were expected and have no image, of which they tell.
+    """
+
+    images: dict[str, list[str]]
+    left: Left
+    found: str
+    notes: list[str]
+    lacking: list[str]
+
+
+def list_split(
+    folder: str,
+    own: Mapping[str, str],
+    expected: Iterable[str] = (),
+    held_out: HeldOut | None = None,
+    split: str = "train",
+) -> Listed:
+    """Lists the class folders (`own`: name -> folder) of a split; a class of those `expected` that
+    has no image is a warning.
+
+    Args:
+        held_out: divides them; then only those of `split` are listed.
+    """
+    listing = list_classes(folder, list(own.values()))
+    images = {name: listing.files[raw] for name, raw in own.items()}
+    outside, around = files_around(folder)
+    left = listing.left
+    left.add(around)
+    notes = [left.warning(), _outside_note(outside), _nested_note(images), _alike_note(own)]
+    words, single = "", []
+    if held_out is not None:
+        single = [name for name in images if len(images[name]) == 1]
+        images, words = held_out.part(images, split), f", {held_out.words(split)}"
+        # What the folder holds besides is told once, of training.
+        left, notes = (left, notes) if split == "train" else (Left(), [])
+    count = sum(map(len, images.values()))
+    classes = [name for name in images if images[name]]
+    of = f" of {classes_text(classes)}" if classes else ""
+    found = f"{count} image{'s' if count != 1 else ''}{of} in {folder}{words}"
+    if text := left.text():
+        found += f"; left out: {text}"
+    if listing.made is not None:
+        kept = time.strftime("%Y-%m-%d %H:%M", time.localtime(listing.made))
+        found += f"; list kept from {kept}"
+    empty = [name for name in expected if not images.get(name)]
+    notes += lacking_notes(empty, single)
+    return Listed(images, left, found, [f"{folder}: {note}" for note in notes if note], empty)
+
+
+def _outside_note(count: int) -> str | None:
+    """A warning about pictures that lie beside the class folders."""
+    if not count:
+        return None
+    if count == 1:
+        return "1 picture lies in no class folder and is not used"
+    return f"{count} pictures lie in no class folder and are not used"
+
+
+def _nested_note(images: Mapping[str, list[str]]) -> str | None:
+    """A warning where the classes may be the folders within those that are taken for classes."""
+    inner = {name: folders for name in images if len(folders := inner_folders(images[name])) > 1}
+    if not inner:
+        return None
+    name, folders = next(iter(inner.items()))
+    hold = {1: "one class folder holds", len(images): "each class folder holds"}
+    return (
+        f"{hold.get(len(inner), f'{len(inner)} class folders hold')} nothing but folders of images,"
+        f" as {name!r} has {some(folders)}. If those are the classes, move them up one level"
+    )
+
+
+def _alike_note(names: Iterable[str]) -> str | None:
+    """A warning about two classes that a person would take for one."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(_outline(name), name)
+        if other != name:
+            return f"{other!r} and {name!r} are two classes: if they are one, make them one folder"
+    return None

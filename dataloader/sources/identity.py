@@ -1,0 +1,59 @@
+"""What an example is, apart from its number: so that it is known again in data that have changed.
+
+A number means another example once a file has come or gone. An identity is the example's place (a
+file's path below the split's folder, or a record file's name and the record's first byte), and the
+size and SHA-256 of what lies there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from convoy.dataloader.sources.source import Source
+
+_CHUNK = 1 << 20
+
+
+def identify(source: Source, i: int) -> dict[str, Any]:
+    """The identity of example `i`: `file`, `offset` (None: the file is the example), `size` (bytes)
+    and `sha256`; the last two are None where it cannot be read.
+    """
+    file, offset = source.place(i)
+    found: dict[str, Any] = {"file": file, "offset": offset, "size": None, "sha256": None}
+    path, start, size = source.span(i)
+    try:
+        digest, length = hashlib.sha256(), 0
+        with open(path, "rb") as stream:
+            stream.seek(start)
+            while size is None or length < size:
+                chunk = stream.read(_CHUNK if size is None else min(_CHUNK, size - length))
+                if not chunk:
+                    break
+                digest.update(chunk)
+                length += len(chunk)
+    except OSError:
+        return found
+    return found | {"size": length, "sha256": digest.hexdigest()}
+
+
+def known_again(
+    source: Source, kept: Iterable[Mapping[str, Any]]
+) -> tuple[dict[int, Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Looks examples up that were identified earlier.
+
+    Returns:
+        Those that are there as they were, by their number now; and the others, which are gone or
+        have changed.
+    """
+    same: dict[int, Mapping[str, Any]] = {}
+    others: list[Mapping[str, Any]] = []
+    for one in kept:
+        i = source.find(one["file"], one["offset"])
+        now = None if i is None else identify(source, i)
+        if now is not None and all(now[key] == one[key] for key in now):
+            same[i] = one
+        else:
+            others.append(one)
+    return same, others

@@ -1,0 +1,56 @@
+"""Data whose classes are numbered as a model numbers them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from convoy.dataloader.sources.source import Source
+
+UNKNOWN = -1
+"""The number of a class that the model lacks."""
+
+
+class Renumbered(Source):
+    """Another source's examples, with labels that mean the classes of a model.
+
+    Args:
+        source: the data as they number themselves.
+        numbers: for each class of the data, in their order, the model's number of it, or `UNKNOWN`.
+        class_names: the model's, in its order; None if it has none.
+        num_classes: how many classes the model has.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        numbers: Sequence[int],
+        class_names: Sequence[str] | None,
+        num_classes: int,
+    ):
+        self.inner = source
+        self.num_examples, self.shuffle_block = source.num_examples, source.shuffle_block
+        self.damage, self.root, self.lacking = source.damage, source.root, source.lacking
+        self.class_names = None if class_names is None else list(class_names)
+        self.num_classes = num_classes
+        self.read, self.locate, self.span = source.read, source.locate, source.span
+        self.find, self.list_digest = source.find, source.list_digest
+        self.encoded = source.encoded
+        self.first_label, self.outside = source.first_label, source.outside
+        self._numbers = np.array(numbers, np.int32)
+        if source.labels is not None:
+            self.labels = self._numbers[source.labels]
+
+    def all_labels(self) -> np.ndarray:
+        labels = self.inner.all_labels()
+        known = (labels >= 0) & (labels < len(self._numbers))
+        return np.where(known, self._numbers[np.where(known, labels, 0)], -1).astype(np.int32)
+
+    def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
+        image, label = self.inner.parse(raw, label)
+        if self.inner.labels is not None:
+            return image, label  # from `labels`, which has the model's numbers
+        if 0 <= label < len(self._numbers):
+            return image, int(self._numbers[label])
+        return image, label if label < 0 else self.num_classes + label  # outside, as it was

@@ -1,0 +1,1 @@
+"""The bytes of TFRecord files: framing, checksums, `tf.train.Example`. No TensorFlow."""

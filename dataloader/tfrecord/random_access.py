@@ -1,0 +1,343 @@
+"""The TFRecord byte format, read at random: index and cached descriptors.
+
+A record is `uint64 length | uint32 masked crc32c(length) | payload | uint32 masked
+crc32c(payload)`, little-endian. Nothing here needs TensorFlow: it has no operation that reads one
+record at an offset, and random access is what lets any position of an epoch be reached without
+replaying the ones before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import threading
+import zipfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from convoy.dataloader.errors import DataError, RecordError, unreadable
+from convoy.dataloader.tfrecord import crc
+
+HEADER_BYTES = 12
+FRAME_BYTES = 16  # header and the payload's checksum
+_INDEX_FORMAT = "convoy-index-2"
+_CHECK_EVERY = 65536  # headers between two checks, so that a file of rubbish is found out early
+_SEARCH_BYTES = 1 << 22
+
+
+def walk(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the records of one file by stepping from header to header.
+
+    Where a header is damaged or the file ends inside a record, the next good header is searched
+    for: what lies between is a hole, which counts as one record that cannot be read.
+
+    Returns:
+        int64 `(n,)` byte offsets of the headers, int64 `(n,)` payload lengths in bytes. A hole has
+        its size in bytes, negative, for a length.
+
+    Raises:
+        DataError: there is no valid header in the file.
+    """
+    offsets: list[np.ndarray] = []
+    lengths: list[np.ndarray] = []
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        position = 0
+        while position < size:
+            found, sizes, position = _good_run(descriptor, position, size)
+            offsets.append(found)
+            lengths.append(sizes)
+            if position < size:
+                after = _next_header(descriptor, position + 1, size)
+                if position == 0 and after == size:
+                    _check_start(path, os.pread(descriptor, HEADER_BYTES, 0))
+                offsets.append(np.array([position]))
+                lengths.append(np.array([position - after]))
+                position = after
+    finally:
+        os.close(descriptor)
+    nothing = [np.zeros(0, np.int64)]
+    return np.concatenate(offsets or nothing), np.concatenate(lengths or nothing)
+
+
+def _check_start(path: str, header: bytes) -> None:
+    """Refuses a file in which there is not one valid header; a single cut record is a hole."""
+    if len(header) == HEADER_BYTES and _valid_headers([header]):
+        return
+    if header[:2] == b"\x1f\x8b":
+        advice = "The file is gzip-compressed: decompress it with gunzip."
+    elif header.startswith(b"PAR1"):
+        advice = "The file is Parquet, which is not read: save its images into class folders."
+    elif header.startswith((b"PK\3\4", b"Rar!", b"7z\xbc\xaf")):
+        advice = "The file is an archive: unpack it."
+    else:
+        advice = "This is not a TFRecord file: move it out of the folder or write it again."
+    raise DataError(f"{path}: no valid TFRecord header in it. {advice}")
+
+
+def _good_run(descriptor: int, start: int, size: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Whole records with valid headers from `start` on: offsets, lengths, and where they end."""
+    offsets: list[int] = []
+    lengths: list[int] = []
+    headers: list[bytes] = []
+    position, checked = start, 0
+    while True:
+        header = os.pread(descriptor, HEADER_BYTES, position) if position < size else b""
+        length = int.from_bytes(header[:8], "little")
+        whole = len(header) == HEADER_BYTES and position + FRAME_BYTES + length <= size
+        if whole:
+            headers.append(header)
+            offsets.append(position)
+            lengths.append(length)
+            position += FRAME_BYTES + length
+        if not whole or len(headers) == _CHECK_EVERY:
+            valid = _valid_headers(headers)
+            if valid < len(headers) or not whole:
+                count = checked + valid
+                ends = offsets[count] if valid < len(headers) else position
+                return (
+                    np.array(offsets[:count], np.int64),
+                    np.array(lengths[:count], np.int64),
+                    ends,
+                )
+            headers, checked = [], len(offsets)
+
+
+def _valid_headers(headers: list[bytes]) -> int:
+    """How many of them, from the first on, have a length that agrees with its checksum."""
+    if not headers:
+        return 0
+    table = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, HEADER_BYTES)
+    stored = np.ascontiguousarray(table[:, 8:]).view("<u4")[:, 0]
+    wrong = np.flatnonzero(crc.masked_rows(table[:, :8]) != stored)
+    return int(wrong[0]) if wrong.size else len(headers)
+
+
+def _next_header(descriptor: int, start: int, size: int) -> int:
+    """Where the next whole record with a valid header begins, or `size`."""
+    while start + FRAME_BYTES <= size:
+        chunk = np.frombuffer(os.pread(descriptor, _SEARCH_BYTES, start), np.uint8)
+        places = max(0, len(chunk) - HEADER_BYTES + 1)
+        # No file has 2^40 bytes, so a length ends in three zeros; and its checksum is not zero.
+        zeros = [chunk[k : k + places] == 0 for k in range(5, 8)]
+        checksum = np.bitwise_or.reduce([chunk[k : k + places] for k in range(8, 12)])
+        likely = np.flatnonzero(np.logical_and.reduce(zeros) & (checksum != 0))
+        rows = chunk[likely[:, None] + np.arange(HEADER_BYTES)]
+        stored = np.ascontiguousarray(rows[:, 8:]).view("<u4")[:, 0]
+        lengths = np.ascontiguousarray(rows[:, :8]).view("<u8")[:, 0].astype(np.int64)
+        fits = start + likely + FRAME_BYTES + lengths <= size
+        good = likely[fits & (crc.masked_rows(rows[:, :8]) == stored)]
+        if good.size:
+            return start + int(good[0])
+        if len(chunk) < _SEARCH_BYTES:
+            break
+        start += places
+    return size
+
+
+@dataclass(frozen=True)
+class RecordIndex:
+    """Where every record of a list of files is.
+
+    Attributes:
+        offsets: int64 `(records,)`, header position in its file, bytes.
+        lengths: int64 `(records,)`, payload length, bytes; negative for a hole (see `walk`).
+        ends: int64 `(files,)`, running total of records per file.
+    """
+
+    offsets: np.ndarray
+    lengths: np.ndarray
+    ends: np.ndarray
+
+    def fits(self, sizes: Sequence[int]) -> bool:
+        """Whether this index can belong to files of these byte sizes (a cache may be damaged)."""
+        if any(a.ndim != 1 or a.dtype != np.int64 for a in (self.offsets, self.lengths, self.ends)):
+            return False
+        if len(self.ends) != len(sizes) or len(self.offsets) != len(self.lengths):
+            return False
+        counts = np.diff(self.ends, prepend=0)
+        if counts.min(initial=0) < 0 or counts.sum() != len(self.offsets):
+            return False
+        limit = np.repeat(np.asarray(sizes, np.int64), counts)
+        whole = np.where(self.lengths < 0, -self.lengths, self.lengths + FRAME_BYTES)
+        return bool(np.all((self.offsets >= 0) & (self.offsets + whole <= limit)))
+
+    def holes(self) -> list[int]:
+        """The numbers of the records that are holes."""
+        return np.flatnonzero(self.lengths < 0).tolist()
+
+
+def cache_folder() -> str:
+    """Where indexes and lists of files are kept; all of it can be made again."""
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
+    if not os.path.isabs(home):  # the XDG specification wants others to be ignored
+        home = os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(home, "convoy", "index")
+
+
+def cache_path(
+    files: Sequence[str], stats: Sequence[os.stat_result], content: str, ending: str
+) -> str:
+    """Where something that is known about these files is kept, as long as they do not change."""
+    digest = hashlib.sha256(content.encode())
+    for path, stat in zip(files, stats, strict=True):
+        digest.update(f"{os.path.realpath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    return os.path.join(cache_folder(), digest.hexdigest() + ending)
+
+
+def _load_cached(path: str, files: Sequence[str], sizes: Sequence[int]) -> RecordIndex | None:
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            index = RecordIndex(stored["offsets"], stored["lengths"], stored["ends"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return index if index.fits(sizes) and _edges_agree(files, index) else None
+
+
+def _edges_agree(files: Sequence[str], index: RecordIndex) -> bool:
+    """Whether each file's first and last record are where the index says.
+
+    Size and time can both survive a rewrite (`touch -r`, `rsync --times`, coarse clocks).
+    """
+    first = 0
+    for path, end in zip(files, index.ends.tolist(), strict=True):
+        with open(path, "rb") as file:
+            for i in {first, end - 1} if end > first else ():
+                if index.lengths[i] < 0:
+                    continue
+                file.seek(int(index.offsets[i]))
+                if int.from_bytes(file.read(8), "little") != index.lengths[i]:
+                    return False
+        first = end
+    return True
+
+
+def store_cached(path: str, content: bytes) -> None:
+    """Writes a file of the cache whole or not at all."""
+    temporary = None
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError:  # a read-only home or a full disk costs the next start a few seconds, no more
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def index_files(files: Sequence[str], *, threads: int = 8) -> RecordIndex:
+    """Indexes TFRecord files, or takes their index from the cache in the user's home.
+
+    The cache's name is a hash of every file's real path, size and modification time. A stale or
+    damaged cache cannot mix up examples: a read compares each record's own header with the index.
+
+    Raises:
+        DataError: a file cannot be opened, is cut short, or is not a TFRecord file.
+    """
+    try:
+        stats = [os.stat(path) for path in files]
+        cached = cache_path(files, stats, _INDEX_FORMAT, ".npz")
+        index = _load_cached(cached, files, [stat.st_size for stat in stats])
+        if index is None:
+            # Threads hide a network disk's latency; on a local one the loop itself is the cost.
+            with ThreadPoolExecutor(max(1, min(threads, len(files)))) as pool:
+                found = list(pool.map(walk, files))
+            index = RecordIndex(
+                np.concatenate([offsets for offsets, _ in found] or [np.zeros(0, np.int64)]),
+                np.concatenate([lengths for _, lengths in found] or [np.zeros(0, np.int64)]),
+                np.cumsum([len(offsets) for offsets, _ in found], dtype=np.int64),
+            )
+            stored = io.BytesIO()
+            np.savez(stored, offsets=index.offsets, lengths=index.lengths, ends=index.ends)
+            store_cached(cached, stored.getvalue())
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+    return index
+
+
+class _Descriptor:
+    """An open file that closes when its last user lets go: eviction cannot hurt a reader."""
+
+    def __init__(self, path: str):
+        self.number = -1
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self):
+        if self.number >= 0:
+            os.close(self.number)
+
+
+class RecordReader:
+    """Reads single records of indexed files by `os.pread`. Safe to use from several threads."""
+
+    def __init__(self, files: Sequence[str], index: RecordIndex, *, max_open: int = 128):
+        self._files = list(files)
+        self._index = index
+        self._max_open = max_open
+        self.checked = crc.FAST  # whether `read` compares payloads with their checksums
+        self._open: OrderedDict[int, _Descriptor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def locate(self, i: int) -> tuple[str, int]:
+        """File name and byte offset of record `i`."""
+        return self._files[self._file_of(i)], int(self._index.offsets[i])
+
+    def payload_of(self, i: int) -> tuple[str, int, int]:
+        """File name, byte offset and length of record `i`'s payload."""
+        path, offset = self.locate(i)
+        return path, offset + HEADER_BYTES, int(self._index.lengths[i])
+
+    def read(self, i: int) -> bytes:
+        """The payload of record `i`.
+
+        Raises:
+            RecordError: the file is gone, was changed after indexing, or (where google_crc32c is
+                installed) the payload does not match its checksum.
+        """
+        offset = int(self._index.offsets[i])
+        length = int(self._index.lengths[i])
+        if length < 0:
+            raise RecordError(self._describe_hole(i))
+        try:
+            frame = os.pread(self._descriptor(i).number, length + FRAME_BYTES, offset)
+        except OSError as error:
+            raise unreadable(error) from error
+        if len(frame) != length + FRAME_BYTES or int.from_bytes(frame[:8], "little") != length:
+            raise RecordError(
+                "the file was changed after it was indexed: start again, and if that does not "
+                f"help remove {cache_folder()} first"
+            )
+        payload = frame[HEADER_BYTES:-4]
+        if self.checked and crc.masked(payload) != int.from_bytes(frame[-4:], "little"):
+            raise RecordError("the record's checksum is wrong: its bytes were damaged")
+        return payload
+
+    def _describe_hole(self, i: int) -> str:
+        start, size = int(self._index.offsets[i]), -int(self._index.lengths[i])
+        if start + size >= os.stat(self._files[self._file_of(i)]).st_size:
+            what = f"the file is cut short inside a record, {size} bytes after its beginning"
+        else:
+            what = f"the record's header is damaged; the next good one is {size} bytes further on"
+        return f"{what}. Copy or write the file again"
+
+    def _file_of(self, i: int) -> int:
+        return int(np.searchsorted(self._index.ends, i, side="right"))
+
+    def _descriptor(self, i: int) -> _Descriptor:
+        number = self._file_of(i)
+        with self._lock:
+            if number in self._open:
+                self._open.move_to_end(number)
+            else:
+                self._open[number] = _Descriptor(self._files[number])
+                if len(self._open) > self._max_open:
+                    self._open.popitem(last=False)
+            return self._open[number]

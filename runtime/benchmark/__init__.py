@@ -1,0 +1,1 @@
+"""`--mode training_benchmark` and `inference_benchmark`."""

@@ -1,0 +1,1 @@
+"""From a `Config` to the model and the loaders that it describes."""

@@ -1,0 +1,150 @@
+"""From a `Config` to the loaders of training and evaluation."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from convoy.dataloader import EvalCrop, InputOptions, Loader
+from convoy.dataloader.sources.cache import cache_source
+from convoy.dataloader.sources.source import Source
+from convoy.dataloader.synthetic import SyntheticLoader
+from convoy.runtime.builders.models import DEFAULT_CLASSES, image_size, train_image_size
+from convoy.runtime.data.open_split import open_split
+from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.input_backend import backend
+from convoy.utils.distributed import ranks
+from convoy.utils.errors import ConfigError
+from convoy.utils.text import for_reader
+
+logger = logging.getLogger("convoy.data")
+
+SYNTHETIC_STEPS = 100
+
+
+def eval_crop(config: Config) -> EvalCrop:
+    """How an image is cut for evaluation and prediction."""
+    return EvalCrop(
+        padding=config.crop_padding,
+        method=config.eval_crop,
+        interpolation="bicubic" if config.interpolation == "random" else config.interpolation,
+        exif_orientation=config.exif_orientation or "ignore",
+    )
+
+
+def say_found(source: Source) -> None:
+    """Prints on rank 0, among the run's own lines, what data there are; warns of what is odd."""
+    if ranks.rank() == 0:
+        print(for_reader(source.found, sys.stdout), flush=True)
+        for note in source.notes:
+            logger.warning("%s", note)
+
+
+def build_loader(
+    config: Config,
+    split: str,
+    like: Loader | None = None,
+    num_classes: int | None = None,
+    source: Source | None = None,
+    adapt: Callable[[Source], Source] | None = None,
+) -> Loader | SyntheticLoader:
+    """This rank's loader of a split: "train" with augmentation, "validation" without.
+
+    Args:
+        like: the training loader, whose classes the validation set must share.
+        num_classes: the model's, when it exists already.
+        source: of an earlier loader of this split, with what it has cached.
+        adapt: makes the source's classes those of a model (`runtime.data.class_matching`); not
+            called for a source of an earlier loader, which is adapted already.
+    """
+    training = split == "train"
+    # The flag counts updates, and the loader batches, of which an update may gather several.
+    passes = micro_steps(config) if training else 1
+    batches = passes * config.steps_per_epoch if config.steps_per_epoch else None
+    size = train_image_size(config) if training else image_size(config)
+    reader = backend(config, training=training)
+    if reader == "synthetic":
+        return SyntheticLoader(
+            image_size=size,
+            batch_size=config.train_batch_size if training else config.eval_batch_size,
+            num_classes=num_classes or config.num_classes or DEFAULT_CLASSES,
+            steps_per_epoch=batches or passes * (config.prof or SYNTHETIC_STEPS),
+            seed=config.seed,
+            rank=ranks.rank(),
+            world=ranks.size(),
+        )
+    if source is None:
+        source = cache_source(
+            open_split(config, split, say_found),
+            config.cache,
+            config.cache_gb,
+            config.cache_dir,
+            ranks.local_size(),
+        )
+        source = adapt(source) if adapt else source
+    classes = num_classes or (like.num_classes if like else config.num_classes)
+    options = InputOptions(
+        image_size=size,
+        batch_size=config.train_batch_size if training else config.eval_batch_size,
+        # One rank counts them, where nothing but the records tells.
+        num_classes=classes or source.num_classes or ranks.on_rank0(source.count_classes),
+        seed=config.seed,
+        steps_per_epoch=batches if training else None,
+        sampling=config.sampling,
+        crop_area=(config.crop_area_min, config.crop_area_max),
+        crop_ratio=(config.crop_ratio_min, config.crop_ratio_max),
+        interpolation=config.interpolation,
+        hflip=config.hflip,
+        exif_orientation=config.exif_orientation or "ignore",
+        augmenter=config.augmenter_name,
+        policy=config.autoaugmentation_name,
+        num_layers=config.num_layers,
+        magnitude=config.magnitude,
+        magnitude_std=config.magnitude_std,
+        space=config.randaugment_space,
+        translate_const=config.translate_const,
+        cutout_const=config.cutout_const,
+        color_jitter=config.color_jitter,
+        random_erasing=config.random_erasing,
+        random_erasing_mode=config.random_erasing_mode,
+        augment_on=config.augment_on,
+        mixup_alpha=config.mixup_alpha,
+        cutmix_alpha=config.cutmix_alpha,
+        mix_switch_prob=config.mix_switch_prob,
+        mix_prob=config.mix_prob,
+        eval_crop=eval_crop(config),
+        num_workers=config.num_workers,
+        max_bad_examples=config.max_bad_examples,
+        max_bad_eval_examples=config.max_bad_eval_examples,
+    )
+    place = {"training": training, "rank": ranks.rank(), "world": ranks.size()}
+    if reader == "tfdata":
+        return Loader(source, options, **place)
+    from convoy.dataloader.dali import DaliLoader  # an extra
+
+    place |= {"device": reader.removeprefix("dali-"), "device_id": ranks.local_rank()}
+    return DaliLoader(source, options, **place, processes=ranks.local_size())
+
+
+def micro_steps(config: Config) -> int:
+    """Forward passes per update.
+
+    In an elastic job, where nobody chooses the number of processes, as many as come nearest to
+    `--optimizer_batch_size`.
+
+    Raises:
+        ConfigError: in others, it is no multiple of the images of one pass.
+    """
+    if config.grad_accum_steps:
+        return config.grad_accum_steps
+    images = config.train_batch_size * ranks.size()
+    wanted = config.optimizer_batch_size or images
+    if ranks.elastic():
+        return max(1, round(wanted / images))
+    if wanted % images:
+        raise ConfigError(
+            f"--optimizer_batch_size {wanted} is no multiple of {images}, the images of one pass"
+            f" (--train_batch_size {config.train_batch_size} × {ranks.size()} processes)"
+        )
+    return wanted // images

@@ -1,0 +1,81 @@
+"""From a `Config` to the model and the loaders it describes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from convoy.model import build_model
+from convoy.model.catalog import get_arch
+from convoy.runtime.settings.config import Config
+
+logger = logging.getLogger("convoy.data")
+
+# ImageNet's number, for images that are made up.
+DEFAULT_CLASSES = 1000
+# Written into checkpoints, so that a later change of a default does not change an old model.
+DEFAULT_PADDING = {"efficientnet": "same", "resnet": "symmetric"}
+
+
+def image_size(config: Config) -> int:
+    """Pixels a side of the model's images."""
+    return config.image_size or get_arch(config.arch).resolution
+
+
+def train_image_size(config: Config) -> int:
+    """Pixels a side of training images, in the last stage of progressive training."""
+    return config.train_image_size or image_size(config)
+
+
+def final_dropout(config: Config) -> float:
+    """The rate before the head, in the last stage of progressive training."""
+    return get_arch(config.arch).dropout if config.dropout is None else config.dropout
+
+
+def model_arguments(
+    config: Config, num_classes: int, implied: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What `build_model` is called with; checkpoints keep it, so that a model can be built again.
+
+    Args:
+        implied: what pre-trained weights were made with (`model.weights.inspect`). It replaces the
+            architecture's defaults, and flags that are set replace it.
+    """
+    arch = get_arch(config.arch)
+    arguments = {
+        "arch": arch.name,
+        "num_classes": num_classes,
+        "image_size": image_size(config),
+        "dropout": arch.dropout,
+        "stochastic_depth": arch.stochastic_depth,
+        "activation": arch.activation,
+        "batch_norm": config.batch_norm,
+        "bn_momentum": arch.bn_momentum,
+        "bn_epsilon": arch.bn_epsilon,
+        "weight_init": config.weight_init,
+        "padding": DEFAULT_PADDING[arch.family],
+        "mean": list(arch.mean),
+        "std": list(arch.std),
+    }
+    if arch.family == "resnet":
+        arguments |= {"zero_gamma": config.zero_gamma, "se_ratio": None}
+    arguments |= {k: v for k, v in (implied or {}).items() if k in arguments}
+    flags = {name: getattr(config, name, None) for name in arguments}
+    return (
+        arguments
+        | {name: value for name, value in flags.items() if value is not None}
+        | {"num_classes": num_classes}
+    )
+
+
+def build_training_model(
+    config: Config, num_classes: int, arguments: Mapping[str, Any] | None = None
+) -> keras.Model:
+    """A freshly initialised model; the same on every rank and for every launch with one seed."""
+    settled = dict(arguments or model_arguments(config, num_classes))
+    one_size = config.n_stages == 1 and train_image_size(config) == settled["image_size"]
+    settled |= {"seed": config.seed, "any_size": not one_size, "data_format": config.data_format}
+    return build_model(settled.pop("arch"), **settled)

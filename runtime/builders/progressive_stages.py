@@ -1,0 +1,110 @@
+"""Progressive training: what changes from stage to stage, and when.
+
+The epochs are split evenly into `--n_stages`. Image size, RandAugment's magnitude, mixup, cutmix
+and dropout rise linearly from the `--base_…` flags in the first stage to the ordinary flags in the
+last (EfficientNetV2, Tan and Le 2021, arXiv:2104.00298, section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from convoy.runtime.builders.inputs import build_loader
+from convoy.runtime.builders.models import final_dropout, train_image_size
+from convoy.runtime.settings.config import Config
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The settings of some epochs. Two epochs with equal ones belong to one stage.
+
+    Attributes:
+        number: from 0.
+        image_size: pixels a side of training images.
+        magnitude: of RandAugment.
+        mixup_alpha, cutmix_alpha: 0 for none.
+        dropout: rate before the head; None leaves the model's own.
+    """
+
+    number: int
+    image_size: int
+    magnitude: float
+    mixup_alpha: float
+    cutmix_alpha: float
+    dropout: float | None
+
+    def describe(self, stages: int, first_epoch: int) -> str:
+        """One line for the user; `first_epoch` counts from 0."""
+        dropout = "" if self.dropout is None else f", dropout {self.dropout:g}"
+        return (
+            f"stage {self.number + 1}/{stages}, from epoch {first_epoch + 1}:"
+            f" {self.image_size} px, magnitude {self.magnitude:g}, mixup {self.mixup_alpha:g},"
+            f" cutmix {self.cutmix_alpha:g}{dropout}"
+        )
+
+
+def stage_settings(config: Config, epoch: int) -> Stage:
+    """The stage that an epoch, counted from 0, belongs to: a function of the two alone.
+
+    Stage s of n covers the epochs e with `e * n // max_epochs == s`, so that stages differ by one
+    epoch at most. `--mix_off_epoch` switches mixing off within a stage.
+    """
+    number = min(epoch * config.n_stages // config.max_epochs, config.n_stages - 1)
+    share = number / (config.n_stages - 1) if config.n_stages > 1 else 1.0
+
+    def between(base: float, final: float) -> float:
+        # Two products, so that the last stage has the flag's very number.
+        return (1.0 - share) * base + share * final
+
+    mixing = config.mix_off_epoch is None or epoch < config.mix_off_epoch
+    dropout = None
+    if config.base_dropout is not None:
+        dropout = between(config.base_dropout, final_dropout(config))
+    return Stage(
+        number=number,
+        image_size=round(between(config.base_img_size, train_image_size(config))),
+        magnitude=between(config.base_randaug_mag, config.magnitude),
+        mixup_alpha=between(config.base_mixup, config.mixup_alpha) if mixing else 0.0,
+        cutmix_alpha=between(config.base_cutmix, config.cutmix_alpha) if mixing else 0.0,
+        dropout=dropout,
+    )
+
+
+def loader_of_stage(
+    config: Config, stage: Stage, before: Any = None, adapt: Callable | None = None
+) -> Any:
+    """The training data of a stage.
+
+    Args:
+        before: the loader of the stage before, whose classes, cache and knowledge of unreadable
+            examples it shares.
+        adapt: see `build_loader`; of the first stage.
+    """
+    if before is None:
+        return build_loader(of_stage(config, stage), "train", adapt=adapt)
+    options = {"num_classes": before.num_classes, "source": before.source}
+    data = build_loader(of_stage(config, stage), "train", **options)
+    data.bad_examples.update(before.bad_examples)
+    return data
+
+
+def of_stage(config: Config, stage: Stage) -> Config:
+    """The config whose training data are those of a stage."""
+    changes: dict[str, Any] = {
+        "train_image_size": stage.image_size,
+        "magnitude": stage.magnitude,
+        "mixup_alpha": stage.mixup_alpha,
+        "cutmix_alpha": stage.cutmix_alpha,
+    }
+    return config.with_(**changes)
+
+
+def set_dropout(model: keras.Model, stage: Stage) -> None:
+    """Gives the dropout before the head the stage's rate. Functions traced before keep theirs."""
+    for layer in model.layers:
+        if stage.dropout is not None and isinstance(layer, keras.layers.Dropout):
+            layer.rate = stage.dropout

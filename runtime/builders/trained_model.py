@@ -1,0 +1,178 @@
+"""The model that `eval`, `predict`, `export` and so on apply: a checkpoint's, or a file's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import keras
+import yaml
+
+from convoy.dataloader import EvalCrop
+from convoy.dataloader.sources.source import Source
+from convoy.runtime.builders.inputs import eval_crop
+from convoy.runtime.builders.models import image_size, model_arguments
+from convoy.runtime.data.class_matching import known_names, match_classes
+from convoy.runtime.run_folder.arrays import assign
+from convoy.runtime.run_folder.checkpoint import (
+    AnyPath,
+    Checkpoint,
+    CheckpointError,
+    folder_of,
+    passed_over,
+    read,
+    resolve,
+)
+from convoy.runtime.run_folder.marker import MARKER
+from convoy.runtime.settings.config import Config, defaults
+from convoy.utils.distributed import ranks
+from convoy.utils.errors import ConfigError
+from convoy.utils.files import path_of
+
+
+@dataclass
+class Trained:
+    """A model with weights.
+
+    Attributes:
+        model: from images to logits.
+        text: what it is, for the user.
+        class_names: one a class, or None.
+        state, config: of the checkpoint (`state.json`, `config.yaml`); empty for a file.
+    """
+
+    model: keras.Model
+    text: str
+    class_names: list[str] | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+    config: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """Those of its run, by flag; None for a file."""
+        return yaml.safe_load(self.config) if self.config else None
+
+    def evaluated_on(self, size: int, crop: EvalCrop) -> bool:
+        """Whether its run evaluated it on images of that size, cut like that."""
+        if not (settings := self.settings):
+            return False
+        known, whole = {f.name for f in fields(Config)}, defaults(settings["arch"]) | settings
+        run = Config(**{name: value for name, value in whole.items() if name in known})
+        return (image_size(run), eval_crop(run)) == (size, crop)
+
+
+def load_model(
+    path: str | AnyPath,
+    weights: str = "auto",
+    data_format: str = "channels_last",
+    image_size: int | None = None,
+) -> tuple[Any, Checkpoint]:
+    """Builds the model that a checkpoint holds.
+
+    Args:
+        path: a checkpoint's folder, or a model_dir (its best is taken).
+        weights: "raw", "ema", or "auto": the better of the two when the checkpoint was made.
+        data_format: the layout to compute in; any checkpoint goes with either.
+        image_size: pixels a side; None: those it was trained for.
+
+    Returns:
+        The Keras model, and the checkpoint with `state["weights_used"]` set.
+    """
+    from convoy.model import build_model
+
+    path = path_of(path)
+    checkpoint = read(path if (path / MARKER).exists() else resolve(path))
+    if weights == "auto":
+        weights = checkpoint.state.get("better_weights", "raw")
+    if weights == "ema" and not checkpoint.ema:
+        raise CheckpointError(
+            f"--weights ema: {checkpoint.path} holds no moving average (it was trained with"
+            " --moving_average_decay 0)"
+        )
+    built = dict(checkpoint.state["model"])
+    built |= {"image_size": image_size} if image_size else {}
+    model = build_model(built.pop("arch"), **built, data_format=data_format)
+    assign(model.weights, checkpoint.ema if weights == "ema" else checkpoint.model, "weight")
+    checkpoint.state["weights_used"] = weights
+    return model, checkpoint
+
+
+def trained_model(config: Config) -> Trained:
+    """Loads what `--pretrained_from_file` names, or else `--checkpoint` of `--model_dir`.
+
+    Raises:
+        CheckpointError, WeightFileError: it cannot be read.
+        ConfigError: the file has no classifier, or another number of classes than asked for.
+    """
+    file = config.pretrained_from_file
+    path = ranks.on_rank0(lambda: _checkpoint_of(config))
+    if path is None:
+        return _from_file(config, file)
+    model, saved = load_model(path, config.weights, config.data_format, config.image_size)
+    text = f"{path} ({saved.state['weights_used']} weights, epoch {saved.state['epoch']})"
+    return Trained(model, text, saved.state.get("class_names"), saved.state, saved.config)
+
+
+def _checkpoint_of(config: Config) -> Any:
+    """The checkpoint's folder that flags name, or None for a file; warns of damaged ones that would
+    have been it.
+    """
+    if config.pretrained_from_file:
+        return folder_of(config.pretrained_from_file)
+    path = resolve(config.model_dir, config.checkpoint)
+    if config.checkpoint in ("best", "last"):
+        for line in passed_over(config.model_dir, path, config.checkpoint):
+            print(line, file=sys.stderr, flush=True)
+    return path
+
+
+def for_classes_of(trained: Trained, config: Config) -> Callable[[Source], Source]:
+    """A function that makes the classes of a source of `--data_dir` those of the model, and says on
+    rank 0 what is not matched by name.
+
+    Raises (the function): DataError, if there are images of classes that the model lacks.
+    """
+    classes = trained.model.output_shape[-1]
+    known = known_names(trained.class_names, classes, config.label_file)
+
+    def adapt(source: Source) -> Source:
+        matched, lines = match_classes(source, known, classes, f"--data_dir {config.data_dir}")
+        if ranks.rank() == 0:
+            for line in lines:
+                print(line, flush=True)
+        return matched
+
+    return adapt
+
+
+def _from_file(config: Config, file: str) -> Trained:
+    from convoy.model import build_model
+    from convoy.model.weights import inspect, load_pretrained
+    from convoy.model.weights.origin import how_applied
+
+    ema = {"auto": None, "raw": False, "ema": True}[config.weights]
+    how: dict[str, Any] = {"partial": config.pretrained_partial, "padding": config.padding}
+    implied = inspect(file, config.arch, ema=ema, **how)
+    classes = implied.num_classes
+    if classes is None or config.num_classes not in (None, classes):
+        had = f"{classes} classes" if classes else "no classifier"
+        raise ConfigError(
+            f"--pretrained_from_file {file} has {had}"
+            + (f", not --num_classes {config.num_classes}" if classes else "")
+            + f", so --mode {config.mode} cannot apply it; train one first (--mode train)"
+        )
+    arguments: dict[str, Any] = model_arguments(config, classes, implied.arguments)
+    model = build_model(arguments.pop("arch"), **arguments, data_format=config.data_format)
+    report = load_pretrained(
+        model, config.arch, file, strict=config.pretrained_strict, ema=ema, **how
+    )
+    if random := report.unmatched_model + report.mismatched:
+        raise ConfigError(
+            f"--pretrained_from_file {file} lacks {len(random)} of the model's tensors, the first"
+            f" {random[0]}: results would be those of random weights"
+        )
+    if ranks.rank() == 0:
+        print("\n".join(report.lines()), file=sys.stderr, flush=True)
+    return Trained(model, file, how_applied(file).get("class_names"))

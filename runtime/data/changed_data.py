@@ -1,0 +1,225 @@
+"""The training data of a run that goes on: what has changed since the checkpoint, and what of that
+leaves the weights' meaning alone. Imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from convoy.dataloader.sources.identity import identify, known_again
+from convoy.dataloader.sources.renumbered import Renumbered
+from convoy.dataloader.sources.source import Source
+from convoy.runtime.settings.config import Config
+from convoy.utils.errors import ConfigError
+from convoy.utils.text import canonical, some
+
+Say = Callable[[str], None]
+
+
+def facts(data: Any) -> dict[str, Any]:
+    """What a checkpoint keeps of its data, for `state.json`.
+
+    Args:
+        data: the training loader.
+    """
+    return {
+        "train_examples": data.num_examples,
+        "named": bool(data.class_names),
+        "list": None if data.source is None else data.list_digest,
+    }
+
+
+def changes(saved: Mapping[str, Any], data: Any) -> list[str]:
+    """What is different about the list of training images.
+
+    Args:
+        saved: the checkpoint's `state`.
+        data: the training loader of this launch.
+
+    Returns:
+        A line for the user, or none.
+    """
+    before, now = saved.get("data") or {}, facts(data)
+    if before.get("list") in (None, now["list"]) and _same("train_examples", before, now):
+        return []
+    if _same("train_examples", before, now):
+        text = f"other training images than before, as many ({now['train_examples']})"
+    else:
+        text = f"{_images(now['train_examples'])} instead of {before['train_examples']}"
+    rest = "; the rest of the unfinished epoch is of the new list" if saved["offset"] else ""
+    return [f"{text}: the order of every epoch is another one{rest}"]
+
+
+def _same(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return before.get(name) in (None, now[name])
+
+
+# ---- classes ------------------------------------------------------------------------------------
+
+
+def with_classes_of(
+    saved: Mapping[str, Any], config: Config, say: Say
+) -> Callable[[Source], Source]:
+    """A function that numbers the classes of training data as the checkpoint's weights do.
+
+    Args:
+        saved: the checkpoint's `state`.
+        say: prints a line.
+
+    Raises (the function): ConfigError, where the data have classes that the weights do not know, or
+        lack some, and `--accept_changed_classes` does not say that this is meant; or where the head
+        has too few outputs for them.
+    """
+    classes, before = saved["model"]["num_classes"], saved.get("class_names")
+
+    def adapt(source: Source) -> Source:
+        now = source.class_names
+        if not before or not now:
+            return _one_sided(source, before, classes, say)
+        places = {canonical(name): i for i, name in enumerate(before)}
+        keys = [canonical(name) for name in now]
+        if keys == list(places):
+            return source
+        gone = [name for name in before if canonical(name) not in set(keys)]
+        new = [name for name in now if canonical(name) not in places]
+        names = _with_new(before, new, gone, classes, config)
+        for line in _told(new, gone, names):
+            say(line)
+        numbers = {canonical(name): i for i, name in enumerate(names)}
+        return Renumbered(source, [numbers[key] for key in keys], names, classes)
+
+    return adapt
+
+
+def classes_changed(saved: Mapping[str, Any], names: Sequence[str] | None) -> bool:
+    """Whether outputs stand for other classes than before, so that earlier results are not
+    comparable.
+    """
+    before = saved.get("class_names")
+    if not before or not names:
+        return False
+    return [canonical(n) for n in before] != [canonical(n) for n in names[: len(before)]]
+
+
+def _one_sided(source: Source, before: list[str] | None, classes: int, say: Say) -> Source:
+    if not before:
+        if source.class_names:
+            say(f"the data name their classes now: 0 is {source.class_names[0]}, and so on")
+        return source
+    say(
+        "WARNING: the data do not name their classes any more (labels.txt did): their labels are"
+        f" taken for the weights' numbers, 0 for {before[0]} and so on"
+    )
+    return Renumbered(source, list(range(classes)), before, classes)
+
+
+def _with_new(
+    before: Sequence[str], new: list[str], gone: list[str], classes: int, config: Config
+) -> list[str]:
+    """The names of the weights' outputs from now on: what is new stands in for what is gone, in the
+    order of the names, or at an output that had no class.
+    """
+    free = classes - len(before)
+    what = f"{_list(gone, 'is', 'are')} gone, {_list(new, 'is', 'are')} new"
+    if not gone:
+        what = f"{_list(new, 'is', 'are')} new"
+    elif not new:
+        what = f"{_list(gone, 'is', 'are')} gone"
+    start = (
+        f"start another --model_dir from these weights with --pretrained_from_file"
+        f" {config.model_dir}"
+    )
+    if len(new) > len(gone) + free:
+        raise ConfigError(
+            f"--resume_checkpoint: the data's classes are other ones than those of the checkpoint"
+            f" ({what}), which has outputs for {classes}: {start}"
+        )
+    if gone and not config.accept_changed_classes:
+        raise ConfigError(
+            f"--resume_checkpoint: the data's classes are other ones than those of the checkpoint"
+            f" ({what}), so its weights would come to mean something else. Put the old names back;"
+            f" or {start}; or go on nevertheless with --accept_changed_classes"
+        )
+    names = list(before)
+    for name, old in zip(new, gone, strict=False):
+        names[names.index(old)] = name
+    return names + new[len(gone) :]
+
+
+def _told(new: list[str], gone: list[str], names: list[str]) -> list[str]:
+    if not new and not gone:
+        return ["the data number their classes otherwise than before: they are matched by name"]
+    lines = [
+        f"WARNING: the class {name!r} goes on with the weights of {old!r}"
+        for name, old in zip(new, gone, strict=False)
+    ]
+    lines += [f"the class {name!r} is new, and takes a free output" for name in new[len(gone) :]]
+    if missing := gone[len(new) :]:
+        lines.append(f"WARNING: there are no training images of {_list(missing)} any more")
+    if gone:
+        lines.append("earlier results were of other classes: the best so far is forgotten")
+    return lines
+
+
+def _list(names: Sequence[str], one: str = "", many: str = "") -> str:
+    verb = one if len(names) == 1 else many
+    return f"{some([repr(name) for name in names])}{' ' if verb else ''}{verb}"
+
+
+# ---- examples that cannot be read ---------------------------------------------------------------
+
+
+def remember(data: Any, bad: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Unreadable examples by what they are, for `state.json`.
+
+    Args:
+        data: the training loader; keeps what was found out, as every save asks for it.
+        bad: number → where it lies and what is wrong with it.
+    """
+    if not bad:
+        return []
+    source = data.source
+    for i in bad.keys() - data.identities.keys():
+        why = bad[i].removeprefix(f"{source.describe(i)}: ")
+        data.identities[i] = identify(source, i) | {"why": why}
+    return [data.identities[i] for i in sorted(bad)]
+
+
+def recall(source: Source | None, kept: Any) -> tuple[dict[int, str], list[str]]:
+    """Those of them that are there as they were, and lines about the others, which are tried again.
+
+    Args:
+        kept: what `remember` gave; or, of a checkpoint of version 0.1, number → text.
+    """
+    if source is None or not kept:
+        return {}, []
+    if isinstance(kept, Mapping):
+        return _by_number(source, kept)
+    same, others = known_again(source, kept)
+    found = {i: f"{source.describe(i)}: {one['why']}" for i, one in same.items()}
+    return found, _tried_again([one["file"] for one in others])
+
+
+def _by_number(source: Source, kept: Mapping[str, str]) -> tuple[dict[int, str], list[str]]:
+    found, others = {}, []
+    for number, why in kept.items():
+        i = int(number)
+        if i < source.num_examples and why.startswith(f"{source.describe(i)}: "):
+            found[i] = why
+        else:
+            others.append(why.partition(": ")[0])
+    return found, _tried_again(others)
+
+
+def _tried_again(places: list[str]) -> list[str]:
+    if not places:
+        return []
+    return [
+        f"{_images(len(places))} that could not be read before changed or went away, and will not"
+        f" be left out any more: {some(places, 3)}"
+    ]
+
+
+def _images(count: int) -> str:
+    return f"{count} training image{'' if count == 1 else 's'}"

@@ -1,0 +1,167 @@
+"""Which class of a model each class of the data is: by name wherever both have names.
+
+A class's number is its place in a sorted list, so the same number means another class as soon as a
+folder is renamed, added or left out. Nothing here is numbered by place without saying so. Imports
+no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.sources.renumbered import UNKNOWN, Renumbered
+from convoy.dataloader.sources.source import Source
+from convoy.runtime.data.class_names import imagenet_classes, read_label_file
+from convoy.utils.distributed import ranks
+from convoy.utils.text import canonical, some
+
+
+def known_names(
+    trained: Sequence[str] | None, classes: int, label_file: str | None = None
+) -> list[list[str]]:
+    """The lists of names by which a model's classes may be called, the surest first.
+
+    Args:
+        trained: those of its training data; fewer than `classes` where it has more outputs.
+        classes: how many outputs it has.
+        label_file: `--label_file`.
+
+    Returns:
+        The names of the training data, those of the file, and ImageNet's synset ids and words where
+        these are its classes. None of them: nothing names the classes.
+    """
+    imagenet, found = imagenet_classes(), []
+    if trained:
+        found.append(list(trained))
+    if label_file:
+        found.append(read_label_file(label_file, classes))
+    if not trained and classes == len(imagenet):
+        found += [list(imagenet), list(imagenet.values())]
+    elif trained and all(name in imagenet for name in trained):
+        found.append([imagenet[name] for name in trained])
+    return found
+
+
+def match_classes(
+    source: Source, known: Sequence[Sequence[str]], classes: int, data: str
+) -> tuple[Source, list[str]]:
+    """The data with labels that mean a model's classes. Every rank has to come here.
+
+    Args:
+        source: the data, which may name their classes or not.
+        known: see `known_names`.
+        classes: the model's outputs.
+        data: what to call the data in messages, such as "--data_dir photos".
+
+    Returns:
+        The source, renumbered where it has to be, and lines that say what is not matched by name.
+
+    Raises:
+        DataError: there are images of classes that the model lacks, or nothing says which class of
+            the model is meant.
+    """
+    theirs = source.class_names
+    if not theirs:
+        return source, _without_names(source, known, classes, data)
+    for names in known:
+        numbers = _numbers(theirs, names)
+        if UNKNOWN not in numbers or not _unknown(source, numbers):
+            return _renumbered(source, numbers, known[0], classes), _missing(source, numbers, names)
+    if known:
+        names = known[0]
+        unknown = _unknown(source, _numbers(theirs, names))
+        raise DataError(
+            f"{data} has images of {_classes(unknown)}, which the model does not know; it knows"
+            f" {some(names, 10)}. Rename or remove what is not meant, or give the model's names"
+            " with --label_file, one a line in the order of its class numbers"
+        )
+    return _by_number(source, classes, data)
+
+
+def numbered_like(training: Any, data: str) -> Callable[[Source], Source] | None:
+    """A function that numbers the classes of validation data as training data are numbered; None
+    where both are numbered alike already.
+
+    Args:
+        training: the training loader.
+        data: as in `match_classes`.
+    """
+    source, names = training.source, training.class_names
+    if not isinstance(source, Renumbered) or not names:
+        return None
+    return lambda other: match_classes(other, [names], training.num_classes, data)[0]
+
+
+def _numbers(theirs: Sequence[str], names: Sequence[str]) -> list[int]:
+    """The number of each of the data's names in a list of the model's; `UNKNOWN` if it is not in
+    there, or there twice.
+    """
+    keys = [canonical(name) for name in names]
+    twice = {key for key, count in Counter(keys).items() if count > 1}
+    places = {key: i for i, key in enumerate(keys) if key not in twice}
+    return [places.get(canonical(name), UNKNOWN) for name in theirs]
+
+
+def _unknown(source: Source, numbers: Sequence[int]) -> list[str]:
+    """The data's classes that have images and no number."""
+    occurring = ranks.on_rank0(source.occurring_labels)
+    names = source.class_names or []
+    return [names[i] for i in occurring if 0 <= i < len(names) and numbers[i] == UNKNOWN]
+
+
+def _renumbered(
+    source: Source, numbers: list[int], names: Sequence[str] | None, classes: int
+) -> Source:
+    if numbers == list(range(classes)):
+        return source
+    return Renumbered(source, numbers, names, classes)
+
+
+def _missing(source: Source, numbers: Sequence[int], names: Sequence[str]) -> list[str]:
+    """A line about the model's classes that the data do not have."""
+    missing = [name for i, name in enumerate(names) if i not in set(numbers)]
+    if not missing:
+        return []
+    return [f"the data lack {_classes(missing)} of the model's {len(names)} classes"]
+
+
+def _without_names(
+    source: Source, known: Sequence[Sequence[str]], classes: int, data: str
+) -> list[str]:
+    if source.num_classes is not None and source.num_classes > classes:
+        raise DataError(
+            f"{data} has {source.num_classes} classes, and the model {classes}: it does not know"
+            " all of them"
+        )
+    if not known:
+        return []  # as they were trained: numbers are all there is
+    return [
+        f"{data} does not name its classes (labels.txt would): its labels are taken for the"
+        f" model's numbers, 0 for {known[0][0]} and so on"
+    ]
+
+
+def _by_number(source: Source, classes: int, data: str) -> tuple[Source, list[str]]:
+    """For models whose classes nothing names."""
+    theirs = source.class_names or []
+    if all(name.isdecimal() and int(name) < classes for name in theirs):
+        line = f"the model does not name its classes: the names in {data} are taken for its numbers"
+        return _renumbered(source, [int(name) for name in theirs], None, classes), [line]
+    if len(theirs) == classes:
+        pairs = some([f"{i} {name}" for i, name in enumerate(theirs)])
+        return source, [
+            f"WARNING: the model does not name its classes: those of {data} are taken in their"
+            f" order ({pairs}); --label_file gives the model's names"
+        ]
+    raise DataError(
+        f"the model does not name its {classes} classes, and {data} has {len(theirs)}"
+        f" ({some(theirs)}): say which are which with --label_file, one name a line in the order of"
+        " the model's class numbers"
+    )
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"the {'class' if len(names) == 1 else 'classes'} {some([repr(n) for n in names])}"

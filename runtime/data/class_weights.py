@@ -1,0 +1,126 @@
+"""`--class_weights`: how much the examples of each class count in the training loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.settings_file import read_settings
+from convoy.utils.distributed import ranks
+from convoy.utils.errors import ConfigError
+from convoy.utils.text import TextError, canonical, some
+
+if TYPE_CHECKING:
+    from convoy.dataloader.sources.source import Source
+
+_WORDS = ("none", "balanced")
+_LIKE = "weights of classes, which are lines such as `cat: 2.0`"
+
+
+def class_weights(config: Config, data: Any) -> np.ndarray | None:
+    """The weight of each class, float32 `(classes,)`; None: all count alike. For every rank.
+
+    They are divided by their mean over the training examples, so that the learning rate means what
+    it did, and losses can be compared.
+
+    Args:
+        data: the training loader.
+
+    Raises:
+        ConfigError: the file cannot be read, names a class that is not there, or a weight is no
+            number from 0 on.
+    """
+    if config.class_weights == "none":
+        return None
+    counts = _counts(ranks.on_rank0(data.source.all_labels), data.num_classes)
+    if config.class_weights == "balanced":
+        weights = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
+    else:
+        given = (config.class_weights, data.class_names, data.num_classes)
+        weights = ranks.on_rank0(lambda: _of_file(*given))
+    _refuse_nothing(config.class_weights, weights, counts)
+    return (weights * counts.sum() / (weights @ counts)).astype(np.float32)
+
+
+def check_class_weights(config: Config) -> None:
+    """Refuses, before the data are looked at, a file that is not one of names and weights, and two
+    corrections for the same thing.
+
+    Raises:
+        ConfigError: as told.
+    """
+    if config.class_weights == "balanced" and config.sampling != "natural":
+        raise ConfigError(
+            f"--class_weights balanced and --sampling {config.sampling} would both make up for"
+            " classes of unequal size: leave one of them out"
+        )
+    if config.class_weights not in _WORDS:
+        _read(config.class_weights)
+
+
+def check_classes_weighted(config: Config, source: Source) -> None:
+    """Refuses a file that does not fit the training split, as far as that is known without reading
+    records.
+
+    Raises:
+        ConfigError: it names a class that is not there, or no image would count.
+    """
+    classes = max(config.num_classes or 0, source.num_classes or 0)
+    if config.class_weights in _WORDS or not classes:
+        return
+    weights = _of_file(config.class_weights, source.class_names, classes)
+    if source.labels is not None:
+        _refuse_nothing(config.class_weights, weights, _counts(source.labels, classes))
+
+
+def _counts(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Examples of each class, float64 `(classes,)`."""
+    return np.bincount(labels[labels >= 0], minlength=classes).astype(np.float64)
+
+
+def _refuse_nothing(setting: str, weights: np.ndarray, counts: np.ndarray) -> None:
+    if weights @ counts <= 0:
+        raise ConfigError(
+            f"--class_weights {setting}: every class that has images has the weight 0"
+        )
+
+
+def _of_file(path: str, class_names: Sequence[str] | None, classes: int) -> np.ndarray:
+    """Weights by name, float64 `(classes,)`; those that the file does not name have 1."""
+    names = class_names or [str(i) for i in range(classes)]
+    places = {canonical(name): i for i, name in enumerate(names)}
+    weights = np.ones(classes)
+    for name, (weight, line) in _read(path).items():
+        if canonical(name) not in places:
+            text = f"there is no class {name!r}; there are {some(names, 10)}"
+            raise ConfigError(f"--class_weights {path}, line {line}: {text}")
+        weights[places[canonical(name)]] = weight
+    return weights
+
+
+def _read(path: str) -> dict[str, tuple[float, int]]:
+    """By name, the weight and its line."""
+    what, found = f"--class_weights {path}", {}
+    try:
+        settings = read_settings(path, like=_LIKE, any_name=True)
+    except OSError as error:
+        reason = error.strerror or error
+        text = f"{what} cannot be read ({reason}): give none, balanced, or a file"
+        raise ConfigError(text) from error
+    except (ConfigError, TextError) as error:
+        raise ConfigError(f"--class_weights {error}") from error
+    if not settings:
+        raise ConfigError(f"{what} holds no {_LIKE}")
+    for name, setting in settings.items():
+        try:
+            weight = float(setting.value)
+        except (TypeError, ValueError):
+            weight = -1.0
+        if not 0 <= weight < np.inf:
+            text = f"the weight of {name!r} must be a number from 0 on"
+            raise ConfigError(f"{what}, line {setting.line}: {text}")
+        found[name] = weight, setting.line
+    return found

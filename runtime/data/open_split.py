@@ -1,0 +1,43 @@
+"""The data that the flags name, opened. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from convoy.dataloader.sources.find import find_source
+from convoy.dataloader.sources.held_out import division
+from convoy.dataloader.sources.source import Source
+from convoy.runtime.settings.config import Config
+
+_DIVISION = ("validation_fraction", "validation_seed")
+
+
+def open_split(config: Config, split: str, tell: Callable[[Source], None] | None = None) -> Source:
+    """One split of `--data_dir`.
+
+    Args:
+        split: "train" or "validation".
+        tell: see `dataloader.sources.find.find_source`.
+
+    Raises:
+        DataError: see there.
+    """
+    held_out = division(config.validation_fraction, config.validation_seed)
+    where = (config.data_dir, split, config.dataset, config.first_label)
+    return find_source(*where, tell, held_out, alone=config.mode != "train_and_eval")
+
+
+def for_these_data(run: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings for a launch that applies it, which may be about other data: these are not
+    divided as the run's own were.
+
+    Args:
+        run: settings by flag.
+        asked: those that are given for this launch.
+    """
+    own, given = run.get("data_dir"), asked.get("data_dir")
+    if own is None or given is None or os.path.realpath(own) == os.path.realpath(given):
+        return run
+    return {name: value for name, value in run.items() if name not in _DIVISION}

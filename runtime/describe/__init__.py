@@ -1,0 +1,1 @@
+"""`--mode list`, `summary` and `env`."""

@@ -1,0 +1,1 @@
+"""`--mode eval`, and its report."""

@@ -1,0 +1,246 @@
+"""Evaluation that counts every example once, over any number of ranks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from convoy.dataloader.errors import DataError, check_bad_examples
+from convoy.runtime.evaluate.step import CountingByClass, EvalStep
+from convoy.utils.classification import of_totals
+from convoy.utils.distributed import ranks
+from convoy.utils.metrics import MeanAccumulator, percentiles
+from convoy.utils.watchdog import watchdog
+
+_AGREE_SECONDS = 2.0
+"""Between two moments at which ranks ask each other during an evaluation; an exchange takes some
+milliseconds.
+"""
+
+# Metric → (unit, format) for the log.
+UNITS = {
+    "eval_loss": ("nats", ":.4f"),
+    "eval_accuracy_top_1": (None, ":.4f"),
+    "eval_accuracy_top_5": (None, ":.4f"),
+    "eval_macro_recall": (None, ":.4f"),
+    "eval_macro_f1": (None, ":.4f"),
+    "eval_examples": (None, ":.0f"),
+    "eval_unreadable": (None, ":.0f"),
+    "avg_exp_per_second_eval": ("images/s", ":.1f"),
+    "avg_exp_per_second_eval_per_GPU": ("images/s", ":.1f"),
+    "avg_time_per_exp_eval": ("ms", ":.2f"),
+    "latency_50pct": ("ms", ":.2f"),
+    "latency_90pct": ("ms", ":.2f"),
+    "latency_95pct": ("ms", ":.2f"),
+    "latency_99pct": ("ms", ":.2f"),
+}
+
+
+def evaluate(
+    eval_step: Callable,
+    batches: Iterable[Any],
+    batch_size: int,
+    *,
+    prof: int | None = None,
+    asked: Callable[[], bool] | None = None,
+) -> dict[str, float]:
+    """Runs one pass and returns the metrics, the same on every rank.
+
+    Padding carries weight 0, and sums rather than means travel between ranks, so the result does
+    not depend on their number. Times are per batch and rank, without the first batch, which
+    compiles.
+
+    Args:
+        eval_step: an `EvalStep`, or another function of a batch to its sums.
+        batches: this rank's `(images, labels, weights)`; every rank has the same number.
+        batch_size: images in a batch of one rank.
+        prof: stop after this many batches.
+        asked: whether this rank was asked to stop. Every rank gives one, or none does.
+
+    Returns:
+        The names in `UNITS`; `eval_macro_…` if `eval_step` counts by class. Accuracies are
+        fractions, latencies milliseconds per batch; with a single batch its own time stands in for
+        the missing ones.
+
+    Raises:
+        Abandoned: a rank was asked to stop; on every rank, after about `_AGREE_SECONDS` at most.
+        DataError: a rank's batches raised it; on every rank.
+    """
+    total, times = MeanAccumulator(), []
+    agreement, batches = Agreement(asked), iter(batches)
+    if isinstance(eval_step, CountingByClass):
+        eval_step.begin()
+    watchdog.rest("beginning an evaluation")
+    agreement.settle(0)
+    while True:
+        number = f"batch {len(times) + 1} of the evaluation"
+        try:
+            if times:
+                watchdog.await_data(f"waiting for the data of {number}")
+            batch = next(batches, None)
+        except DataError as error:
+            agreement.trouble, batch = str(error), None
+        if batch is not None:
+            if times:  # the first batch compiles
+                watchdog.mark(f"computing {number}", usual=times[-1])
+            start = time.perf_counter()
+            sums = eval_step(*batch).numpy()
+            times.append(time.perf_counter() - start)
+            total.update(sums)
+        ended = batch is None or len(times) == prof
+        if ended or agreement.due(len(times)):
+            agreement.settle(len(times), ended)
+        if ended:
+            break
+    found = _figures(total, times, batch_size) | _over_classes(eval_step)
+    return {name: found[name] for name in UNITS if name in found}  # as they are printed
+
+
+def _over_classes(eval_step: Callable) -> dict[str, float]:
+    """Each class counted once, however many examples it has: the mean recall of the classes that
+    have examples, and the mean F1 of those that have examples or answers.
+    """
+    if not isinstance(eval_step, CountingByClass):
+        return {}
+    found = of_totals(*eval_step.totals())
+    recall = found.recall[found.support > 0]
+    return {
+        "eval_macro_recall": float(recall.mean()) if recall.size else math.nan,
+        "eval_macro_f1": found.means()["f1"] if recall.size else math.nan,
+    }
+
+
+def _figures(total: MeanAccumulator, times: list[float], batch_size: int) -> dict[str, float]:
+    """From this rank's sums and seconds a batch to what `evaluate` returns."""
+    watchdog.rest("gathering the results of evaluation")
+    total = MeanAccumulator.from_array(ranks.all_sum(total.as_array()))
+    times = times[1:] or times
+    # All ranks' times, so that a slow rank shows in the percentiles.
+    times = ranks.all_gather(np.asarray(times, np.float64))
+    result = total.result()
+    per_rank = batch_size / float(np.mean(times))
+    latency = percentiles(times * 1e3, (50, 90, 95, 99))
+    return {
+        "eval_loss": result["loss"],
+        "eval_accuracy_top_1": result["top1"],
+        "eval_accuracy_top_5": result["top5"],
+        "eval_examples": total.weight,
+        "avg_exp_per_second_eval": per_rank * ranks.size(),
+        "avg_exp_per_second_eval_per_GPU": per_rank,
+        "avg_time_per_exp_eval": float(np.mean(times)) * 1e3,
+        **{f"latency_{q}pct": latency[q] for q in (50, 90, 95, 99)},
+    }
+
+
+class Abandoned(Exception):
+    """A pass was given up, on every rank after the same batch: one was asked to stop."""
+
+
+class Agreement:
+    """What ranks tell each other during a pass, so that all of them leave it alike.
+
+    Every so many batches, the same number on every rank, each tells whether it was asked to stop
+    and whether it is in trouble. A rank in trouble goes to the next such place at once, and waits
+    there: all ranks have as many batches, and so as many places.
+
+    Args:
+        asked: whether this rank was asked to stop; None: there is one place only, the end.
+
+    Attributes:
+        trouble: why this rank cannot go on; "" if it can.
+    """
+
+    def __init__(self, asked: Callable[[], bool] | None) -> None:
+        self.trouble = ""
+        self._asked = asked
+        self._next = math.inf
+        self._since, self._at = monotonic(), 0
+
+    def due(self, done: int) -> bool:
+        """Whether all ranks talk after so many batches."""
+        return done >= self._next
+
+    def settle(self, done: int, ended: bool = False) -> None:
+        """Talks, after so many batches or at the end of the pass; for every rank.
+
+        Raises:
+            Abandoned, DataError: see `evaluate`.
+        """
+        if self._asked is None and not ended:
+            return
+        if self.trouble or ended:
+            watchdog.rest("waiting for the other ranks to end the evaluation")
+        now = monotonic()
+        seconds = (now - self._since) / max(done - self._at, 1)
+        stop = self._asked is not None and self._asked()
+        told = ranks.all_gather(np.array([[stop, bool(self.trouble), seconds]], np.float64))
+        stop, trouble, seconds = told.max(axis=0)
+        if trouble:
+            texts = ranks.all_gather_object(self.trouble)
+            raise DataError("; ".join(dict.fromkeys(filter(None, texts))))
+        if stop and not ended:
+            raise Abandoned
+        # The slowest rank's time. The first batches compile, and nobody knows how long that takes.
+        batches = int(_AGREE_SECONDS / max(seconds, 1e-6)) if done > 1 else 1
+        alone = ranks.size() == 1  # talks for nothing
+        self._next = done + (1 if alone else max(1, batches))
+        self._since, self._at = now, done
+
+
+def evaluate_data(
+    eval_step: Callable,
+    data: Any,
+    config: Any,
+    *,
+    prof: int | None = None,
+    asked: Callable[[], bool] | None = None,
+) -> dict[str, float]:
+    """`evaluate` on all batches of a validation loader. Images that cannot be read weigh nothing;
+    how many there may be is judged at the end, when all of them are known.
+
+    Args:
+        eval_step, prof, asked: as for `evaluate`.
+        data: from `runtime.builders.models.build_loader`.
+        config: its batch size, and `max_bad_eval_examples`.
+
+    Returns:
+        What `evaluate` does and, if images were left out, `eval_unreadable`, their number.
+
+    Raises:
+        Abandoned, DataError: as `evaluate`; and more images than `--max_bad_eval_examples` allows
+            cannot be read: the text names them.
+    """
+    data.lenient = True
+    values = evaluate(eval_step, data.batches(0), config.eval_batch_size, prof=prof, asked=asked)
+    bad: dict[int, str] = {}
+    for others in ranks.all_gather_object(dict(data.bad_examples)):
+        bad.update(others)
+    check_bad_examples(bad, data.num_examples, config.max_bad_eval_examples, training=False)
+    return values | ({"eval_unreadable": float(len(bad))} if bad else {})
+
+
+def evaluate_checkpoint(config: Any) -> dict[str, Any]:
+    """`--mode eval`: the checkpoint or weight file that the flags name, on the validation split."""
+    from convoy.runtime.builders.inputs import build_loader
+    from convoy.runtime.builders.trained_model import for_classes_of, trained_model
+
+    trained = trained_model(config)
+    announce(trained, config)
+    classes = trained.model.output_shape[-1]
+    adapt = for_classes_of(trained, config)
+    loader = build_loader(config, "validation", num_classes=classes, adapt=adapt)
+    step = EvalStep(trained.model, config.use_xla)
+    return evaluate_data(step, loader, config, prof=config.prof)
+
+
+def announce(trained: Any, config: Any) -> None:
+    """Says, on rank 0, which weights are evaluated, before their data are told of."""
+    from convoy.runtime.builders.models import image_size
+
+    if ranks.rank() == 0:
+        print(f"evaluating {trained.text} at {image_size(config)} px", flush=True)

@@ -1,0 +1,1 @@
+"""`--mode export`: a trained model for other programs."""

@@ -1,0 +1,298 @@
+"""`--mode export`: a trained model for other programs, each format checked in its own runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from convoy.dataloader.images.crops import EvalCrop
+from convoy.runtime.builders.inputs import eval_crop
+from convoy.runtime.builders.trained_model import Trained, trained_model
+from convoy.runtime.data.class_names import class_names
+from convoy.runtime.export import model_card
+from convoy.runtime.export.formats import FORMATS, SIDE_FILE, Format, export_formats
+from convoy.runtime.export.sample_images import Sample
+from convoy.runtime.export.writers import READERS, WRITERS, Exportable, Outputs, head_input
+from convoy.runtime.settings.config import Config
+from convoy.utils import strict_json
+from convoy.utils.errors import UserError
+from convoy.utils.files import write_atomically
+
+# What an entry of `export.json` says of its weights, as formats may be exported one by one.
+ORIGIN = ("source", "weights", "epoch")
+# Settings that name places on this machine, which users of an export have no business with.
+PLACES = (
+    *("data_dir", "model_dir", "cache_dir", "checkpoint", "pretrained_from_file"),
+    *("label_file", "predict_dir", "image", "output"),
+)
+
+
+class ExportError(UserError, RuntimeError):
+    """An export differs from the Keras model by more than is allowed."""
+
+
+def export(config: Config) -> dict[str, Any]:
+    """Writes each format of `--export_format`, runs it, and compares it with the Keras model.
+
+    A file takes its place only when it passed; `export.json` and a model card beside them hold what
+    was measured.
+
+    Returns:
+        By format, what was measured.
+
+    Raises:
+        ExportError: a format differs too much; the others are there.
+        DataError: there are no images to compare on.
+    """
+    formats = export_formats(config.export_format)
+    folder = export_folder(config)
+    # Exports take NHWC images whatever the run computed in.
+    trained = trained_model(config.with_(data_format="channels_last"))
+    model = trained.model
+    names = class_names(trained.class_names, model.output_shape[-1], config.label_file)
+    crop = eval_crop(config)
+    sample = Sample.read(config, trained)
+    print(f"exporting {trained.text}, {sample.describe()}", flush=True)
+    reference = _reference(model, sample, config.export_backbone) if sample.images else None
+    metadata = _metadata(config, trained, names, crop)
+    metadata["accuracy"]["sample"] = reference and sample.accuracy(reference["logits"])
+    top = min(config.top_k, len(names))
+    what = Exportable(model, names, crop, top, config.export_backbone, metadata)
+    folder.mkdir(parents=True, exist_ok=True)
+    side = folder / SIDE_FILE
+    about, entries = _earlier(folder)
+    results = {}
+    for name in formats:
+        results[name] = result = _export_one(name, what, folder, sample, reference)
+        print(_line(name, result), flush=True)
+        entry = {key: metadata[key] for key in ORIGIN} | result
+        if result["passed"] or not entries:
+            about = metadata
+        if not result["passed"] and (folder / FORMATS[name].file).exists():
+            entry = entries.get(name, {"file": FORMATS[name].file}) | {"last_attempt": entry}
+        entries[name] = entry
+        content = about | {"formats": entries}
+        write_atomically(side, strict_json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(folder / model_card.FILE, model_card.model_card(content))
+    failed = [name for name, result in results.items() if not result["passed"]]
+    if failed:
+        raise ExportError(
+            f"{', '.join(failed)}: {results[failed[0]]['reason']}; not kept, see {side}."
+            + (_INT8_ADVICE if failed == ["tflite-int8"] else "")
+        )
+    print(f"wrote {folder}; {SIDE_FILE} there says what is in it", flush=True)
+    return results
+
+
+_INT8_ADVICE = (
+    " Networks with swish and squeeze-and-excitation quantise worse than ResNets and"
+    " EfficientNet-Lite; tflite and onnx keep float32"
+)
+
+
+def _earlier(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `export.json` says of the model, and the entries of those formats that are there.
+
+    Both are empty where it is missing or damaged.
+    """
+    try:
+        said = json.loads((folder / SIDE_FILE).read_text(encoding="utf-8"))
+        entries = {
+            name: {key: said.get(key) for key in ORIGIN} | said["formats"][name]
+            for name, rules in FORMATS.items()
+            if name in said["formats"] and (folder / rules.file).exists()
+        }
+        return said, entries
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, {}
+
+
+def export_folder(config: Config) -> Path:
+    """Where the files go."""
+    return Path(config.output) if config.output else Path(config.model_dir) / "export"
+
+
+def _reference(model: keras.Model, sample: Sample, features: bool) -> Outputs:
+    """What the Keras model gives."""
+    net = keras.Model(model.input, [model.output, head_input(model)]) if features else model
+    forward = tf.function(lambda images: net(images, training=False), autograph=False)
+    results = [forward(tf.constant(images)) for images, _ in sample.batches()]
+    if not features:
+        return {"logits": np.concatenate([r.numpy() for r in results])}
+    logits, vectors = (np.concatenate([r[i].numpy() for r in results]) for i in (0, 1))
+    return {"logits": logits, "features": vectors}
+
+
+def _export_one(
+    name: str, what: Exportable, folder: Path, sample: Sample, reference: Outputs | None
+) -> dict[str, Any]:
+    """Writes one format aside, checks it, and puts it in its place if it is good. Without a
+    `reference` it is only loaded.
+    """
+    rules, place = FORMATS[name], folder / FORMATS[name].file
+    aside = folder / f".{place.name}.{os.getpid()}"
+    try:
+        WRITERS[name](what, aside, sample.calibration)
+        result = {"file": rules.file, "bytes": _size(aside)}
+        runs = READERS[name](aside)
+        if reference is None:
+            result |= {"images": 0, "passed": True, "reason": "not compared"}
+        else:
+            result |= compare(runs, what.names, sample, reference, rules)
+        if result["passed"]:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _remove(place)  # --overwrite, or it would not have come here
+            os.replace(aside, place)
+    finally:
+        _remove(aside)
+    return result
+
+
+def compare(
+    runs: Sequence[Callable[..., Outputs]],
+    names: list[str],
+    sample: Sample,
+    reference: Outputs,
+    rules: Format,
+) -> dict[str, Any]:
+    """How far an export is from the Keras model, at the worst of its signatures.
+
+    Returns:
+        `images`, `top1_agreement` (fraction), `max_logit_difference`, `max_probability_difference`
+        (of `scores` too), `max_feature_difference` (None without features), `top1_accuracy` (None
+        without labels), `passed`, `reason`.
+    """
+    agreement, logit, share, feature, accuracy, misnamed = 1.0, 0.0, 0.0, None, None, False
+    wanted = np.argmax(reference["logits"], -1)
+    shares = _softmax(reference["logits"])
+    for run in runs:
+        parts = [run(images, encoded) for images, encoded in sample.batches()]
+        got = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        best = np.argmax(got["logits"], -1)
+        agreement = min(agreement, float(np.mean(best == wanted)))
+        # A NaN must not pass as a small difference.
+        logit = max(logit, _difference(got["logits"], reference["logits"]))
+        share = max(share, _difference(got["probabilities"], shares))
+        if "scores" in got:
+            best_first = -np.sort(-shares, -1)[:, : got["scores"].shape[-1]]
+            share = max(share, _difference(got["scores"], best_first))
+        if "features" in reference:
+            feature = max(feature or 0.0, _difference(got["features"], reference["features"]))
+        if "classes" in got:
+            said = [
+                text.decode() if isinstance(text, bytes) else text for text in got["classes"][:, 0]
+            ]
+            misnamed |= said != [names[i] for i in np.argmax(got["probabilities"], -1)]
+        accuracy = sample.accuracy(got["logits"])
+    pairs = ("logit", logit), ("probability", share), ("feature", feature or 0.0)
+    kind, worst = max(pairs, key=lambda pair: pair[1])
+    reason = None
+    if agreement < rules.agreement:
+        reason = f"top-1 agrees on {agreement:.2%} of the images, {rules.agreement:.1%} is needed"
+    elif rules.difference is not None and worst > rules.difference:
+        reason = f"a {kind} is off by {worst:.2g}, and {rules.difference:g} is allowed"
+    elif misnamed:
+        reason = "it names other classes than its probabilities mean"
+    return {
+        "images": len(sample.images),
+        "top1_agreement": agreement,
+        "max_logit_difference": logit,
+        "max_probability_difference": share,
+        "max_feature_difference": feature,
+        "top1_accuracy": accuracy,
+        "passed": reason is None,
+        "reason": reason,
+    }
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(np.float64(logits) - np.max(logits, -1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    worst = float(np.max(np.abs(np.float64(a) - np.float64(b))))
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _line(name: str, result: dict[str, Any]) -> str:
+    """What was measured: at most 80 columns, in a second line what not every export has."""
+    if "top1_agreement" not in result:
+        return f"{name:<12}{result['bytes'] / 2**20:7.1f} MiB  loaded, not compared"
+    text = (
+        f"{name:<12}{result['bytes'] / 2**20:7.1f} MiB"
+        f"  top-1 agreement {result['top1_agreement']:.2%}"
+        f"  |Δlogit| ≤ {result['max_logit_difference']:.2g}"
+    )
+    more = []
+    if result["max_feature_difference"] is not None:
+        more.append(f"|Δfeature| ≤ {result['max_feature_difference']:.2g}")
+    if result["top1_accuracy"] is not None:
+        more.append(f"top-1 {result['top1_accuracy']:.2%}")
+    text += "" if result["passed"] else "  FAILED"
+    return text + (f"\n{'':<25}{'  '.join(more)}" if more else "")
+
+
+def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop) -> dict[str, Any]:
+    """What a user of the files needs to know, and where they come from."""
+    state, model = trained.state, trained.model
+    normalise = model.get_layer("normalization")
+    size = model.input_shape[1]
+    settings = trained.settings
+    return {
+        "arch": (state.get("model") or {}).get("arch", config.arch),
+        "source": trained.text.rstrip("/").rpartition("/")[2],
+        "weights": state.get("weights_used"),
+        "epoch": state.get("epoch"),
+        "classes": names,
+        "label_file": bool(config.label_file),
+        "preprocessing": {
+            "image_size": size,
+            "crop": crop.to_dict(),
+            "layout": "NHWC",
+            "channels": "RGB",
+            "range": [0, 255],
+            "mean": normalise.mean,
+            "std": normalise.std,
+            "inside": "normalisation; with image_bytes also decoding, crop and resizing",
+        },
+        "data": state.get("data"),
+        "accuracy": {
+            "best_of_the_run": state.get("best"),
+            "metrics": state.get("metrics"),
+            "of_these_weights": state.get("score") is not None,
+            "of_such_images": trained.evaluated_on(size, crop),
+        },
+        "training": settings and {k: v for k, v in settings.items() if k not in PLACES},
+        "versions": {package: _version(package) for package in ("tensorflow", "keras", "tf2onnx")},
+    }
+
+
+def _version(package: str) -> str | None:
+    if package == "tensorflow":
+        return tf.__version__
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,172 @@
+"""The images on which an export is compared with the Keras model, and those that calibrate int8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from convoy.dataloader.bad_images.culprits import TF_ERRORS
+from convoy.dataloader.errors import DataError, RecordError
+from convoy.dataloader.images.crops import EvalCrop, eval_decode
+from convoy.dataloader.images.decoders import decode_image
+from convoy.dataloader.images.file_kinds import HEAD_BYTES, kind_of
+from convoy.runtime.builders.inputs import eval_crop, say_found
+from convoy.runtime.builders.trained_model import Trained, for_classes_of
+from convoy.runtime.data.open_split import open_split
+from convoy.runtime.export.formats import ENOUGH_IMAGES, export_formats
+from convoy.runtime.predict.find_images import find_images, read_image
+from convoy.runtime.settings.config import Config
+from convoy.utils.errors import ConfigError
+
+BATCH = 32
+# Training images whose activations decide the ranges of int8; more changed nothing that was seen.
+CALIBRATION_IMAGES = 200
+
+
+@dataclass
+class Sample:
+    """Images that the exports and the Keras model are both given.
+
+    Attributes:
+        encoded: as the files hold them.
+        images: uint8 `(size, size, 3)`, as evaluation cuts them.
+        labels: of validation images their classes, numbered as the model numbers them; None for
+            others, on which accuracy says nothing.
+        calibration: training images for int8, as `images`.
+    """
+
+    encoded: list[bytes] = field(default_factory=list)
+    images: list[np.ndarray] = field(default_factory=list)
+    labels: list[int | None] = field(default_factory=list)
+    calibration: list[np.ndarray] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, config: Config, trained: Trained) -> Sample:
+        """Images of `--predict_dir`, or else of the validation split, filled up with training ones
+        to `ENOUGH_IMAGES`; none with `--export_samples 0`.
+
+        Raises:
+            ConfigError: there are none to compare on.
+            DataError: there are none to calibrate int8 with.
+        """
+        size, crop, sample = trained.model.input_shape[1], eval_crop(config), cls()
+        for encoded, label, needed in _candidates(config, trained):
+            if len(sample.images) >= needed:
+                break
+            try:
+                encoded = _for_tensorflow(encoded, crop)
+                image = eval_decode(tf.constant(encoded), size, crop).numpy()
+            except TF_ERRORS:
+                continue  # evaluation names unreadable images; here there are others
+            sample.encoded.append(encoded)
+            sample.images.append(image)
+            sample.labels.append(label)
+        if config.export_samples and not sample.images:
+            where = config.predict_dir or f"--data_dir {config.data_dir}"
+            raise ConfigError(
+                f"an export is compared with the Keras model on images, and {where} has none that"
+                " can be read: name a folder of images with --predict_dir, or do without the"
+                " comparison with --export_samples 0"
+            )
+        if "tflite-int8" in export_formats(config.export_format):
+            sample._read_calibration(config, size, crop)
+        return sample
+
+    def _read_calibration(self, config: Config, size: int, crop: EvalCrop) -> None:
+        for encoded, _ in _split(config, "train", CALIBRATION_IMAGES):
+            with suppress(*TF_ERRORS):
+                self.calibration.append(eval_decode(tf.constant(encoded), size, crop).numpy())
+        if not self.calibration:
+            raise DataError(
+                "int8 needs training images for its ranges, and none of those in --data_dir"
+                f" {config.data_dir} can be read"
+            )
+
+    def batches(self) -> Iterator[tuple[np.ndarray, list[bytes]]]:
+        """Pixels and the bytes they came from; the last batch is shorter."""
+        for start in range(0, len(self.images), BATCH):
+            part = slice(start, start + BATCH)
+            yield np.stack(self.images[part]), self.encoded[part]
+
+    def accuracy(self, logits: np.ndarray) -> float | None:
+        """Top-1 on the validation images, as a fraction; None if there are none."""
+        pairs = [
+            (a, b) for a, b in zip(np.argmax(logits, -1), self.labels, strict=True) if b is not None
+        ]
+        return float(np.mean([a == b for a, b in pairs])) if pairs else None
+
+    def describe(self) -> str:
+        """What the comparison rests on, for the user."""
+        count = len(self.images)
+        if not count:
+            return "not compared with the Keras model (--export_samples 0)"
+        text = f"compared on {count} image{'s' if count > 1 else ''}"
+        if count < ENOUGH_IMAGES:
+            text += f", which says little: one that differed would be {1 / count:.1%} of them"
+        return text
+
+
+def _for_tensorflow(encoded: bytes, crop: EvalCrop) -> bytes:
+    """An image that exports decode: of what Pillow decodes for us, the same pixels as a PNG."""
+    if kind_of(encoded[:HEAD_BYTES]) in (None, "JPEG", "PNG"):
+        return encoded
+    return tf.io.encode_png(decode_image(tf.constant(encoded), crop.turn)).numpy()
+
+
+def _candidates(config: Config, trained: Trained) -> Iterator[tuple[bytes, int | None, int]]:
+    """Encoded images, the classes of those for validation, and how many are wanted so far."""
+    if not config.export_samples:
+        return
+    if config.predict_dir:
+        for file in find_images(config.predict_dir):
+            with suppress(OSError, ValueError):
+                yield read_image(file), None, config.export_samples
+        return
+    problem = None
+    try:
+        for encoded, label in _split(config, "validation", config.export_samples, trained):
+            yield encoded, label, config.export_samples
+    except DataError as error:
+        problem = error
+    try:  # training images only where those do not suffice
+        enough = min(ENOUGH_IMAGES, config.export_samples)
+        for encoded, _ in _split(config, "train", 2 * enough):
+            yield encoded, None, enough
+    except DataError as error:
+        if problem:
+            raise ConfigError(
+                f"{problem} An export is compared with the Keras model on images: name others with"
+                " --predict_dir, or do without the comparison with --export_samples 0."
+            ) from error
+
+
+def _split(
+    config: Config, split: str, count: int, trained: Trained | None = None
+) -> Iterator[tuple[bytes, int | None]]:
+    """Examples spread evenly over a split, without those that cannot be read.
+
+    Args:
+        trained: whose class numbers labels are to be; where the data have classes that the model
+            lacks, there are no labels, and a line says so.
+    """
+    source = open_split(config, split, say_found)
+    known = True
+    if trained is not None:
+        try:
+            source = for_classes_of(trained, config)(source)
+        except DataError as error:
+            known = False
+            print(f"no accuracy of the exports: {error}", flush=True)
+    places = np.linspace(0, source.num_examples - 1, min(count, source.num_examples))
+    indices = np.unique(places.round().astype(np.int64))
+    for index in indices:
+        label = 0 if source.labels is None else source.labels[index]
+        try:
+            encoded, label = source.parse(source.read(np.array([index]))[0], label)
+        except RecordError:
+            continue
+        yield encoded, int(label) if known else None

@@ -1,0 +1,1 @@
+"""Settings that fit the data, where the user left them open."""

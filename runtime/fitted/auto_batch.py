@@ -1,0 +1,226 @@
+"""`--train_batch_size auto`: the largest batch that fits into memory, found by training with some
+in a process of its own (`batch_trial.py`), so that memory that runs out does not end the run. No
+TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import convoy
+from convoy.dataloader.errors import DataError
+from convoy.runtime.data.open_split import open_split
+from convoy.runtime.fitted.rules import STEPS_PER_EPOCH, auto_batches
+from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flags import AUTO
+from convoy.utils.distributed import ranks
+from convoy.utils.errors import ConfigError, UserError
+from convoy.utils.machine.gpus import visible_gpus
+from convoy.utils.machine.resources import free_memory
+from convoy.utils.watchdog import watchdog
+
+SHARE = 0.8
+"""Of the memory that is free, which training may take: loaders and checkpoints take some too."""
+_FIRST = 8
+_LAUNCHERS = ("HOROVOD_", "OMPI_", "PMI", "SLURM_", "MPI_", "CONVOY_")
+_GIB = 2**30
+
+
+class TrialError(UserError, RuntimeError):
+    """Training was tried and failed."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found.
+
+    Attributes:
+        batch: images per process and pass.
+        why: no more than that, for people.
+    """
+
+    batch: int
+    why: str
+
+    def line(self) -> str:
+        """For people."""
+        return f"convoy: --train_batch_size {AUTO} is {self.batch}: {self.why}"
+
+
+def agree(config: Config) -> Found:
+    """The least of what the hosts of a job find, each by one of its processes. For every rank.
+
+    Raises:
+        TrialError: not one image fits, or training failed for another reason.
+        ConfigError: there are no data.
+    """
+    watchdog.rest("looking for the largest batch that fits")
+    found, problem = None, None
+    if ranks.local_rank() == 0:
+        try:
+            found = look(config, ranks.size(), ranks.local_size())
+        except UserError as error:
+            problem = error
+    told = ranks.all_gather_object((found, problem))
+    if problems := [error for _, error in told if error]:
+        raise problems[0]
+    return min((one for one, _ in told if one is not None), key=lambda one: one.batch)
+
+
+def look(config: Config, processes: int, on_host: int) -> Found:
+    """The largest batch for one process of this host.
+
+    Args:
+        processes: that train together.
+        on_host: how many of them share the host's memory.
+
+    Raises:
+        TrialError, ConfigError: see `agree`.
+    """
+    sizes = candidates(config, processes)
+    gpu = visible_gpus() > 0
+    room = SHARE * free_memory() / on_host
+    with Trials(config) as trials:
+        batch, more = _on_gpu(sizes, trials.peak) if gpu else _on_host(sizes, trials.peak, room)
+    if batch is None:
+        raise TrialError(
+            f"--train_batch_size {AUTO}: no batch fits into memory; lower"
+            " --image_size, or choose a smaller --arch"
+        )
+    return Found(batch, more or _bound(config, batch))
+
+
+def candidates(config: Config, processes: int) -> list[int]:
+    """The batches to choose from, rising.
+
+    Raises:
+        ConfigError: there are no data.
+    """
+    if total := config.optimizer_batch_size:  # which the images of a pass must divide
+        each = max(1, total // processes)
+        return [n for n in range(1, each + 1) if each % n == 0 and (n % 8 == 0 or n < 8)]
+    try:
+        source = open_split(config, "train")
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    return auto_batches(source.num_examples, processes * (config.grad_accum_steps or 1))
+
+
+def _bound(config: Config, batch: int) -> str:
+    if config.optimizer_batch_size:
+        return f"--optimizer_batch_size {config.optimizer_batch_size} needs no more"
+    return f"more would leave an epoch fewer than {STEPS_PER_EPOCH} updates"
+
+
+def _on_gpu(sizes: list[int], peak: Callable[[int], int | None]) -> tuple[int | None, str]:
+    """A GPU refuses what it lacks, so the largest is tried first. Also why no more, if memory."""
+    for size, larger in zip(reversed(sizes), [0, *reversed(sizes)], strict=False):
+        if peak(size) is not None:
+            return size, f"{larger} do not fit into the GPU's memory" if larger else ""
+    return None, ""
+
+
+def _on_host(
+    sizes: list[int], peak: Callable[[int], int | None], room: float
+) -> tuple[int | None, str]:
+    """A host's kernel ends what takes too much, so small ones tell first what larger ones take."""
+    seen: dict[int, float] = {}
+
+    def fits(size: int) -> bool:
+        if size not in seen:
+            taken = peak(size)
+            seen[size] = float("inf") if taken is None else float(taken)
+        return seen[size] <= room
+
+    place = max(i for i, size in enumerate(sizes) if size <= _FIRST)
+    if fits(sizes[place]) and place + 1 < len(sizes) and fits(sizes[place + 1]):
+        small, large = sizes[place], sizes[place + 1]
+        each = max(0.0, seen[large] - seen[small]) / (large - small)
+        foreseen = {size: seen[large] + each * (size - large) for size in sizes[place + 2 :]}
+        place += 1 + sum(taken <= room for taken in foreseen.values())
+    else:
+        foreseen = {}
+    while place >= 0 and not fits(sizes[place]):
+        place -= 1
+    if place < 0:
+        return None, ""
+    if place + 1 == len(sizes):
+        return sizes[place], ""
+    larger = sizes[place + 1]
+    taken = seen.get(larger, foreseen.get(larger, float("inf")))
+    takes = f"take about {taken / _GIB:.1f} GiB" if taken < float("inf") else "take too much"
+    return sizes[place], f"{larger} images {takes}, and {room / _GIB:.1f} GiB may be taken"
+
+
+class Trials:
+    """Trains with one batch after the other, in a process that may end by it and is started anew.
+
+    Args:
+        config: of the run.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._folder = tempfile.TemporaryDirectory(prefix="convoy-batch-")
+        self._child: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        self._folder.cleanup()
+
+    def peak(self, batch: int) -> int | None:
+        """Bytes of memory that training takes at most; None: more than there are.
+
+        Raises:
+            TrialError: training fails for another reason.
+        """
+        child = self._child = self._child or self._start()
+        answer = ""
+        with suppress(BrokenPipeError):
+            child.stdin.write(f"{batch}\n")
+            child.stdin.flush()
+            answer = child.stdout.readline()
+        if not answer:
+            self._end()
+            return None  # ended by the kernel, or by a library whose memory ran out
+        said = json.loads(answer)
+        if error := said.get("error"):
+            raise TrialError(f"--train_batch_size {AUTO}: a batch of {batch} fails: {error}")
+        return said["peak"]
+
+    def _start(self) -> subprocess.Popen[str]:
+        settings = Path(self._folder.name) / "config.yaml"
+        settings.write_text(self._config.to_yaml(), encoding="utf-8")
+        own = {k: v for k, v in os.environ.items() if not k.startswith(_LAUNCHERS)}
+        root = str(Path(convoy.__file__).resolve().parents[1])
+        own["PYTHONPATH"] = os.pathsep.join(filter(None, [root, own.get("PYTHONPATH")]))
+        return subprocess.Popen(
+            [sys.executable, "-m", "convoy.runtime.batch_trial", str(settings)],
+            env=own,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # a terminal's Ctrl-C is ours to handle
+        )
+
+    def _end(self) -> None:
+        if self._child is None:
+            return
+        self._child.kill()
+        self._child.wait()
+        for stream in (self._child.stdin, self._child.stdout):
+            with suppress(OSError):
+                stream.close()
+        self._child = None

@@ -1,0 +1,63 @@
+"""What a data set says of itself before a run: how many images there are, and how large.
+
+Imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.images.by_pillow import opened
+from convoy.dataloader.sources.source import Source
+from convoy.runtime.data.open_split import open_split
+from convoy.runtime.fitted.rules import FEW_IMAGES, Facts
+from convoy.runtime.settings.config import Config
+from convoy.utils.machine.gpus import visible_gpus
+
+SAMPLE = 48
+
+
+def facts_of(config: Config, processes: int) -> Facts:
+    """Looks at the data of a training run.
+
+    Args:
+        config: checked already, so that there are data.
+        processes: that will train together.
+
+    Raises:
+        DataError: there are none.
+    """
+    train, both = open_split(config, "train"), config.mode == "train_and_eval"
+    return Facts(
+        images=train.num_examples,
+        eval_images=open_split(config, "validation").num_examples if both else 0,
+        # By which nothing is chosen for larger sets.
+        short_side=short_side(train) if train.num_examples < FEW_IMAGES else None,
+        processes=processes,
+        gpus=visible_gpus() > 0,
+        pretrained=config.pretrained_from_file is not None,
+        frozen=config.freeze_backbone,
+    )
+
+
+def short_side(source: Source) -> int | None:
+    """The median of the images' shorter sides, in pixels, by a sample's headers; None if none of
+    them can be read.
+    """
+    sides = []
+    for encoded in sample(source):
+        with suppress(OSError, ValueError), opened(encoded) as image:
+            sides.append(min(image.size))
+    return int(np.median(sides)) if sides else None
+
+
+def sample(source: Source) -> Iterator[bytes]:
+    """Encoded images from all over a split; those that cannot be read are left out."""
+    numbers = np.linspace(0, source.num_examples - 1, min(SAMPLE, source.num_examples))
+    for i in np.unique(numbers.astype(np.int64)):
+        with suppress(DataError, OSError, ValueError):  # training will name it
+            yield source.encoded(int(i))

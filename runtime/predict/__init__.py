@@ -1,0 +1,1 @@
+"""`--mode predict`: labels for images."""

@@ -1,0 +1,128 @@
+"""Which files `--predict_dir` means: a folder, a pattern, a list of paths. No TensorFlow."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import sys
+from pathlib import Path
+
+from convoy.dataloader.images.file_kinds import Left, scan
+from convoy.utils.text import TextError, decode_text, is_marked, split_lines
+
+STDIN = "-"
+LIST_ENDING = ".txt"
+# The largest picture that is decoded has 268 MB of pixels; a file beyond this is none of those.
+MAX_BYTES = 512 * 2**20
+
+
+def is_pattern(where: str) -> bool:
+    """Whether it is to be matched against names; a file of that very name comes first."""
+    return glob.has_magic(where) and not os.path.lexists(where)
+
+
+def find_images(
+    where: str | Path, refused: dict[Path, str] | None = None, left: Left | None = None
+) -> list[Path]:
+    """The files to label, in a settled order.
+
+    A folder is searched through, sorted, for all that looks like a picture by its ending, or its
+    first bytes where that says nothing, whether it can be read or not; without hidden files, and
+    links to folders are not followed, so that a loop of links ends. A pattern (`photos/**/*.jpg`)
+    gives what it matches, each once. A file that ends in `.txt`, or standard input for `-`, lists
+    paths, one a line or each ended by NUL (`find -print0`), as seen from the current folder; a
+    folder among them is searched only if its line ends with a slash. Files that are named are taken
+    whatever their ending.
+
+    Args:
+        refused: folders that were not searched are put in here, with the reason; they stand in the
+            result too, so that nothing goes missing in silence.
+        left: what was left out of folders is counted here.
+
+    Raises:
+        TextError: the list is not a text file.
+    """
+    refused = {} if refused is None else refused
+    left = Left() if left is None else left
+    text = os.fspath(where)
+    if text == STDIN:
+        names = _listed(sys.stdin.buffer.read(), "the list on standard input")
+    elif is_pattern(text):
+        names = sorted(glob.glob(text, recursive=True))
+    elif text.lower().endswith(LIST_ENDING) and os.path.isfile(text):
+        names = _listed(Path(text).read_bytes(), f"--predict_dir {text}")
+    else:
+        return _search(text, refused, left) if os.path.isdir(text) else [Path(text)]
+    found: list[Path] = []
+    listed = not is_pattern(text)
+    for name in names:
+        if not os.path.isdir(name):
+            found.append(Path(name))
+        elif listed and (reason := _not_searched(name)):
+            refused[Path(name)] = reason
+            found.append(Path(name))
+        else:
+            found += _search(name, refused, left)
+    # A pattern can match a folder and the files in it (`photos/**`).
+    return list(dict.fromkeys(found)) if is_pattern(text) else found
+
+
+def _not_searched(folder: str) -> str | None:
+    """Why a folder that a list names is not searched: it may be there by accident."""
+    if not os.path.abspath(folder).strip("/"):
+        return "the whole disk: name the folders to be searched"
+    return None if folder.endswith("/") else "a folder: end the line with / to have it searched"
+
+
+def read_image(file: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is a pipe, a device or the like, or far too large for an image.
+    """
+    facts = file.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise ValueError("not a regular file")
+    if facts.st_size > MAX_BYTES:
+        raise ValueError(f"{facts.st_size >> 20} MiB: too large for an image")
+    return file.read_bytes()
+
+
+def _listed(content: bytes, name: str) -> list[str]:
+    """The paths of a list. A byte order mark decides (as Windows writes them); without one they are
+    the file system's own bytes, which need not be UTF-8.
+
+    Raises:
+        TextError: it is not a list of paths.
+    """
+    if is_marked(content):
+        lines = split_lines(decode_text(content, name))
+    elif b"\0" in content:
+        *paths, rest = content.split(b"\0")
+        # UTF-16 without its mark has a zero beside each letter of ASCII, and so beside line ends.
+        letters = sum(len(path) <= 1 for path in paths)
+        if rest or 2 * letters > len(paths) or any(path.isspace() for path in paths):
+            raise TextError(
+                f"{name} holds zero bytes, and not as find -print0 has them, one at the end of each"
+                " path: save it as UTF-8"
+            )
+        lines = [os.fsdecode(path) for path in paths]
+    else:
+        lines = split_lines(os.fsdecode(content))
+    return [_expanded(line) for line in lines if line.strip()]
+
+
+def _expanded(name: str) -> str:
+    """A line of a list, with the home folder in place of a `~` that is no file's own name."""
+    return name if os.path.lexists(name) else os.path.expanduser(name)
+
+
+def _search(folder: str, refused: dict[Path, str], left: Left) -> list[Path]:
+    errors: dict[str, OSError] = {}
+    found = scan(folder, unread=True, refused=errors)
+    left.add(found.left)
+    for name, error in errors.items():
+        refused[Path(name)] = f"this folder cannot be searched: {error.strerror}"
+    return sorted([*(Path(folder) / name for name in found.files), *map(Path, errors)])

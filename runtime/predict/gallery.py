@@ -1,0 +1,85 @@
+"""A page of predictions to look at: thumbnails with bars, to sort and filter, in one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from convoy.runtime.predict.outputs import Labelled, Output, shown_name
+from convoy.utils.files import Remote
+from convoy.utils.pages.page import write_page
+
+# What a browser still scrolls through smoothly; about 15 MB.
+PER_PAGE = 2000
+BARS = 5
+
+
+class Gallery(Output):
+    """Writes `<name>.html`, and `<name>-2.html` and so on for every further 2,000 images.
+
+    Args:
+        path: the first page.
+        count: images that will come.
+        title: what predicts, for people.
+        where: what was searched for images.
+    """
+
+    format = "gallery"
+
+    def __init__(self, path: Path | Remote, count: int, title: str, where: str) -> None:
+        self.path, self._title, self._where, self._count = path, title, where, count
+        self.pages = max(1, math.ceil(count / PER_PAGE))
+        self._page, self._cards = 0, []
+        number = self.pages + 1  # pages of an earlier, longer run
+        while (stale := self._file(number)).exists():
+            stale.unlink()
+            number += 1
+
+    def _file(self, page: int) -> Path | Remote:
+        """The file of a page, counted from 1."""
+        stem = self.path.name.removesuffix(".html")
+        return self.path if page == 1 else self.path.with_name(f"{stem}-{page}.html")
+
+    def write(self, item: Labelled) -> None:
+        self._cards.append(self._card(item))
+        if len(self._cards) == PER_PAGE:
+            self._flush()
+
+    def close(self) -> None:
+        if self._cards:
+            self._flush()
+
+    def _card(self, item: Labelled) -> dict[str, Any]:
+        first = item.predictions[0] if item.predictions else None
+        group = "(unreadable)" if item.error else first.name if first else "(unsure)"
+        image = base64.b64encode(item.thumbnail).decode() if item.thumbnail else None
+        return {
+            "name": shown_name(item.path, self._where),
+            "group": group,
+            "confidence": first.probability if first else 0.0,
+            "bars": item.predictions[:BARS],
+            "error": item.error,
+            "image": image,
+        }
+
+    def _flush(self) -> None:
+        self._page += 1
+        groups = Counter(card["group"] for card in self._cards)
+        before = (self._page - 1) * PER_PAGE
+        write_page(
+            self._file(self._page),
+            "gallery.html.j2",
+            cards=self._cards,
+            groups=sorted(groups.items()),
+            title=self._title,
+            where=self._where,
+            page=self._page,
+            first=before + 1,
+            last=before + len(self._cards),
+            count=self._count,
+            links=[self._file(page).name for page in range(1, self.pages + 1)],
+        )
+        self._cards = []

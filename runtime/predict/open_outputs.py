@@ -1,0 +1,66 @@
+"""Opens the outputs that `--predict_formats` names."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from convoy.runtime.predict.outputs import (
+    ENDINGS,
+    FORMATS,
+    Csv,
+    JsonLines,
+    Output,
+    Parquet,
+    Table,
+    predict_formats,
+)
+from convoy.runtime.settings.config import Config
+from convoy.utils.files import Remote, path_of
+
+
+def open_outputs(
+    stack: ExitStack, config: Config, columns: int, count: int, title: str
+) -> list[Output]:
+    """Opens what `--predict_formats` asks for, to be closed with the stack.
+
+    Args:
+        columns: classes reported per image.
+        count: images that will come.
+        title: what predicts, for people.
+    """
+    places = _places(config)
+    makers = {
+        "jsonl": lambda path: JsonLines(path),
+        "csv": lambda path: Csv(path, columns),
+        "parquet": lambda path: Parquet(path, columns),
+        "gallery": lambda path: _gallery(path, count, title, config.predict_dir),
+        "table": lambda _: Table(count, config.predict_dir),
+    }
+    outputs = []
+    # The table is closed, and so printed, last.
+    for name in sorted(predict_formats(config.predict_formats), key=FORMATS.index):
+        path = places.get(name)
+        replaces = path is not None and path.exists()
+        output = stack.enter_context(makers[name](path))
+        output.replaces = replaces
+        outputs.append(output)
+    return outputs
+
+
+def _places(config: Config) -> dict[str, Path | Remote]:
+    """The file of each format; makes their folder."""
+    out = path_of(config.output) if config.output else path_of(config.model_dir) / "predictions"
+    if out.name.lower().endswith(ENDINGS):  # each format brings its own
+        out = out.with_name(out.name.rsplit(".", 1)[0])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    page = out.with_name(f"{out.name}-gallery.html" if config.output else "gallery.html")
+    files = {name: out.with_name(f"{out.name}.{name}") for name in ("jsonl", "csv", "parquet")}
+    return files | {"gallery": page}
+
+
+def _gallery(*args: Any) -> Output:
+    from convoy.runtime.predict.gallery import Gallery  # with jinja2
+
+    return Gallery(*args)

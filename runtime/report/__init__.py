@@ -1,0 +1,1 @@
+"""`--mode report`: pages about runs."""

@@ -1,0 +1,117 @@
+"""`--mode report --runs A B …`: runs side by side in one page."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from convoy.runtime.report.curves import (
+    CHARTS,
+    FIGURES,
+    best_epoch,
+    draw_together,
+    figure_text,
+    last_epoch,
+    state_of,
+    title_of,
+)
+from convoy.runtime.report.report import save_plots, setting_text, tiles
+from convoy.runtime.run_folder.history import Run, read_run
+from convoy.runtime.settings.config import Config
+from convoy.utils.files import path_of
+from convoy.utils.pages.page import write_page
+from convoy.utils.pages.plots import SERIES, check_plots
+
+PAGE = "comparison.html"
+# What differs between any two runs, and tells nothing.
+_UNTOLD = ("model_dir", "resume_checkpoint", "run_name", "training_report", "report_images")
+
+
+def compare_runs(config: Config) -> dict[str, Any]:
+    """Writes the page that compares `--runs`, and its curves as PNGs into a folder beside it.
+
+    Returns:
+        `report`, the page's path.
+
+    Raises:
+        ConfigError: a folder holds no run, or matplotlib is not installed.
+    """
+    check_plots("--mode report")
+    runs = [read_run(folder) for folder in config.runs or []]
+    named = list(zip(_names(runs), runs, strict=True))
+    page = path_of(config.output or _beside(config.model_dir))
+    if not page.name.endswith(".html"):
+        page = page.with_name(f"{page.name}.html")
+    histories = [(name, run.history) for name, run in named]
+    plots = [
+        (f"{chart.name}_{line.figure.replace('.', '_')}", title_of(chart, line), plot)
+        for chart in CHARTS
+        for line in chart.lines
+        if (plot := draw_together(chart, line, histories)) is not None
+    ]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    folder = page.parent / page.name.removesuffix(".html")
+    save_plots(folder, [(name, plot) for name, _, plot in plots])
+    write_page(
+        page,
+        "comparison.html.j2",
+        runs=[
+            {
+                "name": name,
+                "folder": str(run.folder),
+                "colour": f"c{number % len(SERIES) + 1}",
+                "state": state_of(run, time.time()),
+                "tiles": tiles(run),
+            }
+            for number, (name, run) in enumerate(named)
+        ],
+        pngs=folder.name,
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        best=_figures(runs, best=True),
+        last=_figures(runs, best=False),
+        plots=[(title, plot.svg()) for _, title, plot in plots],
+        differences=differences(runs),
+    )
+    print(f"wrote {page}", flush=True)
+    return {"report": str(page)}
+
+
+def _beside(model_dir: str) -> str:
+    """The page's place where `--output` names none: `--model_dir` if that was given."""
+    return PAGE if model_dir == Config.model_dir else f"{model_dir}/{PAGE}"
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The folders' names; where two are alike, their whole paths."""
+    counts = Counter(run.name for run in runs)
+    return [run.name if counts[run.name] == 1 else str(run.folder) for run in runs]
+
+
+def _figures(runs: Sequence[Run], best: bool) -> list[tuple[str, list[str]]]:
+    """Rows of figures, one a run: at each one's best epoch, or its last."""
+    chosen = [(best_epoch if best else last_epoch)(run.history) for run in runs]
+    values = [
+        {} if epoch is None else run.history.epochs[epoch]
+        for run, epoch in zip(runs, chosen, strict=True)
+    ]
+    rows = [("epoch", ["–" if epoch is None else str(epoch) for epoch in chosen])]
+    return rows + [
+        (words, [figure_text(one, name, share) for one in values])
+        for words, name, share in FIGURES
+        if any(name in one for one in values)
+    ]
+
+
+def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """The flags in which the runs differ, and each one's value."""
+    all_settings = [asdict(run.config) for run in runs]
+    return [
+        (name, [setting_text(settings[name]) for settings in all_settings])
+        for name in all_settings[0]
+        if name not in _UNTOLD
+        and any(settings[name] != all_settings[0][name] for settings in all_settings)
+    ]

@@ -1,0 +1,384 @@
+"""Checkpoints that are either whole or not there.
+
+A checkpoint is a folder `model_dir/checkpoints/step-00001234`:
+
+    model.safetensors      the model's weights, by Keras path
+    ema.safetensors        their moving average, when there is one
+    optimizer.safetensors  the optimizer's variables
+    ranks.safetensors      in the middle of an epoch: what each rank has of its own, one row a rank
+    state.json             position, best result, how the model is built, class names
+    config.yaml            the run's settings
+    COMPLETE.json          written last: size and SHA-256 of every other file
+    (`runtime/run_folder/marker.py`) score.json             after evaluation: its result, which
+                           weights are better, the best so far (`utils/score_file.py`)
+
+`model_dir` may be a URL, such as gs://bucket/run (`utils/files.py`). Object stores cannot rename,
+and nothing here relies on it: the marker is the commit.
+
+A folder without a marker that agrees with its files is not a checkpoint and is never read.
+`best.json` beside
+the folders names the best one. Nothing here executes what it reads: safetensors, JSON and YAML
+hold data only.
+This module imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convoy.runtime.run_folder.marker import MARKER, is_complete, write_marker
+from convoy.utils import strict_json
+from convoy.utils.errors import UserError
+from convoy.utils.files import Remote, path_of, remove_tree, sync, write_atomically
+from convoy.utils.score_file import with_score, write_score
+from convoy.utils.text import some
+
+AnyPath = Path | Remote
+
+FORMAT = 1
+ARRAYS = ("model", "ema", "optimizer", "ranks")
+_NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint is missing, damaged or does not fit. The text says which and what to do."""
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint's contents: arrays by name, and the JSON state."""
+
+    model: dict[str, np.ndarray]
+    ema: dict[str, np.ndarray] = field(default_factory=dict)
+    optimizer: dict[str, np.ndarray] = field(default_factory=dict)
+    ranks: dict[str, np.ndarray] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    config: str = ""
+    path: AnyPath | None = None
+
+
+def save(model_dir: str | AnyPath, checkpoint: Checkpoint) -> AnyPath:
+    """Writes a checkpoint named after `state["step"]` and returns its folder.
+
+    A whole one of that step stays: if it is at the same place of the data, there is nothing to do;
+    if not (a run went on with other batches, or an older version saved the end of an epoch before
+    its sums were taken), the new one gets a number behind its name.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written. Checkpoints already saved are
+            untouched.
+    """
+    try:
+        if (folder := find(model_dir, checkpoint.state)) is not None:
+            return folder
+        folder = _free_folder(model_dir, checkpoint.state["step"])
+    except (OSError, ValueError) as error:
+        raise _not_saved(_folder(model_dir), error) from error
+    try:
+        is_first = not folder.parent.exists()
+        remove_tree(folder)  # what an interrupted save left
+        folder.mkdir(parents=True)
+        for name in ARRAYS:
+            arrays = getattr(checkpoint, name)
+            if arrays:
+                _save_arrays(arrays, folder / f"{name}.safetensors")
+        state = checkpoint.state | {"format": FORMAT}
+        (folder / "state.json").write_text(strict_json.dumps(state, indent=1))
+        (folder / "config.yaml").write_text(checkpoint.config)
+        write_marker(folder)
+        # Before `prune` removes an older one: a power failure must not leave neither.
+        sync(folder.parent)
+        if is_first:
+            sync(folder.parent.parent)
+    except Exception as error:  # safetensors has I/O errors of its own; all mean the same
+        remove_tree(folder)
+        raise _not_saved(folder, error) from error
+    return folder
+
+
+def _not_saved(folder: AnyPath, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"could not save the checkpoint {folder}: {error}; earlier checkpoints are untouched."
+        " Free some space or choose another --model_dir, then go on with --resume_checkpoint"
+    )
+
+
+def find(model_dir: str | AnyPath, state: Mapping[str, Any]) -> AnyPath | None:
+    """The whole checkpoint of this step that is at the same place of the data, or None."""
+    for folder in _folder(model_dir).glob(f"step-{state['step']:08d}*"):
+        if is_complete(folder, checksums=True) and same_place(read_state(folder), state):
+            return folder
+    return None
+
+
+def same_place(state: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two states are of the same step and the same place in the data."""
+    return all(state.get(name) == other.get(name) for name in ("step", "epoch", "offset"))
+
+
+def _free_folder(model_dir: str | AnyPath, step: int) -> AnyPath:
+    """Where a checkpoint of this step can be written: never over a whole one."""
+    first, number = _folder(model_dir) / f"step-{step:08d}", 1
+    folder = first
+    while is_complete(folder, checksums=True):
+        number += 1
+        folder = first.with_name(f"{first.name}-{number}")
+    return folder
+
+
+def _order(folder: AnyPath) -> tuple[int, int]:
+    """By step, and of one step by the number behind its name."""
+    match = _NAME.fullmatch(folder.name)
+    return (int(match[1]), int(match[2] or 1)) if match else (-1, 0)
+
+
+def add_score(folder: AnyPath, facts: Mapping[str, Any]) -> None:
+    """Notes what an evaluation of a whole checkpoint has found.
+
+    Args:
+        facts: what replaces the same names in its state: `score`, `best`, `better_weights`,
+            `metrics`.
+
+    Raises:
+        OSError: it cannot be written; the checkpoint is as it was.
+    """
+    write_score(folder, facts)
+
+
+def read_state(folder: AnyPath) -> dict[str, Any]:
+    """A checkpoint's `state.json`, with what its evaluation has added.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    state = json.loads((folder / "state.json").read_text())
+    return with_score(folder, state, (folder / "ema.safetensors").exists())
+
+
+def _folder(model_dir: str | AnyPath) -> AnyPath:
+    return path_of(model_dir) / "checkpoints"
+
+
+def _save_arrays(arrays: dict[str, np.ndarray], file: AnyPath) -> None:
+    from safetensors.numpy import save, save_file
+
+    metadata = {"format": "convoy"}
+    if isinstance(file, Remote):
+        file.write_bytes(save(arrays, metadata=metadata))
+    else:
+        save_file(arrays, file, metadata=metadata)
+
+
+def _load_arrays(file: AnyPath) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load, load_file
+
+    if not file.exists():
+        return {}
+    return load(file.read_bytes()) if isinstance(file, Remote) else load_file(file)
+
+
+def complete_checkpoints(model_dir: str | AnyPath) -> list[AnyPath]:
+    """All whole checkpoints of a run, oldest first.
+
+    Raises:
+        CheckpointError: the folder cannot be looked into.
+    """
+    folder = _folder(model_dir)
+    try:
+        if not folder.is_dir():
+            return []
+        return [path for path in sorted(folder.glob("step-*"), key=_order) if is_complete(path)]
+    except OSError as error:
+        raise CheckpointError(
+            f"--model_dir {model_dir} cannot be read ({error.strerror})"
+        ) from error
+
+
+def has_any(model_dir: str | AnyPath) -> bool:
+    """Whether a run began to save there, be it whole, damaged or unfinished."""
+    return _folder(model_dir).is_dir() and any(_folder(model_dir).glob("step-*"))
+
+
+def latest(model_dir: str | AnyPath) -> AnyPath | None:
+    """The newest checkpoint whose checksums hold, or None. A damaged newer one is passed over."""
+    for path in reversed(complete_checkpoints(model_dir)):
+        if is_complete(path, checksums=True):
+            return path
+    return None
+
+
+def passed_over(model_dir: str | AnyPath, chosen: AnyPath | None, which: str = "last") -> list[str]:
+    """Lines about damaged checkpoints that would have been taken instead of this one.
+
+    Args:
+        chosen: what was found.
+        which: what was looked for, "best" or "last".
+
+    Returns:
+        Lines for the user. An interrupted save, which has no marker, is not one of them.
+    """
+    named = _named_best(model_dir) if which == "best" else None
+    if named is not None and named == chosen:
+        return []
+    after = _order(chosen) if chosen is not None else (-1, 0)
+    instead = {path for path in _folder(model_dir).glob("step-*") if _order(path) > after}
+    return [
+        f"WARNING: the checkpoint {path} is damaged (its files do not match its checksums) and is"
+        " passed over"
+        for path in sorted(instead | ({named} if named else set()), key=_order)
+        if (path / MARKER).exists() and not is_complete(path, checksums=True)
+    ]
+
+
+def best(model_dir: str | AnyPath) -> AnyPath | None:
+    """The checkpoint that `best.json` names, or None."""
+    path = _named_best(model_dir)
+    return path if path is not None and is_complete(path, checksums=True) else None
+
+
+def _named_best(model_dir: str | AnyPath) -> AnyPath | None:
+    try:
+        name = json.loads((_folder(model_dir) / "best.json").read_text())["checkpoint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return _folder(model_dir) / Path(str(name)).name
+
+
+def mark_best(model_dir: str | AnyPath, folder: AnyPath, facts: Mapping[str, Any]) -> None:
+    """Makes `best.json` name this checkpoint."""
+    write_atomically(
+        _folder(model_dir) / "best.json",
+        strict_json.dumps({"checkpoint": folder.name, **facts}, indent=1),
+    )
+
+
+def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
+    """The folder that `--checkpoint` means: best (or else the newest), last, a folder's name among
+    the run's checkpoints, or its path.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    if which in ("best", "last"):
+        found = (best(model_dir) if which == "best" else None) or latest(model_dir)
+        if found is None:
+            kind = "complete " if has_any(model_dir) else ""
+            raise CheckpointError(
+                f"no {kind}checkpoint in --model_dir {model_dir};"
+                " train first,"
+                " or name one with --checkpoint"
+            )
+        return found
+    path = path_of(which)
+    if "/" not in which.rstrip("/") and not path.exists():
+        path = _folder(model_dir) / which.rstrip("/")
+    if not is_complete(path):
+        reason = "is not a complete checkpoint" if path.exists() else "does not exist"
+        there = some([folder.name for folder in complete_checkpoints(model_dir)])
+        raise CheckpointError(
+            f"--checkpoint {which} {reason}; give best, last, a name from --model_dir"
+            f" {model_dir} ({there or 'which holds none'}), or a checkpoint's folder"
+        )
+    return path
+
+
+def folder_of(path: str | AnyPath) -> AnyPath | None:
+    """The checkpoint's folder that a path of weights means: itself, or the best of a run's folder;
+    None for a file and for other folders.
+
+    Raises:
+        CheckpointError: the run has no complete checkpoint.
+    """
+    path = path_of(path)
+    if (path / MARKER).exists():
+        return path
+    return resolve(path) if (path / "checkpoints").is_dir() else None
+
+
+def read(path: str | AnyPath) -> Checkpoint:
+    """Reads a whole checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged, or from a newer version of the program.
+    """
+    from safetensors import SafetensorError
+
+    path = path_of(path)
+    if not is_complete(path, checksums=True):
+        raise CheckpointError(
+            f"the checkpoint {path} is damaged: its files do not match its checksums; use"
+            " another one"
+        )
+    try:
+        state = read_state(path)
+        if state.get("format", 0) > FORMAT:
+            raise CheckpointError(
+                f"the checkpoint {path} was written by a newer version of Convoy; update first"
+            )
+        arrays = {name: _load_arrays(path / f"{name}.safetensors") for name in ARRAYS}
+        return Checkpoint(
+            **arrays, state=state, config=(path / "config.yaml").read_text(), path=path
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from error
+
+
+def prune(model_dir: str | AnyPath, keep_last: int = 2, keep_best: int = 1) -> None:
+    """Removes all but the newest `keep_last` checkpoints and the best `keep_best` ones, and what
+    broken saves left. Which are best, their own `state.json` says (`score`).
+    """
+    whole = complete_checkpoints(model_dir)
+    scored = [(score, path) for path in whole if (score := _score(path)) is not None]
+    ranked = [path for _, path in sorted(scored, key=lambda pair: -pair[0])]
+    keep = {*whole[-keep_last:], *ranked[:keep_best], best(model_dir)}
+    for path in _folder(model_dir).glob("step-*"):
+        if path not in keep and path.is_dir():
+            remove(path)
+
+
+def remove(folder: AnyPath) -> None:
+    """Removes a checkpoint: its marker first, so that a removal that is cut short leaves nothing
+    that looks whole.
+    """
+    (folder / MARKER).unlink(missing_ok=True)
+    remove_tree(folder)
+
+
+def _score(path: AnyPath) -> float | None:
+    """The evaluation result of a checkpoint, None if it was not evaluated."""
+    try:
+        return read_state(path).get("score")
+    except (OSError, ValueError):
+        return None
+
+
+def check_writable(model_dir: str | AnyPath, flag: str = "--model_dir") -> None:
+    """Creates model_dir, or the folder that another flag names, and proves that a file can be
+    written there.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    folder = path_of(model_dir)
+    probe = folder / f".write-test-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\0" * 4096)
+        sync(probe)
+        probe.unlink()
+    except OSError as error:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{flag} {model_dir} cannot be written ({error.strerror}); choose another"
+            " folder or free some space"
+        ) from error

@@ -1,0 +1,28 @@
+"""Refuses a new run in the folder of an older one."""
+
+from __future__ import annotations
+
+from convoy.runtime.settings.config import Config
+from convoy.utils.errors import ConfigError
+
+
+def fresh_model_dir(config: Config) -> None:
+    """A new run must not mix its checkpoints with an older run's, let alone remove them.
+
+    Raises:
+        ConfigError: it would.
+    """
+    from convoy.runtime.run_folder.checkpoint import CheckpointError, complete_checkpoints
+
+    begins = config.mode in ("train", "train_and_eval") and not config.resume_checkpoint
+    if not begins or config.no_checkpoints:
+        return
+    try:
+        found = complete_checkpoints(config.model_dir)
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+    if found:
+        raise ConfigError(
+            f"--model_dir {config.model_dir} already holds checkpoints: go on from them with"
+            " --resume_checkpoint, or choose another folder"
+        )

@@ -1,0 +1,88 @@
+"""Commands that a run tells its user to type next, for the folder in which it was started."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from convoy.runtime.settings.config import Config
+from convoy.utils.distributed import ranks
+from convoy.utils.distributed.launched import elastic
+from convoy.utils.files import is_url, path_of
+
+WIDTH = 79
+_MAIN = Path(__file__).resolve().parents[1] / "main.py"
+
+
+def command(*words: str, width: int = WIDTH) -> list[str]:
+    """Lines of a shell that start Convoy, none longer than a terminal is wide where words allow it.
+
+    Args:
+        words: flags and their values, not quoted.
+    """
+    # A value stays on the line of its flag.
+    pieces: list[str] = _program()
+    for word in map(shlex.quote, words):
+        if word.startswith("--") or pieces[-1].count(" ") or not pieces[-1].startswith("--"):
+            pieces.append(word)
+        else:
+            pieces[-1] += f" {word}"
+    lines = [f"  {pieces[0]}"]
+    for piece in pieces[1:]:
+        if len(lines[-1]) + len(piece) + 3 <= width:
+            lines[-1] += f" {piece}"
+        else:
+            lines[-1] += " \\"
+            lines.append(f"      {piece}")
+    return lines
+
+
+def _program() -> list[str]:
+    """As the program was started: the installed command, or a checkout's main.py."""
+    started = sys.argv[0]
+    if Path(started).name == "convoy":
+        found = shutil.which("convoy")
+        same = found is not None and os.path.abspath(found) == os.path.abspath(started)
+        return ["convoy" if same else shlex.quote(started)]
+    if not _MAIN.is_file():
+        return ["convoy"]
+    here = Path.cwd() == _MAIN.parent
+    return ["python", "main.py" if here else shlex.quote(str(_MAIN))]
+
+
+def without(args: Sequence[str], *names: str) -> list[str]:
+    """A command line without some flags and their values."""
+    kept: list[str] = []
+    skips = False
+    for word in args:
+        flag = word.split("=")[0] in [f"--{name}" for name in names]
+        if not flag and not skips:
+            kept.append(word)
+        skips = flag and "=" not in word
+    return kept
+
+
+def resume_command(config: Config, *more: str) -> list[str]:
+    """The command with which a run goes on, as lines; empty where the run's own settings do not
+    tell it: its launcher is another program, or its folder is at a URL.
+
+    Args:
+        more: further flags.
+    """
+    size = ranks.size()
+    settings = path_of(config.model_dir) / "config.yaml"
+    several_hosts = ranks.local_size() != size
+    if elastic() or several_hosts or is_url(config.model_dir) or not settings.exists():
+        return []
+    processes = ["--nproc", str(size)] if size > 1 else []
+    return command("--config", os.fspath(settings), "--resume_checkpoint", *processes, *more)
+
+
+def listed(title: str, commands: Iterable[list[str]]) -> list[str]:
+    """Commands below a title; nothing where there are none."""
+    lines = [line for lines in commands for line in lines]
+    return [title, *lines] if lines else []

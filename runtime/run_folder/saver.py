@@ -1,0 +1,176 @@
+"""Saving in the background: training waits for copies of the arrays, not for the disk.
+
+One save is in flight at a time. Its folder has no marker until it is whole, so a reader, or a run
+that resumes after a crash, never sees a part of it (`runtime/run_folder/checkpoint.py`). What an
+evaluation says of a checkpoint is added later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder.checkpoint import AnyPath, Checkpoint, CheckpointError
+from convoy.utils.files import path_of
+
+
+@dataclass
+class _Save:
+    """A checkpoint of a state; `contents` is None, and `folder` known, once it is on the disk."""
+
+    state: Mapping[str, Any]
+    contents: Checkpoint | None = None
+    folder: AnyPath | None = None
+
+
+@dataclass
+class _Score:
+    """What an evaluation has found of a checkpoint, and the facts of `best.json` if that is the
+    best so far.
+    """
+
+    save: _Save
+    facts: Mapping[str, Any]
+    best: Mapping[str, Any] | None
+
+
+class Saver:
+    """Writes a run's checkpoints in a thread; used on rank 0.
+
+    A save that fails is reported and training goes on: the next one may find room. Only the end of
+    training insists (`finish`), and only on the weights: a best that cannot be noted is no reason
+    to call a run failed.
+
+    Args:
+        model_dir: the run's folder.
+        keep_last, keep_best: how many of the newest and of the best evaluated checkpoints stay;
+            `keep_last` None keeps all.
+        warn: takes the text of a failure.
+        check: is called before each write; what it raises ends the run.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | AnyPath,
+        *,
+        keep_last: int | None = 2,
+        keep_best: int = 1,
+        warn: Callable[[str], None] = print,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.model_dir, self.keep_last, self.keep_best = path_of(model_dir), keep_last, keep_best
+        self._warn, self._check = warn, check
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="convoy-save")
+        self._newest: _Save | None = None
+        self._owed: list[_Score] = []  # not on the disk yet
+        self._flying: Future | None = None
+
+    def save(self, contents: Checkpoint) -> None:
+        """Begins to write a checkpoint of arrays that nobody changes any more, after the one before
+        it has ended.
+        """
+        self.settle()
+        # Of a save that failed, and is not the newest any more, there is nothing left to score.
+        self._owed = [score for score in self._owed if score.save.folder is not None]
+        self._newest = _Save(contents.state, contents)
+        self._flying = self._pool.submit(self._write)
+
+    def add_score(
+        self,
+        state: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        best: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Begins to add what an evaluation has found to a checkpoint.
+
+        Args:
+            state: that checkpoint's, by which it is found if an earlier launch has saved it.
+            facts: see `checkpoint.add_score`.
+            best: the facts of `best.json`, if it is the best so far.
+        """
+        self.settle()
+        save = self._newest
+        if save is None or not checkpoint.same_place(save.state, state):
+            save = _Save(state)
+        self._owed.append(_Score(save, facts, best))
+        if save.contents is None:  # else it waits with the save, which has just failed
+            self._flying = self._pool.submit(self._write)
+
+    def settle(self) -> bool:
+        """Waits for the save in flight. If it fails, that is reported, and tried again later.
+
+        Returns:
+            Whether the newest checkpoint is on the disk.
+        """
+        if self._flying is not None:
+            flying, self._flying = self._flying, None
+            try:
+                flying.result()
+            except CheckpointError as error:
+                self._warn(
+                    f"WARNING: {error}. Training goes on and will try again at the next save"
+                )
+        return self._newest is not None and self._newest.contents is None
+
+    def finish(self) -> None:
+        """Waits for the last save, and tries once more if it failed.
+
+        Raises:
+            CheckpointError: what the run ended with could not be kept.
+        """
+        self.settle()
+        lost = self._newest is not None and self._newest.contents is not None
+        try:
+            if lost or self._owed:
+                self._write()
+        except CheckpointError as error:
+            if self._newest is not None and self._newest.contents is not None:
+                raise
+            self._warn(f"WARNING: {error}")
+        finally:
+            self._pool.shutdown()
+
+    def abandon(self) -> None:
+        """Lets a save in flight end, without insisting: for runs that end by an error."""
+        if self._flying is not None:
+            self._flying.exception()
+        self._pool.shutdown(wait=False)
+
+    def _write(self) -> None:
+        """Writes what is not on the disk yet: the weights first, then what is said of them.
+
+        Raises:
+            CheckpointError: something could not be written, or old checkpoints not be removed.
+        """
+        self._check()
+        newest = self._newest
+        if newest is not None and newest.contents is not None:
+            newest.folder = checkpoint.save(self.model_dir, newest.contents)
+            newest.contents = None
+        while self._owed:
+            with _told("the result of an evaluation could not be noted"):
+                self._note(self._owed[0])
+            self._owed.pop(0)
+        if self.keep_last is not None:
+            with _told("old checkpoints could not be removed"):
+                checkpoint.prune(self.model_dir, self.keep_last, self.keep_best)
+
+    def _note(self, score: _Score) -> None:
+        folder = score.save.folder or checkpoint.find(self.model_dir, score.save.state)
+        if folder is None or not checkpoint.is_complete(folder):
+            return  # removed as too old by now
+        checkpoint.add_score(folder, score.facts)
+        if score.best is not None:
+            checkpoint.mark_best(self.model_dir, folder, score.best)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{what} ({error})") from error

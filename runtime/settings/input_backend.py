@@ -1,0 +1,88 @@
+"""Which backend reads a split, and whether this machine has it. No TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from convoy.runtime.settings.config import Config
+from convoy.utils.distributed import ranks
+from convoy.utils.errors import ConfigError
+from convoy.utils.extras import how_to_install
+from convoy.utils.machine import device
+from convoy.utils.machine.gpus import visible_gpus
+
+BENCHMARKS = ("training_benchmark", "inference_benchmark")
+EVALUATING = ("train_and_eval", "eval", "inference_benchmark")
+
+
+def backend(config: Config, *, training: bool) -> str:
+    """One of `--data_backend`'s choices, for training data or for evaluation data.
+
+    `--use_dali` and `--use_dali_eval` mean DALI on a GPU if there is one.
+    """
+    if config.data_backend is not None:
+        return config.data_backend
+    if config.use_dali if training else config.use_dali_eval:
+        return "dali-gpu" if visible_gpus() else "dali-cpu"
+    return "tfdata"
+
+
+def check_backend(config: Config) -> None:
+    """Refuses a backend that does not fit the mode, the other flags or this machine.
+
+    Raises:
+        ConfigError: see above.
+    """
+    older = [f"--{name}" for name in ("use_dali", "use_dali_eval") if getattr(config, name)]
+    if config.data_backend == "synthetic" and config.mode not in BENCHMARKS:
+        raise ConfigError(f"--data_backend synthetic is for --mode {' and '.join(BENCHMARKS)}")
+    if older and config.data_backend in ("tfdata", "synthetic"):
+        raise ConfigError(
+            f"{' and '.join(older)} and --data_backend {config.data_backend} disagree: leave"
+            " one of them out"
+        )
+    trains = "train" in config.mode or config.mode == "lr_find"
+    evaluates = config.mode in EVALUATING
+    used = {backend(config, training=t) for t, here in ((True, trains), (False, evaluates)) if here}
+    if not used & {"dali-cpu", "dali-gpu"}:
+        return
+    flag = f"--data_backend {config.data_backend}" if config.data_backend else " ".join(older)
+    if not _installed("nvidia.dali"):
+        raise ConfigError(
+            f"{flag} needs NVIDIA DALI: {how_to_install('dali')}; or leave the flag out"
+        )
+    if "dali-gpu" in used and not visible_gpus():
+        raise ConfigError(
+            f"{flag} needs an NVIDIA GPU, and none is visible here: --data_backend dali-cpu runs"
+            " DALI on the CPU"
+        )
+
+
+def check_data_format(config: Config) -> None:
+    """Refuses what TensorFlow's CPU kernels cannot do: convolve in NCHW.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if config.data_format == "channels_last" or device.has_gpu():
+        return
+    if config.mode in ("summary", "convert"):
+        return
+    if config.batch_norm == "syncbn" and ranks.size() > 1:
+        raise ConfigError(
+            "--data_format channels_first with --batch_norm syncbn needs GPUs: on CPUs XLA would"
+            " have to compile the whole step, which synchronised batch norm divides"
+        )
+    rows = config.benchmark_xla  # of a benchmark, where they decide
+    if not (config.use_xla if rows is None else "off" not in rows):
+        raise ConfigError(
+            "--data_format channels_first needs a GPU, or --use_xla: TensorFlow's convolutions for"
+            " CPUs take channels_last only (its oneDNN ones are not in every build)"
+        )
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False

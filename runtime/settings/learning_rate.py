@@ -1,0 +1,143 @@
+"""The learning-rate schedule that the flags describe. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from convoy.runtime.settings.config import Config
+from convoy.utils.errors import ConfigError
+from convoy.utils.optim.learning_rates import make_schedule, scaled_lr
+from convoy.utils.optim.spans import Span, parse_span, to_steps
+
+# Flags whose values are spans, and whether 0 is one.
+SPANS = {"warmup_epochs": True, "lr_decay_epochs": False, "lr_boundaries": True}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A run's learning rate.
+
+    Attributes:
+        rate: from the number of an update, from 0, to its learning rate.
+        peak: the rate after the warm-up.
+        warmup_steps: updates of warm-up.
+    """
+
+    rate: Callable[[int], float]
+    peak: float
+    warmup_steps: int
+
+
+def build_schedule(config: Config, images_per_step: int, steps_per_epoch: int) -> Schedule:
+    """The schedule for a run whose updates see so many images.
+
+    Raises:
+        ConfigError: the spans do not go together, for example a warm-up longer than the run.
+    """
+    peak = peak_rate(config, images_per_step)
+    try:
+        rate = make_schedule(
+            **schedule_arguments(config), base_lr=peak, steps_per_epoch=steps_per_epoch
+        )
+    except ValueError as error:
+        raise ConfigError(f"{error} (an epoch has {steps_per_epoch} steps)") from error
+    warmup = to_steps(
+        config.warmup_epochs, steps_per_epoch=steps_per_epoch, total_epochs=config.max_epochs
+    )
+    return Schedule(rate, peak, round(warmup))
+
+
+def peak_rate(config: Config, images_per_step: int) -> float:
+    """What `--lr_init` means for updates that see so many images."""
+    if not config.lr_base_batch:
+        return config.lr_init
+    return scaled_lr(config.lr_init, images_per_step, config.lr_base_batch)
+
+
+def check_spans(config: Config) -> set[str]:
+    """The units in which the flags in `SPANS` are given.
+
+    Raises:
+        ConfigError: one is no span; with the name of the flag.
+    """
+    units = set()
+    for name, zero in SPANS.items():
+        value = getattr(config, name)
+        for span in value if isinstance(value, list) else [value] * (value is not None):
+            try:
+                number, unit = parse_span(span)
+            except ValueError as error:
+                raise ConfigError(f"--{name}: {error}") from error
+            if not (number or zero):
+                raise ConfigError(f"--{name} must be above 0, not {span}")
+            units.add(unit)
+    return units
+
+
+def check_schedule(config: Config) -> None:
+    """Refuses a schedule that cannot be, as far as one can tell before an epoch's length is known.
+
+    Raises:
+        ConfigError: with one sentence that says why, in the units of the flags.
+    """
+    units = check_spans(config)
+    if warmup_is_too_long(config):
+        raise ConfigError(_too_long(config))
+    if "steps" in units and not config.steps_per_epoch:
+        return  # `build_schedule` will answer
+    # Only orders of places in the run are compared, so any length of an epoch will do.
+    steps = config.steps_per_epoch or 1000
+    try:
+        make_schedule(**schedule_arguments(config), base_lr=1.0, steps_per_epoch=steps)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def warmup_is_too_long(config: Config) -> bool:
+    """Whether the warm-up does not end before the run, as far as the flags alone say."""
+    number, unit = parse_span(config.warmup_epochs)
+    if unit == "%":
+        return number >= 100
+    if unit == "epochs":
+        return number >= config.max_epochs
+    return bool(config.steps_per_epoch) and number >= config.max_epochs * config.steps_per_epoch
+
+
+def _too_long(config: Config) -> str:
+    number, unit = parse_span(config.warmup_epochs)
+    given, length = f"--warmup_epochs {config.warmup_epochs}", f"{config.max_epochs} epochs"
+    if unit == "epochs":
+        given = f"--warmup_epochs {number:g}"
+    if unit == "steps":
+        length = f"{config.max_epochs * config.steps_per_epoch} steps"
+    return (
+        f"{given} does not end before the run does, after {length}: lower it, or train for more"
+        " (--max_epochs)"
+    )
+
+
+def fitted_warmup(config: Config) -> float:
+    """A warm-up, in epochs, for a run that is shorter than the usual one: a fifth of it."""
+    return config.max_epochs / 5
+
+
+def schedule_arguments(config: Config) -> dict[str, Any]:
+    """What `utils.optim.learning_rates.make_schedule` needs and the config knows."""
+    name, multipliers = config.lr_decay, config.lr_multipliers
+    boundaries: list[Span] | None = config.lr_boundaries
+    if name == "step" and multipliers is None:
+        # make_schedule's own step falls to a tenth; with a rate of the user's it is piecewise.
+        name, boundaries = "piecewise", boundaries or [config.max_epochs * e / 9 for e in (3, 6, 8)]
+        multipliers = [config.lr_decay_rate**i for i in range(len(boundaries) + 1)]
+    return {
+        "name": name,
+        "total_epochs": config.max_epochs,
+        "warmup_epochs": config.warmup_epochs,
+        "decay_rate": config.lr_decay_rate,
+        "decay_epochs": config.lr_decay_epochs,
+        "end_lr": config.lr_end,
+        "boundaries": boundaries,
+        "multipliers": multipliers,
+    }

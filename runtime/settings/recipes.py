@@ -1,0 +1,271 @@
+"""Recipes: what to train a model with, and on which machine. Loads no TensorFlow.
+
+A recipe file (`configs/*/*.yaml`) holds settings of `runtime.settings.config.Config`, what its
+source expects of it (`expected`), and perhaps the file that it changes (`base`).
+`configs/launch.yaml` says which file, batch and precision go with a model on a platform; `lookup`
+merges them.
+
+    python -m convoy.runtime.settings.recipes                                        the whole table
+    python -m convoy.runtime.settings.recipes resnet50 AMP DGXA100 convergence 90E   one choice, as
+    YAML python -m convoy.runtime.settings.recipes resnet50 AMP DGX2V --nproc             processes
+    for it
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convoy.runtime.settings.config import MADE_IN, settle
+from convoy.runtime.settings.settings_file import read_settings
+from convoy.utils.errors import ConfigError
+from convoy.utils.places import expand_home
+from convoy.utils.tables import table_console
+from convoy.utils.text import TextError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe file: settings by flag name, inherited ones too, and its source's own results."""
+
+    path: Path
+    settings: dict[str, Any]
+    expected: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What `lookup` found.
+
+    Attributes:
+        name: such as "resnet50/AMP/DGXA100/convergence/90E", which leads here again.
+        recipe: the file whose settings those of the launch replace.
+        launch: settings of precision, platform, batch and mode, by flag name.
+        gpus: processes to start, one for each GPU.
+        images_per_update: over all processes and forward passes.
+        published: False where the batch is derived and untested.
+    """
+
+    name: str
+    recipe: Recipe
+    launch: dict[str, Any]
+    gpus: int
+    images_per_update: int
+    published: bool
+
+
+def read_recipe(path: str | Path, _children: tuple[Path, ...] = ()) -> Recipe:
+    """Reads a recipe, over the settings of its `base`, a path beside it, and so on.
+
+    Raises:
+        ConfigError: a file is missing, is not YAML, holds what are not settings, or is its own
+            base.
+    """
+    path = Path(path)
+    if path.resolve() in _children:
+        raise ConfigError(f"the recipe {path} is its own base")
+    try:
+        found = dict(read_settings(path, data=("expected",)))
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror or error}") from error
+    except TextError as error:
+        raise ConfigError(str(error)) from error
+    base, expected = found.pop("base", None), found.pop("expected", None)
+    found.pop(MADE_IN, None)  # of a run's config.yaml: a recipe's paths are the current folder's
+    settings = dict(settle(n, s.value, f"{path}, line {s.line}: ") for n, s in found.items())
+    if base:
+        if not isinstance(base.value, str):
+            raise ConfigError(f"{path}, line {base.line}: base takes the path of another recipe")
+        beside = path.parent / expand_home(base.value, f"{path}, line {base.line}: base")
+        inherited = read_recipe(beside, (*_children, path.resolve()))
+        settings = inherited.settings | settings
+    return Recipe(path, settings, expected.value if expected else {})
+
+
+@functools.cache
+def _shipped(file: str) -> Recipe:
+    return read_recipe(CONFIGS / file)
+
+
+@functools.cache
+def table() -> dict[str, Any]:
+    """`configs/launch.yaml`: precisions, platforms, modes and models. Not to be changed."""
+    path = CONFIGS / "launch.yaml"
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def lookup(
+    model: str,
+    precision: str | None = None,
+    platform: str | None = None,
+    mode: str = "convergence",
+    epochs: int | None = None,
+    gpus: int | None = None,
+) -> Launch:
+    """Looks up how to run a model on a platform; names are those of `configs/launch.yaml`.
+
+    Args:
+        precision: None: AMP, but FP32 on CPUs.
+        epochs: None: the model's longest recipe.
+        gpus: processes, if not as many as the platform has. Fewer make up the same images per
+            update by several passes, or the nearest number; more make an update of more images.
+            The recipe's learning rate is per so many images, and follows (`lr_base_batch`).
+
+    Raises:
+        ConfigError: a name is unknown, the platform lacks the precision, or no recipe is that long.
+    """
+    if platform is None:
+        raise ConfigError(f"--recipe needs a platform: {', '.join(table()['platforms'])}")
+    precision = precision or ("FP32" if platform == "cpu" else "AMP")
+    chosen = {"models": model, "precisions": precision, "platforms": platform, "modes": mode}
+    for kind, name in chosen.items():
+        if name not in table()[kind]:
+            raise ConfigError(_unknown(name))
+    entry, numbers, machine, doing = (table()[kind][name] for kind, name in chosen.items())
+    lacks = machine.get("lacks", {})
+    if precision in lacks:
+        others = " or ".join(p for p in table()["precisions"] if p not in lacks)
+        raise ConfigError(f"--recipe: {precision} on {platform}: {lacks[precision]}; use {others}")
+    epochs = epochs or max(entry["recipes"])
+    if epochs not in entry["recipes"]:
+        known = ", ".join(f"{e}E" for e in entry["recipes"])
+        raise ConfigError(f"--recipe: {model} has no recipe of {epochs} epochs; it has {known}")
+
+    published = entry.get("published", {})
+    row = (published | entry["derived"])[platform]
+    memory = "AMP" if precision == "AMP" else "FP32"  # TF32 saves none
+    batch, gpus = row[memory], doing.get("gpus") or gpus or machine["gpus"]
+    update = row.get("update", entry.get("update", batch * machine["gpus"]))
+    update = update.get(memory, entry["update"]) if isinstance(update, dict) else update
+    passes = max(1, round(update / (batch * gpus)))
+    launch = {
+        **numbers["settings"],
+        **machine["settings"],
+        "train_batch_size": batch,
+        "eval_batch_size": entry.get("evaluate", {}).get(platform, row)[memory],
+        "optimizer_batch_size": passes * batch * gpus if passes > 1 else None,
+        **doing["settings"],
+    }
+    return Launch(
+        name=f"{model}/{precision}/{platform}/{mode}/{epochs}E",
+        recipe=_shipped(entry["recipes"][epochs]),
+        launch=launch,
+        gpus=gpus,
+        images_per_update=launch["optimizer_batch_size"] or batch * gpus,
+        # Documents of machines that have TF32 give no FP32.
+        published=platform in published and (precision != "FP32" or "TF32" in lacks),
+    )
+
+
+def parse_name(text: str) -> dict[str, Any]:
+    """The arguments of `lookup` from parts in any order, divided by "/", "," or spaces.
+
+    Raises:
+        ConfigError: a part is unknown (the nearest name is given) or contradicts another.
+    """
+    found: dict[str, Any] = {}
+    for part in filter(None, re.split(r"[/,\s]+", text)):
+        if number := re.fullmatch(r"([1-9]\d*)([ex])", part.lower()):
+            kind, value = {"e": "epochs", "x": "gpus"}[number[2]], int(number[1])
+        elif part.lower() in _names():
+            kind, value = _names()[part.lower()]
+        else:
+            raise ConfigError(_unknown(part))
+        if found.setdefault(kind, value) != value:
+            raise ConfigError(f"--recipe {text} names two of {kind}: {found[kind]} and {value}")
+    if "model" not in found:
+        raise ConfigError(f"--recipe {text} needs a model: {', '.join(table()['models'])}")
+    return found
+
+
+@functools.cache
+def _names() -> dict[str, tuple[str, str]]:
+    """Lower-case names and aliases of all parts, to (argument of `lookup`, name)."""
+    names = {}
+    for kind, entries in table().items():
+        for name, entry in entries.items():
+            written = (name, *entry.get("aliases", ()))
+            names |= dict.fromkeys(map(str.lower, written), (kind.removesuffix("s"), name))
+    return names
+
+
+def _unknown(part: str) -> str:
+    near = difflib.get_close_matches(part.lower(), _names(), n=1, cutoff=0.5)
+    hint = (
+        f"did you mean {_names()[near[0]][1]}"
+        if near
+        else "see `python -m convoy.runtime.settings.recipes`"
+    )
+    return f"--recipe: there is no part {part}; {hint}"
+
+
+def expected_top1(arch: str) -> tuple[float, str] | None:
+    """What an architecture's longest recipe should reach, in percent, and who says so."""
+    if arch not in table()["models"]:
+        return None
+    recipes = table()["models"][arch]["recipes"]
+    expected = _shipped(recipes[max(recipes)]).expected
+    return expected["results"][0]["top1"], expected["short"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table, or one choice. Returns the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    words = [arg for arg in args if arg != "--nproc"]
+    if not words:
+        return _print_table()
+    try:
+        found = lookup(**parse_name(" ".join(words)))
+    except ConfigError as error:
+        print(f"recipes: {error}", file=sys.stderr)
+        return 2
+    if "--nproc" in args:
+        print(found.gpus)
+    else:
+        origin = "published" if found.published else "derived from published ones, untested"
+        settings = found.recipe.settings | found.launch | {"gpus": found.gpus}
+        print(f"# {found.name}: {found.recipe.path.relative_to(CONFIGS.parent)}")
+        print(f"# {found.images_per_update} images per update; batch {origin}")
+        print(yaml.safe_dump(settings, sort_keys=False), end="")
+    return 0
+
+
+def _print_table() -> int:
+    from rich.table import Table
+
+    platforms = list(table()["platforms"])
+    for columns in (platforms[:4], platforms[4:]):  # each fits 80 characters
+        grid = Table("model", "epochs", *columns, box=None, pad_edge=False)
+        for model, entry in table()["models"].items():
+            cells = [_batches(model, platform) for platform in columns]
+            grid.add_row(model, " ".join(map(str, entry["recipes"])), *cells)
+        table_console().print(grid, "")
+    print("Images per GPU and pass, AMP/(TF32 or FP32); * is derived and untested.")
+    print(f"Modes: {', '.join(table()['modes'])}.")
+    return 0
+
+
+def _batches(model: str, platform: str) -> str:
+    amp, full = (lookup(model, precision, platform) for precision in ("AMP", "FP32"))
+    sizes = f"{amp.launch['train_batch_size']}/{full.launch['train_batch_size']}"
+    return sizes if amp.published else f"{sizes}*"
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader may leave early (`| head`)
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""`--mode train`, `train_and_eval` and `lr_find`."""

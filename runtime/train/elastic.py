@@ -1,0 +1,68 @@
+"""Elastic jobs: processes come and go, and training goes on from memory.
+
+A commit is the same `Checkpoint` that is written to disk, kept in every process's memory. When a
+process dies, or hosts come or go, those that are left find together again
+(`utils.distributed.elastic`), rank 0's commit is given to all, and a new `Trainer` goes on from
+it, as a run resumes from disk with another number of processes: the size is in its traced
+functions, schedule and loaders.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from convoy.runtime.run_folder.fresh_folder import fresh_model_dir
+from convoy.runtime.settings.config import Config
+from convoy.utils.distributed import ranks
+from convoy.utils.distributed.elastic import Memory, run
+
+
+def train(config: Config, attempt: Callable[[Memory], dict[str, Any]]) -> dict[str, Any]:
+    """Trains to the end, whatever comes and goes.
+
+    Args:
+        attempt: makes a Trainer that goes on from the memory's commit, and runs it.
+
+    Returns:
+        The figures of the last attempt.
+    """
+    memory = Memory(config.elastic_commit_steps)
+
+    def go_on() -> dict[str, Any]:
+        if ranks.rank() == 0 and memory.size_before is not None:
+            print(story(memory), flush=True)
+        if not memory.contents:
+            ranks.on_rank0(lambda: fresh_model_dir(config))
+        memory.lost = False
+        return attempt(memory)
+
+    return run(go_on, memory, lambda: _forget(config))
+
+
+def story(memory: Memory) -> str:
+    """What changed, and what it cost, in one line."""
+    before, now = memory.size_before, ranks.size()
+    sizes = f"now {now} {'process' if now == 1 else 'processes'} instead of {before}"
+    if not memory.contents:
+        return f"rank lost before the first commit: starting again; {sizes}"
+    step = memory.contents.saved.state["step"]
+    if not memory.lost:
+        return f"hosts changed: going on after step {step}; {sizes}"
+    steps = memory.reached - step
+    went_back = f"went back {steps} {'step' if steps == 1 else 'steps'} to step {step}"
+    return f"rank lost: {went_back if steps else f'going on after step {step}'}; {sizes}"
+
+
+def _forget(config: Config) -> None:
+    """Frees what the last attempt left, and makes names and random numbers begin as in a new
+    process, so that the next model's variables are called as the commit has them.
+    """
+    policy = keras.config.dtype_policy()
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy(policy)
+    keras.utils.set_random_seed(config.seed)
+    gc.collect()

@@ -1,0 +1,177 @@
+"""Evaluation within training: of the weights and of their moving average, and which was best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from convoy.dataloader.errors import DataError
+from convoy.runtime.builders.inputs import build_loader
+from convoy.runtime.data.class_matching import numbered_like
+from convoy.runtime.evaluate.evaluate import evaluate_data
+from convoy.runtime.evaluate.step import EvalStep
+from convoy.runtime.run_folder.checkpoint import Checkpoint
+from convoy.runtime.settings.config import Config
+from convoy.runtime.trackers.workers import Trackers
+from convoy.runtime.train.best import best_text, judge
+from convoy.runtime.train.confusion import make_counting_step, show_counts
+from convoy.runtime.train.journal import Journal
+from convoy.runtime.train.step import TrainState
+
+
+class Evaluations:
+    """The evaluations of a run; none in `--mode train`.
+
+    One that cannot be made, as images are broken, is told and counted, and training goes on: its
+    weights are saved, and the images may be repaired meanwhile. Each looks at all images anew.
+
+    Args:
+        state: what is evaluated.
+        train_data: whose classes the validation split shares.
+        asked: whether this rank was asked to stop.
+        evaluated: whether the state was, in the launch before.
+
+    Attributes:
+        data: the validation loader; None in `--mode train`.
+        epoch: the last one that was evaluated, whose figures the run's are; None: none was.
+        answers: of the last one, by the better of the weights and their average: right answers,
+            examples and answers of each class, int64 `(3, classes)`; None before the first.
+        failures: why, of each evaluation of this launch that could not be made.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        state: TrainState,
+        train_data: Any,
+        journal: Journal,
+        asked: Callable[[], bool],
+        evaluated: bool = False,
+    ) -> None:
+        self._config, self._state, self._journal, self._asked = config, state, journal, asked
+        self.failures: list[str] = []
+        self.epoch = state.epoch if evaluated else None
+        self.answers: np.ndarray | None = None
+        self.data = self._step = None
+        if config.mode == "train_and_eval":
+            adapt = numbered_like(train_data, f"--data_dir {config.data_dir}")
+            self.data = build_loader(config, "validation", train_data, adapt=adapt)
+            self._step = make_counting_step(config, state.model)
+
+    def due(self, last_epoch: int) -> bool:
+        """Whether the state is one to be evaluated: the end of an epoch, every so often, or of the
+        last one.
+        """
+        state, every = self._state, self._config.num_epochs_between_eval
+        if self.data is None or state.offset or not state.epoch:
+            return False
+        return state.epoch >= last_epoch or state.epoch % every == 0
+
+    def missing(self, saved: Checkpoint | None, last_epoch: int) -> bool:
+        """Whether a launch goes on from a state that should have been evaluated and was not: the
+        run was stopped or killed in between, or the evaluation could not be made.
+        """
+        return saved is not None and saved.state.get("score") is None and self.due(last_epoch)
+
+    def make(self, report: dict[str, float]) -> tuple[dict[str, Any], bool] | None:
+        """Evaluates the state, and tells what comes of it.
+
+        Args:
+            report: the run's latest figures, which take those of this evaluation in.
+
+        Returns:
+            What to add to the state's checkpoint, and whether it is the best so far, as `judge`
+            has it; None if the evaluation could not be made.
+
+        Raises:
+            Abandoned: a rank was asked to stop.
+        """
+        config, state, journal = self._config, self._state, self._journal
+        answers: dict[str, np.ndarray] = {}
+        try:
+            values = evaluate_state(
+                state, self._step, self.data, config, journal.trackers, self._asked, answers
+            )
+        except DataError as error:
+            text, epoch = str(error), f"WARNING: epoch {state.epoch} was not evaluated"
+            again = "the same images cannot be read"
+            journal.line(f"{epoch}: {again if text in self.failures else text}")
+            self.failures.append(text)
+            return None
+        self.epoch = state.epoch
+        report |= {k: v for k, v in values.items() if not k.startswith("val.")}
+        found = judge(state, values, report, config.best_metric)
+        self.answers = answers[found[0]["better_weights"]]
+        journal.metrics((state.epoch,), values, state.step)
+        journal.line(epoch_line(values, state, config.max_epochs))
+        if self.exhausted:
+            journal.line(
+                f"stopping early: {state.waited} evaluations were no better than that of epoch"
+                f" {state.best['epoch']} ({best_text(state.best)})"
+            )
+        return found
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether so many evaluations brought nothing better that the run is to end."""
+        patience = self._config.early_stopping
+        return patience is not None and bool(self._state.best) and self._state.waited >= patience
+
+
+def evaluate_state(
+    state: TrainState,
+    eval_step: EvalStep,
+    data: Any,
+    config: Config,
+    trackers: Trackers,
+    asked: Callable[[], bool],
+    answers: dict[str, np.ndarray],
+) -> dict[str, float]:
+    """Evaluates the weights and, where there is one, their average. Changes nothing.
+
+    Args:
+        eval_step: an `EvalStep`; counts for the trackers' confusion matrix
+            where it can.
+        answers: takes the totals by class of the weights, "raw", and of their average, "ema".
+        data: the validation loader.
+        asked: whether this rank was asked to stop.
+
+    Returns:
+        `runtime.evaluate.evaluate.UNITS`' names, again as `eval_ema_…` for the average, and
+        `val.loss`, `val.top1`, `val.top5` of the weights.
+
+    Raises:
+        Abandoned, DataError: see `runtime.evaluate.evaluate.evaluate_data`; on every rank.
+    """
+    data.look_again()
+    values = evaluate_data(eval_step, data, config, asked=asked)
+    answers["raw"] = eval_step.gathered
+    show_counts(eval_step, trackers, "confusion_matrix", state.step)
+    if state.ema is not None:
+        with state.ema.swap():
+            averaged = evaluate_data(eval_step, data, config, asked=asked)
+        answers["ema"] = eval_step.gathered
+        show_counts(eval_step, trackers, "confusion_matrix_ema", state.step)
+        values |= {
+            name.replace("eval_", "eval_ema_", 1): value
+            for name, value in averaged.items()
+            if name.startswith("eval_")
+        }
+    return values | {
+        "val.loss": values["eval_loss"],
+        "val.top1": values["eval_accuracy_top_1"],
+        "val.top5": values["eval_accuracy_top_5"],
+    }
+
+
+def epoch_line(values: dict[str, float], state: TrainState, max_epochs: int) -> str:
+    """What is printed of an epoch's evaluation."""
+    text = f"epoch {state.epoch}/{max_epochs}  eval loss {values['eval_loss']:.3f}"
+    text += f"  top-1 {100 * values['eval_accuracy_top_1']:.2f}%"
+    if state.ema is not None:
+        text += f"  ema {100 * values['eval_ema_accuracy_top_1']:.2f}%"
+    if "eval_unreadable" in values:
+        text += f"  without {values['eval_unreadable']:.0f} unreadable images"
+    return f"{text}  best {best_text(state.best)}" if state.best else text

@@ -1,0 +1,136 @@
+"""What of a run is kept: in checkpoints on the disk and, in an elastic job, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from convoy.runtime.run_folder.checkpoint import Checkpoint
+from convoy.runtime.run_folder.ownership import Owner
+from convoy.runtime.run_folder.saver import Saver
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.state import Commit, snapshot
+from convoy.runtime.train.step import TrainState
+from convoy.utils.distributed import ranks
+from convoy.utils.signals import Requests
+from convoy.utils.watchdog import watchdog
+
+
+class Keeper:
+    """Keeps the state of a run; every rank has one, and calls the same methods at the same places.
+
+    Args:
+        state: what is kept.
+        memory: of an elastic job (`utils.distributed.elastic.Memory`): where commits go.
+        requests: whose clock asks for saves; only rank 0's does.
+        owner: rank 0's claim to the run's folder, without which nothing is written there.
+        sizes: `images_per_step`, over all ranks, and `steps_per_epoch`, for checkpoints.
+        ends: the epoch and the step that this launch does not go beyond.
+        warn: takes the text of a failure.
+
+    Attributes:
+        saver: rank 0's, where there are checkpoints.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        state: TrainState,
+        *,
+        memory: Any,
+        requests: Requests,
+        owner: Owner | None,
+        sizes: dict[str, int],
+        ends: tuple[int, float],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.config, self.state, self.memory = config, state, memory
+        self._requests, self._owner = requests, owner
+        self._sizes, self._ends = sizes, ends
+        self.saver = None
+        if ranks.rank() == 0 and not config.no_checkpoints:
+            self.saver = Saver(
+                config.model_dir,
+                keep_last=None if config.gather_checkpoints else config.keep_checkpoints,
+                keep_best=config.keep_best,
+                warn=warn,
+                check=owner.check if owner else lambda: None,
+            )
+        requests.save_every(config.checkpoint_every_minutes if self.saver else None)
+
+    def save(
+        self,
+        data: Any,
+        metrics: dict[str, float],
+        counters: np.ndarray | None = None,
+        to_disk: bool = True,
+    ) -> None:
+        """Begins to save the state as it is, in the memory of an elastic job as well, or only
+        there.
+
+        Args:
+            data: the training loader.
+            metrics, counters: see `snapshot`.
+        """
+        to_disk &= not self.config.no_checkpoints
+        if not (to_disk or self.memory):
+            return
+        with watchdog.patient("saving a checkpoint"):
+            whole = bool(self.memory or self.saver)
+            contents = snapshot(self.state, self.config, data, metrics, counters, whole)
+            if to_disk:
+                self._requests.saved()
+            if contents is not None:
+                self._keep(contents, to_disk)
+
+    def _keep(self, contents: Checkpoint, to_disk: bool) -> None:
+        contents.state |= self._sizes
+        if self.memory:
+            self.memory.contents = Commit(contents, self._ends)
+            self.memory.reached = self.state.step
+        if to_disk and self.saver:
+            self.saver.save(contents)
+
+    def secure(self) -> None:
+        """Waits until the last save is on the disk, or has failed, which training survives."""
+        if self.config.no_checkpoints:
+            return
+        watchdog.rest("writing a checkpoint")
+        on_disk = ranks.on_rank0(self.saver.settle if self.saver else lambda: False)
+        self._requests.at_stake &= not on_disk
+
+    def add_score(self, facts: Mapping[str, Any], is_best: bool, to_disk: bool) -> None:
+        """Adds what an evaluation has found to the newest checkpoint (`to_disk`) and commit, which
+        are of the state as it is.
+        """
+        if self.memory and self.memory.contents:
+            saved = self.memory.contents.saved
+            saved.state = {**saved.state, **facts}
+        if to_disk and self.saver:
+            of = {name: getattr(self.state, name) for name in ("step", "epoch", "offset")}
+            self.saver.add_score(of, facts, self.state.best if is_best else None)
+
+    def finish(self, stopping: bool = False) -> None:
+        """Waits for the last save, and tries once more if it failed.
+
+        Args:
+            stopping: a signal came; a run that waits for the folder is told that it will be free.
+
+        Raises:
+            CheckpointError: what the run ended with could not be kept.
+        """
+        watchdog.rest("writing the last checkpoint")
+        if stopping:
+            self._requests.stopping()
+            if self._owner:
+                self._owner.ending()
+        ranks.on_rank0(self.saver.finish if self.saver else lambda: None)
+        self._requests.at_stake = False
+
+    def abandon(self) -> None:
+        """Lets a save in flight end, without insisting: for runs that end by an error."""
+        if self.saver:
+            watchdog.rest("ending a save after an error")
+            self.saver.abandon()

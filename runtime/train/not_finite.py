@@ -1,0 +1,115 @@
+"""Losses and gradients that are not finite: what they mean, and where they began."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from convoy.runtime.train.step import Batch, Step, batch_norm_statistics
+from convoy.utils.distributed import ranks
+from convoy.utils.errors import UserError
+from convoy.utils.watchdog import watchdog
+
+MAX_OVERFLOWS = 20
+"""Steps in a row whose float16 gradients may overflow once the loss scale cannot fall further."""
+
+
+class TrainingError(UserError, RuntimeError):
+    """Training cannot go on. The text says where it stopped and why."""
+
+
+class NotFinite(TrainingError):
+    """A loss or gradient is infinite or no number, whatever the loss scale."""
+
+
+class Health:
+    """Looks at each step's end; every rank comes to the same conclusion.
+
+    The weights are still good when an error is raised: `Step` leaves them alone in such a step.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self._step, self._overflows = step, 0
+
+    def check(self, batches: list[Any]) -> None:
+        """Raises TrainingError, naming step and place, when there is no use in going on: NotFinite
+        where another order of events could have gone well.
+
+        float16 gradients overflow now and then, which the loss scale is there for; only when it
+        has come down to 1, or is fixed, and they still do, that is an error.
+
+        Args:
+            batches: what the step was trained on.
+        """
+        step, state = self._step, self._step.state
+        self._overflows = 0 if step.finite else self._overflows + 1
+        if step.finite and step.finite_loss:
+            return
+        scale = state.loss_scale
+        if step.finite_loss and scale.active:
+            can_fall = scale.dynamic and scale.value() > 1
+            if self._overflows < MAX_OVERFLOWS or can_fall:
+                return
+            raise TrainingError(
+                f"the loss is finite but float16 gradients overflowed in each of the last"
+                f" {self._overflows} steps, up to step {state.step}, with a loss scale of"
+                f" {scale.value():g}: train with --dtype bfloat16 or float32"
+            )
+        watchdog.rest("looking for the layer that is not finite")
+        found = first_not_finite(step, batches)
+        places = [place for place in ranks.all_gather_object(found) if place]
+        what = "gradient" if step.finite_loss else "loss"
+        raise NotFinite(
+            f"the training {what} was not finite at step {state.step} (epoch {state.epoch + 1});"
+            f" first in {places[0] if places else 'no layer alone'}. Lower --lr_init, lengthen"
+            " --warmup_epochs or set --grad_clip_norm, and go on from the last checkpoint with"
+            " --resume_checkpoint"
+        )
+
+
+def first_not_finite(step: Step, batches: Iterable[Batch]) -> str:
+    """Where infinity or NaN first appears: a layer's output, going forward, or else a gradient.
+
+    Runs the batches again, without compiling and without changing weights. Dropout draws anew, so
+    an empty string (nothing found) is possible.
+    """
+    model = step.state.model
+    outputs = [layer.output for layer in model.layers]
+    every_layer = keras.Model(model.inputs, outputs)
+    if any(layer.name == "channels_first" for layer in model.layers):  # CPUs need XLA for that
+        every_layer = tf.function(every_layer, jit_compile=True, autograph=False)
+    statistics = batch_norm_statistics(model)
+    before = [tf.identity(v.value) for v in statistics]
+    places: list[str] = []
+    try:
+        for images, labels, weights in batches:
+            seen = every_layer(step.prepare(images), training=True)
+            for layer, output in zip(model.layers, seen, strict=True):
+                parts = tf.nest.flatten(output)  # some layers give several tensors
+                if any(part.dtype.is_floating and not _is_finite(part) for part in parts):
+                    places.append(f"the output of layer {layer.name}")
+                    break
+            # Also where the place is known: synchronised batch norm exchanges in here, and every
+            # rank has to come as often.
+            gradients, _, sums = step.forward_backward(images, labels, weights)
+            if places:
+                continue
+            if not np.isfinite(sums.numpy()[0]):
+                places.append("the loss itself")
+                continue
+            for variable, gradient in reversed(list(zip(step.variables, gradients, strict=True))):
+                if not _is_finite(gradient):
+                    places.append(f"the gradient of {variable.path}")
+                    break
+    finally:
+        for variable, value in zip(statistics, before, strict=True):
+            variable.assign(value)
+    return places[0] if places else ""
+
+
+def _is_finite(tensor: tf.Tensor) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(tensor)))

@@ -1,0 +1,92 @@
+"""From a `Config` to the training step: loss, clipping, rates by layer, exchange of gradients."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import keras
+import numpy as np
+
+from convoy.model.layer_groups import depth_from_top
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.step import Clip, Loss, Prepare, Step, TrainState
+from convoy.utils.distributed import ranks
+from convoy.utils.optim import clipping
+from convoy.utils.optim.losses import binary_cross_entropy, cross_entropy
+from convoy.utils.optim.optimizers import LAYER_WISE
+
+
+def make_loss(config: Config) -> Loss:
+    """The loss of each example, from logits and labels."""
+    if config.loss == "softmax":
+        return partial(cross_entropy, smoothing=config.label_smoothing)
+    return partial(
+        binary_cross_entropy,
+        smoothing=config.label_smoothing,
+        threshold=config.bce_target_threshold,
+    )
+
+
+def make_clip(config: Config) -> Clip | None:
+    """The one kind of clipping that was asked for."""
+    if config.grad_clip_norm:
+        return lambda g, _: clipping.clip_by_global_norm(g, config.grad_clip_norm)
+    if config.grad_clip_value:
+        return lambda g, _: clipping.clip_by_value(g, config.grad_clip_value)
+    if config.grad_clip_agc:
+        return lambda g, variables: clipping.clip_adaptively(g, variables, config.grad_clip_agc)
+    return None
+
+
+def rate_scales(config: Config, model: keras.Model) -> list[float] | None:
+    """What `--layer_decay` multiplies each trainable variable's learning rate by; None for 1."""
+    if config.layer_decay == 1:
+        return None
+    depth = depth_from_top(model)
+    return [config.layer_decay ** depth[v.path] for v in model.trainable_variables]
+
+
+def make_exchange(config: Config) -> ranks.Exchange:
+    """How gradients travel.
+
+    Raises:
+        DistributedError: this Horovod cannot do it.
+    """
+    if config.adasum:
+        ranks.check_adasum()
+    return ranks.Exchange(
+        config.hvd_fp16_compression,
+        config.gradient_predivide_factor,
+        config.gradient_groups,
+        config.adasum,
+    )
+
+
+def make_step(
+    config: Config,
+    state: TrainState,
+    micro_steps: int,
+    prepare: Prepare | None = None,
+    class_weights: np.ndarray | None = None,
+) -> Step:
+    """The training step that the flags describe, not traced yet.
+
+    Args:
+        prepare: the loader's, of that name.
+        class_weights: `runtime.class_weights.class_weights`.
+    """
+    return Step(
+        state,
+        loss=make_loss(config),
+        prepare=prepare,
+        weight_decay=0.0 if config.optimizer in LAYER_WISE else config.weight_decay,
+        weight_decay_style=config.weight_decay_style,
+        bn_weight_decay=config.bn_weight_decay,
+        rate_scales=rate_scales(config, state.model),
+        class_weights=class_weights,
+        clip=make_clip(config),
+        exchange=make_exchange(config),
+        micro_steps=micro_steps,
+        use_xla=config.use_xla,
+        seed=config.seed,
+    )

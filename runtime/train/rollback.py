@@ -1,0 +1,98 @@
+"""Going back to the last good checkpoint when a loss or gradient is not finite.
+
+Played again from there, a run would come to the same step with the same bits and fail again. So the
+images of the failed step are left out from then on: the step counts, but nothing is computed and
+nothing changes. Checkpoints keep the list, so that a run that is resumed passes over them too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder.checkpoint import Checkpoint
+from convoy.runtime.run_folder.saver import Saver
+from convoy.runtime.train.journal import COUNTERS
+from convoy.runtime.train.not_finite import NotFinite, TrainingError
+from convoy.runtime.train.state import restore
+from convoy.runtime.train.step import TrainState
+from convoy.utils.distributed import ranks
+
+
+def roll_back(
+    state: TrainState,
+    failure: NotFinite,
+    *,
+    times: int,
+    images: int,
+    model_dir: str,
+    saver: Saver | None,
+    data: Any,
+) -> tuple[str, np.ndarray]:
+    """Puts the last good checkpoint into the state; every rank has to come here, at the end of the
+    step that failed.
+
+    Args:
+        times: how often a run may do this; the checkpoint counts.
+        images: of one step, over all ranks.
+        saver: rank 0's; a save in flight is finished first.
+        data: the training loader, for the list of unreadable examples.
+
+    Returns:
+        A line for the user, and this rank's counters at the checkpoint.
+
+    Raises:
+        TrainingError: no times are left, or there is no good checkpoint yet.
+    """
+    if len(state.left_out) >= times:
+        tried = f" (--nan_rollback {times}: it went back {times} times already)" if times else ""
+        raise TrainingError(f"{failure}{tried}") from failure
+    stretch = (state.epoch, state.offset - images, state.offset)
+
+    def find() -> Checkpoint | None:
+        if saver:
+            saver.settle()
+        return last_good(model_dir)
+
+    saved = ranks.on_rank0(find)
+    if saved is None:
+        raise TrainingError(
+            f"{failure}. --nan_rollback has nothing to go back to: no checkpoint was saved yet"
+            " (--checkpoint_every_minutes saves within epochs)"
+        ) from failure
+    failed = state.step
+    left_out = [*state.left_out, stretch]
+    counters = restore(state, saved, data, np.zeros(COUNTERS))
+    state.left_out = left_out
+    line = (
+        f"WARNING: {str(failure).partition(';')[0]}: going back to step {state.step}, and without"
+        f" the {images} images of step {failed} from now on (rollback {len(left_out)} of {times})"
+    )
+    return line, counters
+
+
+def last_good(model_dir: str) -> Checkpoint | None:
+    """The newest whole checkpoint without an infinite number in it. Newer ones are removed, as a
+    run that goes on from before them writes its own under their names.
+    """
+    while newest := checkpoint.latest(model_dir):
+        saved = checkpoint.read(newest)
+        if all(_finite(saved, part) for part in checkpoint.ARRAYS):
+            return saved
+        checkpoint.remove(newest)
+    return None
+
+
+def _finite(saved: Checkpoint, part: str) -> bool:
+    return all(np.isfinite(array).all() for array in getattr(saved, part).values())
+
+
+def is_left_out(state: TrainState, images: int) -> bool:
+    """Whether the step that comes next, of so many images, touches what is left out."""
+    start, end = state.offset, state.offset + images
+    return any(
+        epoch == state.epoch and first < end and start < last
+        for epoch, first, last in state.left_out
+    )

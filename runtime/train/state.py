@@ -1,0 +1,349 @@
+"""The `TrainState`: making it, restoring it from a checkpoint, and writing it into one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from convoy.model.weights import freeze_backbone, inspect, load_pretrained
+from convoy.model.weights.origin import how_applied
+from convoy.runtime.builders.models import build_training_model, model_arguments
+from convoy.runtime.data import changed_data
+from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder.arrays import assign, variables_to_arrays
+from convoy.runtime.run_folder.checkpoint import Checkpoint, CheckpointError
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.best import better_weights, finite
+from convoy.runtime.train.loss_scale import LossScale
+from convoy.runtime.train.objective import rate_scales
+from convoy.runtime.train.step import TrainState, batch_norm_statistics
+from convoy.utils.distributed import ranks as distributed
+from convoy.utils.errors import ConfigError
+from convoy.utils.optim.ema import EMA
+from convoy.utils.optim.optimizers import make_optimizer, scale_rates
+
+
+@dataclass
+class Commit:
+    """What an elastic job goes on from after a change of its processes.
+
+    Attributes:
+        saved: the state, as `snapshot` gives it.
+        ends: the epoch and the step that this launch does not go beyond.
+    """
+
+    saved: Checkpoint
+    ends: tuple[int, float]
+
+
+def find_saved(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest complete checkpoint of `--model_dir`, or None if nothing was saved yet.
+
+    Rank 0 alone reads it, so that only its node needs to see the folder and all ranks start alike.
+
+    Args:
+        say: prints a line about damaged checkpoints.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all are damaged.
+    """
+
+    def find() -> Checkpoint | None:
+        newest = checkpoint.latest(config.model_dir)
+        damaged = checkpoint.passed_over(config.model_dir, newest)
+        for line in damaged:
+            say(line)
+        if newest is None and damaged:
+            raise CheckpointError(
+                f"--resume_checkpoint: every checkpoint in {config.model_dir} is damaged, as told"
+                " above: put copies of them back, or begin anew in another --model_dir"
+            )
+        return checkpoint.read(newest) if newest else None
+
+    return distributed.on_rank0(find)
+
+
+def starting_point(
+    config: Config, commit: Commit | None, say: Callable[[str], None]
+) -> Checkpoint | None:
+    """What a launch goes on from: the commit; else, if asked to, the newest checkpoint; or None.
+
+    Args:
+        say: prints a line.
+    """
+    if commit:
+        return commit.saved
+    return find_saved(config, say) if config.resume_checkpoint else None
+
+
+def new_state(
+    config: Config,
+    num_classes: int,
+    saved: Checkpoint | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    class_names: Sequence[str] | None = None,
+) -> TrainState:
+    """Step 0, the same on every rank: rank 0's weights, built from `--seed` or read from a file.
+
+    Args:
+        saved: the checkpoint that the run will go on from; pre-trained weights are not read then,
+            but the model is built as they asked for.
+        say: prints a line.
+        class_names: of the data, in the order of the model's outputs.
+
+    Raises:
+        ConfigError: the flags and the checkpoint describe different models.
+        WeightFileError: `--pretrained_from_file` does not fit.
+    """
+    implied: dict[str, Any] = {}
+    file, partial = config.pretrained_from_file, config.pretrained_partial
+    if file and saved:
+        implied = saved.state["model"] | {"arch": config.arch, "num_classes": num_classes}
+    elif file:
+        implied = inspect(file, config.arch, partial=partial, padding=config.padding).arguments
+    arguments = model_arguments(config, num_classes, implied)
+    if saved:
+        _check_same_model(saved, arguments)
+    model = build_training_model(config, num_classes, arguments)
+    if file and not saved:
+        file_names = distributed.on_rank0(lambda: _class_names_of(file))
+        report = load_pretrained(
+            model,
+            config.arch,
+            file,
+            strict=config.pretrained_strict,
+            partial=partial,
+            padding=config.padding,
+            class_names=class_names,
+            file_class_names=file_names,
+        )
+        for line in report.lines():
+            say(line)
+        if class_names and not file_names and not report.head_replaced:
+            say(
+                "the file does not name its classes: its classifier's outputs are taken in their"
+                f" order, the first for {class_names[0]!r}, and trained on from there"
+            )
+    if config.freeze_backbone:
+        freeze_backbone(model, config.arch)
+    distributed.broadcast_variables(model.weights)
+    optimizer = make_optimizer(
+        config.optimizer,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        rho=config.decay,
+        epsilon=config.epsilon,
+        beta_1=config.beta_1,
+        beta_2=config.beta_2,
+        trust_coefficient=config.trust_coefficient,
+        weight_decay=config.weight_decay,
+        bn_weight_decay=config.bn_weight_decay,
+    )
+    optimizer.build(model.trainable_variables)
+    if (scales := rate_scales(config, model)) is not None:
+        scale_rates(optimizer, model.trainable_variables, scales)
+    half = keras.config.dtype_policy().name == "mixed_float16"
+    state = TrainState(model, optimizer, LossScale(config.loss_scale, half), arguments)
+    if config.moving_average_decay:
+        state.ema = EMA(model.weights, config.moving_average_decay)
+    return state
+
+
+def _class_names_of(file: str) -> list[str] | None:
+    """The classes that a weight file, a run or a checkpoint names."""
+    folder = checkpoint.folder_of(file)
+    said = checkpoint.read_state(folder) if folder is not None else how_applied(file)
+    return said.get("class_names")
+
+
+def _check_same_model(saved: Checkpoint, arguments: dict[str, Any]) -> None:
+    built = saved.state["model"]
+    if built != arguments:
+        changed = sorted(k for k in {*built, *arguments} if built.get(k) != arguments.get(k))
+        told = [f"--{name} {arguments.get(name)} instead of {built.get(name)}" for name in changed]
+        raise ConfigError(
+            f"--resume_checkpoint: {saved.path} holds another model ({', '.join(told)}): give the"
+            " same flags as before, or another --model_dir"
+        )
+
+
+def restore(
+    state: TrainState,
+    saved: Checkpoint,
+    data: Any,
+    counters: np.ndarray,
+    say: Callable[[str], None] = lambda text: None,
+) -> np.ndarray:
+    """Puts a checkpoint into the state, and its list of unreadable examples into the data.
+
+    Args:
+        counters: zeros, of the shape of what `snapshot` was given.
+        say: prints a line about data that have changed.
+
+    Returns:
+        This rank's counters as they were saved, or zeros at the beginning of an epoch.
+
+    Raises:
+        CheckpointError: it lacks a variable.
+    """
+    assign(state.model.weights, saved.model, "weight")
+    assign(state.optimizer.variables, saved.optimizer, "optimizer variable")
+    if state.ema is not None:
+        if saved.ema:
+            state.ema.load(saved.ema)
+        else:
+            state.ema.reset()
+    state.loss_scale.load(saved.state["loss_scale"])
+    state.step, state.epoch, state.offset = (saved.state[k] for k in ("step", "epoch", "offset"))
+    other_classes = changed_data.classes_changed(saved.state, data.class_names)
+    state.best = {} if other_classes else saved.state["best"]
+    state.waited = 0 if other_classes else saved.state.get("waited", 0)
+    state.left_out = [tuple(stretch) for stretch in saved.state.get("left_out", [])]
+    changed = changed_data.changes(saved.state, data)
+    if changed and state.left_out:
+        state.left_out = []
+        changed.append("what --nan_rollback had left out is tried again: it was of the old list")
+    bad_examples, others = changed_data.recall(data.source, saved.state["bad_examples"])
+    data.bad_examples.update(bad_examples)
+    for line in (*changed, *others):
+        say(line)
+    return _restore_ranks(state, saved, counters)
+
+
+def snapshot(
+    state: TrainState,
+    config: Config,
+    data: Any,
+    metrics: dict[str, float],
+    counters: np.ndarray | None = None,
+    whole: bool = True,
+) -> Checkpoint | None:
+    """A copy of everything that training changes, for `Saver.save`. Changes nothing.
+
+    To be called by every rank: in the middle of an epoch (`state.offset`) ranks have running
+    statistics and sums of metrics of their own. The checkpoint keeps each rank's, so that as many
+    ranks go on to the same bits, and their mean, which other numbers of ranks and evaluation use.
+
+    Args:
+        metrics: the run's latest figures.
+        counters: float64, this rank's sums of metrics in the unfinished epoch.
+        whole: False for a rank that keeps nothing: it gives the others what is its own, and copies
+            no more than that.
+
+    Returns:
+        The copy; None if it was not to be whole.
+    """
+    arrays = variables_to_arrays(
+        state.model.weights if whole else batch_norm_statistics(state.model)
+    )
+    ema = state.ema.state(None if whole else arrays) if state.ema else {}
+    ranks: dict[str, np.ndarray] = {}
+    bad_examples = dict(data.bad_examples)  # the loader goes on filling its own
+    if state.offset:
+        for others in distributed.all_gather_object(dict(bad_examples)):
+            bad_examples.update(others)
+        names = [v.path for v in batch_norm_statistics(state.model)]
+        for part, values in (("statistics", arrays), ("ema_statistics", ema)):
+            if values and names:
+                ranks[part] = distributed.all_gather(_flat(values, names)[None])
+                _unflatten(ranks[part].mean(axis=0, dtype=np.float64), values, names)
+        ranks["counters"] = distributed.all_gather(counters[None])
+    if not whole:
+        return None
+    return Checkpoint(
+        model=arrays,
+        ema=ema,
+        optimizer=variables_to_arrays(state.optimizer.variables),
+        ranks=ranks,
+        state={
+            "step": state.step,
+            "epoch": state.epoch,
+            "offset": state.offset,
+            "processes": distributed.size(),
+            "loss_scale": state.loss_scale.state(),
+            "best": state.best,
+            "left_out": state.left_out,
+            "score": None,  # evaluation comes later, and adds it (`checkpoint.add_score`)
+            "better_weights": better_weights(metrics, state.ema is not None, config.best_metric),
+            "waited": state.waited,
+            "metrics": finite(metrics),
+            "bad_examples": changed_data.remember(data, bad_examples),
+            "model": state.arguments,
+            "class_names": data.class_names,
+            "data": changed_data.facts(data),
+        },
+        config=config.to_yaml(),
+    )
+
+
+def _restore_ranks(state: TrainState, saved: Checkpoint, counters: np.ndarray) -> np.ndarray:
+    """Gives this rank what was its own in the middle of an epoch."""
+    own = saved.ranks
+    if not own:
+        return counters
+    if len(own["counters"]) != distributed.size():
+        # Statistics are the mean already; one rank goes on with everybody's sums.
+        return own["counters"].sum(axis=0) if distributed.rank() == 0 else counters
+    rank, statistics = distributed.rank(), batch_norm_statistics(state.model)
+    if "statistics" in own:
+        _assign_flat(own["statistics"][rank], statistics)
+    if state.ema is not None and "ema_statistics" in own:
+        shadows = state.ema.shadows
+        _assign_flat(own["ema_statistics"][rank], [shadows[v.path] for v in statistics])
+    return own["counters"][rank]
+
+
+def _flat(arrays: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
+    return np.concatenate([arrays[name].ravel() for name in names])
+
+
+def _unflatten(flat: np.ndarray, arrays: dict[str, np.ndarray], names: list[str]) -> None:
+    start = 0
+    for name in names:
+        old = arrays[name]
+        arrays[name] = flat[start : start + old.size].reshape(old.shape).astype(old.dtype)
+        start += old.size
+
+
+def _assign_flat(flat: np.ndarray, variables: list[Any]) -> None:
+    start = 0
+    for variable in variables:
+        size = int(np.prod(variable.shape))
+        variable.assign(flat[start : start + size].reshape(variable.shape))
+        start += size
+
+
+def average_statistics(state: TrainState) -> None:
+    """Running statistics of batch norm, and their moving averages, become their mean over ranks."""
+    statistics = batch_norm_statistics(state.model)
+    distributed.average_variables(statistics)
+    if state.ema is not None:
+        shadows = state.ema.shadows
+        distributed.average_variables([shadows[v.path] for v in statistics])
+
+
+def replicas_agree(state: TrainState) -> bool:
+    """Whether every rank holds the same weights, bit for bit.
+
+    Batch norm's running statistics are each rank's own until the end of an epoch averages them.
+    """
+    own = {v.path for v in batch_norm_statistics(state.model)} if state.offset else set()
+    digest = hashlib.sha256()
+    for variable in state.model.weights:
+        if variable.path not in own:
+            digest.update(variable.value.numpy().tobytes())
+    digests = distributed.all_gather(np.frombuffer(digest.digest(), np.uint8)[None])
+    return bool((digests == digests[0]).all())
+
+
+def figures_of(saved: Checkpoint | None, has_ema: bool) -> dict[str, float]:
+    """The latest figures of a checkpoint's run, without those of an average that is not there any
+    more.
+    """
+    metrics = saved.state["metrics"] if saved else {}
+    return {n: v for n, v in metrics.items() if has_ema or not n.startswith("eval_ema_")}

@@ -1,0 +1,302 @@
+"""The training step: `forward_backward`, `reduce`, `update` over one `TrainState`.
+
+A step is one update of the weights. Horovod's exchange stands between the two compiled halves and
+belongs to neither, so that XLA never meets a Horovod operation and every rank exchanges in every
+step, also one whose gradients overflow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from convoy.model import native
+from convoy.model.sync_batch_norm import SyncBatchNorm
+from convoy.runtime.train.loss_scale import LossScale
+from convoy.utils.distributed import ranks
+from convoy.utils.machine import xla
+from convoy.utils.metrics import batch_sums
+from convoy.utils.optim.clipping import global_norm
+from convoy.utils.optim.ema import EMA
+from convoy.utils.optim.optimizers import add_l2, decay_decoupled, decay_mask, l2_coefficient
+from convoy.utils.watchdog import watchdog
+
+Batch = tuple[Any, tf.Tensor, tf.Tensor]
+Prepare = Callable[[Any], tf.Tensor]
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Clip = Callable[[list[tf.Tensor], list[Any]], list[tf.Tensor]]
+
+_FRESH_STEPS = 3  # XLA compiles clusters when it meets them again
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes.
+
+    Attributes:
+        arguments: what `model.build_model` was called with.
+        step: updates done since the beginning.
+        epoch: epochs finished.
+        offset: examples of the current epoch that are done, over all ranks.
+        best: the best evaluation so far: metric, value, epoch, step, weights; empty before the
+            first.
+        waited: evaluations since that one.
+        left_out: stretches of examples that training passes over, (epoch, from, to) in positions
+            of the epoch over all ranks; see `runtime.train.rollback`.
+    """
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    loss_scale: LossScale
+    arguments: dict[str, Any] = field(default_factory=dict)
+    ema: EMA | None = None
+    step: int = 0
+    epoch: int = 0
+    offset: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+    waited: int = 0
+    left_out: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+class Step:
+    """One update of a `TrainState`'s weights.
+
+    Attributes:
+        finite_loss, finite: whether every rank's loss, and the gradients, were in the last step.
+        granted: which of the `wishes` of the last step any rank had.
+        shared: float64 `(4,)`, the mean over ranks of what the last step returned.
+        gradient_norm: of the last step if it was observed: of all averaged gradients together,
+            before clipping; else None.
+        own_seconds: what the forward and backward passes of that step took on this rank alone,
+            without the exchange; else None, and in the first steps, which compile, and where
+            synchronised batch norm makes ranks wait for each other within these passes.
+
+    Args:
+        state: what is trained.
+        loss: from logits and labels to the loss of each example; see `utils.optim.losses`.
+        prepare: makes images of the first part of a batch, where that is not images yet
+            (`--augment_on device`); compiled with the rest.
+        weight_decay, weight_decay_style, bn_weight_decay: as the flags of these names.
+        rate_scales: what each variable's learning rate is multiplied by (`scale_rates` has told the
+            optimizer, this tells decoupled weight decay); None for 1.
+        class_weights: float32 `(classes,)`: how much an example of each class counts in the loss
+            and its gradients, and not in the accuracies; of soft labels, each by its share. None:
+            all alike.
+        clip: from averaged gradients and their variables to clipped ones; None for none.
+        exchange: how gradients travel between ranks.
+        micro_steps: forward passes per update; their gradients are averaged before the one
+            exchange.
+        use_xla: compile both halves.
+        seed: of dropout and stochastic depth.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        *,
+        loss: Loss,
+        prepare: Prepare | None = None,
+        weight_decay: float = 0.0,
+        weight_decay_style: str = "l2",
+        bn_weight_decay: bool = False,
+        rate_scales: Sequence[float] | None = None,
+        class_weights: np.ndarray | None = None,
+        clip: Clip | None = None,
+        exchange: ranks.Exchange | None = None,
+        micro_steps: int = 1,
+        use_xla: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.state, self.micro_steps, self.seed = state, micro_steps, seed
+        self._fresh = _FRESH_STEPS
+        self.gradient_norm: float | None = None
+        self.shared = np.zeros(4)
+        self.own_seconds: float | None = None
+        self._loss, self._clip, self._class_weights = loss, clip, class_weights
+        self.prepare: Prepare = prepare or (lambda images: images)
+        self._exchange = exchange or ranks.Exchange()
+        self.variables = state.model.trainable_variables
+        self._decay, self._style = weight_decay, weight_decay_style
+        self._mask = decay_mask(self.variables, bn_weight_decay=bn_weight_decay)
+        self._rate_scales = rate_scales
+        self._natively = not use_xla  # XLA knows no operations but its own
+        # Synchronised batch norm exchanges in the middle of this half: XLA compiles around it
+        # (utils.xla.cluster), not the whole.
+        synced = any(isinstance(layer, SyncBatchNorm) for layer in state.model.layers)
+        self._exchanges_within = synced and ranks.size() > 1
+        self.forward_backward = xla.function(
+            self._forward_backward, use_xla and not self._exchanges_within
+        )
+        self.reduce: Callable = (
+            tf.function(self._reduce, autograph=False) if ranks.size() > 1 else self._reduce
+        )
+        self.update = xla.function(self._update, use_xla)
+
+    def __call__(
+        self,
+        batches: Iterable[Batch],
+        lr: float,
+        wishes: tuple[bool, ...] = (),
+        observe: bool = False,
+    ) -> tf.Tensor:
+        """Trains on `micro_steps` batches. Where the loss or a gradient is not finite the weights
+        stay as they were; `finite_loss` and `finite` then tell, the same on every rank.
+
+        Args:
+            wishes: of this rank; `granted` holds after the step which of them any rank had.
+            observe: measure what costs time, such as `gradient_norm`: for steps that are logged.
+
+        Returns:
+            float64 `(4,)`: sums over this rank's examples of loss, top-1, top-5 and weight.
+        """
+        # Tracing, compiling and finding the best kernels take minutes on large models.
+        times, self._fresh = (None, self._fresh - 1) if self._fresh else (1.0, 0)
+        watchdog.mark(f"computing step {self.state.step + 1}", times)
+        start, gradients, mean_weight, sums = time.perf_counter(), None, 0.0, 0.0
+        for images, labels, weights in batches:
+            more, weight, some = self.forward_backward(images, labels, weights)
+            gradients = (
+                more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
+            )
+            mean_weight, sums = mean_weight + weight, sums + some
+        if observe:
+            sums.numpy()  # waits for the device, which works through both passes before it copies
+        alone = observe and times is not None and not self._exchanges_within
+        self.own_seconds = time.perf_counter() - start if alone else None
+        finite = tf.math.is_finite(sums[0])
+        flags = tf.cast(tf.stack([~finite, *wishes]), tf.float32)
+        news = tf.concat([tf.cast(sums, tf.float32), flags], axis=0)
+        watchdog.mark(f"exchanging the gradients of step {self.state.step + 1}", times)
+        gradients, mean_weight, news = self.reduce(gradients, mean_weight, news)
+        arguments = tf.constant(lr, tf.float32), tf.constant(self.state.step, tf.int64)
+        with tf.device("/cpu:0"):  # where branches are chosen
+            observed = tf.constant(observe)
+        finite, norm = self.update(gradients, mean_weight, *arguments, observed)
+        self.finite, self.gradient_norm = bool(finite), float(norm) if observe else None
+        self.shared, flags = np.split(news.numpy().astype(np.float64), [4])
+        bad_loss, *granted = (flags > 0).tolist()
+        self.finite_loss, self.granted = not bad_loss, tuple(granted)
+        self.state.step += 1
+        return sums
+
+    def _forward_backward(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Gradients of the scaled `Σ w·loss / B`; `Σ w / B`; and the sums of the metrics."""
+        scale, images = self.state.loss_scale.scale, self.prepare(images)
+        with native.enabled(self._natively), tf.GradientTape() as tape:
+            logits = self.state.model(images, training=True)
+            losses, shares = self._loss(logits, labels), self._weighted(weights, labels)
+            # multiply_no_nan: an example that does not count cannot spoil the batch by being
+            # infinite.
+            loss_sum = tf.reduce_sum(tf.math.multiply_no_nan(losses, shares))
+            scaled = loss_sum * scale / tf.cast(tf.size(weights), tf.float32)
+        gradients = tape.gradient(scaled, [v.value for v in self.variables])
+        sums = batch_sums(logits, labels, weights)
+        sums = tf.concat([[tf.cast(loss_sum, tf.float64)], sums[1:]], axis=0)
+        return gradients, tf.reduce_mean(shares), sums
+
+    def _weighted(self, weights: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Examples' weights by their classes."""
+        if self._class_weights is None:
+            return weights
+        by_class = tf.constant(self._class_weights, tf.float32)
+        if labels.shape.rank == 2:
+            return weights * tf.linalg.matvec(labels, by_class)
+        # A slot that does not count may hold any label.
+        return weights * tf.gather(by_class, tf.where(weights > 0, labels, 0))
+
+    def _reduce(
+        self, gradients: list[tf.Tensor], mean_weight: tf.Tensor, news: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        gradients, others = ranks.reduce_mean(gradients, [mean_weight, news], self._exchange)
+        return gradients, *others
+
+    def _update(
+        self,
+        gradients: list[tf.Tensor],
+        mean_weight: tf.Tensor,
+        lr: tf.Tensor,
+        step: tf.Tensor,
+        observe: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Finite check, clipping, weight decay, optimizer, moving average.
+
+        Returns:
+            Whether it was done, and the norm of the gradients if it was asked for, else 0.
+        """
+        loss_scale = self.state.loss_scale
+        # Dividing by the mean weight makes this the mean over the examples that count, over all
+        # ranks. It was summed over micro-steps as the gradients were, so their number cancels.
+        factor = 1.0 / (loss_scale.scale * tf.maximum(mean_weight, 1e-12))
+        gradients = [g * factor for g in gradients]
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+        # Every rank holds the same reduced gradients here, so every rank decides alike.
+        tf.cond(finite, lambda: self._apply(gradients, lr, step), lambda: None)
+        loss_scale.after(finite)
+        norm = tf.constant(0.0)
+        if observe is not None:
+            norm = tf.cond(observe, lambda: global_norm(gradients), lambda: norm)
+        return finite, norm
+
+    def _apply(self, gradients: list[tf.Tensor], lr: tf.Tensor, step: tf.Tensor) -> None:
+        optimizer = self.state.optimizer
+        # Within tf.cond: clipping and decay renew some gradients, and Keras wants all from one
+        # graph.
+        gradients = [tf.identity(g) for g in gradients]
+        if self._clip is not None:
+            gradients = self._clip(gradients, self.variables)
+        if self._decay and self._style == "decoupled":
+            decay_decoupled(self.variables, self._mask, lr, self._decay, self._rate_scales)
+        elif self._decay:
+            convention = "keras" if self._style == "l2" else "half"
+            coefficient = l2_coefficient(self._decay, convention)
+            gradients = add_l2(gradients, self.variables, self._mask, coefficient)
+        optimizer.learning_rate.assign(lr)
+        optimizer.apply(gradients, self.variables)
+        if self.state.ema is not None:
+            self.state.ema.update(step)
+
+    def pass_over(self) -> None:
+        """Counts a step that changes nothing."""
+        self.state.step += 1
+        self.seed_randomness()
+
+    def seed_randomness(self) -> None:
+        """Sets dropout and stochastic depth to what they are at `state.step` of this rank.
+
+        Their generators' state is (seed, number of draws). Seeding from (seed, rank, step) makes
+        ranks differ, and a resumed run continue as if it had never stopped.
+        """
+        generators = seed_generators(self.state.model)
+        sequence = np.random.SeedSequence([self.seed, ranks.rank()])
+        seeds = sequence.generate_state(max(1, len(generators)), np.uint32)
+        for variable, seed in zip(generators, seeds, strict=False):
+            variable.assign(np.array([seed, self.state.step * self.micro_steps], np.uint32))
+
+
+def seed_generators(model: keras.Model) -> list[Any]:
+    """The state variables, `(2,)` uint32, of the model's seed generators, in the model's order."""
+    weights = {id(v) for v in model.weights}
+    return [v for v in model.variables if id(v) not in weights and "seed_generator_state" in v.path]
+
+
+def batch_norm_statistics(model: keras.Model) -> list[Any]:
+    """The running means and variances, which training updates from each rank's own batches."""
+    return [
+        v
+        for v in model.non_trainable_weights
+        if v.path.endswith(("moving_mean", "moving_variance"))
+    ]
+
+
+def without_weight(batch: Batch) -> Batch:
+    """A batch of real images that counts for nothing, to fill up the last update of an epoch."""
+    images, labels, weights = batch
+    return images, labels, tf.zeros_like(weights)

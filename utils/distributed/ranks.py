@@ -1,0 +1,391 @@
+"""Horovod, and nothing else imports it.
+
+Without a multi-process launch this module is rank 0 of 1 and Horovod is never loaded. Values that
+go through Horovod are raw tensors (`variable.value` of Keras variables), because its Keras wrappers
+break on Keras 3.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from convoy.utils.distributed import gathering
+from convoy.utils.distributed.launched import (
+    WATCHDOG_SECONDS,
+    begin,
+    elastic,
+    launch_variable,
+    launched_processes,
+    meet,
+    no_watchdog,
+)
+from convoy.utils.distributed.rendezvous import DistributedError, check_own_name, slurm_place
+from convoy.utils.watchdog import both_sides, watchdog
+
+T = TypeVar("T")
+
+# Without GPUs, Horovod's threads run on cores that train. Every so many milliseconds they ask all
+# ranks what there is to exchange: at Horovod's own 1 ms that took 17 % of a core. Where
+# scripts/horovod.patch is in, they sleep for the second time at most while there is nothing, and
+# wake at once.
+_CYCLES_ON_CPUS = {"HOROVOD_CYCLE_TIME": "10", "HOROVOD_IDLE_CYCLE_TIME": "100"}
+
+_hvd: Any = None
+
+
+def init(
+    seconds: float = WATCHDOG_SECONDS,
+    asked: Callable[[], str] = lambda: "",
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Joins the other processes, if the launcher started several. Call once, before the first
+    tensor.
+
+    Args:
+        seconds: of the watchdog (`utils.watchdog.watchdog`), which watches from here on; 0: none
+            does. An elastic job has none: there the launcher replaces ranks, and the others go on.
+        asked: names the signal that asks this rank to stop; "" for none.
+        say: prints a line.
+
+    Raises:
+        DistributedError: several processes were launched and Horovod is missing or cannot start.
+        StoppedEarly: a signal came before all ranks had started.
+    """
+    global _hvd
+    wanted = launched_processes()
+    if _hvd is not None or (wanted == 1 and not elastic()):
+        return
+    begin()
+    watchdog.limit(seconds)
+    watchdog.rest("loading Horovod")
+    try:
+        import horovod.tensorflow as hvd
+    except ImportError as error:
+        raise DistributedError(
+            f"{wanted} processes were launched, but Horovod is not installed for this TensorFlow"
+            f" ({error});"
+            " run `make setup`, or start one process"
+        ) from error
+    if elastic():
+        _gather()
+        wanted = launched_processes()
+    else:
+        begin(mpi=hvd.mpi_built())
+        watchdog.limit(seconds)
+        meet(wanted, seconds, asked, say)
+        os.environ.update(slurm_place(hvd.mpi_built()))
+    check_own_name()
+    if not hvd.nccl_built():
+        for name, milliseconds in _CYCLES_ON_CPUS.items():
+            os.environ.setdefault(name, milliseconds)
+    watchdog.rest("joining the other ranks")
+    hvd.init()
+    if hvd.size() != wanted:
+        raise DistributedError(
+            f"{wanted} processes were launched, as {launch_variable()} says, but Horovod sees"
+            f" {hvd.size()}: the launcher and Horovod's build do not match (mpirun needs Horovod"
+            " built with MPI; horovodrun --gloo always works), or the variable is another job's:"
+            " unset it then"
+        )
+    _hvd = hvd
+
+
+def watch(seconds: float, say: Callable[[str], None]) -> None:
+    """Starts the watchdog where `init` could not: ranks that MPI's launchers have started find each
+    other through Horovod. For every rank, after the devices are set up, as it makes tensors.
+
+    Args:
+        seconds, say: see `init`.
+    """
+    if not _hvd or not seconds or elastic() or watchdog.rank() is not None:
+        return
+
+    def begin_watching(address: str) -> str:
+        return watchdog.start(
+            rank(),
+            size(),
+            seconds,
+            one_host=local_size() == size(),
+            start_seconds=math.inf,
+            put=lambda key, text: None,
+            get=lambda key: address if key == both_sides.ADDRESS else None,
+        )
+
+    address = broadcast_object(begin_watching("") if rank() == 0 else "")
+    if rank():
+        begin_watching(address)
+    if troubles := [text for text in all_gather_object(watchdog.search()) if text]:
+        watchdog.stop()
+        if rank() == 0:
+            say(no_watchdog(troubles[0]))
+    else:
+        watchdog.meet(lambda: "", lambda missing: None)
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return _hvd.rank() if _hvd else 0
+
+
+def size() -> int:
+    """Number of processes."""
+    return _hvd.size() if _hvd else 1
+
+
+def local_rank() -> int:
+    """This process's number on its host."""
+    return _hvd.local_rank() if _hvd else 0
+
+
+def local_size() -> int:
+    """Number of processes of this job on this host."""
+    return _hvd.local_size() if _hvd else 1
+
+
+def shutdown() -> None:
+    """Leaves the other processes. A no-op for one process."""
+    global _hvd
+    if _hvd:
+        _hvd.shutdown()
+        _hvd = None
+
+
+def rejoin() -> None:
+    """In an elastic job: leaves the processes as they were, and joins those that are there now.
+
+    Raises:
+        utils.gathering.Removed: there is no place for this one any more.
+    """
+    shutdown()
+    _gather(again=True)
+    init()
+
+
+def end_elastic_job(why: str) -> None:
+    """Before this process ends by an error that the others should not go on without.
+
+    They find the text when they miss this one. A process that ends without it, because its machine
+    or its GPU failed, is only lost.
+    """
+    if elastic() and size() > 1:
+        with suppress(OSError):
+            gathering.tell(f"rank {rank()}: {why}")
+
+
+def _gather(again: bool = False) -> None:
+    try:
+        gathering.gather(again)
+    except OSError as error:
+        raise DistributedError(f"the launcher, horovodrun, does not answer: {error}") from error
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """How gradients travel between processes.
+
+    Attributes:
+        fp16: send them as float16: half the bytes, three decimal digits.
+        predivide: divide by this before the sum and by size/predivide after it, so that a float16
+            sum over many processes cannot overflow; 1 divides after the sum alone.
+        groups: negotiated one by one; 1 waits for all gradients and sends them fused.
+        adasum: combine by Adasum (Maleki et al., arXiv:2006.02924) instead of averaging.
+    """
+
+    fp16: bool = False
+    predivide: float = 1.0
+    groups: int = 1
+    adasum: bool = False
+
+
+def reduce_mean(
+    gradients: Sequence[Any], others: Sequence[Any] = (), exchange: Exchange | None = None
+) -> tuple[list[Any], list[Any]]:
+    """The mean over processes of each tensor. For use inside a `tf.function`.
+
+    Args:
+        gradients: travel as `exchange` says.
+        others: small tensors that go along, always in full and always averaged.
+
+    Raises:
+        DistributedError: Adasum was asked for and this Horovod cannot do it.
+    """
+    if not _hvd:
+        return list(gradients), list(others)
+    exchange = exchange or Exchange()
+    if exchange == Exchange():
+        means = _hvd.grouped_allreduce([*gradients, *others], op=_hvd.Average, name="gradients")
+        return means[: len(gradients)], means[len(gradients) :]
+    options: dict[str, Any] = {"op": _hvd.Average}
+    if exchange.adasum:
+        check_adasum()
+        options["op"] = _hvd.Adasum
+    elif exchange.predivide != 1.0:
+        options = {
+            "op": _hvd.Sum,
+            "prescale_factor": 1.0 / exchange.predivide,
+            "postscale_factor": exchange.predivide / size(),
+        }
+    if exchange.fp16:
+        options["compression"] = _hvd.Compression.fp16
+    length = math.ceil(len(gradients) / exchange.groups)
+    reduced: list[Any] = []
+    for start in range(0, len(gradients), length):
+        part = list(gradients[start : start + length])
+        if exchange.adasum:  # Horovod has no grouped Adasum
+            reduced += [
+                _hvd.allreduce(g, name=f"gradient_{start + i}", **options)
+                for i, g in enumerate(part)
+            ]
+        else:
+            reduced += _hvd.grouped_allreduce(part, name=f"gradients_{start}", **options)
+    if not others:
+        return reduced, []
+    return reduced, _hvd.grouped_allreduce(list(others), op=_hvd.Average, name="others")
+
+
+def check_adasum() -> None:
+    """Raises DistributedError unless this Horovod can do Adasum, which Gloo cannot."""
+    if _hvd and not (_hvd.mpi_enabled() or _hvd.nccl_built()):
+        raise DistributedError(
+            "--adasum needs Horovod running over MPI or NCCL, and this one runs over Gloo; leave"
+            " --adasum out, or build Horovod with MPI (`make setup` does where mpicc is installed)"
+        )
+
+
+def mean_over_ranks(tensor: Any, name: str) -> Any:
+    """The mean over processes of one tensor, for use inside a `tf.function`.
+
+    `name` must be the same on every rank, and no other exchange of that name may be in flight.
+    """
+    return _hvd.allreduce(tensor, op=_hvd.Average, name=name) if _hvd else tensor
+
+
+def all_sum(values: np.ndarray) -> np.ndarray:
+    """The sum over processes of a float64 or int64 array."""
+    if not _hvd:
+        return np.asarray(values)
+    return _hvd.allreduce(np.asarray(values), op=_hvd.Sum, name="all_sum").numpy()
+
+
+def all_gather(values: np.ndarray) -> np.ndarray:
+    """The arrays of all processes joined along their first axis, in rank order."""
+    if not _hvd:
+        return np.asarray(values)
+    return _hvd.allgather(np.asarray(values), name="all_gather").numpy()
+
+
+def all_gather_object(value: T) -> list[T]:
+    """The picklable values of all processes, in rank order."""
+    if not _hvd:
+        return [value]
+    payload = np.frombuffer(pickle.dumps(value), dtype=np.uint8)
+    lengths = all_gather(np.array([payload.size], np.int64))
+    ends = np.cumsum(lengths)
+    joined = all_gather(payload)
+    return [
+        pickle.loads(joined[end - length : end].tobytes())
+        for end, length in zip(ends, lengths, strict=True)
+    ]
+
+
+def average_variables(variables: Sequence[Any]) -> None:
+    """Replaces each Keras variable by its mean over processes (running statistics of batch
+    norm).
+    """
+    if not _hvd or not variables:
+        return
+    # A Keras variable has its tensor in `value`; a tf.Variable (the EMA's) gives it by `value()`.
+    values = [v.value() if callable(v.value) else v.value for v in variables]
+    means = _hvd.grouped_allreduce(values, op=_hvd.Average, name="averages")
+    for variable, mean in zip(variables, means, strict=True):
+        variable.assign(mean)
+
+
+def broadcast_variables(variables: Sequence[Any]) -> None:
+    """Gives every process rank 0's values of the Keras variables."""
+    if not _hvd:
+        return
+    for number, variable in enumerate(variables):
+        variable.assign(_hvd.broadcast(variable.value, root_rank=0, name=f"broadcast_{number}"))
+
+
+def broadcast_object(value: T) -> T:
+    """Rank 0's picklable value, on every process. Only our own processes' bytes are unpickled."""
+    if not _hvd:
+        return value
+    payload = (
+        np.frombuffer(pickle.dumps(value), dtype=np.uint8) if rank() == 0 else np.zeros(0, np.uint8)
+    )
+    length = int(all_sum(np.array(payload.size, dtype=np.int64)))
+    if rank() != 0:
+        payload = np.zeros(length, dtype=np.uint8)
+    return pickle.loads(
+        _hvd.broadcast(payload, root_rank=0, name="broadcast_object").numpy().tobytes()
+    )
+
+
+class Elsewhere(RuntimeError):
+    """On other ranks, an error of rank 0's that does not travel: its kind and text."""
+
+
+def on_rank0(action: Callable[[], T]) -> T:
+    """Runs `action` on rank 0 and gives its result to every process.
+
+    Raises:
+        what `action` does, or `Elsewhere` on ranks where that cannot be made again; nobody is left
+            waiting, whatever it is.
+    """
+    if not _hvd:
+        return action()
+    result = failure = content = None
+    text = ""
+    if rank() == 0:
+        try:
+            result = action()
+            content = pickle.dumps(result)
+        except Exception as error:  # noqa: BLE001 — raised on every rank just below
+            failure, text = error, f"{type(error).__name__}: {error}"
+            with suppress(Exception):
+                content = pickle.dumps(error)
+    text, content = broadcast_object((text, content))
+    if failure is not None:
+        raise failure
+    if rank() == 0:
+        return result
+    if not text:
+        return pickle.loads(content)
+    error = Elsewhere(text)
+    # Errors whose classes take other arguments than their text, or that hold what cannot be sent.
+    with suppress(Exception):
+        error = pickle.loads(content)
+        error.of_rank0 = True
+    raise error
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether rank 0 has had this error first, and tells of it."""
+    return isinstance(error, Elsewhere) or getattr(error, "of_rank0", False)
+
+
+def build_info() -> dict[str, Any]:
+    """What the installed Horovod was built with; {} when there is none."""
+    try:
+        import horovod
+        import horovod.tensorflow as hvd
+    except ImportError:
+        return {}
+    return {
+        "version": horovod.__version__,
+        "gloo": bool(hvd.gloo_built()),
+        "mpi": bool(hvd.mpi_built()),
+        "nccl": bool(hvd.nccl_built()),
+        "cuda": bool(hvd.cuda_built()),
+    }

@@ -1,0 +1,1 @@
+"""What this machine has, and how TensorFlow uses it: GPUs, threads, memory, XLA."""

@@ -1,0 +1,1 @@
+"""What training optimizes with: losses, optimizers, clipping, learning-rate schedules, averages."""

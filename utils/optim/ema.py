@@ -1,0 +1,150 @@
+"""Exponential moving average of a model's weights.
+
+Keras' own `use_ema` skips batch norm's statistics, counts micro-steps under gradient accumulation
+and overwrites the weights when `fit` ends; none of that is wanted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from convoy.utils.optim.variables import to_numpy
+
+
+class EMA:
+    """A float32 shadow copy of every floating-point weight, batch norm statistics included.
+
+    `shadow += (1 - d) * (w - shadow)` once per optimizer update, with `d = decay`, or
+    `d = min(decay, (1 + t) / (10 + t))` under warm-up, so that an early average is not held back
+    by the random weights it started from (the rule of tf.train.ExponentialMovingAverage).
+
+    Build it, or call `reset`, once the weights have their first values: after importing
+    pre-trained ones and after the broadcast from rank 0.
+
+    Args:
+        variables: Keras variables (`model.variables`) or `tf.Variable`s. Those that are not
+            floating point, such as the states of seed generators, are skipped.
+        decay: In [0, 1). 0.9999 is usual for runs of hundreds of thousands of steps.
+        warmup: Whether to limit the decay by the number of steps.
+
+    Raises:
+        ValueError: If the decay is out of range, no variable is floating point, or two variables
+            share a name.
+
+    Example:
+        >>> ema = EMA(model.variables, 0.9999)
+        >>> ema.update(step)          # in the training step, after the optimizer
+        >>> with ema.swap():
+        ...     evaluate(model)
+    """
+
+    def __init__(self, variables: Sequence[Any], decay: float, warmup: bool = True) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"The EMA decay must be at least 0 and below 1, not {decay}.")
+        self.decay = float(decay)
+        self.warmup = bool(warmup)
+        self._swapped = False
+        self._weights: dict[str, tf.Variable] = {}
+        for variable in variables:
+            raw = variable.value if isinstance(variable, keras.Variable) else variable
+            if not raw.dtype.is_floating:
+                continue
+            name = getattr(variable, "path", None) or raw.name.split(":")[0]
+            if name in self._weights:
+                raise ValueError(f"Two variables are named {name!r}; the EMA needs distinct names.")
+            self._weights[name] = raw
+        if not self._weights:
+            raise ValueError("There is no floating-point variable to average.")
+        self._shadows = {
+            name: tf.Variable(
+                tf.cast(raw, tf.float32), trainable=False, name=f"ema_{name.replace('/', '_')}"
+            )
+            for name, raw in self._weights.items()
+        }
+
+    @property
+    def shadows(self) -> dict[str, tf.Variable]:
+        """The float32 shadow variables by name, for broadcasting and checkpoints."""
+        return dict(self._shadows)
+
+    def update(self, step: tf.Tensor | int) -> None:
+        """Moves the shadows towards the weights. Works inside a `tf.function`.
+
+        Args:
+            step: Scalar, the number of updates that were done before this one (t above). A tensor
+                inside a `tf.function`: a Python number would be frozen into the graph.
+        """
+        # 1 - d is formed without a subtraction in float32, which at d = 0.9999 would already be
+        # wrong in the fourth digit: 1 - (1 + t) / (10 + t) is 9 / (10 + t).
+        rate = tf.constant(1.0 - self.decay, tf.float32)
+        if self.warmup:
+            rate = tf.maximum(rate, 9.0 / (10.0 + tf.cast(step, tf.float32)))
+        for name, raw in self._weights.items():
+            shadow = self._shadows[name]
+            shadow.assign_sub(rate * (shadow - tf.cast(raw, tf.float32)))
+
+    def reset(self) -> None:
+        """Sets the shadows to the weights as they are now."""
+        for name, raw in self._weights.items():
+            self._shadows[name].assign(tf.cast(raw, tf.float32))
+
+    @contextmanager
+    def swap(self) -> Iterator[None]:
+        """Puts the averages into the model for the length of a `with` block.
+
+        On leaving, also by an exception, the model's weights are what they were, bit for bit. The
+        shadows themselves are not touched, so `state` is right inside the block as well. Costs
+        one more copy of the weights in memory. Not for use inside a `tf.function`, and no training
+        step may run in the block: what it learns would be undone.
+
+        Raises:
+            RuntimeError: If the averages are in the model already.
+        """
+        if self._swapped:
+            raise RuntimeError("The EMA weights are already in the model.")
+        backup = {name: tf.identity(raw) for name, raw in self._weights.items()}
+        self._swapped = True
+        try:
+            for name, raw in self._weights.items():
+                raw.assign(tf.cast(self._shadows[name], raw.dtype))
+            yield
+        finally:
+            for name, raw in self._weights.items():
+                raw.assign(backup[name])
+            self._swapped = False
+
+    def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Copies of the shadows, or of some, by variable name: float32 arrays of the weights'
+        shapes.
+        """
+        wanted = self._shadows if names is None else names
+        return {name: to_numpy(self._shadows[name]) for name in wanted}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Sets the shadows from what `state` gave. Nothing is changed if anything does not fit.
+
+        Raises:
+            ValueError: If a name is missing or unknown, or a shape differs.
+        """
+        missing = [name for name in self._shadows if name not in state]
+        unknown = [name for name in state if name not in self._shadows]
+        if missing or unknown:
+            raise ValueError(
+                f"The EMA state is of another model: {len(missing)} weights are missing from it "
+                f"({', '.join(missing[:3]) or 'none'}), {len(unknown)} are unknown "
+                f"({', '.join(unknown[:3]) or 'none'})."
+            )
+        for name, shadow in self._shadows.items():
+            if tuple(np.shape(state[name])) != tuple(shadow.shape):
+                raise ValueError(
+                    f"The EMA state of {name!r} has shape {tuple(np.shape(state[name]))}; the "
+                    f"model has {tuple(shadow.shape)}."
+                )
+        for name, shadow in self._shadows.items():
+            shadow.assign(np.asarray(state[name], np.float32))

@@ -1,0 +1,228 @@
+"""Learning-rate schedules: plain Python functions from a step number to a rate.
+
+One schedule for every optimizer and model. A step is one optimizer update, counted from 0. Every
+schedule starts with a linear per-step warm-up, `base_lr * (step + 1) / warmup_steps`: the
+reference system (NVIDIA's TF2 EfficientNet) uses `step / warmup_steps`, whose first step has rate
+0 and is wasted; here the last warm-up step reaches `base_lr` exactly, as does the first one after.
+
+The decay clock starts after the warm-up (exponential, cosine, linear, linearcosine), except for
+step and piecewise, whose boundaries are epochs of the whole run, as people quote them.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+
+from convoy.utils import unknown_name
+from convoy.utils.optim.spans import Span, parse_span, to_steps
+
+SCHEDULES = ("exponential", "cosine", "linear", "step", "piecewise", "constant", "linearcosine")
+"""Canonical names, for flags and errors."""
+
+_ALIASES = {"piecewise_constant_with_warmup": "piecewise", "linear_cosine": "linearcosine"}
+
+# Goyal et al. 2017 (arXiv:1706.02677): a tenth at epochs 30, 60 and 80 of a 90-epoch run.
+_STEP_BOUNDARIES = (30, 60, 80)
+_STEP_RUN_EPOCHS = 90
+_STEP_FACTOR = 0.1
+
+# tf.compat.v1.train.linear_cosine_decay with alpha 0, half a period, and the beta that the
+# reference passes.
+_LINEARCOSINE_PERIODS = 0.5
+_LINEARCOSINE_BETA = 0.001
+
+
+def scaled_lr(lr_init: float, global_batch: int, base: int = 128) -> float:
+    """Scales a rate linearly with the batch: `lr_init * global_batch / base`.
+
+    Args:
+        lr_init: The rate for a batch of `base` examples (`--lr_init`).
+        global_batch: Examples per optimizer update over all ranks, gradient accumulation included.
+        base: The batch for which `lr_init` is meant. 128 in NVIDIA's EfficientNet, 256 in Goyal
+            et al. 2017 (arXiv:1706.02677), which is where the linear rule comes from.
+
+    Raises:
+        ValueError: If a batch is not positive.
+    """
+    if global_batch <= 0 or base <= 0:
+        raise ValueError(f"Batch sizes must be positive: global_batch={global_batch}, base={base}.")
+    return lr_init * global_batch / base
+
+
+def make_schedule(
+    name: str,
+    *,
+    base_lr: float,
+    steps_per_epoch: int,
+    total_epochs: float,
+    warmup_epochs: Span,
+    decay_rate: float = 0.97,
+    decay_epochs: Span = 2.4,
+    end_lr: float = 0.0,
+    boundaries: Sequence[Span] | None = None,
+    multipliers: Sequence[float] | None = None,
+) -> Callable[[int], float]:
+    """Returns the function from a 0-based step to its learning rate.
+
+    With `t` the steps since the end of the warm-up and `T` the steps from there to the end:
+
+    - `exponential`: `base_lr * decay_rate ** floor(t / decay_steps)`, a staircase.
+    - `cosine`: from `base_lr` to `end_lr` along half a cosine (Loshchilov & Hutter 2017,
+      arXiv:1608.03983). Past the end it stays at `end_lr`.
+    - `linear`: from `base_lr` to `end_lr` along a line. Past the end it stays at `end_lr`.
+    - `step`: a tenth at each of `boundaries`, which default to 30/90, 60/90 and 80/90 of the run.
+    - `piecewise` (also `piecewise_constant_with_warmup`): `base_lr * multipliers[i]`, with i the
+      number of `boundaries` that were reached.
+    - `constant`: `base_lr`.
+    - `linearcosine`: `base_lr * ((1 - t/T) * (1 + cos(pi * t/T)) / 2 + 0.001)` (Bello et al. 2017,
+      arXiv:1709.07417). The reference adds decaying random noise to it; that noise is left out
+      here, so that a rate is a function of its step alone and a resumed run repeats it.
+
+    Args:
+        name: One of `SCHEDULES`, or an alias above.
+        base_lr: The rate after the warm-up, already scaled by the batch (`scaled_lr`).
+        steps_per_epoch: Optimizer updates per epoch.
+        total_epochs: Length of the run, warm-up included. May be fractional.
+        warmup_epochs: Length of the warm-up; 0 for none. As `decay_epochs` and `boundaries` in
+            epochs, fractions allowed, or a text such as "500 steps" or "10%" (`utils.optim.spans`).
+        decay_rate: Factor per stair, for `exponential`.
+        decay_epochs: Length of a stair, for `exponential`.
+        end_lr: The last rate, for `cosine` and `linear`.
+        boundaries: Ascending places in the run, for `step` and `piecewise`. One that falls into
+            the warm-up takes effect when the warm-up ends.
+        multipliers: For `piecewise`: one more number than boundaries, the first of them for the
+            time before the first boundary.
+
+    Raises:
+        ValueError: For an unknown name (with the nearest known one), a warm-up that does not end
+            before the run, boundaries that do not ascend, a wrong number of multipliers, an
+            option that the schedule named does not use, or a number out of range.
+
+    Example:
+        >>> rate = make_schedule(
+        ...     "cosine", base_lr=0.1, steps_per_epoch=10, total_epochs=3, warmup_epochs=1
+        ... )
+        >>> [round(rate(s), 3) for s in (0, 9, 10, 20, 29)]
+        [0.01, 0.1, 0.1, 0.05, 0.001]
+    """
+    key = str(name).lower()
+    kind = _ALIASES.get(key, key)
+    if kind not in SCHEDULES:
+        raise unknown_name("learning-rate schedule (--lr_decay)", name, SCHEDULES)
+    _check_run(base_lr, steps_per_epoch, total_epochs)
+    in_steps = partial(to_steps, steps_per_epoch=steps_per_epoch, total_epochs=total_epochs)
+    _check_warmup(warmup_epochs, in_steps, total_epochs * steps_per_epoch)
+    if end_lr and kind not in ("cosine", "linear"):
+        raise ValueError(f"--lr_end has no effect with --lr_decay {name}: leave it out")
+    if not (math.isfinite(end_lr) and end_lr >= 0):
+        raise ValueError(f"--lr_end must be a number of at least 0, not {end_lr}")
+    if boundaries is not None and kind not in ("step", "piecewise"):
+        raise ValueError(f"--lr_boundaries has no effect with --lr_decay {name}: leave it out")
+    if multipliers is not None and kind != "piecewise":
+        raise ValueError(f"--lr_multipliers has no effect with --lr_decay {name}: leave it out")
+
+    warmup_steps = round(in_steps(warmup_epochs))
+    decay_length = max(1, round(total_epochs * steps_per_epoch) - warmup_steps)
+
+    if kind == "exponential":
+        if not (decay_rate > 0 and parse_span(decay_epochs)[0] > 0):
+            raise ValueError(
+                "--lr_decay exponential needs a positive --lr_decay_rate and --lr_decay_epochs,"
+                f" not {decay_rate} and {decay_epochs}"
+            )
+        stair = in_steps(decay_epochs)
+
+        def decayed(step: int) -> float:
+            return base_lr * decay_rate ** math.floor((step - warmup_steps) / stair)
+
+    elif kind in ("step", "piecewise"):
+        if boundaries is None and kind == "step":
+            boundaries = [total_epochs * edge / _STEP_RUN_EPOCHS for edge in _STEP_BOUNDARIES]
+        edges, factors = _stairs(kind, boundaries, multipliers, in_steps)
+        edge_steps = [round(edge) for edge in edges]
+
+        def decayed(step: int) -> float:
+            return base_lr * factors[bisect_right(edge_steps, step)]
+
+    elif kind == "constant":
+
+        def decayed(step: int) -> float:
+            return base_lr
+
+    else:
+        shape = _SHAPES[kind]
+
+        def decayed(step: int) -> float:
+            done = min(1.0, (step - warmup_steps) / decay_length)
+            return end_lr + (base_lr - end_lr) * shape(done)
+
+    def schedule(step: int) -> float:
+        """Learning rate of the update number `step`, from 0. Raises ValueError below 0."""
+        if step < 0:
+            raise ValueError(f"Steps count from 0; got {step}.")
+        if step < warmup_steps:
+            return float(base_lr * (step + 1) / warmup_steps)
+        return float(decayed(step))
+
+    return schedule
+
+
+def _linearcosine(done: float) -> float:
+    cosine = 0.5 * (1.0 + math.cos(2.0 * math.pi * _LINEARCOSINE_PERIODS * done))
+    return (1.0 - done) * cosine + _LINEARCOSINE_BETA
+
+
+# Each maps the share of the decay that is done, 0 to 1, to what is left of the rate.
+_SHAPES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    "linear": lambda done: 1.0 - done,
+    "linearcosine": _linearcosine,
+}
+
+
+def _check_run(base_lr: float, steps_per_epoch: int, total_epochs: float) -> None:
+    if not (math.isfinite(base_lr) and base_lr >= 0):
+        raise ValueError(f"The learning rate must be a number of at least 0, not {base_lr}.")
+    if steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch must be at least 1, not {steps_per_epoch}.")
+    if not total_epochs > 0:
+        raise ValueError(f"The run must be longer than 0 epochs, not {total_epochs}.")
+
+
+def _check_warmup(warmup: Span, in_steps: Callable[[Span], float], total_steps: float) -> None:
+    try:
+        steps = in_steps(warmup)
+    except ValueError as error:
+        raise ValueError(f"--warmup_epochs: {error}") from error
+    if steps >= total_steps:
+        raise ValueError(
+            f"--warmup_epochs {warmup} does not end before the run does, after {total_steps:g} "
+            f"steps of which it would take {steps:g}. Lower it, or train for more epochs."
+        )
+
+
+def _stairs(
+    kind: str,
+    boundaries: Sequence[Span] | None,
+    multipliers: Sequence[float] | None,
+    in_steps: Callable[[Span], float],
+) -> tuple[list[float], list[float]]:
+    """Returns the boundaries, in steps, and one factor more than boundaries."""
+    if boundaries is None:
+        raise ValueError("--lr_decay piecewise needs --lr_boundaries and --lr_multipliers")
+    edges = [in_steps(boundary) for boundary in boundaries]
+    if any(b <= a for a, b in pairwise(edges)) or any(not edge > 0 for edge in edges):
+        raise ValueError(f"--lr_boundaries must be positive and ascend, not {list(boundaries)}")
+    if kind == "step":
+        return edges, [_STEP_FACTOR**i for i in range(len(edges) + 1)]
+    factors = list(multipliers or [])
+    if len(factors) != len(edges) + 1:
+        raise ValueError(
+            f"--lr_boundaries names {len(edges)} places, so --lr_multipliers needs {len(edges) + 1}"
+            f" numbers (the first for the time before the first place), not {len(factors)}"
+        )
+    return edges, factors

@@ -1,0 +1,285 @@
+"""What interrupts a run: a signal that asks to stop, and the clock that asks to save.
+
+Signals reach ranks at different moments, and clocks differ. So a rank only notes its wish here; the
+wishes travel with the gradients (`Step`) and between the batches of an evaluation (`evaluate`), and
+every rank acts on them at the same place. Where there is nothing to save and nobody to wait for,
+such as while TensorFlow is imported, a signal ends the work at once (`at_once`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NamedTuple
+
+from convoy.utils.distributed import ranks as distributed
+
+EXIT_PREEMPTED = 75
+USUAL = ("SIGTERM", "SIGUSR1")
+"""`--preempt_signals` where it is not given."""
+PATIENCE = 20.0
+"""Seconds from a signal until a process ends itself whose main thread hangs in something that hears
+no signals, if it has nothing to save. Schedulers kill after 30.
+"""
+_SCONTROL_SECONDS = 10  # that all ranks wait for Slurm's controller, of those 30
+
+
+class Preempted(RuntimeError):
+    """A signal asked the run to stop; everything is saved. The text says how to go on.
+
+    Attributes:
+        queued: whether the run will be started again without the user.
+    """
+
+    def __init__(self, text: str, queued: bool = False) -> None:
+        super().__init__(text)
+        self.queued = queued
+
+
+class Stopped(BaseException):
+    """A signal came where work ends at once. Like Ctrl-C's, it can come at any line, and is not
+    caught by what catches errors.
+    """
+
+
+class Wishes(NamedTuple):
+    """What ranks ask for with their gradients: to stop, a checkpoint on the disk, and, in an
+    elastic job whose hosts have changed, to gather anew.
+    """
+
+    stop: bool = False
+    save: bool = False
+    regroup: bool = False
+
+
+class Requests:
+    """One rank's wishes. Its `with` block notes signals; begin it before a run is set up, which may
+    take minutes. Of blocks within each other the outermost counts. It does nothing outside the main
+    thread, where Python takes no handlers.
+
+    A second signal of the same kind has its usual effect, so that a run can still be ended at once.
+
+    Args:
+        signals: names such as "SIGTERM"; `hear` may replace them.
+        exits: whether the process is ours to end: see `PATIENCE`.
+
+    Attributes:
+        signal: the name of the signal that came, or "".
+        at_stake: whether the run has come on since it last saved.
+        requeue: whether Slurm is to queue the job again after a stop.
+    """
+
+    def __init__(self, signals: Sequence[str] = (), exits: bool = False) -> None:
+        self.signal, self.at_stake, self.requeue = "", False, True
+        self._signals, self._exits = list(signals), exits
+        self._before: dict[signal.Signals, Any] = {}
+        self._raises, self._blocks = False, 0
+        self._stopping = threading.Event()
+        self._listener: _Listener | None = None
+        self._period: float | None = None
+        self._saved_at = 0.0
+
+    def __enter__(self) -> Requests:
+        if not self._blocks:
+            self.hear(self._signals)
+        self._blocks += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._blocks -= 1
+        if self._blocks:
+            return
+        if self._exits:  # all is done and saved: nothing is to interrupt the interpreter's own end
+            atexit.register(_ignore, list(self._before))
+        self.hear(())
+        self._stopping.set()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def hear(self, signals: Sequence[str]) -> None:
+        """Notes these signals, and no others, within the `with` block."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        wanted = [signal.Signals[name] for name in signals]
+        for number in [number for number in self._before if number not in wanted]:
+            signal.signal(number, self._before.pop(number))
+        for number in wanted:
+            if number not in self._before:
+                self._before[number] = signal.signal(number, self._note)
+        if self._before and self._exits and self._listener is None:
+            self._listener = _Listener(self._end_if_it_hangs)
+
+    def never_exit(self) -> None:
+        """From now on others decide when this process ends."""
+        self._exits = False
+
+    @contextmanager
+    def at_once(self, wanted: bool = True) -> Iterator[None]:
+        """Within it, a signal ends the work at once, also one that came before.
+
+        Args:
+            wanted: False: signals are noted, as without it.
+
+        Raises:
+            Stopped: a signal came.
+        """
+        before = self._raises
+        self._raises = wanted
+        try:
+            if wanted and self.signal:
+                raise Stopped
+            yield
+        finally:
+            self._raises = before
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+        signal.signal(number, signal.SIG_DFL)
+        if self._raises:
+            self.stopping()
+            raise Stopped
+
+    def stopping(self) -> None:
+        """The run is about to stop, however long its last save takes."""
+        self._raises = False
+        self._stopping.set()
+
+    def _end_if_it_hangs(self, number: int) -> None:
+        """In a thread: hears of a signal while the main thread is in C++ and runs no handler, for
+        it compiles, or waits for a rank that never comes.
+        """
+        if number not in self._before or self._stopping.wait(PATIENCE) or not self._exits:
+            return
+        while self.at_stake:
+            if self._stopping.wait(1.0):
+                return
+        name = signal.Signals(number).name
+        text = f"stopped by {name}; everything is saved (what was going on could not be interrupted"
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.write(f"convoy: {text}, and did not end within {PATIENCE:.0f} s)\n")
+            sys.stderr.flush()
+        os._exit(EXIT_PREEMPTED)
+
+    def save_every(self, minutes: float | None) -> None:
+        """Asks for a checkpoint whenever so much time has passed since the last (None: never).
+        For one rank only.
+        """
+        self._period = None if minutes is None else 60 * minutes
+        self.saved()
+
+    def asked_to_stop(self) -> bool:
+        """Whether this rank was."""
+        return bool(self.signal)
+
+    def wishes(self) -> tuple[bool, bool]:
+        """Whether this rank wants to stop, and whether it wants a checkpoint, after this step."""
+        due = self._period is not None and time.monotonic() - self._saved_at >= self._period
+        return bool(self.signal), due
+
+    def saved(self) -> None:
+        """Starts the clock anew."""
+        self._saved_at = time.monotonic()
+
+
+def _ignore(numbers: Sequence[signal.Signals]) -> None:
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _Listener:
+    """A thread that is told of each signal that Python handles, whatever the main thread does. Made
+    in the main thread; does nothing where somebody listens already, such as a notebook's server.
+    """
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell = tell
+        self._reads, self._writes = os.pipe()
+        os.set_blocking(self._writes, False)
+        self._before = signal.set_wakeup_fd(self._writes, warn_on_full_buffer=False)
+        if self._before != -1:
+            signal.set_wakeup_fd(self._before)
+        self._thread = threading.Thread(target=self._listen, name="convoy-signals", daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while number := os.read(self._reads, 1):
+            self._tell(number[0])
+
+    def close(self) -> None:
+        """Ends the thread, which must not be in a long call."""
+        signal.set_wakeup_fd(self._before)
+        os.close(self._writes)
+        self._thread.join()
+        os.close(self._reads)
+
+
+def stopped_at_once(requests: Requests, when: str, name: str = "") -> Preempted:
+    """What to raise, or to tell, after `Stopped`: there was nothing that had to be saved.
+
+    Args:
+        when: such as "before its first step".
+        name: of the signal, where another rank heard it.
+    """
+    requests.stopping()
+    text = f"stopped by {name or requests.signal} {when}"
+    # Ranks have not met yet, so their launcher's variables say which is the first.
+    ranks = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+    first = all(os.environ.get(name, "0") == "0" for name in ranks)
+    queued = requeue() if requests.requeue and first else ""
+    return Preempted(f"{text}. {queued}" if queued else text)
+
+
+def stop_if_asked(requests: Requests, when: str, saves: bool = True) -> None:
+    """Every rank comes here, where what there is to save is saved.
+
+    Args:
+        when: such as "after step 7".
+        saves: whether the run saves anything.
+
+    Raises:
+        Preempted: a signal came on any rank.
+    """
+    signals = distributed.all_gather_object(requests.signal)
+    if not any(signals):
+        return
+    requests.stopping()
+    kept = "nothing is saved (--no_checkpoints)"
+    if saves:
+        kept = "everything is saved: go on with --resume_checkpoint"
+    text = f"stopped by {next(filter(None, signals))} {when}; {kept}"
+    queued = requeue() if requests.requeue and distributed.rank() == 0 else ""
+    raise Preempted(f"{text}. {queued}" if queued else text, queued=bool(queued))
+
+
+def requeue(environment: Mapping[str, str] = os.environ) -> str:
+    """Asks Slurm to queue this batch job again; returns what to tell the user.
+
+    Outside a batch job, or where `scontrol` is missing, nothing is asked and the text is empty.
+    """
+    job = environment.get("SLURM_JOB_ID")
+    if not job or "SLURM_JOB_NAME" not in environment or not shutil.which("scontrol"):
+        return ""
+    if array := environment.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{array}_{environment['SLURM_ARRAY_TASK_ID']}"
+    command = ["scontrol", "requeue", job]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SCONTROL_SECONDS, errors="replace"
+        )
+    except (subprocess.TimeoutExpired, OSError) as error:
+        why = str(error) if isinstance(error, OSError) else f"no answer for {_SCONTROL_SECONDS} s"
+        return f"job {job} may not be queued again ({why}): squeue tells, {' '.join(command)} asks"
+    if done.returncode:
+        return f"Slurm would not queue job {job} again: {done.stderr.strip()}"
+    return f"Slurm has queued job {job} again"
