@@ -34,11 +34,11 @@ test-parity-slow: .venv-parity/installed  ## the same for B7, B8 and L2, which t
 
 test-export:  ## exports in every format, ONNX and Parquet among them, in an environment of its own
 	@VENV=.venv-export EXTRAS=export,parquet scripts/setup.sh
-	@.venv-export/bin/python -m pytest tests/runtime/test_export.py tests/runtime/test_onnx_graph.py tests/runtime/test_outputs.py tests/runtime/test_benchmark.py
+	@.venv-export/bin/python -m pytest tests/runtime/export/test_export.py tests/runtime/export/test_onnx_graph.py tests/runtime/predict/test_outputs.py tests/runtime/benchmark/test_benchmark.py
 
 test-trackers:  ## W&B offline and MLflow's files, in an environment of its own
 	@VENV=.venv-trackers EXTRAS=wandb,mlflow scripts/setup.sh
-	@.venv-trackers/bin/python -m pytest tests/runtime/test_trackers.py
+	@.venv-trackers/bin/python -m pytest tests/runtime/trackers/test_workers.py
 
 test-dali:  ## input through DALI, on the CPU, in an environment of its own
 	@VENV=.venv-dali EXTRAS=dali scripts/setup.sh

@@ -3,8 +3,8 @@
 Every operation takes and returns uint8 ``(H, W, 3)`` with values 0–255. H and W may be unknown
 while tracing, and must not exceed 8192. An argument may be a Python number or a scalar tensor.
 
-Pillow is the judge (``tests/dataloader/test_augment_ops.py``): all operations give its bytes, the
-geometric ones and the floating-point ones too.
+Pillow is the judge (``tests/dataloader/augment/test_operations.py``): all operations give its
+bytes, the geometric ones and the floating-point ones too.
 
 Source: Pillow's ``ImageOps``, ``ImageEnhance``, ``Image.transform`` and ``Image.rotate``.
 """

@@ -16,7 +16,7 @@ from convoy.dataloader.tfrecord import crc
 from convoy.dataloader.tfrecord.example import decode_example, encode_example
 from tests.dataloader.packing import encoded, picture, prepare, read
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_tfds_to_shards(tmp_path, capsys):

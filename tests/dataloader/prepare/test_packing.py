@@ -19,7 +19,7 @@ from convoy.dataloader.prepare.images import BadImage, Recoding, recode
 from convoy.dataloader.sources.find import find_source
 from tests.dataloader.packing import digests, encoded, picture, prepare, read
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_folder(photos, tmp_path, capsys):

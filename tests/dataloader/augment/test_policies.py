@@ -12,7 +12,7 @@ import pytest
 from convoy.dataloader.augment import policies
 from convoy.dataloader.augment.levels import RANGES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_policies_cost_no_tensorflow():

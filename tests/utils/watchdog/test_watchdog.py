@@ -17,7 +17,7 @@ import pytest
 from convoy.utils.watchdog.heartbeats import identity
 from convoy.utils.watchdog.hub import Hub
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SECONDS = 2.0
 
 

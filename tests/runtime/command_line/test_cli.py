@@ -13,7 +13,7 @@ from convoy.runtime.settings.recipes import read_recipe
 from convoy.utils.errors import ConfigError
 from convoy.utils.optim.learning_rates import make_schedule
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted(p for p in (ROOT / "configs").glob("**/*.yaml") if p.name != "launch.yaml")
 
 

@@ -15,7 +15,7 @@ from convoy.dataloader.prepare.__main__ import main
 from convoy.dataloader.prepare.digits import prepare_digits
 from convoy.dataloader.sources.find import find_source
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 
 from convoy.utils.optim.learning_rates import SCHEDULES, make_schedule, scaled_lr
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RUN = {"base_lr": 0.4, "steps_per_epoch": 10, "total_epochs": 20, "warmup_epochs": 5}
 PIECES = {"boundaries": [8, 16], "multipliers": [1.0, 0.5, 0.01]}
 

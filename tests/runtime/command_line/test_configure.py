@@ -10,7 +10,7 @@ from convoy.runtime import Config, ConfigError, configure
 from convoy.runtime.command_line.cli import parse
 from convoy.runtime.settings.recipes import read_recipe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from convoy.utils.machine import xla
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import sys
 from convoy.utils import xla

@@ -197,7 +197,7 @@ def test_runs_are_compared_without_tensorflow(tmp_path):
     command = ["--mode", "report", "--runs", a, b, c, "--output", page]
     done = subprocess.run(
         [sys.executable, "-c", COMPARE, *map(str, command)],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=120,

@@ -80,7 +80,7 @@ def test_a_frame_is_large_by_its_pixels():
 
 def test_memory_does_not_grow_with_the_shape(tmp_path):
     """At most 200 MB more than for an ordinary picture; whole frames took up to 5 GB."""
-    script = Path(__file__).parents[2] / "benchmarks" / "thin_images.py"
+    script = Path(__file__).parents[3] / "benchmarks" / "thin_images.py"
     command = [sys.executable, str(script), "--quick", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
