@@ -28,7 +28,7 @@ TIMM_NAMES = {
     "efficientnet-b4": "tf_efficientnet_b4",
     "resnet50": "resnet50",
 }
-SOURCES = ("model/*.py", "runtime/export*.py", "benchmarks/inference_models.py")
+SOURCES = ("model/*.py", "runtime/export/*.py", "benchmarks/inference_models.py")
 
 
 def prepared(arch: str, size: int, what: str) -> Path:
@@ -71,7 +71,7 @@ def our_model(arch: str, size: int, folder: Path | None = None) -> Any:
     if folder:
         from safetensors.numpy import load_file
 
-        from convoy.runtime.run_folder.checkpoint import assign
+        from convoy.runtime.run_folder.arrays import assign
 
         assign(model.weights, load_file(folder / "weights.safetensors"), "weight")
     return model

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from convoy.utils.lazy import public_names
 
 if TYPE_CHECKING:
     from convoy.dataloader.errors import DataError
@@ -24,13 +25,4 @@ _HOMES = {
 __all__ = ["DataError", "EvalCrop", "InputOptions", "Loader", "build_dataset", "find_source"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_HOMES))
+__getattr__, __dir__ = public_names(__name__, _HOMES)

@@ -13,6 +13,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from convoy.utils.lazy import public_names
 from convoy.utils.machine.device import check_backend
 
 if TYPE_CHECKING:
@@ -28,16 +29,13 @@ _HOMES = {
 __all__ = ["build_model", "get_arch", "list_archs"]
 
 
+_load, __dir__ = public_names(__name__, _HOMES)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "build_model":
         check_backend()  # before Keras is imported, which may lack that backend too
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return _load(name)
 
 
 def _name_layers() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from convoy.utils.lazy import public_names
 
 if TYPE_CHECKING:
     from convoy.runtime.command_line.cli import configure
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from convoy.runtime.settings.config import Config
     from convoy.utils.errors import ConfigError
 
-# Imported on first use, so that `runtime.settings.config` costs no TensorFlow.
+# Loaded on first use, so that `runtime.settings.config` costs no TensorFlow.
 _HOMES = {
     "Config": "convoy.runtime.settings.config",
     "ConfigError": "convoy.utils.errors",
@@ -22,11 +23,4 @@ _HOMES = {
 __all__ = ["Config", "ConfigError", "Runner", "configure"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = public_names(__name__, _HOMES)

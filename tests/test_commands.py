@@ -86,7 +86,7 @@ def program(place, monkeypatch, tmp_path):
     monkeypatch.chdir(place)
     monkeypatch.setenv("CONVOY_WEIGHTS", str(place / "weights"))
     here = SimpleNamespace()
-    for module in ("trackers", "formats", "outputs"):
+    for module in ("trackers.workers", "export.formats", "predict.outputs"):
         monkeypatch.setattr(f"convoy.runtime.{module}.find_spec", lambda name: here)
     monkeypatch.setattr("convoy.runtime.settings.input_backend._installed", lambda name: True)
     monkeypatch.setattr("convoy.runtime.settings.input_backend.visible_gpus", lambda: 1)

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NamedTuple
 
-from convoy.utils.distributed import ranks as distributed
+from convoy.utils.distributed import ranks
 
 EXIT_PREEMPTED = 75
 USUAL = ("SIGTERM", "SIGUSR1")
@@ -234,8 +234,8 @@ def stopped_at_once(requests: Requests, when: str, name: str = "") -> Preempted:
     requests.stopping()
     text = f"stopped by {name or requests.signal} {when}"
     # Ranks have not met yet, so their launcher's variables say which is the first.
-    ranks = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
-    first = all(os.environ.get(name, "0") == "0" for name in ranks)
+    variables = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+    first = all(os.environ.get(name, "0") == "0" for name in variables)
     queued = requeue() if requests.requeue and first else ""
     return Preempted(f"{text}. {queued}" if queued else text)
 
@@ -250,7 +250,7 @@ def stop_if_asked(requests: Requests, when: str, saves: bool = True) -> None:
     Raises:
         Preempted: a signal came on any rank.
     """
-    signals = distributed.all_gather_object(requests.signal)
+    signals = ranks.all_gather_object(requests.signal)
     if not any(signals):
         return
     requests.stopping()
@@ -258,7 +258,7 @@ def stop_if_asked(requests: Requests, when: str, saves: bool = True) -> None:
     if saves:
         kept = "everything is saved: go on with --resume_checkpoint"
     text = f"stopped by {next(filter(None, signals))} {when}; {kept}"
-    queued = requeue() if requests.requeue and distributed.rank() == 0 else ""
+    queued = requeue() if requests.requeue and ranks.rank() == 0 else ""
     raise Preempted(f"{text}. {queued}" if queued else text, queued=bool(queued))
 
 

@@ -10,16 +10,43 @@ Example:
     report = load_pretrained(model, "efficientnet-b0", hint.path)
     print("\n".join(report.lines()))
 
-Reading is in `weight_files` (and `weight_torch`), names and layouts in `weight_names`, what a file
-implies in `weight_suggest`, assigning in `weight_import`, writing in `weight_export`.
+Reading is in `files` (and `torch_pickle`), names and layouts in `names`, what a file implies in
+`suggest`, assigning in `load`, writing in `export`.
 """
 
 from __future__ import annotations
 
-from convoy.model.weights.export import NAMES, ConvertReport, check_target, convert, export_weights
-from convoy.model.weights.files import WeightFile, WeightFileError, read_weights
-from convoy.model.weights.load import LoadReport, freeze_backbone, load_pretrained
-from convoy.model.weights.suggest import Suggestion, inspect
+from typing import TYPE_CHECKING
+
+from convoy.utils.lazy import public_names
+
+if TYPE_CHECKING:
+    from convoy.model.weights.export import (
+        NAMES,
+        ConvertReport,
+        check_target,
+        convert,
+        export_weights,
+    )
+    from convoy.model.weights.files import WeightFile, WeightFileError, read_weights
+    from convoy.model.weights.load import LoadReport, freeze_backbone, load_pretrained
+    from convoy.model.weights.suggest import Suggestion, inspect
+
+_HOMES = {
+    "NAMES": "convoy.model.weights.export",
+    "ConvertReport": "convoy.model.weights.export",
+    "check_target": "convoy.model.weights.export",
+    "convert": "convoy.model.weights.export",
+    "export_weights": "convoy.model.weights.export",
+    "WeightFile": "convoy.model.weights.files",
+    "WeightFileError": "convoy.model.weights.files",
+    "read_weights": "convoy.model.weights.files",
+    "LoadReport": "convoy.model.weights.load",
+    "freeze_backbone": "convoy.model.weights.load",
+    "load_pretrained": "convoy.model.weights.load",
+    "Suggestion": "convoy.model.weights.suggest",
+    "inspect": "convoy.model.weights.suggest",
+}
 
 __all__ = [
     "NAMES",
@@ -36,3 +63,5 @@ __all__ = [
     "load_pretrained",
     "read_weights",
 ]
+
+__getattr__, __dir__ = public_names(__name__, _HOMES)

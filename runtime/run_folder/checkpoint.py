@@ -8,9 +8,9 @@ A checkpoint is a folder `model_dir/checkpoints/step-00001234`:
     ranks.safetensors      in the middle of an epoch: what each rank has of its own, one row a rank
     state.json             position, best result, how the model is built, class names
     config.yaml            the run's settings
-    COMPLETE.json          written last: size and SHA-256 of every other file
-    (`runtime/run_folder/marker.py`) score.json             after evaluation: its result, which
-                           weights are better, the best so far (`utils/score_file.py`)
+    COMPLETE.json          written last: size and SHA-256 of every other file (`marker.py`)
+    score.json             after evaluation: its result, which weights are better, the best so far
+                           (`utils/score_file.py`)
 
 `model_dir` may be a URL, such as gs://bucket/run (`utils/files.py`). Object stores cannot rename,
 and nothing here relies on it: the marker is the commit.

@@ -15,7 +15,7 @@ from convoy.utils.distributed.launched import elastic
 from convoy.utils.files import is_url, path_of
 
 WIDTH = 79
-_MAIN = Path(__file__).resolve().parents[1] / "main.py"
+_MAIN = Path(__file__).resolve().parents[2] / "main.py"
 
 
 def command(*words: str, width: int = WIDTH) -> list[str]:

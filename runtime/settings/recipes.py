@@ -16,7 +16,6 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from convoy.utils.places import expand_home
 from convoy.utils.tables import table_console
 from convoy.utils.text import TextError
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -264,8 +263,3 @@ def _batches(model: str, platform: str) -> str:
     amp, full = (lookup(model, precision, platform) for precision in ("AMP", "FP32"))
     sizes = f"{amp.launch['train_batch_size']}/{full.launch['train_batch_size']}"
     return sizes if amp.published else f"{sizes}*"
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader may leave early (`| head`)
-    sys.exit(main())

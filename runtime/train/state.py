@@ -22,7 +22,7 @@ from convoy.runtime.train.best import better_weights, finite
 from convoy.runtime.train.loss_scale import LossScale
 from convoy.runtime.train.objective import rate_scales
 from convoy.runtime.train.step import TrainState, batch_norm_statistics
-from convoy.utils.distributed import ranks as distributed
+from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 from convoy.utils.optim.ema import EMA
 from convoy.utils.optim.optimizers import make_optimizer, scale_rates
@@ -65,7 +65,7 @@ def find_saved(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
             )
         return checkpoint.read(newest) if newest else None
 
-    return distributed.on_rank0(find)
+    return ranks.on_rank0(find)
 
 
 def starting_point(
@@ -111,7 +111,7 @@ def new_state(
         _check_same_model(saved, arguments)
     model = build_training_model(config, num_classes, arguments)
     if file and not saved:
-        file_names = distributed.on_rank0(lambda: _class_names_of(file))
+        file_names = ranks.on_rank0(lambda: _class_names_of(file))
         report = load_pretrained(
             model,
             config.arch,
@@ -131,7 +131,7 @@ def new_state(
             )
     if config.freeze_backbone:
         freeze_backbone(model, config.arch)
-    distributed.broadcast_variables(model.weights)
+    ranks.broadcast_variables(model.weights)
     optimizer = make_optimizer(
         config.optimizer,
         momentum=config.momentum,
@@ -242,29 +242,29 @@ def snapshot(
         state.model.weights if whole else batch_norm_statistics(state.model)
     )
     ema = state.ema.state(None if whole else arrays) if state.ema else {}
-    ranks: dict[str, np.ndarray] = {}
+    of_ranks: dict[str, np.ndarray] = {}
     bad_examples = dict(data.bad_examples)  # the loader goes on filling its own
     if state.offset:
-        for others in distributed.all_gather_object(dict(bad_examples)):
+        for others in ranks.all_gather_object(dict(bad_examples)):
             bad_examples.update(others)
         names = [v.path for v in batch_norm_statistics(state.model)]
         for part, values in (("statistics", arrays), ("ema_statistics", ema)):
             if values and names:
-                ranks[part] = distributed.all_gather(_flat(values, names)[None])
-                _unflatten(ranks[part].mean(axis=0, dtype=np.float64), values, names)
-        ranks["counters"] = distributed.all_gather(counters[None])
+                of_ranks[part] = ranks.all_gather(_flat(values, names)[None])
+                _unflatten(of_ranks[part].mean(axis=0, dtype=np.float64), values, names)
+        of_ranks["counters"] = ranks.all_gather(counters[None])
     if not whole:
         return None
     return Checkpoint(
         model=arrays,
         ema=ema,
         optimizer=variables_to_arrays(state.optimizer.variables),
-        ranks=ranks,
+        ranks=of_ranks,
         state={
             "step": state.step,
             "epoch": state.epoch,
             "offset": state.offset,
-            "processes": distributed.size(),
+            "processes": ranks.size(),
             "loss_scale": state.loss_scale.state(),
             "best": state.best,
             "left_out": state.left_out,
@@ -286,10 +286,10 @@ def _restore_ranks(state: TrainState, saved: Checkpoint, counters: np.ndarray) -
     own = saved.ranks
     if not own:
         return counters
-    if len(own["counters"]) != distributed.size():
+    if len(own["counters"]) != ranks.size():
         # Statistics are the mean already; one rank goes on with everybody's sums.
-        return own["counters"].sum(axis=0) if distributed.rank() == 0 else counters
-    rank, statistics = distributed.rank(), batch_norm_statistics(state.model)
+        return own["counters"].sum(axis=0) if ranks.rank() == 0 else counters
+    rank, statistics = ranks.rank(), batch_norm_statistics(state.model)
     if "statistics" in own:
         _assign_flat(own["statistics"][rank], statistics)
     if state.ema is not None and "ema_statistics" in own:
@@ -321,10 +321,10 @@ def _assign_flat(flat: np.ndarray, variables: list[Any]) -> None:
 def average_statistics(state: TrainState) -> None:
     """Running statistics of batch norm, and their moving averages, become their mean over ranks."""
     statistics = batch_norm_statistics(state.model)
-    distributed.average_variables(statistics)
+    ranks.average_variables(statistics)
     if state.ema is not None:
         shadows = state.ema.shadows
-        distributed.average_variables([shadows[v.path] for v in statistics])
+        ranks.average_variables([shadows[v.path] for v in statistics])
 
 
 def replicas_agree(state: TrainState) -> bool:
@@ -337,7 +337,7 @@ def replicas_agree(state: TrainState) -> bool:
     for variable in state.model.weights:
         if variable.path not in own:
             digest.update(variable.value.numpy().tobytes())
-    digests = distributed.all_gather(np.frombuffer(digest.digest(), np.uint8)[None])
+    digests = ranks.all_gather(np.frombuffer(digest.digest(), np.uint8)[None])
     return bool((digests == digests[0]).all())
 
 

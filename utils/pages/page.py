@@ -16,7 +16,7 @@ from convoy.utils.files import Remote
 
 def environment() -> Environment:
     """The templates, escaping whatever they are given."""
-    loader = PackageLoader("convoy.utils")
+    loader = PackageLoader("convoy.utils.pages")
     return Environment(
         loader=loader,
         autoescape=True,

@@ -83,11 +83,11 @@ def test_sums_over_ranks_give_the_figures_of_one_rank(model, examples, monkeypat
         seen.setdefault(sums.shape, []).append(sums)
         return sums
 
-    monkeypatch.setattr(module.distributed, "all_sum", collect)
+    monkeypatch.setattr(module.ranks, "all_sum", collect)
     for rank in range(world):
         evaluate(step, batches(*examples, start=rank, stride=world), BATCH)
     total = {shape: np.sum(parts, axis=0) for shape, parts in seen.items()}
-    monkeypatch.setattr(module.distributed, "all_sum", lambda sums: total[sums.shape])
+    monkeypatch.setattr(module.ranks, "all_sum", lambda sums: total[sums.shape])
     result = evaluate(step, batches(*examples, start=0, stride=world), BATCH)
     for name, want in judged(*examples).items():
         assert result[name] == pytest.approx(want, abs=1e-6), name
@@ -164,11 +164,11 @@ class Ranks:
     def __init__(self, size, monkeypatch):
         self.size, self._own = size, threading.local()
         self._barrier, self._values = threading.Barrier(size, timeout=20), [None] * size
-        monkeypatch.setattr(module.distributed, "size", lambda: size)
-        monkeypatch.setattr(module.distributed, "rank", lambda: self._own.rank)
-        monkeypatch.setattr(module.distributed, "all_gather", lambda x: np.concatenate(self.all(x)))
-        monkeypatch.setattr(module.distributed, "all_gather_object", self.all)
-        monkeypatch.setattr(module.distributed, "all_sum", lambda x: np.sum(self.all(x), axis=0))
+        monkeypatch.setattr(module.ranks, "size", lambda: size)
+        monkeypatch.setattr(module.ranks, "rank", lambda: self._own.rank)
+        monkeypatch.setattr(module.ranks, "all_gather", lambda x: np.concatenate(self.all(x)))
+        monkeypatch.setattr(module.ranks, "all_gather_object", self.all)
+        monkeypatch.setattr(module.ranks, "all_sum", lambda x: np.sum(self.all(x), axis=0))
 
     def all(self, value):
         self._values[self._own.rank] = value

@@ -96,7 +96,7 @@ def test_each_example_is_recorded_once_and_the_sums_are_evaluations(
     """Each rank's pass in turn, and then what Horovod's allgather would give."""
     logits, labels = examples
     parts, passes = [], []
-    monkeypatch.setattr(report.distributed, "all_gather", lambda mine: mine)
+    monkeypatch.setattr(report.ranks, "all_gather", lambda mine: mine)
     for rank in range(world):
         loader = Loader(logits, labels, rank, world)
         recorder = Recorder(identity, loader)

@@ -178,7 +178,7 @@ def test_a_run_keeps_how_it_turned_its_images(photos, tmp_path, monkeypatch):
         (folder / "config.yaml").write_text(yaml.safe_dump(was))
         assert settings(*flags, "--resume_checkpoint").exif_orientation == (kept or "ignore")
         with monkeypatch.context() as elastic:
-            elastic.setattr("convoy.runtime.fitted.choose.distributed.elastic", lambda: True)
+            elastic.setattr("convoy.runtime.fitted.choose.ranks.elastic", lambda: True)
             assert settings(*flags, "--resume_checkpoint").exif_orientation == (kept or "ignore")
         for mode in (("eval",), ("predict", "--predict_dir", photos), ("export",)):
             applied = settings("--mode", *mode, "--model_dir", run)

@@ -86,7 +86,7 @@ def track_a_step(settings):
 
 
 def test_only_rank_0_tracks(monkeypatch, tmp_path):
-    monkeypatch.setattr(trackers.distributed, "rank", lambda: 1)
+    monkeypatch.setattr(trackers.ranks, "rank", lambda: 1)
     track_a_step(config(tmp_path, "tensorboard"))
     assert not list(tmp_path.iterdir())
 

@@ -46,6 +46,6 @@ def test_answers_of_examples_that_count_and_no_older_ones(monkeypatch):
     assert [entry[:2] for entry in seen] == [("raw", 7), ("ema", 7)]
     for *_, pixels in seen:
         np.testing.assert_array_equal(pixels, heat_map(want))
-    monkeypatch.setattr(confusion.distributed, "rank", lambda: 1)
+    monkeypatch.setattr(confusion.ranks, "rank", lambda: 1)
     show_counts(step, Seen(), "raw", 8)
     assert len(seen) == 2, "only rank 0 draws"

@@ -9,7 +9,7 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.train.best import better_weights
 from convoy.runtime.train.state import figures_of, new_state, restore, snapshot
 from convoy.runtime.train.step import batch_norm_statistics
-from convoy.utils.distributed import ranks as distributed
+from convoy.utils.distributed import ranks
 from convoy.utils.optim.variables import to_numpy
 
 
@@ -23,8 +23,8 @@ class Data:
 
 
 @pytest.fixture
-def ranks(monkeypatch):
-    """`ranks(rank, size)`: makes this process one of several; what it gathers are its own arrays,
+def pretend(monkeypatch):
+    """`pretend(rank, size)`: makes this process one of several; what it gathers are its own arrays,
     each rank's by 2 more than the rank's before it.
     """
 
@@ -32,21 +32,21 @@ def ranks(monkeypatch):
         def gather(mine):
             return np.concatenate([mine + 2 * (other - rank) for other in range(size)])
 
-        monkeypatch.setattr(distributed, "rank", lambda: rank)
-        monkeypatch.setattr(distributed, "size", lambda: size)
-        monkeypatch.setattr(distributed, "all_gather", gather)
+        monkeypatch.setattr(ranks, "rank", lambda: rank)
+        monkeypatch.setattr(ranks, "size", lambda: size)
+        monkeypatch.setattr(ranks, "all_gather", gather)
 
     return pretend
 
 
-def test_each_rank_gets_its_own_and_other_numbers_of_ranks_the_mean(ranks):
+def test_each_rank_gets_its_own_and_other_numbers_of_ranks_the_mean(pretend):
     config = Config(arch="efficientnet-test", moving_average_decay=0.9)
     state = new_state(config, num_classes=3)
     state.step, state.offset = 5, 40
     counters = np.arange(8.0)
     statistics = batch_norm_statistics(state.model)
     before = [v.numpy() for v in statistics]
-    ranks(0, 2)
+    pretend(0, 2)
     saved = snapshot(state, config, Data(), {}, counters=counters)
     assert saved.state["processes"] == 2
     for v, own in zip(statistics, before, strict=True):
@@ -58,7 +58,7 @@ def test_each_rank_gets_its_own_and_other_numbers_of_ranks_the_mean(ranks):
     cases = {(0, 2): (0, counters), (1, 2): (2, counters + 2), (0, 1): (1, 2 * counters + 2),
              (0, 3): (1, 2 * counters + 2), (2, 3): (1, np.zeros(8))}  # fmt: skip
     for place, (more, counted) in cases.items():
-        ranks(*place)
+        pretend(*place)
         other = new_state(config, num_classes=3)
         got = restore(other, saved, Data(), np.zeros(8))
         np.testing.assert_array_equal(got, counted, err_msg=str(place))
@@ -69,15 +69,13 @@ def test_each_rank_gets_its_own_and_other_numbers_of_ranks_the_mean(ranks):
             np.testing.assert_allclose(average, own + more, rtol=1e-6, err_msg=str(place))
 
 
-def test_a_rank_that_keeps_nothing_copies_no_more_than_its_statistics(ranks, monkeypatch):
+def test_a_rank_that_keeps_nothing_copies_no_more_than_its_statistics(pretend, monkeypatch):
     config = Config(arch="efficientnet-test", moving_average_decay=0.9)
     state = new_state(config, num_classes=3)
     state.offset, gathered = 40, []
-    ranks(1, 2)
-    gather = distributed.all_gather
-    monkeypatch.setattr(
-        distributed, "all_gather", lambda mine: gathered.append(mine) or gather(mine)
-    )
+    pretend(1, 2)
+    gather = ranks.all_gather
+    monkeypatch.setattr(ranks, "all_gather", lambda mine: gathered.append(mine) or gather(mine))
     whole = snapshot(state, config, Data(), {}, np.zeros(8))
     others = list(gathered)
     gathered.clear()
