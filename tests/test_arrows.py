@@ -1,0 +1,48 @@
+"""Imports run one way: the contracts are in pyproject.toml, and import-linter reads them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LINTER = Path(sys.executable).with_name("lint-imports")
+FOLDERS = ("model", "dataloader", "runtime", "utils")
+
+
+def lint(folder):
+    command = [LINTER, ROOT / "pyproject.toml", "--no-cache"]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def as_in_a_wheel(folder):
+    """Convoy's Python files, copied to where a wheel has them: all inside `convoy/`."""
+    shutil.copytree(ROOT / "convoy", folder / "convoy")
+    for name in FOLDERS:
+        for file in (ROOT / name).rglob("*.py"):
+            copy = folder / "convoy" / file.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
+
+
+def test_imports_run_down_and_in_no_circle(tmp_path):
+    as_in_a_wheel(tmp_path)
+    done = lint(tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "4 kept, 0 broken" in done.stdout
+    # A circle that only a function closes, and an arrow that runs up.
+    step = tmp_path / "convoy" / "runtime" / "train" / "step.py"
+    step.write_text(f"{step.read_text()}\ndef up():\n    import convoy.runtime.train.trainer\n")
+    files = tmp_path / "convoy" / "utils" / "files.py"
+    files.write_text(f"from convoy.model import catalog\n{files.read_text()}")
+    done = lint(tmp_path)
+    assert done.returncode == 1
+    assert "convoy.utils.files -> convoy.model.catalog" in done.stdout
+    assert "circles, between files or between rooms BROKEN" in done.stdout
