@@ -1,4 +1,4 @@
-"""`python -m runtime.recipes`: prints recipes. They are in `runtime/settings/recipes.py`."""
+"""`python -m convoy.runtime.recipes`: prints recipes. They are in `runtime/settings/recipes.py`."""
 
 from __future__ import annotations
 
