@@ -49,7 +49,10 @@ def test_the_menu_has_every_page_once():
     assert set(shown) == {page.name for page in PAGES}, "see nav in mkdocs.yml"
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+ROOT_PAGES = sorted(ROOT.glob("*.md"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT_PAGES], ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
     targets = re.findall(r'(?:href|src)="([^"]+)"', rendered(page))
     for target in targets:
@@ -68,3 +71,22 @@ def test_every_mode_has_a_page():
     assert set(PAGE_OF) == set(MODES)
     for mode, page in PAGE_OF.items():
         assert f"--mode {mode}" in (ROOT / "docs" / page).read_text(), mode
+
+
+def test_the_version_is_the_same_everywhere():
+    (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest[1] == version
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == version
+    assert f"({citation['date-released']})" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_github_and_ci_call_make_targets():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    runs = workflow["jobs"]["make"]["strategy"]["matrix"]["include"]
+    assert {run["target"] for run in runs} <= targets
+    pythons = {run["python"] for run in runs if run["target"] == "test"}
+    assert pythons == {"3.10", "3.11", "3.12"}  # what pyproject.toml supports
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
