@@ -27,8 +27,8 @@ from convoy.runtime.benchmark.report import QS, UNITS, Report, figures
 from convoy.runtime.benchmark.training import train
 from convoy.runtime.builders.models import image_size, train_image_size
 from convoy.runtime.describe.environment import gather
-from convoy.runtime.export.export import PLACES
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flag_facts import without_places
 from convoy.runtime.settings.input_backend import backend
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError, UserError
@@ -191,7 +191,7 @@ def _about(config: Config) -> dict[str, Any]:
     facts = gather()
     training = config.mode == "training_benchmark"
     reader = backend(config, training=training)
-    settings = {k: v for k, v in asdict(config).items() if k not in PLACES}
+    settings = without_places(asdict(config))
     settings |= {"prof": config.prof or DEFAULT_ITERATIONS, "threads": threads(config)}
     names = ("cpu", "cpu cores", "memory", "gpus", "platform")
     cuda = {"CUDA": facts["tensorflow built with CUDA"]}

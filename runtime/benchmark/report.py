@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from convoy.runtime.settings.flag_facts import without_places
 from convoy.utils import strict_json
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of, write_atomically
@@ -203,7 +204,8 @@ def _find(cells: Sequence[dict[str, Any]], row: tuple, batch: int) -> dict[str, 
 
 def _same(about: dict[str, Any]) -> list[Any]:
     """What two reports must have in common."""
-    settings = {k: v for k, v in about["settings"].items() if k not in FREE_SETTINGS}
+    settings = without_places(about["settings"])  # reports of version 0.1 have some
+    settings = {k: v for k, v in settings.items() if k not in FREE_SETTINGS}
     processors = [set(np.atleast_1d(about["machine"][name])) for name in PROCESSORS]
     return [*(about[name] for name in SAME), processors, settings]
 

@@ -26,6 +26,7 @@ from convoy.runtime.data.open_split import for_these_data
 from convoy.runtime.fitted.auto_batch import agree, look
 from convoy.runtime.fitted.choose import choose, told
 from convoy.runtime.settings.config import MODE_ALIASES, MODES, Config, defaults, settle
+from convoy.runtime.settings.flag_facts import inherited
 from convoy.runtime.settings.flags import AUTO
 from convoy.runtime.settings.learning_rate import check_spans, fitted_warmup, warmup_is_too_long
 from convoy.runtime.settings.modes import APPLYING_MODES, TRAINING_MODES
@@ -37,36 +38,6 @@ from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote
 from convoy.utils.signals import Requests
 from convoy.utils.text import counted
-
-# Modes that apply a trained model take their defaults from its run, except for what belongs to
-# one launch.
-NOT_INHERITED = {
-    *(
-        "mode",
-        "model_dir",
-        "checkpoint",
-        "weights",
-        "resume_checkpoint",
-        "pretrained_from_file",
-        "run_epochs",
-        "nproc",
-    ),
-    *(
-        "prof",
-        "predict_dir",
-        "image",
-        "overwrite",
-        "output",
-        "runs",
-        "data_backend",
-        "data_format",
-        "use_dali",
-        "use_dali_eval",
-        "intraop_threads",
-        "interop_threads",
-        "verbose",
-    ),
-}
 
 # What launchers tell a process about its place on its host.
 _PLACES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
@@ -374,4 +345,4 @@ def _settings_of_report(first: Any) -> tuple[dict[str, Any], str]:
 
 def _inherited(folder: Path | Remote) -> tuple[dict[str, Any], str]:
     config, origin = load_run_config(folder / "config.yaml")
-    return {n: value for n, value in asdict(config).items() if n not in NOT_INHERITED}, origin
+    return {n: value for n, value in asdict(config).items() if n in inherited()}, origin

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 from convoy.runtime.run_folder.checkpoint import CheckpointError, folder_of, resolve
 from convoy.runtime.settings.config import Config, defaults, load_config
+from convoy.runtime.settings.flag_facts import of_evaluation
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
 
 MOST = 8
 """Evaluations in a report; there are as many colours."""
-# What a run was evaluated with, which its checkpoint is evaluated with here too.
-OWN = ("arch", "image_size", "eval_crop", "crop_padding", "interpolation", "exif_orientation")
 
 
 @dataclass
@@ -126,10 +125,10 @@ def _bases(config: Config) -> list[tuple[str, Config]]:
             f" each once{twice}: last, folders checkpoints/step-…, or other runs' folders"
         )
     first = _settings(folder_of(start)) or defaults(config.arch)
-    kept = {name for name in OWN if getattr(config, name) != first[name]}
+    kept = {name for name in of_evaluation() if getattr(config, name) != first[name]}
     configs = [config]
     for path in paths[1:]:
-        own = {k: v for k, v in _settings(path).items() if k in OWN and k not in kept}
+        own = {k: v for k, v in _settings(path).items() if k in of_evaluation() and k not in kept}
         own |= {"checkpoint": str(path), "pretrained_from_file": None}
         configs.append(config.with_(**own))
     return list(zip(_labels([file or config.checkpoint, *wanted]), configs, strict=True))
@@ -151,7 +150,7 @@ def _settings(path: Any) -> dict[str, Any]:
     if path is None:
         return {}
     settings = load_config(path / "config.yaml")
-    return {name: getattr(settings, name) for name in OWN}
+    return {name: getattr(settings, name) for name in of_evaluation()}
 
 
 def _labels(which: list[str]) -> list[str]:

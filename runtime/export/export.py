@@ -23,17 +23,13 @@ from convoy.runtime.export.formats import FORMATS, SIDE_FILE, Format, export_for
 from convoy.runtime.export.sample_images import Sample
 from convoy.runtime.export.writers import READERS, WRITERS, Exportable, Outputs, head_input
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flag_facts import without_places
 from convoy.utils import strict_json
 from convoy.utils.errors import UserError
 from convoy.utils.files import write_atomically
 
 # What an entry of `export.json` says of its weights, as formats may be exported one by one.
 ORIGIN = ("source", "weights", "epoch")
-# Settings that name places on this machine, which users of an export have no business with.
-PLACES = (
-    *("data_dir", "model_dir", "cache_dir", "checkpoint", "pretrained_from_file"),
-    *("label_file", "predict_dir", "image", "output"),
-)
 
 
 class ExportError(UserError, RuntimeError):
@@ -272,7 +268,7 @@ def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop
             "of_these_weights": state.get("score") is not None,
             "of_such_images": trained.evaluated_on(size, crop),
         },
-        "training": settings and {k: v for k, v in settings.items() if k not in PLACES},
+        "training": settings and without_places(settings),
         "versions": {package: _version(package) for package in ("tensorflow", "keras", "tf2onnx")},
     }
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from convoy.runtime.export.formats import ENOUGH_IMAGES
+from convoy.runtime.settings.flag_facts import on_model_card
 
 FILE = "model_card.md"
 NAMES_SHOWN, NAME_LENGTH = 20, 60
@@ -22,14 +23,6 @@ FEW_IMAGES = 1000
 # What could become markup, HTML, mathematics or a link inside a line.
 _MARKUP = re.compile(r"[\\`*_\[\]<>&|~#!:@$]|\.(?!\d)")
 UNKNOWN = "unknown"
-# What a reader asks of a recipe; all settings are in export.json.
-RECIPE = (
-    *("recipe", "max_epochs", "train_batch_size", "optimizer_batch_size", "grad_accum_steps"),
-    *("optimizer", "lr_init", "lr_base_batch", "lr_decay", "warmup_epochs", "weight_decay"),
-    *("label_smoothing", "moving_average_decay", "augmenter_name", "autoaugmentation_name"),
-    *("mixup_alpha", "cutmix_alpha", "random_erasing", "dropout", "stochastic_depth"),
-    *("image_size", "train_image_size", "interpolation", "use_amp", "dtype", "batch_norm", "seed"),
-)
 
 
 def model_card(content: dict[str, Any]) -> str:
@@ -108,7 +101,7 @@ def _recipe(content: dict[str, Any]) -> str:
         settings = settings | {"autoaugmentation_name": None}
     rows = [
         (f"`{name}`", _escape(settings[name]))
-        for name in RECIPE
+        for name in on_model_card()
         if settings.get(name) not in (None, False, 0, "none")
     ]
     return _table(("setting", "value"), rows) + "\n\nAll settings are in `export.json`."

@@ -1,4 +1,4 @@
-"""Every flag, once: name, type, default, group, help, range.
+"""Every flag, once: name, type, default, group, scope, help, range.
 
 `Config` is the only place where a flag is declared. The command line (`runtime/command_line/cli.py`), the YAML recipes
 and the `config.yaml` that each run leaves behind all follow from it. This module imports no TensorFlow.
@@ -20,7 +20,17 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from convoy.runtime.settings.defaults_by_family import FAMILY_DEFAULTS
-from convoy.runtime.settings.flags import MADE_IN, MODE_ALIASES, MODES
+from convoy.runtime.settings.flags import (
+    COMPUTE,
+    EVALUATION,
+    LAUNCH,
+    MACHINE,
+    MADE_IN,
+    MODE_ALIASES,
+    MODES,
+    RESULT,
+    TRAINING,
+)
 from convoy.runtime.settings.flags import flag as _flag
 from convoy.runtime.settings.settings_file import read_settings
 from convoy.runtime.settings.values import Kind, ValueRefused
@@ -49,260 +59,208 @@ class Config:
     """The resolved settings of one run. Read-only: derive another with `dataclasses.replace`."""
 
     # fmt: off
-    mode: str = _flag(RUN, "train_and_eval", "what to do: " + ", ".join(MODES))
-    recipe: str | None = _flag(RUN, None, "settings by model, platform and, if you like, precision, mode and epochs: "
-                               "resnet50/DGXA100/AMP/90E; `python -m convoy.runtime.settings.recipes` lists them")
-    defaults: Literal["data", "documents"] = _flag(RUN, "data", "settings that are not given: data: chosen from the data where there are fewer "
-                                                   "than 50,000 images (docs/defaults.md); documents: NVIDIA's, for ImageNet, as in all recipes")
-    nproc: int | None = _flag(RUN, None, "processes to start on this host, one for each GPU; unset: one, or those that "
-                              "horovodrun, mpirun or srun started", within="[1, 4096]")
-    pattern: str | None = _flag(RUN, None, "--mode list: only architectures of this name, such as 'resnet*'")
-    model_dir: str = _flag(RUN, "/workspace/output", "folder of this run: checkpoints, config.yaml, log.json; also gs://… or "
-                           "another URL that TensorFlow can write; unset, and weights of a file are applied: the current folder", path="path")
-    max_epochs: int = _flag(RUN, 300, "epochs of training; also the length of the learning-rate schedule", within=">= 1")
-    run_epochs: int | None = _flag(RUN, None, "stop after this many epochs of this launch (the schedule keeps "
-                                   "its length; resume later)", within=">= 1")
-    steps_per_epoch: int | None = _flag(RUN, None, "updates of the weights in an epoch, which may gather several passes; unset: every example once", within=">= 1")
-    num_epochs_between_eval: int = _flag(RUN, 1, "evaluate every so many epochs, and after the last", within=">= 1")
-    early_stopping: int | None = _flag(RUN, None, "end training after so many evaluations without a better one than before; unset: never", within=">= 1")
-    best_metric: Literal["top1", "loss", "macro_f1"] = _flag(RUN, "top1", "by which figure of the evaluation one is the best: top-1, the loss, or "
-                                                             "the mean of all classes' F1")
-    prof: int | None = _flag(RUN, None, "stop training or evaluation after this many steps; benchmarks: iterations that are timed (100)", within=">= 1")
-    seed: int = _flag(RUN, 0, "seed of initialisation, order, augmentation and dropout")
-    watchdog_seconds: float = _flag(RUN, 20.0, "with several processes: one that gives no sign of life, or keeps the others waiting, for so many seconds ends the job; 0: never", within=">= 0")
-    data_wait_seconds: float = _flag(RUN, 600.0, "the same for one that waits for its data, as from a slow disk", within="> 0")
-    intraop_threads: int | None = _flag(RUN, None, "threads inside one TensorFlow operation; unset: all cores", within="[1, 4096]")
-    interop_threads: int | None = _flag(RUN, None, "TensorFlow operations run side by side; unset: all cores", within="[1, 4096]")
+    mode: str = _flag(RUN, COMPUTE, "train_and_eval", "what to do: " + ", ".join(MODES))
+    recipe: str | None = _flag(RUN, MACHINE, None, "published settings by model, machine and precision: resnet50/A100/AMP/90E; `python -m convoy.runtime.settings.recipes` lists them", on_card=True)
+    defaults: Literal["data", "documents"] = _flag(RUN, TRAINING, "data", "what fills in settings you leave out: the data, if there are fewer than 50,000 images, or NVIDIA's documents (docs/defaults.md)")
+    nproc: int | None = _flag(RUN, LAUNCH, None, "processes to start on this machine, one per GPU", unset="1, or those that horovodrun, mpirun or srun started", within="[1, 4096]")
+    pattern: str | None = _flag(RUN, MACHINE, None, "--mode list: show architectures of this name only, such as 'resnet*'")
+    model_dir: str = _flag(RUN, LAUNCH, "/workspace/output", "folder of the run: checkpoints, config.yaml, log.json; URLs such as gs://… too",
+                           unset="/workspace/output; the current folder if weights of a file are applied", path="path")
+    max_epochs: int = _flag(RUN, TRAINING, 300, "epochs to train, and the length of the learning-rate schedule", within=">= 1", on_card=True)
+    run_epochs: int | None = _flag(RUN, LAUNCH, None, "stop this launch after so many epochs; the schedule keeps its length", within=">= 1")
+    steps_per_epoch: int | None = _flag(RUN, TRAINING, None, "weight updates per epoch", unset="every image once", within=">= 1")
+    num_epochs_between_eval: int = _flag(RUN, TRAINING, 1, "epochs between evaluations; the last epoch is always evaluated", within=">= 1")
+    early_stopping: int | None = _flag(RUN, TRAINING, None, "stop after so many evaluations without improvement", unset="never", within=">= 1")
+    best_metric: Literal["top1", "loss", "macro_f1"] = _flag(RUN, TRAINING, "top1", "metric that decides which checkpoint is the best")
+    prof: int | None = _flag(RUN, LAUNCH, None, "stop after so many steps; in benchmarks: iterations to time (100)", within=">= 1")
+    seed: int = _flag(RUN, TRAINING, 0, "random seed of weights, data order, augmentation and dropout", on_card=True)
+    watchdog_seconds: float = _flag(RUN, MACHINE, 20.0, "end the job if one of several processes hangs for so long; 0: never", within=">= 0")
+    data_wait_seconds: float = _flag(RUN, MACHINE, 600.0, "end the job if a process waits for its data for so long", within="> 0")
+    intraop_threads: int | None = _flag(RUN, LAUNCH, None, "threads within one TensorFlow operation", unset="all cores", within="[1, 4096]")
+    interop_threads: int | None = _flag(RUN, LAUNCH, None, "TensorFlow operations that run in parallel", unset="all cores", within="[1, 4096]")
 
-    arch: str = _flag(MODEL, "efficientnet-b0", "architecture; see --mode list")
-    num_classes: int | None = _flag(MODEL, None, "size of the head; unset: as the data says", within=">= 2")
-    image_size: int | None = _flag(MODEL, None, "pixels a side; unset: the architecture's own")
-    dropout: float | None = _flag(MODEL, None, "dropout before the head; unset: the architecture's own", within="[0, 1)")
-    stochastic_depth: float | None = _flag(MODEL, None, "drop rate of the last residual branch, rising "
-                                           "linearly from 0; unset: the architecture's own", ("drop_connect_rate",), within="[0, 1)")
-    activation: str | None = _flag(MODEL, None, "activation inside the network; unset: the architecture's (swish, relu6, relu)")
-    batch_norm: Literal["default", "syncbn"] = _flag(MODEL, "default", "batch statistics per process, or over all")
-    bn_momentum: float | None = _flag(MODEL, None, "batch-norm momentum (Keras convention); unset: the family's", within="[0, 1)")
-    bn_epsilon: float | None = _flag(MODEL, None, "batch-norm epsilon; unset: the family's", within="> 0")
-    weight_init: Literal["fan_in", "fan_out"] = _flag(MODEL, "fan_out", "mode of the weight initialiser")
-    zero_gamma: bool = _flag(MODEL, False, "ResNets: the last batch norm of each block starts at 0")
-    padding: Literal["same", "symmetric"] | None = _flag(MODEL, None, "padding at stride 2: TensorFlow's "
-                                                         "(same) or PyTorch's (symmetric); unset: the family's")
+    arch: str = _flag(MODEL, EVALUATION, "efficientnet-b0", "architecture; --mode list shows all")
+    num_classes: int | None = _flag(MODEL, TRAINING, None, "number of classes", unset="that of the data", within=">= 2")
+    image_size: int | None = _flag(MODEL, EVALUATION, None, "height and width of images in pixels", unset="the architecture's", on_card=True)
+    dropout: float | None = _flag(MODEL, TRAINING, None, "dropout rate before the classifier", unset="the architecture's", within="[0, 1)", on_card=True)
+    stochastic_depth: float | None = _flag(MODEL, TRAINING, None, "drop rate of the last residual branch; rises linearly from 0 at the first", ("drop_connect_rate",),
+                                           unset="the architecture's", within="[0, 1)", on_card=True)
+    activation: str | None = _flag(MODEL, TRAINING, None, "activation function", unset="the architecture's: swish, relu6 or relu")
+    batch_norm: Literal["default", "syncbn"] = _flag(MODEL, TRAINING, "default", "batch statistics of each process, or of all (syncbn)", on_card=True)
+    bn_momentum: float | None = _flag(MODEL, TRAINING, None, "batch-norm momentum, as Keras counts it (0.99 averages over 100 steps)", unset="the architecture's", within="[0, 1)")
+    bn_epsilon: float | None = _flag(MODEL, TRAINING, None, "batch-norm epsilon", unset="the architecture's", within="> 0")
+    weight_init: Literal["fan_in", "fan_out"] = _flag(MODEL, TRAINING, "fan_out", "mode of the weight initialiser")
+    zero_gamma: bool = _flag(MODEL, TRAINING, False, "ResNets: start the last batch norm of each block at 0")
+    padding: Literal["same", "symmetric"] | None = _flag(MODEL, TRAINING, None, "padding at stride 2: TensorFlow's (same) or PyTorch's (symmetric)", unset="the architecture's")
 
-    data_dir: str = _flag(DATA, "/data/", "folder with train-*, validation-* TFRecords, or train/ and val/ folders; or a .csv file with columns path, label and, if you like, split", path="path")
-    dataset: str = _flag(DATA, "ImageNet", "what lies in data_dir: ImageNet (records or image folders of any "
-                         "classes), or tfds:NAME[/CONFIG][:VERSION], prepared by TensorFlow Datasets")
-    first_label: int | None = _flag(DATA, None, "TFRecords: the number of the first class in image/class/label; TF-Slim's data sets "
-                                    "count from 0; unset: 1 (0 in TFDS's)", within=">= 0")
-    validation_fraction: float | None = _flag(DATA, None, "class folders without a validation split: the share of each class that is held out for it, the "
-                                              "same images in every run", within="(0, 1)")
-    validation_seed: int = _flag(DATA, 0, "another one holds other images out; --seed does not change which")
+    data_dir: str = _flag(DATA, TRAINING, "/data/", "training data: train/ and val/ folders, class folders, TFRecords, or a CSV file (docs/data.md)", path="path")
+    dataset: str = _flag(DATA, TRAINING, "ImageNet", "ImageNet for whatever lies in data_dir, or tfds:NAME[/CONFIG][:VERSION], prepared by TensorFlow Datasets")
+    first_label: int | None = _flag(DATA, TRAINING, None, "TFRecords: number of the first class; TF-Slim counts from 0", unset="1, or 0 for TensorFlow Datasets", within=">= 0")
+    validation_fraction: float | None = _flag(DATA, TRAINING, None, "share of each class to hold out for validation, if the data has no such split", within="(0, 1)")
+    validation_seed: int = _flag(DATA, TRAINING, 0, "seed that decides which images are held out; --seed does not")
     data_backend: Literal["tfdata", "synthetic", "dali-cpu", "dali-gpu"] | None = _flag(
-        DATA, None, "what reads and decodes; synthetic: random images, for benchmarks; unset: tfdata")
-    use_dali: bool = _flag(DATA, False, "DALI for training data, on a GPU if there is one: older than --data_backend")
-    use_dali_eval: bool = _flag(DATA, False, "the same for evaluation data")
-    sampling: Literal["natural", "balanced", "sqrt"] = _flag(DATA, "natural", "how often classes are drawn for training: as they occur, all alike, or by "
-                                                             "the root of their size")
-    train_batch_size: int | Literal["auto"] = _flag(DATA, 32, "training images per process and step; auto: as many as fit into memory "
-                                                    "(docs/defaults.md)", within=">= 1")
-    eval_batch_size: int = _flag(DATA, 32, "evaluation images per process and step", within=">= 1")
-    num_workers: int | None = _flag(DATA, None, "parallel decoders per process; unset: tuned by tf.data", within="[1, 4096]")
-    cache: Literal["none", "ram", "disk"] = _flag(DATA, "none", "keep encoded images after they are first read")
-    cache_gb: float | None = _flag(DATA, None, "gigabytes a cache may take, per process and split; unset: 40 % of what "
-                                   "is free, shared by this host's processes", within="> 0")
-    cache_dir: str | None = _flag(DATA, None, "folder of a disk cache; unset: the system's temporary folder", path="path")
-    max_bad_examples: float = _flag(DATA, 0.001, "unreadable training images tolerated: a share below 1, else a count", within=">= 0")
-    max_bad_eval_examples: float = _flag(DATA, 0.0, "unreadable evaluation images left out, and counted in the result: a share below 1, "
-                                         "else a count", within=">= 0")
+        DATA, COMPUTE, None, "library that reads and decodes images; synthetic makes up random ones", unset="tfdata")
+    use_dali: bool = _flag(DATA, COMPUTE, False, "read training data with DALI (an older form of --data_backend)")
+    use_dali_eval: bool = _flag(DATA, COMPUTE, False, "read evaluation data with DALI")
+    sampling: Literal["natural", "balanced", "sqrt"] = _flag(DATA, TRAINING, "natural", "how often to draw each class: by its size, equally, or by the root of its size")
+    train_batch_size: int | Literal["auto"] = _flag(DATA, TRAINING, 32, "images per process and step; auto: as many as fit into memory", within=">= 1", on_card=True)
+    eval_batch_size: int = _flag(DATA, MACHINE, 32, "evaluation images per process and step", within=">= 1")
+    num_workers: int | None = _flag(DATA, MACHINE, None, "parallel image decoders per process", unset="tuned by tf.data", within="[1, 4096]")
+    cache: Literal["none", "ram", "disk"] = _flag(DATA, MACHINE, "none", "keep encoded images after the first read")
+    cache_gb: float | None = _flag(DATA, MACHINE, None, "gigabytes that the cache of a process and split may take", unset="40 % of what is free, over all processes", within="> 0")
+    cache_dir: str | None = _flag(DATA, MACHINE, None, "folder of the disk cache", unset="the system's temporary folder", path="path")
+    max_bad_examples: float = _flag(DATA, TRAINING, 0.001, "unreadable training images to tolerate: a share below 1, else a count", within=">= 0")
+    max_bad_eval_examples: float = _flag(DATA, TRAINING, 0.0, "unreadable evaluation images to leave out: a share below 1, else a count", within=">= 0")
 
     augmenter_name: Literal["autoaugment", "randaugment", "trivialaugment", "none"] = _flag(
-        AUG, "autoaugment", "policy for training images")
-    autoaugmentation_name: str = _flag(AUG, "v0", "which AutoAugment policy: v0 (the EfficientNet papers'), original "
-                                       "(the AutoAugment paper's), or reduced (its table with v0's strengths)")
-    num_layers: int = _flag(AUG, 2, "RandAugment: operations per image", within=">= 1")
-    magnitude: float = _flag(AUG, 10.0, "RandAugment: strength, 0 to 10 (more is stronger still)", within=">= 0")
-    magnitude_std: float = _flag(AUG, 0.0, "RandAugment: standard deviation of the strength, drawn for each operation", within=">= 0")
+        AUG, TRAINING, "autoaugment", "augmentation policy", on_card=True)
+    autoaugmentation_name: str = _flag(AUG, TRAINING, "v0", "AutoAugment's table: v0 (EfficientNet's), original (its paper's), or reduced (the paper's, v0's strengths)", on_card=True)
+    num_layers: int = _flag(AUG, TRAINING, 2, "RandAugment: operations per image", within=">= 1")
+    magnitude: float = _flag(AUG, TRAINING, 10.0, "RandAugment: strength; 10 is the usual maximum", within=">= 0")
+    magnitude_std: float = _flag(AUG, TRAINING, 0.0, "RandAugment: standard deviation of the strength of an operation", within=">= 0")
     randaugment_space: Literal["tf", "timm", "timm-inc"] = _flag(
-        AUG, "tf", "RandAugment: what is drawn; tf: 16 operations or none; timm: 15, each applied with probability 1/2; "
-        "timm-inc: the same, stronger with magnitude (its inc1)")
-    translate_const: float | None = _flag(AUG, None, "pixels of the strongest translation; unset: the policy's")
-    cutout_const: float | None = _flag(AUG, None, "half side of the largest cutout; unset: the policy's")
-    color_jitter: list[float] | float | None = _flag(AUG, None, "strengths of brightness, contrast, saturation and "
-                                                     "hue; one number: the first three; unset: off")
-    random_erasing: float = _flag(AUG, 0.0, "probability that a rectangle of a training image is erased", within="[0, 1]")
-    random_erasing_mode: Literal["noise", "constant"] = _flag(AUG, "noise", "fill it with noise, or with the mean colour")
-    augment_on: Literal["cpu", "device"] = _flag(AUG, "cpu", "where the policy, jitter, erasing and mixing are done: by the "
-                                                 "input pipeline, or in the training step, to the same pixels")
-    mixup_alpha: float = _flag(AUG, 0.0, "mixup: alpha of the Beta distribution; 0: off", within=">= 0")
-    cutmix_alpha: float = _flag(AUG, 0.0, "cutmix: alpha of the Beta distribution; 0: off", within=">= 0")
-    mix_prob: float = _flag(AUG, 1.0, "probability that an image is mixed at all, where mixup or cutmix is on", within="[0, 1]")
-    mix_switch_prob: float = _flag(AUG, 0.5, "probability of cutmix for a mixed image, where both are on", within="[0, 1]")
-    mix_off_epoch: int | None = _flag(AUG, None, "mix in this many epochs only, counted from the first; unset: in all", within=">= 1")
-    hflip: float = _flag(AUG, 0.5, "probability of a left-right flip", within="[0, 1]")
-    crop_area_min: float = _flag(AUG, 0.05, "smallest share of the image that a training crop covers")
-    crop_area_max: float = _flag(AUG, 1.0, "largest share of the image that a training crop covers")
-    crop_ratio_min: float = _flag(AUG, 0.75, "narrowest training crop, width over height")
-    crop_ratio_max: float = _flag(AUG, 1.33, "widest training crop, width over height")
-    exif_orientation: Literal["apply", "ignore"] | None = _flag(AUG, None, "turn images as EXIF says, as phones' need it, in training and all that follows; unset: apply; "
-                                                                "ignore with --defaults documents and for weights that say nothing of it")
+        AUG, TRAINING, "tf", "RandAugment: 16 operations or none (tf), or 15, each half the time (timm; timm-inc: all grow with magnitude)")
+    translate_const: float | None = _flag(AUG, TRAINING, None, "largest translation in pixels", unset="the policy's")
+    cutout_const: float | None = _flag(AUG, TRAINING, None, "half the side of the largest cutout, in pixels", unset="the policy's")
+    color_jitter: list[float] | float | None = _flag(AUG, TRAINING, None, "strengths of brightness, contrast, saturation and hue; one number: the first three", unset="off")
+    random_erasing: float = _flag(AUG, TRAINING, 0.0, "probability of erasing a rectangle of a training image", within="[0, 1]", on_card=True)
+    random_erasing_mode: Literal["noise", "constant"] = _flag(AUG, TRAINING, "noise", "fill erased rectangles with noise or with the mean colour")
+    augment_on: Literal["cpu", "device"] = _flag(AUG, TRAINING, "cpu", "augment in the input pipeline, or in the training step; the pixels are the same")
+    mixup_alpha: float = _flag(AUG, TRAINING, 0.0, "mixup: alpha of the Beta distribution; 0: off", within=">= 0", on_card=True)
+    cutmix_alpha: float = _flag(AUG, TRAINING, 0.0, "cutmix: alpha of the Beta distribution; 0: off", within=">= 0", on_card=True)
+    mix_prob: float = _flag(AUG, TRAINING, 1.0, "probability of mixing an image, if mixup or cutmix is on", within="[0, 1]")
+    mix_switch_prob: float = _flag(AUG, TRAINING, 0.5, "probability of cutmix rather than mixup, if both are on", within="[0, 1]")
+    mix_off_epoch: int | None = _flag(AUG, TRAINING, None, "mix images in the first so many epochs only", unset="in all", within=">= 1")
+    hflip: float = _flag(AUG, TRAINING, 0.5, "probability of a left-right flip", within="[0, 1]")
+    crop_area_min: float = _flag(AUG, TRAINING, 0.05, "training crop: smallest share of the image's area")
+    crop_area_max: float = _flag(AUG, TRAINING, 1.0, "training crop: largest share of the image's area")
+    crop_ratio_min: float = _flag(AUG, TRAINING, 0.75, "training crop: smallest ratio of width to height")
+    crop_ratio_max: float = _flag(AUG, TRAINING, 1.33, "training crop: largest ratio of width to height")
+    exif_orientation: Literal["apply", "ignore"] | None = _flag(AUG, EVALUATION, None, "turn images upright as EXIF says, in training and afterwards",
+                                                                unset="apply; ignore with --defaults documents, or if the weights do not say")
     interpolation: Literal["bilinear", "bicubic", "random"] = _flag(
-        AUG, "bilinear", "how images are resized; random: either, by chance, and bicubic in evaluation")
-    train_image_size: int | None = _flag(AUG, None, "pixels a side of training images; unset: image_size")
-    n_stages: int = _flag(AUG, 1, "progressive training: stages of equal length, in which the size, the magnitude, mixup, "
-                          "cutmix and dropout rise from base_… to the other flags", within=">= 1")
-    base_img_size: int = _flag(AUG, 128, "first stage: pixels a side of training images")
-    base_randaug_mag: float = _flag(AUG, 5.0, "first stage: magnitude of RandAugment", within=">= 0")
-    base_mixup: float = _flag(AUG, 0.0, "first stage: mixup_alpha", within=">= 0")
-    base_cutmix: float = _flag(AUG, 0.0, "first stage: cutmix_alpha", within=">= 0")
-    base_dropout: float | None = _flag(AUG, None, "first stage: dropout before the head; unset: as in all", within="[0, 1)")
-    eval_crop: Literal["crop", "resize"] = _flag(AUG, "crop", "evaluation: cut the centre square, then resize "
-                                                 "(EfficientNet), or resize, then cut it (ResNet)")
-    crop_padding: int = _flag(AUG, 32, "evaluation crop is size/(size+padding) of the short side; 0: all of it", within=">= 0")
-    crop_pct: float | None = _flag(AUG, None, "the same as a share of the short side, as timm and torchvision state it: 0.875 "
-                                   "of 224 px is 32 pixels of padding", within="(0, 1]")
+        AUG, EVALUATION, "bilinear", "how to resize images; random: either in training, bicubic in evaluation", on_card=True)
+    train_image_size: int | None = _flag(AUG, TRAINING, None, "height and width of training images in pixels", unset="image_size", on_card=True)
+    n_stages: int = _flag(AUG, TRAINING, 1, "progressive training: equal stages in which size, magnitude, mixup, cutmix and dropout rise from their base_… values", within=">= 1")
+    base_img_size: int = _flag(AUG, TRAINING, 128, "first stage: height and width of training images in pixels")
+    base_randaug_mag: float = _flag(AUG, TRAINING, 5.0, "first stage: magnitude of RandAugment", within=">= 0")
+    base_mixup: float = _flag(AUG, TRAINING, 0.0, "first stage: mixup_alpha", within=">= 0")
+    base_cutmix: float = _flag(AUG, TRAINING, 0.0, "first stage: cutmix_alpha", within=">= 0")
+    base_dropout: float | None = _flag(AUG, TRAINING, None, "first stage: dropout rate", unset="that of the last", within="[0, 1)")
+    eval_crop: Literal["crop", "resize"] = _flag(AUG, EVALUATION, "crop", "evaluation: cut the centre, then resize (crop), or resize, then cut (resize)")
+    crop_padding: int = _flag(AUG, EVALUATION, 32, "evaluation: the crop is size/(size+padding) of the short side; 0: all of it", within=">= 0")
+    crop_pct: float | None = _flag(AUG, TRAINING, None, "the same as a share of the short side, as in timm: 0.875 at 224 px is a padding of 32", within="(0, 1]")
 
     optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lars", "lamb"] = _flag(
-        OPT, "rmsprop", "optimizer; lars and lamb are for batches of many thousands")
-    momentum: float = _flag(OPT, 0.9, "momentum of momentum, rmsprop and lars", within="[0, 1)")
-    nesterov: bool = _flag(OPT, False, "Nesterov momentum, for momentum and lars")
-    decay: float = _flag(OPT, 0.9, "rmsprop: decay of the mean square (rho)", within="[0, 1)")
-    epsilon: float = _flag(OPT, 0.001, "epsilon of rmsprop (inside the root), adam, adamw and lamb", within="> 0")
-    beta_1: float = _flag(OPT, 0.9, "adam, adamw, lamb: decay of the first moment", within="[0, 1)")
-    beta_2: float = _flag(OPT, 0.999, "adam, adamw, lamb: decay of the second moment", within="[0, 1)")
-    trust_coefficient: float = _flag(OPT, 0.001, "lars: share of a weight's norm that one update may move it by", within="> 0")
-    lr_init: float = _flag(OPT, 0.008, "peak learning rate for lr_base_batch images a step", within=">= 0")
-    lr_base_batch: int = _flag(OPT, 128, "batch that lr_init is meant for; the rate is scaled to the global batch; "
-                               "0: use lr_init as it is", within=">= 0")
+        OPT, TRAINING, "rmsprop", "optimizer; lars and lamb are for batches of thousands", on_card=True)
+    momentum: float = _flag(OPT, TRAINING, 0.9, "momentum, rmsprop, lars: momentum", within="[0, 1)")
+    nesterov: bool = _flag(OPT, TRAINING, False, "momentum, lars: use Nesterov momentum")
+    decay: float = _flag(OPT, TRAINING, 0.9, "rmsprop: decay of the mean square (rho)", within="[0, 1)")
+    epsilon: float = _flag(OPT, TRAINING, 0.001, "rmsprop (inside the root), adam, adamw, lamb: epsilon", within="> 0")
+    beta_1: float = _flag(OPT, TRAINING, 0.9, "adam, adamw, lamb: decay of the first moment", within="[0, 1)")
+    beta_2: float = _flag(OPT, TRAINING, 0.999, "adam, adamw, lamb: decay of the second moment", within="[0, 1)")
+    trust_coefficient: float = _flag(OPT, TRAINING, 0.001, "lars: largest share of a weight's norm that one update moves it by", within="> 0")
+    lr_init: float = _flag(OPT, TRAINING, 0.008, "peak learning rate for lr_base_batch images per step", within=">= 0", on_card=True)
+    lr_base_batch: int = _flag(OPT, TRAINING, 128, "batch that lr_init is for; the rate is scaled to the whole batch; 0: not scaled", within=">= 0", on_card=True)
     lr_decay: Literal["exponential", "cosine", "linear", "linearcosine", "step", "piecewise",
-                      "piecewise_constant_with_warmup", "constant"] = _flag(OPT, "exponential", "learning-rate schedule")
-    lr_decay_rate: float = _flag(OPT, 0.97, "exponential: factor per lr_decay_epochs; step: factor per boundary", within="> 0")
-    lr_decay_epochs: float | str = _flag(OPT, 2.4, "exponential: epochs between two decays; also 500steps, or 1% of the run")
-    lr_boundaries: list[float | str] | None = _flag(OPT, None, "step, piecewise: epochs where the rate changes, also 500steps or 10%; "
-                                                    "unset, step: at 3, 6 and 8 ninths of the run")
-    lr_multipliers: list[float] | None = _flag(OPT, None, "piecewise: multiples of the peak, one more than boundaries")
-    lr_end: float = _flag(OPT, 0.0, "cosine, linear: learning rate at the end", within=">= 0")
-    warmup_epochs: float | str = _flag(OPT, 5.0, "epochs of linear warm-up, also 500steps, or 10% of the run (unset, in runs of no more "
-                                       "epochs: a fifth of them); left out of throughput figures", ("lr_warmup_epochs",))
-    layer_decay: float = _flag(OPT, 1.0, "the learning rate of each block is this times that of the block above it; 1: off", within="(0, 1]")
-    weight_decay: float = _flag(OPT, 5e-6, "weight decay of kernels; never of batch norm or biases", within=">= 0")
+                      "piecewise_constant_with_warmup", "constant"] = _flag(OPT, TRAINING, "exponential", "learning-rate schedule", on_card=True)
+    lr_decay_rate: float = _flag(OPT, TRAINING, 0.97, "exponential: factor per lr_decay_epochs; step: factor per boundary", within="> 0")
+    lr_decay_epochs: float | str = _flag(OPT, TRAINING, 2.4, "exponential: epochs between two decays; also 500steps, or 1% of the run")
+    lr_boundaries: list[float | str] | None = _flag(OPT, TRAINING, None, "step, piecewise: epochs where the rate changes; also 500steps or 10%", unset="step: at 3, 6 and 8 ninths of the run")
+    lr_multipliers: list[float] | None = _flag(OPT, TRAINING, None, "piecewise: multiples of the peak rate, one more than boundaries")
+    lr_end: float = _flag(OPT, TRAINING, 0.0, "cosine, linear: learning rate at the end", within=">= 0")
+    warmup_epochs: float | str = _flag(OPT, TRAINING, 5.0, "epochs of linear warm-up; also 500steps, or 10% of the run", ("lr_warmup_epochs",), on_card=True)
+    layer_decay: float = _flag(OPT, TRAINING, 1.0, "learning rate of each block as a multiple of the block above it; 1: off", within="(0, 1]")
+    weight_decay: float = _flag(OPT, TRAINING, 5e-6, "weight decay of kernels; batch norm and biases have none", within=">= 0", on_card=True)
     weight_decay_style: Literal["l2", "half_l2", "decoupled"] = _flag(
-        OPT, "l2", "l2: adds decay*w^2 to the loss (Keras); half_l2: half of that (PyTorch); decoupled: AdamW's; lars "
-        "and lamb have their own")
-    bn_weight_decay: bool = _flag(OPT, False, "decay batch norm's gamma and beta too")
-    grad_clip_norm: float = _flag(OPT, 0.0, "scale gradients down to this norm of all together; 0: off", within=">= 0")
-    grad_clip_value: float = _flag(OPT, 0.0, "cut each gradient to this size; 0: off", within=">= 0")
-    grad_clip_agc: float = _flag(OPT, 0.0, "adaptive clipping: largest gradient norm of a unit, as a share of its "
-                                 "weights' norm; 0: off", within=">= 0")
-    loss: Literal["softmax", "bce"] = _flag(OPT, "softmax", "softmax cross-entropy, or one sigmoid a class (training "
-                                            "only; evaluation reports softmax cross-entropy)")
-    bce_target_threshold: float | None = _flag(OPT, None, "bce: smoothed and mixed targets above it count as 1, the "
-                                               "others as 0; unset: as they are")
-    class_weights: str = _flag(OPT, "none", "how much an example of each class counts in the loss: none (alike), balanced (each class as much "
-                               "as another), or a YAML file of names and weights", path="path")
-    label_smoothing: float = _flag(OPT, 0.1, "share of the label spread over all classes", within="[0, 1)")
-    moving_average_decay: float = _flag(OPT, 0.0, "decay of the moving average of all weights; 0: off", within="[0, 1)")
-    optimizer_batch_size: int | None = _flag(OPT, None, "images per update over all processes, gathered over "
-                                             "several forward passes; unset: one pass", within=">= 1")
-    grad_accum_steps: int | None = _flag(OPT, None, "forward passes per update: the other spelling of "
-                                         "optimizer_batch_size", within=">= 1")
+        OPT, TRAINING, "l2", "add decay*w^2 (l2, as Keras) or half of it (half_l2, as PyTorch) to the loss, or decouple it (AdamW)")
+    bn_weight_decay: bool = _flag(OPT, TRAINING, False, "decay batch norm's gamma and beta too")
+    grad_clip_norm: float = _flag(OPT, TRAINING, 0.0, "clip gradients to this global norm; 0: off", within=">= 0")
+    grad_clip_value: float = _flag(OPT, TRAINING, 0.0, "clip each gradient to this size; 0: off", within=">= 0")
+    grad_clip_agc: float = _flag(OPT, TRAINING, 0.0, "adaptive clipping: largest ratio of a unit's gradient norm to its weight norm; 0: off", within=">= 0")
+    loss: Literal["softmax", "bce"] = _flag(OPT, TRAINING, "softmax", "softmax cross-entropy, or one sigmoid per class (bce; in training only)")
+    bce_target_threshold: float | None = _flag(OPT, TRAINING, None, "bce: targets above this count as 1, the others as 0", unset="targets stay as they are")
+    class_weights: str = _flag(OPT, TRAINING, "none", "weights of classes in the loss: none, balanced, or a YAML file of names and weights", words=("none", "balanced"), path="path")
+    label_smoothing: float = _flag(OPT, TRAINING, 0.1, "share of the label spread over all classes", within="[0, 1)", on_card=True)
+    moving_average_decay: float = _flag(OPT, TRAINING, 0.0, "decay of the moving average of the weights (EMA); 0: off", within="[0, 1)", on_card=True)
+    optimizer_batch_size: int | None = _flag(OPT, TRAINING, None, "images per update over all processes; gradients are accumulated up to it", unset="those of one step", within=">= 1", on_card=True)
+    grad_accum_steps: int | None = _flag(OPT, TRAINING, None, "forward passes per update, instead of optimizer_batch_size", within=">= 1", on_card=True)
 
-    use_amp: bool = _flag(PREC, False, "mixed precision: float16 with loss scaling on GPUs, bfloat16 on CPUs")
+    use_amp: bool = _flag(PREC, TRAINING, False, "mixed precision: float16 on GPUs, bfloat16 on CPUs", on_card=True)
     dtype: Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"] | None = _flag(
-        PREC, None, "compute type, whatever --use_amp says")
-    loss_scale: str = _flag(PREC, "dynamic", "float16 only: dynamic, or a fixed number")
+        PREC, TRAINING, None, "type to compute in; overrides --use_amp", on_card=True)
+    loss_scale: str = _flag(PREC, TRAINING, "dynamic", "float16: dynamic loss scaling, or a fixed factor")
     data_format: Literal["channels_last", "channels_first"] = _flag(
-        PREC, "channels_last", "layout that the model computes in; weights are the same. channels_first is for GPUs before "
-        "tensor cores; on CPUs it needs --use_xla")
-    use_xla: bool = _flag(PREC, False, "compile the step with XLA")
-    xla_cache: str | None = _flag(PREC, None, "folder where XLA keeps what it compiles, for the next run of the same model on the same "
-                                  "kind of machine; what lies there is run, so let nobody else write to it", path="path")
-    hvd_fp16_compression: bool = _flag(PREC, False, "exchange gradients as float16")
-    gradient_predivide_factor: float = _flag(PREC, 1.0, "divide gradients by this before they are summed over "
-                                             "processes, and by the rest after", within="> 0")
-    gradient_groups: int = _flag(PREC, 1, "exchange gradients in so many groups; 1: all at once", within=">= 1")
-    adasum: bool = _flag(PREC, False, "combine gradients by Adasum instead of their mean (MPI or NCCL builds)")
-    tf32: bool = _flag(PREC, True, "let float32 matrix products use TensorFloat-32 where the GPU has it")
+        PREC, COMPUTE, "channels_last", "memory layout; channels_first is for GPUs before tensor cores (on CPUs with --use_xla)")
+    use_xla: bool = _flag(PREC, TRAINING, False, "compile the step with XLA")
+    xla_cache: str | None = _flag(PREC, MACHINE, None, "folder for XLA's compiled code; it is executed, so let nobody else write there", path="path")
+    hvd_fp16_compression: bool = _flag(PREC, TRAINING, False, "exchange gradients as float16")
+    gradient_predivide_factor: float = _flag(PREC, TRAINING, 1.0, "divide gradients by this before they are summed, and by the rest afterwards", within="> 0")
+    gradient_groups: int = _flag(PREC, TRAINING, 1, "exchange gradients in so many groups; 1: all at once", within=">= 1")
+    adasum: bool = _flag(PREC, TRAINING, False, "combine gradients by Adasum instead of averaging them (MPI or NCCL)")
+    tf32: bool = _flag(PREC, TRAINING, True, "use TensorFloat-32 for float32 matrix products on GPUs that have it")
 
-    save_checkpoint_freq: int = _flag(CKPT, 1, "epochs between two checkpoints; the best is always kept", within=">= 1")
-    checkpoint_every_minutes: float | None = _flag(CKPT, None, "save also within an epoch, whenever so many minutes "
-                                                   "have passed", within="> 0")
-    keep_checkpoints: int = _flag(CKPT, 2, "how many of the newest checkpoints to keep", within=">= 1")
-    keep_best: int = _flag(CKPT, 1, "how many of the best evaluated checkpoints to keep", within=">= 0")
-    elastic_commit_steps: int = _flag(CKPT, 100, "elastic jobs (horovodrun --min-np): steps between two copies of the "
-                                      "state in memory, from which the run goes on when a process is lost", within=">= 1")
-    preempt_signals: str = _flag(CKPT, ",".join(USUAL), "signals that make a run save and stop with exit code 75; "
-                                 "none: leave them alone", several=True)
-    requeue: bool = _flag(CKPT, True, "after such a signal, have Slurm queue the batch job again")
-    resume_checkpoint: bool = _flag(CKPT, False, "go on from the newest complete checkpoint in model_dir")
-    accept_changed_classes: bool = _flag(CKPT, False, "resume although classes of the training data were renamed or removed: what is new "
-                                         "takes the outputs of what is gone")
-    nan_rollback: int = _flag(CKPT, 0, "when a loss or gradient is not finite, go back to the last checkpoint and leave out the "
-                              "images of that step, this many times in a run", within=">= 0")
-    gather_checkpoints: bool = _flag(CKPT, False, "keep every checkpoint, whatever keep_checkpoints and keep_best say")
-    no_checkpoints: bool = _flag(CKPT, False, "save nothing")
-    checkpoint: str = _flag(CKPT, "best", "which to evaluate or apply: best, last, a name in model_dir such as step-00000319, or a checkpoint's folder",
-                            ("inference_checkpoint",), path="path")
-    weights: Literal["auto", "raw", "ema", "both"] = _flag(CKPT, "auto", "weights to evaluate or apply; auto: the better of the two "
-                                                           "when the checkpoint was made; both: side by side, with --report")
-    pretrained: bool = _flag(CKPT, False, "start from, evaluate or apply published weights of --arch: those of installed packages, CONVOY_WEIGHTS or "
-                             "caches, or else Keras', downloaded (docs/train.md)")
-    pretrained_from_file: str | None = _flag(CKPT, None, "start from, evaluate or apply these weights: .keras, .h5, "
-                                             ".safetensors, PyTorch's .pth, or a checkpoint's folder", path="path")
-    pretrained_partial: bool = _flag(CKPT, False, "load what fits of such a file; unset: refuse one that lacks, or has, more than a classifier")
-    pretrained_strict: bool = _flag(CKPT, False, "refuse a file whose classifier does not fit, too")
-    freeze_backbone: bool = _flag(CKPT, False, "train the classifier alone; the rest stays as it was loaded")
+    save_checkpoint_freq: int = _flag(CKPT, TRAINING, 1, "epochs between checkpoints; the best is always kept", within=">= 1")
+    checkpoint_every_minutes: float | None = _flag(CKPT, TRAINING, None, "also save within an epoch, every so many minutes", within="> 0")
+    keep_checkpoints: int = _flag(CKPT, TRAINING, 2, "number of latest checkpoints to keep", within=">= 1")
+    keep_best: int = _flag(CKPT, TRAINING, 1, "number of best checkpoints to keep", within=">= 0")
+    elastic_commit_steps: int = _flag(CKPT, MACHINE, 100, "elastic jobs: steps between copies of the state in memory, from which the run goes on if a process is lost", within=">= 1")
+    preempt_signals: str = _flag(CKPT, MACHINE, ",".join(USUAL), "signals that make a run save and stop with exit code 75; none: ignore them", several=True)
+    requeue: bool = _flag(CKPT, MACHINE, True, "after such a signal, ask Slurm to queue the batch job again")
+    resume_checkpoint: bool = _flag(CKPT, LAUNCH, False, "continue from the newest checkpoint in model_dir")
+    accept_changed_classes: bool = _flag(CKPT, TRAINING, False, "resume although classes were renamed or removed; new ones take over their outputs")
+    nan_rollback: int = _flag(CKPT, TRAINING, 0, "times to return to the last checkpoint and skip the step when a loss or gradient is not finite", within=">= 0")
+    gather_checkpoints: bool = _flag(CKPT, TRAINING, False, "keep all checkpoints")
+    no_checkpoints: bool = _flag(CKPT, TRAINING, False, "save no checkpoints")
+    checkpoint: str = _flag(CKPT, LAUNCH, "best", "checkpoint to use: best, last, its name (step-00000319), or its folder", ("inference_checkpoint",), path="path")
+    weights: Literal["auto", "raw", "ema", "both"] = _flag(CKPT, LAUNCH, "auto", "weights to use: raw, the moving average (ema), or the better one (auto); both: with --report")
+    pretrained: bool = _flag(CKPT, MACHINE, False, "use published weights of --arch: installed ones, or else Keras', downloaded (docs/train.md)")
+    pretrained_from_file: str | None = _flag(CKPT, LAUNCH, None, "use these weights: .keras, .h5, .safetensors, .pth, or a checkpoint's folder", path="path")
+    pretrained_partial: bool = _flag(CKPT, MACHINE, False, "load what fits of a weight file, even if more than the classifier does not")
+    pretrained_strict: bool = _flag(CKPT, MACHINE, False, "refuse a weight file whose classifier does not fit")
+    freeze_backbone: bool = _flag(CKPT, TRAINING, False, "train the classifier only")
     weight_names: Literal["convoy", "torchvision", "timm", "nvidia", "transformers", "efficientnet_pytorch"] = _flag(
-        CKPT, "convoy", "convert to .safetensors: whose names and layout to write")
+        CKPT, MACHINE, "convoy", "convert to .safetensors: names and layout to write")
 
-    report: bool = _flag(EVAL, False, "--mode eval: also write a page with figures by class, confusions and calibration, and its numbers")
-    report_dir: str | None = _flag(EVAL, None, "folder of the report; unset: model_dir/eval_report", path="path")
-    report_checkpoints: str | None = _flag(EVAL, None, "evaluate these beside --checkpoint: last, a checkpoint's folder, or another run's "
-                                           "model_dir, with commas between them", path="paths", several=True)
-    report_image_sizes: str | None = _flag(EVAL, None, "evaluate at each of these sizes, pixels a side, such as 224,288; unset: image_size", several=True)
-    eval_labels: str | None = _flag(EVAL, None, "labels to go by in the report instead of the data's: ReaL's real.json, or a file of names "
-                                    "and labels (docs/evaluate.md)", path="path")
+    report: bool = _flag(EVAL, RESULT, False, "--mode eval: write a page with results by class, confusions and calibration")
+    report_dir: str | None = _flag(EVAL, RESULT, None, "folder of the report", unset="model_dir/eval_report", path="path")
+    report_checkpoints: str | None = _flag(EVAL, RESULT, None, "checkpoints to compare with --checkpoint: last, folders, or other runs' model_dir, with commas", path="paths", several=True)
+    report_image_sizes: str | None = _flag(EVAL, RESULT, None, "image sizes to evaluate at, in pixels, such as 224,288", unset="image_size", several=True)
+    eval_labels: str | None = _flag(EVAL, RESULT, None, "labels that replace the data's: ReaL's real.json, or a file of names and labels (docs/evaluate.md)", path="path")
 
-    predict_dir: str | None = _flag(PRED, None, "images to label: a folder (searched through), a file, a pattern such as "
-                                    "'photos/*.jpg', a .txt of paths, or - for paths on standard input", ("to_predict",), path="path")
-    image: str | None = _flag(PRED, None, "label one image, and answer in one line", path="path")
-    predict_batch_size: int = _flag(PRED, 32, "images per step", within=">= 1")
-    top_k: int = _flag(PRED, 5, "classes reported per image", within=">= 1")
-    min_confidence: float = _flag(PRED, 0.0, "leave out classes of a lower probability", within="[0, 1]")
-    flip_tta: bool = _flag(PRED, False, "average the probabilities of an image and its mirror image")
-    label_file: str | None = _flag(PRED, None, "class names, one a line; unset: the training data's, or ImageNet's where it "
-                                   "named none and there are 1,000", path="path")
-    predict_formats: str = _flag(PRED, "table,jsonl,csv", "what to write: table (printed), jsonl, csv, parquet, gallery "
-                                 "(a page to look at), with commas between them", several=True)
-    output: str | None = _flag(PRED, None, "where predictions go, without ending (unset: model_dir/predictions); for "
-                               "--mode convert the file to write, for --mode export the folder (unset: model_dir/export), for benchmarks the report without ending, for --mode report --runs the page (unset: "
-                               "comparison.html in model_dir, or else in the current folder)", path="path")
-    export_format: str = _flag(PRED, "savedmodel", "what --mode export writes: savedmodel, tflite, tflite-int8, onnx, with "
-                               "commas between them", several=True)
-    export_samples: int = _flag(PRED, 500, "most images on which an export is compared with the Keras model: of "
-                                "--predict_dir, or else of data_dir; 0: it is not compared", within=">= 0")
-    export_backbone: bool = _flag(PRED, False, "let exports put out the features before the classifier too")
-    overwrite: bool = _flag(PRED, False, "replace what --mode export or convert wrote before")
+    predict_dir: str | None = _flag(PRED, LAUNCH, None, "images to label: a folder, a file, a pattern such as 'photos/*.jpg', a .txt of paths, or - (standard input)", ("to_predict",), path="path")
+    image: str | None = _flag(PRED, LAUNCH, None, "one image to label; the answer is one line", path="path")
+    predict_batch_size: int = _flag(PRED, RESULT, 32, "images per step", within=">= 1")
+    top_k: int = _flag(PRED, RESULT, 5, "classes to report per image", within=">= 1")
+    min_confidence: float = _flag(PRED, RESULT, 0.0, "leave out classes of a lower probability", within="[0, 1]")
+    flip_tta: bool = _flag(PRED, RESULT, False, "average the probabilities of each image and its mirror image")
+    label_file: str | None = _flag(PRED, RESULT, None, "file of class names, one a line", unset="the training data's names; ImageNet's if it had none and 1,000 classes", path="path")
+    predict_formats: str = _flag(PRED, RESULT, "table,jsonl,csv", "what to write: table (printed), jsonl, csv, parquet, gallery (a page), with commas", several=True)
+    output: str | None = _flag(PRED, LAUNCH, None, "where results go: predictions or benchmarks (without ending), the file of convert, the folder of export, the page of report --runs",
+                               unset="in model_dir", path="path")
+    export_format: str = _flag(PRED, RESULT, "savedmodel", "formats to export: savedmodel, tflite, tflite-int8, onnx, with commas", several=True)
+    export_samples: int = _flag(PRED, RESULT, 500, "images of --predict_dir or data_dir to compare exports with Keras on; 0: none", within=">= 0")
+    export_backbone: bool = _flag(PRED, RESULT, False, "exports also return the features before the classifier")
+    overwrite: bool = _flag(PRED, LAUNCH, False, "replace earlier files of --mode export or convert")
 
-    benchmark_batch_sizes: str | None = _flag(BENCH, None, "images per process and step, with commas between them; sweep: 1, 2, 4, … to "
-                                              "the documents' largest; unset: train_batch_size or eval_batch_size", several=True)
-    benchmark_precisions: str | None = _flag(BENCH, None, "fp32, tf32, amp, bf16, fp16, with commas between them; unset: as the other flags say", several=True)
-    benchmark_xla: str | None = _flag(BENCH, None, "off, on, or off,on to compare; unset: as --use_xla says", several=True)
-    benchmark_formats: str = _flag(BENCH, "keras", "inference: keras, savedmodel, tflite, tflite-int8, onnx, with commas between them, each "
-                                   "in its own runtime", several=True)
-    benchmark_warmup: int = _flag(BENCH, 10, "iterations before those that are timed", within=">= 1")
+    benchmark_batch_sizes: str | None = _flag(BENCH, RESULT, None, "images per process and step, with commas; sweep: 1, 2, 4, … to the documents' largest",
+                                              unset="train_batch_size or eval_batch_size", several=True)
+    benchmark_precisions: str | None = _flag(BENCH, RESULT, None, "fp32, tf32, amp, bf16, fp16, with commas", unset="that of the other flags", several=True)
+    benchmark_xla: str | None = _flag(BENCH, RESULT, None, "off, on, or off,on to compare", unset="that of --use_xla", several=True)
+    benchmark_formats: str = _flag(BENCH, RESULT, "keras", "inference: keras, savedmodel, tflite, tflite-int8, onnx, with commas", several=True)
+    benchmark_warmup: int = _flag(BENCH, RESULT, 10, "iterations before timing begins", within=">= 1")
 
-    log_filename: str = _flag(LOG, "log.json", "dllogger file inside model_dir", path="inside")
-    log_steps: int = _flag(LOG, 100, "steps between two log lines", within=">= 1")
-    training_report: bool = _flag(LOG, True, "after training, write model_dir/report.html, a page about the run, as --mode report does")
-    report_images: int = _flag(LOG, 12, "training images, and predictions explained by Grad-CAM, in a report; 0: none", within=">= 0")
-    runs: list[str] | None = _flag(LOG, None, "--mode report: the folders of runs to compare in one page, with spaces between them", path="path")
-    trackers: str = _flag(LOG, "none", "where else rank 0 reports: tensorboard, wandb (Weights & Biases), mlflow, with commas between them", several=True)
-    tracker_project: str = _flag(LOG, "convoy", "project at Weights & Biases, experiment in MLflow")
-    run_name: str | None = _flag(LOG, None, "name of the run there; unset: model_dir's last folder")
-    enable_tensorboard: bool = _flag(LOG, False, "the same as --trackers tensorboard: figures and pictures in model_dir/tensorboard")
-    profile_steps: str | None = _flag(LOG, None, "FIRST-LAST: profile these steps of a run on rank 0, for TensorBoard's profile "
-                                      "page, into model_dir/tensorboard")
-    verbose: bool = _flag(LOG, False, "show TensorFlow's own messages")
+    log_filename: str = _flag(LOG, RESULT, "log.json", "log file inside model_dir, in dllogger's format", path="inside")
+    log_steps: int = _flag(LOG, RESULT, 100, "steps between log lines", within=">= 1")
+    training_report: bool = _flag(LOG, RESULT, True, "after training, write model_dir/report.html, a page about the run")
+    report_images: int = _flag(LOG, RESULT, 12, "training images and explained predictions (Grad-CAM) in a report; 0: none", within=">= 0")
+    runs: list[str] | None = _flag(LOG, LAUNCH, None, "--mode report: folders of runs to compare, with spaces between them", path="path")
+    trackers: str = _flag(LOG, RESULT, "none", "also log to tensorboard, wandb, mlflow, with commas", several=True)
+    tracker_project: str = _flag(LOG, RESULT, "convoy", "project in Weights & Biases, experiment in MLflow")
+    run_name: str | None = _flag(LOG, RESULT, None, "name of the run there", unset="the last folder of model_dir")
+    enable_tensorboard: bool = _flag(LOG, RESULT, False, "the same as --trackers tensorboard")
+    profile_steps: str | None = _flag(LOG, RESULT, None, "FIRST-LAST: steps to profile on rank 0, for TensorBoard's profile page")
+    verbose: bool = _flag(LOG, LAUNCH, False, "show TensorFlow's own messages")
     # fmt: on
 
     def to_yaml(self) -> str:

@@ -21,6 +21,7 @@ from convoy.runtime.builders.inputs import micro_steps
 from convoy.runtime.run_folder.checkpoint import Checkpoint, CheckpointError
 from convoy.runtime.settings import config as flags
 from convoy.runtime.settings.config import Config, defaults
+from convoy.runtime.settings.flag_facts import told_on_resume
 from convoy.runtime.settings.learning_rate import build_schedule
 from convoy.runtime.train.journal import COUNTERS
 from convoy.runtime.train.state import restore
@@ -28,16 +29,6 @@ from convoy.runtime.train.step import TrainState
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 
-# Of one launch, of this machine, or about what is shown: these change nothing in what is trained.
-_GROUPS = (flags.EVAL, flags.PRED, flags.BENCH, flags.LOG)
-_LAUNCH = {
-    *("recipe", "nproc", "pattern", "model_dir", "run_epochs", "prof", "watchdog_seconds"),
-    "data_wait_seconds",
-    *("intraop_threads", "interop_threads", "eval_batch_size", "num_workers"),
-    *("cache", "cache_gb", "cache_dir", "xla_cache", "elastic_commit_steps", "preempt_signals"),
-    *("requeue", "resume_checkpoint", "checkpoint", "weights", "pretrained_from_file"),
-    *("pretrained", "pretrained_strict", "pretrained_partial", "weight_names"),
-}
 _RATE = {
     *("max_epochs", "steps_per_epoch", "train_batch_size", "optimizer_batch_size"),
     *("grad_accum_steps", "lr_init", "lr_base_batch", "lr_decay", "lr_decay_rate"),
@@ -63,7 +54,7 @@ def changed_flags(saved: Checkpoint, config: Config) -> dict[str, tuple[Any, Any
     written, found = yaml.safe_load(saved.config) or {}, {}
     before, made_in = _settings_of(written), str(written.get(flags.MADE_IN, ""))
     for f in fields(Config):
-        if f.name not in before or f.name in _LAUNCH or f.metadata["group"] in _GROUPS:
+        if f.name not in before or f.name not in told_on_resume():
             continue
         now = getattr(config, f.name)
         was = before[f.name]
