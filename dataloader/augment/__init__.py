@@ -1,1 +1,3 @@
-"""AutoAugment, RandAugment, jitter, random erasing, MixUp and CutMix, on the host or the device."""
+"""Augments images on the host or the device: AutoAugment, RandAugment, jitter, erasing, MixUp,
+CutMix.
+"""

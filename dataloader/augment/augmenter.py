@@ -1,13 +1,13 @@
-"""Augmentation of one image: a policy, then colour jitter, then random erasing, from one seed.
+"""Augments one image from one seed: a policy, then colour jitter, then random erasing.
 
-Randomness is stateless. One draw of uniforms from ``seed`` decides everything, so an image's
-augmentation depends on its seed alone: not on threads, ranks, devices or what ran before. The draw
-(``dataloader.augment.choices``, uniforms in, operations out) is apart from the application
-(``apply_choice``), so that each can be tested by itself.
+Randomness is stateless. One draw of uniforms from `seed` decides everything, so an image's
+augmentation depends on its seed alone: not on threads, ranks, devices or earlier calls. The draw
+(`dataloader.augment.choices`: uniforms in, operations out) is separate from the application
+(`apply_choice`), so that each can be tested on its own.
 
 The graph holds each operation once, as a function. A step gathers its operation's number and
-argument from constant tables; then one ``StatelessCase`` calls that function and no other. Where
-``dataloader.native`` is built, one operation in C++ does all steps instead, to the same bytes.
+argument from constant tables; then one `StatelessCase` calls only that function. If
+`dataloader.native` is built, one C++ operation does all steps instead, with the same bytes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from convoy.dataloader.augment.choices import Choice
 
 Augmenter = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
-# Augmentation, cropping and mixing may be handed one and the same example seed. Each flips its own
-# bits of it, so that they do not share random numbers.
+# Augmentation, cropping and mixing may receive the same example seed. Each flips its own bits in
+# it, so that they do not share random numbers.
 _STREAM = (0x41756741, 0x75676D65)
 
 
@@ -66,7 +66,9 @@ def _apply_named(op: str, image: tf.Tensor, argument: tf.Tensor, centre: tf.Tens
 
 @functools.lru_cache(maxsize=64)
 def _branches(height: int | None, width: int | None) -> list[Callable[..., tf.Tensor]]:
-    """Trace every operation once per static image size; all steps and datasets share them."""
+    """Traces every operation once per static image size; all steps and datasets share the
+    traces.
+    """
     signature = [
         tf.TensorSpec([height, width, 3], tf.uint8),
         tf.TensorSpec([], tf.float64),
@@ -82,7 +84,7 @@ def _branches(height: int | None, width: int | None) -> list[Callable[..., tf.Te
 
 
 def apply_op(image: tf.Tensor, op: tf.Tensor, argument: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
-    """Apply operation number ``op`` of ``policies.OPS``; only that one branch runs.
+    """Applies operation number `op` of `policies.OPS`; only that branch runs.
 
     Args:
         image: uint8 (H, W, 3).
@@ -90,9 +92,9 @@ def apply_op(image: tf.Tensor, op: tf.Tensor, argument: tf.Tensor, centre: tf.Te
         argument: float64 scalar, with its sign.
         centre: float32 (2,), Cutout's centre (y, x) in [0, 1).
     """
-    # tf.switch_case would inline the branches: the executor then visits all of their thousand nodes
-    # for every image to find that they are dead, which took a third of the time. This op calls the
-    # one function.
+    # tf.switch_case would inline the branches: for every image the executor then visits all of
+    # their thousand nodes to find that they are dead, which took a third of the time. This op calls
+    # the one function.
     (result,) = tf.raw_ops.StatelessCase(
         branch_index=op,
         input=[image, argument, centre],
@@ -104,7 +106,7 @@ def apply_op(image: tf.Tensor, op: tf.Tensor, argument: tf.Tensor, centre: tf.Te
 
 
 def apply_choice(image: tf.Tensor, choice: Choice) -> tf.Tensor:
-    """Apply the steps of a :class:`Choice` without leading dimensions, in order."""
+    """Applies the steps of a `Choice` in order. The choice has no leading dimensions."""
     ops = native.load()
     if ops is not None and native.AUGMENT_OPS.issuperset(policies.OPS):
         result = ops.convoy_augment(
@@ -133,9 +135,9 @@ def _check_image(image: tf.Tensor) -> tf.Tensor:
 
 
 class Draw(NamedTuple):
-    """Part of a draw: ``choose`` takes uniforms (…, *shape) and returns a :class:`Choice`.
+    """Part of a draw: `choose` takes uniforms (…, *shape) and returns a `Choice`.
 
-    ``ops`` holds for each of its steps which operations that may be, besides Identity.
+    `ops` holds, for each step, the operations it may be besides Identity.
     """
 
     shape: tuple[int, ...]
@@ -144,12 +146,12 @@ class Draw(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What :func:`make_augmenter` makes of its arguments. Empty, it leaves images alone.
+    """The augmentation that `make_augmenter` builds. An empty recipe leaves images unchanged.
 
     Attributes:
-        draws: One after the other; may be empty.
-        erasing: Probability of random erasing, which comes last; 0 for none.
-        erasing_mode: One of ``policies.ERASING_MODES``.
+        draws: applied one after another; may be empty.
+        erasing: probability of random erasing, which comes last; 0 for none.
+        erasing_mode: one of `policies.ERASING_MODES`.
     """
 
     draws: tuple[Draw, ...] = ()
@@ -158,15 +160,15 @@ class Recipe(NamedTuple):
 
     @property
     def steps(self) -> tuple[frozenset[str], ...]:
-        """Which operations each step may be."""
+        """Returns the possible operations of each step."""
         return tuple(ops for draw in self.draws for ops in draw.ops)
 
     def uniforms(self, seed: tf.Tensor) -> tf.Tensor:
-        """What :meth:`choose` takes for the image of an int32 (2,) seed: float32 (n,)."""
+        """Returns the input of `choose` for an image's int32 (2,) seed: float32 (n,)."""
         return _uniforms(seed, [sum(math.prod(draw.shape) for draw in self.draws)])
 
     def choose(self, uniforms: tf.Tensor) -> Choice:
-        """The choice for an image's uniforms (n,), or for (…, n) those of many."""
+        """Returns the choice for one image's uniforms (n,), or for those of many, (…, n)."""
         sizes = [math.prod(draw.shape) for draw in self.draws]
         chosen = []
         for draw, part in zip(self.draws, tf.split(uniforms, sizes, axis=-1), strict=True):
@@ -188,7 +190,7 @@ def _policy_draw(
     if name == "autoaugment":
         policy = policies.get_policy(policy) if isinstance(policy, str) else policy
         choose = functools.partial(choices.autoaugment_choice, policy=policy, **constants)
-        uniforms = choices.autoaugment_uniforms(policy)  # checks that all are of one length
+        uniforms = choices.autoaugment_uniforms(policy)  # checks that all have the same length
         ops = tuple(frozenset(step.op for step in steps) for steps in zip(*policy, strict=True))
         return Draw((uniforms,), choose, ops)
     if name == "trivialaugment":
@@ -233,32 +235,32 @@ def make_augmenter(
     random_erasing: float = 0.0,
     random_erasing_mode: str = "noise",
 ) -> Augmenter | None:
-    """Return ``augment(image, seed) -> image``, or None where nothing is to be done.
+    """Returns `augment(image, seed) -> image`, or None if there is nothing to do.
 
     The function takes uint8 (H, W, 3), where H and W may be unknown while tracing, and an int32
-    (2,) seed. It returns uint8 with the static shape of the image, a function of both alone; it
-    raises ValueError for anything but such an image. Its attribute ``choose`` gives the
-    :class:`Choice` of a seed, random erasing apart; it is None where there is nothing to choose.
-    Its attribute ``recipe`` is the :class:`Recipe`, for whoever carries it out in another way.
+    (2,) seed. It returns uint8 with the static shape of the image, a function of these two only,
+    and raises ValueError for any other input. Its attribute `choose` returns the `Choice` of a
+    seed, without random erasing; it is None if there is nothing to choose. Its attribute `recipe`
+    is the `Recipe`, for callers that apply it in another way.
 
     Args:
         name: "autoaugment", "randaugment", "trivialaugment" or "none".
-        image_size: Pixels, of what images have as a side; timm's translations are shares of it.
+        image_size: image side in pixels; timm's translations are fractions of it.
         policy: AutoAugment's policy, by name or as data.
-        num_layers: RandAugment's operations in a row.
+        num_layers: number of operations that RandAugment applies in a row.
         magnitude: RandAugment's level.
-        magnitude_std: Standard deviation of RandAugment's level, drawn for each operation.
-        space: What RandAugment draws from: one of ``policies.RANDAUGMENT_SPACES``.
-        translate_const: Pixels of translation at level 10. None: 250 for AutoAugment, 100 for
+        magnitude_std: standard deviation of RandAugment's level, drawn for each operation.
+        space: RandAugment's set of operations: one of `policies.RANDAUGMENT_SPACES`.
+        translate_const: pixels of translation at level 10. None: 250 for AutoAugment, 100 for
             RandAugment, 0.45 of the side for timm's, 32 for TrivialAugment.
-        cutout_const: Pixels of Cutout's half side at level 10. None: 100 and 40.
-        color_jitter: Strengths for :func:`policies.jitter_strengths`.
-        random_erasing: Probability that a rectangle is erased.
-        random_erasing_mode: One of ``policies.ERASING_MODES``.
+        cutout_const: pixels of Cutout's half side at level 10. None: 100 and 40.
+        color_jitter: strengths for `policies.jitter_strengths`.
+        random_erasing: probability that a rectangle is erased.
+        random_erasing_mode: one of `policies.ERASING_MODES`.
 
     Raises:
-        ValueError: If a name is unknown or a number is out of range. All arguments that play a part
-            are checked here, before any image is met.
+        ValueError: a name is unknown or a number is out of range. All arguments in use are checked
+            here, before any image arrives.
     """
     policies.check_name("augmenter", name, policies.AUGMENTERS)
     draws = []
@@ -274,7 +276,7 @@ def make_augmenter(
         choose = functools.partial(choices.jitter_choice, strengths=strengths)
         ops = frozenset(op for op, s in zip(choices.JITTER_OPS, strengths, strict=True) if s)
         draws.append(Draw((choices.JITTER_UNIFORMS,), choose, (ops,) * len(ops)))
-    for draw in draws:  # whatever is wrong with the tables shows here
+    for draw in draws:  # errors in the tables show here
         draw.choose(tf.zeros(draw.shape))
     erase = None
     if random_erasing:
@@ -287,7 +289,8 @@ def make_augmenter(
     def choose(seed: tf.Tensor) -> Choice:
         return recipe.choose(recipe.uniforms(seed))
 
-    @tf.autograph.experimental.do_not_convert  # nothing to convert, and it takes seconds to see so
+    # nothing to convert, and AutoGraph takes seconds to find that out
+    @tf.autograph.experimental.do_not_convert
     def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         image = _check_image(image)
         if draws:

@@ -1,11 +1,11 @@
-"""What to do to an image, drawn from uniform random numbers: AutoAugment, RandAugment, jitter.
+"""Draws what to do to an image from uniform random numbers: AutoAugment, RandAugment, jitter.
 
-A draw is nothing but looking uniforms up in tables made from ``dataloader.augment.policies``, over
-any leading dimensions: for one image in tf.data, or for a whole batch at once.
-``dataloader.augment.augmenter`` carries choices out.
+A draw only looks uniforms up in tables made from `dataloader.augment.policies`, over any leading
+dimensions: for one image in tf.data, or for a whole batch at once. `dataloader.augment.augmenter`
+applies the choices.
 
 Sources: AutoAugment, arXiv:1805.09501; RandAugment, arXiv:1909.13719; TrivialAugment,
-arXiv:2103.10158; colour jitter, torchvision's ``ColorJitter``.
+arXiv:2103.10158; colour jitter, torchvision's `ColorJitter`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Choice(NamedTuple):
     """What to do to an image, step by step. The leading dimensions (…) are those of the uniforms.
 
     Attributes:
-        ops: int32 (…, steps), indices into ``policies.OPS``; a step not applied is Identity.
+        ops: int32 (…, steps), indices into `policies.OPS`; a skipped step is Identity.
         arguments: float64 (…, steps), with their signs.
         centres: float32 (…, steps, 2), Cutout's centre (y, x) as a share of height and width.
     """
@@ -39,7 +39,7 @@ _IDENTITY = policies.OPS.index(policies.IDENTITY)
 
 
 def concatenate(choices: Sequence[Choice]) -> Choice:
-    """Return one choice of all the steps in order; the leading dimensions are alike."""
+    """Joins choices with equal leading dimensions into one with all their steps in order."""
     if len(choices) == 1:
         return choices[0]
     ops, arguments, centres = zip(*choices, strict=True)
@@ -47,16 +47,16 @@ def concatenate(choices: Sequence[Choice]) -> Choice:
 
 
 def _index(uniforms: tf.Tensor, count: int) -> tf.Tensor:
-    """Turn float32 uniforms in [0, 1) into int32 0 … count − 1, all equally likely."""
+    """Converts float32 uniforms in [0, 1) to int32 from 0 to count − 1, all equally likely."""
     # The largest float32 below 1 times a count may round up to it.
     return tf.minimum(tf.cast(tf.floor(uniforms * count), tf.int32), count - 1)
 
 
 def autoaugment_uniforms(policy: policies.Policy) -> int:
-    """Return how many uniforms :func:`autoaugment_choice` takes for an image.
+    """Returns the number of uniforms that `autoaugment_choice` takes for an image.
 
     Raises:
-        ValueError: If the sub-policies differ in length.
+        ValueError: the sub-policies differ in length.
     """
     lengths = {len(sub_policy) for sub_policy in policy}
     if len(lengths) != 1 or 0 in lengths:
@@ -74,17 +74,17 @@ def autoaugment_choice(
     translate_const: float = policies.AUTOAUGMENT_TRANSLATE_CONST,
     cutout_const: float = policies.AUTOAUGMENT_CUTOUT_CONST,
 ) -> Choice:
-    """Choose a sub-policy uniformly, each of its steps with its own probability, and signs.
+    """Chooses a sub-policy uniformly, then applies each step with its own probability and sign.
 
     Args:
         uniforms: float32 (…, 1 + 4·steps) in [0, 1): the sub-policy, then per step whether to apply
             it, its sign, and Cutout's centre (y, x).
-        policy: A name for ``policies.get_policy``, or a policy.
-        translate_const: Pixels of translation at level 10.
-        cutout_const: Pixels of Cutout's half side at level 10.
+        policy: a name for `policies.get_policy`, or a policy.
+        translate_const: pixels of translation at level 10.
+        cutout_const: pixels of Cutout's half side at level 10.
 
     Raises:
-        ValueError: If the policy is unknown, or its sub-policies differ in length.
+        ValueError: the policy is unknown, or its sub-policies differ in length.
     """
     sub_policies = policies.get_policy(policy) if isinstance(policy, str) else policy
     steps = (autoaugment_uniforms(sub_policies) - 1) // 4
@@ -119,14 +119,14 @@ def autoaugment_choice(
 
 
 SPACE_UNIFORMS = 6
-"""Uniforms per layer that :func:`space_choice` takes."""
+"""Number of uniforms that `space_choice` takes per layer."""
 
 
 @functools.lru_cache(maxsize=16)
 def _space_table(
     space: policies.Space, levels: tuple[float, ...], translate_const: float, cutout_const: float
 ) -> np.ndarray:
-    """The arguments, float64 (ops · levels · 2,): of each operation, level, and both signs."""
+    """Returns the arguments of each operation, level and sign: float64 (ops · levels · 2,)."""
     constants = {"translate_const": translate_const, "cutout_const": cutout_const}
     return np.array(
         [
@@ -147,18 +147,18 @@ def space_choice(
     translate_const: float,
     cutout_const: float = policies.RANDAUGMENT_CUTOUT_CONST,
 ) -> Choice:
-    """Choose one operation of the space per layer, and its level and sign, each uniformly.
+    """Chooses an operation, its level and its sign uniformly for each layer.
 
-    RandAugment has ``policies.randaugment_levels``; TrivialAugment is one layer of its own space
-    with ``policies.TRIVIALAUGMENT_LEVELS``.
+    RandAugment uses `policies.randaugment_levels`; TrivialAugment is one layer of its own space
+    with `policies.TRIVIALAUGMENT_LEVELS`.
 
     Args:
         uniforms: float32 (…, layers, 6) in [0, 1): the operation, whether to apply it, its level,
             its sign, Cutout's centre (y, x).
-        space: What is drawn from.
-        levels: Equally likely levels.
-        translate_const: Pixels of translation at level 10.
-        cutout_const: Pixels of Cutout's half side at level 10.
+        space: the operations to draw from.
+        levels: equally likely levels.
+        translate_const: pixels of translation at level 10.
+        cutout_const: pixels of Cutout's half side at level 10.
     """
     table = tf.constant(_space_table(space, tuple(levels), translate_const, cutout_const))
     drawn = _index(uniforms[..., 0], len(space.ops))
@@ -174,16 +174,16 @@ def space_choice(
 
 JITTER_OPS = ("Brightness", "Contrast", "Color", policies.HUE)
 JITTER_UNIFORMS = 1 + len(JITTER_OPS)
-"""Uniforms that :func:`jitter_choice` takes for an image."""
+"""Number of uniforms that `jitter_choice` takes for an image."""
 
 
 def jitter_choice(uniforms: tf.Tensor, strengths: Sequence[float]) -> Choice:
-    """Choose factors of brightness, contrast, saturation and hue, and their order.
+    """Chooses the factors of brightness, contrast, saturation and hue, and their order.
 
     Args:
         uniforms: float32 (…, 5) in [0, 1): the order, then the four factors.
-        strengths: As :func:`policies.jitter_strengths` returns them: a factor is uniform in
-            [max(0, 1 − s), 1 + s], hue's in [−s, s]. Operations of strength 0 are left out.
+        strengths: from `policies.jitter_strengths`. A factor is uniform in [max(0, 1 − s), 1 + s],
+            hue's in [−s, s]. Operations of strength 0 are left out.
     """
     used = [i for i, strength in enumerate(strengths) if strength]
     bounds = tf.constant(

@@ -1,10 +1,9 @@
-"""What an accelerator is told to do to a batch: the host's draws as small arrays of numbers.
+"""Plans a batch's augmentation for an accelerator: the host's draws as small arrays of numbers.
 
-With ``--augment_on device`` the host only decodes, crops, resizes and flips. It still draws, by the
-functions that it would augment with itself, and does what few numbers need floating point for
-(angles, boxes, shares). What is left for the device, ``dataloader.augment.on_device``, is to apply
-a
-:class:`Plan`: integers, and products that it rounds as the host does. So pixels are the same.
+With `--augment_on device` the host only decodes, crops, resizes and flips. It still draws, with the
+same functions as for its own augmentation, and does the few computations that need floating point
+(angles, boxes, shares). The device, `dataloader.augment.on_device`, only applies a `Plan`:
+integers, and products that it rounds as the host does. So the pixels are the same.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from convoy.dataloader.augment.mixing import Mixer
 
 
 class Plan(NamedTuple):
-    """What to do to each of B images, in S steps and then three more; 52 bytes a step and 60 more.
+    """Instructions for each of B images, in S steps and three more; 52 bytes per step plus 60.
 
     Attributes:
-        ops: int32 (B, S), indices into ``policies.OPS``.
-        factors: float32 (B, S), of operations that blend.
-        levels: int32 (B, S): bits, thresholds, what is added; the shift of hues.
-        affine: int32 (B, S, 6), Pillow's 16.16 coefficients; of the identity where nothing moves.
+        ops: int32 (B, S), indices into `policies.OPS`.
+        factors: float32 (B, S), for operations that blend.
+        levels: int32 (B, S): bits, thresholds, additions or the shift of hues.
+        affine: int32 (B, S, 6), Pillow's 16.16 coefficients; the identity if nothing moves.
         holes: int32 (B, S, 4), Cutout's top, left, bottom, right.
         erased: int32 (B, 4), random erasing's top, left, height, width; all 0 for none.
-        noise: uint32 (B, 6), where the stream of the noise begins: key, then counter.
-        shares: float32 (B,), each image's own share of its pixels when mixed.
+        noise: uint32 (B, 6), start of the noise stream: key, then counter.
+        shares: float32 (B,), weight of each image's own pixels when mixed.
         boxes: int32 (B, 4), CutMix's top, left, bottom, right.
-        zero: int32, always 0, which no compiler knows; see ``device_augment.opaque``.
+        zero: int32, always 0, but unknown to the compiler; see `on_device.opaque`.
     """
 
     ops: tf.Tensor
@@ -56,7 +55,7 @@ class Planned(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """One example's random numbers; see the fields of :class:`Plan`. ``mix`` is a seed, (2,)."""
+    """One example's random numbers; see the fields of `Plan`. `mix` is a seed, (2,)."""
 
     uniforms: tf.Tensor
     erased: tf.Tensor
@@ -65,16 +64,16 @@ class Draws(NamedTuple):
 
 
 class Planner:
-    """Draws for examples, and makes plans of a batch's draws.
+    """Draws for single examples, and turns a batch's draws into a plan.
 
     Attributes:
-        recipe: what is done to each image.
-        mixing: how images may be mixed: "mixup", "cutmix", both or neither.
+        recipe: augmentation of each image.
+        mixing: the methods in use: "mixup", "cutmix", both or neither.
 
     Args:
-        augmenter: of ``augment.make_augmenter``; None for none.
-        mixer: of ``mixing.make_mixer``; None for none.
-        size: pixels, height and width of the images.
+        augmenter: from `augmenter.make_augmenter`, or None.
+        mixer: from `mixing.make_mixer`, or None.
+        size: height and width of the images in pixels.
     """
 
     def __init__(self, augmenter: Augmenter | None, mixer: Mixer | None, size: int):
@@ -83,7 +82,7 @@ class Planner:
         self._draw_mixture, self._size = getattr(mixer, "draw", None), size
 
     def draw(self, augment_seed: tf.Tensor, mix_seed: tf.Tensor) -> Draws:
-        """The random numbers of one example, of its two int32 (2,) seeds."""
+        """Returns the random numbers of one example, from its two int32 (2,) seeds."""
         recipe = self.recipe
         erased, noise = tf.zeros([4], tf.int32), tf.zeros([6], tf.uint32)
         if recipe.erasing:
@@ -94,10 +93,10 @@ class Planner:
         return Draws(uniforms, erased, noise, mix_seed)
 
     def plan(self, draws: Draws, labels: tf.Tensor, weights: tf.Tensor) -> tuple[Plan, tf.Tensor]:
-        """The plan of a batch, and its labels: mixed, float32 (B, classes), if there is mixing.
+        """Returns the plan of a batch, and its labels: with mixing, mixed float32 (B, classes).
 
         Args:
-            draws: of B examples, stacked.
+            draws: the stacked draws of B examples.
             labels: int32 (B,).
             weights: float32 (B,).
         """
@@ -119,7 +118,7 @@ class Planner:
 
 
 def planned_steps(choice: Choice, height: int, width: int) -> tuple[tf.Tensor, ...]:
-    """The first five fields of a plan, from a choice with leading dimension B."""
+    """Returns the first five fields of a plan, from a choice with leading dimension B."""
     arguments = choice.arguments
 
     def of(op: str, otherwise: float = 0.0) -> tf.Tensor:
@@ -128,7 +127,7 @@ def planned_steps(choice: Choice, height: int, width: int) -> tuple[tf.Tensor, .
     levels = tf.cast(tf.clip_by_value(arguments, -(2.0**30), 2.0**30), tf.int32)
     is_hue = choice.ops == policies.OPS.index(policies.HUE)
     levels = tf.where(is_hue, operations.hue_shift(arguments), levels)
-    # Of an operation that does not rotate, rotation by 0 degrees leaves the identity.
+    # For other operations this is a rotation by 0 degrees: the identity.
     a, b, c, d, e, f = operations.rotation(of("Rotate"), height, width)
     b, c = b + of("ShearX"), c + of("TranslateX")
     d, f = d + of("ShearY"), f + of("TranslateY")

@@ -1,12 +1,13 @@
-"""Random erasing (Zhong et al. 2017, arXiv:1708.04896) of one uint8 image.
+"""Erases a random rectangle of one uint8 image (Zhong et al. 2017, arXiv:1708.04896).
 
-A rectangle covers 0.02 to 1/3 of the image, of a ratio height / width from 0.3 to 3.3, log-uniform:
-the numbers of torchvision and timm. It is filled with ImageNet's mean colour, or with noise of
-ImageNet's mean and deviation in each pixel and channel. These are what 0 and standard normal noise
-become when images are normalised before, as they are there; here noise stops at 0 and 255.
+The rectangle covers 0.02 to 1/3 of the image, and its ratio height / width is log-uniform from 0.3
+to 3.3: the numbers of torchvision and timm. It is filled with ImageNet's mean colour, or with noise
+of ImageNet's mean and deviation in each pixel and channel. These correspond to 0 and standard
+normal noise in torchvision and timm, which normalise images first; here noise is clipped to 0 and
+255.
 
-Noise is looked up: 12 random bits in 4,096 quantiles of the normal distribution. So it takes
-integers alone, and is the same on every device.
+Noise comes from a table: 12 random bits select one of 4,096 quantiles of the normal distribution.
+This needs only integers, so noise is the same on every device.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ NOISE_BITS = 12
 ATTEMPTS = 10
 BOX_UNIFORMS = 1 + 4 * ATTEMPTS
 
-# Sets erasing apart from augmentation, which is handed the same seed.
+# Gives erasing its own random numbers; augmentation receives the same seed.
 _BOX_STREAM = (0x65726173, 0x65426F78)
 _NOISE_STREAM = (0x65726173, 0x654E6F69)
 
@@ -39,16 +40,17 @@ _NOISE_STREAM = (0x65726173, 0x654E6F69)
 def erasing_box(
     uniforms: tf.Tensor, probability: float, height: int | tf.Tensor, width: int | tf.Tensor
 ) -> tf.Tensor:
-    """Choose the rectangle to erase; the first of ten that is smaller than the image.
+    """Chooses the rectangle to erase: the first of ten that is smaller than the image.
 
     Args:
-        uniforms: float32 (…, 41) in [0, 1): whether to erase, then ten each of area, ratio, y, x.
-        probability: Of erasing anything.
-        height: Rows of the image.
-        width: Columns of the image.
+        uniforms: float32 (…, 41) in [0, 1): whether to erase, then ten each for area, ratio, y and
+            x.
+        probability: probability of erasing anything.
+        height: rows of the image.
+        width: columns of the image.
 
     Returns:
-        int32 (…, 4): top, left, height, width in pixels; all 0 where nothing is erased.
+        int32 (…, 4): top, left, height, width in pixels; all 0 if nothing is erased.
     """
     size = tf.cast(tf.stack([height, width]), tf.float32)
     shape = tf.concat([tf.shape(uniforms)[:-1], [4, ATTEMPTS]], axis=0)
@@ -58,7 +60,7 @@ def erasing_box(
     root = tf.exp(0.5 * (low + (high - low) * ratios))
     sides = tf.round(tf.stack([tf.sqrt(areas) * root, tf.sqrt(areas) / root], axis=-1))
     room = size - sides + 1.0
-    # A float32 product can round up to the bound that the uniform itself stays below.
+    # A float32 product can round up to the bound, although the uniform stays below 1.
     start = tf.minimum(tf.floor(tf.stack([top, left], axis=-1) * room), room - 1.0)
     fits = tf.reduce_all(sides < size, axis=-1)
     first = tf.argmax(fits, axis=-1, output_type=tf.int32)
@@ -69,7 +71,7 @@ def erasing_box(
 
 
 def fill_box(image: tf.Tensor, box: tf.Tensor, contents: tf.Tensor) -> tf.Tensor:
-    """Return uint8 (H, W, 3) with ``contents``, uint8 (h, w, 3), at the box (top, left, h, w)."""
+    """Returns uint8 (H, W, 3) with `contents`, uint8 (h, w, 3), at the box (top, left, h, w)."""
     shape = tf.shape(image)
     top, left, height, width = tf.unstack(box)
     padding = [[top, shape[0] - top - height], [left, shape[1] - left - width], [0, 0]]
@@ -80,7 +82,7 @@ def fill_box(image: tf.Tensor, box: tf.Tensor, contents: tf.Tensor) -> tf.Tensor
 
 @functools.lru_cache(maxsize=1)
 def noise_table() -> np.ndarray:
-    """What a pixel of noise may be, all equally likely: uint8 (3, 4096)."""
+    """Returns the equally likely values of a noise pixel: uint8 (3, 4096)."""
     quantile, count = statistics.NormalDist().inv_cdf, 1 << NOISE_BITS
     normal = np.array([quantile((i + 0.5) / count) for i in range(count)])
     noise = np.rint(normal * np.array(STD)[:, None] + np.array(MEAN)[:, None])
@@ -88,7 +90,7 @@ def noise_table() -> np.ndarray:
 
 
 def noise_of_bits(bits: tf.Tensor) -> tf.Tensor:
-    """Look uint32 (…, 3) random bits up in :func:`noise_table`: uint8 (…, 3)."""
+    """Looks uint32 (…, 3) random bits up in `noise_table`. Returns uint8 (…, 3)."""
     count = 1 << NOISE_BITS
     numbers = tf.bitwise.right_shift(bits, tf.constant(32 - NOISE_BITS, tf.uint32))
     numbers = tf.cast(numbers, tf.int32) + tf.constant([0, count, 2 * count])
@@ -96,16 +98,16 @@ def noise_of_bits(bits: tf.Tensor) -> tf.Tensor:
 
 
 def box_contents(shape: tf.Tensor, mode: str, seed: tf.Tensor) -> tf.Tensor:
-    """Return what fills a box of int32 ``shape`` (h, w, 3): uint8 noise, or one colour."""
+    """Returns the contents of a box of int32 `shape` (h, w, 3): uint8 noise, or one colour."""
     if mode == "constant":
         return tf.broadcast_to(tf.constant(COLOUR, tf.uint8), shape)
-    # One block of four numbers a pixel, so that a device can compute any pixel's by itself.
+    # One block of four numbers per pixel, so that a device can compute any pixel independently.
     bits = philox.bits(tf.concat([shape[:2], [4]], axis=0), noise_seed(seed))
     return noise_of_bits(bits[..., :3])
 
 
 def noise_seed(seed: tf.Tensor) -> tf.Tensor:
-    """The seed of an image's noise."""
+    """Returns the seed of an image's noise."""
     return _stream(seed, _NOISE_STREAM)
 
 
@@ -116,7 +118,7 @@ def _stream(seed: tf.Tensor, stream: tuple[int, int]) -> tf.Tensor:
 def draw_box(
     seed: tf.Tensor, probability: float, height: int | tf.Tensor, width: int | tf.Tensor
 ) -> tf.Tensor:
-    """:func:`erasing_box` of one image: int32 (4,)."""
+    """Draws the `erasing_box` of one image: int32 (4,)."""
     uniforms = philox.uniforms([BOX_UNIFORMS], _stream(seed, _BOX_STREAM))
     return erasing_box(uniforms, probability, height, width)
 
@@ -124,14 +126,14 @@ def draw_box(
 def make_eraser(
     probability: float, mode: str = "noise"
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Return ``erase(image, seed) -> image`` for uint8 (H, W, 3) and an int32 (2,) seed.
+    """Returns `erase(image, seed) -> image` for uint8 (H, W, 3) and an int32 (2,) seed.
 
     Args:
-        probability: That a rectangle is erased.
+        probability: probability that a rectangle is erased.
         mode: "noise" or "constant".
 
     Raises:
-        ValueError: If one of them is out of range.
+        ValueError: an argument is out of range.
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"Random erasing takes a probability, 0 to 1, not {probability!r}.")

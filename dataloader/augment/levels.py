@@ -1,8 +1,9 @@
-"""What a level of strength means to each operation: one table per publication. No TensorFlow.
+"""Maps a level of strength to each operation's argument, with one table per publication.
 
-Sources: "tf", AutoAugment (arXiv:1805.09501) and RandAugment (arXiv:1909.13719) as TensorFlow's
-model garden has them; "original", the AutoAugment paper itself; "increasing", timm 1.0's
-RandAugment with ``inc1``; "wide", TrivialAugment (arXiv:2103.10158) as torchvision 0.20 has it.
+Sources: "tf" is AutoAugment (arXiv:1805.09501) and RandAugment (arXiv:1909.13719) as implemented in
+TensorFlow's model garden; "original" is the AutoAugment paper itself; "increasing" is timm 1.0's
+RandAugment with `inc1`; "wide" is TrivialAugment (arXiv:2103.10158) as in torchvision 0.20. This
+module needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Range:
-    """How an operation's argument follows from a level L: ``base ± span · L/10``, within limits.
+    """Computes an operation's argument from a level L: `base ± span · L/10`, within limits.
 
     Attributes:
-        base: The argument at level 0.
-        span: What level 10 adds. ``TRANSLATE`` and ``CUTOUT`` stand for the two constants.
-        signed: Whether the span is subtracted instead with probability 1/2.
-        whole: "down" or "nearest" makes the span's part a whole number; "" leaves it.
-        least, most: Limits of the argument.
+        base: the argument at level 0.
+        span: what level 10 adds. `TRANSLATE` and `CUTOUT` are placeholders for the two constants.
+        signed: the span is subtracted instead with probability 1/2.
+        whole: "down" or "nearest" rounds the span's part to a whole number; "" does not.
+        least, most: limits of the argument.
     """
 
     base: float = 0.0
@@ -31,15 +32,15 @@ class Range:
     most: float = math.inf
 
 
-TRANSLATE, CUTOUT = math.inf, -math.inf  # stand-ins for the constants
+TRANSLATE, CUTOUT = math.inf, -math.inf  # placeholders for the constants
 UNUSED = Range()
 _ENHANCERS = ("Color", "Contrast", "Brightness", "Sharpness")
 
 # Posterize keeps at least 1 bit. The published rule int(4 · L/10) is 0 below level 2.5, and v0 has
-# a step at level 2; timm's 4 − int(4 · L/10) is 0 at level 10. Pillow takes 0 bits at its word and
-# returns a black image, which destroys the example. The papers' TensorFlow code shifted an 8-bit
-# value by 8, which is undefined; on x86 it kept one bit. That is what the published accuracies
-# were trained with, and it leaves something to learn from.
+# a step at level 2; timm's 4 − int(4 · L/10) is 0 at level 10. With 0 bits Pillow returns a black
+# image, which destroys the example. The papers' TensorFlow code shifted an 8-bit value by 8, which
+# is undefined; on x86 it kept one bit. The published accuracies come from that, and it leaves
+# something to learn from.
 _BITS = {"whole": "down", "least": 1, "most": 8}
 _TF: dict[str, Range] = {
     "Rotate": Range(span=30, signed=True),
@@ -67,7 +68,7 @@ RANGES: dict[str, dict[str, Range]] = {
         "Solarize": Range(256, -256, whole="down", least=0),
         "SolarizeAdd": Range(0, 110, whole="down", most=128),
     },
-    # TrivialAugment's wide ranges, as torchvision has them.
+    # TrivialAugment's wide ranges, as in torchvision.
     "wide": dict.fromkeys(_ENHANCERS, Range(1, 0.99, signed=True))
     | {
         "Rotate": Range(span=135, signed=True),

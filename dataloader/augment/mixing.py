@@ -1,10 +1,10 @@
-"""MixUp and CutMix on a batch, with random numbers that belong to examples and not to batches.
+"""Mixes a batch with MixUp and CutMix. Random numbers belong to examples, not to batches.
 
-Sample i is mixed with sample B − 1 − i. Its λ, CutMix box and choice between the methods are
-drawn from its own seed, so they are a function of (seed, epoch, global example) alone. Only the
-partner depends on how examples fall into batches.
+Sample i is mixed with sample B − 1 − i. Its λ, CutMix box and choice between the methods are drawn
+from its own seed, so they depend only on (seed, epoch, global example). Only the partner depends on
+how examples fall into batches.
 
-Labels are mixed with each sample's own share. Label smoothing is left to the loss: it is linear, so
+Labels are mixed with each sample's own share. The loss smooths labels: smoothing is linear, so
 smoothing a mixed label equals mixing smoothed ones.
 
 Sources: mixup, Zhang et al. 2018, arXiv:1710.09412; CutMix, Yun et al. 2019, arXiv:1905.04899.
@@ -24,7 +24,7 @@ Mixer = Callable[
 
 Size = int | tf.Tensor
 
-# Sets mixing apart from augmentation, which may be handed the same example seeds.
+# Gives mixing its own random numbers; augmentation may receive the same example seeds.
 _STREAM = (0x6D697869, 0x6E674D42)
 _QUANTILES = 4096
 _THREEFRY_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -37,14 +37,14 @@ _THREEFRY_PARITY = 0x1BD11BDA
 def threefry2x32(
     key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return 64 random bits per element: Threefry-2x32 with 20 rounds.
+    """Returns 64 random bits per element: Threefry-2x32 with 20 rounds.
 
     TensorFlow's stateless generators take one seed per call; a batch has one per example. This one
-    is elementwise, so that a whole batch costs about a hundred small ops instead of B calls.
+    is elementwise, so a whole batch costs about a hundred small ops instead of B calls.
 
     Args:
-        key: Two uint32 tensors of shapes that broadcast with ``counter``.
-        counter: Two uint32 tensors.
+        key: two uint32 tensors that broadcast with `counter`.
+        counter: two uint32 tensors.
 
     Returns:
         Two uint32 tensors.
@@ -66,13 +66,13 @@ def threefry2x32(
 
 
 def example_uniforms(seeds: tf.Tensor) -> tf.Tensor:
-    """Draw four uniforms per example from its own seed.
+    """Draws four uniforms per example from its own seed.
 
     Args:
         seeds: int32 (B, 2).
 
     Returns:
-        float32 (B, 4) in [0, 1), multiples of 2^-24. A row depends on its seed alone.
+        float32 (B, 4) in [0, 1), multiples of 2^-24. A row depends only on its seed.
     """
     seeds = tf.bitwise.bitwise_xor(tf.cast(seeds, tf.int32), tf.constant(_STREAM, tf.int32))
     seeds = tf.bitcast(seeds, tf.uint32)
@@ -84,26 +84,26 @@ def example_uniforms(seeds: tf.Tensor) -> tf.Tensor:
 
 
 def beta_quantiles(alpha: float) -> tuple[float, ...]:
-    """Tabulate the quantile function of Beta(α, α) at 0, 1/4096, …, 1.
+    """Tabulates the quantile function of Beta(α, α) at 0, 1/4096, …, 1.
 
-    :func:`sample_beta` interpolates between these. As the table's points are exact, the cumulative
-    distribution is wrong by less than 1/4096 anywhere, for any α. (Gamma variates, the usual way,
-    would need a rejection loop per example.)
+    `sample_beta` interpolates between these. The table's points are exact, so the cumulative
+    distribution is off by less than 1/4096 everywhere, for any α. (The usual method, Gamma
+    variates, would need a rejection loop per example.)
 
     Args:
-        alpha: Both parameters; finite and positive.
+        alpha: both parameters; finite and positive.
 
     Returns:
         4097 increasing numbers from 0 to 1.
 
     Raises:
-        ValueError: If ``alpha`` is not finite and positive.
+        ValueError: `alpha` is not finite and positive.
     """
     if not (math.isfinite(alpha) and alpha > 0):
         raise ValueError(f"A Beta distribution needs a finite alpha above 0, not {alpha!r}.")
     half = _QUANTILES // 2
-    # Bisection on the lower half, where quantiles near 0 keep their precision; the distribution is
-    # symmetric. Seventy halvings of [0, 1/2] pass float32's smallest step at any α that matters.
+    # Bisect only the lower half, where quantiles near 0 keep their precision; the distribution is
+    # symmetric. Seventy halvings of [0, 1/2] go below float32's smallest step for any realistic α.
     with tf.init_scope(), tf.device("CPU:0"):
         target = tf.range(half + 1, dtype=tf.float64) / _QUANTILES
         a = tf.fill([half + 1], tf.constant(alpha, tf.float64))
@@ -118,11 +118,11 @@ def beta_quantiles(alpha: float) -> tuple[float, ...]:
 
 
 def sample_beta(uniforms: tf.Tensor, quantiles: tuple[float, ...]) -> tf.Tensor:
-    """Turn uniforms into Beta variates: inverse transform sampling with :func:`beta_quantiles`.
+    """Converts uniforms to Beta variates by inverse transform sampling with `beta_quantiles`.
 
     Args:
         uniforms: float32 in [0, 1), any shape.
-        quantiles: Values of the quantile function at equal steps from 0 to 1.
+        quantiles: values of the quantile function at equal steps from 0 to 1.
 
     Returns:
         float32 in [0, 1], of the same shape.
@@ -138,19 +138,19 @@ def sample_beta(uniforms: tf.Tensor, quantiles: tuple[float, ...]) -> tf.Tensor:
 
 
 def _mix(values: tf.Tensor, own_share: tf.Tensor, exact=tf.identity) -> tf.Tensor:
-    """Blend float32 (B, …) with its reverse; ``own_share`` broadcasts against it."""
-    # Two products rather than one difference: shares of 0 and 1 give the bytes of one image.
+    """Blends float32 (B, …) with its reverse; `own_share` broadcasts against it."""
+    # Two products instead of one difference: shares of 0 and 1 give exactly one image's bytes.
     own, partners = own_share * values, (1.0 - own_share) * tf.reverse(values, axis=[0])
     return exact(own) + exact(partners)
 
 
 class Mixture(NamedTuple):
-    """How the images of a batch are to be mixed.
+    """Instructions for mixing the images of a batch.
 
     Attributes:
-        shares: float32 (B,), each sample's own share of its pixels outside its box, or None: 1.
-        boxes: int32 (B, 4) as :func:`cutmix_boxes` gives, where the partner's pixels go; or None.
-        labels: float32 (B, classes), mixed already.
+        shares: float32 (B,), weight of each sample's own pixels outside its box; None means 1.
+        boxes: int32 (B, 4) from `cutmix_boxes`, where the partner's pixels go; or None.
+        labels: float32 (B, classes), already mixed.
     """
 
     shares: tf.Tensor | None
@@ -159,10 +159,11 @@ class Mixture(NamedTuple):
 
 
 def mix_images(images: tf.Tensor, mixture: Mixture, exact=tf.identity) -> tf.Tensor:
-    """Mix images (B, H, W, C), uint8 or float, 0–255: float32 of the same shape, not rounded.
+    """Mixes images (B, H, W, C), uint8 or float in 0–255. Returns float32 of that shape, not
+    rounded.
 
     Args:
-        exact: is given the two products of each sum; see ``dataloader.augment.on_device``.
+        exact: receives the two products of each sum; see `dataloader.augment.on_device`.
     """
     images, shares, boxes = tf.cast(images, tf.float32), mixture.shares, mixture.boxes
     if boxes is None:
@@ -170,18 +171,18 @@ def mix_images(images: tf.Tensor, mixture: Mixture, exact=tf.identity) -> tf.Ten
     masks = _box_masks(boxes, tf.shape(images)[1], tf.shape(images)[2])
     if shares is None:
         return tf.where(masks[..., tf.newaxis], tf.reverse(images, axis=[0]), images)
-    # Both: one pass over the pixels, with each sample's own share per pixel.
+    # With both methods: one pass over the pixels, with a weight per sample and pixel.
     shares = tf.where(masks, 0.0, shares[:, tf.newaxis, tf.newaxis])
     return _mix(images, shares[..., tf.newaxis], exact)
 
 
 def mixup(images: tf.Tensor, labels: tf.Tensor, lambdas: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Blend each sample with its partner, the one at the same place from the batch's other end.
+    """Blends each sample with its partner, at the same distance from the batch's other end.
 
     Args:
         images: (B, H, W, C), uint8 or float, 0–255.
         labels: float (B, classes), one-hot or soft.
-        lambdas: float32 (B,), each sample's own share, in [0, 1].
+        lambdas: float32 (B,), weight of each sample itself, in [0, 1].
 
     Returns:
         float32 images (B, H, W, C) in 0–255, not rounded, and float32 labels (B, classes).
@@ -194,13 +195,13 @@ def mixup(images: tf.Tensor, labels: tf.Tensor, lambdas: tf.Tensor) -> tuple[tf.
 def cutmix_boxes(
     lambdas: tf.Tensor, centres: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor
 ) -> tf.Tensor:
-    """Return the boxes to replace: sides √(1 − λ) of the image's, about the centre, clipped.
+    """Returns the boxes to replace: √(1 − λ) of each image side, around the centre, clipped.
 
     Args:
         lambdas: float32 (B,) in [0, 1].
         centres: float32 (B, 2), centres (y, x) as shares of height and width, in [0, 1).
-        height: Rows of an image.
-        width: Columns of an image.
+        height: rows of an image.
+        width: columns of an image.
 
     Returns:
         int32 (B, 4): top, left, bottom, right in pixels; bottom and right are excluded.
@@ -209,14 +210,14 @@ def cutmix_boxes(
     real_size = tf.cast(size, tf.float32)
     sides = tf.cast(tf.sqrt(1.0 - lambdas)[:, tf.newaxis] * real_size, tf.int32)
     middles = tf.cast(tf.floor(centres * real_size), tf.int32)
-    # From its two ends, so that an odd side keeps its length.
+    # Computed from both ends, so that an odd side keeps its length.
     start = middles - sides // 2
     first, last = tf.clip_by_value(start, 0, size), tf.clip_by_value(start + sides, 0, size)
     return tf.concat([first, last], axis=1)
 
 
 def _box_masks(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """True inside: bool (B, H, W)."""
+    """Returns bool (B, H, W), True inside the boxes."""
     top, left, bottom, right = (boxes[:, i, tf.newaxis] for i in range(4))
     y, x = tf.range(height)[tf.newaxis], tf.range(width)[tf.newaxis]
     rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
@@ -224,18 +225,18 @@ def _box_masks(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tens
 
 
 def _outside_shares(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Each image's share of pixels outside its own box: float32 (B,)."""
+    """Returns the share of pixels outside each image's own box: float32 (B,)."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return 1.0 - tf.cast(areas, tf.float32) / tf.cast(height * width, tf.float32)
 
 
 def cutmix(images: tf.Tensor, labels: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Replace a box of each sample by its partner's pixels; labels by that box's own area.
+    """Replaces a box of each sample by its partner's pixels; mixes labels by the box's area.
 
     Args:
         images: (B, H, W, C), uint8 or float, 0–255.
         labels: float (B, classes), one-hot or soft.
-        boxes: int32 (B, 4) from :func:`cutmix_boxes`, within the image.
+        boxes: int32 (B, 4) from `cutmix_boxes`, within the image.
 
     Returns:
         float32 images (B, H, W, C) and float32 labels (B, classes).
@@ -253,29 +254,29 @@ def make_mixer(
     switch_prob: float = 0.5,
     prob: float = 1.0,
 ) -> Mixer | None:
-    """Return ``mix(images, labels, weights, seeds)``, or None if nothing is to be mixed.
+    """Returns `mix(images, labels, weights, seeds)`, or None if there is nothing to mix.
 
-    Whether a sample is mixed, and which way, is drawn from its own seed, as its λ is: samples of a
-    batch differ. (timm and torchvision draw all three once per batch; a sample's own chances are
-    the same.) MixUp's λ is folded to max(λ, 1 − λ), so that a sample keeps the larger share of
-    itself; CutMix's is not, as in its paper. A sample whose partner has weight 0 (padding, or an
-    unreadable file) stays as it is.
+    Whether and how a sample is mixed is drawn from its own seed, as its λ is, so samples of a batch
+    differ. (timm and torchvision draw all three once per batch; the chances of one sample are the
+    same.) MixUp's λ becomes max(λ, 1 − λ), so that a sample keeps the larger share of itself;
+    CutMix's λ stays as drawn, as in its paper. A sample whose partner has weight 0 (padding or an
+    unreadable file) is not mixed.
 
     The callable takes uint8 images (B, H, W, 3), int32 labels (B,), float32 weights (B,) and int32
-    seeds (B, 2), one per example. It returns float32 images in 0–255, float32 labels
-    (B, num_classes) and the weights. Its attribute ``draw(labels, weights, seeds, height, width)``
-    gives the :class:`Mixture` alone; ``methods`` says which of "mixup" and "cutmix" there are.
+    seeds (B, 2), one per example. It returns float32 images in 0–255, float32 labels (B,
+    num_classes) and the weights. Its attribute `draw(labels, weights, seeds, height, width)`
+    returns only the `Mixture`; `methods` names those in use of "mixup" and "cutmix".
 
     Args:
         mixup_alpha: α of MixUp's Beta(α, α); 0 switches MixUp off.
         cutmix_alpha: α of CutMix's Beta(α, α); 0 switches CutMix off.
-        num_classes: Length of a label row.
-        switch_prob: Chance of CutMix rather than MixUp for a mixed sample, if both are on.
-        prob: Chance that a sample is mixed at all.
+        num_classes: length of a label row.
+        switch_prob: probability of CutMix instead of MixUp for a mixed sample, if both are on.
+        prob: probability that a sample is mixed at all.
 
     Raises:
-        ValueError: If an alpha is negative or not finite, a probability is none, or
-            ``num_classes`` is below 1.
+        ValueError: an alpha is negative or not finite, a probability is outside [0, 1], or
+            `num_classes` is below 1.
     """
     for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
         if not (math.isfinite(alpha) and alpha >= 0):
@@ -287,7 +288,7 @@ def make_mixer(
         raise ValueError(f"num_classes must be at least 1, not {num_classes!r}.")
     if not (mixup_alpha or cutmix_alpha) or not prob:
         return None
-    if mixup_alpha and cutmix_alpha and switch_prob in (0, 1):  # one of them alone, then
+    if mixup_alpha and cutmix_alpha and switch_prob in (0, 1):  # then only one of them is used
         mixup_alpha, cutmix_alpha = (0.0, cutmix_alpha) if switch_prob else (mixup_alpha, 0.0)
     mixup_quantiles = beta_quantiles(mixup_alpha) if mixup_alpha else None
     cutmix_quantiles = beta_quantiles(cutmix_alpha) if cutmix_alpha else None
@@ -297,7 +298,7 @@ def make_mixer(
     ) -> Mixture:
         one_hot = tf.one_hot(labels, num_classes, dtype=tf.float32)
         uniforms = example_uniforms(seeds)
-        # One uniform has three outcomes: cut below prob · switch_prob, blended below prob, neither.
+        # One uniform decides: CutMix below prob · switch_prob, MixUp below prob, otherwise neither.
         mixed = (uniforms[:, 3] < prob) & (tf.reverse(weights, axis=[0]) > 0)
         cuts = uniforms[:, 3] < prob * switch_prob
         shares = boxes = None

@@ -1,13 +1,13 @@
-"""Augmentation and mixing of a whole batch on the device that trains, in its compiled step.
+"""Augments and mixes a whole batch on the training device, inside the compiled step.
 
-The host has drawn what is to be done (``dataloader.augment.device_plan``); here it is done, to the
-bytes of ``dataloader.augment.operations`` and so of Pillow. All images go through all operations
-that their step may be, and keep the result of their own: shapes are static, nothing branches, and
-XLA compiles it.
+The host draws what to do (`dataloader.augment.device_plan`); this module does it, with the same
+bytes as `dataloader.augment.operations` and Pillow. All images go through all possible operations
+of a step, and each keeps the result of its own: shapes are static, nothing branches, and XLA can
+compile it.
 
-An operation is one of few kinds: a gather with coefficients of each image (geometry), a look-up in
-a table of each image (what depends on a pixel's value, after statistics where needed), a blend with
-a grey or a smoothed image, a rectangle. Steps that cannot draw a kind have no code for it.
+There are few kinds of operations: a gather with coefficients per image (geometry), a look-up in a
+table per image (for functions of a pixel's value, after statistics where needed), a blend with a
+grey or a smoothed image, and a rectangle. A step has code only for the kinds that it can draw.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Exact = Callable[[tf.Tensor], tf.Tensor]
 
 
 def opaque(zero: tf.Tensor) -> Exact:
-    """Returns a function that hands floating-point numbers on as they are, rounded.
+    """Returns a function that passes floating-point numbers through and forces their rounding.
 
-    XLA compiles a · b + c into one instruction that rounds once (a "fused multiply-add"), on CPUs
-    and GPUs, where the host rounds twice; and it turns division by a known number into a product.
-    Of a number whose bits were combined with an integer that it does not know it cannot do so.
+    On CPUs and GPUs, XLA compiles a · b + c to one instruction that rounds once (a "fused
+    multiply-add"), but the host rounds twice; and it turns division by a constant into a product.
+    It cannot do so with a number whose bits were combined with an integer that it does not know.
 
     Args:
-        zero: int32 scalar, 0, from outside of what is compiled.
+        zero: int32 scalar 0 from outside the compiled function.
     """
 
     def exact(values: tf.Tensor) -> tf.Tensor:
@@ -55,16 +55,16 @@ def opaque(zero: tf.Tensor) -> Exact:
 def make_prepare(
     recipe: Recipe, mixing: frozenset[str] = frozenset(), *, compiled: bool | None = None
 ) -> Callable[[Planned], tf.Tensor]:
-    """Returns ``prepare(planned) -> images`` for the batches that a ``device_plan.Planner`` plans.
+    """Returns `prepare(planned) -> images` for the batches that a `device_plan.Planner` plans.
 
-    Images are uint8 (B, H, W, 3), or float32 in 0–255 if there is mixing, as those of a loader that
-    augments on the host, and with the same bytes.
+    Images are uint8 (B, H, W, 3), or float32 in 0–255 with mixing: the same bytes as from a loader
+    that augments on the host.
 
     Args:
-        recipe: of ``augment.make_augmenter``.
-        mixing: what a mixer's ``methods`` are.
-        compiled: by XLA. None: where there is a GPU, as many of TensorFlow's own operations on
-            integers run on the host there. Inside of a compiled function it always is.
+        recipe: from `augmenter.make_augmenter`.
+        mixing: a mixer's `methods`.
+        compiled: compile with XLA. None: if there is a GPU, because there many of TensorFlow's own
+            integer operations run on the host. Inside a compiled function it is always compiled.
     """
     if compiled is None:
         compiled = bool(tf.config.list_physical_devices("GPU"))
@@ -79,7 +79,7 @@ def make_prepare(
         if mixing:
             shares, boxes = "mixup" in mixing, "cutmix" in mixing
             mixture = Mixture(plan.shares if shares else None, plan.boxes if boxes else None, None)
-            # Also what comes out: TensorFlow joins sums with what the model's first layer does.
+            # The output too: TensorFlow fuses sums with the model's first layer.
             images = exact(mix_images(images, mixture, exact))
         return images
 
@@ -89,8 +89,9 @@ def make_prepare(
 def _step(
     images: tf.Tensor, plan: Plan, number: int, ops: frozenset[str], exact: Exact
 ) -> tf.Tensor:
-    """Applies one step, which is one of ``ops`` or none, of each image; the order is of no account
-    as an image has one operation."""
+    """Applies one step to each image: one of `ops`, or none. The order of operations does not
+    matter, as an image has only one.
+    """
     drawn = plan.ops[:, number]
     factors, levels = plan.factors[:, number], plan.levels[:, number]
 
@@ -127,7 +128,7 @@ def _size(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _move(images: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
-    """``augment_ops._affine`` with int32 (B, 6) coefficients of each image."""
+    """Does what `operations._affine` does, with int32 (B, 6) coefficients per image."""
     height, width = _size(images)
     a, b, c, d, e, f = (
         value[:, tf.newaxis, tf.newaxis] for value in tf.unstack(coefficients, axis=-1)
@@ -145,7 +146,7 @@ def _move(images: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
 def _rectangle(
     images: tf.Tensor, top: tf.Tensor, left: tf.Tensor, bottom: tf.Tensor, right: tf.Tensor
 ) -> tf.Tensor:
-    """bool (B, H, W), True from top and left (B,) to before bottom and right."""
+    """Returns bool (B, H, W), True from top and left (B,) up to, but without, bottom and right."""
     height, width = _size(images)
     y, x = tf.range(height), tf.range(width)
     top, left, bottom, right = (side[:, tf.newaxis] for side in (top, left, bottom, right))
@@ -154,7 +155,7 @@ def _rectangle(
 
 
 def _erase(images: tf.Tensor, plan: Plan, mode: str) -> tf.Tensor:
-    """Random erasing: ``erasing.fill_box`` and ``erasing.box_contents``."""
+    """Erases at random, as `erasing.fill_box` and `erasing.box_contents` do."""
     top, left, height, width = tf.unstack(plan.erased, axis=-1)
     hole = _rectangle(images, top, left, top + height, left + width)
     contents = tf.constant(erasing.COLOUR, tf.uint8)
@@ -173,20 +174,20 @@ def _erase(images: tf.Tensor, plan: Plan, mode: str) -> tf.Tensor:
 
 
 def _grey(images: tf.Tensor) -> tf.Tensor:
-    """``Image.convert("L")``: float32 (B, H, W). Sums of whole numbers below 2^24: exact."""
+    """Does `Image.convert("L")`: float32 (B, H, W). Sums of whole numbers below 2^24 are exact."""
     red, green, blue = tf.unstack(tf.cast(images, tf.float32), axis=-1)
     total = red * 19595.0 + green * 38470.0 + blue * 7471.0 + 32768.0
     return tf.floor(total / 65536.0)
 
 
 def _smooth(images: tf.Tensor) -> tf.Tensor:
-    """``ImageFilter.SMOOTH``: float32 (B, H, W, 3). See ``augment_ops.sharpness``."""
+    """Does `ImageFilter.SMOOTH`: float32 (B, H, W, 3). See `operations.sharpness`."""
     height, width = _size(images)
     pixels = tf.cast(images, tf.float32)
     padded = tf.pad(pixels, [[0, 0], [1, 1], [1, 1], [0, 0]])
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     box = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
-    # Thirteenths plus a half are never nearer to a whole number than 1/26: rounding is no matter.
+    # Thirteenths plus a half are at least 1/26 from a whole number: rounding cannot matter.
     smooth = tf.floor((box + 4.0 * pixels) / 13.0 + 0.5)
     one = tf.ones([1], tf.int32)
     inner = _rectangle(images, one, one, (height - 1) * one, (width - 1) * one)
@@ -194,7 +195,7 @@ def _smooth(images: tf.Tensor) -> tf.Tensor:
 
 
 def _blend(other: tf.Tensor, values: tf.Tensor, factors: tf.Tensor, exact: Exact) -> tf.Tensor:
-    """``Image.blend`` of whole numbers: uint8. Factors of 1 give the values."""
+    """Does `Image.blend` of whole numbers: uint8. Factors of 1 return the values."""
     mixed = other + exact(factors * (tf.cast(values, tf.float32) - other))
     return tf.cast(tf.clip_by_value(mixed, 0.0, 255.0), tf.uint8)
 
@@ -208,7 +209,7 @@ def _look_up(images: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
 
 
 def _places(images: tf.Tensor) -> tf.Tensor:
-    """Where each pixel's value is in (B, 3, 256), flattened: int32 (B, H, W, 3)."""
+    """Returns each pixel's index into a flattened (B, 3, 256): int32 (B, H, W, 3)."""
     first = tf.range(tf.shape(images)[0])[:, tf.newaxis] * 768 + tf.constant([0, 256, 512])
     return tf.cast(images, tf.int32) + first[:, tf.newaxis, tf.newaxis]
 
@@ -221,7 +222,9 @@ def _tables(
     ops: frozenset[str],
     exact: Exact,
 ) -> tf.Tensor:
-    """What becomes of each value: uint8 (B, 3, 256); the identity for other operations."""
+    """Returns the new value for each old one: uint8 (B, 3, 256); the identity for other
+    operations.
+    """
     factors, levels = (part[:, tf.newaxis, tf.newaxis] for part in (factors, levels))
     values = tf.range(256)[tf.newaxis, tf.newaxis]
     inverted = 255 - values
@@ -255,7 +258,9 @@ def _tables(
 
 
 def _mean_grey(images: tf.Tensor) -> tf.Tensor:
-    """``augment_ops.contrast``'s: float32 (B,). Sums fit int32 up to 2,900 pixels a side."""
+    """Returns the mean of `operations.contrast`: float32 (B,). Sums fit int32 up to 2,900 pixels a
+    side.
+    """
     total = tf.reduce_sum(tf.cast(_grey(images), tf.int32), axis=[1, 2])
     height, width = _size(images)
     total, count = tf.cast(total, tf.int64), tf.cast(height * width, tf.int64)
@@ -263,7 +268,7 @@ def _mean_grey(images: tf.Tensor) -> tf.Tensor:
 
 
 def _stretched(images: tf.Tensor, exact: Exact) -> tf.Tensor:
-    """``augment_ops.auto_contrast`` as a table, in its arithmetic: uint8 (B, 3, 256)."""
+    """Returns `operations.auto_contrast` as a table, with its arithmetic: uint8 (B, 3, 256)."""
     low, high = (
         tf.cast(reduce(images, axis=[1, 2]), tf.float64)[..., tf.newaxis]
         for reduce in (tf.reduce_min, tf.reduce_max)
@@ -276,7 +281,7 @@ def _stretched(images: tf.Tensor, exact: Exact) -> tf.Tensor:
 
 
 def _equalized(images: tf.Tensor) -> tf.Tensor:
-    """``augment_ops.equalize`` as a table: int32 (B, 3, 256)."""
+    """Returns `operations.equalize` as a table: int32 (B, 3, 256)."""
     batch = tf.shape(images)[0]
     places = tf.reshape(_places(images), [-1])
     histogram = tf.math.unsorted_segment_sum(tf.ones_like(places), places, batch * 768)

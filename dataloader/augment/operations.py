@@ -1,12 +1,13 @@
-"""The operations of AutoAugment, RandAugment and colour jitter on one uint8 image, in TensorFlow.
+"""Implements the operations of AutoAugment, RandAugment and colour jitter on one uint8 image.
 
-Every operation takes and returns uint8 ``(H, W, 3)`` with values 0–255. H and W may be unknown
-while tracing, and must not exceed 8192. An argument may be a Python number or a scalar tensor.
+All are TensorFlow functions. Every operation takes and returns uint8 `(H, W, 3)` with values 0–255.
+H and W may be unknown while tracing, and must not exceed 8192. An argument may be a Python number
+or a scalar tensor.
 
-Pillow is the judge (``tests/dataloader/augment/test_operations.py``): all operations give its
-bytes, the geometric ones and the floating-point ones too.
+Pillow is the reference (`tests/dataloader/augment/test_operations.py`): all operations, also the
+geometric and the floating-point ones, give the same bytes.
 
-Source: Pillow's ``ImageOps``, ``ImageEnhance``, ``Image.transform`` and ``Image.rotate``.
+Source: Pillow's `ImageOps`, `ImageEnhance`, `Image.transform` and `Image.rotate`.
 """
 
 from __future__ import annotations
@@ -22,34 +23,35 @@ Scalar = float | int | tf.Tensor
 Coefficients = tuple[Scalar, Scalar, Scalar, Scalar, Scalar, Scalar]
 
 # Three facts shape this code (TensorFlow 2.18, CPU). tf.where on uint8 takes several times as long
-# as masking bits; broadcasting over a last axis of length 3, as over rows of 3·W numbers; and
-# looking single bytes up in a table takes longer than float64 arithmetic on them.
+# as masking bits. Broadcasting over a last axis of length 3 takes several times as long as over
+# rows of 3·W numbers. Looking single bytes up in a table takes longer than float64 arithmetic on
+# them.
 
 
 def _as_rows(image: tf.Tensor) -> tf.Tensor:
-    """Reshape (H, W, 3) to (H, 3·W)."""
+    """Reshapes (H, W, 3) to (H, 3·W)."""
     return tf.reshape(image, tf.stack([tf.shape(image)[0], 3 * tf.shape(image)[1]]))
 
 
 def _as_image(rows: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-    """Undo :func:`_as_rows`, and give back the static shape."""
+    """Undoes `_as_rows`, and restores the static shape."""
     result = tf.reshape(rows, tf.shape(image))
     result.set_shape(image.shape)
     return result
 
 
 def _along_rows(per_channel: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-    """Repeat three numbers W times, to broadcast against :func:`_as_rows`."""
+    """Repeats three numbers W times, to broadcast with the result of `_as_rows`."""
     return tf.tile(per_channel, tf.shape(image)[1:2])
 
 
 def _bits_if(condition: tf.Tensor) -> tf.Tensor:
-    """Turn True into uint8 255 and False into 0."""
+    """Converts True to uint8 255 and False to 0."""
     return tf.cast(condition, tf.uint8) * tf.constant(255, tf.uint8)
 
 
 def _rectangle(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Combine masks (H,) and (W,) into bool (H, 3·W)."""
+    """Combines masks (H,) and (W,) into bool (H, 3·W)."""
     return rows[:, tf.newaxis] & tf.repeat(columns, 3)[tf.newaxis]
 
 
@@ -57,17 +59,21 @@ def _rectangle(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
 
 
 def fixed_point(coefficients: Coefficients) -> tuple[tf.Tensor, ...]:
-    """Pillow's 16.16 form of coefficients (a, b, c, d, e, f), for pixels' centres: six of int32."""
+    """Returns Pillow's 16.16 form of coefficients (a, b, c, d, e, f) for pixel centres: six
+    int32.
+    """
     a, b, c, d, e, f = (tf.cast(value, tf.float64) for value in coefficients)
     return tuple(
-        # Clipped to 2^14 pixels: that is outside any image, and sums cannot overflow int32.
+        # Clip at 2^14 pixels: this is outside any image, and sums cannot overflow int32.
         tf.cast(tf.floor(tf.clip_by_value(value, -16384.0, 16384.0) * 65536.0 + 0.5), tf.int32)
         for value in (a, b, c + 0.5 * (a + b), d, e, f + 0.5 * (d + e))
     )
 
 
 def rotation(degrees: Scalar, height: Scalar, width: Scalar) -> Coefficients:
-    """Coefficients of a counter-clockwise rotation about the centre, float64, shaped as degrees."""
+    """Returns the coefficients of a counter-clockwise rotation about the centre: float64, shaped
+    like `degrees`.
+    """
     centre_y, centre_x = (0.5 * tf.cast(side, tf.float64) for side in (height, width))
     angle = tf.cast(degrees, tf.float64) * (math.pi / 180.0)
     cos, sin = tf.cos(angle), tf.sin(angle)
@@ -84,11 +90,11 @@ def rotation(degrees: Scalar, height: Scalar, width: Scalar) -> Coefficients:
 def _affine(
     image: tf.Tensor, a: Scalar, b: Scalar, c: Scalar, d: Scalar, e: Scalar, f: Scalar
 ) -> tf.Tensor:
-    """Give output pixel (x, y) the input pixel at (ax + by + c, dx + ey + f), nearest neighbour.
+    """Sets output pixel (x, y) to the input pixel nearest to (ax + by + c, dx + ey + f).
 
-    Coordinates are Pillow's: pixel i covers [i, i + 1) and is sampled at its centre i + 1/2. So is
-    its 16.16 fixed-point arithmetic, which is why no pixel differs. One gather of whole pixels also
-    takes 0.4 times as long as ``ImageProjectiveTransformV3`` does (224 px, one core).
+    Coordinates are Pillow's: pixel i covers [i, i + 1) and is sampled at its centre i + 1/2. The
+    16.16 fixed-point arithmetic is Pillow's too, so no pixel differs. One gather of whole pixels
+    also takes 0.4 times as long as `ImageProjectiveTransformV3` does (224 px, one core).
     """
     a, b, c, d, e, f = fixed_point((a, b, c, d, e, f))
     shape = tf.shape(image)
@@ -105,36 +111,36 @@ def _affine(
 
 
 def rotate(image: tf.Tensor, degrees: Scalar) -> tf.Tensor:
-    """Rotate counter-clockwise about the image's centre, keep its size, fill with 128.
+    """Rotates counter-clockwise about the image's centre; keeps the size and fills with 128.
 
-    Agrees with ``Image.rotate(degrees, NEAREST, fillcolor=(128, 128, 128))``.
+    Agrees with `Image.rotate(degrees, NEAREST, fillcolor=(128, 128, 128))`.
     """
     return _affine(image, *rotation(degrees, tf.shape(image)[0], tf.shape(image)[1]))
 
 
 def shear_x(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
-    """Shift row y left by ``factor · y`` px: ``Image.transform`` with (1, factor, 0, 0, 1, 0)."""
+    """Shifts row y left by `factor · y` px: `Image.transform` with (1, factor, 0, 0, 1, 0)."""
     return _affine(image, 1.0, factor, 0.0, 0.0, 1.0, 0.0)
 
 
 def shear_y(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
-    """Shift column x up by ``factor · x`` px: ``Image.transform`` with (1, 0, 0, factor, 1, 0)."""
+    """Shifts column x up by `factor · x` px: `Image.transform` with (1, 0, 0, factor, 1, 0)."""
     return _affine(image, 1.0, 0.0, 0.0, factor, 1.0, 0.0)
 
 
 def translate_x(image: tf.Tensor, pixels: Scalar) -> tf.Tensor:
-    """Shift left by ``pixels``: ``Image.transform`` with (1, 0, pixels, 0, 1, 0)."""
+    """Shifts left by `pixels`: `Image.transform` with (1, 0, pixels, 0, 1, 0)."""
     return _affine(image, 1.0, 0.0, pixels, 0.0, 1.0, 0.0)
 
 
 def translate_y(image: tf.Tensor, pixels: Scalar) -> tf.Tensor:
-    """Shift up by ``pixels``: ``Image.transform`` with (1, 0, 0, 0, 1, pixels)."""
+    """Shifts up by `pixels`: `Image.transform` with (1, 0, 0, 0, 1, pixels)."""
     return _affine(image, 1.0, 0.0, 0.0, 0.0, 1.0, pixels)
 
 
 def cutout(image: tf.Tensor, half_side: Scalar, centre_y: Scalar, centre_x: Scalar) -> tf.Tensor:
-    """Fill rows and columns [centre − half_side, centre + half_side) with 128, clipped (DeVries and
-    Taylor, arXiv:1708.04552). All arguments are whole pixels.
+    """Fills rows and columns [centre − half_side, centre + half_side) with 128, clipped (DeVries
+    and Taylor, arXiv:1708.04552). All arguments are whole pixels.
     """
     shape = tf.shape(image)
     half_side, centre_y, centre_x = (
@@ -153,43 +159,45 @@ def cutout(image: tf.Tensor, half_side: Scalar, centre_y: Scalar, centre_x: Scal
 
 
 def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: Scalar) -> tf.Tensor:
-    """``Image.blend``: float32 arithmetic on whole numbers, clipped, fractions dropped."""
+    """Does `Image.blend`: float32 arithmetic on whole numbers, clipped, fractions dropped."""
     factor = tf.cast(factor, tf.float32)
     mixed = degenerate + factor * (tf.cast(image, tf.float32) - degenerate)
     return tf.cast(tf.clip_by_value(mixed, 0.0, 255.0), tf.uint8)
 
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
-    """``Image.convert("L")`` as float32 (H, W). The weighted sums stay below 2^24: exact."""
+    """Does `Image.convert("L")`: float32 (H, W). The weighted sums stay below 2^24, so they are
+    exact.
+    """
     red, green, blue = tf.unstack(tf.cast(image, tf.float32), axis=-1)
     total = red * 19595.0 + green * 38470.0 + blue * 7471.0 + 32768.0
     return tf.floor(total / 65536.0)
 
 
 def color(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
-    """``ImageEnhance.Color``: 0 gives grey, 1 the image, above 1 stronger colours."""
+    """Does `ImageEnhance.Color`: 0 gives grey, 1 the image, above 1 stronger colours."""
     return _blend(_grey(image)[..., tf.newaxis], image, factor)
 
 
 def contrast(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
-    """``ImageEnhance.Contrast``: 0 gives the image's mean grey, 1 the image."""
+    """Does `ImageEnhance.Contrast`: 0 gives the image's mean grey, 1 the image."""
     grey = tf.cast(_grey(image), tf.int64)
     total, count = tf.reduce_sum(grey), tf.size(grey, out_type=tf.int64)
-    # floor(mean + 1/2) in whole numbers: no float32 sum over many pixels, no count of pixels.
+    # floor(mean + 1/2) in integers, so that no float32 sums over many pixels.
     mean = (2 * total + count) // (2 * tf.maximum(count, 1))
     return _blend(tf.cast(mean, tf.float32), image, factor)
 
 
 def brightness(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
-    """``ImageEnhance.Brightness``: 0 gives black, 1 the image."""
+    """Does `ImageEnhance.Brightness`: 0 gives black, 1 the image."""
     return _blend(tf.zeros([], tf.float32), image, factor)
 
 
 def sharpness(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
-    """``ImageEnhance.Sharpness``: 0 gives a smoothed image, 1 the image, above 1 a sharper one.
+    """Does `ImageEnhance.Sharpness`: 0 gives a smoothed image, 1 the image, above 1 a sharper one.
 
-    The smoothing is ``ImageFilter.SMOOTH``: a 3×3 mean with weight 5 at the centre and 1 around it;
-    the outermost pixels are left as they are.
+    The smoothing is `ImageFilter.SMOOTH`: a 3×3 mean with weight 5 at the centre and 1 around it;
+    the outermost pixels stay unchanged.
     """
     pixels = tf.cast(image, tf.float32)
     padded = tf.pad(pixels, [[1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
@@ -205,15 +213,15 @@ def sharpness(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
 
 # --- hue ----------------------------------------------------------------------------------------
 
-# Pillow computes in float64 and keeps what it has in float32 variables; so do these functions,
-# because fractions are dropped, and a last bit would make a level.
+# Pillow computes in float64 and stores results in float32 variables. These functions do the same:
+# fractions are dropped, so a difference in the last bit would change a level.
 
 Exact = Callable[[tf.Tensor], tf.Tensor]
-"""Hands a number on such that a compiler must have rounded it: `device_augment.opaque`."""
+"""Passes a number through and forces the compiler to round it: `on_device.opaque`."""
 
 
 def _rgb_to_hsv(image: tf.Tensor, exact: Exact) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """``Image.convert("HSV")``: three float64 (…) of whole numbers 0–255."""
+    """Does `Image.convert("HSV")`: three float64 (…) of whole numbers 0–255."""
     red, green, blue = tf.unstack(tf.cast(image, tf.float64), axis=-1)
     value = tf.maximum(red, tf.maximum(green, blue))
     chroma = value - tf.minimum(red, tf.minimum(green, blue))
@@ -223,7 +231,7 @@ def _rgb_to_hsv(image: tf.Tensor, exact: Exact) -> tuple[tf.Tensor, tf.Tensor, t
     )
     third = tf.where(green == value, 2.0 + from_red - from_blue, 4.0 + from_green - from_red)
     hue_sixths = _float32(tf.where(red == value, from_blue - from_green, third), exact)
-    six = exact(tf.constant(6.0, tf.float64))  # division by a known number may become a product
+    six = exact(tf.constant(6.0, tf.float64))  # division by a constant may become a product
     turned = _float32(tf.math.floormod(hue_sixths / six + 1.0, 1.0), exact)
     saturation = _float32(chroma / tf.maximum(value, 1.0), exact)
     hues = tf.where(chroma > 0, tf.floor(turned * 255.0), 0.0)
@@ -235,7 +243,7 @@ def _float32(values: tf.Tensor, exact: Exact) -> tf.Tensor:
 
 
 def _hsv_to_rgb(hues: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor, exact: Exact):
-    """``Image.convert("RGB")`` of what :func:`_rgb_to_hsv` returns: uint8 (…, 3)."""
+    """Does `Image.convert("RGB")` on the result of `_rgb_to_hsv`: uint8 (…, 3)."""
     most = exact(tf.constant(255.0, tf.float64))
     sixths = hues * 6.0 / most
     share = _float32(sixths - tf.floor(sixths), exact)
@@ -248,16 +256,16 @@ def _hsv_to_rgb(hues: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor, exact:
     rising = level(1.0 - exact(strength * (1.0 - share)))
     least = level(1.0 - strength)
     corners = tf.cast(tf.stack([value, rising, least, falling], axis=-1), tf.uint8)
-    # Which of the four red, green and blue take in each sixth of the circle.
+    # For each sixth of the circle, which of the four values red, green and blue take.
     table = tf.constant([[0, 1, 2], [3, 0, 2], [2, 0, 1], [2, 3, 0], [1, 2, 0], [0, 2, 3]])
     sector = tf.math.floormod(tf.cast(tf.floor(sixths), tf.int32), 6)
     return tf.gather(corners, tf.gather(table, sector), axis=-1, batch_dims=len(sector.shape))
 
 
 def turn_hues(image: tf.Tensor, shift: tf.Tensor, exact: Exact = tf.identity) -> tf.Tensor:
-    """Add to the hues of uint8 (…, 3), which go from 0 to 255, an int32 of a shape that broadcasts.
+    """Adds an int32 `shift`, which broadcasts, to the hues (0 to 255) of a uint8 (…, 3) image.
 
-    It goes through Pillow's 8-bit HSV, so that even a shift of 0 changes some pixels.
+    It goes through Pillow's 8-bit HSV, so even a shift of 0 changes some pixels.
     """
     hues, saturation, value = _rgb_to_hsv(image, exact)
     hues = tf.math.floormod(hues + tf.cast(shift, tf.float64), 256.0)
@@ -265,12 +273,14 @@ def turn_hues(image: tf.Tensor, shift: tf.Tensor, exact: Exact = tf.identity) ->
 
 
 def hue_shift(factor: Scalar) -> tf.Tensor:
-    """What :func:`turn_hues` adds for a factor of the circle, −1/2 to 1/2: int32."""
+    """Returns the shift for `turn_hues`, int32, from a fraction of the circle, −1/2 to 1/2."""
     return tf.cast(tf.cast(factor, tf.float64) * 255.0, tf.int32)  # fractions are dropped
 
 
 def hue(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
-    """Turn all hues by ``factor`` of the circle, −1/2 to 1/2: torchvision's ``adjust_hue``."""
+    """Turns all hues by a fraction `factor` of the circle, −1/2 to 1/2: torchvision's
+    `adjust_hue`.
+    """
     return turn_hues(image, hue_shift(factor))
 
 
@@ -278,9 +288,9 @@ def hue(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
 
 
 def posterize(image: tf.Tensor, bits: Scalar) -> tf.Tensor:
-    """``ImageOps.posterize``: keep the ``bits`` highest bits, clamped to 1–8.
+    """Does `ImageOps.posterize`: keeps the `bits` highest bits, clamped to 1–8.
 
-    Pillow makes a black image of 0 bits. Why we do not: ``dataloader.augment.levels``.
+    With 0 bits Pillow returns a black image; `dataloader.augment.levels` says why we do not.
     """
     dropped = 8 - tf.clip_by_value(tf.cast(bits, tf.int32), 1, 8)
     mask = 256 - tf.bitwise.left_shift(1, dropped)
@@ -288,29 +298,31 @@ def posterize(image: tf.Tensor, bits: Scalar) -> tf.Tensor:
 
 
 def solarize(image: tf.Tensor, threshold: Scalar) -> tf.Tensor:
-    """``ImageOps.solarize``: invert pixels at or above ``threshold``. 256 or more inverts none."""
-    # 256 does not fit into uint8: narrowed, it would be 0 and invert every pixel. "Above the
-    # threshold minus one" fits, except for thresholds up to 0, where that is "any".
+    """Does `ImageOps.solarize`: inverts pixels at or above `threshold`. 256 or more inverts
+    none.
+    """
+    # 256 does not fit into uint8: a cast would make it 0 and invert every pixel. "Above threshold −
+    # 1" fits, except for thresholds up to 0, where every pixel qualifies.
     below = tf.cast(tf.clip_by_value(tf.cast(threshold, tf.int32) - 1, 0, 255), tf.uint8)
     inverted = (image > below) | (tf.cast(threshold, tf.int32) <= 0)
     return tf.bitwise.bitwise_xor(image, _bits_if(inverted))
 
 
 def solarize_add(image: tf.Tensor, addition: Scalar, threshold: Scalar = 128) -> tf.Tensor:
-    """Add ``addition``, at least 0, to pixels below ``threshold``; the sum stops at 255."""
+    """Adds `addition`, at least 0, to pixels below `threshold`; the sum stops at 255."""
     addition = tf.cast(tf.clip_by_value(tf.cast(addition, tf.int32), 0, 255), tf.uint8)
     below = tf.cast(tf.clip_by_value(tf.cast(threshold, tf.int32), 0, 255), tf.uint8)
-    # Limited to the room above each pixel before adding: 8-bit sums would wrap.
+    # Limit the addition to the room above each pixel first: 8-bit sums would wrap.
     room = tf.minimum(255 - image, addition)
     return image + tf.bitwise.bitwise_and(room, _bits_if(image < below))
 
 
 def auto_contrast(image: tf.Tensor) -> tf.Tensor:
-    """``ImageOps.autocontrast``: stretch each channel's range to 0–255. Flat channels stay."""
+    """Does `ImageOps.autocontrast`: stretches each channel's range to 0–255. Flat channels stay."""
     pixels = tf.reshape(image, [-1, 3])
     low = tf.cast(tf.reduce_min(pixels, axis=0), tf.float64)
     high = tf.cast(tf.reduce_max(pixels, axis=0), tf.float64)
-    # Pillow's own formula in its own precision: fractions are dropped, so 1 ulp makes 1 level.
+    # Pillow's own formula and precision: fractions are dropped, so 1 ulp can change a level.
     scale = 255.0 / tf.maximum(high - low, 1.0)
     scale, offset = tf.where(high > low, scale, 1.0), tf.where(high > low, -low * scale, 0.0)
     rows = tf.cast(_as_rows(image), tf.float64)
@@ -319,7 +331,7 @@ def auto_contrast(image: tf.Tensor) -> tf.Tensor:
 
 
 def equalize(image: tf.Tensor) -> tf.Tensor:
-    """``ImageOps.equalize``: spread each channel's histogram evenly. Flat channels stay."""
+    """Does `ImageOps.equalize`: spreads each channel's histogram evenly. Flat channels stay."""
     channel_offsets = _along_rows(tf.constant([0, 256, 512]), image)
     indices = tf.reshape(tf.cast(_as_rows(image), tf.int32) + channel_offsets, [-1])
     histogram = tf.raw_ops.DenseBincount(
@@ -337,5 +349,5 @@ def equalize(image: tf.Tensor) -> tf.Tensor:
 
 
 def invert(image: tf.Tensor) -> tf.Tensor:
-    """``ImageOps.invert``: 255 minus each pixel."""
+    """Does `ImageOps.invert`: 255 minus each pixel."""
     return 255 - image

@@ -1,17 +1,16 @@
-"""Augmentation policies as data: operations, strengths and tables of what to draw. No TensorFlow.
+"""Defines augmentation policies as data: operations, strengths and tables to draw from.
 
-This is the one place where a policy is written down. ``dataloader.augment.choices`` turns it into
-tables that random numbers are looked up in, and any other backend (DALI, a GPU) reads the same
-data.
+Policies are defined only here, without TensorFlow. `dataloader.augment.choices` turns them into
+tables for looking up random numbers, and any other backend (DALI, a GPU) reads the same data.
 
-A *level* is a strength on the scale 0 to ``MAX_LEVEL``; :func:`argument` turns it into what an
-operation takes (degrees, pixels, a blending factor, a threshold, …). Publications disagree on how:
-each way is a table of ``RANGES``. Levels above 10 are allowed: progressive recipes use RandAugment
+A *level* is a strength on the scale 0 to `MAX_LEVEL`; `argument` converts it to an operation's
+argument (degrees, pixels, a blending factor, a threshold, …). Publications do this differently:
+each has a table in `RANGES`. Levels above 10 are allowed: progressive recipes use RandAugment
 magnitudes up to 15.
 
 Sources:
-    AutoAugment, Cubuk et al. 2019, arXiv:1805.09501. The table "v0" is the ImageNet policy that the
-    EfficientNet papers trained with. RandAugment, Cubuk et al. 2020, arXiv:1909.13719.
+    AutoAugment, Cubuk et al. 2019, arXiv:1805.09501. The table "v0" is the ImageNet policy of the
+    EfficientNet papers. RandAugment, Cubuk et al. 2020, arXiv:1909.13719.
     TrivialAugment, Müller and Hutter 2021, arXiv:2103.10158.
 """
 
@@ -27,25 +26,25 @@ from convoy.dataloader.augment.levels import CUTOUT, RANGES, TRANSLATE, UNUSED
 
 MAX_LEVEL = 10.0
 FILL = 128
-"""Grey that fills what a geometric operation or Cutout leaves empty."""
+"""Grey value for areas that a geometric operation or Cutout leaves empty."""
 
 IDENTITY = "Identity"
 
 AUGMENTERS: tuple[str, ...] = ("autoaugment", "randaugment", "trivialaugment", "none")
-"""What ``dataloader.augment.augmenter.make_augmenter`` builds; here so that --help costs no
-TensorFlow.
+"""The augmenters of `dataloader.augment.augmenter.make_augmenter`; here so that --help need not
+import TensorFlow.
 """
 
 # Translations and cutouts are in pixels of the image that is augmented, as in the papers' code:
-# they do not scale with it. At 224 px the AutoAugment constant pushes an image wholly out of view
-# at level 9 (one step of one sub-policy of v0); pass a smaller constant for small images.
+# they do not scale with it. At 224 px the AutoAugment constant moves an image completely out of
+# view at level 9 (one step of one sub-policy of v0); pass a smaller constant for small images.
 AUTOAUGMENT_TRANSLATE_CONST = 250.0
 AUTOAUGMENT_CUTOUT_CONST = 100.0
 RANDAUGMENT_TRANSLATE_CONST = 100.0
 RANDAUGMENT_CUTOUT_CONST = 40.0
 TRIVIALAUGMENT_TRANSLATE_CONST = 32.0
 TIMM_TRANSLATE_SHARE = 0.45
-"""Share of the image's side that timm's RandAugment translates by at level 10."""
+"""Translation of timm's RandAugment at level 10, as a fraction of the image's side."""
 
 RANDAUGMENT_OPS: tuple[str, ...] = (
     "AutoContrast",
@@ -70,18 +69,18 @@ RANDAUGMENT_OPS: tuple[str, ...] = (
 HUE = "Hue"
 
 OPS: tuple[str, ...] = (*RANDAUGMENT_OPS, IDENTITY, HUE)
-"""Every operation, in the order in which backends number them. Hue is colour jitter's alone."""
+"""All operations, in the order in which backends number them. Only colour jitter uses Hue."""
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Return a hint such as `` Did you mean 'v0'?``, or an empty string when nothing is near."""
+    """Returns a hint such as ` Did you mean 'v0'?`, or an empty string if no known name is near."""
     by_folded_case = {candidate.casefold(): candidate for candidate in known}
     near = difflib.get_close_matches(str(name).casefold(), by_folded_case, n=1, cutoff=0.5)
     return f" Did you mean {by_folded_case[near[0]]!r}?" if near else ""
 
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> None:
-    """Raise ValueError unless ``name`` is one of the known ones; the message names the nearest."""
+    """Raises ValueError unless `name` is known; the message names the nearest known name."""
     known = tuple(known)
     if name not in known:
         raise ValueError(
@@ -102,7 +101,7 @@ def _check_level(level: float) -> None:
 
 
 def is_signed(op: str, ranges: str = "tf") -> bool:
-    """Whether an operation's argument has two values at a level, each with probability 1/2."""
+    """Returns whether an operation's argument has two equally likely values at a level."""
     return RANGES[ranges].get(op, UNUSED).signed
 
 
@@ -115,33 +114,31 @@ def argument(
     translate_const: float = AUTOAUGMENT_TRANSLATE_CONST,
     cutout_const: float = AUTOAUGMENT_CUTOUT_CONST,
 ) -> float:
-    """Turn a level L into the argument of an operation; see ``RANGES``.
+    """Converts a level L to the argument of an operation; see `RANGES`.
 
-    ============= ==================== ====================== ============== =================
-    operation     "tf"                 "increasing"           "wide"         unit
-    ============= ==================== ====================== ============== =================
-    Rotate        ±30 · L/10           as tf                  ±135 · L/10    degrees
-    ShearX, Y     ±0.3 · L/10          as tf                  ±0.99 · L/10   pixels per pixel
-    TranslateX, Y ±constant · L/10     as tf                  as tf, whole   pixels
-    Color, …      0.1 + 1.8 · L/10     1 ± 0.9 · L/10         1 ± 0.99·L/10  blending factor
-    Posterize     int(4 · L/10)        4 − int(4 · L/10)      8 − 6 · L/10   bits kept, 1 to 8
-    Solarize      int(256 · L/10)      256 − int(256 · L/10)  255 − 255·L/10 inverted from here
-    SolarizeAdd   int(110 · L/10)      as tf, up to 128                      added below 128
-    Cutout        int(constant · L/10) as tf                                 pixels, half side
-    ============= ==================== ====================== ============== =================
+    | operation | "tf" | "increasing" | "wide" | unit |
+    |---|---|---|---|---|
+    | Rotate | ±30 · L/10 | as tf | ±135 · L/10 | degrees |
+    | ShearX, Y | ±0.3 · L/10 | as tf | ±0.99 · L/10 | pixels per pixel |
+    | TranslateX, Y | ±constant · L/10 | as tf | as tf, whole | pixels |
+    | Color, … | 0.1 + 1.8 · L/10 | 1 ± 0.9 · L/10 | 1 ± 0.99 · L/10 | blending factor |
+    | Posterize | int(4 · L/10) | 4 − int(4 · L/10) | 8 − 6 · L/10 | bits kept, 1 to 8 |
+    | Solarize | int(256 · L/10) | 256 − int(256 · L/10) | 255 − 255 · L/10 | threshold |
+    | SolarizeAdd | int(110 · L/10) | as tf, up to 128 | | added below 128 |
+    | Cutout | int(constant · L/10) | as tf | | pixels, half side |
 
-    "original" is "tf" with 4 + int(4 · L/10) bits. The other operations take no argument: 0.
+    "original" is "tf" with 4 + int(4 · L/10) bits. The other operations take no argument and get 0.
 
     Args:
-        op: One of ``OPS``.
-        level: Strength, finite and at least 0.
-        ranges: One of ``RANGES``.
-        negative: Take the lower of the two values of a signed operation; ignored for others.
-        translate_const: Pixels of translation at level 10.
-        cutout_const: Pixels of Cutout's half side at level 10.
+        op: one of `OPS`.
+        level: strength, finite and at least 0.
+        ranges: one of `RANGES`.
+        negative: take the lower value of a signed operation; ignored for others.
+        translate_const: pixels of translation at level 10.
+        cutout_const: pixels of Cutout's half side at level 10.
 
     Raises:
-        ValueError: For an unknown operation, a bad level or a negative constant.
+        ValueError: the operation is unknown, the level is not valid, or a constant is negative.
     """
     _check_op(op)
     _check_level(level)
@@ -152,7 +149,7 @@ def argument(
     span = {TRANSLATE: translate_const, CUTOUT: cutout_const}.get(chosen.span, chosen.span)
     change = span * (level / MAX_LEVEL)
     if chosen.whole:
-        # The small term keeps thirtieths of a range from falling short of a whole number.
+        # The small term keeps rounding from moving thirtieths of a range below a whole number.
         up = 0.5 if chosen.whole == "nearest" else 1e-9
         change = math.copysign(math.floor(abs(change) + up), change)
     if chosen.signed and negative:
@@ -168,13 +165,13 @@ class Step:
     """One operation of a sub-policy.
 
     Args:
-        op: One of ``OPS``.
-        probability: Chance of applying it, in [0, 1].
-        level: Strength, usually in [0, ``MAX_LEVEL``].
-        ranges: One of ``RANGES``: what the level means.
+        op: one of `OPS`.
+        probability: probability of applying it, in [0, 1].
+        level: strength, usually in [0, `MAX_LEVEL`].
+        ranges: one of `RANGES`: the meaning of the level.
 
     Raises:
-        ValueError: If one of them is out of range; the message names the field's value.
+        ValueError: a value is out of range; the message names it.
     """
 
     op: str
@@ -202,9 +199,10 @@ def _pair(
     return Step(op1, probability1, level1), Step(op2, probability2, level2)
 
 
-# The ImageNet policy of the AutoAugment paper, table 9, which was searched on a reduced ImageNet.
-# Compared with TensorFlow's model garden (`reduced_imagenet`), DALI 1.x (`reduced_image_net`),
-# timm 1.0 (`original`) and torchvision 0.20 (`IMAGENET`): one table, two meanings of Posterize.
+# The ImageNet policy of the AutoAugment paper, table 9, found by a search on a reduced ImageNet.
+# Compared with TensorFlow's model garden (`reduced_imagenet`), DALI 1.x (`reduced_image_net`), timm
+# 1.0 (`original`) and torchvision 0.20 (`IMAGENET`): all have the same table, but Posterize has two
+# meanings.
 _REDUCED: Policy = (
     _pair("Posterize", 0.4, 8, "Rotate", 0.6, 9),
     _pair("Solarize", 0.6, 5, "AutoContrast", 0.6, 5),
@@ -267,23 +265,23 @@ _POLICIES: dict[str, Policy] = {
     "reduced": _REDUCED,
 }
 _ALIASES = {"reduced_imagenet": "reduced", "reduced_image_net": "reduced"}
-# Names that mean different tables in different programs.
+# Names that denote different tables in different programs.
 _AMBIGUOUS = ("imagenet", "image_net")
 
 
 def list_policies() -> tuple[str, ...]:
-    """Return the names of the policies that :func:`get_policy` knows."""
+    """Returns the policy names that `get_policy` accepts."""
     return tuple(_POLICIES)
 
 
 def get_policy(name: str = "v0") -> Policy:
-    """Return an AutoAugment policy: a tuple of sub-policies, each a tuple of :class:`Step`.
+    """Returns an AutoAugment policy: a tuple of sub-policies, each a tuple of `Step`.
 
     Args:
-        name: One of :func:`list_policies`, or what TensorFlow's model garden or DALI call one.
+        name: one of `list_policies`, or the name in TensorFlow's model garden or DALI.
 
     Raises:
-        ValueError: If there is no such policy; the message names the nearest one.
+        ValueError: the policy is unknown; the message names the nearest one.
 
     Example:
         >>> get_policy("v0")[0][1]
@@ -303,12 +301,12 @@ def get_policy(name: str = "v0") -> Policy:
 
 @dataclass(frozen=True)
 class Space:
-    """Operations to draw from, all equally likely, and what their levels mean.
+    """Operations to draw from, all equally likely, and the meaning of their levels.
 
     Attributes:
-        ops: The operations.
-        ranges: One of ``RANGES``.
-        probability: Chance that a drawn operation is applied.
+        ops: the operations.
+        ranges: one of `RANGES`.
+        probability: probability that a drawn operation is applied.
     """
 
     ops: tuple[str, ...]
@@ -330,13 +328,13 @@ _NORMAL_LEVELS = 1024
 
 
 def randaugment_levels(magnitude: float, std: float = 0.0) -> tuple[float, ...]:
-    """The equally likely levels of RandAugment: ``magnitude``, or 1,024 of N(magnitude, std²).
+    """Returns RandAugment's equally likely levels: `magnitude`, or 1,024 of N(magnitude, std²).
 
-    They are quantiles of the normal distribution, so that backends only look levels up, and lie
-    between 0 and the greater of 10 and ``magnitude``: timm's ``mstd`` clips in the same way.
+    They are quantiles of the normal distribution, so that backends only look levels up. They are
+    clipped to between 0 and the greater of 10 and `magnitude`, as with timm's `mstd`.
 
     Raises:
-        ValueError: If a number is negative or not finite.
+        ValueError: a number is negative or not finite.
     """
     _check_level(magnitude)
     if not (math.isfinite(std) and std >= 0):
@@ -352,18 +350,18 @@ def randaugment_levels(magnitude: float, std: float = 0.0) -> tuple[float, ...]:
 # --- colour jitter and random erasing -----------------------------------------------------------
 
 ERASING_MODES: tuple[str, ...] = ("noise", "constant")
-"""What ``dataloader.augment.erasing`` fills rectangles with; here so that --help costs no
+"""Contents of the rectangles of `dataloader.augment.erasing`; here so that --help need not import
 TensorFlow.
 """
 
 
 def jitter_strengths(values: float | Sequence[float]) -> tuple[float, float, float, float]:
-    """Return the strengths of brightness, contrast, saturation and hue from one to four numbers.
+    """Returns the strengths of brightness, contrast, saturation and hue from one to four numbers.
 
-    One number stands for the first three alike, as in timm; missing ones are 0.
+    A single number sets the first three, as in timm; missing ones are 0.
 
     Raises:
-        ValueError: If there are none or too many, or one is out of range.
+        ValueError: there are none or too many, or one is out of range.
     """
     if isinstance(values, (int, float)):
         values = (values,)
