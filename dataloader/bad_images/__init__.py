@@ -1,1 +1,1 @@
-"""Images that cannot be decoded: which one it was, why, and what stands in for it."""
+"""Handles images that cannot be decoded: finds them, says why, and replaces them."""

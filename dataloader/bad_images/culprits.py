@@ -1,4 +1,4 @@
-"""Finding out which example of a failed batch is to blame, and for what."""
+"""Finds the example that made a batch fail, and the reason."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.images.by_pillow import unread
 from convoy.dataloader.sources.source import Source
 
-# TensorFlow puts the bytes it could not parse into its message; Python then fails to decode that.
+# TensorFlow puts the bytes it could not parse into its message, and Python fails to decode it.
 TF_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 
 
 def what_is_wrong(
     source: Source, index: int, num_classes: int, decode: Callable[[tf.Tensor], Any]
 ) -> str | None:
-    """Reads and decodes one example by itself; None if that goes well.
+    """Reads and decodes one example by itself. Returns the error's text, or None if it is good.
 
     Args:
-        decode: takes the encoded image, as the pipeline does.
+        decode: decodes an encoded image as the pipeline does.
 
     Raises:
-        DataError: the label is outside the classes, which is no accident of one example.
+        DataError: the label is outside the classes: this is not the fault of one example.
     """
     label = 0 if source.labels is None else source.labels[index]
     encoded = None

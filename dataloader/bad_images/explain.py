@@ -1,4 +1,4 @@
-"""Why an image cannot be read, in words. No TensorFlow is imported."""
+"""Says in words why an image cannot be read. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ _LONGEST = 200
 
 
 def first_words(error: Exception) -> str:
-    """A TensorFlow error's message without the names of nodes and operations around it.
+    """Returns a TensorFlow error's message without names of nodes and operations.
 
-    TensorFlow may put bytes that it could not parse into a message, on which Python then fails
-    with a UnicodeDecodeError: the message is inside that.
+    TensorFlow may put bytes that it could not parse into a message. Python then fails with a
+    UnicodeDecodeError, which contains the message.
     """
     if isinstance(error, UnicodeDecodeError):
         message = error.object.decode(errors="backslashreplace")
@@ -18,5 +18,5 @@ def first_words(error: Exception) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     text = (lines[0] if lines else type(error).__name__).removeprefix("BadImage: ")
     text = text.split("__wrapped__")[-1].split("}} ")[-1]
-    text = text.split("Summarized data: ")[-1].strip("b'")  # of an Assert
+    text = text.split("Summarized data: ")[-1].strip("b'")  # from an Assert
     return text.split(" [Op:")[0].rstrip(".")[:_LONGEST]

@@ -1,4 +1,4 @@
-"""What stands in for an image that cannot be decoded."""
+"""Makes the image that replaces one that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 
 
 def grey_png(side: int = 16, level: int = 128) -> bytes:
-    """An encoded grey image: what stands in for an example that cannot be decoded."""
+    """Returns an encoded grey image, which replaces an example that cannot be decoded."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         crc = struct.pack(">I", zlib.crc32(kind + data))
