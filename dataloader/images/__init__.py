@@ -1,1 +1,1 @@
-"""From encoded bytes to pixels: decoders, orientation, crops, resizing."""
+"""Converts encoded bytes to pixels: decoders, orientation, crops, resizing."""

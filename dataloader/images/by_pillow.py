@@ -1,7 +1,7 @@
-"""Pictures that TensorFlow does not decode, or not as others do, decoded by Pillow.
+"""Decodes with Pillow the pictures that TensorFlow cannot decode, or decodes differently.
 
 Training, evaluation, predict and `prepare` all read them here, so that they see the same pixels.
-Needs no TensorFlow; Pillow is imported for the first such picture.
+This module needs no TensorFlow, and imports Pillow for the first such picture.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from convoy.dataloader.images.file_kinds import HEAD_BYTES, READ, kind_of
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Larger images are refused before memory is taken for them: decoded, this many pixels are 268 MB a
+# Larger images are rejected before they take memory: decoded, this many pixels are 268 MB per
 # thread. The bound is Pillow's `Image.MAX_IMAGE_PIXELS`.
 MAX_PIXELS = 89_478_485
-# Pillow's names of what is decoded. None of its other readers is let near unknown bytes.
+# Pillow's names of the formats to decode. Its other readers never see unknown bytes.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
 _READ = "JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF"
 
 
-# PIL.Image.Transpose by EXIF's orientation.
+# PIL.Image.Transpose for each EXIF orientation.
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
 class BadImage(ValueError):
-    """An image cannot be read, or not be packed; the text says why."""
+    """An image cannot be read or packed; the text says why."""
 
 
 def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
-    """Decodes a GIF (its first frame), BMP, WebP, TIFF (its first page) or AVIF; others too.
+    """Decodes a GIF (its first frame), BMP, WebP, TIFF (its first page), AVIF, JPEG or PNG.
 
     Args:
-        upright: whether EXIF's orientation is applied; that of TIFFs always is.
+        upright: apply EXIF's orientation; for TIFFs it is always applied.
 
     Returns:
         uint8 `(H, W, 3)`.
@@ -62,7 +62,7 @@ def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
 
 
 def unread(encoded: bytes) -> str | None:
-    """Why bytes cannot be read by their kind; None if that is not it."""
+    """Returns why bytes cannot be read if their kind is the reason, otherwise None."""
     if not encoded:
         return "the image has no bytes"
     kind = kind_of(encoded[:HEAD_BYTES])
@@ -73,7 +73,7 @@ def unread(encoded: bytes) -> str | None:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those of `_FORMATS` that this Pillow was built with, which is made quiet: what it and its
+    """Returns the `_FORMATS` that this Pillow supports, and silences Pillow. What Pillow and its
     libtiff print about broken pictures names no file, and the error that follows says the same.
     """
     import PIL
@@ -81,7 +81,8 @@ def _formats() -> tuple[str, ...]:
 
     Image.init()
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the bound is ours
+    # we check our own bound
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     libraries = Path(PIL.__file__).parent.with_name("pillow.libs")
     for path in libraries.glob("libtiff*.so*"):
@@ -91,13 +92,13 @@ def _formats() -> tuple[str, ...]:
 
 
 def kinds_here() -> list[str]:
-    """The kinds that the Pillow here can read, of those in `kinds.READ`."""
+    """Returns the kinds of `file_kinds.READ` that the installed Pillow can read."""
     return sorted(kind for kind in READ if kind.upper() in _formats())
 
 
 @contextmanager
 def opened(encoded: bytes) -> Iterator[Image]:
-    """A picture that Pillow has opened; all that Pillow raises within becomes BadImage."""
+    """Opens a picture with Pillow; any error of Pillow in the block becomes BadImage."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -125,7 +126,7 @@ def opened(encoded: bytes) -> Iterator[Image]:
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Raises BadImage if an image has more pixels than are decoded."""
+    """Raises BadImage if an image has too many pixels to decode."""
     if width * height > MAX_PIXELS:
         raise BadImage(
             f"{width} x {height} is more than {MAX_PIXELS} pixels: shrink it (prepare folder "
@@ -134,10 +135,11 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def to_rgb(image: Image) -> Image:
-    """RGB as training reads it: the upper 8 of 16 bits, and the colours under what is transparent.
+    """Converts to RGB as training reads it: the upper 8 of 16 bits, and the colours under
+    transparent areas.
 
     Raises:
-        BadImage: black and white are not known, in pictures of 32 bits a channel.
+        BadImage: the picture has 32 bits per channel, so its black and white levels are unknown.
     """
     from PIL import Image
 

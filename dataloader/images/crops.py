@@ -1,4 +1,6 @@
-"""From an encoded image to a uint8 square: random-resized crops in training, else centre crops."""
+"""Cuts a uint8 square from an encoded image: random-resized crops in training, otherwise centre
+crops.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +19,24 @@ from convoy.dataloader.images.orientation import check_orientation
 from convoy.dataloader.images.resizing import check_interpolation, resize, resize_square
 
 CROP_ATTEMPTS = 10
-# Area, ratio, y and x of each attempt; the flip; which of two interpolations.
+# Area, ratio, y and x of each attempt; the flip; the choice between two interpolations.
 UNIFORMS = 4 * CROP_ATTEMPTS + 2
 RANDOM = "random"
 
 
 @dataclass(frozen=True)
 class EvalCrop:
-    """How evaluation and predict cut an `N` x `N` square out of an image.
+    """Settings with which evaluation and predict cut an `N` x `N` square out of an image.
 
     Attributes:
-        padding: pixels; how much of the border is left out. 0 uses the whole short side.
+        padding: pixels of border to leave out. 0 uses the whole short side.
         method: "crop" (EfficientNet): cut the centre square of side
             `floor(N / (N + padding) * min(H, W))`, then resize it to N. "resize" (ResNet,
             torchvision): resize the short side to `N + padding`, keeping the aspect, then cut the
             centre N x N.
         interpolation: one of `resizing.INTERPOLATIONS`.
-        antialias: filter when shrinking, as Pillow does.
-        exif_orientation: "apply": the image is turned first, as EXIF says; "ignore": it is not.
+        antialias: apply a filter when shrinking, as Pillow does.
+        exif_orientation: "apply" turns the image first, as EXIF says; "ignore" does not.
     """
 
     padding: int = 32
@@ -53,16 +55,18 @@ class EvalCrop:
 
     @property
     def turn(self) -> bool:
-        """Whether EXIF's orientation is applied."""
+        """Returns whether EXIF's orientation is applied."""
         return self.exif_orientation == "apply"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON and YAML."""
+        """Returns plain values, for JSON and YAML."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EvalCrop:
-        """The inverse of `to_dict`. Raises ValueError on an unknown key or value."""
+        """Builds a crop from the values of `to_dict`. Raises ValueError on an unknown key or
+        value.
+        """
         unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(f"eval crop has no setting {', '.join(sorted(unknown))}.")
@@ -75,16 +79,16 @@ def crop_window(
     area: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tf.Tensor:
-    """The random-resized crop (Szegedy et al. 2015), with torchvision's distribution.
+    """Draws a random-resized crop (Szegedy et al. 2015) with torchvision's distribution.
 
     Ten attempts draw an area uniformly and an aspect ratio log-uniformly; the first that fits the
-    image wins. If none does, the largest centre crop with an allowed aspect ratio is taken.
+    image wins. If none does, it takes the largest centre crop with an allowed aspect ratio.
 
     Args:
         shape: int32 `(2,)`, height and width.
         uniforms: float32 `(UNIFORMS,)` in [0, 1).
-        area: least and greatest share of the image's area.
-        ratio: least and greatest width / height.
+        area: smallest and largest fraction of the image's area.
+        ratio: smallest and largest width / height.
 
     Returns:
         int32 `(4,)`: y, x, height, width.
@@ -94,7 +98,7 @@ def crop_window(
     spread = np.array([[area[1] - area[0]], [logs[1] - logs[0]]], np.float32)
     lowest = np.array([[area[0]], [logs[0]]], np.float32)
     areas, half_log_ratios = tf.unstack(drawn[:2] * spread + lowest)
-    # The exponential is TensorFlow's in both versions: libraries differ in the last bit.
+    # Both versions use TensorFlow's exponential: libraries differ in the last bit.
     stretch = tf.exp([[-1.0], [1.0]] * half_log_ratios)
     limits = [1 / ratio[0], ratio[1]]
     ops = native.load()
@@ -103,10 +107,10 @@ def crop_window(
         window.set_shape([4])
         return window
 
-    # Height and width run together as rows: each op costs a few µs beside a decode of some hundred.
+    # Compute height and width together as rows: each op costs a few µs, and a decode a few hundred.
     shape = tf.cast(shape, tf.float32)
     sides = tf.sqrt(areas * tf.reduce_prod(shape)) * stretch
-    # Past the last attempt stands the fallback, so that one argmax picks the winner.
+    # The fallback follows the last attempt, so that one argmax picks the winner.
     fallback = tf.minimum(shape, tf.reverse(shape, [0]) * limits)
     sides = tf.maximum(tf.round(tf.concat([sides, fallback[:, None]], 1)), 1.0)
     fits = tf.reduce_all(sides <= shape[:, None], axis=0)
@@ -114,18 +118,18 @@ def crop_window(
     sides = tf.gather(sides, winner, axis=1)
     room = shape - sides
     place = tf.gather(tf.pad(drawn[2:], [[0, 0], [0, 1]], constant_values=0.5), winner, axis=1)
-    # A float32 product can round up to the bound that the uniform itself stays below.
+    # A float32 product can round up to the bound, although the uniform stays below 1.
     start = tf.minimum(tf.floor(place * (room + 1)), room)
     return tf.cast(tf.concat([start, sides], 0), tf.int32)
 
 
 def flips(uniforms: tf.Tensor, probability: float) -> tf.Tensor:
-    """Whether the image whose `(UNIFORMS,)` these are is flipped: bool scalar."""
+    """Returns whether to flip the image with these uniforms `(UNIFORMS,)`: bool scalar."""
     return uniforms[-2] < probability
 
 
 def first_interpolation(uniforms: tf.Tensor) -> tf.Tensor:
-    """Whether `RANDOM` means bilinear, not bicubic, for the image of these: bool scalar."""
+    """Returns whether `RANDOM` means bilinear, not bicubic, for these uniforms: bool scalar."""
     return uniforms[-1] < 0.5
 
 
@@ -140,14 +144,15 @@ def random_crop_decode(
     hflip: float = 0.5,
     turn: bool = False,
 ) -> tf.Tensor:
-    """A random-resized crop, flipped left to right with probability `hflip`.
+    """Decodes a random-resized crop, flipped left to right with probability `hflip`.
 
     Args:
-        encoded: scalar string, a picture of a kind that is read.
-        seed: int32 `(2,)`; the crop and the flip are functions of it alone.
-        size: pixels, of the square that comes out.
-        interpolation: one of `resizing.INTERPOLATIONS`, or `RANDOM`: bilinear or bicubic, as often.
-        turn: whether EXIF's orientation is applied before the crop.
+        encoded: scalar string, a picture of a supported kind.
+        seed: int32 `(2,)`; the crop and the flip depend only on it.
+        size: side of the resulting square in pixels.
+        interpolation: one of `resizing.INTERPOLATIONS`, or `RANDOM`: bilinear or bicubic with equal
+            probability.
+        turn: apply EXIF's orientation before the crop.
 
     Returns:
         uint8 `(size, size, 3)`.
@@ -171,11 +176,11 @@ def random_crop_decode(
 
 
 def eval_decode(encoded: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
-    """Decodes for evaluation and predict as `crop` says.
+    """Decodes an image and cuts its square as `crop` says, for evaluation and predict.
 
     Args:
-        encoded: scalar string, a picture of a kind that is read.
-        size: pixels, of the square that comes out.
+        encoded: scalar string, a picture of a supported kind.
+        size: side of the resulting square in pixels.
 
     Returns:
         uint8 `(size, size, 3)`.
@@ -195,11 +200,11 @@ def eval_decode(encoded: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
 
 
 def eval_window(shape: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
-    """The part that method "crop" cuts out before it resizes.
+    """Returns the part that method "crop" cuts out before it resizes.
 
     Args:
         shape: int32 `(2,)`, height and width of the image.
-        size: pixels, of the square that comes out.
+        size: side of the resulting square in pixels.
 
     Returns:
         int32 `(4,)`: y, x, height, width.
@@ -210,18 +215,18 @@ def eval_window(shape: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
 
 
 def eval_frame(shape: tf.Tensor, size: int, crop: EvalCrop) -> tuple[tf.Tensor, tf.Tensor]:
-    """What method "resize" resizes a whole image to, and where its square then begins.
+    """Returns the size to which method "resize" resizes a whole image, and where its square begins.
 
     Args:
         shape: int32 `(2,)`, height and width of the image.
-        size: pixels, of the square that comes out.
+        size: side of the resulting square in pixels.
 
     Returns:
         int64 `(2,)` height and width, and int64 `(2,)` y and x.
     """
     shape = tf.cast(shape, tf.int64)
-    # Integer floor division: exact where float32 would lose a pixel.
+    # Integer floor division is exact where float32 would lose a pixel.
     frame = shape * (size + crop.padding) // tf.reduce_min(shape)
     room = frame - size
-    # Half to even, as Python's round() in torchvision's CenterCrop.
+    # Round half to even, like Python's round() in torchvision's CenterCrop.
     return frame, room // 2 + room % 2 * (room // 2 % 2)

@@ -1,9 +1,9 @@
-"""From encoded bytes to pixels, in a graph: whole images and parts of them.
+"""Decodes whole images and parts of them in a graph.
 
-TensorFlow decodes JPEG and PNG, JPEGs only where a part is asked for; Pillow decodes the other
-kinds (`by_pillow`). The DCT is INTEGER_ACCURATE: with libjpeg-turbo's vector code it costs no
-measurable time over INTEGER_FAST, and it is what Pillow, OpenCV and DALI's CPU decoder compute, so
-pixels can be compared.
+TensorFlow decodes JPEG and PNG; it decodes parts only of JPEGs. Pillow decodes the other kinds
+(`by_pillow`). The DCT is INTEGER_ACCURATE: with libjpeg-turbo's vector code it is as fast as
+INTEGER_FAST, and Pillow, OpenCV and DALI's CPU decoder compute the same, so pixels can be
+compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from convoy.dataloader.images.by_pillow import MAX_PIXELS
 from convoy.dataloader.images.orientation import orientation, stored_window, upright, upright_shape
 
 DCT = "INTEGER_ACCURATE"
-# A segment of JPEGs that says how their four colours are meant: inverted CMYK.
+# The JPEG segment that defines the meaning of four colours: inverted CMYK.
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(5)
 _GREY_PALETTE = b"".join(bytes([i, i, i, 0]) for i in range(256))
 
@@ -31,8 +31,8 @@ native.hush_libjpeg()
 
 @contextlib.contextmanager
 def tensorflow_only() -> Iterator[None]:
-    """What is traced or run inside decodes with TensorFlow alone, as an exported model has to:
-    JPEG, PNG, BMP without a palette, and GIF, whose transparent pixels are black.
+    """Makes code traced or run inside decode only with TensorFlow, as an exported model must: JPEG,
+    PNG, BMP without a palette, and GIF, whose transparent pixels are black.
     """
     global _without_pillow
     _without_pillow += 1
@@ -47,10 +47,10 @@ def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _with_marker(encoded: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
-    """A JPEG of four channels with Adobe's marker in front; others as they are.
+    """Puts Adobe's marker in front of a JPEG with four channels; returns others unchanged.
 
-    Without a marker TensorFlow takes CMYK as it stands, and Pillow, OpenCV and browsers take all of
-    it as inverted. One of the file's own comes later, and holds.
+    Without a marker TensorFlow reads CMYK as not inverted; Pillow, OpenCV and browsers read all
+    CMYK as inverted. The file's own marker, if any, comes later and wins.
     """
 
     def marked():
@@ -65,7 +65,9 @@ def _is_png(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Passes the height on; the error reads like those of TensorFlow's own decoders."""
+    """Returns the height if the size is allowed; the error reads like those of TensorFlow's
+    decoders.
+    """
     few = tf.cast(height, tf.int64) * tf.cast(width, tf.int64) <= MAX_PIXELS
     message = f"more than {MAX_PIXELS} pixels: shrink it with dataloader.prepare --resize_short"
     with tf.control_dependencies([tf.debugging.Assert(few, [message, height, width])]):
@@ -73,8 +75,10 @@ def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
 
 
 def _check_header(encoded: tf.Tensor) -> tf.Tensor:
-    """Passes a PNG, BMP or GIF on if its header's size is allowed and TensorFlow reads it right."""
-    # Filled up with zeros, so that a stub fails the checks below and not the reading.
+    """Returns a PNG, BMP or GIF if its header's size is allowed and TensorFlow reads the kind
+    correctly.
+    """
+    # Pad with zeros, so that a very short file fails the checks below and not the slicing.
     header = tf.strings.join([tf.strings.substr(encoded, 0, 1078), bytes(1078)])
 
     def numbers(position, dtype, count=2, little=True):
@@ -88,7 +92,7 @@ def _check_header(encoded: tf.Tensor) -> tf.Tensor:
     def bmp():
         width, height = numbers(18, tf.int32)
         (bits,) = numbers(28, tf.uint16, 1)
-        # 8-bit pixels are taken for grey levels, whatever the palette says.
+        # TensorFlow takes 8-bit pixels as grey levels, whatever the palette says.
         grey = tf.equal(tf.strings.substr(header, 54, 1024), _GREY_PALETTE)
         known = tf.debugging.Assert((bits > 8) | grey, ["a BMP with a palette: re-encode it"])
         with tf.control_dependencies([known]):
@@ -121,7 +125,7 @@ def _decode_other(encoded: tf.Tensor, turn: bool) -> tf.Tensor:
 
 
 def _by_pillow(encoded: tf.Tensor, turn: bool) -> tf.Tensor:
-    if tf.executing_eagerly():  # where a Python function's own error would come out
+    if tf.executing_eagerly():  # otherwise the Python function's own error would come out
         try:
             return tf.constant(by_pillow.decode(encoded.numpy(), turn))
         except by_pillow.BadImage as error:
@@ -135,11 +139,11 @@ def _by_pillow(encoded: tf.Tensor, turn: bool) -> tf.Tensor:
 
 
 def decode_image(encoded: tf.Tensor, turn: bool = False) -> tf.Tensor:
-    """Decodes a JPEG or PNG, or by Pillow a BMP, GIF (first frame), WebP, TIFF or AVIF.
+    """Decodes a JPEG or PNG, or with Pillow a BMP, GIF (first frame), WebP, TIFF or AVIF.
 
     Args:
         encoded: scalar string.
-        turn: whether EXIF's orientation is applied (`dataloader.images.orientation`).
+        turn: apply EXIF's orientation (`dataloader.images.orientation`).
 
     Returns:
         uint8 `(H, W, 3)`.
@@ -161,14 +165,16 @@ def decode_image(encoded: tf.Tensor, turn: bool = False) -> tf.Tensor:
 
 
 def as_rgb(encoded: tf.Tensor, turn: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-    """Bytes that any decoder turns into the pixels of `decode_image`, and their int32 `(2,)` shape.
+    """Returns bytes that any decoder turns into the pixels of `decode_image`, and their int32
+    `(2,)` shape.
 
-    Grey and three-colour JPEGs stay what they are. All else (CMYK, palettes, 16 bits, transparency,
-    where decoders go separate ways; with `turn` what EXIF turns) is decoded here and becomes an
-    uncompressed RGB PNG.
+    Grey and three-colour JPEGs stay unchanged. Everything that decoders treat differently (CMYK,
+    palettes, 16 bits, transparency; with `turn` also images with an EXIF turn) is decoded here and
+    becomes an uncompressed RGB PNG.
 
     Raises:
-        tf.errors.InvalidArgumentError: as `decode_image`, but damage inside of JPEGs goes unseen.
+        tf.errors.InvalidArgumentError: as in `decode_image`, but damage inside JPEGs is not
+            noticed.
     """
 
     def decoded():
@@ -192,8 +198,8 @@ def decode_window(
     """Decodes a part of an image, uint8 `(h, w, 3)`.
 
     Args:
-        window_of: from the image's int32 `(2,)` height and width to int32 `(4,)` y, x, h, w; both
-            of the image once it is turned.
+        window_of: maps the image's int32 `(2,)` height and width to int32 `(4,)` y, x, h, w; both
+            refer to the turned image.
         turn: as for `decode_image`.
     """
 

@@ -1,7 +1,7 @@
-"""The orientation that EXIF gives a picture, read in Python: of what Pillow decodes and packs, and
-where there are no native operations.
+"""Reads a picture's EXIF orientation in Python: for Pillow, for packing, and if no native
+operations are built.
 
-`dataloader.images.orientation` says what the numbers mean. Needs no TensorFlow.
+`dataloader.images.orientation` explains the numbers. This module needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -17,33 +17,36 @@ _MARK = b"Exif\0\0"
 
 
 def orientation(image: Image) -> int:
-    """That of a picture which Pillow has opened, 1 to 8; 1 where it has none, or a broken one.
+    """Returns the orientation of a picture opened with Pillow, 1 to 8; 1 if it has none or a broken
+    one.
 
-    Pillow turns TIFFs itself; of AVIF it tells the container's own rotation in the same way. XMP's
-    orientation, which browsers pass over too, is none.
+    Pillow turns TIFFs itself; for AVIF it reports the container's own rotation in the same way. An
+    orientation in XMP does not count; browsers ignore it too.
     """
     if image.format == "TIFF":
         return 1
     if image.format == "PNG" and "exif" not in image.info:
-        image.load()  # it may stand behind the pixels
+        image.load()  # EXIF may come after the pixels
     return of_exif(image.info.get("exif") or b"")
 
 
 def of_encoded(data: bytes) -> int:
-    """That of an encoded JPEG or PNG, 1 to 8; 1 of others, and where there is none."""
+    """Returns the orientation of an encoded JPEG or PNG, 1 to 8; 1 for others or if there is
+    none.
+    """
     if data[:2] == b"\xff\xd8":
         return of_exif(_in_jpeg(data))
     return of_exif(_in_png(data)) if data[:4] == b"\x89PNG" else 1
 
 
 def _in_jpeg(data: bytes) -> bytes:
-    """EXIF's data, going from segment to segment up to the first that holds pixels."""
+    """Returns the EXIF data; goes from segment to segment up to the first with pixels."""
     place = 2
     while place + 10 <= len(data) and data[place] == 0xFF:
         marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker == 0xFF:  # fills up
+        if marker == 0xFF:  # padding
             place += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without a length
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # has no length field
             place += 2
         elif marker in (0xDA, 0xD9) or length < 2:
             break
@@ -55,7 +58,7 @@ def _in_jpeg(data: bytes) -> bytes:
 
 
 def _in_png(data: bytes) -> bytes:
-    """EXIF's data, which may stand behind the pixels."""
+    """Returns the EXIF data, which may come after the pixels."""
     place = 8
     while place + 12 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
@@ -66,7 +69,7 @@ def _in_png(data: bytes) -> bytes:
 
 
 def of_exif(data: bytes) -> int:
-    """That in EXIF's data, which are a TIFF without pixels."""
+    """Returns the orientation in EXIF data, which are a TIFF without pixels."""
     while data.startswith(_MARK):
         data = data[len(_MARK) :]
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
@@ -88,6 +91,6 @@ def of_exif(data: bytes) -> int:
 
 
 def exif_with(orientation: int) -> bytes:
-    """EXIF's data that hold an orientation and nothing else, as Pillow's writers take them."""
+    """Returns EXIF data with only an orientation, as Pillow's writers accept them."""
     entry = struct.pack("<HHIHH", _TAG, 3, 1, orientation, 0)
     return _MARK + b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)

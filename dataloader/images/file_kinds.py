@@ -1,4 +1,4 @@
-"""What files are: by their endings or, where these say nothing, by their first bytes.
+"""Tells the kind of a file by its ending or, if that says nothing, by its first bytes.
 
 Needs no TensorFlow.
 """
@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 
 HEAD_BYTES = 32
 READ = frozenset(("JPEG", "PNG", "GIF", "BMP", "WebP", "TIFF", "AVIF"))
-"""The kinds that are decoded, in training, evaluation and predict alike."""
+"""The kinds that we decode, in training, evaluation and predict alike."""
 
-# As browsers and cameras save them; .mpo and .jps hold several JPEGs, the first of which is read.
+# Endings that browsers and cameras use; .mpo and .jps hold several JPEGs, of which we read the
+# first.
 PICTURE_ENDINGS = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo"),
         *(".jps", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif"),
     }
 )
-# Pictures, but of kinds that are not read (unless their first bytes say that they are another).
+# Pictures of kinds that we do not read (unless their first bytes show another kind).
 UNREAD_ENDINGS = frozenset(
     {
         *(".heic", ".heif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".psd", ".svg", ".ico"),
@@ -31,7 +32,7 @@ UNREAD_ENDINGS = frozenset(
         *(".dcm", ".icns", ".qoi"),
     }
 )
-# Their first bytes are not looked at: a million of them may lie beside a million images.
+# Skip reading their first bytes: there may be a million of them beside a million images.
 _OTHER_ENDINGS = frozenset(
     {
         *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md"),
@@ -42,7 +43,7 @@ _OTHER_ENDINGS = frozenset(
         *(".part", ".crdownload", ".tmp", ".lnk", ".url", ".sqlite"),
     }
 )
-# Folders of systems and network disks, lower case: bins, snapshots, and copies of the images.
+# Folders of operating systems and network disks, in lower case: bins, snapshots, and image copies.
 _SYSTEM_FOLDERS = frozenset(
     {
         *("@eadir", "@tmp", "@__thumb", "@recycle", "@recently-snapshot", "@sharebin", "#recycle"),
@@ -55,14 +56,16 @@ _LONGEST_ENDING = 12
 
 
 def kind_of(head: bytes) -> str | None:
-    """The kind of a picture by its first bytes, of which 32 are enough; None if it is not one."""
+    """Returns a picture's kind from its first bytes (32 are enough); None if it is not a
+    picture.
+    """
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "GIF"
-    # "BM" may begin a text, so the length of the second header is looked at, too.
+    # A text may begin with "BM", so check the length of the second header, too.
     if head.startswith(b"BM") and head[14:18] in _BMP_HEADERS:
         return "BMP"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
@@ -86,12 +89,12 @@ _BMP_HEADERS = tuple(n.to_bytes(4, "little") for n in (12, 16, 40, 52, 56, 64, 1
 
 @dataclass
 class Left:
-    """What was left out of a folder: how many files and folders, by ending or reason.
+    """Counts the files and folders that a scan left out, by ending or reason.
 
     Attributes:
         files: ending (".txt") or reason ("hidden") -> number.
-        folders: name, or reason -> number; what is in them is not counted.
-        pictures: those of `files` that are pictures of a kind that is not read.
+        folders: name or reason -> number; their contents are not counted.
+        pictures: the part of `files` that are pictures of unsupported kinds.
     """
 
     files: Counter[str] = field(default_factory=Counter)
@@ -99,13 +102,15 @@ class Left:
     pictures: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Left) -> None:
-        """Counts the other's too."""
+        """Adds the other's counts."""
         self.files += other.files
         self.folders += other.folders
         self.pictures += other.pictures
 
     def text(self) -> str:
-        """Such as "33 files (.txt 30, hidden 3) and 2 folders (@eaDir)"; "" for nothing."""
+        """Returns text such as "33 files (.txt 30, hidden 3) and 2 folders (@eaDir)"; "" for
+        nothing.
+        """
         return " and ".join(
             f"{total} {word if total > 1 else word[:-1]} ({_most(counts)})"
             for word, counts in (("files", self.files), ("folders", self.folders))
@@ -113,7 +118,7 @@ class Left:
         )
 
     def warning(self) -> str | None:
-        """About pictures that are not read, if there are any."""
+        """Returns a warning about pictures of unsupported kinds, or None."""
         count = self.pictures.total()
         if not count:
             return None
@@ -126,7 +131,7 @@ class Left:
 
 def _most(counts: Counter[str], shown: int = 6) -> str:
     if len(counts) == 1:
-        return next(iter(counts))  # the number is told before
+        return next(iter(counts))  # the number is shown before
     first = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:shown]
     others = counts.total() - sum(number for _, number in first)
     parts = [f"{name} {number}" for name, number in first]
@@ -135,10 +140,10 @@ def _most(counts: Counter[str], shown: int = 6) -> str:
 
 @dataclass
 class Scan:
-    """The pictures in a folder, as paths below it, sorted; and what else lies there.
+    """The pictures in a folder, as sorted relative paths, and a count of everything else.
 
     Attributes:
-        folders: those that were looked into, as paths below it; "" for itself.
+        folders: the folders searched, as paths below it; "" for itself.
     """
 
     files: list[str]
@@ -147,20 +152,20 @@ class Scan:
 
 
 def is_passed_over(folder: str) -> bool:
-    """Whether a folder of that name is hidden, or a system's."""
+    """Returns whether a folder of that name is hidden, or belongs to a system."""
     return folder.startswith(".") or folder.lower() in _SYSTEM_FOLDERS
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one; links that lead nowhere are none."""
+    """Returns whether it is a folder or a link to one; a broken link is not."""
     try:
         return entry.is_dir()
-    except OSError:  # such as a link to itself
+    except OSError:  # for example a link to itself
         return False
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a regular file, or a link to one."""
+    """Returns whether it is a regular file or a link to one."""
     try:
         return entry.is_file()
     except OSError:
@@ -168,12 +173,12 @@ def is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def scan(folder: str, *, unread: bool = False, refused: dict[str, OSError] | None = None) -> Scan:
-    """Looks for pictures at any depth. Links to folders are not followed.
+    """Finds pictures at any depth. Does not follow links to folders.
 
     Args:
-        unread: whether what only looks like a picture is among `files` too: pictures of kinds that
-            are not read, pipes with a picture's ending.
-        refused: folders that cannot be read are put in here; None raises.
+        unread: put into `files` also what only looks like a picture: pictures of unsupported kinds,
+            pipes with a picture's ending.
+        refused: collects folders that cannot be read; None raises instead.
 
     Raises:
         OSError: a folder cannot be read.
@@ -224,7 +229,7 @@ def scan(folder: str, *, unread: bool = False, refused: dict[str, OSError] | Non
 def _decide(
     folder: str, unsure: list[tuple[str, str]], files: list[str], left: Left, unread: bool
 ) -> None:
-    """Tells pictures from other files by their first bytes, and counts the others."""
+    """Separates pictures from other files by their first bytes, and counts the others."""
     for (path, ending), head in zip(
         unsure, heads(os.path.join(folder, path) for path, _ in unsure), strict=True
     ):
@@ -244,18 +249,19 @@ def _decide(
 
 
 def ending_of(name: str) -> str:
-    """A file's ending, lower case, as one counts them: "no ending" and "other endings" too."""
+    """Returns a file's ending in lower case, for counting; also "no ending" and "other endings"."""
     ending = os.path.splitext(name)[1].lower()
     usual = 1 < len(ending) <= _LONGEST_ENDING and ending.isprintable() and " " not in ending
     return ending if usual else "no ending" if len(ending) <= 1 else "other endings"
 
 
 def heads(paths: Iterable[str]) -> list[bytes | None]:
-    """The first bytes of each file; None where it cannot be read."""
+    """Returns the first bytes of each file; None if it cannot be read."""
     paths = list(paths)
     if len(paths) < _THREADS:
         return list(map(_head, paths))
-    # Threads hide the latency of network disks; whole slices, as a task costs more than a read.
+    # Threads hide the latency of network disks; give each a whole slice, as a task costs more than
+    # a read.
     parts = [paths[i::_THREADS] for i in range(_THREADS)]
     found: list[bytes | None] = [None] * len(paths)
     with ThreadPoolExecutor(_THREADS) as pool:

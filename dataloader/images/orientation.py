@@ -1,9 +1,9 @@
-"""Pictures as their photographer saw them: EXIF's orientation in a graph.
+"""Turns pictures upright in a graph, as EXIF's orientation says.
 
-Cameras store what their sensor sees, and beside it how they were held, as a number from 1 to 8:
-from 5 on rows and columns change places; before that, rows are reversed in 3, 4, 6 and 7, columns
-in 2, 3, 7 and 8. The number is read from the header, and parts that were decoded are turned, by
-native operations where these are built, and else by Python. Exported models have neither.
+Cameras store the sensor's picture, and separately how they were held, as a number from 1 to 8.
+From 5 on, rows and columns are swapped; before that, rows are reversed in 3, 4, 6 and 7, columns
+in 2, 3, 7 and 8. The number is read from the header, and decoded parts are turned, by native
+operations if they are built and otherwise by Python. Exported models have neither.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from convoy.dataloader import native
 from convoy.dataloader.images import exif
 
 SETTINGS = ("apply", "ignore")
-_TAG, _SHORT, _LONG = 0x0112, 3, 4  # of EXIF
+_TAG, _SHORT, _LONG = 0x0112, 3, 4  # in EXIF
 _ROWS, _COLUMNS = ((3, 4, 6, 7), (2, 3, 7, 8))
 
 
 def check_orientation(setting: str) -> str:
-    """Returns the setting, or raises ValueError: it is none of `SETTINGS`."""
+    """Returns the setting; raises ValueError if it is not one of `SETTINGS`."""
     if setting not in SETTINGS:
         raise ValueError(f"exif_orientation is {' or '.join(SETTINGS)}, not {setting!r}.")
     return setting
 
 
 def orientation(encoded: tf.Tensor, alone: bool = False) -> tf.Tensor:
-    """That of an encoded JPEG or PNG, int32 scalar from 1 to 8; 1 of others, and of broken EXIF.
+    """Returns the orientation of an encoded JPEG or PNG, int32 scalar from 1 to 8; 1 for others and
+    for broken EXIF.
 
     Args:
-        alone: whether TensorFlow has to do without Python, if there are no native operations.
+        alone: if there are no native operations, use only TensorFlow and not Python.
     """
     ops = native.load()
     if ops is not None:
@@ -51,7 +52,7 @@ def _read(encoded: bytes | np.ndarray) -> np.int32:
 
 
 def upright(image: tf.Tensor, number: tf.Tensor, alone: bool = False) -> tf.Tensor:
-    """Turns uint8 `(H, W, 3)` as an orientation says; `alone` as for `orientation`."""
+    """Turns uint8 `(H, W, 3)` as an orientation says; `alone` is as in `orientation`."""
     ops = native.load()
     if ops is not None:
         result = ops.convoy_upright(image, number)
@@ -66,7 +67,7 @@ def upright(image: tf.Tensor, number: tf.Tensor, alone: bool = False) -> tf.Tens
     def turned_by_python():
         return tf.numpy_function(_turn, [image, number], tf.uint8, stateful=False)
 
-    # A branch costs what its operations do, even where it is not taken.
+    # A branch that is not taken still costs time for each of its operations, so keep it to one.
     image = tf.cond(number > 1, turned if alone else turned_by_python, lambda: image)
     image.set_shape([None, None, 3])
     return image
@@ -79,16 +80,16 @@ def _turn(image: np.ndarray, number: int) -> np.ndarray:
 
 
 def upright_shape(shape: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-    """The height and width, int32 `(2,)`, that a picture of this shape has once it is turned."""
+    """Returns the int32 `(2,)` height and width of a picture of this shape after turning."""
     return tf.where(number >= 5, tf.reverse(shape, [0]), shape)
 
 
 def stored_window(window: tf.Tensor, shape: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-    """Where a part of the turned picture lies in the one that is stored.
+    """Maps a part of the turned picture to the stored picture.
 
     Args:
         window: int32 `(4,)`: y, x, height, width in the turned picture.
-        shape: int32 `(2,)`, height and width of the stored one.
+        shape: int32 `(2,)`, height and width of the stored picture.
     """
     ops = native.load()
     if ops is not None:
@@ -110,7 +111,7 @@ def _is(number: tf.Tensor, some: tuple[int, ...]) -> tf.Tensor:
 
 
 def _by_tensorflow(encoded: tf.Tensor) -> tf.Tensor:
-    """The same in TensorFlow's own operations, of which exported models consist."""
+    """Reads the orientation with TensorFlow's own operations, for exported models."""
     start = tf.strings.substr(encoded, 0, 4)
 
     def found(next_segment: Callable[..., tuple], first: int, header: int):
@@ -138,7 +139,7 @@ def _bytes(encoded: tf.Tensor, place: tf.Tensor, count: tf.Tensor | int) -> tf.T
 
 
 def _number(digits: tf.Tensor, big: tf.Tensor | bool = True) -> tf.Tensor:
-    """Bytes `(…, n)` as int64 `(…)`."""
+    """Converts bytes `(…, n)` to int64 `(…)`."""
     count = digits.shape[-1]
     small = [256**i for i in range(count)]
     weights = tf.where(big, tf.constant(small[::-1], tf.int64), tf.constant(small, tf.int64))
@@ -146,8 +147,8 @@ def _number(digits: tf.Tensor, big: tf.Tensor | bool = True) -> tf.Tensor:
 
 
 def _next_in_jpeg(encoded, place, size, exif):
-    """The place of the next segment, beyond the end if EXIF or pixels are met; and where EXIF's
-    data begin and how long they are.
+    """Returns the place of the next segment, or one beyond the end at EXIF or pixels; and the start
+    and length of EXIF's data.
     """
     head = tf.ensure_shape(_bytes(encoded, place, 10), [10])
     marker, length = head[1], _number(head[2:4])
@@ -173,7 +174,7 @@ def _next_in_png(encoded, place, size, exif):
 
 
 def _of_tiff(encoded, exif):
-    """The orientation in EXIF's data, which begin at `exif[0]` and are 8 bytes or more."""
+    """Returns the orientation in EXIF data, which begin at `exif[0]` and have at least 8 bytes."""
     data = _bytes(encoded, exif[0], exif[1])
     big = tf.equal(data[0], ord("M"))
     known = tf.equal(data[0], data[1]) & (big | tf.equal(data[0], ord("I")))

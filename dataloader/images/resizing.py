@@ -1,4 +1,4 @@
-"""Resizing of uint8 images: whole, or only the square that is wanted of the result."""
+"""Resizes uint8 images: whole, or only the needed square of the result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from convoy.dataloader import native
 
-# TensorFlow's kernels of tf.raw_ops.ScaleAndTranslate, and how many pixels they reach.
+# Kernels of tf.raw_ops.ScaleAndTranslate, and their radius in pixels.
 _KERNELS = {
     "bilinear": ("triangle", 1),
     "bicubic": ("keyscubic", 2),
@@ -18,13 +18,13 @@ _KERNELS = {
     "mitchellcubic": ("mitchellcubic", 2),
 }
 INTERPOLATIONS = (*_KERNELS, "nearest", "area")
-# A larger frame is not made whole: of 4 bytes a channel, these are 50 MB.
+# A larger frame is not computed as a whole: at 4 bytes per channel, this many pixels are 50 MB.
 _FRAME_PIXELS = 2**22
-_LONGEST_SIDE = 2**20  # that the native operation takes
+_LONGEST_SIDE = 2**20  # limit of the native operation
 
 
 def check_interpolation(name: str) -> str:
-    """Returns `name`, or raises ValueError listing the names there are."""
+    """Returns `name`; raises ValueError with the known names if it is not one of them."""
     if name not in INTERPOLATIONS:
         raise ValueError(f"interpolation {name!r} is not one of {', '.join(INTERPOLATIONS)}.")
     return name
@@ -39,7 +39,7 @@ def resize(
 ) -> tf.Tensor:
     """Resizes uint8 `(H, W, 3)` to uint8 `(*size, 3)`: rounded to nearest, clipped to 0-255.
 
-    Where the bool `flip` is true, left and right change places.
+    If the bool `flip` is true, left and right are swapped.
     """
     ops = native.load()
     if ops is not None and interpolation == "bilinear" and not antialias:
@@ -63,11 +63,11 @@ def _to_bytes(image: tf.Tensor, interpolation: str) -> tf.Tensor:
 
 
 def is_large(frame: tf.Tensor, size: int) -> tf.Tensor:
-    """Whether an image that is resized to this int64 `(2,)` frame, of which a square of `size` is
-    wanted, is too thin for the frame to be made whole: bool scalar.
+    """Returns whether a frame, int64 `(2,)`, is too thin and long to be computed as a whole if only
+    a square of `size` is needed: bool scalar.
     """
     bound = max(_FRAME_PIXELS, 3 * size * size)
-    # As floats, since the sides of a thin picture's frame have products beyond 64 bits.
+    # Floats, since the sides of a thin picture's frame can have products beyond 64 bits.
     return tf.reduce_prod(tf.cast(frame, tf.float64)) > float(bound)
 
 
@@ -79,10 +79,10 @@ def resize_square(
     interpolation: str = "bilinear",
     antialias: bool = False,
 ) -> tf.Tensor:
-    """The square of `size` at `start` of uint8 `(H, W, 3)` resized to `frame`.
+    """Resizes uint8 `(H, W, 3)` to `frame`, and returns the square of `size` at `start`.
 
-    Memory does not grow with the frame: of a large one only the square is computed, from the part
-    of the image that the filter reaches, at the places where the whole frame has its pixels.
+    Memory does not grow with the frame: of a large frame it computes only the square, from the part
+    of the image that the filter reaches, at the same sampling points as in the whole frame.
 
     Args:
         frame, start: int64 `(2,)`, height and width; y and x.
@@ -108,14 +108,14 @@ def resize_square(
 def _resize_part(image, frame, start, size, interpolation, antialias):
     shape = tf.cast(tf.shape(image)[:2], tf.float64)
     scale = tf.cast(frame, tf.float64) / shape
-    first = tf.cast(start, tf.float64)  # all places in float64: thin pictures are long
+    first = tf.cast(start, tf.float64)  # all positions in float64: thin pictures are long
     if interpolation == "nearest":
         offsets = (tf.range(size, dtype=tf.float64) + 0.5)[None]
         places = tf.floor((first[:, None] + offsets) / scale[:, None])
         rows, columns = tf.unstack(tf.cast(tf.minimum(places, shape[:, None] - 1), tf.int32))
         return tf.gather(tf.gather(image, rows, axis=0), columns, axis=1)
     kernel, reach = _KERNELS.get(interpolation, ("", 1))
-    # Where the filter is stretched, when it shrinks with antialias, it reaches so much further.
+    # When shrinking with antialias, the filter is stretched and reaches further by the same factor.
     reach = reach * (tf.maximum(1 / scale, 1.0) if antialias else 1.0) + 1
     begin = tf.maximum(tf.floor(first / scale - reach), 0.0)
     end = tf.minimum(tf.math.ceil((first + size) / scale + reach), shape)
@@ -143,8 +143,8 @@ def _resize_part(image, frame, start, size, interpolation, antialias):
 
 
 def _shares(begin, count, first, scale, size):
-    """What each of `count` pixels from `begin` on gives to each of `size` pixels from `first` on,
-    by the area that they have in common: float32 `(size, count)`, rows of sum 1.
+    """Returns the contribution of each of `count` pixels from `begin` on to each of `size` pixels
+    from `first` on, by the area they share: float32 `(size, count)`, each row sums to 1.
     """
     lower = (first + tf.range(size, dtype=tf.float64))[:, None] / scale
     pixel = begin + tf.cast(tf.range(count), tf.float64)[None]
