@@ -1,1 +1,1 @@
-"""Which example stands where in an epoch, and on which rank. NumPy only."""
+"""Computes the order of examples in an epoch, and each rank's share of it. Uses only NumPy."""

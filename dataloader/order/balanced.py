@@ -1,4 +1,4 @@
-"""The order of an epoch in which classes are drawn otherwise than they occur.
+"""Draws an epoch's order with other class frequencies than the data's own.
 
 Like `dataloader.order.sampler`, a pure function of (seed, epoch, position).
 """
@@ -10,21 +10,22 @@ import numpy as np
 from convoy.dataloader.order.sampler import Drawn, permutation
 
 SAMPLING = {"balanced": 0.0, "sqrt": 0.5}
-"""A class with n examples is drawn in proportion to n to this power; natural sampling has 1."""
-_ALL, _CLASSES = 2**32 - 1, 2**31  # streams of random numbers, of which the natural order has 0, 1…
+"""Powers of a class's size: a class with n examples is drawn in proportion to n to this power.
+Natural sampling has power 1.
+"""
+_ALL, _CLASSES = 2**32 - 1, 2**31  # streams of random numbers; the natural order uses 0, 1…
 
 
 class ClassSampler:
-    """How many examples of each class an epoch has, and which.
+    """Chooses how many examples of each class an epoch has, and which ones.
 
-    An epoch is as long as the data set. A class takes its examples in a random order, and begins
-    anew in another when all were taken, over the ends of epochs: in the long run each of its
-    examples is seen as often as the others, and rare classes' more often than once an epoch.
+    An epoch is as long as the data set. A class takes its examples in a random order, and starts
+    over in a new order when all are used, across the ends of epochs. So in the long run the
+    examples of a class are seen equally often, and those of rare classes more than once per epoch.
 
     Args:
-        labels: int `(N,)`, of each example, negative where it is unknown; such examples are not
-            drawn.
-        sampling: of `SAMPLING`.
+        labels: int `(N,)`, one per example; negative if unknown. Such examples are never drawn.
+        sampling: one of `SAMPLING`.
 
     Raises:
         ValueError: no label is known.
@@ -42,7 +43,7 @@ class ClassSampler:
         self.counts = _shares(sizes ** SAMPLING[sampling], self._length)
 
     def order(self, epoch: int) -> SampledOrder:
-        """The order of one epoch."""
+        """Returns the order of one epoch."""
         examples, rounds = [], []
         for number, members, count in zip(self._classes, self._members, self.counts, strict=True):
             # The epoch's part of an endless sequence: one permutation of the class after another.
@@ -60,7 +61,7 @@ class ClassSampler:
 
 
 class SampledOrder:
-    """An epoch that was drawn: which example, and for which time, stands at each position."""
+    """The order of a drawn epoch: the example at each position and how often it was seen before."""
 
     def __init__(self, examples: np.ndarray, rounds: np.ndarray):
         self._examples, self._rounds = examples, rounds
@@ -70,8 +71,8 @@ class SampledOrder:
 
 
 def _shares(weights: np.ndarray, total: int) -> np.ndarray:
-    """`total` divided in proportion to weights: whole numbers, the largest remainders rounded up,
-    of equal ones the first.
+    """Divides `total` in proportion to weights, into whole numbers. The largest remainders are
+    rounded up; among equal remainders, the first ones.
     """
     exact = weights / weights.sum() * total
     counts = np.floor(exact).astype(np.int64)

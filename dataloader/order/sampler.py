@@ -1,9 +1,9 @@
-"""Which example stands where: the global order of an epoch, and each rank's share of it.
+"""Computes the global order of an epoch, and each rank's share of it.
 
-Everything here is a pure function of (seed, epoch, position), so an epoch can be entered
-anywhere, on any number of ranks, without replaying what came before. Orders come from the raw
-output of a counter-based generator (Philox, Salmon et al. 2011) and a stable sort: NumPy promises
-the raw stream for ever, but not that of `Generator.permutation`.
+Everything here is a pure function of (seed, epoch, position), so a run can enter an epoch
+anywhere, on any number of ranks, without replaying earlier steps. Orders come from the raw output
+of a counter-based generator (Philox, Salmon et al. 2011) and a stable sort: NumPy guarantees the
+raw stream forever, but not that of `Generator.permutation`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ WINDOW_BLOCKS = 256
 
 
 def permutation(size: int, seed: int, epoch: int, stream: int) -> np.ndarray:
-    """A permutation of so many numbers, as a function of the three others alone."""
+    """Returns a permutation of `size` numbers; it depends only on the arguments."""
     key = np.array([seed % 2**64, ((epoch % 2**32) << 32) | stream], np.uint64)
     return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")
 
 
 class Drawn(NamedTuple):
-    """What stands at some positions of an epoch: int64 arrays of one shape.
+    """The examples at some positions of an epoch: int64 arrays of one shape.
 
     Attributes:
         examples: the examples' numbers.
-        times: for which time each is seen: of an epoch that has every example once, the epoch.
+        times: how many times each was seen before: if an epoch has every example once, the epoch.
     """
 
     examples: np.ndarray
@@ -40,25 +40,25 @@ class Order(Protocol):
     """The order of one epoch."""
 
     def at(self, positions: np.ndarray) -> Drawn:
-        """What stands at these positions."""
+        """Returns the examples at these positions."""
         ...
 
 
 class Sampler(Protocol):
-    """What makes an order of its own for each epoch."""
+    """Makes an order for each epoch."""
 
     def order(self, epoch: int) -> Order:
-        """The order of an epoch."""
+        """Returns the order of an epoch."""
         ...
 
 
 class EpochOrder:
-    """A block-shuffled permutation of `num_examples`, computed only where it is asked for.
+    """A block-shuffled permutation of `num_examples`, computed only at requested positions.
 
     Blocks of `block` neighbouring examples are permuted over the whole set; then single examples
-    are permuted within windows of `window_blocks` blocks. Disk reads stay near each other in time
-    while a window mixes examples from all over the set. Sets that fit one window get a plain
-    permutation.
+    are permuted within windows of `window_blocks` blocks. So disk reads close in time stay close on
+    the disk, while a window mixes examples from the whole set. Sets that fit into one window get a
+    plain permutation.
 
     Example:
         >>> sorted(EpochOrder(5, seed=0, epoch=0)[np.arange(5)].tolist())
@@ -80,7 +80,8 @@ class EpochOrder:
         self._window_blocks = window_blocks
         blocks = -(-num_examples // block)
         if blocks <= window_blocks:
-            self._blocks = np.arange(blocks)  # one window: its own permutation is already global
+            # with one window, its own permutation is already global
+            self._blocks = np.arange(blocks)
         else:
             self._blocks = permutation(blocks, seed, epoch, 0)
         sizes = np.minimum(block, num_examples - self._blocks * block)
@@ -91,7 +92,7 @@ class EpochOrder:
         return self.num_examples
 
     def __getitem__(self, positions: int | np.ndarray) -> np.ndarray:
-        """The example numbers at these positions: int64, the shape of `positions`.
+        """Returns the example numbers at these positions: int64, in the shape of `positions`.
 
         Raises:
             IndexError: a position is outside [0, num_examples).
@@ -107,7 +108,7 @@ class EpochOrder:
         return result
 
     def at(self, positions: np.ndarray) -> Drawn:
-        """What stands at these positions."""
+        """Returns the examples at these positions."""
         return Drawn(self[positions], np.full_like(positions, self._epoch))
 
     def _window(self, window: int) -> np.ndarray:
@@ -126,23 +127,24 @@ class EpochOrder:
 
 
 class Slots:
-    """One rank's batches as (example number, data epoch, weight) per slot.
+    """Computes one rank's batches as (example number, data epoch, weight) per slot.
 
-    By default an epoch is every example once: `ceil(N / global_batch)` steps, and the slots past
-    the end repeat examples of the same epoch with weight 0, so that batch norm sees real images
-    and nothing counts twice. With `steps_per_epoch` the epochs' orders are strung together
-    instead: slot `s` of the whole run holds position `s % N` of data epoch `s // N`, weight 1.
+    By default an epoch has every example once, in `ceil(N / global_batch)` steps. The slots past
+    the end repeat examples of the same epoch with weight 0, so that batch norm sees real images and
+    nothing counts twice. With `steps_per_epoch` the epochs' orders are joined instead: slot `s` of
+    the whole run holds position `s % N` of data epoch `s // N`, with weight 1.
 
-    Rank `r` of `n` takes every `n`-th slot from `r` on, so the batch that all ranks form together
-    is the same on any number of them. Not safe to use from several threads at once.
+    Rank `r` of `n` takes every `n`-th slot from `r` on, so the global batch is the same for any
+    number of ranks. Not thread-safe.
 
     Args:
         num_examples: examples in the whole set (all ranks).
         global_batch: slots per step over all ranks; a multiple of `world`.
-        steps_per_epoch: None for every example once.
+        steps_per_epoch: None uses every example once.
         shuffle: False gives file order (evaluation).
-        block: neighbours that stay together in the coarse shuffle; 1 where neighbours gain nothing.
-        sampler: makes the epochs' orders, as long as the set, in place of the shuffle.
+        block: neighbours that stay together in the coarse shuffle; 1 if reading neighbours together
+            gains nothing.
+        sampler: makes the epochs' orders in place of the shuffle, each as long as the set.
     """
 
     def __init__(
@@ -176,25 +178,28 @@ class Slots:
 
     @property
     def epoch_length(self) -> int:
-        """Slots of one epoch that count, over all ranks: where an epoch's offset ends."""
+        """Returns the slots of one epoch that count, over all ranks: the largest offset."""
         return self.steps_per_epoch * self.global_batch if self._continued else self.num_examples
 
     def steps_from(self, offset: int) -> int:
-        """Steps left in an epoch of which `offset` slots (over all ranks) are done."""
+        """Returns the steps left in an epoch after `offset` slots (over all ranks)."""
         return max(0, -(-(self.epoch_length - offset) // self.global_batch))
 
     def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """This rank's batch of one step of an epoch entered at its beginning; see `batch_at`."""
+        """Returns this rank's batch of one step, counted from the epoch's beginning; see
+        `batch_at`.
+        """
         return self.batch_at(epoch, operator.index(step) * self.global_batch)
 
     def batch_at(self, epoch: int, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """This rank's batch when `offset` slots of `epoch` are done over all ranks.
+        """Returns this rank's batch after `offset` slots of `epoch` are done over all ranks.
 
-        `offset` need not be a multiple of the global batch: a run may go on with another one.
+        `offset` need not be a multiple of the global batch: a run may continue with another batch
+        size.
 
         Returns:
-            int64 `(B,)` example numbers; int64 `(B,)`, for which time each is seen (the epoch of
-            the data, where all are seen alike); float32 `(B,)` weights in {0, 1}.
+            int64 `(B,)` example numbers; int64 `(B,)`, how often each was seen before (the data
+                epoch, if all are seen equally often); float32 `(B,)` weights in {0, 1}.
 
         Raises:
             ValueError: a negative epoch, or an offset outside the epoch.
@@ -228,7 +233,7 @@ class Slots:
 
 
 def _mix(value: np.ndarray) -> np.ndarray:
-    """The output function of splitmix64 (Steele et al. 2014); a bijection of 64 bits."""
+    """Applies the output function of splitmix64 (Steele et al. 2014); a bijection of 64 bits."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
@@ -237,7 +242,7 @@ def _mix(value: np.ndarray) -> np.ndarray:
 def example_seeds(
     seed: int, data_epoch: np.ndarray, index: np.ndarray, stream: int = 0
 ) -> np.ndarray:
-    """Seeds for stateless ops, one pair per example.
+    """Returns seeds for stateless ops, one pair per example.
 
     Args:
         seed: the run's seed.
@@ -246,7 +251,7 @@ def example_seeds(
         stream: a different number gives independent seeds (crop, augmentation, mixing).
 
     Returns:
-        int32 `(B, 2)`, a function of the four arguments alone.
+        int32 `(B, 2)`; depends only on the four arguments.
     """
     golden = 0x9E3779B97F4A7C15
     state = np.array([(seed * golden + stream + 1) % 2**64], np.uint64)
