@@ -1,1 +1,3 @@
-"""The bytes of TFRecord files: framing, checksums, `tf.train.Example`. No TensorFlow."""
+"""Reads and writes the bytes of TFRecord files: framing, checksums, `tf.train.Example`. No
+TensorFlow.
+"""

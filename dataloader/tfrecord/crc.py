@@ -1,7 +1,8 @@
-"""CRC-32C (Castagnoli, RFC 3720) as TFRecord files store it: rotated and offset ("masked").
+"""Computes CRC-32C (Castagnoli, RFC 3720) as TFRecord files store it: rotated and offset
+("masked").
 
-`google_crc32c` computes it at memory speed. Where it is missing NumPy does, in about 2 ms for 70
-kB: good enough for writing and verifying, too slow to check every record on the way to training.
+`google_crc32c` computes it at memory speed. If that is missing, NumPy does, in about 2 ms for 70
+kB: fast enough for writing and verifying, too slow to check every record in training.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ except ImportError:
     google_crc32c = None
 
 FAST = google_crc32c is not None
-_WIDTH = 32  # bytes of a lane
+_WIDTH = 32  # bytes per lane
 
 
 def _byte_table() -> np.ndarray:
@@ -34,29 +35,31 @@ def _mask(crc):
 
 
 def _advance(register: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The shift register after each row's bytes; register uint32 `(n,)`, rows uint8 `(n, k)`."""
+    """Advances the shift register over each row's bytes; register uint32 `(n,)`, rows uint8 `(n,
+    k)`.
+    """
     for column in rows.T:
         register = _TABLE[(register ^ column) & 0xFF] ^ (register >> np.uint32(8))
     return register
 
 
 def masked_rows(rows: np.ndarray) -> np.ndarray:
-    """The masked checksums uint32 `(n,)` of `n` messages of `k` bytes, uint8 `(n, k)`."""
+    """Returns the masked checksums uint32 `(n,)` of `n` messages of `k` bytes, uint8 `(n, k)`."""
     crc = ~_advance(np.full(len(rows), 0xFFFFFFFF, np.uint32), rows)
     return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)
 
 
 def masked(data: bytes) -> int:
-    """The masked checksum of one message."""
+    """Returns the masked checksum of one message."""
     crc = google_crc32c.value(data) if FAST else _by_numpy(data)
     return _mask(crc) & 0xFFFFFFFF
 
 
 def _by_numpy(data: bytes) -> int:
-    """Cuts the message into lanes that advance side by side, then joins them in pairs.
+    """Cuts the message into lanes that advance in parallel, then joins them in pairs.
 
-    The register is linear over GF(2): that of "left, right" is that of "left, zeros" xor that of
-    "right" started from zero, and zeros in front of a register of zero change nothing.
+    The register is linear over GF(2): its value for "left, right" is the value for "left, zeros"
+    xor the value for "right" started from zero, and leading zeros do not change a zero register.
     """
     size = len(data)
     if size < 4:
@@ -66,7 +69,8 @@ def _by_numpy(data: bytes) -> int:
     message = np.zeros(count * _WIDTH, np.uint8)
     message[-size:] = np.frombuffer(data, np.uint8)
     start = len(message) - size
-    message[start : start + 4] ^= 0xFF  # a register of all ones: the first four bytes inverted
+    # a register of all ones equals inverting the first four bytes
+    message[start : start + 4] ^= 0xFF
     registers = _advance(np.zeros(count, np.uint32), message.reshape(count, _WIDTH))
     width = _WIDTH
     while len(registers) > 1:
@@ -80,7 +84,9 @@ def _by_numpy(data: bytes) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _zeros(count: int) -> np.ndarray:
-    """Tables uint32 `(4, 256)`: what `count` zero bytes make of each byte of the register."""
+    """Returns tables uint32 `(4, 256)`: the effect of `count` zero bytes on each byte of the
+    register.
+    """
     bits = np.uint32(1) << np.arange(32, dtype=np.uint32)  # images of the 32 unit registers
     power = _advance(bits, np.zeros((32, 1), np.uint8))
     result = bits
@@ -93,6 +99,6 @@ def _zeros(count: int) -> np.ndarray:
 
 
 def _apply(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The images of `values` under the GF(2) matrix whose columns are `matrix`."""
+    """Multiplies `values` by the GF(2) matrix with columns `matrix`."""
     chosen = (values[:, None] >> np.arange(32, dtype=np.uint32)) & np.uint32(1)
     return np.bitwise_xor.reduce(np.where(chosen, matrix, np.uint32(0)), axis=1)

@@ -1,8 +1,8 @@
-"""`tf.train.Example` messages without TensorFlow: written, read, and their keys alone.
+"""Reads and writes `tf.train.Example` messages without TensorFlow, and lists their keys.
 
 The wire format (protobuf) is a list of `tag, value`; a tag is `field number << 3 | type`, and type
-2 stands for a length and so many bytes. An Example is Features (field 1), which is a map (field 1)
-of name to Feature, which is one of BytesList (1), FloatList (2) and Int64List (3).
+2 is a length followed by that many bytes. An Example is Features (field 1), which is a map (field
+1) of name to Feature, which is one of BytesList (1), FloatList (2) and Int64List (3).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 Value = list[bytes] | list[int] | None
-_SIZES = {1: 8, 5: 4}  # bytes of fixed-width wire types
+_SIZES = {1: 8, 5: 4}  # bytes of the fixed-width wire types
 
 
 def encode_example(features: Mapping[str, bytes | int]) -> bytes:
-    """A serialized Example with one value a feature."""
+    """Returns a serialized Example with one value per feature."""
     entries = []
     for name, value in features.items():
         if isinstance(value, bytes):
@@ -26,7 +26,7 @@ def encode_example(features: Mapping[str, bytes | int]) -> bytes:
 
 
 def decode_example(payload: bytes) -> dict[str, Value]:
-    """The features of a serialized Example; None for those that hold floats or nothing.
+    """Returns the features of a serialized Example; None for those with floats or without values.
 
     Raises:
         ValueError: the bytes are not a serialized Example.
@@ -46,7 +46,7 @@ def decode_example(payload: bytes) -> dict[str, Value]:
 
 
 def example_keys(payload: bytes) -> list[str]:
-    """The feature names of a serialized Example, sorted.
+    """Returns the sorted feature names of a serialized Example.
 
     Raises:
         ValueError: the bytes are not a serialized Example.
@@ -59,7 +59,7 @@ def example_keys(payload: bytes) -> list[str]:
 
 
 def field(number: int, content: bytes) -> bytes:
-    """A length-delimited field: tag, length, content."""
+    """Returns a length-delimited field: tag, length, content."""
     return bytes([number << 3 | 2]) + _to_varint(len(content)) + content
 
 
@@ -73,7 +73,7 @@ def _to_varint(value: int) -> bytes:
 
 
 def from_varint(data: bytes, position: int) -> tuple[int, int]:
-    """The number at a position, and where it ends. Raises ValueError if none ends there."""
+    """Returns the number at a position, and where it ends. Raises ValueError if it is cut short."""
     value = shift = 0
     while True:
         if position >= len(data) or shift > 63:
@@ -87,7 +87,7 @@ def from_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Field number, wire type and bytes of each field; a varint's own bytes."""
+    """Yields field number, wire type and bytes of each field; for a varint, its own bytes."""
     position = 0
     while position < len(data):
         tag, position = from_varint(data, position)
@@ -107,12 +107,12 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _only(data: bytes, wanted: int) -> list[bytes]:
-    """The length-delimited fields of one number."""
+    """Returns the length-delimited fields with one number."""
     return [part for number, kind, part in _fields(data) if kind == 2 and number == wanted]
 
 
 def _integers(data: bytes) -> list[int]:
-    """An Int64List's values, packed into one field or not."""
+    """Returns an Int64List's values, whether packed into one field or not."""
     values = []
     for number, kind, part in _fields(data):
         position = 0

@@ -1,9 +1,9 @@
-"""The TFRecord byte format, read at random: index and cached descriptors.
+"""Reads TFRecord files at random positions, with an index and cached descriptors.
 
 A record is `uint64 length | uint32 masked crc32c(length) | payload | uint32 masked
-crc32c(payload)`, little-endian. Nothing here needs TensorFlow: it has no operation that reads one
-record at an offset, and random access is what lets any position of an epoch be reached without
-replaying the ones before.
+crc32c(payload)`, little-endian. This module does not use TensorFlow, which has no operation that
+reads one record at an offset. With random access a run can start at any position of an epoch
+without replaying earlier records.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from convoy.dataloader.tfrecord import crc
 HEADER_BYTES = 12
 FRAME_BYTES = 16  # header and the payload's checksum
 _INDEX_FORMAT = "convoy-index-2"
-_CHECK_EVERY = 65536  # headers between two checks, so that a file of rubbish is found out early
+_CHECK_EVERY = 65536  # headers between two checks, so that a file of rubbish is detected early
 _SEARCH_BYTES = 1 << 22
 
 
 def walk(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Finds the records of one file by stepping from header to header.
 
-    Where a header is damaged or the file ends inside a record, the next good header is searched
-    for: what lies between is a hole, which counts as one record that cannot be read.
+    If a header is damaged or the file ends inside a record, it searches for the next good header.
+    The part between is a hole, which counts as one unreadable record.
 
     Returns:
-        int64 `(n,)` byte offsets of the headers, int64 `(n,)` payload lengths in bytes. A hole has
-        its size in bytes, negative, for a length.
+        int64 `(n,)` byte offsets of the headers, int64 `(n,)` payload lengths in bytes. The length
+            of a hole is minus its size in bytes.
 
     Raises:
-        DataError: there is no valid header in the file.
+        DataError: the file has no valid header.
     """
     offsets: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
@@ -68,7 +68,7 @@ def walk(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_start(path: str, header: bytes) -> None:
-    """Refuses a file in which there is not one valid header; a single cut record is a hole."""
+    """Raises if a file has no valid header at all; a single cut record is a hole."""
     if len(header) == HEADER_BYTES and _valid_headers([header]):
         return
     if header[:2] == b"\x1f\x8b":
@@ -83,7 +83,9 @@ def _check_start(path: str, header: bytes) -> None:
 
 
 def _good_run(descriptor: int, start: int, size: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Whole records with valid headers from `start` on: offsets, lengths, and where they end."""
+    """Reads whole records with valid headers from `start` on. Returns offsets, lengths, and their
+    end.
+    """
     offsets: list[int] = []
     lengths: list[int] = []
     headers: list[bytes] = []
@@ -111,7 +113,7 @@ def _good_run(descriptor: int, start: int, size: int) -> tuple[np.ndarray, np.nd
 
 
 def _valid_headers(headers: list[bytes]) -> int:
-    """How many of them, from the first on, have a length that agrees with its checksum."""
+    """Returns how many leading headers have a length that matches its checksum."""
     if not headers:
         return 0
     table = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, HEADER_BYTES)
@@ -121,11 +123,12 @@ def _valid_headers(headers: list[bytes]) -> int:
 
 
 def _next_header(descriptor: int, start: int, size: int) -> int:
-    """Where the next whole record with a valid header begins, or `size`."""
+    """Returns where the next whole record with a valid header begins, or `size`."""
     while start + FRAME_BYTES <= size:
         chunk = np.frombuffer(os.pread(descriptor, _SEARCH_BYTES, start), np.uint8)
         places = max(0, len(chunk) - HEADER_BYTES + 1)
-        # No file has 2^40 bytes, so a length ends in three zeros; and its checksum is not zero.
+        # No file has 2^40 bytes, so a length ends in three zero bytes; and its checksum is not
+        # zero.
         zeros = [chunk[k : k + places] == 0 for k in range(5, 8)]
         checksum = np.bitwise_or.reduce([chunk[k : k + places] for k in range(8, 12)])
         likely = np.flatnonzero(np.logical_and.reduce(zeros) & (checksum != 0))
@@ -144,7 +147,7 @@ def _next_header(descriptor: int, start: int, size: int) -> int:
 
 @dataclass(frozen=True)
 class RecordIndex:
-    """Where every record of a list of files is.
+    """The position of every record in a list of files.
 
     Attributes:
         offsets: int64 `(records,)`, header position in its file, bytes.
@@ -157,7 +160,9 @@ class RecordIndex:
     ends: np.ndarray
 
     def fits(self, sizes: Sequence[int]) -> bool:
-        """Whether this index can belong to files of these byte sizes (a cache may be damaged)."""
+        """Returns whether this index can belong to files of these byte sizes (a cache may be
+        damaged).
+        """
         if any(a.ndim != 1 or a.dtype != np.int64 for a in (self.offsets, self.lengths, self.ends)):
             return False
         if len(self.ends) != len(sizes) or len(self.offsets) != len(self.lengths):
@@ -170,14 +175,14 @@ class RecordIndex:
         return bool(np.all((self.offsets >= 0) & (self.offsets + whole <= limit)))
 
     def holes(self) -> list[int]:
-        """The numbers of the records that are holes."""
+        """Returns the numbers of the records that are holes."""
         return np.flatnonzero(self.lengths < 0).tolist()
 
 
 def cache_folder() -> str:
-    """Where indexes and lists of files are kept; all of it can be made again."""
+    """Returns the folder for cached indexes and lists of files; all of it can be rebuilt."""
     home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
-    if not os.path.isabs(home):  # the XDG specification wants others to be ignored
+    if not os.path.isabs(home):  # the XDG specification says to ignore other values
         home = os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(home, "convoy", "index")
 
@@ -185,7 +190,7 @@ def cache_folder() -> str:
 def cache_path(
     files: Sequence[str], stats: Sequence[os.stat_result], content: str, ending: str
 ) -> str:
-    """Where something that is known about these files is kept, as long as they do not change."""
+    """Returns the cache path for data about these files; it changes if the files change."""
     digest = hashlib.sha256(content.encode())
     for path, stat in zip(files, stats, strict=True):
         digest.update(f"{os.path.realpath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
@@ -202,9 +207,9 @@ def _load_cached(path: str, files: Sequence[str], sizes: Sequence[int]) -> Recor
 
 
 def _edges_agree(files: Sequence[str], index: RecordIndex) -> bool:
-    """Whether each file's first and last record are where the index says.
+    """Returns whether each file's first and last record are where the index says.
 
-    Size and time can both survive a rewrite (`touch -r`, `rsync --times`, coarse clocks).
+    A rewrite can keep both size and time (`touch -r`, `rsync --times`, coarse clocks).
     """
     first = 0
     for path, end in zip(files, index.ends.tolist(), strict=True):
@@ -220,7 +225,7 @@ def _edges_agree(files: Sequence[str], index: RecordIndex) -> bool:
 
 
 def store_cached(path: str, content: bytes) -> None:
-    """Writes a file of the cache whole or not at all."""
+    """Writes a file of the cache completely or not at all."""
     temporary = None
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -228,13 +233,13 @@ def store_cached(path: str, content: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         os.replace(temporary, path)
-    except OSError:  # a read-only home or a full disk costs the next start a few seconds, no more
+    except OSError:  # a read-only home or a full disk only costs the next start a few seconds
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
 
 
 def index_files(files: Sequence[str], *, threads: int = 8) -> RecordIndex:
-    """Indexes TFRecord files, or takes their index from the cache in the user's home.
+    """Indexes TFRecord files, or reads their index from the cache in the user's home.
 
     The cache's name is a hash of every file's real path, size and modification time. A stale or
     damaged cache cannot mix up examples: a read compares each record's own header with the index.
@@ -247,7 +252,7 @@ def index_files(files: Sequence[str], *, threads: int = 8) -> RecordIndex:
         cached = cache_path(files, stats, _INDEX_FORMAT, ".npz")
         index = _load_cached(cached, files, [stat.st_size for stat in stats])
         if index is None:
-            # Threads hide a network disk's latency; on a local one the loop itself is the cost.
+            # Threads hide a network disk's latency; on a local disk the loop itself is the cost.
             with ThreadPoolExecutor(max(1, min(threads, len(files)))) as pool:
                 found = list(pool.map(walk, files))
             index = RecordIndex(
@@ -264,7 +269,9 @@ def index_files(files: Sequence[str], *, threads: int = 8) -> RecordIndex:
 
 
 class _Descriptor:
-    """An open file that closes when its last user lets go: eviction cannot hurt a reader."""
+    """An open file that closes when its last user releases it, so that eviction cannot break a
+    reader.
+    """
 
     def __init__(self, path: str):
         self.number = -1
@@ -282,24 +289,24 @@ class RecordReader:
         self._files = list(files)
         self._index = index
         self._max_open = max_open
-        self.checked = crc.FAST  # whether `read` compares payloads with their checksums
+        self.checked = crc.FAST  # whether `read` checks payloads against their checksums
         self._open: OrderedDict[int, _Descriptor] = OrderedDict()
         self._lock = threading.Lock()
 
     def locate(self, i: int) -> tuple[str, int]:
-        """File name and byte offset of record `i`."""
+        """Returns file name and byte offset of record `i`."""
         return self._files[self._file_of(i)], int(self._index.offsets[i])
 
     def payload_of(self, i: int) -> tuple[str, int, int]:
-        """File name, byte offset and length of record `i`'s payload."""
+        """Returns file name, byte offset and length of record `i`'s payload."""
         path, offset = self.locate(i)
         return path, offset + HEADER_BYTES, int(self._index.lengths[i])
 
     def read(self, i: int) -> bytes:
-        """The payload of record `i`.
+        """Returns the payload of record `i`.
 
         Raises:
-            RecordError: the file is gone, was changed after indexing, or (where google_crc32c is
+            RecordError: the file is gone, was changed after indexing, or (if google_crc32c is
                 installed) the payload does not match its checksum.
         """
         offset = int(self._index.offsets[i])
