@@ -1,4 +1,6 @@
-"""The command line of `python -m convoy.dataloader.prepare`; commands are imported as they run."""
+"""Runs the command line of `python -m convoy.dataloader.prepare`; imports a command only to run
+it.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit status: 0; 1 when `verify` found bad examples; 2 when the request cannot be met; 3
-        when images were left out; 130 after Ctrl-C.
+        The exit status: 0; 1 if `verify` found bad examples; 2 if the request cannot be met; 3 if
+            images were left out; 130 after Ctrl-C.
     """
     given = vars(_parser().parse_args(arguments))
     try:
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow's import reads it
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # must be set before TensorFlow is imported
     run = _COMMANDS[given.pop("command")]
     printable_output()
     try:
@@ -57,10 +59,11 @@ _PATHS = ("data_dir", "out", "images", "val_labels", "config")
 
 
 def _as_meant(given: dict[str, Any]) -> dict[str, Any]:
-    """`~` in paths becomes the home folder, and the seed a number that every generator takes.
+    """Expands `~` in paths to the home folder, and maps the seed to a number that every generator
+    accepts.
 
     Raises:
-        PlaceError, DataError: they cannot.
+        PlaceError, DataError: this is not possible.
     """
     paths = {
         name: expand_home(given[name], f"--{name}")

@@ -1,7 +1,7 @@
 """`prepare digits`: scikit-learn's handwritten digits → TFRecord shards of JPEGs.
 
-What is written is the ImageNet layout of TFRecord files (labels from 1, `image/class/text`), with a
-`labels.txt` of one class name a line beside them.
+It writes TFRecord files in the ImageNet layout (labels from 1, `image/class/text`), and beside them
+a `labels.txt` with one class name per line.
 """
 
 from __future__ import annotations
@@ -36,18 +36,19 @@ def prepare_digits(
 ) -> dict[str, int]:
     """Writes scikit-learn's 1,797 handwritten digits as JPEGs in TFRecord files.
 
-    Labels are positions in `classes`; `labels.txt` has the digits, in the same order.
+    Labels are positions in `classes`; `labels.txt` lists the digits in the same order.
 
     Args:
         out: folder for `train-*`, `validation-*` and `labels.txt`.
-        image_size: pixels; the 8 x 8 originals are enlarged bicubically.
-        validation_fraction: share of every class that goes to validation.
-        seed: of the split and of the order in the files.
-        shards: train files; validation goes into one.
+        image_size: side in pixels; the 8 x 8 originals are enlarged bicubically.
+        validation_fraction: fraction of every class that goes to validation.
+        seed: seed of the split and of the order in the files.
+        shards: number of train files; validation goes into one file.
         classes: the digits to keep, at least two different ones; None: 0 to 9.
-        train_examples: so many training images, classes in proportion, drawn by `seed`; None: all.
+        train_examples: number of training images, with classes in proportion, drawn by `seed`;
+            None: all.
         images: folder for the validation images as `<digit>/<number>.jpg`, or None.
-        overwrite: replace what an earlier run left in `out` and `images`.
+        overwrite: replace the files of an earlier run in `out` and `images`.
 
     Returns:
         Number of examples per split, "train" and "validation".
@@ -87,7 +88,8 @@ def prepare_digits(
     )
 
     os.makedirs(out, exist_ok=True)
-    if overwrite:  # a different number of shards would otherwise leave old ones beside the new
+    # with another number of shards, old files would otherwise stay beside the new ones
+    if overwrite:
         for name in filter(_OURS.match, os.listdir(out)):
             os.unlink(os.path.join(out, name))
     names = [str(digit) for digit in kept]
@@ -116,7 +118,9 @@ def _split_digits(
     train_examples: int | None,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the training and of the validation images, classes in proportion in both."""
+    """Returns the positions of the training and of the validation images, with classes in
+    proportion.
+    """
     from sklearn.model_selection import train_test_split
 
     members = np.flatnonzero(np.isin(targets, classes))
@@ -136,7 +140,7 @@ def _split_digits(
             f"--train_examples must be {len(classes)}, one a class, to {len(train)}, all there are;"
             f" got {train_examples}."
         )
-    # How far down its class an image stands, 0 to 1: the first N by that hold every class alike.
+    # Rank of an image in its class, scaled to 0–1: the N lowest have all classes in proportion.
     depth = np.empty(len(train))
     for digit in classes:
         same = np.flatnonzero(targets[train] == digit)
@@ -146,10 +150,10 @@ def _split_digits(
 
 
 def parse_classes(text: str) -> list[int]:
-    """Digits of a list and ranges, such as `0-6` or `7,8,9` or `0-3,9`, in the order given.
+    """Parses a list of digits and ranges, such as `0-6` or `7,8,9` or `0-3,9`; keeps the order.
 
     Raises:
-        DataError: it is no such list.
+        DataError: it is not such a list.
     """
     digits: list[int] = []
     for part in text.split(","):
@@ -171,7 +175,7 @@ def _check_empty(flag: str, folder: str | None, overwrite: bool) -> None:
 
 
 def _remove_images(images: str, names: Sequence[str]) -> None:
-    """Removes what an earlier run wrote, and nothing else that a person may keep there."""
+    """Removes the files of an earlier run, and nothing else that a person may keep there."""
     for name in names:
         folder = os.path.join(images, name)
         for file in os.listdir(folder) if os.path.isdir(folder) else ():
@@ -194,5 +198,5 @@ def _write_bytes(path: str, content: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".")
     with os.fdopen(handle, "wb") as file:
         file.write(content)
-    os.chmod(temporary, 0o644)  # mkstemp's own mode shuts out everyone else
+    os.chmod(temporary, 0o644)  # mkstemp's mode denies access to everyone else
     os.replace(temporary, path)

@@ -46,16 +46,16 @@ def prepare_folder(
     """Packs `data_dir/train/<class>/*` and `data_dir/val/<class>/*`, or `data_dir/<class>/*`, or
     the images that a CSV file lists.
 
-    Without a train folder the classes are those of `data_dir` itself, and `validation_fraction` of
-    the images of each (None: a tenth; 0: none) become the validation split, those that training
-    with `--validation_fraction` and this seed as `--validation_seed` would hold out. A fraction
-    that is given divides a train folder, too.
+    Without a train folder the classes are the folders of `data_dir` itself. `validation_fraction`
+    of each class's images (None: a tenth; 0: none) become the validation split: the same images
+    that training with `--validation_fraction` and this seed as `--validation_seed` would hold out.
+    An explicit fraction divides a train folder, too.
 
     Returns:
         The exit status, see `pack`.
 
     Raises:
-        DataError: there are no images, a class of val is not one of train, or `out` is not free.
+        DataError: there are no images, a class of val is not in train, or `out` is not free.
     """
     check_place(data_dir, lists=True)
     if not 0 <= (validation_fraction or 0) < 1:
@@ -133,7 +133,7 @@ def _listed(
     held_out: HeldOut | None = None,
     split: str = "train",
 ) -> Images:
-    """The images of class folders (`own`: name -> folder); prints what was found."""
+    """Lists the images of class folders (`own`: name -> folder), and prints what was found."""
     listed = list_split(folder, own, expected, held_out, split)
     print(f"{what}{listed.found}", flush=True)
     for note in listed.notes:

@@ -1,9 +1,9 @@
 """`prepare imagenet`: the original ILSVRC2012 tar files → TFRecord shards, without unpacking them.
 
-The training tar holds one tar a class, named after its wnid; an inner tar's files lie uncompressed
-in it, so that an image is so many bytes from some offset of the outer file. The validation tar
-holds 50,000 images whose classes the development kit tells, by numbers of its own that `meta.mat`
-translates to wnids; nothing is downloaded. Classes are numbered by their sorted wnids.
+The training tar holds one tar per class, named after its wnid. Files of an inner tar are
+uncompressed, so an image is a range of bytes in the outer file. The validation tar holds 50,000
+images. The development kit gives their classes by its own numbers, which `meta.mat` translates to
+wnids. Nothing is downloaded. Classes are numbered by their sorted wnids.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def prepare_imagenet(
     workers: int = 1,
     overwrite: bool = False,
 ) -> int:
-    """Packs the tars of `data_dir`; a split whose tar is missing is left out.
+    """Packs the tars in `data_dir`; skips a split whose tar is missing.
 
     Args:
-        val_labels: a text file with a wnid a line, in the order of the validation images, or
-            `file wnid`; None takes the development kit.
+        val_labels: a text file with one wnid per line, in the order of the validation images, or
+            `file wnid`; None uses the development kit.
 
     Returns:
         The exit status, see `pack`.
 
     Raises:
-        DataError: a tar is damaged or not what its name says, or labels are missing.
+        DataError: a tar is damaged or does not match its name, or labels are missing.
     """
     train_tar, val_tar = (_present(data_dir, (name,)) for name in (TRAIN_TAR, VAL_TAR))
     devkit = _present(data_dir, DEVKIT_TARS)
@@ -88,10 +88,11 @@ def prepare_imagenet(
 
 
 def read_devkit(path: str) -> tuple[dict[str, str], list[str]]:
-    """The 1,000 classes as wnid -> words, and the wnid of every validation image in order.
+    """Returns the 1,000 classes as wnid -> words, and the wnid of every validation image in order.
 
     Raises:
-        DataError: it is not the development kit, or SciPy, which reads `meta.mat`, is missing.
+        DataError: the file is not the development kit, or SciPy, which reads `meta.mat`, is
+            missing.
     """
     try:
         from scipy.io import loadmat
@@ -108,7 +109,7 @@ def read_devkit(path: str) -> tuple[dict[str, str], list[str]]:
     except (tarfile.TarError, KeyError, OSError, EOFError) as error:
         raise DataError(f"{path}: not the ILSVRC2012 development kit ({error}).") from error
     table = loadmat(io.BytesIO(meta), squeeze_me=True, struct_as_record=True)["synsets"]
-    # The later rows are inner nodes of WordNet's tree, which are no classes.
+    # The later rows are inner nodes of WordNet's tree, not classes.
     leaves = [row for row in table.ravel() if int(row["num_children"]) == 0]
     wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
     words = {str(row["WNID"]): str(row["words"]) for row in leaves}
@@ -119,10 +120,10 @@ def read_devkit(path: str) -> tuple[dict[str, str], list[str]]:
 
 
 def read_val_labels(path: str, files: list[str]) -> list[str]:
-    """The wnid of each of these files, from lines of `wnid`, in order, or of `file wnid`.
+    """Returns the wnid of each of these files, from lines of `wnid` in order, or of `file wnid`.
 
     Raises:
-        DataError: a line is neither, or a file is not named.
+        DataError: a line has neither form, or a file is missing from the list.
     """
     lines = _label_lines(path)
     if all(len(parts) == 1 for parts in lines):
@@ -135,7 +136,9 @@ def read_val_labels(path: str, files: list[str]) -> list[str]:
 
 
 def class_names(synsets: list[str], words: dict[str, str]) -> list[str]:
-    """A name for each class: the first of its words, with the wnid where two share it."""
+    """Returns a name for each class: its first word, plus the wnid if two classes share the
+    word.
+    """
     names = [canonical(words.get(wnid, wnid).split(",")[0]) for wnid in synsets]
     counts = Counter(names)
     pairs = zip(names, synsets, strict=True)
@@ -174,7 +177,7 @@ def _wnids_in(path: str | None) -> list[str]:
 
 
 def _members(path: str, offset: int = 0, size: int | None = None) -> list[tuple[str, int, int]]:
-    """Name, offset in `path`, and size of the files of a tar that is a part of `path`."""
+    """Lists name, offset in `path`, and size of the files of a tar that is a part of `path`."""
     try:
         with open(path, "rb") as file:
             part = file if size is None else _Part(file, offset, size)
@@ -185,7 +188,7 @@ def _members(path: str, offset: int = 0, size: int | None = None) -> list[tuple[
 
 
 class _Part(io.RawIOBase):
-    """Some bytes of a file as a file of their own: the tar inside a tar."""
+    """Presents a range of a file's bytes as a file: the tar inside a tar."""
 
     def __init__(self, file: io.BufferedReader, offset: int, size: int):
         self._file, self._offset, self._size, self._position = file, offset, size, 0
@@ -214,7 +217,7 @@ class _Part(io.RawIOBase):
 
 
 def _classes_of(path: str) -> list[tuple[str, int, int]]:
-    """Wnid, offset and size of the tar of each class."""
+    """Lists wnid, offset and size of each class's tar."""
     found = []
     for name, offset, size in _members(path):
         wnid = os.path.splitext(os.path.basename(name))[0]

@@ -1,4 +1,4 @@
-"""Images on their way into a record: as they are where TensorFlow reads them, else recoded."""
+"""Prepares images for a record: unchanged if TensorFlow reads them, otherwise recoded."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from convoy.dataloader.images import exif
 from convoy.dataloader.images.by_pillow import BadImage, check_pixels, opened, to_rgb, unread
 from convoy.dataloader.images.file_kinds import HEAD_BYTES, kind_of
 
-# Of a JPEG, but for those that only stuff its data.
+# Markers of a JPEG, without the padding bytes.
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _KEPT = {"JPEG": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp"}
-_LONGEST_JPEG = 65_500  # pixels, of libjpeg
+_LONGEST_JPEG = 65_500  # pixels, limit of libjpeg
 DEFAULT_QUALITY = 95
 __all__ = ["BadImage", "Recoding", "recode"]
 
 
 @dataclass(frozen=True)
 class Recoding:
-    """What to change.
+    """Changes to make.
 
     Attributes:
-        resize_short: pixels; images whose short side is longer are shrunk to it, none is enlarged.
-        quality: JPEG quality of everything; None re-encodes only what has to be (quality 95).
+        resize_short: pixels; images with a longer short side are shrunk to it; none is enlarged.
+        quality: JPEG quality for every image; None re-encodes only where necessary (quality 95).
     """
 
     resize_short: int | None = None
@@ -33,21 +33,22 @@ class Recoding:
 
 
 def recode(data: bytes, how: Recoding) -> tuple[bytes, str]:
-    """The bytes to store and their format, "jpeg", "png", "gif" or "bmp".
+    """Returns the bytes to store and their format, "jpeg", "png", "gif" or "bmp".
 
-    Each image is decoded, so that none is packed that cannot be; bytes that need no change are then
-    passed on as they were. Pixels are those that training reads (`by_pillow.to_rgb`); transparency,
-    colour profiles and EXIF are dropped, but for its orientation, so that whoever reads the images
+    It decodes each image, so that no undecodable image is packed; bytes that need no change are
+    returned unchanged. Pixels are those that training reads (`by_pillow.to_rgb`). Transparency,
+    colour profiles and EXIF are dropped, except EXIF's orientation, so that readers of the images
     may apply it or not.
 
     Raises:
-        BadImage: it cannot be read, or it has too many pixels even at the scale needed.
+        BadImage: the image cannot be read, or it has too many pixels even at the needed scale.
     """
     from PIL import Image
 
     if reason := unread(data):
         raise BadImage(reason)
-    bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours comes after the scaling
+    # our own check comes after the scaling
+    bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         return _recode(data, how)
     finally:
@@ -64,15 +65,16 @@ def _recode(data: bytes, how: Recoding) -> tuple[bytes, str]:
         plain = kind in _KEPT and (kind != "BMP" or _is_plain_bmp(data, image.mode))
         if shrink:
             target = [max(1, round(side * short / min(width, height))) for side in (width, height)]
-            # A JPEG is decoded at half, a quarter or an eighth of its size where that is enough;
-            # twice the target is kept for the filter.
+            # libjpeg can decode at a half, a quarter or an eighth of the size. Use this, but keep
+            # twice the target size for the filter.
             image.draft(None, [2 * side for side in target])
         check_pixels(*image.size)
         if plain and not shrink and how.quality is None:
             image.load()
             _check_whole(data, kind)
             return data, _KEPT[kind]
-        few = image.mode in ("1", "P") and not shrink and how.quality is None  # edges without noise
+        # sharp edges without noise
+        few = image.mode in ("1", "P") and not shrink and how.quality is None
         turn = exif.orientation(image)
         image = to_rgb(image)
         if shrink:
@@ -85,7 +87,7 @@ def _recode(data: bytes, how: Recoding) -> tuple[bytes, str]:
 
 
 def _is_plain_bmp(data: bytes, mode: str) -> bool:
-    """Whether it is of grey levels or 24 bits, not compressed, and with a header of Windows'."""
+    """Returns whether it has grey levels or 24 bits, no compression, and a Windows header."""
     header, bits, compression = (
         int.from_bytes(data[start:end], "little") for start, end in ((14, 18), (28, 30), (30, 34))
     )
@@ -93,29 +95,30 @@ def _is_plain_bmp(data: bytes, mode: str) -> bool:
 
 
 def _check_whole(data: bytes, kind: str) -> None:
-    """Raises BadImage for damage that Pillow passes over where TensorFlow, which trains, stops."""
+    """Raises BadImage for damage that Pillow ignores but TensorFlow, which trains, does not."""
     ends = {"JPEG": _end_of_jpeg, "PNG": _end_of_png}
     if kind in ends and not ends[kind](data):
         raise BadImage("damaged (it ends before its end marker)")
 
 
 def _end_of_jpeg(data: bytes) -> int:
-    """Where the marker of its end stands, going from segment to segment; 0 if there is none."""
+    """Returns the position of the end marker, going from segment to segment; 0 if there is none."""
     place = 2
     while match := _MARKER.search(data, place):
         place = match.end()
         if match[1] == b"\xd9":
             return place
-        if not b"\xd0" <= match[1] <= b"\xd7":  # restarts stand within a scan, without a length
+        # restart markers occur within a scan and have no length
+        if not b"\xd0" <= match[1] <= b"\xd7":
             place += int.from_bytes(data[place : place + 2], "big")
     return 0
 
 
 def _end_of_png(data: bytes) -> int:
-    """Where its last chunk ends; 0 if there is none.
+    """Returns where the last chunk ends; 0 if there is none.
 
     Raises:
-        BadImage: a checksum is wrong, of a chunk that may not be passed over.
+        BadImage: a chunk that may not be ignored has a wrong checksum.
     """
     place, name = 8, b""
     while name != b"IEND":

@@ -1,7 +1,8 @@
-"""`prepare index`: the index files that DALI's TFRecord reader wants beside each TFRecord file.
+"""`prepare index`: writes the index files that DALI's TFRecord reader expects beside TFRecord
+files.
 
-A line per record: "offset size", the size with its 16 bytes of framing, as DALI's own tfrecord2idx
-writes them. Records that are damaged have no line.
+Each record has a line "offset size", where the size includes its 16 bytes of framing, as DALI's own
+tfrecord2idx writes them. Damaged records have no line.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from convoy.dataloader.tfrecord.random_access import FRAME_BYTES, index_files
 
 
 def make_indexes(files: Sequence[str], folder: str | None = None) -> list[str]:
-    """Writes `<file>.idx` for each file where it is missing or older than the file.
+    """Writes `<file>.idx` for each file if it is missing or older than the file.
 
     Args:
         files: TFRecord files.
@@ -27,7 +28,7 @@ def make_indexes(files: Sequence[str], folder: str | None = None) -> list[str]:
         The index files' names, in the order of `files`.
 
     Raises:
-        DataError: a file is no TFRecord file, or an index cannot be written.
+        DataError: a file is not a TFRecord file, or an index cannot be written.
     """
     found = [
         os.path.join(folder or os.path.dirname(path), os.path.basename(path) + ".idx")

@@ -1,4 +1,4 @@
-"""From a list of shards to a finished folder: the part that all packing commands share."""
+"""Turns a list of shards into a finished folder: the part that all packing commands share."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from convoy.dataloader.prepare.shards import (
 )
 from convoy.dataloader.sources.source import Source
 
-EXIT_BAD_IMAGES = 3  # as of --mode predict: done, but not with every image
+EXIT_BAD_IMAGES = 3  # as in --mode predict: done, but not with every image
 _SHOWN = 10
 
 _T = TypeVar("_T")
 
 
 def default_workers() -> int:
-    """Processes to start: as many as this process may use cores."""
+    """Returns the number of processes to start: the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def track(results: Iterable[_T], total: int, what: str) -> Iterator[_T]:
-    """Passes results on, and draws a bar on stderr if that is a terminal."""
+    """Yields the results, and draws a progress bar on stderr if that is a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -50,7 +50,9 @@ def track(results: Iterable[_T], total: int, what: str) -> Iterator[_T]:
 
 
 def print_found(source: Source, file: TextIO | None = None) -> None:
-    """Prints what a source holds, to `file` or standard output, and warnings to standard error."""
+    """Prints the contents of a source to `file` or standard output, and warnings to standard
+    error.
+    """
     print(source.found, file=file, flush=True)
     for note in source.notes:
         print(f"WARNING: {note}", file=sys.stderr)
@@ -65,13 +67,13 @@ def pack(
     workers: int,
     overwrite: bool = False,
 ) -> int:
-    """Writes the shards, `labels.txt` and `manifest.json`; says what was done.
+    """Writes the shards, `labels.txt` and `manifest.json`; prints what was done.
 
     Returns:
-        The exit status: 0, or 3 if images had to be left out.
+        The exit status: 0, or 3 if some images were left out.
 
     Raises:
-        DataError: `out` holds other shards and `overwrite` is not set.
+        DataError: `out` has other shards and `overwrite` is not set.
     """
     check_folder(out, shards, overwrite)
     notes = list(track(in_parallel(make_shard, shards, workers), len(shards), "shards"))

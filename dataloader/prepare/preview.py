@@ -1,7 +1,8 @@
-"""`prepare preview`: a contact sheet of training images as the network will see them, ops named.
+"""`prepare preview`: draws a contact sheet of training images as the network sees them, with their
+operations.
 
-The images come out of the real `Loader`. What was done to each is drawn again from its seed, and
-the names are believed only if doing just that gives the same pixels.
+The images come out of the real `Loader`. The augmentation of each is drawn again from its seed, and
+is named only if applying it gives the same pixels.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ def preview(
     config: str | None = None,
     **settings: Any,
 ) -> int:
-    """Writes `<out>.png` and `<out>.html`, which needs no other file.
+    """Writes `<out>.png` and a self-contained `<out>.html`.
 
     Args:
-        count: images to show: the first ones of the epoch's order.
-        config: a run's config.yaml, whose settings of the input are taken; of progressive training
-            those of the last stage.
-        settings: flags as training names them; None where unset. They override `config`.
+        count: number of images to show: the first ones of the epoch's order.
+        config: a run's config.yaml, for its input settings; for progressive training, those of the
+            last stage.
+        settings: flags under training's names; None if unset. They override `config`.
 
     Returns:
         0.
 
     Raises:
-        DataError: there is no data, the settings cannot work, or an image cannot be read.
+        DataError: there is no data, the settings are invalid, or an image cannot be read.
     """
     given = _DEFAULTS | (_read_config(config) if config else {})
     given |= {name: value for name, value in settings.items() if value is not None}
@@ -82,14 +83,14 @@ def _read_config(path: str) -> dict[str, Any]:
             "in its model_dir, where all settings are."
         )
     given = {name: value for name, value in content.items() if value is not None}
-    given.setdefault("exif_orientation", "ignore")  # of a run made before there was the flag
+    given.setdefault("exif_orientation", "ignore")  # for a run made before the flag existed
     if "train_image_size" in given:
         given["image_size"] = given["train_image_size"]
     return given
 
 
 def _sheet(examples: list[Example]) -> Image:
-    """All tiles with their captions as one picture, about as wide as high."""
+    """Draws all tiles with their captions as one picture, about as wide as high."""
     from PIL import Image, ImageDraw
 
     side = max(128, examples[0].image.width)
@@ -103,7 +104,8 @@ def _sheet(examples: list[Example]) -> Image:
         sheet.paste(example.image, (x, y))
         for k, line in enumerate(example.lines[:_CAPTION_LINES]):
             place = (x, y + example.image.height + 2 + _LINE * k)
-            plain = line.encode("latin-1", "replace").decode("latin-1")  # what every font has
+            # characters that every font has
+            plain = line.encode("latin-1", "replace").decode("latin-1")
             draw.text(place, plain[: side // 6], fill="black")
     return sheet
 

@@ -1,9 +1,9 @@
-"""Writing TFRecord shards: shuffled, in parallel, whole or not at all, and resumable.
+"""Writes TFRecord shards: shuffled, in parallel, completely or not at all, and resumable.
 
-A shard is written under a hidden name and renamed when it is whole; a small hidden note beside it
-then tells what it was made from and its SHA-256. A later run keeps every shard whose note and bytes
-agree with what it would write, so a killed run simply goes on. When all are there, the notes become
-`manifest.json`.
+A shard is written under a hidden name and renamed when it is complete. A small hidden note beside
+it then records its inputs and its SHA-256. A later run keeps every shard whose note and bytes agree
+with what it would write, so running the command again continues a killed run. When all shards are
+there, the notes become `manifest.json`.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Item:
-    """One image to pack: where its bytes are, and what is known of it.
+    """One image to pack: the place of its bytes, and its metadata.
 
     Attributes:
-        path: a file; with `size` the bytes from `offset` on, else all of it.
-        label: class from 0; -1 if it is in the record (see `keys`).
+        path: a file; with `size` the bytes from `offset` on, otherwise all of it.
+        label: class, counted from 0; -1 if the label is in the record (see `keys`).
         name: goes into `image/filename`, and into messages.
-        keys: names of image and label where the bytes are a tf.train.Example.
+        keys: names of image and label if the bytes are a tf.train.Example.
     """
 
     path: str
@@ -59,22 +59,24 @@ class Item:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file to write, complete in itself so that any process can do it."""
+    """One file to write; self-contained, so that any process can write it."""
 
     folder: str
     file: str
     items: list[Item]
-    names: list[str]  # of the classes
+    names: list[str]  # class names
     synsets: list[str] | None = None
     recoding: Recoding = field(default_factory=Recoding)
 
     def plan(self) -> str:
-        """A hash of everything that decides the shard's bytes, but for the images' own."""
+        """Returns a hash of everything that decides the shard's bytes, except the images' own
+        bytes.
+        """
         return hashlib.sha256(strict_json.dumps([_FORMAT, asdict(self)]).encode()).hexdigest()
 
 
 def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
-    """A permutation that depends on the items' names and the seed alone."""
+    """Returns a permutation that depends only on the items' names and the seed."""
     items = sorted(items, key=lambda item: (item.path, item.offset))
     key = np.array([seed % 2**64, 0], np.uint64)
     order = np.argsort(np.random.Philox(key=key).random_raw(len(items)), kind="stable")
@@ -91,7 +93,8 @@ def plan_split(
     seed: int = 0,
     **options: Any,
 ) -> list[Shard]:
-    """The shards of a split, images dealt out evenly; by default one for every 1,250 images.
+    """Returns the shards of a split with evenly distributed images; by default one per 1,250
+    images.
 
     Raises:
         DataError: there are fewer images than shards.
@@ -110,7 +113,7 @@ def plan_split(
 
 
 def write_records(folder: str, file: str, payloads: Iterable[bytes]) -> dict[str, Any]:
-    """Writes a TFRecord file whole or not at all.
+    """Writes a TFRecord file completely or not at all.
 
     Returns:
         `records`, `bytes` and `sha256` of the file.
@@ -140,7 +143,7 @@ def _checksum(data: bytes) -> bytes:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file completely or not at all."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     with open(temporary, "w", encoding="utf-8") as output:
@@ -149,7 +152,7 @@ def write_text(path: str, text: str) -> None:
 
 
 def make_shard(shard: Shard) -> dict[str, Any]:
-    """Writes a shard, or keeps the one that is there; returns its note. Runs in any process."""
+    """Writes a shard, or keeps the existing one; returns its note. Runs in any process."""
     note_path = os.path.join(shard.folder, f".{shard.file}.json")
     plan = shard.plan()
     note = _kept(shard, note_path, plan)
@@ -175,7 +178,9 @@ def make_shard(shard: Shard) -> dict[str, Any]:
 
 
 def _kept(shard: Shard, note_path: str, plan: str) -> dict[str, Any] | None:
-    """The note of a shard that an earlier run finished, if its bytes still are what they were."""
+    """Returns the note of a shard from an earlier run if its bytes are still the same, otherwise
+    None.
+    """
     path = os.path.join(shard.folder, shard.file)
     try:
         note = _note(shard, note_path)
@@ -243,10 +248,11 @@ def _from_record(payload: bytes, keys: tuple[str, str]) -> tuple[bytes, int]:
 
 
 def check_folder(folder: str, shards: Sequence[Shard], overwrite: bool) -> None:
-    """Makes `folder`, and refuses it, or clears it, if shards of another set are in it.
+    """Makes `folder`; if it has shards of another set, clears it with `overwrite` and raises
+    otherwise.
 
     Raises:
-        DataError: there are such shards and `overwrite` is not set, or it is a file.
+        DataError: there are such shards and `overwrite` is not set, or `folder` is a file.
     """
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise DataError(f"--out {folder} is a file, not a folder.")
@@ -262,13 +268,13 @@ def check_folder(folder: str, shards: Sequence[Shard], overwrite: bool) -> None:
         os.unlink(os.path.join(folder, name))
     for name in os.listdir(folder):
         if name.endswith(".tmp") and _OURS.match(name[1:].split(".")[0]):
-            os.unlink(os.path.join(folder, name))  # left by a run that was killed
+            os.unlink(os.path.join(folder, name))  # left by a killed run
 
 
 def write_manifest(
     folder: str, command: str, names: list[str], notes: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Writes `labels.txt` and `manifest.json`, and removes the notes that went into it."""
+    """Writes `labels.txt` and `manifest.json`, and removes the notes that became part of it."""
     splits: dict[str, Any] = {}
     for note in sorted(notes, key=lambda note: note["file"]):
         name = note["file"].split("-")[0]
@@ -293,11 +299,11 @@ def write_manifest(
 def in_parallel(
     do: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int
 ) -> Iterator[_Result]:
-    """The results of `do` over `tasks` as they come, from so many processes."""
+    """Yields the results of `do` over `tasks` as they arrive, from `workers` processes."""
     if min(workers, len(tasks)) <= 1:
         yield from map(do, tasks)
         return
-    # Not forked: the parent may have threads, and a child would inherit their locks.
+    # Do not fork: the parent may have threads, and a child would inherit their locks.
     context = multiprocessing.get_context("spawn")
     waiting = iter(tasks)
     with ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts) as pool:
@@ -314,4 +320,4 @@ def in_parallel(
 
 
 def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when Ctrl-C ends the work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when Ctrl-C stops the work

@@ -1,4 +1,6 @@
-"""`prepare tfds`: a prepared TensorFlow Dataset → our TFRecord shards; --download makes it."""
+"""`prepare tfds`: a prepared TensorFlow Dataset → our TFRecord shards; --download prepares it
+first.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +25,21 @@ def prepare_tfds(
     workers: int = 1,
     overwrite: bool = False,
 ) -> int:
-    """Packs the train split and, if there is one, the validation (or test) split.
+    """Packs the train split and, if it exists, the validation (or test) split.
 
     Args:
         name: `name`, `name/config` or `name/config:version`, with or without `tfds:` before it.
         data_dir: TFDS's folder.
-        out: where to write; None with `download` stops after TFDS has prepared the data set,
-            which `--dataset tfds:name` can train from.
+        out: where to write; None with `download` stops after TFDS has prepared the data set, and
+            `--dataset tfds:name` can train from that.
         download: let TFDS download and prepare it first; otherwise nothing is downloaded.
 
     Returns:
         The exit status, see `pack`.
 
     Raises:
-        DataError: it is not prepared, is no image classification, or `out` is not free.
+        DataError: the data set is not prepared or is not for image classification, or `out` is not
+            free.
     """
     dataset = f"tfds:{name.removeprefix('tfds:')}"
     if download:
@@ -56,7 +59,7 @@ def prepare_tfds(
         except DataError:
             if not shards:
                 raise
-            continue  # a data set of one split
+            continue  # a data set with one split
         if source.damage:
             raise DataError(next(iter(source.damage.values())))
         names = source.class_names or [str(i) for i in range(source.num_classes or 0)]

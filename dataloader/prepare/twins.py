@@ -1,6 +1,7 @@
-"""Images that a data set holds more than once where that does harm: in both splits, or under two
-labels. They are told by their encoded bytes and, as copies may have been saved anew or in another
-format, by their decoded pixels too.
+"""Finds images that occur more than once where this does harm: in both splits, or under two labels.
+
+It compares the encoded bytes and also the decoded pixels, as copies may have been saved anew or in
+another format.
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ from convoy.dataloader.images import by_pillow
 from convoy.dataloader.sources.source import Source
 
 QUICK_IMAGES, QUICK_SECONDS = 20_000, 10.0
-"""How many images of both splits `look_for_twins` looks at, and for how long, at most."""
+"""Maximum number of images in both splits that `look_for_twins` examines, and its time limit."""
 _PAIRS = 3
 _CHUNK = 64
 _ROW = [("number", "i8"), ("digest", "u8"), ("pixels", "u8"), ("label", "i8")]
 
 
 def digest(encoded: bytes) -> int:
-    """A number of 64 bits that stands for an encoded image."""
+    """Returns a 64-bit hash of an encoded image."""
     return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
 
 
 def pixel_digest(pixels: np.ndarray) -> int:
-    """The same of a decoded one, uint8 `(H, W, 3)`."""
+    """Returns a 64-bit hash of decoded pixels, uint8 `(H, W, 3)`."""
     return digest(np.array(pixels.shape[:2], np.int64).tobytes() + pixels.tobytes())
 
 
 @dataclass(frozen=True)
 class Twins:
-    """Validation images that are in the train split as well.
+    """Validation images that are also in the train split.
 
     Attributes:
-        count: how many validation images.
-        saved_anew: how many of them have the same pixels and other bytes.
-        pairs: where the first of them lie, and where in the train split.
+        count: number of validation images.
+        saved_anew: number of them with the same pixels but different bytes.
+        pairs: locations of the first of them in the validation and in the train split.
     """
 
     count: int
@@ -53,12 +54,11 @@ class Twins:
 def twin_notes(
     sources: Mapping[str, Source], found: Mapping[str, Sequence[tuple[int, int, int, int]]]
 ) -> dict[str, list[str]]:
-    """Warnings by split.
+    """Returns warnings for each split.
 
     Args:
         sources: split -> its source.
-        found: split -> number, digest, digest of the pixels and label of each image that could be
-            read.
+        found: split -> number, digest, digest of the pixels, and label of each readable image.
     """
     tables = {split: np.array(rows, _ROW) for split, rows in found.items()}
     notes = {split: _two_labels(sources[split], table) for split, table in tables.items()}
@@ -69,7 +69,7 @@ def twin_notes(
 
 
 def twins_text(twins: Twins) -> str:
-    """What to tell of them."""
+    """Returns the message about them."""
     (one, two), anew = twins.pairs[0], ""
     if twins.saved_anew:
         anew = f" ({twins.saved_anew} saved anew, with the same pixels)"
@@ -80,9 +80,9 @@ def twins_text(twins: Twins) -> str:
 
 
 def look_for_twins(train: Source, validation: Source) -> Twins | None:
-    """What a training run can find out before it starts: for sets of `QUICK_IMAGES` at most, and as
-    far as it comes in `QUICK_SECONDS`; half of them are for the bytes, which tell most. None where
-    nothing was found.
+    """Checks for twins before a training run starts: only in sets of at most `QUICK_IMAGES`, and
+    only for `QUICK_SECONDS`. Half of the time is for comparing bytes, which finds most. Returns
+    None if nothing was found.
     """
     sources = {"validation": validation, "train": train}
     if sum(source.num_examples for source in sources.values()) > QUICK_IMAGES:
@@ -105,19 +105,19 @@ def look_for_twins(train: Source, validation: Source) -> Twins | None:
 def _rows(
     pool: ThreadPoolExecutor, source: Source, end: float, pixels: bool
 ) -> list[tuple[int, int, int, int]]:
-    """Number and digests (0: not known) of a source's images, until the time is up."""
+    """Returns numbers and digests (0: not known) of a source's images, until the time is up."""
 
     def look(number: int) -> tuple[int, int, int, int] | None:
         label = 0 if source.labels is None else source.labels[number]
         try:
             encoded, label = source.parse(source.read(np.array([number]))[0], label)
             told = pixel_digest(by_pillow.decode(encoded)) if pixels else 0
-        except (DataError, OSError, ValueError):  # training will name it
+        except (DataError, OSError, ValueError):  # training will report it
             return None
         return number, 0 if pixels else digest(encoded), told, int(label)
 
     rows: list[tuple[int, int, int, int]] = []
-    # Spread, so that no class is left out where time is short.
+    # In random order, so that no class is left out if time is short.
     numbers: Iterator[int] = iter(np.random.default_rng(0).permutation(source.num_examples))
     while (chunk := list(islice(numbers, _CHUNK))) and time.monotonic() < end:
         rows += [row for row in pool.map(look, map(int, chunk)) if row is not None]

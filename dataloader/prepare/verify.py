@@ -32,7 +32,7 @@ class Bad:
 
     Attributes:
         split: "train" or "validation".
-        file: where it lies; offset: the record's first byte in it, None for a file of its own.
+        file: its file; offset: the record's first byte in it, None if the file is the example.
         key: its number in the split.
         reason: what is wrong.
     """
@@ -58,11 +58,11 @@ class _Chunk:
 
 @dataclass
 class _Found:
-    """What was found in a part of a split, or in all of it.
+    """The findings in a split or in a part of it.
 
     Attributes:
-        doubtful: examples that are decoded, though libjpeg complains.
-        images: number, digest, digest of the pixels and label of each that is not bad.
+        doubtful: examples that can be decoded, although libjpeg complains.
+        images: number, digest, digest of the pixels, and label of each good example.
     """
 
     bad: list[Bad] = field(default_factory=list)
@@ -70,7 +70,7 @@ class _Found:
     images: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     def add(self, other: _Found) -> None:
-        """Takes what was found in another part."""
+        """Adds the findings in another part."""
         self.bad += other.bad
         self.doubtful += other.doubtful
         self.images += other.images
@@ -86,7 +86,7 @@ def verify(
     validation_fraction: float | None = None,
     validation_seed: int = 0,
 ) -> int:
-    """Checks both splits: checksums, keys, labels, that every image decodes whole, and whether
+    """Checks both splits: checksums, keys, labels, that every image decodes completely, and whether
     images are in both splits or under two labels.
 
     Prints the bad examples with file, byte offset and number, as lines or one JSON object.
@@ -95,9 +95,9 @@ def verify(
         0, or 1 if anything is bad or certainly missing.
 
     Raises:
-        DataError: there is no data, or a file of it is no TFRecord file.
+        DataError: there is no data, or a file is not a TFRecord file.
     """
-    _open.cache_clear()  # with one worker it is this process's, and files may have changed
+    _open.cache_clear()  # with one worker the cache is this process's, and files may have changed
     held_out = division(validation_fraction, validation_seed)
     sources = _sources(data_dir, dataset, first_label, held_out)
     chunks = []
@@ -123,10 +123,10 @@ def verify(
 def _sources(
     data_dir: str, dataset: str, first_label: int | None, held_out: HeldOut | None
 ) -> dict[str, Source]:
-    """The splits that there are; says what they hold.
+    """Opens the splits that exist, and prints their contents.
 
     Raises:
-        DataError: there is none, or it cannot be used.
+        DataError: there is no split, or one is unusable.
     """
     sources: dict[str, Source] = {}
     missing = None
@@ -180,7 +180,8 @@ def _print_lines(
 def _open(
     data_dir: str, dataset: str, split: str, first_label: int | None, held_out: HeldOut | None
 ) -> Source:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's words about each bad image
+    # silences TensorFlow's messages about each bad image
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     source = find_source(data_dir, split, dataset, first_label, None, held_out)
     if isinstance(source, TFRecordSource):
         source.check_every_record()
@@ -188,7 +189,7 @@ def _open(
 
 
 def _check_chunk(chunk: _Chunk) -> tuple[str, _Found]:
-    """The split, and what was found in these examples of it."""
+    """Returns the split, and the findings in these examples of it."""
     source = _open(chunk.data_dir, chunk.dataset, chunk.split, chunk.first_label, chunk.held_out)
     numbers = range(chunk.first, chunk.end)
     doubtful: list[Bad] = []
@@ -210,11 +211,11 @@ def bad_examples(
     doubtful: list[Bad] | None = None,
     pixels: dict[int, int] | None = None,
 ) -> list[Bad]:
-    """Those of these examples (None: all) that training could not use, decoded whole.
+    """Decodes these examples (None: all) completely, and returns those that training could not use.
 
     Args:
-        doubtful: takes those that can be decoded, and that libjpeg complains of.
-        pixels: takes the digest of each one's pixels, by its number.
+        doubtful: collects those that can be decoded although libjpeg complains.
+        pixels: collects the digest of each example's pixels by its number.
     """
     from convoy.dataloader import native
     from convoy.dataloader.bad_images.culprits import what_is_wrong
@@ -230,7 +231,7 @@ def bad_examples(
     for i in range(source.num_examples) if numbers is None else numbers:
         try:
             reason = what_is_wrong(source, i, num_classes, decode)
-        except DataError as error:  # a label outside the classes, which no limit excuses
+        except DataError as error:  # a label outside the classes, which no limit permits
             reason = str(error).removeprefix(f"{source.describe(i)}: ")
         if reason is None and pixels is not None:
             pixels[i] = pixel_digest(decoded[0])
