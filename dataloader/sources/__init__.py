@@ -1,1 +1,1 @@
-"""Where examples lie: finds what a folder holds, and reads the raw bytes of any example."""
+"""Finds the data in a folder, and reads the raw bytes of any example."""

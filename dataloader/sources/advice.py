@@ -1,4 +1,4 @@
-"""What to do where a folder has no data for a split: the way out, if what lies there says which."""
+"""Advises what to do if a folder has no data for a split, judging by what the folder contains."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from convoy.dataloader.sources.splits import (
 from convoy.utils.text import canonical, some
 
 OWN_PART = "For the part that a run held out of them, give its own --validation_fraction."
-"""Advice where an evaluation finds no validation split."""
+"""Advice for an evaluation that finds no validation split."""
 PREPARE = "python -m convoy.dataloader.prepare"
-_LOOKED_AT = 10  # files of a folder whose first bytes are looked at
-_LOOKED_INTO = 200  # folders
-# Words in the names of folders by which their authors tell splits apart.
+_LOOKED_AT = 10  # number of files per folder whose first bytes are read
+_LOOKED_INTO = 200  # number of folders to search
+# Words in folder names that tell splits apart.
 _WORDS = {
     split: frozenset((*sum(names, ()), *more))
     for (split, names), more in zip(SPLIT_NAMES.items(), (["trainval"], ["holdout"]), strict=True)
@@ -31,11 +31,11 @@ _WORDS = {
 
 
 def nothing_found(data_dir: str, split: str, others: Sequence[str], alone: bool = False) -> str:
-    """What to say where `data_dir` has no data for a split.
+    """Returns the message for a `data_dir` without data for a split.
 
     Args:
-        others: the splits that it has.
-        alone: the other split is not asked for.
+        others: the splits that it does have.
+        alone: the other split is not needed.
     """
     seen = sorted(name for name in os.listdir(data_dir) if not name.startswith("."))
     if not seen:
@@ -50,7 +50,9 @@ def nothing_found(data_dir: str, split: str, others: Sequence[str], alone: bool 
 
 
 def holds_classes(data_dir: str) -> bool:
-    """Whether a folder without splits holds class folders, and does not seem to be a split."""
+    """Returns whether a folder without splits has class folders, and does not look like a split
+    itself.
+    """
     return (
         misplaced(data_dir) is None
         and not _seems_a_split(data_dir)
@@ -64,16 +66,16 @@ def _seems_a_split(folder: str) -> bool:
 
 
 def _list(data_dir: str) -> str:
-    """About a list of images that may lie there."""
+    """Returns advice about a list of images in the folder, if there is one."""
     lists = sorted(path for name in os.listdir(data_dir) if is_list(path := f"{data_dir}/{name}"))
     first = next((path for path in lists if "train" in os.path.basename(path)), "".join(lists[:1]))
     return f" If {first} lists images, give --data_dir {first}." if first else ""
 
 
 def misplaced(data_dir: str) -> str | None:
-    """The way out where splits lie elsewhere, or are called otherwise, packed up or links.
+    """Returns advice if splits are elsewhere, have other names, are packed, or are links.
 
-    Without a train split, the folders here are then no classes either.
+    If it finds any and there is no train split, the folders here are not classes.
     """
     if split_folder(data_dir, "train"):
         return None
@@ -103,7 +105,9 @@ def misplaced(data_dir: str) -> str | None:
 
 
 def _other_splits(data_dir: str, names: Sequence[str]) -> str | None:
-    """About folders whose names speak of both splits, and that are not taken for them."""
+    """Returns advice about folders whose names mention both splits, but which are not used as
+    splits.
+    """
     if not _has_splits(names):
         return None
     meant = {name: split for name in names if (split := _meant_split(name))}
@@ -119,25 +123,25 @@ def _other_splits(data_dir: str, names: Sequence[str]) -> str | None:
 
 
 def _has_splits(names: Sequence[str]) -> bool:
-    """Whether there are folders that speak of training, and of validation or a test."""
+    """Returns whether there are folders named for training, and for validation or a test."""
     return {split for name in names if (split := _meant_split(name))} == set(SPLIT_NAMES)
 
 
 def _meant_split(name: str) -> str | None:
-    """The split that a folder's name speaks of: one word of it, as in `seg_train`."""
+    """Returns the split that a folder's name mentions in one of its words, as in `seg_train`."""
     words = set(re.split(r"[-_. \d]+", canonical(name).lower()))
     words |= {word.removesuffix("set") for word in words}
     return next((split for split, known in _WORDS.items() if words & known), None)
 
 
 def _below(data_dir: str) -> Iterator[str]:
-    """The folders below a folder, nearest first."""
+    """Yields the folders below a folder, nearest first."""
     waiting, seen = [data_dir], 0
     while waiting and seen < _LOOKED_INTO:
         folder = waiting.pop(0)
         try:
             found = [os.path.join(folder, name) for name in subfolders(folder)[:_LOOKED_INTO]]
-        except OSError:  # it is not what the message is about
+        except OSError:  # the message is not about this folder
             continue
         yield from found
         waiting, seen = waiting + found, seen + len(found)
@@ -151,10 +155,10 @@ def _flat(folder: str) -> str:
 
 
 def _flat_split(data_dir: str, split: str) -> str | None:
-    """About the split's own folder, if there are no class folders in it."""
+    """Returns advice about the split's own folder, if it has no class folders."""
     names = subfolders(data_dir)
     of_split = [n for n in names if canonical(n).lower() in sum(SPLIT_NAMES[split], ())]
-    # "train" is a class, too, in pictures of vehicles.
+    # In pictures of vehicles, "train" may also be a class.
     if _are_classes(data_dir, [name for name in names if name not in of_split]):
         return None
     for name in of_split:
@@ -171,14 +175,14 @@ def _flat_split(data_dir: str, split: str) -> str | None:
 
 
 def _are_classes(folder: str, names: Sequence[str]) -> bool:
-    """Whether two or more of these folders hold images and seem to be classes."""
+    """Returns whether two or more of these folders hold images and look like classes."""
     others = [name for name in names[:_LOOKED_INTO] if not _meant_split(name)]
     paths = [os.path.join(folder, name) for name in others]
     return sum(_kind_of_files(path) == "images" for path in paths) > 1
 
 
 def _rest(data_dir: str, split: str, others: Sequence[str], alone: bool) -> str | None:
-    """What to do with class folders, or without any."""
+    """Returns advice for a folder with or without class folders."""
     names = subfolders(data_dir)[:_LOOKED_INTO]
     classes = [n for n in names if _kind_of_files(os.path.join(data_dir, n)) == "images"]
     if others and split == "validation" and split_folder(data_dir, "train"):
@@ -216,7 +220,7 @@ def _rest(data_dir: str, split: str, others: Sequence[str], alone: bool) -> str 
 
 
 def _kind_of_files(folder: str) -> str | None:
-    """What the first files right in a folder are: "images" or "records"; None for neither."""
+    """Returns the kind of the first files directly in a folder: "images", "records" or None."""
     with os.scandir(folder) as entries:
         files = sorted(e.name for e in entries if not e.name.startswith(".") and is_file(e))
     if any(re.search(r"\.tfrec|-\d{5}-of-\d{5}$", name) for name in files):

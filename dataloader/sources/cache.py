@@ -1,8 +1,9 @@
-"""Keeping encoded examples at hand, in memory or on a local disk, after they were read once.
+"""Keeps encoded examples in memory or on a local disk after they were read once.
 
 The cache is one unnamed file per process, in memory (memfd) or in a temporary folder: the system
-frees it when the process ends, however that comes about. What it holds are the raw bytes before
-decoding, so that crops and augmentation stay random, and any order and resuming work as without.
+frees it when the process ends, in whatever way. It holds the raw bytes before decoding, so crops
+and
+augmentation stay random, and any order and resuming work as without a cache.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ from convoy.utils.machine.resources import free_memory
 logger = logging.getLogger("convoy.data")
 
 KINDS = ("none", "ram", "disk")
-SHARE = 0.4  # of what is free; two splits may have a cache each
+SHARE = 0.4  # fraction of the free space; two splits may each have a cache
 _GB = 1e9
 
 
 class CachedSource(Source):
-    """A source that keeps what it read, up to a number of bytes; the rest is read each time.
+    """A source that keeps examples it has read, up to a number of bytes, and reads the rest each
+    time.
 
     Args:
-        source: where the examples are.
+        source: the source of the examples.
         kind: "ram" or "disk".
         limit: bytes that this process may keep.
-        folder: of a disk cache; None for the system's temporary folder.
+        folder: folder of a disk cache; None for the system's temporary folder.
 
     Raises:
         DataError: the cache cannot be made.
@@ -74,7 +76,7 @@ class CachedSource(Source):
 
     @property
     def cached(self) -> tuple[int, int]:
-        """How many examples the cache holds, and their bytes."""
+        """Returns how many examples the cache holds, and their bytes."""
         return self._kept, self._end
 
     def _cached(self, i: int) -> bytes | None:
@@ -98,7 +100,7 @@ class CachedSource(Source):
                 self._stop("the disk is full")
                 return
             self._end += len(content)
-            # The length goes first: readers look at the offset, without the lock.
+            # Set the length first: readers check the offset without taking the lock.
             self._lengths[i], self._kept = len(content), self._kept + 1
             self._offsets[i] = start
 
@@ -117,11 +119,11 @@ def cache_source(
     folder: str | None = None,
     processes: int = 1,
 ) -> Source:
-    """The source itself for "none", else with a cache before it.
+    """Puts a cache in front of a source; for "none" returns the source itself.
 
     Args:
-        limit_gb: gigabytes (10^9 bytes) that this process may use; None takes 40 % of what is free
-            on this host now, divided by its `processes`.
+        limit_gb: gigabytes (10^9 bytes) that this process may use; None takes 40 % of the space now
+            free on this host, divided by its `processes`.
 
     Raises:
         DataError: the cache cannot be made.

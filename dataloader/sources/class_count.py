@@ -1,7 +1,7 @@
-"""The labels of TFRecord files: how many classes there are, and how often each occurs.
+"""Counts the classes in TFRecord files, and how often each label occurs.
 
-Every record's label is looked at once, and its image is skipped over: a few short reads a record
-instead of all its bytes. The answer is kept beside the index of the records. Needs no TensorFlow.
+It reads every record's label once and skips over the image: a few short reads per record instead of
+all its bytes. The result is cached beside the index of the records. Needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ logger = logging.getLogger("convoy.data")
 
 _FORMAT = "convoy-labels-2"
 UNREAD = np.iinfo(np.int64).min
-"""Stands for the label of a record that cannot be read."""
-_WINDOW = 512  # bytes read at a time; an image between two keys is not read
+"""Label value for a record that cannot be read."""
+_WINDOW = 512  # bytes per read; an image between two keys is not read
 
 
 def count_classes(files: Sequence[str], index: RecordIndex, key: str, first_label: int) -> int:
-    """The number of classes: the largest label of all records, counted from `first_label`.
+    """Returns the number of classes: the largest label of all records, counted from `first_label`.
 
     Args:
-        files, index: TFRecord files and where their records are.
-        key: of the label, one int64.
+        files, index: TFRecord files and the index of their records.
+        key: key of the label, one int64.
         first_label: the number of the first class.
 
     Raises:
-        DataError: no record has a label, there are labels below the first, or so few of the
-            numbers up to the largest occur that it may be an accident.
+        DataError: no record has a label, a label is below the first, or so few of the numbers up to
+            the largest occur that the largest may be an error.
     """
     return _judge(labels_of(files, index, key), os.path.dirname(files[0]), key, first_label)
 
 
 def labels_of(files: Sequence[str], index: RecordIndex, key: str) -> list[int]:
-    """The different labels that the records have under `key`, rising, as they are stored."""
+    """Returns the different labels stored under `key`, in rising order."""
     found = np.unique(every_label(files, index, key))
     return found[found != UNREAD].tolist()
 
@@ -55,8 +55,8 @@ def labels_of(files: Sequence[str], index: RecordIndex, key: str) -> list[int]:
 def every_label(
     files: Sequence[str], index: RecordIndex, key: str, *, threads: int = 8
 ) -> np.ndarray:
-    """The label that each record has under `key`, as it is stored: int64 `(records,)`, `UNREAD`
-    where there is none.
+    """Returns each record's label under `key` as stored: int64 `(records,)`, `UNREAD` if there is
+    none.
     """
     stats = [os.stat(path) for path in files]
     kept = cache_path(files, stats, f"{_FORMAT} {key}", ".npy")
@@ -109,7 +109,7 @@ def _load(path: str, records: int) -> np.ndarray | None:
 
 
 def _labels_of(path: str, index: RecordIndex, first: int, end: int, key: str) -> np.ndarray:
-    """The labels of one file's records."""
+    """Returns the labels of one file's records."""
     found = np.full(end - first, UNREAD, np.int64)
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -121,21 +121,21 @@ def _labels_of(path: str, index: RecordIndex, first: int, end: int, key: str) ->
             try:
                 found[i - first] = next(iter(_label(part, key.encode())), UNREAD)
             except (ValueError, OverflowError):
-                continue  # training will name it
+                continue  # training will report it
     finally:
         os.close(descriptor)
     return found
 
 
 class _Part:
-    """Bytes of a file, read in windows as they are asked for."""
+    """Bytes of a file, read in windows on demand."""
 
     def __init__(self, descriptor: int, start: int, length: int):
         self._descriptor, self._start, self.length = descriptor, start, length
         self._window, self._at = b"", 0
 
     def get(self, start: int, end: int) -> bytes:
-        """Bytes from `start` to `end`, or to the record's own end."""
+        """Returns the bytes from `start` to `end`, or to the record's end."""
         end = min(end, self.length)
         if start < self._at or end > self._at + len(self._window):
             size = min(max(_WINDOW, end - start), self.length - start)
@@ -145,13 +145,13 @@ class _Part:
 
 
 def _label(part: _Part, key: bytes) -> list[int]:
-    """The values under one key of a serialized Example, at most one; see
+    """Returns the values under one key of a serialized Example, at most one; see
     `dataloader.tfrecord.example`.
     """
     for start, end in _parts(part, 0, part.length, number=1):  # Features
         for entry, entry_end in _parts(part, start, end, number=1):
             for name, name_end in _parts(part, entry, entry_end, number=1):
-                # An entry is its name and its value, so only this one's value is read.
+                # An entry is a name and a value; read only the value of this name.
                 if name_end - name == len(key) and part.get(name, name_end) == key:
                     features = decode_example(_wrapped(part.get(entry, entry_end)))
                     values = features.get(key.decode())
@@ -160,7 +160,7 @@ def _label(part: _Part, key: bytes) -> list[int]:
 
 
 def _parts(part: _Part, start: int, end: int, number: int) -> Iterator[tuple[int, int]]:
-    """Where the length-delimited fields of one number begin and end; their content is not read."""
+    """Yields start and end of the length-delimited fields with one number, without reading them."""
     while start < end:
         head = part.get(start, start + 20)
         tag, used = from_varint(head, 0)
@@ -176,5 +176,5 @@ def _parts(part: _Part, start: int, end: int, number: int) -> Iterator[tuple[int
 
 
 def _wrapped(entry: bytes) -> bytes:
-    """An Example with this one entry of its map."""
+    """Returns an Example with only this entry in its map."""
     return field(1, field(1, entry))

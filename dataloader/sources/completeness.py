@@ -1,7 +1,7 @@
-"""Whether records are missing from a split's files: by what lies beside the files, else by their
-names and by how many records the others hold.
+"""Checks whether records are missing from a split's files.
 
-A file that was cut between two records is whole to every reader. Needs no TensorFlow.
+It uses notes beside the files, otherwise the files' names and the number of records in the others.
+A file that was cut between two records looks complete to every reader. Needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from convoy.dataloader.sources.splits import SPLIT_NAMES
 
-# As Kaggle's data sets count in names: flowers-train-07-798.tfrec.
+# Kaggle's data sets put the number of records into names: flowers-train-07-798.tfrec.
 _COUNT_IN_NAME = re.compile(r"-(\d+)\.tfrec(ord)?s?$", re.IGNORECASE)
-_MOST = 0.75  # of the files have to be alike, so that another one is odd
+_MOST = 0.75  # fraction of files that must be alike for another one to be suspicious
 
 
 def find_gaps(
     data_dir: str, split: str, files: Sequence[str], counts: Sequence[int]
 ) -> tuple[list[str], list[str]]:
-    """What is certainly missing, and what may be: warnings, a line each.
+    """Returns warnings about what is certainly missing, and about what may be; one line each.
 
     Args:
         files: TFRecord files of one split, sorted.
@@ -47,8 +47,8 @@ def find_gaps(
 def _promised(
     data_dir: str, split: str, files: Sequence[str]
 ) -> tuple[str, dict[str, int], int] | None:
-    """What `prepare` or TFDS wrote beside the files: "so-and-so promises", records by file, and
-    their sum. None if neither did.
+    """Returns what `prepare` or TFDS noted beside the files: "so-and-so promises", records by file,
+    and their sum. None if neither wrote a note.
     """
     try:
         about = _read_json(data_dir, "manifest.json")["splits"][split]
@@ -56,7 +56,7 @@ def _promised(
         each = {name: int(shard["records"]) for name, shard in shards}
         return "manifest.json promises", each, int(about["examples"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        pass  # not ours, or none
+        pass  # not ours, or missing
     try:
         splits = {one["name"]: one for one in _read_json(data_dir, "dataset_info.json")["splits"]}
         name = next(name for name in sum(SPLIT_NAMES[split], ()) if name in splits)
@@ -76,7 +76,9 @@ def _read_json(folder: str, name: str) -> Any:
 def _counts_in_names(
     names: Sequence[str], counts: Sequence[int]
 ) -> tuple[str, dict[str, int], int] | None:
-    """The numbers at the ends of the names, if they are numbers of records: most are right."""
+    """Returns the numbers at the ends of the names if most are right, so that they count
+    records.
+    """
     found = {name: match for name in names if (match := _COUNT_IN_NAME.search(name))}
     each = {name: int(match[1]) for name, match in found.items()}
     right = sum(each.get(name) == count for name, count in zip(names, counts, strict=True))
@@ -86,10 +88,10 @@ def _counts_in_names(
 
 
 def _odd_counts(files: Sequence[str], counts: Sequence[int]) -> list[str]:
-    """Warnings of files that hold fewer records than the others.
+    """Returns warnings about files with fewer records than the others.
 
-    Writers deal records out evenly, or by bytes, or fill up all files but the last. So there is a
-    range in which most counts lie, and one that lies far below it is odd.
+    Writers distribute records evenly or by bytes, or fill all files but the last. So most counts
+    fall into a range, and one far below it is suspicious.
     """
     notes = [f"{file} is empty" for file, count in zip(files, counts, strict=True) if not count]
     if len(notes) > 1:

@@ -1,4 +1,4 @@
-"""Reading of lists of images: CSV files as spreadsheets and pandas write them. No TensorFlow."""
+"""Reads lists of images: CSV files as spreadsheets and pandas write them. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convoy.dataloader.sources.splits import SPLIT_NAMES, plain_name
 from convoy.utils.text import canonical, read_text, some, split_lines
 
 TEST = "test"
-# Names of columns, in lower case.
+# Column names, in lower case.
 PATHS = ("path", "file", "filename", "image", "filepath", "file_name", "file_path", "image_path")
 LABELS = ("label", "class", "target")
 SPLITS = ("split",)
@@ -24,11 +24,11 @@ class Row(NamedTuple):
     """One image of a list.
 
     Attributes:
-        file, line: where it stands.
-        written: the path as it stands there.
-        path: the file it means.
+        file, line: its place.
+        written: the path as written there.
+        path: the file that it refers to.
         label: its class, see `utils.text.canonical`.
-        split: "train", "validation", or `TEST`; None where the list has no such column.
+        split: "train", "validation", or `TEST`; None if the list has no such column.
     """
 
     file: str
@@ -40,12 +40,12 @@ class Row(NamedTuple):
 
     @property
     def where(self) -> str:
-        """File and line, for messages."""
+        """Returns file and line, for messages."""
         return f"{self.file}, line {self.line}"
 
 
 def split_named(name: str) -> str | None:
-    """The split that a file's name, or a row, speaks of: "train", "validation" or `TEST`."""
+    """Returns the split that a file's name or a row refers to: "train", "validation" or `TEST`."""
     word = canonical(os.path.splitext(name)[0]).lower()
     for known in (word, plain_name(word)):
         for split, rows in SPLIT_NAMES.items():
@@ -56,12 +56,12 @@ def split_named(name: str) -> str | None:
 
 
 def read_rows(path: str) -> list[Row]:
-    """The rows of a list.
+    """Returns the rows of a list.
 
     Raises:
         DataError: a column is missing or named twice, a row has no path, no label, more or fewer
-            fields than the first, or a split that there is not.
-        TextError: it is no text.
+            fields than the first, or an unknown split.
+        TextError: it is not text.
         OSError: it cannot be read.
     """
     text = read_text(path)
@@ -72,7 +72,7 @@ def read_rows(path: str) -> list[Row]:
     files, labels = _column(where, names, header, PATHS), _column(where, names, header, LABELS)
     splits = _column(where, names, header, SPLITS, needed=False)
     folder, found = os.path.dirname(path), []
-    named, called = cache(canonical), cache(split_named)  # of which there are few
+    named, called = cache(canonical), cache(split_named)  # there are few distinct ones
     for line, row in rows:
         where = f"{path}, line {line}"
         if len(row) != len(header):
@@ -104,8 +104,8 @@ def read_rows(path: str) -> list[Row]:
 
 
 def _image(folder: str, written: str) -> str:
-    """The file that a path of a list in `folder` means. A leading `~` is a home folder, unless a
-    file beside the list is called so.
+    """Returns the file for a path in a list in `folder`. A leading `~` means a home folder, unless
+    a file beside the list has that name.
     """
     image = os.path.normpath(os.path.join(folder, written))
     if written.startswith("~") and not os.path.lexists(image):
@@ -114,7 +114,7 @@ def _image(folder: str, written: str) -> str:
 
 
 def _parsed(path: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not empty, each with the line that it begins in."""
+    """Yields the rows that are not empty, each with the line on which it begins."""
     lines = [line + "\n" for line in split_lines(text)]
     reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
     line = 1
@@ -128,7 +128,7 @@ def _parsed(path: str, text: str, delimiter: str) -> Iterator[tuple[int, list[st
 
 
 def _delimiter(text: str) -> str:
-    """That of the first line: the one with which it has the columns that are needed."""
+    """Returns the delimiter with which the first line has the needed columns."""
     first = next((line for line in split_lines(text) if line.strip()), "")
     for delimiter in _DELIMITERS:
         names = {canonical(name.strip(' "')).lower() for name in first.split(delimiter)}
@@ -140,10 +140,10 @@ def _delimiter(text: str) -> str:
 def _column(
     where: str, names: Sequence[str], header: Sequence[str], known: Sequence[str], needed=True
 ) -> int | None:
-    """The number of the column that has one of the names `known`.
+    """Returns the number of the column with one of the names `known`.
 
     Raises:
-        DataError: there are several, or none and one is `needed`.
+        DataError: there are several, or there is none although `needed`.
     """
     found = [i for i, name in enumerate(header) if name in known]
     if len(found) > 1:

@@ -1,4 +1,4 @@
-"""The file names of examples: of images in folders, and those that records remember."""
+"""Finds the file names of examples: of images in folders, and those stored in records."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.sources.source import Source
 from convoy.dataloader.tfrecord.example import decode_example
 
-# The ImageNet builders' key, and those that TensorFlow Datasets uses.
+# Keys of the ImageNet builders and of TensorFlow Datasets.
 KEYS = ("image/filename", "file_name", "image/file_name", "filename")
 _THREADS = 16
 
 
 def file_names(source: Source, indices: Iterable[int]) -> list[str | None]:
-    """The name of each example's file, as far as it is known; None where a record keeps none.
+    """Returns the name of each example's file; None if a record does not store one.
 
-    Of image folders nothing is read; of records, each whole one.
+    It reads nothing from image folders, but each record completely.
 
     Raises:
         DataError: a record is damaged.

@@ -1,4 +1,4 @@
-"""Images that are files of their own, whoever says which they are and what they show."""
+"""Base of sources whose examples are single image files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from convoy.dataloader.sources.source import Source
 
 
 class FileSource(Source):
-    """One file an example.
+    """A source with one file per example.
 
     Attributes:
-        files: their paths, by the examples' numbers.
+        files: the paths by example number.
     """
 
     files: list[str]

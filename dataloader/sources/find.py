@@ -1,6 +1,6 @@
-"""Finds out what a folder holds, and opens it as the source for that.
+"""Finds out what kind of data a folder holds, and opens it as the right source.
 
-TFRecord files are in `record_source.py`, image folders in `folders.py`, lists in `lists.py`,
+TFRecord files are in `tfrecords.py`, image folders in `folders.py`, lists in `lists.py`,
 prepared TensorFlow Datasets in `tfds.py`.
 """
 
@@ -38,7 +38,7 @@ _NO_LABELS = (
 
 
 def log_found(source: Source) -> None:
-    """Tells what a source holds, and warns of what is odd, by the logger "convoy.data"."""
+    """Logs what a source holds, and warnings about it, to "convoy.data"."""
     logger.info("%s", source.found)
     for note in source.notes:
         logger.warning("%s", note)
@@ -57,19 +57,20 @@ def find_source(
 
     Args:
         data_dir: the folder given as `--data_dir`, or a CSV file that lists images.
-        split: "train" or "validation", or as folders are called: "val", "valid", …
-        dataset: "ImageNet" for records or image folders, whichever are there; `tfds:name`,
-            `tfds:name/config` or `tfds:name/config:version` for a prepared TensorFlow Dataset
-            below `data_dir`.
-        first_label: of TFRecord files, the number of the first class; None: the layout's own.
-        tell: is handed the source, to say what was found (`found`, `notes`); None for nothing.
-        held_out: divides images of class folders, or of a list, that have no validation split.
-        alone: the other split is not asked for: class folders that are no split are for training
-            then, and advice about a split that is missing is about that one.
+        split: "train" or "validation", or a folder's name: "val", "valid", … …
+        dataset: "ImageNet" for records or image folders, whichever it finds; `tfds:name`,
+            `tfds:name/config` or `tfds:name/config:version` for a prepared TensorFlow Dataset below
+            `data_dir`.
+        first_label: the number of the first class in TFRecord files; None: the layout's own.
+        tell: called with the source, to report what was found (`found`, `notes`); None reports
+            nothing.
+        held_out: divides images of class folders or of a list without a validation split.
+        alone: the other split is not needed. Then class folders outside a split are for training,
+            and advice about a missing split is only about this one.
 
     Raises:
-        DataError: the folder is missing, empty, ambiguous, damaged, or has no such split, or its
-            training data have one class, or `split` is neither of the two.
+        DataError: the folder is missing, empty, ambiguous, damaged, or has no such split; its
+            training data have only one class; or `split` is neither of the two.
     """
     split = split_called(split)
     tfds = dataset.startswith("tfds:")

@@ -1,8 +1,8 @@
-"""Which images a split's class folders hold. Long lists are kept for the next start.
+"""Lists the images in a split's class folders, and caches long lists for the next start.
 
-A kept list is taken only where it is certain that a change would show: on file systems that note in
-each folder when a file came or went, and whose notes differ from folder to folder. Mounted object
-stores and archives with fixed times are listed anew each time.
+It uses a cached list only if any change would certainly show: on file systems that update a
+folder's times whenever a file comes or goes, and whose times differ from folder to folder. It lists
+mounted object stores and archives with fixed times anew each time.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ from convoy.utils import strict_json
 
 _FORMAT = "convoy-folder-2"
 KEEP_FROM = 20_000
-"""Files from which on a list is kept: fewer are listed within a second, even on a network disk."""
+"""Number of files from which on a list is cached: fewer are listed within a second, even on a
+network disk.
+"""
 _SETTLED_SECONDS = 2.0
 _THREADS = 8
-# Those that change a folder's time (and its ctime, which nobody can set) with each file.
+# File systems that update a folder's time (and its ctime, which nobody can set) with each file.
 _FILE_SYSTEMS = frozenset(
     {
         *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"),
@@ -45,13 +47,13 @@ _FILE_SYSTEMS = frozenset(
 
 @dataclass
 class Listing:
-    """What lies in class folders.
+    """The contents of class folders.
 
     Attributes:
-        files: class folder, as the file system has its name -> paths below the split's folder,
-            sorted.
+        files: class folder, under its name on the file system -> sorted paths below the split's
+            folder.
         left: what was left out.
-        made: when the list was made, seconds since 1970, if it was kept from then; else None.
+        made: when a cached list was made, in seconds since 1970; None for a new list.
     """
 
     files: dict[str, list[str]]
@@ -60,7 +62,7 @@ class Listing:
 
 
 def list_classes(folder: str, classes: Sequence[str]) -> Listing:
-    """The images at any depth below `folder` in each of these class folders.
+    """Lists the images at any depth below `folder` in each of these class folders.
 
     Raises:
         OSError: a folder cannot be read.
@@ -71,7 +73,7 @@ def list_classes(folder: str, classes: Sequence[str]) -> Listing:
     if kept is not None:
         return kept
     begun = time.time()
-    with ThreadPoolExecutor(_THREADS) as pool:  # they hide the latency of network disks
+    with ThreadPoolExecutor(_THREADS) as pool:  # threads hide the latency of network disks
         scans = list(pool.map(lambda raw: scan(os.path.join(folder, raw)), classes))
     found = Listing({})
     for raw, one in zip(classes, scans, strict=True):
@@ -85,8 +87,8 @@ def list_classes(folder: str, classes: Sequence[str]) -> Listing:
 
 
 def files_around(folder: str) -> tuple[int, Left]:
-    """What lies in a split's folder beside the class folders: the number of pictures, by their
-    endings, and all that is left out.
+    """Counts what is in a split's folder beside the class folders: the number of pictures, by their
+    endings, and everything left out.
     """
     left = Left()
     pictures = 0
@@ -109,7 +111,7 @@ def files_around(folder: str) -> tuple[int, Left]:
 def _keep(path: str, folder: str, found: Listing, folders: list[str], begun: float) -> None:
     times = {name: _times(os.path.join(folder, name)) for name in folders}
     latest = max(max(time[:2]) for time in times.values()) / 1e9
-    # A folder changed this very moment may change again without its time showing it.
+    # A folder that has just changed may change again without a new time.
     if latest < begun - _SETTLED_SECONDS and _times_tell(folder, times):
         content = {"made": begun, "times": times, "files": found.files, "left": asdict(found.left)}
         store_cached(path, strict_json.dumps(content).encode())
@@ -121,8 +123,8 @@ def _times(path: str) -> list[int]:
 
 
 def _times_tell(folder: str, times: dict[str, list[int]]) -> bool:
-    """Whether a file that comes or goes would change one of these folders' times."""
-    # Equal ones were set by somebody: an archive, or a mount that has no times of its own.
+    """Returns whether adding or removing a file would change one of these folders' times."""
+    # Equal times were set on purpose: by an archive, or a mount without its own times.
     if len({changed for changed, _, _ in times.values()}) == 1 < len(times):
         return False
     if len({device for _, _, device in times.values()}) > 1:
@@ -131,7 +133,7 @@ def _times_tell(folder: str, times: dict[str, list[int]]) -> bool:
 
 
 def _file_system(folder: str) -> str | None:
-    """Its type, such as "ext4" or "fuse.s3fs", on Linux."""
+    """Returns its type on Linux, such as "ext4" or "fuse.s3fs"."""
     best, kind = b"", None
     place = os.fsencode(os.path.realpath(folder)) + b"/"
     try:
@@ -147,7 +149,7 @@ def _file_system(folder: str) -> str | None:
 
 
 def _load(path: str, folder: str, classes: Sequence[str]) -> Listing | None:
-    """The kept list, if it is there and nothing has changed since."""
+    """Returns the cached list, if it exists and nothing has changed since."""
     try:
         with open(path, encoding="utf-8") as file:
             kept: dict[str, Any] = json.load(file)

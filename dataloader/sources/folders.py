@@ -1,4 +1,4 @@
-"""Image folders: one folder a class, `train/<class>/<image>` and `val/<class>/<image>`."""
+"""Reads image folders: one folder per class, `train/<class>/<image>` and `val/<class>/<image>`."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from convoy.utils.text import canonical, some
 
 
 class FolderSource(FileSource):
-    """One folder a class: `<root>/train/<class>/<image>`, and `val/` or the like beside it.
+    """A source with one folder per class: `<root>/train/<class>/<image>`, and `val/` or similar.
 
-    Classes are numbered by the sorted names of the train split's folders, for both splits. Where
-    there is no train folder (evaluation only), `labels.txt` numbers them, else the split's own
-    folders. Names are made canonical here, once (`utils.text.canonical`); paths stay as they are.
+    Classes are numbered by the sorted names of the train split's folders, for both splits. Without
+    a train folder (evaluation only), `labels.txt` numbers them if it exists, otherwise the split's
+    own folders. Names are made canonical here, once (`utils.text.canonical`); paths do not change.
 
     Args:
-        held_out: divides the train split, or class folders right in `root`, into both.
-        whole: class folders right in `root` are the train split.
+        held_out: divides the train split, or class folders directly in `root`, into both splits.
+        whole: class folders directly in `root` are the train split.
 
     Raises:
-        DataError: a train class has no image, there is one only, or a validation class is unknown;
-            or there is a validation split, and `held_out` too.
+        DataError: a train class has no image, there is only one class, or a validation class is
+            unknown; or `held_out` is given although there is a validation split.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class FolderSource(FileSource):
 
 
 def divided_folder(root: str) -> str:
-    """The folder whose classes are divided: the train split's or, where there is none, `root`.
+    """Returns the folder whose classes are divided: the train split's, or `root` if there is none.
 
     Raises:
         DataError: there is a validation split, or there are no class folders.
@@ -125,20 +125,20 @@ def divided_folder(root: str) -> str:
 
 
 def left_for_test(root: str) -> list[str]:
-    """The folder of test images beside class folders, if there is one."""
+    """Returns the folder of test images beside class folders, if there is one."""
     test = split_folder(root, "validation")
     return [] if test is None else [os.path.basename(test)]
 
 
 def class_folders(folder: str, without: Collection[str] = ()) -> dict[str, str]:
-    """The classes of a split by their names (see `utils.text.canonical`), sorted, and the name of
-    each one's folder as the file system has it.
+    """Maps the sorted class names of a split (see `utils.text.canonical`) to the names of their
+    folders on the file system.
 
     Args:
-        without: folders that are no classes.
+        without: folders that are not classes.
 
     Raises:
-        DataError: two folders are one class to the eye.
+        DataError: the names of two folders look the same.
     """
     found: dict[str, str] = {}
     for raw in (raw for raw in subfolders(folder) if raw not in without):
@@ -156,7 +156,9 @@ def class_folders(folder: str, without: Collection[str] = ()) -> dict[str, str]:
 
 
 def _refuse_links(folder: str, own: Mapping[str, str]) -> None:
-    """Raises DataError if a class folder is a link to another one, or to what holds it."""
+    """Raises DataError if a class folder is a link to another class folder, or to a folder above
+    it.
+    """
     paths = {name: os.path.join(folder, raw) for name, raw in own.items()}
     if not any(map(os.path.islink, paths.values())):
         return
@@ -175,7 +177,7 @@ def _refuse_links(folder: str, own: Mapping[str, str]) -> None:
 
 
 def refuse_unknown(folder: str, own: Mapping[str, str], names: Iterable[str]) -> None:
-    """Raises DataError if a class folder (`own`) of a split is not one of the classes `names`."""
+    """Raises DataError if a split's class folder (`own`) is not one of the classes `names`."""
     names = list(names)
     for name in own.keys() - set(names):
         alike = next((other for other in names if _outline(other) == _outline(name)), None)
@@ -187,7 +189,7 @@ def refuse_unknown(folder: str, own: Mapping[str, str], names: Iterable[str]) ->
 
 
 def _outline(name: str) -> str:
-    """What is left of a name without case, blanks, and what cannot be seen."""
+    """Returns a name without case, blanks, and invisible characters."""
     plain = unicodedata.normalize("NFKC", name).casefold()
     return "".join(c for c in plain if unicodedata.category(c)[0] not in "CZ" and c not in "_-")
 
@@ -195,7 +197,7 @@ def _outline(name: str) -> str:
 def refuse_one_class(
     folder: str, own: Mapping[str, str], images: Mapping[str, list[str]] | None = None
 ) -> None:
-    """Raises DataError if a train split has one class, which often is one folder level too many.
+    """Raises DataError if a train split has only one class, often because of an extra folder level.
 
     Args:
         own: class name -> its folder.
@@ -220,7 +222,7 @@ def refuse_one_class(
 
 
 def inner_folders(files: Iterable[str]) -> list[str]:
-    """The folders right in a class folder where all its images lie in such, and none beside them.
+    """Returns the folders directly in a class folder if all its images are inside such folders.
 
     Args:
         files: paths below the split's folder.
@@ -252,14 +254,14 @@ def _but(left: Left) -> str:
 
 @dataclass
 class Listed:
-    """What a split's class folders hold.
+    """The contents of a split's class folders.
 
     Attributes:
         images: class -> paths below the split's folder.
         left: what was left out.
-        found: such as "120 images of 3 classes (cat, dog, owl) in photos/train; left out: …".
-        notes: warnings, a line each.
-        lacking: classes that were expected and have no image, of which they tell.
+        found: text such as "120 images of 3 classes (cat, dog, owl) in photos/train; left out: …".
+        notes: warnings, one line each.
+        lacking: expected classes without an image; the warnings mention them.
     """
 
     images: dict[str, list[str]]
@@ -276,11 +278,11 @@ def list_split(
     held_out: HeldOut | None = None,
     split: str = "train",
 ) -> Listed:
-    """Lists the class folders (`own`: name -> folder) of a split; a class of those `expected` that
-    has no image is a warning.
+    """Lists the class folders (`own`: name -> folder) of a split, and warns of `expected` classes
+    without an image.
 
     Args:
-        held_out: divides them; then only those of `split` are listed.
+        held_out: divides the images; then only those of `split` are listed.
     """
     listing = list_classes(folder, list(own.values()))
     images = {name: listing.files[raw] for name, raw in own.items()}
@@ -292,7 +294,7 @@ def list_split(
     if held_out is not None:
         single = [name for name in images if len(images[name]) == 1]
         images, words = held_out.part(images, split), f", {held_out.words(split)}"
-        # What the folder holds besides is told once, of training.
+        # The folder's other contents are reported once, for training.
         left, notes = (left, notes) if split == "train" else (Left(), [])
     count = sum(map(len, images.values()))
     classes = [name for name in images if images[name]]
@@ -309,7 +311,7 @@ def list_split(
 
 
 def _outside_note(count: int) -> str | None:
-    """A warning about pictures that lie beside the class folders."""
+    """Returns a warning about pictures beside the class folders."""
     if not count:
         return None
     if count == 1:
@@ -318,7 +320,7 @@ def _outside_note(count: int) -> str | None:
 
 
 def _nested_note(images: Mapping[str, list[str]]) -> str | None:
-    """A warning where the classes may be the folders within those that are taken for classes."""
+    """Returns a warning if the real classes may be one folder level deeper."""
     inner = {name: folders for name in images if len(folders := inner_folders(images[name])) > 1}
     if not inner:
         return None
@@ -331,7 +333,7 @@ def _nested_note(images: Mapping[str, list[str]]) -> str | None:
 
 
 def _alike_note(names: Iterable[str]) -> str | None:
-    """A warning about two classes that a person would take for one."""
+    """Returns a warning about two class names that a person would read as one."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(_outline(name), name)

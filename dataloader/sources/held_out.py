@@ -1,7 +1,7 @@
-"""A validation split out of training images: which of them are held out, whoever asks, and when.
+"""Splits a validation set off the training images, reproducibly.
 
-An image is held out by the hash of its own name, so it stays where it is when others come or go,
-on every rank, in every launch and after a move to another machine. Needs no TensorFlow.
+The hash of an image's own name decides whether it is held out. So it stays in its split when other
+images come or go, on every rank, in every run, and on another machine. Needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ HOLDING_NONE_OUT = "Add images; or train without an evaluation: --mode train, wi
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What `--validation_fraction` and `--validation_seed` ask for.
+    """The division set by `--validation_fraction` and `--validation_seed`.
 
     Attributes:
-        fraction: of the images of each class, above 0 and below 1.
-        seed: another one holds other images out.
+        fraction: fraction of each class's images to hold out, above 0 and below 1.
+        seed: another seed holds out other images.
 
     Raises:
-        DataError: the fraction is none.
+        DataError: the fraction is not between 0 and 1.
     """
 
     fraction: float
@@ -38,14 +38,14 @@ class HeldOut:
             )
 
     def part(self, images: Mapping[str, Sequence[str]], split: str) -> dict[str, list[str]]:
-        """Those images of each class that belong to a split.
+        """Returns the images of each class that belong to a split.
 
-        An image is held out if its number, which is uniform in [0, 1), is below the fraction: of
-        n images about n · fraction are. A class of two or more always has one in either split, and
-        a class of one image keeps it for training.
+        An image is held out if its number, uniform in [0, 1), is below the fraction: about n ·
+        fraction of n images. A class with two or more images always has one in each split; a single
+        image stays in training.
 
         Args:
-            images: class -> paths below the folder that is divided.
+            images: class -> paths below the divided folder.
             split: "train" or "validation".
         """
         return {name: self._of_class(files, split) for name, files in images.items()}
@@ -60,22 +60,23 @@ class HeldOut:
         return [file for file in files if (file in out) == (split == "validation")]
 
     def _number(self, file: str) -> float:
-        # macOS writes accents as characters of their own: a copy there has the same names.
+        # macOS stores accents as separate characters; normalise, so that a copy there has the same
+        # names.
         name = file if file.isascii() else unicodedata.normalize("NFC", file)
         text = f"{self.seed}\0{name}".encode(errors="surrogateescape")
         return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") / 2**64
 
     def words(self, split: str) -> str:
-        """What to say of a split's images, behind where they are."""
+        """Returns text about a split's images, to follow their location."""
         if split == "train":
             return "all but those held out"
         return f"held out by --validation_fraction {self.fraction:g}"
 
 
 def division(fraction: float | None, seed: int = 0) -> HeldOut | None:
-    """How training images are divided; None: they are not.
+    """Returns the division of the training images, or None without one.
 
     Raises:
-        DataError: the fraction is none.
+        DataError: the fraction is not between 0 and 1.
     """
     return None if fraction is None else HeldOut(fraction, seed)

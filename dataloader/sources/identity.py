@@ -1,8 +1,8 @@
-"""What an example is, apart from its number: so that it is known again in data that have changed.
+"""Identifies an example independently of its number, to recognise it in changed data.
 
-A number means another example once a file has come or gone. An identity is the example's place (a
-file's path below the split's folder, or a record file's name and the record's first byte), and the
-size and SHA-256 of what lies there.
+A number refers to another example once a file has been added or removed. An identity is the
+example's place (a file's path below the split's folder, or a record file's name and the record's
+first byte), and the size and SHA-256 of its bytes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _CHUNK = 1 << 20
 
 
 def identify(source: Source, i: int) -> dict[str, Any]:
-    """The identity of example `i`: `file`, `offset` (None: the file is the example), `size` (bytes)
-    and `sha256`; the last two are None where it cannot be read.
+    """Returns the identity of example `i`: `file`, `offset` (None: the file is the example), `size`
+    (bytes) and `sha256`; the last two are None if it cannot be read.
     """
     file, offset = source.place(i)
     found: dict[str, Any] = {"file": file, "offset": offset, "size": None, "sha256": None}
@@ -41,11 +41,10 @@ def identify(source: Source, i: int) -> dict[str, Any]:
 def known_again(
     source: Source, kept: Iterable[Mapping[str, Any]]
 ) -> tuple[dict[int, Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """Looks examples up that were identified earlier.
+    """Looks up examples that were identified earlier.
 
     Returns:
-        Those that are there as they were, by their number now; and the others, which are gone or
-        have changed.
+        The unchanged ones, by their present number; and the others, which are gone or have changed.
     """
     same: dict[int, Mapping[str, Any]] = {}
     others: list[Mapping[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Files with the names of classes, one a line. Needs no TensorFlow."""
+"""Reads files with one class name per line. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convoy.utils.text import canonical, read_text, split_lines
 def read_labels(
     data_dir: str, files: Sequence[str] = ("labels.txt", "label.labels.txt")
 ) -> list[str] | None:
-    """Class names, one a line, from the first of these files (TFDS writes the second) there is.
+    """Returns the class names from the first of these files that exists (TFDS writes the second).
 
     Raises:
         DataError, TextError: see `read_names`.
@@ -25,10 +25,10 @@ def read_labels(
 
 
 def read_names(path: str, name: str) -> list[str]:
-    """Class names, one a line, of a file that a person may have written; `name` is for errors.
+    """Returns the class names in a file that a person may have written; `name` is for errors.
 
     Raises:
-        DataError: a line is empty, and not only at the end; that would move all names after it.
+        DataError: a line before the end is empty; this would shift all names after it.
         TextError: it is not text.
         OSError: it cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Lists of images: a CSV file with a path and a label in each row, and perhaps a split."""
+"""Reads lists of images: a CSV file with a path and a label in each row, and perhaps a split."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _THREADS = 16
 
 
 class ListSource(FileSource):
-    """The images of a split that a list names.
+    """A source with the images of one split of a list.
 
-    Rows say their split themselves. Where they do not, the list's name does: `train.csv` has its
+    A column gives each row's split. Without this column, the list's name does: `train.csv` has its
     validation split in `val.csv` beside it, and any other list is for training. Classes are
-    numbered by the sorted labels of the training images; images are ordered by class and path,
-    whatever order the rows have.
+    numbered by the sorted labels of the training images; images are ordered by class and path, not
+    by row.
 
     Args:
         path: the list.
         held_out: divides the training images into both splits.
-        alone: the other split is not asked for, which the advice in errors regards.
+        alone: the other split is not needed; the advice in errors takes this into account.
 
     Raises:
-        DataError: with file and line, what cannot be used; or there is no such split.
-        TextError: a list is no text.
+        DataError: the list is unusable, with file and line; or there is no such split.
+        TextError: a list is not text.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ListSource(FileSource):
         if not train:
             notes.append("has no training images: its own labels are the classes")
         else:
-            single = [] if held_out is None else lacking  # what has two has one held out
+            single = [] if held_out is None else lacking  # with two, one is held out
             notes += lacking_notes(lacking, single)
             self.lacking = lacking
         self.notes = [f"{path}: {note}" for note in notes]
@@ -104,11 +104,11 @@ class ListSource(FileSource):
 
 
 def _notes(rows: Sequence[Row], train: Sequence[Row], again: int) -> list[str]:
-    """Warnings about a split's rows.
+    """Returns warnings about a split's rows.
 
     Args:
-        train: those of the train split, if `rows` are others.
-        again: how many rows there are about an image that an earlier one is about.
+        train: the rows of the train split, if `rows` are others.
+        again: number of rows that repeat an image of an earlier row.
     """
     notes = []
     if common := {row.path for row in train} & {row.path for row in rows}:
@@ -125,10 +125,10 @@ def _notes(rows: Sequence[Row], train: Sequence[Row], again: int) -> list[str]:
 def read_splits(
     path: str, held_out: HeldOut | None = None
 ) -> tuple[dict[str, list[Row]], list[str]]:
-    """The rows of both splits, and what is not used, in words.
+    """Returns the rows of both splits, and text about what is not used.
 
     Args:
-        held_out: divides the training images; then both splits have all of them.
+        held_out: divides the training images; then both splits list all of them.
 
     Raises:
         DataError, TextError: see `ListSource`.
@@ -161,7 +161,7 @@ def read_splits(
 
 
 def _beside(path: str, split: str) -> str | None:
-    """The list of a split beside that for training.
+    """Returns the list of a split beside the training list.
 
     Raises:
         DataError: there are several.
@@ -203,7 +203,7 @@ def _no_split(path: str, split: str, others: bool, alone: bool) -> str:
 
 
 def _refuse_two_labels(rows: Sequence[Row]) -> int:
-    """The number of rows about an image that an earlier row of the same split is about.
+    """Returns the number of rows that repeat an image of an earlier row in the same split.
 
     Raises:
         DataError: their labels differ.
@@ -231,10 +231,11 @@ def _refuse_unknown(rows: Sequence[Row], names: Collection[str]) -> None:
 
 
 def _refuse_missing(rows: Sequence[Row], others: Collection[Row]) -> None:
-    """Raises DataError if an image is not there.
+    """Raises DataError if an image is missing.
 
     Args:
-        others: rows that are looked at as well if one is missing, so that all such are counted.
+        others: rows to check as well if one is missing, so that the message counts all missing
+            images.
     """
     missing = _those(_is_missing, rows)
     if not missing:
@@ -262,13 +263,14 @@ def _is_missing(row: Row) -> bool:
 
 
 def _those(test: Callable[[Row], bool], rows: Sequence[Row]) -> list[Row]:
-    parts = [rows[i::_THREADS] for i in range(_THREADS)]  # hide the latency of network disks
+    # threads hide the latency of network disks
+    parts = [rows[i::_THREADS] for i in range(_THREADS)]
     with ThreadPoolExecutor(_THREADS) as pool:
         return [row for part in pool.map(lambda p: list(filter(test, p)), parts) for row in part]
 
 
 def _divided(path: str, rows: Sequence[Row], held_out: HeldOut, split: str) -> list[Row]:
-    """Those of one split. Images are named as in class folders that lie beside the list."""
+    """Returns the rows of one split. Images are named as in class folders beside the list."""
     root = os.path.dirname(path) or "."
     images: dict[str, list[str]] = {}
     by_name = {os.path.relpath(row.path, root): row for row in rows}

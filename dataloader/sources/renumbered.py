@@ -1,4 +1,4 @@
-"""Data whose classes are numbered as a model numbers them."""
+"""Renumbers a data set's classes to match a model's."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from convoy.dataloader.sources.source import Source
 
 UNKNOWN = -1
-"""The number of a class that the model lacks."""
+"""Number of a class that the model lacks."""
 
 
 class Renumbered(Source):
-    """Another source's examples, with labels that mean the classes of a model.
+    """Another source's examples with a model's class numbers as labels.
 
     Args:
-        source: the data as they number themselves.
-        numbers: for each class of the data, in their order, the model's number of it, or `UNKNOWN`.
+        source: the data with its own numbers.
+        numbers: for each class of the data in order, the model's number, or `UNKNOWN`.
         class_names: the model's, in its order; None if it has none.
-        num_classes: how many classes the model has.
+        num_classes: number of the model's classes.
     """
 
     def __init__(
@@ -53,4 +53,5 @@ class Renumbered(Source):
             return image, label  # from `labels`, which has the model's numbers
         if 0 <= label < len(self._numbers):
             return image, int(self._numbers[label])
-        return image, label if label < 0 else self.num_classes + label  # outside, as it was
+        # keeps labels outside the classes outside
+        return image, label if label < 0 else self.num_classes + label

@@ -1,6 +1,4 @@
-"""The interface of data sources. A source knows how many examples there are, and hands out the raw
-bytes of any of them.
-"""
+"""Defines the interface of data sources: the number of examples, and access to their raw bytes."""
 
 from __future__ import annotations
 
@@ -14,21 +12,22 @@ from convoy.utils.text import printable, some
 
 
 class Source:
-    """Examples by number. Subclasses fill in the attributes and the three methods.
+    """Gives access to examples by number. Subclasses set the attributes and implement three
+    methods.
 
     Attributes:
         num_examples: examples in the whole split.
-        class_names: one name a class, or None when nothing on disk tells.
-        num_classes: number of classes, or None when only the records know.
-        labels: int32 `(num_examples,)`, or None when the labels are inside the records.
-        shuffle_block: neighbours worth reading together (1 where every example is a file).
-        damage: examples known to be unreadable from the start: number -> where and why.
+        class_names: one name per class, or None if nothing on disk says.
+        num_classes: number of classes, or None if only the records tell.
+        labels: int32 `(num_examples,)`, or None if the labels are inside the records.
+        shuffle_block: number of neighbours worth reading together (1 if every example is a file).
+        damage: examples known to be unreadable from the start: number -> place and reason.
         first_label: the number of the first class in the files; `parse` counts from 0.
-        root: the folder that all files of the split lie in.
-        found: a line that tells what there is, and what was left out.
-        notes: warnings, a line each.
-        lost: those of them about examples that are certainly missing.
-        lacking: classes without an example that they tell of.
+        root: the folder of all files of the split.
+        found: one line about what was found and what was left out.
+        notes: warnings, one line each.
+        lost: the warnings about examples that are certainly missing.
+        lacking: classes without an example; the warnings mention them.
     """
 
     num_examples: int
@@ -45,52 +44,60 @@ class Source:
     lacking: Sequence[str] = ()
 
     def count_classes(self) -> int | None:
-        """`num_classes`, or what the records themselves say, which may take minutes once.
+        """Returns `num_classes`, or counts the classes in the records, which may take minutes once.
 
         Raises:
-            DataError: the records do not say it clearly.
+            DataError: the records give no clear answer.
         """
         return self.num_classes
 
     def read(self, indices: np.ndarray) -> list[bytes]:
-        """The raw bytes of these examples. Thread-safe. Raises RecordError at the first bad one."""
+        """Returns the raw bytes of these examples. Thread-safe. Raises RecordError at the first bad
+        one.
+        """
         raise NotImplementedError
 
     def encoded(self, i: int) -> bytes:
-        """The encoded image of example `i`, got without TensorFlow.
+        """Returns the encoded image of example `i`, without TensorFlow.
 
         Raises:
-            RecordError: the example does not hold one.
+            RecordError: the example has no image.
         """
         return self.parse(self.read(np.array([i]))[0], 0)[0]
 
     def locate(self, i: int) -> tuple[str, int | None]:
-        """The file of example `i`, and the byte its record begins at; None: the file is it."""
+        """Returns the file of example `i`, and the first byte of its record; None: the file is the
+        example.
+        """
         raise NotImplementedError
 
     def place(self, i: int) -> tuple[str, int | None]:
-        """As `locate`, with the file's path below `root`: the same wherever the data lie."""
+        """Like `locate`, with the file's path below `root`: the same wherever the data are."""
         file, offset = self.locate(i)
         return os.path.relpath(file, self.root), offset
 
     def span(self, i: int) -> tuple[str, int, int | None]:
-        """Where the bytes of example `i` lie: file, first byte, number; None: to the file's end."""
+        """Returns the location of the bytes of example `i`: file, first byte, count; None: to the
+        file's end.
+        """
         raise NotImplementedError
 
     def find(self, file: str, offset: int | None) -> int | None:
-        """The number of the example whose `place` this is, or None."""
+        """Returns the number of the example with this `place`, or None."""
         raise NotImplementedError
 
     def list_digest(self) -> str:
-        """A hash of which examples there are, and in which order; not of their content."""
+        """Returns a hash of the examples and their order, but not of their content."""
         raise NotImplementedError
 
     def occurring_labels(self) -> list[int]:
-        """The labels that at least one example has, rising; may take minutes once for records."""
+        """Returns the labels of at least one example, in rising order; may take minutes once for
+        records.
+        """
         return [] if self.labels is None else np.unique(self.labels).tolist()
 
     def all_labels(self) -> np.ndarray:
-        """The label of every example, from 0, -1 where it cannot be read: int32 `(N,)`; may take
+        """Returns the label of every example, from 0, or -1 if unreadable: int32 `(N,)`. May take
         minutes once for records.
         """
         if self.labels is None:
@@ -98,37 +105,37 @@ class Source:
         return self.labels
 
     def describe(self, i: int) -> str:
-        """Where example `i` lies, for messages."""
+        """Returns the location of example `i`, for messages."""
         file, offset = self.locate(i)
         file = printable(file)
         return file if offset is None else f"{file}, record at byte {offset}"
 
     def outside(self, label: int, num_classes: int) -> str:
-        """What to say of a label, from 0, that is outside the classes."""
+        """Returns the message about a label, from 0, that is outside the classes."""
         return (
             f"label {label} (counted from 0) is outside --num_classes {num_classes}. Set"
             " --num_classes to the data's classes, or correct the label."
         )
 
     def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
-        """Raw bytes, and `labels[i]` or 0 -> encoded image, label from 0.
+        """Converts raw bytes, and `labels[i]` or 0, to an encoded image and a label from 0.
 
         Raises:
-            RecordError: the bytes do not hold one image and one label.
+            RecordError: the bytes do not contain one image and one label.
         """
         raise NotImplementedError
 
 
 def classes_text(names: Sequence[str]) -> str:
-    """Such as "3 classes (cat, dog, owl)"."""
+    """Returns text such as "3 classes (cat, dog, owl)"."""
     return f"{len(names)} class{'es' if len(names) != 1 else ''} ({some(names)})"
 
 
 def lacking_notes(names: Sequence[str], single: Collection[str] = ()) -> list[str]:
-    """Warnings about classes without an example in a split.
+    """Returns warnings about classes without an example in a split.
 
     Args:
-        single: those of them whose only image was kept for training.
+        single: the classes whose only image was kept for training.
     """
     notes = []
     if kept := [name for name in names if name in single]:

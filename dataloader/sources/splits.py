@@ -1,4 +1,4 @@
-"""Which of a folder's parts are its splits, under the names that people give them."""
+"""Finds a folder's splits under the names that people give them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXPECTED = (
     "TensorFlow Datasets) or image folders (train/<class>/*.jpg and val/<class>/*.jpg), or be a "
     ".csv file with columns path and label."
 )
-# A name in a later row counts only where there is none of an earlier row.
+# A name in a later row counts only if no earlier name is found.
 SPLIT_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "train": (("train", "training"),),
     "validation": (("validation", "val", "valid", "dev", "eval"), ("test", "testing")),
@@ -24,15 +24,15 @@ SPLIT_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
 _SPLITS = {name: split for split, rows in SPLIT_NAMES.items() for name in rows[0]}
 LISTS = (".csv", ".tsv")
 ARCHIVE = re.compile(r"\.(zip|rar|7z|tar|tgz|tar\.\w+)$", re.IGNORECASE)
-# "training_set", "val-images", "testdata": what such a name may end in.
+# Endings of names such as "training_set", "val-images", "testdata".
 _ENDING = re.compile(r"[-_. ]*(set|dataset|data|images|imgs|split)$")
 
 
 def split_called(name: str) -> str:
-    """Which split a user means: "train" or "validation", which folders also call val.
+    """Returns the split that a user means: "train" or "validation" (also called val).
 
     Raises:
-        DataError: neither.
+        DataError: it is neither.
     """
     if name not in _SPLITS:
         raise DataError(f"split {name!r} is none of {', '.join(_SPLITS)}.")
@@ -40,10 +40,10 @@ def split_called(name: str) -> str:
 
 
 def check_place(data_dir: str | None, *, lists: bool = False) -> str:
-    """Returns the folder, or raises DataError: it is not given, at a URL, or not a folder.
+    """Returns the folder; raises DataError if it is missing, a URL, or not a folder.
 
     Args:
-        lists: whether it may be a file that lists images.
+        lists: accept a file that lists images, too.
     """
     if not data_dir:
         raise DataError(f"No data: give the folder with --data_dir. {EXPECTED}")
@@ -64,26 +64,28 @@ def check_place(data_dir: str | None, *, lists: bool = False) -> str:
 
 
 def subfolders(folder: str) -> list[str]:
-    """The folders in a folder, sorted, without hidden ones and those of systems."""
+    """Returns the folders in a folder, sorted, without hidden and system folders."""
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if is_folder(e) and not is_passed_over(e.name))
 
 
 def is_list(path: str | os.PathLike[str] | None) -> bool:
-    """Whether `--data_dir` is a file that lists images."""
+    """Returns whether `--data_dir` is a file that lists images."""
     return bool(path) and os.fspath(path).lower().endswith(LISTS) and os.path.isfile(path)
 
 
 def plain_name(folder: str) -> str:
-    """A folder's name in lower case, without what names of splits may end in ("train_images")."""
+    """Returns a folder's name in lower case, without common endings of split names
+    ("train_images").
+    """
     return _ENDING.sub("", canonical(folder).lower())
 
 
 def split_folder(root: str, split: str, *, test: bool = True) -> str | None:
-    """The folder of a split, under whichever of its names there is with class folders in it.
+    """Returns the folder of a split: the one with any of the split's names and class folders in it.
 
     Args:
-        test: whether a folder of test images may be the validation split, where there is no other.
+        test: accept a folder of test images as the validation split if there is no other.
 
     Raises:
         DataError: there are several.
@@ -92,7 +94,7 @@ def split_folder(root: str, split: str, *, test: bool = True) -> str | None:
     short = {name: plain_name(name) for name in plain}
     rows = SPLIT_NAMES[split] if test else SPLIT_NAMES[split][:1]
     for row, words in ((row, words) for row in rows for words in (plain, short)):
-        found: dict[str, str] = {}  # real path -> folder: one may be a link to the other
+        found: dict[str, str] = {}  # real path -> folder: one may be a link to another
         for name, word in words.items():
             folder = os.path.join(root, name)
             if word in row and subfolders(folder):
@@ -109,7 +111,9 @@ def split_folder(root: str, split: str, *, test: bool = True) -> str | None:
 
 
 def unused_folders(root: str, used: Iterable[str] | None = None) -> list[str]:
-    """The folders that are not hidden beside those in use, which are the splits' if not given."""
+    """Returns the visible folders that are not in use; by default the splits' folders are in
+    use.
+    """
     if used is None:
         used = {os.path.basename(split_folder(root, split) or "") for split in SPLIT_NAMES}
     return [name for name in subfolders(root) if name not in set(used)]

@@ -1,9 +1,9 @@
-"""Prepared TensorFlow Datasets (TFDS), read without TFDS.
+"""Reads prepared TensorFlow Datasets (TFDS) without TFDS.
 
-TFDS leaves `<data_dir>/<name>[/<config>]/<version>/` with shards of `tf.train.Example`s and two
-descriptions, `features.json` and `dataset_info.json`. The shards are TFRecord files, which our own
-reader reads at random, so that order, sharding and resume are those of every other source. Nothing
-is downloaded here: `python -m convoy.dataloader.prepare tfds --download` does that.
+TFDS writes `<data_dir>/<name>[/<config>]/<version>/` with shards of `tf.train.Example`s and two
+descriptions, `features.json` and `dataset_info.json`. The shards are TFRecord files. Our own reader
+reads them at random positions, so order, sharding and resuming work as for every other source. This
+module downloads nothing: `python -m convoy.dataloader.prepare tfds --download` does.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ class TFDSSource(TFRecordSource):
 
     Args:
         data_dir: TFDS's own data_dir, or the version folder itself.
-        dataset: `tfds:name`, `tfds:name/config` or `tfds:name/config:version`; without a version
-            the newest one there is.
-        split: "train", or "validation" for the first there is of validation, val, valid, dev, eval
-            and test.
+        dataset: `tfds:name`, `tfds:name/config` or `tfds:name/config:version`; without a version,
+            the newest one found.
+        split: "train", or "validation" for the first that exists of validation, val, valid, dev,
+            eval and test.
 
     Raises:
-        DataError: it is not prepared here, or is not one image with one class label.
+        DataError: the data set is not prepared here, or its examples are not one image with one
+            class label.
     """
 
     def __init__(self, data_dir: str, dataset: str, split: str):
@@ -59,10 +60,10 @@ class TFDSSource(TFRecordSource):
 
 
 def find_version(data_dir: str, dataset: str) -> str:
-    """The version folder of a prepared data set.
+    """Returns the version folder of a prepared data set.
 
     Raises:
-        DataError: the name is not understood, or nothing is prepared under it.
+        DataError: the name is malformed, or nothing is prepared under it.
     """
     match = _NAME.match(dataset)
     if not match:
@@ -115,7 +116,7 @@ def _read_json(folder: str, name: str) -> dict[str, Any]:
 
 
 def _shards(folder: str, info: dict[str, Any], split: str) -> tuple[str, dict[str, int]]:
-    """The split's own name, and file -> examples in it."""
+    """Returns the split's own name, and file -> number of examples in it."""
     splits = {s.get("name"): s for s in info.get("splits", []) if isinstance(s, dict)}
     name = next((name for name in sum(SPLIT_NAMES[split], ()) if name in splits), None)
     if name is None:
@@ -143,7 +144,7 @@ def _shards(folder: str, info: dict[str, Any], split: str) -> tuple[str, dict[st
 
 
 def _features(folder: str) -> tuple[str, str, int | None]:
-    """The names of the image and of the label, and the number of classes."""
+    """Returns the names of the image and of the label, and the number of classes."""
     described = _read_json(folder, "features.json").get("featuresDict", {}).get("features", {})
 
     def named(kind: str, usual: str) -> str:

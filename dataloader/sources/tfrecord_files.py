@@ -1,4 +1,4 @@
-"""Which files of a folder are a split's TFRecord files, and which of them are missing."""
+"""Finds which files of a folder are a split's TFRecord files, and which shards are missing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from convoy.dataloader.images.file_kinds import is_file
 from convoy.dataloader.sources.splits import SPLIT_NAMES, check_place
 from convoy.utils.text import some
 
-# train-00003-of-00010, also with an ending, and as TF-Slim has it: flowers_train_00003-of-00010…
+# train-00003-of-00010, also with an ending, and TF-Slim's flowers_train_00003-of-00010…
 _SHARD = re.compile(r"^(?P<set>.*?)[-_.]?(?P<number>\d+)-of-(?P<total>\d+)(?P<ending>\..*)?$")
 
 
 @dataclass
 class RecordFiles:
-    """A split's TFRecord files, sorted, and what is to be said of them.
+    """A split's sorted TFRecord files, and findings about them.
 
     Attributes:
         files: their paths.
-        lost: which of the shards that there should be by their names are missing.
+        lost: the missing shards, judging by the names of the others.
         unused: names of record files that belong to no split.
     """
 
@@ -32,7 +32,7 @@ class RecordFiles:
 
 
 def find_record_files(data_dir: str, split: str) -> RecordFiles:
-    """The TFRecord files of a split, under whichever of its names there are any.
+    """Returns the TFRecord files of a split, under any of its names.
 
     Raises:
         DataError: there are several sets of them.
@@ -64,10 +64,10 @@ def find_record_files(data_dir: str, split: str) -> RecordFiles:
 
 
 def all_record_files(data_dir: str) -> list[str]:
-    """The TFRecord files of both splits.
+    """Returns the TFRecord files of both splits.
 
     Raises:
-        DataError: there are none, or they are of different sets.
+        DataError: there are none, or they belong to different sets.
     """
     check_place(data_dir)
     files = [path for split in SPLIT_NAMES for path in find_record_files(data_dir, split).files]
@@ -77,8 +77,8 @@ def all_record_files(data_dir: str) -> list[str]:
 
 
 def _named(names: Sequence[str], word: str) -> list[str]:
-    """The files whose names say that they belong to the split of this name: `train-*`, else as TFDS
-    names them, else with "train" as a word of its own and ".tfrecord" or ".tfrec" in their names.
+    """Returns the files whose names assign them to this split: `train-*`; otherwise TFDS's names;
+    otherwise names with "train" as a separate word and ".tfrecord" or ".tfrec".
     """
     for pattern in (
         rf"{word}-.*",
@@ -91,7 +91,7 @@ def _named(names: Sequence[str], word: str) -> list[str]:
 
 
 def _missing(data_dir: str, files: Sequence[str]) -> list[str]:
-    """Refuses two sets of shards in one folder; tells gaps in a set."""
+    """Raises if there are two sets of shards in one folder; returns the gaps in a set."""
     sets: dict[tuple[str, int, str], set[int]] = {}
     for file in files:
         match = _SHARD.match(file)

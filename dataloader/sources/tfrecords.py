@@ -1,6 +1,6 @@
-"""TFRecord files of `tf.train.Example`s as a source of examples.
+"""Reads examples from TFRecord files of `tf.train.Example`s.
 
-TensorFlow is needed only for the definition of `tf.train.Example`, when records are parsed.
+It needs TensorFlow only for the definition of `tf.train.Example`, to parse records.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from convoy.dataloader.tfrecord.random_access import (
 from convoy.utils.text import some
 
 _NO_CLASS = ("background", "__background__", "dummy", "unused", "none")
-# Records that are looked at for their keys: the first ones, and where these are damaged so many
+# Number of records to examine for their keys: the first ones and, if these are damaged, that many
 # spread over all files.
 _FIRST_TRIES, _MORE_TRIES = 10, 1000
 
@@ -47,17 +47,17 @@ LAYOUTS = (
 
 
 class TFRecordSource(Source):
-    """TFRecord files of `tf.train.Example`s, read at random.
+    """A source that reads TFRecord files of `tf.train.Example`s at random positions.
 
     Args:
-        files: in the order that numbers the examples.
+        files: in the order in which their examples are numbered.
         label_offset: what to add to a stored label to count from 0; None takes the layout's own
             (-1 for `image/class/label`, 0 for TFDS's `label`).
-        class_names: one name a class, if known.
-        layout: the keys of the records; None looks at the first one.
+        class_names: one name per class, if known.
+        layout: the keys of the records; None takes them from the first record.
 
     Raises:
-        DataError: a file is no TFRecord file, all are empty, or the first record has neither set
+        DataError: a file is not a TFRecord file, all are empty, or the first record has neither set
             of keys.
     """
 
@@ -95,7 +95,7 @@ class TFRecordSource(Source):
         return f"{self.num_examples} images{classes} in {files} in {self.root}"
 
     def records_by_file(self) -> list[int]:
-        """How many records each file holds."""
+        """Returns the number of records in each file."""
         return np.diff(self._index.ends, prepend=0).tolist()
 
     def outside(self, label: int, num_classes: int) -> str:
@@ -168,15 +168,15 @@ class TFRecordSource(Source):
         return self._reader.locate(i)
 
     def check_every_record(self) -> None:
-        """Compares checksums on every read, even where only NumPy can compute them."""
+        """Compares checksums on every read, even if only the slower NumPy can compute them."""
         self._reader.checked = True
 
     def payload_of(self, i: int) -> tuple[str, int, int]:
-        """The file of example `i`, where its payload begins, and the payload's length in bytes."""
+        """Returns the file of example `i`, the start of its payload, and its length in bytes."""
         return self._reader.payload_of(i)
 
     def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
-        # Not by tf.io.parse_single_example, which can crash on damaged bytes (TensorFlow 2.18).
+        # Avoids tf.io.parse_single_example, which can crash on damaged bytes (TensorFlow 2.18).
         from google.protobuf.message import DecodeError
         from tensorflow.core.example.example_pb2 import Example
 
@@ -218,7 +218,9 @@ class TFRecordSource(Source):
         return damage
 
     def _find_layout(self) -> Layout:
-        """The layout of the first record that has one; those before it are bad examples."""
+        """Returns the layout of the first record that has one; the records before it are bad
+        examples.
+        """
         last = self.num_examples - 1
         more = np.unique(np.linspace(0, last, min(_MORE_TRIES, last + 1)).astype(np.int64))
         problem = keyless = ""
@@ -245,7 +247,7 @@ def _some_keys(keys: Sequence[str]) -> str:
 
 
 def background_note(data_dir: str, source: TFRecordSource) -> list[str]:
-    """A warning where names may be one off: TF-Slim's lists begin with a class 0 without images."""
+    """Warns if names may be off by one: TF-Slim's lists begin with a class 0 without images."""
     names = source.class_names or []
     if source.first_label == 1 and names[:1] and names[0].lower() in _NO_CLASS:
         return [
