@@ -1,4 +1,7 @@
-"""From files to batches. Public names load on first use: importing this costs no TensorFlow."""
+"""Turns image files into batches.
+
+Public names load on first use, so importing this package does not import TensorFlow.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Iterators that an ending interpreter finds open.
+"""Closes open `tf.data` iterators before the interpreter exits.
 
-A thread that enters Python while the interpreter ends is taken away by it. If that thread reads
-records for a `tf.data` iterator, whoever destroys the iterator waits for its answer for ever. So
-they are closed before, while Python still runs.
+A thread that enters Python during shutdown is stopped by the interpreter. If that thread reads
+records for a `tf.data` iterator, whoever destroys the iterator waits forever for its answer. So we
+close the iterators earlier, while Python still runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _open: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
 
 
 def close_at_exit(items: Items) -> Items:
-    """`items`, which will be closed when the program ends, unless nobody holds it by then."""
+    """Returns `items`, and closes it at program exit if anybody still holds it then."""
     _open.add(items)
     return items
 
@@ -27,5 +27,5 @@ def close_at_exit(items: Items) -> Items:
 @atexit.register
 def _close() -> None:
     for items in list(_open):
-        with contextlib.suppress(ValueError):  # another thread is in it, and closes it or holds it
+        with contextlib.suppress(ValueError):  # another thread is inside it, and closes or holds it
             items.close()

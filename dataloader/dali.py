@@ -1,9 +1,9 @@
-"""Batches decoded, cropped, resized and flipped by NVIDIA DALI, on the CPU or on a GPU.
+"""Decodes, crops, resizes and flips batches with NVIDIA DALI, on the CPU or on a GPU.
 
-Order, reading, every random decision, augmentation, mixing and the handling of bad examples are
-those of `dataloader.loader`. DALI is one stage in the middle of the same tf.data pipeline: it is
-handed encoded images and what to do to each, and gives back a batch of uint8 squares. Nothing in it
-is random, and no state outlives a batch, so that any batch of any epoch can be asked for.
+Order, reading, random decisions, augmentation, mixing and the handling of bad examples come from
+`dataloader.loader`. DALI is one stage in the middle of the same tf.data pipeline: it receives
+encoded images and instructions for each, and returns a batch of uint8 squares. This stage draws no
+random numbers and keeps no state between batches, so we can ask for any batch of any epoch.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ _PIPELINES = 2
 class DaliLoader(Loader):
     """A `Loader` whose pixels come from DALI.
 
-    The crop windows and flips are exactly those of `Loader`. Pixels differ from its own by
-    rounding, and at the edges of a crop, where colour is interpolated from other neighbours.
+    Crop windows and flips are exactly those of `Loader`. Pixels differ by rounding, and at the
+    edges of a crop, where DALI interpolates from other neighbours.
 
     Args:
-        device: "cpu", or "gpu": JPEGs are decoded, and images resized, there.
-        device_id: the GPU's number among those that this process sees.
-        processes: how many share this host's cores, where `options.num_workers` does not say how
-            many threads tf.data and each of DALI's pipelines may have.
+        device: "cpu" or "gpu": where JPEGs are decoded and images resized.
+        device_id: the GPU's index among those that this process sees.
+        processes: number of processes that share this host's cores. It sets the number of threads
+            for tf.data and for each DALI pipeline if `options.num_workers` does not.
 
     Raises:
-        DataError: as `Loader`; or an interpolation that DALI does in another way is asked for.
+        DataError: as in `Loader`; or DALI implements the requested interpolation differently.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class DaliLoader(Loader):
         device_id: int = 0,
         processes: int = 1,
     ):
-        # Threads of its own for tf.data, always: waiting for DALI must not hold up the model's.
+        # tf.data always gets its own threads: waiting for DALI must not block the model's threads.
         cores = max(1, len(os.sched_getaffinity(0)) // processes)
         options = replace(options, num_workers=options.num_workers or cores)
         super().__init__(source, options, training=training, rank=rank, world=world)
         crop = options.eval_crop
-        # Whether whole images are resized, and cut afterwards.
+        # True: resize whole images, then cut.
         self._frames = not training and crop.method == "resize"
         self._turn = options.turn if training else crop.turn
         self._interpolation = options.interpolation if training else crop.interpolation
@@ -87,9 +87,9 @@ class DaliLoader(Loader):
                 f"DALI input knows the interpolations {' and '.join(_INTERPOLATIONS)}, not"
                 f" {self._interpolation}: use --data_backend tfdata"
             )
-        # Name -> type and dimensions of what DALI is handed for an image: encoded; the part to
-        # decode, (y, x) and (height, width); whether to flip, and how to interpolate; what size to
-        # resize a whole image to, and where the square begins in that.
+        # Inputs of DALI for one image: name -> type and dimensions. They are the encoded bytes; the
+        # part to decode, as (y, x) and (height, width); whether to flip, and the interpolation; the
+        # size to resize a whole image to, and where the square begins in it.
         self._inputs = {"encoded": (types.UINT8, 1)}
         self._inputs |= dict.fromkeys(("begin", "extent"), (types.INT32, 1))
         if training and options.hflip:
@@ -100,7 +100,7 @@ class DaliLoader(Loader):
             self._inputs |= dict.fromkeys(("resized", "origin"), (types.INT32, 1))
         self._device, self._device_id = device, device_id
         self._pipelines: queue.SimpleQueue[Pipeline] = queue.SimpleQueue()
-        self._refused: set[int] = set()  # examples that TensorFlow decodes and DALI does not
+        self._refused: set[int] = set()  # examples that TensorFlow decodes and DALI rejects
         self._plan_fn = tf.function(self._plan, autograph=False)
 
     def _decoded_batches(self, dataset: tf.data.Dataset, parallel: int) -> tf.data.Dataset:
@@ -134,7 +134,7 @@ class DaliLoader(Loader):
         return dataset.map(join)
 
     def _plan(self, encoded, seeds):
-        """What DALI is handed for an image: the inputs in `self._inputs`, in that order."""
+        """Returns DALI's inputs for an image, in the order of `self._inputs`."""
         options, size = self.options, self.options.image_size
         encoded, shape = as_rgb(encoded, self._turn)
         if self.training:
@@ -156,9 +156,11 @@ class DaliLoader(Loader):
         return tuple(given[name] for name in self._inputs)
 
     def _frame(self, encoded, shape):
-        """An image, its shape, the frame that DALI resizes it to and where the square begins in it.
-        DALI makes whole frames: of pictures so thin that these are too large, TensorFlow makes the
-        square, and DALI is handed that.
+        """Returns an image, its shape, the frame that DALI resizes it to, and where the square
+        begins.
+
+        DALI makes whole frames. A very thin picture would need too large a frame: for these
+        TensorFlow makes the square, and DALI receives that.
         """
         size, crop = self.options.image_size, self.options.eval_crop
         frame, origin = eval_frame(shape, size, crop)
@@ -173,7 +175,7 @@ class DaliLoader(Loader):
         return tf.cond(is_large(frame, size), cut, as_it_is)
 
     def _run(self, *inputs: np.ndarray) -> np.ndarray:
-        """Decodes a batch, of `self._inputs` stacked: uint8 `(B, size, size, 3)`."""
+        """Decodes a batch of stacked `self._inputs`. Returns uint8 `(B, size, size, 3)`."""
         try:
             pipeline = self._pipelines.get_nowait()
         except queue.Empty:
@@ -182,10 +184,10 @@ class DaliLoader(Loader):
             if name == "encoded":
                 values = [np.frombuffer(image, np.uint8) for image in values]
             pipeline.feed_input(name, values)
-        # After an error a pipeline is of no more use, and is not put back.
+        # A pipeline is unusable after an error: do not put it back.
         (images,) = pipeline.run()
         self._pipelines.put(pipeline)
-        # The array holds DALI's memory; the next run takes memory of its own.
+        # The array holds DALI's memory; the next run allocates its own.
         return np.asarray(images.as_cpu().as_tensor())
 
     def _build(self) -> Pipeline:
@@ -209,7 +211,8 @@ class DaliLoader(Loader):
                 axes=[0, 1],
                 device="mixed" if on_gpu else "cpu",
                 output_type=types.RGB,
-                adjust_orientation=False,  # what EXIF turns was decoded and turned before
+                # images with an EXIF turn were decoded and turned earlier
+                adjust_orientation=False,
                 jpeg_fancy_upsampling=True,
             )
             images = fn.resize(
@@ -237,20 +240,16 @@ class DaliLoader(Loader):
         return images, labels, seeds, weights
 
     def _decoded_here(self, encoded: bytes, seeds: np.ndarray) -> bytes:
-        """A JPEG that DALI refuses as a PNG of TensorFlow's pixels.
-
-        Raises:
-            tf.errors.InvalidArgumentError: the part that these seeds choose is damaged.
-        """
+        """Decodes with TensorFlow a JPEG that DALI rejects. Returns the pixels as a PNG."""
         self._decode(tf.constant(encoded), tf.constant(seeds))
-        # What is missing outside of that part becomes grey, and is not looked at.
+        # Missing parts outside that part become grey, and nobody looks at them.
         image = tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT, try_recover_truncated=True)
         if self._turn:
             image = upright(image, orientation(encoded))
         return tf.io.encode_png(image, compression=0).numpy()
 
     def _take_out_culprits(self, epoch: int, offset: int, error: Exception) -> None:
-        """Also has TensorFlow decode what it can and DALI cannot."""
+        """As in `Loader`; and lets TensorFlow decode what it can and DALI cannot."""
         try:
             super()._take_out_culprits(epoch, offset, error)
         except TF_ERRORS:
@@ -279,6 +278,6 @@ class DaliLoader(Loader):
 
 
 def _alone(part: tf.Tensor) -> np.ndarray:
-    """A batch of one. NumPy's own byte strings would lose zeros at the end."""
+    """Makes a batch of one. NumPy's own byte strings would lose trailing zeros."""
     value = part.numpy()
     return np.array([value], object if isinstance(value, bytes) else None)

@@ -1,4 +1,4 @@
-"""Errors that a person meets when data is missing, broken or not what a flag says."""
+"""Errors for data that is missing, damaged, or does not match a flag."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from convoy.utils.errors import UserError
 
 MOST_NAMED = 50
-"""Unreadable evaluation images that a message names."""
+"""Maximum number of unreadable evaluation images that a message lists."""
 
 
 class DataError(UserError, ValueError):
@@ -21,11 +21,11 @@ class RecordError(DataError):
 
 
 def unreadable(error: OSError) -> RecordError:
-    """What to raise of an example that the system does not let be read.
+    """Returns the error to raise for an example that the system cannot read.
 
     Raises:
-        OSError: the error itself, where this process lacks descriptors or memory: the next example
-            would fail as well, and none of them is bad.
+        OSError: the error itself, if this process has no descriptors or memory left: the next
+            example would fail as well, and none of them is damaged.
     """
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         raise error
@@ -37,16 +37,16 @@ class TooManyBadExamples(DataError):
 
 
 def allowed_bad_examples(limit: float, num_examples: int) -> int:
-    """`--max_bad_examples` or `--max_bad_eval_examples` as a count: below 1 it is a share of the
-    set, rounded down.
+    """Converts `--max_bad_examples` or `--max_bad_eval_examples` to a count. A value below 1 is a
+    fraction of the set, rounded down.
     """
     # 0.29 * 100 is 28.999…: the small term keeps rounding down from losing a whole example.
     return int(limit) if limit >= 1 else math.floor(limit * num_examples + 1e-9)
 
 
 def leave_out(num_examples: int) -> str:
-    """The way to train without the training images that cannot be read."""
-    # Others may lie behind those that are known, so their number is no bound.
+    """Says how to train without the unreadable training images."""
+    # There may be more beyond the known ones, so their number is not a bound.
     return (
         f"have such images left out, however many there are:\n  --max_bad_examples {num_examples}"
     )
@@ -58,7 +58,7 @@ def check_bad_examples(
     """Raises when there are more unreadable examples than the limit allows.
 
     Args:
-        bad: example number -> where it lies and what is wrong with it.
+        bad: example number -> its location and what is wrong with it.
         limit: `--max_bad_examples` in training, `--max_bad_eval_examples` in evaluation.
 
     Raises:

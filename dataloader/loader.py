@@ -1,8 +1,7 @@
-"""From a source to batches: order, reading, decoding, augmentation, mixing, bad examples.
+"""Builds batches from a source: order, reading, decoding, augmentation, mixing, bad examples.
 
-Raw records are read a batch at a time by Python (`os.pread` lets go of the GIL), then decoded one
-by one on tf.data's threads. Everything random is a function of seeds that travel with the
-examples.
+Python reads raw records a batch at a time (`os.pread` releases the GIL); tf.data's threads then
+decode them one by one. Everything random is a function of seeds that travel with the examples.
 """
 
 from __future__ import annotations
@@ -34,47 +33,47 @@ from convoy.utils.text import some
 from convoy.utils.watchdog import watchdog
 
 as_it_is = tf.autograph.experimental.do_not_convert
-"""No function here needs AutoGraph, which `Dataset.map` applies to all: see docs/design.md."""
+"""Turns AutoGraph off, which `Dataset.map` applies to every function and none here needs: see
+docs/design.md.
+"""
 
 logger = logging.getLogger("convoy.data")
 
 Batch = tuple[tf.Tensor | Planned, tf.Tensor, tf.Tensor]
 CROP, AUGMENT, MIX = range(3)  # streams of random numbers
 MANY = 1000
-"""Unreadable examples of one rank after which even a lenient evaluation judges at once: each batch
-with one takes the time to find it.
+"""Number of unreadable examples on one rank at which even a lenient evaluation stops early: finding
+the bad example takes time for each batch that has one.
 """
 
 
 class Loader:
-    """One rank's batches of one split.
+    """Loads one rank's batches of one split.
 
     Attributes:
         num_examples: examples in the whole split, over all ranks.
-        num_classes: classes that labels may take.
-        class_names: one name a class, or None.
+        num_classes: number of classes that labels may take.
+        class_names: one name per class, or None.
         global_batch: examples per step over all ranks.
-        steps_per_epoch: steps of a whole epoch; the same on every rank.
-        augmenter: what is done to an image after its crop, see `dataloader.augment.augmenter`; or
-        None.
-        prepare: what the training step has to do to the images of a batch, from
-            `dataloader.augment.on_device`; None where the loader does all itself.
-        lenient: of evaluation: an example that cannot be read is noted in `bad_examples` and weighs
-            nothing, as in training, and who evaluates judges them at the end of the pass; False
+        steps_per_epoch: steps in a whole epoch; the same on every rank.
+        augmenter: augments an image after its crop, see `dataloader.augment.augmenter`; or None.
+        prepare: what the training step must do to the images of a batch, from
+            `dataloader.augment.on_device`; None if the loader does everything itself.
+        lenient: for evaluation. True: an unreadable example is noted in `bad_examples` and gets
+            weight 0, as in training, and the caller judges them at the end of the pass. False: it
             raises at once.
-        bad_examples: example number -> where it lies and what is wrong with it. A resumed run may
-            fill it from a checkpoint, to repeat an interrupted one to the bit.
-        identities: of those, what they are (`dataloader.sources.identity`), as far as that was
-        found out.
+        bad_examples: example number -> its location and what is wrong with it. A resumed run may
+            fill it from a checkpoint, to repeat an interrupted run bit for bit.
+        identities: identities of the bad examples (`dataloader.sources.identity`), as far as known.
 
     Args:
-        source: where the examples are.
-        training: shuffle, random crops, augmentation and mixing; False gives file order and
+        source: the examples.
+        training: shuffle, crop at random, augment and mix; False gives file order and
             `options.eval_crop`, every example once.
 
     Raises:
         DataError: the number of classes is unknown or smaller than the data's own, or more of the
-            data is damaged than `options.max_bad_examples`, or `max_bad_eval_examples`, allows.
+            data is damaged than `options.max_bad_examples` or `max_bad_eval_examples` allows.
     """
 
     def __init__(
@@ -118,32 +117,32 @@ class Loader:
             self._planner = Planner(self.augmenter, self._mix, options.image_size)
             self.prepare = make_prepare(self._planner.recipe, self._planner.mixing)
             self.augmenter = self._mix = None
-        # Functions of their own, so that they are traced once and not for every epoch's pipeline.
+        # Separate functions, so that they are traced once and not again for every epoch's pipeline.
         self._read_fn = tf.function(self._read_graph, autograph=False)
         self._example_fn = tf.function(self._example, autograph=False)
         self._draw_fn = tf.function(self._draw, autograph=False)
 
     @functools.cached_property
     def list_digest(self) -> str:
-        """A hash of which examples there are, in which order."""
+        """Returns a hash of the examples and their order."""
         return self.source.list_digest()
 
     @property
     def mixes(self) -> bool:
-        """Whether images of a batch are mixed with each other."""
+        """Returns whether images of a batch are mixed with each other."""
         return self._mix is not None
 
     @property
     def epoch_length(self) -> int:
-        """Examples that count in one epoch, over all ranks: where `offset` ends."""
+        """Returns the examples that count in one epoch, over all ranks: the largest `offset`."""
         return self._slots.epoch_length
 
     def steps_from(self, offset: int) -> int:
-        """Batches that `batches(epoch, offset)` yields."""
+        """Returns the number of batches that `batches(epoch, offset)` yields."""
         return self._slots.steps_from(offset)
 
     def batches(self, epoch: int, offset: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from an offset to its end.
+        """Yields the batches of an epoch from an offset to its end.
 
         Args:
             epoch: from 0.
@@ -154,17 +153,17 @@ class Loader:
             images uint8 `(B, size, size, 3)`, labels int32 `(B,)`, weights float32 `(B,)`. With
             mixing: images float32 in 0-255 and labels float32 `(B, num_classes)`. Weights are 0 in
             slots that pad the last batch or hold an unreadable example. With `prepare`: a
-            `device_plan.Planned` in place of images, of which `prepare` makes these.
+            `device_plan.Planned` in place of the images, from which `prepare` makes them.
 
         Raises:
             DataError: a label is outside the classes; in evaluation, an example is unreadable.
-            TooManyBadExamples: in training, more are unreadable than the limit.
+            TooManyBadExamples: in training, more examples are unreadable than the limit.
         """
         return close_at_exit(self._batches(epoch, offset))
 
     def epochs(self, first: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch after the other, without end: for Keras' `fit`, which is told
-        where an epoch ends by `steps_per_epoch` (or `validation_steps`).
+        """Yields the batches of one epoch after another without end, for Keras' `fit`: it takes the
+        end of an epoch from `steps_per_epoch` (or `validation_steps`).
         """
         return close_at_exit(batch for e in itertools.count(first) for batch in self._batches(e, 0))
 
@@ -176,7 +175,8 @@ class Loader:
                 try:
                     batch = next(iterator)
                 except TF_ERRORS as error:
-                    # The batch is known by counting; its culprits are found by trying each record.
+                    # Counting tells which batch failed, because tf.data's order is deterministic
+                    # here; trying each of its records finds the bad ones.
                     del iterator
                     watchdog.rest("looking for an image that cannot be read")
                     self._take_out_culprits(epoch, offset, error)
@@ -185,13 +185,13 @@ class Loader:
                 offset += self.global_batch
 
     def look_again(self) -> None:
-        """Forgets which examples could not be read: they may have been repaired since."""
+        """Forgets which examples were unreadable: they may have been repaired since."""
         self.bad_examples = dict(self.source.damage)
 
     def drawn(self, epoch: int, offset: int) -> tuple[np.ndarray, np.ndarray]:
-        """What decides a batch: int64 `(B,)` example numbers and int32 `(B, 3, 2)` seeds.
+        """Returns what decides a batch: int64 `(B,)` example numbers and int32 `(B, 3, 2)` seeds.
 
-        The seeds are those of crop and flip, of augmentation, and of mixing.
+        The seeds are for crop and flip, for augmentation, and for mixing.
         """
         indices, data_epochs, _ = self._slot_batch(epoch, offset)
         return indices, self._seeds(data_epochs, indices)
@@ -213,8 +213,8 @@ class Loader:
         return dataset.prefetch(tf.data.AUTOTUNE).with_options(settings)
 
     def _decoded_batches(self, dataset: tf.data.Dataset, parallel: int) -> tf.data.Dataset:
-        """From examples (encoded, label, seeds, weight) to batches (image, label, weight, what
-        `_draw` gives); another decoder would stand here.
+        """Maps examples (encoded, label, seeds, weight) to batches (image, label, weight, output of
+        `_draw`). Override this for another decoder.
         """
 
         @as_it_is
@@ -234,11 +234,11 @@ class Loader:
         return images, labels, seeds, weights
 
     def _slot_batch(self, epoch: int, offset: int):
-        with self._lock:  # two epochs' pipelines may overlap, and the order keeps a cache
+        with self._lock:  # pipelines of two epochs may overlap, and the order has a cache
             return self._slots.batch_at(int(epoch), int(offset))
 
     def _read(self, epoch, offset):
-        """One batch: encoded images (B,), labels (B,), seeds (B, 3, 2) and weights (B,)."""
+        """Reads one batch: encoded images (B,), labels (B,), seeds (B, 3, 2) and weights (B,)."""
         indices, data_epochs, weights = self._slot_batch(epoch, offset)
         labels = np.zeros(len(indices), np.int32)
         if self.source.labels is not None:
@@ -289,13 +289,13 @@ class Loader:
         return image
 
     def _draw(self, seeds):
-        """What `_finish` needs to know of an example: its seed of mixing, or all its draws."""
+        """Returns what `_finish` needs for an example: its mixing seed, or all its draws."""
         if self._planner is None:
             return seeds[MIX]
         return self._planner.draw(seeds[AUGMENT], seeds[MIX])
 
     def _finish(self, images, labels, weights, draws):
-        # One check a batch, not one an example: whose label it was is found out afterwards.
+        # One check per batch, not per example; the culprit is looked up afterwards.
         in_range = tf.reduce_all((labels >= 0) & (labels < self.num_classes))
         with tf.control_dependencies([tf.debugging.Assert(in_range, ["label out of range"])]):
             labels = tf.identity(labels)
@@ -307,7 +307,7 @@ class Loader:
         return images, labels, weights
 
     def _take_out_culprits(self, epoch: int, offset: int, error: Exception) -> None:
-        """Records the unreadable examples of a failed batch; raises if that is not the way on."""
+        """Records the unreadable examples of a failed batch; raises if this is not allowed."""
         indices, seeds = self.drawn(epoch, offset)
         found: dict[int, str] = {}
         for index, example_seeds_ in zip(indices.tolist(), seeds, strict=True):
@@ -346,11 +346,8 @@ def build_dataset(
     world: int = 1,
     source: Source | None = None,
 ) -> Loader:
-    """Opens a split ("train", or "validation" or "val") of `data_dir`, or `source`, as one rank's
+    """Opens a split ("train", "validation" or "val") of `data_dir`, or `source`, as one rank's
     loader.
-
-    Raises:
-        DataError: see `dataloader.sources.find.find_source` and `Loader`.
     """
     source = find_source(data_dir, split) if source is None else source
     return Loader(source, options, training=training, rank=rank, world=world)

@@ -1,4 +1,4 @@
-"""The settings of the input pipeline."""
+"""Holds the settings of the input pipeline."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InputOptions:
-    """What happens to examples on their way into a batch.
+    """Settings for the path of examples into a batch.
 
     Attributes:
-        image_size: pixels, of the square images.
-        batch_size: examples per batch and rank.
-        num_classes: classes of the model; None takes the source's own number.
-        seed: of order, crops, augmentation and mixing.
-        steps_per_epoch: None for every example once an epoch (training only).
-        sampling: how often classes are drawn for training: "natural", as they occur, or one of
+        image_size: side of the square images in pixels.
+        batch_size: examples per batch on one rank.
+        num_classes: number of classes of the model; None takes the source's own number.
+        seed: seed of order, crops, augmentation and mixing.
+        steps_per_epoch: None uses every example once per epoch (training only).
+        sampling: class frequencies in training: "natural", as they occur, or one of
             `balanced.SAMPLING`.
-        crop_area, crop_ratio: of the random-resized crop (share of the image; width / height).
-        interpolation: of training's resize; "random": bilinear or bicubic.
+        crop_area, crop_ratio: ranges of the random-resized crop (share of the image's area; width /
+            height).
+        interpolation: for resizing in training; "random" picks bilinear or bicubic.
         hflip: probability of a left-right flip.
-        exif_orientation: "apply": training images are turned as EXIF says, before the crop;
-            "ignore": they are not. `eval_crop` has its own.
-        augmenter, policy, num_layers, magnitude, magnitude_std, space, translate_const,
-            cutout_const, color_jitter, random_erasing, random_erasing_mode: passed to
-            `dataloader.augment.augmenter.make_augmenter`; augmenter None for no policy.
-        augment_on: "cpu": the loader augments and mixes; "device": it yields
-            `device_plan.Planned` in place of images, and the training step does so.
+        exif_orientation: "apply" turns training images as EXIF says, before the crop; "ignore" does
+            not. `eval_crop` has its own setting. augmenter, policy, num_layers, magnitude,
+            magnitude_std, space, translate_const, cutout_const, color_jitter, random_erasing,
+            random_erasing_mode: passed to `dataloader.augment.augmenter.make_augmenter`;
+            `augmenter` None means no policy.
+        augment_on: "cpu": the loader augments and mixes. "device": the loader yields
+            `device_plan.Planned` in place of images, and the training step augments and mixes.
         mixup_alpha, cutmix_alpha, mix_switch_prob, mix_prob: passed to
             `dataloader.augment.mixing.make_mixer`. Partners are drawn within a rank's own batch.
-        eval_crop: how evaluation cuts its square.
-        num_workers: threads that decode; None lets tf.data decide.
-        read_threads: threads that read; they hide the latency of network disks.
-        max_bad_examples, max_bad_eval_examples: unreadable examples of training, and of evaluation,
-            to put up with: below 1 a fraction of the set (rounded down), from 1 on a count.
+        eval_crop: how evaluation crops its square.
+        num_workers: decoding threads; None lets tf.data decide.
+        read_threads: reading threads; they hide the latency of network disks.
+        max_bad_examples, max_bad_eval_examples: unreadable examples to tolerate in training and in
+            evaluation: below 1 a fraction of the set (rounded down), from 1 on a count.
     """
 
     image_size: int = 224
@@ -106,11 +107,11 @@ class InputOptions:
 
     @property
     def turn(self) -> bool:
-        """Whether EXIF's orientation is applied to training images."""
+        """Returns whether training images are turned as EXIF says."""
         return self.exif_orientation == "apply"
 
     def make_augmenter(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None:
-        """What is done to a training image after its crop; None for nothing.
+        """Returns the function that augments a training image after its crop, or None.
 
         Raises:
             ValueError: a name is unknown, or a number is out of range.
@@ -133,7 +134,7 @@ class InputOptions:
         )
 
     def make_mixer(self, num_classes: int) -> Callable[..., tuple] | None:
-        """What is done to a batch of training images; None for nothing.
+        """Returns the function that mixes a batch of training images, or None.
 
         Raises:
             ValueError: a number is out of range.

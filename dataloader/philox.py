@@ -1,4 +1,5 @@
-"""Stateless random numbers: for one example on the CPU, and the same ones for a batch anywhere.
+"""Draws stateless random numbers: for one example on the CPU, and the same ones for a batch on any
+device.
 
 Source: Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3" (Philox-4x32, 10 rounds).
 """
@@ -9,27 +10,31 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-_PHILOX = 1  # tf.random.Algorithm.PHILOX; by name, because the default may differ between devices
+# tf.random.Algorithm.PHILOX; set explicitly, because the default may differ between devices
+_PHILOX = 1
 
 
 def uniforms(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-    """What ``tf.random.stateless_uniform(shape, seed, alg="philox")`` gives: float32 in [0, 1).
+    """Returns the same as `tf.random.stateless_uniform(shape, seed, alg="philox")`: float32 in [0,
+    1).
 
-    That function mixes the seed with some 25 small operations, where the kernel that TensorFlow has
-    for the purpose takes one: 8 µs less for every draw. ``seed`` is int32 (2,).
+    That function mixes the seed with about 25 small operations. TensorFlow's own kernel for this
+    does it in one, which saves 8 µs per draw. `seed` is int32 (2,).
     """
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     return tf.raw_ops.StatelessRandomUniformV2(shape=shape, key=key, counter=counter, alg=_PHILOX)
 
 
 def key_and_counter(seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where the stream of an int32 (2,) seed begins: uint32 (2,) and (4,), for :func:`blocks`."""
+    """Returns the start of a seed's stream for `blocks`: uint32 (2,) and (4,). The seed is int32
+    (2,).
+    """
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     return tuple(tf.reshape(tf.bitcast(words, tf.uint32), [-1]) for words in (key, counter))
 
 
 def bits(shape: tf.Tensor | Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-    """32 random bits each, uint32 of that shape: blocks 0, 1, … of the seed's stream in a row."""
+    """Returns random uint32 of the given shape: blocks 0, 1, … of the seed's stream in a row."""
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     return tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=shape, key=key, counter=counter, alg=_PHILOX, dtype=tf.uint32
@@ -37,15 +42,16 @@ def bits(shape: tf.Tensor | Sequence[int], seed: tf.Tensor) -> tf.Tensor:
 
 
 def blocks(key: tf.Tensor, counter: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Compute blocks of streams elementwise, by integers alone: the same on every device.
+    """Computes blocks of streams elementwise with integers only, so they are the same on every
+    device.
 
     Args:
-        key: uint32 (…, 2), of shapes that broadcast with the index, as has the counter.
+        key: uint32 (…, 2), broadcasts with the index, as the counter does.
         counter: uint32 (…, 4).
-        index: uint32 (…), which block.
+        index: uint32 (…), the block number.
 
     Returns:
-        Four uint32 (…): :func:`bits` number 4·index to 4·index + 3.
+        Four uint32 (…): `bits` numbers 4·index to 4·index + 3.
     """
     xor, (key0, key1) = tf.bitwise.bitwise_xor, tf.unstack(key, axis=-1)
     c0, c1, c2, c3 = tf.unstack(counter, axis=-1)
@@ -65,7 +71,7 @@ def blocks(key: tf.Tensor, counter: tf.Tensor, index: tf.Tensor) -> tuple[tf.Ten
 
 
 def _product(values: tf.Tensor, factor: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The upper and the lower 32 bits of uint32 numbers times a constant."""
+    """Returns the upper and the lower 32 bits of uint32 numbers times a constant."""
     product = tf.cast(values, tf.uint64) * tf.constant(factor, tf.uint64)
     high = tf.bitwise.right_shift(product, tf.constant(32, tf.uint64))
     return tf.cast(high, tf.uint32), tf.cast(product, tf.uint32)

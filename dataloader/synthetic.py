@@ -1,4 +1,4 @@
-"""Random images in place of data, for benchmarks: one batch, made once, that stays on the
+"""Provides random images in place of data for benchmarks: one batch, made once, that stays on the
 device.
 """
 
@@ -12,10 +12,10 @@ Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 class SyntheticLoader:
-    """Looks like `dataloader.loader.Loader`, without files.
+    """Has the interface of `dataloader.loader.Loader`, but reads no files.
 
     Args:
-        image_size: pixels a side.
+        image_size: image side in pixels.
         batch_size: images per rank and batch.
         num_classes: labels are drawn from `[0, num_classes)`.
         steps_per_epoch: batches in an epoch.
@@ -49,11 +49,11 @@ class SyntheticLoader:
         self._batch = tf.cast(images, tf.uint8), labels, tf.ones((batch_size,), tf.float32)
 
     def look_again(self) -> None:
-        """Nothing: every image can be read."""
+        """Does nothing: every image is readable."""
 
     def batches(self, epoch: int, offset: int = 0) -> Iterator[Batch]:
-        """The batch, as often as the epoch has steps left: uint8 `(B,H,W,3)`, int32 `(B,)`,
-        float32 `(B,)`.
+        """Yields the batch once for each remaining step of the epoch: uint8 `(B,H,W,3)`, int32
+        `(B,)`, float32 `(B,)`.
         """
         for _ in range(self.steps_per_epoch - offset // self.global_batch):
             yield self._batch

@@ -1,4 +1,4 @@
-"""Training images as the network sees them, with what was drawn for each."""
+"""Shows training images as the network sees them, with the augmentation drawn for each."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from convoy.dataloader.options import InputOptions
     from convoy.dataloader.sources.source import Source
 
-# Flags and keys of a run's config.yaml that have another name in InputOptions, or are half of one.
+# Flags and keys of a run's config.yaml that have another name in InputOptions, or form half of one
+# of its fields.
 _RENAMED = {"augmenter_name": "augmenter", "autoaugmentation_name": "policy"}
 _RENAMED |= {"randaugment_space": "space"}
 
-# Training's, where InputOptions has another.
+# Training's defaults where InputOptions has different ones.
 _DEFAULTS = {"augmenter_name": "autoaugment", "exif_orientation": "apply"}
 
 _PAIRS = {"crop_area": ("crop_area_min", "crop_area_max")}
@@ -31,7 +32,7 @@ _PAIRS |= {"crop_ratio": ("crop_ratio_min", "crop_ratio_max")}
 
 @dataclass
 class Example:
-    """One tile: the image as training sees it, the whole original, and what was done."""
+    """One tile: the training image, the whole original, and what was done to it."""
 
     image: Image
     original: Image
@@ -46,10 +47,11 @@ def training_examples(
     epoch: int,
     tell: Callable[[Source], None] | None = None,
 ) -> tuple[list[Example], InputOptions]:
-    """The first images of an epoch's order as training sees them, and the settings of the input.
+    """Returns the first training images of an epoch, and the settings of the input.
 
     Args:
-        settings: flags as training names them, those that are set; others than the input's too.
+        settings: the flags that are set, under their training names; may include flags outside the
+            input.
         tell: see `dataloader.sources.find.find_source`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -71,7 +73,7 @@ def training_examples(
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
-    """Training's settings as fields of InputOptions; those it does not know are not the input's."""
+    """Converts training's settings to fields of InputOptions; drops settings outside the input."""
     from convoy.dataloader.options import InputOptions
 
     known = {field.name: field.default for field in fields(InputOptions)}
@@ -115,7 +117,9 @@ def _label(loader: Loader, label: np.ndarray) -> str:
 def _explain(
     loader: Loader, index: int, seeds: np.ndarray, pixels: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """The original, and lines that say what was done to it; checked against the pixels."""
+    """Returns the original, and lines that say what was done to it; checks them against the
+    pixels.
+    """
     import tensorflow as tf
 
     from convoy.dataloader.augment.augmenter import apply_choice
@@ -151,7 +155,7 @@ def _explain(
             if OPS[op] != IDENTITY:
                 lines.append(OPS[op] + (f" {argument:.3g}" if argument else ""))
     if loader.mixes:
-        return original, lines  # the label tells what was mixed; the pixels are no longer its own
+        return original, lines  # the label shows the mixing; the pixels are a mix of two images
     if not (image.numpy() == pixels).all():
         if not options.random_erasing:
             raise RuntimeError(
