@@ -17,8 +17,8 @@ from PIL import Image
 from benchmarks.harness import ROOT
 from convoy.runtime.fitted.rules import Facts, fitted
 
-TIMM_EPOCHS, TIMM_PIXELS = 300, 200 * 32**2
-"""train.py's own, where an epoch has at most so many pixels; elsewhere the plain command's."""
+TIMM_EPOCHS, TIMM_IMAGES = 300, 200
+"""train.py's own, up to so many training images; with more, the plain command's."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def side_and_epochs(folder: Path, contestant: str) -> tuple[int, int]:
             sides.append(min(picture.size))
     chosen = fitted(Facts(len(files), 1, sorted(sides)[len(sides) // 2]), 224, {})
     side, epochs = chosen["image_size"], chosen["max_epochs"]
-    quick = len(files) * side**2 <= TIMM_PIXELS
-    return side, max(epochs, TIMM_EPOCHS) if contestant == "timm" and quick else epochs
+    own = contestant == "timm" and len(files) <= TIMM_IMAGES
+    return side, TIMM_EPOCHS if own else epochs
 
 
 def command(trial: Trial, folder: Path, run: Path, timm_python: str) -> list[str]:

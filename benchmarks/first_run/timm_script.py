@@ -48,7 +48,7 @@ scheduler, epochs = create_scheduler_v2(
     updates_per_epoch=len(train),
 )  # fmt: skip
 loss_of = LabelSmoothingCrossEntropy(0.1)
-EVERY = 3  # epochs between evaluations, to save time; train.py's own is 1
+EVERY = 5  # epochs between evaluations, to save time; train.py's own is 1
 best = 0.0
 for epoch in range(epochs):
     scheduler.step(epoch)

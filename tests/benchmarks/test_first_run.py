@@ -63,10 +63,10 @@ def test_the_plain_command_has_no_choices(tmp_path):
 
 def test_others_get_the_size_and_the_passes_of_the_plain_command(tmp_path):
     sets.write(tmp_path, [("train", "a", Image.new("L", (40, 40)))] * 200)
-    assert contestants.side_and_epochs(tmp_path, "keras") == (48, 80)
-    assert contestants.side_and_epochs(tmp_path, "timm") == (48, 80)
-    sets.write(tmp_path, [("train", "a", Image.new("L", (32, 32)))] * 200)
-    assert contestants.side_and_epochs(tmp_path, "timm") == (32, contestants.TIMM_EPOCHS)
+    assert contestants.side_and_epochs(tmp_path, "keras") == (96, 80)
+    assert contestants.side_and_epochs(tmp_path, "timm") == (96, contestants.TIMM_EPOCHS)
+    sets.write(tmp_path, [("train", "a", Image.new("L", (100, 120)))] * 201)
+    assert contestants.side_and_epochs(tmp_path, "timm") == (112, 77)
 
 
 def test_an_interrupted_command_goes_on(tmp_path, monkeypatch):

@@ -41,7 +41,7 @@ def test_an_epoch_has_enough_updates(images, processes, batch, steps):
 
 @pytest.mark.parametrize(
     ("side", "gpus", "pretrained", "size"),
-    [(8, False, False, 32), (48, False, False, 48), (50, False, False, 64),
+    [(8, False, False, 96), (48, True, False, 96), (98, False, False, 112),
      (230, False, False, 128), (230, True, False, 224), (48, False, True, 128),
      (4000, False, True, 224), (None, True, False, 224)],
 )  # fmt: skip
@@ -94,11 +94,11 @@ def test_the_command_line_and_python_choose_alike(photos, tmp_path, capsys):
     given = {"data_dir": str(photos), "model_dir": str(tmp_path / "run"), "max_epochs": 7}
     config = configure(**given)
     assert facts_of(config, 1) == Facts(24, 8, short_side=50)
-    assert (config.image_size, config.train_batch_size, config.max_epochs) == (64, 8, 7)
+    assert (config.image_size, config.train_batch_size, config.max_epochs) == (96, 8, 7)
     assert config == settings(*(f"--{name}={value}" for name, value in given.items()))
     said = capsys.readouterr().err
     assert said.count("chosen for these data (docs/defaults.md") == 2
-    assert "image_size=64" in said
+    assert "image_size=96" in said
     assert "max_epochs" not in said
     assert max(map(len, said.splitlines())) < 80
 
