@@ -26,7 +26,7 @@ def own(tmp_path):
         (CONVOY, "--mode", "list", "--pattern", "resnet18"),
         (sys.executable, "-m", "convoy", "--mode", "list", "--pattern", "resnet18"),
         (sys.executable, "-m", "convoy.dataloader.prepare", "digits", "--help"),
-        (sys.executable, "-m", "convoy.runtime.settings.recipes"),
+        (sys.executable, "-m", "convoy.runtime.recipes"),
         (sys.executable, "-c", "from convoy.runtime import Runner; print('model')"),
     ],
     ids=["convoy", "-m convoy", "prepare", "recipes", "library"],
