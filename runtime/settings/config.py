@@ -60,7 +60,7 @@ class Config:
 
     # fmt: off
     mode: str = _flag(RUN, COMPUTE, "train_and_eval", "what to do: " + ", ".join(MODES))
-    recipe: str | None = _flag(RUN, MACHINE, None, "published settings by model, machine and precision: resnet50/A100/AMP/90E; `python -m convoy.runtime.settings.recipes` lists them", on_card=True)
+    recipe: str | None = _flag(RUN, MACHINE, None, "published settings by model, machine and precision: resnet50/A100/AMP/90E; `python -m convoy.runtime.recipes` lists them", on_card=True)
     defaults: Literal["data", "documents"] = _flag(RUN, TRAINING, "data", "what fills in settings you leave out: the data, if there are fewer than 50,000 images, or NVIDIA's documents (docs/defaults.md)")
     nproc: int | None = _flag(RUN, LAUNCH, None, "processes to start on this machine, one per GPU", unset="1, or those that horovodrun, mpirun or srun started", within="[1, 4096]")
     pattern: str | None = _flag(RUN, MACHINE, None, "--mode list: show architectures of this name only, such as 'resnet*'")

@@ -5,10 +5,9 @@ source expects of it (`expected`), and perhaps the file that it changes (`base`)
 `configs/launch.yaml` says which file, batch and precision go with a model on a platform; `lookup`
 merges them.
 
-    python -m convoy.runtime.settings.recipes                                        the whole table
-    python -m convoy.runtime.settings.recipes resnet50 AMP DGXA100 convergence 90E   one choice, as
-    YAML python -m convoy.runtime.settings.recipes resnet50 AMP DGX2V --nproc             processes
-    for it
+    python -m convoy.runtime.recipes                                         the whole table
+    python -m convoy.runtime.recipes resnet50 AMP DGXA100 convergence 90E    one choice, as YAML
+    python -m convoy.runtime.recipes resnet50 AMP DGX2V --nproc              processes to start
 """
 
 from __future__ import annotations
@@ -206,9 +205,7 @@ def _names() -> dict[str, tuple[str, str]]:
 def _unknown(part: str) -> str:
     near = difflib.get_close_matches(part.lower(), _names(), n=1, cutoff=0.5)
     hint = (
-        f"did you mean {_names()[near[0]][1]}"
-        if near
-        else "see `python -m convoy.runtime.settings.recipes`"
+        f"did you mean {_names()[near[0]][1]}" if near else "see `python -m convoy.runtime.recipes`"
     )
     return f"--recipe: there is no part {part}; {hint}"
 
