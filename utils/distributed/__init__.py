@@ -1,1 +1,1 @@
-"""How the processes of one job find each other and exchange arrays."""
+"""Lets the processes of one job find each other and exchange arrays."""

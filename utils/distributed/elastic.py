@@ -1,6 +1,7 @@
-"""Horovod's side of elastic jobs: what survives a change of processes, and the loop around it.
+"""Connects elastic jobs to Horovod: the state that survives a change of processes, and the loop
+around it.
 
-Like `utils.distributed.ranks` this may import Horovod; it is imported in elastic jobs only.
+Like `utils.distributed.ranks`, this may import Horovod; import it only in elastic jobs.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ T = TypeVar("T")
 
 
 class Memory(State):
-    """What a process keeps while the others come and go.
+    """State that a process keeps while others come and go.
 
     Args:
         every: steps from one commit to the next.
 
     Attributes:
-        contents: the last commit, picklable; None before the first. Rank 0 is always among the
-            oldest processes, and every change begins with its commit on all ranks.
-        reached: the step that training had reached.
-        lost: whether the last change was a process that died, and not a change of hosts.
+        contents: the last commit, picklable; None before the first. Rank 0 is always one of the
+            oldest processes, and after every change all ranks start from its commit.
+        reached: the last step of training.
+        lost: whether a process died in the last change, as opposed to a change of hosts.
         size_before: the number of processes before the last change; None before the first.
     """
 
@@ -42,25 +43,29 @@ class Memory(State):
         self._hosts_changed = False
 
     def due(self, step: int) -> bool:
-        """Whether to commit after this step, which training has reached."""
+        """Returns whether to commit after this step, which training has reached."""
         self.reached = step
         return step % self.every == 0
 
     def hosts_changed(self) -> bool:
-        """Whether the launcher has told this process (it tells rank 0) that hosts came or went."""
+        """Returns whether the launcher has told this process that hosts came or went (it tells rank
+        0).
+        """
         return self._hosts_changed
 
     def regroup(self) -> None:
-        """To be called by every rank after the same step, after a commit: ends this attempt."""
+        """Ends this attempt. Every rank must call it after the same step, after a commit."""
         raise HostsUpdatedInterrupt(skip_sync=False)
 
-    # What Horovod calls.
+    # Methods that Horovod calls.
 
     def on_hosts_updated(self, timestamp: float, update_res: Any) -> None:
         self._hosts_changed = True
 
     def restore(self) -> None:
-        """A rank was lost. Training starts from `contents` again, unless that rank said why."""
+        """Handles the loss of a rank: training restarts from `contents`, unless that rank gave a
+        reason.
+        """
         self.lost = True
         if error := gathering.told():
             raise ranks.DistributedError(f"ended with {error}")
@@ -70,10 +75,10 @@ class Memory(State):
             self.contents = ranks.broadcast_object(self.contents)
 
     def on_reset(self) -> None:
-        """Nothing: `_rejoin` did it before Horovod began anew, so that no news is lost."""
+        """Does nothing: `_rejoin` did it before Horovod started again, so that no news is lost."""
 
     def about_to_change(self) -> None:
-        """Notes how things stand, before the processes gather again."""
+        """Records the present state before the processes regroup."""
         self.size_before = ranks.size()
         self._hosts_changed = False
 
@@ -82,12 +87,12 @@ def run(attempt: Callable[[], T], memory: Memory, forget: Callable[[], None]) ->
     """Runs `attempt`, and again after each change of the processes, until it ends.
 
     Args:
-        attempt: goes on from `memory.contents`. Its first exchange comes after Horovod's own.
-        memory: see there.
-        forget: called between two attempts, to free what the last one left.
+        attempt: continues from `memory.contents`. Its first exchange comes after Horovod's own.
+        memory: see `Memory`.
+        forget: called between two attempts, to free memory of the last one.
 
     Raises:
-        gathering.Removed: this process has no place in the job any more.
+        gathering.Removed: the job has no place for this process any more.
     """
 
     def translated(_: Memory) -> T:
@@ -104,7 +109,7 @@ def run(attempt: Callable[[], T], memory: Memory, forget: Callable[[], None]) ->
 
 @contextmanager
 def _lost_ranks() -> Iterator[None]:
-    """Turns TensorFlow's errors of Horovod's operations into Horovod's own."""
+    """Converts TensorFlow's errors from Horovod operations to Horovod's own errors."""
     try:
         yield
     except (tf.errors.UnknownError, tf.errors.AbortedError) as error:

@@ -1,8 +1,8 @@
-"""How the processes of an elastic job find together: through the launcher's key-value store.
+"""Gathers the processes of an elastic job through the launcher's key-value store.
 
 Horovod would do this itself, but in a thread whose errors end the process: when its host has left
-the job, or when one of the others died while it started. So it is done here, and Horovod is begun
-only where all processes of a round are known to be there.
+the job, or when another process died during start-up. So we do it here, and start Horovod only when
+all processes of a round are known to be there.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from contextlib import suppress
 from convoy.utils.distributed.launcher_store import Store
 
 _PLACE = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
-_store = Store()  # of horovodrun
-_PATIENCE = 60  # seconds that a process may take to start before the others ask for another round
+_store = Store()  # horovodrun's store
+_PATIENCE = 60  # seconds that a process may take to start before the others request another round
 
 
 class Removed(RuntimeError):
-    """This process has no place in the job any more; the others go on without it."""
+    """The job has no place for this process any more; the others continue without it."""
 
 
 def gather(again: bool = False) -> None:
-    """Waits until all processes are there and puts this one's rank, and their number, into the
-    environment, where Horovod reads them.
+    """Waits for all processes, then puts this one's rank and their number into the environment for
+    Horovod.
 
     Args:
         again: ask the launcher for a place first. It answers once each process of the last round
@@ -42,12 +42,12 @@ def gather(again: bool = False) -> None:
 
 
 def tell(error: str) -> None:
-    """Leaves the message that ends the job, for the others to find."""
+    """Stores the message that ends the job, for the other processes."""
     _store.put("error", error)
 
 
 def told() -> str | None:
-    """The message that ended another process, and so the job."""
+    """Returns the message that ended another process, and so the job."""
     return _store.get("error")
 
 
@@ -66,11 +66,13 @@ def _take_place() -> None:
         raise Removed(f"{host} is not among the job's hosts any more; the others go on without it")
     for name, number in zip(_PLACE, numbers, strict=True):
         os.environ[f"HOROVOD_{name}"] = number
-    os.environ["HOROVOD_ELASTIC"] = "0"  # or Horovod would ask once more, and wait for ever
+    os.environ["HOROVOD_ELASTIC"] = "0"  # otherwise Horovod would ask once more, and wait forever
 
 
 def _all_here() -> bool:
-    """Whether all came in time. Rank 0 looks, and says so, that all may find the same."""
+    """Returns whether all processes came in time. Rank 0 decides and tells the others, so that all
+    agree.
+    """
     rank, size = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
     me = f"process {os.getpid()} on {os.environ['HOROVOD_HOSTNAME']}"
     _store.put(f"here-{rank}", me)
@@ -86,7 +88,9 @@ def _all_here() -> bool:
 
 
 def _name_the_silent() -> None:
-    """Says whom the launcher waits for: it answers nobody before each has asked, or has ended."""
+    """Names the processes for which the launcher waits: it answers nobody until each has asked or
+    ended.
+    """
     with suppress(OSError):
         silent = [
             f"rank {rank} ({_store.get(f'here-{rank}')})"

@@ -1,5 +1,7 @@
-"""How this process was started: alone, or as one of several, and how it finds the others before
-Horovod begins. Loads neither TensorFlow nor Horovod, but for the server that `rendezvous` starts.
+"""Detects how this process was started, alone or with others, and finds the others before Horovod
+starts.
+
+Loads neither TensorFlow nor Horovod, except for the server that `rendezvous` starts.
 """
 
 from __future__ import annotations
@@ -11,37 +13,38 @@ from convoy.utils.distributed.launcher_store import ADDRESS, PORT, Store
 from convoy.utils.distributed.rendezvous import DistributedError, slurm_place
 from convoy.utils.watchdog import watchdog
 
-# Set by horovodrun (Gloo), Open MPI, and Slurm's PMI; each is the number of processes.
+# Set by horovodrun (Gloo), Open MPI, and Slurm's PMI; each holds the number of processes.
 _SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE")
 
-# Until flags say otherwise.
+# Used until flags set another value.
 WATCHDOG_SECONDS = 20.0
-# Tasks of one job start in the same second where one launcher starts them on one host; schedulers
-# and containers may take minutes on one host and none on another.
+# Tasks of one job start in the same second if one launcher starts them on one host. Schedulers and
+# containers may take minutes on one host and no time on another.
 _START_SECONDS = 600.0
-# Gloo ends a process that has waited for another for 30 s, and a job that was stopped as a whole
-# (SIGSTOP, a suspended machine) has, when it goes on. The watchdog knows better, and is earlier.
+# Gloo ends a process that has waited 30 s for another, and so a whole job that was stopped
+# (SIGSTOP, a suspended machine) as soon as it continues. The watchdog is faster and knows the
+# difference.
 _GLOO_SECONDS = str(30 * 24 * 3600)
 
 
 class StoppedEarly(RuntimeError):
-    """A signal, whose name this is, came on a rank before all had started."""
+    """A signal, named in the text, reached a rank before all had started."""
 
 
 def launched_processes() -> int:
-    """How many processes the launcher says there are; 1 without a launcher."""
+    """Returns the launcher's number of processes; 1 without a launcher."""
     for name in _SIZE_VARIABLES:
         value = os.environ.get(name, "")
         if value.isdigit():
             return int(value)
-    # srun sets SLURM_PROCID for its tasks only; sbatch's own script has SLURM_NTASKS too.
+    # srun sets SLURM_PROCID only for its tasks; sbatch's own script has SLURM_NTASKS too.
     if "SLURM_STEP_NUM_TASKS" in os.environ and "SLURM_PROCID" in os.environ:
         return int(os.environ["SLURM_STEP_NUM_TASKS"])
     return 1
 
 
 def launch_variable() -> str:
-    """The environment variable that `launched_processes` goes by; "" without a launcher."""
+    """Returns the environment variable that `launched_processes` uses; "" without a launcher."""
     for name in _SIZE_VARIABLES:
         if os.environ.get(name, "").isdigit():
             return name
@@ -49,11 +52,12 @@ def launch_variable() -> str:
 
 
 def check_launch() -> None:
-    """Before anything is waited for.
+    """Checks the launch before anything waits.
 
     Raises:
-        DistributedError: variables of horovodrun are there, and not those that lead to it. A shell
-            within another job, or one that has noted its environment, has such.
+        DistributedError: some of horovodrun's variables are set, but not those that lead to it.
+            This
+            happens in a shell within another job, or with a saved environment.
     """
     horovods = [name for name in ("HOROVOD_SIZE", "HOROVOD_ELASTIC") if name in os.environ]
     alone = os.environ.get("HOROVOD_SIZE", "1") == "1" and "HOROVOD_ELASTIC" not in os.environ
@@ -68,12 +72,12 @@ def check_launch() -> None:
 
 
 def elastic() -> bool:
-    """Whether the launcher may add and remove processes (`horovodrun --min-np …`)."""
+    """Returns whether the launcher may add and remove processes (`horovodrun --min-np …`)."""
     return "HOROVOD_ELASTIC" in os.environ
 
 
 def elastic_job() -> str:
-    """What the processes of an elastic job have in common, and no others; "" in other jobs."""
+    """Returns a key that only the processes of one elastic job share; "" in other jobs."""
     if not elastic():
         return ""
     names = ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")
@@ -81,8 +85,8 @@ def elastic_job() -> str:
 
 
 def begin(mpi: bool | None = None) -> None:
-    """Lets the other ranks know of this one, and of its end, while it loads what takes long.
-    Returns at once, and does nothing where `init` can do it only (under MPI) or did already.
+    """Tells the other ranks about this one, and about its end, while it loads slow libraries.
+    Returns at once. Does nothing if only `init` can do it (under MPI) or has already done it.
 
     Args:
         mpi: whether Horovod can use MPI; None: not known yet.
@@ -115,14 +119,14 @@ def meet(
     asked: Callable[[], str],
     say: Callable[[str], None],
 ) -> None:
-    """Waits until all ranks have come here, which Horovod itself does for 30 s only.
+    """Waits until all ranks have called this; Horovod itself waits only 30 s.
 
     Args:
-        wanted: how many ranks there are.
-        seconds, asked, say: see `distributed.init`.
+        wanted: number of ranks.
+        seconds, asked, say: see `ranks.init`.
 
     Raises:
-        StoppedEarly: a signal came on a rank before all had started.
+        StoppedEarly: a signal reached a rank before all had started.
     """
 
     variable = launch_variable()
@@ -147,5 +151,5 @@ def meet(
 
 
 def no_watchdog(trouble: str) -> str:
-    """What to say where ranks do not watch each other."""
+    """Returns the message for ranks that do not watch each other."""
     return f"WARNING: no watchdog: {trouble}; a frozen process will not end the job"

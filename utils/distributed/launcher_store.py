@@ -1,5 +1,7 @@
-"""The key-value store of Horovod's launchers, an HTTP server that a job's processes find in their
-environment. Standard library only.
+"""Accesses the key-value store of Horovod's launchers, an HTTP server that a job's processes find
+through their environment.
+
+Standard library only.
 """
 
 from __future__ import annotations
@@ -10,31 +12,33 @@ from contextlib import closing
 from http.client import OK, HTTPConnection, HTTPException
 
 ADDRESS, PORT = "HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"
-_SCOPE = "convoy"  # Horovod's own are called otherwise
+_SCOPE = "convoy"  # Horovod's own scopes have other names
 
 
 class Store:
-    """Texts that all processes of a job can read.
+    """Stores texts that all processes of a job can read.
 
     Args:
-        environment: says where the server is, when it is asked.
-        seconds: that an answer may take.
+        environment: gives the server's address, read at each request.
+        seconds: time limit for an answer.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ, seconds: float = 30.0) -> None:
         self._environment, self._seconds = environment, seconds
 
     def put(self, key: str, text: str) -> None:
-        """Raises OSError where the server does not answer."""
+        """Stores a text. Raises OSError if the server does not answer."""
         self._request("PUT", f"/{_SCOPE}/{key}", text, self._seconds)
 
     def get(self, key: str) -> str | None:
-        """The text; None if there is none. Raises OSError where the server does not answer."""
+        """Returns the text, or None if there is none. Raises OSError if the server does not
+        answer.
+        """
         return self._request("GET", f"/{_SCOPE}/{key}", None, self._seconds)
 
     def await_place(self, host: str) -> str | None:
-        """What horovodrun answers, however late, to a process of an elastic job that asks for a
-        place. Raises OSError where it is gone.
+        """Waits for horovodrun's answer to a process of an elastic job that asks for a place,
+        however late. Raises OSError if horovodrun is gone.
         """
         return self._request("GET", f"/rank_and_size/{host}", None, None)
 

@@ -1,8 +1,8 @@
-"""Horovod, and nothing else imports it.
+"""Wraps Horovod; no other module imports it.
 
-Without a multi-process launch this module is rank 0 of 1 and Horovod is never loaded. Values that
-go through Horovod are raw tensors (`variable.value` of Keras variables), because its Keras wrappers
-break on Keras 3.
+Without a multi-process launch this module is rank 0 of 1 and never loads Horovod. Values that go
+through Horovod are raw tensors (`variable.value` of Keras variables), because its Keras wrappers
+fail on Keras 3.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from convoy.utils.watchdog import both_sides, watchdog
 
 T = TypeVar("T")
 
-# Without GPUs, Horovod's threads run on cores that train. Every so many milliseconds they ask all
-# ranks what there is to exchange: at Horovod's own 1 ms that took 17 % of a core. Where
-# scripts/horovod.patch is in, they sleep for the second time at most while there is nothing, and
+# Without GPUs, Horovod's threads run on the cores that train. At each cycle (in milliseconds) they
+# ask all ranks what to exchange: at Horovod's own 1 ms this took 17 % of a core. With
+# scripts/horovod.patch they sleep for at most the second value while there is nothing to do, and
 # wake at once.
 _CYCLES_ON_CPUS = {"HOROVOD_CYCLE_TIME": "10", "HOROVOD_IDLE_CYCLE_TIME": "100"}
 
@@ -50,9 +50,10 @@ def init(
     tensor.
 
     Args:
-        seconds: of the watchdog (`utils.watchdog.watchdog`), which watches from here on; 0: none
-            does. An elastic job has none: there the launcher replaces ranks, and the others go on.
-        asked: names the signal that asks this rank to stop; "" for none.
+        seconds: limit of the watchdog (`utils.watchdog.watchdog`), which starts here; 0: no
+            watchdog. An elastic job has none: there the launcher replaces ranks, and the others
+            continue.
+        asked: returns the name of the signal that asks this rank to stop; "" for none.
         say: prints a line.
 
     Raises:
@@ -99,8 +100,8 @@ def init(
 
 
 def watch(seconds: float, say: Callable[[str], None]) -> None:
-    """Starts the watchdog where `init` could not: ranks that MPI's launchers have started find each
-    other through Horovod. For every rank, after the devices are set up, as it makes tensors.
+    """Starts the watchdog if `init` could not: ranks started by MPI find each other through
+    Horovod. Call it on every rank, after the devices are set up, because it makes tensors.
 
     Args:
         seconds, say: see `init`.
@@ -131,27 +132,27 @@ def watch(seconds: float, say: Callable[[str], None]) -> None:
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Returns this process's number, from 0."""
     return _hvd.rank() if _hvd else 0
 
 
 def size() -> int:
-    """Number of processes."""
+    """Returns the number of processes."""
     return _hvd.size() if _hvd else 1
 
 
 def local_rank() -> int:
-    """This process's number on its host."""
+    """Returns this process's number on its host."""
     return _hvd.local_rank() if _hvd else 0
 
 
 def local_size() -> int:
-    """Number of processes of this job on this host."""
+    """Returns the number of this job's processes on this host."""
     return _hvd.local_size() if _hvd else 1
 
 
 def shutdown() -> None:
-    """Leaves the other processes. A no-op for one process."""
+    """Leaves the other processes. Does nothing if there is only one process."""
     global _hvd
     if _hvd:
         _hvd.shutdown()
@@ -159,10 +160,10 @@ def shutdown() -> None:
 
 
 def rejoin() -> None:
-    """In an elastic job: leaves the processes as they were, and joins those that are there now.
+    """In an elastic job, leaves the old group of processes and joins the new one.
 
     Raises:
-        utils.gathering.Removed: there is no place for this one any more.
+        utils.distributed.gathering.Removed: there is no place for this process any more.
     """
     shutdown()
     _gather(again=True)
@@ -170,10 +171,10 @@ def rejoin() -> None:
 
 
 def end_elastic_job(why: str) -> None:
-    """Before this process ends by an error that the others should not go on without.
+    """Ends an elastic job before this process ends with an error that concerns all.
 
-    They find the text when they miss this one. A process that ends without it, because its machine
-    or its GPU failed, is only lost.
+    The others find the text when they miss this process. A process that ends without a text,
+    because its machine or its GPU failed, counts only as lost.
     """
     if elastic() and size() > 1:
         with suppress(OSError):
@@ -189,14 +190,15 @@ def _gather(again: bool = False) -> None:
 
 @dataclass(frozen=True)
 class Exchange:
-    """How gradients travel between processes.
+    """How processes exchange gradients.
 
     Attributes:
-        fp16: send them as float16: half the bytes, three decimal digits.
+        fp16: send gradients as float16: half the bytes, three decimal digits.
         predivide: divide by this before the sum and by size/predivide after it, so that a float16
-            sum over many processes cannot overflow; 1 divides after the sum alone.
-        groups: negotiated one by one; 1 waits for all gradients and sends them fused.
-        adasum: combine by Adasum (Maleki et al., arXiv:2006.02924) instead of averaging.
+            sum over many processes cannot overflow; 1 divides only after the sum.
+        groups: number of separately negotiated groups; 1 waits for all gradients and sends them
+            fused.
+        adasum: combine with Adasum (Maleki et al., arXiv:2006.02924) instead of averaging.
     """
 
     fp16: bool = False
@@ -208,14 +210,14 @@ class Exchange:
 def reduce_mean(
     gradients: Sequence[Any], others: Sequence[Any] = (), exchange: Exchange | None = None
 ) -> tuple[list[Any], list[Any]]:
-    """The mean over processes of each tensor. For use inside a `tf.function`.
+    """Averages each tensor over all processes. For use inside a `tf.function`.
 
     Args:
-        gradients: travel as `exchange` says.
-        others: small tensors that go along, always in full and always averaged.
+        gradients: exchanged as `exchange` says.
+        others: small tensors sent along, always in full precision and always averaged.
 
     Raises:
-        DistributedError: Adasum was asked for and this Horovod cannot do it.
+        DistributedError: Adasum was requested, but this Horovod does not support it.
     """
     if not _hvd:
         return list(gradients), list(others)
@@ -252,7 +254,7 @@ def reduce_mean(
 
 
 def check_adasum() -> None:
-    """Raises DistributedError unless this Horovod can do Adasum, which Gloo cannot."""
+    """Raises DistributedError unless this Horovod supports Adasum, which Gloo does not."""
     if _hvd and not (_hvd.mpi_enabled() or _hvd.nccl_built()):
         raise DistributedError(
             "--adasum needs Horovod running over MPI or NCCL, and this one runs over Gloo; leave"
@@ -261,29 +263,29 @@ def check_adasum() -> None:
 
 
 def mean_over_ranks(tensor: Any, name: str) -> Any:
-    """The mean over processes of one tensor, for use inside a `tf.function`.
+    """Averages one tensor over all processes, for use inside a `tf.function`.
 
-    `name` must be the same on every rank, and no other exchange of that name may be in flight.
+    `name` must be the same on every rank, and no other exchange with that name may be running.
     """
     return _hvd.allreduce(tensor, op=_hvd.Average, name=name) if _hvd else tensor
 
 
 def all_sum(values: np.ndarray) -> np.ndarray:
-    """The sum over processes of a float64 or int64 array."""
+    """Sums a float64 or int64 array over all processes."""
     if not _hvd:
         return np.asarray(values)
     return _hvd.allreduce(np.asarray(values), op=_hvd.Sum, name="all_sum").numpy()
 
 
 def all_gather(values: np.ndarray) -> np.ndarray:
-    """The arrays of all processes joined along their first axis, in rank order."""
+    """Joins the arrays of all processes along their first axis, in rank order."""
     if not _hvd:
         return np.asarray(values)
     return _hvd.allgather(np.asarray(values), name="all_gather").numpy()
 
 
 def all_gather_object(value: T) -> list[T]:
-    """The picklable values of all processes, in rank order."""
+    """Returns the picklable values of all processes, in rank order."""
     if not _hvd:
         return [value]
     payload = np.frombuffer(pickle.dumps(value), dtype=np.uint8)
@@ -297,12 +299,11 @@ def all_gather_object(value: T) -> list[T]:
 
 
 def average_variables(variables: Sequence[Any]) -> None:
-    """Replaces each Keras variable by its mean over processes (running statistics of batch
-    norm).
-    """
+    """Replaces each Keras variable by its mean over processes (batch norm's running statistics)."""
     if not _hvd or not variables:
         return
-    # A Keras variable has its tensor in `value`; a tf.Variable (the EMA's) gives it by `value()`.
+    # A Keras variable has its tensor in `value`; a tf.Variable (the EMA's) returns it from
+    # `value()`.
     values = [v.value() if callable(v.value) else v.value for v in variables]
     means = _hvd.grouped_allreduce(values, op=_hvd.Average, name="averages")
     for variable, mean in zip(variables, means, strict=True):
@@ -318,7 +319,9 @@ def broadcast_variables(variables: Sequence[Any]) -> None:
 
 
 def broadcast_object(value: T) -> T:
-    """Rank 0's picklable value, on every process. Only our own processes' bytes are unpickled."""
+    """Returns rank 0's picklable value on every process. It unpickles only our own processes'
+    bytes.
+    """
     if not _hvd:
         return value
     payload = (
@@ -333,15 +336,15 @@ def broadcast_object(value: T) -> T:
 
 
 class Elsewhere(RuntimeError):
-    """On other ranks, an error of rank 0's that does not travel: its kind and text."""
+    """Represents, on other ranks, an error of rank 0 that cannot be sent: its kind and text."""
 
 
 def on_rank0(action: Callable[[], T]) -> T:
-    """Runs `action` on rank 0 and gives its result to every process.
+    """Runs `action` on rank 0 and returns its result on every process.
 
     Raises:
-        what `action` does, or `Elsewhere` on ranks where that cannot be made again; nobody is left
-            waiting, whatever it is.
+        what `action` raises, or `Elsewhere` on ranks where that cannot be rebuilt. No rank is left
+            waiting, whatever the error.
     """
     if not _hvd:
         return action()
@@ -363,7 +366,7 @@ def on_rank0(action: Callable[[], T]) -> T:
     if not text:
         return pickle.loads(content)
     error = Elsewhere(text)
-    # Errors whose classes take other arguments than their text, or that hold what cannot be sent.
+    # Exception classes that take other arguments than their text, or that hold unpicklable values.
     with suppress(Exception):
         error = pickle.loads(content)
         error.of_rank0 = True
@@ -371,12 +374,12 @@ def on_rank0(action: Callable[[], T]) -> T:
 
 
 def is_told(error: BaseException) -> bool:
-    """Whether rank 0 has had this error first, and tells of it."""
+    """Returns whether rank 0 raised this error first, and reports it."""
     return isinstance(error, Elsewhere) or getattr(error, "of_rank0", False)
 
 
 def build_info() -> dict[str, Any]:
-    """What the installed Horovod was built with; {} when there is none."""
+    """Returns the build features of the installed Horovod; {} if there is none."""
     try:
         import horovod
         import horovod.tensorflow as hvd

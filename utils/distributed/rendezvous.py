@@ -1,9 +1,9 @@
-"""How processes of one job find each other where horovodrun did not arrange it.
+"""Lets processes of one job find each other if horovodrun did not arrange it.
 
-Horovod's Gloo asks a small HTTP server, the rendezvous, for its peers' addresses, and the
-environment for its own place. This module starts Horovod's own server and works out the places: of
-processes on this host (`--nproc`), and of the tasks of a Slurm step (`srun python main.py`).
-Loads no TensorFlow.
+Horovod's Gloo asks a small HTTP server, the rendezvous, for its peers' addresses, and reads its own
+place from the environment. This module starts Horovod's own server and works out the places: for
+processes on this host (`--nproc`), and for the tasks of a Slurm step (`srun python main.py`). Does
+not load TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from convoy.utils.errors import UserError
 
 
 class DistributedError(UserError, RuntimeError):
-    """The launch asks for several processes and they cannot work together."""
+    """The launch asks for several processes, but they cannot work together."""
 
 
 def serve(tasks: Sequence[int], port: int = 0) -> tuple[Any, list[dict[str, str]]]:
     """Starts a rendezvous server, which lives as long as this process.
 
     Args:
-        tasks: processes on each host, in rank order.
-        port: 0: any that is free.
+        tasks: number of processes on each host, in rank order.
+        port: 0 takes any free port.
 
     Returns:
         the server, and each rank's environment.
@@ -48,15 +48,16 @@ def serve(tasks: Sequence[int], port: int = 0) -> tuple[Any, list[dict[str, str]
             f"port {port}, where this job's processes are to meet, cannot be used ({error});"
             " name a free one with HOROVOD_GLOO_RENDEZVOUS_PORT"
         ) from error
-    server.handle_error = lambda *_: None  # a rank that was killed while it asked; others tell that
+    # ignore a rank that was killed during its request; others report that
+    server.handle_error = lambda *_: None
     in_thread(server.serve_forever)
     server.init(_slots(tasks))
     return server, environments(tasks, server.server_address[1])
 
 
 def environments(tasks: Sequence[int], port: int) -> list[dict[str, str]]:
-    """What Horovod's Gloo reads on each rank; the server's address and the interface are left
-    to the caller.
+    """Returns the environment that Horovod's Gloo reads on each rank, without the server's address
+    and the interface, which the caller adds.
     """
     from horovod.runner.gloo_run import create_slot_env_vars
 
@@ -83,20 +84,20 @@ def _missing(wanted: int, error: ImportError) -> DistributedError:
 
 
 def check_own_name(environment: Mapping[str, str] = os.environ) -> None:
-    """Makes sure that this host's own name leads to it from other hosts, where Gloo is used.
+    """Checks that this host's own name leads to it from other hosts, if Gloo is used.
 
-    Horovod 0.28.1 connects a job's process sets, the one of all ranks included, by the address of
-    `gethostname()`, whatever HOROVOD_GLOO_IFACE says; it crashes where there is none, and other
-    hosts wait in vain where it is the loopback's (Debian's 127.0.1.1).
+    Horovod 0.28.1 connects a job's process sets, including that of all ranks, by the address of
+    `gethostname()`, whatever HOROVOD_GLOO_IFACE says. It crashes if there is no address, and other
+    hosts wait in vain if it is the loopback's (Debian's 127.0.1.1).
 
     Raises:
-        DistributedError: it does not.
+        DistributedError: it does not lead there.
     """
     if environment.get("HOROVOD_CONTROLLER") != "gloo":
         return
     name = socket.gethostname()
     several = int(environment.get("HOROVOD_CROSS_SIZE", 1)) > 1
-    several &= environment.get("HOROVOD_GLOO_IFACE") != "lo"  # one host by several names
+    several &= environment.get("HOROVOD_GLOO_IFACE") != "lo"  # one host under several names
     way_out = f"put a line with its address in the network and {name} into its /etc/hosts"
     try:
         found = socket.getaddrinfo(name, None)[0][4][0]
@@ -114,22 +115,25 @@ def check_own_name(environment: Mapping[str, str] = os.environ) -> None:
 # ---- Slurm ------------------------------------------------------------------------------------
 
 
-_step: dict[str, str] | None = None  # what `slurm_place` found, whose server is started once
+# result of `slurm_place`, which must start its server only once
+_step: dict[str, str] | None = None
 
 
 def slurm_place(mpi: bool | None, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What Horovod's Gloo reads in this task of a Slurm step; rank 0 starts the server.
+    """Returns the environment for Horovod's Gloo in this task of a Slurm step; rank 0 starts the
+    server.
 
-    Nothing is done outside a step of several tasks, or where another launcher has given the places.
-    Variables that are set already (HOROVOD_GLOO_RENDEZVOUS_ADDR, …_PORT, HOROVOD_GLOO_IFACE) stay.
+    It does nothing outside a step with several tasks, or if another launcher has set the places.
+    Variables that are already set (HOROVOD_GLOO_RENDEZVOUS_ADDR, …_PORT, HOROVOD_GLOO_IFACE) do not
+    change.
 
     Args:
-        mpi: whether Horovod can use MPI, which then leaves it to srun --mpi=pmix or pmi2; None:
-            not known yet, so that nothing is done where it would.
-        environment: read.
+        mpi: whether Horovod can use MPI; if so, srun --mpi=pmix or pmi2 sets the places. None: not
+            known yet, so nothing is done if MPI might.
+        environment: the variables to read.
 
     Raises:
-        DistributedError: rank 0 cannot be found, or Slurm spread the tasks in another order.
+        DistributedError: rank 0 cannot be found, or Slurm distributed the tasks in another order.
     """
     global _step
     pmi = ("PMIX_RANK", "PMI_RANK") if mpi is not False else ()
@@ -157,7 +161,7 @@ def _join_step(environment: Mapping[str, str]) -> dict[str, str]:
         )
     mine["HOROVOD_GLOO_IFACE"] = environment.get("HOROVOD_GLOO_IFACE", "")
     if not mine["HOROVOD_GLOO_IFACE"]:
-        # Rank 0's own name often means its loopback, which the other hosts cannot reach.
+        # Rank 0's own name often refers to its loopback, which other hosts cannot reach.
         on_first = int(environment["SLURM_NODEID"]) == 0
         mine["HOROVOD_GLOO_IFACE"] = interface_towards(last if on_first else address)
     mine[ADDRESS] = _resolve(address)
@@ -167,7 +171,7 @@ def _join_step(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def tasks_per_host(text: str) -> list[int]:
-    """Slurm's "2(x3),1" as [2, 2, 2, 1]."""
+    """Parses Slurm's "2(x3),1" to [2, 2, 2, 1]."""
     counts: list[int] = []
     for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text):
         counts += [int(count)] * int(times or 1)
@@ -175,22 +179,22 @@ def tasks_per_host(text: str) -> list[int]:
 
 
 def ends_of_nodelist(text: str) -> tuple[str, str]:
-    """The first and the last host of Slurm's "gpu[003-006,9],login"."""
+    """Returns the first and the last host of Slurm's "gpu[003-006,9],login"."""
     parts = re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text)
     first = re.sub(r"\[(\d+)[^\]]*\]", r"\1", parts[0])
     return first, re.sub(r"\[(?:[^\]]*[,-])?(\d+)\]", r"\1", parts[-1])
 
 
 def slurm_port(environment: Mapping[str, str]) -> int:
-    """A port that all tasks know without asking: below those that systems give to clients, and
-    another for each job and step.
+    """Returns a port that all tasks can compute: below the range that systems give to clients, and
+    different for each job and step.
     """
     job, step = (int(environment[f"SLURM_{name}_ID"]) for name in ("JOB", "STEP"))
     return 20000 + (job * 7 + step) % 12000
 
 
 def interface_towards(host: str) -> str:
-    """The network interface that leads to a host, such as "eth0".
+    """Returns the network interface that leads to a host, such as "eth0".
 
     Raises:
         DistributedError: the host's name has no address, or no interface leads there.
