@@ -1,1 +1,1 @@
-"""What this machine has, and how TensorFlow uses it: GPUs, threads, memory, XLA."""
+"""Describes this machine and sets up TensorFlow's use of it: GPUs, threads, memory, XLA."""

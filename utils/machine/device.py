@@ -1,4 +1,4 @@
-"""What TensorFlow computes on: threads, GPUs, number formats. Call `setup` before the first
+"""Sets up TensorFlow's devices: threads, GPUs, number formats. Call `setup` before the first
 tensor.
 """
 
@@ -24,15 +24,15 @@ _PROTOBUF, _JIT = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "TF_FUNCTION_JIT_COM
 
 
 class DeviceError(UserError, RuntimeError):
-    """This machine, or what its environment variables ask for, is not what a run needs."""
+    """This machine, or its environment variables, do not meet a run's needs."""
 
 
 def take_environment() -> list[str]:
-    """Makes the environment that of a program of our own: what other programs have left there for
-    Keras, TensorFlow and matplotlib would change a run or end it. Before they are imported.
+    """Clears the environment of settings that other programs left for Keras, TensorFlow and
+    matplotlib, which would change or end a run. Call it before they are imported.
 
     Returns:
-        Lines that say what is left out of what somebody may have meant.
+        Messages about ignored settings that somebody may have wanted.
     """
     environ, lines = os.environ, []
     if (named := environ.get(BACKEND, "tensorflow")) not in ("", "tensorflow"):
@@ -40,11 +40,11 @@ def take_environment() -> list[str]:
     environ[BACKEND] = "tensorflow"
     # Not a folder, so that Keras neither reads nor writes a keras.json.
     environ["KERAS_HOME"] = os.devnull
-    # Keras imports matplotlib where it is installed, and a backend that does not exist ends that.
+    # Keras imports matplotlib if it is installed, and fails if the backend does not exist.
     environ["MPLBACKEND"] = "agg"
-    # It tells of a folder for its cache that cannot be written; nobody here asked for one.
+    # matplotlib reports a cache folder that it cannot write, which is of no interest here.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    if environ.get(_PROTOBUF) == "cpp":  # releases since 2022 have no such implementation
+    if environ.get(_PROTOBUF) == "cpp":  # releases since 2022 lack this implementation
         del environ[_PROTOBUF]
     if environ.pop(_JIT, "0") not in ("", "0", "false"):
         lines.append(f"leaving {_JIT} out, which cannot compile reading; --use_xla compiles steps")
@@ -52,7 +52,7 @@ def take_environment() -> list[str]:
 
 
 def check_interpreter() -> None:
-    """Raises DeviceError where Python leaves out docstrings, which TensorFlow needs."""
+    """Raises DeviceError if Python strips docstrings, which TensorFlow needs."""
     if sys.flags.optimize >= 2:
         raise DeviceError(
             "TensorFlow cannot be loaded without docstrings: start Python without -OO, and unset"
@@ -61,10 +61,10 @@ def check_interpreter() -> None:
 
 
 def check_backend() -> None:
-    """Before Keras is imported in a process that is not ours, or after that.
+    """Checks Keras' backend in a process that is not ours, before or after Keras is imported.
 
     Raises:
-        DeviceError: it computes, or will, with another backend than TensorFlow.
+        DeviceError: Keras uses, or will use, another backend than TensorFlow.
     """
     keras = sys.modules.get("keras")
     if keras is not None and hasattr(keras, "backend"):
@@ -79,14 +79,12 @@ def check_backend() -> None:
 
 
 def quiet() -> None:
-    """Silences TensorFlow's C++ start-up messages. Has an effect only before TensorFlow is
-    imported.
-    """
+    """Silences TensorFlow's C++ start-up messages. Works only before TensorFlow is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-# What TensorFlow's C++ code prints before its logging is set up, whatever its level is (W0000 …),
-# and TensorFlow Lite's quantiser beside it.
+# Lines that TensorFlow's C++ code prints before its logging is set up, whatever the level (W0000
+# …), and those of TensorFlow Lite's quantiser.
 _START_UP = re.compile(
     rb"^([WI]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::Init|fully_quantize: \d)"
 )
@@ -94,8 +92,8 @@ _START_UP = re.compile(
 
 @contextmanager
 def without_start_up_lines() -> Iterator[None]:
-    """Leaves lines such as `W0000 00:00:1717171717.171717 …` out of standard error, which C++ code
-    writes to in the block; the others come after it.
+    """Drops lines such as `W0000 00:00:1717171717.171717 …` that C++ code writes to standard error
+    in the block; other lines appear after the block.
     """
     try:
         own = os.dup(2)
@@ -113,16 +111,16 @@ def without_start_up_lines() -> Iterator[None]:
 
 
 def prefer_onednn() -> None:
-    """Lets TensorFlow compute with oneDNN on every x86 processor, where by itself it does so only
-    with AVX-512: a training step takes about 0.6 of the time on one with AVX2. Has an effect only
-    before TensorFlow is imported, and none if `TF_ENABLE_ONEDNN_OPTS` is set.
+    """Makes TensorFlow use oneDNN on every x86 processor. By default it does so only with AVX-512,
+    but on a processor with AVX2 a training step takes about 0.6 of the time. Works only before
+    TensorFlow is imported, and not if `TF_ENABLE_ONEDNN_OPTS` is set.
     """
     if platform.machine() == "x86_64":
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def warn_of_slow_bfloat16(policy: str) -> None:
-    """Tells who trains in bfloat16 on a processor that cannot multiply it."""
+    """Warns about bfloat16 training on a CPU without bfloat16 instructions."""
     if policy != "mixed_bfloat16" or has_gpu() or platform.machine() != "x86_64":
         return
     if CPUS.exists() and "avx512bw" not in CPUS.read_text():
@@ -133,12 +131,12 @@ def warn_of_slow_bfloat16(policy: str) -> None:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and Keras, for a process of our own, without scikit-learn: where it is
-    installed, Keras loads it for wrappers that are not used here, which takes 1.6 of the 5.4 s.
+    """Imports TensorFlow and Keras, for our own processes, without scikit-learn: if it is
+    installed, Keras loads it for wrappers that we do not use, which takes 1.6 of the 5.4 s.
     """
     if "keras" in sys.modules or "sklearn" in sys.modules:
         return
-    sys.modules["sklearn"] = None  # Python's way of saying that there is none
+    sys.modules["sklearn"] = None  # makes `import sklearn` raise ImportError
     try:
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
@@ -173,14 +171,16 @@ def setup(
 
 
 def has_gpu() -> bool:
-    """Whether this process computes on a GPU."""
+    """Returns whether this process computes on a GPU."""
     import tensorflow as tf
 
     return bool(tf.config.get_visible_devices("GPU"))
 
 
 def precision(use_amp: bool, dtype: str | None, gpu: bool) -> str:
-    """The Keras dtype policy: `--dtype` when given, else what `--use_amp` means on this device."""
+    """Returns the Keras dtype policy: `--dtype` if given, otherwise what `--use_amp` implies on
+    this device.
+    """
     short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
     if dtype:
         name = short.get(dtype, dtype)

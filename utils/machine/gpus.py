@@ -1,4 +1,4 @@
-"""How many NVIDIA GPUs there are, without TensorFlow."""
+"""Counts NVIDIA GPUs without TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import ctypes
 
 
 def visible_gpus() -> int:
-    """GPUs that the driver shows to this process; `CUDA_VISIBLE_DEVICES` narrows them down."""
+    """Returns the number of GPUs that the driver shows this process; `CUDA_VISIBLE_DEVICES`
+    restricts them.
+    """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -1,8 +1,8 @@
-"""A last word where C++ code of a library throws what nobody catches: for lack of memory, files or
-peers.
+"""Prints a last message if a library's C++ code throws an exception that nobody catches: out of
+memory or files, or a lost peer.
 
-TensorFlow's threads on processors throw `std::bad_alloc`, which no Python code sees: the process is
-ended by `std::terminate`. So does Gloo in Horovod's own thread, when a rank is lost while all join.
+TensorFlow's CPU threads throw `std::bad_alloc`, which no Python code sees: `std::terminate` ends
+the process. Gloo does the same in Horovod's own thread, if a rank is lost while all join.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Callable
 from typing import Any
 
 _Handler = ctypes.CFUNCTYPE(None)
-_kept: Any = None  # C++ holds its address only
+_kept: Any = None  # C++ holds only its address
 
 
 def tell_of_termination(text: Callable[[BaseException], str], code: int) -> None:
-    """Has the process end with an exit code and a line on standard error, instead of SIGABRT and
-    C++'s own words, when a thread of a library's lacks memory, or descriptors of files, or has lost
-    another rank (`ConnectionError`). Other exceptions end it as they did. Does nothing where the
-    C++ library is another than GNU's.
+    """Makes the process end with an exit code and a line on standard error, instead of SIGABRT and
+    C++'s own text, if a library's thread runs out of memory or file descriptors, or has lost
+    another rank (`ConnectionError`). Other exceptions end it as before. Does nothing if the C++
+    library is not GNU's.
 
     Args:
-        text: makes the line from the error that Python would have raised, "" for none; called with
-            little memory left.
+        text: makes the line from the error that Python would have raised, "" for no line; it is
+            called with little memory left.
     """
     global _kept
     try:
@@ -52,7 +52,7 @@ def tell_of_termination(text: Callable[[BaseException], str], code: int) -> None
 
 
 def _as_error(kind: int | None) -> BaseException | None:
-    """What Python would have raised; None for exceptions that mean something else.
+    """Returns the error that Python would have raised; None for other exceptions.
 
     Args:
         kind: address of the exception's std::type_info: its table of functions, then its name.
@@ -63,7 +63,7 @@ def _as_error(kind: int | None) -> BaseException | None:
         return MemoryError()
     if name.startswith(b"N4gloo"):
         return ConnectionError("the connection to another rank has broken off")
-    try:  # C++ says std::runtime_error, of std::random_device for one
+    try:  # C++ throws std::runtime_error, for example from std::random_device
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
         return error if error.errno in (errno.EMFILE, errno.ENFILE) else None

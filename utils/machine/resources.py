@@ -1,4 +1,4 @@
-"""What a stretch of work takes: memory and energy, where this machine lets them be read."""
+"""Measures the memory and energy of a piece of work, if this machine allows it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ NO_MEMORY = re.compile(
     r"|MemoryError",
     re.I,
 )
-"""What errors say that mean it: Python's, TensorFlow's, ONNX Runtime's, PyTorch's, CUDA's."""
+"""Texts of out-of-memory errors: Python's, TensorFlow's, ONNX Runtime's, PyTorch's, CUDA's."""
 
 
 NO_DISK = re.compile(r"No space left on device|Disk quota exceeded", re.I)
-"""What TensorFlow's file system says: it has the same kind of error as for memory."""
+"""Text of TensorFlow's disk errors: it uses the same error class as for memory."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python, TensorFlow, ONNX Runtime or TensorFlow Lite means that."""
+    """Returns whether an error of Python, TensorFlow, ONNX Runtime or TensorFlow Lite means out of
+    memory.
+    """
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    tf = sys.modules.get("tensorflow")  # without it there are no errors of its own
+    tf = sys.modules.get("tensorflow")  # not imported: then the error is not TensorFlow's
     if tf is None or too_little_disk(error) or "Too many open files" in str(error):
         return False
     if isinstance(error, tf.errors.ResourceExhaustedError):
@@ -41,15 +43,15 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def too_little_disk(error: BaseException) -> bool:
-    """Whether an error of Python or TensorFlow means that a disk, or a quota on it, is full."""
+    """Returns whether an error of Python or TensorFlow means that a disk or a quota is full."""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return True
     return not isinstance(error, UserError) and bool(NO_DISK.search(str(error)))
 
 
 def allow_open_files(count: int = 65536) -> None:
-    """Raises how many files this process may have open to what the system lets it, at most `count`:
-    many start with 1,024, and a data set may have as many record files.
+    """Raises this process's limit of open files to the system's maximum, at most `count`: many
+    start with 1,024, and a data set may have as many record files.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count if hard == resource.RLIM_INFINITY else min(hard, count)
@@ -62,7 +64,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory() -> int:
-    """Bytes that can still be taken: the machine's, or the container's where that is less."""
+    """Returns the free memory in bytes: the machine's, or the container's if that is less."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as file:
         line = next(line for line in file if line.startswith("MemAvailable:"))
@@ -71,14 +73,14 @@ def free_memory() -> int:
         (CGROUP, "memory.max", "memory.current"),
         (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),  # version 1
     ):
-        with suppress(OSError, ValueError):  # "max" where there is no limit
+        with suppress(OSError, ValueError):  # "max" if there is no limit
             left = int((folder / limit).read_text()) - int((folder / taken).read_text())
             free = min(free, left + _file_cache(folder / "memory.stat"))
     return max(0, free)
 
 
 def _file_cache(statistics: Path) -> int:
-    """Bytes of files' content that a container's count includes, and gives back when asked for."""
+    """Returns the cached file contents in a container's count, which the system frees on demand."""
     with suppress(OSError, ValueError):
         for line in statistics.read_text().splitlines():
             if line.startswith(("inactive_file ", "total_inactive_file ")):
@@ -87,15 +89,15 @@ def _file_cache(statistics: Path) -> int:
 
 
 class PeakMemory:
-    """The most memory taken since this was made: of the GPU, or of the process without one.
+    """Measures the peak memory since its creation: of the GPU, or without one of the process.
 
     Args:
         gpu: whether this process computes on a GPU.
 
     Attributes:
-        of: "device" (what TensorFlow's allocator gave out) or "process" (resident set); "process
-            since its start" where the kernel does not let its record be reset.
-        before: bytes taken when this was made, whatever was taken earlier.
+        of: "device" (given out by TensorFlow's allocator) or "process" (resident set); "process
+            since its start" if the kernel cannot reset its record.
+        before: bytes in use at creation, without earlier peaks.
     """
 
     def __init__(self, gpu: bool) -> None:
@@ -110,7 +112,7 @@ class PeakMemory:
         self.before = self.read() if self._gpu else _of_process("VmRSS")
 
     def read(self) -> int:
-        """Bytes."""
+        """Returns the peak in bytes."""
         if self._gpu:
             import tensorflow as tf
 
@@ -119,9 +121,9 @@ class PeakMemory:
 
 
 def _of_process(what: str) -> int:
-    """Bytes of main memory of this process: "VmRSS", now, or "VmHWM", at most.
+    """Returns this process's main memory in bytes: "VmRSS", now, or "VmHWM", the peak.
 
-    The most it ever had where the kernel does not tell.
+    If the kernel does not report it, returns the peak since the process began.
     """
     with suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith(f"{what}:"))
@@ -130,7 +132,7 @@ def _of_process(what: str) -> int:
 
 
 def _reset_device() -> bool:
-    """Begins the device's record anew; False where its allocator keeps none."""
+    """Resets the device's peak; returns False if its allocator keeps none."""
     import tensorflow as tf
 
     try:
@@ -141,19 +143,20 @@ def _reset_device() -> bool:
 
 
 class Energy:
-    """Energy of the processors' packages since this was made, by RAPL's counters on Linux.
+    """Measures the energy of the CPU packages since its creation, with RAPL's counters on Linux.
 
-    It is the whole machine's, whoever else computes on it. GPUs are not in it.
+    This is for the whole machine, including other programs. It excludes GPUs.
 
     Args:
-        folder: where the kernel shows the counters.
+        folder: folder of the kernel's counters.
     """
 
     def __init__(self, folder: Path = POWERCAP) -> None:
-        self._counters: dict[Path, tuple[int, int]] = {}  # to the last reading and the range
+        self._counters: dict[Path, tuple[int, int]] = {}  # counter -> last reading and range
         self._joules = 0.0
         for zone in sorted(folder.glob("*-rapl:*")):
-            # Zones within packages, and "psys" around them, would count the same energy again.
+            # Skip zones within packages, and "psys" around them: they would count the same energy
+            # again.
             with suppress(OSError, ValueError):
                 if (zone / "name").read_text().startswith("package"):
                     counter = zone / "energy_uj"
@@ -161,7 +164,9 @@ class Energy:
                     self._counters[counter] = int(counter.read_text()), whole
 
     def read(self) -> float | None:
-        """Joules; None where nothing can be read. Counters may wrap once between two readings."""
+        """Returns joules; None if nothing can be read. Counters may wrap once between two
+        readings.
+        """
         for counter, (last, whole) in self._counters.items():
             try:
                 now = int(counter.read_text())

@@ -1,4 +1,4 @@
-"""What XLA compiles, and a folder that keeps it for the next run."""
+"""Compiles functions with XLA, and caches compiled code in a folder for the next run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from convoy.utils.native import tensorflow_version
 CPUS, GPUS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia")
 _FLAGS = "TF_XLA_FLAGS"
 _KEEPS = "--tf_xla_persistent_cache_directory="
-_STRIDE = 1 << 18  # more than one function's parts, and counted to in 0.1 s
+_STRIDE = 1 << 18  # more than one function's parts; counting this far takes 0.1 s
 
 
 def function(python: Callable, compiled: bool, **options: Any) -> Callable:
     """`tf.function`, compiled by XLA if `compiled`.
 
-    TensorFlow's names of functions end in a number, which everything made before counts up, and
-    what `keep` kept is found by these names. So that a run which did other things before (restored
-    a checkpoint, say) finds it too, tracing begins at a round number.
+    TensorFlow's function names end in a number that grows with everything made before, and the
+    cache of `keep` is looked up by these names. Tracing therefore starts at a round number, so that
+    a run that did other things first (for example, restored a checkpoint) also finds the cached
+    code.
     """
     import tensorflow as tf
 
-    options = {"autograph": False} | options  # it takes seconds; see docs/design.md
+    options = {"autograph": False} | options  # AutoGraph takes seconds; see docs/design.md
     if not compiled:
         return tf.function(python, **options)
     count_on = tf.autograph.experimental.do_not_convert(_count_on)
@@ -53,17 +54,18 @@ def _count_on() -> None:
 
 
 def keep(folder: str, *settings: Any) -> Path:
-    """Lets XLA keep what it compiles in `folder`, and take from there what it has compiled before.
-    Has an effect only before TensorFlow computes.
+    """Makes XLA cache compiled code in `folder`, and reuse it. Works only before TensorFlow
+    computes.
 
-    What was compiled for one processor or GPU can end a process on another, and XLA's own keys
-    know neither that nor the version or the options. So each kind has a folder of its own in there.
+    Code compiled for one processor or GPU can crash a process on another, and XLA's own keys
+    include neither that nor the version or the options. So each combination gets its own folder.
 
     Args:
-        settings: what else the compiled code depends on.
+        settings: other settings that the compiled code depends on.
 
     Raises:
-        PermissionError: everybody may write there. It is machine code, which this process runs.
+        PermissionError: everybody may write there. The folder holds machine code, which this
+            process runs.
         OSError: the folder cannot be made or written.
     """
     place = Path(folder).absolute() / _kind(settings)
@@ -76,8 +78,8 @@ def keep(folder: str, *settings: Any) -> Path:
             )
     with tempfile.TemporaryFile(dir=place):
         pass
-    for path in place.glob("*.pb"):  # names are given to whole files; but the power may fail
-        with suppress(FileNotFoundError):  # another process was first
+    for path in place.glob("*.pb"):  # XLA renames only complete files, but the power may fail
+        with suppress(FileNotFoundError):  # another process was faster
             if not path.stat().st_size:
                 path.unlink()
     quoted = str(place).replace("\\", r"\\").replace('"', r"\"")
@@ -86,7 +88,9 @@ def keep(folder: str, *settings: Any) -> Path:
 
 
 def _kind(settings: tuple[Any, ...]) -> str:
-    """Names the version of TensorFlow, and in few letters what else compiled code is made for."""
+    """Names the version of TensorFlow, and briefly everything else that compiled code depends
+    on.
+    """
     facts = [platform.machine(), os.environ.get("XLA_FLAGS"), os.environ.get(_FLAGS), settings]
     with suppress(OSError):
         lines = CPUS.read_text().splitlines()
@@ -101,20 +105,20 @@ def _kind(settings: tuple[Any, ...]) -> str:
 
 
 def allow_clusters() -> None:
-    """Lets `cluster` work on CPUs too. Has an effect only before TensorFlow computes."""
+    """Makes `cluster` work on CPUs too. Works only before TensorFlow computes."""
     _ask("--tf_xla_cpu_global_jit")
 
 
 def cluster() -> None:
-    """Lets XLA compile what lies between operations that it cannot, such as Horovod's.
+    """Makes XLA compile the parts between operations that it cannot compile, such as Horovod's.
 
-    For synchronised batch norm, whose exchanges stand in the middle of the step. Call it after
-    `device.setup`: what is set once TensorFlow's devices exist reaches the functions that are
-    called, and not tf.data, whose random crops XLA would draw otherwise.
+    This is for synchronised batch norm, whose exchanges are in the middle of the step. Call it
+    after `device.setup`: a setting made once TensorFlow's devices exist affects the functions
+    called, but not tf.data, whose random crops XLA would draw differently.
     """
     import tensorflow as tf
 
-    tf.config.list_logical_devices()  # makes them, if nothing else has
+    tf.config.list_logical_devices()  # creates the devices, if nothing else has
     tf.config.optimizer.set_jit("autoclustering")
 
 
