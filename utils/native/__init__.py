@@ -1,5 +1,7 @@
-"""Libraries of TensorFlow operations in C++, which `scripts/build_native.sh` builds beside their
-sources. Importing costs no TensorFlow.
+"""Loads libraries of TensorFlow operations in C++, which `scripts/build_native.sh` builds beside
+their sources.
+
+Importing this does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from pathlib import Path
 from types import ModuleType
 
 SHARED = Path(__file__).parent
-"""What the sources of all libraries include."""
+"""Folder of headers that all libraries include."""
 
 
 def library_path(folder: Path) -> Path:
-    """Where the library of a folder's sources and the installed TensorFlow lies, once it is built.
+    """Returns the path of the library for a folder's sources and the installed TensorFlow, built or
+    not.
 
-    Its name changes with both, so that a stale one is never loaded.
+    The name changes with both, so that an outdated library is never loaded.
     """
     key = hashlib.sha256(tensorflow_version().encode())
     for source in sorted((*folder.glob("*.cc"), *folder.glob("*.h"))) + sorted(SHARED.glob("*.h")):
@@ -27,7 +30,7 @@ def library_path(folder: Path) -> Path:
 
 
 def tensorflow_version() -> str:
-    """The installed TensorFlow's version, without importing it; empty if there is none."""
+    """Returns the installed TensorFlow's version without importing it; "" if there is none."""
     for package in ("tensorflow", "tensorflow-cpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(package)
@@ -35,7 +38,9 @@ def tensorflow_version() -> str:
 
 
 def tensorflow_folder() -> Path:
-    """Where the installed TensorFlow keeps its headers and libraries, without importing it."""
+    """Returns the folder of the installed TensorFlow's headers and libraries, without importing
+    it.
+    """
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("TensorFlow is not installed: run `make setup`.")
@@ -43,7 +48,7 @@ def tensorflow_folder() -> Path:
 
 
 def load_library(path: Path) -> tuple[ModuleType | None, str]:
-    """The module of a library's operations, or None; and what to tell the user."""
+    """Returns the module of a library's operations, or None; and a message for the user."""
     if not path.exists():
         return None, "not built for this TensorFlow and source (scripts/build_native.sh builds)"
     import tensorflow as tf
