@@ -1,1 +1,1 @@
-"""What training optimizes with: losses, optimizers, clipping, learning-rate schedules, averages."""
+"""Provides losses, optimizers, gradient clipping, learning-rate schedules and weight averages."""

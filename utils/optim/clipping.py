@@ -1,6 +1,7 @@
-"""Gradient clipping: by global norm, by value, and adaptively by unit.
+"""Clips gradients: by global norm, by value, and adaptively by unit.
 
-Each takes gradients that are unscaled, averaged over ranks and finite. All work in a `tf.function`.
+Each function takes gradients that are unscaled, averaged over ranks and finite. All work in a
+`tf.function`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from typing import Any
 import tensorflow as tf
 
 AGC_EPSILON = 1e-3
-"""The least weight norm that a unit is taken to have (Brock et al. 2021, section 4.1)."""
+"""Lower bound for a unit's weight norm (Brock et al. 2021, section 4.1)."""
 
 
 def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-    """The Euclidean norm of all gradients together, float32 scalar."""
+    """Returns the Euclidean norm of all gradients together, float32 scalar."""
     return tf.linalg.global_norm([tf.cast(g, tf.float32) for g in gradients])
 
 
 def clip_by_global_norm(gradients: Sequence[tf.Tensor], limit: float) -> list[tf.Tensor]:
-    """Scales all gradients by `limit / norm` where their global norm is above `limit`.
+    """Scales all gradients by `limit / norm` if their global norm is above `limit`.
 
     Pascanu et al. 2013, arXiv:1211.5063.
     """
@@ -29,7 +30,7 @@ def clip_by_global_norm(gradients: Sequence[tf.Tensor], limit: float) -> list[tf
 
 
 def clip_by_value(gradients: Sequence[tf.Tensor], limit: float) -> list[tf.Tensor]:
-    """Cuts every number to `[-limit, limit]`."""
+    """Clips every number to `[-limit, limit]`."""
     return [tf.clip_by_value(g, -limit, limit) for g in gradients]
 
 
@@ -39,13 +40,13 @@ def clip_adaptively(
     """AGC: limits each unit's gradient norm to `limit` times that unit's weight norm.
 
     Brock et al. 2021, arXiv:2102.06171, section 4. A unit is one output channel of a convolution,
-    or a whole vector. As in the paper the classifier (a kernel of two dimensions, and its bias) is
-    left as it is.
+    or a whole vector. As in the paper, the classifier (a kernel of two dimensions, and its bias) is
+    not clipped.
 
     Args:
         gradients: float tensors.
         variables: Keras variables, in the same order.
-        limit: λ; 0.01 to 0.16 in the paper, the larger the batch the smaller.
+        limit: λ; 0.01 to 0.16 in the paper, smaller for larger batches.
     """
     heads = {_layer(v) for v in variables if len(v.shape) == 2}
     return [
@@ -68,8 +69,8 @@ def _clip_unit(gradient: tf.Tensor, weight: tf.Tensor, limit: float) -> tf.Tenso
 
 
 def _unit_axes(shape: tf.TensorShape) -> list[int]:
-    """The axes over which a unit's norm is taken."""
+    """Returns the axes for a unit's norm."""
     if shape.rank < 4:
         return list(range(shape.rank))
-    # A depthwise kernel is (k, k, channels, 1): its channels stand in the third place.
+    # A depthwise kernel is (k, k, channels, 1): its channels are on the third axis.
     return [0, 1, 3] if shape[-1] == 1 else [0, 1, 2]

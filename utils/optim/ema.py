@@ -1,7 +1,7 @@
-"""Exponential moving average of a model's weights.
+"""Keeps an exponential moving average of a model's weights.
 
 Keras' own `use_ema` skips batch norm's statistics, counts micro-steps under gradient accumulation
-and overwrites the weights when `fit` ends; none of that is wanted here.
+and overwrites the weights when `fit` ends; we want none of that.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from convoy.utils.optim.variables import to_numpy
 class EMA:
     """A float32 shadow copy of every floating-point weight, batch norm statistics included.
 
-    `shadow += (1 - d) * (w - shadow)` once per optimizer update, with `d = decay`, or
-    `d = min(decay, (1 + t) / (10 + t))` under warm-up, so that an early average is not held back
-    by the random weights it started from (the rule of tf.train.ExponentialMovingAverage).
+    `shadow += (1 - d) * (w - shadow)` once per optimizer update, with `d = decay`, or `d =
+    min(decay, (1 + t) / (10 + t))` under warm-up, so that the random initial weights do not
+    dominate an early average (the rule of tf.train.ExponentialMovingAverage).
 
-    Build it, or call `reset`, once the weights have their first values: after importing
-    pre-trained ones and after the broadcast from rank 0.
+    Build it, or call `reset`, when the weights have their initial values: after importing
+    pre-trained weights and after the broadcast from rank 0.
 
     Args:
-        variables: Keras variables (`model.variables`) or `tf.Variable`s. Those that are not
-            floating point, such as the states of seed generators, are skipped.
-        decay: In [0, 1). 0.9999 is usual for runs of hundreds of thousands of steps.
-        warmup: Whether to limit the decay by the number of steps.
+        variables: Keras variables (`model.variables`) or `tf.Variable`s. Skips those that are not
+            floating point, such as the states of seed generators.
+        decay: in [0, 1). 0.9999 is usual for runs of hundreds of thousands of steps.
+        warmup: limit the decay by the number of steps.
 
     Raises:
-        ValueError: If the decay is out of range, no variable is floating point, or two variables
-            share a name.
+        ValueError: the decay is out of range, no variable is floating point, or two variables share
+            a name.
 
     Example:
         >>> ema = EMA(model.variables, 0.9999)
@@ -70,18 +70,18 @@ class EMA:
 
     @property
     def shadows(self) -> dict[str, tf.Variable]:
-        """The float32 shadow variables by name, for broadcasting and checkpoints."""
+        """Returns the float32 shadow variables by name, for broadcasting and checkpoints."""
         return dict(self._shadows)
 
     def update(self, step: tf.Tensor | int) -> None:
         """Moves the shadows towards the weights. Works inside a `tf.function`.
 
         Args:
-            step: Scalar, the number of updates that were done before this one (t above). A tensor
-                inside a `tf.function`: a Python number would be frozen into the graph.
+            step: scalar, the number of updates before this one (t above). Use a tensor inside a
+                `tf.function`: a Python number would be frozen into the graph.
         """
-        # 1 - d is formed without a subtraction in float32, which at d = 0.9999 would already be
-        # wrong in the fourth digit: 1 - (1 + t) / (10 + t) is 9 / (10 + t).
+        # Compute 1 - d without a subtraction in float32, which at d = 0.9999 would be wrong in the
+        # fourth digit: 1 - (1 + t) / (10 + t) is 9 / (10 + t).
         rate = tf.constant(1.0 - self.decay, tf.float32)
         if self.warmup:
             rate = tf.maximum(rate, 9.0 / (10.0 + tf.cast(step, tf.float32)))
@@ -90,21 +90,21 @@ class EMA:
             shadow.assign_sub(rate * (shadow - tf.cast(raw, tf.float32)))
 
     def reset(self) -> None:
-        """Sets the shadows to the weights as they are now."""
+        """Sets the shadows to the present weights."""
         for name, raw in self._weights.items():
             self._shadows[name].assign(tf.cast(raw, tf.float32))
 
     @contextmanager
     def swap(self) -> Iterator[None]:
-        """Puts the averages into the model for the length of a `with` block.
+        """Puts the averages into the model for a `with` block.
 
-        On leaving, also by an exception, the model's weights are what they were, bit for bit. The
-        shadows themselves are not touched, so `state` is right inside the block as well. Costs
-        one more copy of the weights in memory. Not for use inside a `tf.function`, and no training
-        step may run in the block: what it learns would be undone.
+        On leaving, also by an exception, the model gets its weights back, bit for bit. The shadows
+        do not change, so `state` is correct inside the block as well. Takes one more copy of the
+        weights in memory. Do not use it inside a `tf.function`, or run a training step in the
+        block: leaving the block would undo the step.
 
         Raises:
-            RuntimeError: If the averages are in the model already.
+            RuntimeError: the averages are already in the model.
         """
         if self._swapped:
             raise RuntimeError("The EMA weights are already in the model.")
@@ -120,17 +120,17 @@ class EMA:
             self._swapped = False
 
     def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-        """Copies of the shadows, or of some, by variable name: float32 arrays of the weights'
+        """Copies the shadows, or some of them, by variable name: float32 arrays in the weights'
         shapes.
         """
         wanted = self._shadows if names is None else names
         return {name: to_numpy(self._shadows[name]) for name in wanted}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Sets the shadows from what `state` gave. Nothing is changed if anything does not fit.
+        """Sets the shadows from the result of `state`. Changes nothing if anything does not fit.
 
         Raises:
-            ValueError: If a name is missing or unknown, or a shape differs.
+            ValueError: a name is missing or unknown, or a shape differs.
         """
         missing = [name for name in self._shadows if name not in state]
         unknown = [name for name in state if name not in self._shadows]

@@ -1,8 +1,8 @@
-"""Keras' SGD, RMSprop and Adam with the update of a weight and its slots as one operation.
+"""Does Keras' SGD, RMSprop and Adam with one operation per update of a weight and its slots.
 
-Keras composes each update of four to ten operations over all of a weight, each a pass over memory.
-TensorFlow has kernels for them, on CPUs, GPUs and in XLA, that compute the same: momentum to the
-bit, the others up to rounding. Slots, names and configuration stay Keras' own.
+Keras composes each update from four to ten operations over the whole weight, each a pass over
+memory. TensorFlow's kernels, for CPUs, GPUs and XLA, compute the same: momentum bit for bit, the
+others up to rounding. Slots, names and configuration stay Keras' own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class SGD(keras.optimizers.SGD):
     """`w -= lr*g`, or with momentum `m = momentum*m - lr*g; w += m`; float32 throughout."""
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        """One variable's update."""
+        """Updates one variable."""
         rate = tf.cast(learning_rate, tf.float32)
         if not self.momentum:
             tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
@@ -37,8 +37,8 @@ class RMSprop(keras.optimizers.RMSprop):
     """`v = rho*v + (1-rho)*g**2; m = momentum*m + lr*g/sqrt(v + epsilon); w -= m`."""
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        """One variable's update."""
-        if not self.momentum:  # no buffer, which TensorFlow's kernel insists on
+        """Updates one variable."""
+        if not self.momentum:  # no buffer, but TensorFlow's kernel requires one
             super().update_step(gradient, variable, learning_rate)
             return
         index = self._get_variable_index(variable)
@@ -58,7 +58,7 @@ class Adam(keras.optimizers.Adam):
     """Kingma and Ba's section 2: `w -= lr*sqrt(1-b2^t)/(1-b1^t) * m/(sqrt(v) + epsilon)`."""
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        """One variable's update."""
+        """Updates one variable."""
         index = self._get_variable_index(variable)
         number = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(

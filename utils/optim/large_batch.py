@@ -1,8 +1,8 @@
-"""LARS and LAMB: optimizers that set each weight's rate by its own norm, for very large batches.
+"""Implements LARS and LAMB, which set each weight's rate by its norm, for very large batches.
 
-Both take weight decay into the update before the norm is taken, so the decay is theirs and not the
-step's. Weights that do not decay (biases, batch norm) are not rescaled either: their norms are no
-measure of scale. That is the convention of the MLPerf references and of timm.
+Both add weight decay to the update before taking the norm, so the optimizer does the decay and not
+the training step. Weights that do not decay (biases, batch norm) are not rescaled either: their
+norms do not measure scale. This is the convention of the MLPerf references and of timm.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Mask = Callable[[Sequence[Any]], list[bool]]
 
 
 class _LayerWise(keras.optimizers.Optimizer):
-    """What both share: which weights decay, and the ratio of two norms.
+    """The common part: which weights decay, and the ratio of two norms.
 
     Args:
         weight_decay: factor of w, in PyTorch's convention (`wd * w` joins the gradient).
-        mask: gives for the trainable variables whether each decays, and so is rescaled.
+        mask: returns for each trainable variable whether it decays, and so is rescaled.
     """
 
     def __init__(self, weight_decay: float, mask: Mask, **kwargs: Any) -> None:
@@ -29,7 +29,7 @@ class _LayerWise(keras.optimizers.Optimizer):
         self._decay, self._mask_of = float(weight_decay), mask
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Makes the slots and settles which variables decay."""
+        """Creates the slots and determines which variables decay."""
         if self.built:
             return
         super().build(variables)
@@ -40,7 +40,7 @@ class _LayerWise(keras.optimizers.Optimizer):
         raise TypeError(f"{type(self).__name__} does not make slots")
 
     def _scaled(self, weight: tf.Tensor, norm: tf.Tensor, factor: float = 1.0) -> tf.Tensor:
-        """`factor * |w| / norm`, or 1 where either norm is 0."""
+        """Returns `factor * |w| / norm`, or 1 if either norm is 0."""
         weight_norm = tf.norm(weight)
         ratio = factor * tf.math.divide_no_nan(weight_norm, norm)
         return tf.where((weight_norm > 0) & (norm > 0), ratio, 1.0)
@@ -49,11 +49,11 @@ class _LayerWise(keras.optimizers.Optimizer):
 class LARS(_LayerWise):
     """`r = η·|w| / (|g| + wd·|w|); m = momentum·m + lr·r·(g + wd·w); w -= m`.
 
-    You et al. 2017, arXiv:1708.03888, algorithm 1. As in `momentum`, the buffer contains the rate.
+    You et al. 2017, arXiv:1708.03888, algorithm 1. As in `momentum`, the buffer includes the rate.
 
     Args:
         momentum: in [0, 1).
-        nesterov: take `momentum·m + lr·r·(g + wd·w)` off instead of m.
+        nesterov: subtract `momentum·m + lr·r·(g + wd·w)` instead of m.
         trust_coefficient: η, 0.001 in the paper and in MLPerf's ResNet-50.
         weight_decay, mask: see `_LayerWise`.
     """
@@ -73,7 +73,7 @@ class LARS(_LayerWise):
         (self._buffers,) = self.add_optimizer_variables(variables, ["momentum"])
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        """One variable's update."""
+        """Updates one variable."""
         index, weight = self._get_variable_index(variable), tf.convert_to_tensor(variable)
         buffer, rate = self._buffers[index], tf.cast(learning_rate, weight.dtype)
         if self._mask[index]:
@@ -89,8 +89,8 @@ class LAMB(_LayerWise):
     """`u = m̂/(√v̂ + ε) + wd·w; w -= lr · |w|/|u| · u`, with Adam's bias-corrected m̂ and v̂.
 
     You et al. 2020, arXiv:1904.00962, algorithm 2 with φ(z) = z. Keras' own Lamb leaves the decay
-    out of the ratio. NVIDIA's variant divides the gradients by their global norm first: that is
-    `--grad_clip_norm 1` wherever the norm is above 1.
+    out of the ratio. NVIDIA's variant first divides the gradients by their global norm;
+    `--grad_clip_norm 1` does the same if the norm is above 1.
 
     Args:
         beta_1, beta_2: in [0, 1).
@@ -115,7 +115,7 @@ class LAMB(_LayerWise):
         )
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        """One variable's update."""
+        """Updates one variable."""
         index, weight = self._get_variable_index(variable), tf.convert_to_tensor(variable)
         mean, square = self._means[index], self._squares[index]
         step = tf.cast(self.iterations.value + 1, tf.float32)

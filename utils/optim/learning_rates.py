@@ -1,12 +1,12 @@
-"""Learning-rate schedules: plain Python functions from a step number to a rate.
+"""Makes learning-rate schedules: plain Python functions from a step number to a rate.
 
-One schedule for every optimizer and model. A step is one optimizer update, counted from 0. Every
-schedule starts with a linear per-step warm-up, `base_lr * (step + 1) / warmup_steps`: the
-reference system (NVIDIA's TF2 EfficientNet) uses `step / warmup_steps`, whose first step has rate
-0 and is wasted; here the last warm-up step reaches `base_lr` exactly, as does the first one after.
+The same schedules serve every optimizer and model. A step is one optimizer update, counted from 0.
+Every schedule starts with a linear per-step warm-up, `base_lr * (step + 1) / warmup_steps`. The
+reference system (NVIDIA's TF2 EfficientNet) uses `step / warmup_steps`, which wastes the first step
+on rate 0; here the last warm-up step reaches `base_lr` exactly, as does the first one after.
 
 The decay clock starts after the warm-up (exponential, cosine, linear, linearcosine), except for
-step and piecewise, whose boundaries are epochs of the whole run, as people quote them.
+step and piecewise: their boundaries are epochs of the whole run, as people usually state them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ SCHEDULES = ("exponential", "cosine", "linear", "step", "piecewise", "constant",
 
 _ALIASES = {"piecewise_constant_with_warmup": "piecewise", "linear_cosine": "linearcosine"}
 
-# Goyal et al. 2017 (arXiv:1706.02677): a tenth at epochs 30, 60 and 80 of a 90-epoch run.
+# Goyal et al. 2017 (arXiv:1706.02677): a factor of 1/10 at epochs 30, 60 and 80 of 90.
 _STEP_BOUNDARIES = (30, 60, 80)
 _STEP_RUN_EPOCHS = 90
 _STEP_FACTOR = 0.1
 
-# tf.compat.v1.train.linear_cosine_decay with alpha 0, half a period, and the beta that the
-# reference passes.
+# tf.compat.v1.train.linear_cosine_decay with alpha 0, half a period, and the beta of the reference.
 _LINEARCOSINE_PERIODS = 0.5
 _LINEARCOSINE_BETA = 0.001
 
@@ -40,13 +39,13 @@ def scaled_lr(lr_init: float, global_batch: int, base: int = 128) -> float:
     """Scales a rate linearly with the batch: `lr_init * global_batch / base`.
 
     Args:
-        lr_init: The rate for a batch of `base` examples (`--lr_init`).
-        global_batch: Examples per optimizer update over all ranks, gradient accumulation included.
-        base: The batch for which `lr_init` is meant. 128 in NVIDIA's EfficientNet, 256 in Goyal
-            et al. 2017 (arXiv:1706.02677), which is where the linear rule comes from.
+        lr_init: the rate for a batch of `base` examples (`--lr_init`).
+        global_batch: examples per optimizer update over all ranks, gradient accumulation included.
+        base: the batch to which `lr_init` refers. 128 in NVIDIA's EfficientNet, 256 in Goyal et al.
+            2017 (arXiv:1706.02677), the source of the linear rule.
 
     Raises:
-        ValueError: If a batch is not positive.
+        ValueError: a batch is not positive.
     """
     if global_batch <= 0 or base <= 0:
         raise ValueError(f"Batch sizes must be positive: global_batch={global_batch}, base={base}.")
@@ -74,33 +73,35 @@ def make_schedule(
     - `cosine`: from `base_lr` to `end_lr` along half a cosine (Loshchilov & Hutter 2017,
       arXiv:1608.03983). Past the end it stays at `end_lr`.
     - `linear`: from `base_lr` to `end_lr` along a line. Past the end it stays at `end_lr`.
-    - `step`: a tenth at each of `boundaries`, which default to 30/90, 60/90 and 80/90 of the run.
-    - `piecewise` (also `piecewise_constant_with_warmup`): `base_lr * multipliers[i]`, with i the
-      number of `boundaries` that were reached.
+    - `step`: times 1/10 at each of `boundaries`, which default to 30/90, 60/90 and 80/90 of the
+      run.
+    - `piecewise` (also `piecewise_constant_with_warmup`): `base_lr * multipliers[i]`, where i is
+      the number of `boundaries` reached.
     - `constant`: `base_lr`.
     - `linearcosine`: `base_lr * ((1 - t/T) * (1 + cos(pi * t/T)) / 2 + 0.001)` (Bello et al. 2017,
-      arXiv:1709.07417). The reference adds decaying random noise to it; that noise is left out
-      here, so that a rate is a function of its step alone and a resumed run repeats it.
+      arXiv:1709.07417). The reference adds decaying random noise; we leave it out, so that a rate
+      depends only on its step and a resumed run repeats it.
 
     Args:
-        name: One of `SCHEDULES`, or an alias above.
-        base_lr: The rate after the warm-up, already scaled by the batch (`scaled_lr`).
-        steps_per_epoch: Optimizer updates per epoch.
-        total_epochs: Length of the run, warm-up included. May be fractional.
-        warmup_epochs: Length of the warm-up; 0 for none. As `decay_epochs` and `boundaries` in
-            epochs, fractions allowed, or a text such as "500 steps" or "10%" (`utils.optim.spans`).
-        decay_rate: Factor per stair, for `exponential`.
-        decay_epochs: Length of a stair, for `exponential`.
-        end_lr: The last rate, for `cosine` and `linear`.
-        boundaries: Ascending places in the run, for `step` and `piecewise`. One that falls into
-            the warm-up takes effect when the warm-up ends.
-        multipliers: For `piecewise`: one more number than boundaries, the first of them for the
-            time before the first boundary.
+        name: one of `SCHEDULES`, or an alias above.
+        base_lr: the rate after the warm-up, already scaled by the batch (`scaled_lr`).
+        steps_per_epoch: optimizer updates per epoch.
+        total_epochs: length of the run, warm-up included. May be fractional.
+        warmup_epochs: length of the warm-up; 0 for none. Like `decay_epochs` and `boundaries`, it
+            is in epochs, also fractional, or a text such as "500 steps" or "10%"
+            (`utils.optim.spans`).
+        decay_rate: factor per stair, for `exponential`.
+        decay_epochs: length of a stair, for `exponential`.
+        end_lr: the last rate, for `cosine` and `linear`.
+        boundaries: ascending points in the run, for `step` and `piecewise`. One within the warm-up
+            takes effect when the warm-up ends.
+        multipliers: for `piecewise`: one more number than boundaries; the first is for the time
+            before the first boundary.
 
     Raises:
-        ValueError: For an unknown name (with the nearest known one), a warm-up that does not end
-            before the run, boundaries that do not ascend, a wrong number of multipliers, an
-            option that the schedule named does not use, or a number out of range.
+        ValueError: the name is unknown (the message has the nearest known one), the warm-up does
+            not end before the run, boundaries do not ascend, the number of multipliers is wrong, an
+            option is not used by this schedule, or a number is out of range.
 
     Example:
         >>> rate = make_schedule(
@@ -161,7 +162,7 @@ def make_schedule(
             return end_lr + (base_lr - end_lr) * shape(done)
 
     def schedule(step: int) -> float:
-        """Learning rate of the update number `step`, from 0. Raises ValueError below 0."""
+        """Returns the learning rate of update number `step`, from 0. Raises ValueError below 0."""
         if step < 0:
             raise ValueError(f"Steps count from 0; got {step}.")
         if step < warmup_steps:
@@ -176,7 +177,7 @@ def _linearcosine(done: float) -> float:
     return (1.0 - done) * cosine + _LINEARCOSINE_BETA
 
 
-# Each maps the share of the decay that is done, 0 to 1, to what is left of the rate.
+# Each maps the completed fraction of the decay, 0 to 1, to the remaining fraction of the rate.
 _SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
     "linear": lambda done: 1.0 - done,
@@ -211,7 +212,7 @@ def _stairs(
     multipliers: Sequence[float] | None,
     in_steps: Callable[[Span], float],
 ) -> tuple[list[float], list[float]]:
-    """Returns the boundaries, in steps, and one factor more than boundaries."""
+    """Returns the boundaries in steps, and factors, one more than boundaries."""
     if boundaries is None:
         raise ValueError("--lr_decay piecewise needs --lr_boundaries and --lr_multipliers")
     edges = [in_steps(boundary) for boundary in boundaries]

@@ -1,4 +1,4 @@
-"""Losses of each example, from logits."""
+"""Computes the loss of each example from logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LOSSES = ("softmax", "bce")
 
 
 def smooth(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
-    """Labels as float32 distributions `(B, C)`, a share of each spread evenly over the C classes.
+    """Smooths labels to float32 distributions `(B, C)`: spreads a share evenly over the C classes.
 
     Args:
         labels: int `(B,)`, or float `(B, C)` distributions.
@@ -20,7 +20,7 @@ def smooth(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.Tensor:
-    """Softmax cross-entropy of each example, float32 `(B,)`, in nats.
+    """Returns the softmax cross-entropy of each example, float32 `(B,)`, in nats.
 
     Args:
         logits: `(B, C)`.
@@ -34,10 +34,10 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.
 def binary_cross_entropy(
     logits: tf.Tensor, labels: tf.Tensor, smoothing: float, threshold: float | None = None
 ) -> tf.Tensor:
-    """One sigmoid a class, averaged over the classes: float32 `(B,)`, in nats.
+    """Returns the sigmoid cross-entropy, averaged over the classes: float32 `(B,)`, in nats.
 
     Wightman et al. 2021 (arXiv:2110.00476, "ResNet strikes back"), section 3: with mixing, every
-    class that an example holds more than a little of is a target of 1.
+    class with more than a small share of an example becomes a target of 1.
 
     Args:
         logits: `(B, C)`.

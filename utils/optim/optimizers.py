@@ -1,18 +1,18 @@
-"""Optimizers (update mathematics only) and the one weight-decay rule.
+"""Makes optimizers (only the update mathematics) and applies weight decay.
 
 The optimizers are Keras 3's, with updates as single operations (`utils.optim.fused_updates`). Their
-weight decay, moving average, clipping and accumulation stay unused: the training step does each of
-these once, in a place one can point at, on reduced gradients. The learning rate is assigned from
-outside before every update.
+weight decay, moving average, clipping and accumulation are not used: the training step does each of
+these once, in an obvious place, on reduced gradients. It also assigns the learning rate before
+every update.
 
-Weight decay comes in three spellings, which differ by a factor or by where they act:
+Weight decay has three conventions, which differ by a factor or in where they act:
 
 - Keras' `l2(wd)` adds `wd * sum(w**2)` to the loss, so `2 * wd * w` to the gradient. This is what
   `--weight_decay 5e-6` means in the EfficientNet reference (`l2_convention="keras"`).
 - PyTorch's coupled decay adds `wd * w` to the gradient. This is what `3.0517578125e-05` means in
   the ResNet50 reference (`l2_convention="half"`: it is the gradient of `wd/2 * sum(w**2)`).
-- Decoupled decay (AdamW, Loshchilov & Hutter 2019, arXiv:1711.05101) takes `lr * wd * w` off the
-  weight itself, outside the optimizer's moments.
+- Decoupled decay (AdamW, Loshchilov & Hutter 2019, arXiv:1711.05101) subtracts `lr * wd * w` from
+  the weight itself, outside the optimizer's moments.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw", "lars", "lamb")
 """Accepted names, for flags and errors."""
 
 LAYER_WISE = ("lars", "lamb")
-"""Optimizers that take weight decay into their own update."""
+"""Optimizers that include weight decay in their own update."""
 
 L2_CONVENTIONS = ("keras", "half")
 
@@ -52,40 +52,40 @@ def make_optimizer(
     weight_decay: float = 0.0,
     bn_weight_decay: bool = False,
 ) -> keras.optimizers.Optimizer:
-    """Returns a Keras optimizer whose learning rate is 0 until it is assigned.
+    """Returns a Keras optimizer with learning rate 0 until one is assigned.
 
     With gradient g, rate lr, weight w and slots that start at 0:
 
-    - `sgd`: `w -= lr*g`. No momentum, whatever `momentum` says, as in the reference.
+    - `sgd`: `w -= lr*g`. Ignores `momentum`, as in the reference.
     - `momentum`: `m = momentum*m - lr*g; w += m`, or with `nesterov` `w += momentum*m - lr*g`. The
-      buffer contains the rate; PyTorch's does not, so the two differ while the rate changes.
+      buffer includes the rate; PyTorch's does not, so the two differ while the rate changes.
     - `rmsprop`: `v = rho*v + (1-rho)*g**2; m = momentum*m + lr*g/sqrt(v + epsilon); w -= m`. As in
-      TensorFlow, epsilon is inside the root and the buffer contains the rate; PyTorch has epsilon
+      TensorFlow, epsilon is inside the root and the buffer includes the rate; PyTorch has epsilon
       outside. `v` starts at 0 (the TF1 EfficientNet code started it at 1).
     - `adam`: Kingma & Ba 2015 (arXiv:1412.6980) in the form of its section 2, so epsilon is added
       to the root of the uncorrected v ("epsilon hat").
-    - `adamw`: the updates of `adam`. Apply `decay_decoupled` before each of them.
+    - `adamw`: the updates of `adam`. Apply `decay_decoupled` before each update.
     - `lars`, `lamb`: see `utils.optim.large_batch`; weight decay is part of their update.
 
     Args:
-        name: One of `OPTIMIZERS`.
-        momentum: For `momentum`, `rmsprop` and `lars`, in [0, 1).
-        nesterov: For `momentum` and `lars`.
-        rho: Decay of the squared gradients, for `rmsprop`, in [0, 1).
-        epsilon: For `rmsprop`, `adam`, `adamw` and `lamb`. The default 0.001 is that of the
+        name: one of `OPTIMIZERS`.
+        momentum: for `momentum`, `rmsprop` and `lars`, in [0, 1).
+        nesterov: for `momentum` and `lars`.
+        rho: decay of the squared gradients, for `rmsprop`, in [0, 1).
+        epsilon: for `rmsprop`, `adam`, `adamw` and `lamb`. The default 0.001 is from the
             EfficientNet paper's RMSProp; 1e-7 or 1e-8 is usual for Adam, 1e-6 for LAMB.
-        beta_1: For `adam`, `adamw` and `lamb`, in [0, 1).
-        beta_2: For `adam`, `adamw` and `lamb`, in [0, 1).
-        trust_coefficient: For `lars`.
-        weight_decay, bn_weight_decay: For `lars` and `lamb`; `wd * w` joins the gradient.
+        beta_1: for `adam`, `adamw` and `lamb`, in [0, 1).
+        beta_2: for `adam`, `adamw` and `lamb`, in [0, 1).
+        trust_coefficient: for `lars`.
+        weight_decay, bn_weight_decay: for `lars` and `lamb`; `wd * w` is added to the gradient.
 
     Returns:
-        An optimizer that is not built. Build it on the trainable variables outside of any
-        `tf.function`, then assign `optimizer.learning_rate` before every `apply`.
+        An unbuilt optimizer. Build it on the trainable variables outside of any `tf.function`, then
+            assign `optimizer.learning_rate` before every `apply`.
 
     Raises:
-        ValueError: For an unknown name (with the nearest known one), `nesterov` with an optimizer
-            that has none, or a number out of range.
+        ValueError: the name is unknown (the message has the nearest known one), the optimizer has
+            no `nesterov`, or a number is out of range.
     """
     kind = str(name).lower()
     if kind not in OPTIMIZERS:
@@ -119,25 +119,25 @@ def make_optimizer(
         if kind == "lars":
             return LARS(weight_decay, mask, momentum, nesterov, trust_coefficient)
         return LAMB(weight_decay, mask, beta_1, beta_2, epsilon)
-    # keras.optimizers.AdamW insists on a weight decay of its own, so adamw is Adam as well.
+    # keras.optimizers.AdamW requires its own weight decay, so adamw also uses Adam.
     return Adam(learning_rate=0.0, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, name=kind)
 
 
 def scale_rates(
     optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], scales: Sequence[float]
 ) -> None:
-    """Lets each variable have its own share of the learning rate, from now on.
+    """Gives each variable its own fraction of the learning rate from now on.
 
-    What an optimizer of `make_optimizer` multiplies by the rate is multiplied by rate × share:
-    also where the rate enters a momentum buffer, so that momentum counts in the same units.
+    An optimizer of `make_optimizer` then multiplies by rate × scale instead of the rate, also in a
+    momentum buffer, so that momentum has the same units.
 
     Args:
-        optimizer: Built on `variables`.
-        variables: Its trainable variables.
+        optimizer: an optimizer built on `variables`.
+        variables: its trainable variables.
         scales: A factor for each of them, in the same order.
 
     Raises:
-        ValueError: If the lengths differ.
+        ValueError: the lengths differ.
     """
     share = {v.path: float(s) for v, s in zip(variables, scales, strict=True)}
     by_index = [share[v.path] for v in optimizer._trainable_variables]
@@ -153,21 +153,21 @@ def scale_rates(
 def decay_mask(
     variables: Sequence[Any], *, bn_weight_decay: bool = False, decay_bias: bool = False
 ) -> list[bool]:
-    """Says for each variable whether weight decay applies to it, by its name alone.
+    """Returns for each variable whether weight decay applies to it; only its name decides.
 
     - `kernel` and `*_kernel` (convolution, depthwise and separable convolution, dense): yes.
     - `gamma` and `beta` (batch norm): only with `bn_weight_decay`.
     - `moving_mean` and `moving_variance`: never.
-    - `bias` and `*_bias`: only with `decay_bias`. The EfficientNet reference puts its L2 on the
-      biases of squeeze-and-excitation and of the classifier as well, the ResNet50 reference on
-      the classifier's; pass True to repeat them. The default leaves biases alone, as most newer
-      recipes do (He et al. 2019, arXiv:1812.01187, section 3.1, "no bias decay").
+    - `bias` and `*_bias`: only with `decay_bias`. The EfficientNet reference also applies L2 to the
+      biases of squeeze-and-excitation and of the classifier, the ResNet50 reference to the
+      classifier's; pass True to reproduce them. By default biases do not decay, as in most newer
+      recipes (He et al. 2019, arXiv:1812.01187, section 3.1, "no bias decay").
     - Any other name: yes if the variable has two dimensions or more.
 
     Args:
         variables: Keras variables (their `path` is read) or `tf.Variable`s (their `name`).
-        bn_weight_decay: Whether batch norm's scale and shift decay.
-        decay_bias: Whether biases decay.
+        bn_weight_decay: decay batch norm's scale and shift.
+        decay_bias: decay biases.
 
     Returns:
         A list of bool, in the order of `variables`.
@@ -190,15 +190,15 @@ def decay_mask(
 
 
 def l2_coefficient(weight_decay: float, l2_convention: str = "keras") -> float:
-    """The factor of w in the gradient of coupled weight decay, for `add_l2`.
+    """Returns the factor of w in the gradient of coupled weight decay, for `add_l2`.
 
     Args:
-        weight_decay: The number of the recipe (`--weight_decay`).
+        weight_decay: the recipe's number (`--weight_decay`).
         l2_convention: `"keras"` (penalty `wd * sum(w**2)`) gives `2 * weight_decay`; `"half"`
             (penalty `wd/2 * sum(w**2)`, PyTorch's coupled decay) gives `weight_decay`.
 
     Raises:
-        ValueError: For another convention.
+        ValueError: the convention is unknown.
     """
     if l2_convention not in L2_CONVENTIONS:
         raise unknown_name("L2 convention", l2_convention, L2_CONVENTIONS)
@@ -211,24 +211,23 @@ def add_l2(
     mask: Sequence[bool],
     coefficient: float | tf.Tensor,
 ) -> list[tf.Tensor | None]:
-    """Coupled weight decay: `g + coefficient * w` where `mask` says so.
+    """Applies coupled weight decay: `g + coefficient * w` where `mask` is True.
 
-    To be called on gradients that are already unscaled, reduced over ranks and clipped. Works
-    inside a `tf.function`. The coefficient is the one of `l2_coefficient`; Keras' `l2(5e-6)` is
-    1e-5 here.
+    Call it on gradients that are already unscaled, reduced over ranks and clipped. Works inside a
+    `tf.function`. The coefficient comes from `l2_coefficient`; Keras' `l2(5e-6)` is 1e-5 here.
 
     Args:
-        gradients: float32 tensors, each of its variable's shape, or None where there is none
-            (None stays None: a weight that the loss does not reach is not decayed either).
+        gradients: float32 tensors, each of its variable's shape, or None (None stays None: a weight
+            that the loss does not reach does not decay either).
         variables: Keras variables or `tf.Variable`s, in the order of `gradients`.
-        mask: From `decay_mask`, in the same order.
-        coefficient: The factor of w.
+        mask: from `decay_mask`, in the same order.
+        coefficient: the factor of w.
 
     Returns:
-        The list of new gradients, of the dtypes of the variables where the mask is set.
+        The list of new gradients, with the variables' dtypes where the mask is True.
 
     Raises:
-        ValueError: If the lengths differ.
+        ValueError: the lengths differ.
     """
     import tensorflow as tf
 
@@ -247,24 +246,24 @@ def decay_decoupled(
     wd: float | tf.Tensor,
     scales: Sequence[float] | None = None,
 ) -> None:
-    """Decoupled weight decay, in place: `w -= lr * wd * w` where `mask` says so.
+    """Applies decoupled weight decay in place: `w -= lr * wd * w` where `mask` is True.
 
-    To be called just before the optimizer's update, with the learning rate of that update; both
-    then start from the same w, as in AdamW. Works inside a `tf.function`.
+    Call it just before the optimizer's update, with the learning rate of that update; both then
+    start from the same w, as in AdamW. Works inside a `tf.function`.
 
     Args:
         variables: Keras variables or `tf.Variable`s.
-        mask: From `decay_mask`, in the same order.
-        lr: The learning rate of this step, a float or a scalar tensor.
-        wd: The weight decay, a float or a scalar tensor.
-        scales: Each variable's share of the learning rate (`scale_rates`); None for all of it.
+        mask: from `decay_mask`, in the same order.
+        lr: the learning rate of this step, a float or a scalar tensor.
+        wd: the weight decay, a float or a scalar tensor.
+        scales: each variable's fraction of the learning rate (`scale_rates`); None means 1.
 
     Raises:
-        ValueError: If the lengths differ.
+        ValueError: the lengths differ.
     """
     import tensorflow as tf
 
-    # float32 before the product: lr * wd of two half-precision numbers could underflow.
+    # Cast before the product: lr * wd of two half-precision numbers could underflow.
     factor = tf.cast(lr, tf.float32) * tf.cast(wd, tf.float32)
     shares = [1.0] * len(variables) if scales is None else scales
     for weight, decayed, share in zip(_raw(variables), mask, shares, strict=True):
@@ -273,7 +272,7 @@ def decay_decoupled(
 
 
 def _raw(variables: Sequence[Any]) -> list[tf.Variable]:
-    """The `tf.Variable` behind each Keras variable."""
+    """Returns the `tf.Variable` behind each Keras variable."""
     import keras
 
     return [v.value if isinstance(v, keras.Variable) else v for v in variables]

@@ -1,6 +1,6 @@
-"""Lengths of time within a run: in epochs, in steps, or in percent of it.
+"""Converts lengths of time within a run: epochs, steps, or percent of the run.
 
-The one place where `5`, `500 steps` and `10%` become steps. (The idea is big_vision's.)
+Only this module converts `5`, `500 steps` and `10%` to steps. (The idea is big_vision's.)
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import math
 import re
 
 Span = float | str
-"""A number is epochs; text is a number and a unit: `5 epochs`, `500 steps`, `10%`."""
+"""A number means epochs; a text is a number and a unit: `5 epochs`, `500 steps`, `10%`."""
 
 _TEXT = re.compile(r"([-+.\w]+?)\s*(epochs?|steps?|%)?")
 
 
 def parse_span(span: Span) -> tuple[float, str]:
-    """The number and the unit, "epochs", "steps" or "%", that a span is made of.
+    """Splits a span into number and unit: "epochs", "steps" or "%".
 
     Raises:
-        ValueError: it is none, or negative, or more than 100 %.
+        ValueError: it is not a span, is negative, or is more than 100 %.
     """
     match = _TEXT.fullmatch(str(span).strip().lower())
     try:
@@ -37,15 +37,15 @@ def parse_span(span: Span) -> tuple[float, str]:
 
 
 def to_steps(span: Span, *, steps_per_epoch: int, total_epochs: float) -> float:
-    """A span in optimizer updates; a fraction where it ends between two of them.
+    """Converts a span to optimizer updates; a fraction if it ends between two of them.
 
     Args:
-        span: see `Span`. Percent are those of the whole run.
+        span: see `Span`. Percentages are of the whole run.
         steps_per_epoch: optimizer updates in an epoch.
         total_epochs: length of the run.
 
     Raises:
-        ValueError: it is no span.
+        ValueError: it is not a span.
 
     Example:
         >>> [to_steps(s, steps_per_epoch=100, total_epochs=20) for s in (1.5, "40 steps", "10%")]

@@ -1,4 +1,4 @@
-"""Reading variables."""
+"""Reads variables."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import tensorflow as tf
 
 
 def to_numpy(variable: tf.Variable) -> np.ndarray:
-    """A copy of a variable's value, at a third of the cost of `variable.numpy()`, which makes a
-    second tensor in between and passes through two dispatchers.
+    """Returns a copy of a variable's value, at a third of the cost of `variable.numpy()`, which
+    makes another tensor and goes through two dispatchers.
     """
     read = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
     return np.asarray(read.numpy())
