@@ -1,1 +1,1 @@
-"""HTML pages from `templates/`, and plots in their colours."""
+"""Writes HTML pages from `templates/`, and plots in their colours."""

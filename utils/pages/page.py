@@ -1,7 +1,7 @@
-"""HTML pages from `templates/`.
+"""Writes HTML pages from `templates/`.
 
-Each is one file that loads nothing from anywhere, so it works offline and can be passed on. File
-and class names are anybody's text: Jinja2 escapes whatever it is given.
+Each page is one file that loads nothing from elsewhere, so it works offline and can be passed on.
+File and class names may contain anything: Jinja2 escapes all inputs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from convoy.utils.files import Remote
 
 
 def environment() -> Environment:
-    """The templates, escaping whatever they are given."""
+    """Returns the templates' environment, which escapes all inputs."""
     loader = PackageLoader("convoy.utils.pages")
     return Environment(
         loader=loader,
@@ -30,6 +30,6 @@ def write_page(path: Path | Remote, template: str, **context: Any) -> None:
     """Fills a template, such as "report.html.j2", and writes the page."""
     stream = environment().get_template(template).stream(**context)
     stream.enable_buffering(1000)
-    # A file name that is not UTF-8 is escaped rather than ending the run.
+    # Escapes a file name that is not UTF-8 rather than ending the run.
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         stream.dump(file)

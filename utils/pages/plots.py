@@ -1,8 +1,8 @@
-"""Plots for pages, in the colours of `utils/templates/base.html.j2`. matplotlib draws them (extra
-`report`).
+"""Draws plots for pages with matplotlib (extra `report`), in the colours of
+`utils/templates/base.html.j2`.
 
-In a page a plot is inline SVG whose colours are the page's CSS variables, so that it follows the
-reader's light or dark theme, and whose text is text. As a PNG it has the light theme's colours.
+In a page, a plot is inline SVG. Its colours are the page's CSS variables, so it follows the
+reader's light or dark theme, and its text stays text. A PNG has the light theme's colours.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from convoy.utils.extras import how_to_install
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# The light theme's, by the name of their CSS variable. matplotlib is given the value, and in SVG
-# the value is replaced by the variable.
+# The light theme's colours by CSS variable. matplotlib gets the value; in the SVG the variable
+# replaces it.
 COLOURS = {
     "text": "#1b1f24",
     "dim": "#5c6670",
@@ -38,14 +38,14 @@ COLOURS = {
     "c8": "#6b7280",
 }
 SERIES = [COLOURS[f"c{i}"] for i in range(1, 9)]
-"""The colours of curves, in order; the CSS variables `--c1` to `--c8`."""
+"""Colours of curves in order; the CSS variables `--c1` to `--c8`."""
 
-_FONT = "DejaVu Sans"  # comes with matplotlib; wider than most, so that other fonts fit too
+_FONT = "DejaVu Sans"  # comes with matplotlib; wider than most, so other fonts fit too
 _STYLE: dict[str, Any] = {
     "font.family": [_FONT],
     "font.size": 11,
     "text.color": COLOURS["text"],
-    "text.parse_math": False,  # class names may hold dollars
+    "text.parse_math": False,  # class names may contain dollar signs
     "axes.edgecolor": COLOURS["line"],
     "axes.labelcolor": COLOURS["dim"],
     "axes.grid": True,
@@ -75,17 +75,18 @@ _STYLE: dict[str, Any] = {
 
 
 def check_plots(flag: str) -> None:
-    """Raises ConfigError, naming the flag, where matplotlib is not installed."""
+    """Raises ConfigError with the flag's name if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         raise ConfigError(f"{flag} needs the package matplotlib: {how_to_install('report')}")
 
 
 class Plot:
-    """One figure. Draw on `axes` inside a `with` block; then `svg` and `png` give it.
+    """One figure. Draw on `axes` inside a `with` block; then `svg` and `png` return it.
 
     Args:
-        label: what it shows, for those who cannot see it; each plot of a page has its own.
-        width, height: pixels, as the page shows it at most; a phone shows it a little smaller.
+        label: describes the plot for those who cannot see it; each plot of a page needs a different
+            one.
+        width, height: largest size on the page in pixels; a phone shows it a little smaller.
 
     Example:
         ```
@@ -102,7 +103,7 @@ class Plot:
         from matplotlib.figure import Figure
 
         self.label = label
-        # The label makes the names within the SVG differ from those of a page's other plots.
+        # The label makes names in the SVG different from those of the page's other plots.
         own = {"axes.prop_cycle": matplotlib.cycler(color=SERIES), "svg.hashsalt": label}
         self._style = _STYLE | own
         self._contexts: list[Any] = []
@@ -123,14 +124,14 @@ class Plot:
         self._contexts.pop().__exit__(*error)
 
     def svg(self) -> Markup:
-        """The figure as an `<svg>` element in the page's colours."""
+        """Returns the figure as an `<svg>` element in the page's colours."""
         stream = StringIO()
         none = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         self._save(stream, format="svg", metadata=none)
         return Markup(_inline(stream.getvalue(), self.label))
 
     def png(self, scale: float = 2.0) -> bytes:
-        """The figure as a PNG on white, `scale` pixels for each of the page's."""
+        """Returns the figure as a PNG on white, with `scale` pixels for each of the page's."""
         stream = BytesIO()
         self._save(stream, format="png", dpi=72 * scale, facecolor="white")
         return stream.getvalue()
@@ -151,17 +152,17 @@ def curves(
     log: bool = False,
     **size: int,
 ) -> Plot:
-    """A plot of curves, each with its colour of `SERIES`; several get a legend.
+    """Plots curves, each in its colour of `SERIES`; several curves get a legend.
 
     Args:
         label: see `Plot`.
         series: name → (x, y); NaN in y leaves a gap.
-        log: a logarithmic y axis.
+        log: use a logarithmic y axis.
         size: `width` and `height` of `Plot`.
     """
     with Plot(label, **size) as plot:
         for name, (x, y) in series.items():
-            marker = "o" if len(x) < 3 else None  # one point makes no line
+            marker = "o" if len(x) < 3 else None  # a single point draws no line
             plot.axes.plot(x, y, label=name, marker=marker, markersize=4)
         plot.axes.set(xlabel=xlabel, ylabel=ylabel)
         if log:
@@ -173,7 +174,7 @@ def curves(
 
 
 def log_axis(axis: Any, low: float, high: float) -> None:
-    """Ticks with plain numbers, of an axis from `low` to `high`: matplotlib's own are formulas."""
+    """Puts plain numbers on an axis from `low` to `high`: matplotlib's own ticks are formulas."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     subs = (1, 2, 5) if high < 1000 * low else (1,)
@@ -183,11 +184,11 @@ def log_axis(axis: Any, low: float, high: float) -> None:
 
 
 def _inline(text: str, label: str) -> str:
-    """matplotlib's SVG file as an element of a page."""
+    """Converts matplotlib's SVG file to an element of a page."""
     names = {value: f"var(--{name})" for name, value in COLOURS.items()}
     _, _, text = text.partition("<svg")
     head, _, text = text.partition(">")
-    # A style sheet would be the whole page's.
+    # A style sheet would apply to the whole page.
     text = re.sub(r"<style.*?</style>", "", text, flags=re.S)
     text = re.sub(
         r"\b(fill|stroke): (#[0-9a-f]{6})\b",
@@ -195,7 +196,7 @@ def _inline(text: str, label: str) -> str:
         text,
     )
     text = re.sub(rf"""['"]?{_FONT}['"]?(, sans-serif)?""", "system-ui, sans-serif", text)
-    # Only the names that something refers to, which are made of the label too.
+    # Rename only names that are referenced; the new names include the label.
     used = set(re.findall(r"""(?:url\(|href=")#(\w+)""", text))
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     text = re.sub(r"\s*<g/>", "", text)
