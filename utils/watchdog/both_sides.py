@@ -1,8 +1,10 @@
-"""What the watchdogs of all ranks have in common; rank 0's is in `hub`, the others' in `member`.
+"""Implements the common part of all ranks' watchdogs; rank 0's is in `hub`, the others' in
+`member`.
 
-A thread of each process runs from the process's first moments to its end. At first the ranks look
-for each other: rank 0 leaves its address in a store and the others connect. Before all have come to
-`Watchdog.meet`, nobody goes on to what waits for the others without end. Standard library only.
+A thread of each process runs from the process's first moments to its end. At first the ranks find
+each other: rank 0 puts its address into a store, and the others connect. Until all ranks have
+called `Watchdog.meet`, none continues to anything that waits for the others without a limit.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from convoy.utils.watchdog.heartbeats import AwakeClock, kill_neighbour
 from convoy.utils.watchdog.roster import FAILED, HUSH, SILENT, STARTING, Sign, Verdict
 
 GRACE = 2.0
-"""Seconds that the main thread is left after a verdict, to finish a file."""
+"""Seconds that the main thread has after a verdict, to finish a file."""
 PATIENCE = 10.0
-"""Seconds until it is told that others are waited for which have not started."""
+"""Seconds before it names the ranks that have not started."""
 _SLOWER = 3  # how many times its last step's time a rank may be late
 ROUND = 0.1
-"""Seconds between two looks while ranks look for each other."""
-ADDRESS, TROUBLE, TOLD = "watchdog", "no-watchdog", "told-"  # in the store
+"""Seconds between two rounds while ranks look for each other."""
+ADDRESS, TROUBLE, TOLD = "watchdog", "no-watchdog", "told-"  # keys in the store
 _APART = 0.1
-"""Seconds between two ranks that look whether something is told."""
+"""Seconds between two ranks' checks of whether a message was shown."""
 
 LEFT = "ended before all ranks had started"
 
@@ -35,21 +37,21 @@ Put, Get = Callable[[str, str], None], Callable[[str], "str | None"]
 
 
 class Watchdog:
-    """What both sides have in common.
+    """The common part of both sides.
 
     Args:
         who: this rank's `identity`, and its rank.
-        seconds: without a sign of life, or of waiting for a rank, that end the job.
-        start_seconds: that ranks may start after each other.
-        put, get: leave a text where all ranks find it, and find it; both raise OSError where that
-            place does not answer.
+        seconds: time without a sign of life, or of waiting for a rank, after which the job ends.
+        start_seconds: time that ranks may start after each other.
+        put, get: write and read a text in the ranks' common store; both raise OSError if it does
+            not answer.
         leave: ends the process.
 
     Attributes:
-        trouble: why there is no watchdog after all: rank 0 cannot be reached from everywhere.
+        trouble: why there is no watchdog after all: some rank cannot reach rank 0.
         stopped_by: the signal that stopped the job before it began.
-        searched: set once this rank has found rank 0 or knows that it cannot; on rank 0, once its
-            address is where the others look for it.
+        searched: set when this rank has found rank 0 or knows that it cannot; on rank 0, when its
+            address is in the store.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="convoy-watchdog", daemon=True)
 
     def limit(self, seconds: float) -> None:
-        """Sets `seconds`, which flags may say later than the watchdog begins."""
+        """Sets `seconds`, which flags may give after the watchdog has started."""
         self.seconds, self.period = seconds, min(1.0, seconds / 10)
         self.clock.longest = 3 * self.period
 
@@ -86,7 +88,7 @@ class Watchdog:
         usual: float | None = None,
         seconds: float | None = None,
     ) -> None:
-        """See `watchdog.mark`; `seconds` in place of the watchdog's."""
+        """See `watchdog.mark`; `seconds` overrides the watchdog's."""
         if usual is not None:
             self._usual = usual
         limit = times and times * max(seconds or self.seconds, _SLOWER * self._usual)
@@ -108,7 +110,7 @@ class Watchdog:
             self.sign = before
 
     def _tell_sign(self) -> None:
-        """Lets the others have this rank's sign at once."""
+        """Sends this rank's sign to the others at once."""
         raise NotImplementedError
 
     @contextmanager
@@ -122,12 +124,12 @@ class Watchdog:
             self.sign = before
 
     def meet(self, asked: Callable[[], str], say: Callable[[str], None]) -> None:
-        """Waits until all ranks have come here, or it is known why they do not: `trouble`,
+        """Waits until all ranks have called this, or until it is known why they do not: `trouble`,
         `stopped_by`.
 
         Args:
-            asked: names the signal that asks this rank to stop; "" for none.
-            say: is told once, after `PATIENCE`, whom this rank waits for.
+            asked: returns the name of the signal that asks this rank to stop; "" for none.
+            say: called once, after `PATIENCE`, with the ranks that this one waits for.
         """
         self.mark("waiting for the other ranks to start", None, None)
         waited = 0.0
@@ -140,7 +142,7 @@ class Watchdog:
                 say(", ".join(f"rank {rank}" for rank in sorted(missing)[:8]))
 
     def missing(self) -> set[int]:
-        """The ranks that have not started, as far as this one knows."""
+        """Returns the ranks that have not started, as far as this one knows."""
         raise NotImplementedError
 
     def ask_to_stop(self, name: str) -> None:
@@ -157,43 +159,44 @@ class Watchdog:
         return True
 
     def _settle(self, outcome: dict[str, Any]) -> None:
-        """Takes what rank 0 has found: {"go": true}, {"stop": signal} or {"off": trouble}."""
+        """Applies rank 0's outcome: {"go": true}, {"stop": signal} or {"off": trouble}."""
         self.stopped_by, self.trouble = outcome.get("stop", ""), outcome.get("off", "")
         if self.trouble:
             self.stopping.set()
         self._met.set()
 
     def wait_for_verdict(self, seconds: float) -> bool:
-        """Whether there is one, after so long at most."""
+        """Waits up to `seconds`; returns True if there is a verdict."""
         return self._judged.wait(seconds)
 
     def end(self, verdict: Verdict, say: bool) -> None:
-        """Says why, and ends this process and frozen ones beside it."""
+        """Reports the reason, and ends this process and frozen ones on this host."""
         if self.verdict is not None or self.stopping.is_set():
             return
         self.verdict = verdict
-        if say and verdict.kind != FAILED:  # an error is told by the rank that had it
+        if say and verdict.kind != FAILED:  # the rank that had an error reports it itself
             self._say(verdict.text)
         self._judged.set()
         time.sleep(GRACE)
-        # Not before: to those who have not judged yet, the frozen rank would be one that is gone.
+        # Kill only after the grace period; earlier, ranks without a verdict yet would report the
+        # frozen rank as gone.
         if verdict.kind == SILENT:
             for culprit in verdict.culprits:
                 kill_neighbour(culprit)
-        if self.stopping.is_set():  # this rank had an end of its own meanwhile
+        if self.stopping.is_set():  # meanwhile this rank ended by itself
             return
         if say and verdict.kind == FAILED:
             self._say(verdict.text)
         self._leave(1)
 
     def _say(self, text: str) -> None:
-        # One write: the lines of several processes must not mix.
+        # One write, so that lines of several processes do not mix.
         with suppress(OSError, ValueError):
             sys.stderr.write(f"convoy (rank {self.who['rank']}): {text}. The job ends\n")
             sys.stderr.flush()
 
     def _round(self) -> float:
-        """Seconds from one round of the thread to the next."""
+        """Returns the seconds between two rounds of the thread."""
         return self.period if self._met.is_set() else min(ROUND, self.period)
 
     def _run(self) -> None:

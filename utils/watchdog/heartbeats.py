@@ -1,5 +1,7 @@
-"""What the watchdog needs from the system: who a process is, where it can be reached, JSON lines
-over TCP. Standard library only.
+"""Provides system functions for the watchdog: process identity, reachable addresses, JSON lines
+over TCP.
+
+Standard library only.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_LINE = 1 << 16
-_SIOCGIFADDR = 0x8915  # Linux: an interface's IPv4 address
+_SIOCGIFADDR = 0x8915  # Linux: gets an interface's IPv4 address
 
 
 class Link:
-    """JSON objects, one a line, over a connection that never makes the sender wait."""
+    """Exchanges JSON objects, one per line, over a connection; sending never blocks."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -34,8 +36,9 @@ class Link:
         return self._connection.fileno()
 
     def send(self, **message: Any) -> None:
-        """Sends what the connection takes now; the rest goes first next time, and nothing more is
-        added for one that does not read. Whether it is still there, `receive` tells.
+        """Sends as much as the connection accepts now; the rest goes first next time, and nothing
+        more is added while the other side does not read. `receive` tells whether the other side is
+        still there.
         """
         with self._lock:
             if len(self._out) < LONGEST_LINE:
@@ -44,10 +47,10 @@ class Link:
                 self._out = self._out[self._connection.send(self._out) :]
 
     def receive(self) -> list[dict[str, Any]]:
-        """The messages that have come in.
+        """Returns the messages received.
 
         Raises:
-            EOFError: the other side is gone, or speaks another language, and nothing is left.
+            EOFError: the other side is gone or uses another protocol, and no messages are left.
         """
         ended = False
         try:
@@ -63,30 +66,30 @@ class Link:
             raise EOFError
         try:
             messages = [json.loads(line) for line in lines]
-        except (ValueError, RecursionError) as error:  # not from a process of ours
+        except (ValueError, RecursionError) as error:  # not one of our processes
             raise EOFError from error
         if not all(isinstance(message, dict) for message in messages):
             raise EOFError
         return messages
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._connection.close()
 
 
 class AwakeClock:
-    """Seconds that this process has been awake, as far as it has looked at the clock: while it is
+    """Counts the seconds that this process has been awake, measured between looks: while it is
     stopped (SIGSTOP, a debugger, a suspended machine), time does not pass.
 
     Args:
-        longest: seconds between two looks beyond which it was stopped.
+        longest: if two looks are more than this many seconds apart, the process was stopped.
     """
 
     def __init__(self, longest: float) -> None:
         self.longest, self._last, self._now = longest, time.monotonic(), 0.0
 
     def look(self) -> tuple[float, float]:
-        """The time, and for how long this process was stopped since the last look."""
+        """Returns the time, and how long this process was stopped since the last look."""
         real = time.monotonic()
         passed, self._last = real - self._last, real
         slept = passed if passed > self.longest else 0.0
@@ -95,8 +98,8 @@ class AwakeClock:
 
 
 def identity() -> dict[str, Any]:
-    """This process: host, pid, and what tells whether that pid means the same process to another
-    one (machine and PID namespace, time of birth), "" where the system does not say.
+    """Identifies this process: host, pid, and data that tell whether the pid means the same process
+    to another one (machine and PID namespace, start time), "" if the system does not say.
     """
     machine = born = ""
     with suppress(OSError):
@@ -107,8 +110,8 @@ def identity() -> dict[str, Any]:
 
 
 def kill_neighbour(other: Mapping[str, Any]) -> bool:
-    """Kills the process that an `identity` describes, if it runs on this machine: one that is
-    frozen cannot end itself, and on a remote host no launcher would. Returns whether it was here.
+    """Kills the process that an `identity` describes, if it runs on this machine: a frozen process
+    cannot end itself, and on a remote host no launcher would end it. Returns whether it was here.
     """
     me = identity()
     if not me["machine"] or other["machine"] != me["machine"] or other["pid"] == me["pid"]:
@@ -121,8 +124,8 @@ def kill_neighbour(other: Mapping[str, Any]) -> bool:
 
 
 def lives(other: Mapping[str, Any]) -> bool | None:
-    """Whether the process that an `identity` describes is alive; None if that cannot be told from
-    here: it is on another machine, or in another container of this one.
+    """Returns whether the process that an `identity` describes is alive; None if this is unknown
+    because it is on another machine, or in another container on this one.
     """
     if not other["machine"] or other["machine"] != identity()["machine"]:
         return None
@@ -133,8 +136,8 @@ def lives(other: Mapping[str, Any]) -> bool | None:
 
 
 def is_stopped(pid: int, born: str = "") -> bool:
-    """Whether a signal or a debugger has stopped a process of this machine, born then; False where
-    that cannot be told.
+    """Returns whether a signal or a debugger has stopped the process of this machine with this
+    start time; False if unknown.
     """
     with suppress(OSError):
         state, *_, its_birth = _stat(pid)
@@ -143,8 +146,8 @@ def is_stopped(pid: int, born: str = "") -> bool:
 
 
 def neighbour_is_stopped(other: Mapping[str, Any]) -> bool:
-    """`is_stopped` of the process that an `identity` describes; False if it is on another machine,
-    or in another container of this one.
+    """Returns `is_stopped` for the process that an `identity` describes; False if it is on another
+    machine, or in another container on this one.
     """
     here = other.get("machine") and other["machine"] == identity()["machine"]
     return bool(here) and is_stopped(other["pid"], other["born"])
@@ -155,16 +158,18 @@ def _born(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    # proc(5): the state is field 3, and the time of birth 22; the name before them may hold spaces,
-    # and ends with the last ")".
+    # proc(5): the state is field 3, the start time field 22; the name before them may contain
+    # spaces, and ends with the last ")".
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:20]
 
 
 def listen(one_host: bool) -> tuple[socket.socket, list[tuple[str, int]]]:
-    """Opens a port; returns it, and where other processes may reach it, likeliest first.
+    """Opens a port; returns it and the addresses where other processes may reach it, likeliest
+    first.
 
-    It is on the loopback interface when all are on one host, else on the interface that the
-    launcher chose for Horovod (`HOROVOD_GLOO_IFACE`), else on all, under this host's names.
+    If all processes are on one host, it is on the loopback interface; otherwise on the interface
+    that the launcher chose for Horovod (`HOROVOD_GLOO_IFACE`); otherwise on all, under this host's
+    names.
     """
     interface = os.environ.get("HOROVOD_GLOO_IFACE", "")
     address = "127.0.0.1" if one_host else _interface_address(interface)
@@ -181,7 +186,7 @@ def listen(one_host: bool) -> tuple[socket.socket, list[tuple[str, int]]]:
 
 
 def _interface_address(interface: str) -> str:
-    """Its IPv4 address, or ""."""
+    """Returns its IPv4 address, or ""."""
     request = struct.pack("256s", interface.encode()[:15])
     try:
         import fcntl

@@ -1,4 +1,7 @@
-"""Rank 0's side of the watchdog: it hears all ranks, and judges them. Standard library only."""
+"""Runs rank 0's side of the watchdog: it receives signs from all ranks and judges them.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +33,15 @@ class Hub(Watchdog):
 
     Args:
         size: the number of ranks.
-        one_host: whether all of them run on one.
+        one_host: whether all of them run on one host.
 
     Attributes:
-        address: what the others connect with, as text.
+        address: the text with which the others connect.
     """
 
     def __init__(self, who: dict[str, Any], size: int, *, one_host: bool, **options: Any) -> None:
         super().__init__(who, **options)
-        self._writing = threading.Lock()  # the address
+        self._writing = threading.Lock()  # guards the address
         self._token, self._outcome = secrets.token_hex(16), dict[str, Any]()
         self._listener, places = listen(one_host)
         self.address = json.dumps({"places": places, "token": self._token, "who": who})
@@ -76,10 +79,10 @@ class Hub(Watchdog):
                 self.end(verdict, say=True)
 
     def _find_together(self) -> Verdict | None:
-        """One round of the time before all have met."""
+        """Does one round before all ranks have met."""
         if not self.searched.is_set():
-            with suppress(OSError), self._writing:  # the store may not be there yet
-                if not self.stopping.is_set():  # what `stop` leaves there must stay
+            with suppress(OSError), self._writing:  # the store may not be available yet
+                if not self.stopping.is_set():  # must not overwrite what `stop` puts there
                     self._put(ADDRESS, self.address)
                 self.searched.set()
         missing, here = self.missing(), self._roster.come_as_far(1)
@@ -87,7 +90,7 @@ class Hub(Watchdog):
             self._decide(stop=self.stopped_by)
         elif len(here) == self._size:
             self._decide(go=True)
-        elif self._left and here:  # somebody waits for one that has left
+        elif self._left and here:  # somebody waits for a rank that has left
             return verdict_on(GONE, self._left, lambda _: LEFT)
         elif missing and self._now > self.start_seconds:
             return absent(missing, self.start_seconds)
@@ -125,8 +128,8 @@ class Hub(Watchdog):
             self._selector.register(link, selectors.EVENT_READ, (link, [None]))
 
     def _hear(self, link: Link, rank: list[int | None]) -> bool:
-        """Takes what has come, and returns whether the link still stands; `rank` holds whose it
-        is, once it has proved to be one.
+        """Processes received messages; returns whether the link is still open. `rank` holds the
+        link's rank once it has identified itself.
         """
         try:
             for message in link.receive():
@@ -134,7 +137,8 @@ class Hub(Watchdog):
                     rank[0] = self._admit(link, message)
                 elif rank[0] in self._roster.peers:
                     self._take(rank[0], message)
-        except (EOFError, KeyError, TypeError, ValueError):  # the last are of no process of ours
+        # the last three: not one of our processes
+        except (EOFError, KeyError, TypeError, ValueError):
             self._selector.unregister(link)
             link.close()
             if rank[0] is not None and rank[0] in self._roster.peers:
@@ -171,18 +175,18 @@ class Hub(Watchdog):
         return rank
 
     def fail(self, text: str) -> None:
-        """Lets the others know that this rank ends by an error it has told of."""
+        """Tells the others that this rank ends with an error that it has reported."""
         why = f"stopped by an error: {text}"
         self._tell(verdict=asdict(verdict_on(FAILED, [self._roster.peers[0]], lambda _: why)))
 
     def stop(self) -> None:
-        """This rank leaves in good order."""
+        """Leaves in good order."""
         self.stopping.set()
         self._tell(bye=True)
         self._leave_note(**({"stop": self.stopped_by} if self.stopped_by else {}))
 
     def _leave_note(self, **why: Any) -> None:
-        """For ranks that come when this one is gone."""
+        """Leaves a note for ranks that arrive after this one has gone."""
         if self.missing() and "go" not in self._outcome:
             with suppress(OSError), self._writing:
                 self._put(ADDRESS, json.dumps({"who": self.who, **why}))

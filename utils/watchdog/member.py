@@ -1,5 +1,7 @@
-"""The other ranks' side of the watchdog: they let rank 0 hear of them, and end when it says so or
-is gone. Standard library only.
+"""Runs the other ranks' side of the watchdog: they send signs to rank 0, and end if it says so or
+is gone.
+
+Standard library only.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from convoy.utils.watchdog.roster import (
 
 
 class Member(Watchdog):
-    """The side of any other rank."""
+    """The side of any rank but 0."""
 
     def __init__(self, who: dict[str, Any], **options: Any) -> None:
         super().__init__(who, **options)
@@ -50,11 +52,11 @@ class Member(Watchdog):
             self._watch(self._link)
 
     def _find_chief(self) -> Link | None:
-        """Connects to rank 0; None if that has left. Raises OSError where it cannot be reached."""
+        """Connects to rank 0; returns None if it has left. Raises OSError if it is unreachable."""
         address, trouble = self._find_address(), "no address"
         self._chief.who = address["who"]
         places = address.get("places", [])
-        for place in map(tuple, places * 2):  # at first it may be just about to end
+        for place in map(tuple, places * 2):  # at first, rank 0 may be just about to end
             link = None
             try:
                 link = Link(socket.create_connection(place, timeout=5))
@@ -64,7 +66,7 @@ class Member(Watchdog):
             except (OSError, EOFError) as error:
                 if link is not None:
                     link.close()
-                address = self._find_address()  # it may have left meanwhile
+                address = self._find_address()  # rank 0 may have left meanwhile
                 refused = isinstance(error, ConnectionRefusedError)
                 if refused and place[0] == "127.0.0.1" and "places" in address:
                     self._end_without_chief(GONE, "process gone")
@@ -79,7 +81,7 @@ class Member(Watchdog):
 
     def _find_address(self) -> dict[str, Any]:
         while not self.stopping.is_set():
-            with suppress(OSError):  # the store may not be there yet
+            with suppress(OSError):  # the store may not be available yet
                 if text := self._get(ADDRESS):
                     return json.loads(text)
             if self.clock.look()[0] > self.start_seconds:
@@ -147,7 +149,7 @@ class Member(Watchdog):
         self._end_without_chief(GONE, LEFT)
 
     def _end_without_chief(self, kind: str, why: str) -> None:
-        # All others find by themselves that rank 0 is lost.
+        # All others notice by themselves that rank 0 is lost.
         say = self.is_first_to_say("lost")
         self.end(verdict_on(kind, [self._chief], lambda _: why), say=say)
 
@@ -158,18 +160,18 @@ class Member(Watchdog):
     def ask_to_stop(self, name: str) -> None:
         """See `Watchdog.ask_to_stop`."""
         if not self.searched.wait(2.0):
-            self._settle({"stop": name})  # nobody is there to be told
+            self._settle({"stop": name})  # there is nobody to tell
         elif self._link:
             self._link.send(stop=name)
 
     def fail(self, text: str) -> None:
-        """Lets the others know that this rank ends by an error it has told of."""
+        """Tells the others that this rank ends with an error that it has reported."""
         self.searched.wait(GRACE)
         if self._link:
             self._link.send(failed=text)
 
     def stop(self) -> None:
-        """This rank leaves in good order."""
+        """Leaves in good order."""
         self.searched.wait(GRACE)
         self.stopping.set()
         if self._link:

@@ -1,4 +1,4 @@
-"""What the watchdog thinks of each rank, from its signs of life: no threads, no sockets."""
+"""Judges each rank by its signs of life, without threads or sockets."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 from convoy.utils.watchdog.heartbeats import neighbour_is_stopped
 
 GONE, SILENT, STUCK, FAILED = "gone", "silent", "stuck", "failed"
-_DEADLOCK = 10  # times the limit, if nobody moves at all
+_DEADLOCK = 10  # times the limit, if no rank moves at all
 HUSH = 6.0
-"""How many times the usual a rank may be silent while libraries may hold its interpreter."""
+"""Factor on the usual time of silence while libraries may hold a rank's interpreter."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """What a rank tells of its main thread.
+    """A rank's report about its main thread.
 
     Attributes:
-        count: places passed.
-        doing: in words, since the last of them.
-        limit: seconds that others may be kept waiting; None: as long as it takes.
-        silence: how many times the usual it may give no sign; see `HUSH`.
+        count: number of marks passed.
+        doing: activity since the last mark, in words.
+        limit: seconds that others may have to wait; None: no limit.
+        silence: factor on the usual time without a sign; see `HUSH`.
     """
 
     count: int = 0
@@ -37,7 +37,7 @@ STARTING = Sign(silence=HUSH)
 
 @dataclass
 class Peer:
-    """A rank as rank 0 sees it; times are those of `heartbeats.AwakeClock`."""
+    """Rank 0's view of a rank; times are from `heartbeats.AwakeClock`."""
 
     who: dict[str, Any]
     heard: float
@@ -52,7 +52,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why the job ends, and the identities of the ranks that are to blame."""
+    """The reason why the job ends, and the identities of the ranks to blame."""
 
     kind: str
     text: str
@@ -60,18 +60,18 @@ class Verdict:
 
 
 class Roster:
-    """All ranks that have come and have not left, and what to think of them."""
+    """Keeps and judges all ranks that have arrived and have not left."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.peers = seconds, dict[int, Peer]()
         self._lead, self._since = 0, -math.inf
 
     def come_as_far(self, count: int) -> set[int]:
-        """The ranks that have passed so many places."""
+        """Returns the ranks that have passed at least `count` marks."""
         return {rank for rank, peer in self.peers.items() if peer.sign.count >= count}
 
     def hear(self, rank: int, sign: Sign, now: float) -> None:
-        """Notes a sign of life."""
+        """Records a sign of life."""
         peer = self.peers[rank]
         peer.heard = now
         if sign != peer.sign:
@@ -80,15 +80,15 @@ class Roster:
             self._lead, self._since = sign.count, now
 
     def begin_anew(self, now: float) -> None:
-        """The judge itself was stopped for long, and the others perhaps with it: what it has not
-        heard since is nobody's fault.
+        """Restarts all clocks after the judge itself was stopped for long, perhaps together with
+        the others: nobody is to blame for signs that it has not received since.
         """
         for peer in self.peers.values():
             peer.heard = peer.moved = now
         self._since = now
 
     def judge(self, now: float) -> Verdict | None:
-        """What is wrong, the plainest first."""
+        """Returns what is wrong, most obvious first, or None."""
         peers = [self.peers[rank] for rank in sorted(self.peers)]
         if failed := [p for p in peers if p.failed]:
             return verdict_on(FAILED, failed, lambda p: p.failed)
@@ -120,8 +120,8 @@ class Roster:
 
 
 def is_silent(peer: Peer, seconds: float, limit: float) -> bool:
-    """Whether a rank that has given no sign for so long is lost. One that may be silent for longer
-    is not while its process can be seen, and is not stopped.
+    """Returns whether a rank without a sign for `seconds` is lost. A rank that may be silent for
+    longer is not lost while its process is visible and not stopped.
     """
     if seconds <= limit:
         return False
@@ -129,14 +129,14 @@ def is_silent(peer: Peer, seconds: float, limit: float) -> bool:
 
 
 def absent(ranks: Collection[int], seconds: float) -> Verdict:
-    """Of ranks that have not started."""
+    """Returns the verdict on ranks that have not started."""
     them = f"rank {min(ranks)} has" if len(ranks) == 1 else f"{len(ranks)} ranks have"
     which = "" if len(ranks) == 1 else f" ({', '.join(map(str, sorted(ranks)[:8]))}, …)"
     return Verdict(GONE, f"{them} not started within {seconds:.0f} s{which}", [])
 
 
 def no_sign(seconds: float, doing: str = "") -> str:
-    """A silence in words."""
+    """Describes a silence in words."""
     text = f"no sign of life for {seconds:.0f} s: it is frozen, or cut off from the network"
     return text + (f"; last seen {doing}" if doing else "")
 

@@ -1,14 +1,15 @@
-"""Ends a job of several processes when one of them dies, freezes or gets stuck.
+"""Ends a job of several processes if one of them dies, freezes or gets stuck.
 
-Ranks that exchange gradients wait for each other without end, and Horovod's own stall check says
-nothing when a rank submits nothing at all. So each rank has a thread that sends rank 0 a sign of
-life, with what its main thread is doing and how many places (`mark`) it has passed; rank 0 answers.
-Every rank passes the same places, so one that is behind while another waits is late. Rank 0 judges
-all, itself included; that rank 0 is silent, the others find. Standard library only.
+Ranks that exchange gradients wait for each other without a limit, and Horovod's own stall check
+reports nothing if a rank submits nothing at all. So a thread of each rank sends signs of life to
+rank 0, with the main thread's activity and the number of places (`mark`) it has passed; rank 0
+answers. Every rank passes the same places, so a rank that is behind while another waits is late.
+Rank 0 judges all ranks, including itself; the others notice if rank 0 is silent. Standard library
+only.
 
-A thread's signs tell that the process runs. Whether its main thread moves is judged only from a
-`mark` with a limit to the next or to `rest`, and not where it is `patient`: compiling, saving and
-whatever else stands between two loops may take as long as it takes.
+A thread's signs show only that the process runs. Whether its main thread moves is judged only from
+a `mark` with a limit to the next mark or to `rest`, and not while it is `patient`: compiling,
+saving and other work between two loops may take any time.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ _data_seconds = 600.0
 
 
 def start(rank: int, size: int, seconds: float, *, one_host: bool, **options: Any) -> str:
-    """Starts this rank's watchdog, and returns at once; every rank has to come here.
+    """Starts this rank's watchdog, and returns at once; every rank must call it.
 
     Args:
         seconds: see `limit`.
-        one_host: whether all ranks run on one.
-        **options: `start_seconds`, `put` and `get`; see `watcher.Watchdog`.
+        one_host: whether all ranks run on one host.
+        **options: `start_seconds`, `put` and `get`; see `both_sides.Watchdog`.
 
     Returns:
-        on rank 0 its address, which it also puts where the others find it.
+        on rank 0 its address, which it also puts into the store for the others.
     """
     global _dog
     who = identity() | {"rank": rank}
@@ -49,28 +50,30 @@ def start(rank: int, size: int, seconds: float, *, one_host: bool, **options: An
 
 
 def rank() -> int | None:
-    """This rank; None before `start`."""
+    """Returns this rank; None before `start`."""
     return _dog.who["rank"] if _dog else None
 
 
 def limit(seconds: float) -> None:
-    """Without a sign of life, or of waiting for a rank, that end the job; 0: any time."""
+    """Sets the seconds without a sign of life, or of waiting for a rank, after which the job ends;
+    0: no limit.
+    """
     if _dog:
         _dog.limit(seconds or math.inf)
 
 
 def limit_data(seconds: float) -> None:
-    """Of waiting for a rank that waits for its data."""
+    """Sets the limit for waiting for a rank that waits for its data."""
     global _data_seconds
     _data_seconds = seconds
 
 
 def meet(asked: Callable[[], str], say: Callable[[str], None]) -> tuple[str, str]:
-    """Waits until all ranks have come here; see `watcher.Watchdog.meet`.
+    """Waits until all ranks have called this; see `both_sides.Watchdog.meet`.
 
     Returns:
-        why there is no watchdog after all, and the signal that stopped the job before it began: ""
-        where that is not so.
+        why there is no watchdog after all, and the signal that stopped the job before it began;
+            each "" if not so.
     """
     if _dog is None:
         return "", ""
@@ -79,7 +82,9 @@ def meet(asked: Callable[[], str], say: Callable[[str], None]) -> tuple[str, str
 
 
 def search() -> str:
-    """Waits until this rank has found rank 0, or is itself to be found; returns why it cannot."""
+    """Waits until this rank has found rank 0, or can itself be found; returns why this failed, or
+    "".
+    """
     if _dog is None:
         return ""
     _dog.searched.wait()
@@ -91,36 +96,36 @@ def mark(
     times: float | None = 1.0,
     usual: float | None = None,
 ) -> None:
-    """The main thread passes a place that every rank passes, in the same order.
+    """Records that the main thread passes a place that every rank passes, in the same order.
 
     Args:
-        doing: what it does from here on, for messages.
-        times: how often the watchdog's time it may take to the next mark while others wait; None:
-            any time.
-        usual: seconds that a step took lately; slow steps lengthen the limit.
+        doing: its next activity, for messages.
+        times: factor on the watchdog's limit for the time to the next mark while others wait; None:
+            no limit.
+        usual: seconds per recent step; slow steps raise the limit.
     """
     if _dog:
         _dog.mark(doing, times, usual)
 
 
 def await_data(doing: str) -> None:
-    """As `mark`, where the main thread waits for data from here on, for which it has a time of its
-    own: disks may be slow for minutes, and a process that waits is not frozen.
+    """Like `mark`, if the main thread next waits for data. This has its own limit: disks may be
+    slow for minutes, and a waiting process is not frozen.
     """
     if _dog:
         _dog.mark(doing, seconds=_data_seconds)
 
 
 def rest(doing: str) -> None:
-    """From here to the next mark the main thread may take any time."""
+    """Removes the limit for the main thread until the next mark."""
     if _dog:
         _dog.rest(doing)
 
 
 @contextmanager
 def hushed(doing: str) -> Iterator[None]:
-    """As `patient`, for calls into libraries that may hold the interpreter, and with it this rank's
-    thread, for minutes, as GPUs do that are slow to start.
+    """Like `patient`, for calls into libraries that may hold the interpreter, and so block this
+    rank's thread, for minutes, for example slow-starting GPUs.
     """
     if _dog is None:
         yield
@@ -131,7 +136,7 @@ def hushed(doing: str) -> Iterator[None]:
 
 @contextmanager
 def patient(doing: str) -> Iterator[None]:
-    """Within it the main thread may take any time. No marks inside."""
+    """Removes the limit for the main thread within the block. Do not call `mark` inside."""
     if _dog is None:
         yield
         return
@@ -140,24 +145,30 @@ def patient(doing: str) -> Iterator[None]:
 
 
 def fail(text: str) -> None:
-    """To be called before this rank ends by an error, so that the others end too, and quietly."""
+    """Tells the others that this rank ends with an error, so that they end too, without messages.
+    Call it before the end.
+    """
     if _dog:
         _dog.fail(text)
 
 
 def stop() -> None:
-    """To be called before this rank leaves in good order but without Python's usual end, which does
-    this: the others must not take it for lost.
+    """Call this before this rank leaves in good order but without Python's usual exit, which also
+    calls it: otherwise the others would take it for lost.
     """
     if _dog:
         _dog.stop()
 
 
 def is_first_to_say(what: str) -> bool:
-    """Whether no other rank has said what all find at about the same time."""
+    """Returns whether no other rank has yet reported something that all notice at about the same
+    time.
+    """
     return _dog is None or _dog.is_first_to_say(what)
 
 
 def has_spoken(wait: float = 3.0) -> bool:
-    """Whether another rank's end explains an exchange that broke off: it is told already then."""
+    """Returns whether another rank's end explains a failed exchange, so that it is already
+    reported.
+    """
     return _dog is not None and _dog.wait_for_verdict(wait)
