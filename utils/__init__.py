@@ -1,7 +1,7 @@
-"""Small tools without opinions. This package imports nothing else of the project.
+"""Small general tools. This package imports nothing else of the project.
 
 Nothing heavy is imported here: `utils.optim.learning_rates`, `utils.metrics`, `utils.logging` and
-the name lists of `utils.optim.optimizers` cost no TensorFlow.
+the name lists of `utils.optim.optimizers` do not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
     """Builds (does not raise) the error for a name that is not in `known`.
 
     Args:
-        what: What was named, with its flag, such as `"schedule (--lr_decay)"`.
-        name: The name that was given.
-        known: Every accepted name, in the order in which to list them.
+        what: the kind of name, with its flag, such as `"schedule (--lr_decay)"`.
+        name: the given name.
+        known: all accepted names, in the order for listing them.
 
     Returns:
         A `ValueError` that names the nearest accepted name, if one is near, and lists all.

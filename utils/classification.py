@@ -1,4 +1,4 @@
-"""What a classifier's answers are worth: counts by class, calibration, intervals.
+"""Rates a classifier's answers: counts by class, calibration, confidence intervals.
 
 NumPy only, in float64. An answer is a class and its confidence, the probability that the model
 gives it.
@@ -12,19 +12,21 @@ from typing import NamedTuple
 import numpy as np
 
 BINS = 15
-"""Of the reliability diagram and the ECE, as in Guo et al. 2017, arXiv:1706.04599."""
+"""Number of bins of the reliability diagram and the ECE, as in Guo et al. 2017,
+arXiv:1706.04599.
+"""
 RESAMPLES = 10_000
 
 
 @dataclass
 class Confusion:
-    """What was taken for what, and how often: the cells of the confusion matrix that are not 0.
+    """The nonzero cells of a confusion matrix: how often a class was taken for another.
 
-    There are at most as many as answers, where the whole matrix of 10,000 classes takes 800 MB.
+    There are at most as many cells as answers; a full matrix of 10,000 classes would take 800 MB.
 
     Attributes:
-        classes: how many there are.
-        label, predicted, count: int64 `(cells,)`, by rising label, and then by rising answer.
+        classes: number of classes.
+        label, predicted, count: int64 `(cells,)`, sorted by label, then by answer.
     """
 
     classes: int
@@ -34,14 +36,14 @@ class Confusion:
 
     @property
     def matrix(self) -> np.ndarray:
-        """All cells, int64 `(classes, classes)`: rows are labels, columns answers."""
+        """Returns the full matrix, int64 `(classes, classes)`: rows are labels, columns answers."""
         matrix = np.zeros((self.classes, self.classes), np.int64)
         matrix[self.label, self.predicted] = self.count
         return matrix
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
-    """Counts answers.
+    """Counts how often each label received each answer.
 
     Args:
         labels, predicted: int `(N,)`, classes from 0.
@@ -53,17 +55,17 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Confus
 
 @dataclass
 class ByClass:
-    """Figures of each class; all arrays `(classes,)`.
+    """Figures for each class; all arrays are `(classes,)`.
 
     Attributes:
-        precision: right answers as a share of the answers that named the class.
-        recall: right answers as a share of the class's examples.
+        precision: correct answers as a fraction of the answers that named the class.
+        recall: correct answers as a fraction of the class's examples.
         f1: the harmonic mean of both.
         support: examples of the class.
         predicted: answers that named it.
 
-    A quotient without a denominator is 0, as scikit-learn has it; NaN for a class that has neither
-    examples nor answers.
+    A quotient with denominator 0 is 0, as in scikit-learn; NaN for a class with neither examples
+    nor answers.
     """
 
     precision: np.ndarray
@@ -73,8 +75,8 @@ class ByClass:
     predicted: np.ndarray
 
     def means(self, weighted: bool = False) -> dict[str, float]:
-        """`precision`, `recall` and `f1` over the classes that occur, each counted once (macro), or
-        `weighted` by its examples.
+        """Returns `precision`, `recall` and `f1` averaged over the classes that occur, either
+        equally (macro) or `weighted` by their examples.
         """
         occurs = (self.support + self.predicted) > 0
         weights = self.support[occurs] if weighted else None
@@ -85,7 +87,7 @@ class ByClass:
 
 
 def by_class(found: Confusion) -> ByClass:
-    """The figures of each class."""
+    """Returns the figures of each class."""
 
     def total(of: np.ndarray, which: np.ndarray | slice = slice(None)) -> np.ndarray:
         counts = np.bincount(of[which], weights=found.count[which], minlength=found.classes)
@@ -96,18 +98,20 @@ def by_class(found: Confusion) -> ByClass:
 
 
 def totals(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
-    """Right answers, examples and answers of each class: int64 `(3, classes)`.
+    """Counts correct answers, examples and answers of each class: int64 `(3, classes)`.
 
     Args:
         labels: int `(N,)`, classes from 0.
-        answers: the same; `classes` and above for an answer that is none.
+        answers: the same; values from `classes` on mean no valid answer.
     """
     columns = (labels[labels == answers], labels, answers[answers < classes])
     return np.stack([np.bincount(column, minlength=classes) for column in columns])
 
 
 def of_totals(right: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> ByClass:
-    """The figures of each class, from its right answers, examples and answers: `(classes,)`."""
+    """Computes the figures of each class from its correct answers, examples and answers:
+    `(classes,)`.
+    """
     occurs = support + predicted > 0
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -131,7 +135,7 @@ class Pair(NamedTuple):
 
 
 def confused_pairs(found: Confusion, most: int) -> list[Pair]:
-    """The most frequent mistakes, at most so many; of equal ones the lower classes first."""
+    """Returns the most frequent mistakes, at most `most`; among equal ones, lower classes first."""
     wrong = np.flatnonzero(found.label != found.predicted)
     cells = wrong[np.argsort(-found.count[wrong], kind="stable")[:most]]
     columns = (found.label[cells], found.predicted[cells], found.count[cells])
@@ -140,14 +144,14 @@ def confused_pairs(found: Confusion, most: int) -> list[Pair]:
 
 @dataclass
 class Calibration:
-    """How far confidence can be taken for the chance of being right; arrays are `(bins,)`.
+    """Compares confidence with the frequency of correct answers; arrays are `(bins,)`.
 
     Attributes:
-        edges: `(bins + 1,)`; a bin holds confidences above its lower edge, up to its upper one.
+        edges: `(bins + 1,)`; a bin holds confidences above its lower edge and up to its upper edge.
         count: answers in the bin.
-        confidence, accuracy: their means; NaN in an empty bin.
+        confidence, accuracy: means in the bin; NaN in an empty bin.
         ece: expected calibration error: the mean of |accuracy - confidence| over all answers.
-        mce: the largest of them in any bin.
+        mce: maximum calibration error: the largest such difference in any bin.
     """
 
     edges: np.ndarray
@@ -159,11 +163,11 @@ class Calibration:
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Calibration:
-    """Bins of equal width over the confidences.
+    """Computes the calibration in bins of equal width.
 
     Args:
         confidence: float `(N,)`, 0 to 1, at least one.
-        right: bool `(N,)`, whether the answer was.
+        right: bool `(N,)`, whether the answer is correct.
     """
     confidence = np.asarray(confidence, np.float64)
     edges = np.linspace(0, 1, bins + 1)
@@ -180,11 +184,11 @@ def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
 def by_threshold(
     confidence: np.ndarray, right: np.ndarray, thresholds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is left when only answers of at least a confidence count.
+    """Returns what remains if only answers above each confidence threshold count.
 
     Returns:
-        `(thresholds,)` twice: the share of answers that are left, and the share of these that are
-        right (NaN where none is left).
+        `(thresholds,)` twice: the fraction of answers that remain, and the fraction of these that
+            are correct (NaN if none remains).
     """
     confidence = np.asarray(confidence, np.float64)
     order = np.argsort(-confidence, kind="stable")
@@ -197,9 +201,9 @@ def by_threshold(
 def bootstrap_interval(
     right: np.ndarray, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile bootstrap's interval of the share of right answers.
+    """Returns a percentile bootstrap interval of the accuracy.
 
-    Of N answers drawn with replacement, the number of right ones is binomial, so that it is drawn
+    Of N answers drawn with replacement, the number of correct ones is binomial, so we draw it
     directly: the same distribution, without 10,000 passes over the answers.
     """
     right = np.asarray(right, bool)
@@ -214,9 +218,9 @@ def bootstrap_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The same of `right`'s share minus `other`'s, both answers being to the same examples.
+    """Returns the interval of `right`'s accuracy minus `other`'s, for answers to the same examples.
 
-    Drawn in pairs: examples on which both agree cannot change the difference.
+    Examples are drawn in pairs: those on which both agree cannot change the difference.
     """
     right, other = np.asarray(right, bool), np.asarray(other, bool)
     gained, lost = (right & ~other).mean(), (other & ~right).mean()

@@ -1,19 +1,21 @@
-"""The base of all errors whose text is meant for the user, and the one about settings. Nothing of
-the project is imported.
+"""Defines the base class of all errors whose text is meant for the user, and the error about
+settings.
+
+Imports nothing of the project.
 """
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something cannot work as it was asked for, or as things are on this machine.
+    """The request cannot work, either in itself or on this machine.
 
-    The text says which flag or file it is about and what to do, in one or two sentences. Programs
-    print it without a traceback; everything else that is raised is a fault of the program.
+    The text names the flag or file and says what to do, in one or two sentences. Programs print it
+    without a traceback; any other exception is a bug in the program.
     """
 
 
 class ConfigError(UserError, ValueError):
-    """A setting, or a combination of settings, that cannot work. The text names the flag and the
-    way out.
+    """A setting or a combination of settings cannot work. The text names the flag and the way
+    out.
     """

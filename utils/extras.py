@@ -1,6 +1,6 @@
-"""Packages that are not always installed: which extra of ours brings one, and how to install it.
+"""Names the extra that brings an optional package, and says how to install it.
 
-Imports nothing but the standard library: it is for a Python that lacks the rest.
+Imports nothing but the standard library: it must run in a Python that lacks the rest.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ EXTRA_OF = {
     "tensorflow_datasets": "tfds",
     "sklearn": "demo",
 }
-"""The extra (pyproject.toml) that brings a module."""
+"""Maps a module to the extra (pyproject.toml) that brings it."""
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def how_to_install(extra: str) -> str:
-    """The command that installs an extra: with the pinned versions where this is a checkout."""
+    """Returns the command that installs an extra; in a checkout, with the pinned versions."""
     if (_CHECKOUT / "constraints.txt").is_file():
         return f"pip install -c constraints.txt -e '.[{extra}]'"
     return f"pip install 'convoy[{extra}]'"
 
 
-# Modules that every installation has, by the names that imports use.
+# Modules that every installation has, under their import names.
 _REQUIRED = ("google_crc32c", "jinja2", "keras", "numpy", "jsonargparse", "yaml", "rich")
 _REQUIRED = (*_REQUIRED, "safetensors", "markupsafe")
 
 
 def missing_requirement(error: ModuleNotFoundError) -> str:
-    """How to come to a Python that has what every mode needs; "" where a module is not among it.
+    """Says how to get a Python with the modules that every mode needs; "" for other modules.
 
-    In a checkout that is its environment, which a new terminal has not entered.
+    In a checkout this is its environment, which a new terminal has not entered.
     """
     module = (error.name or "").split(".")[0]
     if module not in _REQUIRED:
@@ -57,7 +57,7 @@ def missing_requirement(error: ModuleNotFoundError) -> str:
 
 
 def missing_module(error: ImportError) -> str:
-    """What to tell a user who lacks a module; "" where it is none of `EXTRA_OF`."""
+    """Returns the message for a user who lacks a module; "" if it is not in `EXTRA_OF`."""
     module = (error.name or "").split(".")[0]
     if module not in EXTRA_OF:
         return ""

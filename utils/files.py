@@ -1,8 +1,9 @@
-"""Paths that may lie in an object store: pathlib's for local ones, TensorFlow's gfile for URLs.
+"""Handles local paths and object stores alike: pathlib for local paths, TensorFlow's gfile for
+URLs.
 
 `path_of("runs/b0")` is a `pathlib.Path`; `path_of("gs://bucket/runs/b0")` is a `Remote`, which has
-those methods of a `Path` that a run's folder needs. TensorFlow is imported when a `Remote` is first
-used, and never for a local path. Which URLs work is TensorFlow's affair: gs:// and ram:// are built
+the `Path` methods that a run's folder needs. TensorFlow is imported for the first use of a
+`Remote`, and never for a local path. TensorFlow decides which URLs work: gs:// and ram:// are built
 in, s3:// and others come with tensorflow-io.
 """
 
@@ -22,17 +23,17 @@ from pathlib import Path
 from typing import IO, Any
 
 _URL = re.compile(r"[a-zA-Z][\w+.-]*://")
-# An object store uploads a file anew at each flush.
+# An object store uploads the whole file again at each flush.
 _FLUSH_SECONDS = 30.0
 
 
 def is_url(path: str | os.PathLike[str] | Remote) -> bool:
-    """Whether a path is for TensorFlow's file systems, not the machine's own."""
+    """Returns whether a path is for TensorFlow's file systems, and not local."""
     return isinstance(path, Remote) or bool(_URL.match(str(path)))
 
 
 def path_of(path: str | os.PathLike[str] | Remote) -> Path | Remote:
-    """A path's object: a `Remote` for a URL, else a `Path`."""
+    """Returns a `Remote` for a URL, otherwise a `Path`."""
     if isinstance(path, Remote):
         return path
     return Remote(str(path)) if is_url(path) else Path(path)
@@ -40,9 +41,9 @@ def path_of(path: str | os.PathLike[str] | Remote) -> Path | Remote:
 
 @total_ordering
 class Remote:
-    """A URL with the methods of `pathlib.Path` that are needed here, and their errors.
+    """A URL with the needed methods of `pathlib.Path`, which raise the same errors.
 
-    Folders are a courtesy in object stores: `mkdir` may do nothing and an empty folder not exist.
+    Object stores have no real folders: `mkdir` may do nothing, and an empty folder may not exist.
     """
 
     def __init__(self, url: str) -> None:
@@ -68,28 +69,28 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """What follows the last slash."""
+        """Returns the part after the last slash."""
         return self._url.rsplit("/", 1)[1]
 
     @property
     def parent(self) -> Remote:
-        """The folder that this lies in."""
+        """Returns the folder of this path."""
         return Remote(self._url.rsplit("/", 1)[0])
 
     def with_name(self, name: str) -> Remote:
-        """Another file of the same folder."""
+        """Returns another file in the same folder."""
         return self.parent / name
 
     def exists(self) -> bool:
-        """Whether there is a file or folder."""
+        """Returns whether the file or folder exists."""
         return self._ask(lambda gfile: gfile.exists(self._url))
 
     def is_dir(self) -> bool:
-        """Whether this is a folder."""
+        """Returns whether this is a folder."""
         return self._ask(lambda gfile: gfile.isdir(self._url))
 
     def size(self) -> int:
-        """Bytes of a file."""
+        """Returns the file's size in bytes."""
         return int(self._ask(lambda gfile: gfile.stat(self._url).length))
 
     def stamp(self) -> tuple[int, ...]:
@@ -98,16 +99,16 @@ class Remote:
         return (int(found.mtime_nsec), int(found.length)) if found.mtime_nsec else ()
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Makes this folder and those above it; one that exists is no error."""
+        """Makes this folder and those above it; an existing folder is not an error."""
         self._ask(lambda gfile: gfile.makedirs(self._url))
 
     def iterdir(self) -> Iterator[Remote]:
-        """What lies in the folder."""
+        """Yields the contents of the folder."""
         names = self._ask(lambda gfile: gfile.listdir(self._url))
         yield from (self / name.rstrip("/") for name in names)
 
     def glob(self, pattern: str) -> Iterator[Remote]:
-        """What lies in the folder and has such a name; nothing where there is no folder."""
+        """Yields the folder's contents that match a pattern; nothing if there is no folder."""
         with suppress(FileNotFoundError):
             yield from (path for path in self.iterdir() if fnmatch(path.name, pattern))
 
@@ -120,7 +121,9 @@ class Remote:
                 raise
 
     def open(self, mode: str = "r", **text: Any) -> IO[Any]:
-        """A Python file; `text` are the arguments of `io.TextIOWrapper`, such as the encoding."""
+        """Opens a Python file; `text` are the arguments of `io.TextIOWrapper`, such as the
+        encoding.
+        """
         if "w" in mode and self._url.startswith("ram:"):
             self.unlink(missing_ok=True)  # TensorFlow's RAM file system would append
         raw = _Raw(self, mode.replace("b", "").replace("t", ""))
@@ -128,21 +131,21 @@ class Remote:
         return stream if "b" in mode else io.TextIOWrapper(stream, **{"encoding": "utf-8"} | text)
 
     def read_bytes(self) -> bytes:
-        """The whole file."""
+        """Reads the whole file."""
         with self.open("rb") as stream:
             return stream.read()
 
     def write_bytes(self, content: bytes) -> None:
-        """Replaces the file."""
+        """Replaces the file's contents."""
         with self.open("wb") as stream:
             stream.write(content)
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """The whole file as text."""
+        """Reads the whole file as text."""
         return self.read_bytes().decode(encoding)
 
     def write_text(self, content: str, encoding: str = "utf-8") -> None:
-        """Replaces the file by text."""
+        """Replaces the file's contents by text."""
         self.write_bytes(content.encode(encoding))
 
     def _ask(self, action: Callable[[Any], Any]) -> Any:
@@ -151,7 +154,7 @@ class Remote:
 
 
 class _Writer(io.BufferedWriter):
-    """Passes `flush` on, which Python's own does not."""
+    """Passes `flush` on; Python's own class does not."""
 
     def flush(self) -> None:
         super().flush()
@@ -159,14 +162,14 @@ class _Writer(io.BufferedWriter):
 
 
 class _Raw(io.RawIOBase):
-    """A GFile as Python's unbuffered file."""
+    """Wraps a GFile as Python's unbuffered file."""
 
     def __init__(self, path: Remote, mode: str) -> None:
         self._mode, self._url = mode, str(path)
         self._flushed = time.monotonic()
         with _os_errors(self._url):
             self._file = _gfile().GFile(self._url, mode + "b")
-            # GFile opens late; a missing file or folder should show here.
+            # GFile opens late; report a missing file or folder here.
             self._file.size() if mode == "r" else self._file.write(b"")
 
     def readable(self) -> bool:
@@ -190,7 +193,7 @@ class _Raw(io.RawIOBase):
         if self.closed or self.readable() or time.monotonic() - self._flushed < _FLUSH_SECONDS:
             return
         self._flushed = time.monotonic()
-        # A network that fails for a moment must not end a run that logs; `close` insists.
+        # A brief network failure must not end a run over its log; `close` does raise.
         with suppress(OSError), _os_errors(self._url):
             self._file.flush()
 
@@ -213,7 +216,7 @@ def _gfile() -> Any:
 
 @contextmanager
 def _os_errors(url: str) -> Iterator[None]:
-    """TensorFlow's errors as Python's, so that callers need to know one kind."""
+    """Converts TensorFlow's errors to Python's, so that callers need to know only one kind."""
     from tensorflow.errors import NotFoundError, OpError, UnimplementedError
 
     try:
@@ -229,23 +232,23 @@ def _os_errors(url: str) -> Iterator[None]:
 
 
 def size_of(path: Path | Remote) -> int:
-    """Bytes of a file."""
+    """Returns a file's size in bytes."""
     return path.size() if isinstance(path, Remote) else path.stat().st_size
 
 
 def stamp_of(path: Path | Remote) -> tuple[int, ...]:
-    """What changes when a file does: nanoseconds since 1970 of its last change, and its size and
-    number on the disk. Empty where a file system does not say when.
+    """Returns values that change when a file does: time of its last change (nanoseconds since
+    1970), size and inode. Empty if the file system does not report the time.
     """
     if isinstance(path, Remote):
         return path.stamp()
     found = path.stat()
-    # ctime, which nobody can set: a copy with the old time is another file.
+    # Include ctime, which nobody can set: a copy with the old time is a different file.
     return max(found.st_mtime_ns, found.st_ctime_ns), found.st_size, found.st_ino
 
 
 def truncate(path: Path | Remote, size: int) -> None:
-    """Cuts a file off after so many bytes."""
+    """Truncates a file to `size` bytes."""
     if isinstance(path, Remote):
         path.write_bytes(path.read_bytes()[:size])
     else:
@@ -253,7 +256,7 @@ def truncate(path: Path | Remote, size: int) -> None:
 
 
 def sync(path: Path | Remote) -> None:
-    """Waits until a file or folder is on the disk. What is closed in an object store is there."""
+    """Waits until a file or folder is on the disk. In an object store, closing a file suffices."""
     if isinstance(path, Remote):
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -264,9 +267,9 @@ def sync(path: Path | Remote) -> None:
 
 
 def write_atomically(path: Path | Remote, text: str) -> None:
-    """Replaces a small file so that readers see the old text or the new, never a part.
+    """Replaces a small file so that readers see the old text or the new text, never a part.
 
-    Object stores have no renaming, but show an object only when it is whole.
+    Object stores cannot rename, but show an object only when it is complete.
     """
     if isinstance(path, Remote):
         path.write_text(text)
@@ -281,7 +284,7 @@ def write_atomically(path: Path | Remote, text: str) -> None:
 
 
 def remove_tree(path: Path | Remote) -> None:
-    """Removes a folder with all that is in it, as far as that is possible; never an error."""
+    """Removes a folder and its contents as far as possible; never raises."""
     if isinstance(path, Path):
         shutil.rmtree(path, ignore_errors=True)
         return

@@ -1,4 +1,4 @@
-"""Public names of a package that load on first use, so that importing the package costs nothing."""
+"""Loads a package's public names on first use, so that importing the package is cheap."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 def public_names(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The functions `__getattr__` and `__dir__` of a package's `__init__.py`.
+    """Returns the functions `__getattr__` and `__dir__` for a package's `__init__.py`.
 
     Args:
         package: its `__name__`.
-        homes: public name → the module that defines it.
+        homes: public name → defining module.
     """
 
     def load(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""The run's log: DLLogger's JSON lines, TensorBoard scalars, and stdlib logging.
+"""Writes the run's log: DLLogger's JSON lines, TensorBoard scalars, and stdlib logging.
 
 Only rank 0 builds a `RunLog` with a path or a `TensorBoardWriter` with a folder; `setup_logging` is
-for every rank. No TensorFlow, rich or dllogger is imported before it is needed.
+for every rank. TensorFlow, rich and dllogger are imported only when needed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from convoy.utils.text import for_reader
 
 LOGGER_NAME = "convoy"
 _LINE_TAG = "DLLL "
-_A_LINE_SECONDS = 0.2  # within which the rest of a line follows, if it is being written
+_A_LINE_SECONDS = 0.2  # a line that another process is writing is complete after this time
 
 
 def to_plain(value: Any) -> Any:
-    """Turns NumPy and TensorFlow values, paths and enums into what `json.dumps` can write.
+    """Converts NumPy and TensorFlow values, paths and enums to values that `json.dumps` accepts.
 
-    Containers become lists and dicts with string keys, NaN and infinities None; anything else
-    unknown becomes its `str`, for a log line should never end a run.
+    Containers become lists and dicts with string keys, NaN and infinities None. Other unknown
+    values become their `str`, because a log line should never end a run.
     """
     if isinstance(value, Enum):
         return to_plain(value.value)
@@ -57,9 +57,9 @@ class DLLLogWriter:
     """Writes the lines of dllogger 1.1.0's JSONStreamBackend: `DLLL {...}`, same keys, same order.
 
     `timestamp` (seconds since 1970), `elapsedtime` (seconds since this object was made) and
-    `datetime` (with the zone) are strings; tuples become lists. NaN and infinities are null, where
-    dllogger writes `NaN` and `Infinity`, which JSON does not have.
-    Each line is flushed, so that a killed process loses none (at a URL, none but the last 30 s').
+    `datetime` (with the zone) are strings; tuples become lists. NaN and infinities are null;
+    dllogger writes `NaN` and `Infinity`, which are not JSON. Each line is flushed, so a killed
+    process loses none (at a URL, only those of the last 30 s).
     """
 
     def __init__(self, path: str | Path | Remote, append: bool = False) -> None:
@@ -73,7 +73,7 @@ class DLLLogWriter:
 
     def log(self, step: Any, data: dict[str, Any]) -> None:
         """Writes a LOG line."""
-        # Not a slip: the original has the last two the other way round than in METADATA.
+        # On purpose: in the original, the last two are in the opposite order to METADATA.
         stamps = self._stamps("timestamp", "datetime", "elapsedtime")
         self._write({**stamps, "type": "LOG", "step": step, "data": data})
 
@@ -88,7 +88,7 @@ class DLLLogWriter:
         self._file.flush()
 
     def flush(self) -> None:
-        """Hands what is written to the operating system."""
+        """Passes written lines to the operating system."""
         self._file.flush()
 
     def close(self) -> None:
@@ -97,10 +97,11 @@ class DLLLogWriter:
 
 
 class RunLog:
-    """The run's JSON log, whoever writes it; see `make_json_logger`.
+    """The run's JSON log, with any writer; see `make_json_logger`.
 
-    `writer` is a `DLLLogWriter` or a `dllogger.Logger`; without one every call does nothing. A line
-    that cannot be written, on a full disk say, is a warning, once: it is no reason to end a run.
+    `writer` is a `DLLLogWriter` or a `dllogger.Logger`; without a writer, all calls do nothing. If
+    a line cannot be written, for example because the disk is full, it warns once and the run
+    continues.
     """
 
     def __init__(self, writer: Any = None, close: Callable[[], None] | None = None) -> None:
@@ -117,24 +118,24 @@ class RunLog:
                 self._writer.flush()
 
     def parameters(self, values: Mapping[str, Any]) -> None:
-        """Logs the run's settings: a LOG line whose step is the word PARAMETER."""
+        """Logs the run's settings as a LOG line with step PARAMETER."""
         self.log("PARAMETER", values)
 
     def log(self, step: tuple[int, ...] | str, data: Mapping[str, Any]) -> None:
-        """Logs metrics of a step: `(epoch, step)`, `(epoch,)`, or `()` for the whole run."""
+        """Logs metrics for a step: `(epoch, step)`, `(epoch,)`, or `()` for the whole run."""
         if self._writer:
             with self._surviving():
                 self._writer.log(to_plain(step), to_plain(data))
                 self._writer.flush()
 
     def flush(self) -> None:
-        """Hands everything to the operating system (each line already is, as it is logged)."""
+        """Passes everything to the operating system (each line already is when it is logged)."""
         if self._writer:
             with self._surviving():
                 self._writer.flush()
 
     def close(self) -> None:
-        """Ends the log; later calls do nothing."""
+        """Closes the log; later calls do nothing."""
         self.flush()
         if self._close:
             with self._surviving():
@@ -153,12 +154,12 @@ class RunLog:
 
 
 def make_json_logger(path: str | Path | Remote | None, append: bool = False) -> RunLog:
-    """Opens the run's JSON log, with dllogger where it is installed and our writer elsewhere.
+    """Opens the run's JSON log, with dllogger if it is installed, otherwise with our writer.
 
     Args:
-        path: The file, whose folder is created; None (all ranks but 0) for a log that does nothing.
-        append: Whether to go on after what the file holds, as a resumed run does. A last line that
-            was cut off in the middle is then removed, so that the file stays readable.
+        path: the file; its folder is created. None (all ranks but 0) gives a log that does nothing.
+        append: continue an existing file, as a resumed run does. A last line that was cut off is
+            then removed, so that the file stays readable.
     """
     if path is None:
         return RunLog()
@@ -167,12 +168,12 @@ def make_json_logger(path: str | Path | Remote | None, append: bool = False) -> 
     if append:
         _mend_last_line(path)
     elif not is_url(path):
-        # Emptied, and then appended to as well: an evaluation may append its lines while a run
-        # goes on, which must not write over them.
+        # Truncate, then open for appending: an evaluation may append its lines during a run, and
+        # the run must not overwrite them.
         path.write_bytes(b"")
         append = True
     with suppress(ImportError):
-        if not is_url(path):  # dllogger opens local files only
+        if not is_url(path):  # dllogger opens only local files
             return _dllogger(path, append)
     writer = DLLLogWriter(path, append)
     return RunLog(writer, writer.close)
@@ -181,11 +182,11 @@ def make_json_logger(path: str | Path | Remote | None, append: bool = False) -> 
 def _dllogger(path: Path, append: bool) -> RunLog:
     dllogger = importlib.import_module("dllogger")
     backend = dllogger.JSONStreamBackend(dllogger.Verbosity.VERBOSE, os.fspath(path), append=append)
-    # A Logger of our own, not the global one: a second `dllogger.init` in a process raises.
+    # Use our own Logger, not the global one: a second `dllogger.init` in a process raises.
     logger = dllogger.Logger([backend])
 
     def close() -> None:
-        # dllogger has no close; it flushes at exit, which would fail on the file closed here.
+        # dllogger has no close; its flush at exit would fail on the file closed here.
         atexit.unregister(logger.flush)
         backend.file.close()
 
@@ -193,14 +194,14 @@ def _dllogger(path: Path, append: bool) -> RunLog:
 
 
 def _mend_last_line(path: Path | Remote) -> None:
-    """Completes an unended last line, or removes it if it is half of one of ours."""
+    """Completes an unfinished last line, or removes it if it is part of one of our lines."""
     content = path.read_bytes() if path.exists() else b""
     rest = content[content.rfind(b"\n") + 1 :]
     if not rest:
         return
     time.sleep(_A_LINE_SECONDS)
     if size_of(path) != len(content):
-        return  # a run is at work, and has gone on with its line
+        return  # a run is active and has finished its line
     try:
         json.loads(rest.removeprefix(_LINE_TAG.encode()))
     except ValueError:
@@ -212,9 +213,9 @@ def _mend_last_line(path: Path | Remote) -> None:
 
 
 class TensorBoardWriter:
-    """Scalars and pictures for TensorBoard. With `logdir=None` every call does nothing.
+    """Writes scalars and pictures for TensorBoard. With `logdir=None`, all calls do nothing.
 
-    TensorFlow is imported and the folder created when the first of them is written.
+    It imports TensorFlow and creates the folder for the first of them.
     """
 
     def __init__(self, logdir: str | os.PathLike[str] | None) -> None:
@@ -230,7 +231,7 @@ class TensorBoardWriter:
         with self._open():
             for tag, value in values.items():
                 tf.summary.scalar(tag, float(value), step=int(step))
-        self._writer.flush()  # or a kill would lose up to two minutes of them
+        self._writer.flush()  # otherwise a kill would lose up to two minutes of scalars
 
     def image(self, tag: str, pixels: Any, step: int) -> None:
         """Writes a picture, uint8 `(H, W, 3)`."""
@@ -250,14 +251,14 @@ class TensorBoardWriter:
         return self._writer.as_default()
 
     def close(self) -> None:
-        """Ends the event file; a later scalar begins another."""
+        """Closes the event file; a later scalar starts a new one."""
         if self._writer is not None:
             self._writer.close()
         self._writer = None
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever `sys.stderr` is at the moment: a progress bar replaces it for a time."""
+    """Writes to the current `sys.stderr`: a progress bar replaces it for a time."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -270,12 +271,12 @@ class _StderrHandler(logging.Handler):
 
 
 def setup_logging(rank: int = 0, verbosity: int = 1) -> logging.Logger:
-    """Sets up the logger "convoy", to stderr, for this process. May be called again.
+    """Sets up the logger "convoy" on stderr for this process. May be called again.
 
-    Rank 0 says what `verbosity` asks for. Other ranks say only warnings and errors, each with
-    `[rank N]` before it, unless everything is asked for. Records do not go on to the root logger,
-    to which absl may have attached a handler that would print them twice. `verbosity` is 0 for
-    warnings and errors, 1 for information, 2 for everything; ValueError for another.
+    Rank 0 logs as much as `verbosity` asks for. Other ranks log only warnings and errors, prefixed
+    with `[rank N]`, unless `verbosity` is 2. Records do not propagate to the root logger, where
+    absl may have attached a handler that would print them again. `verbosity` is 0 for warnings and
+    errors, 1 for information, 2 for everything; ValueError for other values.
     """
     levels = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
     if verbosity not in levels:

@@ -1,4 +1,4 @@
-"""Numbers about a run: percentiles, throughput, and means that merge over ranks.
+"""Computes figures about a run: percentiles, throughput, and means that merge over ranks.
 
 NumPy only; `batch_sums`, which runs in the graph, imports TensorFlow when it is called.
 """
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 METRICS = ("loss", "top1", "top5")
-"""Names of the means, in the order of the sums; the sum of the weights comes after them."""
+"""Names of the means, in the order of the sums; the sum of the weights follows them."""
 
 
 def percentiles(
     values: Iterable[float], qs: Sequence[float] = (50, 90, 95, 99)
 ) -> dict[float, float]:
-    """True percentiles, with linear interpolation as in `numpy.percentile`.
+    """Returns true percentiles, with linear interpolation as in `numpy.percentile`.
 
-    The reference system reports as "latency_90pct" the mean of the fastest 90 %, which is below
-    the average; these are not that.
+    In contrast, the reference system's "latency_90pct" is the mean of the fastest 90 %, which is
+    below the average.
 
     Args:
-        values: Numbers of any unit, at least one.
-        qs: Percentages in [0, 100].
+        values: numbers of any unit, at least one.
+        qs: percentages in [0, 100].
 
     Returns:
         `{q: value}` in the unit of `values`.
 
     Raises:
-        ValueError: If there are no values, or a percentage is out of range.
+        ValueError: there are no values, or a percentage is out of range.
     """
     array = np.asarray(list(values), np.float64)
     if array.size == 0:
@@ -43,14 +43,13 @@ def percentiles(
 
 
 class Throughput:
-    """Images per second and seconds per step, without the first `warmup_steps` steps.
+    """Measures images per second and seconds per step, without the first `warmup_steps` steps.
 
     Args:
-        warmup_steps: Steps to leave out, for they contain compilation and filling of queues. Of a
-            run with no more steps than that, nothing is left and `summary` says NaN.
+        warmup_steps: initial steps to ignore (compilation, queue fill). Shorter runs give NaN.
 
     Raises:
-        ValueError: If `warmup_steps` is negative.
+        ValueError: `warmup_steps` is negative.
     """
 
     def __init__(self, warmup_steps: int = 0) -> None:
@@ -66,9 +65,9 @@ class Throughput:
         """Records one step.
 
         Args:
-            images: Examples of this step; over all ranks if the figure is to be for the job.
-            data_time: Seconds spent waiting for the batch.
-            compute_time: Seconds from the batch's arrival to the end of the step.
+            images: examples of this step; over all ranks for a figure about the whole job.
+            data_time: seconds spent waiting for the batch.
+            compute_time: seconds from the batch's arrival to the end of the step.
         """
         self._seen += 1
         if self._seen > self.warmup_steps:
@@ -77,30 +76,30 @@ class Throughput:
             self._compute.append(float(compute_time))
 
     def reset(self) -> None:
-        """Forgets the measured steps. The warm-up, once over, is not repeated."""
+        """Forgets the measured steps. A finished warm-up is not repeated."""
         self._images.clear()
         self._data.clear()
         self._compute.clear()
 
     @property
     def compute_times(self) -> np.ndarray:
-        """Seconds of computation of each measured step, float64 `(steps,)`."""
+        """Returns the computation time of each measured step in seconds, float64 `(steps,)`."""
         return np.asarray(self._compute, np.float64)
 
     @property
     def data_times(self) -> np.ndarray:
-        """Seconds of waiting for data before each measured step, float64 `(steps,)`."""
+        """Returns the data wait before each measured step in seconds, float64 `(steps,)`."""
         return np.asarray(self._data, np.float64)
 
     def summary(self) -> dict[str, float]:
-        """Figures over the measured steps.
+        """Returns figures over the measured steps.
 
         Returns:
             `steps` (int); `images` (a count); `total_ips`, all images over all seconds, and
-            `compute_ips`, the same over the compute seconds alone (images/s); `data_time`,
-            `compute_time` and `compute_latency` (mean seconds per step, the last two equal);
-            `compute_latency_at50`, `_at90`, `_at95`, `_at99` and `_at100` (true percentiles,
-            seconds). NaN where nothing was measured.
+                `compute_ips`, the same over only the compute seconds (images/s); `data_time`,
+                `compute_time` and `compute_latency` (mean seconds per step, the last two equal);
+                `compute_latency_at50`, `_at90`, `_at95`, `_at99` and `_at100` (true percentiles,
+                seconds). NaN if nothing was measured.
         """
         steps = len(self._images)
         images = math.fsum(self._images)
@@ -123,9 +122,9 @@ class Throughput:
 class MeanAccumulator:
     """Weighted means of loss, top-1 and top-5 that merge exactly over batches and ranks.
 
-    Holds four float64 sums and nothing else, so that a mean over ranks is that over all examples,
-    whatever their split: merging adds sums and divides once, at the end. The counts are exact up
-    to 2**53; the loss is exact up to float64 rounding.
+    Holds only four float64 sums. Merging adds sums and divides once, at the end, so a mean over
+    ranks is the mean over all examples, however they are split. The counts are exact up to 2**53;
+    the loss is exact up to float64 rounding.
     """
 
     def __init__(self) -> None:
@@ -135,24 +134,24 @@ class MeanAccumulator:
         """Adds `[loss_sum, top1_sum, top5_sum, weight_sum]`, as `batch_sums` returns them.
 
         Raises:
-            ValueError: If there are not four numbers.
+            ValueError: there are not four numbers.
         """
         self._sums += self._checked(sums)
 
     def merge(self, other: MeanAccumulator) -> None:
-        """Adds what another accumulator has seen."""
+        """Adds the sums of another accumulator."""
         self._sums += other._sums
 
     def as_array(self) -> np.ndarray:
-        """A copy of the sums, float64 `(4,)`: to be summed over ranks."""
+        """Returns a copy of the sums, float64 `(4,)`, for summing over ranks."""
         return self._sums.copy()
 
     @classmethod
     def from_array(cls, sums: Any) -> MeanAccumulator:
-        """The accumulator whose `as_array` is `sums`.
+        """Builds an accumulator from the result of `as_array`.
 
         Raises:
-            ValueError: If there are not four numbers.
+            ValueError: there are not four numbers.
         """
         made = cls()
         made.update(sums)
@@ -160,11 +159,13 @@ class MeanAccumulator:
 
     @property
     def weight(self) -> float:
-        """The sum of the weights: the number of examples that count."""
+        """Returns the sum of the weights: the number of examples that count."""
         return float(self._sums[-1])
 
     def result(self) -> dict[str, float]:
-        """`{"loss": nats, "top1": fraction, "top5": fraction}`; NaN if no example counts."""
+        """Returns `{"loss": nats, "top1": fraction, "top5": fraction}`; NaN if no example
+        counts.
+        """
         return {
             name: _ratio(float(total), self.weight)
             for name, total in zip(METRICS, self._sums[:-1], strict=True)
@@ -178,26 +179,26 @@ class MeanAccumulator:
 
 
 def batch_sums(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, top: int = 5) -> tf.Tensor:
-    """Sums over a batch from which `MeanAccumulator` forms means. Works inside a `tf.function`.
+    """Sums a batch's loss and hits for `MeanAccumulator`. Works inside a `tf.function`.
 
     The loss is plain cross-entropy in nats, without label smoothing, in float32 per example; the
-    sums are taken in float64. An example is right at k if its class is among the first k when
-    classes are sorted by falling logit, ties by their number, as `argmax` has it: a dead network
-    whose logits are all equal then scores chance, where `tf.math.in_top_k` would say 100 %. An
-    example with a NaN among its logits is wrong. One of weight 0 contributes nothing, whatever its
+    sums are taken in float64. An example is correct at k if its class is among the first k when
+    classes are sorted by falling logit, with ties sorted by class number, as in `argmax`. So a dead
+    network with equal logits scores chance, where `tf.math.in_top_k` would say 100 %. An example
+    with a NaN among its logits is wrong. An example of weight 0 contributes nothing, whatever its
     label or loss.
 
     Args:
         logits: `(B, C)`, any floating dtype.
-        labels: int `(B,)`, or soft labels float `(B, C)`, whose true class is their largest.
-        weights: `(B,)`, 0 for the slots that do not count.
-        top: The k of the second count, at most C of which are used; 1 is always the first.
+        labels: int `(B,)`, or soft labels float `(B, C)`, whose largest value marks the true class.
+        weights: `(B,)`, 0 for slots that do not count.
+        top: k of the second count, at most C; the first count always has k = 1.
 
     Returns:
-        float64 `(4,)`: loss, right at 1, right at `top`, weight; each weighted and summed.
+        float64 `(4,)`: loss, correct at 1, correct at `top`, weight; each weighted and summed.
 
     Raises:
-        ValueError: If `top` is below 1 or the labels have neither one nor two dimensions.
+        ValueError: `top` is below 1, or the labels have neither one nor two dimensions.
     """
     import tensorflow as tf
 
@@ -210,7 +211,7 @@ def batch_sums(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, top: in
         targets = tf.argmax(labels, axis=-1, output_type=tf.int32)
         losses = tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, tf.float32), logits)
     elif labels.shape.rank == 1:
-        # A slot that does not count may hold any label, also one that the loss would refuse.
+        # A slot that does not count may have any label, also one that the loss would reject.
         labels = tf.cast(labels, tf.int32)
         targets = tf.where(weights > 0, labels, tf.zeros_like(labels))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)

@@ -1,4 +1,4 @@
-"""Paths as people write them: `~` and `~name` for home folders."""
+"""Expands paths as people write them: `~` and `~name` for home folders."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from convoy.utils.errors import UserError
 
 
 class PlaceError(UserError, ValueError):
-    """A path cannot be meant as it is written. The text names the flag and the way out."""
+    """A path is not usable as written. The text names the flag and the way out."""
 
 
 def expand_home(path: str, flag: str) -> str:
-    """A path with the home folder in place of a leading `~` or `~name`.
+    """Replaces a leading `~` or `~name` of a path by the home folder.
 
     Shells do this only at the beginning of a word, so `--model_dir=~/runs` and a `~` in a YAML file
-    come as they are written, and would make a folder called `~`.
+    arrive unexpanded, and would make a folder called `~`.
 
     Args:
-        path: as the user wrote it; URLs and other paths come back as they are.
+        path: as the user wrote it; URLs and other paths are returned unchanged.
         flag: for errors, such as "--model_dir".
 
     Raises:
-        PlaceError: it is empty or holds a zero byte, or there is no such home folder.
+        PlaceError: it is empty or has a zero byte, or there is no such home folder.
     """
     if not path.strip():
         raise PlaceError(f"{flag} is empty: name a path, or leave {flag} out")

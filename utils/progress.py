@@ -1,4 +1,4 @@
-"""How training goes, on the terminal. Only rank 0 builds a `Progress`."""
+"""Shows training progress on the terminal. Only rank 0 builds a `Progress`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ _REDRAW_SECONDS = 0.1
 
 
 class SafeStream:
-    """A text stream that goes silent, instead of raising, once it is closed or its pipe broken."""
+    """A text stream that becomes silent, instead of raising, when it is closed or its pipe is
+    broken.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        # rich draws with ASCII alone where this is not UTF-8.
+        # rich draws only ASCII if this is not UTF-8
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
@@ -34,22 +36,22 @@ class SafeStream:
                 self._stream.write(text)
                 self._stream.flush()
         except UnicodeEncodeError:
-            # A class name in an alphabet that the terminal lacks is no reason to fall silent.
+            # A class name in characters that the terminal lacks must not silence the stream.
             self.write(text.encode("ascii", "replace").decode("ascii"))
         except (OSError, ValueError):
             self._stream = None
         return len(text)
 
     def flush(self) -> None:
-        """Nothing to do: `write` flushes."""
+        """Does nothing: `write` flushes."""
 
 
 class LastingStream:
-    """Standard output or error whose reader may leave (`| head`), or whose disk may fill up: what
-    is written then goes nowhere, and the program goes on.
+    """Standard output or error whose reader may leave (`| head`), or whose disk may fill up. Output
+    is then dropped, and the program continues.
 
     Args:
-        whole: what is written is the result, so that a full disk is an error.
+        whole: the output is the program's result, so a full disk is an error.
     """
 
     def __init__(self, stream: TextIO, whole: bool = False) -> None:
@@ -72,7 +74,7 @@ class LastingStream:
         except (OSError, ValueError) as error:
             if self._whole and not isinstance(error, BrokenPipeError):
                 raise
-            # What is in its buffer would be written once more at the program's end, and fail.
+            # Otherwise its buffer would be written again at the program's end, and fail.
             with suppress(OSError, ValueError):
                 nothing = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nothing, self._stream.fileno())
@@ -82,7 +84,7 @@ class LastingStream:
 
 @contextmanager
 def lasting_output(whole: bool = False) -> Iterator[None]:
-    """Makes standard output and error `LastingStream`s, for a program of our own."""
+    """Replaces standard output and error by `LastingStream`s, for our own programs."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (stream and LastingStream(stream, whole) for stream in before)
     try:
@@ -92,12 +94,12 @@ def lasting_output(whole: bool = False) -> Iterator[None]:
 
 
 class Progress(AbstractContextManager):
-    """How training goes, on the terminal: a bar per epoch, or plain lines elsewhere.
+    """Shows training progress: a bar per epoch on a terminal, plain lines elsewhere.
 
-    The bar shows the epoch's steps, loss, top-1, images/s and the time to the end of the run. A
-    plain line, every `log_steps` steps and at each epoch's end, shows the learning rate as well:
-    the same fields in the same order, two spaces apart, without what is unknown. A stream that is
-    closed or broken makes it fall silent; it never raises for that.
+    The bar shows the epoch's steps, loss, top-1, images/s and the time to the end of the run. Plain
+    lines, every `log_steps` steps and at each epoch's end, also show the learning rate: always the
+    same fields in the same order, two spaces apart, without unknown ones. A closed or broken stream
+    makes it silent, and never raises.
 
     A step is an optimizer update; `stream` defaults to `sys.stdout`. Use it as a context manager,
     and ask `due` before fetching a loss from the device, which waits for it.
@@ -122,7 +124,7 @@ class Progress(AbstractContextManager):
         self._bar: Any = None
         if self._stream.isatty() and os.environ.get("TERM") != "dumb":
             self._start_bar(own_stdout=stream is None)
-            atexit.register(self.close)  # or a crash would leave the cursor hidden
+            atexit.register(self.close)  # otherwise a crash would leave the cursor hidden
 
     def _start_bar(self, own_stdout: bool) -> None:
         from rich import progress
@@ -134,17 +136,19 @@ class Progress(AbstractContextManager):
             progress.BarColumn(bar_width=None),
             text("{task.completed}/{task.total}  {task.fields[stats]}"),
             console=Console(file=self._stream),
-            auto_refresh=False,  # no thread of its own: it is redrawn from `update`
+            auto_refresh=False,  # no thread of its own: `update` redraws it
             expand=True,
             redirect_stdout=own_stdout,
-            # What goes to a file through stderr must go on going there.
+            # Output to a file through stderr must still go there.
             redirect_stderr=own_stdout and SafeStream(sys.stderr).isatty(),
         )
         self._task = self._bar.add_task("starting", total=self.steps_per_epoch, stats="")
         self._bar.start()
 
     def due(self, step: int) -> bool:
-        """Whether `update` would show this step; the first update of the run has number 1."""
+        """Returns whether `update` would show this step; the first update of the run has number
+        1.
+        """
         if self._first is None or step % self.steps_per_epoch == 0:
             return True
         if self._bar is not None:
@@ -160,14 +164,16 @@ class Progress(AbstractContextManager):
         lr: float | None = None,
         images_per_second: float | None = None,
     ) -> None:
-        """Shows a step, if it is `due`: loss in nats, top-1 as a fraction, the job's images/s."""
+        """Shows a step if it is `due`: loss in nats, top-1 as a fraction, images/s of the whole
+        job.
+        """
         if not self.due(step):
             return
         now = self._drawn = time.monotonic()
         eta = ""
         if self._first is None:
-            # The clock starts after the first step, which contains compilation. Time spent on
-            # evaluation counts, so that the estimate is for the whole run.
+            # The clock starts after the first step, which includes compilation. Evaluation time
+            # counts, so the estimate is for the whole run.
             self._first = (step, now)
         elif step > self._first[0]:
             rate = (now - self._first[1]) / (step - self._first[0])
@@ -184,24 +190,24 @@ class Progress(AbstractContextManager):
             "eta": eta,
         }
         if self._bar is None:
-            # One form whatever the width: logs are searched and cut by programs.
+            # The format does not depend on the width: programs search and parse logs.
             self.console_line("  ".join(filter(None, fields.values())))
         else:
             stats = "  ".join(fields[name] for name in ("loss", "top1", "ips", "eta"))
-            if self._bar.console.width < 100:  # or the estimate would be cut off
+            if self._bar.console.width < 100:  # otherwise the estimate would be cut off
                 stats = stats.replace("  ", " ").replace("images/s", "img/s")
             self._bar.update(self._task, description=fields["epoch"], completed=within, stats=stats)
             self._bar.refresh()
 
     def console_line(self, text: str) -> None:
-        """Prints a line of text as it is, above the bar if there is one."""
+        """Prints a line of text unchanged, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             self._stream.write(f"{text}\n")
 
     def close(self) -> None:
-        """Ends the bar and gives the terminal back. Lines may still be printed."""
+        """Ends the bar and restores the terminal. Lines may still be printed."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -1,8 +1,8 @@
-"""What an evaluation adds to a checkpoint that is whole already: `score.json` in its folder.
+"""Adds an evaluation's results to a complete checkpoint, as `score.json` in its folder.
 
-A checkpoint never changes once its marker is there, and it is there before evaluation begins. So
-this file is not among those that the marker lists: one that is missing, cut short, damaged, or of
-another checkpoint leaves the checkpoint as it is, whole and not evaluated.
+A checkpoint never changes once its marker exists, and the marker exists before evaluation begins.
+So the marker does not list this file: if it is missing, cut short, damaged, or of another
+checkpoint, the checkpoint is still complete, but not evaluated.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ from convoy.utils.files import Remote, write_atomically
 
 FILE, MARKER = "score.json", "COMPLETE.json"
 TOP1 = "eval_accuracy_top_1"
-"""The evaluation result that tells, in `state.json`'s `metrics`, whether there ever was one."""
+"""Name of the evaluation result in `state.json`'s `metrics` that shows whether an evaluation was
+done.
+"""
 
 
 def write_score(folder: Path | Remote, facts: Mapping[str, Any]) -> None:
-    """Adds to, or replaces, what `state.json` of a whole checkpoint says.
+    """Adds to or replaces facts in the `state.json` of a complete checkpoint.
 
     Raises:
-        OSError: it cannot be written; the checkpoint is as it was.
+        OSError: it cannot be written; the checkpoint does not change.
     """
     content = {"of": _digest(folder, facts), **facts}
     write_atomically(folder / FILE, strict_json.dumps(content, indent=1))
 
 
 def with_score(folder: Path | Remote, state: Mapping[str, Any], has_ema: bool) -> dict[str, Any]:
-    """A whole checkpoint's state with what its evaluation has added, if there was one.
+    """Returns a complete checkpoint's state with the results of its evaluation, if there was one.
 
-    `better_weights` is "ema" where no evaluation has ever told which weights are better, and never
-    where there is no average; older versions wrote "raw" and "ema" there.
+    `better_weights` is "ema" if no evaluation has compared the weights yet, but never without an
+    average; older versions wrote "raw" and "ema" there.
 
     Args:
         state: the content of `state.json`.
@@ -59,6 +61,6 @@ def _read(folder: Path | Remote) -> dict[str, Any]:
 
 
 def _digest(folder: Path | Remote, facts: Mapping[str, Any]) -> str:
-    """A checksum of the facts and of the marker, which has those of all weights."""
+    """Returns a checksum of the facts and of the marker, which has the checksums of all weights."""
     marker = (folder / MARKER).read_bytes()
     return hashlib.sha256(marker + strict_json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,18 +1,18 @@
-"""Seeds of any size, for random number generators that take 32 bits."""
+"""Folds seeds of any size to 32 bits, for random number generators that need this."""
 
 from __future__ import annotations
 
 import hashlib
 
 LEAST, LARGEST = -(2**63), 2**64 - 1
-"""What `fold_seed` takes: any number of 64 bits, signed or not."""
+"""Range that `fold_seed` accepts: any number of 64 bits, signed or not."""
 
 
 def fold_seed(seed: int) -> int:
-    """A seed as a number of 32 bits, which Keras and NumPy's older generators need.
+    """Converts a seed to 32 bits, which Keras and NumPy's older generators need.
 
-    Numbers of 32 bits stay what they are. Others are hashed, so that seeds that differ in any bit,
-    such as job numbers with a time in them, give different streams.
+    Numbers of 32 bits do not change. Others are hashed, so that seeds that differ in any bit, such
+    as job numbers containing a time, give different streams.
 
     Raises:
         ValueError: it has more than 64 bits.

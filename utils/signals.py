@@ -1,9 +1,9 @@
-"""What interrupts a run: a signal that asks to stop, and the clock that asks to save.
+"""Handles stop and save requests: signals and the checkpoint timer.
 
-Signals reach ranks at different moments, and clocks differ. So a rank only notes its wish here; the
-wishes travel with the gradients (`Step`) and between the batches of an evaluation (`evaluate`), and
-every rank acts on them at the same place. Where there is nothing to save and nobody to wait for,
-such as while TensorFlow is imported, a signal ends the work at once (`at_once`).
+Signals reach ranks at different moments, and clocks differ. So a rank only records its wish here.
+Wishes travel with the gradients (`Step`) and between the batches of an evaluation (`evaluate`), and
+every rank acts on them at the same place. While there is nothing to save and no rank to wait for,
+for example while TensorFlow is imported, a signal ends the work at once (`at_once`).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from convoy.utils.distributed import ranks
 
 EXIT_PREEMPTED = 75
 USUAL = ("SIGTERM", "SIGUSR1")
-"""`--preempt_signals` where it is not given."""
+"""Default of `--preempt_signals`."""
 PATIENCE = 20.0
-"""Seconds from a signal until a process ends itself whose main thread hangs in something that hears
-no signals, if it has nothing to save. Schedulers kill after 30.
+"""Seconds from a signal until a process with nothing to save ends itself, if its main thread hangs
+in code that does not handle signals. Schedulers kill after 30.
 """
-_SCONTROL_SECONDS = 10  # that all ranks wait for Slurm's controller, of those 30
+_SCONTROL_SECONDS = 10  # all ranks wait this long for Slurm's controller, out of those 30
 
 
 class Preempted(RuntimeError):
-    """A signal asked the run to stop; everything is saved. The text says how to go on.
+    """A signal asked the run to stop; everything is saved. The text says how to continue.
 
     Attributes:
-        queued: whether the run will be started again without the user.
+        queued: whether the run will be restarted automatically.
     """
 
     def __init__(self, text: str, queued: bool = False) -> None:
@@ -46,14 +46,14 @@ class Preempted(RuntimeError):
 
 
 class Stopped(BaseException):
-    """A signal came where work ends at once. Like Ctrl-C's, it can come at any line, and is not
-    caught by what catches errors.
+    """A signal came where work ends at once. Like Ctrl-C, it can come at any line, and `except
+    Exception` does not catch it.
     """
 
 
 class Wishes(NamedTuple):
-    """What ranks ask for with their gradients: to stop, a checkpoint on the disk, and, in an
-    elastic job whose hosts have changed, to gather anew.
+    """The requests that ranks send with their gradients: to stop, to save a checkpoint, and, in an
+    elastic job whose hosts have changed, to regroup.
     """
 
     stop: bool = False
@@ -62,20 +62,20 @@ class Wishes(NamedTuple):
 
 
 class Requests:
-    """One rank's wishes. Its `with` block notes signals; begin it before a run is set up, which may
-    take minutes. Of blocks within each other the outermost counts. It does nothing outside the main
-    thread, where Python takes no handlers.
+    """One rank's wishes. Its `with` block records signals; enter it before a run is set up, which
+    may take minutes. If blocks are nested, the outermost counts. It does nothing outside the main
+    thread, where Python does not accept handlers.
 
-    A second signal of the same kind has its usual effect, so that a run can still be ended at once.
+    A second signal of the same kind has its usual effect, so a run can still be ended at once.
 
     Args:
         signals: names such as "SIGTERM"; `hear` may replace them.
-        exits: whether the process is ours to end: see `PATIENCE`.
+        exits: whether we may end the process: see `PATIENCE`.
 
     Attributes:
-        signal: the name of the signal that came, or "".
-        at_stake: whether the run has come on since it last saved.
-        requeue: whether Slurm is to queue the job again after a stop.
+        signal: the name of the received signal, or "".
+        at_stake: whether the run has made progress since it last saved.
+        requeue: whether Slurm should queue the job again after a stop.
     """
 
     def __init__(self, signals: Sequence[str] = (), exits: bool = False) -> None:
@@ -98,7 +98,7 @@ class Requests:
         self._blocks -= 1
         if self._blocks:
             return
-        if self._exits:  # all is done and saved: nothing is to interrupt the interpreter's own end
+        if self._exits:  # everything is saved: nothing should interrupt the interpreter's exit
             atexit.register(_ignore, list(self._before))
         self.hear(())
         self._stopping.set()
@@ -107,7 +107,7 @@ class Requests:
             self._listener = None
 
     def hear(self, signals: Sequence[str]) -> None:
-        """Notes these signals, and no others, within the `with` block."""
+        """Records these signals, and no others, within the `with` block."""
         if threading.current_thread() is not threading.main_thread():
             return
         wanted = [signal.Signals[name] for name in signals]
@@ -120,15 +120,15 @@ class Requests:
             self._listener = _Listener(self._end_if_it_hangs)
 
     def never_exit(self) -> None:
-        """From now on others decide when this process ends."""
+        """From now on, other code decides when this process ends."""
         self._exits = False
 
     @contextmanager
     def at_once(self, wanted: bool = True) -> Iterator[None]:
-        """Within it, a signal ends the work at once, also one that came before.
+        """Within the block, a signal ends the work at once, also one that came earlier.
 
         Args:
-            wanted: False: signals are noted, as without it.
+            wanted: False: signals are only recorded, as outside the block.
 
         Raises:
             Stopped: a signal came.
@@ -150,13 +150,13 @@ class Requests:
             raise Stopped
 
     def stopping(self) -> None:
-        """The run is about to stop, however long its last save takes."""
+        """Notes that the run is about to stop, however long its last save takes."""
         self._raises = False
         self._stopping.set()
 
     def _end_if_it_hangs(self, number: int) -> None:
-        """In a thread: hears of a signal while the main thread is in C++ and runs no handler, for
-        it compiles, or waits for a rank that never comes.
+        """Runs in a thread: ends the process after a signal if the main thread is in C++ and runs
+        no handler, because it compiles or waits for a rank that never comes.
         """
         if number not in self._before or self._stopping.wait(PATIENCE) or not self._exits:
             return
@@ -172,23 +172,25 @@ class Requests:
         os._exit(EXIT_PREEMPTED)
 
     def save_every(self, minutes: float | None) -> None:
-        """Asks for a checkpoint whenever so much time has passed since the last (None: never).
-        For one rank only.
+        """Requests a checkpoint whenever this much time has passed since the last (None: never).
+        Call it on only one rank.
         """
         self._period = None if minutes is None else 60 * minutes
         self.saved()
 
     def asked_to_stop(self) -> bool:
-        """Whether this rank was."""
+        """Returns whether this rank was asked to stop."""
         return bool(self.signal)
 
     def wishes(self) -> tuple[bool, bool]:
-        """Whether this rank wants to stop, and whether it wants a checkpoint, after this step."""
+        """Returns whether this rank wants to stop, and whether it wants a checkpoint, after this
+        step.
+        """
         due = self._period is not None and time.monotonic() - self._saved_at >= self._period
         return bool(self.signal), due
 
     def saved(self) -> None:
-        """Starts the clock anew."""
+        """Restarts the timer."""
         self._saved_at = time.monotonic()
 
 
@@ -198,8 +200,9 @@ def _ignore(numbers: Sequence[signal.Signals]) -> None:
 
 
 class _Listener:
-    """A thread that is told of each signal that Python handles, whatever the main thread does. Made
-    in the main thread; does nothing where somebody listens already, such as a notebook's server.
+    """A thread that learns of each signal that Python handles, even while the main thread is busy.
+    Create it in the main thread. It does nothing if something else is listening, such as a
+    notebook's server.
     """
 
     def __init__(self, tell: Callable[[int], None]) -> None:
@@ -217,7 +220,7 @@ class _Listener:
             self._tell(number[0])
 
     def close(self) -> None:
-        """Ends the thread, which must not be in a long call."""
+        """Ends the thread, which must not be inside a long call."""
         signal.set_wakeup_fd(self._before)
         os.close(self._writes)
         self._thread.join()
@@ -225,15 +228,15 @@ class _Listener:
 
 
 def stopped_at_once(requests: Requests, when: str, name: str = "") -> Preempted:
-    """What to raise, or to tell, after `Stopped`: there was nothing that had to be saved.
+    """Returns the error to raise or show after `Stopped`: nothing had to be saved.
 
     Args:
-        when: such as "before its first step".
-        name: of the signal, where another rank heard it.
+        when: for example "before its first step".
+        name: name of the signal, if another rank received it.
     """
     requests.stopping()
     text = f"stopped by {name or requests.signal} {when}"
-    # Ranks have not met yet, so their launcher's variables say which is the first.
+    # Ranks have not met yet, so the launcher's variables tell which rank is the first.
     variables = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
     first = all(os.environ.get(name, "0") == "0" for name in variables)
     queued = requeue() if requests.requeue and first else ""
@@ -241,10 +244,10 @@ def stopped_at_once(requests: Requests, when: str, name: str = "") -> Preempted:
 
 
 def stop_if_asked(requests: Requests, when: str, saves: bool = True) -> None:
-    """Every rank comes here, where what there is to save is saved.
+    """Stops the run if any rank was asked to. All ranks must call this, after saving.
 
     Args:
-        when: such as "after step 7".
+        when: for example "after step 7".
         saves: whether the run saves anything.
 
     Raises:
@@ -263,9 +266,9 @@ def stop_if_asked(requests: Requests, when: str, saves: bool = True) -> None:
 
 
 def requeue(environment: Mapping[str, str] = os.environ) -> str:
-    """Asks Slurm to queue this batch job again; returns what to tell the user.
+    """Asks Slurm to queue this batch job again; returns the message for the user.
 
-    Outside a batch job, or where `scontrol` is missing, nothing is asked and the text is empty.
+    Outside a batch job, or without `scontrol`, it does nothing and returns "".
     """
     job = environment.get("SLURM_JOB_ID")
     if not job or "SLURM_JOB_NAME" not in environment or not shutil.which("scontrol"):

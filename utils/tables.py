@@ -1,4 +1,4 @@
-"""Printed tables, on a terminal and in files."""
+"""Prints tables on a terminal and to files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WIDE = 10_000
 
 @contextmanager
 def columns(count: int) -> Iterator[None]:
-    """Makes rich's tables within libraries that many characters wide, whatever `COLUMNS` says."""
+    """Makes libraries draw rich tables `count` characters wide, whatever `COLUMNS` says."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(count)
     try:
@@ -27,8 +27,9 @@ def columns(count: int) -> Iterator[None]:
 
 
 def table_console() -> Console:
-    """rich's console for standard output: a table keeps to a terminal's width. In a file or a pipe,
-    where programs read lines and `COLUMNS` is some other window's, it is as wide as it needs to be.
+    """Returns rich's console for standard output. On a terminal, a table keeps to its width. In a
+    file or a pipe, where programs read lines and `COLUMNS` belongs to another window, it is as wide
+    as necessary.
     """
     from rich.console import Console
 

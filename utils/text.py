@@ -1,7 +1,7 @@
-"""Text that people write, in the encodings in which they have it, and names that can be shown.
+"""Reads text that people write, in its various encodings, and makes names printable.
 
-Every text file of a user's goes through `read_text` or `decode_text`, every name that comes from a
-file system or a data set through `printable` or, where names are compared, `canonical`.
+Every text file of a user goes through `read_text` or `decode_text`. Every name from a file system
+or a data set goes through `printable`, or through `canonical` if names are compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TextIO
 from convoy.utils.errors import UserError
 from convoy.utils.files import Remote, path_of
 
-# UTF-32's little-endian mark begins with UTF-16's, so it comes first.
+# UTF-32's little-endian mark begins with UTF-16's, so test it first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -28,10 +28,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control, surrogate, line separator, paragraph separator
-# These turn the direction of all that follows on a line, in outputs the text after the name.
+# These change the direction of all following text on a line, in outputs also the text after the
+# name.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LINE_ENDS = re.compile(r"\r\n|\r|\n")
-_WIDTH = 79  # columns: a terminal has 80, and some break the line after the last
+_WIDTH = 79  # columns: a terminal has 80, and some wrap after the last
 _LONGEST = 60  # characters of a name in a message
 
 
@@ -40,26 +41,27 @@ class TextError(UserError, ValueError):
 
 
 def read_text(path: str | os.PathLike[str] | Remote, name: str | None = None) -> str:
-    """A text file that a person wrote: UTF-8, or what its byte order mark says, which is dropped.
+    """Reads a text file that a person wrote: in UTF-8, or as its byte order mark says, which is
+    dropped.
 
     Args:
         path: the file, or a URL.
-        name: what to call it in errors, such as `--label_file names.txt`; its path if unset.
+        name: its name in errors, such as `--label_file names.txt`; its path if unset.
 
     Raises:
-        TextError: it is neither UTF-8 nor marked.
+        TextError: it is not UTF-8 and has no mark.
         OSError: it cannot be opened.
     """
     return decode_text(path_of(path).read_bytes(), name or str(path))
 
 
 def is_marked(content: bytes) -> bool:
-    """Whether a text begins with a byte order mark."""
+    """Returns whether a text begins with a byte order mark."""
     return content.startswith(tuple(mark for mark, _ in _MARKS))
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """The same, of bytes that were read already; `name` is for errors."""
+    """Does the same for bytes already read; `name` is for errors."""
     mark, encoding = next((m for m in _MARKS if content.startswith(m[0])), (b"", "utf-8"))
     try:
         text = content[len(mark) :].decode(encoding)
@@ -77,19 +79,22 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a text, ended as on any system; an empty one after the last end is left out.
+    """Splits a text into lines with any system's line ends; an empty line after the last end is
+    dropped.
 
-    `str.splitlines` would also split at form feeds and other characters that names may hold.
+    `str.splitlines` would also split at form feeds and other characters that names may contain.
     """
     lines = _LINE_ENDS.split(text)
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def printable(name: str) -> str:
-    """A name that every output can show in one line.
+    """Returns a name that every output can show on one line.
 
-    Bytes that are not UTF-8 (`os.fsdecode` makes lone surrogates of them), control characters, line
-    separators and what turns the text's direction are written as Python escapes: `\\xe4`, `\\n`.
+    Bytes that are not UTF-8 (`os.fsdecode` turns them into lone surrogates), control characters,
+    line
+    separators and characters that change the text's direction become Python escapes: `\\xe4`,
+    `\\n`.
     """
     return "".join(_escaped(c) if _is_unshown(c) else c for c in name)
 
@@ -99,29 +104,30 @@ def _is_unshown(character: str) -> bool:
 
 
 def canonical(name: str) -> str:
-    """`printable`, with accents in Unicode's composed form (NFC), as most systems but macOS write
-    them, and without spaces around it. Names that look the same to the eye are then equal.
+    """Returns `printable` of the name, with accents in Unicode's composed form (NFC), which most
+    systems except macOS use, and without surrounding spaces. Names that look the same are then
+    equal.
     """
     return unicodedata.normalize("NFC", printable(name)).strip()
 
 
 def some(names: Sequence[str], count: int = 5) -> str:
-    """The first few names, for messages."""
+    """Lists the first few names, for messages."""
     shown = [n if len(n) <= _LONGEST else n[: _LONGEST - 1] + "…" for n in names[:count]]
     shown = [printable(name) for name in shown]
     return ", ".join(shown) + (f", … ({len(names)} in all)" if len(names) > count else "")
 
 
 def counted(number: float, what: str) -> str:
-    """Such as "1 epoch", "2,000 epochs", "0.2 epochs" and "3 classes"."""
+    """Returns text such as "1 epoch", "2,000 epochs", "0.2 epochs" and "3 classes"."""
     text = f"{number:,}" if isinstance(number, int) else f"{number:g}"
     plural = "es" if what.endswith("s") else "s"
     return f"{text} {what}{'' if number == 1 else plural}"
 
 
 def wrapped(text: str) -> str:
-    """Text in lines that every terminal has room for; what does not fit into one goes on in the
-    next, set in further. Words stay whole, paths above all.
+    """Wraps text to lines that fit every terminal; continuation lines are indented further. Words
+    stay whole, above all paths.
     """
     return "\n".join(map(_wrapped_line, text.split("\n")))
 
@@ -133,25 +139,25 @@ def _wrapped_line(line: str) -> str:
 
 
 def for_reader(text: str, stream: TextIO | None) -> str:
-    """`wrapped` where somebody sits before a terminal; in a file, where it is searched for, each
-    line stays one.
+    """Returns `wrapped` text for a terminal; in a file, where people search, each line stays
+    one.
     """
-    with suppress(OSError, ValueError, AttributeError):  # the stream is closed, or none
+    with suppress(OSError, ValueError, AttributeError):  # the stream is closed or missing
         if stream.isatty():
             return wrapped(text)
     return text
 
 
 def warning(text: str) -> str:
-    """A warning among a run's own lines."""
+    """Formats a warning among a run's own lines."""
     return wrapped(f"WARNING: {text}")
 
 
 def printable_output() -> None:
-    """Has this program's standard output escape what its encoding lacks, as standard error does,
-    instead of ending the program. For programs of our own, at their start.
+    """Makes this program's standard output escape characters that its encoding lacks, as standard
+    error does, instead of ending the program. Call it at the start of our own programs.
     """
-    if hasattr(sys.stdout, "reconfigure"):  # not so where tests or notebooks have replaced it
+    if hasattr(sys.stdout, "reconfigure"):  # tests or notebooks may have replaced it
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
@@ -162,5 +168,5 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-# A file name that is not UTF-8 is escaped, in JSON's own way, rather than ending the run.
+# Escapes a file name that is not UTF-8, as JSON does, rather than ending the run.
 UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}
