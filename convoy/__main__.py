@@ -47,12 +47,14 @@ def _main(argv: Sequence[str] | None) -> int:
         try:
             with requests.at_once(launched_processes() == 1):
                 from convoy.runtime.command_line.cli import parse
+                from convoy.runtime.command_line.other_names import understand
                 from convoy.utils.logging import setup_logging
                 from convoy.utils.text import printable_output
 
                 printable_output()
                 setup_logging()
                 config = parse(args, requests)
+                args = understand(args)
                 if config.nproc:
                     requests.never_exit()
                     return launch(config.nproc, args)

@@ -9,7 +9,6 @@ value came from is kept, for errors that name it.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -20,6 +19,8 @@ from typing import Any
 
 from convoy.runtime.checks.convert import check_flags
 from convoy.runtime.checks.every_mode import preempt_signals, validate
+from convoy.runtime.command_line.help import asked, page
+from convoy.runtime.command_line.other_names import translations, understand, unknown_mode
 from convoy.runtime.command_line.parser import build_parser, recipe_settings, refuse
 from convoy.runtime.command_line.pretrained import arch_of_run, settle_pretrained
 from convoy.runtime.data.open_split import for_these_data
@@ -37,7 +38,7 @@ from convoy.utils.distributed.launched import launched_processes
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote
 from convoy.utils.signals import Requests
-from convoy.utils.text import counted
+from convoy.utils.text import counted, for_reader
 
 # What launchers tell a process about its place on its host.
 _PLACES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
@@ -85,9 +86,15 @@ def parse(argv: Sequence[str] | None = None, requests: Requests | None = None) -
         requests: is told which signals ask this run to stop, as soon as that is known: looking
             through a large data set takes minutes.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    written = list(sys.argv[1:] if argv is None else argv)
     try:
+        args = understand(written)
+        if (topic := asked(args)) is not None:
+            print(page(topic), end="")
+            sys.exit(0)
         given, shown = _given(args, speaks_for_host(args))
+        if given.speaks and (told := translations(written)):
+            print(for_reader(told, sys.stderr), file=sys.stderr)
         config = _settle(given, requests)
     except ConfigError as error:
         refuse(str(error))
@@ -121,7 +128,7 @@ def find_batch(config: Config, args: Sequence[str] | None) -> Config:
         print(found.line(), file=sys.stderr, flush=True)
     if args is None:
         return config.with_(train_batch_size=found.batch)
-    return _settle(_given([*args, "--train_batch_size", str(found.batch)], chief)[0])
+    return _settle(_given([*understand(args), "--train_batch_size", str(found.batch)], chief)[0])
 
 
 def speaks_for_host(args: Sequence[str] = ()) -> bool:
@@ -279,9 +286,7 @@ def _arch(settings: Mapping[str, Any]) -> dict[str, str]:
 def _mode(written: str) -> str:
     mode = MODE_ALIASES.get(written, written)
     if mode not in MODES:
-        near = difflib.get_close_matches(mode, MODES, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(MODES)}"
-        raise ConfigError(f"--mode {written} does not exist; {hint}")
+        raise ConfigError(unknown_mode(written))
     return mode
 
 

@@ -1,12 +1,11 @@
-"""The grammar of the command line: one option for each field of `Config`, help, answers to typos.
+"""The grammar of the command line: one option for each field of `Config`.
 
-Help and shell completion are jsonargparse's; what a flag takes is its `Kind`'s.
+Parsing and shell completion are jsonargparse's; what a flag takes is its `Kind`'s.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -15,64 +14,21 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from convoy.runtime.settings.config import MODE_ALIASES, MODES, Config, kinds
+from convoy.runtime.command_line.help import metavar, page
+from convoy.runtime.command_line.other_names import unknown_flag
+from convoy.runtime.settings.config import Config, kinds
 from convoy.runtime.settings.recipes import read_recipe
 from convoy.runtime.settings.values import Kind
 from convoy.utils.errors import ConfigError
 from convoy.utils.places import PlaceError, expand_home
 from convoy.utils.text import for_reader
 
-# What other programs call our flags, where the nearest spelling would be another one.
-ELSEWHERE = {
-    **dict.fromkeys(("lr", "learning_rate", "lerning_rate", "base_lr"), "lr_init"),
-    **dict.fromkeys(("epochs", "num_epochs", "epoch"), "max_epochs"),
-    **dict.fromkeys(("batch_size", "batch", "b"), "train_batch_size"),
-    **dict.fromkeys(("output_dir", "save_dir", "log_dir", "logdir", "out"), "model_dir"),
-    **dict.fromkeys(("data", "data_path", "dataset_dir", "train_dir"), "data_dir"),
-    **dict.fromkeys(("model", "network", "architecture"), "arch"),
-    **dict.fromkeys(("img_size", "resolution", "input_size"), "image_size"),
-    **dict.fromkeys(("resume", "resume_from_checkpoint"), "resume_checkpoint"),
-    **dict.fromkeys(("init_from", "initial_weights", "weights_file"), "pretrained_from_file"),
-    **dict.fromkeys(("amp", "fp16", "mixed_precision"), "use_amp"),
-    **dict.fromkeys(("workers", "j"), "num_workers"),
-    **dict.fromkeys(("gpus", "num_gpus", "np"), "nproc"),
-}
 
-EXAMPLES = """\
-examples:
-  python main.py --data_dir /data --model_dir out    train EfficientNet-B0
-  python main.py --config configs/digits_b0.yaml     follow a recipe
-  python main.py --recipe resnet50/AMP/A100/90E …    one for your machine
-  python main.py --mode eval --model_dir out --data_dir /data
-  python main.py --mode predict --model_dir out --predict_dir photos/
-  python main.py --nproc 8 --use_amp --use_xla …     on eight GPUs
-"""
-
-_COMPLETION = "--print_completion"
-_NAME, _LONGEST = "NAME", 50
-"""What stands for choices that are too many for one line of help, and how long others may be."""
-
-
-class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the examples, and leaves out the types, which are in our words."""
+class _CompletionFormatter(DefaultHelpFormatter):
+    """Leaves types and defaults out of completion scripts, which show texts in one line."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        text = action.help or ""
-        if _COMPLETION in action.option_strings:
-            return f"print a completion script: {', '.join(action.choices or [])}"
-        if action.default in (None, argparse.SUPPRESS) or not isinstance(action.type, Kind):
-            return text
-        value = action.default
-        if isinstance(value, bool):
-            value = "on" if value else "off"
-        return f"{text} (default: {value})"
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if isinstance(action, _Switch):
-            return ", ".join(action.option_strings)
-        if _COMPLETION in action.option_strings:  # jsonargparse's, with all choices in one word
-            return f"{_COMPLETION} {_NAME}"
-        return super()._format_action_invocation(action)
+        return action.help or ""
 
 
 class _Recipe(argparse.Action):
@@ -123,7 +79,7 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: (\S+)", message)
         if unknown:
-            message = self._unknown(unknown.group(1).split("=")[0])
+            message = unknown_flag(unknown.group(1).split("=")[0])
         else:
             message = re.sub(r'Parser key "([^"]+)":\s*', r"--\1 ", message)
             message = re.sub(r"argument (--\w+)\S*: expected .*", r"\1 needs a value", message)
@@ -131,16 +87,8 @@ class Parser(ArgumentParser):
             message = " ".join(message.split())
         refuse(message)
 
-    def _unknown(self, written: str) -> str:
-        word = written.lstrip("-").replace("-", "_")
-        if written in (*MODES, *MODE_ALIASES):
-            return f"{written} is a mode: --mode {written}"
-        names = [option[2:] for action in self._actions for option in action.option_strings]
-        near = difflib.get_close_matches(written.lstrip("-"), names, n=1, cutoff=0.5)
-        meant = ELSEWHERE.get(word, near[0] if near else "")
-        dashes = "--" if written.startswith("-") else ""
-        hint = f"did you mean {dashes}{meant}?" if meant else "--help lists all"
-        return f"there is no flag {written}; {hint}"
+    def format_help(self) -> str:
+        return page("all")
 
 
 def refuse(message: str) -> NoReturn:
@@ -152,11 +100,8 @@ def build_parser() -> Parser:
     """The parser of `main.py`: one option per field of `Config`, in its groups."""
     set_parsing_settings(add_print_completion_argument=True)
     parser = Parser(
-        formatter_class=_HelpFormatter,
+        formatter_class=_CompletionFormatter,
         prog="convoy",
-        usage="convoy [--config RECIPE.yaml] [--mode MODE] [--flag VALUE …]",
-        description="Trains, evaluates and applies image classifiers.",
-        epilog=EXAMPLES,
         allow_abbrev=False,
         print_config=None,  # ours is after everything is settled
     )
@@ -178,23 +123,6 @@ def build_parser() -> Parser:
             element = Kind(f.name, (str,), path=kind.path)
             settings |= {"nargs": "+", "metavar": "DIR", "type": element}
         else:
-            settings["metavar"] = _metavar(kind)
-            if kind.choices and settings["metavar"] == _NAME:
-                settings["help"] += f": {', '.join(kind.choices)}"
+            settings["metavar"] = metavar(kind)
         group.add_argument(*options, **settings)
     return parser
-
-
-def _metavar(kind: Kind) -> str:
-    """What stands behind a flag in --help."""
-    if kind.choices:
-        text = "{" + ",".join(kind.choices) + "}"
-        return text if len(text) <= _LONGEST else _NAME
-    if kind.is_list:
-        element = "X" if kind.types[0] == list[float] else "X|Nsteps|P%"
-        return "X|[X,…]" if float in kind.types else f"[{element},…]"
-    if kind.types == (float, str):
-        return "X|Nsteps|P%"
-    if kind.path:
-        return "PATH"
-    return {int: "N", float: "X", str: "TEXT"}[kind.types[0]]

@@ -60,12 +60,12 @@ class Config:
 
     # fmt: off
     mode: str = _flag(RUN, COMPUTE, "train_and_eval", "what to do: " + ", ".join(MODES))
-    recipe: str | None = _flag(RUN, MACHINE, None, "published settings by model, machine and precision: resnet50/A100/AMP/90E; `python -m convoy.runtime.recipes` lists them", on_card=True)
-    defaults: Literal["data", "documents"] = _flag(RUN, TRAINING, "data", "what fills in settings you leave out: the data, if there are fewer than 50,000 images, or NVIDIA's documents (docs/defaults.md)")
-    nproc: int | None = _flag(RUN, LAUNCH, None, "processes to start on this machine, one per GPU", unset="1, or those that horovodrun, mpirun or srun started", within="[1, 4096]")
+    recipe: str | None = _flag(RUN, MACHINE, None, "published settings by model, machine and precision: resnet50/A100/AMP/90E (docs/recipes.md)", on_card=True)
+    defaults: Literal["data", "documents"] = _flag(RUN, TRAINING, "data", "where settings you leave out come from: the data, if it is small, or NVIDIA's documents (docs/defaults.md)")
+    nproc: int | None = _flag(RUN, LAUNCH, None, "processes to start on this machine, one per GPU", unset="1, unless horovodrun, mpirun or srun starts more", within="[1, 4096]")
     pattern: str | None = _flag(RUN, MACHINE, None, "--mode list: show architectures of this name only, such as 'resnet*'")
-    model_dir: str = _flag(RUN, LAUNCH, "/workspace/output", "folder of the run: checkpoints, config.yaml, log.json; URLs such as gs://… too",
-                           unset="/workspace/output; the current folder if weights of a file are applied", path="path")
+    model_dir: str = _flag(RUN, LAUNCH, "/workspace/output", "folder of the run, or a URL such as gs://bucket/run",
+                           unset="/workspace/output; the current folder if weights come from a file", path="path")
     max_epochs: int = _flag(RUN, TRAINING, 300, "epochs to train, and the length of the learning-rate schedule", within=">= 1", on_card=True)
     run_epochs: int | None = _flag(RUN, LAUNCH, None, "stop this launch after so many epochs; the schedule keeps its length", within=">= 1")
     steps_per_epoch: int | None = _flag(RUN, TRAINING, None, "weight updates per epoch", unset="every image once", within=">= 1")
@@ -93,7 +93,7 @@ class Config:
     zero_gamma: bool = _flag(MODEL, TRAINING, False, "ResNets: start the last batch norm of each block at 0")
     padding: Literal["same", "symmetric"] | None = _flag(MODEL, TRAINING, None, "padding at stride 2: TensorFlow's (same) or PyTorch's (symmetric)", unset="the architecture's")
 
-    data_dir: str = _flag(DATA, TRAINING, "/data/", "training data: train/ and val/ folders, class folders, TFRecords, or a CSV file (docs/data.md)", path="path")
+    data_dir: str = _flag(DATA, TRAINING, "/data/", "data: folders train/ and val/, class folders, TFRecords, or a CSV file (docs/data.md)", path="path")
     dataset: str = _flag(DATA, TRAINING, "ImageNet", "ImageNet for whatever lies in data_dir, or tfds:NAME[/CONFIG][:VERSION], prepared by TensorFlow Datasets")
     first_label: int | None = _flag(DATA, TRAINING, None, "TFRecords: number of the first class; TF-Slim counts from 0", unset="1, or 0 for TensorFlow Datasets", within=">= 0")
     validation_fraction: float | None = _flag(DATA, TRAINING, None, "share of each class to hold out for validation, if the data has no such split", within="(0, 1)")
@@ -141,7 +141,7 @@ class Config:
     interpolation: Literal["bilinear", "bicubic", "random"] = _flag(
         AUG, EVALUATION, "bilinear", "how to resize images; random: either in training, bicubic in evaluation", on_card=True)
     train_image_size: int | None = _flag(AUG, TRAINING, None, "height and width of training images in pixels", unset="image_size", on_card=True)
-    n_stages: int = _flag(AUG, TRAINING, 1, "progressive training: equal stages in which size, magnitude, mixup, cutmix and dropout rise from their base_… values", within=">= 1")
+    n_stages: int = _flag(AUG, TRAINING, 1, "progressive training: stages over which size, magnitude, mixup, cutmix and dropout rise from base_…", within=">= 1")
     base_img_size: int = _flag(AUG, TRAINING, 128, "first stage: height and width of training images in pixels")
     base_randaug_mag: float = _flag(AUG, TRAINING, 5.0, "first stage: magnitude of RandAugment", within=">= 0")
     base_mixup: float = _flag(AUG, TRAINING, 0.0, "first stage: mixup_alpha", within=">= 0")
@@ -149,7 +149,7 @@ class Config:
     base_dropout: float | None = _flag(AUG, TRAINING, None, "first stage: dropout rate", unset="that of the last", within="[0, 1)")
     eval_crop: Literal["crop", "resize"] = _flag(AUG, EVALUATION, "crop", "evaluation: cut the centre, then resize (crop), or resize, then cut (resize)")
     crop_padding: int = _flag(AUG, EVALUATION, 32, "evaluation: the crop is size/(size+padding) of the short side; 0: all of it", within=">= 0")
-    crop_pct: float | None = _flag(AUG, TRAINING, None, "the same as a share of the short side, as in timm: 0.875 at 224 px is a padding of 32", within="(0, 1]")
+    crop_pct: float | None = _flag(AUG, TRAINING, None, "crop_padding as a share of the short side, as in timm: 0.875 at 224 px is 32", within="(0, 1]")
 
     optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lars", "lamb"] = _flag(
         OPT, TRAINING, "rmsprop", "optimizer; lars and lamb are for batches of thousands", on_card=True)
@@ -205,8 +205,8 @@ class Config:
     keep_checkpoints: int = _flag(CKPT, TRAINING, 2, "number of latest checkpoints to keep", within=">= 1")
     keep_best: int = _flag(CKPT, TRAINING, 1, "number of best checkpoints to keep", within=">= 0")
     elastic_commit_steps: int = _flag(CKPT, MACHINE, 100, "elastic jobs: steps between copies of the state in memory, from which the run goes on if a process is lost", within=">= 1")
-    preempt_signals: str = _flag(CKPT, MACHINE, ",".join(USUAL), "signals that make a run save and stop with exit code 75; none: ignore them", several=True)
-    requeue: bool = _flag(CKPT, MACHINE, True, "after such a signal, ask Slurm to queue the batch job again")
+    preempt_signals: str = _flag(CKPT, MACHINE, ",".join(USUAL), "signals that make a run save and stop with exit code 75; none: handle none", several=True)
+    requeue: bool = _flag(CKPT, MACHINE, True, "after one of preempt_signals, ask Slurm to queue the batch job again")
     resume_checkpoint: bool = _flag(CKPT, LAUNCH, False, "continue from the newest checkpoint in model_dir")
     accept_changed_classes: bool = _flag(CKPT, TRAINING, False, "resume although classes were renamed or removed; new ones take over their outputs")
     nan_rollback: int = _flag(CKPT, TRAINING, 0, "times to return to the last checkpoint and skip the step when a loss or gradient is not finite", within=">= 0")
@@ -236,7 +236,7 @@ class Config:
     flip_tta: bool = _flag(PRED, RESULT, False, "average the probabilities of each image and its mirror image")
     label_file: str | None = _flag(PRED, RESULT, None, "file of class names, one a line", unset="the training data's names; ImageNet's if it had none and 1,000 classes", path="path")
     predict_formats: str = _flag(PRED, RESULT, "table,jsonl,csv", "what to write: table (printed), jsonl, csv, parquet, gallery (a page), with commas", several=True)
-    output: str | None = _flag(PRED, LAUNCH, None, "where results go: predictions or benchmarks (without ending), the file of convert, the folder of export, the page of report --runs",
+    output: str | None = _flag(PRED, LAUNCH, None, "where results are written; predictions and benchmarks add their endings",
                                unset="in model_dir", path="path")
     export_format: str = _flag(PRED, RESULT, "savedmodel", "formats to export: savedmodel, tflite, tflite-int8, onnx, with commas", several=True)
     export_samples: int = _flag(PRED, RESULT, 500, "images of --predict_dir or data_dir to compare exports with Keras on; 0: none", within=">= 0")
@@ -257,7 +257,7 @@ class Config:
     runs: list[str] | None = _flag(LOG, LAUNCH, None, "--mode report: folders of runs to compare, with spaces between them", path="path")
     trackers: str = _flag(LOG, RESULT, "none", "also log to tensorboard, wandb, mlflow, with commas", several=True)
     tracker_project: str = _flag(LOG, RESULT, "convoy", "project in Weights & Biases, experiment in MLflow")
-    run_name: str | None = _flag(LOG, RESULT, None, "name of the run there", unset="the last folder of model_dir")
+    run_name: str | None = _flag(LOG, RESULT, None, "name of the run in trackers", unset="the last folder of model_dir")
     enable_tensorboard: bool = _flag(LOG, RESULT, False, "the same as --trackers tensorboard")
     profile_steps: str | None = _flag(LOG, RESULT, None, "FIRST-LAST: steps to profile on rank 0, for TensorBoard's profile page")
     verbose: bool = _flag(LOG, LAUNCH, False, "show TensorFlow's own messages")
@@ -307,7 +307,7 @@ def kinds() -> dict[str, Kind]:
 
 
 @cache
-def _spellings() -> dict[str, str]:
+def spellings() -> dict[str, str]:
     """The names of all flags, and their older ones, to the names in `Config`."""
     return {name: f.name for f in fields(Config) for name in (f.name, *f.metadata["aliases"])}
 
@@ -321,9 +321,9 @@ def settle(written: str, value: Any, where: str = "") -> tuple[str, Any]:
     Raises:
         ConfigError: there is no such setting, or it does not take this value.
     """
-    if written not in _spellings():
+    if written not in spellings():
         raise ConfigError(f"{where}there is no setting {written}{_nearest(written)}")
-    name = _spellings()[written]
+    name = spellings()[written]
     try:
         return name, kinds()[name](value)
     except ValueRefused as error:
@@ -331,8 +331,8 @@ def settle(written: str, value: Any, where: str = "") -> tuple[str, Any]:
 
 
 def _nearest(written: str) -> str:
-    near = difflib.get_close_matches(written.strip("-").lower(), _spellings(), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else "; --help lists all"
+    near = difflib.get_close_matches(written.strip("-").lower(), spellings(), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else "; --help=all lists all"
 
 
 def load_config(path: str | Path | Remote) -> Config:
@@ -348,7 +348,7 @@ def load_config(path: str | Path | Remote) -> Config:
     except TextError as error:
         raise ConfigError(str(error)) from error
     settings = {name: setting for name, setting in settings.items() if name != MADE_IN}
-    unknown = sorted(set(settings) - set(_spellings()))
+    unknown = sorted(set(settings) - set(spellings()))
     if unknown:
         raise ConfigError(f"{path} has settings that do not exist here: {', '.join(unknown)}")
     values = dict(settle(n, s.value, f"{path}, line {s.line}: ") for n, s in settings.items())

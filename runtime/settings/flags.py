@@ -14,7 +14,7 @@ AUTO = "auto"
 """A value of `--train_batch_size`, until the number is found."""
 MADE_IN = "made_in"
 """A key of `config.yaml` beside the settings: the folder to which its paths are relative."""
-MODE_ALIASES = {"prediction": "predict", "evaluate": "eval"}
+MODE_ALIASES = {"prediction": "predict", "evaluate": "eval", "test": "eval"}
 
 # The ranges that numbers may be limited to: what holds, and how it is said.
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {

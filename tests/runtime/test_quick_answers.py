@@ -54,7 +54,7 @@ def test_answers_that_need_no_tensorflow_do_not_load_it(args, code, folders, tin
 @pytest.mark.slow
 def test_keras_is_imported_without_scikit_learn_which_stays_importable():
     code = (
-        "import sys; from convoy.utils import device; device.import_tensorflow()\n"
+        "import sys; from convoy.utils.machine import device; device.import_tensorflow()\n"
         "assert 'keras' in sys.modules and 'sklearn' not in sys.modules\n"
         "import sklearn; print(sklearn.__name__)"
     )

@@ -1,0 +1,76 @@
+"""What people type who know other programs."""
+
+import pytest
+
+from convoy.runtime.command_line.cli import parse
+from convoy.runtime.command_line.other_names import NEAR, SAME, translations, understand
+from convoy.runtime.settings.config import MODES, spellings
+
+
+def test_other_names_lead_to_flags_and_hide_none():
+    assert set(SAME.values()) <= spellings().keys()
+    assert {name for name in NEAR.values() if not name.startswith("mode ")} <= spellings().keys()
+    assert not (SAME.keys() | NEAR.keys()) & spellings().keys()
+    assert not SAME.keys() & NEAR.keys()
+
+
+@pytest.mark.parametrize(
+    ("written", "own"),
+    [
+        ("--lr=0.1", "--lr_init=0.1"),
+        ("--learning-rate", "--lr_init"),
+        ("--epochs", "--max_epochs"),
+        ("--batch_size", "--train_batch_size"),
+        ("--model", "--arch"),
+        ("--workers", "--num_workers"),
+        ("--lr_scheduler", "--lr_decay"),
+        ("--data-dir", "--data_dir"),
+        ("--no-amp", "--no-use_amp"),
+        ("--no-use-xla", "--no-use_xla"),
+        ("--no-lr", "--no-lr"),  # is no switch, and is refused
+        ("--no_checkpoints", "--no_checkpoints"),
+        ("--config", "--config"),
+        ("-1", "-1"),
+        ("lr", "lr"),
+    ],
+)
+def test_a_flag_is_understood(written, own):
+    assert understand(["--mode", "env", written]) == ["--mode", "env", own]
+
+
+def test_it_is_said_in_one_line_what_was_understood(capsys):
+    config = parse(["--mode", "summary", "--lr", "0.5", "--epochs=7", "--weight-decay", "0.25"])
+    assert (config.lr_init, config.max_epochs, config.weight_decay) == (0.5, 7, 0.25)
+    said = "convoy: took --lr as --lr_init (for --lr_base_batch images a step), --epochs as"
+    assert " ".join(capsys.readouterr().err.split()).startswith(said + " --max_epochs")
+    assert translations(["--weight-decay", "1", "--max_epochs", "3"]) == ""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_first_word_may_be_the_mode(mode):
+    assert understand([mode, "--seed", "3"]) == ["--mode", mode, "--seed", "3"]
+
+
+def test_a_mode_is_run_by_its_name():
+    assert parse(["summary", "--arch", "resnet50"]).mode == "summary"
+    assert understand(["evaluate"]) == ["--mode", "eval"]
+    assert understand(["help", "data"]) == ["--help", "data"]
+    assert understand([]) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "answer"),
+    [
+        (["evl"], "there is no mode evl; did you mean eval?"),
+        (["trian", "--lr", "1"], "there is no mode trian; did you mean train?"),
+        (["qqqqqqqq"], "choose from train_and_eval"),
+        (["./photos"], "--data_dir ./photos"),
+        (["eval", "--mode", "train"], "eval is a mode, and --mode names another"),
+        (["--seed", "3", "eval"], "eval is a mode: --mode eval"),
+        (["--train"], "there is no flag --train; did you mean --mode train?"),
+        (["--gpus", "4"], "there is no flag --gpus; did you mean --nproc?"),
+        (["--epohcs", "4"], "there is no flag --epohcs; did you mean --max_epochs?"),
+    ],
+)
+def test_what_is_not_understood_is_answered(refused, args, answer):
+    assert answer in refused(*args)
