@@ -1,4 +1,4 @@
-"""Weights from files and to files: all that other parts of the program need.
+"""Reads weights from files and writes them: the interface for the rest of the program.
 
 Example:
 
@@ -10,8 +10,8 @@ Example:
     report = load_pretrained(model, "efficientnet-b0", hint.path)
     print("\n".join(report.lines()))
 
-Reading is in `files` (and `torch_pickle`), names and layouts in `names`, what a file implies in
-`suggest`, assigning in `load`, writing in `export`.
+`files` (and `torch_pickle`) reads, `names` maps names and layouts, `suggest` infers the model from
+a file, `load` assigns, `export` writes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The classifier of a weight file for data with classes of their own: matched by name.
+"""Matches a weight file's classifier to data with other classes, by class name.
 
-An output's number says nothing about its class: with one folder renamed, added or left out, the
+An output's number does not identify its class: after a folder is renamed, added or removed, the
 same number is another class. Imports no TensorFlow.
 """
 
@@ -16,12 +16,12 @@ from convoy.utils.text import canonical, some
 
 @dataclass
 class Heads:
-    """Which outputs of a file's classifier a model takes over.
+    """Says which outputs of a file's classifier a model takes over.
 
     Attributes:
-        pairs: (the model's output, the file's), of classes that both name alike.
-        new: The model's classes that the file lacks.
-        as_it_is: Whether all outputs are the file's, in its order.
+        pairs: (the model's output, the file's) for classes with the same name.
+        new: the model's classes that the file lacks.
+        as_it_is: whether all outputs come from the file, in its order.
     """
 
     pairs: list[tuple[int, int]] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Heads:
     as_it_is: bool = False
 
     def lines(self, ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
-        """What is done, for people."""
+        """Describes what is done, for people."""
         if not self.new:
             return [] if self.as_it_is else ["the classifier is the file's, its classes by name"]
         if not self.pairs:
@@ -58,11 +58,11 @@ def match_heads(ours: Sequence[str], theirs: Sequence[str]) -> Heads:
 def take_over(
     heads: Heads, initial: Mapping[str, np.ndarray], file: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The model's classifier: its initial values, with the outputs that the file has for the same
+    """Returns the model's classifier: its initial values, with the file's outputs for the same
     classes.
 
     Args:
-        initial, file: arrays by our paths, whose last axis is the classes; the file may lack some.
+        initial, file: arrays by our paths, with classes on the last axis; the file may lack some.
     """
     taken = {}
     for path, array in initial.items():

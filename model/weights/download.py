@@ -1,8 +1,7 @@
 """Downloads the weights that keras.applications publishes.
 
-Keras names no SHA-256 of its files, but their MD5s, by which it judges its own downloads: so does
-this. MD5 finds what was damaged or cut on the way; that nobody put another file there rests on
-https.
+Keras publishes no SHA-256 of its files, only MD5s, with which it checks its own downloads; so do
+we. MD5 detects damaged or cut downloads; https protects against replaced files.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ _MD5 = {
     "efficientnetv2-l": "27e6d408b53c7ebc868fefa357689935",
 }
 TIMEOUT = 20.0
-"""Seconds without a byte after which a connection is given up."""
+"""Seconds without data after which a connection is given up."""
 TRIES = 3
 _BLOCK = 1 << 20
 
 
 class DownloadError(UserError, OSError):
-    """A file could not be fetched, or is not the one that was published. The text says why."""
+    """A file could not be fetched, or is not the published one. The text says why."""
 
 
 class _Cut(Exception):
@@ -56,7 +55,7 @@ class _Cut(Exception):
 
 @dataclass(frozen=True)
 class Published:
-    """A file as it is published: its address, its name and its MD5."""
+    """A published file: its address, name and MD5."""
 
     url: str
     md5: str
@@ -67,7 +66,7 @@ class Published:
 
 
 def published(arch: str) -> Published | None:
-    """Keras' file of an architecture, or None."""
+    """Returns Keras' file for an architecture, or None."""
     if arch not in _MD5:
         return None
     if arch.startswith("efficientnetv2"):
@@ -78,17 +77,19 @@ def published(arch: str) -> Published | None:
 def download(
     file: Published, folder: Path, say: Callable[[str], None], timeout: float = TIMEOUT
 ) -> Path:
-    """Fetches a file into a folder, where it appears under its name once it is whole and checked.
+    """Fetches a file into a folder, where it appears under its name when it is complete and
+    checked.
 
-    What arrives is kept in `NAME.part`; a download that was cut goes on there, in this call or in
-    the next one. Of several processes one downloads, and the others wait for it.
+    Partial data are kept in `NAME.part`; an interrupted download continues there, in this call or
+    in a later one. If several processes call this, one downloads and the others wait.
 
     Args:
         say: prints a line.
-        timeout: seconds without a byte after which a try ends.
+        timeout: seconds without data after which an attempt ends.
 
     Raises:
-        DownloadError: there is no connection, it was cut too often, or the file is another one.
+        DownloadError: there is no connection, it was interrupted too often, or the file is a
+            different one.
     """
     target = folder / file.name
     try:
@@ -100,7 +101,7 @@ def download(
                 _fill(part, file, timeout)
                 os.replace(part.name, target)
             elif os.path.exists(part.name):
-                os.unlink(part.name)  # was made just now, to wait on
+                os.unlink(part.name)  # was created just now, only as a lock
     except DownloadError:
         raise
     except OSError as error:
@@ -118,13 +119,13 @@ def _fill(part: BinaryIO, file: Published, timeout: float) -> None:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and part.tell():
                 reason = "the server has no more of it"
                 if _md5(Path(part.name)) == file.md5:
-                    break  # it was whole already
+                    break  # it was already complete
                 part.truncate(0)
                 continue
             os.unlink(part.name) if not part.tell() else None
             raise DownloadError(f"{file.url}: {error.code} {error.reason}") from error
         except (_Cut, http.client.HTTPException, OSError) as error:
-            # A URLError wraps what happened; a timeout in the midst of reading is bare.
+            # A URLError wraps the cause; a timeout while reading is not wrapped.
             reason = str(getattr(error, "reason", "") or error) or type(error).__name__
     else:
         size = part.seek(0, os.SEEK_END)
@@ -148,14 +149,14 @@ def _md5(path: Path) -> str:
 
 
 def _append(part: BinaryIO, url: str, timeout: float) -> None:
-    """Fetches what follows what is there."""
+    """Fetches the bytes that follow those already there."""
     start = part.seek(0, os.SEEK_END)
     headers = {"Range": f"bytes={start}-"} if start else {}
     with urllib.request.urlopen(
         urllib.request.Request(url, headers=headers), timeout=timeout
     ) as answer:
         if start and answer.status != http.HTTPStatus.PARTIAL_CONTENT:
-            part.truncate(0)  # all of it comes again
+            part.truncate(0)  # the server sends the whole file again
         left = answer.headers.get("Content-Length")
         received = 0
         while block := answer.read(_BLOCK):

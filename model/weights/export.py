@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     import keras
 
 NAMES = ("convoy", "torchvision", "timm", "nvidia", "transformers", "efficientnet_pytorch")
-PROBES = 4  # images for which logits are compared
+PROBES = 4  # number of images for comparing logits
 _KNOWN_SUFFIXES = (".weights.h5", ".keras", ".safetensors")
 
 
 @dataclass
 class ConvertReport:
-    """What `convert` did.
+    """The result of `convert`.
 
     Attributes:
-        source: How the source was read.
-        target: The file written.
-        max_logit_difference: Largest absolute difference between the logits of the source's model
+        source: how the source was read.
+        target: the file written.
+        max_logit_difference: largest absolute difference between the logits of the source's model
             and those of a model read back from the target.
-        max_logit: The largest absolute logit, for comparison.
-        notes: What the target's readers have to know.
+        max_logit: the largest absolute logit, for comparison.
+        notes: hints for readers of the target.
     """
 
     source: LoadReport
@@ -61,19 +61,19 @@ def export_weights(
     names: str = "convoy",
     about: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Writes a model's weights; the suffix says in which format.
+    """Writes a model's weights in the format of the suffix.
 
     Args:
-        model: Built by `build_model(arch, …)`.
-        arch: What the model is.
+        model: built by `build_model(arch, …)`.
+        arch: the model's architecture.
         path: `.keras` (graph and weights), `.weights.h5`, or `.safetensors`.
-        names: One of `NAMES`, for `.safetensors` only: ours, or those of a PyTorch program in its
-            layout, to be read with `safetensors.torch.load_file` and `load_state_dict`.
-        about: How the weights are applied (`model.weights.origin.how_applied`); kept in a
-            `.safetensors` only.
+        names: one of `NAMES`, for `.safetensors` only: ours, or those of a PyTorch program in its
+            layout, for `safetensors.torch.load_file` and `load_state_dict`.
+        about: how to apply the weights (`model.weights.origin.how_applied`); stored only in a
+            `.safetensors`.
 
     Returns:
-        What readers of the file have to know, in words; may be empty.
+        Hints for readers of the file, in words; may be empty.
 
     Raises:
         ValueError: the suffix or the names are unknown, or do not go together.
@@ -102,7 +102,7 @@ def export_weights(
 
 
 def check_target(path: str | Path, names: str, family: str) -> str:
-    """The suffix of a file to write. ValueError if `export_weights` would refuse it."""
+    """Returns the suffix of a file to write. ValueError if `export_weights` would reject it."""
     suffix = next((s for s in _KNOWN_SUFFIXES if str(path).endswith(s)), None)
     if suffix is None:
         raise ValueError(f"{path} must end in {', '.join(_KNOWN_SUFFIXES)}")
@@ -148,7 +148,7 @@ def _save_safetensors(
 
 
 def _advice(arch: catalog.Arch, arguments: dict[str, Any], names: str) -> list[str]:
-    """What a PyTorch model needs for the same logits."""
+    """Says what a PyTorch model needs to give the same logits."""
     same = arguments["padding"] == "same"
     padding = "TensorFlow's" if same else "symmetric"
     notes = [
@@ -180,19 +180,20 @@ def convert(
     partial: bool = False,
     image_size: int | None = None,
 ) -> ConvertReport:
-    """Reads weights of any kind, writes them in another, reads that back and compares logits.
+    """Reads weights of any kind, writes them in another format, reads those back and compares
+    logits.
 
     `.keras` and `.weights.h5` are read back by Keras, `.safetensors` by `load_pretrained`.
 
     Args:
-        source: See `model.weights.files.read_weights`.
-        target, names: See `export_weights`.
-        arch: What the source is; our checkpoints and our `.safetensors` say so themselves.
-        ema: True: the moving average. False: the weights as trained. None: see `read_weights`.
-        padding: "same" or "symmetric", where the source does not say.
-        partial: Take a source that has tensors besides those of `arch`; none of these may lack.
-        image_size: Of the model in a `.keras` file, in pixels, and of the comparison; None takes
-            the source's, or else the architecture's.
+        source: see `model.weights.files.read_weights`.
+        target, names: see `export_weights`.
+        arch: the source's architecture; our checkpoints and our `.safetensors` contain it.
+        ema: True: the moving average. False: the trained weights. None: see `read_weights`.
+        padding: "same" or "symmetric", if the source does not say.
+        partial: accept a source with more tensors than those of `arch`, all of which it must have.
+        image_size: image size in pixels for the model in a `.keras` file and for the comparison;
+            None takes the source's, or otherwise the architecture's.
 
     Raises:
         WeightFileError: the source cannot be read, does not fit `arch`, or lacks a tensor; or the
@@ -255,7 +256,7 @@ def _read_back(
 
 
 def _probes(size: int) -> np.ndarray:
-    """Images (PROBES, size, size, 3), uint8: coarse patches of colour under noise."""
+    """Returns images (PROBES, size, size, 3), uint8: coarse patches of colour plus noise."""
     rng = np.random.default_rng(0)
     patches = rng.integers(0, 256, (PROBES, 4, 4, 3))
     index = np.arange(size) * 4 // size

@@ -1,4 +1,4 @@
-"""Reads weight files of several kinds into NumPy arrays. Knows nothing of models.
+"""Reads weight files of several kinds into NumPy arrays. Knows nothing about models.
 
 | kind    | files                                               | names in `arrays`            |
 |---------|-----------------------------------------------------|------------------------------|
@@ -6,8 +6,8 @@
 | convoy  | checkpoint folders, our `.safetensors`               | `layer/variable`             |
 | torch   | `.pth`, `.pt`, `.pth.tar`, `.safetensors`            | as stored, prefixes removed  |
 
-The kind is found from the content, not from the name. Nothing that is read is executed, and
-neither TensorFlow nor PyTorch is imported.
+The content decides the kind, not the name. It executes nothing that it reads, and imports neither
+TensorFlow nor PyTorch.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ _SAFETENSORS_DTYPES = {
     **{"U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?"},
 }
 
-# Where trainers keep weights in what they save.
+# Keys under which trainers save weights.
 _RAW_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "net")
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
-# What wrappers put before every name: data parallel, torch.compile, Lightning.
+# Prefixes that wrappers put before every name: data parallel, torch.compile, Lightning.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_LOOKED_AT = 512  # bytes of a file that is none of ours
-# What is counted beside weights: by batch norm, by PyTorch's AveragedModel, by the profiler thop.
+_LOOKED_AT = 512  # bytes to read of a file of unknown kind
+# Counters beside weights: of batch norm, of PyTorch's AveragedModel, of the profiler thop.
 _COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a file holds.
+    """The contents of a weight file.
 
     Attributes:
-        path: The file, or the checkpoint's folder.
+        path: the file, or the checkpoint's folder.
         kind: "keras", "convoy" or "torch".
         variant: "ema" or "raw"; a file with only one set of weights is "raw".
-        arrays: Name to array. 16-bit floats are float32 here.
-        facts: What else the file says of its model: `arch`, `model` (build arguments of a
-            checkpoint), `config` (Keras' own), `keras` (2, where it
-            is in that version's layout), and numbers and texts a trainer saved beside.
-        has_ema: Whether the file holds a moving average as well.
+        arrays: name -> array. 16-bit floats are converted to float32.
+        facts: what else the file says about its model: `arch`, `model` (build arguments of a
+            checkpoint), `config` (Keras' own), `keras` (2 for that version's layout), and numbers
+            and texts that a trainer saved with it.
+        has_ema: whether the file also has a moving average.
     """
 
     path: Path
@@ -74,14 +74,14 @@ def read_weights(path: str | Path, *, ema: bool | None = None) -> WeightFile:
     """Reads the weights in a file or in a checkpoint's folder.
 
     Args:
-        path: A file, a folder `checkpoints/step-…`, or a model_dir (its best checkpoint).
-        ema: True: the moving average. False: the weights as trained. None: of our own
-            checkpoints the better of the two when they were made; of others the moving average
-            if there is one, which is what those trainers validate with.
+        path: a file, a folder `checkpoints/step-…`, or a model_dir (its best checkpoint).
+        ema: True: the moving average. False: the trained weights. None: from our own checkpoints,
+            the better of the two when they were saved; from others the moving average if there is
+            one, because those trainers validate with it.
 
     Raises:
-        WeightFileError: the file is missing, damaged, of no known kind, or without the moving
-            average asked for.
+        WeightFileError: the file is missing, damaged, of an unknown kind, or lacks the requested
+            moving average.
     """
     path = Path(path)
     if not path.exists():
@@ -104,7 +104,8 @@ def _read_file(path: Path, ema: bool | None) -> WeightFile:
         return _read_h5(path)
     if head.startswith(b"PK\x03\x04") and _is_keras_archive(path):
         return _read_keras(path)
-    if head[8:9] == b"{":  # before PyTorch's: the length in front of it may begin with any byte
+    # check before PyTorch's: the length in front of it may begin with any byte
+    if head[8:9] == b"{":
         return _read_safetensors(path)
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return _read_torch(path, ema)
@@ -114,7 +115,7 @@ def _read_file(path: Path, ema: bool | None) -> WeightFile:
 
 
 def _what_it_is(path: Path) -> str:
-    """What a file is by its content, whatever its name says, where that is none of our kinds."""
+    """Describes the content of a file that is not of our kinds, whatever its name says."""
     with path.open("rb") as stream:
         head = stream.read(_LOOKED_AT)
     if not head:
@@ -167,13 +168,15 @@ def _read_h5(path: Path, content: Any = None, facts: dict | None = None) -> Weig
                 arrays = _new_h5(file)
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise WeightFileError(f"{path} is damaged or not Keras': {error}") from error
-    # Keras numbers the layers it names itself: the second model of a process has normalization_1.
+    # Keras numbers the layers that it names: the second model in a process has normalization_1.
     arrays = {re.sub(r"^normalization_\d+/", "normalization/", k): v for k, v in arrays.items()}
     return WeightFile(path, "keras", "raw", arrays, facts or {})
 
 
 def _old_h5(root: Any) -> dict[str, np.ndarray]:
-    """Keras 2's layout: a group a layer, whose attribute `weight_names` lists its arrays."""
+    """Reads Keras 2's layout: one group per layer; its attribute `weight_names` lists its
+    arrays.
+    """
     arrays = {}
     for layer in root.attrs["layer_names"]:
         group = root[_text(layer)]
@@ -190,7 +193,9 @@ def _text(value: Any) -> str:
 
 
 def _new_h5(root: Any) -> dict[str, np.ndarray]:
-    """Keras 3's layout: `vars` groups carry the layer's name, their arrays only a number."""
+    """Reads Keras 3's layout: `vars` groups have the layer's name, but their arrays only
+    numbers.
+    """
     import h5py
 
     arrays: dict[str, np.ndarray] = {}
@@ -246,7 +251,7 @@ def _read_checkpoint(path: Path, ema: bool | None) -> WeightFile:
 
 
 def _applied(folder: Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    """How its run applies a checkpoint; see `model.weights.origin`."""
+    """Returns how a checkpoint's run applies it; see `model.weights.origin`."""
     try:
         settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         wanted = ("eval_crop", "crop_padding", "interpolation", "exif_orientation")
@@ -285,7 +290,7 @@ def _read_safetensors(path: Path) -> WeightFile:
     except (ValueError, KeyError, TypeError) as error:
         raise WeightFileError(f"{path} is damaged or not safetensors: {error}") from error
     facts: dict[str, Any] = dict(metadata)
-    if "model" in facts:  # the build arguments, as `export_weights` writes them
+    if "model" in facts:  # the build arguments, as written by `export_weights`
         try:
             facts["model"] = json.loads(facts["model"])
         except ValueError:
@@ -299,7 +304,7 @@ def _parse_safetensors(content: bytes) -> tuple[dict[str, np.ndarray], dict[str,
     from safetensors import SafetensorError, deserialize
 
     try:
-        tensors = deserialize(content)  # not `safetensors.numpy`, whose bfloat16 needs ml_dtypes
+        tensors = deserialize(content)  # not `safetensors.numpy`: its bfloat16 needs ml_dtypes
     except SafetensorError as error:
         raise ValueError(str(error)) from error
     arrays = {}
@@ -333,7 +338,7 @@ def _read_torch(path: Path, ema: bool | None) -> WeightFile:
 
 
 def _is_weight(name: Any, value: Any) -> bool:
-    # Counters are dropped unread: nothing here uses them.
+    # Counters are dropped without reading: nothing here uses them.
     return isinstance(name, str) and isinstance(value, Tensor) and not _is_counter(name)
 
 
@@ -342,7 +347,9 @@ def _is_counter(name: str) -> bool:
 
 
 def _choose(content: Any, ema: bool | None, path: Path) -> tuple[dict, str, bool]:
-    """The state dict meant, its variant, and whether there is a moving average at all."""
+    """Returns the requested state dict, its variant, and whether there is a moving average at
+    all.
+    """
     if isinstance(content, Inert):
         raise WeightFileError(
             f"{path} holds a whole pickled model ({content.torch_name}), which only its own code"
@@ -350,7 +357,7 @@ def _choose(content: Any, ema: bool | None, path: Path) -> tuple[dict, str, bool
         )
     top = content if isinstance(content, dict) else {}
     averaged, raw = _first(top, _EMA_KEYS), _first(top, _RAW_KEYS)
-    # Last, since trainers also save single tensors, such as the best accuracy, at the top.
+    # Last, since trainers also save single tensors at the top, such as the best accuracy.
     if averaged is None and raw is None and _is_state_dict(top):
         return top, "raw", False
     if averaged is not None and ema is not False:
@@ -381,7 +388,7 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def _clean(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without what wrappers add to every name, and without counters."""
+    """Removes prefixes that wrappers add to every name, and counters."""
     arrays = {k: v for k, v in arrays.items() if not _is_counter(k)}
     while arrays:
         shared = [p for p in _PREFIXES if all(name.startswith(p) for name in arrays)]

@@ -1,7 +1,7 @@
-"""Whether the tensors of a weight file are those of an architecture, by names and shapes.
+"""Checks by names and shapes whether a weight file's tensors are those of an architecture.
 
-Imports no TensorFlow, so that a file that does not fit is refused before data and model are made.
-The classifier is judged apart: one for other classes is what fine-tuning begins with.
+Imports no TensorFlow, so that a file that does not fit is rejected before data and model are
+prepared. The classifier is checked separately: fine-tuning starts from one with other classes.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from convoy.utils.text import some
 
 ALL_THE_SAME = "To load what fits all the same: --pretrained_partial"
 SHOWN = 3  # names in a message; a network has hundreds
-# Layers of our models below the classifier. Whatever else a Keras file has is its own classifier.
+# Our models' layers below the classifier. Any other layer of a Keras file is its own classifier.
 _BACKBONE = re.compile(r"(stem_|top_conv|top_bn|block\d|conv1$|bn1$|layer\d)")
 
 
 @dataclass
 class Fit:
-    """How the tensors of a file and the variables of a model match.
+    """The match between a file's tensors and a model's variables.
 
     Attributes:
-        values: The file's arrays in our layout, by our paths.
-        missing: Our variables that the file lacks.
-        mismatched: Those that have another shape there: "ours: (…) in the file, (…) in the model".
-        surplus: The file's tensors that have no place in the model.
-        head_missing, head_surplus: The same of the classifier.
-        file_classes: Of the file's classifier; None if it has none of a kind that is known.
-        head_replaced: Whether the file's classifier has another number of classes, or is missing.
+        values: the file's arrays in our layout, by our paths.
+        missing: our variables that the file lacks.
+        mismatched: our variables with another shape in the file: "ours: (…) in the file, (…) in the
+            model".
+        surplus: the file's tensors that have no place in the model.
+        head_missing, head_surplus: the same for the classifier.
+        file_classes: number of classes of the file's classifier; None if it has no classifier of a
+            known kind.
+        head_replaced: whether the file's classifier has another number of classes, or is missing.
     """
 
     file_classes: int | None
@@ -50,12 +52,12 @@ class Fit:
 
     @property
     def whole(self) -> bool:
-        """Whether all but the classifier matches, one to one."""
+        """Returns whether everything but the classifier matches one to one."""
         return not (self.missing or self.mismatched or self.surplus)
 
     @property
     def share(self) -> float:
-        """Of all tensors on both sides but the classifiers', those that match."""
+        """Returns the fraction of all tensors on both sides that match, without the classifiers."""
         apart = len(self.missing) + len(self.mismatched) + len(self.surplus)
         return len(self.values) / max(1, len(self.values) + apart)
 
@@ -83,7 +85,7 @@ def fit(
         else:
             found.values[ours] = value
     for name in sorted(file.arrays.keys() - used):
-        if not name.startswith("normalization/"):  # read as mean and std
+        if not name.startswith("normalization/"):  # becomes mean and std
             of_head = _of_head(name, scheme, names[f"{head}/kernel"])
             (found.head_surplus if of_head else found.surplus).append(name)
     return found
@@ -98,7 +100,7 @@ def _names_text(names: Sequence[str]) -> str:
 
 
 def shapes_text(mismatched: Sequence[str]) -> str:
-    """The first few of `Fit.mismatched`, whole."""
+    """Lists the first few of `Fit.mismatched` in full."""
     more = f"; … ({len(mismatched)} in all)" if len(mismatched) > SHOWN else ""
     return "; ".join(mismatched[:SHOWN]) + more
 
@@ -111,20 +113,22 @@ def _classes(file: WeightFile, scheme: Scheme, name: str | None) -> int | None:
 
 
 def _of_head(name: str, scheme: Scheme, head: str) -> bool:
-    """Whether a tensor is one of the file's classifier, which may be several layers."""
+    """Returns whether a tensor belongs to the file's classifier, which may have several layers."""
     if scheme.program == "keras":
         return not _BACKBONE.match(name)
     return name.split(".")[0] == head.split(".")[0]
 
 
 def num_classes(file: WeightFile, scheme: Scheme, family: str) -> int | None:
-    """The number of classes of a file's classifier; None if it has none."""
+    """Returns the number of classes of a file's classifier; None if it has none."""
     path = f"{HEADS[family]}/kernel"
     return _classes(file, scheme, source_names([path], scheme)[path])
 
 
 def se_ratio(arrays: Mapping[str, np.ndarray]) -> float | None:
-    """ResNets' squeeze units as a part of the filters; None if all blocks have the same number."""
+    """Returns ResNets' squeeze units as a fraction of the filters; None if all blocks have the same
+    number.
+    """
     pairs = []
     for name, array in arrays.items():
         if name.endswith(("se.fc1.weight", "squeeze.squeeze.weight")):
@@ -146,15 +150,16 @@ def check_fit(
     stranger: str | None,
     partial: bool,
 ) -> None:
-    """Refuses what would leave parts of the model random, or parts of the file out, unasked.
+    """Raises if parts of the model would stay random, or parts of the file unused, without the
+    user's consent.
 
     Args:
-        found: Of `fit`.
-        called, stranger: See `weight_suggest.Suggestion`.
-        partial: Whether the user means to load a part; one tensor is enough then.
+        found: result of `fit`.
+        called, stranger: see `suggest.Suggestion`.
+        partial: the user wants to load a part; one matching tensor is then enough.
 
     Raises:
-        WeightFileError: with counts, some names and the way out.
+        WeightFileError: the file does not fit; the message has counts, some names and the way out.
     """
     if stranger and not partial:
         raise WeightFileError(
@@ -188,11 +193,11 @@ def seems(
     called: str | None,
     tried: Mapping[str, Fit] | None = None,
 ) -> str:
-    """A sentence on what a file holds instead of what it was taken for.
+    """Returns a sentence about what a file contains instead of the expected weights.
 
     Args:
-        called: See `weight_suggest.Suggestion`.
-        tried: The fits of architectures that are known already, by name.
+        called: see `suggest.Suggestion`.
+        tried: the fits of architectures that were already tried, by name.
     """
     fits, ratio = dict(tried or {}), se_ratio(file.arrays)
     for name in list_archs():

@@ -1,4 +1,4 @@
-"""Puts the weights of a file into a model."""
+"""Loads the weights of a file into a model."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoadReport:
-    """What `load_pretrained` did. `lines()` is the text for people.
+    """The result of `load_pretrained`. `lines()` is the text for people.
 
     Attributes:
-        suggested: See `Suggestion`.
-        loaded: Our variables that were assigned.
-        head_replaced: Whether the classifier kept its initial values because the file's has
+        suggested: see `Suggestion`.
+        loaded: our variables that were assigned.
+        head_replaced: whether the classifier kept its initial values because the file's has
             another number of classes, or none.
-        unmatched_model: Our variables that kept their initial values, head included.
-        unmatched_file: Tensors of the file that were not used.
-        mismatched: Of both, those whose shapes differ; see `weight_fit.Fit`.
-        warnings: Where the model is built differently from what the file implies.
-        classes: Lines about the classifier, where its classes were matched by name.
+        unmatched_model: our variables that kept their initial values, including the head.
+        unmatched_file: tensors of the file that were not used.
+        mismatched: variables and tensors whose shapes differ; see `fit.Fit`.
+        warnings: differences between the model's build and what the file implies.
+        classes: lines about the classifier, if its classes were matched by name.
     """
 
     suggested: Suggestion
@@ -81,19 +81,19 @@ def load_pretrained(
 ) -> LoadReport:
     """Assigns the weights in a file to a model built by `build_model(arch, …)`.
 
-    Where both sides name their classes, an output takes over the file's weights of the same class,
-    and outputs of new classes keep their initial values. Otherwise the classifier is the file's,
-    and keeps its initial values if the file's has another number of classes.
+    If both sides name their classes, an output takes the file's weights of the same class, and
+    outputs for new classes keep their initial values. Otherwise the classifier comes from the file,
+    or keeps its initial values if the file has another number of classes.
 
     Args:
-        model: Changed in place.
-        arch: What the model is.
-        path, ema: See `model.weights.files.read_weights`.
-        strict: The classifier must match as well.
-        partial: Assign what matches, and leave the rest as it is; the report lists that.
-        padding: As in `inspect`; here it only affects the report.
-        class_names: Of the model's outputs, in their order.
-        file_class_names: The same of the file, such as `weight_origin.how_applied` finds.
+        model: changed in place.
+        arch: the model's architecture.
+        path, ema: see `model.weights.files.read_weights`.
+        strict: the classifier must match as well.
+        partial: assign what matches and leave the rest unchanged; the report lists the rest.
+        padding: as in `inspect`; here it only affects the report.
+        class_names: class names of the model's outputs, in order.
+        file_class_names: class names of the file, as found by `origin.how_applied`.
 
     Raises:
         WeightFileError: the file cannot be read, or something does not match; nothing is assigned.
@@ -136,7 +136,7 @@ def load_pretrained(
 def _with_head_of(
     shapes: Mapping[str, tuple[int, ...]], arch: catalog.Arch, found: Fit
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of a model with as many classes as the file has."""
+    """Returns the shapes of a model with as many classes as the file has."""
     head, classes = f"{catalog.HEADS[arch.family]}/", found.file_classes
     return {n: (*s[:-1], classes) if n.startswith(head) else s for n, s in shapes.items()}
 
@@ -144,10 +144,10 @@ def _with_head_of(
 def _put_head(
     found: Fit, whole: Fit, heads: Heads, variables: Mapping[str, Any], arch: catalog.Arch
 ) -> None:
-    """Makes the classifier in `found` one whose outputs are matched by name.
+    """Replaces the classifier in `found` by one with outputs matched by name.
 
     Args:
-        whole: The file's, with all of its classes.
+        whole: the file's fit with all of its classes.
     """
     head = f"{catalog.HEADS[arch.family]}/"
     ours = [path for path in variables if path.startswith(head)]
@@ -163,7 +163,7 @@ def _put_head(
 
 
 def model_arguments(model: keras.Model) -> dict[str, Any]:
-    """Those of `SUGGESTED` with which a model was built, read off its layers."""
+    """Returns the arguments of `SUGGESTED` with which a model was built, from its layers."""
     import keras
 
     layers = {layer.name: layer for layer in model.layers}
@@ -178,13 +178,13 @@ def model_arguments(model: keras.Model) -> dict[str, Any]:
         "mean": list(layers["normalization"].mean),
         "std": list(layers["normalization"].std),
     }
-    if found["activation"] == "silu":  # Keras' other name of it
+    if found["activation"] == "silu":  # Keras' other name for it
         found["activation"] = "swish"
     return {k: v for k, v in found.items() if v is not None}
 
 
 def _differences(built: Mapping[str, Any], implied: Mapping[str, Any]) -> list[str]:
-    """Warnings on arguments that change the logits."""
+    """Returns warnings about arguments that change the logits."""
     warnings = []
     for name in SUGGESTED:
         if name == "bn_momentum" or name not in implied or name not in built:
@@ -201,7 +201,7 @@ def _differences(built: Mapping[str, Any], implied: Mapping[str, Any]) -> list[s
 
 
 def freeze_backbone(model: keras.Model, arch: str, frozen: bool = True) -> None:
-    """Stops (or resumes) the training of all layers but the classifier; batch norms included."""
+    """Stops (or resumes) training of all layers but the classifier, including batch norms."""
     head = catalog.HEADS[catalog.get_arch(arch).family]
     for layer in model.layers:
         layer.trainable = not frozen or layer.name == head

@@ -1,7 +1,7 @@
-"""Names and layouts of the same weights in other programs. Pure functions over names.
+"""Maps names and layouts of weights between programs, with pure functions on names.
 
-A *scheme* is a way of naming a family's weights; ours is that of keras.applications, completed
-for ResNets. Kernels are laid out as follows (O outputs, I inputs per group, H x W window):
+A *scheme* is a way of naming a family's weights; ours is that of keras.applications, extended to
+ResNets. Kernels have these layouts (O outputs, I inputs per group, H x W window):
 
 | layer     | Keras        | PyTorch      |
 |-----------|--------------|--------------|
@@ -9,10 +9,10 @@ for ResNets. Kernels are laid out as follows (O outputs, I inputs per group, H x
 | depthwise | (H, W, O, 1) | (O, 1, H, W) |
 | dense     | (I, O)       | (O, I)       |
 
-Squeeze-and-excitation is a pair of 1x1 convolutions or of dense layers, which differ in shape only.
+Squeeze-and-excitation is a pair of 1x1 convolutions or of dense layers, which differ only in shape.
 
-Names were read off the models that timm 1.0, torchvision 0.28, transformers 5, NVIDIA's
-DeepLearningExamples and efficientnet_pytorch 0.7 build.
+The names come from models built with timm 1.0, torchvision 0.28, transformers 5, NVIDIA's
+DeepLearningExamples and efficientnet_pytorch 0.7.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KERNEL = {"kernel": "weight", "bias": "bias"}
 
 @dataclass(frozen=True)
 class Scheme:
-    """A way of naming weights: `program` and `family`, and which of that program's ways."""
+    """A way of naming weights: the `program`, the `family`, and one of the program's variants."""
 
     program: str
     family: str
@@ -44,7 +44,7 @@ class Scheme:
         return f"{self.program}'s {self.family} names"
 
 
-# The marks of a scheme: names that all must occur. The first that fits wins.
+# The marks of a scheme: names that must all occur. The first match wins.
 _MARKS = (
     (Scheme("timm", "efficientnet"), ("conv_stem.weight", "blocks.0.0.*")),
     (Scheme("torchvision", "efficientnet"), ("features.0.0.weight", "features.1.0.block.0.*")),
@@ -75,7 +75,7 @@ _MARKS = (
 
 
 def recognise(names: Collection[str]) -> Scheme | None:
-    """The scheme in which weights are named, or None."""
+    """Returns the scheme in which weights are named, or None."""
     names = set(names)
     for scheme, marks in _MARKS:
         if all(_occurs(mark, names) for mark in marks):
@@ -90,15 +90,15 @@ def _occurs(mark: str, names: set[str]) -> bool:
 
 
 def source_names(paths: Iterable[str], scheme: Scheme) -> dict[str, str]:
-    """The name of each of our variables in a scheme.
+    """Returns the name of each of our variables in a scheme.
 
     Args:
-        paths: Our variables, as `layer/variable`; all those of the model, since names depend on
-            which layers a block has.
-        scheme: See `recognise`.
+        paths: all variables of our model, as `layer/variable`: names depend on the other layers of
+            a block.
+        scheme: see `recognise`.
 
     Returns:
-        Our path to their name. Paths without a counterpart are left out.
+        Our path -> their name, without paths that have no counterpart.
     """
     paths = list(paths)
     if scheme.program == "keras":
@@ -118,7 +118,7 @@ def source_names(paths: Iterable[str], scheme: Scheme) -> dict[str, str]:
 
 _BLOCK = re.compile(r"block(\d+)([a-z]+)_(\w+)")
 
-# The layers outside blocks: stem, its norm, the last convolution, its norm, the classifier.
+# Layers outside blocks: stem, its norm, the last convolution, its norm, the classifier.
 _ENDS = ("stem_conv", "stem_bn", "top_conv", "top_bn", "predictions")
 _EFFICIENTNET_ENDS = {
     "timm": ("conv_stem", "bn1", "conv_head", "bn2", "classifier"),
@@ -197,7 +197,9 @@ def _efficientnet(layers: list[str], scheme: Scheme) -> dict[str, str]:
 
 
 def _repeat(letters: str) -> int:
-    """a, b, … as 0, 1, …; what follows z (L2 has deeper stages than the alphabet) counts on."""
+    """Converts a, b, … to 0, 1, …, and continues after z (L2's stages are deeper than the
+    alphabet).
+    """
     if len(letters) == 1:
         return ord(letters) - ord("a")
     value = 0
@@ -207,7 +209,9 @@ def _repeat(letters: str) -> int:
 
 
 def _timm_roles(roles: set[str]) -> dict[str, str]:
-    """timm numbers a block's norms in order, and names convolutions by the kind of block."""
+    """Maps roles to timm's names: it numbers a block's norms in order, and names convolutions by
+    the kind of block.
+    """
     squeeze = {"se_reduce": "se.conv_reduce", "se_expand": "se.conv_expand"}
     if "dwconv" not in roles:  # fused
         if "expand_conv" not in roles:
@@ -222,7 +226,9 @@ def _timm_roles(roles: set[str]) -> dict[str, str]:
 
 
 def _torchvision_roles(roles: set[str]) -> dict[str, str]:
-    """torchvision numbers a block's parts in order, each a convolution (0) and its norm (1)."""
+    """Maps roles to torchvision's names: it numbers a block's parts, each a convolution (0) and its
+    norm (1).
+    """
     names: dict[str, str] = {}
     part = 0
     for conv, norm in (("expand_conv", "expand_bn"), ("dwconv", "bn"), ("se_reduce", None),
@@ -281,7 +287,7 @@ def _resnet_role(role: str, program: str, deep: bool) -> str | None:
     shortcut = ("shortcut.convolution", "shortcut.normalization")
     squeeze = {"nvidia": ("squeeze.squeeze", "squeeze.expand"), "transformers": (None, None)}
     reduce, expand = squeeze.get(program, ("se.fc1", "se.fc2"))
-    first = int(deep)  # after the mean of 2x2 pixels, or what stands for it without a stride
+    first = int(deep)  # after the mean of 2x2 pixels, or its stand-in without a stride
     plain = (f"downsample.{first}", f"downsample.{first + 1}")
     conv, norm = shortcut if program == "transformers" else plain
     return {
@@ -296,7 +302,9 @@ def _resnet_role(role: str, program: str, deep: bool) -> str | None:
 
 
 def to_keras(array: np.ndarray, path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A PyTorch array in the layout of our variable `path`, whose shape should be `shape`."""
+    """Converts a PyTorch array to the layout of our variable `path`, which should have shape
+    `shape`.
+    """
     if path.endswith("/kernel") and array.ndim in (2, 4):
         if array.ndim == 4:
             depthwise = "dwconv" in path
@@ -309,13 +317,13 @@ def to_keras(array: np.ndarray, path: str, shape: tuple[int, ...]) -> np.ndarray
 
 
 def to_torch(array: np.ndarray, path: str, scheme: Scheme) -> np.ndarray:
-    """Our variable's array in PyTorch's layout; the inverse of `to_keras`."""
+    """Converts our variable's array to PyTorch's layout; the inverse of `to_keras`."""
     if not path.endswith("/kernel"):
         return array
     if scheme.program == "nvidia" and scheme.family == "resnet" and "_se_" in path:
-        array = array.reshape(array.shape[-2:])  # linear layers there
+        array = array.reshape(array.shape[-2:])  # these are linear layers there
     elif array.ndim == 2 and "_se_" in path:
-        array = array[None, None]  # 1x1 convolutions everywhere else
+        array = array[None, None]  # otherwise these are 1x1 convolutions
     if array.ndim == 2:
         return array.T
     return array.transpose(2, 3, 0, 1) if "dwconv" in path else array.transpose(3, 2, 0, 1)
@@ -327,16 +335,17 @@ def _is_one_by_one(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
 
 
 def scheme_for(name: str, family: str) -> Scheme:
-    """The scheme that a user calls `name`.
+    """Returns the scheme for a user's `name`.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: the name is unknown.
     """
     known: dict[str, str] = {
         "convoy": "keras",
         "keras": "keras",
         "torchvision": "torchvision",
-        "timm": "timm" if family == "efficientnet" else "torchvision",  # the same for ResNets
+        # both are the same for ResNets
+        "timm": "timm" if family == "efficientnet" else "torchvision",
         "nvidia": "nvidia",
         "transformers": "transformers",
     }

@@ -1,11 +1,12 @@
-"""How weights are meant to be applied: architecture, image size, crop and class names, as far as a
-file says so. Reads no tensors, and imports no TensorFlow.
+"""Reads from a file how to apply its weights: architecture, image size, crop and class names.
 
-| file | says |
+Reads no tensors, and imports no TensorFlow.
+
+| file | contains |
 |---|---|
 | a checkpoint's folder | all of it: `runtime` reads its `config.yaml` and `state.json` |
-| our `.safetensors` | what `export_weights` wrote into its metadata |
-| timm's, with its `config.json` beside it | architecture aside, all of it |
+| our `.safetensors` | the metadata from `export_weights` |
+| timm's, with its `config.json` beside it | all of it but the architecture |
 | `.keras`, and `.h5` with a model's config | the image size |
 """
 
@@ -18,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 ABOUT = "about"
-"""The key of the metadata of our `.safetensors`."""
+"""Metadata key of our `.safetensors`."""
 _LONGEST_HEADER = 100 << 20
 
 
 def how_applied(path: str | Path) -> dict[str, Any]:
-    """What a weight file says of how it is applied.
+    """Returns what a weight file says about how to apply it.
 
     Returns:
         Some of `arch`, `image_size` (pixels a side), `eval_crop` ("crop" or "resize"),
-        `crop_padding` (pixels) or `crop_pct` (share), `interpolation`,
-        `exif_orientation`, and `class_names`. Nothing where the file says nothing, or cannot be
-        read: who reads the weights will tell.
+            `crop_padding` (pixels) or `crop_pct` (fraction), `interpolation`, `exif_orientation`,
+            and `class_names`. Empty if the file says nothing or cannot be read: reading the weights
+            will report that.
     """
     path = Path(path)
     try:
@@ -68,7 +69,7 @@ def _of_keras(path: Path) -> dict[str, Any]:
 
 
 def _of_timm(path: Path) -> dict[str, Any]:
-    """From the `config.json` that timm's hub files have beside them."""
+    """Reads the `config.json` beside files from timm's hub."""
     beside = path.with_name("config.json")
     if not beside.exists():
         return {}

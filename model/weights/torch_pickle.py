@@ -1,13 +1,13 @@
-"""Reads PyTorch files (`torch.save`) without PyTorch and without running what they pickle.
+"""Reads PyTorch files (`torch.save`) without PyTorch and without running pickled code.
 
-A PyTorch file is a pickle plus raw storages. Unpickling calls whatever the file names, so this
-reader resolves names to a short list of its own stand-ins, and every other name to an inert
-object that swallows calls and state: an optimizer's objects or an `argparse.Namespace` beside the
-weights do no harm and do nothing. No name is ever imported.
+A PyTorch file is a pickle plus raw storages. Unpickling calls whatever the file names. So this
+reader resolves names to a short list of its own stand-ins, and every other name to an inert object
+that ignores calls and state: an optimizer's objects or an `argparse.Namespace` beside the weights
+are harmless and do nothing. It never imports a name.
 
-Two layouts, both documented by PyTorch's serialization notes: the zip (since 1.6: `data.pkl`, and
-a `data/<key>` for each storage) and the one before it (magic number, protocol, system, the
-pickle, list of keys, then each storage's length and bytes).
+Two layouts, both documented by PyTorch's serialization notes: the zip (since 1.6: `data.pkl`, and a
+`data/<key>` for each storage) and the older one (magic number, protocol, system, the pickle, list
+of keys, then each storage's length and bytes).
 
 Readers on PyPI: `ptloader` 0.3 reads only the zip layout and needs Python 3.11, `fickling` and
 `picklescan` judge files but do not read them.
@@ -30,13 +30,13 @@ import numpy as np
 
 from convoy.utils.errors import UserError
 
-MAGIC = 0x1950A86A20F9469CFC6C  # of the layout before the zip
+MAGIC = 0x1950A86A20F9469CFC6C  # of the older layout
 PROTOCOL = 1001
 
-# Expanded tensors (stride 0) may have more values than their storage; absurd ones are refused.
+# Expanded tensors (stride 0) may have more values than their storage; absurd ones are rejected.
 MOST_EXPANDED_VALUES = 1 << 20
 
-_DTYPES = {  # of storage types, by the start of their names
+_DTYPES = {  # for storage types, by the start of their names
     **{"Double": "f8", "Float": "f4", "Half": "f2", "BFloat16": "bfloat16"},
     **{"Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1", "Bool": "?"},
     "Untyped": "u1",
@@ -63,15 +63,17 @@ _PICKLE_ERRORS = (
 
 
 class WeightFileError(UserError, ValueError):
-    """A weight file is damaged, or of a kind that cannot be read. The text says why."""
+    """A weight file is damaged, or of an unreadable kind. The text says why."""
 
 
 class _Malformed(Exception):
-    """Why a PyTorch file cannot be read; the file's name is added on the way out."""
+    """A PyTorch file cannot be read, for the reason in the text; the file's name is added on the
+    way out.
+    """
 
 
 class Inert:
-    """Stands for an object of a class this reader does not know. Swallows calls and state."""
+    """Replaces an object of an unknown class. Ignores calls and state."""
 
     torch_name = "?"
 
@@ -84,7 +86,7 @@ class Inert:
     def __call__(self, *args: Any, **kwargs: Any) -> Inert:
         return self
 
-    # Also reached through the class itself (a pickle may set "state" on it), hence no `self`.
+    # Pickles can also call it on the class itself (by setting "state" on it), so it has no `self`.
     def __setstate__(*ignored: Any) -> None:
         pass
 
@@ -102,7 +104,7 @@ class Inert:
 
 
 class _Stateless:
-    """Whatever a pickle holds of ours: no attribute of it can be set from the file."""
+    """Base of our objects in a pickle: the file cannot set their attributes."""
 
     __slots__ = ()
 
@@ -111,7 +113,7 @@ class _Stateless:
 
 
 class _Dict(dict):
-    """Stands for an OrderedDict (dicts keep their order anyway)."""
+    """Replaces an OrderedDict (dicts keep their order anyway)."""
 
     __slots__ = ()
 
@@ -120,7 +122,7 @@ class _Dict(dict):
 
 
 class _Storage(_Stateless):
-    """A storage not read yet: `numel` values of `dtype` in the source under `key`."""
+    """An unread storage: `numel` values of `dtype` in the source under `key`."""
 
     __slots__ = ("_array", "dtype", "key", "numel", "source")
 
@@ -137,7 +139,7 @@ class _Storage(_Stateless):
 
 
 class Tensor(_Stateless):
-    """A tensor not read yet. `numpy()` reads it; bfloat16 becomes float32."""
+    """An unread tensor. `numpy()` reads it; bfloat16 becomes float32."""
 
     __slots__ = ("dtype", "offset", "shape", "storage", "strides")
 
@@ -166,11 +168,11 @@ class Tensor(_Stateless):
         view = np.lib.stride_tricks.as_strided(
             flat[self.offset :], self.shape, strides, writeable=False
         )
-        return np.array(view, order="C")  # a copy: it outlives the storage, 0-d included
+        return np.array(view, order="C")  # a copy, because it outlives the storage, also if 0-d
 
 
 class _Named(_Stateless):
-    """A name of PyTorch's that is data: a storage type or a dtype."""
+    """A PyTorch name that is data: a storage type or a dtype."""
 
     __slots__ = ("dtype",)
 
@@ -193,7 +195,7 @@ class _Size(_Stateless):
 
 
 class _Rebuild(_Stateless):
-    """Stands for PyTorch's functions that put a tensor together."""
+    """Replaces PyTorch's functions that build a tensor."""
 
     __slots__ = ("name",)
 
@@ -208,7 +210,7 @@ class _Rebuild(_Stateless):
         if self.name == "_rebuild_tensor_v3":
             dtype = args[6].dtype if isinstance(args[6], _Named) else None
             if dtype is None:
-                return Inert()  # an 8-bit float or the like
+                return Inert()  # for example an 8-bit float
         numbers = (offset, *shape, *strides)
         if not isinstance(storage, _Storage) or not all(_is_count(n) for n in numbers):
             raise _Malformed("a tensor is described in an unknown way")
@@ -224,15 +226,15 @@ def _width(dtype: str) -> int:
 
 
 def decode(raw: bytes, dtype: str, order: str = "<") -> np.ndarray:
-    """Bytes as a flat array of the type `dtype`; bfloat16 becomes float32."""
-    if dtype == "bfloat16":  # the upper half of a float32
+    """Converts bytes to a flat array of type `dtype`; bfloat16 becomes float32."""
+    if dtype == "bfloat16":  # it is the upper half of a float32
         halves = np.frombuffer(raw, f"{order}u2")
         return (halves.astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(raw, np.dtype(dtype).newbyteorder(order)).astype(dtype, copy=False)
 
 
 class _Source:
-    """Where storages lie. `order` is "<" or ">", the bytes' order."""
+    """Locates storages. `order` is the byte order, "<" or ">"."""
 
     order = "<"
 
@@ -250,7 +252,7 @@ class _ZipSource(_Source):
     def read(self, key: str) -> bytes:
         info = self.archive.getinfo(f"{self.root}data/{key}")
         self.left -= info.file_size
-        # PyTorch stores uncompressed, so that a small file cannot unfold into a large one.
+        # PyTorch stores without compression, so that a small file cannot expand to a large one.
         if info.compress_type != zipfile.ZIP_STORED or self.left < 0:
             raise _Malformed("its storages are compressed or overlap, PyTorch writes neither")
         return self.archive.read(info)
@@ -262,7 +264,7 @@ class _OldSource(_Source):
         self.places: dict[str, tuple[int, int]] = {}
 
     def find(self, keys: list, storages: dict[str, _Storage], end: int) -> None:
-        """Notes where each storage lies, going over their lengths."""
+        """Records the place of each storage by reading their lengths."""
         for key in keys:
             storage = storages.get(key)
             if storage is None:
@@ -298,11 +300,11 @@ class _Unpickler(pickle.Unpickler):
         kind = name.removesuffix("Storage")
         if module in ("torch", "torch.cuda", "torch.storage") and kind in _DTYPES and kind != name:
             return _Named(_DTYPES[kind])
-        # A class of its own each time: nothing a pickle does to it is seen again.
+        # A new class each time: changes by a pickle cannot affect later ones.
         return type("Inert", (Inert,), {"torch_name": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any) -> _Storage:
-        # ("storage", type, key, device, numel), and in the old layout a view of another storage.
+        # ("storage", type, key, device, numel); in the old layout also a view of another storage.
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
             raise _Malformed("a storage is described in an unknown way")
         _, kind, key, _, numel = pid[:5]
@@ -316,10 +318,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _load(stream: BinaryIO, source: _Source) -> tuple[Any, dict[str, _Storage]]:
-    """Reads one pickle from the stream, which is left behind it."""
+    """Reads one pickle from the stream, and leaves the stream behind it."""
     start = stream.tell()
     for opcode, argument, position in pickletools.genops(stream):
-        # CPython makes room for the whole index of a memo entry, however large it claims to be.
+        # CPython allocates memory up to the index of a memo entry, however large the index claims
+        # to be.
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > position + 1:
             raise _Malformed("its pickle is malformed")
         if opcode.name in _REFUSED_OPCODES:
@@ -369,12 +372,12 @@ def _open_old(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def open_torch(path: str | Path) -> Iterator[Any]:
-    """Gives what `torch.save` wrote: dicts, lists, numbers, `Tensor` and `Inert`.
+    """Yields the object that `torch.save` wrote: dicts, lists, numbers, `Tensor` and `Inert`.
 
-    No tensor is read before its `numpy()` is called, which must be inside the `with`.
+    It reads a tensor only when its `numpy()` is called, which must be inside the `with`.
 
     Raises:
-        WeightFileError: the file is damaged, or of a kind that holds code.
+        WeightFileError: the file is damaged, or of a kind that contains code.
     """
     path = Path(path)
     with path.open("rb") as stream:

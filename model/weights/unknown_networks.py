@@ -1,6 +1,6 @@
-"""What a weight file holds that is none of our networks, in words. Pure functions over names.
+"""Describes a weight file that does not belong to one of our networks. Pure functions on names.
 
-Marks were read off the models that timm 1.0, torchvision 0.28, transformers 5 and Keras 3 build.
+The marks come from models built with timm 1.0, torchvision 0.28, transformers 5 and Keras 3.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 
 from convoy.model.catalog import get_arch, list_archs
 
-# Files that look right and are not: why.
+# Files that look right but are not, and why.
 _ALMOST = (
     (r"conv1_conv/kernel", "a ResNet of keras.applications: its stride lies on the first 1x1"
      " convolution (v1) and its convolutions have biases, so it is another network than v1.5"),
     (r"layer0\.conv1\.weight", "a SENet of the original code (timm's legacy_*): its pooling pads"
      " differently, so it is another network"),
 )  # fmt: skip
-# What is not built here, by names that it alone has. The first that fits wins.
+# Networks that we do not build, by names that only they have. The first match wins.
 _OTHERS = (
     ("a Swin Transformer", r"(.*\.)?relative_position_bias_table|swin\..*"),
     ("a Vision Transformer", r"(vit\.embeddings\.|deit\.embeddings\.)?(cls|class)_token"),
@@ -47,7 +47,7 @@ _OTHERS = (
 
 
 def network(names: Collection[str]) -> str | None:
-    """The kind of network that has tensors of these names, such as "a Vision Transformer"."""
+    """Returns the kind of network with tensors of these names, such as "a Vision Transformer"."""
     lower = [name.lower() for name in names]
     for kind, mark in _OTHERS:
         pattern = re.compile(mark)
@@ -57,10 +57,10 @@ def network(names: Collection[str]) -> str | None:
 
 
 def why_not(arrays: Mapping[str, np.ndarray], called: str | None = None) -> str:
-    """Why none of our names fits, as the end of a sentence "it holds …".
+    """Says why none of our names fits, as the end of a sentence "it holds …".
 
     Args:
-        called: what the file calls its model.
+        called: the model's name in the file.
     """
     for mark, reason in _ALMOST:
         if any(re.fullmatch(mark, name) for name in arrays):
@@ -74,7 +74,7 @@ def why_not(arrays: Mapping[str, np.ndarray], called: str | None = None) -> str:
 
 
 def nearest(arrays: Mapping[str, np.ndarray]) -> str:
-    """A sentence that names the architecture of ours with about as many parameters."""
+    """Returns a sentence with the name of our architecture with about as many parameters."""
     values = max(1, sum(array.size for array in arrays.values()))
     ours = [get_arch(name) for name in list_archs() if not name.endswith("-test")]
     near = min(
