@@ -1,4 +1,4 @@
-"""Convnets as Keras functional models. Importing this package costs no TensorFlow.
+"""Builds convnets as Keras functional models. Importing this package does not import TensorFlow.
 
 Example:
 
@@ -34,12 +34,12 @@ _load, __dir__ = public_names(__name__, _HOMES)
 
 def __getattr__(name: str) -> Any:
     if name == "build_model":
-        check_backend()  # before Keras is imported, which may lack that backend too
+        check_backend()  # before Keras is imported, which may lack that backend
     return _load(name)
 
 
 def _name_layers() -> None:
-    """Where Keras is there already, names our layers to it, so that `.keras` files load."""
+    """Registers our layers with Keras if it is already imported, so that `.keras` files load."""
     keras = sys.modules.get("keras")
     if hasattr(keras, "backend") and keras.backend.backend() == "tensorflow":
         import_module("convoy.model.build")

@@ -1,7 +1,7 @@
-"""The weights of an architecture by arithmetic: their names and shapes, and what they cost.
+"""Computes an architecture's weights by arithmetic: their names, shapes and costs.
 
-Imports no TensorFlow, so that a weight file is held against an architecture before a model is
-built, and `--mode list` counts without building any.
+It needs no TensorFlow, so a weight file can be compared with an architecture before a model is
+built, and `--mode list` counts without building models.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 @dataclass(frozen=True)
 class _Layer:
-    """A convolution or classifier, with its batch norm, or else its bias."""
+    """A convolution or classifier with its batch norm, or otherwise its bias."""
 
     name: str
-    kernel: tuple[int, ...]  # as Keras lays it out; each number is a multiply-add for every pixel
+    kernel: tuple[int, ...]  # in Keras' layout; each number is a multiply-add for every pixel
     pixels: int  # of the output
     norm: str = ""
     depthwise: bool = False
@@ -117,10 +117,10 @@ def _layers(arch: Arch, size: int, num_classes: int) -> list[_Layer]:
 def weight_shapes(
     arch: Arch, num_classes: int = 1000, se_ratio: float | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """The shape of each variable, by its path. ValueError if `arch` is not available.
+    """Returns the shape of each variable by its path. ValueError if `arch` is not available.
 
     Args:
-        se_ratio: as `build_model` takes it.
+        se_ratio: as in `build_model`.
     """
     if se_ratio is not None and (arch.squeeze_units or arch.se_ratio):
         arch = dataclasses.replace(arch, se_ratio=se_ratio)
@@ -129,14 +129,15 @@ def weight_shapes(
 
 
 def parameter_count(arch: Arch, num_classes: int = 1000, *, trainable: bool = False) -> int:
-    """Parameters, with moving statistics unless `trainable`; otherwise as `macs`."""
+    """Counts parameters, with moving statistics unless `trainable`; otherwise like `macs`."""
     shapes = weight_shapes(arch, num_classes)
     return sum(math.prod(s) for path, s in shapes.items() if not (trainable and "/moving_" in path))
 
 
 def macs(arch: Arch, image_size: int | None = None, num_classes: int = 1000) -> int:
-    """Multiply-adds for one image of `image_size` pixels (None: the arch's), which papers call
-    FLOPs: convolutions and classifier, each counted once. ValueError if `arch` is not available.
+    """Counts multiply-adds for one image of `image_size` pixels (None: the arch's), which papers
+    call FLOPs: convolutions and classifier, each counted once. ValueError if `arch` is not
+    available.
     """
     layers = _layers(arch, image_size or arch.resolution, num_classes)
     return sum(math.prod(layer.kernel) * layer.pixels for layer in layers)

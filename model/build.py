@@ -1,7 +1,7 @@
-"""From an architecture's name to a Keras model.
+"""Builds a Keras model from an architecture's name.
 
-`.keras` files of our models load in a process that has imported this module, which names all our
-layers to Keras.
+`.keras` files of our models load in a process that has imported this module, because it registers
+all our layers with Keras.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def build_model(
     """Builds the model called `arch` under the current Keras dtype policy.
 
     Args:
-        arch: A name of `model.catalog.list_archs()`.
-        num_classes: Number of logits.
-        image_size: Height and width in pixels; None takes the architecture's resolution.
-        **options: The family's own, such as `dropout`, `activation`, `weight_init` or `seed`: see
+        arch: a name from `model.catalog.list_archs()`.
+        num_classes: number of logits.
+        image_size: height and width in pixels; None takes the architecture's resolution.
+        **options: the family's own, such as `dropout`, `activation`, `weight_init` or `seed`: see
             `model.efficientnet.build` and `model.resnet.build`. Defaults come from the catalogue.
 
     Returns:
@@ -53,8 +53,8 @@ def build_model(
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """A model's hundred thousand objects all stay; looking through them again and again takes a
-    tenth of the time of building it.
+    """Turns garbage collection off: all of a model's hundred thousand objects stay alive, and
+    searching them again and again takes a tenth of the building time.
     """
     was_on = gc.isenabled()
     gc.disable()

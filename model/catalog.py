@@ -1,16 +1,16 @@
-"""The architectures Convoy knows, as data. Imports no TensorFlow, so early errors are quick.
+"""Lists the architectures as data. Imports no TensorFlow, so early errors are quick.
 
 Numbers: EfficientNet v1 from Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional
 Neural Networks", ICML 2019 (arXiv:1905.11946): B0 is its table 1, the coefficients of the others
-are those of the authors' code; L2 is of Xie et al., CVPR 2020 (arXiv:1911.04252). EfficientNetV2
-from Tan and Le, ICML 2021 (arXiv:2104.00298), table 4. EfficientNet-Lite has no paper: its numbers
-are those of the authors' code (models/official/efficientnet/lite in the repository tensorflow/tpu),
-its parameters those of that code's test. Stochastic depth from Huang et al., "Deep Networks with
-Stochastic Depth", ECCV 2016 (arXiv:1603.09382). ResNet from He et al., CVPR 2016
-(arXiv:1512.03385), with the stride on the 3x3 convolution ("v1.5"); ResNeXt from Xie et al., CVPR
-2017 (arXiv:1611.05431); squeeze-and-excitation from Hu et al., CVPR 2018 (arXiv:1709.01507).
-ResNet-D from He et al., CVPR 2019 (arXiv:1812.01187), figure 2c, with three convolutions in the
-stem as in its section 4.2's ResNet-C; ResNet-RS from Bello et al., NeurIPS 2021 (arXiv:2103.07579).
+are from the authors' code; L2 is from Xie et al., CVPR 2020 (arXiv:1911.04252). EfficientNetV2 from
+Tan and Le, ICML 2021 (arXiv:2104.00298), table 4. EfficientNet-Lite has no paper: its numbers are
+from the authors' code (models/official/efficientnet/lite in the repository tensorflow/tpu), its
+parameters from that code's test. Stochastic depth from Huang et al., "Deep Networks with Stochastic
+Depth", ECCV 2016 (arXiv:1603.09382). ResNet from He et al., CVPR 2016 (arXiv:1512.03385), with the
+stride on the 3x3 convolution ("v1.5"); ResNeXt from Xie et al., CVPR 2017 (arXiv:1611.05431);
+squeeze-and-excitation from Hu et al., CVPR 2018 (arXiv:1709.01507). ResNet-D from He et al., CVPR
+2019 (arXiv:1812.01187), figure 2c, with three convolutions in the stem as in its section 4.2's
+ResNet-C; ResNet-RS from Bello et al., NeurIPS 2021 (arXiv:2103.07579).
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ IMAGENET_STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
 
 Channels = tuple[float, float, float]
 
-SQUEEZE_RATIO = 0.25  # units of squeeze-and-excitation, as a part of the block's *input* filters
+SQUEEZE_RATIO = 0.25  # units of squeeze-and-excitation as a fraction of the block's *input* filters
 FILTER_DIVISOR = 8
 
-HEADS = {"efficientnet": "predictions", "resnet": "fc"}  # the classifiers' layers
+HEADS = {"efficientnet": "predictions", "resnet": "fc"}  # names of the classifier layers
 
 
 @dataclass(frozen=True)
 class Block:
-    """A scaled inverted-residual block; `drop_position` times the rate is its stochastic depth."""
+    """A scaled inverted-residual block; its stochastic depth is `drop_position` times the rate."""
 
     name: str
     kernel: int
@@ -65,7 +65,7 @@ class Block:
 
     @property
     def squeeze_units(self) -> int:
-        """Of squeeze-and-excitation; 0 where there is none."""
+        """Returns the units of squeeze-and-excitation; 0 without it."""
         return max(1, int(SQUEEZE_RATIO * self.filters_in)) if self.squeeze else 0
 
     @property
@@ -77,8 +77,8 @@ class Block:
 class ResidualBlock:
     """A block of a ResNet: two 3x3 convolutions, or ("bottleneck") 1x1, 3x3 and 1x1 of `width`.
 
-    `squeeze_units` is 0 where there is no squeeze-and-excitation; `drop_position` as in `Block`. A
-    strided shortcut that `averages` takes means of 2x2 pixels before it is projected (ResNet-D).
+    `squeeze_units` is 0 without squeeze-and-excitation; `drop_position` is as in `Block`. A strided
+    shortcut that `averages` takes means of 2x2 pixels before the projection (ResNet-D).
     """
 
     name: str
@@ -99,35 +99,35 @@ class ResidualBlock:
 
 @dataclass(frozen=True)
 class Arch:
-    """An architecture and the settings it was published with.
+    """An architecture and its published settings.
 
     Attributes:
-        name: What `--arch` takes, such as "efficientnet-b0".
+        name: the value for `--arch`, such as "efficientnet-b0".
         family: "efficientnet" or "resnet".
-        width, depth: Scaling coefficients of filters and of repeats.
-        resolution: Default image size in pixels (square).
-        dropout: Default rate before the classifier.
-        params_1000: Parameters with 1000 classes, moving statistics included, as Keras counts.
-        trainable_1000: The same without moving statistics, as papers and PyTorch count.
-        min_image_size: The smallest image, in pixels, that leaves one pixel of features.
-        stochastic_depth: Default rate of the (never reached) block after the last.
-        bn_momentum, bn_epsilon: Batch-norm defaults of the family, in Keras' sense of momentum.
-        activation: Its default.
-        mean, std: Of the images it was trained on, per channel, in 0-255.
-        interpolation, crop_padding: How images are resized, and cut in evaluation (pixels), where
-            that is part of what was published; None leaves it to the program's defaults.
-        available: False for a name that is known and yet not built; `reason` says why.
-        stages, stem_filters, top_filters: The unscaled table (efficientnet only).
-        squeeze: Whether blocks that are not fused have squeeze-and-excitation (efficientnet only).
-        fixed_ends: Whether the filters of the first and last convolution and the repeats of the
-            first and last stage are left unscaled (efficientnet only).
-        keeps_a_tenth: See `round_filters` (efficientnet only).
-        repeats, bottleneck, groups, group_width: Blocks per stage, their kind, and the groups of
-            their 3x3 convolution with each group's filters in the first stage (resnet only).
-        squeeze_units, se_ratio: Units of squeeze-and-excitation, a number for all blocks or, where
-            `se_ratio` is set, that part of the block's output filters; 0: none (resnet only).
+        width, depth: scaling coefficients of filters and of repeats.
+        resolution: default image size in pixels (square).
+        dropout: default rate before the classifier.
+        params_1000: parameters with 1000 classes, moving statistics included, as Keras counts.
+        trainable_1000: the same without moving statistics, as papers and PyTorch count.
+        min_image_size: the smallest image, in pixels, that leaves one pixel of features.
+        stochastic_depth: default rate of the (never reached) block after the last.
+        bn_momentum, bn_epsilon: batch-norm defaults of the family, in Keras' sense of momentum.
+        activation: default activation.
+        mean, std: mean and deviation of the training images per channel, in 0-255.
+        interpolation, crop_padding: resizing method, and crop padding in evaluation (pixels), if
+            published; None uses the program's defaults.
+        available: False for a known name that we do not build; `reason` says why.
+        stages, stem_filters, top_filters: the unscaled table (efficientnet only).
+        squeeze: unfused blocks have squeeze-and-excitation (efficientnet only).
+        fixed_ends: do not scale the filters of the first and last convolution and the repeats of
+            the first and last stage (efficientnet only).
+        keeps_a_tenth: see `round_filters` (efficientnet only).
+        repeats, bottleneck, groups, group_width: blocks per stage, their kind, and for their 3x3
+            convolution the groups and each group's filters in the first stage (resnet only).
+        squeeze_units, se_ratio: units of squeeze-and-excitation: a number for all blocks, or, if
+            `se_ratio` is set, this fraction of the block's output filters; 0: none (resnet only).
         deep: ResNet-D: three 3x3 convolutions in place of the stem's 7x7, and shortcuts that
-            average before they are projected (resnet only).
+            average before the projection (resnet only).
         conv_pool: ResNet-RS: a strided 3x3 convolution in place of the max-pool (resnet only).
     """
 
@@ -172,7 +172,7 @@ def _efficientnet(name: str, *numbers: float, **table: Any) -> Arch:
 
 def _lite(name: str, width: float, depth: float, size: int, *numbers: float) -> Arch:
     table = {"squeeze": False, "fixed_ends": True, "activation": "relu6"}
-    # For quantisation: all channels alike, and next to the whole range of 8 bits.
+    # For quantisation: all channels equal, and close to the whole range of 8 bits.
     table |= {"mean": (127.0,) * 3, "std": (128.0,) * 3}
     table |= {"interpolation": "bicubic", "crop_padding": round(size / 7)}  # 7/8 of the image
     return _efficientnet(f"-lite{name}", width, depth, size, *numbers, **table)
@@ -214,8 +214,8 @@ _ARCHS: dict[str, Arch] = {
         _efficientnet("-b7", 2.0, 3.1, 600, 0.5, 66_658_680, 66_347_960),
         _efficientnet("-b8", 2.2, 3.6, 672, 0.5, 87_793_174, 87_413_142),
         _efficientnet("-l2", 4.3, 5.3, 800, 0.5, 481_399_996, 480_309_308),
-        # V2 has the sizes of its evaluation; it was trained at smaller ones, S at up to 300 pixels.
-        # NVIDIA's recipe of S has a batch-norm momentum of 0.99.
+        # V2's sizes are for evaluation; training used smaller ones, for S up to 300 pixels.
+        # NVIDIA's recipe for S has a batch-norm momentum of 0.99.
         _efficientnet("v2-b0", 1.0, 1.0, 224, 0.2, 7_200_312, 7_139_704, **_V2B),
         _efficientnet("v2-b1", 1.0, 1.1, 240, 0.2, 8_212_124, 8_141_052, **_V2B),
         _efficientnet("v2-b2", 1.1, 1.2, 260, 0.3, 10_178_374, 10_096_086, **_V2B),
@@ -238,7 +238,7 @@ _ARCHS: dict[str, Arch] = {
         _resnet("resnext50-32x4d", (3, 4, 6, 3), (25_097_128, 25_028_904), **_32X4D),
         _resnet("resnext101-32x4d", (3, 4, 23, 3), (44_315_560, 44_177_704), **_32X4D),
         _resnet("resnext101-32x8d", (3, 4, 23, 3), (88_994_216, 88_791_336), **_32X8D),
-        # ResNeXt's groups belong to the bottleneck's 3x3: basic blocks of 32 groups have no paper.
+        # ResNeXt's groups belong to the bottleneck's 3x3: no paper has basic blocks with 32 groups.
         _resnet("resnext101-32x8d-basic", (3, 4, 23, 3), (0, 0), **_UNDEFINED),
         _resnet("se-resnext101-32x4d", (3, 4, 23, 3), (45_388_984, 45_251_128), **_SE_32X4D),
         _resnet("resnet18d", (2, 2, 2, 2), (11_718_472, 11_708_744), bottleneck=False, deep=True),
@@ -248,7 +248,7 @@ _ARCHS: dict[str, Arch] = {
         _resnet("resnet101d", (3, 4, 23, 3), (44_673_864, 44_568_392), deep=True),
         _resnet("resnet152d", (3, 8, 36, 3), (60_363_592, 60_212_040), deep=True),
         _resnet("resnet200d", (3, 24, 36, 3), (64_869_192, 64_693_064), deep=True),
-        # The sizes that they were trained at; timm evaluates them at 1.2 to 1.5 times those.
+        # Training sizes; timm evaluates at 1.2 to 1.5 times these.
         _resnet("resnetrs50", (3, 4, 6, 3), (35_745_288, 35_691_912), resolution=160, **_RS),
         _resnet("resnetrs101", (3, 4, 23, 3), (63_724_296, 63_618_696), resolution=192, **_RS),
         _resnet("resnetrs152", (3, 8, 36, 3), (86_773_256, 86_621_576), resolution=256, **_RS),
@@ -261,7 +261,9 @@ _ARCHS: dict[str, Arch] = {
 
 
 def get_arch(name: str) -> Arch:
-    """Returns the architecture called `name`; ValueError names the nearest ones otherwise."""
+    """Returns the architecture called `name`; otherwise raises ValueError with the nearest
+    names.
+    """
     if name in _ARCHS:
         return _ARCHS[name]
     near = difflib.get_close_matches(str(name).lower().replace("_", "-"), _ARCHS, n=3, cutoff=0.5)
@@ -270,11 +272,11 @@ def get_arch(name: str) -> Arch:
 
 
 def list_archs(pattern: str | None = None) -> list[str]:
-    """Names in the catalogue's order.
+    """Lists names in the catalogue's order.
 
     Args:
-        pattern: Shell wildcards ("*-b?"); without any, a part of the name. None lists everything,
-            reserved names (`available=False`) included.
+        pattern: shell wildcards ("*-b?"), or a part of the name. None lists everything, including
+            reserved names (`available=False`).
     """
     if pattern is None:
         return list(_ARCHS)
@@ -284,13 +286,13 @@ def list_archs(pattern: str | None = None) -> list[str]:
 
 
 def check_available(arch: Arch) -> None:
-    """Raises ValueError with the reason if the catalogue names `arch` but nothing builds it."""
+    """Raises ValueError with the reason if `arch` is in the catalogue but cannot be built."""
     if not arch.available:
         raise ValueError(f"{arch.name} cannot be built: {arch.reason}.")
 
 
 def check_image_size(arch: Arch, size: int) -> None:
-    """Raises ValueError if `arch` cannot take square images of `size` pixels."""
+    """Raises ValueError if `arch` does not accept square images of `size` pixels."""
     if isinstance(size, bool) or not isinstance(size, int):
         raise ValueError(f"The image size must be a whole number of pixels, not {size!r}.")
     if size < arch.min_image_size:
@@ -301,8 +303,8 @@ def check_image_size(arch: Arch, size: int) -> None:
 def round_filters(
     filters: int, width: float, divisor: int = FILTER_DIVISOR, *, keeps_a_tenth: bool = True
 ) -> int:
-    """Scales `filters` by `width` to the nearest multiple of `divisor`, or to the next one where
-    that would lose more than 10 % and `keeps_a_tenth` is set.
+    """Scales `filters` by `width` to the nearest multiple of `divisor`, or to the next one if that
+    would lose more than 10 % and `keeps_a_tenth` is set.
     """
     scaled = filters * width
     rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
@@ -315,12 +317,12 @@ def round_repeats(repeats: int, depth: float) -> int:
 
 
 def stem_filters(arch: Arch) -> int:
-    """Scaled filters of the first convolution."""
+    """Returns the scaled filters of the first convolution."""
     return arch.stem_filters if arch.fixed_ends else _scaled(arch.stem_filters, arch)
 
 
 def top_filters(arch: Arch) -> int:
-    """Scaled filters of the last convolution, which are the features of the classifier."""
+    """Returns the scaled filters of the last convolution: the classifier's features."""
     return arch.top_filters if arch.fixed_ends else _scaled(arch.top_filters, arch)
 
 
@@ -329,13 +331,15 @@ def _scaled(filters: int, arch: Arch) -> int:
 
 
 def _letters(number: int) -> str:
-    """a to z for 0 to 25, then aa, ab, …"""
+    """Returns a to z for 0 to 25, then aa, ab, …"""
     first = chr(ord("a") + number // 26 - 1) if number >= 26 else ""
     return first + chr(ord("a") + number % 26)
 
 
 def efficientnet_blocks(arch: Arch) -> list[Block]:
-    """The scaled blocks of an EfficientNet, in order, named as in keras.applications (block2a)."""
+    """Returns the scaled blocks of an EfficientNet in order, named as in keras.applications
+    (block2a).
+    """
     repeats = [round_repeats(stage.repeats, arch.depth) for stage in arch.stages]
     if arch.fixed_ends:
         repeats[0], repeats[-1] = arch.stages[0].repeats, arch.stages[-1].repeats
@@ -362,7 +366,9 @@ def efficientnet_blocks(arch: Arch) -> list[Block]:
 
 
 def resnet_blocks(arch: Arch) -> list[ResidualBlock]:
-    """The blocks of a ResNet, in order, named as in torchvision but for the dot (layer1_0)."""
+    """Returns the blocks of a ResNet in order, named as in torchvision except for the dot
+    (layer1_0).
+    """
     total = sum(arch.repeats)
     blocks: list[ResidualBlock] = []
     filters_in = arch.stem_filters

@@ -1,8 +1,8 @@
-"""EfficientNet v1 (Tan and Le 2019, arXiv:1905.11946), its Lite variants, and V2 (2021,
+"""Builds EfficientNet v1 (Tan and Le 2019, arXiv:1905.11946), its Lite variants, and V2 (2021,
 arXiv:2104.00298).
 
-Functional Keras models. Layers carry keras.applications' names, so weights and rules over names
-pass between the two.
+They are functional Keras models. Layers have keras.applications' names, so weights and rules about
+names work for both.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from convoy.model.layers import Conv2D, DepthwiseConv2D, Excite, FusedBatchNorm,
 from convoy.model.stochastic_depth import StochasticDepth
 from convoy.model.sync_batch_norm import SyncBatchNorm
 
-NHWC, NCHW = "channels_last", "channels_first"  # said aloud: a keras.json may default to either
+# explicit: a keras.json may set either as the default
+NHWC, NCHW = "channels_last", "channels_first"
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The layers a block is made of, with one build's settings applied."""
+    """Makes the layers of a block with the settings of one build."""
 
     activation: str
     batch_norm: str
@@ -38,19 +39,19 @@ class Parts:
 
     @property
     def axis(self) -> int:
-        """That of the channels."""
+        """Returns the axis of the channels."""
         return 1 if self.data_format == NCHW else -1
 
     def arrange(self, x: Any) -> Any:
-        """From the input's NHWC to the data format."""
+        """Converts the input's NHWC to the data format."""
         return layers.Permute((3, 1, 2), name=NCHW)(x) if self.data_format == NCHW else x
 
     def mean(self, x: Any, name: str) -> Any:
-        """Over height and width."""
+        """Averages over height and width."""
         return layers.GlobalAveragePooling2D(data_format=self.data_format, name=name)(x)
 
     def squeeze(self, x: Any, name: str) -> Any:
-        """x, and its mean over height and width, which keep sides of 1."""
+        """Returns x and its mean over height and width, with sides of 1."""
         return Squeeze(data_format=self.data_format, name=name)(x)
 
     def conv(
@@ -85,8 +86,8 @@ class Parts:
         )(x)
 
     def norm(self, x: Any, name: str, act: bool = False, gamma: str = "ones") -> Any:
-        """Batch norm, with the activation after it if there is to be one; of a list of two, the
-        second is a shortcut, see `FusedBatchNorm`.
+        """Applies batch norm, and the activation if `act`; in a list of two inputs, the second is a
+        shortcut, see `FusedBatchNorm`.
         """
         kind = SyncBatchNorm if self.batch_norm == "syncbn" else FusedBatchNorm
         return kind(
@@ -102,8 +103,9 @@ class Parts:
         return layers.Activation(self.activation, name=name)(x)
 
     def _pad(self, x: Any, kernel: int, stride: int, name: str) -> tuple[Any, str]:
-        # The two paddings differ only where a stride meets an even size: TensorFlow then pads less
-        # on the top and left. With stride 1 and an odd kernel "same" is symmetric; 1x1 needs none.
+        # The two paddings differ only if the stride is greater than 1 and the size is even:
+        # TensorFlow then pads less at the top and left. With stride 1 and an odd kernel, "same" is
+        # symmetric; 1x1 needs no padding.
         if self.padding == "same" or stride == 1 or kernel == 1:
             return x, "same"
         return layers.ZeroPadding2D(kernel // 2, data_format=self.data_format, name=f"{name}_pad")(
@@ -133,21 +135,24 @@ def build(
     """Builds an EfficientNet under the current Keras dtype policy. None means the arch's default.
 
     Args:
-        arch: An entry of `model.catalog` of family "efficientnet".
-        num_classes: Number of logits.
-        image_size: Height and width in pixels.
-        dropout: Rate before the classifier.
-        stochastic_depth: Rate r; block i of N is dropped with probability r*i/N, i from 0.
-        activation: Any of Keras' names, also inside squeeze-and-excitation (its gate is a sigmoid).
-        batch_norm: "default", or "syncbn" for statistics of all processes' batches together.
-        bn_momentum, bn_epsilon: Of every batch norm, in Keras' sense.
+        arch: an entry of `model.catalog` of family "efficientnet".
+        num_classes: number of logits.
+        image_size: height and width in pixels.
+        dropout: rate before the classifier.
+        stochastic_depth: rate r; block i of N is dropped with probability r*i/N, i from 0.
+        activation: any of Keras' names, also inside squeeze-and-excitation (its gate is a sigmoid).
+        batch_norm: "default", or "syncbn" for statistics over the batches of all processes
+            together.
+        bn_momentum, bn_epsilon: for every batch norm, in Keras' sense.
         weight_init: "fan_out" or "fan_in"; see `model.initializers`.
-        mean, std: Per channel, in 0-255.
-        padding: "same" (default) as TensorFlow and the paper's code, or "symmetric" as PyTorch.
-        seed: Of initial weights and of dropout; every layer derives its own from it. None: random.
-        any_size: Take images of any size, not of `image_size` alone.
+        mean, std: per channel, in 0-255.
+        padding: "same" (default) as in TensorFlow and the paper's code, or "symmetric" as in
+            PyTorch.
+        seed: seed of initial weights and dropout; every layer derives its own from it. None:
+            random.
+        any_size: accept images of any size, not only of `image_size`.
         data_format: "channels_first" computes in NCHW after the normalisation. Input, weights and
-            their names stay; without a GPU it runs only where XLA compiles the whole model.
+            their names do not change; without a GPU it runs only if XLA compiles the whole model.
 
     Returns:
         A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
@@ -208,7 +213,7 @@ def build(
 
 
 def _block(inputs: Any, block: catalog.Block, drop_rate: float, parts: Parts) -> Any:
-    """The branch, with stochastic depth, and the input added where shapes allow."""
+    """Builds the branch with stochastic depth, and adds the input if the shapes allow it."""
     name = block.name
     x = (_fused_branch if block.fused else _branch)(inputs, block, parts)
     if not block.has_skip:
@@ -220,7 +225,9 @@ def _block(inputs: Any, block: catalog.Block, drop_rate: float, parts: Parts) ->
 
 
 def _fused_branch(x: Any, block: catalog.Block, parts: Parts) -> Any:
-    """One convolution for expansion and depthwise, then project; or, unexpanded, only one."""
+    """Builds one convolution for expansion and depthwise, then the projection; without expansion,
+    only one.
+    """
     name, kernel, stride = block.name, block.kernel, block.stride
     if block.expand == 1:
         x = parts.conv(x, block.filters_out, f"{name}_project_conv", kernel, stride)
@@ -233,7 +240,7 @@ def _fused_branch(x: Any, block: catalog.Block, parts: Parts) -> Any:
 
 
 def _branch(x: Any, block: catalog.Block, parts: Parts) -> Any:
-    """Expand, depthwise, squeeze-and-excite, project."""
+    """Builds expansion, depthwise, squeeze-and-excitation, projection."""
     name = block.name
     if block.expand != 1:
         x = parts.conv(x, block.filters_expanded, f"{name}_expand_conv")
@@ -262,7 +269,7 @@ def check_options(
     batch_norm: str,
     padding: str,
 ) -> None:
-    """Raises ValueError for what no model of any family can take."""
+    """Raises ValueError for options that no model of any family accepts."""
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes must be a whole number from 1 up, not {num_classes!r}.")
     for name, rate in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
@@ -281,6 +288,6 @@ def check_options(
 
 
 def check_data_format(data_format: str) -> None:
-    """Raises ValueError for a data format that is none."""
+    """Raises ValueError for an unknown data format."""
     if data_format not in (NHWC, NCHW):
         raise ValueError(f"data_format must be {NHWC!r} or {NCHW!r}, not {data_format!r}.")

@@ -1,7 +1,7 @@
-"""EfficientNets' tables of stages as they were published, before they are scaled.
+"""Lists EfficientNets' published tables of stages, before scaling.
 
-v1: Tan and Le, ICML 2019 (arXiv:1905.11946), table 1. V2: Tan and Le, ICML 2021
-(arXiv:2104.00298), table 4, has S; B0 to B3, M, L and XL are those of the authors' code.
+v1: Tan and Le, ICML 2019 (arXiv:1905.11946), table 1. V2: Tan and Le, ICML 2021 (arXiv:2104.00298),
+table 4, has S; B0 to B3, M, L and XL are from the authors' code.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """A row of EfficientNet's table, unscaled: `repeats` blocks, the first of which strides.
-    A stage takes in what the one before it, or the stem, puts out.
+    """A row of EfficientNet's table, unscaled: `repeats` blocks; the first has the stride. Its
+    input is the output of the previous stage or the stem.
 
-    `fused` blocks (V2) have one full convolution for the expansion and the depthwise one, and no
-    squeeze-and-excitation. `depthwise` ends the depthwise layer's name, as in keras.applications.
+    `fused` blocks (V2) have one full convolution in place of the expansion and the depthwise one,
+    and no squeeze-and-excitation. `depthwise` is the end of the depthwise layer's name, as in
+    keras.applications.
     """
 
     kernel: int
@@ -85,7 +86,7 @@ EFFICIENTNET_V2XL_STAGES = (
     Stage(3, repeats=8, filters_out=640, expand=6, stride=1, depthwise="dwconv2"),
 )
 
-# Every kind of block in the least space: with and without expansion, skip and stride; 3x3 and 5x5.
+# All kinds of blocks in a small network: with and without expansion, skip and stride; 3x3 and 5x5.
 TEST_STAGES = (
     Stage(kernel=3, repeats=1, filters_out=8, expand=1, stride=1),
     Stage(kernel=3, repeats=2, filters_out=16, expand=4, stride=2),

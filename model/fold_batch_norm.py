@@ -1,4 +1,4 @@
-"""The same network with fewer operations, for inference alone."""
+"""Simplifies a network for inference: the same function with fewer operations."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 
 
 def folded(model: keras.Model) -> keras.Model:
-    """A copy whose convolutions scale and shift as the batch norms after them did (Jacob et al.
-    2018, arXiv:1712.05877, section 3.2), the first one also as the normalisation of the image did,
-    without dropout and stochastic depth.
+    """Returns a copy with each batch norm folded into the convolution before it (Jacob et al. 2018,
+    arXiv:1712.05877, section 3.2), image normalisation folded into the first convolution, and no
+    dropout or stochastic depth.
 
-    In float32, logits are the same but for rounding. Under other dtype policies they are not that
-    close: a kernel is rounded to 16 bits after it was scaled.
+    In float32, logits are the same up to rounding. Under other dtype policies they are less close,
+    because kernels are rounded to 16 bits after scaling.
 
     Args:
-        model: of `model.build_model`. It stays as it is, and shares no variables with the copy.
+        model: from `model.build_model`. It does not change, and shares no variables with the copy.
 
     Returns:
-        A model of the same input and output, whose layers have the same names.
+        A model with the same input, output and layer names.
     """
     norms = _folding_norms(model)
     after = {conv: norm for norm, conv in norms.items()}
@@ -62,7 +62,7 @@ def folded(model: keras.Model) -> keras.Model:
 
 
 class _Join(layers.Add):
-    """Both inputs' sum, and an activation."""
+    """Adds both inputs, and applies an activation."""
 
     def __init__(self, activation: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -73,10 +73,10 @@ class _Join(layers.Add):
 
 
 class _Centre(layers.Layer):
-    """image - mean, in float32, then cast to the compute dtype of the policy.
+    """Computes image - mean in float32, then casts to the policy's compute dtype.
 
-    Rows are taken as vectors of `width x channels`: kernels of all runtimes are several times
-    slower with a vector of three numbers.
+    It treats rows as vectors of `width x channels`: in all runtimes, kernels are several times
+    slower with vectors of three numbers.
     """
 
     def __init__(self, mean: list[float], **kwargs: Any) -> None:
@@ -101,7 +101,9 @@ def _deviations(model: keras.Model) -> list[float]:
 
 
 def _folding_norms(model: keras.Model) -> dict[str, str]:
-    """The batch norms that follow a convolution which nothing else follows: its name by theirs."""
+    """Maps each foldable batch norm to its convolution, by name: the convolution must have no other
+    consumer.
+    """
     found = {}
     for layer in model.layers:
         if isinstance(layer, FusedBatchNorm):
@@ -113,7 +115,9 @@ def _folding_norms(model: keras.Model) -> dict[str, str]:
 
 
 def _with_norm(conv: Any, weights: list[np.ndarray], norm: FusedBatchNorm) -> list[np.ndarray]:
-    """Kernel and bias of the convolution and its batch norm together, computed in float64."""
+    """Returns kernel and bias of the convolution combined with its batch norm, computed in
+    float64.
+    """
     kernel, *bias = (np.float64(value) for value in weights)
     deviation = np.sqrt(np.float64(norm.moving_variance) + norm.epsilon)
     scale = (np.float64(norm.gamma) if norm.scale else 1.0) / deviation

@@ -1,4 +1,4 @@
-"""How deep each variable of a model lies, for learning rates that fall with the depth."""
+"""Assigns each variable of a model a depth, for learning rates that decrease with the depth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOP = ("top_conv", "top_bn")
 
 
 def depth_from_top(model: keras.Model) -> dict[str, int]:
-    """The number of each variable's group, counted from the classifier down, by Keras path.
+    """Returns each variable's group number, counted from the classifier down, by Keras path.
 
     The groups, from the bottom up, are the stem (with its norm), each block in turn, and the
     classifier. EfficientNet's last convolution and its norm belong to the last block. This is
@@ -23,9 +23,10 @@ def depth_from_top(model: keras.Model) -> dict[str, int]:
     head.
 
     Returns:
-        0 for the classifier, 1 for the last block, and so on to the stem; running statistics too.
+        0 for the classifier, 1 for the last block, and so on to the stem; also for running
+            statistics.
     """
-    groups: dict[str, int] = {}  # a group's name to its number from the bottom, in model order
+    groups: dict[str, int] = {}  # group name -> number from the bottom, in model order
     found: dict[str, int] = {}
     for variable in model.weights:
         found[variable.path] = groups.setdefault(_group(variable, groups), len(groups))

@@ -1,7 +1,7 @@
-"""Layers that Keras lacks: input normalisation, fused batch norm, stochastic depth; and those of
-its own whose gradients are faster here (`model.native`).
+"""Implements layers that Keras lacks (input normalisation, fused batch norm), and versions of
+Keras' own layers with faster gradients (`model.native`).
 
-All are registered under the package "convoy", as are those of `model.resnet` and
+All are registered under the package "convoy", like those of `model.resnet` and
 `model.sync_batch_norm`: `.keras` files load wherever `model.build` has been imported.
 """
 
@@ -17,27 +17,27 @@ import tensorflow as tf
 from convoy.model import native
 
 FUSED_DTYPES = ("float16", "bfloat16", "float32")
-LEAST_EPSILON = 1.001e-5  # of TensorFlow's fused batch norm
+LEAST_EPSILON = 1.001e-5  # lower limit of TensorFlow's fused batch norm
 
 
 @keras.saving.register_keras_serializable(package="convoy")
 class Normalize(keras.layers.Layer):
-    """(image - mean) / std, in float32, then cast to the compute dtype of the policy.
+    """Computes (image - mean) / std in float32, then casts to the policy's compute dtype.
 
-    Holds no weights. Input: any numeric dtype, `(..., channels)`, in the units of `mean` and `std`.
+    Has no weights. Input: any numeric dtype, `(..., channels)`, in the units of `mean` and `std`.
     Output: the same shape in the layer's compute dtype.
 
     Args:
-        mean: One number per channel, in 0-255.
-        std: One positive number per channel, in 0-255.
+        mean: one number per channel, in 0-255.
+        std: one positive number per channel, in 0-255.
 
     Raises:
         ValueError: `mean` and `std` differ in length, or a `std` is not positive.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs: Any) -> None:
-        # Casting 0-255 floats (mixed images, say) to bfloat16 before subtracting the mean would
-        # lose up to half a grey level: the policy's automatic cast comes after, not before.
+        # Casting 0-255 floats (mixed images, for example) to bfloat16 before subtracting the mean
+        # would lose up to half a grey level, so the policy's automatic cast must come afterwards.
         super().__init__(**{"autocast": False, **kwargs})
         self.mean = [float(value) for value in mean]
         self.std = [float(value) for value in std]
@@ -69,30 +69,30 @@ class Normalize(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="convoy")
 class FusedBatchNorm(keras.layers.BatchNormalization):
-    """Keras' batch normalisation through a fused kernel, and the activation after it.
+    """Does Keras' batch normalisation with a fused kernel, and the activation after it.
 
-    Keras 3 composes batch norm of small operations, which costs time and memory: see
-    docs/design.md. Here it is one operation of TensorFlow's (cuDNN's on a GPU), or in training
-    on a CPU one of `model.native`, which takes the activation in. Constructor, config, variables
-    and momentum are those of `keras.layers.BatchNormalization` but for the activation, so weights
-    pass both ways. Frozen (`trainable = False`) means inference mode, as there.
+    Keras 3 composes batch norm from small operations, which costs time and memory: see
+    docs/design.md. Here it is one TensorFlow operation (cuDNN's on a GPU), or in training on a CPU
+    one of `model.native`, which includes the activation. Constructor, config, variables and
+    momentum are those of `keras.layers.BatchNormalization`, except for the activation, so weights
+    can be exchanged both ways. As there, frozen (`trainable = False`) means inference mode.
 
     Input: `(batch, height, width, channels)`, with `axis=1` `(batch, channels, height, width)`,
-    float16, bfloat16 or float32; or a list of two such, of which the second, a shortcut, is added
-    to the normalised first before the activation. Output: the same, in the compute dtype. Gamma,
-    beta, the moving and the batch statistics are always float32.
+    float16, bfloat16 or float32; or a list of two such: the second, a shortcut, is added to the
+    normalised first before the activation. Output: the same, in the compute dtype. Gamma, beta, the
+    moving and the batch statistics are always float32.
 
     Two differences:
-      * `moving_variance` gathers the *unbiased* batch variance, n/(n-1) times Keras' (n = values
+      * `moving_variance` collects the *unbiased* batch variance, n/(n-1) times Keras' (n = values
         per channel), as PyTorch's does. The batch itself is normalised with the biased one, as in
         Keras.
-      * An epsilon below 1.001e-5 is raised to that, which TensorFlow's kernel insists on.
+      * An epsilon below 1.001e-5 is raised to that, because TensorFlow's kernel requires it.
 
-    Whatever the kernels cannot do (another rank or axis, a mask, renorm, `synchronized`, float64)
-    goes to Keras' own implementation, and then `moving_variance` gathers the biased variance.
+    Keras' own implementation handles what the kernels cannot do (another rank or axis, a mask,
+    renorm, `synchronized`, float64); `moving_variance` then collects the biased variance.
 
     Args:
-        activation: any of Keras' names; None for none.
+        activation: any of Keras' names, or None.
     """
 
     def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:
@@ -123,7 +123,7 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         return native.operations(self.compute_dtype, layout)
 
     def normalize(self, inputs: Any, training: bool | None, mask: Any) -> Any:
-        """Batch norm alone."""
+        """Applies only batch norm."""
         if not self._fits(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
         x = tf.cast(inputs, self.compute_dtype)
@@ -148,7 +148,7 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         return outputs
 
     def move_statistics(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        """Takes a batch's mean and unbiased variance into the moving ones."""
+        """Updates the moving statistics with a batch's mean and unbiased variance."""
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
 
@@ -167,7 +167,7 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         return outputs if inside == name else self.activation(outputs)
 
     def _fits(self, inputs: Any, mask: Any) -> bool:
-        """Whether there are fused kernels for this."""
+        """Returns whether there are fused kernels for this."""
         return (
             inputs.shape.rank == 4
             and self.axis in (-1, 3, 1)
@@ -189,14 +189,14 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
 
 
 def _first(shape: Any) -> Any:
-    """The shape of the first input, from that of the one or those of both."""
+    """Returns the shape of the first input, from one shape or a list of two."""
     return shape if shape[0] is None or isinstance(shape[0], int) else shape[0]
 
 
 @keras.saving.register_keras_serializable(package="convoy")
 class Conv2D(keras.layers.Conv2D):
-    """Keras' layer. In training on a CPU `model.native` computes the kernel's gradient by matrix
-    products where they are faster.
+    """Keras' layer. In training on a CPU, `model.native` computes the kernel's gradient with matrix
+    products if they are faster.
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -213,14 +213,14 @@ class Conv2D(keras.layers.Conv2D):
         if self.groups != 1 or self.use_bias:
             return False
         points = {*self.kernel_size} == {1}
-        # Else windows may go further beyond one side than beyond the other.
+        # Otherwise windows may extend further beyond one side than the other.
         odd = all(side % 2 for side in self.kernel_size) and {*self.strides} == {1}
         height, width = self.compute_output_shape(shape)[1:3]
         return (self.padding == "valid" or points or odd) and height * width <= self._most(points)
 
     def _most(self, points: bool) -> float:
-        """Pixels of the largest output whose kernel's gradient is sooner done by matrix products,
-        as measured in docs/performance.md.
+        """Returns the number of pixels of the largest output for which matrix products compute the
+        kernel's gradient faster, as measured in docs/performance.md.
         """
         if native.has_tiles():
             if not points:
@@ -232,7 +232,7 @@ class Conv2D(keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package="convoy")
 class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """Keras' layer. In training on a CPU `model.native` computes its gradients."""
+    """Keras' layer. In training on a CPU, `model.native` computes its gradients."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         ops = native.operations(self.compute_dtype, self.data_format) if training else None
@@ -247,8 +247,8 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
 @keras.saving.register_keras_serializable(package="convoy")
 class Excite(keras.layers.Multiply):
-    """Maps `(B, H, W, C)` times their gates `(B, 1, 1, C)`: Keras' `Multiply`. In training on a CPU
-    `model.native` computes it and its gradient.
+    """Multiplies maps `(B, H, W, C)` by their gates `(B, 1, 1, C)`: Keras' `Multiply`. In training
+    on a CPU, `model.native` computes it and its gradient.
     """
 
     def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
@@ -261,14 +261,14 @@ class Excite(keras.layers.Multiply):
 
 @keras.saving.register_keras_serializable(package="convoy")
 class Squeeze(keras.layers.Layer):
-    """Maps as they are, and their means over height and width, with sides of 1: what
-    squeeze-and-excitation begins with.
+    """Returns maps unchanged, and their means over height and width with sides of 1: the start of
+    squeeze-and-excitation.
 
-    Both from one layer, so that in training on a CPU `model.native` has the gradients of both at
-    hand.
+    One layer returns both, so that in training on a CPU `model.native` gets both gradients
+    together.
 
     Args:
-        data_format: of the maps, "channels_last" or "channels_first".
+        data_format: the maps' format, "channels_last" or "channels_first".
     """
 
     def __init__(self, data_format: str = "channels_last", **kwargs: Any) -> None:
@@ -288,8 +288,8 @@ class Squeeze(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="convoy")
 class Fork(keras.layers.Layer):
-    """Its input twice: for a branch and its shortcut. In training on a CPU `model.native` sums the
-    gradients of both.
+    """Returns its input twice: for a branch and its shortcut. In training on a CPU, `model.native`
+    sums both gradients.
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> tuple[Any, Any]:

@@ -1,15 +1,16 @@
-"""ResNet v1.5, ResNet-D, ResNet-RS, ResNeXt and SE-ResNeXt as functional Keras models.
+"""Builds ResNet v1.5, ResNet-D, ResNet-RS, ResNeXt and SE-ResNeXt as functional Keras models.
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016 (arXiv:1512.03385), with the
 stride on the 3x3 convolution instead of the first 1x1 ("v1.5"); ResNeXt: Xie et al., CVPR 2017
 (arXiv:1611.05431); squeeze-and-excitation: Hu et al., CVPR 2018 (arXiv:1709.01507); ResNet-D: He
 et al., CVPR 2019 (arXiv:1812.01187); ResNet-RS: Bello et al., NeurIPS 2021 (arXiv:2103.07579).
 
-Layers carry torchvision's and timm's names with underscores for dots: `conv1`, `bn1`,
+Layers have torchvision's and timm's names with underscores for dots: `conv1`, `bn1`,
 `layer1_0_conv1`, `layer1_0_bn1`, ..., `layer1_0_downsample_conv` (there `downsample.0`) and
 `layer1_0_downsample_bn` (`downsample.1`), `layer1_0_se_reduce` and `layer1_0_se_expand` (timm:
-`se.fc1`, `se.fc2`), `fc`. The deep stem's are `conv1_0` to `conv1_6`, and the convolution in place
-of the max-pool is `maxpool_0`. Strided windows are padded alike on both sides, as in PyTorch.
+`se.fc1`, `se.fc2`), `fc`. The deep stem's names are `conv1_0` to `conv1_6`, and the convolution in
+place of the max-pool is `maxpool_0`. Strided windows are padded equally on both sides, as in
+PyTorch.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from convoy.model.initializers import layer_seed
 from convoy.model.layers import Conv2D, Excite, Fork, Normalize
 from convoy.model.stochastic_depth import StochasticDepth
 
-CHUNK_CHANNELS = 16  # on CPUs: narrower groups are convolved together
+CHUNK_CHANNELS = 16  # on CPUs, narrower groups are convolved together
 
 
 @keras.saving.register_keras_serializable(package="convoy")
 class GroupedConv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with `groups`, trainable at speed on every device.
+    """Does `keras.layers.Conv2D` with `groups`, with fast training on every device.
 
     Variables, config and results are Conv2D's: one kernel `(height, width, in / groups, out)`.
     Input `(batch, height, width, channels)`, or as the data format says; output in the compute
     dtype.
 
-    TensorFlow's own operation does the work if the process has a GPU. On CPUs it lacks gradients
+    If the process has a GPU, it uses TensorFlow's own operation. On CPUs this lacks gradients
     (float16, or any dtype without oneDNN) and cannot be fused with a batch norm (without oneDNN),
-    so Keras compiles it by XLA, measured 80 times slower than what is done here: ordinary
+    so Keras compiles it with XLA, which we measured to be 80 times slower than our method: ordinary
     convolutions over chunks of the channels. Groups of fewer than 16 channels share a chunk, whose
     kernel is zero between the groups.
     """
@@ -83,14 +84,16 @@ def _has_gpu() -> bool:
 
 
 class _Parts(Parts):
-    """As EfficientNet's, with PyTorch's initial weights and grouped convolutions."""
+    """Makes layers like EfficientNet's `Parts`, but with PyTorch's initial weights and grouped
+    convolutions.
+    """
 
     def conv(
         self, x: Any, filters: int, name: str, kernel: int = 1, stride: int = 1, groups: int = 1
     ) -> Any:
         x, padding = self._pad(x, kernel, stride, name)
         kind = Conv2D if groups == 1 else GroupedConv2D
-        # With groups the fans are k*k*in/groups and k*k*out, here as in PyTorch.
+        # With groups, the fans are k*k*in/groups and k*k*out, as in PyTorch.
         initializer = keras.initializers.VarianceScaling(
             2.0, self.weight_init, "untruncated_normal", seed=layer_seed(self.seed, name)
         )
@@ -107,7 +110,7 @@ class _Parts(Parts):
         )(x)
 
     def linear(self, x: Any, filters: int, name: str) -> Any:
-        """A 1x1 convolution with bias, which is what PyTorch's Linear is on one pixel."""
+        """Applies a 1x1 convolution with bias: PyTorch's Linear on one pixel."""
         return layers.Conv2D(
             filters,
             1,
@@ -118,7 +121,7 @@ class _Parts(Parts):
 
 
 def _linear_weights(fan_in: int, seed: int | None, name: str) -> dict[str, Any]:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias: what PyTorch gives its Linear."""
+    """Returns U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias, as for PyTorch's Linear."""
     bound = 1 / math.sqrt(fan_in)
     return {
         part: keras.initializers.RandomUniform(-bound, bound, layer_seed(seed, f"{name}/{part}"))
@@ -150,26 +153,28 @@ def build(
     """Builds a ResNet under the current Keras dtype policy. None means the arch's default.
 
     Args:
-        arch: An entry of `model.catalog` of family "resnet".
-        num_classes: Number of logits.
-        image_size: Height and width in pixels.
-        dropout: Rate before the classifier.
-        stochastic_depth: Rate r; block i of N is dropped with probability r*i/N, i from 0.
-        activation: Any of Keras' names, also inside squeeze-and-excitation (its gate is a sigmoid).
-        batch_norm: "default", or "syncbn" for statistics of all processes' batches together.
-        bn_momentum, bn_epsilon: Of every batch norm, in Keras' sense.
-        weight_init: "fan_out" or "fan_in" of the convolutions: normal, untruncated, variance 2/fan
-            (He et al. 2015, arXiv:1502.01852).
-        zero_gamma: True starts the last gamma of each block at 0, so that blocks start as their
+        arch: an entry of `model.catalog` of family "resnet".
+        num_classes: number of logits.
+        image_size: height and width in pixels.
+        dropout: rate before the classifier.
+        stochastic_depth: rate r; block i of N is dropped with probability r*i/N, i from 0.
+        activation: any of Keras' names, also inside squeeze-and-excitation (its gate is a sigmoid).
+        batch_norm: "default", or "syncbn" for statistics over the batches of all processes
+            together.
+        bn_momentum, bn_epsilon: for every batch norm, in Keras' sense.
+        weight_init: "fan_out" or "fan_in", for the convolutions: normal, untruncated, variance
+            2/fan (He et al. 2015, arXiv:1502.01852).
+        zero_gamma: True sets the last gamma of each block to 0, so that blocks start as their
             shortcuts (Goyal et al. 2017, arXiv:1706.02677).
-        se_ratio: Units of squeeze-and-excitation as a part of the block's output filters, for
-            timm's weights 1/16. None: the same number, 16, in all blocks, as NVIDIA's.
-        mean, std: Per channel, in 0-255.
-        padding: "symmetric" (default) as PyTorch, or "same" as TensorFlow.
-        seed: Of initial weights and of dropout; every layer derives its own from it. None: random.
-        any_size: Take images of any size, not of `image_size` alone.
+        se_ratio: units of squeeze-and-excitation as a fraction of the block's output filters; 1/16
+            for timm's weights. None: 16 in all blocks, as in NVIDIA's.
+        mean, std: per channel, in 0-255.
+        padding: "symmetric" (default) as in PyTorch, or "same" as in TensorFlow.
+        seed: seed of initial weights and dropout; every layer derives its own from it. None:
+            random.
+        any_size: accept images of any size, not only of `image_size`.
         data_format: "channels_first" computes in NCHW after the normalisation. Input, weights and
-            their names stay; without a GPU it runs only where XLA compiles the whole model.
+            their names do not change; without a GPU it runs only if XLA compiles the whole model.
 
     Returns:
         A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
@@ -240,9 +245,9 @@ def _pool(x: Any, arch: catalog.Arch, parts: _Parts) -> Any:
     if arch.conv_pool:
         x = parts.conv(x, arch.stem_filters, "maxpool_0", kernel=3, stride=2)
         return parts.norm(x, "maxpool_1", act=True)
-    # PyTorch pads with minus infinity. A zero is the same after ReLU, since every window has a
-    # pixel of the image, none of them below zero; with an activation that goes below zero, the
-    # zeros do enter the outermost maxima.
+    # PyTorch pads with minus infinity. After ReLU, a zero is equivalent, since every window has a
+    # pixel of the image and none is below zero. With an activation that goes below zero, the zeros
+    # do affect the outermost maxima.
     padding, layout = "same", {"data_format": parts.data_format}
     if parts.padding == "symmetric":
         x, padding = layers.ZeroPadding2D(1, **layout, name="maxpool_pad")(x), "valid"
@@ -252,7 +257,9 @@ def _pool(x: Any, arch: catalog.Arch, parts: _Parts) -> Any:
 def _block(
     inputs: Any, block: catalog.ResidualBlock, drop_rate: float, zero_gamma: bool, parts: _Parts
 ) -> Any:
-    """Convolutions, squeeze-and-excitation where there is one, plus the shortcut; activation."""
+    """Builds the convolutions, squeeze-and-excitation if present, the shortcut's sum and the
+    activation.
+    """
     name = block.name
     convs = (  # filters, kernel, stride, groups
         ((block.width, 1, 1, 1), (block.width, 3, block.stride, block.groups))
@@ -290,7 +297,7 @@ def _block(
 
 
 def _mean_pool(x: Any, name: str, parts: _Parts) -> Any:
-    # "same" leaves what is padded out of the means, as PyTorch's count_include_pad=False does.
+    # "same" excludes padding from the means, like PyTorch's count_include_pad=False.
     layout = parts.data_format
     return layers.AveragePooling2D(2, 2, padding="same", data_format=layout, name=name)(x)
 

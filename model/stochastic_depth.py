@@ -1,4 +1,6 @@
-"""Stochastic depth (Huang et al. 2016, arXiv:1603.09382): residual branches left out at random."""
+"""Implements stochastic depth (Huang et al. 2016, arXiv:1603.09382): drops residual branches at
+random.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ import keras
 class StochasticDepth(keras.layers.Layer):
     """Drops the residual branch of whole examples (Huang et al. 2016, arXiv:1603.09382).
 
-    In training each example is zeroed with probability `rate` and the others are divided by
-    `1 - rate`, so that inference is the identity. Shape and dtype stay.
+    In training it zeroes each example with probability `rate` and divides the others by `1 - rate`,
+    so inference is the identity. Shape and dtype do not change.
 
     Args:
-        rate: Probability of dropping, 0 <= rate < 1.
-        seed: Start of the layer's `keras.random.SeedGenerator`.
+        rate: probability of dropping, 0 <= rate < 1.
+        seed: start of the layer's `keras.random.SeedGenerator`.
 
     Raises:
         ValueError: `rate` is outside [0, 1).

@@ -1,4 +1,4 @@
-"""What a built model costs."""
+"""Counts the operations of a built model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ _COUNTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dens
 
 
 def flops(model: keras.Model) -> int:
-    """Multiply-adds for one image, each counted once as papers do.
+    """Counts multiply-adds for one image, each once, as papers do.
 
-    Convolutions and dense layers, nested models included; norms, activations and sums are left out.
+    It includes convolutions and dense layers, also in nested models, but not norms, activations and
+    sums.
 
     Raises:
         ValueError: the model was built without a fixed image size.
@@ -29,6 +30,6 @@ def flops(model: keras.Model) -> int:
                     f"{model.name} has no fixed image size, so its cost is not defined: build it "
                     f"with image_size."
                 )
-            # The kernel holds one multiply-add per weight for every position of the output.
+            # Each weight of the kernel is one multiply-add for every position of the output.
             total += math.prod(layer.kernel.shape) * math.prod(positions)
     return total

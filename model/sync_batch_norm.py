@@ -1,4 +1,4 @@
-"""Batch norm whose statistics are those of the batches of all processes together."""
+"""Implements batch norm with statistics over the batches of all processes together."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from convoy.utils.distributed import ranks
 class SyncBatchNorm(FusedBatchNorm):
     """`FusedBatchNorm` over the joined batch of all ranks: forward, gradients, statistics.
 
-    Every rank must call it with the same number of values per channel, as the trainer's equal
-    batches do. Outside training, and for one rank, it is `FusedBatchNorm`.
+    Every rank must call it with the same number of values per channel, as with the trainer's equal
+    batches. Outside training, and with one rank, it is `FusedBatchNorm`.
 
-    Each rank sends two numbers per channel forward and two backward, in float32 whatever the
-    compute dtype: the means of `x - s` and `(x - s)²`, where the shift `s` is the running mean, the
-    same on all ranks, so that the variance is not the small difference of two large numbers.
-    The backward formula is that of Ioffe & Szegedy 2015 (arXiv:1502.03167), section 3, with
-    its two batch means taken over all ranks.
+    Each rank sends two numbers per channel forward and two backward, in float32 for any compute
+    dtype: the means of `x - s` and `(x - s)²`. The shift `s` is the running mean, equal on all
+    ranks; it keeps the variance from being a small difference of two large numbers. The backward
+    formula is from Ioffe & Szegedy 2015 (arXiv:1502.03167), section 3, with its two batch means
+    taken over all ranks.
     """
 
     def normalize(self, inputs: Any, training: bool | None, mask: Any) -> Any:
@@ -54,10 +54,12 @@ def _normalize(
     epsilon: float,
     name: str,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The normalised batch, and the joined batch's mean and biased variance, `(channels,)`."""
+    """Returns the normalised batch, and the joined batch's mean and biased variance,
+    `(channels,)`.
+    """
 
     def along(values: tf.Tensor) -> tf.Tensor:
-        """One number a channel, in the shape that meets x's channels."""
+        """Reshapes one number per channel to broadcast with x."""
         return tf.reshape(values, [1 if i in axes else -1 for i in range(x.shape.rank)])
 
     @tf.custom_gradient
@@ -71,7 +73,8 @@ def _normalize(
         normal = (shifted - along(first)) * along(scale)
 
         def backward(dy: tf.Tensor, *_: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            # Those of gamma and beta stay local sums: the trainer reduces all gradients itself.
+            # The gradients of gamma and beta stay local sums: the trainer reduces all gradients
+            # itself.
             dbeta, dgamma = tf.reduce_sum(dy, axes), tf.reduce_sum(dy * normal, axes)
             sums = tf.stack([tf.reduce_mean(dy, axes), tf.reduce_mean(dy * normal, axes)])
             means = ranks.mean_over_ranks(sums, f"{name}_backward")
