@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from convoy.utils.distributed.rendezvous import DistributedError, serve
+from convoy.utils.text import tell
 from convoy.utils.watchdog.heartbeats import is_stopped
 
 _MAIN = Path(__file__).resolve().parent.parent / "main.py"
@@ -199,4 +200,4 @@ def _listed(ranks: Sequence[int]) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"convoy: {text}", file=sys.stderr, flush=True)
+    tell(f"convoy: {text}")

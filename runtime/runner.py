@@ -41,7 +41,7 @@ from convoy.utils.signals import (
     stop_if_asked,
     stopped_at_once,
 )
-from convoy.utils.text import for_reader
+from convoy.utils.text import tell
 from convoy.utils.watchdog import watchdog
 
 EXIT_ERROR, EXIT_REFUSED, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -374,7 +374,7 @@ def _first() -> bool:
 def _say(text: str) -> None:
     rank = ranks.rank() if ranks.size() > 1 else watchdog.rank()
     prefix = "convoy: " if rank is None else f"convoy (rank {rank}): "
-    print(for_reader(prefix + text, sys.stderr), file=sys.stderr, flush=True)
+    tell(prefix + text)
 
 
 def _fail(text: str, code: int = EXIT_ERROR) -> int:

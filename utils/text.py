@@ -148,6 +148,12 @@ def for_reader(text: str, stream: TextIO | None) -> str:
     return text
 
 
+def tell(text: str, stream: TextIO | None = None) -> None:
+    """Prints to standard error, or another stream, as its reader has room for; see `for_reader`."""
+    stream = sys.stderr if stream is None else stream
+    print(for_reader(text, stream), file=stream, flush=True)
+
+
 def warning(text: str) -> str:
     """Formats a warning among a run's own lines."""
     return wrapped(f"WARNING: {text}")

@@ -15,7 +15,7 @@ from convoy.utils.errors import UserError
 from convoy.utils.extras import missing_requirement
 from convoy.utils.places import expand_home
 from convoy.utils.seeds import fold_seed
-from convoy.utils.text import printable, printable_output
+from convoy.utils.text import printable, printable_output, tell
 
 LAYOUT = "folder with TFRecord files, or with train/<class>/* and val/<class>/*; or a .csv list"
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = _as_meant(given)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # must be set before TensorFlow is imported
     run = _COMMANDS[given.pop("command")]
@@ -39,16 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(given)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return 2
     except OSError as error:
         place = "" if error.filename is None else f"{printable(os.fsdecode(error.filename))}: "
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        tell(f"error: {place}{error.strerror or error}")
         return 2
     except ModuleNotFoundError as error:
         if not (text := missing_requirement(error)):
             raise
-        print(f"error: {text}", file=sys.stderr)
+        tell(f"error: {text}")
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)

@@ -24,7 +24,7 @@ from convoy.dataloader.sources.folders import (
 from convoy.dataloader.sources.held_out import HeldOut
 from convoy.dataloader.sources.lists import read_splits
 from convoy.dataloader.sources.splits import check_place, is_list, split_folder, unused_folders
-from convoy.utils.text import some
+from convoy.utils.text import some, tell
 
 FRACTION = 0.1
 
@@ -135,14 +135,14 @@ def _listed(
 ) -> Images:
     """Lists the images of class folders (`own`: name -> folder), and prints what was found."""
     listed = list_split(folder, own, expected, held_out, split)
-    print(f"{what}{listed.found}", flush=True)
+    tell(f"{what}{listed.found}", sys.stdout)
     for note in listed.notes:
         _warn(note)
     return listed.images
 
 
 def _warn(text: str) -> None:
-    print(f"WARNING: {text}", file=sys.stderr)
+    tell(f"WARNING: {text}")
 
 
 def _given(data_dir: str, train: str, val: str | None) -> tuple[list[str], dict[str, list[Item]]]:

@@ -16,6 +16,7 @@ from convoy.dataloader.prepare.shards import (
     write_manifest,
 )
 from convoy.dataloader.sources.source import Source
+from convoy.utils.text import tell
 
 EXIT_BAD_IMAGES = 3  # as in --mode predict: done, but not with every image
 _SHOWN = 10
@@ -53,9 +54,9 @@ def print_found(source: Source, file: TextIO | None = None) -> None:
     """Prints the contents of a source to `file` or standard output, and warnings to standard
     error.
     """
-    print(source.found, file=file, flush=True)
+    tell(source.found, file or sys.stdout)
     for note in source.notes:
-        print(f"WARNING: {note}", file=sys.stderr)
+        tell(f"WARNING: {note}")
 
 
 def pack(

@@ -20,7 +20,7 @@ from convoy.dataloader.sources.held_out import HeldOut, division
 from convoy.dataloader.sources.source import Source
 from convoy.dataloader.sources.tfrecords import TFRecordSource
 from convoy.utils import strict_json
-from convoy.utils.text import printable
+from convoy.utils.text import printable, tell
 
 _CHUNK = 200
 _ANY_CLASS = 2**31 - 1
@@ -113,7 +113,7 @@ def verify(
         found[split].add(part)
     twins = twin_notes(sources, {split: one.images for split, one in found.items()})
     for note in (note for notes in twins.values() for note in notes):
-        print(f"WARNING: {note}", file=sys.stderr)
+        tell(f"WARNING: {note}")
     notes = {split: [*source.notes, *twins[split]] for split, source in sources.items()}
     (_print_json if as_json else _print_lines)(sources, found, notes)
     lost = any(source.lost for source in sources.values())

@@ -16,7 +16,7 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.input_backend import backend
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
-from convoy.utils.text import for_reader
+from convoy.utils.text import tell
 
 logger = logging.getLogger("convoy.data")
 
@@ -36,7 +36,7 @@ def eval_crop(config: Config) -> EvalCrop:
 def say_found(source: Source) -> None:
     """Prints on rank 0, among the run's own lines, what data there are; warns of what is odd."""
     if ranks.rank() == 0:
-        print(for_reader(source.found, sys.stdout), flush=True)
+        tell(source.found, sys.stdout)
         for note in source.notes:
             logger.warning("%s", note)
 

@@ -30,6 +30,7 @@ from convoy.runtime.settings.config import Config, defaults
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
+from convoy.utils.text import tell
 
 
 @dataclass
@@ -124,7 +125,7 @@ def _checkpoint_of(config: Config) -> Any:
     path = resolve(config.model_dir, config.checkpoint)
     if config.checkpoint in ("best", "last"):
         for line in passed_over(config.model_dir, path, config.checkpoint):
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
     return path
 
 
@@ -141,7 +142,7 @@ def for_classes_of(trained: Trained, config: Config) -> Callable[[Source], Sourc
         matched, lines = match_classes(source, known, classes, f"--data_dir {config.data_dir}")
         if ranks.rank() == 0:
             for line in lines:
-                print(line, flush=True)
+                tell(line, sys.stdout)
         return matched
 
     return adapt
@@ -174,5 +175,5 @@ def _from_file(config: Config, file: str) -> Trained:
             f" {random[0]}: results would be those of random weights"
         )
     if ranks.rank() == 0:
-        print("\n".join(report.lines()), file=sys.stderr, flush=True)
+        tell("\n".join(report.lines()))
     return Trained(model, file, how_applied(file).get("class_names"))

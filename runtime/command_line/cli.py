@@ -38,7 +38,7 @@ from convoy.utils.distributed.launched import launched_processes
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote
 from convoy.utils.signals import Requests
-from convoy.utils.text import counted, for_reader
+from convoy.utils.text import counted, tell
 
 # What launchers tell a process about its place on its host.
 _PLACES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
@@ -94,7 +94,7 @@ def parse(argv: Sequence[str] | None = None, requests: Requests | None = None) -
             sys.exit(0)
         given, shown = _given(args, speaks_for_host(args))
         if given.speaks and (told := translations(written)):
-            print(for_reader(told, sys.stderr), file=sys.stderr)
+            tell(told)
         config = _settle(given, requests)
     except ConfigError as error:
         refuse(str(error))
@@ -125,7 +125,7 @@ def find_batch(config: Config, args: Sequence[str] | None) -> Config:
     """
     found, chief = agree(config), ranks.rank() == 0
     if chief:
-        print(found.line(), file=sys.stderr, flush=True)
+        tell(found.line())
     if args is None:
         return config.with_(train_batch_size=found.batch)
     return _settle(_given([*understand(args), "--train_batch_size", str(found.batch)], chief)[0])
@@ -171,7 +171,7 @@ def configure(config: str | os.PathLike | None = None, **settings: Any) -> Confi
             " give a number"
         )
     found = look(settled, 1, 1)
-    print(found.line(), file=sys.stderr)
+    tell(found.line())
     return _settle(replace(given, values=values | {"train_batch_size": found.batch}))
 
 
@@ -231,11 +231,10 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
     if fitted is not config and given.speaks and settled.train_batch_size != AUTO:
         asked_for = config.warmup_epochs
         length = asked_for if isinstance(asked_for, str) else counted(asked_for, "epoch")
-        print(
+        tell(
             f"convoy: a warm-up of {length} does not fit into"
             f" {counted(config.max_epochs, 'epoch')}: it takes"
-            f" {counted(fitted.warmup_epochs, 'epoch')} here\n  (--warmup_epochs)",
-            file=sys.stderr,
+            f" {counted(fitted.warmup_epochs, 'epoch')} here (--warmup_epochs)"
         )
     if chosen and given.speaks and "defaults" not in chosen and settled.train_batch_size != AUTO:
         print(told(chosen), file=sys.stderr)

@@ -21,7 +21,7 @@ from convoy.runtime.settings.recipes import read_recipe
 from convoy.runtime.settings.values import Kind
 from convoy.utils.errors import ConfigError
 from convoy.utils.places import PlaceError, expand_home
-from convoy.utils.text import for_reader
+from convoy.utils.text import tell
 
 
 class _CompletionFormatter(DefaultHelpFormatter):
@@ -92,7 +92,7 @@ class Parser(ArgumentParser):
 
 
 def refuse(message: str) -> NoReturn:
-    print(for_reader(f"convoy: {message}", sys.stderr), file=sys.stderr)
+    tell(f"convoy: {message}")
     sys.exit(2)
 
 

@@ -19,7 +19,7 @@ from convoy.runtime.settings.model_checks import check_model
 from convoy.runtime.settings.modes import APPLYING_MODES, TRAINING_MODES
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
-from convoy.utils.text import some, wrapped
+from convoy.utils.text import some, tell, wrapped
 
 _REASONS = 5  # files that were refused, in a message
 
@@ -76,7 +76,7 @@ def _find(config: Config, speaks: bool) -> tuple[Path, str]:
 
     def say(text: str) -> None:
         if speaks:
-            print(f"convoy: {text}", file=sys.stderr, flush=True)
+            tell(f"convoy: {text}")
 
     failed = []
     if file := published(config.arch):

@@ -31,6 +31,7 @@ from convoy.runtime.predict.outputs import Labelled, Prediction, naming, one_lin
 from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 from convoy.utils.machine import xla
+from convoy.utils.text import tell
 
 # Pixels a side of the gallery's thumbnails; smaller squares stay as they are.
 THUMBNAIL = 160
@@ -83,16 +84,10 @@ def predict(config: Config) -> dict[str, Any]:
     earlier = " (in place of earlier ones)" if any(o.replaces for o in outputs) else ""
     wrote = f"; wrote {' and '.join(written.values())}{earlier}" if written else ""
     notes = f"; {unsure} below --min_confidence {config.min_confidence:g}" if unsure else ""
-    print(
-        f"{_images(len(files) - failed)} labelled, {failed} unreadable{notes} in {seconds:.1f} s"
-        f"{wrote}",
-        flush=True,
-    )
+    labelled = f"{_images(len(files) - failed)} labelled, {failed} unreadable{notes}"
+    tell(f"{labelled} in {seconds:.1f} s{wrote}", sys.stdout)
     if failed:
-        print(
-            f"convoy: {failed} of {len(files)} images could not be read (see their rows)",
-            file=sys.stderr,
-        )
+        tell(f"convoy: {failed} of {len(files)} images could not be read (see their rows)")
     return {"images": len(files) - failed, "failed": failed, **written}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -37,6 +36,7 @@ from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
 from convoy.utils.pages.page import write_page
 from convoy.utils.pages.plots import Plot, check_plots
+from convoy.utils.text import tell
 from convoy.utils.watchdog import watchdog
 
 PAGE, FOLDER = "report.html", "report"
@@ -56,10 +56,10 @@ def report_training(config: Config, trackers: Trackers) -> None:
     try:
         trackers.file(write_report(config, trackers)["report"])
     except ConfigError as error:
-        print(f"convoy: no report: {error}", file=sys.stderr, flush=True)
+        tell(f"convoy: no report: {error}")
     except Exception as error:  # noqa: BLE001 — a page is no reason to lose a finished training
         text = f"{type(error).__name__}: {error}"
-        print(f"convoy: WARNING: no report was written ({text})", file=sys.stderr, flush=True)
+        tell(f"convoy: WARNING: no report was written ({text})")
 
 
 def write_report(config: Config, trackers: Trackers | None = None) -> dict[str, str]:

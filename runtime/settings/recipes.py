@@ -28,7 +28,7 @@ from convoy.runtime.settings.settings_file import read_settings
 from convoy.utils.errors import ConfigError
 from convoy.utils.places import expand_home
 from convoy.utils.tables import table_console
-from convoy.utils.text import TextError
+from convoy.utils.text import TextError, tell
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -228,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         found = lookup(**parse_name(" ".join(words)))
     except ConfigError as error:
-        print(f"recipes: {error}", file=sys.stderr)
+        tell(f"recipes: {error}")
         return 2
     if "--nproc" in args:
         print(found.gpus)

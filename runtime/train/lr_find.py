@@ -9,7 +9,6 @@ is kept.
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,6 +33,7 @@ from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of, write_atomically
 from convoy.utils.pages.plots import COLOURS, check_plots, curves, log_axis
 from convoy.utils.progress import Progress
+from convoy.utils.text import tell
 from convoy.utils.watchdog import watchdog
 
 RATES = (1e-6, 10.0)
@@ -216,7 +216,7 @@ def _write(config: Config, curve: Curve, result: dict[str, Any], images: int) ->
     try:
         check_plots("lr_find.png")
     except ConfigError as error:
-        print(f"convoy: no plot: {error}", file=sys.stderr, flush=True)
+        tell(f"convoy: no plot: {error}")
         return [str(path)]
     with curves(
         "Loss by learning rate",

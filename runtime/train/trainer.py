@@ -54,7 +54,7 @@ from convoy.utils.distributed import ranks
 from convoy.utils.logging import RunLog
 from convoy.utils.metrics import Throughput
 from convoy.utils.signals import Requests, Wishes, stop_if_asked
-from convoy.utils.text import for_reader
+from convoy.utils.text import tell
 from convoy.utils.watchdog import watchdog
 
 
@@ -137,7 +137,7 @@ class Trainer:
 
     def _say(self, text: str) -> None:
         if self.chief:
-            print(for_reader(text, sys.stdout), flush=True)
+            tell(text, sys.stdout)
 
     def _make_step(self) -> tuple[Step, Health]:
         data = self.train_data
