@@ -1,1 +1,1 @@
-"""What a run keeps in its folder: checkpoints, log, owner."""
+"""Reads and writes a run's folder: checkpoints, log, owner."""

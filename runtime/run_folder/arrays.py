@@ -1,4 +1,4 @@
-"""Between Keras variables and the NumPy arrays that a checkpoint holds, by path."""
+"""Converts between Keras variables and a checkpoint's NumPy arrays, by path."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from convoy.utils.optim.variables import to_numpy
 
 
 def variables_to_arrays(variables: Any) -> dict[str, np.ndarray]:
-    """Keras variables as NumPy arrays by path.
+    """Returns Keras variables as NumPy arrays by path.
 
     Raises:
-        CheckpointError: two variables share a path (two layers of one name).
+        CheckpointError: two variables have the same path (two layers have the same name).
     """
     variables = list(variables)
     arrays = {v.path: to_numpy(v.value) for v in variables}
@@ -27,10 +27,10 @@ def variables_to_arrays(variables: Any) -> dict[str, np.ndarray]:
 
 
 def assign(variables: Any, arrays: Mapping[str, np.ndarray], what: str) -> None:
-    """Puts arrays into the Keras variables of the same path and shape.
+    """Assigns arrays to the Keras variables with the same path and shape.
 
     Raises:
-        CheckpointError: one is missing or has another shape; nothing is assigned then.
+        CheckpointError: an array is missing or has another shape; then nothing is assigned.
     """
     variables = list(variables)
     for v in variables:

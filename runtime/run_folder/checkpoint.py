@@ -1,11 +1,11 @@
-"""Checkpoints that are either whole or not there.
+"""Saves and reads checkpoints, which are either complete or absent.
 
 A checkpoint is a folder `model_dir/checkpoints/step-00001234`:
 
     model.safetensors      the model's weights, by Keras path
     ema.safetensors        their moving average, when there is one
     optimizer.safetensors  the optimizer's variables
-    ranks.safetensors      in the middle of an epoch: what each rank has of its own, one row a rank
+    ranks.safetensors in mid-epoch: each rank's own state, one row per rank
     state.json             position, best result, how the model is built, class names
     config.yaml            the run's settings
     COMPLETE.json          written last: size and SHA-256 of every other file (`marker.py`)
@@ -15,11 +15,9 @@ A checkpoint is a folder `model_dir/checkpoints/step-00001234`:
 `model_dir` may be a URL, such as gs://bucket/run (`utils/files.py`). Object stores cannot rename,
 and nothing here relies on it: the marker is the commit.
 
-A folder without a marker that agrees with its files is not a checkpoint and is never read.
-`best.json` beside
-the folders names the best one. Nothing here executes what it reads: safetensors, JSON and YAML
-hold data only.
-This module imports no TensorFlow.
+A folder without a marker that matches its files is not a checkpoint and is never read. `best.json`
+beside the folders names the best one. Nothing here executes what it reads: safetensors, JSON and
+YAML contain only data. This module imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ class CheckpointError(UserError, RuntimeError):
 
 @dataclass
 class Checkpoint:
-    """A checkpoint's contents: arrays by name, and the JSON state."""
+    """The contents of a checkpoint: arrays by name, and the JSON state."""
 
     model: dict[str, np.ndarray]
     ema: dict[str, np.ndarray] = field(default_factory=dict)
@@ -69,13 +67,12 @@ class Checkpoint:
 def save(model_dir: str | AnyPath, checkpoint: Checkpoint) -> AnyPath:
     """Writes a checkpoint named after `state["step"]` and returns its folder.
 
-    A whole one of that step stays: if it is at the same place of the data, there is nothing to do;
-    if not (a run went on with other batches, or an older version saved the end of an epoch before
-    its sums were taken), the new one gets a number behind its name.
+    A complete checkpoint of this step stays. If it is at the same position in the data, there is
+    nothing to do. If not (a run continued with other batches, or an older version saved the end of
+    an epoch before taking its sums), the new one gets a number after its name.
 
     Raises:
-        CheckpointError: the disk is full or cannot be written. Checkpoints already saved are
-            untouched.
+        CheckpointError: the disk is full or not writable. Earlier checkpoints do not change.
     """
     try:
         if (folder := find(model_dir, checkpoint.state)) is not None:
@@ -85,7 +82,7 @@ def save(model_dir: str | AnyPath, checkpoint: Checkpoint) -> AnyPath:
         raise _not_saved(_folder(model_dir), error) from error
     try:
         is_first = not folder.parent.exists()
-        remove_tree(folder)  # what an interrupted save left
+        remove_tree(folder)  # left by an interrupted save
         folder.mkdir(parents=True)
         for name in ARRAYS:
             arrays = getattr(checkpoint, name)
@@ -95,11 +92,11 @@ def save(model_dir: str | AnyPath, checkpoint: Checkpoint) -> AnyPath:
         (folder / "state.json").write_text(strict_json.dumps(state, indent=1))
         (folder / "config.yaml").write_text(checkpoint.config)
         write_marker(folder)
-        # Before `prune` removes an older one: a power failure must not leave neither.
+        # Sync before `prune` removes an older one: a power failure must not lose both.
         sync(folder.parent)
         if is_first:
             sync(folder.parent.parent)
-    except Exception as error:  # safetensors has I/O errors of its own; all mean the same
+    except Exception as error:  # safetensors has its own I/O errors; all mean the same
         remove_tree(folder)
         raise _not_saved(folder, error) from error
     return folder
@@ -113,7 +110,7 @@ def _not_saved(folder: AnyPath, error: Exception) -> CheckpointError:
 
 
 def find(model_dir: str | AnyPath, state: Mapping[str, Any]) -> AnyPath | None:
-    """The whole checkpoint of this step that is at the same place of the data, or None."""
+    """Returns the complete checkpoint of this step at the same position in the data, or None."""
     for folder in _folder(model_dir).glob(f"step-{state['step']:08d}*"):
         if is_complete(folder, checksums=True) and same_place(read_state(folder), state):
             return folder
@@ -121,12 +118,12 @@ def find(model_dir: str | AnyPath, state: Mapping[str, Any]) -> AnyPath | None:
 
 
 def same_place(state: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two states are of the same step and the same place in the data."""
+    """Returns whether two states are at the same step and the same position in the data."""
     return all(state.get(name) == other.get(name) for name in ("step", "epoch", "offset"))
 
 
 def _free_folder(model_dir: str | AnyPath, step: int) -> AnyPath:
-    """Where a checkpoint of this step can be written: never over a whole one."""
+    """Returns a folder for a checkpoint of this step that does not overwrite a complete one."""
     first, number = _folder(model_dir) / f"step-{step:08d}", 1
     folder = first
     while is_complete(folder, checksums=True):
@@ -136,26 +133,25 @@ def _free_folder(model_dir: str | AnyPath, step: int) -> AnyPath:
 
 
 def _order(folder: AnyPath) -> tuple[int, int]:
-    """By step, and of one step by the number behind its name."""
+    """Sorts by step, and within a step by the number after its name."""
     match = _NAME.fullmatch(folder.name)
     return (int(match[1]), int(match[2] or 1)) if match else (-1, 0)
 
 
 def add_score(folder: AnyPath, facts: Mapping[str, Any]) -> None:
-    """Notes what an evaluation of a whole checkpoint has found.
+    """Adds the results of an evaluation to a complete checkpoint.
 
     Args:
-        facts: what replaces the same names in its state: `score`, `best`, `better_weights`,
-            `metrics`.
+        facts: values that replace those in its state: `score`, `best`, `better_weights`, `metrics`.
 
     Raises:
-        OSError: it cannot be written; the checkpoint is as it was.
+        OSError: it cannot be written; the checkpoint does not change.
     """
     write_score(folder, facts)
 
 
 def read_state(folder: AnyPath) -> dict[str, Any]:
-    """A checkpoint's `state.json`, with what its evaluation has added.
+    """Returns a checkpoint's `state.json` with the results of its evaluation.
 
     Raises:
         OSError, ValueError: it cannot be read.
@@ -187,10 +183,10 @@ def _load_arrays(file: AnyPath) -> dict[str, np.ndarray]:
 
 
 def complete_checkpoints(model_dir: str | AnyPath) -> list[AnyPath]:
-    """All whole checkpoints of a run, oldest first.
+    """Returns all complete checkpoints of a run, oldest first.
 
     Raises:
-        CheckpointError: the folder cannot be looked into.
+        CheckpointError: the folder cannot be read.
     """
     folder = _folder(model_dir)
     try:
@@ -204,12 +200,12 @@ def complete_checkpoints(model_dir: str | AnyPath) -> list[AnyPath]:
 
 
 def has_any(model_dir: str | AnyPath) -> bool:
-    """Whether a run began to save there, be it whole, damaged or unfinished."""
+    """Returns whether a run has begun to save there, whether complete, damaged or unfinished."""
     return _folder(model_dir).is_dir() and any(_folder(model_dir).glob("step-*"))
 
 
 def latest(model_dir: str | AnyPath) -> AnyPath | None:
-    """The newest checkpoint whose checksums hold, or None. A damaged newer one is passed over."""
+    """Returns the newest checkpoint with correct checksums, or None; skips damaged newer ones."""
     for path in reversed(complete_checkpoints(model_dir)):
         if is_complete(path, checksums=True):
             return path
@@ -217,14 +213,14 @@ def latest(model_dir: str | AnyPath) -> AnyPath | None:
 
 
 def passed_over(model_dir: str | AnyPath, chosen: AnyPath | None, which: str = "last") -> list[str]:
-    """Lines about damaged checkpoints that would have been taken instead of this one.
+    """Returns lines about damaged checkpoints that would have been chosen instead of this one.
 
     Args:
-        chosen: what was found.
-        which: what was looked for, "best" or "last".
+        chosen: the chosen checkpoint.
+        which: what was searched, "best" or "last".
 
     Returns:
-        Lines for the user. An interrupted save, which has no marker, is not one of them.
+        Lines for the user. They do not mention interrupted saves, which have no marker.
     """
     named = _named_best(model_dir) if which == "best" else None
     if named is not None and named == chosen:
@@ -240,7 +236,7 @@ def passed_over(model_dir: str | AnyPath, chosen: AnyPath | None, which: str = "
 
 
 def best(model_dir: str | AnyPath) -> AnyPath | None:
-    """The checkpoint that `best.json` names, or None."""
+    """Returns the checkpoint in `best.json`, or None."""
     path = _named_best(model_dir)
     return path if path is not None and is_complete(path, checksums=True) else None
 
@@ -262,8 +258,8 @@ def mark_best(model_dir: str | AnyPath, folder: AnyPath, facts: Mapping[str, Any
 
 
 def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
-    """The folder that `--checkpoint` means: best (or else the newest), last, a folder's name among
-    the run's checkpoints, or its path.
+    """Returns the folder for `--checkpoint`: best (or otherwise the newest), last, the folder name
+    of one of the run's checkpoints, or its path.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -292,8 +288,8 @@ def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
 
 
 def folder_of(path: str | AnyPath) -> AnyPath | None:
-    """The checkpoint's folder that a path of weights means: itself, or the best of a run's folder;
-    None for a file and for other folders.
+    """Returns the checkpoint's folder for a path of weights: the path itself, or the best of a
+    run's folder; None for a file or another folder.
 
     Raises:
         CheckpointError: the run has no complete checkpoint.
@@ -305,7 +301,7 @@ def folder_of(path: str | AnyPath) -> AnyPath | None:
 
 
 def read(path: str | AnyPath) -> Checkpoint:
-    """Reads a whole checkpoint.
+    """Reads a complete checkpoint.
 
     Raises:
         CheckpointError: it is damaged, or from a newer version of the program.
@@ -333,8 +329,8 @@ def read(path: str | AnyPath) -> Checkpoint:
 
 
 def prune(model_dir: str | AnyPath, keep_last: int = 2, keep_best: int = 1) -> None:
-    """Removes all but the newest `keep_last` checkpoints and the best `keep_best` ones, and what
-    broken saves left. Which are best, their own `state.json` says (`score`).
+    """Removes all but the newest `keep_last` checkpoints and the best `keep_best` ones (by `score`
+    in their `state.json`), and remains of broken saves.
     """
     whole = complete_checkpoints(model_dir)
     scored = [(score, path) for path in whole if (score := _score(path)) is not None]
@@ -346,15 +342,15 @@ def prune(model_dir: str | AnyPath, keep_last: int = 2, keep_best: int = 1) -> N
 
 
 def remove(folder: AnyPath) -> None:
-    """Removes a checkpoint: its marker first, so that a removal that is cut short leaves nothing
-    that looks whole.
+    """Removes a checkpoint: its marker first, so that an interrupted removal leaves nothing that
+    looks complete.
     """
     (folder / MARKER).unlink(missing_ok=True)
     remove_tree(folder)
 
 
 def _score(path: AnyPath) -> float | None:
-    """The evaluation result of a checkpoint, None if it was not evaluated."""
+    """Returns a checkpoint's evaluation result, or None if it was not evaluated."""
     try:
         return read_state(path).get("score")
     except (OSError, ValueError):
@@ -362,8 +358,7 @@ def _score(path: AnyPath) -> float | None:
 
 
 def check_writable(model_dir: str | AnyPath, flag: str = "--model_dir") -> None:
-    """Creates model_dir, or the folder that another flag names, and proves that a file can be
-    written there.
+    """Creates model_dir, or another flag's folder, and checks that a file can be written there.
 
     Raises:
         CheckpointError: it cannot.

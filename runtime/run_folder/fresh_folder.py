@@ -1,4 +1,4 @@
-"""Refuses a new run in the folder of an older one."""
+"""Rejects a new run in the folder of an older one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from convoy.utils.errors import ConfigError
 
 
 def fresh_model_dir(config: Config) -> None:
-    """A new run must not mix its checkpoints with an older run's, let alone remove them.
+    """Checks that a new run will not mix its checkpoints with an older run's, or even remove them.
 
     Raises:
         ConfigError: it would.

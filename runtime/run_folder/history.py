@@ -1,8 +1,8 @@
-"""What a run has left of its course: `log.json` read back, of finished, killed and running runs.
+"""Reads a run's history back from `log.json`, for finished, killed and running runs.
 
-No TensorFlow. A log is one launch after another; each begins with its settings (PARAMETER). A run
-that went back, to a checkpoint after a crash or by `--nan_rollback`, logs steps again: what it had
-logged beyond is then no part of its course and is left out.
+No TensorFlow. A log has one launch after another; each begins with its settings (PARAMETER). A run
+that went back, to a checkpoint after a crash or by `--nan_rollback`, logs steps again: the earlier
+lines for these steps are then dropped.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _TRAINING = ("train", "train_and_eval")
 
 @dataclass
 class History:
-    """The course of a run.
+    """The history of a run.
 
     Attributes:
-        steps: of each logged step its figures, such as "train.loss", by step number.
-        epochs: of each finished epoch its figures, of training and evaluation, by epoch number.
-        summary: the figures of the end; empty where training has not come to it.
-        begun: seconds since 1970 of the first line and, of each launch, how long it has logged.
+        steps: figures of each logged step, such as "train.loss", by step number.
+        epochs: figures of each finished epoch, from training and evaluation, by epoch number.
+        summary: final figures; empty if training has not finished.
+        begun: seconds since 1970 of the first line, and how long each launch has logged.
         ended: seconds since 1970 of the last line.
     """
 
@@ -45,9 +45,10 @@ class History:
     ended: float | None = None
 
     def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps, and a figure's values there, float64 both; without what is not finite.
+        """Returns steps and a figure's values there, both float64, without non-finite values.
 
-        Of the logged steps or, where there are more of them, of the epochs, each at its last step.
+        They are for the logged steps or, if there are more of them, for the epochs, each at its
+        last step.
         """
         by_step = [(step, values.get(name)) for step, values in self.steps.items()]
         by_epoch = [(v["step"], v.get(name)) for v in self.epochs.values() if "step" in v]
@@ -59,9 +60,9 @@ class History:
         return points[:, 0], points[:, 1]
 
     def rank_times(self, names: tuple[str, ...]) -> np.ndarray:
-        """Seconds a step, float64 `(ranks, len(names))`: medians over the epochs that had the last
-        number of ranks, so that the first epoch's compiling does not count; NaN where nothing was
-        measured. `(0, …)` where no epoch has ended.
+        """Returns seconds per step, float64 `(ranks, len(names))`: medians over the epochs that had
+        the last number of ranks, so that the first epoch's compilation does not count. NaN if
+        nothing was measured; `(0, …)` if no epoch has ended.
         """
         rows = [
             [values[name] for name in names]
@@ -73,7 +74,7 @@ class History:
             return np.zeros((0, len(names)))
         table = np.array(rows, np.float64)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # nothing but NaN gives NaN
+            warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN input gives NaN
             return np.nanmedian(table, axis=0).T
 
 
@@ -83,7 +84,7 @@ def _is_finite(value: Any) -> bool:
 
 @dataclass
 class Run:
-    """A run's folder, as far as reports need it."""
+    """The parts of a run's folder that reports need."""
 
     folder: Any
     config: Config
@@ -92,12 +93,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's last name."""
+        """Returns the folder's last name."""
         return path_of(str(self.folder).rstrip("/")).name or str(self.folder)
 
 
 def read_run(model_dir: str) -> Run:
-    """Reads the settings, the log and the environment that a run has left in its folder.
+    """Reads the settings, the log and the environment in a run's folder.
 
     Raises:
         ConfigError: there is no log of a training run.
@@ -120,10 +121,10 @@ def read_run(model_dir: str) -> Run:
 
 
 def check_runs(config: Config) -> None:
-    """Refuses `--mode report` where there is no run to report on, and flags that do not fit it.
+    """Rejects `--mode report` without a run to report on, and flags that do not fit it.
 
     Raises:
-        ConfigError: with the flag's or the folder's name.
+        ConfigError: the message has the flag's or the folder's name.
     """
     if config.mode != "report":
         if config.runs:
@@ -148,9 +149,9 @@ def _environment(folder: Any) -> dict[str, Any]:
 def read_history(path: Any) -> History:
     """Reads a log.
 
-    Lines that are not ours, or were cut off by a kill, are passed over, as are those of evaluation
-    and benchmarks that were appended later. An evaluation may also stand within a run that went on
-    meanwhile: it has two lines, its settings and its summary.
+    It skips lines that are not ours or were cut off by a kill, and lines that evaluation and
+    benchmarks appended later. An evaluation's two lines, settings and summary, may also be in the
+    middle of a run that continued meanwhile.
 
     Raises:
         OSError: it cannot be read.
@@ -177,7 +178,7 @@ def read_history(path: Any) -> History:
 
 
 def _is_of_evaluation(step: Any, data: dict[str, Any]) -> bool:
-    """Whether a line is one of `--mode eval`'s."""
+    """Returns whether a line comes from `--mode eval`."""
     if step == "PARAMETER":
         return data.get("mode") == "eval"
     return step == [] and "eval_loss" in data and "training_loss" not in data
@@ -202,9 +203,9 @@ def _take_in(history: History, step: Any, data: dict[str, Any]) -> None:
             _go_back(history.epochs, epoch)
             history.steps[number] = data
         case [int(epoch)]:
-            if "train.loss" in data:  # evaluation's line comes after and adds to it
+            if "train.loss" in data:  # evaluation's line follows and adds to it
                 _go_back(history.epochs, epoch)
-            # Logs of before 2026-11-22 do not say at which step an epoch ended.
+            # Logs before 2026-11-22 do not say at which step an epoch ended.
             near = {"step": number} if (number := next(reversed(history.steps), None)) else {}
             history.epochs[epoch] = near | history.epochs.get(epoch, {}) | data
         case []:
@@ -217,8 +218,8 @@ def _go_back(entries: dict[int, Any], number: int) -> None:
 
 
 RANK_TIMES = ("train.rank_data_time", "train.rank_compute_time", "train.rank_own_time")
-"""Lists, one number a rank: an epoch's mean seconds a step of waiting for data; of computing, with
-the exchange of gradients; and of the forward and backward passes alone, in the steps that are
-logged. A slow rank makes the others wait in the exchange, so that all compute for as long; the last
-list tells which it is.
+"""Names of lists with one number per rank: an epoch's mean seconds per step of waiting for data; of
+computing, including the exchange of gradients; and of only the forward and backward passes, in
+logged steps. A slow rank makes the others wait in the exchange, so all compute equally long; the
+last list shows which rank is slow.
 """

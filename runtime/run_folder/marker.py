@@ -1,7 +1,7 @@
-"""`COMPLETE.json`: the marker that makes a folder of files a checkpoint, and checksums.
+"""Writes and checks `COMPLETE.json`, the marker that makes a folder of files a checkpoint.
 
-It is written last, with the size and SHA-256 of every other file. A folder without one that agrees
-with its files is not a checkpoint.
+The marker is written last, with the size and SHA-256 of every other file. A folder without a marker
+that matches its files is not a checkpoint.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from convoy.utils.files import Remote, size_of, stamp_of, sync, write_atomically
 from convoy.utils.score_file import MARKER
 
 _SETTLED = 2.0
-"""Seconds. A file that changed so shortly before it was read may change again without getting
-another time.
-"""
-_known: dict[str, tuple[tuple[int, ...], str]] = {}  # path: when it was so, its SHA-256
+"""Seconds. A file that changed this shortly before reading may change again with the same time."""
+_known: dict[str, tuple[tuple[int, ...], str]] = {}  # path -> stamp and SHA-256 at that time
 
 
 def write_marker(folder: Path | Remote) -> None:
-    """Makes a folder whose files are written a checkpoint, and waits until it is on the disk."""
+    """Makes a folder of complete files a checkpoint, and waits until it is on the disk."""
     marker = {}
     for file in sorted(folder.iterdir()):
         sync(file)
@@ -33,8 +31,8 @@ def write_marker(folder: Path | Remote) -> None:
 
 
 def is_complete(folder: Path | Remote, *, checksums: bool = False) -> bool:
-    """Whether the marker is there and agrees with the files: their sizes, and with `checksums`
-    their SHA-256.
+    """Returns whether the marker exists and matches the files' sizes and, with `checksums`, their
+    SHA-256.
     """
     try:
         marker = json.loads((folder / MARKER).read_text())
@@ -50,8 +48,8 @@ def is_complete(folder: Path | Remote, *, checksums: bool = False) -> bool:
 
 
 def sha256(file: Path | Remote) -> str:
-    """A file's SHA-256. A process reads a file that has not changed once only: a checkpoint is
-    found, checked and read in several places.
+    """Returns a file's SHA-256. A process reads an unchanged file only once: several places find,
+    check and read a checkpoint.
     """
     stamp = stamp_of(file)
     before, digest = _known.get(str(file), ((), ""))

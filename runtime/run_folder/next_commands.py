@@ -1,4 +1,4 @@
-"""Commands that a run tells its user to type next, for the folder in which it was started."""
+"""Formats the commands that a run suggests to its user, for the folder in which it was started."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MAIN = Path(__file__).resolve().parents[2] / "main.py"
 
 
 def command(*words: str, width: int = WIDTH) -> list[str]:
-    """Lines of a shell that start Convoy, none longer than a terminal is wide where words allow it.
+    """Returns shell lines that start Convoy, wrapped to a terminal's width if the words allow it.
 
     Args:
-        words: flags and their values, not quoted.
+        words: flags and their values, without quotes.
     """
-    # A value stays on the line of its flag.
+    # A value stays on its flag's line.
     pieces: list[str] = _program()
     for word in map(shlex.quote, words):
         if word.startswith("--") or pieces[-1].count(" ") or not pieces[-1].startswith("--"):
@@ -42,7 +42,7 @@ def command(*words: str, width: int = WIDTH) -> list[str]:
 
 
 def _program() -> list[str]:
-    """As the program was started: the installed command, or a checkout's main.py."""
+    """Returns how the program was started: the installed command, or a checkout's main.py."""
     started = sys.argv[0]
     if Path(started).name == "convoy":
         found = shutil.which("convoy")
@@ -55,7 +55,7 @@ def _program() -> list[str]:
 
 
 def without(args: Sequence[str], *names: str) -> list[str]:
-    """A command line without some flags and their values."""
+    """Removes some flags and their values from a command line."""
     kept: list[str] = []
     skips = False
     for word in args:
@@ -67,8 +67,8 @@ def without(args: Sequence[str], *names: str) -> list[str]:
 
 
 def resume_command(config: Config, *more: str) -> list[str]:
-    """The command with which a run goes on, as lines; empty where the run's own settings do not
-    tell it: its launcher is another program, or its folder is at a URL.
+    """Returns the command that resumes a run, as lines; empty if the run's settings do not
+    determine it: its launcher is another program, or its folder is a URL.
 
     Args:
         more: further flags.
@@ -83,6 +83,6 @@ def resume_command(config: Config, *more: str) -> list[str]:
 
 
 def listed(title: str, commands: Iterable[list[str]]) -> list[str]:
-    """Commands below a title; nothing where there are none."""
+    """Lists commands below a title; nothing if there are none."""
     lines = [line for lines in commands for line in lines]
     return [title, *lines] if lines else []

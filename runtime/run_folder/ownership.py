@@ -1,15 +1,15 @@
-"""One run owns a folder: `model_dir/in_use.json` says which, as long as it is at work.
+"""Lets only one run own a folder at a time; `model_dir/in_use.json` names the active one.
 
-Three things tell whether the owner is alive, as not every file system has each of them:
+Three signals tell whether the owner is alive, as not every file system supports each of them:
 
-- a lock of the file (flock), which ends with the process, however it ends. Where both processes run
-  on one machine that is all it takes, and on network disks that pass locks on;
-- the owner's number and time of birth, where there are no locks (some network disks);
-- the beat, a number in the file that the owner counts up. From another machine, and in object
-  stores, a beat that stands still for a while is an owner that is dead.
+- a lock on the file (flock), which ends with the process, however it ends. It suffices if both
+  processes run on one machine, and on network disks that support locks;
+- the owner's pid and start time, if there are no locks (some network disks);
+- the beat, a number in the file that the owner increments. Seen from another machine, and in object
+  stores, an owner is dead if its beat does not change for a while.
 
-So a run that was killed leaves nothing to be removed by hand. A run whose folder was taken, as it
-had been frozen for so long, ends at its next save (`Owner.check`).
+So nobody needs to clean up by hand after a killed run. A run that was frozen so long that another
+took its folder ends at its next save (`Owner.check`).
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from convoy.utils.watchdog.heartbeats import identity, lives
 
 FILE = "in_use.json"
 BEAT, URL_BEAT = 5.0, 15.0
-"""Seconds from one beat to the next, on disks and in object stores, where each is an upload."""
-_STILL = 4  # beats that may fail to come before the owner counts as dead
+"""Seconds between beats on disks and in object stores, where each beat is an upload."""
+_STILL = 4  # missed beats after which the owner counts as dead
 _ENDING = 60.0
-"""Seconds that a run waits for one that was told to stop and writes its last checkpoint."""
+"""Seconds to wait for a run that was told to stop and is writing its last checkpoint."""
 _POLL = 0.5  # seconds
-_LENGTH = 1000  # bytes of the file, so that a shorter text replaces a longer one whole
+_LENGTH = 1000  # bytes of the file, so that a shorter text fully replaces a longer one
 
 
 class InUse(UserError, RuntimeError):
-    """Another run is at work in the folder. The same command may do once that has ended."""
+    """Another run is active in the folder. The same command may work once that has ended."""
 
 
 class TakenOver(UserError, RuntimeError):
@@ -54,11 +54,11 @@ class Owner:
 
     Args:
         model_dir: the run's folder.
-        job: what the processes of an elastic job have in common, who follow each other as owners;
-            "" in other jobs.
-        beat: seconds from one beat to the next.
+        job: key shared by the processes of an elastic job, which succeed each other as owners; ""
+            in other jobs.
+        beat: seconds between beats.
         say: prints a line.
-        asked: whether this process was asked to stop, which ends the waiting.
+        asked: returns whether this process was asked to stop, which ends the waiting.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class Owner:
         self._end, self._lock, self._taken = threading.Event(), threading.Lock(), False
 
     def claim(self) -> None:
-        """Makes this process the owner. Waits for one that is about to end, or may be dead; returns
-        without a claim if this process is asked to stop meanwhile.
+        """Makes this process the owner. Waits for an owner that is about to end or may be dead;
+        returns without a claim if this process is asked to stop meanwhile.
 
         Raises:
-            InUse: another run is at work there.
-            CheckpointError, ConfigError: the folder cannot be written.
+            InUse: another run is active there.
+            CheckpointError, ConfigError: the folder is not writable.
         """
         check_writable(self._model_dir)
         begun = since = time.monotonic()
@@ -95,7 +95,7 @@ class Owner:
         while not self._asked():
             taken, other = self._look()
             now, beat = time.monotonic(), (other.get("run"), other.get("beat"))
-            if taken is None and beat != seen:  # not looked at yet, or alive
+            if taken is None and beat != seen:  # not checked yet, or alive
                 taken, seen, since = None if seen is None else True, beat, now
             elif taken is None and now - since > _STILL * self._beat:
                 taken = False
@@ -116,7 +116,7 @@ class Owner:
 
     def _take(self) -> None:
         self._write()
-        if not self._locked:  # of two that come at once, one stays
+        if not self._locked:  # if two processes arrive at once, one wins
             time.sleep(min(1.0, self._beat))
             if not self._is_mine():
                 raise InUse(self._refusal(self._read()))
@@ -132,7 +132,7 @@ class Owner:
             )
 
     def ending(self) -> None:
-        """Lets a run that is waiting know that this one is about to end."""
+        """Tells a waiting run that this one is about to end."""
         self._me["ending"] = True
         self._write()
 
@@ -154,13 +154,13 @@ class Owner:
         self.release()
 
     def _look(self) -> tuple[bool | None, dict[str, Any]]:
-        """Whether another run has the folder (None: its beat must tell), and what is known of it.
-        If none has, this process holds the lock, where there are locks.
+        """Returns whether another run has the folder (None: its beat must tell), and what is known
+        about it. If none has, this process holds the lock, if locks exist.
         """
         locked = self._locked = self._lock_file()
         other = self._read()
         if locked is False and not other:
-            time.sleep(_POLL)  # it has only just begun
+            time.sleep(_POLL)  # it has only just started
             return True, self._read()
         if not other or (other["job"] and other["job"] == self._me["job"]):
             return False, other
@@ -171,7 +171,9 @@ class Owner:
         return None, other
 
     def _lock_file(self) -> bool | None:
-        """Takes the file's lock. False: another has it; None: there are no locks here."""
+        """Takes the file's lock. Returns False if another process has it, None if there are no
+        locks here.
+        """
         if isinstance(self._file, Remote):
             return None
         while True:
@@ -186,7 +188,7 @@ class Owner:
             with suppress(OSError):
                 if os.fstat(self._descriptor).st_ino == self._file.stat().st_ino:
                     return True
-            self._close()  # its owner has removed it in between
+            self._close()  # its owner has removed it meanwhile
 
     def _open(self) -> int:
         try:
@@ -198,7 +200,7 @@ class Owner:
             ) from error
 
     def _read(self) -> dict[str, Any]:
-        """The owner that the file names; empty if it names none."""
+        """Returns the owner named in the file; empty if it names none."""
         with suppress(OSError, ValueError):
             found = json.loads(self._file.read_text())
             if isinstance(found, dict) and self._me.keys() <= found.keys():
@@ -206,12 +208,12 @@ class Owner:
         return {}
 
     def _write(self) -> None:
-        """A file that cannot be written, on a full disk say, is no reason to end a run."""
+        """Writes the file; failing to write it, for example on a full disk, does not end a run."""
         with self._lock, suppress(OSError):
             text = strict_json.dumps(self._me).ljust(_LENGTH)
             if self._descriptor is None:
                 self._file.write_text(text)
-            else:  # in place: the lock is the file's, and not its name's
+            else:  # in place: the lock belongs to the file, not to its name
                 os.pwrite(self._descriptor, text.encode(), 0)
 
     def _is_mine(self) -> bool:

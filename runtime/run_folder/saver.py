@@ -1,8 +1,8 @@
-"""Saving in the background: training waits for copies of the arrays, not for the disk.
+"""Saves checkpoints in the background: training waits for copies of the arrays, not for the disk.
 
-One save is in flight at a time. Its folder has no marker until it is whole, so a reader, or a run
-that resumes after a crash, never sees a part of it (`runtime/run_folder/checkpoint.py`). What an
-evaluation says of a checkpoint is added later.
+One save runs at a time. Its folder has no marker until it is complete, so a reader, or a run that
+resumes after a crash, never sees a part of it (`runtime/run_folder/checkpoint.py`). The results of
+an evaluation are added later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from convoy.utils.files import path_of
 
 @dataclass
 class _Save:
-    """A checkpoint of a state; `contents` is None, and `folder` known, once it is on the disk."""
+    """A checkpoint to save; once it is on the disk, `contents` is None and `folder` is set."""
 
     state: Mapping[str, Any]
     contents: Checkpoint | None = None
@@ -29,8 +29,8 @@ class _Save:
 
 @dataclass
 class _Score:
-    """What an evaluation has found of a checkpoint, and the facts of `best.json` if that is the
-    best so far.
+    """The results of evaluating a checkpoint, and the facts for `best.json` if it is the best so
+    far.
     """
 
     save: _Save
@@ -39,18 +39,18 @@ class _Score:
 
 
 class Saver:
-    """Writes a run's checkpoints in a thread; used on rank 0.
+    """Writes a run's checkpoints in a thread; only on rank 0.
 
-    A save that fails is reported and training goes on: the next one may find room. Only the end of
-    training insists (`finish`), and only on the weights: a best that cannot be noted is no reason
-    to call a run failed.
+    A failed save is reported and training continues: the next one may find room. Only the end of
+    training must succeed (`finish`), and only for the weights: if `best.json` cannot be written,
+    the run has not failed.
 
     Args:
         model_dir: the run's folder.
-        keep_last, keep_best: how many of the newest and of the best evaluated checkpoints stay;
+        keep_last, keep_best: number of the newest and of the best evaluated checkpoints to keep;
             `keep_last` None keeps all.
-        warn: takes the text of a failure.
-        check: is called before each write; what it raises ends the run.
+        warn: called with the text of a failure.
+        check: called before each write; its exceptions end the run.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Saver:
         self._flying: Future | None = None
 
     def save(self, contents: Checkpoint) -> None:
-        """Begins to write a checkpoint of arrays that nobody changes any more, after the one before
-        it has ended.
+        """Starts to write a checkpoint after the previous one has finished. Nobody may change its
+        arrays any more.
         """
         self.settle()
-        # Of a save that failed, and is not the newest any more, there is nothing left to score.
+        # If a save failed and is no longer the newest, its score is of no use.
         self._owed = [score for score in self._owed if score.save.folder is not None]
         self._newest = _Save(contents.state, contents)
         self._flying = self._pool.submit(self._write)
@@ -85,23 +85,23 @@ class Saver:
         facts: Mapping[str, Any],
         best: Mapping[str, Any] | None = None,
     ) -> None:
-        """Begins to add what an evaluation has found to a checkpoint.
+        """Starts to add the results of an evaluation to a checkpoint.
 
         Args:
-            state: that checkpoint's, by which it is found if an earlier launch has saved it.
+            state: that checkpoint's state, to find it if an earlier launch saved it.
             facts: see `checkpoint.add_score`.
-            best: the facts of `best.json`, if it is the best so far.
+            best: the facts for `best.json`, if it is the best so far.
         """
         self.settle()
         save = self._newest
         if save is None or not checkpoint.same_place(save.state, state):
             save = _Save(state)
         self._owed.append(_Score(save, facts, best))
-        if save.contents is None:  # else it waits with the save, which has just failed
+        if save.contents is None:  # otherwise it waits with the save, which has just failed
             self._flying = self._pool.submit(self._write)
 
     def settle(self) -> bool:
-        """Waits for the save in flight. If it fails, that is reported, and tried again later.
+        """Waits for the running save. A failure is reported, and the save is tried again later.
 
         Returns:
             Whether the newest checkpoint is on the disk.
@@ -120,7 +120,7 @@ class Saver:
         """Waits for the last save, and tries once more if it failed.
 
         Raises:
-            CheckpointError: what the run ended with could not be kept.
+            CheckpointError: the final checkpoint could not be saved.
         """
         self.settle()
         lost = self._newest is not None and self._newest.contents is not None
@@ -135,16 +135,17 @@ class Saver:
             self._pool.shutdown()
 
     def abandon(self) -> None:
-        """Lets a save in flight end, without insisting: for runs that end by an error."""
+        """Lets a running save finish, but ignores failures: for runs that end with an error."""
         if self._flying is not None:
             self._flying.exception()
         self._pool.shutdown(wait=False)
 
     def _write(self) -> None:
-        """Writes what is not on the disk yet: the weights first, then what is said of them.
+        """Writes what is not on the disk yet: the weights first, then scores.
 
         Raises:
-            CheckpointError: something could not be written, or old checkpoints not be removed.
+            CheckpointError: something could not be written, or old checkpoints could not be
+                removed.
         """
         self._check()
         newest = self._newest
@@ -162,7 +163,7 @@ class Saver:
     def _note(self, score: _Score) -> None:
         folder = score.save.folder or checkpoint.find(self.model_dir, score.save.state)
         if folder is None or not checkpoint.is_complete(folder):
-            return  # removed as too old by now
+            return  # removed meanwhile as too old
         checkpoint.add_score(folder, score.facts)
         if score.best is not None:
             checkpoint.mark_best(self.model_dir, folder, score.best)
