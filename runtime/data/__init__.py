@@ -1,1 +1,1 @@
-"""The data that the flags name, and how their classes meet those of a model."""
+"""Opens the data of the flags, and matches their classes with a model's."""

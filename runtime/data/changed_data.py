@@ -1,5 +1,7 @@
-"""The training data of a run that goes on: what has changed since the checkpoint, and what of that
-leaves the weights' meaning alone. Imports no TensorFlow.
+"""Compares a resumed run's training data with its checkpoint, and decides which changes keep the
+weights' meaning.
+
+Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ Say = Callable[[str], None]
 
 
 def facts(data: Any) -> dict[str, Any]:
-    """What a checkpoint keeps of its data, for `state.json`.
+    """Returns what a checkpoint stores about its data in `state.json`.
 
     Args:
         data: the training loader.
@@ -31,7 +33,7 @@ def facts(data: Any) -> dict[str, Any]:
 
 
 def changes(saved: Mapping[str, Any], data: Any) -> list[str]:
-    """What is different about the list of training images.
+    """Says how the list of training images has changed.
 
     Args:
         saved: the checkpoint's `state`.
@@ -61,15 +63,14 @@ def _same(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 def with_classes_of(
     saved: Mapping[str, Any], config: Config, say: Say
 ) -> Callable[[Source], Source]:
-    """A function that numbers the classes of training data as the checkpoint's weights do.
+    """Returns a function that numbers the classes of training data as the checkpoint's weights do.
 
     Args:
         saved: the checkpoint's `state`.
         say: prints a line.
 
-    Raises (the function): ConfigError, where the data have classes that the weights do not know, or
-        lack some, and `--accept_changed_classes` does not say that this is meant; or where the head
-        has too few outputs for them.
+    The function raises ConfigError if the data have classes that the weights do not know, or lack
+    some, without `--accept_changed_classes`; or if the head has too few outputs for them.
     """
     classes, before = saved["model"]["num_classes"], saved.get("class_names")
 
@@ -93,7 +94,7 @@ def with_classes_of(
 
 
 def classes_changed(saved: Mapping[str, Any], names: Sequence[str] | None) -> bool:
-    """Whether outputs stand for other classes than before, so that earlier results are not
+    """Returns whether outputs have other classes than before, so that earlier results are not
     comparable.
     """
     before = saved.get("class_names")
@@ -117,8 +118,8 @@ def _one_sided(source: Source, before: list[str] | None, classes: int, say: Say)
 def _with_new(
     before: Sequence[str], new: list[str], gone: list[str], classes: int, config: Config
 ) -> list[str]:
-    """The names of the weights' outputs from now on: what is new stands in for what is gone, in the
-    order of the names, or at an output that had no class.
+    """Returns the new names of the weights' outputs: a new class replaces a removed one, in the
+    order of the names, or takes an output without a class.
     """
     free = classes - len(before)
     what = f"{_list(gone, 'is', 'are')} gone, {_list(new, 'is', 'are')} new"
@@ -171,11 +172,11 @@ def _list(names: Sequence[str], one: str = "", many: str = "") -> str:
 
 
 def remember(data: Any, bad: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Unreadable examples by what they are, for `state.json`.
+    """Returns the identities of unreadable examples, for `state.json`.
 
     Args:
-        data: the training loader; keeps what was found out, as every save asks for it.
-        bad: number → where it lies and what is wrong with it.
+        data: the training loader; it caches the identities, because every save needs them.
+        bad: number → its location and what is wrong with it.
     """
     if not bad:
         return []
@@ -187,10 +188,11 @@ def remember(data: Any, bad: Mapping[int, str]) -> list[dict[str, Any]]:
 
 
 def recall(source: Source | None, kept: Any) -> tuple[dict[int, str], list[str]]:
-    """Those of them that are there as they were, and lines about the others, which are tried again.
+    """Returns the unchanged ones by their present number, and lines about the others, which are
+    tried again.
 
     Args:
-        kept: what `remember` gave; or, of a checkpoint of version 0.1, number → text.
+        kept: the result of `remember`; or, in a checkpoint of version 0.1, number → text.
     """
     if source is None or not kept:
         return {}, []

@@ -1,7 +1,7 @@
-"""Which class of a model each class of the data is: by name wherever both have names.
+"""Matches each class of the data with a class of the model, by name if both have names.
 
 A class's number is its place in a sorted list, so the same number means another class as soon as a
-folder is renamed, added or left out. Nothing here is numbered by place without saying so. Imports
+folder is renamed, added or removed. This module never matches by number without a message. Imports
 no TensorFlow.
 """
 
@@ -22,16 +22,16 @@ from convoy.utils.text import canonical, some
 def known_names(
     trained: Sequence[str] | None, classes: int, label_file: str | None = None
 ) -> list[list[str]]:
-    """The lists of names by which a model's classes may be called, the surest first.
+    """Returns lists of names for a model's classes, most reliable first.
 
     Args:
-        trained: those of its training data; fewer than `classes` where it has more outputs.
-        classes: how many outputs it has.
+        trained: names in its training data; fewer than `classes` if it has more outputs.
+        classes: number of outputs.
         label_file: `--label_file`.
 
     Returns:
-        The names of the training data, those of the file, and ImageNet's synset ids and words where
-        these are its classes. None of them: nothing names the classes.
+        The names of the training data, those of the file, and ImageNet's synset ids and words if
+            these are its classes. Empty: the classes have no names.
     """
     imagenet, found = imagenet_classes(), []
     if trained:
@@ -48,20 +48,20 @@ def known_names(
 def match_classes(
     source: Source, known: Sequence[Sequence[str]], classes: int, data: str
 ) -> tuple[Source, list[str]]:
-    """The data with labels that mean a model's classes. Every rank has to come here.
+    """Returns the data with labels in a model's classes. All ranks must call it.
 
     Args:
-        source: the data, which may name their classes or not.
+        source: the data, with or without class names.
         known: see `known_names`.
-        classes: the model's outputs.
-        data: what to call the data in messages, such as "--data_dir photos".
+        classes: number of the model's outputs.
+        data: the data's name in messages, such as "--data_dir photos".
 
     Returns:
-        The source, renumbered where it has to be, and lines that say what is not matched by name.
+        The source, renumbered if necessary, and lines about classes not matched by name.
 
     Raises:
-        DataError: there are images of classes that the model lacks, or nothing says which class of
-            the model is meant.
+        DataError: there are images of classes that the model lacks, or it is unclear which of the
+            model's classes are meant.
     """
     theirs = source.class_names
     if not theirs:
@@ -82,8 +82,8 @@ def match_classes(
 
 
 def numbered_like(training: Any, data: str) -> Callable[[Source], Source] | None:
-    """A function that numbers the classes of validation data as training data are numbered; None
-    where both are numbered alike already.
+    """Returns a function that numbers the classes of validation data as in the training data; None
+    if both already have the same numbers.
 
     Args:
         training: the training loader.
@@ -96,8 +96,8 @@ def numbered_like(training: Any, data: str) -> Callable[[Source], Source] | None
 
 
 def _numbers(theirs: Sequence[str], names: Sequence[str]) -> list[int]:
-    """The number of each of the data's names in a list of the model's; `UNKNOWN` if it is not in
-    there, or there twice.
+    """Returns the number of each of the data's names in a list of the model's; `UNKNOWN` if it is
+    missing or occurs twice.
     """
     keys = [canonical(name) for name in names]
     twice = {key for key, count in Counter(keys).items() if count > 1}
@@ -106,7 +106,7 @@ def _numbers(theirs: Sequence[str], names: Sequence[str]) -> list[int]:
 
 
 def _unknown(source: Source, numbers: Sequence[int]) -> list[str]:
-    """The data's classes that have images and no number."""
+    """Returns the data's classes that have images but no number."""
     occurring = ranks.on_rank0(source.occurring_labels)
     names = source.class_names or []
     return [names[i] for i in occurring if 0 <= i < len(names) and numbers[i] == UNKNOWN]
@@ -121,7 +121,7 @@ def _renumbered(
 
 
 def _missing(source: Source, numbers: Sequence[int], names: Sequence[str]) -> list[str]:
-    """A line about the model's classes that the data do not have."""
+    """Returns a line about the model's classes that the data lack."""
     missing = [name for i, name in enumerate(names) if i not in set(numbers)]
     if not missing:
         return []
@@ -137,7 +137,7 @@ def _without_names(
             " all of them"
         )
     if not known:
-        return []  # as they were trained: numbers are all there is
+        return []  # as in training: there are only numbers
     return [
         f"{data} does not name its classes (labels.txt would): its labels are taken for the"
         f" model's numbers, 0 for {known[0][0]} and so on"
@@ -145,7 +145,7 @@ def _without_names(
 
 
 def _by_number(source: Source, classes: int, data: str) -> tuple[Source, list[str]]:
-    """For models whose classes nothing names."""
+    """Matches by number, for models without class names."""
     theirs = source.class_names or []
     if all(name.isdecimal() and int(name) < classes for name in theirs):
         line = f"the model does not name its classes: the names in {data} are taken for its numbers"

@@ -1,4 +1,4 @@
-"""A name for each of a model's outputs. Imports no TensorFlow."""
+"""Finds a name for each of a model's outputs. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
 @lru_cache(maxsize=1)
 def imagenet_classes() -> dict[str, str]:
-    """ImageNet-1k's synset ids, in the order of the class numbers, and their names."""
+    """Returns ImageNet-1k's synset ids in the order of the class numbers, and their names."""
     lines = IMAGENET.read_text(encoding="utf-8").splitlines()
     return dict(line.split("\t") for line in lines if not line.startswith("#"))
 
@@ -24,27 +24,27 @@ def imagenet_classes() -> dict[str, str]:
 def class_names(
     names: Sequence[str] | None, classes: int, label_file: str | None = None
 ) -> list[str]:
-    """One name a class.
+    """Returns one name per class.
 
-    `--label_file` has them, or else the training data had; ImageNet's synset ids (`n01440764`)
-    are replaced by what they mean. A thousand classes that nothing names are taken for ImageNet's;
-    any other class without a name has its number.
+    They come from `--label_file`, or otherwise from the training data; ImageNet's synset ids
+    (`n01440764`) are replaced by their meaning. A thousand classes without names count as
+    ImageNet's; any other class without a name gets its number.
 
     Args:
-        names: those that the checkpoint kept, or None.
-        classes: how many outputs the model has.
-        label_file: a text file with one name a line, in the order of the classes.
+        names: the names in the checkpoint, or None.
+        classes: number of the model's outputs.
+        label_file: a text file with one name per line, in the order of the classes.
 
     Raises:
-        ConfigError: the file cannot be read, holds another number of names,
-            or has an empty line among them.
+        ConfigError: the file cannot be read, has another number of names, or has an empty line
+            among them.
     """
     if label_file:
         names = read_label_file(label_file, classes)
     imagenet = imagenet_classes()
     if not names and classes == len(imagenet):
         return list(imagenet.values())
-    # Checkpoints of earlier versions keep them as the file system had them.
+    # Checkpoints of earlier versions stored names as in the file system.
     names = [canonical(name) for name in list(names or [])[:classes]]
     if names and all(name in imagenet for name in names):
         names = [imagenet[name] for name in names]
@@ -52,12 +52,12 @@ def class_names(
 
 
 def read_label_file(file: str, classes: int) -> list[str]:
-    """The names in `--label_file`; see `class_names`."""
+    """Reads the names in `--label_file`; see `class_names`."""
     try:
         names = read_names(file, f"--label_file {file}")
     except OSError as error:
         raise ConfigError(f"--label_file {file} cannot be read: {error.strerror}") from error
-    except (DataError, TextError) as error:  # it is a file of settings, not of the data
+    except (DataError, TextError) as error:  # this file is a setting, not part of the data
         raise ConfigError(str(error)) from error
     if len(names) != classes:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""`--class_weights`: how much the examples of each class count in the training loss."""
+"""Computes `--class_weights`: how much each class's examples count in the training loss."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ _LIKE = "weights of classes, which are lines such as `cat: 2.0`"
 
 
 def class_weights(config: Config, data: Any) -> np.ndarray | None:
-    """The weight of each class, float32 `(classes,)`; None: all count alike. For every rank.
+    """Returns the weight of each class, float32 `(classes,)`; None: all count equally. All ranks
+    must call it.
 
-    They are divided by their mean over the training examples, so that the learning rate means what
-    it did, and losses can be compared.
+    The weights are divided by their mean over the training examples, so that the learning rate
+    keeps its meaning, and losses can be compared.
 
     Args:
         data: the training loader.
 
     Raises:
-        ConfigError: the file cannot be read, names a class that is not there, or a weight is no
-            number from 0 on.
+        ConfigError: the file cannot be read or names an unknown class, or a weight is not a number
+            from 0 up.
     """
     if config.class_weights == "none":
         return None
@@ -46,11 +47,11 @@ def class_weights(config: Config, data: Any) -> np.ndarray | None:
 
 
 def check_class_weights(config: Config) -> None:
-    """Refuses, before the data are looked at, a file that is not one of names and weights, and two
-    corrections for the same thing.
+    """Rejects, before the data are read, a malformed file of names and weights, and two corrections
+    for the same imbalance.
 
     Raises:
-        ConfigError: as told.
+        ConfigError: one of these is the case.
     """
     if config.class_weights == "balanced" and config.sampling != "natural":
         raise ConfigError(
@@ -62,11 +63,11 @@ def check_class_weights(config: Config) -> None:
 
 
 def check_classes_weighted(config: Config, source: Source) -> None:
-    """Refuses a file that does not fit the training split, as far as that is known without reading
+    """Rejects a file that does not fit the training split, as far as this is known without reading
     records.
 
     Raises:
-        ConfigError: it names a class that is not there, or no image would count.
+        ConfigError: it names an unknown class, or no image would count.
     """
     classes = max(config.num_classes or 0, source.num_classes or 0)
     if config.class_weights in _WORDS or not classes:
@@ -77,7 +78,7 @@ def check_classes_weighted(config: Config, source: Source) -> None:
 
 
 def _counts(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Examples of each class, float64 `(classes,)`."""
+    """Counts the examples of each class, float64 `(classes,)`."""
     return np.bincount(labels[labels >= 0], minlength=classes).astype(np.float64)
 
 
@@ -89,7 +90,7 @@ def _refuse_nothing(setting: str, weights: np.ndarray, counts: np.ndarray) -> No
 
 
 def _of_file(path: str, class_names: Sequence[str] | None, classes: int) -> np.ndarray:
-    """Weights by name, float64 `(classes,)`; those that the file does not name have 1."""
+    """Returns weights by name, float64 `(classes,)`; classes missing in the file get 1."""
     names = class_names or [str(i) for i in range(classes)]
     places = {canonical(name): i for i, name in enumerate(names)}
     weights = np.ones(classes)
@@ -102,7 +103,7 @@ def _of_file(path: str, class_names: Sequence[str] | None, classes: int) -> np.n
 
 
 def _read(path: str) -> dict[str, tuple[float, int]]:
-    """By name, the weight and its line."""
+    """Returns the weight and its line, by name."""
     what, found = f"--class_weights {path}", {}
     try:
         settings = read_settings(path, like=_LIKE, any_name=True)

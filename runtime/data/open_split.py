@@ -1,4 +1,4 @@
-"""The data that the flags name, opened. Imports no TensorFlow."""
+"""Opens the data of the flags. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _DIVISION = ("validation_fraction", "validation_seed")
 
 
 def open_split(config: Config, split: str, tell: Callable[[Source], None] | None = None) -> Source:
-    """One split of `--data_dir`.
+    """Opens one split of `--data_dir`.
 
     Args:
         split: "train" or "validation".
         tell: see `dataloader.sources.find.find_source`.
 
     Raises:
-        DataError: see there.
+        DataError: see `find_source`.
     """
     held_out = division(config.validation_fraction, config.validation_seed)
     where = (config.data_dir, split, config.dataset, config.first_label)
@@ -30,12 +30,12 @@ def open_split(config: Config, split: str, tell: Callable[[Source], None] | None
 
 
 def for_these_data(run: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's settings for a launch that applies it, which may be about other data: these are not
-    divided as the run's own were.
+    """Adapts a run's settings for applying it to possibly other data, which are not divided as the
+    run's own.
 
     Args:
         run: settings by flag.
-        asked: those that are given for this launch.
+        asked: the flags given for this launch.
     """
     own, given = run.get("data_dir"), asked.get("data_dir")
     if own is None or given is None or os.path.realpath(own) == os.path.realpath(given):
