@@ -1,1 +1,1 @@
-"""From a `Config` to the model and the loaders that it describes."""
+"""Builds the model and the loaders that a `Config` describes."""

@@ -1,4 +1,4 @@
-"""From a `Config` to the loaders of training and evaluation."""
+"""Builds the loaders of training and evaluation from a `Config`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SYNTHETIC_STEPS = 100
 
 
 def eval_crop(config: Config) -> EvalCrop:
-    """How an image is cut for evaluation and prediction."""
+    """Returns how images are cut for evaluation and prediction."""
     return EvalCrop(
         padding=config.crop_padding,
         method=config.eval_crop,
@@ -34,7 +34,7 @@ def eval_crop(config: Config) -> EvalCrop:
 
 
 def say_found(source: Source) -> None:
-    """Prints on rank 0, among the run's own lines, what data there are; warns of what is odd."""
+    """Prints on rank 0, among the run's own lines, what data were found; warns of oddities."""
     if ranks.rank() == 0:
         tell(source.found, sys.stdout)
         for note in source.notes:
@@ -49,17 +49,17 @@ def build_loader(
     source: Source | None = None,
     adapt: Callable[[Source], Source] | None = None,
 ) -> Loader | SyntheticLoader:
-    """This rank's loader of a split: "train" with augmentation, "validation" without.
+    """Builds this rank's loader of a split: "train" with augmentation, "validation" without.
 
     Args:
         like: the training loader, whose classes the validation set must share.
-        num_classes: the model's, when it exists already.
-        source: of an earlier loader of this split, with what it has cached.
-        adapt: makes the source's classes those of a model (`runtime.data.class_matching`); not
-            called for a source of an earlier loader, which is adapted already.
+        num_classes: the model's number of classes, if it already exists.
+        source: the source of an earlier loader of this split, with its cache.
+        adapt: maps the source's classes to a model's (`runtime.data.class_matching`); not called
+            for a source of an earlier loader, which is already adapted.
     """
     training = split == "train"
-    # The flag counts updates, and the loader batches, of which an update may gather several.
+    # The flag counts updates, but the loader counts batches; an update may take several.
     passes = micro_steps(config) if training else 1
     batches = passes * config.steps_per_epoch if config.steps_per_epoch else None
     size = train_image_size(config) if training else image_size(config)
@@ -87,7 +87,7 @@ def build_loader(
     options = InputOptions(
         image_size=size,
         batch_size=config.train_batch_size if training else config.eval_batch_size,
-        # One rank counts them, where nothing but the records tells.
+        # One rank counts them if only the records tell.
         num_classes=classes or source.num_classes or ranks.on_rank0(source.count_classes),
         seed=config.seed,
         steps_per_epoch=batches if training else None,
@@ -128,13 +128,13 @@ def build_loader(
 
 
 def micro_steps(config: Config) -> int:
-    """Forward passes per update.
+    """Returns the number of forward passes per update.
 
-    In an elastic job, where nobody chooses the number of processes, as many as come nearest to
-    `--optimizer_batch_size`.
+    In an elastic job, where nobody chooses the number of processes, this is the number that comes
+    nearest to `--optimizer_batch_size`.
 
     Raises:
-        ConfigError: in others, it is no multiple of the images of one pass.
+        ConfigError: in other jobs, the flag is not a multiple of the images of one pass.
     """
     if config.grad_accum_steps:
         return config.grad_accum_steps

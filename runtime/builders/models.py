@@ -1,4 +1,4 @@
-"""From a `Config` to the model and the loaders it describes."""
+"""Builds models from a `Config`."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ from convoy.runtime.settings.config import Config
 
 logger = logging.getLogger("convoy.data")
 
-# ImageNet's number, for images that are made up.
+# ImageNet's number, for synthetic images.
 DEFAULT_CLASSES = 1000
-# Written into checkpoints, so that a later change of a default does not change an old model.
+# Stored in checkpoints, so that a later change of a default does not change an old model.
 DEFAULT_PADDING = {"efficientnet": "same", "resnet": "symmetric"}
 
 
 def image_size(config: Config) -> int:
-    """Pixels a side of the model's images."""
+    """Returns the side of the model's images in pixels."""
     return config.image_size or get_arch(config.arch).resolution
 
 
 def train_image_size(config: Config) -> int:
-    """Pixels a side of training images, in the last stage of progressive training."""
+    """Returns the side of training images in pixels; with progressive training, in the last
+    stage.
+    """
     return config.train_image_size or image_size(config)
 
 
 def final_dropout(config: Config) -> float:
-    """The rate before the head, in the last stage of progressive training."""
+    """Returns the dropout rate before the head; with progressive training, in the last stage."""
     return get_arch(config.arch).dropout if config.dropout is None else config.dropout
 
 
 def model_arguments(
     config: Config, num_classes: int, implied: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What `build_model` is called with; checkpoints keep it, so that a model can be built again.
+    """Returns the arguments for `build_model`; checkpoints store them to build the model again.
 
     Args:
-        implied: what pre-trained weights were made with (`model.weights.inspect`). It replaces the
-            architecture's defaults, and flags that are set replace it.
+        implied: arguments that pre-trained weights imply (`model.weights.inspect`). They override
+            the architecture's defaults, and explicit flags override them.
     """
     arch = get_arch(config.arch)
     arguments = {
@@ -74,7 +76,7 @@ def model_arguments(
 def build_training_model(
     config: Config, num_classes: int, arguments: Mapping[str, Any] | None = None
 ) -> keras.Model:
-    """A freshly initialised model; the same on every rank and for every launch with one seed."""
+    """Builds a freshly initialised model: the same on every rank and in every run with one seed."""
     settled = dict(arguments or model_arguments(config, num_classes))
     one_size = config.n_stages == 1 and train_image_size(config) == settled["image_size"]
     settled |= {"seed": config.seed, "any_size": not one_size, "data_format": config.data_format}

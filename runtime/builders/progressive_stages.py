@@ -1,4 +1,4 @@
-"""Progressive training: what changes from stage to stage, and when.
+"""Computes the stages of progressive training: what changes, and when.
 
 The epochs are split evenly into `--n_stages`. Image size, RandAugment's magnitude, mixup, cutmix
 and dropout rise linearly from the `--base_…` flags in the first stage to the ordinary flags in the
@@ -20,12 +20,12 @@ from convoy.runtime.settings.config import Config
 
 @dataclass(frozen=True)
 class Stage:
-    """The settings of some epochs. Two epochs with equal ones belong to one stage.
+    """The settings of some epochs. Epochs with equal settings belong to one stage.
 
     Attributes:
         number: from 0.
-        image_size: pixels a side of training images.
-        magnitude: of RandAugment.
+        image_size: side of training images in pixels.
+        magnitude: RandAugment's magnitude.
         mixup_alpha, cutmix_alpha: 0 for none.
         dropout: rate before the head; None leaves the model's own.
     """
@@ -38,7 +38,7 @@ class Stage:
     dropout: float | None
 
     def describe(self, stages: int, first_epoch: int) -> str:
-        """One line for the user; `first_epoch` counts from 0."""
+        """Returns one line for the user; `first_epoch` counts from 0."""
         dropout = "" if self.dropout is None else f", dropout {self.dropout:g}"
         return (
             f"stage {self.number + 1}/{stages}, from epoch {first_epoch + 1}:"
@@ -48,16 +48,16 @@ class Stage:
 
 
 def stage_settings(config: Config, epoch: int) -> Stage:
-    """The stage that an epoch, counted from 0, belongs to: a function of the two alone.
+    """Returns the stage of an epoch, counted from 0; it depends only on the arguments.
 
-    Stage s of n covers the epochs e with `e * n // max_epochs == s`, so that stages differ by one
-    epoch at most. `--mix_off_epoch` switches mixing off within a stage.
+    Stage s of n covers the epochs e with `e * n // max_epochs == s`, so stages differ in length by
+    at most one epoch. `--mix_off_epoch` switches mixing off within a stage.
     """
     number = min(epoch * config.n_stages // config.max_epochs, config.n_stages - 1)
     share = number / (config.n_stages - 1) if config.n_stages > 1 else 1.0
 
     def between(base: float, final: float) -> float:
-        # Two products, so that the last stage has the flag's very number.
+        # Two products, so that the last stage has exactly the flag's number.
         return (1.0 - share) * base + share * final
 
     mixing = config.mix_off_epoch is None or epoch < config.mix_off_epoch
@@ -77,12 +77,12 @@ def stage_settings(config: Config, epoch: int) -> Stage:
 def loader_of_stage(
     config: Config, stage: Stage, before: Any = None, adapt: Callable | None = None
 ) -> Any:
-    """The training data of a stage.
+    """Builds the training data of a stage.
 
     Args:
-        before: the loader of the stage before, whose classes, cache and knowledge of unreadable
-            examples it shares.
-        adapt: see `build_loader`; of the first stage.
+        before: the previous stage's loader, to share its classes, cache and list of unreadable
+            examples.
+        adapt: see `build_loader`; only for the first stage.
     """
     if before is None:
         return build_loader(of_stage(config, stage), "train", adapt=adapt)
@@ -93,7 +93,7 @@ def loader_of_stage(
 
 
 def of_stage(config: Config, stage: Stage) -> Config:
-    """The config whose training data are those of a stage."""
+    """Returns the config for the training data of a stage."""
     changes: dict[str, Any] = {
         "train_image_size": stage.image_size,
         "magnitude": stage.magnitude,
@@ -104,7 +104,7 @@ def of_stage(config: Config, stage: Stage) -> Config:
 
 
 def set_dropout(model: keras.Model, stage: Stage) -> None:
-    """Gives the dropout before the head the stage's rate. Functions traced before keep theirs."""
+    """Sets the dropout before the head to the stage's rate. Functions traced before keep theirs."""
     for layer in model.layers:
         if stage.dropout is not None and isinstance(layer, keras.layers.Dropout):
             layer.rate = stage.dropout

@@ -1,4 +1,6 @@
-"""The model that `eval`, `predict`, `export` and so on apply: a checkpoint's, or a file's."""
+"""Builds the trained model for `eval`, `predict`, `export` and others: from a checkpoint or a
+file.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,9 @@ class Trained:
 
     Attributes:
         model: from images to logits.
-        text: what it is, for the user.
-        class_names: one a class, or None.
-        state, config: of the checkpoint (`state.json`, `config.yaml`); empty for a file.
+        text: description for the user.
+        class_names: one per class, or None.
+        state, config: from the checkpoint (`state.json`, `config.yaml`); empty for a file.
     """
 
     model: keras.Model
@@ -52,11 +54,11 @@ class Trained:
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """Those of its run, by flag; None for a file."""
+        """Returns its run's settings by flag; None for a file."""
         return yaml.safe_load(self.config) if self.config else None
 
     def evaluated_on(self, size: int, crop: EvalCrop) -> bool:
-        """Whether its run evaluated it on images of that size, cut like that."""
+        """Returns whether its run evaluated it on images of this size and crop."""
         if not (settings := self.settings):
             return False
         known, whole = {f.name for f in fields(Config)}, defaults(settings["arch"]) | settings
@@ -70,13 +72,13 @@ def load_model(
     data_format: str = "channels_last",
     image_size: int | None = None,
 ) -> tuple[Any, Checkpoint]:
-    """Builds the model that a checkpoint holds.
+    """Builds the model of a checkpoint.
 
     Args:
-        path: a checkpoint's folder, or a model_dir (its best is taken).
-        weights: "raw", "ema", or "auto": the better of the two when the checkpoint was made.
-        data_format: the layout to compute in; any checkpoint goes with either.
-        image_size: pixels a side; None: those it was trained for.
+        path: a checkpoint's folder, or a model_dir (for its best checkpoint).
+        weights: "raw", "ema", or "auto": the better of the two when the checkpoint was saved.
+        data_format: the layout for computing; any checkpoint works with both.
+        image_size: side in pixels; None: as in training.
 
     Returns:
         The Keras model, and the checkpoint with `state["weights_used"]` set.
@@ -101,11 +103,11 @@ def load_model(
 
 
 def trained_model(config: Config) -> Trained:
-    """Loads what `--pretrained_from_file` names, or else `--checkpoint` of `--model_dir`.
+    """Loads the file of `--pretrained_from_file`, or otherwise `--checkpoint` of `--model_dir`.
 
     Raises:
         CheckpointError, WeightFileError: it cannot be read.
-        ConfigError: the file has no classifier, or another number of classes than asked for.
+        ConfigError: the file has no classifier, or another number of classes than requested.
     """
     file = config.pretrained_from_file
     path = ranks.on_rank0(lambda: _checkpoint_of(config))
@@ -117,8 +119,8 @@ def trained_model(config: Config) -> Trained:
 
 
 def _checkpoint_of(config: Config) -> Any:
-    """The checkpoint's folder that flags name, or None for a file; warns of damaged ones that would
-    have been it.
+    """Returns the checkpoint's folder from the flags, or None for a file; warns of damaged
+    checkpoints that would have been chosen.
     """
     if config.pretrained_from_file:
         return folder_of(config.pretrained_from_file)
@@ -130,10 +132,10 @@ def _checkpoint_of(config: Config) -> Any:
 
 
 def for_classes_of(trained: Trained, config: Config) -> Callable[[Source], Source]:
-    """A function that makes the classes of a source of `--data_dir` those of the model, and says on
-    rank 0 what is not matched by name.
+    """Returns a function that maps the classes of a source of `--data_dir` to the model's, and says
+    on rank 0 which are not matched by name.
 
-    Raises (the function): DataError, if there are images of classes that the model lacks.
+    The function raises DataError if there are images of classes that the model lacks.
     """
     classes = trained.model.output_shape[-1]
     known = known_names(trained.class_names, classes, config.label_file)
