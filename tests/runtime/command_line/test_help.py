@@ -9,7 +9,7 @@ from convoy.runtime.command_line.help import DOES, MOST_USED, WIDTH, asked, page
 from convoy.runtime.settings.config import MODES, Config, kinds
 
 FLAGS = [f.name for f in fields(Config)]
-GROUPS = {f.metadata["group"] for f in fields(Config)}
+GROUPS = list(dict.fromkeys(f.metadata["group"] for f in fields(Config)))
 
 
 @pytest.mark.parametrize("topic", ["", "all", "groups", *(f"{g.split()[0]}" for g in GROUPS)])
