@@ -1,1 +1,1 @@
-"""`--mode eval`, and its report."""
+"""Implements `--mode eval` and its report."""

@@ -1,4 +1,4 @@
-"""Evaluation that counts every example once, over any number of ranks."""
+"""Evaluates every example exactly once, over any number of ranks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from convoy.utils.metrics import MeanAccumulator, percentiles
 from convoy.utils.watchdog import watchdog
 
 _AGREE_SECONDS = 2.0
-"""Between two moments at which ranks ask each other during an evaluation; an exchange takes some
+"""Seconds between two exchanges of the ranks during an evaluation; an exchange takes some
 milliseconds.
 """
 
-# Metric → (unit, format) for the log.
+# Metric -> (unit, format) for the log.
 UNITS = {
     "eval_loss": ("nats", ":.4f"),
     "eval_accuracy_top_1": (None, ":.4f"),
@@ -51,25 +51,25 @@ def evaluate(
 ) -> dict[str, float]:
     """Runs one pass and returns the metrics, the same on every rank.
 
-    Padding carries weight 0, and sums rather than means travel between ranks, so the result does
-    not depend on their number. Times are per batch and rank, without the first batch, which
-    compiles.
+    Padding has weight 0, and ranks exchange sums instead of means, so the result does not depend on
+    their number. Times are per batch and rank, without the first batch, which compiles.
 
     Args:
-        eval_step: an `EvalStep`, or another function of a batch to its sums.
-        batches: this rank's `(images, labels, weights)`; every rank has the same number.
+        eval_step: an `EvalStep`, or another function from a batch to its sums.
+        batches: this rank's `(images, labels, weights)`; every rank has the same number of batches.
         batch_size: images in a batch of one rank.
         prof: stop after this many batches.
-        asked: whether this rank was asked to stop. Every rank gives one, or none does.
+        asked: returns whether this rank was asked to stop. All ranks pass one, or none does.
 
     Returns:
         The names in `UNITS`; `eval_macro_…` if `eval_step` counts by class. Accuracies are
-        fractions, latencies milliseconds per batch; with a single batch its own time stands in for
-        the missing ones.
+            fractions, latencies milliseconds per batch; with a single batch, its own time replaces
+            the missing ones.
 
     Raises:
-        Abandoned: a rank was asked to stop; on every rank, after about `_AGREE_SECONDS` at most.
-        DataError: a rank's batches raised it; on every rank.
+        Abandoned: a rank was asked to stop; raised on every rank, after at most about
+            `_AGREE_SECONDS`.
+        DataError: a rank's batches raised it; raised on every rank.
     """
     total, times = MeanAccumulator(), []
     agreement, batches = Agreement(asked), iter(batches)
@@ -98,12 +98,12 @@ def evaluate(
         if ended:
             break
     found = _figures(total, times, batch_size) | _over_classes(eval_step)
-    return {name: found[name] for name in UNITS if name in found}  # as they are printed
+    return {name: found[name] for name in UNITS if name in found}  # in the order of printing
 
 
 def _over_classes(eval_step: Callable) -> dict[str, float]:
-    """Each class counted once, however many examples it has: the mean recall of the classes that
-    have examples, and the mean F1 of those that have examples or answers.
+    """Counts each class once, however many examples it has: the mean recall of the classes with
+    examples, and the mean F1 of those with examples or answers.
     """
     if not isinstance(eval_step, CountingByClass):
         return {}
@@ -116,11 +116,11 @@ def _over_classes(eval_step: Callable) -> dict[str, float]:
 
 
 def _figures(total: MeanAccumulator, times: list[float], batch_size: int) -> dict[str, float]:
-    """From this rank's sums and seconds a batch to what `evaluate` returns."""
+    """Converts this rank's sums and seconds per batch to the result of `evaluate`."""
     watchdog.rest("gathering the results of evaluation")
     total = MeanAccumulator.from_array(ranks.all_sum(total.as_array()))
     times = times[1:] or times
-    # All ranks' times, so that a slow rank shows in the percentiles.
+    # Use all ranks' times, so that a slow rank shows in the percentiles.
     times = ranks.all_gather(np.asarray(times, np.float64))
     result = total.result()
     per_rank = batch_size / float(np.mean(times))
@@ -138,21 +138,21 @@ def _figures(total: MeanAccumulator, times: list[float], batch_size: int) -> dic
 
 
 class Abandoned(Exception):
-    """A pass was given up, on every rank after the same batch: one was asked to stop."""
+    """A pass was given up, on every rank after the same batch, because one was asked to stop."""
 
 
 class Agreement:
-    """What ranks tell each other during a pass, so that all of them leave it alike.
+    """Lets ranks agree during a pass, so that all of them leave it at the same place.
 
-    Every so many batches, the same number on every rank, each tells whether it was asked to stop
-    and whether it is in trouble. A rank in trouble goes to the next such place at once, and waits
-    there: all ranks have as many batches, and so as many places.
+    At certain batches, the same on every rank, each rank reports whether it was asked to stop and
+    whether it is in trouble. A rank in trouble goes to the next such place at once, and waits
+    there: all ranks have the same number of batches, and so of places.
 
     Args:
-        asked: whether this rank was asked to stop; None: there is one place only, the end.
+        asked: returns whether this rank was asked to stop; None: the only place is the end.
 
     Attributes:
-        trouble: why this rank cannot go on; "" if it can.
+        trouble: why this rank cannot continue; "" if it can.
     """
 
     def __init__(self, asked: Callable[[], bool] | None) -> None:
@@ -162,11 +162,11 @@ class Agreement:
         self._since, self._at = monotonic(), 0
 
     def due(self, done: int) -> bool:
-        """Whether all ranks talk after so many batches."""
+        """Returns whether all ranks exchange reports after this many batches."""
         return done >= self._next
 
     def settle(self, done: int, ended: bool = False) -> None:
-        """Talks, after so many batches or at the end of the pass; for every rank.
+        """Exchanges reports after `done` batches or at the end of the pass. All ranks must call it.
 
         Raises:
             Abandoned, DataError: see `evaluate`.
@@ -185,9 +185,9 @@ class Agreement:
             raise DataError("; ".join(dict.fromkeys(filter(None, texts))))
         if stop and not ended:
             raise Abandoned
-        # The slowest rank's time. The first batches compile, and nobody knows how long that takes.
+        # Use the slowest rank's time. The first batches compile, which takes an unknown time.
         batches = int(_AGREE_SECONDS / max(seconds, 1e-6)) if done > 1 else 1
-        alone = ranks.size() == 1  # talks for nothing
+        alone = ranks.size() == 1  # a single rank exchanges for free
         self._next = done + (1 if alone else max(1, batches))
         self._since, self._at = now, done
 
@@ -200,20 +200,20 @@ def evaluate_data(
     prof: int | None = None,
     asked: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
-    """`evaluate` on all batches of a validation loader. Images that cannot be read weigh nothing;
-    how many there may be is judged at the end, when all of them are known.
+    """Runs `evaluate` on all batches of a validation loader. Unreadable images have weight 0; their
+    number is checked at the end, when all of them are known.
 
     Args:
-        eval_step, prof, asked: as for `evaluate`.
-        data: from `runtime.builders.models.build_loader`.
-        config: its batch size, and `max_bad_eval_examples`.
+        eval_step, prof, asked: as in `evaluate`.
+        data: from `runtime.builders.inputs.build_loader`.
+        config: for its batch size and `max_bad_eval_examples`.
 
     Returns:
-        What `evaluate` does and, if images were left out, `eval_unreadable`, their number.
+        The result of `evaluate` and, if images were left out, `eval_unreadable`, their number.
 
     Raises:
-        Abandoned, DataError: as `evaluate`; and more images than `--max_bad_eval_examples` allows
-            cannot be read: the text names them.
+        Abandoned, DataError: as in `evaluate`; or more images are unreadable than
+            `--max_bad_eval_examples` allows: the text names them.
     """
     data.lenient = True
     values = evaluate(eval_step, data.batches(0), config.eval_batch_size, prof=prof, asked=asked)
@@ -225,7 +225,9 @@ def evaluate_data(
 
 
 def evaluate_checkpoint(config: Any) -> dict[str, Any]:
-    """`--mode eval`: the checkpoint or weight file that the flags name, on the validation split."""
+    """Runs `--mode eval`: evaluates the flags' checkpoint or weight file on the validation
+    split.
+    """
     from convoy.runtime.builders.inputs import build_loader
     from convoy.runtime.builders.trained_model import for_classes_of, trained_model
 
@@ -239,7 +241,7 @@ def evaluate_checkpoint(config: Any) -> dict[str, Any]:
 
 
 def announce(trained: Any, config: Any) -> None:
-    """Says, on rank 0, which weights are evaluated, before their data are told of."""
+    """Says on rank 0 which weights are evaluated, before the report on their data."""
     from convoy.runtime.builders.models import image_size
 
     if ranks.rank() == 0:

@@ -1,4 +1,4 @@
-"""The files of an evaluation report: numbers as JSON and CSV, and a page to look at."""
+"""Writes the files of an evaluation report: numbers as JSON and CSV, and a page to look at."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ THRESHOLDS = np.linspace(0, 1, 21)
 
 
 def report_folder(config: Config) -> Path | Remote:
-    """`--report_dir`, or else `eval_report` in the run's folder."""
+    """Returns `--report_dir`, or otherwise `eval_report` in the run's folder."""
     return path_of(config.report_dir or path_of(config.model_dir) / "eval_report")
 
 
 def write_report(config: Config, results: Sequence[Result], source: Source) -> Path | Remote:
-    """Writes the report into `report_folder`, in place of an earlier one.
+    """Writes the report into `report_folder`, and replaces an earlier one.
 
     Args:
-        config: of the first evaluation.
-        results: one an evaluation; they are of the same examples.
-        source: where the examples are, for pictures.
+        config: the config of the first evaluation.
+        results: one per evaluation, all for the same examples.
+        source: the source of the examples, for pictures.
 
     Returns:
         The folder.
@@ -89,19 +89,19 @@ def write_report(config: Config, results: Sequence[Result], source: Source) -> P
 
 
 def _remove_after(folder: Path | Remote, count: int) -> None:
-    """Removes what an earlier report of more evaluations has beyond this one's."""
+    """Removes surplus files of an earlier report with more evaluations."""
     for number in range(count + 1, MOST + 1):
         for name in (*(f"{kind}-{number}.csv" for kind in TABLES), f"confusion-{number}.png"):
             (folder / name).unlink(missing_ok=True)
 
 
 def _numbered(i: int, name: str) -> str:
-    """Several classes may have one name, as ImageNet's two cranes."""
+    """Numbers a class's name: several classes may have the same, like ImageNet's two cranes."""
     return name if name == str(i) else f"{i} {name}"
 
 
 def _numbers(result: Result, first: Result) -> dict[str, Any]:
-    """What metrics.json says of an evaluation."""
+    """Returns the entry of an evaluation in metrics.json."""
     coverage, accuracy = by_threshold(result.confidence, result.right, THRESHOLDS)
     found = result.calibration
     numbers: dict[str, Any] = {
@@ -152,7 +152,9 @@ def _write_tables(
 
 
 def _confusion_table(found: Confusion, names: Sequence[str]) -> tuple[Iterable, Iterable]:
-    """Head and rows of confusion.csv: the matrix, or its cells where it would have too many."""
+    """Returns head and rows of confusion.csv: the matrix, or its nonzero cells if it would have too
+    many.
+    """
     if found.classes > WHOLE_MATRIX:
         columns = (column.tolist() for column in (found.label, found.predicted, found.count))
         return ("true", "predicted", "count"), zip(*columns, strict=True)
@@ -165,19 +167,22 @@ def _confusion_table(found: Confusion, names: Sequence[str]) -> tuple[Iterable, 
 
 def _write_csv(path: Path | Remote, head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> None:
     def cell(value: Any) -> Any:
-        if isinstance(value, float):  # NumPy's float64 is one
+        if isinstance(value, float):  # includes NumPy's float64
             return "" if math.isnan(value) else f"{value:.6f}"
         return value
 
     with path.open("w", newline="", **UTF8) as file:
-        writer = csv.writer(file)  # lines of its own end quote all kinds of line ends in cells
+        # with our own line ends, it quotes cells with any kind of line end
+        writer = csv.writer(file)
         writer.writerow(head)
         writer.writerows(map(cell, row) for row in rows)
 
 
 def _pairs(results: Sequence[Result], source: Source) -> list[dict[str, Any]]:
-    """The first evaluation's most confused pairs: how often in each, and the surest mistakes."""
-    from convoy.runtime.predict.predict import decoder  # TensorFlow
+    """Returns the first evaluation's most confused pairs: how often in each evaluation, and the
+    most confident mistakes.
+    """
+    from convoy.runtime.predict.predict import decoder  # imports TensorFlow
 
     first = results[0]
     decode = decoder(first.image_size, first.crop, thumbnails=True)
@@ -198,7 +203,7 @@ def _pairs(results: Sequence[Result], source: Source) -> list[dict[str, Any]]:
 
 
 def _of(pair: Pair, result: Result) -> np.ndarray:
-    """bool `(N,)`: which answers are this mistake."""
+    """Returns bool `(N,)`: which answers are this mistake."""
     return (result.label == pair.label) & (result.predicted == pair.predicted)
 
 

@@ -1,4 +1,4 @@
-"""The plots of an evaluation report: reliability, confidence, and each confusion matrix."""
+"""Draws the plots of an evaluation report: reliability, confidence, and each confusion matrix."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from convoy.utils.pages.plots import COLOURS, SERIES, Plot
 if TYPE_CHECKING:
     from convoy.runtime.evaluate.result import Result
 
-NUMBERED = 20  # classes up to which the matrix has its numbers and names written in
-SIDE = 900  # pixels of a matrix without
-SINGLE = 1000  # classes up to which each has a row of pixels; of more several share one
+NUMBERED = 20  # largest number of classes for which the matrix shows numbers and names
+SIDE = 900  # pixels of a matrix without them
+SINGLE = 1000  # largest number of classes with one row of pixels each; with more, several share one
 _NAME = 14  # characters of a class's name beside the matrix
 _BLUE, _ORANGE = (
     tuple(int(COLOURS[c][i : i + 2], 16) / 255 for i in (1, 3, 5)) for c in ("c1", "c2")
 )
-# Single images of a class of thousands would not be seen otherwise.
+# Otherwise single images of a class of thousands would not be visible.
 _FAINTEST = 0.15
 
 
 def plots(results: Sequence[Result]) -> dict[str, Plot]:
-    """By file name: the reliability diagram and the curves of confidence, with all evaluations in
-    them, and a confusion matrix for each.
+    """Returns plots by file name: the reliability diagram and the confidence curves of all
+    evaluations, and a confusion matrix for each.
     """
     found = {"reliability": reliability(results), "confidence": confidence(results)}
     for number, result in enumerate(results, 1):
@@ -35,7 +35,7 @@ def plots(results: Sequence[Result]) -> dict[str, Plot]:
 
 
 def reliability(results: Sequence[Result]) -> Plot:
-    """Accuracy against confidence in bins, and the line on which both agree."""
+    """Plots accuracy against confidence in bins, and the line on which both agree."""
     label = "Reliability diagram: accuracy against confidence"
     with Plot(label, height=_height(results)) as plot:
         axes, single = plot.axes, len(results) == 1
@@ -56,7 +56,9 @@ def reliability(results: Sequence[Result]) -> Plot:
 
 
 def confidence(results: Sequence[Result]) -> Plot:
-    """What is left, and how much of it is right, if only sure answers count."""
+    """Plots how many answers remain, and how many of these are correct, if only confident ones
+    count.
+    """
     thresholds = np.linspace(0, 1, 201)
     label = "Accuracy and coverage against the least confidence"
     with Plot(label, height=_height(results)) as plot:
@@ -72,12 +74,14 @@ def confidence(results: Sequence[Result]) -> Plot:
 
 
 def _height(results: Sequence[Result]) -> int:
-    """With room for a legend below the axes."""
+    """Returns the height, including a legend below the axes."""
     return 255 + 16 * len(results)
 
 
 def confusion(result: Result) -> Plot:
-    """A heat map: rows are true classes, columns answers, strength the share of the row."""
+    """Draws a heat map: rows are true classes, columns answers, strength the fraction of the
+    row.
+    """
     classes = len(result.class_names)
     small = classes <= NUMBERED
     side = max(380, 34 * classes + 90) if small else SIDE
@@ -86,7 +90,7 @@ def confusion(result: Result) -> Plot:
         axes = plot.axes
         found, per = result.confusion, classes_a_pixel(classes)
         heat = _heat(found, per)
-        end = per * len(heat) - 0.5  # so that ticks are numbers of classes
+        end = per * len(heat) - 0.5  # so that ticks are class numbers
         extent = (-0.5, end, end, -0.5)
         axes.imshow(heat, interpolation="none", aspect="equal", extent=extent)
         axes.grid(False)
@@ -106,14 +110,15 @@ def confusion(result: Result) -> Plot:
 
 
 def classes_a_pixel(classes: int) -> int:
-    """How many classes share a row of pixels."""
+    """Returns how many classes share a row of pixels."""
     return 1 if classes <= SINGLE else -(-classes // SIDE)
 
 
 def _heat(found: Confusion, per: int = 1) -> np.ndarray:
-    """uint8 RGBA: right answers blue by their share, mistakes orange by the root of theirs.
+    """Returns uint8 RGBA: correct answers blue by their fraction, mistakes orange by its square
+    root.
 
-    Each pixel stands for `per` × `per` cells. On the diagonal it tells their right answers only.
+    Each pixel covers `per` × `per` cells. On the diagonal, it shows only their correct answers.
     """
     side = -(-found.classes // per)
     rows, columns = found.label // per, found.predicted // per

@@ -1,10 +1,10 @@
-"""`--eval_labels`: labels for the validation images from a file, such as ReaL's or ImageNet-V2's.
+"""Reads `--eval_labels`: labels for the validation images, such as ReaL's or ImageNet-V2's.
 
-No TensorFlow. A file gives labels either in an order or by file name:
+No TensorFlow. A file lists labels either in order or by file name:
 
-- JSON, a list: one entry an image (ReaL's `real.json`);
+- JSON, a list: one entry per image (ReaL's `real.json`);
 - JSON, an object: file name → entry;
-- text, one line an image: `LABEL`, or `NAME LABEL` with a space, tab or comma between them.
+- text, one line per image: `LABEL`, or `NAME LABEL` with a space, tab or comma between them.
 
 An entry is a label or a list of labels; an empty list leaves the image out. A label is a class
 number from 0, or the name of a class.
@@ -26,16 +26,16 @@ from convoy.utils.errors import ConfigError
 from convoy.utils.text import TextError, canonical, read_text, split_lines
 
 Entry = list[int | str]
-NONE = -1  # fills the rows of images that have fewer labels than others
+NONE = -1  # pads the rows of images with fewer labels
 
 
 @dataclass
 class LabelFile:
-    """What a file says.
+    """The contents of a label file.
 
     Attributes:
         file: its path.
-        entries: in order; or by name.
+        entries: entries in order, or by name.
     """
 
     file: str
@@ -43,15 +43,15 @@ class LabelFile:
 
     @property
     def by_name(self) -> bool:
-        """Whether it names the images."""
+        """Returns whether it names the images."""
         return isinstance(self.entries, dict)
 
 
 def read_label_file(file: str) -> LabelFile:
-    """Reads a file of labels; see above.
+    """Reads a label file in one of the formats above.
 
     Raises:
-        ConfigError: it cannot be read or understood.
+        ConfigError: it cannot be read or parsed.
     """
     try:
         text = read_text(file, f"--eval_labels {file}")
@@ -72,7 +72,7 @@ def read_label_file(file: str) -> LabelFile:
         raise ConfigError(f"--eval_labels {file} is empty")
     rows = [_split(line) for line in lines]
     if all(name is None for name, _ in rows):
-        if len(lines) < len(everything):  # those after it would move by one
+        if len(lines) < len(everything):  # all later labels would shift by one
             empty = next(i for i, line in enumerate(everything, 1) if not line.strip())
             raise ConfigError(
                 f"--eval_labels {file}: line {empty} is empty, and labels in the order of the"
@@ -91,7 +91,9 @@ def read_label_file(file: str) -> LabelFile:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """By canonical name. Raises ValueError if one comes twice: Python would keep the last."""
+    """Returns a dict by canonical name. Raises ValueError if a name occurs twice: Python would keep
+    the last.
+    """
     pairs = [(canonical(name), value) for name, value in pairs]
     counts = Counter(name for name, _ in pairs)
     if twice := [name for name, count in counts.items() if count > 1]:
@@ -100,8 +102,8 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _split(line: str) -> tuple[str | None, int | str]:
-    """A line's name, if it has one, and its label: what follows the last tab, or where there is
-    none the last space or comma.
+    """Splits a line into its name, if any, and its label: the part after the last tab, or, without
+    a tab, after the last space or comma.
     """
     line = line.strip()
     found = re.fullmatch(r"(.*\S)\s*\t\s*(\S.*)|(.+?)(?:\s*,\s*|\s+)([^\s,]+)", line)
@@ -128,12 +130,12 @@ def _entry(file: str, where: str, value: Any) -> Entry:
 def names_for_labels(
     trained: Sequence[str] | None, data: Sequence[str] | None, classes: int
 ) -> list[str] | None:
-    """What labels may call a model's classes: as the checkpoint kept them; a thousand that nothing
-    named are ImageNet's, as everywhere; else as the validation data have them.
+    """Returns the class names that labels may use: the checkpoint's; ImageNet's for a thousand
+    classes without names, as everywhere; otherwise the validation data's.
 
     Args:
-        trained, data: the names that checkpoint and data have, or None.
-        classes: how many the model has.
+        trained, data: the names in checkpoint and data, or None.
+        classes: number of the model's classes.
     """
     imagenet = imagenet_classes()
     if not trained and classes == len(imagenet):
@@ -148,20 +150,20 @@ def label_table(
     classes: int,
     class_names: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """The labels of each example.
+    """Returns the labels of each example.
 
     Args:
         labels: the file.
-        names: each example's file name or path, or None where the data keep none.
-        classes: how many the model has.
-        class_names: theirs, if known.
+        names: each example's file name or path, or None if the data do not store it.
+        classes: number of the model's classes.
+        class_names: their names, if known.
 
     Returns:
-        int32 `(len(names), most labels of an image)`, sorted, rows filled up with `NONE`; all of
-        it for an image that has none.
+        int32 `(len(names), most labels of an image)`, sorted, rows padded with `NONE`; only `NONE`
+            for an image without labels.
 
     Raises:
-        ConfigError: the file and the data do not go together.
+        ConfigError: the file does not fit the data.
     """
     entries = _matched(labels, names)
     numbers = {name: i for i, name in enumerate(class_names or [])}
@@ -191,7 +193,7 @@ def label_table(
 
 
 def _matched(labels: LabelFile, names: Sequence[str | None]) -> list[Entry]:
-    """Each example's entry; [] where the file has none."""
+    """Returns each example's entry; [] if the file has none."""
     named = all(name is not None for name in names)
     if isinstance(labels.entries, dict):
         if not named:
@@ -218,7 +220,9 @@ def _matched(labels: LabelFile, names: Sequence[str | None]) -> list[Entry]:
 
 
 def _key(entries: dict[str, Entry], path: str) -> str | None:
-    """The name that is the end of a path: all of it, or fewer folders, or the file alone."""
+    """Returns the name that is the end of a path: the whole path, a part of its folders, or only
+    the file.
+    """
     while path not in entries:
         _, slash, path = path.partition("/")
         if not slash:
@@ -227,7 +231,7 @@ def _key(entries: dict[str, Entry], path: str) -> str | None:
 
 
 def _refuse_shared(file: str, keys: list[str | None], names: Sequence[str | None]) -> None:
-    """Raises ConfigError if a name fits several images."""
+    """Raises ConfigError if a name matches several images."""
     counts = Counter(key for key in keys if key is not None)
     if twice := [key for key, count in counts.items() if count > 1]:
         one, other = [n for key, n in zip(keys, names, strict=True) if key == twice[0]][:2]
@@ -238,7 +242,7 @@ def _refuse_shared(file: str, keys: list[str | None], names: Sequence[str | None
 
 
 def _in_order(file: str, entries: list[Entry], names: list[str]) -> list[Entry]:
-    """A list goes by the files' own names, without folders."""
+    """Sorts the entries of a list by the files' own names, without folders."""
     files = [name.rsplit("/", 1)[-1] for name in names]
     if twice := [name for name, count in Counter(files).items() if count > 1]:
         raise ConfigError(

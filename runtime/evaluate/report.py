@@ -1,8 +1,8 @@
-"""`--mode eval --report`: what lies behind the accuracy, for one or several evaluations.
+"""Runs `--mode eval --report`: details behind the accuracy, for one or several evaluations.
 
-Each is the pass that `--mode eval` makes, with the same sums; beside these, every example's label,
-answer and confidence are kept (48 bytes an example, whatever the number of classes), and joined
-over ranks at the end.
+Each evaluation is the pass of `--mode eval`, with the same sums. In addition it records every
+example's label, answer and confidence (48 bytes per example, whatever the number of classes), and
+joins them over ranks at the end.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def report(config: Config, tell: Callable[[dict[str, Any]], Any]) -> dict[str, A
     """Evaluates, writes the report on rank 0, and returns the figures of the first evaluation.
 
     Args:
-        tell: takes these figures, before the report is written, which may fail.
+        tell: receives these figures before the report is written, as writing may fail.
 
     Raises:
         ConfigError: `--eval_labels` do not fit, or the models have different classes.
-        CheckpointError: a checkpoint cannot be read, or its model answers NaN; or the folder cannot
-            be written.
+        CheckpointError: a checkpoint cannot be read, its model answers NaN, or the folder is not
+            writable.
         DataError: an image cannot be read.
     """
     from convoy.runtime.evaluate.page import report_folder, write_report
@@ -69,7 +69,7 @@ def report(config: Config, tell: Callable[[dict[str, Any]], Any]) -> dict[str, A
 
 
 def _labels(file: str, source: Source, classes: int, names: list[str] | None) -> np.ndarray:
-    """The `label_table` of all examples; each rank reads the file names of its share."""
+    """Returns the `label_table` of all examples; each rank reads the file names of its share."""
     watchdog.rest("reading the names of the images")
     rank, world = ranks.rank(), ranks.size()
     found: list[str | None] = [None] * source.num_examples
@@ -108,13 +108,13 @@ def _evaluate(variant: Variant, trained: Trained, loader: Any, table: np.ndarray
 
 
 class Recorder(CountingByClass):
-    """An evaluation step that also remembers each example's label, answer and confidence.
+    """An evaluation step that also records each example's label, answer and confidence.
 
     Args:
         model: from images to logits.
-        loader: whose batches it will be given, from the first on.
-        table: the examples' labels (`runtime.evaluate.relabel.label_table`); None for the data's
-        own.
+        loader: the loader of its batches, from the first on.
+        table: the examples' labels (`runtime.evaluate.relabel.label_table`); None uses the data's
+            own.
         use_xla: compile the step.
     """
 
@@ -131,7 +131,7 @@ class Recorder(CountingByClass):
         self._confidence: list[np.ndarray] = []
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """The sums of an `EvalStep`."""
+        """Returns the sums of an `EvalStep`."""
         index, _ = self._loader.drawn(0, len(self._rows) * self._loader.global_batch)
         stored = labels.numpy()
         options = stored[:, None] if self._table is None else self._table[index]
@@ -145,8 +145,8 @@ class Recorder(CountingByClass):
         return sums
 
     def gather(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of all ranks' examples that count, in the order of their numbers: int64 `(N, 4)` with
-        number, stored label, label and answer; float64 `(N,)` confidences.
+        """Gathers all ranks' examples that count, in the order of their numbers: int64 `(N, 4)`
+        with number, stored label, label and answer; float64 `(N,)` confidences.
         """
         rows = ranks.all_gather(np.concatenate(self._rows))
         confidence = ranks.all_gather(np.concatenate(self._confidence))
@@ -157,11 +157,14 @@ class Recorder(CountingByClass):
 
 
 def _make_step(model: Any, use_xla: bool) -> Callable:
-    """From images, int32 labels `(B, L)` and weights to sums, label, answer and confidence."""
+    """Builds a function from images, int32 labels `(B, L)` and weights to sums, label, answer and
+    confidence.
+    """
 
     def step(images: tf.Tensor, options: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
         logits = tf.cast(model(images, training=False), tf.float32)
-        # Of several right labels the one with the largest logit: if any is right at k, it is.
+        # Of several correct labels, take the one with the largest logit: if any is correct at k, it
+        # is.
         given = tf.where(
             options == NONE, -np.inf, tf.gather(logits, tf.maximum(options, 0), batch_dims=1)
         )

@@ -1,4 +1,4 @@
-"""The result of one evaluation, example by example."""
+"""Holds the result of one evaluation, example by example."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from convoy.utils.classification import (
 
 @dataclass
 class Result:
-    """One evaluation.
+    """The result of one evaluation.
 
     Attributes:
-        name: what sets it apart from the others of a report; "" for a single one.
-        text: which weights.
-        image_size: pixels a side.
-        crop: how images were cut.
-        figures: what `--mode eval` prints.
-        class_names: one a class.
-        index: int64 `(N,)`, the examples' numbers in the validation split, rising.
-        label, predicted: int64 `(N,)`. Of several labels that count as right, the one that the
-            model finds likeliest.
+        name: name that distinguishes it from the others of a report; "" for a single one.
+        text: describes the weights.
+        image_size: side in pixels.
+        crop: how images were cropped.
+        figures: the figures that `--mode eval` prints.
+        class_names: one per class.
+        index: int64 `(N,)`, the examples' numbers in the validation split, in rising order.
+        label, predicted: int64 `(N,)`. If several labels are correct, the one that the model finds
+            most likely.
         confidence: float64 `(N,)`, the softmax probability of the answer.
-        stored: float, top-1 by the labels in the data where others were given; else None.
+        stored: top-1 with the data's own labels if others were given; otherwise None.
     """
 
     name: str
@@ -50,20 +50,20 @@ class Result:
 
     @cached_property
     def right(self) -> np.ndarray:
-        """bool `(N,)`: whether the answer is the label."""
+        """Returns bool `(N,)`: whether the answer is the label."""
         return self.label == self.predicted
 
     @cached_property
     def confusion(self) -> Confusion:
-        """What was taken for what."""
+        """Returns the confusion matrix."""
         return confusion(self.label, self.predicted, len(self.class_names))
 
     @cached_property
     def by_class(self) -> ByClass:
-        """Precision, recall, F1 and support."""
+        """Returns precision, recall, F1 and support."""
         return by_class(self.confusion)
 
     @cached_property
     def calibration(self) -> Calibration:
-        """The reliability diagram and the ECE."""
+        """Returns the reliability diagram and the ECE."""
         return calibration(self.confidence, self.right)

@@ -1,6 +1,6 @@
-"""What an evaluation report sets side by side: checkpoints × weights × image sizes.
+"""Lists the evaluations that a report compares: checkpoints × weights × image sizes.
 
-No TensorFlow: what does not fit is refused before anything is loaded.
+No TensorFlow: settings that do not fit are rejected before anything is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
 
 MOST = 8
-"""Evaluations in a report; there are as many colours."""
+"""Maximum number of evaluations in a report, limited by the colours."""
 
 
 @dataclass
@@ -26,8 +26,8 @@ class Variant:
     """One evaluation of a report.
 
     Attributes:
-        name: what sets it apart from the others, such as "ema, 288 px".
-        config: as for a `--mode eval` of it alone.
+        name: name that distinguishes it from the others, such as "ema, 288 px".
+        config: config of a `--mode eval` for only this variant.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Variant:
 
 
 def check_report(config: Config) -> None:
-    """Refuses flags of a report that do not fit; reads no checkpoint.
+    """Rejects report flags that do not fit; reads no checkpoint.
 
     Raises:
-        ConfigError: with the flag's name.
+        ConfigError: the message has the flag's name.
     """
     from convoy.utils.pages.plots import check_plots
 
@@ -61,13 +61,14 @@ def check_report(config: Config) -> None:
 
 
 def variants(config: Config) -> list[Variant]:
-    """What `--report_checkpoints`, `--weights` and `--report_image_sizes` ask for; one at least.
+    """Returns the evaluations for `--report_checkpoints`, `--weights` and `--report_image_sizes`;
+    at least one.
 
     Raises:
         ConfigError: there are too many, or a size does not fit.
-        CheckpointError: a checkpoint is not there.
+        CheckpointError: a checkpoint is missing.
     """
-    from convoy.runtime.settings.model_checks import (  # which checks reports with this
+    from convoy.runtime.settings.model_checks import (  # that module checks reports with this one
         check_model,
         settle_crop,
     )
@@ -107,8 +108,8 @@ def _sizes(config: Config) -> list[int]:
 
 
 def _bases(config: Config) -> list[tuple[str, Config]]:
-    """The first model, and each of `--report_checkpoints` with the settings of its own run where no
-    flag replaced those of the first; by their names in the report.
+    """Returns by name in the report the first model, and each of `--report_checkpoints` with its
+    own run's settings, except where a flag replaced those of the first.
     """
     if config.report_checkpoints is None:
         return [("", config)]
@@ -135,8 +136,8 @@ def _bases(config: Config) -> list[tuple[str, Config]]:
 
 
 def _resolve(config: Config, which: str) -> Any:
-    """The checkpoint that is meant: best, last, a checkpoint's folder, or a run's, whose best it
-    is.
+    """Returns the requested checkpoint: best, last, a checkpoint's folder, or the best in a run's
+    folder.
     """
     try:
         if which not in ("best", "last") and (path_of(which) / "checkpoints").is_dir():
@@ -154,8 +155,8 @@ def _settings(path: Any) -> dict[str, Any]:
 
 
 def _labels(which: list[str]) -> list[str]:
-    """Names in the report: the ends of paths, so far as they tell something, and as long as it
-    takes to tell them apart.
+    """Returns names for the report: the informative ends of paths, as long as necessary to be
+    different.
     """
     parts = [one.rstrip("/").replace("/checkpoints/", "/").split("/") for one in which]
     for length in range(2, max(map(len, parts)) + 1):
@@ -166,11 +167,12 @@ def _labels(which: list[str]) -> list[str]:
 
 
 def check_fit(asked: list[Variant]) -> None:
-    """Refuses what the checkpoints' own files show, before any is evaluated.
+    """Rejects variants that do not fit according to the checkpoints' files, before any is
+    evaluated.
 
     Raises:
-        ConfigError: a model has other classes than the first.
-        CheckpointError: there is no moving average where one was asked for.
+        ConfigError: a model has different classes from the first.
+        CheckpointError: a requested moving average is missing.
         WeightFileError: `--pretrained_from_file` cannot be read, or has no moving average.
     """
     first: _Facts | None = None
@@ -202,7 +204,7 @@ def check_fit(asked: list[Variant]) -> None:
 
 
 class _Facts(NamedTuple):
-    """What is known of a model before it is built: where, its classes, whether it has an EMA."""
+    """Facts about a model before it is built: its location, its classes, whether it has an EMA."""
 
     text: str
     classes: int | None

@@ -1,4 +1,4 @@
-"""The steps of evaluations, which also count answers by class."""
+"""Runs the steps of evaluations, which also count answers by class."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from convoy.utils.metrics import batch_sums
 
 
 class CountingByClass:
-    """What every evaluation step keeps beside its sums.
+    """The counts that every evaluation step keeps beside its sums.
 
     Attributes:
-        classes: how many there are.
-        gathered: what `totals` has given last.
+        classes: number of classes.
+        gathered: the last result of `totals`.
     """
 
     def __init__(self, classes: int) -> None:
@@ -25,23 +25,23 @@ class CountingByClass:
         self.begin()
 
     def begin(self) -> None:
-        """Counts anew, for a pass that begins."""
+        """Resets the counts at the start of a pass."""
         self._totals = np.zeros((3, self.classes), np.int64)
 
     def count(self, labels: np.ndarray, answers: np.ndarray) -> None:
-        """Takes in examples that count: int32 `(N,)`; an answer may be none of the classes."""
+        """Adds examples that count: int32 `(N,)`; an answer may be outside the classes."""
         self._totals += totals(labels, answers, self.classes)
 
     def totals(self) -> np.ndarray:
-        """Right answers, examples and answers of each class since `begin`, over all ranks: int64
-        `(3, classes)`. For every rank.
+        """Returns correct answers, examples and answers of each class since `begin`, over all
+        ranks: int64 `(3, classes)`. All ranks must call it.
         """
         self.gathered = ranks.all_sum(self._totals)
         return self.gathered
 
 
 class EvalStep(CountingByClass):
-    """From a batch to float64 `(4,)`: sums of loss, top-1, top-5 and weight.
+    """Converts a batch to float64 `(4,)`: sums of loss, top-1, top-5 and weight.
 
     The loss is plain cross-entropy: label smoothing belongs to training.
 
@@ -58,7 +58,7 @@ class EvalStep(CountingByClass):
         ) -> tuple[tf.Tensor, tf.Tensor]:
             logits = model(images, training=False)
             answers = tf.argmax(logits, axis=-1, output_type=tf.int32)
-            # No class, for `batch_sums` counts them as wrong whatever their label.
+            # Not a class, because `batch_sums` counts NaN as wrong for any label.
             broken = tf.reduce_any(tf.math.is_nan(logits), axis=-1)
             return batch_sums(logits, labels, weights), tf.where(broken, classes, answers)
 
