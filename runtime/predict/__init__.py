@@ -1,1 +1,1 @@
-"""`--mode predict`: labels for images."""
+"""Implements `--mode predict`: labels for images."""

@@ -1,4 +1,4 @@
-"""Which files `--predict_dir` means: a folder, a pattern, a list of paths. No TensorFlow."""
+"""Finds the files for `--predict_dir`: a folder, a pattern, or a list of paths. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,32 +13,31 @@ from convoy.utils.text import TextError, decode_text, is_marked, split_lines
 
 STDIN = "-"
 LIST_ENDING = ".txt"
-# The largest picture that is decoded has 268 MB of pixels; a file beyond this is none of those.
+# The largest picture that we decode has 268 MB of pixels; a larger file cannot be one.
 MAX_BYTES = 512 * 2**20
 
 
 def is_pattern(where: str) -> bool:
-    """Whether it is to be matched against names; a file of that very name comes first."""
+    """Returns whether it is a pattern for names; a file with exactly this name takes precedence."""
     return glob.has_magic(where) and not os.path.lexists(where)
 
 
 def find_images(
     where: str | Path, refused: dict[Path, str] | None = None, left: Left | None = None
 ) -> list[Path]:
-    """The files to label, in a settled order.
+    """Returns the files to label, in a fixed order.
 
-    A folder is searched through, sorted, for all that looks like a picture by its ending, or its
-    first bytes where that says nothing, whether it can be read or not; without hidden files, and
-    links to folders are not followed, so that a loop of links ends. A pattern (`photos/**/*.jpg`)
-    gives what it matches, each once. A file that ends in `.txt`, or standard input for `-`, lists
-    paths, one a line or each ended by NUL (`find -print0`), as seen from the current folder; a
-    folder among them is searched only if its line ends with a slash. Files that are named are taken
-    whatever their ending.
+    In a folder, it finds everything that looks like a picture by its ending, or by its first bytes
+    if the ending says nothing, readable or not, in sorted order. It skips hidden files and does not
+    follow links to folders, so link loops are harmless. A pattern (`photos/**/*.jpg`) gives each
+    match once. A file ending in `.txt`, or standard input for `-`, lists paths, one per line or
+    each ended by NUL (`find -print0`), relative to the current folder; it searches a listed folder
+    only if its line ends with a slash. Listed files may have any ending.
 
     Args:
-        refused: folders that were not searched are put in here, with the reason; they stand in the
-            result too, so that nothing goes missing in silence.
-        left: what was left out of folders is counted here.
+        refused: collects folders that were not searched, with the reason; they are also in the
+            result, so that nothing is dropped silently.
+        left: counts files left out of folders.
 
     Raises:
         TextError: the list is not a text file.
@@ -64,23 +63,23 @@ def find_images(
             found.append(Path(name))
         else:
             found += _search(name, refused, left)
-    # A pattern can match a folder and the files in it (`photos/**`).
+    # A pattern can match a folder and also its files (`photos/**`).
     return list(dict.fromkeys(found)) if is_pattern(text) else found
 
 
 def _not_searched(folder: str) -> str | None:
-    """Why a folder that a list names is not searched: it may be there by accident."""
+    """Says why a listed folder is not searched: it may be in the list by accident."""
     if not os.path.abspath(folder).strip("/"):
         return "the whole disk: name the folders to be searched"
     return None if folder.endswith("/") else "a folder: end the line with / to have it searched"
 
 
 def read_image(file: Path) -> bytes:
-    """A file's bytes.
+    """Returns a file's bytes.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is a pipe, a device or the like, or far too large for an image.
+        ValueError: it is a pipe, a device or similar, or far too large for an image.
     """
     facts = file.stat()
     if not stat.S_ISREG(facts.st_mode):
@@ -91,8 +90,8 @@ def read_image(file: Path) -> bytes:
 
 
 def _listed(content: bytes, name: str) -> list[str]:
-    """The paths of a list. A byte order mark decides (as Windows writes them); without one they are
-    the file system's own bytes, which need not be UTF-8.
+    """Returns the paths of a list. A byte order mark, as written by Windows, gives the encoding;
+    without one, paths are the file system's own bytes, which need not be UTF-8.
 
     Raises:
         TextError: it is not a list of paths.
@@ -101,7 +100,7 @@ def _listed(content: bytes, name: str) -> list[str]:
         lines = split_lines(decode_text(content, name))
     elif b"\0" in content:
         *paths, rest = content.split(b"\0")
-        # UTF-16 without its mark has a zero beside each letter of ASCII, and so beside line ends.
+        # UTF-16 without its mark has a zero byte beside each ASCII letter, and so beside line ends.
         letters = sum(len(path) <= 1 for path in paths)
         if rest or 2 * letters > len(paths) or any(path.isspace() for path in paths):
             raise TextError(
@@ -115,7 +114,7 @@ def _listed(content: bytes, name: str) -> list[str]:
 
 
 def _expanded(name: str) -> str:
-    """A line of a list, with the home folder in place of a `~` that is no file's own name."""
+    """Expands a leading `~` of a line to the home folder, unless a file has that name."""
     return name if os.path.lexists(name) else os.path.expanduser(name)
 
 

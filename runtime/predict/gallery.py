@@ -1,4 +1,4 @@
-"""A page of predictions to look at: thumbnails with bars, to sort and filter, in one HTML file."""
+"""Writes a page of predictions: thumbnails with bars, to sort and filter, in one HTML file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convoy.runtime.predict.outputs import Labelled, Output, shown_name
 from convoy.utils.files import Remote
 from convoy.utils.pages.page import write_page
 
-# What a browser still scrolls through smoothly; about 15 MB.
+# A browser still scrolls through this many smoothly; about 15 MB.
 PER_PAGE = 2000
 BARS = 5
 
@@ -22,9 +22,9 @@ class Gallery(Output):
 
     Args:
         path: the first page.
-        count: images that will come.
-        title: what predicts, for people.
-        where: what was searched for images.
+        count: number of images to expect.
+        title: the model's description, for people.
+        where: the searched place.
     """
 
     format = "gallery"
@@ -39,7 +39,7 @@ class Gallery(Output):
             number += 1
 
     def _file(self, page: int) -> Path | Remote:
-        """The file of a page, counted from 1."""
+        """Returns the file of a page, counted from 1."""
         stem = self.path.name.removesuffix(".html")
         return self.path if page == 1 else self.path.with_name(f"{stem}-{page}.html")
 

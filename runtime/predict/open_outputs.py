@@ -1,4 +1,4 @@
-"""Opens the outputs that `--predict_formats` names."""
+"""Opens the outputs for `--predict_formats`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from convoy.utils.files import Remote, path_of
 def open_outputs(
     stack: ExitStack, config: Config, columns: int, count: int, title: str
 ) -> list[Output]:
-    """Opens what `--predict_formats` asks for, to be closed with the stack.
+    """Opens the outputs for `--predict_formats`; the stack closes them.
 
     Args:
         columns: classes reported per image.
-        count: images that will come.
-        title: what predicts, for people.
+        count: number of images to expect.
+        title: the model's description, for people.
     """
     places = _places(config)
     makers = {
@@ -50,9 +50,9 @@ def open_outputs(
 
 
 def _places(config: Config) -> dict[str, Path | Remote]:
-    """The file of each format; makes their folder."""
+    """Returns each format's file, and creates the folder."""
     out = path_of(config.output) if config.output else path_of(config.model_dir) / "predictions"
-    if out.name.lower().endswith(ENDINGS):  # each format brings its own
+    if out.name.lower().endswith(ENDINGS):  # each format adds its own ending
         out = out.with_name(out.name.rsplit(".", 1)[0])
     out.parent.mkdir(parents=True, exist_ok=True)
     page = out.with_name(f"{out.name}-gallery.html" if config.output else "gallery.html")
@@ -61,6 +61,6 @@ def _places(config: Config) -> dict[str, Path | Remote]:
 
 
 def _gallery(*args: Any) -> Output:
-    from convoy.runtime.predict.gallery import Gallery  # with jinja2
+    from convoy.runtime.predict.gallery import Gallery  # imports jinja2
 
     return Gallery(*args)

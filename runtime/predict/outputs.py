@@ -1,6 +1,6 @@
-"""Where predictions go: a printed table, JSON lines, CSV, Parquet, a page to look at.
+"""Writes predictions: a printed table, JSON lines, CSV, Parquet, a page to look at.
 
-No TensorFlow, and nothing kept but what is still to be written.
+No TensorFlow. It keeps only results that are still to be written.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from convoy.utils.tables import table_console
 from convoy.utils.text import UTF8, printable
 
 FORMATS = ("table", "jsonl", "csv", "parquet", "gallery")
-# Rows of the printed table, spread evenly over the images, and as many that failed; files hold all.
+# Rows of the printed table, spread evenly over the images, and as many failed ones; files have all.
 TABLE_ROWS = 30
 ENDINGS = (".jsonl", ".csv", ".parquet", ".html")
-PARQUET_ROWS = 4096  # of a row group
+PARQUET_ROWS = 4096  # per row group
 
 
 @dataclass
 class Prediction:
-    """A class that an image may show."""
+    """A possible class of an image."""
 
     name: str
     index: int
@@ -41,13 +41,13 @@ class Prediction:
 
 @dataclass
 class Labelled:
-    """What was found for a file.
+    """The result for a file.
 
     Attributes:
-        path: as it was given.
-        predictions: the likeliest first; empty if it failed, or if none was likely enough.
+        path: the path as given.
+        predictions: most likely first; empty if it failed, or if none was likely enough.
         error: why it could not be read, or None.
-        thumbnail: a small JPEG, if asked for.
+        thumbnail: a small JPEG, if requested.
     """
 
     path: str
@@ -57,7 +57,7 @@ class Labelled:
 
 
 def predict_formats(text: str) -> list[str]:
-    """The formats that `--predict_formats` names.
+    """Returns the formats in `--predict_formats`.
 
     Raises:
         ConfigError: one does not exist, or its package is not installed.
@@ -75,12 +75,12 @@ def predict_formats(text: str) -> list[str]:
 
 
 class Output(AbstractContextManager):
-    """Something that results are written to, one by one.
+    """An output that receives results one by one.
 
     Attributes:
         format: its name in `FORMATS`.
         path: the file it writes, or None.
-        replaces: whether an earlier one lay there.
+        replaces: whether it replaces an earlier file.
     """
 
     format = ""
@@ -88,11 +88,11 @@ class Output(AbstractContextManager):
     replaces = False
 
     def write(self, item: Labelled) -> None:
-        """Takes one more result."""
+        """Writes one more result."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes the remaining results."""
 
     def __exit__(self, *_: object) -> None:
         with naming(self.path):
@@ -101,7 +101,7 @@ class Output(AbstractContextManager):
 
 @contextmanager
 def naming(path: Path | Remote | None) -> Iterator[None]:
-    """Puts the file's name into an error of writing it, which a full disk leaves out."""
+    """Adds the file's name to an error of writing it; for a full disk, it is missing."""
     try:
         yield
     except OSError as error:
@@ -111,7 +111,7 @@ def naming(path: Path | Remote | None) -> Iterator[None]:
 
 
 class JsonLines(Output):
-    """One object a line: path, predictions (class, index, probability), error or null."""
+    """Writes one object per line: path, predictions (class, index, probability), error or null."""
 
     format = "jsonl"
 
@@ -132,7 +132,7 @@ class JsonLines(Output):
 
 
 class Csv(Output):
-    """One row an image: path, class_1, probability_1, …, error."""
+    """Writes one row per image: path, class_1, probability_1, …, error."""
 
     format = "csv"
 
@@ -154,7 +154,7 @@ class Csv(Output):
 
 
 class Parquet(Output):
-    """The columns of the CSV, with index_1, … besides, and nulls where there is nothing."""
+    """Writes the columns of the CSV plus index_1, …, with nulls for missing values."""
 
     format = "parquet"
 
@@ -195,7 +195,7 @@ class Parquet(Output):
 
 
 class Table(Output):
-    """Prints some of the rows when all are there."""
+    """Prints some of the rows when all are complete."""
 
     format = "table"
 
@@ -239,7 +239,7 @@ class Table(Output):
 
 
 def one_line(item: Labelled) -> str:
-    """A result as one line of text, with what would break the line escaped."""
+    """Formats a result as one line of text; escapes characters that would break the line."""
     answer = ", ".join(f"{p.name} {100 * p.probability:.1f}%" for p in item.predictions)
     if item.error:
         answer = f"unreadable: {printable(item.error)}"
@@ -247,10 +247,10 @@ def one_line(item: Labelled) -> str:
 
 
 def _encodable(text: str) -> str:
-    """Text that UTF-8 can hold: bytes that it cannot are escaped, as in the other files."""
+    """Escapes bytes that UTF-8 cannot encode, as in the other files."""
     return text.encode(**UTF8).decode()
 
 
 def shown_name(path: str, where: str | None) -> str:
-    """A path for people: from the folder that was searched, if it was one."""
+    """Returns a path for people: relative to the searched folder, if there is one."""
     return printable(os.path.relpath(path, where) if where and Path(where).is_dir() else path)

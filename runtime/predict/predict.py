@@ -1,4 +1,4 @@
-"""`--mode predict`: labels for images, with the preprocessing of evaluation."""
+"""Runs `--mode predict`: labels images, with the preprocessing of evaluation."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from convoy.utils.errors import ConfigError
 from convoy.utils.machine import xla
 from convoy.utils.text import tell
 
-# Pixels a side of the gallery's thumbnails; smaller squares stay as they are.
+# Side of the gallery's thumbnails in pixels; smaller squares keep their size.
 THUMBNAIL = 160
-# Seconds between two lines of progress where there is no terminal to draw a bar on.
+# Seconds between two lines of progress without a terminal for a bar.
 SAY_EVERY = 30
 
 
 def predict(config: Config) -> dict[str, Any]:
-    """Labels the images of `--predict_dir` and writes what `--predict_formats` asks for, or answers
-    for `--image` in one line.
+    """Labels the images of `--predict_dir` and writes them in `--predict_formats`, or answers for
+    `--image` in one line.
 
-    An image that cannot be read gets a row with the reason, and the others are labelled all the
-    same. Memory does not grow with the number of images, but for the list of their names.
+    An unreadable image gets a row with the reason, and the others are still labelled. Memory does
+    not grow with the number of images, except for the list of their names.
 
     Returns:
         `images` labelled, `failed` images, and the path of each file written, by format.
@@ -96,7 +96,7 @@ def _images(count: int) -> str:
 
 
 def _answer(config: Config) -> dict[str, Any]:
-    """`--image`: one line."""
+    """Answers for `--image` in one line."""
     trained = trained_model(config)
     names = class_names(trained.class_names, trained.model.output_shape[-1], config.label_file)
     labeller = Labeller(trained.model, names, config.with_(predict_batch_size=1), once=True)
@@ -107,21 +107,21 @@ def _answer(config: Config) -> dict[str, Any]:
 
 @dataclass
 class Image:
-    """What the model sees of an image, uint8 `(size, size, 3)`, and a small JPEG of it."""
+    """The model's view of an image, uint8 `(size, size, 3)`, and a small JPEG of it."""
 
     pixels: np.ndarray
     thumbnail: bytes | None
 
 
 class Labeller:
-    """A model with the preprocessing of evaluation before it.
+    """Labels images with a model after the preprocessing of evaluation.
 
     Args:
         model: from uint8 images to logits.
-        names: one a class.
-        config: for the crop, the batch, and what is reported of each image.
-        thumbnails: whether each result brings a small JPEG of what the model saw.
-        once: there will be one image. Tracing functions takes longer than they save on it: 2.7 s of
+        names: one per class.
+        config: config for the crop, the batch, and the report on each image.
+        thumbnails: add a small JPEG of the model's view to each result.
+        once: there is only one image. Tracing functions would cost more than it saves: 2.7 s of
             processor time instead of 0.6 s, for EfficientNet-B0.
     """
 
@@ -148,7 +148,9 @@ class Labeller:
     def label(
         self, files: list[Path], refused: dict[Path, str] | None = None
     ) -> Iterator[Labelled]:
-        """Yields a result for each file, in order. While a batch is used, the next is decoded."""
+        """Yields a result for each file, in order. The next batch is decoded while one is in
+        use.
+        """
         refused = refused or {}
 
         def load(file: Path) -> Image | str:
@@ -177,7 +179,7 @@ class Labeller:
                         yield Labelled(str(file), best, thumbnail=image.thumbnail)
 
     def _why(self, content: bytes, error: Exception) -> str:
-        """What is wrong with an image: outside of a compiled function, errors say more."""
+        """Returns what is wrong with an image: outside a compiled function, errors say more."""
         try:
             eval_decode(tf.constant(content), self.size, self.crop)
         except TF_ERRORS as plain:
@@ -185,8 +187,8 @@ class Labeller:
         return first_words(error)
 
     def probabilities(self, images: list[np.ndarray]) -> np.ndarray:
-        """float32 `(images, classes)`. A short batch is filled up, so that the model is compiled
-        for one shape only.
+        """Returns float32 `(images, classes)`. It pads a short batch, so that the model is compiled
+        for only one shape.
         """
         if not images:
             return np.zeros((0, len(self.names)), np.float32)
@@ -203,7 +205,7 @@ class Labeller:
 
 
 def _forward(model: Any, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Images to probabilities; with `flip`, the mean of an image's and its mirror image's."""
+    """Maps images to probabilities; with `flip`, the mean over an image and its mirror image."""
 
     def forward(images: tf.Tensor) -> tf.Tensor:
         probabilities = tf.nn.softmax(model(images, training=False))
@@ -218,9 +220,10 @@ def _forward(model: Any, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
 def decoder(
     size: int, crop: EvalCrop, thumbnails: bool, traced: bool = True
 ) -> Callable[[bytes], Image]:
-    """A function from encoded bytes to what the model sees, and a small JPEG of it if asked for.
+    """Returns a function from encoded bytes to the model's view, and a small JPEG of it if
+    requested.
 
-    Raises (the function): one of `TF_ERRORS`, if the bytes are no image.
+    The function raises one of `TF_ERRORS` if the bytes are not an image.
     """
 
     def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -244,7 +247,7 @@ def decoder(
 def _read_ahead(
     pool: ThreadPoolExecutor, load: Any, files: Iterator[Path], batch: int
 ) -> Iterator[list[Any]]:
-    """Batches of (file, image or reason); while one is used, the next is being decoded."""
+    """Yields batches of (file, image or reason), and decodes the next while one is in use."""
 
     def submit() -> list[Any]:
         return [(file, pool.submit(load, file)) for file in islice(files, batch)]
@@ -257,7 +260,7 @@ def _read_ahead(
 
 
 class _Progress:
-    """A bar on a terminal's stderr; elsewhere a line now and then."""
+    """Draws a bar on a terminal's stderr; elsewhere prints a line now and then."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
@@ -281,7 +284,7 @@ class _Progress:
         return self
 
     def advance(self) -> None:
-        """One image more."""
+        """Counts one more image."""
         self.done += 1
         if self._bar:
             self._bar.advance(0)
