@@ -17,8 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-import yaml
-
+from convoy.runtime.settings.config_text import config_text
 from convoy.runtime.settings.defaults_by_family import FAMILY_DEFAULTS
 from convoy.runtime.settings.flags import (
     COMPUTE,
@@ -269,10 +268,11 @@ class Config:
 
     @cached_property
     def _yaml(self) -> str:  # every checkpoint holds it, and it takes 20 ms
-        values = asdict(self)
+        place = {}
         with suppress(OSError):  # the folder may be gone
-            values[MADE_IN] = os.getcwd()
-        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+            place[MADE_IN] = os.getcwd()
+        groups = {f.name: f.metadata["group"] for f in fields(self)}
+        return config_text(asdict(self), groups, defaults(self.arch), place)
 
     def with_(self, **changes: Any) -> Config:
         """A copy with some settings changed."""
