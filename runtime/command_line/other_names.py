@@ -84,7 +84,7 @@ def understand(args: Sequence[str]) -> list[str]:
     mode = _mode(word)
     if any(arg.split("=")[0] == "--mode" for arg in rest):
         raise ConfigError(f"{word} is a mode, and --mode names another: give one of them")
-    return ["--mode", mode, *rest]
+    return [*rest, "--mode", mode]  # behind --config, whose file may name another
 
 
 def translations(args: Sequence[str]) -> str:

@@ -48,7 +48,14 @@ def test_it_is_said_in_one_line_what_was_understood(capsys):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_first_word_may_be_the_mode(mode):
-    assert understand([mode, "--seed", "3"]) == ["--mode", mode, "--seed", "3"]
+    assert understand([mode, "--seed", "3"]) == ["--seed", "3", "--mode", mode]
+
+
+def test_the_first_word_overrides_the_mode_of_a_recipe(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("mode: train\narch: resnet50\n")
+    config = parse(["summary", "--config", str(recipe)])
+    assert (config.mode, config.arch) == ("summary", "resnet50")
 
 
 def test_a_mode_is_run_by_its_name():
