@@ -1,1 +1,1 @@
-"""`--mode export`: a trained model for other programs."""
+"""Implements `--mode export`: writes a trained model for other programs."""

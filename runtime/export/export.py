@@ -1,4 +1,6 @@
-"""`--mode export`: a trained model for other programs, each format checked in its own runtime."""
+"""Runs `--mode export`: writes a trained model for other programs, and checks each format in its
+own runtime.
+"""
 
 from __future__ import annotations
 
@@ -28,30 +30,30 @@ from convoy.utils import strict_json
 from convoy.utils.errors import UserError
 from convoy.utils.files import write_atomically
 
-# What an entry of `export.json` says of its weights, as formats may be exported one by one.
+# What an entry of `export.json` says about its weights, as formats may be exported one by one.
 ORIGIN = ("source", "weights", "epoch")
 
 
 class ExportError(UserError, RuntimeError):
-    """An export differs from the Keras model by more than is allowed."""
+    """An export differs from the Keras model by more than allowed."""
 
 
 def export(config: Config) -> dict[str, Any]:
     """Writes each format of `--export_format`, runs it, and compares it with the Keras model.
 
-    A file takes its place only when it passed; `export.json` and a model card beside them hold what
-    was measured.
+    A file moves to its place only after it has passed; `export.json` and a model card beside the
+    files contain the measurements.
 
     Returns:
-        By format, what was measured.
+        The measurements by format.
 
     Raises:
-        ExportError: a format differs too much; the others are there.
-        DataError: there are no images to compare on.
+        ExportError: a format differs too much; the others were written.
+        DataError: there are no images for the comparison.
     """
     formats = export_formats(config.export_format)
     folder = export_folder(config)
-    # Exports take NHWC images whatever the run computed in.
+    # Exports take NHWC images, whatever the run's format.
     trained = trained_model(config.with_(data_format="channels_last"))
     model = trained.model
     names = class_names(trained.class_names, model.output_shape[-1], config.label_file)
@@ -96,9 +98,9 @@ _INT8_ADVICE = (
 
 
 def _earlier(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `export.json` says of the model, and the entries of those formats that are there.
+    """Returns the facts about the model in `export.json`, and the entries of the existing formats.
 
-    Both are empty where it is missing or damaged.
+    Both are empty if the file is missing or damaged.
     """
     try:
         said = json.loads((folder / SIDE_FILE).read_text(encoding="utf-8"))
@@ -113,12 +115,12 @@ def _earlier(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def export_folder(config: Config) -> Path:
-    """Where the files go."""
+    """Returns the folder for the files."""
     return Path(config.output) if config.output else Path(config.model_dir) / "export"
 
 
 def _reference(model: keras.Model, sample: Sample, features: bool) -> Outputs:
-    """What the Keras model gives."""
+    """Returns the outputs of the Keras model."""
     net = keras.Model(model.input, [model.output, head_input(model)]) if features else model
     forward = tf.function(lambda images: net(images, training=False), autograph=False)
     results = [forward(tf.constant(images)) for images, _ in sample.batches()]
@@ -131,8 +133,8 @@ def _reference(model: keras.Model, sample: Sample, features: bool) -> Outputs:
 def _export_one(
     name: str, what: Exportable, folder: Path, sample: Sample, reference: Outputs | None
 ) -> dict[str, Any]:
-    """Writes one format aside, checks it, and puts it in its place if it is good. Without a
-    `reference` it is only loaded.
+    """Writes one format to a temporary place, checks it, and moves it to its place if it is good.
+    Without a `reference`, it is only loaded.
     """
     rules, place = FORMATS[name], folder / FORMATS[name].file
     aside = folder / f".{place.name}.{os.getpid()}"
@@ -146,7 +148,7 @@ def _export_one(
             result |= compare(runs, what.names, sample, reference, rules)
         if result["passed"]:
             place.parent.mkdir(parents=True, exist_ok=True)
-            _remove(place)  # --overwrite, or it would not have come here
+            _remove(place)  # only reached with --overwrite
             os.replace(aside, place)
     finally:
         _remove(aside)
@@ -160,12 +162,12 @@ def compare(
     reference: Outputs,
     rules: Format,
 ) -> dict[str, Any]:
-    """How far an export is from the Keras model, at the worst of its signatures.
+    """Measures how far an export is from the Keras model, for the worst of its signatures.
 
     Returns:
         `images`, `top1_agreement` (fraction), `max_logit_difference`, `max_probability_difference`
-        (of `scores` too), `max_feature_difference` (None without features), `top1_accuracy` (None
-        without labels), `passed`, `reason`.
+            (also of `scores`), `max_feature_difference` (None without features), `top1_accuracy`
+            (None without labels), `passed`, `reason`.
     """
     agreement, logit, share, feature, accuracy, misnamed = 1.0, 0.0, 0.0, None, None, False
     wanted = np.argmax(reference["logits"], -1)
@@ -175,7 +177,7 @@ def compare(
         got = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         best = np.argmax(got["logits"], -1)
         agreement = min(agreement, float(np.mean(best == wanted)))
-        # A NaN must not pass as a small difference.
+        # A NaN must not count as a small difference.
         logit = max(logit, _difference(got["logits"], reference["logits"]))
         share = max(share, _difference(got["probabilities"], shares))
         if "scores" in got:
@@ -221,7 +223,7 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _line(name: str, result: dict[str, Any]) -> str:
-    """What was measured: at most 80 columns, in a second line what not every export has."""
+    """Formats the measurements: at most 80 columns, with a second line for optional ones."""
     if "top1_agreement" not in result:
         return f"{name:<12}{result['bytes'] / 2**20:7.1f} MiB  loaded, not compared"
     text = (
@@ -239,7 +241,7 @@ def _line(name: str, result: dict[str, Any]) -> str:
 
 
 def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop) -> dict[str, Any]:
-    """What a user of the files needs to know, and where they come from."""
+    """Returns what users of the files need to know, and the files' origin."""
     state, model = trained.state, trained.model
     normalise = model.get_layer("normalization")
     size = model.input_shape[1]

@@ -1,4 +1,4 @@
-"""What `--mode export` can write, and what each has to hold. Imports no TensorFlow."""
+"""Lists the formats of `--mode export`, and the limits for each. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from convoy.utils.errors import ConfigError
 from convoy.utils.extras import how_to_install
 
 ENOUGH_IMAGES = 300
-"""Fewer say little about agreement: one of 300 that differs is 0.3 %."""
+"""Number of images for a useful comparison: with 300, one that differs is 0.3 %."""
 SIDE_FILE = "export.json"
 
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of export.
+    """An export format.
 
     Attributes:
         file: its place in the export's folder.
-        agreement: least share of images on which its top-1 class is the Keras model's.
-        difference: most that a logit (or feature) may be off; None: the agreement alone counts.
-        packages: what it needs beyond TensorFlow.
+        agreement: minimum fraction of images with the Keras model's top-1 class.
+        difference: largest difference of a logit (or feature); None: only the agreement counts.
+        packages: the packages it needs beside TensorFlow.
     """
 
     file: str
@@ -31,7 +31,7 @@ class Format:
 
 
 FORMATS = {
-    # TensorFlow Serving looks for numbered versions in a model's folder.
+    # TensorFlow Serving expects numbered versions in a model's folder.
     "savedmodel": Format("savedmodel/1"),
     "tflite": Format("model.tflite"),
     "tflite-int8": Format("model-int8.tflite", agreement=0.95, difference=None),
@@ -40,7 +40,7 @@ FORMATS = {
 
 
 def export_formats(text: str) -> list[str]:
-    """The formats that `--export_format` names, in the order of `FORMATS`.
+    """Returns the formats in `--export_format`, in the order of `FORMATS`.
 
     Raises:
         ConfigError: one does not exist, or its packages are not installed.
@@ -56,7 +56,7 @@ def export_formats(text: str) -> list[str]:
 
 
 def check_packages(name: str, flag: str) -> None:
-    """Raises ConfigError unless what a format needs is installed."""
+    """Raises ConfigError unless a format's packages are installed."""
     missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
     if missing:
         raise ConfigError(f"{flag} {name} needs {', '.join(missing)}: {how_to_install('export')}")

@@ -1,7 +1,6 @@
-"""The model card beside an export: Markdown under YAML front matter, as model hubs read it.
+"""Writes the model card beside an export: Markdown under YAML front matter, as model hubs read it.
 
-It says what the run's folder says, and where that says nothing, that it is unknown. Imports no
-TensorFlow.
+Its facts come from the run's folder; missing ones are called unknown. Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from convoy.runtime.settings.flag_facts import on_model_card
 FILE = "model_card.md"
 NAMES_SHOWN, NAME_LENGTH = 20, 60
 FEW_IMAGES = 1000
-# What could become markup, HTML, mathematics or a link inside a line.
+# Characters that could become markup, HTML, mathematics or a link within a line.
 _MARKUP = re.compile(r"[\\`*_\[\]<>&|~#!:@$]|\.(?!\d)")
 UNKNOWN = "unknown"
 
 
 def model_card(content: dict[str, Any]) -> str:
-    """The text of a card.
+    """Returns the text of a card.
 
     Args:
-        content: of `export.json`.
+        content: the content of `export.json`.
     """
-    # Unfolded: a line of a text might be read as the end of the front matter.
+    # Not wrapped: a continuation line could look like the end of the front matter.
     front = yaml.safe_dump(_front(content), sort_keys=False, allow_unicode=True, width=math.inf)
     sections = [
         f"# {_escape(content['arch'])}",
@@ -142,7 +141,7 @@ def _files(content: dict[str, Any]) -> str:
         measured = entry if entry.get("passed") else {}
         agreement, accuracy = measured.get("top1_agreement"), measured.get("top1_accuracy")
         kept = "" if entry.get("passed") is not False else " (not kept)"
-        if entry.get("source", origin) != origin:  # exported earlier or later than the others
+        if entry.get("source", origin) != origin:  # exported at another time than the others
             kept += f" of {_escape(entry['source'])}"
         rows.append((
             f"`{entry.get('file', name)}`{kept}",
@@ -189,7 +188,7 @@ def _limits(content: dict[str, Any]) -> Iterator[str]:
 
 
 def _dataset(content: dict[str, Any]) -> str | None:
-    """The data set's name, where the settings give one: of TensorFlow Datasets only.
+    """Returns the data set's name if the settings contain it: only for TensorFlow Datasets.
 
     `--dataset ImageNet` is the flag's default and means any folder.
     """
@@ -198,8 +197,8 @@ def _dataset(content: dict[str, Any]) -> str | None:
 
 
 def _evaluation(content: dict[str, Any]) -> dict[str, Any]:
-    """What the run measured of these weights on images cut as here: fractions, `loss` and
-    `images`; or {}.
+    """Returns the run's measurements of these weights on images cropped as here: fractions, `loss`
+    and `images`; or {}.
     """
     accuracy = content.get("accuracy") or {}
     metrics = accuracy.get("metrics") or {}
@@ -217,7 +216,7 @@ def _evaluation(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _interval(share: float, size: int | None) -> str:
-    """Wilson's score interval at 95 %."""
+    """Returns Wilson's score interval at 95 %."""
     if not size:
         return ""
     z = 1.959964
@@ -233,7 +232,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _escape(value: Any) -> str:
-    """Text of anybody's as Markdown that shows just that text, in one line."""
+    """Escapes any text for Markdown, so that it shows exactly that text on one line."""
     text = _one_line(value)
     if len(text) > NAME_LENGTH:
         text = text[: NAME_LENGTH - 1] + "…"
@@ -241,6 +240,6 @@ def _escape(value: Any) -> str:
 
 
 def _one_line(value: Any) -> str:
-    """Text without control characters, line breaks and runs of spaces."""
+    """Removes control characters, line breaks and runs of spaces."""
     text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in str(value))
     return " ".join(text.split())

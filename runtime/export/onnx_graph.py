@@ -1,4 +1,4 @@
-"""What is done to an ONNX graph after tf2onnx, so that ONNX Runtime can fuse more of it."""
+"""Changes an ONNX graph after tf2onnx, so that ONNX Runtime can fuse more of it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 
 def keep_batch(model: Any) -> Any:
-    """The model with reshapes that tell that they leave the batch alone; those that leave all alone
-    go.
+    """Marks in reshapes that they do not change the batch dimension; removes reshapes that change
+    nothing.
 
     tf2onnx turns transposes of `(batch, channels, 1, 1)` into reshapes to `(-1, channels, 1, 1)`.
-    Behind one, ONNX Runtime takes the batch for another unknown number, and then neither adds
-    shortcuts within convolutions nor keeps its own layout from one layer to the next.
+    After such a reshape, ONNX Runtime treats the batch as a new unknown number, and then neither
+    adds shortcuts within convolutions nor keeps its own layout between layers.
     """
     from onnx import numpy_helper, shape_inference
 
@@ -40,14 +40,14 @@ def keep_batch(model: Any) -> Any:
         if before == target[1:] and node.output[0] not in outputs:
             instead[node.output[0]] = node.input[0]
             continue
-        name = f"shape_{number}"  # a 0 is the input's own dimension
+        name = f"shape_{number}"  # 0 means the input's own dimension
         shape = np.array([0, *target[1:]], np.int64)
         graph.initializer.append(numpy_helper.from_array(shape, name))
         node.input[1] = name
     kept = [node for node in graph.node if node.output[0] not in instead]
     del graph.node[:]
     graph.node.extend(kept)
-    # ONNX Runtime warns of every constant that nothing takes.
+    # ONNX Runtime warns about every unused constant.
     taken = {name for node in graph.node for name in node.input} | outputs
     constants = [item for item in graph.initializer if item.name in taken]
     del graph.initializer[:]
@@ -56,11 +56,11 @@ def keep_batch(model: Any) -> Any:
 
 
 def pad_within_pools(model: Any) -> Any:
-    """The model with zeros around what ReLU gives left to the maximum pooling that follows.
+    """Moves zero padding between a ReLU and a max-pool into the max-pool.
 
-    ONNX pads for a maximum with minus infinity; of numbers that are 0 or more the maxima are the
-    same. For a padding of its own ONNX Runtime leaves its layout and returns to it: a twentieth of
-    ResNet50's time.
+    ONNX pads max-pools with minus infinity; for numbers from 0 up, the maxima are the same. For a
+    separate padding, ONNX Runtime leaves its own layout and returns to it, which takes a twentieth
+    of ResNet50's time.
     """
     from onnx import helper, numpy_helper
 
@@ -82,13 +82,13 @@ def pad_within_pools(model: Any) -> Any:
 
 
 def _zeros_around_relu(pad: Any, source: dict[str, Any], constants: Any) -> list[int] | None:
-    """How many, above, left, below and right; None if the node is anything else."""
+    """Returns the padding above, left, below and right; None if the node is anything else."""
     if pad is None or pad.op_type != "Pad" or len(pad.input) > 2 or pad.attribute:
-        return None  # a third input is another number than 0, an attribute another mode
+        return None  # a third input is a number other than 0, an attribute another mode
     before = source.get(pad.input[0])
     pads = constants.get(pad.input[1], np.zeros(0, int)).tolist()
     if before is None or before.op_type != "Relu" or len(pads) != 8 or min(pads) < 0:
         return None
-    if any((*pads[:2], *pads[4:6])):  # of the batch and the channels
+    if any((*pads[:2], *pads[4:6])):  # padding of the batch or the channels
         return None
     return [*pads[2:4], *pads[6:]]

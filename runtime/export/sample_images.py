@@ -1,4 +1,6 @@
-"""The images on which an export is compared with the Keras model, and those that calibrate int8."""
+"""Chooses the images for comparing an export with the Keras model, and those for calibrating
+int8.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +25,20 @@ from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 
 BATCH = 32
-# Training images whose activations decide the ranges of int8; more changed nothing that was seen.
+# Training images whose activations set the int8 ranges; more made no visible difference.
 CALIBRATION_IMAGES = 200
 
 
 @dataclass
 class Sample:
-    """Images that the exports and the Keras model are both given.
+    """Images for both the exports and the Keras model.
 
     Attributes:
-        encoded: as the files hold them.
-        images: uint8 `(size, size, 3)`, as evaluation cuts them.
-        labels: of validation images their classes, numbered as the model numbers them; None for
-            others, on which accuracy says nothing.
-        calibration: training images for int8, as `images`.
+        encoded: the files' bytes.
+        images: uint8 `(size, size, 3)`, cropped as in evaluation.
+        labels: for validation images, their classes in the model's numbers; None for other images,
+            on which accuracy is meaningless.
+        calibration: training images for int8, in the form of `images`.
     """
 
     encoded: list[bytes] = field(default_factory=list)
@@ -46,12 +48,12 @@ class Sample:
 
     @classmethod
     def read(cls, config: Config, trained: Trained) -> Sample:
-        """Images of `--predict_dir`, or else of the validation split, filled up with training ones
-        to `ENOUGH_IMAGES`; none with `--export_samples 0`.
+        """Returns images of `--predict_dir`, or otherwise of the validation split, supplemented by
+        training images up to `ENOUGH_IMAGES`; none with `--export_samples 0`.
 
         Raises:
-            ConfigError: there are none to compare on.
-            DataError: there are none to calibrate int8 with.
+            ConfigError: there are no images to compare on.
+            DataError: there are no images to calibrate int8 with.
         """
         size, crop, sample = trained.model.input_shape[1], eval_crop(config), cls()
         for encoded, label, needed in _candidates(config, trained):
@@ -61,7 +63,7 @@ class Sample:
                 encoded = _for_tensorflow(encoded, crop)
                 image = eval_decode(tf.constant(encoded), size, crop).numpy()
             except TF_ERRORS:
-                continue  # evaluation names unreadable images; here there are others
+                continue  # evaluation reports unreadable images; here others are available
             sample.encoded.append(encoded)
             sample.images.append(image)
             sample.labels.append(label)
@@ -87,20 +89,20 @@ class Sample:
             )
 
     def batches(self) -> Iterator[tuple[np.ndarray, list[bytes]]]:
-        """Pixels and the bytes they came from; the last batch is shorter."""
+        """Yields pixels and their encoded bytes; the last batch is shorter."""
         for start in range(0, len(self.images), BATCH):
             part = slice(start, start + BATCH)
             yield np.stack(self.images[part]), self.encoded[part]
 
     def accuracy(self, logits: np.ndarray) -> float | None:
-        """Top-1 on the validation images, as a fraction; None if there are none."""
+        """Returns top-1 on the validation images, as a fraction; None if there are none."""
         pairs = [
             (a, b) for a, b in zip(np.argmax(logits, -1), self.labels, strict=True) if b is not None
         ]
         return float(np.mean([a == b for a, b in pairs])) if pairs else None
 
     def describe(self) -> str:
-        """What the comparison rests on, for the user."""
+        """Describes the images of the comparison, for the user."""
         count = len(self.images)
         if not count:
             return "not compared with the Keras model (--export_samples 0)"
@@ -111,14 +113,16 @@ class Sample:
 
 
 def _for_tensorflow(encoded: bytes, crop: EvalCrop) -> bytes:
-    """An image that exports decode: of what Pillow decodes for us, the same pixels as a PNG."""
+    """Returns an image that exports can decode: if we decode it with Pillow, the same pixels as a
+    PNG.
+    """
     if kind_of(encoded[:HEAD_BYTES]) in (None, "JPEG", "PNG"):
         return encoded
     return tf.io.encode_png(decode_image(tf.constant(encoded), crop.turn)).numpy()
 
 
 def _candidates(config: Config, trained: Trained) -> Iterator[tuple[bytes, int | None, int]]:
-    """Encoded images, the classes of those for validation, and how many are wanted so far."""
+    """Yields encoded images, the classes of validation images, and the number wanted so far."""
     if not config.export_samples:
         return
     if config.predict_dir:
@@ -132,7 +136,7 @@ def _candidates(config: Config, trained: Trained) -> Iterator[tuple[bytes, int |
             yield encoded, label, config.export_samples
     except DataError as error:
         problem = error
-    try:  # training images only where those do not suffice
+    try:  # training images only if these are not enough
         enough = min(ENOUGH_IMAGES, config.export_samples)
         for encoded, _ in _split(config, "train", 2 * enough):
             yield encoded, None, enough
@@ -147,11 +151,11 @@ def _candidates(config: Config, trained: Trained) -> Iterator[tuple[bytes, int |
 def _split(
     config: Config, split: str, count: int, trained: Trained | None = None
 ) -> Iterator[tuple[bytes, int | None]]:
-    """Examples spread evenly over a split, without those that cannot be read.
+    """Yields readable examples spread evenly over a split.
 
     Args:
-        trained: whose class numbers labels are to be; where the data have classes that the model
-            lacks, there are no labels, and a line says so.
+        trained: the model whose class numbers the labels use; if the data have classes that the
+            model lacks, there are no labels, and a line says so.
     """
     source = open_split(config, split, say_found)
     known = True

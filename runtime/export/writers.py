@@ -1,7 +1,7 @@
-"""One function a format that writes a model, and one that runs what was written.
+"""For each format, has one function that writes a model and one that runs the result.
 
-What is exported has the preprocessing inside: crop and resizing where it takes encoded images
-(SavedModel only; the other runtimes have no JPEG decoder), and normalisation everywhere.
+Exports include the preprocessing: crop and resizing if they take encoded images (only SavedModel;
+the other runtimes have no JPEG decoder), and always the normalisation.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ Outputs = dict[str, np.ndarray]
 
 @dataclass
 class Exportable:
-    """What the formats are made from.
+    """The input of all formats.
 
     Attributes:
         model: from images to float32 logits.
-        names: one a class.
-        crop: how an image is cut before the model sees it.
-        top: how many classes are named in the output.
-        features: whether the pooled features are put out as well.
-        metadata: goes into each file, as JSON.
+        names: one per class.
+        crop: crop of an image before the model.
+        top: number of classes named in the output.
+        features: output the pooled features as well.
+        metadata: stored in each file, as JSON.
     """
 
     model: keras.Model
@@ -53,26 +53,26 @@ class Exportable:
 
     @property
     def size(self) -> int:
-        """Pixels a side."""
+        """Returns the side of images in pixels."""
         return self.model.input_shape[1]
 
     @cached_property
     def folded(self) -> keras.Model:
-        """The model that is written: without batch norms, which took a tenth of the time."""
+        """Returns the model to write: without batch norms, which took a tenth of the time."""
         return folded(self.model)
 
 
 def head_input(model: keras.Model) -> Any:
-    """The symbolic tensor that the classifier takes: the pooled features, `(batch, channels)`."""
+    """Returns the symbolic tensor for the classifier: the pooled features, `(batch, channels)`."""
     return next(x for x in reversed(model.layers) if isinstance(x, keras.layers.Dense)).input
 
 
 class Serving(tf.Module):
-    """The functions that are exported.
+    """The exported functions.
 
     Args:
         what: see `Exportable`.
-        named: whether class names are put out; int8 models hold numbers only.
+        named: output class names; int8 models contain only numbers.
     """
 
     def __init__(self, what: Exportable, named: bool = True) -> None:
@@ -81,12 +81,12 @@ class Serving(tf.Module):
         self._variables = [v.value for v in net.variables]  # SavedModel keeps what it can see
         if what.features:
             net = keras.Model(net.input, [net.output, head_input(net)])
-        # Not the network itself, or its variables would be stored a second time.
+        # Do not keep the network itself, or its variables would be stored twice.
         self._apply = lambda images: net(images, training=False)
         self._what, self._named = what, named
 
     def of_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """From `(batch, size, size, 3)` in 0-255, cut and resized already."""
+        """Maps `(batch, size, size, 3)` in 0-255, already cropped and resized, to the outputs."""
         results = self._apply(images)
         logits = results[0] if self._what.features else results
         probabilities = tf.nn.softmax(logits)
@@ -97,8 +97,8 @@ class Serving(tf.Module):
         return outputs | ({"features": results[1]} if self._what.features else {})
 
     def of_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """From encoded images, `(batch,)`: JPEG, PNG, BMP or GIF of any size, as TensorFlow alone
-        decodes them.
+        """Maps encoded images, `(batch,)`, to the outputs: JPEG, PNG, BMP or GIF of any size,
+        decoded only by TensorFlow.
         """
         size, crop = self._what.size, self._what.crop
 
@@ -111,20 +111,22 @@ class Serving(tf.Module):
         return self.of_images(images)
 
     def traced(self, dtype: tf.DType) -> Any:
-        """`of_images` for images of a dtype, any batch."""
+        """Traces `of_images` for images of a dtype and any batch."""
         shape = [None, self._what.size, self._what.size, 3]
         function = tf.function(self.of_images, autograph=False)
         return function.get_concrete_function(tf.TensorSpec(shape, dtype, "images"))
 
     def traced_bytes(self) -> Any:
-        """`of_bytes`, of TensorFlow's own operations alone, so that it runs anywhere."""
+        """Traces `of_bytes` with only TensorFlow's own operations, so that it runs anywhere."""
         function = tf.function(self.of_bytes, autograph=False)
         with native.disabled(), tensorflow_only():
             return function.get_concrete_function(tf.TensorSpec([None], tf.string, "image_bytes"))
 
 
 def write_savedmodel(what: Exportable, path: Path, calibration: Any = None) -> None:
-    """For TensorFlow and TensorFlow Serving: `serving_default` takes bytes, `images` pixels."""
+    """Writes for TensorFlow and TensorFlow Serving: `serving_default` takes bytes, `images`
+    pixels.
+    """
     serving = Serving(what)
     signatures = {"serving_default": serving.traced_bytes(), "images": serving.traced(tf.uint8)}
     tf.saved_model.save(serving, str(path), signatures=signatures)
@@ -135,19 +137,20 @@ def write_savedmodel(what: Exportable, path: Path, calibration: Any = None) -> N
 
 
 def write_tflite(what: Exportable, path: Path, calibration: Any = None) -> None:
-    """For TensorFlow Lite (LiteRT), in float32."""
+    """Writes for TensorFlow Lite (LiteRT), in float32."""
     _convert(Serving(what), tf.uint8, what, path, lambda converter: None)
 
 
 def write_tflite_int8(what: Exportable, path: Path, calibration: Sequence[np.ndarray]) -> None:
-    """For TensorFlow Lite, in 8-bit integers throughout; its outputs are turned into float32.
+    """Writes for TensorFlow Lite, with only 8-bit integers inside; outputs are converted to
+    float32.
 
     Args:
-        calibration: training images, uint8 `(size, size, 3)`, whose activations decide the ranges
-            that the integers stand for.
+        calibration: training images, uint8 `(size, size, 3)`, whose activations set the ranges of
+            the integers.
     """
-    # With both ends of the pixels' range in it, the input is quantised with scale 1: a uint8
-    # image's numbers stay what they are.
+    # Include both ends of the pixels' range, so that the input is quantised with scale 1: a uint8
+    # image's numbers do not change.
     whole = calibration[0].copy()
     whole.flat[:2] = 0, 255
     images = [whole, *calibration[1:]]
@@ -174,15 +177,15 @@ def _convert(
         with without_start_up_lines():
             content = converter.convert()
         path.write_bytes(content)
-    # As TensorFlow Lite's own metadata tools do: a zip archive behind the model, which readers of
-    # the model do not see and `unzip` does.
+    # Like TensorFlow Lite's own metadata tools, append a zip archive to the model: readers of the
+    # model ignore it, but `unzip` finds it.
     with zipfile.ZipFile(path, "a") as archive:
         for name, text in _side_files(what).items():
             archive.writestr(name, text)
 
 
 def write_onnx(what: Exportable, path: Path, calibration: Any = None) -> None:
-    """For ONNX Runtime and others, in float32, NHWC."""
+    """Writes for ONNX Runtime and others, in float32, NHWC."""
     import onnx
     import tf2onnx
 
@@ -216,9 +219,9 @@ WRITERS: dict[str, Callable[..., None]] = {
 def open_savedmodel(
     path: Path, threads: int | None = None
 ) -> list[Callable[[np.ndarray, Sequence[bytes]], Outputs]]:
-    """Both signatures, each as a function of pixels and the bytes they came from.
+    """Returns both signatures, each as a function of pixels and their encoded bytes.
 
-    Its threads are TensorFlow's.
+    It runs in TensorFlow's threads.
     """
     loaded = tf.saved_model.load(str(path))
 
@@ -236,9 +239,9 @@ def open_savedmodel(
 def open_tflite(
     path: Path, threads: int | None = None
 ) -> list[Callable[[np.ndarray, Sequence[bytes]], Outputs]]:
-    """The one signature of a TensorFlow Lite file; in one thread unless told."""
+    """Returns the single signature of a TensorFlow Lite file; by default in one thread."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that LiteRT is a package of its own now
+        warnings.simplefilter("ignore")  # about LiteRT being a separate package now
         interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
         runner = interpreter.get_signature_runner("serve")
     return [lambda images, encoded: runner(images=images)]
@@ -247,7 +250,7 @@ def open_tflite(
 def open_onnx(
     path: Path, threads: int | None = None
 ) -> list[Callable[[np.ndarray, Sequence[bytes]], Outputs]]:
-    """An ONNX file in ONNX Runtime, on the CPU; in as many threads as it likes unless told."""
+    """Runs an ONNX file in ONNX Runtime on the CPU; by default in as many threads as it chooses."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
