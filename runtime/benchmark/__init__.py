@@ -1,1 +1,1 @@
-"""`--mode training_benchmark` and `inference_benchmark`."""
+"""Implements `--mode training_benchmark` and `inference_benchmark`."""

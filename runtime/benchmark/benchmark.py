@@ -1,7 +1,8 @@
-"""`--mode training_benchmark` and `inference_benchmark`: speed, without side effects on a run.
+"""Runs `--mode training_benchmark` and `inference_benchmark`: measures speed without side effects
+on a run.
 
-Precisions, XLA and formats make rows (`runtime.benchmark.plan`); each is measured at one batch size
-after the other until memory ends, and the report is written anew after every one.
+Precisions, XLA and formats make rows (`runtime.benchmark.plan`). Each row is measured at one batch
+size after another until memory runs out, and the report is rewritten after every measurement.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def run(config: Config, run_log: RunLog) -> dict[str, Any]:
     and .md.
 
     Returns:
-        Of one cell, its figures by the documents' names; of several, how many and where.
+        For one cell, its figures under the documents' names; for several, their number and the
+            report's place.
 
     Raises:
         ConfigError: this GPU lacks a precision.
@@ -80,14 +82,14 @@ def run(config: Config, run_log: RunLog) -> dict[str, Any]:
 
 
 def _measure_row(config: Config, row: Row, run_log: RunLog) -> Iterator[dict[str, Any]]:
-    """Yields one cell after the other, up to and with the first that does not fit."""
+    """Yields one cell after another, up to and including the first that does not fit."""
     config = config.with_(**row.settings())
     set_precision(config)
     if config.mode == "training_benchmark":
         yield from _sweep(config, row, partial(train, run_log=run_log))
         return
     with tempfile.TemporaryDirectory(prefix="convoy-benchmark-") as folder:
-        # Made by the first cell, whose memory it is.
+        # The first cell makes it, so that its memory is counted there.
         made = cache(lambda: Inference(config, row, Path(folder)))
         yield from _sweep(config, row, lambda now: made()(now))
 
@@ -97,10 +99,11 @@ def _sweep(
 ) -> Iterator[dict[str, Any]]:
     training = config.mode == "training_benchmark"
     gpu = device.has_gpu() and not row.on_host
-    seen: list[tuple[int, int]] = []  # batch sizes and the most memory at each
+    seen: list[tuple[int, int]] = []  # batch sizes and peak memory at each
     for batch in batch_sizes(config):
         now = config.with_(train_batch_size=batch, eval_batch_size=batch)
-        if config.benchmark_batch_sizes:  # it need not divide; --grad_accum_steps stays
+        # need not divide evenly; --grad_accum_steps does not change
+        if config.benchmark_batch_sizes:
             now = now.with_(optimizer_batch_size=None)
         cell = {
             "format": row.format,
@@ -121,9 +124,10 @@ def _sweep(
 
 
 def _no_room(seen: list[tuple[int, int]], batch: int) -> str | None:
-    """Why a batch is not tried on a host, as the last two let foresee; the same on every rank.
+    """Returns why a batch is not tried on a host, as foreseen from the last two; the same on every
+    rank.
 
-    A GPU refuses what it lacks. A host's kernel would end the program.
+    A GPU rejects what does not fit, but a host's kernel would kill the program.
     """
     note = None
     if len(seen) > 1:
@@ -138,7 +142,7 @@ def _no_room(seen: list[tuple[int, int]], batch: int) -> str | None:
 def _measure(
     measure: Callable[[Config], dict[str, Any]], config: Config, gpu: bool
 ) -> dict[str, Any]:
-    """Figures and `note`, the same on every rank."""
+    """Returns figures and `note`, the same on every rank."""
     gc.collect()
     memory = PeakMemory(gpu)
     result: dict[str, Any] = {}
@@ -157,7 +161,7 @@ def _measure(
     result |= figures(*times, images)
     result["peak_memory"] = int(ranks.all_gather(np.array([memory.read()], np.int64)).max())
     result["memory_of"] = memory.of
-    # One process of each host speaks for it.
+    # One process of each host reports its energy.
     energies = ranks.all_gather_object(None if ranks.local_rank() else joules)
     if known := [joules for joules in energies if joules is not None]:
         result["energy"] = sum(known)
@@ -166,14 +170,14 @@ def _measure(
 
 
 def set_precision(config: Config) -> None:
-    """Makes models that are built from now on compute as the flags say."""
+    """Sets the flags' precision for models built from now on."""
     gpu = device.has_gpu()
     keras.config.set_dtype_policy(device.precision(config.use_amp, config.dtype, gpu))
     tf.config.experimental.enable_tensor_float_32_execution(config.tf32)
 
 
 def _precision_of(config: Config) -> str:
-    """The name of what the flags say."""
+    """Returns the name of the flags' precision."""
     policy = device.precision(config.use_amp, config.dtype, device.has_gpu())
     if policy == "float32":
         return "tf32" if config.tf32 and _has_tf32() else "fp32"
@@ -187,7 +191,7 @@ def _has_tf32() -> bool:
 
 
 def _about(config: Config) -> dict[str, Any]:
-    """What the figures are of, and what they were measured on and with."""
+    """Returns what was measured, on which machine and with which software."""
     facts = gather()
     training = config.mode == "training_benchmark"
     reader = backend(config, training=training)
@@ -210,7 +214,7 @@ def _about(config: Config) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Of the working copy that runs, where it is one."""
+    """Returns the commit of the running working copy, if it is one."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         done = subprocess.run(
@@ -222,7 +226,7 @@ def _commit() -> str | None:
 
 
 def _line(cell: dict[str, Any]) -> str:
-    """A cell, for the terminal."""
+    """Formats a cell for the terminal."""
     xla = " XLA" if cell["xla"] else ""
     text = f"{cell['format']:<12}{cell['precision'] + xla:<10}batch {cell['batch_size']:<6} "
     if cell["note"]:
@@ -234,7 +238,7 @@ def _line(cell: dict[str, Any]) -> str:
 
 
 def _by_documents(cell: dict[str, Any], training: bool) -> dict[str, float]:
-    """A cell's figures by the names that NVIDIA's documents give them."""
+    """Returns a cell's figures under the names in NVIDIA's documents."""
     kind = "training" if training else "eval"
     return {
         f"avg_exp_per_second_{kind}": cell["throughput"],

@@ -1,4 +1,6 @@
-"""One row of `--mode inference_benchmark`: a model, in Keras or exported, and its images."""
+"""Measures one row of `--mode inference_benchmark`: a model, in Keras or exported, and its
+images.
+"""
 
 from __future__ import annotations
 
@@ -40,23 +42,23 @@ RANDOM = "random weights"
 
 
 class Inference:
-    """What a row runs, made once, and then timed at one batch size after the other.
+    """The model and images of a row, made once and then timed at one batch size after another.
 
     Args:
-        config: with the row's settings.
-        row: its format decides the runtime.
-        folder: empty; for an export, where the run has none that fits.
+        config: config with the row's settings.
+        row: the row; its format decides the runtime.
+        folder: empty folder for an export, if the run has none that fits.
     """
 
     def __init__(self, config: Config, row: Row, folder: Path) -> None:
         exported = row.format != KERAS
-        if exported:  # they take NHWC images whatever the run computed in
+        if exported:  # exports take NHWC images, whatever the run's format
             config = config.with_(data_format="channels_last")
         trained = _model(config)
         self._classes = trained.model.output_shape[-1]
         self._source: Any = None
-        self.origin = trained.text.rstrip("/").rpartition("/")[2]  # not where it lies
-        if exported:  # the Keras model goes when this ends, and takes no memory from the export
+        self.origin = trained.text.rstrip("/").rpartition("/")[2]  # the name without its folder
+        if exported:  # frees the Keras model at the end, so that it takes no memory from the export
             self._run = self._open_export(config, row.format, trained, folder / "export")
         else:
             self._run = _keras_function(trained.model, row.xla)
@@ -65,7 +67,7 @@ class Inference:
     def __call__(self, config: Config) -> dict[str, Any]:
         """Times `--prof` batches of `--eval_batch_size` after `--benchmark_warmup`.
 
-        Real images come as evaluation reads them, from the beginning again when there are no more.
+        It reads real images as evaluation does, and starts over at their end.
 
         Returns:
             As `runtime.benchmark.training.train`.
@@ -91,10 +93,10 @@ class Inference:
         }
 
     def _images(self, config: Config) -> Iterator[np.ndarray]:
-        """Batches, uint8 `(B, H, W, 3)`, without end."""
+        """Yields batches, uint8 `(B, H, W, 3)`, without end."""
         loader = build_loader(config, "validation", num_classes=self._classes, source=self._source)
         self._source = loader.source
-        if loader.source is None:  # made up: the same batch again and again
+        if loader.source is None:  # synthetic: the same batch again and again
             images = next(iter(loader.batches(0)))[0].numpy()
             while True:
                 yield images
@@ -106,7 +108,9 @@ class Inference:
     def _open_export(
         self, config: Config, name: str, trained: Trained, place: Path
     ) -> Callable[[np.ndarray], Any]:
-        """A function that runs the run's export, or else one made at `place` of the same model."""
+        """Returns a function that runs the run's export, or otherwise a new one of the same model
+        at `place`.
+        """
         path = export_folder(config.with_(output=None)) / FORMATS[name].file
         if _fits(path, config, trained):
             self.origin += f", {FORMATS[name].file} of the run"
@@ -126,10 +130,10 @@ class Inference:
 
 
 def _model(config: Config) -> Trained:
-    """The run's model; where there is no run, one with random weights, of the same speed.
+    """Returns the run's model; without a run, one with random weights and the same speed.
 
     Raises:
-        CheckpointError: there is a checkpoint, but not the one that was asked for, or damaged.
+        CheckpointError: there is a checkpoint, but not the requested one, or it is damaged.
         ConfigError: `--arch` is not the checkpoint's.
     """
     flags = (config.pretrained_from_file, config.checkpoint, config.weights)
@@ -148,7 +152,7 @@ def _model(config: Config) -> Trained:
 
 
 def _fits(path: Path, config: Config, trained: Trained) -> bool:
-    """Whether an export is there, of this architecture, size and number of classes."""
+    """Returns whether there is an export with this architecture, size and number of classes."""
     try:
         said = json.loads((export_folder(config.with_(output=None)) / SIDE_FILE).read_text())
         found = said["arch"], said["preprocessing"]["image_size"], len(said["classes"])
@@ -165,5 +169,7 @@ def _keras_function(model: keras.Model, compiled: bool) -> Callable[[np.ndarray]
 
 
 def threads(config: Config) -> int:
-    """Of the runtimes that want a number: all cores of this process, as TensorFlow takes."""
+    """Returns the number for runtimes that need one: all cores of this process, as in
+    TensorFlow.
+    """
     return config.intraop_threads or len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""What a benchmark goes through: rows, each at several batch sizes. Imports no TensorFlow."""
+"""Plans a benchmark: rows, each at several batch sizes. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convoy.utils.distributed.launched import launched_processes
 from convoy.utils.errors import ConfigError
 from convoy.utils.machine.gpus import visible_gpus
 
-# Each as the flags that mean it.
+# Each with the flags for it.
 PRECISIONS: dict[str, dict[str, Any]] = {
     "fp32": {"use_amp": False, "dtype": "float32", "tf32": False},
     "tf32": {"use_amp": False, "dtype": "float32", "tf32": True},
@@ -23,7 +23,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {
 XLA = {"off": False, "on": True}
 KERAS = "keras"
 HOST_FORMATS = ("tflite", "tflite-int8", "onnx")
-# Where NVIDIA's documents end their tables; ResNet50's is everybody else's.
+# The largest batches in NVIDIA's tables; all other models use ResNet50's.
 SWEEP_ENDS = {"efficientnet-b0": 1024, "efficientnet-b4": 128}
 SWEEP_END = 256
 DEFAULT_ITERATIONS = 100
@@ -31,12 +31,12 @@ DEFAULT_ITERATIONS = 100
 
 @dataclass(frozen=True)
 class Row:
-    """What stays the same while batches grow.
+    """The settings that do not change while batches grow.
 
     Attributes:
         format: "keras", or one of `runtime.export.formats.FORMATS`.
         precision: one of `PRECISIONS`, or "int8".
-        xla: whether XLA compiles it.
+        xla: whether XLA compiles the model.
     """
 
     format: str
@@ -45,19 +45,19 @@ class Row:
 
     @property
     def on_host(self) -> bool:
-        """Whether its runtime is here one for CPUs, GPU or not."""
+        """Returns whether its runtime uses the CPU here, with or without a GPU."""
         return self.format in HOST_FORMATS
 
     def settings(self) -> dict[str, Any]:
-        """The flags that mean it."""
+        """Returns the flags for this row."""
         return PRECISIONS.get(self.precision, PRECISIONS["fp32"]) | {"use_xla": self.xla}
 
 
 def rows(config: Config, precision: str) -> list[Row]:
-    """What is compared, formats first. Exports hold float32 or int8 and are compiled by nobody.
+    """Returns the rows to compare, formats first. Exports are float32 or int8, and never compiled.
 
     Args:
-        precision: the name of what the flags say, for where no list is given.
+        precision: the name of the flags' precision, used if no list is given.
     """
     precisions = _chosen(config, "benchmark_precisions", PRECISIONS) or [precision]
     xla = [XLA[name] for name in _chosen(config, "benchmark_xla", XLA)] or [config.use_xla]
@@ -71,15 +71,15 @@ def rows(config: Config, precision: str) -> list[Row]:
 
 
 def formats(config: Config) -> list[str]:
-    """`--benchmark_formats`, as a list."""
+    """Returns `--benchmark_formats` as a list."""
     return _chosen(config, "benchmark_formats", (KERAS, *FORMATS))
 
 
 def batch_sizes(config: Config) -> list[int]:
-    """Images per process and iteration, the smallest first.
+    """Returns images per process and iteration, smallest first.
 
     Raises:
-        ConfigError: `--benchmark_batch_sizes` is no list of numbers from 1.
+        ConfigError: `--benchmark_batch_sizes` is not a list of numbers from 1 up.
     """
     text = config.benchmark_batch_sizes
     if text is None:
@@ -98,10 +98,10 @@ def batch_sizes(config: Config) -> list[int]:
 
 
 def check_benchmark(config: Config) -> None:
-    """Refuses lists that mean nothing here.
+    """Rejects lists that make no sense here.
 
     Raises:
-        ConfigError: see above.
+        ConfigError: a list makes no sense.
     """
     if config.mode not in BENCHMARKS:
         for f in fields(Config):
@@ -139,7 +139,7 @@ def check_benchmark(config: Config) -> None:
 
 
 def _chosen(config: Config, flag: str, known: Any) -> list[str]:
-    """The names in a flag, in the order of `known`; [] where it is not set."""
+    """Returns the names in a flag, in the order of `known`; [] if it is not set."""
     text = getattr(config, flag)
     if text is None:
         return []

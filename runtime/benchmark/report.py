@@ -1,5 +1,6 @@
-"""What a benchmark found: figures from times, a JSON report, and tables as NVIDIA's documents have
-them. Imports no TensorFlow.
+"""Reports a benchmark: figures from times, a JSON report, and tables as in NVIDIA's documents.
+
+Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ DEFINITIONS = {
     "load_before": "the host's load average of one minute, before the row",
 }
 
-# What reports must have in common for one to be the other's base of weak scaling, and of the
-# machine and the settings, what may differ: cells say it themselves, or it is a launch's.
+# What two reports must have in common for weak scaling; and, of machine and settings, what may
+# differ: cells contain it themselves, or it belongs to a launch.
 SAME = ("mode", "arch", "resolution", "data", "versions")
 PROCESSORS = ("cpu", "gpus")
 FREE_SETTINGS = {
@@ -57,12 +58,12 @@ FREE_SETTINGS = {
 
 
 def figures(data: np.ndarray, compute: np.ndarray, images: int) -> dict[str, float]:
-    """Figures of timed iterations, in the units of `UNITS`.
+    """Computes figures from timed iterations, in the units of `UNITS`.
 
     Args:
-        data, compute: seconds of waiting for each batch and of each iteration after it, both
+        data, compute: seconds of waiting for each batch, and of each iteration after it, both
             `(processes, iterations)`.
-        images: of all processes in one iteration.
+        images: images of all processes in one iteration.
     """
     tail = percentiles(compute.ravel() * 1e3, QS)
     return {
@@ -76,10 +77,10 @@ def figures(data: np.ndarray, compute: np.ndarray, images: int) -> dict[str, flo
 
 @dataclass
 class Report:
-    """A benchmark's cells: one for each row and batch size.
+    """A benchmark's report, with one cell for each row and batch size.
 
     A cell has `format`, `precision`, `xla`, `batch_size`, `device`, `processes`, `resolution`, and
-    either the names of `UNITS` or a `note` why there are none.
+    either the names of `UNITS` or a `note` that says why they are missing.
 
     Attributes:
         about: mode, architecture, data, settings, machine and versions.
@@ -90,7 +91,7 @@ class Report:
 
     @property
     def measured(self) -> list[dict[str, Any]]:
-        """The cells that have figures."""
+        """Returns the cells with figures."""
         return [cell for cell in self.cells if not cell["note"]]
 
     def write(self, stem: str) -> None:
@@ -109,7 +110,7 @@ class Report:
                 raise ConfigError(f"--output {stem}: {error}") from error
 
     def markdown(self, single: Sequence[dict[str, Any]] = ()) -> str:
-        """The tables, with what they were measured on.
+        """Returns the tables, with the machine and software of the measurement.
 
         Args:
             single: cells of the same benchmark in one process, for weak scaling.
@@ -132,7 +133,7 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def _training_table(self, single: Sequence[dict[str, Any]]) -> str:
-        """Throughput of each precision beside the first one's, by batch size."""
+        """Returns the throughput of each precision beside the first one's, by batch size."""
         rows = _rows(self.cells)
         names = [_name(row, short=True) for row in rows]
         head = ["Processes", "Batch size", *(f"Throughput - {name}" for name in names)]
@@ -175,7 +176,9 @@ class Report:
         return _table(head + (["Energy (J/image)"] if energy else []), lines)
 
     def _single(self, stem: str) -> list[dict[str, Any]]:
-        """The cells of the same benchmark in one process, where its report lies beside this one."""
+        """Returns the cells of the same benchmark in one process, if its report is beside this
+        one.
+        """
         path = path_of(stem + ".json")
         try:
             alone = json.loads((path.parent / f"{self.about['mode']}_1x.json").read_text())
@@ -203,8 +206,8 @@ def _find(cells: Sequence[dict[str, Any]], row: tuple, batch: int) -> dict[str, 
 
 
 def _same(about: dict[str, Any]) -> list[Any]:
-    """What two reports must have in common."""
-    settings = without_places(about["settings"])  # reports of version 0.1 have some
+    """Returns what two reports must have in common."""
+    settings = without_places(about["settings"])  # reports of version 0.1 contain some
     settings = {k: v for k, v in settings.items() if k not in FREE_SETTINGS}
     processors = [set(np.atleast_1d(about["machine"][name])) for name in PROCESSORS]
     return [*(about[name] for name in SAME), processors, settings]
@@ -213,7 +216,7 @@ def _same(about: dict[str, Any]) -> list[Any]:
 def _alone(
     single: Sequence[dict[str, Any]], cell: dict[str, Any], row: tuple, batch: int
 ) -> float | None:
-    """Throughput of the one process whose updates are of as many passes as this cell's."""
+    """Returns the throughput of the single process with as many passes per update as this cell."""
     found = _find(single, row, batch)
     alike = found.get("passes_per_update") == cell.get("passes_per_update")
     return found.get("throughput") if alike else None
@@ -248,7 +251,7 @@ def _range(cells: Sequence[dict[str, Any]], name: str) -> str:
 
 
 def _where(about: dict[str, Any], cells: Sequence[dict[str, Any]]) -> str:
-    """One paragraph: on what, with what, how often."""
+    """Describes in one paragraph the machine, the software and the number of repetitions."""
     machine, settings = about["machine"], about["settings"]
     gpus = ", ".join(machine["gpus"]) or "no GPU"
     timed, warmup = (_range(cells, name) for name in ("iterations", "warmup_iterations"))

@@ -1,4 +1,4 @@
-"""One cell of `--mode training_benchmark`: a run of a few steps by the real trainer."""
+"""Measures one cell of `--mode training_benchmark`: a few steps with the real trainer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from convoy.utils.metrics import Throughput
 def train(config: Config, run_log: RunLog) -> dict[str, Any]:
     """Trains `--benchmark_warmup` and then `--prof` steps, without evaluation or checkpoints.
 
-    A run that `--max_epochs` ends before has fewer of both.
+    A run that `--max_epochs` ends earlier has fewer of both.
 
     Returns:
         `data` and `compute`, this rank's seconds of each timed step; `images_per_iteration` of all
-        ranks; `warmup_iterations`; `energy` in J of the timed steps, or None.
+            ranks; `warmup_iterations`; `energy` of the timed steps in J, or None.
 
     Raises:
         ConfigError: `--max_epochs` leaves no step to time.
@@ -36,7 +36,7 @@ def train(config: Config, run_log: RunLog) -> dict[str, Any]:
     trainer = Trainer(config, run_log, callbacks=[meter])
     if ranks.size() > 1:
         _try_out(trainer)
-    at = trainer.state  # not at the beginning with --resume_checkpoint
+    at = trainer.state  # with --resume_checkpoint, not at the beginning
     there = (trainer.last_epoch - at.epoch) * trainer.steps_per_epoch
     there -= math.ceil(at.offset / trainer.images_per_step)
     meter.left = warmup = max(1, min(warmup, max(there - steps, there // 2)))
@@ -58,12 +58,12 @@ def train(config: Config, run_log: RunLog) -> dict[str, Any]:
 
 
 def _try_out(trainer: Trainer) -> None:
-    """One forward and backward pass, after which all ranks know whether any lacked memory.
+    """Does one forward and backward pass, after which all ranks know whether any ran out of memory.
 
-    In the middle of training, one that stops leaves the others waiting in an exchange.
+    In the middle of training, a rank that stops would leave the others waiting in an exchange.
 
     Raises:
-        MemoryError: one did.
+        MemoryError: a rank ran out of memory.
     """
     problem = None
     batches = trainer.train_data.batches(0)
@@ -80,7 +80,7 @@ def _try_out(trainer: Trainer) -> None:
 
 
 class _Meter(keras.callbacks.Callback):
-    """Energy of the steps after the next `left`, in J; None where it cannot be read."""
+    """Measures the energy of the steps after the next `left`, in J; None if it cannot be read."""
 
     def __init__(self) -> None:
         super().__init__()
