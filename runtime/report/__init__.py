@@ -1,1 +1,1 @@
-"""`--mode report`: pages about runs."""
+"""Implements `--mode report`: pages about runs."""

@@ -1,4 +1,4 @@
-"""`--mode report --runs A B …`: runs side by side in one page."""
+"""Runs `--mode report --runs A B …`: compares runs on one page."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from convoy.utils.pages.page import write_page
 from convoy.utils.pages.plots import SERIES, check_plots
 
 PAGE = "comparison.html"
-# What differs between any two runs, and tells nothing.
+# Settings that differ between any two runs, and mean nothing.
 _UNTOLD = ("model_dir", "resume_checkpoint", "run_name", "training_report", "report_images")
 
 
 def compare_runs(config: Config) -> dict[str, Any]:
-    """Writes the page that compares `--runs`, and its curves as PNGs into a folder beside it.
+    """Writes a page that compares `--runs`, and its curves as PNGs into a folder beside it.
 
     Returns:
         `report`, the page's path.
 
     Raises:
-        ConfigError: a folder holds no run, or matplotlib is not installed.
+        ConfigError: a folder has no run, or matplotlib is not installed.
     """
     check_plots("--mode report")
     runs = [read_run(folder) for folder in config.runs or []]
@@ -81,18 +81,18 @@ def compare_runs(config: Config) -> dict[str, Any]:
 
 
 def _beside(model_dir: str) -> str:
-    """The page's place where `--output` names none: `--model_dir` if that was given."""
+    """Returns the page's place without `--output`: in `--model_dir` if given."""
     return PAGE if model_dir == Config.model_dir else f"{model_dir}/{PAGE}"
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """The folders' names; where two are alike, their whole paths."""
+    """Returns the folders' names; for equal names, the whole paths."""
     counts = Counter(run.name for run in runs)
     return [run.name if counts[run.name] == 1 else str(run.folder) for run in runs]
 
 
 def _figures(runs: Sequence[Run], best: bool) -> list[tuple[str, list[str]]]:
-    """Rows of figures, one a run: at each one's best epoch, or its last."""
+    """Returns rows of figures, one value per run: at its best epoch, or its last."""
     chosen = [(best_epoch if best else last_epoch)(run.history) for run in runs]
     values = [
         {} if epoch is None else run.history.epochs[epoch]
@@ -107,7 +107,7 @@ def _figures(runs: Sequence[Run], best: bool) -> list[tuple[str, list[str]]]:
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """The flags in which the runs differ, and each one's value."""
+    """Returns the flags in which the runs differ, and each run's value."""
     all_settings = [asdict(run.config) for run in runs]
     return [
         (name, [setting_text(settings[name]) for settings in all_settings])

@@ -1,4 +1,6 @@
-"""The course of runs as curves and tables, for the training report and the comparison of runs."""
+"""Draws the history of runs as curves and tables, for the training report and the comparison of
+runs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import numpy as np
 from convoy.runtime.run_folder.history import History, Run
 from convoy.utils.pages.plots import SERIES, Plot
 
-# What the tables have of an epoch: words, figure, whether it is a share.
+# The tables' rows for an epoch: label, figure, whether it is a fraction.
 FIGURES = (
     ("training loss", "train.loss", False),
     ("training top-1", "train.top1", True),
@@ -29,11 +31,11 @@ TOP1 = ("eval_accuracy_top_1", "eval_ema_accuracy_top_1")
 
 @dataclass(frozen=True)
 class Line:
-    """A figure's curve: its name in the log and in the legend.
+    """A figure's curve, with its names in the log and in the legend.
 
     Attributes:
-        noisy: drawn as it is, faintly, and smoothed above that.
-        epochs: of evaluation, one value an epoch: with a dot each.
+        noisy: drawn faintly, with a smoothed curve above it.
+        epochs: from evaluation, one value per epoch: with dots.
     """
 
     figure: str
@@ -44,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A plot of a page and a PNG: its file's name, its title, its lines and their unit."""
+    """A plot on a page and as a PNG: file name, title, lines and their unit."""
 
     name: str
     title: str
@@ -97,8 +99,8 @@ CHARTS = (
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """An exponential moving average without the bias of its start, over about a twentieth of the
-    values; of fewer than 40, over two.
+    """Returns an exponential moving average, corrected for the bias at its start, over about a
+    twentieth of the values; for fewer than 40 values, over two.
     """
     kept = 1 - 1 / max(2.0, len(values) / 20)
     mean, weight, smoothed = 0.0, 0.0, []
@@ -109,8 +111,8 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def in_epochs(history: History, steps: np.ndarray) -> np.ndarray:
-    """Steps as parts of epochs: 1.5 is the middle of the second. Steps themselves where no epoch
-    has ended.
+    """Converts steps to fractional epochs: 1.5 is the middle of the second. Returns the steps if no
+    epoch has ended.
     """
     ends = [(0, 0.0), *((v["step"], float(e)) for e, v in history.epochs.items() if "step" in v)]
     if len(ends) == 1:
@@ -121,13 +123,13 @@ def in_epochs(history: History, steps: np.ndarray) -> np.ndarray:
 
 
 def axis_of(histories: Sequence[History]) -> str:
-    """What the curves of some runs can all be drawn over."""
+    """Returns the x axis that suits all of these runs."""
     known = all(any("step" in v for v in history.epochs.values()) for history in histories)
     return "epoch" if known else "step"
 
 
 def draw(chart: Chart, history: History) -> Plot | None:
-    """One run's chart; None where the log has nothing of it."""
+    """Draws one run's chart; None if the log has none of its figures."""
     axis = axis_of([history])
     curves = [(line, *_points(line, chart, history, axis)) for line in chart.lines]
     curves = [(line, x, y) for line, x, y in curves if len(x)]
@@ -142,7 +144,7 @@ def draw(chart: Chart, history: History) -> Plot | None:
 
 
 def draw_together(chart: Chart, line: Line, runs: Sequence[tuple[str, History]]) -> Plot | None:
-    """One figure of several runs, by name."""
+    """Draws one figure of several runs, by name."""
     axis = axis_of([history for _, history in runs])
     curves = [(name, *_points(line, chart, history, axis)) for name, history in runs]
     if not any(len(x) for _, x, _ in curves):
@@ -150,7 +152,7 @@ def draw_together(chart: Chart, line: Line, runs: Sequence[tuple[str, History]])
     with Plot(f"{title_of(chart, line)}, by {axis}") as plot:
         for number, (name, x, y) in enumerate(curves):
             if not len(x):
-                continue  # a run keeps its colour in all charts
+                continue  # a run has the same colour in all charts
             colour = SERIES[number % len(SERIES)]
             style = ("-", "--", ":", "-.")[number // len(SERIES) % 4]
             _draw_line(plot, line, x, y, colour, name, faint=len(runs) < 4, style=style)
@@ -159,7 +161,7 @@ def draw_together(chart: Chart, line: Line, runs: Sequence[tuple[str, History]])
 
 
 def title_of(chart: Chart, line: Line) -> str:
-    """The name of one line's chart."""
+    """Returns the title of one line's chart."""
     return chart.title if len(chart.lines) == 1 else f"{chart.title}, {line.name}"
 
 
@@ -218,11 +220,11 @@ def _finish(plot: Plot, chart: Chart, axis: str, values: list[np.ndarray], legen
 
 
 def axis_top(values: Sequence[np.ndarray]) -> float | None:
-    """Where to end an axis that a few large values would flatten the rest of; None where none do.
+    """Returns where to end an axis that a few large values would flatten; None if there are none.
 
-    Six interquartile ranges above each curve's median hold any curve that falls as losses do.
-    Beyond that, and far beyond, may be one value in ten at most: more of them are the curve, and
-    want a logarithmic axis.
+    A limit of six interquartile ranges above each curve's median includes any curve that falls like
+    a loss. At most one value in ten may be beyond that, and far beyond: more of them are part of
+    the curve, and need a logarithmic axis.
     """
     quartiles = [np.percentile(y, (25, 50, 75)) for y in values if len(y)]
     top = max(middle + 6 * (high - low) for low, middle, high in quartiles)
@@ -236,8 +238,8 @@ def axis_top(values: Sequence[np.ndarray]) -> float | None:
 
 
 def best_epoch(history: History) -> int | None:
-    """The epoch of the best top-1 accuracy in evaluation, of the weights or their moving average;
-    the first of equal ones. None where nothing was evaluated.
+    """Returns the epoch with the best top-1 accuracy in evaluation, of the weights or their moving
+    average; the first of equal ones. None if nothing was evaluated.
     """
     scores = {
         epoch: best_score(values)[1]
@@ -248,14 +250,14 @@ def best_epoch(history: History) -> int | None:
 
 
 def best_score(values: dict[str, Any]) -> tuple[str, float]:
-    """The better top-1 accuracy of an evaluation, and whose it is: one of `TOP1`."""
+    """Returns the better top-1 accuracy of an evaluation, and its name: one of `TOP1`."""
     scores = {name: _number(values.get(name), -1.0) for name in TOP1}
     name = max(scores, key=scores.__getitem__)
     return name, scores[name]
 
 
 def last_epoch(history: History) -> int | None:
-    """The last epoch that was finished."""
+    """Returns the last finished epoch."""
     return max(history.epochs, default=None)
 
 
@@ -264,7 +266,7 @@ def _number(value: Any, otherwise: float = math.nan) -> float:
 
 
 def figure_text(values: dict[str, Any], name: str, share: bool) -> str:
-    """A figure of an epoch, or a dash."""
+    """Formats a figure of an epoch, or a dash."""
     value = _number(values.get(name))
     if math.isnan(value):
         return "–"
@@ -272,7 +274,7 @@ def figure_text(values: dict[str, Any], name: str, share: bool) -> str:
 
 
 def duration(seconds: float) -> str:
-    """For people: 41 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    """Formats a duration for people: 41 s, 12 min, 3 h 20 min, 2 d 4 h."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -285,7 +287,7 @@ def duration(seconds: float) -> str:
 
 
 def state_of(run: Run, now: float) -> str:
-    """Whether the run has finished, in words."""
+    """Says whether the run has finished."""
     history, epochs = run.history, run.config.max_epochs
     done = last_epoch(history) or 0
     if history.summary and done >= epochs:

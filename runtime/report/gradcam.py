@@ -1,9 +1,10 @@
-"""Grad-CAM: which parts of an image speak for a class (Selvaraju et al. 2017, arXiv:1610.02391).
+"""Computes Grad-CAM: the parts of an image that support a class (Selvaraju et al. 2017,
+arXiv:1610.02391).
 
-The last activation with height and width is weighted, channel by channel, with the mean over its
-positions of the gradient of the class's logit, summed over channels, and cut off below 0. Where
-logits are linear in the pooled activation, as in all our models, this is the class activation map
-of Zhou et al. 2016 (arXiv:1512.04150) divided by the number of positions.
+It weights each channel of the last activation with height and width by the mean gradient of the
+class's logit over its positions, sums over channels, and clips below 0. If logits are linear in the
+pooled activation, as in all our models, this is the class activation map of Zhou et al. 2016
+(arXiv:1512.04150) divided by the number of positions.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# From dark blue over cyan and yellow to red, at equal distances; RGB.
+# From dark blue over cyan and yellow to red, equally spaced; RGB.
 _COLOURS = np.array([(0, 0, 110), (0, 140, 255), (90, 230, 150), (255, 215, 0), (240, 30, 0)])
 
 Explain = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def grad_cam(model: keras.Model) -> Explain:
-    """A function that tells, for each image, what speaks for the class of the largest logit.
+    """Returns a function that shows, for each image, what supports the class of the largest logit.
 
     Args:
         model: a functional model in channels_last that ends in logits.
 
     Returns:
-        A function from images `(B, H, W, 3)` to logits float32 `(B, classes)` and maps float32
-        `(B, h, w)` of the activation's size, none below 0.
+        A function from images `(B, H, W, 3)` to logits float32 `(B, classes)` and maps float32 `(B,
+            h, w)` of the activation's size, from 0 up.
 
     Raises:
         ValueError: the model has no activation with height and width.
@@ -41,7 +42,7 @@ def grad_cam(model: keras.Model) -> Explain:
     @functools.partial(tf.function, autograph=False)
     def explain(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = body(images, training=False)
-        # Only the head is run backwards.
+        # Only the head needs a backward pass.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(features)
             logits = head(features, training=False)
@@ -58,8 +59,8 @@ def grad_cam(model: keras.Model) -> Explain:
 
 
 def last_activation(model: keras.Model) -> keras.KerasTensor:
-    """What the global pooling before the head takes: the output `(B, h, w, channels)` of the last
-    layer that has height and width.
+    """Returns the input of the global pooling before the head: the output `(B, h, w, channels)` of
+    the last layer with height and width.
     """
     for layer in reversed(model.layers):
         if isinstance(layer.output, keras.KerasTensor) and len(layer.output.shape) == 4:
@@ -68,13 +69,13 @@ def last_activation(model: keras.Model) -> keras.KerasTensor:
 
 
 def overlay(images: np.ndarray, maps: np.ndarray, strength: float = 0.55) -> np.ndarray:
-    """The images in grey under their maps in colour.
+    """Draws maps in colour over the images in grey.
 
     Args:
         images: uint8 `(B, H, W, 3)`.
-        maps: float `(B, h, w)`; each is scaled to its own largest number. A map without any is
-            dark all over.
-        strength: share of the colour.
+        maps: float `(B, h, w)`; each is scaled by its own maximum. A map of zeros is completely
+            dark.
+        strength: weight of the colour.
 
     Returns:
         uint8 `(B, H, W, 3)`.

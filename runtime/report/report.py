@@ -1,7 +1,7 @@
-"""`report.html`: a page about a training run, made from what the run has left in its folder.
+"""Writes `report.html`, a page about a training run, from the files in the run's folder.
 
-Written after training and by `--mode report`, for runs that were killed or are still going too. The
-curves lie beside it as PNGs, in `report/`.
+It is written after training and by `--mode report`, also for runs that were killed or are still
+active. The curves are beside it as PNGs, in `report/`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from convoy.utils.watchdog import watchdog
 
 PAGE, FOLDER = "report.html", "report"
 LARGEST = 320
-"""Pixels a side of a page's pictures, at most."""
+"""Maximum side of a page's pictures in pixels."""
 SLOW = 1.2
-"""A rank whose own passes take so many times the median's is marked."""
+"""Factor on the median at which a rank's own passes mark it as slow."""
 
 
 def report_training(config: Config, trackers: Trackers) -> None:
-    """Writes the report of a run that has just ended, and hands it to the trackers. What goes wrong
-    is a warning: the training is done.
+    """Writes the report of a run that has just ended, and passes it to the trackers. Failures are
+    only warnings: the training is done.
     """
     if not config.training_report:
         return
@@ -66,8 +66,8 @@ def write_report(config: Config, trackers: Trackers | None = None) -> dict[str, 
     """Writes the page and the PNGs.
 
     Args:
-        config: the run's folder; its data and what of it to show may be other than the run's own.
-        trackers: get the pictures too.
+        config: the run's folder; the data and the contents to show may differ from the run's own.
+        trackers: receive the pictures too.
 
     Returns:
         `report`, the page's path.
@@ -102,14 +102,14 @@ def write_report(config: Config, trackers: Trackers | None = None) -> dict[str, 
 
 
 def save_plots(folder: Any, plots: Sequence[tuple[str, Plot]]) -> None:
-    """Writes each plot as a PNG of its name into a folder."""
+    """Writes each plot into a folder as a PNG with its name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, plot in plots:
         (folder / f"{name}.png").write_bytes(plot.png())
 
 
 def tiles(run: Run) -> list[tuple[str, str, str]]:
-    """The figures at the top: what, how much, and a word on it."""
+    """Returns the figures at the top: label, value, and a comment."""
     history, config = run.history, run.config
     best, last = best_epoch(history), last_epoch(history)
     found: list[tuple[str, str, str]] = []
@@ -135,7 +135,7 @@ def _processes(count: int) -> str:
 
 
 def best_and_last(run: Run) -> dict[str, Any]:
-    """The table of figures at the best epoch and the last."""
+    """Returns the table of figures at the best epoch and the last."""
     history = run.history
     best, last = best_epoch(history), last_epoch(history)
     columns = [("best", best), ("last", last)]
@@ -150,8 +150,8 @@ def best_and_last(run: Run) -> dict[str, Any]:
 
 
 def rank_table(run: Run) -> list[dict[str, Any]]:
-    """Milliseconds a step of each rank, with its host where there are several; the slow ones
-    marked.
+    """Returns milliseconds per step of each rank, and its host if there are several; marks slow
+    ranks.
     """
     times = 1000 * run.history.rank_times(RANK_TIMES)
     hosts = _hosts(run)
@@ -171,13 +171,15 @@ def rank_table(run: Run) -> list[dict[str, Any]]:
 
 
 def _hosts(run: Run) -> list[str]:
-    """Each rank's host; none where all are the same: a page that is passed on need not name it."""
+    """Returns each rank's host; none if all are the same, because a page that is passed on need not
+    name it.
+    """
     hosts = [str(host) for host in run.environment.get("hosts", [])]
     return hosts if len(set(hosts)) > 1 else []
 
 
 def settings(run: Run) -> list[tuple[str, str, str, bool]]:
-    """Every flag, its value, the architecture's default, and whether they differ."""
+    """Returns every flag, its value, the architecture's default, and whether they differ."""
     usual, own = defaults(run.config.arch), asdict(run.config)
     return [
         (name, setting_text(value), setting_text(usual[name]), value != usual[name])
@@ -186,18 +188,18 @@ def settings(run: Run) -> list[tuple[str, str, str, bool]]:
 
 
 def setting_text(value: Any) -> str:
-    """A setting as a flag would have it."""
+    """Formats a setting like a flag's value."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return "–" if value is None else str(value)
 
 
 def environment(run: Run) -> list[tuple[str, str]]:
-    """What the run was made on, as far as it noted that."""
+    """Returns the run's machine and software, as far as it recorded them."""
     rows: list[tuple[str, str]] = []
     for name, value in run.environment.items():
         if (name == "hosts" and not _hosts(run)) or value is None or value == {}:
-            continue  # nothing is known, or packages say it
+            continue  # unknown, or listed under packages
         if name == "packages" and isinstance(value, dict):
             rows += [(package, str(version)) for package, version in value.items()]
         elif name == "memory" and isinstance(value, int):
@@ -213,7 +215,7 @@ def environment(run: Run) -> list[tuple[str, str]]:
 
 
 def _pictures(config: Config, run: Run, trackers: Trackers) -> dict[str, Any]:
-    """Training images and explained predictions; a note in place of what there is not."""
+    """Returns training images and explained predictions, or notes in place of missing ones."""
     found: dict[str, Any] = {"augmented": [], "explained": [], "notes": [], "checkpoint": ""}
     if not config.report_images:
         return found
@@ -247,7 +249,9 @@ def _pictures(config: Config, run: Run, trackers: Trackers) -> dict[str, Any]:
 
 
 def _note_troubles(notes: list[str], what: str, show: Callable[[], None]) -> None:
-    """Leaves out what cannot be shown, saying why: data that have moved, no checkpoint yet."""
+    """Calls `show`; if it fails, notes the reason: data have moved, or there is no checkpoint
+    yet.
+    """
     try:
         show()
     except (CheckpointError, DataError, ConfigError, OSError, ImportError) as error:
@@ -257,7 +261,7 @@ def _note_troubles(notes: list[str], what: str, show: Callable[[], None]) -> Non
 
 
 def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures of one size, uint8 `(H, W, 3)`, as one, in rows that make it about square."""
+    """Joins pictures of one size, uint8 `(H, W, 3)`, to one, in rows that make it about square."""
     height, width, _ = pictures[0].shape
     columns = max(1, round((len(pictures) * height / width) ** 0.5))
     black = [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
@@ -266,7 +270,7 @@ def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _picture(pixels: np.ndarray) -> str:
-    """A data URL: PNG for small pictures, JPEG for larger ones."""
+    """Returns a data URL: PNG for small pictures, JPEG for larger ones."""
     from PIL import Image
 
     image = Image.fromarray(pixels)

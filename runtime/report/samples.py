@@ -1,4 +1,6 @@
-"""Pictures for reports: training images as the network sees them, and predictions with Grad-CAM."""
+"""Makes pictures for reports: training images as the network sees them, and predictions with
+Grad-CAM.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from convoy.runtime.settings.config import Config
 
 @dataclass
 class Augmented:
-    """A training image, uint8 `(H, W, 3)`, and what was done to it: its class first."""
+    """A training image, uint8 `(H, W, 3)`, and its augmentation in words: its class first."""
 
     pixels: np.ndarray
     lines: list[str]
@@ -35,12 +37,12 @@ class Augmented:
 
 @dataclass
 class Explained:
-    """An image of the validation split, what the model makes of it, and where it looks.
+    """A validation image, the model's prediction, and the parts that support it.
 
     Attributes:
         pixels, heat: uint8 `(H, W, 3)`, the image and its Grad-CAM overlay.
-        label, predicted: names of classes.
-        probability: of the predicted class.
+        label, predicted: class names.
+        probability: probability of the predicted class.
     """
 
     pixels: np.ndarray
@@ -52,10 +54,10 @@ class Explained:
 
 
 def augmented(config: Config, count: int, epoch: int) -> list[Augmented]:
-    """The first training images of an epoch, counted from 0, at its stage.
+    """Returns the first training images of an epoch, counted from 0, at its stage.
 
     Raises:
-        DataError: there are no data, or they cannot be read.
+        DataError: there are no data, or they are unreadable.
     """
     settings = of_stage(config, stage_settings(config, epoch))
     given = {name: value for name, value in asdict(settings).items() if value is not None}
@@ -65,8 +67,8 @@ def augmented(config: Config, count: int, epoch: int) -> list[Augmented]:
 
 
 def explained(config: Config, count: int) -> tuple[list[Explained], str]:
-    """Predictions of the run's best checkpoint for images spread evenly over the validation split,
-    and which checkpoint and size of maps these are of.
+    """Returns predictions of the run's best checkpoint for images spread evenly over the validation
+    split, and text about the checkpoint and the size of the maps.
 
     Raises:
         CheckpointError: there is none.
@@ -92,8 +94,8 @@ def explained(config: Config, count: int) -> tuple[list[Explained], str]:
 
 
 def _validation(config: Config, count: int, trained: Trained) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 `(B, size, size, 3)` and labels int64 `(B,)`, the model's; unreadable images are
-    left out.
+    """Returns images uint8 `(B, size, size, 3)` and labels int64 `(B,)` in the model's numbers,
+    without unreadable images.
     """
     size, crop = trained.model.input_shape[1], eval_crop(config)
     source = open_split(config, "validation")
@@ -114,7 +116,7 @@ def _validation(config: Config, count: int, trained: Trained) -> tuple[np.ndarra
 
 @contextmanager
 def _float32() -> Iterator[None]:
-    """Models built here compute in float32, whatever training did."""
+    """Makes models built here compute in float32, whatever training did."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
