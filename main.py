@@ -1,6 +1,15 @@
 """Convoy's command line, from a checkout: `python main.py --help`."""
 
 import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036
+    # In words that every Python understands, the second one too.
+    sys.exit(
+        "convoy: Python 3.10 or newer is needed, and this is "
+        + sys.version.split()[0]
+        + ". Run make setup once, then .venv/bin/python main.py, or source .venv/bin/activate"
+    )
+
 from pathlib import Path
 
 # Python puts it there too, unless it is told not to (PYTHONSAFEPATH, -P).

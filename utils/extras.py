@@ -5,6 +5,7 @@ Imports nothing but the standard library: it must run in a Python that lacks the
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ EXTRA_OF = {
 """Maps a module to the extra (pyproject.toml) that brings it."""
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
+_ENVIRONMENT = _CHECKOUT / ".venv"
 
 
 def how_to_install(extra: str) -> str:
@@ -40,20 +42,26 @@ _REQUIRED = (*_REQUIRED, "safetensors", "markupsafe")
 
 
 def missing_requirement(error: ModuleNotFoundError) -> str:
-    """Says how to get a Python with the modules that every mode needs; "" for other modules.
+    """How to come to a Python that has what every mode needs; "" where a module is not among it.
 
-    In a checkout this is its environment, which a new terminal has not entered.
+    In a checkout that is its environment, which a new terminal has not entered.
     """
     module = (error.name or "").split(".")[0]
-    if module not in _REQUIRED:
+    entered = _ENVIRONMENT.exists() and os.path.samefile(sys.prefix, _ENVIRONMENT)
+    outside = module == "tensorflow" and _ENVIRONMENT.exists() and not entered
+    if module not in _REQUIRED and not outside:
         return missing_module(error)
     lacks = f"this Python ({sys.executable}) lacks the package {module}"
     if not (_CHECKOUT / "main.py").is_file():
         return f"{lacks}: install Convoy again, with what it requires"
-    environment = _CHECKOUT / ".venv" / "bin" / "activate"
-    if environment.is_file():
-        return f"{lacks}. Enter Convoy's environment first: source {environment}"
-    return f"{lacks}. Make Convoy's environment first: make -C {_CHECKOUT} setup"
+    here = Path.cwd() == _CHECKOUT
+    place = Path() if here else _CHECKOUT
+    python, activate = place / ".venv/bin/python", place / ".venv/bin/activate"
+    use = f"{python} {place / 'main.py'}, or source {activate}"
+    if _ENVIRONMENT.exists():
+        return f"{lacks}. Use Convoy's environment: {use}"
+    make = "make setup" if here else f"make -C {_CHECKOUT} setup"
+    return f"{lacks}. Run {make} once, then {use}"
 
 
 def missing_module(error: ImportError) -> str:

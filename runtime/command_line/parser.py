@@ -32,15 +32,16 @@ class _CompletionFormatter(DefaultHelpFormatter):
 
 
 class _Recipe(argparse.Action):
-    """`--config FILE`: each of its settings as if it were given there."""
+    """`--config FILE`: its settings, as far as no flag gives another value."""
 
     def __call__(
         self, parser: Any, namespace: Any, value: Any, option_string: str | None = None
     ) -> None:
         settings = recipe_settings(value)
+        flags = vars(namespace).keys() - parser.written.keys()  # which override, wherever they are
         parser.file, parser.written = value, settings
-        for name, setting in settings.items():
-            setattr(namespace, name, setting)
+        for name in settings.keys() - flags:
+            setattr(namespace, name, settings[name])
 
 
 def recipe_settings(path: str) -> dict[str, Any]:

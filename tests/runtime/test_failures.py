@@ -17,6 +17,7 @@ from convoy.runtime.failures import explain, interrupted
 from convoy.runtime.runner import MODES, Runner
 from convoy.runtime.settings.config import MODES as NAMES
 from convoy.runtime.settings.config import Config
+from convoy.utils import extras
 from convoy.utils.distributed.launched import check_launch
 from convoy.utils.distributed.rendezvous import DistributedError
 from convoy.utils.errors import ConfigError
@@ -225,10 +226,30 @@ def test_a_python_without_our_packages_is_told_how_to_get_them(args):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "lacks the package " in line
-    assert "setup" in line or "bin/activate" in line
+    assert ".venv/bin/python main.py, or source .venv/bin/activate" in line
     done = python("-S", "-m", "dataloader.prepare", "verify", "--data_dir", "x", PYTHONPATH="")
     assert "lacks the package numpy" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_where_there_is_no_environment_yet_it_is_said_how_to_make_it(monkeypatch, tmp_path):
+    lacking = ModuleNotFoundError(name="jsonargparse")
+    monkeypatch.setattr(extras, "_ENVIRONMENT", tmp_path / ".venv")
+    monkeypatch.chdir(ROOT)
+    said = extras.missing_requirement(lacking)
+    assert "Run make setup once, then .venv/bin/python main.py, or source .venv/bin/" in said
+    monkeypatch.chdir(tmp_path)
+    said = extras.missing_requirement(lacking)
+    assert f"make -C {ROOT} setup once, then {ROOT}/.venv/bin/python {ROOT}/main.py" in said
+
+
+def test_outside_the_environment_a_lack_of_tensorflow_is_answered_with_it(monkeypatch, tmp_path):
+    lacking = ModuleNotFoundError(name="tensorflow")
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.setattr(extras, "_ENVIRONMENT", tmp_path / ".venv")
+    assert "Use Convoy's environment: " in extras.missing_requirement(lacking)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert "pip install" in extras.missing_requirement(lacking)
 
 
 def test_a_python_without_tensorflow_is_told_which_extra(tmp_path):

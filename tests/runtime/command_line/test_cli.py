@@ -173,7 +173,7 @@ def test_a_recipe_overrides_defaults_and_flags_override_the_recipe(tmp_path):
     config = settings("--config", str(recipe), "--lr_init", "0.25")
     assert (config.max_epochs, config.lr_init, config.optimizer) == (7, 0.25, "adam")
     before = settings("--lr_init", "0.25", "--config", str(recipe))
-    assert before.max_epochs == 7
+    assert (before.max_epochs, before.lr_init) == (7, 0.25)
 
 
 def test_a_recipes_architecture_brings_its_familys_defaults(tmp_path):
