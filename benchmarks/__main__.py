@@ -3,7 +3,7 @@
     python -m benchmarks [--only WORD …] [--write]
 
 Prints each as a table, keeps every figure as JSON under build/bench/, and with `--write` puts the
-tables into docs/performance.md in place of the rows' last ones.
+tables into the pages of docs/performance/ in place of the rows' last ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.harness import ROOT, Program, end_in_order, markdown, measure, m
 from benchmarks.rows import ROWS
 from convoy.utils import strict_json
 
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = ROOT / "docs" / "performance"
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / f"{row.name}.json").write_text(strict_json.dumps(found, indent=1) + "\n")
         if options.write:
-            write(row.name, table)
+            write(row.name, table, page_of(row.name))
 
 
 def chosen(name: str, words: list[str] | None, names: list[str]) -> bool:
@@ -56,7 +56,22 @@ def chosen(name: str, words: list[str] | None, names: list[str]) -> bool:
     return not words or any(word == name or (word in name and word not in names) for word in words)
 
 
-def write(name: str, table: str, page: Path = PAGE) -> None:
+def page_of(name: str) -> Path:
+    """The page of docs/performance/ that has a row's marks.
+
+    Raises:
+        SystemExit: none has.
+    """
+    begin = f"<!-- {name} -->"
+    for page in sorted(PAGES.glob("*.md")):
+        if begin in page.read_text():
+            return page
+    raise SystemExit(
+        f"no page of docs/performance/ has a place for {name}: add {begin} and its end"
+    )
+
+
+def write(name: str, table: str, page: Path) -> None:
     """Replaces what stands between the marks of a row, or of another table, in the page.
 
     Raises:

@@ -13,6 +13,7 @@ from convoy.model.arithmetic import macs
 from convoy.model.catalog import get_arch
 
 NOT_YET = "not yet measured"
+NOTHING = "Nothing has been measured yet.\n"
 PRECISIONS = {"float16": "AMP, float16", "bfloat16": "bfloat16", "float32": "float32 (TF32)"}
 TRAINING = (
     *("model", "precision", "batch", "what trains", "images/s", "Convoy ÷ it", "MFU, %"),
@@ -25,17 +26,27 @@ INPUT = (
 
 
 def markdown(results: dict[str, Any], cells: Sequence[Cell]) -> str:
-    """Both tables, with all cells, and below them what was not measured, and why.
+    """Both tables, of what was measured, and below them what was not, and why.
 
     Args:
         results: as `benchmarks.gpu` writes them; {} before any.
     """
-    training, feeding = [], []
+    training, feeding, waiting = [], [], []
     for cell in sorted(cells, key=_place):
         lines, line_of = (feeding, _feeding) if cell.is_input else (training, _training)
-        lines += [line_of(results, cell, entry) for entry in cell.entries]
+        for entry in cell.entries:
+            known = found(results, cell, entry.label)
+            if known is None:
+                waiting.append(f"{cell.name}, {entry.label}")
+            else:
+                lines.append(line_of(results, cell, entry, known))
     parts = [_about(results), _table(TRAINING, training), _table(INPUT, feeding)]
-    parts.append("\n".join(f"- {line}" for line in (*_facts(results), *_notes(results))))
+    if not (training or feeding):
+        parts.append(NOTHING.strip())
+    notes = [*_facts(results), *_notes(results)]
+    if waiting and results:
+        notes.append(f"{NOT_YET}: {'; '.join(waiting)}")
+    parts.append("\n".join(f"- {line}" for line in notes))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -50,13 +61,12 @@ def found(results: dict[str, Any], cell: Cell, label: str) -> dict[str, Any] | N
     return known if known and known["turns"].get("speed") else None
 
 
-def _training(results: dict[str, Any], cell: Cell, entry: Entry) -> list[str]:
-    known = found(results, cell, entry.label)
+def _training(
+    results: dict[str, Any], cell: Cell, entry: Entry, known: dict[str, Any]
+) -> list[str]:
     document = DOCUMENTS.get((cell.arch, cell.dtype)) if entry.label == CONVOY else None
     shown = f"{document:,}" if document else ""
     head = [cell.arch, PRECISIONS[cell.dtype]]
-    if known is None:
-        return [*head, f"{cell.batch:,}", entry.label, NOT_YET, "", "", "", shown]
     speeds = [speed / entry.work for speed in known["turns"]["speed"]]
     work = macs(get_arch(cell.arch), cell.size) * entry.work
     at_most = peak(results["card"]["name"], cell.dtype)
@@ -82,12 +92,9 @@ def _lead(results: dict[str, Any], cell: Cell, known: dict[str, Any]) -> float |
     return None
 
 
-def _feeding(results: dict[str, Any], cell: Cell, entry: Entry) -> list[str]:
-    known = found(results, cell, entry.label)
+def _feeding(results: dict[str, Any], cell: Cell, entry: Entry, known: dict[str, Any]) -> list[str]:
     document = DOCUMENTS[cell.arch, cell.dtype] if entry.label == HOST else None
     shown = f"{document:,}" if document else ""
-    if known is None:
-        return [cell.arch, entry.label, f"{cell.batch:,}", NOT_YET, "", "", "", shown]
     # Against the step without augmentation, which is the host's.
     host = found(results, cell, HOST) or known
     rest = statistics.median(host["turns"]["resident"])

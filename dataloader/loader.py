@@ -34,7 +34,7 @@ from convoy.utils.watchdog import watchdog
 
 as_it_is = tf.autograph.experimental.do_not_convert
 """Turns AutoGraph off, which `Dataset.map` applies to every function and none here needs: see
-docs/design.md.
+docs/decisions.
 """
 
 logger = logging.getLogger("convoy.data")

@@ -72,7 +72,7 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
     """Does Keras' batch normalisation with a fused kernel, and the activation after it.
 
     Keras 3 composes batch norm from small operations, which costs time and memory: see
-    docs/design.md. Here it is one TensorFlow operation (cuDNN's on a GPU), or in training on a CPU
+    docs/decisions. Here it is one TensorFlow operation (cuDNN's on a GPU), or in training on a CPU
     one of `model.native`, which includes the activation. Constructor, config, variables and
     momentum are those of `keras.layers.BatchNormalization`, except for the activation, so weights
     can be exchanged both ways. As there, frozen (`trainable = False`) means inference mode.
@@ -220,7 +220,7 @@ class Conv2D(keras.layers.Conv2D):
 
     def _most(self, points: bool) -> float:
         """Returns the number of pixels of the largest output for which matrix products compute the
-        kernel's gradient faster, as measured in docs/performance.md.
+        kernel's gradient faster, as measured in docs/notes.
         """
         if native.has_tiles():
             if not points:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
 # What inline code begins with when it is a command and not a file's name.
 _PROGRAMS = r"(?:python|convoy|make|bash|pip|horovodrun|mpirun|srun|sbatch)\s|scripts/\S+\.sh"
@@ -27,10 +27,15 @@ class Shown:
         return shlex.split(self.text, comments=True)
 
 
+def name(page: Path) -> str:
+    """`README.md`, or a page's path in docs/."""
+    return str(page.relative_to(ROOT / "docs")) if page != PAGES[0] else page.name
+
+
 def blocks(language: str) -> list[Shown]:
     """The fenced blocks of a language."""
     return [
-        Shown(page.name, text)
+        Shown(name(page), text)
         for page in PAGES
         for found, text in _FENCED.findall(page.read_text())
         if found == language
@@ -45,18 +50,18 @@ def commands() -> list[Shown]:
     for page in PAGES:
         text = page.read_text()
         for language, block in _FENCED.findall(text):
-            if language in ("", "bash") and page.name != "design.md":
+            if language in ("", "bash") and name(page) != "design.md":
                 lines = re.sub(r"\s*\\\n\s*", " ", block).splitlines()
-                found += [Shown(page.name, line) for line in lines if line.strip()]
+                found += [Shown(name(page), line) for line in lines if line.strip()]
         rest = _FENCED.sub("", text)
         found += [
-            Shown(page.name, line.strip())
+            Shown(name(page), line.strip())
             for line in re.findall(r"^ {4}(\S.*)$", rest, re.M)
             if re.match(rf"(?:\S*/)?{_PROGRAMS}", line)
         ]
         inline = re.findall(r"`([^`]+)`", rest)
         inline = [" ".join(code.split()) for code in inline]
-        found += [Shown(page.name, code) for code in inline if re.match(_PROGRAMS, code)]
+        found += [Shown(name(page), code) for code in inline if re.match(_PROGRAMS, code)]
     return list(dict.fromkeys(found))
 
 
@@ -66,5 +71,5 @@ def flags() -> list[Shown]:
     for page in PAGES:
         rest = _FENCED.sub("", page.read_text())
         inline = [" ".join(code.split()) for code in re.findall(r"`(--?[^`]+)`", rest)]
-        found += [Shown(page.name, code) for code in inline if code.startswith("--")]
+        found += [Shown(name(page), code) for code in inline if code.startswith("--")]
     return list(dict.fromkeys(found))

@@ -183,7 +183,7 @@ def convolve(x: Any, kernel: Any, stride: int, padding: str) -> Any:
     """Convolution of `x (B, H, W, C)` with `kernel (h, w, C, D)`, whose kernel's gradient is
     computed by matrix products, one for each of its places.
 
-    For small maps: oneDNN's operation takes up to twice the time there, see docs/performance.md.
+    For small maps: oneDNN's operation takes up to twice the time there, see docs/notes.
     Windows that go beyond the maps do so equally on all sides: with "same", an odd kernel and
     stride 1.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import harness, photographs, worker
-from benchmarks.__main__ import chosen
+from benchmarks.__main__ import PAGES, chosen, page_of, write
 from benchmarks.harness import Entry, Goal, Program, Row
 from benchmarks.rows import ROWS
 
@@ -26,11 +26,23 @@ def test_names_are_unique():
     assert len(set(names)) == len(names)
 
 
-def test_every_row_has_a_place_in_the_page():
-    page = (harness.ROOT / "docs" / "performance.md").read_text()
+def test_every_row_has_a_place_in_one_page():
+    page = "".join(page.read_text() for page in PAGES.glob("*.md"))
     for row in ROWS:
+        assert f"<!-- {row.name} -->" in page_of(row.name).read_text()
         assert page.count(f"<!-- {row.name} -->") == 1, row.name
         assert page.count(f"<!-- end of {row.name} -->") == 1, row.name
+
+
+def test_a_table_takes_the_place_of_the_last_one(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- one -->\nold\n<!-- end of one -->\nb\n")
+    write("one", "| new |\n", page)
+    assert page.read_text() == "a\n<!-- one -->\n| new |\n<!-- end of one -->\nb\n"
+    with pytest.raises(SystemExit, match="has no place for two"):
+        write("two", "", page)
+    with pytest.raises(SystemExit, match="has a place for two"):
+        page_of("two")
 
 
 @pytest.mark.parametrize("row", COMPARISONS, ids=lambda row: row.name)

@@ -31,7 +31,7 @@ def function(python: Callable, compiled: bool, **options: Any) -> Callable:
     """
     import tensorflow as tf
 
-    options = {"autograph": False} | options  # AutoGraph takes seconds; see docs/design.md
+    options = {"autograph": False} | options  # AutoGraph takes seconds; see docs/decisions
     if not compiled:
         return tf.function(python, **options)
     count_on = tf.autograph.experimental.do_not_convert(_count_on)
