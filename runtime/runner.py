@@ -139,8 +139,8 @@ class Runner:
         """Runs the mode and returns its figures.
 
         Raises:
-            ConfigError, DataError, CheckpointError, TrainingError, DistributedError: in plain
-            words.
+            UserError: something that the user can mend; the text says how. It is a ConfigError,
+                DataError, CheckpointError, TrainingError or another kind of it.
         """
         config, mode = self.config, MODES[self.config.mode]
         if config.nproc:

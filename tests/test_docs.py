@@ -106,3 +106,12 @@ def test_the_index_lists_every_decision():
     )
     index = (ROOT / "docs" / "decisions" / "index.md").read_text()
     assert done.stdout == index, "run scripts/decisions_index.py"
+
+
+def test_modules_named_for_upgrading_exist():
+    text = (ROOT / "docs" / "upgrading.md").read_text()
+    now = re.findall(r"^\| `[\w.]+` \| `convoy\.([\w.]+)` \|$", text, re.M)
+    assert len(now) > 30
+    for module in now:
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file(), module

@@ -1,4 +1,6 @@
-"""The README's commands run as written, on small data and with a small model."""
+"""The commands of the README and of the pages that begin with it run as written, on small data and
+with a small model.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ from tests.weight_file import write_timm
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = (ROOT / "README.md", ROOT / "docs/finetune.md", ROOT / "docs/tutorial.md")
 # Appended to training commands, where later flags win; the rest of each command stays as it is
 # written.
 SMALL = "--arch efficientnet-test --image_size 32 --max_epochs 1 --warmup_epochs 0 --log_steps 5"
@@ -26,11 +29,12 @@ FEW = "--train_batch_size 16 --eval_batch_size 16 --no-use_xla --steps_per_epoch
 FEW += " --no-training_report"
 
 
-def commands() -> list[str]:
-    """Every command of the README's bash blocks, in order."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
+def commands(page: Path) -> list[str]:
+    """Every command of the page's bash blocks, in order, but for what installs."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
     joined = [re.sub(r" \\\n +", " ", block) for block in blocks]
-    return [line for block in joined for line in block.splitlines() if line.strip()]
+    lines = [line for block in joined for line in block.splitlines() if line.strip()]
+    return [line for line in lines if not line.startswith(("source ", "pip ", "make "))]
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +69,36 @@ def test_readme_names_the_two_commands():
     assert "make test" in (ROOT / ".ci/run").read_text()
 
 
-# Trained, resumed, evaluated and applied on one's own images; and what answers at once.
-QUICK = ("runs/photos", "--help", "--mode list", "--mode env", "runtime.recipes")
-
-
 @pytest.mark.timeout(900)  # a dozen processes, each with a limit of its own
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_commands_of_the_readme_run(place, every):
-    seen = [c for c in commands() if not c.startswith(("source ", "pip "))]
-    quick = [c for c in seen if any(text in c for text in QUICK)]
-    assert len(seen) >= 14
-    assert len(quick) >= 8
+def test_the_first_commands_of_the_readme_run(place):
+    """All of it but the export, which takes longer."""
+    shown = [line for line in commands(PAGES[0]) if "--mode export" not in line]
+    assert len(shown) >= 6
+    run_all(shown, place)
+    assert (place / "runs/photos/predictions.csv").exists()
+
+
+def test_a_folder_is_checked_and_shown_as_in_the_tutorial(place):
+    shown = [line for line in commands(PAGES[-1]) if "dataloader.prepare" in line]
+    assert len(shown) == 2
+    run_all(shown, place)
+    assert (place / "sheet.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_runs(place, page):
+    shown = [line for line in commands(page) if "photo_pieces" not in line]  # its pictures: pip
+    run_all(shown, place)
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+        if page.name == "tutorial.md":
+            run_one(["-c", code.replace("1.jpg", "0.jpg")], place, code)
+
+
+def run_all(shown: list[str], place: Path) -> None:
     shutil.rmtree(place / "runs", ignore_errors=True)
-    for command in seen if every else quick:
+    for command in shown:
         run = command.replace("/data/imagenet", "data/imagenet").replace("--nproc 8", "--nproc 2")
         if "dataloader.prepare digits" in command:
             run += " --train_examples 64 --overwrite"
@@ -85,19 +106,23 @@ def test_commands_of_the_readme_run(place, every):
             run += f" {SMALL} {FEW}"
             if "runs/photos" in command and "--resume_checkpoint" in command:
                 run = run.replace("--max_epochs 1", "--max_epochs 2")
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "CUDA_VISIBLE_DEVICES": "-1",
-            "CONVOY_WEIGHTS": str(place / "weights"),  # what pip would have installed
-        }
-        done = subprocess.run(
-            shlex.split(run),
-            cwd=place,
-            env=environment,
-            timeout=240,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
-    assert (place / "runs/photos/predictions.csv").exists()
+        program, *words = shlex.split(run)
+        assert program == "python"
+        run_one(words, place, command)
+
+
+def run_one(words: list[str], place: Path, shown: str) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "CONVOY_WEIGHTS": str(place / "weights"),  # what pip would have installed
+    }
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=place,
+        env=environment,
+        timeout=240,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{shown}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
