@@ -24,7 +24,7 @@ def depth_from_top(model: keras.Model) -> dict[str, int]:
 
     Returns:
         0 for the classifier, 1 for the last block, and so on to the stem; also for running
-            statistics.
+        statistics.
     """
     groups: dict[str, int] = {}  # group name -> number from the bottom, in model order
     found: dict[str, int] = {}

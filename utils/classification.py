@@ -188,7 +188,7 @@ def by_threshold(
 
     Returns:
         `(thresholds,)` twice: the fraction of answers that remain, and the fraction of these that
-            are correct (NaN if none remains).
+        are correct (NaN if none remains).
     """
     confidence = np.asarray(confidence, np.float64)
     order = np.argsort(-confidence, kind="stable")

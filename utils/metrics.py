@@ -96,10 +96,10 @@ class Throughput:
 
         Returns:
             `steps` (int); `images` (a count); `total_ips`, all images over all seconds, and
-                `compute_ips`, the same over only the compute seconds (images/s); `data_time`,
-                `compute_time` and `compute_latency` (mean seconds per step, the last two equal);
-                `compute_latency_at50`, `_at90`, `_at95`, `_at99` and `_at100` (true percentiles,
-                seconds). NaN if nothing was measured.
+            `compute_ips`, the same over only the compute seconds (images/s); `data_time`,
+            `compute_time` and `compute_latency` (mean seconds per step, the last two equal);
+            `compute_latency_at50`, `_at90`, `_at95`, `_at99` and `_at100` (true percentiles,
+            seconds). NaN if nothing was measured.
         """
         steps = len(self._images)
         images = math.fsum(self._images)

@@ -199,7 +199,7 @@ class Slots:
 
         Returns:
             int64 `(B,)` example numbers; int64 `(B,)`, how often each was seen before (the data
-                epoch, if all are seen equally often); float32 `(B,)` weights in {0, 1}.
+            epoch, if all are seen equally often); float32 `(B,)` weights in {0, 1}.
 
         Raises:
             ValueError: a negative epoch, or an offset outside the epoch.

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 if `verify` found bad examples; 2 if the request cannot be met; 3 if
-            images were left out; 130 after Ctrl-C.
+        images were left out; 130 after Ctrl-C.
     """
     given = vars(_parser().parse_args(arguments))
     try:

@@ -39,7 +39,7 @@ def walk(path: str) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         int64 `(n,)` byte offsets of the headers, int64 `(n,)` payload lengths in bytes. The length
-            of a hole is minus its size in bytes.
+        of a hole is minus its size in bytes.
 
     Raises:
         DataError: the file has no valid header.

@@ -28,9 +28,9 @@ def how_applied(path: str | Path) -> dict[str, Any]:
 
     Returns:
         Some of `arch`, `image_size` (pixels a side), `eval_crop` ("crop" or "resize"),
-            `crop_padding` (pixels) or `crop_pct` (fraction), `interpolation`, `exif_orientation`,
-            and `class_names`. Empty if the file says nothing or cannot be read: reading the weights
-            will report that.
+        `crop_padding` (pixels) or `crop_pct` (fraction), `interpolation`, `exif_orientation`, and
+        `class_names`. Empty if the file says nothing or cannot be read: reading the weights will
+        report that.
     """
     path = Path(path)
     try:

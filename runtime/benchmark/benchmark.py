@@ -48,7 +48,7 @@ def run(config: Config, run_log: RunLog) -> dict[str, Any]:
 
     Returns:
         For one cell, its figures under the documents' names; for several, their number and the
-            report's place.
+        report's place.
 
     Raises:
         ConfigError: this GPU lacks a precision.

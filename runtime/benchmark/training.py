@@ -25,7 +25,7 @@ def train(config: Config, run_log: RunLog) -> dict[str, Any]:
 
     Returns:
         `data` and `compute`, this rank's seconds of each timed step; `images_per_iteration` of all
-            ranks; `warmup_iterations`; `energy` of the timed steps in J, or None.
+        ranks; `warmup_iterations`; `energy` of the timed steps in J, or None.
 
     Raises:
         ConfigError: `--max_epochs` leaves no step to time.

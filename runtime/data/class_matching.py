@@ -31,7 +31,7 @@ def known_names(
 
     Returns:
         The names of the training data, those of the file, and ImageNet's synset ids and words if
-            these are its classes. Empty: the classes have no names.
+        these are its classes. Empty: the classes have no names.
     """
     imagenet, found = imagenet_classes(), []
     if trained:

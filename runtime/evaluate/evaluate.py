@@ -63,8 +63,8 @@ def evaluate(
 
     Returns:
         The names in `UNITS`; `eval_macro_…` if `eval_step` counts by class. Accuracies are
-            fractions, latencies milliseconds per batch; with a single batch, its own time replaces
-            the missing ones.
+        fractions, latencies milliseconds per batch; with a single batch, its own time replaces the
+        missing ones.
 
     Raises:
         Abandoned: a rank was asked to stop; raised on every rank, after at most about

@@ -160,7 +160,7 @@ def label_table(
 
     Returns:
         int32 `(len(names), most labels of an image)`, sorted, rows padded with `NONE`; only `NONE`
-            for an image without labels.
+        for an image without labels.
 
     Raises:
         ConfigError: the file does not fit the data.

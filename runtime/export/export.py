@@ -166,8 +166,8 @@ def compare(
 
     Returns:
         `images`, `top1_agreement` (fraction), `max_logit_difference`, `max_probability_difference`
-            (also of `scores`), `max_feature_difference` (None without features), `top1_accuracy`
-            (None without labels), `passed`, `reason`.
+        (also of `scores`), `max_feature_difference` (None without features), `top1_accuracy` (None
+        without labels), `passed`, `reason`.
     """
     agreement, logit, share, feature, accuracy, misnamed = 1.0, 0.0, 0.0, None, None, False
     wanted = np.argmax(reference["logits"], -1)

@@ -30,7 +30,7 @@ def grad_cam(model: keras.Model) -> Explain:
 
     Returns:
         A function from images `(B, H, W, 3)` to logits float32 `(B, classes)` and maps float32 `(B,
-            h, w)` of the activation's size, from 0 up.
+        h, w)` of the activation's size, from 0 up.
 
     Raises:
         ValueError: the model has no activation with height and width.

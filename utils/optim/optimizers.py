@@ -81,7 +81,7 @@ def make_optimizer(
 
     Returns:
         An unbuilt optimizer. Build it on the trainable variables outside of any `tf.function`, then
-            assign `optimizer.learning_rate` before every `apply`.
+        assign `optimizer.learning_rate` before every `apply`.
 
     Raises:
         ValueError: the name is unknown (the message has the nearest known one), the optimizer has

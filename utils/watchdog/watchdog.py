@@ -73,7 +73,7 @@ def meet(asked: Callable[[], str], say: Callable[[str], None]) -> tuple[str, str
 
     Returns:
         why there is no watchdog after all, and the signal that stopped the job before it began;
-            each "" if not so.
+        each "" if not so.
     """
     if _dog is None:
         return "", ""
