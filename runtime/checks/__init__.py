@@ -1,1 +1,1 @@
-"""Refuses what cannot work, before anything slow begins. No TensorFlow."""
+"""Rejects what cannot work before anything slow begins. No TensorFlow."""

@@ -7,26 +7,26 @@ from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 
 _SETTLED = ("arch", "num_classes", "activation", "bn_epsilon", "padding")
-"""Flags that decide what a model computes, and so belong to its weights. Dropout and the like do
-nothing outside training, and another image size is a fair question.
+"""Flags that decide what a model computes, and so belong to its weights. Dropout and similar flags
+do nothing outside training, and another image size is a legitimate request.
 """
 
 
 def check_applied(config: Config, checkpoint: AnyPath) -> None:
-    """Refuses flags that ask for another model than the checkpoint holds: it would be applied as it
-    was trained, and the answer taken for that of the model that was asked for.
+    """Rejects flags that ask for a different model from the checkpoint's: the checkpoint would be
+    applied as trained, and its answer mistaken for that of the requested model.
 
     Args:
-        config: settings, in which those of the checkpoint's run are the defaults.
-        checkpoint: a complete one's folder.
+        config: settings, with those of the checkpoint's run as defaults.
+        checkpoint: the folder of a complete checkpoint.
 
     Raises:
-        ConfigError: naming the first such flag.
+        ConfigError: the message names the first such flag.
     """
     try:
         trained = read_state(checkpoint)["model"]
     except (OSError, ValueError, KeyError):
-        return  # damaged: who loads it says how
+        return  # damaged: loading it reports how
     for name in _SETTLED:
         asked, has = getattr(config, name), trained.get(name)
         if None not in (asked, has) and asked != has:

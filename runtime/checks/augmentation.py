@@ -1,4 +1,4 @@
-"""Checks of the flags of augmentation and of progressive training. No TensorFlow."""
+"""Checks the flags of augmentation and progressive training. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from convoy.utils.errors import ConfigError
 
 
 def check_augmentation(config: Config) -> None:
-    """Refuses what cannot be drawn, and sizes that the model cannot take.
+    """Rejects augmentation settings out of range, and sizes that the model does not accept.
 
     Raises:
-        ConfigError: with the name of the flag.
+        ConfigError: the message has the flag's name.
     """
     from convoy.dataloader.augment.policies import get_policy, jitter_strengths
 

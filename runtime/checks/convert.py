@@ -1,4 +1,4 @@
-"""Checks of `--mode convert` that need no TensorFlow: its flags, its source and its target."""
+"""Checks `--mode convert` without TensorFlow: its flags, its source and its target."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ USED = {
 
 
 def check_flags(asked: Iterable[str]) -> None:
-    """Refuses flags that a conversion has no use for: whoever gives one expects something of it.
+    """Rejects flags that a conversion does not use: users who give one expect an effect.
 
     Args:
-        asked: names of those that were given, not of what a file or a run sets.
+        asked: names of the flags that were given, without those that a file or a run sets.
 
     Raises:
-        ConfigError: naming them.
+        ConfigError: the message names them.
     """
     if idle := [f"--{name}" for name in asked if name not in USED]:
         raise ConfigError(
@@ -33,7 +33,7 @@ def check_flags(asked: Iterable[str]) -> None:
 
 
 def check_convert(config: Config) -> None:
-    """Looks at the source and the target.
+    """Checks the source and the target.
 
     Raises:
         ConfigError: the conversion would fail.

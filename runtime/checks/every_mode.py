@@ -1,7 +1,7 @@
-"""Checks of a `Config` that need no TensorFlow, so that mistakes are answered at once.
+"""Checks a `Config` without TensorFlow, so that mistakes are reported at once.
 
-`validate` returns the config with what could be settled already (older spellings translated) or
-raises `ConfigError` naming the flag and the way out.
+`validate` returns the config with known values filled in (older spellings translated), or raises
+`ConfigError` with the flag and the way out.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from convoy.utils.seeds import fold_seed
 
 
 def validate(config: Config) -> Config:
-    """Refuses what cannot work.
+    """Rejects settings that cannot work.
 
     Raises:
-        ConfigError: with one sentence that names the flag.
+        ConfigError: one sentence that names the flag.
     """
     _pattern(config)
     check_runs(config)
@@ -69,13 +69,14 @@ def validate(config: Config) -> Config:
         check_schedule(config)
         _optimisation(config)
         check_lr_find(config)
-        if not ranks.elastic():  # where processes come later, to a run that has saved
+        # In elastic jobs, processes join later, when the run has already saved.
+        if not ranks.elastic():
             fresh_model_dir(config)
         check_trackers(config)
         profile_steps(config)
         config = _pretrained(config)
     if config.mode in DATA_MODES:
-        _data(config)  # after what is quicker: the first look at many files takes minutes
+        _data(config)  # last: the first look at many files takes minutes
     if config.report:
         variants(config)
     if config.mode == "predict":
@@ -86,7 +87,7 @@ def validate(config: Config) -> Config:
 
 
 def _seed(config: Config) -> Config:
-    """The seed as a number that every generator takes."""
+    """Maps the seed to a number that every generator accepts."""
     try:
         return config.with_(seed=fold_seed(config.seed))
     except ValueError as error:
@@ -107,7 +108,7 @@ def _pattern(config: Config) -> None:
 
 
 def _nproc(config: Config) -> Config:
-    """In a process that --nproc has started, the flag has done its work."""
+    """Clears --nproc in a process that it has started."""
     if config.nproc is None or config.nproc <= 1:
         return config.with_(nproc=None)
     if config.mode not in DATA_MODES:
@@ -201,10 +202,10 @@ def _optimisation(config: Config) -> None:
 
 
 def preempt_signals(config: Config) -> list[str]:
-    """The names in `--preempt_signals`.
+    """Returns the names in `--preempt_signals`.
 
     Raises:
-        ConfigError: one is no signal that a program can handle.
+        ConfigError: one is not a signal that a program can handle.
     """
     text = config.preempt_signals.strip()
     names = [] if text.lower() in ("", "none") else [name.strip() for name in text.split(",")]
@@ -218,8 +219,8 @@ def preempt_signals(config: Config) -> list[str]:
 
 
 def settle_orientation(config: Config) -> Config:
-    """`--exif_orientation` where nobody chose: documents, and weights made elsewhere, know pictures
-    as they are stored.
+    """Sets `--exif_orientation` if nobody chose it: documents, and weights made elsewhere, use
+    pictures as stored.
     """
     if config.exif_orientation is not None:
         return config
@@ -238,7 +239,7 @@ def _data(config: Config) -> None:
         splits.append("validation")
     try:
         for split in splits:
-            # The index it builds is kept, so this is not done twice.
+            # Its index is cached, so this is not done twice.
             source = open_split(config, split)
             training = split == "train"
             limit = config.max_bad_examples if training else config.max_bad_eval_examples
