@@ -1,1 +1,1 @@
-"""`--mode list`, `summary` and `env`."""
+"""Implements `--mode list`, `summary` and `env`."""

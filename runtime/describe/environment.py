@@ -1,4 +1,4 @@
-"""`--mode env`: what this installation is made of, for bug reports."""
+"""Shows `--mode env`: the software and hardware of this installation, for bug reports."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> str:
-    """The processor's name."""
+    """Returns the processor's name."""
     with suppress(OSError), open("/proc/cpuinfo") as file:
         for line in file:
             if line.startswith("model name"):
@@ -50,7 +50,9 @@ def _cpu() -> str:
 
 
 def gather(horovod: bool = True) -> dict[str, Any]:
-    """Versions, devices and build facts as plain data; with Horovod's, which loads it."""
+    """Returns versions, devices and build facts as plain data; optionally Horovod's, which loads
+    it.
+    """
     import tensorflow as tf
 
     from convoy.dataloader import native as input_native
@@ -79,7 +81,7 @@ def gather(horovod: bool = True) -> dict[str, Any]:
         else None,
         "native input operations": input_native.status(),
         "native training operations": training_native.status(),
-        # Loading it takes a second, which one process alone does without.
+        # Loading it takes a second, which a single process can save.
         "horovod": ranks.build_info() if horovod else {},
         "dali": _version("nvidia-dali-cuda120"),
         "pictures": kinds_here(),
@@ -87,7 +89,9 @@ def gather(horovod: bool = True) -> dict[str, Any]:
 
 
 def record(model_dir: str) -> None:
-    """Leaves what a run is made on, and the host of each rank, in its folder; for every rank."""
+    """Records a run's machine and software, and each rank's host, in its folder. All ranks must
+    call it.
+    """
     hosts = ranks.all_gather_object(platform.node())
     if ranks.rank() == 0:
         facts = gather(ranks.size() > 1) | {"processes": ranks.size(), "hosts": hosts}

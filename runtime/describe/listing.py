@@ -1,4 +1,4 @@
-"""`--mode list` and `--mode summary`."""
+"""Prints `--mode list` and `--mode summary`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from convoy.utils.tables import columns, table_console
 
 
 def list_architectures(pattern: str | None = None) -> dict[str, Any]:
-    """Prints architectures, their size and cost at their resolution. Loads no TensorFlow."""
+    """Prints architectures with their size, and their cost at their resolution. Loads no
+    TensorFlow.
+    """
     from rich.table import Table
 
     names = ("architecture", "px", "M params", "trainable", "G MACs", "top-1 %", "expected by")
