@@ -1,1 +1,1 @@
-"""Settings that fit the data, where the user left them open."""
+"""Chooses settings that fit the data, if the user left them open."""

@@ -1,6 +1,7 @@
-"""`--train_batch_size auto`: the largest batch that fits into memory, found by training with some
-in a process of its own (`batch_trial.py`), so that memory that runs out does not end the run. No
-TensorFlow.
+"""Finds `--train_batch_size auto`, the largest batch that fits into memory.
+
+It trains with some batches in a separate process (`batch_trial.py`), so that running out of memory
+does not end the run. No TensorFlow.
 """
 
 from __future__ import annotations
@@ -28,35 +29,36 @@ from convoy.utils.machine.resources import free_memory
 from convoy.utils.watchdog import watchdog
 
 SHARE = 0.8
-"""Of the memory that is free, which training may take: loaders and checkpoints take some too."""
+"""Fraction of the free memory that training may take: loaders and checkpoints need some too."""
 _FIRST = 8
 _LAUNCHERS = ("HOROVOD_", "OMPI_", "PMI", "SLURM_", "MPI_", "CONVOY_")
 _GIB = 2**30
 
 
 class TrialError(UserError, RuntimeError):
-    """Training was tried and failed."""
+    """A trial of training failed."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found.
+    """The result of the search.
 
     Attributes:
         batch: images per process and pass.
-        why: no more than that, for people.
+        why: why the batch is not larger, for people.
     """
 
     batch: int
     why: str
 
     def line(self) -> str:
-        """For people."""
+        """Returns the line for people."""
         return f"convoy: --train_batch_size {AUTO} is {self.batch}: {self.why}"
 
 
 def agree(config: Config) -> Found:
-    """The least of what the hosts of a job find, each by one of its processes. For every rank.
+    """Returns the smallest result of a job's hosts; one process per host searches. All ranks must
+    call it.
 
     Raises:
         TrialError: not one image fits, or training failed for another reason.
@@ -76,11 +78,11 @@ def agree(config: Config) -> Found:
 
 
 def look(config: Config, processes: int, on_host: int) -> Found:
-    """The largest batch for one process of this host.
+    """Finds the largest batch for one process of this host.
 
     Args:
-        processes: that train together.
-        on_host: how many of them share the host's memory.
+        processes: number of processes that train together.
+        on_host: number of them that share the host's memory.
 
     Raises:
         TrialError, ConfigError: see `agree`.
@@ -99,12 +101,12 @@ def look(config: Config, processes: int, on_host: int) -> Found:
 
 
 def candidates(config: Config, processes: int) -> list[int]:
-    """The batches to choose from, rising.
+    """Returns the batches to choose from, in rising order.
 
     Raises:
         ConfigError: there are no data.
     """
-    if total := config.optimizer_batch_size:  # which the images of a pass must divide
+    if total := config.optimizer_batch_size:  # the images of a pass must divide it
         each = max(1, total // processes)
         return [n for n in range(1, each + 1) if each % n == 0 and (n % 8 == 0 or n < 8)]
     try:
@@ -121,7 +123,9 @@ def _bound(config: Config, batch: int) -> str:
 
 
 def _on_gpu(sizes: list[int], peak: Callable[[int], int | None]) -> tuple[int | None, str]:
-    """A GPU refuses what it lacks, so the largest is tried first. Also why no more, if memory."""
+    """Searches on a GPU, which rejects what does not fit, so it tries the largest first. Also
+    returns why not more, if memory is the reason.
+    """
     for size, larger in zip(reversed(sizes), [0, *reversed(sizes)], strict=False):
         if peak(size) is not None:
             return size, f"{larger} do not fit into the GPU's memory" if larger else ""
@@ -131,7 +135,9 @@ def _on_gpu(sizes: list[int], peak: Callable[[int], int | None]) -> tuple[int | 
 def _on_host(
     sizes: list[int], peak: Callable[[int], int | None], room: float
 ) -> tuple[int | None, str]:
-    """A host's kernel ends what takes too much, so small ones tell first what larger ones take."""
+    """Searches on a host, whose kernel kills what takes too much, so small batches first predict
+    the memory of larger ones.
+    """
     seen: dict[int, float] = {}
 
     def fits(size: int) -> bool:
@@ -161,10 +167,10 @@ def _on_host(
 
 
 class Trials:
-    """Trains with one batch after the other, in a process that may end by it and is started anew.
+    """Trains with one batch after another, in a process that may die of it and is then restarted.
 
     Args:
-        config: of the run.
+        config: config of the run.
     """
 
     def __init__(self, config: Config) -> None:
@@ -180,7 +186,7 @@ class Trials:
         self._folder.cleanup()
 
     def peak(self, batch: int) -> int | None:
-        """Bytes of memory that training takes at most; None: more than there are.
+        """Returns the peak memory of training in bytes; None: more than available.
 
         Raises:
             TrialError: training fails for another reason.
@@ -193,7 +199,7 @@ class Trials:
             answer = child.stdout.readline()
         if not answer:
             self._end()
-            return None  # ended by the kernel, or by a library whose memory ran out
+            return None  # killed by the kernel, or by a library that ran out of memory
         said = json.loads(answer)
         if error := said.get("error"):
             raise TrialError(f"--train_batch_size {AUTO}: a batch of {batch} fails: {error}")
@@ -212,7 +218,7 @@ class Trials:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            start_new_session=True,  # a terminal's Ctrl-C is ours to handle
+            start_new_session=True,  # we handle a terminal's Ctrl-C
         )
 
     def _end(self) -> None:

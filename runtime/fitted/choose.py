@@ -1,7 +1,7 @@
-"""`--defaults data`: the settings that nobody gave, chosen for the data of a training run.
+"""Applies `--defaults data`: chooses settings that nobody gave for the data of a training run.
 
-The rules are in `fitting.py`, what they go by is read by `data_facts.py`. A run that goes on keeps
-what was chosen when it began, whatever has become of its data. No TensorFlow.
+The rules are in `rules.py`; `data_facts.py` reads their inputs. A resumed run keeps the settings
+chosen at its start, even if its data have changed. No TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _SAME = {"crop_padding": "crop_pct"}  # the same setting under another name
 
 
 def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
-    """Settings that replace the documents', by flag.
+    """Returns settings that replace the documents', by flag.
 
     Args:
-        config: checked, with the documents' settings where nothing is given.
+        config: a checked config, with the documents' settings for flags that are not given.
         given: the flags that the user, a file or a recipe set.
 
     Raises:
@@ -47,9 +47,9 @@ def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
         return kept
     taken = {name for name in CHOSEN if name in given or _SAME.get(name) in given}
     measured = {"train_batch_size"} if config.train_batch_size == AUTO else set()
-    taken -= measured  # until it is found, the rest is chosen as without
+    taken -= measured  # until it is known, the rest is chosen without it
     if config.n_stages > 1 or config.train_image_size:
-        taken |= {"image_size"}  # with which the other sizes have to go
+        taken |= {"image_size"}  # the other sizes must fit it
     if before is not None:
         if "defaults" not in given and before.defaults != config.defaults:
             return kept | {"defaults": before.defaults}
@@ -67,14 +67,14 @@ def choose(config: Config, given: Collection[str]) -> dict[str, Any]:
 
 
 def told(chosen: Mapping[str, Any]) -> str:
-    """What was chosen, for people, in lines that a terminal has room for."""
+    """Returns the choices for people, in lines that fit a terminal."""
     pairs = ", ".join(f"{name}={value}" for name, value in chosen.items())
     text = f"chosen for these data (docs/defaults.md; --defaults documents leaves it): {pairs}"
     return wrapped(f"convoy: {text}")
 
 
 def settings_of_the_run(config: Config) -> Config | None:
-    """The settings with which a run goes on that has saved already."""
+    """Returns the settings of a resumed run that has already saved."""
     with suppress(OSError, ConfigError, checkpoint.CheckpointError):
         if whole := checkpoint.complete_checkpoints(config.model_dir):
             return load_config(whole[-1] / "config.yaml")

@@ -1,4 +1,4 @@
-"""What a data set says of itself before a run: how many images there are, and how large.
+"""Reads facts about a data set before a run: the number of images and their size.
 
 Imports no TensorFlow.
 """
@@ -22,20 +22,20 @@ SAMPLE = 48
 
 
 def facts_of(config: Config, processes: int) -> Facts:
-    """Looks at the data of a training run.
+    """Reads the facts about a training run's data.
 
     Args:
-        config: checked already, so that there are data.
-        processes: that will train together.
+        config: a checked config, so there are data.
+        processes: number of processes that will train together.
 
     Raises:
-        DataError: there are none.
+        DataError: there are no data.
     """
     train, both = open_split(config, "train"), config.mode == "train_and_eval"
     return Facts(
         images=train.num_examples,
         eval_images=open_split(config, "validation").num_examples if both else 0,
-        # By which nothing is chosen for larger sets.
+        # Nothing depends on it for larger sets.
         short_side=short_side(train) if train.num_examples < FEW_IMAGES else None,
         processes=processes,
         gpus=visible_gpus() > 0,
@@ -45,8 +45,8 @@ def facts_of(config: Config, processes: int) -> Facts:
 
 
 def short_side(source: Source) -> int | None:
-    """The median of the images' shorter sides, in pixels, by a sample's headers; None if none of
-    them can be read.
+    """Returns the median of the images' shorter sides in pixels, from the headers of a sample; None
+    if none is readable.
     """
     sides = []
     for encoded in sample(source):
@@ -56,8 +56,8 @@ def short_side(source: Source) -> int | None:
 
 
 def sample(source: Source) -> Iterator[bytes]:
-    """Encoded images from all over a split; those that cannot be read are left out."""
+    """Yields encoded images from all over a split, without unreadable ones."""
     numbers = np.linspace(0, source.num_examples - 1, min(SAMPLE, source.num_examples))
     for i in np.unique(numbers.astype(np.int64)):
-        with suppress(DataError, OSError, ValueError):  # training will name it
+        with suppress(DataError, OSError, ValueError):  # training will report it
             yield source.encoded(int(i))

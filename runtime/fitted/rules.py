@@ -1,10 +1,12 @@
-"""Settings that fit the data: what the user left open is chosen from what is known before the first
-step. docs/defaults.md has the rules as a table, and what they were measured with.
+"""Computes settings that fit the data, for flags that the user left open, from what is known before
+the first step.
 
-The documents' settings are for ImageNet: a million images, thousands of updates in an epoch. On a
-few hundred photographs they end at chance: batch norm's statistics are still those of the random
-start, the warm-up is longer than the run, the rate is that of another batch. Above
-`FEW_IMAGES` they stay as they are. This module is arithmetic alone; it reads nothing.
+docs/defaults.md has the rules as a table, and the measurements behind them.
+
+The documents' settings are for ImageNet: a million images, thousands of updates per epoch. On a few
+hundred photographs they end at chance: batch norm's statistics are still near the random start, the
+warm-up is longer than the run, and the rate is for another batch. Above `FEW_IMAGES` they do not
+change. This module only computes; it reads nothing.
 """
 
 from __future__ import annotations
@@ -21,39 +23,42 @@ CHOSEN = (
     *("augmenter_name", "crop_area_min", "label_smoothing", "weight_init", "stochastic_depth"),
     "log_steps",
 )
-"""All flags that are chosen."""
+"""All flags that may be chosen."""
 FEW_IMAGES = 50_000
-"""From so many training images on, the documents' settings hold."""
+"""From this number of training images on, the documents' settings apply."""
 STEPS_PER_EPOCH = 20
-"""Updates that an epoch should have at least, where batches are not to be smaller than `BATCH`."""
+"""Minimum number of updates per epoch, unless batches would be smaller than `BATCH`."""
 BATCH = (8, 64)
-"""The smallest batch of all processes, for batch norm; the largest of one, for memory."""
+"""The smallest batch over all processes, for batch norm; the largest batch of one process, for
+memory.
+"""
 AUTO_MOST = 1024
-"""The largest batch of one process that is tried: the documents' largest, B0's on 80 GB."""
+"""The largest batch of one process that is tried: the largest in the documents, B0's on 80 GB."""
 UPDATES, UPDATES_PRETRAINED = 2000, 500
-"""In a whole run whose length is open; within `EPOCHS`, `EPOCHS_PRETRAINED`."""
+"""Updates in a whole run of open length, within `EPOCHS` and `EPOCHS_PRETRAINED`."""
 EPOCHS, EPOCHS_PRETRAINED = (30, 300), (10, 100)
 RATE, RATE_PRETRAINED, RATE_HEAD = 2e-3, 5e-4, 1e-2
-"""Peak learning rates of AdamW for batches of 32; they go with the root of the batch."""
+"""Peak learning rates of AdamW for batches of 32; they scale with the square root of the batch."""
 LEAST_PIXELS = 96
-"""The smallest side from scratch. Networks shrink a side 32-fold: of 32 pixels one place is left,
-and what lies where is lost. Scans of digits, 20 a class: 84.8% top-1 at 32, 94.3% at 64, 96.0% at
-96, in much the same time on a CPU, where batches are small."""
+"""The smallest side when training from scratch. Networks shrink a side 32-fold: 32 pixels become
+one position, which loses all spatial information. Scans of digits, 20 per class: 84.8% top-1 at 32,
+94.3% at 64, 96.0% at 96, in about the same time on a CPU, where batches are small.
+"""
 HOST_PIXELS = 128
-"""The largest side of an image from scratch where there is no GPU."""
+"""The largest image side when training from scratch without a GPU."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known before the first step.
+    """Facts known before the first step.
 
     Attributes:
         images, eval_images: training and validation images.
-        short_side: pixels; the median of a sample of the training images. None: unknown.
-        processes: that train together.
+        short_side: median over a sample of the training images, in pixels. None: unknown.
+        processes: number of processes that train together.
         gpus: whether there is a GPU.
         pretrained: whether weights are loaded.
-        frozen: whether the classifier alone is trained.
+        frozen: whether only the classifier is trained.
     """
 
     images: int
@@ -66,11 +71,11 @@ class Facts:
 
 
 def fitted(facts: Facts, resolution: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that replace the documents', by flag; none of those in `given`.
+    """Returns settings that replace the documents', by flag, except those in `given`.
 
     Args:
-        resolution: pixels a side for which the architecture was published.
-        given: what the user set, by flag; the rest is chosen to go with it.
+        resolution: the architecture's published image side in pixels.
+        given: the user's settings by flag; the others are chosen to fit them.
     """
     if facts.images >= FEW_IMAGES:
         return {}
@@ -97,9 +102,9 @@ def fitted(facts: Facts, resolution: int, given: Mapping[str, Any]) -> dict[str,
 
 
 def _image_size(facts: Facts, resolution: int) -> int:
-    """That of the images, in steps of 16, up to the architecture's. From scratch at least
-    `LEAST_PIXELS`, and without a GPU no more than `HOST_PIXELS`; loaded weights know larger ones,
-    so at least that.
+    """Returns the image size in steps of 16, up to the architecture's. From scratch it is at least
+    `LEAST_PIXELS`, and without a GPU at most `HOST_PIXELS`; loaded weights are used to larger
+    images, so with them it is at least that.
     """
     least, most = (HOST_PIXELS if facts.pretrained else LEAST_PIXELS), resolution
     if not (facts.gpus or facts.pretrained):
@@ -110,24 +115,23 @@ def _image_size(facts: Facts, resolution: int) -> int:
 
 
 def _batch(facts: Facts) -> int:
-    """A power of two for one process, such that an epoch has enough updates."""
+    """Returns a power of two for one process, such that an epoch has enough updates."""
     return max(1, min(BATCH[1], _whole_batch(facts.images) // facts.processes))
 
 
 def _whole_batch(images: int) -> int:
-    """Images an update, over all processes, that leave an epoch enough updates."""
+    """Returns images per update, over all processes, that leave an epoch enough updates."""
     images = max(1, images // STEPS_PER_EPOCH)
     return max(BATCH[0], 1 << (images.bit_length() - 1))
 
 
 def auto_batches(images: int, parts: int) -> list[int]:
-    """What `--train_batch_size auto` chooses from, rising: powers of two, as far as an epoch has
-    enough updates, and `AUTO_MOST` at most. What memory allows is measured instead of `BATCH`'s
-    second number.
+    """Returns the candidates of `--train_batch_size auto` in rising order: powers of two that leave
+    an epoch enough updates, at most `AUTO_MOST`. Measured memory replaces `BATCH`'s second number.
 
     Args:
-        images: training images, however many.
-        parts: of an update: processes, times passes.
+        images: number of training images.
+        parts: parts of an update: processes times passes.
     """
     most = max(1, min(AUTO_MOST, _whole_batch(images) // parts))
     return [1 << i for i in range(most.bit_length())]
@@ -141,7 +145,7 @@ def _epochs(facts: Facts, steps: int) -> int:
 
 
 def _schedule(facts: Facts, batch: int, epochs: int) -> dict[str, Any]:
-    """AdamW and half a cosine, which want no tuning to a batch."""
+    """Returns AdamW with a half cosine, which need no tuning to a batch."""
     rate = RATE
     if facts.pretrained:
         rate = RATE_HEAD if facts.frozen else RATE_PRETRAINED
@@ -157,7 +161,7 @@ def _schedule(facts: Facts, batch: int, epochs: int) -> dict[str, Any]:
 
 
 def _averages(steps: int) -> dict[str, Any]:
-    """Batch norm's statistics over the last half epoch, the weights' over two epochs."""
+    """Averages batch norm's statistics over the last half epoch, the weights over two epochs."""
     return {
         "bn_momentum": round(min(0.99, max(0.8, 1 - 2 / steps)), 3),
         "moving_average_decay": round(min(0.9999, max(0.9, 1 - 1 / (2 * steps))), 5),
@@ -165,7 +169,7 @@ def _averages(steps: int) -> dict[str, Any]:
 
 
 def _regularisation(facts: Facts, updates: int) -> dict[str, Any]:
-    """Less of it than on ImageNet: short runs underfit."""
+    """Returns less regularisation than on ImageNet: short runs underfit."""
     chosen: dict[str, Any] = {"augmenter_name": "none", "crop_area_min": 0.35}
     chosen |= {"label_smoothing": 0.1, "weight_init": "fan_in"}
     if updates < 10_000:
