@@ -1,1 +1,1 @@
-"""TensorBoard, Weights & Biases and MLflow (`--trackers`)."""
+"""Sends figures to TensorBoard, Weights & Biases and MLflow (`--trackers`)."""

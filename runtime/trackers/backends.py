@@ -1,4 +1,4 @@
-"""What each tracker of `--trackers` is told, in its own words. See `runtime.trackers.workers`."""
+"""Translates calls for each tracker of `--trackers`. See `runtime.trackers.workers`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from convoy.utils.logging import TensorBoardWriter
 
 
 class TensorBoard:
-    """Events in `model_dir/tensorboard`, by `tf.summary`."""
+    """Writes events to `model_dir/tensorboard` with `tf.summary`."""
 
     _board: Any = None
 
@@ -30,7 +30,7 @@ class TensorBoard:
         self._board.image(name.replace(".", "/"), pixels, step)
 
     def file(self, path: str) -> None:
-        """Nothing: it lies in the run's folder, as TensorBoard's files do."""
+        """Does nothing: the file is in the run's folder, like TensorBoard's files."""
 
     def finish(self, end: str) -> None:
         if self._board is not None:
@@ -38,7 +38,9 @@ class TensorBoard:
 
 
 class Wandb:
-    """A Weights & Biases run. Its own settings (WANDB_MODE=offline, WANDB_ENTITY, …) hold."""
+    """Writes a Weights & Biases run. Its own settings (WANDB_MODE=offline, WANDB_ENTITY, …)
+    apply.
+    """
 
     _run: Any = None
 
@@ -55,7 +57,7 @@ class Wandb:
             dir=None if remote else run.folder,
             config=dict(run.settings),
         )
-        # W&B's own count only rises, and a run that goes back logs steps again.
+        # W&B's own step only rises, but a run that goes back logs steps again.
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
         return self._run.id
@@ -78,7 +80,7 @@ _MLFLOW_ENDS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
 class MLflow:
-    """An MLflow run, at MLFLOW_TRACKING_URI or else in `model_dir/mlruns`."""
+    """Writes an MLflow run, at MLFLOW_TRACKING_URI or otherwise in `model_dir/mlruns`."""
 
     _id: str | None = None
 
@@ -97,7 +99,7 @@ class MLflow:
         experiment = found.experiment_id if found else self._client.create_experiment(name)
         self._id = self._client.create_run(experiment, run_name=run.name).info.run_id
         settings = [Param(key, str(value)[:500]) for key, value in run.settings.items()]
-        for first in range(0, len(settings), 100):  # as many as a call may have
+        for first in range(0, len(settings), 100):  # the maximum per call
             self._client.log_batch(self._id, params=settings[first : first + 100])
         return self._id
 
@@ -118,7 +120,7 @@ class MLflow:
 
 
 def _store(folder: str) -> str:
-    # MLflow 3 wants to be told that files, rather than a database, are what is meant.
+    # MLflow 3 must be told to use files rather than a database.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     return os.path.join(os.path.abspath(folder), "mlruns")
 

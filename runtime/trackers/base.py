@@ -1,4 +1,4 @@
-"""The interface of trackers, and what they are told of a run."""
+"""Defines the interface of trackers, and the facts about a run that they receive."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MLFLOW_URI = "MLFLOW_TRACKING_URI"
 
 @dataclass(frozen=True)
 class Named:
-    """What trackers are told of a run.
+    """The facts about a run for trackers.
 
     Attributes:
         folder: its model_dir.
         project: W&B's project, MLflow's experiment.
-        name: the run's, for people.
+        name: the run's name, for people.
         settings: all flags.
     """
 
@@ -29,21 +29,21 @@ class Named:
 
 
 class Tracker(Protocol):
-    """One tracker. Calls come from one thread, `start` first."""
+    """One tracker. All calls come from one thread, `start` first."""
 
     def start(self, run: Named, known: str | None) -> str | None:
-        """Begins a run, or goes on with the one whose id is `known`; returns its id, if any."""
+        """Starts a run, or continues the one with id `known`; returns its id, if any."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Figures of a step."""
+        """Receives figures of a step."""
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
-        """A picture, uint8 `(H, W, 3)`."""
+        """Receives a picture, uint8 `(H, W, 3)`."""
 
     def file(self, path: str) -> None:
-        """A file of the run's folder."""
+        """Receives a file of the run's folder."""
 
     def finish(self, end: str) -> None:
-        """Ends the run, which has "finished", was "stopped" by a signal, or "failed". Called once,
-        also after `start` has failed.
+        """Ends the run, which has "finished", was "stopped" by a signal, or has "failed". Called
+        once, also after a failed `start`.
         """

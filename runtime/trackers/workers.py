@@ -1,9 +1,10 @@
-"""Trackers: TensorBoard, Weights & Biases and MLflow, behind one small interface (`--trackers`).
+"""Runs trackers (TensorBoard, Weights & Biases and MLflow) behind one small interface
+(`--trackers`).
 
-Only rank 0 tracks. Each tracker works in a thread of its own, so that a network that is slow or
-down costs training nothing: calls queue up, a call that fails is a warning, and after a few in a
-row the tracker is left alone. A run that goes on from a checkpoint goes on in its tracker too: the
-ids are kept in `model_dir/trackers.json`. No tracker's package is imported before it is used.
+Only rank 0 tracks. Each tracker has its own thread, so a slow or broken network costs training
+nothing: calls queue up, a failed call is a warning, and after a few failures in a row the tracker
+is abandoned. A run resumed from a checkpoint also continues in its tracker: the ids are in
+`model_dir/trackers.json`. A tracker's package is imported only on use.
 """
 
 from __future__ import annotations
@@ -33,27 +34,27 @@ from convoy.utils.watchdog import watchdog
 
 logger = logging.getLogger("convoy.trackers")
 
-# Name → the package that must be there; each is the name of an extra too, but for TensorBoard,
-# which comes with TensorFlow.
+# Name -> required package. Each name is also an extra, except TensorBoard, which comes with
+# TensorFlow.
 PACKAGES = {"tensorboard": "tensorflow", "wandb": "wandb", "mlflow": "mlflow"}
 KEPT = "trackers.json"
 QUEUE = 2000
-"""Calls that may wait for a tracker. Beyond it, calls are left out."""
+"""Maximum number of calls that wait for a tracker. Further calls are dropped."""
 PATIENCE, PAUSE, HURRY = 60.0, 20.0, 5.0
-"""Seconds that the end of a run waits for all trackers together to send what they have; the same
-where processes of an elastic job gather anew, which wait for each other for a minute; and where it
-ends by an error or a signal: other ranks wait, or a scheduler that kills after half a minute.
+"""Seconds that all trackers together may take to send the rest: at the end of a run; when processes
+of an elastic job regroup, which wait for each other for a minute; and after an error or a signal,
+because other ranks wait, or a scheduler kills after half a minute.
 """
 _THREADS = "convoy-tracker-"
 MOST_FAILURES = 5
-"""Failed calls in a row after which a tracker is left alone."""
+"""Number of failed calls in a row after which a tracker is abandoned."""
 
 
 def tracker_names(config: Config) -> list[str]:
-    """Those of `--trackers`, and of the older `--enable_tensorboard`, each once.
+    """Returns the names in `--trackers` and the older `--enable_tensorboard`, each once.
 
     Raises:
-        ConfigError: there is no such tracker.
+        ConfigError: a tracker is unknown.
     """
     text = config.trackers.strip()
     names = [] if text.lower() in ("", "none") else [name.strip() for name in text.split(",")]
@@ -67,8 +68,8 @@ def tracker_names(config: Config) -> list[str]:
 
 
 def check_trackers(config: Config) -> None:
-    """Raises ConfigError where a tracker does not exist, its package is not installed, or it would
-    have nowhere to write to.
+    """Raises ConfigError if a tracker is unknown, its package is not installed, or it has nowhere
+    to write.
     """
     for name in tracker_names(config):
         if find_spec(PACKAGES[name]) is None:
@@ -83,16 +84,16 @@ def check_trackers(config: Config) -> None:
 
 
 class Trackers:
-    """All trackers of a run; does nothing where there are none.
+    """All trackers of a run; does nothing if there are none.
 
-    Used with `with`: its end sends what is left, and waits `PATIENCE` seconds for that at most, or
+    Use it with `with`: the block's end sends what is left, for at most `PATIENCE` seconds, or
     `HURRY` after an error. `unfinished` then tells whether one was left behind.
 
     Args:
-        hurry: whether the process was asked to stop, also while it waits.
-        goes_on: of an elastic job: only an error of the user's or ours is the run's end. Anything
-            else is a process that was lost, or hosts that came and went; the run goes on in the
-            same trackers, here or elsewhere.
+        hurry: returns whether the process was asked to stop, also while it waits.
+        goes_on: for an elastic job: only a user's error or a bug ends the run. Anything else is a
+            lost process or a change of hosts; the run continues in the same trackers, here or
+            elsewhere.
     """
 
     def __init__(
@@ -104,16 +105,16 @@ class Trackers:
         self._workers, self._hurry, self._goes_on = workers or [], hurry, goes_on
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Figures of a step, by name."""
+        """Sends figures of a step, by name."""
         values = {name: float(value) for name, value in values.items()}
         self._each(lambda tracker: tracker.scalars(values, step))
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
-        """A picture, uint8 `(H, W, 3)`."""
+        """Sends a picture, uint8 `(H, W, 3)`."""
         self._each(lambda tracker: tracker.image(name, pixels, step))
 
     def file(self, path: str) -> None:
-        """A file of the run's folder, such as its report."""
+        """Sends a file of the run's folder, such as its report."""
         self._each(lambda tracker: tracker.file(path))
 
     def _each(self, call: Callable[[Tracker], None]) -> None:
@@ -141,7 +142,7 @@ class Trackers:
             worker.join(self._time_left)
 
     def _time_left(self) -> float:
-        """Seconds that the end still waits."""
+        """Returns the seconds for which the end still waits."""
         if self._hurry():
             self._hurry = lambda: False
             self._until = min(self._until, time.monotonic() + HURRY)
@@ -156,18 +157,20 @@ class Trackers:
 
 
 def unfinished() -> bool:
-    """Whether a tracker still sends. At exit its package may wait for that without end."""
+    """Returns whether a tracker is still sending. At exit, its package may wait for that
+    forever.
+    """
     return any(thread.name.startswith(_THREADS) for thread in threading.enumerate())
 
 
 class Worker:
-    """A tracker in its thread, which begins with the first call.
+    """A tracker in its thread, which starts with the first call.
 
     Args:
-        name: as `--trackers` has it.
+        name: the name in `--trackers`.
         make: makes the tracker, in the thread.
-        run: what it is told of the run.
-        ids: the kept ones; `remember` is called with this tracker's.
+        run: the facts about the run.
+        ids: the stored ids; `remember` is called with this tracker's.
     """
 
     def __init__(
@@ -188,7 +191,7 @@ class Worker:
         """Queues a call. Never waits."""
         if not self._thread.is_alive():
             if self._thread.ident is not None:
-                return  # left alone
+                return  # abandoned
             self._thread.start()
         try:
             self._calls.put_nowait(call)
@@ -196,15 +199,15 @@ class Worker:
             self._left_out += 1
 
     def close(self, end: str) -> None:
-        """Lets the thread end once the queue is empty."""
+        """Lets the thread end when the queue is empty."""
         self._end = end
         if self._thread.is_alive():
-            while self._calls.full():  # nothing more is worth waiting for
+            while self._calls.full():  # dropping calls is better than waiting
                 self._calls.get_nowait()
             self._calls.put_nowait(None)
 
     def join(self, time_left: Callable[[], float]) -> None:
-        """Waits for the thread, for as many seconds as there are left at most."""
+        """Waits for the thread, for at most the seconds left."""
         if self._thread.ident is None:
             return
         while self._thread.is_alive() and (seconds := time_left()) > 0:
@@ -258,10 +261,10 @@ def open_trackers(
     hurry: Callable[[], bool] = lambda: False,
     goes_on: bool = False,
 ) -> Trackers:
-    """The trackers that the flags name; none on ranks other than 0.
+    """Opens the flags' trackers; none on ranks other than 0.
 
     Args:
-        resumed: whether the run goes on from a checkpoint, and so in its trackers.
+        resumed: whether the run resumes from a checkpoint, and so continues in its trackers.
         hurry, goes_on: see `Trackers`.
     """
     names = tracker_names(config)
@@ -287,7 +290,7 @@ def open_trackers(
 
 
 class _Ids:
-    """The ids of a run in its trackers, in `model_dir/trackers.json`."""
+    """The ids of a run in its trackers, stored in `model_dir/trackers.json`."""
 
     def __init__(self, model_dir: str, resumed: bool) -> None:
         self._path, self._lock = path_of(model_dir) / KEPT, threading.Lock()
@@ -299,7 +302,7 @@ class _Ids:
                 self.known = {}
 
     def remember(self, name: str, found: str) -> None:
-        """Keeps an id. From any thread."""
+        """Stores an id. Works from any thread."""
         with self._lock:
             self.known[name] = found
             write_atomically(self._path, strict_json.dumps(self.known, indent=1))
