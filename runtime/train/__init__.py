@@ -1,1 +1,1 @@
-"""`--mode train`, `train_and_eval` and `lr_find`."""
+"""Implements `--mode train`, `train_and_eval` and `lr_find`."""

@@ -1,4 +1,4 @@
-"""Training examples that could not be read, over all ranks."""
+"""Collects unreadable training examples over all ranks."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from convoy.utils.text import counted
 
 
 def share_bad_examples(data: Any, limit: float) -> tuple[str, TrainingError | None]:
-    """Every rank learns which examples the others could not read; every rank has to come here.
+    """Tells every rank which examples the others could not read. All ranks must call it.
 
-    An example that is left out stays out, on whichever rank the next epoch puts it, and in a run
-    that is resumed: the checkpoint keeps the list.
+    An example that is left out stays out, on whichever rank it is in the next epoch, and in a
+    resumed run: the checkpoint stores the list.
 
     Args:
         data: a training loader.
         limit: `--max_bad_examples`.
 
     Returns:
-        A line for the user, "" where everything could be read; and what to raise if there are more
-        than the limit allows, once the epoch is saved.
+        A line for the user, "" if everything was readable; and the error to raise after saving the
+        epoch if there are more than the limit allows.
     """
     bad = data.bad_examples
     for others in ranks.all_gather_object(dict(bad)):

@@ -1,5 +1,6 @@
-"""Whether batch norm's running statistics fit the weights: some images of the evaluation, scored
-with them and with the statistics of their own batch.
+"""Tests whether batch norm's running statistics fit the weights.
+
+It scores some evaluation images with them, and with the statistics of the images' own batch.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ _IMAGES, _BATCHES, _LEAST = 512, 8, 16
 def top1_by_statistics(
     model: keras.Model, data: Any, use_xla: bool
 ) -> tuple[float, float, int] | None:
-    """Top-1 with the running statistics, with those of batches, and of how many images over all
-    ranks; the same on every rank, each of which has to come here. None where there are too few.
+    """Returns top-1 with the running statistics, top-1 with those of batches, and the number of
+    images over all ranks, the same on every rank; None if there are too few. All ranks must call
+    it.
 
-    Dropout is at work in the second figure, as in training, and lowers it rather. Changes nothing.
+    The second figure includes dropout, as in training, which tends to lower it. Changes nothing.
 
     Args:
-        data: the validation loader, whose images could be read just now.
+        data: the validation loader, just after an evaluation that could read its images.
     """
     watchdog.rest("comparing batch norm's statistics")
     batches = _mixed_batches(data)
@@ -56,9 +58,9 @@ def top1_by_statistics(
 
 
 def _mixed_batches(data: Any) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Whole batches of this rank's images, from all over the split and mixed: a validation split is
-    often sorted by class, and the statistics of one class are not those of training. As many on
-    every rank; what fills the last one up weighs nothing.
+    """Returns whole batches of this rank's images from all over the split, mixed: a validation
+    split is often sorted by class, and the statistics of one class differ from those of training.
+    All ranks return the same number; padding in the last batch has weight 0.
     """
     size = data.options.batch_size
     count = min(data.steps_per_epoch, _BATCHES, max(2, _IMAGES // size))
@@ -67,7 +69,7 @@ def _mixed_batches(data: Any) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]
         batches = data.batches(0, start * data.global_batch)
         try:
             parts.append([x.numpy() for x in next(batches)])
-        except DataError:  # an evaluation will tell; the other ranks must not wait
+        except DataError:  # an evaluation will report it; the other ranks must not wait
             height = data.options.image_size
             empty = np.zeros((size, height, height, 3), np.uint8)
             parts.append([empty, np.zeros(size, np.int32), np.zeros(size, np.float32)])

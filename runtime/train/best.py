@@ -1,4 +1,4 @@
-"""Which evaluation of a run is the best, by `--best_metric`, of the weights or of their average."""
+"""Finds a run's best evaluation by `--best_metric`, of the weights or of their average."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # which imports TensorFlow
+if TYPE_CHECKING:  # imports TensorFlow
     from convoy.runtime.train.step import TrainState
 
 
 WORST = -sys.float_info.max
-"""The score of a figure that is not finite, for which JSON has no number."""
+"""Score of a non-finite figure, which JSON cannot represent."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure by which evaluations are compared.
+    """A figure for comparing evaluations.
 
     Attributes:
-        name: in the log, of the weights.
-        sign: 1 where more is better, -1 where less is.
-        form: how it is printed.
+        name: name in the log, for the weights.
+        sign: 1 if more is better, -1 if less is.
+        form: print format.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Metric:
     form: str
 
     def of(self, values: Mapping[str, float], averaged: bool) -> float | None:
-        """The figure of the weights or of their average; None if it is not there."""
+        """Returns the figure for the weights or their average; None if it is missing."""
         return values.get(self.name.replace("eval_", "eval_ema_", 1) if averaged else self.name)
 
     def score(self, values: Mapping[str, float], weights: str) -> float:
-        """The figure as a number of which more is better."""
+        """Returns the figure as a number of which more is better."""
         figure = self.of(values, weights == "ema")
         return WORST if figure is None or not np.isfinite(figure) else self.sign * figure
 
@@ -49,8 +49,8 @@ METRICS = {
 
 
 def better_weights(values: Mapping[str, float], has_ema: bool, metric: str = "top1") -> str:
-    """ "ema" when the moving average was the better at the last evaluation, or there was none yet,
-    as it is there to be better; else "raw".
+    """Returns "ema" if the moving average was better at the last evaluation, or if there was none
+    yet, since an average is usually better; otherwise "raw".
     """
     by = METRICS[metric]
     if not has_ema:
@@ -67,21 +67,22 @@ def _average_leads(by: Metric, values: Mapping[str, float]) -> bool:
 def judge(
     state: TrainState, values: Mapping[str, float], metrics: Mapping[str, float], metric: str
 ) -> tuple[dict[str, Any], bool]:
-    """Notes in `state.best` if the weights or their average are better than all before, and in
-    `state.waited` how many evaluations ago that was.
+    """Updates `state.best` if the weights or their average are better than all before, and
+    `state.waited`, the number of evaluations since then.
 
     Args:
         values: from `runtime.train.evaluation.evaluate_state`.
-        metrics: the run's latest figures, with those of this evaluation.
-        metric: of `METRICS`.
+        metrics: the run's latest figures, including this evaluation's.
+        metric: one of `METRICS`.
 
     Returns:
-        What the evaluation adds to the checkpoint of this state (`checkpoint.add_score`), and
-        whether it is the best so far.
+        The facts for the checkpoint of this state (`checkpoint.add_score`), and whether it is the
+        best so far.
     """
     by, weights = METRICS[metric], better_weights(values, state.ema is not None, metric)
     score = by.score(values, weights)
-    before = state.best if state.best.get("metric") == by.name else {}  # by another metric: none
+    # A best by another metric does not count.
+    before = state.best if state.best.get("metric") == by.name else {}
     is_best = score > (by.sign * before["value"] if before else WORST)
     state.waited = 0 if is_best else state.waited + 1
     if is_best:
@@ -104,11 +105,11 @@ def judge(
 
 
 def best_text(best: Mapping[str, Any]) -> str:
-    """The best so far, for people."""
+    """Describes the best so far, for people."""
     by = next(metric for metric in METRICS.values() if metric.name == best["metric"])
     return by.form.format(best["value"])
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Those that JSON has a number for."""
+    """Returns the finite figures, which JSON can represent."""
     return {name: value for name, value in metrics.items() if np.isfinite(value)}

@@ -1,8 +1,8 @@
-"""What a resumed run does otherwise than before: flag by flag, and where that leads.
+"""Compares a resumed run's flags with its checkpoint's, and says what the changes do.
 
-Flags may differ from those of the checkpoint's run. Most of that is wanted, and is told; what the
-checkpoint cannot go on with is refused by its flag. `config.yaml` of the run then says what holds
-from here on, and in comments what held before.
+Flags may differ from those of the checkpoint's run. Most changes are wanted, and are listed;
+changes with which the checkpoint cannot continue are rejected, with the flag's name. The run's
+`config.yaml` then has the new settings, and the earlier ones in comments.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ _RATE = {
     *("grad_accum_steps", "lr_init", "lr_base_batch", "lr_decay", "lr_decay_rate"),
     *("lr_decay_epochs", "lr_boundaries", "lr_multipliers", "lr_end", "warmup_epochs"),
 }
-"""Flags that decide the learning rate."""
+"""Flags that determine the learning rate."""
 _UNTIL = "# until step "
 
 
 def settings_before(saved: Checkpoint) -> dict[str, Any]:
-    """The flags of the checkpoint's run, by name; those that there were then."""
+    """Returns the flags of the checkpoint's run by name, as far as they existed then."""
     return _settings_of(yaml.safe_load(saved.config) or {})
 
 
 def _settings_of(written: dict[str, Any]) -> dict[str, Any]:
     known = {f.name for f in fields(Config)}
     found = {name: value for name, value in written.items() if name in known}
-    return {"exif_orientation": "ignore"} | found  # before there was the flag
+    return {"exif_orientation": "ignore"} | found  # value before the flag existed
 
 
 def changed_flags(saved: Checkpoint, config: Config) -> dict[str, tuple[Any, Any]]:
-    """Flags that differ in what matters for training: by name, before and now."""
+    """Returns flags with changes that matter for training: by name, before and now."""
     written, found = yaml.safe_load(saved.config) or {}, {}
     before, made_in = _settings_of(written), str(written.get(flags.MADE_IN, ""))
     for f in fields(Config):
@@ -64,7 +64,9 @@ def changed_flags(saved: Checkpoint, config: Config) -> dict[str, tuple[Any, Any
 
 
 def _is_that_place(path: str | None, made_in: str, before: str | None) -> bool:
-    """Whether a path is what one was in a run's folder, which is called otherwise from here."""
+    """Returns whether a path is the same place as one in a run's folder, which has another name
+    from here.
+    """
     if path is None or before is None:
         return False
     return os.path.abspath(path) == os.path.abspath(os.path.join(made_in, before))
@@ -73,19 +75,19 @@ def _is_that_place(path: str | None, made_in: str, before: str | None) -> bool:
 def check_resumed(
     saved: Checkpoint | None, config: Config, images_per_step: int, steps_per_epoch: int
 ) -> list[str]:
-    """What a launch that goes on from a checkpoint does otherwise, as lines for the user; none for
-    a new run.
+    """Returns lines for the user about what a resumed run does differently; none for a new run.
 
     Args:
-        images_per_step, steps_per_epoch: of this launch.
+        images_per_step, steps_per_epoch: values for this launch.
 
     Raises:
-        ConfigError: the checkpoint cannot go on with these flags.
+        ConfigError: the checkpoint cannot continue with these flags.
     """
     if saved is None:
         return []
     if (before := saved.state["model"]["arch"]) != (now := get_arch(config.arch).name):
-        # First, as the settings that go with an architecture differ too, and nobody gave them.
+        # First, because settings that depend on the architecture differ too, although nobody gave
+        # them.
         raise ConfigError(
             f"--resume_checkpoint: the run in --model_dir {config.model_dir} is of {before}, and"
             f" --arch is {now}: give --arch {before}, or another --model_dir"
@@ -109,7 +111,7 @@ def go_on(
     changes: list[str],
     say: Callable[[str], None],
 ) -> np.ndarray:
-    """Puts the checkpoint that a launch goes on from, if there is one, into the state, and says so.
+    """Restores the checkpoint of a resumed run, if there is one, into the state, and says so.
 
     Args:
         data: the training loader.
@@ -117,7 +119,7 @@ def go_on(
         say: prints a line.
 
     Returns:
-        This rank's sums of an epoch and a log window begun before; zeros in a new run.
+        This rank's sums of a started epoch and log window; zeros in a new run.
 
     Raises:
         CheckpointError: it lacks a variable.
@@ -155,7 +157,7 @@ def _check_optimizer(saved: Checkpoint, config: Config) -> None:
 
 
 def _check_division(saved: Checkpoint, config: Config) -> None:
-    """Raises ConfigError if images that were trained on would be held out for validation."""
+    """Raises ConfigError if training images of the run so far would be held out for validation."""
     before = settings_before(saved).get("validation_fraction")
     now = config.validation_fraction
     seeds = settings_before(saved).get("validation_seed", 0), config.validation_seed
@@ -173,13 +175,13 @@ def _check_division(saved: Checkpoint, config: Config) -> None:
 def what_changes(
     saved: Checkpoint, config: Config, images_per_step: int, steps_per_epoch: int
 ) -> list[str]:
-    """What going on with other flags, another number of processes or another batch makes different.
+    """Says what changes with other flags, another number of processes or another batch.
 
     Args:
-        images_per_step, steps_per_epoch: of this launch.
+        images_per_step, steps_per_epoch: values for this launch.
 
     Returns:
-        Lines for the user; none if nothing does.
+        Lines for the user; none if nothing changes.
     """
     changed = changed_flags(saved, config)
     effects = _effects(saved, config, changed, images_per_step, steps_per_epoch)
@@ -203,7 +205,7 @@ def _effects(
     images_per_step: int,
     steps_per_epoch: int,
 ) -> dict[str, str]:
-    """What changed flags lead to, by flag."""
+    """Returns the effects of changed flags, by flag."""
     effects = {}
     if saved.ema and not config.moving_average_decay:
         effects["moving_average_decay"] = ": the moving average is dropped"
@@ -223,8 +225,8 @@ def _effects(
 def _rates(
     saved: Checkpoint, config: Config, images: int, steps_per_epoch: int
 ) -> tuple[float, float] | None:
-    """The learning rate of the step that comes next, as it would have been (at the end of the run,
-    that of its last step), and as it is now. None where the former cannot be known.
+    """Returns the learning rate of the next step as it would have been (at the end of the run, that
+    of its last step), and as it is now. None if the former is unknown.
     """
     settings, state = settings_before(saved), saved.state
     images_before = state.get("images_per_step", images)
@@ -271,12 +273,12 @@ def _of_processes(
 
 
 def config_with_history(config: Config, saved: Checkpoint | None, before: str) -> str:
-    """The text of the run's `config.yaml`: all settings and, in comments above them, those that
-    earlier launches had otherwise, and until which step.
+    """Returns the text of the run's `config.yaml`: all settings and, in comments above them,
+    different values in earlier launches, and until which step.
 
     Args:
-        saved: the checkpoint from which this launch goes on; None at the beginning of a run.
-        before: the file's text until now.
+        saved: the checkpoint from which this launch resumes; None for a new run.
+        before: the file's previous text.
     """
     if saved is None:
         return config.to_yaml()

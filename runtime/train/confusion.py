@@ -1,4 +1,4 @@
-"""The confusion matrix of evaluation during training, for trackers."""
+"""Counts the confusion matrix of evaluations during training, for trackers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from convoy.utils.distributed import ranks
 
 LEAST_PIXELS = 320
 MOST_CLASSES = 1024
-"""The matrix has classes² numbers on every rank; with more classes there is none."""
+"""Every rank stores classes² numbers; with more classes there is no matrix."""
 
 
 def make_counting_step(config: Config, model: keras.Model) -> EvalStep:
-    """The evaluation step of training: a `CountingStep` where trackers will show its matrix. The
-    same kind on every rank.
+    """Makes training's evaluation step: a `CountingStep` if trackers will show its matrix, on every
+    rank alike.
     """
     counts = tracker_names(config) and model.output_shape[-1] <= MOST_CLASSES
     return (CountingStep if counts else EvalStep)(model, config.use_xla)
 
 
 def show_counts(step: Callable, trackers: Trackers, name: str, number: int) -> None:
-    """Hands the trackers the matrix of the evaluation that has just ended, if it was counted, as a
-    picture of a step number. For every rank.
+    """Sends the matrix of the last evaluation, if it was counted, to the trackers, as a picture for
+    a step number. All ranks must call it.
     """
     if not isinstance(step, CountingStep):
         return
@@ -37,7 +37,7 @@ def show_counts(step: Callable, trackers: Trackers, name: str, number: int) -> N
 
 
 class CountingStep(EvalStep):
-    """An evaluation step that also counts what was taken for what."""
+    """An evaluation step that also counts the confusion matrix."""
 
     def begin(self) -> None:
         super().begin()
@@ -49,20 +49,20 @@ class CountingStep(EvalStep):
         np.add.at(self._matrix, (labels[known], answers[known]), 1)
 
     def matrix(self) -> np.ndarray:
-        """The counts since `begin`, over all ranks: int64 `(classes, classes)`, rows the true
-        classes. For every rank.
+        """Returns the counts since `begin`, over all ranks: int64 `(classes, classes)`, rows are
+        the true classes. All ranks must call it.
         """
         return ranks.all_sum(self._matrix)
 
 
 def heat_map(matrix: np.ndarray) -> np.ndarray:
-    """A confusion matrix as a picture, uint8 `(H, W, 3)`: rows are true classes, columns answers,
-    white for none and dark for all of a row; the diagonal blue, mistakes red.
+    """Draws a confusion matrix, uint8 `(H, W, 3)`: rows are true classes, columns answers, white
+    for none and dark for a whole row; the diagonal is blue, mistakes are red.
     """
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     right = np.eye(len(matrix), dtype=bool)[..., None]
     dark = np.where(right, (20, 60, 150), (170, 20, 10))
-    # The root, so that rare mistakes show.
+    # Square root, so that rare mistakes show.
     pixels = 255 + (dark - 255) * np.where(right, share[..., None], np.sqrt(share)[..., None])
     times = max(1, -(-LEAST_PIXELS // len(matrix)))
     return pixels.round().astype(np.uint8).repeat(times, axis=0).repeat(times, axis=1)

@@ -1,7 +1,7 @@
-"""What makes an evaluation say less than it seems to, found in the data before the first step: too
-few images, classes in one split only, splits that look different, images that are in both.
+"""Warns before the first step about data that make an evaluation less meaningful than it seems.
 
-All of it is for rank 0 and bounded in time (`twins.QUICK_SECONDS`, samples). No TensorFlow.
+These are too few images, classes in only one split, splits that look different, and images in both.
+Everything here runs on rank 0 and has a time limit (`twins.QUICK_SECONDS`, samples). No TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from convoy.runtime.fitted.rules import FEW_IMAGES
 from convoy.utils.text import counted, some
 
 FEW, FEW_OF_A_CLASS = 100, 5
-"""Validation images, in all and of a class, below which that is told."""
+"""Numbers of validation images, in all and per class, below which it warns."""
 FAR = 2.0
-"""Times the median of one split's shorter sides that the other's may be."""
-_GREY = 3  # largest difference of two channels in a picture that is grey to the eye
-_MOST, _LEAST = 0.9, 0.1  # shares of grey images in splits that differ
+"""Largest ratio of the splits' medians of the shorter side."""
+_GREY = 3  # largest difference between channels in a picture that looks grey
+_MOST, _LEAST = 0.9, 0.1  # fractions of grey images in splits that differ
 _THUMBNAIL = 64
 
 
 def data_doubts(train: Any, validation: Any) -> list[str]:
-    """Warnings, a text each.
+    """Returns warnings, one text each.
 
     Args:
         train, validation: the loaders.
@@ -46,12 +46,12 @@ def data_doubts(train: Any, validation: Any) -> list[str]:
 
 
 def labels_of(source: Source, classes: int) -> np.ndarray | None:
-    """The labels that are known, int `(N,)`, where finding them takes no more than seconds."""
+    """Returns the known labels, int `(N,)`, if finding them takes only seconds."""
     if source.labels is None and source.num_examples >= FEW_IMAGES:
         return None
     with suppress(DataError, OSError):
         labels = source.all_labels()
-        return labels[(labels >= 0) & (labels < classes)]  # the others are told elsewhere
+        return labels[(labels >= 0) & (labels < classes)]  # others are reported elsewhere
     return None
 
 
@@ -106,11 +106,11 @@ def _of_classes(
 
 @dataclass(frozen=True)
 class Looks:
-    """A sample of a split's images.
+    """Looks of a split's images, from a sample.
 
     Attributes:
-        short_side: the median, in pixels.
-        grey: the share without colours.
+        short_side: the median in pixels.
+        grey: the fraction without colours.
     """
 
     short_side: float
@@ -118,12 +118,12 @@ class Looks:
 
 
 def looks(source: Source) -> Looks | None:
-    """Looks at a sample; None if none of it can be read."""
+    """Examines a sample; returns None if none of it is readable."""
     sides, greys = [], []
     for encoded in sample(source):
         with suppress(ValueError, OSError), opened(encoded) as image:
             side = min(image.size)
-            image.draft("RGB", (_THUMBNAIL, _THUMBNAIL))  # JPEGs: decoded small, which is quick
+            image.draft("RGB", (_THUMBNAIL, _THUMBNAIL))  # JPEGs: decoded small, which is fast
             small = np.asarray(image.convert("RGB").resize((_THUMBNAIL, _THUMBNAIL)), np.int16)
             greys.append(bool(np.ptp(small, axis=-1).max() <= _GREY))
             sides.append(side)
@@ -131,10 +131,10 @@ def looks(source: Source) -> Looks | None:
 
 
 def _of_looks(train: Source, validation: Source, size: int) -> Iterator[str]:
-    """Splits that differ to the eye.
+    """Yields warnings about splits that look different.
 
     Args:
-        size: pixels a side of the model's images.
+        size: side of the model's images in pixels.
     """
     found = looks(train), looks(validation)
     if found[0] is None or found[1] is None:
@@ -148,7 +148,7 @@ def _of_looks(train: Source, validation: Source, size: int) -> Iterator[str]:
                 " ones may not hold for the others. Make both alike"
             )
     small, large = sorted((one.short_side, two.short_side))
-    # What both splits have more of than the model sees, is scaled down in both.
+    # If both splits are larger than the model's images, both are scaled down.
     if large >= FAR * small and (small < size or large >= FAR**2 * small):
         yield (
             f"training images are {one.short_side:.0f} px and validation images"

@@ -1,10 +1,9 @@
-"""Elastic jobs: processes come and go, and training goes on from memory.
+"""Trains in elastic jobs: processes come and go, and training continues from memory.
 
-A commit is the same `Checkpoint` that is written to disk, kept in every process's memory. When a
-process dies, or hosts come or go, those that are left find together again
-(`utils.distributed.elastic`), rank 0's commit is given to all, and a new `Trainer` goes on from
-it, as a run resumes from disk with another number of processes: the size is in its traced
-functions, schedule and loaders.
+A commit is the same `Checkpoint` as on the disk, kept in every process's memory. When a process
+dies, or hosts come or go, the remaining ones regroup (`utils.distributed.elastic`), rank 0 sends
+its commit to all, and a new `Trainer` continues from it, like a run that resumes from disk with
+another number of processes: the number is part of its traced functions, schedule and loaders.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from convoy.utils.distributed.elastic import Memory, run
 
 
 def train(config: Config, attempt: Callable[[Memory], dict[str, Any]]) -> dict[str, Any]:
-    """Trains to the end, whatever comes and goes.
+    """Trains to the end, whichever processes come and go.
 
     Args:
-        attempt: makes a Trainer that goes on from the memory's commit, and runs it.
+        attempt: makes a Trainer that continues from the memory's commit, and runs it.
 
     Returns:
         The figures of the last attempt.
@@ -44,7 +43,7 @@ def train(config: Config, attempt: Callable[[Memory], dict[str, Any]]) -> dict[s
 
 
 def story(memory: Memory) -> str:
-    """What changed, and what it cost, in one line."""
+    """Describes in one line what changed, and what it cost."""
     before, now = memory.size_before, ranks.size()
     sizes = f"now {now} {'process' if now == 1 else 'processes'} instead of {before}"
     if not memory.contents:
@@ -58,8 +57,8 @@ def story(memory: Memory) -> str:
 
 
 def _forget(config: Config) -> None:
-    """Frees what the last attempt left, and makes names and random numbers begin as in a new
-    process, so that the next model's variables are called as the commit has them.
+    """Frees the last attempt's memory, and resets names and random numbers as in a new process, so
+    that the next model's variables have the names in the commit.
     """
     policy = keras.config.dtype_policy()
     keras.utils.clear_session()

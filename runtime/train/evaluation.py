@@ -1,4 +1,4 @@
-"""Evaluation within training: of the weights and of their moving average, and which was best."""
+"""Evaluates within training: the weights and their moving average, and which was best."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ from convoy.runtime.train.step import TrainState
 class Evaluations:
     """The evaluations of a run; none in `--mode train`.
 
-    One that cannot be made, as images are broken, is told and counted, and training goes on: its
-    weights are saved, and the images may be repaired meanwhile. Each looks at all images anew.
+    If broken images make one impossible, this is reported and counted, and training continues: the
+    weights are saved, and the images may be repaired meanwhile. Each evaluation tries all images
+    again.
 
     Args:
-        state: what is evaluated.
-        train_data: whose classes the validation split shares.
-        asked: whether this rank was asked to stop.
-        evaluated: whether the state was, in the launch before.
+        state: the state to evaluate.
+        train_data: the training loader, whose classes the validation split shares.
+        asked: returns whether this rank was asked to stop.
+        evaluated: whether the state was evaluated in the previous launch.
 
     Attributes:
         data: the validation loader; None in `--mode train`.
-        epoch: the last one that was evaluated, whose figures the run's are; None: none was.
-        answers: of the last one, by the better of the weights and their average: right answers,
+        epoch: the last evaluated epoch, whose figures are the run's; None: none was evaluated.
+        answers: for that epoch, by the better of the weights and their average: correct answers,
             examples and answers of each class, int64 `(3, classes)`; None before the first.
-        failures: why, of each evaluation of this launch that could not be made.
+        failures: reasons of this launch's failed evaluations.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class Evaluations:
             self._step = make_counting_step(config, state.model)
 
     def due(self, last_epoch: int) -> bool:
-        """Whether the state is one to be evaluated: the end of an epoch, every so often, or of the
-        last one.
+        """Returns whether the state should be evaluated: at the end of every so many epochs, and of
+        the last one.
         """
         state, every = self._state, self._config.num_epochs_between_eval
         if self.data is None or state.offset or not state.epoch:
@@ -70,20 +71,20 @@ class Evaluations:
         return state.epoch >= last_epoch or state.epoch % every == 0
 
     def missing(self, saved: Checkpoint | None, last_epoch: int) -> bool:
-        """Whether a launch goes on from a state that should have been evaluated and was not: the
-        run was stopped or killed in between, or the evaluation could not be made.
+        """Returns whether a launch resumes from a state whose evaluation is missing: the run was
+        stopped or killed before it, or it failed.
         """
         return saved is not None and saved.state.get("score") is None and self.due(last_epoch)
 
     def make(self, report: dict[str, float]) -> tuple[dict[str, Any], bool] | None:
-        """Evaluates the state, and tells what comes of it.
+        """Evaluates the state, and reports the result.
 
         Args:
-            report: the run's latest figures, which take those of this evaluation in.
+            report: the run's latest figures; this evaluation's are added to it.
 
         Returns:
-            What to add to the state's checkpoint, and whether it is the best so far, as `judge`
-            has it; None if the evaluation could not be made.
+            The facts for the state's checkpoint, and whether it is the best so far, from `judge`;
+            None if the evaluation failed.
 
         Raises:
             Abandoned: a rank was asked to stop.
@@ -115,7 +116,9 @@ class Evaluations:
 
     @property
     def exhausted(self) -> bool:
-        """Whether so many evaluations brought nothing better that the run is to end."""
+        """Returns whether the run should end, because too many evaluations brought no
+        improvement.
+        """
         patience = self._config.early_stopping
         return patience is not None and bool(self._state.best) and self._state.waited >= patience
 
@@ -129,21 +132,20 @@ def evaluate_state(
     asked: Callable[[], bool],
     answers: dict[str, np.ndarray],
 ) -> dict[str, float]:
-    """Evaluates the weights and, where there is one, their average. Changes nothing.
+    """Evaluates the weights and, if there is one, their average. Changes nothing.
 
     Args:
-        eval_step: an `EvalStep`; counts for the trackers' confusion matrix
-            where it can.
-        answers: takes the totals by class of the weights, "raw", and of their average, "ema".
+        eval_step: an `EvalStep`; counts the trackers' confusion matrix if it can.
+        answers: receives the totals by class for the weights, "raw", and their average, "ema".
         data: the validation loader.
-        asked: whether this rank was asked to stop.
+        asked: returns whether this rank was asked to stop.
 
     Returns:
-        `runtime.evaluate.evaluate.UNITS`' names, again as `eval_ema_…` for the average, and
-        `val.loss`, `val.top1`, `val.top5` of the weights.
+        `runtime.evaluate.evaluate.UNITS`' names, the same as `eval_ema_…` for the average, and
+        `val.loss`, `val.top1`, `val.top5` for the weights.
 
     Raises:
-        Abandoned, DataError: see `runtime.evaluate.evaluate.evaluate_data`; on every rank.
+        Abandoned, DataError: see `runtime.evaluate.evaluate.evaluate_data`; raised on every rank.
     """
     data.look_again()
     values = evaluate_data(eval_step, data, config, asked=asked)
@@ -167,7 +169,7 @@ def evaluate_state(
 
 
 def epoch_line(values: dict[str, float], state: TrainState, max_epochs: int) -> str:
-    """What is printed of an epoch's evaluation."""
+    """Formats the line about an epoch's evaluation."""
     text = f"epoch {state.epoch}/{max_epochs}  eval loss {values['eval_loss']:.3f}"
     text += f"  top-1 {100 * values['eval_accuracy_top_1']:.2f}%"
     if state.ema is not None:

@@ -1,4 +1,4 @@
-"""What a training run tells: the JSON log, trackers, the terminal, and the figures they show."""
+"""Reports a training run to the JSON log, trackers and the terminal, and computes the figures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from convoy.utils.logging import RunLog
 from convoy.utils.metrics import MeanAccumulator
 from convoy.utils.progress import Progress
 
-if TYPE_CHECKING:  # which imports TensorFlow; reports need the names below only
+if TYPE_CHECKING:  # imports TensorFlow; reports need only the names below
     from convoy.runtime.train.step import Step, TrainState
 
 
-# Metric → (unit, format), for the log's METADATA lines and the printed summary.
+# Metric -> (unit, format), for the log's METADATA lines and the printed summary.
 UNITS = {
     "train.loss": ("nats", ":.4f"),
     "train.lr": (None, ":.6f"),
@@ -42,20 +42,20 @@ UNITS = {
 }
 
 COUNTERS = 8
-"""Sums of an epoch and of a log window, in a row; see `sums_of`."""
+"""Length of the vector with the epoch's and the log window's sums; see `sums_of`."""
 
 
 @dataclass
 class Journal:
-    """Where rank 0 reports; on other ranks every part does nothing."""
+    """Reports on rank 0; on other ranks every part does nothing."""
 
     log: RunLog
     trackers: Trackers
     progress: Progress | None = None
 
     def begin(self, shows: bool, config: Config, steps_per_epoch: int) -> None:
-        """Says in the JSON log what unit and form each figure has, and shows on the terminal how
-        training goes, if this rank `shows` that.
+        """Writes each figure's unit and format to the JSON log and, if this rank `shows` it, starts
+        the progress display on the terminal.
         """
         for name, (unit, form) in UNITS.items():
             self.log.metadata(name, unit, form)
@@ -72,12 +72,12 @@ class Journal:
             self.progress.console_line(text)
 
     def metrics(self, step: tuple[int, ...], values: dict[str, float], global_step: int) -> None:
-        """Logs the values to the JSON log and, but for lists, to trackers. The JSON line of an
-        epoch tells the step at its end too.
+        """Logs the values to the JSON log and, except for lists, to trackers. An epoch's JSON line
+        also has the step at its end.
         """
         whole = len(step) == 1
         self.log.log(step, values | {"step": global_step} if whole else values)
-        # An epoch's means must not stand between those of the log's windows.
+        # Keep an epoch's means separate from those of log windows.
         self.trackers.scalars(
             {
                 name.replace("train.", "epoch.") if whole else name: value
@@ -96,11 +96,11 @@ class Journal:
         gradient_norm: float | None,
         logged: bool,
     ) -> None:
-        """Shows a step on the terminal, where one is due there, and logs the window that ends with
-        it if it is one that is `logged`; every rank comes here.
+        """Shows a step on the terminal if one is due, and logs the window that ends with it if
+        `logged`. All ranks must call it.
 
         Args:
-            place: the step's number in steps of this launch, whatever was done before on more or
+            place: the step's number in this launch's steps, even if earlier ones ran on more or
                 fewer processes.
         """
         if self.progress is not None and self.progress.due(place):
@@ -119,22 +119,22 @@ class Journal:
             self.metrics((state.epoch + 1, state.step), values, state.step)
 
     def epoch(self, state: TrainState, values: dict[str, Any]) -> None:
-        """Logs an epoch that has ended (not one that `--prof` ended within)."""
+        """Logs a finished epoch (not one in which `--prof` ended)."""
         if not state.offset:
             self.metrics((state.epoch,), values, state.step)
 
     def close(self) -> None:
-        """Gives the terminal back. The JSON log and the trackers are their opener's to end."""
+        """Restores the terminal. Whoever opened the JSON log and the trackers closes them."""
         if self.progress is not None:
             self.progress.close()
 
 
 class Window:
-    """Sums and times of this rank's steps since it was made.
+    """Collects sums and times of this rank's steps since its creation.
 
     Attributes:
-        mean: of the metrics, over this rank's examples.
-        shared: the same over all ranks', as far as a step's exchange brings it: in float32.
+        mean: means of the metrics over this rank's examples.
+        shared: means over all ranks' examples, from the steps' exchanges: in float32.
     """
 
     def __init__(self, images_per_step: int) -> None:
@@ -144,7 +144,7 @@ class Window:
         self.own: list[float] = []
 
     def add(self, sums: np.ndarray, step: Step, data: float, compute: float) -> None:
-        """Counts a step that was just done: its metric sums, and seconds of waiting for data and of
+        """Adds a finished step: its metric sums, and its seconds of waiting for data and of
         computing.
         """
         self.mean.update(sums)
@@ -158,7 +158,7 @@ class Window:
         )
 
     def figures(self) -> dict[str, float]:
-        """Throughput in images/s over all ranks, and seconds per step."""
+        """Returns throughput in images/s over all ranks, and seconds per step."""
         steps, images = max(self.steps, 1), self.images_per_step * self.steps
         return {
             "train.total_ips": images / max(self.data + self.compute, 1e-9),
@@ -168,33 +168,35 @@ class Window:
         }
 
     def rank_times(self) -> np.ndarray:
-        """This rank's `RANK_TIMES`, float64 `(1, 3)`; NaN where nothing was measured."""
+        """Returns this rank's `RANK_TIMES`, float64 `(1, 3)`; NaN if nothing was measured."""
         steps = max(self.steps, 1)
         own = np.mean(self.own) if self.own else np.nan
         return np.array([[self.data / steps, self.compute / steps, own]])
 
 
 def sums_of(*windows: Window) -> np.ndarray:
-    """The metric sums of some windows in a row, float64: what a checkpoint keeps of them."""
+    """Joins the metric sums of some windows, float64, for a checkpoint."""
     return np.concatenate([window.mean.as_array() for window in windows])
 
 
 def means(window: Window) -> dict[str, float]:
-    """The window's metrics over all ranks' examples; every rank has to come here."""
+    """Returns the window's metrics over all ranks' examples. All ranks must call it."""
     sums = ranks.all_sum(window.mean.as_array())
     means = MeanAccumulator.from_array(sums).result()
     return {f"train.{name}": value for name, value in means.items()}
 
 
 def epoch_figures(epoch: Window, lr: float) -> dict[str, Any]:
-    """An epoch's means, learning rate, throughput and `RANK_TIMES`; every rank has to come here."""
+    """Returns an epoch's means, learning rate, throughput and `RANK_TIMES`. All ranks must call
+    it.
+    """
     times = ranks.all_gather(epoch.rank_times()).T.round(6).tolist()
     values = means(epoch) | {"train.lr": lr} | epoch.figures()
     return values | dict(zip(RANK_TIMES, times, strict=True))
 
 
 def of_a_run(images_per_second: float, evaluations_failed: int) -> dict[str, float]:
-    """What the run's summary says beside an epoch's figures and an evaluation's."""
+    """Returns the run's figures in the summary, beside those of an epoch and an evaluation."""
     found: dict[str, float] = {
         "avg_exp_per_second_training": images_per_second,
         "avg_exp_per_second_training_per_GPU": images_per_second / ranks.size(),
@@ -203,7 +205,7 @@ def of_a_run(images_per_second: float, evaluations_failed: int) -> dict[str, flo
 
 
 def of_training(values: dict[str, Any]) -> dict[str, float]:
-    """What the run's summary says of an epoch's figures."""
+    """Returns an epoch's figures for the run's summary."""
     return {
         "training_loss": values["train.loss"],
         "training_accuracy_top_1": values["train.top1"],

@@ -1,4 +1,4 @@
-"""What of a run is kept: in checkpoints on the disk and, in an elastic job, in memory."""
+"""Keeps a run's state: in checkpoints on the disk and, in an elastic job, in memory."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from convoy.utils.watchdog import watchdog
 
 
 class Keeper:
-    """Keeps the state of a run; every rank has one, and calls the same methods at the same places.
+    """Keeps the state of a run. Every rank has one, and calls the same methods at the same places.
 
     Args:
-        state: what is kept.
-        memory: of an elastic job (`utils.distributed.elastic.Memory`): where commits go.
-        requests: whose clock asks for saves; only rank 0's does.
-        owner: rank 0's claim to the run's folder, without which nothing is written there.
+        state: the state to keep.
+        memory: for an elastic job: receives commits (`utils.distributed.elastic.Memory`).
+        requests: its timer triggers saves; only rank 0's does.
+        owner: rank 0's claim to the run's folder, required for writing there.
         sizes: `images_per_step`, over all ranks, and `steps_per_epoch`, for checkpoints.
-        ends: the epoch and the step that this launch does not go beyond.
-        warn: takes the text of a failure.
+        ends: the last epoch and the last step of this launch.
+        warn: called with the text of a failure.
 
     Attributes:
-        saver: rank 0's, where there are checkpoints.
+        saver: on rank 0, if there are checkpoints.
     """
 
     def __init__(
@@ -67,8 +67,7 @@ class Keeper:
         counters: np.ndarray | None = None,
         to_disk: bool = True,
     ) -> None:
-        """Begins to save the state as it is, in the memory of an elastic job as well, or only
-        there.
+        """Starts to save the present state, also in the memory of an elastic job, or only there.
 
         Args:
             data: the training loader.
@@ -94,7 +93,7 @@ class Keeper:
             self.saver.save(contents)
 
     def secure(self) -> None:
-        """Waits until the last save is on the disk, or has failed, which training survives."""
+        """Waits until the last save is on the disk or has failed, which does not end training."""
         if self.config.no_checkpoints:
             return
         watchdog.rest("writing a checkpoint")
@@ -102,8 +101,8 @@ class Keeper:
         self._requests.at_stake &= not on_disk
 
     def add_score(self, facts: Mapping[str, Any], is_best: bool, to_disk: bool) -> None:
-        """Adds what an evaluation has found to the newest checkpoint (`to_disk`) and commit, which
-        are of the state as it is.
+        """Adds an evaluation's facts to the newest checkpoint (`to_disk`) and commit, which must
+        have the present state.
         """
         if self.memory and self.memory.contents:
             saved = self.memory.contents.saved
@@ -116,10 +115,10 @@ class Keeper:
         """Waits for the last save, and tries once more if it failed.
 
         Args:
-            stopping: a signal came; a run that waits for the folder is told that it will be free.
+            stopping: a signal came; tell a run that waits for the folder that it will be free.
 
         Raises:
-            CheckpointError: what the run ended with could not be kept.
+            CheckpointError: the final state could not be saved.
         """
         watchdog.rest("writing the last checkpoint")
         if stopping:
@@ -130,7 +129,7 @@ class Keeper:
         self._requests.at_stake = False
 
     def abandon(self) -> None:
-        """Lets a save in flight end, without insisting: for runs that end by an error."""
+        """Lets a running save finish, but ignores failures: for runs that end with an error."""
         if self.saver:
             watchdog.rest("ending a save after an error")
             self.saver.abandon()

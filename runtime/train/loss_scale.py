@@ -1,16 +1,16 @@
-"""Dynamic loss scaling for float16: the scale, and how it moves."""
+"""Adapts the dynamic loss scale for float16."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-# Dynamic loss scale: as the mixed-precision training guide of NVIDIA has it, start high, halve at
-# an overflow, double after this many clean steps.
+# As in NVIDIA's mixed-precision training guide: start high, halve at an overflow, double after this
+# many clean steps.
 _INITIAL_SCALE, _GROWTH_STEPS = 2.0**15, 2000
 
 
 class LossScale:
-    """The factor that keeps float16 gradients from vanishing. Float32 and bfloat16 have none.
+    """The factor that keeps float16 gradients from vanishing; float32 and bfloat16 need none.
 
     Args:
         setting: "dynamic", or a fixed number.
@@ -25,7 +25,7 @@ class LossScale:
         self.clean_steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="clean_steps")
 
     def after(self, finite: tf.Tensor) -> None:
-        """Adapts the scale to whether this step's gradients were finite. For use inside a
+        """Adapts the scale after a step with finite gradients or not. For use inside a
         `tf.function`.
         """
         if not self.dynamic:
@@ -37,14 +37,14 @@ class LossScale:
         self.clean_steps.assign(tf.where(tf.logical_and(finite, ~grow), grown, 0))
 
     def value(self) -> float:
-        """The factor as it stands."""
+        """Returns the present factor."""
         return float(self.scale.numpy())
 
     def state(self) -> dict[str, float]:
-        """Both numbers, exactly."""
+        """Returns scale and clean-step count, for the checkpoint."""
         return {"scale": float(self.scale.numpy()), "clean_steps": int(self.clean_steps.numpy())}
 
     def load(self, state: dict[str, float]) -> None:
-        """Puts back what `state` gave."""
+        """Restores the result of `state`."""
         self.scale.assign(state["scale"])
         self.clean_steps.assign(state["clean_steps"])

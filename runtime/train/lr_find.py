@@ -1,9 +1,10 @@
-"""`--mode lr_find`: a learning-rate range test (Smith 2017, "Cyclical Learning Rates for Training
-Neural Networks", arXiv:1506.01186, section 3.3; with rates that grow by a factor, as in fastai).
+"""Runs `--mode lr_find`: a learning-rate range test (Smith 2017, "Cyclical Learning Rates for
+Training Neural Networks", arXiv:1506.01186, section 3.3; with rates that grow by a factor, as in
+fastai).
 
-The network is trained from its start at rates from `RATES[0]` up. As long as they are too small the
-loss stays; then it falls, the faster the better the rate; then it rises. Nothing of that training
-is kept.
+It trains the initial network at rates from `RATES[0]` up. While rates are too small, the loss does
+not change; then it falls, faster for better rates; then it rises. The trained weights are
+discarded.
 """
 
 from __future__ import annotations
@@ -38,28 +39,28 @@ from convoy.utils.watchdog import watchdog
 
 RATES = (1e-6, 10.0)
 UPDATES = 100
-"""Without `--prof`."""
+"""Default number of updates, without `--prof`."""
 SMOOTHING = 0.9
-"""Decay of the losses' moving average, whose start is corrected for: about ten updates."""
+"""Decay of the losses' moving average, corrected for its start: about ten updates."""
 EXPLODED = 4.0
-"""Times the lowest smoothed loss from which on the test ends."""
+"""Factor on the lowest smoothed loss at which the test ends."""
 BEFORE_LOWEST = 3.0
-"""The steepest descent is looked for at rates so many times below that of the lowest loss: nearer
-to it what was learnt at smaller rates is still falling, and the next update may explode.
+"""The search for the steepest descent stops at the rate of the lowest loss divided by this: closer
+to it, the loss still falls from earlier, smaller rates, and the next update may explode.
 """
-_EARLY = LEAST_UPDATES // 2  # before which none of that is judged
-# What the smoothed loss must fall by: this share of the first losses, and so many of their standard
-# deviations, which by chance alone it does once in some hundred curves.
+_EARLY = LEAST_UPDATES // 2  # earlier losses are not judged
+# Required fall of the smoothed loss: this fraction of the first losses, and this many of their
+# standard deviations, which happens by chance about once in a hundred curves.
 _FALLEN, _DEVIATIONS = 0.02, 1.5
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What was seen.
+    """The measured losses.
 
     Attributes:
-        rates: of each update.
-        losses: of all ranks' images before it, in nats.
+        rates: rate of each update.
+        losses: loss over all ranks' images before the update, in nats.
         smoothed: their moving average.
     """
 
@@ -70,13 +71,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Rates to train at.
+    """Suggested learning rates.
 
     Attributes:
-        steepest: where the smoothed loss falls fastest, by the logarithm of the rate, up to
-            `BEFORE_LOWEST`.
-        lowest: where it is lowest, which is too much already.
-        tenth: of `lowest`.
+        steepest: rate at which the smoothed loss falls fastest over the logarithm of the rate, up
+            to `BEFORE_LOWEST`.
+        lowest: rate at which it is lowest, which is already too large.
+        tenth: a tenth of `lowest`.
     """
 
     steepest: float
@@ -85,16 +86,17 @@ class Suggestion:
 
 
 def find_rate(config: Config, args: Sequence[str] | None = None) -> dict[str, Any]:
-    """Runs the test, writes `lr_find.json` and `lr_find.png` and tells the result. For every rank.
+    """Runs the test, writes `lr_find.json` and `lr_find.png` and prints the result. All ranks must
+    call it.
 
     Args:
-        args: the command line, for one to type next; None: there is none.
+        args: the command line, for suggesting the next one; or None.
 
     Returns:
-        The suggestion's rates, and `lr_init`, the flag that means the first of them.
+        The suggested rates, and `lr_init`, the flag's value for the first of them.
 
     Raises:
-        TrainingError: the loss fell at no rate.
+        TrainingError: the loss did not fall at any rate.
     """
     chief = ranks.rank() == 0
     ranks.on_rank0(lambda: check_writable(config.model_dir))
@@ -133,12 +135,12 @@ def find_rate(config: Config, args: Sequence[str] | None = None) -> dict[str, An
 
 
 def sweep(step: Step, batches: Iterator[list[Any]], updates: int, progress: bool = False) -> Curve:
-    """Trains at one rate after the other, until the loss explodes; the same on every rank.
+    """Trains at one rate after another until the loss explodes; the same on every rank.
 
     Args:
-        batches: of each update, as `Step` takes them.
-        updates: at most.
-        progress: whether this rank shows how it goes.
+        batches: batches of each update, as for `Step`.
+        updates: maximum number of updates.
+        progress: whether this rank shows progress.
     """
     curve, average, best = Curve([], [], []), 0.0, np.inf
     shown = Progress(total_epochs=1, steps_per_epoch=updates, log_steps=max(1, updates // 10))
@@ -149,7 +151,7 @@ def sweep(step: Step, batches: Iterator[list[Any]], updates: int, progress: bool
             step(next(batches), rate)
             if not step.finite_loss:
                 break
-            loss = float(step.shared[0] / step.shared[3])  # all ranks', the same on each
+            loss = float(step.shared[0] / step.shared[3])  # over all ranks, and so the same on each
             average = SMOOTHING * average + (1 - SMOOTHING) * loss
             smoothed = average / (1 - SMOOTHING**number)
             for values, value in zip(asdict(curve), (rate, loss, smoothed), strict=True):
@@ -166,7 +168,7 @@ def sweep(step: Step, batches: Iterator[list[Any]], updates: int, progress: bool
 
 
 def suggest(curve: Curve) -> Suggestion | None:
-    """What a curve says; None if the loss did not fall."""
+    """Evaluates a curve; returns None if the loss did not fall."""
     smoothed = np.array(curve.smoothed)
     if len(smoothed) <= _EARLY:
         return None
@@ -184,7 +186,7 @@ def suggest(curve: Curve) -> Suggestion | None:
 def told(
     curve: Curve, found: Suggestion, lr_init: float, updates: int, args: Sequence[str] | None
 ) -> list[str]:
-    """Lines for the terminal."""
+    """Returns lines for the terminal."""
     lines, last = [], curve.rates[-1]
     if len(curve.rates) < updates:
         lines.append(f"the loss exploded at a rate of {last:.2g}, after {len(curve.rates)} updates")
@@ -201,14 +203,14 @@ def told(
 
 
 def _batches(data: Any, passes: int) -> Iterator[list[Any]]:
-    """Those of each update, over the ends of epochs."""
+    """Yields the batches of each update, across the ends of epochs."""
     endless = itertools.chain.from_iterable(data.batches(epoch) for epoch in itertools.count())
     while True:
         yield list(itertools.islice(endless, passes))
 
 
 def _write(config: Config, curve: Curve, result: dict[str, Any], images: int) -> list[str]:
-    """Returns the paths."""
+    """Writes the files and returns their paths."""
     path = path_of(config.model_dir) / "lr_find.json"
     about = {"arch": config.arch, "optimizer": config.optimizer, "images_per_update": images}
     text = strict_json.dumps({**about, "suggestion": result or None, **asdict(curve)}, indent=1)
@@ -226,7 +228,7 @@ def _write(config: Config, curve: Curve, result: dict[str, Any], images: int) ->
     ) as plot:
         plot.axes.set_xscale("log")
         log_axis(plot.axes.xaxis, *RATES)
-        if curve.losses:  # what explodes would flatten the rest
+        if curve.losses:  # the explosion would flatten the rest
             top = 1.5 * max(curve.smoothed[:_EARLY])
             plot.axes.set_ylim(0.9 * min(curve.losses), top)
         for name, colour in (("steepest", "c3"), ("tenth", "c4")):

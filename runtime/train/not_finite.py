@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: what they mean, and where they began."""
+"""Detects non-finite losses and gradients, and finds where they began."""
 
 from __future__ import annotations
 
@@ -15,35 +15,37 @@ from convoy.utils.errors import UserError
 from convoy.utils.watchdog import watchdog
 
 MAX_OVERFLOWS = 20
-"""Steps in a row whose float16 gradients may overflow once the loss scale cannot fall further."""
+"""Number of steps in a row whose float16 gradients may overflow when the loss scale cannot fall
+further.
+"""
 
 
 class TrainingError(UserError, RuntimeError):
-    """Training cannot go on. The text says where it stopped and why."""
+    """Training cannot continue. The text says where it stopped and why."""
 
 
 class NotFinite(TrainingError):
-    """A loss or gradient is infinite or no number, whatever the loss scale."""
+    """A loss or gradient is infinite or NaN at any loss scale."""
 
 
 class Health:
-    """Looks at each step's end; every rank comes to the same conclusion.
+    """Checks each step for non-finite losses and gradients; all ranks reach the same verdict.
 
-    The weights are still good when an error is raised: `Step` leaves them alone in such a step.
+    When it raises, the weights are still good: `Step` does not change them in such a step.
     """
 
     def __init__(self, step: Step) -> None:
         self._step, self._overflows = step, 0
 
     def check(self, batches: list[Any]) -> None:
-        """Raises TrainingError, naming step and place, when there is no use in going on: NotFinite
-        where another order of events could have gone well.
+        """Raises TrainingError with step and place if continuing is useless; NotFinite if another
+        order of examples could have worked.
 
-        float16 gradients overflow now and then, which the loss scale is there for; only when it
-        has come down to 1, or is fixed, and they still do, that is an error.
+        Occasional overflows of float16 gradients are normal, and lower the loss scale. They are an
+        error only if they continue when the scale is 1 or fixed.
 
         Args:
-            batches: what the step was trained on.
+            batches: the batches of the step.
         """
         step, state = self._step, self._step.state
         self._overflows = 0 if step.finite else self._overflows + 1
@@ -72,15 +74,17 @@ class Health:
 
 
 def first_not_finite(step: Step, batches: Iterable[Batch]) -> str:
-    """Where infinity or NaN first appears: a layer's output, going forward, or else a gradient.
+    """Says where infinity or NaN first appears: in a layer's output, going forward, or otherwise in
+    a gradient.
 
-    Runs the batches again, without compiling and without changing weights. Dropout draws anew, so
-    an empty string (nothing found) is possible.
+    It runs the batches again, without compiling or changing weights. Dropout draws new numbers, so
+    it may find nothing and return "".
     """
     model = step.state.model
     outputs = [layer.output for layer in model.layers]
     every_layer = keras.Model(model.inputs, outputs)
-    if any(layer.name == "channels_first" for layer in model.layers):  # CPUs need XLA for that
+    # On CPUs this layout works only with XLA.
+    if any(layer.name == "channels_first" for layer in model.layers):
         every_layer = tf.function(every_layer, jit_compile=True, autograph=False)
     statistics = batch_norm_statistics(model)
     before = [tf.identity(v.value) for v in statistics]
@@ -89,12 +93,12 @@ def first_not_finite(step: Step, batches: Iterable[Batch]) -> str:
         for images, labels, weights in batches:
             seen = every_layer(step.prepare(images), training=True)
             for layer, output in zip(model.layers, seen, strict=True):
-                parts = tf.nest.flatten(output)  # some layers give several tensors
+                parts = tf.nest.flatten(output)  # some layers return several tensors
                 if any(part.dtype.is_floating and not _is_finite(part) for part in parts):
                     places.append(f"the output of layer {layer.name}")
                     break
-            # Also where the place is known: synchronised batch norm exchanges in here, and every
-            # rank has to come as often.
+            # Do this even if the place is known: synchronised batch norm exchanges here, and every
+            # rank must take part equally often.
             gradients, _, sums = step.forward_backward(images, labels, weights)
             if places:
                 continue

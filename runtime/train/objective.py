@@ -1,4 +1,6 @@
-"""From a `Config` to the training step: loss, clipping, rates by layer, exchange of gradients."""
+"""Builds the training step from a `Config`: loss, clipping, rates by layer, exchange of
+gradients.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from convoy.utils.optim.optimizers import LAYER_WISE
 
 
 def make_loss(config: Config) -> Loss:
-    """The loss of each example, from logits and labels."""
+    """Returns the loss of each example as a function of logits and labels."""
     if config.loss == "softmax":
         return partial(cross_entropy, smoothing=config.label_smoothing)
     return partial(
@@ -28,7 +30,7 @@ def make_loss(config: Config) -> Loss:
 
 
 def make_clip(config: Config) -> Clip | None:
-    """The one kind of clipping that was asked for."""
+    """Returns the requested kind of clipping, if any."""
     if config.grad_clip_norm:
         return lambda g, _: clipping.clip_by_global_norm(g, config.grad_clip_norm)
     if config.grad_clip_value:
@@ -39,7 +41,9 @@ def make_clip(config: Config) -> Clip | None:
 
 
 def rate_scales(config: Config, model: keras.Model) -> list[float] | None:
-    """What `--layer_decay` multiplies each trainable variable's learning rate by; None for 1."""
+    """Returns each trainable variable's factor on the learning rate for `--layer_decay`; None means
+    1.
+    """
     if config.layer_decay == 1:
         return None
     depth = depth_from_top(model)
@@ -47,10 +51,10 @@ def rate_scales(config: Config, model: keras.Model) -> list[float] | None:
 
 
 def make_exchange(config: Config) -> ranks.Exchange:
-    """How gradients travel.
+    """Returns how ranks exchange gradients.
 
     Raises:
-        DistributedError: this Horovod cannot do it.
+        DistributedError: this Horovod does not support it.
     """
     if config.adasum:
         ranks.check_adasum()
@@ -69,11 +73,11 @@ def make_step(
     prepare: Prepare | None = None,
     class_weights: np.ndarray | None = None,
 ) -> Step:
-    """The training step that the flags describe, not traced yet.
+    """Builds the training step for the flags, not yet traced.
 
     Args:
-        prepare: the loader's, of that name.
-        class_weights: `runtime.class_weights.class_weights`.
+        prepare: the loader's `prepare`.
+        class_weights: from `runtime.data.class_weights.class_weights`.
     """
     return Step(
         state,

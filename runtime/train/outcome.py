@@ -1,5 +1,7 @@
-"""What came of a training run, in a few lines at its end: the best epoch, the last, and what to
-type next. All figures are in its log.
+"""Summarises a finished training run in a few lines: the best epoch, the last, and the next
+commands.
+
+All figures are in its log.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from convoy.runtime.run_folder.next_commands import command, listed, resume_comm
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.best import best_text
 
-if TYPE_CHECKING:  # which imports TensorFlow
+if TYPE_CHECKING:  # imports TensorFlow
     from convoy.runtime.train.step import TrainState
 
 _AVERAGE = "moving average"
@@ -25,13 +27,13 @@ _AVERAGE = "moving average"
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that has ended.
+    """A finished run.
 
     Attributes:
-        state: as it was left.
-        figures: of the run's summary.
-        evaluated: the epoch that the figures of evaluation are of; None: there are none.
-        exhausted: whether evaluations without a better one ended it.
+        state: its final state.
+        figures: figures of the run's summary.
+        evaluated: the epoch of the evaluation figures; None: there are none.
+        exhausted: whether it ended because evaluations no longer improved.
     """
 
     config: Config
@@ -42,7 +44,7 @@ class Ended:
 
 
 def outcome(ended: Ended) -> list[str]:
-    """Lines for the terminal. On rank 0, once all is written."""
+    """Returns lines for the terminal. Call it on rank 0, when everything is written."""
     config = ended.config
     if config.no_checkpoints:
         return [*_best(ended), *_last(ended), "nothing was saved (--no_checkpoints)"]
@@ -99,7 +101,7 @@ def _last(ended: Ended) -> list[str]:
 
 
 def _next(ended: Ended) -> list[str]:
-    """Commands for what people do with a run that has ended."""
+    """Returns commands for what people do after a run."""
     config, here = ended.config, ("--model_dir", ended.config.model_dir)
     lines = command("--mode", "predict", *here, "--predict_dir", "FOLDER")
     if _can_be_evaluated(config):
@@ -111,7 +113,7 @@ def _next(ended: Ended) -> list[str]:
 
 
 def _longer(ended: Ended) -> list[str]:
-    """The flags without which the run would be over at once."""
+    """Returns the flags without which the continued run would end at once."""
     config = ended.config
     if ended.exhausted:
         return ["--early_stopping", "null"]

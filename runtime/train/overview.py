@@ -1,4 +1,4 @@
-"""What a training run is about to do, in a few lines before its first step."""
+"""Describes a training run in a few lines before its first step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from convoy.utils.distributed import ranks
 from convoy.utils.text import counted, warning
 
 _STALE = 0.05
-"""Share of batch norm's start in its statistics at a run's end from which on that is told."""
+"""Share of batch norm's initial values in its statistics at a run's end from which on it warns."""
 _SPOILT = 0.1
-"""From which on evaluations are called wrong."""
+"""Share from which on it calls evaluations wrong."""
 
 
 def overview(
@@ -25,13 +25,13 @@ def overview(
     images_per_step: int,
     steps_per_epoch: int,
 ) -> list[str]:
-    """Lines about model, steps, learning rate and averages.
+    """Returns lines about model, steps, learning rate and averages.
 
     Args:
-        state: where the run begins, or goes on.
-        micro_steps: passes in an update.
-        images_per_step: images in an update, over all processes and passes.
-        steps_per_epoch: updates in an epoch.
+        state: the state at the start, or when resuming.
+        micro_steps: passes per update.
+        images_per_step: images per update, over all processes and passes.
+        steps_per_epoch: updates per epoch.
     """
     lines = [
         _model_line(config, state),
@@ -53,7 +53,7 @@ def _model_line(config: Config, state: TrainState) -> str:
 
 
 def _rounded(count: int) -> str:
-    """Such as "25.6 million" and "62 thousand"."""
+    """Returns text such as "25.6 million" and "62 thousand"."""
     if count >= 999_500:
         return f"{count / 1e6:.1f} million"
     return f"{count / 1e3:.0f} thousand" if count >= 1000 else f"{count}"
@@ -81,7 +81,9 @@ def _rate_line(config: Config, schedule: Schedule, steps_per_epoch: int) -> str:
 
 
 def _averages(config: Config, model: Any, updates: int, random: bool) -> list[str]:
-    """What batch norm's running statistics, and the weights' moving average, go by."""
+    """Describes the lengths of batch norm's running statistics and of the weights' moving
+    average.
+    """
     momentum = next((x.momentum for x in model.layers if hasattr(x, "moving_variance")), None)
     if momentum is None:
         return []

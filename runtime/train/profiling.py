@@ -1,4 +1,6 @@
-"""`--profile_steps`: TensorFlow's profiler over some steps of training, for TensorBoard."""
+"""Implements `--profile_steps`: runs TensorFlow's profiler over some training steps, for
+TensorBoard.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ logger = logging.getLogger("convoy.profile")
 
 
 def profile_steps(config: Config) -> tuple[int, int] | None:
-    """The first and the last step to profile.
+    """Returns the first and the last step to profile.
 
     Raises:
         ConfigError: the flag is not FIRST-LAST.
@@ -32,7 +34,7 @@ def profile_steps(config: Config) -> tuple[int, int] | None:
 
 
 class Profiler:
-    """Profiles the steps that the flag names, on rank 0. What fails is a warning."""
+    """Profiles the flag's steps on rank 0. A failure is only a warning."""
 
     def __init__(self, config: Config) -> None:
         steps = profile_steps(config) if ranks.rank() == 0 else None
@@ -41,7 +43,7 @@ class Profiler:
         self._step: Any = None
 
     def begin(self, step: int) -> None:
-        """To be called before a step waits for its data."""
+        """Call this before a step waits for its data."""
         wanted = self._first <= step <= self._last
         if not wanted and self._step is None:
             return
@@ -60,7 +62,7 @@ class Profiler:
             self._give_up(error)
 
     def close(self) -> None:
-        """Writes what was profiled, if it has not been written yet."""
+        """Writes the profile, unless it is already written."""
         if self._step is None:
             return
         import tensorflow as tf

@@ -1,8 +1,8 @@
-"""Going back to the last good checkpoint when a loss or gradient is not finite.
+"""Goes back to the last good checkpoint when a loss or gradient is not finite.
 
-Played again from there, a run would come to the same step with the same bits and fail again. So the
-images of the failed step are left out from then on: the step counts, but nothing is computed and
-nothing changes. Checkpoints keep the list, so that a run that is resumed passes over them too.
+Repeated from there, a run would reach the same step with the same bits and fail again. So from then
+on it leaves out the images of the failed step: the step counts, but computes and changes nothing.
+Checkpoints store the list, so a resumed run skips them too.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ def roll_back(
     saver: Saver | None,
     data: Any,
 ) -> tuple[str, np.ndarray]:
-    """Puts the last good checkpoint into the state; every rank has to come here, at the end of the
-    step that failed.
+    """Restores the last good checkpoint into the state. All ranks must call it, at the end of the
+    failed step.
 
     Args:
-        times: how often a run may do this; the checkpoint counts.
-        images: of one step, over all ranks.
-        saver: rank 0's; a save in flight is finished first.
+        times: how often a run may do this; the count is in the checkpoint.
+        images: images per step, over all ranks.
+        saver: rank 0's saver; a running save is finished first.
         data: the training loader, for the list of unreadable examples.
 
     Returns:
         A line for the user, and this rank's counters at the checkpoint.
 
     Raises:
-        TrainingError: no times are left, or there is no good checkpoint yet.
+        TrainingError: this happened too often, or there is no good checkpoint yet.
     """
     if len(state.left_out) >= times:
         tried = f" (--nan_rollback {times}: it went back {times} times already)" if times else ""
@@ -74,8 +74,8 @@ def roll_back(
 
 
 def last_good(model_dir: str) -> Checkpoint | None:
-    """The newest whole checkpoint without an infinite number in it. Newer ones are removed, as a
-    run that goes on from before them writes its own under their names.
+    """Returns the newest complete checkpoint with only finite numbers. Removes newer ones, as a run
+    that continues before them writes its own under their names.
     """
     while newest := checkpoint.latest(model_dir):
         saved = checkpoint.read(newest)
@@ -90,7 +90,7 @@ def _finite(saved: Checkpoint, part: str) -> bool:
 
 
 def is_left_out(state: TrainState, images: int) -> bool:
-    """Whether the step that comes next, of so many images, touches what is left out."""
+    """Returns whether the next step of `images` images touches examples that are left out."""
     start, end = state.offset, state.offset + images
     return any(
         epoch == state.epoch and first < end and start < last

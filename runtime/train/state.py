@@ -1,4 +1,4 @@
-"""The `TrainState`: making it, restoring it from a checkpoint, and writing it into one."""
+"""Makes the `TrainState`, restores it from a checkpoint, and copies it into one."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from convoy.utils.optim.optimizers import make_optimizer, scale_rates
 
 @dataclass
 class Commit:
-    """What an elastic job goes on from after a change of its processes.
+    """The state from which an elastic job continues after a change of its processes.
 
     Attributes:
-        saved: the state, as `snapshot` gives it.
-        ends: the epoch and the step that this launch does not go beyond.
+        saved: the state, from `snapshot`.
+        ends: the last epoch and the last step of this launch.
     """
 
     saved: Checkpoint
@@ -42,9 +42,9 @@ class Commit:
 
 
 def find_saved(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest complete checkpoint of `--model_dir`, or None if nothing was saved yet.
+    """Returns the newest complete checkpoint in `--model_dir`, or None if nothing was saved yet.
 
-    Rank 0 alone reads it, so that only its node needs to see the folder and all ranks start alike.
+    Only rank 0 reads it, so only its node needs access to the folder, and all ranks start alike.
 
     Args:
         say: prints a line about damaged checkpoints.
@@ -71,7 +71,8 @@ def find_saved(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
 def starting_point(
     config: Config, commit: Commit | None, say: Callable[[str], None]
 ) -> Checkpoint | None:
-    """What a launch goes on from: the commit; else, if asked to, the newest checkpoint; or None.
+    """Returns the starting point of a launch: the commit, otherwise, if requested, the newest
+    checkpoint, or None.
 
     Args:
         say: prints a line.
@@ -88,13 +89,13 @@ def new_state(
     say: Callable[[str], None] = lambda text: None,
     class_names: Sequence[str] | None = None,
 ) -> TrainState:
-    """Step 0, the same on every rank: rank 0's weights, built from `--seed` or read from a file.
+    """Makes the state of step 0, equal on every rank: rank 0's weights, from `--seed` or a file.
 
     Args:
-        saved: the checkpoint that the run will go on from; pre-trained weights are not read then,
-            but the model is built as they asked for.
+        saved: the checkpoint that the run will resume from; then it does not read pre-trained
+            weights, but builds the model for them.
         say: prints a line.
-        class_names: of the data, in the order of the model's outputs.
+        class_names: class names of the data, in the order of the model's outputs.
 
     Raises:
         ConfigError: the flags and the checkpoint describe different models.
@@ -155,7 +156,7 @@ def new_state(
 
 
 def _class_names_of(file: str) -> list[str] | None:
-    """The classes that a weight file, a run or a checkpoint names."""
+    """Returns the class names in a weight file, a run or a checkpoint."""
     folder = checkpoint.folder_of(file)
     said = checkpoint.read_state(folder) if folder is not None else how_applied(file)
     return said.get("class_names")
@@ -179,14 +180,14 @@ def restore(
     counters: np.ndarray,
     say: Callable[[str], None] = lambda text: None,
 ) -> np.ndarray:
-    """Puts a checkpoint into the state, and its list of unreadable examples into the data.
+    """Restores a checkpoint into the state, and its list of unreadable examples into the data.
 
     Args:
-        counters: zeros, of the shape of what `snapshot` was given.
+        counters: zeros, in the shape of `snapshot`'s counters.
         say: prints a line about data that have changed.
 
     Returns:
-        This rank's counters as they were saved, or zeros at the beginning of an epoch.
+        This rank's saved counters, or zeros at the beginning of an epoch.
 
     Raises:
         CheckpointError: it lacks a variable.
@@ -223,27 +224,27 @@ def snapshot(
     counters: np.ndarray | None = None,
     whole: bool = True,
 ) -> Checkpoint | None:
-    """A copy of everything that training changes, for `Saver.save`. Changes nothing.
+    """Copies everything that training changes, for `Saver.save`. Changes nothing.
 
-    To be called by every rank: in the middle of an epoch (`state.offset`) ranks have running
-    statistics and sums of metrics of their own. The checkpoint keeps each rank's, so that as many
-    ranks go on to the same bits, and their mean, which other numbers of ranks and evaluation use.
+    All ranks must call it: in the middle of an epoch (`state.offset`), each rank has its own
+    running statistics and sums of metrics. The checkpoint stores each rank's, so that the same
+    number of ranks continues bit for bit, and their mean, for other numbers of ranks and for
+    evaluation.
 
     Args:
         metrics: the run's latest figures.
         counters: float64, this rank's sums of metrics in the unfinished epoch.
-        whole: False for a rank that keeps nothing: it gives the others what is its own, and copies
-            no more than that.
+        whole: False for a rank that keeps nothing: it only sends its own part to the others.
 
     Returns:
-        The copy; None if it was not to be whole.
+        The copy; None if `whole` is False.
     """
     arrays = variables_to_arrays(
         state.model.weights if whole else batch_norm_statistics(state.model)
     )
     ema = state.ema.state(None if whole else arrays) if state.ema else {}
     of_ranks: dict[str, np.ndarray] = {}
-    bad_examples = dict(data.bad_examples)  # the loader goes on filling its own
+    bad_examples = dict(data.bad_examples)  # a copy, because the loader keeps filling its own
     if state.offset:
         for others in ranks.all_gather_object(dict(bad_examples)):
             bad_examples.update(others)
@@ -268,7 +269,7 @@ def snapshot(
             "loss_scale": state.loss_scale.state(),
             "best": state.best,
             "left_out": state.left_out,
-            "score": None,  # evaluation comes later, and adds it (`checkpoint.add_score`)
+            "score": None,  # evaluation follows, and adds it (`checkpoint.add_score`)
             "better_weights": better_weights(metrics, state.ema is not None, config.best_metric),
             "waited": state.waited,
             "metrics": finite(metrics),
@@ -282,12 +283,12 @@ def snapshot(
 
 
 def _restore_ranks(state: TrainState, saved: Checkpoint, counters: np.ndarray) -> np.ndarray:
-    """Gives this rank what was its own in the middle of an epoch."""
+    """Restores this rank's own part in the middle of an epoch."""
     own = saved.ranks
     if not own:
         return counters
     if len(own["counters"]) != ranks.size():
-        # Statistics are the mean already; one rank goes on with everybody's sums.
+        # Statistics are already the mean; one rank continues with everybody's sums.
         return own["counters"].sum(axis=0) if ranks.rank() == 0 else counters
     rank, statistics = ranks.rank(), batch_norm_statistics(state.model)
     if "statistics" in own:
@@ -319,7 +320,9 @@ def _assign_flat(flat: np.ndarray, variables: list[Any]) -> None:
 
 
 def average_statistics(state: TrainState) -> None:
-    """Running statistics of batch norm, and their moving averages, become their mean over ranks."""
+    """Replaces batch norm's running statistics, and their moving averages, by their mean over
+    ranks.
+    """
     statistics = batch_norm_statistics(state.model)
     ranks.average_variables(statistics)
     if state.ema is not None:
@@ -328,9 +331,9 @@ def average_statistics(state: TrainState) -> None:
 
 
 def replicas_agree(state: TrainState) -> bool:
-    """Whether every rank holds the same weights, bit for bit.
+    """Returns whether all ranks have the same weights, bit for bit.
 
-    Batch norm's running statistics are each rank's own until the end of an epoch averages them.
+    Batch norm's running statistics differ between ranks until the end of an epoch averages them.
     """
     own = {v.path for v in batch_norm_statistics(state.model)} if state.offset else set()
     digest = hashlib.sha256()
@@ -342,8 +345,8 @@ def replicas_agree(state: TrainState) -> bool:
 
 
 def figures_of(saved: Checkpoint | None, has_ema: bool) -> dict[str, float]:
-    """The latest figures of a checkpoint's run, without those of an average that is not there any
-    more.
+    """Returns the latest figures of a checkpoint's run, without those of an average that no longer
+    exists.
     """
     metrics = saved.state["metrics"] if saved else {}
     return {n: v for n, v in metrics.items() if has_ema or not n.startswith("eval_ema_")}

@@ -1,8 +1,8 @@
-"""The training step: `forward_backward`, `reduce`, `update` over one `TrainState`.
+"""Runs the training step: `forward_backward`, `reduce`, `update` on one `TrainState`.
 
-A step is one update of the weights. Horovod's exchange stands between the two compiled halves and
-belongs to neither, so that XLA never meets a Horovod operation and every rank exchanges in every
-step, also one whose gradients overflow.
+A step is one update of the weights. Horovod's exchange is between the two compiled halves and
+belongs to neither. So XLA never sees a Horovod operation, and every rank exchanges in every step,
+also if its gradients overflow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Prepare = Callable[[Any], tf.Tensor]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Clip = Callable[[list[tf.Tensor], list[Any]], list[tf.Tensor]]
 
-_FRESH_STEPS = 3  # XLA compiles clusters when it meets them again
+_FRESH_STEPS = 3  # XLA compiles clusters when it runs them again
 
 
 @dataclass
@@ -40,15 +40,15 @@ class TrainState:
     """Everything that training changes.
 
     Attributes:
-        arguments: what `model.build_model` was called with.
-        step: updates done since the beginning.
+        arguments: the arguments of `model.build_model`.
+        step: updates since the beginning.
         epoch: epochs finished.
-        offset: examples of the current epoch that are done, over all ranks.
+        offset: finished examples of the current epoch, over all ranks.
         best: the best evaluation so far: metric, value, epoch, step, weights; empty before the
             first.
-        waited: evaluations since that one.
-        left_out: stretches of examples that training passes over, (epoch, from, to) in positions
-            of the epoch over all ranks; see `runtime.train.rollback`.
+        waited: evaluations since the best one.
+        left_out: ranges of examples that training skips, (epoch, from, to) in positions of the
+            epoch over all ranks; see `runtime.train.rollback`.
     """
 
     model: keras.Model
@@ -65,35 +65,36 @@ class TrainState:
 
 
 class Step:
-    """One update of a `TrainState`'s weights.
+    """Updates a `TrainState`'s weights once per call.
 
     Attributes:
-        finite_loss, finite: whether every rank's loss, and the gradients, were in the last step.
-        granted: which of the `wishes` of the last step any rank had.
-        shared: float64 `(4,)`, the mean over ranks of what the last step returned.
-        gradient_norm: of the last step if it was observed: of all averaged gradients together,
-            before clipping; else None.
-        own_seconds: what the forward and backward passes of that step took on this rank alone,
-            without the exchange; else None, and in the first steps, which compile, and where
-            synchronised batch norm makes ranks wait for each other within these passes.
+        finite_loss, finite: whether every rank's loss, and the gradients, were finite in the last
+            step.
+        granted: for each of the last step's `wishes`, whether any rank had it.
+        shared: float64 `(4,)`, the mean over ranks of the last step's result.
+        gradient_norm: in an observed step, the norm of all averaged gradients together, before
+            clipping; otherwise None.
+        own_seconds: in an observed step, the time of this rank's forward and backward passes
+            without the exchange; otherwise None. Also None in the first steps, which compile, and
+            if synchronised batch norm makes ranks wait for each other within these passes.
 
     Args:
-        state: what is trained.
-        loss: from logits and labels to the loss of each example; see `utils.optim.losses`.
-        prepare: makes images of the first part of a batch, where that is not images yet
+        state: the state to train.
+        loss: maps logits and labels to each example's loss; see `utils.optim.losses`.
+        prepare: makes images from the first part of a batch if that is not yet images
             (`--augment_on device`); compiled with the rest.
-        weight_decay, weight_decay_style, bn_weight_decay: as the flags of these names.
-        rate_scales: what each variable's learning rate is multiplied by (`scale_rates` has told the
-            optimizer, this tells decoupled weight decay); None for 1.
-        class_weights: float32 `(classes,)`: how much an example of each class counts in the loss
-            and its gradients, and not in the accuracies; of soft labels, each by its share. None:
-            all alike.
-        clip: from averaged gradients and their variables to clipped ones; None for none.
-        exchange: how gradients travel between ranks.
-        micro_steps: forward passes per update; their gradients are averaged before the one
+        weight_decay, weight_decay_style, bn_weight_decay: as in the flags with these names.
+        rate_scales: factor on each variable's learning rate, here for decoupled weight decay
+            (`scale_rates` sets it in the optimizer); None means 1.
+        class_weights: float32 `(classes,)`: weight of each class's examples in the loss and its
+            gradients, but not in the accuracies; soft labels count by their shares. None: all
+            equal.
+        clip: maps averaged gradients and their variables to clipped gradients; or None.
+        exchange: how ranks exchange gradients.
+        micro_steps: forward passes per update; their gradients are averaged before the single
             exchange.
         use_xla: compile both halves.
-        seed: of dropout and stochastic depth.
+        seed: seed of dropout and stochastic depth.
     """
 
     def __init__(
@@ -125,9 +126,9 @@ class Step:
         self._decay, self._style = weight_decay, weight_decay_style
         self._mask = decay_mask(self.variables, bn_weight_decay=bn_weight_decay)
         self._rate_scales = rate_scales
-        self._natively = not use_xla  # XLA knows no operations but its own
-        # Synchronised batch norm exchanges in the middle of this half: XLA compiles around it
-        # (utils.xla.cluster), not the whole.
+        self._natively = not use_xla  # XLA supports only its own operations
+        # Synchronised batch norm exchanges in the middle of this half: XLA compiles the parts
+        # around it (utils.machine.xla.cluster), not the whole.
         synced = any(isinstance(layer, SyncBatchNorm) for layer in state.model.layers)
         self._exchanges_within = synced and ranks.size() > 1
         self.forward_backward = xla.function(
@@ -145,17 +146,17 @@ class Step:
         wishes: tuple[bool, ...] = (),
         observe: bool = False,
     ) -> tf.Tensor:
-        """Trains on `micro_steps` batches. Where the loss or a gradient is not finite the weights
-        stay as they were; `finite_loss` and `finite` then tell, the same on every rank.
+        """Trains on `micro_steps` batches. If the loss or a gradient is not finite, the weights do
+        not change; `finite_loss` and `finite` show this, the same on every rank.
 
         Args:
-            wishes: of this rank; `granted` holds after the step which of them any rank had.
-            observe: measure what costs time, such as `gradient_norm`: for steps that are logged.
+            wishes: this rank's wishes; after the step, `granted` says which of them any rank had.
+            observe: measure values that cost time, such as `gradient_norm`: for logged steps.
 
         Returns:
             float64 `(4,)`: sums over this rank's examples of loss, top-1, top-5 and weight.
         """
-        # Tracing, compiling and finding the best kernels take minutes on large models.
+        # Tracing, compiling and finding the best kernels take minutes for large models.
         times, self._fresh = (None, self._fresh - 1) if self._fresh else (1.0, 0)
         watchdog.mark(f"computing step {self.state.step + 1}", times)
         start, gradients, mean_weight, sums = time.perf_counter(), None, 0.0, 0.0
@@ -166,7 +167,7 @@ class Step:
             )
             mean_weight, sums = mean_weight + weight, sums + some
         if observe:
-            sums.numpy()  # waits for the device, which works through both passes before it copies
+            sums.numpy()  # waits for the device, which finishes both passes before it copies
         alone = observe and times is not None and not self._exchanges_within
         self.own_seconds = time.perf_counter() - start if alone else None
         finite = tf.math.is_finite(sums[0])
@@ -175,7 +176,7 @@ class Step:
         watchdog.mark(f"exchanging the gradients of step {self.state.step + 1}", times)
         gradients, mean_weight, news = self.reduce(gradients, mean_weight, news)
         arguments = tf.constant(lr, tf.float32), tf.constant(self.state.step, tf.int64)
-        with tf.device("/cpu:0"):  # where branches are chosen
+        with tf.device("/cpu:0"):  # `tf.cond` reads its predicate on the host
             observed = tf.constant(observe)
         finite, norm = self.update(gradients, mean_weight, *arguments, observed)
         self.finite, self.gradient_norm = bool(finite), float(norm) if observe else None
@@ -188,13 +189,15 @@ class Step:
     def _forward_backward(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Gradients of the scaled `Σ w·loss / B`; `Σ w / B`; and the sums of the metrics."""
+        """Returns gradients of the scaled `Σ w·loss / B`; `Σ w / B`; and the sums of the
+        metrics.
+        """
         scale, images = self.state.loss_scale.scale, self.prepare(images)
         with native.enabled(self._natively), tf.GradientTape() as tape:
             logits = self.state.model(images, training=True)
             losses, shares = self._loss(logits, labels), self._weighted(weights, labels)
-            # multiply_no_nan: an example that does not count cannot spoil the batch by being
-            # infinite.
+            # multiply_no_nan: an infinite loss of an example that does not count cannot spoil the
+            # batch.
             loss_sum = tf.reduce_sum(tf.math.multiply_no_nan(losses, shares))
             scaled = loss_sum * scale / tf.cast(tf.size(weights), tf.float32)
         gradients = tape.gradient(scaled, [v.value for v in self.variables])
@@ -203,13 +206,13 @@ class Step:
         return gradients, tf.reduce_mean(shares), sums
 
     def _weighted(self, weights: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Examples' weights by their classes."""
+        """Weights examples by their classes."""
         if self._class_weights is None:
             return weights
         by_class = tf.constant(self._class_weights, tf.float32)
         if labels.shape.rank == 2:
             return weights * tf.linalg.matvec(labels, by_class)
-        # A slot that does not count may hold any label.
+        # A slot that does not count may have any label.
         return weights * tf.gather(by_class, tf.where(weights > 0, labels, 0))
 
     def _reduce(
@@ -226,18 +229,18 @@ class Step:
         step: tf.Tensor,
         observe: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Finite check, clipping, weight decay, optimizer, moving average.
+        """Does the finite check, clipping, weight decay, optimizer and moving average.
 
         Returns:
-            Whether it was done, and the norm of the gradients if it was asked for, else 0.
+            Whether it updated, and the norm of the gradients if requested, otherwise 0.
         """
         loss_scale = self.state.loss_scale
-        # Dividing by the mean weight makes this the mean over the examples that count, over all
-        # ranks. It was summed over micro-steps as the gradients were, so their number cancels.
+        # Dividing by the mean weight gives the mean over all examples that count, over all ranks.
+        # The weight was summed over micro-steps like the gradients, so their number cancels.
         factor = 1.0 / (loss_scale.scale * tf.maximum(mean_weight, 1e-12))
         gradients = [g * factor for g in gradients]
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
-        # Every rank holds the same reduced gradients here, so every rank decides alike.
+        # All ranks have the same reduced gradients here, so all decide alike.
         tf.cond(finite, lambda: self._apply(gradients, lr, step), lambda: None)
         loss_scale.after(finite)
         norm = tf.constant(0.0)
@@ -247,8 +250,8 @@ class Step:
 
     def _apply(self, gradients: list[tf.Tensor], lr: tf.Tensor, step: tf.Tensor) -> None:
         optimizer = self.state.optimizer
-        # Within tf.cond: clipping and decay renew some gradients, and Keras wants all from one
-        # graph.
+        # Inside tf.cond: clipping and decay make new tensors for some gradients, and Keras wants
+        # all from one graph.
         gradients = [tf.identity(g) for g in gradients]
         if self._clip is not None:
             gradients = self._clip(gradients, self.variables)
@@ -269,10 +272,10 @@ class Step:
         self.seed_randomness()
 
     def seed_randomness(self) -> None:
-        """Sets dropout and stochastic depth to what they are at `state.step` of this rank.
+        """Sets the random state of dropout and stochastic depth for this rank at `state.step`.
 
         Their generators' state is (seed, number of draws). Seeding from (seed, rank, step) makes
-        ranks differ, and a resumed run continue as if it had never stopped.
+        ranks differ, and makes a resumed run continue as if it had never stopped.
         """
         generators = seed_generators(self.state.model)
         sequence = np.random.SeedSequence([self.seed, ranks.rank()])
@@ -282,13 +285,17 @@ class Step:
 
 
 def seed_generators(model: keras.Model) -> list[Any]:
-    """The state variables, `(2,)` uint32, of the model's seed generators, in the model's order."""
+    """Returns the state variables, `(2,)` uint32, of the model's seed generators, in the model's
+    order.
+    """
     weights = {id(v) for v in model.weights}
     return [v for v in model.variables if id(v) not in weights and "seed_generator_state" in v.path]
 
 
 def batch_norm_statistics(model: keras.Model) -> list[Any]:
-    """The running means and variances, which training updates from each rank's own batches."""
+    """Returns the running means and variances, which training updates from each rank's own
+    batches.
+    """
     return [
         v
         for v in model.non_trainable_weights
@@ -297,6 +304,6 @@ def batch_norm_statistics(model: keras.Model) -> list[Any]:
 
 
 def without_weight(batch: Batch) -> Batch:
-    """A batch of real images that counts for nothing, to fill up the last update of an epoch."""
+    """Returns a batch of real images with weight 0, to complete the last update of an epoch."""
     images, labels, weights = batch
     return images, labels, tf.zeros_like(weights)

@@ -1,4 +1,4 @@
-"""Training: one straight loop over epochs and steps."""
+"""Trains with one straight loop over epochs and steps."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class Trainer:
 
     Args:
         config: a validated config.
-        run_log: where rank 0 writes; an inert one elsewhere.
-        callbacks: `keras.callbacks.Callback`s, of users of the library.
-        memory: of an elastic job (`utils.distributed.elastic.Memory`): where commits go, and with
-            the one from which the run goes on.
-        requests: notes signals that ask for a stop; None: signals have their usual effect.
-        trackers: where else rank 0 reports; the caller ends them.
-        owner: rank 0's claim to the run's folder; the caller ends it.
+        run_log: rank 0's log; an inert one elsewhere.
+        callbacks: `keras.callbacks.Callback`s from users of the library.
+        memory: for an elastic job (`utils.distributed.elastic.Memory`): receives commits, and has
+            the one from which the run continues.
+        requests: records signals that ask for a stop; None: signals have their usual effect.
+        trackers: rank 0's trackers; the caller closes them.
+        owner: rank 0's claim to the run's folder; the caller releases it.
 
     Raises:
         Preempted: a signal came.
@@ -101,7 +101,7 @@ class Trainer:
         self._stop_if_asked("before its first step")
         changes = check_resumed(saved, config, self.images_per_step, self.steps_per_epoch)
         self.state = new_state(config, data.num_classes, saved, self._say, data.class_names)
-        # Sums of an epoch and a log window begun before.
+        # Sums of an epoch and a log window that had already begun.
         self._counters = go_on(self.state, saved, config, data, changes, self._say)
         self._usual = 0.0  # seconds of the last step
         set_dropout(self.state.model, self.stage)
@@ -113,7 +113,7 @@ class Trainer:
         self.journal, self.profiler = Journal(run_log, trackers or Trackers()), Profiler(config)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
         self.report = figures_of(saved, self.state.ema is not None)
-        self.entered = False  # whether the first stage of this launch was announced
+        self.entered = False  # whether the launch's first stage was announced
         self._stop_if_asked("before its first step")
         evaluated = saved is not None and saved.state.get("score") is not None
         asked = self.requests.asked_to_stop
@@ -132,7 +132,7 @@ class Trainer:
         )
 
     def report_to(self, run_log: RunLog) -> None:
-        """Where `run` logs, if that is to be opened only once the run is known to be possible."""
+        """Sets the log for `run`, if it is opened only once the run is known to be possible."""
         self.journal.log = run_log
 
     def _say(self, text: str) -> None:
@@ -146,7 +146,7 @@ class Trainer:
         return step, Health(step)
 
     def _enter_stage(self) -> None:
-        """Makes sizes, augmentation and dropout those of the current epoch's stage."""
+        """Sets sizes, augmentation and dropout for the current epoch's stage."""
         config, state = self.config, self.state
         stage = stage_settings(config, state.epoch)
         if stage != self.stage:
@@ -162,7 +162,7 @@ class Trainer:
             self.journal.line(stage.describe(config.n_stages, state.epoch))
 
     def _ends(self) -> tuple[int, float]:
-        """The epoch and the step that this launch does not go beyond."""
+        """Returns the last epoch and the last step of this launch."""
         epochs = self.config.run_epochs or self.config.max_epochs
         last_epoch = min(self.config.max_epochs, self.state.epoch + epochs)
         return last_epoch, self.state.step + (self.config.prof or math.inf)
@@ -175,7 +175,8 @@ class Trainer:
         """Trains to the last epoch of this launch and returns the figures of the run's summary.
 
         Raises:
-            TrainingError, DataError, CheckpointError: in plain words; what was saved stays whole.
+            TrainingError, DataError, CheckpointError: the text says why; saved checkpoints stay
+                complete.
         """
         state = self.state
         self.journal.begin(self.chief, self.config, self.steps_per_epoch)
@@ -217,11 +218,11 @@ class Trainer:
         return ended or self.evaluations.exhausted
 
     def _train_epoch(self) -> tuple[Window, Window, Wishes]:
-        """Trains the rest of the current epoch, but not beyond the last step.
+        """Trains the rest of the current epoch, but not beyond the launch's last step.
 
         Returns:
-            The sums of the epoch and of the log window, and what ranks have asked for in the
-            epoch's last step.
+            The sums of the epoch and of the log window, and the ranks' wishes in the epoch's last
+            step.
         """
         state = self.state
         epoch, window = Window(self.images_per_step), Window(self.images_per_step)
@@ -249,7 +250,7 @@ class Trainer:
             regroup = bool(self.memory and self.memory.hosts_changed())
             wishes = (*self.requests.wishes(), regroup)
             sums = self.step(micro_batches, lr, wishes, self._is_logged(state.step + 1))
-            sums = sums.numpy()  # waits, so that the times are true
+            sums = sums.numpy()  # waits, so that the times are correct
             end = time.perf_counter()
             self._usual, self.requests.at_stake = end - start, True
             state.offset += self.images_per_step
@@ -257,7 +258,8 @@ class Trainer:
             for counter in (epoch, window):
                 counter.add(sums, self.step, ready - start, end - ready)
             self.throughput.add(self.images_per_step, ready - start, end - ready)
-            watchdog.mark(f"reporting step {state.step}", 10.0, self._usual)  # to slow disks, too
+            # The log may be on a slow disk.
+            watchdog.mark(f"reporting step {state.step}", 10.0, self._usual)
             window = self._report_step(window, lr)
             asked = Wishes(*self.step.granted)
             if state.offset < self.train_data.epoch_length:
@@ -272,14 +274,14 @@ class Trainer:
         return epoch, window, asked
 
     def _end_epoch(self, epoch: Window, window: Window, asked: Wishes) -> None:
-        """Saves, and only then does what may fail or take long: evaluation, and what was asked for
-        in the last step.
+        """Saves first, and then does what may fail or take long: evaluation, and the wishes of the
+        last step.
 
         Args:
             epoch, window, asked: from `_train_epoch`.
 
         Raises:
-            TrainingError: more training images than allowed cannot be read.
+            TrainingError: more training images are unreadable than allowed.
             Preempted: a signal came.
         """
         config, state, due = self.config, self.state, self.evaluations.due(self.last_epoch)
@@ -297,7 +299,7 @@ class Trainer:
             self.journal.epoch(state, values)
             logs = {"loss": values["train.loss"], "accuracy": values["train.top1"]}
             self.callbacks.on_epoch_end(state.epoch - (not state.offset), logs)
-        except BaseException:  # of the user's callbacks
+        except BaseException:  # from the user's callbacks
             self._save(counters)
             raise
         self._save(counters, to_disk=kept)
@@ -315,7 +317,7 @@ class Trainer:
             self._evaluate(kept)
 
     def _go_back(self, failure: NotFinite) -> None:
-        """To the last good checkpoint; raises TrainingError where that is not wanted."""
+        """Goes back to the last good checkpoint; raises TrainingError if that is not wanted."""
         line, self._counters = roll_back(
             self.state,
             failure,
@@ -331,16 +333,14 @@ class Trainer:
         self._save(self._counters, to_disk=False)
 
     def _place(self) -> int:
-        """Where the schedule stands, in steps of this batch. It goes by epochs and examples, so
-        that it is the same place when a run goes on with another number of processes.
+        """Returns the position in the schedule, in updates of the current batch size; computed from
+        epoch and offset, so it survives a change of batch or ranks.
         """
         done = math.ceil(self.state.offset / self.images_per_step)
         return self.state.epoch * self.steps_per_epoch + done
 
     def _grant(self, asked: Wishes, epoch: Window, window: Window) -> None:
-        """Within an epoch: saves, stops and regroups where any rank asked for it; every rank comes
-        here alike.
-        """
+        """Within an epoch, saves, stops or regroups if any rank asked. All ranks must call it."""
         due = bool(self.memory and self.memory.due(self.state.step))
         if any(asked) or due:
             self._save(sums_of(epoch, window), to_disk=asked.stop or asked.save)
@@ -350,7 +350,7 @@ class Trainer:
             self.memory.regroup()
 
     def _stop(self, when: str) -> None:
-        """Raises Preempted, once all is saved."""
+        """Raises Preempted, once everything is saved."""
         self.keeper.finish(stopping=True)
         self._stop_if_asked(when)
 
@@ -358,11 +358,11 @@ class Trainer:
         stop_if_asked(self.requests, when, not self.config.no_checkpoints)
 
     def _save(self, counters: np.ndarray | None = None, to_disk: bool = True) -> None:
-        """Begins to save the state as it is; see `Keeper.save`."""
+        """Starts to save the present state; see `Keeper.save`."""
         self.keeper.save(self.train_data, self.report, counters, to_disk)
 
     def _report_step(self, window: Window, lr: float) -> Window:
-        """Shows a step where one is due; returns the window that the next step counts in."""
+        """Shows a step if one is due; returns the window for the next step."""
         state, logged = self.state, self._is_logged(self.state.step)
         self.journal.step(state, self._place(), window, lr, self.step.gradient_norm, logged)
         return Window(self.images_per_step) if logged else window
@@ -374,8 +374,8 @@ class Trainer:
         """Evaluates the weights and their average, and adds the result to their checkpoint.
 
         Args:
-            kept: whether they were saved; otherwise they are where they turn out to be the best,
-                and where the run ends here.
+            kept: whether they were saved; otherwise they are saved if they are the best, or if the
+                run ends here.
         """
         try:
             found = self.evaluations.make(self.report)
@@ -395,6 +395,6 @@ class Trainer:
             self.keeper.add_score(facts, is_best, to_disk=wanted)
 
     def ended(self) -> Ended:
-        """What is told of the run at its end."""
+        """Returns the facts about the run for its final report."""
         made = self.evaluations
         return Ended(self.config, self.state, self.report, made.epoch, made.exhausted)

@@ -1,7 +1,7 @@
-"""Warnings about how a run goes, in plain words, each once and with a way out: a loss that does not
-fall, an evaluation that batch norm spoils, classes that are never answered.
+"""Warns about a run's problems, each once and with a way out: a loss that does not fall, an
+evaluation spoilt by batch norm, classes that are never answered.
 
-What makes an evaluation doubtful before the first step is in `data_doubts.py`.
+`data_warnings.py` has the warnings before the first step.
 """
 
 from __future__ import annotations
@@ -23,22 +23,25 @@ from convoy.utils.text import some, warning
 from convoy.utils.watchdog import watchdog
 
 LEAST_UPDATES, LEAST_SHARE = 50, 0.25
-"""A loss is judged after so many updates, and so much of the run."""
+"""A loss is judged after this many updates and this fraction of the run."""
 FALLEN = 0.02
-"""Of the way from guessing to the lowest loss there is: less is none."""
+"""Fraction of the way from guessing to the lowest possible loss: less counts as no fall."""
 WORSE, GAP = 0.7, 0.1
-"""An evaluation is far worse than training below this share of its top-1, and this far below."""
+"""An evaluation is far worse than training if its top-1 is below this fraction of training's, and
+lower by this much.
+"""
 SPOILT = 0.15
-"""Of top-1, by which the statistics of batches must do better than the running ones."""
+"""Difference in top-1 by which batch statistics must beat the running ones."""
 
 
 class Doubts:
-    """What a run is warned of. Every rank has one, and calls the same methods at the same places.
+    """Finds the warnings for a run. Every rank has one, and calls the same methods at the same
+    places.
 
     Args:
-        config: of training; of a benchmark there are no doubts.
+        config: config of training; a benchmark gets no warnings.
         data: the training loader.
-        steps_per_epoch: updates in an epoch.
+        steps_per_epoch: updates per epoch.
     """
 
     def __init__(
@@ -54,13 +57,13 @@ class Doubts:
         self._steps_per_epoch, self._warmup = steps_per_epoch, schedule.warmup_steps
         self._active = config.mode in ("train", "train_and_eval") and hasattr(data, "source")
         self._loss_judged = not self._active
-        self._quarter = 0  # of the run, in which statistics were compared last
+        self._quarter = 0  # quarter of the run in which statistics were last compared
 
     def of_data(self, validation: Any) -> list[str]:
-        """Before the first step.
+        """Returns warnings before the first step.
 
         Args:
-            validation: the loader; None where nothing is evaluated.
+            validation: the loader; None without evaluation.
         """
         if not self._active or not hasattr(validation, "source"):
             return []
@@ -68,10 +71,10 @@ class Doubts:
         return list(map(warning, ranks.on_rank0(lambda: data_doubts(self._data, validation))))
 
     def of_epoch(self, loss: float) -> list[str]:
-        """After an epoch, whole or not.
+        """Returns warnings after an epoch, complete or not.
 
         Args:
-            loss: its mean over all ranks' images.
+            loss: mean loss over all ranks' images.
         """
         done = self._done()
         late = max(LEAST_UPDATES, LEAST_SHARE * self._updates, 2 * self._warmup)
@@ -92,7 +95,7 @@ class Doubts:
         return [warning(text)]
 
     def of_evaluation(self, evaluations: Any, figures: dict[str, float], over: bool) -> list[str]:
-        """After an evaluation, whose `figures` are the run's latest.
+        """Returns warnings after an evaluation, whose `figures` are the run's latest.
 
         Args:
             evaluations: `runtime.train.evaluation.Evaluations`.
@@ -109,7 +112,9 @@ class Doubts:
         return self._state.epoch * self._steps_per_epoch
 
     def _shares(self) -> np.ndarray:
-        """How often each class is trained on, as far as that is quickly known: float64 `(C,)`."""
+        """Returns how often each class is trained on, as far as this is quickly known: float64
+        `(C,)`.
+        """
         data = self._data
 
         def count() -> np.ndarray | None:
@@ -126,8 +131,8 @@ class Doubts:
         return shares / shares.sum()
 
     def _of_statistics(self, data: Any, figures: dict[str, float]) -> list[str]:
-        """Compares them where an evaluation is far worse than training, once in each quarter of a
-        run but the first, in which running statistics may still hold the start.
+        """Compares the statistics if an evaluation is far worse than training, once in each quarter
+        of a run but the first, where running statistics may still include their start.
         """
         trained, *evaluations = (
             figures.get(f"{name}_accuracy_top_1", -math.inf)
@@ -145,7 +150,7 @@ class Doubts:
         running, batch, images = found
         if batch - running < max(SPOILT, 3 * math.sqrt(0.5 / images)):
             return []
-        self._quarter = 4  # told
+        self._quarter = 4  # already warned
         momentum = next(
             (x.momentum for x in self._state.model.layers if hasattr(x, "moving_variance")), 0.0
         )
@@ -178,11 +183,11 @@ class Doubts:
 
 
 def guessing(config: Config, shares: np.ndarray) -> tuple[float, float] | None:
-    """The training loss of the best answer that is the same for all images, and the lowest loss
-    that smoothed and mixed labels allow, in nats; None where that is not known.
+    """Returns the training loss of the best constant answer, and the lowest loss that smoothed and
+    mixed labels allow, in nats; None if unknown.
 
-    With softmax cross-entropy the first is the entropy of the mean target, which is ln C for C
-    classes alike, whatever the smoothing and mixing.
+    With softmax cross-entropy, the first is the entropy of the mean target: ln C for C equally
+    frequent classes, with any smoothing and mixing.
 
     Args:
         shares: how often each class occurs, float64 `(C,)`.
@@ -211,7 +216,7 @@ def guessing(config: Config, shares: np.ndarray) -> tuple[float, float] | None:
 
 
 def _part(p: Any) -> Any:
-    """A term of an entropy."""
+    """Returns one term of an entropy."""
     return -np.asarray(p) * np.log(np.maximum(p, 1e-300))
 
 
