@@ -1,4 +1,4 @@
-"""What each mode does: `Runner(configure(mode="eval", …)).run()`, without the command line."""
+"""Runs each mode without the command line: `Runner(configure(mode="eval", …)).run()`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from convoy.runtime.settings.config import Config
     from convoy.utils.errors import ConfigError
 
-# Loaded on first use, so that `runtime.settings.config` costs no TensorFlow.
+# Loaded on first use, so that `runtime.settings.config` does not import TensorFlow.
 _HOMES = {
     "Config": "convoy.runtime.settings.config",
     "ConfigError": "convoy.utils.errors",

@@ -1,5 +1,7 @@
-"""Trains a few steps with batches that another process names, and tells what memory they take; see
-`auto_batch.py`, which starts it. It may end by it.
+"""Trains a few steps with batch sizes from another process, and reports their memory; it may die of
+it.
+
+`auto_batch.py` starts it.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from convoy.utils.machine.resources import PeakMemory, out_of_memory
 
 
 def main() -> None:
-    """Reads numbers from standard input, and answers each with a line of JSON: `peak`, in bytes, or
-    null where memory ran out; or `error`.
+    """Reads numbers from standard input, and answers each with a line of JSON: `peak` in bytes,
+    null if memory ran out, or `error`.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 1)  # what training says is not for this run's user
-    with suppress(OSError):  # where memory runs out, this is what the kernel is to end
+        os.dup2(nothing.fileno(), 1)  # the user of this run should not see training's output
+    with suppress(OSError):  # if memory runs out, the kernel should kill this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     config = _for_trials(load_config(sys.argv[1]))
     from convoy.runtime.runner import Runner
@@ -35,7 +37,7 @@ def main() -> None:
 
 
 def _for_trials(config: Config) -> Config:
-    """The same training, as far as its memory goes."""
+    """Returns the same training with respect to memory."""
     passes = config.grad_accum_steps or (2 if config.optimizer_batch_size else None)
     return config.with_(
         mode="train",
@@ -45,7 +47,7 @@ def _for_trials(config: Config) -> Config:
         optimizer_batch_size=None,
         grad_accum_steps=min(2, passes) if passes else None,
         resume_checkpoint=False,
-        # A schedule goes by a run's length, which goes by the batch.
+        # A schedule depends on a run's length, which depends on the batch.
         warmup_epochs=0.0,
         lr_decay="constant",
         steps_per_epoch=None,

@@ -1,6 +1,7 @@
-"""What to tell a user about errors that are not faults of the program: memory, files, packages.
+"""Explains errors that are not bugs in the program: memory, files, packages.
 
-`Runner` asks here for the text of whatever ends a mode. TensorFlow is loaded by then, if ever.
+`Runner` asks here for the text about whatever ended a mode. If TensorFlow is needed, it is already
+loaded then.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ _EVALUATION = {
     "convoy.runtime.train.evaluation",
     "convoy.runtime.evaluate.report",
 }
-# Keras passes the first argument of an error on as its text, in bold: an OSError's number.
+# Keras passes an error's first argument on as its text, in bold: an OSError's number.
 _IN_A_LAYER = re.compile(r"Exception encountered when calling [^\n]*\n+(?:\x1b\[\d+m)?(\d+)\b")
 
 
 def explain(error: BaseException, config: Config) -> str:
-    """A text for the user; "" where the error is a fault of the program."""
+    """Returns a text for the user; "" if the error is a bug in the program."""
     if isinstance(error, UserError):
         return str(error)
     causes = list(_causes(error))
@@ -50,13 +51,13 @@ def explain(error: BaseException, config: Config) -> str:
     if isinstance(error, ImportError):
         return missing_module(error)
     if isinstance(error, OSError):
-        # A vanished disk, mostly; Python's text names the file and the reason.
+        # Usually a vanished disk; Python's text names the file and the reason.
         return f"{error}{saved(config)}"
     return ""
 
 
 def interrupted(config: Config) -> str:
-    """After Ctrl-C: what there is to go on from, where there is anything."""
+    """Says after Ctrl-C from what training can resume, if anything."""
     if config.mode not in TRAINING:
         return "interrupted"
     text = f"interrupted{saved(config) or ', before the first checkpoint'}"
@@ -64,7 +65,7 @@ def interrupted(config: Config) -> str:
 
 
 def saved(config: Config) -> str:
-    """What a training run has saved; "" for other modes, and where it has nothing."""
+    """Says what a training run has saved; "" for other modes, or if nothing is saved."""
     if config.mode not in TRAINING or config.no_checkpoints:
         return ""
     try:
@@ -77,8 +78,8 @@ def saved(config: Config) -> str:
 
 
 def saved_command(config: Config) -> list[str]:
-    """The command that goes on from what a training run has saved, as lines; none where it has
-    saved nothing.
+    """Returns the command that resumes from what a training run has saved, as lines; empty if
+    nothing is saved.
     """
     return resume_command(config) if saved(config) else []
 
@@ -97,17 +98,17 @@ def _too_many_files(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    """The first line of an error's text, without the names of TensorFlow's nodes around it."""
+    """Returns the first line of an error's text, without names of TensorFlow's nodes."""
     text = str(error).strip().split("\n")[0]
     return re.sub(r"^\{\{.*?\}\}\s*|\s*\[Op:\w+\]$", "", text)
 
 
 def _memory(config: Config, modules: set[str]) -> str:
-    """Which flags take less memory, in the pass that was at work.
+    """Says which flags reduce memory in the pass that ran out of it.
 
     Args:
-        modules: those that the error came through; none for one of a library's own threads: what
-            the main thread is doing is at work then.
+        modules: modules in the error's traceback; none for an error in a library's own thread: then
+            the main thread's activity decides.
     """
     if not modules:
         main = sys._current_frames().get(threading.main_thread().ident or 0)
@@ -133,5 +134,5 @@ def _memory(config: Config, modules: set[str]) -> str:
 
 
 def _modules(trace: TracebackType | None) -> set[str]:
-    """The modules whose code an error came through."""
+    """Returns the modules in an error's traceback."""
     return {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace)}

@@ -1,8 +1,9 @@
-"""`--nproc N`: starts N processes of this command on this host, and answers for them as one.
+"""Implements `--nproc N`: starts N processes of this command on this host, and acts as one for
+them.
 
-They meet through Horovod's own rendezvous, as under horovodrun, which this differs from in two
-ways: a rank's exit code is the command's, and a signal that asks for a checkpoint is passed on and
-waited for, however long the saving takes. Loads no TensorFlow.
+They meet through Horovod's own rendezvous, as with horovodrun, with two differences: a rank's exit
+code becomes the command's, and a signal that asks for a checkpoint is passed on, and the save is
+waited for, however long it takes. Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -24,25 +25,24 @@ from convoy.utils.text import tell
 from convoy.utils.watchdog.heartbeats import is_stopped
 
 _MAIN = Path(__file__).resolve().parent.parent / "main.py"
-# A checkout's own program, which need not be installed; a wheel has none, but is found by its name.
+# A checkout's own program need not be installed; a wheel has none, but Python finds it by name.
 PROGRAM = [str(_MAIN)] if _MAIN.is_file() else ["-m", "convoy"]
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-# After one rank has failed, how long the others get to notice, say so, and finish writing.
+# Time for the other ranks to notice that one has failed, to report it, and to finish writing.
 GRACE_SECONDS = 30
-# These do not mean that a rank failed: done, some images were unreadable, preempted and saved.
+# These do not mean that a rank failed: done, some images unreadable, preempted and saved.
 ORDERLY = (0, 3, 75)
-# After that, a rank that is stopped (SIGSTOP), which can neither notice nor write.
+# After that, time for a stopped rank (SIGSTOP), which can neither notice nor write.
 STOPPED_SECONDS = 2
 _PR_SET_PDEATHSIG = 1
-_LAUNCHER = "CONVOY_LAUNCHER"  # its process, in the environment of a rank
+_LAUNCHER = "CONVOY_LAUNCHER"  # the launcher's pid, in a rank's environment
 
 
 def launch(nproc: int, argv: Sequence[str]) -> int:
     """Runs `main.py ARGV` in `nproc` processes, and returns the exit code of the job.
 
-    Each line of output comes with its rank in front, on the stream that the rank wrote it to. The
-    exit code is that of the first rank that ended with another than 0; 128 and the signal's
-    number for one that a signal ended.
+    Each line of output is prefixed with its rank, on the rank's own stream. The exit code is that
+    of the first rank that did not end with 0; if a signal ended it, 128 plus the signal's number.
     """
     try:
         server, places = serve([nproc])
@@ -67,7 +67,7 @@ def launch(nproc: int, argv: Sequence[str]) -> int:
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.PIPE,
                         stderr=subprocess.PIPE,
-                        start_new_session=True,  # the terminal's Ctrl-C comes through us, once
+                        start_new_session=True,  # we pass on the terminal's Ctrl-C, once
                     )
                 )
         deliver()
@@ -96,9 +96,9 @@ def launch(nproc: int, argv: Sequence[str]) -> int:
 def _passing_on(
     ranks: Sequence[subprocess.Popen[bytes]], size: int
 ) -> Iterator[Callable[[], None]]:
-    """Passes signals on to the ranks, each of which does what a process alone would do.
+    """Passes signals on to the ranks; each acts as a single process would.
 
-    Gives a function that passes on those that came before there were `size` ranks.
+    Yields a function that passes on signals that came before all `size` ranks existed.
     """
     came: list[int] = []
 
@@ -106,7 +106,7 @@ def _passing_on(
         while came:
             number = came.pop(0)
             for process in ranks:
-                process.send_signal(number)  # none is sent to one that has ended
+                process.send_signal(number)  # does nothing if the process has ended
 
     def pass_on(number: int, _: object) -> None:
         came.append(number)
@@ -114,7 +114,7 @@ def _passing_on(
             deliver()
 
     numbers = [signal.Signals[name] for name in PASSED_ON]
-    # What nohup or a shell's `&` had us ignore stays ignored.
+    # Signals that nohup or a shell's `&` made us ignore stay ignored.
     numbers = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
@@ -126,7 +126,7 @@ def _passing_on(
 
 @contextlib.contextmanager
 def _born_deaf() -> Iterator[None]:
-    """Signals to ranks that are started within it wait until a rank hears them (`settle_in`)."""
+    """Blocks signals in ranks started within it, until a rank is ready for them (`settle_in`)."""
     numbers = {signal.Signals[name] for name in PASSED_ON}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
@@ -136,33 +136,33 @@ def _born_deaf() -> Iterator[None]:
 
 
 def settle_in() -> None:
-    """In a process that may be a rank, once it hears signals: takes those that came before, and,
-    should the launcher be killed, has the system ask this rank to save and end.
+    """Call this in a process that may be a rank, when it handles signals: it accepts the signals
+    that came before, and makes the system ask this rank to save and end if the launcher is killed.
     """
-    if not (launcher := os.environ.pop(_LAUNCHER, "")):  # nor do its own children see it
+    if not (launcher := os.environ.pop(_LAUNCHER, "")):  # its own children should not see it either
         return
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != int(launcher):  # it is gone already
+        if os.getppid() != int(launcher):  # the launcher is already gone
             os.kill(os.getpid(), signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.Signals[name] for name in PASSED_ON})
 
 
 def _prefix(rank: int, source: BinaryIO, target: BinaryIO) -> None:
     for line in source:
-        try:  # at once, so that the lines of two ranks do not mix
+        try:  # at once, so that lines of two ranks do not mix
             target.write(b"[%d] %s" % (rank, line if line.endswith(b"\n") else line + b"\n"))
             target.flush()
         except OSError:
             # The reader has left (`| head`) or the disk is full. The ranks must not wait for us, so
-            # go on reading; what is still in the buffer goes nowhere too.
+            # continue reading; drop also what is still in the buffer.
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, target.fileno())
             os.close(null)
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Waits for all ranks; ends those that stay although one has failed."""
+    """Waits for all ranks; ends those that remain after one has failed."""
     code, deadline, moved = 0, None, dict[int, float]()
     running = dict(enumerate(ranks))
     while running:

@@ -1,4 +1,4 @@
-"""The log of a run, and the summary at its end."""
+"""Opens a run's log, and writes the summary at its end."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from convoy.utils.logging import RunLog, make_json_logger
 
 
 def open_log(config: Config, append: bool = False) -> AbstractContextManager[RunLog]:
-    """The run's log on rank 0, inert elsewhere, with its settings as the first line; proves first
-    that model_dir can be written. For every rank.
+    """Opens the run's log on rank 0, and an inert one elsewhere, with its settings as the first
+    line; first checks that model_dir is writable. All ranks must call it.
 
     Args:
-        append: go on after what the log holds.
+        append: continue the existing log.
     """
     ranks.on_rank0(lambda: check_writable(config.model_dir))
     path = path_of(config.model_dir) / config.log_filename if ranks.rank() == 0 else None
@@ -32,7 +32,7 @@ def summarise(run_log: Any, figures: dict[str, Any], shown: bool = True) -> dict
     """Logs the run's summary line, step (), and prints it on rank 0.
 
     Args:
-        shown: False: it is not printed.
+        shown: False: do not print it.
     """
     from convoy.runtime.evaluate import evaluate
     from convoy.runtime.train import journal

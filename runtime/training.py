@@ -1,4 +1,4 @@
-"""`--mode train` and `train_and_eval`: from a config to the folder of a finished run."""
+"""Runs `--mode train` and `train_and_eval`: from a config to the folder of a finished run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 def train(config: Config, requests: Requests) -> dict[str, Any]:
-    """Trains to the end and returns the figures of the run's summary. For every rank.
+    """Trains to the end and returns the figures of the run's summary. All ranks must call it.
 
     Args:
-        requests: notes signals that ask for a stop.
+        requests: records signals that ask for a stop.
 
     Raises:
         Preempted: a signal came, and all is saved.
-        Stopped: a signal came while the run was set up, and this process is alone.
-        UserError: in plain words.
+        Stopped: a signal came during the run's setup, and there is only this process.
+        UserError: the run cannot work; the text says why.
     """
     if not ranks.elastic():
         return _train_once(config, requests)
@@ -39,7 +39,7 @@ def train(config: Config, requests: Requests) -> dict[str, Any]:
 
 
 def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[str, Any]:
-    """Trains to the end; in an elastic job to the next change of its processes."""
+    """Trains to the end, or in an elastic job to the next change of its processes."""
     from convoy.runtime.report.report import report_training
     from convoy.runtime.train.outcome import outcome
     from convoy.runtime.train.trainer import Trainer
@@ -59,23 +59,23 @@ def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[
                 report_training(config, tracking)
                 print("\n".join(outcome(trainer.ended())), flush=True)
 
-        # After the log's end: at a URL all of it is there only then.
+        # Close the log first: at a URL it is complete only then.
         ranks.on_rank0(report)
         stop_if_asked(requests, "while its report was written", not config.no_checkpoints)
     return figures
 
 
 def _claim(config: Config, owner: Owner) -> None:
-    """On rank 0: makes the run's folder this run's, and sure that it may be."""
+    """Claims the run's folder on rank 0, and checks that it may be used."""
     owner.claim()
     if not ranks.elastic():
         fresh_model_dir(config)  # another run may have begun and ended meanwhile
 
 
 def _run(trainer: Trainer, begun: bool) -> dict[str, Any]:
-    """Runs a trainer that could be made, and writes what the run leaves in its folder.
+    """Runs a successfully built trainer, and writes the run's files.
 
-    Nothing is written before: what a run that is refused finds there stays as it is.
+    It writes nothing earlier, so a rejected run changes nothing in the folder.
     """
     from convoy.runtime.describe.environment import record
     from convoy.runtime.train.changes import config_with_history
