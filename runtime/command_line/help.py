@@ -68,7 +68,7 @@ examples:
   {program} eval --model_dir runs/photos
   {program} predict --model_dir runs/photos --predict_dir new_photos
   {program} export --model_dir runs/photos --export_format onnx
-  {program} --config configs/digits_b0.yaml --data_dir digits
+  {program} --config runs/photos/config.yaml --resume_checkpoint
   {program} --recipe resnet50/AMP/A100/90E --nproc 8 --data_dir /data
 """
 

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from convoy.runtime.settings.config import Config
-from convoy.runtime.settings.flags import EVALUATION
+from convoy.runtime.settings.flags import EVALUATION, MADE_IN
 
 
 @cache
@@ -40,6 +40,7 @@ def on_model_card() -> tuple[str, ...]:
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without the paths on this machine, with which readers elsewhere can do nothing."""
     words = {f.name: f.metadata["words"] for f in fields(Config) if _is_place(f.metadata)}
+    words[MADE_IN] = ()  # which a run's config.yaml has beside the settings
     return {n: value for n, value in settings.items() if n not in words or value in words[n]}
 
 

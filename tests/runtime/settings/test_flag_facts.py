@@ -46,6 +46,7 @@ def test_each_path_is_left_out_where_others_read_the_settings():
     paths = {name for name, about in DECLARED.items() if about["path"] in ("path", "paths")}
     assert paths >= {"data_dir", "xla_cache", "report_checkpoints", "runs", "class_weights"}
     assert not paths & kept.keys()
+    assert without_places({"made_in": "/home/ada"}) == {}
     assert without_places({"class_weights": "balanced"}) == {"class_weights": "balanced"}
 
 
