@@ -1,4 +1,4 @@
-"""`Runner(config).run()` does what `--mode` says; `main()` also turns errors into messages and
+"""Runs the mode of `--mode` (`Runner(config).run()`); `main()` also turns errors into messages and
 exit codes.
 """
 
@@ -51,11 +51,11 @@ class Runner:
     """Runs one mode.
 
     Args:
-        config: settled and checked settings (`runtime.configure`; of a command line,
+        config: complete and checked settings (from `runtime.configure`; for a command line, from
             `runtime.command_line.cli.parse`).
-        requests: where signals that ask for a stop are noted; the caller's, whose `with` block
-            lasts as long as this is used. None: within `run`.
-        args: the command line; None: there is none.
+        requests: records signals that ask for a stop; its `with` block, in the caller, must last as
+            long as the runner is used. None: made in `run`.
+        args: the command line, or None.
 
     Example:
         ```
@@ -69,12 +69,10 @@ class Runner:
     ) -> None:
         self.config, self._args = config, args
         self._requests = requests or Requests()
-        self._command = False  # whether this process is ours alone
+        self._command = False  # whether we own this process
 
     def main(self) -> int:
-        """Runs, and returns the process's exit code: 0, or what went wrong in one message on
-        stderr.
-        """
+        """Runs, and returns the exit code: 0, or another after one error message on stderr."""
         self._command = True
         allow_open_files()
         tell_of_termination(self._last_words, EXIT_ERROR)
@@ -83,19 +81,19 @@ class Runner:
         if workers.unfinished():
             ranks.shutdown()
             watchdog.stop()
-            _exit(code)  # else it is waited for, without end
+            _exit(code)  # otherwise interpreter exit would block on the tracker
         return code
 
     def _last_words(self, error: BaseException) -> str:
         if isinstance(error, ConnectionError) and watchdog.has_spoken():
-            return ""  # it has named the rank
+            return ""  # the watchdog's line has named the rank
         return f"convoy: {explain(error, self.config)}"
 
     def _main(self) -> int:
         try:
             result = self.run()
             if MODES[self.config.mode].prints and sys.stdout:
-                sys.stdout.flush()  # a full disk would show at the program's end only
+                sys.stdout.flush()  # otherwise a full disk would show only at the program's end
         except KeyboardInterrupt:
             first = watchdog.is_first_to_say("interrupted")  # Ctrl-C reaches all ranks
             return _fail(interrupted(self.config) if first else "interrupted", EXIT_INTERRUPTED)
@@ -118,8 +116,8 @@ class Runner:
         return EXIT_SOME_FAILED if result.get("failed") else 0
 
     def _end_by(self, error: Exception) -> int:
-        """Tells of what ended the mode, once; returns the exit code, if the process is to go on."""
-        # As where the command line is read, however late it shows that settings do not go together.
+        """Reports what ended the mode; returns the exit code, if the process should continue."""
+        # The same code as for errors in the command line, however late the conflict shows.
         code = EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_ERROR
         if ranks.is_told(error):
             watchdog.stop()
@@ -127,12 +125,12 @@ class Runner:
         if isinstance(error, UserError):
             ranks.end_elastic_job(str(error))
             return _fail(str(error), code)
-        # A rank that goes breaks the exchange of all others: the watchdog says which it was.
+        # A rank that leaves breaks the exchange of all others: the watchdog says which one it was.
         if "orovod" in str(error) and watchdog.has_spoken():
             return _leave(EXIT_ERROR)
         if text := explain(error, self.config):
             return _fail(text)
-        traceback.print_exception(error)  # a fault of ours: show where
+        traceback.print_exception(error)  # a bug of ours: show where
         return _fail("the traceback above is a fault of the program")
 
     def run(self) -> dict[str, Any]:
@@ -165,12 +163,12 @@ class Runner:
             return mode.run(self)
 
     def set_up(self) -> None:
-        """Makes this process ready to train, as `run` does, and no more."""
+        """Prepares this process for training, like `run`, and does nothing else."""
         self._prepare_backend()
         self._set_up()
 
     def _prepare_backend(self) -> None:
-        """What has to be in the environment before TensorFlow and Keras are imported."""
+        """Sets environment variables that must exist before TensorFlow and Keras are imported."""
         device.check_interpreter()
         if not self.config.verbose:
             device.quiet()
@@ -183,12 +181,12 @@ class Runner:
                 _say(line)
 
     def _set_up(self) -> None:
-        """Joins the other processes, and makes devices and Keras what the config says."""
+        """Joins the other processes, and configures devices and Keras."""
         config, mode = self.config, self.config.mode
-        # Exports are judged to 1e-3 by runtimes that compute in float32.
+        # Exports are compared to 1e-3 by runtimes that compute in float32.
         tf32 = config.tf32 and mode != "export"
         clusters = config.use_xla and config.batch_norm == "syncbn"
-        # Where rows decide about XLA, each for its own model.
+        # Rows may decide about XLA, each for its own model.
         clusters &= mode != "inference_benchmark" and config.benchmark_xla is None
         kept = 0 if config.xla_cache is None else _keep_compiled(config.xla_cache, tf32)
         if clusters:
@@ -216,7 +214,8 @@ class Runner:
                 tf32=tf32,
             )
         ranks.watch(config.watchdog_seconds, _say)
-        if not ranks.elastic():  # where newcomers meet processes that were set up long ago
+        # In elastic jobs, newcomers meet processes that were set up long ago.
+        if not ranks.elastic():
             stop_if_asked(self._requests, "before its first step", not config.no_checkpoints)
         if clusters:
             xla.cluster()
@@ -247,7 +246,8 @@ class Runner:
         from convoy.runtime.run_folder.ownership import Owner
 
         with Owner(self.config.model_dir) as owner:
-            if self.config.mode in TRAINING_MODES:  # whose lines in a run's log would look like its
+            # Their lines would look like the run's own in its log.
+            if self.config.mode in TRAINING_MODES:
                 ranks.on_rank0(owner.claim)
             with open_log(self.config, append=True) as run_log:
                 return summarise(run_log, run(self.config, run_log))
@@ -316,13 +316,13 @@ class Runner:
 
 @dataclass(frozen=True)
 class Mode:
-    """One of `--mode`'s.
+    """One mode of `--mode`.
 
     Attributes:
-        run: does it, and returns its figures.
-        alone: it runs in one process.
-        sets_up: processes, devices and Keras are made ready first.
-        prints: its result is what it prints, not files.
+        run: runs the mode, and returns its figures.
+        alone: it runs in only one process.
+        sets_up: it needs processes, devices and Keras set up first.
+        prints: its result is its output, not files.
     """
 
     run: Callable[[Runner], dict[str, Any]]
@@ -349,7 +349,7 @@ MODES = {
 
 
 def _keep_compiled(folder: str, tf32: bool) -> int:
-    """Has XLA keep what it compiles. Returns how much is there."""
+    """Makes XLA cache compiled code. Returns how much is cached."""
     try:
         place = xla.keep(folder, tf32)
     except OSError as error:
@@ -367,7 +367,7 @@ def _tell_of_failed_evaluations(number: int) -> None:
 
 
 def _first() -> bool:
-    """Whether this is rank 0, also before Horovod has begun."""
+    """Returns whether this is rank 0, also before Horovod has started."""
     return not (ranks.rank() or watchdog.rank())
 
 
@@ -378,17 +378,17 @@ def _say(text: str) -> None:
 
 
 def _fail(text: str, code: int = EXIT_ERROR) -> int:
-    """Tells the user and the other ranks."""
+    """Reports to the user and the other ranks."""
     _say(text)
     watchdog.fail(text)
     return _leave(code)
 
 
 def _leave(code: int) -> int:
-    """The exit code; with several ranks, or in an elastic job, at once.
+    """Returns the exit code; with several ranks, or in an elastic job, exits at once.
 
-    A rank that failed must not wait for the others in Horovod's shutdown: they wait for it in an
-    exchange. Its end makes the launcher, or their broken connection, end them.
+    Skips Horovod's shutdown: the other ranks are blocked in an exchange with a failed one. Exiting
+    breaks it, and they end too.
     """
     if ranks.size() > 1 or ranks.elastic():
         _exit(code)
@@ -396,7 +396,7 @@ def _leave(code: int) -> int:
 
 
 def _exit(code: int) -> None:
-    """Ends the process without what was registered to run at its exit."""
+    """Ends the process without running exit handlers."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
