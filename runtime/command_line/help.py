@@ -193,8 +193,14 @@ def _line(left: str, text: str) -> str:
 
 
 def _wrap(text: str, indent: str) -> str:
-    keep = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent, **keep)
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 NAME, _LONGEST = "NAME", 58
