@@ -1,4 +1,4 @@
-"""Writes docs/decisions/index.md: a list of the records there, by area and number.
+"""Writes docs/decisions/index.md: a list of its records by area and number.
 
     python scripts/decisions_index.py
 
@@ -20,10 +20,10 @@ RECORD = re.compile(r"# (?P<title>.+)\n\n\*(?P<area>[^.]+)\. (?P<date>\d{4}-\d\d
 
 
 def index() -> str:
-    """The page's text.
+    """Returns the page's text.
 
     Raises:
-        SystemExit: a record does not begin as it should.
+        SystemExit: a record does not begin in this form.
     """
     areas: dict[str, list[str]] = {}
     for file in sorted(FOLDER.glob("[0-9]*.md")):

@@ -1,7 +1,8 @@
-"""MkDocs calls this before it builds: the package as a wheel has it, for the API reference.
+"""Copies the package into the form of a wheel, for the API reference; MkDocs calls this before it
+builds.
 
-In a checkout `convoy.model` is the folder `model/` (convoy/__init__.py), which Griffe, as it runs
-no code, does not know. So build/api/convoy gets a copy of the Python files.
+In a checkout, `convoy.model` is the folder `model/` (convoy/__init__.py). Griffe does not run code,
+so it does not know this. So build/api/convoy gets a copy of the Python files.
 """
 
 import shutil
@@ -12,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def on_config(config: Any) -> None:
-    """Makes build/api/convoy, which mkdocs.yml names as the place of the package."""
+    """Makes build/api/convoy, which mkdocs.yml names as the package's place."""
     package = ROOT / "build" / "api" / "convoy"
     shutil.rmtree(package, ignore_errors=True)
     shutil.copytree(ROOT / "convoy", package, ignore=_all_but_python)

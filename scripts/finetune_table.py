@@ -1,10 +1,10 @@
-"""The table at the end of `scripts/demo_finetune.sh`, from the logs of its runs.
+"""Prints the table at the end of `scripts/demo_finetune.sh`, from the logs of its runs.
 
     python scripts/finetune_table.py DIR
 
-DIR has a folder `seed…` for each seed, and in it the runs `scratch`, `frozen` and `tuned`.
-Exit code: 0 if fine-tuning has the higher mean top-1, 1 if it has not, 2 if runs are missing or had
-different budgets.
+DIR has a folder `seed…` for each seed, with the runs `scratch`, `frozen` and `tuned`. Exit code: 0
+if fine-tuning has the higher mean top-1, 1 if it has not, 2 if runs are missing or had different
+budgets.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from statistics import mean
 from typing import Any
 
 SIDES = ("scratch", "frozen", "tuned")
-# Besides the number of epochs, what makes the budget of a run.
+# Settings that, beside the number of epochs, make the budget of a run.
 BUDGET = ("data_dir", "train_batch_size", "steps_per_epoch", "prof", "image_size", "arch")
 
 
 def read_run(model_dir: Path) -> tuple[dict[str, Any], float]:
-    """A run's settings, and its top-1 in percent after the last epoch, of the weights as trained.
+    """Returns a run's settings, and its top-1 in percent after the last epoch, for the trained
+    weights.
 
     Raises:
         ValueError: the run's log is missing, or the run did not end with an evaluation.
@@ -43,7 +44,8 @@ def read_run(model_dir: Path) -> tuple[dict[str, Any], float]:
 
 
 def compare(folder: Path) -> list[tuple[str, float, float, float]]:
-    """Per seed its name and the top-1 of from scratch, head alone, and fine-tuned.
+    """Returns for each seed its name and the top-1 from scratch, with only the head trained, and
+    fine-tuned.
 
     Raises:
         ValueError: a run is missing, or the two sides had different budgets.

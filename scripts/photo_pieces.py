@@ -1,14 +1,15 @@
-"""The data of `scripts/demo_photos.sh`: photographs of two packages, and pieces cut from them.
+"""Makes the data of `scripts/demo_photos.sh`: photographs of two packages, and pieces cut from
+them.
 
     python scripts/photo_pieces.py DIR
     python scripts/photo_pieces.py --names PREDICTIONS.jsonl
     python scripts/photo_pieces.py --result MODEL_DIR
 
-Writes `DIR/photographs/` (whole), `DIR/pieces/train/CLASS/` and `DIR/pieces/val/CLASS/`, where the
-class is the photograph that a piece is from, and `DIR/unseen/` with one piece of each class for
-evaluation. Pieces are the squares of a grid, so no two have a pixel in common. `--names` prints the
-five likeliest classes of each image, `--result` the share of the pieces for evaluation that a run's
-best checkpoint gets right.
+Writes `DIR/photographs/` (whole), `DIR/pieces/train/CLASS/` and `DIR/pieces/val/CLASS/`, where a
+piece's class is its photograph, and `DIR/unseen/` with one evaluation piece of each class. Pieces
+are squares of a grid, so no two share a pixel. `--names` prints the five most likely classes of
+each image, `--result` the fraction of the evaluation pieces that a run's best checkpoint gets
+right.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# Files in scikit-image's and scikit-learn's wheels, by what they show.
+# Files in scikit-image's and scikit-learn's wheels, by subject.
 PHOTOGRAPHS = {
     "astronaut": ("skimage", "data/astronaut.png"),
     "brick": ("skimage", "data/brick.png"),
@@ -36,14 +37,14 @@ PHOTOGRAPHS = {
     "rocket": ("skimage", "data/rocket.jpg"),
     "temple": ("sklearn", "datasets/images/china.jpg"),
 }
-SIDE = 80  # of a piece, in pixels
-MOST = 30  # pieces of one photograph
-FLAT = 4.0  # standard deviation of grey levels below which a piece shows nothing
+SIDE = 80  # side of a piece in pixels
+MOST = 30  # maximum number of pieces per photograph
+FLAT = 4.0  # standard deviation of grey levels below which a piece is too flat
 FOR_EVALUATION = 3  # every third
 
 
 def places(width: int, height: int, side: int = SIDE) -> list[tuple[int, int]]:
-    """Left and top of each square of a grid that lies in the middle of an image."""
+    """Returns left and top of each square of a grid centred in an image."""
     left, top = width % side // 2, height % side // 2
     return [
         (left + side * i, top + side * j)
@@ -53,7 +54,7 @@ def places(width: int, height: int, side: int = SIDE) -> list[tuple[int, int]]:
 
 
 def pieces(photograph: Image.Image) -> list[Image.Image]:
-    """At most `MOST` squares that show something, from all over the image."""
+    """Returns at most `MOST` squares with enough contrast, from all over the image."""
     cut = [photograph.crop((x, y, x + SIDE, y + SIDE)) for x, y in places(*photograph.size, SIDE)]
     cut = [piece for piece in cut if np.asarray(piece.convert("L")).std() >= FLAT]
     kept = np.unique(np.linspace(0, len(cut) - 1, min(MOST, len(cut))).round().astype(int))
@@ -78,7 +79,7 @@ def write(folder: Path, name: str, photograph: Image.Image) -> tuple[int, int]:
 
 
 def main(folder: Path) -> None:
-    """Finds the packages' files and cuts them. SystemExit names a package that is not installed."""
+    """Finds the packages' files and cuts them. SystemExit names a missing package."""
     totals = np.zeros(2, int)
     for name, (package, file) in PHOTOGRAPHS.items():
         spec = find_spec(package)
@@ -94,7 +95,7 @@ def main(folder: Path) -> None:
 
 
 def names(predictions: Path) -> str:
-    """A line for each image: its five likeliest classes by their first names."""
+    """Returns a line for each image: its five most likely classes by their first names."""
     lines = []
     for answer in map(json.loads, predictions.read_text().splitlines()):
         found = [
@@ -106,7 +107,7 @@ def names(predictions: Path) -> str:
 
 
 def result(model_dir: Path) -> str:
-    """A line on the best evaluation of a run."""
+    """Returns a line about a run's best evaluation."""
     best = json.loads((model_dir / "checkpoints" / "best.json").read_text())
     return f"Top-1 on pieces that it was not trained on: {100 * best['top1']:.1f} %"
 

@@ -1,4 +1,4 @@
-"""Executes notebooks/own_images.ipynb in place, and notes which cells were run: `make notebook`."""
+"""Executes notebooks/own_images.ipynb in place, and records which cells ran: `make notebook`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NOTEBOOK = ROOT / "notebooks" / "own_images.ipynb"
 
 
 def main() -> None:
-    """Runs every cell from a fresh start; leaves the file alone when one fails."""
+    """Runs every cell from a fresh start; does not change the file if one fails."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    # The kernel is this interpreter; the root is where `import convoy` finds the package.
+    # The kernel is this interpreter; `import convoy` finds the package from the root.
     notebook.metadata.kernelspec = {
         "name": "python3",
         "display_name": "Python 3",
@@ -25,7 +25,7 @@ def main() -> None:
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(ROOT)}}).execute()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:
-        cell.metadata.pop("execution", None)  # when it ran, which would change every time
+        cell.metadata.pop("execution", None)  # the time of the run, which would change every time
         for output in cell.outputs:
             if "image/jpeg" in output.get("data", {}):
                 output.data.pop("image/png", None)  # the same picture, three times as large

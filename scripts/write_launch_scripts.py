@@ -2,9 +2,8 @@
 
     python scripts/write_launch_scripts.py      after a change here; a test compares
 
-Names are those of NVIDIA's two documents, with 1x, H100 and H200 added. Each script names a recipe
-of configs/launch.yaml; what to do with it stands in launch.sh. Precisions that a GPU lacks have no
-script.
+Names are those of NVIDIA's two documents, plus 1x, H100 and H200. Each script names a recipe of
+configs/launch.yaml; launch.sh runs it. Precisions that a GPU lacks have no script.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ GPUS = {
     "H100-80G": "H100-80G",
     "H200-141G": "H200-141G",
 }
-# The ResNet50 document's names of machines.
+# Machine names in the ResNet50 document.
 MACHINES = {
     "DGXA100": "DGXA100",
     "DGX1V": "DGX1V",
@@ -39,7 +38,7 @@ TITLES = {"B0": "EfficientNet-B0", "B4": "EfficientNet-B4", "RN50": "ResNet50"}
 
 
 def scripts() -> dict[str, str]:
-    """Path below scripts/, to text."""
+    """Returns path below scripts/ -> text."""
     found = {}
     for folder, model in MODELS.items():
         for precision in PRECISIONS:
