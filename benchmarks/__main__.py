@@ -2,8 +2,8 @@
 
     python -m benchmarks [--only WORD …] [--write]
 
-Prints each as a table, keeps every figure as JSON under build/bench/, and with `--write` puts the
-tables into the pages of docs/performance/ in place of the rows' last ones.
+Prints each as a table, stores every figure as JSON under build/bench/, and with `--write` replaces
+the rows' tables in the pages of docs/performance/.
 """
 
 from __future__ import annotations
@@ -52,15 +52,17 @@ def main() -> None:
 
 
 def chosen(name: str, words: list[str] | None, names: list[str]) -> bool:
-    """Whether it holds one of the words; a word that is a whole name stands for that alone."""
+    """Returns whether the name contains one of the words; a word that is a full name matches only
+    that.
+    """
     return not words or any(word == name or (word in name and word not in names) for word in words)
 
 
 def page_of(name: str) -> Path:
-    """The page of docs/performance/ that has a row's marks.
+    """Returns the page of docs/performance/ with a row's marks.
 
     Raises:
-        SystemExit: none has.
+        SystemExit: no page has them.
     """
     begin = f"<!-- {name} -->"
     for page in sorted(PAGES.glob("*.md")):
@@ -72,7 +74,7 @@ def page_of(name: str) -> Path:
 
 
 def write(name: str, table: str, page: Path) -> None:
-    """Replaces what stands between the marks of a row, or of another table, in the page.
+    """Replaces the text between the marks of a row, or of another table, in the page.
 
     Raises:
         SystemExit: the page has no such marks.

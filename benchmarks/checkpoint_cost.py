@@ -1,16 +1,16 @@
-"""What saving in the background costs a training run: the share of its time that it stands still.
+"""Measures what saving in the background costs a training run: the share of its time that it waits.
 
     python benchmarks/checkpoint_cost.py [--rounds 5] [--steps 50] [--batch 8] [--folder DIR]
 
 Trains EfficientNet-B0 on random images of 224 px, as the recipes do (RMSProp, moving average: the
-checkpoint holds four numbers a weight), in blocks of so many steps: one with a save at its
-beginning, one without, in turn, so that what else the machine does falls on both alike. The save is
-the trainer's own, in the middle of an epoch.
+checkpoint has four numbers per weight), in blocks of `--steps`: alternately one with a save at its
+beginning and one without, so that other load on the machine affects both equally. The save is the
+trainer's own, in the middle of an epoch.
 
-Blocked: the seconds until training goes on, as a share of the block. Slower: how much longer the
-whole block took than the one without (writing and checksums take processor time from training where
-training is on the processor). Medians over the rounds; in brackets the least and the greatest.
-Prints a table in Markdown, then all figures as JSON.
+Blocked: the seconds until training continues, as a share of the block. Slower: how much longer the
+whole block took than the one without (writing and checksums take CPU time from training on the
+CPU). Medians over the rounds, with minimum and maximum in brackets. Prints a table in Markdown,
+then all figures as JSON.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _trainer(folder: str, batch: int, steps: int) -> Trainer:
 
 
 def _block(trainer: Trainer, steps: int, save: bool) -> tuple[float, float]:
-    """Trains; returns the seconds it took, and of these the ones that the save blocked."""
+    """Trains; returns the seconds it took, and how many of these the save blocked."""
     batch = next(trainer.train_data.batches(0))
     start, blocked = time.perf_counter(), 0.0
     if save:
@@ -69,7 +69,7 @@ def _block(trainer: Trainer, steps: int, save: bool) -> tuple[float, float]:
 
 
 def measure(folder: str, rounds: int, steps: int, batch: int) -> dict[str, list[float]]:
-    """Seconds of each block: with a save, of these blocked, and without."""
+    """Returns the seconds of each block: with a save, of these blocked, and without."""
     trainer = _trainer(folder, batch, steps)
     trainer.step.seed_randomness()
     _block(trainer, 5, save=True)  # compiles, and touches the disk
@@ -82,7 +82,7 @@ def measure(folder: str, rounds: int, steps: int, batch: int) -> dict[str, list[
             if save:
                 figures["blocked"].append(blocked)
                 start = time.perf_counter()
-                trainer.keeper.saver.settle()  # not into the next block
+                trainer.keeper.saver.settle()  # keeps it out of the next block
                 figures.setdefault("left", []).append(time.perf_counter() - start)
     trainer.keeper.saver.finish()
     return figures
@@ -99,7 +99,7 @@ def _spread(values: list[float], scale: float = 1.0, digits: int = 2) -> str:
 
 
 def report(figures: dict[str, list[float]], megabytes: float, steps: int, batch: int) -> str:
-    """The table."""
+    """Returns the table."""
     pairs = list(zip(figures["saving"], figures["without"], strict=True))
     shares = [b / s for b, s in zip(figures["blocked"], figures["saving"], strict=True)]
     ratios = [saving / without - 1 for saving, without in pairs]

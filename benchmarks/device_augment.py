@@ -1,11 +1,11 @@
-"""What `--augment_on device` costs the device: time per image, with and without XLA.
+"""Measures what `--augment_on device` costs the device: time per image, with and without XLA.
 
     python benchmarks/device_augment.py [--rounds 5] [--batch 32] [--only WORD …]
 
 All rows take turns in one run. Each is first compared with the host's augmentation, byte by byte:
-run it before the flag is trusted on a new kind of device. On a machine with a GPU that is where the
-rows run (and TensorFlow's own operations on integers, where XLA does not compile, run on its host).
-The host's part of the work is a row of `input_speed.py`.
+run this before you trust the flag on a new kind of device. Rows run on the GPU if there is one
+(without XLA, TensorFlow's integer operations run on its host). The host's part of the work is a row
+of `input_speed.py`.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ MIXING = "mixup and CutMix"
 
 
 def _images(batch: int) -> tf.Tensor:
-    """uint8 (batch, SIZE, SIZE, 3), middles of photographs."""
+    """Returns uint8 (batch, SIZE, SIZE, 3), the middles of photographs."""
     decoded = [tf.io.decode_jpeg(jpeg, channels=3) for jpeg in photographs(min(batch, 64))]
     square = [tf.image.resize_with_crop_or_pad(image, SIZE, SIZE) for image in decoded]
     return tf.stack([square[i % len(square)] for i in range(batch)])
 
 
 def _case(name: str, images: tf.Tensor) -> tuple[Planner, Planned, np.ndarray]:
-    """The planner of a row, what it plans for the images, and what the host makes of them."""
+    """Returns a row's planner, its plan for the images, and the host's result for them."""
     batch = len(images)
     augmenter = make_augmenter(image_size=SIZE, **POLICIES[name]) if name in POLICIES else None
     mixer = make_mixer(0.2, 1.0, CLASSES) if name == MIXING else None
@@ -76,7 +76,9 @@ def _case(name: str, images: tf.Tensor) -> tuple[Planner, Planned, np.ndarray]:
 
 
 def rows(batch: int, only: list[str] | None) -> dict[str, tuple[Callable, Planned, dict]]:
-    """Name → function, its argument and first findings: seconds to compile, images that differ."""
+    """Returns name → function, its argument and first findings: seconds to compile, images that
+    differ.
+    """
     images, table = _images(batch), {}
     for name in (*POLICIES, MIXING):
         for how, compiled in (("TensorFlow's operations", False), ("XLA", True)):
@@ -94,7 +96,9 @@ def rows(batch: int, only: list[str] | None) -> dict[str, tuple[Callable, Planne
 
 
 def measure(table: dict, rounds: int) -> list[dict]:
-    """One dictionary a row: CPU ms and ms per image of every round, beside the first findings."""
+    """Returns one dictionary per row: CPU ms and ms per image of every round, beside the first
+    findings.
+    """
     results = [
         {"row": name, **found, "cpu_ms": [], "ms": []} for name, (*_, found) in table.items()
     ]
@@ -102,7 +106,7 @@ def measure(table: dict, rounds: int) -> list[dict]:
         for result in results:
             prepare, planned, _ = table[result["row"]]
             cpu, wall = time.process_time(), time.perf_counter()
-            _ = prepare(planned)[0, 0, 0, 0].numpy()  # waits; what comes back is one number
+            _ = prepare(planned)[0, 0, 0, 0].numpy()  # waits; only one number comes back
             images = len(planned.images)
             result["ms"].append(1e3 * (time.perf_counter() - wall) / images)
             result["cpu_ms"].append(1e3 * (time.process_time() - cpu) / images)

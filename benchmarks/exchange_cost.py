@@ -1,12 +1,12 @@
-"""What averaging gradients over processes costs on this machine, without a model around it.
+"""Measures what averaging gradients over processes costs on this machine, without a model.
 
     python benchmarks/exchange_cost.py [--processes 2] [--repeats 30]
 
-Processes with a core each average one float32 tensor of 4 kB to 64 MB, and then tensors of the
-shapes of EfficientNet-B0's gradients, all over Horovod as training does it. They meet before each
-repetition, so nobody waits for somebody's work. A repetition takes as long as its slowest process.
-Prints the medians in a Markdown table, latency and bandwidth fitted to the single tensors
-(seconds = α + 2(n−1)/n · bytes / β), and what these say about B0's, then everything as JSON.
+Processes with one core each average one float32 tensor of 4 kB to 64 MB, and then tensors in the
+shapes of EfficientNet-B0's gradients, all over Horovod as in training. They synchronise before each
+repetition, so none waits for another's work. A repetition takes as long as its slowest process.
+Prints the medians in a Markdown table, latency and bandwidth fitted to the single tensors (seconds
+= α + 2(n−1)/n · bytes / β), and the prediction for B0's, then everything as JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MODEL = "efficientnet-b0"
 
 
 def measure(repeats: int) -> dict[str, list[float]]:
-    """Seconds of each repetition in this process, by what was exchanged."""
+    """Returns the seconds of each repetition in this process, by the exchanged tensors."""
     number = int(os.environ["HOROVOD_LOCAL_RANK"])
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[number]})
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -58,7 +58,7 @@ def measure(repeats: int) -> dict[str, list[float]]:
 
 
 def medians(processes: list[dict[str, list[float]]]) -> dict[str, float]:
-    """Median over repetitions of the slowest process."""
+    """Returns the median over repetitions of the slowest process."""
     return {
         name: statistics.median(map(max, zip(*(p[name] for p in processes), strict=True)))
         for name in processes[0]
@@ -66,7 +66,7 @@ def medians(processes: list[dict[str, list[float]]]) -> dict[str, float]:
 
 
 def alpha_beta(seconds: dict[str, float], processes: int) -> tuple[float, float]:
-    """Latency in seconds and bandwidth in bytes/s, by least squares of relative errors."""
+    """Fits latency in seconds and bandwidth in bytes/s by least squares of relative errors."""
     import numpy as np
 
     sizes = np.array(SIZES, float)
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def report(found: dict[str, float], processes: int, load: float) -> str:
-    """The table, the fit and the figures."""
+    """Returns the table, the fit and the figures."""
     from convoy.model.catalog import get_arch
 
     alpha, beta = alpha_beta(found, processes)

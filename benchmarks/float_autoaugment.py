@@ -1,8 +1,8 @@
-"""AutoAugment and RandAugment as they are usually written in TensorFlow, to compare with.
+"""Implements AutoAugment and RandAugment as usual in TensorFlow, for comparison.
 
-float32 images; each operation out of `tf.image` and the like; one `tf.switch_case` a step. It takes
-the table of sub-policies and the meaning of levels from `dataloader.augment.policies`, and nothing
-else.
+It uses float32 images, operations from `tf.image` and similar, and one `tf.switch_case` per step.
+From `dataloader.augment.policies` it takes only the table of sub-policies and the meaning of
+levels.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ def autoaugment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def randaugment(image: tf.Tensor, seed: tf.Tensor, steps: int = 2, level: float = 10) -> tf.Tensor:
-    """Augments float32 (H, W, 3) in 0-255 with `steps` operations, each as likely as any other or
-    none; `seed` is int32 (2,). Cutout is not among them.
+    """Augments float32 (H, W, 3) in 0-255 with `steps` operations, each equally likely, as is none;
+    `seed` is int32 (2,). Cutout is not among them.
     """
     constant = policies.RANDAUGMENT_TRANSLATE_CONST
     arguments = [policies.argument(op, level, translate_const=constant) for op in BRANCHES]
@@ -176,7 +176,9 @@ def randaugment(image: tf.Tensor, seed: tf.Tensor, steps: int = 2, level: float 
 
 
 def _apply(image, op, argument, uniform):
-    """The operation of that number, with the lower of a signed one's two values in half of all."""
+    """Applies the operation with that number; a signed one takes the lower of its two values half
+    of the time.
+    """
     signed = tf.constant([name in SIGNED for name in BRANCHES])
     argument = tf.where(signed[op] & (uniform < 0.5), -argument, argument)
     return tf.switch_case(op, [lambda f=f: f(image, argument) for f in BRANCHES.values()])

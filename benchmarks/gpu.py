@@ -1,14 +1,15 @@
-"""Training on one GPU: ours beside timm on PyTorch and Keras' fit, from memory and from disk.
+"""Measures training on one GPU: ours beside timm on PyTorch and Keras' fit, from memory and from
+disk.
 
     python -m benchmarks.gpu [--budget_s 540] [--out DIR] [--only WORD …] [--site DIR]
 
-Goes through `benchmarks.gpu_cells`, the most important first, until the time is up. Every turn goes
-into DIR/gpu.json at once, so that a run that is cut off leaves what it measured, and the same
-command goes on with the cells that are missing. Prints the tables, and keeps them in DIR/gpu.md.
-docs/gpu_benchmark.md says what they mean.
+Goes through `benchmarks.gpu_cells`, most important first, until the time is up. Every turn is saved
+to DIR/gpu.json at once, so an interrupted run keeps its measurements, and the same command
+continues with the missing cells. Prints the tables, and saves them in DIR/gpu.md.
+docs/gpu_benchmark.md explains them.
 
-Each contender is a process of its own. Those of a cell take turns (A B A B …) where the card holds
-them together with room to spare; else they come one after the other. A batch that does not fit is
+Each contender is a separate process. Those of a cell take turns (A B A B …) if they fit on the card
+together with room to spare; otherwise they run one after another. A batch that does not fit is
 halved. This program imports neither TensorFlow nor PyTorch: they need not share an environment.
 """
 
@@ -46,45 +47,45 @@ from convoy.utils import strict_json
 from convoy.utils.machine.resources import NO_MEMORY
 
 PAGE = ROOT / "docs" / "gpu_benchmark.md"
-# Contenders share the card only where the first leaves more than half of it to the second, and both
-# together leave some: with less, kernels are chosen that need less memory and more time.
+# Contenders share the card only if the first leaves more than half of it to the second, and both
+# together leave some: with less, libraries choose kernels that need less memory but more time.
 HALF, FULL = 0.45, 0.9
 LEAST_BATCH = 2
-BEGIN_S, BEGIN_TINY_S = 300, 1500  # the longest to build and compile; XLA is slow on CPUs
-LAST_START_S = 20  # nothing is ready to be timed in less
+BEGIN_S, BEGIN_TINY_S = 300, 1500  # limits for building and compiling; XLA is slow on CPUs
+LAST_START_S = 20  # nothing is ready for timing in less
 
 
 class Clock:
-    """The time that a run may take.
+    """The remaining time of a run.
 
     Args:
-        now: seconds, of any origin.
+        now: clock in seconds, with any origin.
     """
 
     def __init__(self, budget_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._now, self._end = now, now() + budget_s
 
     def left(self) -> float:
-        """Seconds, at least 0."""
+        """Returns the seconds left, at least 0."""
         return max(0.0, self._end - self._now())
 
     def may_start(self) -> bool:
-        """Whether what is started now may become a figure."""
+        """Returns whether something started now may still give a figure."""
         return self.left() >= LAST_START_S
 
 
 class OutOfTime(Exception):
-    """The budget ended in the middle of a cell."""
+    """The time ran out in the middle of a cell."""
 
 
 @dataclass
 class Run:
-    """Measures cells one after the other.
+    """Measures cells one after another.
 
     Attributes:
         results: everything so far: `card`, `machine`, `tiny`, `date`, `commit`, and `cells`, by
             name: `found` (by label: `batch`, `facts`, and the figures of all `turns`), `notes` (why
-            a contender is missing) and whether it is `done`.
+            a contender is missing) and whether the cell is `done`.
     """
 
     card: Card
@@ -97,7 +98,7 @@ class Run:
     running: list[Worker] = field(default_factory=list)
 
     def measure(self, wanted: Sequence[Cell]) -> None:
-        """Measures the cells that are not done yet, as long as there is time."""
+        """Measures the cells that are not yet done, while there is time."""
         for cell in wanted:
             if self.results["cells"].get(cell.name, {}).get("done"):
                 print(f"{cell.name}: measured before", flush=True)
@@ -125,7 +126,7 @@ class Run:
             self.save()
 
     def _start(self, entry: Entry, record: dict[str, Any]) -> None:
-        """Lets a contender build, compile and take its first turn, or notes why it cannot."""
+        """Lets a contender build, compile and take its first turn, or records why it cannot."""
         batch = entry.arguments["batch"]
         while True:
             now = replace(entry, arguments={**entry.arguments, "batch": batch})
@@ -139,7 +140,7 @@ class Run:
                     raise OutOfTime from error
                 no_memory = NO_MEMORY.search(str(error))
                 if no_memory and self.running:
-                    self._finish(record)  # and again, alone
+                    self._finish(record)  # then again, on its own
                 elif no_memory and batch // 2 >= LEAST_BATCH:
                     batch //= 2
                 else:
@@ -158,7 +159,7 @@ class Run:
             return
 
     def _turn(self, worker: Worker, record: dict[str, Any]) -> None:
-        """One turn, which is kept at once; a contender that breaks is out, with a note."""
+        """Takes one turn and saves it at once; removes a contender that fails, with a note."""
         label = worker.entry.label
         if not self.clock.left():
             raise OutOfTime
@@ -176,9 +177,9 @@ class Run:
         self.save()
 
     def _finish(self, record: dict[str, Any]) -> None:
-        """The other turns of those that are running, who then end."""
+        """Takes the remaining turns of the running contenders, and ends them."""
         for number in range(1, self.rounds):
-            # Every other round backwards: nobody always follows the same one.
+            # Every other round runs backwards, so that none always follows the same one.
             for worker in self.running[:: -1 if number % 2 else 1]:
                 self._turn(worker, record)
         while self.running:
@@ -189,7 +190,7 @@ class Run:
             print(f"  {worker.entry.label}: {spread(images)} images/s", flush=True)
 
     def save(self) -> None:
-        """Replaces the file of results, whole or not at all."""
+        """Replaces the results file, completely or not at all."""
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(strict_json.dumps(self.results, indent=1) + "\n")
         os.replace(temporary, self.path)
@@ -202,10 +203,10 @@ def _short(error: BaseException) -> str:
 
 
 def begin_results(path: Path, card: Card, tiny: bool) -> dict[str, Any]:
-    """What an earlier run left there, to go on from; else an empty record.
+    """Returns an earlier run's results to continue, or otherwise an empty record.
 
     Raises:
-        SystemExit: the file is of another card or other sizes.
+        SystemExit: the file is for another card or other sizes.
     """
     here = {"card": asdict(card), "tiny": tiny}
     if path.exists():
@@ -223,7 +224,7 @@ def begin_results(path: Path, card: Card, tiny: bool) -> dict[str, Any]:
 
 
 def _output(command: list[str]) -> str:
-    """What a command prints; empty if it fails."""
+    """Returns the output of a command; empty if it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
@@ -254,7 +255,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures, prints, and keeps."""
+    """Measures, prints, and saves."""
     options = _arguments()
     end_in_order()
     card = find_card()

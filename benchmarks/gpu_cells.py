@@ -1,4 +1,4 @@
-"""What `benchmarks.gpu` measures, the most important first. Imports no TensorFlow."""
+"""Lists the cells that `benchmarks.gpu` measures, most important first. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ HOST, DEVICE = "on the host", "on the device"
 NAMES = {"b0": "efficientnet-b0", "b4": "efficientnet-b4", "resnet50": "resnet50"}
 PRECISIONS = {"fp16": "float16", "bf16": "bfloat16", "tf32": "float32"}
 # Images/s on one A100 80GB: NVIDIA's EfficientNet document (March 2021; TensorFlow 2.4, real data)
-# and its ResNet50 v1.5 document (February 2021; PyTorch with DALI). The whole tables stand in
-# docs/results.md.
+# and its ResNet50 v1.5 document (February 2021; PyTorch with DALI). docs/results.md has the full
+# tables.
 DOCUMENTS = {
     ("efficientnet-b0", "float16"): 2549,
     ("efficientnet-b0", "float32"): 1206,
@@ -39,11 +39,11 @@ ORDER = [
 
 @dataclass(frozen=True)
 class Cell:
-    """Contenders that are measured in turns, each in a process of its own.
+    """Contenders that are measured in turns, each in a separate process.
 
     Attributes:
         dtype: a key of `gpu_cards.PEAKS`' numbers; "float32" may be TensorFloat-32.
-        batch: images, for contenders that they fit.
+        batch: images, for contenders with enough memory.
     """
 
     name: str
@@ -55,19 +55,19 @@ class Cell:
 
     @property
     def is_input(self) -> bool:
-        """Whether it is about feeding the GPU."""
+        """Returns whether it is about feeding the GPU."""
         return self.name.endswith("-input")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How contenders are started.
+    """Settings for starting contenders.
 
     Attributes:
         photographs: folder for them.
-        tiny: small images and batches, on whatever device there is.
-        site: folder with TensorFlow's unpacked wheels, for its contenders alone.
-        torch_python: the interpreter of PyTorch's contenders.
+        tiny: use small images and batches, on any device.
+        site: folder with TensorFlow's unpacked wheels, only for its contenders.
+        torch_python: the interpreter for PyTorch's contenders.
     """
 
     photographs: Path
@@ -76,10 +76,11 @@ class Setting:
     torch_python: str = sys.executable
 
     def tensorflow(self) -> dict[str, str]:
-        """Environment of TensorFlow's contenders."""
+        """Returns the environment of TensorFlow's contenders."""
         found = {
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # Keras alone would take all of the memory
-            "CUDA_CACHE_MAXSIZE": str(2**32 - 1),  # kernels that the driver compiles for a new card
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # otherwise Keras would take all of the memory
+            # For kernels that the driver compiles for a new card.
+            "CUDA_CACHE_MAXSIZE": str(2**32 - 1),
         }
         if self.site:
             nvidia = self.site / "nvidia"
@@ -93,17 +94,17 @@ class Setting:
 
 
 def _before(variable: str, folders: list[str]) -> str:
-    """The variable's value with these folders first."""
+    """Returns the variable's value with these folders first."""
     return os.pathsep.join([*sorted(folders), *filter(None, [os.environ.get(variable)])])
 
 
 def cells(setting: Setting) -> list[Cell]:
-    """All of them, in the order in which they are measured."""
+    """Returns all cells, in the order of measuring."""
     return [_cell(name, setting) for name in ORDER]
 
 
 def batch_of(arch: str, dtype: str) -> int:
-    """Images that the documents give one A100 80GB at a time."""
+    """Returns the documents' batch for one A100 80GB."""
     precision = "TF32" if dtype == "float32" else "AMP"
     return lookup(arch, precision, "DGXA100").launch["train_batch_size"]
 

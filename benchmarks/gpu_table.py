@@ -1,4 +1,4 @@
-"""The results of `benchmarks.gpu` as Markdown. Imports no TensorFlow."""
+"""Formats the results of `benchmarks.gpu` as Markdown. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ INPUT = (
 
 
 def markdown(results: dict[str, Any], cells: Sequence[Cell]) -> str:
-    """Both tables, of what was measured, and below them what was not, and why.
+    """Returns both tables of the measurements, and below them what is missing, and why.
 
     Args:
-        results: as `benchmarks.gpu` writes them; {} before any.
+        results: results from `benchmarks.gpu`; {} before any.
     """
     training, feeding, waiting = [], [], []
     for cell in sorted(cells, key=_place):
@@ -51,12 +51,12 @@ def markdown(results: dict[str, Any], cells: Sequence[Cell]) -> str:
 
 
 def _place(cell: Cell) -> tuple[str, int]:
-    """By model and precision, not by importance."""
+    """Sorts by model and precision, not by importance."""
     return cell.arch, list(PRECISIONS).index(cell.dtype)
 
 
 def found(results: dict[str, Any], cell: Cell, label: str) -> dict[str, Any] | None:
-    """What was measured of a contender, or None."""
+    """Returns a contender's measurements, or None."""
     known = results.get("cells", {}).get(cell.name, {}).get("found", {}).get(label)
     return known if known and known["turns"].get("speed") else None
 
@@ -81,8 +81,8 @@ def _training(
 
 
 def _lead(results: dict[str, Any], cell: Cell, known: dict[str, Any]) -> float | None:
-    """How many times the work a second Convoy does, in this precision: of the same cell if it is
-    there, else of the one that has no other peers.
+    """Returns how many times the work Convoy does per second, in this precision: of the same cell
+    if it is there, otherwise of the one without other peers.
     """
     for name in (cell.name, cell.name.removesuffix("-peers")):
         ours = results["cells"].get(name, {}).get("found", {}).get(CONVOY)
@@ -95,7 +95,7 @@ def _lead(results: dict[str, Any], cell: Cell, known: dict[str, Any]) -> float |
 def _feeding(results: dict[str, Any], cell: Cell, entry: Entry, known: dict[str, Any]) -> list[str]:
     document = DOCUMENTS[cell.arch, cell.dtype] if entry.label == HOST else None
     shown = f"{document:,}" if document else ""
-    # Against the step without augmentation, which is the host's.
+    # Compared with the step without augmentation, where the host augments.
     host = found(results, cell, HOST) or known
     rest = statistics.median(host["turns"]["resident"])
     share = [speed / rest for speed in known["turns"]["speed"]]
@@ -124,7 +124,7 @@ def _about(results: dict[str, Any]) -> str:
 
 
 def _facts(results: dict[str, Any]) -> Iterator[str]:
-    """Versions, once for each contender."""
+    """Yields versions, once for each contender."""
     seen = set()
     for cell in results.get("cells", {}).values():
         for label, known in cell["found"].items():

@@ -1,8 +1,8 @@
-"""Measures contenders side by side: each in a process of its own, and in turns (A B A B …).
+"""Measures contenders side by side: each in a separate process, and in turns (A B A B …).
 
-Whose turn it is not stands still (SIGSTOP), so that no thread of it spins or works ahead in
-another's time. What else the machine does falls on all alike: the ratios of a row are taken
-turn by turn, and their median is the result. Nothing here imports TensorFlow.
+All but one are stopped (SIGSTOP), so that none of their threads spins or works ahead in another's
+time. Other load on the machine affects all equally: ratios are taken turn by turn, and their median
+is the result. Nothing here imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender as a row names it.
+    """A contender in a row.
 
     Attributes:
-        label: in the table.
+        label: name in the table.
         maker: "module:function" below `benchmarks.contenders`.
-        arguments: of that function.
-        environment: variables that its process gets.
+        arguments: the function's arguments.
+        environment: environment variables of its process.
         python: the interpreter that has its packages.
-        work: of one item, in any unit that is the same for all of a row; speeds are compared per
-            work where contenders do not compute the same (ResNet50 v1 and v1.5, say).
+        work: work per item, in the same unit for the whole row; speeds are compared per work if
+            contenders do not compute the same (for example ResNet50 v1 and v1.5).
     """
 
     label: str
@@ -49,13 +49,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Goal:
-    """That `figure` of `ours`, divided by the same of `peer`, is at least (at most) `bound`.
+    """Requires that `figure` of `ours`, divided by that of `peer`, is at least (at most) `bound`.
 
     Attributes:
-        ours: a label, or several, of which the best stands for all: which that is depends on the
-            machine (bfloat16 is quick where the processor multiplies it).
-        peer: the same; None for the figure itself.
-        figure: "speed" (items × work per second), or a name that contenders report.
+        ours: a label, or several: the best one counts, which depends on the machine (bfloat16 is
+            fast if the processor has instructions for it).
+        peer: the same for the peer; None uses the figure itself.
+        figure: "speed" (items × work per second), or a figure that contenders report.
         at_least: False for figures that should be small.
     """
 
@@ -71,9 +71,9 @@ class Row:
     """One comparison, run by `python -m benchmarks --only NAME`.
 
     Attributes:
-        title: what is compared, with sizes.
-        figures: which figures the table shows, with their units.
-        target_s: how long a turn shall last.
+        title: describes the comparison, with sizes.
+        figures: figures in the table, with their units.
+        target_s: intended length of a turn.
         note: a sentence below the table.
     """
 
@@ -89,8 +89,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Program:
-    """A benchmark with a command of its own: it prints its table, and as its last line its figures
-    in JSON.
+    """A benchmark with its own command: it prints its table, and in the last line its figures as
+    JSON.
     """
 
     name: str
@@ -98,10 +98,10 @@ class Program:
     arguments: Sequence[str]
 
     def run(self) -> tuple[str, dict[str, Any]]:
-        """The table, and what is kept of it.
+        """Returns the table, and the figures to store.
 
         Raises:
-            subprocess.CalledProcessError: it failed, and has said why.
+            subprocess.CalledProcessError: it failed; it has printed the reason.
         """
         command, load = [sys.executable, *self.arguments], os.getloadavg()[0]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
@@ -116,7 +116,7 @@ class Missing(Exception):
 
 
 class Failed(SystemExit):
-    """A contender ended, or did not answer in time; says which, and why as far as is known."""
+    """A contender ended, or did not answer in time; the text says which one, and why if known."""
 
 
 class Worker:
@@ -151,13 +151,13 @@ class Worker:
         self._process.stdout.close()
 
     def begin(self, target_s: float, limit_s: float | None = None) -> dict[str, Any]:
-        """Waits until it is built and warm, chooses the length of its turns, and stops it.
+        """Waits until it is built and warmed up, chooses the length of its turns, and stops it.
 
         Args:
-            limit_s: the longest to wait for an answer; here and below, None is for ever.
+            limit_s: time limit for an answer; here and below, None means no limit.
 
         Raises:
-            Missing: it needs a package that is not here.
+            Missing: it needs a package that is not installed.
             Failed: it ended, or took longer.
         """
         ready = self._answer(limit_s)
@@ -165,19 +165,19 @@ class Worker:
             raise Missing(ready["missing"])
         self.items = ready["items"]
         self.turn(limit_s)
-        # Twice as long each time: what has worked ahead gives its first iterations at once.
+        # Twice as long each time: prefetched results make its first iterations too fast.
         while (seconds := self.turn(limit_s)["seconds"]) < target_s / 4:
             self.count *= 2
         self.count = max(1, round(self.count * target_s / seconds))
         return ready["facts"] | {"begin_s": ready["begin_s"], "iterations in a turn": self.count}
 
     def turn(self, limit_s: float | None = None) -> dict[str, float]:
-        """The figures of one turn; "speed" is items × work a second, "ms" the time of one
-        iteration, "cpu_ms" the processor's for one item, child processes included, and
-        "core_speed" the items of a second of it.
+        """Returns the figures of one turn: "speed" is items × work per second, "ms" the time per
+        iteration, "cpu_ms" the CPU time per item, including child processes, and "core_speed" the
+        items per second of CPU time.
 
         Raises:
-            Failed: as `begin`.
+            Failed: as in `begin`.
         """
         self._signal(signal.SIGCONT)
         with suppress(BrokenPipeError):  # then it has ended, and there is no answer
@@ -210,21 +210,21 @@ class Worker:
 
 
 def end_in_order() -> None:
-    """Lets SIGTERM end this program as an exception does, so that contenders, and what they have
-    started, end with it.
+    """Makes SIGTERM end this program like an exception, so that contenders and their children end
+    with it.
     """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def measure(row: Row) -> dict[str, Any]:
-    """Runs a row. Returns its turns, by label and figure, and what the contenders said of
-    themselves; labels whose packages are missing are named and left out.
+    """Runs a row. Returns its turns, by label and figure, and the contenders' facts about
+    themselves; labels with missing packages are named and left out.
     """
     turns: dict[str, dict[str, list[float]]] = {}
     facts, missing, running = {}, {}, []
     before = os.getloadavg()[0]
     try:
-        for entry in row.entries:  # one after the other: building and compiling take all cores
+        for entry in row.entries:  # one after another: building and compiling use all cores
             running.append(Worker(entry))
             try:
                 facts[entry.label] = running[-1].begin(row.target_s)
@@ -232,7 +232,7 @@ def measure(row: Row) -> dict[str, Any]:
                 missing[entry.label] = str(error)
                 running.pop().__exit__()
         for number in range(row.rounds):
-            # Every other round backwards: nobody always follows the same one.
+            # Every other round runs backwards, so that none always follows the same one.
             for worker in running if number % 2 == 0 else running[::-1]:
                 for name, value in worker.turn().items():
                     turns.setdefault(worker.entry.label, {}).setdefault(name, []).append(value)
@@ -252,7 +252,9 @@ def measure(row: Row) -> dict[str, Any]:
 def ratios(
     found: dict[str, Any], ours: str, peer: str | None, figure: str = "speed"
 ) -> list[float]:
-    """`ours` ÷ `peer` of a figure, for each round; empty if one of them did not take part."""
+    """Returns `ours` ÷ `peer` of a figure for each round; empty if one of them did not take
+    part.
+    """
     if not {ours, peer or ours} <= set(found["turns"]):
         return []
     if peer is None:
@@ -262,8 +264,8 @@ def ratios(
 
 
 def settled(goal: Goal, found: dict[str, Any]) -> Goal:
-    """The goal with one label in place of several: of those that took part, the one whose median
-    is the best.
+    """Returns the goal with one label in place of several: among those that took part, the one with
+    the best median.
     """
 
     def best(labels: str | tuple[str, ...] | None) -> str | None:
@@ -282,7 +284,7 @@ def settled(goal: Goal, found: dict[str, Any]) -> Goal:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median, and in brackets the least and the greatest, to three figures."""
+    """Formats the median, with minimum and maximum in brackets, to three digits."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{_short(middle)} ({_short(low)}–{_short(high)})"
 
@@ -293,7 +295,7 @@ def _short(value: float) -> str:
 
 
 def markdown(row: Row, found: dict[str, Any]) -> str:
-    """The row as a table, its goals as a list, and its note."""
+    """Formats the row as a table, its goals as a list, and its note."""
     heads = list(row.figures.values())
     first = row.entries[0].label
     lines = [f"| | {' | '.join(heads)} | × {first} |", "|---" * (len(heads) + 2) + "|"]
@@ -318,7 +320,7 @@ def markdown(row: Row, found: dict[str, Any]) -> str:
 
 
 def _per_item(entry: Entry, figure: str, values: list[float]) -> list[float]:
-    """Speeds are shown in items, and compared in work."""
+    """Converts speeds from work to items: they are shown in items, and compared in work."""
     return [value / entry.work for value in values] if figure == "speed" else values
 
 
@@ -334,17 +336,17 @@ def _verdict(goal: Goal, values: list[float], best: str = "") -> str:
 
 
 def measured_on(machine: dict[str, Any]) -> str:
-    """A line of Markdown below a table."""
+    """Returns a line of Markdown for below a table."""
     return f"*{machine['cpu']}, {machine['cores']} cores, {machine['date']}*\n"
 
 
 def about_machine() -> dict[str, Any]:
-    """What figures depend on."""
+    """Returns the facts on which figures depend."""
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text().splitlines() if cpus.exists() else []
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
     if any("amx_bf16" in line for line in lines):
-        model += " with AMX"  # cloud machines tell no more of a name
+        model += " with AMX"  # cloud machines tell no more of the name
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": model or platform.processor(),

@@ -1,11 +1,11 @@
-"""What the contenders of `benchmarks.contenders.inference` run: one network, the same weights in
-every program.
+"""Makes the network for the contenders of `benchmarks.contenders.inference`, with the same weights
+in every program.
 
     python -m benchmarks.inference_models ARCH SIZE WHAT FOLDER
 
 writes WHAT ("weights", one of `runtime.export.formats.FORMATS`, or "timm.onnx") into FOLDER.
-`prepared` calls that in a process of its own, so that a contender neither waits for what others
-need nor holds memory for it.
+`prepared` calls this in a separate process, so that a contender neither waits nor uses memory for
+what others need.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.harness import ROOT
 from benchmarks.peers import import_torch
 
-CHECKED = 64  # images whose logits are compared
+CHECKED = 64  # number of images for comparing logits
 TIMM_NAMES = {
     "efficientnet-b0": "tf_efficientnet_b0",
     "efficientnet-b4": "tf_efficientnet_b4",
@@ -32,7 +32,7 @@ SOURCES = ("model/*.py", "runtime/export/*.py", "benchmarks/inference_models.py"
 
 
 def prepared(arch: str, size: int, what: str) -> Path:
-    """The path of `what`, made now unless it is there already, by the sources of today."""
+    """Returns the path of `what`; makes it now unless it exists, from the present sources."""
     digest = hashlib.sha256()
     for pattern in SOURCES:
         for file in sorted(ROOT.glob(pattern)):
@@ -49,13 +49,13 @@ def prepared(arch: str, size: int, what: str) -> Path:
 
 
 def check(arch: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """`CHECKED` images uint8 `(n, size, size, 3)` and the Keras model's logits for them."""
+    """Returns `CHECKED` images uint8 `(n, size, size, 3)` and the Keras model's logits for them."""
     with np.load(prepared(arch, size, "weights")) as arrays:
         return arrays["images"], arrays["logits"]
 
 
 def images(size: int, count: int) -> np.ndarray:
-    """uint8 `(count, size, size, 3)`: coarse patches of colour under noise."""
+    """Returns uint8 `(count, size, size, 3)`: coarse patches of colour plus noise."""
     rng = np.random.default_rng(0)
     places = np.arange(size) * 5 // size
     patches = rng.integers(0, 256, (count, 5, 5, 3))[:, places][:, :, places]
@@ -63,7 +63,7 @@ def images(size: int, count: int) -> np.ndarray:
 
 
 def our_model(arch: str, size: int, folder: Path | None = None) -> Any:
-    """The network as `--mode train` builds it: fresh, or with the weights of the folder."""
+    """Builds the network as `--mode train` does: fresh, or with the weights in the folder."""
     from convoy.runtime.builders.models import build_training_model
     from convoy.runtime.settings.config import Config
 
@@ -78,8 +78,8 @@ def our_model(arch: str, size: int, folder: Path | None = None) -> Any:
 
 
 def _write_weights(arch: str, size: int, folder: Path) -> None:
-    """Random weights with which every layer does something: batch norms hold the statistics of the
-    images, scales and shifts differ by channel, and logits differ by image.
+    """Writes random weights with which every layer has an effect: batch norms have the statistics
+    of the images, scales and shifts differ by channel, and logits differ by image.
     """
     import keras
     import tensorflow as tf
@@ -93,7 +93,7 @@ def _write_weights(arch: str, size: int, folder: Path) -> None:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.gamma.assign(rng.uniform(0.5, 1.5, layer.gamma.shape))
             layer.beta.assign(rng.normal(0, 0.3, layer.beta.shape))
-            layer.momentum = 0.0  # the one batch's statistics, whole
+            layer.momentum = 0.0  # takes the one batch's statistics completely
     tf.function(model)(tf.constant(pixels[:16]), training=True)
     forward = tf.function(lambda x: model(x, training=False))
     logits = np.concatenate([forward(part).numpy() for part in np.split(pixels, CHECKED // 8)])
@@ -118,8 +118,8 @@ def _write_export(arch: str, size: int, folder: Path, name: str) -> None:
 
 
 def timm_model(arch: str, size: int) -> Any:
-    """timm's network with our weights, from uint8 NHWC images to logits and probabilities, as our
-    exports; in evaluation mode.
+    """Returns timm's network with our weights, from uint8 NHWC images to logits and probabilities,
+    like our exports; in evaluation mode.
     """
     torch = import_torch()
     import timm
@@ -153,7 +153,7 @@ def _write_timm_onnx(arch: str, size: int, folder: Path) -> None:
         input_names=["images"],
         output_names=["logits", "probabilities"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
-        dynamo=True,  # the exporter of scripts computes timm's padding anew in each run
+        dynamo=True,  # the exporter for scripts computes timm's padding again in each run
     )
     program.save(folder / "timm.onnx", external_data=False)
 

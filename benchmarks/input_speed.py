@@ -1,15 +1,16 @@
-"""What our operations cost: CPU time per image and images per second, beside the plain ones.
+"""Measures what our operations cost: CPU time per image and images per second, beside the plain
+ones.
 
     python benchmarks/input_speed.py [--rounds 5] [--images 640] [--threads 1 2] [--only WORD …]
 
-One run measures all rows in turn, batch by batch, so that what else the machine does falls on all
-of them alike. Medians over the rounds; in brackets the least and the greatest. Prints a table in
-Markdown, then the same and every single figure as JSON.
+One run measures all rows in turn, batch by batch, so that other load on the machine affects all
+equally. Medians over the rounds, with minimum and maximum in brackets. Prints a table in Markdown,
+then the same and every single figure as JSON.
 
-64 photographs (`benchmarks.photographs`) stay in memory and come out as uint8 batches of 224 × 224
-pixels. All rows decode the same part of the same photograph: the baselines are handed what our
-pipeline has to draw. There is no reading, shuffling or working ahead in it: whole loaders, and
-other people's, are compared by the rows input-* of `python -m benchmarks`.
+64 photographs (`benchmarks.photographs`) stay in memory and become uint8 batches of 224 × 224
+pixels. All rows decode the same part of the same photograph: the baselines receive it, while our
+pipeline has to draw it. This includes no reading, shuffling or prefetching: the rows input-* of
+`python -m benchmarks` compare whole loaders, also other people's.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ DEVICE = "ours, {}, for the device to apply"
 
 
 def _windows(jpegs: list[bytes], seeds: np.ndarray) -> np.ndarray:
-    """The parts that `random_crop_decode` decodes, int32 (examples, 4)."""
+    """Returns the parts that `random_crop_decode` decodes, int32 (examples, 4)."""
     shapes = [tf.io.extract_jpeg_shape(jpeg)[:2] for jpeg in jpegs]
 
     @tf.function(input_signature=[tf.TensorSpec([2], tf.int32), tf.TensorSpec([2], tf.int32)])
@@ -84,7 +85,7 @@ def _ours(name: str) -> Callable:
 
 
 class Examples:
-    """Photographs, seeds and windows, and the data sets made of them."""
+    """Holds photographs, seeds and windows, and makes data sets of them."""
 
     def __init__(self, count: int = 2048):
         self.jpegs = photographs()
@@ -93,13 +94,13 @@ class Examples:
         self.windows = _windows(self.jpegs, self.seeds)
 
     def mapped(self, function: Callable, threads: int, finish: Callable | None = None) -> Iterator:
-        """Endless batches of `function(encoded, seed, window)`, and what `finish` makes of them."""
+        """Yields endless batches of `function(encoded, seed, window)`, passed through `finish`."""
         encoded = tf.constant([self.jpegs[i % len(self.jpegs)] for i in range(len(self.seeds))])
         dataset = tf.data.Dataset.from_tensor_slices((encoded, self.seeds, self.windows)).repeat()
         dataset = dataset.map(function, num_parallel_calls=threads, deterministic=True)
         options = tf.data.Options()
         options.threading.private_threadpool_size = threads
-        # Nothing may run ahead by more than an image a thread: that would be in other rows' time.
+        # Allow at most one image per thread of work ahead: it would happen in other rows' time.
         options.autotune.enabled = False
         options.experimental_optimization.apply_default_optimizations = False
         options.experimental_optimization.inject_prefetch = False
@@ -110,7 +111,7 @@ class Examples:
 
 
 def _for_device(examples: Examples, name: str, threads: int) -> Iterator:
-    """Endless batches of what the host does with `--augment_on device`: crops and draws."""
+    """Yields endless batches of the host's work for `--augment_on device`: crops and draws."""
     planner = Planner(make_augmenter(name, image_size=SIZE), None, SIZE)
     labels, weights = tf.zeros([BATCH], tf.int32), tf.ones([BATCH])
 
@@ -125,7 +126,7 @@ def _for_device(examples: Examples, name: str, threads: int) -> Iterator:
 
 
 def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
-    """Name → function of the number of threads that returns endless batches."""
+    """Returns name → function from the number of threads to endless batches."""
 
     def mapped(function):
         return lambda threads: examples.mapped(function, threads)
@@ -154,16 +155,16 @@ def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
 
 
 def _next(batches: Iterator) -> tuple[float, float]:
-    """Takes a batch: seconds of this process' CPU time, and seconds."""
+    """Takes a batch; returns seconds of this process's CPU time, and seconds."""
     cpu, wall = time.process_time(), time.perf_counter()
     next(batches)
     wall = time.perf_counter() - wall
-    time.sleep(0.01)  # the threads run an image or two ahead, in this row's time and no other's
+    time.sleep(0.01)  # lets the threads run an image or two ahead in this row's own time
     return time.process_time() - cpu, wall
 
 
 def _round(running: dict[str, Iterator], batches: int) -> dict[str, tuple[float, float]]:
-    """CPU ms per image and images/s of each row. Rows take turns after every batch."""
+    """Returns CPU ms per image and images/s of each row. Rows take turns after every batch."""
     sums = {name: np.zeros(2) for name in running}
     for _ in range(batches):
         for name in running:
@@ -173,7 +174,7 @@ def _round(running: dict[str, Iterator], batches: int) -> dict[str, tuple[float,
 
 
 def measure(table: dict[str, Callable], threads: list[int], rounds: int, images: int) -> list[dict]:
-    """One dictionary a row and number of threads, with the figures of every round."""
+    """Returns one dictionary per row and number of threads, with the figures of every round."""
     results = []
     for number in threads:
         running = {name: start(number) for name, start in table.items()}
@@ -196,7 +197,7 @@ def _spread(result: dict, key: str, digits: int) -> str:
 
 
 def markdown(results: list[dict]) -> str:
-    """The table; CPU time is also given as a multiple of the plain baseline's."""
+    """Returns the table; CPU time is also given as a multiple of the plain baseline's."""
     lines = ["| row | threads | CPU ms/image | images/s | CPU × plain |", "|---|---|---|---|---|"]
     plain = {r["threads"]: _median(r, "cpu_ms") for r in results if r["row"] == PLAIN}
     for result in results:
@@ -208,7 +209,7 @@ def markdown(results: list[dict]) -> str:
 
 
 def goals(results: list[dict]) -> dict[str, float]:
-    """The ratios that the pipeline is held to, on one thread if that was measured."""
+    """Returns the ratios that have goals, on one thread if that was measured."""
     threads = min(result["threads"] for result in results)
     by_name = {result["row"]: result for result in results if result["threads"] == threads}
 
@@ -228,7 +229,7 @@ def goals(results: list[dict]) -> dict[str, float]:
 
 
 def machine() -> dict[str, object]:
-    """What the figures depend on."""
+    """Returns the facts on which the figures depend."""
     names = Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else []
     model = next((line.split(": ")[1] for line in names if line.startswith("model name")), "")
     return {

@@ -1,4 +1,4 @@
-"""How packages are imported that do not always import by themselves."""
+"""Imports packages that need help to import."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ OPERATORS = (
 
 
 def import_torch() -> ModuleType:
-    """PyTorch, with torchvision's detection operators declared.
+    """Imports PyTorch, and declares torchvision's detection operators.
 
-    A torchvision built for another PyTorch (one with CUDA, say) cannot load them, and then neither
-    it nor timm imports at all. Classification, and transforms of Pillow's images, need none.
+    A torchvision built for another PyTorch (for example with CUDA) cannot load them, and then
+    neither it nor timm can be imported. Classification, and transforms of Pillow's images, do not
+    need them.
 
     Raises:
         ModuleNotFoundError: one of the two is not installed.
@@ -34,7 +35,7 @@ def import_torch() -> ModuleType:
             library = torch.library.Library("torchvision", "DEF")
             for name in OPERATORS:
                 library.define(f"{name}(Tensor input) -> Tensor")
-            torch._convoy_library = library  # it ends with its Python object
+            torch._convoy_library = library  # lives as long as this Python object
             for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
                 del sys.modules[name]
             import torchvision  # noqa: F401

@@ -1,10 +1,10 @@
-"""The photographs that input is measured with: JPEGs of 500 × 375 pixels and about 70 kB.
+"""Makes the photographs for measuring input: JPEGs of 500 × 375 pixels and about 70 kB.
 
     python -m benchmarks.photographs FOLDER
 
-They are crops of scikit-learn's two, with noise. FOLDER gets 1,024 of them twice: as files, one
-folder a class, below `files/train`, and as TFRecords with DALI's index files in `records`, made of
-these by `dataloader.prepare` as any user would.
+They are crops of scikit-learn's two photographs, with noise. FOLDER gets 1,024 of them twice: as
+files, one folder per class, below `files/train`, and as TFRecords with DALI's index files in
+`records`, made from the files with `dataloader.prepare`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COUNT, CLASSES = 1024, 16
 
 
 def photographs(count: int = 64, height: int = 375, width: int = 500) -> list[bytes]:
-    """JPEGs of about 70 kB, the same ones every time."""
+    """Returns JPEGs of about 70 kB, always the same ones."""
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def photographs(count: int = 64, height: int = 375, width: int = 500) -> list[by
 
 
 def _jpeg_near(pixels: np.ndarray, size: int) -> bytes:
-    """The JPEG of pixels whose length is nearest to `size` bytes."""
+    """Returns the JPEG of the pixels with a length nearest to `size` bytes."""
     from PIL import Image
 
     found = b""
@@ -53,8 +53,8 @@ def _jpeg_near(pixels: np.ndarray, size: int) -> bytes:
 
 
 def prepared(folder: Path = ROOT / "build" / "bench" / "photographs") -> Path:
-    """The folder with `files` and `records`, made by a process of its own where it is missing, so
-    that nothing which that needs is imported here.
+    """Returns the folder with `files` and `records`; if missing, a separate process makes it, so
+    that nothing for that is imported here.
     """
     if not folder.exists():
         command = [sys.executable, "-m", "benchmarks.photographs", str(folder)]
@@ -63,7 +63,7 @@ def prepared(folder: Path = ROOT / "build" / "bench" / "photographs") -> Path:
 
 
 def write(folder: Path, count: int = COUNT, classes: int = CLASSES) -> None:
-    """Makes `folder`, which appears when it is complete. Every 64th photograph is the same one."""
+    """Makes `folder`, which appears when it is complete. Every 64th photograph is the same."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     jpegs = photographs(min(count, 64))
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:

@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def markdown(tables: list[dict[str, Any]]) -> str:
-    """All tables under their headings. A column of ours is shown once it has a figure."""
+    """Returns all tables under their headings. A column of ours appears once it has a figure."""
     lines, section = [], None
     for table in tables:
         if table["section"] != section:

@@ -1,4 +1,4 @@
-"""Every row that `make bench` measures, and the goal it is held to."""
+"""Lists every row that `make bench` measures, and its goal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.harness import Entry, Goal, Row
 OURS, WITHOUT = "Convoy, {}", "Convoy without model/native, {}"
 FIT = "keras.applications + fit, {}"
 EAGER, COMPILED = "timm, PyTorch eager, {}", "timm, torch.compile, {}"
-MACS = {  # of one image, 10⁹, from our `--mode list` and keras.applications' own architectures
+MACS = {  # per image, 10⁹, from our `--mode list` and keras.applications' own architectures
     "efficientnet-b0": (0.386, 0.386),
     "efficientnet-b4": (4.39, 4.39),
     "resnet50": (4.09, 3.86),
@@ -16,7 +16,7 @@ MACS = {  # of one image, 10⁹, from our `--mode list` and keras.applications' 
 
 
 def _training(name: str, arch: str, size: int, batch: int) -> Row:
-    """Both precisions in one row: the best of ours is held against the best of PyTorch."""
+    """Puts both precisions into one row: our best is compared with PyTorch's best."""
     entries, goals = [], []
     sizes = {"arch": arch, "size": size, "batch": batch}
     ours, theirs = MACS[arch]

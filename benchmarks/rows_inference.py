@@ -1,4 +1,4 @@
-"""Rows of inference: batches of uint8 images in host memory to probabilities there."""
+"""Lists rows of inference: batches of uint8 images in host memory to probabilities there."""
 
 from __future__ import annotations
 

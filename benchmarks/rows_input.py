@@ -1,4 +1,4 @@
-"""Rows of input, of training on real images, of several processes and of checkpoints."""
+"""Lists rows of input, of training on real images, of several processes and of checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _input(augmenter: str) -> Row:
         Entry(PIL, "inputs:pil_loader", {"augmenter": augmenter}),
         Entry(DALI, "inputs:dali_alone", {"augmenter": augmenter}),
     ]
-    if augmenter != "autoaugment":  # which Keras does not have
+    if augmenter != "autoaugment":  # Keras lacks it
         entries.append(Entry(KERAS, "inputs:keras_layers", {"augmenter": augmenter}))
     goals = []
     if augmenter == "autoaugment":

@@ -1,4 +1,4 @@
-"""Rows of whole commands in fresh processes: how long they take, and the most memory they hold."""
+"""Lists rows of whole commands in fresh processes: their time and peak memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ QUICK = 500.0  # ms
 
 
 def _against_bare(name: str, title: str, items: int, bare: list[str], ours: list[str]) -> Row:
-    """Our command against a script of a few lines that does the same; both start cold."""
+    """Compares our command with a script of a few lines that does the same; both start cold."""
     entries = [
         Entry(BARE, "starts:command", {"arguments": [*bare], "items": items}),
         Entry(OURS, "starts:command", {"arguments": ["main.py", *ours], "items": items}),
@@ -20,8 +20,8 @@ def _against_bare(name: str, title: str, items: int, bare: list[str], ours: list
 
 
 def _train(steps: int, batch: int = 32) -> tuple[list[str], list[str]]:
-    """The bare script's command and ours, on the same photographs: neither augments, averages
-    weights or saves.
+    """Returns the bare script's command and ours, on the same photographs: neither augments,
+    averages weights or saves.
     """
     ours = ["--mode", "train", "--data_dir", "{data}", "--model_dir", "{new}/run"]
     ours += ["--max_epochs", "1", "--warmup_epochs", "0", "--steps_per_epoch", str(steps)]
@@ -36,7 +36,7 @@ def _predict(flag: str, place: str) -> tuple[list[str], list[str]]:
 
 
 def _quick() -> Row:
-    """Answers that need no TensorFlow."""
+    """Lists answers that need no TensorFlow."""
     commands = {
         "an empty Python program": ["-c", "pass"],
         "Convoy, --help": ["main.py", "--help"],
@@ -51,7 +51,9 @@ def _quick() -> Row:
 
 
 def _compiled() -> Row:
-    """The first training step by XLA: compiled, compiled and kept, and kept by a run before."""
+    """Measures the first training step with XLA: compiled, compiled and cached, and cached by an
+    earlier run.
+    """
     _, ours = _train(1, batch=4)
     label, cached = "Convoy, --use_xla", "Convoy, --use_xla --xla_cache, {}"
     caches = {"a folder that is empty": "{new}/compiled", "that of a run before": "{compiled}"}

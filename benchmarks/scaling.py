@@ -1,17 +1,17 @@
-"""What several processes cost: weak scaling, and the share of a step that the exchange takes.
+"""Measures what several processes cost: weak scaling, and the share of a step that the exchange
+takes.
 
     python benchmarks/scaling.py [--arch efficientnet-b0] [--size 224] [--batch 8] [--processes 2]
 
-Each process has one core to itself and images that are made up once. Four kinds of job take turns
-of a few steps, and stand still (SIGSTOP) in the others' turns: processes that know nothing of each
-other; the same, but each step begins in all of them at once, as it must where gradients are
-exchanged; processes that exchange gradients over Horovod; and the same with Horovod as released
-(without scripts/horovod.patch).
-Weak-scaling efficiency is what the third kind trains in a second beside what the first does, turn
-by turn, and the second kind says how much of the loss is due to going in step: to waiting for the
-slower one, and to all wanting memory, or the units that two hardware threads share, in the same
-moment. The step's parts are timed one after the other, so the share of the exchange holds the time
-that a process waits for a slower one. Prints a table in Markdown, then every figure as JSON.
+Each process has its own core and synthetic images made once. Four kinds of jobs take turns of a few
+steps, and are stopped (SIGSTOP) in the others' turns: independent processes; the same, but each
+step begins in all of them at once, as it must if gradients are exchanged; processes that exchange
+gradients over Horovod; and the same with Horovod as released (without scripts/horovod.patch).
+Weak-scaling efficiency is the third kind's speed over the first's, turn by turn. The second kind
+shows how much of the loss comes from running in step: from waiting for the slower process, and from
+all using memory, or the units that two hardware threads share, at the same moment. The step's parts
+are timed one after another, so the share of the exchange includes waiting for a slower process.
+Prints a table in Markdown, then every figure as JSON.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from benchmarks.harness import end_in_order, spread  # noqa: E402
 from convoy.utils import strict_json  # noqa: E402
 
 WARMUP = 3
-_PATIENT = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "3600"}  # standing still is no failure
-# Of each kind, the variables of its processes' environment.
+_PATIENT = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "3600"}  # being stopped is not a failure
+# Environment variables of the processes, for each kind.
 KINDS = {
     "independent": {},
     "in step": {},
@@ -47,17 +47,15 @@ KINDS = {
 }
 GOAL = 0.95  # weak-scaling efficiency, of two processes
 
-Parts = dict[str, list[float]]  # of each step, the seconds that its parts took
-Turn = list[Parts]  # of each process
+Parts = dict[str, list[float]]  # for each step, the seconds of its parts
+Turn = list[Parts]  # for each process
 
 
 # ---- a process that trains -----------------------------------------------------------------------
 
 
 def train(options: argparse.Namespace) -> None:
-    """Trains in this process, on a core of its own, as many steps as it is asked for, again and
-    again.
-    """
+    """Trains in this process, on its own core, as many steps as requested, again and again."""
     number = options.number
     if number is None:
         number = int(os.environ["HOROVOD_LOCAL_RANK"])
@@ -112,7 +110,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _timed_step(step, batch) -> tuple[float, float, float]:
-    """One step of `runtime.train.step.Step`, stopping after each part."""
+    """Runs one step of `runtime.train.step.Step`, and times each part."""
     import tensorflow as tf
 
     start = time.perf_counter()
@@ -131,7 +129,7 @@ def _timed_step(step, batch) -> tuple[float, float, float]:
 
 
 def meeting_place(processes: int) -> int:
-    """A port on which so many processes can wait for each other, again and again."""
+    """Opens a port on which `processes` processes can wait for each other, again and again."""
     server = socket.create_server(("localhost", 0))
 
     def serve() -> None:
@@ -145,7 +143,7 @@ def meeting_place(processes: int) -> int:
 
 
 class Job:
-    """The processes of a kind, which stand still but in their turns; a context manager."""
+    """The processes of one kind, stopped outside their turns; a context manager."""
 
     def __init__(self, kind: str, options: argparse.Namespace) -> None:
         self._kind, self._options = kind, options
@@ -178,7 +176,7 @@ class Job:
             process.wait()
 
     def turn(self, steps: int) -> Turn:
-        """What so many steps took, after one more that is not counted.
+        """Returns the times of `steps` steps, after one more that does not count.
 
         Raises:
             SystemExit: a process ended.
@@ -232,17 +230,17 @@ class Job:
 
 
 def rate(turn: Turn, batch: int) -> float:
-    """Images per second of all processes, by the median step of each."""
+    """Returns images per second of all processes, from the median step of each."""
     return sum(batch / statistics.median(map(sum, zip(*p.values(), strict=True))) for p in turn)
 
 
 def share(turn: Turn, part: str) -> float:
-    """The part's share of all steps' time, over all processes."""
+    """Returns the part's share of all steps' time, over all processes."""
     return sum(sum(p[part]) for p in turn) / sum(sum(map(sum, p.values())) for p in turn)
 
 
 def report(options: argparse.Namespace, found: dict[str, list[Turn]], load: float) -> str:
-    """The table and the figures."""
+    """Returns the table and the figures."""
     rates = {kind: [rate(turn, options.batch) for turn in found[kind]] for kind in KINDS}
 
     def beside(kind: str, other: str) -> list[float]:
@@ -298,7 +296,7 @@ def main() -> None:
     with ExitStack() as stack:
         jobs = {kind: stack.enter_context(Job(kind, options)) for kind in KINDS}
         for number in range(options.rounds):
-            # Every other round backwards: nobody always follows the same one.
+            # Every other round runs backwards, so that none always follows the same one.
             for kind in list(KINDS)[:: 1 if number % 2 == 0 else -1]:
                 found[kind].append(jobs[kind].turn(options.steps))
     print(report(options, found, load))

@@ -1,24 +1,25 @@
-"""How long a training step takes on many GPUs: a model fitted up to 8, judged on 16, 32 and 64.
+"""Predicts how long a training step takes on many GPUs: fitted up to 8, tested on 16, 32 and 64.
 
-`python benchmarks/scaling_tables.py` prints what comes of it, and docs/scaling.md explains it.
+`python benchmarks/scaling_tables.py` prints the results, and docs/scaling.md explains them.
 
-A step of n GPUs, g on a host, takes
+A step of n GPUs, g per host, takes
 
     (compute^p + input^p)^(1/p) · (1 + σ·z(n)) + exchange(n)
 
 - compute: images per GPU over the published throughput of one GPU.
-- input: the host's images per step over what its processors can prepare in a second (a ceiling per
-  kind of host and of input, fitted; images of 380 px cost more, as measured in docs/input.md). The
-  exponent p says how well it hides behind compute: 1 not at all, infinity whenever it can.
-- z(n): the expected maximum of n standard normal numbers. All wait for the slowest; σ is how much
-  a GPU's step varies, as a share of it.
+- input: the host's images per step over the number that its processors can prepare per second (a
+  fitted ceiling per kind of host and of input; images of 380 px cost more, as measured in
+  docs/input.md). The exponent p says how well it overlaps with compute: 1 not at all, infinity
+  completely.
+- z(n): the expected maximum of n standard normal numbers. All wait for the slowest; σ is the
+  variation of a GPU's step, as a fraction of it.
 - exchange: reduce-scatter and all-gather within the host, and between hosts each GPU's share of
   the gradients (hierarchical), or one ring through all GPUs (flat); bytes over bandwidth, and a
   latency for each of a ring's hops.
 
-What is fitted: σ, p and the ceilings, by least squares of the logarithm, to rows of up to 8 GPUs.
-Rows of more are only predicted; what the model leaves unexplained of a row at 8 GPUs stays a
-constant factor of it. All figures of others, and their sources, are in scaling_rows.yaml.
+Fitted are σ, p and the ceilings, by least squares of the logarithm, to rows of up to 8 GPUs. Rows
+with more GPUs are only predicted; a row's unexplained factor at 8 GPUs stays constant. Other
+people's figures, and their sources, are in scaling_rows.yaml.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from convoy.model.catalog import get_arch
 ROOT = Path(__file__).resolve().parents[1]
 GPUS_PER_HOST = 8
 FITTED_UP_TO = 8
-# Where the fit looks: shares of a step, exponents, and images/s of a host.
+# Ranges of the fit: fractions of a step, exponents, and images/s of a host.
 SIGMAS = np.arange(0.0, 0.1001, 0.001)
 EXPONENTS = np.array([1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 3, 3.5, 4, 5, 6, 8, 12, 20])
 CEILINGS = np.geomspace(1e3, 1e5, 801)
@@ -51,13 +52,13 @@ CEILINGS = np.geomspace(1e3, 1e5, 801)
 
 @cache
 def data() -> dict[str, Any]:
-    """scaling_rows.yaml."""
+    """Reads scaling_rows.yaml."""
     return yaml.safe_load((ROOT / "benchmarks" / "scaling_rows.yaml").read_text())
 
 
 @cache
 def slowest(n: int) -> float:
-    """The expected maximum of n independent standard normal numbers."""
+    """Returns the expected maximum of n independent standard normal numbers."""
     x = np.linspace(-9, 9, 6001)
     below = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
     density = np.diff(below**n)
@@ -66,14 +67,14 @@ def slowest(n: int) -> float:
 
 @dataclass(frozen=True)
 class Setup:
-    """A model on a machine in one precision, as published.
+    """A published configuration: a model on a machine in one precision.
 
     Attributes:
         batch: images per GPU and step.
         published: images/s by number of GPUs.
-        message: bytes of all gradients on the wire.
-        input: what prepares its images; with the host it decides whose ceiling it has.
-        input_cost: CPU time of an image beside one of 224 px of the same kind of input.
+        message: bytes of all gradients in the exchange.
+        input: kind of input; together with the host it selects the ceiling.
+        input_cost: CPU time of an image relative to one of 224 px with the same kind of input.
     """
 
     arch: str
@@ -100,8 +101,8 @@ class Setup:
         return self.host["host"], self.input
 
     def compute(self, batch: int | None = None) -> float:
-        """Seconds of one GPU's step. Below some batch kernels start no faster: forward and backward
-        passes, three times the published latency of an image.
+        """Returns the seconds of one GPU's step. Below some batch, kernels do not start faster:
+        forward and backward passes, three times the published latency of an image.
         """
         seconds = (batch or self.batch) / self.published[1]
         if batch in (None, self.batch):
@@ -111,7 +112,7 @@ class Setup:
 
 @cache
 def setups() -> list[Setup]:
-    """Every published configuration."""
+    """Returns every published configuration."""
     batches = yaml.safe_load((ROOT / "configs" / "launch.yaml").read_text())["models"]
     cost = data()["measured"]["input_ms"]
     found = []
@@ -124,7 +125,7 @@ def setups() -> list[Setup]:
                 machine=row["machine"],
                 precision=row["precision"],
                 batch=batches[row["arch"]]["published"][row["machine"]][
-                    row["precision"].replace("TF32", "FP32")  # as large
+                    row["precision"].replace("TF32", "FP32")  # equally large
                 ],
                 published=row["images_per_second"],
                 message=get_arch(row["arch"]).trainable_1000 * row["bytes"],
@@ -137,11 +138,11 @@ def setups() -> list[Setup]:
 
 @dataclass(frozen=True)
 class Fit:
-    """What was fitted, and what the rest of the model assumes.
+    """The fitted values, and the model's other assumptions.
 
     Attributes:
-        sigma, exponent: see the module.
-        ceilings: images/s of 224 px that a host prepares, by (host, kind of input).
+        sigma, exponent: see the module's docstring.
+        ceilings: images/s of 224 px that a host can prepare, by (host, kind of input).
         slower: factor by which the network between hosts is slower than assumed (sensitivity).
         latency: factor on the latency of a hop (sensitivity).
     """
@@ -153,7 +154,7 @@ class Fit:
     latency: float = 1.0
 
     def exchange(self, setup: Setup, n: int, flat: bool = False) -> float:
-        """Seconds of one allreduce over n GPUs."""
+        """Returns the seconds of one allreduce over n GPUs."""
         if n == 1:
             return 0.0
         assumed, host = data()["assumed"], setup.host
@@ -163,8 +164,8 @@ class Fit:
         near = assumed["alpha_nvlink_us"] * 1e-6 * self.latency
         far = assumed["alpha_network_us"] * 1e-6 * self.latency
         if flat and hosts > 1:
-            # Rings side by side, one an adapter: together they have the hosts' bandwidth, and each
-            # hop of a ring is waited for. One in eight goes between hosts.
+            # Parallel rings, one per adapter: together they have the hosts' bandwidth, and each hop
+            # of a ring adds its latency. One hop in eight goes between hosts.
             hops = 2 * (n - 1)
             latency = hops * ((GPUS_PER_HOST - 1) * near + far) / GPUS_PER_HOST
             return 2 * (n - 1) / n * setup.message / min(network, nvlink) + latency
@@ -174,8 +175,8 @@ class Fit:
     def parts(
         self, setup: Setup, n: int, batch: int | None = None, flat: bool = False
     ) -> dict[str, float]:
-        """Seconds of a step of n GPUs by what they are spent on: compute, input, stragglers,
-        exchange. One GPU has a host's processors to itself, so its row holds its own input.
+        """Returns the seconds of a step of n GPUs by part: compute, input, stragglers, exchange.
+        One GPU has a host's processors to itself, so its row includes its own input.
         """
         compute = setup.compute(batch)
         images = (batch or setup.batch) * min(n, GPUS_PER_HOST) * setup.input_cost
@@ -189,19 +190,19 @@ class Fit:
         }
 
     def throughput(self, setup: Setup, n: int, batch: int | None = None) -> float:
-        """Images/s of the model by itself."""
+        """Returns the images/s of the model alone."""
         return n * (batch or setup.batch) / sum(self.parts(setup, n, batch).values())
 
     def predicted(self, setup: Setup, n: int, batch: int | None = None) -> float:
-        """Images/s, with what is unexplained at 8 GPUs as a constant factor."""
+        """Returns images/s, with the unexplained part at 8 GPUs as a constant factor."""
         known = setup.published[FITTED_UP_TO] / self.throughput(setup, FITTED_UP_TO)
         return known * self.throughput(setup, n, batch)
 
 
 def fit(rows: Iterable[Setup]) -> Fit:
-    """Least squares over a grid: no start to choose and no minimum to be caught in.
+    """Fits by least squares over a grid, which needs no start and has no local minima.
 
-    Sees the rows of 1 and 8 GPUs only.
+    Uses only the rows of 1 and 8 GPUs.
     """
     groups: dict[tuple[str, str], list[Setup]] = {}
     for setup in rows:
@@ -221,7 +222,7 @@ def fit(rows: Iterable[Setup]) -> Fit:
 
 
 def _squares(setup: Setup, p: float) -> np.ndarray:
-    """Squared errors of log throughput at 8 GPUs, `(sigmas, ceilings)`."""
+    """Returns squared errors of log throughput at 8 GPUs, `(sigmas, ceilings)`."""
     n = FITTED_UP_TO
     waits = setup.batch * n * setup.input_cost / CEILINGS
     together = (setup.compute() ** p + waits**p) ** (1 / p)
@@ -233,7 +234,7 @@ def _squares(setup: Setup, p: float) -> np.ndarray:
 
 
 def hours_published() -> list[tuple[Setup, int, float, int]]:
-    """Setup, GPUs, hours and epochs of the EfficientNet document's accuracy tables."""
+    """Returns setup, GPUs, hours and epochs from the EfficientNet document's accuracy tables."""
     names = {"A100-80G": "DGXA100", "V100-16G": "DGX1V", "V100-32G": "DGX1V-32G"}
     found = []
     for setup in setups():
@@ -251,7 +252,9 @@ def hours_published() -> list[tuple[Setup, int, float, int]]:
 
 
 def overhead() -> float:
-    """Hours of the 8-GPU rows beside epochs over published throughput: evaluation, checkpoints."""
+    """Returns the hours of the 8-GPU rows beyond epochs over published throughput: evaluation,
+    checkpoints.
+    """
     ratios = [
         hours * 3600 * setup.published[n] / (epochs * data()["imagenet"]["train_images"])
         for setup, n, hours, epochs in hours_published()
@@ -269,11 +272,11 @@ def hours_predicted(fitted: Fit, setup: Setup, n: int, epochs: int) -> float:
 
 
 def two_processes(figures: dict[str, list], batch: int) -> dict[str, Any]:
-    """What `measured: two_processes` of scaling_rows.yaml holds, from the JSON of scaling.py.
+    """Computes `measured: two_processes` of scaling_rows.yaml from the JSON of scaling.py.
 
     Args:
         figures: by kind, turns of processes of parts of seconds by step.
-        batch: images of a process's step.
+        batch: images per step of a process.
     """
 
     def all_of(kind: str, part: str) -> list[float]:

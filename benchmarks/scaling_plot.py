@@ -1,4 +1,4 @@
-"""The plot of docs/scaling.md as SVG: what is left of one GPU's throughput on many."""
+"""Draws the plot of docs/scaling.md as SVG: efficiency on many GPUs relative to one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from benchmarks.scaling_model import FITTED_UP_TO, Fit, Setup, setups
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 56, 170, 24, 44
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-LOWEST = 0.6  # of the vertical axis
-# Readable on white and on near-black; by Okabe and Ito, told apart by colour-blind readers too.
+LOWEST = 0.6  # start of the vertical axis
+# Readable on white and on near-black; by Okabe and Ito, distinguishable for colour-blind readers
+# too.
 COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#7f7f7f", "#a08000")
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #333 }
@@ -31,7 +32,7 @@ def _y(efficiency: float) -> float:
 
 
 def plot(fitted: Fit) -> str:
-    """Lines are the model, discs what it was fitted to, rings what it never saw."""
+    """Draws the model as lines, fitted rows as discs, and rows that it never saw as rings."""
     shown = [s for s in setups() if s.arch.startswith("efficientnet")]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
@@ -45,7 +46,7 @@ def plot(fitted: Fit) -> str:
         ends.append((_y(_efficiency(fitted, setup, GPUS[-1])), setup.name, colour))
     height = -math.inf
     for y, name, colour in sorted(ends):
-        height = max(y, height + 15)  # names below each other, each near its line's end
+        height = max(y, height + 15)  # labels one below another, each near its line's end
         place = f'x="{WIDTH - RIGHT + 10}" y="{height + 4:.1f}"'
         parts.append(f'<text {place} style="fill:{colour}">{name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
@@ -73,7 +74,7 @@ def _axes() -> list[str]:
 
 
 def _curve(fitted: Fit, setup: Setup, colour: str) -> list[str]:
-    """From 8 GPUs on, and the published rows."""
+    """Draws the curve from 8 GPUs on, and the published rows."""
     line = [n for n in GPUS if n >= FITTED_UP_TO]
     points = " ".join(f"{_x(n):.1f},{_y(_efficiency(fitted, setup, n)):.1f}" for n in line)
     parts = [f'<polyline points="{points}" style="stroke:{colour}"/>']

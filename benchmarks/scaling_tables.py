@@ -40,7 +40,7 @@ MISSED = 0.10
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Returns a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -54,7 +54,7 @@ def percent(value: float) -> str:
 
 
 def judged(error: float) -> str:
-    """An error, in bold type where the row is missed."""
+    """Formats an error, in bold type if the row is missed."""
     return f"**{percent(error)}**" if abs(error) > MISSED else percent(error)
 
 
@@ -87,7 +87,9 @@ def fitted_rows(fitted: Fit) -> str:
 
 
 def held_out(fitted: Fit) -> list[tuple[Setup, int, float, float, float]]:
-    """Setup, GPUs, published images/s, predicted, and a straight line through the 8-GPU row."""
+    """Returns setup, GPUs, published images/s, predicted, and a straight line through the 8-GPU
+    row.
+    """
     return [
         (setup, n, known, fitted.predicted(setup, n), setup.published[8] * n / 8)
         for setup in setups()
@@ -122,7 +124,7 @@ def hours_rows(fitted: Fit) -> str:
 
 
 def sensitivity(fitted: Fit) -> str:
-    """How much what is assumed of the network matters."""
+    """Shows how much the assumptions about the network matter."""
     cases = {
         "as assumed": fitted,
         "network between hosts 10 × slower": replace(fitted, slower=10),
@@ -142,7 +144,7 @@ def sensitivity(fitted: Fit) -> str:
 
 
 def here() -> str:
-    """The same sum of parts for what was measured on two processes of one core each."""
+    """Shows the same sum of parts for measurements on two processes with one core each."""
     measured = data()["measured"]["two_processes"]
     gradients, update = measured["joined"]["gradients"], measured["joined"]["update"]
     waits = gradients * measured["variation"] * slowest(2)
@@ -175,7 +177,7 @@ def large_setups() -> list[Setup]:
 
 
 def largest_batch(setup: Setup) -> int:
-    """The largest published global batch of the architecture's family."""
+    """Returns the largest published global batch of the architecture's family."""
     family = "ResNet" if setup.arch.startswith("resnet") else "EfficientNet"
     return max(b["images"] for b in data()["batch_limits"] if b["what"].startswith(family))
 
@@ -214,7 +216,7 @@ def _large_row(fitted: Fit, setup: Setup, n: int, batch: int) -> list[str]:
 
 
 def limits(fitted: Fit, n: int = 1024) -> str:
-    """What n GPUs ask for beside what there is."""
+    """Shows what n GPUs need, beside what exists."""
     images, measured = data()["imagenet"], data()["measured"]
     per_megabyte = measured["checkpoint"]["copy_ms"] / measured["checkpoint"]["megabytes"]
     head, columns = ["at 1,024 GPUs (A100, AMP)"], []
@@ -253,7 +255,7 @@ def limits(fitted: Fit, n: int = 1024) -> str:
 
 
 def tables(fitted: Fit) -> dict[str, str]:
-    """Every table of the page by its name there."""
+    """Returns every table of the page by its name there."""
     return {
         "fitted": fitted_values(fitted),
         "rows of 8": fitted_rows(fitted),
@@ -267,7 +269,7 @@ def tables(fitted: Fit) -> dict[str, str]:
 
 
 def with_tables(page: str, made: dict[str, str]) -> str:
-    """The page with each table between its two marks.
+    """Returns the page with each table between its two marks.
 
     Raises:
         SystemExit: a table has no place, or a place has no table.

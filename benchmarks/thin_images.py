@@ -1,4 +1,4 @@
-"""Memory that one thin picture takes, over that of an ordinary one, in each place that decodes.
+"""Measures the memory for one thin picture, over that for an ordinary one, in each decoder.
 
     python benchmarks/thin_images.py            a table
     python benchmarks/thin_images.py --json     the same for programs
@@ -37,7 +37,7 @@ Use = Callable[[bytes], object]
 
 
 def picture(width: int, height: int) -> bytes:
-    """A PNG of noise, or of one colour where that would be large."""
+    """Returns a PNG of noise, or of one colour if noise would be large."""
     stream = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(noise).save(stream, "PNG")
@@ -45,7 +45,7 @@ def picture(width: int, height: int) -> bytes:
 
 
 def peak_mb(use: Use, image: bytes) -> float:
-    """The most memory of this process while it uses an image, in MB."""
+    """Returns this process's peak memory while it uses an image, in MB."""
     Path("/proc/self/clear_refs").write_text("5")
     use(image)
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -53,13 +53,13 @@ def peak_mb(use: Use, image: bytes) -> float:
 
 
 def traced(function: Callable[[tf.Tensor], tf.Tensor]) -> Use:
-    """As in a tf.data pipeline."""
+    """Traces a function as in a tf.data pipeline."""
     compiled = tf.function(function, input_signature=[tf.TensorSpec([], tf.string)])
     return lambda image: compiled(tf.constant(image)).numpy()
 
 
 def uses(quick: bool) -> Iterator[tuple[str, Use]]:
-    """What decodes an image, by name."""
+    """Yields the decoders of images, by name."""
     for method in ("crop", "resize"):
         for name in ("bilinear", "bicubic"):
             crop = EvalCrop(method=method, interpolation=name)
@@ -88,7 +88,7 @@ def _predict() -> Iterator[tuple[str, Use]]:
 
 
 def _exported() -> Iterator[tuple[str, Use]]:
-    """The bytes signature of a SavedModel, without a network behind it."""
+    """Yields the bytes signature of a SavedModel, without a network behind it."""
     from convoy.dataloader import native
 
     class Module(tf.Module):
@@ -138,7 +138,7 @@ def main() -> None:
     rows = []
     for name, use in uses(options.quick):
         ordinary = picture(*ORDINARY)
-        use(ordinary)  # traces, and takes what stays
+        use(ordinary)  # traces, and allocates lasting memory
         base = peak_mb(use, ordinary)
         for shape in QUICK if options.quick else SHAPES:
             more = peak_mb(use, picture(*shape)) - base

@@ -1,10 +1,10 @@
-"""One contender in a process of its own, which computes only when it is asked to.
+"""Runs one contender in a separate process, which computes only on request.
 
     python -m benchmarks.worker MODULE:FUNCTION '{"argument": …}'
 
 `benchmarks.harness` starts it. FUNCTION returns a `Contender`. Lines come in and go out on the
-standard streams: `{"turn": 5}` is answered by what five iterations took. An exception is
-the answer too, and ends the process with its traceback on the error stream.
+standard streams: the answer to `{"turn": 5}` is the time of five iterations. An exception is also
+an answer, and ends the process with its traceback on the error stream.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import Any, TextIO
 
 @dataclass(frozen=True)
 class Contender:
-    """What takes part in a comparison.
+    """A participant in a comparison.
 
     Attributes:
-        turn: does so many iterations and waits for their end. It may return the seconds that
-            count; None is for all of the call.
-        items: images, or whatever a row counts, in one iteration.
-        facts: about it, for the record: versions, parameters.
+        turn: does the given number of iterations and waits for their end. It may return the seconds
+            that count; None means the whole call.
+        items: images, or other items that a row counts, per iteration.
+        facts: facts for the record: versions, parameters.
         measures: further figures, read after each turn.
     """
 
@@ -42,13 +42,13 @@ class Contender:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has held so far, MiB."""
+    """Returns this process's peak memory so far in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def cpu_seconds() -> float:
-    """Processor time so far of this process and of all others of its session, which are those that
-    it has started: exact for its own, and to a hundredth of a second for theirs.
+    """Returns the CPU time so far of this process and of all others in its session, which are its
+    children: exact for its own, and to a hundredth of a second for theirs.
     """
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     total = time.process_time() + ended.ru_utime + ended.ru_stime
@@ -56,16 +56,17 @@ def cpu_seconds() -> float:
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
             with open(path) as file:
-                fields = file.read().rpartition(")")[2].split()  # the name may hold anything
+                fields = file.read().rpartition(")")[2].split()  # the name may contain anything
         except OSError:
             continue  # it has ended
         if int(fields[3]) == session and path.split("/")[2] != own:
-            total += sum(map(int, fields[11:15])) / tick  # user, system; of its ended children
+            # User and system time, also of its ended children.
+            total += sum(map(int, fields[11:15])) / tick
     return total
 
 
 def main() -> None:
-    # What libraries print goes to the error stream: this one is for answers.
+    # Libraries print to the error stream: this one is for answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     end_with_parent()
@@ -77,8 +78,8 @@ def main() -> None:
 
 
 def end_with_parent() -> None:
-    """Linux ends this process when the one that asks does, even while it is stopped: it is in a
-    session of its own, and would hold its memory, the GPU's too, for ever.
+    """Makes Linux end this process with its parent, even while it is stopped: it is in its own
+    session, and would hold its memory, also the GPU's, forever.
     """
     if sys.platform == "linux":
         set_parent_death_signal = 1  # man 2 prctl
@@ -86,7 +87,7 @@ def end_with_parent() -> None:
 
 
 def answer(answers: TextIO) -> None:
-    """Makes the contender, and answers until the questions end."""
+    """Makes the contender, and answers until the requests end."""
     module, function = sys.argv[1].split(":")
     start = time.perf_counter()
     try:

@@ -1,5 +1,5 @@
-"""Labels images with keras.applications, as a user's first script does; Convoy's rival in the rows
-of start-up and memory.
+"""Labels images with keras.applications like a user's first script: Convoy's rival for start-up and
+memory.
 
     python benchmarks/bare/predict.py WEIGHTS.weights.h5 IMAGE_OR_FOLDER
 """

@@ -1,5 +1,5 @@
-"""Trains EfficientNet-B0 with `compile` and `fit`, as a user's first script does; Convoy's rival in
-the rows of start-up and memory.
+"""Trains EfficientNet-B0 with `compile` and `fit` like a user's first script: Convoy's rival for
+start-up and memory.
 
     python benchmarks/bare/train.py FOLDER STEPS BATCH
 

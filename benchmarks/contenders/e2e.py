@@ -1,8 +1,8 @@
-"""Training as users run it, by `runtime.train.trainer.Trainer` itself: on JPEGs in TFRecords, or
-made up.
+"""Trains as users do, with `runtime.train.trainer.Trainer` itself: on JPEGs in TFRecords, or
+synthetic images.
 
-The trainer measures how long each step waited for its batch, as its logs and `--mode
-training_benchmark` show it (docs/benchmark.md).
+The trainer measures how long each step waited for its batch, as in its logs and in `--mode
+training_benchmark` (docs/benchmark.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENDLESS, CLASSES = 10**6, 1000
 
 
 class _Turns(keras.callbacks.Callback):
-    """Lets the trainer make as many steps as are granted, and then wait."""
+    """Lets the trainer do as many steps as are granted, and then makes it wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,10 +42,10 @@ class _Turns(keras.callbacks.Callback):
 def trainer(
     arch: str, size: int, batch: int, augmenter: str | None = None, **flags: Any
 ) -> Contender:
-    """The trainer between two steps, and on for as many as a turn has.
+    """Makes a contender of the trainer: a turn continues it for that many steps.
 
     Args:
-        augmenter: of real images; None: synthetic ones, made once.
+        augmenter: augmenter of real images; None: synthetic images, made once.
         flags: further fields of `Config`.
     """
     ranks.init()
@@ -76,7 +76,7 @@ def trainer(
             turns.done.release()
             raise
 
-    # A thread, so that the run goes on from turn to turn with the batches that are ready.
+    # A thread, so that the run continues from turn to turn with the batches that are ready.
     threading.Thread(target=train, daemon=True).start()
 
     def turn(count: int) -> None:

@@ -1,8 +1,8 @@
-"""Training on photographs from disk, beside the same step on one batch that lies ready.
+"""Trains on photographs from disk, beside the same step on one resident batch.
 
-The settings are those of the document's recipe (optimizer, moving average, weight decay, and so
-on) with AutoAugment, and the batches are the trainer's own. What a processor of the host cannot
-deliver in time, the GPU waits for.
+The settings are those of the document's recipe (optimizer, moving average, weight decay, and so on)
+with AutoAugment, and the batches are the trainer's own. The GPU waits for whatever the host's CPU
+cannot deliver in time.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from benchmarks.contenders.training import CLASSES, device_memory, on_device, se
 from benchmarks.photographs import prepared
 from benchmarks.worker import Contender
 
-RATE = 1e-4  # whatever the photographs teach, the loss stays a number and every update is done
-ENDLESS = 10**9  # steps in an epoch: nothing is timed at the seam of two
+RATE = 1e-4  # keeps the loss finite whatever the photographs teach, so that every update is done
+ENDLESS = 10**9  # steps per epoch: no timing crosses the end of one
 
 
 def ours(
@@ -29,14 +29,14 @@ def ours(
     photographs: str,
     need_gpu: bool = False,
 ) -> Contender:
-    """The trainer's step, compiled by XLA, and its loader.
+    """Makes a contender of the trainer's step, compiled with XLA, and its loader.
 
     Args:
-        photographs: folder for them; made if it is not there.
+        photographs: folder for them; created if missing.
 
-    Further figures: `resident`, images/s of the same step on a batch that lies in the GPU's memory
-    (with `augment_on="device"`, its augmentation is in that step); `wait_ms`, how long a step waits
-    for its batch.
+    Further figures: `resident`, images/s of the same step on a batch in the GPU's memory (with
+    `augment_on="device"`, the step includes its augmentation); `wait_ms`, how long a step waits for
+    its batch.
     """
     set_up(dtype, need_gpu)
     import tensorflow as tf
@@ -70,7 +70,7 @@ def ours(
     found: dict[str, float] = {}
 
     def run(source: Iterator, steps: int) -> tuple[float, float]:
-        """Seconds that the steps take, and how many of these they wait for batches."""
+        """Returns the seconds that the steps take, and how many of these they wait for batches."""
         waited, start = 0.0, time.perf_counter()
         for _ in range(steps):
             before = time.perf_counter()
@@ -82,7 +82,7 @@ def ours(
 
     def turn(steps: int) -> float:
         found["resident"] = steps * batch / run(repeat(resident), steps)[0]
-        run(batches, steps)  # uses up what was decoded ahead meanwhile
+        run(batches, steps)  # uses up batches that were decoded ahead meanwhile
         seconds, waited = run(batches, steps)
         found["wait_ms"] = 1e3 * waited / steps
         return seconds

@@ -1,8 +1,8 @@
-"""Inference: from uint8 images in host memory to probabilities in host memory.
+"""Runs inference: from uint8 images in host memory to probabilities in host memory.
 
-All contenders of an architecture have the same weights, and their logits are compared when they
-begin (`benchmarks.inference_models`); keras.applications' ResNet50 is another network (v1), so its
-are not. Each may use all cores.
+All contenders of an architecture have the same weights, and their logits are compared at the start
+(`benchmarks.inference_models`), except those of keras.applications' ResNet50, which is another
+network (v1). Each may use all cores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.worker import Contender
 from convoy.utils.machine import device
 
 CORES = len(os.sched_getaffinity(0))
-CLOSE = 2e-3  # of logits whose standard deviation is about 3; ResNet50 in batches of 64: 1.1e-3
+CLOSE = 2e-3  # for logits with a standard deviation of about 3; ResNet50 in batches of 64: 1.1e-3
 
 
 def _contender(
@@ -35,15 +35,15 @@ def _contender(
     probabilities: bool = False,
     bound: float | None = CLOSE,
 ) -> Contender:
-    """Compares what `of` takes out of a run's results, logits or probabilities, with the Keras
+    """Compares logits or probabilities, which `of` extracts from a run's results, with the Keras
     model's, and makes a contender of the run.
 
     Raises:
-        ValueError: they differ by more than `bound`, or name another class.
+        ValueError: they differ by more than `bound`, or predict another class.
     """
     images, wanted = check(arch, size)
     wanted = _softmax(wanted) if probabilities else wanted
-    # In batches of the row's own size: traced or compiled once, for the shape that is timed.
+    # In batches of the row's own size: traced or compiled once, for the timed shape.
     parts = [images[i : i + batch] for i in range(0, len(images), batch)]
     got = np.concatenate([of(run(part)) for part in parts if len(part) == batch])
     wanted = wanted[: len(got)]
@@ -68,7 +68,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def ours(arch: str, size: int, batch: int) -> Contender:
-    """The forward pass of `--mode predict`."""
+    """Runs the forward pass of `--mode predict`."""
     device.prefer_onednn()
     import tensorflow as tf
 
@@ -87,7 +87,7 @@ def ours(arch: str, size: int, batch: int) -> Contender:
 
 
 def export(name: str, arch: str, size: int, batch: int) -> Contender:
-    """One of `--mode export`'s files, run as `--mode inference_benchmark` runs it."""
+    """Runs one of `--mode export`'s files as `--mode inference_benchmark` does."""
     device.prefer_onednn()
     path = prepared(arch, size, name)
     from convoy.runtime.export.writers import READERS
@@ -98,7 +98,7 @@ def export(name: str, arch: str, size: int, batch: int) -> Contender:
         return runner(images, ())
 
     facts = {"mib": round(_bytes(path) / 2**20, 1)}
-    bound = None if name == "tflite-int8" else CLOSE  # int8 is for trained weights to judge
+    bound = None if name == "tflite-int8" else CLOSE  # int8 can only be judged with trained weights
     return _contender(run, lambda got: got["logits"], arch, size, batch, facts, bound=bound)
 
 
@@ -108,7 +108,7 @@ def _bytes(path: Path) -> int:
 
 
 def _keras_model(arch: str, size: int) -> tuple[Any, bool]:
-    """keras.applications' network, and whether it is ours with the same weights."""
+    """Returns keras.applications' network, and whether it equals ours with the same weights."""
     import keras
 
     shape = (size, size, 3)
@@ -120,7 +120,7 @@ def _keras_model(arch: str, size: int) -> tuple[Any, bool]:
     from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD
 
     net = getattr(keras.applications, KERAS_NAMES[arch])(weights=None, input_shape=shape)
-    # Its first layers divide by 255, and normalise by weights that it loads with the others.
+    # Its first layers divide by 255, and normalise with weights that it loads with the others.
     place = next(i for i, x in enumerate(net.layers) if x.name.startswith("normalization"))
     net.layers[place].mean = np.reshape(IMAGENET_MEAN, (1, 1, 1, 3)).astype(np.float32) / 255
     net.layers[place].variance = np.square(IMAGENET_STD, dtype=np.float32).reshape(1, 1, 1, 3)
@@ -134,7 +134,7 @@ def _keras_model(arch: str, size: int) -> tuple[Any, bool]:
 
 
 def keras_model(arch: str, size: int, batch: int, how: str) -> Contender:
-    """keras.applications: `how` is "predict", or "function" for `tf.function(model)`."""
+    """Runs keras.applications: `how` is "predict", or "function" for `tf.function(model)`."""
     import keras
     import tensorflow as tf
 
@@ -155,7 +155,7 @@ def keras_model(arch: str, size: int, batch: int, how: str) -> Contender:
 
 
 def timm_torch(arch: str, size: int, batch: int, channels_last: bool, compiled: bool) -> Contender:
-    """timm in PyTorch, under `inference_mode`."""
+    """Runs timm in PyTorch, under `inference_mode`."""
     torch = import_torch()
     import timm
 
@@ -173,7 +173,7 @@ def timm_torch(arch: str, size: int, batch: int, channels_last: bool, compiled: 
 
 
 def timm_onnx(arch: str, size: int, batch: int) -> Contender:
-    """timm's network through `torch.onnx.export`, in ONNX Runtime as it comes."""
+    """Runs timm's network through `torch.onnx.export`, in ONNX Runtime with its defaults."""
     import onnxruntime
 
     path = prepared(arch, size, "timm.onnx")

@@ -1,12 +1,12 @@
-"""Training input, the whole way a user has it: from files to batches that a step would take.
+"""Runs training input as users do: from files to batches for a step.
 
 Every contender shuffles the same 1,024 photographs (`benchmarks.photographs`), without end, and
-yields batches of 64 uint8 images of 224 × 224 pixels: a random-resized crop, a flip, and what
-`augmenter` says ("none", "autoaugment", "randaugment"). All may use all cores, and work ahead as
-much as they do by default: a consumer that only takes leaves their queues empty, so a turn begins
-with as little prepared as it ends with.
+yields batches of 64 uint8 images of 224 × 224 pixels: a random-resized crop, a flip, and the
+`augmenter` ("none", "autoaugment", "randaugment"). All may use all cores, and prefetch as they do
+by default: a consumer that does nothing else keeps their queues empty, so a turn begins with as
+little prepared as it ends with.
 
-Crops are of 5 to 100 % of an image's area, but for Keras' layers, which have none such.
+Crops cover 5 to 100 % of an image's area, except with Keras' layers, which have no such crop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 def _taking(batches: Iterable[Any], facts: dict[str, Any], warmup: int = 10) -> Contender:
-    """A contender whose iteration takes a batch.
+    """Makes a contender whose iteration takes a batch.
 
     Raises:
         ValueError: it is not a batch of such images.
@@ -44,9 +44,9 @@ def _taking(batches: Iterable[Any], facts: dict[str, Any], warmup: int = 10) -> 
 
 
 def ours(augmenter: str, data_backend: str) -> Contender:
-    """Our loader as `--data_backend tfdata|dali-cpu --augmenter_name …` build it."""
+    """Runs our loader as `--data_backend tfdata|dali-cpu --augmenter_name …` build it."""
     if data_backend == "dali-cpu":
-        import nvidia.dali  # noqa: F401 - said here if it is missing
+        import nvidia.dali  # noqa: F401 - reports here if it is missing
 
     from convoy.dataloader import native
     from convoy.runtime.builders.inputs import build_loader
@@ -70,7 +70,9 @@ def ours(augmenter: str, data_backend: str) -> Contender:
 
 
 def _examples(tf: Any) -> Any:
-    """Endless (encoded image, label from 0) of the records, as TensorFlow's guides read them."""
+    """Yields the records' (encoded image, label from 0) without end, as TensorFlow's guides read
+    them.
+    """
     features = {
         "image/encoded": tf.io.FixedLenFeature([], tf.string),
         "image/class/label": tf.io.FixedLenFeature([], tf.int64),
@@ -86,7 +88,7 @@ def _examples(tf: Any) -> Any:
 
 
 def tf_image(augmenter: str) -> Contender:
-    """tf.data and tf.image as most programs have them: the crop decoded alone, float32 after it."""
+    """Runs tf.data and tf.image as most programs do: decodes only the crop, then uses float32."""
     import tensorflow as tf
 
     from benchmarks import float_autoaugment
@@ -113,11 +115,11 @@ def tf_image(augmenter: str) -> Contender:
 
 
 def keras_layers(augmenter: str) -> Contender:
-    """Keras' preprocessing layers on batches in tf.data, as its guides have them.
+    """Runs Keras' preprocessing layers on batches in tf.data, as in its guides.
 
     Keras has no random-resized crop and no AutoAugment. Here the short side is resized to 256
-    pixels, and one window of 224 cut out of all images of a batch. Its RandAugment draws two of
-    eleven operations for a whole batch, and computes all eleven in either step.
+    pixels, and the same window of 224 is cut out of all images of a batch. Its RandAugment draws
+    two of eleven operations for a whole batch, and computes all eleven in both steps.
     """
     import keras
     import tensorflow as tf
@@ -143,7 +145,7 @@ def keras_layers(augmenter: str) -> Contender:
 
 
 def pil_loader(augmenter: str) -> Contender:
-    """torchvision's transforms on Pillow's images, in as many worker processes as cores."""
+    """Runs torchvision's transforms on Pillow's images, with one worker process per core."""
     from benchmarks.peers import import_torch
 
     torch = import_torch()
@@ -172,7 +174,7 @@ def pil_loader(augmenter: str) -> Contender:
 
 
 def dali_alone(augmenter: str) -> Contender:
-    """DALI's own pipeline on the CPU: its reader, its crops, its policies."""
+    """Runs DALI's own pipeline on the CPU: its reader, its crops, its policies."""
     import numpy as np
     import nvidia.dali as dali
     from nvidia.dali import fn, tfrecord, types
@@ -215,6 +217,6 @@ def dali_alone(augmenter: str) -> Contender:
     def batches() -> Iterable[Any]:
         while True:
             images, _ = made.run()
-            yield (np.asarray(images.as_tensor()),)  # over the same memory
+            yield (np.asarray(images.as_tensor()),)  # shares the memory
 
     return _taking(batches(), {"dali": dali.__version__})

@@ -1,9 +1,9 @@
-"""Whole commands, each turn in fresh processes: how long they take, and the most memory they hold.
+"""Runs whole commands, each turn in fresh processes: measures their time and peak memory.
 
 `{data}`, `{run}`, `{weights}`, `{photos}`, `{image}` and `{compiled}` in a command are a folder of
-photographs in classes, the run that `--mode train` left there with EfficientNet-B0, a file of
-weights of keras.applications' B0, a folder with 200 of the photographs, one of them, and a folder
-for `--xla_cache`, which the command itself has filled once before its turns.
+photographs in classes, a run of `--mode train` on it with EfficientNet-B0, a weight file of
+keras.applications' B0, a folder with 200 of the photographs, one of them, and a folder for
+`--xla_cache`, which the command itself has filled once before its turns.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ PHOTOS = 200
 
 
 def command(arguments: list[str], items: int = 1) -> Contender:
-    """`python ARGUMENTS`, in the project's root; `{new}` is a folder that each run gets fresh.
+    """Runs `python ARGUMENTS` in the project's root; `{new}` is a fresh folder for each run.
 
     Args:
-        items: what it trains on or labels.
+        items: number of images that it trains on or labels.
     """
     text = " ".join(arguments)
     places = {"data": str(data())} if "{data}" in text else {}
@@ -44,7 +44,7 @@ def command(arguments: list[str], items: int = 1) -> Contender:
 
 
 def run(arguments: list[str]) -> float:
-    """Runs `python ARGUMENTS` to its end. Returns the most memory it held, MiB.
+    """Runs `python ARGUMENTS` to its end. Returns its peak memory in MiB.
 
     Raises:
         RuntimeError: it failed.
@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> float:
             stderr=said,
         )
         _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)  # wait4 took it
+        process.returncode = os.waitstatus_to_exitcode(status)  # wait4 has already collected it
         if process.returncode:
             said.seek(0)
             raise RuntimeError(f"{' '.join(arguments)}: {said.read().decode()[-2000:]}")
@@ -67,12 +67,12 @@ def run(arguments: list[str]) -> float:
 
 
 def data() -> Path:
-    """Photographs in a folder `train`, one folder a class."""
+    """Returns photographs in a folder `train`, one folder per class."""
     return photographs.prepared() / "files"
 
 
 def prepared(key: str) -> Path:
-    """What a placeholder stands for; made once, and kept under build/bench."""
+    """Returns the value of a placeholder; made once, and kept under build/bench."""
     name, make = _MAKERS[key]
     path = PLACE / name
     if not path.exists():

@@ -1,10 +1,9 @@
-"""One training step: forward, backward, update, with batch norm's statistics and momentum.
+"""Runs one training step: forward, backward, update, with batch norm's statistics and momentum.
 
-All do the same work: images that lie ready in memory, cross-entropy with label smoothing, SGD with
-momentum, no weight decay and no moving average. `dtype` is "float32" (on GPUs that have it,
-TensorFloat-32), "bfloat16" or "float16": mixed precision, with weights and loss in float32, and
-for float16 dynamic loss scaling. They compute on the GPU if there is one; with `need_gpu`, on
-nothing else.
+All do the same work: images ready in memory, cross-entropy with label smoothing, SGD with momentum,
+no weight decay and no moving average. `dtype` is "float32" (on GPUs that have it, TensorFloat-32),
+"bfloat16" or "float16": mixed precision, with weights and loss in float32, and for float16 dynamic
+loss scaling. They use the GPU if there is one; with `need_gpu`, nothing else.
 """
 
 from __future__ import annotations
@@ -31,17 +30,19 @@ TIMM_NAMES = {
 
 
 def random_batch(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 `(batch, size, size, 3)` and labels int32 `(batch,)`, always the same."""
+    """Returns images uint8 `(batch, size, size, 3)` and labels int32 `(batch,)`, always the
+    same.
+    """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     return images, rng.integers(0, CLASSES, batch, dtype=np.int32)
 
 
 def set_up(dtype: str, need_gpu: bool) -> None:
-    """Makes TensorFlow compute as the program would.
+    """Configures TensorFlow as the program does.
 
     Raises:
-        RuntimeError: there is no GPU, and there has to be one.
+        RuntimeError: there is no GPU, but one is needed.
     """
     from convoy.utils.distributed import ranks
     from convoy.utils.machine import device
@@ -56,7 +57,7 @@ def set_up(dtype: str, need_gpu: bool) -> None:
 
 
 def check_gpu(needed: bool) -> None:
-    """Raises RuntimeError if TensorFlow sees no GPU and needs one: a batch for GPUs takes minutes
+    """Raises RuntimeError if TensorFlow sees no GPU but needs one: a batch for GPUs takes minutes
     on a CPU.
     """
     import tensorflow as tf
@@ -69,7 +70,9 @@ def check_gpu(needed: bool) -> None:
 
 
 def on_device(value: Any) -> Any:
-    """A tensor, or a structure of tensors, in the memory of TensorFlow's GPU, if it has one."""
+    """Moves a tensor, or a structure of tensors, to the memory of TensorFlow's GPU, if it has
+    one.
+    """
     import tensorflow as tf
 
     gpu = tf.config.list_logical_devices("GPU")
@@ -78,7 +81,7 @@ def on_device(value: Any) -> Any:
 
 
 def device_memory() -> dict[str, float]:
-    """The most of the GPU's memory that TensorFlow has given out, MiB; nothing without a GPU."""
+    """Returns the peak of TensorFlow's GPU memory in MiB; empty without a GPU."""
     import tensorflow as tf
 
     if not tf.config.list_logical_devices("GPU"):
@@ -95,7 +98,7 @@ def ours(
     natively: bool = True,
     **flags: Any,
 ) -> Contender:
-    """`runtime.train.step.Step`, as the trainer builds it; without `natively` as it would if
+    """Runs `runtime.train.step.Step` as the trainer builds it; without `natively`, as if
     `model/native/` were not built.
     """
     set_up(dtype, need_gpu)
@@ -136,8 +139,8 @@ def ours(
 def keras_fit(
     arch: str, size: int, batch: int, dtype: str, jit: bool = False, need_gpu: bool = False
 ) -> Contender:
-    """keras.applications, `compile` and `fit`. The time is that between the ends of batches, so
-    that what `fit` does at its beginning and end does not count.
+    """Runs keras.applications with `compile` and `fit`. It times between the ends of batches, so
+    that the beginning and end of `fit` do not count.
     """
     import keras
     import tensorflow as tf
@@ -150,7 +153,7 @@ def keras_fit(
         classes=CLASSES,
         classifier_activation=None,
     )
-    if model.dtype_policy.name != "float32":  # the loss in float32, as Keras' guide has it
+    if model.dtype_policy.name != "float32":  # the loss in float32, as in Keras' guide
         model = keras.Model(
             model.input, keras.layers.Activation("linear", dtype="float32")(model.output)
         )
@@ -183,10 +186,11 @@ def keras_fit(
 def timm_step(
     arch: str, size: int, batch: int, dtype: str, compiled: bool, need_gpu: bool = False
 ) -> Contender:
-    """timm's model in PyTorch, channels last; in mixed precision under autocast.
+    """Runs timm's model in PyTorch, channels last; in mixed precision under autocast.
 
-    On GPUs with what PyTorch's tuning guide advises: cuDNN tries its algorithms, TensorFloat-32
-    everywhere, one fused kernel for the update (which also waits for no check of the loss scale).
+    On GPUs it follows PyTorch's tuning guide: cuDNN benchmarks its algorithms, TensorFloat-32
+    everywhere, one fused kernel for the update (which also avoids waiting for the loss scale's
+    check).
     """
     torch = import_torch()
     import timm

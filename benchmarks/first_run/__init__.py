@@ -1,3 +1,5 @@
-"""How good the plainest command is on small folders of images, beside a search by hand, Keras'
-usual script and timm's defaults: docs/first_run.md. `python -m benchmarks.first_run --help`.
+"""Measures how good the plainest command is on small folders of images.
+
+It is compared with a search by hand, Keras' usual script and timm's defaults: docs/first_run.md.
+`python -m benchmarks.first_run --help`.
 """

@@ -6,9 +6,9 @@
     python -m benchmarks.first_run again [--sets NAME …] [--seeds N …]
     python -m benchmarks.first_run table --write
 
-`again` repeats the best trial of each search with the other seeds. Each training leaves one line
-in RESULTS, and is not repeated: an interrupted command goes on when it is given again. `--stamps`
-is the folder stamps/ of Debian's tuxpaint-stamps-default.
+`again` repeats the best trial of each search with the other seeds. Each training leaves one line in
+RESULTS, and is not repeated: giving an interrupted command again continues it. `--stamps` is the
+folder stamps/ of Debian's tuxpaint-stamps-default.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def read(results: Path) -> list[dict]:
 
 
 def train(trials: Iterable[Trial], found: list[dict], options: argparse.Namespace) -> None:
-    """Those that are not among the results, one after the other."""
+    """Runs the trials that are not among the results, one after another."""
     fields = ("data", "contestant", "seed", "flags")
     known = {Trial(**{field: each[field] for field in fields}).key for each in found}
     for trial in trials:

@@ -1,4 +1,4 @@
-"""Runs one training of a contestant, and returns what it reached."""
+"""Runs one training of a contestant, and returns its result."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from benchmarks.harness import ROOT
 from convoy.runtime.fitted.rules import Facts, fitted
 
 TIMM_EPOCHS, TIMM_IMAGES = 300, 200
-"""train.py's own, up to so many training images; with more, the plain command's."""
+"""train.py's own number of epochs, up to this many training images; with more, the plain
+command's.
+"""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training. `flags` are set beside the plain command's; a search has them."""
+    """One training. `flags` are set in addition to the plain command's; only a search has them."""
 
     data: str
     contestant: str
@@ -36,7 +38,7 @@ class Trial:
 
 
 def side_and_epochs(folder: Path, contestant: str) -> tuple[int, int]:
-    """The others get what the plain command chooses."""
+    """Returns image side and epochs: all others get those that the plain command chooses."""
     files = sorted((folder / "train").rglob("*.png"))
     sides = []
     for file in files:
@@ -49,7 +51,7 @@ def side_and_epochs(folder: Path, contestant: str) -> tuple[int, int]:
 
 
 def command(trial: Trial, folder: Path, run: Path, timm_python: str) -> list[str]:
-    """What is executed in the repository's root."""
+    """Returns the command to execute in the repository's root."""
     if trial.contestant in ("keras", "timm"):
         side, epochs = side_and_epochs(folder, trial.contestant)
         python = timm_python if trial.contestant == "timm" else sys.executable
@@ -61,7 +63,7 @@ def command(trial: Trial, folder: Path, run: Path, timm_python: str) -> list[str
 
 
 def measured(trial: Trial, folder: Path, run: Path, timm_python: str) -> dict[str, Any]:
-    """Trains, and returns the trial with its best top-1 (percent) of all evaluations on the way.
+    """Trains, and returns the trial with the best top-1 (percent) of all its evaluations.
 
     Raises:
         SystemExit: it failed; its output is in `run`.log.

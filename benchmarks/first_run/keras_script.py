@@ -1,4 +1,5 @@
-"""What Keras' own pages teach: folders, EfficientNetB0, `fit`. Last line: {"top1": …, "epochs": …}.
+"""Trains as Keras' own pages teach: folders, EfficientNetB0, `fit`. Last line: {"top1": …,
+"epochs": …}.
 
 python -m benchmarks.first_run.keras_script DIR SIZE EPOCHS SEED
 """

@@ -1,6 +1,8 @@
-"""A search by hand, as far as one can be written down: trials drawn at random around what an expert
-tries, the same for every set, on seed 1. The best goes again with the other seeds, since the best
-of many by one seed is partly luck.
+"""Searches by hand, in a reproducible form.
+
+Trials are drawn at random around values that an expert would try, the same for every set, with seed
+1. The best trial runs again with the other seeds, since the best of many with one seed is partly
+luck.
 """
 
 from __future__ import annotations
@@ -25,24 +27,26 @@ CHOICES = {
     "crop_padding": [0, 5, 10],
     "mixup_alpha": [0.0, 0.0, 0.2],
 }
-"""Flags, and what is drawn from with equal chances."""
+"""Flags, and their equally likely values."""
 
 
 def drawn(number: int) -> dict:
-    """The flags of one trial; the same number gives the same ones."""
+    """Returns the flags of one trial; the same number gives the same flags."""
     generator = np.random.default_rng(number)
     return {flag: generator.choice(values).item() for flag, values in CHOICES.items()}
 
 
 def trials(data: Sequence[str], count: int) -> Iterator[Trial]:
-    """In turns over the sets, so that an interrupted search has as many of each."""
+    """Yields trials in turns over the sets, so that an interrupted search has equally many for
+    each.
+    """
     for number in range(count):
         for name in data:
             yield Trial(name, "search", 1, drawn(number))
 
 
 def best_again(data: Sequence[str], seeds: Sequence[int], found: list[dict]) -> Iterator[Trial]:
-    """The best flags of each set's search, with each seed."""
+    """Yields the best flags of each set's search, with each seed."""
     for seed in seeds:
         for name in data:
             tried = [e for e in found if e["data"] == name and e["contestant"] == "search"]

@@ -1,6 +1,6 @@
-"""Small folders of real images, out of packages that can be installed: `train/CLASS`, `val/CLASS`.
+"""Makes small folders of real images from installable packages: `train/CLASS`, `val/CLASS`.
 
-What is evaluated on shares no pixel with what is trained on, and no typeface in `letters`.
+Evaluation images share no pixel with training images, and in `letters` no typeface.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Pictures = Iterable[tuple[str, str, Image.Image]]
 """Split ("train" or "val"), class, picture."""
 
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-# Typefaces by package; a family is in one split alone.
+# Typefaces by package; a family is in only one split.
 TYPEFACES = {
     "train": {
         "font_caladea": ("Caladea-Regular.ttf", "Caladea-BoldItalic.ttf"),
@@ -44,7 +44,7 @@ TYPEFACES = {
         "font_source_sans_pro": ("SourceSansPro-Light.ttf", "SourceSansPro-BoldIt.ttf"),
     },
 }
-# Folders of Debian's tuxpaint-stamps-default, by what their pictures show.
+# Folders of Debian's tuxpaint-stamps-default, by subject.
 STAMPS = {
     "bird": "animals/birds",
     "coin": "symbols/money",
@@ -63,11 +63,11 @@ STAMPS = {
     "vegetable": "food/vegetables",
     "vehicle": "vehicles",
 }
-STAMPS_MOST = 40  # of one class, spread over its files
+STAMPS_MOST = 40  # per class, spread over its files
 
 
 def package_folder(name: str) -> Path:
-    """Raises SystemExit where the package is not installed."""
+    """Returns the package's folder. Raises SystemExit if the package is not installed."""
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit(f"{name} is not installed: pip install -c constraints.txt -e '.[bench]'")
@@ -75,7 +75,9 @@ def package_folder(name: str) -> Path:
 
 
 def digits(each: int) -> Pictures:
-    """scikit-learn's scans, `each` a class to train on (100 at most); 40 others are kept."""
+    """Yields scikit-learn's scans, `each` per class for training (at most 100); 40 others are for
+    evaluation.
+    """
     from sklearn.datasets import load_digits
 
     scans = load_digits()
@@ -93,7 +95,7 @@ def _enlarged(scan: np.ndarray) -> Image.Image:
 
 
 def faces() -> Pictures:
-    """scikit-image's 100 faces and 100 other pieces of photographs, 25 pixels, grey."""
+    """Yields scikit-image's 100 faces and 100 other pieces of photographs, 25 pixels, grey."""
     shown = np.load(package_folder("skimage") / "data" / "lfw_subset.npy")
     for name, half in (("face", shown[:100]), ("other", shown[100:])):
         for number, face in enumerate(half):
@@ -102,7 +104,9 @@ def faces() -> Pictures:
 
 
 def photographs() -> Pictures:
-    """Pieces of 80 pixels of twelve photographs (scripts/photo_pieces.py); every third is kept."""
+    """Yields pieces of 80 pixels from twelve photographs (scripts/photo_pieces.py); every third is
+    for evaluation.
+    """
     for name, (package, file) in PHOTOGRAPHS.items():
         with Image.open(package_folder(package) / file) as photograph:
             for number, piece in enumerate(pieces(photograph.convert("RGB"))):
@@ -110,7 +114,9 @@ def photographs() -> Pictures:
 
 
 def textures() -> Pictures:
-    """Brick, grass and gravel, grey, in pieces of 32 pixels: 40 of the upper half, 120 below."""
+    """Yields brick, grass and gravel, grey, in pieces of 32 pixels: 40 from the upper half, 120
+    from below.
+    """
     for name in ("brick", "grass", "gravel"):
         with Image.open(package_folder("skimage") / "data" / f"{name}.png") as opened:
             picture = opened.convert("L")
@@ -123,7 +129,7 @@ def textures() -> Pictures:
 
 
 def letters() -> Pictures:
-    """36 capitals and figures, as the typefaces of packages draw them."""
+    """Yields 36 capitals and digits, in the typefaces of packages."""
     for split, packages in TYPEFACES.items():
         for package, files in packages.items():
             folder = package_folder(package)
@@ -136,7 +142,9 @@ def letters() -> Pictures:
 
 
 def stamps(folder: Path) -> Pictures:
-    """Photographs and drawings of things, on white, 64 pixels at most; three tenths are kept."""
+    """Yields photographs and drawings of things, on white, at most 64 pixels; three tenths are for
+    evaluation.
+    """
     for name, place in STAMPS.items():
         files = sorted((folder / place).rglob("*.png"))
         if not files:
@@ -154,7 +162,7 @@ def stamps(folder: Path) -> Pictures:
 
 
 def makers(stamps_folder: Path) -> dict[str, Callable[[], Pictures]]:
-    """The sets by name; none is made before it is asked for."""
+    """Returns the sets' makers by name; each runs only on demand."""
     return {
         "digits20": lambda: digits(20),
         "digits100": lambda: digits(100),
@@ -167,7 +175,7 @@ def makers(stamps_folder: Path) -> dict[str, Callable[[], Pictures]]:
 
 
 def write(folder: Path, pictures: Pictures) -> dict[str, int]:
-    """One PNG a picture, in place of what was there; the number of each split."""
+    """Writes one PNG per picture, and replaces earlier ones; returns the number in each split."""
     shutil.rmtree(folder, ignore_errors=True)
     counts = {"train": 0, "val": 0}
     for split, name, picture in pictures:

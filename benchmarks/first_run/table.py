@@ -1,4 +1,4 @@
-"""The table of docs/first_run.md, from the lines that the trainings left."""
+"""Makes the table of docs/first_run.md from the result lines of the trainings."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ COLUMNS = {
 
 
 def markdown(found: Sequence[dict], names: Sequence[str], machine: dict) -> str:
-    """A row a data set. Each cell: the mean of the seeds, how many there are, and the range.
+    """Returns a table with one row per data set. Each cell has the mean over the seeds, their
+    number, and the range.
 
-    The search's cell is that of the flags with the best mean among those that have the most seeds.
+    The search's cell is for the flags with the best mean among those with the most seeds.
     """
     lines = ["| data | " + " | ".join(COLUMNS.values()) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
     for name in names:
@@ -32,7 +33,7 @@ def markdown(found: Sequence[dict], names: Sequence[str], machine: dict) -> str:
 
 
 def best(trials: Sequence[dict]) -> list[dict]:
-    """The trials of the best flags; more seeds count first, as one alone may be luck."""
+    """Returns the trials of the best flags; more seeds count first, as a single one may be luck."""
     by_flags: dict[str, list[dict]] = {}
     for each in trials:
         by_flags.setdefault(str(sorted(each["flags"].items())), []).append(each)

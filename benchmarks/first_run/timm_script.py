@@ -1,10 +1,10 @@
-"""timm's `train.py DIR --model efficientnet_b0 --num-classes N --img-size SIZE --seed SEED`: its
-wheel has no train.py, so this is what that does with its defaults, by the wheel's own parts.
-Last line: {"top1": …, "epochs": …}.
+"""Does what timm's `train.py DIR --model efficientnet_b0 --num-classes N --img-size SIZE --seed
+SEED` does with its defaults: timm's wheel has no train.py, so this uses the wheel's own parts. Last
+line: {"top1": …, "epochs": …}.
 
     python -m benchmarks.first_run.timm_script DIR SIZE EPOCHS SEED
 
-A batch is 128, or all images where there are fewer: train.py drops the last one that is not full.
+A batch has 128 images, or all images if there are fewer: train.py drops an incomplete last batch.
 """
 
 import json
