@@ -26,11 +26,10 @@ ONE, TWO = "localhost:1", "127.0.0.1:1"
 # main.py, which also writes down the images of each step, and where each attempt began.
 AUDIT = """
 import hashlib, json, os, sys, time
-from convoy import runtime
-import convoy.runtime.train.step, convoy.runtime.train.trainer
+from convoy.runtime.train import step, trainer
 
 notes = open(os.path.join(os.environ["NOTES"], str(os.getpid())), "a", buffering=1)
-call, init = runtime.step.Step.__call__, runtime.train.Trainer.__init__
+call, init = step.Step.__call__, trainer.Trainer.__init__
 
 def note(**facts):
     notes.write(json.dumps({"time": time.time(), **facts}) + chr(10))
@@ -52,7 +51,7 @@ def init_and_note(self, *args, **more):
     if self.chief:
         note(begin=self.state.step)
 
-runtime.step.Step.__call__, runtime.train.Trainer.__init__ = call_and_note, init_and_note
+step.Step.__call__, trainer.Trainer.__init__ = call_and_note, init_and_note
 EXTRA
 from main import main
 sys.exit(main(sys.argv[1:]))
@@ -67,7 +66,7 @@ def fail(self, *args):
         raise DataError("shard 7 of the training set is gone")
     return call_and_note(self, *args)
 
-runtime.step.Step.__call__ = fail
+step.Step.__call__ = fail
 """
 
 

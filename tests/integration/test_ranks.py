@@ -13,9 +13,8 @@ from main import main
 # digest of the final weights from every rank.
 FROZEN = """
 import hashlib, os, sys
-from convoy import runtime
-import convoy.runtime.train.state, convoy.runtime.train.trainer
-build, run = runtime.state.build_training_model, runtime.train.Trainer.run
+from convoy.runtime.train import state, trainer
+build, run = state.build_training_model, trainer.Trainer.run
 
 def build_frozen(*args):
     model = build(*args)
@@ -32,8 +31,8 @@ def run_and_tell(self):
     print("DIGEST", os.environ.get("HOROVOD_RANK"), digest.hexdigest(), flush=True)
     return figures
 
-runtime.state.build_training_model = build_frozen
-runtime.train.Trainer.run = run_and_tell
+state.build_training_model = build_frozen
+trainer.Trainer.run = run_and_tell
 from main import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -104,15 +103,15 @@ def test_evaluation_on_several_ranks_equals_one(convoy, trained, tiny, tmp_path,
 EXCHANGES = """
 import numpy as np
 import tensorflow as tf
-from convoy.utils import distributed
+from convoy.utils.distributed import ranks
 from convoy.utils.distributed.ranks import Exchange
 
-distributed.init()
-rng = np.random.default_rng(distributed.rank())
+ranks.init()
+rng = np.random.default_rng(ranks.rank())
 shapes = [(3, 4), (5,), (2, 2), (7,)]
 mine = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
-weight = np.float32(0.25 + distributed.rank() / 2)
-others = distributed.all_gather_object(mine)
+weight = np.float32(0.25 + ranks.rank() / 2)
+others = ranks.all_gather_object(mine)
 want = [np.mean([part[i] for part in others], axis=0) for i in range(len(shapes))]
 variants = {
     "plain": Exchange(),
@@ -122,20 +121,20 @@ variants = {
     "half": Exchange(fp16=True, groups=2, predivide=2.0),
 }
 for name, exchange in variants.items():
-    reduce = tf.function(lambda a, b, e=exchange: distributed.reduce_mean(a, [b], e))
+    reduce = tf.function(lambda a, b, e=exchange: ranks.reduce_mean(a, [b], e))
     got, (mean_weight,) = reduce([tf.constant(g) for g in mine], tf.constant(weight))
     assert float(mean_weight) == 0.5, name
     for a, b in zip(got, want, strict=True):
         assert a.dtype == tf.float32, name
         np.testing.assert_allclose(a, b, atol=2e-3 if exchange.fp16 else 1e-6, err_msg=name)
 try:
-    distributed.check_adasum()
+    ranks.check_adasum()
 except distributed.DistributedError as error:
     assert "MPI or NCCL" in str(error)
 else:
     raise AssertionError("Gloo has no Adasum")
-print("EXCHANGED", distributed.rank(), flush=True)
-distributed.shutdown()
+print("EXCHANGED", ranks.rank(), flush=True)
+ranks.shutdown()
 """
 
 
@@ -177,11 +176,11 @@ def test_several_processes_without_horovod_are_told_so(convoy, trained, tmp_path
 
 CHAIN = """
 import tensorflow as tf
-from convoy.utils import distributed
+from convoy.utils.distributed import ranks
 
-distributed.init()
+ranks.init()
 for number in range(20):
-    mean = distributed.mean_over_ranks(tf.constant(float(distributed.rank())), f"number_{number}")
+    mean = ranks.mean_over_ranks(tf.constant(float(ranks.rank())), f"number_{number}")
     assert mean.numpy() == 0.5
 print("DONE")
 """
@@ -197,7 +196,7 @@ def test_an_exchange_waits_for_no_cycle_of_horovod(convoy, script):
 
 TROUBLE = """
 import threading
-from convoy.utils import distributed
+from convoy.utils.distributed import ranks
 
 class Two(Exception):
     def __init__(self, name, reason):
@@ -217,7 +216,7 @@ def two():
 def plain():
     raise Plain("as it is")
 
-distributed.init()
+ranks.init()
 for action, kind, text in (
     (holds_a_lock, distributed.Elsewhere, "Plain: locked"),
     (two, distributed.Elsewhere, "Two: this: that"),
@@ -225,16 +224,16 @@ for action, kind, text in (
     (threading.Lock, TypeError, "cannot pickle '_thread.lock' object"),
 ):
     try:
-        distributed.on_rank0(action)
+        ranks.on_rank0(action)
     except Exception as error:
-        if distributed.rank():
+        if ranks.rank():
             assert (type(error), str(error)) == (kind, text), (type(error), error)
-        assert distributed.is_told(error) == bool(distributed.rank())
+        assert ranks.is_told(error) == bool(ranks.rank())
     else:
         raise AssertionError(action)
-assert distributed.on_rank0(lambda: {"a": 1}) == {"a": 1}
-print("TOLD", distributed.rank(), flush=True)
-distributed.shutdown()
+assert ranks.on_rank0(lambda: {"a": 1}) == {"a": 1}
+print("TOLD", ranks.rank(), flush=True)
+ranks.shutdown()
 """
 
 

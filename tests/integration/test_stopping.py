@@ -41,7 +41,7 @@ def flags(small_run, tiny):
 # main.py that is told to stop while its flags are read, and takes long to do so.
 EARLY = """
 import os, signal, sys, time
-from convoy.runtime import parser
+from convoy.runtime.command_line import parser
 
 def slow():
     os.kill(os.getpid(), signal.SIGTERM)

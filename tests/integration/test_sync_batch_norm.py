@@ -11,10 +11,10 @@ import json
 import keras
 import numpy as np
 import tensorflow as tf
-from convoy.utils import distributed
+from convoy.utils.distributed import ranks
 
-distributed.init()
-rank, size = distributed.rank(), distributed.size()
+ranks.init()
+rank, size = ranks.rank(), ranks.size()
 from convoy.model.layers import FusedBatchNorm
 from convoy.model.sync_batch_norm import SyncBatchNorm
 
@@ -54,7 +54,7 @@ report = {}
 for policy in ("float32", "mixed_bfloat16", "mixed_float16"):
     (y, dx), shared = run(SyncBatchNorm, images[rank::size], upstream[rank::size], policy)
     (all_y, all_dx), wanted = run(FusedBatchNorm, images, upstream, policy)
-    gradients = [distributed.all_sum(part) for part in shared[:2]]
+    gradients = [ranks.all_sum(part) for part in shared[:2]]
     got = [y, dx, *gradients, *shared[2:]]
     want = [all_y[rank::size], all_dx[rank::size], *wanted]
     alone, _ = run(FusedBatchNorm, images[rank::size], upstream[rank::size], policy)
@@ -63,7 +63,7 @@ for policy in ("float32", "mixed_bfloat16", "mixed_float16"):
         turned = [np.moveaxis(a[rank::size], 3, 1) for a in (images, upstream)]
         (y, dx), shared = run(SyncBatchNorm, *turned, policy, axis=1)
         turned = [np.moveaxis(a, 1, 3) for a in (y, dx)]
-        sums = [distributed.all_sum(part) for part in shared[:2]]
+        sums = [ranks.all_sum(part) for part in shared[:2]]
         report["axis 1"] = difference([*turned, *sums, *shared[2:]], want)
     report[policy + " unsynchronised"] = float(np.abs(alone[0] - want[0]).max())
 print("REPORT", rank, json.dumps(report), flush=True)

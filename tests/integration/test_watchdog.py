@@ -10,7 +10,7 @@ import pytest
 FAULTY = """
 import os, signal, sys, time
 from convoy.dataloader.loader import Loader
-from convoy.utils import distributed
+from convoy.utils.distributed import ranks
 from main import main
 
 FAULTS = {
@@ -26,7 +26,7 @@ def faulty(self, epoch, offset=0):
     for number, batch in enumerate(batches(self, epoch, offset)):
         if self.training and epoch == 1 and number == 3:
             time.sleep(1)
-            if distributed.rank() == int(os.environ["FAULTY_RANK"]):
+            if ranks.rank() == int(os.environ["FAULTY_RANK"]):
                 print("FAULT", flush=True)
                 FAULTS[os.environ["FAULT"]]()
         yield batch

@@ -56,7 +56,7 @@ def test_which_signals_are_heard_may_be_settled_later():
 
 HANGS = """
 import ctypes, sys
-from convoy.runtime import requests
+from convoy.utils import signals as requests
 
 requests.PATIENCE = 0.5
 with requests.Requests(["SIGTERM"], exits=True) as wishes:

@@ -143,7 +143,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 from convoy.dataloader.loader import Loader
-from convoy.utils import distributed
+from convoy.utils.distributed import ranks
 from main import main
 
 batches = Loader.batches
@@ -151,7 +151,7 @@ batches = Loader.batches
 def poisoned(self, epoch, offset=0):
     for images, labels, weights in batches(self, epoch, offset):
         images = tf.cast(images, tf.float32)
-        if (epoch, offset) == (1, 32) and distributed.rank() == 1:
+        if (epoch, offset) == (1, 32) and ranks.rank() == 1:
             images = images * np.nan
         yield images, labels, weights
         offset += self.global_batch

@@ -99,11 +99,11 @@ def test_comparing_statistics_changes_nothing(tiny):
 
 SCRIPT = """
 from convoy.runtime.train.batch_statistics import top1_by_statistics
-from convoy.runtime.builders.models import build_loader
+from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.state import new_state
-from convoy.utils import distributed
-distributed.init()
+from convoy.utils.distributed import ranks
+ranks.init()
 config = Config(arch="efficientnet-test", image_size=32, data_dir={data!r}, eval_batch_size=8)
 data = build_loader(config, "validation", num_classes=10)
 running, batch, images = top1_by_statistics(new_state(config, 10).model, data, False)

@@ -13,7 +13,7 @@ from convoy.utils.machine import xla
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import sys
-from convoy.utils import xla
+from convoy.utils.machine import xla
 place = xla.keep(sys.argv[1])
 import tensorflow as tf
 weights = tf.Variable(tf.ones((64, 64)))

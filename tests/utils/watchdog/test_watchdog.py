@@ -26,7 +26,7 @@ SECONDS = 2.0
 RANK = """
 import ctypes, json, os, sys, time
 from pathlib import Path
-from convoy.utils import watchdog, watcher
+from convoy.utils.watchdog import both_sides as watcher, watchdog
 
 folder, rank, size, how = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 
