@@ -129,7 +129,7 @@ for name, exchange in variants.items():
         np.testing.assert_allclose(a, b, atol=2e-3 if exchange.fp16 else 1e-6, err_msg=name)
 try:
     ranks.check_adasum()
-except distributed.DistributedError as error:
+except ranks.DistributedError as error:
     assert "MPI or NCCL" in str(error)
 else:
     raise AssertionError("Gloo has no Adasum")
@@ -218,8 +218,8 @@ def plain():
 
 ranks.init()
 for action, kind, text in (
-    (holds_a_lock, distributed.Elsewhere, "Plain: locked"),
-    (two, distributed.Elsewhere, "Two: this: that"),
+    (holds_a_lock, ranks.Elsewhere, "Plain: locked"),
+    (two, ranks.Elsewhere, "Two: this: that"),
     (plain, Plain, "as it is"),
     (threading.Lock, TypeError, "cannot pickle '_thread.lock' object"),
 ):
