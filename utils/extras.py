@@ -42,9 +42,9 @@ _REQUIRED = (*_REQUIRED, "safetensors", "markupsafe")
 
 
 def missing_requirement(error: ModuleNotFoundError) -> str:
-    """How to come to a Python that has what every mode needs; "" where a module is not among it.
+    """Says how to get a Python with the modules that every mode needs; "" for other modules.
 
-    In a checkout that is its environment, which a new terminal has not entered.
+    In a checkout this is its environment, which a new terminal has not entered.
     """
     module = (error.name or "").split(".")[0]
     entered = _ENVIRONMENT.exists() and os.path.samefile(sys.prefix, _ENVIRONMENT)

@@ -120,7 +120,7 @@ class Requests:
             self._listener = _Listener(self._end_if_it_hangs)
 
     def never_exit(self) -> None:
-        """From now on, other code decides when this process ends."""
+        """Leaves it to other code, from now on, when this process ends."""
         self._exits = False
 
     @contextmanager

@@ -15,8 +15,7 @@ HEAD_BYTES = 32
 READ = frozenset(("JPEG", "PNG", "GIF", "BMP", "WebP", "TIFF", "AVIF"))
 """The kinds that we decode, in training, evaluation and predict alike."""
 
-# Endings that browsers and cameras use; .mpo and .jps hold several JPEGs, of which we read the
-# first.
+# Endings that browsers and cameras use; .mpo and .jps hold several JPEGs; we read the first.
 PICTURE_ENDINGS = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo"),

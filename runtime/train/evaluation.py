@@ -62,8 +62,8 @@ class Evaluations:
             self._step = make_counting_step(config, state.model)
 
     def due(self, last_epoch: int) -> bool:
-        """Returns whether the state should be evaluated: at the end of every so many epochs, and of
-        the last one.
+        """Returns whether the state should be evaluated: at the interval's epochs, and after the
+        last one.
         """
         state, every = self._state, self._config.num_epochs_between_eval
         if self.data is None or state.offset or not state.epoch:

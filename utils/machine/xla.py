@@ -22,7 +22,7 @@ _STRIDE = 1 << 18  # more than one function's parts; counting this far takes 0.1
 
 
 def function(python: Callable, compiled: bool, **options: Any) -> Callable:
-    """`tf.function`, compiled by XLA if `compiled`.
+    """Makes a `tf.function`, compiled with XLA if `compiled`.
 
     TensorFlow's function names end in a number that grows with everything made before, and the
     cache of `keep` is looked up by these names. Tracing therefore starts at a round number, so that

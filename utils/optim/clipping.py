@@ -37,7 +37,7 @@ def clip_by_value(gradients: Sequence[tf.Tensor], limit: float) -> list[tf.Tenso
 def clip_adaptively(
     gradients: Sequence[tf.Tensor], variables: Sequence[Any], limit: float
 ) -> list[tf.Tensor]:
-    """AGC: limits each unit's gradient norm to `limit` times that unit's weight norm.
+    """Limits each unit's gradient norm to `limit` times its weight norm (AGC).
 
     Brock et al. 2021, arXiv:2102.06171, section 4. A unit is one output channel of a convolution,
     or a whole vector. As in the paper, the classifier (a kernel of two dimensions, and its bias) is
