@@ -42,8 +42,8 @@ logger = logging.getLogger("convoy.data")
 Batch = tuple[tf.Tensor | Planned, tf.Tensor, tf.Tensor]
 CROP, AUGMENT, MIX = range(3)  # streams of random numbers
 MANY = 1000
-"""Number of unreadable examples on one rank at which even a lenient evaluation stops early: finding
-the bad example takes time for each batch that has one.
+"""Number of unreadable examples on one rank from which on even a lenient evaluation checks the
+limit at once: finding the bad example takes time for each batch that has one.
 """
 
 

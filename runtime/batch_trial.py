@@ -75,7 +75,7 @@ def _try(config: Config) -> dict[str, Any]:
         train(config, RunLog())
     except UserError as error:
         return {"error": str(error)}
-    except Exception as error:  # noqa: BLE001 — told there
+    except Exception as error:  # noqa: BLE001 — reported there
         return {"peak": None} if out_of_memory(error) else {"error": f"{error}"}
     return {"peak": memory.read()}
 

@@ -108,7 +108,7 @@ class Runner:
         except gathering.Removed as removed:
             _say(str(removed))
             return _leave(EXIT_PREEMPTED)
-        except Exception as error:  # noqa: BLE001 — told there, and every rank ends
+        except Exception as error:  # noqa: BLE001 — reported there, and every rank ends
             return self._end_by(error)
         if failed := result.get("evaluations_failed"):
             _tell_of_failed_evaluations(failed)

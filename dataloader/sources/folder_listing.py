@@ -2,7 +2,7 @@
 
 It uses a cached list only if any change would certainly show: on file systems that update a
 folder's times whenever a file comes or goes, and whose times differ from folder to folder. It lists
-mounted object stores and archives with fixed times anew each time.
+mounted object stores and archives with fixed times again at each start.
 """
 
 from __future__ import annotations

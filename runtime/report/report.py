@@ -57,7 +57,7 @@ def report_training(config: Config, trackers: Trackers) -> None:
         trackers.file(write_report(config, trackers)["report"])
     except ConfigError as error:
         tell(f"convoy: no report: {error}")
-    except Exception as error:  # noqa: BLE001 — a page is no reason to lose a finished training
+    except Exception as error:  # noqa: BLE001 — a page must not lose a finished training
         text = f"{type(error).__name__}: {error}"
         tell(f"convoy: WARNING: no report was written ({text})")
 
@@ -256,7 +256,7 @@ def _note_troubles(notes: list[str], what: str, show: Callable[[], None]) -> Non
         show()
     except (CheckpointError, DataError, ConfigError, OSError, ImportError) as error:
         notes.append(f"No {what}: {error}")
-    except Exception as error:  # noqa: BLE001 — the page has more to show; a full GPU, say
+    except Exception as error:  # noqa: BLE001 — for example a full GPU; the page has more to show
         notes.append(f"No {what}: {type(error).__name__}: {error}")
 
 

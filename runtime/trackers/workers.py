@@ -224,7 +224,7 @@ class Worker:
             self._start(tracker)
             while (call := self._calls.get()) is not None and self._failures < MOST_FAILURES:
                 self._try(tracker, call)
-        except Exception as error:  # noqa: BLE001 — told, and training goes on
+        except Exception as error:  # noqa: BLE001 — reported, and training continues
             self._warn(f"could not start ({_short(error)}): this run is not tracked there")
         finally:
             if tracker is not None:
@@ -239,7 +239,7 @@ class Worker:
         try:
             call(tracker)
             self._failures = 0
-        except Exception as error:  # noqa: BLE001 — told, and training goes on
+        except Exception as error:  # noqa: BLE001 — reported, and training continues
             self._failures += 1
             if self._failures == 1:
                 self._warn(f"failed ({_short(error)}): training goes on")

@@ -134,7 +134,7 @@ def scale_rates(
     Args:
         optimizer: an optimizer built on `variables`.
         variables: its trainable variables.
-        scales: A factor for each of them, in the same order.
+        scales: a factor for each of them, in the same order.
 
     Raises:
         ValueError: the lengths differ.
