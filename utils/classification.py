@@ -131,7 +131,7 @@ class Pair(NamedTuple):
 
     label: int
     predicted: int
-    count: int
+    count: int  # type: ignore[assignment]  # in place of a tuple's own `count`
 
 
 def confused_pairs(found: Confusion, most: int) -> list[Pair]:

@@ -37,8 +37,10 @@ def how_to_install(extra: str) -> str:
 
 
 # Modules that every installation has, under their import names.
-_REQUIRED = ("google_crc32c", "jinja2", "keras", "numpy", "jsonargparse", "yaml", "rich")
-_REQUIRED = (*_REQUIRED, "safetensors", "markupsafe")
+_REQUIRED = (
+    *("google_crc32c", "jinja2", "keras", "numpy", "jsonargparse", "yaml", "rich"),
+    *("safetensors", "markupsafe"),
+)
 
 
 def missing_requirement(error: ModuleNotFoundError) -> str:

@@ -231,6 +231,11 @@ def _os_errors(url: str) -> Iterator[None]:
         raise OSError(errno.EIO, error.message, url) from error
 
 
+def files_in(folder: Path | Remote) -> list[Path | Remote]:
+    """Returns the files and folders in a folder, sorted by name."""
+    return sorted(folder.iterdir(), key=lambda file: file.name)
+
+
 def size_of(path: Path | Remote) -> int:
     """Returns a file's size in bytes."""
     return path.size() if isinstance(path, Remote) else path.stat().st_size

@@ -173,7 +173,7 @@ def make_json_logger(path: str | Path | Remote | None, append: bool = False) -> 
         path.write_bytes(b"")
         append = True
     with suppress(ImportError):
-        if not is_url(path):  # dllogger opens only local files
+        if isinstance(path, Path):  # dllogger opens only local files
             return _dllogger(path, append)
     writer = DLLLogWriter(path, append)
     return RunLog(writer, writer.close)

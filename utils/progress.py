@@ -27,7 +27,7 @@ class SafeStream:
 
     def isatty(self) -> bool:
         with suppress(OSError, ValueError, AttributeError):
-            return bool(self._stream.isatty())
+            return self._stream is not None and bool(self._stream.isatty())
         return False
 
     def write(self, text: str) -> int:
@@ -135,7 +135,7 @@ class Progress(AbstractContextManager):
             text("{task.description}"),
             progress.BarColumn(bar_width=None),
             text("{task.completed}/{task.total}  {task.fields[stats]}"),
-            console=Console(file=self._stream),
+            console=Console(file=self._stream),  # type: ignore[arg-type]  # it has what rich uses
             auto_refresh=False,  # no thread of its own: `update` redraws it
             expand=True,
             redirect_stdout=own_stdout,

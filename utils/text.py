@@ -14,7 +14,7 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TextIO
+from typing import TextIO, TypedDict
 
 from convoy.utils.errors import UserError
 from convoy.utils.files import Remote, path_of
@@ -134,16 +134,17 @@ def wrapped(text: str) -> str:
 
 def _wrapped_line(line: str) -> str:
     further = " " * (len(line) - len(line.lstrip(" ")) + 2)
-    keep = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(line, _WIDTH, subsequent_indent=further, **keep)
+    return textwrap.fill(
+        line, _WIDTH, subsequent_indent=further, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def for_reader(text: str, stream: TextIO | None) -> str:
     """Returns `wrapped` text for a terminal; in a file, where people search, each line stays
     one.
     """
-    with suppress(OSError, ValueError, AttributeError):  # the stream is closed or missing
-        if stream.isatty():
+    with suppress(OSError, ValueError, AttributeError):  # the stream is closed, or not a stream
+        if stream is not None and stream.isatty():
             return wrapped(text)
     return text
 
@@ -174,5 +175,12 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+class Encoding(TypedDict):
+    """How to open or encode text."""
+
+    encoding: str
+    errors: str
+
+
 # Escapes a file name that is not UTF-8, as JSON does, rather than ending the run.
-UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}
+UTF8: Encoding = {"encoding": "utf-8", "errors": "backslashreplace"}

@@ -348,12 +348,13 @@ def on_rank0(action: Callable[[], T]) -> T:
     """
     if not _hvd:
         return action()
-    result = failure = content = None
-    text = ""
+    results: list[T] = []
+    failure: Exception | None = None
+    text, content = "", b""
     if rank() == 0:
         try:
-            result = action()
-            content = pickle.dumps(result)
+            results.append(action())
+            content = pickle.dumps(results[0])
         except Exception as error:  # noqa: BLE001 — raised on every rank just below
             failure, text = error, f"{type(error).__name__}: {error}"
             with suppress(Exception):
@@ -362,15 +363,15 @@ def on_rank0(action: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     if rank() == 0:
-        return result
+        return results[0]
     if not text:
         return pickle.loads(content)
-    error = Elsewhere(text)
+    told: Any = Elsewhere(text)
     # Exception classes that take other arguments than their text, or that hold unpicklable values.
     with suppress(Exception):
-        error = pickle.loads(content)
-        error.of_rank0 = True
-    raise error
+        told = pickle.loads(content)
+        told.of_rank0 = True
+    raise told
 
 
 def is_told(error: BaseException) -> bool:

@@ -100,7 +100,7 @@ def check_own_name(environment: Mapping[str, str] = os.environ) -> None:
     several &= environment.get("HOROVOD_GLOO_IFACE") != "lo"  # one host under several names
     way_out = f"put a line with its address in the network and {name} into its /etc/hosts"
     try:
-        found = socket.getaddrinfo(name, None)[0][4][0]
+        found = str(socket.getaddrinfo(name, None)[0][4][0])
     except OSError as error:
         raise DistributedError(
             f"this host's own name, {name}, has no address ({error}): {way_out}"

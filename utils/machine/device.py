@@ -136,7 +136,8 @@ def import_tensorflow() -> None:
     """
     if "keras" in sys.modules or "sklearn" in sys.modules:
         return
-    sys.modules["sklearn"] = None  # makes `import sklearn` raise ImportError
+    # None makes `import sklearn` raise ImportError.
+    sys.modules["sklearn"] = None  # type: ignore[assignment]  # typeshed does not know it
     try:
         import keras  # noqa: F401
         import tensorflow  # noqa: F401

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TypeAlias
 
-Span = float | str
+Span: TypeAlias = float | str
 """A number means epochs; a text is a number and a unit: `5 epochs`, `500 steps`, `10%`."""
 
 _TEXT = re.compile(r"([-+.\w]+?)\s*(epochs?|steps?|%)?")
@@ -25,7 +26,7 @@ def parse_span(span: Span) -> tuple[float, str]:
         number = float(match.group(1)) if match else math.nan
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
+    if match is None or not math.isfinite(number):
         raise ValueError(
             f"give epochs (5), steps (500steps) or a share of the run (10%), not {span}"
         )

@@ -32,4 +32,4 @@ def write_page(path: Path | Remote, template: str, **context: Any) -> None:
     stream.enable_buffering(1000)
     # Escapes a file name that is not UTF-8 rather than ending the run.
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        stream.dump(file)
+        file.writelines(stream)

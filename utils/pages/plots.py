@@ -41,7 +41,7 @@ SERIES = [COLOURS[f"c{i}"] for i in range(1, 9)]
 """Colours of curves in order; the CSS variables `--c1` to `--c8`."""
 
 _FONT = "DejaVu Sans"  # comes with matplotlib; wider than most, so other fonts fit too
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {  # the keys that matplotlib's types list
     "font.family": [_FONT],
     "font.size": 11,
     "text.color": COLOURS["text"],
@@ -98,13 +98,13 @@ class Plot:
     """
 
     def __init__(self, label: str, width: int = 380, height: int = 260) -> None:
-        import matplotlib
+        from cycler import cycler
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         self.label = label
         # The label makes names in the SVG different from those of the page's other plots.
-        own = {"axes.prop_cycle": matplotlib.cycler(color=SERIES), "svg.hashsalt": label}
+        own = {"axes.prop_cycle": cycler(color=SERIES), "svg.hashsalt": label}
         self._style = _STYLE | own
         self._contexts: list[Any] = []
         with self:

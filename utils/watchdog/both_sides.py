@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from convoy.utils.watchdog.heartbeats import AwakeClock, kill_neighbour
 from convoy.utils.watchdog.roster import FAILED, HUSH, SILENT, STARTING, Sign, Verdict
@@ -33,7 +33,8 @@ _APART = 0.1
 
 LEFT = "ended before all ranks had started"
 
-Put, Get = Callable[[str, str], None], Callable[[str], "str | None"]
+Put: TypeAlias = Callable[[str, str], None]
+Get: TypeAlias = "Callable[[str], str | None]"
 
 
 class Watchdog:

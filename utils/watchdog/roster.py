@@ -100,8 +100,8 @@ class Roster:
         def late(peer: Peer) -> float:
             return now - max(peer.moved, self._since) if peer.sign.count < self._lead else 0.0
 
-        limited = [p for p in peers if p.sign.limit is not None]
-        if stuck := [p for p in limited if late(p) > p.sign.limit]:
+        limited = [(p, p.sign.limit) for p in peers if p.sign.limit is not None]
+        if stuck := [p for p, limit in limited if late(p) > limit]:
             ahead = max(peers, key=lambda p: p.sign.count)
             return verdict_on(
                 STUCK,
@@ -113,7 +113,7 @@ class Roster:
             )
         if peers and len(limited) == len(peers):
             still = now - max(p.moved for p in peers)
-            if still > _DEADLOCK * max(p.sign.limit for p in peers):
+            if still > _DEADLOCK * max(limit for _, limit in limited):
                 why = f"has not moved for {still:.0f} s, nor has any other; last seen "
                 return verdict_on(STUCK, peers, lambda p: why + p.sign.doing)
         return None
