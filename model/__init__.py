@@ -41,7 +41,7 @@ def __getattr__(name: str) -> Any:
 def _name_layers() -> None:
     """Registers our layers with Keras if it is already imported, so that `.keras` files load."""
     keras = sys.modules.get("keras")
-    if hasattr(keras, "backend") and keras.backend.backend() == "tensorflow":
+    if keras and hasattr(keras, "backend") and keras.backend.backend() == "tensorflow":
         import_module("convoy.model.build")
 
 

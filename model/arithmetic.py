@@ -88,13 +88,13 @@ def _resnet(arch: Arch, size: int) -> Iterator[_Layer]:
         name, wide, filters = block.name, block.width, block.filters_out
         before, size = size, math.ceil(size / block.stride)
         if block.bottleneck:
-            kernels = (
+            kernels = [
                 ((1, 1, block.filters_in, wide), before),
                 ((3, 3, wide // block.groups, wide), size),
                 ((1, 1, wide, filters), size),
-            )
+            ]
         else:
-            kernels = (((3, 3, block.filters_in, wide), size), ((3, 3, wide, filters), size))
+            kernels = [((3, 3, block.filters_in, wide), size), ((3, 3, wide, filters), size)]
         for number, (kernel, side) in enumerate(kernels, start=1):
             yield _Layer(f"{name}_conv{number}", kernel, side**2, f"{name}_bn{number}")
         if units := block.squeeze_units:

@@ -166,16 +166,29 @@ class Arch:
     conv_pool: bool = False
 
 
-def _efficientnet(name: str, *numbers: float, **table: Any) -> Arch:
-    return Arch(f"efficientnet{name}", "efficientnet", *numbers, **table)
+def _efficientnet(
+    name: str,
+    width: float,
+    depth: float,
+    size: int,
+    dropout: float,
+    params: int,
+    trainable: int,
+    **table: Any,
+) -> Arch:
+    numbers = (size, dropout, params, trainable)
+    return Arch(f"efficientnet{name}", "efficientnet", width, depth, *numbers, **table)
 
 
-def _lite(name: str, width: float, depth: float, size: int, *numbers: float) -> Arch:
-    table = {"squeeze": False, "fixed_ends": True, "activation": "relu6"}
+def _lite(
+    name: str, width: float, depth: float, size: int, dropout: float, params: int, trainable: int
+) -> Arch:
+    table: dict[str, Any] = {"squeeze": False, "fixed_ends": True, "activation": "relu6"}
     # For quantisation: all channels equal, and close to the whole range of 8 bits.
     table |= {"mean": (127.0,) * 3, "std": (128.0,) * 3}
     table |= {"interpolation": "bicubic", "crop_padding": round(size / 7)}  # 7/8 of the image
-    return _efficientnet(f"-lite{name}", width, depth, size, *numbers, **table)
+    numbers = (size, dropout, params, trainable)
+    return _efficientnet(f"-lite{name}", width, depth, *numbers, **table)
 
 
 def _resnet(name: str, repeats: tuple[int, ...], params: tuple[int, int], **table: Any) -> Arch:

@@ -56,7 +56,7 @@ def folded(model: keras.Model) -> keras.Model:
         if layer.name in after:
             weights = _with_norm(source, weights, model.get_layer(after[layer.name]))
         if source is stem:
-            weights[0] = weights[0] / np.float32(_deviations(model))[:, None]
+            weights[0] = weights[0] / np.array(_deviations(model), np.float32)[:, None]
         layer.set_weights(weights)
     return copy
 
@@ -89,7 +89,7 @@ class _Centre(layers.Layer):
         if width is None:
             return tf.cast(x - tf.constant(self.mean), self.compute_dtype)
         rows = tf.reshape(x, (-1, images.shape[1], width * channels))
-        rows = rows - tf.constant(np.tile(np.float32(self.mean), width))
+        rows = rows - tf.constant(np.tile(np.array(self.mean, np.float32), width))
         return tf.cast(tf.reshape(rows, (-1, *images.shape[1:])), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -125,4 +125,4 @@ def _with_norm(conv: Any, weights: list[np.ndarray], norm: FusedBatchNorm) -> li
     shift = shift + ((bias[0] if bias else 0.0) - np.float64(norm.moving_mean)) * scale
     if isinstance(conv, layers.DepthwiseConv2D):  # (height, width, inputs, outputs of each)
         scale = scale.reshape(kernel.shape[2:])
-    return [np.float32(kernel * scale), np.float32(shift)]
+    return [(kernel * scale).astype(np.float32), np.asarray(shift, np.float32)]

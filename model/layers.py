@@ -102,7 +102,8 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
     def build(self, input_shape: Any) -> None:
         super().build(_first(input_shape))
         if _first(input_shape) is not input_shape:
-            self.input_spec = [self.input_spec] * len(input_shape)
+            spec: Any = self.input_spec
+            self.input_spec: Any = [spec] * len(input_shape)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return super().compute_output_shape(_first(input_shape))

@@ -244,7 +244,7 @@ def _read_checkpoint(path: Path, ema: bool | None) -> WeightFile:
         arrays, _ = _parse_safetensors(_verified(folder, name, marker))
     except (ValueError, KeyError, TypeError) as error:
         raise WeightFileError(f"the checkpoint {folder} is damaged: {error}") from error
-    facts = {key: state[key] for key in ("model", "class_names") if key in state}
+    facts: dict[str, Any] = {k: state[k] for k in ("model", "class_names") if k in state}
     facts["arch"] = state.get("model", {}).get("arch")
     facts["applied"] = _applied(folder, state)
     return WeightFile(folder, "convoy", variant, arrays, facts, has_ema)
@@ -373,14 +373,16 @@ def _choose(content: Any, ema: bool | None, path: Path) -> tuple[dict, str, bool
 def _first(content: dict, keys: tuple[str, ...]) -> dict | None:
     for key in keys:
         value = content.get(key)
-        for inner in (value, *(value.get(k) for k in _wrapped(value))):
+        for inner in (value, *_wrapped(value)):
             if _is_state_dict(inner):
                 return inner
     return None
 
 
-def _wrapped(value: Any) -> tuple[str, ...]:
-    return ("module", "state_dict", "shadow") if isinstance(value, dict) else ()
+def _wrapped(value: Any) -> list[Any]:
+    if not isinstance(value, dict):
+        return []
+    return [value.get(key) for key in ("module", "state_dict", "shadow")]
 
 
 def _is_state_dict(value: Any) -> bool:

@@ -106,7 +106,7 @@ def shapes_text(mismatched: Sequence[str]) -> str:
 
 
 def _classes(file: WeightFile, scheme: Scheme, name: str | None) -> int | None:
-    head = file.arrays.get(name)
+    head = None if name is None else file.arrays.get(name)
     if head is None or head.ndim < 2:
         return None
     return int(head.shape[-1 if scheme.program == "keras" else 0])

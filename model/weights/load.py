@@ -15,6 +15,7 @@ from convoy.model.weights.classifier_head import Heads, match_heads, take_over
 from convoy.model.weights.files import WeightFileError, read_weights
 from convoy.model.weights.fit import SHOWN, Fit, check_fit, fit, se_ratio, shapes_text
 from convoy.model.weights.suggest import SUGGESTED, Suggestion, suggest
+from convoy.utils.optional import known
 from convoy.utils.text import some
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _with_head_of(
     shapes: Mapping[str, tuple[int, ...]], arch: catalog.Arch, found: Fit
 ) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of a model with as many classes as the file has."""
-    head, classes = f"{catalog.HEADS[arch.family]}/", found.file_classes
+    head, classes = f"{catalog.HEADS[arch.family]}/", known(found.file_classes)
     return {n: (*s[:-1], classes) if n.startswith(head) else s for n, s in shapes.items()}
 
 

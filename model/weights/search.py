@@ -16,6 +16,7 @@ no package and executes no file.
 from __future__ import annotations
 
 import csv
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -129,15 +130,15 @@ def all_places(environ: Mapping[str, str], home: Path) -> list[Place]:
     told = environ.get(FOLDER)
     cache = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
     torch = Path(environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"
-    hub = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
-    hub = Path(hub or Path(environ.get("HF_HOME") or cache / "huggingface") / "hub")
+    named = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
+    hub = Path(named or Path(environ.get("HF_HOME") or cache / "huggingface") / "hub")
     places = [Place("installed packages", in_packages)]
     if told:
         places.append(Place(f"{FOLDER} ({told})", lambda names: in_folder(Path(told), names, 1)))
     else:
         places.append(Place(f"{FOLDER} (not set)", lambda names: []))
     for folder in (keras_folder(environ, home), torch):
-        places.append(Place(str(folder), lambda names, folder=folder: in_folder(folder, names)))
+        places.append(Place(str(folder), functools.partial(in_folder, folder)))
     return [*places, Place(str(hub), lambda names: in_hub_cache(hub, names))]
 
 

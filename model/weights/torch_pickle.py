@@ -24,11 +24,13 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 
 from convoy.utils.errors import UserError
+
+Order: TypeAlias = Literal["<", ">"]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # of the older layout
 PROTOCOL = 1001
@@ -225,7 +227,7 @@ def _width(dtype: str) -> int:
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
-def decode(raw: bytes, dtype: str, order: str = "<") -> np.ndarray:
+def decode(raw: bytes, dtype: str, order: Order = "<") -> np.ndarray:
     """Converts bytes to a flat array of type `dtype`; bfloat16 becomes float32."""
     if dtype == "bfloat16":  # it is the upper half of a float32
         halves = np.frombuffer(raw, f"{order}u2")
@@ -236,7 +238,7 @@ def decode(raw: bytes, dtype: str, order: str = "<") -> np.ndarray:
 class _Source:
     """Locates storages. `order` is the byte order, "<" or ">"."""
 
-    order = "<"
+    order: Order = "<"
 
     def read(self, key: str) -> bytes:
         raise NotImplementedError
@@ -323,7 +325,8 @@ def _load(stream: BinaryIO, source: _Source) -> tuple[Any, dict[str, _Storage]]:
     for opcode, argument, position in pickletools.genops(stream):
         # CPython allocates memory up to the index of a memo entry, however large the index claims
         # to be.
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > position + 1:
+        puts = opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
+        if puts and (argument or 0) > (position or 0) + 1:
             raise _Malformed("its pickle is malformed")
         if opcode.name in _REFUSED_OPCODES:
             raise _Malformed(f"its pickle uses {opcode.name}, which PyTorch does not write")
