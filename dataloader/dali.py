@@ -181,9 +181,10 @@ class DaliLoader(Loader):
         except queue.Empty:
             pipeline = self._build()
         for name, values in zip(self._inputs, inputs, strict=True):
-            if name == "encoded":
-                values = [np.frombuffer(image, np.uint8) for image in values]
-            pipeline.feed_input(name, values)
+            encoded = name == "encoded"
+            pipeline.feed_input(
+                name, [np.frombuffer(image, np.uint8) for image in values] if encoded else values
+            )
         # A pipeline is unusable after an error: do not put it back.
         (images,) = pipeline.run()
         self._pipelines.put(pipeline)

@@ -10,7 +10,7 @@ import functools
 import itertools
 import logging
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +22,7 @@ from convoy.dataloader.augment.on_device import make_prepare
 from convoy.dataloader.bad_images.culprits import TF_ERRORS, what_is_wrong
 from convoy.dataloader.bad_images.replacement import grey_png
 from convoy.dataloader.close_at_exit import close_at_exit
+from convoy.dataloader.data_loader import Batch
 from convoy.dataloader.errors import DataError, check_bad_examples
 from convoy.dataloader.images.crops import eval_decode, random_crop_decode
 from convoy.dataloader.options import InputOptions
@@ -39,7 +40,6 @@ docs/decisions.
 
 logger = logging.getLogger("convoy.data")
 
-Batch = tuple[tf.Tensor | Planned, tf.Tensor, tf.Tensor]
 CROP, AUGMENT, MIX = range(3)  # streams of random numbers
 MANY = 1000
 """Number of unreadable examples on one rank from which on even a lenient evaluation checks the
@@ -109,10 +109,10 @@ class Loader:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(options.read_threads, thread_name_prefix="convoy-read")
         self._placeholder = grey_png()
-        self.augmenter = self._mix = self._planner = self.prepare = None
-        if training:
-            self.augmenter = options.make_augmenter()
-            self._mix = options.make_mixer(self.num_classes)
+        self.augmenter = options.make_augmenter() if training else None
+        self._mix = options.make_mixer(self.num_classes) if training else None
+        self._planner: Planner | None = None
+        self.prepare: Callable[[Planned], tf.Tensor] | None = None
         if options.augment_on == "device" and (self.augmenter or self._mix):
             self._planner = Planner(self.augmenter, self._mix, options.image_size)
             self.prepare = make_prepare(self._planner.recipe, self._planner.mixing)
@@ -128,6 +128,16 @@ class Loader:
         return self.source.list_digest()
 
     @property
+    def image_size(self) -> int:
+        """Pixels a side."""
+        return self.options.image_size
+
+    @property
+    def batch_size(self) -> int:
+        """Images per rank and batch."""
+        return self.options.batch_size
+
+    @property
     def mixes(self) -> bool:
         """Returns whether images of a batch are mixed with each other."""
         return self._mix is not None
@@ -141,7 +151,7 @@ class Loader:
         """Returns the number of batches that `batches(epoch, offset)` yields."""
         return self._slots.steps_from(offset)
 
-    def batches(self, epoch: int, offset: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, offset: int = 0) -> Generator[Batch, None, None]:
         """Yields the batches of an epoch from an offset to its end.
 
         Args:
@@ -161,7 +171,7 @@ class Loader:
         """
         return close_at_exit(self._batches(epoch, offset))
 
-    def epochs(self, first: int = 0) -> Iterator[Batch]:
+    def epochs(self, first: int = 0) -> Generator[Batch, None, None]:
         """Yields the batches of one epoch after another without end, for Keras' `fit`: it takes the
         end of an epoch from `steps_per_epoch` (or `validation_steps`).
         """
@@ -361,15 +371,17 @@ def _sampler(source: Source, options: InputOptions) -> ClassSampler | None:
 
 def _class_count(source: Source, options: InputOptions) -> int:
     own, wanted = source.num_classes, options.num_classes
-    if wanted is None and own is None:
+    if wanted is None:
+        if own is not None:
+            return own
         raise DataError(
             "The data does not say how many classes it has: set --num_classes, or put a labels.txt "
             "with one class name a line into --data_dir."
         )
-    if wanted is not None and own is not None and wanted < own:
+    if own is not None and wanted < own:
         names = f" ({some(source.class_names)})" if source.class_names else ""
         raise DataError(
             f"--num_classes {wanted} is less than the {own} classes of the data{names}: leave the"
             " flag out, or take data of fewer classes."
         )
-    return own if wanted is None else wanted
+    return wanted

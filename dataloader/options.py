@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ from convoy.dataloader.images.orientation import check_orientation
 from convoy.dataloader.images.resizing import check_interpolation
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    from convoy.dataloader.augment.augmenter import Augmenter
+    from convoy.dataloader.augment.mixing import Mixer
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class InputOptions:
         """Returns whether training images are turned as EXIF says."""
         return self.exif_orientation == "apply"
 
-    def make_augmenter(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None:
+    def make_augmenter(self) -> Augmenter | None:
         """Returns the function that augments a training image after its crop, or None.
 
         Raises:
@@ -133,7 +134,7 @@ class InputOptions:
             random_erasing_mode=self.random_erasing_mode,
         )
 
-    def make_mixer(self, num_classes: int) -> Callable[..., tuple] | None:
+    def make_mixer(self, num_classes: int) -> Mixer | None:
         """Returns the function that mixes a batch of training images, or None.
 
         Raises:

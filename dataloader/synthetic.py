@@ -4,11 +4,12 @@ device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any
 
 import tensorflow as tf
 
-Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+from convoy.dataloader.data_loader import Batch
 
 
 class SyntheticLoader:
@@ -22,7 +23,7 @@ class SyntheticLoader:
         seed, rank, world: as for a real loader.
     """
 
-    class_names = prepare = source = None
+    class_names = list_digest = prepare = source = None
 
     def __init__(
         self,
@@ -39,7 +40,9 @@ class SyntheticLoader:
         self.global_batch = batch_size * world
         self.num_examples = self.global_batch * steps_per_epoch
         self.epoch_length = self.num_examples
+        self.image_size, self.batch_size = image_size, batch_size
         self.lenient, self.bad_examples = False, dict[int, str]()
+        self.identities: dict[int, dict[str, Any]] = {}
         images = tf.random.stateless_uniform(
             (batch_size, image_size, image_size, 3), (seed, 2 * rank), 0, 256, tf.int32
         )
@@ -51,7 +54,7 @@ class SyntheticLoader:
     def look_again(self) -> None:
         """Does nothing: every image is readable."""
 
-    def batches(self, epoch: int, offset: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, offset: int = 0) -> Generator[Batch, None, None]:
         """Yields the batch once for each remaining step of the epoch: uint8 `(B,H,W,3)`, int32
         `(B,)`, float32 `(B,)`.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -79,8 +79,9 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     known = {field.name: field.default for field in fields(InputOptions)}
     found = {_RENAMED.get(name, name): value for name, value in given.items()}
     for name, halves in _PAIRS.items():
+        defaults = cast("tuple[float, float]", known[name])
         found[name] = tuple(
-            given.get(half, default) for half, default in zip(halves, known[name], strict=True)
+            given.get(half, default) for half, default in zip(halves, defaults, strict=True)
         )
     unwanted = ("steps_per_epoch", "eval_crop", "batch_size", "augment_on")
     return {name: value for name, value in found.items() if name in known and name not in unwanted}
@@ -148,7 +149,7 @@ def _explain(
         hflip=options.hflip,
         turn=options.turn,
     )
-    if augment is not None and augment.choose is not None:
+    if augment is not None and augment.recipe.draws:
         choice = augment.choose(tf.constant(seeds[1]))
         image = apply_choice(image, choice)
         for op, argument in zip(choice.ops.numpy(), choice.arguments.numpy(), strict=True):

@@ -24,8 +24,6 @@ from convoy.dataloader.augment import choices, erasing, policies
 from convoy.dataloader.augment import operations as image_ops
 from convoy.dataloader.augment.choices import Choice
 
-Augmenter = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
 # Augmentation, cropping and mixing may receive the same example seed. Each flips its own bits in
 # it, so that they do not share random numbers.
 _STREAM = (0x41756741, 0x75676D65)
@@ -178,6 +176,39 @@ class Recipe(NamedTuple):
         return choices.concatenate(chosen)
 
 
+class Augmenter:
+    """Applies a `Recipe` to one image: `augment(image, seed) -> image`.
+
+    It takes uint8 (H, W, 3), where H and W may be unknown while tracing, and an int32 (2,) seed. It
+    returns uint8 with the static shape of the image, a function of these two only, and raises
+    ValueError for any other input.
+
+    Attributes:
+        recipe: For callers that apply it in another way.
+
+    Raises:
+        ValueError: If the recipe's erasing is out of range or unknown.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self._erase = None
+        if recipe.erasing:
+            self._erase = erasing.make_eraser(recipe.erasing, recipe.erasing_mode)
+
+    def choose(self, seed: tf.Tensor) -> Choice:
+        """Returns the choice of a seed, without random erasing; needs a recipe with draws."""
+        return self.recipe.choose(self.recipe.uniforms(seed))
+
+    # nothing to convert, and AutoGraph takes seconds to find that out
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        image = _check_image(image)
+        if self.recipe.draws:
+            image = apply_choice(image, self.choose(seed))
+        return image if self._erase is None else self._erase(image, seed)
+
+
 def _policy_draw(
     name: str,
     policy: str | policies.Policy,
@@ -235,13 +266,7 @@ def make_augmenter(
     random_erasing: float = 0.0,
     random_erasing_mode: str = "noise",
 ) -> Augmenter | None:
-    """Returns `augment(image, seed) -> image`, or None if there is nothing to do.
-
-    The function takes uint8 (H, W, 3), where H and W may be unknown while tracing, and an int32
-    (2,) seed. It returns uint8 with the static shape of the image, a function of these two only,
-    and raises ValueError for any other input. Its attribute `choose` returns the `Choice` of a
-    seed, without random erasing; it is None if there is nothing to choose. Its attribute `recipe`
-    is the `Recipe`, for callers that apply it in another way.
+    """Returns an `Augmenter`, or None if there is nothing to do.
 
     Args:
         name: "autoaugment", "randaugment", "trivialaugment" or "none".
@@ -278,24 +303,6 @@ def make_augmenter(
         draws.append(Draw((choices.JITTER_UNIFORMS,), choose, (ops,) * len(ops)))
     for draw in draws:  # errors in the tables show here
         draw.choose(tf.zeros(draw.shape))
-    erase = None
-    if random_erasing:
-        erase = erasing.make_eraser(random_erasing, random_erasing_mode)
-    if not draws and erase is None:
+    if not draws and not random_erasing:
         return None
-
-    recipe = Recipe(tuple(draws), random_erasing, random_erasing_mode)
-
-    def choose(seed: tf.Tensor) -> Choice:
-        return recipe.choose(recipe.uniforms(seed))
-
-    # nothing to convert, and AutoGraph takes seconds to find that out
-    @tf.autograph.experimental.do_not_convert
-    def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        image = _check_image(image)
-        if draws:
-            image = apply_choice(image, choose(seed))
-        return image if erase is None else erase(image, seed)
-
-    augment.choose, augment.recipe = choose if draws else None, recipe
-    return augment
+    return Augmenter(Recipe(tuple(draws), random_erasing, random_erasing_mode))

@@ -8,7 +8,7 @@ integers, and products that it rounds as the host does. So the pixels are the sa
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
@@ -47,6 +47,10 @@ class Plan(NamedTuple):
     zero: tf.Tensor
 
 
+Steps: TypeAlias = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+"""The first five fields of a plan."""
+
+
 class Planned(NamedTuple):
     """A batch's images before augmentation, uint8 (B, H, W, 3), and what to do to them."""
 
@@ -78,8 +82,8 @@ class Planner:
 
     def __init__(self, augmenter: Augmenter | None, mixer: Mixer | None, size: int):
         self.recipe = Recipe() if augmenter is None else augmenter.recipe
-        self.mixing = frozenset() if mixer is None else mixer.methods
-        self._draw_mixture, self._size = getattr(mixer, "draw", None), size
+        self.mixing: frozenset[str] = frozenset() if mixer is None else mixer.methods
+        self._mixer, self._size = mixer, size
 
     def draw(self, augment_seed: tf.Tensor, mix_seed: tf.Tensor) -> Draws:
         """Returns the random numbers of one example, from its two int32 (2,) seeds."""
@@ -102,13 +106,13 @@ class Planner:
         """
         batch = tf.shape(labels)[0]
         shares, boxes = tf.ones_like(weights), tf.zeros([batch, 4], tf.int32)
-        if self._draw_mixture is not None:
-            mixture = self._draw_mixture(labels, weights, draws.mix, self._size, self._size)
+        if self._mixer is not None:
+            mixture = self._mixer.draw(labels, weights, draws.mix, self._size, self._size)
             shares = shares if mixture.shares is None else mixture.shares
             boxes = boxes if mixture.boxes is None else mixture.boxes
             labels = mixture.labels
         if self.recipe.draws:
-            steps = planned_steps(self.recipe.choose(draws.uniforms), self._size, self._size)
+            steps: Steps = planned_steps(self.recipe.choose(draws.uniforms), self._size, self._size)
         else:
             nothing = tf.zeros([batch, 0])
             whole = tf.cast(nothing, tf.int32)
@@ -117,7 +121,7 @@ class Planner:
         return Plan(*steps, draws.erased, draws.noise, shares, boxes, zero), labels
 
 
-def planned_steps(choice: Choice, height: int, width: int) -> tuple[tf.Tensor, ...]:
+def planned_steps(choice: Choice, height: int, width: int) -> Steps:
     """Returns the first five fields of a plan, from a choice with leading dimension B."""
     arguments = choice.arguments
 

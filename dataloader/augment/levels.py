@@ -8,6 +8,7 @@ module needs no TensorFlow.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ _ENHANCERS = ("Color", "Contrast", "Brightness", "Sharpness")
 # image, which destroys the example. The papers' TensorFlow code shifted an 8-bit value by 8, which
 # is undefined; on x86 it kept one bit. The published accuracies come from that, and it leaves
 # something to learn from.
-_BITS = {"whole": "down", "least": 1, "most": 8}
+_bits = functools.partial(Range, whole="down", least=1, most=8)
 _TF: dict[str, Range] = {
     "Rotate": Range(span=30, signed=True),
     "ShearX": Range(span=0.3, signed=True),
@@ -49,7 +50,7 @@ _TF: dict[str, Range] = {
     "TranslateX": Range(span=TRANSLATE, signed=True),
     "TranslateY": Range(span=TRANSLATE, signed=True),
     **dict.fromkeys(_ENHANCERS, Range(0.1, 1.8)),
-    "Posterize": Range(0, 4, **_BITS),
+    "Posterize": _bits(0, 4),
     # Level 10 gives 256, which inverts no pixel: it must not be narrowed to 8 bits.
     "Solarize": Range(0, 256, whole="down"),
     "SolarizeAdd": Range(0, 110, whole="down"),
@@ -59,12 +60,12 @@ RANGES: dict[str, dict[str, Range]] = {
     # TensorFlow's AutoAugment and RandAugment.
     "tf": _TF,
     # The AutoAugment paper's table 6: Posterize keeps 4 to 8 bits.
-    "original": _TF | {"Posterize": Range(4, 4, **_BITS)},
+    "original": _TF | {"Posterize": _bits(4, 4)},
     # timm's `inc1`: every operation is stronger at a higher level.
     "increasing": _TF
     | dict.fromkeys(_ENHANCERS, Range(1, 0.9, signed=True, least=0.1))
     | {
-        "Posterize": Range(4, -4, **_BITS),
+        "Posterize": _bits(4, -4),
         "Solarize": Range(256, -256, whole="down", least=0),
         "SolarizeAdd": Range(0, 110, whole="down", most=128),
     },

@@ -13,16 +13,13 @@ Sources: mixup, Zhang et al. 2018, arXiv:1710.09412; CutMix, Yun et al. 2019, ar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-Mixer = Callable[
-    [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]
-]
+from convoy.utils.optional import known
 
-Size = int | tf.Tensor
+Size: TypeAlias = int | tf.Tensor
 
 # Gives mixing its own random numbers; augmentation may receive the same example seeds.
 _STREAM = (0x6D697869, 0x6E674D42)
@@ -167,7 +164,7 @@ def mix_images(images: tf.Tensor, mixture: Mixture, exact=tf.identity) -> tf.Ten
     """
     images, shares, boxes = tf.cast(images, tf.float32), mixture.shares, mixture.boxes
     if boxes is None:
-        return _mix(images, shares[:, tf.newaxis, tf.newaxis, tf.newaxis], exact)
+        return _mix(images, known(shares)[:, tf.newaxis, tf.newaxis, tf.newaxis], exact)
     masks = _box_masks(boxes, tf.shape(images)[1], tf.shape(images)[2])
     if shares is None:
         return tf.where(masks[..., tf.newaxis], tf.reverse(images, axis=[0]), images)
@@ -246,6 +243,72 @@ def cutmix(images: tf.Tensor, labels: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.T
     return mix_images(images, Mixture(None, boxes, labels)), labels
 
 
+class Mixer:
+    """Applies MixUp, CutMix or both: `mix(images, labels, weights, seeds)`.
+
+    Whether and how a sample is mixed is drawn from its own seed, as its λ is, so samples of a batch
+    differ. (timm and torchvision draw all three once per batch; the chances of one sample are the
+    same.) MixUp's λ becomes max(λ, 1 − λ), so that a sample keeps the larger share of itself;
+    CutMix's λ stays as drawn, as in its paper. A sample whose partner has weight 0 (padding or an
+    unreadable file) is not mixed.
+
+    It takes uint8 images (B, H, W, 3), int32 labels (B,), float32 weights (B,) and int32 seeds
+    (B, 2), one per example. It returns float32 images in 0–255, float32 labels (B, num_classes) and
+    the weights.
+
+    Attributes:
+        methods: Which of "mixup" and "cutmix" there are.
+
+    Args:
+        mixup_alpha, cutmix_alpha: One of them at least above 0.
+        num_classes, switch_prob, prob: As in `make_mixer`.
+    """
+
+    def __init__(
+        self,
+        mixup_alpha: float,
+        cutmix_alpha: float,
+        num_classes: int,
+        switch_prob: float,
+        prob: float,
+    ):
+        self._mixup = beta_quantiles(mixup_alpha) if mixup_alpha else None
+        self._cutmix = beta_quantiles(cutmix_alpha) if cutmix_alpha else None
+        self._classes, self._switch_prob, self._prob = num_classes, switch_prob, prob
+        used = (("mixup", self._mixup), ("cutmix", self._cutmix))
+        self.methods = frozenset(name for name, on in used if on is not None)
+
+    def draw(
+        self, labels: tf.Tensor, weights: tf.Tensor, seeds: tf.Tensor, height: Size, width: Size
+    ) -> Mixture:
+        """Returns how to mix a batch, with its mixed labels."""
+        one_hot = tf.one_hot(labels, self._classes, dtype=tf.float32)
+        uniforms = example_uniforms(seeds)
+        # One uniform decides: CutMix below prob · switch_prob, MixUp below prob, otherwise neither.
+        mixed = (uniforms[:, 3] < self._prob) & (tf.reverse(weights, axis=[0]) > 0)
+        cuts = uniforms[:, 3] < self._prob * self._switch_prob
+        shares = boxes = None
+        label_shares = tf.ones_like(weights)
+        if self._mixup is not None:
+            lambdas = sample_beta(uniforms[:, 0], self._mixup)
+            blended = mixed & ~cuts if self._cutmix is not None else mixed
+            shares = tf.where(blended, tf.maximum(lambdas, 1.0 - lambdas), 1.0)
+            label_shares = shares
+        if self._cutmix is not None:
+            lambdas = sample_beta(uniforms[:, 0], self._cutmix)
+            cut = mixed & cuts if self._mixup is not None else mixed
+            lambdas = tf.where(cut, lambdas, 1.0)
+            boxes = cutmix_boxes(lambdas, uniforms[:, 1:3], height, width)
+            label_shares = label_shares * _outside_shares(boxes, height, width)
+        return Mixture(shares, boxes, _mix(one_hot, label_shares[:, tf.newaxis]))
+
+    def __call__(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, seeds: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        mixture = self.draw(labels, weights, seeds, tf.shape(images)[1], tf.shape(images)[2])
+        return mix_images(images, mixture), mixture.labels, weights
+
+
 def make_mixer(
     mixup_alpha: float,
     cutmix_alpha: float,
@@ -254,18 +317,7 @@ def make_mixer(
     switch_prob: float = 0.5,
     prob: float = 1.0,
 ) -> Mixer | None:
-    """Returns `mix(images, labels, weights, seeds)`, or None if there is nothing to mix.
-
-    Whether and how a sample is mixed is drawn from its own seed, as its λ is, so samples of a batch
-    differ. (timm and torchvision draw all three once per batch; the chances of one sample are the
-    same.) MixUp's λ becomes max(λ, 1 − λ), so that a sample keeps the larger share of itself;
-    CutMix's λ stays as drawn, as in its paper. A sample whose partner has weight 0 (padding or an
-    unreadable file) is not mixed.
-
-    The callable takes uint8 images (B, H, W, 3), int32 labels (B,), float32 weights (B,) and int32
-    seeds (B, 2), one per example. It returns float32 images in 0–255, float32 labels (B,
-    num_classes) and the weights. Its attribute `draw(labels, weights, seeds, height, width)`
-    returns only the `Mixture`; `methods` names those in use of "mixup" and "cutmix".
+    """Returns a `Mixer`, or None if there is nothing to mix.
 
     Args:
         mixup_alpha: α of MixUp's Beta(α, α); 0 switches MixUp off.
@@ -290,38 +342,4 @@ def make_mixer(
         return None
     if mixup_alpha and cutmix_alpha and switch_prob in (0, 1):  # then only one of them is used
         mixup_alpha, cutmix_alpha = (0.0, cutmix_alpha) if switch_prob else (mixup_alpha, 0.0)
-    mixup_quantiles = beta_quantiles(mixup_alpha) if mixup_alpha else None
-    cutmix_quantiles = beta_quantiles(cutmix_alpha) if cutmix_alpha else None
-
-    def draw(
-        labels: tf.Tensor, weights: tf.Tensor, seeds: tf.Tensor, height: Size, width: Size
-    ) -> Mixture:
-        one_hot = tf.one_hot(labels, num_classes, dtype=tf.float32)
-        uniforms = example_uniforms(seeds)
-        # One uniform decides: CutMix below prob · switch_prob, MixUp below prob, otherwise neither.
-        mixed = (uniforms[:, 3] < prob) & (tf.reverse(weights, axis=[0]) > 0)
-        cuts = uniforms[:, 3] < prob * switch_prob
-        shares = boxes = None
-        label_shares = tf.ones_like(weights)
-        if mixup_quantiles is not None:
-            lambdas = sample_beta(uniforms[:, 0], mixup_quantiles)
-            blended = mixed & ~cuts if cutmix_quantiles is not None else mixed
-            shares = tf.where(blended, tf.maximum(lambdas, 1.0 - lambdas), 1.0)
-            label_shares = shares
-        if cutmix_quantiles is not None:
-            lambdas = sample_beta(uniforms[:, 0], cutmix_quantiles)
-            cut = mixed & cuts if mixup_quantiles is not None else mixed
-            lambdas = tf.where(cut, lambdas, 1.0)
-            boxes = cutmix_boxes(lambdas, uniforms[:, 1:3], height, width)
-            label_shares = label_shares * _outside_shares(boxes, height, width)
-        return Mixture(shares, boxes, _mix(one_hot, label_shares[:, tf.newaxis]))
-
-    def mix(
-        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, seeds: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        mixture = draw(labels, weights, seeds, tf.shape(images)[1], tf.shape(images)[2])
-        return mix_images(images, mixture), mixture.labels, weights
-
-    used = (("mixup", mixup_quantiles), ("cutmix", cutmix_quantiles))
-    mix.draw, mix.methods = draw, frozenset(name for name, on in used if on is not None)
-    return mix
+    return Mixer(mixup_alpha, cutmix_alpha, num_classes, switch_prob, prob)

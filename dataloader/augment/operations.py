@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import tensorflow as tf
 
 from convoy.dataloader.augment import policies
 
-Scalar = float | int | tf.Tensor
+Scalar: TypeAlias = float | int | tf.Tensor
 Coefficients = tuple[Scalar, Scalar, Scalar, Scalar, Scalar, Scalar]
 
 # Three facts shape this code (TensorFlow 2.18, CPU). tf.where on uint8 takes several times as long

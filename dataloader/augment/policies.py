@@ -378,4 +378,5 @@ def jitter_strengths(values: float | Sequence[float]) -> tuple[float, float, flo
         raise ValueError(f"Strengths of colour jitter are finite and at least 0, not {values}.")
     if strengths[3] > 0.5:
         raise ValueError(f"Colour jitter's hue is at most 0.5, half the circle, not {values[3]}.")
-    return strengths
+    brightness, contrast, saturation, hue = strengths
+    return brightness, contrast, saturation, hue

@@ -52,13 +52,15 @@ def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
     Raises:
         BadImage: it is none of these, damaged, or has too many pixels.
     """
+    from PIL.Image import Transpose
+
     if reason := unread(encoded):
         raise BadImage(reason)
     with opened(encoded) as image:
         check_pixels(*image.size)
         turn = _TURNS.get(exif.orientation(image)) if upright else None
         pixels = to_rgb(image)
-        return np.asarray(pixels if turn is None else pixels.transpose(turn))
+        return np.asarray(pixels if turn is None else pixels.transpose(Transpose(turn)))
 
 
 def unread(encoded: bytes) -> str | None:

@@ -114,9 +114,9 @@ def _resize_part(image, frame, start, size, interpolation, antialias):
         places = tf.floor((first[:, None] + offsets) / scale[:, None])
         rows, columns = tf.unstack(tf.cast(tf.minimum(places, shape[:, None] - 1), tf.int32))
         return tf.gather(tf.gather(image, rows, axis=0), columns, axis=1)
-    kernel, reach = _KERNELS.get(interpolation, ("", 1))
+    kernel, radius = _KERNELS.get(interpolation, ("", 1))
     # When shrinking with antialias, the filter is stretched and reaches further by the same factor.
-    reach = reach * (tf.maximum(1 / scale, 1.0) if antialias else 1.0) + 1
+    reach = radius * (tf.maximum(1 / scale, 1.0) if antialias else 1.0) + 1
     begin = tf.maximum(tf.floor(first / scale - reach), 0.0)
     end = tf.minimum(tf.math.ceil((first + size) / scale + reach), shape)
     begin_end = tf.cast(tf.stack([begin, end]), tf.int32)

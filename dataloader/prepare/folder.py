@@ -24,6 +24,7 @@ from convoy.dataloader.sources.folders import (
 from convoy.dataloader.sources.held_out import HeldOut
 from convoy.dataloader.sources.lists import read_splits
 from convoy.dataloader.sources.splits import check_place, is_list, split_folder, unused_folders
+from convoy.utils.optional import known
 from convoy.utils.text import some, tell
 
 FRACTION = 0.1
@@ -70,8 +71,9 @@ def prepare_folder(
     shards: list[Shard] = []
     for split, items in splits.items():
         if items:
-            options = {"shards": counts[split], "seed": seed, "recoding": how}
-            shards += plan_split(out, split, items, names, **options)
+            shards += plan_split(
+                out, split, items, names, shards=counts[split], seed=seed, recoding=how
+            )
     return pack(out, "folder", shards, names, workers=workers, overwrite=overwrite)
 
 
@@ -89,12 +91,12 @@ def _of_list(path: str, held_out: HeldOut | None) -> tuple[list[str], dict[str, 
         )
     items = {
         split: [
-            Item(file, source.place(i)[0], int(source.labels[i]))
-            for i, file in enumerate(source.files)
+            Item(source.locate(i)[0], source.place(i)[0], int(label))
+            for i, label in enumerate(source.all_labels())
         ]
         for split, source in sources.items()
     }
-    return sources["train"].class_names, items
+    return known(sources["train"].class_names), items
 
 
 def _of_folders(

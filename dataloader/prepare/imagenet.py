@@ -18,6 +18,7 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.images import Recoding
 from convoy.dataloader.prepare.pack import pack, track
 from convoy.dataloader.prepare.shards import Item, Shard, in_parallel, plan_split
+from convoy.utils.optional import known
 from convoy.utils.text import canonical, decode_text, read_text, split_lines
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -82,8 +83,9 @@ def prepare_imagenet(
         ]
     shards: list[Shard] = []
     for split, items in splits.items():
-        options = {"shards": counts[split], "seed": seed, "synsets": synsets, "recoding": how}
-        shards += plan_split(out, split, items, names, **options)
+        shards += plan_split(
+            out, split, items, names, shards=counts[split], seed=seed, synsets=synsets, recoding=how
+        )
     return pack(out, "imagenet", shards, names, workers=workers, overwrite=overwrite)
 
 
@@ -104,8 +106,9 @@ def read_devkit(path: str) -> tuple[dict[str, str], list[str]]:
     try:
         with tarfile.open(path) as archive:
             found = {os.path.basename(member.name): member for member in archive if member.isfile()}
-            meta = archive.extractfile(found["meta.mat"]).read()
-            truth = decode_text(archive.extractfile(found[_TRUTH]).read(), _TRUTH).split()
+            # Of regular files alone, which give something to read.
+            meta = known(archive.extractfile(found["meta.mat"])).read()
+            truth = decode_text(known(archive.extractfile(found[_TRUTH])).read(), _TRUTH).split()
     except (tarfile.TarError, KeyError, OSError, EOFError) as error:
         raise DataError(f"{path}: not the ILSVRC2012 development kit ({error}).") from error
     table = loadmat(io.BytesIO(meta), squeeze_me=True, struct_as_record=True)["synsets"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from convoy.dataloader.images import exif
 from convoy.dataloader.images.by_pillow import BadImage, check_pixels, opened, to_rgb, unread
 from convoy.dataloader.images.file_kinds import HEAD_BYTES, kind_of
+from convoy.utils.optional import known
 
 # Markers of a JPEG, without the padding bytes.
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
@@ -61,15 +62,17 @@ def _recode(data: bytes, how: Recoding) -> tuple[bytes, str]:
     kind, short = kind_of(data[:HEAD_BYTES]), how.resize_short
     with opened(data) as image:
         width, height = image.size
-        shrink = short is not None and min(width, height) > short
+        least = min(width, height)
+        shrink = short is not None and least > short
         plain = kind in _KEPT and (kind != "BMP" or _is_plain_bmp(data, image.mode))
         if shrink:
-            target = [max(1, round(side * short / min(width, height))) for side in (width, height)]
+            wanted = known(short)
+            target = max(1, round(width * wanted / least)), max(1, round(height * wanted / least))
             # libjpeg can decode at a half, a quarter or an eighth of the size. Use this, but keep
             # twice the target size for the filter.
-            image.draft(None, [2 * side for side in target])
+            image.draft(None, (2 * target[0], 2 * target[1]))
         check_pixels(*image.size)
-        if plain and not shrink and how.quality is None:
+        if kind is not None and plain and not shrink and how.quality is None:
             image.load()
             _check_whole(data, kind)
             return data, _KEPT[kind]

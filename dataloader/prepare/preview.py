@@ -123,8 +123,10 @@ def _write_page(path: str, examples: list[Example], options: Any) -> None:
         pictures = {"png": picture(example.image), "original": picture(original)}
         return pictures | {"name": name, "done": done}
 
-    shown = ("image_size", "augmenter", "policy", "num_layers", "magnitude", "hflip", "crop_area")
-    shown += ("crop_ratio", "random_erasing", "mixup_alpha", "cutmix_alpha", "seed")
+    shown = (
+        *("image_size", "augmenter", "policy", "num_layers", "magnitude", "hflip", "crop_area"),
+        *("crop_ratio", "random_erasing", "mixup_alpha", "cutmix_alpha", "seed"),
+    )
     write_page(
         Path(path),
         "preview.html.j2",

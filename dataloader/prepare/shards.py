@@ -239,8 +239,8 @@ def _example(item: Item, shard: Shard) -> tuple[bytes, int]:
 def _from_record(payload: bytes, keys: tuple[str, str]) -> tuple[bytes, int]:
     try:
         features = decode_example(payload)
-        (image,), (label,) = features[keys[0]], features[keys[1]]
-    except (ValueError, KeyError, TypeError) as error:
+        (image,), (label,) = features[keys[0]] or [], features[keys[1]] or []
+    except (ValueError, KeyError) as error:
         raise BadImage(f"not an Example with one {keys[0]} and one {keys[1]}") from error
     if not isinstance(image, bytes) or not isinstance(label, int):
         raise BadImage(f"{keys[0]} or {keys[1]} is of the wrong type")

@@ -109,8 +109,8 @@ def verify(
             chunks.append(_Chunk(data_dir, dataset, *part))
     found = {split: _Found() for split in sources}
     results = in_parallel(_check_chunk, chunks, workers)
-    for split, part in track(results, len(chunks), "verifying"):
-        found[split].add(part)
+    for split, checked in track(results, len(chunks), "verifying"):
+        found[split].add(checked)
     twins = twin_notes(sources, {split: one.images for split, one in found.items()})
     for note in (note for notes in twins.values() for note in notes):
         tell(f"WARNING: {note}")

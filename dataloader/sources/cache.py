@@ -13,11 +13,12 @@ import os
 import shutil
 import tempfile
 import threading
+from typing import cast
 
 import numpy as np
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.sources.source import Source
+from convoy.dataloader.sources.source import Source, Wrapped
 from convoy.utils.machine.resources import free_memory
 
 logger = logging.getLogger("convoy.data")
@@ -27,7 +28,7 @@ SHARE = 0.4  # fraction of the free space; two splits may each have a cache
 _GB = 1e9
 
 
-class CachedSource(Source):
+class CachedSource(Wrapped):
     """A source that keeps examples it has read, up to a number of bytes, and reads the rest each
     time.
 
@@ -42,14 +43,9 @@ class CachedSource(Source):
     """
 
     def __init__(self, source: Source, kind: str, limit: int, folder: str | None = None):
-        self._source, self._limit = source, limit
-        self.num_examples, self.num_classes = source.num_examples, source.num_classes
+        super().__init__(source)
+        self._limit, self.num_classes = limit, source.num_classes
         self.class_names, self.labels = source.class_names, source.labels
-        self.shuffle_block, self.damage = source.shuffle_block, source.damage
-        self.root, self.parse, self.lacking = source.root, source.parse, source.lacking
-        self.locate, self.span, self.find = source.locate, source.span, source.find
-        self.list_digest, self.count_classes = source.list_digest, source.count_classes
-        self.occurring_labels, self.all_labels = source.occurring_labels, source.all_labels
         self._file = _open(kind, folder)
         self._offsets = np.full(self.num_examples, -1, np.int64)
         self._lengths = np.zeros(self.num_examples, np.int64)
@@ -68,11 +64,23 @@ class CachedSource(Source):
         contents = [self._cached(int(i)) for i in indices]
         missing = [slot for slot, content in enumerate(contents) if content is None]
         if missing:
-            read = self._source.read(np.asarray(indices)[missing])
+            read = self.inner.read(np.asarray(indices)[missing])
             for slot, content in zip(missing, read, strict=True):
                 contents[slot] = content
                 self._keep(int(indices[slot]), content)
-        return contents
+        return cast("list[bytes]", contents)
+
+    def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
+        return self.inner.parse(raw, label)
+
+    def count_classes(self) -> int | None:
+        return self.inner.count_classes()
+
+    def occurring_labels(self) -> list[int]:
+        return self.inner.occurring_labels()
+
+    def all_labels(self) -> np.ndarray:
+        return self.inner.all_labels()
 
     @property
     def cached(self) -> tuple[int, int]:
@@ -94,7 +102,7 @@ class CachedSource(Source):
             try:
                 written = os.pwrite(self._file, content, start)
             except OSError as error:
-                self._stop(error.strerror)
+                self._stop(error.strerror or str(error))
                 return
             if written < len(content):
                 self._stop("the disk is full")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convoy.dataloader.sources.splits import SPLIT_NAMES
+from convoy.utils.optional import known
 
 # Kaggle's data sets put the number of records into names: flowers-train-07-798.tfrec.
 _COUNT_IN_NAME = re.compile(r"-(\d+)\.tfrec(ord)?s?$", re.IGNORECASE)
@@ -61,7 +62,7 @@ def _promised(
         splits = {one["name"]: one for one in _read_json(data_dir, "dataset_info.json")["splits"]}
         name = next(name for name in sum(SPLIT_NAMES[split], ()) if name in splits)
         lengths = [int(length) for length in splits[name]["shardLengths"]]
-        numbers = [int(re.search(r"(\d+)-of-\d+", file)[1]) for file in files]
+        numbers = [int(known(re.search(r"(\d+)-of-\d+", file))[1]) for file in files]
         each = {file: lengths[number] for file, number in zip(files, numbers, strict=True)}
         return "dataset_info.json promises", each, sum(lengths)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):

@@ -69,8 +69,8 @@ def read_rows(path: str) -> list[Row]:
     rows = _parsed(path, text, delimiter)
     first, names = next(rows, (1, []))
     where, header = f"{path}, line {first}", [canonical(name).lower() for name in names]
-    files, labels = _column(where, names, header, PATHS), _column(where, names, header, LABELS)
-    splits = _column(where, names, header, SPLITS, needed=False)
+    files, labels = (_needed(where, names, header, known) for known in (PATHS, LABELS))
+    splits = _column(where, names, header, SPLITS)
     folder, found = os.path.dirname(path), []
     named, called = cache(canonical), cache(split_named)  # there are few distinct ones
     for line, row in rows:
@@ -138,21 +138,25 @@ def _delimiter(text: str) -> str:
 
 
 def _column(
-    where: str, names: Sequence[str], header: Sequence[str], known: Sequence[str], needed=True
+    where: str, names: Sequence[str], header: Sequence[str], known: Sequence[str]
 ) -> int | None:
-    """Returns the number of the column with one of the names `known`.
+    """Returns the number of the column with one of the names `known`; None if there is none.
 
     Raises:
-        DataError: there are several, or there is none although `needed`.
+        DataError: there are several.
     """
     found = [i for i, name in enumerate(header) if name in known]
     if len(found) > 1:
         which = " and ".join(repr(names[i]) for i in found)
         raise DataError(f"{where}: the columns {which} may mean the same. Rename one.")
-    if found:
-        return found[0]
-    if not needed:
-        return None
+    return found[0] if found else None
+
+
+def _needed(where: str, names: Sequence[str], header: Sequence[str], known: Sequence[str]) -> int:
+    """As `_column`; raises DataError if there is none."""
+    column = _column(where, names, header, known)
+    if column is not None:
+        return column
     raise DataError(
         f"{where} must name the columns, one of them {', '.join(known[:-1])} or {known[-1]}; it has"
         f" {some([repr(name) for name in names]) or 'none'}."

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from convoy.dataloader.errors import DataError, RecordError
 from convoy.dataloader.sources.source import Source
 from convoy.dataloader.tfrecord.example import decode_example
@@ -28,7 +30,7 @@ def file_names(source: Source, indices: Iterable[int]) -> list[str | None]:
         if offset is None:
             return file
         try:
-            features = decode_example(source.read([i])[0])
+            features = decode_example(source.read(np.array([i]))[0])
         except (RecordError, ValueError) as error:
             raise DataError(f"{source.describe(i)}: {error}.") from error
         for key in KEYS:

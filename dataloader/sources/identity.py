@@ -51,7 +51,7 @@ def known_again(
     for one in kept:
         i = source.find(one["file"], one["offset"])
         now = None if i is None else identify(source, i)
-        if now is not None and all(now[key] == one[key] for key in now):
+        if i is not None and now is not None and all(now[key] == one[key] for key in now):
             same[i] = one
         else:
             others.append(one)

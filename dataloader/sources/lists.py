@@ -41,6 +41,9 @@ class ListSource(FileSource):
         TextError: a list is not text.
     """
 
+    class_names: list[str]
+    labels: np.ndarray
+
     def __init__(
         self,
         path: str,
@@ -135,7 +138,7 @@ def read_splits(
     """
     rows = read_rows(path)
     own = split_named(os.path.basename(path))
-    splits: dict[str | None, list[Row]] = {"train": [], "validation": [], TEST: []}
+    splits: dict[str, list[Row]] = {"train": [], "validation": [], TEST: []}
     for row in rows:
         splits[row.split or own or "train"].append(row)
     if own == "train" and not any(row.split for row in rows):
@@ -254,8 +257,8 @@ def _refuse_missing(rows: Sequence[Row], others: Collection[Row]) -> None:
     elif not os.path.isabs(row.written):
         folder = os.path.join(os.path.dirname(row.file), "") or "the current folder"
         hint = f": relative paths are looked for beside the list, in {folder}"
-    others = f" ({len(missing)} such rows)" if len(missing) > 1 else ""
-    raise DataError(f"{row.where}: {row.written} {what}{hint}{others}.")
+    more = f" ({len(missing)} such rows)" if len(missing) > 1 else ""
+    raise DataError(f"{row.where}: {row.written} {what}{hint}{more}.")
 
 
 def _is_missing(row: Row) -> bool:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convoy.dataloader.sources.source import Source
+from convoy.dataloader.sources.source import Source, Wrapped
 
 UNKNOWN = -1
 """Number of a class that the model lacks."""
 
 
-class Renumbered(Source):
+class Renumbered(Wrapped):
     """Another source's examples with a model's class numbers as labels.
 
     Args:
@@ -29,18 +29,19 @@ class Renumbered(Source):
         class_names: Sequence[str] | None,
         num_classes: int,
     ):
-        self.inner = source
-        self.num_examples, self.shuffle_block = source.num_examples, source.shuffle_block
-        self.damage, self.root, self.lacking = source.damage, source.root, source.lacking
+        super().__init__(source)
         self.class_names = None if class_names is None else list(class_names)
-        self.num_classes = num_classes
-        self.read, self.locate, self.span = source.read, source.locate, source.span
-        self.find, self.list_digest = source.find, source.list_digest
-        self.encoded = source.encoded
-        self.first_label, self.outside = source.first_label, source.outside
+        self.num_classes = self._classes = num_classes
+        self.first_label = source.first_label
         self._numbers = np.array(numbers, np.int32)
         if source.labels is not None:
             self.labels = self._numbers[source.labels]
+
+    def encoded(self, i: int) -> bytes:
+        return self.inner.encoded(i)
+
+    def outside(self, label: int, num_classes: int) -> str:
+        return self.inner.outside(label, num_classes)
 
     def all_labels(self) -> np.ndarray:
         labels = self.inner.all_labels()
@@ -54,4 +55,4 @@ class Renumbered(Source):
         if 0 <= label < len(self._numbers):
             return image, int(self._numbers[label])
         # keeps labels outside the classes outside
-        return image, label if label < 0 else self.num_classes + label
+        return image, label if label < 0 else self._classes + label

@@ -126,6 +126,34 @@ class Source:
         raise NotImplementedError
 
 
+class Wrapped(Source):
+    """Another source's examples. Subclasses override what they change.
+
+    Args:
+        source: the other source.
+    """
+
+    def __init__(self, source: Source):
+        self.inner = source
+        self.num_examples, self.shuffle_block = source.num_examples, source.shuffle_block
+        self.damage, self.root, self.lacking = source.damage, source.root, source.lacking
+
+    def read(self, indices: np.ndarray) -> list[bytes]:
+        return self.inner.read(indices)
+
+    def locate(self, i: int) -> tuple[str, int | None]:
+        return self.inner.locate(i)
+
+    def span(self, i: int) -> tuple[str, int, int | None]:
+        return self.inner.span(i)
+
+    def find(self, file: str, offset: int | None) -> int | None:
+        return self.inner.find(file, offset)
+
+    def list_digest(self) -> str:
+        return self.inner.list_digest()
+
+
 def classes_text(names: Sequence[str]) -> str:
     """Returns text such as "3 classes (cat, dog, owl)"."""
     return f"{len(names)} class{'es' if len(names) != 1 else ''} ({some(names)})"

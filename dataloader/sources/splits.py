@@ -71,7 +71,9 @@ def subfolders(folder: str) -> list[str]:
 
 def is_list(path: str | os.PathLike[str] | None) -> bool:
     """Returns whether `--data_dir` is a file that lists images."""
-    return bool(path) and os.fspath(path).lower().endswith(LISTS) and os.path.isfile(path)
+    if not path:
+        return False
+    return os.fspath(path).lower().endswith(LISTS) and os.path.isfile(path)
 
 
 def plain_name(folder: str) -> str:

@@ -117,7 +117,8 @@ def _read_json(folder: str, name: str) -> dict[str, Any]:
 
 def _shards(folder: str, info: dict[str, Any], split: str) -> tuple[str, dict[str, int]]:
     """Returns the split's own name, and file -> number of examples in it."""
-    splits = {s.get("name"): s for s in info.get("splits", []) if isinstance(s, dict)}
+    parts = (s for s in info.get("splits", []) if isinstance(s, dict))
+    splits: dict[str, dict[str, Any]] = {s.get("name", ""): s for s in parts}
     name = next((name for name in sum(SPLIT_NAMES[split], ()) if name in splits), None)
     if name is None:
         raise DataError(f"{folder} has no {split} split (found: {some(list(splits)) or 'none'}).")

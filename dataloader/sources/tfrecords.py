@@ -62,6 +62,7 @@ class TFRecordSource(Source):
     """
 
     shuffle_block = 64
+    notes: list[str]
 
     def __init__(
         self,
@@ -137,9 +138,11 @@ class TFRecordSource(Source):
     def encoded(self, i: int) -> bytes:
         raw = self._reader.read(i)
         try:
-            (image,) = decode_example(raw)[self.layout.image]
-        except (KeyError, TypeError, ValueError) as error:
+            (image,) = decode_example(raw)[self.layout.image] or []
+        except (KeyError, ValueError) as error:
             raise RecordError(f"{self.layout.image} holds no image") from error
+        if not isinstance(image, bytes):
+            raise RecordError(f"{self.layout.image} holds no image")
         return image
 
     def span(self, i: int) -> tuple[str, int, int | None]:

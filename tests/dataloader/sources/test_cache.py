@@ -113,7 +113,7 @@ def test_the_same_batches_with_and_without(tiny, monkeypatch):
     for _ in range(2):  # filling it, and from it
         for one, two in zip(plain, epochs(source, 1, 24), strict=True):
             assert all((a == b).all() for a, b in zip(one, two, strict=True))
-    inner = source._source
+    inner = source.inner
     monkeypatch.setattr(inner, "read", lambda indices: pytest.fail("read again"))
     kept = np.flatnonzero(source._offsets >= 0)
     assert len(kept) > 90

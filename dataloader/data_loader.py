@@ -1,0 +1,58 @@
+"""The interface of loaders: what training and evaluation need from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from convoy.dataloader.sources.source import Source
+
+Batch: TypeAlias = "tuple[tf.Tensor, tf.Tensor, tf.Tensor]"
+"""Images, labels and weights. A loader with a `prepare` yields `augment.device_plan.Planned` in
+place of images; `prepare` turns that into images.
+"""
+
+
+class DataLoader(Protocol):
+    """One rank's batches of one split. `loader.Loader`, `dali.DaliLoader` and
+    `synthetic.SyntheticLoader` implement it; `loader.Loader` documents the other attributes.
+
+    Attributes:
+        source: the source of the examples; None if they are synthetic.
+        list_digest: a hash of the examples and their order; None if they are synthetic.
+        image_size: pixels a side.
+        batch_size: images per rank and batch.
+    """
+
+    num_examples: int
+    num_classes: int
+    global_batch: int
+    steps_per_epoch: int
+    lenient: bool
+    bad_examples: dict[int, str]
+    identities: dict[int, dict[str, Any]]
+
+    @property
+    def source(self) -> Source | None: ...
+    @property
+    def class_names(self) -> list[str] | None: ...
+    @property
+    def list_digest(self) -> str | None: ...
+    @property
+    def prepare(self) -> Callable[[Any], tf.Tensor] | None: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def epoch_length(self) -> int: ...
+
+    def look_again(self) -> None:
+        """Forgets which examples were unreadable: they may have been repaired since."""
+
+    def batches(self, epoch: int, offset: int = 0) -> Generator[Batch, None, None]:
+        """Yields the batches of an epoch from an offset, in examples over all ranks, to its end."""
+        ...
