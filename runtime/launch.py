@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -85,8 +85,9 @@ def launch(nproc: int, argv: Sequence[str]) -> int:
         for writer in writers:
             writer.join()
         for process in ranks:
-            process.stdout.close()
-            process.stderr.close()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
     server.shutdown()
     server.server_close()
     return code
@@ -194,7 +195,7 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
     return code
 
 
-def _listed(ranks: Sequence[int]) -> str:
+def _listed(ranks: Iterable[int]) -> str:
     numbers = [str(rank) for rank in ranks]
     return f"rank{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
 

@@ -32,6 +32,7 @@ from convoy.utils.errors import ConfigError, UserError
 from convoy.utils.machine import device, xla
 from convoy.utils.machine.last_words import tell_of_termination
 from convoy.utils.machine.resources import allow_open_files
+from convoy.utils.optional import known
 from convoy.utils.progress import lasting_output
 from convoy.utils.signals import (
     EXIT_PREEMPTED,
@@ -285,8 +286,8 @@ class Runner:
 
         config, file = self.config, self.config.pretrained_from_file
         report = convert(
-            file or checkpoint.resolve(config.model_dir, config.checkpoint),
-            config.output,
+            file or str(checkpoint.resolve(config.model_dir, config.checkpoint)),
+            known(config.output),
             arch=config.arch,
             names=config.weight_names,
             ema={"auto": None, "raw": False, "ema": True}[config.weights],

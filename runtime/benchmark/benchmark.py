@@ -105,7 +105,7 @@ def _sweep(
         # need not divide evenly; --grad_accum_steps does not change
         if config.benchmark_batch_sizes:
             now = now.with_(optimizer_batch_size=None)
-        cell = {
+        cell: dict[str, Any] = {
             "format": row.format,
             "precision": row.precision,
             "xla": row.xla,
@@ -156,9 +156,9 @@ def _measure(
     if note:
         return {"note": note}
     joules = result.pop("energy")
-    times = [ranks.all_gather(result.pop(name)[None]) for name in ("data", "compute")]
+    data, compute = (ranks.all_gather(result.pop(name)[None]) for name in ("data", "compute"))
     images = result["images_per_iteration"]
-    result |= figures(*times, images)
+    result |= figures(data, compute, images)
     result["peak_memory"] = int(ranks.all_gather(np.array([memory.read()], np.int64)).max())
     result["memory_of"] = memory.of
     # One process of each host reports its energy.

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -92,7 +92,7 @@ class Inference:
             "energy": energy and energy.read(),
         }
 
-    def _images(self, config: Config) -> Iterator[np.ndarray]:
+    def _images(self, config: Config) -> Generator[np.ndarray, None, None]:
         """Yields batches, uint8 `(B, H, W, 3)`, without end."""
         loader = build_loader(config, "validation", num_classes=self._classes, source=self._source)
         self._source = loader.source

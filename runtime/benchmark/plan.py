@@ -7,6 +7,7 @@ from typing import Any
 
 from convoy.runtime.export.formats import FORMATS, check_packages
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flags import batch_number
 from convoy.runtime.settings.input_backend import BENCHMARKS
 from convoy.utils.distributed.launched import launched_processes
 from convoy.utils.errors import ConfigError
@@ -84,7 +85,7 @@ def batch_sizes(config: Config) -> list[int]:
     text = config.benchmark_batch_sizes
     if text is None:
         training = config.mode == "training_benchmark"
-        return [config.train_batch_size if training else config.eval_batch_size]
+        return [batch_number(config.train_batch_size) if training else config.eval_batch_size]
     if text.strip() == "sweep":
         end = SWEEP_ENDS.get(config.arch, SWEEP_END)
         return [2**i for i in range(end.bit_length())]

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable
 
 from convoy.dataloader import EvalCrop, InputOptions, Loader
+from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.sources.cache import cache_source
 from convoy.dataloader.sources.source import Source
 from convoy.dataloader.synthetic import SyntheticLoader
 from convoy.runtime.builders.models import DEFAULT_CLASSES, image_size, train_image_size
 from convoy.runtime.data.open_split import open_split
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flags import batch_number
 from convoy.runtime.settings.input_backend import backend
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
@@ -44,11 +46,11 @@ def say_found(source: Source) -> None:
 def build_loader(
     config: Config,
     split: str,
-    like: Loader | None = None,
+    like: DataLoader | None = None,
     num_classes: int | None = None,
     source: Source | None = None,
     adapt: Callable[[Source], Source] | None = None,
-) -> Loader | SyntheticLoader:
+) -> DataLoader:
     """Builds this rank's loader of a split: "train" with augmentation, "validation" without.
 
     Args:
@@ -63,11 +65,12 @@ def build_loader(
     passes = micro_steps(config) if training else 1
     batches = passes * config.steps_per_epoch if config.steps_per_epoch else None
     size = train_image_size(config) if training else image_size(config)
+    batch = batch_number(config.train_batch_size) if training else config.eval_batch_size
     reader = backend(config, training=training)
     if reader == "synthetic":
         return SyntheticLoader(
             image_size=size,
-            batch_size=config.train_batch_size if training else config.eval_batch_size,
+            batch_size=batch,
             num_classes=num_classes or config.num_classes or DEFAULT_CLASSES,
             steps_per_epoch=batches or passes * (config.prof or SYNTHETIC_STEPS),
             seed=config.seed,
@@ -86,7 +89,7 @@ def build_loader(
     classes = num_classes or (like.num_classes if like else config.num_classes)
     options = InputOptions(
         image_size=size,
-        batch_size=config.train_batch_size if training else config.eval_batch_size,
+        batch_size=batch,
         # One rank counts them if only the records tell.
         num_classes=classes or source.num_classes or ranks.on_rank0(source.count_classes),
         seed=config.seed,
@@ -118,13 +121,20 @@ def build_loader(
         max_bad_examples=config.max_bad_examples,
         max_bad_eval_examples=config.max_bad_eval_examples,
     )
-    place = {"training": training, "rank": ranks.rank(), "world": ranks.size()}
     if reader == "tfdata":
-        return Loader(source, options, **place)
+        return Loader(source, options, training=training, rank=ranks.rank(), world=ranks.size())
     from convoy.dataloader.dali import DaliLoader  # an extra
 
-    place |= {"device": reader.removeprefix("dali-"), "device_id": ranks.local_rank()}
-    return DaliLoader(source, options, **place, processes=ranks.local_size())
+    return DaliLoader(
+        source,
+        options,
+        training=training,
+        rank=ranks.rank(),
+        world=ranks.size(),
+        device=reader.removeprefix("dali-"),
+        device_id=ranks.local_rank(),
+        processes=ranks.local_size(),
+    )
 
 
 def micro_steps(config: Config) -> int:
@@ -138,7 +148,7 @@ def micro_steps(config: Config) -> int:
     """
     if config.grad_accum_steps:
         return config.grad_accum_steps
-    images = config.train_batch_size * ranks.size()
+    images = batch_number(config.train_batch_size) * ranks.size()
     wanted = config.optimizer_batch_size or images
     if ranks.elastic():
         return max(1, round(wanted / images))

@@ -13,6 +13,8 @@ from typing import Any
 
 import keras
 
+from convoy.dataloader.data_loader import DataLoader
+from convoy.dataloader.sources.source import Source
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.builders.models import final_dropout, train_image_size
 from convoy.runtime.settings.config import Config
@@ -75,8 +77,11 @@ def stage_settings(config: Config, epoch: int) -> Stage:
 
 
 def loader_of_stage(
-    config: Config, stage: Stage, before: Any = None, adapt: Callable | None = None
-) -> Any:
+    config: Config,
+    stage: Stage,
+    before: DataLoader | None = None,
+    adapt: Callable[[Source], Source] | None = None,
+) -> DataLoader:
     """Builds the training data of a stage.
 
     Args:
@@ -86,8 +91,9 @@ def loader_of_stage(
     """
     if before is None:
         return build_loader(of_stage(config, stage), "train", adapt=adapt)
-    options = {"num_classes": before.num_classes, "source": before.source}
-    data = build_loader(of_stage(config, stage), "train", **options)
+    data = build_loader(
+        of_stage(config, stage), "train", num_classes=before.num_classes, source=before.source
+    )
     data.bad_examples.update(before.bad_examples)
     return data
 

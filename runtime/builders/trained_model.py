@@ -32,6 +32,7 @@ from convoy.runtime.settings.config import Config, defaults
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
+from convoy.utils.optional import known
 from convoy.utils.text import tell
 
 
@@ -112,7 +113,7 @@ def trained_model(config: Config) -> Trained:
     file = config.pretrained_from_file
     path = ranks.on_rank0(lambda: _checkpoint_of(config))
     if path is None:
-        return _from_file(config, file)
+        return _from_file(config, known(file))
     model, saved = load_model(path, config.weights, config.data_format, config.image_size)
     text = f"{path} ({saved.state['weights_used']} weights, epoch {saved.state['epoch']})"
     return Trained(model, text, saved.state.get("class_names"), saved.state, saved.config)
@@ -138,10 +139,10 @@ def for_classes_of(trained: Trained, config: Config) -> Callable[[Source], Sourc
     The function raises DataError if there are images of classes that the model lacks.
     """
     classes = trained.model.output_shape[-1]
-    known = known_names(trained.class_names, classes, config.label_file)
+    names = known_names(trained.class_names, classes, config.label_file)
 
     def adapt(source: Source) -> Source:
-        matched, lines = match_classes(source, known, classes, f"--data_dir {config.data_dir}")
+        matched, lines = match_classes(source, names, classes, f"--data_dir {config.data_dir}")
         if ranks.rank() == 0:
             for line in lines:
                 tell(line, sys.stdout)

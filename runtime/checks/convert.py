@@ -58,8 +58,12 @@ def check_convert(config: Config) -> None:
     if not file and config.padding:
         raise ConfigError("--padding is for files that do not say it; a run's checkpoint does")
     try:
-        source = file or resolve(config.model_dir, config.checkpoint)
-        how = {"padding": config.padding, "partial": config.pretrained_partial}
-        inspect(source, config.arch, ema={"raw": False, "ema": True}.get(config.weights), **how)
+        inspect(
+            file or str(resolve(config.model_dir, config.checkpoint)),
+            config.arch,
+            ema={"raw": False, "ema": True}.get(config.weights),
+            padding=config.padding,
+            partial=config.pretrained_partial,
+        )
     except (WeightFileError, CheckpointError) as error:
         raise ConfigError(str(error)) from error

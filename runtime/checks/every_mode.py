@@ -268,9 +268,10 @@ def _pretrained(config: Config) -> Config:
         return config
     try:
         if folder := folder_of(file):  # a run's folder means its best checkpoint
-            config = config.with_(pretrained_from_file=str(folder))
+            file = str(folder)
+            config = config.with_(pretrained_from_file=file)
         partial = config.pretrained_partial
-        inspect(config.pretrained_from_file, config.arch, padding=config.padding, partial=partial)
+        inspect(file, config.arch, padding=config.padding, partial=partial)
     except (WeightFileError, CheckpointError) as error:
         raise ConfigError(f"--pretrained_from_file: {error}") from error
     return config

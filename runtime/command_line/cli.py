@@ -229,16 +229,19 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
         )
         raise ConfigError(_with_sources(str(error), config, sources)) from error
     if fitted is not config and given.speaks and settled.train_batch_size != AUTO:
-        asked_for = config.warmup_epochs
-        length = asked_for if isinstance(asked_for, str) else counted(asked_for, "epoch")
         tell(
-            f"convoy: a warm-up of {length} does not fit into"
+            f"convoy: a warm-up of {_length(config.warmup_epochs)} does not fit into"
             f" {counted(config.max_epochs, 'epoch')}: it takes"
-            f" {counted(fitted.warmup_epochs, 'epoch')} here (--warmup_epochs)"
+            f" {_length(fitted.warmup_epochs)} here (--warmup_epochs)"
         )
     if chosen and given.speaks and "defaults" not in chosen and settled.train_batch_size != AUTO:
         print(told(chosen), file=sys.stderr)
     return settled
+
+
+def _length(span: float | str) -> str:
+    """Returns a warm-up's length for a message: in epochs, or as written, such as 500steps."""
+    return span if isinstance(span, str) else counted(span, "epoch")
 
 
 def _fit_warmup(config: Config, layers: Sequence[Mapping[str, Any]]) -> Config:

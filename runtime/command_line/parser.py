@@ -75,7 +75,8 @@ class Parser(ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.file, self.written = "", {}
+        self.file = ""
+        self.written: dict[str, Any] = {}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: (\S+)", message)
@@ -88,7 +89,7 @@ class Parser(ArgumentParser):
             message = " ".join(message.split())
         refuse(message)
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: Any = None) -> str:
         return page("all")
 
 
@@ -106,9 +107,14 @@ def build_parser() -> Parser:
         allow_abbrev=False,
         print_config=None,  # ours is after everything is settled
     )
-    suppressed = {"default": argparse.SUPPRESS, "dest": "config"}
-    text = "YAML recipe; flags override what it sets"
-    parser.add_argument("--config", action=_Recipe, metavar="FILE", help=text, **suppressed)
+    parser.add_argument(
+        "--config",
+        action=_Recipe,
+        metavar="FILE",
+        help="YAML recipe; flags override what it sets",
+        default=argparse.SUPPRESS,
+        dest="config",
+    )
     text = "print the settings that all of this comes to, as YAML, and do nothing else"
     parser.add_argument("--print_config", action="store_true", help=text, default=False)
     groups: dict[str, Any] = {}

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.sources.identity import identify, known_again
 from convoy.dataloader.sources.renumbered import Renumbered
 from convoy.dataloader.sources.source import Source
 from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
+from convoy.utils.optional import known
 from convoy.utils.text import canonical, some
 
 Say = Callable[[str], None]
 
 
-def facts(data: Any) -> dict[str, Any]:
+def facts(data: DataLoader) -> dict[str, Any]:
     """Returns what a checkpoint stores about its data in `state.json`.
 
     Args:
@@ -28,11 +30,11 @@ def facts(data: Any) -> dict[str, Any]:
     return {
         "train_examples": data.num_examples,
         "named": bool(data.class_names),
-        "list": None if data.source is None else data.list_digest,
+        "list": data.list_digest,
     }
 
 
-def changes(saved: Mapping[str, Any], data: Any) -> list[str]:
+def changes(saved: Mapping[str, Any], data: DataLoader) -> list[str]:
     """Says how the list of training images has changed.
 
     Args:
@@ -171,7 +173,7 @@ def _list(names: Sequence[str], one: str = "", many: str = "") -> str:
 # ---- examples that cannot be read ---------------------------------------------------------------
 
 
-def remember(data: Any, bad: Mapping[int, str]) -> list[dict[str, Any]]:
+def remember(data: DataLoader, bad: Mapping[int, str]) -> list[dict[str, Any]]:
     """Returns the identities of unreadable examples, for `state.json`.
 
     Args:
@@ -180,7 +182,7 @@ def remember(data: Any, bad: Mapping[int, str]) -> list[dict[str, Any]]:
     """
     if not bad:
         return []
-    source = data.source
+    source = known(data.source)
     for i in bad.keys() - data.identities.keys():
         why = bad[i].removeprefix(f"{source.describe(i)}: ")
         data.identities[i] = identify(source, i) | {"why": why}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.sources.renumbered import UNKNOWN, Renumbered
 from convoy.dataloader.sources.source import Source
@@ -81,7 +81,7 @@ def match_classes(
     return _by_number(source, classes, data)
 
 
-def numbered_like(training: Any, data: str) -> Callable[[Source], Source] | None:
+def numbered_like(training: DataLoader, data: str) -> Callable[[Source], Source] | None:
     """Returns a function that numbers the classes of validation data as in the training data; None
     if both already have the same numbers.
 

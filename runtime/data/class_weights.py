@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.settings_file import read_settings
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
+from convoy.utils.optional import known
 from convoy.utils.text import TextError, canonical, some
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ _WORDS = ("none", "balanced")
 _LIKE = "weights of classes, which are lines such as `cat: 2.0`"
 
 
-def class_weights(config: Config, data: Any) -> np.ndarray | None:
+def class_weights(config: Config, data: DataLoader) -> np.ndarray | None:
     """Returns the weight of each class, float32 `(classes,)`; None: all count equally. All ranks
     must call it.
 
@@ -36,7 +38,7 @@ def class_weights(config: Config, data: Any) -> np.ndarray | None:
     """
     if config.class_weights == "none":
         return None
-    counts = _counts(ranks.on_rank0(data.source.all_labels), data.num_classes)
+    counts = _counts(ranks.on_rank0(known(data.source).all_labels), data.num_classes)
     if config.class_weights == "balanced":
         weights = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
     else:

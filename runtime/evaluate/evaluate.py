@@ -6,16 +6,21 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.errors import DataError, check_bad_examples
 from convoy.runtime.evaluate.step import CountingByClass, EvalStep
+from convoy.runtime.settings.config import Config
 from convoy.utils.classification import of_totals
 from convoy.utils.distributed import ranks
 from convoy.utils.metrics import MeanAccumulator, percentiles
 from convoy.utils.watchdog import watchdog
+
+if TYPE_CHECKING:
+    from convoy.runtime.builders.trained_model import Trained
 
 _AGREE_SECONDS = 2.0
 """Seconds between two exchanges of the ranks during an evaluation; an exchange takes some
@@ -71,8 +76,9 @@ def evaluate(
             `_AGREE_SECONDS`.
         DataError: a rank's batches raised it; raised on every rank.
     """
-    total, times = MeanAccumulator(), []
-    agreement, batches = Agreement(asked), iter(batches)
+    total, agreement = MeanAccumulator(), Agreement(asked)
+    times: list[float] = []
+    batches = iter(batches)
     if isinstance(eval_step, CountingByClass):
         eval_step.begin()
     watchdog.rest("beginning an evaluation")
@@ -119,12 +125,11 @@ def _figures(total: MeanAccumulator, times: list[float], batch_size: int) -> dic
     """Converts this rank's sums and seconds per batch to the result of `evaluate`."""
     watchdog.rest("gathering the results of evaluation")
     total = MeanAccumulator.from_array(ranks.all_sum(total.as_array()))
-    times = times[1:] or times
     # Use all ranks' times, so that a slow rank shows in the percentiles.
-    times = ranks.all_gather(np.asarray(times, np.float64))
+    seconds = ranks.all_gather(np.asarray(times[1:] or times, np.float64))
     result = total.result()
-    per_rank = batch_size / float(np.mean(times))
-    latency = percentiles(times * 1e3, (50, 90, 95, 99))
+    per_rank = batch_size / float(np.mean(seconds))
+    latency = percentiles(seconds * 1e3, (50, 90, 95, 99))
     return {
         "eval_loss": result["loss"],
         "eval_accuracy_top_1": result["top1"],
@@ -132,7 +137,7 @@ def _figures(total: MeanAccumulator, times: list[float], batch_size: int) -> dic
         "eval_examples": total.weight,
         "avg_exp_per_second_eval": per_rank * ranks.size(),
         "avg_exp_per_second_eval_per_GPU": per_rank,
-        "avg_time_per_exp_eval": float(np.mean(times)) * 1e3,
+        "avg_time_per_exp_eval": float(np.mean(seconds)) * 1e3,
         **{f"latency_{q}pct": latency[q] for q in (50, 90, 95, 99)},
     }
 
@@ -194,8 +199,8 @@ class Agreement:
 
 def evaluate_data(
     eval_step: Callable,
-    data: Any,
-    config: Any,
+    data: DataLoader,
+    config: Config,
     *,
     prof: int | None = None,
     asked: Callable[[], bool] | None = None,
@@ -224,7 +229,7 @@ def evaluate_data(
     return values | ({"eval_unreadable": float(len(bad))} if bad else {})
 
 
-def evaluate_checkpoint(config: Any) -> dict[str, Any]:
+def evaluate_checkpoint(config: Config) -> dict[str, Any]:
     """Runs `--mode eval`: evaluates the flags' checkpoint or weight file on the validation
     split.
     """
@@ -240,7 +245,7 @@ def evaluate_checkpoint(config: Any) -> dict[str, Any]:
     return evaluate_data(step, loader, config, prof=config.prof)
 
 
-def announce(trained: Any, config: Any) -> None:
+def announce(trained: Trained, config: Config) -> None:
     """Says on rank 0 which weights are evaluated, before the report on their data."""
     from convoy.runtime.builders.models import image_size
 

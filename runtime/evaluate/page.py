@@ -26,6 +26,7 @@ from convoy.utils.classification import (
     confused_pairs,
 )
 from convoy.utils.files import Remote, path_of
+from convoy.utils.optional import known
 from convoy.utils.pages.page import write_page
 from convoy.utils.text import UTF8
 
@@ -121,12 +122,10 @@ def _numbers(result: Result, first: Result) -> dict[str, Any]:
     if result is not first:
         numbers["top1_minus_first"] = numbers["top1"] - float(first.right.mean())
         numbers["top1_minus_first_interval_95"] = bootstrap_difference(result.right, first.right)
-    keys = ("above", "count", "confidence", "accuracy")
     bins = zip(found.edges[:-1], found.count, found.confidence, found.accuracy, strict=True)
-    numbers["calibration_bins"] = [dict(zip(keys, row, strict=True)) for row in bins]
-    keys = ("at_least", "coverage", "accuracy")
+    numbers["calibration_bins"] = _dicts(("above", "count", "confidence", "accuracy"), bins)
     rows = zip(THRESHOLDS, coverage, accuracy, strict=True)
-    numbers["by_confidence"] = [dict(zip(keys, row, strict=True)) for row in rows]
+    numbers["by_confidence"] = _dicts(("at_least", "coverage", "accuracy"), rows)
     pairs = confused_pairs(result.confusion, PAIRS_IN_JSON)
     numbers["confused_pairs"] = [pair._asdict() for pair in pairs]
     return numbers
@@ -144,10 +143,12 @@ def _write_tables(
     _write_csv(folder / files["per_class"], head, rows)
     _write_csv(folder / files["confusion"], *_confusion_table(result.confusion, names))
     places = (source.locate(int(i)) for i in result.index)
-    columns = (result.label, result.predicted, result.confidence)
-    rows = ((*place, *row) for place, *row in zip(places, *columns, strict=True))
-    head = ("file", "byte", "label", "predicted", "confidence")
-    _write_csv(folder / files["predictions"], head, rows)
+    answers = zip(places, result.label, result.predicted, result.confidence, strict=True)
+    _write_csv(
+        folder / files["predictions"],
+        ("file", "byte", "label", "predicted", "confidence"),
+        ((*place, *answer) for place, *answer in answers),
+    )
     return files
 
 
@@ -163,6 +164,10 @@ def _confusion_table(found: Confusion, names: Sequence[str]) -> tuple[Iterable, 
         ("true", "name", *range(found.classes)),
         ((i, name, *counts.tolist()) for i, (name, counts) in rows),
     )
+
+
+def _dicts(keys: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
 def _write_csv(path: Path | Remote, head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> None:
@@ -193,8 +198,8 @@ def _pairs(results: Sequence[Result], source: Source) -> list[dict[str, Any]]:
         pictures = []
         for i in surest:
             number = int(first.index[i])
-            encoded, _ = source.parse(source.read([number])[0], 0)
-            jpeg = base64.b64encode(decode(encoded).thumbnail).decode()
+            encoded, _ = source.parse(source.read(np.array([number]))[0], 0)
+            jpeg = base64.b64encode(known(decode(encoded).thumbnail)).decode()
             text = f"{source.describe(number)}, confidence {first.confidence[i]:.0%}"
             pictures.append({"jpeg": jpeg, "text": text, "confidence": first.confidence[i]})
         counts = [int(np.sum(_of(pair, result))) for result in results]

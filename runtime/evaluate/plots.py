@@ -44,8 +44,9 @@ def reliability(results: Sequence[Result]) -> Plot:
             bins = result.calibration
             if single:
                 width = 0.92 * np.diff(bins.edges)
-                bars = {"align": "edge", "color": colour, "alpha": 0.3}
-                axes.bar(bins.edges[:-1], bins.accuracy, width, **bars)
+                axes.bar(
+                    bins.edges[:-1], bins.accuracy, width, align="edge", color=colour, alpha=0.3
+                )
             full = bins.count > 0
             x, y, style = bins.confidence[full], bins.accuracy[full], "o" if single else "o-"
             axes.plot(x, y, style, markersize=4, color=colour, label=result.name)
@@ -66,8 +67,14 @@ def confidence(results: Sequence[Result]) -> Plot:
         for result, colour in zip(results, SERIES, strict=False):
             coverage, accuracy = by_threshold(result.confidence, result.right, thresholds)
             axes.plot(thresholds, accuracy, color=colour, label=result.name or "accuracy")
-            style = {"color": colour, "linewidth": 1, "linestyle": (0, (4, 2))}
-            axes.plot(thresholds, coverage, **style, label="coverage" if single else None)
+            axes.plot(
+                thresholds,
+                coverage,
+                color=colour,
+                linewidth=1,
+                linestyle=(0, (4, 2)),
+                label="coverage" if single else None,
+            )
         axes.set(xlabel="least confidence", ylabel="share", xlim=(0, 1.01), ylim=(0, 1.03))
         plot.figure.legend(loc="outside lower left", ncols=2 if single else 1)
     return plot

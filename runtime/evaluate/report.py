@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from convoy.dataloader.loader import Loader
 from convoy.dataloader.sources.file_names import file_names
 from convoy.dataloader.sources.source import Source
 from convoy.runtime.builders.inputs import build_loader, eval_crop
@@ -27,8 +28,10 @@ from convoy.runtime.evaluate.step import CountingByClass
 from convoy.runtime.run_folder.checkpoint import CheckpointError, check_writable
 from convoy.runtime.settings.config import Config
 from convoy.utils.distributed import ranks
+from convoy.utils.errors import ConfigError
 from convoy.utils.machine import xla
 from convoy.utils.metrics import batch_sums
+from convoy.utils.optional import known
 from convoy.utils.watchdog import watchdog
 
 
@@ -47,7 +50,8 @@ def report(config: Config, tell: Callable[[dict[str, Any]], Any]) -> dict[str, A
     from convoy.runtime.evaluate.page import report_folder, write_report
 
     results: list[Result] = []
-    source, table, asked = None, None, variants(config)
+    source: Source | None = None
+    table, asked = None, variants(config)
     ranks.on_rank0(lambda: check_fit(asked))
     ranks.on_rank0(lambda: check_writable(report_folder(config), "--report_dir"))
     for variant in asked:
@@ -55,8 +59,11 @@ def report(config: Config, tell: Callable[[dict[str, Any]], Any]) -> dict[str, A
         announce(trained, variant.config)
         classes = trained.model.output_shape[-1]
         adapt = for_classes_of(trained, config)
-        options = {"num_classes": classes, "source": source, "adapt": adapt}
-        loader = build_loader(variant.config, "validation", **options)
+        loader = build_loader(
+            variant.config, "validation", num_classes=classes, source=source, adapt=adapt
+        )
+        if not isinstance(loader, Loader):
+            raise ConfigError("--report needs images that are read, not made up")
         if config.eval_labels and source is None:
             names = names_for_labels(trained.class_names, loader.class_names, classes)
             table = _labels(config.eval_labels, loader.source, classes, names)
@@ -64,7 +71,7 @@ def report(config: Config, tell: Callable[[dict[str, Any]], Any]) -> dict[str, A
         results.append(_evaluate(variant, trained, loader, table))
     tell(results[0].figures)
     watchdog.rest("writing the report")
-    ranks.on_rank0(lambda: write_report(config, results, source))
+    ranks.on_rank0(lambda: write_report(config, results, known(source)))
     return results[0].figures
 
 
@@ -79,7 +86,9 @@ def _labels(file: str, source: Source, classes: int, names: list[str] | None) ->
     return label_table(read_label_file(file), found, classes, names)
 
 
-def _evaluate(variant: Variant, trained: Trained, loader: Any, table: np.ndarray | None) -> Result:
+def _evaluate(
+    variant: Variant, trained: Trained, loader: Loader, table: np.ndarray | None
+) -> Result:
     config = variant.config
     recorder = Recorder(trained.model, loader, table, config.use_xla)
     figures = evaluate_data(recorder, loader, config, prof=config.prof)
@@ -119,7 +128,7 @@ class Recorder(CountingByClass):
     """
 
     def __init__(
-        self, model: Any, loader: Any, table: np.ndarray | None = None, use_xla: bool = False
+        self, model: Any, loader: Loader, table: np.ndarray | None = None, use_xla: bool = False
     ) -> None:
         self._loader, self._table = loader, table
         self._step = _make_step(model, use_xla)

@@ -6,6 +6,7 @@ No TensorFlow: settings that do not fit are rejected before anything is loaded.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -16,6 +17,7 @@ from convoy.runtime.settings.config import Config, defaults, load_config
 from convoy.runtime.settings.flag_facts import of_evaluation
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
+from convoy.utils.optional import known
 
 MOST = 8
 """Maximum number of evaluations in a report, limited by the colours."""
@@ -74,7 +76,7 @@ def variants(config: Config) -> list[Variant]:
     )
 
     weights = ["raw", "ema"] if config.weights == "both" else [config.weights]
-    sizes = _sizes(config) or [None]
+    sizes: Sequence[int | None] = _sizes(config) or [None]
     found = []
     for name, base in _bases(config):
         for kind in weights:
@@ -216,14 +218,7 @@ def _facts(config: Config) -> _Facts:
     file = config.pretrained_from_file
     path = folder_of(file) if file else resolve(config.model_dir, config.checkpoint)
     if path is None:
-        from convoy.model.weights import inspect
-        from convoy.model.weights.origin import how_applied
-
-        ema = {"auto": None, "raw": False, "ema": True}[config.weights]
-        partial = config.pretrained_partial
-        found = inspect(file, config.arch, padding=config.padding, ema=ema, partial=partial)
-        names = how_applied(file).get("class_names")
-        return _Facts(file, found.num_classes, names, found.has_ema)
+        return _facts_of_file(config, known(file))
     try:
         state = json.loads((path / "state.json").read_text())
         classes = state["model"]["num_classes"]
@@ -231,3 +226,14 @@ def _facts(config: Config) -> _Facts:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from error
     ema = (path / "ema.safetensors").exists()
     return _Facts(str(path), classes, state.get("class_names"), ema)
+
+
+def _facts_of_file(config: Config, file: str) -> _Facts:
+    from convoy.model.weights import inspect
+    from convoy.model.weights.origin import how_applied
+
+    ema = {"auto": None, "raw": False, "ema": True}[config.weights]
+    partial = config.pretrained_partial
+    found = inspect(file, config.arch, padding=config.padding, ema=ema, partial=partial)
+    names = how_applied(file).get("class_names")
+    return _Facts(file, found.num_classes, names, found.has_ema)

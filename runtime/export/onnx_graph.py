@@ -34,8 +34,9 @@ def keep_batch(model: Any) -> Any:
         if node.op_type != "Reshape" or node.input[1] not in constants:
             continue
         target = numpy_helper.to_array(constants[node.input[1]]).tolist()
-        _, *before = shapes.get(node.input[0]) or [None, None]
-        if target[0] != -1 or None in before or math.prod(before) != math.prod(target[1:]):
+        _, *found = shapes.get(node.input[0]) or [None, None]
+        before = [size for size in found if size is not None]
+        if target[0] != -1 or before != found or math.prod(before) != math.prod(target[1:]):
             continue
         if before == target[1:] and node.output[0] not in outputs:
             instead[node.output[0]] = node.input[0]
@@ -49,9 +50,9 @@ def keep_batch(model: Any) -> Any:
     graph.node.extend(kept)
     # ONNX Runtime warns about every unused constant.
     taken = {name for node in graph.node for name in node.input} | outputs
-    constants = [item for item in graph.initializer if item.name in taken]
+    left = [item for item in graph.initializer if item.name in taken]
     del graph.initializer[:]
-    graph.initializer.extend(constants)
+    graph.initializer.extend(left)
     return model
 
 
@@ -72,7 +73,12 @@ def pad_within_pools(model: Any) -> Any:
         settings = {a.name: helper.get_attribute_value(a) for a in pool.attribute}
         pad = source.get(pool.input[0])
         pads = _zeros_around_relu(pad, source, constants)
-        if pads is None or users[pad.output[0]] > 1 or {"pads", "auto_pad"} & {*settings}:
+        if (
+            pad is None
+            or pads is None
+            or users[pad.output[0]] > 1
+            or {"pads", "auto_pad"} & {*settings}
+        ):
             continue
         if all(n < side for n, side in zip(pads, 2 * settings["kernel_shape"], strict=True)):
             pool.attribute.append(helper.make_attribute("pads", pads))

@@ -26,6 +26,7 @@ from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError, UserError
 from convoy.utils.machine.gpus import visible_gpus
 from convoy.utils.machine.resources import free_memory
+from convoy.utils.optional import known
 from convoy.utils.watchdog import watchdog
 
 SHARE = 0.8
@@ -194,9 +195,10 @@ class Trials:
         child = self._child = self._child or self._start()
         answer = ""
         with suppress(BrokenPipeError):
-            child.stdin.write(f"{batch}\n")
-            child.stdin.flush()
-            answer = child.stdout.readline()
+            questions, answers = known(child.stdin), known(child.stdout)
+            questions.write(f"{batch}\n")
+            questions.flush()
+            answer = answers.readline()
         if not answer:
             self._end()
             return None  # killed by the kernel, or by a library that ran out of memory
@@ -228,5 +230,5 @@ class Trials:
         self._child.wait()
         for stream in (self._child.stdin, self._child.stdout):
             with suppress(OSError):
-                stream.close()
+                known(stream).close()
         self._child = None

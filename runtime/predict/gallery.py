@@ -30,9 +30,11 @@ class Gallery(Output):
     format = "gallery"
 
     def __init__(self, path: Path | Remote, count: int, title: str, where: str) -> None:
-        self.path, self._title, self._where, self._count = path, title, where, count
+        self.path = self._first = path
+        self._title, self._where, self._count = title, where, count
         self.pages = max(1, math.ceil(count / PER_PAGE))
-        self._page, self._cards = 0, []
+        self._page = 0
+        self._cards: list[dict[str, Any]] = []
         number = self.pages + 1  # pages of an earlier, longer run
         while (stale := self._file(number)).exists():
             stale.unlink()
@@ -40,8 +42,8 @@ class Gallery(Output):
 
     def _file(self, page: int) -> Path | Remote:
         """Returns the file of a page, counted from 1."""
-        stem = self.path.name.removesuffix(".html")
-        return self.path if page == 1 else self.path.with_name(f"{stem}-{page}.html")
+        stem = self._first.name.removesuffix(".html")
+        return self._first if page == 1 else self._first.with_name(f"{stem}-{page}.html")
 
     def write(self, item: Labelled) -> None:
         self._cards.append(self._card(item))

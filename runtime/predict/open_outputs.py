@@ -18,6 +18,7 @@ from convoy.runtime.predict.outputs import (
 )
 from convoy.runtime.settings.config import Config
 from convoy.utils.files import Remote, path_of
+from convoy.utils.optional import known
 
 
 def open_outputs(
@@ -30,13 +31,13 @@ def open_outputs(
         count: number of images to expect.
         title: the model's description, for people.
     """
-    places = _places(config)
+    places, where = _places(config), known(config.predict_dir)
     makers = {
         "jsonl": lambda path: JsonLines(path),
         "csv": lambda path: Csv(path, columns),
         "parquet": lambda path: Parquet(path, columns),
-        "gallery": lambda path: _gallery(path, count, title, config.predict_dir),
-        "table": lambda _: Table(count, config.predict_dir),
+        "gallery": lambda path: _gallery(path, count, title, where),
+        "table": lambda _: Table(count, where),
     }
     outputs = []
     # The table is closed, and so printed, last.

@@ -31,6 +31,7 @@ from convoy.runtime.predict.outputs import Labelled, Prediction, naming, one_lin
 from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 from convoy.utils.machine import xla
+from convoy.utils.optional import known
 from convoy.utils.text import tell
 
 # Side of the gallery's thumbnails in pixels; smaller squares keep their size.
@@ -54,10 +55,10 @@ def predict(config: Config) -> dict[str, Any]:
         CheckpointError: there is no checkpoint.
     """
     if config.image:
-        return _answer(config)
+        return _answer(config, Path(config.image))
     refused: dict[Path, str] = {}
     left = Left()
-    files = find_images(config.predict_dir, refused, left)
+    files = find_images(known(config.predict_dir), refused, left)
     without = f"; left out: {text}" if (text := left.text()) else ""
     if not files:
         raise ConfigError(f"--predict_dir {config.predict_dir} holds no images{without}")
@@ -95,12 +96,12 @@ def _images(count: int) -> str:
     return f"{count} image{'s' if count != 1 else ''}"
 
 
-def _answer(config: Config) -> dict[str, Any]:
+def _answer(config: Config, image: Path) -> dict[str, Any]:
     """Answers for `--image` in one line."""
     trained = trained_model(config)
     names = class_names(trained.class_names, trained.model.output_shape[-1], config.label_file)
     labeller = Labeller(trained.model, names, config.with_(predict_batch_size=1), once=True)
-    (item,) = labeller.label([Path(config.image)])
+    (item,) = labeller.label([image])
     print(one_line(item), flush=True)
     return {"images": int(item.error is None), "failed": int(item.error is not None)}
 

@@ -138,8 +138,8 @@ def best_and_last(run: Run) -> dict[str, Any]:
     """Returns the table of figures at the best epoch and the last."""
     history = run.history
     best, last = best_epoch(history), last_epoch(history)
-    columns = [("best", best), ("last", last)]
-    columns = [(name, epoch) for name, epoch in columns if epoch is not None]
+    both = [("best", best), ("last", last)]
+    columns = [(name, epoch) for name, epoch in both if epoch is not None]
     epochs = [history.epochs[epoch] for _, epoch in columns]
     rows = [
         (words, [figure_text(values, name, share) for values in epochs])

@@ -50,11 +50,11 @@ class History:
         They are for the logged steps or, if there are more of them, for the epochs, each at its
         last step.
         """
-        by_step = [(step, values.get(name)) for step, values in self.steps.items()]
-        by_epoch = [(v["step"], v.get(name)) for v in self.epochs.values() if "step" in v]
+        of_steps = self.steps.items()
+        of_epochs = [(v["step"], v) for v in self.epochs.values() if "step" in v]
         by_step, by_epoch = (
-            [(float(step), float(value)) for step, value in points if _is_finite(value)]
-            for points in (by_step, by_epoch)
+            [(float(step), float(v[name])) for step, v in found if _is_finite(v.get(name))]
+            for found in (of_steps, of_epochs)
         )
         points = np.array(max(by_step, by_epoch, key=len), np.float64).reshape(-1, 2)
         return points[:, 0], points[:, 1]
@@ -206,7 +206,7 @@ def _take_in(history: History, step: Any, data: dict[str, Any]) -> None:
             if "train.loss" in data:  # evaluation's line follows and adds to it
                 _go_back(history.epochs, epoch)
             # Logs before 2026-11-22 do not say at which step an epoch ended.
-            near = {"step": number} if (number := next(reversed(history.steps), None)) else {}
+            near = {"step": last} if (last := next(reversed(history.steps), None)) else {}
             history.epochs[epoch] = near | history.epochs.get(epoch, {}) | data
         case []:
             history.summary = data

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from convoy.utils import strict_json
-from convoy.utils.files import Remote, size_of, stamp_of, sync, write_atomically
+from convoy.utils.files import Remote, files_in, size_of, stamp_of, sync, write_atomically
 from convoy.utils.score_file import MARKER
 
 _SETTLED = 2.0
@@ -23,7 +23,7 @@ _known: dict[str, tuple[tuple[int, ...], str]] = {}  # path -> stamp and SHA-256
 def write_marker(folder: Path | Remote) -> None:
     """Makes a folder of complete files a checkpoint, and waits until it is on the disk."""
     marker = {}
-    for file in sorted(folder.iterdir()):
+    for file in files_in(folder):
         sync(file)
         marker[file.name] = {"size": size_of(file), "sha256": sha256(file)}
     write_atomically(folder / MARKER, strict_json.dumps(marker, indent=1))

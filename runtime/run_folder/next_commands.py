@@ -79,7 +79,7 @@ def resume_command(config: Config, *more: str) -> list[str]:
     if elastic() or several_hosts or is_url(config.model_dir) or not settings.exists():
         return []
     processes = ["--nproc", str(size)] if size > 1 else []
-    return command("--config", os.fspath(settings), "--resume_checkpoint", *processes, *more)
+    return command("--config", str(settings), "--resume_checkpoint", *processes, *more)
 
 
 def listed(title: str, commands: Iterable[list[str]]) -> list[str]:

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from convoy.runtime.run_folder.checkpoint import check_writable
@@ -178,7 +179,7 @@ class Owner:
             return None
         while True:
             if self._descriptor is None:
-                self._descriptor = self._open()
+                self._descriptor = self._open(self._file)
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -190,9 +191,9 @@ class Owner:
                     return True
             self._close()  # its owner has removed it meanwhile
 
-    def _open(self) -> int:
+    def _open(self, file: Path) -> int:
         try:
-            return os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
+            return os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise ConfigError(
                 f"--model_dir {self._model_dir}: {FILE}, which says who works there, cannot be"

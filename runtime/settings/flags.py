@@ -58,6 +58,13 @@ RESULT = Scope("result", inherited=True, told=False)
 SCOPES = (LAUNCH, COMPUTE, MACHINE, TRAINING, EVALUATION, RESULT)
 
 
+def batch_number(batch: int | str) -> int:
+    """Returns `--train_batch_size`, for code that runs once "auto" is replaced by a number."""
+    if isinstance(batch, str):
+        raise TypeError(f"--train_batch_size {batch}: the number should have been found")
+    return batch
+
+
 def flag(
     group: str,
     scope: Scope,
@@ -87,6 +94,18 @@ def flag(
         several: a text with commas, which YAML may write as a list.
         on_card: the model card of an export shows it.
     """
-    metadata = {"group": group, "scope": scope, "help": text, "aliases": aliases, "unset": unset}
-    metadata |= {"within": within, "path": path, "words": words, "several": several}
-    return field(default=default, metadata=metadata | {"on_card": on_card})
+    return field(
+        default=default,
+        metadata={
+            "group": group,
+            "scope": scope,
+            "help": text,
+            "aliases": aliases,
+            "unset": unset,
+            "within": within,
+            "path": path,
+            "words": words,
+            "several": several,
+            "on_card": on_card,
+        },
+    )

@@ -10,6 +10,7 @@ from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 from convoy.utils.optim.learning_rates import make_schedule, scaled_lr
 from convoy.utils.optim.spans import Span, parse_span, to_steps
+from convoy.utils.optional import known
 
 # Flags whose values are spans, and whether 0 is one.
 SPANS = {"warmup_epochs": True, "lr_decay_epochs": False, "lr_boundaries": True}
@@ -102,7 +103,8 @@ def warmup_is_too_long(config: Config) -> bool:
         return number >= 100
     if unit == "epochs":
         return number >= config.max_epochs
-    return bool(config.steps_per_epoch) and number >= config.max_epochs * config.steps_per_epoch
+    steps = config.max_epochs * (config.steps_per_epoch or 0)
+    return steps > 0 and number >= steps
 
 
 def _too_long(config: Config) -> str:
@@ -111,7 +113,7 @@ def _too_long(config: Config) -> str:
     if unit == "epochs":
         given = f"--warmup_epochs {number:g}"
     if unit == "steps":
-        length = f"{config.max_epochs * config.steps_per_epoch} steps"
+        length = f"{config.max_epochs * known(config.steps_per_epoch)} steps"
     return (
         f"{given} does not end before the run does, after {length}: lower it, or train for more"
         " (--max_epochs)"

@@ -177,6 +177,7 @@ def parse_name(text: str) -> dict[str, Any]:
         ConfigError: a part is unknown (the nearest name is given) or contradicts another.
     """
     found: dict[str, Any] = {}
+    value: int | str
     for part in filter(None, re.split(r"[/,\s]+", text)):
         if number := re.fullmatch(r"([1-9]\d*)([ex])", part.lower()):
             kind, value = {"e": "epochs", "x": "gpus"}[number[2]], int(number[1])
@@ -194,7 +195,7 @@ def parse_name(text: str) -> dict[str, Any]:
 @functools.cache
 def _names() -> dict[str, tuple[str, str]]:
     """Lower-case names and aliases of all parts, to (argument of `lookup`, name)."""
-    names = {}
+    names: dict[str, tuple[str, str]] = {}
     for kind, entries in table().items():
         for name, entry in entries.items():
             written = (name, *entry.get("aliases", ()))

@@ -132,7 +132,7 @@ class Kind:
             if self.several:
                 return ",".join(self._text(part) for part in value)
             raise self._refused(value)
-        found = None
+        found: Any = None
         for part in self.types:
             found = _number(value, part) if part in (int, float) else found
             if part is str and found is None:
@@ -181,9 +181,10 @@ class Kind:
             return f"{one}{what} with commas between them"
         if self.types == (float, str):
             return "epochs (5), steps (500steps) or a share of the run (10%)"
-        one = {int: "a whole number", float: "a number", str: "a path" if self.path else "text"}
+        text = "a path" if self.path else "text"
+        first = {int: "a whole number", float: "a number", str: text}[self.types[0]]
         words = [word for part in self.types[1:] for word in get_args(part)]
-        return " or ".join([one[self.types[0]], *words])
+        return " or ".join([first, *words])
 
 
 def _is_sequence(value: Any) -> bool:

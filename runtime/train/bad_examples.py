@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.errors import allowed_bad_examples, leave_out
 from convoy.runtime.train.not_finite import TrainingError
 from convoy.utils.distributed import ranks
 from convoy.utils.text import counted
 
 
-def share_bad_examples(data: Any, limit: float) -> tuple[str, TrainingError | None]:
+def share_bad_examples(data: DataLoader, limit: float) -> tuple[str, TrainingError | None]:
     """Tells every rank which examples the others could not read. All ranks must call it.
 
     An example that is left out stays out, on whichever rank it is in the next epoch, and in a

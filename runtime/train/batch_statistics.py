@@ -5,12 +5,11 @@ It scores some evaluation images with them, and with the statistics of the image
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.errors import DataError
 from convoy.model.sync_batch_norm import SyncBatchNorm
 from convoy.runtime.train.step import batch_norm_statistics, seed_generators
@@ -22,7 +21,7 @@ _IMAGES, _BATCHES, _LEAST = 512, 8, 16
 
 
 def top1_by_statistics(
-    model: keras.Model, data: Any, use_xla: bool
+    model: keras.Model, data: DataLoader, use_xla: bool
 ) -> tuple[float, float, int] | None:
     """Returns top-1 with the running statistics, top-1 with those of batches, and the number of
     images over all ranks, the same on every rank; None if there are too few. All ranks must call
@@ -57,12 +56,12 @@ def top1_by_statistics(
     return None if images < _LEAST else (counts[0] / images, counts[1] / images, int(images))
 
 
-def _mixed_batches(data: Any) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _mixed_batches(data: DataLoader) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Returns whole batches of this rank's images from all over the split, mixed: a validation
     split is often sorted by class, and the statistics of one class differ from those of training.
     All ranks return the same number; padding in the last batch has weight 0.
     """
-    size = data.options.batch_size
+    size = data.batch_size
     count = min(data.steps_per_epoch, _BATCHES, max(2, _IMAGES // size))
     parts = []
     for start in np.linspace(0, data.steps_per_epoch - 1, count).astype(int).tolist():
@@ -70,7 +69,7 @@ def _mixed_batches(data: Any) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]
         try:
             parts.append([x.numpy() for x in next(batches)])
         except DataError:  # an evaluation will report it; the other ranks must not wait
-            height = data.options.image_size
+            height = data.image_size
             empty = np.zeros((size, height, height, 3), np.uint8)
             parts.append([empty, np.zeros(size, np.int32), np.zeros(size, np.float32)])
         finally:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.model.catalog import get_arch
 from convoy.runtime.builders.inputs import micro_steps
 from convoy.runtime.run_folder.checkpoint import Checkpoint, CheckpointError
@@ -107,7 +108,7 @@ def go_on(
     state: TrainState,
     saved: Checkpoint | None,
     config: Config,
-    data: Any,
+    data: DataLoader,
     changes: list[str],
     say: Callable[[str], None],
 ) -> np.ndarray:

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.images.by_pillow import opened
 from convoy.dataloader.prepare.twins import Twins, look_for_twins
 from convoy.dataloader.sources.source import Source
 from convoy.runtime.fitted.data_facts import sample
 from convoy.runtime.fitted.rules import FEW_IMAGES
+from convoy.utils.optional import known
 from convoy.utils.text import counted, some
 
 FEW, FEW_OF_A_CLASS = 100, 5
@@ -31,15 +33,15 @@ _MOST, _LEAST = 0.9, 0.1  # fractions of grey images in splits that differ
 _THUMBNAIL = 64
 
 
-def data_doubts(train: Any, validation: Any) -> list[str]:
+def data_doubts(train: DataLoader, validation: DataLoader) -> list[str]:
     """Returns warnings, one text each.
 
     Args:
         train, validation: the loaders.
     """
-    sources = train.source, validation.source
+    sources = known(train.source), known(validation.source)
     names = train.class_names or [str(i) for i in range(train.num_classes)]
-    size = validation.options.image_size
+    size = validation.image_size
     doubts = [*_of_counts(*sources, names), *_of_looks(*sources, size)]
     twins = look_for_twins(*sources)
     return doubts + ([_of_twins(twins)] if twins else [])
@@ -136,10 +138,9 @@ def _of_looks(train: Source, validation: Source, size: int) -> Iterator[str]:
     Args:
         size: side of the model's images in pixels.
     """
-    found = looks(train), looks(validation)
-    if found[0] is None or found[1] is None:
+    one, two = looks(train), looks(validation)
+    if one is None or two is None:
         return
-    one, two = found
     for first, second, where in ((one, two, "training"), (two, one, "validation")):
         if first.grey >= _MOST and second.grey <= _LEAST:
             other = "validation" if where == "training" else "training"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.errors import DataError
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.data.class_matching import numbered_like
@@ -19,6 +20,7 @@ from convoy.runtime.train.best import best_text, judge
 from convoy.runtime.train.confusion import make_counting_step, show_counts
 from convoy.runtime.train.journal import Journal
 from convoy.runtime.train.step import TrainState
+from convoy.utils.optional import known
 
 
 class Evaluations:
@@ -46,7 +48,7 @@ class Evaluations:
         self,
         config: Config,
         state: TrainState,
-        train_data: Any,
+        train_data: DataLoader,
         journal: Journal,
         asked: Callable[[], bool],
         evaluated: bool = False,
@@ -90,10 +92,11 @@ class Evaluations:
             Abandoned: a rank was asked to stop.
         """
         config, state, journal = self._config, self._state, self._journal
+        step, data = known(self._step), known(self.data)
         answers: dict[str, np.ndarray] = {}
         try:
             values = evaluate_state(
-                state, self._step, self.data, config, journal.trackers, self._asked, answers
+                state, step, data, config, journal.trackers, self._asked, answers
             )
         except DataError as error:
             text, epoch = str(error), f"WARNING: epoch {state.epoch} was not evaluated"
@@ -126,7 +129,7 @@ class Evaluations:
 def evaluate_state(
     state: TrainState,
     eval_step: EvalStep,
-    data: Any,
+    data: DataLoader,
     config: Config,
     trackers: Trackers,
     asked: Callable[[], bool],

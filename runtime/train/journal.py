@@ -114,7 +114,7 @@ class Journal:
             )
         if logged:
             # The mean over ranks needs an exchange.
-            values = means(window) | {"train.lr": lr} | window.figures()
+            values: dict[str, Any] = means(window) | {"train.lr": lr} | window.figures()
             values["train.grad_norm"] = gradient_norm
             self.metrics((state.epoch + 1, state.step), values, state.step)
 

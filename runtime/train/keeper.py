@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.runtime.run_folder.checkpoint import Checkpoint
 from convoy.runtime.run_folder.ownership import Owner
 from convoy.runtime.run_folder.saver import Saver
@@ -16,6 +17,9 @@ from convoy.runtime.train.step import TrainState
 from convoy.utils.distributed import ranks
 from convoy.utils.signals import Requests
 from convoy.utils.watchdog import watchdog
+
+if TYPE_CHECKING:
+    from convoy.utils.distributed.elastic import Memory  # imports Horovod
 
 
 class Keeper:
@@ -39,7 +43,7 @@ class Keeper:
         config: Config,
         state: TrainState,
         *,
-        memory: Any,
+        memory: Memory | None,
         requests: Requests,
         owner: Owner | None,
         sizes: dict[str, int],
@@ -62,7 +66,7 @@ class Keeper:
 
     def save(
         self,
-        data: Any,
+        data: DataLoader,
         metrics: dict[str, float],
         counters: np.ndarray | None = None,
         to_disk: bool = True,

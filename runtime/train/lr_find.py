@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.runtime.builders.inputs import micro_steps
 from convoy.runtime.builders.progressive_stages import loader_of_stage, set_dropout, stage_settings
 from convoy.runtime.data.class_weights import class_weights
 from convoy.runtime.run_folder.checkpoint import check_writable
 from convoy.runtime.run_folder.next_commands import command, without
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flags import batch_number
 from convoy.runtime.settings.learning_rate import peak_rate
 from convoy.runtime.settings.lr_find_checks import LEAST_UPDATES
 from convoy.runtime.train.not_finite import TrainingError
@@ -113,7 +115,7 @@ def find_rate(config: Config, args: Sequence[str] | None = None) -> dict[str, An
     say(f"learning rates from {RATES[0]:g} to {RATES[1]:g} in up to {updates} updates")
     curve = sweep(step, _batches(data, passes), updates, progress=chief)
     found = suggest(curve)
-    images = config.train_batch_size * ranks.size() * passes
+    images = batch_number(config.train_batch_size) * ranks.size() * passes
     result = {} if found is None else asdict(found)
     if found is not None:
         factor = peak_rate(config.with_(lr_init=1.0), images)
@@ -202,7 +204,7 @@ def told(
     return [*lines, "to train with it:", *command(*kept, *mode, "--lr_init", f"{lr_init:g}")]
 
 
-def _batches(data: Any, passes: int) -> Iterator[list[Any]]:
+def _batches(data: DataLoader, passes: int) -> Iterator[list[Any]]:
     """Yields the batches of each update, across the ends of epochs."""
     endless = itertools.chain.from_iterable(data.batches(epoch) for epoch in itertools.count())
     while True:

@@ -6,6 +6,7 @@ from typing import Any
 
 from convoy.runtime.builders.models import train_image_size
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flags import batch_number
 from convoy.runtime.settings.learning_rate import Schedule
 from convoy.runtime.train.step import TrainState
 from convoy.utils.distributed import ranks
@@ -63,7 +64,7 @@ def _steps_line(config: Config, micro_steps: int, images: int, steps: int) -> st
     factors = {"passes": micro_steps, "processes": ranks.size()}
     told = " x ".join(
         [f"{n} {what}" for what, n in factors.items() if n > 1]
-        + [counted(config.train_batch_size, "image")]
+        + [counted(batch_number(config.train_batch_size), "image")]
     )
     made = f" ({told})" if " x " in told else ""
     prefix = f"{config.recipe}: " if config.recipe else ""

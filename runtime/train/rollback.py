@@ -7,10 +7,9 @@ Checkpoints store the list, so a resumed run skips them too.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.run_folder.checkpoint import Checkpoint
 from convoy.runtime.run_folder.saver import Saver
@@ -29,7 +28,7 @@ def roll_back(
     images: int,
     model_dir: str,
     saver: Saver | None,
-    data: Any,
+    data: DataLoader,
 ) -> tuple[str, np.ndarray]:
     """Restores the last good checkpoint into the state. All ranks must call it, at the end of the
     failed step.

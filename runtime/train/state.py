@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.model.weights import freeze_backbone, inspect, load_pretrained
 from convoy.model.weights.origin import how_applied
 from convoy.runtime.builders.models import build_training_model, model_arguments
@@ -26,6 +27,7 @@ from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 from convoy.utils.optim.ema import EMA
 from convoy.utils.optim.optimizers import make_optimizer, scale_rates
+from convoy.utils.optional import known
 
 
 @dataclass
@@ -176,7 +178,7 @@ def _check_same_model(saved: Checkpoint, arguments: dict[str, Any]) -> None:
 def restore(
     state: TrainState,
     saved: Checkpoint,
-    data: Any,
+    data: DataLoader,
     counters: np.ndarray,
     say: Callable[[str], None] = lambda text: None,
 ) -> np.ndarray:
@@ -219,7 +221,7 @@ def restore(
 def snapshot(
     state: TrainState,
     config: Config,
-    data: Any,
+    data: DataLoader,
     metrics: dict[str, float],
     counters: np.ndarray | None = None,
     whole: bool = True,
@@ -253,7 +255,7 @@ def snapshot(
             if values and names:
                 of_ranks[part] = ranks.all_gather(_flat(values, names)[None])
                 _unflatten(of_ranks[part].mean(axis=0, dtype=np.float64), values, names)
-        of_ranks["counters"] = ranks.all_gather(counters[None])
+        of_ranks["counters"] = ranks.all_gather(known(counters)[None])
     if not whole:
         return None
     return Checkpoint(

@@ -159,7 +159,10 @@ class Step:
         # Tracing, compiling and finding the best kernels take minutes for large models.
         times, self._fresh = (None, self._fresh - 1) if self._fresh else (1.0, 0)
         watchdog.mark(f"computing step {self.state.step + 1}", times)
-        start, gradients, mean_weight, sums = time.perf_counter(), None, 0.0, 0.0
+        start = time.perf_counter()
+        gradients: list[tf.Tensor] | None = None
+        mean_weight: tf.Tensor = 0.0
+        sums: tf.Tensor = 0.0
         for images, labels, weights in batches:
             more, weight, some = self.forward_backward(images, labels, weights)
             gradients = (

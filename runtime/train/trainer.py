@@ -19,6 +19,7 @@ from convoy.runtime.data.class_weights import class_weights
 from convoy.runtime.evaluate.evaluate import Abandoned
 from convoy.runtime.run_folder.ownership import Owner
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flags import batch_number
 from convoy.runtime.settings.learning_rate import build_schedule
 from convoy.runtime.trackers.workers import Trackers
 from convoy.runtime.train.bad_examples import share_bad_examples
@@ -93,7 +94,7 @@ class Trainer:
         self.saved = saved = starting_point(config, commit, self._say)
         adapt = with_classes_of(saved.state, config, self._say) if saved else None
         self.train_data = data = loader_of_stage(config, self.stage, adapt=adapt)
-        self.images_per_pass = config.train_batch_size * ranks.size()
+        self.images_per_pass = batch_number(config.train_batch_size) * ranks.size()
         self.micro_steps = micro_steps(config)
         self.images_per_step = self.images_per_pass * self.micro_steps
         self.steps_per_epoch = math.ceil(self.train_data.steps_per_epoch / self.micro_steps)
@@ -116,9 +117,8 @@ class Trainer:
         self.entered = False  # whether the launch's first stage was announced
         self._stop_if_asked("before its first step")
         evaluated = saved is not None and saved.state.get("score") is not None
-        asked = self.requests.asked_to_stop
         self.evaluations = Evaluations(
-            config, self.state, self.train_data, self.journal, asked, evaluated
+            config, self.state, data, self.journal, self.requests.asked_to_stop, evaluated
         )
         sizes = {"images_per_step": self.images_per_step, "steps_per_epoch": self.steps_per_epoch}
         self.doubts = Doubts(config, self.state, data, self.schedule, self.steps_per_epoch)
@@ -126,7 +126,7 @@ class Trainer:
         about = overview(config, self.state, self.schedule, self.micro_steps, **sizes)
         for line in (*about, *doubts):
             self._say(line)
-        places = {"memory": memory, "requests": self.requests, "owner": owner}
+        places: dict[str, Any] = {"memory": memory, "requests": self.requests, "owner": owner}
         self.keeper = Keeper(
             config, self.state, **places, sizes=sizes, ends=ends, warn=self.journal.line
         )

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.order.balanced import SAMPLING
 from convoy.runtime.data.class_weights import class_weights
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.learning_rate import Schedule
 from convoy.runtime.train.batch_statistics import top1_by_statistics
 from convoy.runtime.train.data_warnings import data_doubts, labels_of
+from convoy.runtime.train.evaluation import Evaluations
 from convoy.runtime.train.step import TrainState
 from convoy.utils.distributed import ranks
+from convoy.utils.optional import known
 from convoy.utils.text import some, warning
 from convoy.utils.watchdog import watchdog
 
@@ -48,24 +51,25 @@ class Doubts:
         self,
         config: Config,
         state: TrainState,
-        data: Any,
+        data: DataLoader,
         schedule: Schedule,
         steps_per_epoch: int,
     ) -> None:
         self._config, self._state, self._data = config, state, data
         self._updates = steps_per_epoch * config.max_epochs
         self._steps_per_epoch, self._warmup = steps_per_epoch, schedule.warmup_steps
-        self._active = config.mode in ("train", "train_and_eval") and hasattr(data, "source")
+        self._source = data.source if config.mode in ("train", "train_and_eval") else None
+        self._active = self._source is not None
         self._loss_judged = not self._active
         self._quarter = 0  # quarter of the run in which statistics were last compared
 
-    def of_data(self, validation: Any) -> list[str]:
+    def of_data(self, validation: DataLoader | None) -> list[str]:
         """Returns warnings before the first step.
 
         Args:
             validation: the loader; None without evaluation.
         """
-        if not self._active or not hasattr(validation, "source"):
+        if not self._active or validation is None or validation.source is None:
             return []
         watchdog.rest("looking through the data")
         return list(map(warning, ranks.on_rank0(lambda: data_doubts(self._data, validation))))
@@ -94,7 +98,9 @@ class Doubts:
         )
         return [warning(text)]
 
-    def of_evaluation(self, evaluations: Any, figures: dict[str, float], over: bool) -> list[str]:
+    def of_evaluation(
+        self, evaluations: Evaluations, figures: dict[str, float], over: bool
+    ) -> list[str]:
         """Returns warnings after an evaluation, whose `figures` are the run's latest.
 
         Args:
@@ -103,7 +109,7 @@ class Doubts:
         """
         if not self._active:
             return []
-        texts = [*self._of_statistics(evaluations.data, figures)]
+        texts = [*self._of_statistics(known(evaluations.data), figures)]
         if over:
             texts += self._of_answers(evaluations.answers)
         return list(map(warning, texts))
@@ -118,7 +124,7 @@ class Doubts:
         data = self._data
 
         def count() -> np.ndarray | None:
-            labels = labels_of(data.source, data.num_classes)
+            labels = labels_of(known(self._source), data.num_classes)
             return None if labels is None else np.bincount(labels, minlength=data.num_classes)
 
         counts = ranks.on_rank0(count)
@@ -130,7 +136,7 @@ class Doubts:
         shares *= 1.0 if weights is None else weights
         return shares / shares.sum()
 
-    def _of_statistics(self, data: Any, figures: dict[str, float]) -> list[str]:
+    def _of_statistics(self, data: DataLoader, figures: dict[str, float]) -> list[str]:
         """Compares the statistics if an evaluation is far worse than training, once in each quarter
         of a run but the first, where running statistics may still include their start.
         """

@@ -16,7 +16,7 @@ from convoy.utils.optim.variables import to_numpy
 class Data:
     """As much of a loader as a checkpoint needs."""
 
-    source = None
+    source = list_digest = None
 
     def __init__(self):
         self.bad_examples, self.class_names, self.num_examples = {}, None, 97
