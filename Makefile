@@ -52,8 +52,9 @@ bench:  ## measure Convoy beside others, in an environment of its own; ONLY="wor
 	@VENV=.venv-bench EXTRAS=export,dali,bench scripts/setup.sh
 	@.venv-bench/bin/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(WRITE),--write)
 
-lint: setup
+lint: setup  ## style, and types
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	@$(PY) scripts/check_types.py
 
 docs: .venv-docs/installed  ## the pages of docs/ as a site in build/docs; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
