@@ -187,8 +187,8 @@ def large_rows(fitted: Fit) -> str:
     for setup in large_setups():
         for n in LARGE:
             limited = largest_batch(setup) // n
-            for batch in sorted({setup.batch, min(setup.batch, limited)}, reverse=True):
-                rows.append(_large_row(fitted, setup, n, batch))
+            batches = sorted({setup.batch, min(setup.batch, limited)}, reverse=True)
+            rows += [_large_row(fitted, setup, n, batch) for batch in batches]
     head = ["row", "GPUs", "images per GPU", "global batch", "step, ms", "compute", "input"]
     head += ["stragglers", "exchange", "one flat ring", "images/s", "of one GPU × n"]
     return table(head, rows)

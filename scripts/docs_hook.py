@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def on_config(config: Any) -> None:
+def on_config(config: Any) -> None:  # noqa: ARG001 — MkDocs gives it
     """Makes build/api/convoy, which mkdocs.yml names as the package's place."""
     package = ROOT / "build" / "api" / "convoy"
     shutil.rmtree(package, ignore_errors=True)

@@ -137,8 +137,8 @@ def all_places(environ: Mapping[str, str], home: Path) -> list[Place]:
         places.append(Place(f"{FOLDER} ({told})", lambda names: in_folder(Path(told), names, 1)))
     else:
         places.append(Place(f"{FOLDER} (not set)", lambda names: []))
-    for folder in (keras_folder(environ, home), torch):
-        places.append(Place(str(folder), functools.partial(in_folder, folder)))
+    folders = (keras_folder(environ, home), torch)
+    places += [Place(str(folder), functools.partial(in_folder, folder)) for folder in folders]
     return [*places, Place(str(hub), lambda names: in_hub_cache(hub, names))]
 
 

@@ -87,7 +87,7 @@ def with_classes_of(
         gone = [name for name in before if canonical(name) not in set(keys)]
         new = [name for name in now if canonical(name) not in places]
         names = _with_new(before, new, gone, classes, config)
-        for line in _told(new, gone, names):
+        for line in _told(new, gone):
             say(line)
         numbers = {canonical(name): i for i, name in enumerate(names)}
         return Renumbered(source, [numbers[key] for key in keys], names, classes)
@@ -150,7 +150,7 @@ def _with_new(
     return names + new[len(gone) :]
 
 
-def _told(new: list[str], gone: list[str], names: list[str]) -> list[str]:
+def _told(new: list[str], gone: list[str]) -> list[str]:
     if not new and not gone:
         return ["the data number their classes otherwise than before: they are matched by name"]
     lines = [

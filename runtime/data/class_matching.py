@@ -69,7 +69,7 @@ def match_classes(
     for names in known:
         numbers = _numbers(theirs, names)
         if UNKNOWN not in numbers or not _unknown(source, numbers):
-            return _renumbered(source, numbers, known[0], classes), _missing(source, numbers, names)
+            return _renumbered(source, numbers, known[0], classes), _missing(numbers, names)
     if known:
         names = known[0]
         unknown = _unknown(source, _numbers(theirs, names))
@@ -120,7 +120,7 @@ def _renumbered(
     return Renumbered(source, numbers, names, classes)
 
 
-def _missing(source: Source, numbers: Sequence[int], names: Sequence[str]) -> list[str]:
+def _missing(numbers: Sequence[int], names: Sequence[str]) -> list[str]:
     """Returns a line about the model's classes that the data lack."""
     missing = [name for i, name in enumerate(names) if i not in set(numbers)]
     if not missing:

@@ -98,7 +98,7 @@ def look(config: Config, processes: int, on_host: int) -> Found:
             f"--train_batch_size {AUTO}: no batch fits into memory; lower"
             " --image_size, or choose a smaller --arch"
         )
-    return Found(batch, more or _bound(config, batch))
+    return Found(batch, more or _bound(config))
 
 
 def candidates(config: Config, processes: int) -> list[int]:
@@ -117,7 +117,7 @@ def candidates(config: Config, processes: int) -> list[int]:
     return auto_batches(source.num_examples, processes * (config.grad_accum_steps or 1))
 
 
-def _bound(config: Config, batch: int) -> str:
+def _bound(config: Config) -> str:
     if config.optimizer_batch_size:
         return f"--optimizer_batch_size {config.optimizer_batch_size} needs no more"
     return f"more would leave an epoch fewer than {STEPS_PER_EPOCH} updates"

@@ -93,10 +93,10 @@ def fitted(facts: Facts, resolution: int, given: Mapping[str, Any]) -> dict[str,
     chosen["max_epochs"] = _epochs(facts, steps)
     epochs = given.get("max_epochs", chosen["max_epochs"])
 
-    chosen |= _schedule(facts, batch, epochs) if "optimizer" not in given else {}
+    chosen |= _schedule(facts, batch) if "optimizer" not in given else {}
     chosen["warmup_epochs"] = round(min(5.0, epochs / 10), 2)
     chosen |= _averages(steps)
-    chosen |= _regularisation(facts, steps * epochs)
+    chosen |= _regularisation(steps * epochs)
     chosen["log_steps"] = max(1, steps // 2)
     return {name: value for name, value in chosen.items() if name not in given}
 
@@ -144,7 +144,7 @@ def _epochs(facts: Facts, steps: int) -> int:
     return max(least, min(most, math.ceil(updates / steps)))
 
 
-def _schedule(facts: Facts, batch: int, epochs: int) -> dict[str, Any]:
+def _schedule(facts: Facts, batch: int) -> dict[str, Any]:
     """Returns AdamW with a half cosine, which need no tuning to a batch."""
     rate = RATE
     if facts.pretrained:
@@ -168,7 +168,7 @@ def _averages(steps: int) -> dict[str, Any]:
     }
 
 
-def _regularisation(facts: Facts, updates: int) -> dict[str, Any]:
+def _regularisation(updates: int) -> dict[str, Any]:
     """Returns less regularisation than on ImageNet: short runs underfit."""
     chosen: dict[str, Any] = {"augmenter_name": "none", "crop_area_min": 0.35}
     chosen |= {"label_smoothing": 0.1, "weight_init": "fan_in"}

@@ -57,7 +57,7 @@ GOOD = {
 def test_wrong_input_to_augment(native_ops, wrong, message):
     native_ops.convoy_augment(**GOOD)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        native_ops.convoy_augment(**GOOD | {k: v for k, v in wrong.items()})
+        native_ops.convoy_augment(**GOOD | wrong)
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def make_schedule(
 
     elif kind == "constant":
 
-        def decayed(step: int) -> float:
+        def decayed(step: int) -> float:  # noqa: ARG001 — as in the other kinds
             return base_lr
 
     else:

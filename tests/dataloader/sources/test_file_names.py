@@ -11,13 +11,13 @@ from convoy.dataloader.sources.tfrecords import TFRecordSource
 
 def record(label, **names):
     """An Example with an image that is never decoded, and these file names by key."""
-    Feature = tf.train.Feature
+    feature = tf.train.Feature
     features = {
-        "image/encoded": Feature(bytes_list=tf.train.BytesList(value=[b"x"])),
-        "image/class/label": Feature(int64_list=tf.train.Int64List(value=[label])),
+        "image/encoded": feature(bytes_list=tf.train.BytesList(value=[b"x"])),
+        "image/class/label": feature(int64_list=tf.train.Int64List(value=[label])),
     }
     for key, name in names.items():
-        features[key] = Feature(bytes_list=tf.train.BytesList(value=[name.encode()]))
+        features[key] = feature(bytes_list=tf.train.BytesList(value=[name.encode()]))
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 

@@ -30,10 +30,12 @@ class Handler(BaseHTTPRequestHandler):
         server, wanted = self.server, self.headers.get("Range")
         server.asked.append(wanted)
         if self.path != "/weights.h5":
-            return self.send_error(404)
+            self.send_error(404)
+            return
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
         if start and start >= len(server.content):
-            return self.send_error(416)
+            self.send_error(416)
+            return
         body = server.content[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -41,7 +43,8 @@ class Handler(BaseHTTPRequestHandler):
         if server.silent:
             self.wfile.write(body[:1000])
             self.wfile.flush()
-            return time.sleep(3)
+            time.sleep(3)
+            return
         if server.cut:
             server.cut -= 1
             body = body[:1_000_000]

@@ -229,8 +229,10 @@ def test_convert_a_checkpoint_and_onwards(trained, tmp_path):
     ):
         reports.append(convert(first, tmp_path / name, names=names))
     arch = get_arch(TINY).name
-    for name in ("a.keras", "b.weights.h5", "c.safetensors"):
-        reports.append(convert(tmp_path / name, tmp_path / f"{name}.safetensors", arch=arch))
+    reports += [
+        convert(tmp_path / name, tmp_path / f"{name}.safetensors", arch=arch)
+        for name in ("a.keras", "b.weights.h5", "c.safetensors")
+    ]
     for report in reports:
         assert report.max_logit > 0.01
         assert report.max_logit_difference == pytest.approx(0, abs=1e-5 * report.max_logit)

@@ -41,7 +41,7 @@ def test_caches_and_logs_are_not_told_when_a_run_goes_on():
 
 
 def test_each_path_is_left_out_where_others_read_the_settings():
-    settings = {name: "/home/ada/x" for name in DECLARED}
+    settings = dict.fromkeys(DECLARED, "/home/ada/x")
     kept = without_places(settings)
     paths = {name for name, about in DECLARED.items() if about["path"] in ("path", "paths")}
     assert paths >= {"data_dir", "xla_cache", "report_checkpoints", "runs", "class_weights"}

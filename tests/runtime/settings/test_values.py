@@ -108,8 +108,7 @@ def test_a_recipe_that_cannot_be_used_is_answered_in_words(refused, tmp_path, te
 
 def test_a_recipe_that_grows_when_it_is_read_is_harmless(refused, tmp_path):
     lines = ["x0: &x0 [a, a, a, a, a, a, a, a, a, a]"]
-    for i in range(1, 12):
-        lines.append(f"x{i}: &x{i} [" + ", ".join([f"*x{i - 1}"] * 10) + "]")
+    lines += [f"x{i}: &x{i} [" + ", ".join([f"*x{i - 1}"] * 10) + "]" for i in range(1, 12)]
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("\n".join(lines))
     assert "holds a list in a list" in refused("--mode", "env", "--config", recipe)
