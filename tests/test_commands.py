@@ -20,6 +20,7 @@ from PIL import Image
 from convoy.dataloader.prepare.__main__ import _parser as prepare_parser
 from convoy.model import get_arch
 from convoy.runtime.command_line.cli import parse
+from convoy.runtime.command_line.other_names import SAME
 from convoy.runtime.command_line.parser import build_parser
 from convoy.runtime.settings import recipes
 from tests.weight_file import write_timm
@@ -208,7 +209,7 @@ def options(parser):
 
 
 def known():
-    ours = options(build_parser()) | options(prepare_parser())
+    ours = options(build_parser()) | options(prepare_parser()) | {f"--{name}" for name in SAME}
     sources = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "scripts").glob("*")]
     sources += ROOT.glob("*.sub")
     text = "".join(file.read_text() for file in sources if file.is_file())
