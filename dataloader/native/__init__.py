@@ -1,18 +1,18 @@
-"""C++ versions of what the input pipeline spends its time on, if they have been built.
+"""Loads C++ versions of the slow parts of the input pipeline, if they have been built.
 
-:func:`load` gives TensorFlow's module of them, or None: then the callers,
-``dataloader.augment.augmenter`` and ``dataloader.images.crops``, use TensorFlow's own operations,
-which give the same bytes and take longer. ``scripts/build_native.sh`` builds; ``make setup`` calls
-it. Importing costs no TensorFlow.
+`load` returns TensorFlow's module with these operations, or None. Without them the callers,
+`dataloader.augment.augmenter` and `dataloader.images.crops`, use TensorFlow's own operations, which
+give the same bytes but take longer. `scripts/build_native.sh` builds the library; `make setup`
+calls it. Importing this module does not import TensorFlow.
 
-The module's functions, each for one image on the CPU (see ``kernels.h``):
+The module's functions, each for one image on the CPU (see `kernels.h`):
 
     convoy_augment(image, ops, arguments, centres, names): uint8 (H, W, 3); int32 (steps,) indices
-        into ``names``; float64 (steps,); float32 (steps, 2).
+        into `names`; float64 (steps,); float32 (steps, 2).
     convoy_resize(image, size, flip): uint8 (H, W, 3); int32 (2,); bool.
     convoy_crop_window(shape, areas, stretch, places, limits): int32 (2,); float32 (attempts,),
         (2, attempts), (2, attempts), (2,).
-    convoy_orientation(encoded): string; int32, see ``dataloader.images.orientation``.
+    convoy_orientation(encoded): string; int32, see `dataloader.images.orientation`.
     convoy_upright(image, orientation): uint8 (H, W, 3); int32.
     convoy_stored_window(window, shape, orientation): int32 (4,), (2,) and scalar.
 """
@@ -39,19 +39,19 @@ AUGMENT_OPS = frozenset(
         *("TranslateY", "Cutout", "SolarizeAdd", "Hue"),
     }
 )
-"""The operations of ``policies.OPS`` that convoy_augment knows."""
+"""The operations of `policies.OPS` that convoy_augment supports."""
 
 _disabled = 0
 
 
 def library_path() -> Path:
-    """Where the library lies, once it is built."""
+    """Returns the library's path, whether it is built or not."""
     return native.library_path(FOLDER)
 
 
 @functools.lru_cache(maxsize=1)
 def _load() -> tuple[ModuleType | None, str]:
-    """The module or None, and what to tell the user."""
+    """Returns the module or None, and a message for the user."""
     return native.load_library(library_path())
 
 
@@ -63,7 +63,7 @@ def _announce() -> None:
 
 
 def load() -> ModuleType | None:
-    """The operations, or None if they are not built, do not load or are :func:`disabled`."""
+    """Returns the operations, or None if they are not built, do not load or are `disabled`."""
     if _disabled:
         return None
     _announce()
@@ -72,7 +72,7 @@ def load() -> ModuleType | None:
 
 @functools.cache
 def _hushed() -> ctypes.CDLL | None:
-    """The library, once it keeps what libjpeg prints off standard error."""
+    """Loads the library and stops libjpeg from printing to standard error."""
     if _load()[0] is None:
         return None
     library = ctypes.CDLL(str(library_path()))
@@ -82,14 +82,14 @@ def _hushed() -> ctypes.CDLL | None:
 
 
 def hush_libjpeg() -> None:
-    """Keeps what libjpeg prints about broken pictures, without their names, off standard error;
-    without the library it goes on doing so.
+    """Stops libjpeg from printing to standard error about broken pictures, without naming them.
+    Does nothing if the library is not built.
     """
     _hushed()
 
 
 def libjpeg_said() -> str:
-    """The first thing that libjpeg had to say in this thread since the last call; "" for nothing.
+    """Returns libjpeg's first message in this thread since the last call; "" if there is none.
 
     A picture that was decoded all the same may be damaged inside.
     """
@@ -98,13 +98,13 @@ def libjpeg_said() -> str:
 
 
 def status() -> str:
-    """One line for `--mode env`."""
+    """Returns one line for `--mode env`."""
     return _load()[1]
 
 
 @contextlib.contextmanager
 def disabled() -> Iterator[None]:
-    """What is traced inside uses TensorFlow's own operations: for tests and benchmarks."""
+    """Makes code traced inside use TensorFlow's own operations: for tests and benchmarks."""
     global _disabled
     _disabled += 1
     try:

@@ -1,4 +1,4 @@
-// The augmentations of AutoAugment and RandAugment: see kernels.h.
+// Implements the augmentations of AutoAugment and RandAugment: see kernels.h.
 
 #include <algorithm>
 #include <cmath>
@@ -29,7 +29,7 @@ constexpr struct {
     {"SolarizeAdd", Op::kSolarizeAdd}, {"Hue", Op::kHue},
 };
 
-// Drops the fraction of a finite number; what does not fit into int32 stops at its ends.
+// Drops the fraction of a finite number, and clamps the result to int32.
 int64_t Whole(double value) {
   constexpr double low = std::numeric_limits<int32_t>::min();
   constexpr double high = std::numeric_limits<int32_t>::max();
@@ -38,7 +38,7 @@ int64_t Whole(double value) {
 
 int64_t FloorDivide(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
 
-// Cuts [first, last) down to the whole numbers x for which 0 <= slope * x + start < limit.
+// Narrows [first, last) to the whole numbers x for which 0 <= slope * x + start < limit.
 void Restrict(int64_t slope, int64_t start, int64_t limit, int64_t* first, int64_t* last) {
   int64_t low = *first, high = *last - 1;  // both inclusive
   if (slope > 0) {
@@ -54,19 +54,20 @@ void Restrict(int64_t slope, int64_t start, int64_t limit, int64_t* first, int64
   *last = std::clamp(high + 1, *first, *last);
 }
 
-// Pillow's 16.16 fixed point. Beyond 2^14 pixels lies outside of what is ever meant.
+// Converts to Pillow's 16.16 fixed point. Values beyond 2^14 pixels never occur in practice.
 int64_t Fixed(double value) {
   return static_cast<int64_t>(std::floor(std::clamp(value, -16384.0, 16384.0) * 65536.0 + 0.5));
 }
 
-// An image on its way through the steps. Operations that map each level of a channel to another
-// only change `tables_`; they reach the pixels when an operation needs them, or at the end.
+// An image on its way through the steps. Operations that only map each level of a channel to
+// another one change just `tables_`; these are applied to the pixels when an operation needs them,
+// or at the end.
 class Canvas {
  public:
   Canvas(const uint8_t* image, Size size, uint8_t* result)
       : now_(image), result_(result), size_(size) {}
 
-  // False if memory ran out.
+  // Returns false if memory ran out.
   bool Apply(const Step& step);
   void Finish();
 
@@ -96,13 +97,13 @@ class Canvas {
   uint8_t* const result_;
   std::unique_ptr<uint8_t[]> scratch_;
   const Size size_;
-  bool mapped_ = false;  // whether `tables_` hold anything
+  bool mapped_ = false;  // whether `tables_` hold a mapping
   Table tables_[3];
   bool counted_ = false;  // whether `counts_` is the histogram of `now_`
   int64_t counts_[3][kLevels];
 };
 
-// A buffer other than the one that holds the pixels; nullptr if there is no memory.
+// Returns a buffer that does not hold the pixels; nullptr if there is no memory.
 uint8_t* Canvas::Spare() {
   if (now_ != result_) return result_;
   if (!scratch_) scratch_.reset(new (std::nothrow) uint8_t[3 * pixels()]);
@@ -114,7 +115,7 @@ void Canvas::MoveTo(uint8_t* buffer) {
   counted_ = false;
 }
 
-// Brings the tables to the pixels, which are then in `result_` or were there already.
+// Applies the tables to the pixels, which are then in `result_`, or were there before.
 void Canvas::Flush() {
   if (!mapped_) return;
   MapPixels(now_, 3 * pixels(), tables_, result_);
@@ -127,10 +128,10 @@ void Canvas::Finish() {
   if (now_ != result_) std::memcpy(result_, now_, 3 * pixels());
 }
 
-// Fills `counts_` with the histogram of the pixels as they are before the tables.
+// Fills `counts_` with the histogram of the pixels, before the tables.
 void Canvas::Count() {
   if (counted_) return;
-  // Two histograms a channel: neighbours are often alike, and adding twice to one number is slow.
+  // Two histograms per channel: neighbours are often equal, and adding twice to one number is slow.
   uint32_t counts[2][3][kLevels] = {};
   std::memset(counts_, 0, sizeof(counts_));
   const int64_t pairs = pixels() / 2;
@@ -148,7 +149,7 @@ void Canvas::Count() {
   counted_ = true;
 }
 
-// Puts tables after those that wait.
+// Chains tables after the pending ones.
 void Canvas::Map(const Table* tables) {
   if (!mapped_) {
     std::memcpy(tables_, tables, sizeof(tables_));
@@ -170,7 +171,7 @@ void Canvas::MapLevels(F level) {
   Map(tables);
 }
 
-// The histograms of the image that the user would see: of `counts_` after `tables_`.
+// The histograms of the visible image: `counts_` mapped through `tables_`.
 struct Histogram {
   int64_t of[3][kLevels];
 
@@ -230,7 +231,7 @@ void Canvas::Color(float factor) {
 }
 
 bool Canvas::Sharpness(float factor) {
-  if (size_.height < 3 || size_.width < 3) return true;  // nothing but border
+  if (size_.height < 3 || size_.width < 3) return true;  // only border
   Flush();
   uint8_t* const to = Spare();
   if (!to) return false;
@@ -282,7 +283,7 @@ bool Canvas::Rotate(double degrees) {
   return Affine(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y);
 }
 
-// Gives pixel (x, y) the pixel at (ax + by + c, dx + ey + f), nearest neighbour.
+// Sets pixel (x, y) to the pixel nearest to (ax + by + c, dx + ey + f).
 bool Canvas::Affine(double a, double b, double c, double d, double e, double f) {
   Flush();
   uint8_t* const to = Spare();
@@ -293,7 +294,7 @@ bool Canvas::Affine(double a, double b, double c, double d, double e, double f) 
   const int64_t bytes = row_bytes();
   for (int64_t y = 0; y < size_.height; ++y) {
     int64_t source_x = bx * y + cx, source_y = by * y + cy;
-    int64_t first = 0, last = size_.width;  // the pixels whose source lies inside the image
+    int64_t first = 0, last = size_.width;  // the pixels whose source is inside the image
     Restrict(ax, source_x, size_.width << 16, &first, &last);
     Restrict(ay, source_y, size_.height << 16, &first, &last);
     uint8_t* const row = to + y * bytes;

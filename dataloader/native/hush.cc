@@ -1,5 +1,6 @@
-// Keeps what TensorFlow's libjpeg prints about broken pictures off stderr. Its lines ("Improper call
-// to JPEG library in state 201") name no file, and Convoy names each picture that it cannot read.
+// Stops TensorFlow's libjpeg from printing to stderr about broken pictures. Its lines ("Improper
+// call to JPEG library in state 201") name no file, and Convoy names each picture that it cannot
+// read.
 
 #include <cstdio>
 #include <string>
@@ -11,7 +12,7 @@ namespace {
 
 #ifdef __GLIBC__
 
-// How the messages begin that reading a JPEG can bring up (libjpeg-turbo's jerror.h).
+// First words of the messages that can come from reading a JPEG (libjpeg-turbo's jerror.h).
 constexpr std::string_view kMessages[] = {
     "Corrupt JPEG data: ", "Premature end of ", "Improper call to JPEG library",
     "Invalid JPEG file structure: ", "Invalid SOS parameters", "Invalid progressive parameters",
@@ -37,7 +38,7 @@ bool IsOfLibjpeg(std::string_view text) {
   return false;
 }
 
-// The first message of this thread since it was asked for: later ones often follow from it.
+// This thread's first message since the last request: later ones often follow from it.
 thread_local std::string said;
 
 ssize_t Write(void*, const char* data, size_t size) {
@@ -59,8 +60,8 @@ ssize_t Write(void*, const char* data, size_t size) {
 }  // namespace
 }  // namespace convoy
 
-// Puts a stream in the place of C's stderr that passes all else on at once. Python's own sys.stderr,
-// and what is written to the descriptor, never were in it.
+// Replaces C's stderr by a stream that filters these messages and passes everything else on at
+// once. Python's own sys.stderr, and writes to the descriptor, do not go through it.
 extern "C" __attribute__((visibility("default"))) void convoy_hush_libjpeg() {
 #ifdef __GLIBC__
   static FILE* const hushed = [] {
@@ -72,7 +73,7 @@ extern "C" __attribute__((visibility("default"))) void convoy_hush_libjpeg() {
 #endif
 }
 
-// What libjpeg said in this thread since the last call, to be read before the next one.
+// Returns libjpeg's message in this thread since the last call. Read it before the next call.
 extern "C" __attribute__((visibility("default"))) const char* convoy_libjpeg_said() {
 #ifdef __GLIBC__
   thread_local std::string given;

@@ -1,7 +1,7 @@
-// The kernels as TensorFlow operations, through TensorFlow's stable C interface.
+// Wraps the kernels as TensorFlow operations, through TensorFlow's stable C interface.
 //
-// All run on the CPU, one image each. Whatever shapes and numbers come in, they answer with
-// InvalidArgument or with a result. dataloader/native loads them and says what they compute.
+// All run on the CPU on one image each. For any shapes and numbers they return a result or
+// InvalidArgument. dataloader/native/__init__.py loads them and says what they compute.
 
 #include "utils/native/op.h"
 
@@ -19,7 +19,7 @@ Size ImageSize(const Tensor& image) { return {TF_Dim(image.get(), 0), TF_Dim(ima
 
 // ---- ConvoyAugment --------------------------------------------------------------------------
 
-// The operation that each number stands for, from the attribute `names`.
+// The operation for each number, from the attribute `names`.
 using Numbers = std::vector<Op>;
 
 void* CreateAugment(TF_OpKernelConstruction* construction) {
@@ -137,7 +137,7 @@ void ComputeOrientation(void*, TF_OpKernelContext* context) {
 
 // ---- ConvoyUpright, ConvoyStoredWindow ------------------------------------------------------
 
-// Input number `index`, or 1 where that is none.
+// Returns input number `index`, or 1 if it is not an orientation.
 int ReadOrientation(Run& run, int index) {
   const Tensor number = run.Input(index, "the orientation", {});
   if (!run.ok()) return 1;

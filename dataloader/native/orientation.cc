@@ -1,5 +1,4 @@
-// How a picture has to be turned: the orientation that EXIF gives it, read without decoding; and
-// turning it.
+// Reads a picture's EXIF orientation without decoding the picture, and turns pictures.
 
 #include <cstring>
 #include <utility>
@@ -17,7 +16,7 @@ uint64_t Number(const uint8_t* data, int bytes, bool big) {
   return value;
 }
 
-// Of the first directory in EXIF's data, which are a TIFF without pixels.
+// Returns the orientation in the first directory of EXIF data, which are a TIFF without pixels.
 int OfTiff(const uint8_t* data, size_t size) {
   if (size < 8 || data[0] != data[1] || (data[0] != 'I' && data[0] != 'M')) return 1;
   const bool big = data[0] == 'M';
@@ -43,12 +42,12 @@ int OfJpeg(const uint8_t* data, size_t size) {
   while (place + 10 <= size) {
     if (data[place] != 0xff) return 1;
     const int marker = data[place + 1];
-    if (marker == 0xff) {  // fills up
+    if (marker == 0xff) {  // padding
       ++place;
       continue;
     }
     if (marker == 0xda || marker == 0xd9) return 1;
-    if (marker == 0x01 || (marker >= 0xd0 && marker <= 0xd7)) {  // without a length
+    if (marker == 0x01 || (marker >= 0xd0 && marker <= 0xd7)) {  // has no length field
       place += 2;
       continue;
     }
@@ -63,7 +62,7 @@ int OfJpeg(const uint8_t* data, size_t size) {
   return 1;
 }
 
-// EXIF may stand behind the pixels.
+// EXIF may come after the pixels.
 int OfPng(const uint8_t* data, size_t size) {
   size_t place = 8;
   while (place + 12 <= size) {
@@ -97,7 +96,7 @@ Window StoredWindow(Window window, Size size, int orientation) {
 
 void Upright(const uint8_t* image, Size size, int orientation, uint8_t* result) {
   const bool swaps = SwapsSides(orientation);
-  // From pixel to pixel in the result, where one down and one to the right lead in the image.
+  // Steps in the image that correspond to one down and one to the right in the result.
   int64_t down = 3 * size.width, right = 3;
   if (ReversesRows(orientation)) {
     image += (size.height - 1) * down;

@@ -1,4 +1,4 @@
-// Arithmetic on rows of pixels: see pixels.h.
+// Implements arithmetic on rows of pixels: see pixels.h.
 
 #include "pixels.h"
 
@@ -14,8 +14,9 @@ inline int Grey(const uint8_t* pixel) {
   return (pixel[0] * 19595 + pixel[1] * 38470 + pixel[2] * 7471 + 32768) >> 16;
 }
 
-// Image.convert("HSV"), a turn of the hue, and Image.convert("RGB"). Pillow computes in double and
-// keeps results in float variables; fractions are dropped, so a last bit would make a level.
+// Does Image.convert("HSV"), turns the hue, and does Image.convert("RGB"). Pillow computes in
+// double and stores results in float variables; fractions are dropped, so a difference in the last
+// bit would change a level.
 void TurnHue(const uint8_t* pixel, int turn, uint8_t* result) {
   const int red = pixel[0], green = pixel[1], blue = pixel[2];
   const int value = std::max({red, green, blue});
@@ -42,7 +43,7 @@ void TurnHue(const uint8_t* pixel, int turn, uint8_t* result) {
   const double much = strength;
   const uint8_t levels[4] = {static_cast<uint8_t>(value), level(much * (1.0 - share)), level(much),
                              level(static_cast<float>(much * share))};
-  // Which of the four red, green and blue take in each sixth of the circle.
+  // For each sixth of the circle, which of the four values red, green and blue take.
   constexpr uint8_t kSectors[6][3] = {{0, 1, 2}, {3, 0, 2}, {2, 0, 1},
                                       {2, 3, 0}, {1, 2, 0}, {0, 2, 3}};
   const uint8_t* sector = kSectors[static_cast<int>(sixths) % 6];
@@ -51,7 +52,8 @@ void TurnHue(const uint8_t* pixel, int turn, uint8_t* result) {
 
 }  // namespace
 
-// A function of its own: to a loop that writes bytes, members of a class might change each time.
+// A separate function: inside a member function, the compiler must assume that writing bytes
+// changes the members, and reload them each time.
 void MapPixels(const uint8_t* from, int64_t count, const Table* tables, uint8_t* to) {
   for (int64_t i = 0; i < count; i += 3) {
     const uint8_t red = tables[0][from[i]];
@@ -63,7 +65,7 @@ void MapPixels(const uint8_t* from, int64_t count, const Table* tables, uint8_t*
 
 CONVOY_VECTORS void BlendRow(const uint8_t* degenerate, const uint8_t* row, int64_t count,
                              float factor, uint8_t* result) {
-#pragma GCC ivdep  // the result may be one of the two rows, but then exactly so
+#pragma GCC ivdep  // the result may be exactly one of the two rows
   for (int64_t i = 0; i < count; ++i) result[i] = Blend(degenerate[i], row[i], factor);
 }
 
@@ -89,7 +91,7 @@ CONVOY_VECTORS void SmoothRow(const uint8_t* above, const uint8_t* row, const ui
 
 CONVOY_VECTORS int64_t SumGrey(const uint8_t* image, int64_t pixels) {
   int64_t total = 0;
-  while (pixels > 0) {  // in parts whose sum fits into 32 bits
+  while (pixels > 0) {  // in parts whose sums fit into 32 bits
     const int64_t part = std::min<int64_t>(pixels, 1 << 20);
     int32_t sum = 0;
     for (int64_t i = 0; i < part; ++i) sum += Grey(image + 3 * i);

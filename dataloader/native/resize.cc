@@ -1,4 +1,4 @@
-// Crops and resizing: see kernels.h.
+// Implements crops and resizing: see kernels.h.
 
 #include <algorithm>
 #include <cmath>
@@ -12,13 +12,13 @@
 namespace convoy {
 namespace {
 
-// Between which two pixels of a row or column of the image a pixel of the result lies.
+// The two pixels of an image row or column between which a pixel of the result lies.
 struct Between {
   int64_t lower, upper;
-  float share;  // of the upper one
+  float share;  // weight of the upper one
 };
 
-// TensorFlow's ResizeBilinear with half_pixel_centers, in its own float32 arithmetic.
+// TensorFlow's ResizeBilinear with half_pixel_centers, with the same float32 arithmetic.
 void Interpolate(int64_t size, int64_t result_size, std::vector<Between>* result) {
   result->resize(result_size);
   const float scale = static_cast<float>(size) / static_cast<float>(result_size);
@@ -32,7 +32,7 @@ void Interpolate(int64_t size, int64_t result_size, std::vector<Between>* result
   }
 }
 
-// Four numbers at once, for three channels: GCC and Clang make what the machine has of it.
+// Four numbers at once, for three channels: GCC and Clang use the vector instructions they find.
 using Four = float __attribute__((vector_size(16)));
 
 inline Four Load(const float* from) {
@@ -45,7 +45,7 @@ CONVOY_VECTORS void ToFloat(const uint8_t* row, int64_t count, float* result) {
   for (int64_t i = 0; i < count; ++i) result[i] = row[i];
 }
 
-// Both rows have room for one number more than their pixels' 3 · width: it is read and written.
+// Both rows have room for one number beyond their 3 · width: it is read and written.
 CONVOY_VECTORS void ResizeRow(const float* row, const Between* columns, int64_t width,
                               float* result) {
   for (int64_t x = 0; x < width; ++x) {
@@ -67,7 +67,7 @@ CONVOY_VECTORS void MixRows(const float* top, const float* bottom, float share, 
   }
 }
 
-// Two rows of the image, resized horizontally: neighbouring rows of the result often need the same.
+// Keeps two image rows, resized horizontally: neighbouring rows of the result often need the same.
 class Rows {
  public:
   Rows(const uint8_t* image, Size size, const std::vector<Between>& columns)
@@ -75,7 +75,7 @@ class Rows {
     for (auto& row : rows_) row.resize(3 * columns.size() + 1);
   }
 
-  // Row y; the row `keep` stays valid.
+  // Returns row y; row `keep` stays valid.
   const float* Get(int64_t y, int64_t keep) {
     if (numbers_[0] == y) return rows_[0].data();
     if (numbers_[1] == y) return rows_[1].data();
@@ -138,7 +138,7 @@ const char* CropWindow(Size size, const CropDraws& draws, Window* window) {
   }
   int32_t start[2];
   for (int axis = 0; axis < 2; ++axis) {
-    // Not so if a number among the draws is not one, or negative.
+    // This fails if a drawn number is NaN or negative.
     if (!(chosen[axis] <= sides[axis] && place[axis] >= 0)) return "crops need numbers in [0, 1)";
     const float room = sides[axis] - chosen[axis];
     start[axis] = static_cast<int32_t>(std::min(std::floor(place[axis] * (room + 1)), room));

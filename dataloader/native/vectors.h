@@ -1,5 +1,6 @@
-// CONVOY_VECTORS before a function: GCC compiles it for AVX2 too, and the program picks when it
-// loads. So one file runs on every x86-64 machine of a cluster, and needs no -march=native.
+// CONVOY_VECTORS before a function makes GCC compile it for AVX2 too; the right version is chosen
+// when the library loads. So one binary runs on every x86-64 machine of a cluster, without
+// -march=native.
 
 #ifndef CONVOY_DATALOADER_NATIVE_VECTORS_H_
 #define CONVOY_DATALOADER_NATIVE_VECTORS_H_
