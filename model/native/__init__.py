@@ -1,11 +1,11 @@
-"""C++ versions of what TensorFlow's CPU kernels are slow at in training, if they have been built.
+"""C++ versions of TensorFlow's CPU kernels that are slow in training, if they have been built.
 
-Batch norm together with the activation after it, the gradients of depthwise convolution,
-squeeze-and-excitation's mean and product, and the sum of the gradients of what is used twice, in
-float32 and bfloat16. They are used where a training step is
-traced within `enabled()`: on a CPU and not through XLA. Elsewhere, and if they are not built
-(`scripts/build_native.sh`), layers take TensorFlow's own operations, with the same results up to
-rounding. Forward passes without training never need them, so exported models hold none.
+They cover batch norm together with the activation after it, the gradients of depthwise convolution,
+squeeze-and-excitation's mean and product, and the sum of the gradients of a tensor that is used
+twice, in float32 and bfloat16. They are used if a training step is traced within `enabled()`: on a
+CPU and not with XLA. Otherwise, and if they are not built (`scripts/build_native.sh`), layers use
+TensorFlow's own operations, with the same results up to rounding. Forward passes outside training
+never need them, so exported models do not contain them.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ logger = logging.getLogger("convoy.model")
 FOLDER = Path(__file__).parent
 DTYPES = ("float32", "bfloat16")
 ACTIVATIONS = {"linear": 0, "relu": 1, "silu": 2}
-"""Keras' names of the activations that batch norm can take in, and their numbers in kernels.h."""
+"""Activations that batch norm can include: Keras' names -> numbers in kernels.h."""
 
 _enabled = 0
 
 
 def library_path() -> Path:
-    """Where the library lies, once it is built."""
+    """Returns the library's path, whether it is built or not."""
     return native.library_path(FOLDER)
 
 
 @functools.lru_cache(maxsize=1)
 def _load() -> tuple[ModuleType | None, str]:
-    """The module or None, and what to tell the user."""
+    """Returns the module or None, and a message for the user."""
     module, state = native.load_library(library_path())
     if module is not None:
         import tensorflow as tf
@@ -49,9 +49,9 @@ def _load() -> tuple[ModuleType | None, str]:
 
 
 def controls() -> ctypes.CDLL:
-    """The library's own functions: `convoy_set_threads(int)`, 0 for one a core;
-    `convoy_level()`, the processor's instructions that it uses; `convoy_limit_level(int)`;
-    `convoy_has_tiles()`, whether it multiplies matrices of bfloat16 in tiles.
+    """Returns the library's own functions: `convoy_set_threads(int)`, 0 for one per core;
+    `convoy_level()`, the instruction level in use; `convoy_limit_level(int)`; `convoy_has_tiles()`,
+    whether it multiplies bfloat16 matrices in tiles.
     """
     library = ctypes.CDLL(str(library_path()))
     library.convoy_level.restype = ctypes.c_char_p
@@ -61,18 +61,18 @@ def controls() -> ctypes.CDLL:
 
 @functools.lru_cache(maxsize=1)
 def has_tiles() -> bool:
-    """Whether matrix products in bfloat16 are many times as fast as in float32 (Intel's AMX)."""
+    """Returns whether bfloat16 matrix products are many times as fast as float32 (Intel's AMX)."""
     return controls().convoy_has_tiles()
 
 
 def status() -> str:
-    """One line for `--mode env`."""
+    """Returns one line for `--mode env`."""
     return _load()[1]
 
 
 @contextlib.contextmanager
 def enabled(wanted: bool = True) -> Iterator[None]:
-    """What is traced inside for training uses the operations, on a CPU and if they are built."""
+    """Makes code traced inside use the operations in training, on a CPU and if they are built."""
     global _enabled
     before, _enabled = _enabled, int(wanted)
     try:
@@ -82,7 +82,7 @@ def enabled(wanted: bool = True) -> Iterator[None]:
 
 
 def operations(dtype: str, data_format: str = "channels_last") -> ModuleType | None:
-    """The operations, where a layer that computes so is to use them."""
+    """Returns the operations if a layer with this dtype and format should use them, or None."""
     if not _enabled or dtype not in DTYPES or data_format != "channels_last":
         return None
     import tensorflow as tf
@@ -109,15 +109,15 @@ def batch_norm(
     activation: str,
     shortcut: Any = None,
 ) -> tuple[Any, Any, Any]:
-    """Batch norm of `x (B, H, W, C)` and an activation out of `ACTIVATIONS`.
+    """Applies batch norm to `x (B, H, W, C)`, and an activation from `ACTIVATIONS`.
 
     Args:
         gamma, beta: float32 `(C,)`.
-        shortcut: is added before the activation, if there is one; x's shape and dtype.
+        shortcut: if given, is added before the activation; has x's shape and dtype.
 
     Returns:
-        The result, of x's shape and dtype; the batch's mean and biased variance, float32 `(C,)`,
-        through which no gradient flows.
+        The result, in x's shape and dtype; and the batch's mean and biased variance, float32
+        `(C,)`, without gradients.
     """
     import tensorflow as tf
 
@@ -146,7 +146,7 @@ def batch_norm(
 
 
 def depthwise(ops: ModuleType, x: Any, kernel: Any, stride: int, padding: str) -> Any:
-    """Depthwise convolution of `x (B, H, W, C)` with `kernel (h, w, C, 1)`.
+    """Applies a depthwise convolution to `x (B, H, W, C)` with `kernel (h, w, C, 1)`.
 
     Args:
         padding: "same" or "valid".
@@ -180,12 +180,12 @@ def depthwise(ops: ModuleType, x: Any, kernel: Any, stride: int, padding: str) -
 
 
 def convolve(x: Any, kernel: Any, stride: int, padding: str) -> Any:
-    """Convolution of `x (B, H, W, C)` with `kernel (h, w, C, D)`, whose kernel's gradient is
-    computed by matrix products, one for each of its places.
+    """Convolves `x (B, H, W, C)` with `kernel (h, w, C, D)`. The kernel's gradient is computed with
+    matrix products, one for each of its positions.
 
-    For small maps: oneDNN's operation takes up to twice the time there, see docs/notes.
-    Windows that go beyond the maps do so equally on all sides: with "same", an odd kernel and
-    stride 1.
+    This is for small maps, where oneDNN's operation takes up to twice the time, see docs/notes.
+    Windows must extend beyond the maps equally on all sides: with "same", the kernel must be odd
+    and the stride 1.
 
     Args:
         padding: "same" or "valid".
@@ -222,11 +222,11 @@ def convolve(x: Any, kernel: Any, stride: int, padding: str) -> Any:
 
 
 def _windows(x: Any, kernel: Any, out: Any, stride: int, padding: str) -> Iterator[Any]:
-    """For each place of the kernel, row by row, the `(B, H', W', C)` of x that it meets."""
+    """Yields the part `(B, H', W', C)` of x that each position of the kernel meets, row by row."""
     import tensorflow as tf
 
     around = [(side // 2, side // 2) if padding == "same" else (0, 0) for side in kernel[:2]]
-    # Fill up to whole strides, so that a strided window is a part of an axis of its own, which
+    # Pad to whole strides, so that a strided window becomes a slice of its own axis, which
     # TensorFlow copies many times faster than every other value.
     fill = [-(side + sum(pads)) % stride for side, pads in zip(x.shape[1:3], around, strict=True)]
     pads = [(before, after + more) for (before, after), more in zip(around, fill, strict=True)]
@@ -241,7 +241,7 @@ def _windows(x: Any, kernel: Any, out: Any, stride: int, padding: str) -> Iterat
 
 
 def gated(ops: ModuleType, x: Any, gate: Any) -> Any:
-    """`x (B, H, W, C)` times `gate (B, 1, 1, C)`."""
+    """Returns `x (B, H, W, C)` times `gate (B, 1, 1, C)`."""
     import tensorflow as tf
 
     @tf.custom_gradient
@@ -260,9 +260,9 @@ def gated(ops: ModuleType, x: Any, gate: Any) -> Any:
 
 
 def squeeze(ops: ModuleType, x: Any) -> tuple[Any, Any]:
-    """`x (B, H, W, C)` as it is, and its means over height and width, `(B, 1, 1, C)`.
+    """Returns `x (B, H, W, C)` unchanged, and its means over height and width, `(B, 1, 1, C)`.
 
-    Whoever takes x from here has the gradients of both come together in one pass.
+    If callers use the returned x, one pass computes both gradients.
     """
     import tensorflow as tf
 
@@ -282,8 +282,8 @@ def squeeze(ops: ModuleType, x: Any) -> tuple[Any, Any]:
 
 
 def forked(ops: ModuleType, x: Any) -> tuple[Any, Any]:
-    """`x (B, H, W, C)` twice. The gradients that come back are summed here, not by TensorFlow,
-    whose sum of bfloat16 takes about four times as long.
+    """Returns `x (B, H, W, C)` twice. The operation sums the two gradients itself: TensorFlow's sum
+    in bfloat16 takes about four times as long.
     """
     import tensorflow as tf
 

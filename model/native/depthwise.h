@@ -1,4 +1,4 @@
-// The gradients of depthwise convolution, for one level of instructions.
+// Computes the gradients of depthwise convolution, for one instruction level.
 
 #ifndef CONVOY_MODEL_NATIVE_DEPTHWISE_H_
 #define CONVOY_MODEL_NATIVE_DEPTHWISE_H_
@@ -55,7 +55,7 @@ inline void SumOfTaps(int64_t taps, const T* const* from, const float* const* we
   }
 }
 
-// The places that one result is summed from: where the values are, and their weights.
+// The positions that one result sums over: their values and weights.
 template <typename T>
 struct Taps {
   int64_t count = 0;
@@ -67,8 +67,8 @@ struct Taps {
   }
 };
 
-// A row of results. `gather(column, &taps)` finds their taps; from `begin` to `end` those of the
-// column `period` before, moved by `by`, are the same.
+// Computes a row of results. `gather(column, &taps)` finds their taps. From `begin` to `end`, the
+// taps are those of the column `period` before, moved by `by`.
 template <typename T, typename Gather>
 inline void Row(int64_t width, int64_t period, int64_t begin, int64_t end, int64_t by,
                 int64_t channels, T* to, Gather gather) {
@@ -88,7 +88,7 @@ inline void Row(int64_t width, int64_t period, int64_t begin, int64_t end, int64
 
 template <typename T>
 void DepthwiseInputGradient(const Depthwise& d, const T* dy, const float* weights, T* dx) {
-  // Columns that every column of the kernel reaches from inside of dy.
+  // Columns that every column of the kernel reaches from inside dy.
   const int64_t begin = d.kernel_width - 1 - d.pad_left;
   const int64_t end = (d.out_width - 1) * d.stride - d.pad_left + 1;
   Share(d.batch * d.in_height, [&](int64_t piece) {
@@ -111,7 +111,8 @@ void DepthwiseInputGradient(const Depthwise& d, const T* dy, const float* weight
   });
 }
 
-// One row of the kernel's gradient, from one row of dy and one of x: sums[j][c] += Σ dy · x.
+// Adds to one row of the kernel's gradient, from one row of dy and one of x: sums[j][c] += Σ dy ·
+// x.
 template <typename T, int kWidth>
 void KernelRowGradient(const Depthwise& d, const T* dy, const T* x, float* sums) {
   const int64_t channels = d.channels;

@@ -1,8 +1,9 @@
-// What the native operations of training compute, without TensorFlow: plain pointers and numbers.
+// Declares what the native operations of training compute, without TensorFlow: plain pointers and
+// numbers.
 //
 // Tensors are channels-last without gaps. Values are float32, or bfloat16 with all arithmetic in
-// float32. Work is cut into pieces by shapes alone and sums are put together in a fixed order, so
-// that results do not depend on the number of threads. levels.cc picks the code for this processor.
+// float32. Only shapes decide how work is cut into pieces, and sums are combined in a fixed order,
+// so results do not depend on the number of threads. levels.cc picks the code for this processor.
 
 #ifndef CONVOY_MODEL_NATIVE_KERNELS_H_
 #define CONVOY_MODEL_NATIVE_KERNELS_H_
@@ -36,42 +37,45 @@ struct Images {
   int64_t count = 0, pixels = 0, channels = 0;
 };
 
-// For one kind of value. `gamma`, `beta`, `mean`, `variance` and their gradients: (channels).
+// The kernels for one type of value. `gamma`, `beta`, `mean`, `variance` and their gradients are
+// (channels).
 template <typename T>
 struct Kernels {
   // y = activation(gamma · (x - mean) / √(variance + ε) + beta + shortcut), with the batch's own
-  // mean and biased variance, which are also given back. `shortcut` may be null: none is added.
+  // mean and biased variance, which are outputs too. `shortcut` may be null: nothing is added.
   void (*norm)(const Norm&, const T* x, const float* gamma, const float* beta, const T* shortcut,
                T* y, float* mean, float* variance);
-  // Gradients of that, from `dy` and from what went in; `dshortcut` is null where `shortcut` is.
+  // Gradients of `norm`, from `dy` and its inputs; `dshortcut` is null if `shortcut` is.
   void (*norm_gradient)(const Norm&, const T* dy, const T* x, const float* gamma,
                         const float* beta, const float* mean, const float* variance,
                         const T* shortcut, T* dx, float* dgamma, float* dbeta, T* dshortcut);
   void (*depthwise_gradient)(const Depthwise&, const T* dy, const T* x, const T* kernel, T* dx,
                              T* dkernel);
-  // y = x · gate, with one gate for each image and channel.
+  // y = x · gate, with one gate per image and channel.
   void (*gate)(const Images&, const T* x, const T* gate, T* y);
-  // Of that: dx = dy · gate, and dgate = Σ dy · x over an image's pixels.
+  // Gradients of `gate`: dx = dy · gate, and dgate = Σ dy · x over an image's pixels.
   void (*gate_gradient)(const Images&, const T* dy, const T* x, const T* gate, T* dx, T* dgate);
   // The mean over an image's pixels.
   void (*squeeze)(const Images&, const T* x, T* mean);
-  // Of x that goes on as `maps` and as its mean: dx = dmaps + dmean / pixels. It may be `dmaps`.
+  // Gradient of x, which is used as `maps` and in its mean: dx = dmaps + dmean / pixels. dx may be
+  // `dmaps`.
   void (*squeeze_gradient)(const Images&, const T* dmaps, const T* dmean, T* dx);
-  // a + b of `count` values each. It may be `a`.
+  // a + b of `count` values each. The sum may be `a`.
   void (*sum)(int64_t count, const T* a, const T* b, T* sum);
 };
 
-// The fastest that this processor can run.
+// Returns the fastest kernels that this processor can run.
 template <typename T>
 const Kernels<T>& BestKernels();
 
-// Whether it multiplies matrices of bfloat16 in tiles (AMX).
+// Returns whether it multiplies bfloat16 matrices in tiles (AMX).
 bool HasTiles();
 
-// What the kernels are built for: "x86-64-v4 with bfloat16", "x86-64-v4", "x86-64-v3" or "baseline".
+// Returns the instruction level of the kernels: "x86-64-v4 with bfloat16", "x86-64-v4", "x86-64-v3"
+// or "baseline".
 const char* Level();
 
-// Takes no higher one than 5 (v4 with bfloat16), 4, 3 or 0, the baseline: for tests.
+// Limits the level to 5 (v4 with bfloat16), 4, 3 or 0, the baseline: for tests.
 void LimitLevel(int level);
 
 }  // namespace convoy

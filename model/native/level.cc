@@ -1,4 +1,5 @@
-// The kernels for one level of instructions: built once for each, with CONVOY_LEVEL its name.
+// Contains the kernels for one instruction level: built once per level, with CONVOY_LEVEL as its
+// name.
 
 #include "depthwise.h"
 #include "norm.h"

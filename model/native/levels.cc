@@ -1,4 +1,4 @@
-// Which of the builds of level.cc runs on this processor.
+// Chooses the build of level.cc for this processor.
 
 #include <algorithm>
 #ifdef __x86_64__
@@ -69,7 +69,7 @@ void LimitLevel(int level) { Chosen() = std::min(level < 3 ? 0 : level, Best());
 
 bool HasTiles() {
 #ifdef __x86_64__
-  // Compilers before GCC 11 have no name for it.
+  // Compilers before GCC 11 have no name for this feature.
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1);
 #else

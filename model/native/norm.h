@@ -1,8 +1,7 @@
-// Batch norm with what follows it, a shortcut's sum and an activation, for one level of
-// instructions.
+// Batch norm, the shortcut's sum and the activation after it, for one instruction level.
 //
-// Memory is what it costs, so x is read twice forward, and x and dy twice backward; the second
-// pass goes from the end, where the caches still hold what the first has read last.
+// Memory-bound: x is read twice forward, x and dy twice backward. The second pass goes from the
+// end, where the caches still hold the data that the first pass read last.
 
 #ifndef CONVOY_MODEL_NATIVE_NORM_H_
 #define CONVOY_MODEL_NATIVE_NORM_H_
@@ -17,8 +16,8 @@
 namespace convoy {
 namespace {
 
-// How the values are walked through. Where rows are narrower than vectors or nearly so, several
-// make one `width`; whatever belongs to a channel is then repeated, and sums are folded.
+// The order of visiting the values. If rows are not much wider than vectors, several rows make one
+// `width`; per-channel values are then repeated, and sums are folded.
 struct Walk {
   Walk(int64_t rows, int64_t channels) : channels(channels) {
     while (repeats < 16 && channels * repeats < 128 && rows % (2 * repeats) == 0) repeats *= 2;
@@ -58,11 +57,11 @@ inline void Put(Floats values, T* to, int64_t lanes) {
   lanes == kLanes ? Store(values, to) : StoreSome(values, to, lanes);
 }
 
-// Bytes of results that the caches would not hold until the next operation reads them.
+// Bytes of results that caches would no longer hold when the next operation reads them.
 constexpr int64_t kLarge = 16 << 20;
 
 // Calls body(line, put) for the lines of all pieces, the last piece first. `put` stores results as
-// Put does, or past the caches if they are large.
+// Put does, or bypasses the caches if the results are large.
 template <typename T, typename Body>
 void FromTheEnd(const Walk& walk, Body body) {
   const auto each = [&](auto put) {
@@ -80,8 +79,9 @@ void FromTheEnd(const Walk& walk, Body body) {
   });
 }
 
-// Two sums for each of the places in a line, of what `body(piece, line, offset, lanes, first,
-// second)` adds; those of a piece at `piece * Stride(walk)`, the second ones half of that later.
+// Computes two sums for each position in a line, of what `body(piece, line, offset, lanes, first,
+// second)` adds. A piece's sums start at `piece * Stride(walk)`, the second ones half a stride
+// later.
 inline int64_t Stride(const Walk& walk) { return 2 * (walk.width + kLanes); }
 
 template <typename Body>
@@ -102,7 +102,7 @@ std::vector<float> Sums(const Walk& walk, Body body) {
   return sums;
 }
 
-// Calls body(from, count) for channels that one thread takes together.
+// Number of channels that one thread takes together, for calls of body(from, count).
 constexpr int64_t kTogether = 64;
 
 template <typename Body>
@@ -113,7 +113,7 @@ void ForChannels(const Walk& walk, Body body) {
   });
 }
 
-// Chan, Golub and LeVeque's way to put variances together, in double precision. Each piece's sums
+// Combines variances by Chan, Golub and LeVeque's method, in double precision. Each piece's sums
 // are of differences from its first line.
 template <typename T>
 void Moments(const Walk& walk, const T* x, const std::vector<float>& sums, float* mean,
@@ -142,13 +142,13 @@ void Moments(const Walk& walk, const T* x, const std::vector<float>& sums, float
     for (int64_t c = 0; c < count; ++c) {
       mean[from + c] = static_cast<float>(middle[c]);
       variance[from + c] = static_cast<float>(squares[c] / total);
-      // max(own, 0) hides a NaN; the mean does not.
+      // max(own, 0) hides a NaN, but the mean does not.
       if (!std::isfinite(mean[from + c])) variance[from + c] = mean[from + c] - mean[from + c];
     }
   });
 }
 
-// The sums of all pieces, in double precision.
+// Adds the sums of all pieces in double precision.
 inline void Totals(const Walk& walk, const std::vector<float>& sums, double* first,
                    double* second) {
   ForChannels(walk, [&](int64_t from, int64_t count) {
@@ -208,7 +208,7 @@ void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamm
   const auto means = walk.Repeated(std::vector<float>(mean, mean + channels));
   const auto factors = walk.Repeated(factor);
   const auto terms = walk.Repeated(std::vector<float>(beta, beta + channels));
-  // dz and x - mean, at a place
+  // computes dz and x - mean at a position
   const auto parts = [&](int64_t at, int64_t i, int64_t lanes, Floats& dz, Floats& centred) {
     centred = Get(x + at, lanes) - Load(&means[i]);
     Floats z = centred * Load(&factors[i]) + Load(&terms[i]);
@@ -222,7 +222,7 @@ void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamm
     parts(at, i, lanes, dz, centred);
     if (shortcut) {
       Put(dz, dshortcut + at, lanes);
-      dz = Get(dshortcut + at, lanes);  // as rounded as the second pass has it
+      dz = Get(dshortcut + at, lanes);  // rounded as the second pass reads it
     }
     a += dz;
     b += dz * centred;

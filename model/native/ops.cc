@@ -1,4 +1,5 @@
-// The kernels as TensorFlow operations. model/native loads them and says what they compute.
+// Wraps the kernels as TensorFlow operations. model/native/__init__.py loads them and says what
+// they compute.
 
 #include "utils/native/op.h"
 
@@ -13,7 +14,7 @@ constexpr TF_DataType kType = TF_FLOAT;
 template <>
 constexpr TF_DataType kType<BFloat16> = TF_BFLOAT16;
 
-// Whether sums and products of sizes are sure not to overflow.
+// Returns whether sums and products of sizes cannot overflow.
 bool IsReasonable(const Tensor& tensor) {
   return TF_TensorElementCount(tensor.get()) < (int64_t{1} << 40);
 }
@@ -25,7 +26,7 @@ struct Attributes {
   Depthwise depthwise;
 };
 
-// Reads attributes one after the other, and fails the construction if one is missing.
+// Reads attributes one after another, and makes the construction fail if one is missing.
 class Reader {
  public:
   explicit Reader(TF_OpKernelConstruction* construction)
@@ -149,7 +150,7 @@ void SetSides(Depthwise& d, const Tensor& x, const Tensor& kernel) {
   d.kernel_height = Side(kernel, 0), d.kernel_width = Side(kernel, 1);
 }
 
-// x is 0 outside, and no window lies there wholly.
+// Returns the error in the sizes, if any. x is 0 outside, but no window is completely outside.
 const char* Mistake(const Depthwise& d) {
   if (d.kernel_height < 1 || d.kernel_width < 1 || d.kernel_height * d.kernel_width > 256) {
     return "the kernel has no values or more than 256 a channel";
@@ -190,7 +191,7 @@ Images ImagesOf(const Tensor& x) {
   return {Side(x, 0), Side(x, 1) * Side(x, 2), Side(x, 3)};
 }
 
-// One number for each of an image's channels.
+// Returns the shape with one number per image and channel.
 std::vector<int64_t> Pooled(const Tensor& x) { return {Side(x, 0), 1, 1, Side(x, 3)}; }
 
 template <typename T>
@@ -277,7 +278,7 @@ void ImplementAll() {
 
 [[maybe_unused]] const bool kRegistered = [] {
   const char* const type = "T: {float, bfloat16}";
-  const char* const count = "N: int >= 0";  // of shortcuts; the kernels take one at most
+  const char* const count = "N: int >= 0";  // of shortcuts; the kernels accept at most one
   Define({"ConvoyBatchNorm",
           {"x: T", "gamma: float", "beta: float", "shortcut: N * T"},
           {"y: T", "mean: float", "variance: float"},
@@ -311,7 +312,7 @@ void ImplementAll() {
 }  // namespace
 }  // namespace convoy
 
-// For Python, by ctypes.
+// For Python, through ctypes.
 extern "C" {
 __attribute__((visibility("default"))) void convoy_set_threads(int threads) {
   convoy::SetThreads(threads);

@@ -44,7 +44,7 @@ class Pool {
     if (helpers > 0) begin_.notify_all();
     Work(work, pieces);
     std::unique_lock<std::mutex> lock(mutex_);
-    room_ = 0;  // who comes now is not waited for
+    room_ = 0;  // helpers that start now are not needed
     end_.wait(lock, [this] { return busy_ == 0; });
     return true;
   }
@@ -73,16 +73,16 @@ class Pool {
     }
   }
 
-  std::mutex calling_;  // held for the whole of a call
+  std::mutex calling_;  // held during a call
   const pid_t owner_ = getpid();
   int wanted_ = 0, started_ = 0;
 
-  std::mutex mutex_;  // of all below
+  std::mutex mutex_;  // guards everything below
   std::condition_variable begin_, end_;
   const std::function<void(int64_t)>* work_ = nullptr;
   int64_t pieces_ = 0;
   std::atomic<int64_t> next_{0};
-  int room_ = 0, busy_ = 0;  // helpers that may still join in, and those at work
+  int room_ = 0, busy_ = 0;  // helpers that may still join, and helpers at work
 };
 
 Pool& ThePool() {

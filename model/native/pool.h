@@ -1,4 +1,4 @@
-// A few threads that share out numbered pieces of work.
+// Runs numbered pieces of work on a few threads.
 
 #ifndef CONVOY_MODEL_NATIVE_POOL_H_
 #define CONVOY_MODEL_NATIVE_POOL_H_
@@ -9,10 +9,10 @@
 namespace convoy {
 
 // Calls `work(piece)` for 0 <= piece < pieces, in any order and on several threads, and waits for
-// the end. While another call has the threads, or in a forked child, the caller does all of it.
+// the end. While another call uses the threads, or in a forked child, the caller does all of it.
 void Share(int64_t pieces, const std::function<void(int64_t)>& work);
 
-// How many threads, the caller's among them, calls may use from now on; 0 for one a core.
+// Sets how many threads, including the caller's, calls may use from now on; 0 for one per core.
 void SetThreads(int threads);
 
 }  // namespace convoy

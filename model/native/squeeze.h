@@ -1,5 +1,5 @@
-// Squeeze-and-excitation, and the sum of gradients where a tensor goes two ways, for one level of
-// instructions. All of it costs memory alone, so each pass does as much as it can.
+// Squeeze-and-excitation, and the sum of gradients of a tensor that is used twice, for one
+// instruction level. All are memory-bound, so each pass does as much as possible.
 
 #ifndef CONVOY_MODEL_NATIVE_SQUEEZE_H_
 #define CONVOY_MODEL_NATIVE_SQUEEZE_H_
@@ -14,7 +14,7 @@
 namespace convoy {
 namespace {
 
-// One number for each channel of an image, as often as a line of the walk has it.
+// Returns one number per channel of an image, repeated as in a line of the walk.
 template <typename T>
 std::vector<float> Line(const Walk& walk, const T* values, float times = 1.0f) {
   std::vector<float> line(walk.width + kLanes);
@@ -26,7 +26,8 @@ std::vector<float> Line(const Walk& walk, const T* values, float times = 1.0f) {
   return line;
 }
 
-// Calls body(place, i, lanes) for each vector of an image: `i` in its line, `place` in the tensor.
+// Calls body(place, i, lanes) for each vector of an image: `i` is its offset in the line, `place`
+// its offset in the tensor.
 template <typename Body>
 void ForImage(const Walk& walk, int64_t image, int64_t begin, int64_t end, Body body) {
   for (int64_t line = begin; line < end; ++line) {
@@ -46,8 +47,8 @@ void Gate(const Images& images, const T* x, const T* gate, T* y) {
   });
 }
 
-// Sums over an image's pixels of what `body(place, i, lanes, &sum)` adds, times `times`. Those of a
-// piece of the image first, then the pieces: of 12,544 pixels few digits are lost.
+// Sums over an image's pixels what `body(place, i, lanes, &sum)` adds, times `times`. It first sums
+// within pieces of the image, then over pieces, so few digits are lost even with 12,544 pixels.
 template <typename T, typename Body>
 void SumsOfImage(const Walk& walk, int64_t image, float times, T* to, Body body) {
   std::vector<float> sums(walk.width + kLanes), part(walk.width + kLanes);

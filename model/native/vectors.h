@@ -1,7 +1,7 @@
-// As many floats at a time as a register of the level holds, and loads and stores of the two kinds
-// of values. Vectors of several registers GCC keeps in memory: with AVX2 operations took up to five
-// times as long. Of a few operations compilers make several instructions where one would do; those
-// are told below.
+// Defines vectors of as many floats as one register of the level holds, with loads and stores of
+// both value types. GCC keeps vectors of several registers in memory: with AVX2, operations took up
+// to five times as long. Where compilers make several instructions and one would do, the code uses
+// intrinsics.
 
 #ifndef CONVOY_MODEL_NATIVE_VECTORS_H_
 #define CONVOY_MODEL_NATIVE_VECTORS_H_
@@ -17,7 +17,7 @@
 #include "kernels.h"
 
 namespace convoy {
-namespace {  // each level has its own
+namespace {  // separate for each level
 
 #if defined(__AVX512F__)
 constexpr int64_t kLanes = 16;
@@ -34,7 +34,7 @@ typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
 inline Floats Splat(float value) { return value - Floats{}; }
 
 #ifdef __AVX512F__
-// The forms with a mask, of all lanes: GCC 12 warns of the others.
+// Masked forms with all lanes: GCC 12 warns about the others.
 constexpr __mmask16 kAll = 0xffff;
 
 inline Floats Widen(Halves halves) {
@@ -47,7 +47,7 @@ inline Halves UpperHalves(Bits bits) {
       kAll, _mm512_maskz_srli_epi32(kAll, (__m512i)bits, 16));
 }
 
-inline Floats Clamp(Floats x, float least, float most) {  // not a number stays so
+inline Floats Clamp(Floats x, float least, float most) {  // NaN stays NaN
   const __m512 enough = _mm512_maskz_max_ps(kAll, (__m512)Splat(least), (__m512)x);
   return (Floats)_mm512_maskz_min_ps(kAll, (__m512)Splat(most), enough);
 }
@@ -64,7 +64,7 @@ inline void StorePast(Halves halves, BFloat16* to) {
   _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)halves);
 }
 
-// 1 / x of ordinary x, to 2⁻¹⁴ of it
+// 1 / x for ordinary x, with relative error 2⁻¹⁴
 inline Floats RoughInverse(Floats x) { return (Floats)_mm512_maskz_rcp14_ps(kAll, (__m512)x); }
 
 inline Floats Inverse(Floats x) {
@@ -83,7 +83,7 @@ inline Halves UpperHalves(Bits bits) {
   return (Halves)_mm_packus_epi32(low, high);
 }
 
-inline Floats Clamp(Floats x, float least, float most) {  // not a number stays so
+inline Floats Clamp(Floats x, float least, float most) {  // NaN stays NaN
   const __m256 enough = _mm256_max_ps((__m256)Splat(least), (__m256)x);
   return (Floats)_mm256_min_ps((__m256)Splat(most), enough);
 }
@@ -99,7 +99,7 @@ inline void StorePast(Halves halves, BFloat16* to) {
 #else
 inline Halves UpperHalves(Bits bits) { return __builtin_convertvector(bits >> 16, Halves); }
 
-inline Floats Clamp(Floats x, float least, float most) {  // not a number stays so
+inline Floats Clamp(Floats x, float least, float most) {  // NaN stays NaN
   x = x < least ? Splat(least) : x;
   return x > most ? Splat(most) : x;
 }
@@ -134,7 +134,7 @@ inline Floats Load(const BFloat16* from) {
 
 inline void Store(Floats values, float* to) { std::memcpy(to, &values, sizeof(values)); }
 
-#ifdef __AVX512BF16__  // takes numbers below 1.2e-38 as 0
+#ifdef __AVX512BF16__  // treats numbers below 1.2e-38 as 0
 inline void Store(Floats values, BFloat16* to) {
   const __m256bh halves = _mm512_maskz_cvtneps_pbh(kAll, (__m512)values);
   std::memcpy(to, &halves, sizeof(halves));
@@ -142,7 +142,7 @@ inline void Store(Floats values, BFloat16* to) {
 #else
 inline void Store(Floats values, BFloat16* to) {
   Bits bits = (Bits)values;
-  bits += 0x7fff + ((bits >> 16) & 1);  // to the nearest, ties to even
+  bits += 0x7fff + ((bits >> 16) & 1);  // to nearest, ties to even
   const Bits not_a_number = (Bits)(values != values);
   bits = (bits & ~not_a_number) | (not_a_number & 0x7fc00000u);
   const Halves halves = UpperHalves(bits);
@@ -150,7 +150,7 @@ inline void Store(Floats values, BFloat16* to) {
 }
 #endif
 
-// Stores to memory without a place in the caches, where the processor can and `to` is aligned.
+// Stores to memory without using the caches, if the processor can and `to` is aligned.
 template <typename T>
 inline void Stream(Floats values, T* to) {
 #ifdef __AVX2__
@@ -167,14 +167,14 @@ inline void Stream(Floats values, T* to) {
   Store(values, to);
 }
 
-// To be called before other threads may read what was streamed.
+// Must be called before other threads may read streamed values.
 inline void EndStream() {
 #ifdef __AVX2__
   _mm_sfence();
 #endif
 }
 
-// The first `count` lanes; the others are 0.
+// Loads the first `count` lanes; the others are 0.
 template <typename T>
 inline Floats LoadSome(const T* from, int64_t count) {
   T values[kLanes] = {};
@@ -189,9 +189,9 @@ inline void StoreSome(Floats values, T* to, int64_t count) {
   std::memcpy(to, stored, count * sizeof(T));
 }
 
-// e to the x for -87 ≤ x ≤ 88. For float32 to about 1e-7 of it: Cody and Waite's reduction and the
-// Cephes library's polynomial. For bfloat16, which rounds to 2e-3, to 8e-5 of it: the cubic whose
-// largest relative error over ±ln 2 / 2 is least.
+// Returns e to the x for -87 ≤ x ≤ 88. For float32, the relative error is about 1e-7: Cody and
+// Waite's reduction and the Cephes library's polynomial. For bfloat16, which rounds to 2e-3, it is
+// 8e-5: the cubic with the smallest maximum relative error over ±ln 2 / 2.
 template <typename T>
 inline Floats Exp(Floats x) {
   x = Clamp(x, -87.0f, 88.0f);
@@ -214,7 +214,7 @@ inline Floats Exp(Floats x) {
   return Scaled(sum * (rest * rest) + (rest + 1.0f), whole);
 }
 
-// As exact as a T is.
+// Returns the sigmoid with the accuracy of a T.
 template <typename T>
 inline Floats Sigmoid(Floats x) {
   const Floats sum = 1.0f + Exp<T>(-x);
@@ -228,7 +228,7 @@ inline Floats Activate(Floats z) {
   return z;
 }
 
-// dy · activation'(z)
+// Returns dy · activation'(z).
 template <typename T, Activation kind>
 inline Floats Deactivate(Floats dy, Floats z) {
   if constexpr (kind == Activation::kRelu) return z > 0.0f ? dy : Splat(0.0f);

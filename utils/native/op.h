@@ -1,6 +1,6 @@
-// TensorFlow operations through its stable C interface, for the native folders of this project.
+// Wraps TensorFlow's stable C interface for operations, for this project's native folders.
 //
-// Whatever shapes and numbers come in, an operation answers with InvalidArgument or a result.
+// For any shapes and numbers, an operation returns a result or InvalidArgument.
 
 #ifndef CONVOY_UTILS_NATIVE_OP_H_
 #define CONVOY_UTILS_NATIVE_OP_H_
@@ -31,7 +31,7 @@ T* Data(const Tensor& tensor) {
 
 inline int64_t Side(const Tensor& tensor, int axis) { return TF_Dim(tensor.get(), axis); }
 
-// One run of a kernel: its inputs, its outputs, and the first thing that went wrong.
+// One run of a kernel: its inputs, its outputs, and the first error.
 class Run {
  public:
   explicit Run(TF_OpKernelContext* context) : context_(context), status_(TF_NewStatus()) {}
@@ -48,7 +48,7 @@ class Run {
 
   int inputs() const { return TF_NumInputs(context_); }
 
-  // Input number `index`, whose dimensions must be `shape`; -1 stands for any.
+  // Returns input number `index`, whose dimensions must be `shape`; -1 means any.
   Tensor Input(int index, const char* name, const std::vector<int64_t>& shape) {
     TF_Tensor* tensor = nullptr;
     if (ok()) TF_GetInput(context_, index, &tensor, status_.get());
@@ -61,9 +61,10 @@ class Run {
     return Tensor(tensor);
   }
 
-  // Output 0, of the inputs' shape: in the buffer of the first of `inputs` (numbers 0, 1, …) that
-  // nobody else needs, or else in a new one. A buffer that is held twice is not handed on, so all
-  // are let go and read anew; null is the one that the output has taken over.
+  // Returns output 0, in the inputs' shape. It reuses the buffer of the first of `inputs` (numbers
+  // 0, 1, …) that nobody else needs, or otherwise allocates a new one. TensorFlow does not pass on
+  // a buffer that is held twice, so this releases all inputs and reads them again; a null input is
+  // the one whose buffer the output took over.
   Tensor TakeOver(std::vector<Tensor>& inputs) {
     if (!ok()) return nullptr;
     std::vector<int64_t> shape(TF_NumDims(inputs[0].get()));
@@ -119,8 +120,8 @@ inline void Define(const Definition& op) {
   TF_RegisterOpDefinition(definition, status.get());
 }
 
-// What a CPU kernel does. `create` and `destroy` may be null; `type` is that of the attribute T,
-// if the operation has one.
+// The functions of a CPU kernel. `create` and `destroy` may be null; `type` is that of the
+// attribute T, if the operation has one.
 struct Kernel {
   void* (*create)(TF_OpKernelConstruction*) = nullptr;
   void (*compute)(void*, TF_OpKernelContext*) = nullptr;
