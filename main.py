@@ -1,9 +1,9 @@
-"""Convoy's command line, from a checkout: `python main.py --help`."""
+"""Runs Convoy's command line from a checkout: `python main.py --help`."""
 
 import sys
 
 if sys.version_info < (3, 10):  # noqa: UP036
-    # In words that every Python understands, the second one too.
+    # In syntax that every Python understands, also Python 2.
     sys.exit(
         "convoy: Python 3.10 or newer is needed, and this is "
         + sys.version.split()[0]
@@ -12,7 +12,7 @@ if sys.version_info < (3, 10):  # noqa: UP036
 
 from pathlib import Path
 
-# Python puts it there too, unless it is told not to (PYTHONSAFEPATH, -P).
+# Python does this too, unless PYTHONSAFEPATH or -P forbids it.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from convoy.__main__ import main

@@ -1,8 +1,9 @@
-"""Convoy's one package: `convoy.model`, `convoy.dataloader`, `convoy.runtime`, `convoy.utils`.
+"""Makes the project one package: `convoy.model`, `convoy.dataloader`, `convoy.runtime`,
+`convoy.utils`.
 
-A wheel holds these folders inside `convoy/`. In a checkout they lie beside it, where people look
-for them, so the checkout's root is added to the places where this package is searched for. All code
-imports `convoy.…`, and so never meets a `utils.py` or `model.py` of the user's own.
+A wheel has these folders inside `convoy/`. In a checkout they are beside it, where people look for
+them, so this package also searches the checkout's root. All code imports `convoy.…`, and so never
+picks up a user's own `utils.py` or `model.py`.
 """
 
 from pathlib import Path

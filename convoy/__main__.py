@@ -1,4 +1,4 @@
-"""Convoy's command line: parse, then run."""
+"""Runs Convoy's command line: parses it, then runs the mode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one mode. Returns the exit code."""
-    if sys.version_info < (3, 10):  # noqa: UP036 — pip asks for it, and a checkout has no pip
+    if sys.version_info < (3, 10):  # noqa: UP036 — pip checks this, but a checkout has no pip
         return _refuse(f"Python 3.10 or newer is needed, and this is {sys.version.split()[0]}")
     try:
         return _main(argv)
@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("convoy: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has left (`--help | head`). Point stdout at nothing, or Python
-        # complains at exit.
+        # The reader of our output has left (`--help | head`). Point stdout at nothing, otherwise
+        # Python complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -39,10 +39,10 @@ def _main(argv: Sequence[str] | None) -> int:
     from convoy.utils.signals import EXIT_PREEMPTED, USUAL, Requests, Stopped, stopped_at_once
 
     args = list(sys.argv[1:] if argv is None else argv)
-    # First of all: a job may be told to stop before any flag is read.
+    # First: a job may be told to stop before any flag is read.
     with Requests(USUAL, exits=True) as requests:
         settle_in()
-        with suppress(UserError):  # told later, by what needs the others
+        with suppress(UserError):  # whoever needs the others reports it later
             begin()
         try:
             with requests.at_once(launched_processes() == 1):
