@@ -14,7 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def on_config(config: Any) -> None:  # noqa: ARG001 — MkDocs gives it
     """Makes build/api/convoy, which mkdocs.yml names as the package's place."""
-    package = ROOT / "build" / "api" / "convoy"
+    copy_package(ROOT / "build" / "api" / "convoy")
+
+
+def copy_package(package: Path) -> None:
+    """Copies the Python files to where a wheel has them."""
     shutil.rmtree(package, ignore_errors=True)
     shutil.copytree(ROOT / "convoy", package, ignore=_all_but_python)
     for name in ("dataloader", "model", "runtime", "utils"):

@@ -115,3 +115,15 @@ def test_modules_named_for_upgrading_exist():
     for module in now:
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").is_file(), module
+
+
+def test_the_picture_has_every_room():
+    """Which arrows there are changes with each import: scripts/architecture.py draws them."""
+    picture = (ROOT / "docs" / "images" / "architecture.svg").read_text()
+    shown = re.findall(r'text-anchor="middle">(\w+)</text>', picture)
+    rooms = []
+    for folder in ("runtime", "model", "dataloader", "utils"):
+        inside = [path for path in (ROOT / folder).iterdir() if not path.name.startswith("_")]
+        rooms += [path.name for path in inside if (path / "__init__.py").is_file()]
+        rooms += [path.stem for path in inside if path.suffix == ".py"]
+    assert sorted(shown) == sorted(rooms), "run scripts/architecture.py"
