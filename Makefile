@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune demo-photos test test-slow test-parity test-parity-slow test-dali test-export test-trackers test-cluster bench lint docs notebook clean
+.PHONY: setup demo demo-finetune demo-photos test test-wheel test-slow test-parity test-parity-slow test-dali test-export test-trackers test-cluster bench lint docs notebook clean
 
 PY := .venv/bin/python
 
@@ -17,6 +17,9 @@ demo-photos: setup  ## label photographs with ImageNet's weights, and fine-tune 
 
 test: setup lint  ## what a change can break, within 15 minutes on 2 cores
 	@$(PY) -m pytest -m "not slow and not cluster and not multihost" -n 2 --dist loadfile --no-loadscope-reorder
+
+test-wheel: setup  ## build the wheel, and run it outside the checkout beside a user's own utils.py
+	@$(PY) -m pytest tests/integration/test_wheel.py
 
 test-slow: setup  ## the tests that take minutes
 	@$(PY) -m pytest -m slow

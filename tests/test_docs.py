@@ -127,3 +127,22 @@ def test_the_picture_has_every_room():
         rooms += [path.name for path in inside if (path / "__init__.py").is_file()]
         rooms += [path.stem for path in inside if path.suffix == ".py"]
     assert sorted(shown) == sorted(rooms), "run scripts/architecture.py"
+
+
+def test_the_readmes_figures_are_the_measured_ones():
+    """Those of its second reason: B0 on AMX, and input on Zen 4."""
+    page = (ROOT / "docs" / "performance.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    cells = {row[0]: row for row in rows}
+    (fit,) = (row for name, row in cells.items() if "÷ Keras' fit, float32: B0" in name)
+    (half,) = (row for name, row in cells.items() if "bfloat16: B0" in name)
+    (torch,) = (row for name, row in cells.items() if "PyTorch's best: B0" in name)
+    (pillow,) = (row for name, row in cells.items() if "torchvision on Pillow" in name)
+    measured = [float(row[3]) for row in (fit, half, torch)] + [float(pillow[2])]
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    (said,) = re.findall(
+        r"does ([\d.]+) times the images of `keras.fit` in float32, ([\d.]+) times in bfloat16,"
+        r" and ([\d.]+) times those of timm's best setting. Input with AutoAugment does ([\d.]+)",
+        readme,
+    )
+    assert [float(figure) for figure in said] == [round(figure + 1e-9, 1) for figure in measured]

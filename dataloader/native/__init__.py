@@ -98,8 +98,8 @@ def libjpeg_said() -> str:
 
 
 def status() -> str:
-    """Returns one line for `--mode env`."""
-    return _load()[1]
+    """Returns one line for `--mode env`, which builds nothing."""
+    return _load()[1] if library_path().exists() else native.absent()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,139 @@
+"""The wheel, installed: it brings `convoy` and nothing else, and works far from a checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("convoy", "configs", "dataloader", "model", "runtime", "utils")
+TRAIN = ("--mode", "train", "--arch", "efficientnet-test", "--data_dir", "photos")
+TRAIN += ("--image_size", "32", "--train_batch_size", "4", "--max_epochs", "1")
+TRAIN += ("--warmup_epochs", "0", "--no-training_report")
+
+
+class Installed:
+    """A virtual environment with the wheel, which finds all other packages in the tests'."""
+
+    def __init__(self, wheel, folder):
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        (self.site,) = folder.glob("lib/python3.*/site-packages")
+        self.program = folder / "bin" / "convoy"
+        pip = [sys.executable, "-m", "pip", "-q", "--python", folder / "bin" / "python"]
+        subprocess.run([*pip, "install", "--no-deps", "--no-index", wheel], check=True)
+        self.brought = {path.name for path in self.site.iterdir()}
+        # As a path alone: what .pth files lie there, the checkout's among them, is not read.
+        (self.site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    def run(self, *words, where, **environment):
+        usual = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        done = subprocess.run(
+            [self.program, *words],
+            cwd=where,
+            env=usual | environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    place = tmp_path_factory.mktemp("wheel")
+    for name in FOLDERS:
+        built = shutil.ignore_patterns("__pycache__", "convoy-*")
+        shutil.copytree(ROOT / name, place / name, ignore=built)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "main.py"):
+        shutil.copy(ROOT / name, place)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "-w", place / "dist", place], check=True, timeout=240)
+    (found,) = (place / "dist").glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    return Installed(wheel, tmp_path_factory.mktemp("environment"))
+
+
+@pytest.fixture
+def empty(tmp_path):
+    """A folder of the user's: photographs, and modules whose names are everybody's."""
+    for name in ("utils", "model", "runtime", "dataloader", "main"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('imported the user\\'s {name}')\n")
+    for split, count in (("train", 4), ("val", 1)):
+        for i, name in enumerate(("cat", "dog")):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for k in range(count):
+                Image.new("RGB", (40, 40), (90 * i, 40 * k, 9)).save(folder / f"{k}.jpg")
+    return tmp_path
+
+
+def test_the_wheel_holds_one_package_with_all_it_needs(wheel, installed):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {name.split("/")[0] for name in names} == installed.brought
+    (info,) = installed.brought - {"convoy"}
+    assert info.endswith(".dist-info")
+    assert {"convoy/py.typed", f"{info}/licenses/LICENSE"} <= names
+    for folder, pattern in (
+        ("configs", "**/*.yaml"),
+        ("dataloader/native", "*.cc"),
+        ("model/native", "*.h"),
+        ("utils/native", "*.h"),
+        ("utils/pages/templates", "*.j2"),
+        ("runtime", "**/*.py"),
+    ):
+        wanted = {f"convoy/{p.relative_to(ROOT)}" for p in (ROOT / folder).glob(pattern)}
+        assert wanted, folder
+        assert wanted <= names, sorted(wanted - names)[:5]
+    assert not [name for name in names if name.endswith(".so")]
+
+
+def test_it_runs_in_an_empty_folder_beside_a_users_modules(installed, empty):
+    assert "resnet18" in installed.run("--mode", "list", "--pattern", "resnet18", where=empty)
+    recipe = ("--recipe", "efficientnet-b0/FP32/cpu", "--data_dir", "photos")
+    assert "max_epochs: 500" in installed.run(*recipe, "--print_config", where=empty)
+    # Without a compiler, in one line.
+    text = installed.run(*TRAIN, "--model_dir", "run", where=empty, CXX="/no/compiler")
+    for kind in ("input", "training"):
+        (line,) = (line for line in text.splitlines() if line.startswith(f"native {kind} oper"))
+        assert "not built, as there is no C++ compiler (/no/compiler)" in line
+    assert (empty / "run" / "checkpoints").is_dir()
+    assert "Traceback" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler")
+def test_the_first_run_builds_the_native_operations(installed, empty):
+    assert "training operations" in installed.run("--mode", "env", where=empty)
+    assert not list(installed.site.rglob("convoy-*.so"))
+    text = installed.run(*TRAIN, "--model_dir", "run", where=empty)
+    assert (
+        text.count("building native operations for this TensorFlow, once") == 2
+    )  # input, training
+    assert len(list((installed.site / "convoy" / "model" / "native").glob("convoy-*.so"))) == 1
+    text = installed.run(*TRAIN, "--model_dir", "again", where=empty)
+    assert "native" not in text
+    assert "in use (" in installed.run("--mode", "env", where=empty)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_compiler_that_fails_is_not_asked_again(installed, empty):
+    for library in (installed.site / "convoy").rglob("convoy-*"):
+        library.unlink()
+    for model_dir in ("one", "two"):
+        text = installed.run(*TRAIN, "--model_dir", model_dir, where=empty, CXX=sys.executable)
+        assert "not built: the compiler failed, see " in text
+        assert ("once" in text) == (model_dir == "one")
