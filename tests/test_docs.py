@@ -146,3 +146,13 @@ def test_the_readmes_figures_are_the_measured_ones():
         readme,
     )
     assert [float(figure) for figure in said] == [round(figure + 1e-9, 1) for figure in measured]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT_PAGES], ids=lambda page: page.name)
+def test_text_is_wrapped(page):
+    """Tables, code and what cannot be broken may be longer."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
+    text = re.sub(r"^( {4}|\||<).*$", "", text, flags=re.M)
+    for line in text.splitlines():
+        width = sum(len(word) + 1 for word in line.split() if len(word) < 60)
+        assert width <= 130, line
