@@ -5,7 +5,7 @@ Imports no TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -41,7 +41,15 @@ def facts_of(config: Config, processes: int) -> Facts:
         gpus=visible_gpus() > 0,
         pretrained=config.pretrained_from_file is not None,
         frozen=config.freeze_backbone,
+        letters=are_letters(train.class_names or ()),
     )
+
+
+def are_letters(names: Collection[str]) -> bool:
+    """Returns whether every class name is one character, and one of them is a letter. Digits alone
+    may be mere numbers of classes.
+    """
+    return all(len(name) == 1 for name in names) and any(name.isalpha() for name in names)
 
 
 def short_side(source: Source) -> int | None:

@@ -20,8 +20,8 @@ CHOSEN = (
     *("image_size", "crop_padding", "train_batch_size", "eval_batch_size", "max_epochs"),
     *("optimizer", "epsilon", "lr_init", "lr_base_batch", "lr_decay", "weight_decay"),
     *("weight_decay_style", "warmup_epochs", "bn_momentum", "moving_average_decay"),
-    *("augmenter_name", "crop_area_min", "label_smoothing", "weight_init", "stochastic_depth"),
-    "log_steps",
+    *("augmenter_name", "crop_area_min", "hflip", "label_smoothing", "weight_init"),
+    *("stochastic_depth", "log_steps"),
 )
 """All flags that may be chosen."""
 FEW_IMAGES = 50_000
@@ -59,6 +59,7 @@ class Facts:
         gpus: whether there is a GPU.
         pretrained: whether weights are loaded.
         frozen: whether only the classifier is trained.
+        letters: whether the class names are those of letters, which mirror images would make wrong.
     """
 
     images: int
@@ -68,6 +69,7 @@ class Facts:
     gpus: bool = False
     pretrained: bool = False
     frozen: bool = False
+    letters: bool = False
 
 
 def fitted(facts: Facts, resolution: int, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def fitted(facts: Facts, resolution: int, given: Mapping[str, Any]) -> dict[str,
     chosen |= _schedule(facts, batch) if "optimizer" not in given else {}
     chosen["warmup_epochs"] = round(min(5.0, epochs / 10), 2)
     chosen |= _averages(steps)
-    chosen |= _regularisation(steps * epochs)
+    chosen |= _regularisation(facts, steps * epochs)
     chosen["log_steps"] = max(1, steps // 2)
     return {name: value for name, value in chosen.items() if name not in given}
 
@@ -168,10 +170,12 @@ def _averages(steps: int) -> dict[str, Any]:
     }
 
 
-def _regularisation(updates: int) -> dict[str, Any]:
+def _regularisation(facts: Facts, updates: int) -> dict[str, Any]:
     """Returns less regularisation than on ImageNet: short runs underfit."""
     chosen: dict[str, Any] = {"augmenter_name": "none", "crop_area_min": 0.35}
     chosen |= {"label_smoothing": 0.1, "weight_init": "fan_in"}
+    if facts.letters:
+        chosen["hflip"] = 0.0
     if updates < 10_000:
         chosen["stochastic_depth"] = 0.0
     return chosen

@@ -9,7 +9,7 @@ from PIL import Image
 from convoy.runtime.builders.inputs import eval_crop
 from convoy.runtime.command_line.cli import configure, parse
 from convoy.runtime.fitted.choose import choose
-from convoy.runtime.fitted.data_facts import facts_of, short_side
+from convoy.runtime.fitted.data_facts import are_letters, facts_of, short_side
 from convoy.runtime.fitted.rules import BATCH, CHOSEN, FEW_IMAGES, Facts, fitted
 from convoy.runtime.settings.config import Config, load_config
 from convoy.utils.errors import ConfigError
@@ -20,7 +20,7 @@ PHOTOS = Facts(images=320, eval_images=80, short_side=230)
 def test_every_chosen_setting_is_a_flag_and_the_documents_keep_theirs():
     names = {f.name for f in fields(Config)}
     assert names >= set(CHOSEN)
-    assert set(fitted(PHOTOS, 224, {})) == set(CHOSEN)
+    assert set(fitted(replace(PHOTOS, letters=True), 224, {})) == set(CHOSEN)
     assert fitted(replace(PHOTOS, images=FEW_IMAGES), 224, {}) == {}
 
 
@@ -69,6 +69,17 @@ def test_loaded_weights_want_less():
     head = fitted(replace(PHOTOS, pretrained=True, frozen=True), 224, {})
     assert tuned["max_epochs"] < scratch["max_epochs"]
     assert tuned["lr_init"] < scratch["lr_init"] < head["lr_init"]
+
+
+@pytest.mark.parametrize(
+    ("names", "letters"),
+    [(["A", "b", "7"], True), (["0", "1"], False), (["A", "cat"], False), ([], False)],
+)
+def test_letters_are_not_mirrored(names, letters):
+    assert are_letters(names) is letters
+    chosen = fitted(replace(PHOTOS, letters=letters), 224, {})
+    assert chosen.get("hflip") == (0.0 if letters else None)
+    assert "hflip" not in fitted(replace(PHOTOS, letters=letters), 224, {"hflip": 0.5})
 
 
 NEWER = ("defaults", "exif_orientation")  # settings that the oldest runs know nothing of
