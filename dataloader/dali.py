@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -107,21 +108,27 @@ class DaliLoader(Loader):
         size = self.options.image_size
 
         @as_it_is
-        def plan(encoded, label, seeds, weight):
+        def plan(
+            encoded: tf.Tensor, label: tf.Tensor, seeds: tf.Tensor, weight: tf.Tensor
+        ) -> tuple[Any, ...]:
             draws = self._draw_fn(seeds)
             return self._plan_fn(encoded, seeds), label, seeds, (weight, draws)
 
         @as_it_is
-        def decode(plans, labels, seeds, others):
+        def decode(
+            plans: tuple[tf.Tensor, ...], labels: tf.Tensor, seeds: tf.Tensor, others: Any
+        ) -> tuple[Any, ...]:
             images = tf.numpy_function(self._run, plans, tf.uint8)
             images.set_shape([self.options.batch_size, size, size, 3])
             return images, labels, seeds, others
 
         @as_it_is
-        def augment(image, label, seeds, others):
+        def augment(
+            image: tf.Tensor, label: tf.Tensor, seeds: tf.Tensor, others: Any
+        ) -> tuple[Any, ...]:
             return self._augment(image, seeds), label, seeds, others
 
-        def batch(dataset):
+        def batch(dataset: tf.data.Dataset) -> tf.data.Dataset:
             return dataset.batch(self.options.batch_size, drop_remainder=True)
 
         dataset = batch(dataset.map(plan, num_parallel_calls=parallel, deterministic=True))
@@ -133,7 +140,7 @@ class DaliLoader(Loader):
         join = as_it_is(lambda images, labels, seeds, others: (images, labels, *others))
         return dataset.map(join)
 
-    def _plan(self, encoded, seeds):
+    def _plan(self, encoded: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Returns DALI's inputs for an image, in the order of `self._inputs`."""
         options, size = self.options, self.options.image_size
         encoded, shape = as_rgb(encoded, self._turn)
@@ -155,7 +162,7 @@ class DaliLoader(Loader):
             given["resized"], given["origin"] = frame, origin
         return tuple(given[name] for name in self._inputs)
 
-    def _frame(self, encoded, shape):
+    def _frame(self, encoded: tf.Tensor, shape: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Returns an image, its shape, the frame that DALI resizes it to, and where the square
         begins.
 
@@ -165,10 +172,10 @@ class DaliLoader(Loader):
         size, crop = self.options.image_size, self.options.eval_crop
         frame, origin = eval_frame(shape, size, crop)
 
-        def as_it_is():
+        def as_it_is() -> tuple[tf.Tensor, ...]:
             return encoded, shape, tf.cast(frame, tf.int32), tf.cast(origin, tf.int32)
 
-        def cut():
+        def cut() -> tuple[tf.Tensor, ...]:
             square = tf.io.encode_png(eval_decode(encoded, size, crop), compression=0)
             return square, tf.constant([size, size]), tf.constant([size, size]), tf.constant([0, 0])
 
@@ -232,7 +239,9 @@ class DaliLoader(Loader):
         pipeline.build()
         return pipeline
 
-    def _read(self, epoch, offset):
+    def _read(
+        self, epoch: int, offset: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         images, labels, seeds, weights = super()._read(epoch, offset)
         if self._refused:
             indices, _, _ = self._slot_batch(epoch, offset)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from convoy.dataloader.augment.device_plan import Planned, Planner
+from convoy.dataloader.augment.device_plan import Draws, Planned, Planner
 from convoy.dataloader.augment.on_device import make_prepare
 from convoy.dataloader.bad_images.culprits import TF_ERRORS, what_is_wrong
 from convoy.dataloader.bad_images.replacement import grey_png
@@ -228,13 +228,15 @@ class Loader:
         """
 
         @as_it_is
-        def decode(encoded, label, seeds, weight):
+        def decode(
+            encoded: tf.Tensor, label: tf.Tensor, seeds: tf.Tensor, weight: tf.Tensor
+        ) -> tuple[Any, ...]:
             return self._example_fn(encoded, seeds), label, weight, self._draw_fn(seeds)
 
         dataset = dataset.map(decode, num_parallel_calls=parallel, deterministic=True)
         return dataset.batch(self.options.batch_size, drop_remainder=True)
 
-    def _read_graph(self, epoch, offset):
+    def _read_graph(self, epoch: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, ...]:
         images, labels, seeds, weights = tf.numpy_function(
             self._read, [epoch, offset], (tf.string, tf.int32, tf.int32, tf.float32)
         )
@@ -243,11 +245,13 @@ class Loader:
             tensor.set_shape([size, *tail])
         return images, labels, seeds, weights
 
-    def _slot_batch(self, epoch: int, offset: int):
+    def _slot_batch(self, epoch: int, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         with self._lock:  # pipelines of two epochs may overlap, and the order has a cache
             return self._slots.batch_at(int(epoch), int(offset))
 
-    def _read(self, epoch, offset):
+    def _read(
+        self, epoch: int, offset: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Reads one batch: encoded images (B,), labels (B,), seeds (B, 3, 2) and weights (B,)."""
         indices, data_epochs, weights = self._slot_batch(epoch, offset)
         labels = np.zeros(len(indices), np.int32)
@@ -274,7 +278,7 @@ class Loader:
         seed = self.options.seed
         return np.stack([example_seeds(seed, data_epochs, indices, s) for s in streams], axis=1)
 
-    def _decode(self, encoded, seeds):
+    def _decode(self, encoded: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         options = self.options
         if not self.training:
             return eval_decode(encoded, options.image_size, options.eval_crop)
@@ -289,22 +293,24 @@ class Loader:
             turn=options.turn,
         )
 
-    def _example(self, encoded, seeds):
+    def _example(self, encoded: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         return self._augment(self._decode(encoded, seeds), seeds)
 
-    def _augment(self, image, seeds):
+    def _augment(self, image: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         if self.augmenter is not None:
             image = self.augmenter(image, seeds[AUGMENT])
             image.set_shape([self.options.image_size, self.options.image_size, 3])
         return image
 
-    def _draw(self, seeds):
+    def _draw(self, seeds: tf.Tensor) -> Draws | tf.Tensor:
         """Returns what `_finish` needs for an example: its mixing seed, or all its draws."""
         if self._planner is None:
             return seeds[MIX]
         return self._planner.draw(seeds[AUGMENT], seeds[MIX])
 
-    def _finish(self, images, labels, weights, draws):
+    def _finish(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, draws: Draws | tf.Tensor
+    ) -> Batch:
         # One check per batch, not per example; the culprit is looked up afterwards.
         in_range = tf.reduce_all((labels >= 0) & (labels < self.num_classes))
         with tf.control_dependencies([tf.debugging.Assert(in_range, ["label out of range"])]):

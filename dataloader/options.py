@@ -80,7 +80,7 @@ class InputOptions:
     max_bad_examples: float = 0.001
     max_bad_eval_examples: float = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("image_size", "batch_size", "read_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
+from convoy.dataloader.augment.operations import Exact
 from convoy.utils.optional import known
 
 Size: TypeAlias = int | tf.Tensor
@@ -134,7 +135,7 @@ def sample_beta(uniforms: tf.Tensor, quantiles: tuple[float, ...]) -> tf.Tensor:
 # --- mixing -------------------------------------------------------------------------------------
 
 
-def _mix(values: tf.Tensor, own_share: tf.Tensor, exact=tf.identity) -> tf.Tensor:
+def _mix(values: tf.Tensor, own_share: tf.Tensor, exact: Exact = tf.identity) -> tf.Tensor:
     """Blends float32 (B, …) with its reverse; `own_share` broadcasts against it."""
     # Two products instead of one difference: shares of 0 and 1 give exactly one image's bytes.
     own, partners = own_share * values, (1.0 - own_share) * tf.reverse(values, axis=[0])
@@ -155,7 +156,7 @@ class Mixture(NamedTuple):
     labels: tf.Tensor
 
 
-def mix_images(images: tf.Tensor, mixture: Mixture, exact=tf.identity) -> tf.Tensor:
+def mix_images(images: tf.Tensor, mixture: Mixture, exact: Exact = tf.identity) -> tf.Tensor:
     """Mixes images (B, H, W, C), uint8 or float in 0–255. Returns float32 of that shape, not
     rounded.
 

@@ -243,7 +243,9 @@ def _float32(values: tf.Tensor, exact: Exact) -> tf.Tensor:
     return tf.cast(exact(tf.cast(values, tf.float32)), tf.float64)
 
 
-def _hsv_to_rgb(hues: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor, exact: Exact):
+def _hsv_to_rgb(
+    hues: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor, exact: Exact
+) -> tf.Tensor:
     """Does `Image.convert("RGB")` on the result of `_rgb_to_hsv`: uint8 (…, 3)."""
     most = exact(tf.constant(255.0, tf.float64))
     sixths = hues * 6.0 / most

@@ -45,7 +45,7 @@ class EvalCrop:
     antialias: bool = False
     exif_orientation: str = "ignore"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
             raise ValueError(f"eval crop padding must be 0 or more pixels, got {self.padding!r}.")
         if self.method not in ("crop", "resize"):

@@ -53,7 +53,7 @@ def _with_marker(encoded: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
     CMYK as inverted. The file's own marker, if any, comes later and wins.
     """
 
-    def marked():
+    def marked() -> tf.Tensor:
         rest = tf.strings.substr(encoded, 2, tf.strings.length(encoded) - 2)
         return tf.strings.join([b"\xff\xd8" + _ADOBE, rest])
 
@@ -81,15 +81,17 @@ def _check_header(encoded: tf.Tensor) -> tf.Tensor:
     # Pad with zeros, so that a very short file fails the checks below and not the slicing.
     header = tf.strings.join([tf.strings.substr(encoded, 0, 1078), bytes(1078)])
 
-    def numbers(position, dtype, count=2, little=True):
+    def numbers(
+        position: int, dtype: tf.DType, count: int = 2, little: bool = True
+    ) -> list[tf.Tensor]:
         part = tf.strings.substr(header, position, count * dtype.size)
         return tf.unstack(tf.io.decode_raw(part, dtype, little)[:count], count)
 
-    def png():
+    def png() -> tf.Tensor:
         width, height = numbers(16, tf.int32, little=False)
         return _check_size(height, width)
 
-    def bmp():
+    def bmp() -> tf.Tensor:
         width, height = numbers(18, tf.int32)
         (bits,) = numbers(28, tf.uint16, 1)
         # TensorFlow takes 8-bit pixels as grey levels, whatever the palette says.
@@ -98,7 +100,7 @@ def _check_header(encoded: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies([known]):
             return _check_size(tf.abs(height), width)
 
-    def gif():
+    def gif() -> tf.Tensor:
         width, height = numbers(6, tf.uint16)
         return _check_size(tf.cast(height, tf.int32), tf.cast(width, tf.int32))
 
@@ -115,7 +117,7 @@ def _turned(image: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_other(encoded: tf.Tensor, turn: bool) -> tf.Tensor:
-    def by_tensorflow():
+    def by_tensorflow() -> tf.Tensor:
         image = tf.io.decode_image(_check_header(encoded), channels=3, expand_animations=False)
         return _turned(image, encoded) if turn else image
 
@@ -131,7 +133,7 @@ def _by_pillow(encoded: tf.Tensor, turn: bool) -> tf.Tensor:
         except by_pillow.BadImage as error:
             raise tf.errors.InvalidArgumentError(None, None, str(error)) from error
 
-    def decode(content) -> np.ndarray:
+    def decode(content: bytes | np.ndarray) -> np.ndarray:
         content = content if isinstance(content, bytes) else content.item()
         return by_pillow.decode(content, turn)
 
@@ -152,7 +154,7 @@ def decode_image(encoded: tf.Tensor, turn: bool = False) -> tf.Tensor:
         tf.errors.InvalidArgumentError: the bytes are none of these, or damaged.
     """
 
-    def jpeg():
+    def jpeg() -> tf.Tensor:
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
         with tf.control_dependencies([_check_size(height, width)]):
             marked = _with_marker(encoded, channels)
@@ -177,11 +179,11 @@ def as_rgb(encoded: tf.Tensor, turn: bool = False) -> tuple[tf.Tensor, tf.Tensor
             noticed.
     """
 
-    def decoded():
+    def decoded() -> tuple[tf.Tensor, tf.Tensor]:
         image = decode_image(encoded, turn)
         return tf.io.encode_png(image, compression=0), tf.shape(image)[:2]
 
-    def jpeg():
+    def jpeg() -> tuple[tf.Tensor, tf.Tensor]:
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
         shape = tf.stack([_check_size(height, width), width])
         stays = channels <= 3
@@ -203,7 +205,7 @@ def decode_window(
         turn: as for `decode_image`.
     """
 
-    def jpeg():
+    def jpeg() -> tf.Tensor:
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
         shape = tf.stack([_check_size(height, width), width])
 
@@ -217,7 +219,7 @@ def decode_window(
         image = tf.image.decode_and_crop_jpeg(marked, window, channels=3, dct_method=DCT)
         return upright(image, number, bool(_without_pillow)) if turn else image
 
-    def other():
+    def other() -> tf.Tensor:
         image = _decode_other(encoded, turn)
         image.set_shape([None, None, 3])
         window = window_of(tf.shape(image)[:2])

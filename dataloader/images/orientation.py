@@ -9,12 +9,15 @@ operations if they are built and otherwise by Python. Exported models have neith
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from convoy.dataloader import native
 from convoy.dataloader.images import exif
+
+NextSegment: TypeAlias = Callable[..., tuple[tf.Tensor, tf.Tensor]]
 
 SETTINGS = ("apply", "ignore")
 _TAG, _SHORT, _LONG = 0x0112, 3, 4  # in EXIF
@@ -59,12 +62,12 @@ def upright(image: tf.Tensor, number: tf.Tensor, alone: bool = False) -> tf.Tens
         result.set_shape([None, None, 3])
         return result
 
-    def turned():
+    def turned() -> tf.Tensor:
         reversed_ = tf.cond(_is(number, _ROWS), lambda: tf.reverse(image, [0]), lambda: image)
         both = tf.cond(_is(number, _COLUMNS), lambda: tf.reverse(reversed_, [1]), lambda: reversed_)
         return tf.cond(number >= 5, lambda: tf.transpose(both, [1, 0, 2]), lambda: both)
 
-    def turned_by_python():
+    def turned_by_python() -> tf.Tensor:
         return tf.numpy_function(_turn, [image, number], tf.uint8, stateful=False)
 
     # A branch that is not taken still costs time for each of its operations, so keep it to one.
@@ -114,7 +117,7 @@ def _by_tensorflow(encoded: tf.Tensor) -> tf.Tensor:
     """Reads the orientation with TensorFlow's own operations, for exported models."""
     start = tf.strings.substr(encoded, 0, 4)
 
-    def found(next_segment: Callable[..., tuple], first: int, header: int):
+    def found(next_segment: NextSegment, first: int, header: int) -> tf.Tensor:
         size = tf.cast(tf.strings.length(encoded), tf.int64)
         exif = tf.while_loop(
             lambda place, exif: place + header <= size,
@@ -146,7 +149,9 @@ def _number(digits: tf.Tensor, big: tf.Tensor | bool = True) -> tf.Tensor:
     return tf.reduce_sum(digits * weights, -1)
 
 
-def _next_in_jpeg(encoded, place, size, exif):
+def _next_in_jpeg(
+    encoded: tf.Tensor, place: tf.Tensor, size: tf.Tensor, exif: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the place of the next segment, or one beyond the end at EXIF or pixels; and the start
     and length of EXIF's data.
     """
@@ -164,7 +169,9 @@ def _next_in_jpeg(encoded, place, size, exif):
     return tf.where(ends | here, size, place + step), exif
 
 
-def _next_in_png(encoded, place, size, exif):
+def _next_in_png(
+    encoded: tf.Tensor, place: tf.Tensor, size: tf.Tensor, exif: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     head = tf.ensure_shape(_bytes(encoded, place, 8), [8])
     length = _number(head[:4])
     here = tf.reduce_all(tf.equal(head[4:], list(b"eXIf")))
@@ -173,7 +180,7 @@ def _next_in_png(encoded, place, size, exif):
     return tf.where(here, size, place + 12 + length), exif
 
 
-def _of_tiff(encoded, exif):
+def _of_tiff(encoded: tf.Tensor, exif: tf.Tensor) -> tf.Tensor:
     """Returns the orientation in EXIF data, which begin at `exif[0]` and have at least 8 bytes."""
     data = _bytes(encoded, exif[0], exif[1])
     big = tf.equal(data[0], ord("M"))

@@ -91,12 +91,12 @@ def resize_square(
         uint8 `(size, size, 3)`.
     """
 
-    def whole():
+    def whole() -> tf.Tensor:
         place = tf.concat([tf.cast(start, tf.int32), [0]], 0)
         resized = resize(image, tf.cast(frame, tf.int32), interpolation, antialias)
         return tf.slice(resized, place, [size, size, 3])
 
-    def part():
+    def part() -> tf.Tensor:
         return _resize_part(image, frame, start, size, interpolation, antialias)
 
     long = tf.reduce_max(tf.shape(image)) > _LONGEST_SIDE
@@ -105,7 +105,14 @@ def resize_square(
     return result
 
 
-def _resize_part(image, frame, start, size, interpolation, antialias):
+def _resize_part(
+    image: tf.Tensor,
+    frame: tf.Tensor,
+    start: tf.Tensor,
+    size: int,
+    interpolation: str,
+    antialias: bool,
+) -> tf.Tensor:
     shape = tf.cast(tf.shape(image)[:2], tf.float64)
     scale = tf.cast(frame, tf.float64) / shape
     first = tf.cast(start, tf.float64)  # all positions in float64: thin pictures are long
@@ -142,7 +149,9 @@ def _resize_part(image, frame, start, size, interpolation, antialias):
     return _to_bytes(result, interpolation)
 
 
-def _shares(begin, count, first, scale, size):
+def _shares(
+    begin: tf.Tensor, count: tf.Tensor, first: tf.Tensor, scale: tf.Tensor, size: int
+) -> tf.Tensor:
     """Returns the contribution of each of `count` pixels from `begin` on to each of `size` pixels
     from `first` on, by the area they share: float32 `(size, count)`, each row sums to 1.
     """

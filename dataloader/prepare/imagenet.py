@@ -13,6 +13,7 @@ import os
 import re
 import tarfile
 from collections import Counter
+from typing import Any
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.images import Recoding
@@ -210,7 +211,7 @@ class _Part(io.RawIOBase):
         self._position = start + position
         return self._position
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         count = max(0, min(len(buffer), self._size - self._position))
         self._file.seek(self._offset + self._position)
         data = self._file.read(count)

@@ -56,7 +56,7 @@ class CachedSource(Wrapped):
             "caching up to %.1f GB of encoded images in %s, in each process", limit / _GB, place
         )
 
-    def __del__(self):
+    def __del__(self) -> None:
         if hasattr(self, "_file"):
             os.close(self._file)
 

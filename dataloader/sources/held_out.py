@@ -31,7 +31,7 @@ class HeldOut:
     fraction: float
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
             raise DataError(
                 f"--validation_fraction must be above 0 and below 1, not {self.fraction}."

@@ -30,7 +30,7 @@ def _byte_table() -> np.ndarray:
 _TABLE = _byte_table()
 
 
-def _mask(crc):
+def _mask(crc: int) -> int:
     return ((crc >> 15) | (crc << 17)) + 0xA282EAD8
 
 

@@ -277,7 +277,7 @@ class _Descriptor:
         self.number = -1
         self.number = os.open(path, os.O_RDONLY)
 
-    def __del__(self):
+    def __del__(self) -> None:
         if self.number >= 0:
             os.close(self.number)
 

@@ -24,6 +24,10 @@ class CountingByClass:
         self.classes = classes
         self.begin()
 
+    def __call__(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """Returns the sums of a batch, and counts its answers."""
+        raise NotImplementedError
+
     def begin(self) -> None:
         """Resets the counts at the start of a pass."""
         self._totals = np.zeros((3, self.classes), np.int64)

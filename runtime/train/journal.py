@@ -71,7 +71,7 @@ class Journal:
         if self.progress is not None:
             self.progress.console_line(text)
 
-    def metrics(self, step: tuple[int, ...], values: dict[str, float], global_step: int) -> None:
+    def metrics(self, step: tuple[int, ...], values: dict[str, Any], global_step: int) -> None:
         """Logs the values to the JSON log and, except for lists, to trackers. An epoch's JSON line
         also has the step at its end.
         """
