@@ -23,13 +23,9 @@ import contextlib
 import ctypes
 import functools
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 from convoy.utils import native
-
-logger = logging.getLogger("convoy.data")
 
 FOLDER = Path(__file__).parent
 AUGMENT_OPS = frozenset(
@@ -41,41 +37,21 @@ AUGMENT_OPS = frozenset(
 )
 """The operations of `policies.OPS` that convoy_augment supports."""
 
-_disabled = 0
-
-
-def library_path() -> Path:
-    """Returns the library's path, whether it is built or not."""
-    return native.library_path(FOLDER)
-
-
-@functools.lru_cache(maxsize=1)
-def _load() -> tuple[ModuleType | None, str]:
-    """Returns the module or None, and a message for the user."""
-    return native.load_library(library_path())
-
-
-@functools.lru_cache(maxsize=1)
-def _announce() -> None:
-    module, state = _load()
-    if module is None:
-        logger.info("native input operations %s; input takes up to twice the CPU time", state)
-
-
-def load() -> ModuleType | None:
-    """Returns the operations, or None if they are not built, do not load or are `disabled`."""
-    if _disabled:
-        return None
-    _announce()
-    return _load()[0]
+LIBRARY = native.NativeLibrary(
+    FOLDER,
+    used=True,
+    logger=logging.getLogger("convoy.data"),
+    without="native input operations %s; input takes up to twice the CPU time",
+)
+load, status = LIBRARY.operations, LIBRARY.status
 
 
 @functools.cache
 def _hushed() -> ctypes.CDLL | None:
     """Loads the library and stops libjpeg from printing to standard error."""
-    if _load()[0] is None:
+    if LIBRARY.load()[0] is None:
         return None
-    library = ctypes.CDLL(str(library_path()))
+    library = LIBRARY.functions()
     library.convoy_libjpeg_said.restype = ctypes.c_char_p
     library.convoy_hush_libjpeg()
     return library
@@ -97,17 +73,6 @@ def libjpeg_said() -> str:
     return "" if library is None else library.convoy_libjpeg_said().decode().strip()
 
 
-def status() -> str:
-    """Returns one line for `--mode env`, which builds nothing."""
-    return _load()[1] if library_path().exists() else native.absent()
-
-
-@contextlib.contextmanager
-def disabled() -> Iterator[None]:
+def disabled() -> contextlib.AbstractContextManager[None]:
     """Makes code traced inside use TensorFlow's own operations: for tests and benchmarks."""
-    global _disabled
-    _disabled += 1
-    try:
-        yield
-    finally:
-        _disabled -= 1
+    return LIBRARY.switched(False)

@@ -21,31 +21,30 @@ from typing import Any
 
 from convoy.utils import native
 
-logger = logging.getLogger("convoy.model")
-
 FOLDER = Path(__file__).parent
 DTYPES = ("float32", "bfloat16")
 ACTIVATIONS = {"linear": 0, "relu": 1, "silu": 2}
 """Activations that batch norm can include: Keras' names -> numbers in kernels.h."""
 
-_enabled = 0
+
+def _prepare(functions: ctypes.CDLL) -> str:
+    """Gives the library its threads, and returns the instruction level in use."""
+    import tensorflow as tf
+
+    functions.convoy_level.restype = ctypes.c_char_p
+    functions.convoy_has_tiles.restype = ctypes.c_bool
+    functions.convoy_set_threads(tf.config.threading.get_intra_op_parallelism_threads())
+    return functions.convoy_level().decode()
 
 
-def library_path() -> Path:
-    """Returns the library's path, whether it is built or not."""
-    return native.library_path(FOLDER)
-
-
-@functools.lru_cache(maxsize=1)
-def _load() -> tuple[ModuleType | None, str]:
-    """Returns the module or None, and a message for the user."""
-    module, state = native.load_library(library_path())
-    if module is not None:
-        import tensorflow as tf
-
-        controls().convoy_set_threads(tf.config.threading.get_intra_op_parallelism_threads())
-        state = f"{state} ({controls().convoy_level().decode()})"
-    return module, state
+LIBRARY = native.NativeLibrary(
+    FOLDER,
+    used=False,
+    logger=logging.getLogger("convoy.model"),
+    without="native training operations %s; steps on this CPU take longer",
+    prepare=_prepare,
+)
+status = LIBRARY.status
 
 
 def controls() -> ctypes.CDLL:
@@ -53,10 +52,8 @@ def controls() -> ctypes.CDLL:
     `convoy_level()`, the instruction level in use; `convoy_limit_level(int)`; `convoy_has_tiles()`,
     whether it multiplies bfloat16 matrices in tiles.
     """
-    library = ctypes.CDLL(str(library_path()))
-    library.convoy_level.restype = ctypes.c_char_p
-    library.convoy_has_tiles.restype = ctypes.c_bool
-    return library
+    LIBRARY.load()  # prepares them
+    return LIBRARY.functions()
 
 
 @functools.lru_cache(maxsize=1)
@@ -65,39 +62,20 @@ def has_tiles() -> bool:
     return controls().convoy_has_tiles()
 
 
-def status() -> str:
-    """Returns one line for `--mode env`, which builds nothing."""
-    return _load()[1] if library_path().exists() else native.absent()
-
-
-@contextlib.contextmanager
-def enabled(wanted: bool = True) -> Iterator[None]:
+def enabled(wanted: bool = True) -> contextlib.AbstractContextManager[None]:
     """Makes code traced inside use the operations in training, on a CPU and if they are built."""
-    global _enabled
-    before, _enabled = _enabled, int(wanted)
-    try:
-        yield
-    finally:
-        _enabled = before
+    return LIBRARY.switched(wanted)
 
 
 def operations(dtype: str, data_format: str = "channels_last") -> ModuleType | None:
     """Returns the operations if a layer with this dtype and format should use them, or None."""
-    if not _enabled or dtype not in DTYPES or data_format != "channels_last":
+    if not LIBRARY.used or dtype not in DTYPES or data_format != "channels_last":
         return None
     import tensorflow as tf
 
     if tf.config.list_logical_devices("GPU"):
         return None
-    module, state = _load()
-    if module is None:
-        _announce(state)
-    return module
-
-
-@functools.lru_cache(maxsize=1)
-def _announce(state: str) -> None:
-    logger.info("native training operations %s; steps on this CPU take longer", state)
+    return LIBRARY.operations()
 
 
 def batch_norm(

@@ -22,11 +22,11 @@ def native_ops():
     """The native operations, loaded; built if `make setup` has not done so."""
     from convoy.dataloader import native
 
-    if not native.library_path().exists():
+    if not native.LIBRARY.path().exists():
         if not shutil.which(os.environ.get("CXX", "g++")):
             pytest.skip("no C++ compiler to build the native operations with")
         subprocess.run([ROOT / "scripts" / "build_native.sh"], check=True)
-        native._load.cache_clear()
+        native.LIBRARY.forget()
     loaded = native.load()
     assert loaded, native.status()
     return loaded

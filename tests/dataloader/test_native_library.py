@@ -160,15 +160,15 @@ def test_without_the_library(tmp_path, monkeypatch, library):
     path = tmp_path / "convoy.so"
     if library == "damaged":
         path.write_bytes(b"not a library")
-    monkeypatch.setattr(native, "library_path", lambda: path)
-    native._load.cache_clear()
+    monkeypatch.setattr(native.LIBRARY, "path", lambda: path)
+    native.LIBRARY.forget()
     try:
         assert native.load() is None
         state = "not built" if library == "missing" else "cannot be loaded"
         assert native.status().startswith(state)
         assert resize(np.zeros((3, 4, 3), np.uint8), [5, 6], flip=tf.constant(True)).shape[1] == 6
     finally:
-        native._load.cache_clear()
+        native.LIBRARY.forget()
 
 
 def test_the_environment_says_so():
@@ -180,16 +180,16 @@ def test_the_environment_says_so():
 def test_the_librarys_name_follows_its_sources(tmp_path, monkeypatch):
     for source in (*native.FOLDER.glob("*.cc"), *native.FOLDER.glob("*.h")):
         shutil.copy(source, tmp_path)
-    before = native.library_path().name
-    monkeypatch.setattr(native, "FOLDER", tmp_path)
-    assert native.library_path().name == before
+    before = native.LIBRARY.path().name
+    monkeypatch.setattr(native.LIBRARY, "folder", tmp_path)
+    assert native.LIBRARY.path().name == before
     with (tmp_path / "kernels.h").open("a") as header:
         header.write("// changed\n")
-    assert native.library_path().name != before
+    assert native.LIBRARY.path().name != before
 
 
 def test_a_failed_build_leaves_what_was_there():
-    library = native.library_path()
+    library = native.LIBRARY.path()
     command = [ROOT / "scripts" / "build_native.sh"]
     environ = os.environ | {"CXX": sys.executable}  # answers --version, compiles nothing
     done = subprocess.run(command, env=environ, capture_output=True, text=True)

@@ -7,10 +7,13 @@ Importing this does not import TensorFlow.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -72,3 +75,79 @@ def absent() -> str:
     from convoy.utils.native import compile
 
     return compile.absent()
+
+
+class NativeLibrary:
+    """The operations built from one folder of C++ sources.
+
+    Attributes:
+        folder: the folder.
+        used: whether code that is traced now may use the operations.
+
+    Args:
+        folder, used: as the attributes.
+        logger: receives `without`, once, if the operations are wanted and missing.
+        without: the message; `%s` becomes the reason.
+        prepare: called once with the library's own functions; returns what `status` adds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        used: bool,
+        logger: logging.Logger,
+        without: str,
+        prepare: Callable[[ctypes.CDLL], str] = lambda functions: "",
+    ) -> None:
+        self.folder, self.used = folder, used
+        self._logger, self._without, self._prepare = logger, without, prepare
+        self.forget()
+
+    def forget(self) -> None:
+        """Looks for the library again at its next use: for tests, which build it or hide it."""
+        self._found: tuple[ModuleType | None, str] | None = None
+        self._functions: ctypes.CDLL | None = None
+        self._told = False
+
+    def path(self) -> Path:
+        """Returns the library's path, whether it is built or not."""
+        return library_path(self.folder)
+
+    def load(self) -> tuple[ModuleType | None, str]:
+        """Returns the operations or None, whether `used` or not, and a message for the user."""
+        if self._found is None:
+            module, state = load_library(self.path())
+            if module is not None and (more := self._prepare(self.functions())):
+                state = f"{state} ({more})"
+            self._found = module, state
+        return self._found
+
+    def operations(self) -> ModuleType | None:
+        """Returns the operations, or None if they are not built, do not load or are not `used`."""
+        if not self.used:
+            return None
+        module, state = self.load()
+        if module is None and not self._told:
+            self._told = True
+            self._logger.info(self._without, state)
+        return module
+
+    def functions(self) -> ctypes.CDLL:
+        """Returns the functions of the library that are not operations of TensorFlow."""
+        if self._functions is None:
+            self._functions = ctypes.CDLL(str(self.path()))
+        return self._functions
+
+    def status(self) -> str:
+        """Returns one line for `--mode env`, which builds nothing."""
+        return self.load()[1] if self.path().exists() else absent()
+
+    @contextlib.contextmanager
+    def switched(self, used: bool) -> Iterator[None]:
+        """Makes code traced inside use the operations, if they are built, or TensorFlow's own."""
+        before, self.used = self.used, used
+        try:
+            yield
+        finally:
+            self.used = before
