@@ -218,7 +218,7 @@ def test_a_run_that_is_refused_leaves_everything_as_it_was(run, trained, tmp_pat
     before = contents(tmp_path / "run")
     for more in (["--image_size", "48"], ["--optimizer", "adam"]):
         code, text = run("run", "--resume_checkpoint", *more)
-        assert code == 1, text
+        assert code == 2, text
         assert more[0] in text or "image_size" in text
         assert contents(tmp_path / "run") == before
     assert report.state_of(report.read_run(str(tmp_path / "run")), 0.0).startswith("finished")
