@@ -27,11 +27,10 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.settings.config import Config
-from convoy.runtime.train.journal import COUNTERS
+from convoy.runtime.train.sums import Sums
 from convoy.runtime.train.trainer import Trainer
 from convoy.utils import strict_json
 from convoy.utils.logging import make_json_logger
@@ -52,7 +51,7 @@ def _trainer(folder: str, batch: int, steps: int) -> Trainer:
         model_dir=folder,
     )
     trainer = Trainer(config, make_json_logger(None))
-    trainer.state.offset = trainer.images_per_step  # in the middle of an epoch
+    trainer.state.offset = trainer.sizes.images_per_step  # in the middle of an epoch
     return trainer
 
 
@@ -61,7 +60,7 @@ def _block(trainer: Trainer, steps: int, save: bool) -> tuple[float, float]:
     batch = next(trainer.train_data.batches(0))
     start, blocked = time.perf_counter(), 0.0
     if save:
-        trainer._save(np.zeros(COUNTERS))
+        trainer._save(Sums.none())
         blocked = time.perf_counter() - start
     for _ in range(steps):
         trainer.step([batch], 1e-4, (False, False)).numpy()

@@ -37,8 +37,8 @@ def train(config: Config, run_log: RunLog) -> dict[str, Any]:
     if ranks.size() > 1:
         _try_out(trainer)
     at = trainer.state  # with --resume_checkpoint, not at the beginning
-    there = (trainer.last_epoch - at.epoch) * trainer.steps_per_epoch
-    there -= math.ceil(at.offset / trainer.images_per_step)
+    there = (trainer.last.epoch - at.epoch) * trainer.sizes.steps_per_epoch
+    there -= math.ceil(at.offset / trainer.sizes.images_per_step)
     meter.left = warmup = max(1, min(warmup, max(there - steps, there // 2)))
     trainer.throughput = times = Throughput(warmup)
     trainer.run()
@@ -51,8 +51,8 @@ def train(config: Config, run_log: RunLog) -> dict[str, Any]:
         "data": times.data_times,
         "compute": times.compute_times,
         "warmup_iterations": warmup,
-        "images_per_iteration": trainer.images_per_step,
-        "passes_per_update": trainer.micro_steps,
+        "images_per_iteration": trainer.sizes.images_per_step,
+        "passes_per_update": trainer.sizes.micro_steps,
         "energy": meter.joules,
     }
 

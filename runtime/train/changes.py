@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import yaml
 
 from convoy.dataloader.data_loader import DataLoader
@@ -24,9 +23,9 @@ from convoy.runtime.settings import config as flags
 from convoy.runtime.settings.config import Config, defaults
 from convoy.runtime.settings.flag_facts import told_on_resume
 from convoy.runtime.settings.learning_rate import build_schedule
-from convoy.runtime.train.journal import COUNTERS
 from convoy.runtime.train.state import restore
 from convoy.runtime.train.step import TrainState
+from convoy.runtime.train.sums import Sums
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 
@@ -111,7 +110,7 @@ def go_on(
     data: DataLoader,
     changes: list[str],
     say: Callable[[str], None],
-) -> np.ndarray:
+) -> Sums:
     """Restores the checkpoint of a resumed run, if there is one, into the state, and says so.
 
     Args:
@@ -125,20 +124,19 @@ def go_on(
     Raises:
         CheckpointError: it lacks a variable.
     """
-    counters = np.zeros(COUNTERS)
     if saved is None:
         if config.resume_checkpoint:
             say(f"no checkpoint in {config.model_dir} yet: starting from the beginning")
-        return counters
+        return Sums.none()
     other_data: list[str] = []
     try:
-        counters = restore(state, saved, data, counters, other_data.append)
+        sums = restore(state, saved, data, other_data.append)
     except CheckpointError as error:
         raise CheckpointError("; ".join([str(error), *changes])) from error
     say(f"resuming from {saved.path or 'memory'}: epoch {state.epoch + 1}, step {state.step}")
     for line in (*other_data, *changes):
         say(line)
-    return counters
+    return sums
 
 
 def _check_optimizer(saved: Checkpoint, config: Config) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from convoy.runtime.run_folder.history import RANK_TIMES
 from convoy.runtime.settings.config import Config
 from convoy.runtime.trackers.workers import Trackers
+from convoy.runtime.train.sums import Sums
 from convoy.utils.distributed import ranks
 from convoy.utils.logging import RunLog
 from convoy.utils.metrics import MeanAccumulator
@@ -40,9 +41,6 @@ UNITS = {
     "avg_exp_per_second_training": ("images/s", ":.1f"),
     "avg_exp_per_second_training_per_GPU": ("images/s", ":.1f"),
 }
-
-COUNTERS = 8
-"""Length of the vector with the epoch's and the log window's sums; see `sums_of`."""
 
 
 @dataclass
@@ -174,9 +172,9 @@ class Window:
         return np.array([[self.data / steps, self.compute / steps, own]])
 
 
-def sums_of(*windows: Window) -> np.ndarray:
-    """Joins the metric sums of some windows, float64, for a checkpoint."""
-    return np.concatenate([window.mean.as_array() for window in windows])
+def sums_of(epoch: Window, window: Window) -> Sums:
+    """Returns the metric sums of an epoch and its log window, for a checkpoint."""
+    return Sums(epoch.mean.as_array(), window.mean.as_array())
 
 
 def means(window: Window) -> dict[str, float]:

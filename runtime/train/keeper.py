@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from convoy.dataloader.data_loader import DataLoader
 from convoy.runtime.run_folder.checkpoint import Checkpoint
 from convoy.runtime.run_folder.ownership import Owner
 from convoy.runtime.run_folder.saver import Saver
 from convoy.runtime.settings.config import Config
+from convoy.runtime.train.sizes import Last, Sizes
 from convoy.runtime.train.state import Commit, snapshot
 from convoy.runtime.train.step import TrainState
+from convoy.runtime.train.sums import Sums
 from convoy.utils.distributed import ranks
 from convoy.utils.signals import Requests
 from convoy.utils.watchdog import watchdog
@@ -30,8 +30,8 @@ class Keeper:
         memory: for an elastic job: receives commits (`utils.distributed.elastic.Memory`).
         requests: its timer triggers saves; only rank 0's does.
         owner: rank 0's claim to the run's folder, required for writing there.
-        sizes: `images_per_step`, over all ranks, and `steps_per_epoch`, for checkpoints.
-        ends: the last epoch and the last step of this launch.
+        sizes: stored in checkpoints.
+        last: the last epoch and the last step of this launch.
         warn: called with the text of a failure.
 
     Attributes:
@@ -46,13 +46,13 @@ class Keeper:
         memory: Memory | None,
         requests: Requests,
         owner: Owner | None,
-        sizes: dict[str, int],
-        ends: tuple[int, float],
+        sizes: Sizes,
+        last: Last,
         warn: Callable[[str], None],
     ) -> None:
         self.config, self.state, self.memory = config, state, memory
         self._requests, self._owner = requests, owner
-        self._sizes, self._ends = sizes, ends
+        self._sizes, self._last = sizes, last
         self.saver = None
         if ranks.rank() == 0 and not config.no_checkpoints:
             self.saver = Saver(
@@ -68,30 +68,31 @@ class Keeper:
         self,
         data: DataLoader,
         metrics: dict[str, float],
-        counters: np.ndarray | None = None,
+        sums: Sums | None = None,
         to_disk: bool = True,
     ) -> None:
         """Starts to save the present state, also in the memory of an elastic job, or only there.
 
         Args:
             data: the training loader.
-            metrics, counters: see `snapshot`.
+            metrics, sums: see `snapshot`.
         """
         to_disk &= not self.config.no_checkpoints
         if not (to_disk or self.memory):
             return
         with watchdog.patient("saving a checkpoint"):
             whole = bool(self.memory or self.saver)
-            contents = snapshot(self.state, self.config, data, metrics, counters, whole)
+            contents = snapshot(self.state, self.config, data, metrics, sums, whole)
             if to_disk:
                 self._requests.saved()
             if contents is not None:
                 self._keep(contents, to_disk)
 
     def _keep(self, contents: Checkpoint, to_disk: bool) -> None:
-        contents.state |= self._sizes
+        contents.state["images_per_step"] = self._sizes.images_per_step
+        contents.state["steps_per_epoch"] = self._sizes.steps_per_epoch
         if self.memory:
-            self.memory.contents = Commit(contents, self._ends)
+            self.memory.contents = Commit(contents, self._last)
             self.memory.reached = self.state.step
         if to_disk and self.saver:
             self.saver.save(contents)

@@ -13,10 +13,10 @@ from convoy.dataloader.data_loader import DataLoader
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.run_folder.checkpoint import Checkpoint
 from convoy.runtime.run_folder.saver import Saver
-from convoy.runtime.train.journal import COUNTERS
 from convoy.runtime.train.not_finite import NotFinite, TrainingError
 from convoy.runtime.train.state import restore
 from convoy.runtime.train.step import TrainState
+from convoy.runtime.train.sums import Sums
 from convoy.utils.distributed import ranks
 
 
@@ -29,7 +29,7 @@ def roll_back(
     model_dir: str,
     saver: Saver | None,
     data: DataLoader,
-) -> tuple[str, np.ndarray]:
+) -> tuple[str, Sums]:
     """Restores the last good checkpoint into the state. All ranks must call it, at the end of the
     failed step.
 
@@ -40,7 +40,7 @@ def roll_back(
         data: the training loader, for the list of unreadable examples.
 
     Returns:
-        A line for the user, and this rank's counters at the checkpoint.
+        A line for the user, and this rank's sums at the checkpoint.
 
     Raises:
         TrainingError: this happened too often, or there is no good checkpoint yet.
@@ -63,13 +63,13 @@ def roll_back(
         ) from failure
     failed = state.step
     left_out = [*state.left_out, stretch]
-    counters = restore(state, saved, data, np.zeros(COUNTERS))
+    sums = restore(state, saved, data)
     state.left_out = left_out
     line = (
         f"WARNING: {str(failure).partition(';')[0]}: going back to step {state.step}, and without"
         f" the {images} images of step {failed} from now on (rollback {len(left_out)} of {times})"
     )
-    return line, counters
+    return line, sums
 
 
 def last_good(model_dir: str) -> Checkpoint | None:

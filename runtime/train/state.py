@@ -22,12 +22,13 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.train.best import better_weights, finite
 from convoy.runtime.train.loss_scale import LossScale
 from convoy.runtime.train.objective import rate_scales
+from convoy.runtime.train.sizes import Last
 from convoy.runtime.train.step import TrainState, batch_norm_statistics
+from convoy.runtime.train.sums import Sums
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 from convoy.utils.optim.ema import EMA
 from convoy.utils.optim.optimizers import make_optimizer, scale_rates
-from convoy.utils.optional import known
 
 
 @dataclass
@@ -36,11 +37,11 @@ class Commit:
 
     Attributes:
         saved: the state, from `snapshot`.
-        ends: the last epoch and the last step of this launch.
+        last: the last epoch and the last step of this launch.
     """
 
     saved: Checkpoint
-    ends: tuple[int, float]
+    last: Last
 
 
 def find_saved(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
@@ -179,17 +180,15 @@ def restore(
     state: TrainState,
     saved: Checkpoint,
     data: DataLoader,
-    counters: np.ndarray,
     say: Callable[[str], None] = lambda text: None,
-) -> np.ndarray:
+) -> Sums:
     """Restores a checkpoint into the state, and its list of unreadable examples into the data.
 
     Args:
-        counters: zeros, in the shape of `snapshot`'s counters.
         say: prints a line about data that have changed.
 
     Returns:
-        This rank's saved counters, or zeros at the beginning of an epoch.
+        This rank's saved sums, or zeros at the beginning of an epoch.
 
     Raises:
         CheckpointError: it lacks a variable.
@@ -215,7 +214,7 @@ def restore(
     data.bad_examples.update(bad_examples)
     for line in (*changed, *others):
         say(line)
-    return _restore_ranks(state, saved, counters)
+    return _restore_ranks(state, saved)
 
 
 def snapshot(
@@ -223,7 +222,7 @@ def snapshot(
     config: Config,
     data: DataLoader,
     metrics: dict[str, float],
-    counters: np.ndarray | None = None,
+    sums: Sums | None = None,
     whole: bool = True,
 ) -> Checkpoint | None:
     """Copies everything that training changes, for `Saver.save`. Changes nothing.
@@ -235,7 +234,7 @@ def snapshot(
 
     Args:
         metrics: the run's latest figures.
-        counters: float64, this rank's sums of metrics in the unfinished epoch.
+        sums: this rank's metric sums of the unfinished epoch.
         whole: False for a rank that keeps nothing: it only sends its own part to the others.
 
     Returns:
@@ -255,7 +254,7 @@ def snapshot(
             if values and names:
                 of_ranks[part] = ranks.all_gather(_flat(values, names)[None])
                 _unflatten(of_ranks[part].mean(axis=0, dtype=np.float64), values, names)
-        of_ranks["counters"] = ranks.all_gather(known(counters)[None])
+        of_ranks["counters"] = ranks.all_gather((sums or Sums.none()).as_array()[None])
     if not whole:
         return None
     return Checkpoint(
@@ -284,21 +283,22 @@ def snapshot(
     )
 
 
-def _restore_ranks(state: TrainState, saved: Checkpoint, counters: np.ndarray) -> np.ndarray:
+def _restore_ranks(state: TrainState, saved: Checkpoint) -> Sums:
     """Restores this rank's own part in the middle of an epoch."""
     own = saved.ranks
     if not own:
-        return counters
+        return Sums.none()
     if len(own["counters"]) != ranks.size():
         # Statistics are already the mean; one rank continues with everybody's sums.
-        return own["counters"].sum(axis=0) if ranks.rank() == 0 else counters
+        everybody = Sums.from_array(own["counters"].sum(axis=0))
+        return everybody if ranks.rank() == 0 else Sums.none()
     rank, statistics = ranks.rank(), batch_norm_statistics(state.model)
     if "statistics" in own:
         _assign_flat(own["statistics"][rank], statistics)
     if state.ema is not None and "ema_statistics" in own:
         shadows = state.ema.shadows
         _assign_flat(own["ema_statistics"][rank], [shadows[v.path] for v in statistics])
-    return own["counters"][rank]
+    return Sums.from_array(own["counters"][rank])
 
 
 def _flat(arrays: dict[str, np.ndarray], names: list[str]) -> np.ndarray:

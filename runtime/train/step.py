@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -33,6 +33,25 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Clip = Callable[[list[tf.Tensor], list[Any]], list[tf.Tensor]]
 
 _FRESH_STEPS = 3  # XLA compiles clusters when it runs them again
+
+
+class Passes(NamedTuple):
+    """The results of the forward and backward passes of a step on one rank.
+
+    Attributes:
+        gradients: of the scaled `Σ w·loss / B`, one tensor a variable, summed over the passes.
+        weight: `Σ w / B`, summed over the passes.
+        sums: float64 `(4,)`: loss, top-1, top-5 and weight, summed over examples.
+    """
+
+    gradients: list[tf.Tensor]
+    weight: tf.Tensor
+    sums: tf.Tensor
+
+    def plus(self, other: Passes) -> Passes:
+        """Adds the results of another pass."""
+        gradients = [a + b for a, b in zip(self.gradients, other.gradients, strict=True)]
+        return Passes(gradients, self.weight + other.weight, self.sums + other.sums)
 
 
 @dataclass
@@ -158,36 +177,39 @@ class Step:
         """
         # Tracing, compiling and finding the best kernels take minutes for large models.
         times, self._fresh = (None, self._fresh - 1) if self._fresh else (1.0, 0)
-        watchdog.mark(f"computing step {self.state.step + 1}", times)
-        start = time.perf_counter()
-        gradients: list[tf.Tensor] | None = None
-        mean_weight: tf.Tensor = 0.0
-        sums: tf.Tensor = 0.0
-        for images, labels, weights in batches:
-            more, weight, some = self.forward_backward(images, labels, weights)
-            gradients = (
-                more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
-            )
-            mean_weight, sums = mean_weight + weight, sums + some
-        if observe:
-            sums.numpy()  # waits for the device, which finishes both passes before it copies
-        alone = observe and times is not None and not self._exchanges_within
-        self.own_seconds = time.perf_counter() - start if alone else None
-        finite = tf.math.is_finite(sums[0])
-        flags = tf.cast(tf.stack([~finite, *wishes]), tf.float32)
-        news = tf.concat([tf.cast(sums, tf.float32), flags], axis=0)
-        watchdog.mark(f"exchanging the gradients of step {self.state.step + 1}", times)
-        gradients, mean_weight, news = self.reduce(gradients, mean_weight, news)
-        arguments = tf.constant(lr, tf.float32), tf.constant(self.state.step, tf.int64)
+        number = self.state.step + 1
+        watchdog.mark(f"computing step {number}", times)
+        gradients, weight, sums = self._accumulate(batches, observe, compiled=times is not None)
+        watchdog.mark(f"exchanging the gradients of step {number}", times)
+        gradients, weight, news = self.reduce(gradients, weight, _news(sums, wishes))
         with tf.device("/cpu:0"):  # `tf.cond` reads its predicate on the host
             observed = tf.constant(observe)
-        finite, norm = self.update(gradients, mean_weight, *arguments, observed)
+        rate, step = tf.constant(lr, tf.float32), tf.constant(self.state.step, tf.int64)
+        finite, norm = self.update(gradients, weight, rate, step, observed)
         self.finite, self.gradient_norm = bool(finite), float(norm) if observe else None
+        self._read(news)
+        self.state.step = number
+        return sums
+
+    def _accumulate(self, batches: Iterable[Batch], observe: bool, compiled: bool) -> Passes:
+        """Runs the forward and backward passes of a step, and times them if `observe`."""
+        start, total = time.perf_counter(), None
+        for images, labels, weights in batches:
+            passed = Passes(*self.forward_backward(images, labels, weights))
+            total = passed if total is None else total.plus(passed)
+        if total is None:
+            raise ValueError("a step needs a batch")
+        if observe:
+            total.sums.numpy()  # waits for the device, which finishes both passes before it copies
+        alone = observe and compiled and not self._exchanges_within
+        self.own_seconds = time.perf_counter() - start if alone else None
+        return total
+
+    def _read(self, news: tf.Tensor) -> None:
+        """Reads what the exchange brought from all ranks; see `_news`."""
         self.shared, flags = np.split(news.numpy().astype(np.float64), [4])
         bad_loss, *granted = (flags > 0).tolist()
         self.finite_loss, self.granted = not bad_loss, tuple(granted)
-        self.state.step += 1
-        return sums
 
     def _forward_backward(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
@@ -285,6 +307,14 @@ class Step:
         seeds = sequence.generate_state(max(1, len(generators)), np.uint32)
         for variable, seed in zip(generators, seeds, strict=False):
             variable.assign(np.array([seed, self.state.step * self.micro_steps], np.uint32))
+
+
+def _news(sums: tf.Tensor, wishes: Sequence[bool]) -> tf.Tensor:
+    """Packs what a rank sends with its gradients, float32: metric sums, whether its loss is not
+    finite, and its wishes. In the mean over ranks, a flag that any rank has set is above 0.
+    """
+    flags = tf.cast(tf.stack([~tf.math.is_finite(sums[0]), *wishes]), tf.float32)
+    return tf.concat([tf.cast(sums, tf.float32), flags], axis=0)
 
 
 def seed_generators(model: keras.Model) -> list[Any]:

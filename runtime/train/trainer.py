@@ -5,28 +5,21 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import keras
-import numpy as np
 
-from convoy.runtime.builders.inputs import micro_steps
 from convoy.runtime.builders.progressive_stages import loader_of_stage, set_dropout, stage_settings
-from convoy.runtime.data.changed_data import with_classes_of
 from convoy.runtime.data.class_weights import class_weights
 from convoy.runtime.evaluate.evaluate import Abandoned
 from convoy.runtime.run_folder.ownership import Owner
 from convoy.runtime.settings.config import Config
-from convoy.runtime.settings.flags import batch_number
-from convoy.runtime.settings.learning_rate import build_schedule
 from convoy.runtime.trackers.workers import Trackers
 from convoy.runtime.train.bad_examples import share_bad_examples
-from convoy.runtime.train.changes import check_resumed, go_on
 from convoy.runtime.train.evaluation import Evaluations
 from convoy.runtime.train.journal import (
-    COUNTERS,
     Journal,
     Window,
     epoch_figures,
@@ -41,15 +34,10 @@ from convoy.runtime.train.outcome import Ended
 from convoy.runtime.train.overview import overview
 from convoy.runtime.train.profiling import Profiler
 from convoy.runtime.train.rollback import is_left_out, roll_back
-from convoy.runtime.train.state import (
-    Commit,
-    average_statistics,
-    figures_of,
-    new_state,
-    replicas_agree,
-    starting_point,
-)
-from convoy.runtime.train.step import Step, without_weight
+from convoy.runtime.train.start import begin
+from convoy.runtime.train.state import average_statistics, figures_of, replicas_agree
+from convoy.runtime.train.step import Batch, Step, without_weight
+from convoy.runtime.train.sums import Sums
 from convoy.runtime.train.warnings import Doubts
 from convoy.utils.distributed import ranks
 from convoy.utils.logging import RunLog
@@ -89,47 +77,43 @@ class Trainer:
         self.config, self.memory = config, memory
         self.chief = ranks.rank() == 0
         self.requests = requests or Requests()
-        self.stage = stage_settings(config, 0)
-        commit: Commit | None = memory.contents if memory else None
-        self.saved = saved = starting_point(config, commit, self._say)
-        adapt = with_classes_of(saved.state, config, self._say) if saved else None
-        self.train_data = data = loader_of_stage(config, self.stage, adapt=adapt)
-        self.images_per_pass = batch_number(config.train_batch_size) * ranks.size()
-        self.micro_steps = micro_steps(config)
-        self.images_per_step = self.images_per_pass * self.micro_steps
-        self.steps_per_epoch = math.ceil(self.train_data.steps_per_epoch / self.micro_steps)
-        self.schedule = build_schedule(config, self.images_per_step, self.steps_per_epoch)
-        self._stop_if_asked("before its first step")
-        changes = check_resumed(saved, config, self.images_per_step, self.steps_per_epoch)
-        self.state = new_state(config, data.num_classes, saved, self._say, data.class_names)
-        # Sums of an epoch and a log window that had already begun.
-        self._counters = go_on(self.state, saved, config, data, changes, self._say)
+        start = begin(config, memory.contents if memory else None, self._say, self._stop_if_asked)
+        self.saved, self.stage, self.train_data = start.saved, start.stage, start.data
+        self.sizes, self.schedule, self.state = start.sizes, start.schedule, start.state
+        self._sums, self.last = start.sums, start.last
         self._usual = 0.0  # seconds of the last step
-        set_dropout(self.state.model, self.stage)
         self.step, self.health = self._make_step()
-        self.last_epoch, self.last_step = ends = commit.ends if commit else self._ends()
         # The first step compiles; a run shorter than its warm-up still gets a figure.
         warmup = min(self.schedule.warmup_steps, self._planned_steps() // 2)
         self.throughput = Throughput(max(1, warmup))
         self.journal, self.profiler = Journal(run_log, trackers or Trackers()), Profiler(config)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
-        self.report = figures_of(saved, self.state.ema is not None)
+        self.report = figures_of(self.saved, self.state.ema is not None)
         self.entered = False  # whether the launch's first stage was announced
         self._stop_if_asked("before its first step")
-        evaluated = saved is not None and saved.state.get("score") is not None
+        evaluated = self.saved is not None and self.saved.state.get("score") is not None
         self.evaluations = Evaluations(
-            config, self.state, data, self.journal, self.requests.asked_to_stop, evaluated
+            config, self.state, start.data, self.journal, self.requests.asked_to_stop, evaluated
         )
-        sizes = {"images_per_step": self.images_per_step, "steps_per_epoch": self.steps_per_epoch}
-        self.doubts = Doubts(config, self.state, data, self.schedule, self.steps_per_epoch)
-        doubts = [] if saved else self.doubts.of_data(self.evaluations.data)
-        about = overview(config, self.state, self.schedule, self.micro_steps, **sizes)
-        for line in (*about, *doubts):
-            self._say(line)
-        places: dict[str, Any] = {"memory": memory, "requests": self.requests, "owner": owner}
+        steps = self.sizes.steps_per_epoch
+        self.doubts = Doubts(config, self.state, start.data, self.schedule, steps)
+        self._tell_what_begins()
         self.keeper = Keeper(
-            config, self.state, **places, sizes=sizes, ends=ends, warn=self.journal.line
+            config,
+            self.state,
+            memory=memory,
+            requests=self.requests,
+            owner=owner,
+            sizes=self.sizes,
+            last=self.last,
+            warn=self.journal.line,
         )
+
+    def _tell_what_begins(self) -> None:
+        """Prints what the run is about to do, and warnings about its data."""
+        doubts = [] if self.saved else self.doubts.of_data(self.evaluations.data)
+        for line in (*overview(self.config, self.state, self.schedule, *self.sizes), *doubts):
+            self._say(line)
 
     def report_to(self, run_log: RunLog) -> None:
         """Sets the log for `run`, if it is opened only once the run is known to be possible."""
@@ -142,7 +126,7 @@ class Trainer:
     def _make_step(self) -> tuple[Step, Health]:
         data = self.train_data
         weights = class_weights(self.config, data)
-        step = make_step(self.config, self.state, self.micro_steps, data.prepare, weights)
+        step = make_step(self.config, self.state, self.sizes.micro_steps, data.prepare, weights)
         return step, Health(step)
 
     def _enter_stage(self) -> None:
@@ -161,15 +145,9 @@ class Trainer:
         if config.n_stages > 1 or config.mix_off_epoch is not None:
             self.journal.line(stage.describe(config.n_stages, state.epoch))
 
-    def _ends(self) -> tuple[int, float]:
-        """Returns the last epoch and the last step of this launch."""
-        epochs = self.config.run_epochs or self.config.max_epochs
-        last_epoch = min(self.config.max_epochs, self.state.epoch + epochs)
-        return last_epoch, self.state.step + (self.config.prof or math.inf)
-
     def _planned_steps(self) -> int:
-        steps = (self.last_epoch - self.state.epoch) * self.steps_per_epoch
-        return int(min(steps, self.last_step - self.state.step))
+        steps = (self.last.epoch - self.state.epoch) * self.sizes.steps_per_epoch
+        return int(min(steps, self.last.step - self.state.step))
 
     def run(self) -> dict[str, float]:
         """Trains to the last epoch of this launch and returns the figures of the run's summary.
@@ -179,14 +157,14 @@ class Trainer:
                 complete.
         """
         state = self.state
-        self.journal.begin(self.chief, self.config, self.steps_per_epoch)
+        self.journal.begin(self.chief, self.config, self.sizes.steps_per_epoch)
         if self._is_over():
             self.journal.line(f"nothing left to train: {state.epoch} epochs are done")
         self.step.seed_randomness()
         self.callbacks.on_train_begin()
         try:
             self._stop_if_asked("before its first step")
-            if self.evaluations.missing(self.saved, self.last_epoch):
+            if self.evaluations.missing(self.saved, self.last.epoch):
                 self.journal.line(
                     f"epoch {state.epoch} was saved and not evaluated: doing that now"
                 )
@@ -214,7 +192,7 @@ class Trainer:
         return self.report | of_a_run(rates["total_ips"], failed)
 
     def _is_over(self) -> bool:
-        ended = self.state.epoch >= self.last_epoch or self.state.step >= self.last_step
+        ended = self.state.epoch >= self.last.epoch or self.state.step >= self.last.step
         return ended or self.evaluations.exhausted
 
     def _train_epoch(self) -> tuple[Window, Window, Wishes]:
@@ -224,47 +202,34 @@ class Trainer:
             The sums of the epoch and of the log window, and the ranks' wishes in the epoch's last
             step.
         """
-        state = self.state
-        epoch, window = Window(self.images_per_step), Window(self.images_per_step)
-        epoch.mean.update(self._counters[:4])
-        window.mean.update(self._counters[4:])
-        window.shared.update(ranks.all_sum(self._counters[4:]) / ranks.size())
-        self._counters, asked = np.zeros(COUNTERS), Wishes()
+        state, images = self.state, self.sizes.images_per_step
+        epoch, window = self._open_windows()
+        asked = Wishes()
         self.callbacks.on_epoch_begin(state.epoch)
         batches = self.train_data.batches(state.epoch, state.offset)
-        while state.step < self.last_step:
+        while state.step < self.last.step:
             self.profiler.begin(state.step + 1)
             start = time.perf_counter()
-            watchdog.await_data(f"waiting for the data of step {state.step + 1}")
-            micro_batches = list(islice(batches, self.micro_steps))
-            if not micro_batches:
+            passes = self._wait_for_data(batches)
+            if not passes:
                 break
-            missing = self.micro_steps - len(micro_batches)
-            micro_batches += [without_weight(micro_batches[-1])] * missing
-            if is_left_out(state, self.images_per_step):
+            if is_left_out(state, images):
                 self.step.pass_over()
-                state.offset += self.images_per_step
+                state.offset += images
                 continue
             ready = time.perf_counter()
             lr = self.schedule.rate(self._place())
-            regroup = bool(self.memory and self.memory.hosts_changed())
-            wishes = (*self.requests.wishes(), regroup)
-            sums = self.step(micro_batches, lr, wishes, self._is_logged(state.step + 1))
-            sums = sums.numpy()  # waits, so that the times are correct
+            sums = self.step(passes, lr, self._wishes(), self._is_logged(state.step + 1))
+            sums = sums.numpy()  # waits for the device, so that the times are correct
             end = time.perf_counter()
             self._usual, self.requests.at_stake = end - start, True
-            state.offset += self.images_per_step
-            self.health.check(micro_batches)
-            for counter in (epoch, window):
-                counter.add(sums, self.step, ready - start, end - ready)
-            self.throughput.add(self.images_per_step, ready - start, end - ready)
-            # The log may be on a slow disk.
-            watchdog.mark(f"reporting step {state.step}", 10.0, self._usual)
+            state.offset += images
+            self.health.check(passes)
+            self.throughput.add(images, ready - start, end - ready)
+            for part in (epoch, window):
+                part.add(sums, self.step, ready - start, end - ready)
             window = self._report_step(window, lr)
-            asked = Wishes(*self.step.granted)
-            if state.offset < self.train_data.epoch_length:
-                self._grant(asked, epoch, window)
-                asked = Wishes()
+            asked = self._grant(Wishes(*self.step.granted), epoch, window)
             watchdog.mark(f"in the callbacks of step {state.step}", 10.0, self._usual)
             self.callbacks.on_train_batch_end(epoch.steps - 1)
         watchdog.rest("ending an epoch")
@@ -272,6 +237,32 @@ class Trainer:
         if state.offset >= self.train_data.epoch_length:
             state.epoch, state.offset = state.epoch + 1, 0
         return epoch, window, asked
+
+    def _open_windows(self) -> tuple[Window, Window]:
+        """Opens the windows of the epoch and of the log, with the sums of an epoch
+        that had already begun.
+        """
+        images, sums = self.sizes.images_per_step, self._sums
+        epoch, window = Window(images), Window(images)
+        epoch.mean.update(sums.epoch)
+        window.mean.update(sums.window)
+        window.shared.update(ranks.all_sum(sums.window) / ranks.size())
+        self._sums = Sums.none()
+        return epoch, window
+
+    def _wait_for_data(self, batches: Iterator[Batch]) -> list[Batch]:
+        """Waits for the batches of the next step. At an epoch's end batches of weight 0 fill it
+        up; an empty list means that the epoch is over.
+        """
+        watchdog.await_data(f"waiting for the data of step {self.state.step + 1}")
+        passes = list(islice(batches, self.sizes.micro_steps))
+        missing = self.sizes.micro_steps - len(passes) if passes else 0
+        return passes + [without_weight(passes[-1]) for _ in range(missing)]
+
+    def _wishes(self) -> Wishes:
+        """Returns the wishes that this rank sends with its next gradients."""
+        stop, save = self.requests.wishes()
+        return Wishes(stop, save, bool(self.memory and self.memory.hosts_changed()))
 
     def _end_epoch(self, epoch: Window, window: Window, asked: Wishes) -> None:
         """Saves first, and then does what may fail or take long: evaluation, and the wishes of the
@@ -284,25 +275,25 @@ class Trainer:
             TrainingError: more training images are unreadable than allowed.
             Preempted: a signal came.
         """
-        config, state, due = self.config, self.state, self.evaluations.due(self.last_epoch)
+        config, state, due = self.config, self.state, self.evaluations.due(self.last.epoch)
         values = epoch_figures(epoch, self.schedule.rate(max(0, self._place() - 1)))
         self.report |= of_training(values)
         text, error = share_bad_examples(self.train_data, config.max_bad_examples)
         kept = self._is_over() or asked.stop or asked.save or error is not None
         if state.offset:  # --prof ended within the epoch
-            self._counters = sums_of(epoch, window)
+            self._sums = sums_of(epoch, window)
         else:
             average_statistics(state)
             kept |= state.epoch % config.save_checkpoint_freq == 0
-        counters = self._counters if state.offset else None
+        sums = self._sums if state.offset else None
         try:
             self.journal.epoch(state, values)
             logs = {"loss": values["train.loss"], "accuracy": values["train.top1"]}
             self.callbacks.on_epoch_end(state.epoch - (not state.offset), logs)
-        except BaseException:  # from the user's callbacks
-            self._save(counters)
+        except BaseException:  # of the user's callbacks
+            self._save(sums)
             raise
-        self._save(counters, to_disk=kept)
+        self._save(sums, to_disk=kept)
         for line in filter(None, [text, *self.doubts.of_epoch(values["train.loss"])]):
             self.journal.line(line)
         if error is not None:
@@ -317,12 +308,12 @@ class Trainer:
             self._evaluate(kept)
 
     def _go_back(self, failure: NotFinite) -> None:
-        """Goes back to the last good checkpoint; raises TrainingError if that is not wanted."""
-        line, self._counters = roll_back(
+        """To the last good checkpoint; raises TrainingError where that is not wanted."""
+        line, self._sums = roll_back(
             self.state,
             failure,
             times=0 if self.config.no_checkpoints else self.config.nan_rollback,
-            images=self.images_per_step,
+            images=self.sizes.images_per_step,
             model_dir=self.config.model_dir,
             saver=self.keeper.saver,
             data=self.train_data,
@@ -330,17 +321,22 @@ class Trainer:
         self.journal.line(line)
         self.step.seed_randomness()
         self.health = Health(self.step)
-        self._save(self._counters, to_disk=False)
+        self._save(self._sums, to_disk=False)
 
     def _place(self) -> int:
         """Returns the position in the schedule, in updates of the current batch size; computed from
         epoch and offset, so it survives a change of batch or ranks.
         """
-        done = math.ceil(self.state.offset / self.images_per_step)
-        return self.state.epoch * self.steps_per_epoch + done
+        done = math.ceil(self.state.offset / self.sizes.images_per_step)
+        return self.state.epoch * self.sizes.steps_per_epoch + done
 
-    def _grant(self, asked: Wishes, epoch: Window, window: Window) -> None:
-        """Within an epoch, saves, stops or regroups if any rank asked. All ranks must call it."""
+    def _grant(self, asked: Wishes, epoch: Window, window: Window) -> Wishes:
+        """Within an epoch: saves, stops and regroups where any rank asked for it; every rank comes
+        here alike. Returns what is left to do: all of it in an epoch's last step, whose end saves
+        more than this could.
+        """
+        if self.state.offset >= self.train_data.epoch_length:
+            return asked
         due = bool(self.memory and self.memory.due(self.state.step))
         if any(asked) or due:
             self._save(sums_of(epoch, window), to_disk=asked.stop or asked.save)
@@ -348,6 +344,7 @@ class Trainer:
             self._stop(f"after step {self.state.step}")
         if asked.regroup:
             self.memory.regroup()
+        return Wishes()
 
     def _stop(self, when: str) -> None:
         """Raises Preempted, once everything is saved."""
@@ -357,15 +354,18 @@ class Trainer:
     def _stop_if_asked(self, when: str) -> None:
         stop_if_asked(self.requests, when, not self.config.no_checkpoints)
 
-    def _save(self, counters: np.ndarray | None = None, to_disk: bool = True) -> None:
-        """Starts to save the present state; see `Keeper.save`."""
-        self.keeper.save(self.train_data, self.report, counters, to_disk)
+    def _save(self, sums: Sums | None = None, to_disk: bool = True) -> None:
+        """Begins to save the state as it is; see `Keeper.save`."""
+        self.keeper.save(self.train_data, self.report, sums, to_disk)
 
     def _report_step(self, window: Window, lr: float) -> Window:
         """Shows a step if one is due; returns the window for the next step."""
         state, logged = self.state, self._is_logged(self.state.step)
+        watchdog.mark(
+            f"reporting step {state.step}", 10.0, self._usual
+        )  # the log's disk may be slow
         self.journal.step(state, self._place(), window, lr, self.step.gradient_norm, logged)
-        return Window(self.images_per_step) if logged else window
+        return Window(self.sizes.images_per_step) if logged else window
 
     def _is_logged(self, step: int) -> bool:
         return step == 1 or step % self.config.log_steps == 0

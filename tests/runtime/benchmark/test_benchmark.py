@@ -1,6 +1,7 @@
 """Benchmarks: what is timed, how figures come of times, and what is written."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -307,11 +308,12 @@ def test_a_resumed_run_warms_up_within_the_steps_it_has_left(monkeypatch):
     from types import SimpleNamespace
 
     import convoy.runtime.benchmark.training as benchmark
+    from convoy.runtime.train.sizes import Last, Sizes
 
     class Resumed:
         """At epoch 2 of 3, with 10 steps in each."""
 
-        steps_per_epoch, last_epoch, images_per_step, micro_steps = 10, 3, 4, 1
+        sizes, last = Sizes(1, images_per_step=4, steps_per_epoch=10), Last(3, math.inf)
         state = SimpleNamespace(epoch=2, offset=0)
 
         def __init__(self, config, run_log, callbacks):

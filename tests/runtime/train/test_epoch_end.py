@@ -166,7 +166,7 @@ def test_a_signal_in_an_evaluation_saves_what_was_not_to_be_saved(run, tmp_path,
     ("module", "name", "when"),
     [
         ("convoy.runtime.data.open_split", "find_source", "before its first step"),
-        ("convoy.runtime.train.trainer", "new_state", "before its first step"),
+        ("convoy.runtime.train.start", "new_state", "before its first step"),
         ("convoy.runtime.report.report", "report_training", "while its report was written"),
     ],
 )

@@ -9,6 +9,7 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.train.best import better_weights
 from convoy.runtime.train.state import figures_of, new_state, restore, snapshot
 from convoy.runtime.train.step import batch_norm_statistics
+from convoy.runtime.train.sums import Sums
 from convoy.utils.distributed import ranks
 from convoy.utils.optim.variables import to_numpy
 
@@ -47,7 +48,7 @@ def test_each_rank_gets_its_own_and_other_numbers_of_ranks_the_mean(pretend):
     statistics = batch_norm_statistics(state.model)
     before = [v.numpy() for v in statistics]
     pretend(0, 2)
-    saved = snapshot(state, config, Data(), {}, counters=counters)
+    saved = snapshot(state, config, Data(), {}, Sums.from_array(counters))
     assert saved.state["processes"] == 2
     for v, own in zip(statistics, before, strict=True):
         for part in (saved.model, saved.ema):
@@ -60,7 +61,7 @@ def test_each_rank_gets_its_own_and_other_numbers_of_ranks_the_mean(pretend):
     for place, (more, counted) in cases.items():
         pretend(*place)
         other = new_state(config, num_classes=3)
-        got = restore(other, saved, Data(), np.zeros(8))
+        got = restore(other, saved, Data()).as_array()
         np.testing.assert_array_equal(got, counted, err_msg=str(place))
         assert (other.step, other.offset) == (5, 40)
         for v, own in zip(batch_norm_statistics(other.model), before, strict=True):
@@ -76,12 +77,12 @@ def test_a_rank_that_keeps_nothing_copies_no_more_than_its_statistics(pretend, m
     pretend(1, 2)
     gather = ranks.all_gather
     monkeypatch.setattr(ranks, "all_gather", lambda mine: gathered.append(mine) or gather(mine))
-    whole = snapshot(state, config, Data(), {}, np.zeros(8))
+    whole = snapshot(state, config, Data(), {}, Sums.none())
     others = list(gathered)
     gathered.clear()
     copies = []
     monkeypatch.setattr(arrays, "to_numpy", lambda value: copies.append(1) or to_numpy(value))
-    assert snapshot(state, config, Data(), {}, np.zeros(8), whole=False) is None
+    assert snapshot(state, config, Data(), {}, Sums.none(), whole=False) is None
     assert len(copies) == len(batch_norm_statistics(state.model)) < len(whole.model) / 2
     for mine, other in zip(gathered, others, strict=True):
         np.testing.assert_array_equal(mine, other, "what the others get stays the same")
