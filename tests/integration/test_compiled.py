@@ -72,7 +72,7 @@ def test_a_run_that_resumes_takes_what_was_compiled_before(convoy, flags, tmp_pa
 def test_a_cache_that_cannot_be_used_is_refused(flags, tmp_path, capfd):
     file = tmp_path / "file"
     file.touch()
-    start(*flags, "--use_xla", "--xla_cache", file, "--model_dir", tmp_path / "run", code=1)
+    start(*flags, "--use_xla", "--xla_cache", file, "--model_dir", tmp_path / "run", code=2)
     assert f"--xla_cache {file}: Not a directory" in capfd.readouterr().err
     assert not (tmp_path / "run").exists()
 

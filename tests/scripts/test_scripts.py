@@ -203,9 +203,10 @@ def test_one_script_of_each_kind_runs(tiny, photos, tmp_path):
     text = script(train, *SMALL, "--max_epochs", "2")
     assert "epoch 2/2" in text
     assert "epoch 1/2" not in text
-    text = script("B0/evaluation/evaluation_TF32_8xA100-80G.sh", "--no-use_xla")
+    applied = ("--arch", "efficientnet-test", "--no-use_xla")  # the recipe names B0
+    text = script("B0/evaluation/evaluation_TF32_8xA100-80G.sh", *applied)
     assert "[0] latency_99pct" in text
-    text = script("B0/inference/inference_FP32.sh", "--no-use_xla", NPROC="1")
+    text = script("B0/inference/inference_FP32.sh", *applied, NPROC="1")
     assert "0-0.jpg" in text
     benchmark = "B4/training/FP32/train_benchmark_1xV100-32G.sh"
     text = script(benchmark, *SMALL, "--prof", "4", NPROC="1", MODEL_DIR=str(tmp_path / "bench"))
