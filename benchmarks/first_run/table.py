@@ -11,6 +11,7 @@ from benchmarks.harness import ROOT, measured_on
 
 PAGE = ROOT / "docs" / "first_run.md"
 COLUMNS = {
+    "earlier": "plain command, earlier rules",
     "plain": "plain command",
     "search": "best of the search",
     "keras": "Keras' script",
@@ -19,8 +20,8 @@ COLUMNS = {
 
 
 def markdown(found: Sequence[dict], names: Sequence[str], machine: dict) -> str:
-    """Returns a table with one row per data set. Each cell has the mean over the seeds, their
-    number, and the range.
+    """Returns a table with one row per data set. Each cell has the mean over the seeds, which
+    they are, and the range.
 
     The search's cell is for the flags with the best mean among those with the most seeds.
     """
@@ -50,9 +51,10 @@ def _cell(trials: Sequence[dict]) -> str:
         return "–"
     tops = [each["top1"] for each in same]
     tried = len({str(each["flags"]) for each in trials})
-    of = f", {tried} trials" if same[0]["contestant"] == "search" else ""
+    of = f"; trials: {tried}" if same[0]["contestant"] == "search" else ""
+    seeds = ", ".join(str(each["seed"]) for each in same)
     spread = f" ({min(tops):.1f} to {max(tops):.1f})" if len(tops) > 1 else ""
-    return f"{_mean(same):.1f}{spread}, {len(tops)} seed{'s' * (len(tops) > 1)}{of}"
+    return f"{_mean(same):.1f}{spread}; seed {seeds}{of}"
 
 
 def _searched(found: Sequence[dict], names: Sequence[str]) -> list[str]:

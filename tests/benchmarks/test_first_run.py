@@ -92,8 +92,8 @@ def test_the_table_says_how_many_seeds_and_trials():
     found += [line("a", "search", 1, 99.0, lr_init=1), line("a", "keras", 1, 50.0)]
     found += [line("a", "search", seed, 95.0, lr_init=2) for seed in (1, 2)]
     text = table.markdown(found, ["a"], MACHINE)
-    row = "| a | 91.0 (90.0 to 92.0), 2 seeds | 95.0 (95.0 to 95.0), 2 seeds, 2 trials"
-    assert f"{row} | 50.0, 1 seed | – |" in text
+    row = "| a | – | 91.0 (90.0 to 92.0); seed 1, 2 | 95.0 (95.0 to 95.0); seed 1, 2; trials: 2"
+    assert f"{row} | 50.0; seed 1 | – |" in text
     assert "- a: `--lr_init 2`" in text
     assert [t.seed for t in search.best_again(["a"], [3], found)] == [3]
     assert next(search.best_again(["a"], [3], found)).flags == {"lr_init": 1}
