@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -18,7 +19,7 @@ def plant(plan):
     from convoy.dataloader.loader import Loader
     from convoy.runtime import runner
     from convoy.runtime.run_folder import checkpoint
-    from convoy.runtime.train import trainer
+    from convoy.runtime.train import start
     from convoy.runtime.train.keeper import Keeper
     from convoy.runtime.train.step import Step
     from convoy.utils.distributed import ranks
@@ -68,7 +69,7 @@ def plant(plan):
     before(Step, "__call__", "step")
     before(runner.Runner, "_set_up", "start")
     before(ranks, "check_own_name", "start")
-    before(trainer, "new_state", "start")
+    before(start, "new_state", "start")
     before(Keeper, "finish", "end")
     if mine:
         before(Keeper, "save", "save")
@@ -99,6 +100,9 @@ def serve():
                     code = main(job["arguments"])
                 except SystemExit as error:
                     code = error.code
+                except BaseException:
+                    traceback.print_exc()
+                    raise
                 finally:  # as at the interpreter's own end
                     atexit._run_exitfuncs()
                     sys.stdout.flush()
