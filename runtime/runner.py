@@ -13,6 +13,18 @@ from typing import Any
 
 from convoy.runtime.checks.every_mode import preempt_signals
 from convoy.runtime.command_line.cli import find_batch
+from convoy.runtime.exits import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    EXIT_SOME_FAILED,
+    exit_now,
+    fail,
+    is_first,
+    leave,
+    say,
+    tell_of_failed_evaluations,
+)
 from convoy.runtime.failures import TRAINING, explain, interrupted, saved_command
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.run_log import open_log, summarise
@@ -42,10 +54,7 @@ from convoy.utils.signals import (
     stop_if_asked,
     stopped_at_once,
 )
-from convoy.utils.text import tell
 from convoy.utils.watchdog import watchdog
-
-EXIT_ERROR, EXIT_REFUSED, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 class Runner:
@@ -82,7 +91,7 @@ class Runner:
         if workers.unfinished():
             ranks.shutdown()
             watchdog.stop()
-            _exit(code)  # otherwise interpreter exit would block on the tracker
+            exit_now(code)  # otherwise interpreter exit would block on the tracker
         return code
 
     def _last_words(self, error: BaseException) -> str:
@@ -97,22 +106,22 @@ class Runner:
                 sys.stdout.flush()  # otherwise a full disk would show only at the program's end
         except KeyboardInterrupt:
             first = watchdog.is_first_to_say("interrupted")  # Ctrl-C reaches all ranks
-            return _fail(interrupted(self.config) if first else "interrupted", EXIT_INTERRUPTED)
+            return fail(interrupted(self.config) if first else "interrupted", EXIT_INTERRUPTED)
         except Stopped:
-            _say(str(stopped_at_once(self._requests, "before its first step")))
-            return _leave(EXIT_PREEMPTED)
+            say(str(stopped_at_once(self._requests, "before its first step")))
+            return leave(EXIT_PREEMPTED)
         except Preempted as stopped:
-            if _first():
+            if is_first():
                 go_on = [] if stopped.queued else saved_command(self.config)
-                _say("\n".join([str(stopped), *go_on]))
+                say("\n".join([str(stopped), *go_on]))
             return EXIT_PREEMPTED  # every rank stops alike, so they part in good order
         except gathering.Removed as removed:
-            _say(str(removed))
-            return _leave(EXIT_PREEMPTED)
+            say(str(removed))
+            return leave(EXIT_PREEMPTED)
         except Exception as error:  # noqa: BLE001 — reported there, and every rank ends
             return self._end_by(error)
         if failed := result.get("evaluations_failed"):
-            _tell_of_failed_evaluations(failed)
+            tell_of_failed_evaluations(failed)
             return EXIT_SOME_FAILED
         return EXIT_SOME_FAILED if result.get("failed") else 0
 
@@ -122,17 +131,17 @@ class Runner:
         code = EXIT_REFUSED if isinstance(error, ConfigError) else EXIT_ERROR
         if ranks.is_told(error):
             watchdog.stop()
-            return _leave(code)
+            return leave(code)
         if isinstance(error, UserError):
             ranks.end_elastic_job(str(error))
-            return _fail(str(error), code)
+            return fail(str(error), code)
         # A rank that leaves breaks the exchange of all others: the watchdog says which one it was.
         if "orovod" in str(error) and watchdog.has_spoken():
-            return _leave(EXIT_ERROR)
+            return leave(EXIT_ERROR)
         if text := explain(error, self.config):
-            return _fail(text)
+            return fail(text)
         traceback.print_exception(error)  # a bug of ours: show where
-        return _fail("the traceback above is a fault of the program")
+        return fail("the traceback above is a fault of the program")
 
     def run(self) -> dict[str, Any]:
         """Runs the mode and returns its figures.
@@ -179,7 +188,7 @@ class Runner:
             return
         for line in device.take_environment():
             if os.environ.get("HOROVOD_RANK", "0") == "0":
-                _say(line)
+                say(line)
 
     def _set_up(self) -> None:
         """Joins the other processes, and configures devices and Keras."""
@@ -198,12 +207,12 @@ class Runner:
                     device.import_tensorflow()
             watchdog.limit_data(config.data_wait_seconds)
             try:
-                ranks.init(config.watchdog_seconds, lambda: self._requests.signal, _say)
+                ranks.init(config.watchdog_seconds, lambda: self._requests.signal, say)
             except StoppedEarly as early:
                 name = str(early)
                 raise stopped_at_once(self._requests, "before its first step", name) from None
         if kept and ranks.rank() == 0:
-            _say(
+            say(
                 f"--xla_cache has {kept} compiled functions for this kind of machine; a line of"
                 " libprotobuf about text-format tells that one was taken"
             )
@@ -214,7 +223,7 @@ class Runner:
                 interop_threads=config.interop_threads,
                 tf32=tf32,
             )
-        ranks.watch(config.watchdog_seconds, _say)
+        ranks.watch(config.watchdog_seconds, say)
         # In elastic jobs, newcomers meet processes that were set up long ago.
         if not ranks.elastic():
             stop_if_asked(self._requests, "before its first step", not config.no_checkpoints)
@@ -356,51 +365,6 @@ def _keep_compiled(folder: str, tf32: bool) -> int:
     except OSError as error:
         raise ConfigError(f"--xla_cache {folder}: {error.strerror or error}") from error
     return len(list(place.glob("*.pb")))
-
-
-def _tell_of_failed_evaluations(number: int) -> None:
-    times = "one evaluation" if number == 1 else f"{number} evaluations"
-    if ranks.rank() == 0:
-        _say(
-            f"{times} could not be made, as told above; training went on, and the weights are"
-            " saved. With the images repaired, --resume_checkpoint evaluates the last ones"
-        )
-
-
-def _first() -> bool:
-    """Returns whether this is rank 0, also before Horovod has started."""
-    return not (ranks.rank() or watchdog.rank())
-
-
-def _say(text: str) -> None:
-    rank = ranks.rank() if ranks.size() > 1 else watchdog.rank()
-    prefix = "convoy: " if rank is None else f"convoy (rank {rank}): "
-    tell(prefix + text)
-
-
-def _fail(text: str, code: int = EXIT_ERROR) -> int:
-    """Reports to the user and the other ranks."""
-    _say(text)
-    watchdog.fail(text)
-    return _leave(code)
-
-
-def _leave(code: int) -> int:
-    """Returns the exit code; with several ranks, or in an elastic job, exits at once.
-
-    Skips Horovod's shutdown: the other ranks are blocked in an exchange with a failed one. Exiting
-    breaks it, and they end too.
-    """
-    if ranks.size() > 1 or ranks.elastic():
-        _exit(code)
-    return code
-
-
-def _exit(code: int) -> None:
-    """Ends the process without running exit handlers."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 __all__ = ["TRAINING_MODES", "Runner"]

@@ -1,0 +1,59 @@
+"""Ends a process: exit codes, the last message, and exits that wait for no other rank."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from convoy.utils.distributed import ranks
+from convoy.utils.text import tell
+from convoy.utils.watchdog import watchdog
+
+EXIT_ERROR, EXIT_REFUSED, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+
+def tell_of_failed_evaluations(number: int) -> None:
+    """Says on rank 0 how many evaluations could not be made."""
+    times = "one evaluation" if number == 1 else f"{number} evaluations"
+    if ranks.rank() == 0:
+        say(
+            f"{times} could not be made, as told above; training went on, and the weights are"
+            " saved. With the images repaired, --resume_checkpoint evaluates the last ones"
+        )
+
+
+def is_first() -> bool:
+    """Returns whether this is rank 0, also before Horovod has started."""
+    return not (ranks.rank() or watchdog.rank())
+
+
+def say(text: str) -> None:
+    """Prints a line on stderr, which begins with the program's name and the rank."""
+    rank = ranks.rank() if ranks.size() > 1 else watchdog.rank()
+    prefix = "convoy: " if rank is None else f"convoy (rank {rank}): "
+    tell(prefix + text)
+
+
+def fail(text: str, code: int = EXIT_ERROR) -> int:
+    """Reports to the user and the other ranks."""
+    say(text)
+    watchdog.fail(text)
+    return leave(code)
+
+
+def leave(code: int) -> int:
+    """Returns the exit code; with several ranks, or in an elastic job, exits at once.
+
+    Skips Horovod's shutdown: the other ranks are blocked in an exchange with a failed one. Exiting
+    breaks it, and they end too.
+    """
+    if ranks.size() > 1 or ranks.elastic():
+        exit_now(code)
+    return code
+
+
+def exit_now(code: int) -> None:
+    """Ends the process without running exit handlers."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
