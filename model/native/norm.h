@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "pool.h"
+#include "swish.h"
 #include "vectors.h"
 
 namespace convoy {
