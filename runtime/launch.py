@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from convoy.utils.distributed.rendezvous import DistributedError, serve
+from convoy.utils.distributed.slurm_and_nproc import DistributedError, serve
 from convoy.utils.text import tell
 from convoy.utils.watchdog.heartbeats import is_stopped
 

@@ -56,7 +56,7 @@ class Job:
     """The ranks of one launch, and what became of them."""
 
     def __init__(self, server, size, arguments, folder, plan):
-        from convoy.utils.distributed.rendezvous import serve as rendezvous
+        from convoy.utils.distributed.slurm_and_nproc import serve as rendezvous
 
         self.server, self.folder, self.size = server, folder, size
         self.meeting, places = rendezvous([size]) if size > 1 else (None, [{}])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convoy.runtime.run_folder import checkpoint
-from convoy.utils.distributed.rendezvous import serve
+from convoy.utils.distributed.slurm_and_nproc import serve
 from main import main
 
 # Runs main.py's work with batch norm frozen, for its statistics are each rank's own, and prints a

@@ -19,7 +19,7 @@ from convoy.runtime.settings.config import MODES as NAMES
 from convoy.runtime.settings.config import Config
 from convoy.utils import extras
 from convoy.utils.distributed.launched import check_launch
-from convoy.utils.distributed.rendezvous import DistributedError
+from convoy.utils.distributed.slurm_and_nproc import DistributedError
 from convoy.utils.errors import ConfigError
 from convoy.utils.machine.device import DeviceError, check_backend, setup, take_environment
 

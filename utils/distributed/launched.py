@@ -1,7 +1,7 @@
 """Detects how this process was started, alone or with others, and finds the others before Horovod
 starts.
 
-Loads neither TensorFlow nor Horovod, except for the server that `rendezvous` starts.
+Loads neither TensorFlow nor Horovod, except for the server that `slurm_and_nproc` starts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 
 from convoy.utils.distributed.launcher_store import ADDRESS, PORT, Store
-from convoy.utils.distributed.rendezvous import DistributedError, slurm_place
+from convoy.utils.distributed.slurm_and_nproc import DistributedError, slurm_place
 from convoy.utils.watchdog import watchdog
 
 # Set by horovodrun (Gloo), Open MPI, and Slurm's PMI; each holds the number of processes.

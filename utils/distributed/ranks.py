@@ -27,7 +27,7 @@ from convoy.utils.distributed.launched import (
     meet,
     no_watchdog,
 )
-from convoy.utils.distributed.rendezvous import DistributedError, check_own_name, slurm_place
+from convoy.utils.distributed.slurm_and_nproc import DistributedError, check_own_name, slurm_place
 from convoy.utils.watchdog import both_sides, watchdog
 
 T = TypeVar("T")

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from convoy.utils.distributed import rendezvous
-from convoy.utils.distributed.rendezvous import (
+from convoy.utils.distributed import slurm_and_nproc
+from convoy.utils.distributed.slurm_and_nproc import (
     DistributedError,
     check_own_name,
     ends_of_nodelist,
@@ -59,7 +59,7 @@ def free_port():
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Each call as in a process of its own."""
-    monkeypatch.setattr(rendezvous, "_step", None)
+    monkeypatch.setattr(slurm_and_nproc, "_step", None)
 
 
 def test_tasks_get_their_places(monkeypatch):
@@ -67,7 +67,7 @@ def test_tasks_get_their_places(monkeypatch):
     for rank in range(4):
         tasks.append(slurm_place(True, task(rank, HOROVOD_GLOO_RENDEZVOUS_PORT=port)))
         assert slurm_place(True, task(rank)) is tasks[-1], "the server is started once"
-        monkeypatch.setattr(rendezvous, "_step", None)
+        monkeypatch.setattr(slurm_and_nproc, "_step", None)
     with socket.create_connection(("127.0.0.1", int(port)), timeout=5):
         pass  # rank 0's server
     names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
