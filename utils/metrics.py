@@ -138,10 +138,6 @@ class MeanAccumulator:
         """
         self._sums += self._checked(sums)
 
-    def merge(self, other: MeanAccumulator) -> None:
-        """Adds the sums of another accumulator."""
-        self._sums += other._sums
-
     def as_array(self) -> np.ndarray:
         """Returns a copy of the sums, float64 `(4,)`, for summing over ranks."""
         return self._sums.copy()

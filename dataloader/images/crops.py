@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,16 +60,6 @@ class EvalCrop:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, for JSON and YAML."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EvalCrop:
-        """Builds a crop from the values of `to_dict`. Raises ValueError on an unknown key or
-        value.
-        """
-        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
-        if unknown:
-            raise ValueError(f"eval crop has no setting {', '.join(sorted(unknown))}.")
-        return cls(**values)
 
 
 def crop_window(

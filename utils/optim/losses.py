@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-LOSSES = ("softmax", "bce")
-
 
 def smooth(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
     """Smooths labels to float32 distributions `(B, C)`: spreads a share evenly over the C classes.

@@ -141,10 +141,10 @@ def test_bicubic_does_not_wrap_around():
 
 def test_eval_crop_values():
     crop = EvalCrop(16, "resize", "bicubic", True)
-    assert EvalCrop.from_dict(crop.to_dict()) == crop
-    for wrong in ({"padding": -1}, {"method": "squash"}, {"interpolation": "cubic"}, {"pad": 3}):
+    assert EvalCrop(**crop.to_dict()) == crop
+    for wrong in ({"padding": -1}, {"method": "squash"}, {"interpolation": "cubic"}):
         with pytest.raises(ValueError, match=r"eval crop|interpolation 'cubic' is not one of"):
-            EvalCrop.from_dict(wrong)
+            EvalCrop(**wrong)
 
 
 def windows(shape, count, area=(0.05, 1.0), ratio=(0.75, 1.333)):

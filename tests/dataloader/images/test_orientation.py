@@ -176,7 +176,7 @@ def test_ignored_orientations_change_nothing():
         for number in (3, 6):
             content = stored(kind, number)
             np.testing.assert_array_equal(decode_image(tf.constant(content)), plain)
-    assert EvalCrop.from_dict({"padding": 3}) == EvalCrop(padding=3, exif_orientation="ignore")
+    assert EvalCrop(padding=3) == EvalCrop(padding=3, exif_orientation="ignore")
     with pytest.raises(ValueError, match="exif_orientation is apply or ignore, not 'yes'"):
         InputOptions(exif_orientation="yes")
 
