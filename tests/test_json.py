@@ -24,6 +24,8 @@ OTHERS = {
     ),
     *("benchmarks/harness.py", "benchmarks/worker.py", "benchmarks/scaling.py"),
     "benchmarks/exchange_cost.py",
+    # As Keras' and timm's users would write them.
+    *("benchmarks/first_run/keras_script.py", "benchmarks/first_run/timm_script.py"),
 }
 
 

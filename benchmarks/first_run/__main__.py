@@ -23,6 +23,7 @@ from pathlib import Path
 from benchmarks.first_run import search, sets, table
 from benchmarks.first_run.contestants import Trial, measured
 from benchmarks.harness import ROOT, about_machine
+from convoy.utils import strict_json
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 
@@ -86,7 +87,7 @@ def train(trials: Iterable[Trial], found: list[dict], options: argparse.Namespac
         each = measured(trial, options.out / "data" / trial.data, run, options.timm)
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
         with options.results.open("a") as file:
-            file.write(json.dumps(each) + "\n")
+            file.write(strict_json.dumps(each) + "\n")
         said = f"{trial.data} {trial.contestant} seed {trial.seed} {trial.flags}"
         print(f"{said}: {each['top1']} %, {each['seconds']} s", flush=True)
 

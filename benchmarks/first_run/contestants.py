@@ -16,6 +16,7 @@ from PIL import Image
 
 from benchmarks.harness import ROOT
 from convoy.runtime.fitted.rules import Facts, fitted
+from convoy.utils import strict_json
 
 TIMM_EPOCHS, TIMM_IMAGES = 300, 200
 """train.py's own number of epochs, up to this many training images; with more, the plain
@@ -34,7 +35,7 @@ class Trial:
 
     @property
     def key(self) -> tuple:
-        return self.data, self.contestant, self.seed, json.dumps(self.flags, sort_keys=True)
+        return self.data, self.contestant, self.seed, strict_json.dumps(self.flags, sort_keys=True)
 
 
 def side_and_epochs(folder: Path, contestant: str) -> tuple[int, int]:

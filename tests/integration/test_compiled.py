@@ -100,7 +100,7 @@ def test_checkpoints_pass_between_layouts(flags, tmp_path, photos, capsys):
 
 
 def test_channels_first_on_a_cpu_asks_for_xla(flags, tmp_path, capsys):
-    start(*flags, "--model_dir", tmp_path / "run", "--data_format", "channels_first", code=1)
+    start(*flags, "--model_dir", tmp_path / "run", "--data_format", "channels_first", code=2)
     message = " ".join(capsys.readouterr().err.split())
     assert "--data_format channels_first needs a GPU, or --use_xla" in message
     assert "Traceback" not in message

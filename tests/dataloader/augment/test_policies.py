@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_policies_cost_no_tensorflow():
-    code = "import sys, dataloader.policies; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, dataloader.augment.policies; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 

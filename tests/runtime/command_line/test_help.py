@@ -46,7 +46,7 @@ def test_a_line_says_what_to_give_what_it_does_and_what_holds_otherwise():
     assert line("loss ").startswith("{softmax,bce}")
     assert line("dropout").endswith("(default: the architecture's)")
     assert line("eval_crop").endswith("(default: the architecture's)")
-    assert line("hflip").endswith("(default: 0.5)")
+    assert line("num_layers").endswith("(default: 2)")
     assert line("tf32").startswith(", --no-tf32")
 
 

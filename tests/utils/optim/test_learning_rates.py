@@ -135,7 +135,8 @@ def test_negative_step_is_refused():
 
 def test_light_modules_import_no_tensorflow():
     code = (
-        "import sys, utils, utils.schedules, utils.metrics, utils.logging, utils.optimizers\n"
+        "import sys, utils, utils.optim.learning_rates, utils.metrics, utils.logging\n"
+        "import utils.optim.optimizers\n"
         "heavy = {'tensorflow', 'keras', 'rich', 'dllogger'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
