@@ -133,7 +133,11 @@ class Owner:
             )
 
     def ending(self) -> None:
-        """Tells a waiting run that this one is about to end."""
+        """Tells a waiting run that this one is about to end. Without a claim it does nothing: all
+        ranks of a run call it, and what another rank than 0 wrote would look like a takeover.
+        """
+        if self._thread is None:
+            return
         self._me["ending"] = True
         self._write()
 

@@ -89,6 +89,19 @@ def test_one_that_is_told_to_stop_is_waited_for(tmp_path):
     second.release()
 
 
+def test_ranks_without_a_claim_leave_the_file_to_the_one_that_has_it(tmp_path):
+    """Every rank of a run that is told to stop says that it is ending."""
+    with claim(tmp_path) as first:
+        for other in (Owner(str(tmp_path)), Owner(str(tmp_path), beat=BEAT)):
+            other.ending()
+            other.release()
+        time.sleep(3 * BEAT)
+        first.check()
+        assert json.loads((tmp_path / FILE).read_text())["run"] == first._me["run"]
+    Owner(str(tmp_path)).ending()
+    assert not (tmp_path / FILE).exists()
+
+
 def test_waiting_ends_when_this_process_is_asked_to_stop(tmp_path):
     first = claim(tmp_path)
     first.ending()
