@@ -95,7 +95,7 @@ def test_another_batch_in_mid_epoch_keeps_place_and_images(flags, tmp_path, monk
     assert "20 images a step instead of 12: 4 steps an epoch, the learning rate does not" in said
     assert "14 images a step instead of 20: 5 steps an epoch" in said
     assert "processes instead" not in said
-    assert "epoch 4/4 step 5/5" in said, "the progress line counts in steps of this launch"
+    assert "epoch 4/4  step 5/5" in said, "the progress line counts in steps of this launch"
     assert every_image_once(notes)
     state = checkpoint.read(checkpoint.latest(tmp_path / "run")).state
     assert (state["epoch"], state["offset"]) == (EPOCHS, 0)
