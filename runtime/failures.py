@@ -19,11 +19,11 @@ from convoy.model.catalog import get_arch
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.run_folder.next_commands import resume_command
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.modes import RUN_MODES
 from convoy.utils.errors import UserError
 from convoy.utils.extras import missing_module
 from convoy.utils.machine.resources import out_of_memory, too_little_disk
 
-TRAINING = ("train", "train_and_eval")
 _EVALUATION = {
     "convoy.runtime.evaluate.evaluate",
     "convoy.runtime.train.evaluation",
@@ -58,7 +58,7 @@ def explain(error: BaseException, config: Config) -> str:
 
 def interrupted(config: Config) -> str:
     """Says after Ctrl-C from what training can resume, if anything."""
-    if config.mode not in TRAINING:
+    if config.mode not in RUN_MODES:
         return "interrupted"
     text = f"interrupted{saved(config) or ', before the first checkpoint'}"
     return "\n".join([text, *saved_command(config)])
@@ -66,7 +66,7 @@ def interrupted(config: Config) -> str:
 
 def saved(config: Config) -> str:
     """Says what a training run has saved; "" for other modes, or if nothing is saved."""
-    if config.mode not in TRAINING or config.no_checkpoints:
+    if config.mode not in RUN_MODES or config.no_checkpoints:
         return ""
     try:
         found = checkpoint.complete_checkpoints(config.model_dir)
@@ -113,9 +113,9 @@ def _memory(config: Config, modules: set[str]) -> str:
     if not modules:
         main = sys._current_frames().get(threading.main_thread().ident or 0)
         modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_stack(main)}
-    if config.mode in (*TRAINING, "lr_find") and not modules & _EVALUATION:
+    if config.mode in (*RUN_MODES, "lr_find") and not modules & _EVALUATION:
         doing, batch = "training", "train_batch_size"
-    elif config.mode in (*TRAINING, "eval"):
+    elif config.mode in (*RUN_MODES, "eval"):
         doing, batch = "evaluation", "eval_batch_size"
     else:
         doing = f"--mode {config.mode}"

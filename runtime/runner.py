@@ -25,13 +25,13 @@ from convoy.runtime.exits import (
     say,
     tell_of_failed_evaluations,
 )
-from convoy.runtime.failures import TRAINING, explain, interrupted, saved_command
+from convoy.runtime.failures import explain, interrupted, saved_command
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.run_log import open_log, summarise
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import AUTO
 from convoy.runtime.settings.input_backend import check_data_format
-from convoy.runtime.settings.modes import TRAINING_MODES
+from convoy.runtime.settings.modes import AVERAGE, RUN_MODES, TRAINING_MODES
 from convoy.runtime.trackers import workers
 from convoy.utils.distributed import gathering, ranks
 from convoy.utils.distributed.launched import (
@@ -166,7 +166,7 @@ class Runner:
         requests = self._requests
         requests.requeue = config.requeue
         with requests:
-            requests.hear(preempt_signals(config) if config.mode in TRAINING else ())
+            requests.hear(preempt_signals(config) if config.mode in RUN_MODES else ())
             self._set_up()
             if config.train_batch_size == AUTO and config.mode in TRAINING_MODES:
                 self.config = find_batch(config, self._args)
@@ -236,7 +236,7 @@ class Runner:
 
         setup_logging(ranks.rank())
         precision = device.precision(config.use_amp, config.dtype, device.has_gpu())
-        if mode in TRAINING and ranks.rank() == 0:
+        if mode in RUN_MODES and ranks.rank() == 0:
             device.warn_of_slow_bfloat16(precision)
         keras.config.set_dtype_policy("float32" if mode == "export" else precision)
         keras.utils.set_random_seed(config.seed)
@@ -299,7 +299,7 @@ class Runner:
             known(config.output),
             arch=config.arch,
             names=config.weight_names,
-            ema={"auto": None, "raw": False, "ema": True}[config.weights],
+            ema=AVERAGE[config.weights],
             padding=config.padding,
             partial=config.pretrained_partial,
             image_size=config.image_size,
@@ -365,6 +365,3 @@ def _keep_compiled(folder: str, tf32: bool) -> int:
     except OSError as error:
         raise ConfigError(f"--xla_cache {folder}: {error.strerror or error}") from error
     return len(list(place.glob("*.pb")))
-
-
-__all__ = ["TRAINING_MODES", "Runner"]

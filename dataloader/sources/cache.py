@@ -1,9 +1,8 @@
 """Keeps encoded examples in memory or on a local disk after they were read once.
 
 The cache is one unnamed file per process, in memory (memfd) or in a temporary folder: the system
-frees it when the process ends, in whatever way. It holds the raw bytes before decoding, so crops
-and
-augmentation stay random, and any order and resuming work as without a cache.
+frees it when the process ends, in whatever way. It holds the raw bytes before decoding, so
+crops and augmentation stay random, and any order and resuming work as without a cache.
 """
 
 from __future__ import annotations

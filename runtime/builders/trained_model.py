@@ -29,6 +29,7 @@ from convoy.runtime.run_folder.checkpoint import (
 )
 from convoy.runtime.run_folder.marker import MARKER
 from convoy.runtime.settings.config import Config, defaults
+from convoy.runtime.settings.modes import AVERAGE
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
@@ -156,7 +157,7 @@ def _from_file(config: Config, file: str) -> Trained:
     from convoy.model.weights import inspect, load_pretrained
     from convoy.model.weights.origin import how_applied
 
-    ema = {"auto": None, "raw": False, "ema": True}[config.weights]
+    ema = AVERAGE[config.weights]
     how: dict[str, Any] = {"partial": config.pretrained_partial, "padding": config.padding}
     implied = inspect(file, config.arch, ema=ema, **how)
     classes = implied.num_classes

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from convoy.runtime.run_folder.checkpoint import CheckpointError, folder_of, resolve
 from convoy.runtime.settings.config import Config, defaults, load_config
 from convoy.runtime.settings.flag_facts import of_evaluation
+from convoy.runtime.settings.modes import AVERAGE
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
 from convoy.utils.optional import known
@@ -232,7 +233,7 @@ def _facts_of_file(config: Config, file: str) -> _Facts:
     from convoy.model.weights import inspect
     from convoy.model.weights.origin import how_applied
 
-    ema = {"auto": None, "raw": False, "ema": True}[config.weights]
+    ema = AVERAGE[config.weights]
     partial = config.pretrained_partial
     found = inspect(file, config.arch, padding=config.padding, ema=ema, partial=partial)
     names = how_applied(file).get("class_names")

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from convoy.runtime.settings.config import Config, load_config
+from convoy.runtime.settings.modes import RUN_MODES
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote, path_of
 
 _TAG = "DLLL "
-_TRAINING = ("train", "train_and_eval")
 
 
 @dataclass
@@ -162,7 +162,7 @@ def read_history(path: Any) -> History:
         if line.get("type") != "LOG" or not isinstance(data, dict):
             continue
         if step == "PARAMETER" and data.get("mode") != "eval":
-            training = data.get("mode") in _TRAINING
+            training = data.get("mode") in RUN_MODES
         if not training or _is_of_evaluation(step, data):
             continue
         now = float(line.get("timestamp", "nan"))

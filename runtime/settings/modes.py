@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-TRAINING_MODES = ("train", "train_and_eval", "lr_find", "training_benchmark")
+RUN_MODES = ("train", "train_and_eval")
+"""The modes that make a run with checkpoints."""
+
+TRAINING_MODES = (*RUN_MODES, "lr_find", "training_benchmark")
 
 APPLYING_MODES = ("eval", "predict", "export", "inference_benchmark")
 
 DATA_MODES = (*TRAINING_MODES, "eval")
+
+AVERAGE = {"auto": None, "raw": False, "ema": True}
+"""Whether each value of `--weights` means the moving average; None: whichever is better."""

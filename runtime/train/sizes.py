@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from convoy.dataloader.data_loader import DataLoader
 from convoy.runtime.builders.inputs import micro_steps
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import batch_number
+from convoy.runtime.train.step import TrainState
 from convoy.utils.distributed import ranks
 
 
@@ -40,7 +41,7 @@ class Last(NamedTuple):
     step: float
 
     @classmethod
-    def of(cls, config: Config, state: Any) -> Last:
+    def of(cls, config: Config, state: TrainState) -> Last:
         """Applies `--max_epochs`, `--run_epochs` and `--prof`, counted from where the state is."""
         epochs = config.run_epochs or config.max_epochs
         last = min(config.max_epochs, state.epoch + epochs)
