@@ -10,28 +10,10 @@ import pytest
 
 from convoy.runtime.run_folder import checkpoint, marker
 from convoy.runtime.run_folder.arrays import assign, variables_to_arrays
-from convoy.runtime.run_folder.checkpoint import Checkpoint, CheckpointError
+from convoy.runtime.run_folder.checkpoint import CheckpointError
 from convoy.runtime.run_folder.marker import sha256
 from convoy.runtime.settings.config import Config
-
-
-def contents(step, size=100):
-    rng = np.random.default_rng(step)
-    return Checkpoint(
-        model={"a/kernel": rng.normal(size=(size, 3)).astype(np.float32), "b/n": np.int64([step])},
-        ema={"a/kernel": rng.normal(size=(size, 3)).astype(np.float32)},
-        optimizer={"iteration": np.array(step, np.int64), "m": np.zeros((0, 2), np.float32)},
-        state={"step": step, "epoch": step // 10, "best": {"value": 0.1 + 0.2}, "names": ["é\n"]},
-        config="max_epochs: 3\n",
-    )
-
-
-def save(folder, *steps):
-    return [checkpoint.save(folder, contents(step)) for step in steps]
-
-
-def steps_of(folders):
-    return [int(path.name.removeprefix("step-")) for path in folders]
+from tests.runtime.run_folder.saving import contents, save, steps_of
 
 
 def truncate(file):
@@ -356,95 +338,6 @@ def test_assigning_names_what_does_not_fit_and_changes_nothing():
     assign(model.weights, other, "weight")
     for name, array in variables_to_arrays(model.weights).items():
         np.testing.assert_array_equal(array, other[name])
-
-
-def state_at(step, epoch, offset):
-    saved = contents(step)
-    saved.state |= {"epoch": epoch, "offset": offset, "better_weights": "raw", "score": None}
-    return saved
-
-
-FACTS = {"score": 0.75, "better_weights": "ema", "metrics": {"eval_accuracy_top_1": 0.75}}
-
-
-def test_a_score_is_added_and_changes_nothing_else(tmp_path):
-    path = checkpoint.save(tmp_path, state_at(8, 2, 0))
-    before = {file.name: file.read_bytes() for file in path.iterdir()}
-    checkpoint.add_score(path, FACTS)
-    assert {name: (path / name).read_bytes() for name in before} == before
-    assert checkpoint.is_complete(path, checksums=True)
-    read = checkpoint.read(path)
-    assert {name: read.state[name] for name in FACTS} == FACTS
-    assert read.state["epoch"] == 2
-    checkpoint.add_score(path, FACTS | {"score": 0.5})
-    assert checkpoint.read_state(path)["score"] == 0.5
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda file: file.unlink(),
-        lambda file: file.write_bytes(file.read_bytes()[:-9]),
-        lambda file: file.write_text(file.read_text().replace("0.75", "0.95")),
-        lambda file: file.write_text("[]"),
-        lambda file: file.write_bytes(b"\xff\x00"),
-        lambda file: file.write_text('{"of": 3, "score": 1.0}'),
-    ],
-    ids=["gone", "cut short", "changed", "no facts", "binary", "of another"],
-)
-def test_a_damaged_score_is_none_and_the_checkpoint_stays_whole(tmp_path, spoil):
-    path = checkpoint.save(tmp_path, state_at(8, 2, 0))
-    checkpoint.add_score(path, FACTS)
-    spoil(path / "score.json")
-    assert checkpoint.is_complete(path, checksums=True)
-    assert checkpoint.read(path).state["score"] is None
-
-
-def test_the_score_of_other_weights_does_not_count(tmp_path):
-    one = checkpoint.save(tmp_path, state_at(8, 2, 0))
-    checkpoint.add_score(one, FACTS)
-    other = checkpoint.save(tmp_path, state_at(16, 4, 0))
-    (other / "score.json").write_bytes((one / "score.json").read_bytes())
-    assert checkpoint.read_state(other)["score"] is None
-
-
-def test_pruning_goes_by_the_scores_that_were_added(tmp_path):
-    paths = save(tmp_path, 10, 20, 30, 40)
-    for path, score in zip(paths, (0.3, 0.9, 0.5, 0.1), strict=True):
-        checkpoint.add_score(path, {"score": score})
-    checkpoint.prune(tmp_path, keep_last=1, keep_best=2)
-    assert steps_of(checkpoint.complete_checkpoints(tmp_path)) == [20, 30, 40]
-
-
-def test_another_place_at_the_same_step_is_another_checkpoint(tmp_path):
-    """As a save by the clock on an epoch's last step, by a version that kept the one for both."""
-    within, end = state_at(8, 1, 128), state_at(8, 2, 0)
-    first = checkpoint.save(tmp_path, within)
-    assert checkpoint.save(tmp_path, within) == first
-    second = checkpoint.save(tmp_path, end)
-    assert (first.name, second.name) == ("step-00000008", "step-00000008-2")
-    assert checkpoint.save(tmp_path, end) == second
-    save(tmp_path, 9)
-    found = checkpoint.complete_checkpoints(tmp_path)
-    assert [path.name for path in found[:2]] == [first.name, second.name], "the later one is newer"
-    assert checkpoint.find(tmp_path, end.state) == second
-    assert checkpoint.read_state(second)["offset"] == 0
-
-
-@pytest.mark.parametrize(
-    ("said", "has_ema", "metrics", "better"),
-    [
-        ("raw", True, {}, "ema"),  # older versions: --mode train, where nothing was evaluated
-        ("raw", True, {"eval_accuracy_top_1": 0.5}, "raw"),
-        ("ema", False, {"eval_accuracy_top_1": 0.5}, "raw"),  # older versions: no average any more
-        ("raw", False, {}, "raw"),
-    ],
-)
-def test_which_weights_are_better_where_nothing_told(tmp_path, said, has_ema, metrics, better):
-    saved = state_at(8, 2, 0)
-    saved.state |= {"better_weights": said, "metrics": metrics}
-    saved.ema = saved.ema if has_ema else {}
-    assert checkpoint.read(checkpoint.save(tmp_path, saved)).state["better_weights"] == better
 
 
 def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):

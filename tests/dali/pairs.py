@@ -1,0 +1,38 @@
+"""Loads the same examples through tf.data and through DALI, and compares."""
+
+import importlib
+
+import numpy as np
+
+from convoy.dataloader.loader import Loader
+from convoy.dataloader.options import InputOptions
+from convoy.dataloader.sources.find import find_source
+
+DaliLoader = importlib.import_module("convoy.dataloader.dali").DaliLoader
+
+
+def options(**changes):
+    given = {"image_size": 48, "batch_size": 8, "num_classes": 10, "num_workers": 2}
+    return InputOptions(**(given | changes))
+
+
+def pair(data, training=True, rank=0, world=1, **changes):
+    """tf.data's loader and DALI's, of the same examples."""
+    source = find_source(str(data), "train")
+    place = {"training": training, "rank": rank, "world": world}
+    return [kind(source, options(**changes), **place) for kind in (Loader, DaliLoader)]
+
+
+def collect(loader, epoch=0, offset=0):
+    batches = [[t.numpy() for t in batch] for batch in loader.batches(epoch, offset)]
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+
+def assert_alike(ours, theirs, level=1.0):
+    """Equal labels, weights, shapes and types; images differ by less than a level on average."""
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    assert (ours[1] == theirs[1]).all()
+    assert (ours[2] == theirs[2]).all()
+    difference = np.abs(ours[0].astype(np.float64) - theirs[0])
+    assert difference.mean((1, 2, 3)).max() < level

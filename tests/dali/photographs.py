@@ -1,0 +1,16 @@
+"""Makes the photographs of these tests."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def photograph(i):
+    """A smooth JPEG of about 90 × 100 pixels; every fifth is grey."""
+    pixels = np.random.default_rng(i).integers(0, 256, (6, 7, 3), dtype=np.uint8)
+    size = (90 + i % 19, 110 - i % 17)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    stream = io.BytesIO()
+    (image.convert("L") if i % 5 == 4 else image).save(stream, "JPEG", quality=90)
+    return stream.getvalue()

@@ -1,0 +1,160 @@
+"""Unusual and damaged images, read through DALI."""
+
+import io
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convoy.dataloader.errors import DataError, TooManyBadExamples
+from convoy.dataloader.images.crops import EvalCrop
+
+pytest.importorskip("nvidia.dali", reason="DALI is not installed: run make test-dali")
+from tests.dali.pairs import DaliLoader, assert_alike, collect, pair
+from tests.dali.photographs import photograph
+
+
+def save(image, kind, **settings):
+    stream = io.BytesIO()
+    image.save(stream, kind, **settings)
+    return stream.getvalue()
+
+
+def unusual():
+    """Name → bytes of images that decoders read in different ways."""
+    pixels = np.asarray(Image.open(io.BytesIO(save(Image.linear_gradient("L"), "PNG"))))
+    rgb = Image.fromarray(np.stack([pixels, pixels.T, pixels[::-1]], 2)).resize((80, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees
+    deep = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
+    clear = rgb.convert("RGBA")
+    clear.putalpha(0)
+    return {
+        "CMYK": save(rgb.convert("CMYK"), "JPEG"),
+        "grey": save(rgb.convert("L"), "JPEG"),
+        "progressive": save(rgb, "JPEG", progressive=True),
+        "without subsampling": save(rgb, "JPEG", subsampling=0),
+        "turned": save(rgb, "JPEG", exif=exif),
+        "PNG": save(rgb, "PNG"),
+        "palette": save(rgb.quantize(16), "PNG"),
+        "16 bits": save(deep, "PNG"),
+        "transparent": save(clear, "PNG"),
+        "GIF": save(rgb.quantize(16), "GIF"),
+        "BMP": save(rgb, "BMP"),
+    }
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_unusual_images(tmp_path, writers, training):
+    images = unusual()
+    writers.dataset(tmp_path / "data", [(image, 0) for image in images.values()], [])
+    ours, theirs = map(collect, pair(tmp_path / "data", training))
+    assert_alike(ours, theirs)
+
+
+@pytest.mark.parametrize("method", ["crop", "resize", "training"])
+def test_turned_images_are_decoded_here_to_the_same_pixels(tmp_path, writers, method):
+    rgb = Image.open(io.BytesIO(unusual()["PNG"]))
+    images = []
+    for number in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = number
+        images += [save(rgb, kind, exif=exif) for kind in ("JPEG", "PNG")]
+    writers.dataset(tmp_path / "data", [(image, 0) for image in images], [])
+    crop = EvalCrop(8, "crop" if method == "training" else method, exif_orientation="apply")
+    changes = {"eval_crop": crop, "exif_orientation": "apply"}
+    ours, theirs = map(collect, pair(tmp_path / "data", method == "training", **changes))
+    assert_alike(ours, theirs)
+
+
+def damaged(tmp_path, writers, which, damage=lambda image: image[: len(image) // 3]):
+    images = [photograph(i) for i in range(20)]
+    for i in which:
+        images[i] = damage(images[i])
+    # One shard, so that examples keep their numbers.
+    return writers.dataset(tmp_path / "data", [(image, 3) for image in images], [], shards=1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda image: image[: len(image) // 3], lambda image: b"", lambda image: b"RIFF0000WEBPVP8 "],
+    ids=["truncated", "empty", "WebP"],
+)
+def test_a_bad_example_keeps_its_slot(tmp_path, writers, caplog, damage):
+    folder = damaged(tmp_path, writers, [4, 17], damage)
+    # The whole image is the crop: a crop above the cut decodes.
+    changes = {"max_bad_examples": 2, "crop_area": (1.0, 1.0), "augmenter": "randaugment"}
+    ours, theirs = pair(folder, **changes)
+    with caplog.at_level(logging.WARNING, "convoy.data"):
+        found = collect(theirs)
+    assert sorted(theirs.bad_examples) == [4, 17]
+    assert caplog.text.count("weight 0") == 2
+    assert_alike(collect(ours), found, level=8.0)  # RandAugment magnifies differences
+    assert theirs.bad_examples == ours.bad_examples
+    assert found[2][:20].sum() == 18
+    assert collect(theirs, 1)[2].sum() == 18
+
+
+def test_too_many_bad_examples(tmp_path, writers):
+    folder = damaged(tmp_path, writers, [4, 17])
+    with pytest.raises(TooManyBadExamples, match="--max_bad_examples 1 allows 1"):
+        collect(pair(folder, max_bad_examples=1, crop_area=(1.0, 1.0))[1])
+    with pytest.raises(DataError, match="record at byte"):
+        collect(pair(folder, training=False)[1])
+
+
+@pytest.mark.parametrize("least", [0.05, 1.0])
+def test_damaged_images_are_refused_as_by_tf_data(tmp_path, writers, least):
+    """Bytes anywhere but in the header are replaced, in 60 of 120 images."""
+    rng = np.random.default_rng(7)
+    images = [photograph(i % 53) for i in range(120)]
+    for i in range(0, 120, 2):
+        image = bytearray(images[i])
+        for place in rng.integers(200, len(image), rng.integers(1, 6)):
+            image[place] = rng.integers(256)
+        images[i] = bytes(image[: rng.integers(300, len(image))] if i % 8 == 0 else image)
+    folder = writers.dataset(tmp_path / "data", [(image, 3) for image in images], [], shards=1)
+    changes = {"crop_area": (least, 1.0), "crop_ratio": (0.5, 2.0), "max_bad_examples": 0.9}
+    ours, theirs = pair(folder, **changes)
+    expected, found = collect(ours), collect(theirs)
+    # DALI puts up with damage here and there that TensorFlow refuses, never the other way round.
+    assert theirs.bad_examples.items() <= ours.bad_examples.items()
+    assert 5 < len(ours.bad_examples) < 60
+    assert len(ours.bad_examples) - len(theirs.bad_examples) <= 2
+    both = (expected[2] > 0) & (found[2] > 0)
+    assert_alike(*([part[both] for part in loader] for loader in (expected, found)))
+
+
+def test_what_dali_alone_refuses_is_decoded_by_tensorflow(data, monkeypatch, caplog):
+    """No such file is known, so DALI is handed other bytes in some images' place."""
+    run, refused = DaliLoader._run, {photograph(8), photograph(31)}
+
+    def refuse(self, encoded, *rest):
+        return run(self, [b"\xff\xd8" if e in refused else e for e in encoded], *rest)
+
+    ours, theirs = pair(data, training=False)
+    monkeypatch.setattr(DaliLoader, "_run", refuse)
+    with caplog.at_level(logging.INFO, "convoy.data"):
+        found = collect(theirs)
+    assert_alike(collect(ours), found)
+    assert caplog.text.count("DALI does not decode it") == 2
+    assert not theirs.bad_examples
+
+
+def test_a_failure_that_is_no_images_fault(data, monkeypatch):
+    loader = pair(data)[1]
+
+    def fail(self, *_):
+        if len(_[0]) > 1:
+            raise RuntimeError("out of something")
+        return np.zeros((1, 48, 48, 3), np.uint8)
+
+    monkeypatch.setattr(DaliLoader, "_run", fail)
+    with pytest.raises(DataError, match=r"DALI failed.*--data_backend tfdata"):
+        collect(loader)
+
+
+def test_an_interpolation_that_is_not_there(data):
+    with pytest.raises(DataError, match="--data_backend tfdata"):
+        pair(data, interpolation="lanczos3")

@@ -1,0 +1,256 @@
+"""Files as they are found in the wild: each is decoded right, or left out and named. None hangs."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from convoy.dataloader.images.by_pillow import MAX_PIXELS, BadImage
+from convoy.dataloader.images.crops import EvalCrop, eval_decode, random_crop_decode
+from convoy.dataloader.images.decoders import as_rgb, decode_image, decode_window, tensorflow_only
+from convoy.dataloader.prepare.images import Recoding, recode
+from tests.dataloader.bad_images.pictures import adobe_cmyk, jpeg_claiming, png_claiming
+from tests.dataloader.packing import encoded
+
+WHOLE = EvalCrop(padding=0, method="crop")
+
+
+def by_pillow(data):
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def without_marker(data):
+    data = bytearray(data)
+    start = data.index(b"\xff\xee")
+    del data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")]
+    return bytes(data)
+
+
+def ycck(photo):
+    """Photoshop's other way: CMYK turned by the same matrix as YCbCr, which the marker says."""
+    data = bytearray(adobe_cmyk(photo))
+    data[data.index(b"Adobe") + 11] = 2
+    return bytes(data)
+
+
+def gif_on_canvas(photo, width, height):
+    """A GIF whose one frame fills a part of its canvas."""
+    data = bytearray(encoded(photo, "GIF"))
+    data[6:10] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def bmp_of_16_bits(photo):
+    """Five bits a channel, as old programs write them."""
+    pixels = np.asarray(photo).astype(np.uint16) >> 3
+    rows = (pixels[::-1, :, 0] << 10 | pixels[::-1, :, 1] << 5 | pixels[::-1, :, 2]).astype("<u2")
+    return bmp(
+        struct.pack("<IiiHHIIiiII", 40, *photo.size, 1, 16, 0, 0, 0, 0, 0, 0), rows.tobytes()
+    )
+
+
+def bmp_of_os2(photo):
+    """A header of 12 bytes, with sizes of 16 bits."""
+    rows = np.asarray(photo)[::-1, :, ::-1].tobytes()
+    return bmp(struct.pack("<IHHHH", 12, *photo.size, 1, 24), rows)
+
+
+def bmp(header, rows):
+    start = 14 + len(header)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + rows
+
+
+GOOD = {
+    "grey": lambda photo: encoded(photo.convert("L")),
+    "CMYK": adobe_cmyk,
+    "CMYK without a marker": lambda photo: without_marker(adobe_cmyk(photo)),
+    "progressive CMYK": lambda photo: encoded(photo.convert("CMYK"), progressive=True),
+    "YCCK": ycck,
+    "progressive": lambda photo: encoded(photo, progressive=True),
+    "RGB inside a JPEG": lambda photo: encoded(photo, keep_rgb=True),
+    "unsampled": lambda photo: encoded(photo, subsampling=0),
+    "PNG": lambda photo: encoded(photo, "PNG"),
+    "PNG with a palette": lambda photo: encoded(photo.convert("P"), "PNG"),
+    "1-bit PNG": lambda photo: encoded(photo.convert("1"), "PNG"),
+    "GIF": lambda photo: encoded(photo, "GIF"),
+    "transparent GIF": lambda photo: encoded(photo.convert("P"), "GIF", transparency=3),
+    "GIF on a larger canvas": lambda photo: gif_on_canvas(photo, 100, 80),
+    "BMP": lambda photo: encoded(photo, "BMP"),
+    "grey BMP": lambda photo: encoded(photo.convert("L"), "BMP"),
+    "BMP with a palette": lambda photo: encoded(photo.convert("P"), "BMP"),
+    "1-bit BMP": lambda photo: encoded(photo.convert("1"), "BMP"),
+    "BMP with alpha": lambda photo: encoded(photo.convert("RGBA"), "BMP"),
+    "16-bit BMP": lambda photo: bmp_of_16_bits(photo),
+    "OS/2 BMP": lambda photo: bmp_of_os2(photo),
+    "WebP": lambda photo: encoded(photo, "WEBP"),
+    "WebP with alpha": lambda photo: encoded(photo.convert("RGBA"), "WEBP", lossless=True),
+    "TIFF": lambda photo: encoded(photo, "TIFF"),
+    "compressed TIFF": lambda photo: encoded(photo, "TIFF", compression="tiff_lzw"),
+    "CMYK TIFF": lambda photo: encoded(photo.convert("CMYK"), "TIFF"),
+    "AVIF": lambda photo: encoded(photo, "AVIF"),
+}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_unusual_images_are_those_of_pillow(kind, photo):
+    data = GOOD[kind](photo)
+    assert (decode_image(tf.constant(data)).numpy() == by_pillow(data)).all()
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_what_is_packed_is_read_by_tensorflow_alone(kind, photo):
+    """And has the pixels that training has, as far as JPEG keeps them."""
+    data = GOOD[kind](photo)
+    packed, name = recode(data, Recoding())
+    with tensorflow_only():
+        pixels = decode_image(tf.constant(packed)).numpy().astype(int)
+    if "transparent" in kind or "canvas" in kind:
+        return  # TensorFlow paints black what GIFs leave out, ours does not
+    lossy = packed != data and name == "jpeg"
+    assert abs(pixels - by_pillow(data)).mean() < (3 if lossy else 0.01)
+    assert (packed != data and name == "png") == (kind in ("BMP with a palette", "1-bit BMP"))
+
+
+@pytest.mark.parametrize("what", ["no end", "marker in the data", "IDAT", "IEND", "no chunk left"])
+def test_what_pillow_reads_and_tensorflow_refuses_is_not_packed(what, photo):
+    jpeg, png = encoded(photo), encoded(photo, "PNG")
+    match what:
+        case "no end":
+            data = jpeg[:-2]
+        case "marker in the data":
+            data = jpeg[:-40] + b"\xff\xfe\xff\xff" + jpeg[-36:]
+        case "no chunk left":
+            data = png[: png.index(b"IEND") - 4]
+        case name:
+            end = png.index(name.encode()) + 4
+            end += int.from_bytes(png[end - 8 : end - 4], "big")
+            data = png[:end] + bytes(4) + png[end + 4 :]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_image(tf.constant(data))
+    with pytest.raises(
+        BadImage, match=r"damaged \((it ends before|the checksum of its I|image file is)"
+    ):
+        recode(data, Recoding())
+    assert recode(jpeg, Recoding())[0] == jpeg
+    assert recode(png, Recoding())[0] == png
+
+
+def test_a_transparent_gif_shows_the_colours_underneath(photo):
+    palette = photo.convert("P")
+    data = encoded(palette, "GIF", transparency=int(np.asarray(palette)[0, 0]))
+    pixels = decode_image(tf.constant(data)).numpy()
+    assert (pixels[0, 0] != 0).any()
+    assert (pixels == np.asarray(palette.convert("RGB"))).all()
+
+
+def test_cmyk_without_adobes_marker_is_read_alike_everywhere(photo):
+    """Whole, cropped, in exports, packed and for DALI: as Pillow reads it. TensorFlow inverts only
+    what the marker says is inverted, and was up to 255 levels off.
+    """
+    data = GOOD["CMYK without a marker"](photo)
+    expected = by_pillow(data).astype(int)
+    assert (tf.io.decode_jpeg(data, channels=3).numpy() != expected).mean() > 0.9
+    window = decode_window(tf.constant(data), lambda shape: tf.constant([3, 5, 20, 30])).numpy()
+    assert (window == expected[3:23, 5:35]).all()
+    with tensorflow_only():
+        assert (decode_image(tf.constant(data)).numpy() == expected).all()
+    assert (tf.io.decode_png(as_rgb(tf.constant(data))[0]).numpy() == expected).all()
+    for recoding in (Recoding(), Recoding(resize_short=20)):
+        packed, kind = recode(data, recoding)
+        assert kind == "jpeg"
+        pixels = decode_image(tf.constant(packed)).numpy().astype(int)
+        assert abs(pixels.mean((0, 1)) - expected.mean((0, 1))).max() < 3
+
+
+def test_what_only_pillow_reads_is_left_out_of_exports(photo):
+    """They decode with TensorFlow alone."""
+    with tensorflow_only():
+        assert (decode_image(tf.constant(encoded(photo, "BMP"))).numpy() == photo).all()
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode_image(tf.constant(encoded(photo, "WEBP")))
+
+
+def test_16_bit_png_keeps_its_upper_bits(photo):
+    levels = np.arange(2400, dtype=np.uint16).reshape(40, 60) * 27
+    data = encoded(Image.fromarray(levels), "PNG")
+    assert (decode_image(tf.constant(data)).numpy() == (levels >> 8)[..., None]).all()
+
+
+def test_transparency_is_left_out(photo):
+    """The colours under a transparent pixel are taken as they are, as Pillow's convert does."""
+    photo = photo.copy()
+    photo.putalpha(0)
+    data = encoded(photo, "PNG")
+    assert (decode_image(tf.constant(data)).numpy() == by_pillow(data)).all()
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+def test_a_kind_that_pillow_was_built_without_is_named(photo, kind, monkeypatch):
+    from convoy.dataloader.images import by_pillow as module
+
+    data = encoded(photo, kind)
+    some = tuple(name for name in module._formats() if name != kind)
+    monkeypatch.setattr(module, "_formats", lambda: some)
+    says = rf"the image is {kind}, and the Pillow here was built without that: pip install -U pillo"
+    for read in (module.decode, lambda content: recode(content, Recoding())):
+        with pytest.raises(module.BadImage, match=f"(?i){says}"):
+            read(data)
+    assert kind not in map(str.upper, module.kinds_here())
+    assert len(module.kinds_here()) == 6
+
+
+def test_orientation_in_exif_is_not_applied_unless_asked_for(photo):
+    """So torchvision and tf.data read images, and runs from before `--exif_orientation`."""
+    exif = Image.Exif()
+    exif[0x112] = 6  # "turn by 90 degrees"
+    turned, plain = encoded(photo, exif=exif), encoded(photo)
+    assert (decode_image(tf.constant(turned)).numpy() == by_pillow(plain)).all()
+    one, two = (eval_decode(tf.constant(data), 24, WHOLE).numpy() for data in (turned, plain))
+    assert (one == two).all()
+
+
+def bmp_claiming(photo, width, height):
+    data = bytearray(encoded(photo, "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+def gif_claiming(photo, width, height):
+    data = bytearray(encoded(photo, "GIF"))
+    data[6:10] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def large(photo):
+    side = 20_000
+    yield png_claiming(side, side)
+    yield jpeg_claiming(photo, side, side)
+    yield bmp_claiming(photo, side, side)
+    yield bmp_claiming(photo, side, -side)  # rows from the top
+    yield gif_claiming(photo, side, side)
+
+
+def test_enormous_images_are_refused_by_their_header(photo):
+    seed = tf.constant([1, 2])
+    for data in map(tf.constant, large(photo)):
+        for decode in (
+            decode_image,
+            lambda data: eval_decode(data, 24, WHOLE),
+            lambda data: random_crop_decode(data, seed, 24),
+        ):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="more than 89478485 pixels"):
+                decode(data)
+
+
+def test_a_real_image_at_the_bound_is_decoded():
+    """A panorama, so that the header alone does not tell: 1 pixel high, then 1 column too many."""
+    wide = encoded(Image.new("L", (60_000, 1400)))
+    assert MAX_PIXELS >= 60_000 * 1400
+    assert random_crop_decode(tf.constant(wide), tf.constant([0, 0]), 8).shape == (8, 8, 3)
+
+
+# ---- in a data set ------------------------------------------------------------------------------
