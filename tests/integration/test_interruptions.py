@@ -9,7 +9,7 @@ from tests.integration.interruptions import FLAGS, Interruptions, small_disk
 
 # Quick to lose patience; and jobs sleep for longer than that.
 QUICK = ("--watchdog_seconds", "8", "--max_epochs", "2")
-ASLEEP, ROUNDS, SEED = 10.0, 5, 3143
+ASLEEP, ROUNDS, SEED = 10.0, 10, 3143
 
 
 @pytest.mark.timeout(600)

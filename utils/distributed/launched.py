@@ -56,8 +56,7 @@ def check_launch() -> None:
 
     Raises:
         DistributedError: some of horovodrun's variables are set, but not those that lead to it.
-            This
-            happens in a shell within another job, or with a saved environment.
+            This happens in a shell within another job, or with a saved environment.
     """
     horovods = [name for name in ("HOROVOD_SIZE", "HOROVOD_ELASTIC") if name in os.environ]
     alone = os.environ.get("HOROVOD_SIZE", "1") == "1" and "HOROVOD_ELASTIC" not in os.environ
