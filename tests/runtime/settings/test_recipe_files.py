@@ -14,12 +14,12 @@ from convoy.runtime.settings.recipes import (
     lookup,
     parse_name,
     read_recipe,
+    table,
 )
 from convoy.utils.errors import ConfigError
 
-MODELS, PLATFORMS = table()["models"], table()["platforms"]
+MODELS = table()["models"]
 LITERATURE = sorted(CONFIGS.glob("literature/*.yaml"))
-
 FILES = sorted(set(CONFIGS.glob("*/*.yaml")) - set(LITERATURE))
 
 
