@@ -1,6 +1,6 @@
-"""Shared by all tests: small sets of real images, and the program as a subprocess.
+"""Fixtures for all tests: small sets of real images, and the program as a subprocess.
 
-TensorFlow is imported only inside what needs it, so that the tests that do without stay quick.
+TensorFlow is imported inside the functions that use it, so that other tests start fast.
 """
 
 import json
@@ -20,11 +20,12 @@ import pytest
 
 from convoy.utils.machine import device
 
-# Before anything imports TensorFlow: quiet, and the same on a machine with a GPU.
+# These must be set before TensorFlow is imported: less output, and the CPU only.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 device.prefer_onednn()
-# What a script starts with & ignores Ctrl-C, and so would all that tests start and interrupt.
+# A script's background jobs (`&`) ignore SIGINT, and processes started by the tests would
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,14 +33,16 @@ HOROVODRUN = Path(sys.executable).with_name("horovodrun")
 
 
 def pytest_collection_modifyitems(items):
-    """Begins with the long ones, so that no worker is left with them at the end."""
+    """Runs the integration tests first: a long test at the end would leave a worker idle."""
     items.sort(key=lambda item: "integration" not in item.path.parts)
 
 
 @pytest.fixture(autouse=True)
 def _fresh_loggers():
-    """Convoy's loggers as a new process has them, whatever tests before have set: with the level
-    that `setup_logging` leaves behind, caplog would see more records, and without propagation none.
+    """Resets Convoy's loggers to the state of a new process.
+
+    After `setup_logging` in an earlier test, caplog would see more records (because of the level)
+    or none (because of `propagate`).
     """
     for name in [n for n in logging.root.manager.loggerDict if n.split(".")[0] == "convoy"]:
         logger = logging.getLogger(name)
@@ -50,7 +53,7 @@ def _fresh_loggers():
 
 @dataclass
 class Finished:
-    """What a process left: exit code, standard output and standard error."""
+    """The exit code, standard output and standard error of a finished process."""
 
     code: int
     out: str
@@ -58,7 +61,7 @@ class Finished:
 
     @property
     def text(self):
-        """Both outputs; horovodrun sends some of its processes' errors to either."""
+        """Both outputs: horovodrun sends the errors of some ranks to either one."""
         return self.out + self.err
 
 
@@ -75,7 +78,7 @@ class Running:
         return self.out.read_text(errors="replace") + self.err.read_text(errors="replace")
 
     def children(self):
-        """The processes below this one: horovodrun's middlemen and the ranks."""
+        """All descendants of this process: horovodrun's helpers and the ranks."""
         import psutil
 
         try:
@@ -84,8 +87,8 @@ class Running:
             return []
 
     def ranks(self, name="main.py"):
-        """The Python processes that run main.py, or another script, under horovodrun, by their
-        rank.
+        """Returns the Python processes under horovodrun that run main.py or another script,
+        ordered by rank.
         """
         found = {}
         for child in self.children():
@@ -95,7 +98,7 @@ class Running:
         return [found[rank] for rank in sorted(found)]
 
     def wait_for(self, text, timeout=120):
-        """Waits until the output has a text; fails if the process ends or the time is up."""
+        """Waits until the output contains `text`; fails if the process ends or times out first."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if text in self.text:
@@ -107,7 +110,7 @@ class Running:
         pytest.fail(f"no {text!r} within {timeout} s:\n{self.text}")
 
     def finish(self, timeout=120):
-        """Waits for the end; a process that takes longer is ended and fails the test."""
+        """Waits for the process to end; kills it and fails the test after `timeout` seconds."""
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -120,7 +123,7 @@ class Running:
         )
 
     def end(self):
-        """Kills the process and all those below it."""
+        """Kills the process and all its descendants."""
         import psutil
 
         everyone = self.children()
@@ -140,8 +143,9 @@ class Convoy:
     started: list = field(default_factory=list)
 
     def start(self, *args, np=1, env=None, script="main.py", elastic=None):
-        """Starts it and returns a `Running`. `np` above 1 goes through horovodrun, and so do the
-        flags `elastic`.
+        """Starts the program and returns a `Running`.
+
+        With `np` above 1 or the flags `elastic` it starts through horovodrun.
         """
         number = len(self.started)
         command = [sys.executable, str(script), *map(str, args)]
@@ -170,7 +174,7 @@ class Convoy:
         return running
 
     def __call__(self, *args, np=1, env=None, script="main.py", timeout=240, code=0):
-        """Runs it to its end, checks the exit code (None: any), and returns a `Finished`."""
+        """Runs the program to its end, checks the exit code (None: any), returns a `Finished`."""
         done = self.start(*args, np=np, env=env, script=script).finish(timeout)
         if code is not None:
             assert done.code == code, done.text
@@ -189,7 +193,7 @@ def convoy(tmp_path_factory):
 
 @pytest.fixture
 def script(tmp_path):
-    """Writes Python text to a file and returns its path, to be run by `convoy(script=…)`."""
+    """Writes Python text to a file and returns its path, for `convoy(script=…)`."""
 
     def write(text, name="script.py"):
         path = tmp_path / name
@@ -201,7 +205,7 @@ def script(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A real file system of one megabyte."""
+    """Mounts a real file system of 1 MB; needs root."""
     if os.name != "posix" or os.geteuid() != 0 or not shutil.which("mount"):
         pytest.skip("mounting a small file system needs root")
     disk = tmp_path / "disk"
@@ -217,7 +221,7 @@ def small_disk(tmp_path):
 
 
 def jpeg_bytes(pixels, **options):
-    """A JPEG of uint8 `(H, W)` or `(H, W, 3)` pixels."""
+    """Encodes uint8 pixels `(H, W)` or `(H, W, 3)` as JPEG."""
     from PIL import Image
 
     stream = BytesIO()
@@ -226,7 +230,7 @@ def jpeg_bytes(pixels, **options):
 
 
 def handwritten(count):
-    """scikit-learn's first handwritten digits, enlarged: a list of (uint8 (40, 40, 3), 0-9)."""
+    """Returns scikit-learn's first `count` digits, enlarged: a list of (uint8 (40, 40, 3), 0-9)."""
     import numpy as np
     from sklearn.datasets import load_digits
 
@@ -237,7 +241,9 @@ def handwritten(count):
 
 
 def write_records(path, examples, first_label=1):
-    """Writes (encoded bytes or pixels, class from 0) pairs as one ImageNet-layout TFRecord file."""
+    """Writes pairs (encoded bytes or pixels, zero-based class) to a TFRecord file in ImageNet's
+    layout.
+    """
     import tensorflow as tf
 
     def feature(value):
@@ -282,14 +288,14 @@ def writers():
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """97 training and 53 validation digits, both prime, in two shards each."""
+    """97 training and 53 validation digits, in two shards each; both numbers are prime."""
     examples = handwritten(150)
     return write_dataset(tmp_path_factory.mktemp("tiny"), examples[:97], examples[97:])
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """A folder of 12 JPEGs named after their class, `0-7.jpg` and so on."""
+    """A folder of 12 JPEGs whose names begin with their class: `0-7.jpg` and so on."""
     folder = tmp_path_factory.mktemp("photos")
     for i, (pixels, label) in enumerate(handwritten(12)):
         (folder / f"{label}-{i}.jpg").write_bytes(jpeg_bytes(pixels))
@@ -298,7 +304,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    """A data_dir of class folders with one image each, enough to pass the early checks."""
+    """A data_dir of class folders with one image each, which passes the checks before training."""
     from PIL import Image
 
     root = tmp_path_factory.mktemp("folders")
@@ -319,7 +325,7 @@ class Digits:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
-    """The 1,797 digits as the demo prepares them, by the demo's own command."""
+    """The 1,797 digits, prepared by the command that the demo uses."""
     folder = tmp_path_factory.mktemp("digits")
     data_dir, images = folder / "records", folder / "images"
     command = [sys.executable, "-m", "dataloader.prepare", "digits", "--out", str(data_dir)]
@@ -332,10 +338,10 @@ def digits(tmp_path_factory):
 
 TRAIN = (
     *("--arch", "efficientnet-test", "--train_batch_size", "16", "--eval_batch_size", "16"),
-    # AutoAugment takes five seconds of tracing a process; tests that are about it ask for it.
+    # Tracing AutoAugment takes five seconds per process; only the tests of it switch it on.
     *("--lr_init", "0.05", "--log_steps", "1", "--augmenter_name", "none"),
-    *("--defaults", "documents"),  # what is chosen from the data has tests of its own
-    "--no-training_report",  # a few seconds a run
+    *("--defaults", "documents"),  # defaults that fit the data have tests of their own
+    "--no-training_report",  # saves a few seconds per run
 )
 
 
@@ -347,7 +353,7 @@ def small_run():
 
 @pytest.fixture(scope="session")
 def trained(convoy, tiny, tmp_path_factory):
-    """A model_dir after two epochs on `tiny`, with an EMA, and what the run printed (`.text`)."""
+    """A run of two epochs on `tiny` with an EMA: `model_dir`, `flags`, and its output (`text`)."""
     model_dir = tmp_path_factory.mktemp("trained") / "run"
     flags = (*TRAIN, "--max_epochs", "2", "--warmup_epochs", "1", "--moving_average_decay", "0.9")
     done = convoy(*flags, "--data_dir", tiny, "--model_dir", model_dir)
@@ -362,7 +368,7 @@ def trained(convoy, tiny, tmp_path_factory):
 
 
 def read_log(path):
-    """The `DLLL {…}` lines of a log as dictionaries."""
+    """Returns the `DLLL {…}` lines of a log as dictionaries."""
     lines = Path(path).read_text().splitlines()
     assert all(line.startswith("DLLL ") for line in lines)
     return [json.loads(line.removeprefix("DLLL ")) for line in lines]
@@ -376,5 +382,5 @@ def log_lines():
 
 @pytest.fixture
 def interrupt():
-    """Sends SIGINT, as Ctrl-C does, to a process."""
+    """A function that sends SIGINT (Ctrl-C) to a process."""
     return lambda pid: os.kill(pid, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Every command that README.md and docs/ show, taken out of their text."""
+"""Finds every command and flag that README.md and docs/ show."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
-# What inline code begins with when it is a command and not a file's name.
+# Inline code that begins like this is a command, not a file name.
 _PROGRAMS = r"(?:python|convoy|make|bash|pip|horovodrun|mpirun|srun|sbatch)\s|scripts/\S+\.sh"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A command, or flags that go with one, as a page shows it."""
+    """A command, or flags that belong to one, as a page shows it."""
 
     page: str
     text: str
 
     @property
     def words(self) -> list[str]:
-        """As a shell divides it, without what comments add."""
+        """The words as a shell would split them, without comments."""
         return shlex.split(self.text, comments=True)
 
 
 def name(page: Path) -> str:
-    """`README.md`, or a page's path in docs/."""
+    """Returns `README.md`, or the page's path below docs/."""
     return str(page.relative_to(ROOT / "docs")) if page != PAGES[0] else page.name
 
 
 def blocks(language: str) -> list[Shown]:
-    """The fenced blocks of a language."""
+    """Returns all fenced blocks of a language."""
     return [
         Shown(name(page), text)
         for page in PAGES
@@ -43,8 +43,10 @@ def blocks(language: str) -> list[Shown]:
 
 
 def commands() -> list[Shown]:
-    """The lines of all bash blocks and blocks without a language, indented commands, and commands
-    in running text; of design.md, whose block is a tree of files, the last only.
+    """Returns all commands that the pages show.
+
+    These are the lines of bash blocks and of blocks without a language (except in design.md, whose
+    block is a folder tree), indented commands, and commands in running text.
     """
     found = []
     for page in PAGES:
@@ -66,7 +68,7 @@ def commands() -> list[Shown]:
 
 
 def flags() -> list[Shown]:
-    """Flags in running text and tables: inline code that begins with one."""
+    """Returns the flags in running text and tables: inline code that begins with a flag."""
     found = []
     for page in PAGES:
         rest = _FENCED.sub("", page.read_text())

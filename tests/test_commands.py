@@ -1,5 +1,7 @@
-"""Every command in README.md and docs/ is one that the program takes: the real parsers read them,
-up to the data check, on small data; other programs' are at least known here.
+"""The program accepts every command in README.md and docs/.
+
+The real parsers read the commands on small data, up to the check of the data. Commands of other
+programs are only compared with a list.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ documented = load_documented()
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
 EXTRAS = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.M))
 LAUNCHERS = ("horovodrun", "mpirun", "srun", "sbatch")
-# Programs that are not ours, and a file's text.
+# Other programs, and the first line of a script.
 OTHERS = ("source", "cat", "printf", "tensorflow_model_server", "#!/bin/sh", "pip", "kubectl")
 # Flags of other programs, by page.
 FOREIGN = {
@@ -56,13 +58,13 @@ FOREIGN = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, trained):
-    """A folder with what the pages speak of: photos/, flowers/, runs/ and so on."""
+    """A folder with the files that the pages mention: photos/, flowers/, runs/ and so on."""
     place = tmp_path_factory.mktemp("pages")
     for folder in ("photos/train/cat", "photos/train/dog", "photos/val/cat", "photos/val/dog",
                    "new_photos"):  # fmt: skip
         (place / folder).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(place / folder / "1.jpg")
-    for name in ("rose", "tulip"):  # not split yet
+    for name in ("rose", "tulip"):  # not split into train and val
         (place / "flowers" / name).mkdir(parents=True)
         for i in range(2):
             Image.new("RGB", (40, 40)).save(place / "flowers" / name / f"{i}.jpg")
@@ -72,11 +74,13 @@ def place(tmp_path_factory, trained):
     checkpoints = place / "runs/photos/checkpoints"
     first = min(path.name for path in checkpoints.glob("step-*"))
     best = json.loads((checkpoints / "best.json").read_text())
-    # So that best and last, which pages name beside each other, are two.
+    # Pages name best and last beside each other: make them two different checkpoints.
     (checkpoints / "best.json").write_text(json.dumps(best | {"checkpoint": first}))
     shutil.copytree(place / "photos", place / "digits")
-    write_timm(place / "resnet50.pth", get_arch("resnet50"))  # read by its content
-    (place / "weights").mkdir()  # where pages install them
+    write_timm(
+        place / "resnet50.pth", get_arch("resnet50")
+    )  # the program recognises it by its content
+    (place / "weights").mkdir()  # the pages install weights here
     lite = place / "weights" / "efficientnet_lite0.safetensors"
     write_timm(lite, get_arch("efficientnet-lite0"), classes=1000)
     (place / "configs").symlink_to(ROOT / "configs")
@@ -85,7 +89,7 @@ def place(tmp_path_factory, trained):
 
 @pytest.fixture
 def program(place, monkeypatch, tmp_path):
-    """Reads a command line of main.py as the program would, in that folder."""
+    """A function that parses a main.py command line in that folder."""
     monkeypatch.chdir(place)
     monkeypatch.setenv("CONVOY_WEIGHTS", str(place / "weights"))
     here = SimpleNamespace()
@@ -100,21 +104,24 @@ def program(place, monkeypatch, tmp_path):
         if training and "--model_dir" in words and "--resume_checkpoint" not in words:
             words[words.index("--model_dir") + 1] = str(tmp_path / "new")
         if "runs/digits" in words or "runs/head" in words:
-            words += ["--arch", "efficientnet-test"]  # what was trained there
+            words += [
+                "--arch",
+                "efficientnet-test",
+            ]  # the architecture of the run that was copied there
         return parse(words)
 
     return read
 
 
 def without_surroundings(words):
-    """A command without variables before it and the launcher that starts it."""
+    """Removes variables and a launcher in front of a command."""
     while re.match(r"\w+=", words[0]):
         words = words[1:]
     if words[0] in LAUNCHERS:
         mains = [i for i, word in enumerate(words) if word.endswith("main.py")]
         subs = [i for i, word in enumerate(words) if word.endswith(".sub")]
         if not mains + subs:
-            return []  # the launcher's own flags, in running text
+            return []  # only the launcher's own flags, in running text
         words = words[mains[0] - 1 :] if mains else words[subs[0] :]
     return words
 
@@ -122,7 +129,7 @@ def without_surroundings(words):
 @pytest.mark.parametrize(
     "shown", documented.commands(), ids=lambda shown: f"{shown.page}: {shown.text[:60]}"
 )
-def test_a_command_is_one_that_is_taken(shown, program, capsys):
+def test_the_program_accepts_every_documented_command(shown, program, capsys):
     if not shown.words:
         return
     for part in shown.text.split(" && "):
@@ -162,7 +169,7 @@ def check_python(words, program):
     elif words[:2] == ["-m", "runtime.recipes"]:
         assert recipes.main(words[2:]) == 0
     elif words[:2] == ["-m", "dataloader.prepare"]:
-        if len(words) > 3:  # else it is spoken of, without its flags
+        if len(words) > 3:  # otherwise the text only mentions the command, without its flags
             prepare_parser().parse_args(words[2:])
     elif words[:2] == ["-m", "venv"]:
         return
@@ -222,10 +229,10 @@ KNOWN = known()
 @pytest.mark.parametrize(
     "shown", documented.flags(), ids=lambda shown: f"{shown.page}: {shown.text[:60]}"
 )
-def test_a_flag_in_the_text_exists_and_takes_its_value(shown, program, capsys):
+def test_every_flag_in_the_text_exists_and_accepts_its_value(shown, program, capsys):
     names = re.findall(r"(?<!\S)(--[\w-]+)", shown.text)
     others = {f"--{name}" for name in FOREIGN.get(shown.page, ())}
-    # The left column of that page is another program's flags.
+    # The left column of resnet50_flags.md has another program's flags.
     unknown = [name for name in names if name not in KNOWN | others]
     assert not unknown or shown.page == "resnet50_flags.md", unknown
     words = re.sub(r"\bM/P/H/X\b|…", "N", shown.text).split()
@@ -238,7 +245,7 @@ def test_a_flag_in_the_text_exists_and_takes_its_value(shown, program, capsys):
     refused = []
     for base in BASES:
         try:
-            convert = "convert" in (*base.split(), *words)  # which has no use for data
+            convert = "convert" in (*base.split(), *words)  # convert takes no data
             start = [] if convert else ["--data_dir", "photos"]
             program([*start, "--model_dir", "x", *base.split(), *words])
         except SystemExit:
@@ -251,7 +258,7 @@ def test_a_flag_in_the_text_exists_and_takes_its_value(shown, program, capsys):
 # ---- files and Python ---------------------------------------------------------------------------
 
 
-def test_recipes_in_the_pages_are_recipes(place, program):
+def test_yaml_blocks_in_the_pages_are_valid_recipes(place, program):
     for shown in documented.blocks("yaml"):
         settings = yaml.safe_load(shown.text)
         file = place / "mine.yaml"
@@ -261,7 +268,7 @@ def test_recipes_in_the_pages_are_recipes(place, program):
 
 
 def test_python_of_the_readme_runs(program, place, monkeypatch):
-    """But for training itself; docs/python.md and the tutorial have tests of their own."""
+    """Training is replaced; docs/python.md and the tutorial have tests of their own."""
     monkeypatch.setattr("convoy.runtime.runner.Runner.run", lambda self: {"config": self.config})
     shutil.rmtree(place / "runs/photos")
     elsewhere = ("python.md", "tutorial.md")
@@ -273,15 +280,15 @@ def test_python_of_the_readme_runs(program, place, monkeypatch):
         assert names["figures"]["config"].data_dir == "photos"
 
 
-def test_every_language_of_a_block_is_read_here():
+def test_code_blocks_use_only_languages_that_these_tests_read():
     text = "".join(page.read_text() for page in documented.PAGES)
     assert set(re.findall(r"^```(\w+)", text, re.M)) <= {"bash", "python", "text", "yaml"}
     assert find_spec("convoy") is not None
 
 
 @pytest.mark.parametrize("folder", ["dataloader", "model", "runtime", "utils"])
-def test_the_program_names_its_modules_as_an_installed_package_has_them(folder):
-    """Messages and help are read where there is no checkout, too."""
+def test_messages_name_modules_as_convoy_modules(folder):
+    """`python -m runtime.…` works in a checkout only; an installed package has `convoy.runtime`."""
     own = re.compile(r"python -m (dataloader|model|runtime|utils)\b")
     files = (ROOT / folder).rglob("*.py")
     assert [str(file) for file in files if own.search(file.read_text())] == []

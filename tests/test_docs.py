@@ -1,4 +1,4 @@
-"""The pages of docs/: every link leads somewhere, every page is in the menu, every mode has one."""
+"""The pages of docs/: links work, the menu has every page, and every mode has a page."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def in_menu(entry) -> list[str]:
 
 
 def rendered(page: Path) -> str:
-    """As MkDocs does it, as far as links and anchors go."""
+    """Renders a page to HTML with MkDocs' extensions, so that links and anchors are the same."""
     return markdown.markdown(page.read_text(), extensions=["tables", "toc", "fenced_code"])
 
 
-def test_the_menu_has_every_page_once():
+def test_the_menu_has_every_page_exactly_once():
     shown = in_menu(SITE["nav"])
     assert len(shown) == len(set(shown))
     records = set((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
     pages = {str(page.relative_to(ROOT / "docs")) for page in set(PAGES) - records}
-    assert set(shown) == pages, "see nav in mkdocs.yml"
+    assert set(shown) == pages, "edit nav in mkdocs.yml"
 
 
 ROOT_PAGES = sorted(ROOT.glob("*.md"))
 
 
 @pytest.mark.parametrize("page", [*PAGES, *ROOT_PAGES], ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page):
+def test_every_link_has_a_target(page):
     targets = re.findall(r'(?:href|src)="([^"]+)"', rendered(page))
     for target in targets:
         if target.startswith(("http://", "https://")):
@@ -65,19 +65,19 @@ def test_every_link_leads_somewhere(page):
         file, _, anchor = target.partition("#")
         found = (page.parent / file).resolve() if file else page
         assert found.exists(), target
-        if page.is_relative_to(ROOT / "docs"):  # the site has no other files
+        if page.is_relative_to(ROOT / "docs"):  # the site contains docs/ only
             assert found.is_relative_to(ROOT / "docs"), target
         if anchor:
             assert f'id="{anchor}"' in rendered(found), target
 
 
-def test_every_mode_has_a_page():
+def test_every_mode_has_a_page_that_shows_it():
     assert set(PAGE_OF) == set(MODES)
     for mode, page in PAGE_OF.items():
         assert f"--mode {mode}" in (ROOT / "docs" / page).read_text(), mode
 
 
-def test_the_version_is_the_same_everywhere():
+def test_changelog_and_citation_have_the_version_of_pyproject():
     (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert newest[1] == version
@@ -86,17 +86,17 @@ def test_the_version_is_the_same_everywhere():
     assert f"({citation['date-released']})" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_github_and_ci_call_make_targets():
+def test_ci_calls_existing_make_targets_and_tests_every_supported_python():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     runs = workflow["jobs"]["make"]["strategy"]["matrix"]["include"]
     assert {run["target"] for run in runs} <= targets
     pythons = {run["python"] for run in runs if run["target"] == "test"}
-    assert pythons == {"3.10", "3.11", "3.12"}  # what pyproject.toml supports
+    assert pythons == {"3.10", "3.11", "3.12"}  # the versions that pyproject.toml supports
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_index_lists_every_decision():
+def test_the_index_lists_every_decision_record():
     done = subprocess.run(
         [sys.executable, "-c", "import decisions_index; print(decisions_index.index(), end='')"],
         cwd=ROOT / "scripts",
@@ -108,7 +108,7 @@ def test_the_index_lists_every_decision():
     assert done.stdout == index, "run scripts/decisions_index.py"
 
 
-def test_modules_named_for_upgrading_exist():
+def test_modules_named_in_the_upgrading_guide_exist():
     text = (ROOT / "docs" / "upgrading.md").read_text()
     now = re.findall(r"^\| `[\w.]+` \| `convoy\.([\w.]+)` \|$", text, re.M)
     assert len(now) > 30
@@ -117,8 +117,8 @@ def test_modules_named_for_upgrading_exist():
         assert path.with_suffix(".py").is_file(), module
 
 
-def test_the_picture_has_every_room():
-    """Which arrows there are changes with each import: scripts/architecture.py draws them."""
+def test_the_architecture_picture_has_every_module_and_package():
+    """Arrows change with each import and are not checked; scripts/architecture.py draws them."""
     picture = (ROOT / "docs" / "images" / "architecture.svg").read_text()
     shown = re.findall(r'text-anchor="middle">(\w+)</text>', picture)
     rooms = []
@@ -129,8 +129,8 @@ def test_the_picture_has_every_room():
     assert sorted(shown) == sorted(rooms), "run scripts/architecture.py"
 
 
-def test_the_readmes_figures_are_the_measured_ones():
-    """Those of its second reason: B0 on AMX, and input on Zen 4."""
+def test_speedups_in_the_readme_equal_the_measured_ones():
+    """Compares them with docs/performance.md: B0 on AMX, and input with AutoAugment on Zen 4."""
     page = (ROOT / "docs" / "performance.md").read_text()
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
     cells = {row[0]: row for row in rows}
@@ -149,8 +149,8 @@ def test_the_readmes_figures_are_the_measured_ones():
 
 
 @pytest.mark.parametrize("page", [*PAGES, *ROOT_PAGES], ids=lambda page: page.name)
-def test_text_is_wrapped(page):
-    """Tables, code and what cannot be broken may be longer."""
+def test_text_of_pages_is_wrapped(page):
+    """Tables, code and unbreakable words may be longer."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
     text = re.sub(r"^( {4}|\||<).*$", "", text, flags=re.M)
     for line in text.splitlines():

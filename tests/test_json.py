@@ -1,4 +1,4 @@
-"""All JSON that we write is JSON: no reader but Python's takes NaN and Infinity."""
+"""All JSON that we write is strict: only Python's parser accepts NaN and Infinity."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from convoy.utils.logging import make_json_logger
 from main import main
 
 ROOT = Path(__file__).parents[1]
-# Messages between our processes, and what is told to a user.
+# Messages between our processes, and text for users.
 OTHERS = {
     *(
         "utils/strict_json.py",
@@ -24,7 +24,7 @@ OTHERS = {
     ),
     *("benchmarks/harness.py", "benchmarks/worker.py", "benchmarks/scaling.py"),
     "benchmarks/exchange_cost.py",
-    # As Keras' and timm's users would write them.
+    # Scripts as users of Keras and timm would write them.
     *("benchmarks/first_run/keras_script.py", "benchmarks/first_run/timm_script.py"),
 }
 
@@ -34,7 +34,7 @@ def refuse(name):
 
 
 def documents(folder):
-    """The text of each JSON document below a folder, by file."""
+    """Yields (path, text) of each JSON document below a folder."""
     for path in sorted(folder.rglob("*.json*")):
         text = path.read_text(encoding="utf-8")
         lines = path.name.endswith(".jsonl") or text.startswith("DLLL ")
@@ -42,7 +42,7 @@ def documents(folder):
             yield path, part.removeprefix("DLLL ")
 
 
-def test_numbers_that_json_lacks_become_null():
+def test_nan_and_infinity_become_null():
     value = {"a": math.nan, "b": [np.float32("inf"), np.float64(0.5)], 3: np.arange(2), "d": None}
     assert strict_json.dumps(value) == '{"a": null, "b": [null, 0.5], "3": [0, 1], "d": null}'
     assert strict_json.dumps({"t": (np.array([1.0, np.nan]), True, "x")}) == (
@@ -50,14 +50,14 @@ def test_numbers_that_json_lacks_become_null():
     )
 
 
-def test_everything_goes_through_one_writer():
+def test_all_json_is_written_by_strict_json():
     for folder in ("runtime", "utils", "dataloader", "model", "convoy", "benchmarks", "scripts"):
         for path in (ROOT / folder).rglob("*.py"):
             if path.relative_to(ROOT).as_posix() not in OTHERS:
                 assert not re.search(r"(?<!strict_)json\.dumps?\(", path.read_text()), path
 
 
-def test_figures_of_a_run_too_short_to_measure(tmp_path, capsys):
+def test_a_run_too_short_to_measure_reports_unknown_figures_and_strict_json(tmp_path, capsys):
     log = make_json_logger(tmp_path / "log.json")
     run_log.summarise(log, {"avg_exp_per_second_training": math.nan, "training_loss": math.nan})
     log.close()
@@ -67,7 +67,9 @@ def test_figures_of_a_run_too_short_to_measure(tmp_path, capsys):
     assert [json.loads(text, parse_constant=refuse) for _, text in documents(tmp_path)]
 
 
-def test_the_files_of_a_run_and_its_evaluation(trained, tiny, photos, tmp_path):
+def test_files_of_training_evaluation_and_prediction_are_strict_json(
+    trained, tiny, photos, tmp_path
+):
     flags = ["--model_dir", str(trained.model_dir), "--data_dir", str(tiny)]
     report = ["--report", "--report_dir", str(tmp_path / "report"), "--eval_batch_size", "16"]
     assert (

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md quotes messages that the program really prints."""
+"""The program prints the messages that docs/troubleshooting.md quotes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDERS = ("convoy", "dataloader", "model", "runtime", "utils")
 
 
 def texts(file: Path) -> list[str]:
-    """The texts in a file, with … for what is put into them as the program runs."""
+    """Returns the string literals of a file, with … in place of inserted values."""
     found = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.JoinedStr):
@@ -28,18 +28,19 @@ def texts(file: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def printed():
+    """All messages in the code that have more than one word."""
     files = [file for name in FOLDERS for file in (ROOT / name).rglob("*.py")]
     return {text for file in files for text in texts(file) if " " in text}
 
 
 @pytest.mark.parametrize("quoted", QUOTED, ids=lambda text: text[:50])
-def test_a_quoted_message_is_in_the_code(quoted, printed):
+def test_a_quoted_message_exists_in_the_code(quoted, printed):
     parts = [part.strip() for part in quoted.split("…") if part.strip(" .,:;()")]
     pattern = re.compile(r".*".join(map(re.escape, parts)))
     longest = max(parts, key=len)
-    assert len(longest) > 11, "quote more of it"
+    assert len(longest) > 11, "too short to search for: quote more of the message"
     assert any(longest in text and pattern.search(text) for text in printed)
 
 
-def test_the_page_quotes_as_many_as_it_should():
+def test_the_page_quotes_at_least_35_messages():
     assert len(QUOTED) >= 35

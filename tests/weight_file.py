@@ -1,4 +1,4 @@
-"""Weight files of other programs, by names and shapes alone."""
+"""Writes weight files in the layout of other programs, with names and shapes only."""
 
 import numpy as np
 
@@ -7,12 +7,16 @@ from convoy.model.weights.names import scheme_for, source_names
 
 
 def write_timm(path, arch, *, classes=10, without=(), extra=(), dtype=np.int8, **options):
-    """Writes the tensors of an `Arch`, all zeros, as timm names and lays them out.
+    """Writes the tensors of an `Arch`, all zeros, with timm's names and layouts.
 
     Args:
-        without: parts of names that are left out.
-        extra: names of tensors that are added.
-        **options: of `weight_shapes`.
+        path: the safetensors file.
+        arch: the architecture.
+        classes: number of classes of the head.
+        without: tensors whose names contain one of these are left out.
+        extra: names of additional tensors.
+        dtype: dtype of all tensors.
+        **options: passed on to `weight_shapes`.
     """
     from safetensors.numpy import save_file
 

@@ -1,4 +1,4 @@
-"""Photographs, and a cache for the tests of this folder alone."""
+"""Fixtures for the DALI tests: photographs, and a separate cache for each test."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory, writers):
-    """53 photographs, a prime number, with label `i % 10`."""
+    """53 photographs (a prime number), with label `i % 10`."""
     folder = tmp_path_factory.mktemp("photographs")
     writers.dataset(folder, [(photograph(i), i % 10) for i in range(53)], [])
     return folder

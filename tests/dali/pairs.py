@@ -1,4 +1,4 @@
-"""Loads the same examples through tf.data and through DALI, and compares."""
+"""Loads the same examples with tf.data and with DALI, and compares them."""
 
 import importlib
 
@@ -17,7 +17,7 @@ def options(**changes):
 
 
 def pair(data, training=True, rank=0, world=1, **changes):
-    """tf.data's loader and DALI's, of the same examples."""
+    """Returns the tf.data loader and the DALI loader for the same examples."""
     source = find_source(str(data), "train")
     place = {"training": training, "rank": rank, "world": world}
     return [kind(source, options(**changes), **place) for kind in (Loader, DaliLoader)]
@@ -29,7 +29,10 @@ def collect(loader, epoch=0, offset=0):
 
 
 def assert_alike(ours, theirs, level=1.0):
-    """Equal labels, weights, shapes and types; images differ by less than a level on average."""
+    """Asserts equal labels, weights, shapes and dtypes, and similar pixels.
+
+    The mean difference of each image must be below `level` grey levels.
+    """
     for one, other in zip(ours, theirs, strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
     assert (ours[1] == theirs[1]).all()

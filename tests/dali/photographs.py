@@ -1,4 +1,4 @@
-"""Makes the photographs of these tests."""
+"""Makes test photographs."""
 
 import io
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def photograph(i):
-    """A smooth JPEG of about 90 × 100 pixels; every fifth is grey."""
+    """Returns a smooth JPEG of about 90 × 100 pixels; every fifth is grey."""
     pixels = np.random.default_rng(i).integers(0, 256, (6, 7, 3), dtype=np.uint8)
     size = (90 + i % 19, 110 - i % 17)
     image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Unusual and damaged images, read through DALI."""
+"""DALI reads unusual and damaged images as tf.data does."""
 
 import io
 import logging
@@ -22,11 +22,11 @@ def save(image, kind, **settings):
 
 
 def unusual():
-    """Name → bytes of images that decoders read in different ways."""
+    """Returns images, by name, that decoders treat differently."""
     pixels = np.asarray(Image.open(io.BytesIO(save(Image.linear_gradient("L"), "PNG"))))
     rgb = Image.fromarray(np.stack([pixels, pixels.T, pixels[::-1]], 2)).resize((80, 60))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn it by 90 degrees
+    exif[0x0112] = 6  # rotate by 90 degrees
     deep = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
     clear = rgb.convert("RGBA")
     clear.putalpha(0)
@@ -46,7 +46,7 @@ def unusual():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_unusual_images(tmp_path, writers, training):
+def test_unusual_images_decode_as_with_tf_data(tmp_path, writers, training):
     images = unusual()
     writers.dataset(tmp_path / "data", [(image, 0) for image in images.values()], [])
     ours, theirs = map(collect, pair(tmp_path / "data", training))
@@ -54,7 +54,7 @@ def test_unusual_images(tmp_path, writers, training):
 
 
 @pytest.mark.parametrize("method", ["crop", "resize", "training"])
-def test_turned_images_are_decoded_here_to_the_same_pixels(tmp_path, writers, method):
+def test_rotated_images_have_the_same_pixels_as_with_tf_data(tmp_path, writers, method):
     rgb = Image.open(io.BytesIO(unusual()["PNG"]))
     images = []
     for number in range(1, 9):
@@ -72,7 +72,7 @@ def damaged(tmp_path, writers, which, damage=lambda image: image[: len(image) //
     images = [photograph(i) for i in range(20)]
     for i in which:
         images[i] = damage(images[i])
-    # One shard, so that examples keep their numbers.
+    # One shard keeps the numbers of the examples.
     return writers.dataset(tmp_path / "data", [(image, 3) for image in images], [], shards=1)
 
 
@@ -81,22 +81,22 @@ def damaged(tmp_path, writers, which, damage=lambda image: image[: len(image) //
     [lambda image: image[: len(image) // 3], lambda image: b"", lambda image: b"RIFF0000WEBPVP8 "],
     ids=["truncated", "empty", "WebP"],
 )
-def test_a_bad_example_keeps_its_slot(tmp_path, writers, caplog, damage):
+def test_a_bad_example_keeps_its_slot_with_weight_0(tmp_path, writers, caplog, damage):
     folder = damaged(tmp_path, writers, [4, 17], damage)
-    # The whole image is the crop: a crop above the cut decodes.
+    # Crop the whole image: a crop above the cut would decode.
     changes = {"max_bad_examples": 2, "crop_area": (1.0, 1.0), "augmenter": "randaugment"}
     ours, theirs = pair(folder, **changes)
     with caplog.at_level(logging.WARNING, "convoy.data"):
         found = collect(theirs)
     assert sorted(theirs.bad_examples) == [4, 17]
     assert caplog.text.count("weight 0") == 2
-    assert_alike(collect(ours), found, level=8.0)  # RandAugment magnifies differences
+    assert_alike(collect(ours), found, level=8.0)  # RandAugment amplifies differences
     assert theirs.bad_examples == ours.bad_examples
     assert found[2][:20].sum() == 18
     assert collect(theirs, 1)[2].sum() == 18
 
 
-def test_too_many_bad_examples(tmp_path, writers):
+def test_more_bad_examples_than_allowed_raise_an_error(tmp_path, writers):
     folder = damaged(tmp_path, writers, [4, 17])
     with pytest.raises(TooManyBadExamples, match="--max_bad_examples 1 allows 1"):
         collect(pair(folder, max_bad_examples=1, crop_area=(1.0, 1.0))[1])
@@ -105,8 +105,8 @@ def test_too_many_bad_examples(tmp_path, writers):
 
 
 @pytest.mark.parametrize("least", [0.05, 1.0])
-def test_damaged_images_are_refused_as_by_tf_data(tmp_path, writers, least):
-    """Bytes anywhere but in the header are replaced, in 60 of 120 images."""
+def test_dali_refuses_no_damaged_image_that_tf_data_accepts(tmp_path, writers, least):
+    """In 60 of 120 images random bytes after the header are replaced, and some are cut."""
     rng = np.random.default_rng(7)
     images = [photograph(i % 53) for i in range(120)]
     for i in range(0, 120, 2):
@@ -118,7 +118,7 @@ def test_damaged_images_are_refused_as_by_tf_data(tmp_path, writers, least):
     changes = {"crop_area": (least, 1.0), "crop_ratio": (0.5, 2.0), "max_bad_examples": 0.9}
     ours, theirs = pair(folder, **changes)
     expected, found = collect(ours), collect(theirs)
-    # DALI puts up with damage here and there that TensorFlow refuses, never the other way round.
+    # DALI accepts a few damaged images that TensorFlow refuses, never the other way round.
     assert theirs.bad_examples.items() <= ours.bad_examples.items()
     assert 5 < len(ours.bad_examples) < 60
     assert len(ours.bad_examples) - len(theirs.bad_examples) <= 2
@@ -126,8 +126,8 @@ def test_damaged_images_are_refused_as_by_tf_data(tmp_path, writers, least):
     assert_alike(*([part[both] for part in loader] for loader in (expected, found)))
 
 
-def test_what_dali_alone_refuses_is_decoded_by_tensorflow(data, monkeypatch, caplog):
-    """No such file is known, so DALI is handed other bytes in some images' place."""
+def test_images_that_only_dali_refuses_are_decoded_by_tensorflow(data, monkeypatch, caplog):
+    """No real file is known for this case, so DALI gets other bytes for two images."""
     run, refused = DaliLoader._run, {photograph(8), photograph(31)}
 
     def refuse(self, encoded, *rest):
@@ -142,7 +142,7 @@ def test_what_dali_alone_refuses_is_decoded_by_tensorflow(data, monkeypatch, cap
     assert not theirs.bad_examples
 
 
-def test_a_failure_that_is_no_images_fault(data, monkeypatch):
+def test_a_dali_failure_that_no_image_caused_suggests_tfdata(data, monkeypatch):
     loader = pair(data)[1]
 
     def fail(self, *_):
@@ -155,6 +155,6 @@ def test_a_failure_that_is_no_images_fault(data, monkeypatch):
         collect(loader)
 
 
-def test_an_interpolation_that_is_not_there(data):
+def test_an_interpolation_that_dali_lacks_suggests_tfdata(data):
     with pytest.raises(DataError, match="--data_backend tfdata"):
         pair(data, interpolation="lanczos3")

@@ -1,4 +1,7 @@
-"""DALI on the CPU gives what tf.data gives: the same examples, decisions, labels; like pixels."""
+"""DALI on the CPU gives the same examples, random choices and labels as tf.data.
+
+Pixels differ a little because the decoders differ.
+"""
 
 import numpy as np
 import pytest
@@ -25,7 +28,7 @@ TRAINING = [
 
 
 @pytest.mark.parametrize("changes", TRAINING, ids=str)
-def test_training_batches(data, changes):
+def test_training_batches_are_those_of_tf_data(data, changes):
     ours, theirs = pair(data, **changes)
     assert ours.steps_per_epoch == theirs.steps_per_epoch
     for epoch in (0, 3):
@@ -35,13 +38,13 @@ def test_training_batches(data, changes):
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("method", ["crop", "resize"])
-def test_evaluation_pixels(data, method, antialias, interpolation):
+def test_evaluation_pixels_are_close_to_tf_datas(data, method, antialias, interpolation):
     crop = EvalCrop(8, method, interpolation, antialias)
     assert_alike(*map(collect, pair(data, training=False, eval_crop=crop)))
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_three_ranks_share_an_epoch_without_loss_or_repetition(data, training):
+def test_three_ranks_together_read_every_example_once(data, training):
     loaders = [pair(data, training, rank, 3, batch_size=4) for rank in range(3)]
     parts = []
     for ours, theirs in loaders:
@@ -52,14 +55,14 @@ def test_three_ranks_share_an_epoch_without_loss_or_repetition(data, training):
     assert weights.sum() == 53
     expected = np.bincount([i % 10 for i in range(53)])
     assert np.bincount(labels, weights).tolist() == expected.tolist()
-    # Labels repeat; that no example does is seen by the pixels of a crop without randomness.
+    # Labels repeat, so compare pixels: evaluation crops are not random.
     if not training:
         images = np.concatenate([p[0] for p in parts])[weights > 0]
         assert len(np.unique(images.reshape(53, -1), axis=0)) == 53
 
 
 @pytest.mark.parametrize("offset", [8, 13, 52])
-def test_resume_is_the_suffix_to_the_bit(data, offset):
+def test_resuming_within_an_epoch_yields_the_same_bits_as_the_whole_epoch(data, offset):
     changes = {"augmenter": "autoaugment", "interpolation": "random"}
     whole = collect(pair(data, **changes)[1], 2)
     later = collect(pair(data, **changes)[1], 2, offset)
@@ -69,8 +72,8 @@ def test_resume_is_the_suffix_to_the_bit(data, offset):
         assert (one[offset:53] == other[real]).all()
 
 
-def test_batches_stay_what_they_are(data):
-    """They lie in DALI's memory, which it must not use again while they live."""
+def test_earlier_batches_do_not_change_while_later_ones_are_read(data):
+    """They lie in DALI's memory, which DALI must not reuse while a batch is in use."""
     loader = pair(data)[1]
     expected = collect(loader)
     kept = list(loader.batches(0))
@@ -79,7 +82,7 @@ def test_batches_stay_what_they_are(data):
     assert (np.concatenate([images.numpy() for images, _, _ in kept]) == expected[0]).all()
 
 
-def test_an_abandoned_epoch_and_two_at_once(data):
+def test_an_abandoned_epoch_or_a_parallel_one_changes_no_batch(data):
     loader = pair(data)[1]
     expected = collect(loader, 0), collect(loader, 1)
     for _ in range(3):
@@ -90,7 +93,7 @@ def test_an_abandoned_epoch_and_two_at_once(data):
 
 
 def _plans(loader, epoch, name):
-    """One part of what DALI is handed, for the examples of an epoch's first batch."""
+    """Returns one input of the DALI pipeline for the examples of an epoch's first batch."""
     place = list(loader._inputs).index(name)
     encoded, _, seeds, _ = loader._read(epoch, 0)
     plans = [
@@ -99,7 +102,7 @@ def _plans(loader, epoch, name):
     return np.stack([plan[place].numpy() for plan in plans])
 
 
-def test_crops_and_flips_are_those_of_tf_data(data):
+def test_crops_and_flips_equal_tf_datas(data):
     loader = pair(data, batch_size=53)[1]
     given = loader.options
     for epoch in range(2):
@@ -118,7 +121,7 @@ def test_crops_and_flips_are_those_of_tf_data(data):
 
 
 def index_of(loader, number):
-    """The number that `photograph` was called with: two shards were dealt in turn."""
+    """Returns the `i` of `photograph(i)` for an example: the two shards were filled in turn."""
     first = -(-loader.num_examples // 2)
     return 2 * number if number < first else 2 * (number - first) + 1
 
@@ -126,12 +129,12 @@ def index_of(loader, number):
 def test_half_of_the_images_are_flipped(data):
     loader = pair(data, batch_size=53)[1]
     flipped = np.concatenate([_plans(loader, epoch, "flip") for epoch in range(20)])
-    # 1,060 draws: four standard deviations.
+    # 1,060 draws; allow four standard deviations.
     assert abs(flipped.mean() - 0.5) < 4 * 0.5 / np.sqrt(len(flipped))
 
 
 @pytest.mark.parametrize("augmenter", ["autoaugment", "randaugment", "trivialaugment"])
-def test_policies_are_those_of_tf_data_on_equal_pixels(data, augmenter):
+def test_policies_on_equal_pixels_give_the_bits_of_tf_data(data, augmenter):
     plain, theirs = (pair(data, augmenter=name)[1] for name in (None, augmenter))
     augment = make_augmenter(augmenter, image_size=48)
     before, after = collect(plain, 1), collect(theirs, 1)
@@ -144,15 +147,15 @@ def test_policies_are_those_of_tf_data_on_equal_pixels(data, augmenter):
     assert changed > 20
 
 
-def test_erasing_and_jitter_are_those_of_tf_data(data):
+def test_erasing_and_jitter_match_tf_data(data):
     changes = {"random_erasing": 1.0, "color_jitter": 0.4}
     ours, theirs = map(collect, pair(data, **changes))
-    assert_alike(ours, theirs, level=3.0)  # jitter magnifies what decoders differ by
+    assert_alike(ours, theirs, level=3.0)  # jitter amplifies the decoders' differences
     plain = collect(pair(data, random_erasing=0.0)[1])
     assert (plain[0] != theirs[0]).any((1, 2, 3)).all()
 
 
-def test_augmentation_on_the_device_gives_the_same_images(data):
+def test_augmentation_on_the_device_gives_the_same_bits_as_on_the_host(data):
     changes = {"augmenter": "randaugment", "random_erasing": 0.5, "mixup_alpha": 0.4}
     host, device = (pair(data, augment_on=on, **changes)[1] for on in ("cpu", "device"))
     for one, (planned, labels, weights) in zip(host.batches(1), device.batches(1), strict=True):
@@ -161,8 +164,9 @@ def test_augmentation_on_the_device_gives_the_same_images(data):
         assert (one[2].numpy() == weights.numpy()).all()
 
 
-def test_a_run_from_beginning_to_end(small_run, tiny, tmp_path, log_lines):
-    """Training resumed in its middle is training, and evaluation is tf.data's."""
+def test_a_resumed_dali_run_ends_with_the_same_weights_and_evaluates_like_tf_data(
+    small_run, tiny, tmp_path, log_lines
+):
 
     def run(*args):
         assert main([str(arg) for arg in args]) == 0
@@ -184,10 +188,12 @@ def test_a_run_from_beginning_to_end(small_run, tiny, tmp_path, log_lines):
     assert losses[0] == pytest.approx(losses[1], abs=0.01)
 
 
-def test_two_ranks_train_on_the_same_images_as_one(convoy, small_run, tiny, tmp_path, log_lines):
-    """One update on 16 images, eight a rank: the mean loss is that of one process.
+def test_two_ranks_have_the_same_loss_as_one_process_on_the_same_images(
+    convoy, small_run, tiny, tmp_path, log_lines
+):
+    """Compares one update on 16 images with one on eight images per rank.
 
-    Batch norm learns from each rank's own images, so ranks normalise together here.
+    Batch norm is synchronised; otherwise each rank would normalise over its own images.
     """
     flags = (*small_run, "--data_dir", tiny, "--data_backend", "dali-cpu", "--mode", "train")
     flags += ("--prof", "1", "--batch_norm", "syncbn", "--dropout", "0", "--stochastic_depth", "0")

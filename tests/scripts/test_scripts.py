@@ -1,4 +1,4 @@
-"""Launch scripts: the documents' names are there, and each starts what its name says."""
+"""Launch scripts have the names from the documents, and each does what its name says."""
 
 import itertools
 import os
@@ -15,7 +15,7 @@ from convoy.runtime.settings.recipes import lookup, parse_name
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
 FOLDERS = ("B0", "B4", "RN50")
-# What the two documents write, with the batch per GPU of the scripts that they describe.
+# Names from the two documents, with the batch size per GPU that they give.
 DOCUMENTED = {
     "B0/training/AMP/convergence_8xA100-80G": 1024,
     "B0/training/AMP/convergence_8xV100-16G": 256,
@@ -40,7 +40,7 @@ EVALUATION = {
 
 
 def run(command, **variables):
-    """Runs a command line; returns its standard output."""
+    """Runs a command; returns its standard output."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")} | variables
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
@@ -50,14 +50,14 @@ def run(command, **variables):
 
 
 def flags(line):
-    """The words of a printed command, and its flags with their values."""
+    """Returns the words of a printed command, and a dict of its flags with their values."""
     words = shlex.split(line)
     return words, {a: b for a, b in itertools.pairwise(words) if a.startswith("--")}
 
 
 @pytest.fixture(scope="module")
 def printed():
-    """What each script prints in a dry run, by its path without .sh."""
+    """The command that each script prints in a dry run, by the script's path without .sh."""
     names = sorted(p for folder in FOLDERS for p in (SCRIPTS / folder).rglob("*.sh"))
     loop = 'for f in "$@"; do bash "$f" --seed 7 || exit 1; done'
     lines = run(["bash", "-c", loop, "-", *map(str, names)], DRY_RUN="1").splitlines()
@@ -65,7 +65,7 @@ def printed():
     return dict(zip(paths, lines, strict=True))
 
 
-def test_the_scripts_are_what_their_writer_writes():
+def test_launch_scripts_equal_what_write_launch_scripts_generates():
     sys.path.insert(0, str(SCRIPTS))
     try:
         from write_launch_scripts import scripts
@@ -80,21 +80,21 @@ def test_the_scripts_are_what_their_writer_writes():
     assert there == scripts(), "run: python scripts/write_launch_scripts.py"
 
 
-def test_every_script_names_a_recipe_for_its_number_of_processes(printed):
+def test_every_script_uses_a_recipe_that_fits_its_name(printed):
     assert len(printed) == 282
     for path, line in printed.items():
         words, given = flags(line)
         found = lookup(**parse_name(given["--recipe"]), gpus=None)
         one = "_1x" in path or "/inference/" in path
         assert int(given.get("--nproc", 1)) == (1 if one else found.gpus), path
-        assert words[-2:] == ["--seed", "7"], "extra flags come last"
+        assert words[-2:] == ["--seed", "7"], "extra flags must come last"
         precision = next(p for p in ("AMP", "TF32", "FP32") if p in path)
         assert f"/{precision}/" in given["--recipe"], path
         assert ("--resume_checkpoint" in words) == ("convergence" in given["--recipe"]), path
         assert ("--predict_dir" in given) == ("/inference/" in path), path
 
 
-def test_documented_scripts_have_their_documents_batches(printed):
+def test_documented_scripts_use_the_documented_batch_sizes(printed):
     for path, batch in DOCUMENTED.items():
         found = lookup(**parse_name(flags(printed[path])[1]["--recipe"]))
         assert found.launch["train_batch_size"] == batch, path
@@ -112,7 +112,7 @@ def test_documented_scripts_have_their_documents_batches(printed):
     assert flags(printed["RN50/FP32/DGX2V_resnet50_FP32_90E"])[1]["--nproc"] == "16"
 
 
-def test_variables_and_the_output_folder_change_the_command():
+def test_environment_variables_and_an_output_folder_change_the_command():
     b0 = str(SCRIPTS / "B0/training/AMP/convergence_8xA100-80G.sh")
     variables = {"DRY_RUN": "1", "NPROC": "2", "DATA_DIR": "my data", "MODEL_DIR": "out"}
     _, given = flags(run(["bash", b0], **variables))
@@ -128,7 +128,7 @@ def test_variables_and_the_output_folder_change_the_command():
 SLURM = {"DRY_RUN": "1", "SLURM_JOB_ID": "5", "SLURM_JOB_PARTITION": "gpu", "PARTITION": "gpu"}
 
 
-def test_multinode_jobs_name_recipes_and_take_the_documents_variables(tmp_path):
+def test_multinode_jobs_use_recipes_and_the_documented_variables(tmp_path):
     for name, model in (("B0", "efficientnet-b0"), ("B4", "efficientnet-b4"), ("RN50", "resnet50")):
         sub = f"run_{name}_multinode.sub"
         text = run(["bash", sub], **SLURM, checkpointdir=str(tmp_path / "run"), SRUN_MPI="pmix")
@@ -146,7 +146,7 @@ def test_multinode_jobs_name_recipes_and_take_the_documents_variables(tmp_path):
     assert (given["--seed"], words[-2:]) == ("3", ["--lr_init", "1"])
 
 
-def test_a_stopped_task_of_an_array_is_queued_again_alone(tmp_path):
+def test_only_the_stopped_task_of_an_array_is_requeued(tmp_path):
     for name, text in (("srun", "exit 75"), ("scontrol", 'echo "$*" > "$0.called"')):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
@@ -158,7 +158,7 @@ def test_a_stopped_task_of_an_array_is_queued_again_alone(tmp_path):
     assert (tmp_path / "scontrol.called").read_text() == "requeue 5_3\n"
 
 
-def test_a_job_in_another_partition_than_asked_for_says_so():
+def test_a_job_in_a_partition_other_than_the_requested_one_is_refused():
     wrong = SLURM | {"PARTITION": "long"}
     done = subprocess.run(
         ["bash", "run_B0_multinode.sub"],
@@ -172,7 +172,7 @@ def test_a_job_in_another_partition_than_asked_for_says_so():
     assert "sbatch -p long" in done.stderr
 
 
-def test_shellcheck_finds_nothing():
+def test_shell_scripts_pass_shellcheck():
     checker = shutil.which("shellcheck")
     if not checker:
         pytest.skip("shellcheck is not installed (Debian: apt-get install shellcheck)")
@@ -189,8 +189,8 @@ SMALL = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_one_script_of_each_kind_runs(tiny, photos, tmp_path):
-    """On digits, with a small model: trained, gone on with, evaluated, applied, timed."""
+def test_one_script_of_each_kind_runs_on_digits(tiny, photos, tmp_path):
+    """Trains, resumes, evaluates, predicts and benchmarks a small model."""
     base = {"DATA_DIR": str(tiny), "INFER_DIR": str(photos), "CUDA_VISIBLE_DEVICES": "-1"}
     base |= {"MODEL_DIR": str(tmp_path / "run"), "NPROC": "2"}
 
@@ -203,7 +203,7 @@ def test_one_script_of_each_kind_runs(tiny, photos, tmp_path):
     text = script(train, *SMALL, "--max_epochs", "2")
     assert "epoch 2/2" in text
     assert "epoch 1/2" not in text
-    applied = ("--arch", "efficientnet-test", "--no-use_xla")  # the recipe names B0
+    applied = ("--arch", "efficientnet-test", "--no-use_xla")  # the recipe's model is B0
     text = script("B0/evaluation/evaluation_TF32_8xA100-80G.sh", *applied)
     assert "[0] latency_99pct" in text
     text = script("B0/inference/inference_FP32.sh", *applied, NPROC="1")

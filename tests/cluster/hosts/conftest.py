@@ -1,7 +1,7 @@
-"""Two hosts on this machine: network namespaces with an sshd each, joined by a link of our own.
+"""Two hosts on one machine: network namespaces with an sshd each, joined by our own link.
 
-The link is a program between two TAP devices. It can delay packets, lose some, or lose all without
-a word, as a pulled cable does; the two TCP stacks that it joins are the kernel's.
+The link is a program between two TAP devices. It can delay packets, drop some, or drop all
+silently, like a pulled cable. The TCP stacks at both ends are the kernel's.
 """
 
 import collections
@@ -28,7 +28,7 @@ NAMES, ADDRESSES = ("convoy1", "convoy2"), ("10.77.31.1", "10.77.31.2")
 
 
 def missing():
-    """Why hosts cannot be made here, or ""."""
+    """Returns why hosts cannot be made here, or ""."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -44,11 +44,11 @@ def missing():
 
 
 class Link:
-    """Carries Ethernet frames between two TAP devices.
+    """Forwards Ethernet frames between two TAP devices.
 
     Attributes:
-        delay: seconds that each packet takes, in each direction.
-        loss: share of packets lost, 0 to 1; 1 is a cut.
+        delay: seconds that a packet takes, in each direction.
+        loss: fraction of packets dropped, 0 to 1; 1 is a cut cable.
     """
 
     def __init__(self, names):
@@ -64,12 +64,12 @@ class Link:
 
     def _carry(self):
         across = dict(zip(self._ends, reversed(self._ends), strict=True))
-        under_way = collections.deque()  # (when it arrives, where, packet)
+        under_way = collections.deque()  # (arrival time, device, packet)
         while self._open:
             now = time.monotonic()
             while under_way and under_way[0][0] <= now:
                 _, end, packet = under_way.popleft()
-                with suppress(OSError):  # a device that is down, or full
+                with suppress(OSError):  # the device is down, or its queue is full
                     os.write(end, packet)
             wait = max(0.0, under_way[0][0] - now) if under_way else 0.05
             for end in select.select(self._ends, [], [], wait)[0]:
@@ -86,7 +86,7 @@ class Link:
 
 
 class Job:
-    """A command that runs on host 1; its output goes to a file."""
+    """A command that runs on host 1 and writes its output to a file."""
 
     def __init__(self, command, log, environment):
         self.log = log
@@ -112,7 +112,7 @@ class Job:
             time.sleep(0.1)
 
     def finish(self, seconds):
-        """Waits for the end, at most so long; returns the exit code."""
+        """Waits for the end, at most `seconds`; returns the exit code."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -120,10 +120,10 @@ class Job:
 
 
 class Hosts:
-    """Two hosts, `convoy1` and `convoy2`, which reach each other by these names.
+    """Two hosts, `convoy1` and `convoy2`, which can reach each other by name.
 
     Attributes:
-        link: what joins them.
+        link: the `Link` between them.
     """
 
     def __init__(self, folder):
@@ -150,7 +150,7 @@ class Hosts:
         )
 
     def _make(self, name, address, device):
-        # What lies here stands in for /etc/hosts and /etc/ssh within `ip netns exec`.
+        # `ip netns exec` mounts files from here over /etc/hosts and /etc/ssh.
         etc = Path("/etc/netns") / name
         (etc / "ssh").mkdir(parents=True)
         hosts = [f"{a} {n}\n" for a, n in zip(ADDRESSES, NAMES, strict=True)]
@@ -187,7 +187,7 @@ class Hosts:
         return job
 
     def training(self, name):
-        """The processes of main.py on a host."""
+        """Returns the main.py processes on a host."""
         found = []
         for pid in subprocess.check_output(["ip", "netns", "pids", name], text=True).split():
             with suppress(psutil.NoSuchProcess):
@@ -197,7 +197,7 @@ class Hosts:
         return found
 
     def kill(self, name):
-        """All that runs on a host dies at once."""
+        """Kills all processes on a host at once."""
         for pid in subprocess.check_output(["ip", "netns", "pids", name], text=True).split():
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
@@ -220,7 +220,7 @@ class Hosts:
 
 
 def _on(host, *command):
-    """A command on a host, which has its own network, name and process numbers."""
+    """Returns a command that runs on a host, with its own network, host name and process ids."""
     named = f'hostname {host} && exec "$@"'
     alone = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
     return ["ip", "netns", "exec", host, *alone, "sh", "-c", named, "-", *map(str, command)]

@@ -1,4 +1,4 @@
-"""A real Slurm on this host, of one node: munged, slurmctld and slurmd, all in one folder."""
+"""A real Slurm with one node on this host: munged, slurmctld and slurmd, all in one folder."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def missing():
-    """Why Slurm cannot be started here, or ""."""
+    """Returns why Slurm cannot be started here, or ""."""
     if os.geteuid() != 0:
         return "a Slurm of one's own needs root"
     absent = [name for name in NEEDED if not shutil.which(name, path=_path())]
@@ -67,7 +67,7 @@ def _free_ports(count):
 
 
 class Slurm:
-    """Starts the daemons in `folder`; `stop` ends them and whatever still runs."""
+    """Starts the daemons in `folder`; `stop` ends them and all jobs that still run."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -127,7 +127,7 @@ class Slurm:
         return done.stdout + done.stderr
 
     def state(self, job):
-        """Such as "RUNNING" or, once it has ended, "COMPLETED"."""
+        """Returns a job's state, for example "RUNNING" or "COMPLETED"."""
         text = self("scontrol", "show", "job", job, check=False)
         found = [word for word in text.split() if word.startswith("JobState=")]
         return found[0].removeprefix("JobState=") if found else "unknown"

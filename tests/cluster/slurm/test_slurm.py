@@ -1,4 +1,4 @@
-"""Multi-node jobs on a real Slurm of one node, with two tasks: stopped, queued again, resumed."""
+"""Multi-node jobs with two tasks on a real one-node Slurm: stopped, requeued, resumed."""
 
 import re
 import sys
@@ -20,7 +20,7 @@ VARIABLES = {"PLATFORM": "cpu", "PRECISION": "FP32", "PARTITION": "main", "PYTHO
 
 
 class Job:
-    """A submitted job and what it wrote."""
+    """A submitted job and its output."""
 
     def __init__(self, slurm, folder, *args, **variables):
         self.slurm, self.folder = slurm, folder
@@ -32,7 +32,7 @@ class Job:
         return "".join(path.read_text(errors="replace") for path in self.folder.glob("*.out"))
 
     def wait_for(self, pattern, times=1, seconds=600):
-        """Waits until the output has had a pattern so many times."""
+        """Waits until the output contains at least `times` matches of `pattern`."""
         deadline = time.monotonic() + seconds
         while len(re.findall(pattern, self.text)) < times:
             assert self.slurm.state(self.id) not in ("FAILED", "CANCELLED"), self.text
@@ -40,7 +40,7 @@ class Job:
             time.sleep(0.2)
 
     def finish(self, seconds=600):
-        """Waits for the end, which must be a good one; returns the output."""
+        """Waits until the job completes without an error; returns its output."""
         deadline = time.monotonic() + seconds
         while (state := self.slurm.state(self.id)) in ("PENDING", "RUNNING", "COMPLETING"):
             assert time.monotonic() < deadline, f"{state}: {self.text}"
@@ -50,9 +50,9 @@ class Job:
         return self.text
 
 
-def test_a_job_that_is_queued_again_twice_trains_each_epoch_once(slurm, tiny, tmp_path):
-    """First as an administrator or a preemption does it, with SIGTERM; then as a time limit does,
-    with --signal's SIGUSR1, after which the job queues itself.
+def test_a_job_requeued_twice_trains_each_epoch_once(slurm, tiny, tmp_path):
+    """First by `scontrol requeue` (SIGTERM), as an administrator or a preemption does it, then by
+    SIGUSR1, as `--signal` sends it before a time limit; after that the job requeues itself.
     """
     run = tmp_path / "run"
     places = {"datadir": str(tiny), "checkpointdir": str(run)}
@@ -69,14 +69,18 @@ def test_a_job_that_is_queued_again_twice_trains_each_epoch_once(slurm, tiny, tm
     job.wait_for("resuming from", times=2)
     text = job.finish()
     evaluated = [int(epoch) for epoch in re.findall(r"epoch (\d)/9 +eval loss", text)]
-    assert evaluated == list(range(1, 10)), "each epoch ends once"
+    assert evaluated == list(range(1, 10)), "each epoch must be evaluated once"
     state = checkpoint.read(checkpoint.latest(run)).state
-    assert (state["epoch"], state["step"]) == (9, 9 * 7)  # 97 images, 16 a step
+    assert (state["epoch"], state["step"]) == (9, 9 * 7)  # 97 images, 16 per step
 
 
-def test_a_job_whose_time_runs_out_saves_and_goes_on(slurm, tiny, tmp_path):
+def test_a_job_that_reaches_its_time_limit_saves_and_resumes(slurm, tiny, tmp_path):
     places = {"datadir": str(tiny), "checkpointdir": str(tmp_path / "run")}
-    limit = ("--time=2", "--signal=USR1@60", "--ntasks-per-node=2")  # Slurm may be a minute early
+    limit = (
+        "--time=2",
+        "--signal=USR1@60",
+        "--ntasks-per-node=2",
+    )  # Slurm may send the signal up to a minute early
     job = Job(
         *(slurm, tmp_path, *limit, "run_B0_multinode.sub", *SMALL, "--max_epochs", "100000"),
         **places,
@@ -88,7 +92,7 @@ def test_a_job_whose_time_runs_out_saves_and_goes_on(slurm, tiny, tmp_path):
     print(job.text)
 
 
-def test_an_array_makes_a_run_of_each_seed(slurm, tiny, tmp_path):
+def test_each_task_of_an_array_trains_with_its_own_seed(slurm, tiny, tmp_path):
     places = {"datadir": str(tiny), "checkpointdir": str(tmp_path / "runs")}
     few = ("--max_epochs", "1", "--steps_per_epoch", "2", "--optimizer_batch_size", "16")
     array = ("--array=3,5", "--ntasks-per-node=2", "run_RN50_multinode.sub", *SMALL, *few)
@@ -101,8 +105,7 @@ def test_an_array_makes_a_run_of_each_seed(slurm, tiny, tmp_path):
         assert checkpoint.latest(tmp_path / "runs" / str(seed)) is not None
 
 
-def test_srun_alone_is_enough(slurm, tiny, tmp_path):
-    """No script and no horovodrun."""
+def test_srun_without_a_script_or_horovodrun_trains_with_two_ranks(slurm, tiny, tmp_path):
     flags = ("--data_dir", tiny, "--model_dir", tmp_path / "run", "--max_epochs", "1")
     said = slurm("srun", "-n", "2", sys.executable, "main.py", *SMALL, *flags)
     assert "epoch 1/1" in said
