@@ -1,4 +1,4 @@
-"""`config.yaml` reads like a recipe, and `--config` and older versions' files go on being read."""
+"""`config.yaml`: the order of its settings, and reading files of this and older versions."""
 
 from dataclasses import asdict, fields
 
@@ -13,17 +13,17 @@ NASTY = ("a\nb: ü", "x\x85y\u2028z", "a: b # c", "- x", "null", "off", "2023-01
 
 
 def parts(text):
-    """The settings above the line of the defaults, and those below."""
+    """Returns the settings above the "Defaults" line, and those below it."""
     first, rest = text.split("==== Defaults ====")
     return yaml.safe_load(first), yaml.safe_load(rest)
 
 
 def set_in(text):
-    """The lines that set something."""
+    """Returns the lines that are neither empty nor comments."""
     return [line for line in text.split("\n") if line and not line.startswith("#")]
 
 
-def test_what_differs_from_the_defaults_comes_first():
+def test_settings_that_differ_from_the_defaults_come_first():
     config = Config(**defaults("resnet50") | {"max_epochs": 3, "runs": ["a", "b"]})
     first, rest = parts(config.to_yaml())
     first.pop(MADE_IN)
@@ -31,11 +31,11 @@ def test_what_differs_from_the_defaults_comes_first():
     assert first | rest == asdict(config)
 
 
-def test_the_architecture_is_always_among_the_first():
+def test_the_architecture_is_above_the_defaults_even_if_it_is_the_default():
     assert "arch" in parts(Config().to_yaml())[0]
 
 
-def test_each_setting_has_a_line_of_its_own_below_the_name_of_its_group():
+def test_each_setting_has_its_own_line_below_its_group_heading():
     lines = Config(runs=["a", "b" * 200], lr_boundaries=[1.0, "10%"]).to_yaml().split("\n")
     for f in fields(Config):
         place = [i for i, line in enumerate(lines) if line.startswith(f"{f.name}:")]
@@ -45,16 +45,16 @@ def test_each_setting_has_a_line_of_its_own_below_the_name_of_its_group():
 
 
 @pytest.mark.parametrize("text", NASTY, ids=repr)
-def test_any_text_is_read_back(text, tmp_path):
+def test_special_characters_in_a_text_setting_survive_writing_and_reading(text, tmp_path):
     config = Config(tracker_project=text, trackers=text)
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml(), encoding="ascii")
     assert asdict(load_config(path)) == asdict(config)
-    assert len(set_in(config.to_yaml())) == len(fields(Config)) + 1  # and where it was made
+    assert len(set_in(config.to_yaml())) == len(fields(Config)) + 1  # and MADE_IN
 
 
-def test_a_file_of_version_0_1_is_read_as_before(tmp_path):
-    """They had all settings in one block, several in a line."""
+def test_a_config_file_of_version_0_1_can_be_read(tmp_path):
+    """These files have all settings in one block, with several settings on a line."""
     config = Config(**defaults("resnet18") | {"max_epochs": 7, "run_name": "a: b"})
     values = asdict(config) | {MADE_IN: "/home/ada"}
     path = tmp_path / "config.yaml"

@@ -1,4 +1,4 @@
-"""The files of recipes: what each says of itself, and what it builds on."""
+"""Recipe files: their heading, the published results that they quote, and their `base` files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LITERATURE = sorted(CONFIGS.glob("literature/*.yaml"))
 FILES = sorted(set(CONFIGS.glob("*/*.yaml")) - set(LITERATURE))
 
 
-def test_every_recipe_is_in_the_table_and_the_other_way_round():
+def test_recipe_files_and_the_table_list_the_same_recipes():
     listed = [CONFIGS / file for entry in MODELS.values() for file in entry["recipes"].values()]
     assert sorted(listed) == FILES
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_recipe_says_how_it_is_run_and_what_its_source_reached(path):
+def test_a_recipe_states_its_command_its_source_and_published_results(path):
     head = re.match(r"(#.*\n)+", path.read_text())[0]
     command = re.sub(r"\s*\\\n#\s*", " ", head)
     processes, name = re.search(r"-np (\d+) python main.py --recipe (\S+) ", command).groups()
@@ -47,7 +47,7 @@ def test_a_recipe_says_how_it_is_run_and_what_its_source_reached(path):
 
 
 @pytest.mark.parametrize("path", LITERATURE, ids=lambda path: path.stem)
-def test_a_recipe_of_the_literature_is_marked_and_says_what_is_missing(path):
+def test_a_literature_recipe_is_marked_and_lists_what_convoy_lacks(path):
     head = re.match(r"(#.*\n)+", path.read_text())[0]
     assert head.startswith("# LITERATURE: ")
     assert f"--config configs/literature/{path.name} " in head
@@ -57,11 +57,11 @@ def test_a_recipe_of_the_literature_is_marked_and_says_what_is_missing(path):
     assert expected["source"]
     assert 75 < expected["results"][0]["top1"] < 82
     used = {file for entry in MODELS.values() for file in entry["recipes"].values()}
-    assert f"literature/{path.name}" not in used  # --mode list shows what NVIDIA's reach
+    assert f"literature/{path.name}" not in used  # --mode list shows NVIDIA's results instead
 
 
-def test_expected_accuracies_are_those_of_the_documents():
-    # NVIDIA's two documents, the paper's weights as timm evaluated them, torchvision's weights.
+def test_expected_accuracies_equal_the_published_ones():
+    # Sources: NVIDIA's two documents, timm's evaluation of the paper's weights, torchvision.
     assert expected_top1("efficientnet-b0") == (77.43, "NVIDIA, 500e")
     assert expected_top1("efficientnet-b4") == (82.69, "NVIDIA, 500e")
     assert expected_top1("resnet50") == (78.43, "NVIDIA, 250e")
@@ -73,11 +73,11 @@ def test_expected_accuracies_are_those_of_the_documents():
     assert [result["hours"] for result in shorter[:4]] == [3, 5, 5, 12]
 
 
-def test_models_of_the_table_exist():
+def test_every_model_in_the_table_can_be_built():
     assert all(get_arch(model).available for model in MODELS)
 
 
-def test_a_base_may_have_a_base_and_must_end(tmp_path):
+def test_bases_can_be_chained_but_not_circular(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.yaml").write_text("max_epochs: 1\nlr_init: 1.0\nexpected: {short: a}\n")
     (tmp_path / "sub/b.yaml").write_text("base: ../a.yaml\nlr_init: 2.0\n")
@@ -100,7 +100,7 @@ def test_a_base_may_have_a_base_and_must_end(tmp_path):
         ("- 1\n", "holds no settings"),
     ],
 )
-def test_a_bad_recipe_is_named(text, message, tmp_path, capsys):
+def test_a_bad_recipe_file_is_refused_with_the_reason(text, message, tmp_path, capsys):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""Recipe files and the table that picks them. No TensorFlow anywhere in it."""
+"""Recipes agree with their sources, and `--recipe` picks them by name. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def find(name):
 
 
 def peak_rate(found):
-    """The learning rate that training reaches, as `runtime.train.trainer` computes it."""
+    """Returns the peak learning rate, as `runtime.train.trainer` computes it."""
     settings = found.recipe.settings | found.launch
     return scaled_lr(settings["lr_init"], found.images_per_update, settings["lr_base_batch"])
 
 
-# NVIDIA's scripts: model, precision, platform; images per GPU, epochs, peak learning rate.
+# From NVIDIA's scripts: model/precision/platform, images per GPU, epochs, peak learning rate.
 EFFICIENTNET_SCRIPTS = [
     ("b0/AMP/A100-80G", 1024, 500, 0.32),
     ("b0/TF32/A100-80G", 512, 500, 0.16),
@@ -48,7 +48,7 @@ EFFICIENTNET_SCRIPTS = [
 
 
 @pytest.mark.parametrize(("name", "batch", "epochs", "rate"), EFFICIENTNET_SCRIPTS)
-def test_efficientnet_batches_and_rates_are_those_of_the_scripts(name, batch, epochs, rate):
+def test_efficientnet_recipes_equal_nvidias_scripts(name, batch, epochs, rate):
     found = find(name)
     settings = found.recipe.settings | found.launch
     assert found.published
@@ -65,7 +65,7 @@ def test_efficientnet_batches_and_rates_are_those_of_the_scripts(name, batch, ep
     assert settings.get("tf32", True) == ("FP32" not in name)
 
 
-# The second version's scripts, and the PyTorch example's configs.yml for EfficientNet.
+# From the scripts' second version, and from the PyTorch example's configs.yml for EfficientNet.
 @pytest.mark.parametrize(
     ("name", "batch"),
     [
@@ -79,7 +79,7 @@ def test_efficientnet_batches_and_rates_are_those_of_the_scripts(name, batch, ep
         ("b4/FP32/T4", 16),
     ],
 )
-def test_other_published_efficientnet_batches(name, batch):
+def test_other_efficientnet_batches_equal_the_published_ones(name, batch):
     assert find(name).launch["train_batch_size"] == batch
     assert find(name).published
 
@@ -97,13 +97,13 @@ def test_other_published_efficientnet_batches(name, batch):
         ("b4/FP32/V100-32G", 32),
     ],
 )
-def test_efficientnet_is_evaluated_with_the_scripts_batches(name, batch):
+def test_efficientnet_evaluation_batches_equal_nvidias_scripts(name, batch):
     found = find(f"{name}/evaluate")
     assert (found.launch["mode"], found.launch["eval_batch_size"]) == ("eval", batch)
 
 
-# configs.yml of the PyTorch example (resnet50 in FP32 on DGX-1: its older scripts): images per GPU,
-# per update, peak rate, weight decay as a multiple of 1/32768.
+# From configs.yml of the PyTorch example (resnet50 in FP32 on DGX-1: from its older scripts):
+# images per GPU, images per update, peak learning rate, weight decay as a multiple of 1/32768.
 RESNET_CONFIGS = [
     ("resnet50/AMP/DGX1V", 256, 2048, 2.048, 1),
     ("resnet50/FP32/DGX1V", 128, 2048, 2.048, 1),
@@ -127,7 +127,7 @@ RESNET_CONFIGS = [
 
 
 @pytest.mark.parametrize(("name", "batch", "update", "rate", "decay"), RESNET_CONFIGS)
-def test_resnet_batches_and_rates_are_those_of_the_documents(name, batch, update, rate, decay):
+def test_resnet_recipes_equal_nvidias_documents(name, batch, update, rate, decay):
     for epochs in (90, 250):
         found = find(f"{name}/{epochs}E")
         settings = found.recipe.settings | found.launch
@@ -146,7 +146,7 @@ def test_resnet_batches_and_rates_are_those_of_the_documents(name, batch, update
         assert settings["max_epochs"] == epochs
 
 
-def test_a_resnet_warms_up_to_its_peak_and_ends_at_zero():
+def test_a_resnets_learning_rate_warms_up_to_its_peak_and_ends_at_zero():
     settings = find("resnet50/A100/90E").recipe.settings
     config = Config(**settings)
     rate = make_schedule(**schedule_arguments(config), base_lr=2.048, steps_per_epoch=626)
@@ -154,7 +154,7 @@ def test_a_resnet_warms_up_to_its_peak_and_ends_at_zero():
     assert rate(90 * 626) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_papers_models_have_its_batch_and_rate():
+def test_other_efficientnets_have_the_papers_batch_and_learning_rate():
     for b, platform in product((1, 2, 3, 5, 6, 7), PLATFORMS):
         found = find(f"b{b}/{platform}")
         assert found.images_per_update == 4096
@@ -162,7 +162,7 @@ def test_the_papers_models_have_its_batch_and_rate():
         assert not found.published
 
 
-def test_every_combination_resolves_to_flags_that_exist():
+def test_every_combination_of_the_table_sets_existing_flags_only():
     flags = {f.name for f in fields(Config)}
     for model, platform, precision in product(MODELS, PLATFORMS, table()["precisions"]):
         lacks = PLATFORMS[platform].get("lacks", {})
@@ -181,7 +181,7 @@ def test_every_combination_resolves_to_flags_that_exist():
             assert find(found.name) == found
 
 
-def test_new_machines_and_precisions_without_a_source_are_marked_as_derived():
+def test_batches_without_a_source_are_not_marked_as_published():
     for name in ("b0/H100-80G", "resnet50/H200-141G", "resnet50/cpu", "resnet18/A100"):
         assert not find(name).published
     assert not find("resnet50/FP32/A100").published
@@ -192,7 +192,7 @@ def test_new_machines_and_precisions_without_a_source_are_marked_as_derived():
 @pytest.mark.parametrize(
     ("gpus", "passes", "images"), [(1, 8, 2048), (2, 4, 2048), (3, 3, 2304), (8, 1, 2048)]
 )
-def test_fewer_gpus_gather_the_documented_batch(gpus, passes, images):
+def test_fewer_gpus_accumulate_gradients_up_to_the_documented_batch(gpus, passes, images):
     found = find(f"resnet50/A100/{gpus}x")
     assert found.gpus == gpus
     assert found.images_per_update == passes * gpus * 256 == images
@@ -200,13 +200,13 @@ def test_fewer_gpus_gather_the_documented_batch(gpus, passes, images):
     assert peak_rate(found) == pytest.approx(images / 1000)
 
 
-def test_more_gpus_take_more_images_at_a_higher_rate():
+def test_more_gpus_mean_a_larger_batch_and_a_higher_learning_rate():
     found = find("b0/AMP/A100/16x")
     assert (found.images_per_update, found.launch["optimizer_batch_size"]) == (16384, None)
     assert peak_rate(found) == pytest.approx(0.64)
 
 
-def test_benchmarks_gather_no_passes():
+def test_benchmarks_accumulate_no_gradients():
     found = find("resnet50/FP32/V100/1x/train_benchmark_short")
     assert found.launch["optimizer_batch_size"] is None
     assert (found.launch["mode"], found.launch["data_backend"]) == (
@@ -217,7 +217,7 @@ def test_benchmarks_gather_no_passes():
     assert (find("b0/A100/predict").gpus, find("b0/A100/predict").launch["mode"]) == (1, "predict")
 
 
-def test_parts_come_in_any_order_and_have_other_names():
+def test_parts_of_a_recipes_name_have_any_order_and_synonyms():
     wanted = find("resnet50/AMP/DGXA100/convergence/90E")
     assert wanted.name == "resnet50/AMP/DGXA100/convergence/90E"
     for name in ("90e,A100-80G,amp,ResNet50", "resnet50 DGXA100/train 90E", "resnet50/a100//90E"):
@@ -243,7 +243,7 @@ def test_parts_come_in_any_order_and_have_other_names():
         ("resnet50/TF32/T4", "TF32 on T4: Turing GPUs have no TensorFloat-32"),
     ],
 )
-def test_a_part_that_does_not_fit_is_answered_with_what_does(name, answer, capsys):
+def test_an_unknown_part_of_a_recipes_name_is_refused_with_a_suggestion(name, answer, capsys):
     with pytest.raises(ConfigError, match=re.escape(answer)):
         find(name)
     with pytest.raises(SystemExit):
@@ -252,7 +252,7 @@ def test_a_part_that_does_not_fit_is_answered_with_what_does(name, answer, capsy
     assert main(name.split("/")) == 2
 
 
-def test_lookup_knows_full_names_only():
+def test_lookup_takes_no_abbreviated_names():
     with pytest.raises(ConfigError, match="did you mean resnet50"):
         lookup("resnet-50", platform="DGXA100")
 
@@ -260,15 +260,15 @@ def test_lookup_knows_full_names_only():
 # Command line
 
 
-def test_the_command_line_takes_a_recipe(folders, tmp_path):
+def test_a_recipe_sets_the_config_and_is_recorded_in_it(folders, tmp_path):
     args = ["--data_dir", str(folders), "--model_dir", str(tmp_path)]
     config = parse(["--recipe", "90E/resnet50/A100", *args])
     assert config.recipe == "resnet50/AMP/DGXA100/convergence/90E"
     assert (config.mode, config.arch, config.max_epochs) == ("train_and_eval", "resnet50", 90)
     assert (config.use_amp, config.use_xla, config.tf32) == (True, True, True)
-    # one process was started
+    # Only one process was started, so gradients are accumulated up to the recipe's batch.
     assert (config.train_batch_size, config.optimizer_batch_size) == (256, 2048)
-    assert config.crop_area_min == 0.08  # the family's, of which no recipe speaks
+    assert config.crop_area_min == 0.08  # the family's default: no recipe sets it
     saved = tmp_path / "config.yaml"
     saved.write_text(config.to_yaml())
     assert "recipe: resnet50/AMP/DGXA100/convergence/90E" in saved.read_text()
@@ -285,13 +285,13 @@ def test_a_config_overrides_a_recipe_and_flags_override_both(tmp_path):
 
 
 @pytest.mark.parametrize("started", [4, 8, 16])
-def test_the_batch_is_kept_by_as_many_processes_as_were_started(started, monkeypatch):
+def test_a_recipes_batch_is_kept_for_the_number_of_started_processes(started, monkeypatch):
     monkeypatch.setenv("HOROVOD_SIZE", str(started))
     config = parse(["--mode", "summary", "--recipe", "resnet50/FP32/V100"])
     assert config.optimizer_batch_size == (2048 if started < 16 else None)
 
 
-def test_a_recipe_for_other_processes_than_were_started_is_refused(capsys):
+def test_a_recipe_for_another_number_of_processes_is_refused(capsys):
     with pytest.raises(SystemExit):
         parse(["--mode", "summary", "--recipe", "resnet50/A100/8x"])
     text = " ".join(capsys.readouterr().err.split())
@@ -301,7 +301,9 @@ def test_a_recipe_for_other_processes_than_were_started_is_refused(capsys):
 @pytest.mark.parametrize("platform", ["A100", "cpu"])
 @pytest.mark.parametrize("mode", ["convergence", "train_benchmark", "train_benchmark_short"])
 @pytest.mark.parametrize("model", ["b0", "resnet50"])
-def test_training_modes_pass_all_checks(model, mode, platform, folders, tmp_path):
+def test_recipes_for_training_pass_all_checks_of_the_settings(
+    model, mode, platform, folders, tmp_path
+):
     args = ["--data_dir", str(folders), "--model_dir", str(tmp_path)]
     config = parse(["--recipe", f"{model}/{platform}/{mode}", *args])
     assert config.mode == table()["modes"][mode]["settings"]["mode"]
@@ -327,6 +329,3 @@ def test_the_module_prints_the_table_in_80_columns(capsys, monkeypatch):
     assert all(name in text for name in (*MODELS, *PLATFORMS))
     assert "…" not in text
     assert re.search(r"resnet50 +50 90 250 +256/128 +256/128 +256/256 +256/256", text)
-
-
-# Files

@@ -1,5 +1,5 @@
-"""A value means the same on the command line, in YAML and from Python, and a wrong one is answered
-in words that a person understands.
+"""A value means the same on the command line, in YAML and from Python, and a message about a wrong
+value says what the setting takes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def from_yaml(tmp_path, text):
         ("lr_warmup_epochs: 3", 3),
     ],
 )
-def test_yaml_is_taken_as_written(tmp_path, line, value):
+def test_a_yaml_value_is_read_by_the_type_of_its_setting(tmp_path, line, value):
     name = {"lr_warmup_epochs": "warmup_epochs"}.get(line.split(":")[0], line.split(":")[0])
     assert getattr(from_yaml(tmp_path, line + "\n"), name) == value
 
@@ -100,13 +100,13 @@ def test_yaml_is_taken_as_written(tmp_path, line, value):
         ("a: " + "[" * 5000, "recipe.yaml"),
     ],
 )
-def test_a_recipe_that_cannot_be_used_is_answered_in_words(refused, tmp_path, text, words):
+def test_an_unusable_recipe_is_refused_with_line_and_reason(refused, tmp_path, text, words):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(text + "\n")
     assert words in refused("--mode", "env", "--config", recipe)
 
 
-def test_a_recipe_that_grows_when_it_is_read_is_harmless(refused, tmp_path):
+def test_yaml_aliases_that_expand_exponentially_are_refused(refused, tmp_path):
     lines = ["x0: &x0 [a, a, a, a, a, a, a, a, a, a]"]
     lines += [f"x{i}: &x{i} [" + ", ".join([f"*x{i - 1}"] * 10) + "]" for i in range(1, 12)]
     recipe = tmp_path / "recipe.yaml"
@@ -114,7 +114,7 @@ def test_a_recipe_that_grows_when_it_is_read_is_harmless(refused, tmp_path):
     assert "holds a list in a list" in refused("--mode", "env", "--config", recipe)
 
 
-def test_a_runs_config_is_read_alike(tmp_path):
+def test_a_runs_config_is_read_by_the_same_rules_as_a_recipe(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("max_epochs: '7'\nrun_name: 2023\nmodel_dir: ~/x\n")
     config = load_config(path)
@@ -148,7 +148,7 @@ def test_a_runs_config_is_read_alike(tmp_path):
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
-def test_a_flag_says_what_it_takes(refused, args, words):
+def test_a_wrong_value_of_a_flag_is_refused_with_what_the_flag_takes(refused, args, words):
     message = refused("--mode", "summary", *args)
     assert words in message
     assert not any(word in message for word in ("<class", "Union", "Literal", "_boolean_type"))
@@ -156,7 +156,7 @@ def test_a_flag_says_what_it_takes(refused, args, words):
         assert "--image_size" not in message
 
 
-def test_a_number_may_be_written_in_any_way():
+def test_numbers_and_lists_have_the_same_spellings_as_in_yaml():
     assert parse(["--mode", "env", "--prof", "1e3"]).prof == 1000
     assert parse(["--mode", "env", "--prof", "null"]).prof is None
     assert parse(["--mode", "env", "--lr_boundaries=[7, 90 steps]"]).lr_boundaries == [
@@ -166,13 +166,13 @@ def test_a_number_may_be_written_in_any_way():
     assert parse(["--mode", "env", "--lr_boundaries", "7,9"]).lr_boundaries == [7, 9]
 
 
-def test_names_of_architectures_may_have_capitals():
+def test_capitals_in_an_architectures_name_do_not_matter():
     config = parse(["--mode", "summary", "--arch", "ResNet50"])
     assert (config.arch, config.optimizer) == ("resnet50", "momentum")
     assert configure(mode="summary", arch="EfficientNet-B3").arch == "efficientnet-b3"
 
 
-def test_values_from_python_may_be_numpys_and_paths():
+def test_configure_takes_numpy_values_and_paths():
     config = configure(
         mode="env",
         max_epochs=np.int64(3),
@@ -191,7 +191,7 @@ def test_values_from_python_may_be_numpys_and_paths():
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_a_tilde_is_the_home_folder_in_every_path(name, tmp_path, monkeypatch):
+def test_a_tilde_means_the_home_folder_in_every_path(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr("convoy.runtime.command_line.cli.validate", lambda config: config)
     home = str(tmp_path / "home/x")
@@ -202,13 +202,13 @@ def test_a_tilde_is_the_home_folder_in_every_path(name, tmp_path, monkeypatch):
     assert getattr(configure(mode="env", **{name: value}), name) == expected
 
 
-def test_a_list_of_checkpoints_has_a_tilde_in_each(tmp_path, monkeypatch):
+def test_a_tilde_is_expanded_in_each_of_a_list_of_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     kind = kinds()["report_checkpoints"]
     assert kind("last,~/a,b/~c") == "last,/home/ada/a,b/~c"
 
 
-def test_every_flag_that_holds_a_path_says_so():
+def test_every_flag_that_takes_a_path_is_declared_as_a_path():
     words = ("folder", " file", "place of")
     others = {"mode", "dataset", "max_bad_examples", "run_name", "profile_steps"}
     others |= {"keep_checkpoints", "keep_best", "tracker_project", "no_checkpoints", "overwrite"}
@@ -220,13 +220,13 @@ def test_every_flag_that_holds_a_path_says_so():
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 20261130054730123, 2**64 - 1])
-def test_any_seed_of_64_bits_is_taken(seed, tmp_path):
+def test_any_64_bit_seed_is_accepted_and_folded(seed, tmp_path):
     config = parse(["--mode", "summary", f"--seed={seed}"])
     assert config.seed == fold_seed(seed) == configure(mode="summary", seed=seed).seed
     assert from_yaml(tmp_path, f"seed: {seed}\n").seed == config.seed
 
 
-def test_the_settings_can_be_printed(capsys):
+def test_print_config_prints_the_settings_and_exits_with_0(capsys):
     with pytest.raises(SystemExit) as exit_:
         parse(["--mode", "summary", "--arch", "resnet50", "--print_config"])
     assert exit_.value.code == 0
