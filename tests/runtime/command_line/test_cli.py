@@ -1,4 +1,4 @@
-"""The command line: defaults, spellings, precedence, errors. No TensorFlow anywhere in it."""
+"""The command line: defaults, spellings, precedence, errors. Needs no TensorFlow."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,11 +17,11 @@ RECIPES = sorted(p for p in (ROOT / "configs").glob("**/*.yaml") if p.name != "l
 
 
 def settings(*args):
-    """The config of a mode that needs neither data nor a checkpoint."""
+    """Returns the config for `args` in a mode that needs neither data nor a checkpoint."""
     return parse(["--mode", "summary", *args])
 
 
-def test_defaults_are_those_of_the_efficientnet_document():
+def test_defaults_equal_nvidias_efficientnet_document():
     documented = {
         "mode": "train_and_eval",
         "arch": "efficientnet-b0",
@@ -47,7 +47,7 @@ def test_defaults_are_those_of_the_efficientnet_document():
         "augmenter_name": "autoaugment",
         "autoaugmentation_name": "v0",
         "weight_init": "fan_out",
-        "activation": None,  # the family's: swish
+        "activation": None,  # the family's default: swish
         "batch_norm": "default",
         "use_amp": False,
         "use_xla": False,
@@ -64,7 +64,7 @@ def test_defaults_are_those_of_the_efficientnet_document():
     assert parsed == asdict(Config())
 
 
-def test_a_resnet_takes_its_own_documents_defaults():
+def test_a_resnets_defaults_equal_nvidias_resnet_document():
     values = defaults("resnet50")
     assert values["optimizer"] == "momentum"
     assert values["lr_init"] == 0.1
@@ -111,16 +111,16 @@ def test_a_recipe_can_set_a_switch(tmp_path):
     assert settings("--config", str(recipe), "--no-use_xla").use_xla is False
 
 
-def test_a_switch_takes_no_other_word(refused):
+def test_a_switch_refuses_other_words_than_yes_and_no(refused):
     assert "--use_xla" in refused("--mode", "summary", "--use_xla=perhaps")
 
 
-def test_flags_are_not_abbreviated(refused):
+def test_abbreviated_flags_are_refused_with_a_suggestion(refused):
     message = refused("--mode", "summary", "--max_epoch", "3")
     assert "there is no flag --max_epoch; did you mean --max_epochs?" in message
 
 
-def test_older_names_of_flags_are_understood():
+def test_older_names_of_flags_still_work():
     assert settings("--lr_warmup_epochs", "3").warmup_epochs == 3
     assert settings("--drop_connect_rate", "0.3").stochastic_depth == 0.3
     assert settings("--to_predict", "x").predict_dir == "x"
@@ -139,16 +139,16 @@ def test_older_names_of_flags_are_understood():
         (["--mode", "summary", "--arch", "resnet5"], "resnet50"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(refused, args, answer):
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(refused, args, answer):
     assert answer in refused(*args)
 
 
-def test_a_cache_of_compiled_code_is_local(refused, folders):
+def test_an_xla_cache_on_an_object_store_is_refused(refused, folders):
     args = ("--data_dir", folders, "--use_xla", "--xla_cache", "gs://bucket/cache")
     assert "--xla_cache gs://bucket/cache is no local path" in refused(*args)
 
 
-def test_an_unknown_key_of_a_recipe_is_answered_with_the_nearest(refused, tmp_path):
+def test_an_unknown_setting_in_a_recipe_is_refused_with_a_suggestion(refused, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("max_epoch: 3\n")
     message = refused("--mode", "summary", "--config", recipe)
@@ -163,7 +163,7 @@ def test_a_recipe_that_cannot_be_used_is_refused(refused, tmp_path, text):
     refused("--mode", "summary", "--config", recipe)
 
 
-def test_a_missing_recipe_is_named(refused, tmp_path):
+def test_a_missing_config_file_is_refused_with_its_name(refused, tmp_path):
     assert "nowhere.yaml" in refused("--config", tmp_path / "nowhere.yaml")
 
 
@@ -193,7 +193,7 @@ def test_a_recipes_architecture_brings_its_familys_defaults(tmp_path):
         ["--loss_scale", "128", "--dtype", "fp16", "--output", "a b: c", "--dropout", "0"],
     ],
 )
-def test_the_resolved_config_can_be_fed_back(tmp_path, args):
+def test_a_written_config_gives_the_same_config_when_read(tmp_path, args):
     config = settings(*args)
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())

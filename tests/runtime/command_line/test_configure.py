@@ -1,4 +1,4 @@
-"""`configure` settles keyword settings as the command line settles flags."""
+"""`configure` turns keyword arguments into the same `Config` as the command line makes of flags."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ ROOT = Path(__file__).parents[3]
     ],
     ids=["family", "switches", "values", "recipe", "config"],
 )
-def test_settings_mean_what_flags_mean(settings, flags, folders):
+def test_keyword_arguments_give_the_same_config_as_flags(settings, flags, folders):
     assert configure(**settings, data_dir=folders) == parse([*flags, "--data_dir", str(folders)])
 
 
-def test_a_path_may_be_a_path(folders):
+def test_a_pathlib_path_is_accepted_where_a_path_is_expected(folders):
     found = configure(data_dir=folders, model_dir=folders / "run")
     assert (found.data_dir, found.model_dir) == (str(folders), str(folders / "run"))
 
@@ -54,13 +54,13 @@ def test_a_path_may_be_a_path(folders):
         ({"arch": "resnet51"}, "resnet50"),
     ],
 )
-def test_mistakes_are_raised_and_name_the_setting(settings, words, folders, capsys):
+def test_mistakes_raise_a_config_error_that_names_the_setting(settings, words, folders, capsys):
     with pytest.raises(ConfigError, match=words):
         configure(**({"data_dir": folders} | settings))
     assert not capsys.readouterr().err
 
 
-def test_a_config_is_what_its_own_file_gives(folders, tmp_path):
+def test_a_config_read_from_its_own_file_is_equal(folders, tmp_path):
     found = configure(data_dir=folders, arch="resnet18", max_epochs=3)
     path = tmp_path / "config.yaml"
     path.write_text(found.to_yaml())

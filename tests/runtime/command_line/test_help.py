@@ -1,4 +1,4 @@
-"""`--help`: short, in 80 columns, in the reader's words, and complete on request."""
+"""`--help`: short, in 80 columns, without Python's terms, and complete with `--help=all`."""
 
 from dataclasses import fields
 
@@ -13,14 +13,13 @@ GROUPS = list(dict.fromkeys(f.metadata["group"] for f in fields(Config)))
 
 
 @pytest.mark.parametrize("topic", ["", "all", "groups", *(f"{g.split()[0]}" for g in GROUPS)])
-def test_every_page_fits_into_80_columns(topic):
+def test_every_help_page_fits_into_80_columns_without_python_terms(topic):
     text = page(topic)
     assert max(map(len, text.splitlines())) <= WIDTH
-    # Not in the words of a Python programmer.
     assert not any(word in text for word in ("null", "None", "Literal", "Optional", "<class"))
 
 
-def test_the_first_page_has_two_dozen_flags_and_ends_with_examples():
+def test_the_first_page_has_20_to_30_flags_and_ends_with_examples():
     text = page()
     shown = [name for name in FLAGS if f"\n  --{name}" in text]
     assert 20 <= len(shown) <= 30
@@ -32,12 +31,12 @@ def test_the_first_page_has_two_dozen_flags_and_ends_with_examples():
     assert len(names) == len(set(names))
 
 
-def test_all_choices_are_on_the_whole_page():
+def test_help_all_lists_every_choice_of_every_flag():
     told = " ".join(page("all").split())
     assert all(choice in told for kind in kinds().values() for choice in kind.choices)
 
 
-def test_a_line_says_what_to_give_what_it_does_and_what_holds_otherwise():
+def test_a_flags_line_has_its_value_its_effect_and_its_default():
     def line(name):
         return " ".join(page("all").split(f"  --{name}")[1].split("\n  --")[0].split())
 
@@ -50,7 +49,7 @@ def test_a_line_says_what_to_give_what_it_does_and_what_holds_otherwise():
     assert line("tf32").startswith(", --no-tf32")
 
 
-def test_all_flags_are_on_the_whole_page_and_each_on_its_groups():
+def test_help_all_lists_every_flag_and_each_groups_page_its_own():
     text = page("all")
     for f in fields(Config):
         assert f"\n  --{f.name}" in text
@@ -59,7 +58,7 @@ def test_all_flags_are_on_the_whole_page_and_each_on_its_groups():
 
 
 @pytest.mark.parametrize("name", FLAGS)
-def test_a_flag_can_be_looked_up(name):
+def test_each_flag_and_alias_has_a_help_page(name):
     text = page(name)
     assert text.startswith(f"--{name}")
     assert "takes: " in text
@@ -68,7 +67,7 @@ def test_a_flag_can_be_looked_up(name):
         assert page(f"--{alias}") == text
 
 
-def test_a_page_is_found_by_other_words():
+def test_a_help_page_is_found_by_synonyms():
     assert page("lr") == page("lr_init") == page("--lr-init")
     assert "0.008, 0.1 for resnet" in " ".join(page("lr").split())
     assert page("speed") == page("precision")
@@ -88,25 +87,25 @@ def test_a_page_is_found_by_other_words():
         (["--data_dir", "x"], None),
     ],
 )
-def test_help_may_stand_anywhere(args, topic):
+def test_help_is_recognised_anywhere_on_the_command_line(args, topic):
     assert asked(args) == topic
 
 
 @pytest.mark.parametrize("args", [["--help"], ["help"], ["eval", "--help"], ["help", "data"]])
-def test_help_is_printed(args, capsys):
+def test_help_is_printed_and_exits_with_0(args, capsys):
     with pytest.raises(SystemExit) as exit_:
         parse(args)
     assert exit_.value.code == 0
     assert "--data_dir PATH" in capsys.readouterr().out
 
 
-def test_a_word_that_no_flag_has_is_answered(refused):
+def test_help_on_an_unknown_word_suggests_a_flag(refused):
     assert "--help=lr_inti: no flag has to do with that; did you mean" in refused("--help=lr_inti")
 
 
-def test_each_text_is_one_plain_sentence():
+def test_each_help_text_is_short_and_has_no_full_stop():
     for f in fields(Config):
         text = f.metadata["help"]
         assert 5 <= len(text) <= 110 or f.name == "mode"  # which lists all modes
-        assert "unset" not in text, f.name  # it is said by `unset=`
+        assert "unset" not in text, f.name  # `unset=` says that
         assert not text.endswith("."), f.name

