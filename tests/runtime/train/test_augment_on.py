@@ -1,4 +1,4 @@
-"""Training with --augment_on device is training with --augment_on cpu."""
+"""Training with --augment_on device gives the same results as with --augment_on cpu."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ from convoy.utils.optim.optimizers import make_optimizer
 
 
 class Losses(keras.callbacks.Callback):
-    """The mean loss of each epoch."""
+    """Records the mean loss of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -29,7 +29,7 @@ class Losses(keras.callbacks.Callback):
 
 
 def trained(tiny, where, **changes):
-    """Losses, weights and the trainer after an epoch of 4 updates, 2 × 16 images each."""
+    """Trains an epoch of 4 updates, 2 × 16 images each; returns losses, weights and trainer."""
     config = Config(
         mode="train",
         arch="efficientnet-test",
@@ -61,8 +61,8 @@ STAGES = {"n_stages": 2, "max_epochs": 2, "base_img_size": 16}  # the first one 
 
 
 @pytest.mark.parametrize("changes", [{}, pytest.param(STAGES, marks=pytest.mark.slow)], ids=str)
-def test_losses_and_weights_are_the_same_to_the_bit(tiny, capsys, changes):
-    """The last update is filled up with a batch that does not count."""
+def test_augmenting_on_the_device_gives_the_same_bits_as_on_the_cpu(tiny, capsys, changes):
+    """The last update is padded with a batch of weight 0."""
     wanted_losses, wanted, host = trained(tiny, "cpu", **changes)
     losses, weights, device = trained(tiny, "device", **changes)
     assert host.train_data.prepare is None
@@ -73,7 +73,7 @@ def test_losses_and_weights_are_the_same_to_the_bit(tiny, capsys, changes):
 
 
 @pytest.mark.slow
-def test_compiled_by_xla_it_is_the_same_but_for_rounding(tiny, capsys):
+def test_with_xla_augmenting_on_the_device_differs_by_rounding_only(tiny, capsys):
     options = {"use_xla": True, "color_jitter": [0.3, 0.3, 0.3]}
     wanted_losses, wanted, _ = trained(tiny, "cpu", **options)
     losses, weights, _ = trained(tiny, "device", **options)
@@ -82,7 +82,7 @@ def test_compiled_by_xla_it_is_the_same_but_for_rounding(tiny, capsys):
         np.testing.assert_allclose(weights[path], value, rtol=1e-3, atol=1e-4, err_msg=path)
 
 
-def test_the_search_for_what_is_not_finite_sees_prepared_images():
+def test_the_search_for_nan_runs_on_images_prepared_on_the_device():
     inputs = keras.layers.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3, name="first")(inputs))
     model.get_layer("first").kernel.assign(np.full((4, 3), 3e38))
@@ -98,7 +98,9 @@ def test_the_search_for_what_is_not_finite_sees_prepared_images():
 
 
 @pytest.mark.slow
-def test_two_ranks_train_alike(convoy, small_run, tiny, tmp_path, log_lines):
+def test_two_ranks_have_the_same_losses_on_device_and_cpu(
+    convoy, small_run, tiny, tmp_path, log_lines
+):
     flags = (*small_run, "--mode", "train", "--max_epochs", "1", "--warmup_epochs", "0")
     flags += ("--data_dir", tiny, "--train_batch_size", "8", "--mixup_alpha", "0.4")
     flags += ("--augmenter_name", "randaugment", "--random_erasing", "0.5")

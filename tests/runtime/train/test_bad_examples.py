@@ -1,4 +1,4 @@
-"""What is said of training images that cannot be read, once all processes have told theirs."""
+"""The messages about unreadable training images, after all processes have joined their lists."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from convoy.runtime.train.bad_examples import share_bad_examples
 
 
 @pytest.mark.parametrize(("bad", "says"), [(1, "1 training image "), (2, "2 training images ")])
-def test_more_than_are_allowed_end_the_run_with_a_way_out(bad, says):
+def test_too_many_unreadable_images_end_the_run_with_a_remedy(bad, says):
     data = SimpleNamespace(bad_examples={i: f"{i}.jpg: no bytes" for i in range(bad)})
     data.num_examples = 54
     line, error = share_bad_examples(data, 0.001)

@@ -1,4 +1,4 @@
-"""Which evaluation is the best, and when a run gives up waiting for a better one."""
+"""The choice of the best evaluation, and early stopping."""
 
 import json
 import math
@@ -27,7 +27,9 @@ def values(raw, ema, metric="accuracy_top_1"):
         ("macro_f1", "macro_f1", [(0.1, 0.2), (0.3, 0.1), (0.2, 0)], [1, 2, 2], "macro F1 30.00%"),
     ],
 )  # fmt: skip
-def test_the_best_is_by_the_metric_of_the_better_weights(metric, name, figures, bests, text):
+def test_the_best_epoch_is_chosen_by_the_metric_of_the_better_weights(
+    metric, name, figures, bests, text
+):
     run, waited = state(), []
     for epoch, (raw, ema) in enumerate(figures, 1):
         run.epoch = epoch
@@ -40,7 +42,7 @@ def test_the_best_is_by_the_metric_of_the_better_weights(metric, name, figures, 
     assert facts["better_weights"] == better_weights(values(raw, ema, name), True, metric)
 
 
-def test_figures_that_are_not_finite_are_never_the_best():
+def test_an_evaluation_that_is_not_finite_is_never_the_best():
     run = state(ema=False)
     facts, is_best = judge(run, {"eval_loss": math.nan}, {"eval_loss": math.nan}, "loss")
     assert not is_best
@@ -48,11 +50,13 @@ def test_figures_that_are_not_finite_are_never_the_best():
     assert judge(run, {"eval_loss": 4.0}, {}, "loss")[1]
     assert not judge(run, {"eval_loss": math.inf}, {}, "loss")[1]
     assert run.best["value"] == 4.0
-    assert judge(run, {"eval_accuracy_top_1": 0.1}, {}, "top1")[1], "another metric begins anew"
+    assert judge(run, {"eval_accuracy_top_1": 0.1}, {}, "top1")[1], "another metric starts afresh"
 
 
-def test_a_run_stops_early_saves_and_has_nothing_left_to_train(small_run, tiny, tmp_path, capsys):
-    """At a rate of 0 nothing gets better, so two evaluations after the first are enough."""
+def test_early_stopping_saves_and_a_resumed_run_has_nothing_to_train(
+    small_run, tiny, tmp_path, capsys
+):
+    """With a learning rate of 0 no evaluation improves, so the run stops after the third."""
     flags = [*small_run, "--data_dir", str(tiny), "--model_dir", str(tmp_path / "run")]
     flags += ["--max_epochs", "9", "--warmup_epochs", "0", "--lr_init", "0", "--weight_decay", "0"]
     flags += ["--bn_momentum", "0.99999", "--early_stopping", "2", "--save_checkpoint_freq", "5"]
@@ -63,7 +67,7 @@ def test_a_run_stops_early_saves_and_has_nothing_left_to_train(small_run, tiny, 
     assert "stopping early: 2 evaluations were no better than that of epoch 1" in said
     assert "best: epoch 1 of 9, top-1 " in said
     assert "last: epoch 3 of 9, top-1 " in said
-    assert said.rstrip().endswith("--early_stopping null"), "without it nothing would be left"
+    assert said.rstrip().endswith("--early_stopping null"), "the command to go on must turn it off"
     last = checkpoint.read(checkpoint.latest(tmp_path / "run")).state
     assert (last["epoch"], last["waited"]) == (3, 2)
     assert main([*flags, "--resume_checkpoint"]) == 0
@@ -71,7 +75,7 @@ def test_a_run_stops_early_saves_and_has_nothing_left_to_train(small_run, tiny, 
 
 
 @pytest.mark.parametrize("flag", ["--early_stopping=3", "--best_metric=loss"])
-def test_what_goes_by_evaluations_needs_them(flag, tiny, tmp_path, capsys):
+def test_flags_that_depend_on_evaluations_are_refused_in_mode_train(flag, tiny, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--mode", "train", "--data_dir", str(tiny), "--model_dir", str(tmp_path), flag])
     assert "goes by evaluations: --mode train_and_eval" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The confusion matrix that trackers get after each evaluation."""
+"""The confusion matrix that experiment trackers get after each evaluation."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from convoy.runtime.train.confusion import CountingStep, heat_map, make_counting
 
 
 def model(classes):
-    """Its input are its logits."""
+    """Returns a model whose logits are its input."""
     inputs = keras.Input((classes,))
     return keras.Model(inputs, keras.layers.Activation("linear")(inputs))
 
@@ -19,12 +19,12 @@ def model(classes):
     ("trackers", "classes", "counts"),
     [("tensorboard", 10, True), ("none", 10, False), ("tensorboard", 1025, False)],
 )
-def test_it_is_counted_where_it_is_wanted_and_small_enough(trackers, classes, counts):
+def test_the_matrix_is_counted_only_for_a_tracker_and_up_to_1024_classes(trackers, classes, counts):
     step = make_counting_step(Config(trackers=trackers), model(classes))
     assert isinstance(step, CountingStep) == counts
 
 
-def test_answers_of_examples_that_count_and_no_older_ones(monkeypatch):
+def test_the_matrix_counts_examples_with_weight_and_begins_anew_each_time(monkeypatch):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(40, 3)).astype(np.float32)
     labels, weights = rng.integers(0, 3, 40), (rng.random(40) < 0.8).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a run is told of its data before the first step, and what is not told of good data."""
+"""The warnings about data before the first step; good data causes none."""
 
 import shutil
 
@@ -25,7 +25,7 @@ def picture(seed, size, grey=False):
 
 
 def write(folder, split, classes, size=48, grey=False, ending="png", start=0):
-    """Folders of pictures, as many of each class as `classes` says."""
+    """Writes a folder of pictures per class; `classes` maps names to numbers of pictures."""
     for i, (name, count) in enumerate(classes.items()):
         (folder / split / name).mkdir(parents=True, exist_ok=True)
         for j in range(count):
@@ -34,13 +34,13 @@ def write(folder, split, classes, size=48, grey=False, ending="png", start=0):
     return folder
 
 
-def test_nothing_is_said_of_good_data(digits, tmp_path):
+def test_good_data_cause_no_warning(digits, tmp_path):
     assert doubts(digits.data_dir, 32) == []
     folder = write(tmp_path, "train", {"cat": 6, "dog": 6})
     assert doubts(write(folder, "val", {"cat": 60, "dog": 50}, size=60, start=500)) == []
 
 
-def test_few_images_are_told_with_what_one_of_them_counts(tmp_path):
+def test_a_small_evaluation_is_warned_of_with_its_uncertainty(tmp_path):
     folder = write(tmp_path, "train", {"cat": 6, "dog": 6})
     (text,) = doubts(write(folder, "val", {"cat": 10, "dog": 15}, start=500))
     assert "25 images: one of them is 4.0 points of top-1" in text
@@ -52,18 +52,18 @@ def test_few_images_are_told_with_what_one_of_them_counts(tmp_path):
     assert text.startswith("one class of 2 in the evaluation has fewer than 5 images, as dog (4)")
 
 
-def test_classes_of_one_training_image_are_named(tmp_path):
+def test_classes_with_a_single_training_image_are_named(tmp_path):
     folder = write(tmp_path, "train", {"cat": 6, "cow": 1, "dog": 6})
     (text,) = doubts(write(folder, "val", {"cat": 60, "cow": 9, "dog": 50}, start=500))
     assert text.startswith("one class of 3 has one training image: cow. Hardly anything is learnt")
-    # Where its image is not in the evaluation for that reason, a note has said so.
+    # In a divided set a note has already said that its only image is not evaluated.
     divided = write(tmp_path / "divided", "", {"cat": 100, "cow": 1, "dog": 100})
     assert doubts(divided, validation_fraction=0.6) == []
 
 
 @pytest.mark.parametrize("kind", ["records", "folders"])
-def test_classes_of_one_split_only_are_named(kind, writers, tmp_path, capsys):
-    """Folders' own note names what validation lacks; it is not told twice."""
+def test_classes_that_one_split_lacks_are_named(kind, writers, tmp_path, capsys):
+    """For folders, a note of the source names the missing classes, so there is no warning."""
     if kind == "folders":
         write(tmp_path, "train", {"cat": 3, "cow": 3, "dog": 3})
         write(tmp_path, "val", {"cat": 60, "dog": 50}, start=500)
@@ -80,7 +80,7 @@ def test_classes_of_one_split_only_are_named(kind, writers, tmp_path, capsys):
     assert len(found) == 2
 
 
-def test_classes_that_a_lists_note_names_are_not_told_twice(tmp_path):
+def test_missing_classes_that_a_lists_note_names_are_not_warned_of_again(tmp_path):
     write(tmp_path, "one", {"cat": 3, "cow": 3, "dog": 3})
     write(tmp_path, "two", {"cat": 60, "dog": 50}, start=500)
     for split in ("one", "two"):
@@ -104,14 +104,14 @@ def test_classes_that_a_lists_note_names_are_not_told_twice(tmp_path):
         ({"ending": "jpg"}, ""),
     ],
 )
-def test_splits_that_differ_to_the_eye_are_told(change, said, tmp_path):
+def test_splits_that_differ_in_colour_or_size_are_warned_of(change, said, tmp_path):
     write(tmp_path, "train", {"cat": 6, "dog": 6})
     found = doubts(write(tmp_path, "val", {"cat": 50, "dog": 50}, start=500, **change), size=32)
     assert len(found) == bool(said)
     assert said in "".join(found)
 
 
-def test_pictures_that_are_grey_to_the_eye_are_grey(tmp_path):
+def test_rgb_pictures_without_colour_count_as_grey(tmp_path):
     folder = tmp_path / "val" / "cat"
     folder.mkdir(parents=True)
     grey = picture(1, 60, grey=True).convert("RGB")
@@ -121,7 +121,7 @@ def test_pictures_that_are_grey_to_the_eye_are_grey(tmp_path):
     assert looks(find_source(str(tmp_path), "val", tell=None)).grey == 1.0
 
 
-def test_a_picture_in_both_splits_is_found_however_it_was_saved(tmp_path):
+def test_a_picture_in_both_splits_is_found_even_in_another_format(tmp_path):
     write(tmp_path, "train", {"cat": 20, "dog": 20}, ending="jpg")
     write(tmp_path, "val", {"cat": 50, "dog": 50}, ending="jpg", start=500)
     train, val = tmp_path / "train", tmp_path / "val"
@@ -132,7 +132,7 @@ def test_a_picture_in_both_splits_is_found_however_it_was_saved(tmp_path):
     assert f"{val}/cat/same.jpg = {train}/cat/3.jpg; {val}/dog/anew.png = {train}/dog/5." in text
 
 
-def test_a_search_ends_with_its_time_and_leaves_large_sets_alone(tmp_path, monkeypatch):
+def test_the_search_for_twins_has_a_time_limit_and_skips_large_sets(tmp_path, monkeypatch):
     write(tmp_path, "train", {"cat": 6, "dog": 6})
     shutil.copytree(tmp_path / "train", tmp_path / "val")
     sources = [find_source(str(tmp_path), split, tell=None) for split in ("train", "val")]

@@ -1,5 +1,5 @@
-"""What is on the disk at the end of an epoch, whatever comes then: evaluations that cannot be made,
-signals, errors, flags that say when to save. Real runs; real signals to this process.
+"""The checkpoints on the disk after an epoch's end that something disturbs: a failed evaluation, a
+signal, an error, a rare `--save_checkpoint_freq`. Real runs; real signals to this process.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ PREEMPTED, SOME_FAILED = 75, 3
 
 @pytest.fixture
 def run(small_run, tiny, tmp_path, capfd):
-    """Runs with a model_dir of that name; returns exit code and output on one line."""
+    """Runs with model_dir `name`; returns the exit code and the output joined to one line."""
 
     def start(name, *more, data=tiny):
         flags = (*small_run, "--max_epochs", "2", "--warmup_epochs", "0")
@@ -37,13 +37,13 @@ def run(small_run, tiny, tmp_path, capfd):
 
 
 def states(model_dir):
-    """By its folder's name, the state of each checkpoint."""
+    """Returns the state of each checkpoint by the name of its folder."""
     found = checkpoint.complete_checkpoints(model_dir)
     return {path.name: checkpoint.read(path).state for path in found}
 
 
 def contents(folder):
-    """The digest of each file of a run, but for what is appended or written anew by a run."""
+    """Returns the SHA-256 of each file in the folder by its relative path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -52,7 +52,7 @@ def contents(folder):
 
 
 def tell(monkeypatch, place, name, when=lambda *args: True):
-    """Sends this process SIGTERM where a function is called, and calls it."""
+    """Makes `place.name` send SIGTERM to this process before it runs, where `when` is true."""
     right = getattr(place, name)
 
     def signalled(*args, **more):
@@ -63,8 +63,8 @@ def tell(monkeypatch, place, name, when=lambda *args: True):
     monkeypatch.setattr(place, name, signalled)
 
 
-def test_a_save_by_the_clock_on_the_last_step_loses_nothing(run, tmp_path):
-    """And a finished run that goes on evaluates nothing again."""
+def test_a_timed_save_at_an_epochs_last_step_is_also_the_epochs_checkpoint(run, tmp_path):
+    """Resuming the finished run evaluates nothing again."""
     code, text = run("run", *OFTEN)
     assert code == 0, text
     found = states(tmp_path / "run")
@@ -87,7 +87,9 @@ def test_a_save_by_the_clock_on_the_last_step_loses_nothing(run, tmp_path):
     assert contents(tmp_path / "run" / "checkpoints") == before
 
 
-def test_broken_validation_images_cost_their_evaluation_only(run, tiny, writers, tmp_path):
+def test_broken_validation_images_prevent_the_evaluation_not_the_training(
+    run, tiny, writers, tmp_path
+):
     data = tmp_path / "data"
     shutil.copytree(tiny, data)
     file = data / "validation-00000-of-00002"
@@ -98,7 +100,7 @@ def test_broken_validation_images_cost_their_evaluation_only(run, tiny, writers,
     code, text = run("run", data=data)
     assert code == SOME_FAILED, text
     assert "epoch 1 was not evaluated: 2 of 53 evaluation images cannot be read" in text
-    assert text.count(f"{file}, record at byte") == 2, "all are named, and once"
+    assert text.count(f"{file}, record at byte") == 2, "each is named once"
     assert "epoch 2 was not evaluated: the same images cannot be read" in text
     assert "--max_bad_eval_examples 2" in text
     assert "2 evaluations could not be made" in text
@@ -123,7 +125,9 @@ def test_broken_validation_images_cost_their_evaluation_only(run, tiny, writers,
     assert checkpoint.best(tmp_path / "run").name == "step-00000014"
 
 
-def test_a_wrong_label_is_no_less_and_no_more(run, tiny, writers, tmp_path):
+def test_a_wrong_validation_label_prevents_the_evaluation_not_the_training(
+    run, tiny, writers, tmp_path
+):
     data = tmp_path / "data"
     shutil.copytree(tiny, data)
     digits = writers.digits(150)[97::2]
@@ -135,7 +139,7 @@ def test_a_wrong_label_is_no_less_and_no_more(run, tiny, writers, tmp_path):
     assert len(states(tmp_path / "run")) == 2
 
 
-def test_a_signal_in_the_last_step_keeps_the_epochs_end(run, tmp_path, monkeypatch):
+def test_a_signal_in_an_epochs_last_step_saves_the_completed_epoch(run, tmp_path, monkeypatch):
     tell(monkeypatch, trainer, "is_left_out", lambda state, _: state.step == STEPS - 1)
     code, text = run("run")
     assert code == PREEMPTED, text
@@ -143,7 +147,7 @@ def test_a_signal_in_the_last_step_keeps_the_epochs_end(run, tmp_path, monkeypat
     (state,) = states(tmp_path / "run").values()
     assert (state["epoch"], state["offset"], state["score"]) == (1, 0, None)
     monkeypatch.undo()
-    # The command that the text ends with goes on.
+    # The command at the end of the output resumes the run.
     config = f"--config {tmp_path / 'run' / 'config.yaml'}"
     assert text.endswith(f"{config} \\ --resume_checkpoint")
     code, text = run("run", *config.split(), "--resume_checkpoint")
@@ -153,7 +157,7 @@ def test_a_signal_in_the_last_step_keeps_the_epochs_end(run, tmp_path, monkeypat
     assert None not in (first["score"], last["score"])
 
 
-def test_a_signal_in_an_evaluation_saves_what_was_not_to_be_saved(run, tmp_path, monkeypatch):
+def test_a_signal_in_an_evaluation_saves_an_epoch_that_was_not_due(run, tmp_path, monkeypatch):
     tell(monkeypatch, trainer.Evaluations, "make")
     code, text = run("run", "--save_checkpoint_freq", "5")
     assert code == PREEMPTED, text
@@ -170,7 +174,9 @@ def test_a_signal_in_an_evaluation_saves_what_was_not_to_be_saved(run, tmp_path,
         ("convoy.runtime.report.report", "report_training", "while its report was written"),
     ],
 )
-def test_signals_are_heard_around_training_too(run, tmp_path, monkeypatch, module, name, when):
+def test_a_signal_before_and_after_training_stops_the_run_with_75(
+    run, tmp_path, monkeypatch, module, name, when
+):
     import importlib
 
     tell(monkeypatch, importlib.import_module(module), name)
@@ -182,7 +188,7 @@ def test_signals_are_heard_around_training_too(run, tmp_path, monkeypatch, modul
     assert len(checkpoint.complete_checkpoints(tmp_path / "run")) == (module.endswith("report"))
 
 
-def test_a_callback_that_fails_costs_no_epoch(small_run, tiny, tmp_path):
+def test_a_callback_that_fails_at_an_epochs_end_does_not_lose_the_epoch(small_run, tiny, tmp_path):
     class Fails(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             raise ValueError("of the user's")
@@ -195,7 +201,7 @@ def test_a_callback_that_fails_costs_no_epoch(small_run, tiny, tmp_path):
     assert (state["epoch"], state["offset"]) == (1, 0)
 
 
-def test_the_best_and_the_last_are_kept_however_seldom_a_run_saves(run, tmp_path):
+def test_the_best_and_the_last_epoch_are_saved_whatever_the_frequency(run, tmp_path):
     code, text = run("run", "--save_checkpoint_freq", "5", "--max_epochs", "3")
     assert code == 0, text
     found = states(tmp_path / "run")
@@ -205,7 +211,7 @@ def test_the_best_and_the_last_are_kept_however_seldom_a_run_saves(run, tmp_path
     code, text = run("prof", "--save_checkpoint_freq", "5", "--prof", STEPS, "--mode", "train")
     assert code == 0, text
     (state,) = states(tmp_path / "prof").values()
-    assert (state["epoch"], state["offset"]) == (1, 0), "where --prof ends is the run's end"
+    assert (state["epoch"], state["offset"]) == (1, 0), "the step where --prof ends is saved"
     assert "last: epoch 1 of 2, not evaluated (--mode train) in training top-1 " in text
     assert f"in {tmp_path / 'prof' / 'checkpoints' / 'step-00000007'} to label a folder" in text
     assert "best: " not in text
@@ -213,7 +219,7 @@ def test_the_best_and_the_last_are_kept_however_seldom_a_run_saves(run, tmp_path
     assert state["better_weights"] == "ema", "nothing was evaluated"
 
 
-def test_a_run_that_is_refused_leaves_everything_as_it_was(run, trained, tmp_path):
+def test_a_refused_resume_leaves_every_file_unchanged(run, trained, tmp_path):
     shutil.copytree(trained.model_dir, tmp_path / "run")
     before = contents(tmp_path / "run")
     for more in (["--image_size", "48"], ["--optimizer", "adam"]):

@@ -1,7 +1,7 @@
-"""Whole steps, from a batch to new weights, against backpropagation in NumPy float64.
+"""Whole steps, from a batch to new weights, agree with backpropagation in NumPy float64.
 
-Clipping of every kind with accumulation, loss scale and XLA; in this process, and (this file run as
-a script under horovodrun) on two ranks that share the batch.
+Every kind of clipping is combined with accumulation, loss scale and XLA. The cases run in this
+process, and on two ranks that share the batch: horovodrun runs this file as a script for that.
 """
 
 import sys
@@ -21,7 +21,7 @@ from convoy.utils.optim.losses import cross_entropy
 from convoy.utils.optim.optimizers import make_optimizer
 
 COUNT, CLASSES, RATE, UPDATES = 16, 4, 0.1, 2
-# Some numbers are clipped and some are not: test_the_limits_bind.
+# Some numbers are clipped and others are not: test_the_limits_clip_some_numbers_and_not_others.
 CLIPS = {
     "norm": (0.2, clipping.clip_by_global_norm),
     "value": (0.05, clipping.clip_by_value),
@@ -49,13 +49,13 @@ def material(update):
 
 
 def start():
-    """A kernel of a 1x1 convolution and of a classifier, each with its bias."""
+    """Returns the initial kernel and bias of a 1x1 convolution and of a classifier."""
     rng = np.random.default_rng(9)
     return [rng.normal(size=s).astype(np.float32) for s in ((1, 1, 8, 6), (6,), (6, 4), (4,))]
 
 
 def gradients(params, x, y, weights):
-    """Of the mean cross-entropy over the examples that count."""
+    """Returns the gradients of the mean cross-entropy over the examples with weight."""
     kernel, bias, last_kernel, last_bias = params
     hidden = np.tanh(x @ kernel[0, 0] + bias)
     logits = hidden @ last_kernel + last_bias
@@ -84,7 +84,7 @@ def clipped(kind, grads, params):
 
 
 def by_hand(kind):
-    """The weights after each update with plain SGD."""
+    """Yields the weights after each update with plain SGD."""
     params = [p.astype(np.float64) for p in start()]
     for update in range(UPDATES):
         grads = clipped(kind, gradients(params, *material(update)), params)
@@ -112,7 +112,7 @@ def small_step(kind, passes, scale, use_xla):
 
 
 def passes_of(update, passes):
-    """This rank's batches of one update."""
+    """Yields this rank's batches of one update."""
     x, y, weights = material(update)
     rank, parts = ranks.rank(), passes * ranks.size()
     for number in range(passes):
@@ -121,7 +121,7 @@ def passes_of(update, passes):
 
 
 def check(case):
-    """Two updates of `Step` are those by hand, with one exchange each."""
+    """Checks that two updates of `Step` equal `by_hand`'s, with one exchange between ranks each."""
     kind, passes, *_ = case
     step, exchanges = small_step(*case), []
     reduce = step.reduce
@@ -135,12 +135,12 @@ def check(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_clipped_updates_are_those_by_hand(case):
+def test_clipped_updates_equal_the_numpy_reference(case):
     check(case)
 
 
 @pytest.mark.parametrize("kind", CLIPS)
-def test_the_limits_bind(kind):
+def test_the_limits_clip_some_numbers_and_not_others(kind):
     params = [p.astype(np.float64) for p in start()]
     grads = gradients(params, *material(0))
     changed = np.concatenate(
@@ -151,8 +151,8 @@ def test_the_limits_bind(kind):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_what_travels_is_float32_whatever_is_computed_in(policy):
-    """Horovod cannot sum bfloat16, and need not: weights are float32, and so are gradients."""
+def test_gradients_between_ranks_are_float32_under_mixed_precision(policy):
+    """Horovod cannot sum bfloat16, and need not: weights and their gradients are float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -172,14 +172,14 @@ def test_what_travels_is_float32_whatever_is_computed_in(policy):
 
 
 @pytest.mark.slow
-def test_two_ranks_take_the_same_steps(convoy):
+def test_two_ranks_make_the_same_updates_as_the_numpy_reference(convoy):
     done = convoy(np=2, script=Path(__file__), timeout=280)
     assert "AGREED 0" in done.text
     assert "AGREED 1" in done.text
 
 
 def main():
-    """On every rank."""
+    """Runs every case on this rank."""
     ranks.init()
     joined = []
     exchange = ranks._hvd.grouped_allreduce

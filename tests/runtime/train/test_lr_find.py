@@ -1,4 +1,4 @@
-"""`--mode lr_find`: on curves whose best rate is known, and as a program."""
+"""`--mode lr_find`: on loss curves whose best learning rate is known, and as a program."""
 
 import json
 import shlex
@@ -14,7 +14,7 @@ from main import main
 
 
 class Slope:
-    """A step whose loss is a function of the rate, of all ranks'."""
+    """A stand-in for `Step` whose loss is a function of the learning rate."""
 
     def __init__(self, loss):
         self._loss, self.finite_loss, self.shared = loss, True, np.ones(4)
@@ -29,8 +29,8 @@ def endless():
         yield []
 
 
-def test_a_curve_ends_where_the_loss_explodes_or_is_no_number():
-    """And suggests where it falls fastest, by the logarithm of the rate."""
+def test_a_sweep_ends_when_the_loss_explodes_or_is_not_finite():
+    """The suggested rate is where the loss falls fastest over the logarithm of the rate."""
 
     def loss(rate):  # falls by a sigmoid around 1e-3, and rises from 0.1 on
         return 1 + 2 / (1 + (rate / 1e-3) ** 2) + (rate / 0.1) ** 2
@@ -62,7 +62,7 @@ def find(small_run, tints, tmp_path, capfd):
     return start
 
 
-def test_the_program_suggests_a_rate_and_leaves_no_checkpoint(find, tmp_path):
+def test_lr_find_suggests_a_rate_with_a_command_and_leaves_no_checkpoint(find, tmp_path):
     text = find("--prof", "60", "--optimizer", "adamw", "--epsilon", "1e-7", "--lr_init", "7")
     folder = tmp_path / "run"
     assert sorted(path.name for path in folder.iterdir()) == ["lr_find.json", "lr_find.png"]
@@ -72,7 +72,7 @@ def test_the_program_suggests_a_rate_and_leaves_no_checkpoint(find, tmp_path):
     assert rates[0] == 1e-6
     assert np.ptp(np.diff(np.log(rates))) < 1e-9
     assert suggestion["steepest"] in rates
-    # --lr_init is for --lr_base_batch 128 images, and an update has 16.
+    # --lr_init refers to --lr_base_batch 128 images, and an update has 16.
     assert suggestion["lr_init"] == pytest.approx(suggestion["steepest"] * 8, rel=0.05)
     command = text.replace("\\\n", " ").partition("to train with it:\n")[2].splitlines()[0]
     config = parse(shlex.split(command)[2:])
@@ -81,7 +81,7 @@ def test_the_program_suggests_a_rate_and_leaves_no_checkpoint(find, tmp_path):
     assert config.model_dir == str(folder)
 
 
-def test_a_loss_that_falls_nowhere_is_an_error(find, tmp_path):
+def test_a_loss_that_falls_at_no_rate_is_an_error(find, tmp_path):
     text = find("--prof", "24", "--hflip", "0", "--grad_clip_value", "1e-30", "--optimizer", "sgd",
                 "--weight_decay", "0", code=1)  # fmt: skip
     assert "convoy: the loss fell at no rate from 1e-06 to 10" in text
@@ -95,18 +95,18 @@ def test_a_loss_that_falls_nowhere_is_an_error(find, tmp_path):
         (("--resume_checkpoint",), "--resume_checkpoint has no effect in --mode lr_find"),
     ],
 )
-def test_what_makes_no_sense_is_refused(flags, said, refused, tiny, tmp_path):
+def test_too_few_updates_and_resuming_are_refused(flags, said, refused, tiny, tmp_path):
     place = ("--data_dir", tiny, "--model_dir", tmp_path)
     assert said in refused("--mode", "lr_find", *place, *flags)
 
 
-def test_flags_are_left_out_with_their_values():
+def test_without_removes_flags_together_with_their_values():
     args = ["--mode", "lr_find", "--prof=5", "--use_amp", "--lr_init", "-1", "--arch", "x"]
     assert without(args, "mode", "prof", "lr_init") == ["--use_amp", "--arch", "x"]
 
 
 @pytest.mark.slow
-def test_ranks_find_the_same(convoy, small_run, tints, tmp_path):
+def test_two_ranks_find_a_rate_for_the_batch_of_both(convoy, small_run, tints, tmp_path):
     flags = (*small_run, "--data_dir", tints, "--model_dir", tmp_path, "--mode", "lr_find")
     flags += ("--optimizer", "adamw", "--epsilon", "1e-7", "--prof", "60", "--image_size", "32")
     text = convoy(*flags, "--nproc", "2").text

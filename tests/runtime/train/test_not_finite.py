@@ -1,4 +1,4 @@
-"""What happens when a loss or a gradient is not finite."""
+"""A loss or a gradient that is not finite: the update is skipped and the cause is named."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ from convoy.utils.optim.optimizers import make_optimizer
 
 
 def steep(logits, labels):
-    """A loss whose gradient overflows at large loss scales."""
+    """Returns a loss whose gradient overflows at large loss scales."""
     return 1e10 * cross_entropy(logits, labels, smoothing=0.0)
 
 
@@ -46,7 +46,7 @@ def arrays(step):
     return [v.numpy() for v in step.state.model.trainable_variables]
 
 
-def test_the_first_bad_layer_is_named_and_the_weights_stay_good():
+def test_a_nan_loss_names_its_first_layer_and_leaves_the_weights_alone():
     step, health = make()
     step.state.model.get_layer("first").kernel.assign(np.full((4, 5), 3e38))
     before = arrays(step)
@@ -58,7 +58,7 @@ def test_the_first_bad_layer_is_named_and_the_weights_stay_good():
         np.testing.assert_array_equal(old, new)
 
 
-def test_a_gradient_that_is_not_finite_is_told_from_a_loss():
+def test_a_nan_gradient_of_a_finite_loss_names_its_variable():
     step, health = make()
 
     def cube_root(logits, labels):  # 0 at 0, where its slope is infinite
@@ -71,7 +71,7 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_loss():
         health.check([batch()])
 
 
-def test_a_loss_scale_that_can_still_fall_is_left_to_fall():
+def test_an_overflow_is_no_error_while_the_loss_scale_can_fall():
     step, health = make("dynamic")
     step.state.loss_scale.scale.assign(1e38)
     for _ in range(3):
@@ -82,7 +82,7 @@ def test_a_loss_scale_that_can_still_fall_is_left_to_fall():
     assert step.state.loss_scale.value() == pytest.approx(1e38 / 8)
 
 
-def test_overflow_at_a_scale_that_cannot_fall_is_told_from_divergence():
+def test_repeated_overflow_at_a_fixed_loss_scale_is_an_error():
     step, health = make("1e38")
     for _ in range(MAX_OVERFLOWS - 1):
         step([batch()], 0.1)
@@ -92,7 +92,7 @@ def test_overflow_at_a_scale_that_cannot_fall_is_told_from_divergence():
         health.check([batch()])
 
 
-def test_one_clean_step_starts_the_count_anew():
+def test_one_clean_step_resets_the_count_of_overflows():
     step, health = make("1e38")
     for number in range(2 * MAX_OVERFLOWS):
         step.state.loss_scale.scale.assign(1.0 if number % 10 == 9 else 1e38)
@@ -100,8 +100,8 @@ def test_one_clean_step_starts_the_count_anew():
         health.check([batch()])
 
 
-def test_layers_of_several_outputs_are_looked_into():
-    """As the models that train on CPUs have them, with the operations of model/native."""
+def test_the_search_for_nan_handles_layers_with_several_outputs():
+    """Models that train on CPUs have such layers: the operations of model/native."""
     config = Config(arch="efficientnet-test", image_size=32, train_batch_size=4)
     state = new_state(config, num_classes=10)
     step = make_step(config, state, micro_steps=1)

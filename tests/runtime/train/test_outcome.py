@@ -1,4 +1,4 @@
-"""What a training run says at its end: what came of it, and commands that do what they say."""
+"""The end of a training run's output: its results, and the commands that it suggests."""
 
 import re
 import shlex
@@ -13,12 +13,12 @@ from convoy.runtime.train.outcome import Ended, outcome
 
 
 def commands_in(text):
-    """The flags of each command that a text shows."""
+    """Returns the flags of each command in a text."""
     whole = text.replace("\\\n", " ")
     return [shlex.split(line)[2:] for line in whole.splitlines() if line.startswith("  python ")]
 
 
-def test_a_run_ends_with_its_best_epoch_and_what_to_type(trained, tmp_path, log_lines):
+def test_a_run_ends_with_its_best_and_last_epoch_and_valid_commands(trained, tmp_path, log_lines):
     text = trained.text
     lines = text[text.index("\nbest: ") + 1 :].splitlines()
     figures = {line["step"][0]: line["data"] for line in log_lines(trained.model_dir / "log.json")
@@ -33,7 +33,7 @@ def test_a_run_ends_with_its_best_epoch_and_what_to_type(trained, tmp_path, log_
     assert re.fullmatch(r"  in training top-1 [\d.]+%, loss [\d.]+", lines[3])
     own = lines[: lines.index("to go on training:")]
     assert max(len(line) for line in own if str(trained.model_dir) not in line) < 80
-    # Those of benchmarks are in the log alone.
+    # The numbers for benchmarks are only in the log.
     summary = log_lines(trained.model_dir / "log.json")[-1]["data"]
     for name in ("avg_exp_per_second_training", "latency_99pct", "eval_examples"):
         assert name in summary
@@ -60,7 +60,7 @@ def ended(**changes):
                      "exhausted": False} | changes))  # fmt: skip
 
 
-def test_other_metrics_and_what_was_not_kept_are_told():
+def test_the_outcome_names_another_metric_and_checkpoints_that_were_not_kept():
     best = {"metric": "eval_loss", "value": 1.25, "weights": "ema", "top1": 0.75}
     lines = outcome(ended(best=best, config={"max_epochs": 9}))
     assert lines[0] == (
@@ -74,7 +74,7 @@ def test_other_metrics_and_what_was_not_kept_are_told():
 
 
 @pytest.mark.parametrize("folder", ["runs/a b", "runs/" + 30 * "long/" + "it"])
-def test_commands_can_be_pasted(folder, monkeypatch):
+def test_suggested_commands_can_be_pasted_into_a_shell(folder, monkeypatch):
     words = ["--mode", "predict", "--model_dir", folder, "--predict_dir", "FOLDER"]
     lines = next_commands.command(*words)
     assert commands_in("\n".join(lines)) == [words]
@@ -83,7 +83,7 @@ def test_commands_can_be_pasted(folder, monkeypatch):
     assert next_commands.command("--mode", "list") == ["  python main.py --mode list"]
 
 
-def test_commands_are_for_the_program_as_it_was_started(tmp_path, monkeypatch):
+def test_suggested_commands_start_the_program_as_the_user_did(tmp_path, monkeypatch):
     program = tmp_path / "bin/convoy"
     program.parent.mkdir()
     program.touch(mode=0o755)

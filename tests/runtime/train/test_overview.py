@@ -1,4 +1,4 @@
-"""What a run says before its first step."""
+"""The overview that a run prints before its first step."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from convoy.utils.text import counted
 
 
 def said(units=3, momentum=0.5, steps=50, epochs=2, batch=4, warmup=0):
-    """The lines about a small network."""
+    """Returns the overview's lines for a small network."""
     inputs = keras.layers.Input((10,))
     x = keras.layers.Dense(units, use_bias=False)(inputs)
     model = keras.Model(inputs, keras.layers.BatchNormalization(momentum=momentum)(x))
@@ -21,7 +21,7 @@ def said(units=3, momentum=0.5, steps=50, epochs=2, batch=4, warmup=0):
     return [" ".join(x.split()) for x in overview(config, state, schedule, 1, batch, steps)]
 
 
-def test_a_single_one_is_told_as_one():
+def test_counts_of_one_are_printed_in_the_singular():
     lines = said(steps=1, epochs=1, batch=1, warmup=1)
     assert lines[1] == "1 image an update, 1 update an epoch, 1 in 1 epoch"
     assert "after 1 epoch of warm-up" in lines[2]
@@ -35,8 +35,8 @@ def test_a_single_one_is_told_as_one():
     ("units", "text"),
     [(3, "42 parameters"), (4429, "62 thousand parameters"), (100_000, "1.4 million parameters")],
 )
-def test_small_networks_have_parameters_too(units, text):
-    """Each unit has ten weights, and four numbers of batch norm."""
+def test_small_numbers_of_parameters_are_not_rounded_to_0_million(units, text):
+    """Each unit has ten weights and four batch-norm numbers."""
     assert f": {text}, images of 32 px" in said(units)[0]
 
 
@@ -51,7 +51,7 @@ def test_small_networks_have_parameters_too(units, text):
          " --bn_momentum (it is 0.99)"),
     ],
 )  # fmt: skip
-def test_what_batch_norm_keeps_of_its_start_is_told(momentum, text):
+def test_a_run_too_short_for_batch_norms_momentum_is_warned_of(momentum, text):
     warnings = [line for line in said(momentum=momentum) if line.startswith("WARNING")]
     assert len(warnings) == (text is not None)
     assert all(text in line for line in warnings)

@@ -1,4 +1,4 @@
-"""Going back when a loss is no number: real runs over images that hold NaN."""
+"""`--nan_rollback`: real runs over images that hold NaN go back to a checkpoint."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ EMA = ("--moving_average_decay", "0.9")
 
 @pytest.fixture
 def train(small_run, tiny, tmp_path, capsys):
-    """Runs with a model_dir of that name; returns exit code and output on one line."""
+    """Runs with model_dir `name`; returns the exit code and the output joined to one line."""
 
     def run(name, *more):
         args = (*small_run, *FLAGS, *EMA, "--data_dir", tiny, "--model_dir", tmp_path / name)
@@ -32,7 +32,7 @@ def train(small_run, tiny, tmp_path, capsys):
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Makes the images of these steps, (epoch, offset) each, no numbers."""
+    """Puts NaN into the images of steps, each given by (epoch, offset)."""
     batches = Loader.batches
 
     def spread(*places):
@@ -62,14 +62,14 @@ def assert_same(folder, other):
         np.testing.assert_array_equal(array, two[name], err_msg=name)
 
 
-def test_a_run_goes_back_and_leaves_the_images_out(train, poison, tmp_path):
-    """Twice, from the same checkpoint; then the same in pieces, to the same bits."""
+def test_a_run_with_nan_goes_back_and_skips_the_images(train, poison, tmp_path):
+    """It does so twice from one checkpoint; an interrupted run ends with the same bits."""
     poison((1, 32), (1, 48))
     code, text = train("whole", "--nan_rollback", "2")
     assert code == 0, text
     assert "the training loss was not finite at step 10 (epoch 2)" in text
     assert "without the 16 images of step 10 from now on (rollback 1 of 2)" in text
-    assert text.count("going back to step 7") == 2, "the end of the first epoch"
+    assert text.count("going back to step 7") == 2, "to the end of the first epoch"
     assert "without the 16 images of step 11 from now on (rollback 2 of 2)" in text
     saved = checkpoint.read(checkpoint.latest(tmp_path / "whole"))
     assert (saved.state["step"], saved.state["epoch"]) == (21, 3)
@@ -78,15 +78,15 @@ def test_a_run_goes_back_and_leaves_the_images_out(train, poison, tmp_path):
 
     code, text = train("pieces", "--nan_rollback", "2", *OFTEN, "--prof", "11")
     assert code == 0, text
-    assert "going back to step 9" in text, "the save of the step before"
+    assert "going back to step 9" in text, "to the save of the step before"
     assert text.count("WARNING: the training loss") == 2
     code, text = train("pieces", "--nan_rollback", "2", "--resume_checkpoint")
     assert code == 0, text
-    assert "going back" not in text, "the checkpoint knows what to leave out"
+    assert "going back" not in text, "the checkpoint lists the images to skip"
     assert_same(tmp_path / "pieces", tmp_path / "whole")
 
 
-def test_without_a_checkpoint_there_is_nothing_to_go_back_to(train, poison):
+def test_without_a_checkpoint_a_nan_loss_ends_the_run(train, poison):
     poison((0, 32))
     code, text = train("run", "--nan_rollback", "1")
     assert code == 1
@@ -95,7 +95,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_back_to(train, poison):
 
 
 @pytest.mark.slow
-def test_a_failure_that_stays_ends_the_run_after_so_many_times(train, poison, tmp_path):
+def test_a_nan_loss_that_persists_ends_the_run_after_nan_rollback_tries(train, poison, tmp_path):
     poison(*[(1, offset) for offset in range(0, 97, 16)])
     code, text = train("run", "--nan_rollback", "2")
     assert code == 1
@@ -105,7 +105,7 @@ def test_a_failure_that_stays_ends_the_run_after_so_many_times(train, poison, tm
     assert checkpoint.read(checkpoint.latest(tmp_path / "run")).state["step"] == 7
 
 
-def test_the_last_good_checkpoint_has_no_infinite_number(tmp_path):
+def test_checkpoints_with_nan_or_infinity_are_discarded_in_a_rollback(tmp_path):
     for step, worst in ((1, 1.0), (2, 2.0), (3, np.inf), (4, np.nan)):
         weights = {"w": np.array([0.0, worst], np.float32)}
         checkpoint.save(tmp_path, Checkpoint(model=weights, state={"step": step}, config="x: 1\n"))
@@ -114,7 +114,7 @@ def test_the_last_good_checkpoint_has_no_infinite_number(tmp_path):
     assert names == ["step-00000001", "step-00000002"]
 
 
-def test_what_is_left_out_is_known_by_its_place_whatever_the_batch():
+def test_skipped_images_are_recognised_whatever_the_batch_size():
     state = TrainState(None, None, LossScale("dynamic", False), epoch=1)
     state.left_out = [(1, 32, 48)]
 
@@ -132,7 +132,7 @@ def test_what_is_left_out_is_known_by_its_place_whatever_the_batch():
     assert steps(16) == []
 
 
-def test_it_needs_checkpoints(train):
+def test_nan_rollback_without_checkpoints_is_refused(train):
     with pytest.raises(SystemExit) as exit_:
         train("run", "--nan_rollback", "1", "--no_checkpoints")
     assert exit_.value.code == 2
@@ -162,8 +162,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_ranks_go_back_together_when_one_fails(convoy, script, small_run, tiny, tmp_path):
-    """The run's end compares the ranks' weights, bit by bit."""
+def test_all_ranks_go_back_together_when_one_has_nan(convoy, script, small_run, tiny, tmp_path):
+    """The program itself compares the ranks' weights bit by bit at the end of the run."""
     args = (*small_run, *FLAGS, *EMA, "--data_dir", tiny, "--model_dir", tmp_path / "run")
     batch = ("--train_batch_size", "8", "--nan_rollback", "1")
     done = convoy(*args, *batch, np=2, script=script(POISONED))

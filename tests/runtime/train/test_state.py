@@ -1,4 +1,4 @@
-"""What a checkpoint made on some ranks gives to others. Real ranks: tests/integration."""
+"""Restoring a checkpoint on another rank or number of ranks. Real ranks: tests/integration."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from convoy.utils.optim.variables import to_numpy
 
 
 class Data:
-    """As much of a loader as a checkpoint needs."""
+    """The attributes of a loader that `snapshot` and `restore` use."""
 
     source = list_digest = None
 
@@ -25,8 +25,8 @@ class Data:
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """`pretend(rank, size)`: makes this process one of several; what it gathers are its own arrays,
-    each rank's by 2 more than the rank's before it.
+    """`pretend(rank, size)` makes this process one rank of several. `all_gather` then returns this
+    rank's array and, for the others, the same plus 2 per rank.
     """
 
     def pretend(rank, size):
@@ -40,7 +40,7 @@ def pretend(monkeypatch):
     return pretend
 
 
-def test_each_rank_gets_its_own_and_other_numbers_of_ranks_the_mean(pretend):
+def test_each_rank_gets_its_own_statistics_back_and_other_rank_counts_the_mean(pretend):
     config = Config(arch="efficientnet-test", moving_average_decay=0.9)
     state = new_state(config, num_classes=3)
     state.step, state.offset = 5, 40
@@ -54,8 +54,8 @@ def test_each_rank_gets_its_own_and_other_numbers_of_ranks_the_mean(pretend):
         for part in (saved.model, saved.ema):
             np.testing.assert_allclose(part[v.path], own + 1, rtol=1e-6)
 
-    # (rank, of how many): by how much statistics and counters are more than rank 0's, and whether
-    # counters are there at all
+    # (rank, number of ranks): the expected difference of the statistics from rank 0's, and the
+    # expected counters
     cases = {(0, 2): (0, counters), (1, 2): (2, counters + 2), (0, 1): (1, 2 * counters + 2),
              (0, 3): (1, 2 * counters + 2), (2, 3): (1, np.zeros(8))}  # fmt: skip
     for place, (more, counted) in cases.items():
@@ -70,7 +70,7 @@ def test_each_rank_gets_its_own_and_other_numbers_of_ranks_the_mean(pretend):
             np.testing.assert_allclose(average, own + more, rtol=1e-6, err_msg=str(place))
 
 
-def test_a_rank_that_keeps_nothing_copies_no_more_than_its_statistics(pretend, monkeypatch):
+def test_a_rank_that_does_not_save_copies_only_its_statistics(pretend, monkeypatch):
     config = Config(arch="efficientnet-test", moving_average_decay=0.9)
     state = new_state(config, num_classes=3)
     state.offset, gathered = 40, []
@@ -85,20 +85,22 @@ def test_a_rank_that_keeps_nothing_copies_no_more_than_its_statistics(pretend, m
     assert snapshot(state, config, Data(), {}, Sums.none(), whole=False) is None
     assert len(copies) == len(batch_norm_statistics(state.model)) < len(whole.model) / 2
     for mine, other in zip(gathered, others, strict=True):
-        np.testing.assert_array_equal(mine, other, "what the others get stays the same")
+        np.testing.assert_array_equal(mine, other, "the other ranks get the same")
 
 
-def test_the_average_is_better_unless_an_evaluation_said_otherwise():
+def test_the_moving_average_counts_as_better_unless_an_evaluation_contradicts():
     raw, ema = "eval_accuracy_top_1", "eval_ema_accuracy_top_1"
-    assert better_weights({}, has_ema=True) == "ema", "it is there to be"
+    assert better_weights({}, has_ema=True) == "ema", "the default without an evaluation"
     assert better_weights({}, has_ema=False) == "raw"
     assert better_weights({raw: 0.5, ema: 0.5}, has_ema=True) == "ema"
     assert better_weights({raw: 0.5, ema: 0.4}, has_ema=True) == "raw"
     assert better_weights({raw: 0.5}, has_ema=True) == "raw"
-    assert better_weights({raw: 0.5, ema: 0.6}, has_ema=False) == "raw", "it was dropped since"
+    assert better_weights({raw: 0.5, ema: 0.6}, has_ema=False) == "raw", (
+        "the average no longer exists"
+    )
 
 
-def test_figures_of_an_average_that_was_dropped_are_not_reported():
+def test_metrics_of_a_dropped_moving_average_are_not_reported():
     saved = Checkpoint({}, state={"metrics": {"eval_loss": 1.0, "eval_ema_loss": 2.0}})
     assert figures_of(saved, has_ema=True) == saved.state["metrics"]
     assert figures_of(saved, has_ema=False) == {"eval_loss": 1.0}

@@ -1,4 +1,4 @@
-"""One training step: what counts, what is scaled, what is skipped, what is random."""
+"""One training step: example weights, loss scaling, skipped updates, randomness, weight decay."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ from convoy.utils.optim.optimizers import make_optimizer
 
 
 def dense(dropout=0.0):
-    """Two small layers whose weights depend on nothing random."""
+    """Returns a model of two small layers with fixed weights."""
     layers = keras.layers
     inputs = layers.Input((8,))
     x = layers.Dense(6, activation="tanh", name="first")(inputs)
@@ -31,7 +31,7 @@ def dense(dropout=0.0):
 
 
 def convnet(**options):
-    """`efficientnet-test` without anything random, batch norm frozen unless told otherwise."""
+    """Returns `efficientnet-test` without randomness; `frozen=False` lets batch norm train."""
     frozen = options.pop("frozen", True)
     settings = {"num_classes": 10, "dropout": 0.0, "stochastic_depth": 0.0, "seed": 0} | options
     model = build_model("efficientnet-test", **settings)
@@ -42,7 +42,7 @@ def convnet(**options):
 
 
 def stepper(model, *, optimizer="momentum", scale=None, ema=None, **options):
-    """A `Step` over the model: no label smoothing or weight decay unless asked for."""
+    """Returns a `Step` over the model, by default without label smoothing and weight decay."""
     settings = {"loss": partial(cross_entropy, smoothing=0.0)}
     made = make_optimizer(optimizer, momentum=0.9)
     made.build(model.trainable_variables)
@@ -79,7 +79,7 @@ def assert_close(got, want, **tolerance):
         np.testing.assert_allclose(a, b, **({"rtol": 1e-6, "atol": 1e-6} | tolerance))
 
 
-def test_an_example_of_weight_0_changes_nothing():
+def test_an_example_of_weight_0_has_no_effect():
     x, y = vectors(8)
     weights = np.array([1, 1, 0, 1, 1, 0, 1, 1], np.float32)
     with_, without = stepper(dense()), stepper(dense())
@@ -91,7 +91,7 @@ def test_an_example_of_weight_0_changes_nothing():
     assert_close(arrays(with_.state.model.weights), arrays(without.state.model.weights))
 
 
-def test_the_gradient_is_that_of_the_mean_over_examples_that_count():
+def test_the_gradient_is_of_the_mean_loss_over_examples_with_weight():
     x, y = vectors(8)
     weights = np.array([1, 1, 0, 1, 1, 0, 1, 1], np.float32)
     model = dense()
@@ -107,7 +107,7 @@ def test_the_gradient_is_that_of_the_mean_over_examples_that_count():
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["labels", "mixed labels"])
-def test_with_class_weights_gradients_are_those_of_the_weighted_mean(soft):
+def test_with_class_weights_the_gradient_is_of_the_weighted_mean_loss(soft):
     rng = np.random.default_rng(0)
     x, counts = rng.normal(size=(8, 8)).astype(np.float32), np.ones(8, np.float32)
     by_class, counts[[2, 5]] = np.array([0.5, 1.0, 3.0, 0.0], np.float32), 0
@@ -130,7 +130,7 @@ def test_with_class_weights_gradients_are_those_of_the_weighted_mean(soft):
     assert sums.numpy()[3] == 6, "accuracies count every example alike"
 
 
-def test_gradients_are_clipped_after_the_mean_and_before_decay():
+def test_gradients_are_clipped_before_weight_decay():
     x, y = vectors(8)
     seen = []
 
@@ -149,7 +149,7 @@ def test_gradients_are_clipped_after_the_mean_and_before_decay():
 
 
 @pytest.mark.parametrize("scale", [None, "1024"])
-def test_the_gradient_norm_is_that_of_the_mean_before_clipping_and_decay(scale):
+def test_the_reported_gradient_norm_excludes_clipping_and_weight_decay(scale):
     x, y = vectors(8)
     weights = np.array([1, 1, 0, 1, 1, 0, 1, 1], np.float32)
     model = dense()
@@ -171,7 +171,7 @@ def test_the_gradient_norm_is_that_of_the_mean_before_clipping_and_decay(scale):
     assert step.own_seconds is None
 
 
-def test_observing_a_step_changes_no_bit():
+def test_observing_a_step_does_not_change_the_weights():
     watched, unwatched = stepper(dense(dropout=0.5)), stepper(dense(dropout=0.5))
     for seed in range(3):
         watched([batch(*vectors(8, seed))], 0.1, observe=True)
@@ -180,7 +180,7 @@ def test_observing_a_step_changes_no_bit():
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_batch_in_which_nothing_counts_changes_nothing():
+def test_a_batch_of_weight_0_leaves_the_weights_unchanged():
     step = stepper(dense(), optimizer="sgd")
     before = arrays(step.state.model.weights)
     sums = step([batch(*vectors(4), np.zeros(4))], 0.1)
@@ -188,7 +188,7 @@ def test_a_batch_in_which_nothing_counts_changes_nothing():
     assert_close(arrays(step.state.model.weights), before, atol=0, rtol=0)
 
 
-def test_two_micro_steps_equal_one_batch_of_twice_the_size():
+def test_two_accumulated_batches_equal_one_of_twice_the_size():
     x, y = images(8)
     weights = np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)
     whole, halves = stepper(convnet()), stepper(convnet(), micro_steps=2)
@@ -233,7 +233,7 @@ def test_an_overflow_halves_the_scale_and_skips_the_update():
     assert not np.array_equal(everything()[0], before[0])
 
 
-def test_the_scale_grows_after_2000_clean_steps_and_stays_in_its_bounds():
+def test_the_loss_scale_doubles_after_2000_clean_steps_within_1_and_2_to_the_24():
     scale = LossScale("dynamic", True)
     scale.load({"scale": 1024.0, "clean_steps": 1998})
     scale.after(tf.constant(True))
@@ -248,7 +248,7 @@ def test_the_scale_grows_after_2000_clean_steps_and_stays_in_its_bounds():
     assert scale.state()["scale"] == 1.0
 
 
-def test_a_fixed_scale_stays_but_still_skips_an_overflow():
+def test_a_fixed_loss_scale_stays_and_still_skips_an_overflow():
     step = stepper(dense(), scale="64")
     before = arrays(step.state.model.weights)
     x, y = vectors(8)
@@ -258,7 +258,7 @@ def test_a_fixed_scale_stays_but_still_skips_an_overflow():
     assert step.state.loss_scale.state()["scale"] == 64
 
 
-def test_the_moving_average_follows_batch_norms_statistics():
+def test_the_moving_average_includes_batch_norms_statistics():
     model = convnet(frozen=False)
     step = stepper(model, ema=0.9)
     statistics = batch_norm_statistics(model)
@@ -277,7 +277,7 @@ def test_the_moving_average_follows_batch_norms_statistics():
 
 
 def logits_after_seeding(step, at, draws=1, x=None):
-    """The logits of the `draws`-th forward pass after seeding at a step number."""
+    """Returns the logits of the `draws`-th forward pass after seeding at step `at`."""
     step.state.step = at
     step.seed_randomness()
     for _ in range(draws):
@@ -285,7 +285,7 @@ def logits_after_seeding(step, at, draws=1, x=None):
     return np.array(logits)
 
 
-def test_dropout_differs_between_steps_ranks_and_seeds_and_is_repeated_for_the_same(monkeypatch):
+def test_dropout_is_a_function_of_step_rank_and_seed(monkeypatch):
     step = stepper(convnet(dropout=0.5, stochastic_depth=0.5))
     assert len(seed_generators(step.state.model)) >= 2
     first = logits_after_seeding(step, 3)
@@ -301,7 +301,7 @@ def test_dropout_differs_between_steps_ranks_and_seeds_and_is_repeated_for_the_s
         assert not any(np.allclose(other, another) for another in others if another is not other)
 
 
-def test_a_resumed_run_draws_what_the_uninterrupted_one_would_have(monkeypatch):
+def test_a_resumed_run_draws_the_same_dropout_as_an_uninterrupted_one(monkeypatch):
     step = stepper(convnet(dropout=0.5, stochastic_depth=0.5))
     np.testing.assert_array_equal(
         logits_after_seeding(step, 2), logits_after_seeding(step, 0, draws=3)
@@ -313,12 +313,12 @@ def test_a_resumed_run_draws_what_the_uninterrupted_one_would_have(monkeypatch):
 
 
 def update_without_gradients(step):
-    """An update at rate 0.1 whose gradients are all zero: what is left is weight decay."""
+    """Makes an update at learning rate 0.1 with zero gradients, so that only decay acts."""
     zeros = [tf.zeros(v.shape) for v in step.state.model.trainable_variables]
     step.update(zeros, tf.constant(1.0), tf.constant(0.1), tf.constant(0, tf.int64))
 
 
-# How much a rate of 0.1 and a decay of 0.01 take from a kernel without gradient.
+# The factor on a kernel with zero gradient, for a learning rate of 0.1 and a decay of 0.01.
 @pytest.mark.parametrize(
     ("style", "factor"), [("l2", 1 - 0.002), ("half_l2", 1 - 0.001), ("decoupled", 1 - 0.001)]
 )
@@ -335,10 +335,10 @@ def test_weight_decay_shrinks_kernels_and_nothing_else(style, factor):
         want = before[v.path] * (factor if kernel else 1)
         np.testing.assert_allclose(v.value, want, rtol=1e-6, err_msg=v.path)
         shrunk += "dwconv" in v.path and kernel
-    assert shrunk, "depthwise kernels are among them"
+    assert shrunk, "depthwise kernels decay too"
 
 
-def test_batch_norm_can_be_decayed_too():
+def test_bn_weight_decay_decays_batch_norms_scale_too():
     model = convnet(frozen=False)
     step = stepper(model, optimizer="sgd", weight_decay=0.01, bn_weight_decay=True)
     before = {v.path: np.array(v.value) for v in model.trainable_variables}

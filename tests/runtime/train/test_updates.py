@@ -1,6 +1,6 @@
-"""Ten updates of every optimizer, as `Step` makes them, against formulas in NumPy float64.
+"""Ten updates of every optimizer by `Step` agree with formulas in NumPy float64.
 
-What takes part: warm-up, both kinds of weight decay and what they leave out, layer-wise rates, and
+They include warm-up, each kind of weight decay and its exceptions, layer-wise learning rates, and
 the moving average with its own warm-up.
 """
 
@@ -40,7 +40,8 @@ def rate(step):
     return PEAK * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))
 
 
-# Each: what comes off the weight. `s` holds the slots, `wd` is 0 for a weight that is left out.
+# Each rule returns what is subtracted from the weight. `s` holds the optimizer's slots; `wd` is 0
+# for a weight that does not decay.
 
 
 def sgd(s, w, g, lr, t, wd):
@@ -69,7 +70,7 @@ def adam(s, w, g, lr, t, wd):
 
 
 def trusted(w, g, wd):
-    """LARS's gradient."""
+    """Returns LARS's rescaled gradient."""
     return 0.01 * norm(w) / (norm(g) + wd * norm(w)) * (g + wd * w) if wd else g
 
 
@@ -95,7 +96,7 @@ COUPLED = {"l2": 2 * DECAY, "half_l2": DECAY, "decoupled": 0.0}
 
 
 class Reference:
-    """The same run in float64: weights and their moving averages by path."""
+    """The same updates in float64: weights and their moving averages by path."""
 
     def __init__(self, rule, style, decayed, shares, start):
         self.rule, self.style, self.decayed, self.shares = rule, style, decayed, shares
@@ -104,8 +105,8 @@ class Reference:
         self.slots = {path: {} for path in start}
 
     def update(self, gradients, lr, t):
-        """`t` counts from 1."""
-        d = min(AVERAGE, t / (9 + t))  # (1 + t) / (10 + t) of the updates done before
+        """Makes update number `t`, counted from 1."""
+        d = min(AVERAGE, t / (9 + t))  # (1 + n) / (10 + n) after n = t - 1 updates
         for path, g in gradients.items():
             w, wd = self.weights[path], DECAY * self.decayed(path)
             own = lr * self.shares.get(path.split("/")[0], 1.0)
@@ -122,7 +123,7 @@ PLAIN = (
     *((adam, "adam"), (adam, "adamw")),
 )
 LARGE_BATCH = ((lars, "lars"), (lars_nesterov, "lars"), (lamb, "lamb"))
-# (rule, name, style, whether rates are layer-wise)
+# (rule, optimizer's name, style of weight decay, whether rates are layer-wise)
 CASES = [
     *((rule, name, "half_l2", False) for rule, name in (*PLAIN, *LARGE_BATCH)),
     *((rule, name, "decoupled", True) for rule, name in (*PLAIN, *LARGE_BATCH)),
@@ -134,9 +135,9 @@ CASES = [
 @pytest.mark.parametrize(
     ("rule", "name", "style", "layer_wise"), CASES, ids=lambda v: getattr(v, "__name__", str(v))
 )
-def test_ten_updates_are_those_of_the_formula(rule, name, style, layer_wise):
+def test_ten_updates_of_each_optimizer_equal_its_formula(rule, name, style, layer_wise):
     rng = np.random.default_rng(3)
-    bn_too = not layer_wise  # so that both answers of the flag occur
+    bn_too = not layer_wise  # so that both values of the flag occur
     model = small_model()
     variables = model.trainable_variables
     for v in variables:

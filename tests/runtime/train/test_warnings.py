@@ -1,4 +1,4 @@
-"""Warnings of a run that goes wrong, by runs that do."""
+"""Warnings about a run that goes wrong: real runs that cause them, and how they are computed."""
 
 import math
 
@@ -18,7 +18,7 @@ from main import main
 
 @pytest.fixture
 def run(small_run, tmp_path, capfd):
-    """Runs on some data; returns what it said on one line."""
+    """Runs the training on `data`; returns its output joined to one line."""
 
     def start(data, *more):
         flags = [*small_run, "--data_dir", data, "--model_dir", tmp_path / "run", *more]
@@ -36,19 +36,19 @@ FAST = ("--optimizer", "adamw", "--lr_init", "0.003", "--lr_base_batch", "0",
         "--crop_area_min", "0.35", "--stochastic_depth", "0", "--log_steps", "99")  # fmt: skip
 
 
-def test_an_evaluation_that_batch_norm_spoils_is_told_from_one_that_is_bad(run, tints):
+def test_a_bad_evaluation_due_to_batch_norm_is_blamed_on_batch_norm(run, tints):
     text = run(tints, *FAST, "--bn_momentum", "0.999", "--lr_init", "0.02")
     assert text.count("batch norm spoils the evaluation: 128 of its images score") == 1
     assert "lower --bn_momentum (it is 0.999)" in text
     assert "nothing is learnt" not in text
 
 
-def test_a_run_that_goes_well_is_warned_of_nothing(run, tints):
+def test_a_run_that_learns_well_gets_no_warning(run, tints):
     text = run(tints, *FAST, "--bn_momentum", "0.9")
     assert "WARNING" not in text
 
 
-def test_a_loss_that_does_not_fall_is_told_once(run, tiny):
+def test_a_loss_that_does_not_fall_is_warned_of_once(run, tiny):
     more = ("--lr_init", "0", "--weight_decay", "0", "--warmup_epochs", "0", "--max_epochs", "2")
     text = run(tiny, *more, "--steps_per_epoch", "50", "--image_size", "32")
     assert text.count("nothing is learnt") == 1
@@ -60,8 +60,8 @@ def test_a_loss_that_does_not_fall_is_told_once(run, tiny):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
-def test_guessing_is_the_best_answer_that_knows_no_image(loss, smoothing):
-    """The losses that training takes, of that answer and of the labels themselves."""
+def test_the_loss_of_guessing_is_that_of_answering_the_class_shares(loss, smoothing):
+    """`guessing` also returns the lowest possible loss, which the labels themselves reach."""
     labels = np.repeat([0, 1, 2], [70, 20, 10])
     shares = np.bincount(labels) / 100
     found, lowest = guessing(Config(loss=loss, label_smoothing=smoothing), shares)
@@ -77,14 +77,14 @@ def test_guessing_is_the_best_answer_that_knows_no_image(loss, smoothing):
         assert np.mean(got) == pytest.approx(want, abs=1e-5)
 
 
-def test_guessing_knows_of_mixing():
+def test_mixing_raises_the_lowest_loss_and_rules_out_a_bound_for_bce():
     plain, mixed = (guessing(Config(mixup_alpha=a), np.full(8, 1 / 8)) for a in (0.0, 0.4))
     assert plain[0] == mixed[0] == pytest.approx(math.log(8))
     assert plain[1] < mixed[1] < mixed[0]
     assert guessing(Config(mixup_alpha=0.4, loss="bce"), np.full(8, 1 / 8)) is None
 
 
-def test_comparing_statistics_changes_nothing(tiny):
+def test_comparing_batch_norm_statistics_leaves_the_model_unchanged(tiny):
     config = Config(arch="efficientnet-test", image_size=32, data_dir=str(tiny), eval_batch_size=8)
     data = build_loader(config, "validation", num_classes=10)
     model = new_state(config, 10).model
@@ -112,7 +112,7 @@ print(f"found {{running * images:.6f}} {{batch:.6f}} {{images}}", flush=True)
 
 
 @pytest.mark.slow
-def test_ranks_compare_statistics_alike(convoy, script, tiny):
+def test_two_ranks_get_the_same_comparison_of_batch_norm_statistics(convoy, script, tiny):
     path = script(SCRIPT.format(data=str(tiny)))
     (alone,) = [x.split()[1:4] for x in convoy(script=path).out.splitlines() if "found" in x]
     text = convoy(script=path, np=2).text
@@ -123,7 +123,7 @@ def test_ranks_compare_statistics_alike(convoy, script, tiny):
     assert (one[0], one[2]) == (alone[0], alone[2])
 
 
-def test_warnings_fit_a_terminal():
+def test_warnings_are_wrapped_at_80_columns():
     text = warning("some words of a long text " * 20 + "/a/path/" + 90 * "x")
     lines = text.splitlines()
     assert lines[0].startswith("WARNING: some words")
