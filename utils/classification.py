@@ -46,7 +46,9 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Confus
     """Counts how often each label received each answer.
 
     Args:
-        labels, predicted: int `(N,)`, classes from 0.
+        labels: int `(N,)`, classes from 0.
+        predicted: the same, as the model answered.
+        classes: number of classes.
     """
     cells = np.asarray(labels, np.int64) * classes + np.asarray(predicted, np.int64)
     cells, count = np.unique(cells, return_counts=True)
@@ -75,8 +77,10 @@ class ByClass:
     predicted: np.ndarray
 
     def means(self, weighted: bool = False) -> dict[str, float]:
-        """Returns `precision`, `recall` and `f1` averaged over the classes that occur, either
-        equally (macro) or `weighted` by their examples.
+        """Returns `precision`, `recall` and `f1` averaged over the classes that occur.
+
+        Args:
+            weighted: weight each class by its examples; otherwise all count equally (macro).
         """
         occurs = (self.support + self.predicted) > 0
         weights = self.support[occurs] if weighted else None
@@ -103,15 +107,14 @@ def totals(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
     Args:
         labels: int `(N,)`, classes from 0.
         answers: the same; values from `classes` on mean no valid answer.
+        classes: number of classes.
     """
     columns = (labels[labels == answers], labels, answers[answers < classes])
     return np.stack([np.bincount(column, minlength=classes) for column in columns])
 
 
 def of_totals(right: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> ByClass:
-    """Computes the figures of each class from its correct answers, examples and answers:
-    `(classes,)`.
-    """
+    """Computes the figures of each class from the sums of `totals`, each `(classes,)`."""
     occurs = support + predicted > 0
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -168,6 +171,7 @@ def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
     Args:
         confidence: float `(N,)`, 0 to 1, at least one.
         right: bool `(N,)`, whether the answer is correct.
+        bins: number of bins.
     """
     confidence = np.asarray(confidence, np.float64)
     edges = np.linspace(0, 1, bins + 1)

@@ -1,5 +1,4 @@
-"""Defines the base class of all errors whose text is meant for the user, and the error about
-settings.
+"""Defines the base class of errors whose text is meant for the user, and the error about settings.
 
 Imports nothing of the project.
 """
@@ -16,6 +15,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError, ValueError):
-    """A setting or a combination of settings cannot work. The text names the flag and the way
-    out.
+    """A setting or a combination of settings cannot work.
+
+    The text names the flag and the way out.
     """

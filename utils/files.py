@@ -1,5 +1,4 @@
-"""Handles local paths and object stores alike: pathlib for local paths, TensorFlow's gfile for
-URLs.
+"""Handles local paths and object stores alike.
 
 `path_of("runs/b0")` is a `pathlib.Path`; `path_of("gs://bucket/runs/b0")` is a `Remote`, which has
 the `Path` methods that a run's folder needs. TensorFlow is imported for the first use of a
@@ -121,8 +120,11 @@ class Remote:
                 raise
 
     def open(self, mode: str = "r", **text: Any) -> IO[Any]:
-        """Opens a Python file; `text` are the arguments of `io.TextIOWrapper`, such as the
-        encoding.
+        """Opens a Python file.
+
+        Args:
+            mode: as for the built-in `open`.
+            **text: arguments of `io.TextIOWrapper`, such as the encoding.
         """
         if "w" in mode and self._url.startswith("ram:"):
             self.unlink(missing_ok=True)  # TensorFlow's RAM file system would append
@@ -242,8 +244,9 @@ def size_of(path: Path | Remote) -> int:
 
 
 def stamp_of(path: Path | Remote) -> tuple[int, ...]:
-    """Returns values that change when a file does: time of its last change (nanoseconds since
-    1970), size and inode. Empty if the file system does not report the time.
+    """Returns values that change when a file does; empty if the file system reports no time.
+
+    They are the time of its last change (nanoseconds since 1970), its size and its inode.
     """
     if isinstance(path, Remote):
         return path.stamp()

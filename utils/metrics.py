@@ -159,9 +159,7 @@ class MeanAccumulator:
         return float(self._sums[-1])
 
     def result(self) -> dict[str, float]:
-        """Returns `{"loss": nats, "top1": fraction, "top5": fraction}`; NaN if no example
-        counts.
-        """
+        """Returns loss (nats), top1 and top5 (fractions), by name; NaN if no example counts."""
         return {
             name: _ratio(float(total), self.weight)
             for name, total in zip(METRICS, self._sums[:-1], strict=True)

@@ -16,9 +16,7 @@ _REDRAW_SECONDS = 0.1
 
 
 class SafeStream:
-    """A text stream that becomes silent, instead of raising, when it is closed or its pipe is
-    broken.
-    """
+    """A text stream that becomes silent when it is closed or its pipe breaks; it never raises."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -26,11 +24,13 @@ class SafeStream:
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
+        """Returns whether the stream is an open terminal."""
         with suppress(OSError, ValueError, AttributeError):
             return self._stream is not None and bool(self._stream.isatty())
         return False
 
     def write(self, text: str) -> int:
+        """Writes and flushes; characters that the encoding lacks become `?`."""
         try:
             if self._stream is not None:
                 self._stream.write(text)
@@ -47,8 +47,9 @@ class SafeStream:
 
 
 class LastingStream:
-    """Standard output or error whose reader may leave (`| head`), or whose disk may fill up. Output
-    is then dropped, and the program continues.
+    """Standard output or error whose reader may leave (`| head`), or whose disk may fill up.
+
+    Output is then dropped, and the program continues.
 
     Args:
         whole: the output is the program's result, so a full disk is an error.
@@ -61,9 +62,11 @@ class LastingStream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        """Writes, or drops the text if nobody can receive it."""
         return self._lasting(lambda: self._stream.write(text), len(text))
 
     def flush(self) -> None:
+        """Flushes, unless nobody can receive the output."""
         self._lasting(self._stream.flush, None)
 
     def _lasting(self, action: Callable[[], Any], otherwise: Any) -> Any:
@@ -146,9 +149,7 @@ class Progress(AbstractContextManager):
         self._bar.start()
 
     def due(self, step: int) -> bool:
-        """Returns whether `update` would show this step; the first update of the run has number
-        1.
-        """
+        """Returns whether `update` would show this step; the run's first update has number 1."""
         if self._first is None or step % self.steps_per_epoch == 0:
             return True
         if self._bar is not None:
@@ -164,8 +165,14 @@ class Progress(AbstractContextManager):
         lr: float | None = None,
         images_per_second: float | None = None,
     ) -> None:
-        """Shows a step if it is `due`: loss in nats, top-1 as a fraction, images/s of the whole
-        job.
+        """Shows a step if it is `due`.
+
+        Args:
+            step: number of the step.
+            loss: in nats.
+            top1: as a fraction.
+            lr: learning rate.
+            images_per_second: of the whole job.
         """
         if not self.due(step):
             return

@@ -40,6 +40,7 @@ def with_score(folder: Path | Remote, state: Mapping[str, Any], has_ema: bool) -
     average; older versions wrote "raw" and "ema" there.
 
     Args:
+        folder: the checkpoint's.
         state: the content of `state.json`.
         has_ema: whether the checkpoint holds a moving average.
     """

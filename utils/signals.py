@@ -46,14 +46,17 @@ class Preempted(RuntimeError):
 
 
 class Stopped(BaseException):
-    """A signal came where work ends at once. Like Ctrl-C, it can come at any line, and `except
-    Exception` does not catch it.
+    """A signal came where work ends at once.
+
+    Like Ctrl-C, it can come at any line, and `except Exception` does not catch it.
     """
 
 
 class Wishes(NamedTuple):
-    """The requests that ranks send with their gradients: to stop, to save a checkpoint, and, in an
-    elastic job whose hosts have changed, to regroup.
+    """The requests that ranks send with their gradients.
+
+    They are to stop, to save a checkpoint, and, in an elastic job whose hosts have changed, to
+    regroup.
     """
 
     stop: bool = False
@@ -62,9 +65,11 @@ class Wishes(NamedTuple):
 
 
 class Requests:
-    """One rank's wishes. Its `with` block records signals; enter it before a run is set up, which
-    may take minutes. If blocks are nested, the outermost counts. It does nothing outside the main
-    thread, where Python does not accept handlers.
+    """One rank's wishes.
+
+    Its `with` block records signals; enter it before a run is set up, which may take minutes. If
+    blocks are nested, the outermost counts. It does nothing outside the main thread, where Python
+    does not accept handlers.
 
     A second signal of the same kind has its usual effect, so a run can still be ended at once.
 
@@ -155,8 +160,9 @@ class Requests:
         self._stopping.set()
 
     def _end_if_it_hangs(self, number: int) -> None:
-        """Runs in a thread: ends the process after a signal if the main thread is in C++ and runs
-        no handler, because it compiles or waits for a rank that never comes.
+        """Ends the process after a signal if the main thread runs no handler; runs in a thread.
+
+        The main thread may be in C++, where it compiles or waits for a rank that never comes.
         """
         if number not in self._before or self._stopping.wait(PATIENCE) or not self._exits:
             return
@@ -173,6 +179,7 @@ class Requests:
 
     def save_every(self, minutes: float | None) -> None:
         """Requests a checkpoint whenever this much time has passed since the last (None: never).
+
         Call it on only one rank.
         """
         self._period = None if minutes is None else 60 * minutes
@@ -183,9 +190,7 @@ class Requests:
         return bool(self.signal)
 
     def wishes(self) -> tuple[bool, bool]:
-        """Returns whether this rank wants to stop, and whether it wants a checkpoint, after this
-        step.
-        """
+        """Returns whether this rank wants to stop, and whether it wants to save, after a step."""
         due = self._period is not None and time.monotonic() - self._saved_at >= self._period
         return bool(self.signal), due
 
@@ -201,6 +206,7 @@ def _ignore(numbers: Sequence[signal.Signals]) -> None:
 
 class _Listener:
     """A thread that learns of each signal that Python handles, even while the main thread is busy.
+
     Create it in the main thread. It does nothing if something else is listening, such as a
     notebook's server.
     """
@@ -231,6 +237,7 @@ def stopped_at_once(requests: Requests, when: str, name: str = "") -> Preempted:
     """Returns the error to raise or show after `Stopped`: nothing had to be saved.
 
     Args:
+        requests: this rank's.
         when: for example "before its first step".
         name: name of the signal, if another rank received it.
     """
@@ -247,6 +254,7 @@ def stop_if_asked(requests: Requests, when: str, saves: bool = True) -> None:
     """Stops the run if any rank was asked to. All ranks must call this, after saving.
 
     Args:
+        requests: this rank's.
         when: for example "after step 7".
         saves: whether the run saves anything.
 

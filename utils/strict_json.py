@@ -18,8 +18,9 @@ def dumps(value: Any, **options: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Converts to dicts, lists, texts and finite numbers; other numbers become null. Values without
-    a JSON form do not change.
+    """Converts to dicts, lists, texts and finite numbers; other numbers become null.
+
+    Values without a JSON form do not change.
     """
     if isinstance(value, Mapping):
         return {key: plain(part) for key, part in value.items()}

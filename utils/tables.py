@@ -27,9 +27,10 @@ def columns(count: int) -> Iterator[None]:
 
 
 def table_console() -> Console:
-    """Returns rich's console for standard output. On a terminal, a table keeps to its width. In a
-    file or a pipe, where programs read lines and `COLUMNS` belongs to another window, it is as wide
-    as necessary.
+    """Returns rich's console for standard output.
+
+    On a terminal, a table keeps to its width. In a file or a pipe, where programs read lines and
+    `COLUMNS` belongs to another window, it is as wide as necessary.
     """
     from rich.console import Console
 

@@ -41,8 +41,9 @@ class TextError(UserError, ValueError):
 
 
 def read_text(path: str | os.PathLike[str] | Remote, name: str | None = None) -> str:
-    """Reads a text file that a person wrote: in UTF-8, or as its byte order mark says, which is
-    dropped.
+    """Reads a text file that a person wrote: in UTF-8, or as its byte order mark says.
+
+    The mark is not part of the text.
 
     Args:
         path: the file, or a URL.
@@ -79,8 +80,7 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    """Splits a text into lines with any system's line ends; an empty line after the last end is
-    dropped.
+    """Splits a text into lines with any system's line ends; drops an empty line after the last end.
 
     `str.splitlines` would also split at form feeds and other characters that names may contain.
     """
@@ -89,12 +89,11 @@ def split_lines(text: str) -> list[str]:
 
 
 def printable(name: str) -> str:
-    """Returns a name that every output can show on one line.
+    r"""Returns a name that every output can show on one line.
 
     Bytes that are not UTF-8 (`os.fsdecode` turns them into lone surrogates), control characters,
-    line
-    separators and characters that change the text's direction become Python escapes: `\\xe4`,
-    `\\n`.
+    line separators and characters that change the text's direction become Python escapes: `\xe4`,
+    `\n`.
     """
     return "".join(_escaped(c) if _is_unshown(c) else c for c in name)
 
@@ -104,9 +103,10 @@ def _is_unshown(character: str) -> bool:
 
 
 def canonical(name: str) -> str:
-    """Returns `printable` of the name, with accents in Unicode's composed form (NFC), which most
-    systems except macOS use, and without surrounding spaces. Names that look the same are then
-    equal.
+    """Returns `printable` of the name in a form in which names that look the same are equal.
+
+    Accents are in Unicode's composed form (NFC), which most systems except macOS use; surrounding
+    spaces are dropped.
     """
     return unicodedata.normalize("NFC", printable(name)).strip()
 
@@ -126,8 +126,9 @@ def counted(number: float, what: str) -> str:
 
 
 def wrapped(text: str) -> str:
-    """Wraps text to lines that fit every terminal; continuation lines are indented further. Words
-    stay whole, above all paths.
+    """Wraps text to lines that fit every terminal; continuation lines are indented further.
+
+    Words stay whole, above all paths.
     """
     return "\n".join(map(_wrapped_line, text.split("\n")))
 
@@ -140,9 +141,7 @@ def _wrapped_line(line: str) -> str:
 
 
 def for_reader(text: str, stream: TextIO | None) -> str:
-    """Returns `wrapped` text for a terminal; in a file, where people search, each line stays
-    one.
-    """
+    """Returns `wrapped` text for a terminal; in a file, where people search, lines stay whole."""
     with suppress(OSError, ValueError, AttributeError):  # the stream is closed, or not a stream
         if stream is not None and stream.isatty():
             return wrapped(text)
@@ -161,8 +160,10 @@ def warning(text: str) -> str:
 
 
 def printable_output() -> None:
-    """Makes this program's standard output escape characters that its encoding lacks, as standard
-    error does, instead of ending the program. Call it at the start of our own programs.
+    """Makes this program's standard output escape characters that its encoding lacks.
+
+    Standard error does so already; standard output would end the program. Call it at the start of
+    our own programs.
     """
     if hasattr(sys.stdout, "reconfigure"):  # tests or notebooks may have replaced it
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,5 +1,4 @@
-"""Connects elastic jobs to Horovod: the state that survives a change of processes, and the loop
-around it.
+"""Connects elastic jobs to Horovod: the state that survives a change of processes, and the loop.
 
 Like `utils.distributed.ranks`, this may import Horovod; import it only in elastic jobs.
 """
@@ -48,9 +47,7 @@ class Memory(State):
         return step % self.every == 0
 
     def hosts_changed(self) -> bool:
-        """Returns whether the launcher has told this process that hosts came or went (it tells rank
-        0).
-        """
+        """Returns whether the launcher has said that hosts came or went; it tells only rank 0."""
         return self._hosts_changed
 
     def regroup(self) -> None:
@@ -60,17 +57,21 @@ class Memory(State):
     # Methods that Horovod calls.
 
     def on_hosts_updated(self, timestamp: float, update_res: Any) -> None:
+        """Records the launcher's report; Horovod calls it from another thread."""
         self._hosts_changed = True
 
     def restore(self) -> None:
-        """Handles the loss of a rank: training restarts from `contents`, unless that rank gave a
-        reason.
+        """Handles the loss of a rank: training restarts from `contents`.
+
+        Raises:
+            DistributedError: that rank ended with an error, whose text it left.
         """
         self.lost = True
         if error := gathering.told():
             raise ranks.DistributedError(f"ended with {error}")
 
     def sync(self) -> None:
+        """Gives rank 0's `contents` to all processes, after they have changed."""
         with _lost_ranks():
             self.contents = ranks.broadcast_object(self.contents)
 

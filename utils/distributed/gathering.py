@@ -25,8 +25,7 @@ class Removed(RuntimeError):
 
 
 def gather(again: bool = False) -> None:
-    """Waits for all processes, then puts this one's rank and their number into the environment for
-    Horovod.
+    """Waits for all processes, then sets Horovod's variables for this one's rank and their number.
 
     Args:
         again: ask the launcher for a place first. It answers once each process of the last round
@@ -70,8 +69,9 @@ def _take_place() -> None:
 
 
 def _all_here() -> bool:
-    """Returns whether all processes came in time. Rank 0 decides and tells the others, so that all
-    agree.
+    """Returns whether all processes came in time.
+
+    Rank 0 decides and tells the others, so that all agree.
     """
     rank, size = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
     me = f"process {os.getpid()} on {os.environ['HOROVOD_HOSTNAME']}"
@@ -88,9 +88,7 @@ def _all_here() -> bool:
 
 
 def _name_the_silent() -> None:
-    """Names the processes for which the launcher waits: it answers nobody until each has asked or
-    ended.
-    """
+    """Names the processes for which the launcher waits before it answers any other."""
     with suppress(OSError):
         silent = [
             f"rank {rank} ({_store.get(f'here-{rank}')})"

@@ -1,5 +1,4 @@
-"""Detects how this process was started, alone or with others, and finds the others before Horovod
-starts.
+"""Detects how this process was started, and finds the others before Horovod starts.
 
 Loads neither TensorFlow nor Horovod, except for the server that `slurm_and_nproc` starts.
 """
@@ -85,6 +84,7 @@ def elastic_job() -> str:
 
 def begin(mpi: bool | None = None) -> None:
     """Tells the other ranks about this one, and about its end, while it loads slow libraries.
+
     Returns at once. Does nothing if only `init` can do it (under MPI) or has already done it.
 
     Args:
@@ -122,12 +122,13 @@ def meet(
 
     Args:
         wanted: number of ranks.
-        seconds, asked, say: see `ranks.init`.
+        seconds: see `ranks.init`.
+        asked: see `ranks.init`.
+        say: see `ranks.init`.
 
     Raises:
         StoppedEarly: a signal reached a rank before all had started.
     """
-
     variable = launch_variable()
 
     def tell(missing: str) -> None:

@@ -1,5 +1,6 @@
-"""Accesses the key-value store of Horovod's launchers, an HTTP server that a job's processes find
-through their environment.
+"""Accesses the key-value store of Horovod's launchers.
+
+It is an HTTP server that a job's processes find through their environment. Standard library only.
 
 Standard library only.
 """
@@ -31,14 +32,17 @@ class Store:
         self._request("PUT", f"/{_SCOPE}/{key}", text, self._seconds)
 
     def get(self, key: str) -> str | None:
-        """Returns the text, or None if there is none. Raises OSError if the server does not
-        answer.
+        """Returns the text, or None if there is none.
+
+        Raises OSError if the server does not answer.
         """
         return self._request("GET", f"/{_SCOPE}/{key}", None, self._seconds)
 
     def await_place(self, host: str) -> str | None:
-        """Waits for horovodrun's answer to a process of an elastic job that asks for a place,
-        however late. Raises OSError if horovodrun is gone.
+        """Waits without limit for horovodrun's answer to an elastic process that asks for a place.
+
+        Raises:
+            OSError: horovodrun is gone.
         """
         return self._request("GET", f"/rank_and_size/{host}", None, None)
 

@@ -46,8 +46,9 @@ def init(
     asked: Callable[[], str] = lambda: "",
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Joins the other processes, if the launcher started several. Call once, before the first
-    tensor.
+    """Joins the other processes, if the launcher started several.
+
+    Call once, before the first tensor.
 
     Args:
         seconds: limit of the watchdog (`utils.watchdog.watchdog`), which starts here; 0: no
@@ -100,11 +101,13 @@ def init(
 
 
 def watch(seconds: float, say: Callable[[str], None]) -> None:
-    """Starts the watchdog if `init` could not: ranks started by MPI find each other through
-    Horovod. Call it on every rank, after the devices are set up, because it makes tensors.
+    """Starts the watchdog if `init` could not: under MPI, ranks find each other through Horovod.
+
+    Call it on every rank, after the devices are set up, because it makes tensors.
 
     Args:
-        seconds, say: see `init`.
+        seconds: see `init`.
+        say: see `init`.
     """
     if not _hvd or not seconds or elastic() or watchdog.rank() is not None:
         return
@@ -215,6 +218,7 @@ def reduce_mean(
     Args:
         gradients: exchanged as `exchange` says.
         others: small tensors sent along, always in full precision and always averaged.
+        exchange: how to send the gradients; None: as they are, averaged.
 
     Raises:
         DistributedError: Adasum was requested, but this Horovod does not support it.
@@ -319,8 +323,9 @@ def broadcast_variables(variables: Sequence[Any]) -> None:
 
 
 def broadcast_object(value: T) -> T:
-    """Returns rank 0's picklable value on every process. It unpickles only our own processes'
-    bytes.
+    """Returns rank 0's picklable value on every process; unpickles only our own processes' bytes.
+
+    It unpickles only our own processes' bytes.
     """
     if not _hvd:
         return value

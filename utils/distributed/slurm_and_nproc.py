@@ -56,8 +56,9 @@ def serve(tasks: Sequence[int], port: int = 0) -> tuple[Any, list[dict[str, str]
 
 
 def environments(tasks: Sequence[int], port: int) -> list[dict[str, str]]:
-    """Returns the environment that Horovod's Gloo reads on each rank, without the server's address
-    and the interface, which the caller adds.
+    """Returns the variables that Horovod's Gloo reads on each rank.
+
+    The caller adds the server's address and the interface.
     """
     from horovod.runner.gloo_run import create_slot_env_vars
 
@@ -120,8 +121,9 @@ _step: dict[str, str] | None = None
 
 
 def slurm_place(mpi: bool | None, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Returns the environment for Horovod's Gloo in this task of a Slurm step; rank 0 starts the
-    server.
+    """Returns the variables for Horovod's Gloo in this task of a Slurm step.
+
+    Rank 0 starts the server.
 
     It does nothing outside a step with several tasks, or if another launcher has set the places.
     Variables that are already set (HOROVOD_GLOO_RENDEZVOUS_ADDR, …_PORT, HOROVOD_GLOO_IFACE) do not
@@ -186,8 +188,9 @@ def ends_of_nodelist(text: str) -> tuple[str, str]:
 
 
 def slurm_port(environment: Mapping[str, str]) -> int:
-    """Returns a port that all tasks can compute: below the range that systems give to clients, and
-    different for each job and step.
+    """Returns a port that all tasks can compute, different for each job and step.
+
+    It is below the range that systems give to clients.
     """
     job, step = (int(environment[f"SLURM_{name}_ID"]) for name in ("JOB", "STEP"))
     return 20000 + (job * 7 + step) % 12000

@@ -1,5 +1,6 @@
-"""Sets up TensorFlow's devices: threads, GPUs, number formats. Call `setup` before the first
-tensor.
+"""Sets up TensorFlow's devices: threads, GPUs, number formats.
+
+Call `setup` before the first tensor.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ class DeviceError(UserError, RuntimeError):
 
 
 def take_environment() -> list[str]:
-    """Clears the environment of settings that other programs left for Keras, TensorFlow and
-    matplotlib, which would change or end a run. Call it before they are imported.
+    """Clears the environment of settings that would change or end a run.
+
+    Other programs left them for Keras, TensorFlow and matplotlib. Call it before these are
+    imported.
 
     Returns:
         Messages about ignored settings that somebody may have wanted.
@@ -92,8 +95,9 @@ _START_UP = re.compile(
 
 @contextmanager
 def without_start_up_lines() -> Iterator[None]:
-    """Drops lines such as `W0000 00:00:1717171717.171717 …` that C++ code writes to standard error
-    in the block; other lines appear after the block.
+    """Drops lines such as `W0000 00:00:1717171717.171717 …` that C++ code prints in the block.
+
+    Other lines on standard error appear after the block.
     """
     try:
         own = os.dup(2)
@@ -111,9 +115,11 @@ def without_start_up_lines() -> Iterator[None]:
 
 
 def prefer_onednn() -> None:
-    """Makes TensorFlow use oneDNN on every x86 processor. By default it does so only with AVX-512,
-    but on a processor with AVX2 a training step takes about 0.6 of the time. Works only before
-    TensorFlow is imported, and not if `TF_ENABLE_ONEDNN_OPTS` is set.
+    """Makes TensorFlow use oneDNN on every x86 processor.
+
+    By default it does so only with AVX-512, but on a processor with AVX2 a training step takes
+    about 0.6 of the time. Works only before TensorFlow is imported, and not if
+    `TF_ENABLE_ONEDNN_OPTS` is set.
     """
     if platform.machine() == "x86_64":
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -131,8 +137,10 @@ def warn_of_slow_bfloat16(policy: str) -> None:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and Keras, for our own processes, without scikit-learn: if it is
-    installed, Keras loads it for wrappers that we do not use, which takes 1.6 of the 5.4 s.
+    """Imports TensorFlow and Keras without scikit-learn, for our own processes.
+
+    If scikit-learn is installed, Keras loads it for wrappers that we do not use, which takes 1.6 of
+    the 5.4 s.
     """
     if "keras" in sys.modules or "sklearn" in sys.modules:
         return
@@ -179,9 +187,7 @@ def has_gpu() -> bool:
 
 
 def precision(use_amp: bool, dtype: str | None, gpu: bool) -> str:
-    """Returns the Keras dtype policy: `--dtype` if given, otherwise what `--use_amp` implies on
-    this device.
-    """
+    """Returns the Keras dtype policy: `--dtype`, or what `--use_amp` implies on this device."""
     short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
     if dtype:
         name = short.get(dtype, dtype)

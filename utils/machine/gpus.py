@@ -6,9 +6,7 @@ import ctypes
 
 
 def visible_gpus() -> int:
-    """Returns the number of GPUs that the driver shows this process; `CUDA_VISIBLE_DEVICES`
-    restricts them.
-    """
+    """Returns the number of GPUs that the driver and `CUDA_VISIBLE_DEVICES` show this process."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

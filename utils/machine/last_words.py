@@ -1,5 +1,6 @@
-"""Prints a last message if a library's C++ code throws an exception that nobody catches: out of
-memory or files, or a lost peer.
+"""Prints a last message if a library's C++ code throws an exception that nobody catches.
+
+It means out of memory or files, or a lost peer.
 
 TensorFlow's CPU threads throw `std::bad_alloc`, which no Python code sees: `std::terminate` ends
 the process. Gloo does the same in Horovod's own thread, if a rank is lost while all join.
@@ -18,14 +19,16 @@ _kept: Any = None  # C++ holds only its address
 
 
 def tell_of_termination(text: Callable[[BaseException], str], code: int) -> None:
-    """Makes the process end with an exit code and a line on standard error, instead of SIGABRT and
-    C++'s own text, if a library's thread runs out of memory or file descriptors, or has lost
-    another rank (`ConnectionError`). Other exceptions end it as before. Does nothing if the C++
-    library is not GNU's.
+    """Makes an exception that no C++ code catches end the process with an exit code and a line.
+
+    Without it, the process ends with SIGABRT and C++'s own text. It applies to a library's thread
+    that runs out of memory or file descriptors, or has lost another rank (`ConnectionError`); other
+    exceptions end the process as before. Does nothing if the C++ library is not GNU's.
 
     Args:
         text: makes the line from the error that Python would have raised, "" for no line; it is
             called with little memory left.
+        code: exit code of the process.
     """
     global _kept
     try:

@@ -26,9 +26,7 @@ NO_DISK = re.compile(r"No space left on device|Disk quota exceeded", re.I)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error of Python, TensorFlow, ONNX Runtime or TensorFlow Lite means out of
-    memory.
-    """
+    """Returns whether an error of Python, TensorFlow, ONNX Runtime or TFLite says: no memory."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
@@ -50,8 +48,9 @@ def too_little_disk(error: BaseException) -> bool:
 
 
 def allow_open_files(count: int = 65536) -> None:
-    """Raises this process's limit of open files to the system's maximum, at most `count`: many
-    start with 1,024, and a data set may have as many record files.
+    """Raises this process's limit of open files to the system's maximum, at most `count`.
+
+    Many systems start with 1,024, and a data set may have as many record files.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count if hard == resource.RLIM_INFINITY else min(hard, count)
@@ -164,8 +163,9 @@ class Energy:
                     self._counters[counter] = int(counter.read_text()), whole
 
     def read(self) -> float | None:
-        """Returns joules; None if nothing can be read. Counters may wrap once between two
-        readings.
+        """Returns joules; None if nothing can be read.
+
+        Counters may wrap once between two readings.
         """
         for counter, (last, whole) in self._counters.items():
             try:

@@ -54,14 +54,16 @@ def _count_on() -> None:
 
 
 def keep(folder: str, *settings: Any) -> Path:
-    """Makes XLA cache compiled code in `folder`, and reuse it. Works only before TensorFlow
-    computes.
+    """Makes XLA cache compiled code in `folder`, and reuse it.
+
+    Works only before TensorFlow computes.
 
     Code compiled for one processor or GPU can crash a process on another, and XLA's own keys
     include neither that nor the version or the options. So each combination gets its own folder.
 
     Args:
-        settings: other settings that the compiled code depends on.
+        folder: where the combinations' folders lie.
+        *settings: other settings that the compiled code depends on.
 
     Raises:
         PermissionError: everybody may write there. The folder holds machine code, which this
@@ -88,9 +90,7 @@ def keep(folder: str, *settings: Any) -> Path:
 
 
 def _kind(settings: tuple[Any, ...]) -> str:
-    """Names the version of TensorFlow, and briefly everything else that compiled code depends
-    on.
-    """
+    """Names the version of TensorFlow, with a hash of all else that compiled code depends on."""
     facts = [platform.machine(), os.environ.get("XLA_FLAGS"), os.environ.get(_FLAGS), settings]
     with suppress(OSError):
         lines = CPUS.read_text().splitlines()

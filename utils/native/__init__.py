@@ -1,5 +1,7 @@
-"""Loads libraries of TensorFlow operations in C++, which `compile` compiles: in a checkout
-`scripts/build_native.sh` calls it, in an installed package the first program that wants them.
+"""Loads libraries of TensorFlow operations in C++, which `compile` compiles.
+
+In a checkout `scripts/build_native.sh` compiles them, in an installed package the first program
+that wants them.
 
 Importing this does not import TensorFlow.
 """
@@ -22,8 +24,9 @@ SHARED = Path(__file__).parent
 
 
 def library_path(folder: Path) -> Path:
-    """Returns the path of the library for a folder's sources and the installed TensorFlow, built or
-    not: beside the sources, or in the user's cache where that folder cannot be written.
+    """Returns the path of a folder's library for the installed TensorFlow, built or not.
+
+    It is beside the sources, or in the user's cache where that folder cannot be written.
 
     The name changes with both, so that an outdated library is never loaded.
     """
@@ -46,9 +49,7 @@ def tensorflow_version() -> str:
 
 
 def tensorflow_folder() -> Path:
-    """Returns the folder of the installed TensorFlow's headers and libraries, without importing
-    it.
-    """
+    """Finds the folder of the installed TensorFlow's headers and libraries, without an import."""
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("TensorFlow is not installed: run `make setup`.")

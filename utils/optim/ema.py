@@ -120,9 +120,7 @@ class EMA:
             self._swapped = False
 
     def state(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-        """Copies the shadows, or some of them, by variable name: float32 arrays in the weights'
-        shapes.
-        """
+        """Copies the shadows, or some of them, by variable name: float32 in the weights' shapes."""
         wanted = self._shadows if names is None else names
         return {name: to_numpy(self._shadows[name]) for name in wanted}
 

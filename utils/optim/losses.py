@@ -10,6 +10,7 @@ def smooth(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
 
     Args:
         labels: int `(B,)`, or float `(B, C)` distributions.
+        classes: number of classes, C.
         smoothing: that share (Szegedy et al., arXiv:1512.00567, section 7).
     """
     if labels.shape.rank == 1:
@@ -22,7 +23,8 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.
 
     Args:
         logits: `(B, C)`.
-        labels, smoothing: see `smooth`.
+        labels: see `smooth`.
+        smoothing: see `smooth`.
     """
     logits = tf.cast(logits, tf.float32)
     targets = smooth(labels, logits.shape[-1], smoothing)
@@ -39,7 +41,8 @@ def binary_cross_entropy(
 
     Args:
         logits: `(B, C)`.
-        labels, smoothing: see `smooth`.
+        labels: see `smooth`.
+        smoothing: see `smooth`.
         threshold: smoothed targets above it become 1 and the others 0; None leaves them soft.
     """
     logits = tf.cast(logits, tf.float32)

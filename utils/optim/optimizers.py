@@ -77,7 +77,8 @@ def make_optimizer(
         beta_1: for `adam`, `adamw` and `lamb`, in [0, 1).
         beta_2: for `adam`, `adamw` and `lamb`, in [0, 1).
         trust_coefficient: for `lars`.
-        weight_decay, bn_weight_decay: for `lars` and `lamb`; `wd * w` is added to the gradient.
+        weight_decay: for `lars` and `lamb`; `wd * w` is added to the gradient.
+        bn_weight_decay: for `lars` and `lamb`; decay the parameters of batch norms too.
 
     Returns:
         An unbuilt optimizer. Build it on the trainable variables outside of any `tf.function`, then

@@ -1,5 +1,4 @@
-"""Draws plots for pages with matplotlib (extra `report`), in the colours of
-`utils/templates/base.html.j2`.
+"""Draws plots for pages with matplotlib (extra `report`), in the pages' colours.
 
 In a page, a plot is inline SVG. Its colours are the page's CSS variables, so it follows the
 reader's light or dark theme, and its text stays text. A PNG has the light theme's colours.
@@ -157,8 +156,10 @@ def curves(
     Args:
         label: see `Plot`.
         series: name → (x, y); NaN in y leaves a gap.
+        xlabel: label of the x axis.
+        ylabel: label of the y axis.
         log: use a logarithmic y axis.
-        size: `width` and `height` of `Plot`.
+        **size: `width` and `height` of `Plot`.
     """
     with Plot(label, **size) as plot:
         for name, (x, y) in series.items():

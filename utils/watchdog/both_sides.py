@@ -1,5 +1,4 @@
-"""Implements the common part of all ranks' watchdogs; rank 0's is in `hub`, the others' in
-`member`.
+"""Implements the common part of all ranks' watchdogs; see `hub` (rank 0) and `member` (the others).
 
 A thread of each process runs from the process's first moments to its end. At first the ranks find
 each other: rank 0 puts its address into a store, and the others connect. Until all ranks have
@@ -125,8 +124,7 @@ class Watchdog:
             self.sign = before
 
     def meet(self, asked: Callable[[], str], say: Callable[[str], None]) -> None:
-        """Waits until all ranks have called this, or until it is known why they do not: `trouble`,
-        `stopped_by`.
+        """Waits until all ranks have called this, or have failed to (`trouble`, `stopped_by`).
 
         Args:
             asked: returns the name of the signal that asks this rank to stop; "" for none.

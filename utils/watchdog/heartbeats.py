@@ -1,5 +1,4 @@
-"""Provides system functions for the watchdog: process identity, reachable addresses, JSON lines
-over TCP.
+"""Provides system functions for the watchdog: process identity, addresses, JSON lines over TCP.
 
 Standard library only.
 """
@@ -36,9 +35,10 @@ class Link:
         return self._connection.fileno()
 
     def send(self, **message: Any) -> None:
-        """Sends as much as the connection accepts now; the rest goes first next time, and nothing
-        more is added while the other side does not read. `receive` tells whether the other side is
-        still there.
+        """Sends as much as the connection accepts now; the rest goes first next time.
+
+        While the other side does not read, further messages are dropped. `receive` tells whether
+        the other side is still there.
         """
         with self._lock:
             if len(self._out) < LONGEST_LINE:
@@ -78,8 +78,9 @@ class Link:
 
 
 class AwakeClock:
-    """Counts the seconds that this process has been awake, measured between looks: while it is
-    stopped (SIGSTOP, a debugger, a suspended machine), time does not pass.
+    """Counts the seconds that this process has been awake, measured between looks.
+
+    While it is stopped (SIGSTOP, a debugger, a suspended machine), time does not pass.
 
     Args:
         longest: if two looks are more than this many seconds apart, the process was stopped.
@@ -98,8 +99,10 @@ class AwakeClock:
 
 
 def identity() -> dict[str, Any]:
-    """Identifies this process: host, pid, and data that tell whether the pid means the same process
-    to another one (machine and PID namespace, start time), "" if the system does not say.
+    """Identifies this process: its host and pid, and which machine and process the pid means.
+
+    `machine` (boot and PID namespace) and `born` (start time) tell whether the pid means the same
+    process to another one; they are "" if the system does not say.
     """
     machine = born = ""
     with suppress(OSError):
@@ -110,8 +113,9 @@ def identity() -> dict[str, Any]:
 
 
 def kill_neighbour(other: Mapping[str, Any]) -> bool:
-    """Kills the process that an `identity` describes, if it runs on this machine: a frozen process
-    cannot end itself, and on a remote host no launcher would end it. Returns whether it was here.
+    """Kills the process that an `identity` describes, and returns whether it runs on this machine.
+
+    A frozen process cannot end itself, and on a remote host no launcher would end it.
     """
     me = identity()
     if not me["machine"] or other["machine"] != me["machine"] or other["pid"] == me["pid"]:
@@ -124,8 +128,9 @@ def kill_neighbour(other: Mapping[str, Any]) -> bool:
 
 
 def lives(other: Mapping[str, Any]) -> bool | None:
-    """Returns whether the process that an `identity` describes is alive; None if this is unknown
-    because it is on another machine, or in another container on this one.
+    """Returns whether the process that an `identity` describes is alive; None if unknown.
+
+    It is unknown on another machine, or in another container on this one.
     """
     if not other["machine"] or other["machine"] != identity()["machine"]:
         return None
@@ -136,8 +141,11 @@ def lives(other: Mapping[str, Any]) -> bool | None:
 
 
 def is_stopped(pid: int, born: str = "") -> bool:
-    """Returns whether a signal or a debugger has stopped the process of this machine with this
-    start time; False if unknown.
+    """Returns whether a signal or a debugger has stopped a process here; False if unknown.
+
+    Args:
+        pid: of the process.
+        born: its start time, which must agree; "": any.
     """
     with suppress(OSError):
         state, *_, its_birth = _stat(pid)
@@ -146,8 +154,9 @@ def is_stopped(pid: int, born: str = "") -> bool:
 
 
 def neighbour_is_stopped(other: Mapping[str, Any]) -> bool:
-    """Returns `is_stopped` for the process that an `identity` describes; False if it is on another
-    machine, or in another container on this one.
+    """Returns `is_stopped` for the process that an `identity` describes.
+
+    The result is False if it is on another machine, or in another container on this one.
     """
     here = other.get("machine") and other["machine"] == identity()["machine"]
     return bool(here) and is_stopped(other["pid"], other["born"])
@@ -164,8 +173,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def listen(one_host: bool) -> tuple[socket.socket, list[tuple[str, int]]]:
-    """Opens a port; returns it and the addresses where other processes may reach it, likeliest
-    first.
+    """Opens a port; returns it and the addresses where others may reach it, likeliest first.
 
     If all processes are on one host, it is on the loopback interface; otherwise on the interface
     that the launcher chose for Horovod (`HOROVOD_GLOO_IFACE`); otherwise on all, under this host's

@@ -128,8 +128,9 @@ class Hub(Watchdog):
             self._selector.register(link, selectors.EVENT_READ, (link, [None]))
 
     def _hear(self, link: Link, rank: list[int | None]) -> bool:
-        """Processes received messages; returns whether the link is still open. `rank` holds the
-        link's rank once it has identified itself.
+        """Processes received messages; returns whether the link is still open.
+
+        `rank` holds the link's rank once it has identified itself.
         """
         try:
             for message in link.receive():

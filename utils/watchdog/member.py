@@ -1,5 +1,6 @@
-"""Runs the other ranks' side of the watchdog: they send signs to rank 0, and end if it says so or
-is gone.
+"""Runs the other ranks' side of the watchdog.
+
+They send signs of life to rank 0, and end if it says so or is gone. Standard library only.
 
 Standard library only.
 """

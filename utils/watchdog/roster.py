@@ -80,8 +80,10 @@ class Roster:
             self._lead, self._since = sign.count, now
 
     def begin_anew(self, now: float) -> None:
-        """Restarts all clocks after the judge itself was stopped for long, perhaps together with
-        the others: nobody is to blame for signs that it has not received since.
+        """Restarts all clocks after the judge itself was stopped for long.
+
+        The others were perhaps stopped too, and nobody is to blame for signs that it has not
+        received since.
         """
         for peer in self.peers.values():
             peer.heard = peer.moved = now
@@ -120,8 +122,9 @@ class Roster:
 
 
 def is_silent(peer: Peer, seconds: float, limit: float) -> bool:
-    """Returns whether a rank without a sign for `seconds` is lost. A rank that may be silent for
-    longer is not lost while its process is visible and not stopped.
+    """Returns whether a rank without a sign for `seconds` is lost.
+
+    A rank that may be silent for longer is not lost while its process is visible and not stopped.
     """
     if seconds <= limit:
         return False

@@ -32,6 +32,8 @@ def start(rank: int, size: int, seconds: float, *, one_host: bool, **options: An
     """Starts this rank's watchdog, and returns at once; every rank must call it.
 
     Args:
+        rank: this one's.
+        size: number of ranks.
         seconds: see `limit`.
         one_host: whether all ranks run on one host.
         **options: `start_seconds`, `put` and `get`; see `both_sides.Watchdog`.
@@ -55,8 +57,10 @@ def rank() -> int | None:
 
 
 def limit(seconds: float) -> None:
-    """Sets the seconds without a sign of life, or of waiting for a rank, after which the job ends;
-    0: no limit.
+    """Sets the limit without a sign of life, or of waiting for a rank, after which the job ends.
+
+    Args:
+        seconds: the limit; 0: none.
     """
     if _dog:
         _dog.limit(seconds or math.inf)
@@ -82,9 +86,7 @@ def meet(asked: Callable[[], str], say: Callable[[str], None]) -> tuple[str, str
 
 
 def search() -> str:
-    """Waits until this rank has found rank 0, or can itself be found; returns why this failed, or
-    "".
-    """
+    """Waits until this rank has found rank 0, or can be found; returns why this failed, or ""."""
     if _dog is None:
         return ""
     _dog.searched.wait()
@@ -109,8 +111,9 @@ def mark(
 
 
 def await_data(doing: str) -> None:
-    """Like `mark`, if the main thread next waits for data. This has its own limit: disks may be
-    slow for minutes, and a waiting process is not frozen.
+    """Like `mark`, if the main thread next waits for data.
+
+    This has its own limit: disks may be slow for minutes, and a waiting process is not frozen.
     """
     if _dog:
         _dog.mark(doing, seconds=_data_seconds)
@@ -124,8 +127,9 @@ def rest(doing: str) -> None:
 
 @contextmanager
 def hushed(doing: str) -> Iterator[None]:
-    """Like `patient`, for calls into libraries that may hold the interpreter, and so block this
-    rank's thread, for minutes, for example slow-starting GPUs.
+    """Like `patient`, for calls that may block this rank's own thread for minutes.
+
+    Libraries may hold the interpreter so long, for example while GPUs start slowly.
     """
     if _dog is None:
         yield
@@ -146,6 +150,7 @@ def patient(doing: str) -> Iterator[None]:
 
 def fail(text: str) -> None:
     """Tells the others that this rank ends with an error, so that they end too, without messages.
+
     Call it before the end.
     """
     if _dog:
@@ -153,22 +158,23 @@ def fail(text: str) -> None:
 
 
 def stop() -> None:
-    """Call this before this rank leaves in good order but without Python's usual exit, which also
-    calls it: otherwise the others would take it for lost.
+    """Ends the watch before this rank leaves in good order without Python's usual exit.
+
+    Python's exit calls it too. Without it the others would take this rank for lost.
     """
     if _dog:
         _dog.stop()
 
 
 def is_first_to_say(what: str) -> bool:
-    """Returns whether no other rank has yet reported something that all notice at about the same
-    time.
-    """
+    """Returns whether no other rank has yet reported something that all notice at the same time."""
     return _dog is None or _dog.is_first_to_say(what)
 
 
 def has_spoken(wait: float = 3.0) -> bool:
-    """Returns whether another rank's end explains a failed exchange, so that it is already
-    reported.
+    """Returns whether another rank's end, already reported, explains a failed exchange.
+
+    Args:
+        wait: seconds to wait for news of it.
     """
     return _dog is not None and _dog.wait_for_verdict(wait)
