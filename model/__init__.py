@@ -1,6 +1,6 @@
 """Builds convnets as Keras functional models. Importing this package does not import TensorFlow.
 
-Example:
+For example:
 
     from convoy.model import build_model
     net = build_model("efficientnet-b0", num_classes=10, image_size=64)

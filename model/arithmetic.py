@@ -120,6 +120,8 @@ def weight_shapes(
     """Returns the shape of each variable by its path. ValueError if `arch` is not available.
 
     Args:
+        arch: an entry of `model.catalog`.
+        num_classes: number of logits.
         se_ratio: as in `build_model`.
     """
     if se_ratio is not None and (arch.squeeze_units or arch.se_ratio):
@@ -135,9 +137,17 @@ def parameter_count(arch: Arch, num_classes: int = 1000, *, trainable: bool = Fa
 
 
 def macs(arch: Arch, image_size: int | None = None, num_classes: int = 1000) -> int:
-    """Counts multiply-adds for one image of `image_size` pixels (None: the arch's), which papers
-    call FLOPs: convolutions and classifier, each counted once. ValueError if `arch` is not
-    available.
+    """Counts the multiply-adds for one image, which papers call FLOPs.
+
+    Convolutions and classifier count, each multiply-add once.
+
+    Args:
+        arch: an entry of `model.catalog`.
+        image_size: height and width in pixels; None: the arch's.
+        num_classes: number of logits.
+
+    Raises:
+        ValueError: `arch` is not available.
     """
     layers = _layers(arch, image_size or arch.resolution, num_classes)
     return sum(math.prod(layer.kernel) * layer.pixels for layer in layers)

@@ -61,6 +61,7 @@ class Block:
 
     @property
     def filters_expanded(self) -> int:
+        """Number of filters after the expansion."""
         return self.filters_in * self.expand
 
     @property
@@ -70,6 +71,7 @@ class Block:
 
     @property
     def has_skip(self) -> bool:
+        """Whether the block adds its input to its output."""
         return self.stride == 1 and self.filters_in == self.filters_out
 
 
@@ -94,6 +96,7 @@ class ResidualBlock:
 
     @property
     def has_projection(self) -> bool:
+        """Whether the shortcut has a convolution, because shapes differ."""
         return self.stride != 1 or self.filters_in != self.filters_out
 
 
@@ -274,9 +277,7 @@ _ARCHS: dict[str, Arch] = {
 
 
 def get_arch(name: str) -> Arch:
-    """Returns the architecture called `name`; otherwise raises ValueError with the nearest
-    names.
-    """
+    """Returns the architecture called `name`; ValueError names the nearest ones."""
     if name in _ARCHS:
         return _ARCHS[name]
     near = difflib.get_close_matches(str(name).lower().replace("_", "-"), _ARCHS, n=3, cutoff=0.5)
@@ -316,8 +317,9 @@ def check_image_size(arch: Arch, size: int) -> None:
 def round_filters(
     filters: int, width: float, divisor: int = FILTER_DIVISOR, *, keeps_a_tenth: bool = True
 ) -> int:
-    """Scales `filters` by `width` to the nearest multiple of `divisor`, or to the next one if that
-    would lose more than 10 % and `keeps_a_tenth` is set.
+    """Scales `filters` by `width` to the nearest multiple of `divisor`.
+
+    If that would lose more than 10 % and `keeps_a_tenth` is set, to the next multiple.
     """
     scaled = filters * width
     rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
@@ -344,15 +346,13 @@ def _scaled(filters: int, arch: Arch) -> int:
 
 
 def _letters(number: int) -> str:
-    """Returns a to z for 0 to 25, then aa, ab, …"""
+    """Returns a to z for 0 to 25, then aa, ab and so on."""
     first = chr(ord("a") + number // 26 - 1) if number >= 26 else ""
     return first + chr(ord("a") + number % 26)
 
 
 def efficientnet_blocks(arch: Arch) -> list[Block]:
-    """Returns the scaled blocks of an EfficientNet in order, named as in keras.applications
-    (block2a).
-    """
+    """Returns an EfficientNet's scaled blocks, named as in keras.applications (block2a)."""
     repeats = [round_repeats(stage.repeats, arch.depth) for stage in arch.stages]
     if arch.fixed_ends:
         repeats[0], repeats[-1] = arch.stages[0].repeats, arch.stages[-1].repeats
@@ -379,9 +379,7 @@ def efficientnet_blocks(arch: Arch) -> list[Block]:
 
 
 def resnet_blocks(arch: Arch) -> list[ResidualBlock]:
-    """Returns the blocks of a ResNet in order, named as in torchvision except for the dot
-    (layer1_0).
-    """
+    """Returns a ResNet's blocks, named as in torchvision except for the dot (layer1_0)."""
     total = sum(arch.repeats)
     blocks: list[ResidualBlock] = []
     filters_in = arch.stem_filters

@@ -1,5 +1,6 @@
-"""Builds EfficientNet v1 (Tan and Le 2019, arXiv:1905.11946), its Lite variants, and V2 (2021,
-arXiv:2104.00298).
+"""Builds EfficientNet v1, its Lite variants, and V2.
+
+V1 is Tan and Le 2019 (arXiv:1905.11946), V2 the same authors' 2021 (arXiv:2104.00298).
 
 They are functional Keras models. Layers have keras.applications' names, so weights and rules about
 names work for both.
@@ -57,6 +58,7 @@ class Parts:
     def conv(
         self, x: Any, filters: int, name: str, kernel: int = 1, stride: int = 1, bias: bool = False
     ) -> Any:
+        """Applies a convolution with the model's padding and initial weights."""
         x, padding = self._pad(x, kernel, stride, name)
         return Conv2D(
             filters,
@@ -72,6 +74,7 @@ class Parts:
         )(x)
 
     def depthwise(self, x: Any, name: str, kernel: int, stride: int) -> Any:
+        """Applies a depthwise convolution with the model's padding and initial weights."""
         x, padding = self._pad(x, kernel, stride, name)
         return DepthwiseConv2D(
             kernel,
@@ -86,8 +89,9 @@ class Parts:
         )(x)
 
     def norm(self, x: Any, name: str, act: bool = False, gamma: str = "ones") -> Any:
-        """Applies batch norm, and the activation if `act`; in a list of two inputs, the second is a
-        shortcut, see `FusedBatchNorm`.
+        """Applies batch norm, and the activation if `act`.
+
+        In a list of two inputs, the second is a shortcut; see `FusedBatchNorm`.
         """
         kind = SyncBatchNorm if self.batch_norm == "syncbn" else FusedBatchNorm
         return kind(
@@ -100,6 +104,7 @@ class Parts:
         )(x)
 
     def act(self, x: Any, name: str) -> Any:
+        """Applies the model's activation."""
         return layers.Activation(self.activation, name=name)(x)
 
     def _pad(self, x: Any, kernel: int, stride: int, name: str) -> tuple[Any, str]:
@@ -143,9 +148,11 @@ def build(
         activation: any of Keras' names, also inside squeeze-and-excitation (its gate is a sigmoid).
         batch_norm: "default", or "syncbn" for statistics over the batches of all processes
             together.
-        bn_momentum, bn_epsilon: for every batch norm, in Keras' sense.
+        bn_momentum: for every batch norm, in Keras' sense.
+        bn_epsilon: for every batch norm.
         weight_init: "fan_out" or "fan_in"; see `model.initializers`.
-        mean, std: per channel, in 0-255.
+        mean: per channel, in 0-255.
+        std: per channel, in 0-255.
         padding: "same" (default) as in TensorFlow and the paper's code, or "symmetric" as in
             PyTorch.
         seed: seed of initial weights and dropout; every layer derives its own from it. None:
@@ -225,8 +232,9 @@ def _block(inputs: Any, block: catalog.Block, drop_rate: float, parts: Parts) ->
 
 
 def _fused_branch(x: Any, block: catalog.Block, parts: Parts) -> Any:
-    """Builds one convolution for expansion and depthwise, then the projection; without expansion,
-    only one.
+    """Builds a convolution in place of expansion and depthwise, then the projection.
+
+    Without expansion, it builds only one convolution.
     """
     name, kernel, stride = block.name, block.kernel, block.stride
     if block.expand == 1:

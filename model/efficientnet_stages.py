@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """A row of EfficientNet's table, unscaled: `repeats` blocks; the first has the stride. Its
-    input is the output of the previous stage or the stem.
+    """A row of EfficientNet's table, unscaled: `repeats` blocks; the first has the stride.
+
+    Its input is the output of the previous stage or the stem.
 
     `fused` blocks (V2) have one full convolution in place of the expansion and the depthwise one,
     and no squeeze-and-excitation. `depthwise` is the end of the depthwise layer's name, as in

@@ -16,9 +16,10 @@ _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 
 
 def folded(model: keras.Model) -> keras.Model:
-    """Returns a copy with each batch norm folded into the convolution before it (Jacob et al. 2018,
-    arXiv:1712.05877, section 3.2), image normalisation folded into the first convolution, and no
-    dropout or stochastic depth.
+    """Returns a copy with each batch norm folded into the convolution before it.
+
+    See Jacob et al. 2018 (arXiv:1712.05877), section 3.2. Image normalisation is folded into the
+    first convolution; dropout and stochastic depth are left out.
 
     In float32, logits are the same up to rounding. Under other dtype policies they are less close,
     because kernels are rounded to 16 bits after scaling.
@@ -101,8 +102,9 @@ def _deviations(model: keras.Model) -> list[float]:
 
 
 def _folding_norms(model: keras.Model) -> dict[str, str]:
-    """Maps each foldable batch norm to its convolution, by name: the convolution must have no other
-    consumer.
+    """Maps each foldable batch norm to its convolution, by name.
+
+    The convolution must have no other consumer.
     """
     found = {}
     for layer in model.layers:
@@ -115,9 +117,7 @@ def _folding_norms(model: keras.Model) -> dict[str, str]:
 
 
 def _with_norm(conv: Any, weights: list[np.ndarray], norm: FusedBatchNorm) -> list[np.ndarray]:
-    """Returns kernel and bias of the convolution combined with its batch norm, computed in
-    float64.
-    """
+    """Returns kernel and bias of a convolution combined with its batch norm, in float64."""
     kernel, *bias = (np.float64(value) for value in weights)
     deviation = np.sqrt(np.float64(norm.moving_variance) + norm.epsilon)
     scale = (np.float64(norm.gamma) if norm.scale else 1.0) / deviation

@@ -14,9 +14,7 @@ MODES = ("fan_in", "fan_out")
 
 
 def layer_seed(seed: int | None, name: str) -> int | None:
-    """Returns a 31-bit seed for the layer `name`: the same in every process, different for every
-    layer.
-    """
+    """Returns a layer's 31-bit seed: the same in every process, different for every layer."""
     if seed is None:
         return None
     digest = hashlib.blake2s(f"{seed}/{name}".encode(), digest_size=4).digest()
@@ -36,8 +34,7 @@ def conv_initializer(mode: str, seed: int | None = None) -> keras.initializers.I
 
 
 def depthwise_initializer(mode: str, seed: int | None = None) -> keras.initializers.Initializer:
-    """Returns a truncated normal with variance 2/k^2 for a depthwise kernel (k, k, channels, 1), in
-    both modes.
+    """Returns a truncated normal of variance 2/k^2 for kernels (k, k, channels, 1), in both modes.
 
     An output of a depthwise convolution sees k*k inputs and an input feeds k*k outputs, so both
     fans are k*k. Keras reads the kernel's shape as (k, k, in, out), so its fan_in is k*k*channels,

@@ -1,5 +1,6 @@
-"""Implements layers that Keras lacks (input normalisation, fused batch norm), and versions of
-Keras' own layers with faster gradients (`model.native`).
+"""Implements layers that Keras lacks, and versions of its own with faster gradients.
+
+The former are input normalisation and fused batch norm; the latter use `model.native`.
 
 All are registered under the package "convoy", like those of `model.resnet` and
 `model.sync_batch_norm`: `.keras` files load wherever `model.build` has been imported.
@@ -49,6 +50,7 @@ class Normalize(keras.layers.Layer):
             raise ValueError(f"std must be positive in every channel, not {self.std}.")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Checks that the images' channels have a mean and a deviation each."""
         if input_shape[-1] != len(self.mean):
             raise ValueError(
                 f"Images have {input_shape[-1]} channels, but mean and std have {len(self.mean)}."
@@ -56,14 +58,17 @@ class Normalize(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any) -> Any:
+        """Computes in float32, and returns the compute dtype."""
         x = keras.ops.cast(inputs, "float32")
         x = (x - keras.ops.array(self.mean, "float32")) / keras.ops.array(self.std, "float32")
         return keras.ops.cast(x, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the input's shape."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `.keras` files."""
         return {**super().get_config(), "mean": self.mean, "std": self.std}
 
 
@@ -100,15 +105,18 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         self.activation = keras.activations.get(activation)
 
     def build(self, input_shape: Any) -> None:
+        """Makes the variables for the first input; a shortcut must have its shape."""
         super().build(_first(input_shape))
         if _first(input_shape) is not input_shape:
             spec: Any = self.input_spec
             self.input_spec: Any = [spec] * len(input_shape)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Returns the first input's shape."""
         return super().compute_output_shape(_first(input_shape))
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalises, adds a shortcut if given, and applies the activation."""
         x, shortcut = (*inputs, None)[:2] if isinstance(inputs, list) else (inputs, None)
         if shortcut is not None:
             mask = mask[0] if mask else None
@@ -185,6 +193,7 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         return gamma, beta
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `.keras` files."""
         name = keras.activations.serialize(self.activation)
         return super().get_config() | ({} if name == "linear" else {"activation": name})
 
@@ -196,11 +205,14 @@ def _first(shape: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="convoy")
 class Conv2D(keras.layers.Conv2D):
-    """Keras' layer. In training on a CPU, `model.native` computes the kernel's gradient with matrix
-    products if they are faster.
+    """Keras' layer.
+
+    In training on a CPU, `model.native` computes the kernel's gradient with matrix products if they
+    are faster.
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Convolves, with `model.native`'s gradient in training if it is faster."""
         native_ops = native.operations(self.compute_dtype, self.data_format) if training else None
         if native_ops is None or not self._by_products(inputs.shape):
             return super().call(inputs)
@@ -220,8 +232,9 @@ class Conv2D(keras.layers.Conv2D):
         return (self.padding == "valid" or points or odd) and height * width <= self._most(points)
 
     def _most(self, points: bool) -> float:
-        """Returns the number of pixels of the largest output for which matrix products compute the
-        kernel's gradient faster, as measured in docs/notes.
+        """Returns the most output pixels at which matrix products compute the gradient faster.
+
+        The gradient is the kernel's; the numbers were measured (docs/notes).
         """
         if native.has_tiles():
             if not points:
@@ -236,6 +249,7 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     """Keras' layer. In training on a CPU, `model.native` computes its gradients."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Convolves, with `model.native` in training if it supports the settings."""
         ops = native.operations(self.compute_dtype, self.data_format) if training else None
         stride, plain = self.strides[0], self.depth_multiplier == 1 and not self.use_bias
         plain = plain and {*self.strides} == {stride} and {*self.dilation_rate} == {1}
@@ -248,11 +262,13 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
 @keras.saving.register_keras_serializable(package="convoy")
 class Excite(keras.layers.Multiply):
-    """Multiplies maps `(B, H, W, C)` by their gates `(B, 1, 1, C)`: Keras' `Multiply`. In training
-    on a CPU, `model.native` computes it and its gradient.
+    """Multiplies maps `(B, H, W, C)` by their gates `(B, 1, 1, C)`: Keras' `Multiply`.
+
+    In training on a CPU, `model.native` computes it and its gradient.
     """
 
     def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
+        """Multiplies, with `model.native` in training."""
         maps, gates = inputs
         ops = native.operations(self.compute_dtype) if training else None
         if ops is None or gates.shape[1:3].as_list() != [1, 1]:
@@ -262,8 +278,9 @@ class Excite(keras.layers.Multiply):
 
 @keras.saving.register_keras_serializable(package="convoy")
 class Squeeze(keras.layers.Layer):
-    """Returns maps unchanged, and their means over height and width with sides of 1: the start of
-    squeeze-and-excitation.
+    """Returns maps unchanged, and their means over height and width, with sides of 1.
+
+    This is the start of squeeze-and-excitation.
 
     One layer returns both, so that in training on a CPU `model.native` gets both gradients
     together.
@@ -277,6 +294,7 @@ class Squeeze(keras.layers.Layer):
         self.data_format = data_format
 
     def call(self, inputs: Any, training: bool | None = None) -> tuple[Any, Any]:
+        """Computes the means, with `model.native` in training."""
         ops = native.operations(self.compute_dtype, self.data_format) if training else None
         if ops is not None:
             return native.squeeze(ops, tf.cast(inputs, self.compute_dtype))
@@ -284,16 +302,19 @@ class Squeeze(keras.layers.Layer):
         return inputs, keras.ops.mean(inputs, axes, keepdims=True)
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `.keras` files."""
         return {**super().get_config(), "data_format": self.data_format}
 
 
 @keras.saving.register_keras_serializable(package="convoy")
 class Fork(keras.layers.Layer):
-    """Returns its input twice: for a branch and its shortcut. In training on a CPU, `model.native`
-    sums both gradients.
+    """Returns its input twice: for a branch and its shortcut.
+
+    In training on a CPU, `model.native` sums both gradients.
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> tuple[Any, Any]:
+        """Returns the input twice, with `model.native`'s gradient in training."""
         ops = native.operations(self.compute_dtype) if training else None
         if ops is None:
             return inputs, inputs

@@ -52,6 +52,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         super().__init__(*args, **{"data_format": NHWC, **kwargs})
 
     def convolution_op(self, inputs: Any, kernel: Any) -> tf.Tensor:
+        """Convolves in groups; without a GPU, joins groups into fewer, wider ones."""
         inputs, kernel = map(keras.ops.convert_to_tensor, (inputs, kernel))
         if _has_gpu():
             return self._convolve(inputs, kernel)
@@ -84,9 +85,7 @@ def _has_gpu() -> bool:
 
 
 class _Parts(Parts):
-    """Makes layers like EfficientNet's `Parts`, but with PyTorch's initial weights and grouped
-    convolutions.
-    """
+    """Makes layers like EfficientNet's `Parts`, with PyTorch's initial weights and with groups."""
 
     def conv(
         self, x: Any, filters: int, name: str, kernel: int = 1, stride: int = 1, groups: int = 1
@@ -161,14 +160,16 @@ def build(
         activation: any of Keras' names, also inside squeeze-and-excitation (its gate is a sigmoid).
         batch_norm: "default", or "syncbn" for statistics over the batches of all processes
             together.
-        bn_momentum, bn_epsilon: for every batch norm, in Keras' sense.
+        bn_momentum: for every batch norm, in Keras' sense.
+        bn_epsilon: for every batch norm.
         weight_init: "fan_out" or "fan_in", for the convolutions: normal, untruncated, variance
             2/fan (He et al. 2015, arXiv:1502.01852).
         zero_gamma: True sets the last gamma of each block to 0, so that blocks start as their
             shortcuts (Goyal et al. 2017, arXiv:1706.02677).
         se_ratio: units of squeeze-and-excitation as a fraction of the block's output filters; 1/16
             for timm's weights. None: 16 in all blocks, as in NVIDIA's.
-        mean, std: per channel, in 0-255.
+        mean: per channel, in 0-255.
+        std: per channel, in 0-255.
         padding: "symmetric" (default) as in PyTorch, or "same" as in TensorFlow.
         seed: seed of initial weights and dropout; every layer derives its own from it. None:
             random.
@@ -257,9 +258,7 @@ def _pool(x: Any, arch: catalog.Arch, parts: _Parts) -> Any:
 def _block(
     inputs: Any, block: catalog.ResidualBlock, drop_rate: float, zero_gamma: bool, parts: _Parts
 ) -> Any:
-    """Builds the convolutions, squeeze-and-excitation if present, the shortcut's sum and the
-    activation.
-    """
+    """Builds convolutions, squeeze-and-excitation if present, the shortcut's sum, activation."""
     name = block.name
     convs = (  # filters, kernel, stride, groups
         ((block.width, 1, 1, 1), (block.width, 3, block.stride, block.groups))

@@ -1,6 +1,4 @@
-"""Implements stochastic depth (Huang et al. 2016, arXiv:1603.09382): drops residual branches at
-random.
-"""
+"""Drops residual branches at random: stochastic depth (Huang et al. 2016, arXiv:1603.09382)."""
 
 from __future__ import annotations
 
@@ -35,6 +33,7 @@ class StochasticDepth(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Drops the branch of some images in training, and scales the others."""
         if not training or self.rate == 0:
             return inputs
         keep = 1.0 - self.rate
@@ -43,7 +42,9 @@ class StochasticDepth(keras.layers.Layer):
         return inputs * keras.ops.cast(keras.ops.where(draw < keep, 1.0 / keep, 0.0), inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the input's shape."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `.keras` files."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

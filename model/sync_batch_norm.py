@@ -26,6 +26,7 @@ class SyncBatchNorm(FusedBatchNorm):
     """
 
     def normalize(self, inputs: Any, training: bool | None, mask: Any) -> Any:
+        """Normalises with the statistics of all processes' batches in training."""
         if not (training and self.trainable) or ranks.size() == 1:
             return super().normalize(inputs, training, mask)
         return self._normalize_jointly(tf.cast(inputs, tf.float32))
@@ -54,9 +55,7 @@ def _normalize(
     epsilon: float,
     name: str,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the normalised batch, and the joined batch's mean and biased variance,
-    `(channels,)`.
-    """
+    """Returns the normalised batch, and the joined batch's mean and biased variance (channels,)."""
 
     def along(values: tf.Tensor) -> tf.Tensor:
         """Reshapes one number per channel to broadcast with x."""

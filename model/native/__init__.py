@@ -48,9 +48,11 @@ status = LIBRARY.status
 
 
 def controls() -> ctypes.CDLL:
-    """Returns the library's own functions: `convoy_set_threads(int)`, 0 for one per core;
-    `convoy_level()`, the instruction level in use; `convoy_limit_level(int)`; `convoy_has_tiles()`,
-    whether it multiplies bfloat16 matrices in tiles.
+    """Returns the library's own functions.
+
+    They are `convoy_set_threads(int)`, 0 for one per core; `convoy_level()`, the instruction level
+    in use; `convoy_limit_level(int)`; `convoy_has_tiles()`, whether it multiplies bfloat16 matrices
+    in tiles.
     """
     LIBRARY.load()  # prepares them
     return LIBRARY.functions()
@@ -90,7 +92,12 @@ def batch_norm(
     """Applies batch norm to `x (B, H, W, C)`, and an activation from `ACTIVATIONS`.
 
     Args:
-        gamma, beta: float32 `(C,)`.
+        ops: result of `operations`.
+        x: the maps.
+        gamma: float32 `(C,)`.
+        beta: float32 `(C,)`.
+        epsilon: added to the variance.
+        activation: a key of `ACTIVATIONS`.
         shortcut: if given, is added before the activation; has x's shape and dtype.
 
     Returns:
@@ -127,6 +134,10 @@ def depthwise(ops: ModuleType, x: Any, kernel: Any, stride: int, padding: str) -
     """Applies a depthwise convolution to `x (B, H, W, C)` with `kernel (h, w, C, 1)`.
 
     Args:
+        ops: result of `operations`.
+        x: the maps.
+        kernel: in x's dtype.
+        stride: in both directions.
         padding: "same" or "valid".
 
     Returns:
@@ -158,14 +169,18 @@ def depthwise(ops: ModuleType, x: Any, kernel: Any, stride: int, padding: str) -
 
 
 def convolve(x: Any, kernel: Any, stride: int, padding: str) -> Any:
-    """Convolves `x (B, H, W, C)` with `kernel (h, w, C, D)`. The kernel's gradient is computed with
-    matrix products, one for each of its positions.
+    """Convolves `x (B, H, W, C)` with `kernel (h, w, C, D)`.
+
+    The kernel's gradient is computed with matrix products, one for each of its positions.
 
     This is for small maps, where oneDNN's operation takes up to twice the time, see docs/notes.
     Windows must extend beyond the maps equally on all sides: with "same", the kernel must be odd
     and the stride 1.
 
     Args:
+        x: the maps.
+        kernel: in x's dtype.
+        stride: in both directions.
         padding: "same" or "valid".
 
     Returns:
@@ -260,8 +275,10 @@ def squeeze(ops: ModuleType, x: Any) -> tuple[Any, Any]:
 
 
 def forked(ops: ModuleType, x: Any) -> tuple[Any, Any]:
-    """Returns `x (B, H, W, C)` twice. The operation sums the two gradients itself: TensorFlow's sum
-    in bfloat16 takes about four times as long.
+    """Returns `x (B, H, W, C)` twice.
+
+    The operation sums the two gradients itself: TensorFlow's sum in bfloat16 takes about four times
+    as long.
     """
     import tensorflow as tf
 

@@ -1,6 +1,6 @@
-"""Reads weights from files and writes them: the interface for the rest of the program.
+r"""Reads weights from files and writes them: the interface for the rest of the program.
 
-Example:
+For example:
 
     from convoy.model import build_model
     from convoy.model.weights import inspect, load_pretrained

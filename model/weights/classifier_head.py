@@ -58,11 +58,12 @@ def match_heads(ours: Sequence[str], theirs: Sequence[str]) -> Heads:
 def take_over(
     heads: Heads, initial: Mapping[str, np.ndarray], file: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Returns the model's classifier: its initial values, with the file's outputs for the same
-    classes.
+    """Returns the classifier's initial values, with the file's outputs for the same classes.
 
     Args:
-        initial, file: arrays by our paths, with classes on the last axis; the file may lack some.
+        heads: which outputs belong to the same class.
+        initial: the model's arrays by our paths, with classes on the last axis.
+        file: the file's, likewise; it may lack some.
     """
     taken = {}
     for path, array in initial.items():

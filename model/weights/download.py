@@ -62,6 +62,7 @@ class Published:
 
     @property
     def name(self) -> str:
+        """The file's name, the last part of its URL."""
         return self.url.rsplit("/", 1)[1]
 
 
@@ -77,13 +78,14 @@ def published(arch: str) -> Published | None:
 def download(
     file: Published, folder: Path, say: Callable[[str], None], timeout: float = TIMEOUT
 ) -> Path:
-    """Fetches a file into a folder, where it appears under its name when it is complete and
-    checked.
+    """Fetches a file into a folder, where it has its name once it is complete and checked.
 
     Partial data are kept in `NAME.part`; an interrupted download continues there, in this call or
     in a later one. If several processes call this, one downloads and the others wait.
 
     Args:
+        file: what to fetch.
+        folder: made if it does not exist.
         say: prints a line.
         timeout: seconds without data after which an attempt ends.
 

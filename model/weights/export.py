@@ -46,6 +46,7 @@ class ConvertReport:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
+        """Returns the report for people."""
         return [
             *self.source.lines(),
             f"wrote {self.target}; logits differ by at most {self.max_logit_difference:.2e}"
@@ -180,15 +181,15 @@ def convert(
     partial: bool = False,
     image_size: int | None = None,
 ) -> ConvertReport:
-    """Reads weights of any kind, writes them in another format, reads those back and compares
-    logits.
+    """Converts weights of any kind to another format, reads them back and compares logits.
 
     `.keras` and `.weights.h5` are read back by Keras, `.safetensors` by `load_pretrained`.
 
     Args:
         source: see `model.weights.files.read_weights`.
-        target, names: see `export_weights`.
+        target: see `export_weights`.
         arch: the source's architecture; our checkpoints and our `.safetensors` contain it.
+        names: see `export_weights`.
         ema: True: the moving average. False: the trained weights. None: see `read_weights`.
         padding: "same" or "symmetric", if the source does not say.
         partial: accept a source with more tensors than those of `arch`, all of which it must have.

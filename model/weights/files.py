@@ -174,9 +174,7 @@ def _read_h5(path: Path, content: Any = None, facts: dict | None = None) -> Weig
 
 
 def _old_h5(root: Any) -> dict[str, np.ndarray]:
-    """Reads Keras 2's layout: one group per layer; its attribute `weight_names` lists its
-    arrays.
-    """
+    """Reads Keras 2's layout: a group per layer, whose `weight_names` list its arrays."""
     arrays = {}
     for layer in root.attrs["layer_names"]:
         group = root[_text(layer)]
@@ -193,9 +191,7 @@ def _text(value: Any) -> str:
 
 
 def _new_h5(root: Any) -> dict[str, np.ndarray]:
-    """Reads Keras 3's layout: `vars` groups have the layer's name, but their arrays only
-    numbers.
-    """
+    """Reads Keras 3's layout: `vars` groups have the layer's name, their arrays only numbers."""
     import h5py
 
     arrays: dict[str, np.ndarray] = {}
@@ -347,9 +343,7 @@ def _is_counter(name: str) -> bool:
 
 
 def _choose(content: Any, ema: bool | None, path: Path) -> tuple[dict, str, bool]:
-    """Returns the requested state dict, its variant, and whether there is a moving average at
-    all.
-    """
+    """Returns the requested state dict, its variant, and whether there is an average at all."""
     if isinstance(content, Inert):
         raise WeightFileError(
             f"{path} holds a whole pickled model ({content.torch_name}), which only its own code"

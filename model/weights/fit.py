@@ -126,9 +126,7 @@ def num_classes(file: WeightFile, scheme: Scheme, family: str) -> int | None:
 
 
 def se_ratio(arrays: Mapping[str, np.ndarray]) -> float | None:
-    """Returns ResNets' squeeze units as a fraction of the filters; None if all blocks have the same
-    number.
-    """
+    """Returns ResNets' squeeze units as a fraction of the filters; None if all have one number."""
     pairs = []
     for name, array in arrays.items():
         if name.endswith(("se.fc1.weight", "squeeze.squeeze.weight")):
@@ -150,12 +148,17 @@ def check_fit(
     stranger: str | None,
     partial: bool,
 ) -> None:
-    """Raises if parts of the model would stay random, or parts of the file unused, without the
-    user's consent.
+    """Raises if parts of model or file would be left out without the user's consent.
+
+    Those parts of the model would stay random, those of the file unused.
 
     Args:
         found: result of `fit`.
-        called, stranger: see `suggest.Suggestion`.
+        file: what was read.
+        scheme: the file's names for tensors.
+        arch: the model's architecture.
+        called: see `suggest.Suggestion`.
+        stranger: see `suggest.Suggestion`.
         partial: the user wants to load a part; one matching tensor is then enough.
 
     Raises:
@@ -196,6 +199,9 @@ def seems(
     """Returns a sentence about what a file contains instead of the expected weights.
 
     Args:
+        file: what was read.
+        scheme: the file's names for tensors.
+        family: the family of the expected architecture.
         called: see `suggest.Suggestion`.
         tried: the fits of architectures that were already tried, by name.
     """

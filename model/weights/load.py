@@ -49,6 +49,7 @@ class LoadReport:
     classes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
+        """Returns the report for people."""
         s = self.suggested
         which = " (its moving average)" if s.variant == "ema" else ""
         text = [f"{len(self.loaded)} tensors from {s.path}{which}, which has {s.scheme}"]
@@ -89,9 +90,10 @@ def load_pretrained(
     Args:
         model: changed in place.
         arch: the model's architecture.
-        path, ema: see `model.weights.files.read_weights`.
+        path: see `model.weights.files.read_weights`.
         strict: the classifier must match as well.
         partial: assign what matches and leave the rest unchanged; the report lists the rest.
+        ema: see `model.weights.files.read_weights`.
         padding: as in `inspect`; here it only affects the report.
         class_names: class names of the model's outputs, in order.
         file_class_names: class names of the file, as found by `origin.how_applied`.
@@ -148,7 +150,11 @@ def _put_head(
     """Replaces the classifier in `found` by one with outputs matched by name.
 
     Args:
+        found: the fit to change.
         whole: the file's fit with all of its classes.
+        heads: which outputs belong to the same class.
+        variables: the model's, by path.
+        arch: the model's architecture.
     """
     head = f"{catalog.HEADS[arch.family]}/"
     ours = [path for path in variables if path.startswith(head)]

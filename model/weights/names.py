@@ -197,9 +197,7 @@ def _efficientnet(layers: list[str], scheme: Scheme) -> dict[str, str]:
 
 
 def _repeat(letters: str) -> int:
-    """Converts a, b, … to 0, 1, …, and continues after z (L2's stages are deeper than the
-    alphabet).
-    """
+    """Converts a, b, … to 0, 1, …; continues after z, as L2's stages need."""
     if len(letters) == 1:
         return ord(letters) - ord("a")
     value = 0
@@ -209,8 +207,9 @@ def _repeat(letters: str) -> int:
 
 
 def _timm_roles(roles: set[str]) -> dict[str, str]:
-    """Maps roles to timm's names: it numbers a block's norms in order, and names convolutions by
-    the kind of block.
+    """Maps roles to timm's names.
+
+    It numbers a block's norms in order, and names convolutions by the kind of block.
     """
     squeeze = {"se_reduce": "se.conv_reduce", "se_expand": "se.conv_expand"}
     if "dwconv" not in roles:  # fused
@@ -226,8 +225,9 @@ def _timm_roles(roles: set[str]) -> dict[str, str]:
 
 
 def _torchvision_roles(roles: set[str]) -> dict[str, str]:
-    """Maps roles to torchvision's names: it numbers a block's parts, each a convolution (0) and its
-    norm (1).
+    """Maps roles to torchvision's names.
+
+    It numbers a block's parts, each a convolution (0) and its norm (1).
     """
     names: dict[str, str] = {}
     part = 0
@@ -302,9 +302,7 @@ def _resnet_role(role: str, program: str, deep: bool) -> str | None:
 
 
 def to_keras(array: np.ndarray, path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Converts a PyTorch array to the layout of our variable `path`, which should have shape
-    `shape`.
-    """
+    """Converts a PyTorch array to the layout and shape of our variable `path`."""
     if path.endswith("/kernel") and array.ndim in (2, 4):
         if array.ndim == 4:
             depthwise = "dwconv" in path

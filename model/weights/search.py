@@ -38,9 +38,7 @@ _OTHER_CLASSES = re.compile(r"(in|im|_)(12|21|22)k(?!_ft)")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file whose name suggests that it has the weights; `origin` says where it is from, for
-    people.
-    """
+    """A file whose name suggests that it has the weights; `origin` tells people its source."""
 
     path: Path
     origin: str
@@ -48,9 +46,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Place:
-    """A place for weights: `name` is for people; `look` lists the candidates there for a pattern of
-    names.
-    """
+    """A place for weights: `name` is for people, `look` lists the candidates for a pattern."""
 
     name: str
     look: Callable[[re.Pattern[str]], Iterable[Candidate]]
@@ -71,6 +67,7 @@ def search(
 
     Args:
         arch: an available architecture.
+        places: where to look, the preferred first.
         classifier: the weights will be applied unchanged, so they need a classifier.
         padding: as in `suggest.inspect`.
     """
@@ -90,8 +87,10 @@ def search(
 
 
 def names_of(arch: str) -> re.Pattern[str]:
-    """Returns a pattern for an architecture's file names in other programs, unless users choose
-    them: `efficientnet_b0`, `tf_efficientnet_b0`, `efficientnetb0` and `efficientnet-b0`.
+    """Returns a pattern for an architecture's file names in other programs.
+
+    It matches `efficientnet_b0`, `tf_efficientnet_b0`, `efficientnetb0` and `efficientnet-b0`;
+    users may have chosen others.
     """
     parts = arch.replace("efficientnetv2", "efficientnet-v2").split("-")
     body = "[-_]?".join(map(re.escape, parts))
@@ -161,8 +160,12 @@ def in_packages(names: re.Pattern[str]) -> Iterator[Candidate]:
 
 
 def in_folder(folder: Path, names: re.Pattern[str], depth: int = 0) -> Iterator[Candidate]:
-    """Yields files in a folder, and in its subfolders down to `depth`, if their own name or their
-    folder's name matches.
+    """Yields files in a folder whose own name, or whose folder's name, matches.
+
+    Args:
+        folder: where to look; nothing is yielded if it cannot be read.
+        names: result of `names_of`.
+        depth: levels of subfolders to look into.
     """
     try:
         entries = sorted(folder.iterdir())

@@ -254,8 +254,10 @@ def _of_torch(
 
 
 def _names_of(file: WeightFile) -> list[str]:
-    """Returns the model's names: in the file, in timm's config.json beside it, in the names of file
-    and folder, and in the hub's cache (`models--timm--NAME/snapshots/HASH/`).
+    """Returns all names that a file's model may go by.
+
+    They are in the file, in timm's config.json beside it, in the names of file and folder, and in
+    the hub's cache (`models--timm--NAME/snapshots/HASH/`).
     """
     parent, *further = (folder.name for folder in file.path.absolute().parents)
     cached = [name for name in further[:2] if name.startswith("models--")]

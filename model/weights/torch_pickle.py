@@ -69,9 +69,7 @@ class WeightFileError(UserError, ValueError):
 
 
 class _Malformed(Exception):
-    """A PyTorch file cannot be read, for the reason in the text; the file's name is added on the
-    way out.
-    """
+    """A PyTorch file cannot be read, for the reason in the text; callers add the file's name."""
 
 
 class Inert:
@@ -80,12 +78,14 @@ class Inert:
     torch_name = "?"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
+        """Accepts and ignores any arguments."""
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
 
     def __call__(self, *args: Any, **kwargs: Any) -> Inert:
+        """Returns itself."""
         return self
 
     # Pickles can also call it on the class itself (by setting "state" on it), so it has no `self`.
@@ -96,12 +96,15 @@ class Inert:
         pass
 
     def append(self, value: Any) -> None:
+        """Does nothing."""
         pass
 
     def extend(self, values: Any) -> None:
+        """Does nothing."""
         pass
 
     def add(self, value: Any) -> None:
+        """Does nothing."""
         pass
 
 
@@ -161,6 +164,7 @@ class Tensor(_Stateless):
             raise _Malformed(f"a tensor of shape {shape} is larger than its storage")
 
     def numpy(self) -> np.ndarray:
+        """Returns a contiguous copy."""
         flat = self.storage.array()
         if self.dtype != self.storage.dtype:
             flat = decode(flat.tobytes(), self.dtype, self.storage.source.order)

@@ -60,6 +60,7 @@ def why_not(arrays: Mapping[str, np.ndarray], called: str | None = None) -> str:
     """Says why none of our names fits, as the end of a sentence "it holds …".
 
     Args:
+        arrays: the file's, by name.
         called: the model's name in the file.
     """
     for mark, reason in _ALMOST:
