@@ -163,8 +163,7 @@ class DaliLoader(Loader):
         return tuple(given[name] for name in self._inputs)
 
     def _frame(self, encoded: tf.Tensor, shape: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Returns an image, its shape, the frame that DALI resizes it to, and where the square
-        begins.
+        """Returns an image, its shape, the frame for DALI to resize it to, and the square's start.
 
         DALI makes whole frames. A very thin picture would need too large a frame: for these
         TensorFlow makes the square, and DALI receives that.

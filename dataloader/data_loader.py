@@ -17,8 +17,10 @@ place of images; `prepare` turns that into images.
 
 
 class DataLoader(Protocol):
-    """One rank's batches of one split. `loader.Loader`, `dali.DaliLoader` and
-    `synthetic.SyntheticLoader` implement it; `loader.Loader` documents the other attributes.
+    """One rank's batches of one split.
+
+    `loader.Loader`, `dali.DaliLoader` and `synthetic.SyntheticLoader` implement it; `loader.Loader`
+    documents the other attributes.
 
     Attributes:
         source: the source of the examples; None if they are synthetic.
@@ -36,19 +38,26 @@ class DataLoader(Protocol):
     identities: dict[int, dict[str, Any]]
 
     @property
-    def source(self) -> Source | None: ...
+    def source(self) -> Source | None:
+        """The examples; None if the images are made up."""
     @property
-    def class_names(self) -> list[str] | None: ...
+    def class_names(self) -> list[str] | None:
+        """Names of the classes in order; None if the data have none."""
     @property
-    def list_digest(self) -> str | None: ...
+    def list_digest(self) -> str | None:
+        """A hash of the list of examples; None if there is no list."""
     @property
-    def prepare(self) -> Callable[[Any], tf.Tensor] | None: ...
+    def prepare(self) -> Callable[[Any], tf.Tensor] | None:
+        """Turns a batch's first element into images, within the step; None if it holds images."""
     @property
-    def image_size(self) -> int: ...
+    def image_size(self) -> int:
+        """Height and width of the images in pixels."""
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """Images per batch of this rank."""
     @property
-    def epoch_length(self) -> int: ...
+    def epoch_length(self) -> int:
+        """Examples that count in one epoch, over all ranks."""
 
     def look_again(self) -> None:
         """Forgets which examples were unreadable: they may have been repaired since."""

@@ -37,8 +37,9 @@ class TooManyBadExamples(DataError):
 
 
 def allowed_bad_examples(limit: float, num_examples: int) -> int:
-    """Converts `--max_bad_examples` or `--max_bad_eval_examples` to a count. A value below 1 is a
-    fraction of the set, rounded down.
+    """Converts `--max_bad_examples` or `--max_bad_eval_examples` to a count.
+
+    A value below 1 is a fraction of the set, rounded down.
     """
     # 0.29 * 100 is 28.999…: the small term keeps rounding down from losing a whole example.
     return int(limit) if limit >= 1 else math.floor(limit * num_examples + 1e-9)
@@ -59,7 +60,9 @@ def check_bad_examples(
 
     Args:
         bad: example number -> its location and what is wrong with it.
+        num_examples: size of the set.
         limit: `--max_bad_examples` in training, `--max_bad_eval_examples` in evaluation.
+        training: whether the set is for training.
 
     Raises:
         DataError: in evaluation.

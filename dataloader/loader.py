@@ -172,8 +172,9 @@ class Loader:
         return close_at_exit(self._batches(epoch, offset))
 
     def epochs(self, first: int = 0) -> Generator[Batch, None, None]:
-        """Yields the batches of one epoch after another without end, for Keras' `fit`: it takes the
-        end of an epoch from `steps_per_epoch` (or `validation_steps`).
+        """Yields the batches of one epoch after another without end, for Keras' `fit`.
+
+        `fit` takes the end of an epoch from `steps_per_epoch` (or `validation_steps`).
         """
         return close_at_exit(batch for e in itertools.count(first) for batch in self._batches(e, 0))
 
@@ -223,8 +224,10 @@ class Loader:
         return dataset.prefetch(tf.data.AUTOTUNE).with_options(settings)
 
     def _decoded_batches(self, dataset: tf.data.Dataset, parallel: int) -> tf.data.Dataset:
-        """Maps examples (encoded, label, seeds, weight) to batches (image, label, weight, output of
-        `_draw`). Override this for another decoder.
+        """Maps examples to batches. Override this for another decoder.
+
+        Examples are (encoded, label, seeds, weight); batches are (image, label, weight, output of
+        `_draw`).
         """
 
         @as_it_is
@@ -362,9 +365,7 @@ def build_dataset(
     world: int = 1,
     source: Source | None = None,
 ) -> Loader:
-    """Opens a split ("train", "validation" or "val") of `data_dir`, or `source`, as one rank's
-    loader.
-    """
+    """Opens a split of `data_dir` ("train", "validation" or "val"), or `source`, for one rank."""
     source = find_source(data_dir, split) if source is None else source
     return Loader(source, options, training=training, rank=rank, world=world)
 

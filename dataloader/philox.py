@@ -1,5 +1,4 @@
-"""Draws stateless random numbers: for one example on the CPU, and the same ones for a batch on any
-device.
+"""Draws stateless random numbers: one example's on the CPU equal a batch's on any device.
 
 Source: Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3" (Philox-4x32, 10 rounds).
 """
@@ -15,8 +14,7 @@ _PHILOX = 1
 
 
 def uniforms(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-    """Returns the same as `tf.random.stateless_uniform(shape, seed, alg="philox")`: float32 in [0,
-    1).
+    """Returns `tf.random.stateless_uniform(shape, seed, alg="philox")`: float32 in [0, 1).
 
     That function mixes the seed with about 25 small operations. TensorFlow's own kernel for this
     does it in one, which saves 8 µs per draw. `seed` is int32 (2,).
@@ -26,8 +24,9 @@ def uniforms(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
 
 
 def key_and_counter(seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the start of a seed's stream for `blocks`: uint32 (2,) and (4,). The seed is int32
-    (2,).
+    """Returns the start of a seed's stream for `blocks`: uint32 (2,) and (4,).
+
+    The seed is int32 (2,).
     """
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     return tuple(tf.reshape(tf.bitcast(words, tf.uint32), [-1]) for words in (key, counter))
@@ -42,8 +41,7 @@ def bits(shape: tf.Tensor | Sequence[int], seed: tf.Tensor) -> tf.Tensor:
 
 
 def blocks(key: tf.Tensor, counter: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Computes blocks of streams elementwise with integers only, so they are the same on every
-    device.
+    """Computes blocks of streams elementwise in integers, so they agree on every device.
 
     Args:
         key: uint32 (…, 2), broadcasts with the index, as the counter does.

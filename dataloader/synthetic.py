@@ -1,6 +1,4 @@
-"""Provides random images in place of data for benchmarks: one batch, made once, that stays on the
-device.
-"""
+"""Provides random images for benchmarks: one batch, made once, that stays on the device."""
 
 from __future__ import annotations
 
@@ -55,8 +53,9 @@ class SyntheticLoader:
         """Does nothing: every image is readable."""
 
     def batches(self, epoch: int, offset: int = 0) -> Generator[Batch, None, None]:
-        """Yields the batch once for each remaining step of the epoch: uint8 `(B,H,W,3)`, int32
-        `(B,)`, float32 `(B,)`.
+        """Yields the batch once for each remaining step of the epoch.
+
+        It is uint8 `(B,H,W,3)`, int32 `(B,)`, float32 `(B,)`.
         """
         for _ in range(self.steps_per_epoch - offset // self.global_batch):
             yield self._batch

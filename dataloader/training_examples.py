@@ -50,8 +50,12 @@ def training_examples(
     """Returns the first training images of an epoch, and the settings of the input.
 
     Args:
+        data_dir: the data.
+        dataset: as training's `--dataset`.
         settings: the flags that are set, under their training names; may include flags outside the
             input.
+        count: number of images.
+        epoch: whose order and augmentation to use.
         tell: see `dataloader.sources.find.find_source`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -118,9 +122,7 @@ def _label(loader: Loader, label: np.ndarray) -> str:
 def _explain(
     loader: Loader, index: int, seeds: np.ndarray, pixels: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """Returns the original, and lines that say what was done to it; checks them against the
-    pixels.
-    """
+    """Returns the original, and lines that say what changed it; checks them against the pixels."""
     import tensorflow as tf
 
     from convoy.dataloader.augment.augmenter import apply_choice

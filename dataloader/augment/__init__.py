@@ -1,3 +1,4 @@
-"""Augments images on the host or the device: AutoAugment, RandAugment, jitter, erasing, MixUp,
-CutMix.
+"""Augments images on the host or the device.
+
+It has AutoAugment, RandAugment, TrivialAugment, jitter, erasing, MixUp and CutMix.
 """

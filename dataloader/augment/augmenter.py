@@ -64,9 +64,7 @@ def _apply_named(op: str, image: tf.Tensor, argument: tf.Tensor, centre: tf.Tens
 
 @functools.lru_cache(maxsize=64)
 def _branches(height: int | None, width: int | None) -> list[Callable[..., tf.Tensor]]:
-    """Traces every operation once per static image size; all steps and datasets share the
-    traces.
-    """
+    """Traces every operation once per static image size, for all steps and data sets."""
     signature = [
         tf.TensorSpec([height, width, 3], tf.uint8),
         tf.TensorSpec([], tf.float64),
@@ -203,6 +201,7 @@ class Augmenter:
     # nothing to convert, and AutoGraph takes seconds to find that out
     @tf.autograph.experimental.do_not_convert
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Augments one image, uint8 (H, W, 3); only the seed decides how."""
         image = _check_image(image)
         if self.recipe.draws:
             image = apply_choice(image, self.choose(seed))

@@ -157,10 +157,13 @@ class Mixture(NamedTuple):
 
 
 def mix_images(images: tf.Tensor, mixture: Mixture, exact: Exact = tf.identity) -> tf.Tensor:
-    """Mixes images (B, H, W, C), uint8 or float in 0–255. Returns float32 of that shape, not
-    rounded.
+    """Mixes images (B, H, W, C), uint8 or float in 0–255.
+
+    Returns float32 of that shape, not rounded.
 
     Args:
+        images: the batch.
+        mixture: what to mix, as `Mixer.draw` returns it.
         exact: receives the two products of each sum; see `dataloader.augment.on_device`.
     """
     images, shares, boxes = tf.cast(images, tf.float32), mixture.shares, mixture.boxes
@@ -306,6 +309,7 @@ class Mixer:
     def __call__(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, seeds: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Draws a mixture, and returns mixed images, soft labels, and the weights unchanged."""
         mixture = self.draw(labels, weights, seeds, tf.shape(images)[1], tf.shape(images)[2])
         return mix_images(images, mixture), mixture.labels, weights
 

@@ -89,8 +89,9 @@ def make_prepare(
 def _step(
     images: tf.Tensor, plan: Plan, number: int, ops: frozenset[str], exact: Exact
 ) -> tf.Tensor:
-    """Applies one step to each image: one of `ops`, or none. The order of operations does not
-    matter, as an image has only one.
+    """Applies one step to each image: one of `ops`, or none.
+
+    The order of operations does not matter, as an image has only one.
     """
     drawn = plan.ops[:, number]
     factors, levels = plan.factors[:, number], plan.levels[:, number]
@@ -222,9 +223,7 @@ def _tables(
     ops: frozenset[str],
     exact: Exact,
 ) -> tf.Tensor:
-    """Returns the new value for each old one: uint8 (B, 3, 256); the identity for other
-    operations.
-    """
+    """Returns a table from old to new values, uint8 (B, 3, 256); identity for other operations."""
     factors, levels = (part[:, tf.newaxis, tf.newaxis] for part in (factors, levels))
     values = tf.range(256)[tf.newaxis, tf.newaxis]
     inverted = 255 - values
@@ -258,8 +257,9 @@ def _tables(
 
 
 def _mean_grey(images: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of `operations.contrast`: float32 (B,). Sums fit int32 up to 2,900 pixels a
-    side.
+    """Returns the mean of `operations.contrast`: float32 (B,).
+
+    Sums fit int32 up to 2,900 pixels a side.
     """
     total = tf.reduce_sum(tf.cast(_grey(images), tf.int32), axis=[1, 2])
     height, width = _size(images)

@@ -60,9 +60,7 @@ def _rectangle(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
 
 
 def fixed_point(coefficients: Coefficients) -> tuple[tf.Tensor, ...]:
-    """Returns Pillow's 16.16 form of coefficients (a, b, c, d, e, f) for pixel centres: six
-    int32.
-    """
+    """Returns coefficients (a, b, c, d, e, f) for pixel centres as Pillow's 16.16: six int32."""
     a, b, c, d, e, f = (tf.cast(value, tf.float64) for value in coefficients)
     return tuple(
         # Clip at 2^14 pixels: this is outside any image, and sums cannot overflow int32.
@@ -72,8 +70,9 @@ def fixed_point(coefficients: Coefficients) -> tuple[tf.Tensor, ...]:
 
 
 def rotation(degrees: Scalar, height: Scalar, width: Scalar) -> Coefficients:
-    """Returns the coefficients of a counter-clockwise rotation about the centre: float64, shaped
-    like `degrees`.
+    """Returns the coefficients of a counter-clockwise rotation about the centre.
+
+    They are float64, shaped like `degrees`.
     """
     centre_y, centre_x = (0.5 * tf.cast(side, tf.float64) for side in (height, width))
     angle = tf.cast(degrees, tf.float64) * (math.pi / 180.0)
@@ -140,8 +139,9 @@ def translate_y(image: tf.Tensor, pixels: Scalar) -> tf.Tensor:
 
 
 def cutout(image: tf.Tensor, half_side: Scalar, centre_y: Scalar, centre_x: Scalar) -> tf.Tensor:
-    """Fills rows and columns [centre − half_side, centre + half_side) with 128, clipped (DeVries
-    and Taylor, arXiv:1708.04552). All arguments are whole pixels.
+    """Fills rows and columns [centre − half_side, centre + half_side) with 128, clipped.
+
+    See DeVries and Taylor (arXiv:1708.04552). All arguments are whole pixels.
     """
     shape = tf.shape(image)
     half_side, centre_y, centre_x = (
@@ -167,8 +167,9 @@ def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: Scalar) -> tf.Tensor
 
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
-    """Does `Image.convert("L")`: float32 (H, W). The weighted sums stay below 2^24, so they are
-    exact.
+    """Does `Image.convert("L")`: float32 (H, W).
+
+    The weighted sums stay below 2^24, so they are exact.
     """
     red, green, blue = tf.unstack(tf.cast(image, tf.float32), axis=-1)
     total = red * 19595.0 + green * 38470.0 + blue * 7471.0 + 32768.0
@@ -281,9 +282,7 @@ def hue_shift(factor: Scalar) -> tf.Tensor:
 
 
 def hue(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
-    """Turns all hues by a fraction `factor` of the circle, −1/2 to 1/2: torchvision's
-    `adjust_hue`.
-    """
+    """Does torchvision's `adjust_hue`: turns hues by a fraction of the circle, −1/2 to 1/2."""
     return turn_hues(image, hue_shift(factor))
 
 
@@ -301,9 +300,7 @@ def posterize(image: tf.Tensor, bits: Scalar) -> tf.Tensor:
 
 
 def solarize(image: tf.Tensor, threshold: Scalar) -> tf.Tensor:
-    """Does `ImageOps.solarize`: inverts pixels at or above `threshold`. 256 or more inverts
-    none.
-    """
+    """Does `ImageOps.solarize`: inverts pixels at or above `threshold`; at 256, none."""
     # 256 does not fit into uint8: a cast would make it 0 and invert every pixel. "Above threshold −
     # 1" fits, except for thresholds up to 0, where every pixel qualifies.
     below = tf.cast(tf.clip_by_value(tf.cast(threshold, tf.int32) - 1, 0, 255), tf.uint8)

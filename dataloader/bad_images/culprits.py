@@ -23,6 +23,9 @@ def what_is_wrong(
     """Reads and decodes one example by itself. Returns the error's text, or None if it is good.
 
     Args:
+        source: where the example is.
+        index: its number there.
+        num_classes: number of classes.
         decode: decodes an encoded image as the pipeline does.
 
     Raises:

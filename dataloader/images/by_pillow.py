@@ -44,6 +44,7 @@ def decode(encoded: bytes, upright: bool = False) -> np.ndarray:
     """Decodes a GIF (its first frame), BMP, WebP, TIFF (its first page), AVIF, JPEG or PNG.
 
     Args:
+        encoded: the file's bytes.
         upright: apply EXIF's orientation; for TIFFs it is always applied.
 
     Returns:
@@ -75,8 +76,10 @@ def unread(encoded: bytes) -> str | None:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Returns the `_FORMATS` that this Pillow supports, and silences Pillow. What Pillow and its
-    libtiff print about broken pictures names no file, and the error that follows says the same.
+    """Returns the `_FORMATS` that this Pillow supports, and silences Pillow.
+
+    What Pillow and its libtiff print about broken pictures names no file, and the error that
+    follows says the same.
     """
     import PIL
     from PIL import Image
@@ -137,8 +140,9 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def to_rgb(image: Image) -> Image:
-    """Converts to RGB as training reads it: the upper 8 of 16 bits, and the colours under
-    transparent areas.
+    """Converts to RGB as training reads it.
+
+    Of 16 bits it keeps the upper 8, and it keeps the colours under transparent areas.
 
     Raises:
         BadImage: the picture has 32 bits per channel, so its black and white levels are unknown.

@@ -1,6 +1,4 @@
-"""Cuts a uint8 square from an encoded image: random-resized crops in training, otherwise centre
-crops.
-"""
+"""Cuts a uint8 square from an encoded image: random in training, otherwise from the centre."""
 
 from __future__ import annotations
 
@@ -139,8 +137,11 @@ def random_crop_decode(
         encoded: scalar string, a picture of a supported kind.
         seed: int32 `(2,)`; the crop and the flip depend only on it.
         size: side of the resulting square in pixels.
+        area: smallest and largest fraction of the image's area that a crop covers.
+        ratio: smallest and largest ratio of a crop's width to its height.
         interpolation: one of `resizing.INTERPOLATIONS`, or `RANDOM`: bilinear or bicubic with equal
             probability.
+        hflip: probability of a left-right flip.
         turn: apply EXIF's orientation before the crop.
 
     Returns:
@@ -170,6 +171,7 @@ def eval_decode(encoded: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
     Args:
         encoded: scalar string, a picture of a supported kind.
         size: side of the resulting square in pixels.
+        crop: how to cut it.
 
     Returns:
         uint8 `(size, size, 3)`.
@@ -194,6 +196,7 @@ def eval_window(shape: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
     Args:
         shape: int32 `(2,)`, height and width of the image.
         size: side of the resulting square in pixels.
+        crop: its `padding` decides the size.
 
     Returns:
         int32 `(4,)`: y, x, height, width.
@@ -209,6 +212,7 @@ def eval_frame(shape: tf.Tensor, size: int, crop: EvalCrop) -> tuple[tf.Tensor, 
     Args:
         shape: int32 `(2,)`, height and width of the image.
         size: side of the resulting square in pixels.
+        crop: its `padding` decides the size.
 
     Returns:
         int64 `(2,)` height and width, and int64 `(2,)` y and x.

@@ -31,8 +31,9 @@ native.hush_libjpeg()
 
 @contextlib.contextmanager
 def tensorflow_only() -> Iterator[None]:
-    """Makes code traced or run inside decode only with TensorFlow, as an exported model must: JPEG,
-    PNG, BMP without a palette, and GIF, whose transparent pixels are black.
+    """Makes code traced or run inside decode only with TensorFlow, as an exported model must.
+
+    It decodes JPEG, PNG, BMP without a palette, and GIF, whose transparent pixels are black.
     """
     global _without_pillow
     _without_pillow += 1
@@ -65,9 +66,7 @@ def _is_png(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Returns the height if the size is allowed; the error reads like those of TensorFlow's
-    decoders.
-    """
+    """Returns the height if the size is allowed; fails like TensorFlow's decoders otherwise."""
     few = tf.cast(height, tf.int64) * tf.cast(width, tf.int64) <= MAX_PIXELS
     message = f"more than {MAX_PIXELS} pixels: shrink it with dataloader.prepare --resize_short"
     with tf.control_dependencies([tf.debugging.Assert(few, [message, height, width])]):
@@ -75,9 +74,7 @@ def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
 
 
 def _check_header(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns a PNG, BMP or GIF if its header's size is allowed and TensorFlow reads the kind
-    correctly.
-    """
+    """Returns a PNG, BMP or GIF if its size is allowed and TensorFlow reads it correctly."""
     # Pad with zeros, so that a very short file fails the checks below and not the slicing.
     header = tf.strings.join([tf.strings.substr(encoded, 0, 1078), bytes(1078)])
 
@@ -167,8 +164,9 @@ def decode_image(encoded: tf.Tensor, turn: bool = False) -> tf.Tensor:
 
 
 def as_rgb(encoded: tf.Tensor, turn: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns bytes that any decoder turns into the pixels of `decode_image`, and their int32
-    `(2,)` shape.
+    """Returns bytes that any decoder turns into the pixels of `decode_image`, and their shape.
+
+    The shape is int32 `(2,)`.
 
     Grey and three-colour JPEGs stay unchanged. Everything that decoders treat differently (CMYK,
     palettes, 16 bits, transparency; with `turn` also images with an EXIF turn) is decoded here and
@@ -200,6 +198,7 @@ def decode_window(
     """Decodes a part of an image, uint8 `(h, w, 3)`.
 
     Args:
+        encoded: scalar string, a picture of a supported kind.
         window_of: maps the image's int32 `(2,)` height and width to int32 `(4,)` y, x, h, w; both
             refer to the turned image.
         turn: as for `decode_image`.

@@ -1,5 +1,6 @@
-"""Reads a picture's EXIF orientation in Python: for Pillow, for packing, and if no native
-operations are built.
+"""Reads a picture's EXIF orientation in Python.
+
+Pillow's decoder and packing need it, and training if no native operations are built.
 
 `dataloader.images.orientation` explains the numbers. This module needs no TensorFlow.
 """
@@ -17,8 +18,7 @@ _MARK = b"Exif\0\0"
 
 
 def orientation(image: Image) -> int:
-    """Returns the orientation of a picture opened with Pillow, 1 to 8; 1 if it has none or a broken
-    one.
+    """Returns the orientation of a picture opened with Pillow, 1 to 8; 1 if none or broken.
 
     Pillow turns TIFFs itself; for AVIF it reports the container's own rotation in the same way. An
     orientation in XMP does not count; browsers ignore it too.
@@ -31,9 +31,7 @@ def orientation(image: Image) -> int:
 
 
 def of_encoded(data: bytes) -> int:
-    """Returns the orientation of an encoded JPEG or PNG, 1 to 8; 1 for others or if there is
-    none.
-    """
+    """Returns the orientation of an encoded JPEG or PNG, 1 to 8; 1 for others or if unset."""
     if data[:2] == b"\xff\xd8":
         return of_exif(_in_jpeg(data))
     return of_exif(_in_png(data)) if data[:4] == b"\x89PNG" else 1

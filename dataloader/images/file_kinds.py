@@ -55,9 +55,7 @@ _LONGEST_ENDING = 12
 
 
 def kind_of(head: bytes) -> str | None:
-    """Returns a picture's kind from its first bytes (32 are enough); None if it is not a
-    picture.
-    """
+    """Returns a picture's kind from its first bytes (32 are enough); None for other files."""
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -107,9 +105,7 @@ class Left:
         self.pictures += other.pictures
 
     def text(self) -> str:
-        """Returns text such as "33 files (.txt 30, hidden 3) and 2 folders (@eaDir)"; "" for
-        nothing.
-        """
+        """Returns text such as "33 files (.txt 30, hidden 3) and 2 folders (@eaDir)", or ""."""
         return " and ".join(
             f"{total} {word if total > 1 else word[:-1]} ({_most(counts)})"
             for word, counts in (("files", self.files), ("folders", self.folders))
@@ -175,6 +171,7 @@ def scan(folder: str, *, unread: bool = False, refused: dict[str, OSError] | Non
     """Finds pictures at any depth. Does not follow links to folders.
 
     Args:
+        folder: where to look.
         unread: put into `files` also what only looks like a picture: pictures of unsupported kinds,
             pipes with a picture's ending.
         refused: collects folders that cannot be read; None raises instead.

@@ -32,10 +32,12 @@ def check_orientation(setting: str) -> str:
 
 
 def orientation(encoded: tf.Tensor, alone: bool = False) -> tf.Tensor:
-    """Returns the orientation of an encoded JPEG or PNG, int32 scalar from 1 to 8; 1 for others and
-    for broken EXIF.
+    """Returns the orientation of an encoded JPEG or PNG: int32 scalar from 1 to 8.
+
+    It is 1 for other files and for broken EXIF.
 
     Args:
+        encoded: scalar string.
         alone: if there are no native operations, use only TensorFlow and not Python.
     """
     ops = native.load()
@@ -93,6 +95,7 @@ def stored_window(window: tf.Tensor, shape: tf.Tensor, number: tf.Tensor) -> tf.
     Args:
         window: int32 `(4,)`: y, x, height, width in the turned picture.
         shape: int32 `(2,)`, height and width of the stored picture.
+        number: the orientation, int32 scalar.
     """
     ops = native.load()
     if ops is not None:
@@ -152,8 +155,9 @@ def _number(digits: tf.Tensor, big: tf.Tensor | bool = True) -> tf.Tensor:
 def _next_in_jpeg(
     encoded: tf.Tensor, place: tf.Tensor, size: tf.Tensor, exif: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the place of the next segment, or one beyond the end at EXIF or pixels; and the start
-    and length of EXIF's data.
+    """Returns the place of the next segment, and the start and length of EXIF's data.
+
+    The place is one beyond the end at EXIF or pixels.
     """
     head = tf.ensure_shape(_bytes(encoded, place, 10), [10])
     marker, length = head[1], _number(head[2:4])

@@ -63,8 +63,14 @@ def _to_bytes(image: tf.Tensor, interpolation: str) -> tf.Tensor:
 
 
 def is_large(frame: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns whether a frame, int64 `(2,)`, is too thin and long to be computed as a whole if only
-    a square of `size` is needed: bool scalar.
+    """Returns whether a frame is too long and thin to compute all of it for one square.
+
+    Args:
+        frame: int64 `(2,)`, height and width.
+        size: side of the square.
+
+    Returns:
+        bool scalar.
     """
     bound = max(_FRAME_PIXELS, 3 * size * size)
     # Floats, since the sides of a thin picture's frame can have products beyond 64 bits.
@@ -85,7 +91,12 @@ def resize_square(
     of the image that the filter reaches, at the same sampling points as in the whole frame.
 
     Args:
-        frame, start: int64 `(2,)`, height and width; y and x.
+        image: uint8 `(H, W, 3)`.
+        frame: int64 `(2,)`, height and width.
+        start: int64 `(2,)`, y and x.
+        size: side of the square.
+        interpolation: one of `INTERPOLATIONS`.
+        antialias: filter with wider support when shrinking, as `tf.image.resize` does.
 
     Returns:
         uint8 `(size, size, 3)`.
@@ -152,8 +163,9 @@ def _resize_part(
 def _shares(
     begin: tf.Tensor, count: tf.Tensor, first: tf.Tensor, scale: tf.Tensor, size: int
 ) -> tf.Tensor:
-    """Returns the contribution of each of `count` pixels from `begin` on to each of `size` pixels
-    from `first` on, by the area they share: float32 `(size, count)`, each row sums to 1.
+    """Returns what each of `count` pixels from `begin` contributes to `size` ones from `first`.
+
+    The contribution is the area they share: float32 `(size, count)`, each row sums to 1.
     """
     lower = (first + tf.range(size, dtype=tf.float64))[:, None] / scale
     pixel = begin + tf.cast(tf.range(count), tf.float64)[None]

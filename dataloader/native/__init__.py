@@ -59,6 +59,7 @@ def _hushed() -> ctypes.CDLL | None:
 
 def hush_libjpeg() -> None:
     """Stops libjpeg from printing to standard error about broken pictures, without naming them.
+
     Does nothing if the library is not built.
     """
     _hushed()

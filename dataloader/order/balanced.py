@@ -67,12 +67,14 @@ class SampledOrder:
         self._examples, self._rounds = examples, rounds
 
     def at(self, positions: np.ndarray) -> Drawn:
+        """Returns the examples at these positions of the epoch, and how often each came before."""
         return Drawn(self._examples[positions], self._rounds[positions])
 
 
 def _shares(weights: np.ndarray, total: int) -> np.ndarray:
-    """Divides `total` in proportion to weights, into whole numbers. The largest remainders are
-    rounded up; among equal remainders, the first ones.
+    """Divides `total` in proportion to weights, into whole numbers.
+
+    The largest remainders are rounded up; among equal remainders, the first ones.
     """
     exact = weights / weights.sum() * total
     counts = np.floor(exact).astype(np.int64)

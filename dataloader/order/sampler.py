@@ -186,9 +186,7 @@ class Slots:
         return max(0, -(-(self.epoch_length - offset) // self.global_batch))
 
     def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns this rank's batch of one step, counted from the epoch's beginning; see
-        `batch_at`.
-        """
+        """Returns this rank's batch of one step of the epoch; see `batch_at`."""
         return self.batch_at(epoch, operator.index(step) * self.global_batch)
 
     def batch_at(self, epoch: int, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,6 +1,4 @@
-"""Runs the command line of `python -m convoy.dataloader.prepare`; imports a command only to run
-it.
-"""
+"""Runs the command line `python -m convoy.dataloader.prepare`; imports only the used command."""
 
 from __future__ import annotations
 
@@ -59,8 +57,7 @@ _PATHS = ("data_dir", "out", "images", "val_labels", "config")
 
 
 def _as_meant(given: dict[str, Any]) -> dict[str, Any]:
-    """Expands `~` in paths to the home folder, and maps the seed to a number that every generator
-    accepts.
+    """Expands `~` in paths, and maps the seed to a number that every generator accepts.
 
     Raises:
         PlaceError, DataError: this is not possible.

@@ -118,9 +118,7 @@ def _split_digits(
     train_examples: int | None,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the positions of the training and of the validation images, with classes in
-    proportion.
-    """
+    """Returns the positions of training and validation images, with classes in proportion."""
     from sklearn.model_selection import train_test_split
 
     members = np.flatnonzero(np.isin(targets, classes))

@@ -44,8 +44,9 @@ def prepare_folder(
     workers: int = 1,
     overwrite: bool = False,
 ) -> int:
-    """Packs `data_dir/train/<class>/*` and `data_dir/val/<class>/*`, or `data_dir/<class>/*`, or
-    the images that a CSV file lists.
+    """Packs the images of class folders, or those that a CSV file lists.
+
+    The folders are `data_dir/train/<class>/` and `data_dir/val/<class>/`, or `data_dir/<class>/`.
 
     Without a train folder the classes are the folders of `data_dir` itself. `validation_fraction`
     of each class's images (None: a tenth; 0: none) become the validation split: the same images

@@ -43,8 +43,16 @@ def prepare_imagenet(
     """Packs the tars in `data_dir`; skips a split whose tar is missing.
 
     Args:
+        data_dir: folder of the tars.
+        out: folder for the shards.
         val_labels: a text file with one wnid per line, in the order of the validation images, or
             `file wnid`; None uses the development kit.
+        train_shards: number of shards; None: one per 1,250 images.
+        validation_shards: the same.
+        recoding: how to change images; None: not at all.
+        seed: seed of the order.
+        workers: number of processes.
+        overwrite: replace another set in `out`.
 
     Returns:
         The exit status, see `pack`.
@@ -140,9 +148,7 @@ def read_val_labels(path: str, files: list[str]) -> list[str]:
 
 
 def class_names(synsets: list[str], words: dict[str, str]) -> list[str]:
-    """Returns a name for each class: its first word, plus the wnid if two classes share the
-    word.
-    """
+    """Returns each class's first word, plus its wnid if two classes share the word."""
     names = [canonical(words.get(wnid, wnid).split(",")[0]) for wnid in synsets]
     counts = Counter(names)
     pairs = zip(names, synsets, strict=True)

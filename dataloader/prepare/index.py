@@ -1,5 +1,6 @@
-"""`prepare index`: writes the index files that DALI's TFRecord reader expects beside TFRecord
-files.
+"""`prepare index`: writes the index files that DALI's TFRecord reader expects.
+
+They lie beside the TFRecord files.
 
 Each record has a line "offset size", where the size includes its 16 bytes of framing, as DALI's own
 tfrecord2idx writes them. Damaged records have no line.

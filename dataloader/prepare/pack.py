@@ -51,9 +51,7 @@ def track(results: Iterable[_T], total: int, what: str) -> Iterator[_T]:
 
 
 def print_found(source: Source, file: TextIO | None = None) -> None:
-    """Prints the contents of a source to `file` or standard output, and warnings to standard
-    error.
-    """
+    """Prints a source's contents to `file` (None: standard output), warnings to standard error."""
     tell(source.found, file or sys.stdout)
     for note in source.notes:
         tell(f"WARNING: {note}")

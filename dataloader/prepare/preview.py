@@ -1,5 +1,4 @@
-"""`prepare preview`: draws a contact sheet of training images as the network sees them, with their
-operations.
+"""`prepare preview`: draws training images as the network sees them, and their operations.
 
 The images come out of the real `Loader`. The augmentation of each is drawn again from its seed, and
 is named only if applying it gives the same pixels.
@@ -40,10 +39,14 @@ def preview(
     """Writes `<out>.png` and a self-contained `<out>.html`.
 
     Args:
+        data_dir: the data.
+        out: path of the two files, without their endings.
+        dataset: as training's `--dataset`.
         count: number of images to show: the first ones of the epoch's order.
+        epoch: whose order and augmentation to show.
         config: a run's config.yaml, for its input settings; for progressive training, those of the
             last stage.
-        settings: flags under training's names; None if unset. They override `config`.
+        **settings: flags under training's names; None if unset. They override `config`.
 
     Returns:
         0.

@@ -69,9 +69,7 @@ class Shard:
     recoding: Recoding = field(default_factory=Recoding)
 
     def plan(self) -> str:
-        """Returns a hash of everything that decides the shard's bytes, except the images' own
-        bytes.
-        """
+        """Returns a hash of all that decides the shard's bytes, except the images' own bytes."""
         return hashlib.sha256(strict_json.dumps([_FORMAT, asdict(self)]).encode()).hexdigest()
 
 
@@ -93,8 +91,7 @@ def plan_split(
     seed: int = 0,
     **options: Any,
 ) -> list[Shard]:
-    """Returns the shards of a split with evenly distributed images; by default one per 1,250
-    images.
+    """Distributes a split's images evenly over shards; by default one per 1,250 images.
 
     Raises:
         DataError: there are fewer images than shards.
@@ -178,9 +175,7 @@ def make_shard(shard: Shard) -> dict[str, Any]:
 
 
 def _kept(shard: Shard, note_path: str, plan: str) -> dict[str, Any] | None:
-    """Returns the note of a shard from an earlier run if its bytes are still the same, otherwise
-    None.
-    """
+    """Returns an earlier run's note of a shard if its bytes are the same, otherwise None."""
     path = os.path.join(shard.folder, shard.file)
     try:
         note = _note(shard, note_path)
@@ -248,8 +243,7 @@ def _from_record(payload: bytes, keys: tuple[str, str]) -> tuple[bytes, int]:
 
 
 def check_folder(folder: str, shards: Sequence[Shard], overwrite: bool) -> None:
-    """Makes `folder`; if it has shards of another set, clears it with `overwrite` and raises
-    otherwise.
+    """Makes `folder`; clears shards of another set with `overwrite`, and raises otherwise.
 
     Raises:
         DataError: there are such shards and `overwrite` is not set, or `folder` is a file.

@@ -1,6 +1,4 @@
-"""`prepare tfds`: a prepared TensorFlow Dataset → our TFRecord shards; --download prepares it
-first.
-"""
+"""`prepare tfds`: packs a TensorFlow Dataset into our shards; --download prepares it first."""
 
 from __future__ import annotations
 
@@ -33,6 +31,12 @@ def prepare_tfds(
         out: where to write; None with `download` stops after TFDS has prepared the data set, and
             `--dataset tfds:name` can train from that.
         download: let TFDS download and prepare it first; otherwise nothing is downloaded.
+        train_shards: number of shards; None: one per 1,250 images.
+        validation_shards: the same.
+        recoding: how to change images; None: not at all.
+        seed: seed of the order.
+        workers: number of processes.
+        overwrite: replace another set in `out`.
 
     Returns:
         The exit status, see `pack`.

@@ -80,9 +80,10 @@ def twins_text(twins: Twins) -> str:
 
 
 def look_for_twins(train: Source, validation: Source) -> Twins | None:
-    """Checks for twins before a training run starts: only in sets of at most `QUICK_IMAGES`, and
-    only for `QUICK_SECONDS`. Half of the time is for comparing bytes, which finds most. Returns
-    None if nothing was found.
+    """Checks for twins before a training run starts; returns None if nothing was found.
+
+    It does so only in sets of at most `QUICK_IMAGES`, and only for `QUICK_SECONDS`. Half of the
+    time is for comparing bytes, which finds most.
     """
     sources = {"validation": validation, "train": train}
     if sum(source.num_examples for source in sources.values()) > QUICK_IMAGES:

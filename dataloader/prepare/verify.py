@@ -86,8 +86,9 @@ def verify(
     validation_fraction: float | None = None,
     validation_seed: int = 0,
 ) -> int:
-    """Checks both splits: checksums, keys, labels, that every image decodes completely, and whether
-    images are in both splits or under two labels.
+    """Checks both splits: checksums, keys, labels, and that every image decodes completely.
+
+    Also checks whether images are in both splits or under two labels.
 
     Prints the bad examples with file, byte offset and number, as lines or one JSON object.
 
@@ -214,6 +215,10 @@ def bad_examples(
     """Decodes these examples (None: all) completely, and returns those that training could not use.
 
     Args:
+        source: the examples.
+        num_classes: number of classes.
+        split: name of the split, for the result.
+        numbers: the examples to decode; None: all.
         doubtful: collects those that can be decoded although libjpeg complains.
         pixels: collects the digest of each example's pixels by its number.
     """

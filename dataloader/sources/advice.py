@@ -34,6 +34,8 @@ def nothing_found(data_dir: str, split: str, others: Sequence[str], alone: bool 
     """Returns the message for a `data_dir` without data for a split.
 
     Args:
+        data_dir: the folder.
+        split: the split that was looked for.
         others: the splits that it does have.
         alone: the other split is not needed.
     """
@@ -50,9 +52,7 @@ def nothing_found(data_dir: str, split: str, others: Sequence[str], alone: bool 
 
 
 def holds_classes(data_dir: str) -> bool:
-    """Returns whether a folder without splits has class folders, and does not look like a split
-    itself.
-    """
+    """Returns whether a folder without splits has class folders, and seems no split itself."""
     return (
         misplaced(data_dir) is None
         and not _seems_a_split(data_dir)
@@ -105,9 +105,7 @@ def misplaced(data_dir: str) -> str | None:
 
 
 def _other_splits(data_dir: str, names: Sequence[str]) -> str | None:
-    """Returns advice about folders whose names mention both splits, but which are not used as
-    splits.
-    """
+    """Returns advice about unused folders whose names mention both splits."""
     if not _has_splits(names):
         return None
     meant = {name: split for name in names if (split := _meant_split(name))}

@@ -28,8 +28,7 @@ _GB = 1e9
 
 
 class CachedSource(Wrapped):
-    """A source that keeps examples it has read, up to a number of bytes, and reads the rest each
-    time.
+    """A source that keeps examples up to a number of bytes, and reads the rest each time.
 
     Args:
         source: the source of the examples.
@@ -60,6 +59,7 @@ class CachedSource(Wrapped):
             os.close(self._file)
 
     def read(self, indices: np.ndarray) -> list[bytes]:
+        """Returns kept bytes; reads the missing ones, and keeps them if there is room."""
         contents = [self._cached(int(i)) for i in indices]
         missing = [slot for slot, content in enumerate(contents) if content is None]
         if missing:
@@ -70,15 +70,19 @@ class CachedSource(Wrapped):
         return cast("list[bytes]", contents)
 
     def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
+        """See `Source.parse`; the inner source knows the format."""
         return self.inner.parse(raw, label)
 
     def count_classes(self) -> int | None:
+        """See `Source.count_classes`; the inner source counts."""
         return self.inner.count_classes()
 
     def occurring_labels(self) -> list[int]:
+        """See `Source.occurring_labels`; the inner source looks."""
         return self.inner.occurring_labels()
 
     def all_labels(self) -> np.ndarray:
+        """See `Source.all_labels`; the inner source looks."""
         return self.inner.all_labels()
 
     @property
@@ -129,8 +133,12 @@ def cache_source(
     """Puts a cache in front of a source; for "none" returns the source itself.
 
     Args:
+        source: the source of the examples.
+        kind: "none", "ram" or "disk".
         limit_gb: gigabytes (10^9 bytes) that this process may use; None takes 40 % of the space now
             free on this host, divided by its `processes`.
+        folder: folder of a disk cache; None for the system's temporary folder.
+        processes: number of processes that cache on this host.
 
     Raises:
         DataError: the cache cannot be made.

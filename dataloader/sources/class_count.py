@@ -35,7 +35,8 @@ def count_classes(files: Sequence[str], index: RecordIndex, key: str, first_labe
     """Returns the number of classes: the largest label of all records, counted from `first_label`.
 
     Args:
-        files, index: TFRecord files and the index of their records.
+        files: TFRecord files.
+        index: the index of their records.
         key: key of the label, one int64.
         first_label: the number of the first class.
 
@@ -55,9 +56,7 @@ def labels_of(files: Sequence[str], index: RecordIndex, key: str) -> list[int]:
 def every_label(
     files: Sequence[str], index: RecordIndex, key: str, *, threads: int = 8
 ) -> np.ndarray:
-    """Returns each record's label under `key` as stored: int64 `(records,)`, `UNREAD` if there is
-    none.
-    """
+    """Returns each record's label under `key` as stored, `UNREAD` if none: int64 `(records,)`."""
     stats = [os.stat(path) for path in files]
     kept = cache_path(files, stats, f"{_FORMAT} {key}", ".npy")
     found = _load(kept, len(index.offsets))
@@ -145,8 +144,9 @@ class _Part:
 
 
 def _label(part: _Part, key: bytes) -> list[int]:
-    """Returns the values under one key of a serialized Example, at most one; see
-    `dataloader.tfrecord.example`.
+    """Returns the values (at most one) under one key of a serialized Example.
+
+    `dataloader.tfrecord.example` describes the bytes.
     """
     for start, end in _parts(part, 0, part.length, number=1):  # Features
         for entry, entry_end in _parts(part, start, end, number=1):

@@ -26,6 +26,8 @@ def find_gaps(
     """Returns warnings about what is certainly missing, and about what may be; one line each.
 
     Args:
+        data_dir: the folder.
+        split: name of the split.
         files: TFRecord files of one split, sorted.
         counts: the number of records in each of them.
     """
@@ -48,8 +50,9 @@ def find_gaps(
 def _promised(
     data_dir: str, split: str, files: Sequence[str]
 ) -> tuple[str, dict[str, int], int] | None:
-    """Returns what `prepare` or TFDS noted beside the files: "so-and-so promises", records by file,
-    and their sum. None if neither wrote a note.
+    """Returns what `prepare` or TFDS noted beside the files; None if neither wrote a note.
+
+    The result is "so-and-so promises", records by file, and their sum.
     """
     try:
         about = _read_json(data_dir, "manifest.json")["splits"][split]
@@ -77,9 +80,7 @@ def _read_json(folder: str, name: str) -> Any:
 def _counts_in_names(
     names: Sequence[str], counts: Sequence[int]
 ) -> tuple[str, dict[str, int], int] | None:
-    """Returns the numbers at the ends of the names if most are right, so that they count
-    records.
-    """
+    """Returns the numbers at the ends of the names, if most agree with the records' counts."""
     found = {name: match for name in names if (match := _COUNT_IN_NAME.search(name))}
     each = {name: int(match[1]) for name, match in found.items()}
     right = sum(each.get(name) == count for name, count in zip(names, counts, strict=True))

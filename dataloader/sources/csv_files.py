@@ -104,8 +104,9 @@ def read_rows(path: str) -> list[Row]:
 
 
 def _image(folder: str, written: str) -> str:
-    """Returns the file for a path in a list in `folder`. A leading `~` means a home folder, unless
-    a file beside the list has that name.
+    """Returns the file for a path in a list in `folder`.
+
+    A leading `~` means a home folder, unless a file beside the list has that name.
     """
     image = os.path.normpath(os.path.join(folder, written))
     if written.startswith("~") and not os.path.lexists(image):

@@ -22,6 +22,7 @@ class FileSource(Source):
     files: list[str]
 
     def read(self, indices: np.ndarray) -> list[bytes]:
+        """Returns the content of these files."""
         contents = []
         for i in indices:
             try:
@@ -32,12 +33,15 @@ class FileSource(Source):
         return contents
 
     def locate(self, i: int) -> tuple[str, int | None]:
+        """Returns the file, without an offset."""
         return self.files[i], None
 
     def span(self, i: int) -> tuple[str, int, int | None]:
+        """Returns the whole file."""
         return self.files[i], 0, None
 
     def find(self, file: str, offset: int | None) -> int | None:
+        """Returns the number of a file below the root; None if it is not in the list."""
         return self._numbers.get(os.path.join(self.root, file)) if offset is None else None
 
     @cached_property
@@ -45,8 +49,10 @@ class FileSource(Source):
         return {name: i for i, name in enumerate(self.files)}
 
     def list_digest(self) -> str:
+        """Returns a hash of the files' paths below the root, in order."""
         names = "\0".join(os.path.relpath(file, self.root) for file in self.files)
         return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
 
     def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
+        """Returns the file's bytes, which are the image, and the label of its folder."""
         return raw, int(label)

@@ -87,8 +87,10 @@ def list_classes(folder: str, classes: Sequence[str]) -> Listing:
 
 
 def files_around(folder: str) -> tuple[int, Left]:
-    """Counts what is in a split's folder beside the class folders: the number of pictures, by their
-    endings, and everything left out.
+    """Counts what lies beside a split's class folders.
+
+    Returns:
+        The number of pictures, going by their endings, and everything left out.
     """
     left = Left()
     pictures = 0

@@ -131,10 +131,12 @@ def left_for_test(root: str) -> list[str]:
 
 
 def class_folders(folder: str, without: Collection[str] = ()) -> dict[str, str]:
-    """Maps the sorted class names of a split (see `utils.text.canonical`) to the names of their
-    folders on the file system.
+    """Maps the sorted class names of a split to the names of their folders on the disk.
+
+    Class names have the form of `utils.text.canonical`.
 
     Args:
+        folder: the split's.
         without: folders that are not classes.
 
     Raises:
@@ -156,9 +158,7 @@ def class_folders(folder: str, without: Collection[str] = ()) -> dict[str, str]:
 
 
 def _refuse_links(folder: str, own: Mapping[str, str]) -> None:
-    """Raises DataError if a class folder is a link to another class folder, or to a folder above
-    it.
-    """
+    """Raises DataError if a class folder is a link to another one, or to a folder above it."""
     paths = {name: os.path.join(folder, raw) for name, raw in own.items()}
     if not any(map(os.path.islink, paths.values())):
         return
@@ -200,6 +200,7 @@ def refuse_one_class(
     """Raises DataError if a train split has only one class, often because of an extra folder level.
 
     Args:
+        folder: the split's.
         own: class name -> its folder.
         images: class name -> paths below `folder`; None lists them here.
     """
@@ -278,11 +279,14 @@ def list_split(
     held_out: HeldOut | None = None,
     split: str = "train",
 ) -> Listed:
-    """Lists the class folders (`own`: name -> folder) of a split, and warns of `expected` classes
-    without an image.
+    """Lists the class folders of a split, and warns of `expected` classes without an image.
 
     Args:
+        folder: the split's.
+        own: class name -> its folder.
+        expected: names of the classes that should have images.
         held_out: divides the images; then only those of `split` are listed.
+        split: name of the split.
     """
     listing = list_classes(folder, list(own.values()))
     images = {name: listing.files[raw] for name, raw in own.items()}

@@ -17,8 +17,9 @@ _CHUNK = 1 << 20
 
 
 def identify(source: Source, i: int) -> dict[str, Any]:
-    """Returns the identity of example `i`: `file`, `offset` (None: the file is the example), `size`
-    (bytes) and `sha256`; the last two are None if it cannot be read.
+    """Returns the identity of example `i`: `file`, `offset`, `size` (bytes) and `sha256`.
+
+    An `offset` of None: the file is the example. `size` and `sha256` are None if it cannot be read.
     """
     file, offset = source.place(i)
     found: dict[str, Any] = {"file": file, "offset": offset, "size": None, "sha256": None}

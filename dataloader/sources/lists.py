@@ -95,10 +95,12 @@ class ListSource(FileSource):
         self.notes = [f"{path}: {note}" for note in notes]
 
     def find(self, file: str, offset: int | None) -> int | None:
+        """Returns the number of a file; None if it is not in the list."""
         path = os.path.normpath(os.path.join(self.root, file))
         return self._numbers.get(path) if offset is None else None
 
     def list_digest(self) -> str:
+        """Returns a hash of the files' paths and class names, in order."""
         named = zip(self.files, self.labels.tolist(), strict=True)
         text = "\0".join(
             f"{os.path.relpath(file, self.root)}\0{self.class_names[i]}" for file, i in named
@@ -110,6 +112,7 @@ def _notes(rows: Sequence[Row], train: Sequence[Row], again: int) -> list[str]:
     """Returns warnings about a split's rows.
 
     Args:
+        rows: the split's.
         train: the rows of the train split, if `rows` are others.
         again: number of rows that repeat an image of an earlier row.
     """
@@ -131,6 +134,7 @@ def read_splits(
     """Returns the rows of both splits, and text about what is not used.
 
     Args:
+        path: the list.
         held_out: divides the training images; then both splits list all of them.
 
     Raises:
@@ -237,6 +241,7 @@ def _refuse_missing(rows: Sequence[Row], others: Collection[Row]) -> None:
     """Raises DataError if an image is missing.
 
     Args:
+        rows: rows to check.
         others: rows to check as well if one is missing, so that the message counts all missing
             images.
     """

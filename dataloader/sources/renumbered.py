@@ -38,17 +38,21 @@ class Renumbered(Wrapped):
             self.labels = self._numbers[source.labels]
 
     def encoded(self, i: int) -> bytes:
+        """See `Source.encoded`; only labels change."""
         return self.inner.encoded(i)
 
     def outside(self, label: int, num_classes: int) -> str:
+        """See `Source.outside`; the inner source knows the numbers in the data."""
         return self.inner.outside(label, num_classes)
 
     def all_labels(self) -> np.ndarray:
+        """Returns the model's numbers; -1 for labels that it does not know."""
         labels = self.inner.all_labels()
         known = (labels >= 0) & (labels < len(self._numbers))
         return np.where(known, self._numbers[np.where(known, labels, 0)], -1).astype(np.int32)
 
     def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
+        """Returns the image, and the model's number of its class."""
         image, label = self.inner.parse(raw, label)
         if self.inner.labels is not None:
             return image, label  # from `labels`, which has the model's numbers

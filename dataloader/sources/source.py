@@ -12,8 +12,9 @@ from convoy.utils.text import printable, some
 
 
 class Source:
-    """Gives access to examples by number. Subclasses set the attributes and implement three
-    methods.
+    """Gives access to examples by number.
+
+    Subclasses set the attributes and implement three methods.
 
     Attributes:
         num_examples: examples in the whole split.
@@ -52,8 +53,9 @@ class Source:
         return self.num_classes
 
     def read(self, indices: np.ndarray) -> list[bytes]:
-        """Returns the raw bytes of these examples. Thread-safe. Raises RecordError at the first bad
-        one.
+        """Returns the raw bytes of these examples.
+
+        Thread-safe. Raises RecordError at the first bad one.
         """
         raise NotImplementedError
 
@@ -66,8 +68,9 @@ class Source:
         return self.parse(self.read(np.array([i]))[0], 0)[0]
 
     def locate(self, i: int) -> tuple[str, int | None]:
-        """Returns the file of example `i`, and the first byte of its record; None: the file is the
-        example.
+        """Returns the file of example `i`, and the first byte of its record.
+
+        The byte is None if the file is the example.
         """
         raise NotImplementedError
 
@@ -77,9 +80,7 @@ class Source:
         return os.path.relpath(file, self.root), offset
 
     def span(self, i: int) -> tuple[str, int, int | None]:
-        """Returns the location of the bytes of example `i`: file, first byte, count; None: to the
-        file's end.
-        """
+        """Returns where example `i` is: file, first byte, number of bytes (None: all the rest)."""
         raise NotImplementedError
 
     def find(self, file: str, offset: int | None) -> int | None:
@@ -91,14 +92,13 @@ class Source:
         raise NotImplementedError
 
     def occurring_labels(self) -> list[int]:
-        """Returns the labels of at least one example, in rising order; may take minutes once for
-        records.
-        """
+        """Returns the labels that occur, in rising order; may take minutes once for records."""
         return [] if self.labels is None else np.unique(self.labels).tolist()
 
     def all_labels(self) -> np.ndarray:
-        """Returns the label of every example, from 0, or -1 if unreadable: int32 `(N,)`. May take
-        minutes once for records.
+        """Returns the label of every example, from 0, or -1 if unreadable: int32 `(N,)`.
+
+        May take minutes once for records.
         """
         if self.labels is None:
             raise NotImplementedError
@@ -139,18 +139,23 @@ class Wrapped(Source):
         self.damage, self.root, self.lacking = source.damage, source.root, source.lacking
 
     def read(self, indices: np.ndarray) -> list[bytes]:
+        """See `Source.read`."""
         return self.inner.read(indices)
 
     def locate(self, i: int) -> tuple[str, int | None]:
+        """See `Source.locate`."""
         return self.inner.locate(i)
 
     def span(self, i: int) -> tuple[str, int, int | None]:
+        """See `Source.span`."""
         return self.inner.span(i)
 
     def find(self, file: str, offset: int | None) -> int | None:
+        """See `Source.find`."""
         return self.inner.find(file, offset)
 
     def list_digest(self) -> str:
+        """See `Source.list_digest`."""
         return self.inner.list_digest()
 
 
@@ -163,6 +168,7 @@ def lacking_notes(names: Sequence[str], single: Collection[str] = ()) -> list[st
     """Returns warnings about classes without an example in a split.
 
     Args:
+        names: the classes without one.
         single: the classes whose only image was kept for training.
     """
     notes = []

@@ -43,6 +43,7 @@ def check_place(data_dir: str | None, *, lists: bool = False) -> str:
     """Returns the folder; raises DataError if it is missing, a URL, or not a folder.
 
     Args:
+        data_dir: the value of `--data_dir`.
         lists: accept a file that lists images, too.
     """
     if not data_dir:
@@ -77,9 +78,7 @@ def is_list(path: str | os.PathLike[str] | None) -> bool:
 
 
 def plain_name(folder: str) -> str:
-    """Returns a folder's name in lower case, without common endings of split names
-    ("train_images").
-    """
+    """Returns a folder's name in lower case, without endings of split names ("train_images")."""
     return _ENDING.sub("", canonical(folder).lower())
 
 
@@ -87,6 +86,8 @@ def split_folder(root: str, split: str, *, test: bool = True) -> str | None:
     """Returns the folder of a split: the one with any of the split's names and class folders in it.
 
     Args:
+        root: the folder of the splits.
+        split: "train" or "validation".
         test: accept a folder of test images as the validation split if there is no other.
 
     Raises:
@@ -113,8 +114,11 @@ def split_folder(root: str, split: str, *, test: bool = True) -> str | None:
 
 
 def unused_folders(root: str, used: Iterable[str] | None = None) -> list[str]:
-    """Returns the visible folders that are not in use; by default the splits' folders are in
-    use.
+    """Returns the visible folders that are not in use.
+
+    Args:
+        root: the folder of the splits.
+        used: names of the folders in use; None: those of the splits.
     """
     if used is None:
         used = {os.path.basename(split_folder(root, split) or "") for split in SPLIT_NAMES}

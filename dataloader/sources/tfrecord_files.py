@@ -77,8 +77,10 @@ def all_record_files(data_dir: str) -> list[str]:
 
 
 def _named(names: Sequence[str], word: str) -> list[str]:
-    """Returns the files whose names assign them to this split: `train-*`; otherwise TFDS's names;
-    otherwise names with "train" as a separate word and ".tfrecord" or ".tfrec".
+    """Returns the files whose names assign them to this split.
+
+    Those are `train-*`; otherwise TFDS's names; otherwise names with "train" as a separate word and
+    ".tfrecord" or ".tfrec".
     """
     for pattern in (
         rf"{word}-.*",

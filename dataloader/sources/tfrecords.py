@@ -100,6 +100,7 @@ class TFRecordSource(Source):
         return np.diff(self._index.ends, prepend=0).tolist()
 
     def outside(self, label: int, num_classes: int) -> str:
+        """Describes the label as the record has it, and the way out."""
         written = f"{self.layout.label} is {label + self.first_label}"
         if label < 0:
             return (
@@ -116,6 +117,7 @@ class TFRecordSource(Source):
         )
 
     def count_classes(self) -> int | None:
+        """Reads all labels, once; see `class_count.count_classes`."""
         if self.num_classes is None:
             self.num_classes = count_classes(
                 self.files, self._index, self.layout.label, -self._label_offset
@@ -123,19 +125,23 @@ class TFRecordSource(Source):
         return self.num_classes
 
     def occurring_labels(self) -> list[int]:
+        """Reads all labels, unless they are cached."""
         found = labels_of(self.files, self._index, self.layout.label)
         return [label + self._label_offset for label in found]
 
     def all_labels(self) -> np.ndarray:
+        """Reads all labels, unless they are cached."""
         stored = every_label(self.files, self._index, self.layout.label)
         labels = stored + self._label_offset
         labels[(stored == UNREAD) | (labels < 0) | (labels >= 2**31)] = -1
         return labels.astype(np.int32)
 
     def read(self, indices: np.ndarray) -> list[bytes]:
+        """Returns the records; see `RecordReader.read` for what is checked."""
         return [self._reader.read(int(i)) for i in indices]
 
     def encoded(self, i: int) -> bytes:
+        """Returns the image in a record, without TensorFlow."""
         raw = self._reader.read(i)
         try:
             (image,) = decode_example(raw)[self.layout.image] or []
@@ -146,11 +152,13 @@ class TFRecordSource(Source):
         return image
 
     def span(self, i: int) -> tuple[str, int, int | None]:
+        """Returns the record with its framing; of a damaged one, the number of bytes that exist."""
         file, offset = self._reader.locate(i)
         length = int(self._index.lengths[i])
         return file, offset, -length if length < 0 else length + FRAME_BYTES
 
     def find(self, file: str, offset: int | None) -> int | None:
+        """Returns the number of the record that begins at this byte of a file."""
         path = os.path.join(self.root, file)
         if offset is None or path not in self.files:
             return None
@@ -160,6 +168,7 @@ class TFRecordSource(Source):
         return i if i < end and self._index.offsets[i] == offset else None
 
     def list_digest(self) -> str:
+        """Returns a hash of the files' names and their records' places."""
         digest = hashlib.sha256()
         for name in self.files:
             digest.update(os.path.relpath(name, self.root).encode(errors="surrogateescape") + b"\0")
@@ -168,6 +177,7 @@ class TFRecordSource(Source):
         return digest.hexdigest()
 
     def locate(self, i: int) -> tuple[str, int | None]:
+        """Returns the record's file and first byte."""
         return self._reader.locate(i)
 
     def check_every_record(self) -> None:
@@ -179,6 +189,7 @@ class TFRecordSource(Source):
         return self._reader.payload_of(i)
 
     def parse(self, raw: bytes, label: int) -> tuple[bytes, int]:
+        """Returns the image and the label of a serialized `tf.train.Example`."""
         # Avoids tf.io.parse_single_example, which can crash on damaged bytes (TensorFlow 2.18).
         from google.protobuf.message import DecodeError
         from tensorflow.core.example.example_pb2 import Example
@@ -221,9 +232,7 @@ class TFRecordSource(Source):
         return damage
 
     def _find_layout(self) -> Layout:
-        """Returns the layout of the first record that has one; the records before it are bad
-        examples.
-        """
+        """Returns the layout of the first record that has one; earlier records are bad examples."""
         last = self.num_examples - 1
         more = np.unique(np.linspace(0, last, min(_MORE_TRIES, last + 1)).astype(np.int64))
         problem = keyless = ""

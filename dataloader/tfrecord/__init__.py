@@ -1,3 +1,4 @@
-"""Reads and writes the bytes of TFRecord files: framing, checksums, `tf.train.Example`. No
-TensorFlow.
+"""Reads and writes the bytes of TFRecord files: framing, checksums, `tf.train.Example`.
+
+No TensorFlow.
 """

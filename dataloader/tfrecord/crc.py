@@ -1,5 +1,6 @@
-"""Computes CRC-32C (Castagnoli, RFC 3720) as TFRecord files store it: rotated and offset
-("masked").
+"""Computes CRC-32C (Castagnoli, RFC 3720) as TFRecord files store it: "masked".
+
+Masked means rotated and offset.
 
 `google_crc32c` computes it at memory speed. If that is missing, NumPy does, in about 2 ms for 70
 kB: fast enough for writing and verifying, too slow to check every record in training.
@@ -35,9 +36,7 @@ def _mask(crc: int) -> int:
 
 
 def _advance(register: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Advances the shift register over each row's bytes; register uint32 `(n,)`, rows uint8 `(n,
-    k)`.
-    """
+    """Advances the shift register, uint32 `(n,)`, over each row's bytes, uint8 `(n, k)`."""
     for column in rows.T:
         register = _TABLE[(register ^ column) & 0xFF] ^ (register >> np.uint32(8))
     return register
@@ -84,9 +83,7 @@ def _by_numpy(data: bytes) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _zeros(count: int) -> np.ndarray:
-    """Returns tables uint32 `(4, 256)`: the effect of `count` zero bytes on each byte of the
-    register.
-    """
+    """Returns the effect of `count` zero bytes on each byte of the register: uint32 `(4, 256)`."""
     bits = np.uint32(1) << np.arange(32, dtype=np.uint32)  # images of the 32 unit registers
     power = _advance(bits, np.zeros((32, 1), np.uint8))
     result = bits

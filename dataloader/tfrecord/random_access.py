@@ -83,8 +83,9 @@ def _check_start(path: str, header: bytes) -> None:
 
 
 def _good_run(descriptor: int, start: int, size: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Reads whole records with valid headers from `start` on. Returns offsets, lengths, and their
-    end.
+    """Reads whole records with valid headers from `start` on.
+
+    Returns offsets, lengths, and their end.
     """
     offsets: list[int] = []
     lengths: list[int] = []
@@ -160,8 +161,9 @@ class RecordIndex:
     ends: np.ndarray
 
     def fits(self, sizes: Sequence[int]) -> bool:
-        """Returns whether this index can belong to files of these byte sizes (a cache may be
-        damaged).
+        """Returns whether this index can belong to files of these sizes in bytes.
+
+        An index from a cache may be damaged.
         """
         if any(a.ndim != 1 or a.dtype != np.int64 for a in (self.offsets, self.lengths, self.ends)):
             return False
@@ -269,8 +271,9 @@ def index_files(files: Sequence[str], *, threads: int = 8) -> RecordIndex:
 
 
 class _Descriptor:
-    """An open file that closes when its last user releases it, so that eviction cannot break a
-    reader.
+    """An open file that closes when its last user releases it.
+
+    So its removal from the cache cannot break a reader.
     """
 
     def __init__(self, path: str):
