@@ -1,4 +1,4 @@
-"""Figures of a classifier's answers, against scikit-learn and SciPy."""
+"""Classification metrics against scikit-learn and SciPy."""
 
 import tracemalloc
 
@@ -13,7 +13,7 @@ from convoy.utils import classification as c
 
 @pytest.fixture(scope="module", params=[3, 10, 200])
 def answers(request):
-    """Labels, answers, confidences; some classes are never true, some never answered."""
+    """Labels, predictions and confidences; some classes never occur, some are never predicted."""
     rng = np.random.default_rng(request.param)
     classes, count = request.param, 997
     labels = rng.integers(0, classes - classes // 10, count)
@@ -23,13 +23,13 @@ def answers(request):
     return classes, labels, predicted, rng.beta(5, 2, count).astype(np.float32)
 
 
-def test_the_confusion_matrix_is_scikit_learns(answers):
+def test_the_confusion_matrix_equals_scikit_learns(answers):
     classes, labels, predicted, _ = answers
     want = confusion_matrix(labels, predicted, labels=range(classes))
     np.testing.assert_array_equal(c.confusion(labels, predicted, classes).matrix, want)
 
 
-def test_figures_by_class_are_scikit_learns(answers):
+def test_metrics_by_class_equal_scikit_learns(answers):
     classes, labels, predicted, _ = answers
     got = c.by_class(c.confusion(labels, predicted, classes))
     want = precision_recall_fscore_support(
@@ -61,8 +61,8 @@ def test_confused_pairs_are_the_largest_cells_off_the_diagonal(answers):
     assert c.confused_pairs(c.confusion(labels, labels, classes), 7) == []
 
 
-def test_many_classes_take_no_memory_for_the_cells_that_are_0():
-    """The whole matrix of so many would be 20 GB."""
+def test_memory_of_50_000_classes_grows_with_the_predictions_not_the_matrix():
+    """The full confusion matrix would take 20 GB."""
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 50_000, (2, 5000))
     tracemalloc.start()
@@ -77,7 +77,7 @@ def test_many_classes_take_no_memory_for_the_cells_that_are_0():
     assert len(pairs) == 7
 
 
-def test_the_reliability_diagram_is_scikit_learns(answers):
+def test_the_reliability_diagram_equals_scikit_learns(answers):
     _, labels, predicted, confidence = answers
     right = labels == predicted
     got = c.calibration(confidence, right)
@@ -91,13 +91,13 @@ def test_the_reliability_diagram_is_scikit_learns(answers):
     assert got.mce == pytest.approx(np.abs(accuracy - mean).max(), rel=1e-12)
 
 
-def test_confidences_at_the_edges_of_bins_count_once():
+def test_a_confidence_on_the_edge_of_bins_counts_once():
     edges = np.linspace(0, 1, c.BINS + 1)
     got = c.calibration(edges, np.ones(len(edges)))
     np.testing.assert_array_equal(got.count, [2, *[1] * (c.BINS - 1)])
 
 
-def test_thresholds_keep_the_answers_that_reach_them(answers):
+def test_thresholds_keep_the_predictions_that_reach_them(answers):
     _, labels, predicted, confidence = answers
     right = labels == predicted
     thresholds = np.array([0, 0.25, float(confidence[3]), 0.9, 1.0])
@@ -108,18 +108,20 @@ def test_thresholds_keep_the_answers_that_reach_them(answers):
         assert correct == right[kept].mean() if kept.any() else np.isnan(correct)
 
 
-def test_the_interval_is_the_percentile_bootstraps(answers):
+def test_the_bootstrap_interval_agrees_with_scipys(answers):
     _, labels, predicted, _ = answers
     right = (labels == predicted).astype(float)
     judged = stats.bootstrap(
         (right,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
     low, high = c.bootstrap_interval(right)
-    assert low == pytest.approx(judged.low, abs=0.003)  # both are draws; the width is 0.057
+    assert low == pytest.approx(
+        judged.low, abs=0.003
+    )  # both are random draws; the interval is 0.057 wide
     assert high == pytest.approx(judged.high, abs=0.003)
 
 
-def test_the_intervals_of_a_difference_are_drawn_in_pairs(answers):
+def test_the_interval_of_a_difference_agrees_with_scipys_paired_bootstrap(answers):
     _, labels, predicted, _ = answers
     right = labels == predicted
     other = right ^ (np.random.default_rng(1).random(len(right)) < 0.05)

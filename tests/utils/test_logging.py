@@ -1,4 +1,4 @@
-"""The run's log, read back by readers that share no code with the writer."""
+"""The run's log, read by code that shares nothing with the writer."""
 
 import enum
 import io
@@ -28,7 +28,8 @@ from convoy.utils.logging import (
 
 ROOT = Path(__file__).parents[2]
 
-# From two lines that the original dllogger 1.1.0 wrote: key order, and text for every clock.
+# Taken from two lines that the original dllogger 1.1.0 wrote: the key order, and all times as
+# text.
 STAMP = (
     r'"timestamp": "\d{10}\.\d+", ',
     r'"elapsedtime": "[\d.e-]+", ',
@@ -45,7 +46,7 @@ LOG_LINE = re.compile(
 
 
 def read(path):
-    """What a user's script would do with the file."""
+    """Reads the file as a user's script would."""
     lines = path.read_text().splitlines()
     assert all(line.startswith("DLLL ") for line in lines)
     return [json.loads(line[5:]) for line in lines]
@@ -58,7 +59,7 @@ def no_dllogger(monkeypatch):
 
 @pytest.fixture
 def stub_dllogger(monkeypatch):
-    """A module with dllogger's documented interface that notes what it is told."""
+    """A module with dllogger's documented interface that records its calls."""
     calls = []
 
     class JSONStreamBackend:
@@ -89,7 +90,7 @@ def stub_dllogger(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_dllogger")
-def test_lines_are_those_of_dllogger(tmp_path):
+def test_lines_have_dlloggers_format(tmp_path):
     path = tmp_path / "made" / "log.json"
     log = make_json_logger(path)
     log.metadata("loss", "nat", ":.3f")
@@ -97,7 +98,7 @@ def test_lines_are_those_of_dllogger(tmp_path):
     log.parameters({"lr": 0.1, "seed": None})
     log.log((0, 1), {"loss": 1.5})
     log.log((), {"top1": 0.75})
-    lines = path.read_text().splitlines()  # before close: each line is flushed
+    lines = path.read_text().splitlines()  # read before close: each line is flushed
 
     assert [METADATA_LINE.match(line)[1] for line in lines[:2]] == ["loss", "epochs"]
     assert METADATA_LINE.match(lines[0])[2] == '{"unit": "nat", "format": ":.3f"}'
@@ -115,7 +116,7 @@ def test_lines_are_those_of_dllogger(tmp_path):
 
 
 @pytest.mark.usefixtures("no_dllogger")
-def test_values_of_numpy_and_tensorflow_become_plain(tmp_path):
+def test_numpy_and_tensorflow_values_are_written_as_plain_json(tmp_path):
     class Mode(enum.Enum):
         TRAIN = "train"
 
@@ -158,7 +159,7 @@ def test_values_of_numpy_and_tensorflow_become_plain(tmp_path):
 
 
 @pytest.mark.usefixtures("no_dllogger")
-def test_appending_goes_on_and_overwriting_starts_again(tmp_path):
+def test_append_keeps_earlier_lines_and_overwrite_drops_them(tmp_path):
     path = tmp_path / "log.json"
     for append in (True, True, False, True):
         log = make_json_logger(path, append=append)
@@ -177,7 +178,7 @@ def test_appending_goes_on_and_overwriting_starts_again(tmp_path):
         ("\nDLLL ", [1, 2]),
     ],
 )
-def test_a_line_cut_by_a_crash_does_not_spoil_the_file(tmp_path, ending, kept):
+def test_a_line_cut_by_a_crash_is_removed_and_the_file_stays_readable(tmp_path, ending, kept):
     path = tmp_path / "log.json"
     path.write_text('DLLL {"n": 1}\nDLLL {"n": 2}' + ending)
     with closing(make_json_logger(path, append=True)) as log:
@@ -186,7 +187,7 @@ def test_a_line_cut_by_a_crash_does_not_spoil_the_file(tmp_path, ending, kept):
 
 
 @pytest.mark.usefixtures("no_dllogger")
-def test_another_files_last_line_is_left_alone(tmp_path):
+def test_the_last_line_of_a_file_that_is_no_log_is_kept(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("my notes")
     with closing(make_json_logger(path, append=True)) as log:
@@ -194,7 +195,7 @@ def test_another_files_last_line_is_left_alone(tmp_path):
     assert path.read_text().startswith("my notes\nDLLL {")
 
 
-def test_a_killed_process_loses_no_line(tmp_path):
+def test_a_process_killed_by_sigkill_loses_no_line(tmp_path):
     path = tmp_path / "log.json"
     code = (
         "import sys, os, signal; sys.modules['dllogger'] = None\n"
@@ -208,7 +209,7 @@ def test_a_killed_process_loses_no_line(tmp_path):
     assert [line["data"]["i"] for line in read(path)] == list(range(100))
 
 
-def test_an_installed_dllogger_is_used(tmp_path, stub_dllogger):
+def test_an_installed_dllogger_writes_the_log(tmp_path, stub_dllogger):
     path = tmp_path / "log.json"
     log = make_json_logger(path)
     log.metadata("loss", "nat", ":.3f")
@@ -219,18 +220,20 @@ def test_an_installed_dllogger_is_used(tmp_path, stub_dllogger):
         ("PARAMETER", {"lr": 0.5}),
         ([0, 1], {"loss": 1.5}),
     ]
-    assert path.read_text() == "PARAMETER\n[0, 1]\n", "flushed line by line"
+    assert path.read_text() == "PARAMETER\n[0, 1]\n", "each line must be flushed"
     log.close()
     log.close()
     log.log((1,), {})
     assert len(stub_dllogger) == 3
-    second = make_json_logger(path, append=True)  # the global init would refuse a second one
+    second = make_json_logger(
+        path, append=True
+    )  # dllogger's global init would refuse a second logger
     second.log((2,), {})
     second.close()
     assert path.read_text().endswith("[2]\n")
 
 
-def test_no_path_means_no_log():
+def test_without_a_path_the_logger_does_nothing():
     log = make_json_logger(None)
     log.metadata("loss", "nat")
     log.parameters({})
@@ -239,7 +242,7 @@ def test_no_path_means_no_log():
     log.close()
 
 
-def test_tensorboard_scalars_are_read_back_and_off_by_default(tmp_path):
+def test_tensorboard_scalars_are_readable_and_need_a_folder(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     off = TensorBoardWriter(None)
@@ -250,7 +253,7 @@ def test_tensorboard_scalars_are_read_back_and_off_by_default(tmp_path):
     for step in range(3):
         writer.scalars({"train/loss": np.float32(3.0 - step), "lr": tf.constant(0.5)}, step)
     events = EventAccumulator(str(tmp_path / "tb"), size_guidance={"tensors": 0})
-    events.Reload()  # before close: every call is flushed
+    events.Reload()  # read before close: every call is flushed
     got = [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors("train/loss")]
     assert got == [(0, 3.0), (1, 2.0), (2, 1.0)]
     assert len(events.Tensors("lr")) == 3
@@ -268,7 +271,7 @@ def test_tensorboard_scalars_are_read_back_and_off_by_default(tmp_path):
         (3, 2, [f"[rank 3] {t}" for t in ("DEBUG: detail", "hello")]),
     ],
 )
-def test_log_levels_and_rank_prefix(capsys, rank, verbosity, want):
+def test_verbosity_selects_levels_and_other_ranks_have_a_prefix(capsys, rank, verbosity, want):
     setup_logging(0, 2)
     logger = setup_logging(rank, verbosity)
     assert logger is logging.getLogger("convoy")
@@ -279,10 +282,10 @@ def test_log_levels_and_rank_prefix(capsys, rank, verbosity, want):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines()[: len(want)] == want
-    assert err.count("careful") == 1, "set up twice, printed once"
+    assert err.count("careful") == 1, "two calls of setup_logging must not print twice"
 
 
-def test_log_with_a_traceback_and_a_closed_stderr(capsys, monkeypatch):
+def test_exceptions_have_a_traceback_and_a_closed_stderr_is_ignored(capsys, monkeypatch):
     logger = setup_logging(2)
     try:
         raise KeyError("lost")
@@ -300,8 +303,8 @@ def test_log_with_a_traceback_and_a_closed_stderr(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("run", ["first", "second"])
-def test_one_test_s_loggers_are_not_the_next_one_s(run, caplog):
-    """conftest.py sets them back: tests that count caplog's records would depend on who ran."""
+def test_logger_settings_of_one_test_do_not_reach_the_next(run, caplog):
+    """conftest.py resets them; otherwise counts of caplog's records would depend on the order."""
     logging.getLogger("convoy.data").info("nobody asked for information")
     logging.getLogger("convoy.data").warning("careful")
     assert [record.message for record in caplog.records] == ["careful"]
@@ -310,7 +313,7 @@ def test_one_test_s_loggers_are_not_the_next_one_s(run, caplog):
 
 
 @pytest.mark.usefixtures("no_dllogger")
-def test_a_line_that_is_being_written_is_left_to_its_writer(tmp_path, monkeypatch):
+def test_a_last_line_that_another_process_is_still_writing_is_kept(tmp_path, monkeypatch):
     path = tmp_path / "log.json"
     path.write_text('DLLL {"n": 1}\nDLLL {"n"')
 
@@ -324,7 +327,7 @@ def test_a_line_that_is_being_written_is_left_to_its_writer(tmp_path, monkeypatc
     assert [line.get("n") for line in read(path)] == [1, 2, None]
 
 
-def test_a_full_disk_costs_lines_and_no_run(small_disk, caplog):
+def test_a_full_disk_loses_log_lines_but_does_not_stop_the_run(small_disk, caplog):
     log = make_json_logger(small_disk / "log.json")
     log.log((1,), {"loss": 1.0})
     filler = small_disk / "filler"

@@ -1,4 +1,4 @@
-"""Percentiles, throughput, and means against NumPy written out by hand."""
+"""Percentiles, throughput and means against NumPy."""
 
 import math
 
@@ -9,18 +9,20 @@ import tensorflow as tf
 from convoy.utils.metrics import MeanAccumulator, Throughput, batch_sums, percentiles
 
 
-def test_percentiles_are_true_ones():
+def test_percentiles_interpolate_between_values():
     values = list(range(1, 101))
     assert percentiles(values) == {50: 50.5, 90: pytest.approx(90.1), 95: 95.05, 99: 99.01}
     assert percentiles(iter([3.0]), (0, 100)) == {0: 3.0, 100: 3.0}
-    assert percentiles(values)[90] > np.mean(values), "unlike the mean of the fastest 90 %"
+    assert percentiles(values)[90] > np.mean(values), (
+        "a percentile is not the mean of the fastest 90 %"
+    )
     with pytest.raises(ValueError, match="nothing"):
         percentiles([])
     with pytest.raises(ValueError, match="range"):
         percentiles([1.0], (101,))
 
 
-def test_throughput_leaves_out_the_warm_up():
+def test_throughput_excludes_the_warm_up():
     meter = Throughput(warmup_steps=2)
     for _ in range(2):
         meter.add(10, 100.0, 100.0)
@@ -38,7 +40,7 @@ def test_throughput_leaves_out_the_warm_up():
     np.testing.assert_array_equal(meter.compute_times, [0.4, 0.2, 1.0])
 
 
-def test_throughput_of_nothing_is_nan_and_reset_keeps_the_warm_up_over():
+def test_throughput_without_steps_is_nan_and_reset_does_not_repeat_the_warm_up():
     meter = Throughput(warmup_steps=1)
     meter.add(8, 1.0, 1.0)
     assert meter.summary()["steps"] == 0
@@ -52,7 +54,7 @@ def test_throughput_of_nothing_is_nan_and_reset_keeps_the_warm_up_over():
         Throughput(-1)
 
 
-def test_means_merge_exactly_over_uneven_ranks():
+def test_means_over_uneven_ranks_equal_the_mean_over_all_examples():
     rng = np.random.default_rng(3)
     loss, right = rng.exponential(1, 1000), rng.random(1000) < 0.7
     ranks = [MeanAccumulator() for _ in range(3)]
@@ -66,7 +68,7 @@ def test_means_merge_exactly_over_uneven_ranks():
     assert total.as_array().dtype == np.float64
 
 
-def test_accumulator_of_nothing_and_of_the_wrong_shape():
+def test_an_empty_accumulator_gives_nan_and_a_wrong_shape_is_refused():
     assert all(math.isnan(v) for v in MeanAccumulator().result().values())
     with pytest.raises(ValueError, match="4 sums"):
         MeanAccumulator().update([1, 2, 3])
@@ -76,7 +78,7 @@ def test_accumulator_of_nothing_and_of_the_wrong_shape():
 
 
 def reference_sums(logits, labels, weights, top):
-    """The same by hand, in float64."""
+    """Computes the sums with NumPy in float64."""
     logits = logits.astype(np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     soft = labels if labels.ndim == 2 else np.eye(logits.shape[1])[labels]
@@ -92,7 +94,7 @@ def reference_sums(logits, labels, weights, top):
 
 @pytest.mark.parametrize("classes", [3, 10])
 @pytest.mark.parametrize("soft", [False, True])
-def test_batch_sums_in_a_graph(classes, soft):
+def test_batch_sums_in_a_graph_equal_numpys_in_float64(classes, soft):
     rng = np.random.default_rng(5)
     logits = rng.normal(0, 2, (64, classes)).astype(np.float32)
     labels = (
@@ -108,7 +110,7 @@ def test_batch_sums_in_a_graph(classes, soft):
 
 def test_top_k_breaks_ties_as_argmax_does():
     rng = np.random.default_rng(6)
-    logits = rng.integers(0, 4, (200, 10)).astype(np.float32)  # plenty of ties
+    logits = rng.integers(0, 4, (200, 10)).astype(np.float32)  # many ties
     labels = rng.integers(0, 10, 200).astype(np.int32)
     got = batch_sums(logits, labels, np.ones(200, np.float32), top=3)
     ranked = np.argsort(-logits, axis=1, kind="stable")
@@ -116,7 +118,7 @@ def test_top_k_breaks_ties_as_argmax_does():
     assert got[2] == np.sum((ranked[:, :3] == np.asarray(labels)[:, None]).any(axis=1))
 
 
-def test_nan_logits_are_wrong_and_reach_the_loss():
+def test_nan_logits_count_as_wrong_and_make_the_loss_nan():
     logits = np.array([[3, 1, np.nan], [np.nan, 1, 2], [9, 1, 2]], np.float32)
     got = batch_sums(logits, np.int32([0, 0, 0]), np.ones(3, np.float32)).numpy()
     assert got[1] == got[2] == 1
@@ -124,7 +126,7 @@ def test_nan_logits_are_wrong_and_reach_the_loss():
     assert math.isnan(got[0])
 
 
-def test_weight_zero_hides_any_label_and_any_loss():
+def test_weight_0_excludes_invalid_labels_and_losses():
     logits = np.array([[1, 2], [np.nan, np.inf], [5, 0]], np.float32)
     got = batch_sums(logits, np.int32([1, 0, -1]), np.float32([1, 0, 0])).numpy()
     assert np.isfinite(got).all()
@@ -139,7 +141,7 @@ def test_half_precision_logits_are_summed_in_float64():
     np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
 
 
-def test_bad_shapes_are_refused():
+def test_invalid_shapes_are_refused():
     logits = np.zeros((2, 3), np.float32)
     with pytest.raises(ValueError, match="labels"):
         batch_sums(logits, np.zeros((2, 3, 1), np.float32), np.ones(2, np.float32))

@@ -1,4 +1,4 @@
-"""Home folders in paths, and seeds of any size."""
+"""Home folders in paths, and seeds outside 32 bits."""
 
 import pwd
 
@@ -8,7 +8,7 @@ from convoy.utils.places import PlaceError, expand_home
 from convoy.utils.seeds import LARGEST, LEAST, fold_seed
 
 
-def test_a_tilde_is_a_home_folder_at_the_beginning_only(monkeypatch):
+def test_a_tilde_is_expanded_only_at_the_beginning(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     assert expand_home("~", "--out") == "/home/ada"
     assert expand_home("~/runs/x", "--out") == "/home/ada/runs/x"
@@ -26,22 +26,22 @@ def test_a_tilde_is_a_home_folder_at_the_beginning_only(monkeypatch):
         ("~nobody-here/x", r"--out ~nobody-here/x: there is no user nobody-here .* ./~nobody-here"),
     ],
 )
-def test_a_path_that_cannot_be_meant_is_refused(path, words):
+def test_an_invalid_path_is_refused(path, words):
     with pytest.raises(PlaceError, match=words):
         expand_home(path, "--out")
 
 
-def test_seeds_of_32_bits_stay_and_others_are_folded():
+def test_32_bit_seeds_stay_and_others_are_folded_to_32_bits():
     assert [fold_seed(seed) for seed in (0, 7, 2**32 - 1)] == [0, 7, 2**32 - 1]
     large = [-1, -2, 2**32, 2**32 + 1, 2**40, 20261130054730, LARGEST - 2, LEAST]
     folded = [fold_seed(seed) for seed in large]
     assert folded == [fold_seed(seed) for seed in large]
     assert len(set(folded)) == len(large)
     assert all(0 <= seed < 2**32 for seed in folded)
-    assert fold_seed(-1) == fold_seed(2**64 - 1), "the same 64 bits"
+    assert fold_seed(-1) == fold_seed(2**64 - 1), "both are the same 64 bits"
 
 
 @pytest.mark.parametrize("seed", [LEAST - 1, LARGEST + 1])
-def test_longer_seeds_are_refused_with_the_range(seed):
+def test_seeds_over_64_bits_are_refused(seed):
     with pytest.raises(ValueError, match="64 bits"):
         fold_seed(seed)

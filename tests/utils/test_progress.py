@@ -1,4 +1,4 @@
-"""What the terminal shows, with and without one."""
+"""Progress output, with and without a terminal."""
 
 import io
 import re
@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_plain_lines_without_a_terminal():
+def test_without_a_terminal_progress_is_plain_lines():
     stream = io.StringIO()
     with Progress(total_epochs=3, steps_per_epoch=5, log_steps=2, stream=stream) as progress:
         for step in range(1, 16):
@@ -37,7 +37,7 @@ def test_plain_lines_without_a_terminal():
     assert "\x1b" not in stream.getvalue()
 
 
-def test_a_line_keeps_its_form_however_long_it_is(monkeypatch):
+def test_a_line_has_the_same_form_at_any_length(monkeypatch):
     clock = iter(range(0, 10**9, 1000))
     monkeypatch.setattr("convoy.utils.progress.time.monotonic", lambda: float(next(clock)))
     monkeypatch.setenv("COLUMNS", "20")
@@ -52,13 +52,13 @@ def test_a_line_keeps_its_form_however_long_it_is(monkeypatch):
     assert first == ["epoch 348/350", "step 10009/10009", *last[2:6]]
 
 
-def test_eta_covers_the_run_and_excludes_the_first_step(monkeypatch):
+def test_eta_covers_the_whole_run_and_excludes_the_first_step(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("convoy.utils.progress.time.monotonic", lambda: now[0])
     stream = io.StringIO()
     progress = Progress(total_epochs=2, steps_per_epoch=100, log_steps=50, stream=stream)
     now[0] = 500.0  # compilation
-    progress.update(101, loss=1.0)  # a resumed run
+    progress.update(101, loss=1.0)  # the first step of a resumed run
     now[0] += 49 * 60.0
     progress.update(150, loss=1.0)
     assert stream.getvalue().splitlines() == [
@@ -67,7 +67,7 @@ def test_eta_covers_the_run_and_excludes_the_first_step(monkeypatch):
     ]
 
 
-def test_only_steps_that_are_due_need_a_loss():
+def test_progress_is_due_at_the_first_step_every_log_steps_and_the_last():
     progress = Progress(total_epochs=1, steps_per_epoch=10, log_steps=4, stream=io.StringIO())
     due = []
     for step in range(1, 11):
@@ -77,7 +77,7 @@ def test_only_steps_that_are_due_need_a_loss():
     assert due == [1, 4, 8, 10]
 
 
-def test_bar_on_a_terminal(monkeypatch):
+def test_a_terminal_shows_a_bar_and_hides_the_cursor_once(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr("convoy.utils.progress._REDRAW_SECONDS", 0.0)
@@ -104,14 +104,14 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
 
 
 class Broken(Terminal):
-    """A pipe whose reader has left."""
+    """A pipe whose reader has closed it."""
 
     def write(self, text):
         raise BrokenPipeError
 
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal, Broken])
-def test_a_closed_or_broken_stream_never_stops_training(monkeypatch, kind):
+def test_a_closed_or_broken_stream_does_not_stop_training(monkeypatch, kind):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("convoy.utils.progress._REDRAW_SECONDS", 0.0)
     stream = kind()
@@ -124,13 +124,13 @@ def test_a_closed_or_broken_stream_never_stops_training(monkeypatch, kind):
     progress.console_line("and after")
 
 
-def test_a_process_without_stdout(monkeypatch):
+def test_progress_works_without_stdout(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with Progress(total_epochs=1, steps_per_epoch=1) as progress:
         progress.update(1, loss=1.0)
 
 
-def test_letters_that_the_stream_lacks_are_replaced():
+def test_characters_that_the_stream_cannot_encode_are_replaced():
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     progress = Progress(total_epochs=1, steps_per_epoch=1, stream=stream)
@@ -139,6 +139,6 @@ def test_letters_that_the_stream_lacks_are_replaced():
     assert raw.getvalue().decode().splitlines() == ["Gr??e", "next"]
 
 
-def test_progress_refuses_an_empty_run():
+def test_a_run_without_epochs_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         Progress(total_epochs=0, steps_per_epoch=1)

@@ -1,4 +1,4 @@
-"""Signals and clocks that ask for a stop or a save."""
+"""Stop and save requests: signals and the checkpoint timer."""
 
 import os
 import signal
@@ -16,41 +16,43 @@ from convoy.utils.errors import ConfigError
 from convoy.utils.signals import Requests, Stopped, requeue, stopped_at_once
 
 
-def test_a_signal_is_noted_and_handlers_are_put_back():
+def test_a_signal_is_recorded_and_the_old_handlers_are_restored():
     before = signal.getsignal(signal.SIGUSR1)
     with Requests(["SIGUSR1"]) as requests:
         assert requests.wishes() == (False, False)
         os.kill(os.getpid(), signal.SIGUSR1)
         assert requests.wishes() == (True, False)
         assert requests.signal == "SIGUSR1"
-        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL, "a second one ends the process"
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL, (
+            "a second signal must end the process"
+        )
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
-def test_where_nothing_is_at_stake_a_signal_ends_the_work_at_once():
+def test_a_signal_within_at_once_raises_stopped():
     with Requests(["SIGUSR1", "SIGUSR2"]) as requests:
         with pytest.raises(Stopped), requests.at_once():
             os.kill(os.getpid(), signal.SIGUSR1)
         with pytest.raises(Stopped), requests.at_once():
-            pytest.fail("one that came before counts too")
+            pytest.fail("a signal that came earlier must stop the block too")
         with requests.at_once(False):
             os.kill(os.getpid(), signal.SIGUSR2)
-        assert requests.signal == "SIGUSR2", "noted, as outside"
-    assert not issubclass(Stopped, Exception), "what catches errors must not catch it"
+        assert requests.signal == "SIGUSR2", "at_once(False) must only record it"
+    assert not issubclass(Stopped, Exception), "`except Exception` must not catch it"
     assert str(stopped_at_once(requests, "before its first step")) == (
         "stopped by SIGUSR2 before its first step"
     )
 
 
-def test_which_signals_are_heard_may_be_settled_later():
+def test_the_signals_to_handle_can_be_changed_later():
     before = signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGUSR2)
     with Requests() as requests:
         requests.hear(["SIGUSR1"])
-        with requests:  # whoever uses it further down
+        with requests:  # a function further down that uses the same object
             requests.hear(["SIGUSR2"])
             assert signal.getsignal(signal.SIGUSR1) == before[0]
         os.kill(os.getpid(), signal.SIGUSR2)
-        assert requests.signal == "SIGUSR2", "the outermost block counts"
+        assert requests.signal == "SIGUSR2", "an inner block must not restore the handlers"
     assert (signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGUSR2)) == before
 
 
@@ -71,7 +73,7 @@ print("slept", flush=True)
 
 
 @pytest.mark.parametrize(("stake", "code"), [("nothing", 75), ("at stake", 0)])
-def test_a_process_that_hears_no_signal_ends_where_nothing_is_lost(stake, code):
+def test_a_process_blocked_in_c_code_ends_unless_work_is_unsaved(stake, code):
     command = [sys.executable, "-c", HANGS, stake]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
@@ -83,10 +85,10 @@ def test_a_process_that_hears_no_signal_ends_where_nothing_is_lost(stake, code):
         assert time.monotonic() - start < 5
         assert b"stopped by SIGTERM; everything is saved" in err
     else:
-        assert out == b"slept\n", "a step that is not saved yet is waited for"
+        assert out == b"slept\n", "the process must wait for an unsaved step"
 
 
-def test_the_clock_asks_for_a_save_and_starts_anew():
+def test_the_timer_asks_for_a_save_and_restarts_after_it():
     requests = Requests()
     requests.save_every(0.05 / 60)
     assert requests.wishes() == (False, False)
@@ -96,7 +98,7 @@ def test_the_clock_asks_for_a_save_and_starts_anew():
     assert requests.wishes() == (False, False)
 
 
-def test_no_clock_no_saves():
+def test_without_a_timer_no_save_is_asked_for():
     assert Requests([]).wishes() == (False, False)
 
 
@@ -104,19 +106,19 @@ def test_no_clock_no_saves():
     ("text", "names"),
     [("SIGTERM,SIGUSR1", ["SIGTERM", "SIGUSR1"]), ("none", []), (" SIGUSR2 ", ["SIGUSR2"])],
 )
-def test_signals_are_read_from_the_flag(text, names):
+def test_preempt_signals_lists_signal_names(text, names):
     assert preempt_signals(Config(preempt_signals=text)) == names
 
 
 @pytest.mark.parametrize("text", ["SIGKILL", "TERM", "SIGINT", "SIGTERM;SIGUSR1"])
-def test_signals_that_cannot_be_used_are_refused(text):
+def test_signals_that_cannot_be_handled_are_refused(text):
     with pytest.raises(ConfigError, match="--preempt_signals"):
         preempt_signals(Config(preempt_signals=text))
 
 
 @pytest.fixture
 def scontrol(tmp_path, monkeypatch):
-    """A stand-in that notes how it was called and ends with a code."""
+    """Returns a maker of a fake scontrol that records its arguments and exits with a code."""
 
     def make(code):
         program = tmp_path / "scontrol"
@@ -128,7 +130,7 @@ def scontrol(tmp_path, monkeypatch):
     return make
 
 
-def test_slurm_is_asked_to_queue_the_job_again(scontrol):
+def test_slurm_is_asked_to_requeue_the_job(scontrol):
     called = scontrol(0)
     job = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "b0"}
     assert requeue(job) == "Slurm has queued job 12 again"
@@ -137,19 +139,19 @@ def test_slurm_is_asked_to_queue_the_job_again(scontrol):
     assert called.read_text() == "requeue 11_3\n"
 
 
-def test_outside_slurm_nothing_is_asked(scontrol):
+def test_outside_slurm_scontrol_is_not_called(scontrol):
     called = scontrol(0)
     assert requeue({}) == ""
     assert not called.exists()
 
 
-def test_a_job_that_cannot_be_queued_again_is_told(scontrol):
+def test_a_refused_requeue_is_reported_with_its_reason(scontrol):
     scontrol(1)
     job = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "b0"}
     assert requeue(job) == "Slurm would not queue job 12 again: no"
 
 
-def test_a_slow_controller_costs_seconds_and_no_error(tmp_path, scontrol, monkeypatch):
+def test_a_slow_slurm_controller_causes_a_message_within_seconds(tmp_path, scontrol, monkeypatch):
     scontrol(0)
     (tmp_path / "scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setattr(module, "_SCONTROL_SECONDS", 0.2)
@@ -162,8 +164,8 @@ def test_a_slow_controller_costs_seconds_and_no_error(tmp_path, scontrol, monkey
     )
 
 
-def test_a_controller_that_cannot_be_started_is_no_error(tmp_path, scontrol, monkeypatch):
+def test_an_scontrol_that_cannot_run_causes_a_message(tmp_path, scontrol, monkeypatch):
     scontrol(0)
     (tmp_path / "scontrol").write_text("no program")
-    monkeypatch.setenv("PATH", str(tmp_path))  # this machine may have a Slurm
+    monkeypatch.setenv("PATH", str(tmp_path))  # hides an installed Slurm
     assert "may not be queued again (" in requeue({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "b0"})

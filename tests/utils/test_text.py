@@ -1,4 +1,4 @@
-"""Text files in the encodings in which people have them, and names that can be shown."""
+"""Text files in common encodings, and names that can be printed."""
 
 import codecs
 import io
@@ -32,7 +32,7 @@ TEXT = "käfer\nlöwe\n"
     ],
     ids=["utf-8", "utf-8 with mark", "utf-16", "utf-16 be", "utf-32", "utf-32 be"],
 )
-def test_marks_decide_the_encoding_and_are_dropped(tmp_path, content):
+def test_a_byte_order_mark_decides_the_encoding_and_is_removed(tmp_path, content):
     file = tmp_path / "names.txt"
     file.write_bytes(content)
     assert read_text(file) == TEXT
@@ -49,7 +49,7 @@ def test_marks_decide_the_encoding_and_are_dropped(tmp_path, content):
     ],
     ids=["latin-1", "second line", "utf-16 without mark", "zeros", "half a character"],
 )
-def test_what_cannot_be_read_names_the_file_and_the_way_out(tmp_path, content, says):
+def test_an_unreadable_file_raises_an_error_with_its_name_and_a_fix(tmp_path, content, says):
     file = tmp_path / "names.txt"
     file.write_bytes(content)
     with pytest.raises(TextError, match=says) as raised:
@@ -57,7 +57,7 @@ def test_what_cannot_be_read_names_the_file_and_the_way_out(tmp_path, content, s
     assert str(raised.value).startswith(f"--label_file {file} ")
 
 
-def test_lines_end_as_on_any_system_and_nowhere_else():
+def test_only_cr_and_lf_end_lines():
     assert split_lines("a\r\nb\rc\nd") == ["a", "b", "c", "d"]
     assert split_lines("a\n\nb\n") == ["a", "", "b"]
     assert split_lines("form\x0cfeed\x85next") == ["form\x0cfeed\x85next"]
@@ -77,16 +77,16 @@ def test_lines_end_as_on_any_system_and_nowhere_else():
         ("\u05d7\u05ea\u05d5\u05dc\u200f", "\u05d7\u05ea\u05d5\u05dc\u200f"),
     ],
 )
-def test_names_can_be_shown_in_one_line_of_utf8(name, shown):
+def test_printable_names_fit_on_one_line_of_utf8(name, shown):
     assert printable(name) == shown
     assert shown.encode().decode() == shown
 
 
-def test_names_that_look_alike_are_one_name():
+def test_names_that_look_alike_have_one_canonical_form():
     assert canonical("ka\u0308fer") == canonical("käfer") == canonical(" käfer ") == "käfer"
 
 
-def test_text_goes_on_in_the_next_line_set_in_further():
+def test_wrapped_text_indents_continuation_lines():
     path = "/data/" + 80 * "x" + "-y"
     text = f"{'word ' * 20}end\n  {'list ' * 20}end\nshort  line {path}"
     lines = wrapped(text).splitlines()
@@ -97,7 +97,7 @@ def test_text_goes_on_in_the_next_line_set_in_further():
     assert " ".join("".join(lines).split()).count("word") == 20
 
 
-def test_errors_are_wrapped_where_somebody_reads_them_and_one_line_in_a_file():
+def test_errors_are_wrapped_on_a_terminal_and_one_line_in_a_file():
     class Terminal(io.StringIO):
         def isatty(self):
             return True

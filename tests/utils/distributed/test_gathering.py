@@ -1,4 +1,4 @@
-"""How elastic processes find together, against Horovod's own key-value server."""
+"""How elastic processes meet, on Horovod's own key-value server."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ from convoy.utils.distributed import gathering, ranks
 
 @pytest.fixture
 def launcher(monkeypatch):
-    """A server as horovodrun's, with places to give out; `.answers` maps host:slot to them."""
+    """A server like horovodrun's; `.answers` maps host:slot to the place that it assigns."""
     from horovod.runner.http.http_server import RendezvousHandler, RendezvousServer
 
     launcher = SimpleNamespace(answers={})
@@ -37,11 +37,11 @@ def launcher(monkeypatch):
 
 
 def arrive(rank):
-    """What another process does when it has started."""
+    """Registers another process, as its start would."""
     gathering._store.put(f"here-{rank}", "process 7 on node2")
 
 
-def test_all_wait_for_the_last(launcher):
+def test_gather_returns_when_the_last_process_has_arrived(launcher):
     done = threading.Event()
 
     def gather():
@@ -50,34 +50,34 @@ def test_all_wait_for_the_last(launcher):
 
     thread = threading.Thread(target=gather)
     thread.start()
-    assert not done.wait(0.5), "rank 1 is missing"
+    assert not done.wait(0.5), "rank 1 has not arrived yet"
     arrive(1)
     thread.join(10)
     assert done.is_set()
-    assert gathering._store.get("all-here"), "the others hear it from rank 0"
+    assert gathering._store.get("all-here"), "rank 0 must tell the others"
 
 
-def test_a_process_that_does_not_come_is_done_without(launcher, monkeypatch):
+def test_the_job_continues_without_a_process_that_does_not_arrive(launcher, monkeypatch):
     monkeypatch.setattr(gathering, "_PATIENCE", 0.2)
     launcher.answers["node1:0"] = "0,1,0,1,0,1"
     gathering.gather()
     assert (os.environ["HOROVOD_RANK"], os.environ["HOROVOD_SIZE"]) == ("0", "1")
-    assert ranks.elastic(), "still, though Horovod is not told"
+    assert ranks.elastic(), "the job must stay elastic"
 
 
-def test_a_process_without_a_place_leaves(launcher):
+def test_a_process_without_a_place_raises_removed(launcher):
     launcher.answers["node1:0"] = "-1,-1,-1,-1,-1,-1"
     with pytest.raises(gathering.Removed, match="node1 is not among the job's hosts"):
         gathering.gather(again=True)
 
 
-def test_an_error_is_left_for_the_others(launcher):
+def test_an_error_is_passed_to_the_other_processes(launcher):
     assert gathering.told() is None
     gathering.tell("rank 1: köln.tfrecord is gone")
     assert gathering.told() == "rank 1: köln.tfrecord is gone"
 
 
-def test_who_hangs_is_named(launcher, capsys):
+def test_a_process_that_does_not_answer_is_named(launcher, capsys):
     arrive(0)
     arrive(1)
     gathering._store.put("asked-0", "1")
@@ -85,7 +85,7 @@ def test_who_hangs_is_named(launcher, capsys):
     assert "Not heard of: rank 1 (process 7 on node2)." in capsys.readouterr().err
 
 
-def test_a_launcher_that_is_gone_is_told_so(launcher, monkeypatch):
+def test_a_launcher_that_does_not_answer_raises_an_error(launcher, monkeypatch):
     monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_PORT", "9")
     with pytest.raises(ranks.DistributedError, match="horovodrun, does not answer"):
         ranks._gather(again=True)

@@ -1,4 +1,4 @@
-"""How ranks meet before Horovod: whom they look for, and what they say. No TensorFlow."""
+"""How ranks meet before Horovod starts: whom they look for, and what they print. No TensorFlow."""
 
 import os
 
@@ -18,7 +18,7 @@ SLURMS |= {"SLURM_STEP_NUM_TASKS": "2"}
 
 @pytest.fixture
 def environment(monkeypatch):
-    """Makes the process one of a launch, by what its launcher sets."""
+    """A function that sets the variables of a launcher in this process and removes all others."""
 
     def make(variables):
         for name in [name for name in os.environ if name.startswith(("HOROVOD_", "SLURM_"))]:
@@ -34,12 +34,12 @@ def environment(monkeypatch):
     ("changes", "starts"),
     [
         ({}, True),
-        ({"HOROVOD_ELASTIC": "1"}, False),  # there the launcher replaces ranks
+        ({"HOROVOD_ELASTIC": "1"}, False),  # the elastic launcher replaces ranks itself
         ({"HOROVOD_SIZE": "1"}, False),
-        ({"HOROVOD_GLOO_RENDEZVOUS_PORT": None}, False),  # MPI's: found through Horovod
+        ({"HOROVOD_GLOO_RENDEZVOUS_PORT": None}, False),  # under MPI ranks meet through Horovod
     ],
 )
-def test_ranks_look_for_each_other_where_there_is_a_store(
+def test_ranks_look_for_each_other_only_with_a_key_value_store(
     environment, monkeypatch, changes, starts
 ):
     begun = []
@@ -50,7 +50,7 @@ def test_ranks_look_for_each_other_where_there_is_a_store(
     if starts:
         (rank, size, _), options = begun[0]
         assert (rank, size, options["one_host"]) == (1, 2, True)
-        assert options["start_seconds"] < 30, "one launcher starts them all at once"
+        assert options["start_seconds"] < 30, "one launcher starts all ranks at once"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,9 @@ def test_ranks_look_for_each_other_where_there_is_a_store(
                  " SLURM_STEP_NUM_TASKS"),
     ],
 )  # fmt: skip
-def test_who_is_waited_for_is_told_and_a_signal_ends_it(environment, monkeypatch, variables, text):
+def test_the_missing_rank_is_printed_and_sigterm_ends_the_wait(
+    environment, monkeypatch, variables, text
+):
     environment(variables)
     monkeypatch.setattr(watchdog, "meet", lambda asked, tell: (tell("rank 1"), ("", asked()))[1])
     said = []
@@ -71,7 +73,7 @@ def test_who_is_waited_for_is_told_and_a_signal_ends_it(environment, monkeypatch
 
 
 @pytest.mark.parametrize(("seconds", "stopped"), [(20.0, 0), (0.0, 1)])
-def test_gloos_own_limit_is_raised_where_the_watchdog_is_at_work(
+def test_gloos_timeout_is_raised_only_while_the_watchdog_runs(
     environment, monkeypatch, seconds, stopped
 ):
     environment(HOROVODS)

@@ -1,4 +1,4 @@
-"""Where Slurm's tasks stand, by what Slurm sets. No TensorFlow."""
+"""Places of Slurm's tasks, from the variables that Slurm sets. No TensorFlow."""
 
 import socket
 
@@ -18,7 +18,7 @@ from convoy.utils.distributed.slurm_and_nproc import (
     ("text", "counts"),
     [("8", [8]), ("8(x4)", [8] * 4), ("2(x3),1", [2, 2, 2, 1]), ("1,2,1(x2)", [1, 2, 1, 1])],
 )
-def test_tasks_per_host(text, counts):
+def test_slurms_task_counts_per_host_are_expanded(text, counts):
     assert tasks_per_host(text) == counts
 
 
@@ -32,12 +32,12 @@ def test_tasks_per_host(text, counts):
         ("a-1,r[1-2]n[01-16].site", ("a-1", "r2n16.site")),
     ],
 )
-def test_ends_of_nodelist(text, ends):
+def test_first_and_last_host_of_a_nodelist(text, ends):
     assert ends_of_nodelist(text) == ends
 
 
 def task(rank, **changes):
-    """What srun sets for a task of `-N 2 --ntasks-per-node=2`, if both hosts were this one."""
+    """Returns srun's variables for a task of `-N 2 --ntasks-per-node=2`, with this host as both."""
     return {
         "SLURM_JOB_ID": "11",
         "SLURM_STEP_ID": "0",
@@ -58,15 +58,15 @@ def free_port():
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """Each call as in a process of its own."""
+    """Resets what a process remembers of its step."""
     monkeypatch.setattr(slurm_and_nproc, "_step", None)
 
 
-def test_tasks_get_their_places(monkeypatch):
+def test_each_task_gets_its_ranks_and_rank_0_starts_the_server(monkeypatch):
     port, tasks = free_port(), []
     for rank in range(4):
         tasks.append(slurm_place(True, task(rank, HOROVOD_GLOO_RENDEZVOUS_PORT=port)))
-        assert slurm_place(True, task(rank)) is tasks[-1], "the server is started once"
+        assert slurm_place(True, task(rank)) is tasks[-1], "the server must start only once"
         monkeypatch.setattr(slurm_and_nproc, "_step", None)
     with socket.create_connection(("127.0.0.1", int(port)), timeout=5):
         pass  # rank 0's server
@@ -91,17 +91,17 @@ def test_tasks_get_their_places(monkeypatch):
         (False, {"SLURM_STEP_NUM_TASKS": "1"}),
     ],
 )
-def test_places_that_others_give_are_left_alone(mpi, changes):
+def test_slurm_variables_are_ignored_when_another_launcher_or_one_task_runs(mpi, changes):
     environment = task(0, **changes)
     assert slurm_place(mpi, environment) == {}
 
 
-def test_it_waits_to_know_of_mpi_where_slurm_offers_it():
+def test_a_step_that_offers_mpi_gets_no_place_until_mpi_is_known():
     assert slurm_place(None, task(1, PMIX_RANK="1")) == {}
     assert slurm_place(None, task(1))["HOROVOD_RANK"] == "1"
 
 
-def test_what_cannot_work_is_said():
+def test_steps_that_cannot_work_are_refused_with_a_fix():
     with pytest.raises(DistributedError, match="srun --distribution=block"):
         slurm_place(False, task(1, SLURM_LOCALID="0"))
     with pytest.raises(DistributedError, match="HOROVOD_GLOO_RENDEZVOUS_ADDR"):
@@ -120,8 +120,8 @@ def test_what_cannot_work_is_said():
         ("no.such.host.invalid", "1", "no.such.host.invalid, has no address"),
     ],
 )
-def test_a_host_whose_own_name_misleads_gloo_is_told_so(monkeypatch, name, hosts, message):
-    """Horovod itself ends with a segmentation fault, or waits."""
+def test_a_host_name_that_gloo_cannot_use_is_refused(monkeypatch, name, hosts, message):
+    """Horovod itself would crash with a segmentation fault, or wait."""
     monkeypatch.setattr(socket, "gethostname", lambda: name)
     environment = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CROSS_SIZE": hosts}
     check_own_name({"HOROVOD_CONTROLLER": "mpi", "HOROVOD_CROSS_SIZE": "2"})

@@ -1,4 +1,4 @@
-"""What the program asks of TensorFlow before it computes, and what it tells of the processor."""
+"""TensorFlow's settings before it loads, and warnings about the processor."""
 
 import logging
 import os
@@ -14,8 +14,8 @@ ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
 @pytest.mark.parametrize(("asked", "found"), [(None, "1"), ("0", "0")])
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86 alone")
-def test_the_program_computes_with_onednn_unless_told_otherwise(asked, found):
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 has the switch")
+def test_onednn_is_on_unless_the_environment_turns_it_off(asked, found):
     environment = {key: value for key, value in os.environ.items() if key != ONEDNN}
     script = (
         "import os; from convoy.runtime.runner import Runner\n"
@@ -43,19 +43,19 @@ def test_the_program_computes_with_onednn_unless_told_otherwise(asked, found):
         ("mixed_bfloat16", "asimd bf16", "aarch64", False),
     ],
 )
-def test_bfloat16_on_a_processor_without_it_is_told_of(
+def test_slow_bfloat16_causes_a_warning(
     monkeypatch, caplog, tmp_path, policy, flags, machine, warns
 ):
     monkeypatch.setattr(device, "CPUS", tmp_path / "cpuinfo")
     device.CPUS.write_text(f"flags\t\t: {flags}\n")
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    # A logger of its own: whether the program's passes records on depends on who ran before.
+    # A separate logger, because earlier tests may change the program's own.
     monkeypatch.setattr(device, "logger", logging.getLogger("tests.device"))
     device.warn_of_slow_bfloat16(policy)
     assert [record.levelname for record in caplog.records] == ["WARNING"] * warns
 
 
-def test_lines_before_logging_is_set_up_are_left_out(capfd):
+def test_startup_lines_of_libraries_are_removed_and_others_kept(capfd):
     with device.without_start_up_lines():
         os.write(
             2,

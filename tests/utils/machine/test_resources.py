@@ -9,7 +9,7 @@ from convoy.utils.machine import resources
 from convoy.utils.machine.resources import Energy, PeakMemory, allow_open_files, free_memory
 
 
-def test_the_peak_is_that_of_the_time_since():
+def test_the_peak_excludes_memory_freed_before_the_measurement():
     before = PeakMemory(gpu=False)
     block = np.ones(64 * 2**20, np.uint8)
     during = before.read() - before.before
@@ -25,7 +25,7 @@ def test_the_peak_is_that_of_the_time_since():
     not Path("/proc/self/status").exists() or "VmHWM" not in Path("/proc/self/status").read_text(),
     reason="the kernel does not tell",
 )
-def test_what_was_taken_earlier_is_not_taken_where_the_record_cannot_be_reset(monkeypatch):
+def test_where_the_peak_cannot_be_reset_it_is_that_since_the_processs_start(monkeypatch):
     def refuse(*args):
         raise PermissionError
 
@@ -37,7 +37,7 @@ def test_what_was_taken_earlier_is_not_taken_where_the_record_cannot_be_reset(mo
     assert memory.before < memory.read() - 64 * 2**20
 
 
-def test_energy_is_the_packages_and_its_counters_wrap(tmp_path):
+def test_energy_counts_packages_only_and_its_counters_wrap(tmp_path):
     def zone(name, what, microjoules):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
@@ -57,7 +57,7 @@ def test_energy_is_the_packages_and_its_counters_wrap(tmp_path):
     assert Energy(tmp_path / "nothing").read() is None
 
 
-def test_as_many_files_may_be_open_as_the_system_lets():
+def test_the_limit_of_open_files_is_raised_and_never_lowered():
     import resource
 
     before = _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -66,7 +66,9 @@ def test_as_many_files_may_be_open_as_the_system_lets():
         allow_open_files(100)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (100, hard)
         allow_open_files(90)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 100, "it is never lowered"
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 100, (
+            "the limit must never be lowered"
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
@@ -76,7 +78,7 @@ def test_as_many_files_may_be_open_as_the_system_lets():
     [("", "memory.max", "memory.current"),
      ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes")],
 )  # fmt: skip
-def test_free_memory_is_the_containers_without_its_file_cache(
+def test_free_memory_is_the_cgroups_and_includes_its_file_cache(
     tmp_path, monkeypatch, folder, limit, taken
 ):
     monkeypatch.setattr(resources, "CGROUP", tmp_path)

@@ -1,4 +1,4 @@
-"""What XLA compiled is found again by the next run, and never by one that could not run it."""
+"""A run reuses what XLA compiled in an earlier run, but never code for another machine."""
 
 import os
 import re
@@ -29,7 +29,7 @@ print("found", float(step(tf.ones((64, 64)), 2.0)[0, 0]))
 
 
 def run(folder, before=0):
-    """Runs a program that compiles. Returns the figure that it found."""
+    """Runs a program that compiles; returns the number that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder), str(before)],
         cwd=ROOT,
@@ -45,7 +45,7 @@ def entries(folder):
     return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*.pb")}
 
 
-def test_a_run_that_did_other_things_before_takes_what_another_compiled(tmp_path):
+def test_compiled_code_is_reused_after_other_operations_and_a_damaged_entry_is_replaced(tmp_path):
     folder = tmp_path / 'a folder\'s "name" with \\ in it'
     assert run(folder) == "128.0"
     kept = entries(folder)
@@ -53,7 +53,7 @@ def test_a_run_that_did_other_things_before_takes_what_another_compiled(tmp_path
     assert entry.stat().st_size > 1000
     assert run(folder, before=7) == "128.0"
     assert entries(folder) == kept
-    entry.write_bytes(b"")  # as a power failure leaves one
+    entry.write_bytes(b"")  # as after a power failure
     assert run(folder) == "128.0"
     assert entry.stat().st_size > 1000
     assert not list(tmp_path.rglob("*.tmp"))
@@ -61,7 +61,7 @@ def test_a_run_that_did_other_things_before_takes_what_another_compiled(tmp_path
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    """A machine of which a test can change everything."""
+    """A machine whose processor, GPU and driver a test can change."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.setenv("TF_XLA_FLAGS", "")
     monkeypatch.setattr(xla, "CPUS", tmp_path / "cpuinfo")
@@ -91,7 +91,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_kind_of_machine_has_a_folder_of_its_own(machine, monkeypatch, tmp_path, change):
+def test_each_kind_of_machine_has_its_own_folder(machine, monkeypatch, tmp_path, change):
     before = xla.keep(str(tmp_path / "cache"), True)
     monkeypatch.setenv("TF_XLA_FLAGS", "")
     CHANGES[change](machine, monkeypatch)
@@ -99,7 +99,7 @@ def test_each_kind_of_machine_has_a_folder_of_its_own(machine, monkeypatch, tmp_
     assert (xla.keep(str(tmp_path / "cache"), True) == before) == same
 
 
-def test_settings_have_folders_of_their_own(machine, monkeypatch, tmp_path):
+def test_each_setting_of_tf32_has_its_own_folder(machine, monkeypatch, tmp_path):
     places = []
     for tf32 in (True, False, True):
         monkeypatch.setenv("TF_XLA_FLAGS", "")
@@ -107,14 +107,14 @@ def test_settings_have_folders_of_their_own(machine, monkeypatch, tmp_path):
     assert places[0] == places[2] != places[1]
 
 
-def test_a_folder_that_everybody_may_write_to_is_refused(machine, tmp_path):
+def test_a_world_writable_folder_is_refused(machine, tmp_path):
     tmp_path.chmod(0o777)
     with pytest.raises(PermissionError, match=r"everybody may write to .*chmod o-w"):
         xla.keep(str(tmp_path))
     assert "TF_XLA_FLAGS" not in os.environ or not os.environ["TF_XLA_FLAGS"]
 
 
-def test_what_is_not_compiled_needs_no_folder_and_no_round_number():
+def test_functions_work_without_a_folder_compiled_or_not():
     import tensorflow as tf
 
     assert float(xla.function(lambda x: x + 1, False)(tf.constant(1.0))) == 2.0

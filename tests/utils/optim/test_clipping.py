@@ -1,4 +1,4 @@
-"""Clipping against TensorFlow's own and NumPy in float64."""
+"""Gradient clipping against TensorFlow's functions and NumPy in float64."""
 
 import keras
 import numpy as np
@@ -21,23 +21,23 @@ def gradients():
 
 
 @pytest.mark.parametrize("limit", [0.5, 3.0, 100.0])
-def test_global_norm_clipping_is_tensorflows(gradients, limit):
+def test_global_norm_clipping_equals_tensorflows(gradients, limit):
     want, _ = tf.clip_by_global_norm(gradients, limit)
     for a, b in zip(clip_by_global_norm(gradients, limit), want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_gradients_of_zeros_stay_zeros():
+def test_zero_gradients_stay_zero():
     np.testing.assert_array_equal(clip_by_global_norm([tf.zeros([3])], 1.0)[0], np.zeros(3))
 
 
-def test_value_clipping(gradients):
+def test_value_clipping_equals_numpys(gradients):
     for a, b in zip(clip_by_value(gradients, 0.3), gradients, strict=True):
         np.testing.assert_array_equal(a, np.clip(b, -0.3, np.float32(0.3)))
 
 
 def by_unit(gradient, weight, unit_axis, limit):
-    """Unit by unit in float64, as the paper's equation 3."""
+    """Clips unit by unit in float64, as equation 3 of the paper says."""
     gradient, weight = (np.moveaxis(np.float64(x), unit_axis, 0).copy() for x in (gradient, weight))
     for g, w in zip(gradient, weight, strict=True):
         most = limit * max(np.sqrt((w**2).sum()), AGC_EPSILON)
@@ -47,7 +47,7 @@ def by_unit(gradient, weight, unit_axis, limit):
     return np.moveaxis(gradient, 0, unit_axis)
 
 
-def test_adaptive_clipping_goes_by_output_channel_and_spares_the_classifier():
+def test_adaptive_clipping_works_by_output_channel_and_skips_the_classifier():
     model = build_model("efficientnet-test", num_classes=10, seed=0)
     rng = np.random.default_rng(1)
     variables = model.trainable_variables
@@ -69,7 +69,7 @@ def test_adaptive_clipping_goes_by_output_channel_and_spares_the_classifier():
     assert kinds == {"classifier", "vector", "depthwise", "convolution"}
 
 
-def test_adaptive_clipping_leaves_small_gradients_alone():
+def test_adaptive_clipping_does_not_change_small_gradients():
     variable = keras.Variable(np.ones((3, 3, 2, 4), np.float32), name="kernel")
     gradient = tf.fill([3, 3, 2, 4], 1e-3)
     np.testing.assert_array_equal(clip_adaptively([gradient], [variable], 0.1)[0], gradient)

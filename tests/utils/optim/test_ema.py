@@ -1,4 +1,4 @@
-"""The moving average against a float64 recurrence, on a real Keras model."""
+"""The exponential moving average against a float64 recurrence, on a real Keras model."""
 
 import keras
 import numpy as np
@@ -33,8 +33,8 @@ def drift(model, step):
 
 
 @pytest.mark.parametrize(("decay", "warmup"), [(0.9999, True), (0.5, True), (0.9999, False)])
-def test_follows_the_recurrence_in_a_graph(model, decay, warmup):
-    assert len(floats(model)) < len(model.variables), "the seed generator's state is not a float"
+def test_the_average_in_a_graph_follows_the_recurrence(model, decay, warmup):
+    assert len(floats(model)) < len(model.variables), "the seed generator's state must be left out"
     ema = EMA(model.variables, decay, warmup=warmup)
     update = tf.function(ema.update)
     want = {v.path: v.numpy().astype(np.float64) for v in floats(model)}
@@ -51,7 +51,7 @@ def test_follows_the_recurrence_in_a_graph(model, decay, warmup):
         np.testing.assert_allclose(value, want[name], rtol=2e-6, atol=1e-6)
 
 
-def test_the_small_rate_of_a_large_decay_is_exact():
+def test_the_small_step_of_a_large_decay_is_exact():
     variable = tf.Variable(0.0, name="w")
     ema = EMA([variable], 0.9999, warmup=False)
     variable.assign(1.0)
@@ -59,7 +59,7 @@ def test_the_small_rate_of_a_large_decay_is_exact():
     assert ema.state()["w"] == pytest.approx(1e-4, rel=1e-6)
 
 
-def test_swap_evaluates_the_average_and_restores_bit_for_bit(model):
+def test_swap_evaluates_the_average_and_restores_the_same_bits(model):
     ema = EMA(model.variables, 0.9)
     drift(model, 0)
     ema.update(0)
@@ -77,7 +77,7 @@ def test_swap_evaluates_the_average_and_restores_bit_for_bit(model):
         np.testing.assert_array_equal(v.numpy(), value)
 
 
-def test_swap_restores_after_an_exception_and_even_nan(model):
+def test_swap_restores_after_an_exception_and_restores_even_nan(model):
     ema = EMA(model.variables, 0.9)
     floats(model)[0].assign(np.full(floats(model)[0].shape, np.nan))
     inside = []
@@ -95,7 +95,7 @@ def test_swap_restores_after_an_exception_and_even_nan(model):
         pass
 
 
-def test_training_goes_on_after_a_swap(model):
+def test_updates_continue_after_a_swap(model):
     ema = EMA(model.variables, 0.9)
     update = tf.function(ema.update)
     drift(model, 0)
@@ -110,7 +110,7 @@ def test_training_goes_on_after_a_swap(model):
     assert all((ema.state()[name] != kept[name]).any() for name in kept)
 
 
-def test_state_round_trip_and_reset(model):
+def test_state_round_trip_is_exact_and_reset_copies_the_weights(model):
     ema = EMA(model.variables, 0.9)
     drift(model, 0)
     ema.update(3)
@@ -126,7 +126,7 @@ def test_state_round_trip_and_reset(model):
     assert set(ema.shadows) == set(saved)
 
 
-def test_a_state_of_another_model_changes_nothing(model):
+def test_a_state_of_another_model_is_refused_and_changes_nothing(model):
     ema = EMA(model.variables, 0.9)
     good = ema.state()
     drift(model, 0)
@@ -152,7 +152,7 @@ def test_half_precision_weights_have_a_float32_average():
     np.testing.assert_array_equal(variable.numpy().astype(np.float32), 0)
 
 
-def test_bad_arguments_are_refused():
+def test_invalid_arguments_are_refused():
     one = tf.Variable(1.0, name="w")
     with pytest.raises(ValueError, match="decay"):
         EMA([one], 1.0)

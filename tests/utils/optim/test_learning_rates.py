@@ -1,4 +1,4 @@
-"""Schedules against their formulas, written out again here."""
+"""Learning-rate schedules against their formulas, written again here."""
 
 import math
 import subprocess
@@ -19,7 +19,7 @@ def extra(name):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_warm_up_is_linear_per_step_and_ends_at_the_base_rate(name):
+def test_warm_up_is_linear_per_step_and_ends_at_the_base_learning_rate(name):
     rate = make_schedule(name, **RUN, **extra(name))
     for step in range(50):
         assert rate(step) == pytest.approx(0.4 * (step + 1) / 50)
@@ -30,7 +30,7 @@ def test_warm_up_is_linear_per_step_and_ends_at_the_base_rate(name):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_no_warm_up_starts_at_the_base_rate(name):
+def test_without_warm_up_the_schedule_starts_at_the_base_learning_rate(name):
     rate = make_schedule(name, **{**RUN, "warmup_epochs": 0}, **extra(name))
     assert rate(0) == pytest.approx(0.4, rel=2e-3)
 
@@ -42,7 +42,7 @@ def test_exponential_is_a_staircase_after_the_warm_up():
     assert rate(73) > rate(74)
 
 
-def test_cosine_falls_to_the_end_rate_over_the_epochs_after_the_warm_up():
+def test_cosine_falls_to_the_final_rate_over_the_epochs_after_the_warm_up():
     rate = make_schedule("cosine", **RUN, end_lr=0.1)
     for step in (50, 80, 125, 199):
         want = 0.1 + 0.3 * 0.5 * (1 + math.cos(math.pi * (step - 50) / 150))
@@ -51,19 +51,19 @@ def test_cosine_falls_to_the_end_rate_over_the_epochs_after_the_warm_up():
     assert rate(200) == pytest.approx(0.1) == rate(10_000)
 
 
-def test_linear():
+def test_linear_falls_to_0_at_the_end_of_the_run():
     rate = make_schedule("linear", **RUN)
     assert rate(125) == pytest.approx(0.2)
     assert rate(200) == 0.0 == rate(500)
 
 
-def test_linearcosine():
+def test_linearcosine_follows_its_formula():
     rate = make_schedule("linearcosine", **RUN)
     assert rate(125) == pytest.approx(0.4 * (0.5 * 0.5 + 0.001))
     assert rate(200) == pytest.approx(0.4 * 0.001)
 
 
-def test_step_defaults_to_30_60_80_of_a_90_epoch_run():
+def test_step_changes_at_epochs_30_60_80_of_90_and_scales_with_the_run():
     run = {"base_lr": 1.0, "steps_per_epoch": 7, "warmup_epochs": 5}
     rate = make_schedule("step", **run, total_epochs=90)
     for epoch, want in ((29, 1), (30, 0.1), (59, 0.1), (60, 0.01), (79, 0.01), (80, 1e-3)):
@@ -75,26 +75,26 @@ def test_step_defaults_to_30_60_80_of_a_90_epoch_run():
 
 
 @pytest.mark.parametrize("name", ["piecewise", "piecewise_constant_with_warmup"])
-def test_piecewise_counts_epochs_of_the_run(name):
+def test_piecewise_boundaries_count_from_the_start_of_the_run(name):
     rate = make_schedule(name, **RUN, **PIECES)
     assert rate(79) == 0.4
     assert rate(80) == rate(159) == 0.2
     assert rate(160) == rate(1000) == pytest.approx(0.004)
 
 
-def test_step_with_own_boundaries():
+def test_step_accepts_other_boundaries():
     rate = make_schedule("step", **RUN, boundaries=[10])
     assert rate(99) == 0.4
     assert rate(100) == pytest.approx(0.04)
 
 
-def test_fractional_epochs():
+def test_epochs_may_be_fractions():
     rate = make_schedule("cosine", **{**RUN, "warmup_epochs": 0.5, "total_epochs": 1.5})
     assert rate(4) == 0.4
     assert rate(15) == pytest.approx(0, abs=1e-12)
 
 
-def test_scaled_lr():
+def test_scaled_lr_is_proportional_to_the_batch_size():
     assert scaled_lr(0.008, 1024) == pytest.approx(0.064)
     assert scaled_lr(0.1, 512, base=256) == pytest.approx(0.2)
     with pytest.raises(ValueError, match="positive"):
@@ -123,17 +123,17 @@ def test_scaled_lr():
         ("piecewise", {"boundaries": [8], "multipliers": [1]}, "--lr_multipliers needs 2"),
     ],
 )
-def test_what_makes_no_sense_is_refused(name, change, message):
+def test_invalid_settings_are_refused(name, change, message):
     with pytest.raises(ValueError, match=message):
         make_schedule(name, **{**RUN, **change})
 
 
-def test_negative_step_is_refused():
+def test_a_negative_step_is_refused():
     with pytest.raises(ValueError, match="from 0"):
         make_schedule("constant", **RUN)(-1)
 
 
-def test_light_modules_import_no_tensorflow():
+def test_light_modules_do_not_import_tensorflow():
     code = (
         "import sys, utils, utils.optim.learning_rates, utils.metrics, utils.logging\n"
         "import utils.optim.optimizers\n"

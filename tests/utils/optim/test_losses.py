@@ -10,7 +10,7 @@ from convoy.utils.optim.losses import binary_cross_entropy, cross_entropy
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("soft", [False, True])
-def test_cross_entropy_is_numpys_in_float64(smoothing, soft):
+def test_cross_entropy_equals_numpys_in_float64(smoothing, soft):
     rng = np.random.default_rng(0)
     logits = (rng.normal(size=(50, 7)) * 10).astype(np.float32)
     labels = rng.integers(0, 7, 50).astype(np.int32)

@@ -26,7 +26,10 @@ def material():
 
 
 def run(optimizer, before_update=None, path="kernel", compiled=None):
-    """Ten updates inside a tf.function, each with its own rate; returns the weights after each."""
+    """Makes ten updates inside a tf.function, each with its own learning rate.
+
+    Returns the weights after each update.
+    """
     start, gradients = material()
     variable = keras.Variable(start, name=path)
     optimizer.build([variable])
@@ -46,7 +49,10 @@ def run(optimizer, before_update=None, path="kernel", compiled=None):
 
 
 def by_formula(step_rule):
-    """The same in float64: `step_rule(state, w, g, lr, t)` returns the new w; t starts at 1."""
+    """Makes the same updates in float64.
+
+    `step_rule(state, w, g, lr, t)` returns the new w; t starts at 1.
+    """
     start, gradients = material()
     w, state, trace = start.astype(np.float64), {}, []
     for t, (g, lr) in enumerate(zip(gradients.astype(np.float64), RATES, strict=True), 1):
@@ -134,7 +140,7 @@ norm = np.linalg.norm
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_first_ten_updates_follow_the_formula(name, options, formula):
+def test_the_first_ten_updates_follow_the_formula(name, options, formula):
     def decay(variable, rate):
         decay_decoupled([variable], [True], rate, 0.05)
 
@@ -153,7 +159,7 @@ OWN = {
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["", "XLA"])
 @pytest.mark.parametrize("name", OWN)
-def test_updates_and_slots_are_those_of_keras_own_operations(name, compiled):
+def test_updates_and_slots_equal_those_of_keras(name, compiled):
     made = make_optimizer("momentum", nesterov=True) if name == "nesterov" else make_optimizer(name)
     own = OWN[name]()
     exact = name in ("momentum", "nesterov") and not compiled
@@ -165,8 +171,8 @@ def test_updates_and_slots_are_those_of_keras_own_operations(name, compiled):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_update_leaves_what_was_read_before_it(name):
-    """Checkpoints are written from such arrays while training goes on."""
+def test_an_update_does_not_change_arrays_read_before_it(name):
+    """Checkpoints are written from these arrays while training continues."""
     optimizer = make_optimizer(name)
     weight = keras.Variable(np.ones((40, 30), np.float32), name="kernel")
     optimizer.build([weight])
@@ -182,15 +188,15 @@ def test_an_update_leaves_what_was_read_before_it(name):
     assert (weight.numpy() != copies[0]).all()
 
 
-def test_lamb_without_decay_on_a_rescaled_weight_is_keras_own():
+def test_lamb_without_weight_decay_equals_kerass():
     ours = make_optimizer("lamb", epsilon=1e-6, weight_decay=1e-30)
     keras_own = keras.optimizers.Lamb(learning_rate=0.0, epsilon=1e-6)
     np.testing.assert_allclose(run(ours), run(keras_own), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "plain"), [("lars", momentum), ("lamb", adam)])
-def test_weights_that_do_not_decay_are_not_rescaled(name, plain):
-    """A bias moves as under the optimizer that the layer-wise one is made from."""
+def test_variables_without_weight_decay_are_updated_without_the_trust_ratio(name, plain):
+    """LARS moves a bias as momentum does, and LAMB as Adam does."""
 
     def bias_rule(state, w, g, lr, t):
         if plain is momentum:
@@ -205,7 +211,7 @@ def test_weights_that_do_not_decay_are_not_rescaled(name, plain):
 
 
 @pytest.mark.parametrize("name", ["lars", "lamb"])
-def test_a_weight_or_gradient_of_zeros_stays_finite(name):
+def test_a_zero_weight_or_gradient_gives_finite_updates(name):
     made = make_optimizer(name, weight_decay=0.05)
     zeros, ones = np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32)
     variables = [keras.Variable(zeros, name="a_kernel"), keras.Variable(ones, name="b_kernel")]
@@ -213,11 +219,11 @@ def test_a_weight_or_gradient_of_zeros_stays_finite(name):
     made.learning_rate.assign(0.1)
     made.apply([tf.constant(ones), tf.constant(zeros)], variables)
     assert all(np.isfinite(v.numpy()).all() for v in variables)
-    assert (variables[0].numpy() < 0).all(), "a weight of zeros can leave zero"
+    assert (variables[0].numpy() < 0).all(), "a zero weight must be able to change"
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_keras_adds_nothing_of_its_own_and_the_rate_waits_to_be_assigned(name):
+def test_keras_adds_no_decay_clipping_or_ema_and_the_learning_rate_starts_at_0(name):
     optimizer = make_optimizer(name)
     assert not optimizer.weight_decay
     assert not optimizer.use_ema
@@ -238,7 +244,7 @@ def test_keras_adds_nothing_of_its_own_and_the_rate_waits_to_be_assigned(name):
         ("rmsprop", {"epsilon": 0}, "epsilon"),
     ],
 )
-def test_bad_options_are_refused(name, options, message):
+def test_invalid_options_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         make_optimizer(name, **options)
 
@@ -259,7 +265,7 @@ def small_model():
     )
 
 
-def test_decay_mask_goes_by_name(small_model):
+def test_the_decay_mask_goes_by_variable_name(small_model):
     variables = small_model.trainable_variables
 
     def decayed(**options):
@@ -270,7 +276,7 @@ def test_decay_mask_goes_by_name(small_model):
     kernels = {n for n in names if n.endswith("kernel")}
     biases = {n for n in names if n.endswith("bias")}
     norms = {n for n in names if n.endswith(("gamma", "beta"))}
-    assert any("dwconv" in n for n in kernels), "a depthwise kernel is a kernel"
+    assert any("dwconv" in n for n in kernels), "a depthwise kernel must count as a kernel"
     assert len(kernels) == 5
     assert len(biases) == 3
     assert len(norms) == 2
@@ -279,7 +285,7 @@ def test_decay_mask_goes_by_name(small_model):
     assert decayed(bn_weight_decay=True) == kernels | norms
 
 
-def test_decay_mask_of_statistics_plain_variables_and_other_names(small_model):
+def test_the_decay_mask_excludes_statistics_and_treats_unknown_names_by_rank(small_model):
     bn = small_model.get_layer("stem_bn")
     statistics = [bn.moving_mean, bn.moving_variance]
     assert decay_mask(statistics, bn_weight_decay=True, decay_bias=True) == [False, False]
@@ -292,7 +298,7 @@ def test_decay_mask_of_statistics_plain_variables_and_other_names(small_model):
     assert decay_mask(plain) == [True, False, True, False]
 
 
-def test_coupled_decay_is_the_gradient_of_the_penalty():
+def test_coupled_decay_adds_the_gradient_of_the_l2_penalty():
     start, gradients = material()
     variables = [keras.Variable(start, name="kernel"), keras.Variable(start[0], name="bias")]
     wd = 0.03
@@ -317,7 +323,7 @@ def test_coupled_decay_is_the_gradient_of_the_penalty():
     assert l2_coefficient(5e-6) == 1e-5
 
 
-def test_coupled_decay_leaves_a_missing_gradient_missing():
+def test_coupled_decay_keeps_a_missing_gradient_missing():
     variable = keras.Variable(np.ones((2, 2)), name="kernel")
     assert add_l2([None], [variable], [True], 0.1) == [None]
     with pytest.raises(ValueError, match="zip"):
@@ -326,7 +332,7 @@ def test_coupled_decay_leaves_a_missing_gradient_missing():
         l2_coefficient(0.1, "full")
 
 
-def test_decoupled_decay_changes_only_what_the_mask_says():
+def test_decoupled_decay_changes_only_masked_variables():
     start, _ = material()
     kernel, bias = keras.Variable(start, name="kernel"), keras.Variable(start[0], name="bias")
 

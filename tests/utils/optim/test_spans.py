@@ -1,4 +1,4 @@
-"""Epochs, steps and percent become steps."""
+"""Spans in epochs, steps or percent are converted to steps."""
 
 import math
 
@@ -18,21 +18,21 @@ RUN = {"steps_per_epoch": 100, "total_epochs": 20}
         *(("10%", 200), ("2.5 %", 50), ("0%", 0), ("100%", 2000)),
     ],
 )
-def test_a_span_in_steps(span, steps):
+def test_a_span_is_converted_to_steps(span, steps):
     assert to_steps(span, **RUN) == pytest.approx(steps)
 
 
 @pytest.mark.parametrize(
     "span", ["soon", "", "5 minutes", "%", "steps", "-1", -1, "-5steps", "101%", "nan", math.inf]
 )
-def test_what_is_no_span_is_refused(span):
+def test_an_invalid_span_is_refused(span):
     with pytest.raises(ValueError, match=r"10%|100%"):
         parse_span(span)
 
 
 @pytest.mark.parametrize(("warmup", "edges"), [(5, [10, 15]), ("50 steps", ["100steps", "75%"]),
                                               ("25%", [10.0, "150 steps"])])  # fmt: skip
-def test_a_schedule_is_the_same_in_every_spelling(warmup, edges):
+def test_a_schedule_is_the_same_in_epochs_steps_and_percent(warmup, edges):
     run = {"base_lr": 0.4, "steps_per_epoch": 10, "total_epochs": 20, "warmup_epochs": warmup}
     rate = make_schedule("piecewise", **run, boundaries=edges, multipliers=[1, 0.5, 0.1])
     want = [0.4 * min(1, (t + 1) / 50) * (1 if t < 100 else 0.5 if t < 150 else 0.1)
@@ -40,7 +40,7 @@ def test_a_schedule_is_the_same_in_every_spelling(warmup, edges):
     assert [rate(t) for t in range(200)] == pytest.approx(want)
 
 
-def test_stairs_in_steps():
+def test_exponential_decay_accepts_steps():
     run = {"base_lr": 1.0, "steps_per_epoch": 10, "total_epochs": 20, "warmup_epochs": 0}
     rate = make_schedule("exponential", **run, decay_rate=0.5, decay_epochs="24 steps")
     assert [rate(t) for t in range(200)] == [0.5 ** (t // 24) for t in range(200)]

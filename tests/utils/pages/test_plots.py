@@ -1,4 +1,4 @@
-"""Plots as a page shows them: in its colours, escaped, and readable by others."""
+"""Plots in pages: colours, escaping, and accessibility."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -20,7 +20,7 @@ def curves(**options):
 
 
 @pytest.mark.parametrize("log", [False, True])
-def test_a_plot_has_the_pages_colours_and_its_text_is_text(log):
+def test_a_plot_uses_the_pages_colours_and_escapes_its_text(log):
     text = str(curves(log=log).svg())
     assert text.startswith("<svg ")
     assert "var(--c1)" in text
@@ -35,7 +35,7 @@ def test_a_plot_has_the_pages_colours_and_its_text_is_text(log):
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
 
 
-def test_plots_of_one_page_share_no_names():
+def test_plots_on_one_page_share_no_ids():
     def names(plot):
         return set(re.findall(r'\bid="([^"]*)"', str(plot.svg())))
 
@@ -46,20 +46,20 @@ def test_plots_of_one_page_share_no_names():
     assert not one & two
 
 
-def test_a_png_has_the_size_that_was_asked_for():
+def test_a_png_has_the_requested_size():
     from PIL import Image
 
     image = Image.open(BytesIO(curves(width=300, height=200).png(scale=2)))
     assert image.size == (600, 400)
 
 
-def test_the_pages_light_theme_has_the_colours_of_the_plots():
+def test_the_light_theme_of_pages_has_the_colours_of_the_plots():
     light = (TEMPLATES / "base.html.j2").read_text().split("@media")[0]
     for name, value in plots.COLOURS.items():
         assert f"--{name}: {value};" in light, name
 
 
-def test_without_matplotlib_the_flag_and_the_way_out_are_named(monkeypatch):
+def test_without_matplotlib_the_error_names_the_flag_and_pip_install(monkeypatch):
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"--report needs the package matplotlib: pip install"):
         plots.check_plots("--report")

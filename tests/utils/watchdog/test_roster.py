@@ -1,4 +1,4 @@
-"""What the watchdog thinks of ranks, from made-up signs of life."""
+"""The watchdog's verdicts about ranks, from simulated signs of life."""
 
 import signal
 import subprocess
@@ -14,7 +14,7 @@ from convoy.utils.watchdog.roster import FAILED, GONE, SILENT, STUCK, Peer, Rost
 
 @pytest.fixture
 def roster():
-    """Three ranks, heard of at time 0."""
+    """Three ranks, last heard at time 0."""
     made = Roster(20.0)
     for rank in range(3):
         made.peers[rank] = Peer({"rank": rank, "host": f"node{rank}"}, 0.0, 0.0, Sign())
@@ -27,13 +27,13 @@ def hear_all(roster, now, *signs):
             roster.hear(rank, sign, now)
 
 
-def test_ranks_that_give_signs_are_left_alone(roster):
+def test_ranks_that_send_signs_of_life_are_not_blamed(roster):
     for now in range(100):
         hear_all(roster, now, *[Sign(now, "computing", 20.0)] * 3)
         assert roster.judge(now) is None
 
 
-def test_a_rank_that_is_behind_while_others_wait_is_late(roster):
+def test_a_rank_that_stays_behind_while_others_wait_is_blamed(roster):
     waits, late = Sign(8, "exchanging step 4", 20.0), Sign(7, "waiting for data of step 4", 20.0)
     for now in range(21):
         hear_all(roster, now, waits, late, waits)
@@ -47,8 +47,8 @@ def test_a_rank_that_is_behind_while_others_wait_is_late(roster):
     assert verdict.text.endswith("last seen waiting for data of step 4")
 
 
-def test_waiting_counts_from_when_somebody_waits(roster):
-    """All compute for an hour; the one that ends last is late from the first one's end on."""
+def test_a_late_rank_has_its_full_time_from_the_moment_another_waits(roster):
+    """All ranks compute for long; a slow rank's time runs from the end of the first one."""
     computing, done = Sign(7, "computing", 20.0), Sign(8, "exchanging", 20.0)
     hear_all(roster, 0, computing, computing, computing)
     hear_all(roster, 100, done, computing, computing)
@@ -58,7 +58,7 @@ def test_waiting_counts_from_when_somebody_waits(roster):
     assert [who["rank"] for who in roster.judge(121).culprits] == [1]
 
 
-def test_patience_has_no_limit_and_is_over_when_it_ends(roster):
+def test_a_patient_phase_has_no_limit_and_the_limit_restarts_after_it(roster):
     waits = Sign(8, "exchanging", 20.0)
     for now in range(0, 1000, 10):
         hear_all(roster, now, Sign(7, "saving", None), waits, waits)
@@ -70,7 +70,7 @@ def test_patience_has_no_limit_and_is_over_when_it_ends(roster):
     assert roster.judge(1022).kind == STUCK
 
 
-def test_silence_is_named_even_of_a_patient_rank(roster):
+def test_a_silent_rank_is_blamed_even_in_a_patient_phase(roster):
     hear_all(roster, 5, None, Sign(3, "saving", None))
     for now in range(5, 26):
         hear_all(roster, now, Sign(3, "x", None), None, Sign(3, "x", None))
@@ -82,7 +82,7 @@ def test_silence_is_named_even_of_a_patient_rank(roster):
     assert verdict.text.endswith("last seen saving")
 
 
-def test_a_rank_may_be_silent_while_libraries_hold_it_unless_it_is_seen_to_be_stopped(roster):
+def test_a_rank_that_loads_libraries_may_be_silent_unless_it_is_stopped(roster):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         born = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -95,17 +95,17 @@ def test_a_rank_may_be_silent_while_libraries_hold_it_unless_it_is_seen_to_be_st
         child.send_signal(signal.SIGSTOP)
         while roster.judge(124) is None:
             time.sleep(0.01)
-        assert roster.judge(24) is None, "the usual time it has in any case"
+        assert roster.judge(24) is None, "a stopped rank still has the usual time"
         child.send_signal(signal.SIGCONT)
         hear_all(roster, 126, waits, None, waits)
-        assert roster.judge(126).kind == SILENT, "for all time it has not"
+        assert roster.judge(126).kind == SILENT, "the time for loading must end too"
     finally:
         child.kill()
         child.wait()
 
 
-def test_what_is_plain_is_said_first(roster):
-    """A dead rank leaves others silent or late behind it."""
+def test_the_verdict_names_the_cause_before_its_consequences(roster):
+    """Ranks are silent or late because another one died."""
     hear_all(roster, 50, None, None, Sign(1, "x", 20.0))
     assert {who["rank"] for who in roster.judge(50).culprits} == {0, 1}
     roster.peers[2].gone = True
@@ -118,7 +118,7 @@ def test_what_is_plain_is_said_first(roster):
     )
 
 
-def test_many_silent_ranks_are_counted_not_listed():
+def test_many_silent_ranks_are_counted_and_few_are_listed():
     roster = Roster(20.0)
     for rank in range(40):
         roster.peers[rank] = Peer({"rank": rank, "host": "a"}, 0.0, 0.0, Sign())
@@ -127,14 +127,14 @@ def test_many_silent_ranks_are_counted_not_listed():
     assert verdict.text.endswith("and 36 more")
 
 
-def test_a_judge_that_slept_blames_nobody(roster):
+def test_after_the_watchdogs_process_slept_no_rank_is_blamed(roster):
     hear_all(roster, 10, *[Sign(1, "x", 20.0)] * 3)
     roster.begin_anew(now=311)
     assert roster.judge(311) is None
     assert roster.judge(332).kind == SILENT
 
 
-def test_when_nobody_moves_for_long_all_are_named(roster):
+def test_when_all_ranks_stop_for_long_all_are_blamed(roster):
     for now in range(0, 200, 10):
         hear_all(roster, now, *[Sign(5, "exchanging", 20.0)] * 3)
         assert roster.judge(now) is None
@@ -142,4 +142,4 @@ def test_when_nobody_moves_for_long_all_are_named(roster):
     verdict = roster.judge(201)
     assert (verdict.kind, len(verdict.culprits)) == (STUCK, 3)
     hear_all(roster, 202, Sign(5, "saving", None))
-    assert roster.judge(202) is None, "one may take any time"
+    assert roster.judge(202) is None, "a patient rank may take any time"

@@ -1,4 +1,4 @@
-"""The watchdog of real processes, without TensorFlow."""
+"""The watchdog in real processes, without TensorFlow."""
 
 import json
 import os
@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[3]
 SECONDS = 2.0
 
 
-# One rank of a job: files stand in for Horovod's broadcast and gather. It marks a place every 50 ms
-# until told otherwise, as a training loop does; ranks keep in step through the folder.
+# One rank of a job. Files replace Horovod's broadcast and gather. It marks a place every 50 ms
+# like a training loop until it is told to stop; ranks stay in step through the folder.
 RANK = """
 import ctypes, json, os, sys, time
 from pathlib import Path
@@ -97,7 +97,7 @@ print("done", flush=True)
 
 
 class Job:
-    """Ranks as processes of their own."""
+    """A job whose ranks are separate processes."""
 
     def __init__(self, folder, size, how=""):
         self.folder = folder
@@ -119,12 +119,12 @@ class Job:
         while not (self.folder / name).exists():
             assert time.monotonic() < deadline, name
             codes = [process.poll() for process in self.ranks]
-            assert codes.count(None), f"all have ended before {name}: {codes}, {self.ends()[1]}"
+            assert codes.count(None), f"all ranks ended before {name}: {codes}, {self.ends()[1]}"
             time.sleep(0.01)
         return (self.folder / name).read_text()
 
     def running(self):
-        """Waits until all train."""
+        """Waits until all ranks train."""
         for rank in range(len(self.ranks)):
             self.wait_for(f"step-{rank}-5")
 
@@ -132,12 +132,12 @@ class Job:
         self.put(name, "")
 
     def put(self, name, text):
-        """A file that is there at once, whole."""
+        """Writes a file atomically."""
         (self.folder / f".{name}").write_text(text)
         (self.folder / f".{name}").rename(self.folder / name)
 
     def ends(self):
-        """Exit codes, and what the ranks printed to stderr."""
+        """Waits for all ranks; returns their exit codes and stderr."""
         said = [process.communicate(timeout=60) for process in self.ranks]
         return [process.returncode for process in self.ranks], [err for _, err in said]
 
@@ -151,7 +151,7 @@ class Job:
 
 @pytest.fixture
 def job(tmp_path):
-    """Starts a job of so many ranks."""
+    """A function that starts a job of `size` ranks."""
     made = []
 
     def make(size=3, how=""):
@@ -164,19 +164,19 @@ def job(tmp_path):
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-def test_a_rank_that_is_killed_ends_the_job(job, rank):
+def test_a_killed_rank_ends_the_job(job, rank):
     work = job()
     work.running()
     work.ranks[rank].kill()
     codes, texts = work.ends()
     assert codes == [-signal.SIGKILL if r == rank else 1 for r in range(3)]
     lost = f"rank {rank} on host {socket.gethostname()}: process gone"
-    assert "".join(texts).count(lost) == 1, "one rank tells"
+    assert "".join(texts).count(lost) == 1, "exactly one rank must report it"
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_exits_ends_the_job(job, rank):
-    """Also with code 0: it left the others alone."""
+def test_a_rank_that_exits_early_ends_the_job(job, rank):
+    """This includes exit code 0: the other ranks cannot continue without it."""
     work = job()
     work.running()
     work.touch(f"exit-{rank}")
@@ -194,22 +194,22 @@ def test_a_frozen_rank_ends_the_job_and_is_killed(job, rank):
     codes, texts = work.ends()
     assert codes == [-signal.SIGKILL if r == rank else 1 for r in range(3)]
     lost = f"rank {rank} on host {socket.gethostname()}: no sign of life for"
-    assert "".join(texts).count(lost) == 1, "one rank tells"
+    assert "".join(texts).count(lost) == 1, "exactly one rank must report it"
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_whose_main_thread_is_stuck_ends_the_job(job, rank):
+def test_a_rank_with_a_stuck_main_thread_ends_the_job(job, rank):
     work = job()
     work.running()
     work.touch(f"stick-{rank}")
     codes, texts = work.ends()
     assert codes == [1, 1, 1]
-    assert f"rank {rank} on host" in texts[0], "rank 0 judges, also itself"
+    assert f"rank {rank} on host" in texts[0], "rank 0 must report it, even about itself"
     assert "last seen waiting for the data of step" in texts[0]
-    assert texts[1] == texts[2] == "", "one rank tells"
+    assert texts[1] == texts[2] == "", "only rank 0 must report it"
 
 
-def test_a_rank_that_fails_is_not_taken_for_a_dead_one(job):
+def test_a_rank_with_an_error_is_reported_with_it_and_not_as_dead(job):
     work = job()
     work.running()
     work.touch("fail-1")
@@ -221,7 +221,7 @@ def test_a_rank_that_fails_is_not_taken_for_a_dead_one(job):
     assert "process gone" not in "".join(texts)
 
 
-def test_patience_slow_data_and_a_good_end_are_left_alone(job):
+def test_a_long_save_slow_data_and_a_normal_end_are_tolerated(job):
     work = job(how="slow data")
     work.running()
     names = ("patient-0", "slow-1")
@@ -232,14 +232,14 @@ def test_patience_slow_data_and_a_good_end_are_left_alone(job):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     reached = max(int(path.name.rsplit("-")[-1]) for path in work.folder.glob("step-*"))
-    work.put("stop", str(reached + 10))  # all after the same step, but not at the same moment
+    work.put("stop", str(reached + 10))  # all end after the same step, but not at the same time
     codes, texts = work.ends()
     assert codes == [0, 0, 0], texts
     assert texts == ["", "", ""]
 
 
 class Proxy:
-    """Forwards bytes between a rank and rank 0 until it is cut; connections stay open then."""
+    """Forwards bytes between a rank and rank 0; after `cut` connections stay open but silent."""
 
     def __init__(self, target):
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -263,7 +263,7 @@ class Proxy:
                             other[end].sendall(data)
 
 
-def test_a_rank_that_the_network_cuts_off_ends_the_job_on_both_sides(job):
+def test_a_rank_cut_off_from_the_network_ends_the_job_on_both_sides(job):
     work = job(how="proxy")
     address = json.loads(work.wait_for("watchdog"))
     proxy = Proxy(address["places"][0])
@@ -272,16 +272,16 @@ def test_a_rank_that_the_network_cuts_off_ends_the_job_on_both_sides(job):
     proxy.cut.set()
     codes, texts = work.ends()
     proxy.thread.join()
-    # On one machine both sides may kill the other, which they believe to be frozen.
+    # On one machine each side may kill the other, which looks frozen.
     assert all(code in (1, -signal.SIGKILL) for code in codes)
     assert "rank 1 on host" in texts[0] or "rank 0 on host" in texts[1]
     assert "cut off from the network" in "".join(texts)
 
 
-def test_without_a_way_to_rank_0_there_is_no_watchdog_and_a_reason(job):
+def test_a_rank_that_cannot_reach_rank_0_turns_the_watchdog_off_with_a_reason(job):
     work = job(size=2, how="wrong token")
     work.running()
-    work.touch("exit-1")  # nobody watches
+    work.touch("exit-1")  # no watchdog sees it
     work.ranks[1].wait(30)
     time.sleep(2 * SECONDS)
     assert work.ranks[0].poll() is None
@@ -297,7 +297,7 @@ def test_without_a_way_to_rank_0_there_is_no_watchdog_and_a_reason(job):
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-def test_a_rank_that_is_lost_while_others_load_ends_the_job(job, tmp_path, rank, how):
+def test_a_rank_lost_while_others_load_libraries_ends_the_job(job, tmp_path, rank, how):
     for loading in range(3):
         (tmp_path / f"load-{loading}").touch()
     work = job()
@@ -310,7 +310,7 @@ def test_a_rank_that_is_lost_while_others_load_ends_the_job(job, tmp_path, rank,
     assert f"rank {rank} on host {socket.gethostname()}: " in "".join(texts)
 
 
-def test_libraries_that_hold_the_interpreter_while_they_load_are_left_alone(job, tmp_path):
+def test_loading_libraries_that_block_python_is_tolerated(job, tmp_path):
     for rank in (0, 1):
         (tmp_path / f"load-{rank}").touch()
     work = job(how="slow libraries")
@@ -320,8 +320,8 @@ def test_libraries_that_hold_the_interpreter_while_they_load_are_left_alone(job,
     assert codes == [0, 0, 0], texts
 
 
-def test_rank_0_loads_nothing_before_it_can_be_found():
-    """A library that holds the interpreter would keep its thread from leaving the address."""
+def test_rank_0_publishes_its_address_before_it_loads_libraries():
+    """A library that blocks the interpreter would stop the thread that publishes the address."""
     store, reached = {}, threading.Event()
 
     def put(name, text):
@@ -344,7 +344,7 @@ def test_rank_0_loads_nothing_before_it_can_be_found():
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_never_comes_is_named(job, tmp_path, rank):
+def test_a_rank_that_never_starts_is_named(job, tmp_path, rank):
     (tmp_path / f"late-{rank}").touch()
     work = job(how="soon")
     others = [process for r, process in enumerate(work.ranks) if r != rank]
@@ -355,7 +355,7 @@ def test_a_rank_that_never_comes_is_named(job, tmp_path, rank):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_flags_that_one_rank_refuses_end_the_others(job, tmp_path, rank):
+def test_flags_that_one_rank_refuses_end_all_ranks(job, tmp_path, rank):
     (tmp_path / f"refuse-{rank}").touch()
     codes, texts = job().ends()
     assert codes == [2 if r == rank else 1 for r in range(3)]
@@ -363,7 +363,7 @@ def test_flags_that_one_rank_refuses_end_the_others(job, tmp_path, rank):
     assert "ended before all ranks had started" in "".join(texts)
 
 
-def test_flags_that_all_refuse_are_each_ranks_own_matter(job, tmp_path):
+def test_flags_that_all_ranks_refuse_are_reported_by_each_rank_itself(job, tmp_path):
     for rank in range(3):
         (tmp_path / f"refuse-{rank}").touch()
     codes, texts = job().ends()
@@ -372,8 +372,8 @@ def test_flags_that_all_refuse_are_each_ranks_own_matter(job, tmp_path):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_signal_ends_the_wait_of_all(job, tmp_path, rank):
-    """Rank 2 never comes, and rank `rank` is told to stop."""
+def test_a_signal_to_one_rank_ends_the_wait_of_all(job, tmp_path, rank):
+    """Rank 2 never starts, and rank `rank` gets SIGTERM."""
     (tmp_path / "late-2").touch()
     (tmp_path / f"signal-{rank}").touch()
     work = job()
@@ -383,8 +383,8 @@ def test_a_signal_ends_the_wait_of_all(job, tmp_path, rank):
         assert "stopped by SIGTERM" in out
 
 
-def test_a_job_that_slept_as_a_whole_goes_on(job):
-    """Also when it slept for longer than its watchdog waits, and wakes rank by rank."""
+def test_a_job_suspended_as_a_whole_continues(job):
+    """It is suspended for longer than the watchdog waits for one rank and resumes rank by rank."""
     work = job()
     work.running()
     for process in work.ranks:
