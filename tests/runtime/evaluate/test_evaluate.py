@@ -1,4 +1,4 @@
-"""Evaluation against scikit-learn and NumPy in float64."""
+"""Evaluation agrees with scikit-learn and NumPy in float64, and ranks end it together."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ EXAMPLES, CLASSES, BATCH = 101, 11, 8  # a prime number of examples: the last ba
 
 @pytest.fixture(scope="module")
 def model():
-    """Logits straight from the input, so that NumPy knows them too."""
+    """A model whose logits are its input, so that NumPy knows them too."""
     inputs = keras.layers.Input((CLASSES,))
     return keras.Model(inputs, keras.layers.Activation("linear")(inputs))
 
@@ -35,7 +35,7 @@ def examples():
 
 
 def batches(logits, labels, size=BATCH, filler=0.0, fill_label=0, start=0, stride=1):
-    """Batches of one rank (positions start::stride), the last one padded with weight 0."""
+    """Yields one rank's batches (positions start::stride), the last one padded with weight 0."""
     logits, labels = logits[start::stride], labels[start::stride]
     for i in range(0, len(labels), size):
         x, y = logits[i : i + size], labels[i : i + size]
@@ -47,7 +47,7 @@ def batches(logits, labels, size=BATCH, filler=0.0, fill_label=0, start=0, strid
 
 
 def judged(logits, labels):
-    """What scikit-learn says of the same logits."""
+    """Returns scikit-learn's metrics for the same logits."""
     logits = logits.astype(np.float64)
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
@@ -65,7 +65,7 @@ def judged(logits, labels):
 
 @pytest.mark.parametrize("filler", [0.0, np.inf, np.nan], ids=str)
 @pytest.mark.parametrize("size", [1, BATCH, 101, 128])
-def test_metrics_are_scikit_learns_and_padding_does_not_count(model, examples, size, filler):
+def test_metrics_equal_scikit_learns_whatever_the_padding_holds(model, examples, size, filler):
     result = evaluate(
         EvalStep(model), batches(*examples, size=size, filler=filler, fill_label=-1), size
     )
@@ -75,8 +75,8 @@ def test_metrics_are_scikit_learns_and_padding_does_not_count(model, examples, s
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])
-def test_sums_over_ranks_give_the_figures_of_one_rank(model, examples, monkeypatch, world):
-    """Each rank's pass in turn, exchanging through a list: what Horovod does in one go."""
+def test_metrics_summed_over_ranks_equal_those_of_one_rank(model, examples, monkeypatch, world):
+    """Runs the ranks in turn: the first time to collect sums, the second time to add them up."""
     step, seen = EvalStep(model), {}
 
     def collect(sums):
@@ -100,9 +100,11 @@ def test_xla_gives_the_same_metrics(model, examples):
         assert got[name] == pytest.approx(want[name], abs=1e-6)
 
 
-def test_the_figures_have_the_documents_names_and_each_has_a_unit(model, examples):
+def test_the_figures_have_nvidias_names_and_a_unit_each(model, examples):
     result = evaluate(EvalStep(model), batches(*examples), BATCH)
-    assert set(result) == set(UNITS) - {"eval_unreadable"}, "which is there if there are any"
+    assert set(result) == set(UNITS) - {"eval_unreadable"}, (
+        "it appears only if images are unreadable"
+    )
     assert all(isinstance(value, float) for value in result.values())
     assert {
         *("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5", "eval_examples"),
@@ -113,7 +115,7 @@ def test_the_figures_have_the_documents_names_and_each_has_a_unit(model, example
 
 
 class Clock:
-    """A clock by which the n-th batch takes the n-th of the given times, in seconds."""
+    """A stand-in for `time` by which batch n takes `times[n]` seconds."""
 
     def __init__(self, times):
         self.now, self.times, self.asked = 0.0, iter(times), 0
@@ -125,7 +127,7 @@ class Clock:
         return self.now
 
 
-def test_percentiles_are_numpys_and_leave_out_the_first_batch(model, examples, monkeypatch):
+def test_latency_percentiles_equal_numpys_without_the_first_batch(model, examples, monkeypatch):
     times = np.random.default_rng(0).exponential(0.01, 13)
     times[0] = 99.0
     monkeypatch.setattr(module, "time", Clock(times))
@@ -139,7 +141,7 @@ def test_percentiles_are_numpys_and_leave_out_the_first_batch(model, examples, m
     assert result["avg_exp_per_second_eval_per_GPU"] == pytest.approx(BATCH / mean)
 
 
-def test_prof_stops_early(model, examples):
+def test_prof_ends_the_evaluation_after_so_many_batches(model, examples):
     asked = []
 
     def counted():
@@ -153,13 +155,13 @@ def test_prof_stops_early(model, examples):
     assert asked == [0, 1, 2]
 
 
-def test_a_single_batch_has_a_time(model, examples):
+def test_a_single_batch_has_a_latency(model, examples):
     result = evaluate(EvalStep(model), batches(*examples, size=128), 128)
     assert result["latency_99pct"] > 0
 
 
 class Ranks:
-    """Several ranks as threads: what they gather meets at a barrier, which nobody may miss."""
+    """Several ranks as threads; a collective waits at a barrier for all of them."""
 
     def __init__(self, size, monkeypatch):
         self.size, self._own = size, threading.local()
@@ -178,7 +180,7 @@ class Ranks:
         return values
 
     def run(self, action):
-        """What the action gives, or raises, on each rank."""
+        """Returns what the action returns, or the error it raises, on each rank."""
 
         def on(rank):
             self._own.rank = rank
@@ -200,8 +202,8 @@ def ended_by(outcomes):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_all_ranks_leave_a_pass_alike(monkeypatch, seed):
-    """Whoever is asked to stop, or in trouble, at whichever batch, with whatever speed."""
+def test_all_ranks_end_an_evaluation_in_the_same_way(monkeypatch, seed):
+    """Some rank is asked to stop or fails, at a random batch; ranks have random speeds."""
     rng = np.random.default_rng(seed)
     size, total = int(rng.integers(1, 5)), int(rng.integers(1, 40))
     monkeypatch.setattr(module, "_AGREE_SECONDS", float(rng.choice([0.0, 0.002, 10.0])))
@@ -229,10 +231,10 @@ def test_all_ranks_leave_a_pass_alike(monkeypatch, seed):
         assert kind in {("Abandoned", ""), *(("DataError", f"batch {n}") for n in trouble.values())}
     else:
         assert all(o["eval_examples"] == size * total for o in outcomes)
-        assert not trouble, "trouble is told, at the end at the latest"
+        assert not trouble, "an error must reach all ranks, at the end at the latest"
 
 
-def test_a_stop_is_heard_soon_however_long_the_pass(monkeypatch):
+def test_a_request_to_stop_ends_a_long_evaluation_soon_on_all_ranks(monkeypatch):
     monkeypatch.setattr(module, "_AGREE_SECONDS", 0.05)
     ranks, done = Ranks(2, monkeypatch), [0, 0]
 
@@ -250,7 +252,7 @@ def test_a_stop_is_heard_soon_however_long_the_pass(monkeypatch):
     assert done[0] == done[1] < 50 + 100
 
 
-def test_a_rank_in_trouble_is_waited_for_at_the_end_where_nobody_can_be_asked(monkeypatch):
+def test_errors_of_several_ranks_are_joined_at_the_end_of_a_short_evaluation(monkeypatch):
     ranks = Ranks(3, monkeypatch)
 
     def batches(rank):
@@ -263,9 +265,9 @@ def test_a_rank_in_trouble_is_waited_for_at_the_end_where_nobody_can_be_asked(mo
     assert ended_by(outcomes) == {("DataError", "rank 1; rank 2")}
 
 
-def test_answers_that_are_no_numbers_are_wrong_for_every_class(model):
+def test_nan_logits_count_as_wrong_for_every_class(model):
     logits = np.eye(11, dtype=np.float32)[:4]
-    logits[0] = np.nan  # argmax would say 0, which is its label
+    logits[0] = np.nan  # argmax would return 0, which is the label
     labels, weights = np.arange(4, dtype=np.int32), np.ones(4, np.float32)
     step = EvalStep(model)
     result = evaluate(step, [tuple(map(tf.constant, (logits, labels, weights)))], 4)

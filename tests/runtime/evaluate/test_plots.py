@@ -7,17 +7,19 @@ from convoy.runtime.evaluate.plots import SIDE, _heat, classes_a_pixel
 from convoy.utils.classification import confusion
 
 
-def test_a_matrix_has_the_colours_of_its_counts():
+def test_the_colours_of_the_matrix_follow_its_counts():
     heat = _heat(confusion(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]), 3))
-    np.testing.assert_array_equal(heat[[0, 1], [0, 1], 3], [191, 96])  # 0.75 of 1 and of a half
+    np.testing.assert_array_equal(
+        heat[[0, 1], [0, 1], 3], [191, 96]
+    )  # 0.75 of full strength, and of half
     assert heat[1, 0, 3] == round(255 * (0.15 + 0.85 * 0.5**0.5))
     assert np.count_nonzero(heat[..., 3]) == 3
     assert (heat[0, 0, 2], heat[1, 0, 0]) == (0xC6, 0xD9)  # blue and orange
 
 
 @pytest.mark.parametrize("classes", [1001, 12_345])
-def test_of_many_classes_several_share_a_pixel(classes):
-    """Judged by the shares of a matrix that was summed in blocks, the long way."""
+def test_many_classes_share_pixels_in_the_matrix(classes):
+    """The reference sums the matrix in blocks, example by example."""
     per = classes_a_pixel(classes)
     rng = np.random.default_rng(classes)
     labels = rng.integers(0, classes, 3000)
@@ -34,5 +36,5 @@ def test_of_many_classes_several_share_a_pixel(classes):
     np.testing.assert_allclose(heat[..., 3], 255 * strong, atol=0.51)
 
 
-def test_classes_as_imagenet_has_them_have_a_pixel_each():
+def test_each_of_1000_classes_has_its_own_pixel():
     assert classes_a_pixel(1000) == 1

@@ -1,4 +1,4 @@
-"""Label files: the forms they may have, and how they are matched with images."""
+"""`--eval_labels`: the formats of label files, and how labels are matched with images."""
 
 import json
 
@@ -13,7 +13,7 @@ PATHS = ["val/cat/b.jpg", "val/cat/a.jpg", "val/dog/c.jpg"]
 
 @pytest.fixture
 def table(tmp_path):
-    """The table of a file with this content (text, or something for JSON)."""
+    """Returns the label table of a file with this content: text, or an object to write as JSON."""
 
     def make(content, names=PATHS, classes=10, class_names=None):
         path = tmp_path / "labels"
@@ -23,16 +23,16 @@ def table(tmp_path):
     return make
 
 
-def test_a_list_goes_by_the_files_names(table):
+def test_a_list_of_labels_is_in_the_order_of_sorted_file_names(table):
     assert table([[1], [2], [3]]) == [[2], [1], [3]]
     assert table("1\n2\n3\n") == [[2], [1], [3]]
 
 
-def test_a_list_goes_by_the_order_of_records_without_names(table):
+def test_without_file_names_a_list_of_labels_is_in_the_order_of_records(table):
     assert table([[1], 2, [3]], names=[None] * 3) == [[1], [2], [3]]
 
 
-def test_several_labels_and_none(table):
+def test_an_image_can_have_several_labels_or_none(table):
     assert table([[5, 1, 5], [], [3]]) == [[-1, -1], [1, 5], [3, -1]]
 
 
@@ -47,15 +47,15 @@ def test_several_labels_and_none(table):
     ],
     ids=["object", "paths", "space", "tab", "comma"],
 )
-def test_names_may_stand_in_any_order(table, content):
+def test_labels_by_file_name_can_be_in_any_order(table, content):
     assert table(content) == [[2], [1], [3]]
 
 
-def test_an_image_that_is_not_named_is_left_out(table):
+def test_an_image_that_the_file_does_not_name_is_left_out(table):
     assert table({"a.jpg": 1}) == [[-1], [1], [-1]]
 
 
-def test_labels_may_be_the_names_of_classes(table):
+def test_labels_can_be_class_names(table):
     names = ["tabby cat", "10", "dog"]
     kept = {"classes": 3, "class_names": names}
     assert table([["dog"], ["10", "tabby cat"], [1]], **kept) == [[0, 1], [2, -1], [1, -1]]
@@ -82,12 +82,12 @@ def test_labels_may_be_the_names_of_classes(table):
         ('{"a.jpg": 1, "a.jpg": 2}', "'a.jpg' stands there 2 times"),
     ],
 )
-def test_what_does_not_fit_is_said(table, content, words):
+def test_a_label_file_that_does_not_fit_is_refused_with_the_reason(table, content, words):
     with pytest.raises(ConfigError, match=f"--eval_labels .*{words}"):
         table(content)
 
 
-def test_a_list_needs_names_that_differ(table):
+def test_a_list_of_labels_is_refused_if_file_names_repeat(table):
     with pytest.raises(ConfigError, match=r"several images are called 1.jpg.*cat/1.jpg"):
         table([1, 2], names=["cat/1.jpg", "dog/1.jpg"])
     assert table({"cat/1.jpg": 1, "dog/1.jpg": 2}, names=["cat/1.jpg", "dog/1.jpg"]) == [[1], [2]]
@@ -100,7 +100,7 @@ def test_a_name_that_fits_several_images_is_refused(table):
     assert table({"cat/1.jpg": 3, "1.jpg": 2}, names=names) == [[3], [2], [-1]]
 
 
-def test_classes_have_names_although_the_checkpoint_has_none():
+def test_class_names_come_from_the_checkpoint_or_the_data_or_imagenet():
     thousand = names_for_labels(None, ["0", "1", "10"], 1000)
     assert thousand[284] == "n02123597"  # Siamese cat
     assert names_for_labels(["b", "a"], ["a", "b"], 2) == ["b", "a"]
@@ -108,7 +108,7 @@ def test_classes_have_names_although_the_checkpoint_has_none():
     assert names_for_labels(None, ["a", "b"], 3) is None
 
 
-def test_a_name_that_several_classes_have_is_refused(table):
+def test_a_class_name_that_several_classes_share_is_refused(table):
     cranes = ["crane", "dog", "crane"]
     with pytest.raises(ConfigError, match=r"several classes .*'crane'.*numbers"):
         table([["dog"], ["crane"], [1]], classes=3, class_names=cranes)
@@ -118,16 +118,16 @@ def test_a_name_that_several_classes_have_is_refused(table):
 @pytest.mark.parametrize(
     "line", ["my photo, 1.jpg 5", "my photo, 1.jpg,5", "my photo, 1.jpg , 5", "my photo, 1.jpg\t5"]
 )
-def test_a_line_is_cut_at_its_last_separator(table, line):
+def test_a_line_of_labels_is_split_at_its_last_separator(table, line):
     assert table(line, names=["my photo, 1.jpg"]) == [[5]]
 
 
-def test_names_need_records_that_keep_them(table):
+def test_labels_by_file_name_are_refused_for_records_without_names(table):
     with pytest.raises(ConfigError, match="records keep no file names"):
         table({"a.jpg": 1}, names=["a.jpg", None])
 
 
-def test_the_table_holds_class_numbers(tmp_path):
+def test_the_label_table_is_int32(tmp_path):
     path = tmp_path / "real.json"
     path.write_text("[[1], [0, 2]]")
     table = label_table(read_label_file(str(path)), [None, None], 3)

@@ -1,4 +1,4 @@
-"""The evaluation report against scikit-learn, from random logits and from a run's own files."""
+"""The evaluation report agrees with scikit-learn, for random logits and for a run's own files."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ FIGURES = [f"eval_{name}" for name in MEANS]
 
 
 class Loader:
-    """One rank's batches of logits in place of images, dealt as the real one deals examples."""
+    """A stand-in for a rank's loader: logits in place of images, in the real loader's order."""
 
     bad_examples, num_examples = {}, EXAMPLES
 
@@ -59,7 +59,7 @@ class Loader:
 
 @pytest.fixture(scope="module")
 def identity():
-    """Logits straight from the input, so that NumPy knows them too."""
+    """A model whose logits are its input, so that NumPy knows them too."""
     inputs = keras.layers.Input((CLASSES,))
     return keras.Model(inputs, keras.layers.Activation("linear")(inputs))
 
@@ -77,7 +77,7 @@ def softmax(logits):
 
 
 @pytest.mark.parametrize("whole", [3, 2], ids=["matrix", "cells"])
-def test_confusion_csv_has_the_cells_alone_where_classes_are_many(monkeypatch, whole):
+def test_confusion_csv_of_many_classes_lists_only_cells_that_are_not_0(monkeypatch, whole):
     monkeypatch.setattr(eval_page, "WHOLE_MATRIX", whole)
     found = confusion(np.array([0, 2, 2, 2]), np.array([0, 1, 1, 2]), 3)
     head, rows = eval_page._confusion_table(found, ["a", "b", "c"])
@@ -90,10 +90,10 @@ def test_confusion_csv_has_the_cells_alone_where_classes_are_many(monkeypatch, w
 
 
 @pytest.mark.parametrize("world", [1, 3])
-def test_each_example_is_recorded_once_and_the_sums_are_evaluations(
+def test_each_example_is_recorded_once_and_the_metrics_equal_an_evaluations(
     identity, examples, monkeypatch, world
 ):
-    """Each rank's pass in turn, and then what Horovod's allgather would give."""
+    """Runs the ranks in turn, then joins their parts as Horovod's allgather would."""
     logits, labels = examples
     parts, passes = [], []
     monkeypatch.setattr(report.ranks, "all_gather", lambda mine: mine)
@@ -116,8 +116,8 @@ def test_each_example_is_recorded_once_and_the_sums_are_evaluations(
     np.testing.assert_allclose(confidence[order], softmax(logits).max(axis=1), rtol=1e-5)
 
 
-def test_several_labels_count_as_the_likeliest(identity, examples):
-    """ReaL's rule, computed the long way: right if the answer is in the list; empty is left out."""
+def test_of_several_labels_the_likeliest_counts(identity, examples):
+    """The reference is ReaL's rule: an answer in the list is right; an empty list is left out."""
     logits, labels = examples
     rng = np.random.default_rng(1)
     lists = [
@@ -147,7 +147,7 @@ def test_several_labels_count_as_the_likeliest(identity, examples):
     assert figures["eval_loss"] == pytest.approx(want, rel=1e-6)
 
 
-def test_a_model_that_answers_nan_is_named(identity, examples):
+def test_a_model_that_answers_nan_is_an_error_with_its_name(identity, examples):
     logits = examples[0].copy()
     logits[7, 3] = np.nan
     trained = SimpleNamespace(model=identity, text="runs/x (raw weights)", class_names=None)
@@ -162,8 +162,8 @@ def test_a_model_that_answers_nan_is_named(identity, examples):
 
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
-    """A run whose raw weights and moving average both know something: heads fitted by least squares
-    to some of the validation images' features in a network that was never trained.
+    """A run whose raw weights and moving average both beat guessing: the network is untrained, and
+    its heads are fitted by least squares to the features of some validation images.
     """
     model_dir = tmp_path_factory.mktemp("report") / "run"
     names = [f"<i>{i}</i> & co" for i in range(10)]
@@ -196,7 +196,7 @@ def run(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(run, tiny):
-    """The report of both sets of weights, and what was logged."""
+    """The report of both sets of weights: its folder, metrics.json, and the logged summary."""
     args = ["--mode", "eval", "--model_dir", str(run)]
     assert main([*args, "--weights", "both", "--report"]) == 0
     folder = run / "eval_report"
@@ -205,7 +205,7 @@ def written(run, tiny):
 
 
 def summary_of(log):
-    """The figures that a mode ends with."""
+    """Returns the figures of the last summary line in a log."""
     lines = [json.loads(line[5:]) for line in log.read_text().splitlines()]
     return next(line["data"] for line in reversed(lines) if line.get("step") == [])
 
@@ -215,10 +215,10 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def test_the_report_says_what_is_printed(written):
+def test_metrics_json_has_the_figures_that_are_logged(written):
     raw, ema = written.metrics["evaluations"]
     assert (raw["name"], ema["name"]) == ("raw", "ema")
-    assert raw["top1"] != ema["top1"], "the two sets of weights should differ"
+    assert raw["top1"] != ema["top1"], "the fixture's two sets of weights must differ"
     for name in FIGURES:
         assert raw["figures"][name] == pytest.approx(written.logged[name], rel=1e-12)
     for evaluation in (raw, ema):
@@ -229,8 +229,8 @@ def test_the_report_says_what_is_printed(written):
     assert ema["top1_minus_first"] == pytest.approx(ema["top1"] - raw["top1"])
 
 
-def test_the_report_prints_what_a_plain_evaluation_does(run, tmp_path, capsys):
-    """But for its last line, where the report lies, and the figures of speed."""
+def test_an_evaluation_with_report_prints_the_same_as_without(run, tmp_path, capsys):
+    """Only the last line, with the report's path, and the figures of speed differ."""
     args = ["--mode", "eval", "--model_dir", str(run)]
     assert main(args) == 0
     plain = capsys.readouterr().out.splitlines()
@@ -244,7 +244,7 @@ def test_the_report_prints_what_a_plain_evaluation_does(run, tmp_path, capsys):
     assert any("eval_macro_f1" in line for line in reported)
 
 
-def test_the_files_agree_with_scikit_learn_and_with_the_data(written, writers):
+def test_the_csv_files_agree_with_scikit_learn_and_with_the_data(written, writers):
     truth = [label for _, label in writers.digits(150)[97:]]
     for number, evaluation in enumerate(written.metrics["evaluations"]):
         files = {kind: written.folder / name for kind, name in evaluation["files"].items()}
@@ -253,7 +253,7 @@ def test_the_files_agree_with_scikit_learn_and_with_the_data(written, writers):
             np.array([int(row[key]) for row in answers]) for key in ("label", "predicted")
         )
         assert len({(row["file"], row["byte"]) for row in answers}) == 53
-        # Two shards hold the examples in turn.
+        # The examples alternate between two shards.
         np.testing.assert_array_equal(labels, truth[0::2] + truth[1::2])
         judged = classification_report(labels, predicted, output_dict=True, zero_division=0)
         for row in rows_of(files["per_class"]):
@@ -268,7 +268,7 @@ def test_the_files_agree_with_scikit_learn_and_with_the_data(written, writers):
         assert number or (written.folder / "confusion.csv").exists()
 
 
-def test_the_page_loads_nothing_escapes_names_and_stays_small(written):
+def test_the_page_loads_nothing_and_escapes_class_names(written):
     page = (written.folder / "report.html").read_text()
     without = re.sub(r"base64,[\w+/=\s]*", "", page)
     without = re.sub(r'xmlns(:\w+)?="[^"]*"', "", without)
@@ -284,8 +284,10 @@ def test_the_page_loads_nothing_escapes_names_and_stays_small(written):
         assert (written.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_labels_from_a_file_and_another_size(run, tiny, tmp_path, writers, capsys):
-    """By order, for these records keep no names: the stored labels, but for two images."""
+def test_a_report_takes_labels_from_a_file_and_another_image_size(
+    run, tiny, tmp_path, writers, capsys
+):
+    """The file is in the records' order, as they keep no names; it changes two images' labels."""
     truth = [label for _, label in writers.digits(150)[97:]]
     lists = [[label] for label in truth[0::2] + truth[1::2]]
     lists[4], lists[7] = [], list(range(10))
@@ -309,7 +311,7 @@ def test_labels_from_a_file_and_another_size(run, tiny, tmp_path, writers, capsy
     assert f"wrote {tmp_path / 'report.html'}" in capsys.readouterr().out
 
 
-def test_a_folder_that_cannot_be_written_is_refused_beforehand(run, tmp_path, capsys):
+def test_a_report_dir_that_cannot_be_written_is_refused_before_evaluating(run, tmp_path, capsys):
     (tmp_path / "file").touch()
     args = ["--mode", "eval", "--model_dir", str(run), "--report"]
     assert main([*args, "--report_dir", str(tmp_path / "file")]) == 1
@@ -339,14 +341,14 @@ def test_a_folder_that_cannot_be_written_is_refused_beforehand(run, tmp_path, ca
         ),
     ],
 )
-def test_flags_that_do_not_fit_are_refused(run, capsys, flags, words):
+def test_contradictory_flags_of_a_report_are_refused(run, capsys, flags, words):
     with pytest.raises(SystemExit):
         parse([*flags, "--model_dir", str(run)])
     assert words in " ".join(capsys.readouterr().err.split())
 
 
 def same_answers(folder, other):
-    """Over other batches confidences differ by rounding, and nothing else does."""
+    """Checks that two reports' predictions differ only in the rounding of confidences."""
     pairs = zip(*(rows_of(one / "predictions.csv") for one in (folder, other)), strict=True)
     for mine, theirs in pairs:
         assert float(mine.pop("confidence")) == pytest.approx(
@@ -356,8 +358,8 @@ def same_answers(folder, other):
 
 
 @pytest.mark.slow
-def test_several_ranks_go_by_the_same_labels(convoy, run, tmp_path):
-    """Each reads the names of its share of the images: here, that there are none."""
+def test_several_ranks_give_the_same_report_with_labels_from_a_file(convoy, run, tmp_path):
+    """Each rank reads the names of its share of the images, which have none here."""
     (tmp_path / "real.json").write_text(json.dumps([[i % 10] if i % 7 else [] for i in range(53)]))
     args = ("--mode", "eval", "--model_dir", run, "--report", "--eval_batch_size", 7)
     args += ("--eval_labels", tmp_path / "real.json", "--intraop_threads", 1)
@@ -370,7 +372,7 @@ def test_several_ranks_go_by_the_same_labels(convoy, run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # seven launches
-def test_several_ranks_write_what_one_writes_and_a_plain_evaluation_says(convoy, run, tmp_path):
+def test_reports_of_several_ranks_equal_one_ranks_and_plain_evaluations(convoy, run, tmp_path):
     args = ("--mode", "eval", "--model_dir", run, "--report", "--weights", "both")
     args += ("--report_image_sizes", "32,48")
     threads = ("--intraop_threads", "1")
@@ -394,7 +396,7 @@ def test_several_ranks_write_what_one_writes_and_a_plain_evaluation_says(convoy,
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "cr\rhere", 'q"uote', "a,b", "both\r\n", "\ud800"])
-def test_any_name_of_a_file_stays_in_its_cell(tmp_path, name):
+def test_a_file_name_with_separators_stays_in_its_csv_cell(tmp_path, name):
     eval_page._write_csv(tmp_path / "some.csv", ("file", "label"), [(name, 1), ("plain", 2)])
     shown = name.encode(errors="backslashreplace").decode()
     assert rows_of(tmp_path / "some.csv") == [

@@ -1,4 +1,4 @@
-"""What a report evaluates side by side, and with which settings. No TensorFlow in it."""
+"""Which evaluations a report makes side by side, and their settings. Needs no TensorFlow."""
 
 from contextlib import nullcontext
 
@@ -15,7 +15,7 @@ from convoy.utils.errors import ConfigError
 
 @pytest.fixture
 def run(tmp_path):
-    """Writes a run's folder with an empty checkpoint for each step, and returns it."""
+    """Writes a run's folder with a tiny checkpoint for each step, and returns the folder."""
 
     def make(name, *steps, classes=2, class_names=None, ema=True, **settings):
         config = Config(**(defaults("efficientnet-test") | settings))
@@ -32,7 +32,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def asked(folders):
-    """The names and configs of a command line's evaluations."""
+    """Returns the name and config of each evaluation for a command line."""
 
     def ask(*args):
         flags = ("--mode", "eval", "--report", "--data_dir", folders, *args)
@@ -41,13 +41,13 @@ def asked(folders):
     return ask
 
 
-def test_a_report_alone_is_the_evaluation_itself(run, asked):
+def test_a_plain_report_makes_one_evaluation_with_the_runs_settings(run, asked):
     folder = run("a", 1, image_size=64)
     ((name, config),) = asked("--model_dir", folder)
     assert (name, config.image_size, config.weights) == ("", 64, "auto")
 
 
-def test_weights_and_sizes_multiply(run, asked):
+def test_every_set_of_weights_is_evaluated_at_every_size(run, asked):
     folder = run("a", 1, image_size=64)
     both = ("--weights", "both", "--report_image_sizes", "64, 96")
     found = asked("--model_dir", folder, *both)
@@ -71,40 +71,40 @@ def test_another_run_keeps_its_own_size_and_crop(run, asked):
     assert configs[2].checkpoint == str(two / "checkpoints/step-00000005")
 
 
-def test_a_flag_is_for_all_runs(run, asked):
+def test_a_flag_on_the_command_line_applies_to_all_runs(run, asked):
     one, two = run("one", 1, image_size=64), run("two", 5, image_size=96, crop_padding=8)
     flags = ("--model_dir", one, "--report_checkpoints", two, "--crop_padding", "16")
     assert [(c.image_size, c.crop_padding) for _, c in asked(*flags)] == [(64, 16), (96, 16)]
 
 
-def test_one_size_and_crop_for_all_runs(run, asked):
-    """Also those that the first run has anyway."""
+def test_one_given_size_and_crop_apply_to_all_runs(run, asked):
+    """They do even where they equal the first run's own settings."""
     one, two = run("one", 1, image_size=64), run("two", 5, image_size=96, crop_padding=8)
     flags = ("--report_image_sizes", "64", "--crop_pct", "0.67")
     found = asked("--model_dir", one, "--report_checkpoints", two, *flags)
     assert [(c.image_size, c.crop_padding) for _, c in found] == [(64, 31)] * 2
 
 
-def test_a_crops_share_is_that_of_each_size(run, asked):
+def test_crop_pct_is_applied_to_each_image_size(run, asked):
     folder = run("a", 1)
     flags = ("--model_dir", folder, "--report_image_sizes", "64,128", "--crop_pct", "0.875")
     assert [c.crop_padding for _, c in asked(*flags)] == [9, 18]
 
 
-def test_an_architecture_refuses_sizes_it_cannot_take(run, asked, capsys):
+def test_an_image_size_that_the_architecture_cannot_take_is_refused(run, asked, capsys):
     with pytest.raises(SystemExit):
         asked("--model_dir", run("a", 1), "--report_image_sizes", "64,0")
     assert "--image_size" in capsys.readouterr().err
 
 
-def test_a_missing_checkpoint_is_named_with_its_flag(run):
+def test_a_missing_checkpoint_is_refused_with_its_flag(run):
     folder = run("a", 1)
     config = Config(mode="eval", report=True, model_dir=str(folder), report_checkpoints="gone")
     with pytest.raises(ConfigError, match="--report_checkpoints gone does not exist"):
         variants(config)
 
 
-def test_names_are_as_long_as_it_takes_to_tell_them_apart(run, asked):
+def test_runs_of_the_same_name_get_longer_distinct_names(run, asked):
     one, two = run("exp1/runs/b0", 1), run("exp2/runs/b0", 1)
     names = [name for name, _ in asked("--model_dir", run("a", 1), "--report_checkpoints", two)]
     assert names == ["best", "runs/b0"]
@@ -113,7 +113,7 @@ def test_names_are_as_long_as_it_takes_to_tell_them_apart(run, asked):
 
 
 @pytest.mark.parametrize("which", ["last", "{a}", "{a}/checkpoints/../checkpoints/step-00000001"])
-def test_one_checkpoint_by_two_names_is_refused(run, asked, capsys, which):
+def test_the_same_checkpoint_under_two_names_is_refused(run, asked, capsys, which):
     folder = run("a", 1)
     with pytest.raises(SystemExit):
         asked("--model_dir", folder, "--report_checkpoints", which.format(a=folder))
@@ -122,7 +122,7 @@ def test_one_checkpoint_by_two_names_is_refused(run, asked, capsys, which):
     assert "step-00000001 twice" in message
 
 
-def test_a_weight_file_stands_beside_a_runs_best(run):
+def test_a_weight_file_can_be_compared_with_a_runs_best(run):
     config = Config(**(defaults("efficientnet-test") | {"mode": "eval", "report": True}))
     config = config.with_(model_dir=str(run("a", 1)), report_checkpoints="best")
     found = variants(config.with_(pretrained_from_file="weights/w.h5"))
@@ -143,7 +143,9 @@ def test_a_weight_file_stands_beside_a_runs_best(run):
         ({"class_names": ["cat", "cow"]}, {"label_file": "names"}, None, ""),
     ],
 )
-def test_what_cannot_stand_side_by_side_is_refused_beforehand(run, other, settings, error, words):
+def test_models_that_cannot_be_compared_are_refused_before_evaluating(
+    run, other, settings, error, words
+):
     one, two = run("one", 1, class_names=["cat", "dog"]), run("two", 1, **other)
     config = Config(**(defaults("efficientnet-test") | settings))
     config = config.with_(mode="eval", report=True, model_dir=str(one), report_checkpoints=str(two))
