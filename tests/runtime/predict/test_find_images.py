@@ -1,4 +1,4 @@
-"""Which files `--predict_dir` names."""
+"""`--predict_dir`: the files of a folder, a pattern, a list or stdin."""
 
 import codecs
 import io
@@ -11,7 +11,7 @@ from convoy.runtime.predict.find_images import find_images
 from convoy.utils.text import TextError
 
 
-def test_images_are_found_in_nested_folders_in_any_spelling(tmp_path):
+def test_images_are_found_in_nested_folders_whatever_the_case_of_their_ending(tmp_path):
     for name in ("b.JPG", "a/x.jpeg", "a/B/y.PNG", "z.gif", "k.Bmp", "notes.txt", ".hidden.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -23,7 +23,7 @@ def test_images_are_found_in_nested_folders_in_any_spelling(tmp_path):
     assert find_images(tmp_path / "b.JPG") == [tmp_path / "b.JPG"]
 
 
-def test_a_pattern_a_list_and_stdin_name_images_too(tmp_path, monkeypatch):
+def test_images_can_be_named_by_a_pattern_a_list_and_stdin(tmp_path, monkeypatch):
     for name in ("b.jpg", "a/x.jpg", "a/y.png", "odd ending.tmp", "[1].jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -53,8 +53,8 @@ def test_a_pattern_a_list_and_stdin_name_images_too(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-sig", "latin-1", "print0"]
 )
-def test_lists_are_read_in_the_encodings_people_have(tmp_path, encoding):
-    """As PowerShell, Notepad and `find` write them; the last two take names that are not UTF-8."""
+def test_lists_are_read_in_the_encodings_of_powershell_notepad_and_find(tmp_path, encoding):
+    """The last two encodings hold names that are not UTF-8."""
     text = "one.jpg\r\nkäfer.jpg\r\n"
     contents = {
         "utf-16-be-sig": codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
@@ -76,15 +76,15 @@ def test_lists_are_read_in_the_encodings_people_have(tmp_path, encoding):
     ],
     ids=["utf-16 le", "utf-16 be", "other letters", "cut"],
 )
-def test_zero_bytes_that_end_no_paths_are_refused(tmp_path, content):
-    """UTF-16 without its mark would name `.` and `/`: the current folder and the whole disk."""
+def test_a_list_with_zero_bytes_that_do_not_end_paths_is_refused(tmp_path, content):
+    """Else UTF-16 without a byte-order mark would name `.` and `/`, the whole disk."""
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(TextError, match=r"--predict_dir .*list\.txt holds zero bytes.*UTF-8"):
         find_images(tmp_path / "list.txt")
 
 
 @pytest.mark.parametrize("line", [".", "photos", "/", "//", "photos/.."])
-def test_a_list_searches_a_folder_only_if_it_says_so(tmp_path, monkeypatch, line):
+def test_a_list_searches_a_folder_only_if_its_line_ends_with_a_slash(tmp_path, monkeypatch, line):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
     monkeypatch.chdir(tmp_path)
@@ -94,7 +94,7 @@ def test_a_list_searches_a_folder_only_if_it_says_so(tmp_path, monkeypatch, line
     assert "folder" in refused[Path(line)]
 
 
-def test_a_folder_that_cannot_be_searched_stands_in_the_result(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_searched_is_in_the_result_with_the_reason(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").touch()
     (tmp_path / "shut").mkdir()
     scandir = os.scandir

@@ -1,4 +1,4 @@
-"""What predictions are written to: Parquet, and a page that a browser can be given as it is."""
+"""The outputs of predictions: Parquet, one line of text, and a gallery for the browser."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ ODD = '<img src=x onerror="alert(1)">\'&amp;{{ 7*7 }}\n.jpg'
 
 @pytest.fixture
 def gallery(tmp_path):
-    """Writes a gallery of results and returns its pages' text."""
+    """Writes a gallery of results; returns the text of its pages."""
     from convoy.runtime.predict.gallery import Gallery
 
     def write(items, per_page=2000):
@@ -40,7 +40,7 @@ def gallery(tmp_path):
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: elements, and the texts of those of a kind."""
+    """A parsed page: its elements, and the texts by tag."""
 
     def __init__(self, text):
         super().__init__()
@@ -91,7 +91,7 @@ def test_the_gallery_takes_names_that_are_not_utf_8(gallery):
     assert "caf\\xe9.jpg" in text
 
 
-def test_the_gallery_has_pages_and_forgets_those_of_an_earlier_run(gallery):
+def test_a_long_gallery_has_pages_and_removes_those_of_an_earlier_run(gallery):
     pages = gallery([labelled(f"{i}.jpg", 0.5) for i in range(5)], per_page=2)
     assert [page.count("<article") for page in pages] == [2, 2, 1]
     assert "5 images, 3 to 4 on this page" in pages[1]
@@ -99,7 +99,7 @@ def test_the_gallery_has_pages_and_forgets_those_of_an_earlier_run(gallery):
     assert len(gallery([labelled("1.jpg", 0.5)], per_page=2)) == 1
 
 
-def test_parquet_holds_types_and_nulls(tmp_path):
+def test_parquet_keeps_types_and_nulls(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     with Parquet(tmp_path / "p.parquet", 2) as file:
         file.write(labelled(ODD, 0.75, 0.25))
@@ -113,7 +113,7 @@ def test_parquet_holds_types_and_nulls(tmp_path):
     assert rows[1]["error"] == "cut \\udce9"
 
 
-def test_a_format_without_its_package_says_what_to_install(monkeypatch):
+def test_a_format_whose_package_is_missing_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr("convoy.runtime.predict.outputs.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package pyarrow: pip install .*parquet"):
@@ -122,7 +122,7 @@ def test_a_format_without_its_package_says_what_to_install(monkeypatch):
     assert predict_formats(Config().predict_formats) == list(FORMATS[:3])
 
 
-def test_one_line_stays_one_line():
+def test_the_text_of_a_result_is_one_line_even_with_line_breaks():
     assert one_line(labelled("a\nb.jpg", 0.5)) == "a\\nb.jpg: class <0> 50.0%"
     assert one_line(labelled("\udce9.jpg", error="a\nb")) == "\\xe9.jpg: unreadable: a\\nb"
     assert one_line(Labelled("a.jpg")) == "a.jpg: unsure"
@@ -138,7 +138,7 @@ def test_one_line_stays_one_line():
         ("res.v2", ["res.v2.csv", "res.v2.jsonl"]),
     ],
 )
-def test_an_ending_is_not_doubled_and_earlier_files_are_known(tmp_path, output, files):
+def test_output_names_do_not_double_their_ending_and_report_replaced_files(tmp_path, output, files):
     config = Config(
         model_dir=str(tmp_path),
         predict_formats="jsonl,csv",

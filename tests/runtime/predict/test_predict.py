@@ -1,4 +1,4 @@
-"""Labels for a folder of images, some of them odd, with a model that training has made."""
+"""`--mode predict` with a trained model, on folders of images, some of them odd or broken."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from main import main
 
 @pytest.fixture
 def predict(trained, tmp_path, capsys):
-    """Runs `--mode predict` in this process: (exit code, rows by file name, printed text)."""
+    """Runs `--mode predict` in this process; returns (exit code, JSON rows, CSV rows, output)."""
 
     def run(folder, *args):
         output = tmp_path / "predictions"
@@ -35,8 +35,8 @@ def predict(trained, tmp_path, capsys):
     return run
 
 
-def test_imagenets_names_are_those_of_keras_and_unique():
-    """1,000 of them, in the order of the synset ids, as `keras.applications` numbers them."""
+def test_imagenets_class_names_are_unique_and_in_keras_order():
+    """`keras.applications` numbers the 1,000 classes in the order of their synset ids."""
     ids, names = list(imagenet_classes()), list(imagenet_classes().values())
     assert len(set(names)) == len(ids) == 1000
     assert ids == sorted(ids)
@@ -48,7 +48,7 @@ def test_imagenets_names_are_those_of_keras_and_unique():
 
 def test_a_label_file_names_the_classes(tmp_path):
     file = tmp_path / "labels.txt"
-    for encoding in ("utf-8", "utf-8-sig", "utf-16"):  # the latter two are Windows'
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):  # the latter two come from Windows
         file.write_text("cat\n gro\u0308ße \n\n", encoding=encoding)
         assert class_names(["a", "b"], 2, file) == ["cat", "größe"]
     with pytest.raises(ConfigError, match="has 2 lines, and the model 3 classes"):
@@ -61,12 +61,12 @@ def test_a_label_file_names_the_classes(tmp_path):
         class_names(None, 2, file)
 
 
-def test_names_in_old_checkpoints_become_printable():
+def test_unprintable_class_names_of_old_checkpoints_are_escaped():
     names = [os.fsdecode(b"k\xe4fer"), "lo\u0308we\n"]
     assert class_names(names, 2) == ["k\\xe4fer", "löwe\\n"]
 
 
-def test_classes_without_a_name_have_a_number():
+def test_classes_without_a_name_are_called_by_their_number():
     assert class_names(["cat", "dog"], 3) == ["cat", "dog", "2"]
     assert class_names(None, 2) == ["0", "1"]
     assert class_names(["a", "b", "c"], 2) == ["a", "b"]
@@ -91,7 +91,9 @@ def test_every_image_of_a_folder_is_labelled(predict, photos, tmp_path):
     assert "6 images labelled, 0 unreadable" in text
 
 
-def test_an_unreadable_image_has_its_row_and_the_others_are_labelled(predict, photos, tmp_path):
+def test_an_unreadable_image_has_a_row_with_its_error_and_others_are_labelled(
+    predict, photos, tmp_path
+):
     folder = tmp_path / "in"
     shutil.copytree(photos, folder)
     good = len(list(folder.iterdir()))
@@ -123,7 +125,7 @@ def test_an_unreadable_image_has_its_row_and_the_others_are_labelled(predict, ph
     assert all(name in text for name in failed)
 
 
-def test_a_folder_of_unreadable_images_only_is_reported_too(predict, tmp_path):
+def test_a_folder_of_only_unreadable_images_ends_with_3(predict, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(b"no")
     code, rows, _, text = predict(tmp_path / "in")
@@ -153,7 +155,7 @@ def test_odd_file_names_survive_in_every_output(predict, photos, tmp_path):
     assert "[red].jpg" in text
 
 
-def test_a_file_name_that_is_no_utf8_is_written_all_the_same(predict, photos, tmp_path):
+def test_a_file_name_that_is_not_utf8_is_in_every_output(predict, photos, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     shutil.copy(next(photos.iterdir()), os.fsencode(folder) + b"/caf\xe9.jpg")
@@ -164,8 +166,8 @@ def test_a_file_name_that_is_no_utf8_is_written_all_the_same(predict, photos, tm
     assert "caf\\xe9.jpg" in text
 
 
-def test_probabilities_are_a_softmax_of_the_evaluation_logits(predict, trained, photos):
-    """Recomputed by hand: decode as evaluation does, the model's logits, one softmax."""
+def test_probabilities_are_the_softmax_of_the_evaluations_logits(predict, trained, photos):
+    """The reference decodes as evaluation does and takes the softmax of the model's logits."""
     import tensorflow as tf
 
     from convoy.dataloader.images.crops import EvalCrop, eval_decode
@@ -188,8 +190,10 @@ def test_probabilities_are_a_softmax_of_the_evaluation_logits(predict, trained, 
         assert cells["class_1"] == row["predictions"][0]["class"]
 
 
-def test_class_names_are_those_of_labels_txt(trained, tiny, photos, writers, tmp_path, convoy):
-    """Trained on data whose labels.txt holds words, predictions are words."""
+def test_predictions_have_the_class_names_of_labels_txt(
+    trained, tiny, photos, writers, tmp_path, convoy
+):
+    """The names come from the data that the model was trained on."""
     names = [f"número {i}" for i in range(10)]
     examples = writers.digits(40)
     data = writers.dataset(tmp_path / "data", examples[:20], examples[20:], names=names)
@@ -211,7 +215,7 @@ def test_top_k_is_bounded_by_the_number_of_classes(predict, photos):
     assert len(rows[0]["predictions"]) == 10
 
 
-def test_one_image_is_answered_in_one_line(trained, photos, capsys):
+def test_a_single_image_prints_one_line(trained, photos, capsys):
     photo = next(photos.iterdir())
     flags = ["--mode", "predict", "--model_dir", str(trained.model_dir), "--top_k", "2"]
     assert main([*flags, "--image", str(photo)]) == 0
@@ -221,8 +225,8 @@ def test_one_image_is_answered_in_one_line(trained, photos, capsys):
     assert capsys.readouterr().out == f"{photos}: unreadable: not a regular file\n"
 
 
-def test_size_crop_mirror_and_confidence_are_the_users(predict, trained, photos):
-    """Recomputed by hand at another size, from the middle half, averaged with the mirror image."""
+def test_predict_follows_the_flags_for_size_crop_mirroring_and_confidence(predict, trained, photos):
+    """The reference averages the middle half, at another size, with its mirror image."""
     import tensorflow as tf
 
     from convoy.dataloader.images.crops import EvalCrop, eval_decode
@@ -268,7 +272,7 @@ def test_a_folder_without_images_is_an_error(trained, tmp_path, capsys):
         (["--predict_dir", ".", "--checkpoint", "nowhere"], "--checkpoint nowhere does not exist"),
     ],
 )
-def test_what_is_missing_is_named(trained, capsys, args, message):
+def test_missing_inputs_of_predict_are_refused_with_their_flag(trained, capsys, args, message):
     with pytest.raises(SystemExit) as exit_:
         main(["--mode", "predict", "--model_dir", str(trained.model_dir), *args])
     assert exit_.value.code == 2
@@ -285,11 +289,11 @@ print("peak KiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.slow
-def test_ten_thousand_images_take_no_more_memory_than_a_quarter(
+def test_the_memory_of_predict_does_not_grow_with_the_number_of_images(
     convoy, trained, photos, tmp_path, script
 ):
-    """Both fill whole pages of the gallery; 7,500 images kept would be 26 MB of pixels alone, and
-    more of thumbnails and rows.
+    """10,000 images may take 15 MB more than 2,500, which fill a page of the gallery too. Keeping
+    the 7,500 images would take 26 MB for pixels alone, and more for thumbnails and rows.
     """
     peaks = []
     program = script(MEMORY.format(root=os.getcwd()))
