@@ -1,4 +1,4 @@
-"""Exports: what they give is what the Keras model gives, and what differs is not kept."""
+"""Exported files give the Keras model's results; a file whose results differ is deleted."""
 
 import json
 import zipfile
@@ -28,7 +28,9 @@ def pictures(tmp_path_factory, writers):
 
 
 def by_hand(trained, files, weights="auto"):
-    """Names' numbers and probabilities from the Keras model, decoded as evaluation does."""
+    """Returns the encoded files, the images decoded as in evaluation, and the Keras model's
+    probabilities.
+    """
     import tensorflow as tf
 
     from convoy.dataloader.images.crops import EvalCrop, eval_decode
@@ -42,7 +44,9 @@ def by_hand(trained, files, weights="auto"):
     return encoded, images, shares / shares.sum(-1, keepdims=True)
 
 
-def test_a_savedmodel_serves_bytes_and_pixels(trained, pictures, tmp_path, capsys):
+def test_a_savedmodel_gives_the_same_results_for_encoded_bytes_and_pixels(
+    trained, pictures, tmp_path, capsys
+):
     import tensorflow as tf
 
     out = tmp_path / "out"
@@ -82,7 +86,7 @@ def test_a_savedmodel_serves_bytes_and_pixels(trained, pictures, tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_tflite_takes_any_batch_and_carries_its_labels(trained, pictures, tmp_path):
+def test_a_tflite_file_takes_any_batch_size_and_contains_its_labels(trained, pictures, tmp_path):
     assert export(trained, tmp_path, "--predict_dir", pictures, "--export_format", "tflite") == 0
     _, images, want = by_hand(trained, sorted(pictures.glob("0*.jpg"))[:7])
     runner = lite(tmp_path / "model.tflite")
@@ -96,8 +100,8 @@ def test_tflite_takes_any_batch_and_carries_its_labels(trained, pictures, tmp_pa
 
 
 @pytest.mark.slow
-def test_int8_is_kept_only_if_it_agrees(trained, pictures, tmp_path):
-    """After 14 steps of training the classes lie so close that it may go either way."""
+def test_an_int8_file_is_kept_only_if_top1_agrees_on_95_percent(trained, pictures, tmp_path):
+    """After 14 steps of training the classes are so close that either outcome is possible."""
     data = trained.flags[-2:]  # calibrated on training images
     code = export(
         trained, tmp_path, "--predict_dir", pictures, "--export_format", "tflite-int8", *data
@@ -114,7 +118,7 @@ def test_int8_is_kept_only_if_it_agrees(trained, pictures, tmp_path):
 
 
 def lite(path):
-    """A function that runs a TensorFlow Lite file."""
+    """Returns the function that runs a TensorFlow Lite file."""
     import tensorflow as tf
 
     with pytest.warns(UserWarning, match="LiteRT"):
@@ -122,7 +126,7 @@ def lite(path):
 
 
 @pytest.mark.slow
-def test_onnx_names_classes_and_carries_its_metadata(trained, pictures, tmp_path):
+def test_an_onnx_file_names_classes_and_contains_its_metadata(trained, pictures, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra export: make test-export")
     import onnx
     from onnx.shape_inference import infer_shapes
@@ -134,7 +138,7 @@ def test_onnx_names_classes_and_carries_its_metadata(trained, pictures, tmp_path
     probabilities, classes = session.run(["probabilities", "classes"], {"images": images})
     np.testing.assert_allclose(probabilities, want, atol=1e-5)
     assert classes[:, 0].tolist() == [str(i) for i in want.argmax(-1)]
-    # Its own arithmetic of shapes keeps the batch to the end, which its fusions need.
+    # ONNX's shape inference must keep the symbolic batch to the end: fusions need it.
     assert [output.shape[0] for output in session.get_outputs()] == ["batch"] * 4
     graph = infer_shapes(onnx.load(tmp_path / "model.onnx")).graph
     assert {v.type.tensor_type.shape.dim[0].dim_param for v in graph.value_info} == {"batch"}
@@ -146,7 +150,7 @@ def test_onnx_names_classes_and_carries_its_metadata(trained, pictures, tmp_path
 
 
 def sample(count, classes=10):
-    """A sample of images whose pixels do not matter, and the Keras model's logits for them."""
+    """Returns a sample of images whose pixels do not matter, and random logits for them."""
     from convoy.runtime.export.sample_images import Sample
 
     logits = np.random.default_rng(0).normal(size=(count, classes)).astype(np.float32)
@@ -155,7 +159,7 @@ def sample(count, classes=10):
 
 
 def runtime_giving(logits, names=None, share=1, score=1):
-    """A stand-in for a format's runtime: gives out these logits batch by batch."""
+    """Returns a stand-in for a format's runtime that gives these logits batch by batch."""
     from convoy.runtime.export.export import _softmax
 
     given = iter(np.split(logits, range(32, len(logits), 32)))
@@ -172,7 +176,7 @@ def runtime_giving(logits, names=None, share=1, score=1):
     return run
 
 
-def test_a_float_export_must_agree_in_classes_logits_and_names():
+def test_a_float_export_must_agree_in_classes_logits_probabilities_and_names():
     from convoy.runtime.export.export import compare
 
     images, reference = sample(300)
@@ -197,7 +201,7 @@ def test_a_float_export_must_agree_in_classes_logits_and_names():
     assert "a probability is off by 0.0" in verdict(logits, score=1.01)["reason"]
 
 
-def test_int8_is_judged_by_its_classes_alone():
+def test_an_int8_export_must_agree_in_95_percent_of_classes_only():
     from convoy.runtime.export.export import compare
 
     images, reference = sample(300)
@@ -209,8 +213,10 @@ def test_int8_is_judged_by_its_classes_alone():
 
 
 @pytest.mark.slow
-def test_a_format_that_differs_is_not_kept(trained, pictures, tmp_path, monkeypatch, capsys):
-    """The classes agree, and every logit is 0.01 too large."""
+def test_an_export_with_other_logits_is_deleted_and_an_error(
+    trained, pictures, tmp_path, monkeypatch, capsys
+):
+    """The classes agree, but every logit is 0.01 too large."""
     from convoy.runtime.export import writers as exporters
 
     whole = exporters.Serving.of_images
@@ -227,8 +233,12 @@ def test_a_format_that_differs_is_not_kept(trained, pictures, tmp_path, monkeypa
     assert said["passed"] is False
 
 
-def test_each_format_has_an_entry_of_its_own(trained, pictures, tmp_path, monkeypatch, capsys):
-    """A damaged export.json is made anew, and an overwrite that failed is told beside the file."""
+def test_export_json_keeps_an_entry_per_format_across_exports(
+    trained, pictures, tmp_path, monkeypatch, capsys
+):
+    """A damaged export.json is replaced. A failed overwrite is recorded beside the kept file's
+    entry.
+    """
     passes = True
 
     def one(name, what, folder, sample, reference):
@@ -256,7 +266,7 @@ def test_each_format_has_an_entry_of_its_own(trained, pictures, tmp_path, monkey
     assert (first["last_attempt"]["weights"], first["last_attempt"]["passed"]) == ("ema", False)
 
 
-def test_examples_that_cannot_be_read_are_passed_over(tmp_path):
+def test_the_sample_for_comparing_skips_unreadable_images(tmp_path):
     from convoy.runtime.export.sample_images import _split
     from convoy.runtime.settings.config import Config
 
@@ -270,7 +280,9 @@ def test_examples_that_cannot_be_read_are_passed_over(tmp_path):
     assert read == [(b"0", 0), (b"2", 0), (b"0", 1), (b"1", 1), (b"2", 1)]
 
 
-def test_few_images_are_enough_and_none_where_that_is_asked_for(trained, photos, tmp_path, capsys):
+def test_an_export_compares_on_few_images_and_with_0_samples_on_none(
+    trained, photos, tmp_path, capsys
+):
     assert export(trained, tmp_path / "few", "--predict_dir", photos) == 0
     told = "compared on 12 images, which says little: one that differed would be 8.3% of them"
     assert told in capsys.readouterr().out
@@ -284,7 +296,9 @@ def test_few_images_are_enough_and_none_where_that_is_asked_for(trained, photos,
     assert (tmp_path / "none" / "savedmodel" / "1" / "saved_model.pb").exists()
 
 
-def test_no_images_at_all_are_an_error_with_the_way_out(trained, tmp_path, capsys):
+def test_an_export_without_images_to_compare_on_is_an_error_with_a_remedy(
+    trained, tmp_path, capsys
+):
     (tmp_path / "empty").mkdir()
     for flags in (("--predict_dir", tmp_path / "empty"), ("--data_dir", tmp_path / "empty")):
         assert export(trained, tmp_path / "out", *flags) == 2
@@ -296,7 +310,7 @@ def test_no_images_at_all_are_an_error_with_the_way_out(trained, tmp_path, capsy
     assert "leave out --export_samples 0" in " ".join(capsys.readouterr().err.split())
 
 
-def test_formats_are_named_and_their_packages_needed(monkeypatch):
+def test_unknown_formats_and_missing_packages_are_refused(monkeypatch):
     with pytest.raises(ConfigError, match="choose from savedmodel, tflite"):
         export_formats("coreml")
     monkeypatch.setattr("convoy.runtime.export.formats.find_spec", lambda name: None)

@@ -1,4 +1,4 @@
-"""The model card: what is known, what is not, and nobody's text as anything but text."""
+"""The model card: known facts, unknown facts, and the escaping of foreign text."""
 
 import pytest
 import yaml
@@ -10,7 +10,7 @@ NASTY = "</table><script>alert(1)</script>|`x` www.x.org $y$\n---\n# [a](http://
 
 
 def content(**changes):
-    """What export.json holds, of a run with an evaluation."""
+    """Returns the content of export.json for a run with an evaluation, with `changes`."""
     metrics = {
         "eval_accuracy_top_1": 0.5, "eval_accuracy_top_5": 0.75, "eval_loss": 1.25,
         "eval_ema_accuracy_top_1": 0.6, "eval_ema_accuracy_top_5": 0.8, "eval_ema_loss": 1.0,
@@ -35,13 +35,13 @@ def content(**changes):
 
 
 def parts(text):
-    """The front matter and the body of a card."""
+    """Returns the front matter and the body of a card."""
     start, front, body = text.split("---\n", 2)
     assert start == ""
     return yaml.safe_load(front), body
 
 
-def test_what_is_known_is_told_with_the_number_of_images():
+def test_accuracies_are_stated_with_the_number_of_images():
     front, body = parts(model_card(content()))
     (result,) = front["model-index"][0]["results"]
     assert [m["value"] for m in result["metrics"]] == [0.5, 0.75]
@@ -55,7 +55,7 @@ def test_what_is_known_is_told_with_the_number_of_images():
     assert "| `optimizer` | rmsprop |" in body
     assert "mixup_alpha" not in body
     assert "rests on 40 validation images alone" in body
-    assert "data set: unknown" in body, "the flag's default does not mean ImageNet"
+    assert "data set: unknown" in body, "the default of --dataset does not mean ImageNet"
     averaged, _ = parts(model_card(content(weights="ema")))
     assert averaged["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.6
     tfds = content(training={"dataset": "tfds:mnist"})
@@ -69,8 +69,8 @@ OTHER_WEIGHTS = {"metrics": {"eval_accuracy_top_1": 0.9}, "of_such_images": True
 
 
 @pytest.mark.parametrize("accuracy", [None, {}, OTHER_CROP, OTHER_WEIGHTS])
-def test_what_is_not_known_is_not_made_up(accuracy):
-    """Weights from a file; and a checkpoint whose evaluation was of earlier weights."""
+def test_unknown_facts_are_called_unknown(accuracy):
+    """Weights from a file, and checkpoints whose evaluation was of another crop or weights."""
     text = model_card(content(accuracy=accuracy, training=None, data=None, epoch=None))
     front, body = parts(text)
     assert "model-index" not in front
@@ -80,14 +80,14 @@ def test_what_is_not_known_is_not_made_up(accuracy):
     assert "0.9" not in body
 
 
-def test_what_was_measured_on_other_images_leaves_the_sample():
+def test_an_accuracy_at_another_crop_is_replaced_by_the_samples():
     text = model_card(content(accuracy=OTHER_CROP | {"sample": 0.75}))
     assert "were compared on: top-1 75.00%" in text
     assert "known of the images alone" in text
     assert "90.00%" not in text
 
 
-def test_files_of_other_weights_and_names_from_a_file_are_told_apart():
+def test_the_card_names_files_of_other_weights_and_unnamed_classes():
     given = content(data={"named": False})
     assert "the data named none" in model_card(given)
     assert "the data named none" not in model_card(given | {"label_file": True})
@@ -98,7 +98,7 @@ def test_files_of_other_weights_and_names_from_a_file_are_told_apart():
     assert "| `model.onnx` of step-00000007 (ema weights, epoch 1) |" in body
 
 
-def test_a_run_evaluated_one_size_and_crop():
+def test_an_evaluation_counts_only_for_its_own_size_and_crop():
     from convoy.runtime.builders.inputs import eval_crop
     from convoy.runtime.builders.trained_model import Trained
     from convoy.runtime.settings.config import Config
@@ -111,7 +111,7 @@ def test_a_run_evaluated_one_size_and_crop():
     assert not Trained(None, "").evaluated_on(224, eval_crop(run))
 
 
-def test_anybodys_text_stays_text():
+def test_markup_in_names_of_classes_and_runs_is_escaped():
     dirty = content(classes=[NASTY] * 25, source=NASTY, arch=NASTY)
     dirty["training"] |= {"optimizer": NASTY, "dataset": f"tfds:{NASTY}"}
     front, body = parts(model_card(dirty))
@@ -120,7 +120,7 @@ def test_anybodys_text_stays_text():
     assert "<script>" not in shown
     assert "<a href" not in shown
     assert "<em>" not in shown
-    assert "www.x" not in body, "which GitHub's readers make a link of"
+    assert "www.x" not in body, "GitHub would make it a link"
     assert "alert(1)" in shown
     assert "\u202e" not in body
     clean = MarkdownIt("commonmark").enable("table").render(parts(model_card(content()))[1])

@@ -1,4 +1,4 @@
-"""What is done to ONNX graphs, judged by ONNX Runtime (`make test-export`)."""
+"""Changes to ONNX graphs keep the results in ONNX Runtime (`make test-export`)."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ X = np.random.default_rng(0).normal(size=(2, 3, 8, 9)).astype(np.float32)
 
 
 def graph(before="Relu", pads=(0, 0, 1, 1, 0, 0, 1, 1), value=None, kernel=(3, 3), **settings):
-    """An activation, a padding, a maximum pooling."""
+    """Returns a model of an activation, a padding and a max pooling."""
     helper = onnx.helper
     constants = [onnx.numpy_helper.from_array(np.array(pads), "pads")]
     if value is not None:
@@ -48,7 +48,7 @@ def run(model):
     ],
     ids=["padded", "unevenly", "no relu", "no zeros", "channels", "too far", "cut", "pads itself"],
 )
-def test_zeros_around_relu_become_the_pools_own(settings, inside):
+def test_zero_padding_between_relu_and_pool_moves_into_the_pool(settings, inside):
     wanted = run(graph(**settings))
     model = pad_within_pools(graph(**settings))
     assert ("Pad" not in {node.op_type for node in model.graph.node}) == inside
