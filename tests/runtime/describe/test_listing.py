@@ -1,4 +1,4 @@
-"""`--mode list`: what it shows, and its filter. No TensorFlow."""
+"""`--mode list`: its table and `--pattern`. Needs no TensorFlow."""
 
 import re
 
@@ -12,7 +12,7 @@ from convoy.runtime.settings.recipes import expected_top1
 
 @pytest.fixture
 def listed(capsys, monkeypatch):
-    """Runs the mode in 80 columns and returns its lines below the heading, by architecture."""
+    """Runs the mode in 80 columns; returns the fields of each line by architecture."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(pattern=None):
@@ -25,7 +25,7 @@ def listed(capsys, monkeypatch):
     return run
 
 
-def test_every_architecture_is_listed_whole(listed):
+def test_every_available_architecture_is_listed_with_its_figures(listed):
     rows = listed()
     assert list(rows) == [name for name in list_archs() if get_arch(name).available]
     for name, row in rows.items():
@@ -41,7 +41,7 @@ def test_every_architecture_is_listed_whole(listed):
     assert rows["resnet50"][4] == "4.09"
 
 
-def test_a_pattern_filters(listed):
+def test_a_pattern_selects_architectures(listed):
     assert list(listed("resnet1??")) == ["resnet101", "resnet152", "resnet18d"]
     assert list(listed("*net-b[0-2]")) == [f"efficientnet-b{i}" for i in range(3)]
     assert parse(["--mode", "list", "--pattern", "resnet*"]).pattern == "resnet*"
@@ -55,7 +55,7 @@ def test_a_pattern_filters(listed):
         (["--pattern", "resnet*"], "--pattern is for --mode list"),
     ],
 )
-def test_a_pattern_that_finds_nothing_or_has_no_use_is_refused(args, message, capsys):
+def test_a_pattern_that_matches_nothing_or_has_no_effect_is_refused(args, message, capsys):
     with pytest.raises(SystemExit):
         parse(args)
     assert re.search(re.escape(message), " ".join(capsys.readouterr().err.split()))

@@ -1,4 +1,4 @@
-"""Curves of runs: what a spike does to them."""
+"""Curves of runs: the axis when the loss has a spike."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def history(training, evaluation):
     return found
 
 
-def test_a_curve_that_falls_is_shown_whole():
+def test_a_falling_curve_is_shown_whole():
     assert axis_top([falling()]) is None
     assert axis_top([falling(), np.linspace(2, 1, 10)]) is None
     assert axis_top([np.ones(5)]) is None
 
 
 @pytest.mark.parametrize("spike", [300.0, 1.0e6])
-def test_a_spike_is_cut_off_and_counted(spike):
+def test_a_spike_is_cut_off_and_its_height_is_stated(spike):
     evaluation = np.concatenate([np.linspace(3, 1, 11), [spike]])
     top = axis_top([falling(), evaluation])
     assert 3 < top < 20
@@ -42,7 +42,7 @@ def test_a_spike_is_cut_off_and_counted(spike):
         assert text == f"1 value above, up to {spike:.3g}"
 
 
-def test_values_that_are_often_large_need_another_axis():
+def test_a_curve_with_many_large_values_has_a_logarithmic_axis():
     evaluation = np.array([2.3, 5, 1e3, 5e4, 1e6, 1.5e5, 900, 12, 3, 2])
     assert axis_top([falling(), evaluation]) is None
     with draw(LOSS, history(falling(), evaluation)) as plot:

@@ -1,5 +1,5 @@
-"""Grad-CAM against the class activation map, which it equals for models that pool and classify
-linearly, and against a derivation by differences.
+"""Grad-CAM agrees with the class activation map for models with a linear head, and with numerical
+gradients for others.
 """
 
 import keras
@@ -15,7 +15,7 @@ def images(count, size=32, seed=0):
 
 
 def spread(model):
-    """Biases apart, so that classes are not chosen alike, and batch norms that do something."""
+    """Randomises biases, betas and moving means, so that classes differ and batch norm acts."""
     rng = np.random.default_rng(1)
     for weight in model.weights:
         if weight.path.endswith(("beta", "bias", "moving_mean")):
@@ -30,7 +30,7 @@ ARCHS = {
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_it_is_the_class_activation_map_of_our_models(arch):
+def test_grad_cam_equals_the_class_activation_map_of_our_models(arch):
     layer, size = ARCHS[arch]
     model = spread(build_model(arch, num_classes=5, image_size=size, dropout=0.2, seed=0))
     activation = model.get_layer(layer).output
@@ -49,7 +49,7 @@ def test_it_is_the_class_activation_map_of_our_models(arch):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4 * want.max())
 
 
-def test_it_is_the_gradient_where_the_head_is_not_linear():
+def test_grad_cam_equals_numerical_gradients_for_a_nonlinear_head():
     layers = keras.layers
     inputs = keras.Input((6, 6, 3))
     x = layers.Conv2D(4, 3, activation="tanh", name="last")(inputs)
@@ -74,9 +74,7 @@ def test_it_is_the_gradient_where_the_head_is_not_linear():
         features.astype(np.float64), logits.argmax(-1), maps, strict=True
     ):
         slopes = []
-        for channel in range(
-            4
-        ):  # the mean over positions of the gradient, by raising one at a time
+        for channel in range(4):  # the gradient by central differences, averaged over positions
             gradients = []
             for place in np.ndindex(feature.shape[:2]):
                 step = np.zeros_like(feature)
@@ -88,7 +86,7 @@ def test_it_is_the_gradient_where_the_head_is_not_linear():
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5)
 
 
-def test_an_overlay_is_hot_where_the_map_is():
+def test_an_overlay_is_red_where_the_map_is_high():
     x, maps = images(2), np.zeros((2, 4, 4), np.float32)
     maps[0, 3, 0] = 5.0
     got = overlay(x, maps)
@@ -99,7 +97,7 @@ def test_an_overlay_is_hot_where_the_map_is():
     assert (got[1, ..., 2] >= got[1, ..., 0]).all(), "a map of zeros is dark blue"
 
 
-def test_a_model_without_images_is_refused():
+def test_a_model_without_spatial_activations_is_refused():
     inputs = keras.Input((3,))
     with pytest.raises(ValueError, match="no activation with height and width"):
         grad_cam(keras.Model(inputs, keras.layers.Dense(2)(inputs)))

@@ -1,4 +1,4 @@
-"""Runs on a CSV list of images: those of the same images in folders."""
+"""Runs on a CSV list of images equal runs on the same images in folders."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from main import main
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory, writers):
-    """60 digits in folders, and a list of them with their splits, shuffled."""
+    """60 digits in folders, and a shuffled list of them with their splits."""
     root, rows = tmp_path_factory.mktemp("digits"), []
     for i, (pixels, label) in enumerate(writers.digits(60)):
         split = "val" if i >= 45 else "train"
@@ -33,7 +33,7 @@ def weights(folder):
     return [(path / "model.safetensors").read_bytes() for path in found]
 
 
-def test_a_list_trains_as_its_images_in_folders_do(both, small_run, tmp_path, capfd):
+def test_training_on_a_list_gives_the_same_weights_as_on_folders(both, small_run, tmp_path, capfd):
     one = ("--max_epochs", 1)
     assert run(small_run, both, tmp_path / "folders", *one) == 0
     assert run(small_run, os.path.relpath(both / "list.csv"), tmp_path / "list", *one) == 0
@@ -47,7 +47,9 @@ def test_a_list_trains_as_its_images_in_folders_do(both, small_run, tmp_path, ca
 
 
 @pytest.mark.slow
-def test_a_run_on_a_list_goes_on_and_notices_other_labels(both, small_run, tmp_path, capfd):
+def test_a_run_on_a_list_resumes_exactly_and_reports_changed_labels(
+    both, small_run, tmp_path, capfd
+):
     data, two = both / "list.csv", ("--max_epochs", 2)
     assert run(small_run, both, tmp_path / "folders", *two) == 0
     assert run(small_run, data, tmp_path / "list", *two, "--run_epochs", 1) == 0
@@ -65,7 +67,7 @@ def test_a_run_on_a_list_goes_on_and_notices_other_labels(both, small_run, tmp_p
     assert "other training images than before, as many (45)" in capfd.readouterr().out
 
 
-def test_mistakes_are_answered_at_once(both, tmp_path, refused):
+def test_mistakes_in_a_list_are_refused_with_their_line(both, tmp_path, refused):
     bad = both / "bad.csv"
     bad.write_text("path,label\ntrain/0/000.jpg,0\nnowhere.jpg,1\n")
     says = refused("--data_dir", bad, "--model_dir", tmp_path / "run", "--mode", "train")

@@ -1,4 +1,4 @@
-"""Pages about runs, alone and compared: finished ones, killed ones, and folders that hold none."""
+"""`--mode report`: pages about one run or several, finished, killed or missing."""
 
 import json
 import re
@@ -25,7 +25,7 @@ HOSTILE = "<script>alert(1)<b> & co"
 
 
 def write_run(folder, epochs=4, finished=True, **settings):
-    """The folder of a run with two ranks, of three steps an epoch, as training leaves it."""
+    """Writes the folder that a run of two ranks and three steps an epoch leaves; returns it."""
     folder.mkdir(parents=True)
     config = Config(model_dir=str(folder), max_epochs=epochs, **settings)
     (folder / "config.yaml").write_text(config.to_yaml())
@@ -51,7 +51,7 @@ def write_run(folder, epochs=4, finished=True, **settings):
 
 
 def text_of(page):
-    """What a reader sees: without tags and styles."""
+    """Returns the visible text of a page, without tags and styles."""
     body = re.sub(r"(?s)<style>.*?</style>|<svg.*?</svg>", "", Path(page).read_text())
     return " ".join(re.sub(r"<[^>]*>", " ", body).split())
 
@@ -66,15 +66,15 @@ def run_report(*flags):
     return main(["--mode", "report", *map(str, flags)])
 
 
-def test_the_best_says_when_it_is_the_moving_averages(tmp_path):
+def test_the_best_top1_names_the_moving_average_if_it_is_better(tmp_path):
     run = read_run(str(write_run(tmp_path / "run")))
     assert ("best top-1", "35.00%", "epoch 2") in report.tiles(run)
-    run.history.epochs[3]["eval_accuracy_top_1"] = None  # not a number, in log.json
+    run.history.epochs[3]["eval_accuracy_top_1"] = None  # NaN, as log.json stores it
     run.history.epochs[3]["eval_ema_accuracy_top_1"] = 0.5
     assert ("best top-1", "50.00%", "moving average, epoch 3") in report.tiles(run)
 
 
-def test_a_page_of_a_run_without_pictures(tmp_path, capsys):
+def test_a_runs_page_shows_its_figures_ranks_and_charts(tmp_path, capsys):
     from PIL import Image
 
     folder = write_run(tmp_path / "run")
@@ -99,7 +99,7 @@ def test_a_page_of_a_run_without_pictures(tmp_path, capsys):
         assert pixels.std() > 5, file.name
 
 
-def test_a_run_that_has_no_end_is_told_so_and_has_notes_for_what_is_missing(tmp_path):
+def test_the_page_of_an_unfinished_run_says_so_and_notes_missing_parts(tmp_path):
     folder = write_run(tmp_path / HOSTILE, epochs=1, finished=False)
     assert run_report("--model_dir", folder, "--data_dir", tmp_path / "nowhere") == 0
     content, text = (folder / "report.html").read_text(), text_of(folder / "report.html")
@@ -111,7 +111,7 @@ def test_a_run_that_has_no_end_is_told_so_and_has_notes_for_what_is_missing(tmp_
     assert "&lt;script&gt;alert(1)&lt;b&gt; &amp; co: training of" in content
 
 
-def test_a_host_that_is_the_only_one_is_not_named(tmp_path):
+def test_a_single_host_is_not_named(tmp_path):
     folder = write_run(tmp_path / "run", epochs=1)
     facts = {"python": "3.11", "hosts": ["hidden", "hidden"], "horovod": {}, "dali": None}
     (folder / "environment.json").write_text(json.dumps(facts))
@@ -120,8 +120,8 @@ def test_a_host_that_is_the_only_one_is_not_named(tmp_path):
     assert report.environment(run) == [("python", "3.11")]
 
 
-def test_a_picture_that_cannot_be_made_is_a_note(tmp_path, monkeypatch):
-    """Such as one for which the GPU has no memory: TensorFlow's errors are no OSErrors."""
+def test_an_error_while_making_pictures_becomes_a_note_on_the_page(tmp_path, monkeypatch):
+    """One cause is a GPU without memory; TensorFlow's errors are not OSErrors."""
     from convoy.runtime.report import samples
 
     def fail(*_):
@@ -136,7 +136,7 @@ def test_a_picture_that_cannot_be_made_is_a_note(tmp_path, monkeypatch):
     assert "No predictions: IndexError: of no use" in text
 
 
-def test_what_is_no_run_is_refused(tmp_path, capsys):
+def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_report("--model_dir", tmp_path)
     assert "is no folder of a training run" in " ".join(capsys.readouterr().err.split())
@@ -145,7 +145,7 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert "--runs is for --mode report" in capsys.readouterr().err
 
 
-def test_pictures_of_a_trained_run(trained, tiny, tmp_path):
+def test_a_trained_runs_page_has_training_images_and_grad_cam(trained, tiny, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained.model_dir, folder)
     seen = []
@@ -162,11 +162,11 @@ def test_pictures_of_a_trained_run(trained, tiny, tmp_path):
     assert loads_nothing(folder / "report.html")
     assert re.search(r"Checkpoint step-000000\d\d .* its maps of \d × \d are enlarged", text)
     assert "crop " in text
-    assert "tensorflow-cpu" in text, "the environment was noted"
+    assert "tensorflow-cpu" in text, "the page lists the environment"
     assert seen == [("training_images", (64, 64, 3), 14), ("grad_cam", (96, 64, 3), 14)]
 
 
-def test_trouble_with_the_report_is_a_warning(tmp_path, capsys, monkeypatch):
+def test_an_error_in_the_report_at_the_end_of_training_is_a_warning(tmp_path, capsys, monkeypatch):
     config = Config(model_dir=str(write_run(tmp_path / "run")), report_images=0)
 
     def fail(*_, **__):
@@ -205,7 +205,7 @@ def test_runs_are_compared_without_tensorflow(tmp_path):
     assert done.stdout.splitlines()[-1] == "code 0 loaded []", done.stderr
     text, content = text_of(page), page.read_text()
     assert "3 runs compared" in text
-    assert f"{a} {b}" in text, "runs of one name are told apart by their paths"
+    assert f"{a} {b}" in text, "runs of the same name are distinguished by path"
     assert "lr_init 0.1 0.3 0.1" in text
     assert "max_epochs 4 2 4" in text
     assert "evaluation top-1 35.00% 25.00% 35.00%" in text
@@ -214,12 +214,12 @@ def test_runs_are_compared_without_tensorflow(tmp_path):
     assert (page.parent / "compared" / "loss_train_loss.png").exists()
 
 
-def test_runs_that_differ_in_their_folder_only_do_not_differ(tmp_path):
+def test_runs_that_differ_only_in_their_folder_have_no_differences(tmp_path):
     runs = [read_run(str(write_run(tmp_path / name, epochs=1))) for name in "ab"]
     assert differences(runs) == []
 
 
-def test_a_sheet_is_about_square_and_keeps_the_order():
+def test_a_sheet_of_pictures_is_about_square_and_keeps_the_order():
     pictures = [np.full((2, 4, 3), number, np.uint8) for number in range(1, 6)]
     got = report.sheet(pictures)
     assert got.shape == (6, 8, 3)
