@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there; what is damaged is passed over; nothing saved is lost."""
+"""Checkpoints are complete or absent, damaged ones are skipped, and saved ones survive errors."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def flip_a_byte(file):
 
 
 def mark_again(path, name):
-    """Has the marker agree with a file that was changed."""
+    """Updates the marker after a file was changed."""
     content, file = json.loads((path / "COMPLETE.json").read_text()), path / name
     content[name] = {"size": file.stat().st_size, "sha256": sha256(file)}
     (path / "COMPLETE.json").write_text(json.dumps(content))
@@ -48,7 +48,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("size", [1, 100_000])
-def test_what_is_read_is_what_was_saved(tmp_path, size):
+def test_a_checkpoint_is_read_as_it_was_saved(tmp_path, size):
     saved = contents(7, size)
     path = checkpoint.save(tmp_path, saved)
     assert path == tmp_path / "checkpoints" / "step-00000007"
@@ -70,7 +70,7 @@ def test_only_safetensors_json_and_yaml_are_written(tmp_path):
     assert set(content) == {file.name for file in path.iterdir()} - {"COMPLETE.json"}
 
 
-def test_saving_the_same_step_again_keeps_the_whole_one(tmp_path):
+def test_saving_a_step_again_replaces_only_a_damaged_checkpoint(tmp_path):
     (path,) = save(tmp_path, 3)
     before = (path / "COMPLETE.json").stat().st_ino
     save(tmp_path, 3)
@@ -81,7 +81,7 @@ def test_saving_the_same_step_again_keeps_the_whole_one(tmp_path):
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_a_damaged_checkpoint_is_passed_over_and_never_read(tmp_path, damage):
+def test_a_damaged_checkpoint_is_skipped_and_refused_when_named(tmp_path, damage):
     older, newer = save(tmp_path, 10, 20)
     damage(newer)
     assert checkpoint.latest(tmp_path) == older
@@ -103,7 +103,7 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_newest(tmp_path, damage):
     assert checkpoint.resolve(tmp_path, "best") == second
 
 
-def test_damaged_checkpoints_that_are_passed_over_are_named(tmp_path):
+def test_skipped_damaged_checkpoints_are_reported(tmp_path):
     first, second, third = save(tmp_path, 10, 20, 30)
     assert checkpoint.passed_over(tmp_path, third) == []
     flip_a_byte(third / "model.safetensors")
@@ -111,21 +111,23 @@ def test_damaged_checkpoints_that_are_passed_over_are_named(tmp_path):
     assert f"{third} is damaged" in line
     checkpoint.mark_best(tmp_path, first, {"value": 0.9})
     found = checkpoint.resolve(tmp_path, "best")
-    assert checkpoint.passed_over(tmp_path, found, "best") == []  # the newest was not asked for
+    assert (
+        checkpoint.passed_over(tmp_path, found, "best") == []
+    )  # the damaged newest one was not requested
     flip_a_byte(first / "model.safetensors")
     found = checkpoint.resolve(tmp_path, "best")
     assert found == second
     assert len(checkpoint.passed_over(tmp_path, found, "best")) == 2
-    (third / "COMPLETE.json").unlink()  # as a save leaves it that was interrupted
+    (third / "COMPLETE.json").unlink()  # as after an interrupted save
     assert checkpoint.passed_over(tmp_path, found) == []
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path):
+def test_resuming_a_run_with_only_damaged_checkpoints_is_an_error(tmp_path):
     from convoy.runtime.train.state import find_saved
 
     said: list[str] = []
     config = Config(model_dir=str(tmp_path))
-    assert find_saved(config, said.append) is None  # nothing was saved yet
+    assert find_saved(config, said.append) is None  # nothing saved yet: a new run
     older, newer = save(tmp_path, 10, 20)
     flip_a_byte(newer / "optimizer.safetensors")
     assert find_saved(config, said.append).path == older
@@ -135,7 +137,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path):
         find_saved(config, said.append)
 
 
-def test_other_folders_are_no_checkpoints(tmp_path):
+def test_other_files_and_folders_are_not_checkpoints_and_are_not_pruned(tmp_path):
     (tmp_path / "checkpoints" / "step-00000099").mkdir(parents=True)
     (tmp_path / "checkpoints" / "step-notes.txt").write_text("mine")
     (tmp_path / "checkpoints" / "backup").mkdir()
@@ -152,7 +154,7 @@ def test_other_folders_are_no_checkpoints(tmp_path):
 
 
 def test_a_checkpoint_is_found_by_its_name(tmp_path, monkeypatch):
-    """As it is printed, from any folder; a path goes before."""
+    """The name is relative to model_dir's checkpoints, unless it is a path that exists."""
     monkeypatch.chdir(tmp_path)
     first, _ = save(tmp_path / "run", 319, 320)
     for name in ("step-00000319", "step-00000319/", str(first), "run/checkpoints/step-00000319"):
@@ -165,7 +167,7 @@ def test_a_checkpoint_is_found_by_its_name(tmp_path, monkeypatch):
         checkpoint.resolve("nowhere", "step-00000319")
 
 
-def test_no_checkpoint_at_all_is_said_so(tmp_path):
+def test_a_model_dir_without_checkpoints_is_an_error_when_one_is_needed(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert checkpoint.latest(folder) is None
         assert checkpoint.best(folder) is None
@@ -176,14 +178,14 @@ def test_no_checkpoint_at_all_is_said_so(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"checkpoint": 7}', '{"checkpoint": "step-00000099"}', "\x00"]
 )
-def test_a_best_that_points_nowhere_gives_the_newest(tmp_path, text):
+def test_an_invalid_best_json_falls_back_to_the_newest_checkpoint(tmp_path, text):
     _, newest = save(tmp_path, 10, 20)
     (tmp_path / "checkpoints" / "best.json").write_text(text)
     assert checkpoint.best(tmp_path) is None
     assert checkpoint.resolve(tmp_path) == newest
 
 
-def test_best_cannot_point_outside_the_run(tmp_path):
+def test_best_json_cannot_point_outside_the_run(tmp_path):
     (outside,) = save(tmp_path / "other", 10)
     save(tmp_path / "run", 20)
     best = {"checkpoint": f"../../other/checkpoints/{outside.name}"}
@@ -197,7 +199,7 @@ def test_pruning_keeps_the_best_and_the_newest_two(tmp_path):
     (paths[3] / "COMPLETE.json").unlink()
     checkpoint.prune(tmp_path)
     assert steps_of(checkpoint.complete_checkpoints(tmp_path)) == [20, 30, 50]
-    assert not paths[3].exists(), "what a broken save left is removed"
+    assert not paths[3].exists(), "the remains of a failed save are removed"
     assert checkpoint.best(tmp_path) == paths[1]
 
 
@@ -209,12 +211,12 @@ def test_a_full_disk_is_an_error_and_earlier_checkpoints_survive(small_disk):
     assert "--model_dir" in str(error.value)
     assert checkpoint.latest(small_disk) == first
     checkpoint.read(first)
-    assert list((small_disk / "checkpoints").glob("step-*2")) == [], "nothing half-written is left"
+    assert list((small_disk / "checkpoints").glob("step-*2")) == [], "a partial checkpoint was left"
     (second,) = save(small_disk, 2)
-    assert checkpoint.latest(small_disk) == second, "with enough space the same step can be saved"
+    assert checkpoint.latest(small_disk) == second, "with enough space the same step is saved"
 
 
-def test_a_disk_that_fills_up_while_the_marker_is_written_loses_nothing(small_disk):
+def test_a_disk_that_fills_up_leaves_every_listed_checkpoint_readable(small_disk):
     (first,) = save(small_disk, 1)
     sizes = range(1_000, 100_000, 9_001)
     for step, size in enumerate(sizes, 2):
@@ -228,7 +230,7 @@ def test_a_disk_that_fills_up_while_the_marker_is_written_loses_nothing(small_di
         checkpoint.read(path)
 
 
-def test_a_full_disk_is_found_out_before_training(small_disk):
+def test_a_full_disk_is_an_error_before_training(small_disk):
     checkpoint.check_writable(small_disk)
     with pytest.raises(OSError, match="No space"):
         (small_disk / "filler").write_bytes(b"\0" * 2_000_000)
@@ -258,7 +260,7 @@ def test_a_model_dir_that_is_a_file_is_an_error(tmp_path):
     assert (tmp_path / "file").read_text() == "not a folder"
 
 
-def test_a_folder_that_cannot_be_looked_into_is_an_error_in_plain_words(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_an_error_with_the_reason(tmp_path, monkeypatch):
     (tmp_path / "checkpoints").mkdir()
 
     def refuse(*_):
@@ -270,7 +272,7 @@ def test_a_folder_that_cannot_be_looked_into_is_an_error_in_plain_words(tmp_path
     monkeypatch.undo()
 
 
-def test_an_interrupt_in_the_middle_of_a_save_leaves_no_half_checkpoint(tmp_path, monkeypatch):
+def test_ctrl_c_during_a_save_leaves_no_partial_checkpoint(tmp_path, monkeypatch):
     (first,) = save(tmp_path, 1)
     monkeypatch.setattr(marker, "sync", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -281,8 +283,7 @@ def test_an_interrupt_in_the_middle_of_a_save_leaves_no_half_checkpoint(tmp_path
     assert checkpoint.latest(tmp_path) == second
 
 
-def test_reading_a_config_executes_nothing(tmp_path):
-    """YAML tags that name Python objects are refused, not obeyed."""
+def test_python_tags_in_a_checkpoints_config_are_refused_and_not_executed(tmp_path):
     from convoy.runtime.settings.config import load_config
     from convoy.utils.errors import ConfigError
 
@@ -302,7 +303,7 @@ def test_reading_a_config_executes_nothing(tmp_path):
     assert not proof.exists()
 
 
-def test_weights_that_are_no_safetensors_are_an_error(tmp_path):
+def test_weights_that_are_a_pickle_are_refused(tmp_path):
     import pickle
 
     (path,) = save(tmp_path, 1)
@@ -312,7 +313,7 @@ def test_weights_that_are_no_safetensors_are_an_error(tmp_path):
         checkpoint.read(path)
 
 
-def test_a_newer_programs_checkpoint_is_refused(tmp_path):
+def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path):
     (path,) = save(tmp_path, 1)
     file = path / "state.json"
     file.write_text(json.dumps({"step": 1, "format": 99}))
@@ -321,7 +322,7 @@ def test_a_newer_programs_checkpoint_is_refused(tmp_path):
         checkpoint.read(path)
 
 
-def test_assigning_names_what_does_not_fit_and_changes_nothing():
+def test_assigning_weights_that_do_not_fit_names_them_and_changes_nothing():
     import keras
 
     model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2, name="d")])
@@ -352,7 +353,7 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
     file = path / "model.safetensors"
     for _ in range(2):
         assert checkpoint.is_complete(path, checksums=True)
-    assert opened.count(file) == 2, "one that has only just changed may change again unseen"
+    assert opened.count(file) == 2, "a file changed just now is hashed each time"
     monkeypatch.setattr(marker, "_SETTLED", -1.0)
     for _ in range(3):
         assert checkpoint.is_complete(path, checksums=True)

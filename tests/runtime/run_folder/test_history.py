@@ -1,4 +1,4 @@
-"""Logs read back: resumed, killed, going back, with evaluations and benchmarks behind them."""
+"""Reading log.json: runs that were resumed, killed or rolled back, and other modes' entries."""
 
 import json
 import math
@@ -48,8 +48,8 @@ def evaluation(number, top1):
     return (number,), {"eval_loss": 1.0, "eval_accuracy_top_1": top1}
 
 
-def test_an_evaluation_beside_a_run_that_goes_on_is_no_part_of_it(log):
-    """Both write into one file, line by line."""
+def test_an_evaluation_that_writes_into_a_running_runs_log_is_ignored(log):
+    """Both processes append lines to the same file."""
     run = make_json_logger(log.path)
     run.parameters({"mode": "train_and_eval"})
     run.log(*step(1, 1, 3.0))
@@ -59,7 +59,9 @@ def test_an_evaluation_beside_a_run_that_goes_on_is_no_part_of_it(log):
     beside.log((), {"eval_loss": 9.0, "eval_accuracy_top_1": 0.1})
     beside.close()
     run.log(*epoch(1, 2, 2.7))
-    assert all(json.loads(line[5:]) for line in log.path.read_text().splitlines()), "none is cut"
+    assert all(json.loads(line[5:]) for line in log.path.read_text().splitlines()), (
+        "every line must be whole"
+    )
     history = log.read()
     assert (list(history.steps), list(history.epochs)) == ([1, 2], [1])
     assert (history.launches, history.summary) == (1, {})
@@ -68,7 +70,7 @@ def test_an_evaluation_beside_a_run_that_goes_on_is_no_part_of_it(log):
     assert log.read().summary == {"training_loss": 2.7, "eval_loss": 1.0}
 
 
-def test_steps_epochs_and_evaluations_are_found(log):
+def test_steps_epochs_and_evaluations_are_read_from_the_log(log):
     history = log.launch(
         step(1, 1, 3.0), step(1, 2, 2.5), epoch(1, 2, 2.7), evaluation(1, 0.4), step(2, 3, 2.0)
     ).read()
@@ -84,7 +86,7 @@ def test_steps_epochs_and_evaluations_are_found(log):
     assert history.launches == 1
 
 
-def test_what_a_resumed_run_does_again_counts_once(log):
+def test_steps_repeated_after_a_resume_replace_the_earlier_ones(log):
     log.launch(
         step(1, 1, 3.0), epoch(1, 2, 2.7), evaluation(1, 0.4),
         step(2, 3, 2.0), epoch(2, 4, 1.9), evaluation(2, 0.9), step(3, 5, 1.0),
@@ -96,7 +98,7 @@ def test_what_a_resumed_run_does_again_counts_once(log):
     assert history.launches == 2
 
 
-def test_evaluations_and_benchmarks_that_follow_are_no_part_of_it(log):
+def test_later_evaluations_and_benchmarks_in_the_log_are_ignored(log):
     log.launch(step(1, 1, 3.0), epoch(1, 2, 2.7), ((), {"training_loss": 2.7}))
     log.launch(((), {"eval_loss": 9.0}), mode="eval")
     history = log.launch(step(1, 1, 8.0), epoch(1, 9, 8.0), mode="training_benchmark").read()
@@ -105,7 +107,7 @@ def test_evaluations_and_benchmarks_that_follow_are_no_part_of_it(log):
     assert history.epochs[1]["step"] == 2
 
 
-def test_a_line_cut_off_and_lines_of_others_are_passed_over(log):
+def test_truncated_and_foreign_lines_and_nan_are_skipped(log):
     log.launch(step(1, 1, 3.0), step(1, 2, math.nan), step(1, 3, 1.0))
     with log.path.open("a") as file:
         file.write('not ours\nDLLL [1]\nDLLL {"type": "LOG", "step": [1, 4], "data": {"train.lo')
@@ -114,7 +116,7 @@ def test_a_line_cut_off_and_lines_of_others_are_passed_over(log):
     assert (x.tolist(), y.tolist()) == ([1.0, 3.0], [3.0, 1.0]), "NaN is left out"
 
 
-def test_older_logs_do_not_say_at_which_step_an_epoch_ended(log):
+def test_the_last_step_of_an_epoch_is_inferred_in_older_logs(log):
     (number,), values = epoch(1, 2, 2.7)
     del values["step"]
     entries = step(1, 1, 3.0), step(1, 2, 2.5), ((number,), values), evaluation(1, 0.5)
@@ -122,13 +124,13 @@ def test_older_logs_do_not_say_at_which_step_an_epoch_ended(log):
     assert history.epochs[1]["step"] == 2
 
 
-def test_the_finer_of_steps_and_epochs_makes_the_curve(log):
+def test_a_curve_uses_steps_or_epochs_whichever_has_more_points(log):
     epochs = [epoch(n, 10 * n, 5.0 - n) for n in range(1, 5)]
     history = log.launch(step(1, 1, 7.0), *epochs).read()
     assert history.curve("train.loss")[0].tolist() == [10, 20, 30, 40]
 
 
-def test_times_of_ranks_are_medians_over_epochs_with_as_many_ranks(log):
+def test_rank_times_are_medians_over_epochs_with_the_same_number_of_ranks(log):
     def times(*columns):
         return dict(zip(RANK_TIMES, columns, strict=True))
 
@@ -143,7 +145,7 @@ def test_times_of_ranks_are_medians_over_epochs_with_as_many_ranks(log):
     assert log.launch(step(1, 1, 1.0)).read().rank_times(RANK_TIMES).shape == (0, 3)
 
 
-def test_steps_lie_within_epochs_of_any_length(log):
+def test_steps_are_converted_to_epochs_of_varying_length(log):
     history = log.launch(epoch(1, 10, 1.0), epoch(2, 15, 1.0), step(3, 17, 1.0)).read()
     got = in_epochs(history, np.array([0, 5, 10, 14, 15, 20]))
     np.testing.assert_allclose(got, [0, 0.5, 1, 1.8, 2, 3])
@@ -151,7 +153,7 @@ def test_steps_lie_within_epochs_of_any_length(log):
     np.testing.assert_array_equal(in_epochs(history, np.array([3.0])), [3.0])
 
 
-def test_best_is_the_better_of_weights_and_average(log):
+def test_the_best_epoch_is_by_the_better_of_raw_weights_and_average(log):
     history = log.launch(
         epoch(1, 1, 1.0), ((1,), {"eval_accuracy_top_1": 0.5, "eval_ema_accuracy_top_1": 0.1}),
         epoch(2, 2, 1.0), ((2,), {"eval_accuracy_top_1": 0.2, "eval_ema_accuracy_top_1": 0.6}),
@@ -163,7 +165,7 @@ def test_best_is_the_better_of_weights_and_average(log):
     assert best_epoch(log.read().__class__()) is None
 
 
-def test_smoothing_is_the_debiased_average_it_says():
+def test_smoothing_is_the_debiased_exponential_average():
     values = np.random.default_rng(0).normal(size=100)
     kept = 1 - 1 / 5
     for n in (1, 2, 50, 100):
@@ -180,7 +182,7 @@ def folder(path, epochs=2, **settings):
     return Log(path / "log.json")
 
 
-def test_the_state_of_a_run_is_told(tmp_path):
+def test_the_state_of_a_run_is_unfinished_stopped_or_finished(tmp_path):
     log = folder(tmp_path / "a")
     log.launch(epoch(1, 2, 1.0))
     run = read_run(str(tmp_path / "a"))
@@ -203,7 +205,7 @@ def test_a_folder_without_a_run_is_refused_by_name(tmp_path):
         read_run(str(tmp_path / "empty"))
 
 
-def test_the_log_may_have_another_name_and_the_environment_be_missing(tmp_path):
+def test_a_run_is_read_with_another_log_name_and_without_environment(tmp_path):
     log = folder(tmp_path / "run", log_filename="other.json")
     log.path = tmp_path / "run" / "other.json"
     log.launch(step(1, 1, 1.0))

@@ -1,4 +1,4 @@
-"""One run owns a folder: real processes, real locks."""
+"""Only one run at a time owns a model_dir: real processes, real locks."""
 
 import json
 import os
@@ -28,7 +28,7 @@ BEAT = 0.1
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that owns `tmp_path`; its end is its standard input's."""
+    """Another process that owns `tmp_path` until its standard input is closed."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -40,7 +40,7 @@ def holder(tmp_path):
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """Writes what a run on another machine has left, with some of it changed."""
+    """Writes the owner file of a run on another machine, with `changes`."""
 
     def write(**changes):
         owner = Owner(tmp_path)._me | {"host": "far", "pid": 7, "machine": "another-boot pid:1"}
@@ -61,26 +61,26 @@ def refusal(folder, **more):
     return str(refused.value)
 
 
-def test_a_second_process_is_refused_with_the_first_ones_name(tmp_path, holder):
+def test_a_second_run_is_refused_and_told_the_firsts_process_id_and_host(tmp_path, holder):
     text = refusal(tmp_path)
     assert f"--model_dir {tmp_path} is in use: process {holder.pid} on host" in text
     assert identity()["host"] in text
     assert time.strftime("since %Y-%m-%d %H:") in text
     holder.communicate()
-    assert not (tmp_path / FILE).exists(), "who ends in good order leaves nothing"
+    assert not (tmp_path / FILE).exists(), "a run that ends normally removes its file"
     claim(tmp_path).release()
 
 
-def test_a_process_that_was_killed_leaves_nothing_to_be_removed(tmp_path, holder):
+def test_the_folder_of_a_killed_run_can_be_claimed_at_once(tmp_path, holder):
     holder.kill()
     holder.wait()
     assert (tmp_path / FILE).exists()
     start = time.monotonic()
     with claim(tmp_path):
-        assert time.monotonic() - start < 0.5, "a lock ends with its process"
+        assert time.monotonic() - start < 0.5, "a file lock ends with its process"
 
 
-def test_one_that_is_told_to_stop_is_waited_for(tmp_path):
+def test_a_new_run_waits_for_one_that_is_stopping(tmp_path):
     first, said = claim(tmp_path), []
     first.ending()
     threading.Timer(1.5, first.release).start()
@@ -89,8 +89,8 @@ def test_one_that_is_told_to_stop_is_waited_for(tmp_path):
     second.release()
 
 
-def test_ranks_without_a_claim_leave_the_file_to_the_one_that_has_it(tmp_path):
-    """Every rank of a run that is told to stop says that it is ending."""
+def test_only_the_rank_that_owns_the_folder_changes_its_file(tmp_path):
+    """Every rank calls `ending` when its run is asked to stop."""
     with claim(tmp_path) as first:
         for other in (Owner(str(tmp_path)), Owner(str(tmp_path), beat=BEAT)):
             other.ending()
@@ -102,7 +102,7 @@ def test_ranks_without_a_claim_leave_the_file_to_the_one_that_has_it(tmp_path):
     assert not (tmp_path / FILE).exists()
 
 
-def test_waiting_ends_when_this_process_is_asked_to_stop(tmp_path):
+def test_a_request_to_stop_ends_the_wait_for_another_run(tmp_path):
     first = claim(tmp_path)
     first.ending()
     second = claim(tmp_path, asked=lambda: True)
@@ -112,7 +112,7 @@ def test_waiting_ends_when_this_process_is_asked_to_stop(tmp_path):
     first.release()
 
 
-def test_a_beat_from_another_machine_is_a_run_at_work(tmp_path, elsewhere):
+def test_a_heartbeat_from_another_machine_means_the_folder_is_in_use(tmp_path, elsewhere):
     elsewhere()
     beats = threading.Timer(0.25, lambda: elsewhere(beat=5))
     beats.start()
@@ -120,7 +120,7 @@ def test_a_beat_from_another_machine_is_a_run_at_work(tmp_path, elsewhere):
     assert "process 7 on host far has been training there since" in text
 
 
-def test_a_beat_that_stands_still_is_a_dead_run(tmp_path, elsewhere):
+def test_a_run_on_another_machine_without_heartbeat_counts_as_dead(tmp_path, elsewhere):
     elsewhere()
     start = time.monotonic()
     with claim(tmp_path):
@@ -129,7 +129,9 @@ def test_a_beat_that_stands_still_is_a_dead_run(tmp_path, elsewhere):
 
 
 @pytest.mark.parametrize("dead", [False, True])
-def test_a_disk_without_locks_goes_by_the_time_of_birth(tmp_path, holder, monkeypatch, dead):
+def test_without_file_locks_the_process_id_and_start_time_decide(
+    tmp_path, holder, monkeypatch, dead
+):
     def unsupported(*_):
         raise OSError(95, "Operation not supported")
 
@@ -142,7 +144,7 @@ def test_a_disk_without_locks_goes_by_the_time_of_birth(tmp_path, holder, monkey
         assert f"process {holder.pid}" in refusal(tmp_path)
 
 
-def test_of_two_that_come_at_once_where_there_are_no_locks_one_stays(tmp_path, monkeypatch):
+def test_without_file_locks_one_of_two_simultaneous_claims_wins(tmp_path, monkeypatch):
     monkeypatch.setattr(Owner, "_lock_file", lambda self: None)
     monkeypatch.setattr(ownership, "lives", lambda other: None)
     monkeypatch.setattr(ownership, "check_writable", lambda folder: None)
@@ -166,7 +168,7 @@ def test_of_two_that_come_at_once_where_there_are_no_locks_one_stays(tmp_path, m
     owners[0].release()
 
 
-def test_a_run_whose_folder_was_taken_writes_nothing_more(tmp_path, elsewhere):
+def test_a_run_whose_folder_was_taken_over_is_stopped_and_leaves_the_file(tmp_path, elsewhere):
     owner = claim(tmp_path)
     owner.check()
     elsewhere(run="another")
@@ -174,17 +176,19 @@ def test_a_run_whose_folder_was_taken_writes_nothing_more(tmp_path, elsewhere):
     with pytest.raises(TakenOver, match="was taken over by process 7 on host far"):
         owner.check()
     owner.release()
-    assert json.loads((tmp_path / FILE).read_text())["run"] == "another", "it is not ours"
+    assert json.loads((tmp_path / FILE).read_text())["run"] == "another", (
+        "release leaves the other run's file"
+    )
 
 
-def test_processes_of_an_elastic_job_follow_each_other(tmp_path, elsewhere):
+def test_a_new_process_of_the_same_elastic_job_claims_the_folder_at_once(tmp_path, elsewhere):
     elsewhere(job="launcher:1234")
     start = time.monotonic()
     claim(tmp_path, job="launcher:1234").release()
     assert time.monotonic() - start < 4 * BEAT
 
 
-def test_object_stores_go_by_the_beat():
+def test_a_folder_on_an_object_store_has_one_owner():
     pytest.importorskip("tensorflow")
     url = f"ram://owner-{os.getpid()}"
     first = claim(url)
@@ -194,6 +198,6 @@ def test_object_stores_go_by_the_beat():
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "\0", '{"run": 3}'])
-def test_a_file_that_says_nothing_is_no_owner(tmp_path, text):
+def test_an_invalid_owner_file_does_not_block_a_claim(tmp_path, text):
     (tmp_path / FILE).write_text(text)
     claim(tmp_path).release()

@@ -1,4 +1,4 @@
-"""Saving in the background, on real disks."""
+"""Saving checkpoints in the background, on real disks."""
 
 import threading
 
@@ -26,17 +26,16 @@ def names(folder):
     return [path.name for path in checkpoint.complete_checkpoints(folder)]
 
 
-def test_training_does_not_wait_for_the_disk(tmp_path, monkeypatch):
-    """A save that takes for ever holds up only the next one."""
+def test_a_slow_disk_delays_the_next_save_but_not_training(tmp_path, monkeypatch):
     disk = threading.Event()
     write = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda *args: (disk.wait(60), write(*args))[1])
     saver = Saver(tmp_path)
     saver.save(contents(1))
-    assert names(tmp_path) == [], "it is being written while we are here"
+    assert names(tmp_path) == [], "save() returns while it is being written"
     disk.set()
     saver.save(contents(2))
-    assert "step-00000001" in names(tmp_path), "one at a time: the first has ended"
+    assert "step-00000001" in names(tmp_path), "the second save waits for the first"
     saver.finish()
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
 
@@ -56,7 +55,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert checkpoint.best(tmp_path).name == "step-00000002"
 
 
-def test_everything_is_kept_when_asked(tmp_path):
+def test_keep_last_none_keeps_every_checkpoint(tmp_path):
     saver = Saver(tmp_path, keep_last=None)
     for step in range(1, 6):
         saver.save(contents(step))
@@ -64,11 +63,11 @@ def test_everything_is_kept_when_asked(tmp_path):
     assert len(names(tmp_path)) == 5
 
 
-def test_a_full_disk_is_a_warning_until_there_is_room_again(small_disk):
+def test_a_full_disk_during_training_is_one_warning_and_later_saves_work(small_disk):
     warnings = []
     saver = Saver(small_disk, warn=warnings.append)
     saver.save(contents(1))
-    saver.save(contents(2, size=400_000))  # 1.6 MB on a disk of one
+    saver.save(contents(2, size=400_000))  # 1.6 MB on a disk of 1 MB
     saver.save(contents(3))
     saver.finish()
     assert len(warnings) == 1
@@ -77,7 +76,7 @@ def test_a_full_disk_is_a_warning_until_there_is_room_again(small_disk):
     assert names(small_disk) == ["step-00000001", "step-00000003"]
 
 
-def test_what_cannot_be_kept_at_the_end_is_an_error(small_disk):
+def test_a_full_disk_at_the_end_of_the_run_is_an_error(small_disk):
     warnings = []
     saver = Saver(small_disk, warn=warnings.append)
     saver.save(contents(1))
@@ -87,7 +86,7 @@ def test_what_cannot_be_kept_at_the_end_is_an_error(small_disk):
     assert names(small_disk) == ["step-00000001"]
 
 
-def test_room_that_comes_back_before_the_end_is_used(small_disk):
+def test_a_failed_save_is_repeated_at_the_end_of_the_run(small_disk):
     filler = small_disk / "filler"
     filler.write_bytes(b"\0" * 900_000)
     saver = Saver(small_disk, warn=lambda text: filler.unlink())
@@ -97,7 +96,9 @@ def test_room_that_comes_back_before_the_end_is_used(small_disk):
 
 
 def failing(monkeypatch, name, times=1):
-    """Has a function of `checkpoint` fail so often, as on a full disk; a list with the rest."""
+    """Makes a function of `checkpoint` fail `times` times with ENOSPC; returns the list of failures
+    that are left.
+    """
     left, right = [None] * times, getattr(checkpoint, name)
 
     def fail(*args, **more):
@@ -111,7 +112,9 @@ def failing(monkeypatch, name, times=1):
 
 
 @pytest.mark.parametrize("name", ["add_score", "mark_best", "prune"])
-def test_what_is_said_of_a_checkpoint_cannot_end_a_run(tmp_path, monkeypatch, name):
+def test_a_failure_to_write_a_score_or_prune_is_a_warning_and_is_retried(
+    tmp_path, monkeypatch, name
+):
     warnings, left = [], failing(monkeypatch, name)
     saver = Saver(tmp_path, warn=warnings.append)
     saver.save(contents(1))
@@ -123,12 +126,14 @@ def test_what_is_said_of_a_checkpoint_cannot_end_a_run(tmp_path, monkeypatch, na
     assert "No space left on device" in text
     assert "Training goes on and will try again" in text
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
-    assert checkpoint.best(tmp_path).name == "step-00000001", "the next save made up for it"
+    assert checkpoint.best(tmp_path).name == "step-00000001", "the next save repeats what failed"
     assert checkpoint.read_state(checkpoint.best(tmp_path))["score"] == 0.5
 
 
 @pytest.mark.parametrize("name", ["add_score", "mark_best", "prune"])
-def test_nor_can_it_fail_the_end(tmp_path, monkeypatch, name):
+def test_a_persistent_failure_to_write_a_score_or_prune_stays_a_warning(
+    tmp_path, monkeypatch, name
+):
     warnings = []
     failing(monkeypatch, name, times=9)
     saver = Saver(tmp_path, warn=warnings.append)
@@ -139,7 +144,7 @@ def test_nor_can_it_fail_the_end(tmp_path, monkeypatch, name):
     assert names(tmp_path) == ["step-00000001"]
 
 
-def test_a_score_waits_for_a_save_that_failed(small_disk):
+def test_a_score_is_added_after_its_failed_save_was_repeated(small_disk):
     filler = small_disk / "filler"
     filler.write_bytes(b"\0" * 900_000)
     warnings = []
@@ -153,18 +158,18 @@ def test_a_score_waits_for_a_save_that_failed(small_disk):
     assert checkpoint.best(small_disk).name == "step-00000001"
 
 
-def test_a_checkpoint_of_an_earlier_launch_gets_its_score(tmp_path):
+def test_a_checkpoint_of_an_earlier_launch_can_get_its_score(tmp_path):
     older, newer = checkpoint.save(tmp_path, contents(4)), checkpoint.save(tmp_path, contents(5))
     saver = Saver(tmp_path)
     saver.add_score(state(4), {"score": 0.25}, {"value": 0.25})
-    saver.add_score(state(6), {"score": 0.5}, {"value": 0.5})  # which is not there
+    saver.add_score(state(6), {"score": 0.5}, {"value": 0.5})  # has no checkpoint
     saver.finish()
     assert checkpoint.read_state(older)["score"] == 0.25
     assert checkpoint.read_state(newer)["score"] is None
     assert checkpoint.best(tmp_path) == older
 
 
-def test_a_run_that_lost_its_folder_writes_nothing(tmp_path):
+def test_a_run_that_lost_its_folder_to_another_saves_nothing(tmp_path):
     def taken():
         raise TakenOver("another run")
 
@@ -176,8 +181,8 @@ def test_a_run_that_lost_its_folder_writes_nothing(tmp_path):
     saver.abandon()
 
 
-def test_a_save_in_flight_is_never_half_visible(tmp_path, monkeypatch):
-    """A reader looks on while each file, the marker and the folder go to the disk."""
+def test_readers_see_a_checkpoint_only_after_its_last_file_is_synced(tmp_path, monkeypatch):
+    """A reader looks each time a file, the marker or the folder is synced to the disk."""
     seen, sync = [], files.sync
 
     def look(path):
@@ -196,7 +201,7 @@ def test_a_save_in_flight_is_never_half_visible(tmp_path, monkeypatch):
         ("config.yaml", True, "step-00000001"),
         ("model.safetensors", True, "step-00000001"),
         ("state.json", True, "step-00000001"),
-        ("step-00000002", True, "step-00000002"),  # the marker is there: it is whole
+        ("step-00000002", True, "step-00000002"),  # with the marker it is complete
         ("checkpoints", True, "step-00000002"),
     ]
 
@@ -205,7 +210,7 @@ def test_a_save_in_flight_is_never_half_visible(tmp_path, monkeypatch):
     ("flags", "epochs"),
     [(("--no_checkpoints",), []), (("--gather_checkpoints", "--keep_checkpoints", "1"), [1, 2, 3])],
 )
-def test_a_run_keeps_what_the_flags_say(small_run, tiny, tmp_path, flags, epochs):
+def test_a_run_follows_the_flags_for_keeping_checkpoints(small_run, tiny, tmp_path, flags, epochs):
     args = (*small_run, "--max_epochs", "3", "--warmup_epochs", "0", "--mode", "train", *flags)
     assert main([*args, "--data_dir", str(tiny), "--model_dir", str(tmp_path / "run")]) == 0
     assert names(tmp_path / "run") == [f"step-{7 * epoch:08d}" for epoch in epochs]

@@ -1,4 +1,4 @@
-"""Scores that an evaluation adds to a checkpoint."""
+"""The score that an evaluation adds to a checkpoint."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def state_at(step, epoch, offset):
 FACTS = {"score": 0.75, "better_weights": "ema", "metrics": {"eval_accuracy_top_1": 0.75}}
 
 
-def test_a_score_is_added_and_changes_nothing_else(tmp_path):
+def test_adding_a_score_leaves_the_checkpoints_files_unchanged(tmp_path):
     path = checkpoint.save(tmp_path, state_at(8, 2, 0))
     before = {file.name: file.read_bytes() for file in path.iterdir()}
     checkpoint.add_score(path, FACTS)
@@ -40,7 +40,7 @@ def test_a_score_is_added_and_changes_nothing_else(tmp_path):
     ],
     ids=["gone", "cut short", "changed", "no facts", "binary", "of another"],
 )
-def test_a_damaged_score_is_none_and_the_checkpoint_stays_whole(tmp_path, spoil):
+def test_a_damaged_score_counts_as_missing_and_the_checkpoint_as_complete(tmp_path, spoil):
     path = checkpoint.save(tmp_path, state_at(8, 2, 0))
     checkpoint.add_score(path, FACTS)
     spoil(path / "score.json")
@@ -48,7 +48,7 @@ def test_a_damaged_score_is_none_and_the_checkpoint_stays_whole(tmp_path, spoil)
     assert checkpoint.read(path).state["score"] is None
 
 
-def test_the_score_of_other_weights_does_not_count(tmp_path):
+def test_a_score_copied_from_another_checkpoint_does_not_count(tmp_path):
     one = checkpoint.save(tmp_path, state_at(8, 2, 0))
     checkpoint.add_score(one, FACTS)
     other = checkpoint.save(tmp_path, state_at(16, 4, 0))
@@ -56,7 +56,7 @@ def test_the_score_of_other_weights_does_not_count(tmp_path):
     assert checkpoint.read_state(other)["score"] is None
 
 
-def test_pruning_goes_by_the_scores_that_were_added(tmp_path):
+def test_pruning_keeps_the_checkpoints_with_the_best_scores(tmp_path):
     paths = save(tmp_path, 10, 20, 30, 40)
     for path, score in zip(paths, (0.3, 0.9, 0.5, 0.1), strict=True):
         checkpoint.add_score(path, {"score": score})
@@ -64,8 +64,8 @@ def test_pruning_goes_by_the_scores_that_were_added(tmp_path):
     assert steps_of(checkpoint.complete_checkpoints(tmp_path)) == [20, 30, 40]
 
 
-def test_another_place_at_the_same_step_is_another_checkpoint(tmp_path):
-    """As a save by the clock on an epoch's last step, by a version that kept the one for both."""
+def test_a_step_saved_within_an_epoch_and_at_its_end_has_two_checkpoints(tmp_path):
+    """An older version saved an epoch's last step both on the timer and at the epoch's end."""
     within, end = state_at(8, 1, 128), state_at(8, 2, 0)
     first = checkpoint.save(tmp_path, within)
     assert checkpoint.save(tmp_path, within) == first
@@ -74,7 +74,9 @@ def test_another_place_at_the_same_step_is_another_checkpoint(tmp_path):
     assert checkpoint.save(tmp_path, end) == second
     save(tmp_path, 9)
     found = checkpoint.complete_checkpoints(tmp_path)
-    assert [path.name for path in found[:2]] == [first.name, second.name], "the later one is newer"
+    assert [path.name for path in found[:2]] == [first.name, second.name], (
+        "the epoch's end is newer"
+    )
     assert checkpoint.find(tmp_path, end.state) == second
     assert checkpoint.read_state(second)["offset"] == 0
 
@@ -82,13 +84,20 @@ def test_another_place_at_the_same_step_is_another_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("said", "has_ema", "metrics", "better"),
     [
-        ("raw", True, {}, "ema"),  # older versions: --mode train, where nothing was evaluated
+        ("raw", True, {}, "ema"),  # --mode train of older versions, without evaluations
         ("raw", True, {"eval_accuracy_top_1": 0.5}, "raw"),
-        ("ema", False, {"eval_accuracy_top_1": 0.5}, "raw"),  # older versions: no average any more
+        (
+            "ema",
+            False,
+            {"eval_accuracy_top_1": 0.5},
+            "raw",
+        ),  # older versions: the average was dropped
         ("raw", False, {}, "raw"),
     ],
 )
-def test_which_weights_are_better_where_nothing_told(tmp_path, said, has_ema, metrics, better):
+def test_better_weights_of_older_checkpoints_are_corrected(
+    tmp_path, said, has_ema, metrics, better
+):
     saved = state_at(8, 2, 0)
     saved.state |= {"better_weights": said, "metrics": metrics}
     saved.ema = saved.ema if has_ema else {}
