@@ -155,7 +155,7 @@ def configure(config: str | os.PathLike | None = None, **settings: Any) -> Confi
     Raises:
         ConfigError: with one sentence that names the flag.
 
-    Example:
+    Examples:
         >>> configure(mode="summary", arch="resnet50").weight_decay
         0.0001
     """
