@@ -1,4 +1,4 @@
-"""Models that take any size are the fixed ones in everything else."""
+"""A model for any image size equals the models for fixed sizes."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from convoy.model import build_model
 
 
 @pytest.mark.parametrize("arch", ["efficientnet-test", "resnet18"])
-def test_weights_and_logits_are_those_of_a_model_of_that_size(arch):
+def test_weights_and_logits_equal_those_of_a_model_for_one_size(arch):
     free = build_model(arch, num_classes=5, image_size=64, seed=1, any_size=True)
     for size in (40, 64):
         fixed = build_model(arch, num_classes=5, image_size=size, seed=1)

@@ -1,4 +1,4 @@
-"""EfficientNets against keras.applications: logits, and what a training step does to statistics."""
+"""EfficientNets against keras.applications: logits, and batch statistics of a training step."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ V2 = ("b0", "b1", "b2", "m", "l")
 
 
 def pixels(size, seed):
-    """Images of coloured patches under noise: unlike plain noise, they differ after pooling."""
+    """Returns coloured patches with noise: after pooling they differ, unlike plain noise."""
     rng = np.random.default_rng(seed)
     index = np.arange(size) * 4 // size
     patches = rng.integers(0, 256, (COUNT, 4, 4, 3))[:, index][:, :, index]
@@ -27,10 +27,10 @@ def pixels(size, seed):
 
 
 def for_theirs(name, images):
-    """Images that reach their stem as ours does by itself; their models expect 0-255, too.
+    """Returns images that reach the stem of their model with the values that ours normalises to.
 
-    The Normalization of B0 to B7 is the identity before it is adapted, after x / 255; V2-S to -L
-    have x / 128 - 1, and V2-B0 to -B3 ours.
+    The Normalization of B0 to B7 is the identity after x / 255 until it is adapted; V2-S to V2-L
+    compute x / 128 - 1, and V2-B0 to V2-B3 normalise as ours does.
     """
     if "v2-b" in name:
         return images.astype("float32")
@@ -43,11 +43,11 @@ def norms(model):
 
 
 def randomise(model, batch, seed=0):
-    """Gives biases, gammas, betas and statistics values that matter, so that none hides a fault.
+    """Sets biases, gammas, betas and statistics to values that make every fault visible.
 
-    Statistics are drawn around those of a batch that the comparison does not use, and residual
-    branches are quieter than what they are added to, as after training: otherwise the deepest
-    models magnify rounding beyond any bound.
+    The statistics are close to those of a batch that the comparison does not use. Residual branches
+    are scaled down, as after training; otherwise the deepest models amplify rounding errors without
+    bound.
     """
     rng = np.random.default_rng(seed)
     added = {la.name.removesuffix("_add") for la in model.layers if la.name.endswith("_add")}
@@ -80,7 +80,7 @@ def statistics(model):
 
 
 def train_once(model, batch):
-    """The logits in training mode, and the batch's statistics that the step made use of."""
+    """Returns the logits in training mode and the batch statistics that the step used."""
     before = statistics(model)
     logits = np.asarray(model(batch, training=True))
     after = statistics(model)
@@ -93,7 +93,7 @@ def relative(ours, theirs):
 
 
 def with_weights(layers):
-    """By name; their Normalization has weights, ours has none."""
+    """Returns layers with weights, by name; Normalization is left out, as ours has none."""
     kind = keras.layers.Normalization
     return {la.name: la for la in layers if la.weights and not isinstance(la, kind)}
 
@@ -101,7 +101,7 @@ def with_weights(layers):
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("efficientnet-b0", 64),  # even sizes all the way down, then odd ones
+        ("efficientnet-b0", 64),  # even sizes at every stage; 97 gives odd ones
         ("efficientnet-b0", 97),
         ("efficientnetv2-s", 96),
         ("efficientnetv2-b3", 64),
@@ -109,7 +109,7 @@ def with_weights(layers):
         *(pytest.param(f"efficientnet-b{i}", 96, marks=pytest.mark.slow) for i in range(1, 8)),
     ],
 )
-def test_answers_are_those_of_keras_applications(name, size):
+def test_logits_and_batch_statistics_equal_keras_applications(name, size):
     keras.utils.set_random_seed(size)
     theirs = JUDGES[name](
         weights=None, input_shape=(size, size, 3), classes=CLASSES, classifier_activation=None
@@ -128,14 +128,16 @@ def test_answers_are_those_of_keras_applications(name, size):
     batch = for_theirs(name, images)
     expected = np.asarray(theirs(batch, training=False))
     logits = np.asarray(ours(images, training=False))
-    assert expected.std(axis=0).mean() > 0.01 * np.abs(expected).max()  # images do matter
+    assert (
+        expected.std(axis=0).mean() > 0.01 * np.abs(expected).max()
+    )  # the logits depend on the images
     difference = relative(logits, expected)
 
     expected_training, expected_statistics = train_once(theirs, batch)
     training, found = train_once(ours, images)
     worst = 0.0
     for key, theirs_value in expected_statistics.items():
-        if key[1] == "variance":  # biased there, unbiased here
+        if key[1] == "variance":  # Keras' variance is biased, ours unbiased
             n = np.prod([COUNT, *target[key[0]].output.shape[1:3]])
             theirs_value = theirs_value * n / (n - 1)
         worst = max(worst, relative(found[key], theirs_value))

@@ -1,4 +1,4 @@
-"""The catalogue: names, arithmetic, errors, and that it costs no TensorFlow."""
+"""The catalogue of architectures: names, arithmetic, errors, and an import without TensorFlow."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ STATEMENTS = ("import convoy.model", "import convoy.model.catalog", "model.get_a
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
-def test_importing_costs_no_tensorflow(statement):
+def test_importing_the_catalogue_does_not_import_tensorflow(statement):
     code = statement if statement.startswith("import") else f"from convoy import model; {statement}"
     code += "; import sys; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
     done = subprocess.run(
@@ -30,35 +30,35 @@ AVAILABLE = [name for name in list_archs() if get_arch(name).available]
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
-def test_parameter_count_is_the_published_one(name):
+def test_the_parameter_count_is_the_published_one(name):
     arch = get_arch(name)
     assert arithmetic.parameter_count(arch) == arch.params_1000
     assert arithmetic.parameter_count(arch, trainable=True) == arch.trainable_1000
 
 
 @pytest.mark.parametrize(("name", "features"), [("efficientnet-b0", 1280), ("resnet50", 2048)])
-def test_parameter_count_follows_the_classes(name, features):
+def test_the_parameter_count_depends_on_the_number_of_classes(name, features):
     arch = get_arch(name)
     assert arithmetic.parameter_count(arch, 10) == arch.params_1000 - 990 * (features + 1)
 
 
-def test_squeeze_units_by_ratio_are_those_of_timm():
+def test_squeeze_units_by_ratio_equal_timms():
     arch = replace(get_arch("se-resnext101-32x4d"), se_ratio=1 / 16)
     assert {block.squeeze_units for block in catalog.resnet_blocks(arch)} == {16, 32, 64, 128}
     assert arithmetic.parameter_count(arch, trainable=True) == 48_955_416  # timm seresnext101_32x4d
 
 
 @pytest.mark.parametrize(
-    ("name", "billions"),  # table 2 of the paper
+    ("name", "billions"),  # table 2 of the EfficientNet paper
     [("b0", 0.39), ("b1", 0.70), ("b2", 1.0), ("b3", 1.8), ("b5", 9.9), ("b6", 19), ("b7", 37)],
 )
-def test_flop_count_is_the_papers(name, billions):
+def test_the_multiply_add_count_is_the_papers(name, billions):
     count = arithmetic.macs(get_arch(f"efficientnet-{name}"))
     assert count / 1e9 == pytest.approx(billions, rel=0.04)
 
 
-# torchvision 0.28: `_ops` in the meta-data of the IMAGENET1K_V1 weights, at those weights' size.
-# tests/parity/test_torch_models.py compares with the installed one.
+# torchvision 0.28: `_ops` in the metadata of the IMAGENET1K_V1 weights, at the size of the weights.
+# tests/parity/test_torch_models.py compares with the installed version.
 TORCHVISION_OPS = {
     ("efficientnet-b0", 224): 0.386,
     ("efficientnet-b1", 240): 0.687,
@@ -80,12 +80,12 @@ TORCHVISION_OPS = {
 
 
 @pytest.mark.parametrize(("name", "size"), TORCHVISION_OPS)
-def test_macs_are_those_of_torchvision(name, size):
+def test_multiply_adds_equal_torchvisions(name, size):
     billions = arithmetic.macs(get_arch(name), size) / 1e9
     assert billions == pytest.approx(TORCHVISION_OPS[name, size], rel=0.001, abs=0.0005)
 
 
-def test_resnet_blocks_stride_on_the_first_of_a_stage_and_project_where_shapes_change():
+def test_resnet_stages_stride_in_their_first_block_and_project_where_shapes_change():
     blocks = {block.name: block for block in catalog.resnet_blocks(get_arch("resnet50"))}
     assert len(blocks) == 16
     assert [n for n, b in blocks.items() if b.stride == 2] == ["layer2_0", "layer3_0", "layer4_0"]
@@ -100,7 +100,7 @@ def test_resnet_blocks_stride_on_the_first_of_a_stage_and_project_where_shapes_c
     assert (wide.width, wide.filters_out, wide.groups) == (2048, 2048, 32)
 
 
-def test_stochastic_depth_of_b0_grows_over_its_skip_blocks():
+def test_stochastic_depth_of_b0_grows_with_depth():
     arch = get_arch("efficientnet-b0")
     rates = [
         round(0.2 * block.drop_position, 4)
@@ -110,9 +110,11 @@ def test_stochastic_depth_of_b0_grows_over_its_skip_blocks():
     assert rates == [0.025, 0.05, 0.075, 0.0875, 0.1125, 0.125, 0.15, 0.1625, 0.175]
 
 
-def test_lite_scales_neither_its_ends_nor_their_repeats():
-    """Beside B3 and B4, of the same coefficients: models/official/efficientnet/lite of TensorFlow's
-    authors."""
+def test_lite_models_do_not_scale_the_first_and_last_layers():
+    """Compares Lite4 with B4, which has the same coefficients.
+
+    The reference is models/official/efficientnet/lite of TensorFlow's authors.
+    """
     lite, b4 = get_arch("efficientnet-lite4"), get_arch("efficientnet-b4")
     assert (catalog.stem_filters(lite), catalog.top_filters(lite)) == (32, 1280)
     assert (catalog.stem_filters(b4), catalog.top_filters(b4)) == (48, 1792)
@@ -145,11 +147,11 @@ def test_the_test_arch_has_every_kind_of_block():
     ("filters", "width", "expected"),
     [(32, 1.0, 32), (32, 1.1, 32), (32, 1.2, 40), (16, 1.1, 16), (24, 1.4, 32), (2, 1.0, 8)],
 )
-def test_round_filters(filters, width, expected):
+def test_round_filters_rounds_to_multiples_of_8(filters, width, expected):
     assert catalog.round_filters(filters, width) == expected
 
 
-def test_round_filters_never_loses_a_tenth():
+def test_round_filters_reduces_by_at_most_10_percent():
     for filters in range(1, 400):
         for width in (0.3, 0.9, 1.0, 1.1, 1.7):
             rounded = catalog.round_filters(filters, width)
@@ -161,14 +163,14 @@ def test_round_repeats_rounds_up():
     assert [catalog.round_repeats(3, depth) for depth in (1.0, 1.1, 1.4, 3.1)] == [3, 4, 5, 10]
 
 
-def test_unknown_name_suggests_the_nearest():
+def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(ValueError, match=r"'EfficientNet_B4'.*efficientnet-b4"):
         get_arch("EfficientNet_B4")
     with pytest.raises(ValueError, match=r"Known: efficientnet-b0, .*resnet50"):
         get_arch("zzz")
 
 
-def test_list_archs_by_pattern():
+def test_list_archs_filters_by_a_pattern():
     assert list_archs("*net-b[0-2]") == [f"efficientnet-b{i}" for i in range(3)]
     assert list_archs("resnext101") == [
         "resnext101-32x4d",
@@ -180,7 +182,7 @@ def test_list_archs_by_pattern():
     assert {"efficientnet-b7", "resnet50"} <= set(list_archs())
 
 
-def test_a_name_without_a_definition_says_so():
+def test_a_name_without_a_definition_is_listed_but_cannot_be_built():
     arch = get_arch("resnext101-32x8d-basic")
     assert not arch.available
     assert [name for name in list_archs() if name not in AVAILABLE] == [arch.name]
@@ -193,11 +195,11 @@ def test_a_name_without_a_definition_says_so():
     ("size", "message"),
     [(31, "at least 32 pixels, not 31"), (64.0, "whole number"), (True, "not True")],
 )
-def test_bad_image_sizes_are_refused(size, message):
+def test_invalid_image_sizes_are_refused(size, message):
     with pytest.raises(ValueError, match=message):
         catalog.check_image_size(get_arch("efficientnet-b0"), size)
 
 
-def test_smallest_image_sizes_pass():
+def test_the_smallest_image_sizes_are_accepted():
     catalog.check_image_size(get_arch("efficientnet-b7"), 32)
     catalog.check_image_size(get_arch("efficientnet-test"), 8)

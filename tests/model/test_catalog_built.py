@@ -1,4 +1,4 @@
-"""The catalogue's arithmetic against every model as it is built."""
+"""The catalogue's arithmetic against every built model."""
 
 import math
 
@@ -20,7 +20,7 @@ AVAILABLE = [name for name in list_archs() if get_arch(name).available]
 
 
 def counted(model):
-    """Multiply-adds, from the sizes of each layer's window, input and output."""
+    """Counts multiply-adds from the sizes of each layer's kernel, input and output."""
     total = 0
     for layer in model.layers:
         if isinstance(layer, keras.layers.DepthwiseConv2D):
@@ -30,7 +30,7 @@ def counted(model):
             total += each * math.prod(layer.output.shape[1:])
         elif isinstance(layer, keras.layers.Dense):
             total += layer.input.shape[-1] * layer.output.shape[-1]
-        else:  # nothing else has a kernel
+        else:  # no other layer has a kernel
             assert not any(v.name == "kernel" for v in layer.weights), layer.name
     return total
 
@@ -38,8 +38,8 @@ def counted(model):
 @pytest.mark.parametrize(
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in AVAILABLE]
 )
-def test_built_model_agrees_with_the_catalogue(name):
-    keras.backend.clear_session()  # the largest are gigabytes
+def test_counts_and_shapes_of_a_built_model_equal_the_catalogues(name):
+    keras.backend.clear_session()  # the largest models take gigabytes
     arch = get_arch(name)
     model = build_model(name)
     assert model.name == name.replace("-", "_")
@@ -54,8 +54,10 @@ def test_built_model_agrees_with_the_catalogue(name):
 
 
 @pytest.mark.parametrize("name", ["efficientnet-test", "resnet18"])
-def test_another_size_and_number_of_classes(name):
+def test_counts_are_right_at_another_size_and_number_of_classes(name):
     arch = get_arch(name)
-    model = build_model(name, num_classes=7, image_size=45)  # odd sizes are rounded up
+    model = build_model(
+        name, num_classes=7, image_size=45
+    )  # odd sizes are rounded up at every stage
     assert model.count_params() == arithmetic.parameter_count(arch, 7)
     assert counted(model) == arithmetic.macs(arch, 45, 7) == flops(model)

@@ -1,4 +1,4 @@
-"""NCHW inside the model: weights, logits, gradients and statistics are those of NHWC."""
+"""Models with NCHW inside have the weights, logits, gradients and statistics of NHWC models."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from convoy.model.resnet import GroupedConv2D
 from convoy.model.summary import flops
 
 SIZE = 40
-# As small as a family has: squeeze-and-excitation, both paddings, max pooling, bottlenecks.
+# The smallest models with squeeze-and-excitation, both paddings and max pooling.
 MODELS = {"efficientnet-test": {}, "resnet18": {"padding": "same"}}
 
 
@@ -20,7 +20,7 @@ def pair(arch, **options):
 
 
 def answers(model, images, labels, xla):
-    """Logits, those of training, loss gradients, and the running statistics after it."""
+    """Returns logits of inference and training, loss gradients, and the updated statistics."""
 
     @tf.function(jit_compile=True if xla else None)
     def run():
@@ -35,7 +35,7 @@ def answers(model, images, labels, xla):
 
 
 def assert_near(one, other, bound):
-    """Against the largest value, as rounding is."""
+    """Compares relative to the largest value, as rounding errors grow with it."""
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     assert np.abs(one - other).max() <= bound * max(1.0, np.abs(one).max())
 
@@ -44,7 +44,7 @@ def assert_near(one, other, bound):
     "arch",
     [pytest.param(a, marks=pytest.mark.slow) if "res" in a else a for a in MODELS],
 )
-def test_a_channels_first_model_says_and_learns_the_same(arch):
+def test_a_channels_first_model_has_the_same_logits_gradients_and_statistics(arch):
     last, first = pair(arch, stochastic_depth=0.0, **MODELS[arch])
     assert [v.path for v in last.weights] == [v.path for v in first.weights]
     for a, b in zip(last.weights, first.weights, strict=True):
@@ -71,8 +71,8 @@ def test_a_channels_first_model_says_and_learns_the_same(arch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_channels_first_resnext_with_squeeze_and_excitation_says_the_same():
-    """Its gradients would take XLA many minutes on a CPU; its kinds of layers have them above."""
+def test_a_channels_first_se_resnext_has_the_same_logits():
+    """Its gradients would take XLA many minutes on a CPU; the test above covers its layer types."""
     last, first = pair("se-resnext101-32x4d")
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
     want = last(images)
@@ -81,7 +81,7 @@ def test_a_channels_first_resnext_with_squeeze_and_excitation_says_the_same():
     assert_near(want, got, 1e-5)
 
 
-def test_grouped_convolutions_in_both_formats():
+def test_grouped_convolutions_are_equal_in_both_formats():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2, 9, 9, 32)).astype(np.float32)
     layers = [

@@ -1,4 +1,4 @@
-"""EfficientNet as a whole. Its logits are judged in test_applications.py."""
+"""EfficientNet models. test_applications.py compares their logits with Keras."""
 
 import keras
 import numpy as np
@@ -21,20 +21,20 @@ def _float32_policy():
 
 
 def pixels(size, count=2, seed=0):
-    """Images of coloured patches under noise: unlike plain noise, they differ after pooling."""
+    """Returns coloured patches with noise: after pooling they differ, unlike plain noise."""
     rng = np.random.default_rng(seed)
     patches = rng.integers(0, 256, (count, 3, 3, 3)).repeat(size, 1).repeat(size, 2)[:, ::3, ::3]
     noise = rng.integers(-64, 65, (count, size, size, 3))
     return np.clip(patches + noise, 0, 255).astype(np.uint8)
 
 
-def test_layers_carry_no_regularisers():
+def test_layers_have_no_regularisers():
     for layer in build_model(TINY).layers:
         for key, value in layer.get_config().items():
             assert not (key.endswith("_regularizer") and value is not None), layer.name
 
 
-def test_defaults_come_from_the_catalogue_and_give_way():
+def test_defaults_come_from_the_catalogue_and_arguments_override_them():
     def find(model, kind):
         return [layer for layer in model.layers if isinstance(layer, kind)]
 
@@ -53,14 +53,14 @@ def test_defaults_come_from_the_catalogue_and_give_way():
     assert model.get_layer("stem_bn").get_config()["activation"] == "relu"
 
 
-def test_the_seed_fixes_weights_and_draws():
+def test_the_seed_determines_weights_and_random_draws():
     def drawn(seed):
         model = build_model(TINY, seed=seed)
         batch = pixels(32, count=16)
         return model, model(batch, training=True).numpy()
 
     (one, first), (two, again), (_, other) = drawn(3), drawn(3), drawn(4)
-    np.testing.assert_array_equal(first, again)  # weights, dropout and stochastic depth
+    np.testing.assert_array_equal(first, again)  # equal weights, dropout and stochastic depth
     assert np.abs(first - other).max() > 1e-3
     for mine, theirs in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -79,18 +79,20 @@ def test_no_two_layers_share_a_seed():
         if isinstance(layer, keras.layers.DepthwiseConv2D)
     ]
     seeds += [v.numpy()[0] for v in model.variables if "seed_generator" in v.path]
-    assert len(seeds) == 1 + 15 + 2 * 16 + 16 + 1 + 1 + 16 + 9 + 1  # convs, dense, dw, drops
+    assert (
+        len(seeds) == 1 + 15 + 2 * 16 + 16 + 1 + 1 + 16 + 9 + 1
+    )  # convolutions, dense, depthwise, random layers
     assert len(set(seeds)) == len(seeds)
 
 
-def test_bytes_and_floats_give_the_same_logits():
+def test_uint8_and_float32_images_give_the_same_logits():
     model = build_model(TINY, num_classes=5)
     batch = pixels(32)
     np.testing.assert_array_equal(model(batch), model(batch.astype("float32")))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_mixed_precision_gives_float32_logits_near_the_full_ones(dtype):
+def test_mixed_precision_gives_float32_logits_close_to_full_precision(dtype):
     full = build_model(TINY, num_classes=5, seed=0)
     keras.config.set_dtype_policy(f"mixed_{dtype}")
     mixed = build_model(TINY, num_classes=5, seed=0)
@@ -117,10 +119,10 @@ def train_step(model, batch, jit):
     return step(tf.constant(batch), tf.range(len(batch)) % 5)
 
 
-def test_a_training_step_under_xla_is_the_plain_one():
+def test_a_training_step_under_xla_equals_the_one_without():
     results = []
     for jit in (False, True):
-        # The random ops of XLA differ from the others, so there is nothing to drop here.
+        # XLA's random ops differ from the others, so the model has no dropout.
         model = build_model(TINY, num_classes=5, dropout=0, stochastic_depth=0, seed=0)
         loss, gradients = train_step(model, pixels(32, count=8), jit)
         results.append([loss, *gradients, *model.get_weights()])
@@ -140,7 +142,7 @@ def test_every_weight_gets_a_finite_gradient_under_xla(policy):
 
 
 @pytest.mark.parametrize("size", [32, 33, 47])
-def test_symmetric_padding_keeps_the_sizes(size):
+def test_symmetric_padding_keeps_the_output_sizes(size):
     same, symmetric = (
         build_model(TINY, num_classes=5, image_size=size, padding=padding, seed=0)
         for padding in ("same", "symmetric")
@@ -152,14 +154,14 @@ def test_symmetric_padding_keeps_the_sizes(size):
             assert one.shape == other.shape, layer.name
     pads = [la.name for la in symmetric.layers if isinstance(la, keras.layers.ZeroPadding2D)]
     assert pads == ["stem_conv_pad", "block2a_dwconv_pad", "block3a_dwconv_pad"]
-    # TensorFlow's padding is itself symmetric wherever the size is odd: 33 -> 17 -> 9 -> 5.
+    # TensorFlow's padding is itself symmetric for odd sizes: 33 → 17 → 9 → 5.
     alike = np.allclose(same(pixels(size)), symmetric(pixels(size)), atol=1e-6)
     assert alike == (size == 33)
 
 
-def test_saving_keeps_everything(tmp_path):
+def test_a_saved_model_has_the_same_logits_and_configuration(tmp_path):
     model = build_model(TINY, num_classes=5, seed=0)
-    model(pixels(32), training=True)  # statistics that are not zeros and ones
+    model(pixels(32), training=True)  # updates the statistics, which start at 0 and 1
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(pixels(32)), model(pixels(32)))
@@ -182,12 +184,12 @@ def test_saving_keeps_everything(tmp_path):
         ({"mean": (1.0,), "std": (1.0,)}, "3 channels"),
     ],
 )
-def test_bad_options_are_refused(options, message):
+def test_invalid_options_of_efficientnet_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build_model(TINY, **options)
 
 
-def test_names_that_cannot_be_built_are_refused():
+def test_models_that_cannot_be_built_are_refused():
     with pytest.raises(ValueError, match="resnext101-32x8d-basic cannot be built"):
         build_model("resnext101-32x8d-basic")
     with pytest.raises(ValueError, match="Did you mean"):
@@ -197,5 +199,5 @@ def test_names_that_cannot_be_built_are_refused():
 
 
 @pytest.mark.parametrize("activation", ["relu6", "hard_swish", "gelu"])
-def test_other_activations_build(activation):
+def test_other_activations_give_finite_logits(activation):
     assert np.isfinite(build_model(TINY, num_classes=5, activation=activation)(pixels(32))).all()

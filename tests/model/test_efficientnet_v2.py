@@ -1,4 +1,4 @@
-"""EfficientNetV2-S, and synchronised batch norm in every norm."""
+"""EfficientNetV2-S, and synchronised batch norm in all layers."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ def ours():
     return build_model("efficientnetv2-s", num_classes=50, image_size=SIZE, dropout=0, seed=0)
 
 
-def test_built_model_agrees_with_the_catalogue(ours):
+def test_counts_and_stochastic_depth_of_v2_s_equal_the_catalogues(ours):
     arch = get_arch("efficientnetv2-s")
     assert arch.resolution == 384
     assert ours.count_params() == arithmetic.parameter_count(arch, 50)
@@ -27,7 +27,7 @@ def test_built_model_agrees_with_the_catalogue(ours):
     assert rates[-1] == pytest.approx(0.2 * 39 / 40)
 
 
-def test_syncbn_is_in_every_norm():
+def test_syncbn_replaces_every_batch_norm():
     model = build_model("efficientnet-test", num_classes=5, batch_norm="syncbn", seed=0)
     norms = [la for la in model.layers if isinstance(la, keras.layers.BatchNormalization)]
     assert norms

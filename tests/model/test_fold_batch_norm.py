@@ -1,4 +1,4 @@
-"""Folded models give the logits of the models that they were made of."""
+"""Models with folded batch norm give the logits of the originals."""
 
 import keras
 import numpy as np
@@ -7,13 +7,13 @@ import pytest
 from convoy.model import build_model
 from convoy.model.fold_batch_norm import folded
 
-# So that no network amplifies what rounding does.
+# Small ranges, so that no network amplifies rounding errors.
 RANGES = {"gamma": (0.3, 0.7), "beta": (-0.1, 0.1)}
 RANGES |= {"moving_mean": (-0.1, 0.1), "moving_variance": (0.8, 1.5)}
 
 
 def randomise(model):
-    """Gives batch norms other statistics, scales and shifts than those of a fresh model."""
+    """Gives batch norms statistics, scales and shifts that differ from a new model's."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -31,7 +31,7 @@ def randomise(model):
         pytest.param("se-resnext101-32x4d", {}, marks=pytest.mark.slow),
     ],
 )
-def test_logits_stay_and_batch_norms_go(arch, options):
+def test_folding_removes_batch_norm_and_keeps_the_logits(arch, options):
     model = build_model(arch, num_classes=7, image_size=64, seed=1, **options)
     randomise(model)
     before = [np.array(v) for v in model.weights]
@@ -48,7 +48,7 @@ def test_logits_stay_and_batch_norms_go(arch, options):
     assert not {id(v) for v in copy.variables} & {id(v) for v in model.variables}
 
 
-def test_images_of_any_size():
+def test_folding_works_for_models_of_any_image_size():
     model = build_model("efficientnet-test", num_classes=3, image_size=32, any_size=True)
     images = np.random.default_rng(1).integers(0, 256, (2, 40, 48, 3), dtype=np.uint8)
     np.testing.assert_allclose(folded(model)(images), model(images), atol=1e-5)

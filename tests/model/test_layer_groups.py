@@ -1,4 +1,4 @@
-"""How deep variables lie."""
+"""The depth of variables from the classifier."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def model(request):
     return made
 
 
-def test_groups_run_from_the_classifier_through_the_blocks_to_the_stem(model):
+def test_depth_counts_from_the_classifier_through_the_blocks_to_the_stem(model):
     depth = depth_from_top(model)
     assert set(depth) == {v.path for v in model.weights}
     if model.arch == "resnet18":
@@ -37,7 +37,7 @@ def test_groups_run_from_the_classifier_through_the_blocks_to_the_stem(model):
     assert sorted(set(depth.values())) == list(range(len(blocks) + 2))
 
 
-def test_depth_does_not_depend_on_what_is_trained(model):
+def test_depth_does_not_depend_on_frozen_layers(model):
     before = depth_from_top(model)
     model.layers[3].trainable = False
     try:

@@ -1,4 +1,4 @@
-"""The layers and initialisers; Keras' own layers are the judge."""
+"""Layers and initialisers, compared with Keras' own layers."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from convoy.model.layers import FusedBatchNorm, Normalize
 from convoy.model.stochastic_depth import StochasticDepth
 
 SHAPE = (4, 5, 6, 3)
-VALUES = 4 * 5 * 6  # per channel
+VALUES = 4 * 5 * 6  # values per channel
 UNBIASED = VALUES / (VALUES - 1)
 
 
@@ -19,7 +19,7 @@ def images(shape=SHAPE, seed=0, spread=2.0):
 
 
 def pair(**options):
-    """Keras' batch norm and ours with the same random weights."""
+    """Returns Keras' batch norm and ours with the same random weights."""
     layers = (keras.layers.BatchNormalization(**options), FusedBatchNorm(**options))
     rng = np.random.default_rng(1)
     for layer in layers:
@@ -33,7 +33,7 @@ def pair(**options):
 # ---------------------------------------------------------------- normalisation
 
 
-def test_normalize_is_the_same_for_bytes_and_floats():
+def test_normalize_gives_the_same_for_uint8_and_float32():
     layer = Normalize(catalog.IMAGENET_MEAN, catalog.IMAGENET_STD)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     expected = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -43,14 +43,14 @@ def test_normalize_is_the_same_for_bytes_and_floats():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_normalize_casts_after_subtracting(dtype):
+def test_normalize_subtracts_the_mean_before_it_casts(dtype):
     layer = Normalize([127.3], [1.0], dtype=f"mixed_{dtype}")
-    out = layer(tf.constant([[[[127.7]]]]))  # bfloat16 would read 127.7 as 127.5
+    out = layer(tf.constant([[[[127.7]]]]))  # bfloat16 would round 127.7 to 127.5
     assert out.dtype == dtype
     assert float(tf.cast(out, tf.float32)[0, 0, 0, 0]) == pytest.approx(0.4, abs=2e-3)
 
 
-def test_normalize_refuses_nonsense():
+def test_normalize_refuses_invalid_constants():
     with pytest.raises(ValueError, match="positive"):
         Normalize([0.0], [0.0])
     with pytest.raises(ValueError, match="1 channels and std has 2"):
@@ -64,7 +64,7 @@ def test_normalize_refuses_nonsense():
 
 @pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}, {"epsilon": 1e-5}])
 @pytest.mark.parametrize("training", [False, True])
-def test_batch_norm_outputs_and_gradients_are_keras(options, training):
+def test_batch_norm_outputs_and_gradients_equal_kerass(options, training):
     x, upstream = tf.constant(images()), tf.constant(images(seed=2))
     results = []
     for layer in pair(**options):
@@ -80,7 +80,7 @@ def test_batch_norm_outputs_and_gradients_are_keras(options, training):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_batch_norm_of_channels_first_is_that_of_channels_last(training):
+def test_channels_first_batch_norm_equals_channels_last(training):
     x, results = tf.constant(images()), []
     for axis, there, back in ((3, (0, 1, 2, 3), (0, 1, 2, 3)), (1, (0, 3, 1, 2), (0, 2, 3, 1))):
         layer = FusedBatchNorm(axis=axis)
@@ -94,7 +94,7 @@ def test_batch_norm_of_channels_first_is_that_of_channels_last(training):
         np.testing.assert_allclose(first, last, atol=1e-5 * max(1, np.abs(last).max()))
 
 
-def test_batch_norm_statistics_follow_keras_but_unbiased():
+def test_batch_norm_statistics_equal_kerass_but_with_unbiased_variance():
     theirs, ours = pair(momentum=0.9)
     before = theirs.moving_variance.numpy()
     for layer in (theirs, ours):
@@ -107,7 +107,7 @@ def test_batch_norm_statistics_follow_keras_but_unbiased():
     )
 
 
-def test_batch_norm_leaves_statistics_alone_in_inference_and_when_frozen():
+def test_inference_and_frozen_layers_do_not_change_batch_norm_statistics():
     _, layer = pair()
     before = [v.numpy() for v in layer.non_trainable_variables]
     quiet = layer(images(), training=False)
@@ -119,7 +119,7 @@ def test_batch_norm_leaves_statistics_alone_in_inference_and_when_frozen():
     )
 
 
-def test_frozen_batch_norm_passes_the_gradient_of_inference():
+def test_frozen_batch_norm_has_the_gradient_of_inference():
     grads = []
     for layer in pair():
         layer.trainable = False
@@ -148,7 +148,7 @@ def test_batch_norm_under_mixed_precision_keeps_float32_weights(dtype, tolerance
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_batch_norm_under_xla_is_the_same(training):
+def test_batch_norm_under_xla_equals_the_one_without(training):
     results = []
     for compiled in (False, True):
         _, layer = pair()
@@ -158,7 +158,7 @@ def test_batch_norm_under_xla_is_the_same(training):
         np.testing.assert_allclose(xla, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_batch_norm_of_one_value_per_channel_stays_finite():
+def test_batch_norm_over_one_value_per_channel_is_finite():
     layer = FusedBatchNorm()
     out = layer(images((1, 1, 1, 3)), training=True)
     np.testing.assert_array_equal(out, np.zeros((1, 1, 1, 3)))
@@ -169,7 +169,7 @@ def test_batch_norm_of_one_value_per_channel_stays_finite():
     ("options", "shape"),
     [({}, (8, 3)), ({}, (4, 6, 3)), ({"axis": 2}, SHAPE), ({"dtype": "float64"}, SHAPE)],
 )
-def test_batch_norm_hands_the_rest_to_keras(options, shape):
+def test_batch_norm_uses_keras_for_other_ranks_axes_and_dtypes(options, shape):
     results = []
     for kind in (keras.layers.BatchNormalization, FusedBatchNorm):
         layer = kind(**options)
@@ -179,7 +179,7 @@ def test_batch_norm_hands_the_rest_to_keras(options, shape):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_batch_norm_config_is_keras():
+def test_batch_norms_config_equals_kerass():
     ours = FusedBatchNorm(momentum=0.9, epsilon=1e-5, name="bn").get_config()
     theirs = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name="bn").get_config()
     assert ours == theirs
@@ -189,7 +189,7 @@ def test_batch_norm_config_is_keras():
 # ---------------------------------------------------------------- stochastic depth
 
 
-def test_stochastic_depth_drops_whole_examples_at_its_rate():
+def test_stochastic_depth_drops_whole_examples_at_its_rate_and_scales_the_others():
     layer = StochasticDepth(0.3, seed=7)
     out = layer(tf.ones((4000, 2, 2, 3)), training=True).numpy()
     assert (out == out[:, :1, :1, :1]).all()
@@ -199,7 +199,7 @@ def test_stochastic_depth_drops_whole_examples_at_its_rate():
     assert kept.mean() == pytest.approx(1.0, abs=0.05)
 
 
-def test_stochastic_depth_repeats_with_its_seed_and_moves_on():
+def test_stochastic_depth_repeats_with_its_seed_and_differs_in_the_next_call():
     def draws(seed):
         layer = StochasticDepth(0.5, seed=seed)
         return [layer(tf.ones((64, 1, 1, 1)), training=True).numpy() for _ in range(2)]
@@ -219,7 +219,7 @@ def test_stochastic_depth_is_the_identity_in_inference():
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
-def test_stochastic_depth_refuses_impossible_rates(rate):
+def test_stochastic_depth_refuses_rates_outside_0_to_1(rate):
     with pytest.raises(ValueError, match=r"in \[0, 1\)"):
         StochasticDepth(rate)
 
@@ -244,23 +244,23 @@ def test_stochastic_depth_keeps_the_dtype_and_compiles(dtype):
         (initializers.depthwise_initializer, (5, 5, 512, 1), {"fan_in": 25, "fan_out": 25}),
     ],
 )
-def test_convolutions_start_with_variance_two_over_fan(mode, maker, shape, fans):
+def test_convolutions_start_with_variance_2_over_fan(mode, maker, shape, fans):
     values = np.asarray(maker(mode, seed=3)(shape))
     expected = np.sqrt(2 / fans[mode])
     assert values.std() == pytest.approx(expected, rel=0.03)
     assert (
         np.abs(values).max() <= 2 * expected / 0.879 + 1e-6
-    )  # truncated at two (uncorrected) stds
+    )  # truncated at two uncorrected standard deviations
 
 
 @pytest.mark.parametrize(("mode", "fan"), [("fan_in", 400), ("fan_out", 100)])
-def test_the_classifier_starts_uniform(mode, fan):
+def test_the_classifier_starts_with_a_uniform_distribution(mode, fan):
     values = np.asarray(initializers.dense_initializer(mode, seed=3)((400, 100)))
     assert np.abs(values).max() == pytest.approx(1 / np.sqrt(fan), rel=0.01)
     assert values.std() == pytest.approx(1 / np.sqrt(3 * fan), rel=0.02)
 
 
-def test_layer_seeds_differ_by_layer_and_by_seed():
+def test_layer_seeds_depend_on_the_layer_and_the_seed():
     seeds = {initializers.layer_seed(s, n) for s in (0, 1) for n in ("stem_conv", "top_conv")}
     assert len(seeds) == 4
     assert all(0 <= seed < 2**31 for seed in seeds)
@@ -268,6 +268,6 @@ def test_layer_seeds_differ_by_layer_and_by_seed():
     assert initializers.layer_seed(None, "stem_conv") is None
 
 
-def test_unknown_weight_init_is_refused():
+def test_an_unknown_weight_init_is_refused():
     with pytest.raises(ValueError, match="weight_init must be one of fan_in, fan_out"):
         initializers.conv_initializer("fan_avg")

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite as it is built. tests/parity compares it with others', and its weights."""
+"""Built EfficientNet-Lite models. tests/parity compares their logits and weights with others."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def lite():
     return build_model(NAME, num_classes=5, image_size=32, seed=0)
 
 
-def test_nothing_squeezes_and_activations_end_at_six(lite):
+def test_lite_has_no_squeeze_and_excitation_and_activations_end_at_6(lite):
     assert not any("_se_" in layer.name for layer in lite.layers)
     used = {layer.activation.__name__ for layer in lite.layers if hasattr(layer, "moving_mean")}
     assert used == {"relu6", "linear"}
@@ -27,7 +27,7 @@ def test_nothing_squeezes_and_activations_end_at_six(lite):
     assert (seen.min(), seen.max()) == (0, 6)
 
 
-def test_images_are_normalised_and_cut_as_published(lite):
+def test_lite_normalises_and_crops_as_published(lite):
     built = model_arguments(lite)
     assert (built["activation"], built["padding"]) == ("relu6", "same")
     assert (built["mean"], built["std"]) == ([127.0] * 3, [128.0] * 3)
@@ -42,7 +42,7 @@ def test_images_are_normalised_and_cut_as_published(lite):
 
 
 @pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
-def test_files_of_keras_bring_them_back(ending, lite, tmp_path):
+def test_keras_files_of_lite_load_with_the_same_logits(ending, lite, tmp_path):
     path = tmp_path / f"lite{ending}"
     lite.save(path) if ending == ".keras" else lite.save_weights(path)
     hint = inspect(path, NAME)

@@ -1,4 +1,4 @@
-"""The native operations of training against NumPy and TensorFlow in float64."""
+"""The native training operations against NumPy and TensorFlow in float64."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ import tensorflow as tf
 from convoy.model import native
 from convoy.model.layers import Conv2D
 
-# Of the largest value: what float32 arithmetic gives, and half a unit of bfloat16's last place.
+# Relative to the largest value: float32 rounding, and half a unit in bfloat16's last place.
 CLOSE = {"float32": 3e-6, "bfloat16": 2**-8}
 SHAPES = [(4, 7, 7, 24), (3, 5, 5, 13), (2, 16, 16, 300), (2, 64, 64, 16), (1, 3, 3, 1)]
 
@@ -40,14 +40,16 @@ def distance(found, expected):
 
 
 def as_close_as(theirs, expected, bound):
-    """The bound for what stays TensorFlow's own: without AVX-512 it rounds sums of bfloat16 many
-    times, and is further from float64 than the others here.
+    """Returns the bound for results of TensorFlow's own operations.
+
+    Without AVX-512 TensorFlow rounds sums of bfloat16 repeatedly, so its results are further from
+    float64 than those of the native operations.
     """
     return max(bound, distance(theirs, expected))
 
 
 def batch_norm(x, gamma, beta, dy, shortcut, activation, epsilon=1e-3):
-    """Result, mean, variance, and gradients, from Ioffe and Szegedy's formulas."""
+    """Returns result, mean, variance and gradients by the formulas of Ioffe and Szegedy."""
     axes, count = (0, 1, 2), x.size / x.shape[-1]
     mean, variance = x.mean(axes), x.var(axes)
     scale = 1 / np.sqrt(variance + epsilon)
@@ -64,7 +66,7 @@ def batch_norm(x, gamma, beta, dy, shortcut, activation, epsilon=1e-3):
 
 @pytest.mark.parametrize("joined", [False, True], ids=["alone", "shortcut"])
 @pytest.mark.parametrize("dtype", native.DTYPES)
-def test_batch_norm_and_its_gradients(ops, level, dtype, joined):
+def test_batch_norm_and_its_gradients_are_close_to_float64(ops, level, dtype, joined):
     rng = np.random.default_rng(0)
     for shape in SHAPES:
         for activation in native.ACTIVATIONS:
@@ -87,15 +89,15 @@ def test_batch_norm_and_its_gradients(ops, level, dtype, joined):
             for place, one, other in zip(places, found, expected, strict=False):
                 bound = CLOSE[dtype] if place in ("y", "dx", "dshortcut") else 2e-5
                 if dtype == "bfloat16" and activation == "silu":
-                    bound = max(bound, 1e-4)  # its exponential is as exact as it needs to be
+                    bound = max(bound, 1e-4)  # the exponential for bfloat16 is only this exact
                 if joined and dtype == "bfloat16" and place in ("dx", "dgamma", "dbeta"):
-                    bound = 2 * CLOSE[dtype]  # they come of dshortcut, which has been rounded
+                    bound = 2 * CLOSE[dtype]  # computed from dshortcut, which is already rounded
                 assert distance(one, other) < bound, (shape, activation, place)
 
 
 @pytest.mark.parametrize("dtype", native.DTYPES)
 @pytest.mark.parametrize("shape", [(2, 512, 512, 16), (1, 1013, 997, 9)], ids=["even", "uneven"])
-def test_batch_norm_of_more_than_the_caches_hold(ops, dtype, shape):
+def test_batch_norm_of_tensors_larger_than_the_caches_is_close_to_float64(ops, dtype, shape):
     rng = np.random.default_rng(8)
     x, dy = (tf.cast(rng.standard_normal(shape, np.float32), dtype) for _ in range(2))
     gamma, beta = (drawn(rng, shape[-1:], "float32") for _ in range(2))
@@ -105,7 +107,7 @@ def test_batch_norm_of_more_than_the_caches_hold(ops, dtype, shape):
     found = y, tape.gradient(y, x, dy)
     expected = batch_norm(*(double(a) for a in (x, gamma, beta, dy)), None, "relu")
     for one, other in zip(found, (expected[0], expected[3]), strict=True):
-        # Where ReLU's argument is all but 0 its gradient may be taken from either side.
+        # Where ReLU's argument is nearly 0, either side's gradient is right.
         off = np.abs(double(one) - other) > CLOSE[dtype] * np.abs(other).max()
         assert off.mean() < 1e-6
 
@@ -124,7 +126,7 @@ def test_batch_norm_of_more_than_the_caches_hold(ops, dtype, shape):
         (3, 3, 8, 3, 2, "valid"),
     ],
 )
-def test_gradients_of_depthwise_convolution(
+def test_depthwise_convolution_and_its_gradients_are_close_to_float64(
     ops, level, dtype, height, width, channels, kernel, stride, padding
 ):
     rng = np.random.default_rng(1)
@@ -152,7 +154,7 @@ MAPS = [(3, 8, 8, 24), (2, 7, 5, 37), (1, 1, 1, 200), (2, 112, 112, 32)]
 
 @pytest.mark.parametrize("dtype", native.DTYPES)
 @pytest.mark.parametrize("shape", MAPS)
-def test_the_gate_and_its_gradient(ops, level, dtype, shape):
+def test_the_gate_and_its_gradients_are_close_to_float64(ops, level, dtype, shape):
     rng = np.random.default_rng(2)
     x, dy = drawn(rng, shape, dtype), drawn(rng, shape, dtype)
     gate = drawn(rng, (shape[0], 1, 1, shape[-1]), dtype)
@@ -168,7 +170,7 @@ def test_the_gate_and_its_gradient(ops, level, dtype, shape):
 
 @pytest.mark.parametrize("dtype", native.DTYPES)
 @pytest.mark.parametrize("shape", MAPS)
-def test_the_squeeze_and_its_gradient(ops, level, dtype, shape):
+def test_the_squeeze_and_its_gradient_are_close_to_float64(ops, level, dtype, shape):
     rng = np.random.default_rng(9)
     x, dmaps = drawn(rng, shape, dtype, 3), drawn(rng, shape, dtype)
     dmean = drawn(rng, (shape[0], 1, 1, shape[-1]), dtype, deviation=shape[1] * shape[2])
@@ -183,7 +185,7 @@ def test_the_squeeze_and_its_gradient(ops, level, dtype, shape):
 
 @pytest.mark.parametrize("dtype", native.DTYPES)
 @pytest.mark.parametrize("shape", MAPS)
-def test_a_forks_gradients_are_summed(ops, level, dtype, shape):
+def test_the_gradients_of_a_fork_are_summed(ops, level, dtype, shape):
     rng = np.random.default_rng(10)
     x, first, second = (drawn(rng, shape, dtype) for _ in range(3))
     kept = first.numpy().copy()
@@ -194,7 +196,7 @@ def test_a_forks_gradients_are_summed(ops, level, dtype, shape):
     np.testing.assert_array_equal(one, x)
     np.testing.assert_array_equal(other, x)
     assert distance(dx, double(first) + double(second)) < CLOSE[dtype]
-    # It may take its first input's memory, but not while somebody else holds that.
+    # The sum may reuse its first input's memory, but not while another tensor uses it.
     np.testing.assert_array_equal(first.numpy(), kept)
 
 
@@ -204,12 +206,12 @@ def address(array):
 
 @pytest.mark.parametrize("kept", [None, 0, 1], ids=["none", "the first", "the second"])
 @pytest.mark.parametrize("name", ["convoy_sum", "convoy_squeeze_gradient"])
-def test_a_sum_is_written_over_a_term_that_nobody_else_needs(ops, name, kept):
+def test_a_sum_reuses_the_memory_of_a_term_that_nothing_else_needs(ops, name, kept):
     @tf.function
     def run(x):
         terms = [x + 1, x + 2 if name == "convoy_sum" else x[:, :1, :1] + 2]
         places = [tf.numpy_function(address, [term], tf.int64) for term in terms]
-        with tf.control_dependencies(places):  # so that nobody looks at them any more
+        with tf.control_dependencies(places):  # then nothing reads the terms afterwards
             result = getattr(ops, name)(**dict(zip(names, terms, strict=True)))
         place = tf.numpy_function(address, [result], tf.int64)
         with tf.control_dependencies([place]):
@@ -223,7 +225,7 @@ def test_a_sum_is_written_over_a_term_that_nobody_else_needs(ops, name, kept):
     assert (place in free) == bool(free)
 
 
-def test_a_term_that_is_needed_stays(ops):
+def test_a_term_that_is_needed_later_is_not_overwritten(ops):
     x = tf.random.uniform((2, 5, 5, 7), seed=1)
 
     @tf.function
@@ -240,7 +242,7 @@ def test_a_term_that_is_needed_stays(ops):
     np.testing.assert_allclose(dx, a + x[:, :1, :1] / 25, rtol=1e-6)
 
 
-def test_bits_do_not_depend_on_the_number_of_threads(ops):
+def test_results_have_the_same_bits_with_any_number_of_threads(ops):
     rng = np.random.default_rng(5)
     x, dy = (drawn(rng, (8, 28, 28, 48), "float32") for _ in range(2))
     kernel, ones = drawn(rng, (5, 5, 48, 1), "float32"), tf.ones(48)
@@ -271,7 +273,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(ops):
     assert found[0] == found[1] == found[2]
 
 
-def test_what_is_not_finite_shows(ops):
+def test_nan_and_infinity_reach_the_results_of_their_channel(ops):
     for bad in (np.nan, np.inf):
         x = np.ones((2, 4, 4, 3), np.float32)
         x[1, 2, 3, 1] = bad
@@ -284,7 +286,7 @@ def test_what_is_not_finite_shows(ops):
         assert np.isfinite(y.numpy()[..., ::2]).all()
 
 
-def test_large_values_do_not_spoil_the_variance(ops):
+def test_the_variance_of_large_values_is_exact(ops):
     x = np.random.default_rng(6).normal(1e4, 1, (8, 16, 16, 5)).astype(np.float32)
     _, mean, variance = native.batch_norm(
         ops, tf.constant(x), tf.ones(5), tf.ones(5), 1e-3, "linear"
@@ -316,7 +318,7 @@ GOOD = {
         ({"pad_left": -1}, "pad_left is out of range"),
     ],
 )
-def test_wrong_input_is_refused(ops, wrong, message):
+def test_invalid_input_of_depthwise_gradients_is_refused(ops, wrong, message):
     ops.convoy_depthwise_gradient(**GOOD)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         ops.convoy_depthwise_gradient(**GOOD | wrong)
@@ -331,7 +333,7 @@ def test_wrong_input_is_refused(ops, wrong, message):
         ({"shortcut": 2 * [GOOD["x"]]}, "one shortcut"),
     ],
 )
-def test_wrong_input_of_batch_norm_is_refused(ops, wrong, message):
+def test_invalid_input_of_batch_norm_is_refused(ops, wrong, message):
     one = np.ones(3, np.float32)
     good = {"x": GOOD["x"], "gamma": one, "beta": one, "shortcut": []}
     settings = {"epsilon": 1e-3, "activation": 0}
@@ -349,7 +351,7 @@ def test_wrong_input_of_batch_norm_is_refused(ops, wrong, message):
         ("sum", {"a": GOOD["x"], "b": GOOD["dy"]}, "b has the wrong shape"),
     ],
 )
-def test_wrong_input_of_squeeze_and_excitation_is_refused(ops, name, wrong, message):
+def test_invalid_input_of_squeeze_and_excitation_is_refused(ops, name, wrong, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         getattr(ops, f"convoy_{name}")(**wrong)
 
@@ -368,7 +370,9 @@ def test_wrong_input_of_squeeze_and_excitation_is_refused(ops, name, wrong, mess
         (7, 9, (1, 1), 2, "same"),
     ],
 )
-def test_gradients_of_convolution(dtype, height, width, kernel, stride, padding):
+def test_convolution_and_its_gradients_are_close_to_float64(
+    dtype, height, width, kernel, stride, padding
+):
     rng = np.random.default_rng(3)
     x = drawn(rng, (3, height, width, 20), dtype)
     weights = drawn(rng, (*kernel, 20, 24), dtype)

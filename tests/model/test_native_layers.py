@@ -1,4 +1,4 @@
-"""Where layers and models take the native operations of training, and where TensorFlow's."""
+"""Layers and models use native training operations where these exist, otherwise TensorFlow's."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("ops")
 
 
 def gradients_of(arch, dtype, enabled, **arguments):
-    """Loss, gradients and moving statistics of one training pass."""
+    """Returns loss, gradients and statistics of a training pass, and first if it ran natively."""
     keras.mixed_precision.set_dtype_policy(dtype)
     try:
         model = build_model(arch, num_classes=7, seed=3, **arguments)
@@ -46,7 +46,7 @@ def gradients_of(arch, dtype, enabled, **arguments):
     ],
     ids=["efficientnet", "any size, gelu", "resnet"],
 )  # fmt: skip
-def test_a_models_gradients_are_those_of_tensorflows_operations(arch, arguments):
+def test_a_models_gradients_equal_those_of_tensorflows_operations(arch, arguments):
     natively, loss, gradients, statistics = gradients_of(arch, "float32", True, **arguments)
     without, other_loss, others, other_statistics = gradients_of(
         arch, "float32", False, **arguments
@@ -60,7 +60,7 @@ def test_a_models_gradients_are_those_of_tensorflows_operations(arch, arguments)
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_bfloat16_models_train_natively_too():
+def test_bfloat16_models_also_train_with_native_operations():
     arguments = {"image_size": 32, "dropout": 0, "stochastic_depth": 0}
     natively, loss, gradients, _ = gradients_of(
         "efficientnet-test", "mixed_bfloat16", True, **arguments
@@ -72,7 +72,7 @@ def test_bfloat16_models_train_natively_too():
     assert flat @ other / np.linalg.norm(flat) / np.linalg.norm(other) > 0.9
 
 
-def test_evaluation_holds_no_native_operation():
+def test_evaluation_uses_no_native_operation():
     model = build_model("efficientnet-test", num_classes=3, image_size=32)
     with native.enabled():
         graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(
@@ -106,7 +106,7 @@ def test_evaluation_holds_no_native_operation():
         "its bias",
     ],
 )
-def test_what_the_operations_cannot_do_is_left_to_tensorflow(layer, dtype):
+def test_cases_without_a_native_operation_use_tensorflows(layer, dtype):
     layer = layer()
     x = tf.cast(np.random.default_rng(7).normal(size=(2, 6, 6, 4)), dtype)
     with native.enabled():
@@ -129,7 +129,7 @@ def test_what_the_operations_cannot_do_is_left_to_tensorflow(layer, dtype):
         ("bfloat16", 3, 7, True, True),
     ],
 )
-def test_which_kernels_gradients_are_matrix_products(
+def test_kernel_gradients_are_matrix_products_where_these_are_faster(
     monkeypatch, tiles, dtype, kernel, side, without, with_tiles
 ):
     monkeypatch.setattr(native, "has_tiles", lambda: tiles)

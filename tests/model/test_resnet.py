@@ -35,7 +35,7 @@ def se_resnext():
 
 
 def tiny_se_resnext(**options):
-    """se-resnext101-32x4d cut to two blocks: every part of the family, in little time."""
+    """Returns se-resnext101-32x4d with two blocks, which has every part of the family."""
     arch = replace(get_arch("se-resnext101-32x4d"), repeats=(1, 1))
     return resnet.build(arch, num_classes=5, image_size=32, **options)
 
@@ -49,7 +49,7 @@ def find(model, kind):
     return [layer for layer in model.layers if isinstance(layer, kind)]
 
 
-# ---- the whole ----------------------------------------------------------------------------------
+# ---- whole models -----------------------------------------------------------------------------
 
 
 def test_layers_have_torchvisions_names_and_shapes(resnet50):
@@ -68,20 +68,22 @@ def test_layers_have_torchvisions_names_and_shapes(resnet50):
     assert set(weighted) == expected
 
 
-def test_the_deep_stem_and_the_averaging_shortcuts_of_resnet_d():
+def test_resnet_d_has_a_deep_stem_and_averaging_shortcuts():
     model = build_model("resnet18d", num_classes=10, image_size=72, seed=0)
     shapes = {layer.name: flatten(layer.output)[0].shape[1:] for layer in model.layers}
     stem = [(f"conv1_{n}", (36, 36, filters)) for n, filters in ((0, 32), (3, 32), (6, 64))]
     assert [(name, shapes[name]) for name, _ in stem] == stem
     assert shapes["maxpool"] == (18, 18, 64)
-    assert shapes["layer3_0_downsample_pool"] == (5, 5, 128), "of 9, whose last column is alone"
+    assert shapes["layer3_0_downsample_pool"] == (5, 5, 128), (
+        "9 rows are pooled to 5; the last one is alone"
+    )
     assert "layer1_0_downsample_pool" not in shapes
     pool = model.get_layer("layer3_0_downsample_pool")
     column = np.arange(9, dtype="float32").reshape(1, 9, 1, 1) * np.ones((1, 1, 9, 128), "f4")
     assert np.asarray(pool(column))[0, :, 0, 0].tolist() == [0.5, 2.5, 4.5, 6.5, 8.0]
 
 
-def test_resnet_rs_pools_by_a_convolution_and_squeezes_to_a_quarter():
+def test_resnet_rs_pools_by_a_convolution_and_squeezes_to_a_quarter_of_the_channels():
     arch = get_arch("resnetrs50")
     assert {b.squeeze_units / b.filters_out for b in catalog.resnet_blocks(arch)} == {0.25}
     shapes = arithmetic.weight_shapes(arch)
@@ -89,7 +91,7 @@ def test_resnet_rs_pools_by_a_convolution_and_squeezes_to_a_quarter():
     assert shapes["layer1_0_se_reduce/kernel"] == (1, 1, 256, 64)
 
 
-def test_the_stride_is_on_the_3x3(resnet50):
+def test_the_stride_is_in_the_3x3_convolution(resnet50):
     strided = {
         c.name: c.kernel_size for c in find(resnet50, keras.layers.Conv2D) if max(c.strides) > 1
     }
@@ -104,7 +106,7 @@ def test_the_stride_is_on_the_3x3(resnet50):
     assert "layer2_0_conv2" not in strided
 
 
-def test_defaults_of_the_family_and_options(resnet50):
+def test_defaults_of_the_family_and_overridden_options(resnet50):
     norms = find(resnet50, FusedBatchNorm)
     assert {(n.momentum, n.epsilon) for n in norms} == {(0.9, 1e-5)}
     assert not find(resnet50, (keras.layers.Dropout, StochasticDepth))
@@ -133,7 +135,7 @@ def test_defaults_of_the_family_and_options(resnet50):
         ("resnext101-32x8d-basic", {}, "without a definition"),
     ],
 )
-def test_bad_options_are_refused(arch, options, message):
+def test_invalid_options_of_resnet_are_refused(arch, options, message):
     with pytest.raises(ValueError, match=message):
         build_model(arch, **options)
 
@@ -142,19 +144,20 @@ def test_bad_options_are_refused(arch, options, message):
 
 
 @pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
-def test_convolutions_start_he_normal_untruncated(mode):
+def test_convolutions_start_with_an_untruncated_he_normal_distribution(mode):
     model = tiny_se_resnext(weight_init=mode, seed=1)
     for name in ("conv1", "layer2_0_conv1", "layer2_0_conv2", "layer2_0_downsample_conv"):
         kernel = model.get_layer(name).kernel.numpy()
-        height, width, depth, filters = kernel.shape  # depth is that of one group, as in PyTorch
+        height, width, depth, filters = kernel.shape  # depth is per group, as in PyTorch
         fan = height * width * (depth if mode == "fan_in" else filters)
         sigma = np.sqrt(2 / fan)
         assert kernel.std() == pytest.approx(sigma, rel=0.05)
-        # A truncated normal ends at 2 (true) deviations of 0.88; of this one 4.6 % lie beyond 2.
+        # A truncated normal ends at 2 / 0.88 of these deviations; of an untruncated one 4.6 % of
+        # the values lie beyond 2.
         assert np.mean(np.abs(kernel) > 2 * sigma) == pytest.approx(0.0455, abs=0.012)
 
 
-def test_linear_layers_start_as_pytorchs(resnet50, se_resnext):
+def test_linear_layers_start_like_pytorchs(resnet50, se_resnext):
     for layer, features in (
         (resnet50.get_layer("fc"), 2048),
         (se_resnext.get_layer("layer2_0_se_reduce"), 512),
@@ -167,7 +170,7 @@ def test_linear_layers_start_as_pytorchs(resnet50, se_resnext):
         assert 0 < np.abs(bias).max() <= bound
 
 
-def test_zero_gamma_makes_blocks_their_shortcuts(resnet50):
+def test_zero_gamma_makes_each_block_equal_its_shortcut_at_the_start(resnet50):
     def zeros(model):
         return {n.name for n in find(model, FusedBatchNorm) if not np.any(n.gamma)}
 
@@ -181,7 +184,7 @@ def test_zero_gamma_makes_blocks_their_shortcuts(resnet50):
     np.testing.assert_array_equal(after, before)
 
 
-def test_the_seed_fixes_weights_and_builds_repeat_in_one_process():
+def test_the_seed_determines_the_weights_also_in_a_second_build():
     (one, two, other) = (tiny_se_resnext(seed=seed) for seed in (3, 3, 4))
     for mine, theirs in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -195,14 +198,14 @@ def test_the_seed_fixes_weights_and_builds_repeat_in_one_process():
 
 
 def convolve(image, kernel, stride, pad):
-    """A plain convolution of `(H, W, in)` in NumPy, padded by `pad` on every side."""
+    """Convolves an image `(H, W, in)` in NumPy, padded by `pad` on every side."""
     image = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(image, kernel.shape[:2], (0, 1))
     return np.einsum("hwcij,ijco->hwo", windows[::stride, ::stride], kernel)
 
 
 @pytest.mark.parametrize("size", [64, 65])
-def test_stem_and_pool_are_padded_on_both_sides(size):
+def test_stem_and_pooling_are_padded_symmetrically(size):
     model = build_model("resnet18", **(SMALL | {"image_size": size}))
     names = ("normalization", "conv1", "bn1", "maxpool", "layer2_0_conv1", "layer1_1_bn2")
     found = keras.Model(model.input, [model.get_layer(name).output for name in names])(pixels(size))
@@ -216,7 +219,7 @@ def test_stem_and_pool_are_padded_on_both_sides(size):
     np.testing.assert_allclose(strided, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_tensorflows_padding_is_there_too():
+def test_same_padding_gives_equal_shapes_and_other_logits():
     same = build_model("resnet18", **SMALL, padding="same")
     assert not find(same, keras.layers.ZeroPadding2D)
     symmetric = build_model("resnet18", **SMALL)
@@ -264,7 +267,7 @@ def outputs_and_gradients(function, x, kernel):
         (24, 48, 6, 2, "same"),
     ],
 )
-def test_grouped_convolution_is_one_convolution_a_group(
+def test_a_grouped_convolution_equals_one_convolution_per_group(
     channels, filters, groups, stride, padding, jit
 ):
     layer = grouped(channels, filters, groups, stride, padding)
@@ -278,7 +281,7 @@ def test_grouped_convolution_is_one_convolution_a_group(
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
 
 
-def test_chunks_give_what_the_single_operation_gives(monkeypatch):
+def test_chunks_give_the_result_of_the_single_operation(monkeypatch):
     layer = grouped(128, 128, 32)
     x = tf.random.stateless_normal((2, 9, 9, 128), (0, 1))
     results = []
@@ -286,7 +289,9 @@ def test_chunks_give_what_the_single_operation_gives(monkeypatch):
         monkeypatch.setattr(resnet, "_has_gpu", lambda answer=has_gpu: answer)
         graph = tf.function(lambda: layer(x), jit_compile=True, autograph=False)
         kinds = [op.type for op in graph.get_concrete_function().graph.get_operations()]
-        assert kinds.count("Conv2D") == (1 if has_gpu else 8)  # 32 groups of 4, 16 in a chunk
+        assert kinds.count("Conv2D") == (
+            1 if has_gpu else 8
+        )  # 32 groups of 4 channels, in chunks of 16 channels
         results.append(graph())
     np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-5)
 
@@ -295,7 +300,7 @@ def test_chunks_give_what_the_single_operation_gives(monkeypatch):
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
-def test_every_weight_gets_a_finite_gradient_and_logits_are_float32(policy):
+def test_every_weight_has_a_finite_gradient_and_logits_are_float32(policy):
     keras.config.set_dtype_policy(policy)
     model = tiny_se_resnext(seed=0)
     assert model.get_layer("layer1_0_conv2").compute_dtype == policy.removeprefix("mixed_")
@@ -316,7 +321,7 @@ def test_every_weight_gets_a_finite_gradient_and_logits_are_float32(policy):
         assert np.any(gradient), variable.path
 
 
-def test_saving_keeps_everything(se_resnext, tmp_path):
+def test_a_saved_se_resnext_has_the_same_logits_and_configuration(se_resnext, tmp_path):
     se_resnext.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(pixels(32)), se_resnext(pixels(32)))

