@@ -1,4 +1,4 @@
-"""The native training operations against NumPy and TensorFlow in float64."""
+"""The native operations of training against NumPy and TensorFlow in float64."""
 
 import keras
 import numpy as np
@@ -6,46 +6,10 @@ import pytest
 import tensorflow as tf
 
 from convoy.model import native
-from convoy.model.layers import Conv2D
+from tests.model.float64 import CLOSE, distance, double, drawn
 
-# Relative to the largest value: float32 rounding, and half a unit in bfloat16's last place.
-CLOSE = {"float32": 3e-6, "bfloat16": 2**-8}
 SHAPES = [(4, 7, 7, 24), (3, 5, 5, 13), (2, 16, 16, 300), (2, 64, 64, 16), (1, 3, 3, 1)]
-
-
-LEVELS = {0: "baseline", 3: "x86-64-v3", 4: "x86-64-v4", 5: "x86-64-v4 with bfloat16"}
-
-
-@pytest.fixture(params=LEVELS, ids=["baseline", "v3", "v4", "v4 with bfloat16"])
-def level(request, ops):
-    native.controls().convoy_limit_level(request.param)
-    found = native.controls().convoy_level().decode()
-    if found != LEVELS[request.param]:
-        native.controls().convoy_limit_level(5)
-        pytest.skip("this processor lacks those instructions")
-    yield found
-    native.controls().convoy_limit_level(5)
-
-
-def drawn(rng, shape, dtype, mean=0.0, deviation=1.0):
-    return tf.cast(rng.normal(mean, deviation, shape), dtype)
-
-
-def double(x):
-    return tf.cast(x, tf.float64).numpy()
-
-
-def distance(found, expected):
-    return np.abs(double(found) - expected).max() / np.abs(expected).max()
-
-
-def as_close_as(theirs, expected, bound):
-    """Returns the bound for results of TensorFlow's own operations.
-
-    Without AVX-512 TensorFlow rounds sums of bfloat16 repeatedly, so its results are further from
-    float64 than those of the native operations.
-    """
-    return max(bound, distance(theirs, expected))
+MAPS = [(3, 8, 8, 24), (2, 7, 5, 37), (1, 1, 1, 200), (2, 112, 112, 32)]
 
 
 def batch_norm(x, gamma, beta, dy, shortcut, activation, epsilon=1e-3):
@@ -110,46 +74,6 @@ def test_batch_norm_of_tensors_larger_than_the_caches_is_close_to_float64(ops, d
         # Where ReLU's argument is nearly 0, either side's gradient is right.
         off = np.abs(double(one) - other) > CLOSE[dtype] * np.abs(other).max()
         assert off.mean() < 1e-6
-
-
-@pytest.mark.parametrize("dtype", native.DTYPES)
-@pytest.mark.parametrize(
-    ("height", "width", "channels", "kernel", "stride", "padding"),
-    [
-        (14, 14, 48, 3, 1, "same"),
-        (15, 13, 40, 5, 2, "same"),
-        (16, 16, 35, 3, 2, "same"),
-        (4, 4, 72, 5, 1, "same"),
-        (9, 9, 70, 7, 1, "same"),
-        (9, 10, 16, 2, 1, "same"),
-        (17, 17, 33, 3, 2, "valid"),
-        (3, 3, 8, 3, 2, "valid"),
-    ],
-)
-def test_depthwise_convolution_and_its_gradients_are_close_to_float64(
-    ops, level, dtype, height, width, channels, kernel, stride, padding
-):
-    rng = np.random.default_rng(1)
-    x = drawn(rng, (3, height, width, channels), dtype)
-    weights = drawn(rng, (kernel, kernel, channels, 1), dtype)
-    exact = [tf.constant(double(x)), tf.constant(double(weights))]
-    with tf.GradientTape() as tape:
-        tape.watch(exact)
-        expected = tf.nn.depthwise_conv2d(*exact, (1, stride, stride, 1), padding.upper())
-    dy = drawn(rng, expected.shape, dtype)
-    gradients = tape.gradient(expected, exact, tf.cast(dy, tf.float64))
-    with tf.GradientTape() as tape:
-        tape.watch([x, weights])
-        y = native.depthwise(ops, x, weights, stride, padding)
-    found = tape.gradient(y, [x, weights], dy)
-    theirs = tf.nn.depthwise_conv2d(x, weights, (1, stride, stride, 1), padding.upper())
-    assert distance(y, expected.numpy()) <= as_close_as(theirs, expected.numpy(), CLOSE[dtype])
-    for one, other in zip(found, gradients, strict=True):
-        assert one.dtype == dtype
-        assert distance(one, other.numpy()) < CLOSE[dtype]
-
-
-MAPS = [(3, 8, 8, 24), (2, 7, 5, 37), (1, 1, 1, 200), (2, 112, 112, 32)]
 
 
 @pytest.mark.parametrize("dtype", native.DTYPES)
@@ -293,119 +217,3 @@ def test_the_variance_of_large_values_is_exact(ops):
     )
     np.testing.assert_allclose(mean, x.mean((0, 1, 2), np.float64), rtol=1e-7)
     np.testing.assert_allclose(variance, x.var((0, 1, 2), np.float64), rtol=1e-4)
-
-
-GOOD = {
-    "dy": np.zeros((2, 4, 4, 3), np.float32),
-    "x": np.zeros((2, 8, 8, 3), np.float32),
-    "kernel": np.zeros((3, 3, 3, 1), np.float32),
-    "stride": 2,
-    "pad_top": 0,
-    "pad_left": 0,
-}
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"dy": np.zeros((1, 4, 4, 3), np.float32)}, "x has the wrong shape"),
-        ({"kernel": np.zeros((3, 3, 4, 1), np.float32)}, "the kernel has the wrong shape"),
-        ({"kernel": np.zeros((0, 3, 3, 1), np.float32)}, "no values"),
-        ({"kernel": np.zeros((17, 17, 3, 1), np.float32)}, "more than 256"),
-        ({"dy": np.zeros((2, 9, 4, 3), np.float32)}, "outside"),
-        ({"pad_top": 3}, "outside"),
-        ({"stride": 0}, "stride is out of range"),
-        ({"pad_left": -1}, "pad_left is out of range"),
-    ],
-)
-def test_invalid_input_of_depthwise_gradients_is_refused(ops, wrong, message):
-    ops.convoy_depthwise_gradient(**GOOD)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        ops.convoy_depthwise_gradient(**GOOD | wrong)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"gamma": np.ones(2, np.float32)}, "gamma has the wrong shape"),
-        ({"x": np.zeros((0, 4, 4, 3), np.float32)}, "empty"),
-        ({"shortcut": [np.zeros((2, 8, 7, 3), np.float32)]}, "shortcut has the wrong shape"),
-        ({"shortcut": 2 * [GOOD["x"]]}, "one shortcut"),
-    ],
-)
-def test_invalid_input_of_batch_norm_is_refused(ops, wrong, message):
-    one = np.ones(3, np.float32)
-    good = {"x": GOOD["x"], "gamma": one, "beta": one, "shortcut": []}
-    settings = {"epsilon": 1e-3, "activation": 0}
-    ops.convoy_batch_norm(**good, **settings)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        ops.convoy_batch_norm(**good | wrong, **settings)
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong", "message"),
-    [
-        ("gate", {"x": GOOD["x"], "gate": np.zeros((2, 1, 1, 4), np.float32)}, "gate has the"),
-        ("squeeze", {"x": np.zeros((2, 0, 4, 3), np.float32)}, "no pixels"),
-        ("squeeze_gradient", {"dmaps": GOOD["x"], "dmean": GOOD["x"]}, "dmean has the wrong"),
-        ("sum", {"a": GOOD["x"], "b": GOOD["dy"]}, "b has the wrong shape"),
-    ],
-)
-def test_invalid_input_of_squeeze_and_excitation_is_refused(ops, name, wrong, message):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        getattr(ops, f"convoy_{name}")(**wrong)
-
-
-@pytest.mark.parametrize("dtype", native.DTYPES)
-@pytest.mark.parametrize(
-    ("height", "width", "kernel", "stride", "padding"),
-    [
-        (7, 7, (1, 1), 1, "same"),
-        (7, 6, (3, 3), 1, "same"),
-        (6, 5, (3, 5), 1, "same"),
-        (16, 16, (3, 3), 2, "valid"),
-        (15, 13, (3, 3), 2, "valid"),
-        (11, 14, (2, 5), 3, "valid"),
-        (14, 14, (1, 1), 2, "same"),
-        (7, 9, (1, 1), 2, "same"),
-    ],
-)
-def test_convolution_and_its_gradients_are_close_to_float64(
-    dtype, height, width, kernel, stride, padding
-):
-    rng = np.random.default_rng(3)
-    x = drawn(rng, (3, height, width, 20), dtype)
-    weights = drawn(rng, (*kernel, 20, 24), dtype)
-    exact = [tf.constant(double(x)), tf.constant(double(weights))]
-    with tf.GradientTape() as tape:
-        tape.watch(exact)
-        expected = tf.nn.conv2d(*exact, stride, padding.upper())
-    dy = drawn(rng, expected.shape, dtype)
-    gradients = tape.gradient(expected, exact, tf.cast(dy, tf.float64))
-
-    layer = Conv2D(24, kernel, strides=stride, padding=padding, use_bias=False, dtype=dtype)
-    layer.build(x.shape)
-    layer.kernel.assign(weights)
-
-    @tf.function
-    def run(x, dy):
-        with native.enabled(), tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, training=True)
-        return y, tape.gradient(y, [x, layer.kernel.value], dy)
-
-    @tf.function
-    def run_theirs(x, dy):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = tf.nn.conv2d(x, weights, stride, padding.upper())
-        return y, tape.gradient(y, x, dy)
-
-    graph = run.get_concrete_function(x, dy).graph
-    assert "Conv2DBackpropFilter" not in {op.type for op in graph.get_operations()}
-    y, (dx, dkernel) = run(x, dy)
-    dx_exact, dkernel_exact = (gradient.numpy() for gradient in gradients)
-    y_theirs, dx_theirs = run_theirs(x, dy)
-    assert distance(y, expected.numpy()) <= as_close_as(y_theirs, expected.numpy(), CLOSE[dtype])
-    assert distance(dx, dx_exact) <= as_close_as(dx_theirs, dx_exact, 2 * CLOSE[dtype])
-    assert distance(dkernel, dkernel_exact) < 2 * CLOSE[dtype]
