@@ -181,7 +181,7 @@ def test_a_run_that_lost_its_folder_to_another_saves_nothing(tmp_path):
     saver.abandon()
 
 
-def test_readers_see_a_checkpoint_only_after_its_last_file_is_synced(tmp_path, monkeypatch):
+def test_readers_see_a_checkpoint_only_once_its_marker_is_written(tmp_path, monkeypatch):
     """A reader looks each time a file, the marker or the folder is synced to the disk."""
     seen, sync = [], files.sync
 
