@@ -1,4 +1,4 @@
-"""Benchmarks: what is timed, how figures come of times, and what is written."""
+"""The benchmark modes: their rows and batch sizes, figures from times, tables, and real runs."""
 
 import json
 import math
@@ -19,7 +19,7 @@ def config(mode=MODE, **flags):
     return Config(mode=mode, data_backend="synthetic", **flags)
 
 
-def test_figures_are_numpys_percentiles_of_the_times():
+def test_figures_equal_numpys_percentiles_and_means_of_the_times():
     rng = np.random.default_rng(1)
     data, compute = rng.exponential(0.002, (2, 41)), rng.exponential(0.01, (2, 41))
     found = figures(data, compute, images=16)
@@ -31,13 +31,13 @@ def test_figures_are_numpys_percentiles_of_the_times():
     slowest = max((data[0] + compute[0]).sum(), (data[1] + compute[1]).sum())
     assert found["throughput"] == pytest.approx(16 * 41 / slowest)
     assert found["iterations"] == 41
-    # One slow iteration in 100 is the mean of the fastest 99 % to the reference, and not here.
+    # NVIDIA reports the mean of the fastest 99 %, which would hide one slow iteration in 100.
     spiked = figures(np.zeros((1, 100)), np.r_[np.full(99, 0.01), 1.0][None], images=1)
     assert (spiked["latency_50"], spiked["latency_95"]) == (pytest.approx(10), pytest.approx(10))
     assert spiked["latency_99"] == pytest.approx(10 + 0.01 * 990)
 
 
-def test_batch_sizes_are_a_list_a_sweep_or_the_flag():
+def test_batch_sizes_are_a_list_or_a_sweep_or_one_flags_value():
     assert batch_sizes(config(eval_batch_size=7)) == [7]
     assert batch_sizes(config("training_benchmark", train_batch_size=9)) == [9]
     assert batch_sizes(config(benchmark_batch_sizes="8, 1,2,8")) == [1, 2, 8]
@@ -51,7 +51,7 @@ def test_batch_sizes_are_a_list_a_sweep_or_the_flag():
             batch_sizes(config(benchmark_batch_sizes=text))
 
 
-def test_rows_are_every_precision_with_and_without_xla_and_each_export_once():
+def test_rows_combine_precisions_and_xla_and_have_each_export_once():
     flags = {"benchmark_precisions": "amp,fp32", "benchmark_xla": "on,off"}
     found = rows(config(benchmark_formats="tflite-int8,keras,onnx", **flags), "fp32")
     assert found == [
@@ -80,15 +80,15 @@ def test_rows_are_every_precision_with_and_without_xla_and_each_export_once():
         ({"benchmark_formats": "onnx"}, r"onnx needs onnx, onnxruntime.*\[export\]"),
     ],
 )  # fmt: skip
-def test_lists_that_mean_nothing_are_refused(flags, message, monkeypatch):
+def test_lists_for_the_benchmark_that_make_no_sense_are_refused(flags, message, monkeypatch):
     monkeypatch.setattr("convoy.runtime.benchmark.plan.visible_gpus", lambda: 0)
     monkeypatch.setattr("convoy.runtime.export.formats.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=message):
         check_benchmark(Config(**({"mode": MODE} | flags)))
 
 
-def test_xla_by_rows_goes_with_what_one_process_can_do(monkeypatch):
-    """A checkpoint of a recipe with synchronised batch norm, and channels_first on a CPU."""
+def test_benchmark_xla_allows_settings_that_one_process_can_run(monkeypatch):
+    """Such settings are synchronised batch norm, and channels_first on a CPU under XLA."""
     from convoy.runtime.settings.input_backend import check_data_format
 
     monkeypatch.setattr("convoy.runtime.benchmark.plan.visible_gpus", lambda: 0)
@@ -102,7 +102,7 @@ def test_xla_by_rows_goes_with_what_one_process_can_do(monkeypatch):
             check_data_format(config(**(first | flags)))
 
 
-def test_only_where_there_is_no_run_are_weights_random(tmp_path, monkeypatch):
+def test_the_benchmark_uses_random_weights_only_without_a_run(tmp_path, monkeypatch):
     from convoy.runtime.benchmark.inference import RANDOM, _model
     from convoy.runtime.run_folder.checkpoint import CheckpointError
 
@@ -119,7 +119,7 @@ def test_only_where_there_is_no_run_are_weights_random(tmp_path, monkeypatch):
         _model(here)
 
 
-def test_a_checkpoint_of_another_architecture_is_not_called_the_flags(tmp_path, monkeypatch):
+def test_the_benchmark_refuses_a_checkpoint_of_another_architecture(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
     import convoy.runtime.benchmark.inference as inference
@@ -159,7 +159,7 @@ def report(mode="training_benchmark", processes=1, cells=()):
 
 
 def tables(text):
-    """The cells of each table, as a CommonMark reader with tables sees them."""
+    """Returns the cells of each Markdown table, as a CommonMark parser finds them."""
     from markdown_it import MarkdownIt
 
     found, inline = [], False
@@ -176,7 +176,7 @@ def tables(text):
     return found
 
 
-def test_tables_are_laid_out_as_the_documents(tmp_path):
+def test_tables_have_the_layout_of_nvidias_documents(tmp_path):
     one = [cell(1), cell(2), cell(1, "amp"), cell(2, "amp", note="out of memory")]
     made = report(cells=one)
     made.write(str(tmp_path / "training_benchmark_1x"))
@@ -206,7 +206,7 @@ def test_tables_are_laid_out_as_the_documents(tmp_path):
     scaled = tables((tmp_path / "training_benchmark_2x.md").read_text())[0]
     assert scaled[0][-1] == "Weak scaling - fp32"
     assert [line[-1] for line in scaled[1:]] == ["1.50", "1.50"]
-    # What belongs to a launch may differ, what is computed may not.
+    # For weak scaling, settings of the launch may differ, but not those of the computation.
     two.about["settings"] |= {"threads": 1, "nproc": 2, "prof": 50}
     two.about["machine"] |= {"gpus": [], "memory": 2**31, "cpu cores": 1}
     two.write(str(tmp_path / "training_benchmark_2x"))
@@ -229,14 +229,14 @@ def test_tables_are_laid_out_as_the_documents(tmp_path):
     assert set(said["definitions"]) == set(DEFINITIONS)
 
 
-def test_energy_has_a_column_only_where_it_can_be_read():
+def test_tables_have_an_energy_column_only_if_energy_was_measured():
     cells = [cell(1, energy=5.0, energy_per_image=0.5), cell(2)]
     table = tables(report(MODE, cells=cells).markdown())[0]
     assert table[0][-1] == "Energy (J/image)"
     assert (table[1][-1], table[2][-1]) == ("0.500", "")
 
 
-def test_on_a_gpu_host_tables_say_what_ran_on_the_cpu():
+def test_on_a_gpu_host_tables_name_the_device_of_each_row():
     made = report(MODE, cells=[cell(1, device="GPU"), cell(1, "int8", device="CPU")])
     assert "keras, int8\n" in made.markdown()
     made.about["machine"]["gpus"] = ["H100"]
@@ -247,21 +247,21 @@ def test_on_a_gpu_host_tables_say_what_ran_on_the_cpu():
     ]  # fmt: skip
 
 
-def test_a_batch_that_would_not_fit_is_not_tried():
+def test_a_batch_that_would_exceed_the_memory_is_skipped():
     from convoy.runtime.benchmark.benchmark import _no_room
 
-    assert _no_room([(1, 2**40)], 2) is None  # nothing to judge by yet
+    assert _no_room([(1, 2**40)], 2) is None  # one measurement is not enough to extrapolate
     assert _no_room([(1, 1), (2, 2)], 256) is None
     assert "about 4096.0 GiB" in _no_room([(1, 2**40), (2, 2**41)], 4)
 
 
-# More bytes than a process can address, whatever the system's settings: a real failure to allocate.
+# More bytes than a process can address: allocation fails whatever the system's settings.
 TOO_MANY = 10**12
 QUICK = ("--arch", "efficientnet-test", "--image_size", "32", "--num_classes", "10")
 FEW = ("--data_backend", "synthetic", "--prof", "4", "--benchmark_warmup", "2")
 
 
-def test_a_sweep_ends_where_memory_does_and_keeps_what_was_measured(tmp_path, capsys, log_lines):
+def test_a_sweep_ends_when_out_of_memory_and_keeps_its_measurements(tmp_path, capsys, log_lines):
     sizes = ("--benchmark_batch_sizes", f"3,{TOO_MANY},{2 * TOO_MANY}")
     args = ("--mode", MODE, *QUICK, *FEW, *sizes, "--model_dir", str(tmp_path))
     assert main([*args]) == 0
@@ -286,11 +286,11 @@ def test_a_sweep_ends_where_memory_does_and_keeps_what_was_measured(tmp_path, ca
     assert steps == ["PARAMETER", [1], [2], []]
 
 
-def test_training_is_timed_by_the_trainer_and_fits_no_memory_either(tmp_path, capsys):
+def test_the_training_benchmark_times_updates_and_ends_when_out_of_memory(tmp_path, capsys):
     flags = ("--mode", "training_benchmark", *QUICK, *FEW, "--augmenter_name", "none")
     where = ("--output", str(tmp_path / "deep" / "speed"), "--model_dir", str(tmp_path))
     sizes = ("--benchmark_batch_sizes", f"2,{TOO_MANY}", "--grad_accum_steps", "2")
-    # Five updates, where six are asked for.
+    # A run of five updates, although six are requested.
     short = ("--max_epochs", "1", "--steps_per_epoch", "5", "--warmup_epochs", "0")
     assert main([*flags, *where, *sizes, *short]) == 0
     first, second = json.loads((tmp_path / "deep" / "speed.json").read_text())["cells"]
@@ -304,14 +304,14 @@ def test_training_is_timed_by_the_trainer_and_fits_no_memory_either(tmp_path, ca
     assert "nothing could be measured: out of memory" in capsys.readouterr().err
 
 
-def test_a_resumed_run_warms_up_within_the_steps_it_has_left(monkeypatch):
+def test_a_resumed_benchmark_shortens_its_warm_up_to_the_steps_left(monkeypatch):
     from types import SimpleNamespace
 
     import convoy.runtime.benchmark.training as benchmark
     from convoy.runtime.train.sizes import Last, Sizes
 
     class Resumed:
-        """At epoch 2 of 3, with 10 steps in each."""
+        """A stand-in for `Trainer` at epoch 2 of 3, with 10 steps in each."""
 
         sizes, last = Sizes(1, images_per_step=4, steps_per_epoch=10), Last(3, math.inf)
         state = SimpleNamespace(epoch=2, offset=0)
@@ -332,7 +332,7 @@ def test_a_resumed_run_warms_up_within_the_steps_it_has_left(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # three launches
-def test_several_ranks_are_measured_together_and_scale_against_one(convoy, tmp_path):
+def test_two_ranks_are_measured_together_and_compared_with_one(convoy, tmp_path):
     flags = ("--mode", "training_benchmark", *QUICK, *FEW, "--augmenter_name", "none")
     flags += ("--model_dir", tmp_path, "--intraop_threads", "1", "--benchmark_precisions", "fp32")
     flags += ("--benchmark_batch_sizes", f"2,{TOO_MANY}", "--benchmark_xla", "off")
@@ -352,8 +352,8 @@ def test_several_ranks_are_measured_together_and_scale_against_one(convoy, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # eight models, four of them converted
-def test_every_format_is_run_on_real_images_and_precisions_change_the_model(trained, tmp_path):
-    """The run has no exports, so they are made here, but for one that it has."""
+def test_every_format_and_precision_is_measured_on_real_images(trained, tmp_path):
+    """The run has no exports, so the benchmark makes them."""
     pytest.importorskip("onnxruntime", reason="the extra export: make test-export")
     data = trained.flags[-2:]
     flags = ("--mode", MODE, "--model_dir", str(trained.model_dir), *data, "--prof", "3")
@@ -380,7 +380,7 @@ def test_every_format_is_run_on_real_images_and_precisions_change_the_model(trai
     assert len(tables((tmp_path / "all.md").read_text())) == 8
 
 
-def test_an_export_of_another_size_is_not_taken(tmp_path):
+def test_an_existing_export_of_another_size_is_not_used(tmp_path):
     from types import SimpleNamespace
 
     from convoy.runtime.benchmark.inference import _fits
@@ -391,7 +391,7 @@ def test_an_export_of_another_size_is_not_taken(tmp_path):
     (tmp_path / "export").mkdir()
     path = tmp_path / "export" / "model.tflite"
     path.touch()
-    assert not _fits(path, here, trained), "nothing says what it is"
+    assert not _fits(path, here, trained), "no export.json describes the file"
     for size, fits in ((32, True), (64, False)):
         said = {"arch": "efficientnet-test", "classes": ["a", "b"]}
         said["preprocessing"] = {"image_size": size}

@@ -1,4 +1,4 @@
-"""Rows of a benchmark, each from the making of its model on."""
+"""The measuring of one row of a benchmark, including building its model."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from convoy.runtime.settings.config import Config
 
 @pytest.fixture
 def measure(monkeypatch):
-    """The cells of a row of the inference benchmark, by batch sizes, of a model made by `make`."""
+    """Returns the cells of a row of the inference benchmark, with a model made by `make`."""
 
     def cells(make, batches):
         monkeypatch.setattr(benchmark, "Inference", make)
@@ -29,7 +29,7 @@ def test_a_model_too_large_for_memory_ends_its_row_and_not_the_program(measure):
     assert (cell["batch_size"], cell["note"]) == (1, "out of memory")
 
 
-def test_one_model_is_made_for_all_batch_sizes(measure):
+def test_one_model_is_built_for_all_batch_sizes(measure):
     import numpy as np
 
     made = []

@@ -1,4 +1,4 @@
-"""From flags to a training state and its step."""
+"""The training step and loaders that are built from a `Config`."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,8 +10,8 @@ from convoy.runtime.train.objective import make_step, rate_scales
 from convoy.runtime.train.state import new_state
 
 
-def test_layer_decay_shortens_each_blocks_steps():
-    """One update with the same gradients, with and without: the shares of the rate show."""
+def test_layer_decay_scales_each_blocks_update_by_its_depth():
+    """Compares one update with and without `layer_decay`, for the same gradients."""
     moved = []
     for layer_decay in (1.0, 0.5):
         config = Config(
@@ -31,13 +31,13 @@ def test_layer_decay_shortens_each_blocks_steps():
     assert rate_scales(config.with_(layer_decay=1.0), state.model) is None
 
 
-def test_a_frozen_backbone_leaves_the_classifiers_rate_whole():
+def test_with_a_frozen_backbone_layer_decay_leaves_the_classifiers_rate_alone():
     state = new_state(Config(arch="efficientnet-test", freeze_backbone=True), num_classes=10)
     scales = rate_scales(Config(layer_decay=0.5), state.model)
     assert scales == [1.0, 1.0]  # kernel and bias
 
 
-def test_steps_of_an_epoch_are_updates_however_many_passes_they_gather(tiny):
+def test_steps_per_epoch_counts_updates_whatever_the_accumulation(tiny):
     for settings, batches in (
         ({}, 7),  # 97 images in batches of 16: all of them
         ({"grad_accum_steps": 4}, 7),

@@ -1,4 +1,4 @@
-"""Progressive training: what each epoch is trained with, as numbers and in a real run."""
+"""Progressive training: the settings of each epoch, computed and in a real run."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ PAPER = Config(
 )
 
 
-def test_the_papers_stages():
+def test_stages_have_the_papers_sizes_magnitudes_and_dropout():
     stages = [stage_settings(PAPER, epoch) for epoch in (0, 88, 175, 263, 349)]
     assert [stage.number for stage in stages] == [0, 1, 2, 3, 3]
     assert [stage.image_size for stage in stages] == [128, 185, 243, 300, 300]
@@ -36,7 +36,7 @@ def test_the_papers_stages():
 
 
 @pytest.mark.parametrize(("stages", "epochs"), [(4, 350), (3, 10), (4, 4), (5, 7), (1, 9), (7, 50)])
-def test_epochs_are_split_evenly_and_the_first_and_last_stage_are_exact(stages, epochs):
+def test_stages_have_equal_lengths_from_the_base_to_the_final_settings(stages, epochs):
     config = dataclasses.replace(
         PAPER,
         n_stages=stages,
@@ -53,13 +53,13 @@ def test_epochs_are_split_evenly_and_the_first_and_last_stage_are_exact(stages, 
     last = settings[-1]
     assert (last.image_size, last.magnitude) == (300, 15.0)
     assert (last.mixup_alpha, last.cutmix_alpha, last.dropout) == (0.2, 1.0, 0.3)
-    if stages > 1:  # a known fault: the first stage was a step ahead
+    if stages > 1:  # regression: the first stage began one step late
         first = settings[0]
         assert (first.image_size, first.magnitude) == (128, 5.0)
         assert (first.mixup_alpha, first.cutmix_alpha, first.dropout) == (0.0, 0.1, 0.1)
 
 
-def test_without_stages_nothing_but_the_flags_counts():
+def test_without_stages_every_epoch_has_the_flags_settings():
     config = Config(arch="efficientnet-b0", mixup_alpha=0.3, magnitude=7.0)
     for epoch in (0, 5, 299):
         stage = stage_settings(config, epoch)
@@ -67,7 +67,7 @@ def test_without_stages_nothing_but_the_flags_counts():
         assert stage.dropout is None
 
 
-def test_mixing_ends_where_it_should():
+def test_mixing_ends_at_mix_off_epoch():
     config = Config(mixup_alpha=0.2, cutmix_alpha=1.0, mix_off_epoch=3)
     alphas = [
         (stage.mixup_alpha, stage.cutmix_alpha)
@@ -77,7 +77,7 @@ def test_mixing_ends_where_it_should():
 
 
 class Recorder(keras.callbacks.Callback):
-    """What the trainer has in each epoch, seen from a callback."""
+    """Records the image size, the labels' rank and the dropout rates of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -93,9 +93,7 @@ class Recorder(keras.callbacks.Callback):
         self.seen.append((epoch, images.shape[1], labels.shape.rank, *rates))
 
 
-def test_a_run_trains_each_epoch_as_its_stage_says_and_evaluates_at_the_final_size(
-    tiny, tmp_path, capsys
-):
+def test_a_run_trains_each_stage_at_its_size_and_evaluates_at_the_final_one(tiny, tmp_path, capsys):
     from convoy.runtime.train.trainer import Trainer
     from convoy.utils.logging import RunLog
 
@@ -123,7 +121,7 @@ def test_a_run_trains_each_epoch_as_its_stage_says_and_evaluates_at_the_final_si
     trainer = Trainer(config, RunLog(None), [recorder])
     recorder.trainer = trainer
     trainer.run()
-    # The epochs, sizes, ranks of labels (mixed: 2) and rates of dropout.
+    # Epoch, image size, rank of the labels (2 if mixed), dropout rate.
     assert recorder.seen == [(0, 16, 1, 0.0), (1, 24, 2, 0.4)]
     assert next(trainer.evaluations.data.batches(0))[0].shape[1] == 32
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`--train_batch_size auto`: which batches are tried, what ends them, and what a run becomes."""
+"""`--train_batch_size auto`: the batches that are tried, the choice, and the run that follows."""
 
 from types import SimpleNamespace
 
@@ -19,20 +19,23 @@ GIB = 2**30
     [(97, 1, 8), (97, 2, 4), (97, 16, 1), (320, 1, 16), (1400, 1, 64), (9000, 1, 256),
      (1_300_000, 8, AUTO_MOST), (9000, 3, 64)],
 )  # fmt: skip
-def test_updates_bound_what_memory_does_not(images, parts, most):
+def test_the_largest_batch_tried_leaves_an_epoch_enough_updates(images, parts, most):
     sizes = auto_batches(images, parts)
     assert sizes == [2**i for i in range(len(sizes))]
     assert sizes[-1] == most
     assert images // (most * parts) >= STEPS_PER_EPOCH or most * parts <= 16
 
 
-def test_passes_divide_the_images_of_an_update():
+def test_with_optimizer_batch_size_only_its_divisors_are_tried():
     config = Config(optimizer_batch_size=96)
     assert candidates(config, 2) == [1, 2, 3, 4, 6, 8, 16, 24, 48]
 
 
 def memory(base, each, most=float("inf")):
-    """A machine on which training takes so much; and what was tried on it."""
+    """Returns a function for the peak memory in bytes of a batch, and the list of batches tried.
+
+    The function returns None, as if training had been killed, above `most` bytes.
+    """
     tried = []
 
     def peak(batch):
@@ -43,8 +46,8 @@ def memory(base, each, most=float("inf")):
     return peak, tried
 
 
-def test_a_host_foresees_what_does_not_fit():
-    """Nothing is tried that small batches say is too much; the kernel would end the program."""
+def test_on_a_host_batches_that_would_not_fit_are_not_tried():
+    """Memory is extrapolated from small batches, as the kernel would kill one that is too large."""
     sizes = [2**i for i in range(11)]
     peak, tried = memory(GIB, GIB / 16)
     assert _on_host(sizes, peak, 5.5 * GIB) == (
@@ -59,13 +62,13 @@ def test_a_host_foresees_what_does_not_fit():
     assert _on_host(sizes, peak, 3.5 * GIB)[0] == 2
     assert max(tried) == 8
     assert _on_host(sizes, memory(GIB, GIB)[0], GIB)[0] is None
-    # It takes more than was foreseen, and the kernel ends it.
+    # A batch takes more than extrapolated, and the kernel kills the trial.
     peak, tried = memory(GIB, GIB / 16, most=4 * GIB)
     assert _on_host(sizes, peak, 9.5 * GIB)[0] == 32
     assert tried == [8, 16, 128, 64, 32]
 
 
-def test_a_gpu_is_asked():
+def test_on_a_gpu_the_largest_batch_that_runs_is_chosen():
     peak, tried = memory(0, 1, most=100)
     assert _on_gpu([8, 16, 32, 64, 128], peak) == (64, "128 do not fit into the GPU's memory")
     assert tried == [128, 64]
@@ -77,18 +80,18 @@ def settings(tiny, tmp_path, **more):
     return configure(**given, **more)
 
 
-def test_a_child_measures_and_its_end_is_not_ours(tiny, tmp_path):
+def test_a_trial_runs_in_a_child_whose_death_means_no_fit(tiny, tmp_path):
     config = settings(tiny, tmp_path)
     with Trials(config) as trials:
         small, large = trials.peak(8), trials.peak(64)
         assert 2**27 < small < large < 2**33
-        trials._child.kill()  # as the kernel does where memory is out
+        trials._child.kill()  # as the kernel does when memory runs out
         assert trials.peak(8) is None
-    assert not (tmp_path / "run").exists(), "nothing of it is the run's"
+    assert not (tmp_path / "run").exists(), "a trial must leave no model_dir"
 
 
-def test_a_run_takes_what_was_found_and_what_goes_with_it(tiny, tmp_path, monkeypatch, capfd):
-    """The settings are those of the number given by hand; config.yaml has it."""
+def test_a_run_with_auto_equals_one_given_the_found_batch_size(tiny, tmp_path, monkeypatch, capfd):
+    """Its config.yaml has the number, and a resumed run uses that."""
     args = ["--arch", "efficientnet-test", "--data_dir", str(tiny), "--model_dir"]
     args += [str(tmp_path / "run"), "--no-training_report", "--max_epochs", "1"]
     monkeypatch.setattr(auto_batch, "Trials", Few)
@@ -102,11 +105,11 @@ def test_a_run_takes_what_was_found_and_what_goes_with_it(tiny, tmp_path, monkey
         model_dir=found.model_dir, training_report=False
     )
     again = parse([*args, "--train_batch_size", "auto", "--resume_checkpoint"])
-    assert again.train_batch_size == 4, "it is not measured again"
+    assert again.train_batch_size == 4, "a resumed run does not measure again"
 
 
 class Few:
-    """Memory for four images."""
+    """A stand-in for `Trials` with memory for four images."""
 
     def __init__(self, config):
         self.config = config
@@ -125,11 +128,13 @@ class Few:
         (("--train_batch_size", "auto", "--mode", "training_benchmark"), "give a number"),
     ],
 )
-def test_what_is_no_batch_is_refused(flags, said, refused, tiny, tmp_path):
+def test_other_words_than_auto_and_auto_in_a_benchmark_are_refused(
+    flags, said, refused, tiny, tmp_path
+):
     assert said in refused("--data_dir", tiny, "--model_dir", tmp_path, *flags)
 
 
-def test_no_room_for_one_image_is_told(tiny, tmp_path, monkeypatch, capfd):
+def test_an_error_says_that_not_even_one_image_fits(tiny, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(auto_batch, "free_memory", lambda: 1000)
     monkeypatch.setattr(auto_batch, "Trials", Few)
     args = ["--arch", "efficientnet-test", "--data_dir", str(tiny), "--model_dir"]
@@ -138,7 +143,7 @@ def test_no_room_for_one_image_is_told(tiny, tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.slow
-def test_ranks_share_what_one_of_their_host_has_found(convoy, small_run, tiny, tmp_path):
+def test_ranks_of_a_host_share_one_measurement(convoy, small_run, tiny, tmp_path):
     flags = (*small_run, "--data_dir", tiny, "--model_dir", tmp_path, "--mode", "train", "--nproc")
     flags += ("2", "--train_batch_size", "auto", "--max_epochs", "1", "--warmup_epochs", "0")
     text = convoy(*flags, "--steps_per_epoch", "2").text

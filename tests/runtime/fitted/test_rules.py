@@ -1,4 +1,4 @@
-"""Settings that are chosen from the data, and what leaves them alone."""
+"""Defaults that are chosen for the data, and settings that they do not override."""
 
 from dataclasses import asdict, fields, replace
 
@@ -17,7 +17,7 @@ from convoy.utils.errors import ConfigError
 PHOTOS = Facts(images=320, eval_images=80, short_side=230)
 
 
-def test_every_chosen_setting_is_a_flag_and_the_documents_keep_theirs():
+def test_chosen_settings_are_flags_and_none_is_chosen_from_50000_images_on():
     names = {f.name for f in fields(Config)}
     assert names >= set(CHOSEN)
     assert set(fitted(replace(PHOTOS, letters=True), 224, {})) == set(CHOSEN)
@@ -29,12 +29,12 @@ def test_every_chosen_setting_is_a_flag_and_the_documents_keep_theirs():
     [(12, 1, 8, 2), (120, 1, 8, 15), (320, 1, 16, 20), (320, 2, 8, 20), (320, 8, 2, 20),
      (1400, 1, 64, 22), (30_000, 1, 64, 469), (30_000, 8, 64, 59), (3, 8, 1, 1)],
 )  # fmt: skip
-def test_an_epoch_has_enough_updates(images, processes, batch, steps):
+def test_the_chosen_batch_size_leaves_an_epoch_enough_updates(images, processes, batch, steps):
     chosen = fitted(replace(PHOTOS, images=images, processes=processes), 224, {})
     assert chosen["train_batch_size"] == batch <= BATCH[1]
     assert -(-images // (batch * processes)) == steps
     assert 0.8 <= chosen["bn_momentum"] <= 0.99
-    # What is left of the random start in batch norm's statistics when the run ends.
+    # The share of the initial values in batch norm's statistics when the run ends.
     assert chosen["bn_momentum"] ** (steps * chosen["max_epochs"]) < 0.01
     assert chosen["warmup_epochs"] <= chosen["max_epochs"] / 10
 
@@ -45,13 +45,13 @@ def test_an_epoch_has_enough_updates(images, processes, batch, steps):
      (230, False, False, 128), (230, True, False, 224), (48, False, True, 128),
      (4000, False, True, 224), (None, True, False, 224)],
 )  # fmt: skip
-def test_the_size_is_that_of_the_images_within_bounds(side, gpus, pretrained, size):
+def test_the_chosen_image_size_follows_the_images_within_bounds(side, gpus, pretrained, size):
     facts = replace(PHOTOS, short_side=side, gpus=gpus, pretrained=pretrained)
     chosen = fitted(facts, 224, {})
     assert (chosen["image_size"], chosen["crop_padding"]) == (size, round(size / 7))
 
 
-def test_what_is_given_is_kept_and_the_rest_goes_with_it():
+def test_given_settings_are_kept_and_chosen_ones_fit_them():
     given = {"max_epochs": 3, "train_batch_size": 64, "image_size": 64}
     chosen = fitted(PHOTOS, 224, given)
     assert not set(given) & set(chosen)
@@ -59,12 +59,12 @@ def test_what_is_given_is_kept_and_the_rest_goes_with_it():
     assert chosen["bn_momentum"] == 0.8  # 5 updates an epoch
     assert chosen["crop_padding"] == 9
     assert chosen["lr_init"] == pytest.approx(0.0028)
-    # Rates are an optimizer's own: those of the documents go with theirs.
+    # Learning rates depend on the optimizer, so another optimizer keeps the documents' settings.
     chosen = fitted(PHOTOS, 224, {"optimizer": "momentum"})
     assert not {"lr_init", "lr_decay", "weight_decay", "epsilon"} & set(chosen)
 
 
-def test_loaded_weights_want_less():
+def test_loaded_weights_get_fewer_epochs_and_a_lower_learning_rate():
     scratch, tuned = (fitted(replace(PHOTOS, pretrained=x), 224, {}) for x in (False, True))
     head = fitted(replace(PHOTOS, pretrained=True, frozen=True), 224, {})
     assert tuned["max_epochs"] < scratch["max_epochs"]
@@ -82,12 +82,12 @@ def test_letters_are_not_mirrored(names, letters):
     assert "hflip" not in fitted(replace(PHOTOS, letters=letters), 224, {"hflip": 0.5})
 
 
-NEWER = ("defaults", "exif_orientation")  # settings that the oldest runs know nothing of
+NEWER = ("defaults", "exif_orientation")  # settings that the oldest runs lack
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """24 pictures of 60 × 50 pixels in two classes; 8 to evaluate on."""
+    """24 training and 8 validation pictures of 60 × 50 pixels in two classes."""
     for split, count in (("train", 12), ("val", 4)):
         for name in ("cat", "dog"):
             folder = tmp_path / "photos" / split / name
@@ -101,7 +101,7 @@ def settings(*args):
     return parse([str(arg) for arg in args])
 
 
-def test_the_command_line_and_python_choose_alike(photos, tmp_path, capsys):
+def test_the_command_line_and_configure_choose_the_same_settings(photos, tmp_path, capsys):
     given = {"data_dir": str(photos), "model_dir": str(tmp_path / "run"), "max_epochs": 7}
     config = configure(**given)
     assert facts_of(config, 1) == Facts(24, 8, short_side=50)
@@ -120,14 +120,16 @@ def test_the_command_line_and_python_choose_alike(photos, tmp_path, capsys):
      ("--config", "configs/efficientnet/b0_500e.yaml"),
      ("--mode", "training_benchmark", "--prof", "3")],
 )  # fmt: skip
-def test_documents_settings_stay_where_they_are_asked_for(photos, tmp_path, flags, capsys):
+def test_nothing_is_chosen_for_recipes_benchmarks_and_defaults_documents(
+    photos, tmp_path, flags, capsys
+):
     config = settings("--data_dir", photos, "--model_dir", tmp_path / "run", *flags)
     assert config.image_size is None
     assert config.exif_orientation == ("ignore" if config.defaults == "documents" else "apply")
     assert "chosen" not in capsys.readouterr().err
 
 
-def test_a_run_that_goes_on_keeps_what_was_chosen(photos, tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_the_settings_chosen_at_its_start(photos, tmp_path, monkeypatch):
     run = tmp_path / "run"
     flags = ("--data_dir", photos, "--model_dir", run)
     first = settings(*flags, "--lr_init", 0.5)
@@ -137,13 +139,13 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(photos, tmp_path, monkeypatch)
     monkeypatch.setattr(
         "convoy.runtime.fitted.choose.checkpoint.complete_checkpoints", lambda _: [folder]
     )
-    for i in range(1000):  # many more images, which would be trained on otherwise
+    for i in range(1000):  # so many that a new run would get other settings
         Image.new("RGB", (80, 90)).save(photos / "train" / "cat" / f"more{i}.png")
     again = settings(*flags, "--resume_checkpoint", "--max_epochs", 50)
     for name in CHOSEN:
         want = {"max_epochs": 50}.get(name, getattr(first, name))
         assert getattr(again, name) == want, name
-    # A run of before there was a choice goes on with the documents' settings.
+    # A run of a version that chose nothing resumes with the documents' settings.
     before = asdict(first) | {"image_size": None, "train_batch_size": 32}
     (folder / "config.yaml").write_text(
         yaml.safe_dump({name: value for name, value in before.items() if name not in NEWER})
@@ -154,7 +156,7 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(photos, tmp_path, monkeypatch)
     assert (again.image_size, again.train_batch_size, again.optimizer) == (None, 32, "rmsprop")
 
 
-def test_images_that_cannot_be_read_do_not_hide_the_size_of_others(photos):
+def test_unreadable_images_are_ignored_when_the_image_size_is_chosen(photos):
     from convoy.dataloader.sources.find import find_source
 
     for i in range(5):
@@ -165,14 +167,14 @@ def test_images_that_cannot_be_read_do_not_hide_the_size_of_others(photos):
     assert short_side(find_source(str(photos), "train", tell=None)) is None
 
 
-def test_no_data_is_told_as_ever(tmp_path):
+def test_an_empty_data_dir_is_an_error_when_settings_are_chosen(tmp_path):
     config = Config(data_dir=str(tmp_path), model_dir=str(tmp_path / "run"))
     with pytest.raises(ConfigError, match="is empty"):
         choose(config, ())
 
 
-def test_a_run_keeps_how_it_turned_its_images(photos, tmp_path, monkeypatch):
-    """Whoever goes on with it, or applies it; those from before the flag read them as stored."""
+def test_resuming_and_applying_a_run_keep_its_exif_orientation(photos, tmp_path, monkeypatch):
+    """Runs older than the flag ignore the orientation."""
     run = tmp_path / "run"
     flags = ("--data_dir", photos, "--model_dir", run)
     assert settings(*flags).exif_orientation == "apply"
