@@ -1,4 +1,4 @@
-"""Flags that ask for another model than the checkpoint holds are refused, not passed over."""
+"""Flags that contradict the model in the checkpoint are refused, not ignored."""
 
 import pytest
 
@@ -16,7 +16,7 @@ OTHERS = [
 
 @pytest.mark.parametrize(("name", "value"), OTHERS)
 @pytest.mark.parametrize("where", ["model_dir", "pretrained_from_file"])
-def test_a_model_is_applied_as_it_was_trained(trained, tiny, where, name, value):
+def test_a_flag_that_contradicts_the_trained_model_is_refused(trained, tiny, where, name, value):
     folder = {where: str(trained.model_dir), "data_dir": str(tiny)}
     with pytest.raises(ConfigError) as caught:
         configure(mode="eval", **folder, **{name: value})
@@ -28,12 +28,12 @@ def test_a_model_is_applied_as_it_was_trained(trained, tiny, where, name, value)
         assert f"leave --{name} out" in text
 
 
-def test_what_it_was_trained_with_may_be_said_again(trained, tiny):
+def test_flags_that_agree_with_the_trained_model_are_accepted(trained, tiny):
     flags = {"arch": "efficientnet-test", "num_classes": 10, "activation": "swish"}
     config = configure(mode="eval", model_dir=str(trained.model_dir), data_dir=str(tiny), **flags)
     assert config.arch == "efficientnet-test"
 
 
-def test_another_size_of_images_is_a_fair_question(trained, tiny):
+def test_another_image_size_than_in_training_is_accepted(trained, tiny):
     flags = {"model_dir": str(trained.model_dir), "data_dir": str(tiny), "image_size": 48}
     assert configure(mode="eval", **flags).image_size == 48

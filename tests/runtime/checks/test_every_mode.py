@@ -1,4 +1,4 @@
-"""What flags are refused before anything is loaded, and how the user is told."""
+"""Flags that are refused before anything is loaded, with the reason."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from convoy.utils.optim.learning_rates import make_schedule
 
 
 def settings(*args):
-    """The config of a mode that needs neither data nor a checkpoint."""
+    """Returns the config for `args` in a mode that needs neither data nor a checkpoint."""
     return parse(["--mode", "summary", *args])
 
 
@@ -74,13 +74,13 @@ BAD_VALUES = [
 
 
 @pytest.mark.parametrize("args", BAD_VALUES, ids="=".join)
-def test_a_bad_value_is_refused_by_the_name_of_its_flag(refused, args):
+def test_a_bad_value_is_refused_with_the_name_of_its_flag(refused, args):
     assert args[0].split("=")[0] in refused("--arch", "efficientnet-test", *args)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize("flag", ["--lr_init", "--dropout", "--warmup_epochs", "--weight_decay"])
-def test_numbers_are_finite(refused, flag, value):
+def test_nan_and_infinity_are_refused(refused, flag, value):
     assert flag in refused("--arch", "efficientnet-test", f"{flag}={value}")
 
 
@@ -113,7 +113,7 @@ def test_impossible_schedules_are_refused(refused, folders, tmp_path):
         ("", ["--max_epochs", "3", "--warmup_epochs", "5"], None, False),
     ],
 )
-def test_a_warm_up_that_nobody_asked_for_fits_the_run(
+def test_a_default_warm_up_is_shortened_for_a_short_run(
     refused, folders, tmp_path, capsys, recipe, args, warmup, told
 ):
     (tmp_path / "recipe.yaml").write_text(recipe)
@@ -132,7 +132,7 @@ def test_a_warm_up_that_nobody_asked_for_fits_the_run(
     build_schedule(config, images_per_step=32, steps_per_epoch=2)
 
 
-def test_only_one_process_of_a_job_says_so(folders, tmp_path, monkeypatch, capsys):
+def test_only_local_rank_0_reports_chosen_settings(folders, tmp_path, monkeypatch, capsys):
     args = ["--data_dir", str(folders), "--model_dir", str(tmp_path), "--max_epochs", "3"]
     monkeypatch.setenv("HOROVOD_SIZE", "2")
     for rank, flags, told in (("0", [], 1), ("1", [], 0), ("0", ["--nproc", "2"], 0)):
@@ -143,7 +143,7 @@ def test_only_one_process_of_a_job_says_so(folders, tmp_path, monkeypatch, capsy
         assert capsys.readouterr().err.count("warm-up of 5 epochs") == told
 
 
-def test_an_error_says_where_a_value_is_from_that_no_flag_gave(refused, tmp_path):
+def test_an_error_names_the_source_of_a_value_that_no_flag_gave(refused, tmp_path):
     (tmp_path / "recipe.yaml").write_text(f"data_dir: {tmp_path}/nowhere\n")
     message = refused("--config", tmp_path / "recipe.yaml")
     assert f"nowhere is from {tmp_path}/recipe.yaml)" in message
@@ -151,7 +151,7 @@ def test_an_error_says_where_a_value_is_from_that_no_flag_gave(refused, tmp_path
     assert "is from" not in refused("--data_dir", tmp_path / "nowhere")
 
 
-def test_the_step_schedule_falls_by_its_rate_at_its_boundaries(folders, tmp_path):
+def test_the_step_schedule_multiplies_by_lr_decay_rate_at_its_boundaries(folders, tmp_path):
     common = ["--data_dir", str(folders), "--model_dir", str(tmp_path), "--lr_decay", "step"]
     common += ["--arch", "efficientnet-test", "--lr_decay_rate", "0.5", "--warmup_epochs", "0"]
     for args, boundaries in ((["--lr_boundaries=[2,4]"], [2, 4]), ([], [3, 6, 8])):
@@ -162,7 +162,7 @@ def test_the_step_schedule_falls_by_its_rate_at_its_boundaries(folders, tmp_path
             assert rate(10 * boundary) == pytest.approx(0.5 ** (i + 1))
 
 
-def test_spans_are_epochs_steps_or_percent_from_flags_and_yaml(tmp_path, refused, folders):
+def test_a_length_of_time_can_be_given_in_epochs_steps_or_percent(tmp_path, refused, folders):
     assert settings("--warmup_epochs", "5").warmup_epochs == 5
     assert settings("--lr_warmup_epochs", "500steps").warmup_epochs == "500steps"
     asked = ("--lr_decay_epochs", "1.5%", "--lr_boundaries=[7, 90 steps, 50%]")
@@ -182,7 +182,7 @@ def test_spans_are_epochs_steps_or_percent_from_flags_and_yaml(tmp_path, refused
     assert "--warmup_epochs 50steps does not end before the run does, after 40 steps" in message
 
 
-def test_what_only_the_data_can_refuse_is_refused_before_training(folders, tmp_path):
+def test_a_warm_up_longer_than_the_data_allow_is_refused_before_training(folders, tmp_path):
     args = ("--data_dir", str(folders), "--model_dir", str(tmp_path), "--max_epochs", "2")
     args += ("--defaults", "documents")
     config = parse([*args, "--warmup_epochs", "30 steps", "--lr_decay", "cosine"])
@@ -197,21 +197,21 @@ def test_what_only_the_data_can_refuse_is_refused_before_training(folders, tmp_p
 @pytest.mark.parametrize(
     "args", [["--use_dali"], ["--use_dali_eval"], ["--data_backend", "dali-cpu"]]
 )
-def test_dali_must_be_installed(refused, monkeypatch, args):
+def test_dali_flags_are_refused_if_dali_is_not_installed(refused, monkeypatch, args):
     monkeypatch.setattr("convoy.runtime.settings.input_backend._installed", lambda module: False)
     message = refused(*args)
     assert " ".join(args) in message
     assert "[dali]" in message
 
 
-def test_dali_on_a_gpu_needs_one(refused, monkeypatch):
+def test_dali_gpu_is_refused_without_a_gpu(refused, monkeypatch):
     monkeypatch.setattr("convoy.runtime.settings.input_backend._installed", lambda module: True)
     message = refused("--data_backend", "dali-gpu")
     assert "GPU" in message
     assert "--data_backend dali-cpu" in message
 
 
-def test_the_older_flags_of_dali_and_the_backend_must_agree(refused):
+def test_use_dali_is_refused_with_a_contradictory_data_backend(refused):
     for flag in ("--use_dali", "--use_dali_eval"):
         message = refused(flag, "--data_backend", "tfdata")
         assert "disagree" in message
@@ -219,7 +219,7 @@ def test_the_older_flags_of_dali_and_the_backend_must_agree(refused):
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
-def test_the_older_flags_of_dali_choose_a_split_and_a_device(monkeypatch, gpus):
+def test_use_dali_selects_the_split_and_the_available_device(monkeypatch, gpus):
     monkeypatch.setattr("convoy.runtime.settings.input_backend.visible_gpus", lambda: gpus)
     dali = "dali-gpu" if gpus else "dali-cpu"
     for config, train, evaluation in (
@@ -232,13 +232,13 @@ def test_the_older_flags_of_dali_choose_a_split_and_a_device(monkeypatch, gpus):
         assert found == [train, evaluation]
 
 
-def test_synthetic_data_is_for_benchmarks(refused):
+def test_synthetic_data_is_refused_outside_benchmarks(refused):
     assert "--data_backend synthetic" in refused("--data_backend", "synthetic")
     config = parse(["--mode", "training_benchmark", "--data_backend", "synthetic"])
     assert config.data_backend == "synthetic"
 
 
-def test_data_that_is_not_there_is_refused(refused, tmp_path):
+def test_a_data_dir_without_data_is_refused(refused, tmp_path):
     assert "--data_dir" in refused("--data_dir", tmp_path / "nowhere")
     assert "is empty" in refused("--data_dir", tmp_path)
     (tmp_path / "readme.txt").write_text("no records here")
@@ -248,7 +248,7 @@ def test_data_that_is_not_there_is_refused(refused, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["eval", "predict", "prediction"])
-def test_applying_a_model_needs_a_checkpoint(refused, folders, tmp_path, mode):
+def test_eval_and_predict_without_a_checkpoint_are_refused(refused, folders, tmp_path, mode):
     args = ("--mode", mode, "--data_dir", folders, "--predict_dir", folders)
     assert "--model_dir" in refused(*args, "--model_dir", tmp_path)
     message = refused(*args, "--model_dir", tmp_path, "--checkpoint", tmp_path / "x")
@@ -256,7 +256,7 @@ def test_applying_a_model_needs_a_checkpoint(refused, folders, tmp_path, mode):
     assert "does not exist" in message
 
 
-def test_flags_that_would_have_no_effect_are_refused(refused, folders, tmp_path):
+def test_flags_without_effect_are_refused(refused, folders, tmp_path):
     common = ("--data_dir", folders, "--model_dir", tmp_path, "--arch", "efficientnet-test")
     for args, meant in (
         (("--freeze_backbone", "--layer_decay", "0.9"), "--layer_decay has no effect"),
@@ -269,7 +269,7 @@ def test_flags_that_would_have_no_effect_are_refused(refused, folders, tmp_path)
         assert meant in refused(*common, "--warmup_epochs", "0", *args)
 
 
-def test_activations_are_those_that_keras_knows():
+def test_the_list_of_activations_equals_keras():
     from keras.src import activations
 
     assert all(activations.get(name) for name in ACTIVATIONS)

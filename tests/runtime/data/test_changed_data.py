@@ -1,4 +1,4 @@
-"""What a resumed run makes of data that have changed: told, matched by name, or refused."""
+"""Data that changed before a run is resumed: reported, matched by name, or refused."""
 
 import pytest
 
@@ -45,14 +45,14 @@ def adapted(state, source, accept=False):
     return changed_data.with_classes_of(state, config, said.append)(source), said
 
 
-def test_the_same_classes_need_nothing(photos):
+def test_unchanged_classes_leave_the_source_as_it_is(photos):
     source = open_(photos("a", cat=2, dog=2))
     found, said = adapted(saved(["cat", "dog"]), source)
     assert found is source
     assert said == []
 
 
-def test_other_numbers_for_the_same_names_are_undone(photos):
+def test_labels_are_renumbered_to_keep_the_old_classes_outputs(photos):
     found, said = adapted(saved(["owl", "cat", "dog"]), open_(photos("a", cat=1, dog=1, owl=1)))
     assert found.labels.tolist() == [1, 2, 0]
     assert found.class_names == ["owl", "cat", "dog"]
@@ -68,7 +68,7 @@ def test_other_numbers_for_the_same_names_are_undone(photos):
     ],
     ids=["renamed", "removed", "all renamed"],
 )
-def test_what_makes_the_weights_mean_something_else_is_refused(photos, classes, says):
+def test_removed_and_renamed_classes_are_refused(photos, classes, says):
     with pytest.raises(ConfigError, match=says) as raised:
         adapted(saved(["cat", "dog", "owl"]), open_(photos("a", **classes)))
     text = str(raised.value)
@@ -77,7 +77,7 @@ def test_what_makes_the_weights_mean_something_else_is_refused(photos, classes, 
     assert "num_classes" not in text
 
 
-def test_a_class_more_than_there_are_outputs_is_refused_in_any_case(photos):
+def test_a_new_class_without_a_free_output_is_always_refused(photos):
     source = open_(photos("a", cat=1, dog=1, fox=1))
     for accept in (False, True):
         with pytest.raises(ConfigError, match=r"'fox' is new\), which has outputs for 2"):
@@ -88,8 +88,8 @@ def test_a_class_more_than_there_are_outputs_is_refused_in_any_case(photos):
     assert said == ["the class 'fox' is new, and takes a free output"]
 
 
-def test_a_renamed_class_keeps_its_output_when_that_is_meant(photos):
-    """Its new name comes at another place of the sorted list, which shifts nothing."""
+def test_with_accept_changed_classes_a_renamed_class_keeps_its_output(photos):
+    """The new name's other place in the sorted list does not shift the other classes."""
     source = open_(photos("a", dog=1, owl=1, zebra=1))
     state = saved(["cat", "dog", "owl"])
     found, said = adapted(state, source, accept=True)
@@ -103,7 +103,7 @@ def test_a_renamed_class_keeps_its_output_when_that_is_meant(photos):
     assert "no training images of 'cat' any more" in said[0]
 
 
-def test_names_on_one_side_only(photos, tmp_path, writers):
+def test_class_names_that_appear_or_vanish_are_reported(photos, tmp_path, writers):
     found, said = adapted(saved(None, classes=2), open_(photos("a", cat=1, dog=1)))
     assert found.class_names == ["cat", "dog"]
     assert "name their classes now" in said[0]
@@ -114,7 +114,7 @@ def test_names_on_one_side_only(photos, tmp_path, writers):
     assert said[0].startswith("WARNING: the data do not name their classes any more")
 
 
-def test_a_changed_list_is_told(photos, tmp_path):
+def test_changed_training_images_are_reported(photos, tmp_path):
     data_dir = photos("a", cat=3, dog=2)
     before = loader(data_dir)
     state = {"data": changed_data.facts(before), "offset": 2}
@@ -135,7 +135,7 @@ def test_a_changed_list_is_told(photos, tmp_path):
     )
 
 
-def test_unreadable_images_are_known_by_what_they_are(photos, tmp_path):
+def test_unreadable_images_are_remembered_by_their_content(photos, tmp_path):
     data_dir = photos("a", cat=5, dog=2)
     for name in ("cat/1.jpg", "cat/3.jpg", "dog/0.jpg"):
         (tmp_path / "a" / "train" / name).write_bytes(b"not a picture " + name.encode())
@@ -144,7 +144,7 @@ def test_unreadable_images_are_known_by_what_they_are(photos, tmp_path):
     assert sorted(before.bad_examples) == [1, 3, 5]
     kept = changed_data.remember(before, before.bad_examples)
     assert changed_data.recall(open_(data_dir), kept) == (before.bad_examples, [])
-    # One goes, one is repaired; the third has another number then.
+    # One is deleted and one repaired, so the third gets another number.
     (tmp_path / "a" / "train" / "cat" / "1.jpg").unlink()
     good = (tmp_path / "a" / "train" / "cat" / "0.jpg").read_bytes()
     (tmp_path / "a" / "train" / "cat" / "3.jpg").write_bytes(good)
@@ -152,7 +152,7 @@ def test_unreadable_images_are_known_by_what_they_are(photos, tmp_path):
     assert list(found) == [4]
     assert "dog/0.jpg" in found[4]
     assert "2 training images that could not be read before changed or went away" in lines[0]
-    # As version 0.1 kept them: by number, and with the place in the text.
+    # Version 0.1 stored them by number, with the file in the text.
     found, lines = changed_data.recall(
         open_(data_dir), {"4": found[4], "1": before.bad_examples[1]}
     )

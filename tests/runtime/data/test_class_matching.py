@@ -1,4 +1,4 @@
-"""Data and model agree on classes by name, and nothing is numbered by place in silence."""
+"""Classes of data and model are matched by name; matching by number is always reported."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ DATA = "--data_dir photos"
 
 
 class Labelled(Source):
-    """Examples that are labels alone; `inside`: the records have them."""
+    """A source of labels without images; with `inside` the labels are in the records."""
 
     def __init__(self, names: Sequence[str] | None, labels: Sequence[int], inside: bool = False):
         self.class_names = None if names is None else list(names)
@@ -36,7 +36,7 @@ class Labelled(Source):
 
 
 def labels_of(source):
-    """What a loader would train on."""
+    """Returns the labels that a loader would train on."""
     given = np.zeros(source.num_examples, int) if source.labels is None else source.labels
     raw = source.read(np.arange(source.num_examples))
     return [source.parse(content, label)[1] for content, label in zip(raw, given, strict=True)]
@@ -49,7 +49,7 @@ def matched(names, labels, trained, classes=None, inside=False, label_file=None)
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_labels_follow_the_names(inside):
+def test_labels_are_renumbered_by_class_name(inside):
     source, lines = matched(
         ["owl", "dog", "cat"], [0, 1, 2, 0], ["cat", "dog", "owl"], None, inside
     )
@@ -61,13 +61,13 @@ def test_labels_follow_the_names(inside):
     assert lines == ["the data lack the class 'cat' of the model's 3 classes"]
 
 
-def test_the_same_names_need_nothing():
+def test_the_same_class_names_leave_the_source_as_it_is():
     source, lines = matched(["cat", "dog"], [0, 1], ["cat", "dog"])
     assert isinstance(source, Labelled)
     assert lines == []
 
 
-def test_a_class_that_the_model_lacks_is_refused_by_its_name():
+def test_a_class_that_the_model_lacks_is_refused_with_its_name():
     with pytest.raises(DataError) as raised:
         matched(["ant", "cat", "dog"], [0, 1, 2], ["cat", "dog", "owl"])
     text = str(raised.value)
@@ -77,25 +77,25 @@ def test_a_class_that_the_model_lacks_is_refused_by_its_name():
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_a_name_without_images_is_no_obstacle(inside):
+def test_an_unknown_class_without_images_is_accepted(inside):
     source, lines = matched(["ant", "cat", "dog"], [1, 2, 1], ["cat", "dog", "owl"], None, inside)
     assert labels_of(source) == [0, 1, 0]
     assert lines == ["the data lack the class 'owl' of the model's 3 classes"]
 
 
-def test_accents_and_bytes_are_compared_as_they_look():
+def test_class_names_are_compared_after_unicode_normalisation():
     source, _ = matched(["ka\u0308fer", "dog"], [0, 1], ["dog", "käfer"])
     assert labels_of(source) == [1, 0]
     source, _ = matched(["dog", r"k\xe4fer"], [0, 1], ["k\udce4fer", "dog"])  # an older checkpoint
     assert labels_of(source) == [1, 0]
 
 
-def test_names_that_stand_for_two_classes_are_not_guessed():
+def test_a_name_that_two_classes_of_the_model_share_is_refused():
     with pytest.raises(DataError, match="has images of the class 'crane'"):
         matched(["crane"], [0], ["crane", "crane", "dog"])
 
 
-def test_imagenets_names_stand_for_its_numbers():
+def test_imagenets_synsets_and_names_are_matched_with_its_numbers():
     synsets = list(imagenet_classes())
     some = [synsets[i] for i in (0, 217, 482)]
     source, lines = matched(some, [0, 1, 2], None, 1000)
@@ -107,7 +107,7 @@ def test_imagenets_names_stand_for_its_numbers():
     assert labels_of(source) == [0]
 
 
-def test_a_model_without_names_is_told_and_never_guessed():
+def test_matching_with_a_model_without_class_names_is_reported():
     source, lines = matched(["10", "9"], [0, 1], None, 11)
     assert labels_of(source) == [10, 9]
     assert "taken for its numbers" in lines[0]
@@ -121,18 +121,18 @@ def test_a_model_without_names_is_told_and_never_guessed():
         matched(["cat", "dog"], [0, 1], None, 3)
 
 
-def test_a_label_file_names_the_models_classes(tmp_path):
+def test_a_label_file_gives_the_models_class_names(tmp_path):
     file = tmp_path / "names.txt"
     file.write_text("cat\ndog\nowl\n")
     source, _ = matched(["dog", "owl"], [0, 1], None, 3, label_file=str(file))
     assert labels_of(source) == [1, 2]
-    # Also beside the names that the run had, which go first.
+    # The label file's names also count for a run that has names of its own.
     file.write_text("Katze\nHund\nEule\n")
     source, _ = matched(["Hund"], [0], ["cat", "dog", "owl"], label_file=str(file))
     assert labels_of(source) == [1]
 
 
-def test_data_without_names_go_by_number_and_say_so():
+def test_data_without_class_names_are_matched_by_number_with_a_note():
     source, lines = matched(None, [0, 1], ["cat", "dog"], inside=True)
     assert labels_of(source) == [0, 1]
     assert "does not name its classes (labels.txt would)" in lines[0]

@@ -1,4 +1,4 @@
-"""How much classes count in the training loss, and what is refused."""
+"""`--class_weights`: the weights of classes in the training loss, and files that are refused."""
 
 import numpy as np
 import pytest
@@ -27,13 +27,13 @@ def weights_of(setting):
     return class_weights(Config(class_weights=str(setting)), Data())
 
 
-def test_balanced_classes_count_alike_and_the_mean_example_counts_one():
+def test_balanced_weights_give_classes_equal_sums_and_examples_a_mean_of_1():
     assert weights_of("none") is None
     weights = weights_of("balanced")
     np.testing.assert_allclose(weights * COUNTS, [10 / 3, 10 / 3, 10 / 3, 0], rtol=1e-6)
 
 
-def test_a_files_weights_go_by_name(tmp_path):
+def test_weights_from_a_file_are_matched_by_class_name(tmp_path):
     file = tmp_path / "weights.yaml"
     file.write_bytes("\ufeffowl: 5\nka\u0308fer: 2.5   # as macOS writes it\n".encode())
     weights = weights_of(file)
@@ -55,7 +55,7 @@ def test_a_files_weights_go_by_name(tmp_path):
         ("cat: 1\ncat: 2", "line 2: cat is set twice"),
     ],
 )
-def test_files_that_are_refused(tmp_path, text, error):
+def test_a_bad_file_of_class_weights_is_refused_with_its_line(tmp_path, text, error):
     file = tmp_path / "weights.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as refused:
@@ -64,7 +64,7 @@ def test_files_that_are_refused(tmp_path, text, error):
     assert f"--class_weights {file}" in str(refused.value)
 
 
-def test_classes_may_be_called_like_numbers(tmp_path, monkeypatch):
+def test_class_names_that_yaml_reads_as_numbers_or_booleans_are_matched(tmp_path, monkeypatch):
     file = tmp_path / "weights.yaml"
     file.write_text("1: 5\nyes: 2")
     monkeypatch.setattr(Data, "class_names", ["0", "1", "2", "yes"])
@@ -72,7 +72,7 @@ def test_classes_may_be_called_like_numbers(tmp_path, monkeypatch):
     np.testing.assert_allclose(weights / weights[0], [1, 5, 1, 2], rtol=1e-6)
 
 
-def test_a_file_that_is_not_there_is_refused_before_the_data(tmp_path, capsys):
+def test_a_missing_file_of_class_weights_is_refused_before_the_data(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--class_weights", "balancd", "--data_dir", str(tmp_path / "none")])
     said = " ".join(capsys.readouterr().err.split())
@@ -81,7 +81,7 @@ def test_a_file_that_is_not_there_is_refused_before_the_data(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("sampling", ["balanced", "sqrt"])
-def test_unequal_classes_are_corrected_once(tmp_path, capsys, sampling):
+def test_balanced_class_weights_are_refused_with_balanced_sampling(tmp_path, capsys, sampling):
     with pytest.raises(SystemExit) as ended:
         main(["--class_weights", "balanced", "--sampling", sampling, "--data_dir", str(tmp_path)])
     assert ended.value.code == 2
@@ -99,7 +99,7 @@ def test_unequal_classes_are_corrected_once(tmp_path, capsys, sampling):
         ("cat: 0\ndog: 0", "every class that has images has the weight 0"),
     ],
 )
-def test_weights_that_do_not_fit_the_folders_are_a_bad_command_line(tmp_path, capsys, text, error):
+def test_class_weights_that_do_not_fit_the_class_folders_end_with_2(tmp_path, capsys, text, error):
     for name in ("cat", "dog"):
         (tmp_path / "train" / name).mkdir(parents=True)
         (tmp_path / "train" / name / "1.png").write_bytes(grey_png())

@@ -1,4 +1,4 @@
-"""Runs on class folders of which `--validation_fraction` holds a part out."""
+"""Runs on class folders with `--validation_fraction`, which holds out a part for validation."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from convoy.runtime.data.open_split import open_split
 from convoy.runtime.run_folder import checkpoint
 from main import main
 
-TRAINED_ON, HELD_OUT = 63, 17  # by the names of these files
+TRAINED_ON, HELD_OUT = 63, 17  # as a hash of the files' names divides them
 
 
 @pytest.fixture(scope="module")
 def digits_in_folders(tmp_path_factory, writers):
-    """80 digits in class folders, in no split."""
+    """80 digits in class folders, without splits."""
     root = tmp_path_factory.mktemp("divided") / "photos"
     for i, (pixels, label) in enumerate(writers.digits(80)):
         (root / str(label)).mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def digits_in_folders(tmp_path_factory, writers):
 
 @pytest.fixture(scope="module")
 def divided(digits_in_folders, small_run, tmp_path_factory):
-    """A model_dir of a run that was stopped after its first epoch and went on to its second."""
+    """The model_dir of a run of two epochs that was resumed after the first."""
     model_dir = tmp_path_factory.mktemp("run") / "run"
     flags = [*small_run, "--data_dir", digits_in_folders, "--model_dir", model_dir]
     flags += ["--validation_fraction", 0.2, "--max_epochs", 2, "--early_stopping", 5]
@@ -38,13 +38,13 @@ def divided(digits_in_folders, small_run, tmp_path_factory):
 
 
 def results(folder):
-    """The logged evaluations."""
+    """Returns the evaluations in the log of a run."""
     text = (folder / "log.json").read_text()
     entries = [json.loads(line.removeprefix("DLLL ")) for line in text.splitlines()]
     return [e["data"] for e in entries if "eval_examples" in e.get("data", {})]
 
 
-def test_eval_is_on_the_part_that_was_held_out(divided, digits_in_folders, capfd, tmp_path):
+def test_mode_eval_uses_the_part_that_the_run_held_out(divided, digits_in_folders, capfd, tmp_path):
     states = [checkpoint.read(p).state for p in checkpoint.complete_checkpoints(divided)]
     assert {state["data"]["train_examples"] for state in states} == {TRAINED_ON}
     assert {found["eval_examples"] for found in results(divided)} == {HELD_OUT}
@@ -62,7 +62,9 @@ def test_eval_is_on_the_part_that_was_held_out(divided, digits_in_folders, capfd
         )
 
 
-def test_other_data_are_not_divided(divided, digits_in_folders, tmp_path, refused):
+def test_mode_eval_on_other_data_does_not_inherit_validation_fraction(
+    divided, digits_in_folders, tmp_path, refused
+):
     other = tmp_path / "other"
     shutil.copytree(digits_in_folders, other / "val")
     given = ("--mode", "eval", "--model_dir", divided, "--data_dir")
@@ -77,7 +79,7 @@ def test_other_data_are_not_divided(divided, digits_in_folders, tmp_path, refuse
 
 
 @pytest.mark.parametrize("other", [("--validation_fraction", 0.5), ("--validation_seed", 1)])
-def test_what_was_trained_on_is_not_held_out_later(
+def test_resuming_with_another_held_out_part_is_refused(
     divided, digits_in_folders, small_run, other, capfd
 ):
     flags = [*small_run, "--data_dir", digits_in_folders, "--model_dir", divided]
@@ -87,7 +89,9 @@ def test_what_was_trained_on_is_not_held_out_later(
     assert "images that it was trained on would now be in its validation split" in said
 
 
-def test_training_alone_takes_class_folders_whole(digits_in_folders, small_run, tmp_path, refused):
+def test_mode_train_uses_all_images_of_class_folders(
+    digits_in_folders, small_run, tmp_path, refused
+):
     given = [*small_run, "--data_dir", digits_in_folders, "--model_dir", tmp_path / "run"]
     assert "--validation_fraction 0.1 holds" in refused(*given)
     config = parse([*map(str, given), "--mode", "train"])
@@ -98,7 +102,7 @@ def test_training_alone_takes_class_folders_whole(digits_in_folders, small_run, 
         assert says in refused(*given)
 
 
-def test_mistakes_are_answered_before_tensorflow_is_loaded(digits_in_folders, tmp_path, refused):
+def test_mistakes_with_validation_fraction_are_refused(digits_in_folders, tmp_path, refused):
     given = ("--data_dir", digits_in_folders, "--model_dir", tmp_path / "run")
     assert "--validation_fraction 0.1 holds a part of each class out" in refused(*given)
     for fraction in (0, 1, -1, 2):
@@ -113,7 +117,7 @@ def test_mistakes_are_answered_before_tensorflow_is_loaded(digits_in_folders, tm
 
 
 @pytest.mark.slow
-def test_ranks_agree_on_what_is_held_out(convoy, digits_in_folders, small_run, tmp_path):
+def test_two_ranks_hold_out_the_same_images(convoy, digits_in_folders, small_run, tmp_path):
     flags = [*small_run, "--data_dir", digits_in_folders, "--validation_fraction", 0.2]
     flags += ["--max_epochs", 1, "--warmup_epochs", 0, "--model_dir", tmp_path / "run"]
     convoy(*flags, np=2)

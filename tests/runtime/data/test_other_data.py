@@ -1,4 +1,4 @@
-"""A checkpoint applied to data that are not those of its training: matched by name, or refused."""
+"""Applying a checkpoint to other data than it was trained on: matched by name, or refused."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from main import main
 
 @pytest.fixture
 def colours(tmp_path):
-    """Folders of plain colours: `colours("a", train=…, val={"red": 3})` makes them."""
+    """`colours("a", val={"red": 3})` makes a data_dir with three images of plain red, and so on."""
     from PIL import Image
 
     shades = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
@@ -34,7 +34,7 @@ def colours(tmp_path):
 
 @pytest.fixture
 def knows_colours(tmp_path, colours):
-    """A run whose model names the colour of an image: its weights are made for that by hand."""
+    """A run whose model recognises the colours: its head is fitted by least squares."""
     from convoy.runtime.builders.inputs import build_loader
     from convoy.runtime.builders.models import build_training_model, model_arguments
     from convoy.runtime.run_folder import checkpoint
@@ -61,8 +61,8 @@ def knows_colours(tmp_path, colours):
     return str(tmp_path / "run")
 
 
-def test_an_evaluated_folder_is_matched_by_name(knows_colours, colours, capsys):
-    """Classes that are missing or come first in the list do not shift the others."""
+def test_an_evaluation_on_other_folders_matches_classes_by_name(knows_colours, colours, capsys):
+    """Missing classes, and new ones earlier in the sorted list, do not shift the others."""
 
     def top1(data, *more):
         assert (
@@ -93,10 +93,10 @@ def test_an_evaluated_folder_is_matched_by_name(knows_colours, colours, capsys):
         assert "--num_classes" not in err
 
 
-def test_weights_of_any_kind_bring_their_names_size_and_crop(
+def test_weights_from_a_run_a_checkpoint_or_a_converted_file_keep_names_and_size(
     knows_colours, colours, tmp_path, capsys
 ):
-    """A run's folder, a checkpoint's and a converted file answer as `--model_dir` does."""
+    """`--pretrained_from_file` takes all three, and gives the same results as `--model_dir`."""
     folder = colours("some", val={"green": 2, "red": 2})
     image = f"{folder}/val/red/0.jpg"
     checkpoint = next((Path(knows_colours) / "checkpoints").glob("step-*"))
@@ -114,7 +114,7 @@ def test_weights_of_any_kind_bring_their_names_size_and_crop(
         assert "lack the class 'blue'" in out
 
 
-def test_timms_hub_files_say_how_they_are_applied(tmp_path):
+def test_settings_for_a_timm_file_are_read_from_its_config_json(tmp_path):
     from convoy.model.weights.origin import how_applied
 
     file = tmp_path / "model.safetensors"

@@ -1,4 +1,4 @@
-"""What a run decided about EXIF's orientation, in all that is made of it."""
+"""The `--exif_orientation` of a run applies to its predictions, exports and conversions."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from main import main
 
 @pytest.fixture(scope="module")
 def turned(tmp_path_factory, writers):
-    """Class folders of digits with all orientations; and the same upright, without EXIF."""
+    """Class folders of digits with every EXIF orientation, and the same upright without EXIF."""
     root = tmp_path_factory.mktemp("turned")
     for i, (pixels, label) in enumerate(writers.digits(48)):
         tags = Image.Exif()
@@ -32,7 +32,9 @@ def turned(tmp_path_factory, writers):
 
 
 @pytest.mark.slow
-def test_a_run_and_all_that_is_made_of_it_see_images_upright(turned, small_run, tmp_path, capfd):
+def test_training_prediction_export_and_conversion_apply_exif_orientation(
+    turned, small_run, tmp_path, capfd
+):
     import tensorflow as tf
 
     run = {name: str(tmp_path / name) for name in ("turned", "upright")}
