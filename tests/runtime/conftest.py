@@ -1,4 +1,4 @@
-"""What the tests of flags share."""
+"""Fixtures for several rooms of the tests of runtime/."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from convoy.runtime.command_line.cli import parse
 
 @pytest.fixture
 def refused(capsys):
-    """Runs the parser on arguments that it must refuse, and returns its message as one line."""
+    """Runs the parser on arguments that it must refuse; returns its message joined to one line."""
 
     def run(*args):
         with pytest.raises(SystemExit) as exit_:
@@ -25,8 +25,8 @@ def refused(capsys):
 
 @pytest.fixture(scope="session")
 def tints(writers, tmp_path_factory):
-    """320 and 160 noisy pictures of four faint tints, which a small network learns in four epochs,
-    if batch norm helps.
+    """320 training and 160 validation pictures: noise in four faint tints, which a small network
+    learns in four epochs if batch norm works.
     """
     draw = np.random.default_rng(0)
     colours = 12 * np.array([[1, -1, 0], [0, 1, -1], [-1, 0, 1], [1, 0, -1]])

@@ -1,4 +1,4 @@
-"""Errors of the machine are told in words; only faults of the program have a traceback."""
+"""Errors of the machine are explained; only faults of the program print a traceback."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TF_OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tenso
 
 
 def of_layer(number):
-    """As Keras passes an OSError of a layer on."""
+    """Returns an OSError in the form in which Keras re-raises one from a layer."""
     return OSError(f"Exception encountered when calling Conv2D.call().\n\n\x1b[1m{number}\x1b[0m")
 
 
@@ -64,19 +64,19 @@ def of_layer(number):
     ],
     ids=lambda value: str(value)[:30].replace("\n", " ") if not isinstance(value, dict) else None,
 )
-def test_an_error_is_explained_or_a_fault(tmp_path, error, settings, words):
+def test_an_error_of_the_machine_is_explained_and_a_fault_is_not(tmp_path, error, settings, words):
     text = explain(error, Config(**({"model_dir": str(tmp_path)} | settings)))
     assert text == "" if not words else words in text
-    assert "--resume_checkpoint" not in text, "nothing is saved here"
+    assert "--resume_checkpoint" not in text, "there is no checkpoint to resume from"
 
 
-def test_the_cause_of_an_error_counts(tmp_path):
+def test_an_error_is_explained_by_its_cause(tmp_path):
     error = RuntimeError("a layer failed")
     error.__cause__ = OSError(errno.EMFILE, "Too many open files")
     assert "too many files" in explain(error, Config(model_dir=str(tmp_path)))
 
 
-def test_memory_that_evaluation_lacks_is_not_trainings(tmp_path):
+def test_out_of_memory_in_evaluation_names_eval_batch_size(tmp_path):
     code = compile("raise MemoryError", "evaluate.py", "exec")
     try:
         exec(code, {"__name__": "convoy.runtime.train.evaluation"})
@@ -110,13 +110,13 @@ time.sleep(20)
         (["_ZSt19__throw_logic_errorPKc"], -signal.SIGABRT, "std::logic_error"),
     ],
 )
-def test_what_a_librarys_thread_lacks_is_told(args, code, words):
+def test_a_cpp_exception_in_a_librarys_thread_is_explained(args, code, words):
     done = python("-c", THROWING, *args)
     assert done.returncode == code
     assert words in done.stderr
 
 
-def test_what_is_saved_is_told_where_there_is_something(tmp_path, monkeypatch):
+def test_messages_suggest_to_resume_only_if_there_is_a_checkpoint(tmp_path, monkeypatch):
     config = Config(model_dir=str(tmp_path))
     assert interrupted(config) == "interrupted, before the first checkpoint"
     assert interrupted(config.with_(mode="predict")) == "interrupted"
@@ -127,7 +127,7 @@ def test_what_is_saved_is_told_where_there_is_something(tmp_path, monkeypatch):
     assert "--resume_checkpoint" in explain(MemoryError(), config)
 
 
-def test_every_mode_is_in_the_table(monkeypatch):
+def test_every_mode_has_a_function_and_some_refuse_several_processes(monkeypatch):
     assert set(MODES) == set(NAMES)
     monkeypatch.setenv("HOROVOD_SIZE", "2")
     for name in ("predict", "export", "summary", "convert", "report", "inference_benchmark"):
@@ -137,13 +137,13 @@ def test_every_mode_is_in_the_table(monkeypatch):
             Runner(Config(mode=name)).run()
 
 
-def test_a_process_without_a_gpu_is_told_so(monkeypatch):
+def test_a_rank_without_a_gpu_of_its_own_is_an_error(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])
     with pytest.raises(DeviceError, match=r"process 1 of this host .* has no GPU: 1 are visible"):
         setup(local_rank=1, intraop_threads=None, interop_threads=None, tf32=True)
 
 
-def test_keras_computes_with_tensorflow(monkeypatch):
+def test_environment_variables_cannot_change_keras_backend(monkeypatch):
     others = {"KERAS_BACKEND": "jax", "KERAS_HOME": "/somewhere", "MPLBACKEND": "nonsense"}
     others |= {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "cpp"}
     others |= {"TF_FUNCTION_JIT_COMPILE_DEFAULT": "1"}
@@ -168,7 +168,7 @@ def test_keras_computes_with_tensorflow(monkeypatch):
 
 
 @pytest.mark.parametrize("variable", ["HOROVOD_SIZE", "HOROVOD_ELASTIC"])
-def test_what_another_job_left_in_the_environment_is_named(monkeypatch, variable):
+def test_horovod_variables_left_by_another_job_are_an_error(monkeypatch, variable):
     monkeypatch.setenv(variable, "2")
     with pytest.raises(DistributedError, match=rf"{variable} in the environment is another job's"):
         Runner(Config(mode="train")).run()
@@ -180,8 +180,8 @@ def test_what_another_job_left_in_the_environment_is_named(monkeypatch, variable
     check_launch()
 
 
-def test_the_surroundings_do_not_stop_a_program():
-    """What Keras imports along, and what it was set to for other programs."""
+def test_the_program_runs_under_foreign_environment_variables():
+    """The variables concern Keras and libraries that it imports; PYTHONOPTIMIZE=2 is refused."""
     others = {"KERAS_BACKEND": "jax", "MPLBACKEND": "nonsense", "MPLCONFIGDIR": "/proc/nowhere"}
     flags = ("--mode", "summary", "--arch", "efficientnet-test")
     others |= {"TF_USE_LEGACY_KERAS": "1", "PYTHONIOENCODING": "ascii", "COLUMNS": "20"}
@@ -198,7 +198,7 @@ def test_the_surroundings_do_not_stop_a_program():
     assert "Traceback" not in done.stderr
 
 
-def test_the_library_says_which_backend_to_set():
+def test_importing_the_library_with_another_keras_backend_is_an_error():
     code = "from convoy.model import build_model"
     done = python("-c", code, KERAS_BACKEND="jax")
     assert "DeviceError: Keras' backend is jax here" in done.stderr
@@ -221,7 +221,7 @@ def python(*args, **environment):
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--mode", "list"], []], ids=str)
-def test_a_python_without_our_packages_is_told_how_to_get_them(args):
+def test_a_python_without_the_packages_names_how_to_get_them(args):
     done = python("-S", "main.py", *args, PYTHONPATH="")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -232,7 +232,7 @@ def test_a_python_without_our_packages_is_told_how_to_get_them(args):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_where_there_is_no_environment_yet_it_is_said_how_to_make_it(monkeypatch, tmp_path):
+def test_without_an_environment_the_message_says_how_to_make_one(monkeypatch, tmp_path):
     lacking = ModuleNotFoundError(name="jsonargparse")
     monkeypatch.setattr(extras, "_ENVIRONMENT", tmp_path / ".venv")
     monkeypatch.chdir(ROOT)
@@ -243,7 +243,7 @@ def test_where_there_is_no_environment_yet_it_is_said_how_to_make_it(monkeypatch
     assert f"make -C {ROOT} setup once, then {ROOT}/.venv/bin/python {ROOT}/main.py" in said
 
 
-def test_outside_the_environment_a_lack_of_tensorflow_is_answered_with_it(monkeypatch, tmp_path):
+def test_without_tensorflow_the_message_points_to_convoys_environment(monkeypatch, tmp_path):
     lacking = ModuleNotFoundError(name="tensorflow")
     (tmp_path / ".venv").mkdir()
     monkeypatch.setattr(extras, "_ENVIRONMENT", tmp_path / ".venv")
@@ -252,7 +252,7 @@ def test_outside_the_environment_a_lack_of_tensorflow_is_answered_with_it(monkey
     assert "pip install" in extras.missing_requirement(lacking)
 
 
-def test_a_python_without_tensorflow_is_told_which_extra(tmp_path):
+def test_a_python_without_tensorflow_names_the_extra_to_install(tmp_path):
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"
         "from convoy.__main__ import main\n"
@@ -266,14 +266,14 @@ def test_a_python_without_tensorflow_is_told_which_extra(tmp_path):
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONSAFEPATH": "1"}, {"COLUMNS": "20"}])
-def test_the_program_starts_whatever_the_interpreter_is_told(environment):
+def test_the_program_starts_with_pythonsafepath_and_a_narrow_terminal(environment):
     done = python("main.py", "--mode", "list", PYTHONPATH="", **environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1].startswith("efficientnet-b0      224")
 
 
 @pytest.mark.parametrize("command", ["--help", "--mode list", "--mode env"])
-def test_a_reader_that_leaves_is_no_error(command):
+def test_output_into_a_closed_pipe_is_no_error(command):
     line = f"set -o pipefail; {sys.executable} main.py {command} | true; echo code $?"
     done = subprocess.run(
         ["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60

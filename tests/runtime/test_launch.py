@@ -1,4 +1,4 @@
-"""`--nproc`: several processes started, heard, stopped and answered for as one."""
+"""`--nproc`: starting and stopping several processes, their output and their exit code."""
 
 import importlib
 import io
@@ -15,11 +15,11 @@ launch = importlib.import_module("convoy.runtime.launch")
 
 @pytest.fixture
 def started(convoy, small_run, tiny, tmp_path):
-    """Starts a long run in two processes and waits until it is under way."""
+    """Starts a long run in two processes and waits for its second epoch."""
 
     def start():
         flags = (*small_run, "--train_batch_size", "8", "--max_epochs", "500", "--nproc", "2")
-        flags += ("--mode", "train")  # a signal may come in an evaluation, and says so
+        flags += ("--mode", "train")  # a signal during an evaluation has another message
         running = convoy.start(*flags, "--data_dir", tiny, "--model_dir", tmp_path / "run")
         running.wait_for("epoch 2/500", timeout=200)
         return running
@@ -28,13 +28,13 @@ def started(convoy, small_run, tiny, tmp_path):
 
 
 def ranks(running):
-    """The two training processes, by rank."""
+    """Returns the two training processes in the order of their ranks."""
     found = {child.environ().get("HOROVOD_RANK"): child for child in running.children()}
     return [found["0"], found["1"]]
 
 
 @pytest.mark.slow
-def test_sigterm_makes_all_ranks_save_and_is_the_exit_code(started, tmp_path):
+def test_sigterm_makes_all_ranks_save_and_ends_with_75(started, tmp_path):
     running = started()
     both = ranks(running)
     running.process.send_signal(signal.SIGTERM)
@@ -47,7 +47,7 @@ def test_sigterm_makes_all_ranks_save_and_is_the_exit_code(started, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_rank_ends_the_others_and_gives_its_signals_code(started):
+def test_a_killed_rank_ends_the_others_and_gives_the_exit_code_137(started):
     running = started()
     both = ranks(running)
     both[1].kill()
@@ -58,7 +58,7 @@ def test_a_killed_rank_ends_the_others_and_gives_its_signals_code(started):
 
 
 @pytest.mark.slow
-def test_a_rank_that_stays_after_another_failed_is_killed(started):
+def test_a_rank_that_hangs_after_another_failed_is_killed(started):
     running = started()
     both = ranks(running)
     both[0].send_signal(signal.SIGSTOP)
@@ -70,7 +70,7 @@ def test_a_rank_that_stays_after_another_failed_is_killed(started):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_ranks(started):
+def test_ctrl_c_ends_all_ranks_with_130(started):
     running = started()
     both = ranks(running)
     running.process.send_signal(signal.SIGINT)
@@ -88,7 +88,7 @@ def test_ranks_whose_launcher_is_killed_save_and_end(started, tmp_path):
     assert checkpoint.latest(tmp_path / "run") is not None
 
 
-def test_signals_that_were_ignored_stay_ignored():
+def test_an_ignored_sighup_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     try:
         with launch._passing_on([], 0):
@@ -110,8 +110,8 @@ time.sleep(5)
 """
 
 
-def test_a_signal_while_ranks_start_reaches_each_once_it_hears(script, monkeypatch):
-    """Ranks that have no handler yet would die of it, and those not there yet would miss it."""
+def test_a_signal_during_the_start_reaches_each_rank_once_it_has_a_handler(script, monkeypatch):
+    """Sent at once, it would kill ranks without a handler, and miss ranks not yet started."""
     monkeypatch.setattr(launch, "PROGRAM", [str(script(RANK))])
     start = launch.subprocess.Popen
 
@@ -125,16 +125,16 @@ def test_a_signal_while_ranks_start_reaches_each_once_it_hears(script, monkeypat
     assert launch.launch(2, []) == 75
 
 
-def test_output_that_nobody_takes_is_read_to_its_end():
+def test_a_ranks_output_is_drained_even_if_the_readers_pipe_is_closed():
     reader, writer = os.pipe()
     os.close(reader)
     source = io.BytesIO(b"line\n" * 1000)
-    with os.fdopen(writer, "wb") as target:  # closing it writes out what is left
+    with os.fdopen(writer, "wb") as target:  # closing it flushes the rest
         launch._prefix(0, source, target)
     assert source.read() == b""
 
 
-def test_nproc_is_refused_where_one_process_works(convoy, photos):
+def test_nproc_is_refused_in_single_process_modes_and_within_another_launch(convoy, photos):
     done = convoy("--mode", "predict", "--nproc", "2", "--predict_dir", photos, code=2)
     assert "--mode predict runs in one process" in " ".join(done.err.split())
     env = {"HOROVOD_SIZE": "4"}

@@ -1,4 +1,4 @@
-"""Help, lists and errors come at once: they load no TensorFlow."""
+"""Help, lists and errors do not load TensorFlow, so they are quick."""
 
 import subprocess
 import sys
@@ -32,13 +32,13 @@ print("code", code, "loaded", [m for m in ("tensorflow", "keras", "horovod") if 
         (["--mode", "eval", "--model_dir", "nowhere", "--data_dir", "FOLDERS"], 2),
         (["--mode", "predict", "--model_dir", "nowhere", "--predict_dir", "FOLDERS"], 2),
         (["--arch", "efficientnet-test", "--image_size", "3", "--data_dir", "FOLDERS"], 2),
-        # What is chosen for data goes by the size of their images.
+        # Settings are chosen by the size of the images, which must be read without TensorFlow.
         (["--arch", "efficientnet-test", "--data_dir", "FOLDERS", "--print_config"], 0),
         (["--arch", "efficientnet-test", "--data_dir", "RECORDS", "--print_config"], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_answers_that_need_no_tensorflow_do_not_load_it(args, code, folders, tiny):
+def test_help_lists_errors_and_print_config_do_not_load_tensorflow(args, code, folders, tiny):
     places = {"FOLDERS": str(folders), "RECORDS": str(tiny)}
     args = [places.get(arg, arg) for arg in args]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Trackers: real TensorBoard files, W&B offline and MLflow's file store; and what fails."""
+"""Experiment trackers: TensorBoard files, W&B offline, MLflow's file store, and failures."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ PICTURE = np.full((4, 6, 3), 200, np.uint8)
 
 
 def track(settings, resumed=False, steps=(1, 2), end=None):
-    """A run that logs a few figures and a picture."""
+    """Logs a few figures, a picture and a page as a run does; raises `end` if given."""
     (page := trackers.path_of(settings.model_dir) / "report.html").write_text("<p>hello</p>")
     with open_trackers(settings, resumed) as run:
         for step in steps:
@@ -59,7 +59,7 @@ def track(settings, resumed=False, steps=(1, 2), end=None):
         ({"trackers": "wandb,tensorboard", "enable_tensorboard": True}, ["tensorboard", "wandb"]),
     ],
 )
-def test_names(flags, want):
+def test_the_flags_for_trackers_give_each_name_once(flags, want):
     assert tracker_names(Config(**flags)) == want
 
 
@@ -72,7 +72,7 @@ def test_unknown_and_missing_trackers_are_refused(monkeypatch, tmp_path):
             check_trackers(config(tmp_path, name))
 
 
-def test_nothing_is_made_or_imported_without_trackers(tmp_path, monkeypatch):
+def test_without_trackers_nothing_is_written_or_imported(tmp_path, monkeypatch):
     monkeypatch.delattr("convoy.runtime.trackers.backends", raising=False)
     for name in ("convoy.runtime.trackers.backends", "wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it would be an error
@@ -85,13 +85,13 @@ def track_a_step(settings):
         run.scalars({"loss": 1.0}, 1)
 
 
-def test_only_rank_0_tracks(monkeypatch, tmp_path):
+def test_ranks_other_than_0_write_nothing_to_trackers(monkeypatch, tmp_path):
     monkeypatch.setattr(trackers.ranks, "rank", lambda: 1)
     track_a_step(config(tmp_path, "tensorboard"))
     assert not list(tmp_path.iterdir())
 
 
-def test_tensorboard_has_figures_and_pictures(tmp_path):
+def test_tensorboard_keeps_figures_and_pictures_across_a_resume(tmp_path):
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -108,7 +108,7 @@ def test_tensorboard_has_figures_and_pictures(tmp_path):
 
 
 class Fake:
-    """A tracker that remembers its calls, and fails or hangs when told."""
+    """A tracker that records its calls, and fails or hangs on request."""
 
     def __init__(self, fail=(), hang=None):
         self.calls, self.fail, self.hang = [], fail, hang
@@ -141,7 +141,7 @@ def run_fake(fake, steps, known=None, end=None):
     return kept
 
 
-def test_calls_come_in_order_and_the_id_is_kept():
+def test_a_tracker_gets_calls_in_order_and_its_run_id_is_kept():
     fake = Fake()
     assert run_fake(fake, (1, 2)) == {"wandb": "made-id"}
     assert fake.calls == [
@@ -155,14 +155,14 @@ def test_calls_come_in_order_and_the_id_is_kept():
     ("error", "end"),
     [(Preempted("x"), "stopped"), (KeyboardInterrupt(), "stopped"), (ValueError(), "failed")],
 )
-def test_how_a_run_ended_is_told(error, end):
+def test_a_tracker_is_told_whether_a_run_stopped_or_failed(error, end):
     fake = Fake()
     with pytest.raises(type(error)):
         run_fake(fake, (1,), end=error)
     assert fake.calls[-1] == ("finish", end)
 
 
-def test_a_failing_call_is_a_warning_and_the_next_is_tried(caplog):
+def test_a_failing_tracker_is_one_warning_and_later_calls_are_tried(caplog):
     fake = Fake(fail=(2, 3))
     run_fake(fake, range(1, 6))
     assert fake.calls[1:-1] == [("scalars", n) for n in range(1, 6)]
@@ -170,7 +170,7 @@ def test_a_failing_call_is_a_warning_and_the_next_is_tried(caplog):
     assert record.message == ("--trackers wandb failed (network is unreachable): training goes on")
 
 
-def test_after_five_failures_it_is_left_alone(caplog):
+def test_a_tracker_is_disabled_after_five_failures(caplog):
     fake = Fake(fail=range(100))
     run_fake(fake, range(50))
     assert len(fake.calls) == 1 + 5 + 1
@@ -185,19 +185,19 @@ def test_a_tracker_that_cannot_start_is_a_warning(caplog):
     assert "could not start (no network)" in record.message
 
 
-def test_a_tracker_that_hangs_does_not_hold_training_up(monkeypatch, caplog):
+def test_a_tracker_that_hangs_does_not_delay_training_or_its_end(monkeypatch, caplog):
     monkeypatch.setattr(trackers, "PATIENCE", 0.2)
     monkeypatch.setattr(trackers, "QUEUE", 10)
     gate = threading.Event()
     fake = Fake(hang=gate)
     run_fake(fake, range(100))
-    assert fake.calls == [("start", "run", None)], "the run's end did not wait for it"
+    assert fake.calls == [("start", "run", None)], "the run's end must not wait for it"
     assert "did not end in time" in caplog.records[-1].message
     release(gate)
 
 
 def release(gate):
-    """Lets what hangs go on, and waits for its end: no other test should see it."""
+    """Releases hanging trackers and waits for their threads, so that other tests see none."""
     gate.set()
     for thread in threading.enumerate():
         if thread.name.startswith("convoy-tracker-"):
@@ -208,7 +208,7 @@ ENDS = [
     (None, False, "finished", 60.0),
     (Preempted("x"), False, "stopped", 5.0),
     (UserError("x"), False, "failed", 5.0),
-    # An elastic job: its processes gather anew, and the run goes on in the same trackers.
+    # In an elastic job the processes start again, and the run continues in the same trackers.
     (RuntimeError("hosts changed"), True, "stopped", 20.0),
     (UserError("x"), True, "failed", 5.0),
     (Preempted("x"), True, "stopped", 5.0),
@@ -216,7 +216,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("error", "elastic", "end", "want"), ENDS)
-def test_all_trackers_share_one_deadline_which_is_near_after_a_signal(
+def test_all_trackers_share_one_deadline_that_depends_on_how_the_run_ended(
     monkeypatch, error, elastic, end, want
 ):
     clock, waited, ends = [100.0], [], []
@@ -227,7 +227,7 @@ def test_all_trackers_share_one_deadline_which_is_near_after_a_signal(
 
         def join(self, time_left):
             waited.append(time_left())
-            clock[0] += 3  # as if it had taken so long
+            clock[0] += 3  # as if joining took 3 s
 
     monkeypatch.setattr(trackers.time, "monotonic", lambda: clock[0])
     with suppress(Preempted, UserError, RuntimeError), Trackers([Slow(), Slow()], goes_on=elastic):
@@ -237,8 +237,8 @@ def test_all_trackers_share_one_deadline_which_is_near_after_a_signal(
     assert ends == [end, end]
 
 
-def test_a_signal_shortens_the_wait_for_trackers_that_hang(monkeypatch):
-    """Also one that comes while they are waited for."""
+def test_a_signal_shortens_the_wait_for_hanging_trackers(monkeypatch):
+    """The signal comes while the run waits for them."""
     monkeypatch.setattr(trackers, "HURRY", 0.3)
     gate, asked = threading.Event(), []
     named = Named("f", "p", "run", {})
@@ -252,8 +252,8 @@ def test_a_signal_shortens_the_wait_for_trackers_that_hang(monkeypatch):
 
 
 @pytest.mark.parametrize("hangs", [True, False])
-def test_the_program_ends_without_a_tracker_that_hangs(monkeypatch, capsys, hangs):
-    """W&B's own hook at exit would wait for it."""
+def test_the_program_ends_although_a_tracker_hangs(monkeypatch, capsys, hangs):
+    """It calls os._exit then, because W&B's own exit hook would wait."""
     codes, gate = [], threading.Event()
     if not hangs:
         gate.set()
@@ -267,7 +267,7 @@ def test_the_program_ends_without_a_tracker_that_hangs(monkeypatch, capsys, hang
     release(gate)
 
 
-def test_mlflow_needs_a_server_where_the_run_is_at_a_url(monkeypatch):
+def test_mlflow_needs_a_server_if_model_dir_is_a_url(monkeypatch):
     monkeypatch.setattr(trackers, "find_spec", lambda name: True)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     settings = config("ram://bucket/run", "mlflow")
@@ -277,7 +277,7 @@ def test_mlflow_needs_a_server_where_the_run_is_at_a_url(monkeypatch):
     check_trackers(settings)
 
 
-def test_ids_outlive_a_run_that_is_resumed_and_no_other(tmp_path):
+def test_run_ids_are_kept_only_for_a_resumed_run(tmp_path):
     settings = config(tmp_path, "wandb")
     (tmp_path / "trackers.json").write_text(json.dumps({"wandb": "abc"}))
     assert trackers._Ids(settings.model_dir, resumed=True).known == {"wandb": "abc"}
@@ -290,7 +290,7 @@ def test_ids_outlive_a_run_that_is_resumed_and_no_other(tmp_path):
 
 
 @needs("mlflow")
-def test_mlflow_has_settings_figures_pictures_and_the_page(tmp_path, monkeypatch):
+def test_mlflow_keeps_settings_figures_pictures_and_the_page_across_a_resume(tmp_path, monkeypatch):
     from mlflow import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -322,7 +322,7 @@ def trackers_store(folder):
 
 
 @needs("wandb")
-def test_wandb_keeps_a_run_offline_and_goes_on_with_it(tmp_path, monkeypatch):
+def test_wandb_offline_continues_the_same_run_after_a_resume(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     settings = config(tmp_path, "wandb", tracker_project="digits", run_name="first")
