@@ -40,21 +40,27 @@ class DataLoader(Protocol):
     @property
     def source(self) -> Source | None:
         """The examples; None if the images are made up."""
+
     @property
     def class_names(self) -> list[str] | None:
         """Names of the classes in order; None if the data have none."""
+
     @property
     def list_digest(self) -> str | None:
         """A hash of the list of examples; None if there is no list."""
+
     @property
     def prepare(self) -> Callable[[Any], tf.Tensor] | None:
         """Turns a batch's first element into images, within the step; None if it holds images."""
+
     @property
     def image_size(self) -> int:
         """Height and width of the images in pixels."""
+
     @property
     def batch_size(self) -> int:
         """Images per batch of this rank."""
+
     @property
     def epoch_length(self) -> int:
         """Examples that count in one epoch, over all ranks."""
