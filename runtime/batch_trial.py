@@ -1,5 +1,6 @@
-"""Trains a few steps with batch sizes from another process, and reports their memory; it may die of
-it.
+"""Trains a few steps with batch sizes from another process, and reports their memory.
+
+`auto_batch.py` starts it, as it may die if memory runs out.
 
 `auto_batch.py` starts it.
 """
@@ -19,8 +20,9 @@ from convoy.utils.machine.resources import PeakMemory, out_of_memory
 
 
 def main() -> None:
-    """Reads numbers from standard input, and answers each with a line of JSON: `peak` in bytes,
-    null if memory ran out, or `error`.
+    """Reads numbers from standard input, and answers each with a line of JSON.
+
+    The line has `peak` in bytes, null if memory ran out, or `error`.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     with open(os.devnull, "w") as nothing:

@@ -78,9 +78,7 @@ def saved(config: Config) -> str:
 
 
 def saved_command(config: Config) -> list[str]:
-    """Returns the command that resumes from what a training run has saved, as lines; empty if
-    nothing is saved.
-    """
+    """Returns the command that resumes from what a training run has saved, as lines, or []."""
     return resume_command(config) if saved(config) else []
 
 
@@ -107,6 +105,7 @@ def _memory(config: Config, modules: set[str]) -> str:
     """Says which flags reduce memory in the pass that ran out of it.
 
     Args:
+        config: the flags.
         modules: modules in the error's traceback; none for an error in a library's own thread: then
             the main thread's activity decides.
     """

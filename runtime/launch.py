@@ -1,5 +1,4 @@
-"""Implements `--nproc N`: starts N processes of this command on this host, and acts as one for
-them.
+"""Implements `--nproc N`: starts N processes of this command here, and acts as one for them.
 
 They meet through Horovod's own rendezvous, as with horovodrun, with two differences: a rank's exit
 code becomes the command's, and a signal that asks for a checkpoint is passed on, and the save is
@@ -137,8 +136,10 @@ def _born_deaf() -> Iterator[None]:
 
 
 def settle_in() -> None:
-    """Call this in a process that may be a rank, when it handles signals: it accepts the signals
-    that came before, and makes the system ask this rank to save and end if the launcher is killed.
+    """Accepts earlier signals, and makes the system stop this rank if the launcher is killed.
+
+    Call this in a process that may be a rank, when it handles signals. The system then asks it to
+    save and end.
     """
     if not (launcher := os.environ.pop(_LAUNCHER, "")):  # its own children should not see it either
         return

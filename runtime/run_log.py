@@ -15,10 +15,12 @@ from convoy.utils.logging import RunLog, make_json_logger
 
 
 def open_log(config: Config, append: bool = False) -> AbstractContextManager[RunLog]:
-    """Opens the run's log on rank 0, and an inert one elsewhere, with its settings as the first
-    line; first checks that model_dir is writable. All ranks must call it.
+    """Opens the run's log on rank 0, and an inert one elsewhere. All ranks must call it.
+
+    It first checks that model_dir is writable. The log's first line has the run's settings.
 
     Args:
+        config: the flags.
         append: continue the existing log.
     """
     ranks.on_rank0(lambda: check_writable(config.model_dir))
@@ -32,6 +34,8 @@ def summarise(run_log: Any, figures: dict[str, Any], shown: bool = True) -> dict
     """Logs the run's summary line, step (), and prints it on rank 0.
 
     Args:
+        run_log: from `open_log`.
+        figures: the summary's values by name.
         shown: False: do not print it.
     """
     from convoy.runtime.evaluate import evaluate

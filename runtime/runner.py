@@ -1,5 +1,6 @@
-"""Runs the mode of `--mode` (`Runner(config).run()`); `main()` also turns errors into messages and
-exit codes.
+"""Runs the mode of `--mode`: `Runner(config).run()`.
+
+`main()` also turns errors into messages and exit codes.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ def train(config: Config, requests: Requests) -> dict[str, Any]:
     """Trains to the end and returns the figures of the run's summary. All ranks must call it.
 
     Args:
+        config: the flags.
         requests: records signals that ask for a stop.
 
     Raises:

@@ -1,5 +1,6 @@
-"""Runs `--mode training_benchmark` and `inference_benchmark`: measures speed without side effects
-on a run.
+"""Runs `--mode training_benchmark` and `inference_benchmark`: measures speed.
+
+A measurement has no effect on a run.
 
 Precisions, XLA and formats make rows (`runtime.benchmark.plan`). Each row is measured at one batch
 size after another until memory runs out, and the report is rewritten after every measurement.
@@ -43,8 +44,9 @@ class MeasurementError(UserError, RuntimeError):
 
 
 def run(config: Config, run_log: RunLog) -> dict[str, Any]:
-    """Measures every cell, and writes `--output`, or `model_dir/MODE_Nx` for N processes, as .json
-    and .md.
+    """Measures every cell, and writes the report as .json and .md.
+
+    Its path is `--output`, or `model_dir/MODE_Nx` for N processes.
 
     Returns:
         For one cell, its figures under the documents' names; for several, their number and the
@@ -124,8 +126,9 @@ def _sweep(
 
 
 def _no_room(seen: list[tuple[int, int]], batch: int) -> str | None:
-    """Returns why a batch is not tried on a host, as foreseen from the last two; the same on every
-    rank.
+    """Returns why a batch is not tried on a host; the same on every rank.
+
+    Its memory is predicted from the last two batches.
 
     A GPU rejects what does not fit, but a host's kernel would kill the program.
     """

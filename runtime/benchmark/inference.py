@@ -1,6 +1,4 @@
-"""Measures one row of `--mode inference_benchmark`: a model, in Keras or exported, and its
-images.
-"""
+"""Measures one row of `--mode inference_benchmark`: a model, in Keras or exported."""
 
 from __future__ import annotations
 
@@ -108,9 +106,7 @@ class Inference:
     def _open_export(
         self, config: Config, name: str, trained: Trained, place: Path
     ) -> Callable[[np.ndarray], Any]:
-        """Returns a function that runs the run's export, or otherwise a new one of the same model
-        at `place`.
-        """
+        """Returns a function that runs the run's export, or a new one of its model at `place`."""
         path = export_folder(config.with_(output=None)) / FORMATS[name].file
         if _fits(path, config, trained):
             self.origin += f", {FORMATS[name].file} of the run"
@@ -169,7 +165,5 @@ def _keras_function(model: keras.Model, compiled: bool) -> Callable[[np.ndarray]
 
 
 def threads(config: Config) -> int:
-    """Returns the number for runtimes that need one: all cores of this process, as in
-    TensorFlow.
-    """
+    """Returns the number for runtimes that need one: by default all cores, as in TensorFlow."""
     return config.intraop_threads or len(os.sched_getaffinity(0))

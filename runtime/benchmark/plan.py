@@ -58,6 +58,7 @@ def rows(config: Config, precision: str) -> list[Row]:
     """Returns the rows to compare, formats first. Exports are float32 or int8, and never compiled.
 
     Args:
+        config: the flags.
         precision: the name of the flags' precision, used if no list is given.
     """
     precisions = _chosen(config, "benchmark_precisions", PRECISIONS) or [precision]

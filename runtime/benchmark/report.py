@@ -61,8 +61,8 @@ def figures(data: np.ndarray, compute: np.ndarray, images: int) -> dict[str, flo
     """Computes figures from timed iterations, in the units of `UNITS`.
 
     Args:
-        data, compute: seconds of waiting for each batch, and of each iteration after it, both
-            `(processes, iterations)`.
+        data: seconds of waiting for each batch, `(processes, iterations)`.
+        compute: seconds of each iteration after that, in the same shape.
         images: images of all processes in one iteration.
     """
     tail = percentiles(compute.ravel() * 1e3, QS)
@@ -176,9 +176,7 @@ class Report:
         return _table(head + (["Energy (J/image)"] if energy else []), lines)
 
     def _single(self, stem: str) -> list[dict[str, Any]]:
-        """Returns the cells of the same benchmark in one process, if its report is beside this
-        one.
-        """
+        """Returns the benchmark's cells in one process, if that report is beside this one."""
         path = path_of(stem + ".json")
         try:
             alone = json.loads((path.parent / f"{self.about['mode']}_1x.json").read_text())

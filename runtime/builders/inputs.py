@@ -54,6 +54,8 @@ def build_loader(
     """Builds this rank's loader of a split: "train" with augmentation, "validation" without.
 
     Args:
+        config: the flags.
+        split: "train" or "validation".
         like: the training loader, whose classes the validation set must share.
         num_classes: the model's number of classes, if it already exists.
         source: the source of an earlier loader of this split, with its cache.

@@ -26,9 +26,7 @@ def image_size(config: Config) -> int:
 
 
 def train_image_size(config: Config) -> int:
-    """Returns the side of training images in pixels; with progressive training, in the last
-    stage.
-    """
+    """Returns the side of training images in pixels; in progressive training, of the last stage."""
     return config.train_image_size or image_size(config)
 
 
@@ -43,6 +41,8 @@ def model_arguments(
     """Returns the arguments for `build_model`; checkpoints store them to build the model again.
 
     Args:
+        config: the flags.
+        num_classes: number of logits.
         implied: arguments that pre-trained weights imply (`model.weights.inspect`). They override
             the architecture's defaults, and explicit flags override them.
     """

@@ -85,6 +85,8 @@ def loader_of_stage(
     """Builds the training data of a stage.
 
     Args:
+        config: the flags.
+        stage: the stage.
         before: the previous stage's loader, to share its classes, cache and list of unreadable
             examples.
         adapt: see `build_loader`; only for the first stage.

@@ -1,5 +1,6 @@
-"""Builds the trained model for `eval`, `predict`, `export` and others: from a checkpoint or a
-file.
+"""Builds the trained model for `eval`, `predict`, `export` and others.
+
+It comes from a checkpoint or a file.
 """
 
 from __future__ import annotations
@@ -121,8 +122,9 @@ def trained_model(config: Config) -> Trained:
 
 
 def _checkpoint_of(config: Config) -> Any:
-    """Returns the checkpoint's folder from the flags, or None for a file; warns of damaged
-    checkpoints that would have been chosen.
+    """Returns the checkpoint's folder from the flags, or None for a file.
+
+    It warns of damaged checkpoints that would have been chosen.
     """
     if config.pretrained_from_file:
         return folder_of(config.pretrained_from_file)
@@ -134,8 +136,9 @@ def _checkpoint_of(config: Config) -> Any:
 
 
 def for_classes_of(trained: Trained, config: Config) -> Callable[[Source], Source]:
-    """Returns a function that maps the classes of a source of `--data_dir` to the model's, and says
-    on rank 0 which are not matched by name.
+    """Returns a function that maps the classes of a source of `--data_dir` to the model's.
+
+    It says on rank 0 which are not matched by name.
 
     The function raises DataError if there are images of classes that the model lacks.
     """

@@ -13,8 +13,10 @@ do nothing outside training, and another image size is a legitimate request.
 
 
 def check_applied(config: Config, checkpoint: AnyPath) -> None:
-    """Rejects flags that ask for a different model from the checkpoint's: the checkpoint would be
-    applied as trained, and its answer mistaken for that of the requested model.
+    """Rejects flags that ask for a different model from the checkpoint's.
+
+    The checkpoint would be applied as trained, and its answer mistaken for that of the requested
+    model.
 
     Args:
         config: settings, with those of the checkpoint's run as defaults.

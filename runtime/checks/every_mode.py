@@ -219,8 +219,9 @@ def preempt_signals(config: Config) -> list[str]:
 
 
 def settle_orientation(config: Config) -> Config:
-    """Sets `--exif_orientation` if nobody chose it: documents, and weights made elsewhere, use
-    pictures as stored.
+    """Sets `--exif_orientation` if nobody chose it.
+
+    Documents, and weights made elsewhere, use pictures as stored.
     """
     if config.exif_orientation is not None:
         return config

@@ -79,8 +79,9 @@ class Given:
 
 
 def parse(argv: Sequence[str] | None = None, requests: Requests | None = None) -> Config:
-    """Parses and checks the command line. Exits with code 2 and one message when something is
-    wrong.
+    """Parses and checks the command line.
+
+    Exits with code 2 and one message when something is wrong.
 
     Args:
         requests: is told which signals ask this run to stop, as soon as that is known: looking

@@ -1,5 +1,6 @@
-"""Compares a resumed run's training data with its checkpoint, and decides which changes keep the
-weights' meaning.
+"""Compares a resumed run's training data with its checkpoint.
+
+It decides which changes keep the weights' meaning. Imports no TensorFlow.
 
 Imports no TensorFlow.
 """
@@ -67,12 +68,13 @@ def with_classes_of(
 ) -> Callable[[Source], Source]:
     """Returns a function that numbers the classes of training data as the checkpoint's weights do.
 
-    Args:
-        saved: the checkpoint's `state`.
-        say: prints a line.
-
     The function raises ConfigError if the data have classes that the weights do not know, or lack
     some, without `--accept_changed_classes`; or if the head has too few outputs for them.
+
+    Args:
+        saved: the checkpoint's `state`.
+        config: the flags.
+        say: prints a line.
     """
     classes, before = saved["model"]["num_classes"], saved.get("class_names")
 
@@ -96,9 +98,7 @@ def with_classes_of(
 
 
 def classes_changed(saved: Mapping[str, Any], names: Sequence[str] | None) -> bool:
-    """Returns whether outputs have other classes than before, so that earlier results are not
-    comparable.
-    """
+    """Returns whether outputs have other classes, so earlier results are not comparable."""
     before = saved.get("class_names")
     if not before or not names:
         return False
@@ -120,8 +120,10 @@ def _one_sided(source: Source, before: list[str] | None, classes: int, say: Say)
 def _with_new(
     before: Sequence[str], new: list[str], gone: list[str], classes: int, config: Config
 ) -> list[str]:
-    """Returns the new names of the weights' outputs: a new class replaces a removed one, in the
-    order of the names, or takes an output without a class.
+    """Returns the new names of the weights' outputs.
+
+    A new class replaces a removed one, in the order of the names, or takes an output without a
+    class.
     """
     free = classes - len(before)
     what = f"{_list(gone, 'is', 'are')} gone, {_list(new, 'is', 'are')} new"
@@ -190,10 +192,12 @@ def remember(data: DataLoader, bad: Mapping[int, str]) -> list[dict[str, Any]]:
 
 
 def recall(source: Source | None, kept: Any) -> tuple[dict[int, str], list[str]]:
-    """Returns the unchanged ones by their present number, and lines about the others, which are
-    tried again.
+    """Returns the unchanged examples by present number, and lines about the others.
+
+    The others are tried again.
 
     Args:
+        source: the present data; None if they are made up.
         kept: the result of `remember`; or, in a checkpoint of version 0.1, number → text.
     """
     if source is None or not kept:

@@ -82,8 +82,9 @@ def match_classes(
 
 
 def numbered_like(training: DataLoader, data: str) -> Callable[[Source], Source] | None:
-    """Returns a function that numbers the classes of validation data as in the training data; None
-    if both already have the same numbers.
+    """Returns a function that numbers validation data's classes as in the training data.
+
+    It is None if both already have the same numbers.
 
     Args:
         training: the training loader.
@@ -96,8 +97,9 @@ def numbered_like(training: DataLoader, data: str) -> Callable[[Source], Source]
 
 
 def _numbers(theirs: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Returns the number of each of the data's names in a list of the model's; `UNKNOWN` if it is
-    missing or occurs twice.
+    """Returns each name's number in a list of the model's names.
+
+    It is `UNKNOWN` if the name is missing or occurs twice.
     """
     keys = [canonical(name) for name in names]
     twice = {key for key, count in Counter(keys).items() if count > 1}

@@ -23,13 +23,15 @@ _LIKE = "weights of classes, which are lines such as `cat: 2.0`"
 
 
 def class_weights(config: Config, data: DataLoader) -> np.ndarray | None:
-    """Returns the weight of each class, float32 `(classes,)`; None: all count equally. All ranks
-    must call it.
+    """Returns the weight of each class, float32 `(classes,)`; None: all count equally.
+
+    All ranks must call it.
 
     The weights are divided by their mean over the training examples, so that the learning rate
     keeps its meaning, and losses can be compared.
 
     Args:
+        config: the flags.
         data: the training loader.
 
     Raises:
@@ -49,8 +51,9 @@ def class_weights(config: Config, data: DataLoader) -> np.ndarray | None:
 
 
 def check_class_weights(config: Config) -> None:
-    """Rejects, before the data are read, a malformed file of names and weights, and two corrections
-    for the same imbalance.
+    """Rejects a malformed file of weights, and two corrections for the same imbalance.
+
+    It runs before the data are read.
 
     Raises:
         ConfigError: one of these is the case.
@@ -65,8 +68,7 @@ def check_class_weights(config: Config) -> None:
 
 
 def check_classes_weighted(config: Config, source: Source) -> None:
-    """Rejects a file that does not fit the training split, as far as this is known without reading
-    records.
+    """Rejects a file that does not fit the training split, as far as known without records.
 
     Raises:
         ConfigError: it names an unknown class, or no image would count.

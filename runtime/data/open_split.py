@@ -18,6 +18,7 @@ def open_split(config: Config, split: str, tell: Callable[[Source], None] | None
     """Opens one split of `--data_dir`.
 
     Args:
+        config: the flags.
         split: "train" or "validation".
         tell: see `dataloader.sources.find.find_source`.
 
@@ -30,8 +31,7 @@ def open_split(config: Config, split: str, tell: Callable[[Source], None] | None
 
 
 def for_these_data(run: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Adapts a run's settings for applying it to possibly other data, which are not divided as the
-    run's own.
+    """Adapts a run's settings for applying it to data that are not divided as its own.
 
     Args:
         run: settings by flag.

@@ -50,8 +50,10 @@ def _cpu() -> str:
 
 
 def gather(horovod: bool = True) -> dict[str, Any]:
-    """Returns versions, devices and build facts as plain data; optionally Horovod's, which loads
-    it.
+    """Returns versions, devices and build facts as plain data.
+
+    Args:
+        horovod: also Horovod's, which loads it.
     """
     import tensorflow as tf
 
@@ -89,8 +91,9 @@ def gather(horovod: bool = True) -> dict[str, Any]:
 
 
 def record(model_dir: str) -> None:
-    """Records a run's machine and software, and each rank's host, in its folder. All ranks must
-    call it.
+    """Records a run's machine and software, and each rank's host, in its folder.
+
+    All ranks must call it.
     """
     hosts = ranks.all_gather_object(platform.node())
     if ranks.rank() == 0:

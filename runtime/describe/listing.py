@@ -14,8 +14,9 @@ from convoy.utils.tables import columns, table_console
 
 
 def list_architectures(pattern: str | None = None) -> dict[str, Any]:
-    """Prints architectures with their size, and their cost at their resolution. Loads no
-    TensorFlow.
+    """Prints architectures with their size, and their cost at their resolution.
+
+    Loads no TensorFlow.
     """
     from rich.table import Table
 

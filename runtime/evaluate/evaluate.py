@@ -108,8 +108,11 @@ def evaluate(
 
 
 def _over_classes(eval_step: Callable) -> dict[str, float]:
-    """Counts each class once, however many examples it has: the mean recall of the classes with
-    examples, and the mean F1 of those with examples or answers.
+    """Counts each class once, however many examples it has.
+
+    Returns:
+        The mean recall of the classes with examples, and the mean F1 of those with examples or
+            answers.
     """
     if not isinstance(eval_step, CountingByClass):
         return {}
@@ -205,13 +208,16 @@ def evaluate_data(
     prof: int | None = None,
     asked: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
-    """Runs `evaluate` on all batches of a validation loader. Unreadable images have weight 0; their
-    number is checked at the end, when all of them are known.
+    """Runs `evaluate` on all batches of a validation loader.
+
+    Unreadable images have weight 0; their number is checked at the end, when all of them are known.
 
     Args:
-        eval_step, prof, asked: as in `evaluate`.
+        eval_step: as in `evaluate`.
         data: from `runtime.builders.inputs.build_loader`.
         config: for its batch size and `max_bad_eval_examples`.
+        prof: as in `evaluate`.
+        asked: as in `evaluate`.
 
     Returns:
         The result of `evaluate` and, if images were left out, `eval_unreadable`, their number.
@@ -230,9 +236,7 @@ def evaluate_data(
 
 
 def evaluate_checkpoint(config: Config) -> dict[str, Any]:
-    """Runs `--mode eval`: evaluates the flags' checkpoint or weight file on the validation
-    split.
-    """
+    """Runs `--mode eval`: evaluates the flags' checkpoint or file on the validation split."""
     from convoy.runtime.builders.inputs import build_loader
     from convoy.runtime.builders.trained_model import for_classes_of, trained_model
 

@@ -153,9 +153,7 @@ def _write_tables(
 
 
 def _confusion_table(found: Confusion, names: Sequence[str]) -> tuple[Iterable, Iterable]:
-    """Returns head and rows of confusion.csv: the matrix, or its nonzero cells if it would have too
-    many.
-    """
+    """Returns head and rows of confusion.csv: the matrix, or the nonzero cells of a large one."""
     if found.classes > WHOLE_MATRIX:
         columns = (column.tolist() for column in (found.label, found.predicted, found.count))
         return ("true", "predicted", "count"), zip(*columns, strict=True)
@@ -184,8 +182,9 @@ def _write_csv(path: Path | Remote, head: Iterable[Any], rows: Iterable[Iterable
 
 
 def _pairs(results: Sequence[Result], source: Source) -> list[dict[str, Any]]:
-    """Returns the first evaluation's most confused pairs: how often in each evaluation, and the
-    most confident mistakes.
+    """Returns the first evaluation's most confused pairs.
+
+    Each has its count in each evaluation, and the most confident mistakes.
     """
     from convoy.runtime.predict.predict import decoder  # imports TensorFlow
 

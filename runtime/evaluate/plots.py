@@ -25,8 +25,10 @@ _FAINTEST = 0.15
 
 
 def plots(results: Sequence[Result]) -> dict[str, Plot]:
-    """Returns plots by file name: the reliability diagram and the confidence curves of all
-    evaluations, and a confusion matrix for each.
+    """Returns plots by file name.
+
+    They are the reliability diagram and the confidence curves of all evaluations, and a confusion
+    matrix for each.
     """
     found = {"reliability": reliability(results), "confidence": confidence(results)}
     for number, result in enumerate(results, 1):
@@ -57,9 +59,7 @@ def reliability(results: Sequence[Result]) -> Plot:
 
 
 def confidence(results: Sequence[Result]) -> Plot:
-    """Plots how many answers remain, and how many of these are correct, if only confident ones
-    count.
-    """
+    """Plots coverage and accuracy if only confident answers count."""
     thresholds = np.linspace(0, 1, 201)
     label = "Accuracy and coverage against the least confidence"
     with Plot(label, height=_height(results)) as plot:
@@ -86,9 +86,7 @@ def _height(results: Sequence[Result]) -> int:
 
 
 def confusion(result: Result) -> Plot:
-    """Draws a heat map: rows are true classes, columns answers, strength the fraction of the
-    row.
-    """
+    """Draws a heat map: rows are true classes, columns answers, strength the part of the row."""
     classes = len(result.class_names)
     small = classes <= NUMBERED
     side = max(380, 34 * classes + 90) if small else SIDE
@@ -122,8 +120,7 @@ def classes_a_pixel(classes: int) -> int:
 
 
 def _heat(found: Confusion, per: int = 1) -> np.ndarray:
-    """Returns uint8 RGBA: correct answers blue by their fraction, mistakes orange by its square
-    root.
+    """Returns uint8 RGBA: correct answers blue by fraction, mistakes orange by its square root.
 
     Each pixel covers `per` × `per` cells. On the diagonal, it shows only their correct answers.
     """

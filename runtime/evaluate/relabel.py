@@ -91,8 +91,9 @@ def read_label_file(file: str) -> LabelFile:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a dict by canonical name. Raises ValueError if a name occurs twice: Python would keep
-    the last.
+    """Returns a dict by canonical name.
+
+    Raises ValueError if a name occurs twice: Python would keep the last.
     """
     pairs = [(canonical(name), value) for name, value in pairs]
     counts = Counter(name for name, _ in pairs)
@@ -102,8 +103,9 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _split(line: str) -> tuple[str | None, int | str]:
-    """Splits a line into its name, if any, and its label: the part after the last tab, or, without
-    a tab, after the last space or comma.
+    """Splits a line into its name, if any, and its label.
+
+    The label is the part after the last tab, or, without a tab, after the last space or comma.
     """
     line = line.strip()
     found = re.fullmatch(r"(.*\S)\s*\t\s*(\S.*)|(.+?)(?:\s*,\s*|\s+)([^\s,]+)", line)
@@ -130,11 +132,14 @@ def _entry(file: str, where: str, value: Any) -> Entry:
 def names_for_labels(
     trained: Sequence[str] | None, data: Sequence[str] | None, classes: int
 ) -> list[str] | None:
-    """Returns the class names that labels may use: the checkpoint's; ImageNet's for a thousand
-    classes without names, as everywhere; otherwise the validation data's.
+    """Returns the class names that labels may use.
+
+    They are the checkpoint's; ImageNet's for a thousand classes without names, as everywhere;
+    otherwise the validation data's.
 
     Args:
-        trained, data: the names in checkpoint and data, or None.
+        trained: the names in the checkpoint, or None.
+        data: the names in the data, or None.
         classes: number of the model's classes.
     """
     imagenet = imagenet_classes()
@@ -220,9 +225,7 @@ def _matched(labels: LabelFile, names: Sequence[str | None]) -> list[Entry]:
 
 
 def _key(entries: dict[str, Entry], path: str) -> str | None:
-    """Returns the name that is the end of a path: the whole path, a part of its folders, or only
-    the file.
-    """
+    """Returns the name that ends a path: all of it, some of its folders, or only the file."""
     while path not in entries:
         _, slash, path = path.partition("/")
         if not slash:

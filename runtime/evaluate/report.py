@@ -39,6 +39,7 @@ def report(config: Config, tell: Callable[[dict[str, Any]], Any]) -> dict[str, A
     """Evaluates, writes the report on rank 0, and returns the figures of the first evaluation.
 
     Args:
+        config: the flags.
         tell: receives these figures before the report is written, as writing may fail.
 
     Raises:
@@ -135,6 +136,7 @@ class Recorder(CountingByClass):
         super().__init__(model.output_shape[-1])
 
     def begin(self) -> None:
+        """Starts an evaluation: forgets the rows of the last one."""
         super().begin()
         self._rows: list[np.ndarray] = []
         self._confidence: list[np.ndarray] = []
@@ -154,8 +156,10 @@ class Recorder(CountingByClass):
         return sums
 
     def gather(self) -> tuple[np.ndarray, np.ndarray]:
-        """Gathers all ranks' examples that count, in the order of their numbers: int64 `(N, 4)`
-        with number, stored label, label and answer; float64 `(N,)` confidences.
+        """Gathers all ranks' examples that count, in the order of their numbers.
+
+        Returns:
+            int64 `(N, 4)` with number, stored label, label and answer; float64 `(N,)` confidences.
         """
         rows = ranks.all_gather(np.concatenate(self._rows))
         confidence = ranks.all_gather(np.concatenate(self._confidence))
@@ -166,8 +170,9 @@ class Recorder(CountingByClass):
 
 
 def _make_step(model: Any, use_xla: bool) -> Callable:
-    """Builds a function from images, int32 labels `(B, L)` and weights to sums, label, answer and
-    confidence.
+    """Builds the evaluation of a batch.
+
+    It maps images, int32 labels `(B, L)` and weights to sums, label, answer and confidence.
     """
 
     def step(images: tf.Tensor, options: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:

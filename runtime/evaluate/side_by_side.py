@@ -64,8 +64,9 @@ def check_report(config: Config) -> None:
 
 
 def variants(config: Config) -> list[Variant]:
-    """Returns the evaluations for `--report_checkpoints`, `--weights` and `--report_image_sizes`;
-    at least one.
+    """Returns the evaluations that the flags ask for, at least one.
+
+    The flags are `--report_checkpoints`, `--weights` and `--report_image_sizes`.
 
     Raises:
         ConfigError: there are too many, or a size does not fit.
@@ -111,8 +112,9 @@ def _sizes(config: Config) -> list[int]:
 
 
 def _bases(config: Config) -> list[tuple[str, Config]]:
-    """Returns by name in the report the first model, and each of `--report_checkpoints` with its
-    own run's settings, except where a flag replaced those of the first.
+    """Returns by name in the report the first model, and each of `--report_checkpoints`.
+
+    Each has its own run's settings, except where a flag replaced those of the first.
     """
     if config.report_checkpoints is None:
         return [("", config)]
@@ -139,9 +141,7 @@ def _bases(config: Config) -> list[tuple[str, Config]]:
 
 
 def _resolve(config: Config, which: str) -> Any:
-    """Returns the requested checkpoint: best, last, a checkpoint's folder, or the best in a run's
-    folder.
-    """
+    """Returns the checkpoint: best, last, a checkpoint's folder, or the best in a run's folder."""
     try:
         if which not in ("best", "last") and (path_of(which) / "checkpoints").is_dir():
             return resolve(which)
@@ -158,9 +158,7 @@ def _settings(path: Any) -> dict[str, Any]:
 
 
 def _labels(which: list[str]) -> list[str]:
-    """Returns names for the report: the informative ends of paths, as long as necessary to be
-    different.
-    """
+    """Returns names for the report: the ends of paths, as long as they need to differ."""
     parts = [one.rstrip("/").replace("/checkpoints/", "/").split("/") for one in which]
     for length in range(2, max(map(len, parts)) + 1):
         ends = ["/".join(part[-length:]) for part in parts]
@@ -170,8 +168,9 @@ def _labels(which: list[str]) -> list[str]:
 
 
 def check_fit(asked: list[Variant]) -> None:
-    """Rejects variants that do not fit according to the checkpoints' files, before any is
-    evaluated.
+    """Rejects variants that do not fit each other, before any is evaluated.
+
+    It goes by the checkpoints' files.
 
     Raises:
         ConfigError: a model has different classes from the first.

@@ -37,8 +37,9 @@ class CountingByClass:
         self._totals += totals(labels, answers, self.classes)
 
     def totals(self) -> np.ndarray:
-        """Returns correct answers, examples and answers of each class since `begin`, over all
-        ranks: int64 `(3, classes)`. All ranks must call it.
+        """Returns each class's correct answers, examples and answers since `begin`, over all ranks.
+
+        All ranks must call it. The result is int64 `(3, classes)`.
         """
         self.gathered = ranks.all_sum(self._totals)
         return self.gathered
@@ -70,6 +71,7 @@ class EvalStep(CountingByClass):
         super().__init__(classes)
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """Evaluates a batch, counts its answers by class, and returns its sums."""
         sums, answers = self._step(images, labels, weights)
         counts = weights.numpy() > 0
         self.count(labels.numpy()[counts], answers.numpy()[counts])

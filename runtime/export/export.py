@@ -1,5 +1,6 @@
-"""Runs `--mode export`: writes a trained model for other programs, and checks each format in its
-own runtime.
+"""Runs `--mode export`: writes a trained model for other programs, and checks each format.
+
+The check uses the format's own runtime.
 """
 
 from __future__ import annotations
@@ -134,6 +135,7 @@ def _export_one(
     name: str, what: Exportable, folder: Path, sample: Sample, reference: Outputs | None
 ) -> dict[str, Any]:
     """Writes one format to a temporary place, checks it, and moves it to its place if it is good.
+
     Without a `reference`, it is only loaded.
     """
     rules, place = FORMATS[name], folder / FORMATS[name].file

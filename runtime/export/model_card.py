@@ -197,8 +197,9 @@ def _dataset(content: dict[str, Any]) -> str | None:
 
 
 def _evaluation(content: dict[str, Any]) -> dict[str, Any]:
-    """Returns the run's measurements of these weights on images cropped as here: fractions, `loss`
-    and `images`; or {}.
+    """Returns the run's measurements of these weights on images cropped as here; or {}.
+
+    They are fractions, `loss` and `images`.
     """
     accuracy = content.get("accuracy") or {}
     metrics = accuracy.get("metrics") or {}

@@ -10,8 +10,7 @@ import numpy as np
 
 
 def keep_batch(model: Any) -> Any:
-    """Marks in reshapes that they do not change the batch dimension; removes reshapes that change
-    nothing.
+    """Marks in reshapes that they keep the batch dimension; removes those that change nothing.
 
     tf2onnx turns transposes of `(batch, channels, 1, 1)` into reshapes to `(-1, channels, 1, 1)`.
     After such a reshape, ONNX Runtime treats the batch as a new unknown number, and then neither

@@ -1,6 +1,4 @@
-"""Chooses the images for comparing an export with the Keras model, and those for calibrating
-int8.
-"""
+"""Chooses the images for comparing an export with the Keras model, and for calibrating int8."""
 
 from __future__ import annotations
 
@@ -48,8 +46,10 @@ class Sample:
 
     @classmethod
     def read(cls, config: Config, trained: Trained) -> Sample:
-        """Returns images of `--predict_dir`, or otherwise of the validation split, supplemented by
-        training images up to `ENOUGH_IMAGES`; none with `--export_samples 0`.
+        """Returns images of `--predict_dir`, or otherwise of the validation split.
+
+        Training images supplement them up to `ENOUGH_IMAGES`. There are none with `--export_samples
+        0`.
 
         Raises:
             ConfigError: there are no images to compare on.
@@ -113,8 +113,9 @@ class Sample:
 
 
 def _for_tensorflow(encoded: bytes, crop: EvalCrop) -> bytes:
-    """Returns an image that exports can decode: if we decode it with Pillow, the same pixels as a
-    PNG.
+    """Returns an image that exports can decode.
+
+    If Pillow decodes it here, the result is a PNG of the same pixels.
     """
     if kind_of(encoded[:HEAD_BYTES]) in (None, "JPEG", "PNG"):
         return encoded
@@ -154,6 +155,9 @@ def _split(
     """Yields readable examples spread evenly over a split.
 
     Args:
+        config: the flags.
+        split: "train" or "validation".
+        count: number of examples to try.
         trained: the model whose class numbers the labels use; if the data have classes that the
             model lacks, there are no labels, and a line says so.
     """

@@ -97,8 +97,9 @@ class Serving(tf.Module):
         return outputs | ({"features": results[1]} if self._what.features else {})
 
     def of_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Maps encoded images, `(batch,)`, to the outputs: JPEG, PNG, BMP or GIF of any size,
-        decoded only by TensorFlow.
+        """Maps encoded images, `(batch,)`, to the outputs.
+
+        JPEG, PNG, BMP or GIF of any size are decoded only by TensorFlow.
         """
         size, crop = self._what.size, self._what.crop
 
@@ -124,9 +125,7 @@ class Serving(tf.Module):
 
 
 def write_savedmodel(what: Exportable, path: Path, calibration: Any = None) -> None:
-    """Writes for TensorFlow and TensorFlow Serving: `serving_default` takes bytes, `images`
-    pixels.
-    """
+    """Writes for TensorFlow (Serving): `serving_default` takes bytes, `images` pixels."""
     serving = Serving(what)
     signatures = {"serving_default": serving.traced_bytes(), "images": serving.traced(tf.uint8)}
     tf.saved_model.save(serving, str(path), signatures=signatures)
@@ -142,10 +141,11 @@ def write_tflite(what: Exportable, path: Path, calibration: Any = None) -> None:
 
 
 def write_tflite_int8(what: Exportable, path: Path, calibration: Sequence[np.ndarray]) -> None:
-    """Writes for TensorFlow Lite, with only 8-bit integers inside; outputs are converted to
-    float32.
+    """Writes for TensorFlow Lite, with only 8-bit integers inside and float32 outputs.
 
     Args:
+        what: the model.
+        path: the file.
         calibration: training images, uint8 `(size, size, 3)`, whose activations set the ranges of
             the integers.
     """

@@ -58,8 +58,9 @@ class Found:
 
 
 def agree(config: Config) -> Found:
-    """Returns the smallest result of a job's hosts; one process per host searches. All ranks must
-    call it.
+    """Returns the smallest result of a job's hosts; one process per host searches.
+
+    All ranks must call it.
 
     Raises:
         TrialError: not one image fits, or training failed for another reason.
@@ -82,6 +83,7 @@ def look(config: Config, processes: int, on_host: int) -> Found:
     """Finds the largest batch for one process of this host.
 
     Args:
+        config: the flags.
         processes: number of processes that train together.
         on_host: number of them that share the host's memory.
 
@@ -124,8 +126,9 @@ def _bound(config: Config) -> str:
 
 
 def _on_gpu(sizes: list[int], peak: Callable[[int], int | None]) -> tuple[int | None, str]:
-    """Searches on a GPU, which rejects what does not fit, so it tries the largest first. Also
-    returns why not more, if memory is the reason.
+    """Searches on a GPU, which rejects what does not fit, so it tries the largest first.
+
+    Also returns why not more, if memory is the reason.
     """
     for size, larger in zip(reversed(sizes), [0, *reversed(sizes)], strict=False):
         if peak(size) is not None:
@@ -136,8 +139,9 @@ def _on_gpu(sizes: list[int], peak: Callable[[int], int | None]) -> tuple[int | 
 def _on_host(
     sizes: list[int], peak: Callable[[int], int | None], room: float
 ) -> tuple[int | None, str]:
-    """Searches on a host, whose kernel kills what takes too much, so small batches first predict
-    the memory of larger ones.
+    """Searches on a host: small batches first predict the memory of larger ones.
+
+    A host's kernel kills a process that takes too much.
     """
     seen: dict[int, float] = {}
 

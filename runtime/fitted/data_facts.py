@@ -46,15 +46,17 @@ def facts_of(config: Config, processes: int) -> Facts:
 
 
 def are_letters(names: Collection[str]) -> bool:
-    """Returns whether every class name is one character, and one of them is a letter. Digits alone
-    may be mere numbers of classes.
+    """Returns whether every class name is one character, and one of them is a letter.
+
+    Digits alone may be mere numbers of classes.
     """
     return all(len(name) == 1 for name in names) and any(name.isalpha() for name in names)
 
 
 def short_side(source: Source) -> int | None:
-    """Returns the median of the images' shorter sides in pixels, from the headers of a sample; None
-    if none is readable.
+    """Returns the median of the images' shorter sides in pixels; None if none is readable.
+
+    It reads the headers of a sample.
     """
     sides = []
     for encoded in sample(source):

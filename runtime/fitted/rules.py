@@ -1,5 +1,6 @@
-"""Computes settings that fit the data, for flags that the user left open, from what is known before
-the first step.
+"""Computes settings that fit the data, for flags that the user left open.
+
+It uses what is known before the first step.
 
 docs/defaults.md has the rules as a table, and the measurements behind them.
 
@@ -76,6 +77,7 @@ def fitted(facts: Facts, resolution: int, given: Mapping[str, Any]) -> dict[str,
     """Returns settings that replace the documents', by flag, except those in `given`.
 
     Args:
+        facts: what is known about data, model and machine.
         resolution: the architecture's published image side in pixels.
         given: the user's settings by flag; the others are chosen to fit them.
     """
@@ -104,9 +106,10 @@ def fitted(facts: Facts, resolution: int, given: Mapping[str, Any]) -> dict[str,
 
 
 def _image_size(facts: Facts, resolution: int) -> int:
-    """Returns the image size in steps of 16, up to the architecture's. From scratch it is at least
-    `LEAST_PIXELS`, and without a GPU at most `HOST_PIXELS`; loaded weights are used to larger
-    images, so with them it is at least that.
+    """Returns the image size in steps of 16, up to the architecture's.
+
+    From scratch it is at least `LEAST_PIXELS`, and without a GPU at most `HOST_PIXELS`; loaded
+    weights are used to larger images, so with them it is at least that.
     """
     least, most = (HOST_PIXELS if facts.pretrained else LEAST_PIXELS), resolution
     if not (facts.gpus or facts.pretrained):
@@ -128,8 +131,10 @@ def _whole_batch(images: int) -> int:
 
 
 def auto_batches(images: int, parts: int) -> list[int]:
-    """Returns the candidates of `--train_batch_size auto` in rising order: powers of two that leave
-    an epoch enough updates, at most `AUTO_MOST`. Measured memory replaces `BATCH`'s second number.
+    """Returns the candidates of `--train_batch_size auto` in rising order.
+
+    They are powers of two that leave an epoch enough updates, at most `AUTO_MOST`. Measured memory
+    replaces `BATCH`'s second number.
 
     Args:
         images: number of training images.

@@ -35,6 +35,7 @@ def find_images(
     only if its line ends with a slash. Listed files may have any ending.
 
     Args:
+        where: folder, pattern, picture, list, or `-`.
         refused: collects folders that were not searched, with the reason; they are also in the
             result, so that nothing is dropped silently.
         left: counts files left out of folders.
@@ -90,8 +91,10 @@ def read_image(file: Path) -> bytes:
 
 
 def _listed(content: bytes, name: str) -> list[str]:
-    """Returns the paths of a list. A byte order mark, as written by Windows, gives the encoding;
-    without one, paths are the file system's own bytes, which need not be UTF-8.
+    """Returns the paths of a list.
+
+    A byte order mark, as written by Windows, gives the encoding; without one, paths are the file
+    system's own bytes, which need not be UTF-8.
 
     Raises:
         TextError: it is not a list of paths.

@@ -46,11 +46,13 @@ class Gallery(Output):
         return self._first if page == 1 else self._first.with_name(f"{stem}-{page}.html")
 
     def write(self, item: Labelled) -> None:
+        """Adds a card, and writes the page if it is full."""
         self._cards.append(self._card(item))
         if len(self._cards) == PER_PAGE:
             self._flush()
 
     def close(self) -> None:
+        """Writes the last page."""
         if self._cards:
             self._flush()
 

@@ -27,6 +27,8 @@ def open_outputs(
     """Opens the outputs for `--predict_formats`; the stack closes them.
 
     Args:
+        stack: closes the outputs.
+        config: the flags.
         columns: classes reported per image.
         count: number of images to expect.
         title: the model's description, for people.

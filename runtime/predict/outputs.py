@@ -120,6 +120,7 @@ class JsonLines(Output):
         self._file = path.open("w", **UTF8)
 
     def write(self, item: Labelled) -> None:
+        """Writes a line with path, predictions and error."""
         predictions = [
             {"class": p.name, "index": p.index, "probability": p.probability}
             for p in item.predictions
@@ -128,6 +129,7 @@ class JsonLines(Output):
         self._file.write(strict_json.dumps(row, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
@@ -145,11 +147,13 @@ class Csv(Output):
         self._csv.writerow(["path", *names, "error"])
 
     def write(self, item: Labelled) -> None:
+        """Writes a row; a file without predictions has empty cells."""
         cells = [c for p in item.predictions for c in (p.name, f"{p.probability:.6f}")]
         cells += [""] * (2 * self._columns - len(cells))
         self._csv.writerow([item.path, *cells, item.error or ""])
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
@@ -173,6 +177,7 @@ class Parquet(Output):
         self._rows: list[dict[str, Any]] = []
 
     def write(self, item: Labelled) -> None:
+        """Adds a row, and writes a group of them if it is full."""
         error = None if item.error is None else _encodable(item.error)
         row: dict[str, Any] = {"path": _encodable(item.path), "error": error}
         for i, p in enumerate(item.predictions, 1):
@@ -189,6 +194,7 @@ class Parquet(Output):
             self._rows = []
 
     def close(self) -> None:
+        """Writes the last rows and closes the file."""
         self._flush()
         self._file.close()
         self._bytes.close()
@@ -206,12 +212,14 @@ class Table(Output):
         self._shown: list[Labelled] = []
 
     def write(self, item: Labelled) -> None:
+        """Counts a file, and keeps it if the table will show it."""
         self._failed += item.error is not None
         if self._seen in self._spread or (item.error and self._failed <= TABLE_ROWS):
             self._shown.append(item)
         self._seen += 1
 
     def close(self) -> None:
+        """Prints the table."""
         from rich.table import Table
         from rich.text import Text
 

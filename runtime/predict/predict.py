@@ -41,8 +41,9 @@ SAY_EVERY = 30
 
 
 def predict(config: Config) -> dict[str, Any]:
-    """Labels the images of `--predict_dir` and writes them in `--predict_formats`, or answers for
-    `--image` in one line.
+    """Labels the images of `--predict_dir`, or answers for `--image` in one line.
+
+    `--predict_formats` says where the labels go.
 
     An unreadable image gets a row with the reason, and the others are still labelled. Memory does
     not grow with the number of images, except for the list of their names.
@@ -149,8 +150,9 @@ class Labeller:
     def label(
         self, files: list[Path], refused: dict[Path, str] | None = None
     ) -> Iterator[Labelled]:
-        """Yields a result for each file, in order. The next batch is decoded while one is in
-        use.
+        """Yields a result for each file, in order.
+
+        The next batch is decoded while one is in use.
         """
         refused = refused or {}
 
@@ -188,8 +190,9 @@ class Labeller:
         return first_words(error)
 
     def probabilities(self, images: list[np.ndarray]) -> np.ndarray:
-        """Returns float32 `(images, classes)`. It pads a short batch, so that the model is compiled
-        for only one shape.
+        """Returns float32 `(images, classes)`.
+
+        It pads a short batch, so that the model is compiled for only one shape.
         """
         if not images:
             return np.zeros((0, len(self.names)), np.float32)
@@ -221,8 +224,7 @@ def _forward(model: Any, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
 def decoder(
     size: int, crop: EvalCrop, thumbnails: bool, traced: bool = True
 ) -> Callable[[bytes], Image]:
-    """Returns a function from encoded bytes to the model's view, and a small JPEG of it if
-    requested.
+    """Returns a function from encoded bytes to the model's view, and a small JPEG if requested.
 
     The function raises one of `TF_ERRORS` if the bytes are not an image.
     """

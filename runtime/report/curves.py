@@ -1,6 +1,4 @@
-"""Draws the history of runs as curves and tables, for the training report and the comparison of
-runs.
-"""
+"""Draws the history of runs as curves and tables, for the reports about one and several."""
 
 from __future__ import annotations
 
@@ -99,8 +97,9 @@ CHARTS = (
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Returns an exponential moving average, corrected for the bias at its start, over about a
-    twentieth of the values; for fewer than 40 values, over two.
+    """Returns an exponential moving average, corrected for the bias at its start.
+
+    It spans about a twentieth of the values; for fewer than 40 values, two.
     """
     kept = 1 - 1 / max(2.0, len(values) / 20)
     mean, weight, smoothed = 0.0, 0.0, []
@@ -111,8 +110,9 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def in_epochs(history: History, steps: np.ndarray) -> np.ndarray:
-    """Converts steps to fractional epochs: 1.5 is the middle of the second. Returns the steps if no
-    epoch has ended.
+    """Converts steps to fractional epochs: 1.5 is the middle of the second.
+
+    Returns the steps if no epoch has ended.
     """
     ends = [(0, 0.0), *((v["step"], float(e)) for e, v in history.epochs.items() if "step" in v)]
     if len(ends) == 1:
@@ -238,8 +238,9 @@ def axis_top(values: Sequence[np.ndarray]) -> float | None:
 
 
 def best_epoch(history: History) -> int | None:
-    """Returns the epoch with the best top-1 accuracy in evaluation, of the weights or their moving
-    average; the first of equal ones. None if nothing was evaluated.
+    """Returns the epoch with the best top-1 accuracy in evaluation; None if none was evaluated.
+
+    It counts the weights or their moving average, and takes the first of equal epochs.
     """
     scores = {
         epoch: best_score(values)[1]

@@ -1,5 +1,6 @@
-"""Computes Grad-CAM: the parts of an image that support a class (Selvaraju et al. 2017,
-arXiv:1610.02391).
+"""Computes Grad-CAM: the parts of an image that support a class.
+
+See Selvaraju et al. 2017 (arXiv:1610.02391).
 
 It weights each channel of the last activation with height and width by the mean gradient of the
 class's logit over its positions, sums over channels, and clips below 0. If logits are linear in the
@@ -59,8 +60,9 @@ def grad_cam(model: keras.Model) -> Explain:
 
 
 def last_activation(model: keras.Model) -> keras.KerasTensor:
-    """Returns the input of the global pooling before the head: the output `(B, h, w, channels)` of
-    the last layer with height and width.
+    """Returns the output `(B, h, w, channels)` of the last layer with height and width.
+
+    It is the input of the global pooling before the head.
     """
     for layer in reversed(model.layers):
         if isinstance(layer.output, keras.KerasTensor) and len(layer.output.shape) == 4:

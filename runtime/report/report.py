@@ -47,8 +47,9 @@ SLOW = 1.2
 
 
 def report_training(config: Config, trackers: Trackers) -> None:
-    """Writes the report of a run that has just ended, and passes it to the trackers. Failures are
-    only warnings: the training is done.
+    """Writes the report of a run that has just ended, and passes it to the trackers.
+
+    Failures are only warnings: the training is done.
     """
     if not config.training_report:
         return
@@ -150,8 +151,9 @@ def best_and_last(run: Run) -> dict[str, Any]:
 
 
 def rank_table(run: Run) -> list[dict[str, Any]]:
-    """Returns milliseconds per step of each rank, and its host if there are several; marks slow
-    ranks.
+    """Returns milliseconds per step of each rank, with slow ranks marked.
+
+    If there are several hosts, each rank's is in the table.
     """
     times = 1000 * run.history.rank_times(RANK_TIMES)
     hosts = _hosts(run)
@@ -171,8 +173,9 @@ def rank_table(run: Run) -> list[dict[str, Any]]:
 
 
 def _hosts(run: Run) -> list[str]:
-    """Returns each rank's host; none if all are the same, because a page that is passed on need not
-    name it.
+    """Returns each rank's host; none if all are the same.
+
+    A page that is passed on need not name it.
     """
     hosts = [str(host) for host in run.environment.get("hosts", [])]
     return hosts if len(set(hosts)) > 1 else []
@@ -249,9 +252,7 @@ def _pictures(config: Config, run: Run, trackers: Trackers) -> dict[str, Any]:
 
 
 def _note_troubles(notes: list[str], what: str, show: Callable[[], None]) -> None:
-    """Calls `show`; if it fails, notes the reason: data have moved, or there is no checkpoint
-    yet.
-    """
+    """Calls `show`; if it fails, notes why: data have moved, or there is no checkpoint yet."""
     try:
         show()
     except (CheckpointError, DataError, ConfigError, OSError, ImportError) as error:

@@ -1,5 +1,6 @@
-"""Makes pictures for reports: training images as the network sees them, and predictions with
-Grad-CAM.
+"""Makes pictures for reports: training images as the network sees them, and predictions.
+
+The predictions have Grad-CAM maps.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def augmented(config: Config, count: int, epoch: int) -> list[Augmented]:
 
 
 def explained(config: Config, count: int) -> tuple[list[Explained], str]:
-    """Returns predictions of the run's best checkpoint for images spread evenly over the validation
-    split, and text about the checkpoint and the size of the maps.
+    """Returns predictions of a checkpoint for images spread evenly over the validation split.
+
+    Also returns text about the checkpoint and the size of the maps.
 
     Raises:
         CheckpointError: there is none.
@@ -94,8 +96,9 @@ def explained(config: Config, count: int) -> tuple[list[Explained], str]:
 
 
 def _validation(config: Config, count: int, trained: Trained) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images uint8 `(B, size, size, 3)` and labels int64 `(B,)` in the model's numbers,
-    without unreadable images.
+    """Returns readable images uint8 `(B, size, size, 3)`, and labels int64 `(B,)`.
+
+    Labels are the model's numbers.
     """
     size, crop = trained.model.input_shape[1], eval_crop(config)
     source = open_split(config, "validation")

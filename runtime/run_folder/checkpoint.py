@@ -142,6 +142,7 @@ def add_score(folder: AnyPath, facts: Mapping[str, Any]) -> None:
     """Adds the results of an evaluation to a complete checkpoint.
 
     Args:
+        folder: the checkpoint's.
         facts: values that replace those in its state: `score`, `best`, `better_weights`, `metrics`.
 
     Raises:
@@ -216,6 +217,7 @@ def passed_over(model_dir: str | AnyPath, chosen: AnyPath | None, which: str = "
     """Returns lines about damaged checkpoints that would have been chosen instead of this one.
 
     Args:
+        model_dir: the run's folder.
         chosen: the chosen checkpoint.
         which: what was searched, "best" or "last".
 
@@ -258,8 +260,12 @@ def mark_best(model_dir: str | AnyPath, folder: AnyPath, facts: Mapping[str, Any
 
 
 def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
-    """Returns the folder for `--checkpoint`: best (or otherwise the newest), last, the folder name
-    of one of the run's checkpoints, or its path.
+    """Returns the checkpoint's folder for `--checkpoint`.
+
+    Args:
+        model_dir: the run's folder.
+        which: "best" (otherwise the newest), "last", the name of a checkpoint's folder, or its
+            path.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -288,8 +294,9 @@ def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
 
 
 def folder_of(path: str | AnyPath) -> AnyPath | None:
-    """Returns the checkpoint's folder for a path of weights: the path itself, or the best of a
-    run's folder; None for a file or another folder.
+    """Returns the checkpoint's folder for a path of weights; None if it is none.
+
+    It is the path itself, or the best of a run's folder. A file or another folder is none.
 
     Raises:
         CheckpointError: the run has no complete checkpoint.
@@ -329,8 +336,12 @@ def read(path: str | AnyPath) -> Checkpoint:
 
 
 def prune(model_dir: str | AnyPath, keep_last: int = 2, keep_best: int = 1) -> None:
-    """Removes all but the newest `keep_last` checkpoints and the best `keep_best` ones (by `score`
-    in their `state.json`), and remains of broken saves.
+    """Removes old checkpoints and remains of broken saves.
+
+    Args:
+        model_dir: the run's folder.
+        keep_last: number of newest checkpoints to keep.
+        keep_best: number of best ones to keep, by `score` in their `state.json`.
     """
     whole = complete_checkpoints(model_dir)
     scored = [(score, path) for path in whole if (score := _score(path)) is not None]
@@ -342,8 +353,9 @@ def prune(model_dir: str | AnyPath, keep_last: int = 2, keep_best: int = 1) -> N
 
 
 def remove(folder: AnyPath) -> None:
-    """Removes a checkpoint: its marker first, so that an interrupted removal leaves nothing that
-    looks complete.
+    """Removes a checkpoint, its marker first.
+
+    So an interrupted removal leaves nothing that looks complete.
     """
     (folder / MARKER).unlink(missing_ok=True)
     remove_tree(folder)

@@ -60,9 +60,11 @@ class History:
         return points[:, 0], points[:, 1]
 
     def rank_times(self, names: tuple[str, ...]) -> np.ndarray:
-        """Returns seconds per step, float64 `(ranks, len(names))`: medians over the epochs that had
-        the last number of ranks, so that the first epoch's compilation does not count. NaN if
-        nothing was measured; `(0, …)` if no epoch has ended.
+        """Returns seconds per step, float64 `(ranks, len(names))`.
+
+        They are medians over the epochs that had the last number of ranks, so that the first
+        epoch's compilation does not count. NaN if nothing was measured; `(0, …)` if no epoch has
+        ended.
         """
         rows = [
             [values[name] for name in names]

@@ -31,8 +31,11 @@ def write_marker(folder: Path | Remote) -> None:
 
 
 def is_complete(folder: Path | Remote, *, checksums: bool = False) -> bool:
-    """Returns whether the marker exists and matches the files' sizes and, with `checksums`, their
-    SHA-256.
+    """Returns whether the marker exists and matches the files' sizes.
+
+    Args:
+        folder: the checkpoint's.
+        checksums: compare SHA-256 too.
     """
     try:
         marker = json.loads((folder / MARKER).read_text())
@@ -48,8 +51,9 @@ def is_complete(folder: Path | Remote, *, checksums: bool = False) -> bool:
 
 
 def sha256(file: Path | Remote) -> str:
-    """Returns a file's SHA-256. A process reads an unchanged file only once: several places find,
-    check and read a checkpoint.
+    """Returns a file's SHA-256.
+
+    A process reads an unchanged file only once: several places find, check and read a checkpoint.
     """
     stamp = stamp_of(file)
     before, digest = _known.get(str(file), ((), ""))

@@ -22,7 +22,8 @@ def command(*words: str, width: int = WIDTH) -> list[str]:
     """Returns shell lines that start Convoy, wrapped to a terminal's width if the words allow it.
 
     Args:
-        words: flags and their values, without quotes.
+        *words: flags and their values, without quotes.
+        width: longest line in characters.
     """
     # A value stays on its flag's line.
     pieces: list[str] = _program()
@@ -67,11 +68,13 @@ def without(args: Sequence[str], *names: str) -> list[str]:
 
 
 def resume_command(config: Config, *more: str) -> list[str]:
-    """Returns the command that resumes a run, as lines; empty if the run's settings do not
-    determine it: its launcher is another program, or its folder is a URL.
+    """Returns the command that resumes a run, as lines; empty if its settings do not tell.
+
+    They do not if its launcher is another program, or its folder is a URL.
 
     Args:
-        more: further flags.
+        config: the flags.
+        *more: further flags.
     """
     size = ranks.size()
     settings = path_of(config.model_dir) / "config.yaml"

@@ -83,8 +83,10 @@ class Owner:
         self._end, self._lock, self._taken = threading.Event(), threading.Lock(), False
 
     def claim(self) -> None:
-        """Makes this process the owner. Waits for an owner that is about to end or may be dead;
-        returns without a claim if this process is asked to stop meanwhile.
+        """Makes this process the owner.
+
+        Waits for an owner that is about to end or may be dead; returns without a claim if this
+        process is asked to stop meanwhile.
 
         Raises:
             InUse: another run is active there.
@@ -133,8 +135,10 @@ class Owner:
             )
 
     def ending(self) -> None:
-        """Tells a waiting run that this one is about to end. Without a claim it does nothing: all
-        ranks of a run call it, and what another rank than 0 wrote would look like a takeover.
+        """Tells a waiting run that this one is about to end.
+
+        Without a claim it does nothing: all ranks of a run call it, and what another rank than 0
+        wrote would look like a takeover.
         """
         if self._thread is None:
             return
@@ -159,8 +163,10 @@ class Owner:
         self.release()
 
     def _look(self) -> tuple[bool | None, dict[str, Any]]:
-        """Returns whether another run has the folder (None: its beat must tell), and what is known
-        about it. If none has, this process holds the lock, if locks exist.
+        """Returns whether another run has the folder, and what is known about it.
+
+        None: its beat must tell. If no other run has it, this process holds the lock, if locks
+        exist.
         """
         locked = self._locked = self._lock_file()
         other = self._read()
@@ -176,8 +182,9 @@ class Owner:
         return None, other
 
     def _lock_file(self) -> bool | None:
-        """Takes the file's lock. Returns False if another process has it, None if there are no
-        locks here.
+        """Takes the file's lock.
+
+        Returns False if another process has it, None if there are no locks here.
         """
         if isinstance(self._file, Remote):
             return None

@@ -29,9 +29,7 @@ class _Save:
 
 @dataclass
 class _Score:
-    """The results of evaluating a checkpoint, and the facts for `best.json` if it is the best so
-    far.
-    """
+    """A checkpoint's evaluation results, and the facts for `best.json` if it is the best."""
 
     save: _Save
     facts: Mapping[str, Any]
@@ -70,8 +68,9 @@ class Saver:
         self._flying: Future | None = None
 
     def save(self, contents: Checkpoint) -> None:
-        """Starts to write a checkpoint after the previous one has finished. Nobody may change its
-        arrays any more.
+        """Starts to write a checkpoint after the previous one has finished.
+
+        Nobody may change its arrays any more.
         """
         self.settle()
         # If a save failed and is no longer the newest, its score is of no use.

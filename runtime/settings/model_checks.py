@@ -42,8 +42,9 @@ def check_model(config: Config) -> None:
 
 
 def settle_crop(config: Config) -> Config:
-    """`--crop_pct` in pixels of padding, rounded as timm does: a run keeps one of the two. A report
-    keeps both, for the sizes it will be asked for.
+    """`--crop_pct` in pixels of padding, rounded as timm does: a run keeps one of the two.
+
+    A report keeps both, for the sizes it will be asked for.
     """
     from convoy.model.catalog import get_arch
 

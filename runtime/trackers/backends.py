@@ -21,30 +21,36 @@ class TensorBoard:
     _board: Any = None
 
     def start(self, run: Named, known: str | None) -> None:
+        """Opens an event file in the run's folder."""
         self._board = TensorBoardWriter(f"{run.folder}/tensorboard")
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Writes values; dots in names become slashes, which TensorBoard groups by."""
         self._board.scalars({name.replace(".", "/"): v for name, v in values.items()}, step)
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """Writes a picture."""
         self._board.image(name.replace(".", "/"), pixels, step)
 
     def file(self, path: str) -> None:
         """Does nothing: the file is in the run's folder, like TensorBoard's files."""
 
     def finish(self, end: str) -> None:
+        """Closes the file."""
         if self._board is not None:
             self._board.close()
 
 
 class Wandb:
-    """Writes a Weights & Biases run. Its own settings (WANDB_MODE=offline, WANDB_ENTITY, …)
-    apply.
+    """Writes a Weights & Biases run.
+
+    Its own settings (WANDB_MODE=offline, WANDB_ENTITY, …) apply.
     """
 
     _run: Any = None
 
     def start(self, run: Named, known: str | None) -> str:
+        """Starts a run, or continues the known one; returns its id."""
         import wandb
 
         self._wandb = wandb
@@ -63,15 +69,19 @@ class Wandb:
         return self._run.id
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Logs values, with the step as one of them."""
         self._run.log({**values, "step": step})
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """Logs a picture with its step."""
         self._run.log({name: self._wandb.Image(pixels), "step": step})
 
     def file(self, path: str) -> None:
+        """Logs a page as HTML."""
         self._run.log({os.path.basename(path): self._wandb.Html(_text(path), inject=False)})
 
     def finish(self, end: str) -> None:
+        """Ends the run; its exit code is 0 only for "finished"."""
         if self._run is not None:
             self._run.finish(exit_code=int(end != "finished"))
 
@@ -85,6 +95,7 @@ class MLflow:
     _id: str | None = None
 
     def start(self, run: Named, known: str | None) -> str:
+        """Starts a run, or continues the known one; returns its id."""
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param
 
@@ -104,17 +115,21 @@ class MLflow:
         return self._id
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Logs values in one batch."""
         now = int(1000 * time.time())
         metrics = [self._metric(key, value, now, step) for key, value in values.items()]
         self._client.log_batch(self._id, metrics=metrics)
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """Logs a picture as a PNG with the step in its name."""
         self._client.log_image(self._id, pixels, artifact_file=f"{name}-{step:08d}.png")
 
     def file(self, path: str) -> None:
+        """Logs a page as an artifact."""
         self._client.log_text(self._id, _text(path), os.path.basename(path))
 
     def finish(self, end: str) -> None:
+        """Ends the run with the status for this end."""
         if self._id is not None:
             self._client.set_terminated(self._id, _MLFLOW_ENDS[end])
 

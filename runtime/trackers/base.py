@@ -44,6 +44,7 @@ class Tracker(Protocol):
         """Receives a file of the run's folder."""
 
     def finish(self, end: str) -> None:
-        """Ends the run, which has "finished", was "stopped" by a signal, or has "failed". Called
-        once, also after a failed `start`.
+        """Ends the run, which has "finished", was "stopped" by a signal, or has "failed".
+
+        Called once, also after a failed `start`.
         """

@@ -1,5 +1,4 @@
-"""Runs trackers (TensorBoard, Weights & Biases and MLflow) behind one small interface
-(`--trackers`).
+"""Runs trackers (TensorBoard, Weights & Biases, MLflow) behind one interface (`--trackers`).
 
 Only rank 0 tracks. Each tracker has its own thread, so a slow or broken network costs training
 nothing: calls queue up, a failed call is a warning, and after a few failures in a row the tracker
@@ -68,9 +67,7 @@ def tracker_names(config: Config) -> list[str]:
 
 
 def check_trackers(config: Config) -> None:
-    """Raises ConfigError if a tracker is unknown, its package is not installed, or it has nowhere
-    to write.
-    """
+    """Raises ConfigError if a tracker is unknown, not installed, or has nowhere to write."""
     for name in tracker_names(config):
         if find_spec(PACKAGES[name]) is None:
             raise ConfigError(
@@ -157,8 +154,9 @@ class Trackers:
 
 
 def unfinished() -> bool:
-    """Returns whether a tracker is still sending. At exit, its package may wait for that
-    forever.
+    """Returns whether a tracker is still sending.
+
+    At exit, its package may wait for that forever.
     """
     return any(thread.name.startswith(_THREADS) for thread in threading.enumerate())
 
@@ -264,8 +262,10 @@ def open_trackers(
     """Opens the flags' trackers; none on ranks other than 0.
 
     Args:
+        config: the flags.
         resumed: whether the run resumes from a checkpoint, and so continues in its trackers.
-        hurry, goes_on: see `Trackers`.
+        hurry: see `Trackers`.
+        goes_on: see `Trackers`.
     """
     names = tracker_names(config)
     if not names or ranks.rank() != 0:

@@ -23,9 +23,19 @@ _IMAGES, _BATCHES, _LEAST = 512, 8, 16
 def top1_by_statistics(
     model: keras.Model, data: DataLoader, use_xla: bool
 ) -> tuple[float, float, int] | None:
-    """Returns top-1 with the running statistics, top-1 with those of batches, and the number of
-    images over all ranks, the same on every rank; None if there are too few. All ranks must call
+    """Compares top-1 with the running statistics and with those of batches. Changes nothing.
+
+    All ranks must call it. The second figure includes dropout, as in training, which tends to lower
     it.
+
+    Args:
+        model: the trained model.
+        data: the validation loader, just after an evaluation that could read its images.
+        use_xla: compile the steps.
+
+    Returns:
+        The two figures as fractions, and the number of images over all ranks, the same on every
+            rank; None if there are too few.
 
     The second figure includes dropout, as in training, which tends to lower it. Changes nothing.
 
@@ -57,9 +67,10 @@ def top1_by_statistics(
 
 
 def _mixed_batches(data: DataLoader) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Returns whole batches of this rank's images from all over the split, mixed: a validation
-    split is often sorted by class, and the statistics of one class differ from those of training.
-    All ranks return the same number; padding in the last batch has weight 0.
+    """Returns whole batches of this rank's images from all over the split, mixed.
+
+    A validation split is often sorted by class, and the statistics of one class differ from those
+    of training. All ranks return the same number; padding in the last batch has weight 0.
     """
     size = data.batch_size
     count = min(data.steps_per_epoch, _BATCHES, max(2, _IMAGES // size))

@@ -49,8 +49,9 @@ METRICS = {
 
 
 def better_weights(values: Mapping[str, float], has_ema: bool, metric: str = "top1") -> str:
-    """Returns "ema" if the moving average was better at the last evaluation, or if there was none
-    yet, since an average is usually better; otherwise "raw".
+    """Returns "ema" if the moving average was better at the last evaluation, otherwise "raw".
+
+    If there was no evaluation yet, returns "ema": an average is usually better.
     """
     by = METRICS[metric]
     if not has_ema:
@@ -67,10 +68,12 @@ def _average_leads(by: Metric, values: Mapping[str, float]) -> bool:
 def judge(
     state: TrainState, values: Mapping[str, float], metrics: Mapping[str, float], metric: str
 ) -> tuple[dict[str, Any], bool]:
-    """Updates `state.best` if the weights or their average are better than all before, and
-    `state.waited`, the number of evaluations since then.
+    """Updates `state.best` if the weights or their average are better than all before.
+
+    It also updates `state.waited`, the number of evaluations since then.
 
     Args:
+        state: changed in place.
         values: from `runtime.train.evaluation.evaluate_state`.
         metrics: the run's latest figures, including this evaluation's.
         metric: one of `METRICS`.

@@ -64,9 +64,7 @@ def changed_flags(saved: Checkpoint, config: Config) -> dict[str, tuple[Any, Any
 
 
 def _is_that_place(path: str | None, made_in: str, before: str | None) -> bool:
-    """Returns whether a path is the same place as one in a run's folder, which has another name
-    from here.
-    """
+    """Returns whether a path means the same place as one in a run's folder, named from there."""
     if path is None or before is None:
         return False
     return os.path.abspath(path) == os.path.abspath(os.path.join(made_in, before))
@@ -78,7 +76,10 @@ def check_resumed(
     """Returns lines for the user about what a resumed run does differently; none for a new run.
 
     Args:
-        images_per_step, steps_per_epoch: values for this launch.
+        saved: the checkpoint; None for a new run.
+        config: the flags.
+        images_per_step: of this launch.
+        steps_per_epoch: of this launch.
 
     Raises:
         ConfigError: the checkpoint cannot continue with these flags.
@@ -114,6 +115,9 @@ def go_on(
     """Restores the checkpoint of a resumed run, if there is one, into the state, and says so.
 
     Args:
+        state: changed in place.
+        saved: the checkpoint; None for a new run.
+        config: the flags.
         data: the training loader.
         changes: from `check_resumed`.
         say: prints a line.
@@ -177,7 +181,10 @@ def what_changes(
     """Says what changes with other flags, another number of processes or another batch.
 
     Args:
-        images_per_step, steps_per_epoch: values for this launch.
+        saved: the checkpoint.
+        config: the flags.
+        images_per_step: of this launch.
+        steps_per_epoch: of this launch.
 
     Returns:
         Lines for the user; none if nothing changes.
@@ -224,8 +231,9 @@ def _effects(
 def _rates(
     saved: Checkpoint, config: Config, images: int, steps_per_epoch: int
 ) -> tuple[float, float] | None:
-    """Returns the learning rate of the next step as it would have been (at the end of the run, that
-    of its last step), and as it is now. None if the former is unknown.
+    """Returns the next step's learning rate as it would have been, and as it is now.
+
+    At the end of the run, the former is that of the last step. None if it is unknown.
     """
     settings, state = settings_before(saved), saved.state
     images_before = state.get("images_per_step", images)
@@ -272,10 +280,12 @@ def _of_processes(
 
 
 def config_with_history(config: Config, saved: Checkpoint | None, before: str) -> str:
-    """Returns the text of the run's `config.yaml`: all settings and, in comments above them,
-    different values in earlier launches, and until which step.
+    """Returns the text of the run's `config.yaml`: all settings, and earlier values.
+
+    Comments above the settings give different values in earlier launches, and until which step.
 
     Args:
+        config: the flags.
         saved: the checkpoint from which this launch resumes; None for a new run.
         before: the file's previous text.
     """

@@ -18,16 +18,18 @@ MOST_CLASSES = 1024
 
 
 def make_counting_step(config: Config, model: keras.Model) -> EvalStep:
-    """Makes training's evaluation step: a `CountingStep` if trackers will show its matrix, on every
-    rank alike.
+    """Makes training's evaluation step, on every rank alike.
+
+    It is a `CountingStep` if trackers will show its matrix.
     """
     counts = tracker_names(config) and model.output_shape[-1] <= MOST_CLASSES
     return (CountingStep if counts else EvalStep)(model, config.use_xla)
 
 
 def show_counts(step: Callable, trackers: Trackers, name: str, number: int) -> None:
-    """Sends the matrix of the last evaluation, if it was counted, to the trackers, as a picture for
-    a step number. All ranks must call it.
+    """Sends the last evaluation's matrix, if it was counted, to the trackers as a picture.
+
+    All ranks must call it.
     """
     if not isinstance(step, CountingStep):
         return
@@ -40,24 +42,28 @@ class CountingStep(EvalStep):
     """An evaluation step that also counts the confusion matrix."""
 
     def begin(self) -> None:
+        """Starts an evaluation with an empty matrix."""
         super().begin()
         self._matrix = np.zeros((self.classes, self.classes), np.int64)
 
     def count(self, labels: np.ndarray, answers: np.ndarray) -> None:
+        """Adds labels and answers to the matrix, except answers that are no class."""
         super().count(labels, answers)
         known = answers < self.classes
         np.add.at(self._matrix, (labels[known], answers[known]), 1)
 
     def matrix(self) -> np.ndarray:
-        """Returns the counts since `begin`, over all ranks: int64 `(classes, classes)`, rows are
-        the true classes. All ranks must call it.
+        """Returns the counts since `begin`, over all ranks. All ranks must call it.
+
+        They are int64 `(classes, classes)`; rows are the true classes.
         """
         return ranks.all_sum(self._matrix)
 
 
 def heat_map(matrix: np.ndarray) -> np.ndarray:
-    """Draws a confusion matrix, uint8 `(H, W, 3)`: rows are true classes, columns answers, white
-    for none and dark for a whole row; the diagonal is blue, mistakes are red.
+    """Draws a confusion matrix, uint8 `(H, W, 3)`: rows are true classes, columns answers.
+
+    White is none and dark a whole row; the diagonal is blue, mistakes are red.
     """
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     right = np.eye(len(matrix), dtype=bool)[..., None]

@@ -37,7 +37,8 @@ def data_doubts(train: DataLoader, validation: DataLoader) -> list[str]:
     """Returns warnings, one text each.
 
     Args:
-        train, validation: the loaders.
+        train: the training loader.
+        validation: the validation loader.
     """
     sources = known(train.source), known(validation.source)
     names = train.class_names or [str(i) for i in range(train.num_classes)]
@@ -136,6 +137,8 @@ def _of_looks(train: Source, validation: Source, size: int) -> Iterator[str]:
     """Yields warnings about splits that look different.
 
     Args:
+        train: the training split.
+        validation: the validation split.
         size: side of the model's images in pixels.
     """
     one, two = looks(train), looks(validation)

@@ -24,6 +24,7 @@ def train(config: Config, attempt: Callable[[Memory], dict[str, Any]]) -> dict[s
     """Trains to the end, whichever processes come and go.
 
     Args:
+        config: the flags.
         attempt: makes a Trainer that continues from the memory's commit, and runs it.
 
     Returns:
@@ -57,8 +58,9 @@ def story(memory: Memory) -> str:
 
 
 def _forget(config: Config) -> None:
-    """Frees the last attempt's memory, and resets names and random numbers as in a new process, so
-    that the next model's variables have the names in the commit.
+    """Frees the last attempt's memory, and resets names and random numbers as in a new process.
+
+    So the next model's variables have the names in the commit.
     """
     policy = keras.config.dtype_policy()
     keras.utils.clear_session()

@@ -64,17 +64,16 @@ class Evaluations:
             self._step = make_counting_step(config, state.model)
 
     def due(self, last_epoch: int) -> bool:
-        """Returns whether the state should be evaluated: at the interval's epochs, and after the
-        last one.
-        """
+        """Returns whether to evaluate: at the interval's epochs, and after the last one."""
         state, every = self._state, self._config.num_epochs_between_eval
         if self.data is None or state.offset or not state.epoch:
             return False
         return state.epoch >= last_epoch or state.epoch % every == 0
 
     def missing(self, saved: Checkpoint | None, last_epoch: int) -> bool:
-        """Returns whether a launch resumes from a state whose evaluation is missing: the run was
-        stopped or killed before it, or it failed.
+        """Returns whether a launch resumes from a state whose evaluation is missing.
+
+        The run was stopped or killed before it, or it failed.
         """
         return saved is not None and saved.state.get("score") is None and self.due(last_epoch)
 
@@ -119,9 +118,7 @@ class Evaluations:
 
     @property
     def exhausted(self) -> bool:
-        """Returns whether the run should end, because too many evaluations brought no
-        improvement.
-        """
+        """Returns whether to end the run, as too many evaluations brought no improvement."""
         patience = self._config.early_stopping
         return patience is not None and bool(self._state.best) and self._state.waited >= patience
 
@@ -138,10 +135,13 @@ def evaluate_state(
     """Evaluates the weights and, if there is one, their average. Changes nothing.
 
     Args:
+        state: the weights, and their average if there is one.
         eval_step: an `EvalStep`; counts the trackers' confusion matrix if it can.
-        answers: receives the totals by class for the weights, "raw", and their average, "ema".
         data: the validation loader.
+        config: the flags.
+        trackers: receive the confusion matrix.
         asked: returns whether this rank was asked to stop.
+        answers: receives the totals by class for the weights, "raw", and their average, "ema".
 
     Returns:
         `runtime.evaluate.evaluate.UNITS`' names, the same as `eval_ema_…` for the average, and

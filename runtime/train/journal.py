@@ -52,8 +52,9 @@ class Journal:
     progress: Progress | None = None
 
     def begin(self, shows: bool, config: Config, steps_per_epoch: int) -> None:
-        """Writes each figure's unit and format to the JSON log and, if this rank `shows` it, starts
-        the progress display on the terminal.
+        """Writes each figure's unit and format to the JSON log.
+
+        If this rank `shows` it, starts the progress display on the terminal.
         """
         for name, (unit, form) in UNITS.items():
             self.log.metadata(name, unit, form)
@@ -70,8 +71,9 @@ class Journal:
             self.progress.console_line(text)
 
     def metrics(self, step: tuple[int, ...], values: dict[str, Any], global_step: int) -> None:
-        """Logs the values to the JSON log and, except for lists, to trackers. An epoch's JSON line
-        also has the step at its end.
+        """Logs the values to the JSON log and, except for lists, to trackers.
+
+        An epoch's JSON line also has the step at its end.
         """
         whole = len(step) == 1
         self.log.log(step, values | {"step": global_step} if whole else values)
@@ -94,12 +96,16 @@ class Journal:
         gradient_norm: float | None,
         logged: bool,
     ) -> None:
-        """Shows a step on the terminal if one is due, and logs the window that ends with it if
-        `logged`. All ranks must call it.
+        """Shows a step on the terminal if one is due, and logs a window. All ranks must call it.
 
         Args:
+            state: the state after the step.
             place: the step's number in this launch's steps, even if earlier ones ran on more or
                 fewer processes.
+            window: the window that ends with the step.
+            lr: its learning rate.
+            gradient_norm: its gradient's norm, if measured.
+            logged: whether to log the window.
         """
         if self.progress is not None and self.progress.due(place):
             mean = window.shared.result()
@@ -142,9 +148,7 @@ class Window:
         self.own: list[float] = []
 
     def add(self, sums: np.ndarray, step: Step, data: float, compute: float) -> None:
-        """Adds a finished step: its metric sums, and its seconds of waiting for data and of
-        computing.
-        """
+        """Adds a step: its metric sums, and seconds of waiting for data and of computing."""
         self.mean.update(sums)
         self.shared.update(step.shared)
         if step.own_seconds is not None:
@@ -185,8 +189,9 @@ def means(window: Window) -> dict[str, float]:
 
 
 def epoch_figures(epoch: Window, lr: float) -> dict[str, Any]:
-    """Returns an epoch's means, learning rate, throughput and `RANK_TIMES`. All ranks must call
-    it.
+    """Returns an epoch's means, learning rate, throughput and `RANK_TIMES`.
+
+    All ranks must call it.
     """
     times = ranks.all_gather(epoch.rank_times()).T.round(6).tolist()
     values = means(epoch) | {"train.lr": lr} | epoch.figures()

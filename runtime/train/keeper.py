@@ -75,7 +75,9 @@ class Keeper:
 
         Args:
             data: the training loader.
-            metrics, sums: see `snapshot`.
+            metrics: see `snapshot`.
+            sums: see `snapshot`.
+            to_disk: False: only in memory.
         """
         to_disk &= not self.config.no_checkpoints
         if not (to_disk or self.memory):
@@ -106,8 +108,9 @@ class Keeper:
         self._requests.at_stake &= not on_disk
 
     def add_score(self, facts: Mapping[str, Any], is_best: bool, to_disk: bool) -> None:
-        """Adds an evaluation's facts to the newest checkpoint (`to_disk`) and commit, which must
-        have the present state.
+        """Adds an evaluation's facts to the newest commit, and checkpoint if `to_disk`.
+
+        Both must have the present state.
         """
         if self.memory and self.memory.contents:
             saved = self.memory.contents.saved

@@ -25,8 +25,9 @@ class LossScale:
         self.clean_steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="clean_steps")
 
     def after(self, finite: tf.Tensor) -> None:
-        """Adapts the scale after a step with finite gradients or not. For use inside a
-        `tf.function`.
+        """Adapts the scale after a step with finite gradients or not.
+
+        For use inside a `tf.function`.
         """
         if not self.dynamic:
             return

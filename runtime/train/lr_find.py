@@ -1,6 +1,7 @@
-"""Runs `--mode lr_find`: a learning-rate range test (Smith 2017, "Cyclical Learning Rates for
-Training Neural Networks", arXiv:1506.01186, section 3.3; with rates that grow by a factor, as in
-fastai).
+"""Runs `--mode lr_find`: a learning-rate range test.
+
+See Smith 2017, "Cyclical Learning Rates for Training Neural Networks" (arXiv:1506.01186), section
+3.3; rates grow by a factor, as in fastai.
 
 It trains the initial network at rates from `RATES[0]` up. While rates are too small, the loss does
 not change; then it falls, faster for better rates; then it rises. The trained weights are
@@ -88,10 +89,12 @@ class Suggestion:
 
 
 def find_rate(config: Config, args: Sequence[str] | None = None) -> dict[str, Any]:
-    """Runs the test, writes `lr_find.json` and `lr_find.png` and prints the result. All ranks must
-    call it.
+    """Runs the test, writes `lr_find.json` and `lr_find.png` and prints the result.
+
+    All ranks must call it.
 
     Args:
+        config: the flags.
         args: the command line, for suggesting the next one; or None.
 
     Returns:
@@ -140,6 +143,7 @@ def sweep(step: Step, batches: Iterator[list[Any]], updates: int, progress: bool
     """Trains at one rate after another until the loss explodes; the same on every rank.
 
     Args:
+        step: the training step.
         batches: batches of each update, as for `Step`.
         updates: maximum number of updates.
         progress: whether this rank shows progress.

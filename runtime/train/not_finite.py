@@ -38,14 +38,17 @@ class Health:
         self._step, self._overflows = step, 0
 
     def check(self, batches: list[Any]) -> None:
-        """Raises TrainingError with step and place if continuing is useless; NotFinite if another
-        order of examples could have worked.
+        """Raises if the step was not finite and training cannot go on.
 
         Occasional overflows of float16 gradients are normal, and lower the loss scale. They are an
         error only if they continue when the scale is 1 or fixed.
 
         Args:
             batches: the batches of the step.
+
+        Raises:
+            TrainingError: continuing is useless; the text has step and place.
+            NotFinite: another order of examples could have worked.
         """
         step, state = self._step, self._step.state
         self._overflows = 0 if step.finite else self._overflows + 1
@@ -74,8 +77,7 @@ class Health:
 
 
 def first_not_finite(step: Step, batches: Iterable[Batch]) -> str:
-    """Says where infinity or NaN first appears: in a layer's output, going forward, or otherwise in
-    a gradient.
+    """Says where infinity or NaN first appears: in a layer's output, or in a gradient.
 
     It runs the batches again, without compiling or changing weights. Dropout draws new numbers, so
     it may find nothing and return "".

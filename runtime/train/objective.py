@@ -1,6 +1,4 @@
-"""Builds the training step from a `Config`: loss, clipping, rates by layer, exchange of
-gradients.
-"""
+"""Builds the training step from a `Config`: loss, clipping, rates by layer, exchange."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ def make_clip(config: Config) -> Clip | None:
 
 
 def rate_scales(config: Config, model: keras.Model) -> list[float] | None:
-    """Returns each trainable variable's factor on the learning rate for `--layer_decay`; None means
-    1.
-    """
+    """Returns each trainable variable's factor on the rate for `--layer_decay`; None means 1."""
     if config.layer_decay == 1:
         return None
     depth = depth_from_top(model)
@@ -76,6 +72,9 @@ def make_step(
     """Builds the training step for the flags, not yet traced.
 
     Args:
+        config: the flags.
+        state: the state to train.
+        micro_steps: passes per update.
         prepare: the loader's `prepare`.
         class_weights: from `runtime.data.class_weights.class_weights`.
     """

@@ -1,5 +1,4 @@
-"""Summarises a finished training run in a few lines: the best epoch, the last, and the next
-commands.
+"""Summarises a finished training run: the best epoch, the last, and the next commands.
 
 All figures are in its log.
 """

@@ -29,7 +29,9 @@ def overview(
     """Returns lines about model, steps, learning rate and averages.
 
     Args:
+        config: the flags.
         state: the state at the start, or when resuming.
+        schedule: the learning-rate schedule.
         micro_steps: passes per update.
         images_per_step: images per update, over all processes and passes.
         steps_per_epoch: updates per epoch.
@@ -82,9 +84,7 @@ def _rate_line(config: Config, schedule: Schedule, steps_per_epoch: int) -> str:
 
 
 def _averages(config: Config, model: Any, updates: int, random: bool) -> list[str]:
-    """Describes the lengths of batch norm's running statistics and of the weights' moving
-    average.
-    """
+    """Describes the lengths of batch norm's running statistics and of the weights' average."""
     momentum = next((x.momentum for x in model.layers if hasattr(x, "moving_variance")), None)
     if momentum is None:
         return []

@@ -1,5 +1,6 @@
-"""Implements `--profile_steps`: runs TensorFlow's profiler over some training steps, for
-TensorBoard.
+"""Implements `--profile_steps`: runs TensorFlow's profiler over some training steps.
+
+TensorBoard shows the result.
 """
 
 from __future__ import annotations

@@ -30,12 +30,16 @@ def roll_back(
     saver: Saver | None,
     data: DataLoader,
 ) -> tuple[str, Sums]:
-    """Restores the last good checkpoint into the state. All ranks must call it, at the end of the
-    failed step.
+    """Restores the last good checkpoint into the state.
+
+    All ranks must call it, at the end of the failed step.
 
     Args:
+        state: changed in place.
+        failure: the error of the failed step.
         times: how often a run may do this; the count is in the checkpoint.
         images: images per step, over all ranks.
+        model_dir: the run's folder.
         saver: rank 0's saver; a running save is finished first.
         data: the training loader, for the list of unreadable examples.
 
@@ -73,8 +77,9 @@ def roll_back(
 
 
 def last_good(model_dir: str) -> Checkpoint | None:
-    """Returns the newest complete checkpoint with only finite numbers. Removes newer ones, as a run
-    that continues before them writes its own under their names.
+    """Returns the newest complete checkpoint with only finite numbers.
+
+    Removes newer ones, as a run that continues before them writes its own under their names.
     """
     while newest := checkpoint.latest(model_dir):
         saved = checkpoint.read(newest)

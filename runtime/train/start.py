@@ -53,6 +53,7 @@ def begin(
     """Opens the data, builds the model, and puts the checkpoint into it. For every rank.
 
     Args:
+        config: the flags.
         commit: the state that an elastic job keeps in memory; it takes precedence over checkpoints.
         say: prints a line on rank 0.
         stop_if_asked: stops the run if a signal has asked for it.

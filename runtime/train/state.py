@@ -50,6 +50,7 @@ def find_saved(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
     Only rank 0 reads it, so only its node needs access to the folder, and all ranks start alike.
 
     Args:
+        config: the flags.
         say: prints a line about damaged checkpoints.
 
     Raises:
@@ -74,10 +75,11 @@ def find_saved(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
 def starting_point(
     config: Config, commit: Commit | None, say: Callable[[str], None]
 ) -> Checkpoint | None:
-    """Returns the starting point of a launch: the commit, otherwise, if requested, the newest
-    checkpoint, or None.
+    """Returns where a launch starts: the commit, or if requested the newest checkpoint, or None.
 
     Args:
+        config: the flags.
+        commit: the state that an elastic job keeps in memory.
         say: prints a line.
     """
     if commit:
@@ -95,6 +97,8 @@ def new_state(
     """Makes the state of step 0, equal on every rank: rank 0's weights, from `--seed` or a file.
 
     Args:
+        config: the flags.
+        num_classes: number of logits.
         saved: the checkpoint that the run will resume from; then it does not read pre-trained
             weights, but builds the model for them.
         say: prints a line.
@@ -185,6 +189,9 @@ def restore(
     """Restores a checkpoint into the state, and its list of unreadable examples into the data.
 
     Args:
+        state: changed in place.
+        saved: the checkpoint.
+        data: the training loader.
         say: prints a line about data that have changed.
 
     Returns:
@@ -233,6 +240,9 @@ def snapshot(
     evaluation.
 
     Args:
+        state: the state to copy.
+        config: the flags.
+        data: the training loader.
         metrics: the run's latest figures.
         sums: this rank's metric sums of the unfinished epoch.
         whole: False for a rank that keeps nothing: it only sends its own part to the others.
@@ -322,9 +332,7 @@ def _assign_flat(flat: np.ndarray, variables: list[Any]) -> None:
 
 
 def average_statistics(state: TrainState) -> None:
-    """Replaces batch norm's running statistics, and their moving averages, by their mean over
-    ranks.
-    """
+    """Replaces batch norm's running statistics, and their averages, by their mean over ranks."""
     statistics = batch_norm_statistics(state.model)
     ranks.average_variables(statistics)
     if state.ema is not None:
@@ -347,8 +355,6 @@ def replicas_agree(state: TrainState) -> bool:
 
 
 def figures_of(saved: Checkpoint | None, has_ema: bool) -> dict[str, float]:
-    """Returns the latest figures of a checkpoint's run, without those of an average that no longer
-    exists.
-    """
+    """Returns the latest figures of a checkpoint's run, without those of an average now gone."""
     metrics = saved.state["metrics"] if saved else {}
     return {n: v for n, v in metrics.items() if has_ema or not n.startswith("eval_ema_")}

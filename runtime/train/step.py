@@ -165,10 +165,14 @@ class Step:
         wishes: tuple[bool, ...] = (),
         observe: bool = False,
     ) -> tf.Tensor:
-        """Trains on `micro_steps` batches. If the loss or a gradient is not finite, the weights do
-        not change; `finite_loss` and `finite` show this, the same on every rank.
+        """Trains on `micro_steps` batches.
+
+        If the loss or a gradient is not finite, the weights do not change; `finite_loss` and
+        `finite` show this, the same on every rank.
 
         Args:
+            batches: as many as `micro_steps`.
+            lr: learning rate of the update.
             wishes: this rank's wishes; after the step, `granted` says which of them any rank had.
             observe: measure values that cost time, such as `gradient_norm`: for logged steps.
 
@@ -214,9 +218,7 @@ class Step:
     def _forward_backward(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Returns gradients of the scaled `Σ w·loss / B`; `Σ w / B`; and the sums of the
-        metrics.
-        """
+        """Returns gradients of the scaled `Σ w·loss / B`, then `Σ w / B`, and the metrics' sums."""
         scale, images = self.state.loss_scale.scale, self.prepare(images)
         with native.enabled(self._natively), tf.GradientTape() as tape:
             logits = self.state.model(images, training=True)
@@ -310,25 +312,23 @@ class Step:
 
 
 def _news(sums: tf.Tensor, wishes: Sequence[bool]) -> tf.Tensor:
-    """Packs what a rank sends with its gradients, float32: metric sums, whether its loss is not
-    finite, and its wishes. In the mean over ranks, a flag that any rank has set is above 0.
+    """Packs what a rank sends with its gradients, float32.
+
+    It is metric sums, whether its loss is not finite, and its wishes. In the mean over ranks, a
+    flag that any rank has set is above 0.
     """
     flags = tf.cast(tf.stack([~tf.math.is_finite(sums[0]), *wishes]), tf.float32)
     return tf.concat([tf.cast(sums, tf.float32), flags], axis=0)
 
 
 def seed_generators(model: keras.Model) -> list[Any]:
-    """Returns the state variables, `(2,)` uint32, of the model's seed generators, in the model's
-    order.
-    """
+    """Returns the states, `(2,)` uint32, of the model's seed generators, in the model's order."""
     weights = {id(v) for v in model.weights}
     return [v for v in model.variables if id(v) not in weights and "seed_generator_state" in v.path]
 
 
 def batch_norm_statistics(model: keras.Model) -> list[Any]:
-    """Returns the running means and variances, which training updates from each rank's own
-    batches.
-    """
+    """Returns the running means and variances, which each rank updates from its own batches."""
     return [
         v
         for v in model.non_trainable_weights

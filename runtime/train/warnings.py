@@ -1,5 +1,7 @@
-"""Warns about a run's problems, each once and with a way out: a loss that does not fall, an
-evaluation spoilt by batch norm, classes that are never answered.
+"""Warns about a run's problems, each once and with a way out.
+
+Examples are a loss that does not fall, an evaluation spoilt by batch norm, and classes that are
+never answered.
 
 `data_warnings.py` has the warnings before the first step.
 """
@@ -38,8 +40,9 @@ SPOILT = 0.15
 
 
 class Doubts:
-    """Finds the warnings for a run. Every rank has one, and calls the same methods at the same
-    places.
+    """Finds the warnings for a run.
+
+    Every rank has one, and calls the same methods at the same places.
 
     Args:
         config: config of training; a benchmark gets no warnings.
@@ -105,6 +108,7 @@ class Doubts:
 
         Args:
             evaluations: `runtime.train.evaluation.Evaluations`.
+            figures: the run's latest.
             over: whether the run ends with it.
         """
         if not self._active:
@@ -118,9 +122,7 @@ class Doubts:
         return self._state.epoch * self._steps_per_epoch
 
     def _shares(self) -> np.ndarray:
-        """Returns how often each class is trained on, as far as this is quickly known: float64
-        `(C,)`.
-        """
+        """Returns how often each class is trained on, as far as quickly known: float64 `(C,)`."""
         data = self._data
 
         def count() -> np.ndarray | None:
@@ -137,8 +139,10 @@ class Doubts:
         return shares / shares.sum()
 
     def _of_statistics(self, data: DataLoader, figures: dict[str, float]) -> list[str]:
-        """Compares the statistics if an evaluation is far worse than training, once in each quarter
-        of a run but the first, where running statistics may still include their start.
+        """Compares the statistics if an evaluation is far worse than training.
+
+        It does so once in each quarter of a run but the first, where running statistics may still
+        include their start.
         """
         trained, *evaluations = (
             figures.get(f"{name}_accuracy_top_1", -math.inf)
@@ -189,13 +193,15 @@ class Doubts:
 
 
 def guessing(config: Config, shares: np.ndarray) -> tuple[float, float] | None:
-    """Returns the training loss of the best constant answer, and the lowest loss that smoothed and
-    mixed labels allow, in nats; None if unknown.
+    """Returns the best constant answer's training loss, and the lowest possible loss, in nats.
+
+    The lowest is what smoothed and mixed labels allow. None if unknown.
 
     With softmax cross-entropy, the first is the entropy of the mean target: ln C for C equally
     frequent classes, with any smoothing and mixing.
 
     Args:
+        config: the flags.
         shares: how often each class occurs, float64 `(C,)`.
     """
     classes, smoothing = len(shares), config.label_smoothing
