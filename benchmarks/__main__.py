@@ -1,4 +1,4 @@
-"""Runs the rows of `benchmarks.rows`.
+"""Runs the rows of `benchmarks.rows.every_row`.
 
     python -m benchmarks [--only WORD …] [--write]
 
@@ -13,8 +13,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness import ROOT, Program, end_in_order, markdown, measure, measured_on
-from benchmarks.rows import ROWS
+from benchmarks.harness.turns import ROOT, Program, end_in_order, markdown, measure, measured_on
+from benchmarks.rows.every_row import ROWS
 from convoy.utils import strict_json
 
 PAGES = ROOT / "docs" / "performance"

@@ -217,7 +217,7 @@ def options(parser):
 
 def known():
     ours = options(build_parser()) | options(prepare_parser()) | {f"--{name}" for name in SAME}
-    sources = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "scripts").glob("*")]
+    sources = [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "scripts").glob("*")]
     sources += ROOT.glob("*.sub")
     text = "".join(file.read_text() for file in sources if file.is_file())
     return ours | set(re.findall(r"--[a-z_]+", text))

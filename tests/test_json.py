@@ -22,8 +22,12 @@ OTHERS = {
         "utils/watchdog/hub.py",
         "runtime/evaluate/relabel.py",
     ),
-    *("benchmarks/harness.py", "benchmarks/worker.py", "benchmarks/scaling.py"),
-    "benchmarks/exchange_cost.py",
+    *(
+        "benchmarks/harness/turns.py",
+        "benchmarks/harness/contender.py",
+        "benchmarks/scaling/weak_scaling.py",
+    ),
+    "benchmarks/scaling/exchange.py",
     # Scripts as users of Keras and timm would write them.
     *("benchmarks/first_run/keras_script.py", "benchmarks/first_run/timm_script.py"),
 }

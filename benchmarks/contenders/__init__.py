@@ -1,0 +1,1 @@
+"""Implements the contenders: Convoy and the other programs, each for one process."""

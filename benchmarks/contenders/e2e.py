@@ -12,8 +12,8 @@ from typing import Any
 
 import keras
 
-from benchmarks.photographs import prepared
-from benchmarks.worker import Contender
+from benchmarks.contenders.photographs import prepared
+from benchmarks.harness.contender import Contender
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.trainer import Trainer
 from convoy.utils.distributed import ranks

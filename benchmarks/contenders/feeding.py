@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from itertools import chain, count, repeat
 from pathlib import Path
 
+from benchmarks.contenders.photographs import prepared
 from benchmarks.contenders.training import CLASSES, device_memory, on_device, set_up
-from benchmarks.photographs import prepared
-from benchmarks.worker import Contender
+from benchmarks.harness.contender import Contender
 
 RATE = 1e-4  # keeps the loss finite whatever the photographs teach, so that every update is done
 ENDLESS = 10**9  # steps per epoch: no timing crosses the end of one

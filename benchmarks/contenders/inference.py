@@ -1,8 +1,8 @@
 """Runs inference: from uint8 images in host memory to probabilities in host memory.
 
 All contenders of an architecture have the same weights, and their logits are compared at the start
-(`benchmarks.inference_models`), except those of keras.applications' ResNet50, which is another
-network (v1). Each may use all cores.
+(inference_models.py), except those of keras.applications' ResNet50, which is another network (v1).
+Each may use all cores.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.contenders.inference_models import check, our_model, prepared, timm_model
+from benchmarks.contenders.pytorch import import_torch
 from benchmarks.contenders.training import KERAS_NAMES
-from benchmarks.inference_models import check, our_model, prepared, timm_model
-from benchmarks.peers import import_torch
-from benchmarks.worker import Contender
+from benchmarks.harness.contender import Contender
 from convoy.utils.machine import device
 
 CORES = len(os.sched_getaffinity(0))

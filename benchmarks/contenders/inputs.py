@@ -1,6 +1,6 @@
 """Runs training input as users do: from files to batches for a step.
 
-Every contender shuffles the same 1,024 photographs (`benchmarks.photographs`), without end, and
+Every contender shuffles the same 1,024 photographs (photographs.py), without end, and
 yields batches of 64 uint8 images of 224 × 224 pixels: a random-resized crop, a flip, and the
 `augmenter` ("none", "autoaugment", "randaugment"). All may use all cores, and prefetch as they do
 by default: a consumer that does nothing else keeps their queues empty, so a turn begins with as
@@ -15,8 +15,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from benchmarks.photographs import prepared
-from benchmarks.worker import Contender
+from benchmarks.contenders.photographs import prepared
+from benchmarks.harness.contender import Contender
 
 SIZE, BATCH, AREA, RATIO = 224, 64, (0.05, 1.0), (0.75, 1.333)
 ENDLESS = 10**6  # batches
@@ -91,7 +91,7 @@ def tf_image(augmenter: str) -> Contender:
     """Runs tf.data and tf.image as most programs do: decodes only the crop, then uses float32."""
     import tensorflow as tf
 
-    from benchmarks import float_autoaugment
+    from benchmarks.contenders import float_autoaugment
 
     augment: Callable = getattr(float_autoaugment, augmenter, lambda image, seed: image)
 
@@ -146,7 +146,7 @@ def keras_layers(augmenter: str) -> Contender:
 
 def pil_loader(augmenter: str) -> Contender:
     """Runs torchvision's transforms on Pillow's images, with one worker process per core."""
-    from benchmarks.peers import import_torch
+    from benchmarks.contenders.pytorch import import_torch
 
     torch = import_torch()
     import PIL

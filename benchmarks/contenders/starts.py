@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import photographs
-from benchmarks.harness import ROOT
-from benchmarks.worker import Contender
+from benchmarks.contenders import photographs
+from benchmarks.harness.contender import Contender
+from benchmarks.harness.turns import ROOT
 
 PLACE = ROOT / "build" / "bench" / "starts"
 PHOTOS = 200

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import import_torch
-from benchmarks.worker import Contender
+from benchmarks.contenders.pytorch import import_torch
+from benchmarks.harness.contender import Contender
 
 CLASSES, SMOOTHING, RATE, MOMENTUM = 1000, 0.1, 0.01, 0.9
 KERAS_NAMES = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import __main__ as bench
-from benchmarks.harness import ROOT, measured_on
+from benchmarks.harness.turns import ROOT, measured_on
 
 PAGE = ROOT / "docs" / "first_run.md"
 COLUMNS = {

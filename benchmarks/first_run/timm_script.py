@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.peers import import_torch
+from benchmarks.contenders.pytorch import import_torch
 
 torch = import_torch()
 from timm.data import create_dataset, create_loader, resolve_data_config  # noqa: E402

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from benchmarks.peers import import_torch
+from benchmarks.contenders.pytorch import import_torch
 
 COUNT = 8  # images in a batch
 QUIET = 0.2  # what the last gamma of a residual branch is multiplied by

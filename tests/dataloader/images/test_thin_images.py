@@ -80,9 +80,10 @@ def test_a_frame_is_large_by_its_pixels():
 
 def test_memory_does_not_grow_with_the_shape(tmp_path):
     """At most 200 MB more than for an ordinary picture; whole frames took up to 5 GB."""
-    script = Path(__file__).parents[3] / "benchmarks" / "thin_images.py"
-    command = [sys.executable, str(script), "--quick", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "-m", "benchmarks.costs.thin_images", "--quick", "--json"]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     rows = json.loads(done.stdout)
     assert len(rows) >= 10

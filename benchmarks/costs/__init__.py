@@ -1,0 +1,1 @@
+"""Measures what single parts of Convoy cost: saving, input operations, memory of thin images."""

@@ -1,0 +1,151 @@
+"""Measures the memory for one thin picture, over that for an ordinary one, in each decoder.
+
+    python -m benchmarks.costs.thin_images            a table
+    python -m benchmarks.costs.thin_images --json     the same for programs
+
+Linux only: the peak of the process's memory is reset between pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from convoy.dataloader.images.crops import EvalCrop, eval_decode, random_crop_decode
+from convoy.dataloader.images.decoders import tensorflow_only
+from convoy.dataloader.prepare.images import Recoding, recode
+from convoy.utils import strict_json
+
+SIZE = 224
+ORDINARY = (500, 375)
+SHAPES = ((500, 1), (2000, 1), (6000, 1), (20_000, 20), (1, 6000), (1, 500_000))
+QUICK = ((6000, 1), (20_000, 20))
+
+Use = Callable[[bytes], object]
+
+
+def picture(width: int, height: int) -> bytes:
+    """Returns a PNG of noise, or of one colour if noise would be large."""
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def peak_mb(use: Use, image: bytes) -> float:
+    """Returns this process's peak memory while it uses an image, in MB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    use(image)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1e3
+
+
+def traced(function: Callable[[tf.Tensor], tf.Tensor]) -> Use:
+    """Traces a function as in a tf.data pipeline."""
+    compiled = tf.function(function, input_signature=[tf.TensorSpec([], tf.string)])
+    return lambda image: compiled(tf.constant(image)).numpy()
+
+
+def uses(quick: bool) -> Iterator[tuple[str, Use]]:
+    """Yields the decoders of images, by name."""
+    for method in ("crop", "resize"):
+        for name in ("bilinear", "bicubic"):
+            crop = EvalCrop(method=method, interpolation=name)
+            yield f"evaluation, {method}, {name}", traced(lambda x, c=crop: eval_decode(x, SIZE, c))
+    anti = EvalCrop(method="resize", antialias=True)
+    yield "evaluation, resize, antialias", traced(lambda x: eval_decode(x, SIZE, anti))
+    for name in ("bilinear", "bicubic"):
+        yield f"training, {name}", traced(lambda x, n=name: _crop(x, n))
+    yield from _predict()
+    yield "prepare --resize_short 256", lambda image: recode(image, Recoding(256, 90))
+    if not quick:
+        yield from _exported()
+        yield from _dali()
+
+
+def _crop(encoded: tf.Tensor, interpolation: str) -> tf.Tensor:
+    return random_crop_decode(encoded, tf.constant([1, 2]), SIZE, interpolation=interpolation)
+
+
+def _predict() -> Iterator[tuple[str, Use]]:
+    from convoy.runtime.predict.predict import decoder
+
+    crop = EvalCrop(method="resize", interpolation="bicubic")
+    yield "predict, gallery", decoder(SIZE, crop, thumbnails=True)
+    yield "predict --image", decoder(SIZE, crop, thumbnails=False, traced=False)
+
+
+def _exported() -> Iterator[tuple[str, Use]]:
+    """Yields the bytes signature of a SavedModel, without a network behind it."""
+    from convoy.dataloader import native
+
+    class Module(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def serve(self, image_bytes):
+            spec = tf.TensorSpec([SIZE, SIZE, 3], tf.uint8)
+            crop = EvalCrop(method="resize", interpolation="bicubic")
+            return tf.map_fn(
+                lambda x: eval_decode(x, SIZE, crop), image_bytes, fn_output_signature=spec
+            )
+
+    with tempfile.TemporaryDirectory() as folder:
+        with native.disabled(), tensorflow_only():
+            tf.saved_model.save(Module(), folder)
+        loaded = tf.saved_model.load(folder)
+        yield "SavedModel, image_bytes", lambda image: loaded.serve(tf.constant([image])).numpy()
+
+
+def _dali() -> Iterator[tuple[str, Use]]:
+    try:
+        from convoy.dataloader.dali import DaliLoader
+    except ImportError:
+        return
+    from convoy.dataloader.options import InputOptions
+    from convoy.dataloader.sources.folders import FolderSource
+
+    def use(image: bytes) -> object:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("ant", "bee"):
+                (Path(folder) / "val" / name).mkdir(parents=True)
+                (Path(folder) / "val" / name / "1.png").write_bytes(image)
+            options = InputOptions(image_size=SIZE, batch_size=1, num_workers=1, eval_crop=crop)
+            loader = DaliLoader(FolderSource(folder, "validation"), options, training=False)
+            return [batch[0].numpy() for batch in loader.batches(0)]
+
+    for name in ("bilinear", "bicubic"):
+        crop = EvalCrop(method="resize", interpolation=name)
+        yield f"DALI, resize, {name}", use
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two shapes, without export and DALI")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows = []
+    for name, use in uses(options.quick):
+        ordinary = picture(*ORDINARY)
+        use(ordinary)  # traces, and allocates lasting memory
+        base = peak_mb(use, ordinary)
+        for shape in QUICK if options.quick else SHAPES:
+            more = peak_mb(use, picture(*shape)) - base
+            rows.append({"use": name, "width": shape[0], "height": shape[1], "more_mb": more})
+            if not options.json:
+                print(f"{name:<32}{shape[0]:>8} x {shape[1]:<8}{more:>8.0f} MB more", flush=True)
+    if options.json:
+        print(strict_json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Compares training on one GPU: `python -m benchmarks.gpu`."""

@@ -1,0 +1,1 @@
+"""Runs contenders in separate processes that take turns, and formats the results."""

@@ -1,0 +1,1 @@
+"""Makes docs/results.md: published figures beside Convoy's."""

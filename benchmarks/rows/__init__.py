@@ -1,0 +1,1 @@
+"""Lists the comparisons that `python -m benchmarks` runs, with their goals."""

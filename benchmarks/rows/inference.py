@@ -1,0 +1,46 @@
+"""Lists rows of inference: batches of uint8 images in host memory to probabilities there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.harness.turns import Entry, Goal, Row
+
+PREDICT, ONNX, TIMM_ONNX = "keras.applications, predict", "Convoy, ONNX", "timm, ONNX Runtime"
+BATCHES = (1, 4, 16, 64)
+V1_WORK = 3.86 / 4.09  # multiply-adds of keras.applications' ResNet50 over those of v1.5, ours
+
+
+def _row(name: str, arch: str, size: int, batch: int) -> Row:
+    network: dict[str, Any] = {"arch": arch, "size": size, "batch": batch}
+    work = V1_WORK if arch == "resnet50" else 1.0
+
+    def entry(label: str, maker: str, work: float = 1.0, **more: Any) -> Entry:
+        return Entry(label, f"inference:{maker}", {**network, **more}, work=work)
+
+    entries = [
+        entry(PREDICT, "keras_model", work, how="predict"),
+        entry("keras.applications, tf.function", "keras_model", work, how="function"),
+        entry("Convoy, --mode predict", "ours"),
+        entry("Convoy, SavedModel", "export", name="savedmodel"),
+        entry("Convoy, TFLite", "export", name="tflite"),
+        entry("Convoy, TFLite int8", "export", name="tflite-int8"),
+        entry(ONNX, "export", name="onnx"),
+        entry("timm, eager", "timm_torch", channels_last=False, compiled=False),
+        entry("timm, eager, channels last", "timm_torch", channels_last=True, compiled=False),
+        entry("timm, torch.compile", "timm_torch", channels_last=True, compiled=True),
+        entry(TIMM_ONNX, "timm_onnx"),
+    ]
+    goals = [Goal(ONNX, TIMM_ONNX, 1.0)]
+    if batch == 1:
+        goals.insert(0, Goal(ONNX, PREDICT, 3.0))
+    figures = {"speed": "images/s", "ms": "ms a batch"}
+    title = f"Inference, {arch}, {size} px, batch {batch}"
+    return Row(f"inference-{name}-{batch}", title, entries, goals, figures, target_s=2.0)
+
+
+ROWS = [
+    *(_row("b0", "efficientnet-b0", 224, batch) for batch in BATCHES),
+    *(_row("resnet50", "resnet50", 224, batch) for batch in BATCHES),
+    *(_row("b4", "efficientnet-b4", 380, batch) for batch in (1, 8)),
+]

@@ -1,0 +1,95 @@
+"""Lists rows of whole commands in fresh processes: their time and peak memory."""
+
+from __future__ import annotations
+
+from benchmarks.harness.turns import Entry, Goal, Row
+
+BARE, OURS = "bare keras.applications script", "Convoy"
+FIGURES = {"ms": "ms", "peak_mib": "peak, MiB"}
+QUICK = 500.0  # ms
+
+
+def _against_bare(name: str, title: str, items: int, bare: list[str], ours: list[str]) -> Row:
+    """Compares our command with a script of a few lines that does the same; both start cold."""
+    entries = [
+        Entry(BARE, "starts:command", {"arguments": [*bare], "items": items}),
+        Entry(OURS, "starts:command", {"arguments": ["main.py", *ours], "items": items}),
+    ]
+    goals = [Goal(OURS, BARE, 1.0, figure, at_least=False) for figure in FIGURES]
+    return Row(name, title, entries, goals, FIGURES, rounds=5)
+
+
+def _train(steps: int, batch: int = 32) -> tuple[list[str], list[str]]:
+    """Returns the bare script's command and ours, on the same photographs: neither augments,
+    averages weights or saves.
+    """
+    ours = ["--mode", "train", "--data_dir", "{data}", "--model_dir", "{new}/run"]
+    ours += ["--max_epochs", "1", "--warmup_epochs", "0", "--steps_per_epoch", str(steps)]
+    ours += ["--train_batch_size", str(batch), "--optimizer", "momentum", "--weight_decay", "0"]
+    ours += ["--augmenter_name", "none", "--no_checkpoints", "--no-training_report"]
+    return ["benchmarks/contenders/bare/train.py", "{data}/train", str(steps), str(batch)], ours
+
+
+def _predict(flag: str, place: str) -> tuple[list[str], list[str]]:
+    ours = ["--mode", "predict", "--model_dir", "{run}", flag, place, "--output", "{new}/found"]
+    return ["benchmarks/contenders/bare/predict.py", "{weights}", place], ours
+
+
+def _quick() -> Row:
+    """Lists answers that need no TensorFlow."""
+    commands = {
+        "an empty Python program": ["-c", "pass"],
+        "Convoy, --help": ["main.py", "--help"],
+        "Convoy, --mode list": ["main.py", "--mode", "list"],
+    }
+    entries = [
+        Entry(label, "starts:command", {"arguments": arguments})
+        for label, arguments in commands.items()
+    ]
+    goals = [Goal("Convoy, --help", None, QUICK, "ms", at_least=False)]
+    return Row("start-help", "Answers at once", entries, goals, FIGURES, target_s=1.0)
+
+
+def _compiled() -> Row:
+    """Measures the first training step with XLA: compiled, compiled and cached, and cached by an
+    earlier run.
+    """
+    _, ours = _train(1, batch=4)
+    label, cached = "Convoy, --use_xla", "Convoy, --use_xla --xla_cache, {}"
+    caches = {"a folder that is empty": "{new}/compiled", "that of a run before": "{compiled}"}
+    arguments = {label: ["main.py", *ours, "--use_xla"]}
+    arguments |= {
+        cached.format(text): ["main.py", *ours, "--use_xla", "--xla_cache", folder]
+        for text, folder in caches.items()
+    }
+    entries = [
+        Entry(name, "starts:command", {"arguments": command, "items": 4})
+        for name, command in arguments.items()
+    ]
+    goals = [Goal(entries[-1].label, label, 1.0, "ms", at_least=False)]
+    title = "The first training step compiled by XLA, EfficientNet-B0, batch 4"
+    return Row("start-xla", title, entries, goals, FIGURES, rounds=5)
+
+
+ROWS = [
+    _quick(),
+    _against_bare(
+        "start-predict",
+        "The first image labelled, EfficientNet-B0",
+        1,
+        *_predict("--image", "{image}"),
+    ),
+    _against_bare(
+        "start-train", "The first training step, EfficientNet-B0, batch 32", 32, *_train(1)
+    ),
+    _compiled(),
+    _against_bare(
+        "memory-train", "Five training steps, EfficientNet-B0, batch 32", 160, *_train(5)
+    ),
+    _against_bare(
+        "memory-predict",
+        "200 photographs labelled, EfficientNet-B0",
+        200,
+        *_predict("--predict_dir", "{photos}"),
+    ),
+]

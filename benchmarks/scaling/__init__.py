@@ -1,0 +1,1 @@
+"""Measures training on several processes, and predicts it for many GPUs."""

@@ -1,0 +1,306 @@
+"""Measures what several processes cost: weak scaling, and the share of a step that the exchange
+takes.
+
+    python -m benchmarks.scaling.weak_scaling [--arch efficientnet-b0] [--size 224] [--batch 8]
+        [--processes 2]
+
+Each process has its own core and synthetic images made once. Four kinds of jobs take turns of a few
+steps, and are stopped (SIGSTOP) in the others' turns: independent processes; the same, but each
+step begins in all of them at once, as it must if gradients are exchanged; processes that exchange
+gradients over Horovod; and the same with Horovod as released (without scripts/horovod.patch).
+Weak-scaling efficiency is the third kind's speed over the first's, turn by turn. The second kind
+shows how much of the loss comes from running in step: from waiting for the slower process, and from
+all using memory, or the units that two hardware threads share, at the same moment. The step's parts
+are timed one after another, so the share of the exchange includes waiting for a slower process.
+Prints a table in Markdown, then every figure as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TextIO
+
+from benchmarks.harness.turns import ROOT, end_in_order, spread
+from convoy.utils import strict_json
+
+WARMUP = 3
+_PATIENT = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "3600"}  # being stopped is not a failure
+# Environment variables of the processes, for each kind.
+KINDS = {
+    "independent": {},
+    "in step": {},
+    "Horovod": _PATIENT,
+    "Horovod as released": {**_PATIENT, "HOROVOD_IDLE_CYCLE_TIME": "0"},
+}
+GOAL = 0.95  # weak-scaling efficiency, of two processes
+
+Parts = dict[str, list[float]]  # for each step, the seconds of its parts
+Turn = list[Parts]  # for each process
+
+
+# ---- a process that trains -----------------------------------------------------------------------
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains in this process, on its own core, as many steps as requested, again and again."""
+    number = options.number
+    if number is None:
+        number = int(os.environ["HOROVOD_LOCAL_RANK"])
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[number]})
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from convoy.utils.distributed import ranks
+    from convoy.utils.machine import device
+
+    device.prefer_onednn()
+    ranks.init()
+    device.setup(local_rank=number, intraop_threads=1, interop_threads=1, tf32=True)
+
+    from convoy.dataloader.synthetic import SyntheticLoader
+    from convoy.runtime.settings.config import Config
+    from convoy.runtime.train.objective import make_step
+    from convoy.runtime.train.state import new_state
+
+    config = Config(arch=options.arch, image_size=options.size, train_batch_size=options.batch)
+    state = new_state(config, num_classes=1000)
+    step = make_step(config, state, micro_steps=1)
+    loader = SyntheticLoader(
+        image_size=options.size,
+        batch_size=options.batch,
+        num_classes=1000,
+        steps_per_epoch=sys.maxsize,
+        seed=0,
+        rank=ranks.rank(),
+        world=ranks.size(),
+    )
+    batches = iter(loader.batches(0))
+    others = socket.create_connection(("localhost", options.meet)) if options.meet else None
+
+    def steps(count: int) -> Parts:
+        seconds: Parts = {"gradients": [], "exchange": [], "update": []}
+        for _ in range(count):
+            batch = next(batches)
+            start = time.perf_counter()
+            if others:
+                others.sendall(b"?")
+                others.recv(1)
+            waited = time.perf_counter() - start
+            for name, spent in zip(seconds, _timed_step(step, batch), strict=True):
+                seconds[name].append(spent)
+            seconds["exchange"][-1] += waited
+        return seconds
+
+    steps(WARMUP)
+    with socket.create_connection(("localhost", options.conductor)).makefile("rw") as conductor:
+        print(json.dumps([number, os.getpid()]), file=conductor, flush=True)
+        for count in conductor:
+            print(json.dumps(steps(int(count))), file=conductor, flush=True)
+
+
+def _timed_step(step, batch) -> tuple[float, float, float]:
+    """Runs one step of `runtime.train.step.Step`, and times each part."""
+    import tensorflow as tf
+
+    start = time.perf_counter()
+    gradients, weight, sums = step.forward_backward(*batch)
+    sums.numpy()  # waits for all of it
+    between = time.perf_counter()
+    gradients, weight, _ = step.reduce(gradients, weight, tf.zeros(3))
+    weight.numpy()
+    after = time.perf_counter()
+    done, _ = step.update(gradients, weight, tf.constant(0.01), tf.constant(0, tf.int64))
+    done.numpy()
+    return between - start, after - between, time.perf_counter() - after
+
+
+# ---- those who let them --------------------------------------------------------------------------
+
+
+def meeting_place(processes: int) -> int:
+    """Opens a port on which `processes` processes can wait for each other, again and again."""
+    server = socket.create_server(("localhost", 0))
+
+    def serve() -> None:
+        guests = [server.accept()[0] for _ in range(processes)]
+        while all(guest.recv(1) for guest in guests):
+            for guest in guests:
+                guest.sendall(b"!")
+
+    threading.Thread(target=serve, daemon=True).start()
+    return server.getsockname()[1]
+
+
+class Job:
+    """The processes of one kind, stopped outside their turns; a context manager."""
+
+    def __init__(self, kind: str, options: argparse.Namespace) -> None:
+        self._kind, self._options = kind, options
+        self._launched: list[subprocess.Popen] = []
+        self._members: list[tuple[int, int, TextIO]] = []  # number, process, connection
+
+    def __enter__(self) -> Job:
+        """Starts them, and waits until all have trained their first steps.
+
+        Raises:
+            SystemExit: one ended instead.
+        """
+        try:
+            self._begin()
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
+        self._members.sort(key=lambda member: member[0])
+        self._signal(signal.SIGSTOP)
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Lets them end, or ends them."""
+        self._signal(signal.SIGKILL if error else signal.SIGCONT)
+        for _, _, connection in self._members:
+            connection.close()
+        for process in self._launched:
+            if error:
+                process.terminate()
+            process.wait()
+
+    def turn(self, steps: int) -> Turn:
+        """Returns the times of `steps` steps, after one more that does not count.
+
+        Raises:
+            SystemExit: a process ended.
+        """
+        self._signal(signal.SIGCONT)
+        for _, _, connection in self._members:
+            print(steps + 1, file=connection, flush=True)
+        answers = [connection.readline() for _, _, connection in self._members]
+        self._signal(signal.SIGSTOP)
+        if not all(answers):
+            raise SystemExit(f"{self._kind}: a process ended in its turn")
+        return [
+            {name: seconds[1:] for name, seconds in json.loads(answer).items()}
+            for answer in answers
+        ]
+
+    def _begin(self) -> None:
+        with socket.create_server(("localhost", 0)) as server:
+            server.settimeout(1)
+            self._launch(server.getsockname()[1])
+            while len(self._members) < self._options.processes:
+                with suppress(TimeoutError):
+                    connection = server.accept()[0].makefile("rw")
+                    self._members.append((*json.loads(connection.readline()), connection))
+                if any(process.poll() is not None for process in self._launched):
+                    raise SystemExit(f"{self._kind}: a process ended before its first turn")
+
+    def _launch(self, conductor: int) -> None:
+        options = self._options
+        command = [sys.executable, "-m", "benchmarks.scaling.weak_scaling"]
+        command += ["--conductor", str(conductor), "--arch", options.arch]
+        command += ["--size", str(options.size), "--batch", str(options.batch)]
+        if self._kind.startswith("Horovod"):
+            runner = str(Path(sys.executable).with_name("horovodrun"))
+            commands = [[runner, "--gloo", "-np", str(options.processes), *command]]
+        else:
+            if self._kind == "in step":
+                command += ["--meet", str(meeting_place(options.processes))]
+            commands = [[*command, "--number", str(n)] for n in range(options.processes)]
+        environment = os.environ | KINDS[self._kind]
+        self._launched = [
+            subprocess.Popen(each, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment)
+            for each in commands
+        ]
+
+    def _signal(self, number: int) -> None:
+        for _, process, _ in self._members:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+
+
+# ---- what comes of it ----------------------------------------------------------------------------
+
+
+def rate(turn: Turn, batch: int) -> float:
+    """Returns images per second of all processes, from the median step of each."""
+    return sum(batch / statistics.median(map(sum, zip(*p.values(), strict=True))) for p in turn)
+
+
+def share(turn: Turn, part: str) -> float:
+    """Returns the part's share of all steps' time, over all processes."""
+    return sum(sum(p[part]) for p in turn) / sum(sum(map(sum, p.values())) for p in turn)
+
+
+def report(options: argparse.Namespace, found: dict[str, list[Turn]], load: float) -> str:
+    """Returns the table and the figures."""
+    rates = {kind: [rate(turn, options.batch) for turn in found[kind]] for kind in KINDS}
+
+    def beside(kind: str, other: str) -> list[float]:
+        return [a / b for a, b in zip(rates[kind], rates[other], strict=True)]
+
+    def milliseconds(kind: str, part: str) -> str:
+        return spread([1e3 * statistics.median(p[part]) for turn in found[kind] for p in turn])
+
+    efficiency = beside("Horovod", "independent")
+    met = statistics.median(efficiency) >= GOAL
+    lines = [
+        f"{options.arch}, {options.size} px, {options.batch} images a step on each of"
+        f" {options.processes} processes, one core each; load before {load:.2f}",
+        "",
+        "| | images/s of all | × independent | gradients, ms | exchange, ms |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in KINDS:
+        cells = [spread(rates[kind]), spread(beside(kind, "independent"))]
+        cells += [milliseconds(kind, part) for part in ("gradients", "exchange")]
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"- weak-scaling efficiency: **{spread(efficiency)}**, goal ≥ {GOAL}:"
+        f" {'met' if met else 'missed'}; beside processes in step:"
+        f" {spread(beside('Horovod', 'in step'))}",
+        "- share of the step that the exchange takes:"
+        f" {spread([share(turn, 'exchange') for turn in found['Horovod']])}",
+        "",
+        strict_json.dumps(found),
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", default="efficientnet-b0")
+    parser.add_argument("--size", type=int, default=224, help="pixels a side")
+    parser.add_argument("--batch", type=int, default=8, help="images per process and step")
+    parser.add_argument("--steps", type=int, default=4, help="timed in each turn")
+    parser.add_argument("--processes", type=int, default=2, help="at most one a core")
+    parser.add_argument("--rounds", type=int, default=13, help="turns of each kind")
+    parser.add_argument("--conductor", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--number", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--meet", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.conductor:
+        train(options)
+        return
+    load = os.getloadavg()[0]
+    end_in_order()
+    found: dict[str, list[Turn]] = {kind: [] for kind in KINDS}
+    with ExitStack() as stack:
+        jobs = {kind: stack.enter_context(Job(kind, options)) for kind in KINDS}
+        for number in range(options.rounds):
+            # Every other round runs backwards, so that none always follows the same one.
+            for kind in list(KINDS)[:: 1 if number % 2 == 0 else -1]:
+                found[kind].append(jobs[kind].turn(options.steps))
+    print(report(options, found, load))
+
+
+if __name__ == "__main__":
+    main()
