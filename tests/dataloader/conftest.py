@@ -1,4 +1,4 @@
-"""Shared by the tests of the input pipeline."""
+"""Fixtures for the tests of the input pipeline."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def native_ops():
-    """The native operations, loaded; built if `make setup` has not done so."""
+    """The native operations; builds them if `make setup` has not."""
     from convoy.dataloader import native
 
     if not native.LIBRARY.path().exists():
@@ -34,7 +34,7 @@ def native_ops():
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two classes with 30 training and 5 validation images each."""
+    """A data folder of two classes with 30 training and 5 validation images each."""
     for split, count in (("train", 30), ("val", 5)):
         for k, name in enumerate(("bee", "ant")):
             folder = tmp_path / "photos" / split / name

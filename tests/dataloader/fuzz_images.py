@@ -2,9 +2,9 @@
 
     python tests/dataloader/fuzz_images.py --count 1000 --seed 0
 
-As `fuzz_records.py`: a process of its own, one JSON object of counts, and a traceback at anything
-that the contracts do not name. Nothing may get lost: each file is used, or named with a reason, by
-each of them; and what is packed can be decoded.
+Like `fuzz_records.py` it runs in its own process, prints one JSON object of counts, and fails with
+a traceback at any error that the contracts do not name. No file may get lost: each program uses it
+or names it with a reason. Every packed image must decode.
 """
 
 import argparse
@@ -40,7 +40,7 @@ SIZE = 32
 
 
 def files(root, count, rng):
-    """Mutated pictures in two classes, with endings that tell the truth, or lie, or are missing."""
+    """Writes mutated images of two classes, some with a wrong extension."""
     bases = images(rng)
     for i in range(count):
         folder = root / "train" / "ab"[i % 2]
@@ -57,7 +57,7 @@ def check_reason(place, reason):
 
 
 def check_verify(source, outcomes):
-    """Returns the files that cannot be decoded whole."""
+    """Returns the files that cannot be decoded completely."""
     found = bad_examples(source, 2)
     for bad in found:
         check_reason(bad.file, bad.reason)
@@ -99,7 +99,7 @@ def check_predict(root, count, bad, labeller, outcomes):
 
 
 def check_prepare(root, count, bad, outcomes):
-    """What is packed decodes whole; what is not is counted in the manifest."""
+    """Packed images decode completely, and the manifest lists all others."""
     out = root / "packed"
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):

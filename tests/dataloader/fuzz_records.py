@@ -2,8 +2,8 @@
 
     python tests/dataloader/fuzz_records.py --count 10000 --seed 0
 
-Run as a process of its own: a crash is then an exit status, and a hang a timeout. Prints one JSON
-object of counts. Any exception other than those the contracts name ends it with a traceback.
+It runs in its own process, so that a crash is an exit status and a hang a timeout. It prints one
+JSON object of counts. Any exception that the contracts do not name ends it with a traceback.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def frame(payload):
 
 
 def by_hand(path, count, rng):
-    """Mutated payloads with right checksums, so that they get through to parser and decoder."""
+    """Writes mutated payloads with correct checksums, which therefore reach parser and decoder."""
     bases = images(rng)
     with open(path, "wb") as file:
         for _ in range(count):
@@ -59,7 +59,7 @@ def by_hand(path, count, rng):
 
 
 def check_each(folder, rng, outcomes):
-    """Every record by itself; what is decoded has the right shape, what is not has a reason."""
+    """Each record alone decodes to the right shape or has a reason."""
     source = find_source(folder, "train", tell=None)
     for i in range(source.num_examples):
         shapes = []
@@ -87,7 +87,7 @@ def check_each(folder, rng, outcomes):
 
 
 def check_verify(folder, outcomes):
-    """`prepare verify` has a reason in one line for each that it does not decode whole."""
+    """`prepare verify` gives a one-line reason for each record that it cannot decode completely."""
     source = find_source(folder, "train", tell=None)
     found = bad_examples(source, CLASSES)
     for bad in found:
@@ -98,7 +98,7 @@ def check_verify(folder, outcomes):
 
 
 def starts(content):
-    """Where the records of a file begin that is whole, and where it ends."""
+    """Returns the offsets of an undamaged file's records, and its length."""
     places = [0]
     while places[-1] < len(content):
         length = int.from_bytes(content[places[-1] : places[-1] + 8], "little")
@@ -107,7 +107,7 @@ def starts(content):
 
 
 def harmed(content, rng):
-    """A file with bits flipped, half of them in headers, and cut somewhere in its second half."""
+    """Flips bits, half of them in headers, and cuts the file somewhere in its second half."""
     places = starts(content)[:-1]
     content = bytearray(content)
     for i in range(6):
@@ -117,7 +117,7 @@ def harmed(content, rng):
 
 
 def check_nothing_is_lost(source, before, content, outcomes):
-    """Each byte belongs to a record or to a hole that counts; no record that is whole is in one."""
+    """Each byte belongs to a record or a counted hole, and no hole contains an undamaged record."""
     spans = [source.span(i)[1:] for i in range(source.num_examples)]
     if sum(size for _, size in spans) != len(content):
         raise AssertionError(f"{spans} of {len(content)} bytes")
@@ -130,7 +130,7 @@ def check_nothing_is_lost(source, before, content, outcomes):
 
 
 def check_pipeline(folder, rng, outcomes):
-    """A file mutated as a file, then an epoch and an evaluation of it through tf.data."""
+    """Mutates a file as a whole, then reads it through tf.data in training and evaluation."""
     path = Path(folder) / "train-00000-of-00001"
     before = path.read_bytes()
     content = harmed(before, rng)
@@ -143,7 +143,7 @@ def check_pipeline(folder, rng, outcomes):
         loader = Loader(source, options, training=training)
         try:
             weights = sum(float(weights.numpy().sum()) for _, _, weights in loader.batches(0))
-        except DataError as error:  # a mutated label: refused by name, and that ends the run
+        except DataError as error:  # a mutated label: the error names it and ends the run
             if "image/class/label is " not in str(error):
                 raise
             outcomes["ended by a label"] += source.num_examples

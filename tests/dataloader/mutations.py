@@ -1,4 +1,4 @@
-"""Small images of all kinds, and random damage to bytes, for the fuzzers."""
+"""Small images of many formats, and random damage to bytes, for the fuzzers."""
 
 import io
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def images(rng):
-    """Small encoded images of every kind that is read."""
+    """Returns small encoded images of every format that is read."""
     small = Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8))
     photo = small.resize((28, 20), Image.Resampling.BICUBIC)
     kinds = [("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"subsampling": 0})]
@@ -28,14 +28,14 @@ def images(rng):
 
 
 def mutate(data, rng):
-    """A few random changes: bits, bytes, numbers at their extremes, cuts, repeats, insertions."""
+    """Makes a few random changes: bits, bytes, extreme numbers, cuts, repeats and insertions."""
     data = bytearray(data)
     for _ in range(rng.integers(1, 5)):
         if not data:
             return bytes(data)
         place = int(rng.integers(len(data)))
         if rng.random() < 0.5:
-            place = min(place, int(rng.integers(1, 64)), len(data) - 1)  # headers are in front
+            place = min(place, int(rng.integers(1, 64)), len(data) - 1)  # headers come first
         some = int(rng.integers(1, 17))
         match int(rng.integers(7)):
             case 0:

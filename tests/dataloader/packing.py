@@ -1,4 +1,4 @@
-"""Small real images for the tests of `dataloader.prepare`, and what they all do."""
+"""Small images, and helpers for the tests of `dataloader.prepare`."""
 
 import hashlib
 import io
@@ -27,7 +27,7 @@ def prepare(*arguments):
 
 
 def read(path):
-    """The Examples of a file as TensorFlow reads them, checksums and all."""
+    """Returns the Examples of a file as TensorFlow reads them, with checks of the checksums."""
     return [
         tf.train.Example.FromString(raw.numpy()).features.feature
         for raw in tf.data.TFRecordDataset(str(path))

@@ -1,6 +1,4 @@
-"""Mutated records and pictures, in processes of their own: a crash is an exit status and a hang a
-timeout.
-"""
+"""Mutated records and images in separate processes, where a crash is an exit status."""
 
 import json
 import subprocess
@@ -21,15 +19,15 @@ def fuzz(count, seed, timeout, script="fuzz_records.py"):
 
 def check(found, count):
     assert found["records"] == count == found["refused"] + found["decoded"]
-    # The mutations must reach both sides, or nothing was tested.
+    # The mutations must lead to both outcomes, or the test proves nothing.
     assert min(found["refused"], found["decoded"]) > 0.1 * count
 
 
-def test_a_few_hundred_mutated_records():
+def test_150_mutated_records_are_decoded_or_refused():
     check(fuzz(150, 0, 240), 150)
 
 
-def test_some_mutated_pictures():
+def test_60_mutated_images_are_used_or_named():
     found = fuzz(60, 0, 240, "fuzz_images.py")
     assert found["images"] == 60
     assert min(found["packed"], found["bad to verify"]) > 6
@@ -37,7 +35,7 @@ def test_some_mutated_pictures():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_ten_thousand_mutated_records():
+def test_ten_thousand_mutated_records_are_decoded_or_refused():
     found = fuzz(10_000, 1, 3500)
     check(found, 10_000)
     assert found["left out by evaluation"] > 100

@@ -1,4 +1,4 @@
-"""Batches from real files: once each, the same on any number of ranks, and what breaks."""
+"""Batches from real files: each example once, on any number of ranks, and errors."""
 
 import io
 import logging
@@ -67,7 +67,7 @@ def collect(loader, epoch=0, offset=0):
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
-def test_shapes_and_one_epoch(data):
+def test_an_epoch_has_every_example_once_in_batches_of_fixed_shape(data):
     loader = build_dataset(str(data), "train", options(), training=True)
     assert (loader.num_examples, loader.steps_per_epoch, loader.global_batch) == (50, 7, 8)
     assert loader.class_names is None
@@ -81,10 +81,10 @@ def test_shapes_and_one_epoch(data):
         np.add.at(count, labels.numpy(), weights.numpy())
     assert (count == 5).all()
     assert batches[-1][2].numpy().tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
-    assert (batches[-1][0].numpy() != 128).any()  # padding is real images
+    assert (batches[-1][0].numpy() != 128).any()  # padding consists of real images
 
 
-def test_epochs_differ_and_repeat(data):
+def test_epochs_differ_and_are_repeatable(data):
     loader = build_dataset(str(data), "train", options(), training=True)
     again = build_dataset(str(data), "train", options(num_workers=None), training=True)
     first, second = collect(loader, 0), collect(loader, 1)
@@ -96,7 +96,7 @@ def test_epochs_differ_and_repeat(data):
 
 
 @pytest.mark.parametrize("augmenter", [None, "randaugment"])
-def test_two_ranks_are_one(data, augmenter):
+def test_two_ranks_together_read_the_batches_of_one(data, augmenter):
     alone = build_dataset(str(data), "train", options(augmenter=augmenter), training=True)
     ranks = [
         build_dataset(
@@ -117,7 +117,7 @@ def test_two_ranks_are_one(data, augmenter):
 
 
 @pytest.mark.parametrize("offset", [8, 24, 13])
-def test_resume_is_the_suffix_bitwise(data, offset):
+def test_resuming_within_an_epoch_yields_the_same_bits(data, offset):
     loader = build_dataset(str(data), "train", options(), training=True)
     images, labels, _ = collect(loader, 1)
     later = collect(loader, 1, offset)
@@ -129,7 +129,7 @@ def test_resume_is_the_suffix_bitwise(data, offset):
     assert list(loader.batches(1, 50)) == []
 
 
-def test_explicit_steps(data):
+def test_steps_per_epoch_divide_the_same_order_of_examples(data):
     loader = build_dataset(str(data), "train", options(steps_per_epoch=3), training=True)
     assert loader.steps_per_epoch == 3
     parts = [collect(loader, epoch) for epoch in range(3)]
@@ -140,7 +140,7 @@ def test_explicit_steps(data):
 
 
 @pytest.mark.parametrize("world", [1, 3])
-def test_evaluation_counts_each_once_in_file_order(data, world):
+def test_evaluation_reads_each_example_once_in_file_order(data, world):
     crop = EvalCrop(8)
     loaders = [
         build_dataset(
@@ -163,7 +163,7 @@ def test_evaluation_counts_each_once_in_file_order(data, world):
         assert (images[i] == eval_decode(tf.constant(jpeg(i)), 24, crop).numpy()).all()
 
 
-def test_folder_and_png(tmp_path):
+def test_class_folders_with_jpeg_and_png_are_read(tmp_path):
     for name, kind in [("ant", "JPEG"), ("bee", "PNG")]:
         (tmp_path / "train" / name).mkdir(parents=True)
         for i in range(5):
@@ -176,7 +176,7 @@ def test_folder_and_png(tmp_path):
     assert np.bincount(labels, weights).tolist() == [5, 5]
 
 
-def test_mixing(data):
+def test_mixing_gives_float_images_and_soft_labels(data):
     loader = build_dataset(str(data), "train", options(mixup_alpha=0.2), training=True)
     for images, labels, weights in loader.batches(0):
         assert (images.shape, images.dtype) == ((8, 24, 24, 3), tf.float32)
@@ -192,7 +192,7 @@ def broken(*which):
     return change
 
 
-def test_bad_training_example_keeps_its_slot(tmp_path, caplog):
+def test_a_bad_training_example_keeps_its_slot_with_weight_0(tmp_path, caplog):
     good = build_dataset(str(write(tmp_path / "good")), "train", options(), training=True)
     folder = write(tmp_path / "bad", change=broken(31, 4))
     loader = build_dataset(str(folder), "train", options(max_bad_examples=2), training=True)
@@ -211,13 +211,17 @@ def test_bad_training_example_keeps_its_slot(tmp_path, caplog):
     assert (images[zero] == 128).all()
     assert (labels[zero] == 0).all()
     kept = weights > 0
-    assert (images[kept] == expected[0][kept]).all()  # the others stay where and what they were
+    assert (
+        images[kept] == expected[0][kept]
+    ).all()  # the other examples keep their slots and pixels
     caplog.clear()
-    assert collect(loader, 1)[2].sum() == 48  # known now: no search, no further message
+    assert (
+        collect(loader, 1)[2].sum() == 48
+    )  # the example is known now: no search, no second message
     assert not caplog.records
 
 
-def test_too_many_bad_examples(tmp_path):
+def test_more_bad_training_examples_than_allowed_raise_an_error(tmp_path):
     folder = write(tmp_path / "bad", change=broken(1, 2, 40))
     for limit, allowed in [(0, 0), (0.001, 0), (2, 2), (0.04, 2)]:
         loader = build_dataset(str(folder), "train", options(max_bad_examples=limit), training=True)
@@ -233,7 +237,7 @@ def test_too_many_bad_examples(tmp_path):
     assert collect(loader)[2].sum() == 47
 
 
-def test_bad_evaluation_example_is_an_error(tmp_path):
+def test_a_bad_evaluation_example_raises_an_error_with_its_place(tmp_path):
     folder = write(tmp_path / "bad", change=broken(31), split="validation")
     loader = build_dataset(str(folder), "validation", options(), training=False)
     with pytest.raises(DataError, match=r"validation-00001-of-00002, record at byte \d+"):
@@ -242,7 +246,7 @@ def test_bad_evaluation_example_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("wrong", [-1, 10])
-def test_label_out_of_range(tmp_path, training, wrong):
+def test_a_label_out_of_range_raises_an_error_with_its_place(tmp_path, training, wrong):
     def change(i, image, label):
         return image, wrong if i == 33 else label
 
@@ -253,7 +257,7 @@ def test_label_out_of_range(tmp_path, training, wrong):
     assert not isinstance(caught.value, TooManyBadExamples)
 
 
-def test_file_lost_on_the_way(tmp_path):
+def test_a_file_deleted_after_the_start_counts_as_a_bad_example(tmp_path):
     for name in "ab":
         (tmp_path / "train" / name).mkdir(parents=True)
         for i in range(8):
@@ -266,7 +270,7 @@ def test_file_lost_on_the_way(tmp_path):
     assert "No such file" in message
 
 
-def test_an_error_without_culprit_is_passed_on(data, monkeypatch):
+def test_an_error_that_no_example_causes_is_raised_unchanged(data, monkeypatch):
     loader = build_dataset(str(data), "train", options(), training=True)
 
     def fail(*_):
@@ -277,7 +281,7 @@ def test_an_error_without_culprit_is_passed_on(data, monkeypatch):
         collect(loader)
 
 
-def test_number_of_classes(data, tmp_path):
+def test_the_number_of_classes_must_be_known_and_large_enough(data, tmp_path):
     with pytest.raises(DataError, match="set --num_classes"):
         build_dataset(str(data), "train", options(num_classes=None), training=True)
     folder = write(tmp_path / "named")
@@ -287,14 +291,14 @@ def test_number_of_classes(data, tmp_path):
     assert build_dataset(str(folder), "train", options(), training=True).class_names[3] == "n3"
 
 
-def test_leaving_early_does_not_hang(data):
+def test_leaving_an_epoch_early_does_not_hang(data):
     loader = build_dataset(str(data), "train", options(batch_size=2), training=True)
     start = time.monotonic()
     for epoch in range(10):
         for step, _ in enumerate(loader.batches(epoch)):
             if step == epoch:
                 break
-    one, two = loader.batches(0), loader.batches(1)  # two epochs at once do not disturb each other
+    one, two = loader.batches(0), loader.batches(1)  # two parallel epochs do not affect each other
     a, b = next(one), next(two)
     one.close()
     assert (next(loader.batches(0))[0].numpy() == a[0].numpy()).all()
@@ -337,13 +341,13 @@ def test_batches_are_closed_before_the_interpreter_ends(data):
         {"num_classes": 0},
     ],
 )
-def test_wrong_options(wrong):
+def test_an_invalid_option_is_refused_by_name(wrong):
     name = next(iter(wrong))
     with pytest.raises(ValueError, match=name):
         InputOptions(**wrong)
 
 
-def test_a_source_can_be_given(data):
+def test_a_loader_accepts_a_given_source(data):
     loader = Loader(find_source(data, "train"), options(), training=True)
     again = build_dataset(None, "train", options(), training=True, source=loader.source)
     assert (collect(loader)[0] == collect(again)[0]).all()

@@ -1,4 +1,4 @@
-"""The C++ operations give the bytes of TensorFlow's versions, which Pillow judges elsewhere."""
+"""The C++ operations give the bytes of TensorFlow's, which other tests compare with Pillow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TURNS = (-0.5, -0.31, -0.1, -0.001, 0.0, 0.05, 0.25, 0.5)
 
 
 def arguments_of(op):
-    """What an operation takes at any level, in any table of ranges, with either sign."""
+    """Returns an operation's arguments for any level, table of ranges and sign."""
     if op == policies.HUE:
         return TURNS
     found = {
@@ -43,7 +43,7 @@ def arguments_of(op):
 
 @pytest.fixture(scope="module")
 def real():
-    """Two photographs and what else comes in, by name: uint8 (H, W, 3)."""
+    """Two photographs, noise and flat colours, by name: uint8 (H, W, 3)."""
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(0)
@@ -84,7 +84,7 @@ _apply = tf.function(
 
 @pytest.fixture(scope="module")
 def both():
-    """Runs four steps natively and with TensorFlow's operations, and returns both results."""
+    """A function that runs four steps natively and with TensorFlow, and returns both results."""
     fast = _apply.python_function
     with native.disabled():
         slow = _apply.get_concrete_function()
@@ -102,7 +102,7 @@ def both():
 
 
 @pytest.mark.parametrize("op", policies.OPS)
-def test_every_operation_at_every_level(both, real, op):
+def test_every_operation_at_every_level_gives_tensorflows_bytes(both, real, op):
     rng = np.random.default_rng(1)
     for name, image in real.items():
         for argument in arguments_of(op):
@@ -111,7 +111,7 @@ def test_every_operation_at_every_level(both, real, op):
 
 
 @pytest.mark.parametrize("policy", policies.list_policies())
-def test_sub_policies(both, real, policy):
+def test_sub_policies_give_tensorflows_bytes(both, real, policy):
     for i, sub_policy in enumerate(policies.get_policy(policy)):
         for image in real.values():
             arguments = [
@@ -122,8 +122,8 @@ def test_sub_policies(both, real, policy):
             np.testing.assert_array_equal(got, wanted, str(sub_policy))
 
 
-def test_steps_merged_into_tables(both, real):
-    """Four random steps a time: tables before, between and after what needs the pixels."""
+def test_steps_merged_into_tables_give_tensorflows_bytes(both, real):
+    """Random sequences of four steps: table operations before, between and after other ones."""
     rng = np.random.default_rng(3)
     images = list(real.values())
     for round_ in range(300):
@@ -135,14 +135,14 @@ def test_steps_merged_into_tables(both, real):
         np.testing.assert_array_equal(got, wanted, f"{names} {arguments}")
 
 
-def test_the_input_is_left_alone(native_ops, real):
+def test_the_input_image_is_not_changed(native_ops, real):
     image = tf.constant(real["china"])
     native_ops.convoy_augment(image, [0], [0.0], np.zeros((1, 2), np.float32), names=["Invert"])
     np.testing.assert_array_equal(image.numpy(), real["china"])
 
 
 @pytest.mark.parametrize("factor", TURNS)
-def test_hue_is_pillows(native_ops, real, factor):
+def test_hue_gives_pillows_bytes(native_ops, real, factor):
     for image in real.values():
         hue, saturation, value = Image.fromarray(image).convert("HSV").split()
         turned = (np.asarray(hue).astype(int) + int(factor * 255)) % 256
@@ -157,7 +157,7 @@ def test_hue_is_pillows(native_ops, real, factor):
 # ---- crops and resizing --------------------------------------------------------------------------
 
 
-def test_resize_and_flip(real):
+def test_resizing_and_flipping_give_tensorflows_bytes(real):
     rng = np.random.default_rng(4)
     shapes = rng.integers(1, 300, (60, 4)).tolist()
     shapes += [[1, 1, 224, 224], [375, 500, 224, 224], [224, 224, 224, 224], [3000, 2, 5, 7]]
@@ -175,7 +175,7 @@ def test_resize_and_flip(real):
         np.testing.assert_array_equal(resize(image, [224, 160]), wanted)
 
 
-def test_crop_window():
+def test_crop_windows_equal_tensorflows():
     @tf.function(input_signature=[tf.TensorSpec([2], tf.int32), tf.TensorSpec([UNIFORMS])])
     def windows(shape, uniforms):
         boxes = [crop_window(shape, uniforms, (0.05, 1.0), (0.75, 1.333))]
@@ -203,7 +203,7 @@ def encoded_images(real, writers):
     yield tf.io.encode_png(real["flower"]).numpy()
 
 
-def test_decoding(real, writers):
+def test_decoding_and_cropping_give_tensorflows_bytes(real, writers):
     for encoded in encoded_images(real, writers):
         for seed in range(15):
             got = random_crop_decode(tf.constant(encoded), [seed, 9], 64)
@@ -231,7 +231,9 @@ def test_decoding(real, writers):
     ],
     ids=str,
 )
-def test_through_the_loader(tmp_path, real, writers, settings):
+def test_a_loader_gives_the_same_batches_with_and_without_native_operations(
+    tmp_path, real, writers, settings
+):
     """200 examples, each with its own seed: crops, flips and augmentations together."""
     jpegs = [(writers.jpeg(real[("china", "flower")[i % 2]]), i % 10) for i in range(200)]
     folder = writers.dataset(tmp_path, jpegs, [])
@@ -245,5 +247,7 @@ def test_through_the_loader(tmp_path, real, writers, settings):
     with native.disabled():
         wanted = images()
     assert got.shape == (200, 48, 48, 3)
-    assert len(np.unique(got.reshape(200, -1), axis=0)) > 120  # some are pushed wholly out of view
+    assert (
+        len(np.unique(got.reshape(200, -1), axis=0)) > 120
+    )  # some images are shifted out of view completely
     np.testing.assert_array_equal(got, wanted)

@@ -1,4 +1,4 @@
-"""The C++ operations refuse what makes no sense, and the pipeline does without them if it must."""
+"""The C++ operations refuse invalid input, and the pipeline also works without them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("native_ops")
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = os.environ.get("CXX", "g++")
 
-# ---- whatever comes in ---------------------------------------------------------------------------
+# ---- invalid input -------------------------------------------------------------------------------
 
 GOOD = {
     "image": np.zeros((4, 5, 3), np.uint8),
@@ -54,7 +54,7 @@ GOOD = {
         ({"ops": tf.zeros(2, tf.int64)}, "expected to be a int32 tensor"),
     ],
 )
-def test_wrong_input_to_augment(native_ops, wrong, message):
+def test_invalid_input_of_augment_is_refused(native_ops, wrong, message):
     native_ops.convoy_augment(**GOOD)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         native_ops.convoy_augment(**GOOD | wrong)
@@ -72,7 +72,7 @@ def test_wrong_input_to_augment(native_ops, wrong, message):
         ((np.zeros((4, 5, 3), np.uint8), [2, 2], [False]), "flip has the wrong shape"),
     ],
 )
-def test_wrong_input_to_resize(native_ops, arguments, message):
+def test_invalid_input_of_resize_is_refused(native_ops, arguments, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         native_ops.convoy_resize(*arguments)
 
@@ -89,7 +89,7 @@ def test_wrong_input_to_resize(native_ops, arguments, message):
         ({"limits": [1.0]}, "limits has the wrong shape"),
     ],
 )
-def test_wrong_input_to_crop_window(native_ops, wrong, message):
+def test_invalid_input_of_crop_window_is_refused(native_ops, wrong, message):
     good = {
         "shape": [40, 50],
         "areas": [0.5],
@@ -102,7 +102,7 @@ def test_wrong_input_to_crop_window(native_ops, wrong, message):
         native_ops.convoy_crop_window(**good | wrong)
 
 
-def test_an_image_without_pixels(native_ops):
+def test_an_image_without_pixels_keeps_its_shape(native_ops):
     image = np.zeros((0, 5, 3), np.uint8)
     assert native_ops.convoy_augment(**GOOD | {"image": image}).shape == (0, 5, 3)
 
@@ -127,14 +127,14 @@ def build_fuzzer(folder):
     ("rounds", "seed"),
     [(3000, 1), pytest.param(300_000, 2, marks=pytest.mark.slow)],
 )
-def test_fuzzing_under_sanitizers(tmp_path, rounds, seed):
+def test_random_input_causes_no_error_under_sanitizers(tmp_path, rounds, seed):
     fuzz = build_fuzzer(tmp_path)
     done = subprocess.run([fuzz, str(rounds), str(seed)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{rounds} rounds without an error\n"
 
 
-# ---- with and without ----------------------------------------------------------------------------
+# ---- with and without the library ----------------------------------------------------------------
 
 
 def kinds_of_operations(function, *arguments):
@@ -142,21 +142,21 @@ def kinds_of_operations(function, *arguments):
     return {op.type for op in graph.get_operations()}
 
 
-def test_where_they_are_used(monkeypatch):
+def test_native_operations_are_used_unless_disabled_or_one_is_missing(monkeypatch):
     image = tf.zeros([8, 9, 3], tf.uint8)
     choice = augmenter.Choice(tf.constant([2]), tf.constant([0.0], tf.float64), tf.zeros([1, 2]))
     assert "ConvoyAugment" in kinds_of_operations(augmenter.apply_choice, image, choice)
     with native.disabled():
         kinds = kinds_of_operations(augmenter.apply_choice, image, choice)
     assert not any(kind.startswith("Convoy") for kind in kinds)
-    # An operation that the C++ does not know: all goes through TensorFlow.
+    # If the C++ lacks one operation, TensorFlow does them all.
     monkeypatch.setattr(native, "AUGMENT_OPS", native.AUGMENT_OPS - {"Cutout"})
     kinds = kinds_of_operations(augmenter.apply_choice, image, choice)
     assert "ConvoyAugment" not in kinds
 
 
 @pytest.mark.parametrize("library", ["missing", "damaged"])
-def test_without_the_library(tmp_path, monkeypatch, library):
+def test_without_the_library_tensorflow_is_used(tmp_path, monkeypatch, library):
     path = tmp_path / "convoy.so"
     if library == "damaged":
         path.write_bytes(b"not a library")
@@ -171,13 +171,13 @@ def test_without_the_library(tmp_path, monkeypatch, library):
         native.LIBRARY.forget()
 
 
-def test_the_environment_says_so():
+def test_mode_env_reports_the_native_operations():
     from convoy.runtime.describe import environment
 
     assert environment.gather()["native input operations"] == "in use"
 
 
-def test_the_librarys_name_follows_its_sources(tmp_path, monkeypatch):
+def test_the_librarys_name_depends_on_its_sources(tmp_path, monkeypatch):
     for source in (*native.FOLDER.glob("*.cc"), *native.FOLDER.glob("*.h")):
         shutil.copy(source, tmp_path)
     before = native.LIBRARY.path().name
@@ -188,17 +188,17 @@ def test_the_librarys_name_follows_its_sources(tmp_path, monkeypatch):
     assert native.LIBRARY.path().name != before
 
 
-def test_a_failed_build_leaves_what_was_there():
+def test_a_failed_build_keeps_the_old_library():
     library = native.LIBRARY.path()
     command = [ROOT / "scripts" / "build_native.sh"]
-    environ = os.environ | {"CXX": sys.executable}  # answers --version, compiles nothing
+    environ = os.environ | {"CXX": sys.executable}  # answers --version, but compiles nothing
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert done.returncode != 0
     assert library.exists()
     assert not list(native.FOLDER.glob("build.*"))
 
 
-# ---- what libraries print ------------------------------------------------------------------------
+# ---- output of libraries -------------------------------------------------------------------------
 
 BROKEN = """
 import ctypes, sys
@@ -226,8 +226,8 @@ sys.stderr.write("and Python's\\n")
 
 
 @pytest.mark.parametrize("how", ["hushed", "alone"])
-def test_lines_about_nameless_pictures_are_kept_off_stderr(script, how):
-    """All others pass, in whole lines."""
+def test_decoders_messages_without_a_file_name_are_kept_off_stderr(script, how):
+    """All other lines pass unchanged."""
     command = [sys.executable, str(script(BROKEN)), how]
     settings = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, capture_output=True, text=True, env=settings, timeout=120)

@@ -6,7 +6,7 @@ from convoy.dataloader import philox
 
 
 @pytest.mark.parametrize("shape", [[], [1], [9], [42], [3, 4]])
-def test_as_tensorflows_own(shape):
+def test_philox_uniforms_equal_tensorflows(shape):
     rng = np.random.default_rng(0)
     seeds = rng.integers(-(2**31), 2**31, (40, 2)).astype(np.int32).tolist()
     for seed in [[0, 0], [-1, -1], [2**31 - 1, -(2**31)], *seeds]:

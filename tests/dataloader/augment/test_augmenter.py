@@ -1,6 +1,6 @@
-"""Augmentation of an image: each choice runs its operation, and a seed decides it all.
+"""Augmentation of one image: each choice runs its operation, and a seed determines the result.
 
-What is drawn is tested in test_choices.py.
+test_choices.py tests the random choices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _image(height: int = 48, width: int = 40, seed: int = 0) -> np.ndarray:
 
 
 def test_seeded_uniforms_differ_between_neighbouring_seeds():
-    # The trainer's seeds may differ by one in one number only.
+    # Seeds of neighbouring examples may differ by one in one number only.
     seeds = [(a, b) for a in range(40) for b in range(40)]
     draws = np.stack([augment._uniforms(tf.constant(seed), [9]).numpy() for seed in seeds])
     assert draws.mean(axis=0) == pytest.approx(np.full(9, 0.5), abs=5 / (12 * 1600) ** 0.5)
@@ -28,7 +28,7 @@ def test_seeded_uniforms_differ_between_neighbouring_seeds():
     assert abs(neighbours) < 5 / 1600**0.5
 
 
-# --- doing it -----------------------------------------------------------------------------------
+# --- application --------------------------------------------------------------------------------
 
 
 EVERYTHING = {"color_jitter": (0.4, 0.4, 0.4, 0.1), "random_erasing": 0.5}
@@ -46,20 +46,20 @@ def compiled(request):
     return tf.function(function, input_signature=signature)
 
 
-def test_a_seed_decides_the_image(compiled):
+def test_the_seed_determines_the_image(compiled):
     image = _image()
     first = [compiled(image, (7, number)).numpy() for number in range(30)]
     again = [compiled(image, (7, number)).numpy() for number in reversed(range(30))]
     for one, other in zip(first, reversed(again), strict=True):
         np.testing.assert_array_equal(one, other)
-    # Not 30: some sub-policies have few outcomes, and no step at all is one of them.
+    # Not 30: some sub-policies have few outcomes, and one is no change.
     assert len({result.tobytes() for result in first}) > 12
     other_seed = [compiled(image, (8, number)).numpy() for number in range(30)]
     same = sum(np.array_equal(a, b) for a, b in zip(first, other_seed, strict=True))
     assert same < 8
 
 
-def test_graph_and_eager_agree(compiled):
+def test_graph_and_eager_execution_give_the_same_image(compiled):
     image = tf.constant(_image(31, 57))
     for number in range(12):
         seed = tf.constant([3, number])
@@ -67,7 +67,7 @@ def test_graph_and_eager_agree(compiled):
         np.testing.assert_array_equal(compiled(image, seed).numpy(), eager.numpy())
 
 
-def test_any_order_and_parallelism_of_a_tf_data_map_gives_the_same_images():
+def test_order_and_parallelism_of_a_tf_data_map_do_not_change_the_images():
     augmenter = augment.make_augmenter("autoaugment")
     image = tf.constant(_image(32, 32))
 
@@ -85,8 +85,10 @@ def test_any_order_and_parallelism_of_a_tf_data_map_gives_the_same_images():
 
 
 @pytest.mark.parametrize("op", policies.OPS)
-def test_apply_op_runs_the_operation_of_that_number(op):
-    image = tf.constant(_image() // 2 + 90)  # within 90–217: each operation has something to do
+def test_apply_op_runs_the_operation_with_that_number(op):
+    image = tf.constant(
+        _image() // 2 + 90
+    )  # values in 90–217, so that each operation changes something
     argument = policies.argument(op, 7, translate_const=40, cutout_const=20)
     if op == policies.HUE:
         argument = 0.2
@@ -115,7 +117,7 @@ def test_apply_op_runs_the_operation_of_that_number(op):
         assert (got != image).numpy().any()
 
 
-def test_functions_traced_once_survive_clear_session_and_serve_other_graphs():
+def test_traced_functions_work_after_clear_session_and_in_other_graphs():
     image, seed = tf.constant(_image(16, 16)), tf.constant([1, 3])
     augmenter = augment.make_augmenter("randaugment")
     before = augmenter(image, seed).numpy()
@@ -124,7 +126,7 @@ def test_functions_traced_once_survive_clear_session_and_serve_other_graphs():
         np.testing.assert_array_equal(wrap(augmenter)(image, seed).numpy(), before)
 
 
-def test_static_shape_is_the_inputs():
+def test_the_static_shape_is_kept():
     augmenter = augment.make_augmenter("randaugment", num_layers=1)
     for shape in ([None, None, 3], [24, None, 3], [24, 24, 3]):
         graph = tf.function(augmenter).get_concrete_function(
@@ -134,19 +136,19 @@ def test_static_shape_is_the_inputs():
         assert graph.structured_outputs.dtype == tf.uint8
 
 
-def test_a_policy_may_be_given_as_data():
+def test_a_policy_can_be_given_as_data():
     policy = ((policies.Step("Invert", 1.0, 0),), (policies.Step("Invert", 1.0, 0),))
     image = _image()
     got = augment.make_augmenter("autoaugment", policy=policy)(image, tf.constant([1, 2]))
     np.testing.assert_array_equal(got.numpy(), 255 - image)
 
 
-def test_nothing_to_do_gives_none():
+def test_an_augmenter_without_operations_is_none():
     assert augment.make_augmenter("none") is None
     assert augment.make_augmenter("none", color_jitter=[0.0], random_erasing=0.0) is None
 
 
-def test_policy_jitter_and_erasing_are_applied_in_this_order():
+def test_policy_jitter_and_erasing_run_in_this_order():
     image, seed = _image(), tf.constant([4, 5])
     policy = ((policies.Step("Invert", 1.0, 0),),)
     options = {"color_jitter": (0.4,), "random_erasing": 1.0, "random_erasing_mode": "constant"}
@@ -159,9 +161,9 @@ def test_policy_jitter_and_erasing_are_applied_in_this_order():
     assert (jittered != 255 - image).any()
 
 
-def test_the_size_reaches_timms_translations_and_constants_reach_the_operations():
+def test_the_image_size_scales_timms_translations_unless_a_constant_is_given():
     def translation(**options):
-        """The largest shift of a bright column, in pixels, over many seeds."""
+        """Returns the largest shift of a bright column over many seeds, in pixels."""
         image = np.zeros((64, 64, 3), np.uint8)
         image[:, 32] = 255
         names = {"space": "timm", "num_layers": 1, "magnitude": 10, **options}
@@ -209,7 +211,7 @@ def test_the_size_reaches_timms_translations_and_constants_reach_the_operations(
         ),
     ],
 )
-def test_errors_say_what_is_wrong(call, message):
+def test_invalid_arguments_are_refused_with_the_reason(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

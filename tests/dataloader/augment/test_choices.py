@@ -1,4 +1,4 @@
-"""What is drawn: probabilities, signs, levels, areas, from many draws at once and no images."""
+"""Random choices: probabilities, signs, levels and areas, from many draws without images."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_autoaugment_draws_sub_policies_uniformly_and_steps_with_their_probabili
             assert applied.mean() == pytest.approx(
                 step.probability, abs=_tolerance(step.probability, len(rows))
             )
-        # The two steps are drawn independently.
+        # The two steps are independent.
         both = (rows != IDENTITY).all(axis=1).mean()
         product = sub_policy[0].probability * sub_policy[1].probability
         assert both == pytest.approx(product, abs=_tolerance(product, len(rows)))
 
 
 @pytest.mark.parametrize("name", policies.list_policies())
-def test_autoaugment_arguments_are_those_of_the_levels_with_signs_for_geometry_only(name):
+def test_autoaugment_arguments_follow_the_levels_and_only_geometry_has_signs(name):
     uniforms = _uniforms(DRAWS, 9, seed=1)
     choice = choices.autoaugment_choice(tf.constant(uniforms), name, translate_const=100.0)
     ops, arguments = choice.ops.numpy(), choice.arguments.numpy()
@@ -76,7 +76,7 @@ SPACES = policies.RANDAUGMENT_SPACES | {"wide": policies.TRIVIALAUGMENT_SPACE}
 
 
 def _drawn(space, levels, layers=1, seed=2):
-    """Operations and arguments, (DRAWS, layers) each, as NumPy."""
+    """Returns operations and arguments, each (DRAWS, layers), as NumPy arrays."""
     uniforms = tf.constant(_uniforms(DRAWS, layers, choices.SPACE_UNIFORMS, seed=seed))
     choice = choices.space_choice(uniforms, SPACES[space], levels, **CONSTANTS)
     assert choice.centres.shape == (DRAWS, layers, 2)
@@ -84,7 +84,7 @@ def _drawn(space, levels, layers=1, seed=2):
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_a_space_draws_its_operations_alike_and_layers_independently(space):
+def test_a_space_draws_its_operations_with_equal_probability_and_layers_independently(space):
     ops, _ = _drawn(space, (7.0,), layers=2)
     known = {policies.OPS.index(op) for op in SPACES[space].ops}
     each = SPACES[space].probability / len(known)
@@ -100,9 +100,7 @@ def test_a_space_draws_its_operations_alike_and_layers_independently(space):
 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("magnitude", [0, 7, 15])
-def test_arguments_are_those_of_the_magnitude_and_half_of_the_signed_ones_negative(
-    space, magnitude
-):
+def test_arguments_follow_the_magnitude_and_half_of_the_signed_ones_are_negative(space, magnitude):
     if space == "wide" and magnitude > policies.MAX_LEVEL:
         return
     ops, arguments = _drawn(space, policies.randaugment_levels(magnitude), seed=magnitude)
@@ -134,11 +132,11 @@ def test_levels_follow_the_clipped_normal_distribution(magnitude, std):
     for level in np.linspace(*np.quantile(inside, [0.02, 0.98]), 9):
         share = (reference <= level).mean()
         got = (levels <= level).mean()
-        # Half a step of the table, beside what chance allows.
+        # Allow half a step of the table beside the statistical tolerance.
         assert got == pytest.approx(share, abs=_tolerance(share, len(levels)) + 1 / 2048)
 
 
-def test_levels_are_drawn_for_each_layer_and_apart_from_operation_and_sign():
+def test_levels_are_independent_of_layer_operation_and_sign():
     uniforms = _uniforms(DRAWS, 2, choices.SPACE_UNIFORMS, seed=4)
     space = policies.Space(("Rotate", "ShearX"), "tf")
     levels = policies.randaugment_levels(5, 1)
@@ -151,7 +149,7 @@ def test_levels_are_drawn_for_each_layer_and_apart_from_operation_and_sign():
     assert np.abs(correlations - np.eye(6)).max() < 5 / DRAWS**0.5
 
 
-def test_trivialaugment_draws_31_levels_alike():
+def test_trivialaugment_draws_31_levels_with_equal_probability():
     ops, arguments = _drawn("wide", policies.TRIVIALAUGMENT_LEVELS)
     for op, step in (("Rotate", 4.5), ("ShearY", 0.033), ("Brightness", 0.033)):
         got = arguments[ops == policies.OPS.index(op)] - (op == "Brightness")
@@ -159,7 +157,7 @@ def test_trivialaugment_draws_31_levels_alike():
         np.testing.assert_allclose(got, bins * step, atol=1e-12)
         counts = np.bincount((bins + 30).astype(int), minlength=61) / len(got)
         expected = np.full(61, 1 / 62)
-        expected[30] = 1 / 31  # both signs of nothing
+        expected[30] = 1 / 31  # both signs of level 0
         assert np.abs(counts - expected).max() < _tolerance(1 / 31, len(got))
     bits = arguments[ops == policies.OPS.index("Posterize")]
     shares = np.bincount(bits.astype(int), minlength=9) / len(bits)
@@ -167,7 +165,7 @@ def test_trivialaugment_draws_31_levels_alike():
     assert np.abs(shares - expected).max() < _tolerance(5 / 31, len(bits))
 
 
-def test_the_largest_uniform_stays_within_the_tables():
+def test_the_largest_uniform_number_stays_within_the_tables():
     largest = tf.fill([12], tf.constant(np.nextafter(np.float32(1), np.float32(0))))
     choices.autoaugment_choice(largest[:9])
     levels = policies.randaugment_levels(9, 0.5)
@@ -183,7 +181,7 @@ def test_the_largest_uniform_stays_within_the_tables():
 # --- colour jitter ------------------------------------------------------------------------------
 
 
-def test_jitter_draws_factors_uniformly_and_any_order():
+def test_jitter_draws_uniform_factors_in_any_order():
     strengths = (0.4, 0.3, 1.2, 0.1)
     uniforms = tf.constant(_uniforms(DRAWS, choices.JITTER_UNIFORMS, seed=5))
     choice = choices.jitter_choice(uniforms, strengths)
@@ -203,13 +201,13 @@ def test_jitter_draws_factors_uniformly_and_any_order():
     assert np.abs(np.corrcoef(drawn) - np.eye(4)).max() < 5 / DRAWS**0.5
 
 
-def test_jitter_leaves_out_what_has_no_strength():
+def test_jitter_skips_operations_of_strength_0():
     choice = choices.jitter_choice(tf.constant(_uniforms(1000, 5)), (0.0, 0.4, 0.0, 0.1))
     numbers = [policies.OPS.index("Contrast"), policies.OPS.index("Hue")]
     assert set(map(tuple, choice.ops.numpy())) == {tuple(numbers), tuple(numbers[::-1])}
 
 
-def test_one_strength_means_the_first_three():
+def test_one_strength_applies_to_brightness_contrast_and_saturation():
     assert policies.jitter_strengths(0.4) == (0.4, 0.4, 0.4, 0.0)
     assert policies.jitter_strengths([0.4]) == (0.4, 0.4, 0.4, 0.0)
     assert policies.jitter_strengths([0.4, 0.2]) == (0.4, 0.2, 0.0, 0.0)
@@ -219,8 +217,8 @@ def test_one_strength_means_the_first_three():
 # --- random erasing -----------------------------------------------------------------------------
 
 
-def test_erased_boxes_have_the_papers_areas_and_ratios_and_lie_anywhere():
-    height, width = 2240, 1920  # large, so that rounding to pixels plays no part
+def test_erased_boxes_have_the_papers_areas_and_ratios_and_any_position():
+    height, width = 2240, 1920  # large, so that rounding to pixels does not matter
     uniforms = tf.constant(_uniforms(DRAWS, erasing.BOX_UNIFORMS, seed=6))
     boxes = erasing.erasing_box(uniforms, 0.25, height, width).numpy().astype(np.float64)
     erased = boxes[:, 2] > 0
@@ -231,7 +229,7 @@ def test_erased_boxes_have_the_papers_areas_and_ratios_and_lie_anywhere():
     assert (top + rows <= height).all()
     assert (left + columns <= width).all()
     areas, ratios = rows * columns / (height * width), np.log(rows / columns)
-    # Tries that do not fit are drawn again, as a loop in NumPy does it.
+    # The reference redraws boxes that do not fit, as a loop in NumPy would.
     rng = np.random.default_rng(1)
     area, ratio = rng.uniform(0.02, 1 / 3, 400_000), rng.uniform(*np.log((0.3, 3.3)), 400_000)
     tall = np.sqrt(area * height * width * np.exp(ratio))
@@ -248,7 +246,7 @@ def test_erased_boxes_have_the_papers_areas_and_ratios_and_lie_anywhere():
         assert np.abs(shares - 0.1).max() < _tolerance(0.1, len(place)) + 1e-3
 
 
-def test_a_box_is_filled_and_the_rest_stays():
+def test_only_the_box_is_filled():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     box = tf.constant([3, 7, 5, 11])
     for mode in policies.ERASING_MODES:
@@ -259,7 +257,7 @@ def test_a_box_is_filled_and_the_rest_stays():
         np.testing.assert_array_equal(got, expected)
 
 
-def test_noise_has_imagenets_mean_and_deviation_before_it_is_clipped():
+def test_noise_has_imagenets_mean_and_standard_deviation_before_clipping():
     shape = tf.constant([400, 500, 3])
     noise = erasing.box_contents(shape, "noise", tf.constant([1, 2])).numpy()
     reference = np.random.default_rng(0).normal(erasing.MEAN, erasing.STD, (400, 500, 3))

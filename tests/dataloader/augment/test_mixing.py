@@ -1,4 +1,4 @@
-"""MixUp and CutMix against NumPy in float64, λ against SciPy, bits against Random123's vectors."""
+"""MixUp and CutMix against NumPy in float64, λ against SciPy, random bits against Random123."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _one_hot(labels: np.ndarray) -> np.ndarray:
 
 
 def _many_seeds(count: int) -> np.ndarray:
-    """As a trainer might make them: one number fixed, the other counting."""
+    """Returns seeds like a trainer's: one number is fixed, the other counts."""
     return np.stack([np.full(count, 3), np.arange(count)], axis=1).astype(np.int32)
 
 
@@ -40,7 +40,7 @@ def _many_seeds(count: int) -> np.ndarray:
         ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
     ],
 )
-def test_threefry_gives_the_published_vectors(key, counter, expected):
+def test_threefry_gives_the_published_test_vectors(key, counter, expected):
     def words(pair):
         return tuple(tf.constant([word], tf.uint32) for word in pair)
 
@@ -48,7 +48,7 @@ def test_threefry_gives_the_published_vectors(key, counter, expected):
     assert got.numpy().tolist() == list(expected)
 
 
-def test_uniforms_are_uniform_independent_and_belong_to_their_seed():
+def test_uniforms_are_uniform_independent_and_determined_by_their_seed():
     count = 50_000
     seeds = _many_seeds(count)
     uniforms = mixing.example_uniforms(seeds).numpy()
@@ -63,7 +63,7 @@ def test_uniforms_are_uniform_independent_and_belong_to_their_seed():
     np.testing.assert_array_equal(alone[0], uniforms[17])
 
 
-def test_mixing_and_augmentation_share_no_numbers_for_one_seed():
+def test_mixing_and_augmentation_draw_independent_numbers_from_one_seed():
     seeds = _many_seeds(1500)
     mixed = mixing.example_uniforms(seeds).numpy()
     augmented = np.stack([augmenter._uniforms(tf.constant(seed), [4]).numpy() for seed in seeds])
@@ -72,7 +72,7 @@ def test_mixing_and_augmentation_share_no_numbers_for_one_seed():
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.4, 1.0, 3.0, 20.0])
-def test_quantiles_are_scipys(alpha):
+def test_beta_quantiles_equal_scipys(alpha):
     got = np.array(mixing.beta_quantiles(alpha))
     expected = stats.beta.ppf(np.linspace(0, 1, len(got)), alpha, alpha)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
@@ -84,7 +84,7 @@ def test_quantiles_are_scipys(alpha):
 def test_lambdas_follow_the_beta_distribution(alpha):
     uniforms = mixing.example_uniforms(_many_seeds(50_000))[:, 0]
     lambdas = mixing.sample_beta(uniforms, mixing.beta_quantiles(alpha)).numpy()
-    # By symmetry it is enough to look below 1/2; close to 1, float32 rounds many values to 1.
+    # By symmetry it suffices to test below 1/2; near 1, float32 rounds many values to 1.
     lower = lambdas[lambdas < 0.5].astype(np.float64)
     assert len(lower) / len(lambdas) == pytest.approx(0.5, abs=5 * 0.5 / len(lambdas) ** 0.5)
     assert stats.kstest(2 * stats.beta.cdf(lower, alpha, alpha), "uniform").pvalue > 1e-4
@@ -99,7 +99,7 @@ def test_lambdas_follow_the_beta_distribution(alpha):
 
 
 @pytest.mark.parametrize("size", [1, 5, 6])
-def test_mixup_against_numpy(size):
+def test_mixup_equals_numpys(size):
     images, labels, _, _ = _batch(size)
     lambdas = np.linspace(0.5, 1.0, size).astype(np.float32)
     mixed, soft = mixing.mixup(images, _one_hot(labels), lambdas)
@@ -114,8 +114,8 @@ def test_mixup_against_numpy(size):
     assert mixed.dtype == soft.dtype == tf.float32
 
 
-def test_cutmix_against_numpy_and_each_label_by_its_own_area():
-    # A known fault: areas 1, 1, 0, 0 all got the batch's mean, one half.
+def test_cutmix_equals_numpys_and_weights_each_label_by_its_own_area():
+    # An earlier fault: areas 1, 1, 0, 0 all got the batch's mean, 1/2.
     images, labels, _, _ = _batch(4)
     boxes = np.array([[0, 0, 20, 30], [0, 0, 20, 30], [3, 4, 3, 9], [5, 10, 15, 25]], np.int32)
     mixed, soft = mixing.cutmix(images, _one_hot(labels), boxes)
@@ -128,7 +128,7 @@ def test_cutmix_against_numpy_and_each_label_by_its_own_area():
     np.testing.assert_allclose(soft.numpy(), own * y + (1 - own) * y[::-1], atol=1e-6)
 
 
-def test_cutmix_boxes_have_the_papers_sides_and_are_clipped():
+def test_cutmix_boxes_have_the_papers_sides_and_are_clipped_to_the_image():
     lambdas = tf.constant([0.75, 0.75, 0.75, 1.0, 0.0])
     centres = tf.constant([[0.5, 0.5], [0.0, 0.0], [0.99, 0.99], [0.5, 0.5], [0.5, 0.5]])
     boxes = mixing.cutmix_boxes(lambdas, centres, 20, 31).numpy()
@@ -143,8 +143,8 @@ def test_cutmix_boxes_have_the_papers_sides_and_are_clipped():
 
 
 @pytest.mark.parametrize("alphas", [(0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
-def test_labels_match_pixels_whatever_was_drawn(alphas):
-    # Images of one value per sample: a mean pixel tells each sample's own share.
+def test_labels_equal_the_share_of_pixels(alphas):
+    # Each image has one grey value, so its mean pixel shows each example's share.
     size = 400
     values = np.where(np.arange(size) < size // 2, 200, 0).astype(np.uint8)
     images = np.broadcast_to(values[:, None, None, None], (size, 8, 12, 3))
@@ -167,7 +167,7 @@ def test_mixup_keeps_the_larger_share_of_each_sample():
     assert stats.kstest(own, stats.uniform(0.5, 0.5).cdf).pvalue > 1e-4
 
 
-def test_with_both_each_sample_is_mixed_one_way_or_the_other():
+def test_with_mixup_and_cutmix_each_example_gets_one_of_them():
     size = 1000
     rng = np.random.default_rng(1)
     images = rng.integers(1, 256, (size, 6, 6, 3), dtype=np.uint8)
@@ -185,13 +185,13 @@ def test_with_both_each_sample_is_mixed_one_way_or_the_other():
 @pytest.mark.parametrize(
     ("switch_prob", "prob"), [(0.5, 0.8), (0.3, 1.0), (0.9, 0.4), (0.0, 0.7), (1.0, 0.7)]
 )
-def test_probabilities_of_mixing_and_of_cutmix(switch_prob, prob):
+def test_mixing_and_cutmix_occur_with_their_probabilities(switch_prob, prob):
     size = 4000
     rng = np.random.default_rng(1)
     images = rng.integers(1, 256, (size, 4, 4, 3), dtype=np.uint8)
     labels = np.arange(size, dtype=np.int32) % 2
     weights, seeds = np.ones(size, np.float32), _many_seeds(size)
-    # Beta(50, 50) stays near 1/2: a sample is itself only if it is not mixed.
+    # Beta(50, 50) stays near 1/2, so only unmixed examples are unchanged.
     mix = mixing.make_mixer(50.0, 50.0, 2, switch_prob=switch_prob, prob=prob)
     mixed, soft, _ = mix(images, labels, weights, seeds)
     mixed = mixed.numpy()
@@ -200,7 +200,7 @@ def test_probabilities_of_mixing_and_of_cutmix(switch_prob, prob):
     shares = {"none": untouched.mean(), "mixup": blended.mean()}
     expected = {"none": 1 - prob, "mixup": prob * (1 - switch_prob)}
     for name, share in expected.items():
-        # The tails of the table of quantiles reach 0 and 1: 1/2048 of the samples.
+        # The table of quantiles reaches 0 and 1 at its ends: for 1/2048 of the examples.
         noise = 5 * (share * (1 - share) / size) ** 0.5 + 1e-3
         assert shares[name] == pytest.approx(share, abs=noise), name
     own = soft.numpy()[np.arange(size), labels]
@@ -209,7 +209,7 @@ def test_probabilities_of_mixing_and_of_cutmix(switch_prob, prob):
 
 
 @pytest.mark.parametrize("alphas", [(0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
-def test_a_sample_whose_partner_has_weight_0_stays_itself(alphas):
+def test_an_example_whose_partner_has_weight_0_is_not_mixed(alphas):
     images, labels, weights, seeds = _batch(8)
     weights[[1, 4]] = 0
     mixed, soft, out_weights = mixing.make_mixer(*alphas, CLASSES)(images, labels, weights, seeds)
@@ -220,7 +220,7 @@ def test_a_sample_whose_partner_has_weight_0_stays_itself(alphas):
 
 
 @pytest.mark.parametrize("alphas", [(0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
-def test_a_sample_with_its_partner_is_mixed_alike_in_any_batch(alphas):
+def test_mixing_an_example_and_its_partner_does_not_depend_on_the_batch(alphas):
     images, labels, weights, seeds = _batch(8, seed=3)
     mix = tf.function(mixing.make_mixer(*alphas, CLASSES), reduce_retracing=True)
     whole = mix(images, labels, weights, seeds)
@@ -232,8 +232,8 @@ def test_a_sample_with_its_partner_is_mixed_alike_in_any_batch(alphas):
     assert (changed[0] != whole[0]).numpy().any()
 
 
-def test_label_smoothing_is_not_needed_and_the_dtypes_are_the_contracts():
-    # A known fault: mixup without label smoothing multiplied integers by floats.
+def test_mixing_works_without_label_smoothing_and_has_the_contracts_dtypes():
+    # An earlier fault: mixup without label smoothing multiplied integers by floats.
     images, labels, weights, seeds = _batch()
     mix = mixing.make_mixer(0.2, 0.0, CLASSES)
     data = tf.data.Dataset.from_tensor_slices((images, labels, weights, seeds)).batch(6).map(mix)
@@ -244,7 +244,7 @@ def test_label_smoothing_is_not_needed_and_the_dtypes_are_the_contracts():
     assert len(list(data)) == 1
 
 
-def test_nothing_to_mix_gives_none():
+def test_a_mixer_without_mixing_is_none():
     assert mixing.make_mixer(0.0, 0.0, CLASSES) is None
     assert mixing.make_mixer(1.0, 1.0, CLASSES, prob=0.0) is None
 
@@ -257,7 +257,7 @@ def test_nothing_to_mix_gives_none():
         ((0.2, 0.0, 0), "num_classes .* not 0"),
     ],
 )
-def test_errors_say_what_is_wrong(arguments, message):
+def test_invalid_arguments_of_mixing_are_refused_with_the_reason(arguments, message):
     with pytest.raises(ValueError, match=message):
         mixing.make_mixer(*arguments)
     with pytest.raises(ValueError, match="above 0"):

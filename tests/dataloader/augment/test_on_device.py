@@ -1,6 +1,6 @@
-"""A batch augmented and mixed on the device is, byte for byte, what the host makes of it.
+"""A batch augmented and mixed on the device has the same bytes as one from the host.
 
-The operations one by one, against Pillow, are in test_augment_ops.py.
+test_operations.py compares the operations with Pillow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EVERYTHING = {"color_jitter": (0.4, 0.4, 0.4, 0.1), "random_erasing": 0.5}
 
 @pytest.fixture(scope="module")
 def pictures():
-    """Parts of two photographs, enlarged here and there, and one grey image: uint8."""
+    """Parts of two photographs at several scales, and one grey image: uint8 (B, H, W, 3)."""
     from sklearn.datasets import load_sample_images
 
     rng, originals, parts = np.random.default_rng(0), load_sample_images().images, []
@@ -36,12 +36,12 @@ def pictures():
 
 
 def _seeds(number: int = 0) -> np.ndarray:
-    """As a loader makes them: int32 (B, 2)."""
+    """Returns seeds like a loader's: int32 (B, 2)."""
     return np.random.default_rng(number).integers(-(2**31), 2**31, (BATCH, 2)).astype(np.int32)
 
 
 def _plan(planner, images, seeds, labels, weights):
-    """What a loader yields, from draws made one by one as it makes them."""
+    """Returns what a loader yields, from draws made one by one."""
     draw = tf.function(planner.draw)
     draws = [draw(tf.constant(seed), tf.constant(seed)) for seed in seeds]
     draws = tf.nest.map_structure(lambda *parts: tf.stack(parts), *draws)
@@ -74,7 +74,7 @@ SLOW = {"original", "reduced", "timm", "trivialaugment"}
 @pytest.mark.parametrize(
     "policy", [pytest.param(p, marks=[pytest.mark.slow] * (p in SLOW)) for p in POLICIES]
 )
-def test_every_policy_gives_the_hosts_bytes(pictures, policy):
+def test_every_policy_gives_the_hosts_bytes_on_the_device(pictures, policy):
     augmenter = augment.make_augmenter(image_size=SIZE, **POLICIES[policy])
     seeds = _seeds(1)
     planner = Planner(augmenter, None, SIZE)
@@ -87,11 +87,11 @@ def test_every_policy_gives_the_hosts_bytes(pictures, policy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "v0"])
-def test_every_policy_gives_the_hosts_bytes_through_xla(pictures, policy):
+def test_every_policy_compiled_by_xla_gives_the_hosts_bytes(pictures, policy):
     _check_through_xla(pictures, augment.make_augmenter(image_size=SIZE, **POLICIES[policy]))
 
 
-def test_a_policy_with_mixing_gives_the_hosts_bytes_through_xla(pictures):
+def test_a_policy_with_mixing_compiled_by_xla_gives_the_hosts_bytes(pictures):
     augmenter = augment.make_augmenter("autoaugment", image_size=SIZE, **EVERYTHING)
     _check_through_xla(pictures, augmenter, mixing.make_mixer(0.4, 1.0, CLASSES, prob=0.8))
 
@@ -102,7 +102,7 @@ def _check_through_xla(pictures, augmenter, mixer=None):
     weights = tf.constant(np.arange(BATCH) != 3, tf.float32)
     planner = Planner(augmenter, mixer, SIZE)
     planned, planned_labels = _plan(planner, pictures, seeds, labels, weights)
-    # As --use_xla has it: part of a larger function that is compiled.
+    # As with --use_xla: the function is part of a larger compiled one.
     prepare = make_prepare(planner.recipe, planner.mixing)
     got = tf.function(lambda batch: prepare(batch) + 0, jit_compile=True)(planned).numpy()
     wanted = _on_host(augmenter, pictures, seeds)
@@ -113,7 +113,7 @@ def _check_through_xla(pictures, augmenter, mixer=None):
 
 
 @pytest.mark.parametrize("alphas", [(0.3, 0.0), (0.0, 1.0), (0.3, 1.0)])
-def test_mixing_gives_the_hosts_bytes(pictures, alphas):
+def test_mixing_on_the_device_gives_the_hosts_bytes(pictures, alphas):
     mixer = mixing.make_mixer(*alphas, CLASSES)
     labels = tf.constant(np.arange(BATCH) % CLASSES, tf.int32)
     weights = tf.constant(np.arange(BATCH) % 5 != 3, tf.float32)
@@ -126,7 +126,7 @@ def test_mixing_gives_the_hosts_bytes(pictures, alphas):
     np.testing.assert_array_equal(got_labels, wanted_labels)
 
 
-def test_the_native_operations_are_not_in_the_devices_function(pictures):
+def test_the_devices_function_has_no_native_operation_and_no_branch(pictures):
     augmenter = augment.make_augmenter("autoaugment", image_size=SIZE)
     planner = Planner(augmenter, None, SIZE)
     labels, weights = tf.zeros(BATCH, tf.int32), tf.ones(BATCH)
@@ -156,13 +156,13 @@ def test_the_native_operations_are_not_in_the_devices_function(pictures):
         ),
     ],
 )
-def test_philox_gives_the_published_vectors(key, counter, expected):
+def test_philox_gives_the_published_test_vectors(key, counter, expected):
     key, counter = tf.constant(key, tf.uint32), tf.constant(counter, tf.uint32)
     got = philox.blocks(key, counter, tf.constant(0, tf.uint32))
     assert [int(word) for word in got] == list(expected)
 
 
-def test_philox_carries_into_the_next_words():
+def test_philox_counters_carry_into_the_next_words():
     counter = tf.constant([0xFFFFFFFE, 0xFFFFFFFF, 7, 1], tf.uint32)
     key = tf.constant([5, 6], tf.uint32)
     got = philox.blocks(key, counter, tf.constant(3, tf.uint32))
@@ -170,7 +170,7 @@ def test_philox_carries_into_the_next_words():
     assert [int(word) for word in got] == [int(word) for word in same]
 
 
-def test_blocks_of_a_seed_are_the_bits_that_tensorflow_gives():
+def test_philox_blocks_of_a_seed_equal_tensorflows_bits():
     seed = tf.constant([-5, 77])
     wanted = philox.bits([1000, 4], seed).numpy()
     key, counter = philox.key_and_counter(seed)
@@ -182,7 +182,7 @@ def test_blocks_of_a_seed_are_the_bits_that_tensorflow_gives():
 # --- through the loader -------------------------------------------------------------------------
 
 
-def test_a_loaders_batches_are_those_of_one_that_augments_itself(tiny):
+def test_a_loader_gives_the_same_batches_with_augmentation_on_host_and_device(tiny):
     settings = {"augmenter": "randaugment", "random_erasing": 0.5, "mixup_alpha": 0.4}
     settings |= {"cutmix_alpha": 1.0, "image_size": 32, "batch_size": 8}
 
@@ -202,10 +202,12 @@ def test_a_loaders_batches_are_those_of_one_that_augments_itself(tiny):
         np.testing.assert_array_equal(labels, one[1])
         np.testing.assert_array_equal(weights, one[2])
         without_weight += int((weights == 0).numpy().sum())
-    assert without_weight == 1 + 8 - 97 // 2 % 8  # the bad one, and what fills up the last batch
+    assert (
+        without_weight == 1 + 8 - 97 // 2 % 8
+    )  # the bad example, and the padding of the last batch
 
 
-def test_there_is_nothing_to_prepare_where_nothing_is_drawn_or_in_evaluation(tiny):
+def test_prepare_is_none_without_random_operations_and_in_evaluation(tiny):
     options = InputOptions(image_size=32, batch_size=4, augment_on="device")
     loader = build_dataset(str(tiny), "train", options, training=True)
     assert loader.prepare is None

@@ -1,5 +1,6 @@
-"""Pillow judges every augmentation operation over its level range, byte for byte: one image on the
-host, and a batch on the device, as TensorFlow's own operations and compiled by XLA.
+"""Every augmentation operation gives Pillow's bytes over its range of levels.
+
+This holds for one image on the host and for a batch on the device, with and without XLA.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LEVELS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 
 
 def _photo_like(height: int, width: int, seed: int) -> np.ndarray:
-    """Smooth coloured gradients and blobs with a little noise: neighbouring pixels are alike."""
+    """Returns smooth coloured gradients with a little noise; neighbouring pixels are similar."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     image = np.zeros((height, width, 3))
@@ -77,7 +78,7 @@ def _pil_solarize_add(image: Image.Image, addition: float) -> Image.Image:
 
 
 def _pil_hue(image: Image.Image, factor: float) -> Image.Image:
-    """What torchvision's adjust_hue does; tests/parity compares with torchvision itself."""
+    """Does what torchvision's adjust_hue does; tests/parity compares with torchvision itself."""
     hue, saturation, value = image.convert("HSV").split()
     shifted = (np.asarray(hue).astype(int) + int(factor * 255)) % 256
     bands = (Image.fromarray(shifted.astype(np.uint8)), saturation, value)
@@ -124,7 +125,7 @@ NO_ARGUMENT = ("AutoContrast", "Equalize", "Invert")
 
 
 def _compiled(op: str):
-    """One graph for all sizes and arguments, as in a tf.data map."""
+    """Returns one graph for all sizes and arguments, as in a tf.data map."""
     return tf.function(
         OURS[op],
         input_signature=[
@@ -135,7 +136,7 @@ def _compiled(op: str):
 
 
 def _arguments(op: str) -> list[float]:
-    """Every argument that a policy can give this operation, and a few of random magnitudes."""
+    """Returns every argument that a policy can give this operation, and some random magnitudes."""
     if op in NO_ARGUMENT:
         return [0.0]
     if op == policies.HUE:
@@ -158,19 +159,19 @@ def _arguments(op: str) -> list[float]:
     )
 
 
-def test_every_operation_has_a_judge():
+def test_every_operation_is_compared_with_pillow():
     assert set(PILLOW) | {"Cutout", policies.IDENTITY} == set(policies.OPS)
     assert set(PILLOW) == set(OURS)
 
 
 def _on_host(op: str):
-    """From an image and arguments to an image for each."""
+    """Returns a function from an image and arguments to one image per argument."""
     ours = _compiled(op)
     return lambda array, arguments: np.stack([ours(array, a).numpy() for a in arguments])
 
 
 def _planned(array: np.ndarray, names: list[str], arguments: list[float]) -> Planned:
-    """As many copies of an image as arguments, with one operation each."""
+    """Returns one copy of the image per argument, with one operation each."""
     count = len(arguments)
     choice = Choice(
         tf.constant([[policies.OPS.index(name)] for name in names]),
@@ -202,7 +203,7 @@ def _check(op: str, name: str, arguments: list[float], got: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("op", PILLOW)
-def test_operation_gives_pillows_bytes(op):
+def test_an_operation_gives_pillows_bytes(op):
     ours, arguments = _on_host(op), _arguments(op)
     for name, array in IMAGES.items():
         _check(op, name, arguments, ours(array, arguments))
@@ -210,13 +211,13 @@ def test_operation_gives_pillows_bytes(op):
 
 @pytest.mark.parametrize("op", PILLOW)
 @pytest.mark.parametrize("large", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_operation_gives_pillows_bytes_on_a_device(op, large):
+def test_an_operation_on_the_device_gives_pillows_bytes(op, large):
     arguments = _arguments(op)
     chosen = {n: array for n, array in IMAGES.items() if (array.size > 20_000) == large}
     planned = {
         name: _planned(array, [op] * len(arguments), arguments) for name, array in chosen.items()
     }
-    # One graph for all sizes.
+    # one graph for all sizes
     spec = tf.nest.map_structure(_any_size, next(iter(planned.values())))
     prepare = tf.function(_prepare({op}), input_signature=[spec])
     for name in chosen:
@@ -224,7 +225,7 @@ def test_operation_gives_pillows_bytes_on_a_device(op, large):
 
 
 def test_all_operations_compiled_by_xla_give_pillows_bytes():
-    """In one batch and one program, so that each is chosen from all."""
+    """One batch and one program contain all operations."""
     names = [op for op in PILLOW for _ in _arguments(op)]
     arguments = [argument for op in PILLOW for argument in _arguments(op)]
     name = "photo 40x33"
@@ -233,7 +234,7 @@ def test_all_operations_compiled_by_xla_give_pillows_bytes():
         _check(op, name, _arguments(op), got[[other == op for other in names]])
 
 
-def test_hue_of_every_colour_is_pillows():
+def test_hue_of_every_colour_gives_pillows_bytes():
     ours = _compiled(policies.HUE)
     levels = np.arange(0, 256, 3, dtype=np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
@@ -243,8 +244,8 @@ def test_hue_of_every_colour_is_pillows():
 
 
 @pytest.mark.parametrize("op", ["TranslateX", "TranslateY"])
-def test_translation_by_half_pixels_keeps_the_edge_that_pillow_keeps(op):
-    # Source coordinates fall exactly on pixel edges; rounding halves away from zero would lose one.
+def test_translation_by_half_pixels_keeps_the_same_edge_as_pillow(op):
+    # Source coordinates lie exactly on pixel edges; rounding halves away from zero would lose one.
     array = _noise(20, 24, 10)
     for argument in (-1e9, -7.5, -0.5, 0.5, 7.5, 12.5, 1e9):
         expected = np.asarray(PILLOW[op](Image.fromarray(array), argument))
@@ -253,7 +254,7 @@ def test_translation_by_half_pixels_keeps_the_edge_that_pillow_keeps(op):
 
 @pytest.mark.parametrize("centre", [(0, 0), (5, 9), (19, 29), (12, 0)])
 @pytest.mark.parametrize("level", LEVELS)
-def test_cutout_matches_a_pasted_rectangle(level, centre):
+def test_cutout_equals_a_pasted_rectangle(level, centre):
     array = _noise(20, 30, 11)
     half = int(policies.argument("Cutout", level, cutout_const=40))
     y, x = centre
@@ -263,11 +264,11 @@ def test_cutout_matches_a_pasted_rectangle(level, centre):
     np.testing.assert_array_equal(got, expected)
 
 
-# --- regressions: faults of earlier implementations ---------------------------------------------
+# --- faults of earlier implementations ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [10, 11.67, 15])
-def test_fault_solarize_level_10_and_above_leaves_the_image_untouched(level):
+def test_solarize_at_level_10_and_above_leaves_the_image_unchanged(level):
     # A threshold of 256 narrowed to uint8 became 0 and inverted the whole image.
     array = _photo_like(32, 32, 12)
     array[0, 0] = 255
@@ -277,8 +278,8 @@ def test_fault_solarize_level_10_and_above_leaves_the_image_untouched(level):
 
 
 @pytest.mark.parametrize("side", [224, 300])
-def test_fault_contrast_uses_the_mean_grey_not_the_number_of_pixels(side):
-    # The old mean was pixels / 256: 196 at 224 px and 255 from 300 px on, for any picture.
+def test_contrast_uses_the_mean_grey_and_not_the_number_of_pixels(side):
+    # The old mean was pixels / 256: 196 at 224 px, and 255 from 300 px on, for any image.
     array = (_photo_like(side, side, 13) // 3).astype(np.uint8)
     grey = np.asarray(Image.fromarray(array).convert("L"))
     mean = math.floor(grey.mean() + 0.5)
@@ -287,7 +288,7 @@ def test_fault_contrast_uses_the_mean_grey_not_the_number_of_pixels(side):
     assert np.unique(got).tolist() == [mean]
 
 
-def test_fault_posterize_0_bits_keeps_one_bit():
+def test_posterize_to_0_bits_keeps_one_bit():
     array = _noise(32, 32, 14)
     expected = np.asarray(ImageOps.posterize(Image.fromarray(array), 1))
     for bits in (0, policies.argument("Posterize", 2), policies.argument("Posterize", 0)):
@@ -296,7 +297,7 @@ def test_fault_posterize_0_bits_keeps_one_bit():
     assert set(np.unique(got)) == {0, 128}
 
 
-def test_fault_solarize_add_level_10_clips_and_does_not_wrap():
+def test_solarize_add_clips_instead_of_wrapping():
     array = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=-1)
     got = operations.solarize_add(array, 165.0).numpy()[..., 0].ravel()
     expected = [min(255, i + 165) if i < 128 else i for i in range(256)]

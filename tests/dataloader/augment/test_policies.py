@@ -1,4 +1,4 @@
-"""Policies are data: tables, level functions and their errors, without TensorFlow."""
+"""Policies as data: tables, level functions and errors, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from convoy.dataloader.augment.levels import RANGES
 ROOT = Path(__file__).parents[3]
 
 
-def test_policies_cost_no_tensorflow():
+def test_importing_policies_does_not_import_tensorflow():
     code = "import sys, dataloader.augment.policies; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
-def test_v0_is_the_published_table():
+def test_v0_equals_the_published_table():
     policy = policies.get_policy("v0")
     assert len(policy) == 25
     assert all(len(sub_policy) == 2 for sub_policy in policy)
-    # Written out once more, in another form, against slips of the pen.
+    # The table again in another form, to catch typing errors.
     published = """
         Equalize.8 1+ShearY.8 4 · Color.4 9+Equalize.6 3 · Color.4 1+Rotate.6 8 ·
         Solarize.8 3+Equalize.4 7 · Solarize.4 2+Solarize.6 2 · Color.2 0+Equalize.8 8 ·
@@ -46,7 +46,7 @@ def _text(step: policies.Step) -> str:
     return f"{step.op}{probability} {step.level}"
 
 
-# The AutoAugment paper's table 9, as TensorFlow's model garden has it (`policy_reduced_imagenet` in
+# Table 9 of the AutoAugment paper, as in TensorFlow's model garden (`policy_reduced_imagenet` in
 # official/vision/ops/augment.py). DALI's `get_reduced_image_net_policy` and torchvision's IMAGENET
 # leave out levels without a meaning; tests/parity compares with timm and torchvision themselves.
 TABLE_9 = """
@@ -63,21 +63,21 @@ TABLE_9 = """
 
 
 @pytest.mark.parametrize(("name", "ranges"), [("original", "original"), ("reduced", "tf")])
-def test_original_and_reduced_are_the_papers_table_with_two_meanings_of_levels(name, ranges):
+def test_original_and_reduced_are_the_papers_table_with_different_ranges_of_levels(name, ranges):
     policy = policies.get_policy(name)
     written = ["+".join(_text(step) for step in sub_policy) for sub_policy in policy]
     assert written == [" ".join(part.split()) for part in TABLE_9.split("·")]
     assert {step.ranges for sub_policy in policy for step in sub_policy} == {ranges}
 
 
-def test_names_of_other_programs_are_known_where_they_mean_one_table():
+def test_other_programs_names_of_a_policy_are_accepted():
     assert policies.list_policies() == ("v0", "original", "reduced")
     for alias in ("reduced_imagenet", "reduced_image_net"):
         assert policies.get_policy(alias) == policies.get_policy("reduced")
 
 
-def test_operations_are_numbered_once_and_for_all():
-    # Checkpoints do not hold these numbers, but native code does.
+def test_the_numbers_of_operations_are_fixed():
+    # Native code uses these numbers; checkpoints do not.
     assert len(policies.RANDAUGMENT_OPS) == len(set(policies.RANDAUGMENT_OPS)) == 16
     assert (*policies.RANDAUGMENT_OPS, "Identity", "Hue") == policies.OPS
     names = policies.list_policies()
@@ -86,7 +86,7 @@ def test_operations_are_numbered_once_and_for_all():
     assert used <= set(policies.OPS)
 
 
-def test_spaces_are_the_published_sets():
+def test_spaces_equal_the_published_sets():
     spaces = policies.RANDAUGMENT_SPACES
     assert set(spaces["tf"].ops) == {*policies.RANDAUGMENT_OPS, "Identity"}
     assert set(spaces["timm"].ops) == set(policies.RANDAUGMENT_OPS) - {"Cutout"}
@@ -119,12 +119,12 @@ def test_spaces_are_the_published_sets():
         ("Hue", 0, 0, 0),
     ],
 )
-def test_level_to_argument(op, at_0, at_5, at_10):
+def test_levels_map_to_arguments(op, at_0, at_5, at_10):
     got = [policies.argument(op, level) for level in (0, 5, 10)]
     assert got == pytest.approx([at_0, at_5, at_10])
 
 
-def test_randaugment_constants():
+def test_randaugments_constants_scale_translation_and_cutout():
     options = {
         "translate_const": policies.RANDAUGMENT_TRANSLATE_CONST,
         "cutout_const": policies.RANDAUGMENT_CUTOUT_CONST,
@@ -150,12 +150,12 @@ def test_randaugment_constants():
         ("wide", "TranslateY", 0, 125, 250),
     ],
 )
-def test_level_to_argument_of_other_ranges(ranges, op, at_0, at_5, at_10):
+def test_levels_of_other_ranges_map_to_arguments(ranges, op, at_0, at_5, at_10):
     got = [policies.argument(op, level, ranges=ranges) for level in (0, 5, 10)]
     assert got == pytest.approx([at_0, at_5, at_10])
 
 
-def test_signs_turn_around_nothing_or_around_the_neutral_factor():
+def test_a_negative_sign_mirrors_the_argument_at_its_neutral_value():
     for ranges, table in RANGES.items():
         for op in table:
             low = policies.argument(op, 10, ranges=ranges, negative=True)
@@ -169,7 +169,7 @@ def test_signs_turn_around_nothing_or_around_the_neutral_factor():
     }
 
 
-def test_a_magnitude_without_deviation_is_one_level():
+def test_a_magnitude_without_deviation_gives_one_level():
     assert policies.randaugment_levels(9) == (9.0,)
     levels = policies.randaugment_levels(9, 0.5)
     assert len(levels) == 1024
@@ -178,7 +178,7 @@ def test_a_magnitude_without_deviation_is_one_level():
     assert max(policies.randaugment_levels(15, 3)) == 15
 
 
-def test_fault_posterize_0_bits_is_clamped_to_one():
+def test_posterize_keeps_at_least_one_bit():
     assert [policies.argument("Posterize", level) for level in range(11)] == [
         *(1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4)
     ]
@@ -186,13 +186,13 @@ def test_fault_posterize_0_bits_is_clamped_to_one():
     assert policies.argument("Posterize", 10, ranges="increasing") == 1
 
 
-def test_magnitudes_above_ten_stay_whole_numbers_and_are_not_wrapped():
+def test_magnitudes_above_10_give_larger_whole_numbers():
     assert policies.argument("Solarize", 15) == 384
     assert policies.argument("Solarize", 11.67) == 298
     assert policies.argument("SolarizeAdd", 15) == 165
 
 
-def test_steps_are_frozen():
+def test_steps_are_immutable():
     step = policies.Step("Invert", 0.5, 3)
     with pytest.raises(dataclasses.FrozenInstanceError):
         step.level = 4
@@ -209,6 +209,6 @@ def test_steps_are_frozen():
         (lambda: policies.argument("Cutout", 1, cutout_const=-2), "cutout_const .* not -2"),
     ],
 )
-def test_errors_say_what_is_wrong(call, message):
+def test_invalid_policies_are_refused_with_the_reason(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""Makes odd pictures, and such as claim to be larger than they are."""
+"""Makes unusual images, and small files whose header claims a huge image."""
 
 import struct
 import zlib
@@ -7,14 +7,14 @@ from tests.dataloader.packing import encoded
 
 
 def adobe_cmyk(photo):
-    """CMYK as Photoshop writes it and as ImageNet has it: inverted, which an APP14 marker says."""
+    """Returns inverted CMYK with an APP14 marker, as Photoshop writes it and ImageNet has it."""
     data = encoded(photo.convert("CMYK"), quality=95)
     assert b"Adobe" in data[:200]
     return data
 
 
 def png_claiming(width, height):
-    """A PNG of few bytes whose header promises a huge image."""
+    """Returns a PNG of few bytes whose header claims a huge image."""
 
     def chunk(kind, data):
         return (

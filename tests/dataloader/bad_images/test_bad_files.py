@@ -1,4 +1,4 @@
-"""Folders and records with bad files: each one is left out and named."""
+"""Bad files in folders and records are left out and named."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from tests.dataloader.packing import encoded
 
 
 def folder_of(root, files):
-    """An image folder of two classes in which these files stand among good ones."""
+    """Makes an image folder of two classes with these files among good ones."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("ant", "bee"):
@@ -47,7 +47,7 @@ def loader_of(root, split="train", **changes):
     return Loader(source, options, training=split == "train")
 
 
-def test_every_bad_file_is_counted_and_named(tmp_path, photo):
+def test_every_bad_file_is_counted_and_named_with_a_reason(tmp_path, photo):
     palette = photo.convert("P")
     bad = {
         "zero.JPEG": (b"", "the image has no bytes"),
@@ -95,7 +95,7 @@ def payloads(photo, count=12):
     return [encode_example({"image/encoded": image, "image/class/label": 1}) for _ in range(count)]
 
 
-def test_labels_of_the_wrong_type_and_missing_keys(tmp_path, photo):
+def test_records_with_a_wrong_label_type_or_missing_keys_are_left_out(tmp_path, photo):
     image = encoded(photo)
     float_label = tf.train.Example()
     float_label.features.feature["image/encoded"].bytes_list.value.append(image)
@@ -119,7 +119,7 @@ def test_labels_of_the_wrong_type_and_missing_keys(tmp_path, photo):
     assert all("record at byte" in text for text in loader.bad_examples.values())
 
 
-def test_a_truncated_file_trains_on_what_is_left(tmp_path, photo):
+def test_training_uses_the_complete_records_of_a_truncated_file(tmp_path, photo):
     root = records_of(tmp_path / "data", payloads(photo), damage=lambda content: content[:-30])
     loader = loader_of(root)
     assert list(loader.bad_examples) == [11]
@@ -131,7 +131,7 @@ def test_a_truncated_file_trains_on_what_is_left(tmp_path, photo):
         loader_of(root, "validation")
 
 
-@pytest.mark.skipif(not crc.FAST, reason="records are checked on the way where google-crc32c is")
+@pytest.mark.skipif(not crc.FAST, reason="checksums need google-crc32c")
 def test_a_flipped_bit_inside_an_image_is_noticed(tmp_path, photo):
     def flip(content):
         content[len(content) // 2] ^= 4
@@ -142,7 +142,9 @@ def test_a_flipped_bit_inside_an_image_is_noticed(tmp_path, photo):
     assert "checksum is wrong" in loader.bad_examples[6]
 
 
-def test_class_folders_that_differ(tmp_path, photo, caplog):
+def test_missing_classes_in_validation_warn_and_unknown_or_empty_ones_are_refused(
+    tmp_path, photo, caplog
+):
     root = folder_of(tmp_path / "data", {})
     for file in (root / "val" / "ant").iterdir():
         file.unlink()
@@ -160,7 +162,7 @@ def test_class_folders_that_differ(tmp_path, photo, caplog):
 
 @contextmanager
 def as_nobody():
-    """Root may read everything; these tests are about those who may not."""
+    """Drops root's rights, since root can read everything."""
     if os.geteuid():
         yield
         return
@@ -172,8 +174,8 @@ def as_nobody():
 
 
 @pytest.mark.parametrize("what", ["train", "train/bee", "train/bee/deep", "."])
-def test_unreadable_directories_are_named(photo, what):
-    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
+def test_an_unreadable_folder_is_named(photo, what):
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to other users
         os.chmod(place, 0o755)
         root = folder_of(Path(place) / "data", {})
         (root / "train" / "bee" / "deep").mkdir()
@@ -185,7 +187,7 @@ def test_unreadable_directories_are_named(photo, what):
             os.chmod(root / what, 0o755)
 
 
-def test_an_unreadable_file_is_left_out(photo):
+def test_an_unreadable_file_is_left_out_and_named(photo):
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o755)
         root = folder_of(Path(place) / "data", {})
@@ -198,8 +200,8 @@ def test_an_unreadable_file_is_left_out(photo):
     )
 
 
-def test_fewer_files_than_ranks(tmp_path, photo):
-    """One file, three examples, five ranks: each example once, and as many steps on every rank."""
+def test_with_fewer_examples_than_ranks_each_counts_once(tmp_path, photo):
+    """One file of three examples and five ranks: all ranks have the same number of steps."""
     root = records_of(tmp_path / "data", payloads(photo, 3))
     options = InputOptions(image_size=16, batch_size=2, num_workers=1)
     totals, steps = [], []

@@ -1,4 +1,4 @@
-"""Files as they are found in the wild: each is decoded right, or left out and named. None hangs."""
+"""Files as found in the wild: each is decoded correctly, or left out and named."""
 
 import io
 import struct
@@ -31,21 +31,21 @@ def without_marker(data):
 
 
 def ycck(photo):
-    """Photoshop's other way: CMYK turned by the same matrix as YCbCr, which the marker says."""
+    """Returns YCCK: CMYK transformed like YCbCr, which the marker says. Photoshop writes it too."""
     data = bytearray(adobe_cmyk(photo))
     data[data.index(b"Adobe") + 11] = 2
     return bytes(data)
 
 
 def gif_on_canvas(photo, width, height):
-    """A GIF whose one frame fills a part of its canvas."""
+    """Returns a GIF whose only frame covers a part of its canvas."""
     data = bytearray(encoded(photo, "GIF"))
     data[6:10] = struct.pack("<HH", width, height)
     return bytes(data)
 
 
 def bmp_of_16_bits(photo):
-    """Five bits a channel, as old programs write them."""
+    """Returns a BMP with five bits per channel, as old programs write it."""
     pixels = np.asarray(photo).astype(np.uint16) >> 3
     rows = (pixels[::-1, :, 0] << 10 | pixels[::-1, :, 1] << 5 | pixels[::-1, :, 2]).astype("<u2")
     return bmp(
@@ -54,7 +54,7 @@ def bmp_of_16_bits(photo):
 
 
 def bmp_of_os2(photo):
-    """A header of 12 bytes, with sizes of 16 bits."""
+    """Returns a BMP with a header of 12 bytes and 16-bit sizes."""
     rows = np.asarray(photo)[::-1, :, ::-1].tobytes()
     return bmp(struct.pack("<IHHHH", 12, *photo.size, 1, 24), rows)
 
@@ -96,27 +96,27 @@ GOOD = {
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_unusual_images_are_those_of_pillow(kind, photo):
+def test_an_unusual_image_has_pillows_pixels(kind, photo):
     data = GOOD[kind](photo)
     assert (decode_image(tf.constant(data)).numpy() == by_pillow(data)).all()
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_what_is_packed_is_read_by_tensorflow_alone(kind, photo):
-    """And has the pixels that training has, as far as JPEG keeps them."""
+def test_a_packed_image_decodes_with_tensorflow_alone(kind, photo):
+    """It has the pixels that training sees, except for JPEG's losses."""
     data = GOOD[kind](photo)
     packed, name = recode(data, Recoding())
     with tensorflow_only():
         pixels = decode_image(tf.constant(packed)).numpy().astype(int)
     if "transparent" in kind or "canvas" in kind:
-        return  # TensorFlow paints black what GIFs leave out, ours does not
+        return  # TensorFlow fills the missing parts of GIFs with black, our decoder does not
     lossy = packed != data and name == "jpeg"
     assert abs(pixels - by_pillow(data)).mean() < (3 if lossy else 0.01)
     assert (packed != data and name == "png") == (kind in ("BMP with a palette", "1-bit BMP"))
 
 
 @pytest.mark.parametrize("what", ["no end", "marker in the data", "IDAT", "IEND", "no chunk left"])
-def test_what_pillow_reads_and_tensorflow_refuses_is_not_packed(what, photo):
+def test_a_damaged_image_that_only_pillow_reads_is_not_packed(what, photo):
     jpeg, png = encoded(photo), encoded(photo, "PNG")
     match what:
         case "no end":
@@ -139,7 +139,7 @@ def test_what_pillow_reads_and_tensorflow_refuses_is_not_packed(what, photo):
     assert recode(png, Recoding())[0] == png
 
 
-def test_a_transparent_gif_shows_the_colours_underneath(photo):
+def test_a_transparent_gif_has_its_underlying_colours(photo):
     palette = photo.convert("P")
     data = encoded(palette, "GIF", transparency=int(np.asarray(palette)[0, 0]))
     pixels = decode_image(tf.constant(data)).numpy()
@@ -147,9 +147,10 @@ def test_a_transparent_gif_shows_the_colours_underneath(photo):
     assert (pixels == np.asarray(palette.convert("RGB"))).all()
 
 
-def test_cmyk_without_adobes_marker_is_read_alike_everywhere(photo):
-    """Whole, cropped, in exports, packed and for DALI: as Pillow reads it. TensorFlow inverts only
-    what the marker says is inverted, and was up to 255 levels off.
+def test_cmyk_without_adobes_marker_has_pillows_pixels_everywhere(photo):
+    """This includes crops, exports, packing and DALI.
+
+    TensorFlow inverts only CMYK that the marker declares inverted, and was up to 255 levels off.
     """
     data = GOOD["CMYK without a marker"](photo)
     expected = by_pillow(data).astype(int)
@@ -166,22 +167,22 @@ def test_cmyk_without_adobes_marker_is_read_alike_everywhere(photo):
         assert abs(pixels.mean((0, 1)) - expected.mean((0, 1))).max() < 3
 
 
-def test_what_only_pillow_reads_is_left_out_of_exports(photo):
-    """They decode with TensorFlow alone."""
+def test_formats_that_only_pillow_reads_are_refused_in_exports(photo):
+    """Exported models decode with TensorFlow alone."""
     with tensorflow_only():
         assert (decode_image(tf.constant(encoded(photo, "BMP"))).numpy() == photo).all()
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode_image(tf.constant(encoded(photo, "WEBP")))
 
 
-def test_16_bit_png_keeps_its_upper_bits(photo):
+def test_a_16_bit_png_keeps_its_upper_bits(photo):
     levels = np.arange(2400, dtype=np.uint16).reshape(40, 60) * 27
     data = encoded(Image.fromarray(levels), "PNG")
     assert (decode_image(tf.constant(data)).numpy() == (levels >> 8)[..., None]).all()
 
 
-def test_transparency_is_left_out(photo):
-    """The colours under a transparent pixel are taken as they are, as Pillow's convert does."""
+def test_transparency_is_ignored(photo):
+    """The colours under a transparent pixel are used, as in Pillow's convert."""
     photo = photo.copy()
     photo.putalpha(0)
     data = encoded(photo, "PNG")
@@ -189,7 +190,7 @@ def test_transparency_is_left_out(photo):
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
-def test_a_kind_that_pillow_was_built_without_is_named(photo, kind, monkeypatch):
+def test_a_format_that_this_pillow_lacks_is_named(photo, kind, monkeypatch):
     from convoy.dataloader.images import by_pillow as module
 
     data = encoded(photo, kind)
@@ -203,10 +204,10 @@ def test_a_kind_that_pillow_was_built_without_is_named(photo, kind, monkeypatch)
     assert len(module.kinds_here()) == 6
 
 
-def test_orientation_in_exif_is_not_applied_unless_asked_for(photo):
-    """So torchvision and tf.data read images, and runs from before `--exif_orientation`."""
+def test_exif_orientation_is_ignored_unless_asked_for(photo):
+    """torchvision and tf.data ignore it too, as did runs before `--exif_orientation`."""
     exif = Image.Exif()
-    exif[0x112] = 6  # "turn by 90 degrees"
+    exif[0x112] = 6  # "rotate by 90 degrees"
     turned, plain = encoded(photo, exif=exif), encoded(photo)
     assert (decode_image(tf.constant(turned)).numpy() == by_pillow(plain)).all()
     one, two = (eval_decode(tf.constant(data), 24, WHOLE).numpy() for data in (turned, plain))
@@ -230,11 +231,11 @@ def large(photo):
     yield png_claiming(side, side)
     yield jpeg_claiming(photo, side, side)
     yield bmp_claiming(photo, side, side)
-    yield bmp_claiming(photo, side, -side)  # rows from the top
+    yield bmp_claiming(photo, side, -side)  # negative height: rows from the top
     yield gif_claiming(photo, side, side)
 
 
-def test_enormous_images_are_refused_by_their_header(photo):
+def test_a_huge_image_is_refused_by_its_header(photo):
     seed = tf.constant([1, 2])
     for data in map(tf.constant, large(photo)):
         for decode in (
@@ -246,11 +247,8 @@ def test_enormous_images_are_refused_by_their_header(photo):
                 decode(data)
 
 
-def test_a_real_image_at_the_bound_is_decoded():
-    """A panorama, so that the header alone does not tell: 1 pixel high, then 1 column too many."""
+def test_an_image_of_almost_the_maximal_size_is_decoded():
+    """It is 60,000 pixels wide and has 84 million pixels."""
     wide = encoded(Image.new("L", (60_000, 1400)))
     assert MAX_PIXELS >= 60_000 * 1400
     assert random_crop_decode(tf.constant(wide), tf.constant([0, 0]), 8).shape == (8, 8, 3)
-
-
-# ---- in a data set ------------------------------------------------------------------------------

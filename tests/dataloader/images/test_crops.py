@@ -1,4 +1,4 @@
-"""Decoding and cropping, judged by Pillow and by geometry worked out in NumPy."""
+"""Decoding and cropping, compared with Pillow and with geometry in NumPy."""
 
 import io
 
@@ -18,7 +18,7 @@ from convoy.dataloader.images.decoders import decode_image
 
 
 def picture(height=75, width=100, seed=0):
-    """A smooth picture that JPEG keeps well, uint8 (height, width, 3)."""
+    """Returns a smooth image that JPEG keeps well, uint8 (height, width, 3)."""
     small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -32,14 +32,14 @@ def encoded(image, kind="JPEG", **options):
 @pytest.mark.parametrize(
     "options", [{}, {"quality": 30}, {"progressive": True}, {"subsampling": 0}]
 )
-def test_jpeg_is_pillows(options):
+def test_jpegs_decode_as_with_pillow(options):
     data = encoded(picture(), **options)
     ours = decode_image(tf.constant(data)).numpy().astype(int)
     assert np.abs(ours - np.asarray(Image.open(io.BytesIO(data)))).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
-def test_other_formats(kind):
+def test_png_bmp_and_gif_decode_as_with_pillow(kind):
     data = encoded(picture(), kind)
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     assert (decode_image(tf.constant(data)).numpy() == expected).all()
@@ -48,7 +48,7 @@ def test_other_formats(kind):
     assert random_crop_decode(tf.constant(data), tf.constant([1, 2]), 32).shape == (32, 32, 3)
 
 
-def test_grey_cmyk_and_palette_become_rgb():
+def test_grey_and_cmyk_become_rgb():
     grey = picture()[..., 0]
     for kind in ("JPEG", "PNG"):
         image = decode_image(tf.constant(encoded(grey, kind))).numpy()
@@ -60,7 +60,7 @@ def test_grey_cmyk_and_palette_become_rgb():
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff rubbish", b"\x89PNG\r\n\x1a\n"])
-def test_rubbish_is_an_error(data):
+def test_data_that_is_no_image_is_refused(data):
     for function in (
         decode_image,
         lambda e: eval_decode(e, 8, EvalCrop()),
@@ -70,14 +70,14 @@ def test_rubbish_is_an_error(data):
             function(tf.constant(data))
 
 
-def test_truncated_jpeg_is_an_error():
+def test_a_truncated_jpeg_is_refused():
     data = encoded(picture(200, 200, 1), quality=95)
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_image(tf.constant(data[: len(data) // 2]))
 
 
 def bilinear(image, height, width):
-    """Half-pixel bilinear resize without a filter, as torch and TensorFlow 2 define it."""
+    """Resizes bilinearly with half-pixel centres, no antialiasing, as torch and TensorFlow 2 do."""
 
     def weights(old, new):
         at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
@@ -93,7 +93,7 @@ def bilinear(image, height, width):
 
 @pytest.mark.parametrize("shape", [(75, 100), (101, 60), (64, 64), (33, 200)])
 @pytest.mark.parametrize(("size", "padding"), [(32, 32), (48, 0), (50, 7)])
-def test_centre_square(shape, size, padding):
+def test_the_centre_square_is_cut_out_and_resized(shape, size, padding):
     image = picture(*shape)
     side = int(size / (size + padding) * min(shape) + 1e-9)
     y, x = (shape[0] - side + 1) // 2, (shape[1] - side + 1) // 2
@@ -101,7 +101,7 @@ def test_centre_square(shape, size, padding):
     ours = eval_decode(tf.constant(encoded(image, "PNG")), size, EvalCrop(padding)).numpy()
     assert ours.dtype == np.uint8
     assert np.abs(ours - expected).max() <= 0.51  # rounded to nearest
-    # The fused JPEG path cuts out the same pixels as decoding the whole picture.
+    # The fused JPEG path cuts out the same pixels as decoding the whole image.
     data = encoded(image, quality=95)
     whole = np.asarray(Image.open(io.BytesIO(data)))[y : y + side, x : x + side]
     ours = eval_decode(tf.constant(data), size, EvalCrop(padding)).numpy()
@@ -110,7 +110,7 @@ def test_centre_square(shape, size, padding):
 
 @pytest.mark.parametrize("shape", [(75, 100), (101, 60), (64, 64), (33, 200)])
 @pytest.mark.parametrize(("size", "padding"), [(32, 4), (48, 0), (50, 7)])
-def test_resize_then_crop_is_torchvisions(shape, size, padding):
+def test_resize_then_crop_equals_torchvisions(shape, size, padding):
     image = picture(*shape)
     short = size + padding
     height, width = (
@@ -123,14 +123,14 @@ def test_resize_then_crop_is_torchvisions(shape, size, padding):
     ours = eval_decode(tf.constant(encoded(image, "PNG")), size, crop).numpy()
     expected = bilinear(image, height, width)[top : top + size, left : left + size]
     assert np.abs(ours - expected).max() <= 0.51
-    # With the filter on, Pillow is the judge (it rounds between its two passes).
+    # With antialiasing, compare with Pillow, which rounds between its two passes.
     pillow = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     crop = EvalCrop(padding, "resize", antialias=True)
     ours = eval_decode(tf.constant(encoded(image, "PNG")), size, crop).numpy().astype(int)
     assert np.abs(ours - np.asarray(pillow)[top : top + size, left : left + size]).max() <= 2
 
 
-def test_bicubic_does_not_wrap_around():
+def test_bicubic_resizing_clips_instead_of_wrapping():
     image = np.zeros((40, 40, 3), np.uint8)
     image[:, 20:] = 255
     crop = EvalCrop(0, interpolation="bicubic")
@@ -139,7 +139,7 @@ def test_bicubic_does_not_wrap_around():
     assert ours[:, 40:].min() > 200
 
 
-def test_eval_crop_values():
+def test_an_eval_crop_round_trips_and_refuses_invalid_values():
     crop = EvalCrop(16, "resize", "bicubic", True)
     assert EvalCrop(**crop.to_dict()) == crop
     for wrong in ({"padding": -1}, {"method": "squash"}, {"interpolation": "cubic"}):
@@ -161,8 +161,8 @@ def windows(shape, count, area=(0.05, 1.0), ratio=(0.75, 1.333)):
 
 
 @pytest.mark.parametrize("shape", [(375, 500), (500, 375)])
-def test_random_crop_distribution(shape):
-    """Against torchvision's sampling loop, written out in NumPy."""
+def test_random_crops_are_distributed_like_torchvisions(shape):
+    """The reference is torchvision's sampling loop, rewritten in NumPy."""
     ours = windows(shape, 4000)
     y, x, h, w = ours.T
     assert (ours >= 0).all()
@@ -194,14 +194,14 @@ def test_random_crop_distribution(shape):
     ("shape", "expected"),
     [((100, 1000), (0, 433, 100, 133)), ((1000, 100), (433, 0, 133, 100)), ((1, 1), (0, 0, 1, 1))],
 )
-def test_fallback_is_the_largest_centre_crop(shape, expected):
-    """A whole-area crop cannot fit these shapes."""
+def test_the_fallback_is_the_largest_centre_crop(shape, expected):
+    """A crop of the whole area does not fit these shapes."""
     for window in windows(shape, 5, area=(1.0, 1.0)):
         assert np.abs(window - expected).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_random_crop_decode(kind):
+def test_a_random_crop_is_cut_resized_and_sometimes_flipped(kind):
     image = picture(120, 160)
     data = encoded(image, kind, **({"quality": 95} if kind == "JPEG" else {}))
     whole = np.asarray(Image.open(io.BytesIO(data)))
@@ -222,7 +222,7 @@ def test_random_crop_decode(kind):
     assert 2 <= flips <= 10
 
 
-def test_random_interpolation_is_bilinear_or_bicubic_as_often():
+def test_random_interpolation_is_bilinear_or_bicubic_with_equal_probability():
     data = tf.constant(encoded(picture(60, 80), "PNG"))
 
     @tf.function(input_signature=[tf.TensorSpec([2], tf.int32)])
@@ -235,6 +235,6 @@ def test_random_interpolation_is_bilinear_or_bicubic_as_often():
     bicubic_ones = [(random == cubic).all() for random, _, cubic in drawn]
     both = np.array([bilinear_ones, bicubic_ones])
     assert both.any(axis=0).all()
-    both = both[:, ~both.all(axis=0)]  # a crop that is 24 px already is not resized
+    both = both[:, ~both.all(axis=0)]  # a crop of exactly 24 px is not resized
     assert both.shape[1] > 90
     assert both[0].mean() == pytest.approx(0.5, abs=5 * 0.5 / both.shape[1] ** 0.5)

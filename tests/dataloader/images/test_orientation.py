@@ -1,4 +1,4 @@
-"""EXIF's orientation: the same pixels as Pillow's `exif_transpose`, whoever decodes."""
+"""EXIF orientation: every decoder gives the pixels of Pillow's `exif_transpose`."""
 
 import contextlib
 import functools
@@ -27,7 +27,7 @@ WITH = pytest.mark.parametrize("how", ["native", "tensorflow", "python"])
 
 
 def stored(kind, number, seed=1, **more):
-    """A picture of one kind with that orientation."""
+    """Returns an image in one format with this orientation."""
     tags = Image.Exif()
     tags[0x010F], tags[0x0112] = "Phone & Sons", number
     if kind in ("WEBP", "AVIF"):
@@ -36,7 +36,7 @@ def stored(kind, number, seed=1, **more):
 
 
 def transposed(content):
-    """Pillow's pixels of it, upright."""
+    """Returns Pillow's pixels of an image, upright."""
     return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB"))
 
 
@@ -48,7 +48,7 @@ READERS = {
 
 
 def read(content, how):
-    """Traced, as ever where it is to be quick."""
+    """Reads the orientation in a traced function, as the pipeline does."""
     if how == "native":
         assert native.load() is not None, "the native operations are not built"
         return int(READERS[how](tf.constant(content)))
@@ -56,11 +56,11 @@ def read(content, how):
         return int(READERS[how](tf.constant(content)))
 
 
-# ---- the number -------------------------------------------------------------------------------
+# ---- the orientation number -------------------------------------------------------------------
 
 
 @WITH
-def test_the_number_is_read_from_jpegs_and_pngs(how):
+def test_the_orientation_is_read_from_jpegs_and_pngs(how):
     for number in ALL:
         for kind in ("JPEG", "PNG"):
             assert read(stored(kind, number), how) == number
@@ -72,7 +72,7 @@ def test_the_number_is_read_from_jpegs_and_pngs(how):
     assert read(behind, how) == 6
     png = encoded(picture(1), "PNG")
     chunk = len(tags[6:]).to_bytes(4, "big") + b"eXIf" + tags[6:] + bytes(4)
-    assert read(png[:-12] + chunk + png[-12:], how) == 6  # behind the pixels
+    assert read(png[:-12] + chunk + png[-12:], how) == 6  # after the pixels
     for none in (plain, png, b"", b"\xff\xd8", plain[:20], b"GIF89a", b"\x89PNG\r\n\x1a\n"):
         assert read(none, how) == 1
 
@@ -81,7 +81,7 @@ def segment(data):
     return b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data
 
 
-def test_damaged_headers_are_read_alike_and_never_fail():
+def test_all_readers_agree_on_damaged_headers_and_never_fail():
     chance = random.Random(7)
     for kind, mark in (("JPEG", b"Exif"), ("PNG", b"eXIf")):
         for _ in range(150):
@@ -104,7 +104,7 @@ def test_damaged_headers_are_read_alike_and_never_fail():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_whole_images_are_pillows(kind):
+def test_whole_images_are_upright_as_in_pillow(kind):
     for number in ALL:
         content = stored(kind, number)
         upright = transposed(content)
@@ -117,9 +117,10 @@ def test_whole_images_are_pillows(kind):
         np.testing.assert_array_equal(decode_image(png), upright)
 
 
-def test_windows_are_of_the_turned_image():
-    """Those of JPEGs, which are decoded in part, to the bit: their place among the stored pixels is
-    found by numbering these.
+def test_windows_are_cut_from_the_upright_image():
+    """JPEGs are decoded in part, and the pixels must still be equal to the bit.
+
+    Numbered pixels show where the window lies in the stored image.
     """
     rows, columns = SIZE[1], SIZE[0]
     places = Image.fromarray(np.arange(rows * columns, dtype=np.int32).reshape(rows, columns))
@@ -148,7 +149,7 @@ def test_windows_are_of_the_turned_image():
 
 @WITH
 @pytest.mark.parametrize("method", ["crop", "resize"])
-def test_crops_are_those_of_the_upright_picture(method, how):
+def test_crops_equal_those_of_the_upright_image(method, how):
     crop = EvalCrop(padding=4, method=method, exif_orientation="apply")
     seed = tf.constant([3, 4])
 
@@ -170,7 +171,7 @@ def test_crops_are_those_of_the_upright_picture(method, how):
                 np.testing.assert_array_equal(a, b)
 
 
-def test_ignored_orientations_change_nothing():
+def test_an_ignored_orientation_changes_nothing():
     for kind in ("JPEG", "PNG", "WEBP", "AVIF"):
         plain = np.asarray(Image.open(io.BytesIO(stored(kind, 1))).convert("RGB"))
         for number in (3, 6):
@@ -182,8 +183,8 @@ def test_ignored_orientations_change_nothing():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_loaders_give_what_upright_files_give(tmp_path, training):
-    """Each file lies there turned, and once more upright without EXIF."""
+def test_loaders_of_rotated_and_of_upright_files_give_the_same_batches(tmp_path, training):
+    """One folder has rotated files with EXIF, the other the same images upright without it."""
     for name in ("turned", "upright"):
         for number in ALL:
             folder = tmp_path / name / ("train" if training else "val") / "ab"[number % 2]
@@ -206,13 +207,13 @@ def test_loaders_give_what_upright_files_give(tmp_path, training):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("how", [Recoding(resize_short=20), Recoding(quality=90), Recoding()])
-def test_packing_keeps_the_choice(kind, how):
+def test_packing_keeps_the_orientation(kind, how):
     for number in (1, 6):
         content = stored(kind, number)
         packed, _ = recode(content, how)
         whole, _ = recode(encoded(Image.fromarray(transposed(content)), "PNG"), how)
         pixels = transposed(packed)
-        if kind != "TIFF":  # which Pillow turns when it opens it
+        if kind != "TIFF":  # Pillow rotates a TIFF when it opens it
             image = Image.open(io.BytesIO(packed))
             assert exif.orientation(image) == number
         expected = np.asarray(Image.open(io.BytesIO(whole)).convert("RGB")).astype(int)

@@ -1,4 +1,4 @@
-"""Pictures of any shape: what is computed of them is bounded, and is what the whole frame gives."""
+"""Images of extreme shapes: work stays bounded, and results equal those of the whole frame."""
 
 import io
 import json
@@ -24,8 +24,10 @@ def pixels(height, width, seed=0):
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("shape", [(3, 400), (400, 3), (40, 700), (90, 60)])
-def test_a_part_is_what_the_whole_frame_has_there(monkeypatch, interpolation, antialias, shape):
-    """Enlarged and shrunk, along both sides; within a level, for the arithmetic differs."""
+def test_resizing_a_part_equals_that_part_of_the_resized_frame(
+    monkeypatch, interpolation, antialias, shape
+):
+    """Sides are enlarged and shrunk; the arithmetic differs, so one grey level may too."""
     crop = EvalCrop(padding=8, method="resize", interpolation=interpolation, antialias=antialias)
     image = tf.constant(pixels(*shape))
     frame, start = eval_frame(tf.shape(image)[:2], 24, crop)
@@ -39,7 +41,7 @@ def test_a_part_is_what_the_whole_frame_has_there(monkeypatch, interpolation, an
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
-def test_ordinary_pictures_are_resized_as_ever(interpolation):
+def test_ordinary_images_are_resized_as_before(interpolation):
     crop = EvalCrop(padding=32, method="resize", interpolation=interpolation)
     image = tf.constant(pixels(375, 500))
     frame, start = eval_frame([375, 500], 224, crop)
@@ -49,8 +51,8 @@ def test_ordinary_pictures_are_resized_as_ever(interpolation):
     assert (part == whole).all()
 
 
-def test_places_are_exact_in_long_pictures():
-    """The middle of 40 million columns, where float32 knows every other only."""
+def test_positions_are_exact_in_an_image_of_40_million_columns():
+    """There float32 can represent only every other column."""
     width = 40_000_000
     row = np.zeros((1, width, 3), np.uint8)
     row[0, width // 2 :] = 200
@@ -62,7 +64,7 @@ def test_places_are_exact_in_long_pictures():
 
 @pytest.mark.parametrize("shape", [(1, 500), (2000, 1), (1, 6000), (20, 20_000), (1, 900_000)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_thin_pictures_are_decoded(shape, interpolation):
+def test_thin_images_are_decoded(shape, interpolation):
     stream = io.BytesIO()
     Image.new("RGB", shape[::-1], (40, 200, 40)).save(stream, "PNG")
     for method in ("crop", "resize"):
@@ -71,15 +73,15 @@ def test_thin_pictures_are_decoded(shape, interpolation):
         assert (square == (40, 200, 40)).all()
 
 
-def test_a_frame_is_large_by_its_pixels():
+def test_a_frame_is_large_by_its_number_of_pixels():
     assert not is_large(tf.constant([256, 4000], tf.int64), 224)
     assert is_large(tf.constant([256, 128_000], tf.int64), 224)
     assert is_large(tf.constant([2**40, 2**40], tf.int64), 224)
     assert not is_large(tf.constant([2048, 3072], tf.int64), 2000)
 
 
-def test_memory_does_not_grow_with_the_shape(tmp_path):
-    """At most 200 MB more than for an ordinary picture; whole frames took up to 5 GB."""
+def test_memory_does_not_grow_with_an_extreme_shape(tmp_path):
+    """At most 200 MB more than for an ordinary image; whole frames took up to 5 GB."""
     command = [sys.executable, "-m", "benchmarks.costs.thin_images", "--quick", "--json"]
     done = subprocess.run(
         command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=240

@@ -1,4 +1,4 @@
-"""Classes that are drawn otherwise than they occur: how often, in which order, on any ranks."""
+"""Sampling of classes with other frequencies than their own: counts, order, any ranks."""
 
 import numpy as np
 import pytest
@@ -21,18 +21,18 @@ def epoch_of(sampler, epoch, size=1000):
 @pytest.mark.parametrize(
     ("sampling", "counts"), [("balanced", [334, 333, 333]), ("sqrt", [703, 223, 74])]
 )
-def test_classes_are_drawn_as_often_as_they_should(sampling, counts):
-    """By the root: 30, 9.49 and 3.16 of 42.65."""
+def test_classes_are_drawn_with_their_intended_frequency(sampling, counts):
+    """With "sqrt" the weights are the square roots 30, 9.49 and 3.16, of 42.65."""
     sampler = ClassSampler(LABELS, sampling, seed=0)
     assert sampler.counts.tolist() == counts
     for epoch in (0, 7):
         drawn = LABELS[epoch_of(sampler, epoch).examples]
         assert [int((drawn == c).sum()) for c in (0, 1, 3)] == counts
-        # Mixed all over the epoch, not class after class.
+        # Spread over the whole epoch, not class after class.
         assert np.abs(np.diff(np.flatnonzero(drawn == 3))).max() < 150
 
 
-def test_every_example_of_a_class_is_seen_as_often_as_the_others():
+def test_all_examples_of_a_class_are_seen_equally_often():
     sampler = ClassSampler(LABELS, "balanced", seed=3)
     seen = np.zeros(len(LABELS), int)
     pairs = set()
@@ -40,8 +40,8 @@ def test_every_example_of_a_class_is_seen_as_often_as_the_others():
         examples, times = epoch_of(sampler, epoch)
         np.add.at(seen, examples, 1)
         fresh = set(zip(examples.tolist(), times.tolist(), strict=True))
-        assert len(fresh) == len(examples), "the same picture twice, cut alike"
-        assert not pairs & fresh, "the same picture again, cut as before"
+        assert len(fresh) == len(examples), "an image must not come twice with the same crop"
+        assert not pairs & fresh, "a later epoch must not repeat a crop"
         pairs |= fresh
     for label in (0, 1, 3):
         assert np.ptp(seen[label == LABELS]) <= 1
@@ -49,7 +49,7 @@ def test_every_example_of_a_class_is_seen_as_often_as_the_others():
 
 @pytest.mark.parametrize("steps", [None, 13])
 @pytest.mark.parametrize("sampling", SAMPLING)
-def test_any_number_of_ranks_and_any_place_to_begin_give_one_order(sampling, steps):
+def test_the_order_is_the_same_on_any_number_of_ranks_and_after_a_resume(sampling, steps):
     def slots(rank, world):
         sampler = ClassSampler(LABELS, sampling, seed=5)
         return Slots(1000, 24, steps, seed=5, rank=rank, world=world, sampler=sampler)
@@ -65,11 +65,11 @@ def test_any_number_of_ranks_and_any_place_to_begin_give_one_order(sampling, ste
     want = whole(1, 2)
     for world in (2, 3):
         np.testing.assert_array_equal(whole(world, 2), want)
-    examples, times, _ = slots(1, 3).batch_at(2, 100)  # where a run was interrupted
+    examples, times, _ = slots(1, 3).batch_at(2, 100)  # resumes where a run was interrupted
     np.testing.assert_array_equal(np.stack([examples, times]), want[:, 101 : 100 + 24 : 3])
 
 
-def test_seeds_change_the_order_and_versions_do_not():
+def test_the_order_depends_on_the_seed_and_stays_across_versions():
     labels = np.array([0, 0, 0, 1, 1, 0])
     first = ClassSampler(labels, "balanced", seed=0).order(0).at(np.arange(6))
     assert first.examples.tolist() == PINNED
@@ -79,7 +79,7 @@ def test_seeds_change_the_order_and_versions_do_not():
     assert len(np.unique(seeds, axis=0)) == 6
 
 
-def test_examples_without_a_label_are_not_drawn():
+def test_examples_without_a_label_are_never_drawn():
     labels = np.array([-1, 0, 0, 1, -1])
     drawn = epoch_of(ClassSampler(labels, "balanced", 0), 0, 5).examples
     assert set(drawn.tolist()) <= {1, 2, 3}
@@ -87,17 +87,17 @@ def test_examples_without_a_label_are_not_drawn():
         ClassSampler(np.array([-1, -1]), "balanced", 0)
 
 
-def test_labels_of_records_are_those_of_their_examples(tiny):
+def test_all_labels_of_records_equal_those_of_their_examples(tiny):
     source = find_source(str(tiny), "train", tell=None)
     want = [source.parse(raw, 0)[1] for raw in source.read(np.arange(source.num_examples))]
-    for _ in range(2):  # found out, and as kept
+    for _ in range(2):  # read from the files, then from the cache
         np.testing.assert_array_equal(source.all_labels(), want)
     numbers = np.arange(10)[::-1].tolist()
     renumbered = Renumbered(source, numbers, None, 10).all_labels()
     np.testing.assert_array_equal(renumbered, 9 - np.array(want))
 
 
-def test_labels_that_are_unknown_stay_so():
+def test_unknown_labels_stay_unknown_after_renumbering():
     class Records(Source):
         num_examples = 3
 

@@ -1,4 +1,4 @@
-"""`dataloader.prepare folder`: packing, recoding, interruptions; the help of all commands."""
+"""`dataloader.prepare folder`: packing, recoding and interruptions; help of all commands."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from tests.dataloader.packing import digests, encoded, picture, prepare, read
 ROOT = Path(__file__).parents[3]
 
 
-def test_folder(photos, tmp_path, capsys):
+def test_prepare_folder_packs_shuffled_unchanged_images_with_a_manifest(photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert (
         prepare("folder", "--data_dir", photos, "--out", out, "--train_shards", 4, "--workers", 2)
@@ -41,10 +41,10 @@ def test_folder(photos, tmp_path, capsys):
             assert feature["image/class/text"].bytes_list.value[0].decode() == name.split("/")[0]
             assert label == {"ant": 1, "bee": 2}[name.split("/")[0]]
             original = (photos / "train" / name).read_bytes()
-            assert feature["image/encoded"].bytes_list.value[0] == original  # not touched
+            assert feature["image/encoded"].bytes_list.value[0] == original  # bytes are unchanged
             seen.append(name)
             labels.append(label)
-        assert len(set(labels)) == 2, "shuffled"
+        assert len(set(labels)) == 2, "examples must be shuffled"
     assert len(set(seen)) == 60
     manifest = json.loads((out / "manifest.json").read_text())
     train = manifest["splits"]["train"]
@@ -55,7 +55,7 @@ def test_folder(photos, tmp_path, capsys):
     assert not [name for name in os.listdir(out) if name.startswith(".")]
 
 
-def test_same_seed_same_bytes_and_nothing_done_twice(photos, tmp_path, capsys):
+def test_one_seed_gives_the_same_bytes_and_complete_shards_are_kept(photos, tmp_path, capsys):
     one, two, three = (tmp_path / name for name in ("one", "two", "three"))
     command = ("folder", "--data_dir", photos, "--workers", 1, "--out")
     assert prepare(*command, one) == 0
@@ -70,7 +70,7 @@ def test_same_seed_same_bytes_and_nothing_done_twice(photos, tmp_path, capsys):
     assert digests(two) == first
     prepare(*command, three, "--seed", 1)
     assert digests(three) != first
-    # Damaged since: written again, and only that one.
+    # A damaged shard is written again, the others are not.
     shard = one / "train-00000-of-00001"
     shard.write_bytes(bytes(shard.stat().st_size))
     assert prepare(*command, one) == 0
@@ -82,8 +82,8 @@ def test_same_seed_same_bytes_and_nothing_done_twice(photos, tmp_path, capsys):
     assert find_source(one, "train").num_examples == 60
 
 
-def test_a_killed_run_goes_on(tmp_path, capsys):
-    """SIGKILL in the middle; what was finished stays, and nothing half-done is ever in sight."""
+def test_a_killed_run_continues_and_leaves_no_incomplete_shard_visible(tmp_path, capsys):
+    """The process gets SIGKILL in the middle; finished shards stay."""
     for name in ("ant", "bee"):
         (tmp_path / "photos" / "train" / name).mkdir(parents=True)
         for i in range(60):
@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on(tmp_path, capsys):
     assert not [name for name in os.listdir(out) if name.startswith(".")]
 
 
-def test_what_tensorflow_cannot_read_is_recoded(photos, tmp_path, capsys):
+def test_formats_that_tensorflow_lacks_are_recoded_and_bad_files_left_out(photos, tmp_path, capsys):
     ant = photos / "train" / "ant"
     image = picture(7)
     (ant / "web.webp").write_bytes(encoded(image, "WEBP", lossless=True))
@@ -136,7 +136,7 @@ def test_what_tensorflow_cannot_read_is_recoded(photos, tmp_path, capsys):
     (file,) = find_source(out, "train").files
     found = {f["image/filename"].bytes_list.value[0].decode(): f for f in read(file)}
     assert len(found) == 65
-    old = found["ant/old.bmp"]  # a palette's colours would lose by it
+    old = found["ant/old.bmp"]  # JPEG would change a palette's colours
     assert old["image/format"].bytes_list.value[0] == b"png"
     pixels = tf.io.decode_png(old["image/encoded"].bytes_list.value[0]).numpy()
     assert (pixels == np.asarray(Image.open(ant / "old.bmp").convert("RGB"))).all()
@@ -150,7 +150,7 @@ def test_what_tensorflow_cannot_read_is_recoded(photos, tmp_path, capsys):
     assert prepare("verify", "--data_dir", out, "--workers", 1) == 0
 
 
-def test_recoding():
+def test_recoding_resizes_compresses_and_converts():
     wide = encoded(picture(1, (400, 200)))
     for short, size in ((100, (200, 100)), (50, (100, 50)), (200, (400, 200)), (300, (400, 200))):
         data, kind = recode(wide, Recoding(resize_short=short))
@@ -170,24 +170,26 @@ def test_recoding():
     assert np.abs(np.asarray(Image.open(io.BytesIO(data))).astype(int) - 51).max() <= 1
 
 
-def test_enormous_images_are_bounded():
+def test_huge_images_are_refused_by_their_header_or_shrunk():
     huge = bytearray(encoded(picture(1)))
     place = huge.index(b"\xff\xc0") + 5
     huge[place : place + 4] = (20_000).to_bytes(2, "big") * 2
     with pytest.raises(BadImage, match="20000 x 20000 is more than"):
         recode(bytes(huge), Recoding())
-    real = encoded(Image.new("L", (12_000, 9_000)), quality=20)  # over the bound, and shrinks well
+    real = encoded(
+        Image.new("L", (12_000, 9_000)), quality=20
+    )  # over the limit, but JPEG can shrink it while decoding
     data, _ = recode(real, Recoding(resize_short=300))
     assert Image.open(io.BytesIO(data)).size == (400, 300)
 
 
-def test_what_is_too_long_for_a_jpeg_becomes_a_png():
+def test_an_image_too_long_for_a_jpeg_becomes_a_png():
     long = Image.new("RGB", (70_000, 3), (40, 200, 40))
     data, kind = recode(encoded(long, "TIFF"), Recoding())
     assert (kind, Image.open(io.BytesIO(data)).size) == ("png", (70_000, 3))
 
 
-def test_classes_without_a_train_folder(photos, tmp_path):
+def test_class_folders_without_a_train_folder_are_split(photos, tmp_path):
     out = tmp_path / "out"
     command = ("folder", "--data_dir", photos / "train", "--out", out, "--workers", 1)
     assert prepare(*command, "--validation_fraction", 0.2) == 0
@@ -205,7 +207,7 @@ def test_classes_without_a_train_folder(photos, tmp_path):
     ]
 
 
-def test_wrong_folders(photos, tmp_path, capsys):
+def test_an_invalid_folder_is_refused_with_the_reason(photos, tmp_path, capsys):
     def refused(words, *arguments):
         assert prepare("folder", "--out", tmp_path / "out", "--workers", 1, *arguments) == 2
         assert words in capsys.readouterr().err
@@ -228,7 +230,7 @@ def test_wrong_folders(photos, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_help_is_quick_and_without_tensorflow():
+def test_help_imports_neither_tensorflow_nor_numpy():
     code = (
         "import sys\n"
         "from convoy.dataloader.prepare.__main__ import main\n"
@@ -240,7 +242,7 @@ def test_help_is_quick_and_without_tensorflow():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
 
 
-def test_interrupted(photos, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_exits_with_130_and_says_how_to_continue(photos, tmp_path, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -249,7 +251,7 @@ def test_interrupted(photos, tmp_path, monkeypatch, capsys):
     assert "goes on where this one stopped" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_an_error_and_leaves_no_shard(photos, small_disk, capsys):
+def test_a_full_disk_raises_an_error_and_leaves_no_shard(photos, small_disk, capsys):
     for i in range(400):
         noise = np.random.default_rng(i).integers(0, 256, (40, 60, 3), np.uint8)
         Image.fromarray(noise).save(photos / "train" / "ant" / f"noise{i}.png")

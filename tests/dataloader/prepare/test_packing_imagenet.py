@@ -1,4 +1,4 @@
-"""`dataloader.prepare imagenet`, on small tars of the original form."""
+"""`dataloader.prepare imagenet`, on small tar files in the original form."""
 
 import io
 import tarfile
@@ -12,7 +12,7 @@ from tests.dataloader.packing import encoded, picture, prepare, read
 
 WNIDS = ["n01440764", "n01443537", "n02012849", "n03126707"]
 WORDS = ["tench, Tinca tinca", "goldfish, Carassius auratus", "crane", "crane"]
-IDS = [3, 1, 4, 2]  # the kit's own numbers follow no order of ours
+IDS = [3, 1, 4, 2]  # the development kit numbers classes in its own order
 
 
 def add(archive, name, data):
@@ -46,7 +46,7 @@ def meta_mat():
 
 @pytest.fixture
 def tars(tmp_path):
-    """The three files of ILSVRC2012 in small: 4 classes of 5 images, and 9 of validation."""
+    """The three files of ILSVRC2012 in small: 4 classes of 5 images, and 9 validation images."""
     folder = tmp_path / "tars"
     folder.mkdir()
     inner = []
@@ -64,7 +64,7 @@ def tars(tmp_path):
     return folder
 
 
-def test_imagenet(tars, tmp_path, capsys):
+def test_prepare_imagenet_packs_every_image_with_its_class(tars, tmp_path, capsys):
     out = tmp_path / "out"
     command = ("imagenet", "--data_dir", tars, "--out", out, "--workers", 1)
     assert prepare(*command, "--train_shards", 2) == 0
@@ -91,7 +91,7 @@ def test_imagenet(tars, tmp_path, capsys):
     assert len({f["image/filename"].bytes_list.value[0] for f in read(validation.files[0])}) == 9
 
 
-def test_imagenet_by_a_file_of_labels(tars, tmp_path, capsys):
+def test_prepare_imagenet_accepts_a_file_of_validation_labels(tars, tmp_path, capsys):
     kit = tars / "ILSVRC2012_devkit_t12.tar.gz"
     _, truth = read_devkit(str(kit))
     prepare("imagenet", "--data_dir", tars, "--out", tmp_path / "kit", "--workers", 1)
@@ -127,7 +127,7 @@ def test_imagenet_by_a_file_of_labels(tars, tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_damaged_tars(tars, tmp_path, capsys):
+def test_damaged_tar_files_are_refused_with_the_reason(tars, tmp_path, capsys):
     command = ("imagenet", "--data_dir", tars, "--out", tmp_path / "out", "--workers", 1)
     train = tars / "ILSVRC2012_img_train.tar"
     whole = train.read_bytes()
@@ -145,6 +145,6 @@ def test_damaged_tars(tars, tmp_path, capsys):
     assert "holds neither ILSVRC2012_img_train.tar" in capsys.readouterr().err
 
 
-def test_names_of_classes():
+def test_class_names_are_the_first_words_or_the_wnids():
     assert class_names(["n1", "n2"], {"n1": "a, b", "n2": "c"}) == ["a", "c"]
     assert class_names(["n1", "n2"], {}) == ["n1", "n2"]

@@ -1,4 +1,4 @@
-"""`dataloader.prepare tfds`, `verify` and `index`, and the formats that they share."""
+"""`dataloader.prepare tfds`, `verify` and `index`, and the file formats that they share."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from tests.dataloader.packing import encoded, picture, prepare, read
 ROOT = Path(__file__).parents[3]
 
 
-def test_tfds_to_shards(tmp_path, capsys):
+def test_prepare_tfds_packs_a_prepared_data_set(tmp_path, capsys):
     folder = tmp_path / "tfds" / "noise" / "1.0.0"
     folder.mkdir(parents=True)
     images = [encoded(picture(i), "PNG") for i in range(9)]
@@ -48,14 +48,16 @@ def test_tfds_to_shards(tmp_path, capsys):
     assert "not prepared" in capsys.readouterr().err
 
 
-def test_download_needs_tfds(tmp_path, capsys, monkeypatch):
+def test_a_download_without_tensorflow_datasets_says_how_to_install_it(
+    tmp_path, capsys, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     command = ("tfds", "mnist", "--data_dir", tmp_path, "--download")
     assert prepare(*command) == 2
     assert "Install it with: pip install" in capsys.readouterr().err
 
 
-def test_verify(photos, tmp_path, capsys):
+def test_verify_reports_every_kind_of_damage_with_its_place(photos, tmp_path, capsys):
     out = tmp_path / "out"
     prepare("folder", "--data_dir", photos, "--out", out, "--train_shards", 2, "--workers", 1)
     capsys.readouterr()
@@ -66,8 +68,10 @@ def test_verify(photos, tmp_path, capsys):
     places = [source.locate(i)[1] for i in range(30, 60)]
     content = bytearray(path.read_bytes())
     content[places[3] + 300] ^= 1  # inside a payload
-    content[places[7] + 1] ^= 1  # a header
-    path.write_bytes(content[: places[28] + 50])  # the last but one is cut, the last is gone
+    content[places[7] + 1] ^= 1  # in a header
+    path.write_bytes(
+        content[: places[28] + 50]
+    )  # cuts the last record but one and removes the last
     assert prepare("verify", "--data_dir", out, "--workers", 1, "--json") == 1
     printed = capsys.readouterr()
     assert "manifest.json promises 60 examples of the train split, and 59 are there" in printed.err
@@ -87,7 +91,7 @@ def test_verify(photos, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_verify_in_several_processes(photos):
+def test_verify_with_several_processes_reports_bad_files(photos):
     (photos / "val" / "bee" / "04.jpg").write_bytes(encoded(picture(1))[:-200])
     (photos / "train" / "ant" / "00.jpg").write_bytes(b"")
     done = subprocess.run(
@@ -114,7 +118,7 @@ def test_verify_in_several_processes(photos):
     assert "60 train, 10 validation examples checked, 2 bad." in done.stderr
 
 
-def test_index(photos, tmp_path, capsys):
+def test_prepare_index_writes_dalis_index_files(photos, tmp_path, capsys):
     out = tmp_path / "out"
     prepare("folder", "--data_dir", photos, "--out", out, "--train_shards", 3, "--workers", 1)
     assert prepare("index", "--data_dir", out) == 0
@@ -126,7 +130,7 @@ def test_index(photos, tmp_path, capsys):
             lines.append(f"{position} {size}\n")
             position += size
         assert Path(path + ".idx").read_text() == "".join(lines)
-    assert find_source(out, "train").num_examples == 60  # not mistaken for data
+    assert find_source(out, "train").num_examples == 60  # index files are not taken for data
     times = {path: path.stat().st_mtime_ns for path in out.glob("*.idx")}
     assert prepare("index", "--data_dir", out) == 0
     assert times == {path: path.stat().st_mtime_ns for path in out.glob("*.idx")}
@@ -136,7 +140,7 @@ def test_index(photos, tmp_path, capsys):
     assert "holds no TFRecord files" in capsys.readouterr().err
 
 
-def test_examples_are_those_of_protobuf():
+def test_examples_are_encoded_and_decoded_like_protobufs():
     features = {"a": b"\x00" * 300, "b/c": -5, "": 2**63 - 1, "ü": b""}
     ours = encode_example(features)
     theirs = tf.train.Example.FromString(ours).features.feature
@@ -154,7 +158,7 @@ def test_examples_are_those_of_protobuf():
             decode_example(damaged)
 
 
-def test_checksum_by_numpy_alone():
+def test_the_checksum_in_numpy_equals_the_one_by_rows():
     rng = np.random.default_rng(0)
     for size in (0, 1, 1023, 1024, 1025, 70_001):
         data = rng.bytes(size)
@@ -162,7 +166,7 @@ def test_checksum_by_numpy_alone():
         assert crc._mask(crc._by_numpy(data)) & 0xFFFFFFFF == by_rows
 
 
-def test_verify_tells_of_images_in_both_splits_and_under_two_labels(photos, tmp_path, capsys):
+def test_verify_reports_images_in_both_splits_and_with_two_labels(photos, tmp_path, capsys):
     for i, file in enumerate(sorted(photos.glob("val/*/*.jpg"))):
         file.write_bytes(encoded(picture(900 + i)))
     assert prepare("verify", "--data_dir", photos, "--workers", 1, "--json") == 0
@@ -178,7 +182,7 @@ def test_verify_tells_of_images_in_both_splits_and_under_two_labels(photos, tmp_
         warnings = json.loads(capsys.readouterr().out)["warnings"]
         assert warnings["train"][0].startswith("one image is there under two labels, such as ")
         assert warnings["validation"][0].startswith("3 images are in the train split as well, such")
-    # Saved anew it is the same picture.
+    # The same image in another format counts too.
     with Image.open(photos / "train/bee/00.jpg") as image:
         image.save(photos / "val/bee/copy0.png")
     (photos / "val/bee/copy0.jpg").unlink()
@@ -189,8 +193,8 @@ def test_verify_tells_of_images_in_both_splits_and_under_two_labels(photos, tmp_
 
 
 @pytest.mark.usefixtures("native_ops")
-def test_verify_names_pictures_that_libjpeg_complains_of(photos, capsys):
-    """It fills up what is missing inside with grey, and neither TensorFlow nor Pillow minds."""
+def test_verify_names_images_that_libjpeg_warns_about(photos, capsys):
+    """libjpeg fills missing data with grey, and neither TensorFlow nor Pillow reports it."""
     whole = (photos / "train/bee/03.jpg").read_bytes()
     start = whole.index(b"\xff\xda") + 20
     (photos / "train/bee/03.jpg").write_bytes(whole[:start] + whole[start + 60 :])

@@ -1,4 +1,4 @@
-"""`python -m dataloader.prepare digits`, started as a person would."""
+"""`python -m dataloader.prepare digits`, started as on the command line."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_digits(tmp_path):
+def test_prepare_digits_writes_records_and_images_of_all_digits(tmp_path):
     out, images = tmp_path / "digits", tmp_path / "images"
     done = subprocess.run(
         [sys.executable, "-m", "dataloader.prepare", "digits", "--out", out, "--images", images],
@@ -50,7 +50,7 @@ def test_digits(tmp_path):
             assert feature["image/class/text"].bytes_list.value[0] == str(label - 1).encode()
             count[number, label - 1] += 1
     assert (count.sum(0) == np.bincount(digits.target)).all()
-    assert np.abs(count[1] - 0.2 * np.bincount(digits.target)).max() <= 1  # stratified
+    assert np.abs(count[1] - 0.2 * np.bincount(digits.target)).max() <= 1  # stratified by class
     assert sum(len(files) for _, _, files in os.walk(images)) == 360
     picture = next((images / "7").glob("*.jpg"))
     with Image.open(picture) as image:
@@ -62,7 +62,7 @@ def test_digits(tmp_path):
     assert not [name for name in os.listdir(out) if name.startswith(".")]
 
 
-def test_overwrite_and_repeat(tmp_path, capsys):
+def test_overwrite_removes_old_files_and_one_seed_gives_the_same_bytes(tmp_path, capsys):
     out, images = str(tmp_path / "out"), tmp_path / "images"
     prepare_digits(out, image_size=8, shards=7, images=str(images))
     first = (tmp_path / "out" / "validation-00000-of-00001").read_bytes()
@@ -71,8 +71,8 @@ def test_overwrite_and_repeat(tmp_path, capsys):
     assert "is not empty: choose another folder or add --overwrite" in capsys.readouterr().err
     arguments = ["digits", "--out", out, "--image_size", "8", "--images", str(images)]
     assert main([*arguments, "--overwrite"]) == 0
-    assert (tmp_path / "out" / "validation-00000-of-00001").read_bytes() == first  # same seed
-    assert len([n for n in os.listdir(out) if n.startswith("train-")]) == 4  # no shard is left over
+    assert (tmp_path / "out" / "validation-00000-of-00001").read_bytes() == first  # the same seed
+    assert len([n for n in os.listdir(out) if n.startswith("train-")]) == 4  # no old shard is left
     assert (images / "3" / "mine.txt").exists()
     assert main([*arguments, "--overwrite", "--seed", "1"]) == 0
     assert (tmp_path / "out" / "validation-00000-of-00001").read_bytes() != first
@@ -80,7 +80,7 @@ def test_overwrite_and_repeat(tmp_path, capsys):
 
 
 def labels_and_names(source):
-    """Of every record: the label, counted from 0, and the class name written beside it."""
+    """Yields each record's label, counted from 0, and its class name."""
     import tensorflow as tf
 
     for raw in source.read(np.arange(source.num_examples)):
@@ -89,7 +89,7 @@ def labels_and_names(source):
         yield label - 1, feature["image/class/text"].bytes_list.value[0].decode()
 
 
-def test_some_classes_and_few_examples(tmp_path, capsys):
+def test_digits_of_some_classes_and_with_few_examples(tmp_path, capsys):
     out, images = tmp_path / "out", tmp_path / "images"
     arguments = ["digits", "--image_size", "8", "--classes", "9,7-8"]
     assert main([*arguments, "--out", f"{out}", "--images", f"{images}"]) == 0
@@ -115,7 +115,7 @@ def test_some_classes_and_few_examples(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("classes", ["3", "1,1", "0-11", "4-2", "a", "", "1,,2", "-3"])
-def test_wrong_classes(tmp_path, capsys, classes):
+def test_invalid_classes_are_refused(tmp_path, capsys, classes):
     assert main(["digits", "--out", str(tmp_path / "out"), f"--classes={classes}"]) == 2
     assert "--classes" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -131,13 +131,13 @@ def test_wrong_classes(tmp_path, capsys, classes):
         {"train_examples": 1438},
     ],
 )
-def test_wrong_values(tmp_path, wrong):
+def test_invalid_values_are_refused_by_flag(tmp_path, wrong):
     with pytest.raises(DataError, match=f"--{next(iter(wrong))}"):
         prepare_digits(str(tmp_path / "out"), **wrong)
     assert not (tmp_path / "out").exists()
 
 
-def test_help(capsys):
+def test_help_lists_flags_and_a_missing_command_exits_with_2(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["digits", "--help"])
     assert stop.value.code == 0

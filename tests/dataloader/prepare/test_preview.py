@@ -1,4 +1,4 @@
-"""`dataloader.prepare preview`: the sheet shows what the loader gives, and names what was done."""
+"""`dataloader.prepare preview` shows the loader's images and names their augmentations."""
 
 import base64
 import io
@@ -31,7 +31,7 @@ def preview(tiny, tmp_path, *arguments):
     return page, images, captions
 
 
-def test_images_are_the_loaders(tiny, tmp_path):
+def test_images_equal_the_loaders_and_captions_name_their_augmentations(tiny, tmp_path):
     page, images, captions = preview(
         tiny, tmp_path, "--count", 30, "--augmenter_name", "autoaugment"
     )
@@ -44,12 +44,12 @@ def test_images_are_the_loaders(tiny, tmp_path):
     assert (np.stack(images) == batch.numpy()).all()
     names = [re.sub("<[^>]*>", "", caption.split("</b>")[0]) for caption in captions]
     assert names == [str(n) for n in labels.numpy()]
-    assert "var(--card)" in page, "the other pages' style"
+    assert "var(--card)" in page, "the page must have the style of the others"
     text = " ".join(captions)
     assert len(set(re.findall(r"Equalize|Posterize|Color|Rotate|Solarize|ShearX|Invert", text))) > 3
     flips = sum("flipped" in caption for caption in captions)
     assert 5 <= flips <= 25
-    assert "://" not in page, "needs no other file"
+    assert "://" not in page, "the page must need no other file"
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 5 * 128
         assert sheet.height > 5 * 128
@@ -76,13 +76,13 @@ def test_settings_come_from_a_run_and_flags_override_them(tiny, tmp_path, capsys
     assert any(re.search(r"\d+ % \d \+ \d+ % \d", caption) for caption in captions)
 
 
-def test_erasing_is_named(tiny, tmp_path):
+def test_captions_name_erasing(tiny, tmp_path):
     arguments = ("--augmenter_name", "none", "--random_erasing", 1, "--count", 8)
     captions = preview(tiny, tmp_path, *arguments)[2]
     assert sum("Erase" in caption for caption in captions) >= 6
 
 
-def test_what_cannot_be_drawn_is_refused(tiny, tmp_path, capsys):
+def test_invalid_settings_of_a_preview_are_refused(tiny, tmp_path, capsys):
     def refused(words, *arguments):
         assert main(["preview", "--out", str(tmp_path / "x"), *map(str, arguments)]) == 2
         assert words in capsys.readouterr().err

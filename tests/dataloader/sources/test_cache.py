@@ -1,4 +1,4 @@
-"""`--cache`: what is read twice is read from disk once, within bounds, and nothing else changes."""
+"""`--cache` reads each example from disk once, within its limit, and changes no batch."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 class Counting(Source):
-    """Examples of known bytes that remembers what was asked of it; every 7th cannot be read."""
+    """A source of known bytes that records which examples were read; every 7th is unreadable."""
 
     def __init__(self, count):
         self.num_examples, self.asked = count, []
@@ -57,10 +57,10 @@ def test_each_example_is_read_once(kind, tmp_path, caplog):
             cached.read(np.array([6]))
     assert cached.describe(3) == "file 3"
     if kind == "disk":
-        assert not os.listdir(tmp_path), "the file has no name, so that a killed run leaves none"
+        assert not os.listdir(tmp_path), "the cache file must have no name"
 
 
-def test_the_bound_is_kept_and_said(caplog):
+def test_the_cache_keeps_its_limit_and_warns_once(caplog):
     source = Counting(50)
     cached = cache_source(source, "ram", 1000 / 1e9)
     good = np.array([i for i in range(50) if i % 7 != 6])
@@ -72,7 +72,7 @@ def test_the_bound_is_kept_and_said(caplog):
     assert caplog.text.count("the cache is full with 9 of 50") == 1
 
 
-def test_a_full_disk_ends_caching_and_nothing_else(small_disk, caplog):
+def test_a_full_disk_only_ends_caching(small_disk, caplog):
     source = Counting(4000)
     cached = cache_source(source, "disk", 1.0, str(small_disk))
     good = np.array([i for i in range(4000) if i % 7 != 6])
@@ -84,7 +84,7 @@ def test_a_full_disk_ends_caching_and_nothing_else(small_disk, caplog):
     assert cached.read(good[:count]) == Counting(4000).read(good[:count])
 
 
-def test_limits_and_refusals(tmp_path):
+def test_default_limits_and_refused_settings_of_the_cache(tmp_path):
     source = Counting(3)
     assert cache_source(source, "none") is source
     assert isinstance(cache_source(source, "ram"), CachedSource)
@@ -97,7 +97,7 @@ def test_limits_and_refusals(tmp_path):
         cache_source(source, "tape")
 
 
-def test_the_same_batches_with_and_without(tiny, monkeypatch):
+def test_batches_with_the_cache_equal_those_without(tiny, monkeypatch):
     options = InputOptions(image_size=16, batch_size=8, num_workers=2)
 
     def epochs(source, first, offset):
@@ -110,7 +110,7 @@ def test_the_same_batches_with_and_without(tiny, monkeypatch):
 
     plain = epochs(find_source(tiny, "train"), 1, 24)
     source = cache_source(find_source(tiny, "train"), "ram")
-    for _ in range(2):  # filling it, and from it
+    for _ in range(2):  # fills the cache, then reads from it
         for one, two in zip(plain, epochs(source, 1, 24), strict=True):
             assert all((a == b).all() for a, b in zip(one, two, strict=True))
     inner = source.inner

@@ -1,4 +1,4 @@
-"""Counting classes in the records themselves; TensorFlow writes the records."""
+"""Counting classes in TFRecord files that TensorFlow wrote."""
 
 import os
 import random
@@ -28,7 +28,7 @@ def text(value):
 
 
 def classic(label, size=100_000):
-    """An Example of the ImageNet builder's, with its other keys and a large image."""
+    """Returns an Example like the ImageNet builder's, with its other keys and a large image."""
     features = {
         "image/height": ints(500),
         "image/width": ints(375),
@@ -53,7 +53,7 @@ def write(folder, examples, name="train-00000-of-00001"):
             writer.write(payload)
 
 
-def test_the_largest_label_counts(data):
+def test_the_number_of_classes_is_the_largest_label(data):
     write(data, [classic(label) for label in (3, 1, 12, 2, 12, 7, 9, 11)], "train-00000-of-00002")
     write(data, [classic(label) for label in (4, 5)], "train-00001-of-00002")
     source = find_source(str(data), "train")
@@ -62,7 +62,7 @@ def test_the_largest_label_counts(data):
     assert source.num_classes == 12
 
 
-def test_labels_of_tfds_count_from_zero(data):
+def test_labels_of_tfds_count_from_0(data):
     write(
         data,
         [
@@ -75,7 +75,7 @@ def test_labels_of_tfds_count_from_zero(data):
     assert find_source(str(data), "train").count_classes() == 3
 
 
-def test_images_are_not_read(data, monkeypatch):
+def test_counting_classes_does_not_read_the_images(data, monkeypatch):
     write(data, [classic(label, 1_000_000) for label in range(1, 11)])
     source = find_source(str(data), "train")
     read = []
@@ -85,17 +85,17 @@ def test_images_are_not_read(data, monkeypatch):
     assert sum(read) < 10 * 4096
 
 
-def test_the_answer_is_kept_until_a_file_changes(data, monkeypatch):
+def test_the_number_of_classes_is_cached_until_a_file_changes(data, monkeypatch):
     write(data, [classic(1, 100), classic(2, 100)])
     assert find_source(str(data), "train").count_classes() == 2
     with monkeypatch.context() as patch:
-        patch.setattr(class_count, "_labels_of", None)  # would fail if it were called
+        patch.setattr(class_count, "_labels_of", None)  # fails if it is called
         assert find_source(str(data), "train").count_classes() == 2
     write(data, [classic(1, 100), classic(2, 100), classic(3, 100)])
     assert find_source(str(data), "train").count_classes() == 3
 
 
-def test_a_label_that_cannot_be_read_is_left_to_training(data):
+def test_an_unreadable_label_does_not_stop_counting(data):
     write(data, [classic(1, 100), b"\xff\xff\xff no example", classic(2, 100), b""])
     assert find_source(str(data), "train").count_classes() == 2
 
@@ -113,7 +113,7 @@ def test_unclear_labels_are_refused(data, found, words):
         find_source(str(data), "train").count_classes()
 
 
-def test_labels_may_count_from_another_number(data):
+def test_first_label_sets_the_number_from_which_labels_count(data):
     write(data, [classic(label, 100) for label in (0, 1, 2, 2)])
     source = find_source(str(data), "train", first_label=0)
     assert source.count_classes() == 3
@@ -131,7 +131,9 @@ def test_labels_may_count_from_another_number(data):
         (3, 0, r"image/class/label is 3, counted from 0 \(--first_label\)"),
     ],
 )
-def test_a_label_outside_the_names_is_told_as_the_file_has_it(data, stored, first_label, words):
+def test_the_error_for_a_label_outside_the_names_shows_the_stored_number(
+    data, stored, first_label, words
+):
     write(data, [classic(stored, 100)])
     (data / "labels.txt").write_text("cat\ndog\nowl\n")
     source = find_source(str(data), "train", first_label=first_label)
@@ -139,7 +141,7 @@ def test_a_label_outside_the_names_is_told_as_the_file_has_it(data, stored, firs
         what_is_wrong(source, 0, 3, lambda encoded: None)
 
 
-def test_a_list_of_names_that_begins_with_none_is_told_of(data, caplog):
+def test_names_that_begin_with_background_cause_a_warning(data, caplog):
     write(data, [classic(1, 100)])
     (data / "labels.txt").write_text("background\ncat\n")
     with caplog.at_level("WARNING", "convoy.data"):
@@ -150,6 +152,6 @@ def test_a_list_of_names_that_begins_with_none_is_told_of(data, caplog):
     assert not caplog.text
 
 
-def test_the_first_label_of_folders_is_not_anybodys_to_say(folders):
+def test_first_label_is_refused_for_class_folders(folders):
     with pytest.raises(DataError, match="--first_label is for TFRecord files"):
         find_source(str(folders), "train", first_label=0)

@@ -1,4 +1,4 @@
-"""Names of classes as people, file systems and other machines spell them."""
+"""Class names with unusual characters and encodings."""
 
 import codecs
 import os
@@ -10,10 +10,10 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.sources.find import find_source
 from tests.dataloader.packing import encoded, picture, prepare
 
-# Bytes of a folder's name, and the class's name.
+# bytes of the folder's name: the class's name
 FOLDERS = {
-    b"k\xe4fer": r"k\xe4fer",  # an old zip from Windows
-    unicodedata.normalize("NFD", "löwe").encode(): "löwe",  # a Mac
+    b"k\xe4fer": r"k\xe4fer",  # from an old Windows zip file
+    unicodedata.normalize("NFD", "löwe").encode(): "löwe",  # from a Mac
     b"two\nlines": r"two\nlines",
     b" spaces ": "spaces",
     "猫".encode(): "猫",
@@ -22,7 +22,7 @@ FOLDERS = {
 
 @pytest.fixture
 def folders(tmp_path):
-    """A data set whose train folders have these names, and val's the composed form."""
+    """Returns a maker of data folders whose class folders have these names."""
 
     def make(names=FOLDERS, val=None):
         root = os.fsencode(tmp_path / "data")
@@ -38,7 +38,7 @@ def folders(tmp_path):
     return make
 
 
-def test_class_names_can_be_shown_and_compared(folders):
+def test_class_names_are_printable_and_equal_in_both_splits(folders):
     root = folders(val=[b"k\xe4fer", "löwe".encode()])
     train, val = find_source(root, "train"), find_source(root, "validation")
     assert train.class_names == val.class_names == sorted(FOLDERS.values())
@@ -46,10 +46,10 @@ def test_class_names_can_be_shown_and_compared(folders):
         val.labels.tolist()
         == [train.class_names.index(r"k\xe4fer")] * 2 + [train.class_names.index("löwe")] * 2
     )
-    assert all(len(source.read([0])[0]) for source in (train, val))  # paths are as they were
+    assert all(len(source.read([0])[0]) for source in (train, val))  # paths keep their bytes
 
 
-def test_packed_and_unpacked_have_the_same_names(folders, tmp_path, capfd):
+def test_packed_and_unpacked_data_have_the_same_class_names(folders, tmp_path, capfd):
     root = folders()
     assert prepare("folder", "--data_dir", root, "--out", tmp_path / "out", "--workers", 1) == 0
     one, two = find_source(root, "train"), find_source(tmp_path / "out", "train")
@@ -60,7 +60,7 @@ def test_packed_and_unpacked_have_the_same_names(folders, tmp_path, capfd):
     assert prepare("verify", "--data_dir", tmp_path / "out", "--workers", 1) == 0
 
 
-def test_two_folders_that_look_alike_are_refused(folders, tmp_path, capsys):
+def test_two_folders_with_names_that_look_alike_are_refused(folders, tmp_path, capsys):
     root = folders([unicodedata.normalize(form, "löwe").encode() for form in ("NFC", "NFD")], [])
     with pytest.raises(DataError, match=r"'lo\\u0308we' and 'l\\xf6we' are both .*'löwe'"):
         find_source(root, "train")
@@ -76,7 +76,7 @@ def test_two_folders_that_look_alike_are_refused(folders, tmp_path, capsys):
         (b"\n\n", "is empty"),
     ],
 )
-def test_labels_that_cannot_be_read_are_refused_by_file(folders, tmp_path, content, says):
+def test_an_unreadable_labels_file_is_refused_by_name(folders, tmp_path, content, says):
     root = folders([b"a", b"b"])
     prepare("folder", "--data_dir", root, "--out", tmp_path / "out", "--workers", 1)
     (tmp_path / "out" / "labels.txt").write_bytes(content)
@@ -85,7 +85,7 @@ def test_labels_that_cannot_be_read_are_refused_by_file(folders, tmp_path, conte
 
 
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE])
-def test_labels_are_read_in_the_encodings_people_have(folders, tmp_path, mark):
+def test_a_labels_file_is_read_in_common_encodings(folders, tmp_path, mark):
     root = folders([b"a", b"b"])
     prepare("folder", "--data_dir", root, "--out", tmp_path / "out", "--workers", 1)
     text = unicodedata.normalize("NFD", "käfer\r\nform\x0cfeed\r\n\r\n")

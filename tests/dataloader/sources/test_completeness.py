@@ -1,4 +1,4 @@
-"""Records that are gone without a damaged byte: what can be known of them is told, once."""
+"""Missing records without a damaged byte are reported as far as they can be known."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.dataloader.packing import encoded, picture, prepare
 
 @pytest.fixture
 def packed(photos, tmp_path, capsys):
-    """60 training images of `prepare folder` in five shards."""
+    """60 training images, packed by `prepare folder` in five shards."""
     out = tmp_path / "packed"
     flags = ("--train_shards", 5, "--workers", 1)
     assert prepare("folder", "--data_dir", photos, "--out", out, *flags) == 0
@@ -26,7 +26,7 @@ def packed(photos, tmp_path, capsys):
 
 
 def cut(path, records):
-    """Leaves so many whole records."""
+    """Cuts a file after `records` complete records."""
     os.truncate(path, int(walk(str(path))[0][records]))
 
 
@@ -36,7 +36,7 @@ def verify(folder, capsys):
 
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "gone"])
-def test_the_manifest_tells_for_certain(packed, harm, capsys):
+def test_records_missing_according_to_the_manifest_are_reported_as_lost(packed, harm, capsys):
     assert find_source(packed, "train").notes == []
     shard = packed / "train-00003-of-00005"
     match harm:
@@ -60,7 +60,7 @@ def test_the_manifest_tells_for_certain(packed, harm, capsys):
     assert report["missing"]["validation"] == report["bad"] == []
 
 
-def test_shards_that_lost_bad_images_when_they_were_packed_are_whole(photos, tmp_path, capsys):
+def test_shards_from_which_bad_images_were_left_out_are_complete(photos, tmp_path, capsys):
     for i in range(0, 30, 2):
         (photos / "train/ant" / f"{i:02d}.jpg").write_bytes(b"no picture")
     flags = ("--train_shards", 5, "--workers", 1)
@@ -76,7 +76,9 @@ def test_shards_that_lost_bad_images_when_they_were_packed_are_whole(photos, tmp
         (lambda shard: shard.unlink(), "1 of the 5 shards train-* are missing (1)", True),
     ],
 )
-def test_without_a_manifest_names_and_likes_tell(packed, harm, says, lost, capsys):
+def test_without_a_manifest_shard_names_and_sizes_show_what_is_missing(
+    packed, harm, says, lost, capsys
+):
     (packed / "manifest.json").unlink()
     assert find_source(packed, "train").notes == []
     harm(packed / "train-00001-of-00005")
@@ -92,14 +94,14 @@ def test_without_a_manifest_names_and_likes_tell(packed, harm, says, lost, capsy
 @pytest.mark.parametrize(
     "name",
     [
-        "flowers_train_{:05d}-of-00004.tfrecord",  # as TF-Slim has it
+        "flowers_train_{:05d}-of-00004.tfrecord",  # as in TF-Slim
         "train-{:05d}-of-00004.tfrecord",
         "train.tfrecord-{:05d}-of-00004",
         "flowers-train.tfrecord-{:05d}-of-00004",  # TFDS
         "train-{:05d}-of-00004",
     ],
 )
-def test_shards_are_numbered_in_many_ways(tmp_path, name):
+def test_missing_shards_are_noticed_in_many_numbering_styles(tmp_path, name):
     one = encode_example({"image/encoded": encoded(picture(1)), "image/class/label": 1})
     for number in (0, 1, 3):
         with tf.io.TFRecordWriter(str(tmp_path / name.format(number))) as writer:
@@ -110,13 +112,13 @@ def test_shards_are_numbered_in_many_ways(tmp_path, name):
 
 
 @pytest.mark.parametrize("copy", [" (1)", ".bak", "~", "-copy", ".old"])
-def test_a_copy_of_a_shard_does_not_count_twice(packed, copy):
+def test_a_copy_of_a_shard_is_refused(packed, copy):
     shutil.copy(packed / "train-00001-of-00005", packed / f"train-00001-of-00005{copy}")
     with pytest.raises(DataError, match=r"beside numbered shards|different sets"):
         find_source(packed, "train")
 
 
-def test_tfds_and_kaggle_say_how_many_there_should_be(tmp_path):
+def test_records_missing_according_to_tfds_and_kaggle_names_are_reported(tmp_path):
     info = {"splits": [{"name": "train", "shardLengths": ["100", "101"]}]}
     (tmp_path / "dataset_info.json").write_text(json.dumps(info))
     files = [f"{tmp_path}/x-train.tfrecord-0000{i}-of-00002" for i in range(2)]
@@ -139,15 +141,15 @@ def test_tfds_and_kaggle_say_how_many_there_should_be(tmp_path):
         ([1031, 980, 1044, 12, 1010, 995, 1027, 1001], "12 records where most hold 995 to 1044"),
         ([100, 12, 30, 100, 100, 100, 100, 100], "12 records .* (1 more files are short, too)"),
         ([50, 100, 100], "50 records"),
-        ([100, 100, 100, 37], None),  # filled up, all but the last
+        ([100, 100, 100, 37], None),  # all full except the last
         ([101, 100, 101, 100], None),
-        ([12, 100], None),  # nobody can tell
-        ([50, 700, 120, 330, 90, 610], None),  # as many as there were
+        ([12, 100], None),  # either may be the odd one
+        ([50, 700, 120, 330, 90, 610], None),  # sizes differ anyway
         ([70, 60, 100], None),
         ([5], None),
     ],
 )
-def test_what_lies_far_below_the_others_is_odd(tmp_path, counts, odd):
+def test_a_shard_far_smaller_than_the_others_is_doubted(tmp_path, counts, odd):
     files = [f"train-{i:05d}-of-{len(counts):05d}" for i in range(len(counts))]
     lost, doubts = find_gaps(str(tmp_path), "train", files, counts)
     assert lost == []
@@ -160,13 +162,13 @@ def test_what_lies_far_below_the_others_is_odd(tmp_path, counts, odd):
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"splits": {"train": 3}}', '{"splits": 1}'])
-def test_a_manifest_that_is_none_says_nothing(packed, content):
+def test_an_invalid_manifest_is_ignored(packed, content):
     for name in ("manifest.json", "dataset_info.json"):
         (packed / name).write_text(content)
     assert find_source(packed, "train").notes == []
 
 
-def test_damage_in_the_first_records_counts_like_any_other(packed, capsys):
+def test_damage_in_the_first_records_is_counted(packed, capsys):
     path = packed / "train-00000-of-00005"
     content = bytearray(path.read_bytes())
     for start in walk(str(path))[0][:11].tolist():

@@ -1,4 +1,4 @@
-"""File names of examples: of files, and in records that TensorFlow wrote."""
+"""File names of examples, from folders and from records that TensorFlow wrote."""
 
 import pytest
 import tensorflow as tf
@@ -10,7 +10,7 @@ from convoy.dataloader.sources.tfrecords import TFRecordSource
 
 
 def record(label, **names):
-    """An Example with an image that is never decoded, and these file names by key."""
+    """Returns an Example with these file names by key; its image is never decoded."""
     feature = tf.train.Feature
     features = {
         "image/encoded": feature(bytes_list=tf.train.BytesList(value=[b"x"])),
@@ -23,7 +23,7 @@ def record(label, **names):
 
 @pytest.fixture
 def records(tmp_path):
-    """A source of these serialized examples."""
+    """A function that returns a source of these serialized examples."""
 
     def write(*examples):
         path = tmp_path / "validation-00000-of-00001"
@@ -35,13 +35,13 @@ def records(tmp_path):
     return write
 
 
-def test_images_in_folders_are_their_files(folders):
+def test_file_names_of_class_folders_are_paths(folders):
     source = find_source(str(folders), "validation")
     want = [str(folders / "val" / name / "1.jpg") for name in ("cat", "dog")]
     assert file_names(source, range(2)) == want
 
 
-def test_records_have_the_names_that_their_writers_kept(records):
+def test_file_names_of_records_are_those_that_their_writer_stored(records):
     source = records(
         record(1, **{"image/filename": "ILSVRC2012_val_00000001.JPEG"}),
         record(2, file_name="é.jpg"),
@@ -50,7 +50,7 @@ def test_records_have_the_names_that_their_writers_kept(records):
     assert file_names(source, [2, 1, 0]) == [None, "é.jpg", "ILSVRC2012_val_00000001.JPEG"]
 
 
-def test_a_damaged_record_is_named(records):
+def test_a_damaged_record_is_named_by_its_place(records):
     source = records(record(1), b"\xff\xff")
     with pytest.raises(DataError, match="validation-00000-of-00001, record at byte"):
         file_names(source, [1])

@@ -1,4 +1,4 @@
-"""Finding and reading data on disk; TensorFlow's own writer and reader are the judges."""
+"""Finding and reading data on disk, compared with TensorFlow's writer and reader."""
 
 import io
 import logging
@@ -59,7 +59,7 @@ def parsed(source, i):
     return source.parse(source.read(np.array([i]))[0], label)
 
 
-def test_records_are_those_of_tensorflow(data):
+def test_records_equal_tensorflows(data):
     rng = np.random.default_rng(0)
     payloads = [example(rng.bytes(int(rng.integers(0, 5000))), 1 + i) for i in range(57)]
     files = [write(data / f"train-{k:05d}-of-00003", payloads[k * 19 :][:19]) for k in range(3)]
@@ -69,11 +69,11 @@ def test_records_are_those_of_tensorflow(data):
     order = rng.permutation(57)
     assert source.read(order) == [payloads[i] for i in order]
     assert source.num_classes is None
-    assert parsed(source, 3)[1] == 3  # stored from 1
+    assert parsed(source, 3)[1] == 3  # labels are stored from 1
     assert source.describe(19) == f"{files[1]}, record at byte 0"
 
 
-def test_descriptors_are_bounded(data):
+def test_the_number_of_open_files_is_limited(data):
     files = [write(data / f"train-{k}", [b"x" * k]) for k in range(10)]
     reader = random_access.RecordReader(files, random_access.index_files(files), max_open=3)
     for _ in range(2):
@@ -81,7 +81,7 @@ def test_descriptors_are_bounded(data):
     assert len(reader._open) == 3
 
 
-def test_tfds_layout(data):
+def test_the_layout_of_tfds_is_read(data):
     keys = ("image", "label")
     for split, count in [("train", 4), ("test", 2)]:
         payloads = [example(jpeg(), i, keys) for i in range(count)]
@@ -94,16 +94,18 @@ def test_tfds_layout(data):
     assert [parsed(source, i)[1] for i in range(4)] == [0, 1, 2, 3]
     assert find_source(str(data), "validation").num_examples == 2
     write(data / "beans-validation.tfrecord-00000-of-00001", [example(jpeg(), 0, keys)])
-    assert find_source(str(data), "validation").num_examples == 1  # a real one goes before test
+    assert (
+        find_source(str(data), "validation").num_examples == 1
+    )  # a validation split is preferred to test
 
 
-def test_label_offset_and_placeholder(data):
+def test_the_label_offset_is_added_and_the_replacement_image_is_grey(data):
     source = TFRecordSource([write(data / "train-0", [example(b"", 7)])], label_offset=-5)
     assert parsed(source, 0)[1] == 2
     assert (tf.io.decode_image(grey_png(), channels=3).numpy() == 128).all()
 
 
-def test_what_is_not_data_is_passed_over(data):
+def test_other_files_are_ignored(data):
     write(data / "train-00000-of-00001", [example(b"a", 1)])
     for name in (".train-00000-of-00001.tmp", "train-00000-of-00001.idx", "train-0.index"):
         (data / name).write_bytes(b"rubbish")
@@ -111,13 +113,13 @@ def test_what_is_not_data_is_passed_over(data):
     assert find_source(data, "train").num_examples == 1
 
 
-def test_val_is_another_spelling(data):
+def test_val_files_are_the_validation_split(data):
     write(data / "val-00000-of-00001", [example(b"a", 1)] * 3)
     assert find_source(data, "validation").num_examples == 3
 
 
 @pytest.mark.parametrize("left", [1, 11, 12, 40])
-def test_truncated_file(data, left):
+def test_a_truncated_record_is_damaged_and_the_others_are_read(data, left):
     payload = example(jpeg(), 1)
     path = write(data / "train-00000-of-00001", [payload, payload])
     start = len(payload) + 16
@@ -133,7 +135,7 @@ def test_truncated_file(data, left):
 
 
 @pytest.mark.parametrize("at", [0, 7, 11])
-def test_damaged_header_costs_one_record(data, at, cache):
+def test_a_damaged_header_costs_one_record(data, at, cache):
     payloads = [example(jpeg(), i) for i in range(1, 6)]
     path = write(data / "train-00000-of-00001", payloads)
     start = 2 * (len(payloads[0]) + 16)
@@ -142,7 +144,7 @@ def test_damaged_header_costs_one_record(data, at, cache):
         byte = file.read(1)[0]
         file.seek(start + at)
         file.write(bytes([byte ^ 0x20]))
-    for _ in range(2):  # found, then taken from the cache
+    for _ in range(2):  # first from the file, then from the cache
         source = find_source(data, "train")
         assert source.num_examples == 5
         good = np.array([0, 1, 3, 4])
@@ -151,8 +153,8 @@ def test_damaged_header_costs_one_record(data, at, cache):
     assert len(list(cache.iterdir())) == 1
 
 
-def test_damage_that_spans_records(data, monkeypatch):
-    """The search for the next header works across the pieces it reads."""
+def test_damage_over_several_records_costs_only_those(data, monkeypatch):
+    """The search for the next header reads in pieces and must work across their borders."""
     rng = np.random.default_rng(0)
     payloads = [example(rng.bytes(n), 1) for n in rng.integers(200, 900, 60)]
     content = bytearray(Path(write(data / "train-0", payloads)).read_bytes())
@@ -164,7 +166,7 @@ def test_damage_that_spans_records(data, monkeypatch):
         offsets, lengths = random_access.walk(str(data / "train-0"))
         assert offsets.tolist() == [0, *ends[:5], *ends[30:-1]]
         assert lengths[5] == ends[4] - ends[30]
-    (data / "train-0").write_bytes(bytes(content) + bytes(5000))  # zeros where a disk was full
+    (data / "train-0").write_bytes(bytes(content) + bytes(5000))  # zeros as after a full disk
     assert random_access.walk(str(data / "train-0"))[1].tolist()[-1] == -5000
 
 
@@ -176,13 +178,13 @@ def test_damage_that_spans_records(data, monkeypatch):
         (b"\x1f\x8b" + bytes(50), "gunzip"),
     ],
 )
-def test_files_that_are_no_records(data, content, words):
+def test_files_that_hold_no_records_are_refused(data, content, words):
     (data / "train-00000-of-00001").write_bytes(content)
     with pytest.raises(DataError, match=words):
         find_source(data, "train")
 
 
-def test_checksum_against_tensorflow(data):
+def test_checksums_equal_tensorflows(data):
     path = write(data / "a", [b"z" * n for n in (0, 1, 300, 70_000)])
     with open(path, "rb") as file:
         content = file.read()
@@ -195,7 +197,7 @@ def test_checksum_against_tensorflow(data):
         assert crc.masked(payload.tobytes()) == stored
 
 
-def test_unknown_keys_are_named(data):
+def test_unknown_keys_are_named_in_the_error(data):
     write(data / "train-0", [example(b"", 1, ("picture", "species"))])
     with pytest.raises(DataError, match="keys picture, species; expected 'image/encoded'"):
         find_source(data, "train")
@@ -204,13 +206,13 @@ def test_unknown_keys_are_named(data):
         find_source(data, "train")
 
 
-def test_zero_records(data):
+def test_a_file_without_records_is_refused(data):
     write(data / "train-00000-of-00001", [])
     with pytest.raises(DataError, match="not one record"):
         find_source(data, "train")
 
 
-def test_folder_problems(tmp_path, data):
+def test_an_unusable_data_folder_is_refused_with_the_reason(tmp_path, data):
     with pytest.raises(DataError, match=r"--data_dir .*nowhere does not exist.*train-\*"):
         find_source(tmp_path / "nowhere", "train")
     with pytest.raises(DataError, match="--data_dir"):
@@ -232,7 +234,7 @@ def test_folder_problems(tmp_path, data):
         find_source(data, "train")
 
 
-def test_mixed_and_missing_shards(data, caplog):
+def test_missing_shards_warn_and_mixed_sets_are_refused(data, caplog):
     write(data / "train-00000-of-00004", [example(b"", 1)])
     with caplog.at_level(logging.WARNING, "convoy.data"):
         find_source(data, "train")
@@ -242,13 +244,13 @@ def test_mixed_and_missing_shards(data, caplog):
         find_source(data, "train")
 
 
-def test_index_cache(data, cache):
+def test_the_index_is_cached_until_a_file_changes_or_the_cache_is_damaged(data, cache):
     path = write(data / "train-0", [example(b"a", 1)] * 3)
     assert find_source(data, "train").num_examples == 3
     (stored,) = cache.iterdir()
     before = stored.stat().st_mtime_ns
     assert find_source(data, "train").num_examples == 3
-    assert stored.stat().st_mtime_ns == before  # taken, not written again
+    assert stored.stat().st_mtime_ns == before  # read, not written again
     for damage in (b"", b"rubbish", stored.read_bytes()[:-50]):
         stored.write_bytes(damage)
         assert find_source(data, "train").num_examples == 3
@@ -256,23 +258,23 @@ def test_index_cache(data, cache):
     assert find_source(data, "train").num_examples == 4
 
 
-def test_cache_is_optional(data, tmp_path, monkeypatch):
+def test_an_unusable_cache_folder_is_ignored(data, tmp_path, monkeypatch):
     write(data / "train-0", [example(b"a", 1)])
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
     assert find_source(data, "train").num_examples == 1
 
 
-def test_a_stale_index_cannot_mix_up_records(data):
+def test_a_stale_index_never_returns_the_wrong_record(data):
     def sized(*lengths):
         return [b"\0" * length for length in lengths]
 
     path = write(data / "train-0", sized(1, 5, 6, 2))
     index = random_access.index_files([path])
     stat = os.stat(path)
-    write(path, sized(1, 6, 5, 2))  # same size and, below, the same time
+    write(path, sized(1, 6, 5, 2))  # the same size, and below the same time
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    # The first and last record agree, so the cache is believed, but not against a record itself.
+    # The first and last record fit, so the cached index is used, but not against a record itself.
     for old in (index, random_access.index_files([path])):
         with pytest.raises(RecordError, match="changed after it was indexed"):
             random_access.RecordReader([path], old).read(1)
@@ -281,7 +283,7 @@ def test_a_stale_index_cannot_mix_up_records(data):
     assert random_access.index_files([path]).lengths.tolist() == [2, 6, 5, 1]
 
 
-def test_folder_source(data):
+def test_class_folders_are_read_with_sorted_classes(data):
     for split, classes in [("train", "cat dog owl"), ("val", "dog owl")]:
         for name in classes.split():
             (data / split / name / "images").mkdir(parents=True)
@@ -304,7 +306,7 @@ def test_folder_source(data):
         val.read(np.array([0]))
 
 
-def test_folder_source_errors(data, caplog):
+def test_empty_or_unknown_class_folders_are_refused(data, caplog):
     for name in ("cat", "dog"):
         (data / "train" / name).mkdir(parents=True)
     with pytest.raises(DataError, match=r"train/cat: no image"):
@@ -323,7 +325,7 @@ def test_folder_source_errors(data, caplog):
     assert find_source(data, "validation").labels.tolist() == [1]
 
 
-def test_indexing_needs_no_tensorflow(data):
+def test_indexing_does_not_import_tensorflow(data):
     write(data / "train-0", [example(b"a", 1)])
     code = (
         "import sys, dataloader\n"
@@ -334,8 +336,8 @@ def test_indexing_needs_no_tensorflow(data):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_files_that_may_not_be_opened_are_no_bad_examples(folders):
-    """What this process lacks is not the image's fault, and would meet the next one too."""
+def test_too_many_open_files_is_an_error_and_no_bad_example(folders):
+    """The image is not the cause, and the next one would fail too."""
     source = find_source(str(folders), "train")
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

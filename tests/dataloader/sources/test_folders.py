@@ -1,4 +1,4 @@
-"""Folders as people have them: each is understood, or refused with the way out."""
+"""Common folder layouts are understood, or refused with a fix."""
 
 import io
 import logging
@@ -22,7 +22,7 @@ def fill(folder, count=2, name="{}.jpg", start=0):
 
 @pytest.fixture
 def make(tmp_path):
-    """Makes class folders with images: `make("train/cat", "val/cat")`."""
+    """A function that makes class folders with images: `make("train/cat", "val/cat")`."""
 
     def run(*folders, root="data", count=2):
         for k, folder in enumerate(folders):
@@ -36,17 +36,17 @@ def pack(root, out, *more):
     return prepare("folder", "--data_dir", root, "--out", out, "--workers", 1, *more)
 
 
-# ---- what there is ------------------------------------------------------------------------------
+# ---- images and other files ---------------------------------------------------------------------
 
 
-def test_what_is_found_is_told_with_what_is_left_out(make, caplog):
+def test_the_log_counts_used_and_ignored_files(make, caplog):
     root = make("train/cat", "train/dog", "val/cat", "val/dog", "test/cat", count=6)
     fill(root / "train/cat/@eaDir/x", 3)
     fill(root / "train/cat/.thumbnails", 1)
     (root / "train/cat/notes.txt").write_text("")
     (root / "train/dog/.DS_Store").write_text("")
     (root / "train/dog/photo.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
-    os.mkfifo(root / "train/dog/pipe.jpg")  # reading it would never end
+    os.mkfifo(root / "train/dog/pipe.jpg")  # reading it would block forever
     (root / "train/dog/more").symlink_to(root / "test")
     with caplog.at_level(logging.INFO, "convoy.data"):
         source = find_source(root, "train")
@@ -65,7 +65,7 @@ def test_what_is_found_is_told_with_what_is_left_out(make, caplog):
     assert not caplog.records
 
 
-def test_content_decides_where_the_ending_says_nothing(make):
+def test_the_content_decides_if_the_extension_is_unknown(make):
     root = make("train/cat", "train/dog")
     cat = root / "train/cat"
     names = ("a.jfif", "b.JPE", "c", "d.jpg.1", "e.jpg?w=600", "000.123", "f.heic", "g.pjpeg")
@@ -93,7 +93,7 @@ def test_content_decides_where_the_ending_says_nothing(make):
         ("train", "dev"),
     ],
 )
-def test_splits_have_the_names_that_people_give_them(make, tmp_path, train, val, capsys):
+def test_common_names_of_splits_are_accepted(make, tmp_path, train, val, capsys):
     root = make(*(f"{split}/{name}" for split in (train, val) for name in ("cat", "dog")))
     assert find_source(root, "train").found.endswith(f"in {root}/{train}")
     assert find_source(root, "validation").found.endswith(f"in {root}/{val}")
@@ -101,7 +101,7 @@ def test_splits_have_the_names_that_people_give_them(make, tmp_path, train, val,
     assert "Wrote 4 train and 4 validation images" in capsys.readouterr().out
 
 
-def test_test_is_for_validation_only_where_nothing_else_is(make, tmp_path, capsys):
+def test_a_test_folder_is_used_for_validation_only_without_another(make, tmp_path, capsys):
     root = make(*(f"{s}/{name}" for s in ("train", "valid", "test") for name in ("cat", "dog")))
     source = find_source(root, "validation")
     assert source.found.endswith(f"in {root}/valid; not used: test")
@@ -109,7 +109,7 @@ def test_test_is_for_validation_only_where_nothing_else_is(make, tmp_path, capsy
     assert "WARNING: not packed: test in" in capsys.readouterr().err
 
 
-def test_two_folders_that_may_be_the_same_split_are_refused(make, tmp_path):
+def test_two_folders_for_the_same_split_are_refused(make, tmp_path):
     root = make(*(f"{s}/{name}" for s in ("train", "val", "valid") for name in ("cat", "dog")))
     with pytest.raises(DataError, match=r"holds val and valid, and each may be the validation"):
         find_source(root, "validation")
@@ -119,7 +119,7 @@ def test_two_folders_that_may_be_the_same_split_are_refused(make, tmp_path):
     assert find_source(root, "validation").num_examples == 4
 
 
-def test_system_folders_are_no_classes(make, tmp_path):
+def test_system_folders_are_not_classes(make, tmp_path):
     root = make("train/cat", "train/dog", "val/cat", "val/dog")
     for name in ("@eaDir", "__MACOSX", "#recycle", "lost+found", "$RECYCLE.BIN", ".ipynb_x"):
         fill(root / "train" / name)
@@ -129,12 +129,12 @@ def test_system_folders_are_no_classes(make, tmp_path):
     assert pack(root, tmp_path / "out") == 0
 
 
-# ---- what is refused ----------------------------------------------------------------------------
+# ---- refused layouts ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 @pytest.mark.parametrize("inner", ["images", "train"])
-def test_one_folder_too_many_is_refused_by_name(make, tmp_path, split, inner, capsys):
+def test_an_extra_folder_level_is_refused_by_name(make, tmp_path, split, inner, capsys):
     val = {"images": "images", "train": "val"}[inner]
     root = make(*(f"train/{inner}/{n}" for n in ("cat", "dog")), *(f"val/{val}/{n}" for n in "ab"))
     says = rf"train holds one folder, '{inner}', and in it are folders of images \(cat, dog\)"
@@ -142,11 +142,11 @@ def test_one_folder_too_many_is_refused_by_name(make, tmp_path, split, inner, ca
         find_source(root, split)
     assert pack(root, tmp_path / "out") == 2
     assert "move them up" in capsys.readouterr().err
-    if inner == "images":  # the same, not split yet
+    if inner == "images":  # the same without a split
         assert pack(root / "train", tmp_path / "out") == 2
 
 
-def test_one_class_is_refused(make, tmp_path, capsys):
+def test_a_single_class_is_refused(make, tmp_path, capsys):
     root = make("train/cat", "val/cat")
     with pytest.raises(DataError, match=r"one class \(cat\), and a classifier needs two or more"):
         find_source(root, "train")
@@ -154,17 +154,17 @@ def test_one_class_is_refused(make, tmp_path, capsys):
     assert pack(root / "train", tmp_path / "out") == 2
 
 
-def test_classes_that_hold_nothing_but_folders_are_told(make):
+def test_class_folders_that_contain_only_folders_cause_a_warning(make):
     root = make("train/pets/cat", "train/pets/dog", "train/birds/owl", "train/birds/eagle")
     source = find_source(root, "train")
     assert source.class_names == ["birds", "pets"]
     assert "as 'birds' has eagle, owl. If those are the classes, move them up" in source.notes[0]
-    tiny = make("train/cat/images", "train/dog/images", root="tiny")  # as in Tiny ImageNet
+    tiny = make("train/cat/images", "train/dog/images", root="tiny")  # like Tiny ImageNet
     assert not find_source(tiny, "train").notes
 
 
-def test_class_folders_without_a_split_lead_to_prepare(make, tmp_path, capsys):
-    root = make("cat", "dog", "train")  # "train" may be what the pictures show
+def test_class_folders_without_splits_are_refused_with_the_prepare_command(make, tmp_path, capsys):
+    root = make("cat", "dog", "train")  # "train" may be a class here
     with pytest.raises(DataError, match="--validation_fraction") as error:
         find_source(root, "train")
     assert f"prepare folder --data_dir {root} --validation_fraction" in str(error.value)
@@ -185,13 +185,13 @@ def test_class_folders_without_a_split_lead_to_prepare(make, tmp_path, capsys):
         ),
     ],
 )
-def test_other_layouts_lead_to_the_right_one(make, folders, inside, says):
+def test_other_layouts_are_refused_with_the_right_one(make, folders, inside, says):
     root = make(*folders)
     with pytest.raises(DataError, match=says):
         find_source(root / inside, "validation" if "Put" in says else "train")
 
 
-def test_records_in_split_folders_and_urls_lead_on(make, tmp_path):
+def test_records_in_split_folders_and_urls_are_refused_with_a_fix(make, tmp_path):
     root = make("cat", "dog")
     pack(root, tmp_path / "records" / "train")
     with pytest.raises(DataError, match=r"train holds TFRecord files: move them into"):
@@ -201,13 +201,13 @@ def test_records_in_split_folders_and_urls_lead_on(make, tmp_path):
     assert pack("s3://b/x", tmp_path / "out") == 2
 
 
-def test_a_name_that_only_looks_the_same_is_shown(make):
+def test_a_class_name_that_looks_like_another_is_shown_in_the_error(make):
     root = make("train/cat", "train/dog", "val/Cat ", "val/dog\u200b")
     with pytest.raises(DataError, match=r"\('.*' and '.*' are written differently\)"):
         find_source(root, "validation")
 
 
-def test_prepare_says_what_becomes_of_the_validation_split(make, tmp_path, capsys):
+def test_prepare_warns_about_a_missing_validation_split(make, tmp_path, capsys):
     root = make("train/cat", "train/dog")
     assert pack(root, tmp_path / "one") == 0
     assert "--validation_fraction 0.1 holds a part of each class out" in capsys.readouterr().err
@@ -220,12 +220,12 @@ def test_prepare_says_what_becomes_of_the_validation_split(make, tmp_path, capsy
     assert "has a validation split" in capsys.readouterr().err
 
 
-# ---- what is kept -------------------------------------------------------------------------------
+# ---- cached lists -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def kept(make, monkeypatch):
-    """A split whose list is kept, old enough to be believed."""
+    """A split whose file list is cached and old enough to be used."""
     from convoy.dataloader.sources import folder_listing
 
     monkeypatch.setattr(folder_listing, "KEEP_FROM", 4)
@@ -245,8 +245,8 @@ def still(root):
 
 
 @pytest.mark.parametrize("where", ["cat", "dog/deep", "new"])
-def test_a_kept_list_is_dropped_when_something_comes_or_goes(kept, where):
-    """Though the folders' times are set back, as archives and object stores do."""
+def test_a_cached_list_is_dropped_when_a_file_is_added_or_removed(kept, where):
+    """The modification times are reset, as archives and object stores do it."""
     before = {folder: os.stat(folder).st_mtime_ns for folder, _, _ in os.walk(kept)}
     fill(kept / "train" / where, 1, "more{}.jpg")
     for folder, changed in before.items():
@@ -258,17 +258,17 @@ def test_a_kept_list_is_dropped_when_something_comes_or_goes(kept, where):
     assert find_source(kept, "train").num_examples == 6
 
 
-def test_times_that_are_all_the_same_are_no_evidence(kept, monkeypatch):
+def test_identical_times_do_not_validate_a_cached_list(kept, monkeypatch):
     from convoy.dataloader.sources import folder_listing
 
-    year_2000 = 946_684_800 * 10**9  # of a mount without times of its own
+    year_2000 = 946_684_800 * 10**9  # as on a mount without real times
     monkeypatch.setattr(folder_listing, "_times", lambda path: [year_2000, year_2000, 1])
     find_source(kept, "train")
     fill(kept / "train/cat", 1, "more{}.jpg")
     assert find_source(kept, "train").num_examples == 7
 
 
-def test_lists_are_kept_only_where_the_file_system_tells(kept, monkeypatch):
+def test_lists_are_cached_only_on_file_systems_with_reliable_times(kept, monkeypatch):
     from convoy.dataloader.sources import folder_listing
 
     assert folder_listing._file_system("/proc/self") == "proc"
@@ -276,7 +276,7 @@ def test_lists_are_kept_only_where_the_file_system_tells(kept, monkeypatch):
     assert "list kept" not in find_source(kept, "train").found
 
 
-def test_short_lists_are_made_anew_each_time(make):
+def test_short_lists_are_not_cached(make):
     root = make("train/cat", "train/dog")
     for count in (4, 5):
         assert find_source(root, "train").num_examples == count
@@ -284,7 +284,7 @@ def test_short_lists_are_made_anew_each_time(make):
         still(root)
 
 
-def test_a_picture_is_told_by_its_first_bytes():
+def test_image_formats_are_recognised_by_the_first_bytes():
     from convoy.dataloader.images.file_kinds import kind_of
 
     def saved(kind):
@@ -301,7 +301,7 @@ def test_a_picture_is_told_by_its_first_bytes():
 
 
 @pytest.mark.parametrize("divided", [None, HeldOut(0.3)])
-def test_what_systems_leave_behind_is_passed_over_and_counted(make, divided):
+def test_files_of_operating_systems_are_ignored_and_counted(make, divided):
     root = make("cat", "dog", count=4) if divided else make("train/cat", "train/dog", count=4)
     classes = root if divided else root / "train"
     for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._1.jpg"):

@@ -1,4 +1,4 @@
-"""`--validation_fraction`: which images are held out, whatever else lies there."""
+"""`--validation_fraction`: which images are held out, independent of other files."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def both(images, held_out):
 
 @pytest.fixture
 def classes(tmp_path):
-    """Class folders right in a folder: 12 cats, 20 dogs and one owl."""
+    """Class folders without splits: 12 cats, 20 dogs and one owl."""
     root = tmp_path / "photos"
     for k, (name, count) in enumerate({"cat": 12, "dog": 20, "owl": 1}.items()):
         (root / name).mkdir(parents=True)
@@ -47,11 +47,11 @@ def files_of(root, held_out, split):
     return {os.path.relpath(file, source.root) for file in source.files}
 
 
-# ---- which ------------------------------------------------------------------------------------
+# ---- the choice -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5, 0.9])
-def test_about_the_fraction_of_each_class_is_held_out(fraction):
+def test_each_class_holds_out_about_the_fraction(fraction):
     images = {"ant": names("ant", 4000), "bee": names("bee", 1000)}
     train, validation = both(images, HeldOut(fraction))
     for name, files in images.items():
@@ -60,7 +60,7 @@ def test_about_the_fraction_of_each_class_is_held_out(fraction):
         assert abs(len(validation[name]) - fraction * len(files)) < spread
 
 
-def test_small_classes_are_in_both_splits_and_those_of_one_image_in_training():
+def test_small_classes_are_in_both_splits_and_single_images_in_training():
     for count in (2, 3, 5):
         for seed in range(40):
             for fraction in (0.01, 0.99):
@@ -71,7 +71,7 @@ def test_small_classes_are_in_both_splits_and_those_of_one_image_in_training():
                 assert train["none"] == validation["none"] == []
 
 
-def test_images_stay_where_they_are_when_others_come_or_go():
+def test_images_keep_their_split_when_others_are_added_or_removed():
     before = {"ant": names("ant", 300)}
     train, validation = both(before, HeldOut(0.1))
     more, more_held = both({"ant": names("ant", 300, 200) + before["ant"][:200]}, HeldOut(0.1))
@@ -80,12 +80,12 @@ def test_images_stay_where_they_are_when_others_come_or_go():
     assert len(more["ant"]) + len(more_held["ant"]) == 500
 
 
-def test_the_seed_alone_decides_and_accents_of_a_mac_do_not():
+def test_the_seed_determines_the_split_and_unicode_forms_do_not_matter():
     images = {"ant": names("ant", 200)}
     first = HeldOut(0.3, 0).part(images, "validation")
     assert first == HeldOut(0.3, 0).part(images, "validation")
     assert first != HeldOut(0.3, 1).part(images, "validation")
-    # Known numbers, so that no later version divides the data of an earlier run otherwise.
+    # Fixed numbers, so that no later version divides the data of an earlier run differently.
     assert [n for n in first["ant"] if int(n[4:-4]) < 20] == KNOWN
     composed, decomposed = ([f"{a}nt/{i}.jpg" for i in range(99)] for a in ("\xe4", "a\u0308"))
     held = [HeldOut(0.3).part({"": files}, "validation")[""] for files in (composed, decomposed)]
@@ -114,7 +114,7 @@ def test_class_folders_without_a_split_are_divided(classes):
     assert {os.path.basename(os.path.dirname(f)) for f in validation.files} == {"cat", "dog"}
 
 
-def test_classes_of_one_image_are_told_of_lists_too(classes):
+def test_classes_with_one_image_are_reported_for_folders_and_lists(classes):
     (classes / "bat").mkdir()
     (classes / "bat" / "0.jpg").write_bytes(encoded(picture(900)))
     listed = [f"{file},{file.parent.name}\n" for file in classes.rglob("*.jpg")]
@@ -126,7 +126,7 @@ def test_classes_of_one_image_are_told_of_lists_too(classes):
         assert source.lacking == ["bat", "owl"]
 
 
-def test_a_train_folder_is_divided_as_the_same_classes_without_one(classes, tmp_path):
+def test_a_train_folder_is_divided_like_class_folders_without_it(classes, tmp_path):
     held_out = HeldOut(0.25, 7)
     flat = files_of(classes, held_out, "validation")
     os.mkdir(tmp_path / "data")
@@ -135,7 +135,7 @@ def test_a_train_folder_is_divided_as_the_same_classes_without_one(classes, tmp_
 
 
 @pytest.mark.parametrize("within", ["", "train"])
-def test_test_images_are_left_alone(classes, tmp_path, within):
+def test_test_images_are_not_used(classes, tmp_path, within):
     root = classes
     if within:
         root = tmp_path / "data"
@@ -149,7 +149,7 @@ def test_test_images_are_left_alone(classes, tmp_path, within):
     assert not any("/test/" in file for file in source.files)
 
 
-def test_what_cannot_be_divided_is_refused(classes, tmp_path, writers):
+def test_data_that_cannot_be_divided_is_refused(classes, tmp_path, writers):
     for fraction in (0, 1, -0.5, 1.5, float("nan")):
         with pytest.raises(DataError, match="--validation_fraction must be above 0 and below 1"):
             HeldOut(fraction)
@@ -172,7 +172,7 @@ def test_what_cannot_be_divided_is_refused(classes, tmp_path, writers):
         find_source(records, "train", "tfds:x", held_out=HeldOut(0.1))
 
 
-def test_prepare_packs_what_training_would_hold_out(classes, tmp_path, capsys):
+def test_prepare_packs_the_same_split_as_training(classes, tmp_path, capsys):
     out = tmp_path / "out"
     command = ("folder", "--data_dir", classes, "--out", out, "--workers", 1, "--seed", 3)
     assert prepare(*command, "--validation_fraction", 0.25) == 0
@@ -183,11 +183,11 @@ def test_prepare_packs_what_training_would_hold_out(classes, tmp_path, capsys):
     assert "owl has one image: it is trained on" in capsys.readouterr().err
 
 
-def test_verify_tells_of_images_in_both_parts(classes, capsys):
+def test_verify_reports_images_in_both_splits(classes, capsys):
     (classes / "cat" / "again.jpg").write_bytes((classes / "cat" / "0.jpg").read_bytes())
     given = {"validation_fraction": 0.25, "as_json": True}
     warned = []
-    for seed in range(12):  # the two are apart under some
+    for seed in range(12):  # with some seeds the two copies are in different splits
         assert verify(str(classes), **given, validation_seed=seed) == 0
         report = json.loads(capsys.readouterr().out)
         assert sum(report["examples"].values()) == 34

@@ -1,4 +1,4 @@
-"""Examples that are known again by what they are, and data numbered as a model's classes."""
+"""Recognising examples in changed data, and renumbering labels to a model's classes."""
 
 import shutil
 
@@ -13,12 +13,12 @@ from convoy.dataloader.sources.renumbered import UNKNOWN, Renumbered
 
 @pytest.fixture
 def records(tmp_path, writers):
-    """30 digits in three shards, with names."""
+    """30 digits in three shards, with class names."""
     names = [f"digit {i}" for i in range(10)]
     return writers.dataset(tmp_path / "records", writers.digits(30), [], names, shards=3)
 
 
-def test_an_image_is_known_again_when_others_have_gone(photos, tmp_path):
+def test_an_image_is_recognised_after_others_were_removed_or_the_folder_moved(photos, tmp_path):
     before = find_source(str(photos), "train")
     kept = [identify(before, i) for i in (0, 7, 41)]
     assert kept[0]["file"] == "ant/00.jpg"
@@ -32,7 +32,7 @@ def test_an_image_is_known_again_when_others_have_gone(photos, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["removed", "repaired", "renamed"])
-def test_what_has_changed_is_not_taken_for_the_same(photos, change):
+def test_a_changed_image_is_not_recognised(photos, change):
     kept = [identify(find_source(str(photos), "train"), 7)]
     file = photos / "train" / "ant" / "07.jpg"
     if change == "removed":
@@ -44,7 +44,7 @@ def test_what_has_changed_is_not_taken_for_the_same(photos, change):
     assert known_again(find_source(str(photos), "train"), kept) == ({}, kept)
 
 
-def test_a_record_is_known_by_its_place_and_bytes(records):
+def test_a_record_is_recognised_by_its_place_and_bytes(records):
     source = find_source(str(records), "train")
     kept = [identify(source, i) for i in range(30)]
     assert kept[10]["file"] == "train-00001-of-00003"
@@ -61,7 +61,7 @@ def test_a_record_is_known_by_its_place_and_bytes(records):
     assert others == [kept[11]]
 
 
-def test_lists_differ_when_an_example_comes_or_goes_and_not_when_they_move(
+def test_the_digest_of_a_list_changes_with_its_examples_and_not_with_their_folder(
     photos, records, tmp_path
 ):
     for folder, name in ((photos, "train/ant/03.jpg"), (records, "train-00002-of-00003")):
@@ -74,7 +74,7 @@ def test_lists_differ_when_an_example_comes_or_goes_and_not_when_they_move(
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_labels_mean_the_models_classes(photos, records, cached):
+def test_labels_are_renumbered_to_the_models_classes(photos, records, cached):
     folder = find_source(str(photos), "train")
     assert folder.class_names == ["ant", "bee"]
     numbered = Renumbered(folder, [2, 0], ["bee", "cat", "ant"], 3)
@@ -89,7 +89,7 @@ def test_labels_mean_the_models_classes(photos, records, cached):
     assert known_again(back, [identify(source, 5)])[0].keys() == {5}
 
 
-def test_which_labels_occur(photos, tmp_path, writers):
+def test_occurring_labels_are_listed(photos, tmp_path, writers):
     assert find_source(str(photos), "train").occurring_labels() == [0, 1]
     some = [(pixels, label) for pixels, label in writers.digits(40) if label in (2, 5)]
     folder = writers.dataset(tmp_path / "some", some, [])

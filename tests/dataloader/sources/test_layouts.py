@@ -1,4 +1,4 @@
-"""Layouts that people have and that ours is not: each leads to ours, in training and `prepare`."""
+"""Unsupported folder layouts are refused with a fix, in training and in `prepare`."""
 
 import os
 import tarfile
@@ -15,7 +15,7 @@ PICTURE = encoded(picture(1))
 
 @pytest.fixture
 def make(tmp_path):
-    """Makes files: pictures where a path ends in a slash, else empty ones."""
+    """A function that makes files: three images if a path ends in a slash, else an empty file."""
 
     def run(*paths):
         for path in paths:
@@ -56,7 +56,7 @@ def pack(root, capsys):
         (["train", *each("x")], "{root}/train is a file and no folder of class folders"),
     ],
 )
-def test_other_layouts_lead_to_ours(make, paths, says, capsys):
+def test_an_unsupported_layout_is_refused_with_a_fix(make, paths, says, capsys):
     root = make(*paths)
     with pytest.raises(DataError) as error:
         find_source(root, "train")
@@ -79,7 +79,7 @@ def test_other_layouts_lead_to_ours(make, paths, says, capsys):
         (["cat/", "dog/", "test/"], "folder --data_dir {root} --validation_fraction"),
     ],
 )
-def test_half_a_layout_is_completed(make, paths, says):
+def test_an_incomplete_layout_is_refused_with_what_is_missing(make, paths, says):
     root = make(*paths)
     with pytest.raises(DataError) as error:
         find_source(root, "train")
@@ -90,27 +90,27 @@ def test_half_a_layout_is_completed(make, paths, says):
     ("train", "val"),
     [("training_set", "test_set"), ("train_images", "val_images"), ("Train-Data", "valid data")],
 )
-def test_splits_may_be_called_sets(make, train, val, capsys):
+def test_splits_may_be_named_sets_images_or_data(make, train, val, capsys):
     root = make(*each(train, val))
     assert find_source(root, "train").found.endswith(f"in {root}/{train}")
     assert find_source(root, "validation").found.endswith(f"in {root}/{val}")
     assert "Wrote 6 train and 6 validation images" in pack(root, capsys)[1].out
 
 
-def test_the_plain_name_goes_before_the_longer_one(make):
+def test_the_plain_split_name_is_preferred(make):
     root = make(*each("train", "train_images", "val", "val_set"))
     source = find_source(root, "validation")
     assert source.found.endswith(f"in {root}/val; not used: train_images, val_set")
 
 
-def test_a_class_of_trains_is_no_split(make, capsys):
+def test_a_class_folder_named_train_is_no_split(make, capsys):
     root = make("cars/", "ships/", "rails/train/steam/", "rails/train/diesel/")
     status, printed = pack(root, capsys)
     assert status == 0
     assert "9 images of 3 classes (cars, rails, ships)" in printed.out
 
 
-# ---- what is told -------------------------------------------------------------------------------
+# ---- warnings -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_class_of_trains_is_no_split(make, capsys):
         (["train/cat/", "train/dog/", "val/cat/"], "validation", "no images of one class: dog"),
     ],
 )
-def test_what_may_be_meant_otherwise_is_a_warning(make, paths, split, says, capsys):
+def test_an_ambiguous_layout_causes_a_warning(make, paths, split, says, capsys):
     root = make(*paths)
     (note,) = find_source(root, split).notes
     assert says in note
@@ -135,14 +135,14 @@ def test_what_may_be_meant_otherwise_is_a_warning(make, paths, split, says, caps
     assert says in printed.err
 
 
-def test_pictures_beside_the_class_folders_are_counted(make):
+def test_images_outside_class_folders_are_counted(make):
     root = make("train/", "train/notes.txt", "train/.x", *each("train"), "train/@eaDir/x/")
     assert find_source(root, "train").found.endswith(
         "left out: 5 files (in no class folder 3, .txt 1, hidden 1) and 1 folder (@eaDir)"
     )
 
 
-def test_one_picture_beside_the_class_folders_is_told_as_one(make):
+def test_one_image_outside_class_folders_is_reported_in_the_singular(make):
     source = find_source(make("train/x.png", "train/cat/", "train/dog/"), "train")
     assert source.found.endswith("left out: 1 file (in no class folder)")
     (note,) = source.notes
@@ -162,7 +162,7 @@ def test_a_validation_split_without_images_is_refused(make, capsys):
 
 
 @pytest.mark.parametrize(("to", "says"), [("..", "which holds it"), ("cat", "is the same folder")])
-def test_a_class_folder_that_is_another_one_is_refused(make, to, says, capsys):
+def test_a_class_folder_that_links_to_another_is_refused(make, to, says, capsys):
     root = make(*each("train", "val"))
     (root / "train/loop").symlink_to(to)
     with pytest.raises(DataError, match=says):
@@ -170,21 +170,21 @@ def test_a_class_folder_that_is_another_one_is_refused(make, to, says, capsys):
     assert pack(root, capsys)[0] == 2
 
 
-def test_links_that_lead_nowhere_are_left_out_and_counted(make, capsys):
+def test_broken_links_are_left_out_and_counted(make, capsys):
     root = make(*each("train", "val"))
     (root / "train/self").symlink_to("self")
     (root / "train/cat/self").symlink_to("self")
     (root / "train/cat/self.jpg").symlink_to("self.jpg")
     (root / "train-00000-of-00001").symlink_to("train-00000-of-00001")
     source = find_source(root, "train")
-    assert source.num_examples == 7  # the picture is a bad one
+    assert source.num_examples == 7  # self.jpg counts as a bad image
     assert "left out: 2 files (cannot be read 1, no ending 1)" in source.found
     status, printed = pack(root, capsys)
     assert status == 3
     assert "cat/self.jpg: cannot be read (Too many levels of symbolic links)" in printed.err
 
 
-def test_links_to_folders_elsewhere_are_followed_once(make, tmp_path):
+def test_links_to_other_folders_are_followed_once(make, tmp_path):
     root = make(*each("train"))
     os.rename(root / "train/cat", tmp_path / "cat")
     (root / "train/cat").symlink_to(tmp_path / "cat")
@@ -199,7 +199,7 @@ def test_links_to_folders_elsewhere_are_followed_once(make, tmp_path):
 # ---- other kinds of files -----------------------------------------------------------------------
 
 
-def test_files_of_other_formats_are_named(tmp_path):
+def test_files_of_other_formats_are_refused_by_format(tmp_path):
     path = tmp_path / "train-00000-of-00001.parquet"
     path.write_bytes(b"PAR1" + bytes(60) + b"PAR1")
     with pytest.raises(DataError, match=r"The file is Parquet, which is not read"):
@@ -215,7 +215,7 @@ def test_files_of_other_formats_are_named(tmp_path):
         find_source(tmp_path / "data.tar", "train")
 
 
-def test_what_the_system_refuses_is_named_by_prepare(make, tmp_path, capsys):
+def test_errors_of_the_system_are_reported_by_prepare(make, tmp_path, capsys):
     root = make(*each("train"))
     (tmp_path / "file").write_text("")
     command = ("folder", "--data_dir", root, "--out", tmp_path / "file" / "out", "--workers", 1)

@@ -1,4 +1,4 @@
-"""CSV lists of images: read as people write them, or refused with file and line."""
+"""CSV lists of images are read in common dialects, or refused with file and line."""
 
 import codecs
 import json
@@ -26,7 +26,7 @@ def images(tmp_path):
 
 
 def rows(*splits):
-    """All images, and a split for each of a class, if any are given."""
+    """Yields all images, with a split for each image of a class if any are given."""
     for name in ("cat", "dog"):
         for i in range(4):
             yield [f"{name}/{i}.jpg", name, *splits[i : i + 1]]
@@ -45,7 +45,7 @@ def opened(path, split="train", **more):
 SPLITS = ("train", "train", "val", "test")
 
 
-def test_a_list_with_splits(images):
+def test_a_list_with_a_split_column_gives_both_splits(images):
     path = write(images / "list.csv", rows(*SPLITS), "path,label,split")
     train, validation = opened(path), opened(path, "validation")
     assert train.found == (
@@ -62,14 +62,13 @@ def test_a_list_with_splits(images):
     assert known_again(train, [identify(train, 3)])[0].keys() == {3}
 
 
-def test_test_rows_are_for_validation_where_nothing_else_is(images):
+def test_test_rows_are_used_for_validation_only_without_others(images):
     path = write(images / "list.csv", rows("train", "train", "train", "Test"), "file,class,split")
     assert opened(path, "validation").num_examples == 2
     assert "not used" not in opened(path).found
 
 
-def test_a_list_gives_what_its_folder_gives(images, tmp_path):
-    """Whatever order its rows have."""
+def test_a_list_gives_the_same_examples_as_its_folder_in_any_order_of_rows(images, tmp_path):
     (tmp_path / "data").mkdir()
     os.rename(images, tmp_path / "data" / "train")
     folder = opened(tmp_path / "data")
@@ -88,7 +87,7 @@ def test_a_list_gives_what_its_folder_gives(images, tmp_path):
     assert digest != opened(write(path, changed)).list_digest()
 
 
-def test_two_lists_side_by_side(images):
+def test_a_list_val_csv_beside_train_csv_is_the_validation_split(images):
     train = write(images / "train.csv", list(rows())[:3] + list(rows())[4:7])
     with pytest.raises(DataError, match=r"no validation split: .*a list val\.csv beside it"):
         opened(train, "validation")
@@ -96,7 +95,7 @@ def test_two_lists_side_by_side(images):
     assert opened(train).num_examples == 6
     source = opened(train, "validation")
     assert source.found == f"validation: 2 images of 2 classes (cat, dog) in {validation}"
-    assert opened(validation, "validation").num_examples == 2  # as it is given to --mode eval
+    assert opened(validation, "validation").num_examples == 2  # as given to --mode eval
     with pytest.raises(DataError, match="no train split: add some, or evaluate alone"):
         opened(validation)
     write(images / "valid.csv", rows())
@@ -114,13 +113,13 @@ def test_two_lists_side_by_side(images):
         ("path,label", {"mark": codecs.BOM_UTF16_LE, "encoding": "utf-16-le"}),
     ],
 )
-def test_dialects_of_spreadsheets(images, header, how):
+def test_dialects_of_spreadsheets_are_read(images, header, how):
     path = write(images / "list.csv", rows(), header, **how)
     assert opened(path).num_examples == 8
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") if "encoding" not in how else b"")
 
 
-def test_quotes_commas_blanks_and_empty_lines(images):
+def test_quotes_commas_blanks_and_empty_lines_are_read(images):
     os.rename(images / "cat" / "0.jpg", images / "cat" / 'a, "b".jpg')
     lines = ["id,path,label", '7,"cat/a, ""b"".jpg", K\xe4tzchen ', "", ",,"]
     lines += ['8,dog/1.jpg,"two\nlines"', f"9,{images}/cat/./1.jpg,Ka\u0308tzchen", ""]
@@ -164,7 +163,7 @@ def test_quotes_commas_blanks_and_empty_lines(images):
         ("path,label,split\ncat/0.jpg,cat,val\n", "has rows for validation and no train split"),
     ],
 )
-def test_mistakes_are_named_with_file_and_line(images, text, says):
+def test_mistakes_are_refused_with_file_and_line(images, text, says):
     path = images / "list.csv"
     path.write_text(text)
     with pytest.raises(DataError, match=says) as error:
@@ -172,17 +171,17 @@ def test_mistakes_are_named_with_file_and_line(images, text, says):
     assert str(path) in str(error.value)
 
 
-def test_a_tilde_is_the_home_folder(images, monkeypatch):
+def test_a_tilde_means_the_home_folder_unless_a_file_has_that_name(images, monkeypatch):
     monkeypatch.setenv("HOME", str(images / "dog"))
     path = write(images / "list.csv", [["cat/0.jpg", "cat"], ["~/1.jpg", "dog"]])
     assert opened(path).files == [f"{images}/cat/0.jpg", f"{images}/dog/1.jpg"]
-    (images / "~").mkdir()  # which a file beside the list may be called
+    (images / "~").mkdir()  # a folder beside the list may have this name
     os.rename(images / "dog" / "1.jpg", images / "~" / "1.jpg")
     assert opened(path).files == [f"{images}/cat/0.jpg", f"{images}/~/1.jpg"]
 
 
-def test_all_rows_about_missing_images_are_counted(images, monkeypatch):
-    """Those that are held out as well."""
+def test_all_rows_with_missing_images_are_counted(images, monkeypatch):
+    """This includes held-out images."""
     monkeypatch.chdir(images.parent)
     listed = [[f"{name}/x{i}.jpg", name] for name in ("cat", "dog") for i in range(15)]
     write(images / "list.csv", [*rows(), *listed])
@@ -195,13 +194,13 @@ def test_all_rows_about_missing_images_are_counted(images, monkeypatch):
         )
 
 
-def test_an_evaluation_alone_is_told_how_a_list_is_one_for_it(images):
+def test_an_evaluation_alone_is_told_how_to_mark_a_list_as_validation(images):
     path = write(images / "list.csv", rows())
     with pytest.raises(DataError, match=r"call it val\.csv, or give it a column split that says v"):
         opened(path, "validation", alone=True)
 
 
-def test_what_is_not_about_a_row(images, tmp_path):
+def test_mistakes_of_the_whole_list_are_refused(images, tmp_path):
     path = images / "list.csv"
     path.write_bytes("path,label\ncat/0.jpg,cat\ndog/0.jpg,K\xe4fer\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"is not UTF-8 text \(line 3 has the byte 0xe4\)"):
@@ -225,7 +224,7 @@ def test_what_is_not_about_a_row(images, tmp_path):
         opened(with_val, held_out=HeldOut(0.1))
 
 
-def test_images_twice_and_in_both_splits_are_warnings(images):
+def test_repeated_images_and_images_in_both_splits_cause_warnings(images):
     listed = [*rows(*SPLITS), ["cat/0.jpg", "cat", "train"], ["dog/0.jpg", "dog", "val"]]
     path = write(images / "list.csv", listed, "path,label,split")
     train, validation = opened(path), opened(path, "validation")

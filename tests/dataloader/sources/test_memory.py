@@ -1,4 +1,4 @@
-"""Memory stays flat: ten epochs of 50,000 records take no more than one."""
+"""Memory stays constant: ten epochs of 50,000 records take no more than one."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Prepared TensorFlow Datasets. tensorflow_datasets itself is the judge where it is installed."""
+"""Prepared TensorFlow Datasets, compared with tensorflow_datasets where it is installed."""
 
 import io
 import json
@@ -38,7 +38,7 @@ FEATURES = {
 
 
 def prepared(root, name="shapes", version="1.0.0", features=FEATURES, counts=(7, 4), **info):
-    """A folder as TFDS writes it: two training shards and one of test."""
+    """Makes a folder as TFDS writes it, with two training shards and one test shard."""
     folder = root / name / version
     folder.mkdir(parents=True)
     splits = []
@@ -59,7 +59,7 @@ def prepared(root, name="shapes", version="1.0.0", features=FEATURES, counts=(7,
     return folder
 
 
-def test_reads_what_is_prepared(tmp_path):
+def test_the_newest_prepared_version_is_read_unless_one_is_named(tmp_path):
     prepared(tmp_path, version="1.9.0")
     newest = prepared(tmp_path, version="1.10.0")
     source = find_source(tmp_path, "train", "tfds:shapes")
@@ -72,12 +72,12 @@ def test_reads_what_is_prepared(tmp_path):
     assert find_source(newest, "train", "tfds:shapes").num_examples == 11
     (newest / "label.labels.txt").unlink()
     source = find_source(tmp_path, "train", "tfds:shapes")
-    assert (source.class_names, source.num_classes) == (None, 3)  # features.json knows
+    assert (source.class_names, source.num_classes) == (None, 3)  # features.json has the number
     for i, raw in enumerate(source.read(np.arange(11))):
         assert source.parse(raw, 0) == (jpeg(i), i % 3)
 
 
-def test_one_epoch_over_ranks_is_every_example_once(tmp_path):
+def test_three_ranks_read_every_example_once(tmp_path):
     prepared(tmp_path)
     source = find_source(tmp_path, "train", "tfds:shapes")
     options = InputOptions(image_size=16, batch_size=2, num_workers=1)
@@ -89,7 +89,7 @@ def test_one_epoch_over_ranks_is_every_example_once(tmp_path):
     assert counts.tolist() == [4, 4, 3]
 
 
-def test_what_cannot_be_used_is_explained(tmp_path):
+def test_unusable_data_sets_are_refused_with_the_reason(tmp_path):
     def refused(words, dataset="tfds:shapes", folder=tmp_path):
         with pytest.raises(DataError, match=words):
             find_source(folder, "train", dataset)
@@ -115,8 +115,8 @@ def test_what_cannot_be_used_is_explained(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
-def test_tensorflow_datasets_reads_the_same(tmp_path, kind):
-    """TFDS writes a data set in several shards and is asked for each of its examples."""
+def test_examples_equal_those_of_tensorflow_datasets(tmp_path, kind):
+    """TFDS writes a data set in several shards and reads all its examples."""
     tfds = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds")
     from tensorflow_datasets.core.dataset_builders.adhoc_builder import store_as_tfds_dataset
 
