@@ -13,8 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 def plant(plan):
-    """Lets the rank `plan` names say when it has come to a phase for the nth time, and wait there
-    if it `holds`.
+    """Makes the rank `plan["victim"]` write a file when it reaches a phase for the nth time.
+
+    If the plan `holds`, the rank waits there until the file `go` exists.
     """
     from convoy.dataloader.loader import Loader
     from convoy.runtime import runner
@@ -33,8 +34,8 @@ def plant(plan):
         if (phase, mine, counts[phase]) != (plan["phase"], plan["victim"], plan["at"]):
             return
         if phase == "start":
-            # Libraries were loaded before, so that this comes within milliseconds. A rank that
-            # freezes before others know of it is ended by its launcher, which there is none of.
+            # Libraries are loaded already, so this takes milliseconds. If a rank freezes before the
+            # others know it, its launcher must end it, and here is no launcher.
             watchdog.search()
         (folder / "reached").write_text(str(os.getpid()))
         deadline = time.monotonic() + 100
@@ -76,7 +77,10 @@ def plant(plan):
 
 
 def serve():
-    """Forks ranks: a line of JSON in, process ids out; then each one's end, as it comes."""
+    """Forks ranks: reads a job as one line of JSON and prints the process ids.
+
+    Afterwards it prints each rank's process id and exit code as it ends.
+    """
     import horovod.tensorflow  # noqa: F401
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
@@ -103,7 +107,7 @@ def serve():
                 except BaseException:
                     traceback.print_exc()
                     raise
-                finally:  # as at the interpreter's own end
+                finally:  # as the interpreter does at its end
                     atexit._run_exitfuncs()
                     sys.stdout.flush()
                     os._exit(code)

@@ -1,9 +1,9 @@
-"""Interrupts real runs again and again, and checks what they leave: `python … --rounds N --seed S`.
+"""Interrupts real runs repeatedly and checks what they leave: `python … --rounds N --seed S`.
 
-A chain is one run on 1 to 4 ranks that is interrupted, resumed, interrupted, … and comes to its
-end, which must have the bits of a run that nobody disturbed. What is done where, to which rank, is
-a function of the seed. Ranks are forked from one process that has imported TensorFlow and Horovod
-and started nothing of them; interruptions of a start go to real ones of `main.py --nproc`.
+A chain is one run on 1 to 4 ranks that is interrupted and resumed several times and then finishes.
+It must end with the bits of an undisturbed run. The seed determines all interruptions. Ranks are
+forked from one process that has imported TensorFlow and Horovod but not used them. Interruptions
+of the start of a job are tested with real processes of `main.py --nproc`.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Server:
 
 
 class Job:
-    """The ranks of one launch, and what became of them."""
+    """The ranks of one launch, and their exit codes."""
 
     def __init__(self, server, size, arguments, folder, plan):
         from convoy.utils.distributed.slurm_and_nproc import serve as rendezvous
@@ -73,7 +73,7 @@ class Job:
         os.set_blocking(server.process.stdout.fileno(), False)
 
     def ended(self):
-        """Whether all ranks have."""
+        """Returns whether all ranks have ended."""
         with contextlib.suppress(BlockingIOError):
             self.rest += os.read(self.server.process.stdout.fileno(), 65536)
         *lines, self.rest = self.rest.split(b"\n")
@@ -81,7 +81,7 @@ class Job:
         return len(self.codes) == self.size
 
     def wait(self, seconds, until=lambda: False):
-        """Until all have ended, or something else is so; whether one of them came about."""
+        """Waits until all ranks have ended or `until()` holds; returns False after `seconds`."""
         deadline = time.monotonic() + seconds
         while not self.ended():
             if until():
@@ -98,7 +98,7 @@ class Job:
                     os.kill(self.pids[rank], number)
 
     def close(self):
-        """Ends what is left; returns how many that were."""
+        """Kills the remaining ranks; returns their number."""
         left = self.size - len(self.codes)
         self.send(signal.SIGKILL, range(self.size))
         self.wait(30)
@@ -114,8 +114,9 @@ class Job:
 
 
 def position(folder):
-    """Epoch and offset of the newest checkpoint; all that readers accept are compared with their
-    checksums, and loaded.
+    """Returns epoch and offset of the newest checkpoint.
+
+    All checkpoints that readers accept are loaded and compared with their checksums.
     """
     import numpy as np
 
@@ -134,7 +135,7 @@ def position(folder):
 
 
 def bits(folder):
-    """A digest of everything in the newest checkpoint that training has changed."""
+    """Returns a hash of the newest checkpoint's weights, optimizer state and metrics."""
     from convoy.runtime.run_folder import checkpoint
 
     saved, digest = checkpoint.read(checkpoint.latest(folder)), hashlib.sha256()
@@ -154,9 +155,12 @@ class Interruptions:
     """Chains of interrupted runs.
 
     Args:
-        work: a folder for all of it; `disk`: a small file system within, or None.
-        flags: of a run, without folders and batch.
-        asleep: seconds that jobs are stopped for as a whole.
+        work: the folder for all files.
+        disk: a small file system within it, or None.
+        flags: flags of a run, without folders and batch size.
+        seed: determines all interruptions.
+        asleep: seconds for which whole jobs are suspended.
+        sizes: possible numbers of ranks.
     """
 
     def __init__(self, work, disk, flags, seed, asleep=40.0, sizes=(1, 2, 3, 4)):
@@ -165,14 +169,14 @@ class Interruptions:
         self.server, self.whole, self.deck = Server(), {}, []
         self.table, self.slowest = collections.Counter(), 0.0
         self.chains = self.lefts = self.late = 0
-        self.ended = collections.Counter()  # runs that came to their end, by ranks
+        self.ended = collections.Counter()  # finished runs, by number of ranks
 
     def arguments(self, size, folder, *more):
         batch = ("--train_batch_size", str(12 // size), "--model_dir", str(folder))
         return [*map(str, self.flags), *batch, *more]
 
     def undisturbed(self, size):
-        """The bits at the end of a run of so many ranks."""
+        """Returns the hash of a run on `size` ranks that nothing interrupts."""
         if size not in self.whole:
             folder = self.work / f"whole-{size}"
             folder.mkdir()
@@ -183,13 +187,13 @@ class Interruptions:
     def to_its_end(self, size, arguments, folder):
         job = Job(self.server, size, arguments, folder, None)
         try:
-            assert job.wait(PATIENCE), f"it hangs by itself: {job.text()}"
+            assert job.wait(PATIENCE), f"it hangs without an interruption: {job.text()}"
             assert set(job.codes.values()) == {0}, job.text()
         finally:
             self.lefts += job.close()
 
     def chain(self, rounds):
-        """One run to its end; returns how often it was interrupted, `rounds` times at most."""
+        """Runs one chain with at most `rounds` interruptions; returns their number."""
         size = self.rng.choice(self.sizes)
         whole, self.chains = self.undisturbed(size), self.chains + 1
         folder = self.work / f"chain-{self.chains}"
@@ -207,7 +211,7 @@ class Interruptions:
             finally:
                 self.lefts += job.close()
             done += counted
-            if not counted:  # it came to its end before; the next one's turn, then
+            if not counted:  # the run finished first: keep this interruption for the next chain
                 self.deck.insert(0, (plan["kind"], plan["phase"]))
                 break
         self.to_its_end(size, [*arguments, "--resume_checkpoint"], folder)
@@ -218,18 +222,20 @@ class Interruptions:
         return done
 
     def plan(self, size, folder):
-        """What is done next: each kind in each phase before one comes again."""
+        """Draws the next interruption; each kind comes in each phase before one is repeated."""
         if not self.deck:
             kinds = [kind for kind in KINDS if kind != "disk full" or self.disk]
             self.deck = [(kind, phase) for kind in kinds for phase in PHASES]
             self.rng.shuffle(self.deck)
-        # A process alone that is stopped has nobody to notice.
+        # No rank would notice that a single process is stopped.
         fits = (n for n, (kind, _) in enumerate(self.deck) if size > 1 or kind != "SIGSTOP")
         if (place := next(fits, None)) is None:
             self.deck = []
             return self.plan(size, folder)
         kind, phase = self.deck.pop(place)
-        most = {"start": 3, "evaluation": 3, "end": 1}.get(phase, 4)  # so that it goes on slowly
+        most = {"start": 3, "evaluation": 3, "end": 1}.get(
+            phase, 4
+        )  # small numbers, so that a chain progresses slowly
         return {
             "kind": kind,
             "phase": phase,
@@ -241,11 +247,11 @@ class Interruptions:
         }
 
     def round(self, job, run, plan):
-        """Interrupts a job and checks what it leaves; whether it came to where that was planned."""
+        """Interrupts a job and checks what it leaves; returns False if it ended before that."""
         before, folder = position(run), Path(plan["folder"])
         kind, victim, everyone = plan["kind"], plan["victim"], range(job.size)
         (folder / "saved").unlink(missing_ok=True)
-        assert job.wait(PATIENCE, (folder / "reached").exists), "it hangs by itself"
+        assert job.wait(PATIENCE, (folder / "reached").exists), "it hangs without an interruption"
         if not (folder / "reached").exists():
             assert set(job.codes.values()) == {0}, job.codes
             return False
@@ -256,9 +262,9 @@ class Interruptions:
             time.sleep(self.asleep)
             job.send(signal.SIGCONT, self.rng.sample(everyone, job.size))
         elif kind == "disk full":
-            assert run.parent.is_mount(), "no other disk is to be filled"
+            assert run.parent.is_mount(), "only the small disk may be filled"
             with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-                for _ in range(DISK << 6):  # as large as the disk
+                for _ in range(DISK << 6):  # the size of the disk
                     file.write(bytes(1 << 14))
         else:
             job.send(signal.Signals[kind], [victim])
@@ -296,7 +302,7 @@ class Interruptions:
         elif kind == "SIGTERM":
             assert set(codes) <= {0, 75}, codes
             assert len(set(codes)) == 1, codes
-        elif set(codes) != {0}:  # its last moments came first
+        elif set(codes) != {0}:  # the victim had already finished
             assert codes[victim] == -signal.SIGKILL, codes
             assert set(others) <= {1} or set(others) == {0}, codes
             if 1 in others:
@@ -318,7 +324,7 @@ class Interruptions:
 
 
 def small_disk(folder, megabytes=DISK):
-    """Mounts a tmpfs, where that is allowed."""
+    """Mounts a tmpfs and returns its folder, or None where mounting is not allowed."""
     folder.mkdir()
     size = f"size={megabytes}m"
     done = subprocess.run(

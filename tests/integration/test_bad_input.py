@@ -1,4 +1,4 @@
-"""Broken data and full disks: a clear message, a non-zero exit, nothing saved earlier lost."""
+"""Broken data and full disks: a clear message, a non-zero exit code, and no saved data lost."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ def run(*args):
 
 
 def said(capsys):
-    """What was printed, on one line; no traceback is among it."""
+    """Returns the printed text as one line; it must contain no traceback."""
     printed = capsys.readouterr()
     text = " ".join((printed.out + printed.err).split())
     assert "Traceback" not in text
@@ -25,20 +25,22 @@ def said(capsys):
 
 @pytest.fixture
 def flags(small_run, tmp_path):
-    """A run of one epoch into a new folder."""
+    """Flags of a run of one epoch into a new folder."""
     once = ("--max_epochs", "1", "--warmup_epochs", "0", "--model_dir", tmp_path / "run")
     return (*small_run, *once)
 
 
 @pytest.fixture(scope="module")
 def one_bad(writers, tmp_path_factory):
-    """97 training images of which one, in the second shard, is no picture."""
+    """97 training images, one of which, in the second shard, is not an image."""
     examples = writers.digits(140)
     examples[31] = (NO_PICTURE, examples[31][1])
     return writers.dataset(tmp_path_factory.mktemp("bad"), examples[:97], examples[97:])
 
 
-def test_an_unreadable_image_is_left_out_and_named(flags, one_bad, tmp_path, capsys):
+def test_an_unreadable_image_is_left_out_named_and_saved_in_the_checkpoint(
+    flags, one_bad, tmp_path, capsys
+):
     assert run(*flags, "--data_dir", one_bad, "--max_bad_examples", "1") == 0
     text = said(capsys)
     assert "train-00001-of-00002, record at byte" in text
@@ -49,7 +51,7 @@ def test_an_unreadable_image_is_left_out_and_named(flags, one_bad, tmp_path, cap
 
 @pytest.mark.slow
 def test_too_many_unreadable_images_end_the_job_on_every_rank(convoy, flags, one_bad, tmp_path):
-    """One rank meets the image; the other must not wait for it for ever."""
+    """One rank meets the image; the other must not wait for it forever."""
     args = (*flags, "--data_dir", one_bad, "--max_bad_examples", "0")
     done = convoy(*args, np=2, code=None, timeout=120)
     assert done.code != 0
@@ -58,7 +60,9 @@ def test_too_many_unreadable_images_end_the_job_on_every_rank(convoy, flags, one
     assert checkpoint.latest(tmp_path / "run") is None
 
 
-def test_an_unreadable_image_in_evaluation_is_an_error(trained, writers, tmp_path, capsys):
+def test_an_unreadable_image_in_evaluation_is_an_error_with_its_place(
+    trained, writers, tmp_path, capsys
+):
     examples = writers.digits(40)
     examples[25] = (NO_PICTURE, 1)
     data = writers.dataset(tmp_path / "data", [], examples, shards=1)
@@ -107,7 +111,7 @@ def test_a_label_outside_the_classes_is_an_error(flags, tiny, tmp_path, capsys):
     assert "record at byte" in text
 
 
-def test_classes_are_counted_where_nothing_names_them(flags, tiny, tmp_path, capsys):
+def test_classes_are_counted_from_the_labels_without_a_labels_file(flags, tiny, tmp_path, capsys):
     data = tmp_path / "data"
     shutil.copytree(tiny, data)
     (data / "labels.txt").unlink()
@@ -116,20 +120,22 @@ def test_classes_are_counted_where_nothing_names_them(flags, tiny, tmp_path, cap
     assert saved.state["model"]["num_classes"] == 10
 
 
-def test_a_model_dir_that_cannot_be_written_ends_every_rank(convoy, small_run, tiny, tmp_path):
+def test_a_model_dir_that_cannot_be_written_ends_every_rank_with_a_message(
+    convoy, small_run, tiny, tmp_path
+):
     (tmp_path / "file").write_text("in the way")
     args = (*small_run, "--data_dir", tiny, "--model_dir", tmp_path / "file" / "run")
     done = convoy(*args, np=2, code=None, timeout=120)
     assert done.code != 0
     assert "--model_dir" in done.text
     assert "cannot be written" in done.text
-    assert "runner.py" not in done.text, "no traceback but horovodrun's own"
+    assert "runner.py" not in done.text, "only horovodrun may print a traceback"
 
 
 def test_a_disk_that_fills_up_during_training_keeps_the_earlier_checkpoint(
     trained, small_disk, capsys
 ):
-    """What is left of one megabyte holds the first checkpoint and not the second."""
+    """The remaining space holds the first checkpoint but not the second."""
     one = checkpoint.latest(trained.model_dir)
     size = sum(file.stat().st_size for file in one.iterdir())
     (small_disk / "filler").write_bytes(b"\0" * int(2**20 - 1.6 * size))
@@ -137,13 +143,13 @@ def test_a_disk_that_fills_up_during_training_keeps_the_earlier_checkpoint(
     text = said(capsys)
     assert "earlier checkpoints are untouched" in text
     assert "No space left" in text
-    assert "epoch 2/2 eval loss" in text, "training went on to its end"
+    assert "epoch 2/2 eval loss" in text, "training must continue to its end"
     saved = checkpoint.complete_checkpoints(small_disk)
     assert [path.name for path in saved] == ["step-00000007"]
     checkpoint.read(saved[0])
 
 
-def test_a_loss_that_is_no_number_ends_training(flags, tiny, tmp_path, capsys):
+def test_a_loss_that_is_not_finite_ends_training_and_names_the_layer(flags, tiny, tmp_path, capsys):
     args = ("--lr_init", "1e30", "--optimizer", "sgd", "--data_dir", tiny)
     assert run(*flags, *args) == 1
     text = said(capsys)

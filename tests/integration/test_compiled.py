@@ -1,4 +1,4 @@
-"""XLA under Horovod and with synchronised batch norm, and the layout that on CPUs needs XLA."""
+"""XLA under Horovod and with synchronised batch norm; NCHW, which needs XLA on a CPU."""
 
 import json
 
@@ -21,7 +21,7 @@ def flags(small_run, tiny):
 
 
 def losses(lines):
-    """The loss of each step of a log."""
+    """Returns the loss of each step in a log."""
     found = [line["data"]["train.loss"] for line in lines if len(line.get("step", "")) == 2]
     assert len(found) == 7
     return found
@@ -30,8 +30,10 @@ def losses(lines):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("batch_norm", ["default", "syncbn"])
-def test_two_ranks_compiled_by_xla_train_as_without(convoy, flags, tmp_path, log_lines, batch_norm):
-    """With synchronised batch norm the judge is one process with the whole batch and no XLA."""
+def test_two_ranks_compiled_by_xla_have_the_losses_of_ranks_without_xla(
+    convoy, flags, tmp_path, log_lines, batch_norm
+):
+    """With synchronised batch norm the reference is one process with the whole batch and no XLA."""
     halves = ("--train_batch_size", "8", "--batch_norm", batch_norm)
     plain, xla = tmp_path / "plain", tmp_path / "xla"
     convoy(*flags, *halves, "--use_xla", "--model_dir", xla, np=2, timeout=400)
@@ -41,27 +43,29 @@ def test_two_ranks_compiled_by_xla_train_as_without(convoy, flags, tmp_path, log
         convoy(*flags, *halves, "--model_dir", plain, np=2)
     one, other = (losses(log_lines(folder / "log.json")) for folder in (plain, xla))
     np.testing.assert_allclose(other, one, atol=2e-3)
-    np.testing.assert_allclose(other[:2], one[:2], atol=1e-4)  # before rounding could grow
+    np.testing.assert_allclose(
+        other[:2], one[:2], atol=1e-4
+    )  # before rounding differences can grow
     data = [line.get("data", {}) for line in log_lines(xla / "log.json")]
     (own,) = [values["train.rank_own_time"] for values in data if "train.rank_own_time" in values]
-    # Each rank's passes alone: there are none where ranks wait for each other within them.
+    # The time of each rank's own passes is NaN where ranks wait for each other within a pass.
     assert np.isnan(own).tolist() == [batch_norm == "syncbn"] * 2
 
 
 def written(cache):
-    """When each entry was."""
+    """Returns when each cache entry was written."""
     return {path: path.stat().st_mtime_ns for path in cache.rglob("*.pb")}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_that_resumes_takes_what_was_compiled_before(convoy, flags, tmp_path):
-    """As does each of two processes, whose names and counts differ."""
+def test_a_resumed_run_reuses_the_compiled_functions_of_the_first(convoy, flags, tmp_path):
+    """Two processes, whose function names and counters differ, share the cache."""
     flags = (*flags, "--mode", "train", "--max_epochs", "2", "--model_dir", tmp_path / "run")
     flags += ("--use_xla", "--xla_cache", tmp_path / "cache", "--train_batch_size", "8")
     begun = convoy(*flags, "--run_epochs", "1", np=2, timeout=400).text
     kept = written(tmp_path / "cache")
-    assert len(kept) == 2  # both halves of the step
+    assert len(kept) == 2  # one for each half of the step
     assert "compiled functions" not in begun
     resumed = convoy(*flags, "--resume_checkpoint", np=2, timeout=400).text
     assert "resuming from" in resumed
@@ -69,7 +73,7 @@ def test_a_run_that_resumes_takes_what_was_compiled_before(convoy, flags, tmp_pa
     assert written(tmp_path / "cache") == kept
 
 
-def test_a_cache_that_cannot_be_used_is_refused(flags, tmp_path, capfd):
+def test_an_unusable_xla_cache_is_refused_before_the_run_folder_is_made(flags, tmp_path, capfd):
     file = tmp_path / "file"
     file.touch()
     start(*flags, "--use_xla", "--xla_cache", file, "--model_dir", tmp_path / "run", code=2)
@@ -79,7 +83,7 @@ def test_a_cache_that_cannot_be_used_is_refused(flags, tmp_path, capfd):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_checkpoints_pass_between_layouts(flags, tmp_path, photos, capsys):
+def test_a_checkpoint_is_independent_of_the_data_format(flags, tmp_path, photos, capsys):
     """One epoch in NCHW, the next in NHWC from its checkpoint, then predictions in both."""
     flags = (*flags, "--mode", "train", "--max_epochs", "2", "--model_dir", tmp_path / "run")
     start(*flags, "--data_format", "channels_first", "--use_xla", "--run_epochs", "1")
@@ -99,7 +103,7 @@ def test_checkpoints_pass_between_layouts(flags, tmp_path, photos, capsys):
         assert one == pytest.approx(other, abs=1e-5)
 
 
-def test_channels_first_on_a_cpu_asks_for_xla(flags, tmp_path, capsys):
+def test_channels_first_on_a_cpu_is_refused_without_xla(flags, tmp_path, capsys):
     start(*flags, "--model_dir", tmp_path / "run", "--data_format", "channels_first", code=2)
     message = " ".join(capsys.readouterr().err.split())
     assert "--data_format channels_first needs a GPU, or --use_xla" in message

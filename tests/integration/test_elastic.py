@@ -1,8 +1,8 @@
-"""Elastic jobs: processes die, come and go, and the run ends as if it had been left alone.
+"""Elastic jobs: processes die, join and leave, and every epoch still has each image once.
 
-All on one machine, whose two names are two hosts to Horovod: the host of a process that died gets
-no more processes. Which of two hosts gets rank 0 is Horovod's choice. What was trained is written
-down by each process, and compared with what one process alone would have read.
+All processes are on one machine, whose two names are two hosts for Horovod: it starts no more
+processes on the host of one that died, and it chooses which host gets rank 0. Each process records
+its training images, which are compared with those that one process alone would have read.
 """
 
 import collections
@@ -20,10 +20,10 @@ from convoy.runtime.run_folder import checkpoint
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 EPOCHS = 4
-LONG = 400  # seconds that a step of a test may take on a busy machine
+LONG = 400  # seconds that a step may take on a busy machine
 ONE, TWO = "localhost:1", "127.0.0.1:1"
 
-# main.py, which also writes down the images of each step, and where each attempt began.
+# main.py, which also records the images of each step and the step at which each attempt began.
 AUDIT = """
 import hashlib, json, os, sys, time
 from convoy.runtime.train import step, trainer
@@ -57,7 +57,7 @@ from main import main
 sys.exit(main(sys.argv[1:]))
 """
 
-# More of the program: an error on one rank in step 21.
+# An addition to AUDIT: an error on one rank in step 21.
 FAIL = """
 from convoy.dataloader.errors import DataError
 
@@ -83,13 +83,13 @@ class Job:
         self.notes.mkdir()
 
     def hosts(self, *names):
-        """Writes what the discovery script says, in one stroke."""
+        """Sets the output of the discovery script atomically."""
         new = self.folder / "hosts.new"
         new.write_text("".join(f"{name}\n" for name in names))
         new.replace(self.folder / "hosts")
 
     def start(self, *more, launch=(), extra="", **env):
-        """Starts the job; `launch` are more flags of horovodrun, `extra` more of the program."""
+        """Starts the job; `launch` are flags of horovodrun, `extra` is code for the program."""
         self.path = self.script(AUDIT.replace("EXTRA", extra))
         elastic = ["--min-np", "1", "--max-np", "3", "--network-interface", "lo"]
         elastic += ["--host-discovery-script", self.discovery, *launch]
@@ -103,7 +103,7 @@ class Job:
         return self.running
 
     def worker(self, rank):
-        """The process that had this rank at first."""
+        """Returns the process that had this rank at first."""
         for child in self.running.children():
             with suppress(psutil.NoSuchProcess):
                 ours = child.cmdline()[1:2] == [str(self.path)]
@@ -112,7 +112,7 @@ class Job:
         raise AssertionError(f"no rank {rank}:\n{self.running.text}")
 
     def trained(self):
-        """The images of each epoch that were trained on and not rolled back, with their counts."""
+        """Returns the images of each epoch, with counts, without steps that were rolled back."""
         lines = [line for file in self.notes.iterdir() for line in file.read_text().splitlines()]
         steps = []
         for line in sorted(map(json.loads, lines), key=lambda note: note["time"]):
@@ -126,7 +126,7 @@ class Job:
         return dict(epochs)
 
     def assert_whole(self):
-        """Every epoch was trained, each with every image once, as one process would have it."""
+        """Asserts that every epoch was trained with every image once, as in one process."""
         config = parse([str(flag) for flag in (*self.flags, "--resume_checkpoint")])
         loader = build_loader(config, "train")
         trained = self.trained()
@@ -152,7 +152,7 @@ def job(convoy, tmp_path, script, small_run, tiny):
 
 
 def log_epochs(lines):
-    """The epochs whose means are in the log, in order."""
+    """Returns the epochs whose means are in the log, in order."""
     return [
         line["step"][0]
         for line in lines
@@ -160,7 +160,7 @@ def log_epochs(lines):
     ]
 
 
-def test_a_worker_that_is_killed_costs_a_few_steps_and_no_image(job, log_lines):
+def test_a_killed_worker_costs_a_few_steps_and_no_image(job, log_lines):
     job.hosts(ONE, TWO)
     running = job.start("--moving_average_decay", "0.9", launch=("-np", "2"))
     running.wait_for("epoch 2/4  step 4/13", timeout=LONG)
@@ -178,7 +178,7 @@ def test_a_worker_that_is_killed_costs_a_few_steps_and_no_image(job, log_lines):
     assert "eval_accuracy_top_1" in lines[-1]["data"]
 
 
-def test_rank_0_may_be_the_one_that_is_killed(job, log_lines):
+def test_a_killed_rank_0_costs_a_few_steps_and_no_image(job, log_lines):
     job.hosts(ONE, TWO)
     running = job.start("--enable_tensorboard", launch=("-np", "2"))
     running.wait_for("epoch 2/4  step 4/13", timeout=LONG)
@@ -190,7 +190,7 @@ def test_rank_0_may_be_the_one_that_is_killed(job, log_lines):
     assert log_epochs(log_lines(job.model_dir / "log.json")) == [1, 2, 3, 4]
 
 
-def test_hosts_join_and_leave_without_loss(job):
+def test_hosts_join_and_leave_without_losing_or_repeating_an_image(job):
     job.hosts(ONE)
     running = job.start(launch=("-np", "1"))
     running.wait_for("epoch 1/4  step 3/25", timeout=LONG)
@@ -208,17 +208,17 @@ def test_hosts_join_and_leave_without_loss(job):
     job.assert_whole()
 
 
-def test_an_error_of_one_rank_ends_the_job_with_its_message(job):
+def test_an_error_on_one_rank_ends_the_job_with_its_message(job):
     job.hosts(ONE, TWO)
     running = job.start(launch=("-np", "2"), extra=FAIL)
     done = running.finish(LONG)
     assert done.code == 1, done.text
     assert "convoy (rank 0): ended with rank 1: shard 7 of the training set is gone" in done.text
     assert "rank lost" not in done.text
-    assert ">:Traceback" not in done.text, "only horovodrun itself shows one"
+    assert ">:Traceback" not in done.text, "only horovodrun may print a traceback"
 
 
-def test_a_job_with_too_few_processes_left_ends(job):
+def test_a_job_below_its_minimum_of_processes_ends(job):
     job.hosts(ONE, TWO)
     running = job.start(launch=("-np", "2", "--min-np", "2", "--elastic-timeout", "5"))
     running.wait_for("epoch 1/4  step 4/13", timeout=LONG)
@@ -227,11 +227,11 @@ def test_a_job_with_too_few_processes_left_ends(job):
     done = running.finish(LONG)
     assert done.code != 0
     assert "enough resources to run at least 2 Horovod processes" in done.text
-    # It may stay as a zombie where process 1 does not reap orphans, as in some containers.
+    # It may remain as a zombie where process 1 does not reap orphans, as in some containers.
     assert not survivor.is_running() or survivor.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_new_worker_that_fails_at_once_is_done_without(job):
+def test_the_job_continues_without_a_new_worker_that_fails_at_once(job):
     job.hosts(ONE)
     extra = 'if os.environ["HOROVOD_HOSTNAME"] == "127.0.0.1": sys.exit("no GPU here")'
     running = job.start(launch=("-np", "1"), extra=extra)

@@ -1,4 +1,4 @@
-"""Train, evaluate, resume and predict, as a user would."""
+"""Train, evaluate, resume and predict like a user."""
 
 import json
 import shutil
@@ -21,11 +21,11 @@ def run(*args):
 
 
 def summary(lines):
-    """The last `()` line of a log."""
+    """Returns the data of the log's last summary line, whose step is `()`."""
     return [line["data"] for line in lines if line["type"] == "LOG" and line["step"] == []][-1]
 
 
-def test_a_run_leaves_its_config_log_and_checkpoints(trained):
+def test_a_run_leaves_its_configuration_log_and_checkpoints(trained):
     config = load_config(trained.model_dir / "config.yaml")
     assert (config.arch, config.max_epochs) == ("efficientnet-test", 2)
     assert yaml.safe_load((trained.model_dir / "config.yaml").read_text())["lr_init"] == 0.05
@@ -42,15 +42,15 @@ def test_a_run_leaves_its_config_log_and_checkpoints(trained):
     ]
 
 
-def test_from_python_a_run_brings_its_own_settings(trained):
-    """As `--mode eval` does, whose defaults are the run's."""
+def test_configure_in_python_takes_the_settings_of_the_run(trained):
+    """`--mode eval` does the same."""
     applied = {"mode": "eval", "model_dir": str(trained.model_dir)}
     found = configure(**applied)
     assert found == parse([f"--{name}={value}" for name, value in applied.items()])
     assert (found.arch, found.lr_init) == ("efficientnet-test", 0.05)
 
 
-def test_the_log_has_dlloggers_lines(trained, log_lines):
+def test_the_log_has_dlloggers_format_units_and_metrics(trained, log_lines):
     lines = log_lines(trained.model_dir / "log.json")
     steps = [line["step"] for line in lines if line["type"] == "LOG"]
     assert steps[0] == "PARAMETER"
@@ -74,18 +74,20 @@ def test_the_log_has_dlloggers_lines(trained, log_lines):
     np.testing.assert_allclose(rates[:7], 0.05 * 16 / 128 * np.arange(1, 8) / 7, rtol=1e-6)
 
 
-def test_plain_lines_go_to_a_file_and_no_control_characters(trained):
+def test_output_in_a_file_has_plain_lines_without_control_characters(trained):
     assert "epoch 1/2" in trained.text
     assert "\x1b" not in trained.text
     assert "\r" not in trained.text
     progress = [line for line in trained.text.splitlines() if line.startswith("epoch ")]
-    assert all(len(line) <= 100 for line in progress)  # other lines hold paths
+    assert all(len(line) <= 100 for line in progress)  # other lines contain paths
     assert "Traceback" not in trained.text
     assert "Warning" not in trained.text
 
 
 @pytest.mark.parametrize("weights", ["raw", "ema"])
-def test_evaluating_a_checkpoint_gives_the_training_runs_figures(trained, tiny, log_lines, weights):
+def test_evaluating_a_checkpoint_gives_the_metrics_of_the_training_run(
+    trained, tiny, log_lines, weights
+):
     log = trained.model_dir / f"eval-{weights}.json"
     args = ("--mode", "eval", "--model_dir", trained.model_dir, "--data_dir", tiny)
     args += ("--checkpoint", "last", "--weights", weights, "--log_filename", log.name)
@@ -102,8 +104,10 @@ def test_evaluating_a_checkpoint_gives_the_training_runs_figures(trained, tiny, 
 
 
 @pytest.mark.slow
-def test_a_longer_schedule_can_be_trained_in_two_launches(trained, tmp_path, log_lines, capsys):
-    """`--run_epochs` ends a launch early; the next goes on with position, log and best result."""
+def test_a_run_in_two_launches_continues_position_log_and_best_result(
+    trained, tmp_path, log_lines, capsys
+):
+    """`--run_epochs` ends the first launch early."""
     model_dir = tmp_path / "run"
     flags = [*trained.flags, "--model_dir", str(model_dir)]
     flags[flags.index("--max_epochs") + 1] = "3"
@@ -123,13 +127,15 @@ def test_a_longer_schedule_can_be_trained_in_two_launches(trained, tmp_path, log
     assert "nothing left to train" in capsys.readouterr().out
 
 
-def test_resuming_where_nothing_was_saved_starts_from_the_beginning(trained, tmp_path, capsys):
+def test_resuming_without_a_checkpoint_starts_from_the_beginning(trained, tmp_path, capsys):
     args = ("--prof", 1, "--resume_checkpoint", "--mode", "train", "--model_dir", tmp_path)
     assert run(*trained.flags, *args) == 0
     assert "starting from the beginning" in capsys.readouterr().out
 
 
-def test_resuming_another_model_is_refused_and_nothing_is_lost(trained, tmp_path, capsys):
+def test_resuming_with_another_model_is_refused_and_keeps_the_checkpoints(
+    trained, tmp_path, capsys
+):
     model_dir = tmp_path / "run"
     shutil.copytree(trained.model_dir, model_dir)
     before = checkpoint.read(checkpoint.latest(model_dir))
@@ -137,7 +143,7 @@ def test_resuming_another_model_is_refused_and_nothing_is_lost(trained, tmp_path
     assert run(*trained.flags, *args, "--bn_epsilon", 0.1) == 2
     told = "another model (--bn_epsilon 0.1 instead of 0.001): give the same flags"
     assert told in capsys.readouterr().err
-    # Which another optimizer goes with.
+    # The optimizer state would not fit either.
     assert run(*trained.flags, *args, "--arch", "resnet18") == 2
     told = "is of efficientnet-test, and --arch is resnet18: give --arch efficientnet-test, or"
     assert told in capsys.readouterr().err
@@ -145,7 +151,7 @@ def test_resuming_another_model_is_refused_and_nothing_is_lost(trained, tmp_path
     assert after.path == before.path
 
 
-def test_a_new_run_does_not_write_over_an_old_one(trained, capsys):
+def test_a_new_run_does_not_overwrite_an_old_one(trained, capsys):
     with pytest.raises(SystemExit) as exit_:
         run(*trained.flags, "--model_dir", trained.model_dir)
     assert exit_.value.code == 2
@@ -182,7 +188,7 @@ OPTIONS = {
         for name, flags in OPTIONS.items()
     ],
 )
-def test_a_combination_of_options_trains(options, trained, tmp_path, log_lines):
+def test_a_combination_of_options_trains_to_finite_losses(options, trained, tmp_path, log_lines):
     import keras
 
     try:
@@ -204,8 +210,8 @@ def test_a_combination_of_options_trains(options, trained, tmp_path, log_lines):
 
 
 @pytest.mark.slow
-def test_the_demo_data_trains_and_is_labelled(digits, convoy, tmp_path):
-    """From prepared records to labels for JPEGs, each step a process of its own."""
+def test_the_demo_trains_evaluates_and_predicts_digits(digits, convoy, tmp_path):
+    """From prepared records to predictions for JPEGs, each step in its own process."""
     flags = ("--arch", "efficientnet-test", "--data_dir", digits.data_dir)
     recipe = ("--config", "configs/digits_b0.yaml", "--image_size", "32", "--max_epochs", "8")
     convoy(*recipe, *flags, "--model_dir", tmp_path, timeout=280)
@@ -216,8 +222,8 @@ def test_the_demo_data_trains_and_is_labelled(digits, convoy, tmp_path):
     assert "0 unreadable" in done.out
 
 
-def test_an_epochs_figures_are_the_mean_over_its_own_images(trained, log_lines):
-    """97 images in steps of 16: the last step of an epoch has one."""
+def test_an_epochs_metrics_are_the_mean_over_its_images(trained, log_lines):
+    """97 images in batches of 16: the last step of an epoch has one image."""
     lines = [line for line in log_lines(trained.model_dir / "log.json") if line.get("step")]
     found = {tuple(line["step"]): line["data"] for line in lines if "train.loss" in line["data"]}
     for epoch in (1, 2):

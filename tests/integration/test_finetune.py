@@ -1,4 +1,4 @@
-"""Fine-tuning as `scripts/demo_finetune.sh` does it, with a tiny model."""
+"""Fine-tuning as in `scripts/demo_finetune.sh`, with a tiny model."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ TINY = ("--arch", "efficientnet-test", "--image_size", "32", "--warmup_epochs", 
 
 @dataclass
 class Phase:
-    """One run: the newest checkpoint it left, and what it printed."""
+    """A run's folder, its newest checkpoint, and its output."""
 
     model_dir: Path
     saved: checkpoint.Checkpoint
@@ -31,7 +31,7 @@ class Phase:
 
 @pytest.fixture(scope="module")
 def phases(trained, tmp_path_factory):
-    """The ten-class run of `trained`, then its backbone frozen under three classes, then free."""
+    """The ten-class run `trained`; then its frozen backbone with three classes; then all layers."""
     folder = tmp_path_factory.mktemp("finetune") / "seed0"
     data = str(folder.parent / "few")
     sizes = {"image_size": 32, "train_examples": 45, "validation_fraction": 0.1}
@@ -56,7 +56,7 @@ def phases(trained, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_head_alone_is_trained(phases):
+def test_with_a_frozen_backbone_only_the_classifier_changes(phases):
     source, frozen, _ = phases
     assert "the classifier is the file's, its classes by name" in frozen.said
     assert frozen.saved.state["class_names"] == ["7", "8", "9"]
@@ -64,7 +64,7 @@ def test_the_head_alone_is_trained(phases):
     for name, weights in frozen.saved.model.items():
         if name.startswith("predictions/"):
             assert weights.shape[-1] == 3
-        else:  # bit for bit, the running statistics of batch norm included
+        else:  # equal to the bit, including the running statistics of batch norm
             np.testing.assert_array_equal(weights, better[name], err_msg=name)
     assert any(name.endswith("moving_variance") for name in frozen.saved.model)
     assert frozen.saved.model["predictions/bias"].any()
@@ -72,7 +72,7 @@ def test_the_head_alone_is_trained(phases):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_then_the_whole_network_goes_on_from_there(phases):
+def test_tuning_continues_from_the_frozen_run_and_changes_every_weight(phases):
     _, frozen, tuned = phases
     assert "new classifier" not in tuned.said
     assert "initial values" not in tuned.said
@@ -80,7 +80,7 @@ def test_then_the_whole_network_goes_on_from_there(phases):
         assert (weights != frozen.saved.model[name]).any(), name
 
 
-def test_frozen_batch_norm_ignores_the_batch():
+def test_frozen_batch_norm_does_not_depend_on_the_batch():
     import keras
 
     from convoy.model import build_model
@@ -103,7 +103,7 @@ def table(folder):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_table_shows_what_the_runs_ended_with(phases):
+def test_the_table_shows_the_final_accuracy_of_the_runs(phases):
     folder = phases[2].model_dir.parent.parent
     done = table(folder)
     seed = done.stdout.splitlines()[1].split()
@@ -114,7 +114,7 @@ def test_the_table_shows_what_the_runs_ended_with(phases):
 
 
 def write_run(model_dir, epochs, top1, **settings):
-    """The two lines of a run's log that the table reads, among others."""
+    """Writes a log with the lines that the table reads, and others."""
     settings = {"max_epochs": epochs, "data_dir": "few"} | settings
     lines = [
         {"step": "PARAMETER", "data": settings},
@@ -133,7 +133,7 @@ def write_seed(folder, scratch, tuned, **settings):
     write_run(folder / "tuned", 2, tuned, **settings)
 
 
-def test_the_table_says_who_won(tmp_path):
+def test_the_table_exits_with_0_only_if_fine_tuning_wins(tmp_path):
     write_seed(tmp_path / "seed2", 0.5, 0.75)
     write_seed(tmp_path / "seed10", 0.75, 0.625)
     done = table(tmp_path)
@@ -145,7 +145,7 @@ def test_the_table_says_who_won(tmp_path):
         ["mean", "62.50%", "25.00%", "68.75%"],
     ]
     assert max(map(len, done.stdout.splitlines())) <= 80
-    write_seed(tmp_path / "seed2", 0.5, 0.625)  # as good on average is no win
+    write_seed(tmp_path / "seed2", 0.5, 0.625)  # equal on average is no win
     assert table(tmp_path).returncode == 1
 
 

@@ -1,4 +1,4 @@
-"""A run that was killed and resumed ends where the uninterrupted one does, to the bit."""
+"""A killed or preempted run that is resumed ends with the bits of an uninterrupted one."""
 
 import random
 import re
@@ -11,19 +11,19 @@ import pytest
 
 from convoy.runtime.run_folder import checkpoint
 
-# All that is random or averaged.
+# everything that is random or averaged
 EVERYTHING = ("--augmenter_name", "autoaugment", "--dropout", "0.3", "--stochastic_depth", "0.3")
 FLAGS = ("--max_epochs", "5", "--warmup_epochs", "20%", "--moving_average_decay", "0.9")
 FLAGS += ("--layer_decay", "0.8")
-ENDLESS = ("--max_epochs", "500")  # cannot be over before a signal comes, however late
+ENDLESS = ("--max_epochs", "500")  # longer than any wait for a signal
 OFTEN = ("--checkpoint_every_minutes", "0.002")  # after nearly every step
 PREEMPTED = 75
-STEPS = 7  # an epoch: 97 images in batches of 16
+STEPS = 7  # steps per epoch: 97 images in batches of 16
 
 
 @pytest.fixture
 def launch(small_run, tiny, tmp_path):
-    """The arguments of a run on `ranks` ranks, with the same images a step on any number."""
+    """A function that returns the flags of a run, with 16 images a step on any number of ranks."""
 
     def arguments(name, ranks=1, more=EVERYTHING):
         batch = ("--train_batch_size", str(16 // ranks))
@@ -42,7 +42,7 @@ def launch(small_run, tiny, tmp_path):
 
 
 def final(model_dir):
-    """All arrays of the newest checkpoint, and its position."""
+    """Returns all arrays of the newest checkpoint, and its position."""
     saved = checkpoint.read(checkpoint.latest(model_dir))
     arrays = {
         f"{part}/{name}": array
@@ -63,15 +63,13 @@ def assert_same_end(model_dir, other):
 
 
 def a_random_step(epoch):
-    """A step of this epoch, as the progress line spells it."""
+    """Returns a random step of this epoch, as the progress line and the log write it."""
     step = random.randint(1, STEPS)
     return f"epoch {epoch}/5  step {step}/{STEPS}", f"epoch {epoch}/5 step {step}/{STEPS}"
 
 
 def signal_at(running, texts, victim, number=signal.SIGKILL):
-    """Waits until one of the texts is printed, then sends the victim a signal: SIGKILL has no
-    mercy.
-    """
+    """Waits until one of the texts is printed, then sends a signal to the victim."""
     print("signalling at", texts[0])
 
     pattern = re.compile("|".join(re.escape(text) for text in texts))
@@ -84,7 +82,7 @@ def signal_at(running, texts, victim, number=signal.SIGKILL):
 
 
 def losses(log):
-    """The loss of every log window and epoch, by position; a position logged twice must agree."""
+    """Returns the loss of every step and epoch; a position that was logged twice must agree."""
     found = {}
     for line in log:
         loss = line.get("data", {}).get("train.loss")
@@ -100,7 +98,7 @@ def test_a_killed_and_a_preempted_run_resume_to_the_same_bits(convoy, launch, tm
     signal_at(running, a_random_step(epoch=3), lambda: running.process)
     assert running.finish().code == -signal.SIGKILL
     saved = checkpoint.read(checkpoint.latest(broken)).state
-    assert saved["epoch"] in (1, 2, 3), "it was killed in the middle"
+    assert saved["epoch"] in (1, 2, 3), "the run must be killed in the middle"
 
     running = convoy.start(*launch("broken"), "--resume_checkpoint")
     signal_at(running, a_random_step(epoch=4), lambda: running.process, signal.SIGTERM)
@@ -118,12 +116,12 @@ def test_a_killed_and_a_preempted_run_resume_to_the_same_bits(convoy, launch, tm
 
 
 def notes(process, number):
-    """Whether the process has a handler of its own for the signal."""
+    """Returns whether the process has its own handler for the signal."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(r"^SigCgt:\s*(\w+)", status, re.M)[1], 16) >> (number - 1) & 1
 
 
-def test_a_signal_that_comes_before_the_first_step_stops_the_run(convoy, launch):
+def test_a_signal_before_the_first_step_stops_the_run(convoy, launch):
     running = convoy.start(*launch("early"), "--resume_checkpoint")
     deadline = time.monotonic() + 100
     while not notes(running.process, signal.SIGUSR1):
@@ -139,10 +137,8 @@ def test_a_signal_that_comes_before_the_first_step_stops_the_run(convoy, launch)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("ranks", "killed"), [(2, False), (2, True), (3, True)])
-def test_ranks_that_are_preempted_or_killed_resume_to_the_same_bits(
-    convoy, launch, tmp_path, ranks, killed
-):
-    """A mean over three is a matter of rounding, where one over two is exact."""
+def test_preempted_or_killed_ranks_resume_to_the_same_bits(convoy, launch, tmp_path, ranks, killed):
+    """With three ranks means are rounded; with two they are exact."""
     convoy(*launch("whole", ranks=ranks), np=ranks)
     everyone = []
 
@@ -156,14 +152,14 @@ def test_ranks_that_are_preempted_or_killed_resume_to_the_same_bits(
         running = convoy.start(*launch("broken", ranks=ranks), *OFTEN, np=ranks)
         signal_at(running, a_random_step(epoch=3), one_of_them)
         assert running.finish(timeout=120).code != 0
-        assert not any(process.is_running() for process in everyone), "no rank is left behind"
+        assert not any(process.is_running() for process in everyone), "no rank may still run"
         resume = ("--resume_checkpoint",)
 
     running = convoy.start(*launch("broken", ranks=ranks), *resume, np=ranks)
     signal_at(running, a_random_step(epoch=4), one_of_them, signal.SIGUSR1)
     stopped = running.finish(timeout=120)
-    # After a step or, where that was the epoch's last, while it was evaluated.
-    assert "stopped by SIGUSR1" in stopped.text, "one rank's signal stops all"
+    # After a step, or during the evaluation if that was the epoch's last.
+    assert "stopped by SIGUSR1" in stopped.text, "a signal to one rank must stop all"
     saved = checkpoint.read(checkpoint.latest(tmp_path / "broken"))
     assert saved.state["epoch"] in (3, 4)
 
@@ -174,7 +170,9 @@ def test_ranks_that_are_preempted_or_killed_resume_to_the_same_bits(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_balanced_classes_resume_to_the_same_bits(convoy, launch, tmp_path, ranks):
+def test_balanced_classes_and_class_weights_resume_to_the_same_bits(
+    convoy, launch, tmp_path, ranks
+):
     weights = tmp_path / "weights.yaml"
     weights.write_text("1: 2.0\n3: 0.5\n")
     flags = ("--sampling", "balanced", "--class_weights", weights, "--mixup_alpha", "0.2")
@@ -189,7 +187,7 @@ def test_balanced_classes_resume_to_the_same_bits(convoy, launch, tmp_path, rank
     assert_same_end(tmp_path / "broken", tmp_path / "whole")
 
 
-def test_ctrl_c_says_what_to_do_and_keeps_the_checkpoints(convoy, launch, tmp_path):
+def test_ctrl_c_keeps_the_checkpoints_and_says_how_to_resume(convoy, launch, tmp_path):
     running = convoy.start(*launch("run", more=ENDLESS))
     running.wait_for("epoch 3/500")
     running.process.send_signal(signal.SIGINT)
@@ -215,21 +213,23 @@ def test_ctrl_c_under_horovodrun_ends_every_rank(convoy, launch, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_reaches_all_processes_and_one_says_how_to_go_on(convoy, launch):
+def test_ctrl_c_to_all_processes_prints_how_to_resume_once(convoy, launch):
     running = convoy.start(*launch("run", more=(*ENDLESS, "--nproc", "2")))
     running.wait_for("epoch 2/500", timeout=200)
-    for process in running.ranks():  # as a terminal does
+    for process in running.ranks():  # a terminal sends it to all processes
         process.send_signal(signal.SIGINT)
     running.process.send_signal(signal.SIGINT)
     done = running.finish(60)
     assert done.code == 130, done.text
-    assert done.err.count("--resume_checkpoint") == 2, "in the sentence, and in the command"
+    assert done.err.count("--resume_checkpoint") == 2, (
+        "expected once in the sentence and once in the command"
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_progressive_run_resumes_to_the_same_bits(convoy, launch, tmp_path):
-    """Stages of 1 and 2 epochs, so that it may be killed at either side of a boundary."""
+    """Stages last 1 and 2 epochs, so the run may be killed on either side of a boundary."""
     stages = (
         *("--n_stages", "3", "--base_img_size", "16", "--image_size", "32", "--dropout", "0.4"),
         *("--base_dropout", "0", "--mixup_alpha", "0.2", "--cutmix_alpha", "1"),
@@ -250,8 +250,8 @@ def test_a_killed_progressive_run_resumes_to_the_same_bits(convoy, launch, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_that_is_killed_again_and_again_still_arrives(convoy, launch, tmp_path):
-    """Killed after a random time, five times, wherever that is: in a step, a save, a start."""
+def test_a_run_killed_five_times_ends_with_the_same_bits(convoy, launch, tmp_path):
+    """It is killed after random times: in a step, a save or a start."""
 
     convoy(*launch("whole"))
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""A hundredth of what `interruptions.py` does: what it checks is told there."""
+"""Ten rounds of `interruptions.py`, which describes the checks."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.interruptions import FLAGS, Interruptions, small_disk
 
-# Quick to lose patience; and jobs sleep for longer than that.
+# The watchdog's limit is short, and jobs are suspended for longer than that.
 QUICK = ("--watchdog_seconds", "8", "--max_epochs", "2")
 ASLEEP, ROUNDS, SEED = 10.0, 10, 3143
 

@@ -1,4 +1,4 @@
-"""Our models and batches in the hands of Keras: `fit`, and `.keras` files in another process."""
+"""Models and batches in Keras: `fit`, and `.keras` files in another process."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """12 training and 10 validation images of two classes, dark and bright."""
+    """A folder of 12 training and 10 validation images of two classes, dark and bright."""
     place = tmp_path_factory.mktemp("fit")
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 5)):
@@ -30,17 +30,19 @@ def folder(tmp_path_factory):
     return str(place)
 
 
-def test_fit_goes_on_for_several_epochs_and_does_not_count_padding(folder):
+def test_fit_runs_several_epochs_and_ignores_padding(folder):
     options = InputOptions(image_size=16, batch_size=8)
     train = build_dataset(folder, "train", options, training=True)
     val = build_dataset(folder, "val", options, training=False)
-    assert (val.num_examples, val.steps_per_epoch) == (10, 2)  # six slots are padding
+    assert (val.num_examples, val.steps_per_epoch) == (10, 2)  # six of 16 slots are padding
     scale = keras.layers.Rescaling(1 / 128, -1)
     mean = keras.layers.GlobalAveragePooling2D()
     net = keras.Sequential([keras.Input((16, 16, 3)), mean, scale, keras.layers.Dense(2)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     net.compile(keras.optimizers.SGD(0.0), loss, weighted_metrics=["accuracy"])
-    net.layers[-1].set_weights([np.full((3, 2), [-1.0, 1.0]), np.zeros(2)])  # all but right
+    net.layers[-1].set_weights(
+        [np.full((3, 2), [-1.0, 1.0]), np.zeros(2)]
+    )  # these weights make every answer wrong
     history = net.fit(
         train.epochs(),
         steps_per_epoch=train.steps_per_epoch,
@@ -50,7 +52,7 @@ def test_fit_goes_on_for_several_epochs_and_does_not_count_padding(folder):
         shuffle=False,
         verbose=0,
     ).history
-    # Classes are in alphabetical order: bright is 0, and the weights above make it 1.
+    # Classes are sorted: bright is 0, and the weights above predict 1 for it.
     assert history["val_accuracy"] == [0.0] * 3
     assert history["accuracy"] == [0.0] * 3
     assert all(value > 1 for value in history["loss"])
@@ -59,7 +61,7 @@ def test_fit_goes_on_for_several_epochs_and_does_not_count_padding(folder):
     assert found["accuracy"] == 1.0
 
 
-def test_epochs_follow_each_other(folder):
+def test_epochs_yields_the_batches_of_consecutive_epochs(folder):
     options = InputOptions(image_size=16, batch_size=8)
     train = build_dataset(folder, "train", options, training=True)
     endless = train.epochs(first=1)
@@ -70,12 +72,12 @@ def test_epochs_follow_each_other(folder):
 
 
 @pytest.mark.parametrize("split", ["val", "valid", "validation"])
-def test_the_second_split_by_any_of_its_names(split, folder):
+def test_the_validation_split_may_have_any_of_its_names(split, folder):
     data = build_dataset(folder, split, InputOptions(image_size=16, batch_size=8), training=False)
     assert data.num_examples == 10
 
 
-def test_a_split_of_another_name_is_refused(folder):
+def test_an_unknown_split_is_refused(folder):
     with pytest.raises(DataError, match="'holdout' is none of train"):
         build_dataset(folder, "holdout", InputOptions(), training=False)
 

@@ -1,8 +1,8 @@
-"""Hundreds of SIGKILLs at random moments, many of them in the middle of a save.
+"""Hundreds of SIGKILLs at random moments, many of them during a save.
 
-`CONVOY_KILLS` says how many, `CONVOY_KILLS_SEED` repeats the moments of an earlier run as well as
-the machine allows. Lives are forked from one process that has imported TensorFlow but started
-nothing of it, which spares each of them the import.
+`CONVOY_KILLS` sets the number, and `CONVOY_KILLS_SEED` repeats the moments of an earlier run as
+well as the machine allows. Runs are forked from one process that has imported TensorFlow but not
+used it, so that each saves the import.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from convoy.runtime.run_folder import checkpoint
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("CONVOY_KILLS", "200"))
 SEED = int(os.environ.get("CONVOY_KILLS_SEED", random.randrange(10**9)))
-STEPS_A_LIFE = 7  # on average at most, or the run would end before its time
+STEPS_A_LIFE = 7  # on average at most, or the run would finish too early
 STEPS_PER_EPOCH = 20
 OFTEN = ("--checkpoint_every_minutes", "1e-9")  # after every step
 
@@ -82,7 +82,7 @@ class Lives:
         return bool(select.select([self.server.stdout], [], [], 0)[0])
 
     def end(self, kill=True):
-        """The exit code, after a SIGKILL where that is wished."""
+        """Returns the exit code of the current run, after a SIGKILL unless `kill` is False."""
         if kill and not self.ended():
             os.kill(self.pid, signal.SIGKILL)
         return int(self.server.stdout.readline())
@@ -98,14 +98,16 @@ def folders(model_dir):
 
 
 class Reaper:
-    """Decides when a life ends."""
+    """Chooses the moments at which runs are killed."""
 
     def __init__(self, rng):
         self.rng, self.starts, self.saves = rng, [5.0], [0.1]
 
     def wait(self, lives, model_dir):
-        """Returns at the moment of death: while it starts, or so many saves later, at any point
-        between one save's beginning and the next one's, or just after one began.
+        """Returns when the run should be killed, with the kind of moment.
+
+        The moment is during the start, or after some saves: at any point between two of them, or
+        just after one began.
         """
         kind = self.rng.choice(["any time", "between", "between", "saving"])
         start, seen = time.monotonic(), folders(model_dir)
@@ -113,7 +115,7 @@ class Reaper:
         wanted, last = self.rng.randint(1, STEPS_A_LIFE), start
         while not lives.ended():
             now = time.monotonic()
-            assert now - start < 600, "a life that does not come to its first save"
+            assert now - start < 600, "a run does not reach its first save"
             if kind == "any time" and now > until:
                 return kind
             new = folders(model_dir) - seen
@@ -129,8 +131,9 @@ class Reaper:
 
 
 def verify(model_dir):
-    """Checks all that a reader would accept; returns the newest one's step, or -1, and how many
-    folders are unfinished.
+    """Checks all checkpoints that a reader would accept.
+
+    Returns the step of the newest one, or -1, and the number of unfinished folders.
     """
     whole = checkpoint.complete_checkpoints(model_dir)
     for path in whole:
@@ -150,7 +153,7 @@ def verify(model_dir):
 
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
-def test_no_kill_leaves_a_damaged_checkpoint_or_another_result(convoy, small_run, tiny, tmp_path):
+def test_no_kill_damages_a_checkpoint_or_changes_the_result(convoy, small_run, tiny, tmp_path):
     epochs = -(-KILLS * (STEPS_A_LIFE + 3) // STEPS_PER_EPOCH) + 1
     flags = (
         *small_run,
@@ -171,7 +174,7 @@ def test_no_kill_leaves_a_damaged_checkpoint_or_another_result(convoy, small_run
         assert code == -signal.SIGKILL, (kind, code, lives.output.read_text()[-3000:])
         kinds.append(kind)
         step, left = verify(killed)
-        assert step >= newest, "progress is never lost"
+        assert step >= newest, "saved progress must not be lost"
         newest, unfinished = step, unfinished + bool(left)
         if len(kinds) % 10 == 0:
             seconds = time.monotonic() - start
@@ -180,7 +183,7 @@ def test_no_kill_leaves_a_damaged_checkpoint_or_another_result(convoy, small_run
     lives.start(arguments)
     assert lives.end(kill=False) == 0, lives.output.read_text()[-3000:]
     lives.close()
-    assert unfinished > 0 or KILLS < 50, "some kills came in the middle of a save"
+    assert unfinished > 0 or KILLS < 50, "some kills must come during a save"
     one, other = (checkpoint.read(checkpoint.latest(folder)) for folder in (whole, killed))
     assert one.state["step"] == other.state["step"] == epochs * STEPS_PER_EPOCH
     for part in ("model", "ema", "optimizer"):

@@ -1,6 +1,4 @@
-"""The notebook runs from its first cell to its last, and the committed outputs are those of such a
-run of the committed cells.
-"""
+"""The notebook runs completely, and its committed outputs come from such a run."""
 
 from __future__ import annotations
 
@@ -27,13 +25,13 @@ def code_cells() -> list[dict]:
 
 
 def code_digest() -> str:
-    """As scripts/run_notebook.py notes it with what it ran."""
+    """Returns the hash that scripts/run_notebook.py stores with the code that it ran."""
     text = "\0".join("".join(cell["source"]) for cell in code_cells())
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def run(source: str, names: dict) -> object:
-    """Runs a cell; its value is that of its last line, if that is an expression."""
+    """Runs a cell; returns the value of its last line if that is an expression."""
     tree = ast.parse(source)
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, str(NOTEBOOK), "exec"), names)
@@ -43,12 +41,12 @@ def run(source: str, names: dict) -> object:
 
 
 def listings(values: list) -> list:
-    """Those of the values that list the run's folder."""
+    """Returns the values that list the run's folder."""
     return [value for value in values if isinstance(value, list) and "config.yaml" in value]
 
 
 def committed_listings() -> list:
-    """The same of the committed outputs."""
+    """Returns the listings among the committed outputs."""
     outputs = [output.get("data", {}) for cell in code_cells() for output in cell["outputs"]]
     texts = ["".join(data.get("text/plain", "")) for data in outputs]
     return listings([ast.literal_eval(text) for text in texts if text.startswith("[")])
@@ -56,7 +54,7 @@ def committed_listings() -> list:
 
 @pytest.fixture
 def plain_keras():
-    """What runs set for the whole process, put back."""
+    """Restores Keras' dtype policy, which runs set for the whole process."""
     import keras
 
     policy = keras.config.dtype_policy()
@@ -79,8 +77,8 @@ def test_every_cell_runs_on_a_small_model(plain_keras, capsys):
     assert names["exported"]["savedmodel"]["passed"]
 
 
-def test_its_settings_exist():
-    """So that renaming a flag is noticed at once."""
+def test_settings_in_the_notebook_exist():
+    """This notices at once when a flag is renamed."""
     known = {f.name for f in fields(Config)}
     calls = [
         node
@@ -92,7 +90,7 @@ def test_its_settings_exist():
     assert {keyword.arg for call in calls for keyword in call.keywords} <= known
 
 
-def test_what_is_committed_was_run_from_top_to_bottom():
+def test_committed_outputs_come_from_one_run_of_the_committed_cells():
     cells = code_cells()
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]

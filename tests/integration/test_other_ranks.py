@@ -1,7 +1,7 @@
-"""A run that goes on with another number of processes, or another batch, in the middle of an epoch.
+"""A run that continues with another number of ranks or batch size in the middle of an epoch.
 
-Every training image has a label of its own, so that the labels a step is given tell which images
-were met; the script below notes them, with the learning rate of each step.
+Every training image has its own label, so the labels of a step tell its images. The script below
+records them with the learning rate of each step.
 """
 
 import json
@@ -37,7 +37,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory, writers):
-    """Training images numbered from 0 by their labels."""
+    """A data folder whose training images are numbered from 0 by their labels."""
     examples = [(pixels, i) for i, (pixels, _) in enumerate(writers.digits(IMAGES))]
     folder = tmp_path_factory.mktemp("labelled")
     return writers.dataset(folder, examples, examples[:9], names=range(IMAGES))
@@ -53,7 +53,7 @@ def flags(small_run, labelled, tmp_path):
 
 
 def every_image_once(notes):
-    """Whether each epoch met each image once, over all launches and ranks."""
+    """Returns whether each epoch had each image once, over all launches and ranks."""
     met = [Counter() for _ in range(EPOCHS)]
     for epoch, _, labels, _ in notes:
         met[epoch].update(labels)
@@ -61,7 +61,7 @@ def every_image_once(notes):
 
 
 def rates_fit(notes, batch):
-    """Whether steps of `batch` images had the rate of their place in the run."""
+    """Asserts that steps of `batch` images had the learning rate of their place in the run."""
     steps = -(-IMAGES // batch)
     rate = make_schedule("cosine", base_lr=PEAK, steps_per_epoch=steps, total_epochs=EPOCHS,
                          warmup_epochs="25%")  # fmt: skip
@@ -70,8 +70,10 @@ def rates_fit(notes, batch):
 
 
 @pytest.mark.slow
-def test_another_batch_in_mid_epoch_keeps_place_and_images(flags, tmp_path, monkeypatch, capsys):
-    """One process: 12 images a step, 20, then 2 × 7; no place is a multiple of the next batch."""
+def test_another_batch_size_within_an_epoch_keeps_the_place_and_every_image(
+    flags, tmp_path, monkeypatch, capsys
+):
+    """12, 20, then 2 × 7 images a step; no offset is a multiple of the next batch."""
     notes, call = [], Step.__call__
 
     def noted(self, batches, lr, *more):
@@ -95,7 +97,7 @@ def test_another_batch_in_mid_epoch_keeps_place_and_images(flags, tmp_path, monk
     assert "20 images a step instead of 12: 4 steps an epoch, the learning rate does not" in said
     assert "14 images a step instead of 20: 5 steps an epoch" in said
     assert "processes instead" not in said
-    assert "epoch 4/4  step 5/5" in said, "the progress line counts in steps of this launch"
+    assert "epoch 4/4  step 5/5" in said, "the progress line must count steps of this launch"
     assert every_image_once(notes)
     state = checkpoint.read(checkpoint.latest(tmp_path / "run")).state
     assert (state["epoch"], state["offset"]) == (EPOCHS, 0)
@@ -104,7 +106,7 @@ def test_another_batch_in_mid_epoch_keeps_place_and_images(flags, tmp_path, monk
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("ranks", [(1, 2, 1), (2, 1, 2)], ids=str)
-def test_other_numbers_of_ranks_meet_every_image_once(convoy, script, flags, tmp_path, ranks):
+def test_other_numbers_of_ranks_train_on_every_image_once(convoy, script, flags, tmp_path, ranks):
     path, env = script(NOTE), {"NOTES": str(tmp_path / "notes")}
     launches = zip(ranks, (("--prof", "6"), ("--prof", "5"), ()), strict=True)
     first, notes, done = Counter(), [], None

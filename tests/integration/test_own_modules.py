@@ -1,4 +1,4 @@
-"""Modules of the user's own with everybody's names do not get between Convoy's."""
+"""A user's own modules named like Convoy's packages cause no conflict."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ NAMES = ("utils", "model", "runtime", "dataloader", "main")
 
 @pytest.fixture
 def own(tmp_path):
-    """A folder with modules that fail when they are imported, and one that does not."""
+    """A folder with modules that fail when they are imported."""
     for name in NAMES:
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('imported the user\\'s {name}')\n")
     return tmp_path
@@ -42,7 +42,7 @@ def test_a_users_modules_are_not_imported(own, command, where):
     assert done.stdout
 
 
-def test_a_users_utils_is_no_trouble_to_the_older_names(tmp_path):
+def test_a_users_utils_and_the_older_module_names_work_together(tmp_path):
     """`from runtime import …` and `python -m dataloader.prepare` work beside a `utils.py`."""
     (tmp_path / "utils.py").write_text("mine = 1\n")
     code = "import utils; from runtime import Runner; print(utils.mine, Runner.__module__)"

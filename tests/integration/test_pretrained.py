@@ -1,4 +1,4 @@
-"""Training that starts from weights in a file, and files converted from one kind to another."""
+"""Training starts from weight files, and weight files are converted."""
 
 import shutil
 
@@ -15,11 +15,11 @@ def run(*args):
 
 @pytest.fixture
 def flags(small_run, tiny):
-    """A short run; a test adds the folder and the number of epochs."""
+    """Flags of a short run; a test adds the folder and the number of epochs."""
     return (*small_run, "--data_dir", tiny, "--warmup_epochs", "0")
 
 
-def test_a_frozen_backbone_keeps_the_weights_of_the_file_and_the_head_is_new(
+def test_a_frozen_backbone_keeps_the_files_weights_and_the_classifier_is_new(
     flags, trained, tiny, tmp_path, capsys
 ):
     source = checkpoint.resolve(trained.model_dir, "last")
@@ -40,8 +40,8 @@ def test_a_frozen_backbone_keeps_the_weights_of_the_file_and_the_head_is_new(
             np.testing.assert_array_equal(weights, kinds[name], err_msg=name)
 
 
-def test_a_classifier_is_taken_over_class_by_class(flags, trained, tiny, tmp_path, capsys):
-    """Its numbers mean other classes than the file's: 9 is first, 8 last, and 5 has a new name."""
+def test_a_classifier_is_copied_class_by_class(flags, trained, tiny, tmp_path, capsys):
+    """The run numbers classes differently: 9 is first, 8 last, and 5 has another name."""
     source = checkpoint.resolve(trained.model_dir, "last")
     out, data = tmp_path / "tuned", tmp_path / "other"
     names = ["9", "0", "1", "2", "3", "4", "five", "6", "7", "8"]
@@ -61,7 +61,7 @@ def test_a_classifier_is_taken_over_class_by_class(flags, trained, tiny, tmp_pat
             assert same == (name != "five"), (part, name)
 
 
-def test_a_tuned_run_resumes_without_the_file(flags, trained, tmp_path):
+def test_a_fine_tuned_run_resumes_without_the_weight_file(flags, trained, tmp_path):
     source = checkpoint.resolve(trained.model_dir, "last")
     out = tmp_path / "tuned"
     more = ("--pretrained_from_file", source, "--model_dir", out, "--max_epochs", "2")
@@ -82,7 +82,7 @@ def test_a_file_of_another_family_is_refused_before_training(flags, trained, tmp
     assert "family efficientnet" in said
 
 
-def test_a_file_that_fits_in_part_is_refused_before_the_data_are_looked_at(
+def test_a_file_that_fits_partly_is_refused_before_the_data_are_read(
     flags, trained, photos, tmp_path, capsys
 ):
     from safetensors.numpy import load_file, save_file
@@ -104,7 +104,7 @@ def test_a_file_that_fits_in_part_is_refused_before_the_data_are_looked_at(
     assert run(*flags, *more, "--mode", "train", "--pretrained_partial") == 0
     assert "16 tensors kept at their initial values" in capsys.readouterr().out
 
-    # What is applied must be whole, and may be less than the file.
+    # Weights for predictions must be complete, but the file may have more.
     predict = ("--mode", "predict", "--arch", "efficientnet-test", "--pretrained_from_file", file)
     predict += ("--predict_dir", photos, "--pretrained_partial", "--output", tmp_path / "out")
     assert run(*predict) == 2
@@ -117,13 +117,13 @@ def test_a_file_that_fits_in_part_is_refused_before_the_data_are_looked_at(
     assert run(*again, "--pretrained_partial") == 0
 
 
-def test_freezing_random_weights_is_refused(flags, tmp_path, capsys):
+def test_freezing_a_backbone_without_a_weight_file_is_refused(flags, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(*flags, "--freeze_backbone", "--model_dir", tmp_path / "r")
     assert "--freeze_backbone needs --pretrained_from_file" in capsys.readouterr().err
 
 
-def test_a_checkpoint_is_converted_and_can_be_started_from(flags, trained, tmp_path, capsys):
+def test_a_converted_checkpoint_can_start_a_run(flags, trained, tmp_path, capsys):
     target = tmp_path / "weights.safetensors"
     convert = ("--mode", "convert", "--model_dir", trained.model_dir, "--output", target)
     assert run(*convert, "--weights", "ema") == 0
@@ -136,14 +136,14 @@ def test_a_checkpoint_is_converted_and_can_be_started_from(flags, trained, tmp_p
 
 
 def refused(capsys, *flags):
-    """What an answer says that comes before anything is loaded."""
+    """Returns the error of a conversion that is refused before anything is loaded."""
     with pytest.raises(SystemExit) as stopped:
         run("--mode", "convert", *flags)
     assert stopped.value.code == 2
     return " ".join(capsys.readouterr().err.split())
 
 
-def test_a_conversion_heeds_its_flags_and_refuses_the_others(trained, tmp_path, capsys):
+def test_a_conversion_uses_its_flags_and_refuses_others(trained, tmp_path, capsys):
     import keras
 
     target = tmp_path / "a.keras"
@@ -155,7 +155,7 @@ def test_a_conversion_heeds_its_flags_and_refuses_the_others(trained, tmp_path, 
 
     again = tmp_path / "a.safetensors"
     assert run("--mode", "convert", *convert[:2], "--output", again, "--image_size", "40") == 0
-    from_file = ("--pretrained_from_file", again, "--output")  # it says its architecture itself
+    from_file = ("--pretrained_from_file", again, "--output")  # the file names its architecture
     assert run("--mode", "convert", *from_file, tmp_path / "b.keras") == 0
 
     said = refused(capsys, *convert, "--lr_init", "0.1", "--dropout", "0.5")
@@ -177,10 +177,10 @@ def test_a_conversion_heeds_its_flags_and_refuses_the_others(trained, tmp_path, 
     assert "names of a model of the family resnet" in refused(capsys, *resnet, *names)
 
 
-def test_a_weight_file_is_evaluated_and_applied_as_its_checkpoint_is(
+def test_a_weight_file_evaluates_and_predicts_like_its_checkpoint(
     trained, photos, tiny, tmp_path, capsys, log_lines
 ):
-    """PyTorch's layout and names on the way, and no model_dir of ours."""
+    """The file has PyTorch's layout and names, and there is no model_dir."""
     file = tmp_path / "weights.safetensors"
     convert = ("--mode", "convert", "--model_dir", trained.model_dir, "--output", file)
     assert run(*convert, "--weights", "raw", "--weight_names", "timm") == 0
@@ -209,7 +209,7 @@ def test_a_weight_file_is_evaluated_and_applied_as_its_checkpoint_is(
     assert "has 10 classes, not --num_classes 7" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_file_without_a_classifier_cannot_be_applied(trained, photos, tmp_path, capsys):
+def test_a_file_without_a_classifier_is_refused_for_predictions(trained, photos, tmp_path, capsys):
     from safetensors.numpy import load_file, save_file
 
     whole, part = tmp_path / "whole.safetensors", tmp_path / "part.safetensors"

@@ -1,4 +1,4 @@
-"""The examples of docs/python.md run as written, but for a smaller model."""
+"""The examples of docs/python.md run as written, except for a smaller model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLOW = ("Keras' own training", "Runs")
 
 
 def sections() -> dict[str, str]:
-    """The code of each section with any."""
+    """Returns the code of each section that has any."""
     parts = re.split(r"^## (.+)$", PAGE.read_text(), flags=re.M)[1:]
     code = {
         title: "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
@@ -25,7 +25,7 @@ def sections() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """photos/ with 32 and 8 images of two classes, and new_photos/ with two."""
+    """A folder with photos/ (32 training and 8 validation images) and new_photos/ (two)."""
     place = tmp_path_factory.mktemp("python")
     rng = np.random.default_rng(0)
     for folder, count in (
@@ -44,7 +44,7 @@ def place(tmp_path_factory):
     "title",
     [pytest.param(t, marks=pytest.mark.slow) if t in SLOW else t for t in sections()],
 )
-def test_the_examples_run(title, place, monkeypatch, capsys):
+def test_the_examples_of_a_section_run(title, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     code = sections()[title].replace('"efficientnet-b0"', '"efficientnet-test"')
     names: dict = {"__name__": "__main__"}
@@ -53,13 +53,13 @@ def test_the_examples_run(title, place, monkeypatch, capsys):
         assert names["train"].class_names == ["cat", "dog"]
         assert names["train"].steps_per_epoch == 4
     if title == "Keras' own training":
-        assert names["net"].built  # the one that was loaded
+        assert names["net"].built  # the loaded model
     if title == "Mistakes":
         assert "cosine" in capsys.readouterr().out
     if title == "Runs":
         assert (place / "runs/photos/predictions.csv").read_text().count(".jpg") == 2
 
 
-def test_no_section_is_forgotten():
+def test_all_five_sections_are_tested():
     assert set(SLOW) < set(sections())
     assert len(sections()) == 5

@@ -1,4 +1,4 @@
-"""TensorFlow's own optimizer complains of graphs that it cannot follow, in runs that go well."""
+"""TensorFlow's graph optimizer prints warnings about unusual graphs in runs without an error."""
 
 import pytest
 
@@ -6,8 +6,10 @@ from main import main
 
 
 @pytest.mark.parametrize("mode", ["predict", "export"])
-def test_no_line_of_tensorflows_optimizer(trained, photos, tiny, tmp_path, capfd, mode):
-    """As of a shape turned round by a negative stride: "layout failed: … Subshape must …"."""
+def test_no_warning_of_tensorflows_graph_optimizer_is_printed(
+    trained, photos, tiny, tmp_path, capfd, mode
+):
+    """For example for a shape reversed by a stride of -1: "layout failed: … Subshape must …"."""
     flags = ["--mode", mode, "--model_dir", str(trained.model_dir), "--output", str(tmp_path / "x")]
     flags += ["--predict_dir", str(photos)] if mode == "predict" else ["--data_dir", str(tiny)]
     assert main([*flags, "--exif_orientation", "apply"]) == 0

@@ -1,4 +1,4 @@
-"""Several ranks compute what one does: real Horovod processes."""
+"""Several ranks compute the same as one process, in real Horovod processes."""
 
 import re
 
@@ -9,8 +9,8 @@ from convoy.runtime.run_folder import checkpoint
 from convoy.utils.distributed.slurm_and_nproc import serve
 from main import main
 
-# Runs main.py's work with batch norm frozen, for its statistics are each rank's own, and prints a
-# digest of the final weights from every rank.
+# Runs main.py with frozen batch norm, since its statistics are separate on each rank, and prints a
+# hash of the final weights on every rank.
 FROZEN = """
 import hashlib, os, sys
 from convoy.runtime.train import state, trainer
@@ -40,16 +40,16 @@ EVALUATION = ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5")
 
 
 def losses(lines):
-    """The loss of each step of a log."""
+    """Returns the loss of each step in a log."""
     return [line["data"]["train.loss"] for line in lines if len(line.get("step", "")) == 2]
 
 
-def test_two_ranks_train_as_one_process_with_the_same_global_batch(
+def test_two_ranks_train_like_one_process_with_the_same_global_batch(
     convoy, script, small_run, tiny, tmp_path, log_lines
 ):
-    """Nothing is random but crops and flips, which are functions of the example alone.
+    """Only crops and flips are random, and they depend on the example alone.
 
-    97 images in steps of 16: the last step of an epoch has one image, which only rank 0 sees.
+    97 images in steps of 16: the last step of an epoch has one image, which only rank 0 has.
     """
     flags = (*small_run, "--max_epochs", "2", "--warmup_epochs", "1", "--data_dir", tiny)
     flags += ("--dropout", "0", "--stochastic_depth", "0", "--moving_average_decay", "0.9")
@@ -59,14 +59,14 @@ def test_two_ranks_train_as_one_process_with_the_same_global_batch(
     done = convoy(*flags, "--train_batch_size", "8", "--model_dir", two, np=2, script=path)
     digests = re.findall(r"DIGEST (\d) (\w{64})", done.text)
     assert sorted(rank for rank, _ in digests) == ["0", "1"]
-    assert len({digest for _, digest in digests}) == 1, "both ranks end with the same bits"
+    assert len({digest for _, digest in digests}) == 1, "both ranks must end with the same bits"
     logs = [log_lines(folder / "log.json") for folder in (one, two)]
     assert len(losses(logs[0])) == 14
     np.testing.assert_allclose(losses(logs[1]), losses(logs[0]), atol=1e-5)
     shown = re.findall(r"epoch \d/2  step \d/7  loss (\S+)  top-1 (\S+)%", done.out)
     logged = [line["data"] for line in logs[1] if len(line.get("step", "")) == 2]
     want = [(f"{d['train.loss']:.3f}", f"{100 * d['train.top1']:.1f}") for d in logged]
-    assert shown == want, "what is shown is of both ranks' images"
+    assert shown == want, "the progress lines must cover both ranks' images"
     saved = [checkpoint.read(checkpoint.latest(folder)) for folder in (one, two)]
     for part in ("model", "ema"):
         want, got = (getattr(contents, part) for contents in saved)
@@ -86,14 +86,19 @@ def evaluation(log_lines, path):
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_evaluation_on_several_ranks_equals_one(convoy, trained, tiny, tmp_path, log_lines, ranks):
-    """53 images: ranks get unequal shares, and the last batches are padded."""
+def test_evaluation_on_several_ranks_equals_one_process(
+    convoy, trained, tiny, tmp_path, log_lines, ranks
+):
+    """With 53 images the ranks get unequal shares, and the last batches are padded."""
     log = tmp_path / "one.json"
     args = ("--mode", "eval", "--model_dir", trained.model_dir, "--data_dir", tiny)
     assert main([str(arg) for arg in (*args, "--log_filename", log)]) == 0
     one = evaluation(log_lines, log)
     log = tmp_path / "several.json"
-    threads = ("--intraop_threads", "1")  # settings that TensorFlow takes before the first tensor
+    threads = (
+        "--intraop_threads",
+        "1",
+    )  # must be set before TensorFlow's first tensor, so needs its own process
     convoy(*args, *threads, "--eval_batch_size", "7", "--log_filename", log, np=ranks)
     several = evaluation(log_lines, log)
     for name in EVALUATION:
@@ -138,13 +143,13 @@ ranks.shutdown()
 """
 
 
-def test_every_way_of_exchanging_gives_the_mean(convoy, script):
+def test_every_option_of_the_gradient_exchange_gives_the_mean(convoy, script):
     done = convoy(np=2, script=script(EXCHANGES))
     assert "EXCHANGED 0" in done.text
     assert "EXCHANGED 1" in done.text
 
 
-def test_ranks_that_differ_are_found_out(monkeypatch):
+def test_ranks_with_different_weights_are_detected(monkeypatch):
     from types import SimpleNamespace
 
     import keras
@@ -161,8 +166,8 @@ def test_ranks_that_differ_are_found_out(monkeypatch):
     assert not state.replicas_agree(everything)
 
 
-def test_several_processes_without_horovod_are_told_so(convoy, trained, tmp_path):
-    """A launcher's environment, and an installation whose `import horovod` fails."""
+def test_several_processes_without_horovod_are_refused_with_make_setup(convoy, trained, tmp_path):
+    """The environment has a launcher's variables, and `import horovod` fails."""
     (tmp_path / "horovod.py").write_text("raise ImportError('no Horovod here')")
     path = f"{tmp_path}:{__file__.rsplit('/tests/', 1)[0]}"
     launcher = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": "9"}
@@ -187,8 +192,8 @@ print("DONE")
 
 
 @pytest.mark.slow
-def test_an_exchange_waits_for_no_cycle_of_horovod(convoy, script):
-    """scripts/horovod.patch is in: in cycles of 8 s 20 exchanges would take longer than 120 s."""
+def test_an_exchange_does_not_wait_for_horovods_cycle(convoy, script):
+    """Without scripts/horovod.patch, 20 exchanges in cycles of 8 s would take longer than 120 s."""
     cycles = {"HOROVOD_CYCLE_TIME": "8000", "HOROVOD_IDLE_CYCLE_TIME": "8000"}
     done = convoy(np=2, env=cycles, script=script(CHAIN), timeout=120)
     assert done.text.count("DONE") == 2
@@ -237,7 +242,7 @@ ranks.shutdown()
 """
 
 
-def test_whatever_error_rank_0_has_the_others_do_not_wait(convoy, script):
+def test_any_error_on_rank_0_is_raised_on_every_rank(convoy, script):
     done = convoy(np=2, script=script(TROUBLE), timeout=120)
     assert "TOLD 0" in done.text
     assert "TOLD 1" in done.text
@@ -252,8 +257,8 @@ hvd.init()
 """
 
 
-def test_a_rank_that_gloo_waits_for_in_vain_ends_the_others_with_a_line(convoy, script):
-    """Gloo throws in a thread of Horovod's, where nobody catches it."""
+def test_a_lost_rank_during_gloos_start_ends_the_others_with_one_line(convoy, script):
+    """Gloo throws the exception in a thread of Horovod's, where nothing catches it."""
     server, places = serve([2])
     home = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_IFACE": "lo"}
     done = convoy(

@@ -1,6 +1,4 @@
-"""The commands of the README and of the pages that begin with it run as written, on small data and
-with a small model.
-"""
+"""Commands of the README and the first pages run as written, on small data and a small model."""
 
 from __future__ import annotations
 
@@ -22,15 +20,14 @@ from tests.weight_file import write_timm
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = (ROOT / "README.md", ROOT / "docs/finetune.md", ROOT / "docs/tutorial.md")
-# Appended to training commands, where later flags win; the rest of each command stays as it is
-# written.
+# Appended to training commands, where later flags win; the rest of a command stays as written.
 SMALL = "--arch efficientnet-test --image_size 32 --max_epochs 1 --warmup_epochs 0 --log_steps 5"
 FEW = "--train_batch_size 16 --eval_batch_size 16 --no-use_xla --steps_per_epoch 2"
 FEW += " --no-training_report"
 
 
 def commands(page: Path) -> list[str]:
-    """Every command of the page's bash blocks, in order, but for what installs."""
+    """Returns the commands of a page's bash blocks, in order, without installation commands."""
     blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
     joined = [re.sub(r" \\\n +", " ", block) for block in blocks]
     lines = [line for block in joined for line in block.splitlines() if line.strip()]
@@ -39,9 +36,7 @@ def commands(page: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder laid out as the README assumes: photos/, new_photos/, digits/, data/imagenet,
-    configs/, runs/.
-    """
+    """A folder with the files that the README assumes: photos/, new_photos/, digits/, and so on."""
     place = tmp_path_factory.mktemp("readme")
     rng = np.random.default_rng(0)
     for split, count in (("photos/train", 16), ("photos/val", 5), ("new_photos", 3)):
@@ -64,21 +59,21 @@ def place(tmp_path_factory):
     return place
 
 
-def test_readme_names_the_two_commands():
+def test_the_readme_names_make_demo_and_make_test():
     assert "make demo\nmake test\n" in README
     assert "make test" in (ROOT / ".ci/run").read_text()
 
 
-@pytest.mark.timeout(900)  # a dozen processes, each with a limit of its own
-def test_the_first_commands_of_the_readme_run(place):
-    """All of it but the export, which takes longer."""
+@pytest.mark.timeout(900)  # a dozen processes, each with its own limit
+def test_the_readmes_commands_run(place):
+    """Except the export, which takes longer."""
     shown = [line for line in commands(PAGES[0]) if "--mode export" not in line]
     assert len(shown) >= 6
     run_all(shown, place)
     assert (place / "runs/photos/predictions.csv").exists()
 
 
-def test_a_folder_is_checked_and_shown_as_in_the_tutorial(place):
+def test_the_tutorials_commands_for_checking_and_previewing_a_folder_run(place):
     shown = [line for line in commands(PAGES[-1]) if "dataloader.prepare" in line]
     assert len(shown) == 2
     run_all(shown, place)
@@ -89,7 +84,9 @@ def test_a_folder_is_checked_and_shown_as_in_the_tutorial(place):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_of_a_page_runs(place, page):
-    shown = [line for line in commands(page) if "photo_pieces" not in line]  # its pictures: pip
+    shown = [
+        line for line in commands(page) if "photo_pieces" not in line
+    ]  # photo_pieces needs a package for its images
     run_all(shown, place)
     for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
         if page.name == "tutorial.md":
@@ -115,7 +112,7 @@ def run_one(words: list[str], place: Path, shown: str) -> None:
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "CUDA_VISIBLE_DEVICES": "-1",
-        "CONVOY_WEIGHTS": str(place / "weights"),  # what pip would have installed
+        "CONVOY_WEIGHTS": str(place / "weights"),  # where pip would have installed them
     }
     done = subprocess.run(
         [sys.executable, *words],

@@ -1,7 +1,7 @@
-"""A run whose folder is no folder of this machine: train, resume, evaluate, predict, in ram://.
+"""A run whose folder is at a URL: train, resume, evaluate and predict in ram://.
 
-TensorFlow's RAM file system is a real one behind the same interface as gs://, but lives in one
-process, so everything happens in this one. It knows no fsync and nothing that pathlib could reach.
+TensorFlow's RAM file system has the same interface as gs://, but exists in one process only, so
+all modes run in this process. It has no fsync, and pathlib cannot reach it.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from main import main
 
 @pytest.fixture(scope="module")
 def run(small_run, tiny):
-    """The folder of the run that `trained` is, but at a URL and stopped after one epoch of two."""
+    """The folder of a run like `trained` at a URL, stopped after one epoch of two."""
     folder = path_of("ram://bucket/runs/one")
     flags = (*small_run, "--max_epochs", "2", "--warmup_epochs", "1", "--data_dir", tiny)
     flags += ("--moving_average_decay", "0.9", "--enable_tensorboard")
@@ -41,8 +41,8 @@ def run(small_run, tiny):
     return folder
 
 
-def test_trackers_get_the_confusions_of_each_evaluation(run):
-    """Of the weights and of their average, each alone: right answers are the log's top-1."""
+def test_trackers_get_the_confusion_matrix_of_each_evaluation(run):
+    """One is of the weights, one of their average; their diagonals give the log's top-1."""
     line = next(x for x in (run / "log.json").read_text().splitlines() if '"eval_ema_loss"' in x)
     found = json.loads(line.removeprefix("DLLL "))["data"]
     shares = [np.trace(matrix) / matrix.sum() for matrix in run.counted]
@@ -51,8 +51,8 @@ def test_trackers_get_the_confusions_of_each_evaluation(run):
     assert [matrix.sum() for matrix in run.counted] == [53, 53]
 
 
-def test_the_page_is_made_from_the_whole_log(tiny, small_run, monkeypatch):
-    """Object stores have what was written since the last upload only when the file is closed."""
+def test_the_report_is_made_from_the_complete_log(tiny, small_run, monkeypatch):
+    """Object stores show what was written after the last upload only once the file is closed."""
     pytest.importorskip("matplotlib", reason="the extra report is not installed")
     write, close = files._Raw.write, files._Raw.close
 
@@ -78,7 +78,7 @@ def start(*args, code=0):
     assert main([str(arg) for arg in args]) == code
 
 
-def test_training_leaves_everything_at_the_url(run):
+def test_training_leaves_checkpoints_log_and_events_at_the_url(run):
     assert isinstance(run, Remote)
     (saved,) = checkpoint.complete_checkpoints(run)
     assert saved.parent == run / "checkpoints"
@@ -91,7 +91,7 @@ def test_training_leaves_everything_at_the_url(run):
     assert checkpoint.best(run) == saved
     log = (run / "log.json").read_text().splitlines()
     assert all(line.startswith("DLLL {") for line in log)
-    assert any('"step": []' in line for line in log), "the summary is there"
+    assert any('"step": []' in line for line in log), "the log must end with a summary"
     assert load_config(run / "config.yaml").model_dir == str(run)
     events = list((run / "tensorboard").glob("events*"))
     assert events
@@ -100,7 +100,9 @@ def test_training_leaves_everything_at_the_url(run):
 
 
 @pytest.mark.slow
-def test_it_resumes_evaluates_and_predicts_from_the_url(run, trained, photos, tiny, capsys):
+def test_a_run_at_a_url_resumes_evaluates_and_predicts_like_a_local_one(
+    run, trained, photos, tiny, capsys
+):
     start(*run.flags, "--resume_checkpoint")
     said = capsys.readouterr().out
     assert "resuming from ram://bucket/runs/one/checkpoints/step-00000007" in said
@@ -136,7 +138,7 @@ def refused(capsys, *args):
     return " ".join(capsys.readouterr().err.split())
 
 
-def test_a_damaged_or_unfinished_checkpoint_at_a_url_does_not_count(run):
+def test_a_damaged_or_unfinished_checkpoint_at_a_url_is_ignored(run):
     saved = checkpoint.latest(run)
     contents = checkpoint.read(saved)
     other = path_of("ram://bucket/runs/two")
@@ -152,7 +154,7 @@ def test_a_damaged_or_unfinished_checkpoint_at_a_url_does_not_count(run):
     assert not list((other / "checkpoints").glob("step-*"))
 
 
-def test_a_log_goes_on_after_half_a_line():
+def test_a_log_at_a_url_continues_after_an_incomplete_line():
     path = path_of("ram://bucket/log.json")
     for number in range(2):
         log = make_json_logger(path, append=True)
@@ -164,7 +166,7 @@ def test_a_log_goes_on_after_half_a_line():
     assert [line.count("number") for line in lines] == [1, 1, 0]
 
 
-def test_files_behave_as_pathlibs(tmp_path):
+def test_remote_files_behave_like_pathlibs(tmp_path):
     for folder in (tmp_path / "a", path_of("ram://files/a")):
         assert not folder.exists()
         assert list(folder.glob("*")) == []
@@ -192,7 +194,7 @@ def test_files_behave_as_pathlibs(tmp_path):
         assert not file.exists()
 
 
-def test_a_url_that_cannot_be_written_is_refused_in_plain_words(run, tiny, capsys):
+def test_a_url_that_cannot_be_written_is_refused_with_a_message(run, tiny, capsys):
     start(*run.flags, "--model_dir", "nowhere://bucket/run", code=1)
     message = " ".join(capsys.readouterr().err.split())
     assert "--model_dir nowhere://bucket/run cannot be written" in message

@@ -11,7 +11,7 @@ from main import main
 
 PREEMPTED, GRACE = 75, 30
 
-# main.py with an evaluation that takes a quarter of a second a batch, from a run's second epoch on.
+# main.py with an evaluation of a quarter of a second per batch, from a run's second epoch on.
 SLOW = """
 import sys, time
 from convoy.dataloader.loader import Loader
@@ -38,7 +38,7 @@ def flags(small_run, tiny):
     return (*flags, "--moving_average_decay", "0.9", "--data_dir", tiny)
 
 
-# main.py that is told to stop while its flags are read, and takes long to do so.
+# main.py that gets SIGTERM while it reads its flags, which takes long.
 EARLY = """
 import os, signal, sys, time
 from convoy.runtime.command_line import parser
@@ -57,10 +57,10 @@ def state_of(folder):
     return checkpoint.read(folder).state
 
 
-def test_a_signal_to_one_rank_in_an_evaluation_ends_all_and_loses_nothing(
+def test_a_signal_to_one_rank_in_an_evaluation_stops_all_and_loses_nothing(
     convoy, script, flags, tmp_path, capfd
 ):
-    """Saves by the clock fall on the last step of each epoch; one process goes on alone."""
+    """The checkpoint timer saves at the last step of each epoch too; one process resumes."""
     flags = (*flags, "--train_batch_size", "8", "--model_dir", tmp_path / "run")
     often = ("--checkpoint_every_minutes", "1e-9", "--gather_checkpoints")
     running = convoy.start(*flags, *often, np=2, script=script(SLOW))
@@ -84,14 +84,14 @@ def test_a_signal_to_one_rank_in_an_evaluation_ends_all_and_loses_nothing(
     assert checkpoint.best(tmp_path / "run") is not None
 
 
-def test_a_signal_before_any_flag_is_read_stops_the_job_in_good_order(convoy, script, tmp_path):
+def test_a_signal_before_the_flags_are_read_stops_the_job_with_one_line(convoy, script, tmp_path):
     done = convoy("--model_dir", tmp_path / "run", script=script(EARLY), code=PREEMPTED)
     assert done.err == "convoy: stopped by SIGTERM before its first step\n"
     assert not (tmp_path / "run").exists()
 
 
-def test_a_second_run_is_refused_while_the_first_is_at_work(convoy, flags, tmp_path, capfd):
-    """It is named, changes nothing, and saves when it is told to stop; evaluation may look on."""
+def test_a_second_run_in_the_same_folder_is_refused(convoy, flags, tmp_path, capfd):
+    """It is refused with the first one's process id and changes nothing; evaluation is allowed."""
     flags = (*flags, "--model_dir", tmp_path / "run", "--max_epochs", "500")
     running = convoy.start(*flags, "--num_epochs_between_eval", "500")
     running.wait_for("epoch 2/500")
@@ -106,7 +106,7 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(convoy, flags, tmp_p
         assert code in (1, 2), text
         if code == 1:
             assert f"is in use: process {running.process.pid} on host" in " ".join(text.split())
-    assert code == 1, "the lock told, not the checkpoints"
+    assert code == 1, "the lock must refuse it, not the existing checkpoints"
     assert (tmp_path / "run" / "log.json").read_text().startswith(log)
     assert main(["--mode", "eval", "--model_dir", str(tmp_path / "run")]) == 0
     running.process.send_signal(signal.SIGTERM)

@@ -1,10 +1,10 @@
-"""Synchronised batch norm on two real ranks is batch norm of the joined batch."""
+"""Synchronised batch norm on two real ranks equals batch norm over the joint batch."""
 
 import json
 
 import pytest
 
-# Every rank normalises its half of one batch; rank 0 compares with the whole batch in one process.
+# Every rank normalises its half of a batch, which is compared with the whole batch in one process.
 # The halves are interleaved, so that each rank's own statistics differ from the joint ones.
 COMPARE = """
 import json
@@ -70,7 +70,7 @@ print("REPORT", rank, json.dumps(report), flush=True)
 """
 
 
-def test_two_ranks_normalise_as_one_process_with_the_joined_batch(convoy, script):
+def test_two_ranks_normalise_like_one_process_with_the_joint_batch(convoy, script):
     done = convoy(np=2, script=script(COMPARE))
     reports = [
         json.loads(line.split("REPORT", 1)[1].strip()[2:])
@@ -79,16 +79,18 @@ def test_two_ranks_normalise_as_one_process_with_the_joined_batch(convoy, script
     ]
     assert len(reports) == 2
     for report in reports:
-        assert report["float32 unsynchronised"] > 0.1, "the test must be able to fail"
+        assert report["float32 unsynchronised"] > 0.1, (
+            "without synchronisation the results must differ"
+        )
         assert max(report["float32"]) < 1e-5
         assert max(report["axis 1"]) < 1e-5, "NCHW"
         for policy in ("mixed_bfloat16", "mixed_float16"):
             y, dx, _dgamma, _dbeta, mean, variance = report[policy]
             assert max(y, dx) < 2e-3, policy
-            assert max(mean, variance) < 1e-5, "statistics are taken in float32"
+            assert max(mean, variance) < 1e-5, "statistics must be computed in float32"
 
 
-def test_one_process_needs_no_exchange():
+def test_in_one_process_syncbn_equals_batch_norm():
     import numpy as np
 
     from convoy.model.layers import FusedBatchNorm

@@ -1,4 +1,4 @@
-"""A rank that dies, freezes or gets stuck ends the whole job, and is named first."""
+"""A rank that dies, freezes or gets stuck ends the whole job and is named first."""
 
 import signal
 import socket
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-# Puts a fault into one rank, in the data of one step: main.py's work, otherwise.
+# main.py with a fault in one rank, in the data of one step.
 FAULTY = """
 import os, signal, sys, time
 from convoy.dataloader.loader import Loader
@@ -44,7 +44,7 @@ SEEN = {
 
 
 def end_of(convoy, path, flags, fault, rank, more=()):
-    """Runs into a fault; returns what was printed and the seconds from the fault to the end."""
+    """Runs a job into a fault, prints the seconds until its end, and returns its output."""
     env = {"FAULT": fault, "FAULTY_RANK": str(rank)}
     more = (*more, "--data_wait_seconds", "20")
     running = convoy.start(*flags, *more, np=2, env=env, script=path)
@@ -56,7 +56,7 @@ def end_of(convoy, path, flags, fault, rank, more=()):
     done = running.finish(timeout=100)
     print(f"{fault}, rank {rank}: ended after {time.monotonic() - start:.1f} s")
     assert done.code != 0
-    assert not any(process.is_running() for process in ranks), "nothing is left behind"
+    assert not any(process.is_running() for process in ranks), "no rank may still run"
     return done
 
 
@@ -84,7 +84,9 @@ def test_a_frozen_rank_ends_the_job_and_is_named(convoy, script, flags):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("fault", list(SEEN))
-def test_every_fault_of_either_rank_ends_the_job_by_default(convoy, script, flags, fault, rank):
+def test_every_fault_of_either_rank_ends_the_job_with_default_settings(
+    convoy, script, flags, fault, rank
+):
     check(end_of(convoy, script(FAULTY), flags, fault, rank), fault, rank)
 
 
@@ -93,8 +95,8 @@ def test_every_fault_of_either_rank_ends_the_job_by_default(convoy, script, flag
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("moment", [0.0, 0.3, 2.0, 4.0])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_rank_that_is_lost_while_a_job_starts_ends_it(convoy, flags, number, moment, rank):
-    """Before it can say that it is there, while TensorFlow is loaded, and later."""
+def test_a_rank_lost_while_the_job_starts_ends_it(convoy, flags, number, moment, rank):
+    """Before the rank announces itself, while it loads TensorFlow, and later."""
     running = convoy.start(*flags, "--nproc", "2", "--max_epochs", "500", "--no_checkpoints")
     while len(ranks := running.ranks()) < 2:
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""The wheel, installed: it brings `convoy` and nothing else, and works far from a checkout."""
+"""The installed wheel contains only `convoy` and works without a checkout."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ TRAIN += ("--warmup_epochs", "0", "--no-training_report")
 
 
 class Installed:
-    """A virtual environment with the wheel, which finds all other packages in the tests'."""
+    """A virtual environment with the wheel; all other packages come from the tests' environment."""
 
     def __init__(self, wheel, folder):
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
@@ -28,7 +28,7 @@ class Installed:
         pip = [sys.executable, "-m", "pip", "-q", "--python", folder / "bin" / "python"]
         subprocess.run([*pip, "install", "--no-deps", "--no-index", wheel], check=True)
         self.brought = {path.name for path in self.site.iterdir()}
-        # As a path alone: what .pth files lie there, the checkout's among them, is not read.
+        # Only as a path: .pth files in that folder, one of which adds the checkout, are not read.
         (self.site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def run(self, *words, where, **environment):
@@ -66,7 +66,7 @@ def installed(wheel, tmp_path_factory):
 
 @pytest.fixture
 def empty(tmp_path):
-    """A folder of the user's: photographs, and modules whose names are everybody's."""
+    """A user's folder with photographs, and modules named like Convoy's packages."""
     for name in ("utils", "model", "runtime", "dataloader", "main"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('imported the user\\'s {name}')\n")
     for split, count in (("train", 4), ("val", 1)):
@@ -78,7 +78,7 @@ def empty(tmp_path):
     return tmp_path
 
 
-def test_the_wheel_holds_one_package_with_all_it_needs(wheel, installed):
+def test_the_wheel_has_one_package_with_all_its_files(wheel, installed):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {name.split("/")[0] for name in names} == installed.brought
@@ -99,11 +99,11 @@ def test_the_wheel_holds_one_package_with_all_it_needs(wheel, installed):
     assert not [name for name in names if name.endswith(".so")]
 
 
-def test_it_runs_in_an_empty_folder_beside_a_users_modules(installed, empty):
+def test_the_wheel_runs_in_a_folder_with_a_users_modules(installed, empty):
     assert "resnet18" in installed.run("--mode", "list", "--pattern", "resnet18", where=empty)
     recipe = ("--recipe", "efficientnet-b0/FP32/cpu", "--data_dir", "photos")
     assert "max_epochs: 500" in installed.run(*recipe, "--print_config", where=empty)
-    # Without a compiler, in one line.
+    # without a compiler: one line for each library
     text = installed.run(*TRAIN, "--model_dir", "run", where=empty, CXX="/no/compiler")
     for kind in ("input", "training"):
         (line,) = (line for line in text.splitlines() if line.startswith(f"native {kind} oper"))
@@ -121,7 +121,7 @@ def test_the_first_run_builds_the_native_operations(installed, empty):
     text = installed.run(*TRAIN, "--model_dir", "run", where=empty)
     assert (
         text.count("building native operations for this TensorFlow, once") == 2
-    )  # input, training
+    )  # for input and training
     assert len(list((installed.site / "convoy" / "model" / "native").glob("convoy-*.so"))) == 1
     text = installed.run(*TRAIN, "--model_dir", "again", where=empty)
     assert "native" not in text
@@ -130,7 +130,7 @@ def test_the_first_run_builds_the_native_operations(installed, empty):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_compiler_that_fails_is_not_asked_again(installed, empty):
+def test_a_compiler_that_fails_is_called_only_once(installed, empty):
     for library in (installed.site / "convoy").rglob("convoy-*"):
         library.unlink()
     for model_dir in ("one", "two"):
