@@ -1,7 +1,7 @@
-"""PyTorch's models beside ours. `make test-parity` makes a virtual environment for it and runs it.
+"""Compares models with PyTorch's. `make test-parity` makes a virtual environment and runs it.
 
-Each comparison starts from a file that the other program wrote, and ends in a row of the table that
-is printed last. Where the extra `parity` is not installed, all of this folder is skipped.
+Each comparison starts from a file that the other program wrote and adds a row to the table at the
+end of the output. Without the extra `parity` this folder is skipped.
 """
 
 import re
@@ -13,16 +13,16 @@ import pytest
 
 from benchmarks.contenders.pytorch import import_torch
 
-COUNT = 8  # images in a batch
-QUIET = 0.2  # what the last gamma of a residual branch is multiplied by
-# All blocks of a stage but its first, which has no residual branch, in anyone's names.
+COUNT = 8  # images per batch
+QUIET = 0.2  # factor for the last gamma of a residual branch
+# All blocks of a stage except the first, which has no residual branch, in any program's names.
 BRANCH = re.compile(
     r"((blocks|features|layers)\.\d+|layer\d+|stages\.\d+\.layers)\.(block)?[1-9]\d*(?=\.)"
 )
 
 
 def _import_quietly(name):
-    """Imports a package whose own deprecation warnings are no business of ours."""
+    """Imports a package without its deprecation warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(name, reason=f"{name} is not installed: see tests/parity")
@@ -30,7 +30,7 @@ def _import_quietly(name):
 
 @pytest.fixture(scope="session")
 def torch():
-    """PyTorch; torchvision imports after it."""
+    """PyTorch, which must be imported before torchvision."""
     try:
         torch = import_torch()
     except ModuleNotFoundError as error:
@@ -65,7 +65,7 @@ def efficientnet_lite_pytorch(torch):
 
 
 def patches(size, count, seed=0):
-    """Images of coloured patches under noise, uint8 (count, size, size, 3)."""
+    """Returns images of coloured patches with noise, uint8 (count, size, size, 3)."""
     rng = np.random.default_rng(seed)
     index = np.arange(size) * 4 // size
     coarse = rng.integers(0, 256, (count, 4, 4, 3))[:, index][:, :, index]
@@ -75,7 +75,7 @@ def patches(size, count, seed=0):
 
 @pytest.fixture(scope="session")
 def pictures():
-    """`pictures(size)`: uint8 (COUNT, size, size, 3), half drawn, half cut from two photos."""
+    """`pictures(size)`: uint8 (COUNT, size, size, 3), half synthetic, half from two photographs."""
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
@@ -93,13 +93,13 @@ def pictures():
 
 @pytest.fixture
 def randomise(torch, to_torch):
-    """Gives a model of PyTorch's weights and statistics among which no mistake hides.
+    """A function that sets a PyTorch model's weights and statistics so that every mistake shows.
 
-    Kernels keep the size of what they pass on; gammas, betas and biases are drawn. So are the
-    statistics, each around those of what reaches its norm when images go through that no
-    comparison uses: drawn freely, they make deep models shrink their input away, so that any two
-    agree. Branches are quieter than the streams they are added to, as after training: as loud, B7's
-    magnify a disturbance 10⁵ times (quiet ones: 10 times), and rounding with it.
+    Kernels keep the scale of their input; gammas, betas and biases are random. Each norm's
+    statistics are drawn around those of its input for images that no comparison uses: random ones
+    would make deep models shrink their input, so that any two agree. Residual branches are scaled
+    down, as after training: otherwise B7 amplifies a disturbance, and so rounding, 10⁵ times instead
+    of 10 times.
     """
 
     def apply(model, size, seed=0):
@@ -121,7 +121,7 @@ def randomise(torch, to_torch):
                 if parameter.ndim == 1 or name.endswith("bias"):
                     parameter.add_(0.4 * noise(parameter))
             norms = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
-            for norm in norms.values():  # timm starts some at 0
+            for norm in norms.values():  # timm initialises some with 0
                 norm.weight.copy_(1 + 0.4 * noise(norm.weight))
             last = {n[: m.end()]: norms[n] for n in norms if (m := BRANCH.search(n))}
             for norm in last.values():
@@ -136,7 +136,7 @@ def randomise(torch, to_torch):
 
 @pytest.fixture(scope="session")
 def to_torch(torch):
-    """Images as PyTorch's models want them: (n, 3, size, size), normalised by mean and std."""
+    """A function that converts images to (n, 3, size, size), normalised by mean and std."""
     from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD
 
     def convert(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
@@ -148,8 +148,14 @@ def to_torch(torch):
 
 @dataclass
 class Answers:
-    """What a model says of a batch: logits, then those in training mode, and the running statistics
-    before and after that step, by name. `float32` are its logits in that precision.
+    """A model's results for one batch.
+
+    Attributes:
+        logits: logits in inference mode.
+        training: logits in training mode.
+        before: running statistics before the training step, by name.
+        after: running statistics after it.
+        float32: logits of the model in float32.
     """
 
     logits: np.ndarray
@@ -160,7 +166,7 @@ class Answers:
 
 
 def _ask_theirs(torch, model, x, forward):
-    """In float64, so that what is measured is our rounding alone."""
+    """Runs their model in float64, so that only our rounding is measured."""
 
     def statistics():
         return {k: v.numpy().copy() for k, v in model.state_dict().items() if ".running_" in k}
@@ -185,23 +191,24 @@ def _ask_ours(model, images, names):
 
 
 def relative(ours, theirs):
-    """The largest difference, as a part of the largest value."""
+    """Returns the largest difference relative to the largest value."""
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
 def batch_statistics(answers, name, momentum):
-    """The batch's statistic that a step must have used, were `momentum` (Keras' sense) its own."""
+    """Returns the statistic that the step used, if `momentum` (as in Keras) is its own."""
     before, after = (np.float64(side[name]) for side in (answers.before, answers.after))
     return before + (after - before) / (1 - momentum)
 
 
 @pytest.fixture
 def compare(torch, randomise, to_torch, pictures, tmp_path, record_property):
-    """`compare(theirs, arch, partner, filename)` carries a PyTorch model's weights over by a file
-    and holds the two models' answers to the same images against each other. `forward` calls a
-    model whose output is no tensor; `wrap` makes of a state dict what the file holds.
+    """`compare(theirs, arch, partner, filename)` moves weights by a file and compares results.
 
-    Of the statistics, what one batch adds is compared, not the sum in which it hardly counts.
+    `theirs` is a PyTorch model. `forward` calls a model whose output is not a tensor; `wrap` makes
+    the file's content from a state dict.
+
+    Of the running statistics only the batch's part is compared; in the sum it would hardly count.
     """
     import keras
 
@@ -231,7 +238,7 @@ def compare(torch, randomise, to_torch, pictures, tmp_path, record_property):
         theirs_of = source_names([v.path for v in ours.weights], recognise(names))
         found = _ask_ours(ours, images, theirs_of)
 
-        # Images do matter, and so do statistics: two constants would agree, too.
+        # Images and statistics must matter: two constants would agree, too.
         spread = expected.logits.std(axis=0).mean() / np.abs(expected.logits).max()
         assert spread > 0.01
         assert relative(expected.training, expected.logits) > 0.01
@@ -266,7 +273,7 @@ def _normalisation(hint, arch):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The tables of docs/models.md."""
+    """Prints the tables of docs/models.md."""
     done = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
     for kind in ("parity", "files"):
         rows = [v for report in done for k, v in report.user_properties if k == kind]

@@ -1,4 +1,4 @@
-"""Policies, ranges and operations against timm's and torchvision's own, as installed."""
+"""Policies, ranges and operations against the installed timm and torchvision."""
 
 import random
 
@@ -37,14 +37,14 @@ def functional(torchvision):
 
 
 def _plain(name):
-    """Our name of an operation that timm has in several variants."""
+    """Returns our name of an operation that timm has in several variants."""
     for ending in ("Original", "Increasing", "Rel"):
         name = name.removesuffix(ending)
     return name
 
 
 @pytest.mark.parametrize("name", ["v0", "original"])
-def test_policies_are_timms(auto_augment, name):
+def test_policies_equal_timms(auto_augment, name):
     theirs = [
         [(_plain(op.name), op.prob, op.magnitude) for op in sub]
         for sub in auto_augment.auto_augment_policy(name)
@@ -53,7 +53,7 @@ def test_policies_are_timms(auto_augment, name):
     assert ours == theirs
 
 
-def test_the_original_policy_is_torchvisions(autoaugment):
+def test_the_original_policy_equals_torchvisions(autoaugment):
     theirs = autoaugment.AutoAugment(autoaugment.AutoAugmentPolicy.IMAGENET).policies
     for name in ("original", "reduced"):
         for sub, their_sub in zip(policies.get_policy(name), theirs, strict=True):
@@ -62,7 +62,7 @@ def test_the_original_policy_is_torchvisions(autoaugment):
                 assert level in (None, step.level)
 
 
-def test_timms_spaces_are_timms(auto_augment):
+def test_timms_spaces_equal_timms(auto_augment):
     for name, increasing in (("timm", False), ("timm-inc", True)):
         ops = auto_augment.rand_augment_choices("", increasing=increasing)
         assert sorted(policies.RANDAUGMENT_SPACES[name].ops) == sorted(map(_plain, ops))
@@ -75,7 +75,7 @@ def test_timms_spaces_are_timms(auto_augment):
 @pytest.mark.parametrize(
     ("ranges", "variant"), [("tf", ""), ("original", "Original"), ("increasing", "Increasing")]
 )
-def test_arguments_are_timms(auto_augment, monkeypatch, ranges, variant):
+def test_arguments_equal_timms(auto_augment, monkeypatch, ranges, variant):
     for op in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY", "Posterize", "Solarize"):
         _compare_arguments(auto_augment, monkeypatch, ranges, op, variant)
     for op in ("SolarizeAdd", "Color", "Contrast", "Brightness", "Sharpness"):
@@ -93,12 +93,12 @@ def _compare_arguments(auto_augment, monkeypatch, ranges, op, variant):
                 op, level, ranges=ranges, negative=negative, translate_const=100
             )
             if op == "Posterize":
-                theirs = max(theirs, 1)  # where timm's image is black
+                theirs = max(theirs, 1)  # timm's image would be black
             assert ours == pytest.approx(theirs, abs=1e-12), (op, level)
 
 
-def test_levels_are_drawn_as_timm_draws_them(auto_augment):
-    """timm's own operation, asked for the magnitudes it uses."""
+def test_levels_are_distributed_like_timms(auto_augment):
+    """Records the magnitudes that timm's own operation gets."""
     seen = []
     op = auto_augment.AugmentOp("Rotate", 1.0, 9, {"magnitude_std": 0.5, "translate_const": 1})
     op.level_fn, op.aug_fn = lambda level, _: (level,), lambda _, level, **kw: seen.append(level)
@@ -112,7 +112,7 @@ def test_levels_are_drawn_as_timm_draws_them(auto_augment):
     assert max(seen) == max(ours) == 10
 
 
-def test_trivialaugment_is_torchvisions(autoaugment):
+def test_trivialaugments_space_equals_torchvisions(autoaugment):
     space = autoaugment.TrivialAugmentWide()._augmentation_space(31)
     assert set(space) == set(policies.TRIVIALAUGMENT_SPACE.ops)
     for op, (magnitudes, signed) in space.items():
@@ -124,14 +124,14 @@ def test_trivialaugment_is_torchvisions(autoaugment):
             policies.TRIVIALAUGMENT_LEVELS, magnitudes.double().tolist(), strict=True
         ):
             theirs = np.ceil(magnitude) if op == "Solarize" else magnitude + shift
-            # In float32 their 16th of 31 bins is 15.999999, and becomes 15 pixels instead of 16.
+            # In float32 the 16th of its 31 bins is 15.999999 and becomes 15 pixels instead of 16.
             theirs = int(theirs + 1e-4) if op.startswith("Translate") else theirs
             options = {"ranges": "wide", "translate_const": 32}
             assert policies.argument(op, level, **options) == pytest.approx(theirs, abs=1e-5), op
 
 
 @pytest.mark.parametrize("op", [op for op in policies.TRIVIALAUGMENT_SPACE.ops if op != "Identity"])
-def test_trivialaugments_pixels_are_torchvisions(autoaugment, pictures, op):
+def test_trivialaugments_pixels_equal_torchvisions(autoaugment, pictures, op):
     from torchvision.transforms import InterpolationMode
 
     snake = {"AutoContrast": "auto_contrast"}.get(op, op.lower())
@@ -141,7 +141,7 @@ def test_trivialaugments_pixels_are_torchvisions(autoaugment, pictures, op):
     ours = getattr(operations, snake)
     magnitudes, signed = autoaugment.TrivialAugmentWide()._augmentation_space(31)[op]
     levels = magnitudes.tolist()[::3] if magnitudes.ndim else [0.0]
-    # torchvision translates contents; Pillow's matrix, and ours, says where to look for them.
+    # torchvision gives where the content moves; Pillow's matrix, and ours, where to read it.
     turned = -1 if op.startswith("Translate") else 1
     worst = 0.0
     for magnitude in [sign * m for m in levels for sign in ((1, -1) if signed else (1,))]:
@@ -158,19 +158,19 @@ def test_trivialaugments_pixels_are_torchvisions(autoaugment, pictures, op):
             )
             got = ours(image) if not magnitudes.ndim else ours(image, argument)
             worst = max(worst, (got.numpy() != np.asarray(theirs)).any(axis=-1).mean())
-    # Shear goes through an angle and its tangent: a few pixels stand on an edge.
+    # torchvision's shear goes through an angle and its tangent: a few pixels lie on an edge.
     assert worst <= (0.02 if op.startswith("Shear") else 0)
 
 
-def test_hue_is_torchvisions(functional, pictures):
+def test_hue_equals_torchvisions(functional, pictures):
     for image in pictures(64)[::3]:
         for factor in (-0.5, -0.2, -0.01, 0.0, 0.1, 0.37, 0.5):
             theirs = functional.adjust_hue(Image.fromarray(image), factor)
             np.testing.assert_array_equal(operations.hue(image, factor), np.asarray(theirs))
 
 
-def test_jitter_is_torchvisions(functional, pictures):
-    """Our choice, carried out by torchvision's functions on Pillow images."""
+def test_jitter_equals_torchvisions(functional, pictures):
+    """Our random choice is applied by torchvision's functions to Pillow images."""
     from convoy.dataloader.augment.augmenter import apply_choice
 
     adjust = {
@@ -189,7 +189,7 @@ def test_jitter_is_torchvisions(functional, pictures):
         np.testing.assert_array_equal(apply_choice(image, choice), np.asarray(theirs))
 
 
-def test_jitters_bounds_are_torchvisions(torchvision):
+def test_jitters_bounds_equal_torchvisions(torchvision):
     from torchvision.transforms import ColorJitter
 
     made = ColorJitter(0.4, 0.3, 1.2, 0.1)
@@ -202,7 +202,7 @@ def test_jitters_bounds_are_torchvisions(torchvision):
         assert choice.arguments.numpy()[places] == pytest.approx(bounds, abs=1e-6)
 
 
-def test_erased_boxes_are_distributed_as_torchvisions(torch, torchvision):
+def test_erased_boxes_are_distributed_like_torchvisions(torch, torchvision):
     from torchvision.transforms import RandomErasing
 
     torch.manual_seed(0)

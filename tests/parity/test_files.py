@@ -1,4 +1,4 @@
-"""Files as timm and transformers write them, through the command line to a `.keras` file."""
+"""Files as timm and transformers write them are converted to `.keras` on the command line."""
 
 import json
 
@@ -19,7 +19,7 @@ def timm_pth(torch, model, folder, name):
 
 
 def timm_safetensors(torch, model, folder, name):
-    """As timm saves for the hub: model.safetensors, and a config.json beside it."""
+    """Saves as timm does for the hub: model.safetensors with a config.json beside it."""
     from timm.models import save_for_hf
 
     save_for_hf(model, folder, safe_serialization=True)
@@ -28,7 +28,7 @@ def timm_safetensors(torch, model, folder, name):
 
 
 def convert(file, arch, output, capsys):
-    """What the program prints, and the model it wrote."""
+    """Returns the program's output and the model that it wrote."""
     import convoy.model.resnet  # noqa: F401  (the layers that the file names)
 
     flags = ("--mode", "convert", "--arch", arch, "--output", output)
@@ -58,7 +58,7 @@ def expect(torch, to_torch, pictures):
 
 @pytest.mark.parametrize("write", [timm_pth, timm_safetensors])
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0", "tf_efficientnet_b0"])
-def test_timm(
+def test_a_converted_timm_file_has_the_same_logits(
     name, write, torch, timm, randomise, pictures, expect, tmp_path, capsys, record_property
 ):
     theirs = timm.create_model(name, num_classes=CLASSES)
@@ -72,7 +72,7 @@ def test_timm(
 
 
 @pytest.mark.parametrize("arch", ["resnet50", "efficientnet-b0"])
-def test_transformers(
+def test_a_converted_transformers_file_has_the_same_logits(
     arch, transformers, randomise, pictures, expect, tmp_path, capsys, record_property
 ):
     if arch == "resnet50":

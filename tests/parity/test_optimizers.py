@@ -1,4 +1,4 @@
-"""Ten updates of our optimizers and of torch.optim's and timm's; timm's layer-wise rates."""
+"""Ten updates of our optimizers against torch.optim's and timm's; layer-wise learning rates."""
 
 import importlib
 
@@ -18,9 +18,9 @@ ADAM = {"beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-8}
 BETAS = {"betas": (0.9, 0.99), "eps": 1e-8}
 
 
-# Ours, its numbers and style of decay; theirs, and its arguments. timm's RMSprop is TensorFlow's
-# except that its mean square starts at 1. PyTorch's Adam corrects the second moment before it adds
-# epsilon: with 1e-8 the two say the same to far below what is asked.
+# Our optimizer, its options and kind of decay; theirs, and its arguments. timm's RMSprop equals
+# TensorFlow's except that its mean square starts at 1. PyTorch's Adam corrects the second moment
+# before it adds epsilon: with 1e-8 the difference is far below the tolerance.
 CASES = {
     "SGD": ("sgd", {}, "coupled", "torch.SGD", {}),
     "momentum": ("momentum", {}, "coupled", "torch.SGD", {"momentum": 0.9}),
@@ -43,7 +43,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_ten_updates(case, torch, timm):
+def test_ten_updates_equal_those_of_pytorch_or_timm(case, torch, timm):
     name, numbers, style, theirs, arguments = CASES[case]
     rng = np.random.default_rng(5)
     start = [rng.normal(0, 0.5, shape).astype(np.float32) for shape in ((4, 3), (3,))]
@@ -56,7 +56,7 @@ def test_ten_updates(case, torch, timm):
     kind = getattr(importlib.import_module(f"{library}.optim"), kind)
     optimizer = kind(groups, lr=RATE, **arguments)
     if case == "RMSprop":
-        for w in weights:  # as its first step would, but from TensorFlow's start
+        for w in weights:  # the state before the first step, but with TensorFlow's initial values
             optimizer.state[w] = {
                 "step": torch.tensor(0.0),
                 "square_avg": torch.zeros_like(w),
@@ -95,7 +95,7 @@ def test_ten_updates(case, torch, timm):
         ("seresnext101_32x4d", "se-resnext101-32x4d"),
     ],
 )
-def test_layer_wise_rates_are_timms(theirs, arch, timm):
+def test_layer_wise_learning_rates_equal_timms(theirs, arch, timm):
     from timm.optim import param_groups_layer_decay
 
     model = timm.create_model(theirs, num_classes=5)

@@ -1,4 +1,4 @@
-"""Networks of others that are none of ours: the refusal says what each is."""
+"""Unsupported networks of other programs: the error says what each is."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ TORCHVISION = {
 
 
 def said_of(model):
-    """What is said of a model's tensors when they are taken for ResNet50's."""
+    """Returns the error for a model's tensors when they are taken for ResNet50's."""
     arrays = {
         name: np.broadcast_to(np.float32(0), tuple(value.shape))
         for name, value in model.state_dict().items()
@@ -70,7 +70,7 @@ def hold_against(file, arch):
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_timm(name, torch, timm):
+def test_a_timm_network_is_refused_with_its_family(name, torch, timm):
     with torch.device("meta"):
         said = said_of(timm.create_model(name))
     assert TIMM[name] in said, said
@@ -78,8 +78,10 @@ def test_timm(name, torch, timm):
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision(name, torch, torchvision):
-    with torch.device("cpu" if name.startswith("regnet") else "meta"):  # its start needs values
+def test_a_torchvision_network_is_refused_with_its_family(name, torch, torchvision):
+    with torch.device(
+        "cpu" if name.startswith("regnet") else "meta"
+    ):  # RegNet's initialisation needs values
         said = said_of(getattr(torchvision.models, name)())
     assert TORCHVISION[name] in said, said
     assert "Nearest in size here: " in said

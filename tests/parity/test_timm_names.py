@@ -1,4 +1,4 @@
-"""timm's names beside what is read from them, and which of its networks are taken for ours."""
+"""Options read from timm's names, and which of its networks are accepted as ours."""
 
 import contextlib
 from pathlib import Path
@@ -20,7 +20,7 @@ DEFAULT = {"mean": [255 * v for v in (0.485, 0.456, 0.406)],
 
 @pytest.fixture(scope="module")
 def tensors(torch, timm):
-    """For each network of timm's whose tensors are those of one of ours: a file without data."""
+    """Files without data of all timm networks whose tensors fit one of ours, by name."""
 
     def file(name):
         with contextlib.suppress(Exception), torch.device("meta"):
@@ -42,7 +42,7 @@ def tensors(torch, timm):
     return found
 
 
-def test_no_other_network_is_taken_for_one_of_ours(tensors):
+def test_no_other_network_is_accepted_as_one_of_ours(tensors):
     def plain(name):
         return name.replace("tf_", "").replace("_", "").replace("-", "")
 
@@ -59,8 +59,8 @@ def test_no_other_network_is_taken_for_one_of_ours(tensors):
 
 
 @pytest.mark.parametrize("place", ["{}/model.safetensors", "models--timm--{}/snapshots/ab12/x.bin"])
-def test_mean_and_std_by_name(place, timm, tensors):
-    """Files named as on the hub, or in its cache, with no config.json beside them."""
+def test_mean_and_std_from_a_files_name_equal_timms(place, timm, tensors):
+    """Files are named as on the hub or in its cache, without a config.json."""
     judged, half = 0, 0
     for name in timm.list_models(pretrained=True):
         if (base := name.split(".")[0]) not in tensors:

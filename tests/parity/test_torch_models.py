@@ -1,4 +1,4 @@
-"""The same weights in PyTorch's models and in ours, through a saved file, give the same answers."""
+"""PyTorch's models and ours give the same results with the same weights, moved by a file."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ TORCHVISION = {
     "resnext101_32x8d": "resnext101-32x8d",
 }
 SIZES = {"efficientnet-l2": 64}
-# Minutes or gigabytes each: `make test-parity-slow`.
+# Each takes minutes or gigabytes: `make test-parity-slow`.
 GIANTS = ("b7", "b8", "l2", "152d", "200d", "rs152", "rs200", "rs270", "rs350", "rs420")
 GIANTS += ("v2_l", "v2_xl")
 
@@ -49,13 +49,13 @@ def names(table):
 
 
 @pytest.mark.parametrize("name", names(TIMM))
-def test_timm(name, timm, compare):
+def test_timms_model_gives_the_same_results(name, timm, compare):
     theirs = timm.create_model(name, num_classes=CLASSES, drop_rate=0.0, drop_path_rate=0.0)
     arch = TIMM[name]
     compare(theirs, arch, f"timm {name}", f"{name}.pth", SIZES.get(arch, 96))
 
 
-def test_timm_with_nvidias_squeeze_of_16_units(timm, compare):
+def test_timms_se_resnext_with_16_squeeze_units_gives_the_same_results(timm, compare):
     from functools import partial
 
     from timm.layers import SEModule
@@ -67,20 +67,20 @@ def test_timm_with_nvidias_squeeze_of_16_units(timm, compare):
 
 
 @pytest.mark.parametrize("name", names(TORCHVISION))
-def test_torchvision(name, torchvision, compare):
+def test_torchvisions_model_gives_the_same_results(name, torchvision, compare):
     options = {"stochastic_depth_prob": 0.0, "dropout": 0.0} if "efficient" in name else {}
     theirs = getattr(torchvision.models, name)(num_classes=CLASSES, **options)
     compare(theirs, TORCHVISION[name], f"torchvision {name}", f"{name}.pth")
 
 
-def test_transformers_resnet50(transformers, compare):
+def test_transformers_resnet50_gives_the_same_results(transformers, compare):
     config = transformers.ResNetConfig(num_labels=CLASSES)
     theirs = transformers.ResNetForImageClassification(config)
     forward = lambda x: theirs(x).logits  # noqa: E731
     compare(theirs, "resnet50", "transformers ResNet", "hf.pth", forward=forward)
 
 
-def test_transformers_efficientnet_b0(transformers, compare):
+def test_transformers_efficientnet_b0_gives_the_same_results(transformers, compare):
     config = transformers.EfficientNetConfig(
         num_labels=CLASSES,
         width_coefficient=1.0,
@@ -91,7 +91,7 @@ def test_transformers_efficientnet_b0(transformers, compare):
         drop_connect_rate=0.0,
     )
     theirs = transformers.EfficientNetForImageClassification(config)
-    # The library means 0.99 in Keras' sense, hands it to PyTorch, and forgets some of the norms.
+    # The library means 0.99 as Keras defines it, passes it to PyTorch, and omits some norms.
     for module in theirs.modules():
         if hasattr(module, "running_var"):
             module.momentum = 0.01
@@ -99,7 +99,7 @@ def test_transformers_efficientnet_b0(transformers, compare):
     compare(theirs, "efficientnet-b0", "transformers EfficientNet", "hf.pth", forward=forward)
 
 
-def test_efficientnet_pytorch(efficientnet_pytorch, compare):
+def test_efficientnet_pytorchs_b0_gives_the_same_results(efficientnet_pytorch, compare):
     options = {"image_size": 96, "num_classes": CLASSES, "dropout_rate": 0.0}
     theirs = efficientnet_pytorch.EfficientNet.from_name(
         "efficientnet-b0", **options, drop_connect_rate=0.0
@@ -108,13 +108,15 @@ def test_efficientnet_pytorch(efficientnet_pytorch, compare):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_b0"])
-def test_exported_weights_run_in_timm(name, torch, timm, to_torch, pictures, tmp_path):
+def test_exported_weights_give_the_same_logits_in_timm(
+    name, torch, timm, to_torch, pictures, tmp_path
+):
     from safetensors.torch import load_file
 
     arch, size = TIMM[name], 64
     ours = build_model(arch, num_classes=CLASSES, image_size=size, seed=0)
     images = pictures(size)
-    ours(images, training=True)  # statistics that are not zeros and ones
+    ours(images, training=True)  # updates the statistics, which start at 0 and 1
     path = tmp_path / "weights.safetensors"
     export_weights(ours, arch, path, "timm")
     theirs = timm.create_model(name, num_classes=CLASSES)
@@ -134,8 +136,8 @@ COUNTED = (
 
 
 @pytest.mark.parametrize("name", COUNTED)
-def test_macs_and_parameters_are_those_that_torchvision_records(name, torchvision):
-    # No weights are fetched: these numbers lie in torchvision's source.
+def test_multiply_adds_and_parameters_equal_torchvisions_metadata(name, torchvision):
+    # No weights are downloaded: these numbers are in torchvision's source.
     weights = getattr(torchvision.models, f"{name}_Weights").IMAGENET1K_V1
     ours = name.lower().replace("efficientnet_v2_", "efficientnetv2-").replace("_", "-")
     arch, size = get_arch(ours), weights.transforms.keywords["crop_size"]
