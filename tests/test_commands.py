@@ -77,9 +77,8 @@ def place(tmp_path_factory, trained):
     # Pages name best and last beside each other: make them two different checkpoints.
     (checkpoints / "best.json").write_text(json.dumps(best | {"checkpoint": first}))
     shutil.copytree(place / "photos", place / "digits")
-    write_timm(
-        place / "resnet50.pth", get_arch("resnet50")
-    )  # the program recognises it by its content
+    # The program recognises it by its content.
+    write_timm(place / "resnet50.pth", get_arch("resnet50"))
     (place / "weights").mkdir()  # the pages install weights here
     lite = place / "weights" / "efficientnet_lite0.safetensors"
     write_timm(lite, get_arch("efficientnet-lite0"), classes=1000)
@@ -104,10 +103,8 @@ def program(place, monkeypatch, tmp_path):
         if training and "--model_dir" in words and "--resume_checkpoint" not in words:
             words[words.index("--model_dir") + 1] = str(tmp_path / "new")
         if "runs/digits" in words or "runs/head" in words:
-            words += [
-                "--arch",
-                "efficientnet-test",
-            ]  # the architecture of the run that was copied there
+            # The architecture of the run that was copied there.
+            words += ["--arch", "efficientnet-test"]
         return parse(words)
 
     return read

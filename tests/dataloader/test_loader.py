@@ -215,9 +215,8 @@ def test_a_bad_training_example_keeps_its_slot_with_weight_0(tmp_path, caplog):
         images[kept] == expected[0][kept]
     ).all()  # the other examples keep their slots and pixels
     caplog.clear()
-    assert (
-        collect(loader, 1)[2].sum() == 48
-    )  # the example is known now: no search, no second message
+    # The example is known now: no search, no second message.
+    assert collect(loader, 1)[2].sum() == 48
     assert not caplog.records
 
 

@@ -247,7 +247,6 @@ def test_a_loader_gives_the_same_batches_with_and_without_native_operations(
     with native.disabled():
         wanted = images()
     assert got.shape == (200, 48, 48, 3)
-    assert (
-        len(np.unique(got.reshape(200, -1), axis=0)) > 120
-    )  # some images are shifted out of view completely
+    # Some images are shifted out of view completely.
+    assert len(np.unique(got.reshape(200, -1), axis=0)) > 120
     np.testing.assert_array_equal(got, wanted)

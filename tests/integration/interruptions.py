@@ -233,9 +233,8 @@ class Interruptions:
             self.deck = []
             return self.plan(size, folder)
         kind, phase = self.deck.pop(place)
-        most = {"start": 3, "evaluation": 3, "end": 1}.get(
-            phase, 4
-        )  # small numbers, so that a chain progresses slowly
+        # Small numbers, so that a chain progresses slowly.
+        most = {"start": 3, "evaluation": 3, "end": 1}.get(phase, 4)
         return {
             "kind": kind,
             "phase": phase,

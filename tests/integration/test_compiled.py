@@ -43,9 +43,8 @@ def test_two_ranks_compiled_by_xla_have_the_losses_of_ranks_without_xla(
         convoy(*flags, *halves, "--model_dir", plain, np=2)
     one, other = (losses(log_lines(folder / "log.json")) for folder in (plain, xla))
     np.testing.assert_allclose(other, one, atol=2e-3)
-    np.testing.assert_allclose(
-        other[:2], one[:2], atol=1e-4
-    )  # before rounding differences can grow
+    # Before rounding differences can grow.
+    np.testing.assert_allclose(other[:2], one[:2], atol=1e-4)
     data = [line.get("data", {}) for line in log_lines(xla / "log.json")]
     (own,) = [values["train.rank_own_time"] for values in data if "train.rank_own_time" in values]
     # The time of each rank's own passes is NaN where ranks wait for each other within a pass.

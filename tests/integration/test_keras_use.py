@@ -40,9 +40,8 @@ def test_fit_runs_several_epochs_and_ignores_padding(folder):
     net = keras.Sequential([keras.Input((16, 16, 3)), mean, scale, keras.layers.Dense(2)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     net.compile(keras.optimizers.SGD(0.0), loss, weighted_metrics=["accuracy"])
-    net.layers[-1].set_weights(
-        [np.full((3, 2), [-1.0, 1.0]), np.zeros(2)]
-    )  # these weights make every answer wrong
+    # These weights make every answer wrong.
+    net.layers[-1].set_weights([np.full((3, 2), [-1.0, 1.0]), np.zeros(2)])
     history = net.fit(
         train.epochs(),
         steps_per_epoch=train.steps_per_epoch,

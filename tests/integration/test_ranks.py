@@ -95,10 +95,8 @@ def test_evaluation_on_several_ranks_equals_one_process(
     assert main([str(arg) for arg in (*args, "--log_filename", log)]) == 0
     one = evaluation(log_lines, log)
     log = tmp_path / "several.json"
-    threads = (
-        "--intraop_threads",
-        "1",
-    )  # must be set before TensorFlow's first tensor, so needs its own process
+    # Must be set before TensorFlow's first tensor, so needs its own process.
+    threads = ("--intraop_threads", "1")
     convoy(*args, *threads, "--eval_batch_size", "7", "--log_filename", log, np=ranks)
     several = evaluation(log_lines, log)
     for name in EVALUATION:

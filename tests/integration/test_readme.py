@@ -84,9 +84,8 @@ def test_the_tutorials_commands_for_checking_and_previewing_a_folder_run(place):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_of_a_page_runs(place, page):
-    shown = [
-        line for line in commands(page) if "photo_pieces" not in line
-    ]  # photo_pieces needs a package for its images
+    # The photographs of photo_pieces are in a package of their own.
+    shown = [line for line in commands(page) if "photo_pieces" not in line]
     run_all(shown, place)
     for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
         if page.name == "tutorial.md":

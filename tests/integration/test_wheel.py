@@ -119,9 +119,8 @@ def test_the_first_run_builds_the_native_operations(installed, empty):
     assert "training operations" in installed.run("--mode", "env", where=empty)
     assert not list(installed.site.rglob("convoy-*.so"))
     text = installed.run(*TRAIN, "--model_dir", "run", where=empty)
-    assert (
-        text.count("building native operations for this TensorFlow, once") == 2
-    )  # for input and training
+    # For input and training.
+    assert text.count("building native operations for this TensorFlow, once") == 2
     assert len(list((installed.site / "convoy" / "model" / "native").glob("convoy-*.so"))) == 1
     text = installed.run(*TRAIN, "--model_dir", "again", where=empty)
     assert "native" not in text

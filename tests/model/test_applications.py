@@ -128,9 +128,8 @@ def test_logits_and_batch_statistics_equal_keras_applications(name, size):
     batch = for_theirs(name, images)
     expected = np.asarray(theirs(batch, training=False))
     logits = np.asarray(ours(images, training=False))
-    assert (
-        expected.std(axis=0).mean() > 0.01 * np.abs(expected).max()
-    )  # the logits depend on the images
+    # The logits depend on the images.
+    assert expected.std(axis=0).mean() > 0.01 * np.abs(expected).max()
     difference = relative(logits, expected)
 
     expected_training, expected_statistics = train_once(theirs, batch)

@@ -56,8 +56,7 @@ def test_counts_and_shapes_of_a_built_model_equal_the_catalogues(name):
 @pytest.mark.parametrize("name", ["efficientnet-test", "resnet18"])
 def test_counts_are_right_at_another_size_and_number_of_classes(name):
     arch = get_arch(name)
-    model = build_model(
-        name, num_classes=7, image_size=45
-    )  # odd sizes are rounded up at every stage
+    # Odd sizes are rounded up at every stage.
+    model = build_model(name, num_classes=7, image_size=45)
     assert model.count_params() == arithmetic.parameter_count(arch, 7)
     assert counted(model) == arithmetic.macs(arch, 45, 7) == flops(model)

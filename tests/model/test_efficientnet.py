@@ -79,9 +79,8 @@ def test_no_two_layers_share_a_seed():
         if isinstance(layer, keras.layers.DepthwiseConv2D)
     ]
     seeds += [v.numpy()[0] for v in model.variables if "seed_generator" in v.path]
-    assert (
-        len(seeds) == 1 + 15 + 2 * 16 + 16 + 1 + 1 + 16 + 9 + 1
-    )  # convolutions, dense, depthwise, random layers
+    # Convolutions, dense, depthwise, random layers.
+    assert len(seeds) == 1 + 15 + 2 * 16 + 16 + 1 + 1 + 16 + 9 + 1
     assert len(set(seeds)) == len(seeds)
 
 

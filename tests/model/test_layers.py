@@ -248,9 +248,8 @@ def test_convolutions_start_with_variance_2_over_fan(mode, maker, shape, fans):
     values = np.asarray(maker(mode, seed=3)(shape))
     expected = np.sqrt(2 / fans[mode])
     assert values.std() == pytest.approx(expected, rel=0.03)
-    assert (
-        np.abs(values).max() <= 2 * expected / 0.879 + 1e-6
-    )  # truncated at two uncorrected standard deviations
+    # Truncated at two uncorrected standard deviations.
+    assert np.abs(values).max() <= 2 * expected / 0.879 + 1e-6
 
 
 @pytest.mark.parametrize(("mode", "fan"), [("fan_in", 400), ("fan_out", 100)])

@@ -289,9 +289,8 @@ def test_chunks_give_the_result_of_the_single_operation(monkeypatch):
         monkeypatch.setattr(resnet, "_has_gpu", lambda answer=has_gpu: answer)
         graph = tf.function(lambda: layer(x), jit_compile=True, autograph=False)
         kinds = [op.type for op in graph.get_concrete_function().graph.get_operations()]
-        assert kinds.count("Conv2D") == (
-            1 if has_gpu else 8
-        )  # 32 groups of 4 channels, in chunks of 16 channels
+        # 32 groups of 4 channels, in chunks of 16 channels.
+        assert kinds.count("Conv2D") == (1 if has_gpu else 8)
         results.append(graph())
     np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-5)
 

@@ -98,8 +98,8 @@ def randomise(torch, to_torch):
     Kernels keep the scale of their input; gammas, betas and biases are random. Each norm's
     statistics are drawn around those of its input for images that no comparison uses: random ones
     would make deep models shrink their input, so that any two agree. Residual branches are scaled
-    down, as after training: otherwise B7 amplifies a disturbance, and so rounding, 10⁵ times instead
-    of 10 times.
+    down, as after training: otherwise B7 amplifies a disturbance, and so rounding, 10⁵ times (now
+    10 times).
     """
 
     def apply(model, size, seed=0):

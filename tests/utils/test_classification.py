@@ -115,9 +115,8 @@ def test_the_bootstrap_interval_agrees_with_scipys(answers):
         (right,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
     low, high = c.bootstrap_interval(right)
-    assert low == pytest.approx(
-        judged.low, abs=0.003
-    )  # both are random draws; the interval is 0.057 wide
+    # Both are random draws; the interval is 0.057 wide.
+    assert low == pytest.approx(judged.low, abs=0.003)
     assert high == pytest.approx(judged.high, abs=0.003)
 
 

@@ -225,9 +225,8 @@ def test_an_installed_dllogger_writes_the_log(tmp_path, stub_dllogger):
     log.close()
     log.log((1,), {})
     assert len(stub_dllogger) == 3
-    second = make_json_logger(
-        path, append=True
-    )  # dllogger's global init would refuse a second logger
+    # The global init of dllogger would refuse a second logger.
+    second = make_json_logger(path, append=True)
     second.log((2,), {})
     second.close()
     assert path.read_text().endswith("[2]\n")

@@ -76,11 +76,8 @@ def test_a_job_requeued_twice_trains_each_epoch_once(slurm, tiny, tmp_path):
 
 def test_a_job_that_reaches_its_time_limit_saves_and_resumes(slurm, tiny, tmp_path):
     places = {"datadir": str(tiny), "checkpointdir": str(tmp_path / "run")}
-    limit = (
-        "--time=2",
-        "--signal=USR1@60",
-        "--ntasks-per-node=2",
-    )  # Slurm may send the signal up to a minute early
+    # Slurm may send the signal up to a minute early.
+    limit = ("--time=2", "--signal=USR1@60", "--ntasks-per-node=2")
     job = Job(
         *(slurm, tmp_path, *limit, "run_B0_multinode.sub", *SMALL, "--max_epochs", "100000"),
         **places,

@@ -86,9 +86,8 @@ def test_order_and_parallelism_of_a_tf_data_map_do_not_change_the_images():
 
 @pytest.mark.parametrize("op", policies.OPS)
 def test_apply_op_runs_the_operation_with_that_number(op):
-    image = tf.constant(
-        _image() // 2 + 90
-    )  # values in 90–217, so that each operation changes something
+    # Values in 90–217, so that each operation changes something.
+    image = tf.constant(_image() // 2 + 90)
     argument = policies.argument(op, 7, translate_const=40, cutout_const=20)
     if op == policies.HUE:
         argument = 0.2

@@ -202,9 +202,8 @@ def test_a_loader_gives_the_same_batches_with_augmentation_on_host_and_device(ti
         np.testing.assert_array_equal(labels, one[1])
         np.testing.assert_array_equal(weights, one[2])
         without_weight += int((weights == 0).numpy().sum())
-    assert (
-        without_weight == 1 + 8 - 97 // 2 % 8
-    )  # the bad example, and the padding of the last batch
+    # The bad example, and the padding of the last batch.
+    assert without_weight == 1 + 8 - 97 // 2 % 8
 
 
 def test_prepare_is_none_without_random_operations_and_in_evaluation(tiny):

@@ -104,9 +104,8 @@ def test_an_epoch_can_start_at_any_offset(offset):
 
 def test_explicit_steps_continue_the_order_across_epochs():
     slots = Slots(10, 4, steps_per_epoch=3, seed=6)
-    batches = [
-        slots.batch(e, s) for e in range(5) for s in range(3)
-    ]  # 60 slots: six passes over the data
+    # 60 slots: six passes over the data.
+    batches = [slots.batch(e, s) for e in range(5) for s in range(3)]
     indices = np.concatenate([b[0] for b in batches]).reshape(6, 10)
     assert (np.sort(indices, 1) == np.arange(10)).all()
     assert np.concatenate([b[1] for b in batches]).tolist() == np.repeat(range(6), 10).tolist()

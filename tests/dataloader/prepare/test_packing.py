@@ -176,9 +176,8 @@ def test_huge_images_are_refused_by_their_header_or_shrunk():
     huge[place : place + 4] = (20_000).to_bytes(2, "big") * 2
     with pytest.raises(BadImage, match="20000 x 20000 is more than"):
         recode(bytes(huge), Recoding())
-    real = encoded(
-        Image.new("L", (12_000, 9_000)), quality=20
-    )  # over the limit, but JPEG can shrink it while decoding
+    # Over the limit, but JPEG can shrink it while decoding.
+    real = encoded(Image.new("L", (12_000, 9_000)), quality=20)
     data, _ = recode(real, Recoding(resize_short=300))
     assert Image.open(io.BytesIO(data)).size == (400, 300)
 

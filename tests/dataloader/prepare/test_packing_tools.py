@@ -69,9 +69,8 @@ def test_verify_reports_every_kind_of_damage_with_its_place(photos, tmp_path, ca
     content = bytearray(path.read_bytes())
     content[places[3] + 300] ^= 1  # inside a payload
     content[places[7] + 1] ^= 1  # in a header
-    path.write_bytes(
-        content[: places[28] + 50]
-    )  # cuts the last record but one and removes the last
+    # Cuts the last record but one and removes the last.
+    path.write_bytes(content[: places[28] + 50])
     assert prepare("verify", "--data_dir", out, "--workers", 1, "--json") == 1
     printed = capsys.readouterr()
     assert "manifest.json promises 60 examples of the train split, and 59 are there" in printed.err

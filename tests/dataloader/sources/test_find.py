@@ -94,9 +94,8 @@ def test_the_layout_of_tfds_is_read(data):
     assert [parsed(source, i)[1] for i in range(4)] == [0, 1, 2, 3]
     assert find_source(str(data), "validation").num_examples == 2
     write(data / "beans-validation.tfrecord-00000-of-00001", [example(jpeg(), 0, keys)])
-    assert (
-        find_source(str(data), "validation").num_examples == 1
-    )  # a validation split is preferred to test
+    # A validation split is preferred to test.
+    assert find_source(str(data), "validation").num_examples == 1
 
 
 def test_the_label_offset_is_added_and_the_replacement_image_is_grey(data):

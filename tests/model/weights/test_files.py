@@ -291,9 +291,8 @@ def test_a_safetensors_file_is_read_and_a_damaged_one_refused(tmp_path):
         "module.a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]},
         "module.b": {"dtype": "F16", "shape": [1], "data_offsets": [4, 6]},
     }
-    text = (
-        json.dumps(header).encode().ljust(0x180)
-    )  # the first byte of this length is that of a pickle
+    # The first byte of this length is that of a pickle.
+    text = json.dumps(header).encode().ljust(0x180)
     content = struct.pack("<q", len(text)) + text + brain + np.float16([2.5]).tobytes()
     path.write_bytes(content)
     file = read_weights(path)
