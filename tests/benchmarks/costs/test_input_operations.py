@@ -1,4 +1,4 @@
-"""The benchmark of the input pipeline runs, and its baseline does the work that it claims to."""
+"""The benchmark of the input pipeline runs, and its baseline computes what it claims to."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def photo():
 
 @pytest.mark.parametrize("op", sorted(float_autoaugment.BRANCHES))
 @pytest.mark.parametrize("level", [2, 7])
-def test_the_baseline_augments_as_we_do(photo, op, level):
+def test_the_baseline_augments_like_our_operations(photo, op, level):
     argument = policies.argument(op, level)
     got = float_autoaugment.BRANCHES[op](tf.cast(photo, tf.float32), tf.constant(float(argument)))
     wanted = augmenter.apply_op(
@@ -34,13 +34,13 @@ def test_the_baseline_augments_as_we_do(photo, op, level):
         tf.zeros(2),
     )
     difference = np.abs(got.numpy() - wanted.numpy().astype(np.float32)).reshape(-1)
-    # Fractions are kept or dropped, and some sheared pixels come from half a pixel further on.
+    # One of them rounds, and some sheared pixels are read half a pixel further on.
     assert np.median(difference) <= 1
     assert difference.mean() < 3
 
 
 @pytest.mark.slow
-def test_it_runs():
+def test_the_benchmark_of_input_operations_runs_and_prints_its_table():
     command = [sys.executable, "-m", "benchmarks.costs.input_operations", "--rounds", "2"]
     command += ["--images", "64", "--threads", "1", "--only", "plain", "autoaugment", "AutoAugment"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.first_run`: sets share no picture between splits, lines make the table."""
+"""`python -m benchmarks.first_run`: splits share no image, and results make the table."""
 
 import json
 
@@ -17,7 +17,7 @@ def line(data, contestant, seed, top1, **flags):
     return {"data": data, "contestant": contestant, "seed": seed, "flags": flags, "top1": top1}
 
 
-def test_digits_keep_what_is_evaluated_apart(tmp_path):
+def test_more_training_digits_leave_the_validation_digits_unchanged_and_apart(tmp_path):
     pytest.importorskip("sklearn")
     few, many = (list(sets.digits(each)) for each in (20, 100))
     assert sets.write(tmp_path / "digits", few) == {"train": 200, "val": 400}
@@ -27,11 +27,11 @@ def test_digits_keep_what_is_evaluated_apart(tmp_path):
     assert len(list((tmp_path / "digits" / "train").iterdir())) == 10
 
 
-def test_typefaces_of_one_family_are_in_one_split():
+def test_each_family_of_typefaces_is_in_one_split_only():
     assert not set(sets.TYPEFACES["train"]) & set(sets.TYPEFACES["val"])
 
 
-def test_stamps_are_on_white_and_small(tmp_path):
+def test_stamps_are_small_and_have_a_white_background(tmp_path):
     for place in sets.STAMPS.values():
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         for number in range(4):
@@ -42,12 +42,12 @@ def test_stamps_are_on_white_and_small(tmp_path):
     assert all(p.getpixel((0, 0)) == (255, 255, 255) and max(p.size) == 64 for _, _, p in made)
 
 
-def test_a_missing_package_is_named_with_the_way_out():
+def test_a_missing_package_is_named_with_its_pip_command():
     with pytest.raises(SystemExit, match="no_such_package is not installed: pip install"):
         sets.package_folder("no_such_package")
 
 
-def test_flags_of_the_search_exist_and_are_the_same_each_time():
+def test_the_search_draws_existing_flags_and_is_repeatable():
     assert set(search.CHOICES) <= set(vars(Config()))
     assert search.drawn(3) == search.drawn(3) != search.drawn(4)
     made = list(search.trials(["a", "b"], 2))
@@ -55,13 +55,13 @@ def test_flags_of_the_search_exist_and_are_the_same_each_time():
     assert made[0].flags == made[1].flags
 
 
-def test_the_plain_command_has_no_choices(tmp_path):
+def test_the_plain_command_has_no_flags_but_data_folder_and_seed(tmp_path):
     made = contestants.command(Trial("a", "plain", 3), tmp_path, tmp_path / "run", "python")
     given = ["--data_dir", str(tmp_path), "--model_dir", str(tmp_path / "run"), "--seed", "3"]
     assert made[1:] == ["main.py", *given]
 
 
-def test_others_get_the_size_and_the_passes_of_the_plain_command(tmp_path):
+def test_other_programs_get_the_image_size_and_epochs_of_the_plain_command(tmp_path):
     sets.write(tmp_path, [("train", "a", Image.new("L", (40, 40)))] * 200)
     assert contestants.side_and_epochs(tmp_path, "keras") == (96, 80)
     assert contestants.side_and_epochs(tmp_path, "timm") == (96, contestants.TIMM_EPOCHS)
@@ -69,7 +69,7 @@ def test_others_get_the_size_and_the_passes_of_the_plain_command(tmp_path):
     assert contestants.side_and_epochs(tmp_path, "timm") == (112, 77)
 
 
-def test_an_interrupted_command_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_command_continues_without_repeating_a_trial(tmp_path, monkeypatch):
     results = tmp_path / "results.jsonl"
     results.write_text(json.dumps(line("digits20", "plain", 1, 90.0)) + "\n")
     ran = []
@@ -87,7 +87,7 @@ def test_an_interrupted_command_goes_on(tmp_path, monkeypatch):
     assert len(first_run.read(results)) == 2
 
 
-def test_the_table_says_how_many_seeds_and_trials():
+def test_the_table_names_its_seeds_and_the_number_of_trials():
     found = [line("a", "plain", seed, top1) for seed, top1 in ((1, 90.0), (2, 92.0))]
     found += [line("a", "search", 1, 99.0, lr_init=1), line("a", "keras", 1, 50.0)]
     found += [line("a", "search", seed, 95.0, lr_init=2) for seed in (1, 2)]
@@ -99,7 +99,7 @@ def test_the_table_says_how_many_seeds_and_trials():
     assert next(search.best_again(["a"], [3], found)).flags == {"lr_init": 1}
 
 
-def test_the_page_has_a_place_for_the_table(tmp_path):
+def test_the_page_has_the_marks_for_its_table(tmp_path):
     page = tmp_path / "first_run.md"
     page.write_text(table.PAGE.read_text())
     table.write("| a |\n", page)

@@ -1,4 +1,4 @@
-"""The benchmark for one GPU: its arithmetic, its budget, and what a cut-off run leaves."""
+"""The benchmark for one GPU: its arithmetic, its time limit, and results of an interrupted run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CARD = Card("NVIDIA A100-SXM4-80GB", 81920.0, "580")
         ("NVIDIA H100 NVL", 835.5e12, 417.5e12),
         ("NVIDIA H200", 989.4e12, 494.7e12),
         ("NVIDIA H200 NVL", 835.5e12, 417.5e12),
-        ("Tesla V100-SXM2-16GB", 125e12, 15.7e12),  # has no TensorFloat-32
+        ("Tesla V100-SXM2-16GB", 125e12, 15.7e12),  # no TensorFloat-32
         ("NVIDIA L4", 121e12, 60e12),
         ("NVIDIA L40S", 362e12, 183e12),
         ("NVIDIA GeForce RTX 4090", 165.2e12, 82.6e12),
@@ -40,7 +40,7 @@ CARD = Card("NVIDIA A100-SXM4-80GB", 81920.0, "580")
         ("no GPU", None, None),
     ],
 )
-def test_peaks_go_by_the_name_of_the_card(card, float16, float32):
+def test_peak_speeds_depend_on_the_name_of_the_card(card, float16, float32):
     assert (peak(card, "float16"), peak(card, "float32")) == (float16, float32)
 
 
@@ -48,13 +48,13 @@ def test_volta_has_no_bfloat16():
     assert peak("Tesla V100-SXM2-16GB", "bfloat16") is None
 
 
-def test_mfu_by_hand():
-    # The document's ResNet50 on an A100: 2,470 × 6 × 4.09e9 = 60.6e12 of 312e12.
+def test_model_flops_utilisation_equals_a_calculation_by_hand():
+    # ResNet50 on an A100, from the document: 2,470 × 6 × 4.09e9 = 60.6e12 of 312e12.
     assert mfu(2470, 4.09e9, 312e12) == pytest.approx(0.1943, abs=1e-4)
     assert mfu(2470, 4.09e9, None) is None
 
 
-def test_cells_have_the_documents_batches():
+def test_cells_have_the_batch_sizes_of_the_documents():
     batches = {(cell.arch, cell.dtype): cell.batch for cell in EVERY}
     assert batches["efficientnet-b0", "float16"] == 1024
     assert batches["efficientnet-b0", "float32"] == 512
@@ -63,7 +63,7 @@ def test_cells_have_the_documents_batches():
     assert batches["resnet50", "float16"] == 256
 
 
-def test_only_tensorflow_gets_its_folder(tmp_path, monkeypatch):
+def test_only_contenders_with_tensorflow_get_the_folder_of_its_libraries(tmp_path, monkeypatch):
     monkeypatch.setenv("LD_LIBRARY_PATH", "/driver")
     (tmp_path / "nvidia" / "cudnn" / "lib").mkdir(parents=True)
     setting = Setting(Path("photographs"), site=tmp_path, torch_python="/opt/torch/python")
@@ -73,26 +73,26 @@ def test_only_tensorflow_gets_its_folder(tmp_path, monkeypatch):
     assert (theirs.environment, theirs.python) == ({}, "/opt/torch/python")
 
 
-def test_the_page_shows_no_table_before_anything_is_measured():
+def test_the_page_has_no_table_before_a_measurement():
     page = (ROOT / "docs" / "gpu_benchmark.md").read_text()
     table = page.split("<!-- gpu -->\n")[1].split("<!-- end of gpu -->")[0]
-    if ", commit " not in table:  # which a measured one names
+    if ", commit " not in table:  # a table of measurements names its commit
         assert table == markdown({}, EVERY) == NOTHING
 
 
-# ---- runs with contenders that only pretend ------------------------------------------------------
+# ---- runs with simulated contenders --------------------------------------------------------------
 
 
 class Bench:
     """A clock, a card and contenders whose time, memory and speed the test sets.
 
     Attributes:
-        begin_s, turn_s: seconds of the clock.
-        speeds: images × work a second by label.
-        used: share of the card's memory that a living contender takes, by label.
-        fits, fits_beside: the largest batch, by label; the latter with others alive.
-        missing, breaks: labels of those that are not installed, or die in their turns.
-        alive, started, turns: labels of living contenders, and of all so far.
+        begin_s, turn_s: seconds that starting and a turn take.
+        speeds: images × work per second, by label.
+        used: share of the card's memory that a running contender takes, by label.
+        fits, fits_beside: the largest batch by label, alone and beside other contenders.
+        missing, breaks: labels of contenders that are not installed, or crash in their turns.
+        alive, started, turns: labels of running contenders, and of all starts and turns so far.
     """
 
     def __init__(self) -> None:
@@ -155,57 +155,58 @@ def bench(monkeypatch):
     return made
 
 
-def test_contenders_take_turns(bench, tmp_path):
+def test_contenders_take_turns_in_alternating_order(bench, tmp_path):
     found = bench.run(tmp_path / "gpu.json", 100, ["b0-fp16"])
     assert bench.turns == [CONVOY, COMPILED, COMPILED, CONVOY] * 2
     assert found["cells"]["b0-fp16"]["done"]
 
 
 @pytest.mark.parametrize("used", [{CONVOY: 0.46, COMPILED: 0.1}, {CONVOY: 0.4, COMPILED: 0.51}])
-def test_a_card_that_is_full_is_not_shared(bench, tmp_path, used):
+def test_contenders_run_one_after_another_if_the_card_has_no_room_for_both(bench, tmp_path, used):
     bench.used = used
     bench.run(tmp_path / "gpu.json", 100, ["b0-fp16"])
     assert bench.turns == [CONVOY] * 4 + [COMPILED] * 4
     assert bench.started.count(COMPILED) == (1 if used[CONVOY] > gpu.HALF else 2)
 
 
-def test_a_contender_that_lacks_memory_beside_another_gets_the_card(bench, tmp_path):
+def test_a_contender_without_memory_beside_another_gets_the_card_alone(bench, tmp_path):
     bench.fits_beside = {COMPILED: 512}
     found = bench.run(tmp_path / "gpu.json", 100, ["b0-fp16"])["cells"]["b0-fp16"]["found"]
     assert bench.turns == [CONVOY] * 4 + [COMPILED] * 4
     assert found[COMPILED]["batch"] == 1024
 
 
-def test_a_contender_that_breaks_leaves_the_others(bench, tmp_path):
+def test_a_contender_that_crashes_does_not_stop_the_others(bench, tmp_path):
     bench.breaks = {COMPILED}
     cell = bench.run(tmp_path / "gpu.json", 100, ["b0-fp16"])["cells"]["b0-fp16"]
     assert cell["notes"] == {COMPILED: "timm, torch.compile: ended with code -11"}
     assert len(cell["found"][CONVOY]["turns"]["speed"]) == 4
 
 
-def test_a_batch_that_does_not_fit_is_halved(bench, tmp_path):
+def test_a_batch_that_does_not_fit_is_halved_until_it_fits(bench, tmp_path):
     bench.fits = bench.fits_beside = {COMPILED: 300}
     found = bench.run(tmp_path / "gpu.json", 100, ["b0-fp16"])["cells"]["b0-fp16"]["found"]
     assert (found[CONVOY]["batch"], found[COMPILED]["batch"]) == (1024, 256)
 
 
-def test_what_is_missing_is_said(bench, tmp_path):
+def test_a_missing_package_is_named_in_the_results(bench, tmp_path):
     bench.missing = {COMPILED}
     found = bench.run(tmp_path / "gpu.json", 100, ["b0-fp16"])
     assert found["cells"]["b0-fp16"]["notes"] == {COMPILED: "not installed: timm"}
     assert "b0-fp16, timm, torch.compile: not installed: timm" in markdown(found, EVERY)
 
 
-def test_a_run_goes_on_where_one_was_cut_off(bench, tmp_path):
+def test_an_interrupted_run_continues_with_the_unfinished_cells(bench, tmp_path):
     path, names = tmp_path / "gpu.json", ["b0-fp16", "resnet50-fp16", "b4-fp16"]
-    found = bench.run(path, 52, names)  # a cell takes 28 s: the second is cut off in its turns
+    # A cell takes 28 s: the second one is interrupted in its turns.
+    found = bench.run(path, 52, names)
     assert bench.now == 52
     first, second = (found["cells"][name] for name in names[:2])
     assert first["done"]
     assert not second["done"]
     assert "b4-fp16" not in found["cells"]
     assert len(second["found"][CONVOY]["turns"]["speed"]) == 2
-    # What a cut-off cell left is in the table, and the rest is named below it.
+    # The table has the interrupted cell's results; what is missing is listed below it.
     table = markdown(found, EVERY)
     assert table.count("| resnet50 | AMP, float16 | 256 | Convoy | 1,000 (1,000–1,000) |") == 1
     assert "| efficientnet-b4 |" not in table
@@ -216,11 +217,11 @@ def test_a_run_goes_on_where_one_was_cut_off(bench, tmp_path):
     bench.turns.clear()
     found = bench.run(path, 100, names)
     assert all(found["cells"][name]["done"] for name in names)
-    assert len(bench.turns) == 16  # of the second and the third
+    assert len(bench.turns) == 16  # those of the second and third cell
     assert found["cells"]["b0-fp16"] == first
 
 
-def test_nothing_starts_in_the_last_seconds(bench, tmp_path):
+def test_no_cell_starts_in_the_last_seconds(bench, tmp_path):
     found = bench.run(
         tmp_path / "gpu.json", 28 + gpu.LAST_START_S - 1, ["b0-fp16", "resnet50-fp16"]
     )
@@ -228,15 +229,15 @@ def test_nothing_starts_in_the_last_seconds(bench, tmp_path):
     assert bench.now == 28
 
 
-def test_figures_of_two_cards_are_not_mixed(bench, tmp_path):
+def test_results_of_two_cards_are_not_mixed(bench, tmp_path):
     path = tmp_path / "gpu.json"
     bench.run(path, 100, ["b0-fp16"])
     with pytest.raises(SystemExit, match=r"A100.*not of NVIDIA L4.*--out"):
         gpu.begin_results(path, Card("NVIDIA L4", 23034.0, "580"), tiny=False)
 
 
-def test_the_tables_compare(bench, tmp_path):
-    # Keras' ResNet50 is v1, with less work: 1,500 × 3.86 / 4.09 of ours.
+def test_the_tables_compare_with_the_other_programs(bench, tmp_path):
+    # Keras' ResNet50 is v1 and does less work: 1,500 × 3.86 / 4.09.
     bench.speeds = {CONVOY: 3000.0, COMPILED: 2000.0, EAGER: 1500.0, FIT: 1415.648, DEVICE: 1980.0}
     names = ["resnet50-fp16", "resnet50-fp16-peers", "resnet50-input"]
     table = markdown(bench.run(tmp_path / "gpu.json", 200, names), EVERY)
@@ -257,13 +258,14 @@ def test_the_tables_compare(bench, tmp_path):
 # ---- real processes ------------------------------------------------------------------------------
 
 
-def test_a_contender_that_breaks_says_why():
-    entry = Entry("broken", "training:random_batch", {"size": 2, "batch": 1})  # makes no contender
+def test_a_contender_that_crashes_is_reported_with_its_error():
+    # The function returns no contender.
+    entry = Entry("broken", "training:random_batch", {"size": 2, "batch": 1})
     with Worker(entry) as worker, pytest.raises(Failed, match="broken: AttributeError: 'tuple'"):
         worker.begin(1.0)
 
 
-def test_a_contender_that_takes_too_long_is_given_up():
+def test_a_contender_that_exceeds_its_time_limit_is_stopped():
     with (
         Worker(Entry("slow", "training:random_batch", {"size": 2, "batch": 1})) as worker,
         pytest.raises(Failed, match="slow: no answer in 0 s"),
@@ -273,10 +275,10 @@ def test_a_contender_that_takes_too_long_is_given_up():
 
 @pytest.mark.slow
 @pytest.mark.timeout(2000)
-def test_it_runs_small_on_any_machine(tmp_path):
+def test_a_tiny_benchmark_runs_on_any_machine(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--out", str(tmp_path)]
     command += ["--rounds", "2", "--turn_s", "0.1", "--budget_s", "1800"]
-    # Neither B0 nor float16 beside peers: XLA on CPUs takes minutes for each.
+    # Without B0, and without float16 beside other programs: XLA on a CPU takes minutes for each.
     command += ["--only", "resnet50-bf16", "resnet50-input"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1900)
     assert done.returncode == 0, done.stderr
@@ -287,7 +289,7 @@ def test_it_runs_small_on_any_machine(tmp_path):
         assert cell["done"], name
         for label in labels:
             assert len(cell["found"][label]["turns"]["speed"]) == 2, cell["notes"]
-    # PyTorch's is measured where it is installed.
+    # PyTorch is measured if it is installed.
     cell = found["cells"]["resnet50-bf16"]
     assert COMPILED in cell["found"] or "not installed" in cell["notes"][COMPILED]
     assert (tmp_path / "gpu.md").read_text() in done.stdout

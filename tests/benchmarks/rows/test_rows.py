@@ -1,4 +1,4 @@
-"""The rows of `make bench`: what they name exists, and what they say is what was measured."""
+"""The rows of `make bench` refer to existing code, and their tables show what was measured."""
 
 import importlib.util
 import inspect
@@ -23,12 +23,12 @@ from benchmarks.rows.every_row import ROWS
 COMPARISONS = [row for row in ROWS if isinstance(row, Row)]
 
 
-def test_names_are_unique():
+def test_names_of_rows_are_unique():
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names)
 
 
-def test_every_row_has_a_place_in_one_page():
+def test_every_row_has_its_marks_in_exactly_one_page():
     page = "".join(page.read_text() for page in PAGES.glob("*.md"))
     for row in ROWS:
         assert f"<!-- {row.name} -->" in page_of(row.name).read_text()
@@ -36,7 +36,7 @@ def test_every_row_has_a_place_in_one_page():
         assert page.count(f"<!-- end of {row.name} -->") == 1, row.name
 
 
-def test_a_table_takes_the_place_of_the_last_one(tmp_path):
+def test_a_new_table_replaces_the_old_one(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- one -->\nold\n<!-- end of one -->\nb\n")
     write("one", "| new |\n", page)
@@ -48,7 +48,7 @@ def test_a_table_takes_the_place_of_the_last_one(tmp_path):
 
 
 @pytest.mark.parametrize("row", COMPARISONS, ids=lambda row: row.name)
-def test_contenders_exist_and_take_their_arguments(row):
+def test_contenders_exist_and_accept_their_arguments(row):
     labels = [entry.label for entry in row.entries]
     assert len(set(labels)) == len(labels)
     for entry in row.entries:
@@ -60,13 +60,13 @@ def test_contenders_exist_and_take_their_arguments(row):
             assert set([named] if isinstance(named, str) else named) <= set(labels)
 
 
-def test_programs_exist():
+def test_modules_of_programs_exist():
     for row in ROWS:
         if isinstance(row, Program):
             assert importlib.util.find_spec(row.module)
 
 
-def test_a_program_is_its_table_and_its_figures(tmp_path, monkeypatch):
+def test_a_programs_table_and_figures_are_read_from_its_output(tmp_path, monkeypatch):
     script = "print('| a |'); print('|---|'); print(); print('{\"a\": 1}')"
     (tmp_path / "program.py").write_text(script)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -78,7 +78,7 @@ def test_a_program_is_its_table_and_its_figures(tmp_path, monkeypatch):
     assert harness.measured_on(found["machine"]).endswith(f", {cores} cores, {today}*\n")
 
 
-def test_a_goal_may_be_a_figure_itself():
+def test_a_goal_may_be_a_measured_value_instead_of_a_ratio():
     row = Row(
         "name",
         "title",
@@ -95,14 +95,14 @@ def test_a_goal_may_be_a_figure_itself():
     assert text.endswith("\n\nA note.\n")
 
 
-def test_a_goal_of_several_is_that_of_the_best_of_each():
+def test_a_goal_between_groups_compares_the_best_of_each():
     row = Row(
         "name",
         "title",
         [Entry(label, "") for label in "abcde"],
         [Goal(("a", "b"), ("c", "d", "e"), 1), Goal(("a", "b"), ("c", "d"), 1, "ms", False)],
     )
-    # The greatest single turn is a's and c's; "e" did not take part.
+    # a and c have the fastest single turn; "e" was not measured
     speeds = {"a": [1, 1, 9], "b": [2, 3, 4], "c": [1, 2, 99], "d": [4, 4, 4]}
     turns = {k: {"speed": v, "ms": [10 * x for x in v]} for k, v in speeds.items()}
     text = harness.markdown(row, {"turns": turns})
@@ -110,7 +110,7 @@ def test_a_goal_of_several_is_that_of_the_best_of_each():
     assert "- a ÷ c (ms), the best of each: **0.500 (0.091–1.00)**, goal ≤ 1: met\n" in text
 
 
-def test_a_whole_name_stands_for_itself():
+def test_a_complete_name_selects_only_its_row():
     names = ["b0-1", "b0-16", "b4-1"]
     found = {word: [n for n in names if chosen(n, [word], names)] for word in ("b0-1", "b0", "-1")}
     assert found == {"b0-1": ["b0-1"], "b0": ["b0-1", "b0-16"], "-1": names}
@@ -118,7 +118,7 @@ def test_a_whole_name_stands_for_itself():
     assert chosen("b4-1", None, names)
 
 
-def test_processor_time_holds_that_of_living_children():
+def test_processor_time_includes_running_and_ended_children():
     before = worker.cpu_seconds()
     script = "import time\nwhile time.process_time() < 0.15: pass\nprint(flush=True); input()"
     child = subprocess.Popen(
@@ -128,10 +128,10 @@ def test_processor_time_holds_that_of_living_children():
     living = worker.cpu_seconds()
     child.communicate(b"\n")
     assert living - before >= 0.14
-    assert worker.cpu_seconds() - before >= 0.14  # and once it has ended
+    assert worker.cpu_seconds() - before >= 0.14  # also after it has ended
 
 
-def test_a_run_that_is_ended_ends_its_contenders_children(tmp_path):
+def test_ending_a_run_ends_its_contenders_children(tmp_path):
     python, note = tmp_path / "python", tmp_path / "child"
     python.write_text(
         f"#!/bin/sh\nsleep 300 &\necho $! > {note}.part\nmv {note}.part {note}\nwait\n"
@@ -154,7 +154,7 @@ def test_a_run_that_is_ended_ends_its_contenders_children(tmp_path):
         run.terminate()
         assert run.wait(30) == 128 + signal.SIGTERM
         child = Path(f"/proc/{int(note.read_text())}/stat")
-        # Ended, also where nobody fetches its exit status.
+        # It has ended, or is a zombie where nothing reads its exit status.
         assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z"
     finally:
         run.kill()
@@ -170,7 +170,7 @@ def photos(tmp_path_factory):
 
 
 def two_turns(photos, module, maker, **arguments):
-    """What a contender measures, in a process of its own: TensorFlow's threads are global."""
+    """Returns what a contender measures in a new process: TensorFlow's threads are global."""
     script = (
         "import json, pathlib, sys\n"
         f"from benchmarks.contenders import {module} as module\n"
@@ -187,7 +187,7 @@ def two_turns(photos, module, maker, **arguments):
 @pytest.mark.slow
 @pytest.mark.parametrize("augmenter", ["none", "autoaugment", "randaugment"])
 @pytest.mark.parametrize("maker", ["tf_image", "keras_layers"])
-def test_loaders_of_others_yield_batches(photos, maker, augmenter):
+def test_loaders_of_other_programs_yield_batches(photos, maker, augmenter):
     two_turns(photos, "inputs", maker, augmenter=augmenter)
 
 
@@ -199,6 +199,6 @@ def test_our_loader_yields_batches(photos, augmenter):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("augmenter", [None, "autoaugment"])
-def test_the_trainer_goes_on_from_turn_to_turn(photos, augmenter):
+def test_the_trainer_continues_from_turn_to_turn(photos, augmenter):
     small = {"arch": "efficientnet-test", "size": 32, "batch": 4, "augmenter": augmenter}
     assert 0 <= two_turns(photos, "e2e", "trainer", **small)["wait"] < 100

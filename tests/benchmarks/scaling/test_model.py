@@ -1,5 +1,6 @@
-"""The scaling model sees rows of up to 8 GPUs only and predicts the others; its page is what it
-prints.
+"""The scaling model is fitted to rows of up to 8 GPUs and predicts the others.
+
+The page must equal what the script prints.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def fitted():
     return fit(setups())
 
 
-# B4 in FP32 on V100: the page says why nothing known at 8 GPUs could get these.
+# B4 in FP32 on V100: the page explains why nothing known at 8 GPUs can predict these.
 MISSED = {("B4 V100-32G FP32", 32), ("B4 V100-32G FP32", 64)}
 
 
@@ -35,7 +36,7 @@ def test_rows_of_more_than_8_gpus_are_predicted_within_10_percent(fitted):
     assert {row for row, error in errors.items() if abs(error) > 0.10} == MISSED
 
 
-def test_held_out_rows_are_never_seen(fitted):
+def test_rows_of_more_than_8_gpus_do_not_change_the_fit(fitted):
     only = [
         replace(s, published={n: v if n <= 8 else 1.0 for n, v in s.published.items()})
         for s in setups()
@@ -45,7 +46,7 @@ def test_held_out_rows_are_never_seen(fitted):
     assert fit(other) != fitted
 
 
-def test_the_page_and_the_plot_are_what_the_script_prints(fitted):
+def test_the_page_and_the_plot_equal_the_scripts_output(fitted):
     page = tables.PAGE.read_text()
     assert tables.with_tables(page, tables.tables(fitted)) == page
     drawn = tables.PAGE.with_suffix(".svg").read_text()
@@ -53,14 +54,16 @@ def test_the_page_and_the_plot_are_what_the_script_prints(fitted):
     ElementTree.fromstring(drawn)
 
 
-def test_a_table_without_a_place_is_an_error(fitted):
+def test_a_page_without_marks_is_refused(fitted):
     with pytest.raises(SystemExit, match="marks"):
         tables.with_tables("no marks", tables.tables(fitted))
 
 
-def test_the_fit_is_plausible(fitted):
-    """Within the grid, not at its edge; and no core prepares an image in less than the 1.2 ms that
-    decoding one takes here, or more than ten times that.
+def test_the_fitted_values_are_plausible(fitted):
+    """They lie inside the grid, not at its edge.
+
+    Each core takes at least 1.2 ms per image, as decoding one takes here, and at most ten times
+    that.
     """
     assert model.SIGMAS[0] < fitted.sigma < model.SIGMAS[-1]
     assert model.EXPONENTS[0] < fitted.exponent < model.EXPONENTS[-1]
@@ -69,7 +72,7 @@ def test_the_fit_is_plausible(fitted):
         assert 1.2e-3 < cores[host] / ceiling < 12e-3
 
 
-def test_gradients_are_as_many_bytes_as_the_model_has_weights():
+def test_the_exchanged_bytes_are_those_of_the_models_gradients():
     by_name = {s.name: s for s in setups()}
     for name, arch, size in (
         ("B0 A100 AMP", "efficientnet-b0", 2),
@@ -79,8 +82,8 @@ def test_gradients_are_as_many_bytes_as_the_model_has_weights():
         assert by_name[name].message == size * parameter_count(get_arch(arch), trainable=True)
 
 
-def test_an_exchange_takes_what_its_bytes_and_hops_take(fitted):
-    """Of a ring of 8, by hand: 14 messages of an eighth over NVLink, and as many latencies."""
+def test_the_time_of_an_exchange_follows_from_its_bytes_and_hops(fitted):
+    """By hand for a ring of 8: 14 messages of an eighth over NVLink, and 14 latencies."""
     setup = next(s for s in setups() if s.name == "ResNet50 A100 TF32")
     by_hand = 14 * (setup.message / 8 / (0.7 * 300e9) + 5e-6)
     assert fitted.exchange(setup, 8) == pytest.approx(by_hand)
@@ -89,21 +92,21 @@ def test_an_exchange_takes_what_its_bytes_and_hops_take(fitted):
     assert more == pytest.approx(2 * (setup.message / 2 / (0.7 * 200e9) + 10e-6))
 
 
-def test_the_slowest_of_n(fitted):
-    """Against the known value of two, 1/sqrt(pi), and a simulation of eight."""
+def test_the_expected_slowest_of_n_processes_is_right(fitted):
+    """Compares with the exact value for two, 1/sqrt(pi), and with a simulation of eight."""
     assert slowest(1) == 0
     assert slowest(2) == pytest.approx(1 / np.sqrt(np.pi), rel=1e-4)
     drawn = np.random.default_rng(0).standard_normal((200_000, 8)).max(1).mean()
     assert slowest(8) == pytest.approx(drawn, rel=0.01)
 
 
-def test_hours_come_from_the_recipes():
+def test_published_hours_come_from_the_recipes():
     assert len(hours_published()) == 16
     assert {n for _, n, *_ in hours_published()} == {8, 16, 32, 64}
 
 
-def test_figures_of_two_processes_by_hand():
-    """Two launches of two processes of two steps; the one that comes last waits for nobody."""
+def test_figures_of_two_processes_equal_a_calculation_by_hand():
+    """Two launches of two processes with two steps; the process that comes last does not wait."""
     fast = {"gradients": [1.0, 1.0], "exchange": [0.3, 0.5], "update": [0.1, 0.1]}
     slow = {"gradients": [1.2, 1.4], "exchange": [0.1, 0.1], "update": [0.1, 0.1]}
     alone = {"gradients": [0.9, 0.9], "exchange": [0.0, 0.0], "update": [0.1, 0.1]}

@@ -1,4 +1,4 @@
-"""The benchmark of several processes runs for real, on a model that is quickly built."""
+"""The benchmark of several processes runs, with a model that is built quickly."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.slow
-def test_every_kind_of_launch_is_measured():
+def test_every_kind_of_launch_is_measured_and_the_efficiency_printed():
     small = [
         "--arch",
         "efficientnet-test",
