@@ -1,1 +1,1 @@
-"""The flags: what they are called, what they take, their defaults, and the files that hold them."""
+"""Declares the flags, and reads and writes the files that hold their values."""

@@ -1,10 +1,11 @@
-"""Every flag, once: name, type, default, group, scope, help, range.
+"""Declares every flag once: name, type, default, group, scope, help and range.
 
-`Config` is the only place where a flag is declared. The command line (`runtime/command_line/cli.py`), the YAML recipes
-and the `config.yaml` that each run leaves behind all follow from it. This module imports no TensorFlow.
+The command line (`runtime/command_line/cli.py`), the YAML recipes and the `config.yaml` that each
+run writes all follow from the fields of `Config`. This module imports no TensorFlow.
 
-Defaults are those of the EfficientNet document. An architecture of another family replaces those that its
-own document states otherwise (`FAMILY_DEFAULTS`); a recipe overrides both, and a flag overrides the recipe.
+Defaults are the EfficientNet document's. For architectures of another family, `FAMILY_DEFAULTS`
+replaces those that its own document sets differently. A recipe overrides both, and a flag overrides
+the recipe.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ OPT, PREC, CKPT, EVAL, PRED, BENCH, LOG = (
 
 @dataclass(frozen=True)
 class Config:
-    """The resolved settings of one run. Read-only: derive another with `dataclasses.replace`."""
+    """The complete settings of one run. Read-only: make another with `dataclasses.replace`."""
 
     # fmt: off
     mode: str = _flag(RUN, COMPUTE, "train_and_eval", "what to do: " + ", ".join(MODES))
@@ -263,11 +264,11 @@ class Config:
     # fmt: on
 
     def to_yaml(self) -> str:
-        """The settings as YAML text that `--config` reads back."""
+        """Returns the settings as YAML text that `--config` can read."""
         return self._yaml
 
     @cached_property
-    def _yaml(self) -> str:  # every checkpoint holds it, and it takes 20 ms
+    def _yaml(self) -> str:  # cached: it takes 20 ms, and every checkpoint has it
         place = {}
         with suppress(OSError):  # the folder may be gone
             place[MADE_IN] = os.getcwd()
@@ -275,12 +276,12 @@ class Config:
         return config_text(asdict(self), groups, defaults(self.arch), place)
 
     def with_(self, **changes: Any) -> Config:
-        """A copy with some settings changed."""
+        """Returns a copy with some settings changed."""
         return replace(self, **changes)
 
 
 def defaults(arch: str) -> dict[str, Any]:
-    """Every setting's default for an architecture, by flag name. Unknown names get the EfficientNet ones."""
+    """Returns an architecture's default for every setting; for unknown names, EfficientNet's."""
     from convoy.model.catalog import get_arch
 
     values = {f.name: f.default for f in fields(Config) if f.default is not MISSING}
@@ -288,7 +289,7 @@ def defaults(arch: str) -> dict[str, Any]:
     try:
         entry = get_arch(arch)
     except ValueError:
-        return values  # refused later, with the nearest name
+        return values  # rejected later, with the nearest name
     published = {"interpolation": entry.interpolation, "crop_padding": entry.crop_padding}
     values |= {name: value for name, value in published.items() if value is not None}
     return values | FAMILY_DEFAULTS.get(entry.family, {})
@@ -296,7 +297,7 @@ def defaults(arch: str) -> dict[str, Any]:
 
 @cache
 def kinds() -> dict[str, Kind]:
-    """What each flag takes, by name."""
+    """Returns the `Kind` of each flag's value, by the flag's name."""
     hints = get_type_hints(Config)
     return {
         f.name: Kind.of(
@@ -308,18 +309,21 @@ def kinds() -> dict[str, Kind]:
 
 @cache
 def spellings() -> dict[str, str]:
-    """The names of all flags, and their older ones, to the names in `Config`."""
+    """Maps the names of all flags, and their aliases, to the names in `Config`."""
     return {name: f.name for f in fields(Config) for name in (f.name, *f.metadata["aliases"])}
 
 
 def settle(written: str, value: Any, where: str = "") -> tuple[str, Any]:
-    """The name and the value of one setting, from what was written.
+    """Returns the name in `Config` and the checked value of one setting.
 
     Args:
-        where: of a file, what errors begin with, such as "b0.yaml, line 3: "; they name the flag otherwise.
+        written: the setting's name, or an alias.
+        value: what the user wrote.
+        where: the start of error messages about a file, such as "b0.yaml, line 3: "; without it
+            they begin with the flag.
 
     Raises:
-        ConfigError: there is no such setting, or it does not take this value.
+        ConfigError: there is no such setting, or it does not accept this value.
     """
     if written not in spellings():
         raise ConfigError(f"{where}there is no setting {written}{_nearest(written)}")
@@ -336,10 +340,10 @@ def _nearest(written: str) -> str:
 
 
 def load_config(path: str | Path | Remote) -> Config:
-    """Reads a `config.yaml` that a run left in its model_dir.
+    """Reads the `config.yaml` in a run's model_dir.
 
     Raises:
-        ConfigError: the file is missing, or holds what are not settings.
+        ConfigError: the file is missing, or holds something other than settings.
     """
     try:
         settings = read_settings(path)
@@ -352,6 +356,6 @@ def load_config(path: str | Path | Remote) -> Config:
     if unknown:
         raise ConfigError(f"{path} has settings that do not exist here: {', '.join(unknown)}")
     values = dict(settle(n, s.value, f"{path}, line {s.line}: ") for n, s in settings.items())
-    values.setdefault("defaults", "documents")  # of a run made before there were others
-    values.setdefault("exif_orientation", "ignore")  # the same
+    values.setdefault("defaults", "documents")  # runs from before --defaults existed
+    values.setdefault("exif_orientation", "ignore")  # likewise
     return Config(**(defaults(values.get("arch", Config.arch)) | values))

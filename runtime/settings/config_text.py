@@ -1,4 +1,4 @@
-"""The text of a `config.yaml`: one setting a line, in groups, first those that are no defaults."""
+"""Writes the text of a `config.yaml`: one setting a line, in groups, first those changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _PLACE = """
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes every value in one line. (The one in C cannot write names that are not UTF-8.)"""
+    """Writes every value in one line.
+
+    libyaml's dumper, which is written in C, cannot write names that are not UTF-8.
+    """
 
 
 def _list(dumper: Any, value: list[Any]) -> yaml.Node:
@@ -31,7 +34,7 @@ def _list(dumper: Any, value: list[Any]) -> yaml.Node:
 
 
 def _text(dumper: Any, value: str) -> yaml.Node:
-    style = '"' if "\n" in value else None  # other styles would break the line
+    style = '"' if "\n" in value else None  # other styles would need several lines
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
@@ -45,12 +48,14 @@ def config_text(
     usual: Mapping[str, Any],
     place: Mapping[str, str],
 ) -> str:
-    """The text.
+    """Returns the text of a `config.yaml`.
 
     Args:
-        values, groups: every setting's value and the group it is in, in their order.
-        usual: the defaults of the run's architecture, which stands among the first in any case.
-        place: the key that says where the run was made, if that is known.
+        values: every setting's value by name, in the order of writing.
+        groups: every setting's group, by name.
+        usual: the defaults of the run's architecture. The architecture itself is always listed with
+            the changed settings.
+        place: the key and folder that say where the run was made, or {}.
     """
     first = [n for n, value in values.items() if n == "arch" or value != usual.get(n)]
     rest = [name for name in values if name not in first]
@@ -62,7 +67,7 @@ def config_text(
 
 
 def _lines(values: Mapping[str, Any]) -> dict[str, str]:
-    """Each setting as it is written, with the line's end."""
+    """Returns each setting's line, with its line end, by name."""
     text = yaml.dump(
         dict(values), Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=2**30
     )

@@ -1,8 +1,8 @@
-"""Defaults by family of architectures, where they are not those of `runtime.settings.config`."""
+"""Defaults of families of architectures that differ from `runtime.settings.config`."""
 
 from typing import Any
 
-# What the ResNet50 document says where it differs from the EfficientNet document.
+# Values of the ResNet50 document that differ from the EfficientNet document's.
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "resnet": {
         "optimizer": "momentum",

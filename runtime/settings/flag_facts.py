@@ -1,5 +1,6 @@
-"""What the flags' declarations say of several flags at once: whose value is inherited, which are
-places, and so on. The declarations are in `runtime.settings.config`.
+"""Lists flags by what their declarations say, such as those with inherited values.
+
+The declarations are in `runtime.settings.config`.
 """
 
 from __future__ import annotations
@@ -15,32 +16,32 @@ from convoy.runtime.settings.flags import EVALUATION, MADE_IN
 
 @cache
 def inherited() -> frozenset[str]:
-    """Flags that modes which apply a checkpoint take from its run."""
+    """Returns the flags that modes which apply a checkpoint take from its run."""
     return frozenset(f.name for f in fields(Config) if f.metadata["scope"].inherited)
 
 
 @cache
 def told_on_resume() -> frozenset[str]:
-    """Flags of which a resumed run tells that they have changed."""
+    """Returns the flags whose changes a resumed run reports."""
     return frozenset(f.name for f in fields(Config) if f.metadata["scope"].told)
 
 
 @cache
 def of_evaluation() -> frozenset[str]:
-    """Flags that say how a model is evaluated: each of several as its own run says."""
+    """Returns the flags that say how to evaluate a model; each model uses its own run's values."""
     return frozenset(f.name for f in fields(Config) if f.metadata["scope"] is EVALUATION)
 
 
 @cache
 def on_model_card() -> tuple[str, ...]:
-    """Flags that a model card shows, in their order."""
+    """Returns the flags that a model card shows, in order."""
     return tuple(f.name for f in fields(Config) if f.metadata["on_card"])
 
 
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the paths on this machine, with which readers elsewhere can do nothing."""
+    """Returns the settings without paths on this machine, which are of no use elsewhere."""
     words = {f.name: f.metadata["words"] for f in fields(Config) if _is_place(f.metadata)}
-    words[MADE_IN] = ()  # which a run's config.yaml has beside the settings
+    words[MADE_IN] = ()  # a key of config.yaml that is not a setting
     return {n: value for n, value in settings.items() if n not in words or value in words[n]}
 
 

@@ -1,4 +1,4 @@
-"""How a flag is declared: group, scope, help, older names, range, and what its value is."""
+"""Declares a flag: its group, scope, help, aliases, range, and the kind of its value."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ MODES = (
     *("training_benchmark", "inference_benchmark", "list", "summary", "report", "env"),
 )
 AUTO = "auto"
-"""A value of `--train_batch_size`, until the number is found."""
+"""Value of `--train_batch_size` until the number is found."""
 MADE_IN = "made_in"
-"""A key of `config.yaml` beside the settings: the folder to which its paths are relative."""
+"""Key of `config.yaml` that is not a setting: the folder where relative paths start."""
 MODE_ALIASES = {"prediction": "predict", "evaluate": "eval", "test": "eval"}
 
-# The ranges that numbers may be limited to: what holds, and how it is said.
+# Ranges of numbers: a test, and words that follow "must".
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     ">= 0": (lambda x: x >= 0, "not be negative"),
     ">= 1": (lambda x: x >= 1, "be at least 1"),
@@ -31,11 +31,12 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 
 
 class Scope(NamedTuple):
-    """What a flag decides, and so who has a use for its value after the launch.
+    """What a flag affects, which decides who uses its value after the launch.
 
     Attributes:
-        inherited: modes that apply a run's checkpoint take the value from the run.
-        told: a resumed run says so if the value has changed, as training goes on differently.
+        name: name of the scope.
+        inherited: whether modes that apply a run's checkpoint take the value from the run.
+        told: whether a resumed run reports a changed value, because training continues differently.
     """
 
     name: str
@@ -44,17 +45,17 @@ class Scope(NamedTuple):
 
 
 LAUNCH = Scope("launch", inherited=False, told=False)
-"""One launch: its folder, its length, its input and output."""
+"""About one launch: its folder, length, input and output."""
 COMPUTE = Scope("compute", inherited=False, told=True)
-"""How a launch computes, which may differ in the last digits: the mode, DALI, the memory layout."""
+"""How a launch computes: mode, DALI, memory layout. Results may differ in the last digits."""
 MACHINE = Scope("machine", inherited=True, told=False)
-"""What goes with the machine or saves typing, and leaves the weights alone: caches, signals."""
+"""About the machine, or shorthand, without effect on the weights: caches, signals."""
 TRAINING = Scope("training", inherited=True, told=True)
-"""How the weights come about."""
+"""How the weights are trained."""
 EVALUATION = Scope("evaluation", inherited=True, told=True)
-"""How a model is evaluated; of several side by side, each is evaluated as its own run says."""
+"""How a model is evaluated; in a comparison, each model uses its own run's values."""
 RESULT = Scope("result", inherited=True, told=False)
-"""What is reported, written and logged."""
+"""About reports, output files and logs."""
 SCOPES = (LAUNCH, COMPUTE, MACHINE, TRAINING, EVALUATION, RESULT)
 
 
@@ -82,17 +83,21 @@ def flag(
     several: bool = False,
     on_card: bool = False,
 ) -> Any:
-    """A field of `Config`.
+    """Returns a field of `Config`.
 
     Args:
+        group: heading in the help.
+        scope: what the flag affects.
+        default: its value if nothing sets it.
         text: the help: one sentence without a full stop, and without the default.
-        unset: what holds if nobody sets the flag, where the default does not say so.
+        aliases: older names of the flag.
+        unset: the default in words, for help, if `default` does not say it.
         within: the range of a number, one of `RANGES`.
-        path: "path"; "paths" with commas between them; "inside" for one that is relative to the
-            run's folder. `~` is a home folder in all.
+        path: "path"; "paths" separated by commas; "inside": relative to the run's folder. `~` is
+            expanded in all of them.
         words: values of a path that are not paths.
-        several: a text with commas, which YAML may write as a list.
-        on_card: the model card of an export shows it.
+        several: whether the text is a list with commas, which YAML may write as a list.
+        on_card: whether an export's model card shows it.
     """
     return field(
         default=default,

@@ -1,4 +1,4 @@
-"""Which backend reads a split, and whether this machine has it. No TensorFlow."""
+"""Chooses the backend that reads a split, and checks that this machine has it. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ EVALUATING = ("train_and_eval", "eval", "inference_benchmark")
 
 
 def backend(config: Config, *, training: bool) -> str:
-    """One of `--data_backend`'s choices, for training data or for evaluation data.
+    """Returns one of `--data_backend`'s choices, for training data or for evaluation data.
 
-    `--use_dali` and `--use_dali_eval` mean DALI on a GPU if there is one.
+    `--use_dali` and `--use_dali_eval` mean DALI on a GPU if there is one, otherwise on the CPU.
     """
     if config.data_backend is not None:
         return config.data_backend
@@ -28,10 +28,10 @@ def backend(config: Config, *, training: bool) -> str:
 
 
 def check_backend(config: Config) -> None:
-    """Refuses a backend that does not fit the mode, the other flags or this machine.
+    """Rejects a backend that does not fit the mode, the other flags or this machine.
 
     Raises:
-        ConfigError: see above.
+        ConfigError: it does not fit.
     """
     older = [f"--{name}" for name in ("use_dali", "use_dali_eval") if getattr(config, name)]
     if config.data_backend == "synthetic" and config.mode not in BENCHMARKS:
@@ -59,10 +59,10 @@ def check_backend(config: Config) -> None:
 
 
 def check_data_format(config: Config) -> None:
-    """Refuses what TensorFlow's CPU kernels cannot do: convolve in NCHW.
+    """Rejects channels_first (NCHW) where TensorFlow's CPU kernels would have to convolve in it.
 
     Raises:
-        ConfigError: see above.
+        ConfigError: they would.
     """
     if config.data_format == "channels_last" or device.has_gpu():
         return
@@ -73,7 +73,7 @@ def check_data_format(config: Config) -> None:
             "--data_format channels_first with --batch_norm syncbn needs GPUs: on CPUs XLA would"
             " have to compile the whole step, which synchronised batch norm divides"
         )
-    rows = config.benchmark_xla  # of a benchmark, where they decide
+    rows = config.benchmark_xla  # a benchmark's rows override --use_xla
     if not (config.use_xla if rows is None else "off" not in rows):
         raise ConfigError(
             "--data_format channels_first needs a GPU, or --use_xla: TensorFlow's convolutions for"
@@ -84,5 +84,5 @@ def check_data_format(config: Config) -> None:
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package around it
+    except ModuleNotFoundError:  # its parent package is missing too
         return False

@@ -1,4 +1,4 @@
-"""The learning-rate schedule that the flags describe. Imports no TensorFlow."""
+"""Builds and checks the learning-rate schedule that the flags describe. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from convoy.utils.optim.learning_rates import make_schedule, scaled_lr
 from convoy.utils.optim.spans import Span, parse_span, to_steps
 from convoy.utils.optional import known
 
-# Flags whose values are spans, and whether 0 is one.
+# Flags whose values are spans, and whether 0 is allowed.
 SPANS = {"warmup_epochs": True, "lr_decay_epochs": False, "lr_boundaries": True}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A run's learning rate.
+    """A run's learning-rate schedule.
 
     Attributes:
-        rate: from the number of an update, from 0, to its learning rate.
+        rate: maps the number of an update, from 0, to its learning rate.
         peak: the rate after the warm-up.
-        warmup_steps: updates of warm-up.
+        warmup_steps: number of updates in the warm-up.
     """
 
     rate: Callable[[int], float]
@@ -32,10 +32,15 @@ class Schedule:
 
 
 def build_schedule(config: Config, images_per_step: int, steps_per_epoch: int) -> Schedule:
-    """The schedule for a run whose updates see so many images.
+    """Builds a run's schedule.
+
+    Args:
+        config: the flags.
+        images_per_step: images per update, over all processes.
+        steps_per_epoch: updates per epoch.
 
     Raises:
-        ConfigError: the spans do not go together, for example a warm-up longer than the run.
+        ConfigError: the spans contradict each other, for example a warm-up longer than the run.
     """
     peak = peak_rate(config, images_per_step)
     try:
@@ -51,17 +56,17 @@ def build_schedule(config: Config, images_per_step: int, steps_per_epoch: int) -
 
 
 def peak_rate(config: Config, images_per_step: int) -> float:
-    """What `--lr_init` means for updates that see so many images."""
+    """Returns the learning rate that `--lr_init` means for updates of `images_per_step` images."""
     if not config.lr_base_batch:
         return config.lr_init
     return scaled_lr(config.lr_init, images_per_step, config.lr_base_batch)
 
 
 def check_spans(config: Config) -> set[str]:
-    """The units in which the flags in `SPANS` are given.
+    """Checks the flags in `SPANS`, and returns the units they are given in.
 
     Raises:
-        ConfigError: one is no span; with the name of the flag.
+        ConfigError: a value is not a span; the text names the flag.
     """
     units = set()
     for name, zero in SPANS.items():
@@ -78,17 +83,17 @@ def check_spans(config: Config) -> set[str]:
 
 
 def check_schedule(config: Config) -> None:
-    """Refuses a schedule that cannot be, as far as one can tell before an epoch's length is known.
+    """Rejects an impossible schedule, as far as this is known without an epoch's length.
 
     Raises:
-        ConfigError: with one sentence that says why, in the units of the flags.
+        ConfigError: one sentence says why, in the units of the flags.
     """
     units = check_spans(config)
     if warmup_is_too_long(config):
         raise ConfigError(_too_long(config))
     if "steps" in units and not config.steps_per_epoch:
-        return  # `build_schedule` will answer
-    # Only orders of places in the run are compared, so any length of an epoch will do.
+        return  # `build_schedule` checks it
+    # Only the order of points in the run is checked, so any length of an epoch works.
     steps = config.steps_per_epoch or 1000
     try:
         make_schedule(**schedule_arguments(config), base_lr=1.0, steps_per_epoch=steps)
@@ -97,7 +102,7 @@ def check_schedule(config: Config) -> None:
 
 
 def warmup_is_too_long(config: Config) -> bool:
-    """Whether the warm-up does not end before the run, as far as the flags alone say."""
+    """Returns whether the warm-up ends no earlier than the run, as far as the flags tell."""
     number, unit = parse_span(config.warmup_epochs)
     if unit == "%":
         return number >= 100
@@ -121,16 +126,16 @@ def _too_long(config: Config) -> str:
 
 
 def fitted_warmup(config: Config) -> float:
-    """A warm-up, in epochs, for a run that is shorter than the usual one: a fifth of it."""
+    """Returns a warm-up of a fifth of the run, in epochs, for runs too short for the usual one."""
     return config.max_epochs / 5
 
 
 def schedule_arguments(config: Config) -> dict[str, Any]:
-    """What `utils.optim.learning_rates.make_schedule` needs and the config knows."""
+    """Returns the arguments of `utils.optim.learning_rates.make_schedule` that the flags set."""
     name, multipliers = config.lr_decay, config.lr_multipliers
     boundaries: list[Span] | None = config.lr_boundaries
     if name == "step" and multipliers is None:
-        # make_schedule's own step falls to a tenth; with a rate of the user's it is piecewise.
+        # make_schedule's "step" always divides by ten; other factors need "piecewise".
         name, boundaries = "piecewise", boundaries or [config.max_epochs * e / 9 for e in (3, 6, 8)]
         multipliers = [config.lr_decay_rate**i for i in range(len(boundaries) + 1)]
     return {

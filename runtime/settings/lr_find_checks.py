@@ -10,10 +10,10 @@ LEAST_UPDATES = 20
 
 
 def check_lr_find(config: Config) -> None:
-    """Refuses what makes no sense in this mode.
+    """Rejects flags that make no sense in this mode.
 
     Raises:
-        ConfigError: see above.
+        ConfigError: there is such a flag, or the job is elastic.
     """
     if config.mode != "lr_find":
         return

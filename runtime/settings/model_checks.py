@@ -1,4 +1,4 @@
-"""Checks of the flags that describe a model, and the crop that goes with it. No TensorFlow."""
+"""Checks the flags that describe a model, and computes its crop. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ ACTIVATIONS = (
     *("softsign", "sparse_plus", "sparse_sigmoid", "sparsemax", "squareplus", "swish", "tanh"),
     *("tanh_shrink", "threshold"),
 )
-"""Keras' names, which cost no TensorFlow here."""
+"""Keras' names; listed here so that a check need not import TensorFlow."""
 
 
 def check_model(config: Config) -> None:
-    """Raises ConfigError unless the architecture can be built for images of this size."""
+    """Checks that the architecture can be built for images of this size.
+
+    Raises:
+        ConfigError: it cannot, or `--activation` is unknown.
+    """
     from convoy.model.catalog import check_image_size, get_arch
 
     try:
@@ -42,9 +46,9 @@ def check_model(config: Config) -> None:
 
 
 def settle_crop(config: Config) -> Config:
-    """`--crop_pct` in pixels of padding, rounded as timm does: a run keeps one of the two.
+    """Converts `--crop_pct` to `--crop_padding` in pixels, rounded as in timm.
 
-    A report keeps both, for the sizes it will be asked for.
+    A run keeps only the padding. A report keeps both, because it may evaluate other image sizes.
     """
     from convoy.model.catalog import get_arch
 

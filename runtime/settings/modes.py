@@ -1,9 +1,9 @@
-"""Groups of modes that have flags and checks in common."""
+"""Groups modes that share flags and checks."""
 
 from __future__ import annotations
 
 RUN_MODES = ("train", "train_and_eval")
-"""The modes that make a run with checkpoints."""
+"""Modes that make a run with checkpoints."""
 
 TRAINING_MODES = (*RUN_MODES, "lr_find", "training_benchmark")
 

@@ -1,6 +1,6 @@
-"""Where a run was made: relative paths in its `config.yaml` are relative to that folder.
+"""Resolves the relative paths in a run's `config.yaml`, which start from where it was made.
 
-A run's folder may be named from anywhere, and its data are still found. No TensorFlow.
+So a run's folder can be used from any folder, and its data are still found. No TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from convoy.utils.places import expand_home
 
 
 def load_run_config(path: Path | Remote) -> tuple[Config, str]:
-    """A run's `config.yaml`, with paths that lead to what they meant, and where these are from.
+    """Reads a run's `config.yaml` and resolves its relative paths.
 
-    A relative path is looked for in the folder where the run was made; then in the folder from
-    which the run's own is where it was, if the whole project has moved. What is in neither stays as
-    it is written.
+    A relative path is looked for in the folder where the run was made. If the whole project has
+    moved, it is also looked for in the folder from which `--model_dir` still names the run's
+    folder. If it is in neither, it does not change.
 
     Args:
         path: the file, in the run's folder or in one of its checkpoints.
 
     Returns:
-        The settings, and for errors words such as "from runs/b0/config.yaml, made in /home/ada".
+        The settings, and their origin in words for errors, such as "from runs/b0/config.yaml, made
+            in /home/ada".
 
     Raises:
         ConfigError: see `load_config`.
@@ -56,12 +57,14 @@ def load_run_config(path: Path | Remote) -> tuple[Config, str]:
 
 
 def moved_paths(file: str, written: Mapping[str, Any], resumes: bool) -> dict[str, str]:
-    """The paths of a `--config` that is a run's own `config.yaml`, by flag, as they are called from
-    the current folder, where that is otherwise than there; none for other files.
+    """Returns the resolved paths of a run's `config.yaml` that is given as `--config`, by flag.
+
+    Only paths that differ from the written ones are returned; none for other files.
 
     Args:
+        file: the value of `--config`.
         written: the file's settings.
-        resumes: whether a run is to go on: then it is the one in whose folder the file is.
+        resumes: whether the run is resumed. Then `model_dir` is the folder of the file.
     """
     path = path_of(expand_home(file, "--config"))
     try:
@@ -71,7 +74,7 @@ def moved_paths(file: str, written: Mapping[str, Any], resumes: bool) -> dict[st
     except (ConfigError, OSError):
         return {}
     meant = {f.name: getattr(found, f.name) for f in fields(Config) if f.metadata["path"] == "path"}
-    del meant["model_dir"]  # another run has its folder where it is started
+    del meant["model_dir"]  # a new run's is relative to the current folder
     if resumes and (path.parent / "checkpoints").is_dir():
         meant["model_dir"] = str(path.parent)
     return {
@@ -82,7 +85,7 @@ def moved_paths(file: str, written: Mapping[str, Any], resumes: bool) -> dict[st
 
 
 def _is_same(one: str, other: str) -> bool:
-    """Whether two paths, as seen from the current folder, lead to one place."""
+    """Returns whether two paths, seen from the current folder, lead to the same place."""
     if one == other:
         return True
     with suppress(OSError):
@@ -91,7 +94,7 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _project(config: Config, path: Path) -> Path | None:
-    """The folder from which the run's folder is what `--model_dir` called it."""
+    """Returns the folder from which `--model_dir` names the run's present folder, or None."""
     run = path.resolve().parent
     if run.parent.name == "checkpoints":
         run = run.parent.parent

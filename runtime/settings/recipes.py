@@ -1,8 +1,8 @@
-"""Recipes: what to train a model with, and on which machine. Loads no TensorFlow.
+"""Reads recipes: the settings to train a model with, by machine. Loads no TensorFlow.
 
-A recipe file (`configs/*/*.yaml`) holds settings of `runtime.settings.config.Config`, what its
-source expects of it (`expected`), and perhaps the file that it changes (`base`).
-`configs/launch.yaml` says which file, batch and precision go with a model on a platform; `lookup`
+A recipe file (`configs/*/*.yaml`) holds settings of `runtime.settings.config.Config`, the results
+that its source reports (`expected`), and perhaps the file that it changes (`base`).
+`configs/launch.yaml` says which file, batch and precision belong to a model on a platform; `lookup`
 merges them.
 
     python -m convoy.runtime.recipes                                         the whole table
@@ -36,7 +36,13 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe file: settings by flag name, inherited ones too, and its source's own results."""
+    """A recipe file.
+
+    Attributes:
+        path: the file.
+        settings: settings by flag name, including inherited ones.
+        expected: the results that its source reports.
+    """
 
     path: Path
     settings: dict[str, Any]
@@ -45,15 +51,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Launch:
-    """What `lookup` found.
+    """The result of `lookup`.
 
     Attributes:
-        name: such as "resnet50/AMP/DGXA100/convergence/90E", which leads here again.
-        recipe: the file whose settings those of the launch replace.
-        launch: settings of precision, platform, batch and mode, by flag name.
+        name: full name, such as "resnet50/AMP/DGXA100/convergence/90E", which `lookup` finds again.
+        recipe: the recipe file.
+        launch: settings of precision, platform, batch and mode, by flag name; they override the
+            recipe's.
         gpus: processes to start, one for each GPU.
-        images_per_update: over all processes and forward passes.
-        published: False where the batch is derived and untested.
+        images_per_update: images per update over all processes and forward passes.
+        published: False if the batch size is derived and untested.
     """
 
     name: str
@@ -65,11 +72,11 @@ class Launch:
 
 
 def read_recipe(path: str | Path, _children: tuple[Path, ...] = ()) -> Recipe:
-    """Reads a recipe, over the settings of its `base`, a path beside it, and so on.
+    """Reads a recipe and, below its settings, those of its `base` (a path relative to it).
 
     Raises:
-        ConfigError: a file is missing, is not YAML, holds what are not settings, or is its own
-            base.
+        ConfigError: a file is missing, is not YAML, holds something other than settings, or is its
+            own base.
     """
     path = Path(path)
     if path.resolve() in _children:
@@ -81,7 +88,7 @@ def read_recipe(path: str | Path, _children: tuple[Path, ...] = ()) -> Recipe:
     except TextError as error:
         raise ConfigError(str(error)) from error
     base, expected = found.pop("base", None), found.pop("expected", None)
-    found.pop(MADE_IN, None)  # of a run's config.yaml: a recipe's paths are the current folder's
+    found.pop(MADE_IN, None)  # ignored: a recipe's paths start from the current folder
     settings = dict(settle(n, s.value, f"{path}, line {s.line}: ") for n, s in found.items())
     if base:
         if not isinstance(base.value, str):
@@ -99,7 +106,7 @@ def _shipped(file: str) -> Recipe:
 
 @functools.cache
 def table() -> dict[str, Any]:
-    """`configs/launch.yaml`: precisions, platforms, modes and models. Not to be changed."""
+    """Returns `configs/launch.yaml`: precisions, platforms, modes and models. Do not change it."""
     path = CONFIGS / "launch.yaml"
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -118,14 +125,18 @@ def lookup(
     """Looks up how to run a model on a platform; names are those of `configs/launch.yaml`.
 
     Args:
-        precision: None: AMP, but FP32 on CPUs.
-        epochs: None: the model's longest recipe.
-        gpus: processes, if not as many as the platform has. Fewer make up the same images per
-            update by several passes, or the nearest number; more make an update of more images.
-            The recipe's learning rate is per so many images, and follows (`lr_base_batch`).
+        model: name of the model.
+        precision: name of the precision; None: AMP, but FP32 on CPUs.
+        platform: name of the machine.
+        mode: what to do.
+        epochs: length of the recipe; None: the model's longest one.
+        gpus: number of processes, if it is not the platform's. With fewer, several passes make up
+            the same images per update, or the nearest number; with more, an update has more images.
+            The learning rate follows, as the recipe's is per number of images (`lr_base_batch`).
 
     Raises:
-        ConfigError: a name is unknown, the platform lacks the precision, or no recipe is that long.
+        ConfigError: a name is unknown, the platform lacks the precision, or no recipe has this
+            length.
     """
     if platform is None:
         raise ConfigError(f"--recipe needs a platform: {', '.join(table()['platforms'])}")
@@ -146,7 +157,7 @@ def lookup(
 
     published = entry.get("published", {})
     row = (published | entry["derived"])[platform]
-    memory = "AMP" if precision == "AMP" else "FP32"  # TF32 saves none
+    memory = "AMP" if precision == "AMP" else "FP32"  # TF32 saves no memory
     batch, gpus = row[memory], doing.get("gpus") or gpus or machine["gpus"]
     update = row.get("update", entry.get("update", batch * machine["gpus"]))
     update = update.get(memory, entry["update"]) if isinstance(update, dict) else update
@@ -165,16 +176,16 @@ def lookup(
         launch=launch,
         gpus=gpus,
         images_per_update=launch["optimizer_batch_size"] or batch * gpus,
-        # Documents of machines that have TF32 give no FP32.
+        # The documents give no FP32 for machines that have TF32.
         published=platform in published and (precision != "FP32" or "TF32" in lacks),
     )
 
 
 def parse_name(text: str) -> dict[str, Any]:
-    """The arguments of `lookup` from parts in any order, divided by "/", "," or spaces.
+    """Returns the arguments of `lookup` from parts in any order, separated by "/", "," or spaces.
 
     Raises:
-        ConfigError: a part is unknown (the nearest name is given) or contradicts another.
+        ConfigError: a part is unknown (the text has the nearest name) or contradicts another.
     """
     found: dict[str, Any] = {}
     value: int | str
@@ -194,7 +205,7 @@ def parse_name(text: str) -> dict[str, Any]:
 
 @functools.cache
 def _names() -> dict[str, tuple[str, str]]:
-    """Lower-case names and aliases of all parts, to (argument of `lookup`, name)."""
+    """Maps lower-case names and aliases of all parts to (argument of `lookup`, name)."""
     names: dict[str, tuple[str, str]] = {}
     for kind, entries in table().items():
         for name, entry in entries.items():
@@ -212,7 +223,10 @@ def _unknown(part: str) -> str:
 
 
 def expected_top1(arch: str) -> tuple[float, str] | None:
-    """What an architecture's longest recipe should reach, in percent, and who says so."""
+    """Returns the top-1 in percent that an architecture's longest recipe should reach.
+
+    Also returns who reports it; None if there is no recipe.
+    """
     if arch not in table()["models"]:
         return None
     recipes = table()["models"][arch]["recipes"]

@@ -1,8 +1,7 @@
-"""YAML files of settings: recipes, and the `config.yaml` that a run leaves. No TensorFlow.
+"""Reads YAML files of settings: recipes, and the `config.yaml` of a run. No TensorFlow.
 
-Scalars stay as they are written, until the flag that they are for says what they are: `off`, `2023`
-and `2024-01-01` are texts for a text flag, `010` is ten. YAML would make False, numbers, a date and
-eight of them.
+Scalars stay text until the type of their flag is known: `off`, `2023` and `2024-01-01` are texts
+for a text flag, and `010` is ten. YAML itself would read False, numbers, a date, and eight.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from convoy.utils.text import read_text
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LARGEST = 2**20
-"""Bytes of a file of settings; ours have 5 KB."""
+"""Largest size of a settings file in bytes; ours have 5 KB."""
 _TAG = "tag:yaml.org,2002:"
 _KINDS = ("str", "int", "float", "bool", "null", "timestamp", "seq", "map", "merge", "value")
 _NULLS = ("", "~", "null", "Null", "NULL")
@@ -28,12 +27,12 @@ _LIKE = "settings, which are lines such as `arch: resnet50`"
 
 @dataclass(frozen=True)
 class Setting:
-    """One line of a file.
+    """One setting in a file.
 
     Attributes:
-        value: text, None (null), or a list of these; of a key that was asked for as data, what YAML
-            makes of it.
-        line: from 1.
+        value: text, None (null), or a list of these; YAML's own value if the key was requested as
+            data.
+        line: line number, from 1.
     """
 
     value: Any
@@ -43,16 +42,16 @@ class Setting:
 def read_settings(
     path: Any, data: tuple[str, ...] = (), like: str = _LIKE, any_name: bool = False
 ) -> Mapping[str, Setting]:
-    """The settings of a file by name, in its order.
+    """Reads a file's settings, by name and in the file's order.
 
     Args:
         path: a file, or a URL's `Remote`.
-        data: keys that are no settings, and hold anything that YAML knows.
-        like: what the file should hold, for the error where it holds something else.
-        any_name: names may look like numbers or `yes`, as those of classes do.
+        data: keys that are not settings and may hold any YAML.
+        like: description of the expected content, for errors.
+        any_name: accept names that look like numbers or `yes`, as class names may.
 
     Raises:
-        ConfigError: it is not a YAML file of settings, or names one twice.
+        ConfigError: it is not a YAML file of settings, or sets a name twice.
         OSError: it cannot be read.
     """
     if (size := size_of(path_of(path))) > _LARGEST:
@@ -101,7 +100,7 @@ def _settings(
 
 
 def _as_written(path: Any, key: yaml.ScalarNode, node: yaml.Node, within: bool = False) -> Any:
-    """A node's text, or a list of texts."""
+    """Returns a node's text, or a list of texts."""
     where = f"{path}, line {node.start_mark.line + 1}: {key.value}"
     if node.tag.removeprefix(_TAG) not in _KINDS:
         tag = f"!!{node.tag.removeprefix(_TAG)}" if node.tag.startswith(_TAG) else node.tag
@@ -116,7 +115,7 @@ def _as_written(path: Any, key: yaml.ScalarNode, node: yaml.Node, within: bool =
 
 
 def _not_yaml(path: Any, error: yaml.MarkedYAMLError) -> str:
-    """In one line, with the place and the usual causes."""
+    """Describes an error in one line, with its place and usual cause."""
     mark = error.problem_mark or error.context_mark
     line = f", line {mark.line + 1}" if mark else ""
     problem = " ".join(filter(None, (error.context, error.problem)))

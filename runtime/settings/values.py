@@ -1,7 +1,7 @@
-"""What a flag takes, and how its value is read: from a command line, YAML or Python.
+"""Defines the kinds of flag values, and reads values from a command line, YAML or Python.
 
-All three go through one `Kind`, so that a value means the same wherever it is written, and a wrong
-one is answered in the same words. No TensorFlow.
+All three use the same `Kind`, so a value has the same meaning everywhere, and a wrong one gets the
+same message. No TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _WHOLE = re.compile(r"[+-]?\d+")
 
 
 class ValueRefused(argparse.ArgumentTypeError, ValueError):
-    """A value does not fit its flag. The text goes on where the flag's name ends: "takes …".
+    """A value does not fit its flag. The text continues after the flag's name: "takes …".
 
-    It is both what argparse expects of a type, whose text it keeps, and a ValueError.
+    It is an ArgumentTypeError, whose text argparse keeps, and a ValueError.
     """
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What one flag takes.
+    """The kind of value that one flag accepts.
 
     Attributes:
-        name: the flag's, without dashes.
-        types: the alternatives of its annotation, such as `(float, str)`; None is not among them.
-        optional: whether it may be unset (None).
-        path: "path"; "paths", with commas between them; "inside" the run's folder; "" where the
-            value is not one.
+        name: the flag's name, without dashes.
+        types: the types in its annotation except None, such as `(float, str)`.
+        optional: whether None is accepted.
+        path: "path"; "paths", separated by commas; "inside" the run's folder; "" if the value is
+            not a path.
         several: whether the text is a list with commas, which YAML may write as a list.
     """
 
@@ -50,7 +50,7 @@ class Kind:
 
     @classmethod
     def of(cls, name: str, hint: Any, **traits: Any) -> Kind:
-        """From a field's annotation."""
+        """Returns the kind for a field's annotation."""
         parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         types = tuple(part for part in parts if part is not NoneType)
         return cls(name, types, optional=NoneType in parts, **traits)
@@ -62,14 +62,14 @@ class Kind:
 
     @property
     def is_list(self) -> bool:
-        """Whether a list may be given."""
+        """Whether a list is accepted."""
         return any(get_origin(part) is list for part in self.types)
 
     def __call__(self, value: Any) -> Any:
-        """The value that the flag holds.
+        """Converts what the user wrote to the flag's value.
 
         Raises:
-            ValueRefused: it is not one that the flag takes.
+            ValueRefused: the flag does not accept it.
         """
         value = value.item() if type(value).__module__ == "numpy" and not value.shape else value
         if isinstance(value, str) and value == "null" and self.optional:
@@ -165,7 +165,7 @@ class Kind:
         return ValueRefused(f"takes {self.words()}, not {_shown(value)}{quotes}")
 
     def words(self) -> str:
-        """What the flag takes, for people."""
+        """Describes the accepted values, for messages."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if self.types == (bool,):
@@ -192,7 +192,7 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _number(value: Any, kind: type) -> int | float | None:
-    """A finite number; None if the value is not one, or is not whole where it has to be."""
+    """Returns a finite number; None if the value is not one, or not an integer where required."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
