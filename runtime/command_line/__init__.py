@@ -1,1 +1,1 @@
-"""From `sys.argv` to a `Config`."""
+"""Turns a command line (`sys.argv`) into a `Config`."""

@@ -1,10 +1,10 @@
-"""From the command line to a `Config`.
+"""Turns a command line into a checked `Config`.
 
-The grammar is `runtime.command_line.parser`'s; the flags and what they take are
-`runtime.settings.config.Config`'s. Each of these overrides what stands before it: the family's
-defaults, what fits the data (`chosen.py`), the recipe's file, the settings of the run whose
-checkpoint is applied, the recipe's machine and mode, `--config`, flags. Where each
-value came from is kept, for errors that name it.
+`runtime.command_line.parser` parses it; `runtime.settings.config.Config` declares the flags.
+Settings come from these sources, each of which overrides the ones before it: defaults of the
+architecture's family, values that fit the data (`fitted/choose.py`), the recipe's file, the run
+whose checkpoint is applied, the recipe's machine and mode, `--config`, flags. The source of each
+value is kept for error messages.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from convoy.utils.files import Remote
 from convoy.utils.signals import Requests
 from convoy.utils.text import counted, tell
 
-# What launchers tell a process about its place on its host.
+# Variables in which launchers give a process its number on its host.
 _PLACES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a user asked for.
+    """The settings that a user gave.
 
     Attributes:
-        values: by flag, of `--config` and of flags.
+        values: by flag, from `--config` and from flags.
         file: the path of `--config`.
-        written: what it sets, which flags may have overridden.
-        speaks: whether this process tells what it settles; see `speaks_for_host`.
+        written: the settings in that file, some of which flags may override.
+        speaks: whether this process prints messages about settings; see `speaks_for_host`.
     """
 
     values: dict[str, Any]
@@ -61,11 +61,11 @@ class Given:
     speaks: bool = True
 
     def of_file(self) -> dict[str, Any]:
-        """Those of the file."""
+        """Returns the values that come from the file."""
         return {n: v for n, v in self.values.items() if n in self.written and self.written[n] == v}
 
     def at_its_place(self) -> Given:
-        """The same, with paths that lead to what the file meant, if a run has written it."""
+        """Returns a copy with resolved paths, if the file is a run's own `config.yaml`."""
         if not self.file:
             return self
         resumes = bool(self.values.get("resume_checkpoint"))
@@ -74,17 +74,18 @@ class Given:
         return replace(self, values=self.values | moved, written={**self.written, **moved})
 
     def of_flags(self) -> dict[str, Any]:
-        """The others."""
+        """Returns the values that come from flags."""
         return {name: v for name, v in self.values.items() if name not in self.of_file()}
 
 
 def parse(argv: Sequence[str] | None = None, requests: Requests | None = None) -> Config:
     """Parses and checks the command line.
 
-    Exits with code 2 and one message when something is wrong.
+    If something is wrong, prints one message and exits with code 2.
 
     Args:
-        requests: is told which signals ask this run to stop, as soon as that is known: looking
+        argv: arguments without the program's name; None: those of this process.
+        requests: gets the signals that stop this run as soon as they are known, because looking
             through a large data set takes minutes.
     """
     written = list(sys.argv[1:] if argv is None else argv)
@@ -106,7 +107,7 @@ def parse(argv: Sequence[str] | None = None, requests: Requests | None = None) -
 
 
 def _given(args: Sequence[str], speaks: bool) -> tuple[Given, bool]:
-    """What a command line asks for, and whether it is only to be shown."""
+    """Parses a command line; also returns whether the settings should only be printed."""
     parser = build_parser()
     values = parser.parse_args(list(args), env=False, defaults=False).as_dict()
     shown = values.pop("print_config", False)
@@ -114,15 +115,16 @@ def _given(args: Sequence[str], speaks: bool) -> tuple[Given, bool]:
 
 
 def find_batch(config: Config, args: Sequence[str] | None) -> Config:
-    """The settings once `--train_batch_size auto` is found; what goes with the batch is chosen to
-    go with this one. For every rank.
+    """Finds the batch size for `--train_batch_size auto`, and settles the other settings for it.
+
+    All ranks must call it.
 
     Args:
-        config: with the settings as far as they are known.
-        args: the command line that they are of; None: of none.
+        config: the settings so far.
+        args: the command line that gave them; None if there was none.
 
     Raises:
-        ConfigError: with one sentence that names the flag.
+        ConfigError: one sentence, which names the flag.
     """
     found, chief = agree(config), ranks.rank() == 0
     if chief:
@@ -133,30 +135,33 @@ def find_batch(config: Config, args: Sequence[str] | None) -> Config:
 
 
 def speaks_for_host(args: Sequence[str] = ()) -> bool:
-    """Whether this process says what all of its host find alike.
+    """Returns whether this process prints what all processes on its host would print alike.
 
     Args:
-        args: the command line; those that --nproc starts leave it to the process that started them.
+        args: the command line. Processes started by --nproc leave printing to the one that started
+            them.
     """
     if launched_processes() == 1:
-        return True  # places are left over from another job
+        return True  # variables are left over from another job
     if any(arg == "--nproc" or arg.startswith("--nproc=") for arg in args):
         return False
     return all(os.environ.get(name, "0") == "0" for name in _PLACES)
 
 
 def configure(config: str | os.PathLike | None = None, **settings: Any) -> Config:
-    """The settings of one run, settled and checked as the command line does it: an architecture's
-    defaults, `recipe`, and in modes that apply a checkpoint the settings of its run.
+    """Returns the settings of one run, settled and checked as on the command line.
+
+    They include an architecture's defaults, `recipe`, and, in modes that apply a checkpoint, the
+    settings of its run.
 
     Args:
-        config: a YAML recipe, as `--config`; the settings override it.
+        config: a YAML recipe, as for `--config`; the settings override it.
         **settings: flags by name, such as `arch="resnet50"`; see `runtime.settings.config.Config`.
 
     Raises:
-        ConfigError: with one sentence that names the flag.
+        ConfigError: one sentence, which names the flag.
 
-    Examples:
+    Example:
         >>> configure(mode="summary", arch="resnet50").weight_decay
         0.0001
     """
@@ -177,20 +182,21 @@ def configure(config: str | os.PathLike | None = None, **settings: Any) -> Confi
 
 
 def _settle(given: Given, requests: Requests | None = None) -> Config:
-    """Puts the layers of settings over each other, and checks what comes of it.
+    """Merges the sources of settings, and checks the result.
 
     Args:
+        given: the user's settings.
         requests: as for `parse`.
 
     Raises:
-        ConfigError: with one sentence that names the flag, and where its value is from.
+        ConfigError: one sentence, which names the flag and the source of its value.
     """
     given = given.at_its_place()
     asked, recipe, launch = given.values, {}, {}
     if asked.get("recipe"):
         found = _launch(asked["recipe"], asked.get("nproc"))
         recipe, launch = found.recipe.settings, found.launch
-        asked = asked | {"recipe": found.name}  # its full name
+        asked = asked | {"recipe": found.name}  # with every part named
     mode = _mode((recipe | launch | asked).get("mode", Config.mode))
     asked = asked | _arch(recipe | launch | asked)
     first = defaults(Config.arch) | recipe | launch | asked | {"mode": mode}
@@ -203,7 +209,7 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
     run, origin = _settings_of_run(mode, Config(**first))
     run = for_these_data(run, asked)
     usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))
-    # Where results go of weights that are no run's.
+    # Weights from a file have no run's folder for the results.
     here = {"model_dir": "."} if mode in APPLYING_MODES and first["pretrained_from_file"] else {}
     config = Config(**(usual | here | recipe | run | launch | asked | {"mode": mode}))
     if requests is not None:
@@ -249,8 +255,10 @@ def _fit_warmup(config: Config, layers: Sequence[Mapping[str, Any]]) -> Config:
     """Shortens a warm-up that nobody asked for in a run of this length.
 
     Args:
-        layers: settings, each before those that override it. A warm-up that is set where the run's
-            length is set, or after that, is meant as it is, and `check_schedule` may refuse it.
+        config: the settings.
+        layers: sources of settings, in rising order of precedence. A warm-up set by the source that
+            sets the run's length, or by a later one, does not change; `check_schedule` may reject
+            it.
     """
     if config.mode not in TRAINING_MODES:
         return config
@@ -267,7 +275,7 @@ def _fit_warmup(config: Config, layers: Sequence[Mapping[str, Any]]) -> Config:
 
 
 def _with_sources(text: str, config: Config, sources: Mapping[str, str]) -> str:
-    """An error, with where the values are from that it names and nobody gave as flags."""
+    """Adds to an error the sources of the values that it names, except those given as flags."""
     for name in dict.fromkeys(re.findall(r"--(\w+)", text)):
         value = getattr(config, name, None)
         if value is None or f"--{name} {value}" not in text:
@@ -279,7 +287,7 @@ def _with_sources(text: str, config: Config, sources: Mapping[str, str]) -> str:
 
 
 def _arch(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The architecture as it is spelt here: `ResNet50` is `resnet50`."""
+    """Returns the architecture in our spelling, as a setting: `resnet50` for `ResNet50`."""
     from convoy.model.catalog import list_archs
 
     written = settings.get("arch", "")
@@ -294,7 +302,7 @@ def _mode(written: str) -> str:
 
 
 def _launch(recipe: str, nproc: int | None) -> Launch:
-    """What `--recipe` means for the processes that were started, or will be."""
+    """Looks up `--recipe` for the number of processes that were or will be started."""
     parts, started = parse_name(recipe), nproc or launched_processes()
     if parts.setdefault("gpus", started) != started:
         raise ConfigError(
@@ -305,11 +313,10 @@ def _launch(recipe: str, nproc: int | None) -> Launch:
 
 
 def _settings_of_run(mode: str, first: Any) -> tuple[dict[str, Any], str]:
-    """What a finished run was trained with: the defaults of the modes that apply its checkpoint;
-    and where they are from.
+    """Returns the settings of a finished run for modes that apply its checkpoint, and their origin.
 
     So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop
-    spelt out again.
+    again.
     """
     if mode == "report":
         return _settings_of_report(first)
@@ -321,34 +328,34 @@ def _settings_of_run(mode: str, first: Any) -> tuple[dict[str, Any], str]:
     try:
         path = folder_of(file) if file else resolve(first.model_dir, first.checkpoint)
     except CheckpointError:
-        return {}, ""  # `validate` answers for the modes that cannot do without
+        return {}, ""  # `validate` reports it for modes that need one
     if path is None:
         found, origin = _settings_of_file(first), f"what {file} says"
     else:
         found, origin = _inherited(path)
-    if mode == "convert":  # weights are built as they were made, whatever a run's flags were
+    if mode == "convert":  # the file says how to build its model; a run's flags do not matter
         found = {name: value for name, value in found.items() if name == "arch"}
     return found, origin
 
 
 def _settings_of_file(first: Any) -> dict[str, Any]:
-    """Those that go with a weight file of any kind, as far as it says so."""
+    """Returns the settings that a weight file of any kind implies."""
     from convoy.model.weights.origin import how_applied
 
     said = how_applied(first.pretrained_from_file)
     if first.crop_padding != Config.crop_padding:
-        said.pop("crop_pct", None)  # which would replace the padding that was asked for
+        said.pop("crop_pct", None)  # it would override the requested padding
     return {name: value for name, value in said.items() if name != "class_names"}
 
 
 def _settings_of_report(first: Any) -> tuple[dict[str, Any], str]:
-    """Those of the run's folder: a report needs no checkpoint."""
+    """Returns the settings of the run's folder, because a report needs no checkpoint."""
     from convoy.utils.files import path_of
 
     try:
         return _inherited(path_of(first.model_dir))
     except ConfigError:
-        return {}, ""  # `validate` answers
+        return {}, ""  # `validate` reports it
 
 
 def _inherited(folder: Path | Remote) -> tuple[dict[str, Any], str]:

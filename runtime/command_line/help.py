@@ -1,6 +1,6 @@
-"""`--help`: what most runs need on one page, the rest by group, by flag or by word.
+"""Writes `--help`: the usual flags on one page, others by group, flag or word.
 
-It loads no library, so that it comes at once. The texts are those of `runtime.settings.config`.
+It loads no large library, so it appears at once. The texts come from `runtime.settings.config`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from convoy.runtime.settings.values import Kind
 from convoy.utils.errors import ConfigError
 
 WIDTH, COLUMN = 79, 26
-"""Of a page, on terminals of 80 columns; where the texts of flags begin."""
+"""Width of a page, for terminals of 80 columns; column where the texts of flags begin."""
 
 DOES = {
     "train_and_eval": "train, and evaluate after each epoch (the default)",
@@ -39,9 +39,9 @@ DOES = {
     "summary": "show the layers of one",
     "env": "show versions and devices",
 }
-"""The modes."""
+"""Descriptions of the modes."""
 
-# What most runs use, by what it is for.
+# The flags that most runs use, by purpose.
 MOST_USED = {
     "the run": ("data_dir", "model_dir", "config", "recipe", "resume_checkpoint", "nproc"),
     "the model": ("arch", "image_size", "pretrained", "pretrained_from_file"),
@@ -52,7 +52,7 @@ MOST_USED = {
     "results": ("report", "predict_dir", "image", "export_format", "output"),
 }
 
-# Options that are not settings; they are shown with the group Run.
+# Options that are not settings; shown with the group Run.
 _OPTIONS = {
     "config": ("--config FILE", "YAML file of settings; flags override it"),
     "print_config": ("--print_config", "print the settings that result, as YAML, and stop"),
@@ -74,7 +74,7 @@ examples:
 
 
 def asked(args: Sequence[str]) -> str | None:
-    """What help is asked for: a topic, "" for the first page; None if none is."""
+    """Returns the requested topic of help, "" for the first page; None if none is requested."""
     for i, arg in enumerate(args):
         if arg.startswith("--help="):
             return arg.partition("=")[2]
@@ -85,7 +85,7 @@ def asked(args: Sequence[str]) -> str | None:
 
 
 def page(topic: str = "") -> str:
-    """The help on a topic: nothing, `all`, a group, a mode, a flag, or a word to search for.
+    """Returns help on a topic: "", `all`, a group, a mode, a flag, or a word to search for.
 
     Raises:
         ConfigError: no flag has to do with it.
@@ -146,12 +146,12 @@ def _groups() -> list[str]:
 
 
 def _topic(group: str) -> str:
-    """What a group is called after `--help=`."""
+    """Returns a group's name after `--help=`."""
     return group.lower().split()[0]
 
 
 def _topics(group: str) -> tuple[str, ...]:
-    """The same and what it may be called besides."""
+    """Returns all names of a group that `--help=` accepts."""
     words = group.lower().split()
     other = {"optimisation": "optimization", "prediction": "export", "evaluation": "validation"}
     return (*words, *([other[words[0]]] if words[0] in other else []))
@@ -172,7 +172,7 @@ def _group(group: str) -> str:
 
 
 def _described(name: str) -> str:
-    """A flag, its text and its default."""
+    """Describes a flag in a line or several: its form, its help and its default."""
     if name in _OPTIONS:
         return _line(*_OPTIONS[name])
     f, kind = _flags()[name], kinds()[name]
@@ -184,7 +184,7 @@ def _described(name: str) -> str:
 
 
 def _line(left: str, text: str) -> str:
-    """A line, or several: what it is about, and in a column of its own a text."""
+    """Returns lines with a name on the left, and its text in a column on the right."""
     indent = " " * COLUMN
     lines = _wrap(text, indent)
     if len(left) > COLUMN - 4:
@@ -204,11 +204,11 @@ def _wrap(text: str, indent: str) -> str:
 
 
 NAME, _LONGEST = "NAME", 58
-"""What stands for choices that are too many for one line of help, and how long others may be."""
+"""Placeholder for choices too long for one line of help, and the longest others."""
 
 
 def metavar(kind: Kind) -> str:
-    """What stands behind a flag for its value."""
+    """Returns the placeholder for a flag's value."""
     if kind.choices:
         text = "{" + ",".join(kind.choices) + "}"
         return text if len(text) <= _LONGEST else NAME
@@ -233,7 +233,7 @@ def _invocation(f: Field[Any], kind: Kind) -> str:
 
 
 def _default(f: Field[Any]) -> str:
-    """What holds where nobody sets a flag, in words; "" where there is nothing to say."""
+    """Describes a flag's default; "" if there is nothing to say."""
     if f.name in CHOSEN:
         return "chosen for the data"
     if f.metadata["unset"]:
@@ -252,7 +252,7 @@ def _value(value: Any) -> str:
 
 
 def _flag(f: Field[Any]) -> str:
-    """All that there is to say of one flag."""
+    """Returns the full help on one flag."""
     kind, about = kinds()[f.name], f.metadata
     facts = [about["help"], f"takes: {kind.words()}"]
     if about["within"]:
@@ -273,9 +273,9 @@ def _flag(f: Field[Any]) -> str:
 
 
 def _search(word: str) -> str:
-    """Flags whose names or texts have a word."""
+    """Lists the flags whose names or help contain a word."""
     texts = {f.name: f"{f.name} {f.metadata['help'].lower()}" for f in fields(Config)}
-    texts["mode"] = "mode"  # which lists all modes
+    texts["mode"] = "mode"  # its help lists all modes, so it would match any mode's name
     names = [name for name, text in texts.items() if word in text]
     if word in NEAR and NEAR[word] in _flags():
         names = [NEAR[word], *names]

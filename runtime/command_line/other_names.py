@@ -1,6 +1,6 @@
-"""What people type who know other programs, in this program's own words.
+"""Translates names that users of other programs know into ours.
 
-`main.py eval …` is `main.py --mode eval …`, `--lr` is `--lr_init`, `--data-dir` is `--data_dir`.
+`main.py eval …` becomes `main.py --mode eval …`, `--lr` `--lr_init`, `--data-dir` `--data_dir`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from convoy.utils.text import printable
 OPTIONS = ("config", "print_config", "print_completion", "help")
 """Options that are not settings."""
 
-# Names of the same thing, which are taken as if they were ours.
+# Other names of the same thing; they are translated.
 SAME = {
     **dict.fromkeys(("lr", "learning_rate", "learningrate"), "lr_init"),
     **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "max_epochs"),
@@ -49,7 +49,7 @@ SAME = {
     **dict.fromkeys(("accumulate_grad_batches", "gradient_accumulation_steps"), "grad_accum_steps"),
 }  # fmt: skip
 
-# Names of what is near: they are answered, and the user decides.
+# Names of similar things; the error message suggests ours.
 NEAR = {
     **dict.fromkeys(("base_lr", "lerning_rate"), "lr_init"),
     **dict.fromkeys(("epoch",), "max_epochs"),
@@ -70,10 +70,10 @@ NEAR = {
 
 
 def understand(args: Sequence[str]) -> list[str]:
-    """A command line with the mode and the flags by their own names.
+    """Returns a command line with the mode as a flag, and flags under our names.
 
     Raises:
-        ConfigError: the first word is no mode, or there are two modes.
+        ConfigError: the first word is not a mode, or there are two modes.
     """
     own = [_own(arg) for arg in args]
     if not own or own[0].startswith("-"):
@@ -84,11 +84,11 @@ def understand(args: Sequence[str]) -> list[str]:
     mode = _mode(word)
     if any(arg.split("=")[0] == "--mode" for arg in rest):
         raise ConfigError(f"{word} is a mode, and --mode names another: give one of them")
-    return [*rest, "--mode", mode]  # behind --config, whose file may name another
+    return [*rest, "--mode", mode]  # after --config, whose file may set another mode
 
 
 def translations(args: Sequence[str]) -> str:
-    """For the user, in one line: which names were taken for which; "" if all were ours."""
+    """Tells the user in one line which names were translated; "" if none were."""
     told = []
     for written in dict.fromkeys(arg.split("=")[0] for arg in args):
         own = _own(written)
@@ -99,7 +99,7 @@ def translations(args: Sequence[str]) -> str:
 
 
 def _own(arg: str) -> str:
-    """A flag by its own name; other words as they are."""
+    """Returns a flag under our name; other words unchanged."""
     if not arg.startswith("--"):
         return arg
     written, equals, value = arg[2:].partition("=")
@@ -119,7 +119,7 @@ def _known() -> frozenset[str]:
 
 
 def _mode(word: str) -> str:
-    """The mode that the first word names."""
+    """Returns the mode that the first word names."""
     if (mode := MODE_ALIASES.get(word, word)) in MODES:
         return mode
     if "/" in word or "." in word or Path(word).exists():
@@ -131,7 +131,7 @@ def _mode(word: str) -> str:
 
 
 def unknown_mode(written: str) -> str:
-    """The answer to a mode that does not exist."""
+    """Returns the message about a mode that does not exist."""
     near = difflib.get_close_matches(written.lower(), (*MODES, *MODE_ALIASES), n=1, cutoff=0.4)
     meant = MODE_ALIASES.get(near[0], near[0]) if near else ""
     return f"there is no mode {printable(written)}; " + (
@@ -140,7 +140,7 @@ def unknown_mode(written: str) -> str:
 
 
 def unknown_flag(written: str) -> str:
-    """The answer to a flag that does not exist, or to a word that belongs to no flag."""
+    """Returns the message about a flag that does not exist, or a word that belongs to no flag."""
     if written in (*MODES, *MODE_ALIASES):
         return f"{written} is a mode: --mode {written}"
     word = written.lstrip("-")

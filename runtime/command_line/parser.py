@@ -1,6 +1,6 @@
-"""The grammar of the command line: one option for each field of `Config`.
+"""Builds the command line's parser: one option for each field of `Config`.
 
-Parsing and shell completion are jsonargparse's; what a flag takes is its `Kind`'s.
+jsonargparse does the parsing and shell completion; `Kind` reads the values.
 """
 
 from __future__ import annotations
@@ -25,26 +25,29 @@ from convoy.utils.text import tell
 
 
 class _CompletionFormatter(DefaultHelpFormatter):
-    """Leaves types and defaults out of completion scripts, which show texts in one line."""
+    """Leaves types and defaults out of completion scripts, which show a text in one line."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         return action.help or ""
 
 
 class _Recipe(argparse.Action):
-    """`--config FILE`: its settings, as far as no flag gives another value."""
+    """Handles `--config FILE`: sets the file's settings that no flag has set."""
 
     def __call__(
         self, parser: Any, namespace: Any, value: Any, option_string: str | None = None
     ) -> None:
         settings = recipe_settings(value)
-        flags = vars(namespace).keys() - parser.written.keys()  # which override, wherever they are
+        flags = (
+            vars(namespace).keys() - parser.written.keys()
+        )  # these override, before or after --config
         parser.file, parser.written = value, settings
         for name in settings.keys() - flags:
             setattr(namespace, name, settings[name])
 
 
 def recipe_settings(path: str) -> dict[str, Any]:
+    """Reads a recipe's settings; ConfigError also for a path that cannot be expanded."""
     try:
         return read_recipe(expand_home(path, "--config")).settings
     except PlaceError as error:
@@ -52,7 +55,7 @@ def recipe_settings(path: str) -> dict[str, Any]:
 
 
 class _Switch(argparse.Action):
-    """`--flag`, `--flag=yes`, `--no-flag`."""
+    """Handles `--flag`, `--flag=yes` and `--no-flag`."""
 
     def __init__(self, option_strings: Sequence[str], **settings: Any) -> None:
         no = [f"--no-{option.removeprefix('--')}" for option in option_strings]
@@ -67,10 +70,11 @@ class _Switch(argparse.Action):
 
 
 class Parser(ArgumentParser):
-    """jsonargparse's parser, whose errors name the flag that was probably meant.
+    """jsonargparse's parser, with errors that name the flag that the user probably meant.
 
     Attributes:
-        file, written: the last `--config`, and its settings.
+        file: the last `--config`.
+        written: the settings in that file.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -79,6 +83,7 @@ class Parser(ArgumentParser):
         self.written: dict[str, Any] = {}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints jsonargparse's message in our words, and exits with code 2."""
         unknown = re.search(r"unrecognized arguments: (\S+)", message)
         if unknown:
             message = unknown_flag(unknown.group(1).split("=")[0])
@@ -90,22 +95,24 @@ class Parser(ArgumentParser):
         refuse(message)
 
     def format_help(self, formatter: Any = None) -> str:
+        """Returns the help on all flags."""
         return page("all")
 
 
 def refuse(message: str) -> NoReturn:
+    """Prints a message and exits with code 2."""
     tell(f"convoy: {message}")
     sys.exit(2)
 
 
 def build_parser() -> Parser:
-    """The parser of `main.py`: one option per field of `Config`, in its groups."""
+    """Builds the parser of `main.py`: one option per field of `Config`, in its groups."""
     set_parsing_settings(add_print_completion_argument=True)
     parser = Parser(
         formatter_class=_CompletionFormatter,
         prog="convoy",
         allow_abbrev=False,
-        print_config=None,  # ours is after everything is settled
+        print_config=None,  # ours prints settled settings
     )
     parser.add_argument(
         "--config",
@@ -126,7 +133,7 @@ def build_parser() -> Parser:
         settings: dict[str, Any] = {"default": f.default, "help": f.metadata["help"], "type": kind}
         if kind.types == (bool,):
             settings["action"] = _Switch
-        elif kind.types == (list[str],):  # as the shell gives them: a b c
+        elif kind.types == (list[str],):  # separate words: a b c
             element = Kind(f.name, (str,), path=kind.path)
             settings |= {"nargs": "+", "metavar": "DIR", "type": element}
         else:

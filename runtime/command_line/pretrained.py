@@ -1,7 +1,7 @@
-"""`--pretrained`: finds published weights of `--arch`, and settles on their file.
+"""Implements `--pretrained`: finds published weights of `--arch`.
 
-From there on all is as if `--pretrained_from_file` had named it, which is also what the run's
-`config.yaml` says. No TensorFlow.
+The result is the same as if `--pretrained_from_file` had named the file, and the run's
+`config.yaml` does name it. No TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
 from convoy.utils.text import some, tell, wrapped
 
-_REASONS = 5  # files that were refused, in a message
+_REASONS = 5  # most unusable files to list in a message
 
 
 def settle_pretrained(config: Config, speaks: bool) -> dict[str, Any]:
-    """The flags that `--pretrained` stands for.
+    """Returns the settings that replace `--pretrained`.
 
     Args:
-        config: with that flag, and what else was given.
-        speaks: whether this process tells what it settles.
+        config: the settings, with that flag.
+        speaks: whether this process prints messages about settings.
 
     Raises:
-        ConfigError: both flags are given, the mode reads no weights, or there are none, with the
-            places where they were looked for.
+        ConfigError: both flags are given, the mode reads no weights, or none were found; then the
+            text lists where.
     """
     if config.pretrained_from_file:
         raise ConfigError(
@@ -44,7 +44,7 @@ def settle_pretrained(config: Config, speaks: bool) -> dict[str, Any]:
         raise ConfigError(f"--pretrained has no effect in --mode {config.mode}, which reads none")
     check_model(config)
     if config.resume_checkpoint and (before := settings_of_the_run(config)):
-        # It begins with its checkpoint; its file, which may be gone, says how it was built.
+        # The checkpoint has the weights; the file, which may be gone, says how the model was built.
         return {"pretrained": False, "pretrained_from_file": before.pretrained_from_file}
     path, origin = _find(config, speaks)
     if speaks:
@@ -54,14 +54,14 @@ def settle_pretrained(config: Config, speaks: bool) -> dict[str, Any]:
 
 
 def arch_of_run(model_dir: str) -> dict[str, str]:
-    """The architecture of the run in a folder, as a flag; none if there is no run."""
+    """Returns the architecture of the run in a folder, as a setting; {} if there is no run."""
     with suppress(ConfigError, OSError):
         return {"arch": load_config(path_of(model_dir) / "config.yaml").arch}
     return {}
 
 
 def _find(config: Config, speaks: bool) -> tuple[Path, str]:
-    """The file, and where it is from."""
+    """Returns the weight file and its origin."""
     from convoy.model.weights.download import DownloadError, download, published
     from convoy.model.weights.search import FOLDER, all_places, keras_folder, search
 
@@ -102,7 +102,7 @@ def _find(config: Config, speaks: bool) -> tuple[Path, str]:
 
 
 def _refused(arch: str, reasons: Sequence[str]) -> list[str]:
-    """Lines about the files that are called as weights of `arch`, and are none."""
+    """Returns lines about files whose names match `arch` but which cannot be used."""
     if not reasons:
         return []
     lines = [f"{_called(arch, reasons)}:"]
@@ -117,7 +117,7 @@ def _called(arch: str, reasons: Sequence[str]) -> str:
 
 
 def _others(arch: str, folder: Path) -> list[str]:
-    """A line about the user's files that are called otherwise."""
+    """Returns a line about the user's files under other names."""
     from convoy.model.weights.search import FOLDER, called, of_other_names
 
     if not (others := of_other_names(folder, arch)):
@@ -133,7 +133,7 @@ def _others(arch: str, folder: Path) -> list[str]:
 
 
 def _way_out(arch: str) -> str:
-    """How to come to weights."""
+    """Says how to get weights."""
     from convoy.model.weights.search import FOLDER, PACKAGES
 
     name = f"name it by --pretrained_from_file, or put it into a folder that {FOLDER} names"
