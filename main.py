@@ -3,7 +3,7 @@
 import sys
 
 if sys.version_info < (3, 10):  # noqa: UP036
-    # In syntax that every Python understands, also Python 2.
+    # In syntax that Python 2 understands too.
     sys.exit(
         "convoy: Python 3.10 or newer is needed, and this is "
         + sys.version.split()[0]

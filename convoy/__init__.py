@@ -1,9 +1,8 @@
-"""Makes the project one package: `convoy.model`, `convoy.dataloader`, `convoy.runtime`,
-`convoy.utils`.
+"""Makes the project one package, with `model`, `dataloader`, `runtime` and `utils` inside.
 
-A wheel has these folders inside `convoy/`. In a checkout they are beside it, where people look for
-them, so this package also searches the checkout's root. All code imports `convoy.…`, and so never
-picks up a user's own `utils.py` or `model.py`.
+In a wheel these folders are inside `convoy/`. In a checkout they are beside it, where people look
+for them, so this package also searches the checkout's root. All code imports `convoy.…`, so it
+never imports a user's own `utils.py` or `model.py`.
 """
 
 from pathlib import Path

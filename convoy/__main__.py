@@ -11,7 +11,7 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one mode. Returns the exit code."""
+    """Runs one mode; returns the exit code."""
     if sys.version_info < (3, 10):  # noqa: UP036 — pip checks this, but a checkout has no pip
         return _refuse(f"Python 3.10 or newer is needed, and this is {sys.version.split()[0]}")
     try:
@@ -22,12 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if text := missing_requirement(error):
             return _refuse(text)
         raise
-    except KeyboardInterrupt:  # before a mode began
+    except KeyboardInterrupt:  # a mode handles it itself
         print("convoy: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has left (`--help | head`). Point stdout at nothing, otherwise
-        # Python complains at exit.
+        # The reader of our output has exited (`--help | head`). Without this, Python would report
+        # at exit that it cannot flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -39,10 +39,10 @@ def _main(argv: Sequence[str] | None) -> int:
     from convoy.utils.signals import EXIT_PREEMPTED, USUAL, Requests, Stopped, stopped_at_once
 
     args = list(sys.argv[1:] if argv is None else argv)
-    # First: a job may be told to stop before any flag is read.
+    # First, because a signal may stop a job before its flags are parsed.
     with Requests(USUAL, exits=True) as requests:
         settle_in()
-        with suppress(UserError):  # whoever needs the others reports it later
+        with suppress(UserError):  # code that needs the other ranks reports it later
             begin()
         try:
             with requests.at_once(launched_processes() == 1):

@@ -26,7 +26,7 @@ FOLDERS = {
     "utils": "tools that import none of the above",
 }
 WIDTH, MARGIN, GAP = 1120, 20, 14
-WIDEST = 130  # between two boxes
+WIDEST = 130  # gap between two boxes in a row
 BOX, ROW, HEAD = 28, 54, 34  # height of a box, of a row with the arrows below it, of a title
 COLOURS = {"runtime": "#3b6ea5", "model": "#8a5a9e", "dataloader": "#3d8361", "utils": "#7a6a4f"}
 STYLE = """<style>
@@ -40,7 +40,7 @@ text { fill: #e8eaed } .said { fill: #a5acb6 } .frame { fill: #202327; stroke: #
 
 
 def graph() -> grimp.ImportGraph:
-    """The imports between all modules, of a copy that lies as a wheel has it."""
+    """Reads the imports between all modules from a copy with a wheel's layout."""
     sys.path.insert(0, str(ROOT / "scripts"))
     from docs_hook import copy_package
 
@@ -52,7 +52,7 @@ def graph() -> grimp.ImportGraph:
 
 
 def arrows(found: grimp.ImportGraph, folder: str) -> dict[str, set[str]]:
-    """Room → rooms of the same folder that it imports. A file in the folder itself is a room."""
+    """Maps each room to the rooms of the same folder that it imports; a file counts as a room."""
     parent = f"convoy.{folder}"
     rooms = {name.rpartition(".")[2] for name in found.find_children(parent)}
     imports: dict[str, set[str]] = {room: set() for room in rooms}
@@ -66,12 +66,12 @@ def arrows(found: grimp.ImportGraph, folder: str) -> dict[str, set[str]]:
 
 
 def depth(room: str, imports: dict[str, set[str]]) -> int:
-    """How many arrows may follow each other below it."""
+    """Returns the length of the longest chain of arrows below a room."""
     return max((1 + depth(other, imports) for other in imports[room]), default=0)
 
 
 def needed(imports: dict[str, set[str]]) -> Iterable[tuple[str, str]]:
-    """The arrows that do not follow from others."""
+    """Yields the arrows that do not follow from others."""
 
     def below(room: str) -> set[str]:
         return set().union(*({other} | below(other) for other in imports[room]), set())
@@ -83,7 +83,7 @@ def needed(imports: dict[str, set[str]]) -> Iterable[tuple[str, str]]:
 
 
 def rows(imports: dict[str, set[str]]) -> list[list[str]]:
-    """Rooms by depth, the top first; those that nobody imports and that import none last."""
+    """Returns the rooms by depth, the deepest chains first, and rooms that import none last."""
     order: dict[int, list[str]] = {}
     for room in sorted(imports):
         order.setdefault(depth(room, imports), []).append(room)
@@ -91,7 +91,7 @@ def rows(imports: dict[str, set[str]]) -> list[list[str]]:
 
 
 def panel(folder: str, imports: dict[str, set[str]], x: int, y: int, width: int) -> tuple[str, int]:
-    """A folder's frame with its rooms, and its height."""
+    """Returns a folder's frame with its rooms as SVG, and the frame's height."""
     places, body, top = {}, [], y + HEAD + 6
     for row in rows(imports):
         lines, line, used = [], [], 0
@@ -136,7 +136,7 @@ def panel(folder: str, imports: dict[str, set[str]], x: int, y: int, width: int)
 
 
 def draw() -> str:
-    """The picture: runtime above, model and dataloader beside each other, utils below."""
+    """Returns the picture: runtime above, model and dataloader side by side, utils below."""
     found = graph()
     inner, half = WIDTH - 2 * MARGIN, (WIDTH - 3 * MARGIN) // 2
     parts, y = [], MARGIN

@@ -1,4 +1,4 @@
-"""Writes docs/decisions/index.md: a list of its records by area and number.
+"""Writes docs/decisions/index.md, the list of decision records by area and number.
 
     python scripts/decisions_index.py
 

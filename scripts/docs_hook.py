@@ -1,8 +1,7 @@
-"""Copies the package into the form of a wheel, for the API reference; MkDocs calls this before it
-builds.
+"""Copies the package into the layout of a wheel, for the API reference; a hook of MkDocs.
 
 In a checkout, `convoy.model` is the folder `model/` (convoy/__init__.py). Griffe does not run code,
-so it does not know this. So build/api/convoy gets a copy of the Python files.
+so it cannot find that. It reads build/api/convoy, where this puts the Python files.
 """
 
 import shutil
@@ -13,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def on_config(config: Any) -> None:  # noqa: ARG001 — MkDocs gives it
-    """Makes build/api/convoy, which mkdocs.yml names as the package's place."""
+    """Makes build/api/convoy, the package's path in mkdocs.yml, before MkDocs builds."""
     copy_package(ROOT / "build" / "api" / "convoy")
 
 

@@ -21,8 +21,7 @@ BUDGET = ("data_dir", "train_batch_size", "steps_per_epoch", "prof", "image_size
 
 
 def read_run(model_dir: Path) -> tuple[dict[str, Any], float]:
-    """Returns a run's settings, and its top-1 in percent after the last epoch, for the trained
-    weights.
+    """Returns a run's settings, and its last evaluation's top-1 in percent, of the raw weights.
 
     Raises:
         ValueError: the run's log is missing, or the run did not end with an evaluation.
@@ -44,8 +43,7 @@ def read_run(model_dir: Path) -> tuple[dict[str, Any], float]:
 
 
 def compare(folder: Path) -> list[tuple[str, float, float, float]]:
-    """Returns for each seed its name and the top-1 from scratch, with only the head trained, and
-    fine-tuned.
+    """Returns each seed's name, and top-1 from scratch, with only the head trained, fine-tuned.
 
     Raises:
         ValueError: a run is missing, or the two sides had different budgets.

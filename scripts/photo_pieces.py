@@ -1,5 +1,4 @@
-"""Makes the data of `scripts/demo_photos.sh`: photographs of two packages, and pieces cut from
-them.
+"""Makes the data of `scripts/demo_photos.sh`: two packages' photographs, and pieces of them.
 
     python scripts/photo_pieces.py DIR
     python scripts/photo_pieces.py --names PREDICTIONS.jsonl

@@ -1,9 +1,9 @@
-"""Writes the launch scripts of B0/, B4/ and RN50/, one for each line of the documents' matrix.
+"""Writes the launch scripts of B0/, B4/ and RN50/, one for each case in the documents.
 
-    python scripts/write_launch_scripts.py      after a change here; a test compares
+    python scripts/write_launch_scripts.py      after a change here; a test compares the result
 
 Names are those of NVIDIA's two documents, plus 1x, H100 and H200. Each script names a recipe of
-configs/launch.yaml; launch.sh runs it. Precisions that a GPU lacks have no script.
+configs/launch.yaml; launch.sh runs it. There are no scripts for precisions that a GPU lacks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TITLES = {"B0": "EfficientNet-B0", "B4": "EfficientNet-B4", "RN50": "ResNet50"}
 
 
 def scripts() -> dict[str, str]:
-    """Returns path below scripts/ -> text."""
+    """Returns the scripts' texts by path below scripts/."""
     found = {}
     for folder, model in MODELS.items():
         for precision in PRECISIONS:
