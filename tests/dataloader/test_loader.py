@@ -20,11 +20,6 @@ from convoy.dataloader.options import InputOptions
 from convoy.dataloader.sources.find import find_source
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def jpeg(i):
     pixels = np.random.default_rng(i).integers(0, 256, (6, 7, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((40 + i % 9, 50 - i % 7), Image.Resampling.BICUBIC)

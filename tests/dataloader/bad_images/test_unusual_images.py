@@ -220,19 +220,13 @@ def bmp_claiming(photo, width, height):
     return bytes(data)
 
 
-def gif_claiming(photo, width, height):
-    data = bytearray(encoded(photo, "GIF"))
-    data[6:10] = struct.pack("<HH", width, height)
-    return bytes(data)
-
-
 def large(photo):
     side = 20_000
     yield png_claiming(side, side)
     yield jpeg_claiming(photo, side, side)
     yield bmp_claiming(photo, side, side)
     yield bmp_claiming(photo, side, -side)  # negative height: rows from the top
-    yield gif_claiming(photo, side, side)
+    yield gif_on_canvas(photo, side, side)
 
 
 def test_a_huge_image_is_refused_by_its_header(photo):

@@ -18,11 +18,6 @@ from convoy.dataloader.sources.find import find_source
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def test_prepare_digits_writes_records_and_images_of_all_digits(tmp_path):
     out, images = tmp_path / "digits", tmp_path / "images"
     done = subprocess.run(

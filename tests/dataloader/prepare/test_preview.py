@@ -5,18 +5,12 @@ import io
 import re
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from convoy.dataloader.loader import Loader
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.prepare.__main__ import main
 from convoy.dataloader.sources.find import find_source
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def preview(tiny, tmp_path, *arguments):

@@ -15,11 +15,6 @@ from convoy.dataloader.sources.find import find_source
 from convoy.dataloader.sources.source import Source
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 class Counting(Source):
     """A source of known bytes that records which examples were read; every 7th is unreadable."""
 

@@ -13,12 +13,6 @@ from convoy.dataloader.sources import class_count
 from convoy.dataloader.sources.find import find_source
 
 
-@pytest.fixture
-def data(tmp_path):
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
-
-
 def ints(*values):
     return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 

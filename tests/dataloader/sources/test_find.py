@@ -21,16 +21,10 @@ from convoy.dataloader.sources.tfrecords import TFRecordSource
 from convoy.dataloader.tfrecord import crc, random_access
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "convoy" / "index"
-
-
 @pytest.fixture
-def data(tmp_path):
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
+def cache(tmp_path):
+    """The folder in which indices are cached."""
+    return tmp_path / "cache" / "convoy" / "index"
 
 
 def jpeg(level=100, size=(20, 30)):

@@ -15,11 +15,6 @@ from convoy.dataloader.sources.tfds import TFDSSource
 from convoy.dataloader.tfrecord.example import encode_example
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def jpeg(i):
     buffer = io.BytesIO()
     Image.new("RGB", (24, 20 + i % 3), (i * 7 % 256, 100, 50)).save(buffer, "JPEG")
