@@ -51,6 +51,16 @@ def _fresh_loggers():
         logger.handlers.clear()
 
 
+@pytest.fixture
+def keras_policy():
+    """Restores Keras' dtype policy, which is global, after a test."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(before)
+
+
 @dataclass
 class Finished:
     """The exit code, standard output and standard error of a finished process."""

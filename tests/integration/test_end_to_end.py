@@ -188,14 +188,10 @@ OPTIONS = {
         for name, flags in OPTIONS.items()
     ],
 )
-def test_a_combination_of_options_trains_to_finite_losses(options, trained, tmp_path, log_lines):
-    import keras
-
-    try:
-        code = run(*trained.flags, *options, "--prof", "3", "--model_dir", tmp_path)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    assert code == 0
+def test_a_combination_of_options_trains_to_finite_losses(
+    options, trained, tmp_path, log_lines, keras_policy
+):
+    assert run(*trained.flags, *options, "--prof", "3", "--model_dir", tmp_path) == 0
     figures = summary(log_lines(tmp_path / "log.json"))
     assert np.isfinite(figures["training_loss"])
     assert checkpoint.latest(tmp_path).name == "step-00000003"

@@ -52,18 +52,8 @@ def committed_listings() -> list:
     return listings([ast.literal_eval(text) for text in texts if text.startswith("[")])
 
 
-@pytest.fixture
-def plain_keras():
-    """Restores Keras' dtype policy, which runs set for the whole process."""
-    import keras
-
-    policy = keras.config.dtype_policy()
-    yield
-    keras.config.set_dtype_policy(policy)
-
-
 @pytest.mark.slow
-def test_every_cell_runs_on_a_small_model(plain_keras, capsys):
+def test_every_cell_runs_on_a_small_model(keras_policy, capsys):
     cells = ["".join(cell["source"]) for cell in code_cells()]
     assert cells[0].count(AS_WRITTEN) == 1
     cells[0] = cells[0].replace(AS_WRITTEN, SMALL)

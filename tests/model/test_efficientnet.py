@@ -10,14 +10,9 @@ from convoy.model import build_model
 from convoy.model.layers import FusedBatchNorm
 from convoy.model.stochastic_depth import StochasticDepth
 
+pytestmark = pytest.mark.usefixtures("keras_policy")
+
 TINY = "efficientnet-test"
-
-
-@pytest.fixture(autouse=True)
-def _float32_policy():
-    before = keras.config.dtype_policy()
-    yield
-    keras.config.set_dtype_policy(before)
 
 
 def pixels(size, count=2, seed=0):

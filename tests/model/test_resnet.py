@@ -14,14 +14,9 @@ from convoy.model.resnet import GroupedConv2D
 from convoy.model.stochastic_depth import StochasticDepth
 from convoy.model.sync_batch_norm import SyncBatchNorm
 
+pytestmark = pytest.mark.usefixtures("keras_policy")
+
 SMALL = {"num_classes": 5, "image_size": 64, "seed": 0}
-
-
-@pytest.fixture(autouse=True)
-def _float32_policy():
-    before = keras.config.dtype_policy()
-    yield
-    keras.config.set_dtype_policy(before)
 
 
 @pytest.fixture(scope="module")
