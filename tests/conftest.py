@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from convoy.utils.machine import device
+from tests import records
 
 # These must be set before TensorFlow is imported: less output, and the CPU only.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -254,22 +255,12 @@ def write_records(path, examples, first_label=1):
     """Writes pairs (encoded bytes or pixels, zero-based class) to a TFRecord file in ImageNet's
     layout.
     """
-    import tensorflow as tf
-
-    def feature(value):
-        if isinstance(value, bytes):
-            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for image, label in examples:
-            encoded = image if isinstance(image, bytes) else jpeg_bytes(image)
-            features = {
-                "image/encoded": feature(encoded),
-                "image/class/label": feature(label + first_label),
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=features))
-            writer.write(example.SerializeToString())
+    payloads = []
+    for image, label in examples:
+        encoded = image if isinstance(image, bytes) else jpeg_bytes(image)
+        features = {"image/encoded": encoded, "image/class/label": label + first_label}
+        payloads.append(records.example(features))
+    records.write(path, payloads)
 
 
 def write_dataset(folder, train, validation, names=range(10), shards=2):

@@ -23,11 +23,6 @@ def pair(data, training=True, rank=0, world=1, **changes):
     return [kind(source, options(**changes), **place) for kind in (Loader, DaliLoader)]
 
 
-def collect(loader, epoch=0, offset=0):
-    batches = [[t.numpy() for t in batch] for batch in loader.batches(epoch, offset)]
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-
-
 def assert_alike(ours, theirs, level=1.0):
     """Asserts equal labels, weights, shapes and dtypes, and similar pixels.
 

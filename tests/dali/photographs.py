@@ -1,9 +1,9 @@
 """Makes test photographs."""
 
-import io
-
 import numpy as np
 from PIL import Image
+
+from tests.dataloader.packing import encoded
 
 
 def photograph(i):
@@ -11,6 +11,4 @@ def photograph(i):
     pixels = np.random.default_rng(i).integers(0, 256, (6, 7, 3), dtype=np.uint8)
     size = (90 + i % 19, 110 - i % 17)
     image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    stream = io.BytesIO()
-    (image.convert("L") if i % 5 == 4 else image).save(stream, "JPEG", quality=90)
-    return stream.getvalue()
+    return encoded(image.convert("L") if i % 5 == 4 else image, quality=90)

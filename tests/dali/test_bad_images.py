@@ -11,19 +11,15 @@ from convoy.dataloader.errors import DataError, TooManyBadExamples
 from convoy.dataloader.images.crops import EvalCrop
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed: run make test-dali")
-from tests.dali.pairs import DaliLoader, assert_alike, collect, pair
+from tests.dali.pairs import DaliLoader, assert_alike, pair
 from tests.dali.photographs import photograph
-
-
-def save(image, kind, **settings):
-    stream = io.BytesIO()
-    image.save(stream, kind, **settings)
-    return stream.getvalue()
+from tests.dataloader.batches import collect
+from tests.dataloader.packing import encoded
 
 
 def unusual():
     """Returns images, by name, that decoders treat differently."""
-    pixels = np.asarray(Image.open(io.BytesIO(save(Image.linear_gradient("L"), "PNG"))))
+    pixels = np.asarray(Image.open(io.BytesIO(encoded(Image.linear_gradient("L"), "PNG"))))
     rgb = Image.fromarray(np.stack([pixels, pixels.T, pixels[::-1]], 2)).resize((80, 60))
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees
@@ -31,17 +27,17 @@ def unusual():
     clear = rgb.convert("RGBA")
     clear.putalpha(0)
     return {
-        "CMYK": save(rgb.convert("CMYK"), "JPEG"),
-        "grey": save(rgb.convert("L"), "JPEG"),
-        "progressive": save(rgb, "JPEG", progressive=True),
-        "without subsampling": save(rgb, "JPEG", subsampling=0),
-        "turned": save(rgb, "JPEG", exif=exif),
-        "PNG": save(rgb, "PNG"),
-        "palette": save(rgb.quantize(16), "PNG"),
-        "16 bits": save(deep, "PNG"),
-        "transparent": save(clear, "PNG"),
-        "GIF": save(rgb.quantize(16), "GIF"),
-        "BMP": save(rgb, "BMP"),
+        "CMYK": encoded(rgb.convert("CMYK"), "JPEG"),
+        "grey": encoded(rgb.convert("L"), "JPEG"),
+        "progressive": encoded(rgb, "JPEG", progressive=True),
+        "without subsampling": encoded(rgb, "JPEG", subsampling=0),
+        "turned": encoded(rgb, "JPEG", exif=exif),
+        "PNG": encoded(rgb, "PNG"),
+        "palette": encoded(rgb.quantize(16), "PNG"),
+        "16 bits": encoded(deep, "PNG"),
+        "transparent": encoded(clear, "PNG"),
+        "GIF": encoded(rgb.quantize(16), "GIF"),
+        "BMP": encoded(rgb, "BMP"),
     }
 
 
@@ -60,7 +56,7 @@ def test_rotated_images_have_the_same_pixels_as_with_tf_data(tmp_path, writers, 
     for number in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = number
-        images += [save(rgb, kind, exif=exif) for kind in ("JPEG", "PNG")]
+        images += [encoded(rgb, kind, exif=exif) for kind in ("JPEG", "PNG")]
     writers.dataset(tmp_path / "data", [(image, 0) for image in images], [])
     crop = EvalCrop(8, "crop" if method == "training" else method, exif_orientation="apply")
     changes = {"eval_crop": crop, "exif_orientation": "apply"}
@@ -130,8 +126,8 @@ def test_images_that_only_dali_refuses_are_decoded_by_tensorflow(data, monkeypat
     """No real file is known for this case, so DALI gets other bytes for two images."""
     run, refused = DaliLoader._run, {photograph(8), photograph(31)}
 
-    def refuse(self, encoded, *rest):
-        return run(self, [b"\xff\xd8" if e in refused else e for e in encoded], *rest)
+    def refuse(self, images, *rest):
+        return run(self, [b"\xff\xd8" if e in refused else e for e in images], *rest)
 
     ours, theirs = pair(data, training=False)
     monkeypatch.setattr(DaliLoader, "_run", refuse)

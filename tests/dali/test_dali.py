@@ -15,7 +15,8 @@ from convoy.runtime.run_folder.checkpoint import complete_checkpoints
 from main import main
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed: run make test-dali")
-from tests.dali.pairs import assert_alike, collect, pair
+from tests.dali.pairs import assert_alike, pair
+from tests.dataloader.batches import collect
 
 TRAINING = [
     {},

@@ -18,32 +18,27 @@ from convoy.dataloader.images.crops import EvalCrop, eval_decode
 from convoy.dataloader.loader import Loader, build_dataset
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.sources.find import find_source
+from tests import records
+from tests.dataloader.batches import collect
+from tests.dataloader.packing import encoded
 
 
 def jpeg(i):
     pixels = np.random.default_rng(i).integers(0, 256, (6, 7, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((40 + i % 9, 50 - i % 7), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
-
-
-def example(image, label):
-    features = {
-        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
-        "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label + 1])),
-    }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    return encoded(image, quality=90)
 
 
 def write(folder, count=50, change=None, split="train", files=2):
     """Writes examples `i` with label `i % 10`; `change(i, image, label)` may replace them."""
     folder.mkdir(exist_ok=True)
+    examples = []
+    for i in range(count):
+        image, label = change(i, jpeg(i), i % 10) if change else (jpeg(i), i % 10)
+        examples.append(records.example({"image/encoded": image, "image/class/label": label + 1}))
     for number in range(files):
-        with tf.io.TFRecordWriter(str(folder / f"{split}-{number:05d}-of-{files:05d}")) as writer:
-            for i in range(number * count // files, (number + 1) * count // files):
-                image, label = jpeg(i), i % 10
-                writer.write(example(*(change(i, image, label) if change else (image, label))))
+        part = examples[number * count // files : (number + 1) * count // files]
+        records.write(folder / f"{split}-{number:05d}-of-{files:05d}", part)
     return folder
 
 
@@ -55,11 +50,6 @@ def data(tmp_path_factory):
 def options(**changes):
     given = {"image_size": 24, "batch_size": 8, "num_classes": 10, "num_workers": 2}
     return InputOptions(**(given | changes))
-
-
-def collect(loader, epoch=0, offset=0):
-    batches = [[t.numpy() for t in batch] for batch in loader.batches(epoch, offset)]
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
 def test_an_epoch_has_every_example_once_in_batches_of_fixed_shape(data):

@@ -16,6 +16,7 @@ from convoy.dataloader.loader import InputOptions, Loader
 from convoy.dataloader.sources.find import find_source
 from convoy.dataloader.tfrecord import crc
 from convoy.dataloader.tfrecord.example import encode_example
+from tests import records
 from tests.dataloader.bad_images.pictures import adobe_cmyk, jpeg_claiming, png_claiming
 from tests.dataloader.packing import encoded
 
@@ -80,9 +81,7 @@ def test_every_bad_file_is_counted_and_named_with_a_reason(tmp_path, photo):
 def records_of(root, payloads, split="train", damage=None):
     root.mkdir(exist_ok=True)
     path = root / f"{split}-00000-of-00001"
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for payload in payloads:
-            writer.write(payload)
+    records.write(path, payloads)
     if damage is not None:
         content = bytearray(path.read_bytes())
         path.write_bytes(damage(content))

@@ -5,46 +5,34 @@ import random
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from convoy.dataloader.bad_images.culprits import what_is_wrong
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.sources import class_count
 from convoy.dataloader.sources.find import find_source
-
-
-def ints(*values):
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-
-def text(value):
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+from tests import records
 
 
 def classic(label, size=100_000):
     """Returns an Example like the ImageNet builder's, with its other keys and a large image."""
     features = {
-        "image/height": ints(500),
-        "image/width": ints(375),
-        "image/class/synset": text(b"n01440764"),
-        "image/class/text": text(b"tench"),
-        "image/object/bbox/label": ints(7, 8, 9),
-        "image/object/number": ints(-3),
-        "image/object/score": tf.train.Feature(float_list=tf.train.FloatList(value=[0.5])),
-        "image/class/label": ints(label),
-        "image/encoded": text(np.random.default_rng(label).bytes(size)),
+        "image/height": 500,
+        "image/width": 375,
+        "image/class/synset": b"n01440764",
+        "image/class/text": b"tench",
+        "image/object/bbox/label": [7, 8, 9],
+        "image/object/number": -3,
+        "image/object/score": 0.5,
+        "image/class/label": label,
+        "image/encoded": np.random.default_rng(label).bytes(size),
     }
     keys = list(features)
     random.Random(label).shuffle(keys)
-    return tf.train.Example(
-        features=tf.train.Features(feature={key: features[key] for key in keys})
-    ).SerializeToString()
+    return records.example({key: features[key] for key in keys})
 
 
 def write(folder, examples, name="train-00000-of-00001"):
-    with tf.io.TFRecordWriter(str(folder / name)) as writer:
-        for payload in examples:
-            writer.write(payload)
+    records.write(folder / name, examples)
 
 
 def test_the_number_of_classes_is_the_largest_label(data):
@@ -57,15 +45,7 @@ def test_the_number_of_classes_is_the_largest_label(data):
 
 
 def test_labels_of_tfds_count_from_0(data):
-    write(
-        data,
-        [
-            tf.train.Example(
-                features=tf.train.Features(feature={"image": text(b"x"), "label": ints(label)})
-            ).SerializeToString()
-            for label in (0, 1, 2)
-        ],
-    )
+    write(data, [records.example({"image": b"x", "label": label}) for label in (0, 1, 2)])
     assert find_source(str(data), "train").count_classes() == 3
 
 

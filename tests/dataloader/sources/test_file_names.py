@@ -1,38 +1,28 @@
 """File names of examples, from folders and from records that TensorFlow wrote."""
 
 import pytest
-import tensorflow as tf
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.sources.file_names import file_names
 from convoy.dataloader.sources.find import find_source
 from convoy.dataloader.sources.tfrecords import TFRecordSource
+from tests.records import example, write
 
 
 def record(label, **names):
     """Returns an Example with these file names by key; its image is never decoded."""
-    feature = tf.train.Feature
-    features = {
-        "image/encoded": feature(bytes_list=tf.train.BytesList(value=[b"x"])),
-        "image/class/label": feature(int64_list=tf.train.Int64List(value=[label])),
-    }
-    for key, name in names.items():
-        features[key] = feature(bytes_list=tf.train.BytesList(value=[name.encode()]))
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    features = {"image/encoded": b"x", "image/class/label": label}
+    return example(features | {key: name.encode() for key, name in names.items()})
 
 
 @pytest.fixture
 def records(tmp_path):
     """A function that returns a source of these serialized examples."""
 
-    def write(*examples):
-        path = tmp_path / "validation-00000-of-00001"
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for example in examples:
-                writer.write(example)
-        return TFRecordSource([str(path)])
+    def source(*examples):
+        return TFRecordSource([write(tmp_path / "validation-00000-of-00001", examples)])
 
-    return write
+    return source
 
 
 def test_file_names_of_class_folders_are_paths(folders):

@@ -1,6 +1,5 @@
 """Finding and reading data on disk, compared with TensorFlow's writer and reader."""
 
-import io
 import logging
 import os
 import resource
@@ -19,6 +18,9 @@ from convoy.dataloader.sources.find import find_source
 from convoy.dataloader.sources.folders import FolderSource
 from convoy.dataloader.sources.tfrecords import TFRecordSource
 from convoy.dataloader.tfrecord import crc, random_access
+from tests import records
+from tests.dataloader.packing import encoded
+from tests.records import write
 
 
 @pytest.fixture
@@ -28,24 +30,11 @@ def cache(tmp_path):
 
 
 def jpeg(level=100, size=(20, 30)):
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (level, level, level)).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return encoded(Image.new("RGB", size, (level, level, level)))
 
 
 def example(image, label, keys=("image/encoded", "image/class/label")):
-    features = {
-        keys[0]: tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
-        keys[1]: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-    }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-
-def write(path, payloads):
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for payload in payloads:
-            writer.write(payload)
-    return str(path)
+    return records.example(dict(zip(keys, (image, label), strict=True)))
 
 
 def parsed(source, i):

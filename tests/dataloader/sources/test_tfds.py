@@ -1,6 +1,5 @@
 """Prepared TensorFlow Datasets, compared with tensorflow_datasets where it is installed."""
 
-import io
 import json
 
 import numpy as np
@@ -13,12 +12,11 @@ from convoy.dataloader.loader import InputOptions, Loader
 from convoy.dataloader.sources.find import find_source
 from convoy.dataloader.sources.tfds import TFDSSource
 from convoy.dataloader.tfrecord.example import encode_example
+from tests.dataloader.packing import encoded
 
 
 def jpeg(i):
-    buffer = io.BytesIO()
-    Image.new("RGB", (24, 20 + i % 3), (i * 7 % 256, 100, 50)).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return encoded(Image.new("RGB", (24, 20 + i % 3), (i * 7 % 256, 100, 50)))
 
 
 def feature(kind, **more):
@@ -135,7 +133,7 @@ def test_examples_equal_those_of_tensorflow_datasets(tmp_path, kind):
         expected = builder.as_dataset(split=theirs, shuffle_files=False)
         raw = source.read(np.arange(source.num_examples))
         for one, example in zip(raw, expected, strict=True):
-            encoded, number = source.parse(one, 0)
+            image, number = source.parse(one, 0)
             assert number == int(example["label"])
-            pixels = tf.io.decode_image(encoded, channels=3)
+            pixels = tf.io.decode_image(image, channels=3)
             assert (pixels.numpy() == example["image"].numpy()).all()
