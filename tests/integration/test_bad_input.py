@@ -6,13 +6,9 @@ import shutil
 import pytest
 
 from convoy.runtime.run_folder import checkpoint
-from main import main
+from tests.integration.in_process import run
 
 NO_PICTURE = b"\xff\xd8\xff\xe0 this is no picture"
-
-
-def run(*args):
-    return main([str(arg) for arg in args])
 
 
 def said(capsys):

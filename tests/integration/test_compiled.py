@@ -6,25 +6,15 @@ import numpy as np
 import pytest
 
 from convoy.runtime.run_folder import checkpoint
-from main import main
+from tests.integration.in_process import start
+from tests.integration.logs import losses
 
 EXACT = ("--dropout", "0", "--stochastic_depth", "0")
-
-
-def start(*args, code=0):
-    assert main([str(arg) for arg in args]) == code
 
 
 @pytest.fixture
 def flags(small_run, tiny):
     return (*small_run, *EXACT, "--data_dir", tiny, "--max_epochs", "1", "--warmup_epochs", "0")
-
-
-def losses(lines):
-    """Returns the loss of each step in a log."""
-    found = [line["data"]["train.loss"] for line in lines if len(line.get("step", "")) == 2]
-    assert len(found) == 7
-    return found
 
 
 @pytest.mark.slow
@@ -42,6 +32,7 @@ def test_two_ranks_compiled_by_xla_have_the_losses_of_ranks_without_xla(
     else:
         convoy(*flags, *halves, "--model_dir", plain, np=2)
     one, other = (losses(log_lines(folder / "log.json")) for folder in (plain, xla))
+    assert len(one) == len(other) == 7
     np.testing.assert_allclose(other, one, atol=2e-3)
     # Before rounding differences can grow.
     np.testing.assert_allclose(other[:2], one[:2], atol=1e-4)

@@ -12,12 +12,9 @@ from convoy.runtime.command_line.cli import parse
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.settings.config import load_config
 from main import main
+from tests.integration.in_process import run
 
 EVALUATION = ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5")
-
-
-def run(*args):
-    return main([str(arg) for arg in args])
 
 
 def summary(lines):

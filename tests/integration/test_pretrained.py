@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from convoy.runtime.run_folder import checkpoint
-from main import main
-
-
-def run(*args):
-    return main([str(arg) for arg in args])
+from tests.integration.in_process import run
 
 
 @pytest.fixture

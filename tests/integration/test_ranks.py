@@ -8,6 +8,7 @@ import pytest
 from convoy.runtime.run_folder import checkpoint
 from convoy.utils.distributed.slurm_and_nproc import serve
 from main import main
+from tests.integration.logs import losses
 
 # Runs main.py with frozen batch norm, since its statistics are separate on each rank, and prints a
 # hash of the final weights on every rank.
@@ -37,11 +38,6 @@ from main import main
 sys.exit(main(sys.argv[1:]))
 """
 EVALUATION = ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5")
-
-
-def losses(lines):
-    """Returns the loss of each step in a log."""
-    return [line["data"]["train.loss"] for line in lines if len(line.get("step", "")) == 2]
 
 
 def test_two_ranks_train_like_one_process_with_the_same_global_batch(

@@ -25,6 +25,7 @@ from convoy.utils.files import (
 )
 from convoy.utils.logging import make_json_logger
 from main import main
+from tests.integration.in_process import start
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +73,6 @@ def test_the_report_is_made_from_the_complete_log(tiny, small_run, monkeypatch):
     flags += ("--report_images", "0", "--no_checkpoints", "--data_dir", tiny)
     start(*small_run, *flags, "--model_dir", folder)
     assert "finished after 1 epochs" in (folder / "report.html").read_text()
-
-
-def start(*args, code=0):
-    assert main([str(arg) for arg in args]) == code
 
 
 def test_training_leaves_checkpoints_log_and_events_at_the_url(run):
