@@ -239,9 +239,7 @@ class Trainer:
         return epoch, window, asked
 
     def _open_windows(self) -> tuple[Window, Window]:
-        """Opens the windows of the epoch and of the log, with the sums of an epoch
-        that had already begun.
-        """
+        """Opens the epoch's and the log's windows, with the sums of an epoch already begun."""
         images, sums = self.sizes.images_per_step, self._sums
         epoch, window = Window(images), Window(images)
         epoch.mean.update(sums.epoch)
@@ -251,9 +249,7 @@ class Trainer:
         return epoch, window
 
     def _wait_for_data(self, batches: Iterator[Batch]) -> list[Batch]:
-        """Waits for the batches of the next step. At an epoch's end batches of weight 0 fill it
-        up; an empty list means that the epoch is over.
-        """
+        """Returns the next step's batches, filled up with weight 0; none at the epoch's end."""
         watchdog.await_data(f"waiting for the data of step {self.state.step + 1}")
         passes = list(islice(batches, self.sizes.micro_steps))
         missing = self.sizes.micro_steps - len(passes) if passes else 0
@@ -265,11 +261,12 @@ class Trainer:
         return Wishes(stop, save, bool(self.memory and self.memory.hosts_changed()))
 
     def _end_epoch(self, epoch: Window, window: Window, asked: Wishes) -> None:
-        """Saves first, and then does what may fail or take long: evaluation, and the wishes of the
-        last step.
+        """Saves, then does what may fail or take long: evaluation and the last step's wishes.
 
         Args:
-            epoch, window, asked: from `_train_epoch`.
+            epoch: from `_train_epoch`.
+            window: from `_train_epoch`.
+            asked: from `_train_epoch`.
 
         Raises:
             TrainingError: more training images are unreadable than allowed.
@@ -308,7 +305,7 @@ class Trainer:
             self._evaluate(kept)
 
     def _go_back(self, failure: NotFinite) -> None:
-        """To the last good checkpoint; raises TrainingError where that is not wanted."""
+        """Returns to the last good checkpoint; raises TrainingError if that is not wanted."""
         line, self._sums = roll_back(
             self.state,
             failure,
@@ -324,16 +321,17 @@ class Trainer:
         self._save(self._sums, to_disk=False)
 
     def _place(self) -> int:
-        """Returns the position in the schedule, in updates of the current batch size; computed from
-        epoch and offset, so it survives a change of batch or ranks.
+        """Returns the position in the schedule, in updates of the current batch size.
+
+        It follows from epoch and offset, so it survives a change of batch or ranks.
         """
         done = math.ceil(self.state.offset / self.sizes.images_per_step)
         return self.state.epoch * self.sizes.steps_per_epoch + done
 
     def _grant(self, asked: Wishes, epoch: Window, window: Window) -> Wishes:
-        """Within an epoch: saves, stops and regroups where any rank asked for it; every rank comes
-        here alike. Returns what is left to do: all of it in an epoch's last step, whose end saves
-        more than this could.
+        """Saves, stops and regroups within an epoch if any rank asked; all ranks act alike.
+
+        Returns the wishes that are left: in an epoch's last step all, as its end saves more.
         """
         if self.state.offset >= self.train_data.epoch_length:
             return asked
