@@ -293,7 +293,7 @@ def test_leaving_an_epoch_early_does_not_hang(data):
 
 ENDING = """
 import atexit, sys
-atexit.register(lambda: print(batches.gi_frame is None))  # comes after all that is imported here
+atexit.register(lambda: print(batches.gi_frame is None))  # runs after all other exit functions
 from convoy.dataloader.loader import build_dataset
 from convoy.dataloader.options import InputOptions
 

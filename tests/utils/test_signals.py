@@ -64,7 +64,7 @@ requests.PATIENCE = 0.5
 with requests.Requests(["SIGTERM"], exits=True) as wishes:
     wishes.at_stake = sys.argv[1] == "at stake"
     print("ready", flush=True)
-    # A library that hears no signals: its sleep goes on after each.
+    # Like a library that handles no signals: sleep continues after each one.
     libc, left = ctypes.CDLL(None), 6
     while left:
         left = libc.sleep(left)

@@ -51,7 +51,7 @@ print(json.dumps(resident))
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("cache", ["none", "ram"])
-def test_ten_epochs_take_no_more_than_one(tmp_path_factory, monkeypatch, cache):
+def test_ten_epochs_take_no_more_memory_than_one(tmp_path_factory, monkeypatch, cache):
     folder = tmp_path_factory.getbasetemp() / "fifty-thousand"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder.with_suffix(".cache")))
     command = [sys.executable, "-c", EPOCHS, str(folder), "50000", cache]

@@ -17,7 +17,7 @@ from convoy.utils.machine import xla
 place = xla.keep(sys.argv[1])
 import tensorflow as tf
 weights = tf.Variable(tf.ones((64, 64)))
-for _ in range(int(sys.argv[2])):  # of one run more than of the other, as when one restores
+for _ in range(int(sys.argv[2])):  # more operations, as in a resumed run
     weights.assign(weights * 1.0)
 def gradient(images, scale=None):
     with tf.GradientTape() as tape:

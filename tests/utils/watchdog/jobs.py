@@ -37,13 +37,13 @@ def asked():
 watcher.GRACE, watcher.PATIENCE = 0.3, 0.5
 while (folder / f"late-{rank}").exists():
     time.sleep(0.01)
-start_seconds = SECONDS if how == "soon" else 60.0  # three Pythons start slowly on a busy machine
+start_seconds = SECONDS if how == "soon" else 60.0  # three processes start slowly on a busy machine
 watchdog.start(rank, size, SECONDS, one_host=True, start_seconds=start_seconds, put=put, get=get)
-if (folder / f"load-{rank}").exists():  # as TensorFlow
+if (folder / f"load-{rank}").exists():  # like TensorFlow
     watchdog.search()
     with watchdog.hushed("loading TensorFlow"):
         put(f"began-{rank}", "")
-        if how == "slow libraries":  # that hold the interpreter
+        if how == "slow libraries":  # PyDLL keeps the interpreter locked
             ctypes.PyDLL(None).sleep(int(2 * SECONDS))
         else:
             time.sleep(1000)
