@@ -9,15 +9,16 @@ the rows' tables in the pages of docs/performance/.
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness.turns import ROOT, Program, end_in_order, markdown, measure, measured_on
+from benchmarks.harness.machine import ROOT, measured_on
+from benchmarks.harness.pages import page_of, write
+from benchmarks.harness.program import Program
+from benchmarks.harness.table import markdown
+from benchmarks.harness.turns import end_in_order, measure
 from benchmarks.rows.every_row import ROWS
 from convoy.utils import strict_json
-
-PAGES = ROOT / "docs" / "performance"
 
 
 def main() -> None:
@@ -56,35 +57,6 @@ def chosen(name: str, words: list[str] | None, names: list[str]) -> bool:
     that.
     """
     return not words or any(word == name or (word in name and word not in names) for word in words)
-
-
-def page_of(name: str) -> Path:
-    """Returns the page of docs/performance/ with a row's marks.
-
-    Raises:
-        SystemExit: no page has them.
-    """
-    begin = f"<!-- {name} -->"
-    for page in sorted(PAGES.glob("*.md")):
-        if begin in page.read_text():
-            return page
-    raise SystemExit(
-        f"no page of docs/performance/ has a place for {name}: add {begin} and its end"
-    )
-
-
-def write(name: str, table: str, page: Path) -> None:
-    """Replaces the text between the marks of a row, or of another table, in the page.
-
-    Raises:
-        SystemExit: the page has no such marks.
-    """
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    text = page.read_text()
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(text):
-        raise SystemExit(f"{page.name} has no place for {name}: add {begin} and {end}")
-    page.write_text(pattern.sub(lambda _: f"{begin}\n{table}{end}", text))
 
 
 if __name__ == "__main__":

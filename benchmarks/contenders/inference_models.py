@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders.pytorch import import_torch
-from benchmarks.harness.turns import ROOT
+from benchmarks.harness.machine import ROOT
 
 CHECKED = 64  # number of images for comparing logits
 TIMM_NAMES = {

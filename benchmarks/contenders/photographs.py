@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.harness.machine import ROOT
+
 COUNT, CLASSES = 1024, 16
 
 

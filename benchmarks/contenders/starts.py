@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.contenders import photographs
 from benchmarks.harness.contender import Contender
-from benchmarks.harness.turns import ROOT
+from benchmarks.harness.machine import ROOT
 
 PLACE = ROOT / "build" / "bench" / "starts"
 PHOTOS = 200

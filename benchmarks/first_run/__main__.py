@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.first_run import search, sets, table
 from benchmarks.first_run.contestants import Trial, measured
-from benchmarks.harness.turns import ROOT, about_machine
+from benchmarks.harness.machine import ROOT, about_machine
 from convoy.utils import strict_json
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.harness.turns import ROOT
+from benchmarks.harness.machine import ROOT
 from convoy.runtime.fitted.rules import Facts, fitted
 from convoy.utils import strict_json
 

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import __main__ as bench
-from benchmarks.harness.turns import ROOT, measured_on
+from benchmarks.harness import pages
+from benchmarks.harness.machine import ROOT, measured_on
 
 PAGE = ROOT / "docs" / "first_run.md"
 COLUMNS = {
@@ -68,4 +68,4 @@ def _searched(found: Sequence[dict], names: Sequence[str]) -> list[str]:
 
 
 def write(text: str, page: Path = PAGE) -> None:
-    bench.write("first run", text, page)
+    pages.write("first run", text, page)

@@ -29,20 +29,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.__main__ import write
 from benchmarks.gpu.cards import Card, find_card
 from benchmarks.gpu.cells import Cell, Setting, cells
 from benchmarks.gpu.table import markdown
-from benchmarks.harness.turns import (
-    ROOT,
-    Entry,
-    Failed,
-    Missing,
-    Worker,
-    about_machine,
-    end_in_order,
-    spread,
-)
+from benchmarks.harness.machine import ROOT, about_machine
+from benchmarks.harness.pages import write
+from benchmarks.harness.row import Entry
+from benchmarks.harness.table import spread
+from benchmarks.harness.turns import Failed, Missing, Worker, end_in_order
 from convoy.utils import strict_json
 from convoy.utils.machine.resources import NO_MEMORY
 

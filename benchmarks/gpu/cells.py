@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.turns import Entry
-from benchmarks.rows.every_row import MACS
+from benchmarks.harness.row import Entry
+from benchmarks.rows.training import MACS
 from convoy.model.catalog import get_arch
 from convoy.runtime.settings.recipes import lookup
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmarks.gpu.cards import mfu, peak
 from benchmarks.gpu.cells import CONVOY, DOCUMENTS, HOST, Cell
-from benchmarks.harness.turns import Entry, spread
+from benchmarks.harness.row import Entry
+from benchmarks.harness.table import spread
 from convoy.model.arithmetic import macs
 from convoy.model.catalog import get_arch
 

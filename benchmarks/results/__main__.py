@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.__main__ import write
-from benchmarks.harness.turns import ROOT
+from benchmarks.harness.machine import ROOT
+from benchmarks.harness.pages import write
 
 PAGE = ROOT / "docs" / "results.md"
 DATA = ROOT / "benchmarks" / "results" / "results.yaml"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.harness.turns import Entry, Goal, Row
+from benchmarks.harness.row import Entry, Goal, Row
 
 PREDICT, ONNX, TIMM_ONNX = "keras.applications, predict", "Convoy, ONNX", "timm, ONNX Runtime"
 BATCHES = (1, 4, 16, 64)

@@ -1,8 +1,8 @@
-"""Lists rows of input, of training on real images, of several processes and of checkpoints."""
+"""Lists rows of input and of training on real images."""
 
 from __future__ import annotations
 
-from benchmarks.harness.turns import Entry, Goal, Program, Row
+from benchmarks.harness.row import Entry, Goal, Row
 
 OURS, DALI_STAGE = "Convoy", "Convoy, --data_backend dali-cpu"
 TF_IMAGE, KERAS = "tf.data and tf.image", "Keras preprocessing layers"
@@ -59,7 +59,4 @@ def _end_to_end() -> Row:
 ROWS = [
     *(_input(augmenter) for augmenter in POLICY),
     _end_to_end(),
-    Program("scaling", "Weak scaling over Horovod, 2 processes", "benchmarks.scaling.weak_scaling"),
-    Program("exchange", "What averaging gradients costs", "benchmarks.scaling.exchange"),
-    Program("checkpoint", "What saving costs a training run", "benchmarks.costs.checkpoint"),
 ]

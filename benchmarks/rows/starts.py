@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.harness.turns import Entry, Goal, Row
+from benchmarks.harness.row import Entry, Goal, Row
 
 BARE, OURS = "bare keras.applications script", "Convoy"
 FIGURES = {"ms": "ms", "peak_mib": "peak, MiB"}

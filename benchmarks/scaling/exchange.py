@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.harness.turns import ROOT
+from benchmarks.harness.machine import ROOT
 from convoy.utils import strict_json
 
 SIZES = [2**n for n in range(12, 27, 2)]  # bytes

@@ -29,16 +29,15 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from benchmarks.harness.machine import ROOT
 from benchmarks.scaling.weak_scaling import rate, share
 from convoy.model.catalog import get_arch
 
-ROOT = Path(__file__).resolve().parents[2]
 GPUS_PER_HOST = 8
 FITTED_UP_TO = 8
 # Ranges of the fit: fractions of a step, exponents, and images/s of a host.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.harness.machine import ROOT
 from benchmarks.scaling.model import (
     FITTED_UP_TO,
     GPUS_PER_HOST,
@@ -31,7 +32,7 @@ from benchmarks.scaling.model import (
 )
 from convoy.model.catalog import get_arch
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
+PAGE = ROOT / "docs" / "scaling.md"
 LARGE = (64, 256, 1024)
 MISSED = 0.10
 

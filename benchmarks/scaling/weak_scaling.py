@@ -31,7 +31,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TextIO
 
-from benchmarks.harness.turns import ROOT, end_in_order, spread
+from benchmarks.harness.machine import ROOT
+from benchmarks.harness.table import spread
+from benchmarks.harness.turns import end_in_order
 from convoy.utils import strict_json
 
 WARMUP = 3

@@ -13,7 +13,8 @@ from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.cards import Card, mfu, peak
 from benchmarks.gpu.cells import COMPILED, CONVOY, DEVICE, EAGER, FIT, HOST, Setting, cells
 from benchmarks.gpu.table import NOT_YET, NOTHING, markdown
-from benchmarks.harness.turns import Entry, Failed, Missing, Worker
+from benchmarks.harness.row import Entry
+from benchmarks.harness.turns import Failed, Missing
 
 ROOT = Path(__file__).resolve().parents[3]
 EVERY = cells(Setting(Path("photographs")))
@@ -255,22 +256,7 @@ def test_the_tables_compare_with_the_other_programs(bench, tmp_path):
     )
 
 
-# ---- real processes ------------------------------------------------------------------------------
-
-
-def test_a_contender_that_crashes_is_reported_with_its_error():
-    # The function returns no contender.
-    entry = Entry("broken", "training:random_batch", {"size": 2, "batch": 1})
-    with Worker(entry) as worker, pytest.raises(Failed, match="broken: AttributeError: 'tuple'"):
-        worker.begin(1.0)
-
-
-def test_a_contender_that_exceeds_its_time_limit_is_stopped():
-    with (
-        Worker(Entry("slow", "training:random_batch", {"size": 2, "batch": 1})) as worker,
-        pytest.raises(Failed, match="slow: no answer in 0 s"),
-    ):
-        worker.begin(1.0, limit_s=0.0)
+# ---- a real process ------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -1,0 +1,44 @@
+"""Lists rows of training steps."""
+
+from __future__ import annotations
+
+from benchmarks.harness.row import Entry, Goal, Row
+
+OURS, WITHOUT = "Convoy, {}", "Convoy without model/native, {}"
+FIT = "keras.applications + fit, {}"
+EAGER, COMPILED = "timm, PyTorch eager, {}", "timm, torch.compile, {}"
+MACS = {  # per image, 10⁹, from our `--mode list` and keras.applications' own architectures
+    "efficientnet-b0": (0.386, 0.386),
+    "efficientnet-b4": (4.39, 4.39),
+    "resnet50": (4.09, 3.86),
+}
+
+
+def _training(name: str, arch: str, size: int, batch: int) -> Row:
+    """Puts both precisions into one row: our best is compared with PyTorch's best."""
+    entries, goals = [], []
+    sizes = {"arch": arch, "size": size, "batch": batch}
+    ours, theirs = MACS[arch]
+    for short, dtype, bound in (("fp32", "float32", 1.25), ("bf16", "bfloat16", 1.5)):
+        arguments = {**sizes, "dtype": dtype}
+        entries += [
+            Entry(FIT.format(short), "training:keras_fit", arguments, work=theirs / ours),
+            Entry(OURS.format(short), "training:ours", arguments),
+            Entry(WITHOUT.format(short), "training:ours", {**arguments, "natively": False}),
+            Entry(EAGER.format(short), "training:timm_step", {**arguments, "compiled": False}),
+            Entry(COMPILED.format(short), "training:timm_step", {**arguments, "compiled": True}),
+        ]
+        goals.append(Goal(OURS.format(short), FIT.format(short), bound))
+    every = [
+        tuple(form.format(short) for short in ("fp32", "bf16")) for form in (OURS, EAGER, COMPILED)
+    ]
+    goals.append(Goal(every[0], every[1] + every[2], 1.0))
+    title = f"Training step, {arch}, {size} px, batch {batch}"
+    return Row(f"train-{name}", title, entries, goals, target_s=4.0)
+
+
+ROWS = [
+    _training("b0", "efficientnet-b0", 224, 16),
+    _training("b4", "efficientnet-b4", 380, 4),
+    _training("resnet50", "resnet50", 224, 16),
+]
