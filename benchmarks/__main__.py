@@ -1,9 +1,9 @@
-"""Runs the rows of `benchmarks.rows.every_row`.
+"""Compares Convoy with other programs: runs the comparisons in rows/, called rows.
 
     python -m benchmarks [--only WORD …] [--write]
 
-Prints each as a table, stores every figure as JSON under build/bench/, and with `--write` replaces
-the rows' tables in the pages of docs/performance/.
+Prints a table for each row and saves all measurements as JSON in build/bench/. `--write` also
+replaces the rows' tables in the pages of docs/performance/.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from convoy.utils import strict_json
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="rows whose name holds one")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="rows with this in their name")
     parser.add_argument("--entries", nargs="+", metavar="WORD", help="contenders, likewise")
     parser.add_argument("--rounds", type=int, help="turns of each contender")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/")
@@ -32,7 +32,7 @@ def main() -> None:
     names = [row.name for row in ROWS]
     rows = [row for row in ROWS if chosen(row.name, options.only, names)]
     if not rows:
-        parser.error(f"no row is called so; there are: {', '.join(row.name for row in ROWS)}")
+        parser.error(f"no row has such a name; there are: {', '.join(row.name for row in ROWS)}")
     end_in_order()
     for row in rows:
         print(f"## {row.title} (`{row.name}`)\n", flush=True)
@@ -53,8 +53,9 @@ def main() -> None:
 
 
 def chosen(name: str, words: list[str] | None, names: list[str]) -> bool:
-    """Returns whether the name contains one of the words; a word that is a full name matches only
-    that.
+    """Returns whether the name contains one of the words.
+
+    A word that is one of `names` matches only that name.
     """
     return not words or any(word == name or (word in name and word not in names) for word in words)
 

@@ -1,7 +1,6 @@
-"""Trains as users do, with `runtime.train.trainer.Trainer` itself: on JPEGs in TFRecords, or
-synthetic images.
+"""Trains with the whole `Trainer`, as users do: on JPEGs in TFRecords, or on synthetic images.
 
-The trainer measures how long each step waited for its batch, as in its logs and in `--mode
+The trainer measures how long each step waits for its batch, as for its logs and for `--mode
 training_benchmark` (docs/benchmark.md).
 """
 
@@ -25,7 +24,7 @@ ENDLESS, CLASSES = 10**6, 1000
 
 
 class _Turns(keras.callbacks.Callback):
-    """Lets the trainer do as many steps as are granted, and then makes it wait."""
+    """Lets the trainer do the granted number of steps, and then blocks it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,10 +41,10 @@ class _Turns(keras.callbacks.Callback):
 def trainer(
     arch: str, size: int, batch: int, augmenter: str | None = None, **flags: Any
 ) -> Contender:
-    """Makes a contender of the trainer: a turn continues it for that many steps.
+    """Returns the trainer as a contender. Each turn continues the same run.
 
     Args:
-        augmenter: augmenter of real images; None: synthetic images, made once.
+        augmenter: `--augmenter_name` for real images; None trains on synthetic images.
         flags: further fields of `Config`.
     """
     ranks.init()
@@ -67,7 +66,7 @@ def trainer(
     def train() -> None:
         try:
             policy = device.precision(config.use_amp, config.dtype, device.has_gpu())
-            keras.config.set_dtype_policy(policy)  # each thread has its own
+            keras.config.set_dtype_policy(policy)  # each thread has its own policy
             made = Trainer(config, make_json_logger(None), callbacks=[turns])
             made.throughput = times
             made.run()
@@ -76,7 +75,7 @@ def trainer(
             turns.done.release()
             raise
 
-    # A thread, so that the run continues from turn to turn with the batches that are ready.
+    # A thread, so that the run keeps its state and prefetched batches between turns.
     threading.Thread(target=train, daemon=True).start()
 
     def turn(count: int) -> None:

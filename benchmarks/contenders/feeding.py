@@ -1,8 +1,7 @@
-"""Trains on photographs from disk, beside the same step on one resident batch.
+"""Trains on photographs from disk, and on one batch in the device's memory for comparison.
 
-The settings are those of the document's recipe (optimizer, moving average, weight decay, and so on)
-with AutoAugment, and the batches are the trainer's own. The GPU waits for whatever the host's CPU
-cannot deliver in time.
+The settings come from the document's recipe (optimizer, moving average, weight decay and others),
+with AutoAugment and the trainer's loader. If the CPU prepares batches too slowly, the GPU waits.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from benchmarks.contenders.photographs import prepared
 from benchmarks.contenders.training import CLASSES, device_memory, on_device, set_up
 from benchmarks.harness.contender import Contender
 
-RATE = 1e-4  # keeps the loss finite whatever the photographs teach, so that every update is done
-ENDLESS = 10**9  # steps per epoch: no timing crosses the end of one
+RATE = 1e-4  # small, so that the loss stays finite: a step with another loss skips its update
+ENDLESS = 10**9  # steps per epoch, so that no timing includes an epoch's end
 
 
 def ours(
@@ -29,14 +28,14 @@ def ours(
     photographs: str,
     need_gpu: bool = False,
 ) -> Contender:
-    """Makes a contender of the trainer's step, compiled with XLA, and its loader.
+    """Returns the trainer's step, compiled with XLA, and its loader as a contender.
+
+    It measures two further figures: `resident`, the images/s of the same step on a batch in the
+    GPU's memory (with `augment_on="device"`, the step includes augmentation), and `wait_ms`, how
+    long a step waits for its batch.
 
     Args:
-        photographs: folder for them; created if missing.
-
-    Further figures: `resident`, images/s of the same step on a batch in the GPU's memory (with
-    `augment_on="device"`, the step includes its augmentation); `wait_ms`, how long a step waits for
-    its batch.
+        photographs: folder with the photographs; created if missing.
     """
     set_up(dtype, need_gpu)
     import tensorflow as tf
@@ -70,7 +69,7 @@ def ours(
     found: dict[str, float] = {}
 
     def run(source: Iterator, steps: int) -> tuple[float, float]:
-        """Returns the seconds that the steps take, and how many of these they wait for batches."""
+        """Returns the seconds that the steps take, and the seconds that they wait for batches."""
         waited, start = 0.0, time.perf_counter()
         for _ in range(steps):
             before = time.perf_counter()
@@ -82,7 +81,7 @@ def ours(
 
     def turn(steps: int) -> float:
         found["resident"] = steps * batch / run(repeat(resident), steps)[0]
-        run(batches, steps)  # uses up batches that were decoded ahead meanwhile
+        run(batches, steps)  # uses up the batches that were prefetched meanwhile
         seconds, waited = run(batches, steps)
         found["wait_ms"] = 1e3 * waited / steps
         return seconds

@@ -1,8 +1,7 @@
-"""Implements AutoAugment and RandAugment as usual in TensorFlow, for comparison.
+"""Implements AutoAugment and RandAugment as usual in TensorFlow, as a baseline.
 
 It uses float32 images, operations from `tf.image` and similar, and one `tf.switch_case` per step.
-From `dataloader.augment.policies` it takes only the table of sub-policies and the meaning of
-levels.
+The table of sub-policies and the meaning of levels come from `dataloader.augment.policies`.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ BRANCHES = {
 
 
 def autoaugment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Augments float32 (H, W, 3) in 0-255 with the policy "v0"; `seed` is int32 (2,)."""
+    """Augments float32 `(H, W, 3)` in 0–255 with the policy "v0"; `seed` is int32 `(2,)`."""
     names = list(BRANCHES)
     table = policies.get_policy("v0")
     ops = tf.constant([[names.index(step.op) for step in sub] for sub in table])
@@ -158,8 +157,9 @@ def autoaugment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def randaugment(image: tf.Tensor, seed: tf.Tensor, steps: int = 2, level: float = 10) -> tf.Tensor:
-    """Augments float32 (H, W, 3) in 0-255 with `steps` operations, each equally likely, as is none;
-    `seed` is int32 (2,). Cutout is not among them.
+    """Augments float32 `(H, W, 3)` in 0–255 with `steps` operations; `seed` is int32 `(2,)`.
+
+    Each step draws one of the operations (all but Cutout) or none, with equal probability.
     """
     constant = policies.RANDAUGMENT_TRANSLATE_CONST
     arguments = [policies.argument(op, level, translate_const=constant) for op in BRANCHES]
@@ -176,9 +176,7 @@ def randaugment(image: tf.Tensor, seed: tf.Tensor, steps: int = 2, level: float 
 
 
 def _apply(image, op, argument, uniform):
-    """Applies the operation with that number; a signed one takes the lower of its two values half
-    of the time.
-    """
+    """Applies operation number `op`. Signed operations negate the argument if `uniform` < 0.5."""
     signed = tf.constant([name in SIGNED for name in BRANCHES])
     argument = tf.where(signed[op] & (uniform < 0.5), -argument, argument)
     return tf.switch_case(op, [lambda f=f: f(image, argument) for f in BRANCHES.values()])

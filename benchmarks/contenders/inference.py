@@ -1,8 +1,8 @@
 """Runs inference: from uint8 images in host memory to probabilities in host memory.
 
-All contenders of an architecture have the same weights, and their logits are compared at the start
-(inference_models.py), except those of keras.applications' ResNet50, which is another network (v1).
-Each may use all cores.
+All contenders of an architecture have the same weights, and each first compares its logits with the
+Keras model's (inference_models.py). The exception is keras.applications' ResNet50, which is another
+network (v1). Each contender may use all cores.
 """
 
 from __future__ import annotations
@@ -35,15 +35,20 @@ def _contender(
     probabilities: bool = False,
     bound: float | None = CLOSE,
 ) -> Contender:
-    """Compares logits or probabilities, which `of` extracts from a run's results, with the Keras
-    model's, and makes a contender of the run.
+    """Compares a program's results with the Keras model's, and returns it as a contender.
+
+    Args:
+        run: runs the program on uint8 images `(batch, size, size, 3)`.
+        of: extracts logits or probabilities `(batch, classes)` from the result of `run`.
+        probabilities: True if `of` returns probabilities.
+        bound: largest allowed difference; None allows any.
 
     Raises:
-        ValueError: they differ by more than `bound`, or predict another class.
+        ValueError: results differ by more than `bound`, or predict another class.
     """
     images, wanted = check(arch, size)
     wanted = _softmax(wanted) if probabilities else wanted
-    # In batches of the row's own size: traced or compiled once, for the timed shape.
+    # In batches of the measured size, so that the program is traced or compiled only once.
     parts = [images[i : i + batch] for i in range(0, len(images), batch)]
     got = np.concatenate([of(run(part)) for part in parts if len(part) == batch])
     wanted = wanted[: len(got)]
@@ -87,7 +92,7 @@ def ours(arch: str, size: int, batch: int) -> Contender:
 
 
 def export(name: str, arch: str, size: int, batch: int) -> Contender:
-    """Runs one of `--mode export`'s files as `--mode inference_benchmark` does."""
+    """Runs a file of `--mode export`, as `--mode inference_benchmark` does."""
     device.prefer_onednn()
     path = prepared(arch, size, name)
     from convoy.runtime.export.writers import READERS
@@ -108,7 +113,7 @@ def _bytes(path: Path) -> int:
 
 
 def _keras_model(arch: str, size: int) -> tuple[Any, bool]:
-    """Returns keras.applications' network, and whether it equals ours with the same weights."""
+    """Returns keras.applications' network, and whether it is the same network as ours."""
     import keras
 
     shape = (size, size, 3)
@@ -120,7 +125,7 @@ def _keras_model(arch: str, size: int) -> tuple[Any, bool]:
     from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD
 
     net = getattr(keras.applications, KERAS_NAMES[arch])(weights=None, input_shape=shape)
-    # Its first layers divide by 255, and normalise with weights that it loads with the others.
+    # Its first layers divide by 255 and normalise with constants that are part of its weights.
     place = next(i for i, x in enumerate(net.layers) if x.name.startswith("normalization"))
     net.layers[place].mean = np.reshape(IMAGENET_MEAN, (1, 1, 1, 3)).astype(np.float32) / 255
     net.layers[place].variance = np.square(IMAGENET_STD, dtype=np.float32).reshape(1, 1, 1, 3)
@@ -134,7 +139,7 @@ def _keras_model(arch: str, size: int) -> tuple[Any, bool]:
 
 
 def keras_model(arch: str, size: int, batch: int, how: str) -> Contender:
-    """Runs keras.applications: `how` is "predict", or "function" for `tf.function(model)`."""
+    """Runs keras.applications by `predict` (how="predict") or `tf.function` (how="function")."""
     import keras
     import tensorflow as tf
 
@@ -173,7 +178,7 @@ def timm_torch(arch: str, size: int, batch: int, channels_last: bool, compiled: 
 
 
 def timm_onnx(arch: str, size: int, batch: int) -> Contender:
-    """Runs timm's network through `torch.onnx.export`, in ONNX Runtime with its defaults."""
+    """Runs timm's network, exported by `torch.onnx.export`, in ONNX Runtime with its defaults."""
     import onnxruntime
 
     path = prepared(arch, size, "timm.onnx")

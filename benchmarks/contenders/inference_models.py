@@ -1,11 +1,10 @@
-"""Makes the network for the contenders of `benchmarks.contenders.inference`, with the same weights
-in every program.
+"""Makes the networks that inference.py runs, with the same weights for every program.
 
     python -m benchmarks.contenders.inference_models ARCH SIZE WHAT FOLDER
 
 writes WHAT ("weights", one of `runtime.export.formats.FORMATS`, or "timm.onnx") into FOLDER.
-`prepared` calls this in a separate process, so that a contender neither waits nor uses memory for
-what others need.
+`prepared` runs this command in a separate process, so that its memory does not count as the
+contender's.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ SOURCES = ("model/*.py", "runtime/export/*.py", "benchmarks/contenders/inference
 
 
 def prepared(arch: str, size: int, what: str) -> Path:
-    """Returns the path of `what`; makes it now unless it exists, from the present sources."""
+    """Returns the path of `what`. Makes it if it does not exist for the current source code."""
     digest = hashlib.sha256()
     for pattern in SOURCES:
         for file in sorted(ROOT.glob(pattern)):
@@ -64,7 +63,7 @@ def images(size: int, count: int) -> np.ndarray:
 
 
 def our_model(arch: str, size: int, folder: Path | None = None) -> Any:
-    """Builds the network as `--mode train` does: fresh, or with the weights in the folder."""
+    """Builds the network as `--mode train` does: new, or with the weights in the folder."""
     from convoy.runtime.builders.models import build_training_model
     from convoy.runtime.settings.config import Config
 
@@ -79,8 +78,10 @@ def our_model(arch: str, size: int, folder: Path | None = None) -> Any:
 
 
 def _write_weights(arch: str, size: int, folder: Path) -> None:
-    """Writes random weights with which every layer has an effect: batch norms have the statistics
-    of the images, scales and shifts differ by channel, and logits differ by image.
+    """Writes random weights with which an error in any layer changes the logits.
+
+    Batch norms have the statistics of the images, their scales and shifts differ by channel, and
+    logits differ by image.
     """
     import keras
     import tensorflow as tf
@@ -94,7 +95,7 @@ def _write_weights(arch: str, size: int, folder: Path) -> None:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.gamma.assign(rng.uniform(0.5, 1.5, layer.gamma.shape))
             layer.beta.assign(rng.normal(0, 0.3, layer.beta.shape))
-            layer.momentum = 0.0  # takes the one batch's statistics completely
+            layer.momentum = 0.0  # replaces the moving statistics by the batch's
     tf.function(model)(tf.constant(pixels[:16]), training=True)
     forward = tf.function(lambda x: model(x, training=False))
     logits = np.concatenate([forward(part).numpy() for part in np.split(pixels, CHECKED // 8)])
@@ -119,8 +120,9 @@ def _write_export(arch: str, size: int, folder: Path, name: str) -> None:
 
 
 def timm_model(arch: str, size: int) -> Any:
-    """Returns timm's network with our weights, from uint8 NHWC images to logits and probabilities,
-    like our exports; in evaluation mode.
+    """Returns timm's network with our weights, in evaluation mode.
+
+    Like our exports, it takes uint8 NHWC images and returns logits and probabilities.
     """
     torch = import_torch()
     import timm
@@ -154,7 +156,7 @@ def _write_timm_onnx(arch: str, size: int, folder: Path) -> None:
         input_names=["images"],
         output_names=["logits", "probabilities"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
-        dynamo=True,  # the exporter for scripts computes timm's padding again in each run
+        dynamo=True,  # the older exporter would compute timm's padding in each run
     )
     program.save(folder / "timm.onnx", external_data=False)
 

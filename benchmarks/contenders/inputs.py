@@ -1,12 +1,11 @@
-"""Runs training input as users do: from files to batches for a step.
+"""Runs whole input pipelines for training: from files to batches.
 
-Every contender shuffles the same 1,024 photographs (photographs.py), without end, and
-yields batches of 64 uint8 images of 224 × 224 pixels: a random-resized crop, a flip, and the
-`augmenter` ("none", "autoaugment", "randaugment"). All may use all cores, and prefetch as they do
-by default: a consumer that does nothing else keeps their queues empty, so a turn begins with as
-little prepared as it ends with.
+Every contender shuffles the same 1,024 photographs (photographs.py) endlessly and yields batches of
+64 uint8 images of 224 × 224 pixels: a random-resized crop of 5 to 100 % of the area (Keras' layers
+have no such crop), a flip, and the `augmenter` ("none", "autoaugment" or "randaugment").
 
-Crops cover 5 to 100 % of an image's area, except with Keras' layers, which have no such crop.
+All may use all cores, and prefetch by their defaults. The benchmark only takes batches, so their
+queues are empty at the end of a turn as at its beginning.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ CORES = len(os.sched_getaffinity(0))
 
 
 def _taking(batches: Iterable[Any], facts: dict[str, Any], warmup: int = 10) -> Contender:
-    """Makes a contender whose iteration takes a batch.
+    """Returns a contender that takes one batch per iteration.
 
     Raises:
-        ValueError: it is not a batch of such images.
+        ValueError: a batch has another size, shape or dtype.
     """
     batches = iter(batches)
     for _ in range(warmup):
@@ -44,9 +43,9 @@ def _taking(batches: Iterable[Any], facts: dict[str, Any], warmup: int = 10) -> 
 
 
 def ours(augmenter: str, data_backend: str) -> Contender:
-    """Runs our loader as `--data_backend tfdata|dali-cpu --augmenter_name …` build it."""
+    """Runs our loader, as built for `--data_backend tfdata|dali-cpu --augmenter_name …`."""
     if data_backend == "dali-cpu":
-        import nvidia.dali  # noqa: F401 - reports here if it is missing
+        import nvidia.dali  # noqa: F401 - raises if DALI is not installed
 
     from convoy.dataloader import native
     from convoy.runtime.builders.inputs import build_loader
@@ -70,9 +69,7 @@ def ours(augmenter: str, data_backend: str) -> Contender:
 
 
 def _examples(tf: Any) -> Any:
-    """Yields the records' (encoded image, label from 0) without end, as TensorFlow's guides read
-    them.
-    """
+    """Returns an endless data set of (encoded image, label from 0), as in TensorFlow's guides."""
     features = {
         "image/encoded": tf.io.FixedLenFeature([], tf.string),
         "image/class/label": tf.io.FixedLenFeature([], tf.int64),
@@ -115,11 +112,11 @@ def tf_image(augmenter: str) -> Contender:
 
 
 def keras_layers(augmenter: str) -> Contender:
-    """Runs Keras' preprocessing layers on batches in tf.data, as in its guides.
+    """Runs Keras' preprocessing layers on batches in tf.data, as in Keras' guides.
 
-    Keras has no random-resized crop and no AutoAugment. Here the short side is resized to 256
-    pixels, and the same window of 224 is cut out of all images of a batch. Its RandAugment draws
-    two of eleven operations for a whole batch, and computes all eleven in both steps.
+    Keras has neither a random-resized crop nor AutoAugment. Here it resizes the short side to 256
+    pixels and crops the same window of 224 pixels from all images of a batch. Its RandAugment draws
+    two of eleven operations per batch, and computes all eleven in both steps.
     """
     import keras
     import tensorflow as tf
@@ -145,7 +142,7 @@ def keras_layers(augmenter: str) -> Contender:
 
 
 def pil_loader(augmenter: str) -> Contender:
-    """Runs torchvision's transforms on Pillow's images, with one worker process per core."""
+    """Runs torchvision's transforms on Pillow images, with one worker process per core."""
     from benchmarks.contenders.pytorch import import_torch
 
     torch = import_torch()
@@ -174,7 +171,7 @@ def pil_loader(augmenter: str) -> Contender:
 
 
 def dali_alone(augmenter: str) -> Contender:
-    """Runs DALI's own pipeline on the CPU: its reader, its crops, its policies."""
+    """Runs a pipeline of DALI alone, on the CPU: DALI's reader, crops and policies."""
     import numpy as np
     import nvidia.dali as dali
     from nvidia.dali import fn, tfrecord, types
@@ -217,6 +214,6 @@ def dali_alone(augmenter: str) -> Contender:
     def batches() -> Iterable[Any]:
         while True:
             images, _ = made.run()
-            yield (np.asarray(images.as_tensor()),)  # shares the memory
+            yield (np.asarray(images.as_tensor()),)  # shares DALI's memory
 
     return _taking(batches(), {"dali": dali.__version__})

@@ -1,10 +1,10 @@
-"""Makes the photographs for measuring input: JPEGs of 500 × 375 pixels and about 70 kB.
+"""Makes photographs for measuring input: JPEGs of 500 × 375 pixels and about 70 kB.
 
     python -m benchmarks.contenders.photographs FOLDER
 
-They are crops of scikit-learn's two photographs, with noise. FOLDER gets 1,024 of them twice: as
-files, one folder per class, below `files/train`, and as TFRecords with DALI's index files in
-`records`, made from the files with `dataloader.prepare`.
+They are crops of scikit-learn's two photographs, with noise. The command writes 1,024 of them into
+FOLDER twice: as files in `files/train/CLASS/`, and as TFRecords with index files for DALI in
+`records`, which `dataloader.prepare` makes from the files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COUNT, CLASSES = 1024, 16
 
 
 def photographs(count: int = 64, height: int = 375, width: int = 500) -> list[bytes]:
-    """Returns JPEGs of about 70 kB, always the same ones."""
+    """Returns JPEGs of about 70 kB each. The same arguments give the same JPEGs."""
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def photographs(count: int = 64, height: int = 375, width: int = 500) -> list[by
 
 
 def _jpeg_near(pixels: np.ndarray, size: int) -> bytes:
-    """Returns the JPEG of the pixels with a length nearest to `size` bytes."""
+    """Returns the pixels as JPEG, with the quality whose length is nearest to `size` bytes."""
     from PIL import Image
 
     found = b""
@@ -54,8 +54,9 @@ def _jpeg_near(pixels: np.ndarray, size: int) -> bytes:
 
 
 def prepared(folder: Path = ROOT / "build" / "bench" / "photographs") -> Path:
-    """Returns the folder with `files` and `records`; if missing, a separate process makes it, so
-    that nothing for that is imported here.
+    """Returns the folder with `files` and `records`.
+
+    If it is missing, a separate process makes it, so that the caller imports no packages for that.
     """
     if not folder.exists():
         command = [sys.executable, "-m", "benchmarks.contenders.photographs", str(folder)]
@@ -64,7 +65,7 @@ def prepared(folder: Path = ROOT / "build" / "bench" / "photographs") -> Path:
 
 
 def write(folder: Path, count: int = COUNT, classes: int = CLASSES) -> None:
-    """Makes `folder`, which appears when it is complete. Every 64th photograph is the same."""
+    """Makes `folder` atomically. Its photographs repeat after 64."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     jpegs = photographs(min(count, 64))
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:

@@ -1,4 +1,4 @@
-"""Imports packages that need help to import."""
+"""Imports PyTorch and a torchvision that may have been built for another PyTorch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ OPERATORS = (
 
 
 def import_torch() -> ModuleType:
-    """Imports PyTorch, and declares torchvision's detection operators.
+    """Imports PyTorch, and declares torchvision's detection operators if necessary.
 
-    A torchvision built for another PyTorch (for example with CUDA) cannot load them, and then
-    neither it nor timm can be imported. Classification, and transforms of Pillow's images, do not
-    need them.
+    A torchvision built for another PyTorch (for example one with CUDA) cannot load these operators,
+    and then importing torchvision or timm fails. Neither classification nor transforms of Pillow
+    images use them.
 
     Raises:
-        ModuleNotFoundError: one of the two is not installed.
+        ModuleNotFoundError: PyTorch or torchvision is not installed.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -35,7 +35,7 @@ def import_torch() -> ModuleType:
             library = torch.library.Library("torchvision", "DEF")
             for name in OPERATORS:
                 library.define(f"{name}(Tensor input) -> Tensor")
-            torch._convoy_library = library  # lives as long as this Python object
+            torch._convoy_library = library  # the declarations live as long as this object
             for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
                 del sys.modules[name]
             import torchvision  # noqa: F401

@@ -1,9 +1,13 @@
-"""Runs whole commands, each turn in fresh processes: measures their time and peak memory.
+"""Runs whole commands in new processes, and measures their time and peak memory.
 
-`{data}`, `{run}`, `{weights}`, `{photos}`, `{image}` and `{compiled}` in a command are a folder of
-photographs in classes, a run of `--mode train` on it with EfficientNet-B0, a weight file of
-keras.applications' B0, a folder with 200 of the photographs, one of them, and a folder for
-`--xla_cache`, which the command itself has filled once before its turns.
+A command may contain these placeholders:
+
+- `{new}`: a new folder for each run.
+- `{data}`: a folder of photographs, with a folder for each class.
+- `{run}`: the folder of an EfficientNet-B0 that `--mode train` has trained on `{data}`.
+- `{weights}`: a weight file of keras.applications' EfficientNet-B0.
+- `{photos}`: a folder with 200 of the photographs; `{image}`: one of them.
+- `{compiled}`: a folder for `--xla_cache`, filled by the command's first run.
 """
 
 from __future__ import annotations
@@ -24,10 +28,10 @@ PHOTOS = 200
 
 
 def command(arguments: list[str], items: int = 1) -> Contender:
-    """Runs `python ARGUMENTS` in the project's root; `{new}` is a fresh folder for each run.
+    """Returns a contender that runs `python ARGUMENTS` in the repository's root.
 
     Args:
-        items: number of images that it trains on or labels.
+        items: number of images that the command trains on or labels.
     """
     text = " ".join(arguments)
     places = {"data": str(data())} if "{data}" in text else {}
@@ -44,10 +48,10 @@ def command(arguments: list[str], items: int = 1) -> Contender:
 
 
 def run(arguments: list[str]) -> float:
-    """Runs `python ARGUMENTS` to its end. Returns its peak memory in MiB.
+    """Runs `python ARGUMENTS`, and returns its peak memory in MiB.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the command failed; the message has the end of its output.
     """
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
@@ -59,7 +63,9 @@ def run(arguments: list[str]) -> float:
             stderr=said,
         )
         _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)  # wait4 has already collected it
+        process.returncode = os.waitstatus_to_exitcode(
+            status
+        )  # wait4 has already reaped the process
         if process.returncode:
             said.seek(0)
             raise RuntimeError(f"{' '.join(arguments)}: {said.read().decode()[-2000:]}")
@@ -67,12 +73,12 @@ def run(arguments: list[str]) -> float:
 
 
 def data() -> Path:
-    """Returns photographs in a folder `train`, one folder per class."""
+    """Returns a folder that has the photographs in `train/CLASS/`."""
     return photographs.prepared() / "files"
 
 
 def prepared(key: str) -> Path:
-    """Returns the value of a placeholder; made once, and kept under build/bench."""
+    """Returns the path for a placeholder. Makes it once, and keeps it in build/bench/starts/."""
     name, make = _MAKERS[key]
     path = PLACE / name
     if not path.exists():

@@ -1,9 +1,12 @@
-"""Runs one training step: forward, backward, update, with batch norm's statistics and momentum.
+"""Runs training steps: forward pass, backward pass and update.
 
-All do the same work: images ready in memory, cross-entropy with label smoothing, SGD with momentum,
-no weight decay and no moving average. `dtype` is "float32" (on GPUs that have it, TensorFloat-32),
-"bfloat16" or "float16": mixed precision, with weights and loss in float32, and for float16 dynamic
-loss scaling. They use the GPU if there is one; with `need_gpu`, nothing else.
+All contenders do the same work: images that are already in memory, batch norm with moving
+statistics, cross-entropy with label smoothing, SGD with momentum, no weight decay, no moving
+average of weights.
+
+`dtype` is "float32" (TensorFloat-32 on GPUs that have it), "bfloat16" or "float16". The last two
+are mixed precision: weights and loss are float32, and float16 has dynamic loss scaling. Contenders
+use the GPU if there is one; with `need_gpu`, they fail without one.
 """
 
 from __future__ import annotations
@@ -30,8 +33,9 @@ TIMM_NAMES = {
 
 
 def random_batch(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images uint8 `(batch, size, size, 3)` and labels int32 `(batch,)`, always the
-    same.
+    """Returns random images uint8 `(batch, size, size, 3)` and labels int32 `(batch,)`.
+
+    The same arguments give the same batch.
     """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
@@ -39,10 +43,10 @@ def random_batch(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def set_up(dtype: str, need_gpu: bool) -> None:
-    """Configures TensorFlow as the program does.
+    """Configures TensorFlow as Convoy does.
 
     Raises:
-        RuntimeError: there is no GPU, but one is needed.
+        RuntimeError: `need_gpu`, and TensorFlow sees no GPU.
     """
     from convoy.utils.distributed import ranks
     from convoy.utils.machine import device
@@ -57,8 +61,9 @@ def set_up(dtype: str, need_gpu: bool) -> None:
 
 
 def check_gpu(needed: bool) -> None:
-    """Raises RuntimeError if TensorFlow sees no GPU but needs one: a batch for GPUs takes minutes
-    on a CPU.
+    """Raises RuntimeError if a GPU is needed and TensorFlow sees none.
+
+    Without this check, a batch meant for a GPU would take minutes on the CPU.
     """
     import tensorflow as tf
 
@@ -70,9 +75,7 @@ def check_gpu(needed: bool) -> None:
 
 
 def on_device(value: Any) -> Any:
-    """Moves a tensor, or a structure of tensors, to the memory of TensorFlow's GPU, if it has
-    one.
-    """
+    """Copies a tensor, or a structure of tensors, to the GPU's memory if TensorFlow has a GPU."""
     import tensorflow as tf
 
     gpu = tf.config.list_logical_devices("GPU")
@@ -81,7 +84,7 @@ def on_device(value: Any) -> Any:
 
 
 def device_memory() -> dict[str, float]:
-    """Returns the peak of TensorFlow's GPU memory in MiB; empty without a GPU."""
+    """Returns `device_mib`, TensorFlow's peak GPU memory in MiB; empty without a GPU."""
     import tensorflow as tf
 
     if not tf.config.list_logical_devices("GPU"):
@@ -98,8 +101,11 @@ def ours(
     natively: bool = True,
     **flags: Any,
 ) -> Contender:
-    """Runs `runtime.train.step.Step` as the trainer builds it; without `natively`, as if
-    `model/native/` were not built.
+    """Runs `runtime.train.step.Step` as the trainer builds it.
+
+    Args:
+        natively: use the C++ operations in `model/native/`.
+        flags: further fields of `Config`.
     """
     set_up(dtype, need_gpu)
     import tensorflow as tf
@@ -139,8 +145,10 @@ def ours(
 def keras_fit(
     arch: str, size: int, batch: int, dtype: str, jit: bool = False, need_gpu: bool = False
 ) -> Contender:
-    """Runs keras.applications with `compile` and `fit`. It times between the ends of batches, so
-    that the beginning and end of `fit` do not count.
+    """Runs keras.applications with `compile` and `fit`.
+
+    It measures from the end of the first batch to the end of the last, to exclude the start and
+    end of `fit`.
     """
     import keras
     import tensorflow as tf
@@ -153,7 +161,7 @@ def keras_fit(
         classes=CLASSES,
         classifier_activation=None,
     )
-    if model.dtype_policy.name != "float32":  # the loss in float32, as in Keras' guide
+    if model.dtype_policy.name != "float32":  # computes the loss in float32, as in Keras' guide
         model = keras.Model(
             model.input, keras.layers.Activation("linear", dtype="float32")(model.output)
         )
@@ -186,11 +194,11 @@ def keras_fit(
 def timm_step(
     arch: str, size: int, batch: int, dtype: str, compiled: bool, need_gpu: bool = False
 ) -> Contender:
-    """Runs timm's model in PyTorch, channels last; in mixed precision under autocast.
+    """Runs timm's model in PyTorch, channels last, with autocast for mixed precision.
 
-    On GPUs it follows PyTorch's tuning guide: cuDNN benchmarks its algorithms, TensorFloat-32
-    everywhere, one fused kernel for the update (which also avoids waiting for the loss scale's
-    check).
+    On GPUs it follows PyTorch's tuning guide: cuDNN benchmarks its algorithms, matrix products and
+    convolutions use TensorFloat-32, and the update is one fused kernel (which also avoids waiting
+    for the check of the loss scale).
     """
     torch = import_torch()
     import timm

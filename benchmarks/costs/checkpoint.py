@@ -1,16 +1,16 @@
-"""Measures what saving in the background costs a training run: the share of its time that it waits.
+"""Measures the cost of saving checkpoints in the background: the share of time that training waits.
 
     python -m benchmarks.costs.checkpoint [--rounds 5] [--steps 50] [--batch 8] [--folder DIR]
 
-Trains EfficientNet-B0 on random images of 224 px, as the recipes do (RMSProp, moving average: the
-checkpoint has four numbers per weight), in blocks of `--steps`: alternately one with a save at its
-beginning and one without, so that other load on the machine affects both equally. The save is the
-trainer's own, in the middle of an epoch.
+Trains EfficientNet-B0 on synthetic images of 224 px with the recipes' RMSProp and moving average
+(so a checkpoint has four numbers per weight), in blocks of `--steps` steps. Blocks with a save at
+their beginning alternate with blocks without one, so that other load affects both equally. The save
+is the trainer's, in the middle of an epoch.
 
-Blocked: the seconds until training continues, as a share of the block. Slower: how much longer the
-whole block took than the one without (writing and checksums take CPU time from training on the
-CPU). Medians over the rounds, with minimum and maximum in brackets. Prints a table in Markdown,
-then all figures as JSON.
+"Blocked" is the time until training continues, as a share of the block. "Slower" is how much longer
+the whole block takes than one without a save: writing and checksums use the CPU on which the
+network trains. Prints medians over the rounds (minimum and maximum in brackets) as a Markdown
+table, then all measurements as JSON.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _trainer(folder: str, batch: int, steps: int) -> Trainer:
 
 
 def _block(trainer: Trainer, steps: int, save: bool) -> tuple[float, float]:
-    """Trains; returns the seconds it took, and how many of these the save blocked."""
+    """Trains a block. Returns its seconds, and the seconds for which the save blocked it."""
     batch = next(trainer.train_data.batches(0))
     start, blocked = time.perf_counter(), 0.0
     if save:
@@ -64,10 +64,10 @@ def _block(trainer: Trainer, steps: int, save: bool) -> tuple[float, float]:
 
 
 def measure(folder: str, rounds: int, steps: int, batch: int) -> dict[str, list[float]]:
-    """Returns the seconds of each block: with a save, of these blocked, and without."""
+    """Returns seconds by round: `saving`, `without`, `blocked`, and `left` (still writing)."""
     trainer = _trainer(folder, batch, steps)
     trainer.step.seed_randomness()
-    _block(trainer, 5, save=True)  # compiles, and touches the disk
+    _block(trainer, 5, save=True)  # compiles the step, and warms up the disk
     trainer.keeper.saver.settle()
     figures: dict[str, list[float]] = {"saving": [], "blocked": [], "without": []}
     for number in range(rounds):
@@ -77,7 +77,7 @@ def measure(folder: str, rounds: int, steps: int, batch: int) -> dict[str, list[
             if save:
                 figures["blocked"].append(blocked)
                 start = time.perf_counter()
-                trainer.keeper.saver.settle()  # keeps it out of the next block
+                trainer.keeper.saver.settle()  # so that writing does not slow the next block
                 figures.setdefault("left", []).append(time.perf_counter() - start)
     trainer.keeper.saver.finish()
     return figures
@@ -94,7 +94,7 @@ def _spread(values: list[float], scale: float = 1.0, digits: int = 2) -> str:
 
 
 def report(figures: dict[str, list[float]], megabytes: float, steps: int, batch: int) -> str:
-    """Returns the table."""
+    """Returns the Markdown table."""
     pairs = list(zip(figures["saving"], figures["without"], strict=True))
     shares = [b / s for b, s in zip(figures["blocked"], figures["saving"], strict=True)]
     ratios = [saving / without - 1 for saving, without in pairs]
@@ -117,7 +117,7 @@ def report(figures: dict[str, list[float]], megabytes: float, steps: int, batch:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measures and prints."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=50, help="in a block")

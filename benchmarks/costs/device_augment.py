@@ -1,11 +1,11 @@
-"""Measures what `--augment_on device` costs the device: time per image, with and without XLA.
+"""Measures the device's time per image for `--augment_on device`, with and without XLA.
 
     python -m benchmarks.costs.device_augment [--rounds 5] [--batch 32] [--only WORD …]
 
-All rows take turns in one run. Each is first compared with the host's augmentation, byte by byte:
-run this before you trust the flag on a new kind of device. Rows run on the GPU if there is one
-(without XLA, TensorFlow's integer operations run on its host). The host's part of the work is a row
-of `input_operations.py`.
+All rows take turns in one process. Each result is first compared with the host's augmentation, byte
+by byte: run this before you trust the flag on a new kind of device. Rows use the GPU if there is
+one (without XLA, TensorFlow runs integer operations on the host). input_operations.py measures the
+host's share of the work.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ MIXING = "mixup and CutMix"
 
 
 def _images(batch: int) -> tf.Tensor:
-    """Returns uint8 (batch, SIZE, SIZE, 3), the middles of photographs."""
+    """Returns the centres of photographs, uint8 `(batch, SIZE, SIZE, 3)`."""
     decoded = [tf.io.decode_jpeg(jpeg, channels=3) for jpeg in photographs(min(batch, 64))]
     square = [tf.image.resize_with_crop_or_pad(image, SIZE, SIZE) for image in decoded]
     return tf.stack([square[i % len(square)] for i in range(batch)])
 
 
 def _case(name: str, images: tf.Tensor) -> tuple[Planner, Planned, np.ndarray]:
-    """Returns a row's planner, its plan for the images, and the host's result for them."""
+    """Returns a row's planner, the images with their plan, and the host's result."""
     batch = len(images)
     augmenter = make_augmenter(image_size=SIZE, **POLICIES[name]) if name in POLICIES else None
     mixer = make_mixer(0.2, 1.0, CLASSES) if name == MIXING else None
@@ -70,8 +70,10 @@ def _case(name: str, images: tf.Tensor) -> tuple[Planner, Planned, np.ndarray]:
 
 
 def rows(batch: int, only: list[str] | None) -> dict[str, tuple[Callable, Planned, dict]]:
-    """Returns name → function, its argument and first findings: seconds to compile, images that
-    differ.
+    """Returns the rows by name: function, argument, and results of the first call.
+
+    The results are the seconds of the call (with compilation) and the number of images that differ
+    from the host's.
     """
     images, table = _images(batch), {}
     for name in (*POLICIES, MIXING):
@@ -90,9 +92,7 @@ def rows(batch: int, only: list[str] | None) -> dict[str, tuple[Callable, Planne
 
 
 def measure(table: dict, rounds: int) -> list[dict]:
-    """Returns one dictionary per row: CPU ms and ms per image of every round, beside the first
-    findings.
-    """
+    """Returns one dictionary per row: results of the first call, (CPU) ms per image by round."""
     results = [
         {"row": name, **found, "cpu_ms": [], "ms": []} for name, (*_, found) in table.items()
     ]
@@ -100,7 +100,9 @@ def measure(table: dict, rounds: int) -> list[dict]:
         for result in results:
             prepare, planned, _ = table[result["row"]]
             cpu, wall = time.process_time(), time.perf_counter()
-            _ = prepare(planned)[0, 0, 0, 0].numpy()  # waits; only one number comes back
+            _ = prepare(planned)[
+                0, 0, 0, 0
+            ].numpy()  # waits for the result, but copies only one number
             images = len(planned.images)
             result["ms"].append(1e3 * (time.perf_counter() - wall) / images)
             result["cpu_ms"].append(1e3 * (time.process_time() - cpu) / images)
@@ -111,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--only", nargs="+", help="rows whose name holds one of these")
+    parser.add_argument("--only", nargs="+", help="rows with this in their name")
     arguments = parser.parse_args()
     gpus = [gpu.name for gpu in tf.config.list_physical_devices("GPU")]
     about = machine() | {"gpus": gpus, "batch": arguments.batch}

@@ -1,17 +1,16 @@
-"""Measures what our operations cost: CPU time per image and images per second, beside the plain
-ones.
+"""Measures Convoy's input operations beside TensorFlow's: CPU time per image, images per second.
 
     python -m benchmarks.costs.input_operations [--rounds 5] [--images 640] [--threads 1 2]
         [--only WORD …]
 
-One run measures all rows in turn, batch by batch, so that other load on the machine affects all
-equally. Medians over the rounds, with minimum and maximum in brackets. Prints a table in Markdown,
-then the same and every single figure as JSON.
+All rows take turns after each batch, so that other load on the machine affects all equally. Prints
+medians over the rounds (minimum and maximum in brackets) as a Markdown table, then all measurements
+as JSON.
 
 64 photographs (contenders/photographs.py) stay in memory and become uint8 batches of 224 × 224
-pixels. All rows decode the same part of the same photograph: the baselines receive it, while our
-pipeline has to draw it. This includes no reading, shuffling or prefetching: the rows input-* of
-`python -m benchmarks` compare whole loaders, also other people's.
+pixels. All rows decode the same crop of the same photograph: Convoy's pipeline draws the crop, the
+baselines receive it. Reading, shuffling and prefetching are not included: the rows input-* of
+`python -m benchmarks` compare whole loaders.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ DEVICE = "ours, {}, for the device to apply"
 
 
 def _windows(jpegs: list[bytes], seeds: np.ndarray) -> np.ndarray:
-    """Returns the parts that `random_crop_decode` decodes, int32 (examples, 4)."""
+    """Returns the windows that `random_crop_decode` decodes, int32 `(examples, 4)`."""
     shapes = [tf.io.extract_jpeg_shape(jpeg)[:2] for jpeg in jpegs]
 
     @tf.function(input_signature=[tf.TensorSpec([2], tf.int32), tf.TensorSpec([2], tf.int32)])
@@ -84,7 +83,7 @@ def _ours(name: str) -> Callable:
 
 
 class Examples:
-    """Holds photographs, seeds and windows, and makes data sets of them."""
+    """Photographs, seeds and crop windows; makes data sets from them."""
 
     def __init__(self, count: int = 2048):
         self.jpegs = photographs()
@@ -99,7 +98,7 @@ class Examples:
         dataset = dataset.map(function, num_parallel_calls=threads, deterministic=True)
         options = tf.data.Options()
         options.threading.private_threadpool_size = threads
-        # Allow at most one image per thread of work ahead: it would happen in other rows' time.
+        # Prefetch at most one image per thread: it would happen in other rows' turns.
         options.autotune.enabled = False
         options.experimental_optimization.apply_default_optimizations = False
         options.experimental_optimization.inject_prefetch = False
@@ -110,7 +109,7 @@ class Examples:
 
 
 def _for_device(examples: Examples, name: str, threads: int) -> Iterator:
-    """Yields endless batches of the host's work for `--augment_on device`: crops and draws."""
+    """Yields the host's batches for `--augment_on device` endlessly: crops and random draws."""
     planner = Planner(make_augmenter(name, image_size=SIZE), None, SIZE)
     labels, weights = tf.zeros([BATCH], tf.int32), tf.ones([BATCH])
 
@@ -125,7 +124,7 @@ def _for_device(examples: Examples, name: str, threads: int) -> Iterator:
 
 
 def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
-    """Returns name → function from the number of threads to endless batches."""
+    """Returns the rows by name: functions that take the number of threads and return batches."""
 
     def mapped(function):
         return lambda threads: examples.mapped(function, threads)
@@ -154,16 +153,16 @@ def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
 
 
 def _next(batches: Iterator) -> tuple[float, float]:
-    """Takes a batch; returns seconds of this process's CPU time, and seconds."""
+    """Takes a batch. Returns the seconds of this process's CPU time, and the seconds elapsed."""
     cpu, wall = time.process_time(), time.perf_counter()
     next(batches)
     wall = time.perf_counter() - wall
-    time.sleep(0.01)  # lets the threads run an image or two ahead in this row's own time
+    time.sleep(0.01)  # lets the threads prefetch an image or two in this row's turn
     return time.process_time() - cpu, wall
 
 
 def _round(running: dict[str, Iterator], batches: int) -> dict[str, tuple[float, float]]:
-    """Returns CPU ms per image and images/s of each row. Rows take turns after every batch."""
+    """Returns CPU ms per image and images/s of each row. Rows take turns after each batch."""
     sums = {name: np.zeros(2) for name in running}
     for _ in range(batches):
         for name in running:
@@ -196,7 +195,7 @@ def _spread(result: dict, key: str, digits: int) -> str:
 
 
 def markdown(results: list[dict]) -> str:
-    """Returns the table; CPU time is also given as a multiple of the plain baseline's."""
+    """Returns the Markdown table, with CPU time also as a multiple of the plain baseline's."""
     lines = ["| row | threads | CPU ms/image | images/s | CPU × plain |", "|---|---|---|---|---|"]
     plain = {r["threads"]: _median(r, "cpu_ms") for r in results if r["row"] == PLAIN}
     for result in results:
@@ -208,7 +207,7 @@ def markdown(results: list[dict]) -> str:
 
 
 def goals(results: list[dict]) -> dict[str, float]:
-    """Returns the ratios that have goals, on one thread if that was measured."""
+    """Returns the ratios that have goals, for the smallest number of threads."""
     threads = min(result["threads"] for result in results)
     by_name = {result["row"]: result for result in results if result["threads"] == threads}
 
@@ -228,7 +227,7 @@ def goals(results: list[dict]) -> dict[str, float]:
 
 
 def machine() -> dict[str, object]:
-    """Returns the facts on which the figures depend."""
+    """Returns the properties of machine and build that affect the measurements."""
     names = Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else []
     model = next((line.split(": ")[1] for line in names if line.startswith("model name")), "")
     return {
@@ -245,7 +244,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=640, help="per row and round")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--only", nargs="+", help="rows whose name holds one of these")
+    parser.add_argument("--only", nargs="+", help="rows with this in their name")
     arguments = parser.parse_args()
     about = machine()
     examples = Examples()

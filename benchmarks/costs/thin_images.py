@@ -1,9 +1,9 @@
-"""Measures the memory for one thin picture, over that for an ordinary one, in each decoder.
+"""Measures how much more memory each decoder needs for a thin image than for an ordinary one.
 
-    python -m benchmarks.costs.thin_images            a table
-    python -m benchmarks.costs.thin_images --json     the same for programs
+    python -m benchmarks.costs.thin_images            prints a table
+    python -m benchmarks.costs.thin_images --json     prints JSON
 
-Linux only: the peak of the process's memory is reset between pictures.
+Linux only, because it resets the process's peak memory between images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Use = Callable[[bytes], object]
 
 
 def picture(width: int, height: int) -> bytes:
-    """Returns a PNG of noise, or of one colour if noise would be large."""
+    """Returns a PNG of noise."""
     stream = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(noise).save(stream, "PNG")
@@ -43,7 +43,7 @@ def picture(width: int, height: int) -> bytes:
 
 
 def peak_mb(use: Use, image: bytes) -> float:
-    """Returns this process's peak memory while it uses an image, in MB."""
+    """Returns this process's peak memory in MB while it decodes an image."""
     Path("/proc/self/clear_refs").write_text("5")
     use(image)
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -51,13 +51,13 @@ def peak_mb(use: Use, image: bytes) -> float:
 
 
 def traced(function: Callable[[tf.Tensor], tf.Tensor]) -> Use:
-    """Traces a function as in a tf.data pipeline."""
+    """Returns the function, traced as in a tf.data pipeline."""
     compiled = tf.function(function, input_signature=[tf.TensorSpec([], tf.string)])
     return lambda image: compiled(tf.constant(image)).numpy()
 
 
 def uses(quick: bool) -> Iterator[tuple[str, Use]]:
-    """Yields the decoders of images, by name."""
+    """Yields the names of decoders, and functions that decode an encoded image."""
     for method in ("crop", "resize"):
         for name in ("bilinear", "bicubic"):
             crop = EvalCrop(method=method, interpolation=name)
@@ -86,7 +86,7 @@ def _predict() -> Iterator[tuple[str, Use]]:
 
 
 def _exported() -> Iterator[tuple[str, Use]]:
-    """Yields the bytes signature of a SavedModel, without a network behind it."""
+    """Yields a SavedModel's signature for encoded images, without a network."""
     from convoy.dataloader import native
 
     class Module(tf.Module):
@@ -128,7 +128,7 @@ def _dali() -> Iterator[tuple[str, Use]]:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two shapes, without export and DALI")
     parser.add_argument("--json", action="store_true")
@@ -136,7 +136,7 @@ def main() -> None:
     rows = []
     for name, use in uses(options.quick):
         ordinary = picture(*ORDINARY)
-        use(ordinary)  # traces, and allocates lasting memory
+        use(ordinary)  # traces the function, and allocates memory that stays
         base = peak_mb(use, ordinary)
         for shape in QUICK if options.quick else SHAPES:
             more = peak_mb(use, picture(*shape)) - base

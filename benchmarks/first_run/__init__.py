@@ -1,5 +1,5 @@
-"""Measures how good the plainest command is on small folders of images.
+"""Measures the accuracy of the plain command (no flags but the folders) on small data sets.
 
-It is compared with a search by hand, Keras' usual script and timm's defaults: docs/first_run.md.
-`python -m benchmarks.first_run --help`.
+Compares it with a search over flags, Keras' usual script and timm's defaults. Run `python -m
+benchmarks.first_run --help`; docs/first_run.md has the results.
 """

@@ -1,4 +1,4 @@
-"""Makes the sets, trains, and writes the table.
+"""Makes the data sets, trains on them, and writes the table of docs/first_run.md.
 
     python -m benchmarks.first_run sets --stamps DIR
     python -m benchmarks.first_run run [--sets NAME …] [--contestants …] [--seeds N …] --timm PYTHON
@@ -6,9 +6,9 @@
     python -m benchmarks.first_run again [--sets NAME …] [--seeds N …]
     python -m benchmarks.first_run table --write
 
-`again` repeats the best trial of each search with the other seeds. Each training leaves one line in
-RESULTS, and is not repeated: giving an interrupted command again continues it. `--stamps` is the
-folder stamps/ of Debian's tuxpaint-stamps-default.
+`again` repeats the best trial of each search with the other seeds. Each training adds a line to the
+file of `--results` and is not repeated, so the same command continues an interrupted one.
+`--stamps` is the folder stamps/ of Debian's package tuxpaint-stamps-default.
 """
 
 from __future__ import annotations
@@ -70,13 +70,14 @@ def main() -> None:
 
 
 def read(results: Path) -> list[dict]:
+    """Returns the lines of the results file; [] if there is no file."""
     return (
         [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     )
 
 
 def train(trials: Iterable[Trial], found: list[dict], options: argparse.Namespace) -> None:
-    """Runs the trials that are not among the results, one after another."""
+    """Runs the trials that have no result yet, and appends their results to the file."""
     fields = ("data", "contestant", "seed", "flags")
     known = {Trial(**{field: each[field] for field in fields}).key for each in found}
     for trial in trials:

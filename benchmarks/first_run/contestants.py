@@ -1,4 +1,4 @@
-"""Runs one training of a contestant, and returns its result."""
+"""Runs one training, by Convoy or another program, and returns its result."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from convoy.runtime.fitted.rules import Facts, fitted
 from convoy.utils import strict_json
 
 TIMM_EPOCHS, TIMM_IMAGES = 300, 200
-"""train.py's own number of epochs, up to this many training images; with more, the plain
-command's.
+"""timm's train.py trains 300 epochs by default. It keeps them for up to 200 training images; for
+more, it gets the number of epochs of the plain command.
 """
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training. `flags` are set in addition to the plain command's; only a search has them."""
+    """One training. `flags` are added to the plain command; only searches have them."""
 
     data: str
     contestant: str
@@ -39,7 +39,7 @@ class Trial:
 
 
 def side_and_epochs(folder: Path, contestant: str) -> tuple[int, int]:
-    """Returns image side and epochs: all others get those that the plain command chooses."""
+    """Returns the image size and the epochs that the plain command would choose for the folder."""
     files = sorted((folder / "train").rglob("*.png"))
     sides = []
     for file in files:
@@ -52,7 +52,7 @@ def side_and_epochs(folder: Path, contestant: str) -> tuple[int, int]:
 
 
 def command(trial: Trial, folder: Path, run: Path, timm_python: str) -> list[str]:
-    """Returns the command to execute in the repository's root."""
+    """Returns the command to run in the repository's root."""
     if trial.contestant in ("keras", "timm"):
         side, epochs = side_and_epochs(folder, trial.contestant)
         python = timm_python if trial.contestant == "timm" else sys.executable
@@ -64,10 +64,10 @@ def command(trial: Trial, folder: Path, run: Path, timm_python: str) -> list[str
 
 
 def measured(trial: Trial, folder: Path, run: Path, timm_python: str) -> dict[str, Any]:
-    """Trains, and returns the trial with the best top-1 (percent) of all its evaluations.
+    """Trains, and returns the trial with its best top-1 accuracy (in percent), time and command.
 
     Raises:
-        SystemExit: it failed; its output is in `run`.log.
+        SystemExit: the training failed; its output is in `run`.log.
     """
     line = command(trial, folder, run, timm_python)
     run.parent.mkdir(parents=True, exist_ok=True)

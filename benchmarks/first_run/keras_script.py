@@ -1,7 +1,8 @@
-"""Trains as Keras' own pages teach: folders, EfficientNetB0, `fit`. Last line: {"top1": …,
-"epochs": …}.
+"""Trains as Keras' guides teach: image folders, EfficientNetB0, `fit`.
 
-python -m benchmarks.first_run.keras_script DIR SIZE EPOCHS SEED
+    python -m benchmarks.first_run.keras_script DIR SIZE EPOCHS SEED
+
+The last line of output is {"top1": …, "epochs": …}.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Searches by hand, in a reproducible form.
+"""Searches for good flags, as an expert would by hand, but reproducibly.
 
-Trials are drawn at random around values that an expert would try, the same for every set, with seed
-1. The best trial runs again with the other seeds, since the best of many with one seed is partly
-luck.
+Trials draw values at random from those that an expert would try. All data sets get the same trials,
+with seed 1. The best trial runs again with the other seeds, because the best of many trials with
+one seed is partly luck.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ CHOICES = {
     "crop_padding": [0, 5, 10],
     "mixup_alpha": [0.0, 0.0, 0.2],
 }
-"""Flags, and their equally likely values."""
+"""Flags and their values. Values are drawn with equal probability."""
 
 
 def drawn(number: int) -> dict:
-    """Returns the flags of one trial; the same number gives the same flags."""
+    """Returns the flags of trial `number`; the same number gives the same flags."""
     generator = np.random.default_rng(number)
     return {flag: generator.choice(values).item() for flag, values in CHOICES.items()}
 
 
 def trials(data: Sequence[str], count: int) -> Iterator[Trial]:
-    """Yields trials in turns over the sets, so that an interrupted search has equally many for
-    each.
+    """Yields `count` trials for each data set, alternating between the data sets.
+
+    An interrupted search then has about the same number of trials for each.
     """
     for number in range(count):
         for name in data:
@@ -46,7 +47,7 @@ def trials(data: Sequence[str], count: int) -> Iterator[Trial]:
 
 
 def best_again(data: Sequence[str], seeds: Sequence[int], found: list[dict]) -> Iterator[Trial]:
-    """Yields the best flags of each set's search, with each seed."""
+    """Yields trials of the best flags of each data set's search, one for each seed."""
     for seed in seeds:
         for name in data:
             tried = [e for e in found if e["data"] == name and e["contestant"] == "search"]

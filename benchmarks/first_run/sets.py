@@ -1,6 +1,6 @@
-"""Makes small folders of real images from installable packages: `train/CLASS`, `val/CLASS`.
+"""Makes small data sets from images in installable packages, as `train/CLASS/` and `val/CLASS/`.
 
-Evaluation images share no pixel with training images, and in `letters` no typeface.
+Training and evaluation images have no pixels in common and, in `letters`, no typefaces.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from scripts.photo_pieces import PHOTOGRAPHS, pieces, places
 
 Pictures = Iterable[tuple[str, str, Image.Image]]
-"""Split ("train" or "val"), class, picture."""
+"""Tuples of split ("train" or "val"), class and picture."""
 
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-# Typefaces by package; a family is in only one split.
+# Typefaces by package. Each family is in one split only.
 TYPEFACES = {
     "train": {
         "font_caladea": ("Caladea-Regular.ttf", "Caladea-BoldItalic.ttf"),
@@ -63,11 +63,11 @@ STAMPS = {
     "vegetable": "food/vegetables",
     "vehicle": "vehicles",
 }
-STAMPS_MOST = 40  # per class, spread over its files
+STAMPS_MOST = 40  # per class, evenly spaced among its files
 
 
 def package_folder(name: str) -> Path:
-    """Returns the package's folder. Raises SystemExit if the package is not installed."""
+    """Returns the folder of a package. Raises SystemExit if it is not installed."""
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit(f"{name} is not installed: pip install -c constraints.txt -e '.[bench]'")
@@ -75,8 +75,10 @@ def package_folder(name: str) -> Path:
 
 
 def digits(each: int) -> Pictures:
-    """Yields scikit-learn's scans, `each` per class for training (at most 100); 40 others are for
-    evaluation.
+    """Yields scikit-learn's scanned digits.
+
+    Args:
+        each: training images per class, at most 100; 40 others are for evaluation.
     """
     from sklearn.datasets import load_digits
 
@@ -95,7 +97,7 @@ def _enlarged(scan: np.ndarray) -> Image.Image:
 
 
 def faces() -> Pictures:
-    """Yields scikit-image's 100 faces and 100 other pieces of photographs, 25 pixels, grey."""
+    """Yields scikit-image's 100 faces and 100 other pieces of photographs, grey, 25 × 25 pixels."""
     shown = np.load(package_folder("skimage") / "data" / "lfw_subset.npy")
     for name, half in (("face", shown[:100]), ("other", shown[100:])):
         for number, face in enumerate(half):
@@ -104,8 +106,9 @@ def faces() -> Pictures:
 
 
 def photographs() -> Pictures:
-    """Yields pieces of 80 pixels from twelve photographs (scripts/photo_pieces.py); every third is
-    for evaluation.
+    """Yields pieces of twelve photographs, 80 × 80 pixels; every third is for evaluation.
+
+    scripts/photo_pieces.py cuts them.
     """
     for name, (package, file) in PHOTOGRAPHS.items():
         with Image.open(package_folder(package) / file) as photograph:
@@ -114,8 +117,9 @@ def photographs() -> Pictures:
 
 
 def textures() -> Pictures:
-    """Yields brick, grass and gravel, grey, in pieces of 32 pixels: 40 from the upper half, 120
-    from below.
+    """Yields pieces of brick, grass and gravel, grey, 32 × 32 pixels.
+
+    Of each, up to 40 from the upper half are for training, up to 120 from the lower for evaluation.
     """
     for name in ("brick", "grass", "gravel"):
         with Image.open(package_folder("skimage") / "data" / f"{name}.png") as opened:
@@ -129,7 +133,7 @@ def textures() -> Pictures:
 
 
 def letters() -> Pictures:
-    """Yields 36 capitals and digits, in the typefaces of packages."""
+    """Yields 26 capital letters and 10 digits in each typeface."""
     for split, packages in TYPEFACES.items():
         for package, files in packages.items():
             folder = package_folder(package)
@@ -142,8 +146,9 @@ def letters() -> Pictures:
 
 
 def stamps(folder: Path) -> Pictures:
-    """Yields photographs and drawings of things, on white, at most 64 pixels; three tenths are for
-    evaluation.
+    """Yields photographs and drawings of things on white, at most 64 pixels wide and high.
+
+    Three tenths are for evaluation.
     """
     for name, place in STAMPS.items():
         files = sorted((folder / place).rglob("*.png"))
@@ -162,7 +167,7 @@ def stamps(folder: Path) -> Pictures:
 
 
 def makers(stamps_folder: Path) -> dict[str, Callable[[], Pictures]]:
-    """Returns the sets' makers by name; each runs only on demand."""
+    """Returns functions that make the data sets, by name."""
     return {
         "digits20": lambda: digits(20),
         "digits100": lambda: digits(100),
@@ -175,7 +180,7 @@ def makers(stamps_folder: Path) -> dict[str, Callable[[], Pictures]]:
 
 
 def write(folder: Path, pictures: Pictures) -> dict[str, int]:
-    """Writes one PNG per picture, and replaces earlier ones; returns the number in each split."""
+    """Replaces the folder by one PNG per picture. Returns the number of pictures in each split."""
     shutil.rmtree(folder, ignore_errors=True)
     counts = {"train": 0, "val": 0}
     for split, name, picture in pictures:

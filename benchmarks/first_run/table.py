@@ -1,4 +1,4 @@
-"""Makes the table of docs/first_run.md from the result lines of the trainings."""
+"""Makes the table of docs/first_run.md from the results of the trainings."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COLUMNS = {
 
 
 def markdown(found: Sequence[dict], names: Sequence[str], machine: dict) -> str:
-    """Returns a table with one row per data set. Each cell has the mean over the seeds, which
-    they are, and the range.
+    """Returns the table, with a row for each data set and a column for each contestant.
 
-    The search's cell is for the flags with the best mean among those with the most seeds.
+    A cell has mean and range of the accuracy over the seeds, and the seeds. The cell of the search
+    is for the flags with the best mean, among those that ran with the most seeds.
     """
     lines = ["| data | " + " | ".join(COLUMNS.values()) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
     for name in names:
@@ -34,7 +34,7 @@ def markdown(found: Sequence[dict], names: Sequence[str], machine: dict) -> str:
 
 
 def best(trials: Sequence[dict]) -> list[dict]:
-    """Returns the trials of the best flags; more seeds count first, as a single one may be luck."""
+    """Returns the trials of the best flags. More seeds come first: one good trial may be luck."""
     by_flags: dict[str, list[dict]] = {}
     for each in trials:
         by_flags.setdefault(str(sorted(each["flags"].items())), []).append(each)

@@ -1,10 +1,12 @@
-"""Does what timm's `train.py DIR --model efficientnet_b0 --num-classes N --img-size SIZE --seed
-SEED` does with its defaults: timm's wheel has no train.py, so this uses the wheel's own parts. Last
-line: {"top1": …, "epochs": …}.
+"""Trains like timm's `train.py DIR --model efficientnet_b0` with its default settings.
 
     python -m benchmarks.first_run.timm_script DIR SIZE EPOCHS SEED
 
-A batch has 128 images, or all images if there are fewer: train.py drops an incomplete last batch.
+timm's wheel has no train.py, so this script uses the parts of timm that train.py uses, as with its
+flags `--num-classes N --img-size SIZE --seed SEED`. A batch has 128 images, or all images if there
+are fewer: train.py drops an incomplete last batch.
+
+The last line of output is {"top1": …, "epochs": …}.
 """
 
 import json
@@ -48,7 +50,7 @@ scheduler, epochs = create_scheduler_v2(
     updates_per_epoch=len(train),
 )  # fmt: skip
 loss_of = LabelSmoothingCrossEntropy(0.1)
-EVERY = 5  # epochs between evaluations, to save time; train.py's own is 1
+EVERY = 5  # epochs between evaluations, to save time; train.py evaluates after each
 best = 0.0
 for epoch in range(epochs):
     scheduler.step(epoch)

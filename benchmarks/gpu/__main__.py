@@ -1,16 +1,15 @@
-"""Measures training on one GPU: ours beside timm on PyTorch and Keras' fit, from memory and from
-disk.
+"""Measures training on one GPU: Convoy beside timm on PyTorch and Keras' `fit`.
 
     python -m benchmarks.gpu [--budget_s 540] [--out DIR] [--only WORD …] [--site DIR]
 
-Goes through `benchmarks.gpu.cells`, most important first, until the time is up. Every turn is saved
-to DIR/gpu.json at once, so an interrupted run keeps its measurements, and the same command
-continues with the missing cells. Prints the tables, and saves them in DIR/gpu.md.
-docs/gpu_benchmark.md explains them.
+Measures the cells of cells.py, the most important first, until the time is up. Each turn is saved
+to DIR/gpu.json at once: an interrupted run keeps its measurements, and the same command continues
+with the missing cells. Prints the tables and saves them in DIR/gpu.md. docs/gpu_benchmark.md
+explains them.
 
-Each contender is a separate process. Those of a cell take turns (A B A B …) if they fit on the card
-together with room to spare; otherwise they run one after another. A batch that does not fit is
-halved. This program imports neither TensorFlow nor PyTorch: they need not share an environment.
+Each contender is a separate process. The contenders of a cell take turns (A B A B …) if the card
+has memory for both; otherwise they run one after another. A batch that does not fit is halved.
+This program imports neither TensorFlow nor PyTorch, which may be in different environments.
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ from convoy.utils import strict_json
 from convoy.utils.machine.resources import NO_MEMORY
 
 PAGE = ROOT / "docs" / "gpu_benchmark.md"
-# Contenders share the card only if the first leaves more than half of it to the second, and both
-# together leave some: with less, libraries choose kernels that need less memory but more time.
+# Contenders share the card only if the first leaves more than half of its memory to the second, and
+# if both together leave some. With less memory, libraries choose slower kernels.
 HALF, FULL = 0.45, 0.9
 LEAST_BATCH = 2
-BEGIN_S, BEGIN_TINY_S = 300, 1500  # limits for building and compiling; XLA is slow on CPUs
-LAST_START_S = 20  # nothing is ready for timing in less
+BEGIN_S, BEGIN_TINY_S = 300, 1500  # time limits for building and compiling; XLA is slow on CPUs
+LAST_START_S = 20  # no contender is ready in less
 
 
 class Clock:
@@ -64,7 +63,7 @@ class Clock:
         return max(0.0, self._end - self._now())
 
     def may_start(self) -> bool:
-        """Returns whether something started now may still give a figure."""
+        """Returns whether a contender that starts now may still be measured in time."""
         return self.left() >= LAST_START_S
 
 
@@ -77,9 +76,14 @@ class Run:
     """Measures cells one after another.
 
     Attributes:
-        results: everything so far: `card`, `machine`, `tiny`, `date`, `commit`, and `cells`, by
-            name: `found` (by label: `batch`, `facts`, and the figures of all `turns`), `notes` (why
-            a contender is missing) and whether the cell is `done`.
+        path: file of the results.
+        results: all results so far: `card`, `machine`, `tiny`, `date`, `commit`, and `cells` by
+            name. A cell has `found` (by label: `batch`, `facts`, and the figures of all `turns`),
+            `notes` (why a contender is missing), and `done`.
+        rounds: turns of each contender.
+        target_s: intended length of a turn, in seconds.
+        begin_s: time limit for building and compiling, in seconds.
+        running: the contenders that are on the card now.
     """
 
     card: Card
@@ -92,7 +96,7 @@ class Run:
     running: list[Worker] = field(default_factory=list)
 
     def measure(self, wanted: Sequence[Cell]) -> None:
-        """Measures the cells that are not yet done, while there is time."""
+        """Measures the cells that are not done yet, as long as there is time."""
         for cell in wanted:
             if self.results["cells"].get(cell.name, {}).get("done"):
                 print(f"{cell.name}: measured before", flush=True)
@@ -120,7 +124,7 @@ class Run:
             self.save()
 
     def _start(self, entry: Entry, record: dict[str, Any]) -> None:
-        """Lets a contender build, compile and take its first turn, or records why it cannot."""
+        """Starts a contender and measures its first turn, or records why it cannot run."""
         batch = entry.arguments["batch"]
         while True:
             now = replace(entry, arguments={**entry.arguments, "batch": batch})
@@ -134,7 +138,7 @@ class Run:
                     raise OutOfTime from error
                 no_memory = NO_MEMORY.search(str(error))
                 if no_memory and self.running:
-                    self._finish(record)  # then again, on its own
+                    self._finish(record)  # then tries again, alone on the card
                 elif no_memory and batch // 2 >= LEAST_BATCH:
                     batch //= 2
                 else:
@@ -153,7 +157,7 @@ class Run:
             return
 
     def _turn(self, worker: Worker, record: dict[str, Any]) -> None:
-        """Takes one turn and saves it at once; removes a contender that fails, with a note."""
+        """Measures one turn and saves it at once. Ends a contender that fails, and adds a note."""
         label = worker.entry.label
         if not self.clock.left():
             raise OutOfTime
@@ -171,9 +175,9 @@ class Run:
         self.save()
 
     def _finish(self, record: dict[str, Any]) -> None:
-        """Takes the remaining turns of the running contenders, and ends them."""
+        """Measures the remaining turns of the running contenders, and ends them."""
         for number in range(1, self.rounds):
-            # Every other round runs backwards, so that none always follows the same one.
+            # Every second round goes backwards, so that no contender always follows the same one.
             for worker in self.running[:: -1 if number % 2 else 1]:
                 self._turn(worker, record)
         while self.running:
@@ -184,7 +188,7 @@ class Run:
             print(f"  {worker.entry.label}: {spread(images)} images/s", flush=True)
 
     def save(self) -> None:
-        """Replaces the results file, completely or not at all."""
+        """Replaces the results file atomically."""
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(strict_json.dumps(self.results, indent=1) + "\n")
         os.replace(temporary, self.path)
@@ -197,10 +201,10 @@ def _short(error: BaseException) -> str:
 
 
 def begin_results(path: Path, card: Card, tiny: bool) -> dict[str, Any]:
-    """Returns an earlier run's results to continue, or otherwise an empty record.
+    """Returns the results of an earlier run, to continue it, or new results without cells.
 
     Raises:
-        SystemExit: the file is for another card or other sizes.
+        SystemExit: the file has results of another card, or of other sizes (`tiny`).
     """
     here = {"card": asdict(card), "tiny": tiny}
     if path.exists():
@@ -208,7 +212,7 @@ def begin_results(path: Path, card: Card, tiny: bool) -> dict[str, Any]:
         if {name: known[name] for name in here} == here:
             return known
         raise SystemExit(
-            f"{path} has the figures of {known['card']['name']}{' (--tiny)' * known['tiny']}, not"
+            f"{path} has the results of {known['card']['name']}{' (--tiny)' * known['tiny']}, not"
             f" of {card.name}{' (--tiny)' * tiny}: give another folder as --out, or remove it"
         )
     commit = _output(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
@@ -218,7 +222,7 @@ def begin_results(path: Path, card: Card, tiny: bool) -> dict[str, Any]:
 
 
 def _output(command: list[str]) -> str:
-    """Returns the output of a command; empty if it fails."""
+    """Returns the output of a command, or "" if it cannot run."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
@@ -229,16 +233,16 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--budget_s", type=float, default=540, help="seconds for all of it")
+    parser.add_argument("--budget_s", type=float, default=540, help="seconds for the whole run")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "build" / "gpu", help="folder of results"
     )
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="cells whose name holds one")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="cells with this in their name")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
     parser.add_argument("--turn_s", type=float, default=2.5, help="seconds of a turn")
     parser.add_argument("--site", type=Path, help="folder with TensorFlow's unpacked wheels")
     parser.add_argument("--torch_python", default=sys.executable, help="PyTorch's interpreter")
-    parser.add_argument("--tiny", action="store_true", help="small, on whatever there is: a trial")
+    parser.add_argument("--tiny", action="store_true", help="a trial: small, on any machine")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     options = parser.parse_args()
     if shutil.which(options.torch_python) is None:
@@ -249,13 +253,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures, prints, and saves."""
+    """Runs the command."""
     options = _arguments()
     end_in_order()
     card = find_card()
     if card is None and not options.tiny:
         raise SystemExit(
-            "nvidia-smi shows no GPU here; --tiny goes through all of it on the CPU, as a trial"
+            "nvidia-smi shows no GPU here; --tiny runs everything on the CPU, as a trial"
         )
     card = card or Card("no GPU", 0.0, "none")
     out: Path = options.out.resolve()
@@ -266,7 +270,7 @@ def main() -> None:
     wanted = [c for c in every if not options.only or any(word in c.name for word in options.only)]
     if not wanted:
         names = ", ".join(cell.name for cell in every)
-        raise SystemExit(f"--only: no cell is called so; there are: {names}")
+        raise SystemExit(f"--only: no cell has such a name; there are: {names}")
     path = out / "gpu.json"
     results = begin_results(path, card, options.tiny)
     run = Run(card, Clock(options.budget_s), path, results, options.rounds, options.turn_s)

@@ -1,4 +1,4 @@
-"""Describes the GPU of the measurement, and its peak speed. Imports no TensorFlow."""
+"""Finds the GPU, and knows the peak speeds of GPUs. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 
 # Dense peaks in 10¹² operations per second, from NVIDIA's data sheets and white papers for each
-# card (which often print the doubled figures for 2:4 sparsity). float16 and bfloat16: tensor cores,
-# sums in float32; tf32: tensor cores; fp32: the other cores. Types that a card lacks are missing.
+# card (which often print doubled figures, for 2:4 sparsity). float16 and bfloat16: tensor cores
+# with float32 accumulation; tf32: tensor cores; fp32: CUDA cores.
 _HOPPER_SXM = {"float16": 989.4, "bfloat16": 989.4, "tf32": 494.7, "fp32": 66.9}
 _HOPPER_NVL = {"float16": 835.5, "bfloat16": 835.5, "tf32": 417.5, "fp32": 60.0}
 PEAKS: dict[str, dict[str, float]] = {
@@ -23,11 +23,11 @@ PEAKS: dict[str, dict[str, float]] = {
     r"L40S$": {"float16": 362.0, "bfloat16": 362.0, "tf32": 183.0, "fp32": 91.6},
     r"RTX 4090$": {"float16": 165.2, "bfloat16": 165.2, "tf32": 82.6, "fp32": 82.6},
 }
-"""Peaks by the end of `nvidia-smi`'s name: a regular expression that begins at a word."""
+"""Peaks by card: a regular expression that matches in nvidia-smi's name, from a word's start."""
 
 
 def peak(card: str, dtype: str) -> float | None:
-    """Returns the peak operations per second, or None for a card or precision not in the table.
+    """Returns the peak operations per second, or None if the table lacks the card or precision.
 
     Args:
         card: name from nvidia-smi.
@@ -39,8 +39,14 @@ def peak(card: str, dtype: str) -> float | None:
 
 
 def mfu(images_per_s: float, macs: float, at_most: float | None) -> float | None:
-    """Returns model FLOP/s over the card's peak: a multiply-add is two operations, and a backward
-    pass counts as two forward ones, so an image takes 3 × 2 × `macs`, whatever is really computed.
+    """Returns the model FLOPs utilisation, or None if the peak is unknown.
+
+    A multiply-add counts as two operations and a backward pass as two forward passes, so an image
+    counts as 3 × 2 × `macs` operations, even if the program computes others.
+
+    Args:
+        macs: multiply-adds of a forward pass per image.
+        at_most: the card's peak, in operations per second.
     """
     return images_per_s * 3 * 2 * macs / at_most if at_most else None
 
@@ -54,19 +60,19 @@ class Card:
     driver: str
 
     def used(self) -> float:
-        """Returns the fraction of its memory in use now, by any program; 0 if unknown."""
+        """Returns the fraction of memory that all programs use now; 0 if unknown."""
         found = _ask("memory.used")
         return float(found[0]) / self.memory_mib if found else 0.0
 
 
 def find_card() -> Card | None:
-    """Returns the first GPU that programs see here, or None."""
+    """Returns the first visible GPU, or None."""
     found = _ask("name,memory.total,driver_version")
     return Card(found[0], float(found[1]), found[2]) if found else None
 
 
 def _ask(what: str) -> list[str]:
-    """Returns nvidia-smi's answers about the first visible GPU, memory in MiB; [] without one."""
+    """Queries nvidia-smi about the first visible GPU (memory in MiB); [] if there is none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", "-i", visible]
     try:

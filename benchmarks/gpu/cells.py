@@ -1,4 +1,4 @@
-"""Lists the cells that `benchmarks.gpu` measures, most important first. Imports no TensorFlow."""
+"""Defines the cells to measure, most important first. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -39,11 +39,12 @@ ORDER = [
 
 @dataclass(frozen=True)
 class Cell:
-    """Contenders that are measured in turns, each in a separate process.
+    """A group of contenders that are measured in turns, each in a separate process.
 
     Attributes:
-        dtype: a key of `cards.PEAKS`' numbers; "float32" may be TensorFloat-32.
-        batch: images, for contenders with enough memory.
+        dtype: "float16", "bfloat16" or "float32" (TensorFloat-32 if the card has it).
+        size: pixels per side of an image.
+        batch: images per step; contenders without enough memory use fewer.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Cell:
 
     @property
     def is_input(self) -> bool:
-        """Returns whether it is about feeding the GPU."""
+        """Returns whether the cell measures input: photographs from disk."""
         return self.name.endswith("-input")
 
 
@@ -64,9 +65,9 @@ class Setting:
     """Settings for starting contenders.
 
     Attributes:
-        photographs: folder for them.
+        photographs: folder for the photographs.
         tiny: use small images and batches, on any device.
-        site: folder with TensorFlow's unpacked wheels, only for its contenders.
+        site: folder with TensorFlow's unpacked wheels; only TensorFlow's contenders use it.
         torch_python: the interpreter for PyTorch's contenders.
     """
 
@@ -76,10 +77,10 @@ class Setting:
     torch_python: str = sys.executable
 
     def tensorflow(self) -> dict[str, str]:
-        """Returns the environment of TensorFlow's contenders."""
+        """Returns environment variables for TensorFlow's contenders."""
         found = {
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # otherwise Keras would take all of the memory
-            # For kernels that the driver compiles for a new card.
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # otherwise TensorFlow reserves all of the memory
+            # Room for kernels that the driver compiles for a new card.
             "CUDA_CACHE_MAXSIZE": str(2**32 - 1),
         }
         if self.site:
@@ -94,17 +95,17 @@ class Setting:
 
 
 def _before(variable: str, folders: list[str]) -> str:
-    """Returns the variable's value with these folders first."""
+    """Returns the value of an environment variable with these folders put in front."""
     return os.pathsep.join([*sorted(folders), *filter(None, [os.environ.get(variable)])])
 
 
 def cells(setting: Setting) -> list[Cell]:
-    """Returns all cells, in the order of measuring."""
+    """Returns all cells in the order of measurement."""
     return [_cell(name, setting) for name in ORDER]
 
 
 def batch_of(arch: str, dtype: str) -> int:
-    """Returns the documents' batch for one A100 80GB."""
+    """Returns the batch per GPU that the documents use on an A100 80GB."""
     precision = "TF32" if dtype == "float32" else "AMP"
     return lookup(arch, precision, "DGXA100").launch["train_batch_size"]
 

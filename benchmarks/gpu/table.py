@@ -1,4 +1,4 @@
-"""Formats the results of `benchmarks.gpu` as Markdown. Imports no TensorFlow."""
+"""Formats the results as Markdown tables. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ INPUT = (
 
 
 def markdown(results: dict[str, Any], cells: Sequence[Cell]) -> str:
-    """Returns both tables of the measurements, and below them what is missing, and why.
+    """Returns both tables, and below them the versions and the missing contenders with reasons.
 
     Args:
-        results: results from `benchmarks.gpu`; {} before any.
+        results: `Run.results`; {} before the first run.
     """
     training, feeding, waiting = [], [], []
     for cell in sorted(cells, key=_place):
@@ -52,12 +52,12 @@ def markdown(results: dict[str, Any], cells: Sequence[Cell]) -> str:
 
 
 def _place(cell: Cell) -> tuple[str, int]:
-    """Sorts by model and precision, not by importance."""
+    """Returns a sort key: model, then precision."""
     return cell.arch, list(PRECISIONS).index(cell.dtype)
 
 
 def found(results: dict[str, Any], cell: Cell, label: str) -> dict[str, Any] | None:
-    """Returns a contender's measurements, or None."""
+    """Returns a contender's measurements, or None if it has none."""
     known = results.get("cells", {}).get(cell.name, {}).get("found", {}).get(label)
     return known if known and known["turns"].get("speed") else None
 
@@ -82,8 +82,9 @@ def _training(
 
 
 def _lead(results: dict[str, Any], cell: Cell, known: dict[str, Any]) -> float | None:
-    """Returns how many times the work Convoy does per second, in this precision: of the same cell
-    if it is there, otherwise of the one without other peers.
+    """Returns Convoy's work per second in this precision over that of a contender, or None.
+
+    Convoy is in the same cell, or in the cell of the same name without "-peers".
     """
     for name in (cell.name, cell.name.removesuffix("-peers")):
         ours = results["cells"].get(name, {}).get("found", {}).get(CONVOY)
@@ -96,7 +97,7 @@ def _lead(results: dict[str, Any], cell: Cell, known: dict[str, Any]) -> float |
 def _feeding(results: dict[str, Any], cell: Cell, entry: Entry, known: dict[str, Any]) -> list[str]:
     document = DOCUMENTS[cell.arch, cell.dtype] if entry.label == HOST else None
     shown = f"{document:,}" if document else ""
-    # Compared with the step without augmentation, where the host augments.
+    # Both are compared with the step without augmentation, which the host's row has measured.
     host = found(results, cell, HOST) or known
     rest = statistics.median(host["turns"]["resident"])
     share = [speed / rest for speed in known["turns"]["speed"]]
@@ -108,7 +109,9 @@ def _feeding(results: dict[str, Any], cell: Cell, entry: Entry, known: dict[str,
 
 def _memory(known: dict[str, Any]) -> str:
     turns = known["turns"]
-    mib = turns["device_mib"] if "device_mib" in turns else turns["peak_mib"]  # of the process
+    mib = (
+        turns["device_mib"] if "device_mib" in turns else turns["peak_mib"]
+    )  # the process's memory, without a GPU
     return f"{max(mib) / 1024:.1f}"
 
 
@@ -116,7 +119,7 @@ def _about(results: dict[str, Any]) -> str:
     if not results:
         return ""
     card, machine = results["card"], results["machine"]
-    small = " **Tiny sizes: figures of nothing but that it runs.**" if results["tiny"] else ""
+    small = " **Tiny sizes: a trial, not a measurement.**" if results["tiny"] else ""
     return (
         f"{card['name']}, {card['memory_mib'] / 1024:.0f} GiB, driver {card['driver']};"
         f" {machine['cpu']}, {machine['cores']} cores; {results['date']}, commit"
@@ -125,7 +128,7 @@ def _about(results: dict[str, Any]) -> str:
 
 
 def _facts(results: dict[str, Any]) -> Iterator[str]:
-    """Yields versions, once for each contender."""
+    """Yields the versions of each contender once."""
     seen = set()
     for cell in results.get("cells", {}).values():
         for label, known in cell["found"].items():

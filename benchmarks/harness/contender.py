@@ -1,10 +1,11 @@
-"""Runs one contender in a separate process, which computes only on request.
+"""Runs one contender in a process that computes only on request.
 
     python -m benchmarks.harness.contender MODULE:FUNCTION '{"argument": …}'
 
-turns.py starts it. FUNCTION returns a `Contender`. Lines come in and go out on the
-standard streams: the answer to `{"turn": 5}` is the time of five iterations. An exception is also
-an answer, and ends the process with its traceback on the error stream.
+turns.py starts this process. FUNCTION returns a `Contender`. Requests are lines of JSON on standard
+input, answers are lines of JSON on standard output: the answer to `{"turn": 5}` has the time of
+five iterations. An exception is reported as an answer too; the process then ends, with a traceback
+on standard error.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from typing import Any, TextIO
 
 @dataclass(frozen=True)
 class Contender:
-    """A participant in a comparison.
+    """A program, or a way to use one, that is compared with others.
 
     Attributes:
-        turn: does the given number of iterations and waits for their end. It may return the seconds
-            that count; None means the whole call.
-        items: images, or other items that a row counts, per iteration.
-        facts: facts for the record: versions, parameters.
-        measures: further figures, read after each turn.
+        turn: runs the given number of iterations and waits until they end. It returns the seconds
+            to count, or None to count the whole call.
+        items: images (or other items that the row counts) per iteration.
+        facts: information to save with the results: versions, parameters.
+        measures: returns further figures; called after each turn.
     """
 
     turn: Callable[[int], float | None]
@@ -47,8 +48,9 @@ def peak_mib() -> float:
 
 
 def cpu_seconds() -> float:
-    """Returns the CPU time so far of this process and of all others in its session, which are its
-    children: exact for its own, and to a hundredth of a second for theirs.
+    """Returns the CPU time so far of this process and its children, in seconds.
+
+    The children are all other processes in its session. Their time is known to 0.01 s only.
     """
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     total = time.process_time() + ended.ru_utime + ended.ru_stime
@@ -56,17 +58,17 @@ def cpu_seconds() -> float:
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
             with open(path) as file:
-                fields = file.read().rpartition(")")[2].split()  # the name may contain anything
+                fields = file.read().rpartition(")")[2].split()  # names may have spaces
         except OSError:
-            continue  # it has ended
+            continue  # the process has ended
         if int(fields[3]) == session and path.split("/")[2] != own:
-            # User and system time, also of its ended children.
+            # user and system time, also of children that have ended
             total += sum(map(int, fields[11:15])) / tick
     return total
 
 
 def main() -> None:
-    # Libraries print to the error stream: this one is for answers.
+    # Libraries print to standard output: send that to standard error, and keep it for answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     end_with_parent()
@@ -78,8 +80,10 @@ def main() -> None:
 
 
 def end_with_parent() -> None:
-    """Makes Linux end this process with its parent, even while it is stopped: it is in its own
-    session, and would hold its memory, also the GPU's, forever.
+    """Makes Linux kill this process when its parent ends, even while it is stopped.
+
+    The process has its own session, so it would otherwise stay and keep its memory (also the
+    GPU's) forever.
     """
     if sys.platform == "linux":
         set_parent_death_signal = 1  # man 2 prctl
@@ -87,7 +91,7 @@ def end_with_parent() -> None:
 
 
 def answer(answers: TextIO) -> None:
-    """Makes the contender, and answers until the requests end."""
+    """Makes the contender, and answers requests until standard input ends."""
     module, function = sys.argv[1].split(":")
     start = time.perf_counter()
     try:

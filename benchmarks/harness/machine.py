@@ -12,12 +12,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def about_machine() -> dict[str, Any]:
-    """Returns the facts on which figures depend."""
+    """Returns the properties of the machine that affect measurements, and the date."""
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text().splitlines() if cpus.exists() else []
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
     if any("amx_bf16" in line for line in lines):
-        model += " with AMX"  # cloud machines tell no more of the name
+        model += " with AMX"  # the name of a cloud machine's CPU does not say so
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": model or platform.processor(),
@@ -30,5 +30,5 @@ def about_machine() -> dict[str, Any]:
 
 
 def measured_on(machine: dict[str, Any]) -> str:
-    """Returns a line of Markdown for below a table."""
+    """Returns a line of Markdown to put below a table."""
     return f"*{machine['cpu']}, {machine['cores']} cores, {machine['date']}*\n"

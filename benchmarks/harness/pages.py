@@ -1,4 +1,4 @@
-"""Puts tables into the pages of docs/, between marks."""
+"""Replaces tables in the pages of docs/, between marks (HTML comments)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAGES = ROOT / "docs" / "performance"
 
 
 def page_of(name: str) -> Path:
-    """Returns the page of docs/performance/ with a row's marks.
+    """Returns the page of docs/performance/ that has the row's marks.
 
     Raises:
         SystemExit: no page has them.
@@ -26,7 +26,10 @@ def page_of(name: str) -> Path:
 
 
 def write(name: str, table: str, page: Path) -> None:
-    """Replaces the text between the marks of a row, or of another table, in the page.
+    """Replaces the text between the marks of a table in a page.
+
+    Args:
+        name: the name in the marks: of a row, or of another table.
 
     Raises:
         SystemExit: the page has no such marks.

@@ -1,4 +1,4 @@
-"""Runs a benchmark that is a command of its own."""
+"""Runs a benchmark that has its own command."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from benchmarks.harness.machine import ROOT, about_machine
 
 @dataclass(frozen=True)
 class Program:
-    """A benchmark with its own command: it prints its table, and in the last line its figures as
-    JSON.
+    """A benchmark with its own command, which prints a table and then one line of JSON.
+
+    Attributes:
+        module: the module to run with `python -m`.
     """
 
     name: str
@@ -23,10 +25,10 @@ class Program:
     module: str
 
     def run(self) -> tuple[str, dict[str, Any]]:
-        """Returns the table, and the figures to store.
+        """Runs the command. Returns its table, and the measurements to save.
 
         Raises:
-            subprocess.CalledProcessError: it failed; it has printed the reason.
+            subprocess.CalledProcessError: the command failed; it has printed the reason.
         """
         command, load = [sys.executable, "-m", self.module], os.getloadavg()[0]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)

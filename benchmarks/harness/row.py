@@ -1,4 +1,4 @@
-"""Describes comparisons: contenders, goals, rows. Imports no TensorFlow."""
+"""Describes comparisons: contenders, goals and rows. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Entry:
         arguments: the function's arguments.
         environment: environment variables of its process.
         python: the interpreter that has its packages.
-        work: work per item, in the same unit for the whole row; speeds are compared per work if
-            contenders do not compute the same (for example ResNet50 v1 and v1.5).
+        work: work per item, in the same unit for the whole row. The row compares items × work per
+            second, because contenders may compute different networks (ResNet50 v1 and v1.5).
     """
 
     label: str
@@ -32,14 +32,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Goal:
-    """Requires that `figure` of `ours`, divided by that of `peer`, is at least (at most) `bound`.
+    """A bound on the ratio of a figure between Convoy and another program: `ours` ÷ `peer`.
 
     Attributes:
-        ours: a label, or several: the best one counts, which depends on the machine (bfloat16 is
-            fast if the processor has instructions for it).
-        peer: the same for the peer; None uses the figure itself.
+        ours: Convoy's label, or several labels: the best of them counts. Which one is best depends
+            on the machine (bfloat16 is fast if the processor has instructions for it).
+        peer: the other program's label or labels; None bounds Convoy's figure itself.
+        bound: the limit of the ratio, or of the figure.
         figure: "speed" (items × work per second), or a figure that contenders report.
-        at_least: False for figures that should be small.
+        at_least: True if `bound` is a lower limit, False if it is an upper limit.
     """
 
     ours: str | tuple[str, ...]
@@ -55,8 +56,9 @@ class Row:
 
     Attributes:
         title: describes the comparison, with sizes.
-        figures: figures in the table, with their units.
-        target_s: intended length of a turn.
+        figures: columns of the table: the figure's name → heading with the unit.
+        rounds: number of turns of each contender.
+        target_s: intended length of a turn, in seconds.
         note: a sentence below the table.
     """
 

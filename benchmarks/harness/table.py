@@ -13,8 +13,9 @@ from benchmarks.harness.row import Entry, Goal, Row
 def ratios(
     found: dict[str, Any], ours: str, peer: str | None, figure: str = "speed"
 ) -> list[float]:
-    """Returns `ours` ÷ `peer` of a figure for each round; empty if one of them did not take
-    part.
+    """Returns `ours` ÷ `peer` of a figure for each round.
+
+    Returns the figure itself if `peer` is None, and [] if one of them was not measured.
     """
     if not {ours, peer or ours} <= set(found["turns"]):
         return []
@@ -25,9 +26,7 @@ def ratios(
 
 
 def settled(goal: Goal, found: dict[str, Any]) -> Goal:
-    """Returns the goal with one label in place of several: among those that took part, the one with
-    the best median.
-    """
+    """Replaces several labels in a goal by one: the measured label with the best median."""
 
     def best(labels: str | tuple[str, ...] | None) -> str | None:
         if labels is None or isinstance(labels, str):
@@ -45,7 +44,7 @@ def settled(goal: Goal, found: dict[str, Any]) -> Goal:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Formats the median, with minimum and maximum in brackets, to three digits."""
+    """Formats median (minimum–maximum), each with three significant digits."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{_short(middle)} ({_short(low)}–{_short(high)})"
 
@@ -56,7 +55,7 @@ def _short(value: float) -> str:
 
 
 def markdown(row: Row, found: dict[str, Any]) -> str:
-    """Formats the row as a table, its goals as a list, and its note."""
+    """Returns the row's results as Markdown: a table, the goals as a list, and the note."""
     heads = list(row.figures.values())
     first = row.entries[0].label
     lines = [f"| | {' | '.join(heads)} | × {first} |", "|---" * (len(heads) + 2) + "|"]
@@ -81,7 +80,7 @@ def markdown(row: Row, found: dict[str, Any]) -> str:
 
 
 def _per_item(entry: Entry, figure: str, values: list[float]) -> list[float]:
-    """Converts speeds from work to items: they are shown in items, and compared in work."""
+    """Converts speeds from work to items per second. Tables show items; ratios compare work."""
     return [value / entry.work for value in values] if figure == "speed" else values
 
 

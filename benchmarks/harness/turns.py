@@ -1,8 +1,8 @@
-"""Measures contenders side by side: each in a separate process, and in turns (A B A B …).
+"""Measures contenders in turns (A B A B …), each in a separate process.
 
-All but one are stopped (SIGSTOP), so that none of their threads spins or works ahead in another's
-time. Other load on the machine affects all equally: ratios are taken turn by turn, and their median
-is the result. Nothing here imports TensorFlow.
+During a turn, all other contenders are stopped (SIGSTOP), so that their threads neither spin nor
+prefetch. Ratios are computed turn by turn and the result is their median, because other load on the
+machine then affects both contenders equally. This module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Missing(Exception):
 
 
 class Failed(SystemExit):
-    """A contender ended, or did not answer in time; the text says which one, and why if known."""
+    """A contender ended or exceeded its time limit. The message has its label and the reason."""
 
 
 class Worker:
-    """A contender's process; a context manager."""
+    """The process of a contender, from the benchmark's side. It is a context manager."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry, self.count = entry, 1
@@ -60,36 +60,42 @@ class Worker:
         self._process.stdout.close()
 
     def begin(self, target_s: float, limit_s: float | None = None) -> dict[str, Any]:
-        """Waits until it is built and warmed up, chooses the length of its turns, and stops it.
+        """Waits until the contender is built and warmed up, and chooses the length of its turns.
 
         Args:
-            limit_s: time limit for an answer; here and below, None means no limit.
+            target_s: intended length of a turn, in seconds.
+            limit_s: time limit for each answer, in seconds; None means no limit.
+
+        Returns:
+            The contender's facts, the seconds it took to build, and the iterations in a turn.
 
         Raises:
-            Missing: it needs a package that is not installed.
-            Failed: it ended, or took longer.
+            Missing: the contender needs a package that is not installed.
+            Failed: the contender ended, or exceeded the time limit.
         """
         ready = self._answer(limit_s)
         if "missing" in ready:
             raise Missing(ready["missing"])
         self.items = ready["items"]
         self.turn(limit_s)
-        # Twice as long each time: prefetched results make its first iterations too fast.
+        # Doubles until a turn is long enough: prefetched results speed up the first iterations.
         while (seconds := self.turn(limit_s)["seconds"]) < target_s / 4:
             self.count *= 2
         self.count = max(1, round(self.count * target_s / seconds))
         return ready["facts"] | {"begin_s": ready["begin_s"], "iterations in a turn": self.count}
 
     def turn(self, limit_s: float | None = None) -> dict[str, float]:
-        """Returns the figures of one turn: "speed" is items × work per second, "ms" the time per
-        iteration, "cpu_ms" the CPU time per item, including child processes, and "core_speed" the
-        items per second of CPU time.
+        """Lets the contender run for one turn, and returns its figures.
+
+        They are "speed" (items × work per second), "ms" (time per iteration), "cpu_ms" (CPU time
+        per item, including child processes), "core_speed" (items per second of CPU time), and those
+        that the contender adds.
 
         Raises:
             Failed: as in `begin`.
         """
         self._signal(signal.SIGCONT)
-        with suppress(BrokenPipeError):  # then it has ended, and there is no answer
+        with suppress(BrokenPipeError):  # the process has ended: _answer reports it
             self._process.stdin.write(json.dumps({"turn": self.count}) + "\n")
             self._process.stdin.flush()
         found = self._answer(limit_s)
@@ -119,21 +125,22 @@ class Worker:
 
 
 def end_in_order() -> None:
-    """Makes SIGTERM end this program like an exception, so that contenders and their children end
-    with it.
-    """
+    """Makes SIGTERM raise SystemExit, so that contenders and their children are ended too."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def measure(row: Row) -> dict[str, Any]:
-    """Runs a row. Returns its turns, by label and figure, and the contenders' facts about
-    themselves; labels with missing packages are named and left out.
+    """Measures a row.
+
+    Returns:
+        `turns` by label and figure, `facts` that contenders report about themselves, and `missing`:
+        for each contender that cannot run, the package that is not installed.
     """
     turns: dict[str, dict[str, list[float]]] = {}
     facts, missing, running = {}, {}, []
     before = os.getloadavg()[0]
     try:
-        for entry in row.entries:  # one after another: building and compiling use all cores
+        for entry in row.entries:  # not in parallel: building and compiling use all cores
             running.append(Worker(entry))
             try:
                 facts[entry.label] = running[-1].begin(row.target_s)
@@ -141,7 +148,7 @@ def measure(row: Row) -> dict[str, Any]:
                 missing[entry.label] = str(error)
                 running.pop().__exit__()
         for number in range(row.rounds):
-            # Every other round runs backwards, so that none always follows the same one.
+            # Every second round goes backwards, so that no contender always follows the same one.
             for worker in running if number % 2 == 0 else running[::-1]:
                 for name, value in worker.turn().items():
                     turns.setdefault(worker.entry.label, {}).setdefault(name, []).append(value)

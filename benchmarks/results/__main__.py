@@ -1,4 +1,4 @@
-"""Makes docs/results.md of benchmarks/results/results.yaml.
+"""Makes the tables of docs/results.md from results.yaml.
 
 python -m benchmarks.results            print the tables
 python -m benchmarks.results --write    put them into the page
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def markdown(tables: list[dict[str, Any]]) -> str:
-    """Returns all tables under their headings. A column of ours appears once it has a figure."""
+    """Returns all tables under their headings, without columns of Convoy's that have no figure."""
     lines, section = [], None
     for table in tables:
         if table["section"] != section:

@@ -1,4 +1,4 @@
-"""Lists every row that `make bench` measures, in their order."""
+"""Lists all rows in the order in which `python -m benchmarks` measures them."""
 
 from __future__ import annotations
 

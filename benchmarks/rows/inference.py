@@ -1,4 +1,4 @@
-"""Lists rows of inference: batches of uint8 images in host memory to probabilities there."""
+"""Defines rows that compare inference: from uint8 images to probabilities, both in host memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists rows of input and of training on real images."""
+"""Defines rows that compare input pipelines, and training on real with synthetic images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ FIGURES = {
     "cpu_ms": "CPU ms/image",
 }
 NOTE = (
-    "Processor time includes worker processes'. Contenders keep batches ready while they stand"
-    " still, as many after a turn as before it: at most 1 s of the slower ones' work, turns of 8 s."
+    "Processor time includes worker processes. Contenders hold prefetched batches between turns,"
+    " as many after a turn as before it: at most 1 s of the slower ones' work, with turns of 8 s."
 )
 
 
@@ -37,22 +37,22 @@ def _input(augmenter: str) -> Row:
 
 
 def _end_to_end() -> Row:
-    made_up, real = "synthetic images", "JPEGs in TFRecords, AutoAugment"
+    synthetic, real = "synthetic images", "JPEGs in TFRecords, AutoAugment"
     sizes = {"arch": "efficientnet-b0", "size": 224, "batch": 16}
-    as_the_program = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # utils/machine/device.py says why
+    as_the_program = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # utils/machine/device.py explains why
     entries = [
-        Entry(made_up, "e2e:trainer", sizes, as_the_program),
+        Entry(synthetic, "e2e:trainer", sizes, as_the_program),
         Entry(real, "e2e:trainer", {**sizes, "augmenter": "autoaugment"}, as_the_program),
     ]
     return Row(
         "end-to-end",
-        "The trainer on real and on made-up images, EfficientNet-B0, 224 px, batch 16",
+        "The trainer on real and on synthetic images, EfficientNet-B0, 224 px, batch 16",
         entries,
         [Goal(real, None, 2, "wait", at_least=False)],
         {"speed": "images/s", "wait": "waiting for data, % of the time", "cpu_ms": "CPU ms/image"},
         target_s=15.0,
-        note="Where training is on the CPU, preparing images takes processor time from it: the"
-        " ratio holds that, the wait does not.",
+        note="If training runs on the CPU, preparing images takes processor time from it. The ratio"
+        " includes that; the wait does not.",
     )
 
 

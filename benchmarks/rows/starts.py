@@ -1,4 +1,4 @@
-"""Lists rows of whole commands in fresh processes: their time and peak memory."""
+"""Defines rows that compare whole commands, from process start to end: time and peak memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ QUICK = 500.0  # ms
 
 
 def _against_bare(name: str, title: str, items: int, bare: list[str], ours: list[str]) -> Row:
-    """Compares our command with a script of a few lines that does the same; both start cold."""
+    """Returns a row that compares our command with a short script that does the same."""
     entries = [
         Entry(BARE, "starts:command", {"arguments": [*bare], "items": items}),
         Entry(OURS, "starts:command", {"arguments": ["main.py", *ours], "items": items}),
@@ -20,8 +20,9 @@ def _against_bare(name: str, title: str, items: int, bare: list[str], ours: list
 
 
 def _train(steps: int, batch: int = 32) -> tuple[list[str], list[str]]:
-    """Returns the bare script's command and ours, on the same photographs: neither augments,
-    averages weights or saves.
+    """Returns the bare script's command and ours for training on the same photographs.
+
+    Both train without augmentation, moving average and checkpoints.
     """
     ours = ["--mode", "train", "--data_dir", "{data}", "--model_dir", "{new}/run"]
     ours += ["--max_epochs", "1", "--warmup_epochs", "0", "--steps_per_epoch", str(steps)]
@@ -31,12 +32,13 @@ def _train(steps: int, batch: int = 32) -> tuple[list[str], list[str]]:
 
 
 def _predict(flag: str, place: str) -> tuple[list[str], list[str]]:
+    """Returns the bare script's command and ours for labelling the same photographs."""
     ours = ["--mode", "predict", "--model_dir", "{run}", flag, place, "--output", "{new}/found"]
     return ["benchmarks/contenders/bare/predict.py", "{weights}", place], ours
 
 
 def _quick() -> Row:
-    """Lists answers that need no TensorFlow."""
+    """Returns a row of commands that do not need TensorFlow."""
     commands = {
         "an empty Python program": ["-c", "pass"],
         "Convoy, --help": ["main.py", "--help"],
@@ -51,8 +53,9 @@ def _quick() -> Row:
 
 
 def _compiled() -> Row:
-    """Measures the first training step with XLA: compiled, compiled and cached, and cached by an
-    earlier run.
+    """Returns a row of first training steps with XLA.
+
+    They run without a compilation cache, with an empty one, and with one filled by an earlier run.
     """
     _, ours = _train(1, batch=4)
     label, cached = "Convoy, --use_xla", "Convoy, --use_xla --xla_cache, {}"

@@ -1,4 +1,4 @@
-"""Lists rows of training steps."""
+"""Defines rows that compare training steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from benchmarks.harness.row import Entry, Goal, Row
 OURS, WITHOUT = "Convoy, {}", "Convoy without model/native, {}"
 FIT = "keras.applications + fit, {}"
 EAGER, COMPILED = "timm, PyTorch eager, {}", "timm, torch.compile, {}"
-MACS = {  # per image, 10⁹, from our `--mode list` and keras.applications' own architectures
+MACS = {  # 10⁹ multiply-adds per image: ours from `--mode list`, and keras.applications'
     "efficientnet-b0": (0.386, 0.386),
     "efficientnet-b4": (4.39, 4.39),
     "resnet50": (4.09, 3.86),
@@ -15,7 +15,7 @@ MACS = {  # per image, 10⁹, from our `--mode list` and keras.applications' own
 
 
 def _training(name: str, arch: str, size: int, batch: int) -> Row:
-    """Puts both precisions into one row: our best is compared with PyTorch's best."""
+    """Returns a row with both precisions: Convoy's faster one is compared with PyTorch's."""
     entries, goals = [], []
     sizes = {"arch": arch, "size": size, "batch": batch}
     ours, theirs = MACS[arch]

@@ -1,12 +1,12 @@
-"""Measures what averaging gradients over processes costs on this machine, without a model.
+"""Measures the time to average gradients over processes on this machine, without a model.
 
     python -m benchmarks.scaling.exchange [--processes 2] [--repeats 30]
 
 Processes with one core each average one float32 tensor of 4 kB to 64 MB, and then tensors in the
-shapes of EfficientNet-B0's gradients, all over Horovod as in training. They synchronise before each
-repetition, so none waits for another's work. A repetition takes as long as its slowest process.
-Prints the medians in a Markdown table, latency and bandwidth fitted to the single tensors (seconds
-= α + 2(n−1)/n · bytes / β), and the prediction for B0's, then everything as JSON.
+shapes of EfficientNet-B0's gradients, over Horovod as in training. They synchronise before each
+repetition. A repetition takes as long as its slowest process. Prints the medians as a Markdown
+table, latency α and bandwidth β fitted to the single tensors (seconds = α + 2(n−1)/n · bytes / β),
+the time that they predict for B0's gradients, and then everything as JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODEL = "efficientnet-b0"
 
 
 def measure(repeats: int) -> dict[str, list[float]]:
-    """Returns the seconds of each repetition in this process, by the exchanged tensors."""
+    """Returns the seconds of each repetition in this process, by the name of what is exchanged."""
     number = int(os.environ["HOROVOD_LOCAL_RANK"])
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[number]})
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -56,7 +56,7 @@ def measure(repeats: int) -> dict[str, list[float]]:
 
 
 def medians(processes: list[dict[str, list[float]]]) -> dict[str, float]:
-    """Returns the median over repetitions of the slowest process."""
+    """Returns the median over repetitions of the slowest process's seconds."""
     return {
         name: statistics.median(map(max, zip(*(p[name] for p in processes), strict=True)))
         for name in processes[0]
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def report(found: dict[str, float], processes: int, load: float) -> str:
-    """Returns the table, the fit and the figures."""
+    """Returns the table and the fit, and the medians as JSON in the last line."""
     from convoy.model.catalog import get_arch
 
     alpha, beta = alpha_beta(found, processes)

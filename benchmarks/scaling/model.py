@@ -1,25 +1,25 @@
-"""Predicts how long a training step takes on many GPUs: fitted up to 8, tested on 16, 32 and 64.
+"""Predicts the time of a training step on many GPUs: fitted up to 8, tested on 16, 32 and 64.
 
 `python -m benchmarks.scaling.tables` prints the results, and docs/scaling.md explains them.
 
-A step of n GPUs, g per host, takes
+A step of n GPUs takes
 
     (compute^p + input^p)^(1/p) · (1 + σ·z(n)) + exchange(n)
 
 - compute: images per GPU over the published throughput of one GPU.
 - input: the host's images per step over the number that its processors can prepare per second (a
-  fitted ceiling per kind of host and of input; images of 380 px cost more, as measured in
-  docs/input.md). The exponent p says how well it overlaps with compute: 1 not at all, infinity
-  completely.
-- z(n): the expected maximum of n standard normal numbers. All wait for the slowest; σ is the
-  variation of a GPU's step, as a fraction of it.
+  fitted ceiling for each kind of host and of input; images of 380 px cost more, as measured in
+  docs/input.md). The exponent p expresses how well input overlaps with compute: 1 not at all,
+  infinity completely.
+- z(n): the expected maximum of n standard normal numbers, because all wait for the slowest GPU. σ
+  is the standard deviation of a GPU's step time, as a fraction of that time.
 - exchange: reduce-scatter and all-gather within the host, and between hosts each GPU's share of
   the gradients (hierarchical), or one ring through all GPUs (flat); bytes over bandwidth, and a
   latency for each of a ring's hops.
 
-Fitted are σ, p and the ceilings, by least squares of the logarithm, to rows of up to 8 GPUs. Rows
-with more GPUs are only predicted; a row's unexplained factor at 8 GPUs stays constant. Other
-people's figures, and their sources, are in figures.yaml.
+σ, p and the ceilings are fitted to rows of up to 8 GPUs, by least squares of the logarithm. Rows
+with more GPUs are only predicted. The factor that the model does not explain at 8 GPUs is kept for
+more GPUs. The published figures and their sources are in figures.yaml.
 """
 
 from __future__ import annotations
@@ -97,8 +97,10 @@ class Setup:
         return self.host["host"], self.input
 
     def compute(self, batch: int | None = None) -> float:
-        """Returns the seconds of one GPU's step. Below some batch, kernels do not start faster:
-        forward and backward passes, three times the published latency of an image.
+        """Returns the seconds of one GPU's step.
+
+        A batch other than the published one takes at least three times the published latency of an
+        image (forward and backward pass): for small batches, starting kernels limits the speed.
         """
         seconds = (batch or self.batch) / self.published[1]
         if batch in (None, self.batch):
@@ -121,7 +123,7 @@ def setups() -> list[Setup]:
                 machine=row["machine"],
                 precision=row["precision"],
                 batch=batches[row["arch"]]["published"][row["machine"]][
-                    row["precision"].replace("TF32", "FP32")  # equally large
+                    row["precision"].replace("TF32", "FP32")  # both have the same batch
                 ],
                 published=row["images_per_second"],
                 message=get_arch(row["arch"]).trainable_1000 * row["bytes"],
@@ -134,7 +136,7 @@ def setups() -> list[Setup]:
 
 @dataclass(frozen=True)
 class Fit:
-    """The fitted values, and the model's other assumptions.
+    """The fitted values, and factors on the assumptions about the network.
 
     Attributes:
         sigma, exponent: see the module's docstring.
@@ -160,8 +162,8 @@ class Fit:
         near = assumed["alpha_nvlink_us"] * 1e-6 * self.latency
         far = assumed["alpha_network_us"] * 1e-6 * self.latency
         if flat and hosts > 1:
-            # Parallel rings, one per adapter: together they have the hosts' bandwidth, and each hop
-            # of a ring adds its latency. One hop in eight goes between hosts.
+            # Parallel rings, one per adapter, share the hosts' bandwidth. Each hop adds its
+            # latency; one hop in eight goes between hosts.
             hops = 2 * (n - 1)
             latency = hops * ((GPUS_PER_HOST - 1) * near + far) / GPUS_PER_HOST
             return 2 * (n - 1) / n * setup.message / min(network, nvlink) + latency
@@ -172,7 +174,8 @@ class Fit:
         self, setup: Setup, n: int, batch: int | None = None, flat: bool = False
     ) -> dict[str, float]:
         """Returns the seconds of a step of n GPUs by part: compute, input, stragglers, exchange.
-        One GPU has a host's processors to itself, so its row includes its own input.
+
+        With one GPU, input is 0: the published throughput of one GPU includes its input.
         """
         compute = setup.compute(batch)
         images = (batch or setup.batch) * min(n, GPUS_PER_HOST) * setup.input_cost
@@ -186,19 +189,19 @@ class Fit:
         }
 
     def throughput(self, setup: Setup, n: int, batch: int | None = None) -> float:
-        """Returns the images/s of the model alone."""
+        """Returns the images/s that the model computes."""
         return n * (batch or setup.batch) / sum(self.parts(setup, n, batch).values())
 
     def predicted(self, setup: Setup, n: int, batch: int | None = None) -> float:
-        """Returns images/s, with the unexplained part at 8 GPUs as a constant factor."""
+        """Returns `throughput`, times the factor by which the published row of 8 GPUs differs."""
         known = setup.published[FITTED_UP_TO] / self.throughput(setup, FITTED_UP_TO)
         return known * self.throughput(setup, n, batch)
 
 
 def fit(rows: Iterable[Setup]) -> Fit:
-    """Fits by least squares over a grid, which needs no start and has no local minima.
+    """Fits to the rows of 1 and 8 GPUs, by least squares over a grid.
 
-    Uses only the rows of 1 and 8 GPUs.
+    A grid needs no initial values, and cannot end in a local minimum.
     """
     groups: dict[tuple[str, str], list[Setup]] = {}
     for setup in rows:
@@ -218,7 +221,7 @@ def fit(rows: Iterable[Setup]) -> Fit:
 
 
 def _squares(setup: Setup, p: float) -> np.ndarray:
-    """Returns squared errors of log throughput at 8 GPUs, `(sigmas, ceilings)`."""
+    """Returns the squared errors of log throughput at 8 GPUs, shape `(sigmas, ceilings)`."""
     n = FITTED_UP_TO
     waits = setup.batch * n * setup.input_cost / CEILINGS
     together = (setup.compute() ** p + waits**p) ** (1 / p)
@@ -235,7 +238,7 @@ def hours_published() -> list[tuple[Setup, int, float, int]]:
     found = []
     for setup in setups():
         if not setup.arch.startswith("efficientnet"):
-            continue  # the other document rounds to whole hours: "~3 hours"
+            continue  # the ResNet50 document rounds to whole hours ("~3 hours")
         name = setup.arch.removeprefix("efficientnet-")
         recipe = yaml.safe_load(
             (ROOT / "configs" / "efficientnet" / f"{name}_500e.yaml").read_text()
@@ -248,8 +251,9 @@ def hours_published() -> list[tuple[Setup, int, float, int]]:
 
 
 def overhead() -> float:
-    """Returns the hours of the 8-GPU rows beyond epochs over published throughput: evaluation,
-    checkpoints.
+    """Returns published hours over epochs at the published throughput: mean of the 8-GPU rows.
+
+    The rest of the hours is evaluation and checkpoints.
     """
     ratios = [
         hours * 3600 * setup.published[n] / (epochs * data()["imagenet"]["train_images"])
@@ -260,18 +264,19 @@ def overhead() -> float:
 
 
 def hours_predicted(fitted: Fit, setup: Setup, n: int, epochs: int) -> float:
+    """Returns the predicted hours of training on n GPUs, including evaluation and checkpoints."""
     seconds = epochs * data()["imagenet"]["train_images"] / fitted.predicted(setup, n)
     return overhead() * seconds / 3600
 
 
-# ---- two processes of this machine ---------------------------------------------------------------
+# ---- two processes on one machine ----------------------------------------------------------------
 
 
 def two_processes(figures: dict[str, list], batch: int) -> dict[str, Any]:
     """Computes `measured: two_processes` of figures.yaml from the JSON of weak_scaling.py.
 
     Args:
-        figures: by kind, turns of processes of parts of seconds by step.
+        figures: kind → turns → processes → part → seconds of each step.
         batch: images per step of a process.
     """
 

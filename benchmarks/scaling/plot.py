@@ -10,8 +10,8 @@ WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 56, 170, 24, 44
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 LOWEST = 0.6  # start of the vertical axis
-# Readable on white and on near-black; by Okabe and Ito, distinguishable for colour-blind readers
-# too.
+# Readable on white and on near-black. Okabe and Ito's colours, which colour-blind readers can tell
+# apart.
 COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#7f7f7f", "#a08000")
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #333 }
@@ -32,7 +32,7 @@ def _y(efficiency: float) -> float:
 
 
 def plot(fitted: Fit) -> str:
-    """Draws the model as lines, fitted rows as discs, and rows that it never saw as rings."""
+    """Returns the SVG: the model as lines, fitted rows as discs, predicted rows as rings."""
     shown = [s for s in setups() if s.arch.startswith("efficientnet")]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
@@ -74,7 +74,7 @@ def _axes() -> list[str]:
 
 
 def _curve(fitted: Fit, setup: Setup, colour: str) -> list[str]:
-    """Draws the curve from 8 GPUs on, and the published rows."""
+    """Returns the model's curve from 8 GPUs on, and marks for the published rows."""
     line = [n for n in GPUS if n >= FITTED_UP_TO]
     points = " ".join(f"{_x(n):.1f},{_y(_efficiency(fitted, setup, n)):.1f}" for n in line)
     parts = [f'<polyline points="{points}" style="stroke:{colour}"/>']

@@ -1,4 +1,4 @@
-"""Prints the tables of docs/scaling.md; the model behind them is in model.py.
+"""Makes the tables of docs/scaling.md from the model in model.py.
 
 python -m benchmarks.scaling.tables            print them
 python -m benchmarks.scaling.tables --write    put them into docs/scaling.md, and the plot beside it
@@ -52,7 +52,7 @@ def percent(value: float) -> str:
 
 
 def judged(error: float) -> str:
-    """Formats an error, in bold type if the row is missed."""
+    """Formats an error, in bold if it is larger than `MISSED`."""
     return f"**{percent(error)}**" if abs(error) > MISSED else percent(error)
 
 
@@ -85,8 +85,10 @@ def fitted_rows(fitted: Fit) -> str:
 
 
 def held_out(fitted: Fit) -> list[tuple[Setup, int, float, float, float]]:
-    """Returns setup, GPUs, published images/s, predicted, and a straight line through the 8-GPU
-    row.
+    """Returns the rows that the fit did not use.
+
+    Each has setup, GPUs, published images/s, predicted images/s, and those of a straight line
+    through the 8-GPU row.
     """
     return [
         (setup, n, known, fitted.predicted(setup, n), setup.published[8] * n / 8)
@@ -122,7 +124,7 @@ def hours_rows(fitted: Fit) -> str:
 
 
 def sensitivity(fitted: Fit) -> str:
-    """Shows how much the assumptions about the network matter."""
+    """Returns the table of errors under other assumptions about the network."""
     cases = {
         "as assumed": fitted,
         "network between hosts 10 × slower": replace(fitted, slower=10),
@@ -142,7 +144,7 @@ def sensitivity(fitted: Fit) -> str:
 
 
 def here() -> str:
-    """Shows the same sum of parts for measurements on two processes with one core each."""
+    """Returns the table that adds the parts measured on two processes with one core each."""
     measured = data()["measured"]["two_processes"]
     gradients, update = measured["joined"]["gradients"], measured["joined"]["update"]
     waits = gradients * measured["variation"] * slowest(2)
@@ -214,7 +216,7 @@ def _large_row(fitted: Fit, setup: Setup, n: int, batch: int) -> list[str]:
 
 
 def limits(fitted: Fit, n: int = 1024) -> str:
-    """Shows what n GPUs need, beside what exists."""
+    """Returns the table of what n GPUs need (batch, storage, CPU cores), beside what exists."""
     images, measured = data()["imagenet"], data()["measured"]
     per_megabyte = measured["checkpoint"]["copy_ms"] / measured["checkpoint"]["megabytes"]
     head, columns = ["at 1,024 GPUs (A100, AMP)"], []
@@ -253,7 +255,7 @@ def limits(fitted: Fit, n: int = 1024) -> str:
 
 
 def tables(fitted: Fit) -> dict[str, str]:
-    """Returns every table of the page by its name there."""
+    """Returns all tables by their names in the page's marks."""
     return {
         "fitted": fitted_values(fitted),
         "rows of 8": fitted_rows(fitted),
@@ -267,10 +269,10 @@ def tables(fitted: Fit) -> dict[str, str]:
 
 
 def with_tables(page: str, made: dict[str, str]) -> str:
-    """Returns the page with each table between its two marks.
+    """Returns the page with each table between its marks.
 
     Raises:
-        SystemExit: a table has no place, or a place has no table.
+        SystemExit: a table has no marks, or marks have no table.
     """
     marks = re.findall(r"<!-- table: (.+?) -->", page)
     if sorted(marks) != sorted(made):
@@ -285,8 +287,8 @@ def with_tables(page: str, made: dict[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="update docs/scaling.md and its plot")
-    parser.add_argument("--measured", type=Path, help="what weak_scaling.py printed")
-    parser.add_argument("--batch", type=int, default=8, help="images that weak_scaling.py was told")
+    parser.add_argument("--measured", type=Path, help="a file with the output of weak_scaling.py")
+    parser.add_argument("--batch", type=int, default=8, help="the --batch of weak_scaling.py")
     options = parser.parse_args()
     if options.measured:
         figures = json.loads(options.measured.read_text().splitlines()[-1])

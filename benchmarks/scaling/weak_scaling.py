@@ -1,18 +1,22 @@
-"""Measures what several processes cost: weak scaling, and the share of a step that the exchange
-takes.
+"""Measures weak scaling, and the share of a step that the exchange of gradients takes.
 
     python -m benchmarks.scaling.weak_scaling [--arch efficientnet-b0] [--size 224] [--batch 8]
         [--processes 2]
 
-Each process has its own core and synthetic images made once. Four kinds of jobs take turns of a few
-steps, and are stopped (SIGSTOP) in the others' turns: independent processes; the same, but each
-step begins in all of them at once, as it must if gradients are exchanged; processes that exchange
-gradients over Horovod; and the same with Horovod as released (without scripts/horovod.patch).
-Weak-scaling efficiency is the third kind's speed over the first's, turn by turn. The second kind
-shows how much of the loss comes from running in step: from waiting for the slower process, and from
-all using memory, or the units that two hardware threads share, at the same moment. The step's parts
-are timed one after another, so the share of the exchange includes waiting for a slower process.
-Prints a table in Markdown, then every figure as JSON.
+Each process has its own core, and synthetic images that are made once. Four kinds of jobs take
+turns of a few steps, and are stopped (SIGSTOP) during the others' turns:
+
+- "independent": processes without communication;
+- "in step": the same, but all begin each step together, as they must to exchange gradients;
+- "Horovod": processes that exchange gradients;
+- "Horovod as released": the same without scripts/horovod.patch.
+
+Weak-scaling efficiency is the speed of "Horovod" over that of "independent", turn by turn. "In
+step" shows how much of the loss comes from synchronisation: from waiting for the slower process,
+and from using memory, or units that hardware threads share, at the same time.
+
+The parts of a step are timed one after another, so the exchange includes waiting for the slower
+process. Prints a table in Markdown, then all measurements as JSON.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from benchmarks.harness.turns import end_in_order
 from convoy.utils import strict_json
 
 WARMUP = 3
-_PATIENT = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "3600"}  # being stopped is not a failure
+_PATIENT = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "3600"}  # a stopped process has not failed
 # Environment variables of the processes, for each kind.
 KINDS = {
     "independent": {},
@@ -47,15 +51,15 @@ KINDS = {
 }
 GOAL = 0.95  # weak-scaling efficiency, of two processes
 
-Parts = dict[str, list[float]]  # for each step, the seconds of its parts
-Turn = list[Parts]  # for each process
+Parts = dict[str, list[float]]  # part of a step → its seconds in each step
+Turn = list[Parts]  # one item per process
 
 
 # ---- a process that trains -----------------------------------------------------------------------
 
 
 def train(options: argparse.Namespace) -> None:
-    """Trains in this process, on its own core, as many steps as requested, again and again."""
+    """Trains in this process, on its own core: the number of steps of each request."""
     number = options.number
     if number is None:
         number = int(os.environ["HOROVOD_LOCAL_RANK"])
@@ -110,12 +114,12 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _timed_step(step, batch) -> tuple[float, float, float]:
-    """Runs one step of `runtime.train.step.Step`, and times each part."""
+    """Runs one step of `runtime.train.step.Step`. Returns the seconds of each part."""
     import tensorflow as tf
 
     start = time.perf_counter()
     gradients, weight, sums = step.forward_backward(*batch)
-    sums.numpy()  # waits for all of it
+    sums.numpy()  # waits for the results
     between = time.perf_counter()
     gradients, weight, _ = step.reduce(gradients, weight, tf.zeros(3))
     weight.numpy()
@@ -125,11 +129,11 @@ def _timed_step(step, batch) -> tuple[float, float, float]:
     return between - start, after - between, time.perf_counter() - after
 
 
-# ---- those who let them --------------------------------------------------------------------------
+# ---- starting and stopping them ------------------------------------------------------------------
 
 
 def meeting_place(processes: int) -> int:
-    """Opens a port on which `processes` processes can wait for each other, again and again."""
+    """Returns a port at which `processes` processes can wait for each other, repeatedly."""
     server = socket.create_server(("localhost", 0))
 
     def serve() -> None:
@@ -143,7 +147,7 @@ def meeting_place(processes: int) -> int:
 
 
 class Job:
-    """The processes of one kind, stopped outside their turns; a context manager."""
+    """The processes of one kind. They are stopped outside their turns. It is a context manager."""
 
     def __init__(self, kind: str, options: argparse.Namespace) -> None:
         self._kind, self._options = kind, options
@@ -151,10 +155,10 @@ class Job:
         self._members: list[tuple[int, int, TextIO]] = []  # number, process, connection
 
     def __enter__(self) -> Job:
-        """Starts them, and waits until all have trained their first steps.
+        """Starts the processes, and waits until all have trained their first steps.
 
         Raises:
-            SystemExit: one ended instead.
+            SystemExit: a process ended before that.
         """
         try:
             self._begin()
@@ -166,7 +170,7 @@ class Job:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Lets them end, or ends them."""
+        """Lets the processes end; kills them after an error."""
         self._signal(signal.SIGKILL if error else signal.SIGCONT)
         for _, _, connection in self._members:
             connection.close()
@@ -176,7 +180,7 @@ class Job:
             process.wait()
 
     def turn(self, steps: int) -> Turn:
-        """Returns the times of `steps` steps, after one more that does not count.
+        """Runs `steps` + 1 steps, and returns the times of all but the first.
 
         Raises:
             SystemExit: a process ended.
@@ -228,21 +232,21 @@ class Job:
                 os.kill(process, number)
 
 
-# ---- what comes of it ----------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------------------------
 
 
 def rate(turn: Turn, batch: int) -> float:
-    """Returns images per second of all processes, from the median step of each."""
+    """Returns the images per second of all processes together, from the median step of each."""
     return sum(batch / statistics.median(map(sum, zip(*p.values(), strict=True))) for p in turn)
 
 
 def share(turn: Turn, part: str) -> float:
-    """Returns the part's share of all steps' time, over all processes."""
+    """Returns the share of a part in the time of all steps of all processes."""
     return sum(sum(p[part]) for p in turn) / sum(sum(map(sum, p.values())) for p in turn)
 
 
 def report(options: argparse.Namespace, found: dict[str, list[Turn]], load: float) -> str:
-    """Returns the table and the figures."""
+    """Returns the table, and the measurements as JSON in the last line."""
     rates = {kind: [rate(turn, options.batch) for turn in found[kind]] for kind in KINDS}
 
     def beside(kind: str, other: str) -> list[float]:
@@ -298,7 +302,7 @@ def main() -> None:
     with ExitStack() as stack:
         jobs = {kind: stack.enter_context(Job(kind, options)) for kind in KINDS}
         for number in range(options.rounds):
-            # Every other round runs backwards, so that none always follows the same one.
+            # Every second round goes backwards, so that no job always follows the same one.
             for kind in list(KINDS)[:: 1 if number % 2 == 0 else -1]:
                 found[kind].append(jobs[kind].turn(options.steps))
     print(report(options, found, load))

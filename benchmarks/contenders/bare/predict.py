@@ -1,5 +1,6 @@
-"""Labels images with keras.applications like a user's first script: Convoy's rival for start-up and
-memory.
+"""Labels images with keras.applications, as a user's first script does.
+
+rows/starts.py compares its start-up time and memory with Convoy's.
 
     python benchmarks/contenders/bare/predict.py WEIGHTS.weights.h5 IMAGE_OR_FOLDER
 """

@@ -1,5 +1,6 @@
-"""Trains EfficientNet-B0 with `compile` and `fit` like a user's first script: Convoy's rival for
-start-up and memory.
+"""Trains EfficientNet-B0 with `compile` and `fit`, as a user's first script does.
+
+rows/starts.py compares its start-up time and memory with Convoy's.
 
     python benchmarks/contenders/bare/train.py FOLDER STEPS BATCH
 
