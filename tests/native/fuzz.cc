@@ -1,11 +1,10 @@
-// Throws random images and arguments at the kernels of dataloader/native. Built with the address
+// Runs random images and arguments through the kernels of dataloader/native. Built with the address
 // and undefined-behaviour sanitizers by tests/dataloader/test_native_library.py, which runs
 // `fuzz COUNT SEED`.
 //
-// Besides what the sanitizers notice, it checks that augmenting in place gives what augmenting into
-// another buffer does, that steps done together give what they give one by one, that a flip is a
-// flip, that crops lie inside the image, and that what is turned can be turned back. Exits with 1
-// and the round's number if not.
+// It also checks that augmenting in place equals augmenting into another buffer, that merged steps
+// equal single ones, that a flip mirrors, that crops lie inside the image, and that a rotation can be
+// undone. If a check fails it exits with 1 and prints the round's number.
 
 #include <cstdio>
 #include <cstdlib>
@@ -23,7 +22,7 @@ using convoy::Op;
 using convoy::Size;
 using convoy::Step;
 
-// Exactly as long as needed, so that the sanitizer sees the first byte too many.
+// Exactly as long as needed, so that the sanitizer notices one byte beyond the end.
 using Pixels = std::unique_ptr<uint8_t[]>;
 
 struct Random {
@@ -149,7 +148,7 @@ bool Crops(Random& random) {
          window.y + window.height <= size.height && window.x + window.width <= size.width;
 }
 
-// Headers that are cut or have wrong bytes, some of them in EXIF's own data.
+// Headers that are cut or have wrong bytes, some inside EXIF data.
 bool ReadsOrientation(Random& random) {
   static const char jpeg[] =
       "\xff\xd8\xff\xe0\0\6JFIF\xff\xe1\0\x22" "Exif\0\0II*\0\x08\0\0\0\1\0"
@@ -172,7 +171,7 @@ bool ReadsOrientation(Random& random) {
   return found >= 1 && found <= 8 && (changes || size < whole || found == 6);
 }
 
-// Turning back gives the image again, and a window lies where its pixels were.
+// Rotating back restores the image, and a window lies where its pixels were.
 bool Turns(Random& random) {
   const Size size{1 + random.Below(20), 1 + random.Below(20)};
   const int number = 1 + static_cast<int>(random.Below(8));
