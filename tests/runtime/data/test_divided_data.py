@@ -1,6 +1,5 @@
 """Runs on class folders with `--validation_fraction`, which holds out a part for validation."""
 
-import json
 import os
 import shutil
 
@@ -37,14 +36,18 @@ def divided(digits_in_folders, small_run, tmp_path_factory):
     return model_dir
 
 
-def results(folder):
-    """Returns the evaluations in the log of a run."""
-    text = (folder / "log.json").read_text()
-    entries = [json.loads(line.removeprefix("DLLL ")) for line in text.splitlines()]
-    return [e["data"] for e in entries if "eval_examples" in e.get("data", {})]
+@pytest.fixture
+def results(log_lines):
+    """Returns the evaluations in the log of a run's folder."""
+
+    def read(folder):
+        found = (line.get("data", {}) for line in log_lines(folder / "log.json"))
+        return [data for data in found if "eval_examples" in data]
+
+    return read
 
 
-def test_mode_eval_uses_the_part_that_the_run_held_out(divided, digits_in_folders, capfd, tmp_path):
+def test_mode_eval_uses_the_part_that_the_run_held_out(divided, digits_in_folders, results, capfd):
     states = [checkpoint.read(p).state for p in checkpoint.complete_checkpoints(divided)]
     assert {state["data"]["train_examples"] for state in states} == {TRAINED_ON}
     assert {found["eval_examples"] for found in results(divided)} == {HELD_OUT}
@@ -117,7 +120,9 @@ def test_mistakes_with_validation_fraction_are_refused(digits_in_folders, tmp_pa
 
 
 @pytest.mark.slow
-def test_two_ranks_hold_out_the_same_images(convoy, digits_in_folders, small_run, tmp_path):
+def test_two_ranks_hold_out_the_same_images(
+    convoy, digits_in_folders, small_run, results, tmp_path
+):
     flags = [*small_run, "--data_dir", digits_in_folders, "--validation_fraction", 0.2]
     flags += ["--max_epochs", 1, "--warmup_epochs", 0, "--model_dir", tmp_path / "run"]
     convoy(*flags, np=2)

@@ -5,7 +5,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,23 +14,10 @@ from convoy.dataloader.errors import DataError
 from convoy.runtime.evaluate import evaluate as module
 from convoy.runtime.evaluate.evaluate import UNITS, evaluate
 from convoy.runtime.evaluate.step import EvalStep
+from tests.runtime.evaluate.random_logits import CLASSES, EXAMPLES
+from tests.runtime.logits import softmax
 
-EXAMPLES, CLASSES, BATCH = 101, 11, 8  # a prime number of examples: the last batch is padded
-
-
-@pytest.fixture(scope="module")
-def model():
-    """A model whose logits are its input, so that NumPy knows them too."""
-    inputs = keras.layers.Input((CLASSES,))
-    return keras.Model(inputs, keras.layers.Activation("linear")(inputs))
-
-
-@pytest.fixture(scope="module")
-def examples():
-    rng = np.random.default_rng(5)
-    logits = (3 * rng.normal(size=(EXAMPLES, CLASSES))).astype(np.float32)
-    labels = rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
-    return logits, labels
+BATCH = 8
 
 
 def batches(logits, labels, size=BATCH, filler=0.0, fill_label=0, start=0, stride=1):
@@ -48,12 +34,9 @@ def batches(logits, labels, size=BATCH, filler=0.0, fill_label=0, start=0, strid
 
 def judged(logits, labels):
     """Returns scikit-learn's metrics for the same logits."""
-    logits = logits.astype(np.float64)
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
     classes = np.arange(CLASSES)
     return {
-        "eval_loss": log_loss(labels, p, labels=classes),
+        "eval_loss": log_loss(labels, softmax(logits), labels=classes),
         "eval_accuracy_top_1": top_k_accuracy_score(labels, logits, k=1, labels=classes),
         "eval_accuracy_top_5": top_k_accuracy_score(labels, logits, k=5, labels=classes),
         "eval_macro_recall": recall_score(
@@ -65,9 +48,9 @@ def judged(logits, labels):
 
 @pytest.mark.parametrize("filler", [0.0, np.inf, np.nan], ids=str)
 @pytest.mark.parametrize("size", [1, BATCH, 101, 128])
-def test_metrics_equal_scikit_learns_whatever_the_padding_holds(model, examples, size, filler):
+def test_metrics_equal_scikit_learns_whatever_the_padding_holds(identity, examples, size, filler):
     result = evaluate(
-        EvalStep(model), batches(*examples, size=size, filler=filler, fill_label=-1), size
+        EvalStep(identity), batches(*examples, size=size, filler=filler, fill_label=-1), size
     )
     for name, want in judged(*examples).items():
         assert result[name] == pytest.approx(want, abs=1e-6), name
@@ -75,9 +58,9 @@ def test_metrics_equal_scikit_learns_whatever_the_padding_holds(model, examples,
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])
-def test_metrics_summed_over_ranks_equal_those_of_one_rank(model, examples, monkeypatch, world):
+def test_metrics_summed_over_ranks_equal_those_of_one_rank(identity, examples, monkeypatch, world):
     """Runs the ranks in turn: the first time to collect sums, the second time to add them up."""
-    step, seen = EvalStep(model), {}
+    step, seen = EvalStep(identity), {}
 
     def collect(sums):
         seen.setdefault(sums.shape, []).append(sums)
@@ -93,15 +76,15 @@ def test_metrics_summed_over_ranks_equal_those_of_one_rank(model, examples, monk
         assert result[name] == pytest.approx(want, abs=1e-6), name
 
 
-def test_xla_gives_the_same_metrics(model, examples):
-    want = evaluate(EvalStep(model), batches(*examples), BATCH)
-    got = evaluate(EvalStep(model, use_xla=True), batches(*examples), BATCH)
+def test_xla_gives_the_same_metrics(identity, examples):
+    want = evaluate(EvalStep(identity), batches(*examples), BATCH)
+    got = evaluate(EvalStep(identity, use_xla=True), batches(*examples), BATCH)
     for name in ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"):
         assert got[name] == pytest.approx(want[name], abs=1e-6)
 
 
-def test_the_figures_have_nvidias_names_and_a_unit_each(model, examples):
-    result = evaluate(EvalStep(model), batches(*examples), BATCH)
+def test_the_figures_have_nvidias_names_and_a_unit_each(identity, examples):
+    result = evaluate(EvalStep(identity), batches(*examples), BATCH)
     assert set(result) == set(UNITS) - {"eval_unreadable"}, (
         "it appears only if images are unreadable"
     )
@@ -127,11 +110,11 @@ class Clock:
         return self.now
 
 
-def test_latency_percentiles_equal_numpys_without_the_first_batch(model, examples, monkeypatch):
+def test_latency_percentiles_equal_numpys_without_the_first_batch(identity, examples, monkeypatch):
     times = np.random.default_rng(0).exponential(0.01, 13)
     times[0] = 99.0
     monkeypatch.setattr(module, "time", Clock(times))
-    result = evaluate(EvalStep(model), batches(*examples), BATCH)
+    result = evaluate(EvalStep(identity), batches(*examples), BATCH)
     for q in (50, 90, 95, 99):
         want = np.percentile(times[1:] * 1e3, q)
         assert result[f"latency_{q}pct"] == pytest.approx(want, rel=1e-9)
@@ -141,7 +124,7 @@ def test_latency_percentiles_equal_numpys_without_the_first_batch(model, example
     assert result["avg_exp_per_second_eval_per_GPU"] == pytest.approx(BATCH / mean)
 
 
-def test_prof_ends_the_evaluation_after_so_many_batches(model, examples):
+def test_prof_ends_the_evaluation_after_so_many_batches(identity, examples):
     asked = []
 
     def counted():
@@ -149,14 +132,14 @@ def test_prof_ends_the_evaluation_after_so_many_batches(model, examples):
             asked.append(number)
             yield batch
 
-    result = evaluate(EvalStep(model), counted(), BATCH, prof=3)
+    result = evaluate(EvalStep(identity), counted(), BATCH, prof=3)
     want = judged(*(array[: 3 * BATCH] for array in examples))
     assert result["eval_accuracy_top_1"] == pytest.approx(want["eval_accuracy_top_1"])
     assert asked == [0, 1, 2]
 
 
-def test_a_single_batch_has_a_latency(model, examples):
-    result = evaluate(EvalStep(model), batches(*examples, size=128), 128)
+def test_a_single_batch_has_a_latency(identity, examples):
+    result = evaluate(EvalStep(identity), batches(*examples, size=128), 128)
     assert result["latency_99pct"] > 0
 
 
@@ -265,11 +248,11 @@ def test_errors_of_several_ranks_are_joined_at_the_end_of_a_short_evaluation(mon
     assert ended_by(outcomes) == {("DataError", "rank 1; rank 2")}
 
 
-def test_nan_logits_count_as_wrong_for_every_class(model):
+def test_nan_logits_count_as_wrong_for_every_class(identity):
     logits = np.eye(11, dtype=np.float32)[:4]
     logits[0] = np.nan  # argmax would return 0, which is the label
     labels, weights = np.arange(4, dtype=np.int32), np.ones(4, np.float32)
-    step = EvalStep(model)
+    step = EvalStep(identity)
     result = evaluate(step, [tuple(map(tf.constant, (logits, labels, weights)))], 4)
     assert result["eval_accuracy_top_1"] == result["eval_macro_recall"] == 0.75
     assert step.totals()[0].tolist() == [0, 1, 1, 1] + [0] * 7

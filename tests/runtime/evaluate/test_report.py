@@ -1,6 +1,5 @@
 """The evaluation report agrees with scikit-learn, for random logits and for a run's own files."""
 
-import csv
 import json
 import re
 import shutil
@@ -29,9 +28,12 @@ from convoy.runtime.run_folder.arrays import variables_to_arrays
 from convoy.runtime.settings.config import Config, defaults
 from convoy.utils.classification import confusion
 from main import main
+from tests.runtime.csv_rows import csv_rows
+from tests.runtime.evaluate.random_logits import CLASSES, EXAMPLES
+from tests.runtime.logits import softmax
 
 SPEED = re.compile("avg_|latency|per_second")
-CLASSES, BATCH, EXAMPLES = 11, 8, 101
+BATCH = 8
 MEANS = ("loss", "accuracy_top_1", "accuracy_top_5", "macro_recall", "macro_f1")
 FIGURES = [f"eval_{name}" for name in MEANS]
 
@@ -55,25 +57,6 @@ class Loader:
             index = places % EXAMPLES
             weights = (places < EXAMPLES).astype(np.float32)
             yield tuple(map(tf.constant, (self.logits[index], self.labels[index], weights)))
-
-
-@pytest.fixture(scope="module")
-def identity():
-    """A model whose logits are its input, so that NumPy knows them too."""
-    inputs = keras.layers.Input((CLASSES,))
-    return keras.Model(inputs, keras.layers.Activation("linear")(inputs))
-
-
-@pytest.fixture(scope="module")
-def examples():
-    rng = np.random.default_rng(3)
-    logits = (2 * rng.normal(size=(EXAMPLES, CLASSES))).astype(np.float32)
-    return logits, rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
-
-
-def softmax(logits):
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("whole", [3, 2], ids=["matrix", "cells"])
@@ -195,24 +178,20 @@ def run(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def written(run, tiny):
+def written(run, tiny, log_lines):
     """The report of both sets of weights: its folder, metrics.json, and the logged summary."""
     args = ["--mode", "eval", "--model_dir", str(run)]
     assert main([*args, "--weights", "both", "--report"]) == 0
     folder = run / "eval_report"
     metrics = json.loads((folder / "metrics.json").read_text())
-    return SimpleNamespace(folder=folder, metrics=metrics, logged=summary_of(run / "log.json"))
+    return SimpleNamespace(
+        folder=folder, metrics=metrics, logged=summary_of(log_lines(run / "log.json"))
+    )
 
 
-def summary_of(log):
+def summary_of(lines):
     """Returns the figures of the last summary line in a log."""
-    lines = [json.loads(line[5:]) for line in log.read_text().splitlines()]
     return next(line["data"] for line in reversed(lines) if line.get("step") == [])
-
-
-def rows_of(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_metrics_json_has_the_figures_that_are_logged(written):
@@ -248,7 +227,7 @@ def test_the_csv_files_agree_with_scikit_learn_and_with_the_data(written, writer
     truth = [label for _, label in writers.digits(150)[97:]]
     for number, evaluation in enumerate(written.metrics["evaluations"]):
         files = {kind: written.folder / name for kind, name in evaluation["files"].items()}
-        answers = rows_of(files["predictions"])
+        answers = csv_rows(files["predictions"])
         labels, predicted = (
             np.array([int(row[key]) for row in answers]) for key in ("label", "predicted")
         )
@@ -256,14 +235,14 @@ def test_the_csv_files_agree_with_scikit_learn_and_with_the_data(written, writer
         # The examples alternate between two shards.
         np.testing.assert_array_equal(labels, truth[0::2] + truth[1::2])
         judged = classification_report(labels, predicted, output_dict=True, zero_division=0)
-        for row in rows_of(files["per_class"]):
+        for row in csv_rows(files["per_class"]):
             for mine, theirs in (("precision",) * 2, ("recall",) * 2, ("f1", "f1-score")):
                 want = judged[row["class"]][theirs]
                 assert float(row[mine]) == pytest.approx(want, abs=5e-7)
             assert int(row["support"]) == judged[row["class"]]["support"]
             assert row["name"] == f"<i>{row['class']}</i> & co"
         assert evaluation["macro"]["f1"] == pytest.approx(judged["macro avg"]["f1-score"])
-        matrix = [[int(row[str(j)]) for j in range(10)] for row in rows_of(files["confusion"])]
+        matrix = [[int(row[str(j)]) for j in range(10)] for row in csv_rows(files["confusion"])]
         np.testing.assert_array_equal(matrix, confusion_matrix(labels, predicted))
         assert number or (written.folder / "confusion.csv").exists()
 
@@ -302,7 +281,7 @@ def test_a_report_takes_labels_from_a_file_and_another_image_size(
     assert metrics["data"]["evaluated"] == 52
     (found,) = metrics["evaluations"]
     assert (found["name"], found["image_size"]) == ("48 px", 48)
-    answers = rows_of(tmp_path / "predictions.csv")
+    answers = csv_rows(tmp_path / "predictions.csv")
     assert answers[6]["label"] == answers[6]["predicted"]  # number 7, after 4 was left out
     stored = np.delete(truth[0::2] + truth[1::2], 4)
     predicted = np.array([int(row["predicted"]) for row in answers])
@@ -349,7 +328,7 @@ def test_contradictory_flags_of_a_report_are_refused(run, capsys, flags, words):
 
 def same_answers(folder, other):
     """Checks that two reports' predictions differ only in the rounding of confidences."""
-    pairs = zip(*(rows_of(one / "predictions.csv") for one in (folder, other)), strict=True)
+    pairs = zip(*(csv_rows(one / "predictions.csv") for one in (folder, other)), strict=True)
     for mine, theirs in pairs:
         assert float(mine.pop("confidence")) == pytest.approx(
             float(theirs.pop("confidence")), abs=2e-6
@@ -366,13 +345,15 @@ def test_several_ranks_give_the_same_report_with_labels_from_a_file(convoy, run,
     for ranks in (1, 2):
         convoy(*args, "--report_dir", tmp_path / str(ranks), np=ranks)
     same_answers(tmp_path / "2", tmp_path / "1")
-    labels = [int(row["label"]) for row in rows_of(tmp_path / "2/predictions.csv")]
+    labels = [int(row["label"]) for row in csv_rows(tmp_path / "2/predictions.csv")]
     assert labels == [i % 10 for i in range(53) if i % 7]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # seven launches
-def test_reports_of_several_ranks_equal_one_ranks_and_plain_evaluations(convoy, run, tmp_path):
+def test_reports_of_several_ranks_equal_one_ranks_and_plain_evaluations(
+    convoy, run, tmp_path, log_lines
+):
     args = ("--mode", "eval", "--model_dir", run, "--report", "--weights", "both")
     args += ("--report_image_sizes", "32,48")
     threads = ("--intraop_threads", "1")
@@ -391,15 +372,16 @@ def test_reports_of_several_ranks_equal_one_ranks_and_plain_evaluations(convoy, 
         log = tmp_path / f"{weights}-{size}.json"
         plain = ("--mode", "eval", "--model_dir", run, "--weights", weights, "--image_size", size)
         convoy(*plain, "--log_filename", log)
+        logged = summary_of(log_lines(log))
         for name in ("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"):
-            assert evaluation["figures"][name] == pytest.approx(summary_of(log)[name], rel=1e-6)
+            assert evaluation["figures"][name] == pytest.approx(logged[name], rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "cr\rhere", 'q"uote', "a,b", "both\r\n", "\ud800"])
 def test_a_file_name_with_separators_stays_in_its_csv_cell(tmp_path, name):
     eval_page._write_csv(tmp_path / "some.csv", ("file", "label"), [(name, 1), ("plain", 2)])
     shown = name.encode(errors="backslashreplace").decode()
-    assert rows_of(tmp_path / "some.csv") == [
+    assert csv_rows(tmp_path / "some.csv") == [
         {"file": shown, "label": "1"},
         {"file": "plain", "label": "2"},
     ]

@@ -9,6 +9,7 @@ import pytest
 from convoy.runtime.export.formats import FORMATS, Format, export_formats
 from convoy.utils.errors import ConfigError
 from main import main
+from tests.runtime.logits import softmax
 
 
 def export(trained, output, *args):
@@ -39,9 +40,7 @@ def by_hand(trained, files, weights="auto"):
     model, _ = load_model(trained.model_dir, weights)
     encoded = [file.read_bytes() for file in files]
     images = np.stack([eval_decode(tf.constant(e), 32, EvalCrop()).numpy() for e in encoded])
-    logits = np.float64(model(images, training=False))
-    shares = np.exp(logits - logits.max(-1, keepdims=True))
-    return encoded, images, shares / shares.sum(-1, keepdims=True)
+    return encoded, images, softmax(model(images, training=False))
 
 
 def test_a_savedmodel_gives_the_same_results_for_encoded_bytes_and_pixels(

@@ -1,6 +1,5 @@
 """`--mode predict` with a trained model, on folders of images, some of them odd or broken."""
 
-import csv
 import json
 import math
 import os
@@ -14,6 +13,8 @@ from PIL import Image
 from convoy.runtime.data.class_names import class_names, imagenet_classes
 from convoy.utils.errors import ConfigError
 from main import main
+from tests.runtime.csv_rows import csv_rows
+from tests.runtime.logits import softmax
 
 
 @pytest.fixture
@@ -25,8 +26,7 @@ def predict(trained, tmp_path, capsys):
         flags = ["--mode", "predict", "--model_dir", trained.model_dir, "--output", output]
         code = main([str(arg) for arg in (*flags, "--predict_dir", folder, *args)])
         lines = output.with_name("predictions.jsonl").read_text(encoding="utf-8").splitlines()
-        with output.with_name("predictions.csv").open(encoding="utf-8", newline="") as file:
-            table = list(csv.DictReader(file))
+        table = csv_rows(output.with_name("predictions.csv"))
         rows = [json.loads(line) for line in lines]
         assert len(rows) == len(table)
         printed = capsys.readouterr()
@@ -179,8 +179,7 @@ def test_probabilities_are_the_softmax_of_the_evaluations_logits(predict, traine
     for row, cells in zip(rows, table, strict=True):
         with open(row["path"], "rb") as file:
             image = eval_decode(tf.constant(file.read()), 32, EvalCrop())
-        logits = np.float64(model(image[None], training=False))[0]
-        want = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        want = softmax(model(image[None], training=False))[0]
         got = {p["index"]: p["probability"] for p in row["predictions"]}
         assert math.fsum(got.values()) == pytest.approx(1, abs=1e-5)
         np.testing.assert_allclose([got[i] for i in range(10)], want, atol=1e-5)
@@ -240,8 +239,7 @@ def test_predict_follows_the_flags_for_size_crop_mirroring_and_confidence(predic
         with open(row["path"], "rb") as file:
             image = eval_decode(tf.constant(file.read()), 48, EvalCrop(padding=48))
         both = np.stack([image, np.flip(image, 1)])
-        want = np.exp(np.float64(model(both, training=False)))
-        want = (want / want.sum(1, keepdims=True)).mean(0)
+        want = softmax(model(both, training=False)).mean(0)
         got = {p["index"]: p["probability"] for p in row["predictions"]}
         assert set(got) == set(np.flatnonzero(want >= 0.1))
         np.testing.assert_allclose([want[i] for i in got], list(got.values()), atol=1e-5)
@@ -283,6 +281,8 @@ MEMORY = """
 import resource, sys
 sys.path.insert(0, {root!r})
 from main import main
+from tests.runtime.csv_rows import csv_rows
+from tests.runtime.logits import softmax
 assert main(sys.argv[1:]) == 0
 print("peak KiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -7,12 +7,7 @@ import pytest
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train import confusion
 from convoy.runtime.train.confusion import CountingStep, heat_map, make_counting_step, show_counts
-
-
-def model(classes):
-    """Returns a model whose logits are its input."""
-    inputs = keras.Input((classes,))
-    return keras.Model(inputs, keras.layers.Activation("linear")(inputs))
+from tests.runtime.logits import identity_model
 
 
 @pytest.mark.parametrize(
@@ -20,7 +15,7 @@ def model(classes):
     [("tensorboard", 10, True), ("none", 10, False), ("tensorboard", 1025, False)],
 )
 def test_the_matrix_is_counted_only_for_a_tracker_and_up_to_1024_classes(trackers, classes, counts):
-    step = make_counting_step(Config(trackers=trackers), model(classes))
+    step = make_counting_step(Config(trackers=trackers), identity_model(classes))
     assert isinstance(step, CountingStep) == counts
 
 
@@ -31,7 +26,7 @@ def test_the_matrix_counts_examples_with_weight_and_begins_anew_each_time(monkey
     want = np.zeros((3, 3), np.int64)
     for label, answer, weight in zip(labels, logits.argmax(1), weights, strict=True):
         want[label, answer] += weight > 0
-    step, seen = CountingStep(model(3)), []
+    step, seen = CountingStep(identity_model(3)), []
 
     class Seen:
         def image(self, name, pixels, number):
