@@ -1,8 +1,12 @@
-"""Random logits as examples of an evaluation."""
+"""Random logits as examples of an evaluation, and the names of its metrics."""
 
 import numpy as np
 
 EXAMPLES, CLASSES = 101, 11  # a prime number of examples, so that the last batch is padded
+METRICS = (
+    *("eval_loss", "eval_accuracy_top_1", "eval_accuracy_top_5"),
+    *("eval_macro_recall", "eval_macro_f1"),
+)
 
 
 def random_logits():
