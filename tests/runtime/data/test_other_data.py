@@ -4,11 +4,11 @@ import json
 import re
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
 from main import main
+from tests.runtime.fitted_run import FittedRun
 
 
 @pytest.fixture
@@ -35,29 +35,10 @@ def colours(tmp_path):
 @pytest.fixture
 def knows_colours(tmp_path, colours):
     """A run whose model recognises the colours: its head is fitted by least squares."""
-    from convoy.runtime.builders.inputs import build_loader
-    from convoy.runtime.builders.models import build_training_model, model_arguments
-    from convoy.runtime.run_folder import checkpoint
-    from convoy.runtime.run_folder.arrays import variables_to_arrays
-    from convoy.runtime.settings.config import Config, defaults
-
     data = colours("all", train=dict.fromkeys(("blue", "green", "red"), 4))
-    settings = {"data_dir": data, "image_size": 32, "augmenter_name": "none"}
-    config = Config(**(defaults("efficientnet-test") | settings))
-    model = build_training_model(config, 3)
-    head = model.layers[-1]
-    features = keras.Model(model.input, head.input)
-    loader = build_loader(config.with_(train_batch_size=12), "train")
-    ((images, labels, _),) = loader.batches(0)
-    x = np.c_[features(images).numpy(), np.ones(12)]
-    fitted = np.linalg.lstsq(x, 10.0 * np.eye(3)[labels], rcond=None)[0]
-    head.kernel.assign(fitted[:-1])
-    head.bias.assign(fitted[-1])
-    state = {"step": 1, "epoch": 1, "model": model_arguments(config, 3)}
-    state["class_names"] = ["blue", "green", "red"]
-    saved = checkpoint.Checkpoint(variables_to_arrays(model.weights), state=state)
-    saved.config = config.to_yaml()
-    checkpoint.save(tmp_path / "run", saved)
+    fitted = FittedRun(data, "train", 12, ("blue", "green", "red"))
+    head = np.linalg.lstsq(fitted.features, 10.0 * np.eye(3)[fitted.labels], rcond=None)[0]
+    fitted.save(tmp_path / "run", fitted.weights(head))
     return str(tmp_path / "run")
 
 

@@ -5,7 +5,6 @@ import re
 import shutil
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 from sklearn.metrics import (
@@ -13,15 +12,11 @@ from sklearn.metrics import (
     confusion_matrix,
 )
 
-from convoy.runtime.builders.inputs import build_loader
-from convoy.runtime.builders.models import build_training_model, model_arguments
 from convoy.runtime.command_line.cli import parse
-from convoy.runtime.run_folder import checkpoint
-from convoy.runtime.run_folder.arrays import variables_to_arrays
-from convoy.runtime.settings.config import Config, defaults
 from main import main
 from tests.runtime.csv_rows import csv_rows
 from tests.runtime.evaluate.random_logits import METRICS
+from tests.runtime.fitted_run import FittedRun
 
 SPEED = re.compile("avg_|latency|per_second")
 
@@ -36,27 +31,13 @@ def run(tiny, tmp_path_factory):
     data = tmp_path_factory.mktemp("named") / "data"
     shutil.copytree(tiny, data)
     (data / "labels.txt").write_text("".join(f"{name}\n" for name in names))
-    settings = {"data_dir": str(data), "image_size": 32, "augmenter_name": "none"}
-    config = Config(**(defaults("efficientnet-test") | settings))
-    model = build_training_model(config, 10)
-    head = model.layers[-1]
-    features = keras.Model(model.input, head.input)
-    loader = build_loader(config.with_(eval_batch_size=53), "validation")
-    ((images, labels, _),) = loader.batches(0)
-    x, y = features(images).numpy(), 10 * np.eye(10)[labels] - 1
+    fitted = FittedRun(data, "validation", 53, names)
     contents = []
     for share in (20, 35):
-        with_bias = np.c_[x[:share], np.ones(share)]
-        scale = with_bias.std(axis=0).max()
-        ridge = 1e-3 * share * scale**2 * np.eye(with_bias.shape[1])
-        fitted = np.linalg.solve(with_bias.T @ with_bias + ridge, with_bias.T @ y[:share])
-        head.kernel.assign(fitted[:-1])
-        head.bias.assign(fitted[-1])
-        contents.append(variables_to_arrays(model.weights))
-    state = {"step": 6, "epoch": 1, "model": model_arguments(config, 10), "class_names": names}
-    saved = checkpoint.Checkpoint(contents[0], ema=contents[1], state=state)
-    saved.config = config.to_yaml()
-    checkpoint.save(model_dir, saved)
+        x, y = fitted.features[:share], 10 * np.eye(10)[fitted.labels[:share]] - 1
+        ridge = 1e-3 * share * x.std(axis=0).max() ** 2 * np.eye(x.shape[1])
+        contents.append(fitted.weights(np.linalg.solve(x.T @ x + ridge, x.T @ y)))
+    fitted.save(model_dir, *contents)
     return model_dir
 
 
