@@ -8,6 +8,7 @@ from convoy.dataloader.sources.find import find_source
 from convoy.runtime.data import changed_data
 from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
+from tests.runtime.class_folders import write_class_folders
 
 
 @pytest.fixture
@@ -16,12 +17,10 @@ def photos(tmp_path):
     from PIL import Image
 
     def make(name, **classes):
-        for label, count in classes.items():
-            folder = tmp_path / name / "train" / label
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.new("RGB", (40, 40), (40 * i, 0, len(label))).save(folder / f"{i}.jpg")
-        return str(tmp_path / name)
+        def picture(label, i):
+            return Image.new("RGB", (40, 40), (40 * i, 0, len(label)))
+
+        return str(write_class_folders(tmp_path / name, {"train": classes}, picture))
 
     return make
 

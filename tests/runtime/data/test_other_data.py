@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from main import main
+from tests.runtime.class_folders import write_class_folders
 from tests.runtime.fitted_run import FittedRun
 
 
@@ -18,16 +19,13 @@ def colours(tmp_path):
 
     shades = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
 
+    def picture(label, i):
+        image = Image.new("RGB", (40, 40), shades.get(label, (128, 128, 128)))
+        image.putpixel((i, i), (0, 0, 0))
+        return image
+
     def make(name, **splits):
-        for split, classes in splits.items():
-            for label, count in classes.items():
-                folder = tmp_path / name / split / label
-                folder.mkdir(parents=True)
-                for i in range(count):
-                    image = Image.new("RGB", (40, 40), shades.get(label, (128, 128, 128)))
-                    image.putpixel((i, i), (0, 0, 0))
-                    image.save(folder / f"{i}.jpg")
-        return str(tmp_path / name)
+        return str(write_class_folders(tmp_path / name, splits, picture))
 
     return make
 

@@ -13,6 +13,7 @@ from convoy.runtime.fitted.data_facts import are_letters, facts_of, short_side
 from convoy.runtime.fitted.rules import BATCH, CHOSEN, FEW_IMAGES, Facts, fitted
 from convoy.runtime.settings.config import Config, load_config
 from convoy.utils.errors import ConfigError
+from tests.runtime.class_folders import write_class_folders
 
 PHOTOS = Facts(images=320, eval_images=80, short_side=230)
 
@@ -88,13 +89,12 @@ NEWER = ("defaults", "exif_orientation")  # settings that the oldest runs lack
 @pytest.fixture
 def photos(tmp_path):
     """24 training and 8 validation pictures of 60 × 50 pixels in two classes."""
-    for split, count in (("train", 12), ("val", 4)):
-        for name in ("cat", "dog"):
-            folder = tmp_path / "photos" / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.new("RGB", (60, 50), (i, 0, 0)).save(folder / f"{i}.png")
-    return tmp_path / "photos"
+
+    def picture(label, i):
+        return Image.new("RGB", (60, 50), (i, 0, 0))
+
+    splits = {"train": {"cat": 12, "dog": 12}, "val": {"cat": 4, "dog": 4}}
+    return write_class_folders(tmp_path / "photos", splits, picture, "png")
 
 
 def settings(*args):

@@ -11,6 +11,7 @@ from convoy.dataloader.sources.find import find_source
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.data_warnings import data_doubts, looks
+from tests.runtime.class_folders import write_class_folders
 
 
 def doubts(data_dir, size=64, **more):
@@ -26,12 +27,12 @@ def picture(seed, size, grey=False):
 
 def write(folder, split, classes, size=48, grey=False, ending="png", start=0):
     """Writes a folder of pictures per class; `classes` maps names to numbers of pictures."""
-    for i, (name, count) in enumerate(classes.items()):
-        (folder / split / name).mkdir(parents=True, exist_ok=True)
-        for j in range(count):
-            image = picture(start + 1000 * i + j, size, grey)
-            image.save(folder / split / name / f"{j}.{ending}")
-    return folder
+    order = list(classes)
+
+    def make(name, i):
+        return picture(start + 1000 * order.index(name) + i, size, grey)
+
+    return write_class_folders(folder, {split: classes}, make, ending)
 
 
 def test_good_data_cause_no_warning(digits, tmp_path):
