@@ -15,7 +15,6 @@ from convoy.runtime.report import report
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.train import trainer
 from convoy.utils.logging import RunLog
-from main import main
 
 OFTEN = ("--checkpoint_every_minutes", "1e-9", "--gather_checkpoints")  # after every step
 STEPS = 7  # an epoch: 97 images in batches of 16
@@ -23,15 +22,13 @@ PREEMPTED, SOME_FAILED = 75, 3
 
 
 @pytest.fixture
-def run(small_run, tiny, tmp_path, capfd):
+def run(small_run, tiny, tmp_path, run_main):
     """Runs with model_dir `name`; returns the exit code and the output joined to one line."""
 
     def start(name, *more, data=tiny):
         flags = (*small_run, "--max_epochs", "2", "--warmup_epochs", "0")
         flags += ("--moving_average_decay", "0.9", "--data_dir", data)
-        code = main([str(f) for f in (*flags, "--model_dir", tmp_path / name, *more)])
-        printed = capfd.readouterr()
-        return code, " ".join((printed.out + printed.err).split())
+        return run_main(*flags, "--model_dir", tmp_path / name, *more)
 
     return start
 

@@ -10,7 +10,6 @@ from convoy.runtime.run_folder.checkpoint import Checkpoint
 from convoy.runtime.train.loss_scale import LossScale
 from convoy.runtime.train.rollback import is_left_out, last_good
 from convoy.runtime.train.step import TrainState
-from main import main
 
 OFTEN = ("--checkpoint_every_minutes", "0.0001")  # after every step
 FLAGS = ("--max_epochs", "3", "--warmup_epochs", "1", "--mode", "train", "--dropout", "0.3")
@@ -18,14 +17,12 @@ EMA = ("--moving_average_decay", "0.9")
 
 
 @pytest.fixture
-def train(small_run, tiny, tmp_path, capsys):
+def train(small_run, tiny, tmp_path, run_main):
     """Runs with model_dir `name`; returns the exit code and the output joined to one line."""
 
     def run(name, *more):
         args = (*small_run, *FLAGS, *EMA, "--data_dir", tiny, "--model_dir", tmp_path / name)
-        code = main([str(arg) for arg in (*args, *more)])
-        printed = capsys.readouterr()
-        return code, " ".join((printed.out + printed.err).split())
+        return run_main(*args, *more)
 
     return run
 
