@@ -6,18 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime.loaded_modules import run_and_report
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-RUN_MAIN = """
-import sys
-import main
-try:
-    code = main.main(sys.argv[1:])
-except SystemExit as error:
-    code = error.code
-print("code", code, "loaded", [m for m in ("tensorflow", "keras", "horovod") if m in sys.modules])
-"""
 
 
 @pytest.mark.parametrize(
@@ -41,13 +32,7 @@ print("code", code, "loaded", [m for m in ("tensorflow", "keras", "horovod") if 
 def test_help_lists_errors_and_print_config_do_not_load_tensorflow(args, code, folders, tiny):
     places = {"FOLDERS": str(folders), "RECORDS": str(tiny)}
     args = [places.get(arg, arg) for arg in args]
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_MAIN, *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_and_report(*args)
     assert done.stdout.splitlines()[-1] == f"code {code} loaded []", done.stderr
 
 

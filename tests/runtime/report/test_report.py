@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from convoy.runtime.settings.config import Config, load_config
 from convoy.runtime.trackers.workers import Trackers
 from convoy.utils.logging import make_json_logger
 from main import main
+from tests.runtime.loaded_modules import run_and_report
 
 pytest.importorskip("matplotlib", reason="the extra report is not installed")
 
@@ -181,27 +180,12 @@ def test_an_error_in_the_report_at_the_end_of_training_is_a_warning(tmp_path, ca
     assert capsys.readouterr() == ("", "")
 
 
-COMPARE = """
-import sys
-import main
-code = main.main(sys.argv[1:])
-print("code", code, "loaded", [m for m in ("tensorflow", "keras", "horovod") if m in sys.modules])
-"""
-
-
 def test_runs_are_compared_without_tensorflow(tmp_path):
     a = write_run(tmp_path / "one" / "same", lr_init=0.1)
     b = write_run(tmp_path / "two" / "same", epochs=2, lr_init=0.3, finished=False)
     c = write_run(tmp_path / HOSTILE, lr_init=0.1)
     page = tmp_path / "pages" / "compared.html"
-    command = ["--mode", "report", "--runs", a, b, c, "--output", page]
-    done = subprocess.run(
-        [sys.executable, "-c", COMPARE, *map(str, command)],
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run_and_report("--mode", "report", "--runs", a, b, c, "--output", page)
     assert done.stdout.splitlines()[-1] == "code 0 loaded []", done.stderr
     text, content = text_of(page), page.read_text()
     assert "3 runs compared" in text
