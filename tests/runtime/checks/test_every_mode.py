@@ -9,12 +9,7 @@ from convoy.runtime.settings.learning_rate import build_schedule, schedule_argum
 from convoy.runtime.settings.model_checks import ACTIVATIONS
 from convoy.utils.errors import ConfigError
 from convoy.utils.optim.learning_rates import make_schedule
-
-
-def settings(*args):
-    """Returns the config for `args` in a mode that needs neither data nor a checkpoint."""
-    return parse(["--mode", "summary", *args])
-
+from tests.runtime.summary_settings import settings
 
 BAD_VALUES = [
     *[[f"--{name}", "0"] for name in ("max_epochs", "run_epochs", "steps_per_epoch", "prof")],

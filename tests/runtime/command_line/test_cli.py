@@ -11,14 +11,10 @@ from convoy.runtime.settings.learning_rate import schedule_arguments
 from convoy.runtime.settings.recipes import read_recipe
 from convoy.utils.errors import ConfigError
 from convoy.utils.optim.learning_rates import make_schedule
+from tests.runtime.summary_settings import settings
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted(p for p in (ROOT / "configs").glob("**/*.yaml") if p.name != "launch.yaml")
-
-
-def settings(*args):
-    """Returns the config for `args` in a mode that needs neither data nor a checkpoint."""
-    return parse(["--mode", "summary", *args])
 
 
 def test_defaults_equal_nvidias_efficientnet_document():
