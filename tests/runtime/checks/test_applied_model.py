@@ -21,7 +21,7 @@ def test_a_flag_that_contradicts_the_trained_model_is_refused(trained, tiny, whe
     with pytest.raises(ConfigError) as caught:
         configure(mode="eval", **folder, **{name: value})
     text = str(caught.value)
-    if (where, name) == ("pretrained_from_file", "arch"):  # as for weight files of all kinds
+    if (where, name) == ("pretrained_from_file", "arch"):  # every weight file has this message
         assert "does not fit efficientnet-b0: it holds efficientnet-test" in text
     else:
         assert text.startswith(f"--{name} {value}: "), text

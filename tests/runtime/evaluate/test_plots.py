@@ -9,9 +9,8 @@ from convoy.utils.classification import confusion
 
 def test_the_colours_of_the_matrix_follow_its_counts():
     heat = _heat(confusion(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]), 3))
-    np.testing.assert_array_equal(
-        heat[[0, 1], [0, 1], 3], [191, 96]
-    )  # 0.75 of full strength, and of half
+    # 0.75 of full strength, and 0.75 of half.
+    np.testing.assert_array_equal(heat[[0, 1], [0, 1], 3], [191, 96])
     assert heat[1, 0, 3] == round(255 * (0.15 + 0.85 * 0.5**0.5))
     assert np.count_nonzero(heat[..., 3]) == 3
     assert (heat[0, 0, 2], heat[1, 0, 0]) == (0xC6, 0xD9)  # blue and orange

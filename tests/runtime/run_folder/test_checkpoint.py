@@ -111,9 +111,8 @@ def test_skipped_damaged_checkpoints_are_reported(tmp_path):
     assert f"{third} is damaged" in line
     checkpoint.mark_best(tmp_path, first, {"value": 0.9})
     found = checkpoint.resolve(tmp_path, "best")
-    assert (
-        checkpoint.passed_over(tmp_path, found, "best") == []
-    )  # the damaged newest one was not requested
+    # The damaged newest checkpoint was not requested.
+    assert checkpoint.passed_over(tmp_path, found, "best") == []
     flip_a_byte(first / "model.safetensors")
     found = checkpoint.resolve(tmp_path, "best")
     assert found == second

@@ -84,14 +84,11 @@ def test_a_step_saved_within_an_epoch_and_at_its_end_has_two_checkpoints(tmp_pat
 @pytest.mark.parametrize(
     ("said", "has_ema", "metrics", "better"),
     [
-        ("raw", True, {}, "ema"),  # --mode train of older versions, without evaluations
+        # Older versions wrote "raw" in --mode train, where nothing was evaluated,
+        ("raw", True, {}, "ema"),
         ("raw", True, {"eval_accuracy_top_1": 0.5}, "raw"),
-        (
-            "ema",
-            False,
-            {"eval_accuracy_top_1": 0.5},
-            "raw",
-        ),  # older versions: the average was dropped
+        # and "ema" when the moving average had been dropped.
+        ("ema", False, {"eval_accuracy_top_1": 0.5}, "raw"),
         ("raw", False, {}, "raw"),
     ],
 )
