@@ -22,7 +22,9 @@ from convoy.utils import strict_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--only", nargs="+", metavar="WORD", help="rows with this in their name")
     parser.add_argument("--entries", nargs="+", metavar="WORD", help="contenders, likewise")
     parser.add_argument("--rounds", type=int, help="turns of each contender")

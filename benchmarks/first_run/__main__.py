@@ -30,7 +30,9 @@ STAMPS = Path("/usr/share/tuxpaint/stamps")
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m benchmarks.first_run",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("what", choices=["sets", "run", "search", "again", "table"])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "first_run")

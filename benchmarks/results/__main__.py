@@ -20,7 +20,9 @@ DATA = ROOT / "benchmarks" / "results" / "results.yaml"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.results", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     options = parser.parse_args()
     text = markdown(yaml.safe_load(DATA.read_text())["tables"])
