@@ -40,7 +40,7 @@ def train(config: Config, run_log: RunLog) -> dict[str, Any]:
     there = (trainer.last.epoch - at.epoch) * trainer.sizes.steps_per_epoch
     there -= math.ceil(at.offset / trainer.sizes.images_per_step)
     meter.left = warmup = max(1, min(warmup, max(there - steps, there // 2)))
-    trainer.throughput = times = Throughput(warmup)
+    trainer.figures.throughput = times = Throughput(warmup)
     trainer.run()
     if not len(times.compute_times):
         raise ConfigError(

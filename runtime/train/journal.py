@@ -1,23 +1,22 @@
-"""Reports a training run to the JSON log, trackers and the terminal, and computes the figures."""
+"""Reports a training run to the JSON log, trackers and the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from convoy.runtime.run_folder.history import RANK_TIMES
 from convoy.runtime.settings.config import Config
 from convoy.runtime.trackers.workers import Trackers
-from convoy.runtime.train.sums import Sums
-from convoy.utils.distributed import ranks
+from convoy.runtime.train.figures import Figures
 from convoy.utils.logging import RunLog
-from convoy.utils.metrics import MeanAccumulator
 from convoy.utils.progress import Progress
+from convoy.utils.watchdog import watchdog
 
 if TYPE_CHECKING:  # imports TensorFlow; reports need only the names below
-    from convoy.runtime.train.step import Step, TrainState
+    from convoy.runtime.train.after_step import FinishedStep
+    from convoy.runtime.train.step import TrainState
 
 
 # Metric -> (unit, format), for the log's METADATA lines and the printed summary.
@@ -87,41 +86,6 @@ class Journal:
             global_step,
         )
 
-    def step(
-        self,
-        state: TrainState,
-        place: int,
-        window: Window,
-        lr: float,
-        gradient_norm: float | None,
-        logged: bool,
-    ) -> None:
-        """Shows a step on the terminal if one is due, and logs a window. All ranks must call it.
-
-        Args:
-            state: the state after the step.
-            place: the step's number in this launch's steps, even if earlier ones ran on more or
-                fewer processes.
-            window: the window that ends with the step.
-            lr: its learning rate.
-            gradient_norm: its gradient's norm, if measured.
-            logged: whether to log the window.
-        """
-        if self.progress is not None and self.progress.due(place):
-            mean = window.shared.result()
-            self.progress.update(
-                place,
-                loss=mean["loss"],
-                top1=mean["top1"],
-                lr=lr,
-                images_per_second=window.figures()["train.total_ips"],
-            )
-        if logged:
-            # The mean over ranks needs an exchange.
-            values: dict[str, Any] = means(window) | {"train.lr": lr} | window.figures()
-            values["train.grad_norm"] = gradient_norm
-            self.metrics((state.epoch + 1, state.step), values, state.step)
-
     def epoch(self, state: TrainState, values: dict[str, Any]) -> None:
         """Logs a finished epoch (not one in which `--prof` ended)."""
         if not state.offset:
@@ -133,84 +97,40 @@ class Journal:
             self.progress.close()
 
 
-class Window:
-    """Collects sums and times of this rank's steps since its creation.
+class StepLog:
+    """Shows steps on the terminal, and writes logged ones to the JSON log and the trackers.
 
-    Attributes:
-        mean: means of the metrics over this rank's examples.
-        shared: means over all ranks' examples, from the steps' exchanges: in float32.
+    A logged step stands for all steps since the one before: its window.
+
+    Args:
+        journal: receives the figures.
+        figures: has the window, and already counts the step.
+        state: is that after the step.
+        place: returns the last step's number, counted in steps of this launch's size even if
+            earlier ones ran on more or fewer processes.
     """
 
-    def __init__(self, images_per_step: int) -> None:
-        self.images_per_step = images_per_step
-        self.mean, self.shared = MeanAccumulator(), MeanAccumulator()
-        self.steps, self.data, self.compute = 0, 0.0, 0.0
-        self.own: list[float] = []
+    def __init__(
+        self, journal: Journal, figures: Figures, state: TrainState, place: Callable[[], int]
+    ) -> None:
+        self._journal, self._figures, self._state, self._place = journal, figures, state, place
 
-    def add(self, sums: np.ndarray, step: Step, data: float, compute: float) -> None:
-        """Adds a step: its metric sums, and seconds of waiting for data and of computing."""
-        self.mean.update(sums)
-        self.shared.update(step.shared)
-        if step.own_seconds is not None:
-            self.own.append(step.own_seconds)
-        self.steps, self.data, self.compute = (
-            self.steps + 1,
-            self.data + data,
-            self.compute + compute,
-        )
-
-    def figures(self) -> dict[str, float]:
-        """Returns throughput in images/s over all ranks, and seconds per step."""
-        steps, images = max(self.steps, 1), self.images_per_step * self.steps
-        return {
-            "train.total_ips": images / max(self.data + self.compute, 1e-9),
-            "train.compute_ips": images / max(self.compute, 1e-9),
-            "train.data_time": self.data / steps,
-            "train.compute_time": self.compute / steps,
-        }
-
-    def rank_times(self) -> np.ndarray:
-        """Returns this rank's `RANK_TIMES`, float64 `(1, 3)`; NaN if nothing was measured."""
-        steps = max(self.steps, 1)
-        own = np.mean(self.own) if self.own else np.nan
-        return np.array([[self.data / steps, self.compute / steps, own]])
-
-
-def sums_of(epoch: Window, window: Window) -> Sums:
-    """Returns the metric sums of an epoch and its log window, for a checkpoint."""
-    return Sums(epoch.mean.as_array(), window.mean.as_array())
-
-
-def means(window: Window) -> dict[str, float]:
-    """Returns the window's metrics over all ranks' examples. All ranks must call it."""
-    sums = ranks.all_sum(window.mean.as_array())
-    means = MeanAccumulator.from_array(sums).result()
-    return {f"train.{name}": value for name, value in means.items()}
-
-
-def epoch_figures(epoch: Window, lr: float) -> dict[str, Any]:
-    """Returns an epoch's means, learning rate, throughput and `RANK_TIMES`.
-
-    All ranks must call it.
-    """
-    times = ranks.all_gather(epoch.rank_times()).T.round(6).tolist()
-    values = means(epoch) | {"train.lr": lr} | epoch.figures()
-    return values | dict(zip(RANK_TIMES, times, strict=True))
-
-
-def of_a_run(images_per_second: float, evaluations_failed: int) -> dict[str, float]:
-    """Returns the run's figures in the summary, beside those of an epoch and an evaluation."""
-    found: dict[str, float] = {
-        "avg_exp_per_second_training": images_per_second,
-        "avg_exp_per_second_training_per_GPU": images_per_second / ranks.size(),
-    }
-    return found | ({"evaluations_failed": evaluations_failed} if evaluations_failed else {})
-
-
-def of_training(values: dict[str, Any]) -> dict[str, float]:
-    """Returns an epoch's figures for the run's summary."""
-    return {
-        "training_loss": values["train.loss"],
-        "training_accuracy_top_1": values["train.top1"],
-        "training_accuracy_top_5": values["train.top5"],
-    }
+    def after_step(self, done: FinishedStep) -> None:
+        """Reports a step. All ranks must call it: a logged step exchanges its means."""
+        # The log's disk may be slow.
+        watchdog.mark(f"reporting step {self._state.step}", 10.0, done.compute_seconds)
+        journal, window, place = self._journal, self._figures.window, self._place()
+        if journal.progress is not None and journal.progress.due(place):
+            mean = window.shared.result()
+            journal.progress.update(
+                place,
+                loss=mean["loss"],
+                top1=mean["top1"],
+                lr=done.lr,
+                images_per_second=window.speed()["train.total_ips"],
+            )
+        if done.logged:
+            values: dict[str, Any] = window.means() | {"train.lr": done.lr} | window.speed()
+            values["train.grad_norm"] = done.result.gradient_norm
+            journal.metrics((self._state.epoch + 1, self._state.step), values, self._state.step)
+            self._figures.begin_window()

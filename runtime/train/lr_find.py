@@ -154,10 +154,11 @@ def sweep(step: Step, batches: Iterator[list[Any]], updates: int, progress: bool
     try:
         for number, rate in enumerate(rates, 1):
             watchdog.await_data(f"waiting for the data of update {number}")
-            step(next(batches), rate)
-            if not step.finite_loss:
+            result = step(next(batches), rate)
+            if not result.finite_loss:
                 break
-            loss = float(step.shared[0] / step.shared[3])  # over all ranks, and so the same on each
+            total, *_, weight = result.shared  # over all ranks, and so the same on each
+            loss = float(total / weight)
             average = SMOOTHING * average + (1 - SMOOTHING) * loss
             smoothed = average / (1 - SMOOTHING**number)
             for values, value in zip(asdict(curve), (rate, loss, smoothed), strict=True):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from convoy.runtime.train.step import Batch, Step, batch_norm_statistics
+from convoy.runtime.train.after_step import FinishedStep
+from convoy.runtime.train.step import Batch, Step, StepResult, batch_norm_statistics
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import UserError
 from convoy.utils.watchdog import watchdog
@@ -37,13 +37,18 @@ class Health:
     def __init__(self, step: Step) -> None:
         self._step, self._overflows = step, 0
 
-    def check(self, batches: list[Any]) -> None:
+    def after_step(self, done: FinishedStep) -> None:
+        """Checks a step; see `check`."""
+        self.check(done.result, done.batches)
+
+    def check(self, result: StepResult, batches: list[Batch]) -> None:
         """Raises if the step was not finite and training cannot go on.
 
         Occasional overflows of float16 gradients are normal, and lower the loss scale. They are an
         error only if they continue when the scale is 1 or fixed.
 
         Args:
+            result: from the step.
             batches: the batches of the step.
 
         Raises:
@@ -51,11 +56,11 @@ class Health:
             NotFinite: another order of examples could have worked.
         """
         step, state = self._step, self._step.state
-        self._overflows = 0 if step.finite else self._overflows + 1
-        if step.finite and step.finite_loss:
+        self._overflows = 0 if result.finite else self._overflows + 1
+        if result.finite and result.finite_loss:
             return
         scale = state.loss_scale
-        if step.finite_loss and scale.active:
+        if result.finite_loss and scale.active:
             can_fall = scale.dynamic and scale.value() > 1
             if self._overflows < MAX_OVERFLOWS or can_fall:
                 return
@@ -67,7 +72,7 @@ class Health:
         watchdog.rest("looking for the layer that is not finite")
         found = first_not_finite(step, batches)
         places = [place for place in ranks.all_gather_object(found) if place]
-        what = "gradient" if step.finite_loss else "loss"
+        what = "gradient" if result.finite_loss else "loss"
         raise NotFinite(
             f"the training {what} was not finite at step {state.step} (epoch {state.epoch + 1});"
             f" first in {places[0] if places else 'no layer alone'}. Lower --lr_init, lengthen"

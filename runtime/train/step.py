@@ -54,6 +54,31 @@ class Passes(NamedTuple):
         return Passes(gradients, self.weight + other.weight, self.sums + other.sums)
 
 
+class StepResult(NamedTuple):
+    """The results of a step on one rank.
+
+    Attributes:
+        sums: float64 `(4,)`: loss, top-1, top-5 and weight, summed over this rank's examples.
+        shared: float64 `(4,)`: the mean of `sums` over ranks, taken in float32.
+        finite_loss, finite: whether the loss, and the gradients, were finite on every rank. If
+            either was not, the weights have not changed.
+        granted: for each of the step's `wishes`, whether any rank had it.
+        gradient_norm: in an observed step, the norm of all averaged gradients together, before
+            clipping; otherwise None.
+        own_seconds: in an observed step, the time of this rank's forward and backward passes
+            without the exchange; otherwise None. Also None in the first steps, which compile, and
+            if synchronised batch norm makes ranks wait for each other within these passes.
+    """
+
+    sums: np.ndarray
+    shared: np.ndarray
+    finite_loss: bool
+    finite: bool
+    granted: tuple[bool, ...] = ()
+    gradient_norm: float | None = None
+    own_seconds: float | None = None
+
+
 @dataclass
 class TrainState:
     """Everything that training changes.
@@ -85,17 +110,6 @@ class TrainState:
 
 class Step:
     """Updates a `TrainState`'s weights once per call.
-
-    Attributes:
-        finite_loss, finite: whether every rank's loss, and the gradients, were finite in the last
-            step.
-        granted: for each of the last step's `wishes`, whether any rank had it.
-        shared: float64 `(4,)`, the mean over ranks of the last step's result.
-        gradient_norm: in an observed step, the norm of all averaged gradients together, before
-            clipping; otherwise None.
-        own_seconds: in an observed step, the time of this rank's forward and backward passes
-            without the exchange; otherwise None. Also None in the first steps, which compile, and
-            if synchronised batch norm makes ranks wait for each other within these passes.
 
     Args:
         state: the state to train.
@@ -135,9 +149,6 @@ class Step:
     ) -> None:
         self.state, self.micro_steps, self.seed = state, micro_steps, seed
         self._fresh = _FRESH_STEPS
-        self.gradient_norm: float | None = None
-        self.shared = np.zeros(4)
-        self.own_seconds: float | None = None
         self._loss, self._clip, self._class_weights = loss, clip, class_weights
         self.prepare: Prepare = prepare or (lambda images: images)
         self._exchange = exchange or ranks.Exchange()
@@ -164,38 +175,41 @@ class Step:
         lr: float,
         wishes: tuple[bool, ...] = (),
         observe: bool = False,
-    ) -> tf.Tensor:
+    ) -> StepResult:
         """Trains on `micro_steps` batches.
 
-        If the loss or a gradient is not finite, the weights do not change; `finite_loss` and
-        `finite` show this, the same on every rank.
+        If the loss or a gradient is not finite on any rank, no rank's weights change.
 
         Args:
             batches: as many as `micro_steps`.
             lr: learning rate of the update.
-            wishes: this rank's wishes; after the step, `granted` says which of them any rank had.
+            wishes: this rank's wishes; the result's `granted` says which of them any rank had.
             observe: measure values that cost time, such as `gradient_norm`: for logged steps.
-
-        Returns:
-            float64 `(4,)`: sums over this rank's examples of loss, top-1, top-5 and weight.
         """
         # Tracing, compiling and finding the best kernels take minutes for large models.
         times, self._fresh = (None, self._fresh - 1) if self._fresh else (1.0, 0)
         number = self.state.step + 1
         watchdog.mark(f"computing step {number}", times)
-        gradients, weight, sums = self._accumulate(batches, observe, compiled=times is not None)
+        (gradients, weight, sums), own_seconds = self._accumulate(batches, observe)
         watchdog.mark(f"exchanging the gradients of step {number}", times)
         gradients, weight, news = self.reduce(gradients, weight, _news(sums, wishes))
         with tf.device("/cpu:0"):  # `tf.cond` reads its predicate on the host
             observed = tf.constant(observe)
         rate, step = tf.constant(lr, tf.float32), tf.constant(self.state.step, tf.int64)
         finite, norm = self.update(gradients, weight, rate, step, observed)
-        self.finite, self.gradient_norm = bool(finite), float(norm) if observe else None
-        self._read(news)
         self.state.step = number
-        return sums
+        shared, finite_loss, granted = _read(news)
+        return StepResult(
+            sums=sums.numpy(),  # waits for the device, as `bool(finite)` does
+            shared=shared,
+            finite_loss=finite_loss,
+            finite=bool(finite),
+            granted=granted,
+            gradient_norm=float(norm) if observe else None,
+            own_seconds=own_seconds if times else None,
+        )
 
-    def _accumulate(self, batches: Iterable[Batch], observe: bool, compiled: bool) -> Passes:
+    def _accumulate(self, batches: Iterable[Batch], observe: bool) -> tuple[Passes, float | None]:
         """Runs the forward and backward passes of a step, and times them if `observe`."""
         start, total = time.perf_counter(), None
         for images, labels, weights in batches:
@@ -205,15 +219,8 @@ class Step:
             raise ValueError("a step needs a batch")
         if observe:
             total.sums.numpy()  # waits for the device, which finishes both passes before it copies
-        alone = observe and compiled and not self._exchanges_within
-        self.own_seconds = time.perf_counter() - start if alone else None
-        return total
-
-    def _read(self, news: tf.Tensor) -> None:
-        """Reads what the exchange brought from all ranks; see `_news`."""
-        self.shared, flags = np.split(news.numpy().astype(np.float64), [4])
-        bad_loss, *granted = (flags > 0).tolist()
-        self.finite_loss, self.granted = not bad_loss, tuple(granted)
+        alone = observe and not self._exchanges_within
+        return total, time.perf_counter() - start if alone else None
 
     def _forward_backward(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
@@ -319,6 +326,17 @@ def _news(sums: tf.Tensor, wishes: Sequence[bool]) -> tf.Tensor:
     """
     flags = tf.cast(tf.stack([~tf.math.is_finite(sums[0]), *wishes]), tf.float32)
     return tf.concat([tf.cast(sums, tf.float32), flags], axis=0)
+
+
+def _read(news: tf.Tensor) -> tuple[np.ndarray, bool, tuple[bool, ...]]:
+    """Unpacks the mean of all ranks' `_news`.
+
+    Returns:
+        The metric sums, whether every rank's loss is finite, and the wishes that any rank had.
+    """
+    shared, flags = np.split(news.numpy().astype(np.float64), [4])
+    bad_loss, *granted = (flags > 0).tolist()
+    return shared, not bad_loss, tuple(granted)
 
 
 def seed_generators(model: keras.Model) -> list[Any]:

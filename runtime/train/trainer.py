@@ -17,16 +17,11 @@ from convoy.runtime.evaluate.evaluate import Abandoned
 from convoy.runtime.run_folder.ownership import Owner
 from convoy.runtime.settings.config import Config
 from convoy.runtime.trackers.workers import Trackers
+from convoy.runtime.train.after_step import AfterStep, FinishedStep
 from convoy.runtime.train.bad_examples import share_bad_examples
 from convoy.runtime.train.evaluation import Evaluations
-from convoy.runtime.train.journal import (
-    Journal,
-    Window,
-    epoch_figures,
-    of_a_run,
-    of_training,
-    sums_of,
-)
+from convoy.runtime.train.figures import Figures, of_a_run, of_training
+from convoy.runtime.train.journal import Journal, StepLog
 from convoy.runtime.train.keeper import Keeper
 from convoy.runtime.train.not_finite import Health, NotFinite, TrainingError
 from convoy.runtime.train.objective import make_step
@@ -81,12 +76,12 @@ class Trainer:
         self.saved, self.stage, self.train_data = start.saved, start.stage, start.data
         self.sizes, self.schedule, self.state = start.sizes, start.schedule, start.state
         self._sums, self.last = start.sums, start.last
-        self._usual = 0.0  # seconds of the last step
         self.step, self.health = self._make_step()
         # The first step compiles; a run shorter than its warm-up still gets a figure.
         warmup = min(self.schedule.warmup_steps, self._planned_steps() // 2)
-        self.throughput = Throughput(max(1, warmup))
+        self.figures = Figures(self.sizes.images_per_step, Throughput(max(1, warmup)))
         self.journal, self.profiler = Journal(run_log, trackers or Trackers()), Profiler(config)
+        self.step_log = StepLog(self.journal, self.figures, self.state, self._place)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
         self.report = figures_of(self.saved, self.state.ema is not None)
         self.entered = False  # whether the launch's first stage was announced
@@ -172,11 +167,11 @@ class Trainer:
             while not self._is_over():
                 self._enter_stage()
                 try:
-                    epoch, window, asked = self._train_epoch()
+                    asked = self._train_epoch()
                 except NotFinite as failure:
                     self._go_back(failure)
                 else:
-                    self._end_epoch(epoch, window, asked)
+                    self._end_epoch(asked)
             self.keeper.finish()
             self._stop_if_asked("after its last epoch")
         except BaseException:
@@ -188,23 +183,22 @@ class Trainer:
         if not replicas_agree(state):
             raise TrainingError("the processes ended with different weights; please report this")
         self.callbacks.on_train_end()
-        rates, failed = self.throughput.summary(), len(self.evaluations.failures)
+        rates, failed = self.figures.throughput.summary(), len(self.evaluations.failures)
         return self.report | of_a_run(rates["total_ips"], failed)
 
     def _is_over(self) -> bool:
         ended = self.state.epoch >= self.last.epoch or self.state.step >= self.last.step
         return ended or self.evaluations.exhausted
 
-    def _train_epoch(self) -> tuple[Window, Window, Wishes]:
+    def _train_epoch(self) -> Wishes:
         """Trains the rest of the current epoch, but not beyond the launch's last step.
 
         Returns:
-            The sums of the epoch and of the log window, and the ranks' wishes in the epoch's last
-            step.
+            The ranks' wishes in the epoch's last step.
         """
-        state, images = self.state, self.sizes.images_per_step
-        epoch, window = self._open_windows()
-        asked = Wishes()
+        state, images, asked = self.state, self.sizes.images_per_step, Wishes()
+        self.figures.begin_epoch(self._sums)
+        self._sums = Sums.none()
         self.callbacks.on_epoch_begin(state.epoch)
         batches = self.train_data.batches(state.epoch, state.offset)
         while state.step < self.last.step:
@@ -217,36 +211,31 @@ class Trainer:
                 self.step.pass_over()
                 state.offset += images
                 continue
-            ready = time.perf_counter()
-            lr = self.schedule.rate(self._place())
-            sums = self.step(passes, lr, self._wishes(), self._is_logged(state.step + 1))
-            sums = sums.numpy()  # waits for the device, so that the times are correct
-            end = time.perf_counter()
-            self._usual, self.requests.at_stake = end - start, True
-            state.offset += images
-            self.health.check(passes)
-            self.throughput.add(images, ready - start, end - ready)
-            for part in (epoch, window):
-                part.add(sums, self.step, ready - start, end - ready)
-            window = self._report_step(window, lr)
-            asked = self._grant(Wishes(*self.step.granted), epoch, window)
-            watchdog.mark(f"in the callbacks of step {state.step}", 10.0, self._usual)
-            self.callbacks.on_train_batch_end(epoch.steps - 1)
+            done = self._train_step(passes, time.perf_counter() - start)
+            for action in self._after_step():
+                action.after_step(done)
+            asked = self._grant(Wishes(*done.result.granted))
+            watchdog.mark(f"in the callbacks of step {state.step}", 10.0, done.compute_seconds)
+            self.callbacks.on_train_batch_end(self.figures.epoch.steps - 1)
         watchdog.rest("ending an epoch")
         batches.close()
         if state.offset >= self.train_data.epoch_length:
             state.epoch, state.offset = state.epoch + 1, 0
-        return epoch, window, asked
+        return asked
 
-    def _open_windows(self) -> tuple[Window, Window]:
-        """Opens the epoch's and the log's windows, with the sums of an epoch already begun."""
-        images, sums = self.sizes.images_per_step, self._sums
-        epoch, window = Window(images), Window(images)
-        epoch.mean.update(sums.epoch)
-        window.mean.update(sums.window)
-        window.shared.update(ranks.all_sum(sums.window) / ranks.size())
-        self._sums = Sums.none()
-        return epoch, window
+    def _train_step(self, passes: list[Batch], data_seconds: float) -> FinishedStep:
+        """Updates the weights once, and counts the examples as done."""
+        lr, logged = self.schedule.rate(self._place()), self._is_logged(self.state.step + 1)
+        start = time.perf_counter()
+        result = self.step(passes, lr, self._wishes(), observe=logged)
+        seconds = time.perf_counter() - start
+        self.requests.at_stake = True
+        self.state.offset += self.sizes.images_per_step
+        return FinishedStep(result, passes, lr, data_seconds, seconds, logged)
+
+    def _after_step(self) -> tuple[AfterStep, ...]:
+        """Returns what every step is followed by, in this order: a bad step must not be counted."""
+        return self.health, self.figures, self.step_log
 
     def _wait_for_data(self, batches: Iterator[Batch]) -> list[Batch]:
         """Returns the next step's batches, filled up with weight 0; none at the epoch's end."""
@@ -260,12 +249,10 @@ class Trainer:
         stop, save = self.requests.wishes()
         return Wishes(stop, save, bool(self.memory and self.memory.hosts_changed()))
 
-    def _end_epoch(self, epoch: Window, window: Window, asked: Wishes) -> None:
+    def _end_epoch(self, asked: Wishes) -> None:
         """Saves, then does what may fail or take long: evaluation and the last step's wishes.
 
         Args:
-            epoch: from `_train_epoch`.
-            window: from `_train_epoch`.
             asked: from `_train_epoch`.
 
         Raises:
@@ -273,12 +260,12 @@ class Trainer:
             Preempted: a signal came.
         """
         config, state, due = self.config, self.state, self.evaluations.due(self.last.epoch)
-        values = epoch_figures(epoch, self.schedule.rate(max(0, self._place() - 1)))
+        values = self.figures.of_epoch(self.schedule.rate(max(0, self._place() - 1)))
         self.report |= of_training(values)
         text, error = share_bad_examples(self.train_data, config.max_bad_examples)
         kept = self._is_over() or asked.stop or asked.save or error is not None
         if state.offset:  # --prof ended within the epoch
-            self._sums = sums_of(epoch, window)
+            self._sums = self.figures.sums()
         else:
             average_statistics(state)
             kept |= state.epoch % config.save_checkpoint_freq == 0
@@ -328,7 +315,7 @@ class Trainer:
         done = math.ceil(self.state.offset / self.sizes.images_per_step)
         return self.state.epoch * self.sizes.steps_per_epoch + done
 
-    def _grant(self, asked: Wishes, epoch: Window, window: Window) -> Wishes:
+    def _grant(self, asked: Wishes) -> Wishes:
         """Saves, stops and regroups within an epoch if any rank asked; all ranks act alike.
 
         Returns the wishes that are left: in an epoch's last step all, as its end saves more.
@@ -337,7 +324,7 @@ class Trainer:
             return asked
         due = bool(self.memory and self.memory.due(self.state.step))
         if any(asked) or due:
-            self._save(sums_of(epoch, window), to_disk=asked.stop or asked.save)
+            self._save(self.figures.sums(), to_disk=asked.stop or asked.save)
         if asked.stop:
             self._stop(f"after step {self.state.step}")
         if asked.regroup:
@@ -355,15 +342,6 @@ class Trainer:
     def _save(self, sums: Sums | None = None, to_disk: bool = True) -> None:
         """Begins to save the state as it is; see `Keeper.save`."""
         self.keeper.save(self.train_data, self.report, sums, to_disk)
-
-    def _report_step(self, window: Window, lr: float) -> Window:
-        """Shows a step if one is due; returns the window for the next step."""
-        state, logged = self.state, self._is_logged(self.state.step)
-        watchdog.mark(
-            f"reporting step {state.step}", 10.0, self._usual
-        )  # the log's disk may be slow
-        self.journal.step(state, self._place(), window, lr, self.step.gradient_norm, logged)
-        return Window(self.sizes.images_per_step) if logged else window
 
     def _is_logged(self, step: int) -> bool:
         return step == 1 or step % self.config.log_steps == 0

@@ -92,8 +92,7 @@ def test_the_search_for_nan_runs_on_images_prepared_on_the_device():
     loss = partial(cross_entropy, smoothing=0.0)
     step = Step(state, loss=loss, prepare=lambda parts: parts["a"] + parts["b"])
     batch = {"a": tf.zeros([2, 4]), "b": tf.ones([2, 4])}, tf.constant([0, 1]), tf.ones([2])
-    step([batch], 0.1)
-    assert not step.finite_loss
+    assert not step([batch], 0.1).finite_loss
     assert first_not_finite(step, [batch]) == "the output of layer first"
 
 

@@ -10,6 +10,7 @@ from convoy.runtime.command_line.cli import parse
 from convoy.runtime.run_folder.next_commands import without
 from convoy.runtime.settings.lr_find_checks import LEAST_UPDATES
 from convoy.runtime.train.lr_find import EXPLODED, Curve, suggest, sweep
+from convoy.runtime.train.step import StepResult
 from main import main
 
 
@@ -17,11 +18,12 @@ class Slope:
     """A stand-in for `Step` whose loss is a function of the learning rate."""
 
     def __init__(self, loss):
-        self._loss, self.finite_loss, self.shared = loss, True, np.ones(4)
+        self._loss = loss
 
     def __call__(self, batches, rate):
         loss = self._loss(rate)
-        self.finite_loss, self.shared = bool(np.isfinite(loss)), np.array([2 * loss, 0, 0, 2])
+        sums = np.array([2 * loss, 0, 0, 2])
+        return StepResult(sums, sums, finite_loss=bool(np.isfinite(loss)), finite=True)
 
 
 def endless():

@@ -51,9 +51,9 @@ def test_a_nan_loss_names_its_first_layer_and_leaves_the_weights_alone():
     step.state.model.get_layer("first").kernel.assign(np.full((4, 5), 3e38))
     before = arrays(step)
     batches = [batch(1e3)]
-    step(batches, 0.1)
+    result = step(batches, 0.1)
     with pytest.raises(TrainingError, match=r"loss was not finite at step 1 .* layer first"):
-        health.check(batches)
+        health.check(result, batches)
     for old, new in zip(before, arrays(step), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -66,38 +66,38 @@ def test_a_nan_gradient_of_a_finite_loss_names_its_variable():
 
     step = Step(step.state, loss=cube_root)
     health = Health(step)
-    step([batch()], 0.1)
+    result = step([batch()], 0.1)
     with pytest.raises(TrainingError, match=r"gradient was not finite at step 1 .*second/bias"):
-        health.check([batch()])
+        health.check(result, [batch()])
 
 
 def test_an_overflow_is_no_error_while_the_loss_scale_can_fall():
     step, health = make("dynamic")
     step.state.loss_scale.scale.assign(1e38)
     for _ in range(3):
-        step([batch()], 0.1)
-        assert not step.finite
-        assert step.finite_loss
-        health.check([batch()])
+        result = step([batch()], 0.1)
+        assert not result.finite
+        assert result.finite_loss
+        health.check(result, [batch()])
     assert step.state.loss_scale.value() == pytest.approx(1e38 / 8)
 
 
 def test_repeated_overflow_at_a_fixed_loss_scale_is_an_error():
     step, health = make("1e38")
     for _ in range(MAX_OVERFLOWS - 1):
-        step([batch()], 0.1)
-        health.check([batch()])
-    step([batch()], 0.1)
+        result = step([batch()], 0.1)
+        health.check(result, [batch()])
+    result = step([batch()], 0.1)
     with pytest.raises(TrainingError, match=f"in each of the last {MAX_OVERFLOWS} steps"):
-        health.check([batch()])
+        health.check(result, [batch()])
 
 
 def test_one_clean_step_resets_the_count_of_overflows():
     step, health = make("1e38")
     for number in range(2 * MAX_OVERFLOWS):
         step.state.loss_scale.scale.assign(1.0 if number % 10 == 9 else 1e38)
-        step([batch()], 0.0)
-        health.check([batch()])
+        result = step([batch()], 0.0)
+        health.check(result, [batch()])
 
 
 def test_the_search_for_nan_handles_layers_with_several_outputs():

@@ -84,8 +84,8 @@ def test_an_example_of_weight_0_has_no_effect():
     weights = np.array([1, 1, 0, 1, 1, 0, 1, 1], np.float32)
     with_, without = stepper(dense()), stepper(dense())
     for _ in range(3):
-        sums = with_([batch(x, y, weights)], 0.1).numpy()
-        fewer = without([batch(x[weights > 0], y[weights > 0])], 0.1).numpy()
+        sums = with_([batch(x, y, weights)], 0.1).sums
+        fewer = without([batch(x[weights > 0], y[weights > 0])], 0.1).sums
         np.testing.assert_allclose(sums, fewer, rtol=1e-6)
         assert sums[3] == 6
     assert_close(arrays(with_.state.model.weights), arrays(without.state.model.weights))
@@ -163,12 +163,12 @@ def test_the_reported_gradient_norm_excludes_clipping_and_weight_decay(scale):
 
     step = stepper(model, scale=scale, weight_decay=0.5, clip=lambda gs, _: [g * 0.0 for g in gs])
     for _ in range(4):  # the first steps trace
-        step([batch(x, y, weights)], 0.0, observe=True)
-        assert step.gradient_norm == pytest.approx(want, rel=1e-6)
-    assert step.own_seconds > 0
-    step([batch(x, y, weights)], 0.0)
-    assert step.gradient_norm is None
-    assert step.own_seconds is None
+        result = step([batch(x, y, weights)], 0.0, observe=True)
+        assert result.gradient_norm == pytest.approx(want, rel=1e-6)
+    assert result.own_seconds > 0
+    result = step([batch(x, y, weights)], 0.0)
+    assert result.gradient_norm is None
+    assert result.own_seconds is None
 
 
 def test_observing_a_step_does_not_change_the_weights():
@@ -183,8 +183,8 @@ def test_observing_a_step_does_not_change_the_weights():
 def test_a_batch_of_weight_0_leaves_the_weights_unchanged():
     step = stepper(dense(), optimizer="sgd")
     before = arrays(step.state.model.weights)
-    sums = step([batch(*vectors(4), np.zeros(4))], 0.1)
-    np.testing.assert_array_equal(sums, np.zeros(4))
+    result = step([batch(*vectors(4), np.zeros(4))], 0.1)
+    np.testing.assert_array_equal(result.sums, np.zeros(4))
     assert_close(arrays(step.state.model.weights), before, atol=0, rtol=0)
 
 
@@ -196,7 +196,7 @@ def test_two_accumulated_batches_equal_one_of_twice_the_size():
         want = whole([batch(x, y, weights)], 0.1)
         parts = [batch(x[i : i + 4], y[i : i + 4], weights[i : i + 4]) for i in (0, 4)]
         got = halves(parts, 0.1)
-        np.testing.assert_allclose(got, want, rtol=1e-6)
+        np.testing.assert_allclose(got.sums, want.sums, rtol=1e-6)
     assert_close(arrays(halves.state.model.weights), arrays(whole.state.model.weights))
     assert halves.state.step == whole.state.step == 2
 
@@ -208,7 +208,8 @@ def test_a_loss_scale_does_not_change_the_result(scale, style):
     plain, scaled = stepper(dense(), **decay), stepper(dense(), scale=scale, **decay)
     for seed in range(3):
         want = plain([batch(*vectors(8, seed))], 0.1)
-        np.testing.assert_allclose(scaled([batch(*vectors(8, seed))], 0.1), want, rtol=1e-6)
+        got = scaled([batch(*vectors(8, seed))], 0.1)
+        np.testing.assert_allclose(got.sums, want.sums, rtol=1e-6)
     assert_close(arrays(scaled.state.model.weights), arrays(plain.state.model.weights))
 
 
