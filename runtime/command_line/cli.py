@@ -173,8 +173,8 @@ def configure(config: str | os.PathLike | None = None, **settings: Any) -> Confi
         return settled
     if launched_processes() > 1:
         raise ConfigError(
-            f"--train_batch_size {AUTO} is for the command line where several processes train:"
-            " give a number"
+            f"--train_batch_size {AUTO} works only on the command line if several processes"
+            " train: give a number"
         )
     found = look(settled, 1, 1)
     tell(found.line())
@@ -229,7 +229,7 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
     except ConfigError as error:
         sources = (
             dict.fromkeys(chosen, "chosen for these data")
-            | dict.fromkeys(recipe | launch, f"of --recipe {asked.get('recipe')}")
+            | dict.fromkeys(recipe | launch, f"from --recipe {asked.get('recipe')}")
             | dict.fromkeys(run, origin)
             | dict.fromkeys(given.of_file(), f"from {given.file}")
             | dict.fromkeys(given.of_flags(), "")
@@ -238,8 +238,8 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
     if fitted is not config and given.speaks and settled.train_batch_size != AUTO:
         tell(
             f"convoy: a warm-up of {_length(config.warmup_epochs)} does not fit into"
-            f" {counted(config.max_epochs, 'epoch')}: it takes"
-            f" {_length(fitted.warmup_epochs)} here (--warmup_epochs)"
+            f" {counted(config.max_epochs, 'epoch')}: shortened to"
+            f" {_length(fitted.warmup_epochs)} (--warmup_epochs)"
         )
     if chosen and given.speaks and "defaults" not in chosen and settled.train_batch_size != AUTO:
         print(told(chosen), file=sys.stderr)

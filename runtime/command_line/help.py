@@ -31,12 +31,12 @@ DOES = {
     "eval": "evaluate a trained model",
     "predict": "label images with a trained model",
     "export": "write a trained model as SavedModel, TFLite or ONNX",
-    "convert": "write its weights for another program",
+    "convert": "write a model's weights for another program",
     "report": "write a page about a run, or about several",
     "training_benchmark": "measure the speed and memory of training",
     "inference_benchmark": "measure the speed of a model and of its exports",
     "list": "list the architectures",
-    "summary": "show the layers of one",
+    "summary": "show the layers of an architecture",
     "env": "show versions and devices",
 }
 """Descriptions of the modes."""
@@ -124,9 +124,9 @@ def _first_page() -> str:
         "",
         "more help:",
         _line("--help=all", "every flag"),
-        _line("--help=GROUP", f"those of one group: {groups}"),
+        _line("--help=GROUP", f"flags of one group: {groups}"),
         _line("--help=FLAG", "one flag, such as --help=lr_init"),
-        _line("--help=WORD", "flags that have to do with a word, such as --help=crop"),
+        _line("--help=WORD", "flags about a word, such as --help=crop"),
         "",
         _EXAMPLES.format(program=_program()),
     ]
@@ -280,7 +280,7 @@ def _search(word: str) -> str:
     if word in NEAR and NEAR[word] in _flags():
         names = [NEAR[word], *names]
     if names:
-        return "\n".join([f"flags that have to do with {word}:", *map(_described, names)]) + "\n"
+        return "\n".join([f"flags about {word}:", *map(_described, names)]) + "\n"
     near = difflib.get_close_matches(word, [*spellings(), *map(_topic, _groups())], n=1, cutoff=0.5)
     hint = f"did you mean --help={near[0]}?" if near else "--help=all lists all"
-    raise ConfigError(f"--help={word}: no flag has to do with that; {hint}")
+    raise ConfigError(f"--help={word}: no flag matches; {hint}")

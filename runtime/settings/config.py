@@ -354,7 +354,7 @@ def load_config(path: str | Path | Remote) -> Config:
     settings = {name: setting for name, setting in settings.items() if name != MADE_IN}
     unknown = sorted(set(settings) - set(spellings()))
     if unknown:
-        raise ConfigError(f"{path} has settings that do not exist here: {', '.join(unknown)}")
+        raise ConfigError(f"{path} has unknown settings: {', '.join(unknown)}")
     values = dict(settle(n, s.value, f"{path}, line {s.line}: ") for n, s in settings.items())
     values.setdefault("defaults", "documents")  # runs from before --defaults existed
     values.setdefault("exif_orientation", "ignore")  # likewise

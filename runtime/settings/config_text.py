@@ -9,16 +9,16 @@ from typing import Any
 import yaml
 
 _HEAD = """\
-# Settings of a run. `--config` reads them back, and a flag overrides what stands here.
+# Settings of a run. `--config` reads this file; flags override it.
 """
 _FIRST = """
-# ==== What differs from the defaults of {arch} ====
+# ==== Different from the defaults of {arch} ====
 """
 _REST = """
 # ==== Defaults ====
 """
 _PLACE = """
-# Paths that are not absolute start from here.
+# Relative paths start from this folder.
 """
 
 

@@ -71,13 +71,13 @@ def check_data_format(config: Config) -> None:
     if config.batch_norm == "syncbn" and ranks.size() > 1:
         raise ConfigError(
             "--data_format channels_first with --batch_norm syncbn needs GPUs: on CPUs XLA would"
-            " have to compile the whole step, which synchronised batch norm divides"
+            " have to compile the whole step, and synchronised batch norm splits it"
         )
     rows = config.benchmark_xla  # a benchmark's rows override --use_xla
     if not (config.use_xla if rows is None else "off" not in rows):
         raise ConfigError(
             "--data_format channels_first needs a GPU, or --use_xla: TensorFlow's convolutions for"
-            " CPUs take channels_last only (its oneDNN ones are not in every build)"
+            " CPUs support only channels_last (oneDNN's support both, but some builds lack them)"
         )
 
 

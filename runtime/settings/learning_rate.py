@@ -120,7 +120,7 @@ def _too_long(config: Config) -> str:
     if unit == "steps":
         length = f"{config.max_epochs * known(config.steps_per_epoch)} steps"
     return (
-        f"{given} does not end before the run does, after {length}: lower it, or train for more"
+        f"{given} does not end before the run does, after {length}: lower it, or train longer"
         " (--max_epochs)"
     )
 

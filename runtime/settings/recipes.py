@@ -197,7 +197,9 @@ def parse_name(text: str) -> dict[str, Any]:
         else:
             raise ConfigError(_unknown(part))
         if found.setdefault(kind, value) != value:
-            raise ConfigError(f"--recipe {text} names two of {kind}: {found[kind]} and {value}")
+            raise ConfigError(
+                f"--recipe {text} gives two values for {kind}: {found[kind]} and {value}"
+            )
     if "model" not in found:
         raise ConfigError(f"--recipe {text} needs a model: {', '.join(table()['models'])}")
     return found
@@ -219,7 +221,7 @@ def _unknown(part: str) -> str:
     hint = (
         f"did you mean {_names()[near[0]][1]}" if near else "see `python -m convoy.runtime.recipes`"
     )
-    return f"--recipe: there is no part {part}; {hint}"
+    return f"--recipe: unknown part {part}; {hint}"
 
 
 def expected_top1(arch: str) -> tuple[float, str] | None:

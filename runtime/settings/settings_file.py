@@ -85,11 +85,13 @@ def _settings(
         named = any_name or key.tag in (f"{_TAG}str", f"{_TAG}merge")
         if not isinstance(key, yaml.ScalarNode) or not named:
             written = key.value if isinstance(key, yaml.ScalarNode) else "a list or more settings"
-            raise ConfigError(f"{path}, line {line}: a setting's name is a word, not {written}")
+            raise ConfigError(
+                f"{path}, line {line}: a setting's name must be a word, not {written}"
+            )
         if key.value in found:
             raise ConfigError(
-                f"{path}, line {line}: {key.value} is set twice, in line {found[key.value].line}"
-                " already: keep one of them"
+                f"{path}, line {line}: {key.value} is set twice, first in line"
+                f" {found[key.value].line}: keep one of them"
             )
         plain = key.value in data
         found[key.value] = Setting(
@@ -104,14 +106,14 @@ def _as_written(path: Any, key: yaml.ScalarNode, node: yaml.Node, within: bool =
     where = f"{path}, line {node.start_mark.line + 1}: {key.value}"
     if node.tag.removeprefix(_TAG) not in _KINDS:
         tag = f"!!{node.tag.removeprefix(_TAG)}" if node.tag.startswith(_TAG) else node.tag
-        raise ConfigError(f"{where} has the tag {tag}, which no setting needs: leave it out")
+        raise ConfigError(f"{where} has the tag {tag}, which settings do not need: leave it out")
     if isinstance(node, yaml.ScalarNode):
         null = not node.style and node.value in _NULLS
         return None if null else node.value
     if isinstance(node, yaml.SequenceNode) and not within:
         return [_as_written(path, key, part, within=True) for part in node.value]
-    what = "a list in a list" if isinstance(node, yaml.SequenceNode) else "settings of its own"
-    raise ConfigError(f"{where} holds {what}, and takes one value or a list of values")
+    what = "a list in a list" if isinstance(node, yaml.SequenceNode) else "nested settings"
+    raise ConfigError(f"{where} holds {what}, but takes one value or a list of values")
 
 
 def _not_yaml(path: Any, error: yaml.MarkedYAMLError) -> str:

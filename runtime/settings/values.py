@@ -150,7 +150,7 @@ class Kind:
             raise self._refused(value)
         text = str(value)
         if "\0" in text:
-            raise ValueRefused("holds a zero byte, which no text can have")
+            raise ValueRefused("contains a zero byte, which text must not contain")
         if not self.path:
             return text
         parts = text.split(",") if self.path == "paths" else [text]
@@ -175,12 +175,12 @@ class Kind:
             (kind,) = get_args(inner)
             if kind is str:
                 return "one text or several"
-            spans = "epochs (30), steps (500steps) or shares (10%)"
+            spans = "epochs (30), steps (500steps) or parts of the run (10%)"
             what = "numbers" if kind is float else spans
             one = "a number, or " if float in self.types else ""
-            return f"{one}{what} with commas between them"
+            return f"{one}comma-separated {what}"
         if self.types == (float, str):
-            return "epochs (5), steps (500steps) or a share of the run (10%)"
+            return "epochs (5), steps (500steps) or a part of the run (10%)"
         text = "a path" if self.path else "text"
         first = {int: "a whole number", float: "a number", str: text}[self.types[0]]
         words = [word for part in self.types[1:] for word in get_args(part)]

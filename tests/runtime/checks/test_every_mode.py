@@ -123,7 +123,7 @@ def test_a_default_warm_up_is_shortened_for_a_short_run(
     said = " ".join(capsys.readouterr().err.split())
     length = "1 epoch" if config.max_epochs == 1 else f"{config.max_epochs} epochs"
     takes = "1 epoch" if warmup == 1 else f"{warmup} epochs"
-    assert (f"fit into {length}: it takes {takes} here (--warmup_epochs)" in said) is told
+    assert (f"fit into {length}: shortened to {takes} (--warmup_epochs)" in said) is told
     build_schedule(config, images_per_step=32, steps_per_epoch=2)
 
 

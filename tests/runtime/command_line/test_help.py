@@ -100,7 +100,7 @@ def test_help_is_printed_and_exits_with_0(args, capsys):
 
 
 def test_help_on_an_unknown_word_suggests_a_flag(refused):
-    assert "--help=lr_inti: no flag has to do with that; did you mean" in refused("--help=lr_inti")
+    assert "--help=lr_inti: no flag matches; did you mean" in refused("--help=lr_inti")
 
 
 def test_each_help_text_is_short_and_has_no_full_stop():

@@ -41,7 +41,7 @@ def test_flags_of_other_programs_are_translated(written, own):
 def test_translated_flags_are_reported_in_one_line(capsys):
     config = parse(["--mode", "summary", "--lr", "0.5", "--epochs=7", "--weight-decay", "0.25"])
     assert (config.lr_init, config.max_epochs, config.weight_decay) == (0.5, 7, 0.25)
-    said = "convoy: took --lr as --lr_init (for --lr_base_batch images a step), --epochs as"
+    said = "convoy: took --lr as --lr_init (for --lr_base_batch images per step), --epochs as"
     assert " ".join(capsys.readouterr().err.split()).startswith(said + " --max_epochs")
     assert translations(["--weight-decay", "1", "--max_epochs", "3"]) == ""
 

