@@ -317,11 +317,11 @@ def test_a_resumed_benchmark_shortens_its_warm_up_to_the_steps_left(monkeypatch)
         state = SimpleNamespace(epoch=2, offset=0)
 
         def __init__(self, config, run_log, callbacks):
-            self.meter = callbacks[0]
+            self.meter, self.figures = callbacks[0], SimpleNamespace()
 
         def run(self):
             for step in range(10):
-                self.throughput.add(4, 0.0, float(step))
+                self.figures.throughput.add(4, 0.0, float(step))
                 self.meter.on_train_batch_end(step)
 
     monkeypatch.setattr(benchmark, "Trainer", Resumed)
