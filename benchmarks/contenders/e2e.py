@@ -68,7 +68,7 @@ def trainer(
             policy = device.precision(config.use_amp, config.dtype, device.has_gpu())
             keras.config.set_dtype_policy(policy)  # each thread has its own policy
             made = Trainer(config, make_json_logger(None), callbacks=[turns])
-            made.throughput = times
+            made.figures.throughput = times
             made.run()
         except BaseException as error:
             failures.append(error)

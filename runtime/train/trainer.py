@@ -227,7 +227,7 @@ class Trainer:
         """Updates the weights once, and counts the examples as done."""
         lr, logged = self.schedule.rate(self._place()), self._is_logged(self.state.step + 1)
         start = time.perf_counter()
-        result = self.step(passes, lr, self._wishes(), observe=logged)
+        result = self.step(passes, lr, self._wishes(), logged)
         seconds = time.perf_counter() - start
         self.requests.at_stake = True
         self.state.offset += self.sizes.images_per_step
