@@ -105,7 +105,8 @@ def test_a_killed_and_a_preempted_run_resume_to_the_same_bits(convoy, launch, tm
     stopped = running.finish()
     assert f"epoch {saved['epoch'] + 1}, step {saved['step']}" in stopped.out
     assert stopped.code == PREEMPTED, stopped.text
-    assert "stopped by SIGTERM after step" in stopped.err
+    # On a slow machine, a signal near the epoch's end arrives in its evaluation.
+    assert re.search("stopped by SIGTERM (after step|while epoch 4 was evaluated)", stopped.err)
     assert "--resume_checkpoint" in stopped.err
     assert checkpoint.read(checkpoint.latest(broken)).state["epoch"] in (3, 4)
 
