@@ -144,11 +144,17 @@ def unknown_flag(written: str) -> str:
     """Returns the message about a flag that does not exist, or a word that belongs to no flag."""
     if written in (*MODES, *MODE_ALIASES):
         return f"{written} is a mode: --mode {written}"
-    word = written.lstrip("-")
-    plain = word.replace("-", "_").lower()
-    near = difflib.get_close_matches(plain, _known() | SAME.keys(), n=1, cutoff=0.5)
-    meant = f"mode {plain}" if plain in MODES else NEAR.get(plain)
-    meant = meant or (SAME.get(near[0], near[0]) if near else "")
+    plain = written.lstrip("-").replace("-", "_").lower()
+    meant = f"mode {plain}" if plain in MODES else NEAR.get(plain) or _resembling(plain)
     dashes = "--" if written.startswith("-") else ""
     hint = f"did you mean {dashes}{meant}?" if meant else "--help=all lists all"
     return f"there is no flag {written}; {hint}"
+
+
+def _resembling(word: str) -> str:
+    """Returns our flag whose name, or other name, is most like a misspelt word; "" if none is."""
+    others = SAME | NEAR
+    for names, cutoff in ((_known(), 0.82), (others, 0.82), (_known(), 0.65)):
+        if near := difflib.get_close_matches(word, names, n=1, cutoff=cutoff):
+            return others.get(near[0], near[0])
+    return ""

@@ -335,7 +335,7 @@ def settle(written: str, value: Any, where: str = "") -> tuple[str, Any]:
 
 
 def _nearest(written: str) -> str:
-    near = difflib.get_close_matches(written.strip("-").lower(), spellings(), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(written.strip("-").lower(), spellings(), n=1, cutoff=0.65)
     return f"; did you mean {near[0]}?" if near else "; --help=all lists all"
 
 

@@ -217,7 +217,7 @@ def _names() -> dict[str, tuple[str, str]]:
 
 
 def _unknown(part: str) -> str:
-    near = difflib.get_close_matches(part.lower(), _names(), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(part.lower(), _names(), n=1, cutoff=0.75)
     hint = (
         f"did you mean {_names()[near[0]][1]}" if near else "see `python -m convoy.runtime.recipes`"
     )

@@ -81,3 +81,23 @@ def test_the_mode_as_first_word_accepts_older_names_and_help():
 )
 def test_unknown_words_are_refused_with_a_suggestion(refused, args, answer):
     assert answer in refused(*args)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("--lerning_rate", "--lr_init"),
+        ("--epoch", "--max_epochs"),
+        ("--batchsize", "--train_batch_size"),
+        ("--outputdir", "--model_dir"),  # the other program's name is nearer than --output
+        ("--precison", "--dtype"),
+        ("--lr_rate", "--lr_decay_rate"),
+    ],
+)
+def test_misspelt_names_of_other_programs_suggest_our_flag(refused, written, meant):
+    assert f"there is no flag {written}; did you mean {meant}?" in refused(written, "1")
+
+
+@pytest.mark.parametrize("written", ["--frobnicate", "--bogus", "--verison", "--whatever"])
+def test_a_flag_that_resembles_none_gets_no_suggestion(refused, written):
+    assert f"there is no flag {written}; --help=all lists all" in refused(written, "1")

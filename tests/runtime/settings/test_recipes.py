@@ -232,7 +232,7 @@ def test_parts_of_a_recipes_name_have_any_order_and_synonyms():
     [
         ("resnet50/AMP/DGXA10", "unknown part DGXA10; did you mean DGXA100"),
         ("resnet5/AMP/DGXA100", "unknown part resnet5; did you mean resnet50"),
-        ("resnet50/BF16/A100", "unknown part BF16"),
+        ("resnet50/BF16/A100", "unknown part BF16; see `python -m"),
         ("resnet50/A100/convergance", "unknown part convergance; did you mean convergence"),
         ("resnet50/A100/0x", "unknown part 0x"),
         ("resnet50/A100/91E", "no recipe of 91 epochs; it has 50E, 90E, 250E"),

@@ -85,6 +85,7 @@ def test_a_yaml_value_is_read_by_the_type_of_its_setting(tmp_path, line, value):
         ("lr_boundaries: &a [*a]", "holds a list in a list"),
         ("a: &a [*a]", "line 1: a holds a list in a list"),
         ("\n\nmax_epoch: 3", "line 3: there is no setting max_epoch; did you mean max_epochs?"),
+        ("bogus: 3", "there is no setting bogus; --help=all lists all"),
         (
             "max_epochs: 3\nseed: 1\nmax_epochs: 4",
             "line 3: max_epochs is set twice, first in line 1",
