@@ -74,7 +74,7 @@ def saved(config: Config) -> str:
         return ""
     if not found:
         return ""
-    return "; checkpoints saved so far are whole: go on with --resume_checkpoint"
+    return "; saved checkpoints are complete: continue with --resume_checkpoint"
 
 
 def saved_command(config: Config) -> list[str]:

@@ -170,7 +170,7 @@ class Requests:
             if self._stopping.wait(1.0):
                 return
         name = signal.Signals(number).name
-        text = f"stopped by {name}; everything is saved (what was going on could not be interrupted"
+        text = f"stopped by {name}; everything is saved (the current work could not be interrupted"
         with suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.write(f"convoy: {text}, and did not end within {PATIENCE:.0f} s)\n")
@@ -267,7 +267,7 @@ def stop_if_asked(requests: Requests, when: str, saves: bool = True) -> None:
     requests.stopping()
     kept = "nothing is saved (--no_checkpoints)"
     if saves:
-        kept = "everything is saved: go on with --resume_checkpoint"
+        kept = "everything is saved: continue with --resume_checkpoint"
     text = f"stopped by {next(filter(None, signals))} {when}; {kept}"
     queued = requeue() if requests.requeue and ranks.rank() == 0 else ""
     raise Preempted(f"{text}. {queued}" if queued else text, queued=bool(queued))

@@ -110,8 +110,8 @@ def _of_folders(
         test_only = split_folder(data_dir, "validation", test=False) is None
         if val is not None and not (test_only and validation_fraction):
             raise DataError(
-                f"--data_dir {data_dir} has a validation split ({val}) and no train split: put the "
-                f"class folders of that into {os.path.join(data_dir, 'train')}."
+                f"--data_dir {data_dir} has a validation split ({val}) and no train split: move "
+                f"its class folders into {os.path.join(data_dir, 'train')}."
             )
     if train is None or validation_fraction is not None:
         fraction = FRACTION if validation_fraction is None else validation_fraction

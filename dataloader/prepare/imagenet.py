@@ -235,7 +235,7 @@ def _classes_of(path: str) -> list[tuple[str, int, int]]:
             raise DataError(f"{path}: expected tars such as n01440764.tar in it, found {name}.")
         found.append((wnid, offset, size))
     if not found:
-        raise DataError(f"{path}: there are no classes in it.")
+        raise DataError(f"{path}: it holds no classes.")
     return found
 
 

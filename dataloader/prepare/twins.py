@@ -72,7 +72,7 @@ def twins_text(twins: Twins) -> str:
     """Returns the message about them."""
     (one, two), anew = twins.pairs[0], ""
     if twins.saved_anew:
-        anew = f" ({twins.saved_anew} saved anew, with the same pixels)"
+        anew = f" ({twins.saved_anew} saved again, with the same pixels)"
     return (
         f"{_images(twins.count)} in the train split as well{anew}, such as {one} ({two}): what they"
         " score says nothing about new images"

@@ -165,7 +165,7 @@ def _flat_split(data_dir: str, split: str) -> str | None:
         if kind == "records":
             return (
                 f"{folder} holds TFRecord files: move them into {data_dir} itself, under names such"
-                f" as {split}-00000-of-00010, and so those of the other split."
+                f" as {split}-00000-of-00010, and move the other split's files too."
             )
         if kind == "images":
             return _flat(folder)
@@ -192,7 +192,7 @@ def _rest(data_dir: str, split: str, others: Sequence[str], alone: bool) -> str 
         )
     if others and split == "train" and split_folder(data_dir, "validation"):
         which = f"the class folders ({some(classes)})" if classes else "class folders"
-        return f"Put {which} into {data_dir}/train, or evaluate alone with --mode eval."
+        return f"Put {which} into {data_dir}/train, or only evaluate, with --mode eval."
     if others:
         return None
     if classes and _seems_a_split(data_dir):

@@ -77,8 +77,8 @@ def read_rows(path: str) -> list[Row]:
         where = f"{path}, line {line}"
         if len(row) != len(header):
             raise DataError(
-                f"{where} has {len(row)} fields, and the first line names {len(header)}. A field "
-                'that holds a comma stands in "quotes".'
+                f"{where} has {len(row)} fields, and the first line names {len(header)}. Write a "
+                'field that holds a comma in "quotes".'
             )
         if not row[files].strip():
             raise DataError(f"{where} has no {names[files].strip()}.")
@@ -89,13 +89,12 @@ def read_rows(path: str) -> list[Row]:
             split = called(row[splits] + ".")
             if not row[splits].strip():
                 raise DataError(
-                    f"{where} ({row[files]}) has no split: write train, val or test there, or take "
-                    "the column out."
+                    f"{where} ({row[files]}) has no split: write train, val or test there, or "
+                    "remove the column."
                 )
             if split is None:
                 raise DataError(
-                    f"{where} ({row[files]}): the split {row[splits]!r} is none of train, val and "
-                    "test."
+                    f"{where} ({row[files]}): the split {row[splits]!r} is not train, val or test."
                 )
         found.append(Row(path, line, row[files], _image(folder, row[files]), label, split))
     if not found:
@@ -125,7 +124,7 @@ def _parsed(path: str, text: str, delimiter: str) -> Iterator[tuple[int, list[st
                 yield line, row
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}, line {line} is no row of a CSV file ({error}).") from error
+        raise DataError(f"{path}, line {line} is not a row of a CSV file ({error}).") from error
 
 
 def _delimiter(text: str) -> str:

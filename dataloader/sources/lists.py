@@ -192,8 +192,8 @@ def _no_split(path: str, split: str, others: bool, alone: bool) -> str:
     name, ending = os.path.splitext(os.path.basename(path))
     if split == "train":
         return (
-            f"--data_dir {path} has rows for validation and no train split: add some, or evaluate "
-            "alone with --mode eval."
+            f"--data_dir {path} has rows for validation and no train split: add some, or only "
+            "evaluate, with --mode eval."
         )
     if not others:
         return f"--data_dir {path} has no rows, and so no {split} split."
@@ -254,7 +254,7 @@ def _refuse_missing(rows: Sequence[Row], others: Collection[Row]) -> None:
     if is_url(row.written):
         what, hint = "is a URL", ": images are read from local disks"
     elif os.path.exists(row.path):
-        what = "is no file"
+        what = "is not a file"
     elif "\\" in row.written:
         hint = ": write / between folders"
     elif row.written.startswith("~"):

@@ -35,7 +35,7 @@ def split_called(name: str) -> str:
         DataError: it is neither.
     """
     if name not in _SPLITS:
-        raise DataError(f"split {name!r} is none of {', '.join(_SPLITS)}.")
+        raise DataError(f"split {name!r} is not one of {', '.join(_SPLITS)}.")
     return _SPLITS[name]
 
 

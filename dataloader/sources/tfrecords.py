@@ -202,7 +202,7 @@ class TFRecordSource(Source):
         labels = self._values(features, self.layout.label, "int64_list")
         number = labels[0] + self._label_offset
         if abs(number) >= 2**31:
-            raise RecordError(f"{self.layout.label} is {labels[0]}, which is no class")
+            raise RecordError(f"{self.layout.label} is {labels[0]}, which cannot be a class number")
         return images[0], number
 
     def _values(self, features: Any, key: str, kind: str) -> Sequence[Any]:

@@ -121,15 +121,15 @@ def _what_it_is(path: Path) -> str:
     if not head:
         return "is empty"
     if head.startswith(b"version https://git-lfs"):
-        return "is Git LFS's pointer to a file and not the file: git lfs pull fetches it"
+        return "is only Git LFS's pointer to the file: git lfs pull fetches the file"
     if re.match(rb"\s*<(!doctype html|html)", head, re.IGNORECASE):
-        return "is a web page and no weight file: download it anew"
+        return "is a web page, not a weight file: download it again"
     if not head.strip(b"\0"):
-        return "begins with zeros alone, as a download that was cut: fetch it anew"
+        return "begins with only zeros, like an interrupted download: download it again"
     if re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]*", head):
-        return "is text and no weight file, whatever its ending"
+        return "is text, not a weight file, although its name ends like one"
     return (
-        "is by its content no weight file of a known kind: .keras, .h5, .safetensors, .pth/.pt or a"
+        "does not hold weights of a known kind: .keras, .h5, .safetensors, .pth/.pt or a"
         " checkpoint's folder"
     )
 

@@ -156,7 +156,7 @@ def micro_steps(config: Config) -> int:
         return max(1, round(wanted / images))
     if wanted % images:
         raise ConfigError(
-            f"--optimizer_batch_size {wanted} is no multiple of {images}, the images of one pass"
-            f" (--train_batch_size {config.train_batch_size} × {ranks.size()} processes)"
+            f"--optimizer_batch_size {wanted} must be a multiple of {images}, the images of one"
+            f" pass (--train_batch_size {config.train_batch_size} × {ranks.size()} processes)"
         )
     return wanted // images

@@ -155,7 +155,7 @@ def _numbers(config: Config) -> None:
     if config.cache != "disk" and config.cache_dir is not None:
         raise ConfigError("--cache_dir needs --cache disk")
     if config.xla_cache and is_url(config.xla_cache):
-        raise ConfigError(f"--xla_cache {config.xla_cache} is no local path")
+        raise ConfigError(f"--xla_cache {config.xla_cache} is not a local path")
     if not 0 < config.crop_area_min <= config.crop_area_max <= 1:
         raise ConfigError("--crop_area_min and --crop_area_max: 0 < min <= max <= 1 is needed")
     if not 0 < config.crop_ratio_min <= config.crop_ratio_max:
@@ -261,7 +261,7 @@ def _pretrained(config: Config) -> Config:
     if config.resume_checkpoint:
         return config  # the run's own checkpoint is read instead; the file may be gone
     if file and is_url(file):
-        raise ConfigError(f"--pretrained_from_file {file} is no local path: copy it here first")
+        raise ConfigError(f"--pretrained_from_file {file} is not a local path: copy it first")
     if not file:
         for flag in ("freeze_backbone", "pretrained_partial", "pretrained_strict"):
             if getattr(config, flag):

@@ -137,14 +137,14 @@ def _with_new(
     )
     if len(new) > len(gone) + free:
         raise ConfigError(
-            f"--resume_checkpoint: the data's classes are other ones than those of the checkpoint"
-            f" ({what}), which has outputs for {classes}: {start}"
+            f"--resume_checkpoint: the data's classes are not the checkpoint's ({what}), which has"
+            f" outputs for {classes}: {start}"
         )
     if gone and not config.accept_changed_classes:
         raise ConfigError(
-            f"--resume_checkpoint: the data's classes are other ones than those of the checkpoint"
-            f" ({what}), so its weights would come to mean something else. Put the old names back;"
-            f" or {start}; or go on nevertheless with --accept_changed_classes"
+            f"--resume_checkpoint: the data's classes are not the checkpoint's ({what}), so its"
+            f" outputs would change their meaning. Restore the old names; or {start}; or continue"
+            " nevertheless with --accept_changed_classes"
         )
     names = list(before)
     for name, old in zip(new, gone, strict=False):
@@ -154,9 +154,9 @@ def _with_new(
 
 def _told(new: list[str], gone: list[str]) -> list[str]:
     if not new and not gone:
-        return ["the data number their classes otherwise than before: they are matched by name"]
+        return ["the classes have other numbers than before: they are matched by name"]
     lines = [
-        f"WARNING: the class {name!r} goes on with the weights of {old!r}"
+        f"WARNING: the class {name!r} continues with the weights of {old!r}"
         for name, old in zip(new, gone, strict=False)
     ]
     lines += [f"the class {name!r} is new, and takes a free output" for name in new[len(gone) :]]

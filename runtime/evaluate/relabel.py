@@ -183,7 +183,7 @@ def label_table(
         found = numbers.get(canonical(label), NONE) if isinstance(label, str) else label
         if not 0 <= found < classes:
             raise ConfigError(
-                f"--eval_labels {labels.file}: {label!r} is no class of this model, which has"
+                f"--eval_labels {labels.file}: {label!r} is not a class of this model, which has"
                 f" {classes}" + (f", {class_names[0]} the first" if class_names else "")
             )
         return found

@@ -96,7 +96,7 @@ def _evaluate(
     rows, confidence = recorder.gather()
     if not np.isfinite(confidence).all():
         raise CheckpointError(
-            f"{trained.text} gives logits that are no numbers (NaN) for"
+            f"{trained.text} gives logits that are not finite for"
             f" {np.sum(~np.isfinite(confidence))} of {len(confidence)} images; leave out --report"
             " for a plain evaluation, which counts them as wrong"
         )

@@ -72,8 +72,8 @@ def _about(content: dict[str, Any]) -> str:
     return (
         f"An image classifier of {classes} classes, exported by Convoy from"
         f" {_escape(content['source'])}. It takes RGB images of {how['image_size']} ×"
-        f" {how['image_size']} pixels, 0 to 255; normalisation is inside. How an image is cut to"
-        " that size stands in `export.json`, under `preprocessing`."
+        f" {how['image_size']} pixels, 0 to 255; normalisation is inside. `export.json` says,"
+        " under `preprocessing`, how to resize and crop an image to that size."
     )
 
 
@@ -120,7 +120,7 @@ def _metrics(content: dict[str, Any]) -> str:
                 rows.append((f"top-{k}", f"{value:.2%}", _interval(value, size)))
         if known.get("loss") is not None:
             rows.append(("loss", f"{known['loss']:.4f} nats", ""))
-        head = ("metric", "value", "95 % interval, by the number of images alone")
+        head = ("metric", "value", "95 % interval, from the number of images only")
         parts.append(f"Of the Keras model, on {on}:\n\n{_table(head, rows)}")
     else:
         parts.append(
@@ -158,25 +158,25 @@ def _files(content: dict[str, Any]) -> str:
 def _limits(content: dict[str, Any]) -> Iterator[str]:
     known = _evaluation(content)
     if not known and (content.get("accuracy") or {}).get("sample") is not None:
-        yield "How often it is right is known of the images alone that exports were compared on."
+        yield "Its accuracy is known only on the images that the exports were compared on."
     elif not known:
-        yield "How often it is right is not known."
+        yield "Its accuracy is not known."
     elif not known.get("images"):
-        yield "How many images its accuracy rests on is not known."
+        yield "The number of images that its accuracy was measured on is not known."
     elif known["images"] < FEW_IMAGES:
-        yield f"Its accuracy rests on {known['images']} validation images alone."
+        yield f"Its accuracy was measured on only {known['images']} validation images."
     if (content.get("accuracy") or {}).get("best_of_the_run"):
         yield (
-            "The weights were chosen among several by the validation images that its accuracy was"
-            " measured on, which flatters it."
+            "The weights were chosen as the best of several on the same validation images as its"
+            " accuracy was measured on, so the accuracy is optimistic."
         )
     if not _dataset(content):
-        yield "What it was trained on is not known here, so neither is what it may be used for."
+        yield "Its training data are not known here, so it is not known what it may be used for."
     yield (
-        "Images unlike those for training were not tried, nor was whether it treats groups of"
-        " people alike."
+        "It was not tested on images unlike the training images, nor on whether it treats groups"
+        " of people alike."
     )
-    yield "Every image gets a class, one that shows nothing of the kind as well."
+    yield "It gives every image a class, even an image that shows none of the classes."
     yield "Probabilities were not calibrated."
     compared = [e.get("images", 0) for e in (content.get("formats") or {}).values()]
     if 0 in compared:
@@ -184,7 +184,7 @@ def _limits(content: dict[str, Any]) -> Iterator[str]:
     elif compared and min(compared) < ENOUGH_IMAGES:
         yield f"Files were compared with the Keras model on {min(compared)} images only."
     if (content.get("formats") or {}).get("tflite-int8", {}).get("passed"):
-        yield "The 8-bit file answers otherwise than the others for some images; see the table."
+        yield "The 8-bit file gives other classes than the others for some images; see the table."
 
 
 def _dataset(content: dict[str, Any]) -> str | None:

@@ -105,7 +105,7 @@ def save(model_dir: str | AnyPath, checkpoint: Checkpoint) -> AnyPath:
 def _not_saved(folder: AnyPath, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"could not save the checkpoint {folder}: {error}; earlier checkpoints are untouched."
-        " Free some space or choose another --model_dir, then go on with --resume_checkpoint"
+        " Free some space or choose another --model_dir, then continue with --resume_checkpoint"
     )
 
 

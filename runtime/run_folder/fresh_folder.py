@@ -23,6 +23,6 @@ def fresh_model_dir(config: Config) -> None:
         raise ConfigError(str(error)) from error
     if found:
         raise ConfigError(
-            f"--model_dir {config.model_dir} already holds checkpoints: go on from them with"
+            f"--model_dir {config.model_dir} already holds checkpoints: continue from them with"
             " --resume_checkpoint, or choose another folder"
         )

@@ -110,7 +110,8 @@ def read_run(model_dir: str) -> Run:
         config = load_config(folder / "config.yaml")
     except ConfigError as error:
         raise ConfigError(
-            f"{model_dir} is no folder of a training run, which has config.yaml and a log ({error})"
+            f"{model_dir} is not the folder of a training run: it needs config.yaml and a log"
+            f" ({error})"
         ) from error
     log = folder / config.log_filename
     try:

@@ -111,7 +111,7 @@ class Saver:
                 flying.result()
             except CheckpointError as error:
                 self._warn(
-                    f"WARNING: {error}. Training goes on and will try again at the next save"
+                    f"WARNING: {error}. Training continues and will try again at the next save"
                 )
         return self._newest is not None and self._newest.contents is None
 

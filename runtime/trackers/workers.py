@@ -60,8 +60,8 @@ def tracker_names(config: Config) -> list[str]:
     for name in names:
         if name not in PACKAGES:
             raise ConfigError(
-                f"--trackers {config.trackers}: there is no {name}; name {', '.join(PACKAGES)},"
-                " with commas between them, or none"
+                f"--trackers {config.trackers}: there is no {name}; choose from"
+                f" {', '.join(PACKAGES)}, with commas between them, or none"
             )
     return list(dict.fromkeys(["tensorboard"] * config.enable_tensorboard + names))
 
@@ -240,9 +240,9 @@ class Worker:
         except Exception as error:  # noqa: BLE001 — reported, and training continues
             self._failures += 1
             if self._failures == 1:
-                self._warn(f"failed ({_short(error)}): training goes on")
+                self._warn(f"failed ({_short(error)}): training continues")
             elif self._failures == MOST_FAILURES:
-                self._warn(f"failed {MOST_FAILURES} times in a row: it is left alone from now on")
+                self._warn(f"failed {MOST_FAILURES} times in a row: it is not tried again")
 
     def _warn(self, text: str) -> None:
         logger.warning("--trackers %s %s", self.name, text)

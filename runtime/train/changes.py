@@ -97,7 +97,7 @@ def check_resumed(
         done = saved.state["epoch"]
         raise ConfigError(
             f"--max_epochs {config.max_epochs}: this run has trained {done} epochs already"
-            f" ({saved.path}): give more than {done} to go on"
+            f" ({saved.path}): give more than {done} to continue"
         )
     _check_optimizer(saved, config)
     _check_division(saved, config)
@@ -153,9 +153,9 @@ def _check_optimizer(saved: Checkpoint, config: Config) -> None:
             before, now = (f"--{name} {value}" for value in (before, now))
         kept = saved.path or "what its processes keep in memory"
         raise ConfigError(
-            f"{now}: this run was trained with {before}, and {kept} holds the optimizer's state of"
-            " that: go on with it, or begin a new run from these weights (--pretrained_from_file"
-            f" {kept} and another --model_dir)"
+            f"{now}: this run was trained with {before}, and {kept} holds the optimizer's state for"
+            f" that. Continue with {before}, or start a new run from these weights"
+            f" (--pretrained_from_file {kept} and another --model_dir)"
         )
 
 
@@ -170,8 +170,8 @@ def _check_division(saved: Checkpoint, config: Config) -> None:
     held += f" (--validation_seed {seeds[0]})" if seeds[0] != seeds[1] else ""
     raise ConfigError(
         f"--validation_fraction {now:g}: this run has held out {held}, and images that it was"
-        " trained on would now be in its validation split: go on as it began, or begin a new run"
-        " in another --model_dir"
+        " trained on would now be in its validation split: keep the earlier value, or start a"
+        " new run in another --model_dir"
     )
 
 
@@ -216,11 +216,11 @@ def _effects(
     if saved.ema and not config.moving_average_decay:
         effects["moving_average_decay"] = ": the moving average is dropped"
     elif config.moving_average_decay and not saved.ema:
-        effects["moving_average_decay"] = ": it begins with the weights as they are"
+        effects["moving_average_decay"] = ": it starts from the current weights"
     if "data_dir" in changed and saved.state.get("best"):
         effects["data_dir"] = ": the best so far may be of other validation images"
     if "seed" in changed:
-        effects["seed"] = ": images come in another order, and all else that is random changes"
+        effects["seed"] = ": the order of images and all other random choices change"
     of_rate = [name for name in changed if name in _RATE]
     rates = of_rate and _rates(saved, config, images_per_step, steps_per_epoch)
     if rates and not math.isclose(*rates, rel_tol=1e-3):
@@ -257,7 +257,8 @@ def _of_processes(
     if saved.get("processes", processes) != processes:
         lines.append(
             f"{processes} instead of {saved['processes']} processes: batch norm's running"
-            " statistics go on from their mean, dropout and stochastic depth draw otherwise"
+            " statistics continue from their mean, and dropout and stochastic depth draw other"
+            " numbers"
         )
     before = saved.get("images_per_step", images_per_step)
     if before != images_per_step:

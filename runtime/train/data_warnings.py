@@ -77,7 +77,7 @@ def _of_counts(train: Source, validation: Source, names: Sequence[str]) -> Itera
             f"the evaluation has {_count(images, 'image')}: one of them is {100 / images:.1f}"
             f" points of top-1, which is uncertain by ± {50 / math.sqrt(images):.1f} points (one"
             " standard error, at 50%). Smaller differences mean nothing; more validation images"
-            " would tell more"
+            " would measure better"
         )
     elif own is not None and (rare := [i for i in np.flatnonzero(own) if own[i] < FEW_OF_A_CLASS]):
         told = some([f"{names[i]} ({own[i]})" for i in rare], 3)
@@ -148,8 +148,8 @@ def _of_looks(train: Source, validation: Source, size: int) -> Iterator[str]:
         if first.grey >= _MOST and second.grey <= _LEAST:
             other = "validation" if where == "training" else "training"
             yield (
-                f"{where} images are grey and {other} images have colours: what is learnt of the"
-                " ones may not hold for the others. Make both alike"
+                f"{where} images are grey and {other} images have colours: what the model"
+                " learns may not apply to the others. Make both alike"
             )
     small, large = sorted((one.short_side, two.short_side))
     # If both splits are larger than the model's images, both are scaled down.
@@ -163,7 +163,7 @@ def _of_looks(train: Source, validation: Source, size: int) -> Iterator[str]:
 
 
 def _of_twins(twins: Twins) -> str:
-    anew = f", {twins.saved_anew} of them saved anew" if twins.saved_anew else ""
+    anew = f", {twins.saved_anew} of them saved again" if twins.saved_anew else ""
     pairs = "; ".join(f"{one} = {two}" for one, two in twins.pairs)
     more = "; …" if twins.count > len(twins.pairs) else ""
     return (

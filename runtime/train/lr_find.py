@@ -129,8 +129,8 @@ def find_rate(config: Config, args: Sequence[str] | None = None) -> dict[str, An
         if found is None:
             raise TrainingError(
                 f"the loss fell at no rate from {RATES[0]:g} to {RATES[1]:g}: look at the labels,"
-                " or give the test more updates (--prof 300) or a larger --train_batch_size; what"
-                f" was seen is in {written[0]}"
+                " or give the test more updates (--prof 300) or a larger --train_batch_size; the"
+                f" measurements are in {written[0]}"
             )
         lines = told(curve, found, result["lr_init"], updates, args)
         print(*lines, f"wrote {' and '.join(written)}", sep="\n", flush=True)

@@ -75,9 +75,9 @@ class Health:
         what = "gradient" if result.finite_loss else "loss"
         raise NotFinite(
             f"the training {what} was not finite at step {state.step} (epoch {state.epoch + 1});"
-            f" first in {places[0] if places else 'no layer alone'}. Lower --lr_init, lengthen"
-            " --warmup_epochs or set --grad_clip_norm, and go on from the last checkpoint with"
-            " --resume_checkpoint"
+            f" first in {places[0] if places else 'no layer when repeated'}. Lower --lr_init,"
+            " lengthen --warmup_epochs or set --grad_clip_norm, and continue from the last"
+            " checkpoint with --resume_checkpoint"
         )
 
 

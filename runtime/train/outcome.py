@@ -108,7 +108,7 @@ def _next(ended: Ended) -> list[str]:
         lines += command("--mode", "eval", *here, *page)
     lines += command("--mode", "export", *here)
     lines = listed("to label a folder of images, evaluate and export:", [lines])
-    return lines + listed("to go on training:", [resume_command(config, *_longer(ended))])
+    return lines + listed("to continue training:", [resume_command(config, *_longer(ended))])
 
 
 def _longer(ended: Ended) -> list[str]:

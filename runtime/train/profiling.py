@@ -77,4 +77,4 @@ class Profiler:
 
     def _give_up(self, error: Exception) -> None:
         self._step, self._last = None, 0
-        logger.warning("--profile_steps failed (%s): training goes on", error)
+        logger.warning("--profile_steps failed (%s): training continues", error)

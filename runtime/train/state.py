@@ -64,8 +64,8 @@ def find_saved(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
             say(line)
         if newest is None and damaged:
             raise CheckpointError(
-                f"--resume_checkpoint: every checkpoint in {config.model_dir} is damaged, as told"
-                " above: put copies of them back, or begin anew in another --model_dir"
+                f"--resume_checkpoint: every checkpoint in {config.model_dir} is damaged, as listed"
+                " above: restore copies of them, or start again in another --model_dir"
             )
         return checkpoint.read(newest) if newest else None
 
@@ -216,7 +216,9 @@ def restore(
     changed = changed_data.changes(saved.state, data)
     if changed and state.left_out:
         state.left_out = []
-        changed.append("what --nan_rollback had left out is tried again: it was of the old list")
+        changed.append(
+            "examples that --nan_rollback left out are used again, because the data changed"
+        )
     bad_examples, others = changed_data.recall(data.source, saved.state["bad_examples"])
     data.bad_examples.update(bad_examples)
     for line in (*changed, *others):

@@ -95,8 +95,8 @@ class Doubts:
             return []
         text = (
             f"after {self._state.epoch} of {self._config.max_epochs} epochs the training loss"
-            f" is {loss:.3f}, and guessing gives {guessed:.3f}: nothing is learnt. Mostly it"
-            f" is the learning rate (--lr_init {self._config.lr_init:g}; --mode lr_find looks"
+            f" is {loss:.3f}, and guessing gives {guessed:.3f}: nothing is learnt. The usual"
+            f" cause is the learning rate (--lr_init {self._config.lr_init:g}; --mode lr_find looks"
             " for one), or labels that do not belong to their images"
         )
         return [warning(text)]

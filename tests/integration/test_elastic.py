@@ -202,7 +202,7 @@ def test_hosts_join_and_leave_without_losing_or_repeating_an_image(job):
     running.wait_for("now 1 process instead of 2", timeout=LONG)
     done = running.finish(LONG)
     assert done.code == 0, done.text
-    assert "127.0.0.1 is not among the job's hosts any more" in done.text
+    assert "127.0.0.1 is no longer one of the job's hosts" in done.text
     assert "rank lost" not in done.text
     assert "Traceback" not in done.text
     job.assert_whole()

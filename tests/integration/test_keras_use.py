@@ -77,7 +77,7 @@ def test_the_validation_split_may_have_any_of_its_names(split, folder):
 
 
 def test_an_unknown_split_is_refused(folder):
-    with pytest.raises(DataError, match="'holdout' is none of train"):
+    with pytest.raises(DataError, match="'holdout' is not one of train"):
         build_dataset(folder, "holdout", InputOptions(), training=False)
 
 

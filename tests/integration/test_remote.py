@@ -198,4 +198,4 @@ def test_a_url_that_cannot_be_written_is_refused_with_a_message(run, tiny, capsy
     assert "Traceback" not in message
     assert "already holds checkpoints" in refused(capsys, *run.flags)
     new = ("--model_dir", "ram://new", "--pretrained_from_file", "gs://bucket/run")
-    assert "no local path" in refused(capsys, *run.flags, *new)
+    assert "not a local path" in refused(capsys, *run.flags, *new)

@@ -121,7 +121,7 @@ def test_messages_suggest_to_resume_only_if_there_is_a_checkpoint(tmp_path, monk
     assert interrupted(config) == "interrupted, before the first checkpoint"
     assert interrupted(config.with_(mode="predict")) == "interrupted"
     monkeypatch.setattr(failures.checkpoint, "complete_checkpoints", lambda folder: ["step-1"])
-    assert "whole: go on with --resume_checkpoint" in interrupted(config)
+    assert "complete: continue with --resume_checkpoint" in interrupted(config)
     assert interrupted(config.with_(mode="eval")) == "interrupted"
     assert "before the first" in interrupted(config.with_(no_checkpoints=True))
     assert "--resume_checkpoint" in explain(MemoryError(), config)
@@ -150,7 +150,7 @@ def test_environment_variables_cannot_change_keras_backend(monkeypatch):
     for name, value in others.items():
         monkeypatch.setenv(name, value)
     first, second = take_environment()
-    assert first == "computing with TensorFlow, whatever KERAS_BACKEND (jax) says"
+    assert first == "computing with TensorFlow: KERAS_BACKEND (jax) is ignored"
     assert "TF_FUNCTION_JIT_COMPILE_DEFAULT" in second
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
     assert not os.path.isdir(os.environ["KERAS_HOME"])
@@ -190,7 +190,7 @@ def test_the_program_runs_under_foreign_environment_variables():
     assert done.returncode == 0, done.stderr
     assert "Total params: 61,500" in done.stdout, "a table of 20 columns would fold it"
     assert done.stderr.splitlines() == [
-        "convoy: computing with TensorFlow, whatever KERAS_BACKEND (jax) says"
+        "convoy: computing with TensorFlow: KERAS_BACKEND (jax) is ignored"
     ]
     done = python("main.py", *flags, PYTHONOPTIMIZE="2")
     assert done.returncode == 1

@@ -62,7 +62,7 @@ def _take_place() -> None:
         warning.cancel()
     numbers = answer.split(",")
     if numbers[0] == "-1":
-        raise Removed(f"{host} is not among the job's hosts any more; the others go on without it")
+        raise Removed(f"{host} is no longer one of the job's hosts; the others continue without it")
     for name, number in zip(_PLACE, numbers, strict=True):
         os.environ[f"HOROVOD_{name}"] = number
     os.environ["HOROVOD_ELASTIC"] = "0"  # otherwise Horovod would ask once more, and wait forever
@@ -97,8 +97,8 @@ def _name_the_silent() -> None:
         ]
         print(
             "convoy: horovodrun gives new places once each process has asked for one, or has ended."
-            f" Not heard of: {', '.join(silent) or 'none'}. End what hangs (kill -9), and the"
-            " others go on; if nothing hangs, there are fewer hosts than --min-np asks for",
+            f" No answer from: {', '.join(silent) or 'none'}. End any that hang (kill -9), and the"
+            " others continue; if none hangs, there are fewer hosts than --min-np asks for",
             file=sys.stderr,
             flush=True,
         )

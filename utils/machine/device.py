@@ -39,7 +39,7 @@ def take_environment() -> list[str]:
     """
     environ, lines = os.environ, []
     if (named := environ.get(BACKEND, "tensorflow")) not in ("", "tensorflow"):
-        lines.append(f"computing with TensorFlow, whatever {BACKEND} ({named}) says")
+        lines.append(f"computing with TensorFlow: {BACKEND} ({named}) is ignored")
     environ[BACKEND] = "tensorflow"
     # Not a folder, so that Keras neither reads nor writes a keras.json.
     environ["KERAS_HOME"] = os.devnull
@@ -50,7 +50,9 @@ def take_environment() -> list[str]:
     if environ.get(_PROTOBUF) == "cpp":  # releases since 2022 lack this implementation
         del environ[_PROTOBUF]
     if environ.pop(_JIT, "0") not in ("", "0", "false"):
-        lines.append(f"leaving {_JIT} out, which cannot compile reading; --use_xla compiles steps")
+        lines.append(
+            f"{_JIT} is ignored, because XLA cannot compile the input; --use_xla compiles steps"
+        )
     return lines
 
 
@@ -71,7 +73,7 @@ def check_backend() -> None:
     """
     keras = sys.modules.get("keras")
     if keras is not None and hasattr(keras, "backend"):
-        named, when = keras.backend.backend(), "and start Python anew"
+        named, when = keras.backend.backend(), "and restart Python"
     else:
         named, when = os.environ.get(BACKEND) or "tensorflow", "before Keras is imported"
     if named != "tensorflow":

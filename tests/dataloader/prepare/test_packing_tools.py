@@ -187,7 +187,9 @@ def test_verify_reports_images_in_both_splits_and_with_two_labels(photos, tmp_pa
     (photos / "val/bee/copy0.jpg").unlink()
     assert prepare("verify", "--data_dir", photos, "--workers", 1, "--json") == 0
     (warning,) = json.loads(capsys.readouterr().out)["warnings"]["validation"]
-    assert "3 images are in the train split as well (1 saved anew, with the same pixels)" in warning
+    assert (
+        "3 images are in the train split as well (1 saved again, with the same pixels)" in warning
+    )
     assert "ant/copy.jpg" in find_source(photos, "train").files[30]
 
 

@@ -73,7 +73,7 @@ def test_an_unsupported_layout_is_refused_with_a_fix(make, paths, says, capsys):
             ["val/cat/", "val/dog/", "cat/", "dog/"],
             "Put the class folders (cat, dog) into {root}/tr",
         ),
-        (each("test"), "Put class folders into {root}/train, or evaluate alone with --mode eval"),
+        (each("test"), "Put class folders into {root}/train, or only evaluate, with --mode eval"),
         (["train/x", *each("val")], "{root}/train holds no class folders"),
         (["images/cat/", "images/dog/", "train.txt"], "folder --data_dir {root}/images --valid"),
         (["cat/", "dog/", "test/"], "folder --data_dir {root} --validation_fraction"),

@@ -96,7 +96,7 @@ def test_a_list_val_csv_beside_train_csv_is_the_validation_split(images):
     source = opened(train, "validation")
     assert source.found == f"validation: 2 images of 2 classes (cat, dog) in {validation}"
     assert opened(validation, "validation").num_examples == 2  # as given to --mode eval
-    with pytest.raises(DataError, match="no train split: add some, or evaluate alone"):
+    with pytest.raises(DataError, match="no train split: add some, or only evaluate"):
         opened(validation)
     write(images / "valid.csv", rows())
     with pytest.raises(DataError, match=r"val\.csv, valid\.csv lie beside .*train\.csv, and each"):
@@ -140,24 +140,24 @@ def test_quotes_commas_blanks_and_empty_lines_are_read(images):
         ("path,label,class\na,b,c\n", "the columns 'label' and 'class' may mean the same"),
         ("path,label\ncat/0.jpg,cat\n\ndog/9.jpg,dog\n", "line 4: dog/9.jpg does not exist"),
         ("path,label\ncat/0.jpg,cat\ndog\\0.jpg,dog\n", "line 3: dog.0.jpg .* write / between"),
-        ("path,label\ncat,cat\ndog/0.jpg,dog\n", "line 2: cat is no file"),
+        ("path,label\ncat,cat\ndog/0.jpg,dog\n", "line 2: cat is not a file"),
         ("path,label\ns3://b/0.jpg,cat\ndog/0.jpg,dog\n", "line 2: s3://b/0.jpg is a URL"),
         ("path,label\ncat/0.jpg,cat\ndog/0.jpg, \n", r"line 3 \(dog/0.jpg\) has no label"),
         ("path,label\ncat/0.jpg,cat\n ,dog\n", "line 3 has no path"),
-        ("path,label\ncat/0,1.jpg,cat\n", 'line 2 has 3 fields, .* stands in "quotes"'),
-        ('path,label\ncat/0.jpg,"cat\ndog/0.jpg,dog\n', "line 2 is no row of a CSV file"),
+        ("path,label\ncat/0,1.jpg,cat\n", 'line 2 has 3 fields, .* in "quotes"'),
+        ('path,label\ncat/0.jpg,"cat\ndog/0.jpg,dog\n', "line 2 is not a row of a CSV file"),
         (
             "path,label\ncat/0.jpg,cat\ndog/0.jpg,dog\n./cat/0.jpg,dog\n",
             r"line 4: ./cat/0.jpg is 'dog', and 'cat' in .*list.csv, line 2. Keep one",
         ),
         (
             "path,label,split\ncat/0.jpg,cat,train\ndog/0.jpg,dog,dev\ndog/1.jpg,dog,hold\n",
-            r"line 4 \(dog/1.jpg\): the split 'hold' is none of train, val and test",
+            r"line 4 \(dog/1.jpg\): the split 'hold' is not train, val or test",
         ),
         ("path,label\ncat/0.jpg,cat\ncat/1.jpg,cat\n", r"has one class \(cat\)"),
         (
             "path,label,split\ncat/0.jpg,cat,train\ndog/0.jpg,dog,\n",
-            r"line 3 \(dog/0.jpg\) has no split: write train, val or test there, or take the col",
+            r"line 3 \(dog/0.jpg\) has no split: write train, val or test there, or remove the col",
         ),
         ("path,label\ncat/0.jpg,cat\n~/0.jpg,dog\n", "line 3: ~/0.jpg does not exist: it is look"),
         ("path,label,split\ncat/0.jpg,cat,val\n", "has rows for validation and no train split"),

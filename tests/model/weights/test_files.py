@@ -245,13 +245,16 @@ def test_a_damaged_pytorch_file_is_refused_with_its_name(save, tmp_path):
 @pytest.mark.parametrize("ending", ["safetensors", "pth", "h5", "keras", "bin"])
 def test_a_file_without_weights_is_described_by_its_content(ending, tmp_path):
     for content, says in (
-        (b"no weights at all, only words", "is text and no weight file, whatever its ending"),
-        ("nur W\xf6rter".encode(), "is text and no weight file"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "is Git LFS's pointer"),
-        (b"\n<!DOCTYPE html><title>404", "is a web page and no weight file"),
+        (
+            b"no weights at all, only words",
+            "is text, not a weight file, although its name ends like one",
+        ),
+        ("nur W\xf6rter".encode(), "is text, not a weight file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is only Git LFS's pointer"),
+        (b"\n<!DOCTYPE html><title>404", "is a web page, not a weight file"),
         (b"", "is empty"),
-        (bytes(3000), "begins with zeros alone"),
-        (b"\1\2\3" * 99, "is by its content no weight file of a known kind"),
+        (bytes(3000), "begins with only zeros"),
+        (b"\1\2\3" * 99, "does not hold weights of a known kind"),
     ):
         path = tmp_path / f"weights.{ending}"
         path.write_bytes(content)

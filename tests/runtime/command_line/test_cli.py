@@ -141,7 +141,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(refused, args, an
 
 def test_an_xla_cache_on_an_object_store_is_refused(refused, folders):
     args = ("--data_dir", folders, "--use_xla", "--xla_cache", "gs://bucket/cache")
-    assert "--xla_cache gs://bucket/cache is no local path" in refused(*args)
+    assert "--xla_cache gs://bucket/cache is not a local path" in refused(*args)
 
 
 def test_an_unknown_setting_in_a_recipe_is_refused_with_a_suggestion(refused, tmp_path):

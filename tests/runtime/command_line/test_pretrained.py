@@ -145,7 +145,7 @@ def test_unusable_files_are_listed_first_with_a_reason_each(file, refused, capsy
         *(f"{folder}/efficientnet_b0-{i}.pth" for i in (3, 4, 5)),
     ]
     said = " ".join(" ".join(lines).split())
-    assert f"{folder}/efficientnet_b0-5.pth is text and no weight file, whatever its end" in said
+    assert f"{folder}/efficientnet_b0-5.pth is text, not a weight file" in said
     assert "  and 2 more" in lines
     rest = " ".join(lines[lines.index("  and 2 more") + 1 :])
     assert rest.startswith("No other file has such a name in installed packages, CONVOY_WEIGHTS (")

@@ -94,7 +94,7 @@ def test_with_accept_changed_classes_a_renamed_class_keeps_its_output(photos):
     found, said = adapted(state, source, accept=True)
     assert found.class_names == ["zebra", "dog", "owl"]
     assert found.labels.tolist() == [1, 2, 0]
-    assert said[0] == "WARNING: the class 'zebra' goes on with the weights of 'cat'"
+    assert said[0] == "WARNING: the class 'zebra' continues with the weights of 'cat'"
     assert "the best so far is forgotten" in said[1]
     assert changed_data.classes_changed(state, found.class_names)
     found, said = adapted(state, open_(photos("b", dog=1, owl=1)), accept=True)

@@ -54,7 +54,7 @@ def test_accuracies_are_stated_with_the_number_of_images():
     assert "and 5 more" in body
     assert "| `optimizer` | rmsprop |" in body
     assert "mixup_alpha" not in body
-    assert "rests on 40 validation images alone" in body
+    assert "measured on only 40 validation images" in body
     assert "data set: unknown" in body, "the default of --dataset does not mean ImageNet"
     averaged, _ = parts(model_card(content(weights="ema")))
     assert averaged["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.6
@@ -75,7 +75,7 @@ def test_unknown_facts_are_called_unknown(accuracy):
     front, body = parts(text)
     assert "model-index" not in front
     unknown = ("training images: unknown", "Unknown: the weights came from a file")
-    for line in (*unknown, "no evaluation of these weights", "How often it is right is not known"):
+    for line in (*unknown, "no evaluation of these weights", "Its accuracy is not known"):
         assert line in body
     assert "0.9" not in body
 
@@ -83,7 +83,7 @@ def test_unknown_facts_are_called_unknown(accuracy):
 def test_an_accuracy_at_another_crop_is_replaced_by_the_samples():
     text = model_card(content(accuracy=OTHER_CROP | {"sample": 0.75}))
     assert "were compared on: top-1 75.00%" in text
-    assert "known of the images alone" in text
+    assert "known only on the images" in text
     assert "90.00%" not in text
 
 

@@ -138,7 +138,7 @@ def test_an_error_while_making_pictures_becomes_a_note_on_the_page(tmp_path, mon
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_report("--model_dir", tmp_path)
-    assert "is no folder of a training run" in " ".join(capsys.readouterr().err.split())
+    assert "is not the folder of a training run" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(SystemExit):
         main(["--mode", "list", "--runs", str(tmp_path)])
     assert "--runs is for --mode report" in capsys.readouterr().err

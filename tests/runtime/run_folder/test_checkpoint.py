@@ -132,7 +132,7 @@ def test_resuming_a_run_with_only_damaged_checkpoints_is_an_error(tmp_path):
     assert find_saved(config, said.append).path == older
     assert len(said) == 1
     flip_a_byte(older / "model.safetensors")
-    with pytest.raises(CheckpointError, match="is damaged, as told above"):
+    with pytest.raises(CheckpointError, match="is damaged, as listed above"):
         find_saved(config, said.append)
 
 

@@ -195,7 +195,7 @@ def test_the_state_of_a_run_is_unfinished_stopped_or_finished(tmp_path):
 
 
 def test_a_folder_without_a_run_is_refused_by_name(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere is no folder of a training run"):
+    with pytest.raises(ConfigError, match="nowhere is not the folder of a training run"):
         read_run(str(tmp_path / "nowhere"))
     folder(tmp_path / "empty")
     with pytest.raises(ConfigError, match="has no log"):

@@ -72,7 +72,7 @@ def test_a_full_disk_during_training_is_one_warning_and_later_saves_work(small_d
     saver.finish()
     assert len(warnings) == 1
     assert "No space left" in warnings[0]
-    assert "Training goes on" in warnings[0]
+    assert "Training continues" in warnings[0]
     assert names(small_disk) == ["step-00000001", "step-00000003"]
 
 
@@ -124,7 +124,7 @@ def test_a_failure_to_write_a_score_or_prune_is_a_warning_and_is_retried(
     assert not left
     (text,) = warnings
     assert "No space left on device" in text
-    assert "Training goes on and will try again" in text
+    assert "Training continues and will try again" in text
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
     assert checkpoint.best(tmp_path).name == "step-00000001", "the next save repeats what failed"
     assert checkpoint.read_state(checkpoint.best(tmp_path))["score"] == 0.5

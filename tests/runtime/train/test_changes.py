@@ -53,7 +53,7 @@ def test_flags_of_a_single_launch_are_not_reported_as_changes():
 def test_each_changed_flag_is_reported_with_its_old_value():
     now = CONFIG.with_(label_smoothing=0.2, dropout=0.5, lr_boundaries=[1, "50%"], seed=3)
     assert lines(CONFIG, now) == [
-        "--seed 3 instead of 0: images come in another order, and all else that is random changes",
+        "--seed 3 instead of 0: the order of images and all other random choices change",
         "--dropout 0.5 instead of unset",
         "--lr_boundaries [1,50%] instead of unset",
         "--label_smoothing 0.2 instead of 0.1",
@@ -86,7 +86,7 @@ def test_a_moving_average_that_is_dropped_or_begun_is_reported():
     (line,) = what_changes(saved(with_it, ema=True), CONFIG, 16, 8)
     assert line == "--moving_average_decay 0.0 instead of 0.9: the moving average is dropped"
     (line,) = what_changes(saved(CONFIG), with_it, 16, 8)
-    assert line.endswith("0.9 instead of 0.0: it begins with the weights as they are")
+    assert line.endswith("0.9 instead of 0.0: it starts from the current weights")
 
 
 def test_a_changed_number_of_processes_and_batch_are_reported(two_ranks):

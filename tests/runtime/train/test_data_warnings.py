@@ -129,7 +129,7 @@ def test_a_picture_in_both_splits_is_found_even_in_another_format(tmp_path):
     shutil.copy(train / "cat" / "3.jpg", val / "cat" / "same.jpg")
     Image.open(train / "dog" / "5.jpg").save(val / "dog" / "anew.png")
     (text,) = doubts(tmp_path)
-    assert text.startswith("2 validation images are in the train split too, 1 of them saved anew")
+    assert text.startswith("2 validation images are in the train split too, 1 of them saved again")
     assert f"{val}/cat/same.jpg = {train}/cat/3.jpg; {val}/dog/anew.png = {train}/dog/5." in text
 
 

@@ -31,7 +31,7 @@ def test_a_run_ends_with_its_best_and_last_epoch_and_valid_commands(trained, tmp
     raw, ema = (figures[2][name] for name in names)
     assert lines[2] == f"last: epoch 2 of 2, top-1 {raw:.2%} (moving average {ema:.2%})"
     assert re.fullmatch(r"  in training top-1 [\d.]+%, loss [\d.]+", lines[3])
-    own = lines[: lines.index("to go on training:")]
+    own = lines[: lines.index("to continue training:")]
     assert max(len(line) for line in own if str(trained.model_dir) not in line) < 80
     # The numbers for benchmarks are only in the log.
     summary = log_lines(trained.model_dir / "log.json")[-1]["data"]

@@ -67,7 +67,7 @@ def test_the_job_continues_without_a_process_that_does_not_arrive(launcher, monk
 
 def test_a_process_without_a_place_raises_removed(launcher):
     launcher.answers["node1:0"] = "-1,-1,-1,-1,-1,-1"
-    with pytest.raises(gathering.Removed, match="node1 is not among the job's hosts"):
+    with pytest.raises(gathering.Removed, match="node1 is no longer one of the job's hosts"):
         gathering.gather(again=True)
 
 
@@ -82,7 +82,7 @@ def test_a_process_that_does_not_answer_is_named(launcher, capsys):
     arrive(1)
     gathering._store.put("asked-0", "1")
     gathering._name_the_silent()
-    assert "Not heard of: rank 1 (process 7 on node2)." in capsys.readouterr().err
+    assert "No answer from: rank 1 (process 7 on node2)." in capsys.readouterr().err
 
 
 def test_a_launcher_that_does_not_answer_raises_an_error(launcher, monkeypatch):
