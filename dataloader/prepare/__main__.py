@@ -49,7 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell(f"error: {text}")
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print(
+            "interrupted; run the same command again to continue where this one stopped",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -172,12 +175,17 @@ def _parser() -> argparse.ArgumentParser:
         described = f"{text[0].upper()}{text[1:]}. {more}"
         return commands.add_parser(name, help=text, description=described)
 
-    _add_digits(command("digits", "scikit-learn's 1,797 handwritten digits: small, no download"))
+    _add_digits(
+        command(
+            "digits",
+            "write scikit-learn's 1,797 handwritten digits as TFRecord files, without a download",
+        )
+    )
     folder = command(
         "folder",
-        "pack a folder of images, one folder a class, into TFRecord shards",
-        "WebP, TIFF and others that TensorFlow cannot decode are re-encoded as JPEG. A run that "
-        "was stopped goes on where it was.",
+        "pack a folder of images, with one folder per class, into TFRecord shards",
+        "Images that TensorFlow cannot decode, such as WebP and TIFF, are re-encoded as JPEG. "
+        "After an interruption, the same command continues where it stopped.",
     )
     folder.add_argument(
         "--data_dir",
@@ -190,8 +198,8 @@ def _parser() -> argparse.ArgumentParser:
         "--validation_fraction",
         type=float,
         metavar="F",
-        help="share of each class held out for validation where there is no split for it (unset: "
-        "0.1 where there is no train folder, else none)",
+        help="fraction of each class to hold out if there is no validation split (unset: 0.1 if "
+        "there is no train folder, otherwise none)",
     )
     _add_packing(folder)
     tfds = command(
@@ -200,9 +208,9 @@ def _parser() -> argparse.ArgumentParser:
         "Nothing is downloaded unless --download is given.",
     )
     tfds.add_argument("name", metavar="NAME", help="name, name/config or name/config:version")
-    tfds.add_argument("--data_dir", required=True, metavar="DIR", help="TFDS's own folder")
+    tfds.add_argument("--data_dir", required=True, metavar="DIR", help="TFDS's data folder")
     tfds.add_argument(
-        "--download", action="store_true", help="let TFDS download and prepare it there first"
+        "--download", action="store_true", help="let TFDS download the data set into it first"
     )
     _add_packing(tfds, out_required=False)
     imagenet = command(
@@ -212,18 +220,19 @@ def _parser() -> argparse.ArgumentParser:
         "validation images, ILSVRC2012_devkit_t12.tar.gz, without unpacking them.",
     )
     imagenet.add_argument(
-        "--data_dir", required=True, metavar="DIR", help="folder that holds the tar files"
+        "--data_dir", required=True, metavar="DIR", help="folder with the tar files"
     )
     imagenet.add_argument(
         "--val_labels",
         metavar="FILE",
-        help="a wnid a line for the validation images, in place of the development kit",
+        help="file with one wnid per line for the validation images, instead of the "
+        "development kit",
     )
     _add_packing(imagenet)
     check = command(
         "verify",
-        "read every record, decode every image, list the bad ones",
-        "The exit status is 1 if there are any.",
+        "read every record, decode every image and list the bad ones",
+        "The exit status is 1 if there are bad ones.",
     )
     check.add_argument("--data_dir", required=True, metavar="DIR", help=LAYOUT)
     check.add_argument(
@@ -233,27 +242,29 @@ def _parser() -> argparse.ArgumentParser:
         "--first_label",
         type=int,
         metavar="N",
-        help="the number of the first class in image/class/label; unset: 1 (0 in TFDS's)",
+        help="number of the first class in image/class/label; unset: 1 (for TFDS: 0)",
     )
     check.add_argument(
         "--validation_fraction",
         type=float,
         metavar="F",
-        help="class folders without a validation split: the share held out, as in training",
+        help="fraction held out from class folders without a validation split, as in training",
     )
     check.add_argument(
         "--validation_seed", type=int, default=0, metavar="N", help="as in training (%(default)s)"
     )
     check.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
     _add_workers(check)
-    index = command("index", "write the index files that DALI's TFRecord reader wants (*.idx)")
+    index = command("index", "write the index files (*.idx) that DALI's TFRecord reader needs")
     index.add_argument("--data_dir", required=True, metavar="DIR", help="folder of TFRecord files")
-    index.add_argument("--out", metavar="DIR", help="where to write; unset: beside the records")
+    index.add_argument(
+        "--out", metavar="DIR", help="folder to write into; unset: the folder of the records"
+    )
     _add_preview(
         command(
             "preview",
-            "draw a contact sheet of augmented training images, with the operations named",
-            "The settings are named as in training.",
+            "draw a contact sheet of augmented training images that names their operations",
+            "The settings have the same names as in training.",
         )
     )
     return parser
@@ -267,10 +278,14 @@ def _add_preview(preview: argparse.ArgumentParser) -> None:
     preview.add_argument(
         "--out", required=True, metavar="PATH", help="writes PATH.png and PATH.html"
     )
-    preview.add_argument("--count", type=int, default=24, metavar="N", help="images (%(default)s)")
-    preview.add_argument("--epoch", type=int, default=0, metavar="N", help="from 0 (%(default)s)")
     preview.add_argument(
-        "--config", metavar="FILE", help="take the settings of a run's config.yaml"
+        "--count", type=int, default=24, metavar="N", help="number of images (%(default)s)"
+    )
+    preview.add_argument(
+        "--epoch", type=int, default=0, metavar="N", help="epoch to draw, from 0 (%(default)s)"
+    )
+    preview.add_argument(
+        "--config", metavar="FILE", help="config.yaml of a run, to use its settings"
     )
     for name, kind in _PREVIEW_SETTINGS.items():
         preview.add_argument(f"--{name}", type=kind, metavar="VALUE", help="as in training")
@@ -293,17 +308,21 @@ _PREVIEW_SETTINGS: dict[str, type] = {
 def _add_digits(digits: argparse.ArgumentParser) -> None:
     digits.add_argument("--out", required=True, metavar="DIR", help="folder to write into")
     digits.add_argument(
-        "--image_size", type=int, default=48, metavar="N", help="pixels a side (%(default)s)"
+        "--image_size",
+        type=int,
+        default=48,
+        metavar="N",
+        help="side of an image in pixels (%(default)s)",
     )
     digits.add_argument(
         "--validation_fraction",
         type=float,
         default=0.2,
         metavar="F",
-        help="share of every class kept for validation (%(default)s)",
+        help="fraction of each class held out for validation (%(default)s)",
     )
     digits.add_argument(
-        "--seed", type=int, default=0, help="of the split and the order (%(default)s)"
+        "--seed", type=int, default=0, help="seed of the split and the order (%(default)s)"
     )
     digits.add_argument(
         "--classes",
@@ -315,7 +334,7 @@ def _add_digits(digits: argparse.ArgumentParser) -> None:
         "--train_examples",
         type=int,
         metavar="N",
-        help="write only so many training images, classes in proportion; unset: all",
+        help="number of training images to write, with the classes in proportion; unset: all",
     )
     digits.add_argument(
         "--images",
@@ -323,7 +342,7 @@ def _add_digits(digits: argparse.ArgumentParser) -> None:
         help="also write the validation images as DIR/<digit>/<number>.jpg, to predict on",
     )
     digits.add_argument(
-        "--overwrite", action="store_true", help="replace what an earlier run wrote"
+        "--overwrite", action="store_true", help="replace the files of an earlier run"
     )
 
 
@@ -336,30 +355,32 @@ def _add_packing(parser: argparse.ArgumentParser, out_required: bool = True) -> 
             f"--{split}_shards",
             type=int,
             metavar="N",
-            help=f"files of the {split} split; unset: one for every 1,250 images",
+            help=f"number of {split} files; unset: one per 1,250 images",
         )
     parser.add_argument(
         "--resize_short",
         type=int,
         metavar="N",
-        help="shrink images whose short side is longer than so many pixels to it",
+        help="shrink larger images to N pixels on their short side",
     )
     parser.add_argument(
         "--quality",
         type=int,
         metavar="Q",
-        help="re-encode every image as a JPEG of this quality; unset: only those that have to be, "
-        "with 95",
+        help="re-encode every image as a JPEG of this quality; unset: only images that need it, "
+        "with quality 95",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the order (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order (%(default)s)")
     parser.add_argument(
-        "--overwrite", action="store_true", help="remove shards of another set from --out"
+        "--overwrite", action="store_true", help="replace shards of another data set in --out"
     )
     _add_workers(parser)
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; unset: all cores")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="number of processes; unset: one per core"
+    )
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_continue(photos, tmp_path, monkey
 
     monkeypatch.setattr("convoy.dataloader.prepare.pack.make_shard", stop)
     assert prepare("folder", "--data_dir", photos, "--out", tmp_path / "out", "--workers", 1) == 130
-    assert "goes on where this one stopped" in capsys.readouterr().err
+    assert "to continue where this one stopped" in capsys.readouterr().err
 
 
 def test_a_full_disk_raises_an_error_and_leaves_no_shard(photos, small_disk, capsys):
