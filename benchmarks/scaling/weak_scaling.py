@@ -9,7 +9,7 @@ turns of a few steps, and are stopped (SIGSTOP) during the others' turns:
 - "independent": processes without communication;
 - "in step": the same, but all begin each step together, as they must to exchange gradients;
 - "Horovod": processes that exchange gradients;
-- "Horovod as released": the same without scripts/horovod.patch.
+- "Horovod as released": the same without scripts/horovod/1-idle-cycle-time.patch.
 
 Weak-scaling efficiency is the speed of "Horovod" over that of "independent", turn by turn. "In
 step" shows how much of the loss comes from synchronisation: from waiting for the slower process,

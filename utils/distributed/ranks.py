@@ -34,8 +34,8 @@ T = TypeVar("T")
 
 # Without GPUs, Horovod's threads run on the cores that train. At each cycle (in milliseconds) they
 # ask all ranks what to exchange: at Horovod's own 1 ms this took 17 % of a core. With
-# scripts/horovod.patch they sleep for at most the second value while there is nothing to do, and
-# wake at once.
+# scripts/horovod/1-idle-cycle-time.patch they sleep for at most the second value while there is
+# nothing to do, and wake at once.
 _CYCLES_ON_CPUS = {"HOROVOD_CYCLE_TIME": "10", "HOROVOD_IDLE_CYCLE_TIME": "100"}
 
 _hvd: Any = None
@@ -382,6 +382,11 @@ def on_rank0(action: Callable[[], T]) -> T:
 def is_told(error: BaseException) -> bool:
     """Returns whether rank 0 raised this error first, and reports it."""
     return isinstance(error, Elsewhere) or getattr(error, "of_rank0", False)
+
+
+def has_nccl() -> bool:
+    """Returns whether GPUs exchange gradients directly; False before `init` and without Horovod."""
+    return _hvd is not None and bool(_hvd.nccl_built())
 
 
 def build_info() -> dict[str, Any]:
