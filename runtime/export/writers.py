@@ -241,10 +241,18 @@ def open_tflite(
 ) -> list[Callable[[np.ndarray, Sequence[bytes]], Outputs]]:
     """Returns the single signature of a TensorFlow Lite file; by default in one thread."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about LiteRT being a separate package now
-        interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
-        runner = interpreter.get_signature_runner("serve")
+        warnings.simplefilter("ignore")  # TensorFlow's interpreter announces its end
+        runner = _interpreter()(str(path), num_threads=threads).get_signature_runner("serve")
     return [lambda images, encoded: runner(images=images)]
+
+
+def _interpreter() -> Any:
+    """Returns the interpreter class of LiteRT, TensorFlow Lite's successor, or TensorFlow's own."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        return tf.lite.Interpreter
+    return Interpreter
 
 
 def open_onnx(
