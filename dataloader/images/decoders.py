@@ -74,7 +74,11 @@ def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
 
 
 def _check_header(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns a PNG, BMP or GIF if its size is allowed and TensorFlow reads it correctly."""
+    """Returns a PNG, BMP or GIF if its size is allowed and TensorFlow reads it correctly.
+
+    Refuses all other kinds: TensorFlow's newer decoders (from 2.19 on WebP, in 2.21 JPEG XL) are
+    bound by no size, and none of them is in every version.
+    """
     # Pad with zeros, so that a very short file fails the checks below and not the slicing.
     header = tf.strings.join([tf.strings.substr(encoded, 0, 1078), bytes(1078)])
 
@@ -101,10 +105,15 @@ def _check_header(encoded: tf.Tensor) -> tf.Tensor:
         width, height = numbers(6, tf.uint16)
         return _check_size(tf.cast(height, tf.int32), tf.cast(width, tf.int32))
 
+    def other() -> tf.Tensor:
+        known = tf.debugging.Assert(False, ["neither JPEG, PNG, BMP nor GIF: re-encode it"])
+        with tf.control_dependencies([known]):
+            return tf.constant(0)
+
     start = tf.strings.substr(header, 0, 2)
     cases = [(tf.equal(start, b"\x89P"), png), (tf.equal(start, b"BM"), bmp)]
     cases += [(tf.equal(start, b"GI"), gif)]
-    with tf.control_dependencies([tf.case(cases, default=lambda: tf.constant(0))]):
+    with tf.control_dependencies([tf.case(cases, default=other)]):
         return tf.identity(encoded)
 
 
