@@ -223,6 +223,12 @@ class Runner:
                 intraop_threads=config.intraop_threads,
                 interop_threads=config.interop_threads,
                 tf32=tf32,
+                use_xla=config.use_xla,
+            )
+        if device.has_gpu() and ranks.size() > 1 and not ranks.has_nccl() and ranks.rank() == 0:
+            say(
+                "WARNING: Horovod was built without NCCL: the GPUs exchange gradients through the"
+                " host's memory, which is slow. Install nvcc and call make setup again"
             )
         ranks.watch(config.watchdog_seconds, say)
         # In elastic jobs, newcomers meet processes that were set up long ago.
@@ -322,6 +328,8 @@ class Runner:
         from convoy.runtime.describe.environment import show
 
         self._prepare_backend()
+        if self._command:
+            device.import_tensorflow()
         return show()
 
 

@@ -101,6 +101,17 @@ def record(model_dir: str) -> None:
         write_atomically(path_of(model_dir) / FILE, strict_json.dumps(facts, indent=1))
 
 
+def _exchange(horovod: dict[str, Any], gpus: bool) -> str:
+    """Says how several processes would exchange their gradients."""
+    if not horovod:
+        return "need Horovod: make setup"
+    if horovod["nccl"]:
+        return "go from GPU to GPU, through NCCL"
+    way = "MPI or Gloo" if horovod["mpi"] else "Gloo"
+    slow = ": slow, as Horovod was built without NCCL (no nvcc)" if gpus else ""
+    return f"go through the host's memory, by {way}{slow}"
+
+
 def show() -> dict[str, Any]:
     """Prints the environment."""
     facts = gather()
@@ -119,6 +130,7 @@ def show() -> dict[str, Any]:
         "Horovod": f"{horovod['version']}, built with {', '.join(built)}"
         if horovod
         else "not installed",
+        "gradients of several processes": _exchange(horovod, bool(facts["gpus"])),
         "DALI": facts["dali"] or "not installed (the extra dali)",
         "pictures": ", ".join(facts["pictures"]),
         "native input operations": facts["native input operations"],

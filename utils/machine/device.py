@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from convoy.utils.errors import UserError
@@ -21,6 +21,7 @@ logger = logging.getLogger("convoy.utils")
 
 CPUS = Path("/proc/cpuinfo")
 BACKEND = "KERAS_BACKEND"
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _PROTOBUF, _JIT = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "TF_FUNCTION_JIT_COMPILE_DEFAULT"
 
 
@@ -57,7 +58,16 @@ def take_environment() -> list[str]:
 
 
 def check_interpreter() -> None:
-    """Raises DeviceError if Python strips docstrings, which TensorFlow needs."""
+    """Raises DeviceError if TensorFlow cannot be imported.
+
+    Python may strip docstrings, which it needs, or the processor may lack AVX: the import then ends
+    the process.
+    """
+    if platform.machine() == "x86_64" and CPUS.exists() and " avx " not in CPUS.read_text():
+        raise DeviceError(
+            "this processor has no AVX instructions, which TensorFlow's packages need: use another"
+            " machine, or let its virtual machine show the processor's own features"
+        )
     if sys.flags.optimize >= 2:
         raise DeviceError(
             "TensorFlow cannot be loaded without docstrings: start Python without -OO, and unset"
@@ -85,7 +95,7 @@ def check_backend() -> None:
 
 def quiet() -> None:
     """Silences TensorFlow's C++ start-up messages. Works only before TensorFlow is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault(_LOG_LEVEL, "3")
 
 
 # Lines that TensorFlow's C++ code prints before its logging is set up, whatever the level (W0000
@@ -99,7 +109,7 @@ _START_UP = re.compile(
 def without_start_up_lines() -> Iterator[None]:
     """Drops lines such as `W0000 00:00:1717171717.171717 …` that C++ code prints in the block.
 
-    Other lines on standard error appear after the block.
+    Its other lines on standard error appear after the block. What Python prints appears at once.
     """
     try:
         own = os.dup(2)
@@ -107,10 +117,14 @@ def without_start_up_lines() -> Iterator[None]:
         yield
         return
     with open(own, "wb") as target, tempfile.TemporaryFile() as lines:
+        before, direct = sys.stderr, os.fdopen(own, "w", 1, errors="replace", closefd=False)
         os.dup2(lines.fileno(), 2)
+        sys.stderr = direct
         try:
             yield
         finally:
+            sys.stderr = before
+            direct.close()
             os.dup2(own, 2)
             lines.seek(0)
             target.writelines(line for line in lines if not _START_UP.match(line))
@@ -139,13 +153,22 @@ def warn_of_slow_bfloat16(policy: str) -> None:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and Keras without scikit-learn, for our own processes.
+    """Imports TensorFlow and Keras without scikit-learn and start-up lines, for our own processes.
 
     If scikit-learn is installed, Keras loads it for wrappers that we do not use, which takes 1.6 of
-    the 5.4 s.
+    the 5.4 s. TensorFlow 2.21 prints two start-up lines whatever `quiet` asks for.
     """
     if "keras" in sys.modules or "sklearn" in sys.modules:
         return
+    with without_start_up_lines() if _is_quiet() else nullcontext():
+        _import_tensorflow()
+
+
+def _is_quiet() -> bool:
+    return os.environ.get(_LOG_LEVEL, "") not in ("", "0")
+
+
+def _import_tensorflow() -> None:
     # None makes `import sklearn` raise ImportError.
     sys.modules["sklearn"] = None  # type: ignore[assignment]  # typeshed does not know it
     try:
@@ -155,13 +178,62 @@ def import_tensorflow() -> None:
         del sys.modules["sklearn"]
 
 
+# The compute capability of Blackwell, for which TensorFlow 2.21 and older contain no machine code.
+_BLACKWELL = (10, 0)
+
+
+def check_gpu(name: str, capability: tuple[int, ...], tensorflow: str, use_xla: bool) -> None:
+    """Refuses GPUs that this TensorFlow's packages cannot use.
+
+    Its packages contain machine code up to compute capability 9.0, and PTX, from which the driver
+    compiles for newer GPUs. In 2.18 to 2.20 most of the PTX is `sm_90a`, which runs on Hopper only
+    (tensorflow/tensorflow#90291). XLA in 2.21 writes PTX 8.5, which knows no Blackwell, and aborts
+    the process (tensorflow/tensorflow#111958).
+
+    Args:
+        name: the GPU's name.
+        capability: its compute capability, such as `(9, 0)`.
+        tensorflow: TensorFlow's version.
+        use_xla: whether XLA compiles for it.
+
+    Raises:
+        DeviceError: the GPU is too new; the text says what to do.
+    """
+    version = tuple(int(part) for part in re.findall(r"\d+", tensorflow)[:2])
+    if capability < _BLACKWELL or version > (2, 21):
+        return
+    if version < (2, 21):
+        raise DeviceError(
+            f"TensorFlow {tensorflow} has no code for {name} (compute capability"
+            f" {'.'.join(map(str, capability))}): install TensorFlow 2.21 (make setup)"
+        )
+    if use_xla:
+        raise DeviceError(
+            f"XLA in TensorFlow {tensorflow} cannot compile for {name} (compute capability"
+            f" {'.'.join(map(str, capability))}): leave out --use_xla"
+        )
+
+
 def setup(
-    *, local_rank: int, intraop_threads: int | None, interop_threads: int | None, tf32: bool
+    *,
+    local_rank: int,
+    intraop_threads: int | None,
+    interop_threads: int | None,
+    tf32: bool,
+    use_xla: bool = False,
 ) -> None:
     """Pins this process to its GPU, if there are any, and sets threads and TensorFloat-32.
 
+    Args:
+        local_rank: number of this process on this host, from 0.
+        intraop_threads: threads within an operation; None: TensorFlow's choice.
+        interop_threads: operations at the same time; None: TensorFlow's choice.
+        tf32: whether float32 convolutions may round their inputs to TensorFloat-32.
+        use_xla: whether XLA will compile, which some GPUs are too new for.
+
     Raises:
-        DeviceError: there are GPUs, but fewer than processes on this host.
+        DeviceError: there are GPUs, but fewer than processes on this host; or this process' GPU is
+            too new for this TensorFlow.
     """
     import tensorflow as tf
 
@@ -176,6 +248,10 @@ def setup(
                 f"process {local_rank} of this host (from 0) has no GPU: {len(gpus)} are visible;"
                 " start as many processes a host as it has GPUs, or see CUDA_VISIBLE_DEVICES"
             )
+        details = tf.config.experimental.get_device_details(gpus[local_rank])
+        name, capability = details.get("device_name", "this GPU"), details.get("compute_capability")
+        if capability and tf.sysconfig.get_build_info().get("is_cuda_build"):
+            check_gpu(name, tuple(capability), tf.__version__, use_xla)
         tf.config.set_visible_devices(gpus[local_rank], "GPU")
         tf.config.experimental.set_memory_growth(gpus[local_rank], True)
     tf.config.experimental.enable_tensor_float_32_execution(tf32)

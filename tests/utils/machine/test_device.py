@@ -65,3 +65,56 @@ def test_startup_lines_of_libraries_are_removed_and_others_kept(capfd):
         os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called\nlast")
     os.write(2, b" after\n")
     assert capfd.readouterr().err == "error: x\nlast after\n"
+
+
+HOPPER, BLACKWELL = (9, 0), (12, 0)
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "use_xla", "says"),
+    [
+        (HOPPER, "2.18.1", True, None),
+        (HOPPER, "2.21.0", True, None),
+        (BLACKWELL, "2.20.0", False, "install TensorFlow 2.21"),
+        (BLACKWELL, "2.21.0", False, None),
+        (BLACKWELL, "2.21.0", True, "leave out --use_xla"),
+        (BLACKWELL, "2.22.0-rc0", True, None),
+    ],
+)
+def test_a_gpu_that_is_too_new_for_tensorflow_is_refused(capability, version, use_xla, says):
+    if says is None:
+        device.check_gpu("a GPU", capability, version, use_xla)
+        return
+    with pytest.raises(device.DeviceError, match=says):
+        device.check_gpu("a GPU", capability, version, use_xla)
+
+
+def test_a_processor_without_avx_is_refused_before_tensorflow_ends_the_process(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(device, "CPUS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    device.CPUS.write_text("flags\t\t: fpu sse4_2 avx f16c\n")
+    device.check_interpreter()
+    device.CPUS.write_text("flags\t\t: fpu sse4_2 aes\n")
+    with pytest.raises(device.DeviceError, match="AVX"):
+        device.check_interpreter()
+
+
+def test_importing_tensorflow_prints_nothing():
+    """TensorFlow 2.21 prints two lines whatever TF_CPP_MIN_LOG_LEVEL says."""
+    script = (
+        "from convoy.utils.machine import device\n"
+        "device.quiet(); device.prefer_onednn(); device.import_tensorflow()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == ""
+
+
+def test_python_prints_at_once_while_startup_lines_are_removed(capfd):
+    with device.without_start_up_lines():
+        print("from Python", file=sys.stderr)
+        os.write(2, b"from C++\n")
+    assert capfd.readouterr().err == "from Python\nfrom C++\n"
