@@ -1,5 +1,5 @@
 # Convoy on NVIDIA's TensorFlow, which brings CUDA, NCCL, MPI, DALI and Horovod: scripts/docker/build.sh builds it.
-# 25.02 is the last that NVIDIA made. Another base needs TensorFlow 2.17 or 2.18, and Horovod for several GPUs.
+# 25.02 is the last that NVIDIA made. Another base needs TensorFlow 2.17 to 2.21, and Horovod for several GPUs.
 ARG FROM_IMAGE=nvcr.io/nvidia/tensorflow:25.02-tf2-py3
 # hadolint ignore=DL3006
 FROM ${FROM_IMAGE}

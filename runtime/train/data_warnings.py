@@ -62,7 +62,7 @@ def _of_counts(train: Source, validation: Source, names: Sequence[str]) -> Itera
     labels = [labels_of(source, len(names)) for source in (train, validation)]
     counts = [x if x is None else np.bincount(x, minlength=len(names)) for x in labels]
     if counts[0] is not None:
-        single = [names[i] for i in np.flatnonzero(counts[0] == 1)]
+        single = [names[i] for i in np.flatnonzero(counts[0] == 1).tolist()]
         if single := [name for name in single if name not in validation.lacking]:
             yield (
                 f"{_count(len(single), 'class')} of {np.count_nonzero(counts[0]):,}"
@@ -79,7 +79,9 @@ def _of_counts(train: Source, validation: Source, names: Sequence[str]) -> Itera
             " standard error, at 50%). Smaller differences mean nothing; more validation images"
             " would measure better"
         )
-    elif own is not None and (rare := [i for i in np.flatnonzero(own) if own[i] < FEW_OF_A_CLASS]):
+    elif own is not None and (
+        rare := [i for i in np.flatnonzero(own).tolist() if own[i] < FEW_OF_A_CLASS]
+    ):
         told = some([f"{names[i]} ({own[i]})" for i in rare], 3)
         yield (
             f"{_count(len(rare), 'class')} of {np.count_nonzero(own):,} in the evaluation"
@@ -92,14 +94,14 @@ def _of_counts(train: Source, validation: Source, names: Sequence[str]) -> Itera
 def _of_classes(
     train: np.ndarray, validation: np.ndarray, names: Sequence[str], told: Sequence[str]
 ) -> Iterator[str]:
-    only_train = [names[i] for i in np.flatnonzero((train > 0) & (validation == 0))]
+    only_train = [names[i] for i in np.flatnonzero((train > 0) & (validation == 0)).tolist()]
     if missing := [name for name in only_train if name not in told]:
         yield (
             f"no validation images of {_count(len(missing), 'class')} that"
             f" {_verb(missing, 'is', 'are')} trained: {some(missing)}. The evaluation says nothing"
             f" about {_verb(missing, 'it', 'them')}: add images"
         )
-    if new := [names[i] for i in np.flatnonzero((validation > 0) & (train == 0))]:
+    if new := [names[i] for i in np.flatnonzero((validation > 0) & (train == 0)).tolist()]:
         yield (
             f"no training images of {_count(len(new), 'class')} in the evaluation: {some(new)}."
             f" {_verb(new, 'Its', 'Their')} images can only be taken for others: add some to the"

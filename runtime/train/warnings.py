@@ -182,7 +182,7 @@ class Doubts:
         classes = int((images > 0).sum())
         which = some([names[i] for i in never])
         shares = self._shares()
-        rare = bool((shares[never] < 0.5 / max(1, np.count_nonzero(shares))).any())
+        rare = bool((shares[never] < 0.5 / max(1, int(np.count_nonzero(shares)))).any())
         way = "--sampling balanced shows rare classes more often" if rare else "train longer"
         return [
             f"{never.size} of {classes} classes {'was' if never.size == 1 else 'were'} never the"

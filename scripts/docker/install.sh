@@ -12,9 +12,11 @@ trap 'rm -f "$there" "$pins"' EXIT
 "$python" -m pip list --format=freeze --disable-pip-version-check |
   { grep -iE '^(tensorflow|tensorflow[-_]cpu|horovod|numpy|protobuf|ml[-_]dtypes|h5py|absl-py|nvidia[-_].*)==' || true; } > "$there"
 grep -qiE '^tensorflow' "$there" || { echo "install: $python has no TensorFlow; scripts/setup.sh brings its own" >&2; exit 1; }
-# The other pins are those of make setup, but for what the image has in another version.
+# The other pins are those for the nearest TensorFlow, but for what the image has in another version.
+constraints=constraints.txt
+grep -qiE '^tensorflow(-cpu|_cpu)?==2\.1[0-8]\.' "$there" && constraints=constraints-2.18.txt
 names=$(sed 's/==.*//; s/[-_]/[-_]/g' "$there" | paste -sd'|')
-grep -viE "^($names)==" constraints.txt > "$pins"
+grep -viE "^($names)==" "$constraints" > "$pins"
 
 # The image's own constraints (PIP_CONSTRAINT) hold Keras back.
 packages=$("$python" -c '

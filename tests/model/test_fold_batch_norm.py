@@ -34,7 +34,7 @@ def randomise(model):
 def test_folding_removes_batch_norm_and_keeps_the_logits(arch, options):
     model = build_model(arch, num_classes=7, image_size=64, seed=1, **options)
     randomise(model)
-    before = [np.array(v) for v in model.weights]
+    before = [np.asarray(v).copy() for v in model.weights]
     images = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     wanted = np.asarray(model(images, training=False))
     copy = folded(model)

@@ -183,7 +183,7 @@ def _ask_theirs(torch, model, x, forward):
 
 def _ask_ours(model, images, names):
     def statistics():
-        return {names[v.path]: np.array(v) for v in model.weights if "/moving_" in v.path}
+        return {names[v.path]: np.asarray(v).copy() for v in model.weights if "/moving_" in v.path}
 
     logits, before = np.asarray(model(images, training=False)), statistics()
     training = np.asarray(model(images, training=True))

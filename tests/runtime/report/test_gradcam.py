@@ -41,7 +41,7 @@ def test_grad_cam_equals_the_class_activation_map_of_our_models(arch):
     np.testing.assert_allclose(logits, model(x, training=False), rtol=1e-4, atol=1e-4)
 
     features = np.array(keras.Model(model.inputs[0], activation)(x, training=False))
-    kernel = np.array(model.layers[-1].kernel, np.float64)
+    kernel = np.asarray(model.layers[-1].kernel).astype(np.float64)
     for feature, image_logits, got in zip(features.astype(np.float64), logits, maps, strict=True):
         positions = feature.shape[0] * feature.shape[1]
         want = np.maximum(feature @ kernel[:, image_logits.argmax()], 0) / positions

@@ -53,7 +53,7 @@ def trained(tiny, where, **changes):
     keras.utils.set_random_seed(0)
     trainer = Trainer(config.with_(**changes), RunLog(None), [recorder])
     trainer.run()
-    weights = {v.path: np.array(v.value) for v in trainer.state.model.weights}
+    weights = {v.path: np.asarray(v.value).copy() for v in trainer.state.model.weights}
     return recorder.losses, weights, trainer
 
 

@@ -70,7 +70,7 @@ def batch(x, y, weights=None):
 
 
 def arrays(variables):
-    return [np.array(v.value if isinstance(v, keras.Variable) else v) for v in variables]
+    return [np.asarray(v.value if isinstance(v, keras.Variable) else v).copy() for v in variables]
 
 
 def assert_close(got, want, **tolerance):
@@ -264,15 +264,15 @@ def test_the_moving_average_includes_batch_norms_statistics():
     step = stepper(model, ema=0.9)
     statistics = batch_norm_statistics(model)
     assert len(statistics) >= 2
-    want = {v.path: np.array(v.value) for v in model.weights}
+    want = {v.path: np.asarray(v.value).copy() for v in model.weights}
     for t in range(3):
         step([batch(*images(8, seed=t))], 0.1)
         decay = min(0.9, (1 + t) / (10 + t))
         for v in model.weights:
-            want[v.path] = decay * want[v.path] + (1 - decay) * np.array(v.value)
+            want[v.path] = decay * want[v.path] + (1 - decay) * np.asarray(v.value).copy()
     got = step.state.ema.state()
     assert set(got) == {v.path for v in model.weights}
-    assert any(abs(want[v.path] - np.array(v.value)).max() > 1e-3 for v in statistics)
+    assert any(abs(want[v.path] - np.asarray(v.value).copy()).max() > 1e-3 for v in statistics)
     for v in statistics:
         np.testing.assert_allclose(got[v.path], want[v.path], rtol=1e-5, atol=1e-6)
 
@@ -328,7 +328,7 @@ def test_weight_decay_shrinks_kernels_and_nothing_else(style, factor):
     for weight in model.trainable_variables:
         weight.assign_add(np.ones(weight.shape))
     step = stepper(model, optimizer="sgd", weight_decay=0.01, weight_decay_style=style)
-    before = {v.path: np.array(v.value) for v in model.trainable_variables}
+    before = {v.path: np.asarray(v.value).copy() for v in model.trainable_variables}
     update_without_gradients(step)
     shrunk = 0
     for v in model.trainable_variables:
@@ -342,7 +342,7 @@ def test_weight_decay_shrinks_kernels_and_nothing_else(style, factor):
 def test_bn_weight_decay_decays_batch_norms_scale_too():
     model = convnet(frozen=False)
     step = stepper(model, optimizer="sgd", weight_decay=0.01, bn_weight_decay=True)
-    before = {v.path: np.array(v.value) for v in model.trainable_variables}
+    before = {v.path: np.asarray(v.value).copy() for v in model.trainable_variables}
     update_without_gradients(step)
     for v in model.trainable_variables:
         if v.path.endswith("gamma"):

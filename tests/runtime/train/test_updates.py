@@ -172,7 +172,7 @@ def test_ten_updates_of_each_optimizer_equal_its_formula(rule, name, style, laye
         style,
         lambda path: path.endswith("kernel") or (bn_too and path.startswith("norm")),
         shares,
-        {v.path: np.array(v) for v in variables},
+        {v.path: np.asarray(v).copy() for v in variables},
     )
     one = tf.constant(1.0)
     for t in range(STEPS):

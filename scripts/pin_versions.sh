@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Writes constraints.txt and constraints-2.18.txt: the newest versions that go together, for each supported Python.
+# Run it to move to newer packages, then run all test suites. It needs uv, which it takes from the package registry.
+#   KEEP=yes   keep the present pins where they still fit, after a change of pyproject.toml
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools=$(mktemp -d); trap 'rm -rf "$tools"' EXIT
+python3 -m venv "$tools" && "$tools/bin/pip" install -qq --disable-pip-version-check uv
+
+# What scripts/setup.sh installs besides pyproject.toml's packages.
+cat > "$tools/more.in" <<'IN'
+cloudpickle
+cmake
+horovod==0.28.1
+packaging
+pip
+psutil
+setuptools
+wheel
+IN
+
+pin() {  # FILE, the first Python that is too new, what the file is for, requirements…
+  local file=$1 below=$2 purpose=$3; shift 3
+  printf '%s\n' "$@" > "$tools/these.in"
+  { cat pyproject.toml; printf "[tool.uv]\nenvironments = [\"sys_platform == 'linux' and python_version < '%s'\"]\n" "$below"; } > "$tools/pyproject.toml"
+  [ "${KEEP:-no}" = yes ] && [ -f "$file" ] && grep -v '^#' "$file" > "$tools/pins.txt" || rm -f "$tools/pins.txt"
+  (cd "$tools" && bin/uv pip compile -q --universal --python-version 3.10 --all-extras --no-annotate --no-header \
+    --no-emit-index-url --no-emit-find-links pyproject.toml more.in these.in -o pins.txt)
+  # The environment needs no mention: there is no other.
+  { printf '# %s\n# Written by scripts/pin_versions.sh, for every package that a target of the Makefile installs.\n' "$purpose"
+    sed -E "s/ (and|;) sys_platform == 'linux'\$//; s/ (and|;) python_full_version < '$below(\.[0-9]+)?'\$//" "$tools/pins.txt"; } > "$tools/done.txt"
+  mv "$tools/done.txt" "$file"
+}
+
+pin constraints.txt 3.14 "Versions for TensorFlow 2.21, Python 3.10 to 3.13." tensorflow==2.21.0 tensorflow-cpu==2.21.0
+pin constraints-2.18.txt 3.13 "Versions for TensorFlow 2.18 (TENSORFLOW=2.18 make setup), Python 3.10 to 3.12." tensorflow==2.18.1 tensorflow-cpu==2.18.1
