@@ -12,6 +12,7 @@ cat > "$tools/more.in" <<'IN'
 cloudpickle
 cmake
 horovod==0.28.1
+nvidia-cuda-cccl-cu12
 packaging
 pip
 psutil

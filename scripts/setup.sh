@@ -45,9 +45,8 @@ compiler=${CXX:-g++}
 have "$compiler" || die "no C++ compiler ($compiler), which Horovod needs: install the package g++ (Debian, Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++)"
 have patch || die "no program \`patch\`, which the build of Horovod needs: install the package patch"
 gpu=no; { [ -e /proc/driver/nvidia/version ] || { have nvidia-smi && nvidia-smi -L >/dev/null 2>&1; }; } && gpu=yes
-nccl=no; [ $gpu = yes ] && have nvcc && nccl=yes
 mpi=no; have mpicc && mpi=yes
-tools=$("$compiler" --version; [ $mpi = no ] || mpicc --version; [ $nccl = no ] || nvcc --version; echo "$gpu $nccl $mpi ${HOROVOD_BUILD_CUDA_CC_LIST:-}")
+tools=$("$compiler" --version; [ $mpi = no ] || mpicc --version; echo "$gpu $mpi")
 
 # The C++ of input and training: half a minute, and nothing when its sources are unchanged. It only makes training faster.
 native() {
@@ -80,16 +79,21 @@ native & native_job=$!  # beside Horovod
 # Horovod: compiled from the registry's source, kept as a wheel under a key of all that the binary depends on.
 key=$({ cat scripts/horovod/*
         "$venv/bin/python" -c 'import sys, sysconfig; print(sys.version, sysconfig.get_platform())'
-        pip list --format=freeze 2>/dev/null | grep -E '^(tensorflow|tensorflow[-_]cpu|numpy|cmake|nvidia-nccl-cu12)==' | LC_ALL=C sort
+        pip list --format=freeze 2>/dev/null | grep -E '^(tensorflow|tensorflow[-_]cpu|numpy|cmake|nvidia-(nccl|cuda-runtime|cuda-nvrtc)-cu12)==' | LC_ALL=C sort
         uname -m; grep -m1 -E '^flags' /proc/cpuinfo 2>/dev/null | tr ' ' '\n' | grep -xE 'f16c|avx|fma'; echo "$tools"; } | sha256sum | cut -c1-20)
 wheels=$cache/wheels/$key
 if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
-  say "building Horovod against TensorFlow (Gloo$([ $mpi = yes ] && echo ', MPI')$([ $nccl = yes ] && echo ', NCCL')): about 5 minutes, once"
-  [ $gpu$nccl != yesno ] || say "nvcc is not installed, so Horovod is built without NCCL: gradients of several GPUs will travel through the host"
-  VENV=$venv PINS=$pins CACHE=$cache NCCL=$nccl MPI=$mpi scripts/horovod/build.sh "$wheels"
+  say "building Horovod against TensorFlow (Gloo$([ $mpi = yes ] && echo ', MPI')$([ $gpu = yes ] && echo ', NCCL')): about 5 minutes, once"
+  VENV=$venv PINS=$pins CACHE=$cache GPU=$gpu MPI=$mpi scripts/horovod/build.sh "$wheels"
 fi
 wait "$native_job"
 pip install -qq --no-deps --force-reinstall "$wheels"/horovod-*.whl
+# All of its symbols must be in the libraries that are there, which the linker does not check.
+LD_BIND_NOW=1 TF_CPP_MIN_LOG_LEVEL=3 "$venv/bin/python" -c 'import horovod.tensorflow' >"$stamp.log" 2>&1 || {
+  tail -3 "$stamp.log" >&2
+  die "Horovod was built, and does not load with this TensorFlow (above)"
+}
+rm -f "$stamp.log"
 pip check >/dev/null || { pip check >&2; die "the installed packages disagree (above)"; }
 echo "$want" > "$stamp"
 say "done: $venv/bin/python main.py --help"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds a wheel of Horovod against the TensorFlow of $VENV, with the patches of this folder: build.sh FOLDER
 # scripts/setup.sh calls it, and sets
-#   VENV, PINS   the environment, and the constraints that it was made with     NCCL, MPI   yes or no
-#   CACHE        where the log of a failed build is kept
+#   VENV, PINS   the environment, and the constraints that it was made with     CACHE   where the log of a failed build is kept
+#   GPU          yes: with NCCL, from the packages that TensorFlow brings       MPI     yes: with mpicc
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 wheels=$1 patches=$PWD/scripts/horovod
@@ -25,12 +25,15 @@ done
 flags=(HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1
        CMAKE_POLICY_VERSION_MINIMUM=3.5 "CXXFLAGS=${CXXFLAGS:-} -include stdexcept -include string -include cstdint")
 if [ "$MPI" = yes ]; then flags+=(HOROVOD_WITH_MPI=1); else flags+=(HOROVOD_WITHOUT_MPI=1); fi
-if [ "$NCCL" = yes ]; then
-  nccl=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia/nccl
-  ln -sf libnccl.so.2 "$nccl/lib/libnccl.so"  # the wheel ships only the versioned name
-  # Volta, Ampere, Hopper and both Blackwells, as far as this nvcc knows them: CUDA 13 has dropped Volta, CUDA 12.5 has no Blackwell.
-  known=$(nvcc --list-gpu-arch | sed -n 's/^compute_//p' | grep -xE '70|80|90|100|120' | paste -sd,)
-  flags+=(HOROVOD_GPU_OPERATIONS=NCCL "HOROVOD_NCCL_HOME=$nccl" "HOROVOD_BUILD_CUDA_CC_LIST=${HOROVOD_BUILD_CUDA_CC_LIST:-$known}")
+if [ "$GPU" = yes ]; then
+  nvidia=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia
+  ln -sf libnccl.so.2 "$nvidia/nccl/lib/libnccl.so"  # the wheel ships only the versioned name
+  cp "$patches/cuda_kernels.cc" "$build/source/horovod/common/ops/cuda/"
+  # A header that CUDA's own headers include, and which no package of TensorFlow brings.
+  pip install -qq --no-deps --target "$build/cccl" -c "$PINS" nvidia-cuda-cccl-cu12 >>"$build/log" 2>&1 \
+    || die "the package nvidia-cuda-cccl-cu12 could not be had from the package registry"
+  flags+=("CPLUS_INCLUDE_PATH=$build/cccl/nvidia/cuda_cccl/include")
+  flags+=(HOROVOD_GPU_OPERATIONS=NCCL "HOROVOD_NCCL_HOME=$nvidia/nccl" HOROVOD_NCCL_LINK=SHARED "HOROVOD_CUDA_PACKAGES=$nvidia")
 fi
 PATH="$PWD/$VENV/bin:$PATH" env "${flags[@]}" "$PWD/$VENV/bin/python" -m pip --disable-pip-version-check wheel -q -v \
   --no-build-isolation --no-deps --no-cache-dir -w "$build" "$build/source" >>"$build/log" 2>&1 || {
