@@ -225,10 +225,12 @@ class Runner:
                 tf32=tf32,
                 use_xla=config.use_xla,
             )
+        if ranks.rank() == 0 and (reason := device.why_no_gpu()):
+            say(f"WARNING: {reason}")
         if device.has_gpu() and ranks.size() > 1 and not ranks.has_nccl() and ranks.rank() == 0:
             say(
                 "WARNING: Horovod was built without NCCL: the GPUs exchange gradients through the"
-                " host's memory, which is slow. Install nvcc and call make setup again"
+                " host's memory, which is slow. Call `make setup` on a machine with a GPU driver"
             )
         ranks.watch(config.watchdog_seconds, say)
         # In elastic jobs, newcomers meet processes that were set up long ago.

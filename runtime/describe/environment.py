@@ -108,7 +108,7 @@ def _exchange(horovod: dict[str, Any], gpus: bool) -> str:
     if horovod["nccl"]:
         return "go from GPU to GPU, through NCCL"
     way = "MPI or Gloo" if horovod["mpi"] else "Gloo"
-    slow = ": slow, as Horovod was built without NCCL (no nvcc)" if gpus else ""
+    slow = ": slow, as Horovod was built without NCCL" if gpus else ""
     return f"go through the host's memory, by {way}{slow}"
 
 

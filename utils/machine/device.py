@@ -20,6 +20,9 @@ from convoy.utils.errors import UserError
 logger = logging.getLogger("convoy.utils")
 
 CPUS = Path("/proc/cpuinfo")
+DRIVER = Path("/proc/driver/nvidia/version")
+OLDEST_DRIVER = 525
+"""The first driver for CUDA 12, by NVIDIA's table of minor version compatibility."""
 BACKEND = "KERAS_BACKEND"
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _PROTOBUF, _JIT = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "TF_FUNCTION_JIT_COMPILE_DEFAULT"
@@ -255,6 +258,28 @@ def setup(
         tf.config.set_visible_devices(gpus[local_rank], "GPU")
         tf.config.experimental.set_memory_growth(gpus[local_rank], True)
     tf.config.experimental.enable_tensor_float_32_execution(tf32)
+
+
+def why_no_gpu() -> str | None:
+    """Returns why this process computes on the CPU although the machine has an NVIDIA driver.
+
+    None if it has no driver, if the environment hides its GPUs, or if TensorFlow sees them.
+    """
+    import tensorflow as tf
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1", "NoDevFiles")
+    if hidden or not DRIVER.exists() or tf.config.list_physical_devices("GPU"):
+        return None
+    start = "there is an NVIDIA driver, but this run computes on the CPU: "
+    if not tf.sysconfig.get_build_info().get("is_cuda_build"):
+        return start + "TensorFlow was installed for CPUs; `make setup` here installs it for GPUs"
+    found = re.search(r"Module\D*(\d+)\.", DRIVER.read_text())
+    if found and int(found[1]) < OLDEST_DRIVER:
+        return (
+            f"{start}driver {found[1]} is too old for TensorFlow's CUDA 12: install"
+            f" {OLDEST_DRIVER} or newer"
+        )
+    return start + "TensorFlow sees no GPU; --verbose shows its reasons, nvidia-smi the driver's"
 
 
 def has_gpu() -> bool:

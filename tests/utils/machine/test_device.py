@@ -118,3 +118,33 @@ def test_python_prints_at_once_while_startup_lines_are_removed(capfd):
         print("from Python", file=sys.stderr)
         os.write(2, b"from C++\n")
     assert capfd.readouterr().err == "from Python\nfrom C++\n"
+
+
+VERSION = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}.85.12  Sat Jan 28\nGCC version: 12\n"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "visible", "says"),
+    [
+        (True, None, "0", None),
+        (True, "470", "", None),
+        (False, "535", "0", "`make setup` here installs it for GPUs"),
+        (True, "470", "0", "driver 470 is too old for TensorFlow's CUDA 12: install 525 or newer"),
+        (True, "535", "0", "--verbose shows its reasons"),
+    ],
+)
+def test_a_machine_with_a_driver_is_told_why_it_computes_on_the_cpu(
+    monkeypatch, tmp_path, cuda, driver, visible, says
+):
+    import tensorflow as tf
+
+    monkeypatch.setattr(device, "DRIVER", tmp_path / "version")
+    if driver:
+        device.DRIVER.write_text(VERSION.format(driver))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: {"is_cuda_build": cuda})
+    found = device.why_no_gpu()
+    assert (found is None) is (says is None)
+    if says:
+        assert says in found
