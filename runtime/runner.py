@@ -184,6 +184,7 @@ class Runner:
         if not self.config.verbose:
             device.quiet()
         device.prefer_onednn()
+        device.keep_gpu_kernels()
         if not self._command:
             device.check_backend()
             return

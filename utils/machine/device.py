@@ -60,6 +60,18 @@ def take_environment() -> list[str]:
     return lines
 
 
+def keep_gpu_kernels() -> None:
+    """Gives the driver a folder and room for the GPU code that it compiles at first use.
+
+    TensorFlow's packages have no machine code for most kernels on Hopper, and none on Blackwell.
+    Works only before CUDA starts; variables that the user has set stay.
+    """
+    if DRIVER.exists():
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        os.environ.setdefault("CUDA_CACHE_PATH", f"{cache}/convoy/cuda")
+        os.environ.setdefault("CUDA_CACHE_MAXSIZE", str(4 << 30))
+
+
 def check_interpreter() -> None:
     """Raises DeviceError if TensorFlow cannot be imported.
 

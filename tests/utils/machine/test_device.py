@@ -148,3 +148,20 @@ def test_a_machine_with_a_driver_is_told_why_it_computes_on_the_cpu(
     assert (found is None) is (says is None)
     if says:
         assert says in found
+
+
+def test_the_driver_gets_a_folder_for_compiled_kernels_unless_the_user_named_one(
+    monkeypatch, tmp_path
+):
+    names = ("CUDA_CACHE_PATH", "CUDA_CACHE_MAXSIZE")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    monkeypatch.setattr(device, "DRIVER", tmp_path / "version")
+    device.keep_gpu_kernels()
+    assert not any(name in os.environ for name in names)
+    device.DRIVER.touch()
+    monkeypatch.setenv("CUDA_CACHE_MAXSIZE", "1")
+    device.keep_gpu_kernels()
+    assert [os.environ[name] for name in names] == ["/cache/convoy/cuda", "1"]
