@@ -203,6 +203,9 @@ def test_a_failed_build_keeps_the_old_library():
 BROKEN = """
 import ctypes, sys
 import numpy as np
+from convoy.utils.machine import device
+device.quiet()
+device.import_tensorflow()  # without TensorFlow's own start-up lines
 import tensorflow as tf
 from tests.dataloader.mutations import images, mutate
 
