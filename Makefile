@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune demo-photos test test-wheel test-slow test-parity test-parity-slow test-dali test-export test-trackers test-cluster bench lint docs notebook clean
+.PHONY: setup demo demo-finetune demo-photos test test-wheel test-slow test-oldest test-parity test-parity-slow test-dali test-export test-trackers test-cluster bench lint docs notebook clean
 
 PY := .venv/bin/python
 
@@ -23,6 +23,10 @@ test-wheel: setup  ## build the wheel, and run it outside the checkout beside a 
 
 test-slow: setup  ## the tests that take minutes
 	@$(PY) -m pytest -m slow
+
+test-oldest:  ## the same as `make test` with TensorFlow 2.18, in an environment of its own
+	@VENV=.venv-oldest TENSORFLOW=2.18 scripts/setup.sh
+	@.venv-oldest/bin/python -m pytest -m "not slow and not cluster and not multihost" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-parity: .venv-parity/installed  ## our models against PyTorch's, in an environment of its own
 	@.venv-parity/bin/python -m pytest -m "not slow" -n 2 tests/parity
@@ -71,5 +75,5 @@ notebook: .venv-docs/installed  ## execute the notebook in place, after its cell
 	@touch $@
 
 clean:  ## remove what make created in this folder
-	rm -rf .venv .venv-parity .venv-dali .venv-export .venv-trackers .venv-bench .venv-docs demo demo-finetune demo-photos build *.egg-info
+	rm -rf .venv .venv-oldest .venv-parity .venv-dali .venv-export .venv-trackers .venv-bench .venv-docs demo demo-finetune demo-photos build *.egg-info
 	rm -f dataloader/native/convoy-* model/native/convoy-*

@@ -24,7 +24,8 @@ pin() {  # FILE, the first Python that is too new, what the file is for, require
   local file=$1 below=$2 purpose=$3; shift 3
   printf '%s\n' "$@" > "$tools/these.in"
   { cat pyproject.toml; printf "[tool.uv]\nenvironments = [\"sys_platform == 'linux' and python_version < '%s'\"]\n" "$below"; } > "$tools/pyproject.toml"
-  [ "${KEEP:-no}" = yes ] && [ -f "$file" ] && grep -v '^#' "$file" > "$tools/pins.txt" || rm -f "$tools/pins.txt"
+  rm -f "$tools/pins.txt"
+  if [ "${KEEP:-no}" = yes ] && [ -f "$file" ]; then grep -v '^#' "$file" > "$tools/pins.txt"; fi
   (cd "$tools" && bin/uv pip compile -q --universal --python-version 3.10 --all-extras --no-annotate --no-header \
     --no-emit-index-url --no-emit-find-links pyproject.toml more.in these.in -o pins.txt)
   # The environment needs no mention: there is no other.

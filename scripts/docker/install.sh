@@ -14,7 +14,7 @@ trap 'rm -f "$there" "$pins"' EXIT
 grep -qiE '^tensorflow' "$there" || { echo "install: $python has no TensorFlow; scripts/setup.sh brings its own" >&2; exit 1; }
 # The other pins are those for the nearest TensorFlow, but for what the image has in another version.
 constraints=constraints.txt
-grep -qiE '^tensorflow(-cpu|_cpu)?==2\.1[0-8]\.' "$there" && constraints=constraints-2.18.txt
+grep -qiE '^tensorflow(-cpu|_cpu)?==2\.1[0-8]\.' "$there" && constraints="constraints-2.18.txt"
 names=$(sed 's/==.*//; s/[-_]/[-_]/g' "$there" | paste -sd'|')
 grep -viE "^($names)==" "$constraints" > "$pins"
 
