@@ -177,22 +177,6 @@ def mix_images(images: tf.Tensor, mixture: Mixture, exact: Exact = tf.identity) 
     return _mix(images, shares[..., tf.newaxis], exact)
 
 
-def mixup(images: tf.Tensor, labels: tf.Tensor, lambdas: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Blends each sample with its partner, at the same distance from the batch's other end.
-
-    Args:
-        images: (B, H, W, C), uint8 or float, 0–255.
-        labels: float (B, classes), one-hot or soft.
-        lambdas: float32 (B,), weight of each sample itself, in [0, 1].
-
-    Returns:
-        float32 images (B, H, W, C) in 0–255, not rounded, and float32 labels (B, classes).
-    """
-    lambdas = tf.cast(lambdas, tf.float32)
-    labels = _mix(tf.cast(labels, tf.float32), lambdas[:, tf.newaxis])
-    return mix_images(images, Mixture(lambdas, None, labels)), labels
-
-
 def cutmix_boxes(
     lambdas: tf.Tensor, centres: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor
 ) -> tf.Tensor:
@@ -229,22 +213,6 @@ def _outside_shares(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf
     """Returns the share of pixels outside each image's own box: float32 (B,)."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return 1.0 - tf.cast(areas, tf.float32) / tf.cast(height * width, tf.float32)
-
-
-def cutmix(images: tf.Tensor, labels: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Replaces a box of each sample by its partner's pixels; mixes labels by the box's area.
-
-    Args:
-        images: (B, H, W, C), uint8 or float, 0–255.
-        labels: float (B, classes), one-hot or soft.
-        boxes: int32 (B, 4) from `cutmix_boxes`, within the image.
-
-    Returns:
-        float32 images (B, H, W, C) and float32 labels (B, classes).
-    """
-    shares = _outside_shares(boxes, tf.shape(images)[1], tf.shape(images)[2])
-    labels = _mix(tf.cast(labels, tf.float32), shares[:, tf.newaxis])
-    return mix_images(images, Mixture(None, boxes, labels)), labels
 
 
 class Mixer:

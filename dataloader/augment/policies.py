@@ -100,11 +100,6 @@ def _check_level(level: float) -> None:
 # --- from levels to arguments -------------------------------------------------------------------
 
 
-def is_signed(op: str, ranges: str = "tf") -> bool:
-    """Returns whether an operation's argument has two equally likely values at a level."""
-    return RANGES[ranges].get(op, UNUSED).signed
-
-
 def argument(
     op: str,
     level: float,

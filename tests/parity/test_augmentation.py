@@ -8,6 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from convoy.dataloader.augment import choices, erasing, operations, policies
+from convoy.dataloader.augment.levels import RANGES, UNUSED
 
 pytest.importorskip("torch", reason="needs the extra `parity`: see tests/parity/conftest.py")
 
@@ -116,7 +117,7 @@ def test_trivialaugments_space_equals_torchvisions(autoaugment):
     space = autoaugment.TrivialAugmentWide()._augmentation_space(31)
     assert set(space) == set(policies.TRIVIALAUGMENT_SPACE.ops)
     for op, (magnitudes, signed) in space.items():
-        assert policies.is_signed(op, "wide") == signed
+        assert RANGES["wide"].get(op, UNUSED).signed == signed
         if not magnitudes.ndim:
             continue
         shift = op in ("Brightness", "Color", "Contrast", "Sharpness")

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from convoy.dataloader.augment import choices, erasing, policies
+from convoy.dataloader.augment.levels import RANGES, UNUSED
 
 DRAWS = 200_000
 IDENTITY = policies.OPS.index(policies.IDENTITY)
@@ -63,7 +64,7 @@ def test_autoaugment_arguments_follow_the_levels_and_only_geometry_has_signs(nam
                 step.op, step.level, ranges=step.ranges, translate_const=100.0
             )
             np.testing.assert_array_equal(np.abs(got), expected)
-            if policies.is_signed(step.op) and expected:
+            if RANGES[step.ranges].get(step.op, UNUSED).signed and expected:
                 assert (got < 0).mean() == pytest.approx(0.5, abs=_tolerance(0.5, len(got)))
             else:
                 assert (got >= 0).all()
@@ -115,7 +116,7 @@ def test_arguments_follow_the_magnitude_and_half_of_the_signed_ones_are_negative
         if high != low:
             assert (got == low).mean() == pytest.approx(0.5, abs=_tolerance(0.5, len(got)))
         else:
-            assert not policies.is_signed(op, ranges) or not magnitude
+            assert not RANGES[ranges].get(op, UNUSED).signed or not magnitude
 
 
 @pytest.mark.parametrize(("magnitude", "std"), [(7, 0.5), (9, 0.5), (9, 1.0), (15, 2.0), (1, 1.0)])

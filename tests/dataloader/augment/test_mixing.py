@@ -102,30 +102,25 @@ def test_lambdas_follow_the_beta_distribution(alpha):
 def test_mixup_equals_numpys(size):
     images, labels, _, _ = _batch(size)
     lambdas = np.linspace(0.5, 1.0, size).astype(np.float32)
-    mixed, soft = mixing.mixup(images, _one_hot(labels), lambdas)
+    mixed = mixing.mix_images(images, mixing.Mixture(lambdas, None, _one_hot(labels)))
     share = lambdas.astype(np.float64)
     x = images.astype(np.float64)
     expected = share[:, None, None, None] * x + (1 - share)[:, None, None, None] * x[::-1]
-    y = _one_hot(labels)
     np.testing.assert_allclose(mixed.numpy(), expected, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(
-        soft.numpy(), share[:, None] * y + (1 - share)[:, None] * y[::-1], rtol=0, atol=1e-6
-    )
-    assert mixed.dtype == soft.dtype == tf.float32
+    assert mixed.dtype == tf.float32
 
 
-def test_cutmix_equals_numpys_and_weights_each_label_by_its_own_area():
+def test_cutmix_equals_numpys_and_measures_the_area_of_each_image():
     # An earlier fault: areas 1, 1, 0, 0 all got the batch's mean, 1/2.
     images, labels, _, _ = _batch(4)
     boxes = np.array([[0, 0, 20, 30], [0, 0, 20, 30], [3, 4, 3, 9], [5, 10, 15, 25]], np.int32)
-    mixed, soft = mixing.cutmix(images, _one_hot(labels), boxes)
+    mixed = mixing.mix_images(images, mixing.Mixture(None, boxes, _one_hot(labels)))
     expected = images.copy()
     for i, (top, left, bottom, right) in enumerate(boxes):
         expected[i, top:bottom, left:right] = images[3 - i, top:bottom, left:right]
     np.testing.assert_array_equal(mixed.numpy(), expected)
-    own = np.array([0, 0, 1, 1 - 150 / 600])[:, None]
-    y = _one_hot(labels)
-    np.testing.assert_allclose(soft.numpy(), own * y + (1 - own) * y[::-1], atol=1e-6)
+    own = mixing._outside_shares(boxes, 20, 30).numpy()
+    np.testing.assert_allclose(own, [0, 0, 1, 1 - 150 / 600], atol=1e-6)
 
 
 def test_cutmix_boxes_have_the_papers_sides_and_are_clipped_to_the_image():

@@ -160,13 +160,15 @@ def test_a_negative_sign_mirrors_the_argument_at_its_neutral_value():
         for op in table:
             low = policies.argument(op, 10, ranges=ranges, negative=True)
             high = policies.argument(op, 10, ranges=ranges)
-            neutral = table[op].base if policies.is_signed(op, ranges) else high
+            neutral = table[op].base if table[op].signed else high
             assert low == pytest.approx(2 * neutral - high)
     geometry = {"Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"}
-    assert {op for op in policies.OPS if policies.is_signed(op)} == geometry
-    assert {op for op in policies.OPS if policies.is_signed(op, "wide")} == geometry | {
-        *("Color", "Contrast", "Brightness", "Sharpness")
+    signed = {
+        name: {op for op, values in table.items() if values.signed}
+        for name, table in RANGES.items()
     }
+    assert signed["tf"] == geometry
+    assert signed["wide"] == geometry | {*("Color", "Contrast", "Brightness", "Sharpness")}
 
 
 def test_a_magnitude_without_deviation_gives_one_level():
