@@ -130,12 +130,6 @@ def weight_shapes(
     return dict(shape for layer in layers for shape in layer.shapes())
 
 
-def parameter_count(arch: Arch, num_classes: int = 1000, *, trainable: bool = False) -> int:
-    """Counts parameters, with moving statistics unless `trainable`; otherwise like `macs`."""
-    shapes = weight_shapes(arch, num_classes)
-    return sum(math.prod(s) for path, s in shapes.items() if not (trainable and "/moving_" in path))
-
-
 def macs(arch: Arch, image_size: int | None = None, num_classes: int = 1000) -> int:
     """Counts the multiply-adds for one image, which papers call FLOPs.
 

@@ -14,8 +14,8 @@ import pytest
 from benchmarks.scaling import model, tables
 from benchmarks.scaling.model import fit, hours_published, setups, slowest, two_processes
 from benchmarks.scaling.plot import plot
-from convoy.model.arithmetic import parameter_count
 from convoy.model.catalog import get_arch
+from tests.parameter_count import parameter_count
 
 
 @pytest.fixture(scope="module")
