@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from convoy.runtime.train.step import Batch, StepResult
+from convoy.dataloader.data_loader import Batch
+from convoy.runtime.train.step import StepResult
 
 
 class FinishedStep(NamedTuple):

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from convoy.dataloader.data_loader import Batch
 from convoy.runtime.train.after_step import FinishedStep
-from convoy.runtime.train.step import Batch, Step, StepResult, batch_norm_statistics
+from convoy.runtime.train.step import Step, StepResult, batch_norm_statistics
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import UserError
 from convoy.utils.watchdog import watchdog

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from convoy.dataloader.data_loader import Batch
 from convoy.model import native
 from convoy.model.sync_batch_norm import SyncBatchNorm
 from convoy.runtime.train.loss_scale import LossScale
@@ -27,7 +28,6 @@ from convoy.utils.optim.ema import EMA
 from convoy.utils.optim.optimizers import add_l2, decay_decoupled, decay_mask, l2_coefficient
 from convoy.utils.watchdog import watchdog
 
-Batch = tuple[Any, tf.Tensor, tf.Tensor]
 Prepare = Callable[[Any], tf.Tensor]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Clip = Callable[[list[tf.Tensor], list[Any]], list[tf.Tensor]]

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from convoy.dataloader.data_loader import Batch
 from convoy.runtime.builders.progressive_stages import loader_of_stage, set_dropout, stage_settings
 from convoy.runtime.data.class_weights import class_weights
 from convoy.runtime.evaluate.evaluate import Abandoned
@@ -31,7 +32,7 @@ from convoy.runtime.train.profiling import Profiler
 from convoy.runtime.train.rollback import is_left_out, roll_back
 from convoy.runtime.train.start import begin
 from convoy.runtime.train.state import average_statistics, figures_of, replicas_agree
-from convoy.runtime.train.step import Batch, Step, without_weight
+from convoy.runtime.train.step import Step, without_weight
 from convoy.runtime.train.sums import Sums
 from convoy.runtime.train.warnings import Doubts
 from convoy.utils.distributed import ranks
