@@ -36,6 +36,8 @@ from convoy.runtime.settings.settings_file import read_settings
 from convoy.runtime.settings.values import Kind, ValueRefused
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote
+from convoy.utils.optim.learning_rates import ScheduleName
+from convoy.utils.optim.optimizers import OptimizerName
 from convoy.utils.signals import USUAL
 from convoy.utils.text import TextError
 
@@ -151,8 +153,7 @@ class Config:
     crop_padding: int = _flag(AUG, EVALUATION, 32, "evaluation: the crop is size/(size+padding) of the short side; 0: the whole side", within=">= 0")
     crop_pct: float | None = _flag(AUG, TRAINING, None, "crop_padding as a fraction of the short side, as in timm: 0.875 at 224 px means 32", within="(0, 1]")
 
-    optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lars", "lamb"] = _flag(
-        OPT, TRAINING, "rmsprop", "optimizer; lars and lamb are for batches of thousands", on_card=True)
+    optimizer: OptimizerName = _flag(OPT, TRAINING, "rmsprop", "optimizer; lars and lamb are for batches of thousands", on_card=True)
     momentum: float = _flag(OPT, TRAINING, 0.9, "momentum, rmsprop, lars: momentum", within="[0, 1)")
     nesterov: bool = _flag(OPT, TRAINING, False, "momentum, lars: use Nesterov momentum")
     decay: float = _flag(OPT, TRAINING, 0.9, "rmsprop: decay of the mean square (rho)", within="[0, 1)")
@@ -162,8 +163,7 @@ class Config:
     trust_coefficient: float = _flag(OPT, TRAINING, 0.001, "lars: largest ratio of an update's norm to its weight's norm", within="> 0")
     lr_init: float = _flag(OPT, TRAINING, 0.008, "peak learning rate for lr_base_batch images per step", within=">= 0", on_card=True)
     lr_base_batch: int = _flag(OPT, TRAINING, 128, "batch size that lr_init is for; the rate scales with the whole batch; 0: no scaling", within=">= 0", on_card=True)
-    lr_decay: Literal["exponential", "cosine", "linear", "linearcosine", "step", "piecewise",
-                      "piecewise_constant_with_warmup", "constant"] = _flag(OPT, TRAINING, "exponential", "learning-rate schedule", on_card=True)
+    lr_decay: Literal[ScheduleName, "piecewise_constant_with_warmup"] = _flag(OPT, TRAINING, "exponential", "learning-rate schedule", on_card=True)
     lr_decay_rate: float = _flag(OPT, TRAINING, 0.97, "exponential: factor per lr_decay_epochs; step: factor per boundary", within="> 0")
     lr_decay_epochs: float | str = _flag(OPT, TRAINING, 2.4, "exponential: epochs between two decays; also 500steps, or 1% of the run")
     lr_boundaries: list[float | str] | None = _flag(OPT, TRAINING, None, "step, piecewise: epochs where the rate changes; also 500steps or 10%", unset="step: at 3, 6 and 8 ninths of the run")

@@ -16,11 +16,15 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Literal, TypeAlias, get_args
 
 from convoy.utils import unknown_name
 from convoy.utils.optim.spans import Span, parse_span, to_steps
 
-SCHEDULES = ("exponential", "cosine", "linear", "step", "piecewise", "constant", "linearcosine")
+ScheduleName: TypeAlias = Literal[
+    "exponential", "cosine", "linear", "linearcosine", "step", "piecewise", "constant"
+]
+SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 """Canonical names, for flags and errors."""
 
 _ALIASES = {"piecewise_constant_with_warmup": "piecewise", "linear_cosine": "linearcosine"}

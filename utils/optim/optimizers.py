@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from convoy.utils import unknown_name
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw", "lars", "lamb")
+OptimizerName: TypeAlias = Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lars", "lamb"]
+OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 """Accepted names, for flags and errors."""
 
 LAYER_WISE = ("lars", "lamb")
