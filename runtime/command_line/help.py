@@ -178,7 +178,7 @@ def _described(name: str) -> str:
     f, kind = _flags()[name], kinds()[name]
     shown, text = _invocation(f, kind), f.metadata["help"]
     if kind.choices and metavar(kind) == NAME:
-        text += f": {', '.join(kind.choices)}"
+        text += f" {{{', '.join(kind.choices)}}}"
     default = _default(f)
     return _line(shown, text + (f" (default: {default})" if default else ""))
 

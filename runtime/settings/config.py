@@ -61,7 +61,7 @@ class Config:
     """The complete settings of one run. Read-only: make another with `dataclasses.replace`."""
 
     # fmt: off
-    mode: str = _flag(RUN, COMPUTE, "train_and_eval", "what to do: " + ", ".join(MODES))
+    mode: str = _flag(RUN, COMPUTE, "train_and_eval", f"what to do {{{', '.join(MODES)}}}")
     recipe: str | None = _flag(RUN, MACHINE, None, "published settings by model, machine and precision: resnet50/A100/AMP/90E (docs/recipes.md)", on_card=True)
     defaults: Literal["data", "documents"] = _flag(RUN, TRAINING, "data", "source of settings that you leave out: the data, if it is small, or NVIDIA's documents (docs/defaults.md)")
     nproc: int | None = _flag(RUN, LAUNCH, None, "processes to start on this machine, one per GPU", unset="1, unless horovodrun, mpirun or srun starts more", within="[1, 4096]")
