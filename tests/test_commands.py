@@ -47,6 +47,7 @@ OTHERS = ("source", "cat", "printf", "tensorflow_model_server", "#!/bin/sh", "pi
 # Flags of other programs, by page.
 FOREIGN = {
     "compared.md": {"recovery-interval"},
+    "decisions/046-srun-kill-on-bad-exit.md": {"kill-on-bad-exit"},
     "elastic.md": {"network-interface", "blacklist-cooldown-range", "reset-limit", "min-np",
                    "elastic-timeout"},
     "launch.md": {"container-image", "gres", "account", "signal", "mpi", "network-interfaces",
