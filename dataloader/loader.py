@@ -383,12 +383,12 @@ def _class_count(source: Source, options: InputOptions) -> int:
             return own
         raise DataError(
             "The data does not say how many classes it has: set --num_classes, or put a labels.txt "
-            "with one class name a line into --data_dir."
+            "with one class name per line into --data_dir."
         )
     if own is not None and wanted < own:
         names = f" ({some(source.class_names)})" if source.class_names else ""
         raise DataError(
             f"--num_classes {wanted} is less than the {own} classes of the data{names}: leave the"
-            " flag out, or take data of fewer classes."
+            " flag out, or use data with fewer classes."
         )
     return wanted

@@ -17,8 +17,8 @@ def tell_of_failed_evaluations(number: int) -> None:
     times = "one evaluation" if number == 1 else f"{number} evaluations"
     if ranks.rank() == 0:
         say(
-            f"{times} could not be made, as told above; training went on, and the weights are"
-            " saved. With the images repaired, --resume_checkpoint evaluates the last ones"
+            f"{times} failed, as listed above; training continued, and the weights are saved."
+            " Repair the images; --resume_checkpoint then evaluates the last weights"
         )
 
 

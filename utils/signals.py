@@ -290,7 +290,9 @@ def requeue(environment: Mapping[str, str] = os.environ) -> str:
         )
     except (subprocess.TimeoutExpired, OSError) as error:
         why = str(error) if isinstance(error, OSError) else f"no answer for {_SCONTROL_SECONDS} s"
-        return f"job {job} may not be queued again ({why}): squeue tells, {' '.join(command)} asks"
+        return (
+            f"job {job} may not be queued again ({why}): check squeue, or run {' '.join(command)}"
+        )
     if done.returncode:
         return f"Slurm would not queue job {job} again: {done.stderr.strip()}"
     return f"Slurm has queued job {job} again"

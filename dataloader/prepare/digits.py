@@ -135,7 +135,7 @@ def _split_digits(
         return train, validation
     if not len(classes) <= train_examples <= len(train):
         raise DataError(
-            f"--train_examples must be {len(classes)}, one a class, to {len(train)}, all there are;"
+            f"--train_examples must be from {len(classes)} (one per class) to {len(train)} (all);"
             f" got {train_examples}."
         )
     # Rank of an image in its class, scaled to 0–1: the N lowest have all classes in proportion.

@@ -66,8 +66,8 @@ def prepare_imagenet(
         raise DataError(f"--data_dir {data_dir} holds neither {TRAIN_TAR} nor {VAL_TAR}.")
     if val_tar is not None and devkit is None and val_labels is None:
         raise DataError(
-            f"The classes of {VAL_TAR} are in {DEVKIT_TARS[0]}: put it beside it, or name a file "
-            "with a wnid a line with --val_labels."
+            f"The classes of {VAL_TAR} are in {DEVKIT_TARS[0]}: put it there too, or give a file "
+            "with one wnid per line as --val_labels."
         )
     words, truth = read_devkit(devkit) if devkit else ({}, [])
     classes = _classes_of(train_tar) if train_tar else []
@@ -109,8 +109,8 @@ def read_devkit(path: str) -> tuple[dict[str, str], list[str]]:
         from scipy.io import loadmat
     except ImportError as error:
         raise DataError(
-            "Reading the development kit's meta.mat needs SciPy: pip install scipy, or name a "
-            "file with a wnid a line with --val_labels."
+            "Reading the development kit's meta.mat needs SciPy: pip install scipy, or give a "
+            "file with one wnid per line as --val_labels."
         ) from error
     try:
         with tarfile.open(path) as archive:
@@ -170,8 +170,8 @@ def _label_lines(path: str) -> list[list[str]]:
     if len(lines) < len(everything) and all(len(parts) == 1 for parts in lines):
         empty = next(i for i, line in enumerate(everything, 1) if not line.strip())
         raise DataError(
-            f"--val_labels {path}: line {empty} is empty, and wnids in the order of the images "
-            "need one in each line."
+            f"--val_labels {path}: line {empty} is empty: each line needs a wnid, in the order of "
+            "the images."
         )
     for parts in lines:
         if len(parts) > 2 or not _WNID.match(parts[-1]):
@@ -194,7 +194,7 @@ def _members(path: str, offset: int = 0, size: int | None = None) -> list[tuple[
             with tarfile.open(fileobj=part, mode="r:") as archive:
                 return [(m.name, offset + m.offset_data, m.size) for m in archive if m.isfile()]
     except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{path}: not a whole tar file ({error}). Download it again.") from error
+        raise DataError(f"{path}: not a complete tar file ({error}). Download it again.") from error
 
 
 class _Part(io.RawIOBase):
@@ -250,7 +250,7 @@ def _images_of_class(task: tuple[str, str, int, int, int]) -> list[Item]:
 def _check_validation(files: list[str], wnids: list[str], synsets: list[str]) -> None:
     if len(files) != len(wnids):
         raise DataError(
-            f"{VAL_TAR} holds {len(files)} images, and there are labels for {len(wnids)}: they do "
+            f"{VAL_TAR} holds {len(files)} images, but there are labels for {len(wnids)}: they do "
             "not belong together."
         )
     unknown = sorted(set(wnids) - set(synsets))

@@ -79,7 +79,7 @@ def _read_config(path: str) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise DataError(f"--config {path}: cannot be read ({error}).") from error
     if not isinstance(content, dict):
-        raise DataError(f"--config {path}: expected settings, one a line.")
+        raise DataError(f"--config {path}: expected settings, one per line.")
     if "base" in content:
         raise DataError(
             f"--config {path} is a recipe built on another: give the config.yaml that a run leaves "

@@ -74,8 +74,8 @@ def twins_text(twins: Twins) -> str:
     if twins.saved_anew:
         anew = f" ({twins.saved_anew} saved again, with the same pixels)"
     return (
-        f"{_images(twins.count)} in the train split as well{anew}, such as {one} ({two}): what they"
-        " score says nothing about new images"
+        f"{_images(twins.count)} in the train split as well{anew}, such as {one} ({two}):"
+        " their results say nothing about new images"
     )
 
 

@@ -18,7 +18,7 @@ from convoy.dataloader.sources.splits import (
 )
 from convoy.utils.text import canonical, some
 
-OWN_PART = "For the part that a run held out of them, give its own --validation_fraction."
+OWN_PART = "To evaluate on the part that a run held out, give that run's --validation_fraction."
 """Advice for an evaluation that finds no validation split."""
 PREPARE = "python -m convoy.dataloader.prepare"
 _LOOKED_AT = 10  # number of files per folder whose first bytes are read
@@ -89,8 +89,8 @@ def misplaced(data_dir: str) -> str | None:
     within = [os.path.basename(path) for path in paths if _has_splits(subfolders(path))]
     if len(within) > 1:
         return (
-            f"There are splits within the class folders ({some(within)}): the other way round, "
-            f"{os.path.join(data_dir, 'train', within[0])} and so on."
+            f"There are splits within the class folders ({some(within)}): move the classes into "
+            f"the splits, as {os.path.join(data_dir, 'train', within[0])}."
         )
     with os.scandir(data_dir) as entries:
         files = sorted(entry.name for entry in entries if is_file(entry))
@@ -98,7 +98,7 @@ def misplaced(data_dir: str) -> str | None:
         return f"Archives are not read: unpack {some(archives)}."
     words = set().union(*_WORDS.values())
     if blocking := [name for name in files if name.lower() in words]:
-        return f"{os.path.join(data_dir, blocking[0])} is a file and no folder of class folders."
+        return f"{os.path.join(data_dir, blocking[0])} is a file, not a folder of class folders."
     if not names and _kind_of_files(data_dir) == "images":
         return _flat(data_dir)
     return None
@@ -147,7 +147,7 @@ def _below(data_dir: str) -> Iterator[str]:
 
 def _flat(folder: str) -> str:
     return (
-        f"{folder} holds images and no class folders: put them into one folder a class, "
+        f"{folder} holds images and no class folders: put them into one folder per class, "
         f"{folder}/<class>/*.jpg."
     )
 

@@ -62,7 +62,7 @@ def every_label(
     found = _load(kept, len(index.offsets))
     if found is None:
         logger.info(
-            "%s: looking at the labels of %d records; what is found is kept for next time",
+            "%s: reading the labels of %d records; the result is kept for next time",
             *(os.path.dirname(files[0]), len(index.offsets)),
         )
         ends = index.ends.tolist()
@@ -79,7 +79,9 @@ def every_label(
 
 
 def _judge(labels: Sequence[int], folder: str, key: str, first_label: int) -> int:
-    way_out = "Set --num_classes, or put a labels.txt with one class name a line beside the files."
+    way_out = (
+        "Set --num_classes, or put a labels.txt with one class name per line beside the files."
+    )
     if not labels:
         raise DataError(f"{folder}: no record has a label under {key}. {way_out}")
     if labels[0] < first_label:

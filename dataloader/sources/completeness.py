@@ -111,7 +111,7 @@ def _odd_counts(files: Sequence[str], counts: Sequence[int]) -> list[str]:
             usual = f"{low}" if low == high else f"{low} to {high}"
             more = f" ({len(few) - 1} more files are short, too)" if len(few) > 1 else ""
             notes.append(
-                f"{file} holds {count} records where most hold {usual}: it may have been cut while "
-                f"it was copied{more}"
+                f"{file} holds {count} records where most hold {usual}: its copy may be "
+                f"incomplete{more}"
             )
-    return [f"{note}. Compare it with where it came from" for note in notes]
+    return [f"{note}. Compare it with the original" for note in notes]

@@ -95,7 +95,7 @@ class FolderSource(FileSource):
             what = "has no train folder beside it: its own folders are the classes"
             self.notes.append(f"{folder} {what}")
         elif not held_out and split != "train" and os.path.samefile(folder, train):
-            what = "is a link to the train split: what it scores says nothing about other images"
+            what = "is a link to the train split: its results say nothing about other images"
             self.notes.append(f"{folder} {what}")
 
 
@@ -118,7 +118,7 @@ def divided_folder(root: str) -> str:
         raise DataError(f"--data_dir {root}: {way}")
     if not class_folders(root, left_for_test(root)):
         raise DataError(
-            f"--data_dir {root}: expected one folder a class with images in it, below train/ "
+            f"--data_dir {root}: expected one folder per class with images in it, below train/ "
             "and val/ or directly."
         )
     return root

@@ -36,9 +36,9 @@ def read_names(path: str, name: str) -> list[str]:
     while names and not names[-1]:
         names.pop()
     if not names:
-        raise DataError(f"{name} is empty: expected one class name a line.")
+        raise DataError(f"{name} is empty: expected one class name per line.")
     if "" in names:
         raise DataError(
-            f"{name}: line {names.index('') + 1} is empty: expected one class name a line."
+            f"{name}: line {names.index('') + 1} is empty: expected one class name per line."
         )
     return names

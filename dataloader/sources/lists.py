@@ -120,7 +120,7 @@ def _notes(rows: Sequence[Row], train: Sequence[Row], again: int) -> list[str]:
     if common := {row.path for row in train} & {row.path for row in rows}:
         notes.append(
             f"{_count(len(common), 'image')} in the train split as well, such as {min(common)}: "
-            "what they score says nothing about new images"
+            "their results say nothing about new images"
         )
     if again:
         name = "one row names an image" if again == 1 else f"{again} rows name images"

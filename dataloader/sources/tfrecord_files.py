@@ -108,8 +108,8 @@ def _missing(data_dir: str, files: Sequence[str]) -> list[str]:
         )
     if sets and (others := [file for file in files if not _SHARD.match(file)]):
         raise DataError(
-            f"--data_dir {data_dir} holds {some(others)} beside numbered shards: of a copy, images "
-            "would count twice. Move it away."
+            f"--data_dir {data_dir} holds {some(others)} beside numbered shards: if it is a copy, "
+            "its images would count twice. Move it away."
         )
     notes = []
     for (name, total, _), numbers in sets.items():
@@ -117,6 +117,6 @@ def _missing(data_dir: str, files: Sequence[str]) -> list[str]:
         if missing:
             notes.append(
                 f"{data_dir}: {len(missing)} of the {total} shards {name}-* are missing "
-                f"({some([str(n) for n in missing])}); going on with the others"
+                f"({some([str(n) for n in missing])}); continuing without them"
             )
     return notes

@@ -76,7 +76,7 @@ class TFRecordSource(Source):
         self._index = index = index_files(self.files)
         self.num_examples = len(index.offsets)
         if not self.num_examples:
-            raise DataError(f"{some(self.files)}: there is not one record in these files.")
+            raise DataError(f"{some(self.files)}: these files hold no records.")
         self._reader = RecordReader(self.files, index)
         self.notes = []
         self.damage = self._find_damage(index)
@@ -104,7 +104,7 @@ class TFRecordSource(Source):
         written = f"{self.layout.label} is {label + self.first_label}"
         if label < 0:
             return (
-                f"{written}, and labels count from {self.first_label} here. Where they count from"
+                f"{written}, and labels count from {self.first_label} here. If they count from"
                 f" {label + self.first_label}, as TF-Slim's data sets count from 0, give"
                 f" --first_label {label + self.first_label}; or correct the label."
             )
@@ -226,8 +226,8 @@ class TFRecordSource(Source):
                 damage[i] = f"{self.describe(i)}: {error}"
         if damage:
             self.notes.append(
-                f"{len(damage)} damaged places in TFRecord files; what was in them counts as one "
-                f"bad example each. The first: {next(iter(damage.values()))}"
+                f"{len(damage)} damaged places in TFRecord files; each counts as one bad "
+                f"example. The first: {next(iter(damage.values()))}"
             )
         return damage
 
@@ -263,7 +263,7 @@ def background_note(data_dir: str, source: TFRecordSource) -> list[str]:
     names = source.class_names or []
     if source.first_label == 1 and names[:1] and names[0].lower() in _NO_CLASS:
         return [
-            f"{data_dir}: labels.txt begins with {names[0]!r}, which is the name of label 1 here. "
-            "Where it is that of label 0, as in TF-Slim's data sets, give --first_label 0"
+            f"{data_dir}: labels.txt begins with {names[0]!r}, which names label 1 here. "
+            "If it names label 0, as in TF-Slim's data sets, give --first_label 0"
         ]
     return []

@@ -33,7 +33,7 @@ class Heads:
         if not self.new:
             return [] if self.as_it_is else ["the classifier is the file's, its classes by name"]
         if not self.pairs:
-            return [f"new classifier: the file's classes are others ({some(theirs)})"]
+            return [f"new classifier: the file has other classes ({some(theirs)})"]
         kept = some([ours[i] for i, _ in self.pairs])
         return [
             f"classifier: {len(self.pairs)} of {len(ours)} classes are taken from the file"

@@ -119,7 +119,7 @@ def _fill(part: BinaryIO, file: Published, timeout: float) -> None:
             break
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and part.tell():
-                reason = "the server has no more of it"
+                reason = "the server has no bytes after the part downloaded so far"
                 if _md5(Path(part.name)) == file.md5:
                     break  # it was already complete
                 part.truncate(0)
@@ -133,13 +133,15 @@ def _fill(part: BinaryIO, file: Published, timeout: float) -> None:
         size = part.seek(0, os.SEEK_END)
         if not size:
             os.unlink(part.name)
-        kept = f"; {size >> 10} kB are kept, and the next try goes on there" if size else ""
+        kept = (
+            f"; {size >> 10} kB are kept, and the next attempt continues from there" if size else ""
+        )
         raise DownloadError(f"{file.url}: {reason}{kept}")
     part.flush()
     os.fsync(part.fileno())
     if _md5(Path(part.name)) != file.md5:
         os.unlink(part.name)
-        raise DownloadError(f"{file.url} is not the file that was published: its MD5 is another")
+        raise DownloadError(f"{file.url} is not the published file: its MD5 sum differs")
 
 
 def _md5(path: Path) -> str:

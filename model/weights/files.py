@@ -91,7 +91,7 @@ def read_weights(path: str | Path, *, ema: bool | None = None) -> WeightFile:
     except OSError as error:
         raise WeightFileError(f"{path} cannot be read: {error}") from error
     if ema and found.variant != "ema":
-        raise WeightFileError(f"{path} holds no moving average; leave it to the weights it has")
+        raise WeightFileError(f"{path} holds no moving average; use the weights that it has")
     if not found.arrays:
         raise WeightFileError(f"{path} holds no weights")
     return found
@@ -358,7 +358,7 @@ def _choose(content: Any, ema: bool | None, path: Path) -> tuple[dict, str, bool
         return averaged, "ema", True
     if raw is None:
         if averaged is not None:
-            raise WeightFileError(f"{path} holds a moving average only; ask for that")
+            raise WeightFileError(f"{path} holds only a moving average; ask for that one")
         keys = ", ".join(sorted(str(key) for key in top)[:10]) or "nothing"
         raise WeightFileError(f"{path} holds no state dict; at its top are {keys}")
     return raw, "raw", averaged is not None

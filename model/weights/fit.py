@@ -19,7 +19,7 @@ from convoy.model.weights.names import Scheme, source_names, to_keras
 from convoy.model.weights.unknown_networks import nearest, network
 from convoy.utils.text import some
 
-ALL_THE_SAME = "To load what fits all the same: --pretrained_partial"
+ALL_THE_SAME = "To load only the tensors that fit: --pretrained_partial"
 SHOWN = 3  # names in a message; a network has hundreds
 # Our models' layers below the classifier. Any other layer of a Keras file is its own classifier.
 _BACKBONE = re.compile(r"(stem_|top_conv|top_bn|block\d|conv1$|bn1$|layer\d)")
@@ -215,10 +215,10 @@ def seems(
         return f"It holds {best}: give --arch {best}"
     missing = [name for found in (tried or {}).values() for name in found.missing]
     if missing and all("_se_" in name for name in missing):
-        kind = "It has no squeeze-and-excitation, and yet is none of the Lite models"
+        kind = "It has no squeeze-and-excitation, but is not one of the Lite models"
     elif fits[best].share < 0.5:
         what = network(file.arrays) or "another network"
-        kind = f"It holds {what}, and none of those of --mode list. {nearest(file.arrays)}"
+        kind = f"It holds {what}, which --mode list does not have. {nearest(file.arrays)}"
     else:
         kind = f"It is a variant of {best} that is not known here"
     return f"It calls itself {called}. {kind}" if called else kind

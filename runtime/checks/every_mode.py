@@ -147,7 +147,7 @@ def _numbers(config: Config) -> None:
     check_spans(config)
     if config.train_batch_size == AUTO and (ranks.elastic() or "benchmark" in config.mode):
         raise ConfigError(
-            f"--train_batch_size {AUTO} is for training in processes that stay: give a number"
+            f"--train_batch_size {AUTO} is not for elastic jobs or benchmarks: give a number"
             " (--benchmark_batch_sizes sweep measures many)"
         )
     if config.cache == "none" and (config.cache_gb is not None or config.cache_dir is not None):
@@ -186,7 +186,7 @@ def _optimisation(config: Config) -> None:
     for name in ("early_stopping", "best_metric"):
         asked_for = getattr(config, name)
         if config.mode not in ("train_and_eval", "lr_find") and asked_for != getattr(Config, name):
-            raise ConfigError(f"--{name} {asked_for} goes by evaluations: --mode train_and_eval")
+            raise ConfigError(f"--{name} {asked_for} needs evaluations: --mode train_and_eval")
     if config.nan_rollback and config.no_checkpoints:
         raise ConfigError("--nan_rollback goes back to checkpoints: leave out --no_checkpoints")
     if config.freeze_backbone and config.layer_decay != 1:
@@ -318,7 +318,7 @@ def _export(config: Config) -> None:
 
     if not config.export_samples and "tflite-int8" in export_formats(config.export_format):
         raise ConfigError(
-            "--export_format tflite-int8 is kept only where it agrees with the Keras model: leave"
+            "--export_format tflite-int8 is kept only if it agrees with the Keras model: leave"
             " out --export_samples 0"
         )
     folder = config.output or f"{config.model_dir}/export"

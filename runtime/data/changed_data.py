@@ -49,11 +49,11 @@ def changes(saved: Mapping[str, Any], data: DataLoader) -> list[str]:
     if before.get("list") in (None, now["list"]) and _same("train_examples", before, now):
         return []
     if _same("train_examples", before, now):
-        text = f"other training images than before, as many ({now['train_examples']})"
+        text = f"other training images than before, the same number ({now['train_examples']})"
     else:
         text = f"{_images(now['train_examples'])} instead of {before['train_examples']}"
     rest = "; the rest of the unfinished epoch is of the new list" if saved["offset"] else ""
-    return [f"{text}: the order of every epoch is another one{rest}"]
+    return [f"{text}: the order of every epoch changes{rest}"]
 
 
 def _same(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -163,7 +163,7 @@ def _told(new: list[str], gone: list[str]) -> list[str]:
     if missing := gone[len(new) :]:
         lines.append(f"WARNING: there are no training images of {_list(missing)} any more")
     if gone:
-        lines.append("earlier results were of other classes: the best so far is forgotten")
+        lines.append("earlier results were of other classes: the best result so far is dropped")
     return lines
 
 
@@ -224,8 +224,8 @@ def _tried_again(places: list[str]) -> list[str]:
     if not places:
         return []
     return [
-        f"{_images(len(places))} that could not be read before changed or went away, and will not"
-        f" be left out any more: {some(places, 3)}"
+        f"{_images(len(places))} that could not be read before changed or were removed, and are"
+        f" no longer left out: {some(places, 3)}"
     ]
 
 

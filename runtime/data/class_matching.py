@@ -76,7 +76,7 @@ def match_classes(
         raise DataError(
             f"{data} has images of {_classes(unknown)}, which the model does not know; it knows"
             f" {some(names, 10)}. Rename or remove what is not meant, or give the model's names"
-            " with --label_file, one a line in the order of its class numbers"
+            " with --label_file, one per line in the order of its class numbers"
         )
     return _by_number(source, classes, data)
 
@@ -160,8 +160,8 @@ def _by_number(source: Source, classes: int, data: str) -> tuple[Source, list[st
         ]
     raise DataError(
         f"the model does not name its {classes} classes, and {data} has {len(theirs)}"
-        f" ({some(theirs)}): say which are which with --label_file, one name a line in the order of"
-        " the model's class numbers"
+        f" ({some(theirs)}): say which are which with --label_file, one name per line in the order"
+        " of the model's class numbers"
     )
 
 

@@ -125,7 +125,7 @@ def _read(path: str) -> dict[str, tuple[float, int]]:
         except (TypeError, ValueError):
             weight = -1.0
         if not 0 <= weight < np.inf:
-            text = f"the weight of {name!r} must be a number from 0 on"
+            text = f"the weight of {name!r} must be a number of at least 0"
             raise ConfigError(f"{what}, line {setting.line}: {text}")
         found[name] = weight, setting.line
     return found

@@ -98,7 +98,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     pairs = [(canonical(name), value) for name, value in pairs]
     counts = Counter(name for name, _ in pairs)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise ValueError(f"{twice[0]!r} stands there {counts[twice[0]]} times: give each name once")
+        raise ValueError(f"{twice[0]!r} occurs {counts[twice[0]]} times: give each name once")
     return dict(pairs)
 
 
@@ -217,7 +217,7 @@ def _matched(labels: LabelFile, names: Sequence[str | None]) -> list[Entry]:
     if len(labels.entries) != len(names):
         raise ConfigError(
             f"--eval_labels {labels.file} has labels for {len(labels.entries)} images, and the"
-            f" validation split {len(names)}: one entry an image is needed, or names"
+            f" validation split has {len(names)}: give one entry per image, or names"
         )
     if not named:
         return labels.entries

@@ -88,7 +88,7 @@ def export(config: Config) -> dict[str, Any]:
             f"{', '.join(failed)}: {results[failed[0]]['reason']}; not kept, see {side}."
             + (_INT8_ADVICE if failed == ["tflite-int8"] else "")
         )
-    print(f"wrote {folder}; {SIDE_FILE} there says what is in it", flush=True)
+    print(f"wrote {folder}; its {SIDE_FILE} describes the files", flush=True)
     return results
 
 

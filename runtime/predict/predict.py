@@ -83,7 +83,7 @@ def predict(config: Config) -> dict[str, Any]:
             progress.advance()
     seconds = time.perf_counter() - start
     written = {output.format: str(output.path) for output in outputs if output.path}
-    earlier = " (in place of earlier ones)" if any(o.replaces for o in outputs) else ""
+    earlier = " (replacing earlier ones)" if any(o.replaces for o in outputs) else ""
     wrote = f"; wrote {' and '.join(written.values())}{earlier}" if written else ""
     notes = f"; {unsure} below --min_confidence {config.min_confidence:g}" if unsure else ""
     labelled = f"{_images(len(files) - failed)} labelled, {failed} unreadable{notes}"

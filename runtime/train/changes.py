@@ -274,8 +274,8 @@ def _of_processes(
     if config.steps_per_epoch and passes > 1 and "steps_per_epoch" not in saved:
         lines.append(
             f"--steps_per_epoch {config.steps_per_epoch} counts updates: an epoch has"
-            f" {steps_per_epoch} steps. The checkpoint is of a version that counted passes, of"
-            f" which an update has {passes}"
+            f" {steps_per_epoch} steps. The checkpoint is of a version that counted passes;"
+            f" an update has {passes} of them"
         )
     return lines
 

@@ -104,7 +104,7 @@ def _of_classes(
     if new := [names[i] for i in np.flatnonzero((validation > 0) & (train == 0)).tolist()]:
         yield (
             f"no training images of {_count(len(new), 'class')} in the evaluation: {some(new)}."
-            f" {_verb(new, 'Its', 'Their')} images can only be taken for others: add some to the"
+            f" {_verb(new, 'Its', 'Their')} images can only be misclassified: add some to the"
             " train split, or remove these"
         )
 
@@ -170,7 +170,7 @@ def _of_twins(twins: Twins) -> str:
     more = "; …" if twins.count > len(twins.pairs) else ""
     return (
         f"{_count(twins.count, 'validation image')} {'is' if twins.count == 1 else 'are'} in the"
-        f" train split too{anew}, and scored for being known: {pairs}{more}. Remove them from one"
+        f" train split too{anew}, so the results are too good: {pairs}{more}. Remove them from one"
         " split; python -m convoy.dataloader.prepare verify finds all"
     )
 

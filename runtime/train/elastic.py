@@ -51,10 +51,10 @@ def story(memory: Memory) -> str:
         return f"rank lost before the first commit: starting again; {sizes}"
     step = memory.contents.saved.state["step"]
     if not memory.lost:
-        return f"hosts changed: going on after step {step}; {sizes}"
+        return f"hosts changed: continuing after step {step}; {sizes}"
     steps = memory.reached - step
     went_back = f"went back {steps} {'step' if steps == 1 else 'steps'} to step {step}"
-    return f"rank lost: {went_back if steps else f'going on after step {step}'}; {sizes}"
+    return f"rank lost: {went_back if steps else f'continuing after step {step}'}; {sizes}"
 
 
 def _forget(config: Config) -> None:

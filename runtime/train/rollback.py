@@ -70,8 +70,9 @@ def roll_back(
     sums = restore(state, saved, data)
     state.left_out = left_out
     line = (
-        f"WARNING: {str(failure).partition(';')[0]}: going back to step {state.step}, and without"
-        f" the {images} images of step {failed} from now on (rollback {len(left_out)} of {times})"
+        f"WARNING: {str(failure).partition(';')[0]}: going back to step {state.step}, and"
+        f" leaving out the {images} images of step {failed} from now on (rollback"
+        f" {len(left_out)} of {times})"
     )
     return line, sums
 

@@ -134,8 +134,8 @@ def new_state(
             say(line)
         if class_names and not file_names and not report.head_replaced:
             say(
-                "the file does not name its classes: its classifier's outputs are taken in their"
-                f" order, the first for {class_names[0]!r}, and trained on from there"
+                "the file does not name its classes: its classifier's outputs are kept in their"
+                f" order, the first for {class_names[0]!r}, and training continues from them"
             )
     if config.freeze_backbone:
         freeze_backbone(model, config.arch)

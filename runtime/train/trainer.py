@@ -162,7 +162,7 @@ class Trainer:
             self._stop_if_asked("before its first step")
             if self.evaluations.missing(self.saved, self.last.epoch):
                 self.journal.line(
-                    f"epoch {state.epoch} was saved and not evaluated: doing that now"
+                    f"epoch {state.epoch} was saved but not evaluated: evaluating it now"
                 )
                 self._evaluate(kept=True)
             while not self._is_over():

@@ -196,7 +196,7 @@ def test_hosts_join_and_leave_without_losing_or_repeating_an_image(job):
     running.wait_for("epoch 1/4  step 3/25", timeout=LONG)
     job.hosts(ONE, TWO)
     running.wait_for("now 2 processes instead of 1", timeout=LONG)
-    assert "hosts changed: going on after step" in running.text
+    assert "hosts changed: continuing after step" in running.text
     running.wait_for("/13 ", timeout=LONG)
     job.hosts(ONE)
     running.wait_for("now 1 process instead of 2", timeout=LONG)

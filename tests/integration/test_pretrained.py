@@ -26,7 +26,7 @@ def test_a_frozen_backbone_keeps_the_files_weights_and_the_classifier_is_new(
     flags = (*flags, "--data_dir", data, *more)
     assert run(*flags, "--freeze_backbone", "--model_dir", out, "--max_epochs", "1") == 0
     said = capsys.readouterr().out
-    assert "new classifier: the file's classes are others (0, 1, 2, 3, 4, … (10 in all))" in said
+    assert "new classifier: the file has other classes (0, 1, 2, 3, 4, … (10 in all))" in said
     before, after = checkpoint.read(source), checkpoint.read(checkpoint.latest(out))
     kinds = before.ema if before.state["better_weights"] == "ema" else before.model
     for name, weights in after.model.items():

@@ -79,7 +79,7 @@ def test_a_signal_to_one_rank_in_an_evaluation_stops_all_and_loses_nothing(
 
     assert main([*map(str, flags), "--resume_checkpoint"]) == 0
     text = capfd.readouterr().out
-    assert text.count("epoch 2 was saved and not evaluated: doing that now") == 1
+    assert text.count("epoch 2 was saved but not evaluated: evaluating it now") == 1
     assert state_of(last)["score"] is not None
     assert checkpoint.best(tmp_path / "run") is not None
 

@@ -159,8 +159,8 @@ def test_a_slow_slurm_controller_causes_a_message_within_seconds(tmp_path, scont
     text = requeue({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "b0"})
     assert time.monotonic() - start < 10
     assert text == (
-        "job 12 may not be queued again (no answer for 0.2 s): squeue tells, scontrol requeue 12"
-        " asks"
+        "job 12 may not be queued again (no answer for 0.2 s): check squeue, or run scontrol"
+        " requeue 12"
     )
 
 

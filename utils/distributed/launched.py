@@ -64,7 +64,7 @@ def check_launch() -> None:
     verb = "are" if len(horovods) > 1 else "is"
     raise DistributedError(
         f"{' and '.join(horovods)} in the environment {verb} another job's, as the address of its"
-        " launcher (HOROVOD_GLOO_RENDEZVOUS_ADDR) is missing: unset what is left of it, or start"
+        " launcher (HOROVOD_GLOO_RENDEZVOUS_ADDR) is missing: unset them, or start"
         " with horovodrun --gloo or --nproc"
     )
 

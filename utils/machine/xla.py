@@ -75,8 +75,8 @@ def keep(folder: str, *settings: Any) -> Path:
     for path in (place.parent, place):
         if path.stat().st_mode & stat.S_IWOTH:
             raise PermissionError(
-                f"everybody may write to {path}, and what lies there is run: choose another folder,"
-                f" or take that right away (chmod o-w {path})"
+                f"every user may write to {path}, whose files are executed: choose another folder,"
+                f" or remove that permission (chmod o-w {path})"
             )
     with tempfile.TemporaryFile(dir=place):
         pass

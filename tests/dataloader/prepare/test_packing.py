@@ -225,7 +225,7 @@ def test_an_invalid_folder_is_refused_with_the_reason(photos, tmp_path, capsys):
     (photos / "train" / "cow").mkdir()
     refused("train/cow: no image", "--data_dir", photos)
     (tmp_path / "empty").mkdir()
-    refused("expected one folder a class", "--data_dir", tmp_path / "empty")
+    refused("expected one folder per class", "--data_dir", tmp_path / "empty")
     assert not (tmp_path / "out").exists()
 
 

@@ -100,7 +100,7 @@ def test_prepare_imagenet_accepts_a_file_of_validation_labels(tars, tmp_path, ca
     command = ("imagenet", "--data_dir", tars, "--out", out, "--workers", 1)
     assert prepare(*command) == 2
     assert (
-        "put it beside it, or name a file with a wnid a line with --val_labels"
+        "put it there too, or give a file with one wnid per line as --val_labels"
         in capsys.readouterr().err
     )
     command += ("--val_labels", labels)
@@ -117,7 +117,7 @@ def test_prepare_imagenet_accepts_a_file_of_validation_labels(tars, tmp_path, ca
             assert one["image/class/label"] == two["image/class/label"]
     assert find_source(out, "train").class_names == WNIDS
     for text, words in (
-        ("\n".join(truth[:-1]), "holds 9 images, and there are labels for 8"),
+        ("\n".join(truth[:-1]), "holds 9 images, but there are labels for 8"),
         ("\n".join([*truth[:-1], "n99999999"]), "name n99999999, which is not a class"),
         ("tench\n", "expected a wnid"),
         ("a.JPEG n01440764\n", "does not name ILSVRC2012_val_00000001.JPEG"),
@@ -133,7 +133,7 @@ def test_damaged_tar_files_are_refused_with_the_reason(tars, tmp_path, capsys):
     whole = train.read_bytes()
     train.write_bytes(whole[:700])
     assert prepare(*command) == 2
-    assert f"{train}: not a whole tar file" in capsys.readouterr().err
+    assert f"{train}: not a complete tar file" in capsys.readouterr().err
     train.write_bytes(tar_of([("readme.txt", b"hello")]))
     assert prepare(*command) == 2
     assert "expected tars such as n01440764.tar in it, found readme.txt" in capsys.readouterr().err

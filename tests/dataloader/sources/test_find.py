@@ -190,7 +190,7 @@ def test_unknown_keys_are_named_in_the_error(data):
 
 def test_a_file_without_records_is_refused(data):
     write(data / "train-00000-of-00001", [])
-    with pytest.raises(DataError, match="not one record"):
+    with pytest.raises(DataError, match="hold no records"):
         find_source(data, "train")
 
 

@@ -48,12 +48,12 @@ def pack(root, capsys):
         (each("trainval", "test"), "'test' and 'trainval' seem to be splits: call them"),
         (each("a/b/train", "a/b/val"), "is a train split in {root}/a/b: give --data_dir {root}/a"),
         (each("images/train", "images/val"), "is a train split in {root}/images: give"),
-        (each("cat", "dog", classes=("train", "val")), "the other way round, {root}/train/cat and"),
+        (each("cat", "dog", classes=("train", "val")), "into the splits, as {root}/train/cat"),
         (["train/", "test/", "train.csv"], "{root}/train holds images and no class folders"),
         (["train.zip", "val.zip"], "Archives are not read: unpack train.zip, val.zip"),
         (["photos.tar.gz", "README"], "Archives are not read: unpack photos.tar.gz"),
-        (["./"], "{root} holds images and no class folders: put them into one folder a class"),
-        (["train", *each("x")], "{root}/train is a file and no folder of class folders"),
+        (["./"], "{root} holds images and no class folders: put them into one folder per class"),
+        (["train", *each("x")], "{root}/train is a file, not a folder of class folders"),
     ],
 )
 def test_an_unsupported_layout_is_refused_with_a_fix(make, paths, says, capsys):
@@ -193,7 +193,7 @@ def test_links_to_other_folders_are_followed_once(make, tmp_path):
     (root / "val").symlink_to("train")
     assert find_source(root, "train").num_examples == 6
     (note,) = find_source(root, "validation").notes
-    assert "val is a link to the train split: what it scores says nothing" in note
+    assert "val is a link to the train split: its results say nothing" in note
 
 
 # ---- other kinds of files -----------------------------------------------------------------------

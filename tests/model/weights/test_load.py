@@ -81,7 +81,7 @@ def test_equal_classes_keep_the_files_classifier_and_others_get_a_new_one(tmp_pa
     for ours, text in (
         (theirs, []),
         (theirs[::-1], ["the classifier is the file's, its classes by name"]),
-        (list("tuvwxyz"), ["new classifier: the file's classes are others"]),
+        (list("tuvwxyz"), ["new classifier: the file has other classes"]),
     ):
         model = tiny_model(seed=3)
         initial = np.asarray(model.weights[-1])

@@ -95,7 +95,7 @@ def test_with_accept_changed_classes_a_renamed_class_keeps_its_output(photos):
     assert found.class_names == ["zebra", "dog", "owl"]
     assert found.labels.tolist() == [1, 2, 0]
     assert said[0] == "WARNING: the class 'zebra' continues with the weights of 'cat'"
-    assert "the best so far is forgotten" in said[1]
+    assert "the best result so far is dropped" in said[1]
     assert changed_data.classes_changed(state, found.class_names)
     found, said = adapted(state, open_(photos("b", dog=1, owl=1)), accept=True)
     assert found.labels.tolist() == [1, 2]
@@ -121,7 +121,7 @@ def test_changed_training_images_are_reported(photos, tmp_path):
     folder = tmp_path / "a" / "train" / "cat"
     (folder / "0.jpg").rename(folder / "x.jpg")
     (line,) = changed_data.changes(state, loader(data_dir))
-    assert "other training images than before, as many (5)" in line
+    assert "other training images than before, the same number (5)" in line
     assert "the rest of the unfinished epoch" in line
     (folder / "x.jpg").unlink()
     (line,) = changed_data.changes(state | {"offset": 0}, loader(data_dir))
@@ -150,7 +150,7 @@ def test_unreadable_images_are_remembered_by_their_content(photos, tmp_path):
     found, lines = changed_data.recall(open_(data_dir), kept)
     assert list(found) == [4]
     assert "dog/0.jpg" in found[4]
-    assert "2 training images that could not be read before changed or went away" in lines[0]
+    assert "2 training images that could not be read before changed or were removed" in lines[0]
     # Version 0.1 stored them by number, with the file in the text.
     found, lines = changed_data.recall(
         open_(data_dir), {"4": found[4], "1": before.bad_examples[1]}

@@ -45,9 +45,9 @@ def test_weights_from_a_file_are_matched_by_class_name(tmp_path):
     ("text", "error"),
     [
         ("cow: 2", "line 1: there is no class 'cow'; there are cat, dog, owl, käfer"),
-        ("cat: 1\ndog: much", "line 2: the weight of 'dog' must be a number from 0 on"),
-        ("cat: -1", "must be a number from 0 on"),
-        ("cat: .inf", "must be a number from 0 on"),
+        ("cat: 1\ndog: much", "line 2: the weight of 'dog' must be a number of at least 0"),
+        ("cat: -1", "must be a number of at least 0"),
+        ("cat: .inf", "must be a number of at least 0"),
         ("cat: 0\ndog: 0\nowl: 0", "every class that has images has the weight 0"),
         ("just words", "holds no weights of classes, which are lines such as `cat: 2.0`"),
         ("- cat\n- dog", "holds no weights of classes, which are lines such as `cat: 2.0`"),

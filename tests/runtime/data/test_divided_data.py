@@ -75,7 +75,7 @@ def test_mode_eval_on_other_data_does_not_inherit_validation_fraction(
     shutil.copytree(digits_in_folders, tmp_path / "moved")
     said = refused(*given, tmp_path / "moved")
     assert f"put these into val there, as {tmp_path}/moved/val/<class>/" in said
-    assert "a run held out of them, give its own --validation_fraction" in said
+    assert "a run held out, give that run's --validation_fraction" in said
     assert "--mode train" not in said
     again = [*map(str, given), str(tmp_path / "moved"), "--validation_fraction", "0.2"]
     assert parse(again).validation_fraction == 0.2

@@ -64,7 +64,7 @@ def test_a_run_on_a_list_resumes_exactly_and_reports_changed_labels(
     (both / "changed.csv").write_text("\n".join(lines) + "\n")
     flags = ("--max_epochs", 3, "--resume_checkpoint")
     assert run(small_run, both / "changed.csv", tmp_path / "list", *flags) == 0
-    assert "other training images than before, as many (45)" in capfd.readouterr().out
+    assert "other training images than before, the same number (45)" in capfd.readouterr().out
 
 
 def test_mistakes_in_a_list_are_refused_with_their_line(both, tmp_path, refused):

@@ -65,7 +65,7 @@ def test_labels_can_be_class_names(table):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([[1], [2]], "2 images.*split 3"),
+        ([[1], [2]], "2 images.*split has 3"),
         ([[1], [2], [10]], "10 is not a class.*has 10"),
         ([[1], [2], [-1]], "-1 is not a class"),
         ([[1], [2], ["cow"]], "'cow' is not a class"),
@@ -78,8 +78,8 @@ def test_labels_can_be_class_names(table):
         ("[1, 2", "cannot be read"),
         ("a.jpg --5", "'--5' is not a class"),
         ("a.jpg " + 5000 * "1", "is not a class"),
-        ("a.jpg 1\nb.jpg 2\na.jpg 3", "'a.jpg' stands there 2 times"),
-        ('{"a.jpg": 1, "a.jpg": 2}', "'a.jpg' stands there 2 times"),
+        ("a.jpg 1\nb.jpg 2\na.jpg 3", "'a.jpg' occurs 2 times"),
+        ('{"a.jpg": 1, "a.jpg": 2}', "'a.jpg' occurs 2 times"),
     ],
 )
 def test_a_label_file_that_does_not_fit_is_refused_with_the_reason(table, content, words):

@@ -78,4 +78,4 @@ def test_early_stopping_saves_and_a_resumed_run_has_nothing_to_train(
 def test_flags_that_depend_on_evaluations_are_refused_in_mode_train(flag, tiny, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--mode", "train", "--data_dir", str(tiny), "--model_dir", str(tmp_path), flag])
-    assert "goes by evaluations: --mode train_and_eval" in capsys.readouterr().err
+    assert "needs evaluations: --mode train_and_eval" in capsys.readouterr().err

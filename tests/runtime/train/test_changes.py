@@ -108,7 +108,7 @@ def test_an_old_checkpoint_that_counted_forward_passes_is_reported(two_ranks):
     old = {"processes": 2, "images_per_step": 64, "epoch": 1}
     (line,) = lines(config, config, 64, 20, **old)
     assert "--steps_per_epoch 20 counts updates: an epoch has 20 steps" in line
-    assert "counted passes, of which an update has 2" in line
+    assert "counted passes; an update has 2 of them" in line
     assert lines(config, config, 64, 20, **old, steps_per_epoch=20) == []
     whole = config.with_(steps_per_epoch=None)
     assert lines(whole, whole, 64, 20, **old) == []

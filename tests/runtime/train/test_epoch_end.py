@@ -100,7 +100,7 @@ def test_broken_validation_images_prevent_the_evaluation_not_the_training(
     assert text.count(f"{file}, record at byte") == 2, "each is named once"
     assert "epoch 2 was not evaluated: the same images cannot be read" in text
     assert "--max_bad_eval_examples 2" in text
-    assert "2 evaluations could not be made" in text
+    assert "2 evaluations failed" in text
     found = states(tmp_path / "run")
     assert [(s["epoch"], s["score"]) for s in found.values()] == [(1, None), (2, None)]
 
@@ -108,7 +108,7 @@ def test_broken_validation_images_prevent_the_evaluation_not_the_training(
     shutil.copytree(tmp_path / "run", tmp_path / "less")
     code, text = run("less", *some, "2", data=data)
     assert code == 0, text
-    assert "epoch 2 was saved and not evaluated: doing that now" in text
+    assert "epoch 2 was saved but not evaluated: evaluating it now" in text
     assert "without 2 unreadable images" in text
     state = states(tmp_path / "less")["step-00000014"]
     assert state["metrics"]["eval_unreadable"] == 2
@@ -117,7 +117,7 @@ def test_broken_validation_images_prevent_the_evaluation_not_the_training(
     file.write_bytes(whole)
     code, text = run("run", "--resume_checkpoint", data=data)
     assert code == 0, text
-    assert "epoch 2 was saved and not evaluated: doing that now" in text
+    assert "epoch 2 was saved but not evaluated: evaluating it now" in text
     assert states(tmp_path / "run")["step-00000014"]["score"] is not None
     assert checkpoint.best(tmp_path / "run").name == "step-00000014"
 
@@ -149,7 +149,7 @@ def test_a_signal_in_an_epochs_last_step_saves_the_completed_epoch(run, tmp_path
     assert text.endswith(f"{config} \\ --resume_checkpoint")
     code, text = run("run", *config.split(), "--resume_checkpoint")
     assert code == 0
-    assert text.count("epoch 1 was saved and not evaluated: doing that now") == 1
+    assert text.count("epoch 1 was saved but not evaluated: evaluating it now") == 1
     first, last = states(tmp_path / "run").values()
     assert None not in (first["score"], last["score"])
 

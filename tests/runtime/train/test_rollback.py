@@ -65,9 +65,9 @@ def test_a_run_with_nan_goes_back_and_skips_the_images(train, poison, tmp_path):
     code, text = train("whole", "--nan_rollback", "2")
     assert code == 0, text
     assert "the training loss was not finite at step 10 (epoch 2)" in text
-    assert "without the 16 images of step 10 from now on (rollback 1 of 2)" in text
+    assert "leaving out the 16 images of step 10 from now on (rollback 1 of 2)" in text
     assert text.count("going back to step 7") == 2, "to the end of the first epoch"
-    assert "without the 16 images of step 11 from now on (rollback 2 of 2)" in text
+    assert "leaving out the 16 images of step 11 from now on (rollback 2 of 2)" in text
     saved = checkpoint.read(checkpoint.latest(tmp_path / "whole"))
     assert (saved.state["step"], saved.state["epoch"]) == (21, 3)
     assert saved.state["left_out"] == [[1, 32, 48], [1, 48, 64]]

@@ -109,7 +109,7 @@ def test_each_setting_of_tf32_has_its_own_folder(machine, monkeypatch, tmp_path)
 
 def test_a_world_writable_folder_is_refused(machine, tmp_path):
     tmp_path.chmod(0o777)
-    with pytest.raises(PermissionError, match=r"everybody may write to .*chmod o-w"):
+    with pytest.raises(PermissionError, match=r"every user may write to .*chmod o-w"):
         xla.keep(str(tmp_path))
     assert "TF_XLA_FLAGS" not in os.environ or not os.environ["TF_XLA_FLAGS"]
 
