@@ -47,7 +47,7 @@ REFUSED = {
     ),
     "unsqueezed": (
         *("efficientnet-b3", "efficientnet-b3", {"without": (".se.",)}),
-        ("missing in the file:", "no squeeze-and-excitation, and yet"),
+        ("missing in the file:", "no squeeze-and-excitation, but"),
     ),
     "v2_rw_s": (
         *(V2_RW_S, "efficientnetv2-s", {}),
