@@ -59,7 +59,7 @@ def _block(trainer: Trainer, steps: int, save: bool) -> tuple[float, float]:
         trainer._save(Sums.none())
         blocked = time.perf_counter() - start
     for _ in range(steps):
-        trainer.step([batch], 1e-4, (False, False))
+        trainer.step([batch], 1e-4)
     return time.perf_counter() - start, blocked
 
 

@@ -22,10 +22,11 @@ from convoy.model.sync_batch_norm import SyncBatchNorm
 from convoy.runtime.train.loss_scale import LossScale
 from convoy.utils.distributed import ranks
 from convoy.utils.machine import xla
-from convoy.utils.metrics import batch_sums
+from convoy.utils.metrics import METRICS, batch_sums
 from convoy.utils.optim.clipping import global_norm
 from convoy.utils.optim.ema import EMA
 from convoy.utils.optim.optimizers import add_l2, decay_decoupled, decay_mask, l2_coefficient
+from convoy.utils.signals import Wishes
 from convoy.utils.watchdog import watchdog
 
 Prepare = Callable[[Any], tf.Tensor]
@@ -74,7 +75,7 @@ class StepResult(NamedTuple):
     shared: np.ndarray
     finite_loss: bool
     finite: bool
-    granted: tuple[bool, ...] = ()
+    granted: Wishes = Wishes()
     gradient_norm: float | None = None
     own_seconds: float | None = None
 
@@ -173,7 +174,7 @@ class Step:
         self,
         batches: Iterable[Batch],
         lr: float,
-        wishes: tuple[bool, ...] = (),
+        wishes: Wishes = Wishes(),  # noqa: B008 — it cannot be changed
         observe: bool = False,
     ) -> StepResult:
         """Trains on `micro_steps` batches.
@@ -187,7 +188,9 @@ class Step:
             observe: measure values that cost time, such as `gradient_norm`: for logged steps.
         """
         # Tracing, compiling and finding the best kernels take minutes for large models.
-        times, self._fresh = (None, self._fresh - 1) if self._fresh else (1.0, 0)
+        compiles = self._fresh > 0
+        self._fresh -= compiles
+        times = None if compiles else 1.0
         number = self.state.step + 1
         watchdog.mark(f"computing step {number}", times)
         (gradients, weight, sums), own_seconds = self._accumulate(batches, observe)
@@ -206,7 +209,7 @@ class Step:
             finite=bool(finite),
             granted=granted,
             gradient_norm=float(norm) if observe else None,
-            own_seconds=own_seconds if times else None,
+            own_seconds=None if compiles else own_seconds,
         )
 
     def _accumulate(self, batches: Iterable[Batch], observe: bool) -> tuple[Passes, float | None]:
@@ -318,7 +321,7 @@ class Step:
             variable.assign(np.array([seed, self.state.step * self.micro_steps], np.uint32))
 
 
-def _news(sums: tf.Tensor, wishes: Sequence[bool]) -> tf.Tensor:
+def _news(sums: tf.Tensor, wishes: Wishes) -> tf.Tensor:
     """Packs what a rank sends with its gradients, float32.
 
     It is metric sums, whether its loss is not finite, and its wishes. In the mean over ranks, a
@@ -328,15 +331,15 @@ def _news(sums: tf.Tensor, wishes: Sequence[bool]) -> tf.Tensor:
     return tf.concat([tf.cast(sums, tf.float32), flags], axis=0)
 
 
-def _read(news: tf.Tensor) -> tuple[np.ndarray, bool, tuple[bool, ...]]:
+def _read(news: tf.Tensor) -> tuple[np.ndarray, bool, Wishes]:
     """Unpacks the mean of all ranks' `_news`.
 
     Returns:
         The metric sums, whether every rank's loss is finite, and the wishes that any rank had.
     """
-    shared, flags = np.split(news.numpy().astype(np.float64), [4])
+    shared, flags = np.split(news.numpy().astype(np.float64), [len(METRICS) + 1])
     bad_loss, *granted = (flags > 0).tolist()
-    return shared, not bad_loss, tuple(granted)
+    return shared, not bad_loss, Wishes(*granted)
 
 
 def seed_generators(model: keras.Model) -> list[Any]:

@@ -215,7 +215,7 @@ class Trainer:
             done = self._train_step(passes, time.perf_counter() - start)
             for action in self._after_step():
                 action.after_step(done)
-            asked = self._grant(Wishes(*done.result.granted))
+            asked = self._grant(done.result.granted)
             watchdog.mark(f"in the callbacks of step {state.step}", 10.0, done.compute_seconds)
             self.callbacks.on_train_batch_end(self.figures.epoch.steps - 1)
         watchdog.rest("ending an epoch")
