@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from convoy.dataloader.sources.source import Source
 
-Batch: TypeAlias = "tuple[tf.Tensor, tf.Tensor, tf.Tensor]"
-"""Images, labels and weights. A loader with a `prepare` yields `augment.device_plan.Planned` in
-place of images; `prepare` turns that into images.
-"""
+
+class Batch(NamedTuple):
+    """A batch of one rank.
+
+    Attributes:
+        images: `(B, H, W, 3)`, uint8, or float32 if images are mixed. From a loader with a
+            `prepare`, `augment.device_plan.Planned` instead, which `prepare` turns into images.
+        labels: int32 `(B,)`, or float32 `(B, classes)`, soft labels.
+        weights: float32 `(B,)`; 0 in slots that do not count.
+    """
+
+    images: Any
+    labels: tf.Tensor
+    weights: tf.Tensor
 
 
 class DataLoader(Protocol):

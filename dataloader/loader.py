@@ -320,10 +320,10 @@ class Loader:
             labels = tf.identity(labels)
         if self._planner is not None:
             plan, labels = self._planner.plan(draws, labels, weights)
-            return Planned(images, plan), labels, weights
+            return Batch(Planned(images, plan), labels, weights)
         if self._mix is not None:
-            return self._mix(images, labels, weights, draws)
-        return images, labels, weights
+            return Batch(*self._mix(images, labels, weights, draws))
+        return Batch(images, labels, weights)
 
     def _take_out_culprits(self, epoch: int, offset: int, error: Exception) -> None:
         """Records the unreadable examples of a failed batch; raises if this is not allowed."""

@@ -47,7 +47,8 @@ class SyntheticLoader:
         labels = tf.random.stateless_uniform(
             (batch_size,), (seed, 2 * rank + 1), 0, num_classes, tf.int32
         )
-        self._batch = tf.cast(images, tf.uint8), labels, tf.ones((batch_size,), tf.float32)
+        weights = tf.ones((batch_size,), tf.float32)
+        self._batch = Batch(tf.cast(images, tf.uint8), labels, weights)
 
     def look_again(self) -> None:
         """Does nothing: every image is readable."""

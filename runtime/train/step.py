@@ -215,8 +215,8 @@ class Step:
     def _accumulate(self, batches: Iterable[Batch], observe: bool) -> tuple[Passes, float | None]:
         """Runs the forward and backward passes of a step, and times them if `observe`."""
         start, total = time.perf_counter(), None
-        for images, labels, weights in batches:
-            passed = Passes(*self.forward_backward(images, labels, weights))
+        for batch in batches:
+            passed = Passes(*self.forward_backward(*batch))
             total = passed if total is None else total.plus(passed)
         if total is None:
             raise ValueError("a step needs a batch")
@@ -359,5 +359,4 @@ def batch_norm_statistics(model: keras.Model) -> list[Any]:
 
 def without_weight(batch: Batch) -> Batch:
     """Returns a batch of real images with weight 0, to complete the last update of an epoch."""
-    images, labels, weights = batch
-    return images, labels, tf.zeros_like(weights)
+    return batch._replace(weights=tf.zeros_like(batch.weights))
