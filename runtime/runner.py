@@ -35,6 +35,7 @@ from convoy.runtime.settings.input_backend import check_data_format
 from convoy.runtime.settings.modes import AVERAGE, RUN_MODES, TRAINING_MODES
 from convoy.runtime.trackers import workers
 from convoy.utils.distributed import gathering, ranks
+from convoy.utils.distributed.horovod_build import build_info
 from convoy.utils.distributed.launched import (
     StoppedEarly,
     check_launch,
@@ -228,7 +229,8 @@ class Runner:
             )
         if ranks.rank() == 0 and (reason := device.why_no_gpu()):
             say(f"WARNING: {reason}")
-        if device.has_gpu() and ranks.size() > 1 and not ranks.has_nccl() and ranks.rank() == 0:
+        several_gpus = device.has_gpu() and ranks.size() > 1
+        if ranks.rank() == 0 and several_gpus and not build_info()["nccl"]:
             say(
                 "WARNING: Horovod was built without NCCL: the GPUs exchange gradients through the"
                 " host's memory, which is slow. Call `make setup` on a machine with a GPU driver"

@@ -10,6 +10,7 @@ from typing import Any
 
 from convoy.utils import strict_json
 from convoy.utils.distributed import ranks
+from convoy.utils.distributed.horovod_build import build_info
 from convoy.utils.files import path_of, write_atomically
 
 FILE = "environment.json"
@@ -84,7 +85,7 @@ def gather(horovod: bool = True) -> dict[str, Any]:
         "native input operations": input_native.status(),
         "native training operations": training_native.status(),
         # Loading it takes a second, which a single process can save.
-        "horovod": ranks.build_info() if horovod else {},
+        "horovod": build_info() if horovod else {},
         "dali": _version("nvidia-dali-cuda120"),
         "pictures": kinds_here(),
     }

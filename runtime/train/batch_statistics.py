@@ -36,11 +36,6 @@ def top1_by_statistics(
     Returns:
         The two figures as fractions, and the number of images over all ranks, the same on every
             rank; None if there are too few.
-
-    The second figure includes dropout, as in training, which tends to lower it. Changes nothing.
-
-    Args:
-        data: the validation loader, just after an evaluation that could read its images.
     """
     watchdog.rest("comparing batch norm's statistics")
     batches = _mixed_batches(data)

@@ -382,24 +382,3 @@ def on_rank0(action: Callable[[], T]) -> T:
 def is_told(error: BaseException) -> bool:
     """Returns whether rank 0 raised this error first, and reports it."""
     return isinstance(error, Elsewhere) or getattr(error, "of_rank0", False)
-
-
-def has_nccl() -> bool:
-    """Returns whether GPUs exchange gradients directly; False before `init` and without Horovod."""
-    return _hvd is not None and bool(_hvd.nccl_built())
-
-
-def build_info() -> dict[str, Any]:
-    """Returns the build features of the installed Horovod; {} if there is none."""
-    try:
-        import horovod
-        import horovod.tensorflow as hvd
-    except ImportError:
-        return {}
-    return {
-        "version": horovod.__version__,
-        "gloo": bool(hvd.gloo_built()),
-        "mpi": bool(hvd.mpi_built()),
-        "nccl": bool(hvd.nccl_built()),
-        "cuda": bool(hvd.cuda_built()),
-    }

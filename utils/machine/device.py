@@ -72,13 +72,22 @@ def keep_gpu_kernels() -> None:
         os.environ.setdefault("CUDA_CACHE_MAXSIZE", str(4 << 30))
 
 
+def _cpu_flags() -> set[str]:
+    """Returns the features of an x86 processor, as Linux names them; empty elsewhere."""
+    if platform.machine() != "x86_64" or not CPUS.exists():
+        return set()
+    with CPUS.open() as file:  # the first processor's: a large machine has hundreds
+        return set(next((line for line in file if line.startswith("flags")), "").split())
+
+
 def check_interpreter() -> None:
     """Raises DeviceError if TensorFlow cannot be imported.
 
     Python may strip docstrings, which it needs, or the processor may lack AVX: the import then ends
     the process.
     """
-    if platform.machine() == "x86_64" and CPUS.exists() and " avx " not in CPUS.read_text():
+    flags = _cpu_flags()
+    if flags and "avx" not in flags:
         raise DeviceError(
             "this processor has no AVX instructions, which TensorFlow's packages need: use another"
             " machine, or let its virtual machine show the processor's own features"
@@ -158,9 +167,10 @@ def prefer_onednn() -> None:
 
 def warn_of_slow_bfloat16(policy: str) -> None:
     """Warns about bfloat16 training on a CPU without bfloat16 instructions."""
-    if policy != "mixed_bfloat16" or has_gpu() or platform.machine() != "x86_64":
+    if policy != "mixed_bfloat16" or has_gpu():
         return
-    if CPUS.exists() and "avx512bw" not in CPUS.read_text():
+    flags = _cpu_flags()
+    if flags and "avx512bw" not in flags:
         logger.warning(
             "this processor has no instructions for bfloat16: training is slower and less exact"
             " than in float32, the default; leave out --use_amp and --dtype"
