@@ -58,7 +58,7 @@ class Gallery(Output):
 
     def _card(self, item: Labelled) -> dict[str, Any]:
         first = item.predictions[0] if item.predictions else None
-        group = "(unreadable)" if item.error else first.name if first else "(unsure)"
+        group = f"({item.trouble})" if item.error else first.name if first else "(unsure)"
         image = base64.b64encode(item.thumbnail).decode() if item.thumbnail else None
         return {
             "name": shown_name(item.path, self._where),

@@ -28,6 +28,7 @@ FORMATS = ("table", "jsonl", "csv", "parquet", "gallery")
 TABLE_ROWS = 30
 ENDINGS = (".jsonl", ".csv", ".parquet", ".html")
 PARQUET_ROWS = 4096  # per row group
+NOT_FINITE = "the model's answer is not a number, as after a training that diverged"
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Labelled:
     Attributes:
         path: the path as given.
         predictions: most likely first; empty if it failed, or if none was likely enough.
-        error: why it could not be read, or None.
+        error: why it could not be read, or NOT_FINITE, or None.
         thumbnail: a small JPEG, if requested.
     """
 
@@ -54,6 +55,11 @@ class Labelled:
     predictions: list[Prediction] = field(default_factory=list)
     error: str | None = None
     thumbnail: bytes | None = None
+
+    @property
+    def trouble(self) -> str:
+        """Returns a word or two for an error."""
+        return "no answer" if self.error == NOT_FINITE else "unreadable"
 
 
 def predict_formats(text: str) -> list[str]:
@@ -232,7 +238,7 @@ class Table(Output):
             file = Text(shown_name(item.path, self._where))
             if item.error:
                 error = Text(printable(item.error))
-                table.add_row(file, Text("unreadable", style="red"), "", error)
+                table.add_row(file, Text(item.trouble, style="red"), "", error)
             elif not item.predictions:
                 table.add_row(file, Text("unsure", style="dim"), "", "")
             else:
@@ -250,7 +256,7 @@ def one_line(item: Labelled) -> str:
     """Formats a result as one line of text; escapes characters that would break the line."""
     answer = ", ".join(f"{p.name} {100 * p.probability:.1f}%" for p in item.predictions)
     if item.error:
-        answer = f"unreadable: {printable(item.error)}"
+        answer = f"{item.trouble}: {printable(item.error)}"
     return f"{printable(item.path)}: {answer or 'unsure'}"
 
 

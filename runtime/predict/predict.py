@@ -27,7 +27,14 @@ from convoy.runtime.builders.trained_model import trained_model
 from convoy.runtime.data.class_names import class_names
 from convoy.runtime.predict.find_images import find_images, read_image
 from convoy.runtime.predict.open_outputs import open_outputs
-from convoy.runtime.predict.outputs import Labelled, Prediction, naming, one_line, predict_formats
+from convoy.runtime.predict.outputs import (
+    NOT_FINITE,
+    Labelled,
+    Prediction,
+    naming,
+    one_line,
+    predict_formats,
+)
 from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 from convoy.utils.machine import xla
@@ -69,7 +76,7 @@ def predict(config: Config) -> dict[str, Any]:
     names = class_names(trained.class_names, trained.model.output_shape[-1], config.label_file)
     formats = predict_formats(config.predict_formats)
     labeller = Labeller(trained.model, names, config, thumbnails="gallery" in formats)
-    failed = unsure = 0
+    failed = unsure = no_answer = 0
     start = time.perf_counter()
     with ExitStack() as stack:
         outputs = open_outputs(stack, config, labeller.columns, len(files), trained.text)
@@ -79,17 +86,22 @@ def predict(config: Config) -> dict[str, Any]:
                 with naming(output.path):
                     output.write(item)
             failed += item.error is not None
+            no_answer += item.error == NOT_FINITE
             unsure += not item.error and not item.predictions
             progress.advance()
     seconds = time.perf_counter() - start
     written = {output.format: str(output.path) for output in outputs if output.path}
     earlier = " (replacing earlier ones)" if any(o.replaces for o in outputs) else ""
     wrote = f"; wrote {' and '.join(written.values())}{earlier}" if written else ""
-    notes = f"; {unsure} below --min_confidence {config.min_confidence:g}" if unsure else ""
-    labelled = f"{_images(len(files) - failed)} labelled, {failed} unreadable{notes}"
+    notes = f", {no_answer} without an answer" if no_answer else ""
+    notes += f"; {unsure} below --min_confidence {config.min_confidence:g}" if unsure else ""
+    labelled = f"{_images(len(files) - failed)} labelled, {failed - no_answer} unreadable{notes}"
     tell(f"{labelled} in {seconds:.1f} s{wrote}", sys.stdout)
-    if failed:
-        tell(f"convoy: {failed} of {len(files)} images could not be read (see their rows)")
+    if failed > no_answer:
+        unread = failed - no_answer
+        tell(f"convoy: {unread} of {len(files)} images could not be read (see their rows)")
+    if no_answer:
+        tell(f"convoy: {no_answer} of {len(files)} images: {NOT_FINITE}")
     return {"images": len(files) - failed, "failed": failed, **written}
 
 
@@ -178,8 +190,7 @@ class Labeller:
                     if isinstance(image, str):
                         yield Labelled(str(file), error=image)
                     else:
-                        best = self._best(next(probabilities))
-                        yield Labelled(str(file), best, thumbnail=image.thumbnail)
+                        yield self._labelled(str(file), next(probabilities), image.thumbnail)
 
     def _why(self, content: bytes, error: Exception) -> str:
         """Returns what is wrong with an image: outside a compiled function, errors say more."""
@@ -190,7 +201,7 @@ class Labeller:
         return first_words(error)
 
     def probabilities(self, images: list[np.ndarray]) -> np.ndarray:
-        """Returns float32 `(images, classes)`.
+        """Returns float32 `(images, classes)`; NaN for an image with a logit that is not finite.
 
         It pads a short batch, so that the model is compiled for only one shape.
         """
@@ -198,6 +209,11 @@ class Labeller:
             return np.zeros((0, len(self.names)), np.float32)
         padding = [np.zeros_like(images[0])] * (self.batch - len(images))
         return self._forward(tf.constant(np.stack(images + padding))).numpy()[: len(images)]
+
+    def _labelled(self, file: str, probabilities: np.ndarray, thumbnail: bytes | None) -> Labelled:
+        if not np.isfinite(probabilities).all():
+            return Labelled(file, error=NOT_FINITE, thumbnail=thumbnail)
+        return Labelled(file, self._best(probabilities), thumbnail=thumbnail)
 
     def _best(self, probabilities: np.ndarray) -> list[Prediction]:
         order = np.argsort(-probabilities, kind="stable")[: self.columns]
@@ -211,11 +227,16 @@ class Labeller:
 def _forward(model: Any, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
     """Maps images to probabilities; with `flip`, the mean over an image and its mirror image."""
 
+    def of(images: tf.Tensor) -> tf.Tensor:
+        logits = model(images, training=False)
+        # softmax makes an ordinary 0 of -inf
+        finite = tf.reduce_all(tf.math.is_finite(logits), axis=-1, keepdims=True)
+        return tf.where(finite, tf.nn.softmax(logits), np.nan)
+
     def forward(images: tf.Tensor) -> tf.Tensor:
-        probabilities = tf.nn.softmax(model(images, training=False))
+        probabilities = of(images)
         if flip:
-            mirrored = tf.nn.softmax(model(tf.reverse(images, [2]), training=False))
-            probabilities = (probabilities + mirrored) / 2
+            probabilities = (probabilities + of(tf.reverse(images, [2]))) / 2
         return probabilities
 
     return forward

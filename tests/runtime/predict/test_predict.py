@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -256,6 +257,52 @@ def test_a_folder_without_images_is_an_error(trained, tmp_path, capsys):
     args = ["--mode", "predict", "--model_dir", trained.model_dir, "--predict_dir", tmp_path]
     assert main([str(arg) for arg in args]) == 2
     assert "holds no images" in capsys.readouterr().err
+
+
+class Diverged:
+    """A model of two classes whose first logit is -inf, NaN or inf for some grey levels."""
+
+    input_shape, output_shape = (None, 8, 8, 3), (None, 2)
+
+    def __call__(self, images, training):
+        import tensorflow as tf
+
+        level = tf.cast(images[:, 0, 0, 0], tf.float32)
+        first = tf.where(level < 50, -np.inf, tf.where(level < 100, np.nan, level))
+        first = tf.where(level > 200, np.inf, first)
+        return tf.stack([first, tf.zeros_like(first)], 1)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_an_answer_that_is_not_finite_is_told_in_the_row(tmp_path, flip):
+    """A softmax would make an ordinary 0 of -inf."""
+    from convoy.runtime.predict.outputs import NOT_FINITE, one_line
+    from convoy.runtime.predict.predict import Labeller
+    from convoy.runtime.settings.config import Config
+
+    files = [tmp_path / f"{level}.png" for level in (0, 60, 120, 255)]
+    for file in files:
+        Image.new("RGB", (8, 8), (int(file.stem),) * 3).save(file)
+    labeller = Labeller(Diverged(), ["a", "b"], Config(flip_tta=flip, predict_batch_size=8))
+    items = list(labeller.label(files))
+    assert [item.error for item in items] == [NOT_FINITE, NOT_FINITE, None, NOT_FINITE]
+    assert [len(item.predictions) for item in items] == [0, 0, 2, 0]
+    assert "no answer: the model's answer is not a number" in one_line(items[0])
+
+
+def test_a_diverged_model_ends_with_3_and_without_labels(predict, monkeypatch, trained, photos):
+    from convoy.runtime.builders.trained_model import load_model
+    from convoy.runtime.predict import predict as module
+
+    model, _ = load_model(trained.model_dir)
+    model.weights[-1].assign(np.full(10, np.nan, np.float32))
+    load = module.trained_model
+    monkeypatch.setattr(module, "trained_model", lambda config: replace(load(config), model=model))
+    code, rows, table, text = predict(photos)
+    assert code == 3
+    assert all("not a number" in row["error"] and not row["predictions"] for row in rows)
+    assert all("not a number" in row["error"] and row["class_1"] == "" for row in table)
+    assert "0 images labelled, 0 unreadable, 12 without an answer" in text
 
 
 @pytest.mark.parametrize(
