@@ -196,7 +196,7 @@ def _optimisation(config: Config) -> None:
             f"--nesterov has no effect with --optimizer {config.optimizer}: use --optimizer"
             " momentum, or leave it out"
         )
-    if config.adasum and config.gradient_predivide_factor != 1:
+    if config.adasum and config.gradient_predivide_factor not in (None, 1):
         raise ConfigError("--gradient_predivide_factor has no effect with --adasum")
     preempt_signals(config)
 

@@ -195,7 +195,8 @@ class Config:
     use_xla: bool = _flag(PREC, TRAINING, False, "compile the step with XLA")
     xla_cache: str | None = _flag(PREC, MACHINE, None, "folder for XLA's compiled code, which is executed: let nobody else write there", path="path")
     hvd_fp16_compression: bool = _flag(PREC, TRAINING, False, "exchange gradients as float16")
-    gradient_predivide_factor: float = _flag(PREC, TRAINING, 1.0, "divide gradients by this before their sum over processes, and by the rest afterwards", within="> 0")
+    gradient_predivide_factor: float | None = _flag(PREC, TRAINING, None, "divide gradients by this before their sum over processes, and by the rest afterwards",
+                                                    unset="1; the number of processes if --hvd_fp16_compression could overflow", within="> 0")
     gradient_groups: int = _flag(PREC, TRAINING, 1, "number of groups in which gradients are exchanged; 1: all at once", within=">= 1")
     adasum: bool = _flag(PREC, TRAINING, False, "combine gradients by Adasum instead of averaging them (MPI or NCCL)")
     tf32: bool = _flag(PREC, TRAINING, True, "use TensorFloat-32 for float32 matrix products on GPUs that have it")

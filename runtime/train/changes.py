@@ -46,6 +46,8 @@ def settings_before(saved: Checkpoint) -> dict[str, Any]:
 def _settings_of(written: dict[str, Any]) -> dict[str, Any]:
     known = {f.name for f in fields(Config)}
     found = {name: value for name, value in written.items() if name in known}
+    if found.get("gradient_predivide_factor") == 1:
+        found["gradient_predivide_factor"] = None  # 1 was its default
     return {"exif_orientation": "ignore"} | found  # value before the flag existed
 
 

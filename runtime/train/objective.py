@@ -46,17 +46,27 @@ def rate_scales(config: Config, model: keras.Model) -> list[float] | None:
     return [config.layer_decay ** depth[v.path] for v in model.trainable_variables]
 
 
-def make_exchange(config: Config) -> ranks.Exchange:
+def make_exchange(config: Config, scaled: bool) -> ranks.Exchange:
     """Returns how ranks exchange gradients.
+
+    A loss scale makes gradients as large as float16 allows. Horovod adds them up before it divides,
+    so in float16 the sum would overflow where the mean does not.
+
+    Args:
+        config: the flags.
+        scaled: whether the gradients contain a loss scale.
 
     Raises:
         DistributedError: this Horovod does not support it.
     """
     if config.adasum:
         ranks.check_adasum()
+    predivide = config.gradient_predivide_factor
+    if predivide is None:
+        predivide = float(ranks.size()) if config.hvd_fp16_compression and scaled else 1.0
     return ranks.Exchange(
         config.hvd_fp16_compression,
-        config.gradient_predivide_factor,
+        predivide,
         config.gradient_groups,
         config.adasum,
     )
@@ -88,7 +98,7 @@ def make_step(
         rate_scales=rate_scales(config, state.model),
         class_weights=class_weights,
         clip=make_clip(config),
-        exchange=make_exchange(config),
+        exchange=make_exchange(config, state.loss_scale.active),
         micro_steps=micro_steps,
         use_xla=config.use_xla,
         seed=config.seed,

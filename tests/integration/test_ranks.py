@@ -119,6 +119,11 @@ variants = {
     "predivided": Exchange(predivide=2.0),
     "half": Exchange(fp16=True, groups=2, predivide=2.0),
 }
+large = [tf.constant([40000.0])]
+for predivide, finite in ((1.0, False), (2.0, True)):  # the mean is 40,000, the sum no float16
+    exchange = Exchange(fp16=True, predivide=predivide)
+    ((mean,), _) = ranks.reduce_mean(large, [], exchange)
+    assert bool(np.isfinite(mean.numpy()).all()) == finite, predivide
 for name, exchange in variants.items():
     reduce = tf.function(lambda a, b, e=exchange: ranks.reduce_mean(a, [b], e))
     got, (mean_weight,) = reduce([tf.constant(g) for g in mine], tf.constant(weight))

@@ -6,7 +6,7 @@ import tensorflow as tf
 from convoy.model.layer_groups import depth_from_top
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.settings.config import Config
-from convoy.runtime.train.objective import make_step, rate_scales
+from convoy.runtime.train.objective import make_exchange, make_step, rate_scales
 from convoy.runtime.train.state import new_state
 
 
@@ -35,6 +35,17 @@ def test_with_a_frozen_backbone_layer_decay_leaves_the_classifiers_rate_alone():
     state = new_state(Config(arch="efficientnet-test", freeze_backbone=True), num_classes=10)
     scales = rate_scales(Config(layer_decay=0.5), state.model)
     assert scales == [1.0, 1.0]  # kernel and bias
+
+
+def test_float16_gradients_with_a_loss_scale_are_divided_before_their_sum(monkeypatch):
+    monkeypatch.setattr("convoy.runtime.train.objective.ranks.size", lambda: 4)
+    for flags, scaled, predivide in (
+        ({"hvd_fp16_compression": True}, True, 4),
+        ({"hvd_fp16_compression": True}, False, 1),
+        ({}, True, 1),
+        ({"hvd_fp16_compression": True, "gradient_predivide_factor": 2.0}, True, 2),
+    ):
+        assert make_exchange(Config(**flags), scaled).predivide == predivide, flags
 
 
 def test_steps_per_epoch_counts_updates_whatever_the_accumulation(tiny):
