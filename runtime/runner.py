@@ -247,11 +247,24 @@ class Runner:
         from convoy.utils.logging import setup_logging
 
         setup_logging(ranks.rank())
-        precision = device.precision(config.use_amp, config.dtype, device.has_gpu())
-        if mode in RUN_MODES and ranks.rank() == 0:
-            device.warn_of_slow_bfloat16(precision)
-        keras.config.set_dtype_policy("float32" if mode == "export" else precision)
+        if mode == "export":
+            keras.config.set_dtype_policy("float32")
+        else:
+            self._set_precision()
         keras.utils.set_random_seed(config.seed)
+
+    def _set_precision(self) -> None:
+        import keras
+
+        from convoy.runtime.builders.precision import precision
+
+        policy, reason = precision(self.config)
+        if ranks.rank() == 0:
+            if reason and self.config.mode in RUN_MODES:
+                say(f"--use_amp: computing in {policy.removeprefix('mixed_')}, because {reason}")
+            if self.config.mode in RUN_MODES and not reason:
+                device.warn_of_slow_bfloat16(policy)
+        keras.config.set_dtype_policy(policy)
 
     def _train(self) -> dict[str, Any]:
         from convoy.runtime.training import train

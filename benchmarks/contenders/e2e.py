@@ -13,6 +13,7 @@ import keras
 
 from benchmarks.contenders.photographs import prepared
 from benchmarks.harness.contender import Contender
+from convoy.runtime.builders.precision import precision
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.trainer import Trainer
 from convoy.utils.distributed import ranks
@@ -65,8 +66,9 @@ def trainer(
 
     def train() -> None:
         try:
-            policy = device.precision(config.use_amp, config.dtype, device.has_gpu())
-            keras.config.set_dtype_policy(policy)  # each thread has its own policy
+            keras.config.set_dtype_policy(
+                precision(config).policy
+            )  # each thread has its own policy
             made = Trainer(config, make_json_logger(None), callbacks=[turns])
             made.figures.throughput = times
             made.run()

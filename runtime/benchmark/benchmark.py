@@ -28,6 +28,7 @@ from convoy.runtime.benchmark.plan import DEFAULT_ITERATIONS, Row, batch_sizes, 
 from convoy.runtime.benchmark.report import QS, UNITS, Report, figures
 from convoy.runtime.benchmark.training import train
 from convoy.runtime.builders.models import image_size, train_image_size
+from convoy.runtime.builders.precision import precision
 from convoy.runtime.describe.environment import gather
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flag_facts import without_places
@@ -174,14 +175,13 @@ def _measure(
 
 def set_precision(config: Config) -> None:
     """Sets the flags' precision for models built from now on."""
-    gpu = device.has_gpu()
-    keras.config.set_dtype_policy(device.precision(config.use_amp, config.dtype, gpu))
+    keras.config.set_dtype_policy(precision(config).policy)
     tf.config.experimental.enable_tensor_float_32_execution(config.tf32)
 
 
 def _precision_of(config: Config) -> str:
     """Returns the name of the flags' precision."""
-    policy = device.precision(config.use_amp, config.dtype, device.has_gpu())
+    policy = precision(config).policy
     if policy == "float32":
         return "tf32" if config.tf32 and _has_tf32() else "fp32"
     return "amp" if config.use_amp and not config.dtype else "bf16" if "b" in policy else "fp16"

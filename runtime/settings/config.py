@@ -186,7 +186,7 @@ class Config:
     optimizer_batch_size: int | None = _flag(OPT, TRAINING, None, "images per update over all processes; gradients are accumulated to reach it", unset="one step's", within=">= 1", on_card=True)
     grad_accum_steps: int | None = _flag(OPT, TRAINING, None, "forward passes per update, instead of optimizer_batch_size", within=">= 1", on_card=True)
 
-    use_amp: bool = _flag(PREC, TRAINING, False, "mixed precision: float16 on GPUs, bfloat16 on CPUs", on_card=True)
+    use_amp: bool = _flag(PREC, TRAINING, False, "mixed precision: float16 on GPUs, bfloat16 on CPUs where that is faster", on_card=True)
     dtype: Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"] | None = _flag(
         PREC, TRAINING, None, "data type for computing; overrides --use_amp", on_card=True)
     loss_scale: str = _flag(PREC, TRAINING, "dynamic", "float16: dynamic loss scaling, or a fixed factor")

@@ -159,7 +159,7 @@ def test_a_new_run_does_not_overwrite_an_old_one(trained, capsys):
 
 OPTIONS = {
     "bfloat16, accumulation, adamw, cosine": (
-        *("--use_amp", "--optimizer_batch_size", "48", "--optimizer", "adamw"),
+        *("--dtype", "bfloat16", "--optimizer_batch_size", "48", "--optimizer", "adamw"),
         *("--lr_decay", "cosine", "--num_workers", "1"),
     ),
     "float16, mixup, cutmix, adam, tensorboard": (

@@ -80,6 +80,12 @@ def _cpu_flags() -> set[str]:
         return set(next((line for line in file if line.startswith("flags")), "").split())
 
 
+def multiplies_bfloat16() -> bool | None:
+    """Returns whether the processor has instructions for products of bfloat16; None if unknown."""
+    flags = _cpu_flags()
+    return bool(flags & {"avx512_bf16", "amx_bf16"}) if flags else None
+
+
 def check_interpreter() -> None:
     """Raises DeviceError if TensorFlow cannot be imported.
 
@@ -173,7 +179,7 @@ def warn_of_slow_bfloat16(policy: str) -> None:
     if flags and "avx512bw" not in flags:
         logger.warning(
             "this processor has no instructions for bfloat16: training is slower and less exact"
-            " than in float32, the default; leave out --use_amp and --dtype"
+            " than in float32, the default; leave out --dtype"
         )
 
 
@@ -312,7 +318,10 @@ def has_gpu() -> bool:
 
 
 def precision(use_amp: bool, dtype: str | None, gpu: bool) -> str:
-    """Returns the Keras dtype policy: `--dtype`, or what `--use_amp` implies on this device."""
+    """Returns the Keras dtype policy: `--dtype`, or the half precision of this device.
+
+    `runtime.builders.precision` knows on which CPUs `--use_amp` means half precision.
+    """
     short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
     if dtype:
         name = short.get(dtype, dtype)
