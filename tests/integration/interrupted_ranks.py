@@ -12,10 +12,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
-def plant(plan):
-    """Makes the rank `plan["victim"]` write a file when it reaches a phase for the nth time.
+def plant(plans):
+    """Makes ranks write files when they reach the places of `plans`, one place after another.
 
-    If the plan `holds`, the rank waits there until the file `go` exists.
+    The rank `victim` of plan N writes `reached-N` when it reaches that plan's phase for the nth
+    time (`at`) after the interruption before it, which is over when the file `go-(N-1)` exists. If
+    the plan `holds`, the rank waits there until the file `go-N` exists.
     """
     from convoy.dataloader.loader import Loader
     from convoy.runtime import runner
@@ -27,19 +29,23 @@ def plant(plan):
     from convoy.utils.watchdog import watchdog
 
     mine = int(os.environ.get("HOROVOD_RANK", "0"))
-    folder, counts = Path(plan["folder"]), collections.Counter()
+    folder, counts = Path(plans[0]["folder"]), collections.Counter()
 
     def reach(phase):
-        counts[phase] += 1
-        if (phase, mine, counts[phase]) != (plan["phase"], plan["victim"], plan["at"]):
+        over = sum((folder / f"go-{number}").exists() for number in range(len(plans)))
+        if over == len(plans):
+            return
+        plan = plans[over]
+        counts[over, phase] += 1
+        if (phase, mine, counts[over, phase]) != (plan["phase"], plan["victim"], plan["at"]):
             return
         if phase == "start":
             # Libraries are loaded already, so this takes milliseconds. If a rank freezes before the
             # others know it, its launcher must end it, and here is no launcher.
             watchdog.search()
-        (folder / "reached").write_text(str(os.getpid()))
-        deadline = time.monotonic() + 100
-        while plan["holds"] and not (folder / "go").exists() and time.monotonic() < deadline:
+        (folder / f"reached-{over}").write_text(str(os.getpid()))
+        deadline, go = time.monotonic() + 100, folder / f"go-{over}"
+        while plan["holds"] and not go.exists() and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def before(owner, name, phase):
@@ -99,8 +105,8 @@ def serve():
                 os.dup2(file, 2)
                 code = 99
                 try:
-                    if job["plan"]:
-                        plant(job["plan"])
+                    if job["plans"]:
+                        plant(job["plans"])
                     code = main(job["arguments"])
                 except SystemExit as error:
                     code = error.code

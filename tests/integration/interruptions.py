@@ -1,7 +1,8 @@
 """Interrupts real runs repeatedly and checks what they leave: `python … --rounds N --seed S`.
 
 A chain is one run on 1 to 4 ranks that is interrupted and resumed several times and then finishes.
-It must end with the bits of an undisturbed run. The seed determines all interruptions. Ranks are
+It must end with the bits of an undisturbed run. A job that survives an interruption, being asleep
+or a full disk, may get the next one as well. The seed determines all interruptions. Ranks are
 forked from one process that has imported TensorFlow and Horovod but not used them. Interruptions
 of the start of a job are tested with real processes of `main.py --nproc`.
 """
@@ -24,7 +25,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 KINDS = ("SIGKILL", "SIGTERM", "SIGSTOP", "SIGSTOP+SIGCONT", "disk full")
+GOES_ON = ("SIGSTOP+SIGCONT", "disk full")  # kinds after which a job can go on
 PHASES = ("start", "data", "step", "save", "evaluation", "end")
+MOST = 4  # interruptions of one job
 LONGEST_END, PATIENCE, DISK = 30.0, 600.0, 6  # seconds, and megabytes
 FLAGS = (
     *("--arch", "efficientnet-test", "--eval_batch_size", "4", "--lr_init", "0.05"),
@@ -55,16 +58,16 @@ class Server:
 class Job:
     """The ranks of one launch, and their exit codes."""
 
-    def __init__(self, server, size, arguments, folder, plan):
+    def __init__(self, server, size, arguments, folder, plans=()):
         from convoy.utils.distributed.slurm_and_nproc import serve as rendezvous
 
         self.server, self.folder, self.size = server, folder, size
         self.meeting, places = rendezvous([size]) if size > 1 else (None, [{}])
         home = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_IFACE": "lo"}
         places = [place | (home if size > 1 else {}) for place in places]
-        for name in ("reached", "go"):
-            (folder / name).unlink(missing_ok=True)
-        line = {"places": places, "arguments": arguments, "plan": plan}
+        for path in (*folder.glob("reached-*"), *folder.glob("go-*")):
+            path.unlink()
+        line = {"places": places, "arguments": arguments, "plans": plans}
         line["output"] = str(folder / "output")
         server.process.stdin.write(json.dumps(line) + "\n")
         server.process.stdin.flush()
@@ -185,7 +188,7 @@ class Interruptions:
         return self.whole[size]
 
     def to_its_end(self, size, arguments, folder):
-        job = Job(self.server, size, arguments, folder, None)
+        job = Job(self.server, size, arguments, folder)
         try:
             assert job.wait(PATIENCE), f"it hangs without an interruption: {job.text()}"
             assert set(job.codes.values()) == {0}, job.text()
@@ -202,17 +205,18 @@ class Interruptions:
         arguments = self.arguments(size, run, "--checkpoint_every_minutes", "1e-9")
         done = 0
         while done < rounds:
-            plan = self.plan(size, folder)
-            job = Job(self.server, size, [*arguments, "--resume_checkpoint"], folder, plan)
+            plans = self.plans(size, folder, rounds - done)
+            job = Job(self.server, size, [*arguments, "--resume_checkpoint"], folder, plans)
             try:
-                counted = self.round(job, run, plan)
+                counted = self.job(job, run, plans)
             except AssertionError as error:
-                raise AssertionError(f"{plan} of {size}: {error}\n{job.text()}") from error
+                raise AssertionError(f"{plans} of {size}: {error}\n{job.text()}") from error
             finally:
                 self.lefts += job.close()
             done += counted
-            if not counted:  # the run finished first: keep this interruption for the next chain
-                self.deck.insert(0, (plan["kind"], plan["phase"]))
+            if counted < len(plans):  # the job ended first: keep these for the next ones
+                self.deck[:0] = [(plan["kind"], plan["phase"]) for plan in plans[counted:]]
+            if set(job.codes.values()) == {0}:
                 break
         self.to_its_end(size, [*arguments, "--resume_checkpoint"], folder)
         assert bits(run) == whole, f"chain {self.chains} of {size} ranks ended with other bits"
@@ -221,17 +225,31 @@ class Interruptions:
             shutil.rmtree(each, ignore_errors=True)
         return done
 
-    def plan(self, size, folder):
-        """Draws the next interruption; each kind comes in each phase before one is repeated."""
-        if not self.deck:
+    def plans(self, size, folder, most):
+        """Draws the interruptions of the next job; all but the last are such that it goes on."""
+        plans = [self.plan(size, folder)]
+        while len(plans) < min(most, MOST) and plans[-1]["kind"] in GOES_ON:
+            if plans[-1]["phase"] == "end" or not (plan := self.plan(size, folder, started=True)):
+                break
+            plans.append(plan)
+        return plans
+
+    def plan(self, size, folder, started=False):
+        """Draws an interruption; each kind comes in each phase before one is repeated.
+
+        Returns None if the job has `started` and only interruptions of its start are left.
+        """
+
+        def fits(kind, phase):
+            # No rank would notice that a single process is stopped.
+            return (size > 1 or kind != "SIGSTOP") and not (started and phase == "start")
+
+        while (place := next((n for n, o in enumerate(self.deck) if fits(*o)), None)) is None:
+            if started:
+                return None
             kinds = [kind for kind in KINDS if kind != "disk full" or self.disk]
             self.deck = [(kind, phase) for kind in kinds for phase in PHASES]
             self.rng.shuffle(self.deck)
-        # No rank would notice that a single process is stopped.
-        fits = (n for n, (kind, _) in enumerate(self.deck) if size > 1 or kind != "SIGSTOP")
-        if (place := next(fits, None)) is None:
-            self.deck = []
-            return self.plan(size, folder)
         kind, phase = self.deck.pop(place)
         # Small numbers, so that a chain progresses slowly.
         most = {"start": 3, "evaluation": 3, "end": 1}.get(phase, 4)
@@ -245,63 +263,79 @@ class Interruptions:
             "folder": str(folder),
         }
 
-    def round(self, job, run, plan):
-        """Interrupts a job and checks what it leaves; returns False if it ended before that."""
-        before, folder = position(run), Path(plan["folder"])
-        kind, victim, everyone = plan["kind"], plan["victim"], range(job.size)
+    def job(self, job, run, plans):
+        """Interrupts a job as planned and checks what it leaves.
+
+        Returns the number of interruptions that it had before it ended.
+        """
+        before, folder = position(run), Path(plans[0]["folder"])
         (folder / "saved").unlink(missing_ok=True)
-        assert job.wait(PATIENCE, (folder / "reached").exists), "it hangs without an interruption"
-        if not (folder / "reached").exists():
-            assert set(job.codes.values()) == {0}, job.codes
-            return False
-        time.sleep(plan["delay"])
-        filler = run.parent / "filler"
+        had = []
+        for number, plan in enumerate(plans):
+            reached = folder / f"reached-{number}"
+            assert job.wait(PATIENCE, reached.exists), "it hangs without an interruption"
+            if not reached.exists():
+                break
+            time.sleep(plan["delay"])
+            self.interrupt(job, run, plan, folder / f"go-{number}")
+            had.append(plan)
+        start = time.monotonic()
+        assert job.wait(120), f"still running: {job.codes}"
+        took = time.monotonic() - start
+        if had and had[-1]["kind"] not in GOES_ON:
+            self.slowest = max(self.slowest, took)
+            self.late += took > LONGEST_END
+        self.check_codes(job, had)
+        saved = [tuple(json.loads(line)) for line in self.lines(folder / "saved")]
+        after = position(run)
+        assert after >= max([before, *saved]), f"at {after} after {before}, saved {saved[-1:]}"
+        for plan in had:
+            self.table[plan["kind"], plan["phase"]] += 1
+        return len(had)
+
+    def interrupt(self, job, run, plan, go):
+        """Does to a job what the plan says; `go` is the file that tells ranks that it is done."""
+        kind, everyone = plan["kind"], range(job.size)
         if kind == "SIGSTOP+SIGCONT":
             job.send(signal.SIGSTOP, self.rng.sample(everyone, job.size))
             time.sleep(self.asleep)
             job.send(signal.SIGCONT, self.rng.sample(everyone, job.size))
         elif kind == "disk full":
-            assert run.parent.is_mount(), "only the small disk may be filled"
-            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-                for _ in range(DISK << 6):  # the size of the disk
-                    file.write(bytes(1 << 14))
+            self.fill(job, run, go)
         else:
-            job.send(signal.Signals[kind], [victim])
-        start = time.monotonic()
-        (folder / "go").touch()
-        if kind == "disk full":
-            job.wait(self.rng.uniform(0, 3))
-            filler.unlink()
-        goes_on = kind in ("SIGSTOP+SIGCONT", "disk full")
-        assert job.wait(120), f"still running: {job.codes}"
-        took = time.monotonic() - start
-        if not goes_on:
-            self.slowest = max(self.slowest, took)
-            self.late += took > LONGEST_END
-        self.check_codes(job, kind, victim)
-        saved = [tuple(json.loads(line)) for line in self.lines(folder / "saved")]
-        after = position(run)
-        assert after >= max([before, *saved]), f"at {after} after {before}, saved {saved[-1:]}"
-        self.table[kind, plan["phase"]] += 1
-        return True
+            job.send(signal.Signals[kind], [plan["victim"]])
+        go.touch()
+
+    def fill(self, job, run, go):
+        """Fills the disk for up to 3 s; then waits until the job saves again, or ends."""
+        assert run.parent.is_mount(), "only the small disk may be filled"
+        filler, notes = run.parent / "filler", go.parent / "saved"
+        with contextlib.suppress(OSError):
+            filler.write_bytes(bytes(DISK << 20))
+        saves = len(self.lines(notes))
+        go.touch()
+        job.wait(self.rng.uniform(0, 3))
+        filler.unlink()
+        assert job.wait(PATIENCE, lambda: len(self.lines(notes)) > saves), "it saves no more"
 
     @staticmethod
     def lines(path):
         return path.read_text().splitlines() if path.exists() else []
 
-    def check_codes(self, job, kind, victim):
-        codes = [job.codes[pid] for pid in job.pids]
-        others = [code for rank, code in enumerate(codes) if rank != victim]
-        text = job.text()
+    def check_codes(self, job, had):
+        codes, text = [job.codes[pid] for pid in job.pids], job.text()
+        kind, victim = (had[-1]["kind"], had[-1]["victim"]) if had else (None, None)
         assert "a fault of the program" not in text
-        if kind == "SIGSTOP+SIGCONT":
-            assert set(codes) == {0}, codes
-        elif kind == "disk full":
+        if kind == "disk full":
             assert set(codes) <= {0, 1}, codes
+        elif kind in (None, "SIGSTOP+SIGCONT"):
+            full = any(plan["kind"] == "disk full" for plan in had)
+            assert set(codes) == {0} or (full and set(codes) == {1}), codes
         elif kind == "SIGTERM":
             assert set(codes) <= {0, 75}, codes
             assert len(set(codes)) == 1, codes
         elif set(codes) != {0}:  # the victim had already finished
+            others = [code for rank, code in enumerate(codes) if rank != victim]
             assert codes[victim] == -signal.SIGKILL, codes
             assert set(others) <= {1} or set(others) == {0}, codes
             if 1 in others:
