@@ -19,7 +19,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from convoy.dataloader.prepare.__main__ import _parser as prepare_parser
+from convoy.dataloader.prepare.flags import make_parser as prepare_parser
 from convoy.model import get_arch
 from convoy.runtime.command_line.cli import parse
 from convoy.runtime.command_line.other_names import SAME
