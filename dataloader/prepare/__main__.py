@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from convoy.dataloader.errors import DataError
@@ -91,39 +92,47 @@ def _digits(given: dict[str, Any]) -> int:
     return 0
 
 
-def _recoding(given: dict[str, Any]) -> dict[str, Any]:
+def _with_packing(given: dict[str, Any]) -> dict[str, Any]:
+    """Gathers the flags of packing in `packing`, and checks them.
+
+    Raises:
+        DataError: one is out of range.
+    """
     from convoy.dataloader.prepare.images import Recoding
+    from convoy.dataloader.prepare.pack import Packing
 
     short, quality = given.pop("resize_short"), given.pop("quality")
     if short is not None and short < 1:
         raise DataError(f"--resize_short must be at least 1 pixel, got {short}.")
     if quality is not None and not 1 <= quality <= 100:
         raise DataError(f"--quality must be 1 to 100, got {quality}.")
-    return given | {"recoding": Recoding(short, quality)}
+    given = _with_workers(given) | {"recoding": Recoding(short, quality)}
+    packing = Packing(**{field.name: given.pop(field.name) for field in fields(Packing)})
+    return given | {"packing": packing}
 
 
 def _folder(given: dict[str, Any]) -> int:
     from convoy.dataloader.prepare.folder import prepare_folder
 
-    return prepare_folder(**_workers(_recoding(given)))
+    return prepare_folder(**_with_packing(given))
 
 
 def _imagenet(given: dict[str, Any]) -> int:
     from convoy.dataloader.prepare.imagenet import prepare_imagenet
 
-    return prepare_imagenet(**_workers(_recoding(given)))
+    return prepare_imagenet(**_with_packing(given))
 
 
 def _tfds(given: dict[str, Any]) -> int:
     from convoy.dataloader.prepare.tfds import prepare_tfds
 
-    return prepare_tfds(**_workers(_recoding(given)))
+    return prepare_tfds(**_with_packing(given))
 
 
 def _verify(given: dict[str, Any]) -> int:
     from convoy.dataloader.prepare.verify import verify
 
-    return verify(**_workers(given))
+    return verify(**_with_workers(given))
 
 
 def _index(given: dict[str, Any]) -> int:
@@ -144,7 +153,7 @@ def _preview(given: dict[str, Any]) -> int:
     return preview(**given)
 
 
-def _workers(given: dict[str, Any]) -> dict[str, Any]:
+def _with_workers(given: dict[str, Any]) -> dict[str, Any]:
     from convoy.dataloader.prepare.pack import default_workers
 
     if given["workers"] is not None and given["workers"] < 1:

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Iterable
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.prepare.images import Recoding
-from convoy.dataloader.prepare.pack import pack, print_found
-from convoy.dataloader.prepare.shards import Item, Shard, plan_split
+from convoy.dataloader.prepare.pack import Packing, pack, print_found
+from convoy.dataloader.prepare.shards import Item
 from convoy.dataloader.sources.advice import misplaced
 from convoy.dataloader.sources.find import find_source
 from convoy.dataloader.sources.folders import (
@@ -35,14 +34,9 @@ Images = dict[str, list[str]]  # class name -> paths below the split's folder
 def prepare_folder(
     data_dir: str,
     out: str,
+    packing: Packing,
     *,
-    train_shards: int | None = None,
-    validation_shards: int | None = None,
     validation_fraction: float | None = None,
-    recoding: Recoding | None = None,
-    seed: int = 0,
-    workers: int = 1,
-    overwrite: bool = False,
 ) -> int:
     """Packs the images of class folders, or those that a CSV file lists.
 
@@ -50,8 +44,8 @@ def prepare_folder(
 
     Without a train folder the classes are the folders of `data_dir` itself. `validation_fraction`
     of each class's images (None: a tenth; 0: none) become the validation split: the same images
-    that training with `--validation_fraction` and this seed as `--validation_seed` would hold out.
-    An explicit fraction divides a train folder, too.
+    that training with `--validation_fraction` and `packing.seed` as `--validation_seed` would hold
+    out. An explicit fraction divides a train folder, too.
 
     Returns:
         The exit status, see `pack`.
@@ -62,20 +56,13 @@ def prepare_folder(
     check_place(data_dir, lists=True)
     if not 0 <= (validation_fraction or 0) < 1:
         raise DataError(f"--validation_fraction must be in [0, 1), got {validation_fraction}.")
-    held_out = HeldOut(validation_fraction, seed) if validation_fraction else None
+    held_out = HeldOut(validation_fraction, packing.seed) if validation_fraction else None
     if is_list(data_dir):
         names, splits = _of_list(data_dir, held_out)
     else:
-        names, splits = _of_folders(data_dir, validation_fraction, seed)
-    counts = {"train": train_shards, "validation": validation_shards}
-    how = recoding or Recoding()
-    shards: list[Shard] = []
-    for split, items in splits.items():
-        if items:
-            shards += plan_split(
-                out, split, items, names, shards=counts[split], seed=seed, recoding=how
-            )
-    return pack(out, "folder", shards, names, workers=workers, overwrite=overwrite)
+        names, splits = _of_folders(data_dir, validation_fraction, packing.seed)
+    filled = {split: items for split, items in splits.items() if items}
+    return pack(out, "folder", filled, names, packing)
 
 
 def _of_list(path: str, held_out: HeldOut | None) -> tuple[list[str], dict[str, list[Item]]]:

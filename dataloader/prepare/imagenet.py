@@ -16,9 +16,8 @@ from collections import Counter
 from typing import Any
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.prepare.images import Recoding
-from convoy.dataloader.prepare.pack import pack, track
-from convoy.dataloader.prepare.shards import Item, Shard, in_parallel, plan_split
+from convoy.dataloader.prepare.pack import Packing, pack, track
+from convoy.dataloader.prepare.shards import Item, in_parallel
 from convoy.utils.optional import known
 from convoy.utils.text import canonical, decode_text, read_text, split_lines
 
@@ -31,28 +30,18 @@ _WNID = re.compile(r"^n\d{8}$")
 def prepare_imagenet(
     data_dir: str,
     out: str,
+    packing: Packing,
     *,
     val_labels: str | None = None,
-    train_shards: int | None = None,
-    validation_shards: int | None = None,
-    recoding: Recoding | None = None,
-    seed: int = 0,
-    workers: int = 1,
-    overwrite: bool = False,
 ) -> int:
     """Packs the tars in `data_dir`; skips a split whose tar is missing.
 
     Args:
         data_dir: folder of the tars.
         out: folder for the shards.
+        packing: how.
         val_labels: a text file with one wnid per line, in the order of the validation images, or
             `file wnid`; None uses the development kit.
-        train_shards: number of shards; None: one per 1,250 images.
-        validation_shards: the same.
-        recoding: how to change images; None: not at all.
-        seed: seed of the order.
-        workers: number of processes.
-        overwrite: replace another set in `out`.
 
     Returns:
         The exit status, see `pack`.
@@ -74,12 +63,12 @@ def prepare_imagenet(
     synsets = sorted({wnid for wnid, _, _ in classes} or words or set(_wnids_in(val_labels)))
     names = class_names(synsets, words)
     numbers = {wnid: number for number, wnid in enumerate(synsets)}
-    counts = {"train": train_shards, "validation": validation_shards}
-    how = recoding or Recoding()
     splits: dict[str, list[Item]] = {}
     if train_tar:
         tasks = [(train_tar, *part, numbers[part[0]]) for part in classes]
-        found = track(in_parallel(_images_of_class, tasks, workers), len(tasks), "classes listed")
+        found = track(
+            in_parallel(_images_of_class, tasks, packing.workers), len(tasks), "classes listed"
+        )
         splits["train"] = [item for items in found for item in items]
     if val_tar:
         images = sorted(_members(val_tar))
@@ -90,12 +79,7 @@ def prepare_imagenet(
             Item(val_tar, os.path.basename(name), numbers[wnid], offset, size)
             for (name, offset, size), wnid in zip(images, wnids, strict=True)
         ]
-    shards: list[Shard] = []
-    for split, items in splits.items():
-        shards += plan_split(
-            out, split, items, names, shards=counts[split], seed=seed, synsets=synsets, recoding=how
-        )
-    return pack(out, "imagenet", shards, names, workers=workers, overwrite=overwrite)
+    return pack(out, "imagenet", splits, names, packing, synsets)
 
 
 def read_devkit(path: str) -> tuple[dict[str, str], list[str]]:

@@ -1,18 +1,22 @@
-"""Turns a list of shards into a finished folder: the part that all packing commands share."""
+"""Packs images into a finished folder of shards: the part that all packing commands share."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TextIO, TypeVar
 
+from convoy.dataloader.prepare.images import Recoding
 from convoy.dataloader.prepare.shards import (
     MANIFEST,
+    Item,
     Shard,
     check_folder,
     in_parallel,
     make_shard,
+    plan_split,
     write_manifest,
 )
 from convoy.dataloader.sources.source import Source
@@ -22,6 +26,27 @@ EXIT_BAD_IMAGES = 3  # as in --mode predict: done, but not with every image
 _SHOWN = 10
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How images are packed: what the flags of every packing command say.
+
+    Attributes:
+        train_shards: number of training files; None: one per 1,250 images.
+        validation_shards: the same for validation.
+        recoding: how to change images; by default, only where TensorFlow cannot decode them.
+        seed: seed of the order.
+        workers: number of processes.
+        overwrite: replace another set in the folder.
+    """
+
+    train_shards: int | None = None
+    validation_shards: int | None = None
+    recoding: Recoding = field(default_factory=Recoding)
+    seed: int = 0
+    workers: int = 1
+    overwrite: bool = False
 
 
 def default_workers() -> int:
@@ -60,22 +85,35 @@ def print_found(source: Source, file: TextIO | None = None) -> None:
 def pack(
     out: str,
     command: str,
-    shards: Sequence[Shard],
+    splits: Mapping[str, Sequence[Item]],
     names: list[str],
-    *,
-    workers: int,
-    overwrite: bool = False,
+    packing: Packing,
+    synsets: list[str] | None = None,
 ) -> int:
-    """Writes the shards, `labels.txt` and `manifest.json`; prints what was done.
+    """Writes the shards of all splits, `labels.txt` and `manifest.json`; prints what was done.
+
+    Args:
+        out: folder to write into.
+        command: goes into the manifest.
+        splits: the images of "train" and of "validation", or of one of them.
+        names: class names.
+        packing: how.
+        synsets: the wnid of each class, if records should hold it.
 
     Returns:
         The exit status: 0, or 3 if some images were left out.
 
     Raises:
-        DataError: `out` has other shards and `overwrite` is not set.
+        DataError: a split has fewer images than shards, or `out` has other shards and `overwrite`
+            is not set.
     """
-    check_folder(out, shards, overwrite)
-    notes = list(track(in_parallel(make_shard, shards, workers), len(shards), "shards"))
+    counts = {"train": packing.train_shards, "validation": packing.validation_shards}
+    how: dict[str, Any] = {"seed": packing.seed, "recoding": packing.recoding, "synsets": synsets}
+    shards: list[Shard] = []
+    for split, items in splits.items():
+        shards += plan_split(out, split, items, names, shards=counts[split], **how)
+    check_folder(out, shards, packing.overwrite)
+    notes = list(track(in_parallel(make_shard, shards, packing.workers), len(shards), "shards"))
     manifest = write_manifest(out, command, names, notes)
     kept = sum(note["kept"] for note in notes)
     if kept:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.prepare.images import Recoding
-from convoy.dataloader.prepare.pack import pack
-from convoy.dataloader.prepare.shards import Item, Shard, plan_split
+from convoy.dataloader.prepare.pack import Packing, pack
+from convoy.dataloader.prepare.shards import Item
 from convoy.dataloader.sources.tfds import TFDSSource
 from convoy.utils.extras import how_to_install
 
@@ -14,14 +13,9 @@ def prepare_tfds(
     name: str,
     data_dir: str,
     out: str | None,
+    packing: Packing,
     *,
     download: bool = False,
-    train_shards: int | None = None,
-    validation_shards: int | None = None,
-    recoding: Recoding | None = None,
-    seed: int = 0,
-    workers: int = 1,
-    overwrite: bool = False,
 ) -> int:
     """Packs the train split and, if it exists, the validation (or test) split.
 
@@ -30,13 +24,8 @@ def prepare_tfds(
         data_dir: TFDS's folder.
         out: where to write; None with `download` stops after TFDS has prepared the data set, and
             `--dataset tfds:name` can train from that.
+        packing: how.
         download: let TFDS download and prepare it first; otherwise nothing is downloaded.
-        train_shards: number of shards; None: one per 1,250 images.
-        validation_shards: the same.
-        recoding: how to change images; None: not at all.
-        seed: seed of the order.
-        workers: number of processes.
-        overwrite: replace another set in `out`.
 
     Returns:
         The exit status, see `pack`.
@@ -53,27 +42,29 @@ def prepare_tfds(
             raise DataError("Nothing to do: give --out, or --download, or both.")
         print(f"Prepared. Train with: --dataset {dataset} --data_dir {data_dir}")
         return 0
-    counts = {"train": train_shards, "validation": validation_shards}
-    how = recoding or Recoding()
-    shards: list[Shard] = []
+    splits: dict[str, list[Item]] = {}
     names: list[str] = []
-    for split, count in counts.items():
+    for split in ("train", "validation"):
         try:
             source = TFDSSource(data_dir, dataset, split)
         except DataError:
-            if not shards:
+            if not splits:
                 raise
             continue  # a data set with one split
         if source.damage:
             raise DataError(next(iter(source.damage.values())))
         names = source.class_names or [str(i) for i in range(source.num_classes or 0)]
-        keys = (source.layout.image, source.layout.label)
-        items = []
-        for i in range(source.num_examples):
-            path, offset, size = source.payload_of(i)
-            items.append(Item(path, f"{split}/{i:08d}", -1, offset, size, keys))
-        shards += plan_split(out, split, items, names, shards=count, seed=seed, recoding=how)
-    return pack(out, f"tfds {name}", shards, names, workers=workers, overwrite=overwrite)
+        splits[split] = _items(source, split)
+    return pack(out, f"tfds {name}", splits, names, packing)
+
+
+def _items(source: TFDSSource, split: str) -> list[Item]:
+    keys = (source.layout.image, source.layout.label)
+    items = []
+    for i in range(source.num_examples):
+        path, offset, size = source.payload_of(i)
+        items.append(Item(path, f"{split}/{i:08d}", -1, offset, size, keys))
+    return items
 
 
 def _download(name: str, data_dir: str) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 from convoy.dataloader.loader import Loader
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.prepare.folder import prepare_folder
+from convoy.dataloader.prepare.pack import Packing
 from convoy.dataloader.prepare.verify import bad_examples
 from convoy.dataloader.sources.find import find_source
 from convoy.dataloader.sources.folders import FolderSource
@@ -103,7 +104,7 @@ def check_prepare(root, count, bad, outcomes):
     out = root / "packed"
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        prepare_folder(str(root), str(out))
+        prepare_folder(str(root), str(out), Packing())
     about = json.loads((out / "manifest.json").read_text())["splits"]["train"]
     if about["examples"] + len(about["bad"]) != count:
         raise AssertionError(f"{about['examples']} + {len(about['bad'])} != {count}")
