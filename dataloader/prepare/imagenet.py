@@ -13,6 +13,7 @@ import os
 import re
 import tarfile
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from convoy.dataloader.errors import DataError
@@ -65,20 +66,9 @@ def prepare_imagenet(
     numbers = {wnid: number for number, wnid in enumerate(synsets)}
     splits: dict[str, list[Item]] = {}
     if train_tar:
-        tasks = [(train_tar, *part, numbers[part[0]]) for part in classes]
-        found = track(
-            in_parallel(_images_of_class, tasks, packing.workers), len(tasks), "classes listed"
-        )
-        splits["train"] = [item for items in found for item in items]
+        splits["train"] = _training_images(train_tar, classes, numbers, packing.workers)
     if val_tar:
-        images = sorted(_members(val_tar))
-        files = [name for name, _, _ in images]
-        wnids = read_val_labels(val_labels, files) if val_labels else truth
-        _check_validation(files, wnids, synsets)
-        splits["validation"] = [
-            Item(val_tar, os.path.basename(name), numbers[wnid], offset, size)
-            for (name, offset, size), wnid in zip(images, wnids, strict=True)
-        ]
+        splits["validation"] = _validation_images(val_tar, val_labels, truth, numbers)
     return pack(out, "imagenet", splits, names, packing, synsets)
 
 
@@ -223,6 +213,15 @@ def _classes_of(path: str) -> list[tuple[str, int, int]]:
     return found
 
 
+def _training_images(
+    path: str, classes: list[tuple[str, int, int]], numbers: dict[str, int], workers: int
+) -> list[Item]:
+    """Lists the images of the classes' tars (see `_classes_of`); `numbers` maps wnid to label."""
+    tasks = [(path, *part, numbers[part[0]]) for part in classes]
+    found = track(in_parallel(_images_of_class, tasks, workers), len(tasks), "classes listed")
+    return [item for items in found for item in items]
+
+
 def _images_of_class(task: tuple[str, str, int, int, int]) -> list[Item]:
     path, wnid, offset, size, label = task
     return [
@@ -231,7 +230,21 @@ def _images_of_class(task: tuple[str, str, int, int, int]) -> list[Item]:
     ]
 
 
-def _check_validation(files: list[str], wnids: list[str], synsets: list[str]) -> None:
+def _validation_images(
+    path: str, val_labels: str | None, truth: list[str], numbers: dict[str, int]
+) -> list[Item]:
+    """Lists the validation images, labelled by the file `val_labels`, or in order by `truth`."""
+    images = sorted(_members(path))
+    files = [name for name, _, _ in images]
+    wnids = read_val_labels(val_labels, files) if val_labels else truth
+    _check_validation(files, wnids, numbers)
+    return [
+        Item(path, os.path.basename(name), numbers[wnid], offset, size)
+        for (name, offset, size), wnid in zip(images, wnids, strict=True)
+    ]
+
+
+def _check_validation(files: list[str], wnids: list[str], synsets: Iterable[str]) -> None:
     if len(files) != len(wnids):
         raise DataError(
             f"{VAL_TAR} holds {len(files)} images, but there are labels for {len(wnids)}: they do "
