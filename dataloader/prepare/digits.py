@@ -56,59 +56,61 @@ def prepare_digits(
     Raises:
         DataError: a folder is not empty, a value makes no sense, or a package is missing.
     """
+    kept = list(range(10) if classes is None else classes)
+    _check_values(image_size, validation_fraction, kept)
+    pixels, targets = _load_digits()
+    for flag, folder in (("--out", out), ("--images", images)):
+        _check_empty(flag, folder, overwrite)
+    jpegs = [_encode(digit, image_size) for digit in pixels]
+    train, validation = _split_digits(targets, kept, validation_fraction, train_examples, seed)
+
+    os.makedirs(out, exist_ok=True)
+    if overwrite:
+        _remove_records(out)
+    names = [str(digit) for digit in kept]
+    examples = {i: _example(jpegs[i], kept.index(targets[i]), names) for i in (*train, *validation)}
+    _write_shards(out, "train", [examples[i] for i in train], min(shards, len(train)))
+    _write_shards(out, "validation", [examples[i] for i in validation], 1)
+    write_text(os.path.join(out, "labels.txt"), "".join(f"{n}\n" for n in names))
+    if images is not None:
+        if overwrite:
+            _remove_images(images, [str(d) for d in range(10)])
+        for i in validation:
+            _write_image(images, str(targets[i]), i, jpegs[i])
+    return {"train": len(train), "validation": len(validation)}
+
+
+def _check_values(image_size: int, validation_fraction: float, classes: Sequence[int]) -> None:
     if not 8 <= image_size <= 1024:
         raise DataError(f"--image_size must be 8 to 1024 pixels, got {image_size}.")
     if not 0 < validation_fraction < 1:
         raise DataError(f"--validation_fraction must be in (0, 1), got {validation_fraction}.")
-    kept = list(range(10) if classes is None else classes)
-    if len(kept) < 2 or len(set(kept)) < len(kept) or not set(kept) <= set(range(10)):
-        raise DataError(f"--classes needs two or more different digits of 0 to 9, got {kept}.")
+    if len(classes) < 2 or len(set(classes)) < len(classes) or not set(classes) <= set(range(10)):
+        raise DataError(f"--classes needs two or more different digits of 0 to 9, got {classes}.")
+
+
+def _load_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images, float (1797, 8, 8) in 0-16, and which digits they show, int (1797,)."""
     try:
-        from PIL import Image
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataError(
             f"digits need the package that is missing here: {error.name}. "
             f"Install them with: {how_to_install('demo')}"
         ) from error
-    for flag, folder in (("--out", out), ("--images", images)):
-        _check_empty(flag, folder, overwrite)
-
-    def encode(pixels: np.ndarray) -> bytes:
-        grey = Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8))
-        large = grey.resize((image_size, image_size), Image.Resampling.BICUBIC).convert("RGB")
-        buffer = io.BytesIO()
-        large.save(buffer, "JPEG", quality=95)
-        return buffer.getvalue()
-
     digits = load_digits()
-    jpegs = [encode(pixels) for pixels in digits.images]
-    train, validation = _split_digits(
-        digits.target, kept, validation_fraction, train_examples, seed
-    )
+    return digits.images, digits.target
 
-    os.makedirs(out, exist_ok=True)
-    # with another number of shards, old files would otherwise stay beside the new ones
-    if overwrite:
-        for name in filter(_OURS.match, os.listdir(out)):
-            os.unlink(os.path.join(out, name))
-    names = [str(digit) for digit in kept]
-    labels = [kept.index(d) if d in kept else None for d in digits.target]
-    parts = (("train", train, min(shards, len(train))), ("validation", validation, 1))
-    for split, members, count in parts:
-        for shard in range(count):
-            file = f"{split}-{shard:05d}-of-{count:05d}"
-            examples = (_example(jpegs[i], labels[i], names) for i in members[shard::count])
-            write_records(out, file, examples)
-    write_text(os.path.join(out, "labels.txt"), "".join(f"{n}\n" for n in names))
-    if images is not None:
-        if overwrite:
-            _remove_images(images, [str(d) for d in range(10)])
-        for i in validation:
-            folder = os.path.join(images, str(digits.target[i]))
-            os.makedirs(folder, exist_ok=True)
-            _write_bytes(os.path.join(folder, f"{i:04d}.jpg"), jpegs[i])
-    return {"train": len(train), "validation": len(validation)}
+
+def _encode(pixels: np.ndarray, side: int) -> bytes:
+    """Returns a JPEG of `side` pixels of a digit's 8 x 8 pixels in 0-16."""
+    from PIL import Image
+
+    grey = Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8))
+    large = grey.resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
+    buffer = io.BytesIO()
+    large.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
 
 
 def _split_digits(
@@ -172,6 +174,12 @@ def _check_empty(flag: str, folder: str | None, overwrite: bool) -> None:
         raise DataError(f"{flag} {folder} is not empty: choose another folder or add --overwrite.")
 
 
+def _remove_records(folder: str) -> None:
+    """Removes an earlier run's files, which stay if this run writes another number of shards."""
+    for name in filter(_OURS.match, os.listdir(folder)):
+        os.unlink(os.path.join(folder, name))
+
+
 def _remove_images(images: str, names: Sequence[str]) -> None:
     """Removes the files of an earlier run, and nothing else that a person may keep there."""
     for name in names:
@@ -192,8 +200,17 @@ def _example(jpeg: bytes, label: int, names: Sequence[str]) -> bytes:
     )
 
 
-def _write_bytes(path: str, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".")
+def _write_shards(out: str, split: str, examples: Sequence[bytes], count: int) -> None:
+    for shard in range(count):
+        write_records(out, f"{split}-{shard:05d}-of-{count:05d}", examples[shard::count])
+
+
+def _write_image(images: str, digit: str, number: int, content: bytes) -> None:
+    """Writes `<digit>/<number>.jpg` completely or not at all."""
+    folder = os.path.join(images, digit)
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"{number:04d}.jpg")
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".")
     with os.fdopen(handle, "wb") as file:
         file.write(content)
     os.chmod(temporary, 0o644)  # mkstemp's mode denies access to everyone else
