@@ -11,14 +11,14 @@ from convoy.utils.lazy import public_names
 
 if TYPE_CHECKING:
     from convoy.dataloader.errors import DataError
-    from convoy.dataloader.images.crops import EvalCrop
+    from convoy.dataloader.images.eval_crop import EvalCrop
     from convoy.dataloader.loader import Loader, build_dataset
     from convoy.dataloader.options import InputOptions
     from convoy.dataloader.sources.find import find_source
 
 _HOMES = {
     "DataError": "convoy.dataloader.errors",
-    "EvalCrop": "convoy.dataloader.images.crops",
+    "EvalCrop": "convoy.dataloader.images.eval_crop",
     "InputOptions": "convoy.dataloader.options",
     "Loader": "convoy.dataloader.loader",
     "build_dataset": "convoy.dataloader.loader",

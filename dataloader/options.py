@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from convoy.dataloader.images.crops import RANDOM, EvalCrop
-from convoy.dataloader.images.orientation import check_orientation
-from convoy.dataloader.images.resizing import check_interpolation
+from convoy.dataloader.images.crops import RANDOM
+from convoy.dataloader.images.eval_crop import EvalCrop
+from convoy.dataloader.images.exif import check_orientation
+from convoy.dataloader.images.interpolations import check_interpolation
 
 if TYPE_CHECKING:
     from convoy.dataloader.augment.augmenter import Augmenter

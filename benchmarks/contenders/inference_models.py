@@ -109,7 +109,7 @@ def _write_weights(arch: str, size: int, folder: Path) -> None:
 
 
 def _write_export(arch: str, size: int, folder: Path, name: str) -> None:
-    from convoy.dataloader.images.crops import EvalCrop
+    from convoy.dataloader.images.eval_crop import EvalCrop
     from convoy.runtime.export.writers import WRITERS, Exportable
 
     names = [f"class {i}" for i in range(1000)]

@@ -21,8 +21,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from convoy.dataloader.images.crops import EvalCrop, eval_decode, random_crop_decode
+from convoy.dataloader.images.crops import eval_decode, random_crop_decode
 from convoy.dataloader.images.decoders import tensorflow_only
+from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.dataloader.prepare.images import Recoding, recode
 from convoy.utils import strict_json
 

@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from convoy.dataloader import native, philox
 from convoy.dataloader.images.decoders import decode_image, decode_window
-from convoy.dataloader.images.orientation import check_orientation
-from convoy.dataloader.images.resizing import check_interpolation, resize, resize_square
+from convoy.dataloader.images.eval_crop import EvalCrop
+from convoy.dataloader.images.resizing import resize, resize_square
 
 CROP_ATTEMPTS = 10
 # Area, ratio, y and x of each attempt; the flip; the choice between two interpolations.
 UNIFORMS = 4 * CROP_ATTEMPTS + 2
 RANDOM = "random"
-
-
-@dataclass(frozen=True)
-class EvalCrop:
-    """Settings with which evaluation and predict cut an `N` x `N` square out of an image.
-
-    Attributes:
-        padding: pixels of border to leave out. 0 uses the whole short side.
-        method: "crop" (EfficientNet): cut the centre square of side
-            `floor(N / (N + padding) * min(H, W))`, then resize it to N. "resize" (ResNet,
-            torchvision): resize the short side to `N + padding`, keeping the aspect, then cut the
-            centre N x N.
-        interpolation: one of `resizing.INTERPOLATIONS`.
-        antialias: apply a filter when shrinking, as Pillow does.
-        exif_orientation: "apply" turns the image first, as EXIF says; "ignore" does not.
-    """
-
-    padding: int = 32
-    method: str = "crop"
-    interpolation: str = "bilinear"
-    antialias: bool = False
-    exif_orientation: str = "ignore"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
-            raise ValueError(f"eval crop padding must be 0 or more pixels, got {self.padding!r}.")
-        if self.method not in ("crop", "resize"):
-            raise ValueError(f"eval crop method must be 'crop' or 'resize', got {self.method!r}.")
-        check_interpolation(self.interpolation)
-        check_orientation(self.exif_orientation)
-
-    @property
-    def turn(self) -> bool:
-        """Returns whether EXIF's orientation is applied."""
-        return self.exif_orientation == "apply"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, for JSON and YAML."""
-        return dataclasses.asdict(self)
 
 
 def crop_window(
@@ -139,8 +97,8 @@ def random_crop_decode(
         size: side of the resulting square in pixels.
         area: smallest and largest fraction of the image's area that a crop covers.
         ratio: smallest and largest ratio of a crop's width to its height.
-        interpolation: one of `resizing.INTERPOLATIONS`, or `RANDOM`: bilinear or bicubic with equal
-            probability.
+        interpolation: one of `interpolations.INTERPOLATIONS`, or `RANDOM`: bilinear or bicubic
+            with equal probability.
         hflip: probability of a left-right flip.
         turn: apply EXIF's orientation before the crop.
 

@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+SETTINGS = ("apply", "ignore")
 _TAG, _TYPES = 0x0112, {3: "H", 4: "I"}
 _MARK = b"Exif\0\0"
+
+
+def check_orientation(setting: str) -> str:
+    """Returns the setting; raises ValueError if it is not one of `SETTINGS`."""
+    if setting not in SETTINGS:
+        raise ValueError(f"exif_orientation is {' or '.join(SETTINGS)}, not {setting!r}.")
+    return setting
 
 
 def orientation(image: Image) -> int:

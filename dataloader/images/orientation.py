@@ -19,16 +19,8 @@ from convoy.dataloader.images import exif
 
 NextSegment: TypeAlias = Callable[..., tuple[tf.Tensor, tf.Tensor]]
 
-SETTINGS = ("apply", "ignore")
 _TAG, _SHORT, _LONG = 0x0112, 3, 4  # in EXIF
 _ROWS, _COLUMNS = ((3, 4, 6, 7), (2, 3, 7, 8))
-
-
-def check_orientation(setting: str) -> str:
-    """Returns the setting; raises ValueError if it is not one of `SETTINGS`."""
-    if setting not in SETTINGS:
-        raise ValueError(f"exif_orientation is {' or '.join(SETTINGS)}, not {setting!r}.")
-    return setting
 
 
 def orientation(encoded: tf.Tensor, alone: bool = False) -> tf.Tensor:

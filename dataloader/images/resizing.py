@@ -7,27 +7,11 @@ from typing import Any
 import tensorflow as tf
 
 from convoy.dataloader import native
+from convoy.dataloader.images.interpolations import KERNELS
 
-# Kernels of tf.raw_ops.ScaleAndTranslate, and their radius in pixels.
-_KERNELS = {
-    "bilinear": ("triangle", 1),
-    "bicubic": ("keyscubic", 2),
-    "lanczos3": ("lanczos3", 3),
-    "lanczos5": ("lanczos5", 5),
-    "gaussian": ("gaussian", 2),
-    "mitchellcubic": ("mitchellcubic", 2),
-}
-INTERPOLATIONS = (*_KERNELS, "nearest", "area")
 # A larger frame is not computed as a whole: at 4 bytes per channel, this many pixels are 50 MB.
 _FRAME_PIXELS = 2**22
 _LONGEST_SIDE = 2**20  # limit of the native operation
-
-
-def check_interpolation(name: str) -> str:
-    """Returns `name`; raises ValueError with the known names if it is not one of them."""
-    if name not in INTERPOLATIONS:
-        raise ValueError(f"interpolation {name!r} is not one of {', '.join(INTERPOLATIONS)}.")
-    return name
 
 
 def resize(
@@ -95,7 +79,7 @@ def resize_square(
         frame: int64 `(2,)`, height and width.
         start: int64 `(2,)`, y and x.
         size: side of the square.
-        interpolation: one of `INTERPOLATIONS`.
+        interpolation: one of `interpolations.INTERPOLATIONS`.
         antialias: filter with wider support when shrinking, as `tf.image.resize` does.
 
     Returns:
@@ -132,7 +116,7 @@ def _resize_part(
         places = tf.floor((first[:, None] + offsets) / scale[:, None])
         rows, columns = tf.unstack(tf.cast(tf.minimum(places, shape[:, None] - 1), tf.int32))
         return tf.gather(tf.gather(image, rows, axis=0), columns, axis=1)
-    kernel, radius = _KERNELS.get(interpolation, ("", 1))
+    kernel, radius = KERNELS.get(interpolation, ("", 1))
     # When shrinking with antialias, the filter is stretched and reaches further by the same factor.
     reach = radius * (tf.maximum(1 / scale, 1.0) if antialias else 1.0) + 1
     begin = tf.maximum(tf.floor(first / scale - reach), 0.0)

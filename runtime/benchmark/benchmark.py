@@ -27,11 +27,11 @@ from convoy.runtime.benchmark.inference import Inference, threads
 from convoy.runtime.benchmark.plan import DEFAULT_ITERATIONS, Row, batch_sizes, rows
 from convoy.runtime.benchmark.report import QS, UNITS, Report, figures
 from convoy.runtime.benchmark.training import train
-from convoy.runtime.builders.models import image_size, train_image_size
 from convoy.runtime.builders.precision import precision
 from convoy.runtime.describe.environment import gather
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flag_facts import without_places
+from convoy.runtime.settings.images import image_size, train_image_size
 from convoy.runtime.settings.input_backend import backend
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError, UserError

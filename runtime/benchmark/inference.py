@@ -16,13 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from convoy.runtime.benchmark.plan import DEFAULT_ITERATIONS, KERAS, Row
-from convoy.runtime.builders.inputs import build_loader, eval_crop
-from convoy.runtime.builders.models import (
-    DEFAULT_CLASSES,
-    build_training_model,
-    image_size,
-    model_arguments,
-)
+from convoy.runtime.builders.inputs import build_loader
+from convoy.runtime.builders.models import DEFAULT_CLASSES, build_training_model, model_arguments
 from convoy.runtime.builders.trained_model import Trained, trained_model
 from convoy.runtime.data.class_names import class_names
 from convoy.runtime.export.export import export_folder
@@ -30,6 +25,7 @@ from convoy.runtime.export.formats import FORMATS, SIDE_FILE
 from convoy.runtime.export.writers import READERS, WRITERS, Exportable
 from convoy.runtime.run_folder.checkpoint import has_any
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.images import eval_crop, image_size
 from convoy.utils.errors import ConfigError
 from convoy.utils.machine import xla
 from convoy.utils.machine.resources import Energy

@@ -6,15 +6,16 @@ import logging
 import sys
 from collections.abc import Callable
 
-from convoy.dataloader import EvalCrop, InputOptions, Loader
+from convoy.dataloader import InputOptions, Loader
 from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.sources.cache import cache_source
 from convoy.dataloader.sources.source import Source
 from convoy.dataloader.synthetic import SyntheticLoader
-from convoy.runtime.builders.models import DEFAULT_CLASSES, image_size, train_image_size
+from convoy.runtime.builders.models import DEFAULT_CLASSES
 from convoy.runtime.data.open_split import open_split
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import batch_number
+from convoy.runtime.settings.images import eval_crop, image_size, train_image_size
 from convoy.runtime.settings.input_backend import backend
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
@@ -23,16 +24,6 @@ from convoy.utils.text import tell
 logger = logging.getLogger("convoy.data")
 
 SYNTHETIC_STEPS = 100
-
-
-def eval_crop(config: Config) -> EvalCrop:
-    """Returns how images are cut for evaluation and prediction."""
-    return EvalCrop(
-        padding=config.crop_padding,
-        method=config.eval_crop,
-        interpolation="bicubic" if config.interpolation == "random" else config.interpolation,
-        exif_orientation=config.exif_orientation or "ignore",
-    )
 
 
 def say_found(source: Source) -> None:

@@ -11,6 +11,7 @@ import keras
 from convoy.model import build_model
 from convoy.model.catalog import get_arch
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.images import image_size, train_image_size
 
 logger = logging.getLogger("convoy.data")
 
@@ -18,16 +19,6 @@ logger = logging.getLogger("convoy.data")
 DEFAULT_CLASSES = 1000
 # Stored in checkpoints, so that a later change of a default does not change an old model.
 DEFAULT_PADDING = {"efficientnet": "same", "resnet": "symmetric"}
-
-
-def image_size(config: Config) -> int:
-    """Returns the side of the model's images in pixels."""
-    return config.image_size or get_arch(config.arch).resolution
-
-
-def train_image_size(config: Config) -> int:
-    """Returns the side of training images in pixels; in progressive training, of the last stage."""
-    return config.train_image_size or image_size(config)
 
 
 def final_dropout(config: Config) -> float:

@@ -16,8 +16,9 @@ import keras
 from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.sources.source import Source
 from convoy.runtime.builders.inputs import build_loader
-from convoy.runtime.builders.models import final_dropout, train_image_size
+from convoy.runtime.builders.models import final_dropout
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.images import train_image_size
 
 
 @dataclass(frozen=True)

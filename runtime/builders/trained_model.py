@@ -15,8 +15,7 @@ import yaml
 
 from convoy.dataloader import EvalCrop
 from convoy.dataloader.sources.source import Source
-from convoy.runtime.builders.inputs import eval_crop
-from convoy.runtime.builders.models import image_size, model_arguments
+from convoy.runtime.builders.models import model_arguments
 from convoy.runtime.data.class_matching import known_names, match_classes
 from convoy.runtime.run_folder.arrays import assign
 from convoy.runtime.run_folder.checkpoint import (
@@ -30,6 +29,7 @@ from convoy.runtime.run_folder.checkpoint import (
 )
 from convoy.runtime.run_folder.marker import MARKER
 from convoy.runtime.settings.config import Config, defaults
+from convoy.runtime.settings.images import eval_crop, image_size
 from convoy.runtime.settings.modes import AVERAGE
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError

@@ -16,8 +16,7 @@ import tensorflow as tf
 from convoy.dataloader.loader import Loader
 from convoy.dataloader.sources.file_names import file_names
 from convoy.dataloader.sources.source import Source
-from convoy.runtime.builders.inputs import build_loader, eval_crop
-from convoy.runtime.builders.models import image_size
+from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.builders.trained_model import Trained, for_classes_of, trained_model
 from convoy.runtime.data.class_names import class_names
 from convoy.runtime.evaluate.evaluate import announce, evaluate_data
@@ -27,6 +26,7 @@ from convoy.runtime.evaluate.side_by_side import Variant, check_fit, variants
 from convoy.runtime.evaluate.step import CountingByClass
 from convoy.runtime.run_folder.checkpoint import CheckpointError, check_writable
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.images import eval_crop, image_size
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 from convoy.utils.machine import xla

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from convoy.dataloader.images.crops import EvalCrop
+from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.utils.classification import (
     ByClass,
     Calibration,

@@ -17,8 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from convoy.dataloader.images.crops import EvalCrop
-from convoy.runtime.builders.inputs import eval_crop
+from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.runtime.builders.trained_model import Trained, trained_model
 from convoy.runtime.data.class_names import class_names
 from convoy.runtime.export import model_card
@@ -27,6 +26,7 @@ from convoy.runtime.export.sample_images import Sample
 from convoy.runtime.export.writers import READERS, WRITERS, Exportable, Outputs, head_input
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flag_facts import without_places
+from convoy.runtime.settings.images import eval_crop
 from convoy.utils import strict_json
 from convoy.utils.errors import UserError
 from convoy.utils.files import write_atomically

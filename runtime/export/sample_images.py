@@ -11,15 +11,17 @@ import tensorflow as tf
 
 from convoy.dataloader.bad_images.culprits import TF_ERRORS
 from convoy.dataloader.errors import DataError, RecordError
-from convoy.dataloader.images.crops import EvalCrop, eval_decode
+from convoy.dataloader.images.crops import eval_decode
 from convoy.dataloader.images.decoders import decode_image
+from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.dataloader.images.file_kinds import HEAD_BYTES, kind_of
-from convoy.runtime.builders.inputs import eval_crop, say_found
+from convoy.runtime.builders.inputs import say_found
 from convoy.runtime.builders.trained_model import Trained, for_classes_of
 from convoy.runtime.data.open_split import open_split
 from convoy.runtime.export.formats import ENOUGH_IMAGES, export_formats
 from convoy.runtime.predict.find_images import find_images, read_image
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.images import eval_crop
 from convoy.utils.errors import ConfigError
 
 BATCH = 32

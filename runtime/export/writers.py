@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from convoy.dataloader import native
-from convoy.dataloader.images.crops import EvalCrop, eval_decode
+from convoy.dataloader.images.crops import eval_decode
 from convoy.dataloader.images.decoders import tensorflow_only
+from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.model.fold_batch_norm import folded
 from convoy.runtime.export.onnx_graph import keep_batch, pad_within_pools
 from convoy.utils import strict_json

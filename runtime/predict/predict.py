@@ -19,10 +19,10 @@ import tensorflow as tf
 from convoy.dataloader.bad_images.culprits import TF_ERRORS
 from convoy.dataloader.bad_images.explain import first_words
 from convoy.dataloader.images.by_pillow import unread
-from convoy.dataloader.images.crops import EvalCrop, eval_decode
+from convoy.dataloader.images.crops import eval_decode
+from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.dataloader.images.file_kinds import Left
 from convoy.dataloader.images.resizing import resize
-from convoy.runtime.builders.inputs import eval_crop
 from convoy.runtime.builders.trained_model import trained_model
 from convoy.runtime.data.class_names import class_names
 from convoy.runtime.predict.find_images import find_images, read_image
@@ -36,6 +36,7 @@ from convoy.runtime.predict.outputs import (
     predict_formats,
 )
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.images import eval_crop
 from convoy.utils.errors import ConfigError
 from convoy.utils.machine import xla
 from convoy.utils.optional import known

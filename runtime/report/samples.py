@@ -17,8 +17,6 @@ from convoy.dataloader.bad_images.culprits import TF_ERRORS
 from convoy.dataloader.errors import RecordError
 from convoy.dataloader.images.crops import eval_decode
 from convoy.dataloader.training_examples import training_examples
-from convoy.runtime.builders.inputs import eval_crop
-from convoy.runtime.builders.models import train_image_size
 from convoy.runtime.builders.progressive_stages import of_stage, stage_settings
 from convoy.runtime.builders.trained_model import Trained, for_classes_of, load_model
 from convoy.runtime.data.class_names import class_names
@@ -26,6 +24,7 @@ from convoy.runtime.data.open_split import open_split
 from convoy.runtime.report.gradcam import grad_cam, overlay
 from convoy.runtime.run_folder.checkpoint import resolve
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.images import eval_crop, train_image_size
 
 
 @dataclass

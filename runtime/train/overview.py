@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from convoy.runtime.builders.models import train_image_size
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import batch_number
+from convoy.runtime.settings.images import train_image_size
 from convoy.runtime.settings.learning_rate import Schedule
 from convoy.runtime.train.step import TrainState
 from convoy.utils.distributed import ranks

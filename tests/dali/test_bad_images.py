@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from convoy.dataloader.errors import DataError, TooManyBadExamples
-from convoy.dataloader.images.crops import EvalCrop
+from convoy.dataloader.images.eval_crop import EvalCrop
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed: run make test-dali")
 from tests.dali.pairs import DaliLoader, assert_alike, pair

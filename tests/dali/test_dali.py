@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from convoy.dataloader.augment.augmenter import make_augmenter
-from convoy.dataloader.images.crops import UNIFORMS, EvalCrop, crop_window, flips
+from convoy.dataloader.images.crops import UNIFORMS, crop_window, flips
+from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.dataloader.loader import CROP
 from convoy.dataloader.philox import uniforms
 from convoy.runtime.run_folder.checkpoint import complete_checkpoints

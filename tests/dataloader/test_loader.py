@@ -14,7 +14,8 @@ import tensorflow as tf
 from PIL import Image
 
 from convoy.dataloader.errors import DataError, TooManyBadExamples
-from convoy.dataloader.images.crops import EvalCrop, eval_decode
+from convoy.dataloader.images.crops import eval_decode
+from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.dataloader.loader import Loader, build_dataset
 from convoy.dataloader.options import InputOptions
 from convoy.dataloader.sources.find import find_source

@@ -10,14 +10,9 @@ from PIL import Image
 from convoy.dataloader import native
 from convoy.dataloader.augment import augmenter, policies
 from convoy.dataloader.augment.levels import RANGES
-from convoy.dataloader.images.crops import (
-    UNIFORMS,
-    EvalCrop,
-    crop_window,
-    eval_decode,
-    random_crop_decode,
-)
+from convoy.dataloader.images.crops import UNIFORMS, crop_window, eval_decode, random_crop_decode
 from convoy.dataloader.images.decoders import decode_image
+from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.dataloader.images.resizing import resize
 from convoy.dataloader.loader import build_dataset
 from convoy.dataloader.options import InputOptions

@@ -9,8 +9,9 @@ import tensorflow as tf
 from PIL import Image
 
 from convoy.dataloader.images.by_pillow import MAX_PIXELS, BadImage
-from convoy.dataloader.images.crops import EvalCrop, eval_decode, random_crop_decode
+from convoy.dataloader.images.crops import eval_decode, random_crop_decode
 from convoy.dataloader.images.decoders import as_rgb, decode_image, decode_window, tensorflow_only
+from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.dataloader.prepare.images import Recoding, recode
 from tests.dataloader.bad_images.pictures import adobe_cmyk, jpeg_claiming, png_claiming
 from tests.dataloader.packing import encoded

@@ -7,14 +7,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from convoy.dataloader.images.crops import (
-    UNIFORMS,
-    EvalCrop,
-    crop_window,
-    eval_decode,
-    random_crop_decode,
-)
+from convoy.dataloader.images.crops import UNIFORMS, crop_window, eval_decode, random_crop_decode
 from convoy.dataloader.images.decoders import decode_image
+from convoy.dataloader.images.eval_crop import EvalCrop
 
 
 def picture(height=75, width=100, seed=0):

@@ -13,8 +13,9 @@ from PIL import Image, ImageOps
 from convoy.dataloader import native
 from convoy.dataloader.images import exif
 from convoy.dataloader.images.by_pillow import decode
-from convoy.dataloader.images.crops import EvalCrop, eval_decode, random_crop_decode
+from convoy.dataloader.images.crops import eval_decode, random_crop_decode
 from convoy.dataloader.images.decoders import as_rgb, decode_image, decode_window, tensorflow_only
+from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.dataloader.images.orientation import orientation
 from convoy.dataloader.loader import build_dataset
 from convoy.dataloader.options import InputOptions

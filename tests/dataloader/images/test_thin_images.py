@@ -13,8 +13,10 @@ from PIL import Image
 
 from convoy.dataloader import native
 from convoy.dataloader.images import resizing
-from convoy.dataloader.images.crops import EvalCrop, eval_decode, eval_frame
-from convoy.dataloader.images.resizing import INTERPOLATIONS, is_large, resize, resize_square
+from convoy.dataloader.images.crops import eval_decode, eval_frame
+from convoy.dataloader.images.eval_crop import EvalCrop
+from convoy.dataloader.images.interpolations import INTERPOLATIONS
+from convoy.dataloader.images.resizing import is_large, resize, resize_square
 
 
 def pixels(height, width, seed=0):

@@ -34,7 +34,8 @@ def by_hand(trained, files, weights="auto"):
     """
     import tensorflow as tf
 
-    from convoy.dataloader.images.crops import EvalCrop, eval_decode
+    from convoy.dataloader.images.crops import eval_decode
+    from convoy.dataloader.images.eval_crop import EvalCrop
     from convoy.runtime.builders.trained_model import load_model
 
     model, _ = load_model(trained.model_dir, weights)

@@ -99,9 +99,9 @@ def test_the_card_names_files_of_other_weights_and_unnamed_classes():
 
 
 def test_an_evaluation_counts_only_for_its_own_size_and_crop():
-    from convoy.runtime.builders.inputs import eval_crop
     from convoy.runtime.builders.trained_model import Trained
     from convoy.runtime.settings.config import Config
+    from convoy.runtime.settings.images import eval_crop
 
     run = Config(arch="efficientnet-b0", crop_padding=16)
     trained = Trained(None, "", config=yaml.safe_dump({"arch": run.arch, "crop_padding": 16}))

@@ -6,12 +6,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from convoy.runtime.builders.inputs import eval_crop
 from convoy.runtime.command_line.cli import configure, parse
 from convoy.runtime.fitted.choose import choose
 from convoy.runtime.fitted.data_facts import are_letters, facts_of, short_side
 from convoy.runtime.fitted.rules import BATCH, CHOSEN, FEW_IMAGES, Facts, fitted
 from convoy.runtime.settings.config import Config, load_config
+from convoy.runtime.settings.images import eval_crop
 from convoy.utils.errors import ConfigError
 from tests.runtime.class_folders import write_class_folders
 

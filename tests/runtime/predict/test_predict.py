@@ -171,7 +171,8 @@ def test_probabilities_are_the_softmax_of_the_evaluations_logits(predict, traine
     """The reference decodes as evaluation does and takes the softmax of the model's logits."""
     import tensorflow as tf
 
-    from convoy.dataloader.images.crops import EvalCrop, eval_decode
+    from convoy.dataloader.images.crops import eval_decode
+    from convoy.dataloader.images.eval_crop import EvalCrop
     from convoy.runtime.builders.trained_model import load_model
 
     code, rows, table, _ = predict(photos, "--top_k", "10", "--predict_batch_size", "5")
@@ -229,7 +230,8 @@ def test_predict_follows_the_flags_for_size_crop_mirroring_and_confidence(predic
     """The reference averages the middle half, at another size, with its mirror image."""
     import tensorflow as tf
 
-    from convoy.dataloader.images.crops import EvalCrop, eval_decode
+    from convoy.dataloader.images.crops import eval_decode
+    from convoy.dataloader.images.eval_crop import EvalCrop
     from convoy.runtime.builders.trained_model import load_model
 
     flags = ("--image_size", "48", "--crop_pct", "0.5", "--flip_tta", "--top_k", "10")
