@@ -13,6 +13,19 @@ Weight decay has three conventions, which differ by a factor or in where they ac
   the ResNet50 reference (`l2_convention="half"`: it is the gradient of `wd/2 * sum(w**2)`).
 - Decoupled decay (AdamW, Loshchilov & Hutter 2019, arXiv:1711.05101) subtracts `lr * wd * w` from
   the weight itself, outside the optimizer's moments.
+
+The updates, with gradient g, rate lr, weight w and slots that start at 0:
+
+- `sgd`: `w -= lr*g`. Ignores `momentum`, as in the reference.
+- `momentum`: `m = momentum*m - lr*g; w += m`, or with `nesterov` `w += momentum*m - lr*g`. The
+  buffer includes the rate; PyTorch's does not, so the two differ while the rate changes.
+- `rmsprop`: `v = rho*v + (1-rho)*g**2; m = momentum*m + lr*g/sqrt(v + epsilon); w -= m`. As in
+  TensorFlow, epsilon is inside the root and the buffer includes the rate; PyTorch has epsilon
+  outside. `v` starts at 0 (the TF1 EfficientNet code started it at 1).
+- `adam`: Kingma & Ba 2015 (arXiv:1412.6980) in the form of its section 2, so epsilon is added to
+  the root of the uncorrected v ("epsilon hat").
+- `adamw`: the updates of `adam`. Apply `decay_decoupled` before each update.
+- `lars`, `lamb`: see `utils.optim.large_batch`; weight decay is part of their update.
 """
 
 from __future__ import annotations
@@ -53,20 +66,7 @@ def make_optimizer(
     weight_decay: float = 0.0,
     bn_weight_decay: bool = False,
 ) -> keras.optimizers.Optimizer:
-    """Returns a Keras optimizer with learning rate 0 until one is assigned.
-
-    With gradient g, rate lr, weight w and slots that start at 0:
-
-    - `sgd`: `w -= lr*g`. Ignores `momentum`, as in the reference.
-    - `momentum`: `m = momentum*m - lr*g; w += m`, or with `nesterov` `w += momentum*m - lr*g`. The
-      buffer includes the rate; PyTorch's does not, so the two differ while the rate changes.
-    - `rmsprop`: `v = rho*v + (1-rho)*g**2; m = momentum*m + lr*g/sqrt(v + epsilon); w -= m`. As in
-      TensorFlow, epsilon is inside the root and the buffer includes the rate; PyTorch has epsilon
-      outside. `v` starts at 0 (the TF1 EfficientNet code started it at 1).
-    - `adam`: Kingma & Ba 2015 (arXiv:1412.6980) in the form of its section 2, so epsilon is added
-      to the root of the uncorrected v ("epsilon hat").
-    - `adamw`: the updates of `adam`. Apply `decay_decoupled` before each update.
-    - `lars`, `lamb`: see `utils.optim.large_batch`; weight decay is part of their update.
+    """Returns a Keras optimizer with learning rate 0 until one is assigned; updates are as above.
 
     Args:
         name: one of `OPTIMIZERS`.
@@ -89,21 +89,10 @@ def make_optimizer(
         ValueError: the name is unknown (the message has the nearest known one), the optimizer has
             no `nesterov`, or a number is out of range.
     """
-    kind = str(name).lower()
-    if kind not in OPTIMIZERS:
-        raise unknown_name("optimizer (--optimizer)", name, OPTIMIZERS)
-    if nesterov and kind not in ("momentum", "lars"):
-        raise ValueError(
-            f"--nesterov has no effect with --optimizer {kind}: use --optimizer momentum, or leave "
-            "it out."
-        )
-    shares = {"momentum": momentum, "rho": rho, "beta_1": beta_1, "beta_2": beta_2}
-    for label, value in shares.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{label} must be at least 0 and below 1, not {value}.")
-    for label, value in (("epsilon", epsilon), ("trust_coefficient", trust_coefficient)):
-        if not value > 0:
-            raise ValueError(f"{label} must be positive, not {value}.")
+    kind = _kind(name)
+    _check_nesterov(kind, nesterov)
+    _check_shares(momentum=momentum, rho=rho, beta_1=beta_1, beta_2=beta_2)
+    _check_positive(epsilon=epsilon, trust_coefficient=trust_coefficient)
 
     from convoy.utils.optim.fused_updates import SGD, Adam, RMSprop
 
@@ -123,6 +112,34 @@ def make_optimizer(
         return LAMB(weight_decay, mask, beta_1, beta_2, epsilon)
     # keras.optimizers.AdamW requires its own weight decay, so adamw also uses Adam.
     return Adam(learning_rate=0.0, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, name=kind)
+
+
+def _kind(name: str) -> str:
+    """Returns an optimizer's name in our spelling."""
+    kind = str(name).lower()
+    if kind not in OPTIMIZERS:
+        raise unknown_name("optimizer (--optimizer)", name, OPTIMIZERS)
+    return kind
+
+
+def _check_nesterov(kind: str, nesterov: bool) -> None:
+    if nesterov and kind not in ("momentum", "lars"):
+        raise ValueError(
+            f"--nesterov has no effect with --optimizer {kind}: use --optimizer momentum, or leave "
+            "it out."
+        )
+
+
+def _check_shares(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, not {value}.")
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, not {value}.")
 
 
 def scale_rates(
