@@ -108,6 +108,24 @@ def new_state(
         ConfigError: the flags and the checkpoint describe different models.
         WeightFileError: `--pretrained_from_file` does not fit.
     """
+    arguments = _model_arguments(config, num_classes, saved)
+    model = build_training_model(config, num_classes, arguments)
+    if config.pretrained_from_file and not saved:
+        for line in _load_weights(model, config, config.pretrained_from_file, class_names):
+            say(line)
+    if config.freeze_backbone:
+        freeze_backbone(model, config.arch)
+    ranks.broadcast_variables(model.weights)
+    optimizer = _optimizer_for(model, config)
+    half = keras.config.dtype_policy().name == "mixed_float16"
+    state = TrainState(model, optimizer, LossScale(config.loss_scale, half), arguments)
+    if config.moving_average_decay:
+        state.ema = EMA(model.weights, config.moving_average_decay)
+    return state
+
+
+def _model_arguments(config: Config, num_classes: int, saved: Checkpoint | None) -> dict[str, Any]:
+    """Returns the model's arguments: from the flags, and from a weight file what it implies."""
     implied: dict[str, Any] = {}
     file, partial = config.pretrained_from_file, config.pretrained_partial
     if file and saved:
@@ -117,29 +135,35 @@ def new_state(
     arguments = model_arguments(config, num_classes, implied)
     if saved:
         _check_same_model(saved, arguments)
-    model = build_training_model(config, num_classes, arguments)
-    if file and not saved:
-        file_names = ranks.on_rank0(lambda: _class_names_of(file))
-        report = load_pretrained(
-            model,
-            config.arch,
-            file,
-            strict=config.pretrained_strict,
-            partial=partial,
-            padding=config.padding,
-            class_names=class_names,
-            file_class_names=file_names,
+    return arguments
+
+
+def _load_weights(
+    model: keras.Model, config: Config, file: str, class_names: Sequence[str] | None
+) -> list[str]:
+    """Loads a weight file into the model, and returns lines for the user."""
+    file_names = ranks.on_rank0(lambda: _class_names_of(file))
+    report = load_pretrained(
+        model,
+        config.arch,
+        file,
+        strict=config.pretrained_strict,
+        partial=config.pretrained_partial,
+        padding=config.padding,
+        class_names=class_names,
+        file_class_names=file_names,
+    )
+    lines = list(report.lines())
+    if class_names and not file_names and not report.head_replaced:
+        lines.append(
+            "the file does not name its classes: its classifier's outputs are kept in their"
+            f" order, the first for {class_names[0]!r}, and training continues from them"
         )
-        for line in report.lines():
-            say(line)
-        if class_names and not file_names and not report.head_replaced:
-            say(
-                "the file does not name its classes: its classifier's outputs are kept in their"
-                f" order, the first for {class_names[0]!r}, and training continues from them"
-            )
-    if config.freeze_backbone:
-        freeze_backbone(model, config.arch)
-    ranks.broadcast_variables(model.weights)
+    return lines
+
+
+def _optimizer_for(model: keras.Model, config: Config) -> keras.optimizers.Optimizer:
+    """Returns the flags' optimizer, built on the model's trainable variables."""
     optimizer = make_optimizer(
         config.optimizer,
         momentum=config.momentum,
@@ -155,11 +179,7 @@ def new_state(
     optimizer.build(model.trainable_variables)
     if (scales := rate_scales(config, model)) is not None:
         scale_rates(optimizer, model.trainable_variables, scales)
-    half = keras.config.dtype_policy().name == "mixed_float16"
-    state = TrainState(model, optimizer, LossScale(config.loss_scale, half), arguments)
-    if config.moving_average_decay:
-        state.ema = EMA(model.weights, config.moving_average_decay)
-    return state
+    return optimizer
 
 
 def _class_names_of(file: str) -> list[str] | None:
@@ -261,12 +281,7 @@ def snapshot(
     if state.offset:
         for others in ranks.all_gather_object(dict(bad_examples)):
             bad_examples.update(others)
-        names = [v.path for v in batch_norm_statistics(state.model)]
-        for part, values in (("statistics", arrays), ("ema_statistics", ema)):
-            if values and names:
-                of_ranks[part] = ranks.all_gather(_flat(values, names)[None])
-                _unflatten(of_ranks[part].mean(axis=0, dtype=np.float64), values, names)
-        of_ranks["counters"] = ranks.all_gather((sums or Sums.none()).as_array()[None])
+        of_ranks = _gather_ranks(state, arrays, ema, sums or Sums.none())
     if not whole:
         return None
     return Checkpoint(
@@ -274,25 +289,49 @@ def snapshot(
         ema=ema,
         optimizer=variables_to_arrays(state.optimizer.variables),
         ranks=of_ranks,
-        state={
-            "step": state.step,
-            "epoch": state.epoch,
-            "offset": state.offset,
-            "processes": ranks.size(),
-            "loss_scale": state.loss_scale.state(),
-            "best": state.best,
-            "left_out": state.left_out,
-            "score": None,  # evaluation follows, and adds it (`checkpoint.add_score`)
-            "better_weights": better_weights(metrics, state.ema is not None, config.best_metric),
-            "waited": state.waited,
-            "metrics": finite(metrics),
+        state=_facts(state, metrics, config.best_metric)
+        | {
             "bad_examples": changed_data.remember(data, bad_examples),
-            "model": state.arguments,
             "class_names": data.class_names,
             "data": changed_data.facts(data),
         },
         config=config.to_yaml(),
     )
+
+
+def _gather_ranks(
+    state: TrainState, arrays: dict[str, np.ndarray], ema: dict[str, np.ndarray], sums: Sums
+) -> dict[str, np.ndarray]:
+    """Gathers what differs between ranks within an epoch, for `_restore_ranks`.
+
+    Replaces the running statistics in `arrays` and `ema` by their mean over ranks.
+    """
+    of_ranks: dict[str, np.ndarray] = {}
+    names = [v.path for v in batch_norm_statistics(state.model)]
+    for part, values in (("statistics", arrays), ("ema_statistics", ema)):
+        if values and names:
+            of_ranks[part] = ranks.all_gather(_flat(values, names)[None])
+            _unflatten(of_ranks[part].mean(axis=0, dtype=np.float64), values, names)
+    of_ranks["counters"] = ranks.all_gather(sums.as_array()[None])
+    return of_ranks
+
+
+def _facts(state: TrainState, metrics: dict[str, float], best_metric: str) -> dict[str, Any]:
+    """Returns the state's plain values, as `state.json` holds them."""
+    return {
+        "step": state.step,
+        "epoch": state.epoch,
+        "offset": state.offset,
+        "processes": ranks.size(),
+        "loss_scale": state.loss_scale.state(),
+        "best": state.best,
+        "left_out": state.left_out,
+        "score": None,  # evaluation follows, and adds it (`checkpoint.add_score`)
+        "better_weights": better_weights(metrics, state.ema is not None, best_metric),
+        "waited": state.waited,
+        "metrics": finite(metrics),
+        "model": state.arguments,
+    }
 
 
 def _restore_ranks(state: TrainState, saved: Checkpoint) -> Sums:
