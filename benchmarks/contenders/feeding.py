@@ -44,8 +44,8 @@ def ours(
     from convoy.runtime.builders.inputs import build_loader
     from convoy.runtime.settings.config import Config, defaults
     from convoy.runtime.settings.recipes import lookup
+    from convoy.runtime.train.new_state import new_state
     from convoy.runtime.train.objective import make_step
-    from convoy.runtime.train.state import new_state
 
     recipe = lookup(arch, "AMP", "DGXA100").recipe.settings
     here = {

@@ -112,8 +112,8 @@ def ours(
 
     from convoy.model import native
     from convoy.runtime.settings.config import Config
+    from convoy.runtime.train.new_state import new_state
     from convoy.runtime.train.objective import make_step
-    from convoy.runtime.train.state import new_state
 
     config = Config(
         arch=arch,

@@ -74,8 +74,8 @@ def train(options: argparse.Namespace) -> None:
 
     from convoy.dataloader.synthetic import SyntheticLoader
     from convoy.runtime.settings.config import Config
+    from convoy.runtime.train.new_state import new_state
     from convoy.runtime.train.objective import make_step
-    from convoy.runtime.train.state import new_state
 
     config = Config(arch=options.arch, image_size=options.size, train_batch_size=options.batch)
     state = new_state(config, num_classes=1000)

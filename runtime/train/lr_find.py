@@ -27,9 +27,9 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import batch_number
 from convoy.runtime.settings.learning_rate import peak_rate
 from convoy.runtime.settings.lr_find_checks import LEAST_UPDATES
+from convoy.runtime.train.new_state import new_state
 from convoy.runtime.train.not_finite import TrainingError
 from convoy.runtime.train.objective import make_step
-from convoy.runtime.train.state import new_state
 from convoy.runtime.train.step import Step
 from convoy.utils import strict_json
 from convoy.utils.distributed import ranks

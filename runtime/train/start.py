@@ -17,8 +17,9 @@ from convoy.runtime.run_folder.checkpoint import Checkpoint
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.learning_rate import Schedule, build_schedule
 from convoy.runtime.train.changes import check_resumed, go_on
+from convoy.runtime.train.new_state import new_state
 from convoy.runtime.train.sizes import Last, Sizes
-from convoy.runtime.train.state import Commit, new_state, starting_point
+from convoy.runtime.train.state import Commit, starting_point
 from convoy.runtime.train.step import TrainState
 from convoy.runtime.train.sums import Sums
 

@@ -14,8 +14,8 @@ from tests.integration.logs import losses
 # hash of the final weights on every rank.
 FROZEN = """
 import hashlib, os, sys
-from convoy.runtime.train import state, trainer
-build, run = state.build_training_model, trainer.Trainer.run
+from convoy.runtime.train import new_state, trainer
+build, run = new_state.build_training_model, trainer.Trainer.run
 
 def build_frozen(*args):
     model = build(*args)
@@ -32,7 +32,7 @@ def run_and_tell(self):
     print("DIGEST", os.environ.get("HOROVOD_RANK"), digest.hexdigest(), flush=True)
     return figures
 
-state.build_training_model = build_frozen
+new_state.build_training_model = build_frozen
 trainer.Trainer.run = run_and_tell
 from main import main
 sys.exit(main(sys.argv[1:]))

@@ -6,8 +6,8 @@ import tensorflow as tf
 from convoy.model.layer_groups import depth_from_top
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.settings.config import Config
+from convoy.runtime.train.new_state import new_state
 from convoy.runtime.train.objective import make_exchange, make_step, rate_scales
-from convoy.runtime.train.state import new_state
 
 
 def test_layer_decay_scales_each_blocks_update_by_its_depth():

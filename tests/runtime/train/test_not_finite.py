@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.loss_scale import LossScale
+from convoy.runtime.train.new_state import new_state
 from convoy.runtime.train.not_finite import MAX_OVERFLOWS, Health, TrainingError, first_not_finite
 from convoy.runtime.train.objective import make_step
-from convoy.runtime.train.state import new_state
 from convoy.runtime.train.step import Step, TrainState
 from convoy.utils.optim.losses import cross_entropy
 from convoy.utils.optim.optimizers import make_optimizer

@@ -7,7 +7,8 @@ from convoy.runtime.run_folder import arrays
 from convoy.runtime.run_folder.checkpoint import Checkpoint
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.best import better_weights
-from convoy.runtime.train.state import figures_of, new_state, restore, snapshot
+from convoy.runtime.train.new_state import new_state
+from convoy.runtime.train.state import figures_of, restore, snapshot
 from convoy.runtime.train.step import batch_norm_statistics
 from convoy.runtime.train.sums import Sums
 from convoy.utils.distributed import ranks

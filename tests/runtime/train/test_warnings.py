@@ -9,7 +9,7 @@ import tensorflow as tf
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.batch_statistics import top1_by_statistics
-from convoy.runtime.train.state import new_state
+from convoy.runtime.train.new_state import new_state
 from convoy.runtime.train.warnings import guessing
 from convoy.utils.optim.losses import binary_cross_entropy, cross_entropy
 from convoy.utils.text import warning
@@ -101,7 +101,7 @@ SCRIPT = """
 from convoy.runtime.train.batch_statistics import top1_by_statistics
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.settings.config import Config
-from convoy.runtime.train.state import new_state
+from convoy.runtime.train.new_state import new_state
 from convoy.utils.distributed import ranks
 ranks.init()
 config = Config(arch="efficientnet-test", image_size=32, data_dir={data!r}, eval_batch_size=8)
