@@ -16,10 +16,10 @@ import difflib
 import functools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -141,33 +141,22 @@ def lookup(
     if platform is None:
         raise ConfigError(f"--recipe needs a platform: {', '.join(table()['platforms'])}")
     precision = precision or ("FP32" if platform == "cpu" else "AMP")
-    chosen = {"models": model, "precisions": precision, "platforms": platform, "modes": mode}
-    for kind, name in chosen.items():
-        if name not in table()[kind]:
-            raise ConfigError(_unknown(name))
-    entry, numbers, machine, doing = (table()[kind][name] for kind, name in chosen.items())
+    entry, numbers = _entry("models", model), _entry("precisions", precision)
+    machine, doing = _entry("platforms", platform), _entry("modes", mode)
     lacks = machine.get("lacks", {})
-    if precision in lacks:
-        others = " or ".join(p for p in table()["precisions"] if p not in lacks)
-        raise ConfigError(f"--recipe: {precision} on {platform}: {lacks[precision]}; use {others}")
-    epochs = epochs or max(entry["recipes"])
-    if epochs not in entry["recipes"]:
-        known = ", ".join(f"{e}E" for e in entry["recipes"])
-        raise ConfigError(f"--recipe: {model} has no recipe of {epochs} epochs; it has {known}")
+    _check_precision(precision, platform, lacks)
+    epochs = _length(model, entry, epochs)
 
-    published = entry.get("published", {})
-    row = (published | entry["derived"])[platform]
-    memory = "AMP" if precision == "AMP" else "FP32"  # TF32 saves no memory
-    batch, gpus = row[memory], doing.get("gpus") or gpus or machine["gpus"]
-    update = row.get("update", entry.get("update", batch * machine["gpus"]))
-    update = update.get(memory, entry["update"]) if isinstance(update, dict) else update
-    passes = max(1, round(update / (batch * gpus)))
+    sizes = _sizes(entry, platform, precision, machine["gpus"])
+    gpus = doing.get("gpus") or gpus or machine["gpus"]
+    step = sizes.train * gpus
+    passes = max(1, round(sizes.update / step))
     launch = {
         **numbers["settings"],
         **machine["settings"],
-        "train_batch_size": batch,
-        "eval_batch_size": entry.get("evaluate", {}).get(platform, row)[memory],
-        "optimizer_batch_size": passes * batch * gpus if passes > 1 else None,
+        "train_batch_size": sizes.train,
+        "eval_batch_size": sizes.evaluate,
+        "optimizer_batch_size": passes * step if passes > 1 else None,
         **doing["settings"],
     }
     return Launch(
@@ -175,9 +164,52 @@ def lookup(
         recipe=_shipped(entry["recipes"][epochs]),
         launch=launch,
         gpus=gpus,
-        images_per_update=launch["optimizer_batch_size"] or batch * gpus,
+        images_per_update=launch["optimizer_batch_size"] or step,
         # The documents give no FP32 for machines that have TF32.
-        published=platform in published and (precision != "FP32" or "TF32" in lacks),
+        published=platform in entry.get("published", {})
+        and (precision != "FP32" or "TF32" in lacks),
+    )
+
+
+def _entry(kind: str, name: str) -> dict[str, Any]:
+    if name not in table()[kind]:
+        raise ConfigError(_unknown(name))
+    return table()[kind][name]
+
+
+def _check_precision(precision: str, platform: str, lacks: Mapping[str, str]) -> None:
+    """Rejects a precision that the platform lacks, for the reason in `lacks`."""
+    if precision in lacks:
+        others = " or ".join(p for p in table()["precisions"] if p not in lacks)
+        raise ConfigError(f"--recipe: {precision} on {platform}: {lacks[precision]}; use {others}")
+
+
+def _length(model: str, entry: Mapping[str, Any], epochs: int | None) -> int:
+    """Returns the recipe's number of epochs: the requested one, or the model's largest."""
+    epochs = epochs or max(entry["recipes"])
+    if epochs not in entry["recipes"]:
+        known = ", ".join(f"{e}E" for e in entry["recipes"])
+        raise ConfigError(f"--recipe: {model} has no recipe of {epochs} epochs; it has {known}")
+    return epochs
+
+
+class _Sizes(NamedTuple):
+    """Numbers of images: of a process in a training pass, in evaluation; of all in an update."""
+
+    train: int
+    evaluate: int
+    update: int
+
+
+def _sizes(entry: Mapping[str, Any], platform: str, precision: str, usual_gpus: int) -> _Sizes:
+    """Returns a model's batches on a platform that has `usual_gpus`."""
+    row = (entry.get("published", {}) | entry["derived"])[platform]
+    memory = "AMP" if precision == "AMP" else "FP32"  # TF32 saves no memory
+    update = row.get("update", entry.get("update", row[memory] * usual_gpus))
+    return _Sizes(
+        train=row[memory],
+        evaluate=entry.get("evaluate", {}).get(platform, row)[memory],
+        update=update.get(memory, entry["update"]) if isinstance(update, dict) else update,
     )
 
 
