@@ -25,7 +25,7 @@ from convoy.runtime.command_line.parser import build_parser, recipe_settings, re
 from convoy.runtime.command_line.pretrained import arch_of_run, settle_pretrained
 from convoy.runtime.data.open_split import for_these_data
 from convoy.runtime.fitted.auto_batch import agree, look
-from convoy.runtime.fitted.choose import choose, told
+from convoy.runtime.fitted.choose import Choice, choose
 from convoy.runtime.settings.config import MODE_ALIASES, MODES, Config, defaults, settle
 from convoy.runtime.settings.flag_facts import inherited
 from convoy.runtime.settings.flags import AUTO
@@ -216,19 +216,20 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
         requests.hear(preempt_signals(config) if mode in ("train", "train_and_eval") else ())
         requests.requeue = config.requeue
     layers = (recipe, launch, given.of_file(), given.of_flags())
-    chosen: dict[str, Any] = {}
+    chosen = Choice()
     try:
         if mode == "convert":
             check_flags(given.of_flags())
         fitted = _fit_warmup(config, layers)
         settled = validate(fitted)
-        if chosen := choose(settled, set().union(*layers)):
-            config = config.with_(**chosen)
+        chosen = choose(settled, set().union(*layers))
+        if chosen.values:
+            config = config.with_(**chosen.values)
             fitted = _fit_warmup(config, layers)
             settled = validate(fitted)
     except ConfigError as error:
         sources = (
-            dict.fromkeys(chosen, "chosen for these data")
+            dict.fromkeys(chosen.values, chosen.origin)
             | dict.fromkeys(recipe | launch, f"from --recipe {asked.get('recipe')}")
             | dict.fromkeys(run, origin)
             | dict.fromkeys(given.of_file(), f"from {given.file}")
@@ -241,8 +242,9 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
             f" {counted(config.max_epochs, 'epoch')}: shortened to"
             f" {_length(fitted.warmup_epochs)} (--warmup_epochs)"
         )
-    if chosen and given.speaks and "defaults" not in chosen and settled.train_batch_size != AUTO:
-        print(told(chosen), file=sys.stderr)
+    tells = given.speaks and settled.train_batch_size != AUTO
+    if tells and chosen.values and "defaults" not in chosen.values:
+        print(chosen.text(), file=sys.stderr)
     return settled
 
 

@@ -129,7 +129,9 @@ def test_nothing_is_chosen_for_recipes_benchmarks_and_defaults_documents(
     assert "chosen" not in capsys.readouterr().err
 
 
-def test_a_resumed_run_keeps_the_settings_chosen_at_its_start(photos, tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_the_settings_chosen_at_its_start(
+    photos, tmp_path, monkeypatch, capsys
+):
     run = tmp_path / "run"
     flags = ("--data_dir", photos, "--model_dir", run)
     first = settings(*flags, "--lr_init", 0.5)
@@ -141,7 +143,11 @@ def test_a_resumed_run_keeps_the_settings_chosen_at_its_start(photos, tmp_path, 
     )
     for i in range(1000):  # so many that a new run would get other settings
         Image.new("RGB", (80, 90)).save(photos / "train" / "cat" / f"more{i}.png")
+    capsys.readouterr()
     again = settings(*flags, "--resume_checkpoint", "--max_epochs", 50)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "kept from the run's start (docs/defaults.md; a flag changes it): image_size=96" in said
+    assert "chosen" not in said
     for name in CHOSEN:
         want = {"max_epochs": 50}.get(name, getattr(first, name))
         assert getattr(again, name) == want, name
