@@ -30,7 +30,7 @@ from convoy.runtime.settings.config import MODE_ALIASES, MODES, Config, defaults
 from convoy.runtime.settings.flag_facts import inherited
 from convoy.runtime.settings.flags import AUTO
 from convoy.runtime.settings.learning_rate import check_spans, fitted_warmup, warmup_is_too_long
-from convoy.runtime.settings.modes import APPLYING_MODES, TRAINING_MODES
+from convoy.runtime.settings.modes import APPLYING_MODES, RUN_MODES, TRAINING_MODES
 from convoy.runtime.settings.paths_of_runs import load_run_config, moved_paths
 from convoy.runtime.settings.recipes import Launch, lookup, parse_name
 from convoy.utils.distributed import ranks
@@ -192,59 +192,116 @@ def _settle(given: Given, requests: Requests | None = None) -> Config:
         ConfigError: one sentence, which names the flag and the source of its value.
     """
     given = given.at_its_place()
+    sources = _sources(given)
+    if requests is not None:
+        config = sources.config()
+        requests.hear(preempt_signals(config) if config.mode in RUN_MODES else ())
+        requests.requeue = config.requeue
+    return _checked(sources, given)
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Settings by flag and source; each source overrides those before it.
+
+    Attributes:
+        usual: defaults of the architecture's family, and of the mode.
+        recipe: the recipe's file.
+        run: the run whose checkpoint is applied.
+        launch: the recipe's machine and mode.
+        asked: the user's, with names in full.
+        origin: what `run` is, in words.
+    """
+
+    usual: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    run: Mapping[str, Any]
+    launch: Mapping[str, Any]
+    asked: Mapping[str, Any]
+    origin: str
+
+    def config(self) -> Config:
+        """Returns the settings that count."""
+        return Config(**{**self.usual, **self.recipe, **self.run, **self.launch, **self.asked})
+
+    def words(self, given: Given, chosen: Choice) -> dict[str, str]:
+        """Returns the source of each value in words, by flag; "" for flags of the command line."""
+        return (
+            dict.fromkeys(chosen.values, chosen.origin)
+            | dict.fromkeys(
+                {**self.recipe, **self.launch}, f"from --recipe {self.asked.get('recipe')}"
+            )
+            | dict.fromkeys(self.run, self.origin)
+            | dict.fromkeys(given.of_file(), f"from {given.file}")
+            | dict.fromkeys(given.of_flags(), "")
+        )
+
+
+def _sources(given: Given) -> _Sources:
+    """Looks up the settings of all sources that the user's settings name.
+
+    Raises:
+        ConfigError: a source or a name is unknown.
+    """
     asked, recipe, launch = given.values, {}, {}
     if asked.get("recipe"):
         found = _launch(asked["recipe"], asked.get("nproc"))
         recipe, launch = found.recipe.settings, found.launch
         asked = asked | {"recipe": found.name}  # with every part named
-    mode = _mode((recipe | launch | asked).get("mode", Config.mode))
-    asked = asked | _arch(recipe | launch | asked)
-    first = defaults(Config.arch) | recipe | launch | asked | {"mode": mode}
-    if first["pretrained"]:
-        known = recipe | launch | asked
-        of_run = mode in APPLYING_MODES and "model_dir" in known and "arch" not in known
-        weights = arch_of_run(first["model_dir"]) if of_run else {}
-        weights |= settle_pretrained(Config(**(first | weights)), given.speaks)
-        asked, first = asked | weights, first | weights
-    run, origin = _settings_of_run(mode, Config(**first))
+    known = recipe | launch | asked
+    asked = asked | {"mode": _mode(known.get("mode", Config.mode))} | _arch(known)
+    known |= asked
+    asked = asked | _pretrained(known, given.speaks)
+    first = Config(**(defaults(Config.arch) | known | asked))
+    run, origin = _settings_of_run(first)
     run = for_these_data(run, asked)
     usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))
-    # Weights from a file have no run's folder for the results.
-    here = {"model_dir": "."} if mode in APPLYING_MODES and first["pretrained_from_file"] else {}
-    config = Config(**(usual | here | recipe | run | launch | asked | {"mode": mode}))
-    if requests is not None:
-        requests.hear(preempt_signals(config) if mode in ("train", "train_and_eval") else ())
-        requests.requeue = config.requeue
-    layers = (recipe, launch, given.of_file(), given.of_flags())
-    chosen = Choice()
+    if first.mode in APPLYING_MODES and first.pretrained_from_file:
+        usual["model_dir"] = "."  # weights from a file have no run's folder for the results
+    return _Sources(usual, recipe, run, launch, asked, origin)
+
+
+def _pretrained(known: dict[str, Any], speaks: bool) -> dict[str, Any]:
+    """Returns what `--pretrained` means, as settings: the weight file, and perhaps the model's."""
+    if not known.get("pretrained"):
+        return {}
+    found = {}
+    if known["mode"] in APPLYING_MODES and "model_dir" in known and "arch" not in known:
+        found = arch_of_run(known["model_dir"])
+    first = Config(**(defaults(Config.arch) | known | found))
+    return found | settle_pretrained(first, speaks)
+
+
+def _checked(sources: _Sources, given: Given) -> Config:
+    """Returns the settings with what fits the data and the run's length, once they pass all checks.
+
+    Raises:
+        ConfigError: one sentence, which names the flag and the source of its value.
+    """
+    layers = (sources.recipe, sources.launch, given.of_file(), given.of_flags())
+    config, chosen = sources.config(), Choice()
     try:
-        if mode == "convert":
+        if config.mode == "convert":
             check_flags(given.of_flags())
         fitted = _fit_warmup(config, layers)
         settled = validate(fitted)
-        chosen = choose(settled, set().union(*layers))
+        chosen = choose(settled, {name for layer in layers for name in layer})
         if chosen.values:
             config = config.with_(**chosen.values)
             fitted = _fit_warmup(config, layers)
             settled = validate(fitted)
     except ConfigError as error:
-        sources = (
-            dict.fromkeys(chosen.values, chosen.origin)
-            | dict.fromkeys(recipe | launch, f"from --recipe {asked.get('recipe')}")
-            | dict.fromkeys(run, origin)
-            | dict.fromkeys(given.of_file(), f"from {given.file}")
-            | dict.fromkeys(given.of_flags(), "")
-        )
-        raise ConfigError(_with_sources(str(error), config, sources)) from error
-    if fitted is not config and given.speaks and settled.train_batch_size != AUTO:
-        tell(
-            f"convoy: a warm-up of {_length(config.warmup_epochs)} does not fit into"
-            f" {counted(config.max_epochs, 'epoch')}: shortened to"
-            f" {_length(fitted.warmup_epochs)} (--warmup_epochs)"
-        )
-    tells = given.speaks and settled.train_batch_size != AUTO
-    if tells and chosen.values and "defaults" not in chosen.values:
-        print(chosen.text(), file=sys.stderr)
+        text = _with_sources(str(error), config, sources.words(given, chosen))
+        raise ConfigError(text) from error
+    if given.speaks and settled.train_batch_size != AUTO:  # else these lines follow the number
+        if fitted is not config:
+            tell(
+                f"convoy: a warm-up of {_length(config.warmup_epochs)} does not fit into"
+                f" {counted(config.max_epochs, 'epoch')}: shortened to"
+                f" {_length(fitted.warmup_epochs)} (--warmup_epochs)"
+            )
+        if chosen.values and "defaults" not in chosen.values:
+            print(chosen.text(), file=sys.stderr)
     return settled
 
 
@@ -314,12 +371,13 @@ def _launch(recipe: str, nproc: int | None) -> Launch:
     return lookup(**parts)
 
 
-def _settings_of_run(mode: str, first: Any) -> tuple[dict[str, Any], str]:
+def _settings_of_run(first: Config) -> tuple[dict[str, Any], str]:
     """Returns the settings of a finished run for modes that apply its checkpoint, and their origin.
 
     So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop
     again.
     """
+    mode = first.mode
     if mode == "report":
         return _settings_of_report(first)
     if mode not in (*APPLYING_MODES, "convert"):
@@ -340,7 +398,7 @@ def _settings_of_run(mode: str, first: Any) -> tuple[dict[str, Any], str]:
     return found, origin
 
 
-def _settings_of_file(first: Any) -> dict[str, Any]:
+def _settings_of_file(first: Config) -> dict[str, Any]:
     """Returns the settings that a weight file of any kind implies."""
     from convoy.model.weights.origin import how_applied
 
@@ -350,7 +408,7 @@ def _settings_of_file(first: Any) -> dict[str, Any]:
     return {name: value for name, value in said.items() if name != "class_names"}
 
 
-def _settings_of_report(first: Any) -> tuple[dict[str, Any], str]:
+def _settings_of_report(first: Config) -> tuple[dict[str, Any], str]:
     """Returns the settings of the run's folder, because a report needs no checkpoint."""
     from convoy.utils.files import path_of
 
