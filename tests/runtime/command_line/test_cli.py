@@ -214,6 +214,6 @@ def test_every_recipe_parses(recipe, folders, tmp_path):
 
 def test_modes_have_older_names():
     for written, meant in (("prediction", "predict"), ("evaluate", "eval")):
-        from convoy.runtime.command_line.cli import _mode
+        from convoy.runtime.command_line.sources import _mode
 
         assert _mode(written) == meant
