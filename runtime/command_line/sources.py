@@ -24,6 +24,7 @@ from convoy.runtime.settings.recipes import Launch, lookup, parse_name
 from convoy.utils.distributed.launched import launched_processes
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote
+from convoy.utils.optional import known
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,10 @@ def sources_of(given: Given) -> Sources:
         found = _launch(asked["recipe"], asked.get("nproc"))
         recipe, launch = found.recipe.settings, found.launch
         asked = asked | {"recipe": found.name}  # with every part named
-    known = recipe | launch | asked
-    asked = asked | {"mode": _mode(known.get("mode", Config.mode))} | _arch(known)
-    known |= asked
-    asked = asked | _pretrained(known, given.speaks)
-    first = Config(**(defaults(Config.arch) | known | asked))
+    here = recipe | launch | asked
+    asked = asked | {"mode": _mode(here.get("mode", Config.mode))} | _arch(here)
+    asked = asked | _pretrained(here | asked, given.speaks)
+    first = Config(**(defaults(Config.arch) | here | asked))
     run, origin = _settings_of_run(first)
     run = for_these_data(run, asked)
     usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))
@@ -129,14 +129,14 @@ def sources_of(given: Given) -> Sources:
     return Sources(usual, recipe, run, launch, asked, origin, given)
 
 
-def _pretrained(known: dict[str, Any], speaks: bool) -> dict[str, Any]:
+def _pretrained(here: dict[str, Any], speaks: bool) -> dict[str, Any]:
     """Returns what `--pretrained` means, as settings: the weight file, and perhaps the model's."""
-    if not known.get("pretrained"):
+    if not here.get("pretrained"):
         return {}
     found = {}
-    if known["mode"] in APPLYING_MODES and "model_dir" in known and "arch" not in known:
-        found = arch_of_run(known["model_dir"])
-    first = Config(**(defaults(Config.arch) | known | found))
+    if here["mode"] in APPLYING_MODES and "model_dir" in here and "arch" not in here:
+        found = arch_of_run(here["model_dir"])
+    first = Config(**(defaults(Config.arch) | here | found))
     return found | settle_pretrained(first, speaks)
 
 
@@ -172,10 +172,9 @@ def _settings_of_run(first: Config) -> tuple[dict[str, Any], str]:
     So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop
     again.
     """
-    mode = first.mode
-    if mode == "report":
+    if first.mode == "report":
         return _settings_of_report(first)
-    if mode not in (*APPLYING_MODES, "convert"):
+    if first.mode not in (*APPLYING_MODES, "convert"):
         return {}, ""
     from convoy.runtime.run_folder.checkpoint import CheckpointError, folder_of, resolve
 
@@ -188,7 +187,7 @@ def _settings_of_run(first: Config) -> tuple[dict[str, Any], str]:
         found, origin = _settings_of_file(first), f"what {file} says"
     else:
         found, origin = _inherited(path)
-    if mode == "convert":  # the file says how to build its model; a run's flags do not matter
+    if first.mode == "convert":  # the file says how to build its model; a run's flags do not matter
         found = {name: value for name, value in found.items() if name == "arch"}
     return found, origin
 
@@ -197,7 +196,7 @@ def _settings_of_file(first: Config) -> dict[str, Any]:
     """Returns the settings that a weight file of any kind implies."""
     from convoy.model.weights.origin import how_applied
 
-    said = how_applied(first.pretrained_from_file)
+    said = how_applied(known(first.pretrained_from_file))
     if first.crop_padding != Config.crop_padding:
         said.pop("crop_pct", None)  # it would override the requested padding
     return {name: value for name, value in said.items() if name != "class_names"}
