@@ -142,7 +142,9 @@ def eval_decode(encoded: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
         frame, start = eval_frame(tf.shape(image)[:2], size, crop)
         image = resize_square(image, frame, start, size, crop.interpolation, crop.antialias)
     else:
-        image = decode_window(encoded, lambda shape: eval_window(shape, size, crop), crop.turn)
+        image = decode_window(
+            encoded, lambda shape: eval_window(shape, size, crop), crop.turn, exact=True
+        )
         image = resize(image, [size, size], crop.interpolation, crop.antialias)
     image.set_shape([size, size, 3])
     return image

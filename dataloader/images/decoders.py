@@ -201,8 +201,22 @@ def as_rgb(encoded: tf.Tensor, turn: bool = False) -> tuple[tf.Tensor, tf.Tensor
     return tf.cond(_is_jpeg(encoded), jpeg, decoded)
 
 
+def _jpeg_window(encoded: tf.Tensor, window: tf.Tensor, width: tf.Tensor | None) -> tf.Tensor:
+    """Decodes a part of a JPEG; with the image's width, one column more on each side."""
+    if width is None:
+        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=DCT)
+    y, x, h, w = tf.unstack(window)
+    left, right = tf.minimum(x, 1), tf.minimum(width - x - w, 1)
+    wider = tf.stack([y, x - left, h, left + w + right])
+    image = tf.image.decode_and_crop_jpeg(encoded, wider, channels=3, dct_method=DCT)
+    return image[:, left : left + w]
+
+
 def decode_window(
-    encoded: tf.Tensor, window_of: Callable[[tf.Tensor], tf.Tensor], turn: bool = False
+    encoded: tf.Tensor,
+    window_of: Callable[[tf.Tensor], tf.Tensor],
+    turn: bool = False,
+    exact: bool = False,
 ) -> tf.Tensor:
     """Decodes a part of an image, uint8 `(h, w, 3)`.
 
@@ -211,6 +225,8 @@ def decode_window(
         window_of: maps the image's int32 `(2,)` height and width to int32 `(4,)` y, x, h, w; both
             refer to the turned image.
         turn: as for `decode_image`.
+        exact: return the pixels that the whole image has. Otherwise the colours of a JPEG's first
+            and last column are those of an image that ends there, a few levels off.
     """
 
     def jpeg() -> tf.Tensor:
@@ -223,8 +239,7 @@ def decode_window(
             window = stored_window(window, shape, number)
         else:
             window = window_of(shape)
-        marked = _with_marker(encoded, channels)
-        image = tf.image.decode_and_crop_jpeg(marked, window, channels=3, dct_method=DCT)
+        image = _jpeg_window(_with_marker(encoded, channels), window, shape[1] if exact else None)
         return upright(image, number, bool(_without_pillow)) if turn else image
 
     def other() -> tf.Tensor:

@@ -103,6 +103,21 @@ def test_the_centre_square_is_cut_out_and_resized(shape, size, padding):
     assert np.abs(ours - bilinear(whole, size, size)).mean() < 0.6
 
 
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_an_evaluation_crop_has_the_pixels_that_the_whole_jpeg_has(subsampling):
+    """libjpeg computes the colours at the sides of a crop as if the picture ended there."""
+    for seed, shape in enumerate([(75, 100), (101, 60), (96, 128), (64, 64), (33, 200)]):
+        data = encoded(picture(*shape, seed), subsampling=subsampling)
+        whole = np.asarray(Image.open(io.BytesIO(data)))
+        for side in range(min(shape) - 20, min(shape) + 1):
+            y, x = (shape[0] - side + 1) // 2, (shape[1] - side + 1) // 2
+            part = encoded(whole[y : y + side, x : x + side], "PNG")
+            crop = EvalCrop(0)
+            padding = next(p for p in range(400) if min(shape) * 200 // (200 + p) == side)
+            ours = eval_decode(tf.constant(data), 200, EvalCrop(padding)).numpy()
+            assert (ours == eval_decode(tf.constant(part), 200, crop).numpy()).all(), (shape, side)
+
+
 @pytest.mark.parametrize("shape", [(75, 100), (101, 60), (64, 64), (33, 200)])
 @pytest.mark.parametrize(("size", "padding"), [(32, 4), (48, 0), (50, 7)])
 def test_resize_then_crop_equals_torchvisions(shape, size, padding):
