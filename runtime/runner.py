@@ -88,13 +88,17 @@ class Runner:
         self._command = True
         allow_open_files()
         tell_of_termination(self._last_words, EXIT_ERROR)
-        with lasting_output(MODES[self.config.mode].prints):
+        with lasting_output(self._prints()):
             code = self._main()
         if workers.unfinished():
             ranks.shutdown()
             watchdog.stop()
             exit_now(code)  # otherwise interpreter exit would block on the tracker
         return code
+
+    def _prints(self) -> bool:
+        """Returns whether the result of the mode is its output, not files."""
+        return MODES[self.config.mode].prints or bool(self.config.image)
 
     def _last_words(self, error: BaseException) -> str:
         if isinstance(error, ConnectionError) and watchdog.has_spoken():
@@ -104,7 +108,7 @@ class Runner:
     def _main(self) -> int:
         try:
             result = self.run()
-            if MODES[self.config.mode].prints and sys.stdout:
+            if self._prints() and sys.stdout:
                 sys.stdout.flush()  # otherwise a full disk would show only at the program's end
         except KeyboardInterrupt:
             first = watchdog.is_first_to_say("interrupted")  # Ctrl-C reaches all ranks
@@ -374,7 +378,7 @@ MODES = {
     "lr_find": Mode(Runner._lr_find, alone=False),
     "training_benchmark": Mode(Runner._benchmark, alone=False),
     "inference_benchmark": Mode(Runner._benchmark),
-    "eval": Mode(Runner._eval, alone=False),
+    "eval": Mode(Runner._eval, alone=False, prints=True),
     "predict": Mode(Runner._predict),
     "export": Mode(Runner._export),
     "convert": Mode(Runner._convert),

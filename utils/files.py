@@ -274,6 +274,17 @@ def sync(path: Path | Remote) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def naming(path: str | os.PathLike[str] | Remote | None) -> Iterator[None]:
+    """Adds a file's name to an error of writing it, which for a full disk has none."""
+    try:
+        yield
+    except OSError as error:
+        if path is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_atomically(path: Path | Remote, text: str) -> None:
     """Replaces a small file so that readers see the old text or the new text, never a part.
 
@@ -284,8 +295,9 @@ def write_atomically(path: Path | Remote, text: str) -> None:
         return
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_text(text, encoding="utf-8")
-        sync(aside)
+        with naming(path):
+            aside.write_text(text, encoding="utf-8")
+            sync(aside)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

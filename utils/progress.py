@@ -52,7 +52,7 @@ class LastingStream:
     Output is then dropped, and the program continues.
 
     Args:
-        whole: the output is the program's result, so a full disk is an error.
+        whole: the output is the program's result, so a full disk is an error, which names it.
     """
 
     def __init__(self, stream: TextIO, whole: bool = False) -> None:
@@ -76,6 +76,8 @@ class LastingStream:
             raise
         except (OSError, ValueError) as error:
             if self._whole and not isinstance(error, BrokenPipeError):
+                if isinstance(error, OSError):
+                    error.filename = error.filename or "standard output"
                 raise
             # Otherwise its buffer would be written again at the program's end, and fail.
             with suppress(OSError, ValueError):
@@ -87,9 +89,14 @@ class LastingStream:
 
 @contextmanager
 def lasting_output(whole: bool = False) -> Iterator[None]:
-    """Replaces standard output and error by `LastingStream`s, for our own programs."""
+    """Replaces standard output and error by `LastingStream`s, for our own programs.
+
+    Args:
+        whole: standard output is the program's result.
+    """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream and LastingStream(stream, whole) for stream in before)
+    sys.stdout = sys.stdout and LastingStream(sys.stdout, whole)
+    sys.stderr = sys.stderr and LastingStream(sys.stderr)
     try:
         yield
     finally:

@@ -11,13 +11,15 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.prepare.shards import write_records, write_text
+from convoy.dataloader.prepare.shards import write_records
 from convoy.dataloader.tfrecord.example import encode_example
 from convoy.utils.extras import how_to_install
+from convoy.utils.files import write_atomically
 
 _OURS = re.compile(r"^((train|validation)-\d{5}-of-\d{5}|labels\.txt)$")
 
@@ -71,7 +73,7 @@ def prepare_digits(
     examples = {i: _example(jpegs[i], kept.index(targets[i]), names) for i in (*train, *validation)}
     _write_shards(out, "train", [examples[i] for i in train], min(shards, len(train)))
     _write_shards(out, "validation", [examples[i] for i in validation], 1)
-    write_text(os.path.join(out, "labels.txt"), "".join(f"{n}\n" for n in names))
+    write_atomically(Path(out, "labels.txt"), "".join(f"{n}\n" for n in names))
     if images is not None:
         if overwrite:
             _remove_images(images, [str(d) for d in range(10)])

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.prepare.shards import write_text
 from convoy.dataloader.tfrecord.random_access import FRAME_BYTES, index_files
+from convoy.utils.files import write_atomically
 
 
 def make_indexes(files: Sequence[str], folder: str | None = None) -> list[str]:
@@ -47,7 +48,8 @@ def make_indexes(files: Sequence[str], folder: str | None = None) -> list[str]:
             here = slice(first, end)
             good = index.lengths[here] >= 0
             table = np.stack([index.offsets[here], index.lengths[here] + FRAME_BYTES], 1)[good]
-            write_text(found[i], "".join(f"{offset} {size}\n" for offset, size in table.tolist()))
+            lines = [f"{offset} {size}\n" for offset, size in table.tolist()]
+            write_atomically(Path(found[i]), "".join(lines))
     except OSError as error:
         raise DataError(
             f"{error.filename}: cannot be written ({error.strerror}). Name a folder with --out."

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from convoy.dataloader.prepare.images import BadImage, Recoding, recode
 from convoy.dataloader.tfrecord import crc
 from convoy.dataloader.tfrecord.example import decode_example, encode_example
 from convoy.utils import strict_json
+from convoy.utils.files import naming, write_atomically
 
 MANIFEST = "manifest.json"
 IMAGES_PER_SHARD = 1250
@@ -116,19 +118,20 @@ def write_records(folder: str, file: str, payloads: Iterable[bytes]) -> dict[str
         `records`, `bytes` and `sha256` of the file.
     """
     temporary = os.path.join(folder, f".{file}.{os.getpid()}.tmp")
-    digest, records, size = hashlib.sha256(), 0, 0
+    path, digest, records, size = os.path.join(folder, file), hashlib.sha256(), 0, 0
     try:
         with open(temporary, "wb") as output:
             for payload in payloads:
                 length = len(payload).to_bytes(8, "little")
-                parts = [length, _checksum(length), payload, _checksum(payload)]
-                for part in parts:
-                    digest.update(part)
-                    output.write(part)
-                records, size = records + 1, size + sum(map(len, parts))
-            output.flush()
-            os.fsync(output.fileno())
-        os.replace(temporary, os.path.join(folder, file))
+                record = b"".join([length, _checksum(length), payload, _checksum(payload)])
+                digest.update(record)
+                with naming(path):
+                    output.write(record)
+                records, size = records + 1, size + len(record)
+            with naming(path):
+                output.flush()
+                os.fsync(output.fileno())
+        os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
@@ -137,15 +140,6 @@ def write_records(folder: str, file: str, payloads: Iterable[bytes]) -> dict[str
 
 def _checksum(data: bytes) -> bytes:
     return crc.masked(data).to_bytes(4, "little")
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a file completely or not at all."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as output:
-        output.write(text)
-    os.replace(temporary, path)
 
 
 def make_shard(shard: Shard) -> dict[str, Any]:
@@ -170,7 +164,7 @@ def make_shard(shard: Shard) -> dict[str, Any]:
 
     note = write_records(shard.folder, shard.file, payloads())
     note |= {"file": shard.file, "plan": plan, "bad": bad, "classes": counts.tolist()}
-    write_text(note_path, strict_json.dumps(note))
+    write_atomically(Path(note_path), strict_json.dumps(note))
     return note | {"kept": False}
 
 
@@ -281,8 +275,8 @@ def write_manifest(
         split["shards"][note["file"]] = {key: note[key] for key in kept}
         split["bad"] += [bad | {"shard": note["file"]} for bad in note["bad"]]
     manifest = {"format": _FORMAT, "command": command, "num_classes": len(names), "splits": splits}
-    write_text(os.path.join(folder, "labels.txt"), "".join(f"{name}\n" for name in names))
-    write_text(os.path.join(folder, MANIFEST), strict_json.dumps(manifest, indent=1) + "\n")
+    write_atomically(Path(folder, "labels.txt"), "".join(f"{name}\n" for name in names))
+    write_atomically(Path(folder, MANIFEST), strict_json.dumps(manifest, indent=1) + "\n")
     for note in notes:
         note_path = os.path.join(folder, f".{note['file']}.json")
         if os.path.exists(note_path):

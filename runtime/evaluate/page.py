@@ -25,9 +25,10 @@ from convoy.utils.classification import (
     by_threshold,
     confused_pairs,
 )
-from convoy.utils.files import Remote, path_of
+from convoy.utils.files import Remote, naming, path_of
 from convoy.utils.optional import known
 from convoy.utils.pages.page import write_page
+from convoy.utils.pages.plots import save_plots
 from convoy.utils.text import UTF8
 
 TABLES = ("per_class", "confusion", "predictions")
@@ -68,10 +69,10 @@ def write_report(config: Config, results: Sequence[Result], source: Source) -> P
         "evaluated": len(results[0].index),
     }
     text = strict_json.dumps({"data": facts, "evaluations": evaluations}, indent=1)
-    (folder / "metrics.json").write_text(text + "\n")
+    with naming(folder / "metrics.json"):
+        (folder / "metrics.json").write_text(text + "\n")
     drawn = plots(results)
-    for name, plot in drawn.items():
-        (folder / f"{name}.png").write_bytes(plot.png())
+    save_plots(folder, drawn.items())
     write_page(
         folder / "report.html",
         "eval_report.html.j2",
@@ -174,7 +175,7 @@ def _write_csv(path: Path | Remote, head: Iterable[Any], rows: Iterable[Iterable
             return "" if math.isnan(value) else f"{value:.6f}"
         return value
 
-    with path.open("w", newline="", **UTF8) as file:
+    with naming(path), path.open("w", newline="", **UTF8) as file:
         # with our own line ends, it quotes cells with any kind of line end
         writer = csv.writer(file)
         writer.writerow(head)

@@ -26,6 +26,7 @@ from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.model.fold_batch_norm import folded
 from convoy.runtime.export.onnx_graph import keep_batch, pad_within_pools
 from convoy.utils import strict_json
+from convoy.utils.files import naming
 from convoy.utils.machine.device import without_start_up_lines
 
 OPSET = 17
@@ -177,7 +178,8 @@ def _convert(
         settings(converter)
         with without_start_up_lines():
             content = converter.convert()
-        path.write_bytes(content)
+        with naming(path):
+            path.write_bytes(content)
     # Like TensorFlow Lite's own metadata tools, append a zip archive to the model: readers of the
     # model ignore it, but `unzip` finds it.
     with zipfile.ZipFile(path, "a") as archive:

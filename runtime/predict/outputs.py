@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from convoy.utils import strict_json
 from convoy.utils.errors import ConfigError
 from convoy.utils.extras import how_to_install
-from convoy.utils.files import Remote
+from convoy.utils.files import Remote, naming
 from convoy.utils.tables import table_console
 from convoy.utils.text import UTF8, printable
 
@@ -103,17 +102,6 @@ class Output(AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         with naming(self.path):
             self.close()
-
-
-@contextmanager
-def naming(path: Path | Remote | None) -> Iterator[None]:
-    """Adds the file's name to an error of writing it; for a full disk, it is missing."""
-    try:
-        yield
-    except OSError as error:
-        if path is not None and error.filename is None:
-            error.filename = str(path)
-        raise
 
 
 class JsonLines(Output):

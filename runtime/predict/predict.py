@@ -31,13 +31,13 @@ from convoy.runtime.predict.outputs import (
     NOT_FINITE,
     Labelled,
     Prediction,
-    naming,
     one_line,
     predict_formats,
 )
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.images import eval_crop
 from convoy.utils.errors import ConfigError
+from convoy.utils.files import naming
 from convoy.utils.machine import xla
 from convoy.utils.optional import known
 from convoy.utils.text import tell

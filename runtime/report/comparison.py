@@ -19,12 +19,12 @@ from convoy.runtime.report.curves import (
     state_of,
     title_of,
 )
-from convoy.runtime.report.report import save_plots, setting_text, tiles
+from convoy.runtime.report.report import setting_text, tiles
 from convoy.runtime.run_folder.history import Run, read_run
 from convoy.runtime.settings.config import Config
 from convoy.utils.files import path_of
 from convoy.utils.pages.page import write_page
-from convoy.utils.pages.plots import SERIES, check_plots
+from convoy.utils.pages.plots import SERIES, check_plots, save_plots
 
 PAGE = "comparison.html"
 # Settings that differ between any two runs, and mean nothing.

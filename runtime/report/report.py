@@ -35,7 +35,7 @@ from convoy.runtime.trackers.workers import Trackers
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import path_of
 from convoy.utils.pages.page import write_page
-from convoy.utils.pages.plots import Plot, check_plots
+from convoy.utils.pages.plots import check_plots, save_plots
 from convoy.utils.text import tell
 from convoy.utils.watchdog import watchdog
 
@@ -100,13 +100,6 @@ def write_report(config: Config, trackers: Trackers | None = None) -> dict[str, 
     )
     print(f"wrote {page}", flush=True)
     return {"report": str(page)}
-
-
-def save_plots(folder: Any, plots: Sequence[tuple[str, Plot]]) -> None:
-    """Writes each plot into a folder as a PNG with its name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, plot in plots:
-        (folder / f"{name}.png").write_bytes(plot.png())
 
 
 def tiles(run: Run) -> list[tuple[str, str, str]]:

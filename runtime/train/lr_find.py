@@ -34,7 +34,7 @@ from convoy.runtime.train.step import Step
 from convoy.utils import strict_json
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
-from convoy.utils.files import path_of, write_atomically
+from convoy.utils.files import naming, path_of, write_atomically
 from convoy.utils.pages.plots import COLOURS, check_plots, curves, log_axis
 from convoy.utils.progress import Progress
 from convoy.utils.text import tell
@@ -244,5 +244,6 @@ def _write(config: Config, curve: Curve, result: dict[str, Any], images: int) ->
                 plot.axes.axvline(result[name], color=COLOURS[colour], label=label, linestyle="--")
         plot.axes.legend()
     picture = path.parent / "lr_find.png"
-    picture.write_bytes(plot.png())
+    with naming(picture):
+        picture.write_bytes(plot.png())
     return [str(path), str(picture)]

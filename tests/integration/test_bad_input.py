@@ -145,6 +145,15 @@ def test_a_disk_that_fills_up_during_training_keeps_the_earlier_checkpoint(
     checkpoint.read(saved[0])
 
 
+def test_a_result_that_cannot_be_printed_is_an_error(trained, monkeypatch, capsys):
+    with open("/dev/full", "w") as full, open(os.devnull, "w") as nothing:
+        monkeypatch.setattr("sys.stdout", full)
+        assert run("--mode", "eval", "--model_dir", trained.model_dir) == 1
+        os.dup2(nothing.fileno(), full.fileno())  # otherwise closing it would fail
+    assert "no space is left on a disk" in (text := said(capsys))
+    assert "standard output" in text
+
+
 def test_a_loss_that_is_not_finite_ends_training_and_names_the_layer(flags, tiny, tmp_path, capsys):
     args = ("--lr_init", "1e30", "--optimizer", "sgd", "--data_dir", tiny)
     assert run(*flags, *args) == 1

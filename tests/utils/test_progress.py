@@ -1,12 +1,13 @@
 """Progress output, with and without a terminal."""
 
 import io
+import os
 import re
 import sys
 
 import pytest
 
-from convoy.utils.progress import Progress
+from convoy.utils.progress import Progress, lasting_output
 
 
 class Terminal(io.StringIO):
@@ -142,3 +143,17 @@ def test_characters_that_the_stream_cannot_encode_are_replaced():
 def test_a_run_without_epochs_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         Progress(total_epochs=0, steps_per_epoch=1)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_full_disk_is_an_error_only_for_a_result(monkeypatch, whole):
+    with open("/dev/full", "w") as full, open(os.devnull, "w") as nothing:
+        monkeypatch.setattr(sys, "stdout", full)
+        with lasting_output(whole):
+            print("the result")
+            if whole:
+                with pytest.raises(OSError, match="No space left on device: 'standard output'"):
+                    sys.stdout.flush()
+            else:
+                sys.stdout.flush()
+        os.dup2(nothing.fileno(), full.fileno())  # otherwise closing it would fail

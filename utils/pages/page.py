@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from convoy.utils.files import Remote
+from convoy.utils.files import Remote, naming
 
 
 def environment() -> Environment:
@@ -31,5 +31,5 @@ def write_page(path: Path | Remote, template: str, **context: Any) -> None:
     stream = environment().get_template(template).stream(**context)
     stream.enable_buffering(1000)
     # Escapes a file name that is not UTF-8 rather than ending the run.
-    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with naming(path), path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(stream)

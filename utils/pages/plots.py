@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from io import BytesIO, StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
 from convoy.utils.errors import ConfigError
 from convoy.utils.extras import how_to_install
+from convoy.utils.files import Remote, naming
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -204,3 +206,12 @@ def _inline(text: str, label: str) -> str:
     head = re.sub(r'="([\d.]+)pt"', r'="\1"', head)
     role = f' role="img" aria-label="{escape(label)}" style="stroke-linejoin: round"'
     return f"<svg{head}{role}>{text.strip()}"
+
+
+def save_plots(folder: Path | Remote, plots: Iterable[tuple[str, Plot]]) -> None:
+    """Writes each plot into a folder as a PNG with its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, plot in plots:
+        path = folder / f"{name}.png"
+        with naming(path):
+            path.write_bytes(plot.png())
