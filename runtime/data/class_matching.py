@@ -37,7 +37,7 @@ def known_names(
     if trained:
         found.append(list(trained))
     if label_file:
-        found.append(read_label_file(label_file, classes))
+        found.append(read_label_file(label_file, classes, trained))
     if not trained and classes == len(imagenet):
         found += [list(imagenet), list(imagenet.values())]
     elif trained and all(name in imagenet for name in trained):

@@ -36,11 +36,11 @@ def class_names(
         label_file: a text file with one name per line, in the order of the classes.
 
     Raises:
-        ConfigError: the file cannot be read, has another number of names, or has an empty line
-            among them.
+        ConfigError: the file cannot be read, has another number of names, has an empty line among
+            them, or has the training data's names in another order.
     """
     if label_file:
-        names = read_label_file(label_file, classes)
+        names = read_label_file(label_file, classes, names)
     imagenet = imagenet_classes()
     if not names and classes == len(imagenet):
         return list(imagenet.values())
@@ -51,8 +51,8 @@ def class_names(
     return names + [str(i) for i in range(len(names), classes)]
 
 
-def read_label_file(file: str, classes: int) -> list[str]:
-    """Reads the names in `--label_file`; see `class_names`."""
+def read_label_file(file: str, classes: int, trained: Sequence[str] | None) -> list[str]:
+    """Reads the names in `--label_file`; see `class_names`, whose `names` are here `trained`."""
     try:
         names = read_names(file, f"--label_file {file}")
     except OSError as error:
@@ -63,5 +63,14 @@ def read_label_file(file: str, classes: int) -> list[str]:
         raise ConfigError(
             f"--label_file {file} has {len(names)} lines, and the model {classes} classes: one name"
             " a line is needed, in the order of the class numbers"
+        )
+    learnt = [canonical(name) for name in trained or []]
+    # Other names may be translations, but nobody wants the same names in another order.
+    if names != learnt and sorted(names) == sorted(learnt):
+        line = next(n for n in range(classes) if names[n] != learnt[n])
+        raise ConfigError(
+            f"--label_file {file} has the model's class names in another order: line {line + 1} is"
+            f" {names[line]!r}, and the model learnt this class as {learnt[line]!r}. Leave"
+            " --label_file out: the model knows its names"
         )
     return names

@@ -113,12 +113,23 @@ def _listed(content: bytes, name: str) -> list[str]:
         lines = [os.fsdecode(path) for path in paths]
     else:
         lines = split_lines(os.fsdecode(content))
-    return [_expanded(line) for line in lines if line.strip()]
+    return [_meant(line) for line in lines if line.strip()]
 
 
-def _expanded(name: str) -> str:
-    """Expands a leading `~` of a line to the home folder, unless a file has that name."""
-    return name if os.path.lexists(name) else os.path.expanduser(name)
+def _meant(line: str) -> str:
+    """Returns the path that a line of a list means.
+
+    If no file has exactly this name, surrounding spaces and quotes (Windows' "Copy as path") are
+    dropped, and a leading `~` is the home folder.
+    """
+    bare = line.strip()
+    if len(bare) > 2 and bare[0] == bare[-1] and bare[0] in "\"'":
+        bare = bare[1:-1]
+    for path in (line, bare):
+        if os.path.lexists(path):
+            return path
+    at_home = os.path.expanduser(bare)
+    return line if at_home == bare else at_home
 
 
 def _search(folder: str, refused: dict[Path, str], left: Left) -> list[Path]:

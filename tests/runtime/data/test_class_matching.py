@@ -8,7 +8,8 @@ import pytest
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.sources.source import Source
 from convoy.runtime.data.class_matching import known_names, match_classes
-from convoy.runtime.data.class_names import imagenet_classes
+from convoy.runtime.data.class_names import class_names, imagenet_classes
+from convoy.utils.errors import ConfigError
 
 DATA = "--data_dir photos"
 
@@ -130,6 +131,18 @@ def test_a_label_file_gives_the_models_class_names(tmp_path):
     file.write_text("Katze\nHund\nEule\n")
     source, _ = matched(["Hund"], [0], ["cat", "dog", "owl"], label_file=str(file))
     assert labels_of(source) == [1]
+
+
+def test_a_label_file_with_the_models_names_in_another_order_is_refused(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("owl\ndog\ncat\n")
+    learnt, refused = ["cat", "dog", "owl"], r"another order: line 1 is 'owl', and .* as 'cat'"
+    with pytest.raises(ConfigError, match=refused):
+        class_names(learnt, 3, str(file))
+    with pytest.raises(ConfigError, match=refused):
+        known_names(learnt, 3, str(file))
+    file.write_text("cat\ndog\nowl\n")
+    assert class_names(learnt, 3, str(file)) == learnt
 
 
 def test_data_without_class_names_are_matched_by_number_with_a_note():

@@ -50,6 +50,18 @@ def test_images_can_be_named_by_a_pattern_a_list_and_stdin(tmp_path, monkeypatch
     assert found("list.txt") == ["/home/ada/pictures/x.jpg", "~own.jpg"]
 
 
+def test_spaces_and_quotes_around_a_listed_path_are_dropped_unless_they_are_its_own(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "b c.jpg", " own.jpg", "'own'"):
+        (tmp_path / name).touch()
+    lines = ["a.jpg  ", '"b c.jpg"', " own.jpg", "'own'", " absent.jpg"]
+    (tmp_path / "list.txt").write_text("\r\n".join(lines))
+    found = [str(path) for path in find_images("list.txt")]
+    assert found == ["a.jpg", "b c.jpg", " own.jpg", "'own'", " absent.jpg"]
+
+
 @pytest.mark.parametrize(
     "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-sig", "latin-1", "print0"]
 )
