@@ -281,6 +281,6 @@ def _search(word: str) -> str:
         names = [NEAR[word], *names]
     if names:
         return "\n".join([f"flags about {word}:", *map(_described, names)]) + "\n"
-    near = difflib.get_close_matches(word, [*spellings(), *map(_topic, _groups())], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, [*spellings(), *map(_topic, _groups())], n=1)
     hint = f"did you mean --help={near[0]}?" if near else "--help=all lists all"
     raise ConfigError(f"--help={word}: no flag matches; {hint}")
