@@ -25,9 +25,10 @@ import tensorflow as tf
 from keras import layers
 
 from convoy.model import catalog, initializers
-from convoy.model.efficientnet import NCHW, NHWC, Parts, check_data_format, check_options
 from convoy.model.initializers import layer_seed
 from convoy.model.layers import Conv2D, Excite, Fork, Normalize
+from convoy.model.options import NCHW, NHWC, check_data_format, check_options
+from convoy.model.parts import Parts
 from convoy.model.stochastic_depth import StochasticDepth
 
 CHUNK_CHANNELS = 16  # on CPUs, narrower groups are convolved together
