@@ -14,8 +14,7 @@ from typing import Any
 import keras
 
 from convoy.model import catalog, efficientnet, resnet
-
-_BUILDERS = {"efficientnet": efficientnet.build, "resnet": resnet.build}
+from convoy.model.options import Options, ResNetOptions
 
 
 def build_model(
@@ -27,8 +26,8 @@ def build_model(
         arch: a name from `model.catalog.list_archs()`.
         num_classes: number of logits.
         image_size: height and width in pixels; None takes the architecture's resolution.
-        **options: the family's own, such as `dropout`, `activation`, `weight_init` or `seed`: see
-            `model.efficientnet.build` and `model.resnet.build`. Defaults come from the catalogue.
+        **options: others of the family, such as `dropout`, `activation`, `weight_init` or `seed`:
+            see `model.options`. Defaults come from the catalogue.
 
     Returns:
         A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
@@ -46,9 +45,11 @@ def build_model(
             f"Keras runs on {keras.backend.backend()!r} here, Convoy needs TensorFlow: set "
             f"KERAS_BACKEND=tensorflow, or change keras.json."
         )
+    given = {"num_classes": num_classes, "image_size": image_size, **options}
     with _without_garbage_collection():
-        build = _BUILDERS[entry.family]
-        return build(entry, num_classes=num_classes, image_size=image_size, **options)
+        if entry.family == "resnet":
+            return resnet.build(entry, ResNetOptions(**given))
+        return efficientnet.build(entry, Options(**given))
 
 
 @contextmanager

@@ -17,19 +17,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import layers
 
-from convoy.model import catalog, initializers
+from convoy.model import catalog
 from convoy.model.initializers import layer_seed
-from convoy.model.layers import Conv2D, Excite, Fork, Normalize
-from convoy.model.options import NCHW, NHWC, check_data_format, check_options
+from convoy.model.layers import Conv2D, Excite, Fork
+from convoy.model.options import NCHW, NHWC, ResNetOptions, apply_options
 from convoy.model.parts import Parts
-from convoy.model.stochastic_depth import StochasticDepth
 
 CHUNK_CHANNELS = 16  # on CPUs, narrower groups are convolved together
 
@@ -86,7 +84,9 @@ def _has_gpu() -> bool:
 
 
 class _Parts(Parts):
-    """Makes layers like EfficientNet's `Parts`, with PyTorch's initial weights and with groups."""
+    """Makes layers with PyTorch's padding and initial weights, and with groups."""
+
+    default_padding = "symmetric"
 
     def conv(
         self, x: Any, filters: int, name: str, kernel: int = 1, stride: int = 1, groups: int = 1
@@ -95,7 +95,7 @@ class _Parts(Parts):
         kind = Conv2D if groups == 1 else GroupedConv2D
         # With groups, the fans are k*k*in/groups and k*k*out, as in PyTorch.
         initializer = keras.initializers.VarianceScaling(
-            2.0, self.weight_init, "untruncated_normal", seed=layer_seed(self.seed, name)
+            2.0, self.options.weight_init, "untruncated_normal", seed=self.seed(name)
         )
         return kind(
             filters,
@@ -116,7 +116,7 @@ class _Parts(Parts):
             1,
             data_format=self.data_format,
             name=name,
-            **_linear_weights(x.shape[self.axis], self.seed, name),
+            **_linear_weights(x.shape[self.axis], self.options.seed, name),
         )(x)
 
 
@@ -129,110 +129,38 @@ def _linear_weights(fan_in: int, seed: int | None, name: str) -> dict[str, Any]:
     }
 
 
-def build(
-    arch: catalog.Arch,
-    *,
-    num_classes: int = 1000,
-    image_size: int | None = None,
-    dropout: float | None = None,
-    stochastic_depth: float | None = None,
-    activation: str | None = None,
-    batch_norm: str = "default",
-    bn_momentum: float | None = None,
-    bn_epsilon: float | None = None,
-    weight_init: str = "fan_out",
-    zero_gamma: bool = False,
-    se_ratio: float | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    padding: str | None = None,
-    seed: int | None = None,
-    any_size: bool = False,
-    data_format: str = NHWC,
-) -> keras.Model:
-    """Builds a ResNet under the current Keras dtype policy. None means the arch's default.
+def build(arch: catalog.Arch, options: ResNetOptions) -> keras.Model:
+    """Builds a ResNet under the current Keras dtype policy.
 
     Args:
         arch: an entry of `model.catalog` of family "resnet".
-        num_classes: number of logits.
-        image_size: height and width in pixels.
-        dropout: rate before the classifier.
-        stochastic_depth: rate r; block i of N is dropped with probability r*i/N, i from 0.
-        activation: any of Keras' names, also inside squeeze-and-excitation (its gate is a sigmoid).
-        batch_norm: "default", or "syncbn" for statistics over the batches of all processes
-            together.
-        bn_momentum: for every batch norm, in Keras' sense.
-        bn_epsilon: for every batch norm.
-        weight_init: "fan_out" or "fan_in", for the convolutions: normal, untruncated, variance
-            2/fan (He et al. 2015, arXiv:1502.01852).
-        zero_gamma: True sets the last gamma of each block to 0, so that blocks start as their
-            shortcuts (Goyal et al. 2017, arXiv:1706.02677).
-        se_ratio: units of squeeze-and-excitation as a fraction of the block's output filters; 1/16
-            for timm's weights. None: 16 in all blocks, as in NVIDIA's.
-        mean: per channel, in 0-255.
-        std: per channel, in 0-255.
-        padding: "symmetric" (default) as in PyTorch, or "same" as in TensorFlow.
-        seed: seed of initial weights and dropout; every layer derives its own from it. None:
-            random.
-        any_size: accept images of any size, not only of `image_size`.
-        data_format: "channels_first" computes in NCHW after the normalisation. Input, weights and
-            their names do not change; without a GPU it runs only if XLA compiles the whole model.
+        options: what the caller chose.
 
     Returns:
         A functional model from images `(batch, image_size, image_size, 3)`, uint8 or float in
         0-255, to float32 logits `(batch, num_classes)`.
 
     Raises:
-        ValueError: an argument is out of range or unknown.
+        ValueError: an option is out of range or unknown.
     """
-    image_size = arch.resolution if image_size is None else image_size
-    dropout = arch.dropout if dropout is None else dropout
-    stochastic_depth = arch.stochastic_depth if stochastic_depth is None else stochastic_depth
-    activation = arch.activation if activation is None else activation
-    padding = "symmetric" if padding is None else padding
-    catalog.check_image_size(arch, image_size)
-    check_options(num_classes, dropout, stochastic_depth, activation, batch_norm, padding)
-    check_data_format(data_format)
-    initializers.check_mode(weight_init)
-    if se_ratio is not None:
-        arch = _with_ratio(arch, se_ratio)
+    arch = apply_options(options, arch)
+    if options.se_ratio is not None:
+        arch = _with_ratio(arch, options.se_ratio)
+    parts = _Parts(arch, options)
+    images, x = parts.images()
 
-    parts = _Parts(
-        activation=activation,
-        batch_norm=batch_norm,
-        bn_momentum=arch.bn_momentum if bn_momentum is None else bn_momentum,
-        bn_epsilon=arch.bn_epsilon if bn_epsilon is None else bn_epsilon,
-        weight_init=weight_init,
-        padding=padding,
-        data_format=data_format,
-        seed=seed,
-    )
-
-    side = None if any_size else image_size
-    images = keras.Input((side, side, 3), name="image")
-    x = Normalize(
-        arch.mean if mean is None else mean,
-        arch.std if std is None else std,
-        name="normalization",
-    )(images)
-
-    x = _pool(_stem(parts.arrange(x), arch, parts), arch, parts)
+    x = _pool(_stem(x, parts), parts)
     for block in catalog.resnet_blocks(arch):
-        x = _block(x, block, stochastic_depth * block.drop_position, zero_gamma, parts)
+        x = _block(x, block, options.zero_gamma, parts)
 
     x = parts.mean(x, "avgpool")
-    if dropout > 0:
-        x = layers.Dropout(dropout, seed=layer_seed(seed, "dropout"), name="dropout")(x)
-    logits = layers.Dense(
-        num_classes,
-        dtype="float32",  # a 16-bit loss is too coarse, whatever the policy
-        name="fc",
-        **_linear_weights(x.shape[-1], seed, "fc"),
-    )(x)
+    x = parts.dropout(x, "dropout")
+    logits = parts.logits(x, "fc", **_linear_weights(x.shape[-1], options.seed, "fc"))
     return keras.Model(images, logits, name=arch.name.replace("-", "_"))
 
 
-def _stem(x: Any, arch: catalog.Arch, parts: _Parts) -> Any:
+def _stem(x: Any, parts: _Parts) -> Any:
+    arch = parts.arch
     if arch.deep:
         for number, stride in ((0, 2), (3, 1)):
             x = parts.conv(x, arch.stem_filters // 2, f"conv1_{number}", kernel=3, stride=stride)
@@ -243,9 +171,9 @@ def _stem(x: Any, arch: catalog.Arch, parts: _Parts) -> Any:
     return parts.norm(x, "bn1", act=True)
 
 
-def _pool(x: Any, arch: catalog.Arch, parts: _Parts) -> Any:
-    if arch.conv_pool:
-        x = parts.conv(x, arch.stem_filters, "maxpool_0", kernel=3, stride=2)
+def _pool(x: Any, parts: _Parts) -> Any:
+    if parts.arch.conv_pool:
+        x = parts.conv(x, parts.arch.stem_filters, "maxpool_0", kernel=3, stride=2)
         return parts.norm(x, "maxpool_1", act=True)
     # PyTorch pads with minus infinity. After ReLU, a zero is equivalent, since every window has a
     # pixel of the image and none is below zero. With an activation that goes below zero, the zeros
@@ -256,9 +184,7 @@ def _pool(x: Any, arch: catalog.Arch, parts: _Parts) -> Any:
     return layers.MaxPooling2D(3, 2, padding=padding, **layout, name="maxpool")(x)
 
 
-def _block(
-    inputs: Any, block: catalog.ResidualBlock, drop_rate: float, zero_gamma: bool, parts: _Parts
-) -> Any:
+def _block(inputs: Any, block: catalog.ResidualBlock, zero_gamma: bool, parts: _Parts) -> Any:
     """Builds convolutions, squeeze-and-excitation if present, the shortcut's sum, activation."""
     name = block.name
     convs = (  # filters, kernel, stride, groups
@@ -279,6 +205,7 @@ def _block(
         shortcut = parts.conv(shortcut, block.filters_out, f"{name}_downsample_conv", stride=stride)
         shortcut = parts.norm(shortcut, f"{name}_downsample_bn")
     norm, gamma = f"{name}_bn{last}", "zeros" if zero_gamma else "ones"
+    drop_rate = parts.arch.stochastic_depth * block.drop_position
     if not block.squeeze_units and drop_rate == 0:
         return parts.norm([x, shortcut], norm, act=True, gamma=gamma)
 
@@ -290,9 +217,7 @@ def _block(
         gate = parts.linear(gate, block.filters_out, f"{name}_se_expand")
         gate = layers.Activation("sigmoid", name=f"{name}_se_gate")(gate)
         x = Excite(name=f"{name}_se_excite")([x, gate])
-    if drop_rate > 0:
-        seed = layer_seed(parts.seed, f"{name}_drop")
-        x = StochasticDepth(drop_rate, seed=seed, name=f"{name}_drop")(x)
+    x = parts.drop_branch(x, drop_rate, f"{name}_drop")
     return parts.act(layers.Add(name=f"{name}_add")([x, shortcut]), f"{name}_act{last}")
 
 

@@ -10,6 +10,7 @@ from keras.tree import flatten
 
 from convoy.model import arithmetic, build_model, catalog, get_arch, resnet
 from convoy.model.layers import FusedBatchNorm
+from convoy.model.options import ResNetOptions
 from convoy.model.resnet import GroupedConv2D
 from convoy.model.stochastic_depth import StochasticDepth
 from convoy.model.sync_batch_norm import SyncBatchNorm
@@ -32,7 +33,7 @@ def se_resnext():
 def tiny_se_resnext(**options):
     """Returns se-resnext101-32x4d with two blocks, which has every part of the family."""
     arch = replace(get_arch("se-resnext101-32x4d"), repeats=(1, 1))
-    return resnet.build(arch, num_classes=5, image_size=32, **options)
+    return resnet.build(arch, ResNetOptions(num_classes=5, image_size=32, **options))
 
 
 def pixels(size=64, count=2, seed=0):
