@@ -115,17 +115,8 @@ def load_pretrained(
         if found.head_replaced or not heads.as_it_is:
             whole = fit(file, scheme, entry.family, _with_head_of(shapes, entry, found))
             _put_head(found, whole, heads, variables, entry)
-    report = LoadReport(
-        suggested,
-        shapes[f"{catalog.HEADS[entry.family]}/kernel"][-1],
-        list(found.values),
-        found.head_replaced,
-        found.missing + found.head_missing,
-        found.surplus + found.head_surplus,
-        found.mismatched,
-        _differences(model_arguments(model), suggested.arguments),
-        classes,
-    )
+    num_classes = shapes[f"{catalog.HEADS[entry.family]}/kernel"][-1]
+    report = _report(found, suggested, model_arguments(model), num_classes, classes)
     if strict and (report.unmatched_model or report.unmatched_file):
         raise WeightFileError(
             f"{file.path} does not match {entry.name} in full, as strict loading asks:"
@@ -134,6 +125,27 @@ def load_pretrained(
     for ours, value in found.values.items():
         variables[ours].assign(value)
     return report
+
+
+def _report(
+    found: Fit,
+    suggested: Suggestion,
+    built: Mapping[str, Any],
+    num_classes: int,
+    classes: list[str],
+) -> LoadReport:
+    """Returns the report on assigning `found`; `built` has the model's arguments."""
+    return LoadReport(
+        suggested,
+        num_classes,
+        loaded=list(found.values),
+        head_replaced=found.head_replaced,
+        unmatched_model=found.missing + found.head_missing,
+        unmatched_file=found.surplus + found.head_surplus,
+        mismatched=found.mismatched,
+        warnings=_differences(built, suggested.arguments),
+        classes=classes,
+    )
 
 
 def _with_head_of(
