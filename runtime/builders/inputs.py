@@ -54,39 +54,69 @@ def build_loader(
             for a source of an earlier loader, which is already adapted.
     """
     training = split == "train"
-    # The flag counts updates, but the loader counts batches; an update may take several.
+    # --steps_per_epoch counts updates, but loaders count batches; an update may take several.
     passes = micro_steps(config) if training else 1
-    batches = passes * config.steps_per_epoch if config.steps_per_epoch else None
-    size = train_image_size(config) if training else image_size(config)
-    batch = batch_number(config.train_batch_size) if training else config.eval_batch_size
     reader = backend(config, training=training)
     if reader == "synthetic":
-        return SyntheticLoader(
-            image_size=size,
-            batch_size=batch,
-            num_classes=num_classes or config.num_classes or DEFAULT_CLASSES,
-            steps_per_epoch=batches or passes * (config.prof or SYNTHETIC_STEPS),
-            seed=config.seed,
-            rank=ranks.rank(),
-            world=ranks.size(),
-        )
+        return _synthetic_loader(config, training, passes, num_classes)
     if source is None:
-        source = cache_source(
-            open_split(config, split, say_found),
-            config.cache,
-            config.cache_gb,
-            config.cache_dir,
-            ranks.local_size(),
-        )
+        source = _open(config, split)
         source = adapt(source) if adapt else source
     classes = num_classes or (like.num_classes if like else config.num_classes)
-    options = InputOptions(
-        image_size=size,
-        batch_size=batch,
-        # One rank counts them if only the records tell.
-        num_classes=classes or source.num_classes or ranks.on_rank0(source.count_classes),
+    # One rank counts them if only the records tell.
+    classes = classes or source.num_classes or ranks.on_rank0(source.count_classes)
+    options = _input_options(config, training, passes, classes)
+    if reader == "tfdata":
+        return Loader(source, options, training=training, rank=ranks.rank(), world=ranks.size())
+    from convoy.dataloader.dali import DaliLoader  # an extra
+
+    return DaliLoader(
+        source,
+        options,
+        training=training,
+        rank=ranks.rank(),
+        world=ranks.size(),
+        device=reader.removeprefix("dali-"),
+        device_id=ranks.local_rank(),
+        processes=ranks.local_size(),
+    )
+
+
+def _synthetic_loader(
+    config: Config, training: bool, passes: int, num_classes: int | None
+) -> SyntheticLoader:
+    return SyntheticLoader(
+        image_size=_image_size(config, training),
+        batch_size=_batch_size(config, training),
+        num_classes=num_classes or config.num_classes or DEFAULT_CLASSES,
+        steps_per_epoch=passes * (config.steps_per_epoch or config.prof or SYNTHETIC_STEPS),
         seed=config.seed,
-        steps_per_epoch=batches if training else None,
+        rank=ranks.rank(),
+        world=ranks.size(),
+    )
+
+
+def _open(config: Config, split: str) -> Source:
+    """Opens a split, with the cache that the flags ask for."""
+    return cache_source(
+        open_split(config, split, say_found),
+        config.cache,
+        config.cache_gb,
+        config.cache_dir,
+        ranks.local_size(),
+    )
+
+
+def _input_options(
+    config: Config, training: bool, passes: int, num_classes: int | None
+) -> InputOptions:
+    steps = config.steps_per_epoch
+    return InputOptions(
+        image_size=_image_size(config, training),
+        batch_size=_batch_size(config, training),
+        num_classes=num_classes,
+        seed=config.seed,
+        steps_per_epoch=passes * steps if training and steps else None,
         sampling=config.sampling,
         crop_area=(config.crop_area_min, config.crop_area_max),
         crop_ratio=(config.crop_ratio_min, config.crop_ratio_max),
@@ -114,20 +144,14 @@ def build_loader(
         max_bad_examples=config.max_bad_examples,
         max_bad_eval_examples=config.max_bad_eval_examples,
     )
-    if reader == "tfdata":
-        return Loader(source, options, training=training, rank=ranks.rank(), world=ranks.size())
-    from convoy.dataloader.dali import DaliLoader  # an extra
 
-    return DaliLoader(
-        source,
-        options,
-        training=training,
-        rank=ranks.rank(),
-        world=ranks.size(),
-        device=reader.removeprefix("dali-"),
-        device_id=ranks.local_rank(),
-        processes=ranks.local_size(),
-    )
+
+def _image_size(config: Config, training: bool) -> int:
+    return train_image_size(config) if training else image_size(config)
+
+
+def _batch_size(config: Config, training: bool) -> int:
+    return batch_number(config.train_batch_size) if training else config.eval_batch_size
 
 
 def micro_steps(config: Config) -> int:
