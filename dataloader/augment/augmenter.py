@@ -250,6 +250,12 @@ def _constants(
     }
 
 
+def _jitter_draw(strengths: tuple[float, ...]) -> Draw:
+    choose = functools.partial(choices.jitter_choice, strengths=strengths)
+    ops = frozenset(op for op, s in zip(choices.JITTER_OPS, strengths, strict=True) if s)
+    return Draw((choices.JITTER_UNIFORMS,), choose, (ops,) * len(ops))
+
+
 def make_augmenter(
     name: str,
     *,
@@ -297,9 +303,7 @@ def make_augmenter(
             _policy_draw(name, policy, num_layers, magnitude, magnitude_std, space, constants)
         )
     if color_jitter and any(strengths := policies.jitter_strengths(color_jitter)):
-        choose = functools.partial(choices.jitter_choice, strengths=strengths)
-        ops = frozenset(op for op, s in zip(choices.JITTER_OPS, strengths, strict=True) if s)
-        draws.append(Draw((choices.JITTER_UNIFORMS,), choose, (ops,) * len(ops)))
+        draws.append(_jitter_draw(strengths))
     for draw in draws:  # errors in the tables show here
         draw.choose(tf.zeros(draw.shape))
     if not draws and not random_erasing:
