@@ -179,69 +179,87 @@ def scan(folder: str, *, unread: bool = False, refused: dict[str, OSError] | Non
     Raises:
         OSError: a folder cannot be read.
     """
-    files: list[str] = []
-    unsure: list[tuple[str, str]] = []  # path, ending
-    left = Left()
-    waiting, seen = [""], []
-    while waiting:
-        below = waiting.pop()
+    found = _Found(unread)
+    seen = []
+    while found.waiting:
+        below = found.waiting.pop()
         seen.append(below)
         place, prefix = (f"{folder}/{below}", f"{below}/") if below else (folder, "")
         try:
             with os.scandir(place) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if entry.is_dir(follow_symlinks=False):
-                        if is_passed_over(name):
-                            left.folders["hidden" if name.startswith(".") else name] += 1
-                        else:
-                            waiting.append(prefix + name)
-                        continue
-                    if name.startswith("."):
-                        left.files["hidden"] += 1
-                        continue
-                    ending = os.path.splitext(name)[1].lower()
-                    if not entry.is_file(follow_symlinks=False):
-                        if is_folder(entry):
-                            left.folders["links"] += 1
-                            continue
-                        if not entry.is_symlink() and not (unread and ending in PICTURE_ENDINGS):
-                            left.files["not regular files"] += 1
-                            continue
-                    if ending in PICTURE_ENDINGS:
-                        files.append(prefix + name)
-                    elif ending in _OTHER_ENDINGS:
-                        left.files[ending] += 1
-                    else:
-                        unsure.append((prefix + name, ending))
+                found.sort_in(entries, prefix)
         except OSError as error:
             if refused is None:
                 raise
             refused[place] = error
-    _decide(folder, unsure, files, left, unread)
-    return Scan(sorted(files), left, seen)
+    found.decide(folder)
+    return Scan(sorted(found.files), found.left, seen)
 
 
-def _decide(
-    folder: str, unsure: list[tuple[str, str]], files: list[str], left: Left, unread: bool
-) -> None:
-    """Separates pictures from other files by their first bytes, and counts the others."""
-    for (path, ending), head in zip(
-        unsure, heads(os.path.join(folder, path) for path, _ in unsure), strict=True
-    ):
-        kind = None if head is None else kind_of(head)
-        known = kind is not None or ending in UNREAD_ENDINGS
-        if kind in READ or (known and unread):
-            files.append(path)
-            continue
-        reason = ending_of(path)
-        if known:
-            left.pictures[reason if reason == ending else kind or reason] += 1
-        elif head is None:
-            reason = "cannot be read"
-        elif not head:
-            reason = "empty"
-        left.files[reason] += 1
+@dataclass
+class _Found:
+    """What a scan has found so far.
+
+    Attributes:
+        unread: as in `scan`.
+        files: pictures.
+        unsure: path and ending of files whose first bytes must decide.
+        left: the other files.
+        waiting: folders to search.
+    """
+
+    unread: bool
+    files: list[str] = field(default_factory=list)
+    unsure: list[tuple[str, str]] = field(default_factory=list)
+    left: Left = field(default_factory=Left)
+    waiting: list[str] = field(default_factory=lambda: [""])
+
+    def sort_in(self, entries: Iterable[os.DirEntry[str]], prefix: str) -> None:
+        """Adds the entries of a folder; `prefix` makes their names paths."""
+        left = self.left
+        for entry in entries:
+            name = entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if is_passed_over(name):
+                    left.folders["hidden" if name.startswith(".") else name] += 1
+                else:
+                    self.waiting.append(prefix + name)
+                continue
+            if name.startswith("."):
+                left.files["hidden"] += 1
+                continue
+            ending = os.path.splitext(name)[1].lower()
+            if not entry.is_file(follow_symlinks=False):
+                if is_folder(entry):
+                    left.folders["links"] += 1
+                    continue
+                if not entry.is_symlink() and not (self.unread and ending in PICTURE_ENDINGS):
+                    left.files["not regular files"] += 1
+                    continue
+            if ending in PICTURE_ENDINGS:
+                self.files.append(prefix + name)
+            elif ending in _OTHER_ENDINGS:
+                left.files[ending] += 1
+            else:
+                self.unsure.append((prefix + name, ending))
+
+    def decide(self, folder: str) -> None:
+        """Separates pictures from other files by their first bytes, and counts the others."""
+        firsts = heads(os.path.join(folder, path) for path, _ in self.unsure)
+        for (path, ending), head in zip(self.unsure, firsts, strict=True):
+            kind = None if head is None else kind_of(head)
+            known = kind is not None or ending in UNREAD_ENDINGS
+            if kind in READ or (known and self.unread):
+                self.files.append(path)
+                continue
+            reason = ending_of(path)
+            if known:
+                self.left.pictures[reason if reason == ending else kind or reason] += 1
+            elif head is None:
+                reason = "cannot be read"
+            elif not head:
+                reason = "empty"
+            self.left.files[reason] += 1
 
 
 def ending_of(name: str) -> str:
