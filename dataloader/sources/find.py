@@ -23,7 +23,7 @@ from convoy.dataloader.sources.splits import (
     split_called,
     split_folder,
 )
-from convoy.dataloader.sources.tfrecord_files import find_record_files
+from convoy.dataloader.sources.tfrecord_files import RecordFiles, find_record_files
 from convoy.utils.text import TextError, some
 
 logger = logging.getLogger("convoy.data")
@@ -77,19 +77,9 @@ def find_source(
     data_dir = check_place(data_dir, lists=not tfds)
     try:
         if tfds:
-            if first_label is not None:
-                raise DataError(_NO_LABELS)
-            if held_out is not None:
-                raise DataError(_NOT_DIVIDED.format("TensorFlow Datasets"))
-            from convoy.dataloader.sources.tfds import TFDSSource
-
-            source: Source = TFDSSource(data_dir, dataset, split)
+            source = _tfds(data_dir, split, dataset, first_label, held_out)
         elif is_list(data_dir):
-            if first_label is not None:
-                raise DataError(_NO_LABELS)
-            from convoy.dataloader.sources.lists import ListSource
-
-            source = ListSource(data_dir, split, held_out, alone)
+            source = _list(data_dir, split, first_label, held_out, alone)
         else:
             source = _records_or_folders(data_dir, split, first_label, held_out, alone)
     except TextError as error:
@@ -106,11 +96,32 @@ def find_source(
     return source
 
 
+def _tfds(
+    data_dir: str, split: str, dataset: str, first_label: int | None, held_out: HeldOut | None
+) -> Source:
+    from convoy.dataloader.sources.tfds import TFDSSource
+
+    if first_label is not None:
+        raise DataError(_NO_LABELS)
+    if held_out is not None:
+        raise DataError(_NOT_DIVIDED.format("TensorFlow Datasets"))
+    return TFDSSource(data_dir, dataset, split)
+
+
+def _list(
+    data_dir: str, split: str, first_label: int | None, held_out: HeldOut | None, alone: bool
+) -> Source:
+    from convoy.dataloader.sources.lists import ListSource
+
+    if first_label is not None:
+        raise DataError(_NO_LABELS)
+    return ListSource(data_dir, split, held_out, alone)
+
+
 def _records_or_folders(
     data_dir: str, split: str, first_label: int | None, held_out: HeldOut | None, alone: bool
 ) -> Source:
     from convoy.dataloader.sources.folders import FolderSource
-    from convoy.dataloader.sources.tfrecords import TFRecordSource, background_note
 
     shards = find_record_files(data_dir, split)
     folder = split_folder(data_dir, split)
@@ -123,17 +134,7 @@ def _records_or_folders(
     if shards.files and held_out is not None:
         raise DataError(_NOT_DIVIDED.format("TFRecord files"))
     if shards.files:
-        offset = None if first_label is None else -first_label
-        source = TFRecordSource(shards.files, offset, class_names=read_labels(data_dir))
-        source.found = f"{split}: {source.found}"
-        if shards.unused:
-            source.found += f"; not used: {some(shards.unused)}"
-        lost, doubts = find_gaps(data_dir, split, source.files, source.records_by_file())
-        source.lost = [*shards.lost, *lost]
-        source.notes = [*source.lost, *doubts, *source.notes]
-        if offset is None:
-            source.notes += background_note(data_dir, source)
-        return source
+        return _records(data_dir, split, shards, first_label)
     if (folder or held_out) and first_label is not None:
         raise DataError(_NO_LABELS)
     if folder or held_out:
@@ -148,3 +149,19 @@ def _records_or_folders(
             raise DataError(_NO_LABELS)
         return FolderSource(data_dir, split, whole=True)
     raise DataError(nothing_found(data_dir, split, others, alone))
+
+
+def _records(data_dir: str, split: str, shards: RecordFiles, first_label: int | None) -> Source:
+    from convoy.dataloader.sources.tfrecords import TFRecordSource, background_note
+
+    offset = None if first_label is None else -first_label
+    source = TFRecordSource(shards.files, offset, class_names=read_labels(data_dir))
+    source.found = f"{split}: {source.found}"
+    if shards.unused:
+        source.found += f"; not used: {some(shards.unused)}"
+    lost, doubts = find_gaps(data_dir, split, source.files, source.records_by_file())
+    source.lost = [*shards.lost, *lost]
+    source.notes = [*source.lost, *doubts, *source.notes]
+    if offset is None:
+        source.notes += background_note(data_dir, source)
+    return source
