@@ -53,28 +53,15 @@ class FolderSource(FileSource):
         if folder is None:
             raise DataError(f"{root}: no folder for the {split} split. {EXPECTED}")
         own = class_folders(folder, () if folder != root else left_for_test(root))
-        if held_out is not None:
-            names = list(own)
-            refuse_one_class(folder, own)
-        elif train is not None:
-            names = list(class_folders(train))
-            if split != "train":
-                refuse_one_class(train, class_folders(train))
-        else:
-            names = read_labels(root) or list(own)
+        names = _class_names(root, split, folder, own, train, held_out)
         refuse_unknown(folder, own, names)
         listed = list_split(folder, own, names if split != "train" else (), held_out, split)
         if split == "train":
             refuse_one_class(folder, own, listed.images)
             refuse_empty(folder, own, listed.images)
         self.files = [os.path.join(folder, file) for name in own for file in listed.images[name]]
-        if not self.files and held_out is not None:
-            raise DataError(
-                f"{folder}: no class has two images, so --validation_fraction can hold none out."
-                f" {HOLDING_NONE_OUT}"
-            )
         if not self.files:
-            raise DataError(f"{folder}: no images in it{_but(listed.left)}. {EXPECTED}")
+            raise DataError(f"{folder}: {_why_empty(listed.left, held_out)}")
         numbers = {name: number for number, name in enumerate(names)}
         counts = [len(listed.images[name]) for name in own]
         labels = np.repeat([numbers[name] for name in own], counts)
@@ -84,11 +71,7 @@ class FolderSource(FileSource):
         self.class_names = names
         self.num_classes = len(names)
         self.found = f"{split}: {listed.found}"
-        if folder == root:
-            unused = left_for_test(root)
-        else:
-            unused = unused_folders(root, {os.path.basename(folder)} if held_out else None)
-        if unused:
+        if unused := _unused(root, folder, held_out):
             self.found += f"; not used: {some(unused)}"
         self.notes, self.lacking = listed.notes, listed.lacking
         if train is None:
@@ -97,6 +80,45 @@ class FolderSource(FileSource):
         elif not held_out and split != "train" and os.path.samefile(folder, train):
             what = "is a link to the train split: its results say nothing about other images"
             self.notes.append(f"{folder} {what}")
+
+
+def _class_names(
+    root: str,
+    split: str,
+    folder: str,
+    own: Mapping[str, str],
+    train: str | None,
+    held_out: HeldOut | None,
+) -> list[str]:
+    """Returns the names of the classes in the order of their numbers (see `FolderSource`).
+
+    Raises:
+        DataError: the train split has only one class.
+    """
+    if held_out is not None:
+        refuse_one_class(folder, own)
+        return list(own)
+    if train is None:
+        return read_labels(root) or list(own)
+    trained = class_folders(train)
+    if split != "train":
+        refuse_one_class(train, trained)
+    return list(trained)
+
+
+def _why_empty(left: Left, held_out: HeldOut | None) -> str:
+    if held_out is None:
+        return f"no images in it{_but(left)}. {EXPECTED}"
+    return (
+        f"no class has two images, so --validation_fraction can hold none out. {HOLDING_NONE_OUT}"
+    )
+
+
+def _unused(root: str, folder: str, held_out: HeldOut | None) -> list[str]:
+    """Returns the folders beside the classes or the splits that are not used."""
+    if folder == root:
+        return left_for_test(root)
+    return unused_folders(root, {os.path.basename(folder)} if held_out else None)
 
 
 def divided_folder(root: str) -> str:
