@@ -42,7 +42,7 @@ text { fill: #e8eaed } .said { fill: #a5acb6 } .frame { fill: #202327; stroke: #
 def graph() -> grimp.ImportGraph:
     """Reads the imports between all modules from a copy with a wheel's layout."""
     sys.path.insert(0, str(ROOT / "scripts"))
-    from docs_hook import copy_package
+    from docs_hook import copy_package  # type: ignore[import-not-found]
 
     with tempfile.TemporaryDirectory() as place:
         copy_package(Path(place, "convoy"))
@@ -92,9 +92,12 @@ def rows(imports: dict[str, set[str]]) -> list[list[str]]:
 
 def panel(folder: str, imports: dict[str, set[str]], x: int, y: int, width: int) -> tuple[str, int]:
     """Returns a folder's frame with its rooms as SVG, and the frame's height."""
-    places, body, top = {}, [], y + HEAD + 6
+    places: dict[str, tuple[int, int, int]] = {}
+    body, top = [], y + HEAD + 6
     for row in rows(imports):
-        lines, line, used = [], [], 0
+        lines: list[tuple[list[tuple[str, int]], int]] = []
+        line: list[tuple[str, int]] = []
+        used = 0
         for room in row:
             wide = 16 + round(7.4 * len(room))
             if line and used + wide > width - 2 * GAP:

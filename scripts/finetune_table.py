@@ -56,7 +56,8 @@ def compare(folder: Path) -> list[tuple[str, float, float, float]]:
         budgets = {tuple(s.get(name) for name in BUDGET) for s in settings.values()}
         if len(budgets) > 1 or epochs["scratch"] != epochs["frozen"] + epochs["tuned"]:
             raise ValueError(f"{seed}: the runs differ in {', '.join(BUDGET)} or in total epochs")
-        rows.append((seed.name.removeprefix("seed"), *(runs[side][1] for side in SIDES)))
+        scratch, frozen, tuned = (runs[side][1] for side in SIDES)
+        rows.append((seed.name.removeprefix("seed"), scratch, frozen, tuned))
     if not rows:
         raise ValueError(f"{folder} holds no seed… folder: run scripts/demo_finetune.sh first")
     return rows

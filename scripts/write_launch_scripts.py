@@ -39,7 +39,7 @@ TITLES = {"B0": "EfficientNet-B0", "B4": "EfficientNet-B4", "RN50": "ResNet50"}
 
 def scripts() -> dict[str, str]:
     """Returns the scripts' texts by path below scripts/."""
-    found = {}
+    found: dict[str, str] = {}
     for folder, model in MODELS.items():
         for precision in PRECISIONS:
             found |= _by_gpu(folder, model, precision)
@@ -62,7 +62,7 @@ def scripts() -> dict[str, str]:
 
 
 def _by_gpu(folder: str, model: str, precision: str) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     epochs = 90 if folder == "RN50" else max(table()["models"][model]["recipes"])
     for gpu, platform in _having(GPUS, precision):
         for count in (1, 8):

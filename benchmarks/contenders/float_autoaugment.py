@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -16,11 +17,11 @@ from convoy.dataloader.augment import policies
 SIGNED = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 
 
-def _blend(first, second, factor):
+def _blend(first: tf.Tensor | float, second: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(first + factor * (second - first), 0.0, 255.0)
 
 
-def _transform(image, coefficients):
+def _transform(image: tf.Tensor, coefficients: Sequence[tf.Tensor | float]) -> tf.Tensor:
     coefficients = [tf.cast(value, tf.float32) for value in (*coefficients, 0.0, 0.0)]
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=image[tf.newaxis],
@@ -32,7 +33,7 @@ def _transform(image, coefficients):
     )[0]
 
 
-def _rotate(image, degrees):
+def _rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     angle = degrees * math.pi / 180.0
     cos, sin = tf.cos(angle), tf.sin(angle)
     size = tf.cast(tf.shape(image), tf.float32) - 1.0
@@ -40,35 +41,35 @@ def _rotate(image, degrees):
     return _transform(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y))
 
 
-def _shear_x(image, factor):
+def _shear_x(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return _transform(image, (1.0, factor, 0.0, 0.0, 1.0, 0.0))
 
 
-def _shear_y(image, factor):
+def _shear_y(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return _transform(image, (1.0, 0.0, 0.0, factor, 1.0, 0.0))
 
 
-def _translate_x(image, pixels):
+def _translate_x(image: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     return _transform(image, (1.0, 0.0, pixels, 0.0, 1.0, 0.0))
 
 
-def _translate_y(image, pixels):
+def _translate_y(image: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     return _transform(image, (1.0, 0.0, 0.0, 0.0, 1.0, pixels))
 
 
-def _color(image, factor):
+def _color(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return _blend(tf.image.rgb_to_grayscale(image), image, factor)
 
 
-def _contrast(image, factor):
+def _contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return _blend(tf.reduce_mean(tf.image.rgb_to_grayscale(image)), image, factor)
 
 
-def _brightness(image, factor):
+def _brightness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return _blend(0.0, image, factor)
 
 
-def _sharpness(image, factor):
+def _sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     kernel = tf.constant([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]]) / 13.0
     kernel = tf.tile(kernel[:, :, tf.newaxis, tf.newaxis], [1, 1, 3, 1])
     smooth = tf.nn.depthwise_conv2d(image[tf.newaxis], kernel, [1, 1, 1, 1], "VALID")[0]
@@ -77,26 +78,26 @@ def _sharpness(image, factor):
     return _blend(tf.where(inner > 0, smooth, image), image, factor)
 
 
-def _posterize(image, bits):
+def _posterize(image: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
     step = tf.pow(2.0, 8.0 - bits)
     return tf.floor(image / step) * step
 
 
-def _solarize(image, threshold):
+def _solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
     return tf.where(image < threshold, image, 255.0 - image)
 
 
-def _solarize_add(image, addition):
+def _solarize_add(image: tf.Tensor, addition: tf.Tensor) -> tf.Tensor:
     return tf.where(image < 128.0, tf.minimum(image + addition, 255.0), image)
 
 
-def _auto_contrast(image, _):
+def _auto_contrast(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
     low, high = tf.reduce_min(image, axis=[0, 1]), tf.reduce_max(image, axis=[0, 1])
     scaled = (image - low) * 255.0 / tf.maximum(high - low, 1.0)
     return tf.where(high > low, scaled, image)
 
 
-def _equalize_channel(channel):
+def _equalize_channel(channel: tf.Tensor) -> tf.Tensor:
     levels = tf.cast(channel, tf.int32)
     histogram = tf.histogram_fixed_width(levels, [0, 255], nbins=256)
     used = tf.boolean_mask(histogram, histogram > 0)
@@ -109,11 +110,11 @@ def _equalize_channel(channel):
     )
 
 
-def _equalize(image, _):
+def _equalize(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
     return tf.stack([_equalize_channel(image[..., c]) for c in range(3)], axis=-1)
 
 
-def _invert(image, _):
+def _invert(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
     return 255.0 - image
 
 
@@ -175,7 +176,7 @@ def randaugment(image: tf.Tensor, seed: tf.Tensor, steps: int = 2, level: float 
     return image
 
 
-def _apply(image, op, argument, uniform):
+def _apply(image: tf.Tensor, op: tf.Tensor, argument: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
     """Applies operation number `op`. Signed operations negate the argument if `uniform` < 0.5."""
     signed = tf.constant([name in SIGNED for name in BRANCHES])
     argument = tf.where(signed[op] & (uniform < 0.5), -argument, argument)

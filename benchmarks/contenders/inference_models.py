@@ -124,8 +124,9 @@ def timm_model(arch: str, size: int) -> Any:
 
     Like our exports, it takes uint8 NHWC images and returns logits and probabilities.
     """
-    torch = import_torch()
+    import_torch()
     import timm
+    import torch
     from safetensors.torch import load_file
 
     from convoy.model.catalog import IMAGENET_MEAN, IMAGENET_STD

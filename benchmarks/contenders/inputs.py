@@ -53,19 +53,21 @@ def ours(augmenter: str, data_backend: str) -> Contender:
     from convoy.utils.distributed import ranks
 
     ranks.init()
-    config = Config(
-        data_dir=str(prepared() / "records"),
-        data_backend=data_backend,
-        augmenter_name=augmenter,
-        image_size=SIZE,
-        train_batch_size=BATCH,
-        steps_per_epoch=ENDLESS,
-        crop_area_min=AREA[0],
-        crop_area_max=AREA[1],
-        crop_ratio_min=RATIO[0],
-        crop_ratio_max=RATIO[1],
+    settings: dict[str, Any] = {
+        "data_dir": str(prepared() / "records"),
+        "data_backend": data_backend,
+        "augmenter_name": augmenter,
+        "image_size": SIZE,
+        "train_batch_size": BATCH,
+        "steps_per_epoch": ENDLESS,
+        "crop_area_min": AREA[0],
+        "crop_area_max": AREA[1],
+        "crop_ratio_min": RATIO[0],
+        "crop_ratio_max": RATIO[1],
+    }
+    return _taking(
+        build_loader(Config(**settings), "train").batches(0), {"native": native.status()}
     )
-    return _taking(build_loader(config, "train").batches(0), {"native": native.status()})
 
 
 def _examples(tf: Any) -> Any:
@@ -75,7 +77,7 @@ def _examples(tf: Any) -> Any:
         "image/class/label": tf.io.FixedLenFeature([], tf.int64),
     }
 
-    def parse(record):
+    def parse(record: Any) -> tuple[Any, Any]:
         parsed = tf.io.parse_single_example(record, features)
         return parsed["image/encoded"], parsed["image/class/label"] - 1
 
@@ -92,7 +94,7 @@ def tf_image(augmenter: str) -> Contender:
 
     augment: Callable = getattr(float_autoaugment, augmenter, lambda image, seed: image)
 
-    def example(encoded, label):
+    def example(encoded: Any, label: Any) -> tuple[Any, Any]:
         begin, size, _ = tf.image.sample_distorted_bounding_box(
             tf.io.extract_jpeg_shape(encoded),
             tf.zeros([1, 0, 4]),
@@ -126,11 +128,11 @@ def keras_layers(augmenter: str) -> Contender:
     if augmenter == "randaugment":
         layers.append(keras.layers.RandAugment(num_ops=2, factor=0.5))
 
-    def example(encoded, label):
+    def example(encoded: Any, label: Any) -> tuple[Any, Any]:
         image = tf.io.decode_jpeg(encoded, channels=3)
         return resize(tf.ensure_shape(image, [None, None, 3])), label
 
-    def augment(images, labels):
+    def augment(images: Any, labels: Any) -> tuple[Any, Any]:
         for layer in layers:
             images = layer(images, training=True)
         return tf.cast(images, tf.uint8), labels
@@ -184,7 +186,7 @@ def dali_alone(augmenter: str) -> Contender:
     }
 
     @dali.pipeline_def(enable_conditionals=True)
-    def pipeline():
+    def pipeline() -> Any:
         read = fn.readers.tfrecord(
             path=files,
             index_path=[f"{file}.idx" for file in files],

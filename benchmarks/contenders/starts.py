@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.contenders import photographs
@@ -111,7 +112,7 @@ def _copy_photo(path: Path) -> None:
     shutil.copy(min(data().rglob("*.jpg")), path)
 
 
-_MAKERS = {
+_MAKERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "run": ("run", _train),
     "weights": ("b0.weights.h5", _save_weights),
     "photos": ("photos", _copy_photos),

@@ -21,6 +21,7 @@ import platform
 import statistics
 import tempfile
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -30,6 +31,7 @@ from convoy.runtime.train.sums import Sums
 from convoy.runtime.train.trainer import Trainer
 from convoy.utils import strict_json
 from convoy.utils.logging import make_json_logger
+from convoy.utils.optional import known
 
 GOAL = 0.02
 
@@ -66,9 +68,10 @@ def _block(trainer: Trainer, steps: int, save: bool) -> tuple[float, float]:
 def measure(folder: str, rounds: int, steps: int, batch: int) -> dict[str, list[float]]:
     """Returns seconds by round: `saving`, `without`, `blocked`, and `left` (still writing)."""
     trainer = _trainer(folder, batch, steps)
+    saver = known(trainer.keeper.saver)
     trainer.step.seed_randomness()
     _block(trainer, 5, save=True)  # compiles the step, and warms up the disk
-    trainer.keeper.saver.settle()
+    saver.settle()
     figures: dict[str, list[float]] = {"saving": [], "blocked": [], "without": []}
     for number in range(rounds):
         for save in (True, False) if number % 2 else (False, True):
@@ -77,9 +80,9 @@ def measure(folder: str, rounds: int, steps: int, batch: int) -> dict[str, list[
             if save:
                 figures["blocked"].append(blocked)
                 start = time.perf_counter()
-                trainer.keeper.saver.settle()  # so that writing does not slow the next block
+                saver.settle()  # so that writing does not slow the next block
                 figures.setdefault("left", []).append(time.perf_counter() - start)
-    trainer.keeper.saver.finish()
+    saver.finish()
     return figures
 
 
@@ -126,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         figures = measure(folder, arguments.rounds, arguments.steps, arguments.batch)
-        newest = checkpoint.latest(folder)
+        newest = Path(str(known(checkpoint.latest(folder))))
         megabytes = sum(file.stat().st_size for file in newest.iterdir()) / 1e6
     print(report(figures, megabytes, arguments.steps, arguments.batch))
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "load": os.getloadavg()}

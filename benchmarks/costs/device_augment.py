@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,7 +28,7 @@ from convoy.dataloader.augment.on_device import make_prepare
 from convoy.utils import strict_json
 
 CLASSES = 10
-POLICIES = {
+POLICIES: dict[str, dict[str, Any]] = {
     "AutoAugment": {"name": "autoaugment"},
     "RandAugment": {"name": "randaugment"},
     "TrivialAugment": {"name": "trivialaugment"},

@@ -23,6 +23,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -51,7 +52,7 @@ def _windows(jpegs: list[bytes], seeds: np.ndarray) -> np.ndarray:
     shapes = [tf.io.extract_jpeg_shape(jpeg)[:2] for jpeg in jpegs]
 
     @tf.function(input_signature=[tf.TensorSpec([2], tf.int32), tf.TensorSpec([2], tf.int32)])
-    def window(shape, seed):
+    def window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         uniforms = tf.random.stateless_uniform([UNIFORMS], seed, alg="philox")
         return crop_window(shape, uniforms, AREA, RATIO)
 
@@ -61,12 +62,12 @@ def _windows(jpegs: list[bytes], seeds: np.ndarray) -> np.ndarray:
 # ---- the rows ------------------------------------------------------------------------------------
 
 
-def _plain(encoded, seed, window):
+def _plain(encoded: tf.Tensor, seed: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
     return tf.cast(tf.image.resize(image, [SIZE, SIZE]), tf.uint8)
 
 
-def _plain_float_autoaugment(encoded, seed, window):
+def _plain_float_autoaugment(encoded: tf.Tensor, seed: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
     image = tf.image.resize(image, [SIZE, SIZE])
     return tf.cast(float_autoaugment.autoaugment(image, seed), tf.uint8)
@@ -75,7 +76,7 @@ def _plain_float_autoaugment(encoded, seed, window):
 def _ours(name: str) -> Callable:
     augment = make_augmenter(name)
 
-    def example(encoded, seed, window):
+    def example(encoded: tf.Tensor, seed: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
         image = random_crop_decode(encoded, seed, SIZE, area=AREA, ratio=RATIO)
         return image if augment is None else augment(image, seed)
 
@@ -113,11 +114,11 @@ def _for_device(examples: Examples, name: str, threads: int) -> Iterator:
     planner = Planner(make_augmenter(name, image_size=SIZE), None, SIZE)
     labels, weights = tf.zeros([BATCH], tf.int32), tf.ones([BATCH])
 
-    def example(encoded, seed, window):
+    def example(encoded: tf.Tensor, seed: tf.Tensor, window: tf.Tensor) -> tuple[tf.Tensor, Any]:
         image = random_crop_decode(encoded, seed, SIZE, area=AREA, ratio=RATIO)
         return image, planner.draw(seed, seed)
 
-    def plan(images, draws):
+    def plan(images: tf.Tensor, draws: Any) -> tuple[tf.Tensor, Any]:
         return images, planner.plan(draws, labels, weights)[0]
 
     return examples.mapped(example, threads, plan)
@@ -126,11 +127,11 @@ def _for_device(examples: Examples, name: str, threads: int) -> Iterator:
 def rows(examples: Examples) -> dict[str, Callable[[int], Iterator]]:
     """Returns the rows by name: functions that take the number of threads and return batches."""
 
-    def mapped(function):
+    def mapped(function: Callable) -> Callable[[int], Iterator]:
         return lambda threads: examples.mapped(function, threads)
 
-    def pure(name):
-        def start(threads):
+    def pure(name: str) -> Callable[[int], Iterator]:
+        def start(threads: int) -> Iterator:
             with native.disabled():
                 return examples.mapped(_ours(name), threads)
 
@@ -211,7 +212,7 @@ def goals(results: list[dict]) -> dict[str, float]:
     threads = min(result["threads"] for result in results)
     by_name = {result["row"]: result for result in results if result["threads"] == threads}
 
-    def ratio(key, first, second):
+    def ratio(key: str, first: str, second: str) -> float | None:
         if first not in by_name or second not in by_name:
             return None
         return round(_median(by_name[first], key) / _median(by_name[second], key), 3)

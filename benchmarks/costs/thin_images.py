@@ -13,6 +13,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -62,16 +63,20 @@ def uses(quick: bool) -> Iterator[tuple[str, Use]]:
     for method in ("crop", "resize"):
         for name in ("bilinear", "bicubic"):
             crop = EvalCrop(method=method, interpolation=name)
-            yield f"evaluation, {method}, {name}", traced(lambda x, c=crop: eval_decode(x, SIZE, c))
+            yield f"evaluation, {method}, {name}", traced(partial(_evaluated, crop=crop))
     anti = EvalCrop(method="resize", antialias=True)
-    yield "evaluation, resize, antialias", traced(lambda x: eval_decode(x, SIZE, anti))
+    yield "evaluation, resize, antialias", traced(partial(_evaluated, crop=anti))
     for name in ("bilinear", "bicubic"):
-        yield f"training, {name}", traced(lambda x, n=name: _crop(x, n))
+        yield f"training, {name}", traced(partial(_crop, interpolation=name))
     yield from _predict()
     yield "prepare --resize_short 256", lambda image: recode(image, Recoding(256, 90))
     if not quick:
         yield from _exported()
         yield from _dali()
+
+
+def _evaluated(encoded: tf.Tensor, crop: EvalCrop) -> tf.Tensor:
+    return eval_decode(encoded, SIZE, crop)
 
 
 def _crop(encoded: tf.Tensor, interpolation: str) -> tf.Tensor:
@@ -92,12 +97,11 @@ def _exported() -> Iterator[tuple[str, Use]]:
 
     class Module(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-        def serve(self, image_bytes):
+        def serve(self, image_bytes: tf.Tensor) -> tf.Tensor:
             spec = tf.TensorSpec([SIZE, SIZE, 3], tf.uint8)
             crop = EvalCrop(method="resize", interpolation="bicubic")
-            return tf.map_fn(
-                lambda x: eval_decode(x, SIZE, crop), image_bytes, fn_output_signature=spec
-            )
+            decode = partial(_evaluated, crop=crop)
+            return tf.map_fn(decode, image_bytes, fn_output_signature=spec)
 
     with tempfile.TemporaryDirectory() as folder:
         with native.disabled(), tensorflow_only():

@@ -8,12 +8,13 @@ one seed is partly luck.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from benchmarks.first_run.contestants import Trial
 
-CHOICES = {
+CHOICES: dict[str, list[Any]] = {
     "lr_init": [5e-4, 1e-3, 2e-3, 4e-3],
     "train_batch_size": [8, 16, 32],
     "max_epochs": [60, 100, 150],

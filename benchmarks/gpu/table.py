@@ -32,7 +32,9 @@ def markdown(results: dict[str, Any], cells: Sequence[Cell]) -> str:
     Args:
         results: `Run.results`; {} before the first run.
     """
-    training, feeding, waiting = [], [], []
+    training: list[list[str]] = []
+    feeding: list[list[str]] = []
+    waiting: list[str] = []
     for cell in sorted(cells, key=_place):
         lines, line_of = (feeding, _feeding) if cell.is_input else (training, _training)
         for entry in cell.entries:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from benchmarks.harness.row import Entry, Goal, Row
@@ -25,11 +24,11 @@ def ratios(
     return [a / b for a, b in pairs]
 
 
-def settled(goal: Goal, found: dict[str, Any]) -> Goal:
-    """Replaces several labels in a goal by one: the measured label with the best median."""
+def compared(goal: Goal, found: dict[str, Any]) -> tuple[str, str | None]:
+    """Returns our label and the peer's: of several, the measured label with the best median."""
 
-    def best(labels: str | tuple[str, ...] | None) -> str | None:
-        if labels is None or isinstance(labels, str):
+    def best(labels: str | tuple[str, ...]) -> str:
+        if isinstance(labels, str):
             return labels
         turns = found["turns"]
         medians = {
@@ -38,9 +37,9 @@ def settled(goal: Goal, found: dict[str, Any]) -> Goal:
             if label in turns
         }
         choose = max if goal.at_least else min
-        return choose(medians, key=medians.get) if medians else labels[0]
+        return choose(medians, key=medians.__getitem__) if medians else labels[0]
 
-    return replace(goal, ours=best(goal.ours), peer=best(goal.peer))
+    return best(goal.ours), None if goal.peer is None else best(goal.peer)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -69,12 +68,13 @@ def markdown(row: Row, found: dict[str, Any]) -> str:
         ratio = f"{statistics.median(ratios(found, entry.label, first, main)):.2f}"
         lines.append(f"| {entry.label} | {' | '.join(cells)} | {ratio} |")
     verdicts = []
-    for wanted in row.goals:
-        goal = settled(wanted, found)
-        values = ratios(found, goal.ours, goal.peer, goal.figure)
+    for goal in row.goals:
+        ours, peer = compared(goal, found)
+        values = ratios(found, ours, peer, goal.figure)
         if values:
-            best = "" if goal == wanted else ", the best of each"
-            verdicts.append(f"- {_verdict(goal, values, best)}")
+            who = ours if peer is None else f"{ours} ÷ {peer}"
+            best = "" if (ours, peer) == (goal.ours, goal.peer) else ", the best of each"
+            verdicts.append(f"- {_verdict(goal, values, who, best)}")
     parts = ("\n".join(lines), "\n".join(verdicts), row.note)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -84,11 +84,10 @@ def _per_item(entry: Entry, figure: str, values: list[float]) -> list[float]:
     return [value / entry.work for value in values] if figure == "speed" else values
 
 
-def _verdict(goal: Goal, values: list[float], best: str = "") -> str:
+def _verdict(goal: Goal, values: list[float], who: str, best: str) -> str:
     middle = statistics.median(values)
     met = middle >= goal.bound if goal.at_least else middle <= goal.bound
     name = "" if goal.figure == "speed" else f" ({goal.figure})"
-    who = goal.ours if goal.peer is None else f"{goal.ours} ÷ {goal.peer}"
     return (
         f"{who}{name}{best}: **{spread(values)}**, goal"
         f" {'≥' if goal.at_least else '≤'} {goal.bound:g}: {'met' if met else 'missed'}"

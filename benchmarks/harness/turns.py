@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.harness.machine import ROOT, about_machine
 from benchmarks.harness.row import Entry, Row
+from convoy.utils.optional import known
 
 
 class Missing(Exception):
@@ -48,6 +49,7 @@ class Worker:
             text=True,
             start_new_session=True,  # so that signals reach its children too
         )
+        self._stdin, self._stdout = known(self._process.stdin), known(self._process.stdout)
 
     def __enter__(self) -> Worker:
         return self
@@ -56,8 +58,8 @@ class Worker:
         self._signal(signal.SIGKILL)
         self._process.wait()
         with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.stdout.close()
+            self._stdin.close()
+        self._stdout.close()
 
     def begin(self, target_s: float, limit_s: float | None = None) -> dict[str, Any]:
         """Waits until the contender is built and warmed up, and chooses the length of its turns.
@@ -96,8 +98,8 @@ class Worker:
         """
         self._signal(signal.SIGCONT)
         with suppress(BrokenPipeError):  # the process has ended: _answer reports it
-            self._process.stdin.write(json.dumps({"turn": self.count}) + "\n")
-            self._process.stdin.flush()
+            self._stdin.write(json.dumps({"turn": self.count}) + "\n")
+            self._stdin.flush()
         found = self._answer(limit_s)
         self._signal(signal.SIGSTOP)
         items = self.count * self.items
@@ -108,10 +110,10 @@ class Worker:
         return found
 
     def _answer(self, limit_s: float | None) -> dict[str, Any]:
-        label, stdout = self.entry.label, self._process.stdout
-        if not select.select([stdout], [], [], limit_s)[0]:  # each answer is one line
+        label = self.entry.label
+        if not select.select([self._stdout], [], [], limit_s)[0]:  # each answer is one line
             raise Failed(f"{label}: no answer in {limit_s:.0f} s")
-        line = stdout.readline()
+        line = self._stdout.readline()
         if not line:
             raise Failed(f"{label}: ended with code {self._process.wait()}")
         answer = json.loads(line)

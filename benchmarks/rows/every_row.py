@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.harness.program import Program
+from benchmarks.harness.row import Row
 from benchmarks.rows import inference, input, starts, training
 
-ROWS = [
+ROWS: list[Row | Program] = [
     *training.ROWS,
     *input.ROWS,
     Program("scaling", "Weak scaling over Horovod, 2 processes", "benchmarks.scaling.weak_scaling"),

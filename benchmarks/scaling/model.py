@@ -37,6 +37,7 @@ import yaml
 from benchmarks.harness.machine import ROOT
 from benchmarks.scaling.weak_scaling import rate, share
 from convoy.model.catalog import get_arch
+from convoy.utils.optional import known
 
 GPUS_PER_HOST = 8
 FITTED_UP_TO = 8
@@ -210,14 +211,14 @@ def fit(rows: Iterable[Setup]) -> Fit:
     for p in EXPONENTS:
         error, places = np.zeros(len(SIGMAS)), {}
         for group, members in groups.items():
-            errors = sum(_squares(setup, float(p)) for setup in members)
+            errors = sum((_squares(setup, float(p)) for setup in members), np.zeros(()))
             places[group] = errors.argmin(1)
             error += errors.min(1)
         row = int(error.argmin())
         if error[row] < least:
             ceilings = {group: float(CEILINGS[place[row]]) for group, place in places.items()}
             best, least = Fit(float(SIGMAS[row]), float(p), ceilings), error[row]
-    return best
+    return known(best)
 
 
 def _squares(setup: Setup, p: float) -> np.ndarray:

@@ -33,12 +33,16 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from benchmarks.harness.machine import ROOT
 from benchmarks.harness.table import spread
 from benchmarks.harness.turns import end_in_order
 from convoy.utils import strict_json
+
+if TYPE_CHECKING:
+    from convoy.dataloader.data_loader import Batch
+    from convoy.runtime.train.step import Step
 
 WARMUP = 3
 _PATIENT = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "3600"}  # a stopped process has not failed
@@ -113,7 +117,7 @@ def train(options: argparse.Namespace) -> None:
             print(json.dumps(steps(int(count))), file=conductor, flush=True)
 
 
-def _timed_step(step, batch) -> tuple[float, float, float]:
+def _timed_step(step: Step, batch: Batch) -> tuple[float, float, float]:
     """Runs one step of `runtime.train.step.Step`. Returns the seconds of each part."""
     import tensorflow as tf
 
@@ -169,7 +173,7 @@ class Job:
         self._signal(signal.SIGSTOP)
         return self
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *about_it: object) -> None:
         """Lets the processes end; kills them after an error."""
         self._signal(signal.SIGKILL if error else signal.SIGCONT)
         for _, _, connection in self._members:
@@ -204,7 +208,8 @@ class Job:
             while len(self._members) < self._options.processes:
                 with suppress(TimeoutError):
                     connection = server.accept()[0].makefile("rw")
-                    self._members.append((*json.loads(connection.readline()), connection))
+                    number, process = json.loads(connection.readline())
+                    self._members.append((number, process, connection))
                 if any(process.poll() is not None for process in self._launched):
                     raise SystemExit(f"{self._kind}: a process ended before its first turn")
 
