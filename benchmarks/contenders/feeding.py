@@ -10,10 +10,14 @@ import time
 from collections.abc import Iterator
 from itertools import chain, count, repeat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.contenders.photographs import prepared
 from benchmarks.contenders.training import CLASSES, device_memory, on_device, set_up
 from benchmarks.harness.contender import Contender
+
+if TYPE_CHECKING:
+    from convoy.runtime.settings.config import Config
 
 RATE = 1e-4  # small, so that the loss stays finite: a step with another loss skips its update
 ENDLESS = 10**9  # steps per epoch, so that no timing includes an epoch's end
@@ -42,26 +46,10 @@ def ours(
 
     from convoy.dataloader import native
     from convoy.runtime.builders.inputs import build_loader
-    from convoy.runtime.settings.config import Config, defaults
-    from convoy.runtime.settings.recipes import lookup
     from convoy.runtime.train.new_state import new_state
     from convoy.runtime.train.objective import make_step
 
-    recipe = lookup(arch, "AMP", "DGXA100").recipe.settings
-    here = {
-        "arch": arch,
-        "image_size": size,
-        "train_batch_size": batch,
-        "data_backend": "tfdata",
-        "data_dir": str(prepared(Path(photographs)) / "records"),
-        "num_classes": CLASSES,
-        "steps_per_epoch": ENDLESS,
-        "augmenter_name": "autoaugment",
-        "mixup_alpha": 0.0,
-        "augment_on": augment_on,
-        "use_xla": True,
-    }
-    config = Config(**(defaults(arch) | recipe | here))
+    config = _config(arch, size, batch, augment_on, photographs)
     data = build_loader(config, "train")
     step = make_step(config, new_state(config, CLASSES), micro_steps=1, prepare=data.prepare)
     batches = chain.from_iterable(data.batches(epoch) for epoch in count())
@@ -88,3 +76,25 @@ def ours(
     turn(3)
     facts = {"tensorflow": tf.__version__, "native input operations": native.status()}
     return Contender(turn, items=batch, facts=facts, measures=lambda: found | device_memory())
+
+
+def _config(arch: str, size: int, batch: int, augment_on: str, photographs: str) -> Config:
+    """Returns the settings of the document's recipe, for these photographs."""
+    from convoy.runtime.settings.config import Config, defaults
+    from convoy.runtime.settings.recipes import lookup
+
+    recipe = lookup(arch, "AMP", "DGXA100").recipe.settings
+    here = {
+        "arch": arch,
+        "image_size": size,
+        "train_batch_size": batch,
+        "data_backend": "tfdata",
+        "data_dir": str(prepared(Path(photographs)) / "records"),
+        "num_classes": CLASSES,
+        "steps_per_epoch": ENDLESS,
+        "augmenter_name": "autoaugment",
+        "mixup_alpha": 0.0,
+        "augment_on": augment_on,
+        "use_xla": True,
+    }
+    return Config(**(defaults(arch) | recipe | here))
