@@ -315,7 +315,7 @@ class Runner:
             from convoy.runtime.report.comparison import compare_runs
 
             return compare_runs(self.config)
-        from convoy.runtime.report.report import write_report
+        from convoy.runtime.report.training_page import write_report
 
         return write_report(self.config)
 

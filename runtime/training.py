@@ -41,7 +41,7 @@ def train(config: Config, requests: Requests) -> dict[str, Any]:
 
 def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[str, Any]:
     """Trains to the end, or in an elastic job to the next change of its processes."""
-    from convoy.runtime.report.report import report_training
+    from convoy.runtime.report.training_page import report_training
     from convoy.runtime.train.outcome import outcome
     from convoy.runtime.train.trainer import Trainer
 

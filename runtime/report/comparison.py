@@ -19,7 +19,7 @@ from convoy.runtime.report.curves import (
     state_of,
     title_of,
 )
-from convoy.runtime.report.report import setting_text, tiles
+from convoy.runtime.report.training_page import setting_text, tiles
 from convoy.runtime.run_folder.history import Run, read_run
 from convoy.runtime.settings.config import Config
 from convoy.utils.files import path_of

@@ -11,7 +11,7 @@ import keras
 import pytest
 
 from convoy.runtime.command_line.cli import parse
-from convoy.runtime.report import report
+from convoy.runtime.report import training_page
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.train import trainer
 from convoy.utils.logging import RunLog
@@ -168,7 +168,7 @@ def test_a_signal_in_an_evaluation_saves_an_epoch_that_was_not_due(run, tmp_path
     [
         ("convoy.runtime.data.open_split", "find_source", "before its first step"),
         ("convoy.runtime.train.start", "new_state", "before its first step"),
-        ("convoy.runtime.report.report", "report_training", "while its report was written"),
+        ("convoy.runtime.report.training_page", "report_training", "while its report was written"),
     ],
 )
 def test_a_signal_before_and_after_training_stops_the_run_with_75(
@@ -224,4 +224,6 @@ def test_a_refused_resume_leaves_every_file_unchanged(run, trained, tmp_path):
         assert code == 2, text
         assert more[0] in text or "image_size" in text
         assert contents(tmp_path / "run") == before
-    assert report.state_of(report.read_run(str(tmp_path / "run")), 0.0).startswith("finished")
+    assert training_page.state_of(training_page.read_run(str(tmp_path / "run")), 0.0).startswith(
+        "finished"
+    )

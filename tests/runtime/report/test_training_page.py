@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.runtime.report import report
+from convoy.runtime.report import training_page
 from convoy.runtime.report.comparison import differences
 from convoy.runtime.run_folder.history import RANK_TIMES, read_run
 from convoy.runtime.settings.config import Config, load_config
@@ -67,10 +67,10 @@ def run_report(*flags):
 
 def test_the_best_top1_names_the_moving_average_if_it_is_better(tmp_path):
     run = read_run(str(write_run(tmp_path / "run")))
-    assert ("best top-1", "35.00%", "epoch 2") in report.tiles(run)
+    assert ("best top-1", "35.00%", "epoch 2") in training_page.tiles(run)
     run.history.epochs[3]["eval_accuracy_top_1"] = None  # NaN, as log.json stores it
     run.history.epochs[3]["eval_ema_accuracy_top_1"] = 0.5
-    assert ("best top-1", "50.00%", "moving average, epoch 3") in report.tiles(run)
+    assert ("best top-1", "50.00%", "moving average, epoch 3") in training_page.tiles(run)
 
 
 def test_a_runs_page_shows_its_figures_ranks_and_charts(tmp_path, capsys):
@@ -115,8 +115,8 @@ def test_a_single_host_is_not_named(tmp_path):
     facts = {"python": "3.11", "hosts": ["hidden", "hidden"], "horovod": {}, "dali": None}
     (folder / "environment.json").write_text(json.dumps(facts))
     run = read_run(str(folder))
-    assert [row["host"] for row in report.rank_table(run)] == ["", ""]
-    assert report.environment(run) == [("python", "3.11")]
+    assert [row["host"] for row in training_page.rank_table(run)] == ["", ""]
+    assert training_page.environment(run) == [("python", "3.11")]
 
 
 def test_an_error_while_making_pictures_becomes_a_note_on_the_page(tmp_path, monkeypatch):
@@ -129,7 +129,7 @@ def test_an_error_while_making_pictures_becomes_a_note_on_the_page(tmp_path, mon
     monkeypatch.setattr(samples, "augmented", fail)
     monkeypatch.setattr(samples, "explained", fail)
     folder = write_run(tmp_path / "run", epochs=1)
-    report.write_report(read_run(str(folder)).config)
+    training_page.write_report(read_run(str(folder)).config)
     text = text_of(folder / "report.html")
     assert "No training images: IndexError: of no use" in text
     assert "No predictions: IndexError: of no use" in text
@@ -154,7 +154,7 @@ def test_a_trained_runs_page_has_training_images_and_grad_cam(trained, tiny, tmp
             seen.append((name, pixels.shape, step))
 
     config = load_config(folder / "config.yaml")
-    report.write_report(config.with_(model_dir=str(folder), report_images=3), Seen())
+    training_page.write_report(config.with_(model_dir=str(folder), report_images=3), Seen())
     content, text = (folder / "report.html").read_text(), text_of(folder / "report.html")
     assert content.count('alt="its Grad-CAM"') == 3
     assert content.count('alt="training image"') == 3
@@ -171,12 +171,12 @@ def test_an_error_in_the_report_at_the_end_of_training_is_a_warning(tmp_path, ca
     def fail(*_, **__):
         raise ZeroDivisionError("of no use")
 
-    monkeypatch.setattr(report, "read_run", fail)
-    report.report_training(config, Trackers())
+    monkeypatch.setattr(training_page, "read_run", fail)
+    training_page.report_training(config, Trackers())
     assert (
         "WARNING: no report was written (ZeroDivisionError: of no use)" in capsys.readouterr().err
     )
-    report.report_training(config.with_(training_report=False), Trackers())
+    training_page.report_training(config.with_(training_report=False), Trackers())
     assert capsys.readouterr() == ("", "")
 
 
@@ -205,6 +205,6 @@ def test_runs_that_differ_only_in_their_folder_have_no_differences(tmp_path):
 
 def test_a_sheet_of_pictures_is_about_square_and_keeps_the_order():
     pictures = [np.full((2, 4, 3), number, np.uint8) for number in range(1, 6)]
-    got = report.sheet(pictures)
+    got = training_page.sheet(pictures)
     assert got.shape == (6, 8, 3)
     np.testing.assert_array_equal(got[::2, ::4, 0], [[1, 2], [3, 4], [5, 0]])
