@@ -27,7 +27,7 @@ from convoy.utils.machine.resources import out_of_memory, too_little_disk
 _EVALUATION = {
     "convoy.runtime.evaluate.evaluate",
     "convoy.runtime.train.evaluation",
-    "convoy.runtime.evaluate.report",
+    "convoy.runtime.evaluate.detailed_evaluation",
 }
 # Keras passes an error's first argument on as its text, in bold: an OSError's number.
 _IN_A_LAYER = re.compile(r"Exception encountered when calling [^\n]*\n+(?:\x1b\[\d+m)?(\d+)\b")

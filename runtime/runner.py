@@ -292,8 +292,8 @@ class Runner:
                 return summarise(run_log, run(self.config, run_log))
 
     def _eval(self) -> dict[str, Any]:
+        from convoy.runtime.evaluate.detailed_evaluation import report
         from convoy.runtime.evaluate.evaluate import evaluate_checkpoint
-        from convoy.runtime.evaluate.report import report
 
         with open_log(self.config, append=True) as run_log:
             if self.config.report:

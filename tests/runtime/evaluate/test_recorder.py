@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.runtime.evaluate import report
+from convoy.runtime.evaluate import detailed_evaluation
+from convoy.runtime.evaluate.detailed_evaluation import Recorder
 from convoy.runtime.evaluate.evaluate import evaluate
-from convoy.runtime.evaluate.report import Recorder
 from convoy.runtime.evaluate.side_by_side import Variant
 from convoy.runtime.evaluate.step import EvalStep
 from convoy.runtime.run_folder import checkpoint
@@ -47,7 +47,7 @@ def test_each_example_is_recorded_once_and_the_metrics_equal_an_evaluations(
     """Runs the ranks in turn, then joins their parts as Horovod's allgather would."""
     logits, labels = examples
     parts, passes = [], []
-    monkeypatch.setattr(report.ranks, "all_gather", lambda mine: mine)
+    monkeypatch.setattr(detailed_evaluation.ranks, "all_gather", lambda mine: mine)
     for rank in range(world):
         loader = Loader(logits, labels, rank, world)
         recorder = Recorder(identity, loader)
@@ -105,4 +105,4 @@ def test_a_model_that_answers_nan_is_an_error_with_its_name(identity, examples):
     variant = Variant("", Config(arch="efficientnet-test", eval_batch_size=BATCH))
     loader = Loader(logits, examples[1])
     with pytest.raises(checkpoint.CheckpointError, match=r"runs/x .*for 1 of 101 images"):
-        report._evaluate(variant, trained, loader, None)
+        detailed_evaluation._evaluate(variant, trained, loader, None)
