@@ -23,9 +23,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from convoy.runtime.benchmark.benchmark_report import QS, UNITS, Report, figures
 from convoy.runtime.benchmark.inference import Inference, threads
 from convoy.runtime.benchmark.plan import DEFAULT_ITERATIONS, Row, batch_sizes, rows
-from convoy.runtime.benchmark.report import QS, UNITS, Report, figures
 from convoy.runtime.benchmark.training import train
 from convoy.runtime.builders.precision import precision
 from convoy.runtime.describe.environment import gather

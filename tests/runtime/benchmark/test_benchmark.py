@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
+from convoy.runtime.benchmark.benchmark_report import DEFINITIONS, UNITS, Report, figures
 from convoy.runtime.benchmark.plan import PRECISIONS, Row, batch_sizes, check_benchmark, rows
-from convoy.runtime.benchmark.report import DEFINITIONS, UNITS, Report, figures
 from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 from main import main
