@@ -26,7 +26,7 @@ from convoy.utils.machine.resources import out_of_memory, too_little_disk
 
 _EVALUATION = {
     "convoy.runtime.evaluate.evaluate",
-    "convoy.runtime.train.evaluation",
+    "convoy.runtime.train.epoch_evaluations",
     "convoy.runtime.evaluate.detailed_evaluation",
 }
 # Keras passes an error's first argument on as its text, in bold: an OSError's number.

@@ -74,7 +74,7 @@ def judge(
 
     Args:
         state: changed in place.
-        values: from `runtime.train.evaluation.evaluate_state`.
+        values: from `runtime.train.epoch_evaluations.evaluate_state`.
         metrics: the run's latest figures, including this evaluation's.
         metric: one of `METRICS`.
 

@@ -20,7 +20,7 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.trackers.workers import Trackers
 from convoy.runtime.train.after_step import AfterStep, FinishedStep
 from convoy.runtime.train.bad_examples import share_bad_examples
-from convoy.runtime.train.evaluation import Evaluations
+from convoy.runtime.train.epoch_evaluations import Evaluations
 from convoy.runtime.train.figures import Figures, of_a_run, of_training
 from convoy.runtime.train.journal import Journal, StepLog
 from convoy.runtime.train.keeper import Keeper

@@ -20,7 +20,7 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.learning_rate import Schedule
 from convoy.runtime.train.batch_statistics import top1_by_statistics
 from convoy.runtime.train.data_warnings import data_doubts, labels_of
-from convoy.runtime.train.evaluation import Evaluations
+from convoy.runtime.train.epoch_evaluations import Evaluations
 from convoy.runtime.train.step import TrainState
 from convoy.utils.distributed import ranks
 from convoy.utils.optional import known
@@ -107,7 +107,7 @@ class Doubts:
         """Returns warnings after an evaluation, whose `figures` are the run's latest.
 
         Args:
-            evaluations: `runtime.train.evaluation.Evaluations`.
+            evaluations: `runtime.train.epoch_evaluations.Evaluations`.
             figures: the run's latest.
             over: whether the run ends with it.
         """

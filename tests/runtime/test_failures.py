@@ -79,7 +79,7 @@ def test_an_error_is_explained_by_its_cause(tmp_path):
 def test_out_of_memory_in_evaluation_names_eval_batch_size(tmp_path):
     code = compile("raise MemoryError", "evaluate.py", "exec")
     try:
-        exec(code, {"__name__": "convoy.runtime.train.evaluation"})
+        exec(code, {"__name__": "convoy.runtime.train.epoch_evaluations"})
     except MemoryError as error:
         text = explain(error, Config(model_dir=str(tmp_path)))
     assert "out of memory in evaluation: lower --eval_batch_size" in text
