@@ -23,7 +23,6 @@ from convoy.runtime.train.bad_examples import share_bad_examples
 from convoy.runtime.train.epoch_evaluations import Evaluations
 from convoy.runtime.train.figures import Figures, of_a_run, of_training
 from convoy.runtime.train.journal import Journal, StepLog
-from convoy.runtime.train.keeper import Keeper
 from convoy.runtime.train.not_finite import Health, NotFinite, TrainingError
 from convoy.runtime.train.objective import make_step
 from convoy.runtime.train.outcome import Ended
@@ -32,6 +31,7 @@ from convoy.runtime.train.profiling import Profiler
 from convoy.runtime.train.rollback import is_left_out, roll_back
 from convoy.runtime.train.start import begin
 from convoy.runtime.train.state import average_statistics, figures_of, replicas_agree
+from convoy.runtime.train.state_keeper import Keeper
 from convoy.runtime.train.step import Step, without_weight
 from convoy.runtime.train.sums import Sums
 from convoy.runtime.train.warnings import Doubts

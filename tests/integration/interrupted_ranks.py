@@ -23,7 +23,7 @@ def plant(plans):
     from convoy.runtime import runner
     from convoy.runtime.run_folder import checkpoint
     from convoy.runtime.train import start
-    from convoy.runtime.train.keeper import Keeper
+    from convoy.runtime.train.state_keeper import Keeper
     from convoy.runtime.train.step import Step
     from convoy.utils.distributed import ranks
     from convoy.utils.watchdog import watchdog
