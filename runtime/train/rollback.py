@@ -11,8 +11,8 @@ import numpy as np
 
 from convoy.dataloader.data_loader import DataLoader
 from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder.background_saver import Saver
 from convoy.runtime.run_folder.checkpoint import Checkpoint
-from convoy.runtime.run_folder.saver import Saver
 from convoy.runtime.train.not_finite import NotFinite, TrainingError
 from convoy.runtime.train.state import restore
 from convoy.runtime.train.step import TrainState

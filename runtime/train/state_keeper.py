@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from convoy.dataloader.data_loader import DataLoader
+from convoy.runtime.run_folder.background_saver import Saver
 from convoy.runtime.run_folder.checkpoint import Checkpoint
 from convoy.runtime.run_folder.ownership import Owner
-from convoy.runtime.run_folder.saver import Saver
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.sizes import Last, Sizes
 from convoy.runtime.train.state import Commit, snapshot

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from convoy.runtime.run_folder import checkpoint, marker
+from convoy.runtime.run_folder.background_saver import Saver
 from convoy.runtime.run_folder.checkpoint import Checkpoint, CheckpointError
 from convoy.runtime.run_folder.ownership import TakenOver
-from convoy.runtime.run_folder.saver import Saver
 from convoy.utils import files
 from main import main
 
