@@ -36,6 +36,7 @@ from convoy.runtime.settings.modes import AVERAGE, RUN_MODES, TRAINING_MODES
 from convoy.runtime.trackers import workers
 from convoy.utils.distributed import gathering, ranks
 from convoy.utils.distributed.horovod_build import build_info
+from convoy.utils.distributed.horovod_errors import is_horovods
 from convoy.utils.distributed.launched import (
     StoppedEarly,
     check_launch,
@@ -142,7 +143,7 @@ class Runner:
             ranks.end_elastic_job(str(error))
             return fail(str(error), code)
         # A rank that leaves breaks the exchange of all others: the watchdog says which one it was.
-        if "orovod" in str(error) and watchdog.has_spoken():
+        if is_horovods(error) and watchdog.has_spoken():
             return leave(EXIT_ERROR)
         if text := explain(error, self.config):
             return fail(text)

@@ -14,6 +14,7 @@ from horovod.common.elastic import State, run_fn
 from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrupt
 
 from convoy.utils.distributed import gathering, ranks
+from convoy.utils.distributed.horovod_errors import is_horovods
 
 T = TypeVar("T")
 
@@ -114,6 +115,6 @@ def _lost_ranks() -> Iterator[None]:
     try:
         yield
     except (tf.errors.UnknownError, tf.errors.AbortedError) as error:
-        if "horovod" not in error.message.lower():
+        if not is_horovods(error):
             raise
         raise HorovodInternalError(error.message) from None
