@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,7 @@ from convoy.dataloader.images.crops import eval_decode
 from convoy.dataloader.images.decoders import decode_image
 from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.dataloader.images.file_kinds import HEAD_BYTES, kind_of
+from convoy.dataloader.sources.source import Source
 from convoy.runtime.builders.inputs import say_found
 from convoy.runtime.builders.trained_model import Trained, for_classes_of
 from convoy.runtime.data.open_split import open_split
@@ -58,7 +60,9 @@ class Sample:
             DataError: there are no images to calibrate int8 with.
         """
         size, crop, sample = trained.model.input_shape[1], eval_crop(config), cls()
-        for encoded, label, needed in _candidates(config, trained):
+        # Each split is opened, and told of, only once.
+        opened = cache(lambda split: open_split(config, split, say_found))
+        for encoded, label, needed in _candidates(config, trained, opened):
             if len(sample.images) >= needed:
                 break
             try:
@@ -77,18 +81,18 @@ class Sample:
                 " comparison with --export_samples 0"
             )
         if "tflite-int8" in export_formats(config.export_format):
-            sample._read_calibration(config, size, crop)
+            sample._read_calibration(opened("train"), size, crop)
+            if not sample.calibration:
+                raise DataError(
+                    "int8 needs training images for its ranges, and none of those in --data_dir"
+                    f" {config.data_dir} can be read"
+                )
         return sample
 
-    def _read_calibration(self, config: Config, size: int, crop: EvalCrop) -> None:
-        for encoded, _ in _split(config, "train", CALIBRATION_IMAGES):
+    def _read_calibration(self, source: Source, size: int, crop: EvalCrop) -> None:
+        for encoded, _ in _spread(source, CALIBRATION_IMAGES):
             with suppress(*TF_ERRORS):
                 self.calibration.append(eval_decode(tf.constant(encoded), size, crop).numpy())
-        if not self.calibration:
-            raise DataError(
-                "int8 needs training images for its ranges, and none of those in --data_dir"
-                f" {config.data_dir} can be read"
-            )
 
     def batches(self) -> Iterator[tuple[np.ndarray, list[bytes]]]:
         """Yields pixels and their encoded bytes; the last batch is shorter."""
@@ -124,7 +128,9 @@ def _for_tensorflow(encoded: bytes, crop: EvalCrop) -> bytes:
     return tf.io.encode_png(decode_image(tf.constant(encoded), crop.turn)).numpy()
 
 
-def _candidates(config: Config, trained: Trained) -> Iterator[tuple[bytes, int | None, int]]:
+def _candidates(
+    config: Config, trained: Trained, opened: Callable[[str], Source]
+) -> Iterator[tuple[bytes, int | None, int]]:
     """Yields encoded images, the classes of validation images, and the number wanted so far."""
     if not config.export_samples:
         return
@@ -135,13 +141,14 @@ def _candidates(config: Config, trained: Trained) -> Iterator[tuple[bytes, int |
         return
     problem = None
     try:
-        for encoded, label in _split(config, "validation", config.export_samples, trained):
-            yield encoded, label, config.export_samples
+        source, labelled = _matched(opened("validation"), config, trained)
+        for encoded, label in _spread(source, config.export_samples):
+            yield encoded, label if labelled else None, config.export_samples
     except DataError as error:
         problem = error
     try:  # training images only if these are not enough
         enough = min(ENOUGH_IMAGES, config.export_samples)
-        for encoded, _ in _split(config, "train", 2 * enough):
+        for encoded, _ in _spread(opened("train"), 2 * enough):
             yield encoded, None, enough
     except DataError as error:
         if problem:
@@ -151,32 +158,26 @@ def _candidates(config: Config, trained: Trained) -> Iterator[tuple[bytes, int |
             ) from error
 
 
-def _split(
-    config: Config, split: str, count: int, trained: Trained | None = None
-) -> Iterator[tuple[bytes, int | None]]:
-    """Yields readable examples spread evenly over a split.
+def _matched(source: Source, config: Config, trained: Trained) -> tuple[Source, bool]:
+    """Gives the source the model's class numbers; a line says so if it has other classes.
 
-    Args:
-        config: the flags.
-        split: "train" or "validation".
-        count: number of examples to try.
-        trained: the model whose class numbers the labels use; if the data have classes that the
-            model lacks, there are no labels, and a line says so.
+    Returns:
+        The source, and whether its classes are the model's.
     """
-    source = open_split(config, split, say_found)
-    known = True
-    if trained is not None:
-        try:
-            source = for_classes_of(trained, config)(source)
-        except DataError as error:
-            known = False
-            print(f"no accuracy of the exports: {error}", flush=True)
+    try:
+        return for_classes_of(trained, config)(source), True
+    except DataError as error:
+        print(f"no accuracy of the exports: {error}", flush=True)
+        return source, False
+
+
+def _spread(source: Source, count: int) -> Iterator[tuple[bytes, int]]:
+    """Yields readable examples out of `count` that are spread evenly over a split."""
     places = np.linspace(0, source.num_examples - 1, min(count, source.num_examples))
-    indices = np.unique(places.round().astype(np.int64))
-    for index in indices:
+    for index in np.unique(places.round().astype(np.int64)):
         label = 0 if source.labels is None else source.labels[index]
         try:
             encoded, label = source.parse(source.read(np.array([index]))[0], label)
         except RecordError:
             continue
-        yield encoded, int(label) if known else None
+        yield encoded, int(label)

@@ -267,7 +267,8 @@ def test_export_json_keeps_an_entry_per_format_across_exports(
 
 
 def test_the_sample_for_comparing_skips_unreadable_images(tmp_path):
-    from convoy.runtime.export.sample_images import _split
+    from convoy.runtime.data.open_split import open_split
+    from convoy.runtime.export.sample_images import _spread
     from convoy.runtime.settings.config import Config
 
     for label in ("cat", "dog"):
@@ -276,8 +277,26 @@ def test_the_sample_for_comparing_skips_unreadable_images(tmp_path):
             (tmp_path / "val" / label / f"{i}.jpg").write_bytes(b"%d" % i)
     (tmp_path / "val" / "cat" / "1.jpg").unlink()
     (tmp_path / "val" / "cat" / "1.jpg").symlink_to("nowhere")
-    read = list(_split(Config(data_dir=str(tmp_path)), "validation", 100))
+    read = list(_spread(open_split(Config(data_dir=str(tmp_path)), "validation"), 100))
     assert read == [(b"0", 0), (b"2", 0), (b"0", 1), (b"1", 1), (b"2", 1)]
+
+
+def test_an_int8_export_tells_once_of_each_split(trained, tiny, capsys):
+    """Training images supplement the validation split's, and calibrate."""
+    from convoy.runtime.builders.trained_model import trained_model
+    from convoy.runtime.command_line.cli import configure
+    from convoy.runtime.export.sample_images import Sample
+
+    folder = {"model_dir": str(trained.model_dir), "data_dir": str(tiny)}
+    config = configure(mode="export", export_format="tflite-int8", **folder)
+    model = trained_model(config)
+    capsys.readouterr()
+    sample = Sample.read(config, model)
+    assert sample.images
+    assert sample.calibration
+    said = capsys.readouterr().out.splitlines()
+    for split in ("train", "validation"):
+        assert sum(line.startswith(f"{split}: ") for line in said) == 1, said
 
 
 def test_an_export_compares_on_few_images_and_with_0_samples_on_none(
