@@ -1,8 +1,9 @@
-"""Expands paths as people write them: `~` and `~name` for home folders."""
+"""Finds folders of this user: home folders, as people write them, and the cache."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from convoy.utils.errors import UserError
 
@@ -36,3 +37,14 @@ def expand_home(path: str, flag: str) -> str:
         whose = f"there is no user {user[1:]} here" if user != "~" else "no home folder is known"
         raise PlaceError(f"{flag} {path}: {whose}; for a folder called {user}, write ./{path}")
     return expanded
+
+
+def cache_folder(what: str) -> Path:
+    """Returns the folder for one kind of files that can be made again, such as "index".
+
+    It is in `$XDG_CACHE_HOME/convoy`, and need not exist.
+    """
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
+    if not os.path.isabs(home):  # the XDG specification says to ignore other values
+        home = os.path.expanduser("~/.cache")
+    return Path(home, "convoy", what)

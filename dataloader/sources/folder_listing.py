@@ -26,7 +26,7 @@ from convoy.dataloader.images.file_kinds import (
     is_passed_over,
     scan,
 )
-from convoy.dataloader.tfrecord.random_access import cache_folder, store_cached
+from convoy.dataloader.tfrecord.random_access import index_folder, store_cached
 from convoy.utils import strict_json
 
 _FORMAT = "convoy-folder-2"
@@ -68,7 +68,7 @@ def list_classes(folder: str, classes: Sequence[str]) -> Listing:
         OSError: a folder cannot be read.
     """
     name = f"{_FORMAT}\0{os.path.realpath(folder)}".encode(errors="surrogateescape")
-    path = os.path.join(cache_folder(), hashlib.sha256(name).hexdigest() + ".json")
+    path = str(index_folder() / f"{hashlib.sha256(name).hexdigest()}.json")
     kept = _load(path, folder, classes)
     if kept is not None:
         return kept

@@ -18,11 +18,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from convoy.dataloader.errors import DataError, RecordError, unreadable
 from convoy.dataloader.tfrecord import crc
+from convoy.utils.places import cache_folder
 
 HEADER_BYTES = 12
 FRAME_BYTES = 16  # header and the payload's checksum
@@ -181,12 +183,9 @@ class RecordIndex:
         return np.flatnonzero(self.lengths < 0).tolist()
 
 
-def cache_folder() -> str:
-    """Returns the folder for cached indexes and lists of files; all of it can be rebuilt."""
-    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
-    if not os.path.isabs(home):  # the XDG specification says to ignore other values
-        home = os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(home, "convoy", "index")
+def index_folder() -> Path:
+    """Returns the folder for cached indexes and lists of files."""
+    return cache_folder("index")
 
 
 def cache_path(
@@ -196,7 +195,7 @@ def cache_path(
     digest = hashlib.sha256(content.encode())
     for path, stat in zip(files, stats, strict=True):
         digest.update(f"{os.path.realpath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    return os.path.join(cache_folder(), digest.hexdigest() + ending)
+    return str(index_folder() / (digest.hexdigest() + ending))
 
 
 def _load_cached(path: str, files: Sequence[str], sizes: Sequence[int]) -> RecordIndex | None:
@@ -323,7 +322,7 @@ class RecordReader:
         if len(frame) != length + FRAME_BYTES or int.from_bytes(frame[:8], "little") != length:
             raise RecordError(
                 "the file was changed after it was indexed: start again, and if that does not "
-                f"help remove {cache_folder()} first"
+                f"help remove {index_folder()} first"
             )
         payload = frame[HEADER_BYTES:-4]
         if self.checked and crc.masked(payload) != int.from_bytes(frame[-4:], "little"):

@@ -1,10 +1,10 @@
-"""Home folders in paths, and seeds outside 32 bits."""
+"""Home folders in paths, the cache folder, and seeds outside 32 bits."""
 
 import pwd
 
 import pytest
 
-from convoy.utils.places import PlaceError, expand_home
+from convoy.utils.places import PlaceError, cache_folder, expand_home
 from convoy.utils.seeds import LARGEST, LEAST, fold_seed
 
 
@@ -45,3 +45,21 @@ def test_32_bit_seeds_stay_and_others_are_folded_to_32_bits():
 def test_seeds_over_64_bits_are_refused(seed):
     with pytest.raises(ValueError, match="64 bits"):
         fold_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder"),
+    [
+        (None, "/home/ada/.cache"),
+        ("", "/home/ada/.cache"),
+        ("/scratch", "/scratch"),
+        ("~/scratch", "/home/ada/scratch"),
+        ("scratch", "/home/ada/.cache"),  # would be another folder for each working directory
+    ],
+)
+def test_the_cache_is_in_the_users_cache_folder(monkeypatch, variable, folder):
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", variable)
+    assert str(cache_folder("native")) == f"{folder}/convoy/native"

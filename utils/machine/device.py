@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from convoy.utils.errors import UserError
+from convoy.utils.places import cache_folder
 
 logger = logging.getLogger("convoy.utils")
 
@@ -67,8 +68,7 @@ def keep_gpu_kernels() -> None:
     Works only before CUDA starts; variables that the user has set stay.
     """
     if DRIVER.exists():
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        os.environ.setdefault("CUDA_CACHE_PATH", f"{cache}/convoy/cuda")
+        os.environ.setdefault("CUDA_CACHE_PATH", str(cache_folder("cuda")))
         os.environ.setdefault("CUDA_CACHE_MAXSIZE", str(4 << 30))
 
 

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+from convoy.utils.places import cache_folder
+
 SHARED = Path(__file__).parent
 """Folder of headers that all libraries include."""
 
@@ -36,8 +38,7 @@ def library_path(folder: Path) -> Path:
     library = folder / f"convoy-{key.hexdigest()[:16]}.so"
     if library.exists() or os.access(folder, os.W_OK):
         return library
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache, "convoy", "native", folder.parent.name, library.name)
+    return cache_folder("native") / folder.parent.name / library.name
 
 
 def tensorflow_version() -> str:
