@@ -9,7 +9,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from convoy.runtime.checks.every_mode import preempt_signals
@@ -32,7 +31,7 @@ from convoy.runtime.run_log import open_log, summarise
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import AUTO
 from convoy.runtime.settings.input_backend import check_data_format
-from convoy.runtime.settings.modes import AVERAGE, RUN_MODES, TRAINING_MODES
+from convoy.runtime.settings.modes import AVERAGE, MODES, RUN_MODES, TRAINING_MODES
 from convoy.runtime.trackers import workers
 from convoy.utils.distributed import gathering, ranks
 from convoy.utils.distributed.horovod_build import build_info
@@ -167,7 +166,7 @@ class Runner:
                 " mpirun or srun, or unset the variable where it is another job's"
             )
         if not (mode.sets_up and not config.runs):
-            return mode.run(self)
+            return RUNS[config.mode](self)
         check_launch()
         self._prepare_backend()
         requests = self._requests
@@ -177,7 +176,7 @@ class Runner:
             self._set_up()
             if config.train_batch_size == AUTO and config.mode in TRAINING_MODES:
                 self.config = find_batch(config, self._args)
-            return mode.run(self)
+            return RUNS[config.mode](self)
 
     def set_up(self) -> None:
         """Prepares this process for training, like `run`, and does nothing else."""
@@ -356,38 +355,22 @@ class Runner:
         return show()
 
 
-@dataclass(frozen=True)
-class Mode:
-    """One mode of `--mode`.
-
-    Attributes:
-        run: runs the mode, and returns its figures.
-        alone: it runs in only one process.
-        sets_up: it needs processes, devices and Keras set up first.
-        prints: its result is its output, not files.
-    """
-
-    run: Callable[[Runner], dict[str, Any]]
-    alone: bool = True
-    sets_up: bool = True
-    prints: bool = False
-
-
-MODES = {
-    "train_and_eval": Mode(Runner._train, alone=False),
-    "train": Mode(Runner._train, alone=False),
-    "lr_find": Mode(Runner._lr_find, alone=False),
-    "training_benchmark": Mode(Runner._benchmark, alone=False),
-    "inference_benchmark": Mode(Runner._benchmark),
-    "eval": Mode(Runner._eval, alone=False, prints=True),
-    "predict": Mode(Runner._predict),
-    "export": Mode(Runner._export),
-    "convert": Mode(Runner._convert),
-    "report": Mode(Runner._report),
-    "summary": Mode(Runner._summary, prints=True),
-    "list": Mode(Runner._list, sets_up=False, prints=True),
-    "env": Mode(Runner._env, alone=False, sets_up=False, prints=True),
+RUNS: dict[str, Callable[[Runner], dict[str, Any]]] = {
+    "train_and_eval": Runner._train,
+    "train": Runner._train,
+    "lr_find": Runner._lr_find,
+    "eval": Runner._eval,
+    "predict": Runner._predict,
+    "export": Runner._export,
+    "convert": Runner._convert,
+    "report": Runner._report,
+    "training_benchmark": Runner._benchmark,
+    "inference_benchmark": Runner._benchmark,
+    "list": Runner._list,
+    "summary": Runner._summary,
+    "env": Runner._env,
 }
+"""What runs each mode and returns its figures."""
 
 
 def _keep_compiled(folder: str, tf32: bool) -> int:

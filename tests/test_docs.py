@@ -11,7 +11,7 @@ import markdown
 import pytest
 import yaml
 
-from convoy.runtime.settings.config import MODES
+from convoy.runtime.settings.modes import MODES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -71,7 +71,10 @@ def test_every_link_has_a_target(page):
             assert f'id="{anchor}"' in rendered(found), target
 
 
-def test_every_mode_has_a_page_that_shows_it():
+def test_every_mode_is_in_the_index_and_has_a_page_that_shows_it():
+    table = (ROOT / "docs" / "index.md").read_text().split("## Modes")[1].split("\n\n")[1]
+    listed = [name for row in table.split("\n")[2:] for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(listed) == sorted(MODES)
     assert set(PAGE_OF) == set(MODES)
     for mode, page in PAGE_OF.items():
         assert f"--mode {mode}" in (ROOT / "docs" / page).read_text(), mode

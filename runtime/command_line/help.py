@@ -15,31 +15,15 @@ from typing import Any
 
 from convoy.runtime.command_line.other_names import NEAR, SAME
 from convoy.runtime.fitted.rules import CHOSEN
-from convoy.runtime.settings.config import MODES, Config, kinds, spellings
+from convoy.runtime.settings.config import Config, kinds, spellings
 from convoy.runtime.settings.defaults_by_family import FAMILY_DEFAULTS
 from convoy.runtime.settings.flags import RANGES
+from convoy.runtime.settings.modes import MODES
 from convoy.runtime.settings.values import Kind
 from convoy.utils.errors import ConfigError
 
 WIDTH, COLUMN = 79, 26
 """Width of a page, for terminals of 80 columns; column where the texts of flags begin."""
-
-DOES = {
-    "train_and_eval": "train, and evaluate after each epoch (the default)",
-    "train": "train without evaluation",
-    "lr_find": "look for a learning rate",
-    "eval": "evaluate a trained model",
-    "predict": "label images with a trained model",
-    "export": "write a trained model as SavedModel, TFLite or ONNX",
-    "convert": "write a model's weights for another program",
-    "report": "write a page about a run, or about several",
-    "training_benchmark": "measure the speed and memory of training",
-    "inference_benchmark": "measure the speed of a model and of its exports",
-    "list": "list the architectures",
-    "summary": "show the layers of an architecture",
-    "env": "show versions and devices",
-}
-"""Descriptions of the modes."""
 
 # The flags that most runs use, by purpose.
 MOST_USED = {
@@ -115,7 +99,7 @@ def _first_page() -> str:
         "Trains, evaluates, exports and applies image classifiers.",
         "",
         "modes:",
-        *(_line(mode, does) for mode, does in DOES.items()),
+        *(_line(name, mode.does) for name, mode in MODES.items()),
     ]
     for title, names in MOST_USED.items():
         lines += ["", f"{title}:", *(_described(name) for name in names)]

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from convoy.runtime.settings.config import MODE_ALIASES, MODES, kinds, spellings
+from convoy.runtime.settings.config import kinds, spellings
+from convoy.runtime.settings.modes import MODE_ALIASES, MODES
 from convoy.utils.errors import ConfigError
 from convoy.utils.text import printable
 

@@ -16,9 +16,9 @@ from convoy.runtime.command_line.other_names import unknown_mode
 from convoy.runtime.command_line.pretrained import arch_of_run, settle_pretrained
 from convoy.runtime.data.open_split import for_these_data
 from convoy.runtime.fitted.choose import Choice
-from convoy.runtime.settings.config import MODE_ALIASES, MODES, Config, defaults
+from convoy.runtime.settings.config import Config, defaults
 from convoy.runtime.settings.flag_facts import inherited
-from convoy.runtime.settings.modes import APPLYING_MODES
+from convoy.runtime.settings.modes import APPLYING_MODES, MODE_ALIASES, MODES
 from convoy.runtime.settings.paths_of_runs import load_run_config, moved_paths
 from convoy.runtime.settings.recipes import Launch, lookup, parse_name
 from convoy.utils.distributed.launched import launched_processes

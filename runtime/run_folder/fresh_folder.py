@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.modes import RUN_MODES
 from convoy.utils.errors import ConfigError
 
 
@@ -14,7 +15,7 @@ def fresh_model_dir(config: Config) -> None:
     """
     from convoy.runtime.run_folder.checkpoint import CheckpointError, complete_checkpoints
 
-    begins = config.mode in ("train", "train_and_eval") and not config.resume_checkpoint
+    begins = config.mode in RUN_MODES and not config.resume_checkpoint
     if not begins or config.no_checkpoints:
         return
     try:

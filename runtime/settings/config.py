@@ -26,12 +26,11 @@ from convoy.runtime.settings.flags import (
     LAUNCH,
     MACHINE,
     MADE_IN,
-    MODE_ALIASES,
-    MODES,
     RESULT,
     TRAINING,
 )
 from convoy.runtime.settings.flags import flag as _flag
+from convoy.runtime.settings.modes import MODES
 from convoy.runtime.settings.settings_file import read_settings
 from convoy.runtime.settings.values import Kind, ValueRefused
 from convoy.utils.errors import ConfigError
@@ -41,8 +40,7 @@ from convoy.utils.optim.optimizers import OptimizerName
 from convoy.utils.signals import USUAL
 from convoy.utils.text import TextError
 
-__all__ = ["MADE_IN", "MODES", "MODE_ALIASES", "Config", "ConfigError", "defaults", "kinds",
-           "load_config", "settle"]  # fmt: skip
+__all__ = ["MADE_IN", "Config", "ConfigError", "defaults", "kinds", "load_config", "settle"]
 
 RUN, MODEL, DATA, AUG = "Run", "Model", "Data", "Augmentation"
 OPT, PREC, CKPT, EVAL, PRED, BENCH, LOG = (

@@ -6,15 +6,10 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any, Literal, NamedTuple
 
-MODES = (
-    *("train_and_eval", "train", "lr_find", "eval", "predict", "export", "convert"),
-    *("training_benchmark", "inference_benchmark", "list", "summary", "report", "env"),
-)
 AUTO = "auto"
 """Value of `--train_batch_size` until the number is found."""
 MADE_IN = "made_in"
 """Key of `config.yaml` that is not a setting: the folder where relative paths start."""
-MODE_ALIASES = {"prediction": "predict", "evaluate": "eval", "test": "eval"}
 
 # Ranges of numbers: a test, and words that follow "must".
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {

@@ -1,15 +1,75 @@
-"""Groups modes that share flags and checks."""
+"""Declares every mode once: the help, the command line and `Runner` take their facts from here."""
 
 from __future__ import annotations
 
-RUN_MODES = ("train", "train_and_eval")
-"""Modes that make a run with checkpoints."""
+from dataclasses import dataclass
 
-TRAINING_MODES = (*RUN_MODES, "lr_find", "training_benchmark")
 
-APPLYING_MODES = ("eval", "predict", "export", "inference_benchmark")
+@dataclass(frozen=True)
+class Mode:
+    """One value of `--mode`.
 
-DATA_MODES = (*TRAINING_MODES, "eval")
+    Attributes:
+        does: what it does, for help.
+        saves: it makes a run with checkpoints.
+        trains: it trains a model.
+        applies: it applies a checkpoint, with the settings of its run.
+        reads_data: it reads a split of `--data_dir`.
+        alone: it runs in only one process.
+        sets_up: it needs processes, devices and Keras set up first.
+        prints: its result is its output, not files.
+        other_names: older names, or those of other programs.
+    """
+
+    does: str
+    saves: bool = False
+    trains: bool = False
+    applies: bool = False
+    reads_data: bool = False
+    alone: bool = True
+    sets_up: bool = True
+    prints: bool = False
+    other_names: tuple[str, ...] = ()
+
+
+MODES = {
+    "train_and_eval": Mode(
+        "train, and evaluate after each epoch (the default)",
+        saves=True,
+        trains=True,
+        reads_data=True,
+        alone=False,
+    ),
+    "train": Mode(
+        "train without evaluation", saves=True, trains=True, reads_data=True, alone=False
+    ),
+    "lr_find": Mode("look for a learning rate", trains=True, reads_data=True, alone=False),
+    "eval": Mode(
+        "evaluate a trained model",
+        applies=True,
+        reads_data=True,
+        alone=False,
+        prints=True,
+        other_names=("evaluate", "test"),
+    ),
+    "predict": Mode("label images with a trained model", applies=True, other_names=("prediction",)),
+    "export": Mode("write a trained model as SavedModel, TFLite or ONNX", applies=True),
+    "convert": Mode("write a model's weights for another program"),
+    "report": Mode("write a page about a run, or about several"),
+    "training_benchmark": Mode(
+        "measure the speed and memory of training", trains=True, reads_data=True, alone=False
+    ),
+    "inference_benchmark": Mode("measure the speed of a model and of its exports", applies=True),
+    "list": Mode("list the architectures", sets_up=False, prints=True),
+    "summary": Mode("show the layers of an architecture", prints=True),
+    "env": Mode("show versions and devices", alone=False, sets_up=False, prints=True),
+}
+MODE_ALIASES = {other: name for name, mode in MODES.items() for other in mode.other_names}
+
+RUN_MODES = tuple(name for name, mode in MODES.items() if mode.saves)
+TRAINING_MODES = tuple(name for name, mode in MODES.items() if mode.trains)
+APPLYING_MODES = tuple(name for name, mode in MODES.items() if mode.applies)
+DATA_MODES = tuple(name for name, mode in MODES.items() if mode.reads_data)
 
 AVERAGE = {"auto": None, "raw": False, "ema": True}
 """Whether each value of `--weights` means the moving average; None: whichever is better."""

@@ -18,6 +18,7 @@ from convoy.dataloader.order.balanced import SAMPLING
 from convoy.runtime.data.class_weights import class_weights
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.learning_rate import Schedule
+from convoy.runtime.settings.modes import RUN_MODES
 from convoy.runtime.train.batch_statistics import top1_by_statistics
 from convoy.runtime.train.data_warnings import data_doubts, labels_of
 from convoy.runtime.train.epoch_evaluations import Evaluations
@@ -61,7 +62,7 @@ class Doubts:
         self._config, self._state, self._data = config, state, data
         self._updates = steps_per_epoch * config.max_epochs
         self._steps_per_epoch, self._warmup = steps_per_epoch, schedule.warmup_steps
-        self._source = data.source if config.mode in ("train", "train_and_eval") else None
+        self._source = data.source if config.mode in RUN_MODES else None
         self._active = self._source is not None
         self._loss_judged = not self._active
         self._quarter = 0  # quarter of the run in which statistics were last compared

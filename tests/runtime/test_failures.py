@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from convoy.runtime import failures
 from convoy.runtime.failures import explain, interrupted
-from convoy.runtime.runner import MODES, Runner
-from convoy.runtime.settings.config import MODES as NAMES
+from convoy.runtime.runner import RUNS, Runner
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.modes import MODES
 from convoy.utils import extras
 from convoy.utils.distributed.launched import check_launch
 from convoy.utils.distributed.slurm_and_nproc import DistributedError
@@ -128,7 +128,7 @@ def test_messages_suggest_to_resume_only_if_there_is_a_checkpoint(tmp_path, monk
 
 
 def test_every_mode_has_a_function_and_some_refuse_several_processes(monkeypatch):
-    assert set(MODES) == set(NAMES)
+    assert set(RUNS) == set(MODES)
     monkeypatch.setenv("HOROVOD_SIZE", "2")
     for name in ("predict", "export", "summary", "convert", "report", "inference_benchmark"):
         with pytest.raises(

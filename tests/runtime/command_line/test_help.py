@@ -5,8 +5,9 @@ from dataclasses import fields
 import pytest
 
 from convoy.runtime.command_line.cli import parse
-from convoy.runtime.command_line.help import DOES, MOST_USED, WIDTH, asked, page
-from convoy.runtime.settings.config import MODES, Config, kinds
+from convoy.runtime.command_line.help import MOST_USED, WIDTH, asked, page
+from convoy.runtime.settings.config import Config, kinds
+from convoy.runtime.settings.modes import MODES
 
 FLAGS = [f.name for f in fields(Config)]
 GROUPS = list(dict.fromkeys(f.metadata["group"] for f in fields(Config)))
@@ -26,9 +27,16 @@ def test_the_first_page_has_20_to_30_flags_and_ends_with_examples():
     assert set(shown) >= {"data_dir", "model_dir", "max_epochs", "train_batch_size", "lr_init"}
     assert len(text.splitlines()) <= 100
     assert text.split("examples:")[1].count("python main.py") >= 5
-    assert set(DOES) == set(MODES)
     names = [name for names in MOST_USED.values() for name in names]
     assert len(names) == len(set(names))
+
+
+def test_the_first_page_says_what_every_mode_does():
+    lines = page().split("modes:")[1].split("\n\n")[0].split("\n")[1:]
+    assert {line.split()[0]: " ".join(line.split()[1:]) for line in lines} == {
+        name: mode.does for name, mode in MODES.items()
+    }
+    assert all(name in page("mode") for name in MODES)
 
 
 def test_help_all_lists_every_choice_of_every_flag():

@@ -4,7 +4,8 @@ import pytest
 
 from convoy.runtime.command_line.cli import parse
 from convoy.runtime.command_line.other_names import NEAR, SAME, translations, understand
-from convoy.runtime.settings.config import MODES, spellings
+from convoy.runtime.settings.config import spellings
+from convoy.runtime.settings.modes import MODES
 
 
 def test_other_names_lead_to_existing_flags_and_hide_none():
