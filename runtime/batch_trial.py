@@ -30,9 +30,11 @@ def main() -> None:
     with suppress(OSError):  # if memory runs out, the kernel should kill this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     config = _for_trials(load_config(sys.argv[1]))
-    from convoy.runtime.runner import Runner
+    from convoy.runtime.set_up import prepare_backend, set_up
+    from convoy.utils.signals import Requests
 
-    Runner(config).set_up()
+    prepare_backend(config, owns_process=False)
+    set_up(config, Requests(), owns_process=False)
     for line in sys.stdin:
         answers.write(f"{strict_json.dumps(_try(config.with_(train_batch_size=int(line))))}\n")
         answers.flush()

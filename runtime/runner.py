@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -28,22 +27,20 @@ from convoy.runtime.exits import (
 from convoy.runtime.failures import explain, interrupted, saved_command
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.run_log import open_log, summarise
+from convoy.runtime.set_up import prepare_backend, set_up
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import AUTO
-from convoy.runtime.settings.input_backend import check_data_format
 from convoy.runtime.settings.modes import AVERAGE, MODES, RUN_MODES, TRAINING_MODES
 from convoy.runtime.trackers import workers
 from convoy.utils.distributed import gathering, ranks
-from convoy.utils.distributed.horovod_build import build_info
 from convoy.utils.distributed.horovod_errors import is_horovods
 from convoy.utils.distributed.launched import (
-    StoppedEarly,
     check_launch,
     launch_variable,
     launched_processes,
 )
 from convoy.utils.errors import ConfigError, UserError
-from convoy.utils.machine import device, xla
+from convoy.utils.machine import device
 from convoy.utils.machine.last_words import tell_of_termination
 from convoy.utils.machine.resources import allow_open_files
 from convoy.utils.optional import known
@@ -53,7 +50,6 @@ from convoy.utils.signals import (
     Preempted,
     Requests,
     Stopped,
-    stop_if_asked,
     stopped_at_once,
 )
 from convoy.utils.watchdog import watchdog
@@ -168,107 +164,15 @@ class Runner:
         if not (mode.sets_up and not config.runs):
             return RUNS[config.mode](self)
         check_launch()
-        self._prepare_backend()
+        prepare_backend(config, self._command)
         requests = self._requests
         requests.requeue = config.requeue
         with requests:
             requests.hear(preempt_signals(config) if config.mode in RUN_MODES else ())
-            self._set_up()
+            set_up(config, requests, self._command)
             if config.train_batch_size == AUTO and config.mode in TRAINING_MODES:
                 self.config = find_batch(config, self._args)
             return RUNS[config.mode](self)
-
-    def set_up(self) -> None:
-        """Prepares this process for training, like `run`, and does nothing else."""
-        self._prepare_backend()
-        self._set_up()
-
-    def _prepare_backend(self) -> None:
-        """Sets environment variables that must exist before TensorFlow and Keras are imported."""
-        device.check_interpreter()
-        if not self.config.verbose:
-            device.quiet()
-        device.prefer_onednn()
-        device.keep_gpu_kernels()
-        if not self._command:
-            device.check_backend()
-            return
-        for line in device.take_environment():
-            if os.environ.get("HOROVOD_RANK", "0") == "0":
-                say(line)
-
-    def _set_up(self) -> None:
-        """Joins the other processes, and configures devices and Keras."""
-        config, mode = self.config, self.config.mode
-        # Exports are compared to 1e-3 by runtimes that compute in float32.
-        tf32 = config.tf32 and mode != "export"
-        clusters = config.use_xla and config.batch_norm == "syncbn"
-        # Rows may decide about XLA, each for its own model.
-        clusters &= mode != "inference_benchmark" and config.benchmark_xla is None
-        kept = 0 if config.xla_cache is None else _keep_compiled(config.xla_cache, tf32)
-        if clusters:
-            xla.allow_clusters()
-        with self._requests.at_once(launched_processes() == 1):  # nobody waits for this process
-            if self._command:
-                with watchdog.hushed("loading TensorFlow"):
-                    device.import_tensorflow()
-            watchdog.limit_data(config.data_wait_seconds)
-            try:
-                ranks.init(config.watchdog_seconds, lambda: self._requests.signal, say)
-            except StoppedEarly as early:
-                name = str(early)
-                raise stopped_at_once(self._requests, "before its first step", name) from None
-        if kept and ranks.rank() == 0:
-            say(
-                f"--xla_cache has {kept} compiled functions for this kind of machine; a line of"
-                " libprotobuf about text-format tells that one was taken"
-            )
-        with watchdog.hushed("setting up its devices"):
-            device.setup(
-                local_rank=ranks.local_rank(),
-                intraop_threads=config.intraop_threads,
-                interop_threads=config.interop_threads,
-                tf32=tf32,
-                use_xla=config.use_xla,
-            )
-        if ranks.rank() == 0 and (reason := device.why_no_gpu()):
-            say(f"WARNING: {reason}")
-        several_gpus = device.has_gpu() and ranks.size() > 1
-        if ranks.rank() == 0 and several_gpus and not build_info()["nccl"]:
-            say(
-                "WARNING: Horovod was built without NCCL: the GPUs exchange gradients through the"
-                " host's memory, which is slow. Call `make setup` on a machine with a GPU driver"
-            )
-        ranks.watch(config.watchdog_seconds, say)
-        # In elastic jobs, newcomers meet processes that were set up long ago.
-        if not ranks.elastic():
-            stop_if_asked(self._requests, "before its first step", not config.no_checkpoints)
-        if clusters:
-            xla.cluster()
-        check_data_format(config)
-        import keras
-
-        from convoy.utils.logging import setup_logging
-
-        setup_logging(ranks.rank())
-        if mode == "export":
-            keras.config.set_dtype_policy("float32")
-        else:
-            self._set_precision()
-        keras.utils.set_random_seed(config.seed)
-
-    def _set_precision(self) -> None:
-        import keras
-
-        from convoy.runtime.builders.precision import precision
-
-        policy, reason = precision(self.config)
-        if ranks.rank() == 0:
-            if reason and self.config.mode in RUN_MODES:
-                say(f"--use_amp: computing in {policy.removeprefix('mixed_')}, because {reason}")
-            if self.config.mode in RUN_MODES and not reason:
-                device.warn_of_slow_bfloat16(policy)
-        keras.config.set_dtype_policy(policy)
 
     def _train(self) -> dict[str, Any]:
         from convoy.runtime.training import train
@@ -349,7 +253,7 @@ class Runner:
     def _env(self) -> dict[str, Any]:
         from convoy.runtime.describe.environment import show
 
-        self._prepare_backend()
+        prepare_backend(self.config, self._command)
         if self._command:
             device.import_tensorflow()
         return show()
@@ -371,12 +275,3 @@ RUNS: dict[str, Callable[[Runner], dict[str, Any]]] = {
     "env": Runner._env,
 }
 """What runs each mode and returns its figures."""
-
-
-def _keep_compiled(folder: str, tf32: bool) -> int:
-    """Makes XLA cache compiled code. Returns how much is cached."""
-    try:
-        place = xla.keep(folder, tf32)
-    except OSError as error:
-        raise ConfigError(f"--xla_cache {folder}: {error.strerror or error}") from error
-    return len(list(place.glob("*.pb")))

@@ -74,7 +74,7 @@ def plant(plans):
 
     Loader.batches, checkpoint.save = counted, noted
     before(Step, "__call__", "step")
-    before(runner.Runner, "_set_up", "start")
+    before(runner, "set_up", "start")
     before(ranks, "check_own_name", "start")
     before(start, "new_state", "start")
     before(Keeper, "finish", "end")
