@@ -200,22 +200,8 @@ def batch_sums(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, top: in
         raise ValueError(f"top must be at least 1, not {top}.")
     logits = tf.cast(logits, tf.float32)
     weights = tf.cast(weights, tf.float64)
-    labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank == 2:
-        targets = tf.argmax(labels, axis=-1, output_type=tf.int32)
-        losses = tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, tf.float32), logits)
-    elif labels.shape.rank == 1:
-        # A slot that does not count may have any label, also one that the loss would reject.
-        labels = tf.cast(labels, tf.int32)
-        targets = tf.where(weights > 0, labels, tf.zeros_like(labels))
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-    else:
-        raise ValueError(f"labels must be (B,) or (B, C), not of shape {labels.shape}.")
-
-    true_logits = tf.gather(logits, targets, axis=1, batch_dims=1)[:, tf.newaxis]
-    earlier = tf.range(tf.shape(logits)[-1])[tf.newaxis] < targets[:, tf.newaxis]
-    ahead = tf.logical_or(logits > true_logits, tf.logical_and(logits == true_logits, earlier))
-    above = tf.reduce_sum(tf.cast(ahead, tf.int32), axis=-1)
+    losses, targets = _losses_and_targets(logits, tf.convert_to_tensor(labels), weights)
+    above = _classes_above(logits, targets)
     sound = tf.logical_not(tf.reduce_any(tf.math.is_nan(logits), axis=-1))
 
     def weighted_sum(values: tf.Tensor) -> tf.Tensor:
@@ -229,6 +215,34 @@ def batch_sums(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, top: in
             tf.reduce_sum(weights),
         ]
     )
+
+
+def _losses_and_targets(
+    logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns each example's loss, float32 `(B,)`, and its true class, int32 `(B,)`."""
+    import tensorflow as tf
+
+    if labels.shape.rank == 2:
+        targets = tf.argmax(labels, axis=-1, output_type=tf.int32)
+        soft = tf.cast(labels, tf.float32)
+        return tf.nn.softmax_cross_entropy_with_logits(soft, logits), targets
+    if labels.shape.rank == 1:
+        # A slot that does not count may have any label, also one that the loss would reject.
+        labels = tf.cast(labels, tf.int32)
+        targets = tf.where(weights > 0, labels, tf.zeros_like(labels))
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits), targets
+    raise ValueError(f"labels must be (B,) or (B, C), not of shape {labels.shape}.")
+
+
+def _classes_above(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Returns how many classes come before each example's true class, int32 `(B,)`."""
+    import tensorflow as tf
+
+    true_logits = tf.gather(logits, targets, axis=1, batch_dims=1)[:, tf.newaxis]
+    earlier = tf.range(tf.shape(logits)[-1])[tf.newaxis] < targets[:, tf.newaxis]
+    ahead = tf.logical_or(logits > true_logits, tf.logical_and(logits == true_logits, earlier))
+    return tf.reduce_sum(tf.cast(ahead, tf.int32), axis=-1)
 
 
 def _ratio(total: float, count: float) -> float:
