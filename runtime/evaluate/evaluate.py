@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convoy.dataloader.data_loader import DataLoader
+from convoy.dataloader.data_loader import Batch, DataLoader
 from convoy.dataloader.errors import DataError, check_bad_examples
 from convoy.runtime.evaluate.step import CountingByClass, EvalStep
 from convoy.runtime.settings.config import Config
@@ -85,12 +85,9 @@ def evaluate(
     agreement.settle(0)
     while True:
         number = f"batch {len(times) + 1} of the evaluation"
-        try:
-            if times:
-                watchdog.await_data(f"waiting for the data of {number}")
-            batch = next(batches, None)
-        except DataError as error:
-            agreement.trouble, batch = str(error), None
+        if times:
+            watchdog.await_data(f"waiting for the data of {number}")
+        batch = _next(batches, agreement)
         if batch is not None:
             if times:  # the first batch compiles
                 watchdog.mark(f"computing {number}", usual=times[-1])
@@ -105,6 +102,15 @@ def evaluate(
             break
     found = _figures(total, times, batch_size) | _over_classes(eval_step)
     return {name: found[name] for name in UNITS if name in found}  # in the order of printing
+
+
+def _next(batches: Iterator[Batch], agreement: Agreement) -> Batch | None:
+    """Returns the next batch; None at the end, or in trouble, of which the other ranks learn."""
+    try:
+        return next(batches, None)
+    except DataError as error:
+        agreement.trouble = str(error)
+        return None
 
 
 def _over_classes(eval_step: Callable) -> dict[str, float]:
