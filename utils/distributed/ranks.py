@@ -68,14 +68,7 @@ def init(
     begin()
     watchdog.limit(seconds)
     watchdog.rest("loading Horovod")
-    try:
-        import horovod.tensorflow as hvd
-    except ImportError as error:
-        raise DistributedError(
-            f"{wanted} processes were launched, but Horovod is not installed for this TensorFlow"
-            f" ({error});"
-            " run `make setup`, or start one process"
-        ) from error
+    hvd = _horovod(wanted)
     if elastic():
         _gather()
         wanted = launched_processes()
@@ -90,14 +83,31 @@ def init(
             os.environ.setdefault(name, milliseconds)
     watchdog.rest("joining the other ranks")
     hvd.init()
-    if hvd.size() != wanted:
+    _check_size(hvd.size(), wanted)
+    _hvd = hvd
+
+
+def _horovod(wanted: int) -> Any:
+    """Imports Horovod for `wanted` processes."""
+    try:
+        import horovod.tensorflow as hvd
+    except ImportError as error:
+        raise DistributedError(
+            f"{wanted} processes were launched, but Horovod is not installed for this TensorFlow"
+            f" ({error});"
+            " run `make setup`, or start one process"
+        ) from error
+    return hvd
+
+
+def _check_size(found: int, wanted: int) -> None:
+    if found != wanted:
         raise DistributedError(
             f"{wanted} processes were launched, as {launch_variable()} says, but Horovod sees"
-            f" {hvd.size()}: the launcher and Horovod's build do not match (mpirun needs Horovod"
+            f" {found}: the launcher and Horovod's build do not match (mpirun needs Horovod"
             " built with MPI; horovodrun --gloo always works), or the variable is another job's:"
             " unset it then"
         )
-    _hvd = hvd
 
 
 def watch(seconds: float, say: Callable[[str], None]) -> None:
