@@ -1,8 +1,6 @@
 """Trains a few steps with batch sizes from another process, and reports their memory.
 
 `auto_batch.py` starts it, as it may die if memory runs out.
-
-`auto_batch.py` starts it.
 """
 
 from __future__ import annotations

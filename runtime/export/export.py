@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -171,47 +171,75 @@ def compare(
         (also of `scores`), `max_feature_difference` (None without features), `top1_accuracy` (None
         without labels), `passed`, `reason`.
     """
-    agreement, logit, share, feature, accuracy, misnamed = 1.0, 0.0, 0.0, None, None, False
-    wanted = np.argmax(reference["logits"], -1)
-    shares = _softmax(reference["logits"])
-    for run in runs:
-        parts = [run(images, encoded) for images, encoded in sample.batches()]
-        got = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        best = np.argmax(got["logits"], -1)
-        agreement = min(agreement, float(np.mean(best == wanted)))
-        # A NaN must not count as a small difference.
-        logit = max(logit, _difference(got["logits"], reference["logits"]))
-        share = max(share, _difference(got["probabilities"], shares))
-        if "scores" in got:
-            best_first = -np.sort(-shares, -1)[:, : got["scores"].shape[-1]]
-            share = max(share, _difference(got["scores"], best_first))
-        if "features" in reference:
-            feature = max(feature or 0.0, _difference(got["features"], reference["features"]))
-        if "classes" in got:
-            said = [
-                text.decode() if isinstance(text, bytes) else text for text in got["classes"][:, 0]
-            ]
-            misnamed |= said != [names[i] for i in np.argmax(got["probabilities"], -1)]
-        accuracy = sample.accuracy(got["logits"])
-    pairs = ("logit", logit), ("probability", share), ("feature", feature or 0.0)
-    kind, worst = max(pairs, key=lambda pair: pair[1])
+    found = [_distance(run, names, sample, reference) for run in runs]
+    agreement = min(one.agreement for one in found)
+    worst = {
+        "logit": max(one.logit for one in found),
+        "probability": max(one.probability for one in found),
+        "feature": max(one.feature for one in found),
+    }
+    kind = max(worst, key=lambda name: worst[name])
     reason = None
     if agreement < rules.agreement:
         reason = f"top-1 agrees on {agreement:.2%} of the images, {rules.agreement:.1%} is needed"
-    elif rules.difference is not None and worst > rules.difference:
-        reason = f"a {kind} is off by {worst:.2g}, and {rules.difference:g} is allowed"
-    elif misnamed:
+    elif rules.difference is not None and worst[kind] > rules.difference:
+        reason = f"a {kind} is off by {worst[kind]:.2g}, and {rules.difference:g} is allowed"
+    elif any(one.misnamed for one in found):
         reason = "it names other classes than its probabilities mean"
     return {
         "images": len(sample.images),
         "top1_agreement": agreement,
-        "max_logit_difference": logit,
-        "max_probability_difference": share,
-        "max_feature_difference": feature,
-        "top1_accuracy": accuracy,
+        "max_logit_difference": worst["logit"],
+        "max_probability_difference": worst["probability"],
+        "max_feature_difference": worst["feature"] if "features" in reference else None,
+        "top1_accuracy": found[-1].accuracy,
         "passed": reason is None,
         "reason": reason,
     }
+
+
+class _Distance(NamedTuple):
+    """How far one signature is from the Keras model.
+
+    Attributes:
+        agreement: fraction of images with the same top-1 class.
+        logit, probability, feature: the largest differences; 0 without features.
+        accuracy: top-1 on labelled images, as a fraction; None without labels.
+        misnamed: whether it names other classes than its probabilities mean.
+    """
+
+    agreement: float
+    logit: float
+    probability: float
+    feature: float
+    accuracy: float | None
+    misnamed: bool
+
+
+def _distance(
+    run: Callable[..., Outputs], names: list[str], sample: Sample, reference: Outputs
+) -> _Distance:
+    parts = [run(images, encoded) for images, encoded in sample.batches()]
+    got = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    wanted, shares = np.argmax(reference["logits"], -1), _softmax(reference["logits"])
+    probability = _difference(got["probabilities"], shares)
+    if "scores" in got:
+        best_first = -np.sort(-shares, -1)[:, : got["scores"].shape[-1]]
+        probability = max(probability, _difference(got["scores"], best_first))
+    misnamed = False
+    if "classes" in got:
+        said = [text.decode() if isinstance(text, bytes) else text for text in got["classes"][:, 0]]
+        misnamed = said != [names[i] for i in np.argmax(got["probabilities"], -1)]
+    return _Distance(
+        agreement=float(np.mean(np.argmax(got["logits"], -1) == wanted)),
+        logit=_difference(got["logits"], reference["logits"]),
+        probability=probability,
+        feature=_difference(got["features"], reference["features"])
+        if "features" in reference
+        else 0.0,
+        accuracy=sample.accuracy(got["logits"]),
+        misnamed=misnamed,
+    )
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -220,6 +248,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the largest difference; a NaN must not count as a small one."""
     worst = float(np.max(np.abs(np.float64(a) - np.float64(b))))
     return worst if np.isfinite(worst) else float("inf")
 
