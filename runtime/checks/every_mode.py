@@ -136,7 +136,7 @@ def _dataset(config: Config) -> None:
 def _ranges(config: Config) -> None:
     for f in fields(config):
         value, within = getattr(config, f.name), f.metadata["within"]
-        if value is None or within is None or value == AUTO:
+        if value is None or within is None or isinstance(value, str):  # auto, or a span with a unit
             continue
         holds, text = RANGES[within]
         if not holds(value):

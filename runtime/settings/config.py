@@ -163,7 +163,7 @@ class Config:
     lr_base_batch: int = _flag(OPT, TRAINING, 128, "batch size that lr_init is for; the rate scales with the whole batch; 0: no scaling", within=">= 0", on_card=True)
     lr_decay: Literal[ScheduleName, "piecewise_constant_with_warmup"] = _flag(OPT, TRAINING, "exponential", "learning-rate schedule", on_card=True)
     lr_decay_rate: float = _flag(OPT, TRAINING, 0.97, "exponential: factor per lr_decay_epochs; step: factor per boundary", within="> 0")
-    lr_decay_epochs: float | str = _flag(OPT, TRAINING, 2.4, "exponential: epochs between two decays; also 500steps, or 1% of the run")
+    lr_decay_epochs: float | str = _flag(OPT, TRAINING, 2.4, "exponential: epochs between two decays; also 500steps, or 1% of the run", within="> 0")
     lr_boundaries: list[float | str] | None = _flag(OPT, TRAINING, None, "step, piecewise: epochs where the rate changes; also 500steps or 10%", unset="step: at 3, 6 and 8 ninths of the run")
     lr_multipliers: list[float] | None = _flag(OPT, TRAINING, None, "piecewise: multiples of the peak rate, one more than boundaries")
     lr_end: float = _flag(OPT, TRAINING, 0.0, "cosine, linear: learning rate at the end", within=">= 0")

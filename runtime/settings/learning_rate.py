@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.config import Config, kinds
+from convoy.runtime.settings.flags import RANGES
 from convoy.utils.errors import ConfigError
 from convoy.utils.optim.learning_rates import make_schedule, scaled_lr
 from convoy.utils.optim.spans import Span, parse_span, to_steps
 from convoy.utils.optional import known
-
-# Flags whose values are spans, and whether 0 is allowed.
-SPANS = {"warmup_epochs": True, "lr_decay_epochs": False, "lr_boundaries": True}
 
 
 @dataclass(frozen=True)
@@ -63,21 +61,24 @@ def peak_rate(config: Config, images_per_step: int) -> float:
 
 
 def check_spans(config: Config) -> set[str]:
-    """Checks the flags in `SPANS`, and returns the units they are given in.
+    """Checks the flags whose values are spans, and returns the units they are given in.
 
     Raises:
         ConfigError: a value is not a span; the text names the flag.
     """
     units = set()
-    for name, zero in SPANS.items():
-        value = getattr(config, name)
+    for f in fields(Config):
+        if not kinds()[f.name].is_span:
+            continue
+        name, value = f.name, getattr(config, f.name)
+        holds, text = RANGES[f.metadata["within"] or ">= 0"]
         for span in value if isinstance(value, list) else [value] * (value is not None):
             try:
                 number, unit = parse_span(span)
             except ValueError as error:
                 raise ConfigError(f"--{name}: {error}") from error
-            if not (number or zero):
-                raise ConfigError(f"--{name} must be above 0, not {span}")
+            if not holds(number):
+                raise ConfigError(f"--{name} must {text}, not {span}")
             units.add(unit)
     return units
 

@@ -65,6 +65,13 @@ class Kind:
         """Whether a list is accepted."""
         return any(get_origin(part) is list for part in self.types)
 
+    @property
+    def is_span(self) -> bool:
+        """Whether it takes lengths of time in a run, such as 5 (epochs), 500steps or 10%."""
+        part = self.types[0]
+        elements = get_args(get_args(part)[0]) if get_origin(part) is list else self.types
+        return elements == (float, str)
+
     def __call__(self, value: Any) -> Any:
         """Converts what the user wrote to the flag's value.
 
