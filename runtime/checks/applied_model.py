@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from convoy.runtime.run_folder.checkpoint import AnyPath, read_state
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flag_facts import having
+from convoy.runtime.settings.flags import Fact
 from convoy.utils.errors import ConfigError
-
-_SETTLED = ("arch", "num_classes", "activation", "bn_epsilon", "padding")
-"""Flags that decide what a model computes, and so belong to its weights. Dropout and similar flags
-do nothing outside training, and another image size is a legitimate request.
-"""
 
 
 def check_applied(config: Config, checkpoint: AnyPath) -> None:
@@ -29,7 +26,7 @@ def check_applied(config: Config, checkpoint: AnyPath) -> None:
         trained = read_state(checkpoint)["model"]
     except (OSError, ValueError, KeyError):
         return  # damaged: loading it reports how
-    for name in _SETTLED:
+    for name in having(Fact.MODEL):
         asked, has = getattr(config, name), trained.get(name)
         if None not in (asked, has) and asked != has:
             raise ConfigError(

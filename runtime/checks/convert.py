@@ -6,15 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flag_facts import having
+from convoy.runtime.settings.flags import Fact
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import is_url
-
-USED = {
-    *("mode", "recipe", "model_dir", "checkpoint", "weights", "arch", "image_size", "padding"),
-    *("pretrained", "pretrained_from_file", "pretrained_partial", "output", "overwrite"),
-    "weight_names",
-    *("intraop_threads", "interop_threads", "verbose"),
-}
 
 
 def check_flags(asked: Iterable[str]) -> None:
@@ -26,7 +21,7 @@ def check_flags(asked: Iterable[str]) -> None:
     Raises:
         ConfigError: the message names them.
     """
-    if idle := [f"--{name}" for name in asked if name not in USED]:
+    if idle := [f"--{name}" for name in asked if name not in having(Fact.CONVERT)]:
         raise ConfigError(
             f"{', '.join(idle)}: no effect in --mode convert, which takes weights as they are"
         )

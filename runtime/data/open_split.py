@@ -10,8 +10,8 @@ from convoy.dataloader.sources.find import find_source
 from convoy.dataloader.sources.held_out import division
 from convoy.dataloader.sources.source import Source
 from convoy.runtime.settings.config import Config
-
-_DIVISION = ("validation_fraction", "validation_seed")
+from convoy.runtime.settings.flag_facts import having
+from convoy.runtime.settings.flags import Fact
 
 
 def open_split(config: Config, split: str, tell: Callable[[Source], None] | None = None) -> Source:
@@ -40,4 +40,4 @@ def for_these_data(run: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, A
     own, given = run.get("data_dir"), asked.get("data_dir")
     if own is None or given is None or os.path.realpath(own) == os.path.realpath(given):
         return run
-    return {name: value for name, value in run.items() if name not in _DIVISION}
+    return {name: value for name, value in run.items() if name not in having(Fact.DIVISION)}

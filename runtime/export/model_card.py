@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from convoy.runtime.export.formats import ENOUGH_IMAGES
-from convoy.runtime.settings.flag_facts import on_model_card
+from convoy.runtime.settings.flag_facts import having
+from convoy.runtime.settings.flags import Fact
 
 FILE = "model_card.md"
 NAMES_SHOWN, NAME_LENGTH = 20, 60
@@ -100,7 +101,7 @@ def _recipe(content: dict[str, Any]) -> str:
         settings = settings | {"autoaugmentation_name": None}
     rows = [
         (f"`{name}`", _escape(settings[name]))
-        for name in on_model_card()
+        for name in having(Fact.CARD)
         if settings.get(name) not in (None, False, 0, "none")
     ]
     return _table(("setting", "value"), rows) + "\n\nAll settings are in `export.json`."

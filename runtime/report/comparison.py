@@ -22,13 +22,13 @@ from convoy.runtime.report.curves import (
 from convoy.runtime.report.training_page import setting_text, tiles
 from convoy.runtime.run_folder.history import Run, read_run
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flag_facts import having
+from convoy.runtime.settings.flags import Fact
 from convoy.utils.files import path_of
 from convoy.utils.pages.page import write_page
 from convoy.utils.pages.plots import SERIES, check_plots, save_plots
 
 PAGE = "comparison.html"
-# Settings that differ between any two runs, and mean nothing.
-_UNTOLD = ("model_dir", "resume_checkpoint", "run_name", "training_report", "report_images")
 
 
 def compare_runs(config: Config) -> dict[str, Any]:
@@ -112,6 +112,6 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     return [
         (name, [setting_text(settings[name]) for settings in all_settings])
         for name in all_settings[0]
-        if name not in _UNTOLD
+        if name not in having(Fact.LABEL)
         and any(settings[name] != all_settings[0][name] for settings in all_settings)
     ]

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from convoy.runtime.settings.config import Config
-from convoy.runtime.settings.flags import EVALUATION, MADE_IN
+from convoy.runtime.settings.flags import EVALUATION, MADE_IN, Fact
 
 
 @cache
@@ -33,9 +33,9 @@ def of_evaluation() -> frozenset[str]:
 
 
 @cache
-def on_model_card() -> tuple[str, ...]:
-    """Returns the flags that a model card shows, in order."""
-    return tuple(f.name for f in fields(Config) if f.metadata["on_card"])
+def having(fact: Fact) -> tuple[str, ...]:
+    """Returns the flags for which a fact holds, in order."""
+    return tuple(f.name for f in fields(Config) if fact in f.metadata["facts"])
 
 
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:

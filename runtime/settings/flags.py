@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
+from enum import Flag, auto
 from typing import Any, Literal, NamedTuple
 
 AUTO = "auto"
@@ -54,6 +55,26 @@ RESULT = Scope("result", inherited=True, told=False)
 SCOPES = (LAUNCH, COMPUTE, MACHINE, TRAINING, EVALUATION, RESULT)
 
 
+class Fact(Flag):
+    """What else holds for a flag; `runtime.settings.flag_facts.having` lists the flags."""
+
+    NONE = 0
+    CARD = auto()
+    """An export's model card shows it."""
+    CONVERT = auto()
+    """`--mode convert` uses it."""
+    MODEL = auto()
+    """It decides what a model computes, and so belongs to its weights. Dropout and similar flags do
+    nothing outside training, and another image size is a legitimate request.
+    """
+    RATE = auto()
+    """The learning rate depends on it."""
+    DIVISION = auto()
+    """It divides the images in `--data_dir` into splits, and means nothing for other images."""
+    LABEL = auto()
+    """It names a run or its report: any two runs differ in it, which means nothing."""
+
+
 def batch_number(batch: int | str) -> int:
     """Returns `--train_batch_size`, for code that runs once "auto" is replaced by a number."""
     if isinstance(batch, str):
@@ -76,7 +97,7 @@ def flag(
     path: Literal["", "path", "paths", "inside"] = "",
     words: tuple[str, ...] = (),
     several: bool = False,
-    on_card: bool = False,
+    facts: Fact = Fact.NONE,
 ) -> Any:
     """Returns a field of `Config`.
 
@@ -92,7 +113,7 @@ def flag(
             expanded in all of them.
         words: values of a path that are not paths.
         several: whether the text is a list with commas, which YAML may write as a list.
-        on_card: whether an export's model card shows it.
+        facts: what else holds for it.
     """
     return field(
         default=default,
@@ -106,6 +127,6 @@ def flag(
             "path": path,
             "words": words,
             "several": several,
-            "on_card": on_card,
+            "facts": facts,
         },
     )

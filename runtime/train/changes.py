@@ -21,7 +21,8 @@ from convoy.runtime.builders.inputs import micro_steps
 from convoy.runtime.run_folder.checkpoint import Checkpoint, CheckpointError
 from convoy.runtime.settings import config as flags
 from convoy.runtime.settings.config import Config, defaults
-from convoy.runtime.settings.flag_facts import told_on_resume
+from convoy.runtime.settings.flag_facts import having, told_on_resume
+from convoy.runtime.settings.flags import Fact
 from convoy.runtime.settings.learning_rate import build_schedule
 from convoy.runtime.train.state import restore
 from convoy.runtime.train.step import TrainState
@@ -29,12 +30,6 @@ from convoy.runtime.train.sums import Sums
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 
-_RATE = {
-    *("max_epochs", "steps_per_epoch", "train_batch_size", "optimizer_batch_size"),
-    *("grad_accum_steps", "lr_init", "lr_base_batch", "lr_decay", "lr_decay_rate"),
-    *("lr_decay_epochs", "lr_boundaries", "lr_multipliers", "lr_end", "warmup_epochs"),
-}
-"""Flags that determine the learning rate."""
 _UNTIL = "# until step "
 
 
@@ -223,7 +218,7 @@ def _effects(
         effects["data_dir"] = ": the best so far may be of other validation images"
     if "seed" in changed:
         effects["seed"] = ": the order of images and all other random choices change"
-    of_rate = [name for name in changed if name in _RATE]
+    of_rate = [name for name in changed if name in having(Fact.RATE)]
     rates = of_rate and _rates(saved, config, images_per_step, steps_per_epoch)
     if rates and not math.isclose(*rates, rel_tol=1e-3):
         effects[of_rate[-1]] = f": the learning rate goes from {rates[0]:.3g} to {rates[1]:.3g}"

@@ -4,15 +4,15 @@ from dataclasses import fields
 
 import pytest
 
-from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.config import Config, kinds
 from convoy.runtime.settings.flag_facts import (
+    having,
     inherited,
     of_evaluation,
-    on_model_card,
     told_on_resume,
     without_places,
 )
-from convoy.runtime.settings.flags import LAUNCH, SCOPES, flag
+from convoy.runtime.settings.flags import LAUNCH, SCOPES, Fact, flag
 
 DECLARED = {f.name: f.metadata for f in fields(Config)}
 
@@ -51,5 +51,13 @@ def test_settings_for_publication_leave_out_every_path():
 
 
 def test_a_model_card_shows_training_settings_but_no_folders():
-    assert {"optimizer", "lr_init", "max_epochs", "seed"} <= set(on_model_card())
-    assert not {"data_dir", "model_dir", "log_steps"} & set(on_model_card())
+    assert {"optimizer", "lr_init", "max_epochs", "seed"} <= set(having(Fact.CARD))
+    assert not {"data_dir", "model_dir", "log_steps"} & set(having(Fact.CARD))
+
+
+def test_every_fact_holds_for_some_flag_and_the_rate_depends_on_every_flag_of_a_schedule():
+    assert all(having(fact) for fact in Fact)
+    spans = {name for name, kind in kinds().items() if kind.is_span}
+    of_schedule = {name for name in DECLARED if name.startswith("lr_")} | spans
+    assert spans == {"warmup_epochs", "lr_decay_epochs", "lr_boundaries"}
+    assert of_schedule <= set(having(Fact.RATE))
