@@ -118,7 +118,7 @@ class StepLog:
     def after_step(self, done: FinishedStep) -> None:
         """Reports a step. All ranks must call it: a logged step exchanges its means."""
         # The log's disk may be slow.
-        watchdog.mark(f"reporting step {self._state.step}", 10.0, done.compute_seconds)
+        watchdog.mark(f"reporting step {done.number}", 10.0, done.compute_seconds)
         journal, window, place = self._journal, self._figures.window, self._place()
         if journal.progress is not None and journal.progress.due(place):
             mean = window.shared.result()
@@ -132,5 +132,5 @@ class StepLog:
         if done.logged:
             values: dict[str, Any] = window.means() | {"train.lr": done.lr} | window.speed()
             values["train.grad_norm"] = done.result.gradient_norm
-            journal.metrics((self._state.epoch + 1, self._state.step), values, self._state.step)
+            journal.metrics((self._state.epoch + 1, done.number), values, done.number)
             self._figures.begin_window()

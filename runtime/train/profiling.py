@@ -43,8 +43,8 @@ class Profiler:
         self._folder = f"{config.model_dir}/tensorboard"
         self._step: Any = None
 
-    def begin(self, step: int) -> None:
-        """Call this before a step waits for its data."""
+    def before_step(self, step: int) -> None:
+        """Call this before step number `step` waits for its data."""
         wanted = self._first <= step <= self._last
         if not wanted and self._step is None:
             return

@@ -34,7 +34,9 @@ from convoy.runtime.train.state import average_statistics, figures_of, replicas_
 from convoy.runtime.train.state_keeper import Keeper
 from convoy.runtime.train.step import Step, without_weight
 from convoy.runtime.train.sums import Sums
+from convoy.runtime.train.user_callbacks import UserCallbacks
 from convoy.runtime.train.warnings import Doubts
+from convoy.runtime.train.wishes import WishesOfRanks
 from convoy.utils.distributed import ranks
 from convoy.utils.logging import RunLog
 from convoy.utils.metrics import Throughput
@@ -83,7 +85,13 @@ class Trainer:
         self.figures = Figures(self.sizes.images_per_step, Throughput(max(1, warmup)))
         self.journal, self.profiler = Journal(run_log, trackers or Trackers()), Profiler(config)
         self.step_log = StepLog(self.journal, self.figures, self.state, self._place)
-        self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.state.model)
+        self.callbacks = UserCallbacks(callbacks, self.state.model)
+        self.wishes = WishesOfRanks(
+            self.requests,
+            memory,
+            save=lambda to_disk: self._save(self.figures.sums(), to_disk),
+            stop=lambda number: self._stop(f"after step {number}"),
+        )
         self.report = figures_of(self.saved, self.state.ema is not None)
         self.entered = False  # whether the launch's first stage was announced
         self._stop_if_asked("before its first step")
@@ -157,7 +165,7 @@ class Trainer:
         if self._is_over():
             self.journal.line(f"nothing left to train: {state.epoch} epochs are done")
         self.step.seed_randomness()
-        self.callbacks.on_train_begin()
+        self.callbacks.begin()
         try:
             self._stop_if_asked("before its first step")
             if self.evaluations.missing(self.saved, self.last.epoch):
@@ -183,7 +191,7 @@ class Trainer:
             self.journal.close()
         if not replicas_agree(state):
             raise TrainingError("the processes ended with different weights; please report this")
-        self.callbacks.on_train_end()
+        self.callbacks.end()
         rates, failed = self.figures.throughput.summary(), len(self.evaluations.failures)
         return self.report | of_a_run(rates["total_ips"], failed)
 
@@ -197,13 +205,13 @@ class Trainer:
         Returns:
             The ranks' wishes in the epoch's last step.
         """
-        state, images, asked = self.state, self.sizes.images_per_step, Wishes()
+        state, images, actions = self.state, self.sizes.images_per_step, self._after_step()
         self.figures.begin_epoch(self._sums)
         self._sums = Sums.none()
-        self.callbacks.on_epoch_begin(state.epoch)
+        self.callbacks.begin_epoch(state.epoch)
         batches = self.train_data.batches(state.epoch, state.offset)
         while state.step < self.last.step:
-            self.profiler.begin(state.step + 1)
+            self.profiler.before_step(state.step + 1)
             start = time.perf_counter()
             passes = self._wait_for_data(batches)
             if not passes:
@@ -213,30 +221,40 @@ class Trainer:
                 state.offset += images
                 continue
             done = self._train_step(passes, time.perf_counter() - start)
-            for action in self._after_step():
+            for action in actions:
                 action.after_step(done)
-            asked = self._grant(done.result.granted)
-            watchdog.mark(f"in the callbacks of step {state.step}", 10.0, done.compute_seconds)
-            self.callbacks.on_train_batch_end(self.figures.epoch.steps - 1)
         watchdog.rest("ending an epoch")
         batches.close()
         if state.offset >= self.train_data.epoch_length:
             state.epoch, state.offset = state.epoch + 1, 0
-        return asked
+        return self.wishes.take_left()
 
     def _train_step(self, passes: list[Batch], data_seconds: float) -> FinishedStep:
         """Updates the weights once, and counts the examples as done."""
-        lr, logged = self.schedule.rate(self._place()), self._is_logged(self.state.step + 1)
+        state, lr = self.state, self.schedule.rate(self._place())
+        logged = self._is_logged(state.step + 1)
         start = time.perf_counter()
-        result = self.step(passes, lr, self._wishes(), logged)
+        result = self.step(passes, lr, self.wishes.own(), logged)
         seconds = time.perf_counter() - start
         self.requests.at_stake = True
-        self.state.offset += self.sizes.images_per_step
-        return FinishedStep(result, passes, lr, data_seconds, seconds, logged)
+        state.offset += self.sizes.images_per_step
+        return FinishedStep(
+            number=state.step,
+            result=result,
+            batches=passes,
+            lr=lr,
+            data_seconds=data_seconds,
+            compute_seconds=seconds,
+            logged=logged,
+            ends_epoch=state.offset >= self.train_data.epoch_length,
+        )
 
     def _after_step(self) -> tuple[AfterStep, ...]:
-        """Returns what every step is followed by, in this order: a bad step must not be counted."""
-        return self.health, self.figures, self.step_log
+        """Returns what every step is followed by, in this order.
+
+        A bad step must not be counted, and the user's callbacks may fail: wishes are granted first.
+        """
+        return self.health, self.figures, self.step_log, self.wishes, self.callbacks
 
     def _wait_for_data(self, batches: Iterator[Batch]) -> list[Batch]:
         """Returns the next step's batches, filled up with weight 0; none at the epoch's end."""
@@ -244,11 +262,6 @@ class Trainer:
         passes = list(islice(batches, self.sizes.micro_steps))
         missing = self.sizes.micro_steps - len(passes) if passes else 0
         return passes + [without_weight(passes[-1]) for _ in range(missing)]
-
-    def _wishes(self) -> Wishes:
-        """Returns the wishes that this rank sends with its next gradients."""
-        stop, save = self.requests.wishes()
-        return Wishes(stop, save, bool(self.memory and self.memory.hosts_changed()))
 
     def _end_epoch(self, asked: Wishes) -> None:
         """Saves, then does what may fail or take long: evaluation and the last step's wishes.
@@ -274,7 +287,7 @@ class Trainer:
         try:
             self.journal.epoch(state, values)
             logs = {"loss": values["train.loss"], "accuracy": values["train.top1"]}
-            self.callbacks.on_epoch_end(state.epoch - (not state.offset), logs)
+            self.callbacks.end_epoch(state.epoch - (not state.offset), logs)
         except BaseException:  # of the user's callbacks
             self._save(sums)
             raise
@@ -315,22 +328,6 @@ class Trainer:
         """
         done = math.ceil(self.state.offset / self.sizes.images_per_step)
         return self.state.epoch * self.sizes.steps_per_epoch + done
-
-    def _grant(self, asked: Wishes) -> Wishes:
-        """Saves, stops and regroups within an epoch if any rank asked; all ranks act alike.
-
-        Returns the wishes that are left: in an epoch's last step all, as its end saves more.
-        """
-        if self.state.offset >= self.train_data.epoch_length:
-            return asked
-        due = bool(self.memory and self.memory.due(self.state.step))
-        if any(asked) or due:
-            self._save(self.figures.sums(), to_disk=asked.stop or asked.save)
-        if asked.stop:
-            self._stop(f"after step {self.state.step}")
-        if asked.regroup:
-            self.memory.regroup()
-        return Wishes()
 
     def _stop(self, when: str) -> None:
         """Raises Preempted, once everything is saved."""
