@@ -8,6 +8,7 @@ from pathlib import Path
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flag_facts import having
 from convoy.runtime.settings.flags import Fact
+from convoy.runtime.settings.modes import AVERAGE
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import is_url
 
@@ -56,7 +57,7 @@ def check_convert(config: Config) -> None:
         inspect(
             file or str(resolve(config.model_dir, config.checkpoint)),
             config.arch,
-            ema={"raw": False, "ema": True}.get(config.weights),
+            ema=AVERAGE[config.weights],
             padding=config.padding,
             partial=config.pretrained_partial,
         )
