@@ -182,7 +182,7 @@ def test_a_signal_before_and_after_training_stops_the_run_with_75(
     assert f"stopped by SIGTERM {when}" in text
     assert "Traceback" not in text
     assert not (tmp_path / "run" / "in_use.json").exists()
-    assert len(checkpoint.complete_checkpoints(tmp_path / "run")) == (module.endswith("report"))
+    assert len(checkpoint.complete_checkpoints(tmp_path / "run")) == (name == "report_training")
 
 
 def test_a_callback_that_fails_at_an_epochs_end_does_not_lose_the_epoch(small_run, tiny, tmp_path):
