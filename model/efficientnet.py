@@ -35,7 +35,7 @@ def build(arch: catalog.Arch, options: Options) -> keras.Model:
     """
     arch = apply_options(options, arch)
     parts = Parts(arch, options)
-    images, x = parts.images()
+    images, x = parts.normalised_input()
 
     x = parts.conv(x, catalog.stem_filters(arch), "stem_conv", kernel=3, stride=2)
     x = parts.norm(x, "stem_bn", act=True)

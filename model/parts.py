@@ -51,7 +51,7 @@ class Parts:
         """Returns the seed of a layer."""
         return layer_seed(self.options.seed, name)
 
-    def images(self) -> tuple[Any, Any]:
+    def normalised_input(self) -> tuple[Any, Any]:
         """Returns the model's input in NHWC, and its normalised images in the data format."""
         side = None if self.options.any_size else self.arch.resolution
         images = keras.Input((side, side, 3), name="image")
@@ -60,13 +60,13 @@ class Parts:
             x = layers.Permute((3, 1, 2), name=NCHW)(x)
         return images, x
 
-    def logits(self, x: Any, name: str, **initializers: Any) -> Any:
-        """Applies the classifier."""
+    def logits(self, x: Any, name: str, **weights: Any) -> Any:
+        """Applies the classifier; `weights` are its initialisers."""
         return layers.Dense(
             self.options.num_classes,
             dtype="float32",  # a 16-bit loss is too coarse, whatever the policy
             name=name,
-            **initializers,
+            **weights,
         )(x)
 
     def dropout(self, x: Any, name: str) -> Any:

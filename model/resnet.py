@@ -147,7 +147,7 @@ def build(arch: catalog.Arch, options: ResNetOptions) -> keras.Model:
     if options.se_ratio is not None:
         arch = _with_ratio(arch, options.se_ratio)
     parts = _Parts(arch, options)
-    images, x = parts.images()
+    images, x = parts.normalised_input()
 
     x = _pool(_stem(x, parts), parts)
     for block in catalog.resnet_blocks(arch):
