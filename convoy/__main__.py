@@ -47,7 +47,7 @@ def _main(argv: Sequence[str] | None) -> int:
         try:
             with requests.at_once(launched_processes() == 1):
                 from convoy.runtime.command_line.cli import parse
-                from convoy.runtime.command_line.other_names import understand
+                from convoy.runtime.command_line.translation import understand
                 from convoy.utils.logging import setup_logging
                 from convoy.utils.text import printable_output
 

@@ -16,9 +16,9 @@ from typing import Any
 from convoy.runtime.checks.convert import check_flags
 from convoy.runtime.checks.every_mode import preempt_signals, validate
 from convoy.runtime.command_line.help import asked, page
-from convoy.runtime.command_line.other_names import translations, understand
 from convoy.runtime.command_line.parser import build_parser, recipe_settings, refuse
 from convoy.runtime.command_line.sources import Given, Sources, sources_of
+from convoy.runtime.command_line.translation import translations, understand
 from convoy.runtime.fitted.auto_batch import agree, look
 from convoy.runtime.fitted.choose import Choice, choose
 from convoy.runtime.settings.config import Config, settle

@@ -13,7 +13,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from convoy.runtime.command_line.other_names import NEAR, SAME
+from convoy.runtime.command_line.translation import NEAR, SAME
 from convoy.runtime.fitted.rules import CHOSEN
 from convoy.runtime.settings.config import Config, kinds, spellings
 from convoy.runtime.settings.defaults_by_family import FAMILY_DEFAULTS

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from convoy.runtime.command_line.help import metavar, page
-from convoy.runtime.command_line.other_names import unknown_flag
+from convoy.runtime.command_line.translation import unknown_flag
 from convoy.runtime.settings.config import Config, kinds
 from convoy.runtime.settings.recipes import read_recipe
 from convoy.runtime.settings.values import Kind

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from convoy.runtime.command_line.other_names import unknown_mode
 from convoy.runtime.command_line.pretrained import arch_of_run, settle_pretrained
+from convoy.runtime.command_line.translation import unknown_mode
 from convoy.runtime.data.open_split import for_these_data
 from convoy.runtime.fitted.choose import Choice
 from convoy.runtime.settings.config import Config, defaults

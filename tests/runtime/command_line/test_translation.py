@@ -3,7 +3,7 @@
 import pytest
 
 from convoy.runtime.command_line.cli import parse
-from convoy.runtime.command_line.other_names import NEAR, SAME, translations, understand
+from convoy.runtime.command_line.translation import NEAR, SAME, translations, understand
 from convoy.runtime.settings.config import spellings
 from convoy.runtime.settings.modes import MODES
 
