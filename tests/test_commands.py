@@ -23,8 +23,8 @@ from convoy.dataloader.prepare.flags import make_parser as prepare_parser
 from convoy.model import get_arch
 from convoy.runtime.command_line.cli import parse
 from convoy.runtime.command_line.parser import build_parser
-from convoy.runtime.command_line.translation import SAME
 from convoy.runtime.settings import recipes
+from convoy.runtime.settings.other_names import SAME
 from tests.weight_file import write_timm
 
 ROOT = Path(__file__).parents[1]

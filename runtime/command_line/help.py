@@ -13,12 +13,12 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from convoy.runtime.command_line.translation import NEAR, SAME
 from convoy.runtime.fitted.rules import CHOSEN
 from convoy.runtime.settings.config import Config, kinds, spellings
 from convoy.runtime.settings.defaults_by_family import FAMILY_DEFAULTS
 from convoy.runtime.settings.flags import RANGES
 from convoy.runtime.settings.modes import MODES
+from convoy.runtime.settings.other_names import NEAR, SAME
 from convoy.runtime.settings.values import Kind
 from convoy.utils.errors import ConfigError
 

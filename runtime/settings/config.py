@@ -10,7 +10,6 @@ the recipe.
 
 from __future__ import annotations
 
-import difflib
 import os
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -32,6 +31,7 @@ from convoy.runtime.settings.flags import (
 )
 from convoy.runtime.settings.flags import flag as _flag
 from convoy.runtime.settings.modes import MODES
+from convoy.runtime.settings.other_names import meant_by
 from convoy.runtime.settings.settings_file import read_settings
 from convoy.runtime.settings.values import Kind, ValueRefused
 from convoy.utils.errors import ConfigError
@@ -326,17 +326,14 @@ def settle(written: str, value: Any, where: str = "") -> tuple[str, Any]:
         ConfigError: there is no such setting, or it does not accept this value.
     """
     if written not in spellings():
-        raise ConfigError(f"{where}there is no setting {written}{_nearest(written)}")
+        meant = meant_by(written.strip("-").replace("-", "_").lower(), spellings())
+        hint = f"did you mean {meant}?" if meant else "--help=all lists all"
+        raise ConfigError(f"{where}there is no setting {written}; {hint}")
     name = spellings()[written]
     try:
         return name, kinds()[name](value)
     except ValueRefused as error:
         raise ConfigError(f"{where or '--'}{name} {error}") from error
-
-
-def _nearest(written: str) -> str:
-    near = difflib.get_close_matches(written.strip("-").lower(), spellings(), n=1, cutoff=0.65)
-    return f"; did you mean {near[0]}?" if near else "; --help=all lists all"
 
 
 def load_config(path: str | Path | Remote) -> Config:

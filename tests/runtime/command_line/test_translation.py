@@ -3,9 +3,10 @@
 import pytest
 
 from convoy.runtime.command_line.cli import parse
-from convoy.runtime.command_line.translation import NEAR, SAME, translations, understand
+from convoy.runtime.command_line.translation import translations, understand
 from convoy.runtime.settings.config import spellings
 from convoy.runtime.settings.modes import MODES
+from convoy.runtime.settings.other_names import NEAR, SAME
 
 
 def test_other_names_lead_to_existing_flags_and_hide_none():

@@ -84,6 +84,9 @@ def test_a_yaml_value_is_read_by_the_type_of_its_setting(tmp_path, line, value):
         ("color_jitter: x", "takes a number, or comma-separated numbers, not x"),
         ("lr_boundaries: &a [*a]", "holds a list in a list"),
         ("a: &a [*a]", "line 1: a holds a list in a list"),
+        ("lr: 0.1", "line 1: there is no setting lr; did you mean lr_init?"),
+        ("epochs: 3", "there is no setting epochs; did you mean max_epochs?"),
+        ("learning-rte: 3", "there is no setting learning-rte; did you mean lr_init?"),
         ("\n\nmax_epoch: 3", "line 3: there is no setting max_epoch; did you mean max_epochs?"),
         ("bogus: 3", "there is no setting bogus; --help=all lists all"),
         (
