@@ -16,12 +16,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"Python 3.10 or newer is needed, and this is {sys.version.split()[0]}")
     try:
         return _main(argv)
-    except ModuleNotFoundError as error:
-        from convoy.utils.extras import missing_requirement
-
-        if text := missing_requirement(error):
-            return _refuse(text)
-        raise
     except KeyboardInterrupt:  # a mode handles it itself
         print("convoy: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -30,6 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # at exit that it cannot flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        from convoy.utils.extras import broken_installation, missing_requirement
+
+        missing = isinstance(error, ModuleNotFoundError) and missing_requirement(error)
+        if text := missing or broken_installation(error):
+            return _refuse(text)
+        raise
 
 
 def _main(argv: Sequence[str] | None) -> int:

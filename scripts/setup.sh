@@ -43,8 +43,17 @@ fits "$version" || die "$python is Python $version, and TensorFlow $TENSORFLOW n
 
 compiler=${CXX:-g++}
 have "$compiler" || die "no C++ compiler ($compiler), which Horovod needs: install the package g++ (Debian, Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++)"
+have make || die "no program \`make\`, which the build of Horovod needs: install the package make"
 have patch || die "no program \`patch\`, which the build of Horovod needs: install the package patch"
 gpu=no; { [ -e /proc/driver/nvidia/version ] || { have nvidia-smi && nvidia-smi -L >/dev/null 2>&1; }; } && gpu=yes
+if [ $gpu = yes ] && have nvidia-smi; then
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -1) || true
+  oldest=$(sed -n 's/^OLDEST_DRIVER = //p' utils/machine/device.py)
+  case ${driver%%.*} in '' | *[!0-9]*) ;; *)
+    [ "${driver%%.*}" -ge "$oldest" ] || say "WARNING: NVIDIA's driver $driver is too old for TensorFlow's CUDA 12, so that" \
+      "training will use the CPU: install driver $oldest or newer" ;;
+  esac
+fi
 mpi=no; have mpicc && mpi=yes
 tools=$("$compiler" --version; [ $mpi = no ] || mpicc --version; echo "$gpu $mpi")
 
@@ -58,12 +67,22 @@ native() {
   rm -f "$log"
 }
 
+# Prints what is missing, in part or of another version in the environment; returns 1 if pip can mend it, 2 if not.
+extras=dev,demo,$([ $gpu = yes ] && echo gpu || echo cpu)${EXTRAS:+,$EXTRAS}
+wanted=("$pins" "convoy[$extras]" setuptools wheel cmake packaging cloudpickle psutil)
+faults() { "$venv/bin/python" -m convoy.utils.installed "$@" "${wanted[@]}" horovod; }
+
 # Everything the finished environment depends on, the folder included (scripts in .venv/bin name it).
 stamp="$venv/.convoy-setup"
+horovod() { cat "$venv"/lib/python*/site-packages/horovod-*.dist-info/RECORD 2>/dev/null | sha256sum | cut -d' ' -f1; }
 want=$({ cat "$pins" pyproject.toml scripts/setup.sh scripts/horovod/*; pwd; echo "$venv ${EXTRAS:-}"; "$python" -VV; echo "$tools"; } | sha256sum | cut -d' ' -f1)
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then native; exit 0; fi
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want $(horovod)" ]; then
+  if wrong=$(faults 2>&1); then native; exit 0; fi
+  say "$venv was changed after its set-up ($(head -1 <<<"$wrong")): installing again"
+fi
 
-if [ "$(version_of "$venv/bin/python")" != "$version" ]; then
+state=2; [ "$(version_of "$venv/bin/python")" != "$version" ] || { state=0; faults --forget >/dev/null 2>&1 || state=$?; }
+if [ $state = 2 ]; then
   say "creating $venv with Python $version"
   rm -rf "$venv" && "$python" -m venv "$venv"
 fi
@@ -71,7 +90,7 @@ rm -f "$stamp"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 say "installing pinned packages (TensorFlow $TENSORFLOW for $([ $gpu = yes ] && echo 'NVIDIA GPUs' || echo 'CPU'))"
 pip install -qq -c "$pins" pip setuptools wheel
-pip install -qq -c "$pins" --no-build-isolation cmake packaging cloudpickle psutil -e ".[dev,demo,$([ $gpu = yes ] && echo gpu || echo cpu)${EXTRAS:+,$EXTRAS}]"
+pip install -qq -c "$pins" --no-build-isolation cmake packaging cloudpickle psutil -e ".[$extras]"
 # The checkout's own folders, so that `python -m dataloader.prepare` works anywhere; the code itself imports `convoy.…`.
 "$venv/bin/python" -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "convoy-checkout.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
 native & native_job=$!  # beside Horovod
@@ -84,7 +103,8 @@ key=$({ cat scripts/horovod/*
 wheels=$cache/wheels/$key
 if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
   say "building Horovod against TensorFlow (Gloo$([ $mpi = yes ] && echo ', MPI')$([ $gpu = yes ] && echo ', NCCL')): about 5 minutes, once"
-  VENV=$venv PINS=$pins CACHE=$cache GPU=$gpu MPI=$mpi scripts/horovod/build.sh "$wheels"
+  VENV=$venv PINS=$pins CACHE=$cache GPU=$gpu MPI=$mpi scripts/horovod/build.sh "$wheels.$$"
+  mkdir -p "$wheels" && mv "$wheels.$$"/horovod-*.whl "$wheels/" && rmdir "$wheels.$$"  # within a file system, so that a wheel is whole
 fi
 wait "$native_job"
 pip install -qq --no-deps --force-reinstall "$wheels"/horovod-*.whl
@@ -95,5 +115,6 @@ LD_BIND_NOW=1 TF_CPP_MIN_LOG_LEVEL=3 "$venv/bin/python" -c 'import horovod.tenso
 }
 rm -f "$stamp.log"
 pip check >/dev/null || { pip check >&2; die "the installed packages disagree (above)"; }
-echo "$want" > "$stamp"
+faults >&2 || die "$venv is still not whole (above): remove it, and run make setup again"
+echo "$want $(horovod)" > "$stamp"
 say "done: $venv/bin/python main.py --help"

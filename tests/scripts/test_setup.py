@@ -54,7 +54,12 @@ def python(version):
         ({"python3": python("3.13")}, {"TENSORFLOW": "2.18"}, "needs one of 3.12, 3.11, 3.10"),
         ({"python3": "exit 1"}, {}, "python3 does not run"),
         ({"python3": python("3.13")}, {}, "no C++ compiler (g++)"),
-        ({"python3": python("3.13"), "g++": "true"}, {}, "install the package patch"),
+        ({"python3": python("3.13"), "g++": "true"}, {}, "install the package make"),
+        (
+            {"python3": python("3.13"), "g++": "true", "make": "true"},
+            {},
+            "install the package patch",
+        ),
     ],
 )
 def test_what_is_missing_ends_the_set_up_with_the_way_out(tmp_path, programs, variables, says):
@@ -99,3 +104,20 @@ def test_a_patch_that_does_not_apply_ends_the_build_with_its_name(tmp_path):
     assert "1-idle-cycle-time.patch does not apply to this release of Horovod" in done.stderr
     assert (cache / "horovod-build.log").exists()
     assert not (tmp_path / "wheels").exists()
+
+
+DRIVER = """case $* in -L) echo 'GPU 0: NVIDIA' ;; *) echo {} ;; esac"""
+
+
+@pytest.mark.parametrize(("driver", "warns"), [("470.256.02", True), ("570.86.15", False)])
+def test_a_driver_too_old_for_tensorflows_cuda_is_told_before_anything_is_built(
+    tmp_path, driver, warns
+):
+    programs = {"python3": python("3.13"), "g++": "true", "make": "true", "patch": "true"}
+    programs |= {"nvidia-smi": DRIVER.format(driver), "sed": None, "head": None}
+    done = set_up(tmp_path, programs)
+    warning = (
+        f"setup: WARNING: NVIDIA's driver {driver} is too old for TensorFlow's CUDA 12, so that"
+        " training will use the CPU: install driver 525 or newer"
+    )
+    assert (warning in done.stdout.splitlines()) is warns

@@ -16,6 +16,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from convoy.utils.errors import UserError
+from convoy.utils.extras import broken_installation, mend
+from convoy.utils.installed import wrong_version
 from convoy.utils.places import cache_folder
 
 logger = logging.getLogger("convoy.utils")
@@ -87,11 +89,13 @@ def multiplies_bfloat16() -> bool | None:
 
 
 def check_interpreter() -> None:
-    """Raises DeviceError if TensorFlow cannot be imported.
+    """Raises DeviceError if TensorFlow cannot be imported, or Convoy does not work with it.
 
     Python may strip docstrings, which it needs, or the processor may lack AVX: the import then ends
     the process.
     """
+    if wrong := wrong_version(["tensorflow", "tensorflow-cpu", "keras", "numpy"]):
+        raise DeviceError(f"{wrong}: {mend()}")
     flags = _cpu_flags()
     if flags and "avx" not in flags:
         raise DeviceError(
@@ -188,11 +192,19 @@ def import_tensorflow() -> None:
 
     If scikit-learn is installed, Keras loads it for wrappers that we do not use, which takes 1.6 of
     the 5.4 s. TensorFlow 2.21 prints two start-up lines whatever `quiet` asks for.
+
+    Raises:
+        DeviceError: packages are missing or installed in part.
     """
     if "keras" in sys.modules or "sklearn" in sys.modules:
         return
-    with without_start_up_lines() if _is_quiet() else nullcontext():
-        _import_tensorflow()
+    try:
+        with without_start_up_lines() if _is_quiet() else nullcontext():
+            _import_tensorflow()
+    except Exception as error:  # an AttributeError, say, if only the package's folder is there
+        if text := broken_installation(error):
+            raise DeviceError(text) from error
+        raise
 
 
 def _is_quiet() -> bool:
