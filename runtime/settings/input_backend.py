@@ -7,9 +7,10 @@ import importlib.util
 from convoy.runtime.settings.config import Config
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
-from convoy.utils.extras import how_to_install
+from convoy.utils.extras import DALI, how_to_install
+from convoy.utils.installed import installed_of
 from convoy.utils.machine import device
-from convoy.utils.machine.gpus import visible_gpus
+from convoy.utils.machine.gpus import driver_cuda, visible_gpus
 
 BENCHMARKS = ("training_benchmark", "inference_benchmark")
 EVALUATING = ("train_and_eval", "eval", "inference_benchmark")
@@ -55,6 +56,23 @@ def check_backend(config: Config) -> None:
         raise ConfigError(
             f"{flag} needs an NVIDIA GPU, and none is visible here: --data_backend dali-cpu runs"
             " DALI on the CPU"
+        )
+    _check_build(flag, "dali-gpu" in used)
+
+
+def _check_build(flag: str, on_gpu: bool) -> None:
+    """Rejects a DALI that is for another CUDA than the driver, or two at once."""
+    found = installed_of(*DALI.values())
+    remedy = how_to_install("dali")
+    if len(found) > 1:
+        raise ConfigError(
+            f"{flag} cannot tell {' from '.join(found)}, which have files of the same names: pip"
+            f" uninstall {' '.join(found)}, then {remedy}"
+        )
+    if on_gpu and found == [DALI[13]] and (cuda := driver_cuda()) < (13, 0):
+        raise ConfigError(
+            f"{flag} with {DALI[13]} needs a driver for CUDA 13 (580 or newer), and this one is for"
+            f" CUDA {'.'.join(map(str, cuda))}: pip uninstall {DALI[13]}, then {remedy}"
         )
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from convoy.runtime.command_line.cli import parse
 from convoy.runtime.settings.config import Config, load_config
-from convoy.runtime.settings.input_backend import backend
+from convoy.runtime.settings.input_backend import backend, check_backend
 from convoy.runtime.settings.learning_rate import build_schedule, schedule_arguments
 from convoy.runtime.settings.model_checks import ACTIVATIONS
 from convoy.utils.errors import ConfigError
@@ -204,6 +204,37 @@ def test_dali_gpu_is_refused_without_a_gpu(refused, monkeypatch):
     message = refused("--data_backend", "dali-gpu")
     assert "GPU" in message
     assert "--data_backend dali-cpu" in message
+
+
+@pytest.mark.parametrize(
+    ("packages", "cuda", "says"),
+    [
+        (["nvidia-dali-cuda120", "nvidia-dali-cuda130"], (13, 0), "have files of the same names"),
+        (["nvidia-dali-cuda130"], (12, 4), "needs a driver for CUDA 13 (580 or newer), and this"),
+    ],
+)
+def test_a_dali_for_another_cuda_is_refused(refused, monkeypatch, packages, cuda, says):
+    backend = "convoy.runtime.settings.input_backend."
+    monkeypatch.setattr(f"{backend}_installed", lambda module: True)
+    monkeypatch.setattr(f"{backend}visible_gpus", lambda: 1)
+    monkeypatch.setattr(f"{backend}driver_cuda", lambda: cuda)
+    monkeypatch.setattr(f"{backend}installed_of", lambda *names: packages)
+    message = refused("--data_backend", "dali-gpu")
+    assert says in message
+    assert f"pip uninstall {' '.join(packages)}, then " in message
+    assert "[dali]" in message
+
+
+@pytest.mark.parametrize(
+    ("packages", "cuda"), [(["nvidia-dali-cuda120"], (13, 0)), (["nvidia-dali-cuda130"], (13, 1))]
+)
+def test_a_dali_for_the_drivers_cuda_or_an_older_one_is_taken(monkeypatch, packages, cuda):
+    backend = "convoy.runtime.settings.input_backend."
+    monkeypatch.setattr(f"{backend}_installed", lambda module: True)
+    monkeypatch.setattr(f"{backend}visible_gpus", lambda: 1)
+    monkeypatch.setattr(f"{backend}driver_cuda", lambda: cuda)
+    monkeypatch.setattr(f"{backend}installed_of", lambda *names: packages)
+    check_backend(Config(mode="eval", data_backend="dali-gpu"))
 
 
 def test_use_dali_is_refused_with_a_contradictory_data_backend(refused):
