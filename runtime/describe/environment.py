@@ -10,7 +10,8 @@ from typing import Any
 
 from convoy.utils import strict_json
 from convoy.utils.distributed import ranks
-from convoy.utils.distributed.horovod_build import build_info
+from convoy.utils.distributed.horovod_build import build_info, why_missing
+from convoy.utils.extras import DALI
 from convoy.utils.files import path_of, write_atomically
 
 FILE = "environment.json"
@@ -25,7 +26,7 @@ PACKAGES = (
     "safetensors",
 )
 OPTIONAL = (
-    "nvidia-dali-cuda120",
+    *DALI.values(),
     "onnxruntime",
     "tf2onnx",
     "tensorflow-datasets",
@@ -86,7 +87,7 @@ def gather(horovod: bool = True) -> dict[str, Any]:
         "native training operations": training_native.status(),
         # Loading it takes a second, which a single process can save.
         "horovod": build_info() if horovod else {},
-        "dali": _version("nvidia-dali-cuda120"),
+        "dali": next(filter(None, map(_version, DALI.values())), None),
         "pictures": kinds_here(),
     }
 
@@ -105,7 +106,7 @@ def record(model_dir: str) -> None:
 def _exchange(horovod: dict[str, Any], gpus: bool) -> str:
     """Says how several processes would exchange their gradients."""
     if not horovod:
-        return "need Horovod: make setup"
+        return "need Horovod"
     if horovod["nccl"]:
         return "go from GPU to GPU, through NCCL"
     way = "MPI or Gloo" if horovod["mpi"] else "Gloo"
@@ -130,7 +131,7 @@ def show() -> dict[str, Any]:
         "CUDA": facts["tensorflow built with CUDA"] or "TensorFlow was built without",
         "Horovod": f"{horovod['version']}, built with {', '.join(built)}"
         if horovod
-        else "not installed",
+        else why_missing(),
         "gradients of several processes": _exchange(horovod, bool(facts["gpus"])),
         "DALI": facts["dali"] or "not installed (the extra dali)",
         "pictures": ", ".join(facts["pictures"]),

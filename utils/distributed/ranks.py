@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from convoy.utils.distributed import gathering
+from convoy.utils.distributed import gathering, horovod_build
 from convoy.utils.distributed.launched import (
     WATCHDOG_SECONDS,
     begin,
@@ -88,16 +88,13 @@ def init(
 
 
 def _horovod(wanted: int) -> Any:
-    """Imports Horovod for `wanted` processes."""
+    """Loads Horovod for the number of processes that were launched."""
     try:
-        import horovod.tensorflow as hvd
-    except ImportError as error:
+        return horovod_build.load()
+    except horovod_build.HorovodError as error:
         raise DistributedError(
-            f"{wanted} processes were launched, but Horovod is not installed for this TensorFlow"
-            f" ({error});"
-            " run `make setup`, or start one process"
+            f"{wanted} processes were launched, but {error}, or start one process"
         ) from error
-    return hvd
 
 
 def _check_size(found: int, wanted: int) -> None:
