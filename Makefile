@@ -75,5 +75,5 @@ notebook: .venv-docs/installed  ## execute the notebook in place, after its cell
 	@touch $@
 
 clean:  ## remove what make created in this folder
-	rm -rf .venv .venv-oldest .venv-parity .venv-dali .venv-export .venv-trackers .venv-bench .venv-docs demo demo-finetune demo-photos build *.egg-info
+	rm -rf .venv .venv-oldest .venv-parity .venv-dali .venv-export .venv-trackers .venv-bench .venv-bundle .venv-docs demo demo-finetune demo-photos build *.egg-info
 	rm -f dataloader/native/convoy-* model/native/convoy-*

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -281,3 +282,25 @@ def test_a_tiny_benchmark_runs_on_any_machine(tmp_path):
     assert (tmp_path / "gpu.md").read_text() in done.stdout
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert again.stdout.count("measured before") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_check_for_a_gpu_runs_step_by_step_on_a_cpu(tmp_path):
+    """Its measurement of other programs, which the test above runs, gets no time here."""
+    done = subprocess.run(
+        [ROOT / "benchmarks/gpu/check.sh"],
+        env=os.environ
+        | {"PYTHON": sys.executable, "OUT": str(tmp_path), "TINY": "1", "SECONDS_LEFT": "600"}
+        | {"SKIP": "peers"},
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
+    lines = [line for line in done.stdout.splitlines() if " ended after " in line]
+    steps = ["env", "nccl", "half", "augmentation", "channels_first"]
+    assert [line.split(":")[0] for line in lines] == steps, done.stdout
+    assert done.returncode == 0
+    exchanged = (tmp_path / "nccl.log").read_text()
+    assert "through Gloo, on the CPU, 1 process" in exchanged
+    assert exchanged.count("right, ") == 7
