@@ -145,10 +145,19 @@ def test_a_disk_that_fills_up_during_training_keeps_the_earlier_checkpoint(
     checkpoint.read(saved[0])
 
 
-def test_a_result_that_cannot_be_printed_is_an_error(trained, monkeypatch, capsys):
+def test_a_result_that_cannot_be_printed_is_an_error(trained, tiny, tmp_path, monkeypatch, capsys):
+    # Not into the run's own log, which other tests read.
+    args = (
+        "--pretrained_from_file",
+        trained.model_dir,
+        "--data_dir",
+        tiny,
+        "--model_dir",
+        tmp_path,
+    )
     with open("/dev/full", "w") as full, open(os.devnull, "w") as nothing:
         monkeypatch.setattr("sys.stdout", full)
-        assert run("--mode", "eval", "--model_dir", trained.model_dir) == 1
+        assert run("--mode", "eval", *args) == 1
         os.dup2(nothing.fileno(), full.fileno())  # otherwise closing it would fail
     assert "no space is left on a disk" in (text := said(capsys))
     assert "standard output" in text

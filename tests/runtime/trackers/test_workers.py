@@ -262,7 +262,7 @@ def test_the_program_ends_although_a_tracker_hangs(monkeypatch, capsys, hangs):
     if not hangs:
         gate.set()
     monkeypatch.setattr(trackers, "HURRY", 0.2 if hangs else 60.0)
-    monkeypatch.setattr(runner.os, "_exit", codes.append)
+    monkeypatch.setattr("os._exit", codes.append)
     monkeypatch.setattr(
         runner.Runner, "run", lambda _: run_fake(Fake(hang=gate), (1,), end=Preempted("stop"))
     )
