@@ -94,6 +94,7 @@ def _check_values(image_size: int, validation_fraction: float, classes: Sequence
 def _load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Returns the images, float (1797, 8, 8) in 0-16, and which digits they show, int (1797,)."""
     try:
+        import PIL.Image  # noqa: F401 — `_encode` needs it: fail before anything is written
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataError(

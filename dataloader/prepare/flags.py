@@ -144,10 +144,7 @@ def _add_verify(commands: Commands) -> None:
         "read every record, decode every image and list the bad ones",
         "The exit status is 1 if there are bad ones.",
     )
-    check.add_argument("--data_dir", required=True, metavar="DIR", help=LAYOUT)
-    check.add_argument(
-        "--dataset", default="ImageNet", metavar="NAME", help="ImageNet or tfds:NAME (%(default)s)"
-    )
+    _add_data(check)
     check.add_argument(
         "--first_label",
         type=int,
@@ -184,10 +181,7 @@ def _add_preview(commands: Commands) -> None:
         "draw a contact sheet of augmented training images that names their operations",
         "The settings have the same names as in training.",
     )
-    preview.add_argument("--data_dir", required=True, metavar="DIR", help=LAYOUT)
-    preview.add_argument(
-        "--dataset", default="ImageNet", metavar="NAME", help="ImageNet or tfds:NAME (%(default)s)"
-    )
+    _add_data(preview)
     preview.add_argument(
         "--out", required=True, metavar="PATH", help="writes PATH.png and PATH.html"
     )
@@ -216,6 +210,13 @@ _PREVIEW_SETTINGS: dict[str, type] = {
     **dict.fromkeys(("crop_ratio_min", "crop_ratio_max"), float),
     **{"validation_fraction": float, "validation_seed": int},
 }
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data_dir", required=True, metavar="DIR", help=LAYOUT)
+    parser.add_argument(
+        "--dataset", default="ImageNet", metavar="NAME", help="ImageNet or tfds:NAME (%(default)s)"
+    )
 
 
 def _add_packing(parser: argparse.ArgumentParser, out_required: bool = True) -> None:

@@ -25,7 +25,7 @@ from convoy.utils.classification import (
     by_threshold,
     confused_pairs,
 )
-from convoy.utils.files import Remote, naming, path_of
+from convoy.utils.files import Remote, naming, path_of, write_atomically
 from convoy.utils.optional import known
 from convoy.utils.pages.page import write_page
 from convoy.utils.pages.plots import save_plots
@@ -69,8 +69,7 @@ def write_report(config: Config, results: Sequence[Result], source: Source) -> P
         "evaluated": len(results[0].index),
     }
     text = strict_json.dumps({"data": facts, "evaluations": evaluations}, indent=1)
-    with naming(folder / "metrics.json"):
-        (folder / "metrics.json").write_text(text + "\n")
+    write_atomically(folder / "metrics.json", text + "\n")
     drawn = plots(results)
     save_plots(folder, drawn.items())
     write_page(

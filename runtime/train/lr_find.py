@@ -34,8 +34,8 @@ from convoy.runtime.train.step import Step
 from convoy.utils import strict_json
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
-from convoy.utils.files import naming, path_of, write_atomically
-from convoy.utils.pages.plots import COLOURS, check_plots, curves, log_axis
+from convoy.utils.files import path_of, write_atomically
+from convoy.utils.pages.plots import COLOURS, check_plots, curves, log_axis, save_plots
 from convoy.utils.progress import Progress
 from convoy.utils.text import tell
 from convoy.utils.watchdog import watchdog
@@ -243,7 +243,5 @@ def _write(config: Config, curve: Curve, result: dict[str, Any], images: int) ->
                 label = f"{name}: {result[name]:.2g}"
                 plot.axes.axvline(result[name], color=COLOURS[colour], label=label, linestyle="--")
         plot.axes.legend()
-    picture = path.parent / "lr_find.png"
-    with naming(picture):
-        picture.write_bytes(plot.png())
-    return [str(path), str(picture)]
+    save_plots(path.parent, [(path.stem, plot)])
+    return [str(path), str(path.with_name(f"{path.stem}.png"))]
