@@ -243,5 +243,5 @@ def _write(config: Config, curve: Curve, result: dict[str, Any], images: int) ->
                 label = f"{name}: {result[name]:.2g}"
                 plot.axes.axvline(result[name], color=COLOURS[colour], label=label, linestyle="--")
         plot.axes.legend()
-    save_plots(path.parent, [(path.stem, plot)])
-    return [str(path), str(path.with_name(f"{path.stem}.png"))]
+    save_plots(path.parent, [("lr_find", plot)])
+    return [str(path), str(path.parent / "lr_find.png")]
