@@ -2,7 +2,7 @@
 
 Pillow's decoder and packing need it, and training if no native operations are built.
 
-`dataloader.images.orientation` explains the numbers. This module needs no TensorFlow.
+`turning.py` explains the numbers. This module needs no TensorFlow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lists the ways to resize images. Imports no TensorFlow."""
+"""Lists the ways to resize images, and up to which size. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ KERNELS = {
     "mitchellcubic": ("mitchellcubic", 2),
 }
 INTERPOLATIONS = (*KERNELS, "nearest", "area")
+# A larger frame is not computed as a whole: at 4 bytes per channel, this many pixels are 50 MB.
+FRAME_PIXELS = 2**22
+LONGEST_SIDE = 2**20  # limit of the native operation
 
 
 def check_interpolation(name: str) -> str:

@@ -1,9 +1,7 @@
 """Turns pictures upright in a graph, as EXIF's orientation says.
 
-Cameras store the sensor's picture, and separately how they were held, as a number from 1 to 8.
-From 5 on, rows and columns are swapped; before that, rows are reversed in 3, 4, 6 and 7, columns
-in 2, 3, 7 and 8. The number is read from the header, and decoded parts are turned, by native
-operations if they are built and otherwise by Python. Exported models have neither.
+`turning.py` explains the numbers. The number is read from the header, and decoded parts are turned,
+by native operations if they are built and otherwise by Python. Exported models have neither.
 """
 
 from __future__ import annotations
@@ -16,11 +14,11 @@ import tensorflow as tf
 
 from convoy.dataloader import native
 from convoy.dataloader.images import exif
+from convoy.dataloader.images.turning import COLUMNS, ROWS, turned
 
 NextSegment: TypeAlias = Callable[..., tuple[tf.Tensor, tf.Tensor]]
 
 _TAG, _SHORT, _LONG = 0x0112, 3, 4  # in EXIF
-_ROWS, _COLUMNS = ((3, 4, 6, 7), (2, 3, 7, 8))
 
 
 def orientation(encoded: tf.Tensor, alone: bool = False) -> tf.Tensor:
@@ -56,24 +54,18 @@ def upright(image: tf.Tensor, number: tf.Tensor, alone: bool = False) -> tf.Tens
         result.set_shape([None, None, 3])
         return result
 
-    def turned() -> tf.Tensor:
-        reversed_ = tf.cond(_is(number, _ROWS), lambda: tf.reverse(image, [0]), lambda: image)
-        both = tf.cond(_is(number, _COLUMNS), lambda: tf.reverse(reversed_, [1]), lambda: reversed_)
+    def turned_by_tensorflow() -> tf.Tensor:
+        reversed_ = tf.cond(_is(number, ROWS), lambda: tf.reverse(image, [0]), lambda: image)
+        both = tf.cond(_is(number, COLUMNS), lambda: tf.reverse(reversed_, [1]), lambda: reversed_)
         return tf.cond(number >= 5, lambda: tf.transpose(both, [1, 0, 2]), lambda: both)
 
     def turned_by_python() -> tf.Tensor:
-        return tf.numpy_function(_turn, [image, number], tf.uint8, stateful=False)
+        return tf.numpy_function(turned, [image, number], tf.uint8, stateful=False)
 
     # A branch that is not taken still costs time for each of its operations, so keep it to one.
-    image = tf.cond(number > 1, turned if alone else turned_by_python, lambda: image)
+    image = tf.cond(number > 1, turned_by_tensorflow if alone else turned_by_python, lambda: image)
     image.set_shape([None, None, 3])
     return image
-
-
-def _turn(image: np.ndarray, number: int) -> np.ndarray:
-    image = image[::-1] if number in _ROWS else image
-    image = image[:, ::-1] if number in _COLUMNS else image
-    return np.ascontiguousarray(image.transpose(1, 0, 2) if number >= 5 else image)
 
 
 def upright_shape(shape: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
@@ -97,7 +89,7 @@ def stored_window(window: tf.Tensor, shape: tf.Tensor, number: tf.Tensor) -> tf.
     start, extent = (
         tf.where(number >= 5, tf.reverse(part, [0]), part) for part in (window[:2], window[2:])
     )
-    reversed_ = tf.stack([_is(number, _ROWS), _is(number, _COLUMNS)])
+    reversed_ = tf.stack([_is(number, ROWS), _is(number, COLUMNS)])
     return tf.concat([tf.where(reversed_, shape - start - extent, start), extent], 0)
 
 

@@ -7,11 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from convoy.dataloader import native
-from convoy.dataloader.images.interpolations import KERNELS
-
-# A larger frame is not computed as a whole: at 4 bytes per channel, this many pixels are 50 MB.
-_FRAME_PIXELS = 2**22
-_LONGEST_SIDE = 2**20  # limit of the native operation
+from convoy.dataloader.images.interpolations import FRAME_PIXELS, KERNELS, LONGEST_SIDE
 
 
 def resize(
@@ -56,7 +52,7 @@ def is_large(frame: tf.Tensor, size: int) -> tf.Tensor:
     Returns:
         bool scalar.
     """
-    bound = max(_FRAME_PIXELS, 3 * size * size)
+    bound = max(FRAME_PIXELS, 3 * size * size)
     # Floats, since the sides of a thin picture's frame can have products beyond 64 bits.
     return tf.reduce_prod(tf.cast(frame, tf.float64)) > float(bound)
 
@@ -94,7 +90,7 @@ def resize_square(
     def part() -> tf.Tensor:
         return _resize_part(image, frame, start, size, interpolation, antialias)
 
-    long = tf.reduce_max(tf.shape(image)) > _LONGEST_SIDE
+    long = tf.reduce_max(tf.shape(image)) > LONGEST_SIDE
     result = tf.cond(is_large(frame, size) | long, part, whole)
     result.set_shape([size, size, 3])
     return result

@@ -35,8 +35,8 @@ def test_resizing_a_part_equals_that_part_of_the_resized_frame(
     frame, start = eval_frame(tf.shape(image)[:2], 24, crop)
     with native.disabled():
         whole = resize_square(image, frame, start, 24, interpolation, antialias).numpy()
-        monkeypatch.setattr(resizing, "_FRAME_PIXELS", 1)
-        monkeypatch.setattr(resizing, "_LONGEST_SIDE", 1)
+        monkeypatch.setattr(resizing, "FRAME_PIXELS", 1)
+        monkeypatch.setattr(resizing, "LONGEST_SIDE", 1)
         part = resize_square(image, frame, start, 24, interpolation, antialias).numpy()
     assert np.abs(part.astype(int) - whole).max() <= 1
     assert (part != whole).mean() < 0.02
