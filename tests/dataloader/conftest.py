@@ -5,7 +5,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.dataloader.packing import encoded, picture
 
@@ -43,3 +45,10 @@ def photos(tmp_path):
             for i in range(count):
                 (folder / f"{i:02d}.jpg").write_bytes(encoded(picture(100 * k + i)))
     return tmp_path / "photos"
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """A smooth colour image of 60 x 40 pixels."""
+    y, x = np.mgrid[:40, :60]
+    return Image.fromarray(np.stack([x * 4, y * 6, 255 - x - y], -1).astype(np.uint8))
