@@ -76,4 +76,4 @@ notebook: .venv-docs/installed  ## execute the notebook in place, after its cell
 
 clean:  ## remove what make created in this folder
 	rm -rf .venv .venv-oldest .venv-parity .venv-dali .venv-export .venv-trackers .venv-bench .venv-bundle .venv-docs demo demo-finetune demo-photos build *.egg-info
-	rm -f dataloader/native/convoy-* model/native/convoy-*
+	rm -f dataloader/native/convoy-* dataloader/plain/native/convoy-* model/native/convoy-*

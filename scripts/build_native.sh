@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles dataloader/native/ and model/native/ into TensorFlow libraries beside their sources; takes half a minute.
+# Compiles dataloader/native/ and model/native/ into TensorFlow libraries beside their sources, and
+# dataloader/plain/native/ into one without TensorFlow; takes half a minute.
 # `make setup` calls it; call it again after changing the C++. Nothing is done where nothing changed.
 #   CXX=g++   the compiler; CXXFLAGS   more flags; PYTHON=.venv/bin/python   whose TensorFlow
 set -euo pipefail

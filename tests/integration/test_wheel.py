@@ -88,6 +88,7 @@ def test_the_wheel_has_one_package_with_all_its_files(wheel, installed):
     for folder, pattern in (
         ("configs", "**/*.yaml"),
         ("dataloader/native", "*.cc"),
+        ("dataloader/plain/native", "*.cc"),
         ("model/native", "*.h"),
         ("utils/native", "*.h"),
         ("utils/pages/templates", "*.j2"),

@@ -1,4 +1,4 @@
-"""Loads libraries of TensorFlow operations in C++, which `compile` compiles.
+"""Finds and loads C++ libraries, which `compile` compiles: TensorFlow operations, plain functions.
 
 In a checkout `scripts/build_native.sh` compiles them, in an installed package the first program
 that wants them.
@@ -15,6 +15,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,13 @@ from types import ModuleType
 from convoy.utils.places import cache_folder
 
 SHARED = Path(__file__).parent
-"""Folder of headers that all libraries include."""
+"""Folder of headers that all libraries of TensorFlow operations include."""
+_INCLUDED = re.compile(r'^#include "([^"]+)"', re.M)
+
+
+def uses_tensorflow(folder: Path) -> bool:
+    """Returns whether a folder's library has operations of TensorFlow, and not plain functions."""
+    return (folder / "ops.cc").exists()
 
 
 def library_path(folder: Path) -> Path:
@@ -32,13 +39,26 @@ def library_path(folder: Path) -> Path:
 
     The name changes with both, so that an outdated library is never loaded.
     """
-    key = hashlib.sha256(tensorflow_version().encode())
-    for source in sorted((*folder.glob("*.cc"), *folder.glob("*.h"))) + sorted(SHARED.glob("*.h")):
+    key = hashlib.sha256(tensorflow_version().encode() if uses_tensorflow(folder) else b"")
+    for source in _sources(folder):
         key.update(source.read_bytes())
     library = folder / f"convoy-{key.hexdigest()[:16]}.so"
     if library.exists() or os.access(folder, os.W_OK):
         return library
     return cache_folder("native") / folder.parent.name / library.name
+
+
+def _sources(folder: Path) -> list[Path]:
+    own = sorted((*folder.glob("*.cc"), *folder.glob("*.h")))
+    if uses_tensorflow(folder):
+        return own + sorted(SHARED.glob("*.h"))
+    found = list(own)
+    for source in found:  # it grows
+        for name in _INCLUDED.findall(source.read_text()):
+            near, far = source.parent / name, SHARED.parents[1] / name
+            included = near if near.exists() else far
+            found += [included] if included not in found else []
+    return found
 
 
 def tensorflow_version() -> str:

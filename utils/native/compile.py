@@ -21,13 +21,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from convoy.utils.native import library_path, tensorflow_folder
+from convoy.utils.native import library_path, tensorflow_folder, uses_tensorflow
 
 logger = logging.getLogger("convoy.native")
 
 ROOT = Path(__file__).resolve().parents[2]
 """What includes are relative to: a checkout's root, or the package in site-packages."""
-FOLDERS = (ROOT / "dataloader" / "native", ROOT / "model" / "native")
+FOLDERS = (
+    ROOT / "dataloader" / "native",
+    ROOT / "dataloader" / "plain" / "native",
+    ROOT / "model" / "native",
+)
 CHECKOUT = (ROOT / "main.py").is_file()
 SCRIPT = "scripts/build_native.sh builds"
 _FLAGS = (
@@ -78,7 +82,8 @@ def build_on_first_use(library: Path) -> str:
         with open(library.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # other processes of this host wait, and find it
             if not library.exists() and not _tried(failed):
-                logger.info("building native operations for this TensorFlow, once: %s", library)
+                what = "for this TensorFlow" if uses_tensorflow(folder) else "of the input"
+                logger.info("building native operations %s, once: %s", what, library)
                 build(folder, library)
     except BuildError as error:
         failed.write_text(f"{made_by()}\n{error}\n")
@@ -104,11 +109,15 @@ def build(folder: Path, library: Path) -> None:
     Raises:
         BuildError: the compiler failed.
     """
-    tensorflow = tensorflow_folder()
+    tensorflow = tensorflow_folder() if uses_tensorflow(folder) else None
     with tempfile.TemporaryDirectory(prefix="convoy-native.") as place:
         units = list(_units(folder))
         objects = [Path(place, f"{unit.name}.o") for unit in units]
-        include = [f"-I{ROOT}", "-isystem", str(tensorflow / "include")]
+        include = [f"-I{ROOT}"]
+        link = ["-pthread"]
+        if tensorflow:
+            include += ["-isystem", str(tensorflow / "include")]
+            link += [f"-L{tensorflow}", "-l:libtensorflow_framework.so.2"]
         more = shlex.split(os.environ.get("CXXFLAGS", ""))
         commands = [
             [*_FLAGS, *more, *include, *unit.flags, "-c", str(unit.source), "-o", str(target)]
@@ -119,8 +128,7 @@ def build(folder: Path, library: Path) -> None:
         # Made beside its place and renamed: a process that starts now sees none or all of it.
         fresh = library.with_name(f"build.{os.getpid()}")
         try:
-            link = ["-shared", *map(str, objects), "-o", str(fresh), f"-L{tensorflow}"]
-            _compile([*link, "-l:libtensorflow_framework.so.2", "-pthread"])
+            _compile(["-shared", *map(str, objects), "-o", str(fresh), *link])
             fresh.chmod(0o755)
             fresh.replace(library)
         finally:

@@ -1,0 +1,1 @@
+"""C++ of `dataloader.plain`; `library.py` loads it."""
