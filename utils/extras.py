@@ -14,11 +14,13 @@ from convoy.utils.installed import faults, installed_of
 
 EXTRA_OF = {
     "tensorflow": "cpu",
+    "keras": "cpu",
+    "safetensors": "cpu",
+    "tensorboard": "cpu",
     "matplotlib": "report",
-    "PIL": "report",
     "pyarrow": "parquet",
     "onnx": "export",
-    "onnxruntime": "export",
+    "onnxruntime": "predict",
     "tf2onnx": "export",
     "wandb": "wandb",
     "mlflow": "mlflow",
@@ -45,10 +47,7 @@ def how_to_install(extra: str) -> str:
 
 
 # Modules that every installation has, under their import names.
-_REQUIRED = (
-    *("google_crc32c", "jinja2", "keras", "numpy", "jsonargparse", "yaml", "rich"),
-    *("safetensors", "markupsafe"),
-)
+_REQUIRED = ("jinja2", "numpy", "PIL", "jsonargparse", "yaml", "rich", "markupsafe")
 
 
 def missing_requirement(error: ModuleNotFoundError) -> str:
@@ -57,7 +56,7 @@ def missing_requirement(error: ModuleNotFoundError) -> str:
     In a checkout this is its environment, which a new terminal has not entered.
     """
     module = (error.name or "").split(".")[0]
-    outside = module == "tensorflow" and _ENVIRONMENT.exists() and not _entered()
+    outside = EXTRA_OF.get(module) == "cpu" and _ENVIRONMENT.exists() and not _entered()
     if module not in _REQUIRED and not outside:
         return missing_module(error)
     lacks = f"this Python ({sys.executable}) lacks the package {module}"

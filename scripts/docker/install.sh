@@ -25,7 +25,8 @@ try:
 except ImportError:
     import pip._vendor.tomli as tomllib
 with open("pyproject.toml", "rb") as file:
-    print("\n".join(tomllib.load(file)["project"]["dependencies"]))')
+    project = tomllib.load(file)["project"]
+print("\n".join(project["dependencies"] + project["optional-dependencies"]["with-tensorflow"]))')
 mapfile -t packages <<<"$packages"
 pip() { PIP_CONSTRAINT='' "$python" -m pip install -q --no-cache-dir --disable-pip-version-check "$@"; }
 pip -c "$there" -c "$pins" "${packages[@]}"
