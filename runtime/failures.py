@@ -19,6 +19,7 @@ from convoy.model.catalog import get_arch
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.run_folder.next_commands import resume_command
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.flags import AUTO
 from convoy.runtime.settings.modes import RUN_MODES
 from convoy.utils.errors import UserError
 from convoy.utils.extras import missing_module
@@ -120,7 +121,8 @@ def _memory(config: Config, modules: set[str]) -> str:
         doing = f"--mode {config.mode}"
         batch = "predict_batch_size" if config.mode == "predict" and not config.image else ""
     ways = []
-    if batch and (size := getattr(config, batch)) > 1:
+    size = getattr(config, batch) if batch else 1
+    if size == AUTO or size > 1:
         ways.append(f"--{batch} (it is {size})")
     if config.mode in ("summary", "convert"):
         return f"out of memory in {doing}: the model is too large for this machine"

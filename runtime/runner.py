@@ -25,12 +25,19 @@ from convoy.runtime.exits import (
     tell_of_failed_evaluations,
 )
 from convoy.runtime.failures import explain, interrupted, saved_command
+from convoy.runtime.predict.choice import Choice, choose
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.run_log import open_log, summarise
 from convoy.runtime.set_up import prepare_backend, set_up
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import AUTO
-from convoy.runtime.settings.modes import AVERAGE, MODES, RUN_MODES, TRAINING_MODES
+from convoy.runtime.settings.modes import (
+    AVERAGE,
+    ENGINE_MODES,
+    MODES,
+    RUN_MODES,
+    TRAINING_MODES,
+)
 from convoy.runtime.trackers import workers
 from convoy.utils.distributed import gathering, ranks
 from convoy.utils.distributed.horovod_errors import is_horovods
@@ -78,6 +85,7 @@ class Runner:
         self.config, self._args = config, args
         self._requests = requests or Requests()
         self._command = False  # whether we own this process
+        self._choice = Choice(None)  # what computes a model's answers
 
     def main(self) -> int:
         """Runs, and returns the exit code: 0, or another after one error message on stderr."""
@@ -161,7 +169,9 @@ class Runner:
                 f" environment says that {started} were started: start it without horovodrun,"
                 " mpirun or srun, or unset the variable where it is another job's"
             )
-        if not (mode.sets_up and not config.runs):
+        if config.mode in ENGINE_MODES:
+            self._choice = choose(config)
+        if self._choice.file or not mode.sets_up or config.runs:
             return RUNS[config.mode](self)
         check_launch()
         prepare_backend(config, self._command)
@@ -196,18 +206,23 @@ class Runner:
                 return summarise(run_log, run(self.config, run_log))
 
     def _eval(self) -> dict[str, Any]:
-        from convoy.runtime.evaluate.detailed_evaluation import report
         from convoy.runtime.evaluate.evaluate import evaluate_checkpoint
 
         with open_log(self.config, append=True) as run_log:
+            if self._choice.file:
+                from convoy.runtime.evaluate.by_export import evaluate_export
+
+                return summarise(run_log, evaluate_export(self.config, self._choice))
             if self.config.report:
+                from convoy.runtime.evaluate.detailed_evaluation import report
+
                 return report(self.config, lambda figures: summarise(run_log, figures))
             return summarise(run_log, evaluate_checkpoint(self.config))
 
     def _predict(self) -> dict[str, Any]:
         from convoy.runtime.predict.predict import predict
 
-        return predict(self.config)
+        return predict(self.config, self._choice)
 
     def _export(self) -> dict[str, Any]:
         from convoy.runtime.export.export import export

@@ -245,5 +245,30 @@ def _classes_above(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(ahead, tf.int32), axis=-1)
 
 
+def array_sums(
+    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, top: int = 5
+) -> np.ndarray:
+    """Does as `batch_sums`, without TensorFlow: float64 `(4,)` from arrays and hard labels.
+
+    Args:
+        logits: float32 `(B, C)`.
+        labels: int `(B,)`.
+        weights: `(B,)`, 0 for slots that do not count.
+        top: k of the second count, at most C.
+    """
+    counts = weights > 0
+    logits, labels, weights = logits[counts].astype(np.float64), labels[counts], weights[counts]
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = logits.max(-1, keepdims=True)
+        true = np.take_along_axis(logits, labels[:, None], -1)
+        losses = np.log(np.exp(logits - largest).sum(-1)) - (true - largest)[:, 0]
+        earlier = np.arange(logits.shape[-1]) < labels[:, None]
+        above = ((logits > true) | ((logits == true) & earlier)).sum(-1)
+    sound = ~np.isnan(logits).any(-1)
+    hits = [sound & (above < k) for k in (1, min(top, logits.shape[-1]))]
+    sums = [np.sum(values * weights, dtype=np.float64) for values in (losses, *hits)]
+    return np.array([*sums, weights.sum(dtype=np.float64)])
+
+
 def _ratio(total: float, count: float) -> float:
     return total / count if count else math.nan

@@ -77,18 +77,17 @@ def ours(arch: str, size: int, batch: int) -> Contender:
     device.prefer_onednn()
     import tensorflow as tf
 
-    from convoy.runtime.predict.predict import Labeller
+    from convoy.runtime.builders.trained_model import Trained
+    from convoy.runtime.predict.tensorflow_engine import TensorflowEngine
     from convoy.runtime.settings.config import Config
 
     folder = prepared(arch, size, "weights").parent
     config = Config(arch=arch, image_size=size, predict_batch_size=batch)
-    labeller = Labeller(our_model(arch, size, folder), [str(i) for i in range(1000)], config)
+    engine = TensorflowEngine(Trained(our_model(arch, size, folder), arch), config)
     facts = {"tensorflow": tf.__version__}
-
-    def run(images: np.ndarray) -> np.ndarray:
-        return labeller.probabilities(list(images))
-
-    return _contender(run, np.asarray, arch, size, batch, facts, probabilities=True)
+    return _contender(
+        engine.probabilities, np.asarray, arch, size, batch, facts, probabilities=True
+    )
 
 
 def export(name: str, arch: str, size: int, batch: int) -> Contender:

@@ -4,9 +4,11 @@ A command may contain these placeholders:
 
 - `{new}`: a new folder for each run.
 - `{data}`: a folder of photographs, with a folder for each class.
-- `{run}`: the folder of an EfficientNet-B0 that `--mode train` has trained on `{data}`.
+- `{run}`: the folder of an EfficientNet-B0 that `--mode train` has trained on `{data}`, with an
+  ONNX export; `{resnet50}`: that of a ResNet50.
 - `{weights}`: a weight file of keras.applications' EfficientNet-B0.
-- `{photos}`: a folder with 200 of the photographs; `{image}`: one of them.
+- `{photos}`: a folder with 200 of the photographs; `{thousand}`: with 1,000; `{image}`: one.
+- `{timm}`, `{timm_resnet50}`: timm's network as an ONNX file.
 - `{compiled}`: a folder for `--xla_cache`, filled by the command's first run.
 """
 
@@ -18,14 +20,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from benchmarks.contenders import photographs
+from benchmarks.contenders import inference_models, photographs
 from benchmarks.harness.contender import Contender
 from benchmarks.harness.machine import ROOT
 
 PLACE = ROOT / "build" / "bench" / "starts"
-PHOTOS = 200
+PHOTOS, THOUSAND = 200, 1000
 
 
 def command(arguments: list[str], items: int = 1) -> Contender:
@@ -91,10 +94,13 @@ def prepared(key: str) -> Path:
     return path
 
 
-def _train(path: Path) -> None:
+def _train(path: Path, arch: str = "efficientnet-b0") -> None:
     flags = ["--mode", "train", "--data_dir", str(data()), "--train_batch_size", "2"]
     flags += ["--steps_per_epoch", "1", "--max_epochs", "1", "--warmup_epochs", "0"]
+    flags += ["--arch", arch, "--image_size", "224"]
     run(["main.py", *flags, "--no-training_report", "--model_dir", str(path)])
+    flags = ["--mode", "export", "--export_format", "onnx", "--export_samples", "0"]
+    run(["main.py", *flags, "--model_dir", str(path)])
 
 
 def _save_weights(path: Path) -> None:
@@ -102,9 +108,9 @@ def _save_weights(path: Path) -> None:
     run(["-c", f"import sys, keras; {net}.save_weights(sys.argv[1])", str(path)])
 
 
-def _copy_photos(path: Path) -> None:
+def _copy_photos(path: Path, count: int = PHOTOS) -> None:
     path.mkdir()
-    for file in sorted(data().rglob("*.jpg"))[:PHOTOS]:
+    for file in sorted(data().rglob("*.jpg"))[:count]:
         shutil.copy(file, path)
 
 
@@ -112,10 +118,18 @@ def _copy_photo(path: Path) -> None:
     shutil.copy(min(data().rglob("*.jpg")), path)
 
 
+def _copy_timm(path: Path, arch: str = "efficientnet-b0") -> None:
+    shutil.copy(inference_models.prepared(arch, 224, "timm.onnx"), path)
+
+
 _MAKERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "run": ("run", _train),
+    "run": ("run-with-export", _train),
+    "resnet50": ("run-resnet50", partial(_train, arch="resnet50")),
     "weights": ("b0.weights.h5", _save_weights),
     "photos": ("photos", _copy_photos),
+    "thousand": ("thousand", partial(_copy_photos, count=THOUSAND)),
     "image": ("image.jpg", _copy_photo),
+    "timm": ("timm-b0.onnx", _copy_timm),
+    "timm_resnet50": ("timm-resnet50.onnx", partial(_copy_timm, arch="resnet50")),
     "compiled": ("compiled", Path.mkdir),
 }

@@ -84,11 +84,13 @@ def _crop(encoded: tf.Tensor, interpolation: str) -> tf.Tensor:
 
 
 def _predict() -> Iterator[tuple[str, Use]]:
-    from convoy.runtime.predict.predict import decoder
+    from convoy.dataloader.plain.square import eval_square
+    from convoy.runtime.predict.tensorflow_engine import decoder
 
     crop = EvalCrop(method="resize", interpolation="bicubic")
-    yield "predict, gallery", decoder(SIZE, crop, thumbnails=True)
-    yield "predict --image", decoder(SIZE, crop, thumbnails=False, traced=False)
+    yield "predict", decoder(SIZE, crop)
+    yield "predict --image", decoder(SIZE, crop, traced=False)
+    yield "predict --engine onnx", lambda image: eval_square(image, SIZE, crop)
 
 
 def _exported() -> Iterator[tuple[str, Use]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from benchmarks.harness.row import Entry, Goal, Row
 
 BARE, OURS = "bare keras.applications script", "Convoy"
+IN_ONNX, IN_TENSORFLOW = "Convoy, --engine onnx", "Convoy, --engine tensorflow"
+TIMM = "timm's ONNX file, a script with worker processes"
 FIGURES = {"ms": "ms", "peak_mib": "peak, MiB"}
 QUICK = 500.0  # ms
 
@@ -31,10 +33,61 @@ def _train(steps: int, batch: int = 32) -> tuple[list[str], list[str]]:
     return ["benchmarks/contenders/bare/train.py", "{data}/train", str(steps), str(batch)], ours
 
 
-def _predict(flag: str, place: str) -> tuple[list[str], list[str]]:
-    """Returns the bare script's command and ours for labelling the same photographs."""
-    ours = ["--mode", "predict", "--model_dir", "{run}", flag, place, "--output", "{new}/found"]
-    return ["benchmarks/contenders/bare/predict.py", "{weights}", place], ours
+def _predict(engine: str, *images: str, run: str = "{run}") -> list[str]:
+    """Returns our command for labelling photographs."""
+    flags = ["--mode", "predict", "--model_dir", run, "--engine", engine, *images]
+    return ["main.py", *flags, "--output", "{new}/found"]
+
+
+def _label(name: str, title: str, items: int, flag: str, place: str, seconds: float) -> Row:
+    """Returns a row that compares a bare script with both engines on the same photographs.
+
+    Args:
+        name, title, items: the row's.
+        flag, place: which photographs.
+        seconds: the goal for ONNX Runtime's time ÷ the script's.
+    """
+    commands = {BARE: ["benchmarks/contenders/bare/predict.py", "{weights}", place]}
+    commands[IN_TENSORFLOW] = _predict("tensorflow", flag, place)
+    commands[IN_ONNX] = _predict("onnx", flag, place)
+    entries = [
+        Entry(label, "starts:command", {"arguments": arguments, "items": items})
+        for label, arguments in commands.items()
+    ]
+    goals = [Goal(IN_TENSORFLOW, BARE, 1.0, figure, at_least=False) for figure in FIGURES]
+    goals += [
+        Goal(IN_ONNX, BARE, seconds, "ms", at_least=False),
+        Goal(IN_ONNX, BARE, 0.30, "peak_mib", at_least=False),
+    ]
+    return Row(name, title, entries, goals, FIGURES, rounds=5)
+
+
+def _thousand(name: str, arch: str, run: str, timm: str, faster: float) -> Row:
+    """Returns a row of whole processes that label 1,000 JPEGs of 500 × 375 px into a CSV file."""
+    here = ("--predict_dir", "{thousand}", "--predict_formats", "csv")
+    commands = {
+        IN_TENSORFLOW: _predict("tensorflow", *here, run=run),
+        IN_ONNX: _predict("onnx", *here, run=run),
+        TIMM: ["benchmarks/contenders/bare/predict_onnx.py", timm, "{thousand}", "{new}/found.csv"],
+    }
+    entries = [
+        Entry(label, "starts:command", {"arguments": arguments, "items": 1000})
+        for label, arguments in commands.items()
+    ]
+    goals = [Goal(IN_ONNX, IN_TENSORFLOW, faster), Goal(IN_ONNX, TIMM, 1.1)]
+    title = f"1,000 JPEGs of 500 × 375 px from a folder to CSV, {arch}"
+    figures = {"speed": "images/s", **FIGURES}
+    return Row(name, title, entries, goals, figures, rounds=5)
+
+
+def _waits() -> Row:
+    """Returns a row for how long predict's threads wait, neither decoding nor computing."""
+    figures = {"speed": "images/s", "waits": "waiting, %"}
+    label = "Convoy, --engine onnx, once started"
+    entry = Entry(label, "labelling:waits", {"run": "{run}"})
+    goals = [Goal(label, None, 3.0, "waits", at_least=False)]
+    title = "Predict's pipeline, EfficientNet-B0"
+    return Row("predict-waits", title, [entry], goals, figures, rounds=5)
 
 
 def _quick() -> Row:
@@ -76,11 +129,12 @@ def _compiled() -> Row:
 
 ROWS = [
     _quick(),
-    _against_bare(
+    _label(
         "start-predict",
         "The first image labelled, EfficientNet-B0",
         1,
-        *_predict("--image", "{image}"),
+        *("--image", "{image}"),
+        seconds=0.12,
     ),
     _against_bare(
         "start-train", "The first training step, EfficientNet-B0, batch 32", 32, *_train(1)
@@ -89,10 +143,14 @@ ROWS = [
     _against_bare(
         "memory-train", "Five training steps, EfficientNet-B0, batch 32", 160, *_train(5)
     ),
-    _against_bare(
+    _label(
         "memory-predict",
         "200 photographs labelled, EfficientNet-B0",
         200,
-        *_predict("--predict_dir", "{photos}"),
+        *("--predict_dir", "{photos}"),
+        seconds=1.0,
     ),
+    _thousand("predict-b0", "EfficientNet-B0", "{run}", "{timm}", 1.8),
+    _thousand("predict-resnet50", "ResNet50", "{resnet50}", "{timm_resnet50}", 1.3),
+    _waits(),
 ]

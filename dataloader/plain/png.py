@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 
 from convoy.dataloader.images.by_pillow import BadImage, check_pixels, opened, to_rgb
+from convoy.utils.text import printable
 
 _SIGNATURE = 8
 _PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -62,5 +63,5 @@ def check_chunk(encoded: bytes, place: int, content: int) -> None:
     """
     said = int.from_bytes(encoded[content : content + 4], "big")
     if zlib.crc32(memoryview(encoded)[place + 4 : content]) != said:
-        name = encoded[place + 4 : place + 8].decode("latin-1")
+        name = printable(encoded[place + 4 : place + 8].decode("latin-1"))
         raise BadImage(f"damaged (the checksum of its {name} is wrong)")

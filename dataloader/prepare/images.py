@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-import zlib
 from dataclasses import dataclass
 
 from convoy.dataloader.images import exif
 from convoy.dataloader.images.by_pillow import BadImage, check_pixels, opened, to_rgb, unread
 from convoy.dataloader.images.file_kinds import HEAD_BYTES, kind_of
+from convoy.dataloader.plain.png import check_chunk
 from convoy.utils.optional import known
 
 # Markers of a JPEG, without the padding bytes.
@@ -129,8 +129,7 @@ def _end_of_png(data: bytes) -> int:
         name, checksum = data[place + 4 : place + 8], data[content : content + 4]
         if len(checksum) < 4:
             return 0
-        whole = zlib.crc32(memoryview(data)[place + 4 : content]) == int.from_bytes(checksum, "big")
-        if name[:1].isupper() and not whole:
-            raise BadImage(f"damaged (the checksum of its {name.decode('latin-1')} is wrong)")
+        if name[:1].isupper():
+            check_chunk(data, place, content)
         place = content + 4
     return place

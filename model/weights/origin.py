@@ -6,6 +6,7 @@ Reads no tensors, and imports no TensorFlow.
 |---|---|
 | a checkpoint's folder | all of it: `runtime` reads its `config.yaml` and `state.json` |
 | our `.safetensors` | the metadata from `export_weights` |
+| our `.onnx` | all of it |
 | timm's, with its `config.json` beside it | all of it but the architecture |
 | `.keras`, and `.h5` with a model's config | the image size |
 """
@@ -17,6 +18,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from convoy.model.weights import onnx_file
 
 ABOUT = "about"
 """Metadata key of our `.safetensors`."""
@@ -34,6 +37,8 @@ def how_applied(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
+        if onnx_file.is_onnx(path):
+            return onnx_file.settings(path)
         with path.open("rb") as stream:
             head = stream.read(16)
         if head.startswith(b"PK\x03\x04"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Callable
 
 from convoy.dataloader import InputOptions, Loader
@@ -12,26 +10,15 @@ from convoy.dataloader.sources.cache import cache_source
 from convoy.dataloader.sources.source import Source
 from convoy.dataloader.synthetic import SyntheticLoader
 from convoy.runtime.builders.models import DEFAULT_CLASSES
-from convoy.runtime.data.open_split import open_split
+from convoy.runtime.data.open_split import open_split, say_found
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import batch_number
 from convoy.runtime.settings.images import eval_crop, image_size, train_image_size
 from convoy.runtime.settings.input_backend import backend
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
-from convoy.utils.text import tell
-
-logger = logging.getLogger("convoy.data")
 
 SYNTHETIC_STEPS = 100
-
-
-def say_found(source: Source) -> None:
-    """Prints on rank 0, among the run's own lines, what data were found; warns of oddities."""
-    if ranks.rank() == 0:
-        tell(source.found, sys.stdout)
-        for note in source.notes:
-            logger.warning("%s", note)
 
 
 def build_loader(

@@ -27,7 +27,7 @@ from convoy.runtime.run_folder.checkpoint import (
     read,
     resolve,
 )
-from convoy.runtime.run_folder.marker import MARKER
+from convoy.runtime.run_folder.marker import MARKER, weights_sha256
 from convoy.runtime.settings.config import Config, defaults
 from convoy.runtime.settings.images import eval_crop, image_size
 from convoy.runtime.settings.modes import AVERAGE
@@ -84,12 +84,14 @@ def load_model(
         image_size: side in pixels; None: as in training.
 
     Returns:
-        The Keras model, and the checkpoint with `state["weights_used"]` set.
+        The Keras model, and the checkpoint, whose state has also `weights_used` and their
+        `weights_sha256`.
     """
     from convoy.model import build_model
 
     path = path_of(path)
-    checkpoint = read(path if (path / MARKER).exists() else resolve(path))
+    folder = path if (path / MARKER).exists() else resolve(path)
+    checkpoint = read(folder)
     if weights == "auto":
         weights = checkpoint.state.get("better_weights", "raw")
     if weights == "ema" and not checkpoint.ema:
@@ -102,6 +104,7 @@ def load_model(
     model = build_model(built.pop("arch"), **built, data_format=data_format)
     assign(model.weights, checkpoint.ema if weights == "ema" else checkpoint.model, "weight")
     checkpoint.state["weights_used"] = weights
+    checkpoint.state["weights_sha256"] = weights_sha256(folder, weights)
     return model, checkpoint
 
 

@@ -11,9 +11,11 @@ import signal
 from dataclasses import fields
 from pathlib import Path
 
+from convoy.model.weights import onnx_file
 from convoy.runtime.benchmark.plan import check_benchmark
 from convoy.runtime.checks.augmentation import check_augmentation
 from convoy.runtime.checks.convert import check_convert
+from convoy.runtime.checks.engine import check_engine
 from convoy.runtime.data.class_weights import check_class_weights, check_classes_weighted
 from convoy.runtime.evaluate.side_by_side import check_report, variants
 from convoy.runtime.run_folder.fresh_folder import fresh_model_dir
@@ -55,6 +57,7 @@ def validate(config: Config) -> Config:
         check_convert(config)
         return config
     _numbers(config)
+    check_engine(config)
     check_benchmark(config)
     config = settle_orientation(settle_crop(config))
     check_augmentation(config)
@@ -262,6 +265,8 @@ def _pretrained(config: Config) -> Config:
         return config  # the run's own checkpoint is read instead; the file may be gone
     if file and is_url(file):
         raise ConfigError(f"--pretrained_from_file {file} is not a local path: copy it first")
+    if onnx_file.is_onnx(file):
+        return config  # `check_engine` has read it
     if not file:
         for flag in ("freeze_backbone", "pretrained_partial", "pretrained_strict"):
             if getattr(config, flag):

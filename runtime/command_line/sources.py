@@ -18,12 +18,12 @@ from convoy.runtime.data.open_split import for_these_data
 from convoy.runtime.fitted.choose import Choice
 from convoy.runtime.settings.config import Config, defaults
 from convoy.runtime.settings.flag_facts import inherited
-from convoy.runtime.settings.modes import APPLYING_MODES, MODE_ALIASES, MODES
+from convoy.runtime.settings.modes import APPLYING_MODES, ENGINE_MODES, MODE_ALIASES, MODES
 from convoy.runtime.settings.paths_of_runs import load_run_config, moved_paths
 from convoy.runtime.settings.recipes import Launch, lookup, parse_name
 from convoy.utils.distributed.launched import launched_processes
 from convoy.utils.errors import ConfigError
-from convoy.utils.files import Remote
+from convoy.utils.files import Remote, is_url
 from convoy.utils.optional import known
 
 
@@ -120,6 +120,7 @@ def sources_of(given: Given) -> Sources:
     here = recipe | launch | asked
     asked = asked | {"mode": _mode(here.get("mode", Config.mode))} | _arch(here)
     asked = asked | _pretrained(here | asked, given.speaks)
+    asked = asked | _exported(here | asked)
     first = Config(**(defaults(Config.arch) | here | asked))
     run, origin = _settings_of_run(first)
     run = for_these_data(run, asked)
@@ -138,6 +139,17 @@ def _pretrained(here: dict[str, Any], speaks: bool) -> dict[str, Any]:
         found = arch_of_run(here["model_dir"])
     first = Config(**(defaults(Config.arch) | here | found))
     return found | settle_pretrained(first, speaks)
+
+
+def _exported(here: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the ONNX file in the folder of an export that the flags name, as a setting."""
+    from convoy.model.weights import onnx_file
+
+    named = here.get("pretrained_from_file") or here.get("model_dir")
+    if here["mode"] not in ENGINE_MODES or not named or is_url(named):
+        return {}
+    file = onnx_file.in_folder(named)
+    return {"pretrained_from_file": str(file)} if file else {}
 
 
 def _arch(settings: Mapping[str, Any]) -> dict[str, str]:

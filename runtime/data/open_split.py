@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +14,10 @@ from convoy.dataloader.sources.source import Source
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flag_facts import having
 from convoy.runtime.settings.flags import Fact
+from convoy.utils.distributed import ranks
+from convoy.utils.text import tell as say
+
+logger = logging.getLogger("convoy.data")
 
 
 def open_split(config: Config, split: str, tell: Callable[[Source], None] | None = None) -> Source:
@@ -28,6 +34,14 @@ def open_split(config: Config, split: str, tell: Callable[[Source], None] | None
     held_out = division(config.validation_fraction, config.validation_seed)
     where = (config.data_dir, split, config.dataset, config.first_label)
     return find_source(*where, tell, held_out, alone=config.mode != "train_and_eval")
+
+
+def say_found(source: Source) -> None:
+    """Prints on rank 0, among the run's own lines, what data were found; warns of oddities."""
+    if ranks.rank() == 0:
+        say(source.found, sys.stdout)
+        for note in source.notes:
+            logger.warning("%s", note)
 
 
 def for_these_data(run: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:

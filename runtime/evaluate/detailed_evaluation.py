@@ -19,11 +19,11 @@ from convoy.dataloader.sources.source import Source
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.builders.trained_model import Trained, for_classes_of, trained_model
 from convoy.runtime.data.class_names import class_names
+from convoy.runtime.evaluate.counting import CountingByClass
 from convoy.runtime.evaluate.evaluate import announce, evaluate_data
 from convoy.runtime.evaluate.relabel import NONE, label_table, names_for_labels, read_label_file
 from convoy.runtime.evaluate.result import Result
 from convoy.runtime.evaluate.side_by_side import Variant, check_fit, variants
-from convoy.runtime.evaluate.step import CountingByClass
 from convoy.runtime.run_folder.checkpoint import CheckpointError, check_writable
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.images import eval_crop, image_size

@@ -1,4 +1,7 @@
-"""Evaluates every example exactly once, over any number of ranks."""
+"""Evaluates every example exactly once, over any number of ranks.
+
+Importing this module does not import TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import numpy as np
 
 from convoy.dataloader.data_loader import Batch, DataLoader
 from convoy.dataloader.errors import DataError, check_bad_examples
-from convoy.runtime.evaluate.step import CountingByClass, EvalStep
+from convoy.runtime.evaluate.counting import CountingByClass
 from convoy.runtime.settings.config import Config
 from convoy.utils.classification import of_totals
 from convoy.utils.distributed import ranks
@@ -92,7 +95,7 @@ def evaluate(
             if times:  # the first batch compiles
                 watchdog.mark(f"computing {number}", usual=times[-1])
             start = time.perf_counter()
-            sums = eval_step(*batch).numpy()
+            sums = np.asarray(eval_step(*batch))
             times.append(time.perf_counter() - start)
             total.update(sums)
         ended = batch is None or len(times) == prof
@@ -245,6 +248,7 @@ def evaluate_checkpoint(config: Config) -> dict[str, Any]:
     """Runs `--mode eval`: evaluates the flags' checkpoint or file on the validation split."""
     from convoy.runtime.builders.inputs import build_loader
     from convoy.runtime.builders.trained_model import for_classes_of, trained_model
+    from convoy.runtime.evaluate.step import EvalStep
 
     trained = trained_model(config)
     announce(trained, config)

@@ -26,7 +26,6 @@ from convoy.utils.classification import (
     confused_pairs,
 )
 from convoy.utils.files import Remote, naming, path_of, write_atomically
-from convoy.utils.optional import known
 from convoy.utils.pages.page import write_page
 from convoy.utils.pages.plots import save_plots
 from convoy.utils.text import UTF8
@@ -186,10 +185,11 @@ def _pairs(results: Sequence[Result], source: Source) -> list[dict[str, Any]]:
 
     Each has its count in each evaluation, and the most confident mistakes.
     """
-    from convoy.runtime.predict.predict import decoder  # imports TensorFlow
+    from convoy.runtime.predict.labeller import thumbnail
+    from convoy.runtime.predict.tensorflow_engine import decoder  # imports TensorFlow
 
     first = results[0]
-    decode = decoder(first.image_size, first.crop, thumbnails=True)
+    decode = decoder(first.image_size, first.crop)
     found = []
     for pair in confused_pairs(first.confusion, PAIRS):
         these = np.flatnonzero(_of(pair, first))
@@ -198,7 +198,7 @@ def _pairs(results: Sequence[Result], source: Source) -> list[dict[str, Any]]:
         for i in surest:
             number = int(first.index[i])
             encoded, _ = source.parse(source.read(np.array([number]))[0], 0)
-            jpeg = base64.b64encode(known(decode(encoded).thumbnail)).decode()
+            jpeg = base64.b64encode(thumbnail(decode(encoded))).decode()
             text = f"{source.describe(number)}, confidence {first.confidence[i]:.0%}"
             pictures.append({"jpeg": jpeg, "text": text, "confidence": first.confidence[i]})
         counts = [int(np.sum(_of(pair, result))) for result in results]

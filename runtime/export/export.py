@@ -32,7 +32,7 @@ from convoy.utils.errors import UserError
 from convoy.utils.files import write_atomically
 
 # What an entry of `export.json` says about its weights, as formats may be exported one by one.
-ORIGIN = ("source", "weights", "epoch")
+ORIGIN = ("source", "weights", "weights_sha256", "epoch")
 
 
 class ExportError(UserError, RuntimeError):
@@ -281,8 +281,10 @@ def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop
         "arch": (state.get("model") or {}).get("arch", config.arch),
         "source": trained.text.rstrip("/").rpartition("/")[2],
         "weights": state.get("weights_used"),
+        "weights_sha256": state.get("weights_sha256"),
         "epoch": state.get("epoch"),
         "classes": names,
+        "classes_in_data": trained.class_names,
         "label_file": bool(config.label_file),
         "preprocessing": {
             "image_size": size,

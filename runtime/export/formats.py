@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from convoy.model.weights import onnx_file
 from convoy.utils.errors import ConfigError
 from convoy.utils.extras import how_to_install
 
@@ -35,7 +36,7 @@ FORMATS = {
     "savedmodel": Format("savedmodel/1"),
     "tflite": Format("model.tflite"),
     "tflite-int8": Format("model-int8.tflite", agreement=0.95, difference=None),
-    "onnx": Format("model.onnx", packages=("onnx", "onnxruntime", "tf2onnx")),
+    "onnx": Format(onnx_file.NAME, packages=("onnx", "onnxruntime", "tf2onnx")),
 }
 
 

@@ -17,9 +17,8 @@ from convoy.dataloader.images.decoders import decode_image
 from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.dataloader.images.file_kinds import HEAD_BYTES, kind_of
 from convoy.dataloader.sources.source import Source
-from convoy.runtime.builders.inputs import say_found
 from convoy.runtime.builders.trained_model import Trained, for_classes_of
-from convoy.runtime.data.open_split import open_split
+from convoy.runtime.data.open_split import open_split, say_found
 from convoy.runtime.export.formats import ENOUGH_IMAGES, export_formats
 from convoy.runtime.predict.find_images import find_images, read_image
 from convoy.runtime.settings.config import Config

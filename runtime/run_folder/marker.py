@@ -50,6 +50,19 @@ def is_complete(folder: Path | Remote, *, checksums: bool = False) -> bool:
     return "model.safetensors" in marker and "state.json" in marker
 
 
+def weights_sha256(folder: Path | Remote, weights: str) -> str:
+    """Returns the SHA-256 of a checkpoint's weights, "raw" or "ema", as its marker says.
+
+    Raises:
+        OSError, ValueError: the marker cannot be read, or it has no such weights.
+    """
+    file = f"{'ema' if weights == 'ema' else 'model'}.safetensors"
+    try:
+        return str(json.loads((folder / MARKER).read_text())[file]["sha256"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder} has no {file}") from error
+
+
 def sha256(file: Path | Remote) -> str:
     """Returns a file's SHA-256.
 

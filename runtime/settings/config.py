@@ -215,7 +215,7 @@ class Config:
     checkpoint: str = _flag(CKPT, LAUNCH, "best", "checkpoint to use: best, last, its name (step-00000319), or its folder", ("inference_checkpoint",), path="path", facts=Fact.CONVERT)
     weights: Literal["auto", "raw", "ema", "both"] = _flag(CKPT, LAUNCH, "auto", "weights to use: raw, the moving average (ema), or the better one (auto); both: with --report", facts=Fact.CONVERT)
     pretrained: bool = _flag(CKPT, MACHINE, False, "use published weights of --arch: installed ones, otherwise Keras', downloaded (docs/train.md)", facts=Fact.CONVERT)
-    pretrained_from_file: str | None = _flag(CKPT, LAUNCH, None, "use these weights: .keras, .h5, .safetensors, .pth, or a checkpoint's folder", path="path", facts=Fact.CONVERT)
+    pretrained_from_file: str | None = _flag(CKPT, LAUNCH, None, "use these weights: .keras, .h5, .safetensors, .pth, a checkpoint's folder, or an exported .onnx", path="path", facts=Fact.CONVERT)
     pretrained_partial: bool = _flag(CKPT, MACHINE, False, "load the matching tensors of a weight file, even if more than the classifier does not match", facts=Fact.CONVERT)
     pretrained_strict: bool = _flag(CKPT, MACHINE, False, "reject a weight file whose classifier does not match")
     freeze_backbone: bool = _flag(CKPT, TRAINING, False, "train only the classifier")
@@ -230,7 +230,8 @@ class Config:
 
     predict_dir: str | None = _flag(PRED, LAUNCH, None, "images to label: a folder, a file, a pattern such as 'photos/*.jpg', a .txt of paths, or - (standard input)", ("to_predict",), path="path")
     image: str | None = _flag(PRED, LAUNCH, None, "one image to label; the answer is one line", path="path")
-    predict_batch_size: int = _flag(PRED, RESULT, 32, "images per step", within=">= 1")
+    engine: Literal["auto", "tensorflow", "onnx"] = _flag(PRED, LAUNCH, "auto", "predict, eval: what computes; auto: ONNX Runtime to predict with an export of the checkpoint")
+    predict_batch_size: int | Literal["auto"] = _flag(PRED, RESULT, "auto", "images per step; auto: 32 in TensorFlow, 8 or fewer in ONNX Runtime", within=">= 1")
     top_k: int = _flag(PRED, RESULT, 5, "classes to report per image", within=">= 1")
     min_confidence: float = _flag(PRED, RESULT, 0.0, "smallest probability of a class to report", within="[0, 1]")
     flip_tta: bool = _flag(PRED, RESULT, False, "average the probabilities of each image and its mirror image")

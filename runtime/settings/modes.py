@@ -18,6 +18,7 @@ class Mode:
         alone: it runs in only one process.
         sets_up: it needs processes, devices and Keras set up first.
         prints: its result is its output, not files.
+        engines: it computes in TensorFlow or in ONNX Runtime, as `--engine` says.
         other_names: older names, or those of other programs.
     """
 
@@ -29,6 +30,7 @@ class Mode:
     alone: bool = True
     sets_up: bool = True
     prints: bool = False
+    engines: bool = False
     other_names: tuple[str, ...] = ()
 
 
@@ -50,9 +52,15 @@ MODES = {
         reads_data=True,
         alone=False,
         prints=True,
+        engines=True,
         other_names=("evaluate", "test"),
     ),
-    "predict": Mode("label images with a trained model", applies=True, other_names=("prediction",)),
+    "predict": Mode(
+        "label images with a trained model",
+        applies=True,
+        engines=True,
+        other_names=("prediction",),
+    ),
     "export": Mode("write a trained model as SavedModel, TFLite or ONNX", applies=True),
     "convert": Mode("write a model's weights for another program"),
     "report": Mode("write a page about a run, or about several"),
@@ -70,6 +78,7 @@ RUN_MODES = tuple(name for name, mode in MODES.items() if mode.saves)
 TRAINING_MODES = tuple(name for name, mode in MODES.items() if mode.trains)
 APPLYING_MODES = tuple(name for name, mode in MODES.items() if mode.applies)
 DATA_MODES = tuple(name for name, mode in MODES.items() if mode.reads_data)
+ENGINE_MODES = tuple(name for name, mode in MODES.items() if mode.engines)
 
 AVERAGE = {"auto": None, "raw": False, "ema": True}
 """Whether each value of `--weights` means the moving average; None: whichever is better."""

@@ -31,8 +31,10 @@ from convoy.dataloader.prepare.verify import bad_examples
 from convoy.dataloader.sources.find import find_source
 from convoy.dataloader.sources.folders import FolderSource
 from convoy.model import build_model
+from convoy.runtime.builders.trained_model import Trained
 from convoy.runtime.predict.find_images import find_images
-from convoy.runtime.predict.predict import Labeller
+from convoy.runtime.predict.labeller import Labeller
+from convoy.runtime.predict.tensorflow_engine import TensorflowEngine
 from convoy.runtime.settings.config import Config
 from tests.dataloader.mutations import images, mutate
 
@@ -127,7 +129,8 @@ def main():
     options = parser.parse_args()
     outcomes, start = Counter(), time.monotonic()
     model = build_model("efficientnet-test", num_classes=2, image_size=SIZE)
-    labeller = Labeller(model, ["a", "b"], Config(num_workers=2, predict_batch_size=50))
+    config = Config(num_workers=2, predict_batch_size=50)
+    labeller = Labeller(TensorflowEngine(Trained(model, ""), config), ["a", "b"], config)
     for number, first in enumerate(range(0, options.count, PER_FOLDER)):
         rng = np.random.default_rng([options.seed, number])
         with tempfile.TemporaryDirectory() as folder:

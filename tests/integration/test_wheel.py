@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.onnx_bytes import metadata, network
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("convoy", "configs", "dataloader", "model", "runtime", "utils")
 TRAIN = ("--mode", "train", "--arch", "efficientnet-test", "--data_dir", "photos")
@@ -137,3 +139,36 @@ def test_a_compiler_that_fails_is_called_only_once(installed, empty):
         text = installed.run(*TRAIN, "--model_dir", model_dir, where=empty, CXX=sys.executable)
         assert "not built: the compiler failed, see " in text
         assert ("once" in text) == (model_dir == "one")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_small_package_labels_a_photograph_from_an_exports_folder(wheel, tmp_path):
+    """It needs the package registry, and brings no TensorFlow."""
+    place, export = tmp_path / "environment", tmp_path / "export"
+    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    pip = [place / "bin" / "python", "-m", "pip", "-q", "install", "-c", ROOT / "constraints.txt"]
+    before = size_of(place)
+    subprocess.run([*pip, f"{wheel}[predict]"], check=True, timeout=600)
+    assert size_of(place) - before < 250e6  # docs/predict.md says 200 MB
+    (site,) = place.glob("lib/python3.*/site-packages")
+    brought = {path.name.split("-")[0] for path in site.glob("*.dist-info")}
+    assert not brought & {"tensorflow", "tensorflow_cpu", "keras", "tensorboard", "h5py"}
+    export.mkdir()
+    (export / "model.onnx").write_bytes(network([[1, 0], [0, 1], [0, 0]], about=metadata()))
+    Image.new("RGB", (90, 60), (200, 40, 40)).save(tmp_path / "photo.jpg")
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    command = [place / "bin" / "convoy", "predict", "--model_dir", "export", "--image", "photo.jpg"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("photo.jpg: cat 100.0%, dog 0.0%\n", "")
+    training = [place / "bin" / "convoy", "summary", "--arch", "resnet18"]
+    done = subprocess.run(training, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "is not installed: pip install 'convoy[cpu]'" in done.stderr
+
+
+def size_of(folder):
+    """Returns the bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -38,7 +38,11 @@ def of_layer(number):
         (MemoryError(), {}, "out of memory in training: lower --train_batch_size (it is 32)"),
         (TF_OOM, {"mode": "train"}, "or --image_size (it is 224)"),
         (TF_OOM, {"mode": "eval", "image_size": 64}, "evaluation: lower --eval_batch_size"),
-        (TF_OOM, {"mode": "predict", "predict_dir": "x"}, "lower --predict_batch_size (it is 32)"),
+        (
+            TF_OOM,
+            {"mode": "predict", "predict_dir": "x"},
+            "lower --predict_batch_size (it is auto)",
+        ),
         (TF_OOM, {"mode": "predict", "image": "x"}, "--mode predict: lower --image_size"),
         (TF_OOM, {"mode": "export"}, "--mode export: lower --image_size"),
         (TF_OOM, {"train_batch_size": 1}, "in training: lower --image_size"),

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convoy.utils.metrics import MeanAccumulator, Throughput, batch_sums, percentiles
+from convoy.utils.metrics import (
+    MeanAccumulator,
+    Throughput,
+    array_sums,
+    batch_sums,
+    percentiles,
+)
 
 
 def test_percentiles_interpolate_between_values():
@@ -147,3 +153,23 @@ def test_invalid_shapes_are_refused():
         batch_sums(logits, np.zeros((2, 3, 1), np.float32), np.ones(2, np.float32))
     with pytest.raises(ValueError, match="top"):
         batch_sums(logits, np.zeros(2, np.int32), np.ones(2, np.float32), top=0)
+
+
+@pytest.mark.parametrize("classes", [3, 5, 40])
+def test_sums_of_arrays_are_those_of_the_graph(classes):
+    """Ties, infinite logits and slots that do not count are treated alike."""
+    rng = np.random.default_rng(classes)
+    logits = rng.integers(-3, 4, (200, classes)).astype(np.float32)
+    logits[7], logits[8, 0], logits[9] = 0, np.nan, -1e4 * rng.random(classes)
+    labels = rng.integers(0, classes, 200).astype(np.int32)
+    weights = rng.integers(0, 2, 200).astype(np.float32)
+    weights[8] = 0
+    labels[weights == 0] = -5
+    want = batch_sums(logits, labels, weights).numpy()
+    np.testing.assert_allclose(array_sums(logits, labels, weights), want, rtol=1e-5)
+    weights[8], labels[8] = 1, 0
+    got = array_sums(logits, labels, weights)
+    want = batch_sums(logits, labels, weights).numpy()
+    np.testing.assert_array_equal(got[1:], want[1:])
+    assert np.isnan(got[0])
+    assert np.isnan(want[0])

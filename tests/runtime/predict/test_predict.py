@@ -278,25 +278,27 @@ class Diverged:
 @pytest.mark.parametrize("flip", [False, True])
 def test_an_answer_that_is_not_finite_is_told_in_the_row(tmp_path, flip):
     """A softmax would make an ordinary 0 of -inf."""
+    from convoy.runtime.builders.trained_model import Trained
+    from convoy.runtime.predict.labeller import Labeller
     from convoy.runtime.predict.outputs import NOT_FINITE, one_line
-    from convoy.runtime.predict.predict import Labeller
+    from convoy.runtime.predict.tensorflow_engine import TensorflowEngine
     from convoy.runtime.settings.config import Config
 
     files = [tmp_path / f"{level}.png" for level in (0, 60, 120, 255)]
     for file in files:
         Image.new("RGB", (8, 8), (int(file.stem),) * 3).save(file)
-    labeller = Labeller(Diverged(), ["a", "b"], Config(flip_tta=flip, predict_batch_size=8))
-    items = list(labeller.label(files))
+    config = Config(flip_tta=flip, predict_batch_size=8)
+    engine = TensorflowEngine(Trained(Diverged(), ""), config)
+    items = list(Labeller(engine, ["a", "b"], config).label(files))
     assert [item.error for item in items] == [NOT_FINITE, NOT_FINITE, None, NOT_FINITE]
     assert [len(item.predictions) for item in items] == [0, 0, 2, 0]
     assert "no answer: the model's answer is not a number" in one_line(items[0])
 
 
 def test_a_diverged_model_ends_with_3_and_without_labels(predict, monkeypatch, trained, photos):
-    from convoy.runtime.builders.trained_model import load_model
-    from convoy.runtime.predict import predict as module
+    from convoy.runtime.builders import trained_model as module
 
-    model, _ = load_model(trained.model_dir)
+    model, _ = module.load_model(trained.model_dir)
     model.weights[-1].assign(np.full(10, np.nan, np.float32))
     load = module.trained_model
     monkeypatch.setattr(module, "trained_model", lambda config: replace(load(config), model=model))
