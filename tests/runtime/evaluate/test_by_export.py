@@ -13,7 +13,7 @@ from convoy.dataloader.plain.square import eval_square
 from tests.onnx_bytes import metadata, network
 from tests.runtime.predict.without_tensorflow import without_tensorflow
 
-pytest.importorskip("onnxruntime", reason="the extra predict: make test-export")
+pytest.importorskip("onnxruntime", reason="the extra predict, part of dev")
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 4)) / 40
 NAMES = ("a", "b", "c", "d")
 

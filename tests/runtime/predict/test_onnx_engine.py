@@ -21,7 +21,7 @@ from tests.onnx_bytes import FLOAT, metadata, network
 from tests.runtime.csv_rows import csv_rows
 from tests.runtime.predict.without_tensorflow import without_tensorflow
 
-pytest.importorskip("onnxruntime", reason="the extra predict: make test-export")
+pytest.importorskip("onnxruntime", reason="the extra predict, part of dev")
 
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 4)) / 40
 NAMES = ("red", "green", "blue", "grey")
