@@ -44,7 +44,7 @@ def tensorflow_only() -> Iterator[None]:
 
 
 def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.equal(tf.strings.substr(encoded, 0, 2), b"\xff\xd8")
+    return tf.equal(tf.strings.substr(encoded, 0, 3), b"\xff\xd8\xff")
 
 
 def _with_marker(encoded: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:

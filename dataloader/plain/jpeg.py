@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _SOF = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
 _ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _EOI, _SOS = 0xD9, 0xDA
-# A marker behind the header: not a byte of the pixels, a restart or padding.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# A marker with a segment behind the header: not a byte of the pixels, a restart, padding or TEM.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _ENDS_EARLY = "damaged (it ends too early)"
 
 

@@ -127,14 +127,30 @@ def test_a_cut_jpeg_is_read_if_evaluation_reads_it(more, of_evaluation):
     assert verdicts == ({True} if "progressive" in more else {True, False})
 
 
-@pytest.mark.parametrize("what", ["no end", "tail", "marker in the data", "IDAT", "tEXt", "IEND"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "no end",
+        "tail",
+        "marker in the data",
+        "TEM in a scan",
+        "no 2nd marker",
+        "IDAT",
+        "tEXt",
+        "IEND",
+    ],
+)
 def test_a_damaged_file_is_read_if_evaluation_reads_it(what, photo, of_evaluation):
     jpeg, png = encoded(photo), encoded(photo, "PNG")
+    cmyk = encoded(photo.convert("CMYK"))
     text = b"\0\0\0\4tEXtA\0bc" + b"none"  # its checksum is wrong
     damaged = {
         "no end": jpeg[:-2],
         "tail": jpeg + b"more" * 20,
         "marker in the data": jpeg[:-40] + b"\xff\xfe\xff\xff" + jpeg[-36:],
+        # a marker without a segment: bytes that look like one's length follow
+        "TEM in a scan": jpeg[:-40] + b"\xff\x01\x40" + jpeg[-37:],
+        "no 2nd marker": cmyk[:2] + b"none" + cmyk[2:],
         "tEXt": png[:33] + text + png[33:],
         "IDAT": png.replace(b"IDAT", b"IDAS"),
         "IEND": png[:-12],
