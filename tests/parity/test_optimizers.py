@@ -85,6 +85,64 @@ def test_ten_updates_equal_those_of_pytorch_or_timm(case, torch, timm):
             np.testing.assert_allclose(v.numpy(), w, rtol=0, atol=1e-6)
 
 
+def steps_of_timm(torch, kind, weight_decay, **arguments):
+    """Returns the weights after two updates, and the gradients."""
+    rng = np.random.default_rng(3)
+    w = torch.nn.Parameter(torch.tensor(rng.normal(0, 0.5, (4, 3)), dtype=torch.float64))
+    given = [rng.normal(0, 3.0, (4, 3)) for _ in range(2)]
+    start = w.detach().numpy().copy()
+    optimizer = kind([w], lr=RATE, weight_decay=weight_decay, **arguments)
+    for gradient in given:
+        w.grad = torch.tensor(gradient)
+        optimizer.step()
+    return start, given, w.detach().numpy()
+
+
+def steps_of_ours(name, weight_decay, start, given, clip=None, **numbers):
+    from convoy.utils.optim.clipping import clip_by_global_norm
+
+    variables = [keras.Variable(start.astype(np.float32), name="kernel")]
+    ours = make_optimizer(name, weight_decay=weight_decay, **numbers)
+    ours.build(variables)
+    ours.learning_rate.assign(RATE)
+    for gradient in given:
+        gradients = [tf.constant(gradient.astype(np.float32))]
+        ours.apply(clip_by_global_norm(gradients, clip) if clip else gradients, variables)
+    return variables[0].numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "arguments", "plain", "numbers"),
+    [
+        ("lamb", "Lamb", BETAS | {"max_grad_norm": None}, "adam", ADAM),
+        ("lars", "Lars", {"momentum": 0.9, "eps": 0.0}, "momentum", {"momentum": 0.9}),
+    ],
+)
+def test_without_weight_decay_timms_layer_wise_optimizers_adapt_no_weight(
+    name, kind, arguments, plain, numbers, torch, timm
+):
+    """docs/optimisation.md says what to write instead."""
+    kind = getattr(importlib.import_module("timm.optim"), kind)
+    start, given, theirs = steps_of_timm(torch, kind, 0.0, **arguments)
+    as_plain = steps_of_ours(plain, 0.0, start, given, **numbers)
+    np.testing.assert_allclose(as_plain, theirs, rtol=0, atol=1e-6)
+    adapted = steps_of_ours(name, 0.0, start, given, **numbers)
+    assert np.abs(adapted - theirs).max() > 1e-3
+    always = steps_of_timm(torch, kind, 0.0, always_adapt=True, **arguments)[2]
+    np.testing.assert_allclose(adapted, always, rtol=0, atol=1e-6)
+
+
+def test_timms_lamb_clips_to_the_global_norm_1_unless_told_otherwise(torch, timm):
+    """configs/literature/resnet50_a1_600e.yaml has this in grad_clip_norm."""
+    from timm.optim import Lamb
+
+    start, given, theirs = steps_of_timm(torch, Lamb, DECAY, **BETAS)
+    clipped = steps_of_ours("lamb", DECAY, start, given, clip=1.0, **ADAM)
+    np.testing.assert_allclose(clipped, theirs, rtol=0, atol=1e-6)
+    free = steps_of_ours("lamb", DECAY, start, given, **ADAM)
+    assert np.abs(free - theirs).max() > 1e-4
+
+
 @pytest.mark.parametrize(
     ("theirs", "arch"),
     [
