@@ -142,7 +142,8 @@ def _add_verify(commands: Commands) -> None:
         commands,
         "verify",
         "read every record, decode every image and list the bad ones",
-        "The exit status is 1 if there are bad ones.",
+        "The exit status is 1 if there are bad ones; with --strict also if some are read "
+        "differently by other programs.",
     )
     _add_data(check)
     check.add_argument(
@@ -159,6 +160,11 @@ def _add_verify(commands: Commands) -> None:
     )
     check.add_argument(
         "--validation_seed", type=int, default=0, metavar="N", help="as in training (%(default)s)"
+    )
+    check.add_argument(
+        "--strict",
+        action="store_true",
+        help="also list images from which other programs read other pixels",
     )
     check.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
     _add_workers(check)

@@ -13,6 +13,7 @@ import numpy as np
 
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.pack import print_found, track
+from convoy.dataloader.prepare.read_differently import read_differently
 from convoy.dataloader.prepare.shards import in_parallel
 from convoy.dataloader.prepare.twins import digest, pixel_digest, twin_notes
 from convoy.dataloader.sources.find import find_source
@@ -54,6 +55,7 @@ class _Chunk:
     num_classes: int
     first_label: int | None
     held_out: HeldOut | None
+    strict: bool
 
 
 @dataclass
@@ -62,17 +64,20 @@ class _Found:
 
     Attributes:
         doubtful: examples that can be decoded, although libjpeg complains.
+        different: examples that programs read differently (`read_differently`), if asked for.
         images: number, digest, digest of the pixels, and label of each good example.
     """
 
     bad: list[Bad] = field(default_factory=list)
     doubtful: list[Bad] = field(default_factory=list)
+    different: list[Bad] = field(default_factory=list)
     images: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     def add(self, other: _Found) -> None:
         """Adds the findings in another part."""
         self.bad += other.bad
         self.doubtful += other.doubtful
+        self.different += other.different
         self.images += other.images
 
 
@@ -85,15 +90,17 @@ def verify(
     first_label: int | None = None,
     validation_fraction: float | None = None,
     validation_seed: int = 0,
+    strict: bool = False,
 ) -> int:
     """Checks both splits: checksums, keys, labels, and that every image decodes completely.
 
     Also checks whether images are in both splits or under two labels.
 
-    Prints the bad examples with file, byte offset and number, as lines or one JSON object.
+    Prints the bad examples with file, byte offset and number, as lines or one JSON object; with
+    `strict` also those that other programs read differently.
 
     Returns:
-        0, or 1 if anything is bad or certainly missing.
+        0, or 1 if anything that it looks for is found, or data is certainly missing.
 
     Raises:
         DataError: there is no data, or a file is not a TFRecord file.
@@ -106,7 +113,7 @@ def verify(
         total = source.num_examples
         for first in range(0, total, _CHUNK):
             end, classes = min(first + _CHUNK, total), source.num_classes or _ANY_CLASS
-            part = (split, first, end, classes, first_label, held_out)
+            part = (split, first, end, classes, first_label, held_out, strict)
             chunks.append(_Chunk(data_dir, dataset, *part))
     found = {split: _Found() for split in sources}
     results = in_parallel(_check_chunk, chunks, workers)
@@ -118,7 +125,7 @@ def verify(
     notes = {split: [*source.notes, *twins[split]] for split, source in sources.items()}
     (_print_json if as_json else _print_lines)(sources, found, notes)
     lost = any(source.lost for source in sources.values())
-    return 1 if lost or any(one.bad for one in found.values()) else 0
+    return 1 if lost or any(one.bad or one.different for one in found.values()) else 0
 
 
 def _sources(
@@ -153,10 +160,12 @@ def _print_json(
 ) -> None:
     bad = _in_order(one for part in found.values() for one in part.bad)
     doubtful = _in_order(one for part in found.values() for one in part.doubtful)
+    different = _in_order(one for part in found.values() for one in part.different)
     report = {
         "examples": {split: source.num_examples for split, source in sources.items()},
         "bad": [asdict(one) for one in bad],
         "doubtful": [asdict(one) for one in doubtful],
+        "different": [asdict(one) for one in different],
         "missing": {split: list(source.lost) for split, source in sources.items()},
         "warnings": notes,
     }
@@ -168,12 +177,15 @@ def _print_lines(
 ) -> None:
     bad = _in_order(one for part in found.values() for one in part.bad)
     doubtful = _in_order(one for part in found.values() for one in part.doubtful)
-    for ones, how in ((bad, ""), (doubtful, "decoded, but may be damaged: ")):
+    different = _in_order(one for part in found.values() for one in part.different)
+    groups = (bad, ""), (doubtful, "decoded, but may be damaged: "), (different, "")
+    for ones, how in groups:
         for one in ones:
             place = "" if one.offset is None else f", record at byte {one.offset}"
             print(f"{printable(one.file)}{place} ({one.split} {one.key}): {how}{one.reason}")
     checked = ", ".join(f"{source.num_examples} {split}" for split, source in sources.items())
     more = f", {len(doubtful)} doubtful" if doubtful else ""
+    more += f", {len(different)} read differently by other programs" if different else ""
     print(f"{checked} examples checked, {len(bad)} bad{more}.", file=sys.stderr)
 
 
@@ -196,12 +208,14 @@ def _check_chunk(chunk: _Chunk) -> tuple[str, _Found]:
     doubtful: list[Bad] = []
     pixels: dict[int, int] = {}
     bad = bad_examples(source, chunk.num_classes, chunk.split, numbers, doubtful, pixels)
-    left_out, images = {one.key for one in bad}, []
+    left_out, found = {one.key for one in bad}, _Found(bad, doubtful)
     for i in (i for i in numbers if i not in left_out):
         label = 0 if source.labels is None else source.labels[i]
         encoded, label = source.parse(source.read(np.array([i]))[0], label)
-        images.append((i, digest(encoded), pixels[i], int(label)))
-    return chunk.split, _Found(bad, doubtful, images)
+        found.images.append((i, digest(encoded), pixels[i], int(label)))
+        if chunk.strict and (reason := read_differently(encoded)):
+            found.different.append(Bad(chunk.split, *source.locate(i), i, reason))
+    return chunk.split, found
 
 
 def bad_examples(
