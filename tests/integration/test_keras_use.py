@@ -81,6 +81,52 @@ def test_an_unknown_split_is_refused(folder):
         build_dataset(folder, "holdout", InputOptions(), training=False)
 
 
+def behind_normalization(mean, std, seed):
+    """Our model behind Keras' own preprocessing; without `mean` it is not adapted."""
+    keras.utils.set_random_seed(seed)
+    images = keras.Input((32, 32, 3))
+    norm = keras.layers.Normalization(name="keras_norm")
+    x = norm(images)
+    inside = {"mean": [0.0] * 3, "std": [1.0] * 3}
+    net = build_model("efficientnet-test", num_classes=3, image_size=32, seed=seed, **inside)
+    whole = keras.Model(images, net(x))
+    if mean is not None:
+        for v, value in zip(norm.weights, (mean, np.square(std), 0), strict=True):
+            v.assign(value)
+        norm.finalize_state()
+    return whole
+
+
+def test_behind_keras_own_normalization_a_file_keeps_the_logits_and_set_weights_needs_one_call():
+    """Keras 3 computes with copies of the statistics; our own normalisation has no weights."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    whole = behind_normalization([120.0, 110.0, 100.0], [60.0, 58.0, 57.0], seed=0)
+    want = np.asarray(whole(images, training=False))
+    other = behind_normalization(None, None, seed=1)
+    other.set_weights(whole.get_weights())
+    assert np.abs(np.asarray(other(images, training=False)) - want).max() > 1e-3
+    other.get_layer("keras_norm").finalize_state()  # docs/python.md
+    np.testing.assert_allclose(other(images, training=False), want, atol=1e-5)
+
+
+def test_our_model_computes_with_new_weights_at_once(tmp_path):
+    import tensorflow as tf
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    first, *others = (
+        build_model("efficientnet-test", num_classes=3, image_size=32, seed=seed)
+        for seed in range(4)
+    )
+    want = np.asarray(first(images, training=False))
+    others[0].set_weights(first.get_weights())
+    for ours, theirs in zip(others[1].weights, first.weights, strict=True):
+        ours.assign(theirs)
+    place = tf.train.Checkpoint(model=first).save(str(tmp_path / "x"))
+    tf.train.Checkpoint(model=others[2]).restore(place).assert_existing_objects_matched()
+    for other in others:
+        np.testing.assert_array_equal(other(images, training=False), want)
+
+
 LOAD = """
 {}
 import numpy as np
