@@ -32,7 +32,7 @@ from convoy.dataloader.images.crops import (
     first_interpolation,
     flips,
 )
-from convoy.dataloader.images.decoders import DCT, as_rgb
+from convoy.dataloader.images.decoders import ACCURATE, as_rgb
 from convoy.dataloader.images.orientation import orientation, upright
 from convoy.dataloader.images.resizing import is_large
 from convoy.dataloader.loader import CROP, Loader, as_it_is
@@ -80,7 +80,7 @@ class DaliLoader(Loader):
         super().__init__(source, options, training=training, rank=rank, world=world)
         crop = options.eval_crop
         # True: resize whole images, then cut.
-        self._frames = not training and crop.method == "resize"
+        self._frames = not training and crop.method != "crop"
         self._turn = options.turn if training else crop.turn
         self._interpolation = options.interpolation if training else crop.interpolation
         if self._interpolation not in (*_INTERPOLATIONS, RANDOM):
@@ -252,7 +252,9 @@ class DaliLoader(Loader):
         """Decodes with TensorFlow a JPEG that DALI rejects. Returns the pixels as a PNG."""
         self._decode(tf.constant(encoded), tf.constant(seeds))
         # Missing parts outside that part become grey, and nobody looks at them.
-        image = tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT, try_recover_truncated=True)
+        image = tf.io.decode_jpeg(
+            encoded, channels=3, dct_method=ACCURATE, try_recover_truncated=True
+        )
         if self._turn:
             image = upright(image, orientation(encoded))
         return tf.io.encode_png(image, compression=0).numpy()

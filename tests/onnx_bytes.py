@@ -48,8 +48,8 @@ def _value(place, name, kind, shape):
     return field(place, field(1, name) + field(2, field(1, tensor)))
 
 
-def metadata(size=32, classes=("cat", "dog"), **changes):
-    """Returns an export's metadata for images of `size` pixels."""
+def metadata(size=32, classes=("cat", "dog"), like=None, **changes):
+    """Returns an export's metadata for images of `size` pixels, evaluated `like` a program."""
     crop = {"padding": 8, "method": "crop", "interpolation": "bilinear", "antialias": False}
     return {
         "arch": "efficientnet-test",
@@ -57,7 +57,11 @@ def metadata(size=32, classes=("cat", "dog"), **changes):
         "weights": "raw",
         "weights_sha256": "ab" * 32,
         "classes": list(classes),
-        "preprocessing": {"image_size": size, "crop": crop | {"exif_orientation": "apply"}},
+        "preprocessing": {
+            "image_size": size,
+            "crop": crop | {"exif_orientation": "apply"},
+            "evaluation_like": like,
+        },
     } | changes
 
 

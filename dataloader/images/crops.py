@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from convoy.dataloader import native, philox
-from convoy.dataloader.images.decoders import decode_image, decode_window
+from convoy.dataloader.images.decoders import ACCURATE, FAST, decode_image, decode_window
 from convoy.dataloader.images.eval_crop import EvalCrop
+from convoy.dataloader.images.pillow_resizing import pillow_square
 from convoy.dataloader.images.resizing import resize, resize_square
 
 CROP_ATTEMPTS = 10
@@ -132,20 +133,32 @@ def eval_decode(encoded: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
         crop: how to cut it.
 
     Returns:
-        uint8 `(size, size, 3)`.
+        `(size, size, 3)` in 0-255: uint8, or float32 if `crop.rounded` is False.
 
     Raises:
         tf.errors.InvalidArgumentError: the bytes cannot be decoded.
     """
-    if crop.method == "resize":
+    how = (crop.interpolation, crop.antialias)
+    if crop.method == "crop":
+        own = crop.arithmetic == "own"
+        image = decode_window(
+            encoded,
+            lambda shape: eval_window(shape, size, crop),
+            crop.turn,
+            exact=own,
+            dct=ACCURATE if own else FAST,
+        )
+        if crop.rounded:
+            image = resize(image, [size, size], *how)
+        else:
+            image = tf.image.resize(image, [size, size], how[0], antialias=how[1])
+    else:
         image = decode_image(encoded, crop.turn)
         frame, start = eval_frame(tf.shape(image)[:2], size, crop)
-        image = resize_square(image, frame, start, size, crop.interpolation, crop.antialias)
-    else:
-        image = decode_window(
-            encoded, lambda shape: eval_window(shape, size, crop), crop.turn, exact=True
-        )
-        image = resize(image, [size, size], crop.interpolation, crop.antialias)
+        if crop.arithmetic == "pillow":
+            image = pillow_square(image, frame, start, size, crop.interpolation)
+        else:
+            image = resize_square(image, frame, start, size, *how)
     image.set_shape([size, size, 3])
     return image
 
@@ -167,7 +180,9 @@ def eval_window(shape: tf.Tensor, size: int, crop: EvalCrop) -> tf.Tensor:
 
 
 def eval_frame(shape: tf.Tensor, size: int, crop: EvalCrop) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the size to which method "resize" resizes a whole image, and where its square begins.
+    """Returns the size to which a whole image is resized, and where its square begins.
+
+    This is for the methods "resize" and "squash".
 
     Args:
         shape: int32 `(2,)`, height and width of the image.
@@ -180,6 +195,8 @@ def eval_frame(shape: tf.Tensor, size: int, crop: EvalCrop) -> tuple[tf.Tensor, 
     shape = tf.cast(shape, tf.int64)
     # Integer floor division is exact where float32 would lose a pixel.
     frame = shape * (size + crop.padding) // tf.reduce_min(shape)
+    if crop.method == "squash":
+        frame = tf.fill([2], tf.constant(size + crop.padding, tf.int64))
     room = frame - size
     # Round half to even, like Python's round() in torchvision's CenterCrop.
     return frame, room // 2 + room % 2 * (room // 2 % 2)

@@ -1,8 +1,8 @@
 """Decodes whole images and parts of them in a graph.
 
 TensorFlow decodes JPEG and PNG; it decodes parts only of JPEGs. Pillow decodes the other kinds
-(`by_pillow`). The DCT is INTEGER_ACCURATE: with libjpeg-turbo's vector code it is as fast as
-INTEGER_FAST, and Pillow, OpenCV and DALI's CPU decoder compute the same, so pixels can be
+(`by_pillow`). The DCT is usually INTEGER_ACCURATE: with libjpeg-turbo's vector code it is as fast
+as INTEGER_FAST, and Pillow, OpenCV and DALI's CPU decoder compute the same, so pixels can be
 compared.
 """
 
@@ -19,7 +19,8 @@ from convoy.dataloader.images import by_pillow
 from convoy.dataloader.images.by_pillow import MAX_PIXELS
 from convoy.dataloader.images.orientation import orientation, stored_window, upright, upright_shape
 
-DCT = "INTEGER_ACCURATE"
+ACCURATE, FAST = "INTEGER_ACCURATE", "INTEGER_FAST"
+"""libjpeg's two ways to compute a DCT in integers. `FAST` is TensorFlow's default."""
 # The JPEG segment that defines the meaning of four colours: inverted CMYK.
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(5)
 _GREY_PALETTE = b"".join(bytes([i, i, i, 0]) for i in range(256))
@@ -164,7 +165,7 @@ def decode_image(encoded: tf.Tensor, turn: bool = False) -> tf.Tensor:
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded), 3)
         with tf.control_dependencies([_check_size(height, width)]):
             marked = _with_marker(encoded, channels)
-            image = tf.io.decode_jpeg(marked, channels=3, dct_method=DCT)
+            image = tf.io.decode_jpeg(marked, channels=3, dct_method=ACCURATE)
             return _turned(image, encoded) if turn else image
 
     image = tf.cond(_is_jpeg(encoded), jpeg, lambda: _decode_other(encoded, turn))
@@ -201,14 +202,16 @@ def as_rgb(encoded: tf.Tensor, turn: bool = False) -> tuple[tf.Tensor, tf.Tensor
     return tf.cond(_is_jpeg(encoded), jpeg, decoded)
 
 
-def _jpeg_window(encoded: tf.Tensor, window: tf.Tensor, width: tf.Tensor | None) -> tf.Tensor:
+def _jpeg_window(
+    encoded: tf.Tensor, window: tf.Tensor, width: tf.Tensor | None, dct: str
+) -> tf.Tensor:
     """Decodes a part of a JPEG; with the image's width, one column more on each side."""
     if width is None:
-        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=DCT)
+        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=dct)
     y, x, h, w = tf.unstack(window)
     left, right = tf.minimum(x, 1), tf.minimum(width - x - w, 1)
     wider = tf.stack([y, x - left, h, left + w + right])
-    image = tf.image.decode_and_crop_jpeg(encoded, wider, channels=3, dct_method=DCT)
+    image = tf.image.decode_and_crop_jpeg(encoded, wider, channels=3, dct_method=dct)
     return image[:, left : left + w]
 
 
@@ -217,6 +220,7 @@ def decode_window(
     window_of: Callable[[tf.Tensor], tf.Tensor],
     turn: bool = False,
     exact: bool = False,
+    dct: str = ACCURATE,
 ) -> tf.Tensor:
     """Decodes a part of an image, uint8 `(h, w, 3)`.
 
@@ -227,6 +231,7 @@ def decode_window(
         turn: as for `decode_image`.
         exact: return the pixels that the whole image has. Otherwise the colours of a JPEG's first
             and last column are those of an image that ends there, a few levels off.
+        dct: for JPEGs, `ACCURATE` or `FAST`.
     """
 
     def jpeg() -> tf.Tensor:
@@ -239,7 +244,8 @@ def decode_window(
             window = stored_window(window, shape, number)
         else:
             window = window_of(shape)
-        image = _jpeg_window(_with_marker(encoded, channels), window, shape[1] if exact else None)
+        marked, wide = _with_marker(encoded, channels), shape[1] if exact else None
+        image = _jpeg_window(marked, window, wide, dct)
         return upright(image, number, bool(_without_pillow)) if turn else image
 
     def other() -> tf.Tensor:

@@ -10,6 +10,7 @@ from convoy.dataloader.images import by_pillow, exif
 from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.dataloader.images.turning import stored_window, turned
 from convoy.dataloader.plain import jpeg, png
+from convoy.dataloader.plain.pillow_resizing import pillow_square
 from convoy.dataloader.plain.resizing import resize
 
 Shape = tuple[int, int]
@@ -22,7 +23,8 @@ def eval_square(encoded: bytes, size: int, crop: EvalCrop) -> np.ndarray:
     Args:
         encoded: a picture of a supported kind.
         size: side of the resulting square in pixels.
-        crop: how to cut it, with one of `resizing.KINDS` and without antialias.
+        crop: how to cut it. In the program's own arithmetic with one of `resizing.KINDS` and
+            without antialias; or in Pillow's; not in TensorFlow's.
 
     Returns:
         uint8 `(size, size, 3)`, the same as from `crops.eval_decode`.
@@ -30,13 +32,16 @@ def eval_square(encoded: bytes, size: int, crop: EvalCrop) -> np.ndarray:
     Raises:
         BadImage: the bytes cannot be decoded.
     """
-    if crop.method == "resize":
+    if crop.method != "crop":
         image = _decode(encoded, crop.turn, lambda shape: (0, 0, *shape))
         shape, short = image.shape[:2], size + crop.padding
         height, width = (side * short // min(shape) for side in shape)
+        if crop.method == "squash":
+            height = width = short
         # round() takes the even of two neighbours, as in torchvision's CenterCrop.
         start = round((height - size) / 2), round((width - size) / 2)
-        return resize(image, (height, width), start, size, crop.interpolation)
+        resized = pillow_square if crop.arithmetic == "pillow" else resize
+        return resized(image, (height, width), start, size, crop.interpolation)
 
     def centre(shape: Shape) -> Window:
         side = max(min(shape) * size // (size + crop.padding), 1)

@@ -86,6 +86,8 @@ def settings(path: str | Path) -> dict[str, Any]:
         ) from None
     if crop.get("antialias"):
         raise OnnxFileError(f"{path} needs images resized with antialias, which is not known here")
+    if like := prepared.get("evaluation_like"):
+        found["evaluation_like"] = like
     return found
 
 

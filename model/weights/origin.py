@@ -30,10 +30,10 @@ def how_applied(path: str | Path) -> dict[str, Any]:
     """Returns what a weight file says about how to apply it.
 
     Returns:
-        Some of `arch`, `image_size` (pixels a side), `eval_crop` ("crop" or "resize"),
-        `crop_padding` (pixels) or `crop_pct` (fraction), `interpolation`, `exif_orientation`, and
-        `class_names`. Empty if the file says nothing or cannot be read: reading the weights will
-        report that.
+        Some of `arch`, `image_size` (pixels a side), `eval_crop` ("crop", "resize" or "squash"),
+        `crop_padding` (pixels) or `crop_pct` (fraction), `interpolation`, `exif_orientation`,
+        `evaluation_like`, and `class_names`. Empty if the file says nothing or cannot be read:
+        reading the weights will report that.
     """
     path = Path(path)
     try:
@@ -83,6 +83,8 @@ def _of_timm(path: Path) -> dict[str, Any]:
     if not isinstance(settings, Mapping) or "crop_pct" not in settings:
         return {}
     found: dict[str, Any] = {"eval_crop": "resize"}
+    if settings.get("crop_mode") == "squash":
+        found["eval_crop"] = "squash"
     size = settings.get("test_input_size") or settings.get("input_size")
     if isinstance(size, list) and len(size) == 3 and size[1] == size[2]:
         found["image_size"] = int(size[1])

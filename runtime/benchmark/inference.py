@@ -114,7 +114,7 @@ class Inference:
         return lambda images: run(images, ())
 
     def _write(self, config: Config, name: str, trained: Trained, path: Path) -> None:
-        names, crop = class_names(trained.class_names, self._classes), eval_crop(config)
+        names, crop = class_names(trained.class_names, self._classes), eval_crop(config).in_bytes()
         what = Exportable(trained.model, names, crop, min(config.top_k, len(names)), False, {})
         with closing(self._images(config.with_(eval_batch_size=1))) as images:
             calibration = [batch[0] for batch in islice(images, CALIBRATION_IMAGES)]

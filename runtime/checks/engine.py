@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from convoy.dataloader.plain.resizing import KINDS
 from convoy.model.weights import onnx_file
-from convoy.runtime.predict.choice import lacks_runtime
+from convoy.runtime.predict.choice import lacks_runtime, needs_tensorflow
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.evaluation_like import PROGRAMS
+from convoy.runtime.settings.images import eval_crop
 from convoy.runtime.settings.modes import ENGINE_MODES
 from convoy.utils.distributed.launched import launched_processes
 from convoy.utils.errors import ConfigError
@@ -57,8 +59,21 @@ def _check_file(config: Config, file: str) -> None:
             f"--image_size {config.image_size}: {file} takes images of {settings['image_size']} px:"
             " export again with --image_size, or leave it out"
         )
-    if settings["interpolation"] not in KINDS:
+    _check_pixels(config, file, settings.get("evaluation_like"))
+
+
+def _check_pixels(config: Config, file: str, like: str | None) -> None:
+    """Raises ConfigError if the file's images cannot be prepared here."""
+    if like not in (None, *PROGRAMS):
         raise ConfigError(
-            f"{file} needs images resized by {settings['interpolation']}, and only"
-            f" {' and '.join(KINDS)} are known here"
+            f"{file} needs images prepared like {like}, which this version does not know: export"
+            " it again"
+        )
+    if reason := needs_tensorflow(config):
+        raise ConfigError(f"{file} cannot be applied: {reason}")
+    crop = eval_crop(config)
+    if crop.arithmetic == "own" and crop.interpolation not in KINDS:
+        raise ConfigError(
+            f"{file} needs images resized by {crop.interpolation}, and only {' and '.join(KINDS)}"
+            " are known here"
         )

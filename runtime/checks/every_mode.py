@@ -21,6 +21,7 @@ from convoy.runtime.evaluate.side_by_side import check_report, variants
 from convoy.runtime.run_folder.fresh_folder import fresh_model_dir
 from convoy.runtime.run_folder.history import check_runs
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.evaluation_like import check_evaluation_like
 from convoy.runtime.settings.flags import AUTO, RANGES
 from convoy.runtime.settings.input_backend import check_backend
 from convoy.runtime.settings.learning_rate import check_schedule, check_spans
@@ -63,6 +64,7 @@ def validate(config: Config) -> Config:
     check_augmentation(config)
     if config.mode in (*DATA_MODES, "inference_benchmark"):
         check_backend(config)
+    check_evaluation_like(config)
     if config.mode in APPLYING_MODES:
         if config.pretrained_from_file:
             config = _pretrained(config)

@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from convoy.model.weights.onnx_file import is_onnx
 from convoy.runtime.command_line.pretrained import arch_of_run, settle_pretrained
 from convoy.runtime.command_line.translation import unknown_mode
 from convoy.runtime.data.open_split import for_these_data
 from convoy.runtime.fitted.choose import Choice
 from convoy.runtime.settings.config import Config, defaults
+from convoy.runtime.settings.evaluation_like import settings_like
 from convoy.runtime.settings.flag_facts import inherited
 from convoy.runtime.settings.modes import APPLYING_MODES, ENGINE_MODES, MODE_ALIASES, MODES
 from convoy.runtime.settings.paths_of_runs import load_run_config, moved_paths
@@ -124,6 +126,7 @@ def sources_of(given: Given) -> Sources:
     first = Config(**(defaults(Config.arch) | here | asked))
     run, origin = _settings_of_run(first)
     run = for_these_data(run, asked)
+    run = run | _evaluation_like(first, asked, run)
     usual = defaults((recipe | run | launch | asked).get("arch", Config.arch))
     if first.mode in APPLYING_MODES and first.pretrained_from_file:
         usual["model_dir"] = "."  # weights from a file have no run's folder for the results
@@ -212,6 +215,24 @@ def _settings_of_file(first: Config) -> dict[str, Any]:
     if first.crop_padding != Config.crop_padding:
         said.pop("crop_pct", None)  # it would override the requested padding
     return {name: value for name, value in said.items() if name != "class_names"}
+
+
+def _evaluation_like(
+    first: Config, asked: Mapping[str, Any], run: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the settings that `--evaluation_like` implies."""
+    if first.evaluation_like is None:
+        return {}
+    from convoy.runtime.run_folder.checkpoint import folder_of
+
+    file = first.pretrained_from_file or ""
+    if is_onnx(file) or (file and folder_of(file) is not None):
+        file = ""
+    arch = {"arch": first.arch, **run, **asked}["arch"]
+    found = settings_like(first.evaluation_like, arch, run, Path(file).name)
+    if "crop_padding" in asked:
+        found["crop_pct"] = None  # it would override the padding
+    return found
 
 
 def _settings_of_report(first: Config) -> tuple[dict[str, Any], str]:

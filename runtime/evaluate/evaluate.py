@@ -261,7 +261,8 @@ def evaluate_checkpoint(config: Config) -> dict[str, Any]:
 
 def announce(trained: Trained, config: Config) -> None:
     """Says on rank 0 which weights are evaluated, before the report on their data."""
-    from convoy.runtime.settings.images import image_size
+    from convoy.runtime.settings.images import image_size, likeness
 
+    size = image_size(config)
     if ranks.rank() == 0:
-        print(f"evaluating {trained.text} at {image_size(config)} px", flush=True)
+        print(f"evaluating {trained.text} at {size} px{likeness(config, size)}", flush=True)

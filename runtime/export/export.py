@@ -58,7 +58,7 @@ def export(config: Config) -> dict[str, Any]:
     trained = trained_model(config.with_(data_format="channels_last"))
     model = trained.model
     names = class_names(trained.class_names, model.output_shape[-1], config.label_file)
-    crop = eval_crop(config)
+    crop = eval_crop(config).in_bytes()
     sample = Sample.read(config, trained)
     print(f"exporting {trained.text}, {sample.describe()}", flush=True)
     reference = _reference(model, sample, config.export_backbone) if sample.images else None
@@ -289,6 +289,7 @@ def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop
         "preprocessing": {
             "image_size": size,
             "crop": crop.to_dict(),
+            "evaluation_like": config.evaluation_like,
             "layout": "NHWC",
             "channels": "RGB",
             "range": [0, 255],

@@ -58,7 +58,7 @@ class Sample:
             ConfigError: there are no images to compare on.
             DataError: there are no images to calibrate int8 with.
         """
-        size, crop, sample = trained.model.input_shape[1], eval_crop(config), cls()
+        size, crop, sample = trained.model.input_shape[1], eval_crop(config).in_bytes(), cls()
         # Each split is opened, and told of, only once.
         opened = cache(lambda split: open_split(config, split, say_found))
         for encoded, label, needed in _candidates(config, trained, opened):

@@ -10,7 +10,7 @@ from convoy.model.weights import onnx_file
 from convoy.runtime.run_folder.checkpoint import CheckpointError, read_state, resolve
 from convoy.runtime.run_folder.marker import weights_sha256
 from convoy.runtime.settings.config import Config
-from convoy.runtime.settings.images import image_size
+from convoy.runtime.settings.images import eval_crop, image_size
 from convoy.utils.errors import ConfigError
 from convoy.utils.extras import how_to_install
 from convoy.utils.files import is_url
@@ -77,7 +77,7 @@ def _export_of_run(config: Config) -> Choice:
     file = Path(config.model_dir) / INSIDE
     if not file.is_file():
         raise _Unfit(f"there is no {file} ({how})")
-    if lacking := lacks_runtime():
+    if lacking := lacks_runtime() or needs_tensorflow(config):
         raise _Unfit(lacking)
     try:
         checkpoint = resolve(config.model_dir, config.checkpoint)
@@ -100,6 +100,13 @@ def _export_of_run(config: Config) -> Choice:
             f" {image_size(config)}"
         )
     return Choice(file, state.get("class_names") or [])
+
+
+def needs_tensorflow(config: Config) -> str:
+    """Says why squares of photographs cannot be made without TensorFlow; "" if they can."""
+    if eval_crop(config).arithmetic != "tensorflow":
+        return ""
+    return f"--evaluation_like {config.evaluation_like} decodes and resizes with TensorFlow"
 
 
 def lacks_runtime() -> str:

@@ -32,7 +32,7 @@ class _Loaded:
 
     Attributes:
         file: its path.
-        pixels: uint8 `(size, size, 3)`, or None with an `error`.
+        pixels: `(size, size, 3)` in 0-255, or None with an `error`.
         error: why it cannot be read.
         thumbnail: a small JPEG of the pixels, if requested.
     """
@@ -148,10 +148,10 @@ class Labeller:
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:
-    """Returns a small JPEG of uint8 `(size, size, 3)`."""
+    """Returns a small JPEG of `(size, size, 3)` in 0-255."""
     from PIL import Image
 
-    image, stream = Image.fromarray(pixels), io.BytesIO()
+    image, stream = Image.fromarray(pixels.astype(np.uint8)), io.BytesIO()
     if image.width > THUMBNAIL:
         image = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     image.save(stream, "JPEG", quality=_QUALITY)

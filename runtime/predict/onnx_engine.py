@@ -32,7 +32,6 @@ class OnnxEngine:
     """Computes with an ONNX file of `--mode export`; see `engine.Engine`.
 
     Attributes:
-        size: side of the model's images in pixels.
         trained_names: names of the classes in the training data, which may differ from those in
             answers; None: they had none.
 

@@ -27,6 +27,7 @@ from convoy.runtime.predict.outputs import (
     predict_formats,
 )
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.images import likeness
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import naming
 from convoy.utils.optional import known
@@ -66,7 +67,8 @@ def predict(config: Config, choice: Choice) -> dict[str, Any]:
     print(f"{_images(len(files))} in {config.predict_dir}{without}", flush=True)
     engine = _engine(config, choice, len(files))
     why = f", in TensorFlow: {choice.why_not}" if choice.why_not else ""
-    print(f"predicting with {engine.text}{why}", flush=True)
+    like = likeness(config, engine.size)
+    print(f"predicting with {engine.text}{like}{why}", flush=True)
     formats = predict_formats(config.predict_formats)
     labeller = Labeller(engine, _names(engine, config), config, thumbnails="gallery" in formats)
     count, start = _Count(), time.perf_counter()

@@ -38,9 +38,9 @@ class TensorflowEngine:
         model, batch = trained.model, config.predict_batch_size
         self.text = trained.text
         self.class_names: Sequence[str] | None = trained.class_names
-        self.classes = model.output_shape[-1]
+        self.classes, self.size = model.output_shape[-1], model.input_shape[1]
         self.batch = 1 if once else _BATCH if batch == AUTO else int(batch)
-        self._decode = decoder(model.input_shape[1], eval_crop(config), traced=not once)
+        self._decode = decoder(self.size, eval_crop(config), traced=not once)
         compiled = config.data_format == "channels_first" and config.use_xla
         self._forward = _forward(model, config.flip_tta)
         if compiled or not once:
@@ -78,9 +78,10 @@ def _forward(model: Any, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def decoder(size: int, crop: EvalCrop, traced: bool = True) -> Callable[[bytes], np.ndarray]:
-    """Returns a function from encoded bytes to the model's view, uint8 `(size, size, 3)`.
+    """Returns a function from encoded bytes to the model's view, `(size, size, 3)`.
 
-    The function raises BadImage if the bytes are not an image.
+    The view is that of `crops.eval_decode`. The function raises BadImage if the bytes
+    are not an image.
     """
 
     def decode(encoded: tf.Tensor) -> tf.Tensor:

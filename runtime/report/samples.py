@@ -99,7 +99,7 @@ def _validation(config: Config, count: int, trained: Trained) -> tuple[np.ndarra
 
     Labels are the model's numbers.
     """
-    size, crop = trained.model.input_shape[1], eval_crop(config)
+    size, crop = trained.model.input_shape[1], eval_crop(config).in_bytes()
     source = open_split(config, "validation")
     source = for_classes_of(trained, config)(source)
     count = min(count, source.num_examples)

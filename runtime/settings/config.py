@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, TypeAlias, get_type_hints
 
 from convoy.runtime.settings.config_text import config_text
 from convoy.runtime.settings.defaults_by_family import FAMILY_DEFAULTS
@@ -53,6 +53,8 @@ OPT, PREC, CKPT, EVAL, PRED, BENCH, LOG = (
     "Benchmarks",
     "Logging",
 )
+
+EvaluationLike: TypeAlias = Literal["torchvision", "timm", "keras", "documents"]
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,14 @@ class Config:
     base_mixup: float = _flag(AUG, TRAINING, 0.0, "first stage: mixup_alpha", within=">= 0")
     base_cutmix: float = _flag(AUG, TRAINING, 0.0, "first stage: cutmix_alpha", within=">= 0")
     base_dropout: float | None = _flag(AUG, TRAINING, None, "first stage: dropout rate", unset="the last stage's", within="[0, 1)")
-    eval_crop: Literal["crop", "resize"] = _flag(AUG, EVALUATION, "crop", "evaluation: cut the centre, then resize (crop), or resize, then cut (resize)")
+    eval_crop: Literal["crop", "resize", "squash"] = _flag(
+        AUG, EVALUATION, "crop", "evaluation: cut the centre, then resize (crop), or resize, then cut (resize; squash distorts)")
     crop_padding: int = _flag(AUG, EVALUATION, 32, "evaluation: the crop is size/(size+padding) of the short side; 0: the whole side", within=">= 0")
     crop_pct: float | None = _flag(AUG, TRAINING, None, "crop_padding as a fraction of the short side, as in timm: 0.875 at 224 px means 32", within="(0, 1]")
+
+    evaluation_like: EvaluationLike | None = _flag(
+        AUG, EVALUATION, None, "eval, predict, export: size, crop and pixels to the bit as in this program (docs/evaluate.md)",
+        unset="as in training; Convoy's own pixels for weights from a file")
 
     optimizer: OptimizerName = _flag(OPT, TRAINING, "rmsprop", "optimizer; lars and lamb are for batches of thousands", facts=Fact.CARD)
     momentum: float = _flag(OPT, TRAINING, 0.9, "momentum, rmsprop, lars: momentum", within="[0, 1)")

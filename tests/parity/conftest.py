@@ -273,9 +273,9 @@ def _normalisation(hint, arch):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Prints the tables of docs/models.md."""
+    """Prints the tables of docs/models.md and docs/evaluate.md."""
     done = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
-    for kind in ("parity", "files"):
+    for kind in ("parity", "files", "pixels"):
         rows = [v for report in done for k, v in report.user_properties if k == kind]
         if rows:
             terminalreporter.section("what was compared: largest relative differences")

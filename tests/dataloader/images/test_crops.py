@@ -152,7 +152,12 @@ def test_bicubic_resizing_clips_instead_of_wrapping():
 def test_an_eval_crop_round_trips_and_refuses_invalid_values():
     crop = EvalCrop(16, "resize", "bicubic", True)
     assert EvalCrop(**crop.to_dict()) == crop
-    for wrong in ({"padding": -1}, {"method": "squash"}, {"interpolation": "cubic"}):
+    for wrong in (
+        *({"padding": -1}, {"method": "squeeze"}, {"interpolation": "cubic"}),
+        *({"arithmetic": "pillow"}, {"arithmetic": "tensorflow", "method": "resize"}),
+        *({"rounded": False}, {"arithmetic": "opencv"}),
+        {"arithmetic": "pillow", "method": "resize", "interpolation": "lanczos3"},
+    ):
         with pytest.raises(ValueError, match=r"eval crop|interpolation 'cubic' is not one of"):
             EvalCrop(**wrong)
 

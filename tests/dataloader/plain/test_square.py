@@ -8,7 +8,7 @@ from PIL import Image
 from convoy.dataloader.bad_images.culprits import TF_ERRORS
 from convoy.dataloader.images.by_pillow import BadImage
 from convoy.dataloader.images.crops import eval_decode
-from convoy.dataloader.images.eval_crop import EvalCrop
+from convoy.dataloader.images.eval_crop import PILLOWS, EvalCrop
 from convoy.dataloader.plain import library, resizing
 from convoy.dataloader.plain.square import eval_square
 from tests.dataloader.bad_images.pictures import GOOD, jpeg_claiming, png_claiming
@@ -21,6 +21,11 @@ CROPS = [
     for padding, method in ((0, "crop"), (8, "crop"), (0, "resize"), (8, "resize"))
     for interpolation in resizing.KINDS
     for orientation in ("apply", "ignore")
+]
+OTHER_CROPS = [
+    EvalCrop(8, "squash", "bicubic"),
+    *(EvalCrop(8, "resize", how, arithmetic="pillow") for how in PILLOWS),
+    EvalCrop(0, "squash", "nearest", arithmetic="pillow"),
 ]
 
 
@@ -74,7 +79,7 @@ def resizer(request, monkeypatch):
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_every_kind_of_picture_has_evaluations_pixels(kind, photo, of_evaluation):
-    for crop in CROPS[::5]:
+    for crop in (*CROPS[::5], *OTHER_CROPS):
         assert assert_same(GOOD[kind](photo), crop, of_evaluation) is not None
 
 
@@ -86,7 +91,7 @@ def test_black_in_cmyk_counts_as_in_evaluation(of_evaluation):
 
 
 @pytest.mark.usefixtures("resizer")
-@pytest.mark.parametrize("crop", CROPS[::2], ids=str)
+@pytest.mark.parametrize("crop", CROPS[::2] + OTHER_CROPS, ids=str)
 def test_every_crop_has_evaluations_pixels(crop, of_evaluation):
     for seed, size in enumerate([(36, 24), (61, 38), (24, 24), (7, 90), (300, 200), (1, 1)]):
         for kind, more in (("JPEG", {"subsampling": 2}), ("JPEG", {"subsampling": 1}), ("PNG", {})):

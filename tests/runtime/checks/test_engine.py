@@ -22,6 +22,14 @@ def test_other_modes_refuse_an_engine_and_onnx_files(refused, folders, file, mod
     assert f"{file} is an export, which --mode eval and predict apply" in said
 
 
+def test_pixels_that_only_tensorflow_makes_are_refused(refused, folders, file):
+    flags = ["--mode", "eval", "--data_dir", folders, "--pretrained_from_file", file]
+    said = refused(*flags, "--evaluation_like", "documents")
+    assert f"{file} cannot be applied: --evaluation_like documents decodes and resizes" in said
+    file.write_bytes(network(np.eye(3, 2), about=metadata(like="another")))
+    assert "prepared like another, which this version does not know" in refused(*flags)
+
+
 @pytest.mark.parametrize("flags", [["--report"], ["--nproc", "2"]])
 def test_an_onnx_file_is_not_for_reports_and_several_processes(refused, folders, file, flags):
     flags = ["--mode", "eval", "--data_dir", folders, *flags]

@@ -58,7 +58,14 @@ def rows_of(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "flags", [(), ("--crop_padding", "0"), ("--eval_crop", "resize", "--flip_tta")]
+    "flags",
+    [
+        (),
+        ("--crop_padding", "0"),
+        ("--eval_crop", "resize", "--flip_tta"),
+        ("--evaluation_like", "torchvision"),
+        ("--evaluation_like", "keras"),
+    ],
 )
 def test_both_engines_give_the_same_rows(exported, pictures, tmp_path, flags):
     """Auto takes the export, which is of the best checkpoint."""

@@ -132,11 +132,22 @@ def test_labels_do_not_depend_on_batch_and_threads(exported, pictures, tmp_path,
     assert_labels(rows)
 
 
+def test_an_export_is_applied_like_the_program_that_it_names(exported, pictures, tmp_path):
+    crop = EvalCrop(0, "squash", "nearest", arithmetic="pillow")
+    about = metadata(classes=NAMES, like="keras")
+    about["preprocessing"]["crop"] |= crop.to_dict()
+    flags = ["--pretrained_from_file", exported(network(WEIGHTS, about=about))]
+    predict(*flags, "--predict_dir", pictures, "--output", tmp_path / "out")
+    assert_labels(rows_of(tmp_path, "out"), crop)
+
+
 def test_flags_for_the_crop_and_mirror_images_are_followed(exported, pictures, tmp_path):
     flags = ["--pretrained_from_file", exported(), "--predict_dir", pictures]
     flags += ["--output", tmp_path / "out", "--flip_tta"]  # the mean colour of a mirror image
     predict(*flags, "--crop_padding", "32", "--eval_crop", "resize", "--exif_orientation", "ignore")
     assert_labels(rows_of(tmp_path, "out"), EvalCrop(32, "resize"))
+    predict(*flags, "--evaluation_like", "torchvision")
+    assert_labels(rows_of(tmp_path, "out"), EvalCrop(8, "resize", arithmetic="pillow"))
     predict(*flags, "--interpolation", "bicubic")
     assert_labels(
         rows_of(tmp_path, "out"), EvalCrop(8, "crop", "bicubic", exif_orientation="apply")
