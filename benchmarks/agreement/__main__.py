@@ -13,6 +13,7 @@ import argparse
 import importlib.metadata
 import importlib.util
 import os
+import textwrap
 import time
 from collections.abc import Callable
 
@@ -91,7 +92,8 @@ def versions(installed: dict[str, bool]) -> str:
             except importlib.metadata.PackageNotFoundError:
                 continue
             break
-    return f"*{', '.join(found)}; {time.strftime('%d %B %Y').lstrip('0')}.*\n"
+    text = f"*{', '.join(found)}; {time.strftime('%d %B %Y').lstrip('0')}.*"
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def sections() -> dict[str, Callable[[dict[str, bool]], list[Case]]]:

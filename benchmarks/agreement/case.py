@@ -88,7 +88,11 @@ class Case:
         most, mean, share = max(gaps)
         if answers[0].size <= 4:
             return ""
-        return f"up to {most:.3g}, {mean:.2g} on average, {share:.0%} of the values"
+        return f"up to {_short(most)}, {_short(mean)} on average, {share:.0%} of the values"
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.2g}"
 
 
 def _gap(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:

@@ -111,7 +111,7 @@ def _dali() -> dict[str, Operation]:
         return lambda x: dali(operation, x)
 
     return {
-        "equalize": run(fn.experimental.equalize),
+        "equalize": run(fn.equalize),
         "brightness × 1.5": run(lambda x: fn.brightness(x, brightness=1.5)),
         "contrast × 1.5": run(lambda x: fn.contrast(x, contrast=1.5)),
         "saturation × 1.5": run(lambda x: fn.saturation(x, saturation=1.5)),

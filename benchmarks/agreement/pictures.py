@@ -35,6 +35,7 @@ def pictures() -> dict[str, bytes]:
     photo = Image.fromarray(photograph())
     cmyk = encoded(photo.convert("CMYK"), quality=95)
     palette = photo.convert("P")
+    whole = encoded(photo, quality=90)
     corner = np.asarray(palette)[0, 0]
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -51,7 +52,7 @@ def pictures() -> dict[str, bytes]:
         "JPEG, CMYK with Adobe's marker": cmyk,
         "JPEG, CMYK without it": _without_marker(cmyk),
         "JPEG, EXIF orientation 6": encoded(photo, quality=90, exif=turned),
-        "JPEG, the last third missing": encoded(photo, quality=90)[: 2 * len(cmyk) // 6],
+        "JPEG, the last third missing": whole[: 2 * len(whole) // 3],
         "PNG": encoded(photo, "PNG"),
         "PNG, palette with a transparent colour": encoded(palette, "PNG", transparency=3),
         "PNG, transparency": encoded(transparent, "PNG"),
@@ -184,10 +185,10 @@ def _parts() -> Case:
     from PIL import Image
 
     data = encoded(Image.fromarray(photograph()), quality=90)
-    y, x, h, w = 33, 57, 201, 222
+    y, x, h, w = 33, 32, 201, 100
     whole = tf.io.decode_jpeg(data, channels=3).numpy()
     return ask(
-        "JPEG 4:2:0, the window of 201 × 222 at (33, 57)",
+        "JPEG 4:2:0, the window of 201 × 100 at (33, 32)",
         {
             "TensorFlow, decode and slice": lambda: whole[y : y + h, x : x + w],
             "TensorFlow, decode_and_crop_jpeg": lambda: tf.image.decode_and_crop_jpeg(

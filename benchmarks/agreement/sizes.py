@@ -40,7 +40,7 @@ def _sides(installed: dict[str, bool]) -> list[Case]:
         if installed["timm"]:
             from torchvision.transforms import v2
 
-            programs["torchvision = timm"] = partial(
+            programs["torchvision, timm"] = partial(
                 lambda im: np.array(v2.functional.resize(im, [256]).size[::-1]), image
             )
         if installed["dali"]:
@@ -105,7 +105,7 @@ def _offsets(installed: dict[str, bool]) -> list[Case]:
         if installed["timm"]:
             from torchvision.transforms import v2
 
-            programs["torchvision = timm"] = partial(
+            programs["torchvision, timm"] = partial(
                 lambda m: first(
                     np.asarray(v2.functional.center_crop(Image.fromarray(m), [224, 224]))
                 ),

@@ -189,7 +189,7 @@ def _moving_average(installed: dict[str, bool]) -> Case:
             model = torch.nn.BatchNorm1d(1)
             average = ModelEmaV3(model, decay=0.5)
             model.running_mean.fill_(1.0)
-            average.update(model, step=1)
+            average.update(model, step=2)  # the first only copies
             return average.module.running_mean.numpy()
 
         programs["timm, ModelEmaV3"] = timm
