@@ -27,7 +27,8 @@ for size in ((224, 224), (100, 100), (320, 240), (341, 256)):
     pillow = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.NEAREST))
     opencv = cv2.resize(photo, size, interpolation=cv2.INTER_NEAREST_EXACT)
     share = np.mean((opencv != pillow).any(-1))
-    print(f"OpenCV {cv2.__version__:6}  640 x 480 to {size[0]} x {size[1]}: {share:5.1%} of the pixels are not Pillow's")
+    place = f"OpenCV {cv2.__version__:6}  640 x 480 to {size[0]} x {size[1]}"
+    print(f"{place}: {share:5.1%} of the pixels are not Pillow's")
 PY
 old=$(PYTHONPATH="$place/4.12.0.88" "$place/venv/bin/python" "$place/resize.py")
 new=$(PYTHONPATH="$place/5.0.0.93" "$place/venv/bin/python" "$place/resize.py")

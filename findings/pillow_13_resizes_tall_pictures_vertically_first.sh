@@ -4,13 +4,13 @@
 # Versions: pillow 12.3.0 and 13.0.0, numpy 2.4.6; Python 3.11, Linux x86-64.
 # Most expect: Image.resize has given the same bytes for years, so pictures that were prepared with one version equal
 #   those that are prepared or served with the next.
-# Seen on 2026-12-01: each of the two passes, horizontal and vertical, rounds to bytes, so their order shows. From 13.0 on
-#   the vertical pass comes first if the height shrinks by more than twice as many pixels as the width: portraits of 2 : 1
-#   and more, and a portrait of 3 : 2 that is squashed to a square. A fifth to a quarter of the values of a noisy picture
-#   then differ, with bilinear filters by a level, with bicubic and Lanczos by up to 13, since the first pass also clips.
-#   Wide and square pictures keep their bytes, so a test with one landscape photograph does not notice. Thumbnails and
-#   prepared data sets no longer match their checksums, and torchvision's and timm's evaluation transforms, which resize
-#   Pillow images, give the same weights other pixels.
+# Seen on 2026-12-01: each of the two passes, horizontal and vertical, rounds to bytes, so their order shows. From
+#   13.0 on the vertical pass comes first if the height shrinks by more than twice as many pixels as the width:
+#   portraits of 2 : 1 and more, and a portrait of 3 : 2 that is squashed to a square. A fifth to a quarter of the
+#   values of a noisy picture then differ, with bilinear filters by a level, with bicubic and Lanczos by up to 13,
+#   since the first pass also clips. Wide and square pictures keep their bytes, so a test with one landscape
+#   photograph does not notice. Thumbnails and prepared data sets no longer match their checksums, and torchvision's
+#   and timm's evaluation transforms, which resize Pillow images, give the same weights other pixels.
 # What to do: pin Pillow where pixels must agree (prepared data, evaluation, serving).
 # Output: at the end. Exits with 1 if the versions agree on tall pictures, or differ on others.
 set -euo pipefail
