@@ -7,7 +7,8 @@
 #   before an update equal those after it.
 # Seen on 2026-12-01: 4.12 differs from Pillow in 9 % of the pixels of 640 x 480 to 224 x 224, and in 13 % to 100 x 100;
 #   5.0 equals Pillow everywhere. A mask that was resized by one version and a picture that was resized by the other no
-#   longer fit at the edges. Sizes such as 320 x 240 and 341 x 256 do not show it. INTER_NEAREST is another rule altogether, the same in both.
+#   longer fit at the edges. Sizes such as 320 x 240 and 341 x 256 do not show it. INTER_NEAREST is another rule
+#   altogether, the same in both.
 # What to do: resize masks with Pillow, or with one pinned OpenCV, and never compare across 5.0.
 # Output: at the end. Exits with 1 if 4.12 equals Pillow, or if 5.0 does not.
 set -euo pipefail
