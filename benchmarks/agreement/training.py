@@ -118,6 +118,12 @@ def _optimizers(installed: dict[str, bool]) -> list[Case]:
             "Convoy": ours("lars", momentum=0.9, trust_coefficient=0.1),
         },
     }
+    _add_torch(asked, installed)
+    return [ask(f"{what}: a weight after {STEPS} updates", p, 1e-5) for what, p in asked.items()]
+
+
+def _add_torch(asked: dict[str, dict[str, Program]], installed: dict[str, bool]) -> None:
+    """Adds the optimizers of PyTorch and timm, where these are installed."""
     if installed["torch"]:
         from torch import optim
 
@@ -149,7 +155,6 @@ def _optimizers(installed: dict[str, bool]) -> list[Case]:
             "timm": _of_torch(lambda w: timm.Lars(w, **lars)),
             "timm, always_adapt": _of_torch(lambda w: timm.Lars(w, **lars, always_adapt=True)),
         }
-    return [ask(f"{what}: a weight after {STEPS} updates", p, 1e-5) for what, p in asked.items()]
 
 
 def _moving_average(installed: dict[str, bool]) -> Case:
