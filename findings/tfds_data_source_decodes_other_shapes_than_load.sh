@@ -9,8 +9,7 @@
 # Seen on 2026-12-01: as_dataset decodes with TensorFlow to three channels. as_data_source takes what the file holds:
 #   a PNG with transparency has four channels, and without OpenCV so has a CMYK JPEG (inks, not colours), and a PNG
 #   with a palette gives the palette's numbers in three equal channels. With OpenCV the last two are right. JPEGs
-#   differ by up to 3 levels in any case. So `pip install opencv-python` changes a training set that nobody touched,
-#   and ImageNet, which has some CMYK JPEGs, breaks a batch or trains on inks.
+#   differ by up to 3 levels in any case. So `pip install opencv-python` changes a training set that nobody touched.
 # What to do: decode yourself (tfds.decode.SkipDecoding) and convert to RGB, or check shapes before training.
 # Output: at the end. Exits with 1 if it changes.
 set -euo pipefail
