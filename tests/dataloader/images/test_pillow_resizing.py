@@ -54,3 +54,17 @@ def test_nearest_takes_pillows_pixel_where_a_centre_falls_between_two(width):
     got = pillow_square(tf.constant(image), *place, 224, "nearest").numpy()
     assert (got == want).all()
     assert (plain.pillow_square(image, (224, 224), (0, 0), 224, "nearest") == want).all()
+
+
+@pytest.mark.parametrize("interpolation", PILLOWS)
+def test_a_frame_that_the_graph_knows_is_divided_by_to_the_last_bit(interpolation):
+    """TensorFlow 2.21 turns x / constant into x * (1 / constant): findings/tensorflow_traced_…"""
+    image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    want = np.asarray(Image.fromarray(image).resize((24, 24), KINDS[interpolation]))
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    def squashed(image):
+        place = (tf.constant([24, 24], tf.int64), tf.constant([0, 0], tf.int64))
+        return pillow_square(image, *place, 24, interpolation)
+
+    assert (squashed(image).numpy() == want).all()
