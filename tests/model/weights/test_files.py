@@ -308,6 +308,21 @@ def test_a_safetensors_file_is_read_and_a_damaged_one_refused(tmp_path):
         read_weights(path)
 
 
+def test_keras_weights_are_read_by_the_names_of_layers(tmp_path):
+    """Keras 3.15.1 itself loads them by place: findings/keras_weights_h5_ignores_layer_names.sh."""
+    import keras
+
+    entry = keras.Input((4,))
+    branches = {name: keras.layers.Dense(3, name=name)(entry) for name in ("left", "right")}
+    joined = keras.layers.Concatenate()([branches["right"], branches["left"]])
+    model = keras.Model(entry, joined)
+    model.save_weights(tmp_path / "model.weights.h5")
+    found = read_weights(tmp_path / "model.weights.h5").arrays
+    assert found.keys() == {f"{name}/{part}" for name in branches for part in ("kernel", "bias")}
+    for name in branches:
+        np.testing.assert_array_equal(found[f"{name}/kernel"], model.get_layer(name).kernel)
+
+
 def test_a_checkpoint_folder_is_read_and_a_damaged_one_refused(trained, tmp_path):
     import shutil
 
