@@ -49,7 +49,7 @@ def test_unusual_images_decode_as_with_tf_data(tmp_path, writers, training):
     assert_alike(ours, theirs)
 
 
-@pytest.mark.parametrize("method", ["crop", "resize", "training"])
+@pytest.mark.parametrize("method", ["crop", "resize", "squash", "training"])
 def test_rotated_images_have_the_same_pixels_as_with_tf_data(tmp_path, writers, method):
     rgb = Image.open(io.BytesIO(unusual()["PNG"]))
     images = []

@@ -39,7 +39,7 @@ def test_training_batches_are_those_of_tf_data(data, changes):
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("antialias", [False, True])
-@pytest.mark.parametrize("method", ["crop", "resize"])
+@pytest.mark.parametrize("method", ["crop", "resize", "squash"])
 def test_evaluation_pixels_are_close_to_tf_datas(data, method, antialias, interpolation):
     crop = EvalCrop(8, method, interpolation, antialias)
     assert_alike(*map(collect, pair(data, training=False, eval_crop=crop)))
