@@ -66,9 +66,9 @@ def predict(config: Config, choice: Choice) -> dict[str, Any]:
         raise ConfigError(f"--predict_dir {config.predict_dir} holds no images{without}")
     print(f"{_images(len(files))} in {config.predict_dir}{without}", flush=True)
     engine = _engine(config, choice, len(files))
-    why = f", in TensorFlow: {choice.why_not}" if choice.why_not else ""
-    like = likeness(config, engine.size)
-    print(f"predicting with {engine.text}{like}{why}", flush=True)
+    print(f"predicting with {engine.text}{likeness(config, engine.size)}", flush=True)
+    if choice.why_not:
+        print(f"in TensorFlow: {choice.why_not}", flush=True)
     formats = predict_formats(config.predict_formats)
     labeller = Labeller(engine, _names(engine, config), config, thumbnails="gallery" in formats)
     count, start = _Count(), time.perf_counter()
