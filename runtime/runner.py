@@ -220,9 +220,10 @@ class Runner:
             return summarise(run_log, evaluate_checkpoint(self.config))
 
     def _predict(self) -> dict[str, Any]:
+        from convoy.runtime.export.for_labelling import exported_if_it_pays
         from convoy.runtime.predict.predict import predict
 
-        return predict(self.config, self._choice)
+        return predict(self.config, self._choice, exported_if_it_pays)
 
     def _export(self) -> dict[str, Any]:
         from convoy.runtime.export.export import export

@@ -27,11 +27,13 @@ class Choice(NamedTuple):
         file: the ONNX file for ONNX Runtime; None: TensorFlow.
         class_names: names in the training data, perhaps none; None: those in the file.
         why_not: why it is not ONNX Runtime; "" if nobody may ask.
+        lacks_export: whether only the file is missing for ONNX Runtime.
     """
 
     file: Path | None
     class_names: list[str] | None = None
     why_not: str = ""
+    lacks_export: bool = False
 
 
 def choose(config: Config) -> Choice:
@@ -59,7 +61,7 @@ def choose(config: Config) -> Choice:
                 f"TensorFlow is not installed ({how_to_install('cpu')}), and ONNX Runtime cannot be"
                 f" used: {reason}"
             ) from None
-        return Choice(None, why_not=str(reason))
+        return Choice(None, why_not=str(reason), lacks_export=isinstance(reason, _NoFile))
     return found
 
 
@@ -67,16 +69,20 @@ class _Unfit(Exception):
     """There is no export that gives the answers that were asked for; the text says why."""
 
 
+class _NoFile(_Unfit):
+    """There is no export at all."""
+
+
 def _export_of_run(config: Config) -> Choice:
     """Returns the run's export, if it has the checkpoint's weights and the right size."""
     how = "--mode export --export_format onnx writes one"
     if config.pretrained_from_file:
-        raise _Unfit(f"{config.pretrained_from_file} is no ONNX file ({how})")
+        raise _NoFile(f"{config.pretrained_from_file} is no ONNX file ({how})")
     if is_url(config.model_dir):
         raise _Unfit("ONNX files are read from local folders alone")
     file = Path(config.model_dir) / INSIDE
     if not file.is_file():
-        raise _Unfit(f"there is no {file} ({how})")
+        raise _NoFile(f"there is no {file} ({how})")
     if lacking := lacks_runtime() or needs_tensorflow(config):
         raise _Unfit(lacking)
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,11 @@ from convoy.utils.text import tell
 SAY_EVERY = 30
 
 
-def predict(config: Config, choice: Choice) -> dict[str, Any]:
+Export = Callable[[Config, Choice, int, ExitStack], Choice]
+"""Makes an export for a number of images if that pays: `export.for_labelling`."""
+
+
+def predict(config: Config, choice: Choice, exported_if_it_pays: Export) -> dict[str, Any]:
     """Labels the images of `--predict_dir`, or answers for `--image` in one line.
 
     `--predict_formats` says where the labels go.
@@ -48,6 +52,7 @@ def predict(config: Config, choice: Choice) -> dict[str, Any]:
     Args:
         config: the flags.
         choice: what computes the answers.
+        exported_if_it_pays: may replace the choice when the images have been counted.
 
     Returns:
         `images` labelled, `failed` images, and the path of each file written, by format.
@@ -65,6 +70,15 @@ def predict(config: Config, choice: Choice) -> dict[str, Any]:
     if not files:
         raise ConfigError(f"--predict_dir {config.predict_dir} holds no images{without}")
     print(f"{_images(len(files))} in {config.predict_dir}{without}", flush=True)
+    with ExitStack() as stack:
+        choice = exported_if_it_pays(config, choice, len(files), stack)
+        return _label(config, choice, files, refused)
+
+
+def _label(
+    config: Config, choice: Choice, files: list[Path], refused: dict[Path, str]
+) -> dict[str, Any]:
+    """Labels files, of which some are `refused` for a reason; returns figures as `predict`."""
     engine = _engine(config, choice, len(files))
     print(f"predicting with {engine.text}{likeness(config, engine.size)}", flush=True)
     if choice.why_not:

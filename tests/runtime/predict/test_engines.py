@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convoy.runtime.export import for_labelling
 from convoy.runtime.run_folder.checkpoint import read_state, resolve
 from main import main
 from tests.dataloader.bad_images.pictures import GOOD, jpeg_claiming, png_claiming
@@ -103,3 +104,39 @@ def test_an_export_of_other_weights_is_not_taken(exported, photos, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "in TensorFlow: " in said
     assert f"and not of the {other} weights" in said
+
+
+@pytest.fixture
+def label(trained, photos, tmp_path, monkeypatch, capsys):
+    """Labels photos with a run that has no export; returns rows and output."""
+    monkeypatch.setattr(for_labelling, "PAYS_FROM", 2)
+
+    def run(*flags):
+        where = ["--model_dir", str(trained.model_dir), "--predict_dir", str(photos)]
+        assert main(["--mode", "predict", *where, "--output", str(tmp_path / "out"), *flags]) == 0
+        return rows_of(tmp_path / "out")[0], capsys.readouterr().out
+
+    return run
+
+
+def test_many_images_are_labelled_by_an_export_made_for_them(label, trained):
+    rows, said = label()
+    assert "exporting the model first" in said
+    assert "in ONNX Runtime" in said
+    assert not (trained.model_dir / "export").exists()
+    other, said = label("--engine", "tensorflow")
+    assert "exporting" not in said
+    for row, same in zip(rows, other, strict=True):
+        assert row["predictions"][0]["class"] == same["predictions"][0]["class"]
+
+
+def test_many_images_are_labelled_in_tensorflow_if_the_export_is_refused(label, monkeypatch):
+    from convoy.runtime.export import export
+
+    def refuse(config):
+        raise export.ExportError("onnx: it differs")
+
+    monkeypatch.setattr(export, "export", refuse)
+    rows, said = label()
+    assert "in TensorFlow: onnx: it differs" in said
+    assert rows
