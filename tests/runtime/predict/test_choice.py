@@ -71,6 +71,7 @@ def test_auto_falls_back_to_tensorflow_with_a_reason_and_onnx_is_refused_with_it
     config = replace(config, **changes)
     found = choose(config)
     assert found.file is None
+    assert found.lacks_export == ("no ONNX file" in why or "there is no" in why)
     with pytest.raises(ConfigError, match=f"--engine onnx: .*{why}"):
         choose(replace(config, engine="onnx"))
     assert f"--engine onnx: {found.why_not}"
