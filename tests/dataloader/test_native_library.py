@@ -228,7 +228,7 @@ sys.stderr.write("and Python's\\n")
 """
 
 
-@pytest.mark.parametrize("how", ["hushed", "alone"])
+@pytest.mark.parametrize("how", ["hushed", pytest.param("alone", marks=pytest.mark.slow)])
 def test_decoders_messages_without_a_file_name_are_kept_off_stderr(script, how):
     """All other lines pass unchanged."""
     command = [sys.executable, str(script(BROKEN)), how]

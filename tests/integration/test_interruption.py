@@ -91,6 +91,7 @@ def losses(log):
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_and_a_preempted_run_resume_to_the_same_bits(convoy, launch, tmp_path, log_lines):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     convoy(*launch("whole"))

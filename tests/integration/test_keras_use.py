@@ -141,7 +141,11 @@ assert all(keras.saving.get_registered_object("convoy>" + name) for name in name
 
 
 @pytest.mark.parametrize(
-    "imports", ["import convoy.model.build\nimport keras", "import keras\nimport convoy.model"]
+    "imports",
+    [
+        "import convoy.model.build\nimport keras",
+        pytest.param("import keras\nimport convoy.model", marks=pytest.mark.slow),
+    ],
 )
 def test_a_keras_file_loads_in_another_process(imports, tmp_path):
     net = build_model("efficientnet-test", num_classes=3, image_size=32, seed=0)

@@ -57,6 +57,7 @@ def state_of(folder):
     return checkpoint.read(folder).state
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_in_an_evaluation_stops_all_and_loses_nothing(
     convoy, script, flags, tmp_path, capfd
 ):

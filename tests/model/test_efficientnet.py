@@ -124,7 +124,13 @@ def test_a_training_step_under_xla_equals_the_one_without():
         np.testing.assert_allclose(xla, plain, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "mixed_float16",
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("float32", "mixed_bfloat16")),
+    ],
+)
 def test_every_weight_gets_a_finite_gradient_under_xla(policy):
     keras.config.set_dtype_policy(policy)
     model = build_model(TINY, num_classes=5, seed=0)

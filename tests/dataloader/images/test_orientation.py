@@ -149,7 +149,7 @@ def test_windows_are_cut_from_the_upright_image():
 
 
 @WITH
-@pytest.mark.parametrize("method", ["crop", "resize"])
+@pytest.mark.parametrize("method", ["crop", pytest.param("resize", marks=pytest.mark.slow)])
 def test_crops_equal_those_of_the_upright_image(method, how):
     crop = EvalCrop(padding=4, method=method, exif_orientation="apply")
     seed = tf.constant([3, 4])

@@ -80,6 +80,7 @@ def settings(tiny, tmp_path, **more):
     return configure(**given, **more)
 
 
+@pytest.mark.slow
 def test_a_trial_runs_in_a_child_whose_death_means_no_fit(tiny, tmp_path):
     config = settings(tiny, tmp_path)
     with Trials(config) as trials:

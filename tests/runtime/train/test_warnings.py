@@ -43,6 +43,7 @@ def test_a_bad_evaluation_due_to_batch_norm_is_blamed_on_batch_norm(run, tints):
     assert "nothing is learnt" not in text
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_well_gets_no_warning(run, tints):
     text = run(tints, *FAST, "--bn_momentum", "0.9")
     assert "WARNING" not in text

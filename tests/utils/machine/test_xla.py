@@ -45,6 +45,7 @@ def entries(folder):
     return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*.pb")}
 
 
+@pytest.mark.slow
 def test_compiled_code_is_reused_after_other_operations_and_a_damaged_entry_is_replaced(tmp_path):
     folder = tmp_path / 'a folder\'s "name" with \\ in it'
     assert run(folder) == "128.0"
