@@ -6,6 +6,8 @@ all our layers with Keras.
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,11 +47,16 @@ def build_model(
             f"Keras runs on {keras.backend.backend()!r} here, Convoy needs TensorFlow: set "
             f"KERAS_BACKEND=tensorflow, or change keras.json."
         )
-    given = {"num_classes": num_classes, "image_size": image_size, **options}
+    family, known = (resnet, ResNetOptions) if entry.family == "resnet" else (efficientnet, Options)
+    names = [field.name for field in dataclasses.fields(known)]
+    for name in options:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f" (there are {', '.join(names)})."
+            raise TypeError(f"{arch} has no option {name!r}{hint}")
+    given = known(num_classes=num_classes, image_size=image_size, **options)
     with _without_garbage_collection():
-        if entry.family == "resnet":
-            return resnet.build(entry, ResNetOptions(**given))
-        return efficientnet.build(entry, Options(**given))
+        return family.build(entry, given)
 
 
 @contextmanager

@@ -194,8 +194,10 @@ def test_models_that_cannot_be_built_are_refused():
         build_model("resnext101-32x8d-basic")
     with pytest.raises(ValueError, match="Did you mean"):
         build_model("efficientnet-b9")
-    with pytest.raises(TypeError, match="wings"):
+    with pytest.raises(TypeError, match=r"has no option 'wings' \(there are num_classes, .*seed"):
         build_model(TINY, wings=2)
+    with pytest.raises(TypeError, match="has no option 'dropouts'; did you mean dropout"):
+        build_model(TINY, dropouts=0.1)
 
 
 @pytest.mark.parametrize("activation", ["relu6", "hard_swish", "gelu"])
