@@ -41,7 +41,7 @@ test-parity-slow: .venv-parity/installed  ## the same for B7, B8 and L2, which t
 
 test-export:  ## exports in every format, ONNX and Parquet among them, in an environment of its own
 	@VENV=.venv-export EXTRAS=export,parquet scripts/setup.sh
-	@.venv-export/bin/python -m pytest tests/runtime/export/test_export.py tests/runtime/export/test_onnx_graph.py tests/runtime/predict tests/runtime/evaluate/test_by_export.py tests/runtime/benchmark/test_benchmark.py
+	@.venv-export/bin/python -m pytest tests/runtime/export/test_export.py tests/runtime/export/test_onnx_graph.py tests/runtime/export/test_onnx_int8.py tests/runtime/predict tests/runtime/evaluate/test_by_export.py tests/runtime/benchmark/test_benchmark.py
 
 test-trackers:  ## W&B offline and MLflow's files, in an environment of its own
 	@VENV=.venv-trackers EXTRAS=wandb,mlflow scripts/setup.sh

@@ -110,12 +110,13 @@ def _write_weights(arch: str, size: int, folder: Path) -> None:
 
 def _write_export(arch: str, size: int, folder: Path, name: str) -> None:
     from convoy.dataloader.images.eval_crop import EvalCrop
+    from convoy.runtime.export.sample_images import Sample
     from convoy.runtime.export.writers import WRITERS, Exportable
 
     names = [f"class {i}" for i in range(1000)]
     what = Exportable(our_model(arch, size, folder), names, EvalCrop(), 5, False, {})
     aside = folder / f".{name}.{os.getpid()}"
-    WRITERS[name](what, aside, list(images(size, CHECKED)))
+    WRITERS[name](what, aside, Sample(calibration=list(images(size, CHECKED))))
     os.replace(aside, folder / name)
 
 

@@ -26,6 +26,7 @@ import tensorflow as tf
 from convoy.runtime.benchmark.benchmark_report import QS, UNITS, Report, figures
 from convoy.runtime.benchmark.inference import Inference, threads
 from convoy.runtime.benchmark.plan import DEFAULT_ITERATIONS, Row, batch_sizes, rows
+from convoy.runtime.benchmark.recommend import recommendation
 from convoy.runtime.benchmark.training import train
 from convoy.runtime.builders.precision import precision
 from convoy.runtime.describe.environment import gather
@@ -78,6 +79,8 @@ def run(config: Config, run_log: RunLog) -> dict[str, Any]:
     if not report.measured:
         raise MeasurementError(f"nothing could be measured: {report.cells[0]['note']}")
     if chief:
+        if config.mode == "inference_benchmark" and (advice := recommendation(report.cells)):
+            print(advice, flush=True)
         print(f"wrote {stem}.json and {stem}.md", flush=True)
     if not several:
         return _by_documents(report.cells[0], config.mode == "training_benchmark")

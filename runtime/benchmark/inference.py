@@ -22,6 +22,7 @@ from convoy.runtime.builders.trained_model import Trained, trained_model
 from convoy.runtime.data.class_names import class_names
 from convoy.runtime.export.export import export_folder
 from convoy.runtime.export.formats import FORMATS, SIDE_FILE
+from convoy.runtime.export.sample_images import Sample
 from convoy.runtime.export.writers import READERS, WRITERS, Exportable
 from convoy.runtime.run_folder.checkpoint import has_any
 from convoy.runtime.settings.config import Config
@@ -51,6 +52,8 @@ class Inference:
         trained = _model(config)
         self._classes = trained.model.output_shape[-1]
         self._source: Any = None
+        # Of Keras, only float32 is what exports are compared with.
+        self._agrees: bool | None = row.precision == "fp32" or None
         self.origin = trained.text.rstrip("/").rpartition("/")[2]  # the name without its folder
         if exported:  # frees the Keras model at the end, so that it takes no memory from the export
             self._run = self._open_export(config, row.format, trained, folder / "export")
@@ -83,6 +86,7 @@ class Inference:
             "warmup_iterations": config.benchmark_warmup,
             "images_per_iteration": config.eval_batch_size,
             "model": self.origin,
+            "agrees": self._agrees,
             "energy": energy and energy.read(),
         }
 
@@ -106,10 +110,12 @@ class Inference:
         path = export_folder(config.with_(output=None)) / FORMATS[name].file
         if _fits(path, config, trained):
             self.origin += f", {FORMATS[name].file} of the run"
+            self._agrees = _agrees(config, name)
         else:
             path = place
             self._write(config, name, trained, path)
             self.origin += ", exported for this benchmark"
+            self._agrees = None
         run = READERS[name](path, threads=threads(config))[-1]
         return lambda images: run(images, ())
 
@@ -118,7 +124,7 @@ class Inference:
         what = Exportable(trained.model, names, crop, min(config.top_k, len(names)), False, {})
         with closing(self._images(config.with_(eval_batch_size=1))) as images:
             calibration = [batch[0] for batch in islice(images, CALIBRATION_IMAGES)]
-        WRITERS[name](what, path, calibration)
+        WRITERS[name](what, path, Sample(calibration=calibration))
 
 
 def _model(config: Config) -> Trained:
@@ -141,6 +147,16 @@ def _model(config: Config) -> Trained:
             " leave --arch out, or name a --model_dir without checkpoints to time random weights"
         )
     return trained
+
+
+def _agrees(config: Config, name: str) -> bool | None:
+    """Returns whether the run's export was found to give the model's answers; None if unknown."""
+    try:
+        said = json.loads((export_folder(config.with_(output=None)) / SIDE_FILE).read_text())
+        entry = said["formats"][name]
+        return bool(entry["passed"]) if entry["images"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _fits(path: Path, config: Config, trained: Trained) -> bool:

@@ -23,7 +23,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {
 }
 XLA = {"off": False, "on": True}
 KERAS = "keras"
-HOST_FORMATS = ("tflite", "tflite-int8", "onnx")
+HOST_FORMATS = ("tflite", "tflite-int8", "onnx", "onnx-int8")
 # The largest batches in NVIDIA's tables; all other models use ResNet50's.
 SWEEP_ENDS = {"efficientnet-b0": 1024, "efficientnet-b4": 128}
 SWEEP_END = 256

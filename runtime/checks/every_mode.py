@@ -321,13 +321,14 @@ def _predict(config: Config) -> None:
 
 
 def _export(config: Config) -> None:
-    from convoy.runtime.export.formats import FORMATS, export_formats
+    from convoy.runtime.export.formats import FORMATS, INT8, export_formats
 
-    if not config.export_samples and "tflite-int8" in export_formats(config.export_format):
-        raise ConfigError(
-            "--export_format tflite-int8 is kept only if it agrees with the Keras model: leave"
-            " out --export_samples 0"
-        )
+    for name in export_formats(config.export_format):
+        if name in INT8 and not config.export_samples:
+            raise ConfigError(
+                f"--export_format {name} is kept only if it agrees with the Keras model: leave"
+                " out --export_samples 0"
+            )
     folder = config.output or f"{config.model_dir}/export"
     if is_url(folder):
         raise ConfigError(

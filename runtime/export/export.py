@@ -20,8 +20,8 @@ import tensorflow as tf
 from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.runtime.builders.trained_model import Trained, trained_model
 from convoy.runtime.data.class_names import class_names
-from convoy.runtime.export import model_card
-from convoy.runtime.export.formats import FORMATS, SIDE_FILE, Format, export_formats
+from convoy.runtime.export import model_card, onnx_int8
+from convoy.runtime.export.formats import FORMATS, INT8, SIDE_FILE, Format, export_formats
 from convoy.runtime.export.sample_images import Sample
 from convoy.runtime.export.writers import READERS, WRITERS, Exportable, Outputs, head_input
 from convoy.runtime.settings.config import Config
@@ -62,6 +62,9 @@ def export(config: Config) -> dict[str, Any]:
     sample = Sample.read(config, trained)
     print(f"exporting {trained.text}, {sample.describe()}", flush=True)
     reference = _reference(model, sample, config.export_backbone) if sample.images else None
+    if reference:
+        sample.logits = reference["logits"]
+        _check_finite(sample.logits, trained.text)
     metadata = _metadata(config, trained, names, crop)
     metadata["accuracy"]["sample"] = reference and sample.accuracy(reference["logits"])
     top = min(config.top_k, len(names))
@@ -86,7 +89,7 @@ def export(config: Config) -> dict[str, Any]:
     if failed:
         raise ExportError(
             f"{', '.join(failed)}: {results[failed[0]]['reason']}; not kept, see {side}."
-            + (_INT8_ADVICE if failed == ["tflite-int8"] else "")
+            + (_INT8_ADVICE if len(failed) == 1 and failed[0] in INT8 else "")
         )
     print(f"wrote {folder}; its {SIDE_FILE} describes the files", flush=True)
     return results
@@ -120,6 +123,16 @@ def export_folder(config: Config) -> Path:
     return Path(config.output) if config.output else Path(config.model_dir) / "export"
 
 
+def _check_finite(logits: np.ndarray, source: str) -> None:
+    """Raises ExportError if the Keras model itself gives logits that are not finite."""
+    bad = int(np.sum(~np.isfinite(logits).all(-1)))
+    if bad:
+        raise ExportError(
+            f"{source} gives NaN or infinite logits for {bad} of {len(logits)} images, so its"
+            " training has diverged: export another checkpoint with --checkpoint"
+        )
+
+
 def _reference(model: keras.Model, sample: Sample, features: bool) -> Outputs:
     """Returns the outputs of the Keras model."""
     net = keras.Model(model.input, [model.output, head_input(model)]) if features else model
@@ -141,8 +154,9 @@ def _export_one(
     rules, place = FORMATS[name], folder / FORMATS[name].file
     aside = folder / f".{place.name}.{os.getpid()}"
     try:
-        WRITERS[name](what, aside, sample.calibration)
+        facts = WRITERS[name](what, aside, sample)
         result = {"file": rules.file, "bytes": _size(aside)}
+        result |= {"quantisation": facts} if facts else {}
         runs = READERS[name](aside)
         if reference is None:
             result |= {"images": 0, "passed": True, "reason": "not compared"}
@@ -179,12 +193,10 @@ def compare(
         "feature": max(one.feature for one in found),
     }
     kind = max(worst, key=lambda name: worst[name])
-    reason = None
-    if agreement < rules.agreement:
-        reason = f"top-1 agrees on {agreement:.2%} of the images, {rules.agreement:.1%} is needed"
-    elif rules.difference is not None and worst[kind] > rules.difference:
+    reason = rules.objection(agreement, found[-1].lost)
+    if reason is None and rules.difference is not None and worst[kind] > rules.difference:
         reason = f"a {kind} is off by {worst[kind]:.2g}, and {rules.difference:g} is allowed"
-    elif any(one.misnamed for one in found):
+    if reason is None and any(one.misnamed for one in found):
         reason = "it names other classes than its probabilities mean"
     return {
         "images": len(sample.images),
@@ -205,6 +217,7 @@ class _Distance(NamedTuple):
         agreement: fraction of images with the same top-1 class.
         logit, probability, feature: the largest differences; 0 without features.
         accuracy: top-1 on labelled images, as a fraction; None without labels.
+        lost: top-1 of the Keras model less this one's; None without labels.
         misnamed: whether it names other classes than its probabilities mean.
     """
 
@@ -213,6 +226,7 @@ class _Distance(NamedTuple):
     probability: float
     feature: float
     accuracy: float | None
+    lost: float | None
     misnamed: bool
 
 
@@ -238,6 +252,7 @@ def _distance(
         if "features" in reference
         else 0.0,
         accuracy=sample.accuracy(got["logits"]),
+        lost=sample.lost(reference["logits"], got["logits"]),
         misnamed=misnamed,
     )
 
@@ -268,7 +283,10 @@ def _line(name: str, result: dict[str, Any]) -> str:
     if result["top1_accuracy"] is not None:
         more.append(f"top-1 {result['top1_accuracy']:.2%}")
     text += "" if result["passed"] else "  FAILED"
-    return text + (f"\n{'':<25}{'  '.join(more)}" if more else "")
+    text += f"\n{'':<25}{'  '.join(more)}" if more else ""
+    if "quantisation" in result:
+        text += "\n" + onnx_int8.describe(result["quantisation"], result["passed"])
+    return text
 
 
 def _metadata(config: Config, trained: Trained, names: list[str], crop: EvalCrop) -> dict[str, Any]:

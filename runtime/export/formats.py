@@ -12,6 +12,7 @@ from convoy.utils.extras import how_to_install
 ENOUGH_IMAGES = 300
 """Number of images for a useful comparison: with 300, one that differs is 0.3 %."""
 SIDE_FILE = "export.json"
+_ONNX = ("onnx", "onnxruntime", "tf2onnx")
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,29 @@ class Format:
         agreement: minimum fraction of images with the Keras model's top-1 class.
         difference: largest difference of a logit (or feature); None: only the agreement counts.
         packages: the packages it needs beside TensorFlow.
+        lost: largest loss of top-1 accuracy on labelled images, as a fraction; None: any.
+        fewest_images: number of images below which it is refused.
     """
 
     file: str
     agreement: float = 0.999
     difference: float | None = 1e-3
     packages: tuple[str, ...] = ()
+    lost: float | None = None
+    fewest_images: int = 0
+
+    def objection(self, agreement: float, lost: float | None) -> str | None:
+        """Says what is wrong with a top-1; None if nothing is.
+
+        Args:
+            agreement: fraction of images with the Keras model's class.
+            lost: the Keras model's accuracy less this one's, as a fraction; None: not known.
+        """
+        if agreement < self.agreement:
+            return f"top-1 agrees on {agreement:.2%} of the images, {self.agreement:.1%} is needed"
+        if self.lost is not None and lost is not None and lost > self.lost:
+            return f"top-1 is {100 * lost:.2f} points lower, and {100 * self.lost:g} is allowed"
+        return None
 
 
 FORMATS = {
@@ -36,8 +54,19 @@ FORMATS = {
     "savedmodel": Format("savedmodel/1"),
     "tflite": Format("model.tflite"),
     "tflite-int8": Format("model-int8.tflite", agreement=0.95, difference=None),
-    "onnx": Format(onnx_file.NAME, packages=("onnx", "onnxruntime", "tf2onnx")),
+    "onnx": Format(onnx_file.NAME, packages=_ONNX),
+    # Of 50 images, one that differs is 2 %.
+    "onnx-int8": Format(
+        "model-int8.onnx",
+        agreement=0.98,
+        difference=None,
+        packages=_ONNX,
+        lost=0.01,
+        fewest_images=50,
+    ),
 }
+INT8 = tuple(name for name in FORMATS if "int8" in name)
+"""Formats that need training images for their ranges, and images to be judged by."""
 
 
 def export_formats(text: str) -> list[str]:

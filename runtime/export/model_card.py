@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from convoy.runtime.export.formats import ENOUGH_IMAGES
+from convoy.runtime.export.formats import ENOUGH_IMAGES, INT8
 from convoy.runtime.settings.flag_facts import having
 from convoy.runtime.settings.flags import Fact
 
@@ -184,8 +184,9 @@ def _limits(content: dict[str, Any]) -> Iterator[str]:
         yield "Not every file was compared with the Keras model; see the table."
     elif compared and min(compared) < ENOUGH_IMAGES:
         yield f"Files were compared with the Keras model on {min(compared)} images only."
-    if (content.get("formats") or {}).get("tflite-int8", {}).get("passed"):
-        yield "The 8-bit file gives other classes than the others for some images; see the table."
+    formats = content.get("formats") or {}
+    if any(formats.get(name, {}).get("passed") for name in INT8):
+        yield "An 8-bit file gives other classes than the others for some images; see the table."
 
 
 def _dataset(content: dict[str, Any]) -> str | None:

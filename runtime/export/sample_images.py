@@ -19,7 +19,7 @@ from convoy.dataloader.images.file_kinds import HEAD_BYTES, kind_of
 from convoy.dataloader.sources.source import Source
 from convoy.runtime.builders.trained_model import Trained, for_classes_of
 from convoy.runtime.data.open_split import open_split, say_found
-from convoy.runtime.export.formats import ENOUGH_IMAGES, export_formats
+from convoy.runtime.export.formats import ENOUGH_IMAGES, FORMATS, INT8, export_formats
 from convoy.runtime.predict.find_images import find_images, read_image
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.images import eval_crop
@@ -40,12 +40,14 @@ class Sample:
         labels: for validation images, their classes in the model's numbers; None for other images,
             on which accuracy is meaningless.
         calibration: training images for int8, in the form of `images`.
+        logits: the Keras model's for `images`, float32 `(images, classes)`; None: not computed.
     """
 
     encoded: list[bytes] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
     labels: list[int | None] = field(default_factory=list)
     calibration: list[np.ndarray] = field(default_factory=list)
+    logits: np.ndarray | None = None
 
     @classmethod
     def read(cls, config: Config, trained: Trained) -> Sample:
@@ -55,7 +57,7 @@ class Sample:
         0`.
 
         Raises:
-            ConfigError: there are no images to compare on.
+            ConfigError: there are no images to compare on, or too few for a format.
             DataError: there are no images to calibrate int8 with.
         """
         size, crop, sample = trained.model.input_shape[1], eval_crop(config).in_bytes(), cls()
@@ -79,7 +81,9 @@ class Sample:
                 " can be read: name a folder of images with --predict_dir, or do without the"
                 " comparison with --export_samples 0"
             )
-        if "tflite-int8" in export_formats(config.export_format):
+        for name in export_formats(config.export_format):
+            sample._check_number(name, config)
+        if set(INT8) & set(export_formats(config.export_format)):
             sample._read_calibration(opened("train"), size, crop)
             if not sample.calibration:
                 raise DataError(
@@ -87,6 +91,18 @@ class Sample:
                     f" {config.data_dir} can be read"
                 )
         return sample
+
+    def _check_number(self, name: str, config: Config) -> None:
+        """Raises ConfigError if one image that differs would already be too much for a format."""
+        rules, count = FORMATS[name], len(self.images)
+        if count < rules.fewest_images:
+            where = config.predict_dir or f"--data_dir {config.data_dir}"
+            raise ConfigError(
+                f"--export_format {name} must give the same class for {rules.agreement:.0%} of the"
+                f" images, which takes at least {rules.fewest_images} of them to judge, and there"
+                f" are {count} in {where} (with --export_samples {config.export_samples}): name a"
+                " folder of more with --predict_dir"
+            )
 
     def _read_calibration(self, source: Source, size: int, crop: EvalCrop) -> None:
         for encoded, _ in _spread(source, CALIBRATION_IMAGES):
@@ -105,6 +121,11 @@ class Sample:
             (a, b) for a, b in zip(np.argmax(logits, -1), self.labels, strict=True) if b is not None
         ]
         return float(np.mean([a == b for a, b in pairs])) if pairs else None
+
+    def lost(self, wanted: np.ndarray, logits: np.ndarray) -> float | None:
+        """Returns how far top-1 is below that of the `wanted` logits; None without labels."""
+        before, after = self.accuracy(wanted), self.accuracy(logits)
+        return None if before is None or after is None else before - after
 
     def describe(self) -> str:
         """Describes the images of the comparison, for the user."""

@@ -24,7 +24,9 @@ from convoy.dataloader.images.crops import eval_decode
 from convoy.dataloader.images.decoders import tensorflow_only
 from convoy.dataloader.images.eval_crop import EvalCrop
 from convoy.model.fold_batch_norm import folded
+from convoy.runtime.export import onnx_int8
 from convoy.runtime.export.onnx_graph import keep_batch, pad_within_pools
+from convoy.runtime.export.sample_images import Sample
 from convoy.utils import strict_json
 from convoy.utils.files import naming
 from convoy.utils.machine.device import without_start_up_lines
@@ -126,7 +128,7 @@ class Serving(tf.Module):
             return function.get_concrete_function(tf.TensorSpec([None], tf.string, "image_bytes"))
 
 
-def write_savedmodel(what: Exportable, path: Path, calibration: Any = None) -> None:
+def write_savedmodel(what: Exportable, path: Path, sample: Sample) -> None:
     """Writes for TensorFlow (Serving): `serving_default` takes bytes, `images` pixels."""
     serving = Serving(what)
     signatures = {"serving_default": serving.traced_bytes(), "images": serving.traced(tf.uint8)}
@@ -137,25 +139,24 @@ def write_savedmodel(what: Exportable, path: Path, calibration: Any = None) -> N
         (extra / name).write_text(text, encoding="utf-8")
 
 
-def write_tflite(what: Exportable, path: Path, calibration: Any = None) -> None:
+def write_tflite(what: Exportable, path: Path, sample: Sample) -> None:
     """Writes for TensorFlow Lite (LiteRT), in float32."""
     _convert(Serving(what), tf.uint8, what, path, lambda converter: None)
 
 
-def write_tflite_int8(what: Exportable, path: Path, calibration: Sequence[np.ndarray]) -> None:
+def write_tflite_int8(what: Exportable, path: Path, sample: Sample) -> None:
     """Writes for TensorFlow Lite, with only 8-bit integers inside and float32 outputs.
 
     Args:
         what: the model.
         path: the file.
-        calibration: training images, uint8 `(size, size, 3)`, whose activations set the ranges of
-            the integers.
+        sample: its training images' activations set the ranges of the integers.
     """
     # Include both ends of the pixels' range, so that the input is quantised with scale 1: a uint8
     # image's numbers do not change.
-    whole = calibration[0].copy()
+    whole = sample.calibration[0].copy()
     whole.flat[:2] = 0, 255
-    images = [whole, *calibration[1:]]
+    images = [whole, *sample.calibration[1:]]
 
     def settings(converter: Any) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -187,7 +188,7 @@ def _convert(
             archive.writestr(name, text)
 
 
-def write_onnx(what: Exportable, path: Path, calibration: Any = None) -> None:
+def write_onnx(what: Exportable, path: Path, sample: Sample) -> None:
     """Writes for ONNX Runtime and others, in float32, NHWC."""
     import onnx
     import tf2onnx
@@ -205,18 +206,32 @@ def write_onnx(what: Exportable, path: Path, calibration: Any = None) -> None:
     onnx.save(proto, str(path))
 
 
+def write_onnx_int8(what: Exportable, path: Path, sample: Sample) -> dict[str, Any]:
+    """Writes for ONNX Runtime, with 8-bit integers inside; see `onnx_int8`.
+
+    Returns:
+        How it was quantised.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        whole = Path(folder) / "float.onnx"
+        write_onnx(what, whole, sample)
+        return onnx_int8.quantise(whole, path, sample)
+
+
 def _side_files(what: Exportable) -> dict[str, str]:
     names = "".join(f"{' '.join(name.split())}\n" for name in what.names)
     metadata = strict_json.dumps(what.metadata, indent=1, ensure_ascii=False)
     return {"labels.txt": names, "metadata.json": metadata}
 
 
-WRITERS: dict[str, Callable[..., None]] = {
+WRITERS: dict[str, Callable[[Exportable, Path, Sample], dict[str, Any] | None]] = {
     "savedmodel": write_savedmodel,
     "tflite": write_tflite,
     "tflite-int8": write_tflite_int8,
     "onnx": write_onnx,
+    "onnx-int8": write_onnx_int8,
 }
+"""Each writes a model to a path, and may return facts about it for `export.json`."""
 
 
 def open_savedmodel(
@@ -280,4 +295,5 @@ READERS = {
     "tflite": open_tflite,
     "tflite-int8": open_tflite,
     "onnx": open_onnx,
+    "onnx-int8": open_onnx,
 }

@@ -246,7 +246,7 @@ class Config:
     predict_formats: str = _flag(PRED, RESULT, "table,jsonl,csv", "comma-separated outputs: table (printed), jsonl, csv, parquet, gallery (a page)", several=True)
     output: str | None = _flag(PRED, LAUNCH, None, "path of the results; predictions and benchmarks add file extensions",
                                unset="in model_dir", path="path", facts=Fact.CONVERT)
-    export_format: str = _flag(PRED, RESULT, "savedmodel", "comma-separated formats to export: savedmodel, tflite, tflite-int8, onnx", several=True)
+    export_format: str = _flag(PRED, RESULT, "savedmodel", "comma-separated formats to export: savedmodel, tflite, tflite-int8, onnx, onnx-int8", several=True)
     export_samples: int = _flag(PRED, RESULT, 500, "images (--predict_dir or data_dir) for comparing exports with Keras; 0: none", within=">= 0")
     export_backbone: bool = _flag(PRED, RESULT, False, "exports also return the features before the classifier")
     overwrite: bool = _flag(PRED, LAUNCH, False, "replace earlier files of --mode export or convert", facts=Fact.CONVERT)
@@ -255,7 +255,7 @@ class Config:
                                               unset="train_batch_size or eval_batch_size", several=True)
     benchmark_precisions: str | None = _flag(BENCH, RESULT, None, "comma-separated precisions: fp32, tf32, amp, bf16, fp16", unset="as the other flags say", several=True)
     benchmark_xla: str | None = _flag(BENCH, RESULT, None, "off, on, or off,on to compare", unset="as --use_xla says", several=True)
-    benchmark_formats: str = _flag(BENCH, RESULT, "keras", "inference: comma-separated formats: keras, savedmodel, tflite, tflite-int8, onnx", several=True)
+    benchmark_formats: str = _flag(BENCH, RESULT, "keras", "inference: comma-separated formats: keras, savedmodel, tflite, tflite-int8, onnx, onnx-int8", several=True)
     benchmark_warmup: int = _flag(BENCH, RESULT, 10, "iterations before timing begins", within=">= 1")
 
     log_filename: str = _flag(LOG, RESULT, "log.json", "log file inside model_dir, in dllogger's format", path="inside")

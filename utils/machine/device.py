@@ -88,6 +88,15 @@ def multiplies_bfloat16() -> bool | None:
     return bool(flags & {"avx512_bf16", "amx_bf16"}) if flags else None
 
 
+def multiplies_int8() -> bool | None:
+    """Returns whether the processor adds up products of 8-bit integers in 32 bits (VNNI).
+
+    Without, sums of two products can overflow 16 bits. None if unknown.
+    """
+    flags = _cpu_flags()
+    return bool(flags & {"avx512_vnni", "avx_vnni"}) if flags else None
+
+
 def check_interpreter() -> None:
     """Raises DeviceError if TensorFlow cannot be imported, or Convoy does not work with it.
 
