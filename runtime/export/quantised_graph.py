@@ -105,7 +105,8 @@ class QuantisedGraph:
 
     def _nodes(self, layer: Layer) -> list[str]:
         """Returns the names of a layer's nodes: itself and its activation."""
-        names, results = [], set()
+        names: list[str] = []
+        results: set[str] = set()
         for node in self._model.graph.node:  # in the order of computation
             after = node.op_type in _ACTIVATIONS and results & {*node.input}
             if node.name == layer.node or after:
