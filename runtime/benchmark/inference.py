@@ -53,7 +53,7 @@ class Inference:
         self._classes = trained.model.output_shape[-1]
         self._source: Any = None
         # Of Keras, only float32 is what exports are compared with.
-        self._agrees: bool | None = row.precision == "fp32" or None
+        self._agreement = 1.0 if row.precision == "fp32" else None
         self.origin = trained.text.rstrip("/").rpartition("/")[2]  # the name without its folder
         if exported:  # frees the Keras model at the end, so that it takes no memory from the export
             self._run = self._open_export(config, row.format, trained, folder / "export")
@@ -86,7 +86,7 @@ class Inference:
             "warmup_iterations": config.benchmark_warmup,
             "images_per_iteration": config.eval_batch_size,
             "model": self.origin,
-            "agrees": self._agrees,
+            "agreement": self._agreement,
             "energy": energy and energy.read(),
         }
 
@@ -110,12 +110,12 @@ class Inference:
         path = export_folder(config.with_(output=None)) / FORMATS[name].file
         if _fits(path, config, trained):
             self.origin += f", {FORMATS[name].file} of the run"
-            self._agrees = _agrees(config, name)
+            self._agreement = _agreement(config, name)
         else:
             path = place
             self._write(config, name, trained, path)
             self.origin += ", exported for this benchmark"
-            self._agrees = None
+            self._agreement = None
         run = READERS[name](path, threads=threads(config))[-1]
         return lambda images: run(images, ())
 
@@ -149,12 +149,12 @@ def _model(config: Config) -> Trained:
     return trained
 
 
-def _agrees(config: Config, name: str) -> bool | None:
-    """Returns whether the run's export was found to give the model's answers; None if unknown."""
+def _agreement(config: Config, name: str) -> float | None:
+    """Returns the top-1 agreement of the run's export; None unless it was found good enough."""
     try:
         said = json.loads((export_folder(config.with_(output=None)) / SIDE_FILE).read_text())
         entry = said["formats"][name]
-        return bool(entry["passed"]) if entry["images"] else None
+        return entry["top1_agreement"] if entry["passed"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

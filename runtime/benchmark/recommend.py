@@ -9,11 +9,11 @@ from convoy.runtime.benchmark.plan import KERAS
 
 
 def recommendation(cells: Sequence[dict[str, Any]]) -> str:
-    """Names the fastest format whose answers are the model's, at each batch size.
+    """Names the fastest format whose answers are close enough to the model's, by batch size.
 
     Args:
-        cells: of a `Report`. `agrees` says whether the answers are the Keras model's within the
-            format's bound; None: not compared.
+        cells: of a `Report`. `agreement` is the fraction of images with the Keras model's top-1
+            class, if it was found to be within the format's bound; else None.
 
     Returns:
         Lines; "" if only one format was measured.
@@ -21,21 +21,19 @@ def recommendation(cells: Sequence[dict[str, Any]]) -> str:
     measured = [cell for cell in cells if not cell["note"]]
     if len({cell["format"] for cell in measured}) < 2:
         return ""
-    judged = [cell for cell in measured if cell["agrees"]]
-    open_ones = dict.fromkeys(_name(cell) for cell in measured if not cell["agrees"])
-    best: dict[str, list[int]] = {}
-    for batch in dict.fromkeys(cell["batch_size"] for cell in judged):
-        at_batch = [cell for cell in judged if cell["batch_size"] == batch]
-        fastest = max(at_batch, key=lambda cell: cell["throughput"])
-        best.setdefault(_name(fastest), []).append(batch)
-    lines = [
-        f"fastest here with the model's answers: {name}, at batch {', '.join(map(str, batches))}"
-        for name, batches in best.items()
-        if len({_name(cell) for cell in judged}) > 1
-    ]
-    if open_ones:
+    judged = [cell for cell in measured if cell["agreement"] is not None]
+    others = dict.fromkeys(_name(cell) for cell in measured if cell["agreement"] is None)
+    lines = []
+    if len({_name(cell) for cell in judged}) > 1:
+        for batch in dict.fromkeys(cell["batch_size"] for cell in judged):
+            at_batch = [cell for cell in judged if cell["batch_size"] == batch]
+            best = max(at_batch, key=lambda cell: cell["throughput"])
+            lines.append(
+                f"fastest at batch {batch}: {_name(best)} (top-1 agreement {best['agreement']:.2%})"
+            )
+    if others:
         lines.append(
-            f"no comparison with the model's answers, so not recommended: {', '.join(open_ones)}"
+            f"not found to agree with the model, so not recommended: {', '.join(others)}"
             " (--mode export compares)"
         )
     return "\n".join(lines)
