@@ -15,6 +15,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -25,6 +26,7 @@ from convoy.runtime.command_line.cli import parse
 from convoy.runtime.command_line.parser import build_parser
 from convoy.runtime.settings import recipes
 from convoy.runtime.settings.other_names import SAME
+from tests.onnx_bytes import metadata, network
 from tests.weight_file import write_timm
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +80,7 @@ def place(tmp_path_factory, trained):
     # Pages name best and last beside each other: make them two different checkpoints.
     (checkpoints / "best.json").write_text(json.dumps(best | {"checkpoint": first}))
     shutil.copytree(place / "photos", place / "digits")
+    (place / "model-int8.onnx").write_bytes(network(np.zeros((3, 2)), about=metadata()))
     # The program recognises it by its content.
     write_timm(place / "resnet50.pth", get_arch("resnet50"))
     (place / "weights").mkdir()  # the pages install weights here
