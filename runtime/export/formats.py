@@ -44,7 +44,8 @@ class Format:
         """
         if agreement < self.agreement:
             return f"top-1 agrees on {agreement:.2%} of the images, {self.agreement:.1%} is needed"
-        if self.lost is not None and lost is not None and lost > self.lost:
+        # Rounded, as 0.91 - 0.9 is more than 0.01.
+        if self.lost is not None and lost is not None and round(lost, 9) > self.lost:
             return f"top-1 is {100 * lost:.2f} points lower, and {100 * self.lost:g} is allowed"
         return None
 

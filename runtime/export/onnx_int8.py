@@ -110,7 +110,7 @@ class _Search:
         best = max(trials, key=lambda trial: trial.merit)  # of equals, the first
         if best.objection is None:
             return best, []
-        print(f"{NAME}: {best.objection}; looking for the layers that it is due to", flush=True)
+        print(f"{NAME}: {best.objection}\n  looking for the layers that cause it", flush=True)
         errors = self._errors(ranges[best.method])
         order = sorted(errors, key=lambda layer: -errors[layer])
         table = [

@@ -134,7 +134,9 @@ def test_a_layer_whose_channels_are_far_apart_is_found_and_stays_in_float(tmp_pa
     source = network(tmp_path / "float.onnx", apart=0)
     some = sample(source)
     facts = onnx_int8.quantise(source, tmp_path / "int8.onnx", some)
-    assert "looking for the layers" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "looking for the layers" in told
+    assert max(map(len, told.splitlines())) <= 80
     assert max(facts["calibrations"].values()) < 0.98
     assert set(facts["float_layers"]) == {"layer0", "layer1"}
     errors = {row["layer"]: row["error"] for row in facts["layers"]}
@@ -170,7 +172,7 @@ def test_the_choice_of_the_calibration_is_the_same_each_time(tmp_path):
 
 def test_a_model_that_loses_a_point_of_accuracy_is_refused_though_it_agrees():
     rules = FORMATS["onnx-int8"]
-    assert rules.objection(0.98, 0.01) is None
+    assert rules.objection(0.98, 0.91 - 0.9) is None
     assert rules.objection(0.98, None) is None
     assert "top-1 is 1.10 points lower, and 1 is allowed" in rules.objection(0.99, 0.011)
     assert "98.0% is needed" in rules.objection(0.979, 0.0)
