@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-_BITS = 22
-_RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
+from convoy.dataloader.images.pillow_filters import BITS, RADIUS, bicubic
+
 _Weights = tuple[tf.Tensor, tf.Tensor]
 
 
@@ -103,11 +103,11 @@ def _weights(
         interpolation: "bilinear" or "bicubic".
 
     Returns:
-        int32 `(size,)` and int32 `(size, taps)`, of `_BITS` bits after the point.
+        int32 `(size,)` and int32 `(size, taps)`, of `BITS` bits after the point.
     """
     scale = _quotient(length, target)
     stretch = tf.maximum(scale, 1.0)
-    reach = _RADIUS[interpolation] * stretch
+    reach = RADIUS[interpolation] * stretch
     centre = (tf.cast(start + tf.range(size, dtype=tf.int64), tf.float64) + 0.5) * scale
     low = tf.maximum(tf.cast(centre - reach + 0.5, tf.int64), 0)
     high = tf.minimum(tf.cast(centre + reach + 0.5, tf.int64), length)
@@ -116,13 +116,12 @@ def _weights(
     if interpolation == "bilinear":
         shares = tf.maximum(1.0 - distance, 0.0)
     else:
-        near = (1.5 * distance - 2.5) * distance * distance + 1.0
-        far = (((distance - 5.0) * distance + 8.0) * distance - 4.0) * -0.5
+        near, far = bicubic(distance)
         shares = tf.where(distance < 1.0, near, tf.where(distance < 2.0, far, 0.0))
     shares = tf.where(places < high[:, None], shares, 0.0)
     shares = tf.math.divide_no_nan(shares, tf.reduce_sum(shares, axis=1, keepdims=True))
     half = tf.where(shares < 0, tf.constant(-0.5, tf.float64), 0.5)
-    return tf.cast(low, tf.int32), tf.cast(shares * float(1 << _BITS) + half, tf.int32)
+    return tf.cast(low, tf.int32), tf.cast(shares * float(1 << BITS) + half, tf.int32)
 
 
 def _weigh(image: tf.Tensor, first: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -148,8 +147,8 @@ def _weigh(image: tf.Tensor, first: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     _, total = tf.while_loop(
         lambda tap, _: tap < taps,
         add,
-        (tf.constant(0), tf.fill(shape, 1 << (_BITS - 1))),
+        (tf.constant(0), tf.fill(shape, 1 << (BITS - 1))),
         shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None, 3])),
     )
-    total = tf.bitwise.right_shift(total, _BITS)
+    total = tf.bitwise.right_shift(total, BITS)
     return tf.cast(tf.clip_by_value(total, 0, 255), tf.uint8)

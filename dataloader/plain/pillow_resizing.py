@@ -1,15 +1,15 @@
 """Resizes as Pillow does, to the bit: `images.pillow_resizing` without TensorFlow.
 
-Pillow itself would resize the whole picture. A line of a thousand pixels becomes a gigabyte then;
-here only the square is computed.
+That module explains how. Pillow itself would resize the whole picture. A line of a thousand pixels
+becomes a gigabyte then; here only the square is computed.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-_BITS = 22  # of the weights, after the point
-_RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
+from convoy.dataloader.images.pillow_filters import BITS, RADIUS, bicubic
+
 _Weights = tuple[np.ndarray, np.ndarray]
 
 
@@ -66,11 +66,11 @@ def _weights(side: int, target: int, start: int, size: int, interpolation: str) 
     """Returns the first pixel that each of `size` pixels from `start` weighs, and the weights.
 
     Returns:
-        int64 `(size,)` and int32 `(taps, size)`, of `_BITS` bits after the point.
+        int64 `(size,)` and int32 `(taps, size)`, of `BITS` bits after the point.
     """
     scale = side / target
     stretch = max(scale, 1.0)
-    reach = _RADIUS[interpolation] * stretch
+    reach = RADIUS[interpolation] * stretch
     centre = (start + np.arange(size) + 0.5) * scale
     low = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
     high = np.minimum((centre + reach + 0.5).astype(np.int64), side)
@@ -79,8 +79,7 @@ def _weights(side: int, target: int, start: int, size: int, interpolation: str) 
     if interpolation == "bilinear":
         shares = np.maximum(1.0 - distance, 0.0)
     else:
-        near = (1.5 * distance - 2.5) * distance * distance + 1.0
-        far = (((distance - 5.0) * distance + 8.0) * distance - 4.0) * -0.5
+        near, far = bicubic(distance)
         shares = np.where(distance < 1.0, near, np.where(distance < 2.0, far, 0.0))
     shares = np.where(places < high, shares, 0.0)
     total = np.zeros(size)
@@ -88,7 +87,7 @@ def _weights(side: int, target: int, start: int, size: int, interpolation: str) 
         total += share
     shares = np.divide(shares, total, out=np.zeros_like(shares), where=total != 0)
     half = np.where(shares < 0, -0.5, 0.5)
-    return low, (shares * float(1 << _BITS) + half).astype(np.int32)
+    return low, (shares * float(1 << BITS) + half).astype(np.int32)
 
 
 def _weigh(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -102,11 +101,11 @@ def _weigh(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.ndar
     Returns:
         uint8 `(size, m, 3)`.
     """
-    total = np.full((len(first), *image.shape[1:]), 1 << (_BITS - 1), np.int32)
+    total = np.full((len(first), *image.shape[1:]), 1 << (BITS - 1), np.int32)
     for tap, shares in enumerate(weights):
         # places behind the last pixel have the weight 0
         pixels = image[np.minimum(first + tap, len(image) - 1)].astype(np.int32)
         pixels *= shares[:, None, None]
         total += pixels
-    total >>= _BITS
+    total >>= BITS
     return np.clip(total, 0, 255).astype(np.uint8)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from convoy.model.weights.onnx_file import is_onnx
+from convoy.model.weights import onnx_file
 from convoy.runtime.command_line.pretrained import arch_of_run, settle_pretrained
 from convoy.runtime.command_line.translation import unknown_mode
 from convoy.runtime.data.open_split import for_these_data
@@ -146,8 +146,6 @@ def _pretrained(here: dict[str, Any], speaks: bool) -> dict[str, Any]:
 
 def _exported(here: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the ONNX file in the folder of an export that the flags name, as a setting."""
-    from convoy.model.weights import onnx_file
-
     named = here.get("pretrained_from_file") or here.get("model_dir")
     if here["mode"] not in ENGINE_MODES or not named or is_url(named):
         return {}
@@ -226,7 +224,7 @@ def _evaluation_like(
     from convoy.runtime.run_folder.checkpoint import folder_of
 
     file = first.pretrained_from_file or ""
-    if is_onnx(file) or (file and folder_of(file) is not None):
+    if onnx_file.is_onnx(file) or (file and folder_of(file) is not None):
         file = ""
     arch = {"arch": first.arch, **run, **asked}["arch"]
     found = settings_like(first.evaluation_like, arch, run, Path(file).name)

@@ -194,7 +194,7 @@ def describe(facts: dict[str, Any], passed: bool) -> str:
     for row in facts["layers"][:_ROWS]:
         name = row["layer"] if len(row["layer"]) <= 43 else row["layer"][:42] + "…"
         lines.append(f"{'':<2}{name:<44}{row['error']:>16.2%}{row['share']:>16.1%}")
-    if more := len(facts["layers"]) - _ROWS:
-        lines += [f"{'':<2}and {more} more, see export.json"] if more > 0 else []
+    if (more := len(facts["layers"]) - _ROWS) > 0:
+        lines.append(f"{'':<2}and {more} more, see export.json")
     lines.append(f"{'':<2}(if only this layer is quantised; of the logits' standard deviation)")
     return "\n".join(lines)

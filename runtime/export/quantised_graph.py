@@ -61,11 +61,8 @@ class QuantisedGraph:
         import onnx
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        self._file, self._folder, self._reduce_range = (
-            folder / "prepared.onnx",
-            folder,
-            reduce_range,
-        )
+        self._file, self._folder = folder / "prepared.onnx", folder
+        self._reduce_range = reduce_range
         with _quietly():  # fuses the bias into the classifier, and writes down all shapes
             quant_pre_process(str(file), str(self._file), skip_symbolic_shape=True)
         self._model = onnx.load(str(self._file))
