@@ -10,6 +10,8 @@ from convoy.dataloader.images.by_pillow import opened
 from convoy.dataloader.images.file_kinds import HEAD_BYTES, kind_of
 
 _BIT_DEPTH = 24  # place of this number in a PNG
+_HEADER, _PIXEL_BITS = 14, 28  # places of the header's size and of the bits of a pixel in a BMP
+_OS2 = 12  # size of the header of OS/2
 
 
 def read_differently(encoded: bytes) -> str | None:
@@ -44,6 +46,13 @@ def read_differently(encoded: bytes) -> str | None:
             )
         if kind == "GIF" and "transparency" in image.info:
             return "a transparent GIF: TensorFlow reads black, Pillow and Convoy what is underneath"
+        if kind == "GIF" and image.tile and image.tile[0][1] != (0, 0, *image.size):
+            return (
+                "a GIF whose first frame is smaller than its canvas: TensorFlow reads the frame"
+                " alone, Pillow and Convoy the canvas"
+            )
+        if kind == "BMP" and (encoded[_HEADER] == _OS2 or encoded[_PIXEL_BITS] == 16):
+            return "a BMP of OS/2 or of 16 bits: TensorFlow does not read it"
         if kind == "BMP" and image.mode in ("1", "P"):
             return (
                 "a BMP with a palette: TensorFlow reads the palette's numbers as grey levels,"

@@ -5,8 +5,10 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from convoy.dataloader.images.decoders import decode_image
 from convoy.dataloader.prepare.__main__ import main
 from convoy.dataloader.prepare.read_differently import read_differently
 from tests.dataloader.bad_images.test_unusual_images import GOOD
@@ -22,6 +24,8 @@ NAMED = {
     "CMYK without a marker": "CMYK without Adobe's marker",
     "BMP with a palette": "a BMP with a palette",
     "1-bit BMP": "a BMP with a palette",
+    **dict.fromkeys(("OS/2 BMP", "16-bit BMP"), "a BMP of OS/2 or of 16 bits"),
+    "GIF on a larger canvas": "a GIF whose first frame is smaller",
     **dict.fromkeys(("WebP", "WebP with alpha"), "WebP: "),
     **dict.fromkeys(("TIFF", "compressed TIFF", "CMYK TIFF"), "TIFF: "),
     "AVIF": "AVIF: ",
@@ -33,6 +37,17 @@ def test_only_kinds_that_programs_read_differently_are_named(kind, photo):
     reason = read_differently(GOOD[kind](photo))
     assert (reason or "").startswith(NAMED.get(kind, ""))
     assert (reason is None) == (kind not in NAMED)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in GOOD if kind not in NAMED])
+def test_tensorflow_reads_the_pixels_of_kinds_that_are_not_named(kind):
+    y, x = np.mgrid[:40, :60]
+    smooth = Image.fromarray(np.stack([x * 4, y * 6, 255 - x - y], -1).astype(np.uint8))
+    data = GOOD[kind](smooth)
+    theirs = tf.io.decode_image(data, channels=3, expand_animations=False).numpy().astype(int)
+    ours = decode_image(tf.constant(data)).numpy()
+    assert theirs.shape == ours.shape
+    assert np.abs(theirs - ours).max() <= 8  # its fast DCT
 
 
 def test_a_turned_picture_and_one_of_16_bits_are_named(photo):
