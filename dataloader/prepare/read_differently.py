@@ -46,7 +46,8 @@ def read_differently(encoded: bytes) -> str | None:
             )
         if kind == "GIF" and "transparency" in image.info:
             return "a transparent GIF: TensorFlow reads black, Pillow and Convoy what is underneath"
-        if kind == "GIF" and image.tile and image.tile[0][1] != (0, 0, *image.size):
+        tiles = getattr(image, "tile", [])  # of Pillow's images from files
+        if kind == "GIF" and tiles and tiles[0][1] != (0, 0, *image.size):
             return (
                 "a GIF whose first frame is smaller than its canvas: TensorFlow reads the frame"
                 " alone, Pillow and Convoy the canvas"
