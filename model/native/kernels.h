@@ -45,7 +45,11 @@ struct Kernels {
   // mean and biased variance, which are outputs too. `shortcut` may be null: nothing is added.
   void (*norm)(const Norm&, const T* x, const float* gamma, const float* beta, const T* shortcut,
                T* y, float* mean, float* variance);
-  // Gradients of `norm`, from `dy` and its inputs; `dshortcut` is null if `shortcut` is.
+  // The same y to the bit, from the statistics that `norm` returned.
+  void (*normalize)(const Norm&, const T* x, const float* gamma, const float* beta,
+                    const float* mean, const float* variance, const T* shortcut, T* y);
+  // Gradients of `norm`, from `dy` and its inputs; `dshortcut` is null if `shortcut` is. `dy` may be
+  // `dshortcut`, or without a shortcut `dx`.
   void (*norm_gradient)(const Norm&, const T* dy, const T* x, const float* gamma,
                         const float* beta, const float* mean, const float* variance,
                         const T* shortcut, T* dx, float* dgamma, float* dbeta, T* dshortcut);

@@ -12,7 +12,7 @@ extern const Kernels<float> floats;
 extern const Kernels<BFloat16> halves;
 template <typename T>
 constexpr Kernels<T> kEvery = {
-    NormForward<T>, NormGradient<T>, DepthwiseGradient<T>, Gate<T>,
+    NormForward<T>, Normalize<T>, NormGradient<T>, DepthwiseGradient<T>, Gate<T>,
     GateGradient<T>, Squeeze<T>, SqueezeGradient<T>, Sum<T>,
 };
 const Kernels<float> floats = kEvery<float>;

@@ -165,19 +165,11 @@ inline void Totals(const Walk& walk, const std::vector<float>& sums, double* fir
   });
 }
 
+// Normalises with statistics that are known.
 template <typename T, Activation kind>
-void NormAs(const Norm& norm, const T* x, const float* gamma, const float* beta,
-            const T* shortcut, T* y, float* mean, float* variance) {
+void NormalizeAs(const Norm& norm, const T* x, const float* gamma, const float* beta,
+                 const float* mean, const float* variance, const T* shortcut, T* y) {
   const Walk walk(norm.rows, norm.channels);
-  const auto sums = Sums(walk, [&](int64_t piece, int64_t line, int64_t i, int64_t lanes,
-                                   Floats& a, Floats& b) {
-    const Floats shift = Get(x + walk.Begin(piece) * walk.width + i, lanes);
-    const Floats d = Get(x + line * walk.width + i, lanes) - shift;
-    a += d;
-    b += d * d;
-  });
-  Moments(walk, x, sums, mean, variance);
-
   std::vector<float> factor(norm.channels), term(norm.channels);
   for (int64_t c = 0; c < norm.channels; ++c) {
     factor[c] = gamma[c] / std::sqrt(variance[c] + norm.epsilon);
@@ -193,6 +185,21 @@ void NormAs(const Norm& norm, const T* x, const float* gamma, const float* beta,
       put(Activate<T, kind>(z), y + at, lanes);
     });
   });
+}
+
+template <typename T, Activation kind>
+void NormAs(const Norm& norm, const T* x, const float* gamma, const float* beta,
+            const T* shortcut, T* y, float* mean, float* variance) {
+  const Walk walk(norm.rows, norm.channels);
+  const auto sums = Sums(walk, [&](int64_t piece, int64_t line, int64_t i, int64_t lanes,
+                                   Floats& a, Floats& b) {
+    const Floats shift = Get(x + walk.Begin(piece) * walk.width + i, lanes);
+    const Floats d = Get(x + line * walk.width + i, lanes) - shift;
+    a += d;
+    b += d * d;
+  });
+  Moments(walk, x, sums, mean, variance);
+  NormalizeAs<T, kind>(norm, x, gamma, beta, mean, variance, shortcut, y);
 }
 
 template <typename T, Activation kind>
@@ -268,6 +275,22 @@ void NormForward(const Norm& norm, const T* x, const float* gamma, const float* 
       return as(NormAs<T, Activation::kRelu>);
     case Activation::kSwish:
       return as(NormAs<T, Activation::kSwish>);
+  }
+}
+
+template <typename T>
+void Normalize(const Norm& norm, const T* x, const float* gamma, const float* beta,
+               const float* mean, const float* variance, const T* shortcut, T* y) {
+  const auto as = [&](auto function) {
+    function(norm, x, gamma, beta, mean, variance, shortcut, y);
+  };
+  switch (norm.activation) {
+    case Activation::kNone:
+      return as(NormalizeAs<T, Activation::kNone>);
+    case Activation::kRelu:
+      return as(NormalizeAs<T, Activation::kRelu>);
+    case Activation::kSwish:
+      return as(NormalizeAs<T, Activation::kSwish>);
   }
 }
 

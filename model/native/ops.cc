@@ -90,55 +90,84 @@ std::vector<int64_t> Sides(const Tensor& tensor) {
   return sides;
 }
 
+// Reads x and what is added per channel or value, for `ComputeNorm` and `ComputeNormalize`.
+struct NormInputs {
+  NormInputs(Run& run, void* kernel, int statistics)
+      : norm(static_cast<const Attributes*>(kernel)->norm), x(run.Input(0, "x", kImages)) {
+    if (!run.ok()) return;
+    norm.channels = Side(x, 3);
+    norm.rows = Side(x, 0) * Side(x, 1) * Side(x, 2);
+    gamma = run.Input(1, "gamma", {norm.channels});
+    beta = run.Input(2, "beta", {norm.channels});
+    const int last = 3 + statistics;
+    if (run.inputs() > last + 1) run.Fail("there is one shortcut at most");
+    if (run.inputs() == last + 1) shortcut = run.Input(last, "shortcut", Sides(x));
+    if (!IsReasonable(x) || norm.rows * norm.channels == 0) run.Fail("x is empty or too large");
+  }
+
+  Norm norm;
+  Tensor x, gamma = nullptr, beta = nullptr, shortcut = nullptr;
+};
+
 template <typename T>
 void ComputeNorm(void* kernel, TF_OpKernelContext* context) {
   Run run(context);
-  Norm norm = static_cast<const Attributes*>(kernel)->norm;
-  const Tensor x = run.Input(0, "x", kImages);
+  const NormInputs in(run, kernel, 0);
   if (!run.ok()) return;
-  norm.channels = Side(x, 3);
-  norm.rows = Side(x, 0) * Side(x, 1) * Side(x, 2);
-  const Tensor gamma = run.Input(1, "gamma", {norm.channels});
-  const Tensor beta = run.Input(2, "beta", {norm.channels});
-  if (run.inputs() > 4) return run.Fail("there is one shortcut at most");
-  const Tensor shortcut = run.inputs() == 4 ? run.Input(3, "shortcut", Sides(x)) : nullptr;
-  if (!IsReasonable(x) || norm.rows * norm.channels == 0) run.Fail("x is empty or too large");
+  const Tensor y = run.Allocate(0, kType<T>, Sides(in.x));
+  const Tensor mean = run.Allocate(1, TF_FLOAT, {in.norm.channels});
+  const Tensor variance = run.Allocate(2, TF_FLOAT, {in.norm.channels});
   if (!run.ok()) return;
-  const Tensor y = run.Allocate(0, kType<T>, Sides(x));
-  const Tensor mean = run.Allocate(1, TF_FLOAT, {norm.channels});
-  const Tensor variance = run.Allocate(2, TF_FLOAT, {norm.channels});
+  BestKernels<T>().norm(in.norm, Data<T>(in.x), Data<float>(in.gamma), Data<float>(in.beta),
+                        in.shortcut ? Data<T>(in.shortcut) : nullptr, Data<T>(y),
+                        Data<float>(mean), Data<float>(variance));
+}
+
+template <typename T>
+void ComputeNormalize(void* kernel, TF_OpKernelContext* context) {
+  Run run(context);
+  const NormInputs in(run, kernel, 2);
   if (!run.ok()) return;
-  BestKernels<T>().norm(norm, Data<T>(x), Data<float>(gamma), Data<float>(beta),
-                        shortcut ? Data<T>(shortcut) : nullptr, Data<T>(y), Data<float>(mean),
-                        Data<float>(variance));
+  const Tensor mean = run.Input(3, "mean", {in.norm.channels});
+  const Tensor variance = run.Input(4, "variance", {in.norm.channels});
+  if (!run.ok()) return;
+  const Tensor y = run.Allocate(0, kType<T>, Sides(in.x));
+  if (!run.ok()) return;
+  BestKernels<T>().normalize(in.norm, Data<T>(in.x), Data<float>(in.gamma), Data<float>(in.beta),
+                             Data<float>(mean), Data<float>(variance),
+                             in.shortcut ? Data<T>(in.shortcut) : nullptr, Data<T>(y));
 }
 
 template <typename T>
 void ComputeNormGradient(void* kernel, TF_OpKernelContext* context) {
   Run run(context);
   Norm norm = static_cast<const Attributes*>(kernel)->norm;
-  const Tensor dy = run.Input(0, "dy", kImages);
+  std::vector<Tensor> dy;
+  dy.push_back(run.Input(0, "dy", kImages));
   if (!run.ok()) return;
-  norm.channels = Side(dy, 3);
-  norm.rows = Side(dy, 0) * Side(dy, 1) * Side(dy, 2);
-  const Tensor x = run.Input(1, "x", Sides(dy));
+  const std::vector<int64_t> sides = Sides(dy[0]);
+  norm.channels = sides[3];
+  norm.rows = sides[0] * sides[1] * sides[2];
+  const Tensor x = run.Input(1, "x", sides);
   const Tensor gamma = run.Input(2, "gamma", {norm.channels});
   const Tensor beta = run.Input(3, "beta", {norm.channels});
   const Tensor mean = run.Input(4, "mean", {norm.channels});
   const Tensor variance = run.Input(5, "variance", {norm.channels});
   if (run.inputs() > 7) return run.Fail("there is one shortcut at most");
-  const Tensor shortcut = run.inputs() == 7 ? run.Input(6, "shortcut", Sides(dy)) : nullptr;
-  if (!IsReasonable(dy) || norm.rows * norm.channels == 0) run.Fail("dy is empty or too large");
+  const Tensor shortcut = run.inputs() == 7 ? run.Input(6, "shortcut", sides) : nullptr;
+  if (!IsReasonable(x) || norm.rows * norm.channels == 0) run.Fail("dy is empty or too large");
   if (!run.ok()) return;
-  const Tensor dx = run.Allocate(0, kType<T>, Sides(dy));
+  // One output takes dy's place: the last use of each of its values comes before that is written.
+  const Tensor dx = shortcut ? run.Allocate(0, kType<T>, sides) : run.TakeOver(dy);
   const Tensor dgamma = run.Allocate(1, TF_FLOAT, {norm.channels});
   const Tensor dbeta = run.Allocate(2, TF_FLOAT, {norm.channels});
-  const Tensor dshortcut = shortcut ? run.Allocate(3, kType<T>, Sides(dy)) : nullptr;
+  const Tensor dshortcut = shortcut ? run.TakeOver(dy, 3) : nullptr;
   if (!run.ok()) return;
-  BestKernels<T>().norm_gradient(norm, Data<T>(dy), Data<T>(x), Data<float>(gamma),
-                                 Data<float>(beta), Data<float>(mean), Data<float>(variance),
-                                 shortcut ? Data<T>(shortcut) : nullptr, Data<T>(dx),
-                                 Data<float>(dgamma), Data<float>(dbeta),
+  const Tensor& taken = shortcut ? dshortcut : dx;
+  BestKernels<T>().norm_gradient(norm, Data<T>(dy[0] ? dy[0] : taken), Data<T>(x),
+                                 Data<float>(gamma), Data<float>(beta), Data<float>(mean),
+                                 Data<float>(variance), shortcut ? Data<T>(shortcut) : nullptr,
+                                 Data<T>(dx), Data<float>(dgamma), Data<float>(dbeta),
                                  dshortcut ? Data<T>(dshortcut) : nullptr);
 }
 
@@ -266,6 +295,7 @@ template <typename T>
 void ImplementAll() {
   const TF_DataType type = kType<T>;
   Implement("ConvoyBatchNorm", {CreateNorm, ComputeNorm<T>, Destroy}, &type);
+  Implement("ConvoyNormalize", {CreateNorm, ComputeNormalize<T>, Destroy}, &type);
   Implement("ConvoyBatchNormGradient", {CreateNorm, ComputeNormGradient<T>, Destroy}, &type);
   Implement("ConvoyDepthwiseGradient", {CreateDepthwise, ComputeDepthwiseGradient<T>, Destroy},
             &type);
@@ -282,6 +312,12 @@ void ImplementAll() {
   Define({"ConvoyBatchNorm",
           {"x: T", "gamma: float", "beta: float", "shortcut: N * T"},
           {"y: T", "mean: float", "variance: float"},
+          {type, count, "epsilon: float", "activation: int"},
+          UnknownShape});
+  Define({"ConvoyNormalize",
+          {"x: T", "gamma: float", "beta: float", "mean: float", "variance: float",
+           "shortcut: N * T"},
+          {"y: T"},
           {type, count, "epsilon: float", "activation: int"},
           UnknownShape});
   Define({"ConvoyBatchNormGradient",

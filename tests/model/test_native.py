@@ -166,6 +166,49 @@ def test_a_term_that_is_needed_later_is_not_overwritten(ops):
     np.testing.assert_allclose(dx, a + x[:, :1, :1] / 25, rtol=1e-6)
 
 
+@pytest.mark.parametrize("joined", [False, True], ids=["alone", "shortcut"])
+@pytest.mark.parametrize("dtype", native.DTYPES)
+def test_normalising_with_known_statistics_has_the_same_bits(ops, level, dtype, joined):
+    rng = np.random.default_rng(4)
+    for activation in native.ACTIVATIONS.values():
+        x, other = drawn(rng, (3, 5, 5, 13), dtype, 30, 2), drawn(rng, (3, 5, 5, 13), dtype)
+        gamma, beta = (drawn(rng, (13,), "float32") for _ in range(2))
+        given = {"x": x, "gamma": gamma, "beta": beta, "shortcut": [other] if joined else []}
+        given |= {"epsilon": 1e-3, "activation": activation}
+        y, mean, variance = ops.convoy_batch_norm(**given)
+        again = ops.convoy_normalize(mean=mean, variance=variance, **given)
+        np.testing.assert_array_equal(again, y)
+
+
+@pytest.mark.parametrize("needed", [False, True], ids=["free", "needed later"])
+@pytest.mark.parametrize("joined", [False, True], ids=["alone", "shortcut"])
+def test_a_gradient_of_batch_norm_takes_the_place_of_the_one_above(ops, joined, needed):
+    x, one = tf.random.normal((2, 8, 8, 16), seed=1), tf.ones(16)
+
+    @tf.function
+    def run(x):
+        dy = x * 3
+        place = tf.numpy_function(address, [dy], tf.int64)
+        with tf.control_dependencies([place]):  # then nothing reads dy afterwards
+            shortcut = [x + 1] if joined else []
+            dx, _, _, dshortcut = ops.convoy_batch_norm_gradient(
+                dy=dy, x=x, gamma=one, beta=one, mean=one, variance=one, shortcut=shortcut,
+                epsilon=1e-3, activation=2,
+            )  # fmt: skip
+        found = dshortcut[0] if joined else dx
+        later = tf.numpy_function(address, [found], tf.int64)
+        with tf.control_dependencies([later]):
+            kept = dy * 2 if needed else x
+        return place, later, dx, kept
+
+    place, later, dx, kept = run(x)
+    assert (place == later) == (not needed)
+    again = run(x + 0)[2]
+    np.testing.assert_array_equal(dx, again)
+    if needed:
+        np.testing.assert_array_equal(kept, x * 3 * 2)
+
+
 def test_results_have_the_same_bits_with_any_number_of_threads(ops):
     rng = np.random.default_rng(5)
     x, dy = (drawn(rng, (8, 28, 28, 48), "float32") for _ in range(2))

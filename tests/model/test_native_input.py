@@ -49,6 +49,12 @@ def test_invalid_input_of_batch_norm_is_refused(ops, wrong, message):
     ops.convoy_batch_norm(**good, **settings)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         ops.convoy_batch_norm(**good | wrong, **settings)
+    known = {"mean": one, "variance": one}
+    ops.convoy_normalize(**good, **known, **settings)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        ops.convoy_normalize(**good | wrong, **known, **settings)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="variance has the wrong shape"):
+        ops.convoy_normalize(**good, **known | {"variance": one[:2]}, **settings)
 
 
 @pytest.mark.parametrize(

@@ -61,11 +61,11 @@ class Run {
     return Tensor(tensor);
   }
 
-  // Returns output 0, in the inputs' shape. It reuses the buffer of the first of `inputs` (numbers
+  // Returns an output in the inputs' shape. It reuses the buffer of the first of `inputs` (numbers
   // 0, 1, …) that nobody else needs, or otherwise allocates a new one. TensorFlow does not pass on
   // a buffer that is held twice, so this releases all inputs and reads them again; a null input is
   // the one whose buffer the output took over.
-  Tensor TakeOver(std::vector<Tensor>& inputs) {
+  Tensor TakeOver(std::vector<Tensor>& inputs, int index = 0) {
     if (!ok()) return nullptr;
     std::vector<int64_t> shape(TF_NumDims(inputs[0].get()));
     for (size_t i = 0; i < shape.size(); ++i) shape[i] = Side(inputs[0], static_cast<int>(i));
@@ -76,7 +76,7 @@ class Run {
     }
     int taken = -1;
     Tensor output(TF_ForwardInputOrAllocateOutput(
-        context_, numbers.data(), static_cast<int>(numbers.size()), 0, shape.data(),
+        context_, numbers.data(), static_cast<int>(numbers.size()), index, shape.data(),
         static_cast<int>(shape.size()), &taken, status_.get()));
     for (int i : numbers) {
       if (i != taken) inputs[i] = Input(i, "an input", shape);
