@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from convoy.model.catalog import (
+    BLOCK,
     HEADS,
     Arch,
     check_available,
@@ -145,3 +146,20 @@ def macs(arch: Arch, image_size: int | None = None, num_classes: int = 1000) -> 
     """
     layers = _layers(arch, image_size or arch.resolution, num_classes)
     return sum(math.prod(layer.kernel) * layer.pixels for layer in layers)
+
+
+def maps_by_block(arch: Arch, image_size: int | None = None) -> dict[str, int]:
+    """Counts the numbers in the outputs of each block's convolutions for one image.
+
+    Args:
+        arch: an entry of `model.catalog`.
+        image_size: height and width in pixels; None: the arch's.
+
+    Returns:
+        By the blocks' names, such as "block2a", from the input on.
+    """
+    found: dict[str, int] = {}
+    for layer in _layers(arch, image_size or arch.resolution, num_classes=1):
+        if name := BLOCK.match(layer.name):
+            found[name[1]] = found.get(name[1], 0) + layer.filters * layer.pixels
+    return found

@@ -18,6 +18,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,7 @@ SQUEEZE_RATIO = 0.25  # units of squeeze-and-excitation as a fraction of the blo
 FILTER_DIVISOR = 8
 
 HEADS = {"efficientnet": "predictions", "resnet": "fc"}  # names of the classifier layers
+BLOCK = re.compile(r"(block\d+[a-z]+|layer\d+_\d+)_")  # start of the names of a block's layers
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import keras
 
-from convoy.model.catalog import HEADS
+from convoy.model.catalog import BLOCK, HEADS
 
-_BLOCK = re.compile(r"(block\d+[a-z]+|layer\d+_\d+)_")
 _TOP = ("top_conv", "top_bn")
 
 
@@ -36,7 +34,7 @@ def depth_from_top(model: keras.Model) -> dict[str, int]:
 
 def _group(variable: Any, seen: dict[str, int]) -> str:
     layer = variable.path.rsplit("/", 1)[0]
-    block = _BLOCK.match(layer)
+    block = BLOCK.match(layer)
     if block:
         return block.group(1)
     if layer in _TOP:

@@ -28,6 +28,7 @@ from convoy.runtime.settings.learning_rate import check_schedule, check_spans
 from convoy.runtime.settings.lr_find_checks import check_lr_find
 from convoy.runtime.settings.model_checks import check_model, settle_crop
 from convoy.runtime.settings.modes import APPLYING_MODES, DATA_MODES, TRAINING_MODES
+from convoy.runtime.settings.recomputation import check_recompute
 from convoy.runtime.trackers.workers import check_trackers
 from convoy.runtime.train.profiling import profile_steps
 from convoy.utils.distributed import ranks
@@ -188,6 +189,7 @@ def _optimisation(config: Config) -> None:
             "--optimizer_batch_size and --grad_accum_steps say the same thing: give one"
         )
     check_class_weights(config)
+    check_recompute(config)
     for name in ("early_stopping", "best_metric"):
         asked_for = getattr(config, name)
         if config.mode not in ("train_and_eval", "lr_find") and asked_for != getattr(Config, name):

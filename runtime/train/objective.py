@@ -9,6 +9,7 @@ import numpy as np
 
 from convoy.model.layer_groups import depth_from_top
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.recomputation import recomputed_blocks
 from convoy.runtime.train.step import Clip, Loss, Prepare, Step, TrainState
 from convoy.utils.distributed import ranks
 from convoy.utils.optim import clipping
@@ -99,6 +100,7 @@ def make_step(
         class_weights=class_weights,
         clip=make_clip(config),
         exchange=make_exchange(config, state.loss_scale.active),
+        recompute=recomputed_blocks(config),
         micro_steps=micro_steps,
         use_xla=config.use_xla,
         seed=config.seed,

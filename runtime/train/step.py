@@ -8,8 +8,9 @@ also if its gradients overflow.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -18,6 +19,7 @@ import tensorflow as tf
 
 from convoy.dataloader.data_loader import Batch
 from convoy.model import native
+from convoy.model.recompute import Recomputing
 from convoy.model.sync_batch_norm import SyncBatchNorm
 from convoy.runtime.train.loss_scale import LossScale
 from convoy.utils.distributed import ranks
@@ -125,6 +127,8 @@ class Step:
             equal.
         clip: maps averaged gradients and their variables to clipped gradients; or None.
         exchange: how ranks exchange gradients.
+        recompute: names of the blocks whose activations the backward pass computes again, see
+            `model.recompute`; None keeps everything.
         micro_steps: forward passes per update; their gradients are averaged before the single
             exchange.
         use_xla: compile both halves.
@@ -144,6 +148,7 @@ class Step:
         class_weights: np.ndarray | None = None,
         clip: Clip | None = None,
         exchange: ranks.Exchange | None = None,
+        recompute: Collection[str] | None = None,
         micro_steps: int = 1,
         use_xla: bool = False,
         seed: int = 0,
@@ -162,9 +167,11 @@ class Step:
         # around it (utils.machine.xla.cluster), not the whole.
         synced = any(isinstance(layer, SyncBatchNorm) for layer in state.model.layers)
         self._exchanges_within = synced and ranks.size() > 1
-        self.forward_backward = xla.function(
-            self._forward_backward, use_xla and not self._exchanges_within
-        )
+        compiled = use_xla and not self._exchanges_within
+        self._logits: Callable = partial(state.model, training=True)
+        if recompute is not None:
+            self._logits = Recomputing(state.model, recompute, compiled)
+        self.forward_backward = xla.function(self._forward_backward, compiled)
         self.reduce: Callable = (
             tf.function(self._reduce, autograph=False) if ranks.size() > 1 else self._reduce
         )
@@ -231,7 +238,7 @@ class Step:
         """Returns gradients of the scaled `Σ w·loss / B`, then `Σ w / B`, and the metrics' sums."""
         scale, images = self.state.loss_scale.scale, self.prepare(images)
         with native.enabled(self._natively), tf.GradientTape() as tape:
-            logits = self.state.model(images, training=True)
+            logits = self._logits(images)
             losses, shares = self._loss(logits, labels), self._weighted(weights, labels)
             # multiply_no_nan: an infinite loss of an example that does not count cannot spoil the
             # batch.

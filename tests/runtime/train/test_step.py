@@ -360,3 +360,29 @@ def test_xla_gives_the_same_loss_and_gradients():
         step.update(gradients, weight, tf.constant(0.01), tf.constant(0, tf.int64))
         results.append([*arrays(gradients), sums.numpy(), *arrays(step.state.model.weights)])
     assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [(), ("block2a", "block2b")], ids=["norms", "blocks"])
+def test_recomputed_activations_change_nothing_in_an_update(blocks):
+    """With accumulation, loss scaling, example weights, dropout and stochastic depth."""
+    ends = []
+    for recompute in (None, blocks):
+        model = convnet(frozen=False, dropout=0.3, stochastic_depth=0.4)
+        step = stepper(model, scale=256.0, micro_steps=2, recompute=recompute, seed=7)
+        step.seed_randomness()
+        for number in range(2):
+            passes = [batch(*images(4, seed=2 * number + part)) for part in (0, 1)]
+            step(passes, 0.1)
+        ends.append(arrays(model.variables))
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_model_without_blocks_trains_with_recomputation():
+    ends = []
+    for recompute in (None, ()):
+        step = stepper(dense(dropout=0.5), recompute=recompute)
+        step([batch(*vectors(6))], 0.1)
+        ends.append(arrays(step.state.model.variables))
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_array_equal(one, other)

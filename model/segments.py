@@ -1,0 +1,136 @@
+"""Cuts a functional model into segments, between which activations are kept for training.
+
+A convolution's output takes a whole convolution to compute again; that of a batch norm, activation
+or gate only a pass over the data. So a segment ends with each convolution whose output then is all
+that the rest of the model needs from it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import keras
+
+from convoy.model.catalog import BLOCK
+from convoy.model.layers import Fork
+
+_HEAVY = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+
+
+class Segment:
+    """Consecutive operations of a model.
+
+    Attributes:
+        inputs, outputs: the model's symbolic tensors that enter and leave the segment.
+        variables: Keras variables of its layers, with the states of seed generators.
+        drops: whether a tensor stays inside, which need not be kept.
+
+    Args:
+        nodes: Keras' nodes, in the order to compute them.
+        needed: ids of the tensors that are needed after the segment.
+    """
+
+    def __init__(self, nodes: Sequence[Any], needed: Collection[int]) -> None:
+        self._nodes = nodes
+        made = {id(tensor): tensor for node in nodes for tensor in node.outputs}
+        entering = {
+            id(tensor): tensor
+            for node in nodes
+            for tensor in node.input_tensors
+            if id(tensor) not in made
+        }
+        self.inputs = list(entering.values())
+        self.outputs = [tensor for key, tensor in made.items() if key in needed]
+        layers = {id(node.operation): node.operation for node in nodes}.values()
+        owned = {id(v): v for layer in layers for v in getattr(layer, "variables", ())}
+        self.variables = list(owned.values())
+        self.drops = len(self.outputs) < len(made)
+
+    def run(self, values: Sequence[Any]) -> list[Any]:
+        """Computes the outputs in training mode from the inputs' values."""
+        found = {id(tensor): value for tensor, value in zip(self.inputs, values, strict=True)}
+        for node in self._nodes:
+            args, named = node.arguments.fill_in(found)
+            if _knows_training(node.operation):
+                named["training"] = True
+            results = keras.tree.flatten(node.operation(*args, **named))
+            found |= {id(t): value for t, value in zip(node.outputs, results, strict=True)}
+        return [found[id(tensor)] for tensor in self.outputs]
+
+
+def _knows_training(operation: Any) -> bool:
+    known = getattr(operation, "_call_has_training_arg", None)
+    if callable(known):
+        return known()
+    return bool(known) or "training" in getattr(operation, "_call_context_args", ())
+
+
+def segments(model: keras.Model, whole: Collection[str] = ()) -> list[Segment]:
+    """Cuts a model into segments, in the order to run them.
+
+    Args:
+        model: a functional model.
+        whole: names of blocks, such as "block2a", that make one segment each.
+    """
+    nodes = _ordered(model)
+    made = {id(t): place for place, node in enumerate(nodes) for t in node.outputs}
+    last = {id(t): place for place, node in enumerate(nodes) for t in node.input_tensors}
+    last |= {id(tensor): len(nodes) for tensor in model.outputs}
+    blocks = [_block(node) for node in nodes]
+    cheap_to_keep = {key for key, place in made.items() if _keeps(nodes[place].operation)}
+    found, start = [], 0
+    for place, node in enumerate(nodes):
+        live = {key for key, at in made.items() if at <= place < last.get(key, -1)}
+        ends = place + 1 == len(nodes) or blocks[place] != blocks[place + 1]
+        if not ends and blocks[place] not in whole and isinstance(node.operation, _HEAVY):
+            ends = live <= cheap_to_keep
+        if ends:
+            cheap_to_keep |= live
+            found.append(Segment(nodes[start : place + 1], live))
+            start = place + 1
+    return found
+
+
+def block_names(model: keras.Model) -> list[str]:
+    """Returns the names of a model's blocks, from the input on."""
+    names = dict.fromkeys(_block(node) for node in _ordered(model))
+    return [name for name in names if name]
+
+
+def _keeps(operation: Any) -> bool:
+    """Returns whether its outputs are worth keeping: a fork's are its input."""
+    return isinstance(operation, (*_HEAVY, Fork))
+
+
+def _block(node: Any) -> str:
+    found = BLOCK.match(node.operation.name)
+    return found[1] if found else ""
+
+
+def _ordered(model: keras.Model) -> list[Any]:
+    """Returns a model's nodes: convolutions as early as possible, and others as late.
+
+    A shortcut's convolution then comes before its block's batch norms, and can end a segment.
+    """
+    depths = model._nodes_by_depth
+    nodes = [n for depth in sorted(depths, reverse=True) for n in depths[depth] if not n.is_input]
+    users: dict[int, list[int]] = {}
+    waits = [0] * len(nodes)
+    given = {id(tensor) for tensor in model.inputs}
+    for place, node in enumerate(nodes):
+        for key in {id(tensor) for tensor in node.input_tensors} - given:
+            users.setdefault(key, []).append(place)
+            waits[place] += 1
+    ready = [(not isinstance(nodes[p].operation, _HEAVY), p) for p, n in enumerate(waits) if not n]
+    heapq.heapify(ready)
+    ordered = []
+    while ready:
+        node = nodes[heapq.heappop(ready)[1]]
+        ordered.append(node)
+        for user in (user for t in node.outputs for user in users.get(id(t), ())):
+            waits[user] -= 1
+            if not waits[user]:
+                heapq.heappush(ready, (not isinstance(nodes[user].operation, _HEAVY), user))
+    return ordered
