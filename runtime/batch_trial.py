@@ -1,10 +1,11 @@
-"""Trains a few steps with batch sizes from another process, and reports their memory.
+"""Trains a few steps with settings from another process, and reports their memory.
 
 `auto_batch.py` starts it, as it may die if memory runs out.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import suppress
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from convoy.runtime.settings.config import Config, load_config
+from convoy.runtime.settings.flags import AUTO
+from convoy.runtime.settings.recomputation import NEARLY_FREE
 from convoy.utils import strict_json
 from convoy.utils.errors import UserError
 from convoy.utils.machine.resources import PeakMemory, out_of_memory
 
 
 def main() -> None:
-    """Reads numbers from standard input, and answers each with a line of JSON.
+    """Reads settings from standard input, and answers each line of JSON with another.
 
     The line has `peak` in bytes, null if memory ran out, or `error`.
     """
@@ -34,7 +37,7 @@ def main() -> None:
     prepare_backend(config, owns_process=False)
     set_up(config, Requests(), owns_process=False)
     for line in sys.stdin:
-        answers.write(f"{strict_json.dumps(_try(config.with_(train_batch_size=int(line))))}\n")
+        answers.write(f"{strict_json.dumps(_try(config.with_(**json.loads(line))))}\n")
         answers.flush()
 
 
@@ -58,6 +61,7 @@ def _for_trials(config: Config) -> Config:
         enable_tensorboard=False,
         profile_steps=None,
         best_metric="top1",
+        recompute=NEARLY_FREE if config.recompute == AUTO else config.recompute,
     )
 
 

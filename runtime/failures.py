@@ -131,6 +131,8 @@ def _memory(config: Config, modules: set[str]) -> str:
     keeps = ""
     if batch == "train_batch_size" and not config.grad_accum_steps:
         keeps = "; --grad_accum_steps 2 with half the batch keeps the images of an update"
+    if doing == "training" and config.recompute != "blocks":
+        keeps = f", or take --recompute blocks (it is {config.recompute}){keeps}"
     return f"out of memory in {doing}: lower {' or '.join(ways)}{keeps}{saved(config)}"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from convoy.runtime.checks.every_mode import preempt_signals
-from convoy.runtime.command_line.cli import find_batch
+from convoy.runtime.command_line.cli import find_batch, find_recomputation
 from convoy.runtime.exits import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -182,6 +182,8 @@ class Runner:
             set_up(config, requests, self._command)
             if config.train_batch_size == AUTO and config.mode in TRAINING_MODES:
                 self.config = find_batch(config, self._args)
+            if self.config.recompute == AUTO and config.mode in TRAINING_MODES:
+                self.config = find_recomputation(self.config)
             return RUNS[config.mode](self)
 
     def _train(self) -> dict[str, Any]:

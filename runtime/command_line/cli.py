@@ -20,6 +20,7 @@ from convoy.runtime.command_line.parser import build_parser, recipe_settings, re
 from convoy.runtime.command_line.sources import Given, Sources, sources_of
 from convoy.runtime.command_line.translation import translations, understand
 from convoy.runtime.fitted.auto_batch import agree, look
+from convoy.runtime.fitted.auto_recompute import find_recompute
 from convoy.runtime.fitted.choose import Choice, choose
 from convoy.runtime.settings.config import Config, settle
 from convoy.runtime.settings.flags import AUTO
@@ -89,6 +90,18 @@ def find_batch(config: Config, args: Sequence[str] | None) -> Config:
     if args is None:
         return config.with_(train_batch_size=found.batch)
     return _settle(_given([*understand(args), "--train_batch_size", str(found.batch)], chief)[0])
+
+
+def find_recomputation(config: Config) -> Config:
+    """Finds what `--recompute auto` means. All ranks must call it.
+
+    Raises:
+        TrialError: the batch does not fit into memory, whatever is computed again.
+    """
+    found = find_recompute(config)
+    if ranks.rank() == 0:
+        tell(found.line())
+    return config.with_(recompute=found.how)
 
 
 def speaks_for_host(args: Sequence[str] = ()) -> bool:

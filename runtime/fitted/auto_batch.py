@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import convoy
 from convoy.dataloader.errors import DataError
@@ -34,6 +35,7 @@ SHARE = 0.8
 _FIRST = 8
 _LAUNCHERS = ("HOROVOD_", "OMPI_", "PMI", "SLURM_", "MPI_", "CONVOY_")
 _GIB = 2**30
+Result = TypeVar("Result")
 
 
 class TrialError(UserError, RuntimeError):
@@ -67,16 +69,28 @@ def agree(config: Config) -> Found:
         ConfigError: there are no data.
     """
     watchdog.rest("looking for the largest batch that fits")
+    found = on_each_host(lambda: look(config, ranks.size(), ranks.local_size()))
+    return min(found, key=lambda one: one.batch)
+
+
+def on_each_host(measure: Callable[[], Result]) -> list[Result]:
+    """Returns the results of the hosts of a job; one process of each measures.
+
+    All ranks must call it.
+
+    Raises:
+        UserError: a host's.
+    """
     found, problem = None, None
     if ranks.local_rank() == 0:
         try:
-            found = look(config, ranks.size(), ranks.local_size())
+            found = measure()
         except UserError as error:
             problem = error
     told = ranks.all_gather_object((found, problem))
     if problems := [error for _, error in told if error]:
         raise problems[0]
-    return min((one for one, _ in told if one is not None), key=lambda one: one.batch)
+    return [one for one, _ in told if one is not None]
 
 
 def look(config: Config, processes: int, on_host: int) -> Found:
@@ -190,17 +204,25 @@ class Trials:
         self._end()
         self._folder.cleanup()
 
-    def peak(self, batch: int) -> int | None:
+    def peak(self, batch: int, recompute: str | int | None = None) -> int | None:
         """Returns the peak memory of training in bytes; None: more than available.
+
+        Args:
+            batch: images per process and pass.
+            recompute: value of `--recompute`; None: the run's. A process keeps the memory that it
+                once had, so this starts another one.
 
         Raises:
             TrialError: training fails for another reason.
         """
+        if recompute is not None:
+            self._end()
         child = self._child = self._child or self._start()
+        changes = {"train_batch_size": batch} | ({"recompute": recompute} if recompute else {})
         answer = ""
         with suppress(BrokenPipeError):
             questions, answers = known(child.stdin), known(child.stdout)
-            questions.write(f"{batch}\n")
+            questions.write(f"{json.dumps(changes)}\n")
             questions.flush()
             answer = answers.readline()
         if not answer:
@@ -208,7 +230,7 @@ class Trials:
             return None  # killed by the kernel, or by a library that ran out of memory
         said = json.loads(answer)
         if error := said.get("error"):
-            raise TrialError(f"--train_batch_size {AUTO}: a batch of {batch} fails: {error}")
+            raise TrialError(f"looking for what fits: a batch of {batch} fails: {error}")
         return said["peak"]
 
     def _start(self) -> subprocess.Popen[str]:

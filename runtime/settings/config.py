@@ -199,8 +199,8 @@ class Config:
     data_format: Literal["channels_last", "channels_first"] = _flag(
         PREC, COMPUTE, "channels_last", "memory layout; channels_first is for GPUs before tensor cores (on CPUs with --use_xla)")
     use_xla: bool = _flag(PREC, TRAINING, False, "compile the step with XLA")
-    recompute: int | Literal["none", "norms", "blocks"] = _flag(
-        PREC, MACHINE, "none", "what to compute again, to save memory: activations after batch norms, also all blocks or the N largest", within=">= 1")
+    recompute: int | Literal["none", "norms", "blocks", "auto"] = _flag(
+        PREC, MACHINE, "none", "what to compute again, to save memory: norms, also all blocks or the N largest; auto: as little as fits", within=">= 1")
     xla_cache: str | None = _flag(PREC, MACHINE, None, "folder for XLA's compiled code, which is executed: let nobody else write there", path="path")
     hvd_fp16_compression: bool = _flag(PREC, TRAINING, False, "exchange gradients as float16")
     gradient_predivide_factor: float | None = _flag(PREC, TRAINING, None, "divide gradients by this before their sum over processes, and by the rest afterwards",

@@ -36,7 +36,8 @@ def of_layer(number):
     ("error", "settings", "words"),
     [
         (MemoryError(), {}, "out of memory in training: lower --train_batch_size (it is 32)"),
-        (TF_OOM, {"mode": "train"}, "or --image_size (it is 224)"),
+        (TF_OOM, {"mode": "train"}, "(it is 224), or take --recompute blocks (it is none); --grad"),
+        (TF_OOM, {"recompute": "blocks"}, "or --image_size (it is 224); --grad_accum_steps 2"),
         (TF_OOM, {"mode": "eval", "image_size": 64}, "evaluation: lower --eval_batch_size"),
         (
             TF_OOM,

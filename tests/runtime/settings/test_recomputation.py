@@ -30,7 +30,7 @@ def test_maps_are_counted_in_every_block():
     [
         ("9", "resnet18 has 8 blocks; --recompute blocks means all"),
         ("0", "must be at least 1"),
-        ("some", "takes a whole number or none or norms or blocks, not some"),
+        ("some", "takes a whole number or none or norms or blocks or auto, not some"),
     ],
 )
 def test_other_values_are_refused(refused, tiny, tmp_path, value, said):
