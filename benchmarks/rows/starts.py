@@ -9,6 +9,12 @@ IN_ONNX, IN_TENSORFLOW = "Convoy, --engine onnx", "Convoy, --engine tensorflow"
 TIMM = "timm's ONNX file, a script with worker processes"
 FIGURES = {"ms": "ms", "peak_mib": "peak, MiB"}
 QUICK = 500.0  # ms
+_NETWORKS = {
+    "EfficientNetB0": "efficientnet-b0",
+    "EfficientNetB4": "efficientnet-b4",
+    "ResNet50": "resnet50",
+}
+"""Names in keras.applications -> ours."""
 
 
 def _against_bare(name: str, title: str, items: int, bare: list[str], ours: list[str]) -> Row:
@@ -21,16 +27,46 @@ def _against_bare(name: str, title: str, items: int, bare: list[str], ours: list
     return Row(name, title, entries, goals, FIGURES, rounds=5)
 
 
-def _train(steps: int, batch: int = 32) -> tuple[list[str], list[str]]:
+def _train(
+    steps: int, batch: int = 32, network: str = "EfficientNetB0", size: int = 224
+) -> tuple[list[str], list[str]]:
     """Returns the bare script's command and ours for training on the same photographs.
 
     Both train without augmentation, moving average and checkpoints.
+
+    Args:
+        steps, batch: of the training.
+        network: a key of `_NETWORKS`.
+        size: height and width of the images.
     """
     ours = ["--mode", "train", "--data_dir", "{data}", "--model_dir", "{new}/run"]
     ours += ["--max_epochs", "1", "--warmup_epochs", "0", "--steps_per_epoch", str(steps)]
     ours += ["--train_batch_size", str(batch), "--optimizer", "momentum", "--weight_decay", "0"]
     ours += ["--augmenter_name", "none", "--no_checkpoints", "--no-training_report"]
-    return ["benchmarks/contenders/bare/train.py", "{data}/train", str(steps), str(batch)], ours
+    ours += ["--arch", _NETWORKS[network], "--image_size", str(size)]
+    bare = ["benchmarks/contenders/bare/train.py", "{data}/train", str(steps), str(batch)]
+    return [*bare, network, str(size)], ours
+
+
+def _recomputing(name: str, network: str, size: int, batch: int) -> Row:
+    """Returns a row of five training steps, with activations kept and computed again."""
+    bare, ours = _train(5, batch, network, size)
+    commands = {BARE: bare, OURS: ["main.py", *ours]}
+    commands |= {
+        f"{OURS}, --recompute {how}": ["main.py", *ours, "--recompute", how]
+        for how in ("norms", "blocks")
+    }
+    entries = [
+        Entry(label, "starts:command", {"arguments": command, "items": 5 * batch})
+        for label, command in commands.items()
+    ]
+    none, norms, blocks = (entry.label for entry in entries[1:])
+    goals = [Goal(norms, BARE, 0.55, "peak_mib", at_least=False)]
+    goals += [Goal(blocks, BARE, 0.35, "peak_mib", at_least=False)]
+    goals += [Goal(norms, none, 1.03, "ms", at_least=False)]
+    goals += [Goal(blocks, none, 1.30, "ms", at_least=False)]
+    title = f"Five training steps, {network}, {size} px, batch {batch}"
+    return Row(name, title, entries, goals, FIGURES, rounds=5)
 
 
 def _predict(engine: str, *images: str, run: str = "{run}") -> list[str]:
@@ -143,6 +179,9 @@ ROWS = [
     _against_bare(
         "memory-train", "Five training steps, EfficientNet-B0, batch 32", 160, *_train(5)
     ),
+    _recomputing("memory-b0", "EfficientNetB0", 224, 32),
+    _recomputing("memory-b4", "EfficientNetB4", 380, 4),
+    _recomputing("memory-resnet50", "ResNet50", 224, 16),
     _label(
         "memory-predict",
         "200 photographs labelled, EfficientNet-B0",
