@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
 
 from convoy.model import catalog, efficientnet, resnet
 from convoy.model.options import Options, ResNetOptions
+from convoy.utils.machine.garbage import without_garbage_collection
 
 
 def build_model(
@@ -55,21 +53,5 @@ def build_model(
             hint = f"; did you mean {near[0]}?" if near else f" (there are {', '.join(names)})."
             raise TypeError(f"{arch} has no option {name!r}{hint}")
     given = known(num_classes=num_classes, image_size=image_size, **options)
-    with _without_garbage_collection():
+    with without_garbage_collection():
         return family.build(entry, given)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Turns garbage collection off in the block.
-
-    All of a model's hundred thousand objects stay alive, and searching them again and again takes a
-    tenth of the building time.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -18,6 +18,7 @@ from pathlib import Path
 from convoy.utils.errors import UserError
 from convoy.utils.extras import broken_installation, mend
 from convoy.utils.installed import wrong_version
+from convoy.utils.machine.garbage import without_garbage_collection
 from convoy.utils.places import cache_folder
 
 logger = logging.getLogger("convoy.utils")
@@ -197,19 +198,23 @@ def warn_of_slow_bfloat16(policy: str) -> None:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and Keras without scikit-learn and start-up lines, for our own processes.
+    """Imports TensorFlow and Keras quickly and without start-up lines, for our own processes.
 
-    If scikit-learn is installed, Keras loads it for wrappers that we do not use, which takes 1.6 of
-    the 5.4 s. TensorFlow 2.21 prints two start-up lines whatever `quiet` asks for.
+    If scikit-learn and matplotlib are installed, Keras loads them for wrappers and plots that we do
+    not use: together with the garbage collector that is half of the processor time. Afterwards both
+    can be imported as usual, but `keras.wrappers` and `keras.visualization` do without them.
+    TensorFlow 2.21 prints two start-up lines whatever `quiet` asks for.
 
     Raises:
         DeviceError: packages are missing or installed in part.
     """
-    if "keras" in sys.modules or "sklearn" in sys.modules:
+    if "keras" in sys.modules:
         return
+    lines = without_start_up_lines() if _is_quiet() else nullcontext()
     try:
-        with without_start_up_lines() if _is_quiet() else nullcontext():
-            _import_tensorflow()
+        with lines, _missing("sklearn", "matplotlib"), without_garbage_collection():
+            import keras  # noqa: F401
+            import tensorflow  # noqa: F401
     except Exception as error:  # an AttributeError, say, if only the package's folder is there
         if text := broken_installation(error):
             raise DeviceError(text) from error
@@ -220,14 +225,17 @@ def _is_quiet() -> bool:
     return os.environ.get(_LOG_LEVEL, "") not in ("", "0")
 
 
-def _import_tensorflow() -> None:
-    # None makes `import sklearn` raise ImportError.
-    sys.modules["sklearn"] = None  # type: ignore[assignment]  # typeshed does not know it
+@contextmanager
+def _missing(*packages: str) -> Iterator[None]:
+    """Makes imports of these packages fail in the block, as if they were not installed."""
+    names = [name for name in packages if name not in sys.modules]
+    for name in names:
+        sys.modules[name] = None  # type: ignore[assignment]  # typeshed does not know it
     try:
-        import keras  # noqa: F401
-        import tensorflow  # noqa: F401
+        yield
     finally:
-        del sys.modules["sklearn"]
+        for name in names:
+            del sys.modules[name]
 
 
 # The compute capability of Blackwell, for which TensorFlow 2.21 and older contain no machine code.
