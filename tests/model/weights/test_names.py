@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from convoy.model import build_model, get_arch
+from convoy.model.arithmetic import weight_shapes
 from convoy.model.weights import WeightFileError
 from convoy.model.weights.files import WeightFile
 from convoy.model.weights.names import (
@@ -61,7 +62,7 @@ EFFICIENTNET = {
     ),
     "top_bn/beta": (
         "bn2.bias",
-        "features.4.1.bias",
+        "features.8.1.bias",
         "features.bn.bias",
         "efficientnet.encoder.top_bn.bias",
         "_bn1.bias",
@@ -99,7 +100,7 @@ RESNET = {
 
 
 def test_efficientnet_names_equal_those_of_other_programs():
-    paths = [v.path for v in build_model(TINY, image_size=32).weights]
+    paths = list(weight_shapes(get_arch("efficientnet-b0")))
     programs = ("timm", "torchvision", "nvidia", "transformers", "efficientnet_pytorch")
     for number, program in enumerate(programs):
         names = source_names(paths, scheme_for(program, "efficientnet"))
