@@ -67,7 +67,11 @@ def parse(argv: Sequence[str] | None = None, requests: Requests | None = None) -
 def _given(args: Sequence[str], speaks: bool) -> tuple[Given, bool]:
     """Parses a command line; also returns whether the settings should only be printed."""
     parser = build_parser()
-    values = parser.parse_args(list(args), env=False, defaults=False).as_dict()
+    try:
+        values = parser.flags(args)
+    except SystemExit:
+        build_parser.cache_clear()  # a parser that printed a completion script is spent
+        raise
     shown = values.pop("print_config", False)
     return Given(values, parser.file, parser.written, speaks), shown
 

@@ -6,6 +6,7 @@ jsonargparse does the parsing and shell completion; `Kind` reads the values.
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import sys
 from collections.abc import Sequence
@@ -82,6 +83,11 @@ class Parser(ArgumentParser):
         self.file = ""
         self.written: dict[str, Any] = {}
 
+    def flags(self, args: Sequence[str]) -> dict[str, Any]:
+        """Parses a command line; returns what it and its recipe set, by name."""
+        self.file, self.written = "", {}
+        return self.parse_args(list(args), env=False, defaults=False).as_dict()
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints jsonargparse's message in our words, and exits with code 2."""
         unknown = re.search(r"unrecognized arguments: (\S+)", message)
@@ -105,8 +111,12 @@ def refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
+@functools.cache
 def build_parser() -> Parser:
-    """Builds the parser of `main.py`: one option per field of `Config`, in its groups."""
+    """Builds the parser of `main.py`: one option per field of `Config`, in its groups.
+
+    It takes 45 ms, so all command lines of a process share one.
+    """
     set_parsing_settings(add_print_completion_argument=True)
     parser = Parser(
         formatter_class=_CompletionFormatter,

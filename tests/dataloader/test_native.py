@@ -74,6 +74,7 @@ _apply = tf.function(
             tf.TensorSpec([4, 2], tf.float32),
         ),
     ],
+    autograph=False,
 )
 
 
@@ -171,7 +172,9 @@ def test_resizing_and_flipping_give_tensorflows_bytes(real):
 
 
 def test_crop_windows_equal_tensorflows():
-    @tf.function(input_signature=[tf.TensorSpec([2], tf.int32), tf.TensorSpec([UNIFORMS])])
+    @tf.function(
+        input_signature=[tf.TensorSpec([2], tf.int32), tf.TensorSpec([UNIFORMS])], autograph=False
+    )
     def windows(shape, uniforms):
         boxes = [crop_window(shape, uniforms, (0.05, 1.0), (0.75, 1.333))]
         boxes.append(crop_window(shape, uniforms, (0.9, 1.0), (1.5, 2.5)))
@@ -179,7 +182,9 @@ def test_crop_windows_equal_tensorflows():
 
     fast = windows.get_concrete_function()
     with native.disabled():
-        slow = tf.function(windows.python_function, input_signature=windows.input_signature)
+        slow = tf.function(
+            windows.python_function, input_signature=windows.input_signature, autograph=False
+        )
         slow = slow.get_concrete_function()
     rng = np.random.default_rng(5)
     for _ in range(500):

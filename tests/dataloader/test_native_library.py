@@ -138,7 +138,7 @@ def test_random_input_causes_no_error_under_sanitizers(tmp_path, rounds, seed):
 
 
 def kinds_of_operations(function, *arguments):
-    graph = tf.function(function).get_concrete_function(*arguments).graph
+    graph = tf.function(function, autograph=False).get_concrete_function(*arguments).graph
     return {op.type for op in graph.get_operations()}
 
 

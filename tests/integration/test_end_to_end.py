@@ -177,11 +177,13 @@ OPTIONS = {
     ),
 }
 
+SLOW = ("lamb, sigmoids, adaptive clipping", "another size, rand-augment, momentum")
+
 
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param(flags, id=name, marks=[pytest.mark.slow] if "size" in name else [])
+        pytest.param(flags, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
         for name, flags in OPTIONS.items()
     ],
 )

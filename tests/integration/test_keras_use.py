@@ -140,11 +140,12 @@ assert all(keras.saving.get_registered_object("convoy>" + name) for name in name
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [
         "import convoy.model.build\nimport keras",
-        pytest.param("import keras\nimport convoy.model", marks=pytest.mark.slow),
+        "import keras\nimport convoy.model",
     ],
 )
 def test_a_keras_file_loads_in_another_process(imports, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from main import main
 
 
-@pytest.mark.parametrize("mode", ["predict", "export"])
+@pytest.mark.parametrize("mode", ["predict", pytest.param("export", marks=pytest.mark.slow)])
 def test_no_warning_of_tensorflows_graph_optimizer_is_printed(
     trained, photos, tiny, tmp_path, capfd, mode
 ):

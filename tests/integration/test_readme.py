@@ -73,6 +73,7 @@ def test_the_readmes_commands_run(place):
     assert (place / "runs/photos/predictions.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_tutorials_commands_for_checking_and_previewing_a_folder_run(place):
     shown = [line for line in commands(PAGES[-1]) if "dataloader.prepare" in line]
     assert len(shown) == 2

@@ -32,7 +32,7 @@ def run(kind, x, dy, policy, axis=-1):
     layer.beta.assign(np.linspace(-1, 1, 7))
     layer.moving_mean.assign(np.linspace(-1, 4, 7))
 
-    @tf.function
+    @tf.function(autograph=False)
     def forward_backward(x, dy):
         with tf.GradientTape() as tape:
             tape.watch(x)

@@ -1,6 +1,9 @@
 """Temporary files after a killed process."""
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_temporary_files(convoy, small_run, tiny, tmp_path):
     """AutoGraph would leave one per converted function: dozens per rank."""
     temporary = tmp_path / "tmp"

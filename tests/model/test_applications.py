@@ -105,7 +105,7 @@ def with_weights(layers):
         ("efficientnet-b0", 97),
         pytest.param("efficientnet-b0", 64, marks=pytest.mark.slow),
         pytest.param("efficientnetv2-s", 96, marks=pytest.mark.slow),
-        ("efficientnetv2-b3", 64),
+        pytest.param("efficientnetv2-b3", 64, marks=pytest.mark.slow),
         *(pytest.param(f"efficientnetv2-{x}", 96, marks=pytest.mark.slow) for x in V2),
         *(pytest.param(f"efficientnet-b{i}", 96, marks=pytest.mark.slow) for i in range(1, 8)),
     ],

@@ -22,7 +22,7 @@ def pair(arch, **options):
 def answers(model, images, labels, xla):
     """Returns logits of inference and training, loss gradients, and the updated statistics."""
 
-    @tf.function(jit_compile=True if xla else None)
+    @tf.function(jit_compile=True if xla else None, autograph=False)
     def run():
         evaluated = model(images, training=False)
         with tf.GradientTape() as tape:
@@ -76,7 +76,7 @@ def test_a_channels_first_se_resnext_has_the_same_logits():
     last, first = pair("se-resnext101-32x4d")
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
     want = last(images)
-    got = tf.function(lambda x: first(x), jit_compile=True)(images)
+    got = tf.function(lambda x: first(x), jit_compile=True, autograph=False)(images)
     assert np.std(want) > 1e-3
     assert_near(want, got, 1e-5)
 
@@ -92,7 +92,7 @@ def test_grouped_convolutions_are_equal_in_both_formats():
         layer.build(shape)
     layers[1].kernel.assign(layers[0].kernel)
     want = layers[0](x)
-    run = tf.function(lambda y: layers[1](y), jit_compile=True)
+    run = tf.function(lambda y: layers[1](y), jit_compile=True, autograph=False)
     got = run(tf.transpose(x, (0, 3, 1, 2)))
     np.testing.assert_allclose(tf.transpose(got, (0, 2, 3, 1)), want, atol=1e-5)
 

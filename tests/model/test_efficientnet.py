@@ -99,7 +99,7 @@ def test_mixed_precision_gives_float32_logits_close_to_full_precision(dtype):
 
 
 def train_step(model, batch, jit):
-    @tf.function(jit_compile=jit)
+    @tf.function(jit_compile=jit, autograph=False)
     def step(images, labels):
         with tf.GradientTape() as tape:
             logits = model(images, training=True)
@@ -113,6 +113,7 @@ def train_step(model, batch, jit):
     return step(tf.constant(batch), tf.range(len(batch)) % 5)
 
 
+@pytest.mark.slow
 def test_a_training_step_under_xla_equals_the_one_without():
     results = []
     for jit in (False, True):
@@ -124,12 +125,10 @@ def test_a_training_step_under_xla_equals_the_one_without():
         np.testing.assert_allclose(xla, plain, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy",
-    [
-        "mixed_float16",
-        *(pytest.param(p, marks=pytest.mark.slow) for p in ("float32", "mixed_bfloat16")),
-    ],
+    ["mixed_float16", "float32", "mixed_bfloat16"],
 )
 def test_every_weight_gets_a_finite_gradient_under_xla(policy):
     keras.config.set_dtype_policy(policy)

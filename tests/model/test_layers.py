@@ -152,7 +152,11 @@ def test_batch_norm_under_xla_equals_the_one_without(training):
     results = []
     for compiled in (False, True):
         _, layer = pair()
-        call = tf.function(lambda x, layer=layer: layer(x, training=training), jit_compile=compiled)
+        call = tf.function(
+            lambda x, layer=layer: layer(x, training=training),
+            jit_compile=compiled,
+            autograph=False,
+        )
         results.append([call(tf.constant(images())), *layer.get_weights()])
     for plain, xla in zip(*results, strict=True):
         np.testing.assert_allclose(xla, plain, rtol=1e-4, atol=1e-5)
@@ -227,7 +231,7 @@ def test_stochastic_depth_refuses_rates_outside_0_to_1(rate):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_stochastic_depth_keeps_the_dtype_and_compiles(dtype):
     layer = StochasticDepth(0.5, seed=0, dtype=f"mixed_{dtype}")
-    call = tf.function(lambda x: layer(x, training=True), jit_compile=True)
+    call = tf.function(lambda x: layer(x, training=True), jit_compile=True, autograph=False)
     out = call(tf.ones((16, 2, 2, 3), dtype))
     assert out.dtype == dtype
     assert set(np.unique(tf.cast(out, tf.float32))) == {0.0, 2.0}

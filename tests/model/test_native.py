@@ -131,7 +131,7 @@ def address(array):
 @pytest.mark.parametrize("kept", [None, 0, 1], ids=["none", "the first", "the second"])
 @pytest.mark.parametrize("name", ["convoy_sum", "convoy_squeeze_gradient"])
 def test_a_sum_reuses_the_memory_of_a_term_that_nothing_else_needs(ops, name, kept):
-    @tf.function
+    @tf.function(autograph=False)
     def run(x):
         terms = [x + 1, x + 2 if name == "convoy_sum" else x[:, :1, :1] + 2]
         places = [tf.numpy_function(address, [term], tf.int64) for term in terms]
@@ -152,7 +152,7 @@ def test_a_sum_reuses_the_memory_of_a_term_that_nothing_else_needs(ops, name, ke
 def test_a_term_that_is_needed_later_is_not_overwritten(ops):
     x = tf.random.uniform((2, 5, 5, 7), seed=1)
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(x):
         a, b, mean = x + 1, x + 2, x[:, :1, :1]
         sums = ops.convoy_sum(a=a, b=b), ops.convoy_sum(a=a, b=a), a, b

@@ -86,14 +86,14 @@ def test_convolution_and_its_gradients_are_close_to_float64(
     layer.build(x.shape)
     layer.kernel.assign(weights)
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(x, dy):
         with native.enabled(), tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x, training=True)
         return y, tape.gradient(y, [x, layer.kernel.value], dy)
 
-    @tf.function
+    @tf.function(autograph=False)
     def run_theirs(x, dy):
         with tf.GradientTape() as tape:
             tape.watch(x)

@@ -22,7 +22,7 @@ def gradients_of(arch, dtype, enabled, **arguments):
     size = arguments["image_size"]
     images = tf.constant(rng.integers(0, 256, (6, size, size, 3), dtype=np.uint8))
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(images):
         with native.enabled(enabled), tf.GradientTape() as tape:
             logits = model(images, training=True)
@@ -75,9 +75,9 @@ def test_bfloat16_models_also_train_with_native_operations():
 def test_evaluation_uses_no_native_operation():
     model = build_model("efficientnet-test", num_classes=3, image_size=32)
     with native.enabled():
-        graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(
-            tf.zeros((1, 32, 32, 3))
-        )
+        graph = tf.function(
+            lambda x: model(x, training=False), autograph=False
+        ).get_concrete_function(tf.zeros((1, 32, 32, 3)))
     assert not [op.type for op in graph.graph.get_operations() if op.type.startswith("Convoy")]
 
 
@@ -136,7 +136,7 @@ def test_kernel_gradients_are_matrix_products_where_these_are_faster(
     layer = Conv2D(5, kernel, padding="same", use_bias=False, dtype=dtype)
     layer.build((2, side, side, 4))
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(x):
         with native.enabled(), tf.GradientTape() as tape:
             y = layer(x, training=True)

@@ -272,7 +272,7 @@ def test_a_grouped_convolution_equals_one_convolution_per_group(
     expected = outputs_and_gradients(
         lambda x: one_by_one(x, kernel, groups, stride, padding), x, kernel
     )
-    run = tf.function(outputs_and_gradients, jit_compile=jit)
+    run = tf.function(outputs_and_gradients, jit_compile=jit, autograph=False)
     for mine, theirs in zip(run(layer, x, kernel), expected, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
 
@@ -302,7 +302,7 @@ def test_every_weight_has_a_finite_gradient_and_logits_are_float32(policy):
     assert {v.dtype for v in model.trainable_variables} == {"float32"}
     values = [variable.value for variable in model.trainable_variables]
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradients(images):
         with tf.GradientTape() as tape:
             logits = model(images, training=True)

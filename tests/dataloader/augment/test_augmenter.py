@@ -43,7 +43,7 @@ def compiled(request):
     name, options = request.param
     function = augment.make_augmenter(name, **options)
     signature = [tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)]
-    return tf.function(function, input_signature=signature)
+    return tf.function(function, input_signature=signature, autograph=False)
 
 
 def test_the_seed_determines_the_image(compiled):
@@ -128,7 +128,7 @@ def test_traced_functions_work_after_clear_session_and_in_other_graphs():
 def test_the_static_shape_is_kept():
     augmenter = augment.make_augmenter("randaugment", num_layers=1)
     for shape in ([None, None, 3], [24, None, 3], [24, 24, 3]):
-        graph = tf.function(augmenter).get_concrete_function(
+        graph = tf.function(augmenter, autograph=False).get_concrete_function(
             tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([2], tf.int32)
         )
         assert graph.structured_outputs.shape.as_list() == shape
@@ -168,7 +168,7 @@ def test_the_image_size_scales_timms_translations_unless_a_constant_is_given():
         names = {"space": "timm", "num_layers": 1, "magnitude": 10, **options}
         signature = [tf.TensorSpec([64, 64, 3], tf.uint8), tf.TensorSpec([2], tf.int32)]
         augmenter = augment.make_augmenter("randaugment", **names)
-        function = tf.function(augmenter, input_signature=signature)
+        function = tf.function(augmenter, input_signature=signature, autograph=False)
         places = set()
         for number in range(400):
             bright = (function(image, (1, number)).numpy() == 255).all(axis=(0, 2))

@@ -42,16 +42,16 @@ def _seeds(number: int = 0) -> np.ndarray:
 
 def _plan(planner, images, seeds, labels, weights):
     """Returns what a loader yields, from draws made one by one."""
-    draw = tf.function(planner.draw)
+    draw = tf.function(planner.draw, autograph=False)
     draws = [draw(tf.constant(seed), tf.constant(seed)) for seed in seeds]
     draws = tf.nest.map_structure(lambda *parts: tf.stack(parts), *draws)
-    plan, labels = tf.function(planner.plan)(draws, labels, weights)
+    plan, labels = tf.function(planner.plan, autograph=False)(draws, labels, weights)
     return Planned(tf.constant(images), plan), labels
 
 
 def _on_host(augmenter, images, seeds):
     signature = [tf.TensorSpec(images.shape[1:], tf.uint8), tf.TensorSpec([2], tf.int32)]
-    function = tf.function(augmenter, input_signature=signature)
+    function = tf.function(augmenter, input_signature=signature, autograph=False)
     return np.stack(
         [function(image, seed).numpy() for image, seed in zip(images, seeds, strict=True)]
     )
@@ -104,7 +104,9 @@ def _check_through_xla(pictures, augmenter, mixer=None):
     planned, planned_labels = _plan(planner, pictures, seeds, labels, weights)
     # As with --use_xla: the function is part of a larger compiled one.
     prepare = make_prepare(planner.recipe, planner.mixing)
-    got = tf.function(lambda batch: prepare(batch) + 0, jit_compile=True)(planned).numpy()
+    got = tf.function(lambda batch: prepare(batch) + 0, jit_compile=True, autograph=False)(
+        planned
+    ).numpy()
     wanted = _on_host(augmenter, pictures, seeds)
     if mixer is not None:
         wanted, labels, _ = mixer(wanted, labels, weights, seeds)

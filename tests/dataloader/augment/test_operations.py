@@ -132,6 +132,7 @@ def _compiled(op: str):
             tf.TensorSpec([None, None, 3], tf.uint8),
             tf.TensorSpec([], tf.float64),
         ],
+        autograph=False,
     )
 
 
@@ -219,7 +220,7 @@ def test_an_operation_on_the_device_gives_pillows_bytes(op, large):
     }
     # one graph for all sizes
     spec = tf.nest.map_structure(_any_size, next(iter(planned.values())))
-    prepare = tf.function(_prepare({op}), input_signature=[spec])
+    prepare = tf.function(_prepare({op}), input_signature=[spec], autograph=False)
     for name in chosen:
         _check(op, name, arguments, prepare(planned[name]).numpy())
 

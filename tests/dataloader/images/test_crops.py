@@ -165,7 +165,7 @@ def test_an_eval_crop_round_trips_and_refuses_invalid_values():
 def windows(shape, count, area=(0.05, 1.0), ratio=(0.75, 1.333)):
     uniforms = tf.random.stateless_uniform([count, UNIFORMS], [1, 2])
 
-    @tf.function
+    @tf.function(autograph=False)
     def every(uniforms):
         def one(u):
             return crop_window(tf.constant(shape), u, area, ratio)
@@ -240,7 +240,7 @@ def test_a_random_crop_is_cut_resized_and_sometimes_flipped(kind):
 def test_random_interpolation_is_bilinear_or_bicubic_with_equal_probability():
     data = tf.constant(encoded(picture(60, 80), "PNG"))
 
-    @tf.function(input_signature=[tf.TensorSpec([2], tf.int32)])
+    @tf.function(input_signature=[tf.TensorSpec([2], tf.int32)], autograph=False)
     def three(seed):
         names = ("random", "bilinear", "bicubic")
         return [random_crop_decode(data, seed, 24, interpolation=name) for name in names]

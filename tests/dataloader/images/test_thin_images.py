@@ -82,6 +82,7 @@ def test_a_frame_is_large_by_its_number_of_pixels():
     assert not is_large(tf.constant([2048, 3072], tf.int64), 2000)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_an_extreme_shape(tmp_path):
     """At most 200 MB more than for an ordinary image; whole frames took up to 5 GB."""
     command = [sys.executable, "-m", "benchmarks.costs.thin_images", "--quick", "--json"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.model import build_model, get_arch
+from convoy.model import get_arch
 from convoy.model.arithmetic import weight_shapes
 from convoy.model.weights import WeightFileError
 from convoy.model.weights.files import WeightFile

@@ -261,6 +261,7 @@ QUICK = ("--arch", "efficientnet-test", "--image_size", "32", "--num_classes", "
 FEW = ("--data_backend", "synthetic", "--prof", "4", "--benchmark_warmup", "2")
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_when_out_of_memory_and_keeps_its_measurements(tmp_path, capsys, log_lines):
     sizes = ("--benchmark_batch_sizes", f"3,{TOO_MANY},{2 * TOO_MANY}")
     args = ("--mode", MODE, *QUICK, *FEW, *sizes, "--model_dir", str(tmp_path))

@@ -33,6 +33,7 @@ def weights(folder):
     return [(path / "model.safetensors").read_bytes() for path in found]
 
 
+@pytest.mark.slow
 def test_training_on_a_list_gives_the_same_weights_as_on_folders(both, small_run, tmp_path, capfd):
     one = ("--max_epochs", 1)
     assert run(small_run, both, tmp_path / "folders", *one) == 0

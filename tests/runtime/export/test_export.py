@@ -233,6 +233,7 @@ def test_an_export_with_other_logits_is_deleted_and_an_error(
     assert said["passed"] is False
 
 
+@pytest.mark.slow
 def test_export_json_keeps_an_entry_per_format_across_exports(
     trained, pictures, tmp_path, monkeypatch, capsys
 ):

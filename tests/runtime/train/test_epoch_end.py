@@ -198,6 +198,7 @@ def test_a_callback_that_fails_at_an_epochs_end_does_not_lose_the_epoch(small_ru
     assert (state["epoch"], state["offset"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_the_best_and_the_last_epoch_are_saved_whatever_the_frequency(run, tmp_path):
     code, text = run("run", "--save_checkpoint_freq", "5", "--max_epochs", "3")
     assert code == 0, text

@@ -49,6 +49,7 @@ def test_a_run_that_learns_well_gets_no_warning(run, tints):
     assert "WARNING" not in text
 
 
+@pytest.mark.slow
 def test_a_loss_that_does_not_fall_is_warned_of_once(run, tiny):
     more = ("--lr_init", "0", "--weight_decay", "0", "--warmup_epochs", "0", "--max_epochs", "2")
     text = run(tiny, *more, "--steps_per_epoch", "50", "--image_size", "32")

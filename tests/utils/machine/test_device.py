@@ -13,7 +13,9 @@ from convoy.utils.machine import device
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
-@pytest.mark.parametrize(("asked", "found"), [(None, "1"), ("0", "0")])
+@pytest.mark.parametrize(
+    ("asked", "found"), [(None, "1"), pytest.param("0", "0", marks=pytest.mark.slow)]
+)
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 has the switch")
 def test_onednn_is_on_unless_the_environment_turns_it_off(asked, found):
     environment = {key: value for key, value in os.environ.items() if key != ONEDNN}

@@ -36,7 +36,7 @@ def drift(model, step):
 def test_the_average_in_a_graph_follows_the_recurrence(model, decay, warmup):
     assert len(floats(model)) < len(model.variables), "the seed generator's state must be left out"
     ema = EMA(model.variables, decay, warmup=warmup)
-    update = tf.function(ema.update)
+    update = tf.function(ema.update, autograph=False)
     want = {v.path: v.numpy().astype(np.float64) for v in floats(model)}
     assert set(want) == set(ema.state())
     assert any("moving_variance" in name for name in want)
@@ -97,7 +97,7 @@ def test_swap_restores_after_an_exception_and_restores_even_nan(model):
 
 def test_updates_continue_after_a_swap(model):
     ema = EMA(model.variables, 0.9)
-    update = tf.function(ema.update)
+    update = tf.function(ema.update, autograph=False)
     drift(model, 0)
     update(tf.constant(0))
     with ema.swap():

@@ -34,7 +34,7 @@ def run(optimizer, before_update=None, path="kernel", compiled=None):
     variable = keras.Variable(start, name=path)
     optimizer.build([variable])
 
-    @tf.function(jit_compile=compiled)
+    @tf.function(jit_compile=compiled, autograph=False)
     def update(gradient, rate):
         optimizer.learning_rate.assign(rate)
         if before_update:
@@ -177,7 +177,7 @@ def test_an_update_does_not_change_arrays_read_before_it(name):
     weight = keras.Variable(np.ones((40, 30), np.float32), name="kernel")
     optimizer.build([weight])
     optimizer.learning_rate.assign(0.1)
-    update = tf.function(lambda gradient: optimizer.apply([gradient], [weight]))
+    update = tf.function(lambda gradient: optimizer.apply([gradient], [weight]), autograph=False)
     update(tf.ones((40, 30)))
     variables = [weight, *optimizer.variables]
     read = [v.value.numpy() for v in variables]
@@ -306,7 +306,7 @@ def test_coupled_decay_adds_the_gradient_of_the_l2_penalty():
         penalty = keras.regularizers.L2(wd)(variables[0])
     keras_gradient = tape.gradient(penalty, variables[0].value)
 
-    @tf.function
+    @tf.function(autograph=False)
     def decayed(convention):
         return add_l2(
             [tf.constant(gradients[0]), tf.constant(gradients[0][0])],
@@ -336,7 +336,7 @@ def test_decoupled_decay_changes_only_masked_variables():
     start, _ = material()
     kernel, bias = keras.Variable(start, name="kernel"), keras.Variable(start[0], name="bias")
 
-    @tf.function
+    @tf.function(autograph=False)
     def decay(rate):
         decay_decoupled([kernel, bias], [True, False], rate, 0.5)
 
