@@ -1,7 +1,6 @@
 """The benchmark modes: their rows and batch sizes, figures from times, tables, and real runs."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -285,50 +284,6 @@ def test_a_sweep_ends_when_out_of_memory_and_keeps_its_measurements(tmp_path, ca
     assert f"| {TOO_MANY} | 32x32 | out of memory |" in (tmp_path / f"{MODE}_1x.md").read_text()
     steps = [line["step"] for line in log_lines(tmp_path / "log.json") if line["type"] == "LOG"]
     assert steps == ["PARAMETER", [1], [2], []]
-
-
-def test_the_training_benchmark_times_updates_and_ends_when_out_of_memory(tmp_path, capsys):
-    flags = ("--mode", "training_benchmark", *QUICK, *FEW, "--augmenter_name", "none")
-    where = ("--output", str(tmp_path / "deep" / "speed"), "--model_dir", str(tmp_path))
-    sizes = ("--benchmark_batch_sizes", f"2,{TOO_MANY}", "--grad_accum_steps", "2")
-    # A run of five updates, although six are requested.
-    short = ("--max_epochs", "1", "--steps_per_epoch", "5", "--warmup_epochs", "0")
-    assert main([*flags, *where, *sizes, *short]) == 0
-    first, second = json.loads((tmp_path / "deep" / "speed.json").read_text())["cells"]
-    assert (first["warmup_iterations"], first["iterations"]) == (2, 3)
-    assert first["images_per_iteration"] == 4
-    assert first["passes_per_update"] == 2
-    assert second["note"] == "out of memory"
-    assert not (tmp_path / "checkpoints").exists()
-    capsys.readouterr()
-    assert main([*flags, *where, "--benchmark_batch_sizes", str(TOO_MANY)]) == 1
-    assert "nothing could be measured: out of memory" in capsys.readouterr().err
-
-
-def test_a_resumed_benchmark_shortens_its_warm_up_to_the_steps_left(monkeypatch):
-    from types import SimpleNamespace
-
-    import convoy.runtime.benchmark.training as benchmark
-    from convoy.runtime.train.sizes import Last, Sizes
-
-    class Resumed:
-        """A stand-in for `Trainer` at epoch 2 of 3, with 10 steps in each."""
-
-        sizes, last = Sizes(1, images_per_step=4, steps_per_epoch=10), Last(3, math.inf)
-        state = SimpleNamespace(epoch=2, offset=0)
-
-        def __init__(self, config, run_log, callbacks):
-            self.meter, self.figures = callbacks[0], SimpleNamespace()
-
-        def run(self):
-            for step in range(10):
-                self.figures.throughput.add(4, 0.0, float(step))
-                self.meter.on_train_batch_end(step)
-
-    monkeypatch.setattr(benchmark, "Trainer", Resumed)
-    found = benchmark.train(config("training_benchmark", prof=4, benchmark_warmup=8), None)
-    assert found["warmup_iterations"] == 6
-    assert found["compute"].tolist() == [6, 7, 8, 9]
 
 
 @pytest.mark.slow

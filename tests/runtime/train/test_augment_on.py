@@ -60,7 +60,8 @@ def trained(tiny, where, **changes):
 STAGES = {"n_stages": 2, "max_epochs": 2, "base_img_size": 16}  # the first one without mixing
 
 
-@pytest.mark.parametrize("changes", [{}, pytest.param(STAGES, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, STAGES], ids=str)
 def test_augmenting_on_the_device_gives_the_same_bits_as_on_the_cpu(tiny, capsys, changes):
     """The last update is padded with a batch of weight 0."""
     wanted_losses, wanted, host = trained(tiny, "cpu", **changes)
