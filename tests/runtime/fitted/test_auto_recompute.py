@@ -62,13 +62,13 @@ def test_a_batch_that_does_not_fit_at_all_is_refused():
 
 
 class Few:
-    """A stand-in for `Trials` with memory for what is computed again in two blocks."""
+    """A stand-in for `Trials` with memory for what is computed again in one block."""
 
     def __init__(self, config):
         assert config.train_batch_size == 4
 
     def __enter__(self):
-        return SimpleNamespace(peak=lambda batch, how: 100 if how in (2, "blocks") else None)
+        return SimpleNamespace(peak=lambda batch, how: 100 if how in (1, "blocks") else None)
 
     def __exit__(self, *error):
         pass
@@ -79,8 +79,8 @@ def test_a_run_with_auto_trains_with_what_was_found(tiny, tmp_path, monkeypatch,
     args += [str(tmp_path / "run"), "--mode", "train", "--no-training_report", "--max_epochs", "1"]
     monkeypatch.setattr(auto_recompute, "Trials", Few)
     assert main([*args, "--train_batch_size", "4", "--recompute", "auto"]) == 0
-    assert "convoy: --recompute auto is 2: norms takes too much" in capfd.readouterr().err
-    assert load_config(tmp_path / "run" / "config.yaml").recompute == 2
+    assert "convoy: --recompute auto is 1: norms takes too much" in capfd.readouterr().err
+    assert load_config(tmp_path / "run" / "config.yaml").recompute == 1
 
 
 def test_auto_in_a_benchmark_is_refused(refused, tiny, tmp_path):
