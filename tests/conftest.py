@@ -204,11 +204,16 @@ def convoy(tmp_path_factory):
 
 @pytest.fixture
 def script(tmp_path):
-    """Writes Python text to a file and returns its path, for `convoy(script=…)`."""
+    """Writes Python text to a file and returns its path, for `convoy(script=…)`.
 
-    def write(text, name="script.py"):
+    With `quickly`, it first loads TensorFlow as the program does, which takes two thirds of the
+    time.
+    """
+    load = "from convoy.utils.machine import device\ndevice.import_tensorflow()\n"
+
+    def write(text, name="script.py", quickly=False):
         path = tmp_path / name
-        path.write_text(text)
+        path.write_text(load * quickly + text)
         return path
 
     return write

@@ -12,6 +12,7 @@ from convoy.dataloader.errors import DataError
 from convoy.dataloader.prepare.flags import make_parser
 from convoy.utils.errors import UserError
 from convoy.utils.extras import missing_requirement
+from convoy.utils.machine import device
 from convoy.utils.places import expand_home
 from convoy.utils.seeds import fold_seed
 from convoy.utils.text import printable, printable_output, tell
@@ -146,6 +147,7 @@ def _index(given: dict[str, Any]) -> int:
 
 
 def _preview(given: dict[str, Any]) -> int:
+    device.import_tensorflow()
     from convoy.dataloader.prepare.preview import preview
 
     if given["count"] < 1:

@@ -21,6 +21,7 @@ from convoy.dataloader.sources.held_out import HeldOut, division
 from convoy.dataloader.sources.source import Source
 from convoy.dataloader.sources.tfrecords import TFRecordSource
 from convoy.utils import strict_json
+from convoy.utils.machine import device
 from convoy.utils.text import printable, tell
 
 _CHUNK = 200
@@ -236,6 +237,7 @@ def bad_examples(
         doubtful: collects those that can be decoded although libjpeg complains.
         pixels: collects the digest of each example's pixels by its number.
     """
+    device.import_tensorflow()
     from convoy.dataloader import native
     from convoy.dataloader.bad_images.culprits import what_is_wrong
     from convoy.dataloader.images.decoders import decode_image

@@ -49,7 +49,7 @@ def test_two_ranks_train_like_one_process_with_the_same_global_batch(
     """
     flags = (*small_run, "--max_epochs", "2", "--warmup_epochs", "1", "--data_dir", tiny)
     flags += ("--dropout", "0", "--stochastic_depth", "0", "--moving_average_decay", "0.9")
-    path = script(FROZEN)
+    path = script(FROZEN, quickly=True)
     one, two = tmp_path / "one", tmp_path / "two"
     convoy(*flags, "--model_dir", one, script=path)
     done = convoy(*flags, "--train_batch_size", "8", "--model_dir", two, np=2, script=path)
@@ -143,7 +143,7 @@ ranks.shutdown()
 
 
 def test_every_option_of_the_gradient_exchange_gives_the_mean(convoy, script):
-    done = convoy(np=2, script=script(EXCHANGES))
+    done = convoy(np=2, script=script(EXCHANGES, quickly=True))
     assert "EXCHANGED 0" in done.text
     assert "EXCHANGED 1" in done.text
 
@@ -243,7 +243,7 @@ ranks.shutdown()
 
 @pytest.mark.slow
 def test_any_error_on_rank_0_is_raised_on_every_rank(convoy, script):
-    done = convoy(np=2, script=script(TROUBLE), timeout=120)
+    done = convoy(np=2, script=script(TROUBLE, quickly=True), timeout=120)
     assert "TOLD 0" in done.text
     assert "TOLD 1" in done.text
 

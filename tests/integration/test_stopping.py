@@ -64,7 +64,7 @@ def test_a_signal_to_one_rank_in_an_evaluation_stops_all_and_loses_nothing(
     """The checkpoint timer saves at the last step of each epoch too; one process resumes."""
     flags = (*flags, "--train_batch_size", "8", "--model_dir", tmp_path / "run")
     often = ("--checkpoint_every_minutes", "1e-9", "--gather_checkpoints")
-    running = convoy.start(*flags, *often, np=2, script=script(SLOW))
+    running = convoy.start(*flags, *often, np=2, script=script(SLOW, quickly=True))
     running.wait_for("slowly")
     ranks = running.ranks("script.py")
     start = time.monotonic()
