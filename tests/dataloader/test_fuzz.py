@@ -23,6 +23,7 @@ def check(found, count):
     assert min(found["refused"], found["decoded"]) > 0.1 * count
 
 
+@pytest.mark.slow
 def test_50_mutated_records_are_decoded_or_refused():
     check(fuzz(50, 0, 240), 50)
 

@@ -1,4 +1,4 @@
-"""Four rounds of `interruptions.py`, which describes the checks."""
+"""Two rounds of `interruptions.py`, which describes the checks."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ from tests.integration.interruptions import FLAGS, Interruptions, small_disk
 
 # The watchdog's limit is short, and jobs are suspended for longer than that.
 QUICK = ("--watchdog_seconds", "8", "--max_epochs", "2")
-ASLEEP, ROUNDS, SEED = 10.0, 4, 3143
+ASLEEP, ROUNDS, SEED = 10.0, 2, 3143
 
 
 @pytest.mark.timeout(600)

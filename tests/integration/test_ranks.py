@@ -142,6 +142,7 @@ ranks.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_every_option_of_the_gradient_exchange_gives_the_mean(convoy, script):
     done = convoy(np=2, script=script(EXCHANGES, quickly=True))
     assert "EXCHANGED 0" in done.text

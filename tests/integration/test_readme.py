@@ -64,6 +64,7 @@ def test_the_readme_names_make_demo_and_make_test():
     assert "make test" in (ROOT / ".ci/run").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # a dozen processes, each with its own limit
 def test_the_readmes_commands_run(place):
     """Except the export, which takes longer."""

@@ -91,6 +91,7 @@ def test_a_signal_before_the_flags_are_read_stops_the_job_with_one_line(convoy, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_is_refused(convoy, flags, tmp_path, capfd):
     """It is refused with the first one's process id and changes nothing; evaluation is allowed."""
     flags = (*flags, "--model_dir", tmp_path / "run", "--max_epochs", "500")

@@ -102,6 +102,7 @@ def test_the_wheel_has_one_package_with_all_its_files(wheel, installed):
     assert not [name for name in names if name.endswith(".so")]
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_in_a_folder_with_a_users_modules(installed, empty):
     assert "resnet18" in installed.run("--mode", "list", "--pattern", "resnet18", where=empty)
     recipe = ("--recipe", "efficientnet-b0/FP32/cpu", "--data_dir", "photos")

@@ -40,6 +40,7 @@ def assert_near(one, other, bound):
     assert np.abs(one - other).max() <= bound * max(1.0, np.abs(one).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arch",
     [pytest.param(a, marks=pytest.mark.slow) if "res" in a else a for a in MODELS],

@@ -91,6 +91,7 @@ def test_bits_are_the_same_without_native_operations():
     assert_equal(one_step(model, "one block", natively=False), wanted)
 
 
+@pytest.mark.slow
 def test_bits_are_the_same_in_bfloat16(ops):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -117,6 +118,7 @@ def test_xla_computes_the_same(ops):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
 
 
+@pytest.mark.slow
 def test_synchronised_batch_norm_exchanges_once_forward_in_the_same_order(monkeypatch):
     sent = []
     monkeypatch.setattr(ranks, "size", lambda: 2)

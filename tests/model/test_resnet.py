@@ -294,7 +294,10 @@ def test_chunks_give_the_result_of_the_single_operation(monkeypatch):
 # ---- training -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy",
+    ["float32", "mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
+)
 def test_every_weight_has_a_finite_gradient_and_logits_are_float32(policy):
     keras.config.set_dtype_policy(policy)
     model = tiny_se_resnext(seed=0)

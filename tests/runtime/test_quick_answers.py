@@ -36,6 +36,7 @@ def test_help_lists_errors_and_print_config_do_not_load_tensorflow(args, code, f
     assert done.stdout.splitlines()[-1] == f"code {code} loaded []", done.stderr
 
 
+@pytest.mark.slow
 def test_keras_is_imported_without_what_it_does_not_need_and_that_stays_importable():
     code = (
         "import gc, sys; from convoy.utils.machine import device; device.import_tensorflow()\n"

@@ -91,6 +91,7 @@ def test_every_policy_compiled_by_xla_gives_the_hosts_bytes(pictures, policy):
     _check_through_xla(pictures, augment.make_augmenter(image_size=SIZE, **POLICIES[policy]))
 
 
+@pytest.mark.slow
 def test_a_policy_with_mixing_compiled_by_xla_gives_the_hosts_bytes(pictures):
     augmenter = augment.make_augmenter("autoaugment", image_size=SIZE, **EVERYTHING)
     _check_through_xla(pictures, augmenter, mixing.make_mixer(0.4, 1.0, CLASSES, prob=0.8))

@@ -175,9 +175,9 @@ def test_verify_reports_images_in_both_splits_and_with_two_labels(photos, tmp_pa
     shutil.copy(photos / "train/bee/07.jpg", photos / "train/ant/copy.jpg")
     out = tmp_path / "packed"
     prepare("folder", "--data_dir", photos, "--out", out, "--train_shards", 2, "--workers", 1)
-    for place, workers in ((photos, 1), (out, 2)):
+    for place in (photos, out):
         capsys.readouterr()
-        assert prepare("verify", "--data_dir", place, "--workers", workers, "--json") == 0
+        assert prepare("verify", "--data_dir", place, "--workers", 1, "--json") == 0
         warnings = json.loads(capsys.readouterr().out)["warnings"]
         assert warnings["train"][0].startswith("one image is there under two labels, such as ")
         assert warnings["validation"][0].startswith("3 images are in the train split as well, such")

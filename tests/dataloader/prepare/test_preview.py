@@ -5,6 +5,7 @@ import io
 import re
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from convoy.dataloader.loader import Loader
@@ -25,6 +26,7 @@ def preview(tiny, tmp_path, *arguments):
     return page, images, captions
 
 
+@pytest.mark.slow
 def test_images_equal_the_loaders_and_captions_name_their_augmentations(tiny, tmp_path):
     page, images, captions = preview(
         tiny, tmp_path, "--count", 30, "--augmenter_name", "autoaugment"

@@ -47,6 +47,7 @@ def results(log_lines):
     return read
 
 
+@pytest.mark.slow
 def test_mode_eval_uses_the_part_that_the_run_held_out(divided, digits_in_folders, results, capfd):
     states = [checkpoint.read(p).state for p in checkpoint.complete_checkpoints(divided)]
     assert {state["data"]["train_examples"] for state in states} == {TRAINED_ON}

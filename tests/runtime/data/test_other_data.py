@@ -72,6 +72,7 @@ def test_an_evaluation_on_other_folders_matches_classes_by_name(knows_colours, c
         assert "--num_classes" not in err
 
 
+@pytest.mark.slow
 def test_weights_from_a_run_a_checkpoint_or_a_converted_file_keep_names_and_size(
     knows_colours, colours, tmp_path, capsys
 ):

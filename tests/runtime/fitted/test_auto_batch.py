@@ -91,6 +91,7 @@ def test_a_trial_runs_in_a_child_whose_death_means_no_fit(tiny, tmp_path):
     assert not (tmp_path / "run").exists(), "a trial must leave no model_dir"
 
 
+@pytest.mark.slow
 def test_a_run_with_auto_equals_one_given_the_found_batch_size(tiny, tmp_path, monkeypatch, capfd):
     """Its config.yaml has the number, and a resumed run uses that."""
     args = ["--arch", "efficientnet-test", "--data_dir", str(tiny), "--model_dir"]

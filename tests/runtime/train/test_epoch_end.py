@@ -60,6 +60,7 @@ def tell(monkeypatch, place, name, when=lambda *args: True):
     monkeypatch.setattr(place, name, signalled)
 
 
+@pytest.mark.slow
 def test_a_timed_save_at_an_epochs_last_step_is_also_the_epochs_checkpoint(run, tmp_path):
     """Resuming the finished run evaluates nothing again."""
     code, text = run("run", *OFTEN)
@@ -84,6 +85,7 @@ def test_a_timed_save_at_an_epochs_last_step_is_also_the_epochs_checkpoint(run, 
     assert contents(tmp_path / "run" / "checkpoints") == before
 
 
+@pytest.mark.slow
 def test_broken_validation_images_prevent_the_evaluation_not_the_training(
     run, tiny, writers, tmp_path
 ):

@@ -36,6 +36,7 @@ FAST = ("--optimizer", "adamw", "--lr_init", "0.003", "--lr_base_batch", "0",
         "--crop_area_min", "0.35", "--stochastic_depth", "0", "--log_steps", "99")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_bad_evaluation_due_to_batch_norm_is_blamed_on_batch_norm(run, tints):
     text = run(tints, *FAST, "--bn_momentum", "0.999", "--lr_init", "0.02")
     assert text.count("batch norm spoils the evaluation: 128 of its images score") == 1
