@@ -23,6 +23,7 @@ from convoy.runtime.data.open_split import open_split
 from convoy.runtime.fitted.rules import STEPS_PER_EPOCH, auto_batches
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import AUTO
+from convoy.utils import strict_json
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError, UserError
 from convoy.utils.machine.gpus import visible_gpus
@@ -222,7 +223,7 @@ class Trials:
         answer = ""
         with suppress(BrokenPipeError):
             questions, answers = known(child.stdin), known(child.stdout)
-            questions.write(f"{json.dumps(changes)}\n")
+            questions.write(f"{strict_json.dumps(changes)}\n")
             questions.flush()
             answer = answers.readline()
         if not answer:
