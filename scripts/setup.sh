@@ -102,7 +102,7 @@ key=$({ cat scripts/horovod/*
         uname -m; grep -m1 -E '^flags' /proc/cpuinfo 2>/dev/null | tr ' ' '\n' | grep -xE 'f16c|avx|fma'; echo "$tools"; } | sha256sum | cut -c1-20)
 wheels=$cache/wheels/$key
 if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
-  say "building Horovod against TensorFlow (Gloo$([ $mpi = yes ] && echo ', MPI')$([ $gpu = yes ] && echo ', NCCL')): about 5 minutes, once"
+  say "building Horovod against TensorFlow (Gloo$([ $mpi = yes ] && echo ', MPI')$([ $gpu = yes ] && echo ', NCCL')): about 3 minutes, once"
   VENV=$venv PINS=$pins CACHE=$cache GPU=$gpu MPI=$mpi scripts/horovod/build.sh "$wheels.$$"
   mkdir -p "$wheels" && mv "$wheels.$$"/horovod-*.whl "$wheels/" && rmdir "$wheels.$$"  # within a file system, so that a wheel is whole
 fi
