@@ -201,9 +201,9 @@ def import_tensorflow() -> None:
     """Imports TensorFlow and Keras quickly and without start-up lines, for our own processes.
 
     If scikit-learn and matplotlib are installed, Keras loads them for wrappers and plots that we do
-    not use: together with the garbage collector that is half of the processor time. Afterwards both
-    can be imported as usual, but `keras.wrappers` and `keras.visualization` do without them.
-    TensorFlow 2.21 prints two start-up lines whatever `quiet` asks for.
+    not use: together with the garbage collector that is two fifths of the processor time.
+    Afterwards both can be imported as usual, but `keras.wrappers` and `keras.visualization` do
+    without them. TensorFlow 2.21 prints two start-up lines whatever `quiet` asks for.
 
     Raises:
         DeviceError: packages are missing or installed in part.
