@@ -93,12 +93,6 @@ def segments(model: keras.Model, whole: Collection[str] = ()) -> list[Segment]:
     return found
 
 
-def block_names(model: keras.Model) -> list[str]:
-    """Returns the names of a model's blocks, from the input on."""
-    names = dict.fromkeys(_block(node) for node in _ordered(model))
-    return [name for name in names if name]
-
-
 def _keeps(operation: Any) -> bool:
     """Returns whether its outputs are worth keeping: a fork's are its input."""
     return isinstance(operation, (*_HEAVY, Fork))

@@ -188,21 +188,6 @@ void NormalizeAs(const Norm& norm, const T* x, const float* gamma, const float* 
 }
 
 template <typename T, Activation kind>
-void NormAs(const Norm& norm, const T* x, const float* gamma, const float* beta,
-            const T* shortcut, T* y, float* mean, float* variance) {
-  const Walk walk(norm.rows, norm.channels);
-  const auto sums = Sums(walk, [&](int64_t piece, int64_t line, int64_t i, int64_t lanes,
-                                   Floats& a, Floats& b) {
-    const Floats shift = Get(x + walk.Begin(piece) * walk.width + i, lanes);
-    const Floats d = Get(x + line * walk.width + i, lanes) - shift;
-    a += d;
-    b += d * d;
-  });
-  Moments(walk, x, sums, mean, variance);
-  NormalizeAs<T, kind>(norm, x, gamma, beta, mean, variance, shortcut, y);
-}
-
-template <typename T, Activation kind>
 void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamma,
                     const float* beta, const float* mean, const float* variance,
                     const T* shortcut, T* dx, float* dgamma, float* dbeta, T* dshortcut) {
@@ -263,22 +248,6 @@ void NormGradientAs(const Norm& norm, const T* dy, const T* x, const float* gamm
 }
 
 template <typename T>
-void NormForward(const Norm& norm, const T* x, const float* gamma, const float* beta,
-                 const T* shortcut, T* y, float* mean, float* variance) {
-  const auto as = [&](auto function) {
-    function(norm, x, gamma, beta, shortcut, y, mean, variance);
-  };
-  switch (norm.activation) {
-    case Activation::kNone:
-      return as(NormAs<T, Activation::kNone>);
-    case Activation::kRelu:
-      return as(NormAs<T, Activation::kRelu>);
-    case Activation::kSwish:
-      return as(NormAs<T, Activation::kSwish>);
-  }
-}
-
-template <typename T>
 void Normalize(const Norm& norm, const T* x, const float* gamma, const float* beta,
                const float* mean, const float* variance, const T* shortcut, T* y) {
   const auto as = [&](auto function) {
@@ -292,6 +261,21 @@ void Normalize(const Norm& norm, const T* x, const float* gamma, const float* be
     case Activation::kSwish:
       return as(NormalizeAs<T, Activation::kSwish>);
   }
+}
+
+template <typename T>
+void NormForward(const Norm& norm, const T* x, const float* gamma, const float* beta,
+                 const T* shortcut, T* y, float* mean, float* variance) {
+  const Walk walk(norm.rows, norm.channels);
+  const auto sums = Sums(walk, [&](int64_t piece, int64_t line, int64_t i, int64_t lanes,
+                                   Floats& a, Floats& b) {
+    const Floats shift = Get(x + walk.Begin(piece) * walk.width + i, lanes);
+    const Floats d = Get(x + line * walk.width + i, lanes) - shift;
+    a += d;
+    b += d * d;
+  });
+  Moments(walk, x, sums, mean, variance);
+  Normalize(norm, x, gamma, beta, mean, variance, shortcut, y);
 }
 
 template <typename T>

@@ -7,6 +7,7 @@ does not end the run. No TensorFlow.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -106,16 +107,24 @@ def look(config: Config, processes: int, on_host: int) -> Found:
         TrialError, ConfigError: see `agree`.
     """
     sizes = candidates(config, processes)
-    gpu = visible_gpus() > 0
-    room = SHARE * free_memory() / on_host
+    room = memory_room(on_host)
     with Trials(config) as trials:
-        batch, more = _on_gpu(sizes, trials.peak) if gpu else _on_host(sizes, trials.peak, room)
+        on_gpu = math.isinf(room)
+        batch, more = _on_gpu(sizes, trials.peak) if on_gpu else _on_host(sizes, trials.peak, room)
     if batch is None:
         raise TrialError(
             f"--train_batch_size {AUTO}: no batch fits into memory; lower"
             " --image_size, or choose a smaller --arch"
         )
     return Found(batch, more or _bound(config))
+
+
+def memory_room(on_host: int) -> float:
+    """Returns the bytes that each of a host's processes may take; infinite on a GPU.
+
+    A GPU refuses by itself what does not fit.
+    """
+    return math.inf if visible_gpus() > 0 else SHARE * free_memory() / on_host
 
 
 def candidates(config: Config, processes: int) -> list[int]:

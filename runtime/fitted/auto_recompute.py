@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from convoy.runtime.fitted.auto_batch import SHARE, TrialError, Trials, on_each_host
+from convoy.runtime.fitted.auto_batch import TrialError, Trials, memory_room, on_each_host
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import AUTO, batch_number
 from convoy.runtime.settings.recomputation import share_of_first
 from convoy.utils.distributed import ranks
-from convoy.utils.machine.gpus import visible_gpus
-from convoy.utils.machine.resources import free_memory
 from convoy.utils.watchdog import watchdog
 
 _GIB = 2**30
@@ -55,11 +53,9 @@ def find_recompute(config: Config) -> FoundRecompute:
 
 
 def _look(config: Config, on_host: int) -> FoundRecompute:
-    gpu = visible_gpus() > 0
-    room = float("inf") if gpu else SHARE * free_memory() / on_host
     batch = batch_number(config.train_batch_size)
     with Trials(config) as trials:
-        return least(config, lambda how: trials.peak(batch, how), room)
+        return least(config, lambda how: trials.peak(batch, how), memory_room(on_host))
 
 
 def least(config: Config, peak: Callable[[str | int], int | None], room: float) -> FoundRecompute:

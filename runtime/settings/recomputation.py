@@ -17,8 +17,8 @@ NEARLY_FREE = "norms"
 
 def share_of_first(config: Config) -> list[float]:
     """Returns which share of all blocks' activations the largest 0, 1, 2, … blocks have."""
-    sizes = maps_by_block(get_arch(config.arch), config.image_size)
-    sums = list(accumulate((sizes[name] for name in largest_blocks(config)), initial=0))
+    sizes = maps_by_block(get_arch(config.arch), config.image_size).values()
+    sums = list(accumulate(sorted(sizes, reverse=True), initial=0))
     return [part / sums[-1] for part in sums]
 
 

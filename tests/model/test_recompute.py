@@ -10,7 +10,7 @@ import tensorflow as tf
 from convoy.model import catalog, efficientnet, native, resnet
 from convoy.model.options import Options, ResNetOptions
 from convoy.model.recompute import Recomputing
-from convoy.model.segments import block_names, segments
+from convoy.model.segments import segments
 from convoy.utils.distributed import ranks
 
 STAGES = {"efficientnet-b0": (0, 1, 3), "efficientnet-lite0": (0, 1), "efficientnetv2-s": (0, 1, 3)}
@@ -28,6 +28,12 @@ def small(name, **options):
     stages = [replace(arch.stages[n], repeats=2 if n else 1) for n in STAGES[name]]
     few = replace(arch, stages=tuple(stages), depth=1.0)
     return efficientnet.build(few, Options(**settings))
+
+
+def block_names(model):
+    """Returns the names of a model's blocks, from the input on."""
+    found = (catalog.BLOCK.match(layer.name) for layer in model.layers)
+    return list(dict.fromkeys(name[1] for name in found if name))
 
 
 def caller(model, step, compiled=False):
