@@ -17,6 +17,7 @@ from convoy.runtime.settings.flags import AUTO
 from convoy.runtime.settings.recomputation import NEARLY_FREE
 from convoy.utils import strict_json
 from convoy.utils.errors import UserError
+from convoy.utils.machine.garbage import forget_models
 from convoy.utils.machine.resources import PeakMemory, out_of_memory
 
 
@@ -66,16 +67,11 @@ def _for_trials(config: Config) -> Config:
 
 
 def _try(config: Config) -> dict[str, Any]:
-    import gc
-
-    import keras
-
     from convoy.runtime.benchmark.training import train
     from convoy.utils.logging import RunLog
     from convoy.utils.machine import device
 
-    keras.utils.clear_session()
-    gc.collect()
+    forget_models(config.seed)
     memory = PeakMemory(device.has_gpu())
     try:
         train(config, RunLog())

@@ -8,16 +8,14 @@ another number of processes: the number is part of its traced functions, schedul
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import Any
-
-import keras
 
 from convoy.runtime.run_folder.fresh_folder import fresh_model_dir
 from convoy.runtime.settings.config import Config
 from convoy.utils.distributed import ranks
 from convoy.utils.distributed.elastic import Memory, run
+from convoy.utils.machine.garbage import forget_models
 
 
 def train(config: Config, attempt: Callable[[Memory], dict[str, Any]]) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def train(config: Config, attempt: Callable[[Memory], dict[str, Any]]) -> dict[s
         memory.lost = False
         return attempt(memory)
 
-    return run(go_on, memory, lambda: _forget(config))
+    return run(go_on, memory, lambda: forget_models(config.seed))
 
 
 def story(memory: Memory) -> str:
@@ -55,15 +53,3 @@ def story(memory: Memory) -> str:
     steps = memory.reached - step
     went_back = f"went back {steps} {'step' if steps == 1 else 'steps'} to step {step}"
     return f"rank lost: {went_back if steps else f'continuing after step {step}'}; {sizes}"
-
-
-def _forget(config: Config) -> None:
-    """Frees the last attempt's memory, and resets names and random numbers as in a new process.
-
-    So the next model's variables have the names in the commit.
-    """
-    policy = keras.config.dtype_policy()
-    keras.utils.clear_session()
-    keras.config.set_dtype_policy(policy)
-    keras.utils.set_random_seed(config.seed)
-    gc.collect()

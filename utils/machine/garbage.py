@@ -21,3 +21,20 @@ def without_garbage_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def forget_models(seed: int) -> None:
+    """Frees the memory of models, and resets Keras' names and random numbers as in a new process.
+
+    The dtype policy stays: `clear_session` would reset it to float32.
+
+    Args:
+        seed: seed of the random numbers.
+    """
+    import keras
+
+    policy = keras.config.dtype_policy()
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy(policy)
+    keras.utils.set_random_seed(seed)
+    gc.collect()
