@@ -23,17 +23,18 @@ class Segment:
     """Consecutive operations of a model.
 
     Attributes:
+        nodes: Keras' nodes, in the order to compute them.
         inputs, outputs: the model's symbolic tensors that enter and leave the segment.
         variables: Keras variables of its layers, with the states of seed generators.
         drops: whether a tensor stays inside, which need not be kept.
 
     Args:
-        nodes: Keras' nodes, in the order to compute them.
+        nodes: see above.
         needed: ids of the tensors that are needed after the segment.
     """
 
     def __init__(self, nodes: Sequence[Any], needed: Collection[int]) -> None:
-        self._nodes = nodes
+        self.nodes = nodes
         made = {id(tensor): tensor for node in nodes for tensor in node.outputs}
         entering = {
             id(tensor): tensor
@@ -51,7 +52,7 @@ class Segment:
     def run(self, values: Sequence[Any]) -> list[Any]:
         """Computes the outputs in training mode from the inputs' values."""
         found = {id(tensor): value for tensor, value in zip(self.inputs, values, strict=True)}
-        for node in self._nodes:
+        for node in self.nodes:
             args, named = node.arguments.fill_in(found)
             if _knows_training(node.operation):
                 named["training"] = True
@@ -75,14 +76,18 @@ def segments(model: keras.Model, whole: Collection[str] = ()) -> list[Segment]:
         whole: names of blocks, such as "block2a", that make one segment each.
     """
     nodes = _ordered(model)
-    made = {id(t): place for place, node in enumerate(nodes) for t in node.outputs}
     last = {id(t): place for place, node in enumerate(nodes) for t in node.input_tensors}
     last |= {id(tensor): len(nodes) for tensor in model.outputs}
     blocks = [_block(node) for node in nodes]
-    cheap_to_keep = {key for key, place in made.items() if _keeps(nodes[place].operation)}
-    found, start = [], 0
+    cheap_to_keep = {id(t) for node in nodes if _keeps(node.operation) for t in node.outputs}
+    found, start, live = [], 0, set[int]()
     for place, node in enumerate(nodes):
-        live = {key for key, at in made.items() if at <= place < last.get(key, -1)}
+        live |= {id(tensor) for tensor in node.outputs}
+        live -= {
+            id(tensor)
+            for tensor in (*node.outputs, *node.input_tensors)
+            if last.get(id(tensor), -1) <= place
+        }
         ends = place + 1 == len(nodes) or blocks[place] != blocks[place + 1]
         if not ends and blocks[place] not in whole and isinstance(node.operation, _HEAVY):
             ends = live <= cheap_to_keep
