@@ -1,0 +1,332 @@
+"""Computes the memory of a training step's forward and backward pass from the model's graph.
+
+It goes through the operations as the step runs them, segments of `model.recompute` included, and
+follows each tensor from the operation that makes it to the last one that reads it. It computes no
+tensors, so it takes milliseconds. Numbers are per image, so one walk serves all batches.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import keras
+
+from convoy.model.layer_memory import Uses, uses
+from convoy.model.segments import Segment, segments
+
+_PIXEL = 4
+"""Bytes of a number in float32, in which images are normalised and gradients of weights kept."""
+_Sides: TypeAlias = tuple[int | None, ...]
+_RESIZING = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling2D,
+    keras.layers.ZeroPadding2D,
+)
+"""Layers whose output may have another height and width than their input."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is in memory while one operation runs, in bytes.
+
+    Attributes:
+        at: the layer.
+        backward: whether its gradient runs.
+        kept: what the forward pass made and the backward pass needs.
+        working: other activations and their gradients.
+        idle: freed, but kept by the allocator.
+        gradients: those of weights so far.
+    """
+
+    at: str
+    backward: bool
+    kept: float
+    working: float
+    idle: float
+    gradients: float
+
+    @property
+    def total(self) -> float:
+        """Returns the bytes of everything."""
+        return self.kept + self.working + self.idle + self.gradients
+
+
+def step_memory(
+    model: keras.Model,
+    whole: Collection[str] | None,
+    *,
+    itemsize: int = 4,
+    natively: bool = False,
+    image_size: int | None = None,
+) -> StepMemory:
+    """Computes what a pass of training takes.
+
+    Args:
+        model: a functional model.
+        whole: as for `model.recompute.Recomputing`; None: all activations are kept.
+        itemsize: bytes of a number in activations.
+        natively: whether layers use `model.native`.
+        image_size: side of the images, for a model of any size.
+    """
+    parts = segments(model, whole or ())
+    walk = _Walk(model, parts, image_size, itemsize, natively)
+    for segment in parts:
+        walk.forward(segment.nodes)
+    ended = len(walk.steps)
+    walk.begin_backward(model.outputs[0])
+    for segment in reversed(parts):
+        computed_again = whole is not None and segment.drops
+        (walk.second_pass(segment) if computed_again else walk).backward(segment.nodes)
+    return StepMemory(walk.steps, ended)
+
+
+@dataclass
+class _Step:
+    """One operation: which buffers it reads, and which it makes, in bytes per image.
+
+    `over` has, for a made buffer, the one whose place it takes if that ends here.
+    """
+
+    at: str
+    backward: bool
+    reads: list[int] = field(default_factory=list)
+    makes: dict[int, float] = field(default_factory=dict)
+    over: dict[int, int] = field(default_factory=dict)
+    scratch: float = 0.0
+    gradients: int = 0
+
+
+class StepMemory:
+    """The memory of a pass, without the weights themselves.
+
+    Args:
+        steps: operations, in the order of the step.
+        turn: the place of the first one of the backward pass.
+
+    Attributes:
+        calls: number of layers that are called, those of second passes and gradients included.
+        kept: bytes per image that are kept when the backward pass begins.
+    """
+
+    def __init__(self, steps: Sequence[_Step], turn: int) -> None:
+        self._steps, self.calls = steps, len(steps)
+        self._last = {key: p for p, step in enumerate(steps) for key in (*step.reads, *step.makes)}
+        self._ending: dict[int, list[int]] = {}
+        for key, place in self._last.items():
+            self._ending.setdefault(place, []).append(key)
+        self._kept = {key for step in steps[:turn] for key in step.makes if self._last[key] >= turn}
+        self.kept = sum(
+            size for step in steps[:turn] for key, size in step.makes.items() if key in self._kept
+        )
+
+    def peak(self, batch: int, returned_from: float = 0.0) -> Moment:
+        """Returns the moment that takes most.
+
+        Args:
+            batch: number of images.
+            returned_from: size in bytes from which the allocator gives freed memory back to the
+                system; it keeps smaller pieces for later.
+        """
+        return max(self._moments(batch, returned_from), key=lambda moment: moment.total)
+
+    def _moments(self, batch: int, returned_from: float) -> Iterator[Moment]:
+        """Follows every buffer from the step that makes it to the last that reads it."""
+        live: dict[int, float] = {}
+        kept = working = small = most_small = gradients = 0.0
+
+        def change(key: int, size: float) -> None:
+            nonlocal kept, working, small
+            if key in self._kept:
+                kept += size
+            else:
+                working += size
+            if abs(size) < returned_from:
+                small += size
+
+        for place, step in enumerate(self._steps):
+            for made, size in step.makes.items():
+                old = step.over.get(made)
+                if old is not None and old in live and self._last[old] == place:
+                    change(old, -live.pop(old))
+                live[made] = batch * size
+                change(made, live[made])
+            scratch = batch * step.scratch
+            most_small = max(most_small, small + (scratch if scratch < returned_from else 0.0))
+            gradients += step.gradients
+            yield Moment(
+                step.at, step.backward, kept, working + scratch, most_small - small, gradients
+            )
+            for key in self._ending.get(place, ()):
+                if key in live:
+                    change(key, -live.pop(key))
+
+
+class _Walk:
+    """Lists the steps of a pass.
+
+    Args:
+        model: the model.
+        parts: its segments, in order.
+        image_size, itemsize, natively: as for `step_memory`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        parts: Iterable[Segment],
+        image_size: int | None,
+        itemsize: int,
+        natively: bool,
+    ) -> None:
+        self.steps: list[_Step] = []
+        self._natively = natively
+        self._bytes: dict[int, float] = {}
+        self._differentiable: set[int] = set()
+        self._buffers = {id(model.inputs[0]): -1}  # the batch: whoever reads it counts it
+        self._hidden: dict[int, int] = {}
+        self._gradients: dict[int, list[int]] = {}
+        self._number = itertools.count()
+        self._in_backward = False
+        sizes: dict[int, _Sides] = {id(model.inputs[0]): (image_size, image_size)}
+        for node in (node for segment in parts for node in segment.nodes):
+            inputs = [id(tensor) for tensor in node.input_tensors]
+            if _weights(node) or any(key in self._differentiable for key in inputs):
+                self._differentiable |= {id(tensor) for tensor in node.outputs}
+            for tensor in node.outputs:
+                sizes[id(tensor)] = side = _sides(node, tensor, sizes[inputs[0]])
+                self._bytes[id(tensor)] = itemsize * _values(tensor.shape, side)
+        self._bytes[id(model.inputs[0])] = 0.0
+
+    def forward(self, nodes: Iterable[Any]) -> None:
+        """Runs nodes."""
+        for node in nodes:
+            self._run(node, self._uses(node))
+
+    def _uses(self, node: Any) -> Uses:
+        return uses(node.operation, len(node.input_tensors), self._natively)
+
+    def _run(self, node: Any, use: Uses) -> None:
+        inputs = [id(tensor) for tensor in node.input_tensors]
+        outputs = [id(tensor) for tensor in node.outputs]
+        step = self._step(node, [self._buffers[key] for key in inputs])
+        step.scratch = self._scratch(use.scratch, inputs[0], outputs[0])
+        for key in outputs:
+            if use.alias and self._bytes[key] == self._bytes[inputs[0]]:
+                self._buffers[key] = self._buffers[inputs[0]]
+                continue
+            self._buffers[key] = made = self._make(step, self._bytes[key])
+            if use.in_place:
+                step.over[made] = step.reads[0]
+        hidden = use.hidden * self._bytes[outputs[0]] + use.copies * self._bytes[inputs[0]]
+        if hidden:
+            self._hidden[id(node)] = self._make(step, hidden)
+
+    def begin_backward(self, output: Any) -> None:
+        """Gives the model's output a gradient."""
+        self._in_backward = True
+        step = _Step("the loss", True, [self._buffers[id(output)]])
+        self._gradients[id(output)] = [self._make(step, self._bytes[id(output)])]
+        self.steps.append(step)
+
+    def second_pass(self, segment: Segment) -> _Walk:
+        """Runs the part of a segment again that its gradients need, and returns a walk with it."""
+        again = copy.copy(self)
+        again._buffers, again._hidden = dict(self._buffers), {}
+        needed: set[int] = set()
+        wanted = []
+        for node in reversed(segment.nodes):
+            use, inputs = self._uses(node), [id(tensor) for tensor in node.input_tensors]
+            outputs = {id(tensor) for tensor in node.outputs}
+            own = outputs <= self._differentiable
+            if (own and (use.hidden or use.copies or use.outputs)) or outputs & needed:
+                wanted.append((node, use))
+                needed |= {*inputs}
+            elif own:
+                needed |= {key for key, read in zip(inputs, use.inputs, strict=False) if read}
+        for node, use in reversed(wanted):
+            again._run(node, use)
+        return again
+
+    def backward(self, nodes: Sequence[Any]) -> None:
+        """Runs the gradients of nodes."""
+        for node in reversed(nodes):
+            outputs = [id(tensor) for tensor in node.outputs]
+            found = [grads for key in outputs for grads in self._gradients.pop(key, ())]
+            if found and outputs[0] in self._differentiable:
+                self._differentiate(node, outputs, found)
+
+    def _differentiate(self, node: Any, outputs: list[int], found: list[int]) -> None:
+        use, inputs = self._uses(node), [id(tensor) for tensor in node.input_tensors]
+        if not use.alias:
+            found = self._summed(node, found, self._bytes[outputs[0]])
+        step = self._step(node, found)
+        step.reads += [
+            self._buffers[key]
+            for key, read in zip(inputs, use.inputs, strict=False)
+            if read and not use.copies
+        ]
+        step.reads += [self._buffers[key] for key in outputs if use.outputs]
+        step.reads += [self._hidden[id(node)]] if id(node) in self._hidden else []
+        step.scratch = self._scratch(use.scratch_back, inputs[0], outputs[0])
+        step.gradients = _PIXEL * sum(math.prod(v.shape) for v in _weights(node))
+        for place, key in enumerate(inputs):
+            if key not in self._differentiable:
+                continue
+            if use.passes_back:
+                made = found[0]
+            else:
+                made = self._make(step, self._bytes[key])
+                if use.in_place_back and not place:
+                    step.over[made] = found[0]
+            self._gradients.setdefault(key, []).append(made)
+
+    def _summed(self, node: Any, found: list[int], size: float) -> list[int]:
+        if len(found) == 1:
+            return found
+        step = self._step(node, found)
+        made = self._make(step, size)
+        step.over[made] = found[0]
+        return [made]
+
+    def _step(self, node: Any, reads: list[int]) -> _Step:
+        step = _Step(node.operation.name, self._in_backward, [*reads])
+        self.steps.append(step)
+        return step
+
+    def _make(self, step: _Step, size: float) -> int:
+        number = next(self._number)
+        step.makes[number] = size
+        return number
+
+    def _scratch(self, shares: tuple[float, float], first: int, second: int) -> float:
+        return shares[0] * self._bytes[first] + shares[1] * self._bytes[second]
+
+
+def _weights(node: Any) -> list[Any]:
+    return getattr(node.operation, "trainable_variables", [])
+
+
+def _sides(node: Any, tensor: Any, before: _Sides) -> _Sides:
+    """Returns height and width of a tensor in a model of any image size."""
+    operation, shape = node.operation, tensor.shape
+    if None not in shape[1:] or not isinstance(operation, _RESIZING):
+        return before
+    first = getattr(operation, "data_format", "") == "channels_first"
+    given = list(node.input_tensors[0].shape)
+    place = slice(2, 4) if first else slice(1, 3)
+    given[place] = before
+    return tuple(operation.compute_output_shape(tuple(given))[place])
+
+
+def _values(shape: Sequence[int | None], sides: _Sides) -> int:
+    """Returns the numbers in a tensor for one image."""
+    rest = iter(sides)
+    known = [next(rest) if side is None else side for side in shape[1:]]
+    return math.prod(side or 0 for side in known)
