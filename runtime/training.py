@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from convoy.runtime.exits import is_first, say
 from convoy.runtime.run_folder.fresh_folder import fresh_model_dir
 from convoy.runtime.run_folder.ownership import Owner
 from convoy.runtime.run_log import open_log, summarise
@@ -41,6 +42,7 @@ def train(config: Config, requests: Requests) -> dict[str, Any]:
 
 def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[str, Any]:
     """Trains to the end, or in an elastic job to the next change of its processes."""
+    from convoy.runtime.fitted.enough_memory import memory_warning
     from convoy.runtime.report.training_page import report_training
     from convoy.runtime.train.outcome import outcome
     from convoy.runtime.train.trainer import Trainer
@@ -53,6 +55,9 @@ def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[
         with requests.at_once(alone):
             ranks.on_rank0(lambda: _claim(config, owner))
             trainer = Trainer(config, RunLog(), (), memory, requests, tracking, owner)
+            warning = memory_warning(config, trainer.state.model)
+            if warning and is_first():
+                say(warning)
         figures = _run(trainer, begun)
 
         def report() -> None:

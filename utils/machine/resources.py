@@ -78,6 +78,20 @@ def free_memory() -> int:
     return max(0, free)
 
 
+def memory_with_swap() -> int:
+    """Returns a machine's whole memory and swap in bytes, or a container's if that is less."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as file:
+        line = next(line for line in file if line.startswith("SwapTotal:"))
+        whole += 1024 * int(line.split()[1])
+    with suppress(OSError, ValueError):  # "max" if there is no limit
+        limit = int((CGROUP / "memory.max").read_text())
+        whole = min(whole, limit + int((CGROUP / "memory.swap.max").read_text()))
+    with suppress(OSError, ValueError):  # version 1: both together
+        whole = min(whole, int((CGROUP / "memory" / "memory.memsw.limit_in_bytes").read_text()))
+    return whole
+
+
 def _file_cache(statistics: Path) -> int:
     """Returns the cached file contents in a container's count, which the system frees on demand."""
     with suppress(OSError, ValueError):
@@ -85,6 +99,11 @@ def _file_cache(statistics: Path) -> int:
             if line.startswith(("inactive_file ", "total_inactive_file ")):
                 return int(line.split()[1])
     return 0
+
+
+def resident_memory() -> int:
+    """Returns this process's main memory in bytes."""
+    return _of_process("VmRSS")
 
 
 class PeakMemory:
@@ -108,7 +127,7 @@ class PeakMemory:
                 Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: man 5 proc
             except OSError:
                 self.of = "process since its start"
-        self.before = self.read() if self._gpu else _of_process("VmRSS")
+        self.before = self.read() if self._gpu else resident_memory()
 
     def read(self) -> int:
         """Returns the peak in bytes."""

@@ -92,3 +92,17 @@ def test_free_memory_is_the_cgroups_and_includes_its_file_cache(
     assert resources.free_memory() == 400_000
     (place / limit).write_text("max\n")
     assert resources.free_memory() > machine / 2
+
+
+def test_the_whole_memory_is_the_containers_with_its_swap_if_that_is_less(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    machine = resources.memory_with_swap()
+    assert machine >= resources.free_memory()
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.swap.max").write_text("500000\n")
+    assert resources.memory_with_swap() == machine
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert resources.memory_with_swap() == 1_500_000
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.memsw.limit_in_bytes").write_text("900000\n")
+    assert resources.memory_with_swap() == 900_000
