@@ -259,6 +259,10 @@ class Runner:
         return {"max_logit_difference": report.max_logit_difference}
 
     def _summary(self) -> dict[str, Any]:
+        if self.config.memory:
+            from convoy.runtime.describe.memory_table import show_memory
+
+            return show_memory(self.config)
         from convoy.runtime.describe.listing import summarise_model
 
         return summarise_model(self.config)

@@ -48,12 +48,18 @@ def validate(config: Config) -> Config:
     check_runs(config)
     _ranges(config)
     config = _nproc(_seed(config))
+    if config.memory and config.mode != "summary":
+        raise ConfigError(
+            "--memory is for --mode summary: it foresees the memory of training with the other"
+            " flags"
+        )
     if config.mode in ("env", "list"):
         return config
     check_report(config)
     check_model(config)
     _dataset(config)
     if config.mode == "summary":
+        check_recompute(config)
         return config
     if config.mode == "convert":
         check_convert(config)

@@ -67,6 +67,7 @@ class Config:
     defaults: Literal["data", "documents"] = _flag(RUN, TRAINING, "data", "source of settings that you leave out: the data, if it is small, or NVIDIA's documents (docs/defaults.md)")
     nproc: int | None = _flag(RUN, LAUNCH, None, "processes to start on this machine, one per GPU", unset="1, unless horovodrun, mpirun or srun starts more", within="[1, 4096]")
     pattern: str | None = _flag(RUN, MACHINE, None, "--mode list: show only architectures whose name matches, such as 'resnet*'")
+    memory: bool = _flag(RUN, LAUNCH, False, "--mode summary: foresee the memory of a training step, in place of the layers")
     model_dir: str = _flag(RUN, LAUNCH, "/workspace/output", "folder of the run, or a URL such as gs://bucket/run",
                            unset="/workspace/output; the current folder if weights come from a file", path="path", facts=Fact.CONVERT | Fact.LABEL)
     max_epochs: int = _flag(RUN, TRAINING, 300, "epochs to train, and the length of the learning-rate schedule", within=">= 1", facts=Fact.CARD | Fact.RATE)
