@@ -19,8 +19,8 @@ import keras
 from convoy.model.layer_memory import Uses, uses
 from convoy.model.segments import Segment, segments
 
-_PIXEL = 4
-"""Bytes of a number in float32, in which images are normalised and gradients of weights kept."""
+_FLOAT = 4
+"""Bytes of a number in float32, as in the gradients of weights."""
 _Sides: TypeAlias = tuple[int | None, ...]
 _RESIZING = (
     keras.layers.Conv2D,
@@ -186,7 +186,8 @@ class _Walk:
         natively: bool,
     ) -> None:
         self.steps: list[_Step] = []
-        self._natively = natively
+        self._uses: dict[int, Uses] = {}
+        self._trained: dict[int, int] = {}
         self._bytes: dict[int, float] = {}
         self._differentiable: set[int] = set()
         self._buffers = {id(model.inputs[0]): -1}  # the batch: whoever reads it counts it
@@ -197,7 +198,9 @@ class _Walk:
         sizes: dict[int, _Sides] = {id(model.inputs[0]): (image_size, image_size)}
         for node in (node for segment in parts for node in segment.nodes):
             inputs = [id(tensor) for tensor in node.input_tensors]
-            if _weights(node) or any(key in self._differentiable for key in inputs):
+            self._uses[id(node)] = uses(node.operation, len(inputs), natively)
+            self._trained[id(node)] = trained = _trained(node.operation)
+            if trained or any(key in self._differentiable for key in inputs):
                 self._differentiable |= {id(tensor) for tensor in node.outputs}
             for tensor in node.outputs:
                 sizes[id(tensor)] = side = _sides(node, tensor, sizes[inputs[0]])
@@ -207,12 +210,10 @@ class _Walk:
     def forward(self, nodes: Iterable[Any]) -> None:
         """Runs nodes."""
         for node in nodes:
-            self._run(node, self._uses(node))
+            self._run(node)
 
-    def _uses(self, node: Any) -> Uses:
-        return uses(node.operation, len(node.input_tensors), self._natively)
-
-    def _run(self, node: Any, use: Uses) -> None:
+    def _run(self, node: Any) -> None:
+        use = self._uses[id(node)]
         inputs = [id(tensor) for tensor in node.input_tensors]
         outputs = [id(tensor) for tensor in node.outputs]
         step = self._step(node, [self._buffers[key] for key in inputs])
@@ -242,16 +243,16 @@ class _Walk:
         needed: set[int] = set()
         wanted = []
         for node in reversed(segment.nodes):
-            use, inputs = self._uses(node), [id(tensor) for tensor in node.input_tensors]
+            use, inputs = self._uses[id(node)], [id(tensor) for tensor in node.input_tensors]
             outputs = {id(tensor) for tensor in node.outputs}
             own = outputs <= self._differentiable
             if (own and (use.hidden or use.copies or use.outputs)) or outputs & needed:
-                wanted.append((node, use))
+                wanted.append(node)
                 needed |= {*inputs}
             elif own:
                 needed |= {key for key, read in zip(inputs, use.inputs, strict=False) if read}
-        for node, use in reversed(wanted):
-            again._run(node, use)
+        for node in reversed(wanted):
+            again._run(node)
         return again
 
     def backward(self, nodes: Sequence[Any]) -> None:
@@ -263,7 +264,7 @@ class _Walk:
                 self._differentiate(node, outputs, found)
 
     def _differentiate(self, node: Any, outputs: list[int], found: list[int]) -> None:
-        use, inputs = self._uses(node), [id(tensor) for tensor in node.input_tensors]
+        use, inputs = self._uses[id(node)], [id(tensor) for tensor in node.input_tensors]
         if not use.alias:
             found = self._summed(node, found, self._bytes[outputs[0]])
         step = self._step(node, found)
@@ -275,7 +276,7 @@ class _Walk:
         step.reads += [self._buffers[key] for key in outputs if use.outputs]
         step.reads += [self._hidden[id(node)]] if id(node) in self._hidden else []
         step.scratch = self._scratch(use.scratch_back, inputs[0], outputs[0])
-        step.gradients = _PIXEL * sum(math.prod(v.shape) for v in _weights(node))
+        step.gradients = self._trained[id(node)]
         for place, key in enumerate(inputs):
             if key not in self._differentiable:
                 continue
@@ -309,8 +310,11 @@ class _Walk:
         return shares[0] * self._bytes[first] + shares[1] * self._bytes[second]
 
 
-def _weights(node: Any) -> list[Any]:
-    return getattr(node.operation, "trainable_variables", [])
+def _trained(operation: Any) -> int:
+    """Returns the bytes of the gradients of a layer's weights."""
+    if not getattr(operation, "weights", ()):
+        return 0
+    return _FLOAT * sum(math.prod(v.shape) for v in operation.trainable_variables)
 
 
 def _sides(node: Any, tensor: Any, before: _Sides) -> _Sides:

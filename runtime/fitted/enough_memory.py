@@ -12,6 +12,7 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import AUTO, batch_number
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
+from convoy.utils.machine.garbage import without_garbage_collection
 from convoy.utils.machine.gpus import visible_gpus
 from convoy.utils.machine.resources import free_memory, memory_with_swap, resident_memory
 
@@ -46,7 +47,8 @@ def memory_warning(config: Config, model: keras.Model) -> str:
     Raises:
         ConfigError: it takes far more than a host has.
     """
-    found = on_each_host(lambda: _shortage(config, model, ranks.local_size()))
+    with without_garbage_collection():  # after a model was built, one takes half a second
+        found = on_each_host(lambda: _shortage(config, model, ranks.local_size()))
     if not (short := [one for one in found if one is not None]):
         return ""
     worst = max(short, key=lambda one: (one.hopeless, one.missing))
