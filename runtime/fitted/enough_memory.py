@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 import keras
 
@@ -53,8 +54,12 @@ def memory_warning(config: Config, model: keras.Model) -> str:
         return ""
     worst = max(short, key=lambda one: (one.hopeless, one.missing))
     if worst.hopeless:
-        raise ConfigError(worst.text)
+        ranks.on_rank0(lambda: _refuse(worst.text))
     return f"WARNING: {worst.text}"
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ConfigError(text)
 
 
 def available_memory(on_host: int) -> float:

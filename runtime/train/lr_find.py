@@ -21,6 +21,7 @@ from convoy.dataloader.data_loader import DataLoader
 from convoy.runtime.builders.inputs import micro_steps
 from convoy.runtime.builders.progressive_stages import loader_of_stage, set_dropout, stage_settings
 from convoy.runtime.data.class_weights import class_weights
+from convoy.runtime.fitted.enough_memory import memory_warning
 from convoy.runtime.run_folder.checkpoint import check_writable
 from convoy.runtime.run_folder.next_commands import command, without
 from convoy.runtime.settings.config import Config
@@ -114,6 +115,8 @@ def find_rate(config: Config, args: Sequence[str] | None = None) -> dict[str, An
     passes = micro_steps(config)
     step = make_step(config, state, passes, data.prepare, class_weights(config, data))
     step.seed_randomness()
+    if warning := memory_warning(config, state.model):
+        say(warning)
     updates = config.prof or UPDATES
     say(f"learning rates from {RATES[0]:g} to {RATES[1]:g} in up to {updates} updates")
     curve = sweep(step, _batches(data, passes), updates, progress=chief)

@@ -130,13 +130,30 @@ def test_one_host_that_lacks_memory_warns_the_whole_job(model, host, monkeypatch
     assert memory_warning(B0, model) == "WARNING: there is too little"
 
 
-def test_a_run_warns_before_its_first_step_or_is_refused(host, tiny, tmp_path, capfd):
-    args = ["--arch", "efficientnet-test", "--data_dir", str(tiny), "--mode", "train"]
-    args += ["--no-training_report", "--max_epochs", "1", "--train_batch_size", "8"]
+@pytest.fixture
+def run(tiny, tmp_path, capfd):
+    """Runs the program in a mode; returns its exit code and what it said on standard error."""
+
+    def run(mode):
+        args = ["--mode", mode, "--arch", "efficientnet-test", "--data_dir", str(tiny)]
+        args += ["--model_dir", str(tmp_path / mode), "--train_batch_size", "8"]
+        args += ["--no-training_report", "--max_epochs", "1"]
+        return main(args), capfd.readouterr().err
+
+    return run
+
+
+def test_a_run_warns_before_its_first_step(host, run):
     host(0.5)
-    assert main([*args, "--model_dir", str(tmp_path / "warned")]) == 0
-    assert "WARNING: --train_batch_size 8 needs about 0.8 GiB" in capfd.readouterr().err
+    code, said = run("train")
+    assert code == 0
+    assert "WARNING: --train_batch_size 8 needs about 0.8 GiB" in said
+
+
+@pytest.mark.parametrize("mode", ["train", "lr_find"])
+def test_training_far_beyond_a_hosts_memory_ends_before_its_first_step(host, run, tmp_path, mode):
     host(0.1, whole=0.2)
-    assert main([*args, "--model_dir", str(tmp_path / "refused")]) == 2
-    assert "GiB in all: lower --image_size" in capfd.readouterr().err
-    assert not (tmp_path / "refused" / "config.yaml").exists()
+    code, said = run(mode)
+    assert code == 2
+    assert "GiB in all: lower --image_size" in said
+    assert not list((tmp_path / mode).glob("*"))
