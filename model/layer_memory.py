@@ -53,16 +53,17 @@ class Uses:
     scratch_back: tuple[float, float] = (0.0, 0.0)
 
 
-def uses(layer: Any, inputs: int, natively: bool) -> Uses:
+def uses(layer: Any, inputs: int, natively: bool, gpu: bool = False) -> Uses:
     """Returns what a layer does with memory in training.
 
     Args:
         layer: a layer or operation of a functional model.
         inputs: number of its inputs.
         natively: whether it uses `model.native`.
+        gpu: whether it runs on a GPU.
     """
     first = (True,) + (False,) * (inputs - 1)
-    if isinstance(layer, GroupedConv2D) and layer.groups > 1 and natively:
+    if isinstance(layer, GroupedConv2D) and layer.groups > 1 and not gpu:
         # Its chunks' inputs and outputs are copies.
         return Uses(first, copies=True, scratch=(0.0, 1.0), scratch_back=(1.0, 1.0))
     if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):

@@ -64,6 +64,7 @@ def step_memory(
     *,
     itemsize: int = 4,
     natively: bool = False,
+    gpu: bool = False,
     image_size: int | None = None,
 ) -> StepMemory:
     """Computes what a pass of training takes.
@@ -73,10 +74,11 @@ def step_memory(
         whole: as for `model.recompute.Recomputing`; None: all activations are kept.
         itemsize: bytes of a number in activations.
         natively: whether layers use `model.native`.
+        gpu: whether they run on a GPU.
         image_size: side of the images, for a model of any size.
     """
     parts = segments(model, whole or ())
-    walk = _Walk(model, parts, image_size, itemsize, natively)
+    walk = _Walk(model, parts, image_size, itemsize, natively, gpu)
     for segment in parts:
         walk.forward(segment.nodes)
     ended = len(walk.steps)
@@ -174,7 +176,7 @@ class _Walk:
     Args:
         model: the model.
         parts: its segments, in order.
-        image_size, itemsize, natively: as for `step_memory`.
+        image_size, itemsize, natively, gpu: as for `step_memory`.
     """
 
     def __init__(
@@ -184,6 +186,7 @@ class _Walk:
         image_size: int | None,
         itemsize: int,
         natively: bool,
+        gpu: bool,
     ) -> None:
         self.steps: list[_Step] = []
         self._uses: dict[int, Uses] = {}
@@ -198,7 +201,7 @@ class _Walk:
         sizes: dict[int, _Sides] = {id(model.inputs[0]): (image_size, image_size)}
         for node in (node for segment in parts for node in segment.nodes):
             inputs = [id(tensor) for tensor in node.input_tensors]
-            self._uses[id(node)] = uses(node.operation, len(inputs), natively)
+            self._uses[id(node)] = uses(node.operation, len(inputs), natively, gpu)
             self._trained[id(node)] = trained = _trained(node.operation)
             if trained or any(key in self._differentiable for key in inputs):
                 self._differentiable |= {id(tensor) for tensor in node.outputs}

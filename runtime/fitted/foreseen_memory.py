@@ -153,6 +153,7 @@ class Foresight:
                 recomputed_blocks(self._config.with_(recompute=recompute)),
                 itemsize=self._itemsize,
                 natively=self._natively,
+                gpu=self._gpu,
                 image_size=train_image_size(self._config),
             )
         return self._passes[recompute]
