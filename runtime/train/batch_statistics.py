@@ -5,6 +5,8 @@ It scores some evaluation images with them, and with the statistics of the image
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -20,45 +22,55 @@ from convoy.utils.watchdog import watchdog
 _IMAGES, _BATCHES, _LEAST = 512, 8, 16
 
 
-def top1_by_statistics(
-    model: keras.Model, data: DataLoader, use_xla: bool
-) -> tuple[float, float, int] | None:
-    """Compares top-1 with the running statistics and with those of batches. Changes nothing.
+class StatisticsComparison:
+    """Compares top-1 with the running statistics and with those of batches.
 
-    All ranks must call it. The second figure includes dropout, as in training, which tends to lower
-    it.
+    A run makes one and calls it several times: the model is traced only in the first call.
 
     Args:
-        model: the trained model.
-        data: the validation loader, just after an evaluation that could read its images.
+        model: the model in training.
+        data: the validation loader.
         use_xla: compile the steps.
-
-    Returns:
-        The two figures as fractions, and the number of images over all ranks, the same on every
-            rank; None if there are too few.
     """
-    watchdog.rest("comparing batch norm's statistics")
-    batches = _mixed_batches(data)
-    state = [*batch_norm_statistics(model), *seed_generators(model)]
-    before = [v.numpy() for v in state]
-    synced = any(isinstance(layer, SyncBatchNorm) for layer in model.layers)
 
-    def right(training: bool) -> float:
-        def count(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-            answers = tf.argmax(model(images, training=training), axis=-1, output_type=tf.int32)
-            return tf.reduce_sum(weights * tf.cast(answers == labels, tf.float32))
+    def __init__(self, model: keras.Model, data: DataLoader, use_xla: bool) -> None:
+        self._data = data
+        self._state = [*batch_norm_statistics(model), *seed_generators(model)]
+        synced = any(isinstance(layer, SyncBatchNorm) for layer in model.layers)
 
-        step = xla.function(count, use_xla and not (synced and training))
-        return sum(float(step(*map(tf.constant, batch))) for batch in batches)
+        def right(training: bool) -> Callable[..., tf.Tensor]:
+            def count(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+                answers = tf.argmax(model(images, training=training), axis=-1, output_type=tf.int32)
+                return tf.reduce_sum(weights * tf.cast(answers == labels, tf.float32))
 
-    try:
-        counts = [right(training=False), right(training=True)]
-    finally:
-        for variable, value in zip(state, before, strict=True):
-            variable.assign(value)
-    images = sum(float(weights.sum()) for _, _, weights in batches)
-    *counts, images = ranks.all_sum(np.array([*counts, images], np.float64)).tolist()
-    return None if images < _LEAST else (counts[0] / images, counts[1] / images, int(images))
+            return xla.function(count, use_xla and not (synced and training))
+
+        self._right = [right(training=False), right(training=True)]
+
+    def __call__(self) -> tuple[float, float, int] | None:
+        """Compares the two, and changes nothing. All ranks must call it.
+
+        Call it just after an evaluation that could read its images. The second figure includes
+        dropout, as in training, which tends to lower it.
+
+        Returns:
+            The two figures as fractions, and the number of images over all ranks, the same on every
+                rank; None if there are too few.
+        """
+        watchdog.rest("comparing batch norm's statistics")
+        batches = _mixed_batches(self._data)
+        before = [v.numpy() for v in self._state]
+        try:
+            counts = [
+                sum(float(right(*map(tf.constant, batch))) for batch in batches)
+                for right in self._right
+            ]
+        finally:
+            for variable, value in zip(self._state, before, strict=True):
+                variable.assign(value)
+        images = sum(float(weights.sum()) for _, _, weights in batches)
+        *counts, images = ranks.all_sum(np.array([*counts, images], np.float64)).tolist()
+        return None if images < _LEAST else (counts[0] / images, counts[1] / images, int(images))
 
 
 def _mixed_batches(data: DataLoader) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -67,19 +79,13 @@ def _mixed_batches(data: DataLoader) -> list[tuple[np.ndarray, np.ndarray, np.nd
     A validation split is often sorted by class, and the statistics of one class differ from those
     of training. All ranks return the same number; padding in the last batch has weight 0.
     """
-    size = data.batch_size
-    count = min(data.steps_per_epoch, _BATCHES, max(2, _IMAGES // size))
+    size, steps = data.batch_size, data.steps_per_epoch
+    count = min(steps, _BATCHES, max(2, _IMAGES // size))
+    # Neighbours come from one pipeline: to make one takes longer than to read a small split.
+    length = count if count == steps else 1
     parts = []
-    for start in np.linspace(0, data.steps_per_epoch - 1, count).astype(int).tolist():
-        batches = data.batches(0, start * data.global_batch)
-        try:
-            parts.append([x.numpy() for x in next(batches)])
-        except DataError:  # an evaluation will report it; the other ranks must not wait
-            height = data.image_size
-            empty = np.zeros((size, height, height, 3), np.uint8)
-            parts.append([empty, np.zeros(size, np.int32), np.zeros(size, np.float32)])
-        finally:
-            batches.close()
+    for start in np.linspace(0, steps - 1, count).astype(int).tolist()[::length]:
+        parts += _batches_from(data, start, length)
     images, labels, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     real = np.random.default_rng(0).permutation(np.flatnonzero(weights > 0))
     order = np.resize(real if real.size else np.arange(size), len(weights))
@@ -89,3 +95,18 @@ def _mixed_batches(data: DataLoader) -> list[tuple[np.ndarray, np.ndarray, np.nd
         (images[i : i + size], labels[i : i + size], weights[i : i + size])
         for i in range(0, len(order), size)
     ]
+
+
+def _batches_from(data: DataLoader, start: int, count: int) -> list[list[np.ndarray]]:
+    """Returns some batches of an evaluation in a row; unreadable ones are empty, with weights 0."""
+    size, side = data.batch_size, data.image_size
+    batches, parts = data.batches(0, start * data.global_batch), []
+    try:
+        parts.extend([x.numpy() for x in next(batches)] for _ in range(count))
+    except DataError:  # an evaluation will report it; the other ranks must not wait
+        empty = np.zeros((size, side, side, 3), np.uint8)
+        blank = [empty, np.zeros(size, np.int32), np.zeros(size, np.float32)]
+        parts += [blank] * (count - len(parts))
+    finally:
+        batches.close()
+    return parts

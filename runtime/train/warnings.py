@@ -19,7 +19,7 @@ from convoy.runtime.data.class_weights import class_weights
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.learning_rate import Schedule
 from convoy.runtime.settings.modes import RUN_MODES
-from convoy.runtime.train.batch_statistics import top1_by_statistics
+from convoy.runtime.train.batch_statistics import StatisticsComparison
 from convoy.runtime.train.data_warnings import data_doubts, labels_of
 from convoy.runtime.train.epoch_evaluations import Evaluations
 from convoy.runtime.train.step import TrainState
@@ -65,6 +65,7 @@ class Doubts:
         self._source = data.source if config.mode in RUN_MODES else None
         self._active = self._source is not None
         self._loss_judged = not self._active
+        self._comparison: StatisticsComparison | None = None
         self._quarter = 0  # quarter of the run in which statistics were last compared
 
     def of_data(self, validation: DataLoader | None) -> list[str]:
@@ -155,7 +156,10 @@ class Doubts:
         if self._quarter >= max(1, quarter) or not far:
             return []
         self._quarter = quarter
-        found = top1_by_statistics(self._state.model, data, self._config.use_xla)
+        if self._comparison is None:
+            model, use_xla = self._state.model, self._config.use_xla
+            self._comparison = StatisticsComparison(model, data, use_xla)
+        found = self._comparison()
         if found is None:
             return []
         running, batch, images = found

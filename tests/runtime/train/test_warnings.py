@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.settings.config import Config
-from convoy.runtime.train.batch_statistics import top1_by_statistics
+from convoy.runtime.train.batch_statistics import StatisticsComparison
 from convoy.runtime.train.new_state import new_state
 from convoy.runtime.train.warnings import guessing
 from convoy.utils.optim.losses import binary_cross_entropy, cross_entropy
@@ -92,7 +92,7 @@ def test_comparing_batch_norm_statistics_leaves_the_model_unchanged(tiny):
     data = build_loader(config, "validation", num_classes=10)
     model = new_state(config, 10).model
     before = [v.numpy() for v in model.variables]
-    running, batch, images = top1_by_statistics(model, data, use_xla=False)
+    running, batch, images = StatisticsComparison(model, data, use_xla=False)()
     assert images == 53
     assert 0 <= running <= 1
     assert 0 <= batch <= 1
@@ -101,7 +101,7 @@ def test_comparing_batch_norm_statistics_leaves_the_model_unchanged(tiny):
 
 
 SCRIPT = """
-from convoy.runtime.train.batch_statistics import top1_by_statistics
+from convoy.runtime.train.batch_statistics import StatisticsComparison
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.new_state import new_state
@@ -109,7 +109,7 @@ from convoy.utils.distributed import ranks
 ranks.init()
 config = Config(arch="efficientnet-test", image_size=32, data_dir={data!r}, eval_batch_size=8)
 data = build_loader(config, "validation", num_classes=10)
-running, batch, images = top1_by_statistics(new_state(config, 10).model, data, False)
+running, batch, images = StatisticsComparison(new_state(config, 10).model, data, False)()
 print(f"found {{running * images:.6f}} {{batch:.6f}} {{images}}", flush=True)
 """
 
