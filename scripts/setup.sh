@@ -90,10 +90,20 @@ rm -f "$stamp"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 say "installing pinned packages (TensorFlow $TENSORFLOW for $([ $gpu = yes ] && echo 'NVIDIA GPUs' || echo 'CPU'))"
 pip install -qq -c "$pins" pip setuptools wheel
-pip install -qq -c "$pins" --no-build-isolation cmake packaging cloudpickle psutil -e ".[$extras]"
-# The checkout's own folders, so that `python -m dataloader.prepare` works anywhere; the code itself imports `convoy.…`.
-"$venv/bin/python" -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "convoy-checkout.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
-native & native_job=$!  # beside Horovod
+# First what the builds below need; the rest is installed beside them. Modules are compiled in the end, by all processors.
+pip install -qq --no-compile -c "$pins" cmake packaging cloudpickle psutil "$([ $gpu = yes ] && echo 'tensorflow[and-cuda]' || echo tensorflow-cpu)"
+site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+rest() {
+  pip install -qq --no-compile --no-build-isolation -c "$pins" -e ".[$extras]" || return
+  # The checkout's own folders, so that `python -m dataloader.prepare` works anywhere; the code itself imports `convoy.…`.
+  pwd >"$site/convoy-checkout.pth"
+  "$venv/bin/python" -m compileall -q -j 0 "$site" >/dev/null 2>&1 || true  # some packages ship templates that are no Python
+}
+set -m  # a process group each, so that nothing goes on installing after Ctrl-C or a failure
+native & native_job=$!
+rest & rest_job=$!
+set +m
+trap 'kill -- "-$native_job" "-$rest_job" 2>/dev/null || true' EXIT
 
 # Horovod: compiled from the registry's source, kept as a wheel under a key of all that the binary depends on.
 key=$({ cat scripts/horovod/*
@@ -102,11 +112,12 @@ key=$({ cat scripts/horovod/*
         uname -m; grep -m1 -E '^flags' /proc/cpuinfo 2>/dev/null | tr ' ' '\n' | grep -xE 'f16c|avx|fma'; echo "$tools"; } | sha256sum | cut -c1-20)
 wheels=$cache/wheels/$key
 if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
-  say "building Horovod against TensorFlow (Gloo$([ $mpi = yes ] && echo ', MPI')$([ $gpu = yes ] && echo ', NCCL')): about 3 minutes, once"
+  say "building Horovod against TensorFlow (Gloo$([ $mpi = yes ] && echo ', MPI')$([ $gpu = yes ] && echo ', NCCL')): some minutes, once"
   VENV=$venv PINS=$pins CACHE=$cache GPU=$gpu MPI=$mpi scripts/horovod/build.sh "$wheels.$$"
   mkdir -p "$wheels" && mv "$wheels.$$"/horovod-*.whl "$wheels/" && rmdir "$wheels.$$"  # within a file system, so that a wheel is whole
 fi
 wait "$native_job"
+wait "$rest_job" || die "the packages could not be installed (above)"
 pip install -qq --no-deps --force-reinstall "$wheels"/horovod-*.whl
 # All of its symbols must be in the libraries that are there, which the linker does not check.
 LD_BIND_NOW=1 TF_CPP_MIN_LOG_LEVEL=3 "$venv/bin/python" -c 'import horovod.tensorflow' >"$stamp.log" 2>&1 || {
