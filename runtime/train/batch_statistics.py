@@ -100,12 +100,13 @@ def _mixed_batches(data: DataLoader) -> list[tuple[np.ndarray, np.ndarray, np.nd
 def _batches_from(data: DataLoader, start: int, count: int) -> list[list[np.ndarray]]:
     """Returns some batches of an evaluation in a row; unreadable ones are empty, with weights 0."""
     size, side = data.batch_size, data.image_size
-    batches, parts = data.batches(0, start * data.global_batch), []
+    batches = data.batches(0, start * data.global_batch)
+    parts: list[list[np.ndarray]] = []
     try:
         parts.extend([x.numpy() for x in next(batches)] for _ in range(count))
     except DataError:  # an evaluation will report it; the other ranks must not wait
-        empty = np.zeros((size, side, side, 3), np.uint8)
-        blank = [empty, np.zeros(size, np.int32), np.zeros(size, np.float32)]
+        images = np.zeros((size, side, side, 3), np.uint8)
+        blank: list[np.ndarray] = [images, np.zeros(size, np.int32), np.zeros(size, np.float32)]
         parts += [blank] * (count - len(parts))
     finally:
         batches.close()
