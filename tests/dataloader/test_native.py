@@ -48,7 +48,7 @@ def real():
         for h, w in ((1, 1), (1, 7), (7, 1), (2, 3), (97, 131))
     }
     return noise | {
-        "china": np.ascontiguousarray(china[100:324, 200:424]),
+        "china": np.ascontiguousarray(china[100:212, 200:312]),
         "flower": np.ascontiguousarray(flower[150:247, 300:431]),
         "dark": flower[:60, :90] // 4,
         "flat": np.full((33, 40, 3), (0, 128, 255), np.uint8),

@@ -191,7 +191,7 @@ def test_balanced_classes_and_class_weights_resume_to_the_same_bits(
 
 def test_ctrl_c_keeps_the_checkpoints_and_says_how_to_resume(convoy, launch, tmp_path):
     running = convoy.start(*launch("run", more=ENDLESS))
-    running.wait_for("epoch 3/500")
+    running.wait_for("epoch 2/500")
     running.process.send_signal(signal.SIGINT)
     done = running.finish(60)
     assert done.code == 130, done.text

@@ -12,10 +12,8 @@ from tests.parameter_count import parameter_count
 QUICK = (
     "efficientnet-test",
     "efficientnet-b0",
-    "efficientnet-lite0",
     "resnet18",
     "resnet50",
-    "resnext50-32x4d",
 )
 AVAILABLE = [name for name in list_archs() if get_arch(name).available]
 

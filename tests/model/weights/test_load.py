@@ -200,7 +200,13 @@ def applications(tmp_path_factory):
     return folder, images, np.asarray(model(images, training=False))
 
 
-@pytest.mark.parametrize("name", ["whole.keras", "only.weights.h5", "whole.h5", "only.h5"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("whole.keras", "only.weights.h5"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("whole.h5", "only.h5")),
+    ],
+)
 def test_files_of_keras_applications_give_the_same_logits(applications, name):
     folder, images, expected = applications
     hint = inspect(folder / name, "efficientnet-b0")

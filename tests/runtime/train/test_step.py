@@ -349,13 +349,13 @@ def test_bn_weight_decay_decays_batch_norms_scale_too():
             np.testing.assert_allclose(v.value, before[v.path] * 0.998, rtol=1e-6)
 
 
-def test_xla_gives_the_same_loss_and_gradients():
-    x, y = images(8)
+@pytest.mark.parametrize("model", ["dense", pytest.param("convnet", marks=pytest.mark.slow)])
+def test_xla_gives_the_same_loss_and_gradients(model):
+    x, y = vectors(8) if model == "dense" else images(8)
     results = []
     for use_xla in (False, True):
-        step = stepper(
-            convnet(frozen=False), use_xla=use_xla, loss=partial(cross_entropy, smoothing=0.1)
-        )
+        made = dense() if model == "dense" else convnet(frozen=False)
+        step = stepper(made, use_xla=use_xla, loss=partial(cross_entropy, smoothing=0.1))
         gradients, weight, sums = step.forward_backward(*batch(x, y))
         step.update(gradients, weight, tf.constant(0.01), tf.constant(0, tf.int64))
         results.append([*arrays(gradients), sums.numpy(), *arrays(step.state.model.weights)])
