@@ -7,7 +7,14 @@ from convoy.model.options import Options, ResNetOptions
 
 STAGES = {"efficientnet-b0": (0, 1, 3), "efficientnet-lite0": (0, 1), "efficientnetv2-s": (0, 1, 3)}
 OTHERS = [name for name in STAGES if name != "efficientnet-b0"]
-OTHERS += ["resnet18", "resnet50", "resnet50d", "resnext50-32x4d", "se-resnext101-32x4d", "resnetrs50"]
+OTHERS += [
+    "resnet18",
+    "resnet50",
+    "resnet50d",
+    "resnext50-32x4d",
+    "se-resnext101-32x4d",
+    "resnetrs50",
+]
 
 
 def small(name, **options):

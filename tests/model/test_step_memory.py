@@ -70,9 +70,8 @@ def assert_equal(model, how, natively):
 
 
 FAST = [
-    ("efficientnet-b0", "none", True),
-    ("efficientnet-b0", "none", False),
     ("efficientnet-b0", "norms", True),
+    ("resnet18", "none", False),
     ("resnet18", "blocks", True),
 ]
 EVERY = [
@@ -109,7 +108,13 @@ def test_frozen_layers_keep_nothing(ops):
     assert step_memory(model, None).kept < step_memory(small("resnet18"), None).kept / 4
 
 
-@pytest.mark.parametrize("name", ["efficientnet-b0", "resnet50d", "resnetrs50"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "efficientnet-b0",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet50d", "resnetrs50")),
+    ],
+)
 def test_a_model_of_any_size_takes_what_the_size_says(name):
     fixed, free = (
         step_memory(small(name), ()),

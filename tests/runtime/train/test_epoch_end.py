@@ -170,7 +170,11 @@ def test_a_signal_in_an_evaluation_saves_an_epoch_that_was_not_due(run, tmp_path
     [
         ("convoy.runtime.data.open_split", "find_source", "before its first step"),
         ("convoy.runtime.train.start", "new_state", "before its first step"),
-        ("convoy.runtime.report.training_page", "report_training", "while its report was written"),
+        pytest.param(
+            *("convoy.runtime.report.training_page", "report_training"),
+            "while its report was written",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_signal_before_and_after_training_stops_the_run_with_75(
