@@ -1,5 +1,5 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune demo-photos test test-wheel test-slow test-oldest test-parity test-parity-slow test-dali test-export test-trackers test-cluster bench lint docs notebook clean
+.PHONY: setup demo demo-finetune demo-photos test tests test-wheel test-slow test-oldest test-parity test-parity-slow test-dali test-export test-trackers test-cluster bench lint style types docs notebook clean
 
 PY := .venv/bin/python
 
@@ -15,8 +15,11 @@ demo-finetune: setup  ## fine-tune a checkpoint on new classes, against training
 demo-photos: setup  ## label photographs with ImageNet's weights, and fine-tune these on pieces of photographs
 	@scripts/demo_photos.sh
 
-test: setup lint  ## what a change can break, within 15 minutes on 2 cores
-	@$(PY) -m pytest -m "not slow and not cluster and not multihost" -n 2 --dist loadfile --no-loadscope-reorder
+test: setup style  ## lint, and what a change can break, within 15 minutes on 2 cores
+	@$(MAKE) --no-print-directory --jobs=2 types tests
+
+tests:  # beside mypy, which uses one core for a minute; tests start other builds, which are not part of this make
+	@env -u MAKEFLAGS $(PY) -m pytest -m "not slow and not cluster and not multihost" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-wheel: setup  ## build the wheel, and run it outside the checkout beside a user's own utils.py
 	@$(PY) -m pytest tests/integration/test_wheel.py
@@ -59,8 +62,13 @@ bench:  ## measure Convoy beside others, in an environment of its own; ONLY="wor
 	@VENV=.venv-bench EXTRAS=export,dali,bench scripts/setup.sh
 	@.venv-bench/bin/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(WRITE),--write)
 
-lint: setup  ## style, and types
+lint: style  ## style, and types
+	@$(MAKE) --no-print-directory types
+
+style: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+types:
 	@$(PY) scripts/check_types.py
 
 docs: .venv-docs/installed  ## the pages of docs/ as a site in build/docs; a broken link is an error

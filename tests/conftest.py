@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from convoy.utils.machine import device
+from convoy.utils.machine.garbage import without_garbage_collection
 from tests import records
 
 # These must be set before TensorFlow is imported: less output, and the CPU only.
@@ -31,6 +32,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 HOROVODRUN = Path(sys.executable).with_name("horovodrun")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collects tests with less processor time: 400 modules, and TensorFlow as the program loads it.
+
+    With pytest-xdist every worker collects all tests.
+    """
+    with without_garbage_collection():
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            device.import_tensorflow()
+        return (yield)
 
 
 def pytest_collection_modifyitems(items):

@@ -83,6 +83,7 @@ def test_lr_find_suggests_a_rate_with_a_command_and_leaves_no_checkpoint(find, t
     assert config.model_dir == str(folder)
 
 
+@pytest.mark.slow
 def test_a_loss_that_falls_at_no_rate_is_an_error(find, tmp_path):
     text = find("--prof", "24", "--hflip", "0", "--grad_clip_value", "1e-30", "--optimizer", "sgd",
                 "--weight_decay", "0", code=1)  # fmt: skip
