@@ -12,6 +12,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TextIO
 
+from convoy.utils.text import speed_text
+
 _REDRAW_SECONDS = 0.1
 
 
@@ -200,7 +202,7 @@ class Progress(AbstractContextManager):
             "loss": f"loss {loss:.3f}",
             "top1": "" if top1 is None else f"top-1 {100 * top1:.1f}%",
             "lr": "" if lr is None else f"lr {lr:.3g}",
-            "ips": "" if images_per_second is None else f"{images_per_second:.0f} images/s",
+            "ips": "" if images_per_second is None else speed_text(images_per_second),
             "eta": eta,
         }
         if self._bar is None:

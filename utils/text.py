@@ -125,6 +125,11 @@ def counted(number: float, what: str) -> str:
     return f"{text} {what}{'' if number == 1 else plural}"
 
 
+def speed_text(speed: float) -> str:
+    """Returns text such as "0.15 images/s", "3.4 images/s" and "1234 images/s"."""
+    return f"{speed:.0f} images/s" if speed >= 9.95 else f"{speed:.2g} images/s"
+
+
 def wrapped(text: str) -> str:
     """Wraps text to lines that fit every terminal; continuation lines are indented further.
 

@@ -31,7 +31,7 @@ from convoy.runtime.settings.images import likeness
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import naming
 from convoy.utils.optional import known
-from convoy.utils.text import tell
+from convoy.utils.text import speed_text, tell
 
 # Seconds between two lines of progress without a terminal for a bar.
 SAY_EVERY = 30
@@ -193,23 +193,24 @@ class _Progress:
             columns = (
                 progress.BarColumn(bar_width=None),
                 progress.MofNCompleteColumn(),
-                progress.TextColumn("{task.speed:.0f} images/s"),
+                progress.TextColumn("{task.fields[speed]}"),
                 progress.TimeRemainingColumn(),
             )
             self._bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.add_task("", total=self.total)
+            self._bar.add_task("", total=self.total, speed="")
             self._bar.start()
         return self
 
     def advance(self) -> None:
         """Counts one more image."""
         self.done += 1
+        now = time.monotonic()
+        speed = speed_text(self.done / max(1e-6, now - self._start))
         if self._bar:
-            self._bar.advance(0)
-        elif time.monotonic() - self._said >= SAY_EVERY:
-            self._said = time.monotonic()
-            speed = self.done / (self._said - self._start)
-            text = f"{self.done} of {self.total} images, {speed:.0f} images/s"
+            self._bar.update(0, advance=1, speed=speed)
+        elif now - self._said >= SAY_EVERY:
+            self._said = now
+            text = f"{self.done} of {self.total} images, {speed}"
             print(text, file=sys.stderr, flush=True)
 
     def __exit__(self, *_: object) -> None:

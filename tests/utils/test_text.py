@@ -13,6 +13,7 @@ from convoy.utils.text import (
     for_reader,
     printable,
     read_text,
+    speed_text,
     split_lines,
     wrapped,
 )
@@ -108,3 +109,10 @@ def test_errors_are_wrapped_on_a_terminal_and_one_line_in_a_file():
     closed.close()
     for stream in (io.StringIO(), None, closed):
         assert for_reader(text, stream) == text
+
+
+@pytest.mark.parametrize(
+    ("speed", "text"), [(0.148, "0.15"), (3.41, "3.4"), (9.96, "10"), (1234.4, "1234")]
+)
+def test_a_slow_speed_is_shown_with_two_digits(speed, text):
+    assert speed_text(speed) == f"{text} images/s"
