@@ -19,7 +19,7 @@ import pytest
 from convoy.utils.machine import device
 from convoy.utils.machine.garbage import without_garbage_collection
 from tests import records
-from tests.processes import Convoy
+from tests.processes import ROOT, Convoy
 
 # These must be set before TensorFlow is imported: less output, and the CPU only.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,8 +28,6 @@ device.prefer_onednn()
 # A script's background jobs (`&`) ignore SIGINT, and processes started by the tests would
 # inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.hookimpl(wrapper=True)

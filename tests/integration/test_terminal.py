@@ -1,43 +1,26 @@
 """Commands on a terminal, where they draw bars and tables that a file does not get."""
 
 import os
-import pty
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from tests.processes import ROOT
-
-COLUMNS = 80
+from tests.terminal import Terminal
 
 
 def on_a_terminal(*command):
     """Runs a command with a terminal for its output; returns the exit code and what is shown."""
-    leader, follower = pty.openpty()
-    pieces = []
-
-    def read():
-        try:
-            while piece := os.read(leader, 4096):
-                pieces.append(piece)
-        except OSError:  # Linux says so when nobody holds the other side any more
-            pass
-
-    settings = {"TERM": "xterm", "COLUMNS": str(COLUMNS), "CUDA_VISIBLE_DEVICES": "-1"}
+    settings = {"TERM": "xterm", "COLUMNS": "80", "CUDA_VISIBLE_DEVICES": "-1"}
+    terminal = Terminal()
     process = subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=ROOT, env=os.environ | settings,
-        stdin=subprocess.DEVNULL, stdout=follower, stderr=follower,
+        stdin=subprocess.DEVNULL, stdout=terminal.device, stderr=terminal.device,
     )  # fmt: skip
-    os.close(follower)
-    reader = threading.Thread(target=read)
-    reader.start()
-    code = process.wait(240)
-    reader.join()
-    os.close(leader)
-    return code, b"".join(pieces).decode()
+    os.close(terminal.device)
+    return process.wait(240), terminal.shown()
 
 
 @pytest.mark.slow

@@ -1,35 +1,20 @@
 """The progress of predictions, on a terminal and elsewhere."""
 
-import os
-import pty
 import sys
-import threading
 
 from convoy.runtime.predict import predict
+from tests.terminal import Terminal
 
 
 def test_a_terminal_shows_a_bar_with_the_speed(monkeypatch):
-    leader, follower = pty.openpty()
-    pieces = []
-
-    def read():
-        try:
-            while piece := os.read(leader, 4096):
-                pieces.append(piece)
-        except OSError:  # Linux says so if the other side is closed
-            pass
-
-    reader = threading.Thread(target=read)
-    reader.start()
     monkeypatch.setenv("TERM", "xterm")
-    with open(follower, "w") as terminal, monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", terminal)
+    terminal = Terminal()
+    with open(terminal.device, "w") as stderr, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stderr)
         with predict._Progress(3) as progress:
             for _ in range(3):
                 progress.advance()
-    reader.join()
-    os.close(leader)
-    shown = b"".join(pieces).decode()
+    shown = terminal.shown()
     assert "3/3" in shown
     assert "images/s" in shown
 
