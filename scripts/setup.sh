@@ -89,15 +89,16 @@ fi
 rm -f "$stamp"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 say "installing pinned packages (TensorFlow $TENSORFLOW for $([ $gpu = yes ] && echo 'NVIDIA GPUs' || echo 'CPU'))"
-pip install -qq -c "$pins" pip setuptools wheel
-# First what the builds below need; the rest is installed beside them. Modules are compiled in the end, by all processors.
+pip install -qq --no-compile -c "$pins" pip setuptools wheel
+# First what the builds below need; the rest is installed beside them. Python compiles a module when it is first imported.
 pip install -qq --no-compile -c "$pins" cmake packaging cloudpickle psutil "$([ $gpu = yes ] && echo 'tensorflow[and-cuda]' || echo tensorflow-cpu)"
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 rest() {
   pip install -qq --no-compile --no-build-isolation -c "$pins" -e ".[$extras]" || return
   # The checkout's own folders, so that `python -m dataloader.prepare` works anywhere; the code itself imports `convoy.…`.
   pwd >"$site/convoy-checkout.pth"
-  "$venv/bin/python" -m compileall -q -j 0 "$site" >/dev/null 2>&1 || true  # some packages ship templates that are no Python
+  # Compiles what TensorFlow loads, a quarter of all modules, so that the first start does not.
+  "$venv/bin/python" -c 'import tensorflow' >/dev/null 2>&1 || true
 }
 set -m  # a process group each, so that nothing goes on installing after Ctrl-C or a failure
 native & native_job=$!

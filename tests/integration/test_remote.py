@@ -52,6 +52,7 @@ def test_trackers_get_the_confusion_matrix_of_each_evaluation(run):
     assert [matrix.sum() for matrix in run.counted] == [53, 53]
 
 
+@pytest.mark.slow
 def test_the_report_is_made_from_the_complete_log(tiny, small_run, monkeypatch):
     """Object stores show what was written after the last upload only once the file is closed."""
     pytest.importorskip("matplotlib", reason="the extra report is not installed")

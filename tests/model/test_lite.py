@@ -41,7 +41,7 @@ def test_lite_normalises_and_crops_as_published(lite):
     assert defaults("efficientnet-b4")["interpolation"] == "bilinear"
 
 
-@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("ending", [".keras", pytest.param(".weights.h5", marks=pytest.mark.slow)])
 def test_keras_files_of_lite_load_with_the_same_logits(ending, lite, tmp_path):
     path = tmp_path / f"lite{ending}"
     lite.save(path) if ending == ".keras" else lite.save_weights(path)

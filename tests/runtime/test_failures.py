@@ -278,7 +278,9 @@ def test_the_program_starts_with_pythonsafepath_and_a_narrow_terminal(environmen
     assert done.stdout.splitlines()[1].startswith("efficientnet-b0      224")
 
 
-@pytest.mark.parametrize("command", ["--help", "--mode list", "--mode env"])
+@pytest.mark.parametrize(
+    "command", ["--help", "--mode list", pytest.param("--mode env", marks=pytest.mark.slow)]
+)
 def test_output_into_a_closed_pipe_is_no_error(command):
     line = f"set -o pipefail; {sys.executable} main.py {command} | true; echo code $?"
     done = subprocess.run(

@@ -1,5 +1,7 @@
 """Resizing to the bit as Pillow does, in TensorFlow's operations and in NumPy."""
 
+import itertools
+
 import numpy as np
 import PIL
 import pytest
@@ -28,8 +30,13 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("interpolation", PILLOWS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "interpolation"),
+    [
+        pytest.param(*pair, marks=[] if "bicubic" in pair or "shrunk" in pair else pytest.mark.slow)
+        for pair in itertools.product(SHAPES, PILLOWS)
+    ],
+)
 def test_pixels_equal_those_of_pillow(shape, interpolation):
     if "tall" in shape and interpolation != "nearest" and not PILLOW_13:
         pytest.skip("before Pillow 13 tall pictures were resized along their rows first")

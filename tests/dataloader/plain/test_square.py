@@ -91,7 +91,14 @@ def test_black_in_cmyk_counts_as_in_evaluation(of_evaluation):
 
 
 @pytest.mark.usefixtures("resizer")
-@pytest.mark.parametrize("crop", CROPS[::2] + OTHER_CROPS, ids=str)
+@pytest.mark.parametrize(
+    "crop",
+    [
+        *(*CROPS[::4], *OTHER_CROPS),
+        *(pytest.param(crop, marks=pytest.mark.slow) for crop in CROPS[2::4]),
+    ],
+    ids=str,
+)
 def test_every_crop_has_evaluations_pixels(crop, of_evaluation):
     for seed, size in enumerate([(36, 24), (61, 38), (24, 24), (7, 90), (300, 200), (1, 1)]):
         for kind, more in (("JPEG", {"subsampling": 2}), ("JPEG", {"subsampling": 1}), ("PNG", {})):

@@ -203,8 +203,11 @@ def applications(tmp_path_factory):
 @pytest.mark.parametrize(
     "name",
     [
-        *("whole.keras", "only.weights.h5"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("whole.h5", "only.h5")),
+        "whole.keras",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("only.weights.h5", "whole.h5", "only.h5")
+        ),
     ],
 )
 def test_files_of_keras_applications_give_the_same_logits(applications, name):

@@ -362,7 +362,13 @@ def test_xla_gives_the_same_loss_and_gradients(model):
     assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("blocks", [(), ("block1a", "block2a")], ids=["norms", "blocks"])
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        pytest.param((), id="norms", marks=pytest.mark.slow),
+        pytest.param(("block1a", "block2a"), id="blocks"),
+    ],
+)
 def test_recomputed_activations_change_nothing_in_an_update(blocks):
     """With accumulation, loss scaling, example weights, dropout and stochastic depth."""
     ends = []
