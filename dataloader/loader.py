@@ -271,7 +271,12 @@ class Loader:
             contents = zip(self.source.read(indices[part]), labels[part], strict=True)
             return [self.source.parse(content, label) for content, label in contents]
 
-        for part, examples in zip(parts, self._pool.map(read, parts), strict=True):
+        try:
+            reading = self._pool.map(read, parts)
+        except RuntimeError:
+            # The interpreter ends, where no pool starts anything, and nobody waits for this batch.
+            raise StopIteration from None
+        for part, examples in zip(parts, reading, strict=True):
             for slot, (image, label) in zip(part, examples, strict=True):
                 images[slot], labels[slot] = image, label
         return images, labels, self._seeds(data_epochs, indices), weights

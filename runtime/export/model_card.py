@@ -187,6 +187,12 @@ def _limits(content: dict[str, Any]) -> Iterator[str]:
     formats = content.get("formats") or {}
     if any(formats.get(name, {}).get("passed") for name in INT8):
         yield "An 8-bit file gives other classes than the others for some images; see the table."
+    for entry in formats.values():
+        if (entry.get("quantisation") or {}).get("calibrations") and entry.get("passed"):
+            yield (
+                f"How `{entry['file']}` was quantised was chosen on the same images that it was"
+                " compared on, so its figures in the table are optimistic."
+            )
 
 
 def _dataset(content: dict[str, Any]) -> str | None:

@@ -126,3 +126,13 @@ def test_markup_in_names_of_classes_and_runs_is_escaped():
     clean = MarkdownIt("commonmark").enable("table").render(parts(model_card(content()))[1])
     for tag in ("<h1>", "<h2>", "<hr", "<table>", "<tr>", "<td>"):
         assert shown.count(tag) == clean.count(tag), tag
+
+
+def test_an_8_bit_file_that_was_chosen_on_the_compared_images_is_called_optimistic():
+    entry = {"file": "model-int8.onnx", "bytes": 2**20, "images": 500, "passed": True}
+    chosen = {"calibration": "entropy", "calibrations": {"entropy": 0.99, "min-max": 0.97}}
+    told = "chosen on the same images that it was compared on, so its figures in the table are opt"
+    formats = {"onnx-int8": entry | {"quantisation": chosen}}
+    assert f"How `model-int8.onnx` was quantised was {told}" in model_card(content(formats=formats))
+    formats = {"onnx-int8": entry | {"quantisation": {"calibration": "min-max"}}}
+    assert told not in model_card(content(formats=formats))
