@@ -273,9 +273,9 @@ class Loader:
 
         try:
             reading = self._pool.map(read, parts)
-        except RuntimeError:
-            # Python ends and starts no more threads; nobody waits for this batch.
-            raise StopIteration from None
+        except RuntimeError as error:
+            # When Python ends, nobody waits for this batch. A thread that cannot start is an error.
+            raise (StopIteration if "shutdown" in str(error) else error) from None
         for part, examples in zip(parts, reading, strict=True):
             for slot, (image, label) in zip(part, examples, strict=True):
                 images[slot], labels[slot] = image, label

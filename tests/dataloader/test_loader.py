@@ -313,6 +313,27 @@ def test_batches_are_closed_before_the_interpreter_ends(data):
 
 
 @pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("can't start new thread", RuntimeError),
+        ("cannot schedule new futures after shutdown", StopIteration),
+    ],
+)
+def test_a_thread_that_cannot_be_started_is_an_error_while_python_runs(
+    data, monkeypatch, message, error
+):
+    """The end of the interpreter raises the same class of error, and is none."""
+    loader = build_dataset(str(data), "train", options(), training=True)
+
+    def refuse(*_):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(loader._pool, "map", refuse)
+    with pytest.raises(error):
+        loader._read(0, 0)
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"image_size": 0},
