@@ -240,7 +240,11 @@ class Trials:
             return None  # killed by the kernel, or by a library that ran out of memory
         said = json.loads(answer)
         if error := said.get("error"):
-            raise TrialError(f"looking for what fits: a batch of {batch} fails: {error}")
+            flag = "--train_batch_size" if recompute is None else "--recompute"
+            raise TrialError(
+                f"{flag} {AUTO}: a trial with a batch of {batch} failed: {error}\n"
+                f"Give {flag} a value to train without trials."
+            )
         return said["peak"]
 
     def _start(self) -> subprocess.Popen[str]:

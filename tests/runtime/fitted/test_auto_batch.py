@@ -1,12 +1,14 @@
 """`--train_batch_size auto`: the batches that are tried, the choice, and the run that follows."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from convoy.runtime.command_line.cli import configure, parse
 from convoy.runtime.fitted import auto_batch
-from convoy.runtime.fitted.auto_batch import Trials, _on_gpu, _on_host, candidates
+from convoy.runtime.fitted.auto_batch import TrialError, Trials, _on_gpu, _on_host, candidates
 from convoy.runtime.fitted.rules import AUTO_MOST, STEPS_PER_EPOCH, auto_batches
 from convoy.runtime.settings.config import Config, load_config
 from main import main
@@ -78,6 +80,19 @@ def test_on_a_gpu_the_largest_batch_that_runs_is_chosen():
 def settings(tiny, tmp_path, **more):
     given = {"arch": "efficientnet-test", "data_dir": str(tiny), "model_dir": str(tmp_path / "run")}
     return configure(**given, **more)
+
+
+@pytest.mark.parametrize(("how", "flag"), [(None, "--train_batch_size"), ("blocks", "--recompute")])
+def test_a_failed_trial_names_the_flag_that_asked_for_it(how, flag, tiny, tmp_path, monkeypatch):
+    answer = [sys.executable, "-c", """input(); print('{"error": "labels.txt is empty."}')"""]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    monkeypatch.setattr(Trials, "_start", lambda self: subprocess.Popen(answer, **pipes))
+    with Trials(settings(tiny, tmp_path)) as trials, pytest.raises(TrialError) as failed:
+        trials.peak(8, how)
+    assert str(failed.value) == (
+        f"{flag} auto: a trial with a batch of 8 failed: labels.txt is empty.\n"
+        f"Give {flag} a value to train without trials."
+    )
 
 
 @pytest.mark.slow
