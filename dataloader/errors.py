@@ -16,6 +16,10 @@ class DataError(UserError, ValueError):
     """Data is missing or unusable. The message names the file or flag and says what to do."""
 
 
+class NoSplit(DataError):
+    """The data are there and have only the other split."""
+
+
 class RecordError(DataError):
     """One example cannot be read from disk; the others of its file may still be good."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from convoy.dataloader.errors import DataError
-from convoy.dataloader.prepare.pack import Packing, pack
+from convoy.dataloader.errors import DataError, NoSplit
+from convoy.dataloader.prepare.pack import Packing, pack, print_found
 from convoy.dataloader.prepare.shards import Item
 from convoy.dataloader.sources.tfds import TFDSSource
 from convoy.utils.extras import how_to_install
@@ -31,8 +31,8 @@ def prepare_tfds(
         The exit status, see `pack`.
 
     Raises:
-        DataError: the data set is not prepared or is not for image classification, or `out` is not
-            free.
+        DataError: the data set is not prepared or not whole, is not for image classification, or
+            `out` is not free.
     """
     dataset = f"tfds:{name.removeprefix('tfds:')}"
     if download:
@@ -47,10 +47,11 @@ def prepare_tfds(
     for split in ("train", "validation"):
         try:
             source = TFDSSource(data_dir, dataset, split)
-        except DataError:
+        except NoSplit:
             if not splits:
                 raise
-            continue  # a data set with one split
+            continue
+        print_found(source)
         if source.damage:
             raise DataError(next(iter(source.damage.values())))
         names = source.class_names or [str(i) for i in range(source.num_classes or 0)]

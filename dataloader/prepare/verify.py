@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from convoy.dataloader.errors import DataError
+from convoy.dataloader.errors import DataError, NoSplit
 from convoy.dataloader.prepare.pack import print_found, track
 from convoy.dataloader.prepare.read_differently import read_differently
 from convoy.dataloader.prepare.shards import in_parallel
@@ -143,9 +143,7 @@ def _sources(
         try:
             tell = functools.partial(print_found, file=sys.stderr)
             sources[split] = find_source(data_dir, split, dataset, first_label, tell, held_out)
-        except DataError as error:
-            if f"no {split} split" not in str(error):
-                raise
+        except NoSplit as error:
             missing = error
     if not sources and missing:
         raise missing

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 
-from convoy.dataloader.errors import DataError
+from convoy.dataloader.errors import DataError, NoSplit
 from convoy.dataloader.sources.advice import holds_classes, nothing_found
 from convoy.dataloader.sources.completeness import find_gaps
 from convoy.dataloader.sources.held_out import HeldOut
@@ -148,7 +148,7 @@ def _records_or_folders(
         if first_label is not None:
             raise DataError(_NO_LABELS)
         return FolderSource(data_dir, split, whole=True)
-    raise DataError(nothing_found(data_dir, split, others, alone))
+    raise (NoSplit if others else DataError)(nothing_found(data_dir, split, others, alone))
 
 
 def _records(data_dir: str, split: str, shards: RecordFiles, first_label: int | None) -> Source:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from convoy.dataloader.errors import DataError
+from convoy.dataloader.errors import DataError, NoSplit
 from convoy.dataloader.sources.advice import OWN_PART
 from convoy.dataloader.sources.csv_files import TEST, Row, read_rows, split_named
 from convoy.dataloader.sources.file_source import FileSource
@@ -54,7 +54,7 @@ class ListSource(FileSource):
         splits, unused = read_splits(path, held_out)
         train, rows = splits["train"], splits[split]
         if not rows:
-            raise DataError(_no_split(path, split, bool(train), alone))
+            raise NoSplit(_no_split(path, split, bool(train), alone))
         again = _refuse_two_labels(train if rows is train else [*train, *rows])
         names = sorted({row.label for row in train or rows})
         if train and len(names) == 1:

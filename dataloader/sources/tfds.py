@@ -13,7 +13,7 @@ import os
 import re
 from typing import Any
 
-from convoy.dataloader.errors import DataError
+from convoy.dataloader.errors import DataError, NoSplit
 from convoy.dataloader.sources.label_files import read_labels
 from convoy.dataloader.sources.splits import SPLIT_NAMES
 from convoy.dataloader.sources.tfrecords import Layout, TFRecordSource
@@ -121,7 +121,7 @@ def _shards(folder: str, info: dict[str, Any], split: str) -> tuple[str, dict[st
     splits: dict[str, dict[str, Any]] = {s.get("name", ""): s for s in parts}
     name = next((name for name in sum(SPLIT_NAMES[split], ()) if name in splits), None)
     if name is None:
-        raise DataError(f"{folder} has no {split} split (found: {some(list(splits)) or 'none'}).")
+        raise NoSplit(f"{folder} has no {split} split (found: {some(list(splits)) or 'none'}).")
     kind = info.get("fileFormat", "tfrecord")
     if kind != "tfrecord":
         raise DataError(

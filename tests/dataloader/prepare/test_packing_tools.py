@@ -44,8 +44,14 @@ def test_prepare_tfds_packs_a_prepared_data_set(tmp_path, capsys):
         image = feature["image/encoded"].bytes_list.value[0]
         found[image] = feature["image/class/label"].int64_list.value[0] - 1
     assert found == {image: i % 3 for i, image in enumerate(images)}
+    assert "train: 9 images of 3 classes" in capsys.readouterr().out
     assert prepare("tfds", "other", "--data_dir", tmp_path / "tfds", "--out", out) == 2
     assert "not prepared" in capsys.readouterr().err
+    splits.append({"name": "test", "shardLengths": ["1"]})
+    (folder / "dataset_info.json").write_text(json.dumps({"name": "noise", "splits": splits}))
+    assert prepare(*command, "--out", tmp_path / "whole") == 2
+    assert "noise-test.tfrecord-00000-of-00001 is missing" in capsys.readouterr().err
+    assert not (tmp_path / "whole").exists()
 
 
 def test_a_download_without_tensorflow_datasets_says_how_to_install_it(
