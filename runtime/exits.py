@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 from convoy.utils.distributed import ranks
 from convoy.utils.text import tell
@@ -35,10 +37,35 @@ def say(text: str) -> None:
 
 
 def fail(text: str, code: int = EXIT_ERROR) -> int:
-    """Reports to the user and the other ranks."""
+    """Reports to the user and the other ranks.
+
+    All ranks may fail alike, by the same data or by Ctrl-C: then one of them prints the text. The
+    others find that out while Horovod's threads in them report its end, which nobody needs.
+    """
+    with _silent() if ranks.size() > 1 else nullcontext():
+        if not watchdog.is_first_to_say(text):
+            watchdog.fail(text)
+            return leave(code)
     say(text)
     watchdog.fail(text)
     return leave(code)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drops what threads of C++ print on standard error in the block."""
+    try:
+        own = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
 
 
 def leave(code: int) -> int:

@@ -115,8 +115,7 @@ class Runner:
             if self._prints() and sys.stdout:
                 sys.stdout.flush()  # otherwise a full disk would show only at the program's end
         except KeyboardInterrupt:
-            first = watchdog.is_first_to_say("interrupted")  # Ctrl-C reaches all ranks
-            return fail(interrupted(self.config) if first else "interrupted", EXIT_INTERRUPTED)
+            return fail(interrupted(self.config), EXIT_INTERRUPTED)
         except Stopped:
             say(str(stopped_at_once(self._requests, "before its first step")))
             return leave(EXIT_PREEMPTED)

@@ -8,6 +8,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import threading
@@ -29,6 +30,8 @@ ROUND = 0.1
 ADDRESS, TROUBLE, TOLD = "watchdog", "no-watchdog", "told-"  # keys in the store
 _APART = 0.1
 """Seconds between two ranks' checks of whether a message was shown."""
+_STORE_SECONDS = 2.0
+"""Longest time that such a check takes."""
 
 LEFT = "ended before all ranks had started"
 
@@ -151,11 +154,19 @@ class Watchdog:
     def is_first_to_say(self, what: str) -> bool:
         """See `watchdog.is_first_to_say`."""
         time.sleep(min(_APART * self.who["rank"], 1.0))
-        with suppress(OSError):
-            if self._get(TOLD + what):
-                return False
-            self._put(TOLD + what, str(self.who["rank"]))
-        return True
+        key = TOLD + hashlib.sha256(what.encode(errors="replace")).hexdigest()[:16]
+        others: list[str | None] = []
+
+        def ask() -> None:
+            with suppress(OSError):
+                others.append(self._get(key))
+                if not any(others):
+                    self._put(key, str(self.who["rank"]))
+
+        asking = threading.Thread(target=ask, name="convoy-told", daemon=True)
+        asking.start()
+        asking.join(_STORE_SECONDS)  # a launcher that is frozen must not keep a message back
+        return not any(others)
 
     def _settle(self, outcome: dict[str, Any]) -> None:
         """Applies rank 0's outcome: {"go": true}, {"stop": signal} or {"off": trouble}."""

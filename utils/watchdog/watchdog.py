@@ -167,7 +167,11 @@ def stop() -> None:
 
 
 def is_first_to_say(what: str) -> bool:
-    """Returns whether no other rank has yet reported something that all notice at the same time."""
+    """Returns whether no other rank has yet reported something that all notice at the same time.
+
+    Args:
+        what: the message, or a word for what happened.
+    """
     return _dog is None or _dog.is_first_to_say(what)
 
 

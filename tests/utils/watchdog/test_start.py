@@ -3,9 +3,12 @@
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
+from convoy.utils.watchdog import both_sides
+from convoy.utils.watchdog.both_sides import Watchdog
 from convoy.utils.watchdog.heartbeats import identity
 from convoy.utils.watchdog.hub import Hub
 
@@ -56,6 +59,20 @@ def test_rank_0_publishes_its_address_before_it_loads_libraries():
         hub._thread.join()
         hub._listener.close()
         hub._selector.close()
+
+
+def test_a_message_waits_only_briefly_for_a_frozen_launcher(monkeypatch):
+    monkeypatch.setattr(both_sides, "_STORE_SECONDS", 0.1)
+    thaw = threading.Event()
+    who = identity() | {"rank": 1}
+    put, get = (lambda *_: None), (lambda _: thaw.wait(30))
+    member = Watchdog(who, seconds=60, start_seconds=60, put=put, get=get)
+    try:
+        start = time.monotonic()
+        assert member.is_first_to_say("damaged data")
+        assert time.monotonic() - start < 10
+    finally:
+        thaw.set()
 
 
 @pytest.mark.parametrize("rank", [0, 1])

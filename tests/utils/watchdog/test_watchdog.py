@@ -72,6 +72,16 @@ def test_a_rank_with_an_error_is_reported_with_it_and_not_as_dead(job):
     assert "process gone" not in "".join(texts)
 
 
+def test_an_error_that_all_ranks_meet_is_reported_once(job):
+    work = job()
+    work.running()
+    work.touch("alike")
+    codes, texts = work.ends()
+    assert codes == [1, 1, 1]
+    assert sorted(texts)[:2] == ["", ""]
+    assert sorted(texts)[2].endswith("): damaged data\n")
+
+
 def test_a_long_save_slow_data_and_a_normal_end_are_tolerated(job):
     work = job(how="slow data")
     work.running()
