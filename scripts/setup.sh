@@ -120,13 +120,14 @@ fi
 wait "$native_job"
 wait "$rest_job" || die "the packages could not be installed (above)"
 pip install -qq --no-deps --force-reinstall "$wheels"/horovod-*.whl
-# All of its symbols must be in the libraries that are there, which the linker does not check.
-LD_BIND_NOW=1 TF_CPP_MIN_LOG_LEVEL=3 "$venv/bin/python" -c 'import horovod.tensorflow' >"$stamp.log" 2>&1 || {
-  tail -3 "$stamp.log" >&2
-  die "Horovod was built, and does not load with this TensorFlow (above)"
-}
-rm -f "$stamp.log"
-pip check >/dev/null || { pip check >&2; die "the installed packages disagree (above)"; }
-faults >&2 || die "$venv is still not whole (above): remove it, and run make setup again"
+# Three checks at once: all of Horovod's symbols are in the libraries that are there, which the linker does not check; the
+# packages agree; none is missing.
+LD_BIND_NOW=1 TF_CPP_MIN_LOG_LEVEL=3 "$venv/bin/python" -c 'import horovod.tensorflow' >"$stamp.loads" 2>&1 & loads=$!
+pip check >"$stamp.agree" 2>&1 & agree=$!
+faults >"$stamp.whole" 2>&1 & whole=$!
+wait "$loads" || { tail -3 "$stamp.loads" >&2; die "Horovod was built, and does not load with this TensorFlow (above)"; }
+wait "$agree" || { cat "$stamp.agree" >&2; die "the installed packages disagree (above)"; }
+wait "$whole" || { cat "$stamp.whole" >&2; die "$venv is still not whole (above): remove it, and run make setup again"; }
+rm -f "$stamp".*
 echo "$want $(horovod)" > "$stamp"
 say "done: $venv/bin/python main.py --help"
