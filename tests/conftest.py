@@ -3,6 +3,7 @@
 TensorFlow is imported inside the functions that use it, so that other tests start fast.
 """
 
+import gc
 import json
 import logging
 import os
@@ -39,7 +40,9 @@ def pytest_collection():
     with without_garbage_collection():
         if "PYTEST_XDIST_WORKER" in os.environ:
             device.import_tensorflow()
-        return (yield)
+        collected = yield
+    gc.freeze()  # the collector need not search the tests and TensorFlow again and again
+    return collected
 
 
 def pytest_collection_modifyitems(items):
