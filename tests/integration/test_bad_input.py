@@ -116,6 +116,14 @@ def test_classes_are_counted_from_the_labels_without_a_labels_file(flags, tiny, 
     assert saved.state["model"]["num_classes"] == 10
 
 
+def test_a_model_dir_that_cannot_be_written_is_an_error(small_run, tiny, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    model_dir = tmp_path / "file" / "run"
+    assert run(*small_run, "--data_dir", tiny, "--model_dir", model_dir) == 1
+    assert f"--model_dir {model_dir} cannot be written" in said(capsys)
+
+
+@pytest.mark.slow
 def test_a_model_dir_that_cannot_be_written_ends_every_rank_with_a_message(
     convoy, small_run, tiny, tmp_path
 ):
