@@ -1,7 +1,8 @@
 # Convoy's commands. Each does its own set-up; `make setup` alone is rarely needed.
-.PHONY: setup demo demo-finetune demo-photos test tests test-wheel test-slow test-oldest test-parity test-parity-slow test-dali test-export test-trackers test-cluster bench lint style types docs notebook clean
+.PHONY: setup demo demo-finetune demo-photos test tests waiting test-wheel test-slow test-oldest test-parity test-parity-slow test-dali test-export test-trackers test-cluster bench lint style types docs notebook clean
 
 PY := .venv/bin/python
+QUICK := "not slow and not cluster and not multihost"
 
 setup:  ## create .venv with pinned packages and a Horovod built here
 	@scripts/setup.sh
@@ -16,10 +17,16 @@ demo-photos: setup  ## label photographs with ImageNet's weights, and fine-tune 
 	@scripts/demo_photos.sh
 
 test: setup style  ## lint, and what a change can break, within 15 minutes on 2 cores
-	@$(MAKE) --no-print-directory --jobs=2 types tests
+	@$(MAKE) --no-print-directory --jobs=3 types waiting tests
+
+# Tests that mostly wait for the processes that they start: a third process runs them while the others compute.
+WAITING := tests/utils/watchdog tests/integration/test_interruptions.py
 
 tests:  # beside mypy, which uses one core for a minute; tests start other builds, which are not part of this make
-	@env -u MAKEFLAGS $(PY) -m pytest -m "not slow and not cluster and not multihost" -n 2 --dist loadfile --no-loadscope-reorder
+	@env -u MAKEFLAGS $(PY) -m pytest -m $(QUICK) $(WAITING:%=--ignore=%) -n 2 --dist loadfile --no-loadscope-reorder
+
+waiting:
+	@env -u MAKEFLAGS $(PY) -m pytest -m $(QUICK) $(WAITING)
 
 test-wheel: setup  ## build the wheel, and run it outside the checkout beside a user's own utils.py
 	@$(PY) -m pytest tests/integration/test_wheel.py
@@ -29,7 +36,7 @@ test-slow: setup  ## the tests that take minutes
 
 test-oldest:  ## the same as `make test` with TensorFlow 2.18, in an environment of its own
 	@VENV=.venv-oldest TENSORFLOW=2.18 scripts/setup.sh
-	@.venv-oldest/bin/python -m pytest -m "not slow and not cluster and not multihost" -n 2 --dist loadfile --no-loadscope-reorder
+	@.venv-oldest/bin/python -m pytest -m $(QUICK) -n 2 --dist loadfile --no-loadscope-reorder
 
 test-parity: .venv-parity/installed  ## our models against PyTorch's, in an environment of its own
 	@.venv-parity/bin/python -m pytest -m "not slow" -n 2 tests/parity
