@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 from typing import Any
 
 import keras
@@ -15,6 +16,10 @@ import keras
 from convoy.model import catalog, efficientnet, resnet
 from convoy.model.options import Options, ResNetOptions
 from convoy.utils.machine.garbage import without_garbage_collection
+
+_DEEPEST = 5000
+"""Calls within calls that Python must allow, where it usually allows 1,000: Keras walks a model's
+graph by recursion, one call for each layer of its longest chain (ResNet-RS 420 has 2,100)."""
 
 
 def build_model(
@@ -53,5 +58,7 @@ def build_model(
             hint = f"; did you mean {near[0]}?" if near else f" (there are {', '.join(names)})."
             raise TypeError(f"{arch} has no option {name!r}{hint}")
     given = known(num_classes=num_classes, image_size=image_size, **options)
+    # It stays raised, since exports and reports walk the model again.
+    sys.setrecursionlimit(max(_DEEPEST, sys.getrecursionlimit()))
     with without_garbage_collection():
         return family.build(entry, given)
