@@ -1,7 +1,7 @@
 """Builds a Keras model from an architecture's name.
 
 `.keras` files of our models load in a process that has imported this module, because it registers
-all our layers with Keras.
+all our layers with Keras, and allows models as deep as ours.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from convoy.model import catalog, efficientnet, resnet
 from convoy.model.options import Options, ResNetOptions
 from convoy.utils.machine.garbage import without_garbage_collection
 
-_DEEPEST = 5000
-"""Calls within calls that Python must allow, where it usually allows 1,000: Keras walks a model's
-graph by recursion, one call for each layer of its longest chain (ResNet-RS 420 has 2,100)."""
+# Keras walks a model's graph by recursion, one call for each layer of its longest chain. ResNet-RS
+# 420 has 2,100, and Python usually allows 1,000. Exports, reports and loading a file need it too.
+sys.setrecursionlimit(max(5000, sys.getrecursionlimit()))
 
 
 def build_model(
@@ -58,7 +58,5 @@ def build_model(
             hint = f"; did you mean {near[0]}?" if near else f" (there are {', '.join(names)})."
             raise TypeError(f"{arch} has no option {name!r}{hint}")
     given = known(num_classes=num_classes, image_size=image_size, **options)
-    # It stays raised, since exports and reports walk the model again.
-    sys.setrecursionlimit(max(_DEEPEST, sys.getrecursionlimit()))
     with without_garbage_collection():
         return family.build(entry, given)

@@ -1,6 +1,7 @@
 """The catalogue's arithmetic against every built model."""
 
 import math
+import sys
 
 import keras
 import pytest
@@ -59,3 +60,17 @@ def test_counts_are_right_at_another_size_and_number_of_classes(name):
     model = build_model(name, num_classes=7, image_size=45)
     assert model.count_params() == parameter_count(arch, 7)
     assert counted(model) == arithmetic.macs(arch, 45, 7) == flops(model)
+
+
+def test_python_allows_the_calls_that_keras_makes_for_the_deepest_model():
+    """Keras 3.15 and 3.5 make one for each of its 2,101 layers; Python's usual limit is 1,000."""
+    assert sys.getrecursionlimit() > 2 * 2101
+
+
+@pytest.mark.slow
+def test_a_chain_as_long_as_the_deepest_models_can_be_built_and_loaded(tmp_path):
+    image = chain = keras.Input((1,))
+    for _ in range(2101):  # ResNet-RS 420 has as many in a row
+        chain = keras.layers.Identity()(chain)
+    keras.Model(image, chain).save(tmp_path / "deep.keras")
+    assert len(keras.models.load_model(tmp_path / "deep.keras").layers) == 2102
