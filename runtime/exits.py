@@ -40,10 +40,11 @@ def fail(text: str, code: int = EXIT_ERROR) -> int:
     """Reports to the user and the other ranks.
 
     All ranks may fail alike, by the same data or by Ctrl-C: then one of them prints the text. The
-    others find that out while Horovod's threads in them report its end, which nobody needs.
+    others find that out while Horovod's threads in them report its end, which nobody needs. An
+    elastic job outlives its processes, and another one may fail alike hours later: each prints.
     """
     with _silent() if ranks.size() > 1 else nullcontext():
-        if not watchdog.is_first_to_say(text):
+        if not ranks.elastic() and not watchdog.is_first_to_say(text):
             watchdog.fail(text)
             return leave(code)
     say(text)
@@ -53,7 +54,7 @@ def fail(text: str, code: int = EXIT_ERROR) -> int:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Drops what threads of C++ print on standard error in the block."""
+    """Drops what any thread prints on standard error in the block."""
     try:
         own = os.dup(2)
     except OSError:  # there is no standard error
