@@ -17,7 +17,7 @@ class DataError(UserError, ValueError):
 
 
 class NoSplit(DataError):
-    """The data are there and have only the other split."""
+    """The data are there, without the split that was looked for."""
 
 
 class RecordError(DataError):

@@ -6,8 +6,7 @@
 #   normalisation, activation and addition are layers of their own (ResNet-RS 420: 2,100).
 # Seen on 2026-12-02: keras.Model(inputs, outputs) raises RecursionError for 1,000 layers one after the other, and
 #   Sequential does too when it is built; one Python call is spent on each layer. A file that was saved under a higher
-#   limit does not load under the usual one. How deep a model may be depends on how deep the call is: the same model
-#   builds in a script, and not in a test runner.
+#   limit does not load under the usual one.
 # What to do: sys.setrecursionlimit before such a model is built or loaded.
 # Output: at the end. Exits with 1 if it changes.
 set -euo pipefail
