@@ -310,7 +310,7 @@ def test_two_ranks_are_measured_together_and_compared_with_one(convoy, tmp_path)
 @pytest.mark.timeout(900)  # eight models, four of them converted
 def test_every_format_and_precision_is_measured_on_real_images(trained, tmp_path):
     """The run has no exports, so the benchmark makes them."""
-    pytest.importorskip("onnxruntime", reason="the extra export: make test-export")
+    pytest.importorskip("tf2onnx", reason="the extra export: make test-export")
     data = trained.flags[-2:]
     flags = ("--mode", MODE, "--model_dir", str(trained.model_dir), *data, "--prof", "3")
     flags += ("--benchmark_batch_sizes", "1,60", "--benchmark_precisions", "fp32,bf16")

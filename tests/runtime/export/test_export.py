@@ -127,8 +127,8 @@ def lite(path):
 
 @pytest.mark.slow
 def test_an_onnx_file_names_classes_and_contains_its_metadata(trained, pictures, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra export: make test-export")
-    import onnx
+    onnx = pytest.importorskip("onnx", reason="the extra export: make test-export")
+    import onnxruntime
     from onnx.shape_inference import infer_shapes
 
     assert export(trained, tmp_path, "--predict_dir", pictures, "--export_format", "onnx") == 0
