@@ -190,8 +190,8 @@ def test_contradictory_flags_of_a_report_are_refused(run, refused, flags, words)
 def same_answers(folder, other):
     """Checks that two reports' predictions differ only in the rounding of confidences.
 
-    The fitted heads have weights of about 100 that nearly cancel: an error of half a unit in the last
-    place of each feature (1e-7) moves a confidence by 4e-6, one of 5e-7 by 2e-5.
+    The fitted heads have weights of about 100 that nearly cancel: an error of half a unit in the
+    last place of each feature (1e-7) moves a confidence by 4e-6, one of 5e-7 by 2e-5.
     """
     pairs = zip(*(csv_rows(one / "predictions.csv") for one in (folder, other)), strict=True)
     for mine, theirs in pairs:
