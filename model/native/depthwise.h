@@ -182,13 +182,14 @@ void DepthwiseKernelGradient(const Depthwise& d, const T* dy, const T* x, T* dke
   });
 }
 
+// `dx` may be the same memory as `x`.
 template <typename T>
 void DepthwiseGradient(const Depthwise& d, const T* dy, const T* x, const T* kernel, T* dx,
                        T* dkernel) {
   std::vector<float> room;
+  DepthwiseKernelGradient(d, dy, x, dkernel);
   DepthwiseInputGradient(
       d, dy, AsFloats(kernel, d.kernel_height * d.kernel_width * d.channels, room), dx);
-  DepthwiseKernelGradient(d, dy, x, dkernel);
 }
 
 }  // namespace

@@ -53,11 +53,13 @@ struct Kernels {
   void (*norm_gradient)(const Norm&, const T* dy, const T* x, const float* gamma,
                         const float* beta, const float* mean, const float* variance,
                         const T* shortcut, T* dx, float* dgamma, float* dbeta, T* dshortcut);
+  // Gradients of depthwise convolution. dx may be `x`.
   void (*depthwise_gradient)(const Depthwise&, const T* dy, const T* x, const T* kernel, T* dx,
                              T* dkernel);
   // y = x · gate, with one gate per image and channel.
   void (*gate)(const Images&, const T* x, const T* gate, T* y);
-  // Gradients of `gate`: dx = dy · gate, and dgate = Σ dy · x over an image's pixels.
+  // Gradients of `gate`: dx = dy · gate, and dgate = Σ dy · x over an image's pixels. dx may be
+  // `dy` or `x`.
   void (*gate_gradient)(const Images&, const T* dy, const T* x, const T* gate, T* dx, T* dgate);
   // The mean over an image's pixels.
   void (*squeeze)(const Images&, const T* x, T* mean);

@@ -201,17 +201,18 @@ void ComputeDepthwiseGradient(void* kernel, TF_OpKernelContext* context) {
   Depthwise d = static_cast<const Attributes*>(kernel)->depthwise;
   const Tensor dy = run.Input(0, "dy", kImages);
   if (!run.ok()) return;
-  const Tensor x = run.Input(1, "x", {Side(dy, 0), -1, -1, Side(dy, 3)});
+  std::vector<Tensor> x;
+  x.push_back(run.Input(1, "x", {Side(dy, 0), -1, -1, Side(dy, 3)}));
   const Tensor weights = run.Input(2, "the kernel", {-1, -1, Side(dy, 3), 1});
   if (!run.ok()) return;
-  SetSides(d, x, weights);
+  SetSides(d, x[0], weights);
   d.out_height = Side(dy, 1), d.out_width = Side(dy, 2);
   if (const char* mistake = Mistake(d)) return run.Fail(mistake);
-  const Tensor dx = run.Allocate(0, kType<T>, Sides(x));
+  const Tensor dx = run.TakeOver(x, 0, 1);  // x is last read before dx is written
   const Tensor dkernel = run.Allocate(1, kType<T>, Sides(weights));
   if (!run.ok()) return;
-  BestKernels<T>().depthwise_gradient(d, Data<T>(dy), Data<T>(x), Data<T>(weights), Data<T>(dx),
-                                      Data<T>(dkernel));
+  BestKernels<T>().depthwise_gradient(d, Data<T>(dy), Data<T>(x[0] ? x[0] : dx), Data<T>(weights),
+                                      Data<T>(dx), Data<T>(dkernel));
 }
 
 // ---- squeeze and excitation -----------------------------------------------------------------
@@ -238,16 +239,20 @@ void ComputeGate(void*, TF_OpKernelContext* context) {
 template <typename T>
 void ComputeGateGradient(void*, TF_OpKernelContext* context) {
   Run run(context);
-  const Tensor dy = run.Input(0, "dy", kImages);
+  std::vector<Tensor> maps;  // dy and x
+  maps.push_back(run.Input(0, "dy", kImages));
   if (!run.ok()) return;
-  const Tensor x = run.Input(1, "x", Sides(dy));
-  const Tensor gate = run.Input(2, "gate", Pooled(dy));
+  maps.push_back(run.Input(1, "x", Sides(maps[0])));
   if (!run.ok()) return;
-  const Tensor dx = run.Allocate(0, kType<T>, Sides(dy));
-  const Tensor dgate = run.Allocate(1, kType<T>, Pooled(dy));
+  const std::vector<int64_t> pooled = Pooled(maps[0]);
+  const Tensor gate = run.Input(2, "gate", pooled);
   if (!run.ok()) return;
-  BestKernels<T>().gate_gradient(ImagesOf(dy), Data<T>(dy), Data<T>(x), Data<T>(gate),
-                                 Data<T>(dx), Data<T>(dgate));
+  const Tensor dx = run.TakeOver(maps);
+  const Tensor dgate = run.Allocate(1, kType<T>, pooled);
+  if (!run.ok()) return;
+  BestKernels<T>().gate_gradient(ImagesOf(dx), Data<T>(maps[0] ? maps[0] : dx),
+                                 Data<T>(maps[1] ? maps[1] : dx), Data<T>(gate), Data<T>(dx),
+                                 Data<T>(dgate));
 }
 
 template <typename T>

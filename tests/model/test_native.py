@@ -209,6 +209,36 @@ def test_a_gradient_of_batch_norm_takes_the_place_of_the_one_above(ops, joined, 
         np.testing.assert_array_equal(kept, x * 3 * 2)
 
 
+@pytest.mark.parametrize("needed", [False, True], ids=["free", "needed later"])
+@pytest.mark.parametrize("name", ["depthwise", "gate"])
+def test_an_inputs_gradient_takes_the_place_of_the_input(ops, name, needed):
+    rng = np.random.default_rng(6)
+    dy = drawn(rng, (2, 8, 8, 20), "float32")
+    settings = {"kernel": drawn(rng, (3, 3, 20, 1), "float32"), "stride": 1}
+    settings |= {"pad_top": 1, "pad_left": 1}
+    if name == "gate":
+        settings = {"gate": drawn(rng, (2, 1, 1, 20), "float32")}
+    gradients = getattr(ops, f"convoy_{name}_gradient")
+
+    @tf.function(autograph=False)
+    def run(dy):
+        x = dy * 3
+        place = tf.numpy_function(address, [x], tf.int64)
+        with tf.control_dependencies([place]):  # then nothing reads x afterwards
+            found = gradients(dy=dy, x=x, **settings)
+        later = tf.numpy_function(address, [found[0]], tf.int64)
+        with tf.control_dependencies([later]):
+            kept = x * 2 if needed else dy * 6
+        return place, later, kept, found
+
+    place, later, kept, found = run(dy)
+    assert (place == later) == (not needed)
+    np.testing.assert_array_equal(kept, dy * 3 * 2)
+    x = dy * 3  # a variable of Python holds it, so this call cannot take its place
+    for one, other in zip(found, gradients(dy=dy, x=x, **settings), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_results_have_the_same_bits_with_any_number_of_threads(ops):
     rng = np.random.default_rng(5)
     x, dy = (drawn(rng, (8, 28, 28, 48), "float32") for _ in range(2))

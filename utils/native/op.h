@@ -62,16 +62,16 @@ class Run {
   }
 
   // Returns an output in the inputs' shape. It reuses the buffer of the first of `inputs` (numbers
-  // 0, 1, …) that nobody else needs, or otherwise allocates a new one. TensorFlow does not pass on
-  // a buffer that is held twice, so this releases all inputs and reads them again; a null input is
-  // the one whose buffer the output took over.
-  Tensor TakeOver(std::vector<Tensor>& inputs, int index = 0) {
+  // `first`, `first` + 1, …) that nobody else needs, or otherwise allocates a new one. TensorFlow
+  // does not pass on a buffer that is held twice, so this releases all inputs and reads them again;
+  // a null input is the one whose buffer the output took over.
+  Tensor TakeOver(std::vector<Tensor>& inputs, int index = 0, int first = 0) {
     if (!ok()) return nullptr;
     std::vector<int64_t> shape(TF_NumDims(inputs[0].get()));
     for (size_t i = 0; i < shape.size(); ++i) shape[i] = Side(inputs[0], static_cast<int>(i));
     std::vector<int> numbers(inputs.size());
     for (size_t i = 0; i < inputs.size(); ++i) {
-      numbers[i] = static_cast<int>(i);
+      numbers[i] = first + static_cast<int>(i);
       inputs[i].reset();
     }
     int taken = -1;
@@ -79,7 +79,7 @@ class Run {
         context_, numbers.data(), static_cast<int>(numbers.size()), index, shape.data(),
         static_cast<int>(shape.size()), &taken, status_.get()));
     for (int i : numbers) {
-      if (i != taken) inputs[i] = Input(i, "an input", shape);
+      if (i != taken) inputs[i - first] = Input(i, "an input", shape);
     }
     return output;
   }
