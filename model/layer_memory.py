@@ -36,6 +36,8 @@ class Uses:
         alias: whether each output is the first input's memory.
         in_place: whether the output takes the place of an input that nothing else needs.
         in_place_back: the same for the gradients of output and first input.
+        over_input: whether the first input's gradient takes the place of that input, if nothing
+            else needs it.
         passes_back: whether the inputs' gradients are that of the output, in the same memory.
         scratch: what it takes while it runs, as multiples of the first input and output.
         scratch_back: the same for its gradient.
@@ -48,6 +50,7 @@ class Uses:
     alias: bool = False
     in_place: bool = False
     in_place_back: bool = False
+    over_input: bool = False
     passes_back: bool = False
     scratch: tuple[float, float] = (0.0, 0.0)
     scratch_back: tuple[float, float] = (0.0, 0.0)
@@ -66,13 +69,15 @@ def uses(layer: Any, inputs: int, natively: bool, gpu: bool = False) -> Uses:
     if isinstance(layer, GroupedConv2D) and layer.groups > 1 and not gpu:
         # Its chunks' inputs and outputs are copies.
         return Uses(first, copies=True, scratch=(0.0, 1.0), scratch_back=(1.0, 1.0))
-    if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return Uses(first, over_input=natively)
+    if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
         return Uses(first)
     if isinstance(layer, keras.layers.BatchNormalization):
         return _norm(layer, inputs, natively)
     if isinstance(layer, Excite):
         both = (True, True)
-        return Uses(both) if natively else Uses(both, scratch_back=(1.0, 0.0))
+        return Uses(both, in_place_back=True) if natively else Uses(both, scratch_back=(1.0, 0.0))
     if isinstance(layer, Squeeze):
         again = (0.0, 0.0) if natively else (1.0, 0.0)
         return Uses(alias=True, in_place_back=True, scratch_back=again)

@@ -4,12 +4,13 @@ See Chen et al. 2016 (arXiv:1604.06174). A segment (`model.segments`) keeps its 
 what lies inside. The second pass changes nothing: it gets the variables' values of before the first
 one, so that seed generators draw the same numbers, and its updates of batch norm's statistics and
 of seed generators are thrown away. Statistics of the batch and exchanges between ranks come from
-the first pass (`model.replay`).
+the first pass (`model.replay`). The second pass of a whole block is itself run part by part in this
+way, so that it does not keep all of the block's activations at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import keras
@@ -40,16 +41,26 @@ class Recomputing:
 
     def __call__(self, images: Any) -> Any:
         """Returns the model's output for images."""
-        found = {id(self._input): images}
-        for segment in self._segments:
-            values = [found[id(tensor)] for tensor in segment.inputs]
-            run = (
-                _recomputed(segment, values, self._compiled)
-                if segment.drops
-                else segment.run(values)
-            )
-            found |= {id(t): value for t, value in zip(segment.outputs, run, strict=True)}
+        found = _run(self._segments, {id(self._input): images}, self._compiled)
         return found[id(self._output)]
+
+
+def _run(parts: Sequence[Segment], found: dict[int, Any], compiled: bool) -> dict[int, Any]:
+    """Runs segments.
+
+    Args:
+        parts: in order.
+        found: the values of the tensors that they need from others, by the tensors' ids.
+        compiled: whether XLA compiles the step.
+
+    Returns:
+        `found`, with the segments' outputs added.
+    """
+    for part in parts:
+        values = [found[id(tensor)] for tensor in part.inputs]
+        outputs = _recomputed(part, values, compiled) if part.drops else part.run(values)
+        found |= {id(t): value for t, value in zip(part.outputs, outputs, strict=True)}
+    return found
 
 
 def _recomputed(segment: Segment, values: Sequence[tf.Tensor], compiled: bool) -> list[tf.Tensor]:
@@ -60,10 +71,15 @@ def _recomputed(segment: Segment, values: Sequence[tf.Tensor], compiled: bool) -
     @tf.custom_gradient
     def forward(*given: tf.Tensor) -> Any:
         with memory.first_pass():
-            outputs, scope = _with_states(segment, given)
+            outputs, scope = _with_states(segment, given, segment.run)
         for variable, before in zip(segment.variables, given[len(values) :], strict=True):
             if (after := scope.get_current_value(variable)) is not before:
                 variable.assign(after)
+
+        def again(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+            found = {id(t): value for t, value in zip(segment.inputs, values, strict=True)}
+            _run(segment.parts, found, compiled)
+            return [found[id(tensor)] for tensor in segment.outputs]
 
         def backward(*upstream: tf.Tensor) -> list[tf.Tensor | None]:
             inputs, above = _after(given, upstream, compiled)
@@ -75,8 +91,9 @@ def _recomputed(segment: Segment, values: Sequence[tf.Tensor], compiled: bool) -
             ):
                 sources = [tensor for tensor in inputs if tensor.dtype.is_floating]
                 tape.watch(sources)
-                again, _ = _with_states(segment, inputs)
-            found = iter(tape.gradient(again, sources, output_gradients=above))
+                run = again if segment.parts else segment.run
+                outputs, _ = _with_states(segment, inputs, run)
+            found = iter(tape.gradient(outputs, sources, output_gradients=above))
             return [next(found) if tensor.dtype.is_floating else None for tensor in inputs]
 
         return outputs, backward
@@ -85,9 +102,16 @@ def _recomputed(segment: Segment, values: Sequence[tf.Tensor], compiled: bool) -
 
 
 def _with_states(
-    segment: Segment, given: Sequence[tf.Tensor]
+    segment: Segment,
+    given: Sequence[tf.Tensor],
+    run: Callable[[Sequence[tf.Tensor]], list[tf.Tensor]],
 ) -> tuple[list[tf.Tensor], keras.StatelessScope]:
     """Runs a segment with the values of its inputs and then of its variables.
+
+    Args:
+        segment: whose inputs and variables these are.
+        given: the values.
+        run: computes its outputs from the inputs' values.
 
     Returns:
         The outputs, and the scope that has the variables' new values.
@@ -95,7 +119,7 @@ def _with_states(
     count = len(segment.inputs)
     states = list(zip(segment.variables, given[count:], strict=True))
     with keras.StatelessScope(states, initialize_variables=False) as scope:
-        outputs = segment.run(given[:count])
+        outputs = run(given[:count])
     return outputs, scope
 
 

@@ -24,8 +24,11 @@ class Memory:
         self._values: list = []
 
     def first_pass(self) -> contextlib.AbstractContextManager[None]:
-        """Makes `remember` keep values here."""
-        return _using(self._values, None)
+        """Makes `remember` keep values here.
+
+        In another memory's second pass, `recall` returns that one's values, and keeps them here.
+        """
+        return _using(self._values, _from)
 
     def second_pass(self) -> contextlib.AbstractContextManager[None]:
         """Makes `recall` return them, in the same order."""
@@ -52,4 +55,4 @@ def remember(values: Values) -> Values:
 
 def recall() -> Any:
     """Returns what the first pass remembered here; None if this is not a second pass."""
-    return None if _from is None else next(_from)
+    return None if _from is None else remember(next(_from))

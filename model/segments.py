@@ -3,6 +3,9 @@
 A convolution's output takes a whole convolution to compute again; that of a batch norm, activation
 or gate only a pass over the data. So a segment ends with each convolution whose output then is all
 that the rest of the model needs from it.
+
+A whole block can be one segment. It is cut in the same way into parts for its second pass, which
+would otherwise keep all of the block's activations at once.
 """
 
 from __future__ import annotations
@@ -27,14 +30,17 @@ class Segment:
         inputs, outputs: the model's symbolic tensors that enter and leave the segment.
         variables: Keras variables of its layers, with the states of seed generators.
         drops: whether a tensor stays inside, which need not be kept.
+        parts: of a whole block, segments that keep its convolutions' outputs; otherwise none.
 
     Args:
-        nodes: see above.
+        nodes, parts: see above.
         needed: ids of the tensors that are needed after the segment.
     """
 
-    def __init__(self, nodes: Sequence[Any], needed: Collection[int]) -> None:
-        self.nodes = nodes
+    def __init__(
+        self, nodes: Sequence[Any], needed: Collection[int], parts: Sequence[Segment] = ()
+    ) -> None:
+        self.nodes, self.parts = nodes, parts
         made = {id(tensor): tensor for node in nodes for tensor in node.outputs}
         entering = {
             id(tensor): tensor
@@ -78,9 +84,11 @@ def segments(model: keras.Model, whole: Collection[str] = ()) -> list[Segment]:
     nodes = _ordered(model)
     last = {id(t): place for place, node in enumerate(nodes) for t in node.input_tensors}
     last |= {id(tensor): len(nodes) for tensor in model.outputs}
-    blocks = [_block(node) for node in nodes]
+    blocks = _blocks(nodes)
     cheap_to_keep = {id(t) for node in nodes if _keeps(node.operation) for t in node.outputs}
-    found, start, live = [], 0, set[int]()
+    found: list[Segment] = []
+    parts: list[Segment] = []
+    start, part_start, live = 0, 0, set[int]()
     for place, node in enumerate(nodes):
         live |= {id(tensor) for tensor in node.outputs}
         live -= {
@@ -88,13 +96,19 @@ def segments(model: keras.Model, whole: Collection[str] = ()) -> list[Segment]:
             for tensor in (*node.outputs, *node.input_tensors)
             if last.get(id(tensor), -1) <= place
         }
-        ends = place + 1 == len(nodes) or blocks[place] != blocks[place + 1]
-        if not ends and blocks[place] not in whole and isinstance(node.operation, _HEAVY):
-            ends = live <= cheap_to_keep
-        if ends:
-            cheap_to_keep |= live
-            found.append(Segment(nodes[start : place + 1], live))
-            start = place + 1
+        block_ends = place + 1 == len(nodes) or blocks[place] != blocks[place + 1]
+        if not block_ends and not (isinstance(node.operation, _HEAVY) and live <= cheap_to_keep):
+            continue
+        cheap_to_keep |= live
+        parts.append(Segment(nodes[part_start : place + 1], live))
+        part_start = place + 1
+        if blocks[place] not in whole:
+            found += parts
+        elif block_ends:
+            found.append(Segment(nodes[start : place + 1], live, parts))
+        else:
+            continue
+        parts, start = [], place + 1
     return found
 
 
@@ -103,9 +117,20 @@ def _keeps(operation: Any) -> bool:
     return isinstance(operation, (*_HEAVY, Fork))
 
 
-def _block(node: Any) -> str:
-    found = BLOCK.match(node.operation.name)
-    return found[1] if found else ""
+def _blocks(nodes: Sequence[Any]) -> list[str]:
+    """Returns the name of each node's block, or "" outside of blocks.
+
+    What follows the stem's convolution belongs to the first block, whose input is then that
+    convolution's output: of a batch norm and its result, only one is kept.
+    """
+    matches = [BLOCK.match(node.operation.name) for node in nodes]
+    names = [match[1] if match else "" for match in matches]
+    first = next((place for place, name in enumerate(names) if name), 0)
+    for place in reversed(range(first)):
+        if isinstance(nodes[place].operation, _HEAVY):
+            break
+        names[place] = names[first]
+    return names
 
 
 def _ordered(model: keras.Model) -> list[Any]:

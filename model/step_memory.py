@@ -41,7 +41,6 @@ class Moment:
         backward: whether its gradient runs.
         kept: what the forward pass made and the backward pass needs.
         working: other activations and their gradients.
-        idle: freed, but kept by the allocator.
         gradients: those of weights so far.
     """
 
@@ -49,13 +48,12 @@ class Moment:
     backward: bool
     kept: float
     working: float
-    idle: float
     gradients: float
 
     @property
     def total(self) -> float:
         """Returns the bytes of everything."""
-        return self.kept + self.working + self.idle + self.gradients
+        return self.kept + self.working + self.gradients
 
 
 def step_memory(
@@ -84,8 +82,10 @@ def step_memory(
     ended = len(walk.steps)
     walk.begin_backward(model.outputs[0])
     for segment in reversed(parts):
-        computed_again = whole is not None and segment.drops
-        (walk.second_pass(segment) if computed_again else walk).backward(segment.nodes)
+        if whole is None:
+            walk.backward(segment.nodes)
+        else:
+            walk.recomputing(segment)
     return StepMemory(walk.steps, ended)
 
 
@@ -128,29 +128,21 @@ class StepMemory:
             size for step in steps[:turn] for key, size in step.makes.items() if key in self._kept
         )
 
-    def peak(self, batch: int, returned_from: float = 0.0) -> Moment:
-        """Returns the moment that takes most.
+    def peak(self, batch: int) -> Moment:
+        """Returns the moment that takes most, for so many images."""
+        return max(self._moments(batch), key=lambda moment: moment.total)
 
-        Args:
-            batch: number of images.
-            returned_from: size in bytes from which the allocator gives freed memory back to the
-                system; it keeps smaller pieces for later.
-        """
-        return max(self._moments(batch, returned_from), key=lambda moment: moment.total)
-
-    def _moments(self, batch: int, returned_from: float) -> Iterator[Moment]:
+    def _moments(self, batch: int) -> Iterator[Moment]:
         """Follows every buffer from the step that makes it to the last that reads it."""
         live: dict[int, float] = {}
-        kept = working = small = most_small = gradients = 0.0
+        kept = working = gradients = 0.0
 
         def change(key: int, size: float) -> None:
-            nonlocal kept, working, small
+            nonlocal kept, working
             if key in self._kept:
                 kept += size
             else:
                 working += size
-            if abs(size) < returned_from:
-                small += size
 
         for place, step in enumerate(self._steps):
             for made, size in step.makes.items():
@@ -159,12 +151,8 @@ class StepMemory:
                     change(old, -live.pop(old))
                 live[made] = batch * size
                 change(made, live[made])
-            scratch = batch * step.scratch
-            most_small = max(most_small, small + (scratch if scratch < returned_from else 0.0))
             gradients += step.gradients
-            yield Moment(
-                step.at, step.backward, kept, working + scratch, most_small - small, gradients
-            )
+            yield Moment(step.at, step.backward, kept, working + batch * step.scratch, gradients)
             for key in self._ending.get(place, ()):
                 if key in live:
                     change(key, -live.pop(key))
@@ -239,16 +227,29 @@ class _Walk:
         self._gradients[id(output)] = [self._make(step, self._bytes[id(output)])]
         self.steps.append(step)
 
-    def second_pass(self, segment: Segment) -> _Walk:
-        """Runs the part of a segment again that its gradients need, and returns a walk with it."""
+    def recomputing(self, segment: Segment) -> None:
+        """Runs the gradients of a segment, after its second pass if it has one."""
+        walk = self._second_pass(segment) if segment.drops else self
+        for part in reversed(segment.parts):
+            walk.recomputing(part)
+        if not segment.parts:
+            walk.backward(segment.nodes)
+
+    def _second_pass(self, segment: Segment) -> _Walk:
+        """Runs what is needed of a segment again, and returns a walk with it.
+
+        Its gradients need it, or its parts that have second passes of their own need it as input.
+        """
         again = copy.copy(self)
         again._buffers, again._hidden = dict(self._buffers), {}
-        needed: set[int] = set()
+        later = [part for part in segment.parts if part.drops]
+        needed = {id(tensor) for part in later for tensor in part.inputs}
+        in_parts = {id(node) for part in later for node in part.nodes}
         wanted = []
         for node in reversed(segment.nodes):
             use, inputs = self._uses[id(node)], [id(tensor) for tensor in node.input_tensors]
             outputs = {id(tensor) for tensor in node.outputs}
-            own = outputs <= self._differentiable
+            own = outputs <= self._differentiable and id(node) not in in_parts
             if (own and (use.hidden or use.copies or use.outputs)) or outputs & needed:
                 wanted.append(node)
                 needed |= {*inputs}
@@ -289,6 +290,8 @@ class _Walk:
                 made = self._make(step, self._bytes[key])
                 if use.in_place_back and not place:
                     step.over[made] = found[0]
+                elif use.over_input and not place:
+                    step.over[made] = self._buffers[key]
             self._gradients.setdefault(key, []).append(made)
 
     def _summed(self, node: Any, found: list[int], size: float) -> list[int]:

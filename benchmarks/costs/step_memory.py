@@ -81,10 +81,10 @@ def table(rows: Iterable[tuple[Case, str, Foreseen, float]]) -> str:
 
 def shares(found: Foreseen) -> tuple[float, float, float, float]:
     """Returns the shares of the process and its images, weights, what is kept, and the rest."""
-    process, weights, gradients, slots, average, kept, working, idle, images = (
+    process, weights, gradients, slots, average, kept, working, images, wasted = (
         part / found.total for part in found.parts().values()
     )
-    return process + images, weights + gradients + slots + average, kept, working + idle
+    return process + images + wasted, weights + gradients + slots + average, kept, working
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import NoReturn
 import keras
 
 from convoy.runtime.fitted.auto_batch import SHARE, on_each_host
-from convoy.runtime.fitted.foreseen_memory import KNOWN_ERROR, Foresight
+from convoy.runtime.fitted.foreseen_memory import KNOWN_ERROR, Foresight, bytes_of_a_number
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import AUTO, batch_number
 from convoy.utils.distributed import ranks
@@ -70,8 +70,8 @@ def available_memory(on_host: int) -> float:
 def _shortage(config: Config, model: keras.Model, on_host: int) -> Shortage | None:
     if visible_gpus() > 0:
         return None
-    itemsize = 2 if "16" in keras.config.dtype_policy().compute_dtype else 4
-    foresight, free = Foresight(config, model, itemsize, gpu=False), available_memory(on_host)
+    foresight = Foresight(config, model, bytes_of_a_number(), gpu=False)
+    free = available_memory(on_host)
     batch = batch_number(config.train_batch_size)
     needed = foresight.peak(batch, config.recompute).total
     if needed * (1 - KNOWN_ERROR) <= free:

@@ -20,15 +20,17 @@ from convoy.runtime.settings.recomputation import recomputed_blocks
 from convoy.utils.distributed import ranks
 
 MIB = 2**20
-PROCESS = 770 * MIB
+PROCESS = 760 * MIB
 """Python, TensorFlow and the input pipeline, without a model.
 
-With `PER_CALL` measured on an AMD EPYC (AVX2, two cores), TensorFlow 2.21, 2026-12-01.
+With `PER_CALL` measured on an AMD EPYC (AVX2, two cores), TensorFlow 2.21, 2026-12-02.
 """
-PER_CALL = MIB // 4
+PER_CALL = round(0.3 * MIB)
 """The graph's and the kernels' memory for a layer's call, forward, backward or again."""
-RETURNED_FROM = 32 * MIB
-"""glibc returns freed memory of this size or more to the system (M_MMAP_THRESHOLD's maximum)."""
+WASTED = 1 / 16
+"""What TensorFlow's pool for tensors takes besides them, as a share of them (`memory_pool.py`).
+
+Its index takes 1/32 of the pool, which has up to twice the size that is needed."""
 KNOWN_ERROR = 0.1
 """Largest difference from a measured peak, as a fraction; docs/memory.md has the table."""
 _BATCHES = 4
@@ -48,7 +50,7 @@ class Foreseen:
         slots: what the optimizer keeps.
         average: the moving average of the weights.
         images: batches of images.
-        kept: activations that are kept when the backward pass begins.
+        wasted: what TensorFlow's pool for tensors takes besides them.
         moment: what the pass takes when the process takes most.
     """
 
@@ -57,34 +59,39 @@ class Foreseen:
     slots: float
     average: float
     images: float
-    kept: float
+    wasted: float
     moment: Moment
 
     @property
     def total(self) -> float:
         """Returns the sum."""
+        return self.process + self.tensors + self.wasted
+
+    @property
+    def tensors(self) -> float:
+        """Returns the bytes of the tensors that exist at that moment."""
         state = self.weights + self.slots + self.average
-        return self.process + state + self.images + self.moment.total
+        return state + self.images + self.moment.total
 
     def parts(self) -> dict[str, float]:
-        """Returns the bytes by name, for people.
-
-        What the backward pass has freed of the activations, and the allocator has not given back,
-        still counts as kept.
-        """
+        """Returns the bytes by name, for people."""
         moment = self.moment
-        kept = min(self.kept, moment.kept + moment.idle)
         return {
             "process with TensorFlow (measured constants)": self.process,
             "weights": self.weights,
             "their gradients": moment.gradients,
             "the optimizer's averages": self.slots,
             "moving average of the weights": self.average,
-            "activations kept for the backward pass": kept,
+            "activations kept for the backward pass": moment.kept,
             "at work: a layer, or what is computed again": moment.working,
-            "free, but not given back by the allocator": moment.kept + moment.idle - kept,
             "batches of images": self.images,
+            "the pool's index": self.wasted,
         }
+
+
+def bytes_of_a_number() -> int:
+    """Returns the size of a number in activations, from Keras' dtype policy."""
+    return 2 if "16" in keras.config.dtype_policy().compute_dtype else 4
 
 
 class Foresight:
@@ -114,26 +121,27 @@ class Foresight:
             recompute: value of `--recompute`, except for auto.
         """
         config, done = self._config, self._pass(recompute)
-        moment = done.peak(batch, 0.0 if self._gpu else RETURNED_FROM)
+        moment = done.peak(batch)
         # The passes' gradients exist until the update, which scales a copy of each. With several
         # passes, their sum does too while the next one runs.
         passes = self._passes_per_update(batch)
         summed = self._trained if passes > 1 else 0
         if 2 * self._trained > moment.total + summed:
-            moment = Moment(UPDATE, True, 0, 0, 0, 2 * self._trained)
+            moment = Moment(UPDATE, True, 0, 0, 2 * self._trained)
         else:
             moment = replace(moment, gradients=moment.gradients + summed)
         float_images = config.mixup_alpha or config.cutmix_alpha
-        images = batch * 3 * train_image_size(config) ** 2 * (4 if float_images else 1)
-        return Foreseen(
+        image_bytes = batch * 3 * train_image_size(config) ** 2 * (4 if float_images else 1)
+        found = Foreseen(
             process=0 if self._gpu else PROCESS + PER_CALL * done.calls,
             weights=self._weights,
             slots=_SLOTS[config.optimizer] * self._trained,
             average=self._weights if config.moving_average_decay else 0,
-            images=images * (passes + (0 if self._gpu else _BATCHES)),
-            kept=batch * done.kept,
+            images=image_bytes * (passes + (0 if self._gpu else _BATCHES)),
+            wasted=0,
             moment=moment,
         )
+        return found if self._gpu else replace(found, wasted=WASTED * found.tensors)
 
     def _passes_per_update(self, batch: int) -> int:
         if total := self._config.optimizer_batch_size:

@@ -95,7 +95,7 @@ def test_a_batch_that_does_not_fit_is_named_with_what_would(model, host):
     fits = int(text.split("--train_batch_size ")[2].split()[0])
     foresight = Foresight(B0, model, 4, gpu=False)
     assert foresight.peak(fits, "none").total <= 0.8 * 2 * GIB < foresight.peak(256, "none").total
-    assert "with --recompute blocks this batch takes 1." in text
+    assert "with --recompute norms this batch takes 1." in text
 
 
 def test_there_is_no_warning_for_what_fits_or_may_fit(model, host):
