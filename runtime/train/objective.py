@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from convoy.model.layer_groups import depth_from_top
+from convoy.runtime.fitted.memory_pool import reserve_pool
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.recomputation import recomputed_blocks
 from convoy.runtime.train.step import Clip, Loss, Prepare, Step, TrainState
@@ -80,7 +81,7 @@ def make_step(
     prepare: Prepare | None = None,
     class_weights: np.ndarray | None = None,
 ) -> Step:
-    """Builds the training step for the flags, not yet traced.
+    """Builds the training step for the flags, not yet traced, and reserves memory for it.
 
     Args:
         config: the flags.
@@ -89,6 +90,7 @@ def make_step(
         prepare: the loader's `prepare`.
         class_weights: from `runtime.data.class_weights.class_weights`.
     """
+    reserve_pool(config, state.model)
     return Step(
         state,
         loss=make_loss(config),
