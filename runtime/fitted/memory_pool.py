@@ -20,9 +20,10 @@ from convoy.utils.machine.gpus import visible_gpus
 from convoy.utils.machine.resources import free_memory
 
 _ROOM = 1.4
-"""The region's size, in what is in use at the peak. B0 and B4 needed 1.37 and 1.47 (docs/notes).
+"""The region's size, as a multiple of what is in use at the peak; B0 and B4 needed 1.37 and 1.47.
 
-TensorFlow rounds it up to a power of two. Memory that is never used costs 1/32 of it."""
+TensorFlow rounds it up to a power of two. Memory that is never used costs 1/32 of it.
+"""
 
 
 def reserve_pool(config: Config, model: keras.Model) -> None:

@@ -159,3 +159,15 @@ def test_a_whole_block_is_one_segment_that_keeps_its_input(name):
     parts = segments(model, names)
     assert len(parts) < len(names) + 8  # of stem and top
     assert sum(len(part.inputs) for part in parts) == len(parts)
+
+
+@pytest.mark.parametrize("name", ["efficientnet-b0", "se-resnext101-32x4d"])
+def test_the_parts_of_a_block_keep_only_convolutions_and_what_forks(name):
+    model = small(name)
+    first, *others = [one for one in segments(model, block_names(model)) if one.parts]
+    for segment in (first, *others):
+        assert [node for part in segment.parts for node in part.nodes] == segment.nodes
+        kept = {t for part in segment.parts[:-1] for t in part.outputs} - {*segment.inputs}
+        kinds = {type(t._keras_history.operation).__name__ for t in kept}
+        assert kinds <= {"Conv2D", "DepthwiseConv2D", "GroupedConv2D", "Fork"}
+    assert any(node.operation.name in ("stem_bn", "bn1") for node in first.nodes)
