@@ -25,7 +25,7 @@ PROCESS = 760 * MIB
 
 With `PER_CALL` measured on an AMD EPYC (AVX2, two cores), TensorFlow 2.21, 2026-12-02.
 """
-PER_CALL = round(0.3 * MIB)
+PER_CALL = round(0.27 * MIB)
 """The graph's and the kernels' memory for a layer's call, forward, backward or again."""
 WASTED = 1 / 16
 """What TensorFlow's pool for tensors takes besides them, as a share of them (`memory_pool.py`).
