@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from convoy.runtime.builders.models import build_training_model
 from convoy.runtime.fitted.auto_batch import Trials
-from convoy.runtime.fitted.foreseen_memory import Foreseen, Foresight
+from convoy.runtime.fitted.foreseen_memory import Foreseen, Foresight, bytes_of_a_number
 from convoy.runtime.settings.config import Config, defaults
 
 VALUES = ("none", "norms", "blocks")
@@ -51,7 +51,7 @@ def foreseen(case: Case, classes: int = 10) -> Iterator[tuple[str, Foreseen]]:
     """Yields each value of `--recompute` with what it will take."""
     config = case.config(None)
     model = build_training_model(config, classes)
-    foresight = Foresight(config, model, 4 if case.dtype == "float32" else 2, gpu=False)
+    foresight = Foresight(config, model, bytes_of_a_number(case.dtype), gpu=False)
     for how in VALUES:
         yield how, foresight.peak(case.batch, how)
 

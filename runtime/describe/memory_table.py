@@ -11,7 +11,7 @@ from convoy.runtime.builders.models import DEFAULT_CLASSES, build_training_model
 from convoy.runtime.builders.precision import precision
 from convoy.runtime.fitted.auto_batch import SHARE
 from convoy.runtime.fitted.enough_memory import available_memory
-from convoy.runtime.fitted.foreseen_memory import UPDATE, Foreseen, Foresight
+from convoy.runtime.fitted.foreseen_memory import UPDATE, Foreseen, Foresight, bytes_of_a_number
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import AUTO
 from convoy.runtime.settings.images import train_image_size
@@ -35,7 +35,7 @@ def show_memory(config: Config) -> dict[str, Any]:
     with keras.device("cpu:0"):
         model = build_training_model(config, config.num_classes or DEFAULT_CLASSES)
     here, there = (
-        Foresight(config, model, 2 if "16" in policy else 4, gpu)
+        Foresight(config, model, bytes_of_a_number(policy), gpu)
         for policy, gpu in zip(policies, (False, True), strict=True)
     )
     free = available_memory(1)

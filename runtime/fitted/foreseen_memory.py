@@ -30,7 +30,8 @@ PER_CALL = round(0.27 * MIB)
 WASTED = 1 / 16
 """What TensorFlow's pool for tensors takes besides them, as a share of them (`memory_pool.py`).
 
-Its index takes 1/32 of the pool, which has up to twice the size that is needed."""
+Its index takes 1/32 of the pool, which has up to twice the size that is needed.
+"""
 KNOWN_ERROR = 0.1
 """Largest difference from a measured peak, as a fraction; docs/memory.md has the table."""
 _BATCHES = 4
@@ -50,8 +51,8 @@ class Foreseen:
         slots: what the optimizer keeps.
         average: the moving average of the weights.
         images: batches of images.
-        wasted: what TensorFlow's pool for tensors takes besides them.
         moment: what the pass takes when the process takes most.
+        pool: what TensorFlow's pool for tensors takes besides them, as a share of them.
     """
 
     process: float
@@ -59,13 +60,13 @@ class Foreseen:
     slots: float
     average: float
     images: float
-    wasted: float
     moment: Moment
+    pool: float
 
     @property
     def total(self) -> float:
         """Returns the sum."""
-        return self.process + self.tensors + self.wasted
+        return self.process + self.tensors * (1 + self.pool)
 
     @property
     def tensors(self) -> float:
@@ -85,13 +86,13 @@ class Foreseen:
             "activations kept for the backward pass": moment.kept,
             "at work: a layer, or what is computed again": moment.working,
             "batches of images": self.images,
-            "the pool's index": self.wasted,
+            "the pool's index": self.pool * self.tensors,
         }
 
 
-def bytes_of_a_number() -> int:
-    """Returns the size of a number in activations, from Keras' dtype policy."""
-    return 2 if "16" in keras.config.dtype_policy().compute_dtype else 4
+def bytes_of_a_number(policy: str | None = None) -> int:
+    """Returns the size of a number in activations, from a Keras dtype policy (None: the global)."""
+    return 2 if "16" in (policy or keras.config.dtype_policy().name) else 4
 
 
 class Foresight:
@@ -131,17 +132,16 @@ class Foresight:
         else:
             moment = replace(moment, gradients=moment.gradients + summed)
         float_images = config.mixup_alpha or config.cutmix_alpha
-        image_bytes = batch * 3 * train_image_size(config) ** 2 * (4 if float_images else 1)
-        found = Foreseen(
+        images = batch * 3 * train_image_size(config) ** 2 * (4 if float_images else 1)
+        return Foreseen(
             process=0 if self._gpu else PROCESS + PER_CALL * done.calls,
             weights=self._weights,
             slots=_SLOTS[config.optimizer] * self._trained,
             average=self._weights if config.moving_average_decay else 0,
-            images=image_bytes * (passes + (0 if self._gpu else _BATCHES)),
-            wasted=0,
+            images=images * (passes + (0 if self._gpu else _BATCHES)),
             moment=moment,
+            pool=0 if self._gpu else WASTED,
         )
-        return found if self._gpu else replace(found, wasted=WASTED * found.tensors)
 
     def _passes_per_update(self, batch: int) -> int:
         if total := self._config.optimizer_batch_size:
