@@ -12,24 +12,16 @@ import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 
 from convoy.model.layer_memory import Uses, uses
+from convoy.model.map_sizes import map_sizes
 from convoy.model.segments import Segment, segments
 
 _FLOAT = 4
 """Bytes of a number in float32, as in the gradients of weights."""
-_Sides: TypeAlias = tuple[int | None, ...]
-_RESIZING = (
-    keras.layers.Conv2D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.ZeroPadding2D,
-)
-"""Layers whose output may have another height and width than their input."""
 
 
 @dataclass(frozen=True)
@@ -179,24 +171,22 @@ class _Walk:
         self.steps: list[_Step] = []
         self._uses: dict[int, Uses] = {}
         self._trained: dict[int, int] = {}
-        self._bytes: dict[int, float] = {}
         self._differentiable: set[int] = set()
         self._buffers = {id(model.inputs[0]): -1}  # the batch: whoever reads it counts it
         self._hidden: dict[int, int] = {}
         self._gradients: dict[int, list[int]] = {}
         self._number = itertools.count()
         self._in_backward = False
-        sizes: dict[int, _Sides] = {id(model.inputs[0]): (image_size, image_size)}
-        for node in (node for segment in parts for node in segment.nodes):
+        nodes = [node for segment in parts for node in segment.nodes]
+        sizes = map_sizes(model, nodes, image_size)
+        self._bytes: dict[int, float] = {key: itemsize * count for key, count in sizes.items()}
+        self._bytes[id(model.inputs[0])] = 0.0
+        for node in nodes:
             inputs = [id(tensor) for tensor in node.input_tensors]
             self._uses[id(node)] = uses(node.operation, len(inputs), natively, gpu)
             self._trained[id(node)] = trained = _trained(node.operation)
             if trained or any(key in self._differentiable for key in inputs):
                 self._differentiable |= {id(tensor) for tensor in node.outputs}
-            for tensor in node.outputs:
-                sizes[id(tensor)] = side = _sides(node, tensor, sizes[inputs[0]])
-                self._bytes[id(tensor)] = itemsize * _values(tensor.shape, side)
-        self._bytes[id(model.inputs[0])] = 0.0
 
     def forward(self, nodes: Iterable[Any]) -> None:
         """Runs nodes."""
@@ -321,22 +311,3 @@ def _trained(operation: Any) -> int:
     if not getattr(operation, "weights", ()):
         return 0
     return _FLOAT * sum(math.prod(v.shape) for v in operation.trainable_variables)
-
-
-def _sides(node: Any, tensor: Any, before: _Sides) -> _Sides:
-    """Returns height and width of a tensor in a model of any image size."""
-    operation, shape = node.operation, tensor.shape
-    if None not in shape[1:] or not isinstance(operation, _RESIZING):
-        return before
-    first = getattr(operation, "data_format", "") == "channels_first"
-    given = list(node.input_tensors[0].shape)
-    place = slice(2, 4) if first else slice(1, 3)
-    given[place] = before
-    return tuple(operation.compute_output_shape(tuple(given))[place])
-
-
-def _values(shape: Sequence[int | None], sides: _Sides) -> int:
-    """Returns the numbers in a tensor for one image."""
-    rest = iter(sides)
-    known = [next(rest) if side is None else side for side in shape[1:]]
-    return math.prod(side or 0 for side in known)

@@ -6,6 +6,9 @@ import pytest
 import tensorflow as tf
 
 from convoy.model import native
+from convoy.model.arithmetic import maps_by_block
+from convoy.model.build import build_model
+from convoy.model.catalog import BLOCK, get_arch
 from convoy.model.recompute import Recomputing
 from convoy.model.segments import segments
 from convoy.utils.distributed import ranks
@@ -164,10 +167,29 @@ def test_a_whole_block_is_one_segment_that_keeps_its_input(name):
 @pytest.mark.parametrize("name", ["efficientnet-b0", "se-resnext101-32x4d"])
 def test_the_parts_of_a_block_keep_only_convolutions_and_what_forks(name):
     model = small(name)
-    first, *others = [one for one in segments(model, block_names(model)) if one.parts]
-    for segment in (first, *others):
+    found = segments(model, block_names(model))
+    assert any(one.parts for one in found)
+    for segment in (one for one in found if one.parts):
         assert [node for part in segment.parts for node in part.nodes] == segment.nodes
         kept = {t for part in segment.parts[:-1] for t in part.outputs} - {*segment.inputs}
         kinds = {type(t._keras_history.operation).__name__ for t in kept}
         assert kinds <= {"Conv2D", "DepthwiseConv2D", "GroupedConv2D", "Fork"}
-    assert any(node.operation.name in ("stem_bn", "bn1") for node in first.nodes)
+
+
+@pytest.mark.parametrize("name", ["efficientnet-b0", "se-resnext101-32x4d"])
+def test_the_first_block_begins_after_the_convolution_of_the_stem(name):
+    model = small(name)
+    _, first, *_ = segments(model, block_names(model))
+    names = [node.operation.name for node in first.nodes]
+    assert names[0] in ("stem_bn", "bn1")
+    assert names[-1].startswith(block_names(model)[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"any_size": True}, {"data_format": "channels_first"}])
+def test_only_the_blocks_with_the_largest_maps_have_parts(options):
+    model = build_model("efficientnet-b0", **options)
+    found = segments(model, block_names(model))
+    names = [BLOCK.match(one.nodes[-1].operation.name)[1] for one in found if one.parts]
+    sizes = maps_by_block(get_arch("efficientnet-b0"))
+    assert names == [name for name in sizes if sizes[name] > 0.6 * max(sizes.values())]
+    assert names == ["block2a", "block2b"]
