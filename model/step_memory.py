@@ -107,6 +107,7 @@ class StepMemory:
     Attributes:
         calls: number of layers that are called, those of second passes and gradients included.
         kept: bytes per image that are kept when the backward pass begins.
+        largest: bytes per image of the largest tensor.
     """
 
     def __init__(self, steps: Sequence[_Step], turn: int) -> None:
@@ -119,6 +120,8 @@ class StepMemory:
         self.kept = sum(
             size for step in steps[:turn] for key, size in step.makes.items() if key in self._kept
         )
+
+        self.largest = max((size for step in steps for size in step.makes.values()), default=0.0)
 
     def peak(self, batch: int) -> Moment:
         """Returns the moment that takes most, for so many images."""

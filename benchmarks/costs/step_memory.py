@@ -81,10 +81,11 @@ def table(rows: Iterable[tuple[Case, str, Foreseen, float]]) -> str:
 
 def shares(found: Foreseen) -> tuple[float, float, float, float]:
     """Returns the shares of the process and its images, weights, what is kept, and the rest."""
-    process, weights, gradients, slots, average, kept, working, images, wasted = (
+    process, weights, gradients, slots, average, kept, working, images, index, gaps = (
         part / found.total for part in found.parts().values()
     )
-    return process + images + wasted, weights + gradients + slots + average, kept, working
+    state = weights + gradients + slots + average
+    return process + images + index, state, kept, working + gaps
 
 
 def main(argv: list[str] | None = None) -> None:

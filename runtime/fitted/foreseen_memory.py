@@ -28,9 +28,9 @@ With `PER_CALL` measured on an AMD EPYC (AVX2, two cores), TensorFlow 2.21, 2026
 PER_CALL = round(0.27 * MIB)
 """The graph's and the kernels' memory for a layer's call, forward, backward or again."""
 WASTED = 1 / 16
-"""What TensorFlow's pool for tensors takes besides them, as a share of them (`memory_pool.py`).
+"""The index of TensorFlow's pool for tensors, as a share of them (`memory_pool.py`).
 
-Its index takes 1/32 of the pool, which has up to twice the size that is needed.
+It takes 1/32 of the pool, which has up to twice the size that is needed.
 """
 KNOWN_ERROR = 0.1
 """Largest difference from a measured peak, as a fraction; docs/memory.md has the table."""
@@ -52,7 +52,8 @@ class Foreseen:
         average: the moving average of the weights.
         images: batches of images.
         moment: what the pass takes when the process takes most.
-        pool: what TensorFlow's pool for tensors takes besides them, as a share of them.
+        pool: the index of TensorFlow's pool for tensors, as a share of them.
+        gaps: what the pool has free then, in pieces that no tensor fits into.
     """
 
     process: float
@@ -62,11 +63,12 @@ class Foreseen:
     images: float
     moment: Moment
     pool: float
+    gaps: float
 
     @property
     def total(self) -> float:
         """Returns the sum."""
-        return self.process + self.tensors * (1 + self.pool)
+        return self.process + self.tensors * (1 + self.pool) + self.gaps
 
     @property
     def tensors(self) -> float:
@@ -87,6 +89,7 @@ class Foreseen:
             "at work: a layer, or what is computed again": moment.working,
             "batches of images": self.images,
             "the pool's index": self.pool * self.tensors,
+            "gaps in the pool": self.gaps,
         }
 
 
@@ -141,7 +144,16 @@ class Foresight:
             images=images * (passes + (0 if self._gpu else _BATCHES)),
             moment=moment,
             pool=0 if self._gpu else WASTED,
+            gaps=batch * done.largest if self._has_gaps(recompute) else 0,
         )
+
+    def _has_gaps(self, recompute: str | int) -> bool:
+        """Returns whether wide tensors come and go, which leaves a gap in the pool.
+
+        It has about the size of the largest tensor: B0 at 32 images and B4 at 4 and 93 took 0.8,
+        1.7 and 1.4 times that more than tensors, index and process.
+        """
+        return not self._gpu and bool(recomputed_blocks(self._config.with_(recompute=recompute)))
 
     def _passes_per_update(self, batch: int) -> int:
         if total := self._config.optimizer_batch_size:

@@ -49,6 +49,8 @@ def test_the_total_grows_with_the_batch_and_falls_with_what_is_computed_again(mo
     assert totals["none"] > totals["norms"] > totals["blocks"]
     found = foresight.peak(256, "blocks")
     assert sum(found.parts().values()) == pytest.approx(found.total)
+    widest = 4 * 256 * 32 * 32 * 96  # block2a's expanded map
+    assert (found.gaps, foresight.peak(256, "norms").gaps) == (widest, 0)
     half = Foresight(B0, model, 2, gpu=False).peak(256, "none").total
     assert half < foresight.peak(256, "none").total < foresight.peak(512, "none").total
     assert Foresight(B0, model, 4, gpu=True).peak(256, "none").process == 0
