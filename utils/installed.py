@@ -46,7 +46,9 @@ def faults(
             continue
         if not needed.specifier.contains(found.version, prereleases=True):
             wrong[f"{name} {found.version} is installed, and {needed} is needed"] = None
-        if (pin := (pins or {}).get(name, found.version)) != found.version:
+        pin = (pins or {}).get(name)
+        # As pip compares: 2.13.0+cpu, a build of PyTorch's own index, is 2.13.0.
+        if pin and not _requirement(f"{name}=={pin}").specifier.contains(found.version):
             wrong[f"{name} {found.version} is installed, and {pin} is pinned"] = None
         if (name, extras) in seen:
             continue

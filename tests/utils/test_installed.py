@@ -58,6 +58,12 @@ def test_another_version_than_the_pinned_or_the_needed_one_is_wrong(site, versio
     assert says in found(site)[0]
 
 
+def test_another_build_of_the_pinned_version_is_right(site):
+    (site / "keras-3.15.1.dist-info").rename(site / "old")
+    install(site, "keras", "3.15.1+cpu", ["numpy"])
+    assert found(site) == ([], {})
+
+
 def test_a_package_with_a_file_too_few_or_cut_short_is_installed_in_part(site):
     file = site / "numpy/__init__.py"
     file.write_text("def f")
