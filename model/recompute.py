@@ -93,7 +93,8 @@ def _recomputed(segment: Segment, values: Sequence[tf.Tensor], compiled: bool) -
                 tape.watch(sources)
                 run = again if segment.parts else segment.run
                 outputs, _ = _with_states(segment, inputs, run)
-            found = iter(tape.gradient(outputs, sources, output_gradients=above))
+            gradients = tape.gradient(outputs, sources, output_gradients=above)
+            found = iter(_together(gradients) if segment.waits and not compiled else gradients)
             return [next(found) if tensor.dtype.is_floating else None for tensor in inputs]
 
         return outputs, backward
@@ -121,6 +122,16 @@ def _with_states(
     with keras.StatelessScope(states, initialize_variables=False) as scope:
         outputs = run(given[:count])
     return outputs, scope
+
+
+def _together(gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Returns gradients that exist only once all do.
+
+    Otherwise TensorFlow may compute the gradient of a kernel long after that of the map, and keep
+    what it reads until then: up to a quarter more at the peak.
+    """
+    with tf.control_dependencies([tensor for tensor in gradients if tensor is not None]):
+        return [None if tensor is None else tf.identity(tensor) for tensor in gradients]
 
 
 def _after(

@@ -40,16 +40,22 @@ class Segment:
         variables: Keras variables of its layers, with the states of seed generators.
         drops: whether a tensor stays inside, which need not be kept.
         parts: of a large block, segments that keep its convolutions' outputs; otherwise none.
+        waits: whether all its gradients are to be there before an earlier segment's begin, which
+            saves memory: for whole blocks and their parts.
 
     Args:
-        nodes, parts: see above.
+        nodes, parts, waits: see above.
         needed: ids of the tensors that are needed after the segment.
     """
 
     def __init__(
-        self, nodes: Sequence[Any], needed: Collection[int], parts: Sequence[Segment] = ()
+        self,
+        nodes: Sequence[Any],
+        needed: Collection[int],
+        waits: bool,
+        parts: Sequence[Segment] = (),
     ) -> None:
-        self.nodes, self.parts = nodes, parts
+        self.nodes, self.waits, self.parts = nodes, waits, parts
         made = {id(tensor): tensor for node in nodes for tensor in node.outputs}
         entering = {
             id(tensor): tensor
@@ -110,13 +116,14 @@ def segments(model: keras.Model, whole: Collection[str] = ()) -> list[Segment]:
         if not block_ends and not (isinstance(node.operation, _HEAVY) and live <= cheap_to_keep):
             continue
         cheap_to_keep |= live
-        parts.append(Segment(nodes[part_start : place + 1], live))
+        in_whole = blocks[place] in whole
+        parts.append(Segment(nodes[part_start : place + 1], live, in_whole))
         part_start = place + 1
-        if blocks[place] not in whole:
+        if not in_whole:
             found += parts
         elif block_ends:
             inside = parts if blocks[place] in large else ()
-            found.append(Segment(nodes[start : place + 1], live, inside))
+            found.append(Segment(nodes[start : place + 1], live, True, inside))
         else:
             continue
         parts, start = [], place + 1
