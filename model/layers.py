@@ -182,7 +182,7 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
             and self.axis in (-1, 3, 1)
             and self.compute_dtype in FUSED_DTYPES
             and mask is None
-            and not self.renorm
+            and not getattr(self, "renorm", False)  # Keras before 3.13 has none
             and not self.synchronized
         )
 
