@@ -12,9 +12,10 @@ FOLDERS = ("model", "dataloader", "runtime", "utils")
 
 
 def lint(folder):
-    command = [LINTER, ROOT / "pyproject.toml", "--no-cache"]
+    # import-linter 2.15, the last for Python 3.10, takes the file only from the current folder.
+    shutil.copy(ROOT / "pyproject.toml", folder)
     return subprocess.run(
-        command,
+        [LINTER, "--no-cache"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,
