@@ -258,7 +258,9 @@ def compare(torch, randomise, to_torch, pictures, tmp_path, record_property):
         }
         record_property("parity", row)
         print(row)
-        assert row["logits"] < 1e-4
+        # Running statistics that do not fit a batch let the largest networks amplify rounding, so
+        # that PyTorch's own float32 is further than 1e-4 from its float64 (L2: 5.4e-4).
+        assert row["logits"] < max(1e-4, row["their float32"])
         assert row["training logits"] < 1e-4
         assert row["statistics"] < 1e-4
 
