@@ -66,6 +66,8 @@ def match_classes(
     theirs = source.class_names
     if not theirs:
         return source, _without_names(source, known, classes, data)
+    if known:
+        _check_unique(theirs, known, data)
     for names in known:
         numbers = _numbers(theirs, names)
         if UNKNOWN not in numbers or not _unknown(source, numbers):
@@ -99,12 +101,25 @@ def numbered_like(training: DataLoader, data: str) -> Callable[[Source], Source]
 def _numbers(theirs: Sequence[str], names: Sequence[str]) -> list[int]:
     """Returns each name's number in a list of the model's names.
 
-    It is `UNKNOWN` if the name is missing or occurs twice.
+    It is `UNKNOWN` if the name is missing or occurs twice, except that two equal lists match.
     """
     keys = [canonical(name) for name in names]
+    if keys == [canonical(name) for name in theirs]:
+        return list(range(len(keys)))
     twice = {key for key, count in Counter(keys).items() if count > 1}
     places = {key: i for i, key in enumerate(keys) if key not in twice}
     return [places.get(canonical(name), UNKNOWN) for name in theirs]
+
+
+def _check_unique(theirs: Sequence[str], known: Sequence[Sequence[str]], data: str) -> None:
+    """Raises DataError if two classes of the data have one name and the model's have not."""
+    keys = [canonical(name) for name in theirs]
+    twice = [key for key, count in Counter(keys).items() if count > 1]
+    if twice and keys not in [[canonical(name) for name in names] for names in known]:
+        raise DataError(
+            f"{data} gives {_classes(twice)} to several class numbers, so it is unclear which of"
+            " the model's classes are meant: name each class differently in its labels.txt"
+        )
 
 
 def _unknown(source: Source, numbers: Sequence[int]) -> list[str]:

@@ -68,6 +68,14 @@ def test_the_same_class_names_leave_the_source_as_it_is():
     assert lines == []
 
 
+def test_one_name_for_two_classes_is_refused_unless_the_models_classes_have_it_too():
+    with pytest.raises(DataError, match="gives the class 'cat' to several class numbers"):
+        matched(["cat", "cat", "owl"], [0, 1, 2], ["cat", "dog", "owl"])
+    source, lines = matched(["crane", "owl", "crane"], [0, 1, 2], ["crane", "owl", "crane"])
+    assert labels_of(source) == [0, 1, 2]
+    assert lines == []
+
+
 def test_a_class_that_the_model_lacks_is_refused_with_its_name():
     with pytest.raises(DataError) as raised:
         matched(["ant", "cat", "dog"], [0, 1, 2], ["cat", "dog", "owl"])
