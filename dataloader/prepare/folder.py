@@ -54,6 +54,11 @@ def prepare_folder(
         DataError: there are no images, a class of val is not in train, or `out` is not free.
     """
     check_place(data_dir, lists=True)
+    if os.path.realpath(out) == os.path.realpath(data_dir):
+        raise DataError(
+            f"--out is the folder of the images, {data_dir}: nothing could tell the records from the"
+            " images there. Name another folder"
+        )
     if not 0 <= (validation_fraction or 0) < 1:
         raise DataError(f"--validation_fraction must be in [0, 1), got {validation_fraction}.")
     held_out = HeldOut(validation_fraction, packing.seed) if validation_fraction else None

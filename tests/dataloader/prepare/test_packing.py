@@ -206,6 +206,15 @@ def test_class_folders_without_a_train_folder_are_split(photos, tmp_path):
     ]
 
 
+def test_records_are_not_written_among_the_images(photos, tmp_path, capsys):
+    there = sorted(photos.rglob("*"))
+    (tmp_path / "link").symlink_to(photos)
+    for out in (photos, tmp_path / "link"):
+        assert prepare("folder", "--data_dir", photos, "--out", out, "--workers", 1) == 2
+        assert "--out is the folder of the images" in capsys.readouterr().err
+    assert sorted(photos.rglob("*")) == there
+
+
 def test_an_invalid_folder_is_refused_with_the_reason(photos, tmp_path, capsys):
     def refused(words, *arguments):
         assert prepare("folder", "--out", tmp_path / "out", "--workers", 1, *arguments) == 2
