@@ -136,6 +136,7 @@ def test_the_text_of_a_result_is_one_line_even_with_line_breaks():
         ("res.csv", ["res.csv", "res.jsonl"]),
         ("res.JSONL", ["res.csv", "res.jsonl"]),
         ("res.v2", ["res.v2.csv", "res.v2.jsonl"]),
+        (".", ["predictions.csv", "predictions.jsonl"]),
     ],
 )
 def test_output_names_do_not_double_their_ending_and_report_replaced_files(tmp_path, output, files):
