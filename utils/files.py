@@ -13,13 +13,17 @@ import io
 import os
 import re
 import shutil
+import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from functools import total_ordering
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _URL = re.compile(r"[a-zA-Z][\w+.-]*://")
 # An object store uploads the whole file again at each flush.
@@ -36,6 +40,29 @@ def path_of(path: str | os.PathLike[str] | Remote) -> Path | Remote:
     if isinstance(path, Remote):
         return path
     return Remote(str(path)) if is_url(path) else Path(path)
+
+
+def save_tensors(arrays: Mapping[str, np.ndarray], file: Path, metadata: dict[str, str]) -> None:
+    """Writes a .safetensors file that others may read as they may any new file of this process.
+
+    safetensors 0.8.0 lets nobody but the owner read what it writes (mode 600, whatever the umask).
+
+    Raises:
+        OSError, SafetensorError: it cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    is_new = not file.exists()
+    file.touch()
+    mode = stat.S_IMODE(file.stat().st_mode)
+    try:
+        save_file(dict(arrays), file, metadata=metadata)
+    except BaseException:
+        if is_new:
+            file.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # some file systems have no modes
+        file.chmod(mode)
 
 
 @total_ordering

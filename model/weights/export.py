@@ -17,6 +17,7 @@ from convoy.model.weights.names import recognise, scheme_for, source_names, to_t
 from convoy.model.weights.origin import ABOUT
 from convoy.model.weights.suggest import stored_arguments, suggest
 from convoy.utils import strict_json
+from convoy.utils.files import save_tensors
 
 if TYPE_CHECKING:
     import keras
@@ -119,7 +120,6 @@ def _save_safetensors(
     model: keras.Model, arch: catalog.Arch, path: Path, names: str, about: Mapping[str, Any]
 ) -> list[str]:
     from safetensors import SafetensorError
-    from safetensors.numpy import save_file
 
     arrays = {v.path: np.asarray(v.value) for v in model.weights}
     arguments = model_arguments(model)
@@ -142,7 +142,7 @@ def _save_safetensors(
         ABOUT: strict_json.dumps({"arch": arch.name, "image_size": model.input_shape[1], **about}),
     }
     try:
-        save_file(arrays, path, metadata=metadata)
+        save_tensors(arrays, path, metadata)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     return notes

@@ -36,7 +36,14 @@ import numpy as np
 from convoy.runtime.run_folder.marker import MARKER, is_complete, write_marker
 from convoy.utils import strict_json
 from convoy.utils.errors import UserError
-from convoy.utils.files import Remote, path_of, remove_tree, sync, write_atomically
+from convoy.utils.files import (
+    Remote,
+    path_of,
+    remove_tree,
+    save_tensors,
+    sync,
+    write_atomically,
+)
 from convoy.utils.score_file import with_score, write_score
 from convoy.utils.text import some
 
@@ -166,13 +173,13 @@ def _folder(model_dir: str | AnyPath) -> AnyPath:
 
 
 def _save_arrays(arrays: dict[str, np.ndarray], file: AnyPath) -> None:
-    from safetensors.numpy import save, save_file
+    from safetensors.numpy import save
 
     metadata = {"format": "convoy"}
     if isinstance(file, Remote):
         file.write_bytes(save(arrays, metadata=metadata))
     else:
-        save_file(arrays, file, metadata=metadata)
+        save_tensors(arrays, file, metadata)
 
 
 def _load_arrays(file: AnyPath) -> dict[str, np.ndarray]:

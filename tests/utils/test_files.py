@@ -1,13 +1,16 @@
 """Errors of writing files name the file, which the operating system's own errors do not."""
 
+import os
 import resource
+import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 from jinja2 import DictLoader, Environment
 
 from convoy.dataloader.prepare.shards import write_records
-from convoy.utils.files import naming, write_atomically
+from convoy.utils.files import naming, save_tensors, write_atomically
 from convoy.utils.pages.page import write_page
 
 LONG = "x" * 10_000
@@ -48,3 +51,19 @@ def test_a_page_that_cannot_be_written_is_named(monkeypatch, short_files, tmp_pa
 def test_an_error_that_names_a_file_keeps_that_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"), naming("another"):
         Path(tmp_path, "absent").read_bytes()
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600)])
+def test_tensors_are_as_readable_as_the_umask_says(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        save_tensors({"a": np.zeros(2)}, tmp_path / "a.safetensors", {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == mode
+
+
+def test_tensors_that_cannot_be_written_leave_no_file(tmp_path):
+    with pytest.raises(Exception, match="."):
+        save_tensors({"a": np.array(["text"])}, tmp_path / "a.safetensors", {})
+    assert not list(tmp_path.iterdir())
