@@ -56,7 +56,7 @@ def prepare_folder(
     check_place(data_dir, lists=True)
     if os.path.realpath(out) == os.path.realpath(data_dir):
         raise DataError(
-            f"--out is the folder of the images, {data_dir}: nothing could tell the records from the"
+            f"--out is the folder of the images, {data_dir}: training could not tell records from"
             " images there. Name another folder"
         )
     if not 0 <= (validation_fraction or 0) < 1:
