@@ -257,10 +257,10 @@ class Loader:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Reads one batch: encoded images (B,), labels (B,), seeds (B, 3, 2) and weights (B,)."""
         indices, data_epochs, weights = self._slot_batch(epoch, offset)
-        labels = np.zeros(len(indices), np.int32)
+        labels: np.ndarray = np.zeros(len(indices), np.int32)
         if self.source.labels is not None:
             labels = self.source.labels[indices]
-        good = np.ones(len(indices), bool)
+        good: np.ndarray = np.ones(len(indices), bool)
         if self.bad_examples:
             good = ~np.isin(indices, list(self.bad_examples))
             weights, labels = weights * good, np.where(good, labels, np.int32(0))

@@ -117,7 +117,7 @@ class EpochOrder:
             return self._cache[window]
         first = window * self._window_blocks
         blocks = self._blocks[first : first + self._window_blocks]
-        members = (blocks[:, None] * self._block + np.arange(self._block)).ravel()
+        members: np.ndarray = (blocks[:, None] * self._block + np.arange(self._block)).ravel()
         members = members[members < self.num_examples]
         members = members[permutation(len(members), self._seed, self._epoch, 1 + window)]
         self._cache[window] = members

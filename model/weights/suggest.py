@@ -175,7 +175,9 @@ def _of_config(
 ) -> dict[str, Any]:
     """Reads a functional model's config: its preprocessing layers, padding and batch norm."""
     arguments: dict[str, Any] = {}
-    scale, shift = np.ones(3), np.zeros(3)  # the stem's input is scale * image + shift
+    # The stem's input is scale * image + shift.
+    scale: np.ndarray = np.ones(3)
+    shift: np.ndarray = np.zeros(3)
     layers = config.get("config", {}).get("layers", [])
     for layer in layers:
         settings, kind = layer.get("config", {}), layer.get("class_name", "")

@@ -222,7 +222,7 @@ def guessing(config: Config, shares: np.ndarray) -> tuple[float, float] | None:
             mean = shares * high + (1 - shares) * low
         lowest = (_binary(high) + (classes - 1) * _binary(low)) / classes
         return float(np.mean(_binary(mean))), float(lowest)
-    first = np.ones(1)
+    first: np.ndarray = np.ones(1)
     if mixed:
         draws = np.random.default_rng(0).beta(mixed[0], mixed[-1], 1000)
         first = np.where(np.arange(1000) < 1000 * config.mix_prob, draws, 1.0)
