@@ -51,7 +51,8 @@ def prepare_folder(
         The exit status, see `pack`.
 
     Raises:
-        DataError: there are no images, a class of val is not in train, or `out` is not free.
+        DataError: there are no images, a class of val is not in train, or `out` is not free or is
+            `data_dir`.
     """
     check_place(data_dir, lists=True)
     if os.path.realpath(out) == os.path.realpath(data_dir):

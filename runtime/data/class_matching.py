@@ -106,15 +106,19 @@ def _numbers(theirs: Sequence[str], names: Sequence[str]) -> list[int]:
     keys = [canonical(name) for name in names]
     if keys == [canonical(name) for name in theirs]:
         return list(range(len(keys)))
-    twice = {key for key, count in Counter(keys).items() if count > 1}
+    twice = _repeated(keys)
     places = {key: i for i, key in enumerate(keys) if key not in twice}
     return [places.get(canonical(name), UNKNOWN) for name in theirs]
 
 
+def _repeated(keys: Sequence[str]) -> list[str]:
+    return [key for key, count in Counter(keys).items() if count > 1]
+
+
 def _check_unique(theirs: Sequence[str], known: Sequence[Sequence[str]], data: str) -> None:
-    """Raises DataError if two classes of the data have one name and the model's have not."""
+    """Raises DataError if two classes of the data share a name and the model's list differs."""
     keys = [canonical(name) for name in theirs]
-    twice = [key for key, count in Counter(keys).items() if count > 1]
+    twice = _repeated(keys)
     if twice and keys not in [[canonical(name) for name in names] for names in known]:
         raise DataError(
             f"{data} gives {_classes(twice)} to several class numbers, so it is unclear which of"

@@ -55,7 +55,7 @@ def open_outputs(
 def _places(config: Config) -> dict[str, Path | Remote]:
     """Returns each format's file, and creates the folder."""
     out = path_of(config.output) if config.output else path_of(config.model_dir) / "predictions"
-    if isinstance(out, Path) and out.is_dir():
+    if config.output and out.is_dir():
         out = out / "predictions"
     if out.name.lower().endswith(ENDINGS):  # each format adds its own ending
         out = out.with_name(out.name.rsplit(".", 1)[0])

@@ -1,4 +1,4 @@
-"""Errors of writing files name the file, which the operating system's own errors do not."""
+"""Written files: errors name the file, as the system's own do not; modes follow the umask."""
 
 import os
 import resource
@@ -65,6 +65,6 @@ def test_tensors_are_as_readable_as_the_umask_says(tmp_path, mask, mode):
 
 
 def test_tensors_that_cannot_be_written_leave_no_file(tmp_path):
-    with pytest.raises((TypeError, ValueError, KeyError, SafetensorError)):
+    with pytest.raises(SafetensorError):
         save_tensors({"a": np.array(["text"])}, tmp_path / "a.safetensors", {})
     assert not list(tmp_path.iterdir())
