@@ -26,7 +26,7 @@ from convoy.runtime.exits import (
 )
 from convoy.runtime.failures import explain, interrupted, saved_command
 from convoy.runtime.predict.choice import Choice, choose
-from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder import which_checkpoint
 from convoy.runtime.run_log import open_log, summarise
 from convoy.runtime.set_up import prepare_backend, set_up
 from convoy.runtime.settings.config import Config
@@ -245,7 +245,7 @@ class Runner:
 
         config, file = self.config, self.config.pretrained_from_file
         report = convert(
-            file or str(checkpoint.resolve(config.model_dir, config.checkpoint)),
+            file or str(which_checkpoint.resolve(config.model_dir, config.checkpoint)),
             known(config.output),
             arch=config.arch,
             names=config.weight_names,

@@ -18,16 +18,9 @@ from convoy.dataloader.sources.source import Source
 from convoy.runtime.builders.models import model_arguments
 from convoy.runtime.data.class_matching import known_names, match_classes
 from convoy.runtime.run_folder.arrays import assign
-from convoy.runtime.run_folder.checkpoint import (
-    AnyPath,
-    Checkpoint,
-    CheckpointError,
-    folder_of,
-    passed_over,
-    read,
-    resolve,
-)
+from convoy.runtime.run_folder.checkpoint import AnyPath, Checkpoint, CheckpointError, read
 from convoy.runtime.run_folder.marker import MARKER, weights_sha256
+from convoy.runtime.run_folder.which_checkpoint import folder_of, passed_over, resolve
 from convoy.runtime.settings.config import Config, defaults
 from convoy.runtime.settings.images import eval_crop, image_size
 from convoy.runtime.settings.modes import AVERAGE

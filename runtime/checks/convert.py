@@ -36,7 +36,8 @@ def check_convert(config: Config) -> None:
     """
     from convoy.model.catalog import get_arch
     from convoy.model.weights import WeightFileError, check_target, inspect
-    from convoy.runtime.run_folder.checkpoint import CheckpointError, resolve
+    from convoy.runtime.run_folder.checkpoint import CheckpointError
+    from convoy.runtime.run_folder.which_checkpoint import resolve
 
     if not config.output:
         raise ConfigError("--mode convert needs --output, a .safetensors, .keras or .weights.h5")

@@ -266,7 +266,8 @@ def _data(config: Config) -> None:
 
 def _pretrained(config: Config) -> Config:
     from convoy.model.weights import WeightFileError, inspect
-    from convoy.runtime.run_folder.checkpoint import CheckpointError, folder_of
+    from convoy.runtime.run_folder.checkpoint import CheckpointError
+    from convoy.runtime.run_folder.which_checkpoint import folder_of
 
     file = config.pretrained_from_file
     if config.pretrained_partial and config.pretrained_strict:
@@ -295,7 +296,8 @@ def _pretrained(config: Config) -> Config:
 
 def _checkpoint(config: Config) -> None:
     from convoy.runtime.checks.applied_model import check_applied
-    from convoy.runtime.run_folder.checkpoint import CheckpointError, folder_of, resolve
+    from convoy.runtime.run_folder.checkpoint import CheckpointError
+    from convoy.runtime.run_folder.which_checkpoint import folder_of, resolve
 
     file = config.pretrained_from_file
     try:

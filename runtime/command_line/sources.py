@@ -189,7 +189,8 @@ def _settings_of_run(first: Config) -> tuple[dict[str, Any], str]:
         return _settings_of_report(first)
     if first.mode not in (*APPLYING_MODES, "convert"):
         return {}, ""
-    from convoy.runtime.run_folder.checkpoint import CheckpointError, folder_of, resolve
+    from convoy.runtime.run_folder.checkpoint import CheckpointError
+    from convoy.runtime.run_folder.which_checkpoint import folder_of, resolve
 
     file = first.pretrained_from_file
     try:
@@ -221,7 +222,7 @@ def _evaluation_like(
     """Returns the settings that `--evaluation_like` implies."""
     if first.evaluation_like is None:
         return {}
-    from convoy.runtime.run_folder.checkpoint import folder_of
+    from convoy.runtime.run_folder.which_checkpoint import folder_of
 
     file = first.pretrained_from_file or ""
     if onnx_file.is_onnx(file) or (file and folder_of(file) is not None):

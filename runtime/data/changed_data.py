@@ -1,8 +1,6 @@
 """Compares a resumed run's training data with its checkpoint.
 
 It decides which changes keep the weights' meaning. Imports no TensorFlow.
-
-Imports no TensorFlow.
 """
 
 from __future__ import annotations

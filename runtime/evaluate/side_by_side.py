@@ -12,7 +12,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convoy.runtime.run_folder.checkpoint import CheckpointError, folder_of, resolve
+from convoy.runtime.run_folder.checkpoint import CheckpointError
+from convoy.runtime.run_folder.which_checkpoint import folder_of, resolve
 from convoy.runtime.settings.config import Config, defaults, load_config
 from convoy.runtime.settings.flag_facts import of_evaluation
 from convoy.runtime.settings.modes import AVERAGE

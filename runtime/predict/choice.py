@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from convoy.model.weights import onnx_file
-from convoy.runtime.run_folder.checkpoint import CheckpointError, read_state, resolve
+from convoy.runtime.run_folder.checkpoint import CheckpointError, read_state
 from convoy.runtime.run_folder.marker import weights_sha256
+from convoy.runtime.run_folder.which_checkpoint import resolve
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.images import eval_crop, image_size
 from convoy.utils.errors import ConfigError

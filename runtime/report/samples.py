@@ -22,7 +22,7 @@ from convoy.runtime.builders.trained_model import Trained, for_classes_of, load_
 from convoy.runtime.data.class_names import class_names
 from convoy.runtime.data.open_split import open_split
 from convoy.runtime.report.gradcam import grad_cam, overlay
-from convoy.runtime.run_folder.checkpoint import resolve
+from convoy.runtime.run_folder.which_checkpoint import resolve
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.images import eval_crop, train_image_size
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder import checkpoint, which_checkpoint
 from convoy.runtime.run_folder.checkpoint import AnyPath, Checkpoint, CheckpointError
 from convoy.utils.files import path_of
 
@@ -157,7 +157,7 @@ class Saver:
             self._owed.pop(0)
         if self.keep_last is not None:
             with _told("old checkpoints could not be removed"):
-                checkpoint.prune(self.model_dir, self.keep_last, self.keep_best)
+                which_checkpoint.prune(self.model_dir, self.keep_last, self.keep_best)
 
     def _note(self, score: _Score) -> None:
         folder = score.save.folder or checkpoint.find(self.model_dir, score.save.state)
@@ -165,7 +165,7 @@ class Saver:
             return  # removed meanwhile as too old
         checkpoint.add_score(folder, score.facts)
         if score.best is not None:
-            checkpoint.mark_best(self.model_dir, folder, score.best)
+            which_checkpoint.mark_best(self.model_dir, folder, score.best)
 
 
 @contextmanager

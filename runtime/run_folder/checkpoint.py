@@ -15,9 +15,9 @@ A checkpoint is a folder `model_dir/checkpoints/step-00001234`:
 `model_dir` may be a URL, such as gs://bucket/run (`utils/files.py`). Object stores cannot rename,
 and nothing here relies on it: the marker is the commit.
 
-A folder without a marker that matches its files is not a checkpoint and is never read. `best.json`
-beside the folders names the best one. Nothing here executes what it reads: safetensors, JSON and
-YAML contain only data. This module imports no TensorFlow.
+A folder without a marker that matches its files is not a checkpoint and is never read. Nothing here
+executes what it reads: safetensors, JSON and YAML contain only data. `which_checkpoint.py` chooses
+among a run's checkpoints. This module imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -42,10 +42,8 @@ from convoy.utils.files import (
     remove_tree,
     save_tensors,
     sync,
-    write_atomically,
 )
 from convoy.utils.score_file import with_score, write_score
-from convoy.utils.text import some
 
 AnyPath = Path | Remote
 
@@ -86,7 +84,7 @@ def save(model_dir: str | AnyPath, checkpoint: Checkpoint) -> AnyPath:
             return folder
         folder = _free_folder(model_dir, checkpoint.state["step"])
     except (OSError, ValueError) as error:
-        raise _not_saved(_folder(model_dir), error) from error
+        raise _not_saved(checkpoints_folder(model_dir), error) from error
     try:
         is_first = not folder.parent.exists()
         remove_tree(folder)  # left by an interrupted save
@@ -118,7 +116,7 @@ def _not_saved(folder: AnyPath, error: Exception) -> CheckpointError:
 
 def find(model_dir: str | AnyPath, state: Mapping[str, Any]) -> AnyPath | None:
     """Returns the complete checkpoint of this step at the same position in the data, or None."""
-    for folder in _folder(model_dir).glob(f"step-{state['step']:08d}*"):
+    for folder in checkpoints_folder(model_dir).glob(f"step-{state['step']:08d}*"):
         if is_complete(folder, checksums=True) and same_place(read_state(folder), state):
             return folder
     return None
@@ -131,7 +129,7 @@ def same_place(state: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _free_folder(model_dir: str | AnyPath, step: int) -> AnyPath:
     """Returns a folder for a checkpoint of this step that does not overwrite a complete one."""
-    first, number = _folder(model_dir) / f"step-{step:08d}", 1
+    first, number = checkpoints_folder(model_dir) / f"step-{step:08d}", 1
     folder = first
     while is_complete(folder, checksums=True):
         number += 1
@@ -139,7 +137,7 @@ def _free_folder(model_dir: str | AnyPath, step: int) -> AnyPath:
     return folder
 
 
-def _order(folder: AnyPath) -> tuple[int, int]:
+def by_step(folder: AnyPath) -> tuple[int, int]:
     """Sorts by step, and within a step by the number after its name."""
     match = _NAME.fullmatch(folder.name)
     return (int(match[1]), int(match[2] or 1)) if match else (-1, 0)
@@ -168,7 +166,8 @@ def read_state(folder: AnyPath) -> dict[str, Any]:
     return with_score(folder, state, (folder / "ema.safetensors").exists())
 
 
-def _folder(model_dir: str | AnyPath) -> AnyPath:
+def checkpoints_folder(model_dir: str | AnyPath) -> AnyPath:
+    """Returns the folder of a run's checkpoints, whether or not it exists."""
     return path_of(model_dir) / "checkpoints"
 
 
@@ -196,11 +195,11 @@ def complete_checkpoints(model_dir: str | AnyPath) -> list[AnyPath]:
     Raises:
         CheckpointError: the folder cannot be read.
     """
-    folder = _folder(model_dir)
+    folder = checkpoints_folder(model_dir)
     try:
         if not folder.is_dir():
             return []
-        return [path for path in sorted(folder.glob("step-*"), key=_order) if is_complete(path)]
+        return [path for path in sorted(folder.glob("step-*"), key=by_step) if is_complete(path)]
     except OSError as error:
         raise CheckpointError(
             f"--model_dir {model_dir} cannot be read ({error.strerror})"
@@ -209,7 +208,9 @@ def complete_checkpoints(model_dir: str | AnyPath) -> list[AnyPath]:
 
 def has_any(model_dir: str | AnyPath) -> bool:
     """Returns whether a run has begun to save there, whether complete, damaged or unfinished."""
-    return _folder(model_dir).is_dir() and any(_folder(model_dir).glob("step-*"))
+    return checkpoints_folder(model_dir).is_dir() and any(
+        checkpoints_folder(model_dir).glob("step-*")
+    )
 
 
 def latest(model_dir: str | AnyPath) -> AnyPath | None:
@@ -218,100 +219,6 @@ def latest(model_dir: str | AnyPath) -> AnyPath | None:
         if is_complete(path, checksums=True):
             return path
     return None
-
-
-def passed_over(model_dir: str | AnyPath, chosen: AnyPath | None, which: str = "last") -> list[str]:
-    """Returns lines about damaged checkpoints that would have been chosen instead of this one.
-
-    Args:
-        model_dir: the run's folder.
-        chosen: the chosen checkpoint.
-        which: what was searched, "best" or "last".
-
-    Returns:
-        Lines for the user. They do not mention interrupted saves, which have no marker.
-    """
-    named = _named_best(model_dir) if which == "best" else None
-    if named is not None and named == chosen:
-        return []
-    after = _order(chosen) if chosen is not None else (-1, 0)
-    instead = {path for path in _folder(model_dir).glob("step-*") if _order(path) > after}
-    return [
-        f"WARNING: the checkpoint {path} is damaged (its files do not match its checksums) and is"
-        " passed over"
-        for path in sorted(instead | ({named} if named else set()), key=_order)
-        if (path / MARKER).exists() and not is_complete(path, checksums=True)
-    ]
-
-
-def best(model_dir: str | AnyPath) -> AnyPath | None:
-    """Returns the checkpoint in `best.json`, or None."""
-    path = _named_best(model_dir)
-    return path if path is not None and is_complete(path, checksums=True) else None
-
-
-def _named_best(model_dir: str | AnyPath) -> AnyPath | None:
-    try:
-        name = json.loads((_folder(model_dir) / "best.json").read_text())["checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return _folder(model_dir) / Path(str(name)).name
-
-
-def mark_best(model_dir: str | AnyPath, folder: AnyPath, facts: Mapping[str, Any]) -> None:
-    """Makes `best.json` name this checkpoint."""
-    write_atomically(
-        _folder(model_dir) / "best.json",
-        strict_json.dumps({"checkpoint": folder.name, **facts}, indent=1),
-    )
-
-
-def resolve(model_dir: str | AnyPath, which: str = "best") -> AnyPath:
-    """Returns the checkpoint's folder for `--checkpoint`.
-
-    Args:
-        model_dir: the run's folder.
-        which: "best" (otherwise the newest), "last", the name of a checkpoint's folder, or its
-            path.
-
-    Raises:
-        CheckpointError: there is no such checkpoint.
-    """
-    if which in ("best", "last"):
-        found = (best(model_dir) if which == "best" else None) or latest(model_dir)
-        if found is None:
-            kind = "complete " if has_any(model_dir) else ""
-            raise CheckpointError(
-                f"no {kind}checkpoint in --model_dir {model_dir};"
-                " train first,"
-                " or name one with --checkpoint"
-            )
-        return found
-    path = path_of(which)
-    if "/" not in which.rstrip("/") and not path.exists():
-        path = _folder(model_dir) / which.rstrip("/")
-    if not is_complete(path):
-        reason = "is not a complete checkpoint" if path.exists() else "does not exist"
-        there = some([folder.name for folder in complete_checkpoints(model_dir)])
-        raise CheckpointError(
-            f"--checkpoint {which} {reason}; give best, last, a name from --model_dir"
-            f" {model_dir} ({there or 'which holds none'}), or a checkpoint's folder"
-        )
-    return path
-
-
-def folder_of(path: str | AnyPath) -> AnyPath | None:
-    """Returns the checkpoint's folder for a path of weights; None if it is none.
-
-    It is the path itself, or the best of a run's folder. A file or another folder is none.
-
-    Raises:
-        CheckpointError: the run has no complete checkpoint.
-    """
-    path = path_of(path)
-    if (path / MARKER).exists():
-        return path
-    return resolve(path) if (path / "checkpoints").is_dir() else None
 
 
 def read(path: str | AnyPath) -> Checkpoint:
@@ -342,23 +249,6 @@ def read(path: str | AnyPath) -> Checkpoint:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from error
 
 
-def prune(model_dir: str | AnyPath, keep_last: int = 2, keep_best: int = 1) -> None:
-    """Removes old checkpoints and remains of broken saves.
-
-    Args:
-        model_dir: the run's folder.
-        keep_last: number of newest checkpoints to keep.
-        keep_best: number of best ones to keep, by `score` in their `state.json`.
-    """
-    whole = complete_checkpoints(model_dir)
-    scored = [(score, path) for path in whole if (score := _score(path)) is not None]
-    ranked = [path for _, path in sorted(scored, key=lambda pair: -pair[0])]
-    keep = {*whole[-keep_last:], *ranked[:keep_best], best(model_dir)}
-    for path in _folder(model_dir).glob("step-*"):
-        if path not in keep and path.is_dir():
-            remove(path)
-
-
 def remove(folder: AnyPath) -> None:
     """Removes a checkpoint, its marker first.
 
@@ -366,14 +256,6 @@ def remove(folder: AnyPath) -> None:
     """
     (folder / MARKER).unlink(missing_ok=True)
     remove_tree(folder)
-
-
-def _score(path: AnyPath) -> float | None:
-    """Returns a checkpoint's evaluation result, or None if it was not evaluated."""
-    try:
-        return read_state(path).get("score")
-    except (OSError, ValueError):
-        return None
 
 
 def check_writable(model_dir: str | AnyPath, flag: str = "--model_dir") -> None:

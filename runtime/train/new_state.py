@@ -10,7 +10,7 @@ import keras
 from convoy.model.weights import freeze_backbone, inspect, load_pretrained
 from convoy.model.weights.origin import how_applied
 from convoy.runtime.builders.models import build_training_model, model_arguments
-from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder import checkpoint, which_checkpoint
 from convoy.runtime.run_folder.checkpoint import Checkpoint
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.loss_scale import LossScale
@@ -119,7 +119,7 @@ def _optimizer_for(model: keras.Model, config: Config) -> keras.optimizers.Optim
 
 def _class_names_of(file: str) -> list[str] | None:
     """Returns the class names in a weight file, a run or a checkpoint."""
-    folder = checkpoint.folder_of(file)
+    folder = which_checkpoint.folder_of(file)
     said = checkpoint.read_state(folder) if folder is not None else how_applied(file)
     return said.get("class_names")
 

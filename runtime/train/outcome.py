@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from convoy.dataloader.errors import DataError
 from convoy.runtime.data.open_split import open_split
-from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder import checkpoint, which_checkpoint
 from convoy.runtime.run_folder.checkpoint import CheckpointError
 from convoy.runtime.run_folder.next_commands import command, listed, resume_command
 from convoy.runtime.settings.config import Config
@@ -68,7 +68,7 @@ def _best(ended: Ended) -> list[str]:
 
 def _place(ended: Ended, best: Mapping[str, Any]) -> str:
     try:
-        folder = checkpoint.best(ended.config.model_dir)
+        folder = which_checkpoint.best(ended.config.model_dir)
         if folder is not None and checkpoint.read_state(folder)["step"] == best["step"]:
             return f"in {folder}"
     except (CheckpointError, OSError, ValueError, KeyError):

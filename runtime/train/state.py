@@ -11,7 +11,7 @@ import numpy as np
 
 from convoy.dataloader.data_loader import DataLoader
 from convoy.runtime.data import changed_data
-from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder import checkpoint, which_checkpoint
 from convoy.runtime.run_folder.arrays import assign, variables_to_arrays
 from convoy.runtime.run_folder.checkpoint import Checkpoint, CheckpointError
 from convoy.runtime.settings.config import Config
@@ -50,7 +50,7 @@ def find_saved(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
 
     def find() -> Checkpoint | None:
         newest = checkpoint.latest(config.model_dir)
-        damaged = checkpoint.passed_over(config.model_dir, newest)
+        damaged = which_checkpoint.passed_over(config.model_dir, newest)
         for line in damaged:
             say(line)
         if newest is None and damaged:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from convoy.dataloader.prepare.digits import prepare_digits
-from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder import checkpoint, which_checkpoint
 from main import main
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def phases(trained, tmp_path_factory):
             assert main(list(map(str, flags))) == 0
         return Phase(model_dir, checkpoint.read(checkpoint.latest(model_dir)), said.getvalue())
 
-    source = checkpoint.read(checkpoint.resolve(trained.model_dir, "last"))
+    source = checkpoint.read(which_checkpoint.resolve(trained.model_dir, "last"))
     frozen = run(
         *("frozen", "--pretrained_from_file", source.path, "--weights", "raw"),
         *("--freeze_backbone", "--max_epochs", "1", "--lr_init", "0.03"),

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder import checkpoint, which_checkpoint
 from tests.integration.in_process import run
 
 
@@ -18,7 +18,7 @@ def flags(small_run, tiny):
 def test_a_frozen_backbone_keeps_the_files_weights_and_the_classifier_is_new(
     flags, trained, tiny, tmp_path, capsys
 ):
-    source = checkpoint.resolve(trained.model_dir, "last")
+    source = which_checkpoint.resolve(trained.model_dir, "last")
     out, data = tmp_path / "tuned", tmp_path / "other"
     shutil.copytree(tiny, data)
     (data / "labels.txt").write_text("".join(f"number {i}\n" for i in range(10)))
@@ -38,7 +38,7 @@ def test_a_frozen_backbone_keeps_the_files_weights_and_the_classifier_is_new(
 
 def test_a_classifier_is_copied_class_by_class(flags, trained, tiny, tmp_path, capsys):
     """The run numbers classes differently: 9 is first, 8 last, and 5 has another name."""
-    source = checkpoint.resolve(trained.model_dir, "last")
+    source = which_checkpoint.resolve(trained.model_dir, "last")
     out, data = tmp_path / "tuned", tmp_path / "other"
     names = ["9", "0", "1", "2", "3", "4", "five", "6", "7", "8"]
     shutil.copytree(tiny, data)
@@ -59,7 +59,7 @@ def test_a_classifier_is_copied_class_by_class(flags, trained, tiny, tmp_path, c
 
 @pytest.mark.slow
 def test_a_fine_tuned_run_resumes_without_the_weight_file(flags, trained, tmp_path):
-    source = checkpoint.resolve(trained.model_dir, "last")
+    source = which_checkpoint.resolve(trained.model_dir, "last")
     out = tmp_path / "tuned"
     more = ("--pretrained_from_file", source, "--model_dir", out, "--max_epochs", "2")
     assert run(*flags, *more, "--run_epochs", "1") == 0
@@ -69,7 +69,7 @@ def test_a_fine_tuned_run_resumes_without_the_weight_file(flags, trained, tmp_pa
 
 
 def test_a_file_of_another_family_is_refused_before_training(flags, trained, tmp_path, capsys):
-    source = checkpoint.resolve(trained.model_dir, "last")
+    source = which_checkpoint.resolve(trained.model_dir, "last")
     more = ("--arch", "resnet18", "--pretrained_from_file", source, "--model_dir", tmp_path / "r")
     with pytest.raises(SystemExit) as stopped:
         run(*flags, *more)

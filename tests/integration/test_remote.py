@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 
-from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder import checkpoint, which_checkpoint
 from convoy.runtime.settings.config import load_config
 from convoy.runtime.train import confusion
 from convoy.utils import files
@@ -86,7 +86,7 @@ def test_training_leaves_checkpoints_log_and_events_at_the_url(run):
     for name, facts in marker.items():
         content = (saved / name).read_bytes()
         assert facts == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    assert checkpoint.best(run) == saved
+    assert which_checkpoint.best(run) == saved
     log = (run / "log.json").read_text().splitlines()
     assert all(line.startswith("DLLL {") for line in log)
     assert any('"step": []' in line for line in log), "the log must end with a summary"
@@ -152,7 +152,7 @@ def test_a_damaged_or_unfinished_checkpoint_at_a_url_is_ignored(run):
     assert checkpoint.latest(other) == first
     (first / "COMPLETE.json").unlink()
     assert checkpoint.latest(other) is None
-    checkpoint.prune(other, keep_last=1, keep_best=0)
+    which_checkpoint.prune(other, keep_last=1, keep_best=0)
     assert not list((other / "checkpoints").glob("step-*"))
 
 

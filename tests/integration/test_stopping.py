@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder import checkpoint, which_checkpoint
 from main import main
 
 PREEMPTED, GRACE = 75, 30
@@ -82,7 +82,7 @@ def test_a_signal_to_one_rank_in_an_evaluation_stops_all_and_loses_nothing(
     text = capfd.readouterr().out
     assert text.count("epoch 2 was saved but not evaluated: evaluating it now") == 1
     assert state_of(last)["score"] is not None
-    assert checkpoint.best(tmp_path / "run") is not None
+    assert which_checkpoint.best(tmp_path / "run") is not None
 
 
 def test_a_signal_before_the_flags_are_read_stops_the_job_with_one_line(convoy, script, tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from convoy.runtime.export import for_labelling
-from convoy.runtime.run_folder.checkpoint import read_state, resolve
+from convoy.runtime.run_folder.checkpoint import read_state
+from convoy.runtime.run_folder.which_checkpoint import resolve
 from main import main
 from tests.dataloader.bad_images.pictures import GOOD, jpeg_claiming, png_claiming
 from tests.dataloader.packing import encoded

@@ -1,4 +1,6 @@
-"""Small checkpoints for tests."""
+"""Small checkpoints for tests, and ways to damage them."""
+
+import os
 
 import numpy as np
 
@@ -23,3 +25,27 @@ def save(folder, *steps):
 
 def steps_of(folders):
     return [int(path.name.removeprefix("step-")) for path in folders]
+
+
+def truncate(file):
+    os.truncate(file, file.stat().st_size - 1)
+
+
+def flip_a_byte(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+DAMAGE = {
+    "no marker": lambda path: (path / "COMPLETE.json").unlink(),
+    "empty marker": lambda path: (path / "COMPLETE.json").write_text(""),
+    "marker of another kind": lambda path: (path / "COMPLETE.json").write_text("[1, 2]"),
+    "marker that names nothing": lambda path: (path / "COMPLETE.json").write_text("{}"),
+    "binary marker": lambda path: (path / "COMPLETE.json").write_bytes(b"\xff\xfe\x00"),
+    "truncated weights": lambda path: truncate(path / "model.safetensors"),
+    "flipped byte": lambda path: flip_a_byte(path / "model.safetensors"),
+    "flipped byte of the optimizer": lambda path: flip_a_byte(path / "optimizer.safetensors"),
+    "no state": lambda path: (path / "state.json").unlink(),
+    "another state": lambda path: (path / "state.json").write_text("{}"),
+}

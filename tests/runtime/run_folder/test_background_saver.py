@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from convoy.runtime.run_folder import checkpoint, marker
+from convoy.runtime.run_folder import checkpoint, marker, which_checkpoint
 from convoy.runtime.run_folder.background_saver import Saver
 from convoy.runtime.run_folder.checkpoint import Checkpoint, CheckpointError
 from convoy.runtime.run_folder.ownership import TakenOver
@@ -52,7 +52,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
             saver.add_score(state(step), {"score": score}, {"value": score} if is_best else None)
     saver.finish()
     assert names(tmp_path) == [f"step-0000000{n}" for n in (2, 5, 6, 7)]
-    assert checkpoint.best(tmp_path).name == "step-00000002"
+    assert which_checkpoint.best(tmp_path).name == "step-00000002"
 
 
 def test_keep_last_none_keeps_every_checkpoint(tmp_path):
@@ -96,10 +96,12 @@ def test_a_failed_save_is_repeated_at_the_end_of_the_run(small_disk):
 
 
 def failing(monkeypatch, name, times=1):
-    """Makes a function of `checkpoint` fail `times` times with ENOSPC; returns the list of failures
-    that are left.
+    """Makes a function that the saver calls fail `times` times with ENOSPC.
+
+    Returns the list of failures that are left.
     """
-    left, right = [None] * times, getattr(checkpoint, name)
+    module = checkpoint if hasattr(checkpoint, name) else which_checkpoint
+    left, right = [None] * times, getattr(module, name)
 
     def fail(*args, **more):
         if left:
@@ -107,7 +109,7 @@ def failing(monkeypatch, name, times=1):
             raise OSError(28, "No space left on device")
         return right(*args, **more)
 
-    monkeypatch.setattr(checkpoint, name, fail)
+    monkeypatch.setattr(module, name, fail)
     return left
 
 
@@ -126,8 +128,9 @@ def test_a_failure_to_write_a_score_or_prune_is_a_warning_and_is_retried(
     assert "No space left on device" in text
     assert "Training continues and will try again" in text
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
-    assert checkpoint.best(tmp_path).name == "step-00000001", "the next save repeats what failed"
-    assert checkpoint.read_state(checkpoint.best(tmp_path))["score"] == 0.5
+    best = which_checkpoint.best(tmp_path)
+    assert best.name == "step-00000001", "the next save repeats what failed"
+    assert checkpoint.read_state(best)["score"] == 0.5
 
 
 @pytest.mark.parametrize("name", ["add_score", "mark_best", "prune"])
@@ -155,7 +158,7 @@ def test_a_score_is_added_after_its_failed_save_was_repeated(small_disk):
     assert len(warnings) == 1
     filler.unlink()
     saver.finish()
-    assert checkpoint.best(small_disk).name == "step-00000001"
+    assert which_checkpoint.best(small_disk).name == "step-00000001"
 
 
 def test_a_checkpoint_of_an_earlier_launch_can_get_its_score(tmp_path):
@@ -166,7 +169,7 @@ def test_a_checkpoint_of_an_earlier_launch_can_get_its_score(tmp_path):
     saver.finish()
     assert checkpoint.read_state(older)["score"] == 0.25
     assert checkpoint.read_state(newer)["score"] is None
-    assert checkpoint.best(tmp_path) == older
+    assert which_checkpoint.best(tmp_path) == older
 
 
 def test_a_run_that_lost_its_folder_to_another_saves_nothing(tmp_path):
@@ -187,7 +190,7 @@ def test_readers_see_a_checkpoint_only_once_its_marker_is_written(tmp_path, monk
 
     def look(path):
         there = (tmp_path / "checkpoints" / "step-00000002").is_dir()
-        seen.append((path.name, there, checkpoint.resolve(tmp_path, "last").name))
+        seen.append((path.name, there, which_checkpoint.resolve(tmp_path, "last").name))
         sync(path)
 
     saver = Saver(tmp_path)

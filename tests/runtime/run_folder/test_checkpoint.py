@@ -8,22 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from convoy.runtime.run_folder import checkpoint, marker
+from convoy.runtime.run_folder import checkpoint, marker, which_checkpoint
 from convoy.runtime.run_folder.arrays import assign, variables_to_arrays
 from convoy.runtime.run_folder.checkpoint import CheckpointError
 from convoy.runtime.run_folder.marker import sha256
 from convoy.runtime.settings.config import Config
-from tests.runtime.run_folder.saving import contents, save, steps_of
-
-
-def truncate(file):
-    os.truncate(file, file.stat().st_size - 1)
-
-
-def flip_a_byte(file):
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
+from tests.runtime.run_folder.saving import DAMAGE, contents, flip_a_byte, save
 
 
 def mark_again(path, name):
@@ -31,20 +21,6 @@ def mark_again(path, name):
     content, file = json.loads((path / "COMPLETE.json").read_text()), path / name
     content[name] = {"size": file.stat().st_size, "sha256": sha256(file)}
     (path / "COMPLETE.json").write_text(json.dumps(content))
-
-
-DAMAGE = {
-    "no marker": lambda path: (path / "COMPLETE.json").unlink(),
-    "empty marker": lambda path: (path / "COMPLETE.json").write_text(""),
-    "marker of another kind": lambda path: (path / "COMPLETE.json").write_text("[1, 2]"),
-    "marker that names nothing": lambda path: (path / "COMPLETE.json").write_text("{}"),
-    "binary marker": lambda path: (path / "COMPLETE.json").write_bytes(b"\xff\xfe\x00"),
-    "truncated weights": lambda path: truncate(path / "model.safetensors"),
-    "flipped byte": lambda path: flip_a_byte(path / "model.safetensors"),
-    "flipped byte of the optimizer": lambda path: flip_a_byte(path / "optimizer.safetensors"),
-    "no state": lambda path: (path / "state.json").unlink(),
-    "another state": lambda path: (path / "state.json").write_text("{}"),
-}
 
 
 @pytest.mark.parametrize("size", [1, 100_000])
@@ -85,40 +61,13 @@ def test_a_damaged_checkpoint_is_skipped_and_refused_when_named(tmp_path, damage
     older, newer = save(tmp_path, 10, 20)
     damage(newer)
     assert checkpoint.latest(tmp_path) == older
-    assert checkpoint.resolve(tmp_path, "last") == older
+    assert which_checkpoint.resolve(tmp_path, "last") == older
     with pytest.raises(CheckpointError, match="step-00000020"):
         checkpoint.read(newer)
     damage(older)
     assert checkpoint.latest(tmp_path) is None
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
-        checkpoint.resolve(tmp_path, "last")
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_a_damaged_best_checkpoint_is_replaced_by_the_newest(tmp_path, damage):
-    first, second = save(tmp_path, 10, 20)
-    checkpoint.mark_best(tmp_path, first, {"value": 0.9})
-    assert checkpoint.resolve(tmp_path, "best") == first
-    damage(first)
-    assert checkpoint.resolve(tmp_path, "best") == second
-
-
-def test_skipped_damaged_checkpoints_are_reported(tmp_path):
-    first, second, third = save(tmp_path, 10, 20, 30)
-    assert checkpoint.passed_over(tmp_path, third) == []
-    flip_a_byte(third / "model.safetensors")
-    (line,) = checkpoint.passed_over(tmp_path, checkpoint.latest(tmp_path))
-    assert f"{third} is damaged" in line
-    checkpoint.mark_best(tmp_path, first, {"value": 0.9})
-    found = checkpoint.resolve(tmp_path, "best")
-    # The damaged newest checkpoint was not requested.
-    assert checkpoint.passed_over(tmp_path, found, "best") == []
-    flip_a_byte(first / "model.safetensors")
-    found = checkpoint.resolve(tmp_path, "best")
-    assert found == second
-    assert len(checkpoint.passed_over(tmp_path, found, "best")) == 2
-    (third / "COMPLETE.json").unlink()  # as after an interrupted save
-    assert checkpoint.passed_over(tmp_path, found) == []
+        which_checkpoint.resolve(tmp_path, "last")
 
 
 def test_resuming_a_run_with_only_damaged_checkpoints_is_an_error(tmp_path):
@@ -143,63 +92,13 @@ def test_other_files_and_folders_are_not_checkpoints_and_are_not_pruned(tmp_path
     assert checkpoint.latest(tmp_path) is None
     (path,) = save(tmp_path, 5)
     assert checkpoint.complete_checkpoints(tmp_path) == [path]
-    checkpoint.prune(tmp_path)
+    which_checkpoint.prune(tmp_path)
     assert (tmp_path / "checkpoints" / "step-notes.txt").exists()
     assert (tmp_path / "checkpoints" / "backup").exists()
     with pytest.raises(CheckpointError, match="does not exist"):
-        checkpoint.resolve(tmp_path, str(tmp_path / "nowhere"))
+        which_checkpoint.resolve(tmp_path, str(tmp_path / "nowhere"))
     with pytest.raises(CheckpointError, match="is not a complete checkpoint"):
-        checkpoint.resolve(tmp_path, str(tmp_path))
-
-
-def test_a_checkpoint_is_found_by_its_name(tmp_path, monkeypatch):
-    """The name is relative to model_dir's checkpoints, unless it is a path that exists."""
-    monkeypatch.chdir(tmp_path)
-    first, _ = save(tmp_path / "run", 319, 320)
-    for name in ("step-00000319", "step-00000319/", str(first), "run/checkpoints/step-00000319"):
-        assert checkpoint.resolve("run", name).resolve() == first
-    with pytest.raises(CheckpointError) as refused:
-        checkpoint.resolve("run", "step-00000321")
-    for part in ("step-00000321", "does not exist", "--model_dir run", "step-00000319, step-"):
-        assert part in str(refused.value)
-    with pytest.raises(CheckpointError, match="which holds none"):
-        checkpoint.resolve("nowhere", "step-00000319")
-
-
-def test_a_model_dir_without_checkpoints_is_an_error_when_one_is_needed(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        assert checkpoint.latest(folder) is None
-        assert checkpoint.best(folder) is None
-        with pytest.raises(CheckpointError, match="no checkpoint in --model_dir"):
-            checkpoint.resolve(folder, "best")
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"checkpoint": 7}', '{"checkpoint": "step-00000099"}', "\x00"]
-)
-def test_an_invalid_best_json_falls_back_to_the_newest_checkpoint(tmp_path, text):
-    _, newest = save(tmp_path, 10, 20)
-    (tmp_path / "checkpoints" / "best.json").write_text(text)
-    assert checkpoint.best(tmp_path) is None
-    assert checkpoint.resolve(tmp_path) == newest
-
-
-def test_best_json_cannot_point_outside_the_run(tmp_path):
-    (outside,) = save(tmp_path / "other", 10)
-    save(tmp_path / "run", 20)
-    best = {"checkpoint": f"../../other/checkpoints/{outside.name}"}
-    (tmp_path / "run" / "checkpoints" / "best.json").write_text(json.dumps(best))
-    assert checkpoint.best(tmp_path / "run") is None
-
-
-def test_pruning_keeps_the_best_and_the_newest_two(tmp_path):
-    paths = save(tmp_path, 10, 20, 30, 40, 50)
-    checkpoint.mark_best(tmp_path, paths[1], {"value": 0.9})
-    (paths[3] / "COMPLETE.json").unlink()
-    checkpoint.prune(tmp_path)
-    assert steps_of(checkpoint.complete_checkpoints(tmp_path)) == [20, 30, 50]
-    assert not paths[3].exists(), "the remains of a failed save are removed"
-    assert checkpoint.best(tmp_path) == paths[1]
+        which_checkpoint.resolve(tmp_path, str(tmp_path))
 
 
 def test_a_full_disk_is_an_error_and_earlier_checkpoints_survive(small_disk):
@@ -223,7 +122,7 @@ def test_a_disk_that_fills_up_leaves_every_listed_checkpoint_readable(small_disk
             checkpoint.save(small_disk, contents(step, size))
         except CheckpointError:
             break
-        checkpoint.prune(small_disk, keep_last=10**6)
+        which_checkpoint.prune(small_disk, keep_last=10**6)
     assert first in checkpoint.complete_checkpoints(small_disk)
     for path in checkpoint.complete_checkpoints(small_disk):
         checkpoint.read(path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder import checkpoint, which_checkpoint
 from tests.runtime.run_folder.saving import contents, save, steps_of
 
 
@@ -60,7 +60,7 @@ def test_pruning_keeps_the_checkpoints_with_the_best_scores(tmp_path):
     paths = save(tmp_path, 10, 20, 30, 40)
     for path, score in zip(paths, (0.3, 0.9, 0.5, 0.1), strict=True):
         checkpoint.add_score(path, {"score": score})
-    checkpoint.prune(tmp_path, keep_last=1, keep_best=2)
+    which_checkpoint.prune(tmp_path, keep_last=1, keep_best=2)
     assert steps_of(checkpoint.complete_checkpoints(tmp_path)) == [20, 30, 40]
 
 

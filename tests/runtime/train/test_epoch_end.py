@@ -12,7 +12,7 @@ import pytest
 
 from convoy.runtime.command_line.cli import parse
 from convoy.runtime.report import training_page
-from convoy.runtime.run_folder import checkpoint
+from convoy.runtime.run_folder import checkpoint, which_checkpoint
 from convoy.runtime.train import trainer
 from convoy.utils.logging import RunLog
 
@@ -75,7 +75,7 @@ def test_a_timed_save_at_an_epochs_last_step_is_also_the_epochs_checkpoint(run, 
         assert state["score"] == max(raw, ema)
         assert state["better_weights"] == ("ema" if ema >= raw else "raw")
     best = max(ends, key=lambda state: state["score"])
-    assert checkpoint.best(tmp_path / "run").name == f"step-{best['step']:08d}"
+    assert which_checkpoint.best(tmp_path / "run").name == f"step-{best['step']:08d}"
     assert ends[1]["best"]["value"] == best["score"]
     before = contents(tmp_path / "run" / "checkpoints")
     code, text = run("run", *OFTEN, "--resume_checkpoint")
@@ -121,7 +121,7 @@ def test_broken_validation_images_prevent_the_evaluation_not_the_training(
     assert code == 0, text
     assert "epoch 2 was saved but not evaluated: evaluating it now" in text
     assert states(tmp_path / "run")["step-00000014"]["score"] is not None
-    assert checkpoint.best(tmp_path / "run").name == "step-00000014"
+    assert which_checkpoint.best(tmp_path / "run").name == "step-00000014"
 
 
 def test_a_wrong_validation_label_prevents_the_evaluation_not_the_training(
@@ -209,7 +209,7 @@ def test_the_best_and_the_last_epoch_are_saved_whatever_the_frequency(run, tmp_p
     code, text = run("run", "--save_checkpoint_freq", "5", "--max_epochs", "3")
     assert code == 0, text
     found = states(tmp_path / "run")
-    best = checkpoint.best(tmp_path / "run")
+    best = which_checkpoint.best(tmp_path / "run")
     assert found[best.name]["score"] == max(state["score"] for state in found.values())
     assert "step-00000021" in found
     code, text = run("prof", "--save_checkpoint_freq", "5", "--prof", STEPS, "--mode", "train")

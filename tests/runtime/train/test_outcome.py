@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from convoy.runtime.command_line.cli import parse
-from convoy.runtime.run_folder import checkpoint, next_commands
+from convoy.runtime.run_folder import next_commands, which_checkpoint
 from convoy.runtime.settings.config import Config
 from convoy.runtime.train.outcome import Ended, outcome
 
@@ -27,7 +27,7 @@ def test_a_run_ends_with_its_best_and_last_epoch_and_valid_commands(trained, tmp
     scores = {epoch: max(data[name] for name in names) for epoch, data in figures.items()}
     best = max(scores, key=scores.get)
     assert lines[0].startswith(f"best: epoch {best} of 2, top-1 {scores[best]:.2%}")
-    assert lines[1] == f"  in {checkpoint.best(trained.model_dir)}"
+    assert lines[1] == f"  in {which_checkpoint.best(trained.model_dir)}"
     raw, ema = (figures[2][name] for name in names)
     assert lines[2] == f"last: epoch 2 of 2, top-1 {raw:.2%} (moving average {ema:.2%})"
     assert re.fullmatch(r"  in training top-1 [\d.]+%, loss [\d.]+", lines[3])
