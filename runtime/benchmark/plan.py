@@ -8,7 +8,7 @@ from typing import Any
 from convoy.runtime.export.formats import FORMATS, check_packages
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import batch_number
-from convoy.runtime.settings.input_backend import BENCHMARKS
+from convoy.runtime.settings.modes import BENCHMARK_MODES
 from convoy.utils.distributed.launched import launched_processes
 from convoy.utils.errors import ConfigError
 from convoy.utils.machine.gpus import visible_gpus
@@ -105,10 +105,10 @@ def check_benchmark(config: Config) -> None:
     Raises:
         ConfigError: a list makes no sense.
     """
-    if config.mode not in BENCHMARKS:
+    if config.mode not in BENCHMARK_MODES:
         for f in fields(Config):
             if f.name.startswith("benchmark_") and getattr(config, f.name) != f.default:
-                raise ConfigError(f"--{f.name} is for --mode {' and '.join(BENCHMARKS)}")
+                raise ConfigError(f"--{f.name} is for --mode {' and '.join(BENCHMARK_MODES)}")
         return
     batch_sizes(config)
     wanted = rows(config, "fp32")

@@ -1,31 +1,13 @@
-"""Checks `--mode convert` without TensorFlow: its flags, its source and its target."""
+"""Checks `--mode convert` without TensorFlow: its source and its target."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from convoy.runtime.settings.config import Config
-from convoy.runtime.settings.flag_facts import having
-from convoy.runtime.settings.flags import Fact
 from convoy.runtime.settings.modes import AVERAGE
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import is_url
-
-
-def check_flags(asked: Iterable[str]) -> None:
-    """Rejects flags that a conversion does not use: users who give one expect an effect.
-
-    Args:
-        asked: names of the flags that were given, without those that a file or a run sets.
-
-    Raises:
-        ConfigError: the message names them.
-    """
-    if idle := [f"--{name}" for name in asked if name not in having(Fact.CONVERT)]:
-        raise ConfigError(
-            f"{', '.join(idle)}: no effect in --mode convert, which takes weights as they are"
-        )
 
 
 def check_convert(config: Config) -> None:

@@ -16,6 +16,7 @@ from convoy.runtime.benchmark.plan import check_benchmark
 from convoy.runtime.checks.augmentation import check_augmentation
 from convoy.runtime.checks.convert import check_convert
 from convoy.runtime.checks.engine import check_engine
+from convoy.runtime.checks.resumed import begun_from
 from convoy.runtime.data.class_weights import check_class_weights, check_classes_weighted
 from convoy.runtime.evaluate.side_by_side import check_report, variants
 from convoy.runtime.run_folder.fresh_folder import fresh_model_dir
@@ -273,7 +274,7 @@ def _pretrained(config: Config) -> Config:
     if config.pretrained_partial and config.pretrained_strict:
         raise ConfigError("--pretrained_partial and --pretrained_strict exclude each other")
     if config.resume_checkpoint:
-        return config  # the run's own checkpoint is read instead; the file may be gone
+        return begun_from(config)  # its own checkpoint is read instead; the file may be gone
     if file and is_url(file):
         raise ConfigError(f"--pretrained_from_file {file} is not a local path: copy it first")
     if onnx_file.is_onnx(file):

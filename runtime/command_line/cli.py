@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from convoy.runtime.checks.convert import check_flags
 from convoy.runtime.checks.every_mode import preempt_signals, validate
+from convoy.runtime.checks.idle import check_idle, idle_flags
 from convoy.runtime.command_line.help import asked, page
 from convoy.runtime.command_line.parser import build_parser, recipe_settings, refuse
 from convoy.runtime.command_line.sources import Given, Sources, sources_of
@@ -182,8 +182,7 @@ def _checked(sources: Sources) -> Config:
     given, layers = sources.given, sources.layers
     config, chosen = sources.config(), Choice()
     try:
-        if config.mode == "convert":
-            check_flags(given.of_flags())
+        check_idle(config, given.of_flags())
         fitted = _fit_warmup(config, layers)
         settled = validate(fitted)
         chosen = choose(settled, {name for layer in layers for name in layer})
@@ -194,7 +193,10 @@ def _checked(sources: Sources) -> Config:
     except ConfigError as error:
         text = _with_sources(str(error), config, sources.words(chosen))
         raise ConfigError(text) from error
-    if given.speaks and settled.train_batch_size != AUTO:  # else these lines follow the number
+    to_find = settled.train_batch_size == AUTO and settled.mode in TRAINING_MODES
+    if given.speaks and not to_find:  # else these lines follow the number
+        for line in idle_flags(config, given.of_flags(), sources.without_flags()):
+            tell(line)
         if fitted is not config:
             tell(
                 f"convoy: a warm-up of {_length(config.warmup_epochs)} does not fit into"

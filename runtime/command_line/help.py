@@ -17,7 +17,7 @@ from convoy.runtime.fitted.rules import CHOSEN
 from convoy.runtime.settings.config import Config, kinds, spellings
 from convoy.runtime.settings.defaults_by_family import FAMILY_DEFAULTS
 from convoy.runtime.settings.flags import RANGES
-from convoy.runtime.settings.modes import MODES
+from convoy.runtime.settings.modes import ALL_MODES, MODES
 from convoy.runtime.settings.other_names import NEAR, SAME
 from convoy.runtime.settings.values import Kind
 from convoy.utils.errors import ConfigError
@@ -250,6 +250,8 @@ def _flag(f: Field[Any]) -> str:
             "default from 50,000 images on, or with --defaults documents:"
             f" {', '.join([usual, *others])}"
         )
+    if about["modes"] != ALL_MODES:
+        facts.append(f"modes: {', '.join(mode for mode in MODES if mode in about['modes'])}")
     if about["aliases"]:
         facts.append("also called: " + ", ".join(f"--{alias}" for alias in about["aliases"]))
     facts.append(f"group: --help={_topic(about['group'])}")

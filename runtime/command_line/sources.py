@@ -92,7 +92,15 @@ class Sources:
 
     def config(self) -> Config:
         """Returns the settings that count."""
-        return Config(**{**self.usual, **self.recipe, **self.run, **self.launch, **self.asked})
+        return Config(**{**self._below, **self.asked})
+
+    def without_flags(self) -> Config:
+        """Returns the settings as they would be without the flags of the command line."""
+        return Config(**{**self._below, **self.given.of_file(), "mode": self.asked["mode"]})
+
+    @property
+    def _below(self) -> dict[str, Any]:
+        return {**self.usual, **self.recipe, **self.run, **self.launch}
 
     def words(self, chosen: Choice) -> dict[str, str]:
         """Returns the source of each value in words, by flag; "" for flags of the command line."""

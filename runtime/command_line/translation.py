@@ -8,11 +8,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from convoy.runtime.settings.config import kinds, spellings
 from convoy.runtime.settings.modes import MODE_ALIASES, MODES
-from convoy.runtime.settings.other_names import SAME, meant_by
+from convoy.runtime.settings.other_names import IN_MODE, SAME, meant_by
 from convoy.utils.errors import ConfigError
 from convoy.utils.text import printable
 
@@ -26,7 +27,8 @@ def understand(args: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: the first word is not a mode, or there are two modes.
     """
-    own = [_own(arg) for arg in args]
+    named = _named_mode(args)
+    own = [_own(arg, named) for arg in args]
     if not own or own[0].startswith("-"):
         return own
     word, rest = own[0], own[1:]
@@ -40,17 +42,26 @@ def understand(args: Sequence[str]) -> list[str]:
 
 def translations(args: Sequence[str]) -> str:
     """Tells the user in one line which names were translated; "" if none were."""
-    told = []
+    told, mode = [], _named_mode(args)
     for written in dict.fromkeys(arg.split("=")[0] for arg in args):
-        own = _own(written)
+        own = _own(written, mode)
         if written.replace("-", "_") != own.replace("-", "_"):
             note = " (for --lr_base_batch images per step)" if own == "--lr_init" else ""
             told.append(f"{written} as {own}{note}")
     return f"convoy: took {', '.join(told)}" if told else ""
 
 
-def _own(arg: str) -> str:
-    """Returns a flag under our name; other words unchanged."""
+def _named_mode(args: Sequence[str]) -> str:
+    """Returns the mode that a command line names; "" if it leaves that to a file or the default."""
+    named = args[0] if args and not args[0].startswith("-") else ""
+    for arg, following in pairwise([*args, ""]):
+        if arg.split("=")[0] == "--mode":
+            named = arg.partition("=")[2] or following
+    return MODE_ALIASES.get(named, named)
+
+
+def _own(arg: str, mode: str) -> str:
+    """Returns a flag under our name in this mode; other words unchanged."""
     if not arg.startswith("--"):
         return arg
     written, equals, value = arg[2:].partition("=")
@@ -59,6 +70,8 @@ def _own(arg: str) -> str:
         return arg
     plain = name.replace("-", "_")
     own = plain if plain in _known() else SAME.get(plain.lower())
+    if own != plain:
+        own = IN_MODE.get(own or "", {}).get(mode, own)
     if not own or (no and kinds()[own].types != (bool,)):
         return arg
     return f"--{no}{own}{equals}{value}"

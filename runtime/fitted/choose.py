@@ -16,9 +16,10 @@ from convoy.model.catalog import get_arch
 from convoy.runtime.fitted.data_facts import facts_of
 from convoy.runtime.fitted.rules import CHOSEN, fitted
 from convoy.runtime.run_folder import checkpoint
-from convoy.runtime.settings.config import Config, load_config
+from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import AUTO
 from convoy.runtime.settings.modes import RUN_MODES
+from convoy.runtime.settings.paths_of_runs import load_run_config
 from convoy.utils.distributed import ranks
 from convoy.utils.distributed.ranks import launched_processes
 from convoy.utils.errors import ConfigError
@@ -101,5 +102,5 @@ def settings_of_the_run(config: Config) -> Config | None:
     """Returns the settings of a resumed run that has already saved."""
     with suppress(OSError, ConfigError, checkpoint.CheckpointError):
         if whole := checkpoint.complete_checkpoints(config.model_dir):
-            return load_config(whole[-1] / "config.yaml")
+            return load_run_config(whole[-1] / "config.yaml")[0]
     return None

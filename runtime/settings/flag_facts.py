@@ -38,6 +38,12 @@ def having(fact: Fact) -> tuple[str, ...]:
     return tuple(f.name for f in fields(Config) if fact in f.metadata["facts"])
 
 
+@cache
+def used_in(mode: str) -> frozenset[str]:
+    """Returns the flags that a mode uses."""
+    return frozenset(f.name for f in fields(Config) if mode in f.metadata["modes"])
+
+
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings without paths on this machine, which are of no use elsewhere."""
     words = {f.name: f.metadata["words"] for f in fields(Config) if _is_place(f.metadata)}

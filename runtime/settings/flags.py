@@ -1,4 +1,4 @@
-"""Declares a flag: its group, scope, help, aliases, range, and the kind of its value."""
+"""Declares a flag: its group, scope, modes, help, aliases, range, and the kind of its value."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "[1, 4096]": (lambda x: 1 <= x <= 4096, "be 1 to 4096"),
     "[0, 1]": (lambda x: 0 <= x <= 1, "be a probability, 0 to 1"),
 }
+
+
+class Group(NamedTuple):
+    """A heading in the help.
+
+    Attributes:
+        name: the heading.
+        modes: the modes that use a flag of the group, unless the flag says otherwise.
+    """
+
+    name: str
+    modes: tuple[str, ...]
 
 
 class Scope(NamedTuple):
@@ -61,8 +73,6 @@ class Fact(Flag):
     NONE = 0
     CARD = auto()
     """An export's model card shows it."""
-    CONVERT = auto()
-    """`--mode convert` uses it."""
     MODEL = auto()
     """It decides what a model computes, and so belongs to its weights. Dropout and similar flags do
     nothing outside training, and another image size is a legitimate request.
@@ -83,12 +93,13 @@ def batch_number(batch: int | str) -> int:
 
 
 def flag(
-    group: str,
+    group: Group,
     scope: Scope,
     default: Any,
     text: str,
     aliases: tuple[str, ...] = (),
     *,
+    modes: tuple[str, ...] = (),
     unset: str = "",
     within: Literal[
         ">= 0", ">= 1", ">= 2", "> 0", "(0, 1]", "(0, 1)", "[0, 1)", "[0, 1]", "[1, 4096]"
@@ -107,6 +118,7 @@ def flag(
         default: its value if nothing sets it.
         text: the help: one sentence without a full stop, and without the default.
         aliases: older names of the flag.
+        modes: the modes that use it, if not those of its group.
         unset: the default in words, for help, if `default` does not say it.
         within: the range of a number, one of `RANGES`.
         path: "path"; "paths" separated by commas; "inside": relative to the run's folder. `~` is
@@ -118,7 +130,8 @@ def flag(
     return field(
         default=default,
         metadata={
-            "group": group,
+            "group": group.name,
+            "modes": modes or group.modes,
             "scope": scope,
             "help": text,
             "aliases": aliases,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from convoy.runtime.settings.config import Config
+from convoy.runtime.settings.modes import BENCHMARK_MODES
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
 from convoy.utils.extras import DALI, how_to_install
@@ -12,7 +13,6 @@ from convoy.utils.installed import installed_of
 from convoy.utils.machine import device
 from convoy.utils.machine.gpus import driver_cuda, visible_gpus
 
-BENCHMARKS = ("training_benchmark", "inference_benchmark")
 EVALUATING = ("train_and_eval", "eval", "inference_benchmark")
 
 
@@ -35,8 +35,8 @@ def check_backend(config: Config) -> None:
         ConfigError: it does not fit.
     """
     older = [f"--{name}" for name in ("use_dali", "use_dali_eval") if getattr(config, name)]
-    if config.data_backend == "synthetic" and config.mode not in BENCHMARKS:
-        raise ConfigError(f"--data_backend synthetic is for --mode {' and '.join(BENCHMARKS)}")
+    if config.data_backend == "synthetic" and config.mode not in BENCHMARK_MODES:
+        raise ConfigError(f"--data_backend synthetic is for --mode {' and '.join(BENCHMARK_MODES)}")
     if older and config.data_backend in ("tfdata", "synthetic"):
         raise ConfigError(
             f"{' and '.join(older)} and --data_backend {config.data_backend} disagree: leave"

@@ -80,5 +80,16 @@ APPLYING_MODES = tuple(name for name, mode in MODES.items() if mode.applies)
 DATA_MODES = tuple(name for name, mode in MODES.items() if mode.reads_data)
 ENGINE_MODES = tuple(name for name, mode in MODES.items() if mode.engines)
 
+# Sets of modes that use a flag, for the declarations in `config.py`. lr_find and training_benchmark
+# rehearse a run, whose command people repeat, so every flag of a run counts as used in them.
+ALL_MODES = tuple(MODES)
+SET_UP_MODES = tuple(name for name, mode in MODES.items() if mode.sets_up)
+FOLDER_MODES = tuple(name for name in SET_UP_MODES if name != "summary")
+MODEL_MODES = (*TRAINING_MODES, *APPLYING_MODES, "report", "summary")
+COMPUTING_MODES = (*TRAINING_MODES, *APPLYING_MODES, "report")
+SHARED_MODES = tuple(name for name, mode in MODES.items() if mode.sets_up and not mode.alone)
+READING_MODES = (*DATA_MODES, "export", "report", "inference_benchmark")
+BENCHMARK_MODES = ("training_benchmark", "inference_benchmark")
+
 AVERAGE = {"auto": None, "raw": False, "ema": True}
 """Whether each value of `--weights` means the moving average; None: whichever is better."""

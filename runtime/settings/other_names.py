@@ -37,6 +37,15 @@ SAME = {
     **dict.fromkeys(("accumulate_grad_batches", "gradient_accumulation_steps"), "grad_accum_steps"),
 }  # fmt: skip
 
+# What such a name means in some modes: the batch of what the mode does.
+IN_MODE = {
+    "train_batch_size": {
+        "predict": "predict_batch_size",
+        "eval": "eval_batch_size",
+        "inference_benchmark": "eval_batch_size",
+    }
+}
+
 # Names of similar things. Error messages suggest ours.
 NEAR = {
     **dict.fromkeys(("base_lr", "lerning_rate"), "lr_init"),

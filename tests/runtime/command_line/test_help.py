@@ -75,6 +75,12 @@ def test_each_flag_and_alias_has_a_help_page(name):
         assert page(f"--{alias}") == text
 
 
+def test_the_page_of_a_flag_lists_the_modes_that_use_it():
+    assert "\n    modes: predict\n" in page("flip_tta")
+    assert "\n    modes: eval, predict, export, report\n" in page("label_file")
+    assert "modes:" not in page("verbose")
+
+
 def test_a_help_page_is_found_by_synonyms():
     assert page("lr") == page("lr_init") == page("--lr-init")
     assert "0.008, 0.1 for resnet" in " ".join(page("lr").split())

@@ -48,6 +48,26 @@ def test_translated_flags_are_reported_in_one_line(capsys):
     assert translations(["--weight-decay", "1", "--max_epochs", "3"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("args", "own"),
+    [
+        (["predict", "--batch_size", "8"], "--predict_batch_size"),
+        (["--bs", "8", "--mode", "prediction"], "--predict_batch_size"),
+        (["--mode=eval", "--batch-size", "8"], "--eval_batch_size"),
+        (["inference_benchmark", "--batch", "8"], "--eval_batch_size"),
+        (["train", "--batch_size", "8"], "--train_batch_size"),
+    ],
+)
+def test_the_batch_size_is_that_of_the_mode(args, own):
+    assert own in understand(args)
+    assert f" as {own}" in translations(args)
+
+
+def test_our_own_name_of_the_training_batch_stays():
+    assert "--train_batch_size" in understand(["eval", "--train_batch_size", "8"])
+    assert translations(["eval", "--train_batch_size", "8"]) == ""
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_the_first_word_can_be_the_mode(mode):
     assert understand([mode, "--seed", "3"]) == ["--seed", "3", "--mode", mode]
