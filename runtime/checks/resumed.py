@@ -31,8 +31,12 @@ def begun_from(config: Config) -> Config:
 
 
 def _is_same(now: str, was: str | None) -> bool:
-    """Returns whether the weights are the same: a run's folder meant its best checkpoint then."""
+    """Returns whether the weights are the same: a run's folder meant its best checkpoint then.
+
+    A file of the same name in another folder is: each job may copy it to a disk of its own.
+    """
     if was is None:
         return False
     now, was = os.path.abspath(now), os.path.abspath(was)
-    return now == was or was.startswith(os.path.join(now, "checkpoints", ""))
+    copied = os.path.basename(now) == os.path.basename(was) and bool(os.path.splitext(was)[1])
+    return now == was or copied or was.startswith(os.path.join(now, "checkpoints", ""))

@@ -23,6 +23,7 @@ def resumed(folder, began, now):
     [
         ("/a/b0.safetensors", "/a/b0.safetensors"),
         ("/a/b0.safetensors", "/a/c/../b0.safetensors"),
+        ("/a/b0.safetensors", "/scratch/job7/b0.safetensors"),
         ("/a/b0.safetensors", None),
         ("/a/run/checkpoints/step-00000007", "/a/run"),  # its best checkpoint at that time
         (None, None),
@@ -30,6 +31,12 @@ def resumed(folder, began, now):
 )
 def test_the_file_of_the_runs_start_is_kept(tmp_path, began, now):
     assert resumed(tmp_path, began, now) == began
+
+
+def test_a_checkpoint_of_the_same_name_is_of_another_run(tmp_path):
+    began, now = (f"/{run}/checkpoints/step-00000007" for run in "ab")
+    with pytest.raises(ConfigError, match="began from /a/checkpoints"):
+        resumed(tmp_path, began, now)
 
 
 @pytest.mark.parametrize(
