@@ -132,7 +132,9 @@ class Runner:
         if failed := result.get("evaluations_failed"):
             tell_of_failed_evaluations(failed)
             return EXIT_SOME_FAILED
-        return EXIT_SOME_FAILED if result.get("failed") else 0
+        if not result.get("failed"):
+            return 0
+        return EXIT_SOME_FAILED if result["images"] else EXIT_ERROR  # in a prediction
 
     def _end_by(self, error: Exception) -> int:
         """Reports what ended the mode; returns the exit code, if the process should continue."""

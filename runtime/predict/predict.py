@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from convoy.runtime.predict.open_outputs import open_outputs
 from convoy.runtime.predict.outputs import (
     NOT_FINITE,
     Labelled,
+    Output,
+    Table,
     one_line,
     predict_formats,
 )
@@ -46,8 +48,9 @@ def predict(config: Config, choice: Choice, exported_if_it_pays: Export) -> dict
 
     `--predict_formats` says where the labels go.
 
-    An unreadable image gets a row with the reason, and the others are still labelled. Memory does
-    not grow with the number of images, except for the list of their names.
+    An unreadable image gets a row with the reason, and the others are still labelled. If none can
+    be labelled, no file is written, so that those of an earlier prediction stay. Memory does not
+    grow with the number of images, except for the list of their names.
 
     Args:
         config: the flags.
@@ -86,23 +89,39 @@ def _label(
     formats = predict_formats(config.predict_formats)
     labeller = Labeller(engine, _names(engine, config), config, thumbnails="gallery" in formats)
     count, start = _Count(), time.perf_counter()
+    outputs: list[Output] = []
+    waiting: list[Labelled] = []  # before the first label, which opens the outputs
     with ExitStack() as stack:
-        outputs = open_outputs(stack, config, labeller.columns, len(files), engine.text)
-        progress = stack.enter_context(_Progress(len(files)))
-        for item in labeller.label(files, refused):
-            for output in outputs:
-                with naming(output.path):
-                    output.write(item)
-            count.add(item)
-            progress.advance()
+        with _Progress(len(files)) as progress:
+            for item in labeller.label(files, refused):
+                count.add(item)
+                if count.labelled and not outputs:
+                    outputs = open_outputs(stack, config, labeller.columns, len(files), engine.text)
+                if outputs:
+                    _write([*waiting, item], outputs)
+                    waiting = []
+                else:
+                    waiting.append(replace(item, thumbnail=None))  # of thousands, they would add up
+                progress.advance()
+        if waiting:  # nobody else would give the reasons
+            _write(waiting, [stack.enter_context(Table(len(files), known(config.predict_dir)))])
     written = {output.format: str(output.path) for output in outputs if output.path}
     earlier = " (replacing earlier ones)" if any(o.replaces for o in outputs) else ""
     wrote = f"; wrote {' and '.join(written.values())}{earlier}" if written else ""
+    if waiting:
+        wrote = "; nothing written, and earlier results stay"
     labelled = count.text(config.min_confidence)
     tell(f"{labelled} in {time.perf_counter() - start:.1f} s{wrote}", sys.stdout)
     for line in count.warnings():
         tell(line)
     return {"images": count.labelled, "failed": len(files) - count.labelled, **written}
+
+
+def _write(items: Sequence[Labelled], outputs: Sequence[Output]) -> None:
+    for item in items:
+        for output in outputs:
+            with naming(output.path):
+                output.write(item)
 
 
 @dataclass

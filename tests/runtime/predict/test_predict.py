@@ -126,12 +126,34 @@ def test_an_unreadable_image_has_a_row_with_its_error_and_others_are_labelled(
     assert all(name in text for name in failed)
 
 
-def test_a_folder_of_only_unreadable_images_ends_with_3(predict, tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.jpg").write_bytes(b"no")
-    code, rows, _, text = predict(tmp_path / "in")
-    assert (code, len(rows)) == (3, 1)
-    assert "0 images labelled, 1 unreadable" in text
+def test_if_nothing_can_be_labelled_the_code_is_1_and_earlier_results_stay(
+    predict, photos, tmp_path
+):
+    every = ("--predict_formats", "table,jsonl,csv,gallery")
+    _, before, _, _ = predict(photos, *every)
+    page = (tmp_path / "predictions-gallery.html").read_text()
+    bad = tmp_path / "in"
+    bad.mkdir()
+    (bad / "a.jpg").write_bytes(b"no")
+    (tmp_path / "list.csv").write_text("a.jpg,cat\n")
+    for where, name in ((bad, "a.jpg"), (tmp_path / "list.csv", "list.csv")):
+        code, rows, table, text = predict(where, *every)
+        assert code == 1
+        assert (rows, len(table)) == (before, 12)
+        assert "0 images labelled, 1 unreadable" in text
+        assert name in text.split("image", 1)[1]
+        assert "nothing written, and earlier results stay" in " ".join(text.split())
+    assert (tmp_path / "predictions-gallery.html").read_text() == page
+
+
+def test_images_that_fail_before_the_first_label_have_rows_in_their_place(
+    predict, photos, tmp_path
+):
+    shutil.copytree(photos, tmp_path / "in")
+    (tmp_path / "in" / "-first.jpg").write_bytes(b"no")
+    code, rows, table, _ = predict(tmp_path / "in", "--predict_batch_size", "1")
+    assert (code, len(table)) == (3, 13)
+    assert [bool(row["error"]) for row in rows] == [True] + 12 * [False]
 
 
 def test_odd_file_names_survive_in_every_output(predict, photos, tmp_path):
@@ -222,7 +244,7 @@ def test_a_single_image_prints_one_line(trained, photos, capsys):
     assert main([*flags, "--image", str(photo)]) == 0
     out = capsys.readouterr().out
     assert re.fullmatch(rf"{re.escape(str(photo))}: \d \d+\.\d%, \d \d+\.\d%\n", out)
-    assert main([*flags, "--image", str(photos), "--min_confidence", "1"]) == 3
+    assert main([*flags, "--image", str(photos), "--min_confidence", "1"]) == 1
     assert capsys.readouterr().out == f"{photos}: unreadable: not a regular file\n"
 
 
@@ -295,17 +317,19 @@ def test_an_answer_that_is_not_finite_is_told_in_the_row(tmp_path, flip):
     assert "no answer: the model's answer is not a number" in one_line(items[0])
 
 
-def test_a_diverged_model_ends_with_3_and_without_labels(predict, monkeypatch, trained, photos):
+def test_a_diverged_model_writes_nothing_over_earlier_results(
+    predict, monkeypatch, trained, photos
+):
     from convoy.runtime.builders import trained_model as module
 
+    _, before, _, _ = predict(photos)
     model, _ = module.load_model(trained.model_dir)
     model.weights[-1].assign(np.full(10, np.nan, np.float32))
     load = module.trained_model
     monkeypatch.setattr(module, "trained_model", lambda config: replace(load(config), model=model))
-    code, rows, table, text = predict(photos)
-    assert code == 3
-    assert all("not a number" in row["error"] and not row["predictions"] for row in rows)
-    assert all("not a number" in row["error"] and row["class_1"] == "" for row in table)
+    code, rows, _, text = predict(photos)
+    assert (code, rows) == (1, before)
+    assert "not a number" in " ".join(text.split())
     assert "0 images labelled, 0 unreadable, 12 without an answer" in text
 
 
