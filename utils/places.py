@@ -1,8 +1,9 @@
-"""Finds folders of this user: home folders, as people write them, and the cache."""
+"""Finds folders of this user (home, the cache), and knows places where nothing may be written."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from convoy.utils.errors import UserError
@@ -37,6 +38,29 @@ def expand_home(path: str, flag: str) -> str:
         whose = f"there is no user {user[1:]} here" if user != "~" else "no home folder is known"
         raise PlaceError(f"{flag} {path}: {whose}; for a folder called {user}, write ./{path}")
     return expanded
+
+
+def spare_checkpoints(path: str, flag: str) -> None:
+    """Refuses a place to write that lies in a run's checkpoints, which never change once complete.
+
+    Raises:
+        PlaceError: it does.
+    """
+    if "://" in path:
+        found = re.search(r"^.*/checkpoints(?=/step-|/*$)", path)
+        folder = found.group() if found else None
+    else:
+        place = Path(os.path.realpath(path))
+        folder = next((str(p) for p in (place, *place.parents) if _has_checkpoints(p)), None)
+    if folder:
+        raise PlaceError(
+            f"{flag} {path} lies among the checkpoints in {folder}, and writing there could damage"
+            " them: choose another place"
+        )
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    return folder.name == "checkpoints" and any(folder.glob("step-*"))
 
 
 def cache_folder(what: str) -> Path:

@@ -13,7 +13,7 @@ from convoy.dataloader.prepare.flags import make_parser
 from convoy.utils.errors import UserError
 from convoy.utils.extras import missing_requirement
 from convoy.utils.machine import device
-from convoy.utils.places import expand_home
+from convoy.utils.places import expand_home, spare_checkpoints
 from convoy.utils.seeds import fold_seed
 from convoy.utils.text import printable, printable_output, tell
 
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 _PATHS = ("data_dir", "out", "images", "val_labels", "config")
+_WRITTEN = {"out", "images"}
 
 
 def _as_meant(given: dict[str, Any]) -> dict[str, Any]:
@@ -70,6 +71,8 @@ def _as_meant(given: dict[str, Any]) -> dict[str, Any]:
         for name in _PATHS
         if given.get(name) is not None
     }
+    for name in _WRITTEN & paths.keys():
+        spare_checkpoints(paths[name], f"--{name}")
     if (seed := given.get("seed")) is not None:
         try:
             seed = fold_seed(seed)

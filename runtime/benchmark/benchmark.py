@@ -36,6 +36,7 @@ from convoy.runtime.settings.images import image_size, train_image_size
 from convoy.runtime.settings.input_backend import backend
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError, UserError
+from convoy.utils.files import in_folder, path_of
 from convoy.utils.logging import RunLog
 from convoy.utils.machine import device
 from convoy.utils.machine.resources import PeakMemory, free_memory, out_of_memory
@@ -63,8 +64,9 @@ def run(config: Config, run_log: RunLog) -> dict[str, Any]:
     if any(row.precision == "tf32" for row in wanted) and not _has_tf32():
         raise ConfigError("--benchmark_precisions tf32: this GPU is older than TensorFloat-32")
     report = Report(_about(config))
-    stem = f"{config.model_dir}/{config.mode}_{ranks.size()}x"
-    stem = (config.output or stem).removesuffix(".json").removesuffix(".md")
+    name = f"{config.mode}_{ranks.size()}x"
+    output = config.output and str(in_folder(path_of(config.output), name))
+    stem = (output or f"{config.model_dir}/{name}").removesuffix(".json").removesuffix(".md")
     for name, unit in UNITS.items():
         run_log.metadata(name, unit)
     several = len(wanted) * len(batch_sizes(config)) > 1

@@ -16,6 +16,7 @@ from convoy.runtime.benchmark.plan import check_benchmark
 from convoy.runtime.checks.augmentation import check_augmentation
 from convoy.runtime.checks.convert import check_convert
 from convoy.runtime.checks.engine import check_engine
+from convoy.runtime.checks.outputs import check_outputs
 from convoy.runtime.checks.resumed import begun_from
 from convoy.runtime.data.class_weights import check_class_weights, check_classes_weighted
 from convoy.runtime.evaluate.side_by_side import check_report, variants
@@ -56,6 +57,7 @@ def validate(config: Config) -> Config:
         )
     if config.mode in ("env", "list"):
         return config
+    check_outputs(config)
     check_report(config)
     check_model(config)
     _dataset(config)

@@ -17,7 +17,7 @@ from convoy.runtime.predict.outputs import (
     predict_formats,
 )
 from convoy.runtime.settings.config import Config
-from convoy.utils.files import Remote, path_of
+from convoy.utils.files import Remote, in_folder, path_of
 from convoy.utils.optional import known
 
 
@@ -55,8 +55,8 @@ def open_outputs(
 def _places(config: Config) -> dict[str, Path | Remote]:
     """Returns each format's file, and creates the folder."""
     out = path_of(config.output) if config.output else path_of(config.model_dir) / "predictions"
-    if config.output and out.is_dir():
-        out = out / "predictions"
+    if config.output:
+        out = in_folder(out, "predictions")
     if out.name.lower().endswith(ENDINGS):  # each format adds its own ending
         out = out.with_name(out.name.rsplit(".", 1)[0])
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from convoy.runtime.run_folder.history import Run, read_run
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flag_facts import having
 from convoy.runtime.settings.flags import Fact
-from convoy.utils.files import path_of
+from convoy.utils.files import in_folder, path_of
 from convoy.utils.pages.page import write_page
 from convoy.utils.pages.plots import SERIES, check_plots, save_plots
 
@@ -44,6 +44,8 @@ def compare_runs(config: Config) -> dict[str, Any]:
     runs = [read_run(folder) for folder in config.runs or []]
     named = list(zip(_names(runs), runs, strict=True))
     page = path_of(config.output or _beside(config.model_dir))
+    if config.output:
+        page = in_folder(page, PAGE)
     if not page.name.endswith(".html"):
         page = page.with_name(f"{page.name}.html")
     histories = [(name, run.history) for name, run in named]

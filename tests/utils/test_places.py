@@ -4,7 +4,7 @@ import pwd
 
 import pytest
 
-from convoy.utils.places import PlaceError, cache_folder, expand_home
+from convoy.utils.places import PlaceError, cache_folder, expand_home, spare_checkpoints
 from convoy.utils.seeds import LARGEST, LEAST, fold_seed
 
 
@@ -63,3 +63,27 @@ def test_the_cache_is_in_the_users_cache_folder(monkeypatch, variable, folder):
     if variable is not None:
         monkeypatch.setenv("XDG_CACHE_HOME", variable)
     assert str(cache_folder("native")) == f"{folder}/convoy/native"
+
+
+@pytest.mark.parametrize(
+    "place", ["", "x.csv", "step-00000001/model.safetensors", "step-00000001/new/x", "../link/x"]
+)
+def test_nothing_is_written_among_the_checkpoints_of_a_run(tmp_path, place):
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / "step-00000001").mkdir(parents=True)
+    (tmp_path / "run" / "link").symlink_to(folder / "step-00000001")
+    with pytest.raises(PlaceError, match=rf"--out .* lies among the checkpoints in {folder}, "):
+        spare_checkpoints(str(folder / place), "--out")
+    spare_checkpoints(str(tmp_path / "run" / "x"), "--out")
+
+
+def test_a_url_among_checkpoints_is_known_by_its_name():
+    for place in ("checkpoints", "checkpoints/", "checkpoints/step-00000001/x"):
+        with pytest.raises(PlaceError, match="gs://bucket/run/checkpoints, and"):
+            spare_checkpoints(f"gs://bucket/run/{place}", "--out")
+    spare_checkpoints("gs://bucket/checkpoints/runs/x", "--out")
+
+
+def test_a_folder_called_checkpoints_without_any_is_a_folder_like_others(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    spare_checkpoints(str(tmp_path / "checkpoints" / "x"), "--out")

@@ -140,3 +140,12 @@ def test_help_lists_flags_and_a_missing_command_exits_with_2(capsys):
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
+
+
+def test_nothing_is_prepared_into_the_checkpoints_of_a_run(tmp_path, capsys):
+    step = tmp_path / "checkpoints" / "step-00000001"
+    step.mkdir(parents=True)
+    assert main(["digits", "--out", str(step / "digits")]) == 2
+    assert "--out" in (said := capsys.readouterr().err)
+    assert "lies among the checkpoints in" in " ".join(said.split())
+    assert not any(step.iterdir())

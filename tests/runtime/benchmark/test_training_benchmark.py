@@ -18,12 +18,14 @@ QUICK = (
 
 def test_the_training_benchmark_times_updates_and_notes_what_is_out_of_memory(tmp_path):
     flags = ("--mode", "training_benchmark", *QUICK)
-    where = ("--output", str(tmp_path / "deep" / "speed"), "--model_dir", str(tmp_path))
+    place = tmp_path / "deep" / "speed"  # an existing folder, so the files go into it
+    place.mkdir(parents=True)
+    where = ("--output", str(place), "--model_dir", str(tmp_path))
     sizes = ("--benchmark_batch_sizes", f"2,{TOO_MANY}", "--grad_accum_steps", "2")
     # A run of five updates, although six are requested.
     short = ("--max_epochs", "1", "--steps_per_epoch", "5", "--warmup_epochs", "0")
     assert main([*flags, *where, *sizes, *short]) == 0
-    first, second = json.loads((tmp_path / "deep" / "speed.json").read_text())["cells"]
+    first, second = json.loads((place / "training_benchmark_1x.json").read_text())["cells"]
     assert (first["warmup_iterations"], first["iterations"]) == (2, 3)
     assert first["images_per_iteration"] == 4
     assert first["passes_per_update"] == 2

@@ -184,8 +184,9 @@ def test_runs_are_compared_without_tensorflow(tmp_path):
     a = write_run(tmp_path / "one" / "same", lr_init=0.1)
     b = write_run(tmp_path / "two" / "same", epochs=2, lr_init=0.3, finished=False)
     c = write_run(tmp_path / HOSTILE, lr_init=0.1)
-    page = tmp_path / "pages" / "compared.html"
-    done = run_and_report("--mode", "report", "--runs", a, b, c, "--output", page)
+    page = tmp_path / "pages" / "comparison.html"
+    page.parent.mkdir()  # an existing folder: the page goes into it
+    done = run_and_report("--mode", "report", "--runs", a, b, c, "--output", page.parent)
     assert done.stdout.splitlines()[-1] == "code 0 loaded []", done.stderr
     text, content = text_of(page), page.read_text()
     assert "3 runs compared" in text
@@ -195,7 +196,7 @@ def test_runs_are_compared_without_tensorflow(tmp_path):
     assert "evaluation top-1 35.00% 25.00% 35.00%" in text
     assert "<script>" not in content
     assert loads_nothing(page)
-    assert (page.parent / "compared" / "loss_train_loss.png").exists()
+    assert (page.parent / "comparison" / "loss_train_loss.png").exists()
 
 
 def test_runs_that_differ_only_in_their_folder_have_no_differences(tmp_path):
