@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -40,6 +41,7 @@ class Sample:
         labels: for validation images, their classes in the model's numbers; None for other images,
             on which accuracy is meaningless.
         calibration: training images for int8, in the form of `images`.
+        unreadable: number of images left out because they cannot be read.
         logits: the Keras model's for `images`, float32 `(images, classes)`; None: not computed.
     """
 
@@ -47,6 +49,7 @@ class Sample:
     images: list[np.ndarray] = field(default_factory=list)
     labels: list[int | None] = field(default_factory=list)
     calibration: list[np.ndarray] = field(default_factory=list)
+    unreadable: int = 0
     logits: np.ndarray | None = None
 
     @classmethod
@@ -63,14 +66,13 @@ class Sample:
         size, crop, sample = trained.model.input_shape[1], eval_crop(config).in_bytes(), cls()
         # Each split is opened, and told of, only once.
         opened = cache(lambda split: open_split(config, split, say_found))
-        for encoded, label, needed in _candidates(config, trained, opened):
+        for content, label, needed in _candidates(config, trained, opened):
             if len(sample.images) >= needed:
                 break
-            try:
-                encoded = _for_tensorflow(encoded, crop)
-                image = eval_decode(tf.constant(encoded), size, crop).numpy()
-            except TF_ERRORS:
-                continue  # evaluation reports unreadable images; here others are available
+            if (decoded := _decoded(content, size, crop)) is None:
+                sample.unreadable += 1  # prediction and evaluation name them; here are others
+                continue
+            encoded, image = decoded
             sample.encoded.append(encoded)
             sample.images.append(image)
             sample.labels.append(label)
@@ -135,7 +137,23 @@ class Sample:
         text = f"compared on {count} image{'s' if count > 1 else ''}"
         if count < ENOUGH_IMAGES:
             text += f", which says little: one that differed would be {1 / count:.1%} of them"
+        if self.unreadable:
+            text += f"; left out: {self.unreadable} that cannot be read"
         return text
+
+
+def _decoded(content: bytes | Path, size: int, crop: EvalCrop) -> tuple[bytes, np.ndarray] | None:
+    """Returns an image as exports take it, and its pixels; None if it cannot be read."""
+    if isinstance(content, Path):
+        try:
+            content = read_image(content)
+        except (OSError, ValueError):
+            return None
+    try:
+        encoded = _for_tensorflow(content, crop)
+        return encoded, eval_decode(tf.constant(encoded), size, crop).numpy()
+    except TF_ERRORS:
+        return None
 
 
 def _for_tensorflow(encoded: bytes, crop: EvalCrop) -> bytes:
@@ -150,14 +168,13 @@ def _for_tensorflow(encoded: bytes, crop: EvalCrop) -> bytes:
 
 def _candidates(
     config: Config, trained: Trained, opened: Callable[[str], Source]
-) -> Iterator[tuple[bytes, int | None, int]]:
-    """Yields encoded images, the classes of validation images, and the number wanted so far."""
+) -> Iterator[tuple[bytes | Path, int | None, int]]:
+    """Yields images, encoded or as files, classes of validation images, and the number wanted."""
     if not config.export_samples:
         return
     if config.predict_dir:
         for file in find_images(config.predict_dir):
-            with suppress(OSError, ValueError):
-                yield read_image(file), None, config.export_samples
+            yield file, None, config.export_samples
         return
     problem = None
     try:

@@ -1,6 +1,7 @@
 """Exported files give the Keras model's results; a file whose results differ is deleted."""
 
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -298,6 +299,21 @@ def test_an_int8_export_tells_once_of_each_split(trained, tiny, capsys):
     said = capsys.readouterr().out.splitlines()
     for split in ("train", "validation"):
         assert sum(line.startswith(f"{split}: ") for line in said) == 1, said
+
+
+def test_an_export_counts_the_images_that_cannot_be_read(trained, photos, tmp_path, capsys):
+    from convoy.runtime.builders.trained_model import trained_model
+    from convoy.runtime.command_line.cli import configure
+    from convoy.runtime.export.sample_images import Sample
+
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 this is no picture")
+    (folder / "gone.jpg").symlink_to("nowhere")
+    config = configure(mode="export", model_dir=str(trained.model_dir), predict_dir=str(folder))
+    said = Sample.read(config, trained_model(config)).describe()
+    assert said.startswith("compared on 12 images")
+    assert said.endswith("; left out: 2 that cannot be read")
 
 
 def test_an_export_compares_on_few_images_and_with_0_samples_on_none(
