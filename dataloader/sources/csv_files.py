@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -18,6 +19,8 @@ PATHS = ("path", "file", "filename", "image", "filepath", "file_name", "file_pat
 LABELS = ("label", "class", "target")
 SPLITS = ("split",)
 _DELIMITERS = ",;\t"
+# The first line that tells Excel the delimiter.
+_TOLD = re.compile(rf'\s*"?sep=(?P<delimiter>[{_DELIMITERS}])"?[ ,;\t]*\r?\n', re.IGNORECASE)
 
 
 class Row(NamedTuple):
@@ -65,8 +68,11 @@ def read_rows(path: str) -> list[Row]:
         OSError: it cannot be read.
     """
     text = read_text(path)
-    delimiter = _delimiter(text)
+    told = _TOLD.match(text)
+    delimiter = told["delimiter"] if told else _delimiter(text)
     rows = _parsed(path, text, delimiter)
+    if told:
+        next(rows)
     first, names = next(rows, (1, []))
     where, header = f"{path}, line {first}", [canonical(name).lower() for name in names]
     files, labels = (_needed(where, names, header, known) for known in (PATHS, LABELS))

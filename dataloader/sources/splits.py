@@ -60,6 +60,11 @@ def check_place(data_dir: str | None, *, lists: bool = False) -> str:
         what = "is not a folder" if os.path.exists(data_dir) else "does not exist"
         if ARCHIVE.search(data_dir) and os.path.exists(data_dir):
             raise DataError(f"--data_dir {data_dir} {what}. Archives are not read: unpack it.")
+        if data_dir.lower().endswith(".txt") and os.path.exists(data_dir):
+            raise DataError(
+                f"--data_dir {data_dir} {what}. A list of images needs their labels too: write a "
+                ".csv file whose first line is path,label (docs/data.md)."
+            )
         raise DataError(f"--data_dir {data_dir} {what}. {EXPECTED}")
     return data_dir
 

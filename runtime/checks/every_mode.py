@@ -323,6 +323,8 @@ def _predict(config: Config) -> None:
             "--mode predict needs --predict_dir, a folder of images (or a pattern, a .txt of paths,"
             " or - for standard input), or --image"
         )
+    if config.image and Path(config.image).is_dir():
+        raise ConfigError(f"--image {config.image} is a folder: label it with --predict_dir")
     predict_formats(config.predict_formats)
     for flag, path in ((named, where), ("--label_file", config.label_file)):
         if path is None or (flag == "--predict_dir" and (path == STDIN or is_pattern(path))):

@@ -9,7 +9,7 @@ from pathlib import Path
 from convoy.dataloader.errors import DataError
 from convoy.dataloader.sources.label_files import read_names
 from convoy.utils.errors import ConfigError
-from convoy.utils.text import TextError, canonical
+from convoy.utils.text import TextError, canonical, counted
 
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
@@ -60,9 +60,13 @@ def read_label_file(file: str, classes: int, trained: Sequence[str] | None) -> l
     except (DataError, TextError) as error:  # this file is a setting, not part of the data
         raise ConfigError(str(error)) from error
     if len(names) != classes:
+        is_data = names[0][:1] in ("{", "[") or str(file).lower().endswith(
+            (".json", ".yaml", ".csv")
+        )
+        has = "is not a list of lines" if is_data else f"has {counted(len(names), 'line')}"
         raise ConfigError(
-            f"--label_file {file} has {len(names)} lines, and the model {classes} classes: one name"
-            " a line is needed, in the order of the class numbers"
+            f"--label_file {file} {has}, and the model has {counted(classes, 'class')}: a text file"
+            " with one name a line is needed, in the order of the class numbers"
         )
     learnt = [canonical(name) for name in trained or []]
     # Other names may be translations, but nobody wants the same names in another order.

@@ -101,15 +101,23 @@ def variants(config: Config) -> list[Variant]:
 
 
 def _sizes(config: Config) -> list[int]:
+    from convoy.model.catalog import check_image_size, get_arch
+
     text = config.report_image_sizes
     if text is None:
         return []
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
         raise ConfigError(f"--report_image_sizes {text}: give pixels a side, such as 224,288")
-    if len(set(parts)) < len(parts):
+    sizes = [int(part) for part in parts]
+    if len(set(sizes)) < len(sizes):
         raise ConfigError(f"--report_image_sizes {text} names a size twice")
-    return [int(part) for part in parts]
+    for size in sizes:
+        try:
+            check_image_size(get_arch(config.arch), size)
+        except ValueError as error:
+            raise ConfigError(f"--report_image_sizes {text}: {error}") from error
+    return sizes
 
 
 def _bases(config: Config) -> list[tuple[str, Config]]:

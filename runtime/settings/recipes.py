@@ -93,7 +93,10 @@ def read_recipe(path: str | Path, _children: tuple[Path, ...] = ()) -> Recipe:
     if base:
         if not isinstance(base.value, str):
             raise ConfigError(f"{path}, line {base.line}: base takes the path of another recipe")
-        beside = path.parent / expand_home(base.value, f"{path}, line {base.line}: base")
+        asks = f"{path}, line {base.line}: base"
+        beside = path.parent / expand_home(base.value, asks)
+        if not beside.exists():
+            raise ConfigError(f"{asks} {base.value}: there is no file {beside}")
         inherited = read_recipe(beside, (*_children, path.resolve()))
         settings = inherited.settings | settings
     return Recipe(path, settings, expected.value if expected else {})

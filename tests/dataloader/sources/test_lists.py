@@ -109,6 +109,8 @@ def test_a_list_val_csv_beside_train_csv_is_the_validation_split(images):
         (" Image , TARGET ", {}),
         ("filename;label", {"delimiter": ";"}),
         ("path\tclass", {"delimiter": "\t"}),
+        ("sep=;\nfilename;label", {"delimiter": ";"}),  # tells Excel the delimiter
+        ('"SEP=,"\r\npath,label', {"mark": codecs.BOM_UTF8}),
         ('"path","label"', {"mark": codecs.BOM_UTF8}),
         ("path,label", {"mark": codecs.BOM_UTF16_LE, "encoding": "utf-16-le"}),
     ],
@@ -212,6 +214,11 @@ def test_mistakes_of_the_whole_list_are_refused(images, tmp_path):
         opened(path, first_label=0)
     with pytest.raises(DataError, match="is not a folder"):
         opened(path, dataset="tfds:x")
+    (images / "list.txt").write_text("cat/0.jpg\n")
+    with pytest.raises(
+        DataError, match=r"list\.txt is not a folder\. .* \.csv file whose first li"
+    ):
+        opened(images / "list.txt")
     with pytest.raises(DataError, match=r"missing\.csv does not exist"):
         opened(images / "missing.csv")
     folder = images / "deep"

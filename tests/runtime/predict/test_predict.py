@@ -52,8 +52,14 @@ def test_a_label_file_names_the_classes(tmp_path):
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):  # the latter two come from Windows
         file.write_text("cat\n gro\u0308ße \n\n", encoding=encoding)
         assert class_names(["a", "b"], 2, file) == ["cat", "größe"]
-    with pytest.raises(ConfigError, match="has 2 lines, and the model 3 classes"):
+    with pytest.raises(ConfigError, match="has 2 lines, and the model has 3 classes"):
         class_names(None, 3, file)
+    file.write_text("cat")
+    with pytest.raises(ConfigError, match="has 1 line, and the model has 3 classes"):
+        class_names(None, 3, file)
+    file.write_text('{"0": "cat", "1": "dog"}')
+    with pytest.raises(ConfigError, match=r"is not a list of lines.*a text file with one name a"):
+        class_names(None, 2, file)
     file.write_text("cat\n\ndog\n")
     with pytest.raises(ConfigError, match=r"--label_file .*labels\.txt: line 2 is empty"):
         class_names(None, 3, file)
@@ -238,14 +244,15 @@ def test_top_k_is_bounded_by_the_number_of_classes(predict, photos):
     assert len(rows[0]["predictions"]) == 10
 
 
-def test_a_single_image_prints_one_line(trained, photos, capsys):
+def test_a_single_image_prints_one_line(trained, photos, tmp_path, capsys):
     photo = next(photos.iterdir())
     flags = ["--mode", "predict", "--model_dir", str(trained.model_dir), "--top_k", "2"]
     assert main([*flags, "--image", str(photo)]) == 0
     out = capsys.readouterr().out
     assert re.fullmatch(rf"{re.escape(str(photo))}: \d \d+\.\d%, \d \d+\.\d%\n", out)
-    assert main([*flags, "--image", str(photos), "--min_confidence", "1"]) == 1
-    assert capsys.readouterr().out == f"{photos}: unreadable: not a regular file\n"
+    os.mkfifo(pipe := tmp_path / "pipe.jpg")
+    assert main([*flags, "--image", str(pipe), "--min_confidence", "1"]) == 1
+    assert capsys.readouterr().out == f"{pipe}: unreadable: not a regular file\n"
 
 
 def test_predict_follows_the_flags_for_size_crop_mirroring_and_confidence(predict, trained, photos):
@@ -340,6 +347,7 @@ def test_a_diverged_model_writes_nothing_over_earlier_results(
         ([], "--mode predict needs --predict_dir"),
         (["--image", "x.jpg"], "--image x.jpg does not exist"),
         (["--image", ".", "--predict_dir", "."], "give one of them"),
+        (["--image", "tests"], "--image tests is a folder: label it with --predict_dir"),
         (["--predict_dir", ".", "--label_file", "nowhere"], "--label_file nowhere does not exist"),
         (["--predict_dir", ".", "--predict_formats", "xml"], "choose from table, jsonl"),
         (["--predict_dir", ".", "--checkpoint", "nowhere"], "--checkpoint nowhere does not exist"),

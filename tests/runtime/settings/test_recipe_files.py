@@ -95,7 +95,7 @@ def test_bases_can_be_chained_but_not_circular(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("base: nowhere.yaml\n", "nowhere.yaml"),
+        ("base: nowhere.yaml\n", "bad.yaml, line 1: base nowhere.yaml: there is no file"),
         ("a: [1", "cannot be read as YAML"),
         ("- 1\n", "holds no settings"),
     ],
