@@ -1,4 +1,4 @@
-"""Identifies an example independently of its number, to recognise it in changed data.
+"""Identifies examples independently of their numbers, to recognise them in changed data.
 
 A number refers to another example once a file has been added or removed. An identity is the
 example's place (a file's path below the split's folder, or a record file's name and the record's
@@ -8,6 +8,7 @@ first byte), and the size and SHA-256 of its bytes.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -37,6 +38,22 @@ def identify(source: Source, i: int) -> dict[str, Any]:
     except OSError:
         return found
     return found | {"size": length, "sha256": digest.hexdigest()}
+
+
+def identify_all(source: Source) -> str:
+    """Returns a hash of the list of examples and of their files' sizes.
+
+    It notices new, removed and exchanged files, but not a file exchanged for one of the same size.
+    It reads no file, so it takes about a second for 100,000 images on a local disk.
+    """
+    digest = hashlib.sha256(source.list_digest().encode())
+    for file in dict.fromkeys(source.span(i)[0] for i in range(source.num_examples)):
+        try:
+            size = os.stat(file).st_size
+        except OSError:
+            size = -1
+        digest.update(size.to_bytes(8, "little", signed=True))
+    return digest.hexdigest()
 
 
 def known_again(

@@ -99,6 +99,23 @@ class Saver:
         if save.contents is None:  # otherwise it waits with the save, which has just failed
             self._flying = self._pool.submit(self._write)
 
+    def name_best(self, best: Mapping[str, Any]) -> None:
+        """Makes `best.json` name the best so far, if it is damaged or names another.
+
+        Args:
+            best: the best so far, with its `step` and `epoch`, which an earlier launch saved.
+        """
+        written = which_checkpoint.best_facts(self.model_dir)
+        if {name: written.get(name) for name in best} == dict(best):
+            return
+        try:
+            self._check()
+            folder = checkpoint.find(self.model_dir, {**best, "offset": 0})
+            if folder is not None:
+                which_checkpoint.mark_best(self.model_dir, folder, best)
+        except (OSError, ValueError) as error:
+            self._warn(f"WARNING: the best checkpoint could not be noted ({error})")
+
     def settle(self) -> bool:
         """Waits for the running save. A failure is reported, and the save is tried again later.
 

@@ -1,6 +1,8 @@
 """Chooses a run's checkpoint: the best, the newest, or a named one; and those to keep.
 
-`checkpoints/best.json` names the best one. This module imports no TensorFlow.
+`checkpoints/best.json` names the best one. If that file or that checkpoint is missing or damaged,
+the scores of the others decide. Scores can be compared only if they were found in the same way: by
+the same metric and on the same images (`judged` in `score.json`). Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -76,17 +78,25 @@ def folder_of(path: str | AnyPath) -> AnyPath | None:
 
 
 def best(model_dir: str | AnyPath) -> AnyPath | None:
-    """Returns the checkpoint in `best.json`, or None."""
-    path = _named_best(model_dir)
-    return path if path is not None and is_complete(path, checksums=True) else None
+    """Returns the checkpoint in `best.json`, otherwise the one with the best score, or None."""
+    named = _named_best(model_dir)
+    if named is not None and is_complete(named, checksums=True):
+        return named
+    ranked = next(iter(_ranked(model_dir).values()), [])
+    return next((path for path in ranked if is_complete(path, checksums=True)), None)
 
 
 def _named_best(model_dir: str | AnyPath) -> AnyPath | None:
+    name = best_facts(model_dir).get("checkpoint")
+    return checkpoints_folder(model_dir) / Path(str(name)).name if name else None
+
+
+def best_facts(model_dir: str | AnyPath) -> dict[str, Any]:
+    """Returns the content of `best.json`; nothing if it is missing or damaged."""
     try:
-        name = json.loads((checkpoints_folder(model_dir) / "best.json").read_text())["checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return checkpoints_folder(model_dir) / Path(str(name)).name
+        return dict(json.loads((checkpoints_folder(model_dir) / "best.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def mark_best(model_dir: str | AnyPath, folder: AnyPath, facts: Mapping[str, Any]) -> None:
@@ -98,7 +108,7 @@ def mark_best(model_dir: str | AnyPath, folder: AnyPath, facts: Mapping[str, Any
 
 
 def passed_over(model_dir: str | AnyPath, chosen: AnyPath | None, which: str = "last") -> list[str]:
-    """Returns lines about damaged checkpoints that would have been chosen instead of this one.
+    """Returns lines about what was wrong with checkpoints that should have been chosen instead.
 
     Args:
         model_dir: the run's folder.
@@ -111,15 +121,38 @@ def passed_over(model_dir: str | AnyPath, chosen: AnyPath | None, which: str = "
     named = _named_best(model_dir) if which == "best" else None
     if named is not None and named == chosen:
         return []
+    lines = _about_best(model_dir, named) if which == "best" else []
+    if lines and chosen is not None and read_state(chosen).get("score") is not None:
+        return [
+            f"{lines[0]}: using {chosen.name}, which has the best result of those that are left"
+        ]
     after = by_step(chosen) if chosen is not None else (-1, 0)
-    there = checkpoints_folder(model_dir).glob("step-*")
-    instead = {path for path in there if by_step(path) > after}
-    return [
+    there = sorted(checkpoints_folder(model_dir).glob("step-*"), key=by_step)
+    newer = [path for path in there if by_step(path) > after and path != named]
+    return lines + [_damaged(path) for path in newer if _is_damaged(path)]
+
+
+def _about_best(model_dir: str | AnyPath, named: AnyPath | None) -> list[str]:
+    """Returns a line about a best checkpoint that cannot be used; none if nothing was evaluated."""
+    file = checkpoints_folder(model_dir) / "best.json"
+    if named is None:
+        lost = file.exists() or bool(_ranked(model_dir))
+        text = f"WARNING: {file}, which names the best checkpoint, is missing or damaged"
+        return [text] if lost else []
+    if _is_damaged(named):
+        return [_damaged(named)]
+    return [f"WARNING: {file} names {named.name}, which is not there or not complete"]
+
+
+def _damaged(path: AnyPath) -> str:
+    return (
         f"WARNING: the checkpoint {path} is damaged (its files do not match its checksums) and is"
         " passed over"
-        for path in sorted(instead | ({named} if named else set()), key=by_step)
-        if (path / MARKER).exists() and not is_complete(path, checksums=True)
-    ]
+    )
+
+
+def _is_damaged(path: AnyPath) -> bool:
+    return (path / MARKER).exists() and not is_complete(path, checksums=True)
 
 
 def prune(model_dir: str | AnyPath, keep_last: int = 2, keep_best: int = 1) -> None:
@@ -128,20 +161,30 @@ def prune(model_dir: str | AnyPath, keep_last: int = 2, keep_best: int = 1) -> N
     Args:
         model_dir: the run's folder.
         keep_last: number of newest checkpoints to keep.
-        keep_best: number of best ones to keep, by `score` in their `state.json`.
+        keep_best: number of best ones to keep, by their scores. If a run was resumed with another
+            metric or other images, as many of the earlier evaluations are kept as well.
     """
-    whole = complete_checkpoints(model_dir)
-    scored = [(score, path) for path in whole if (score := _score(path)) is not None]
-    ranked = [path for _, path in sorted(scored, key=lambda pair: -pair[0])]
-    keep = {*whole[-keep_last:], *ranked[:keep_best], best(model_dir)}
+    keep = {*complete_checkpoints(model_dir)[-keep_last:], best(model_dir)}
+    for ranked in _ranked(model_dir).values():
+        keep.update(ranked[:keep_best])
     for path in checkpoints_folder(model_dir).glob("step-*"):
         if path not in keep and path.is_dir():
             remove(path)
 
 
-def _score(path: AnyPath) -> float | None:
-    """Returns a checkpoint's evaluation result, or None if it was not evaluated."""
-    try:
-        return read_state(path).get("score")
-    except (OSError, ValueError):
-        return None
+def _ranked(model_dir: str | AnyPath) -> dict[str, list[AnyPath]]:
+    """Returns the evaluated checkpoints, best first, by the way of evaluation, the newest first."""
+    found: dict[str, list[tuple[float, AnyPath]]] = {}
+    for path in reversed(complete_checkpoints(model_dir)):
+        try:
+            state = read_state(path)
+        except (OSError, ValueError):
+            continue
+        if state.get("score") is not None:
+            judged = json.dumps(state.get("judged"), sort_keys=True)
+            found.setdefault(judged, []).append((state["score"], path))
+    # Of equal scores the earlier checkpoint is the best, as in `runtime.train.best.judge`.
+    return {
+        judged: [path for _, path in sorted(scored, key=lambda pair: (-pair[0], by_step(pair[1])))]
+        for judged, scored in found.items()
+    }

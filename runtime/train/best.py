@@ -65,8 +65,52 @@ def _average_leads(by: Metric, values: Mapping[str, float]) -> bool:
     return by.score(values, "ema") >= by.score(values, "raw")
 
 
+def comparable(best: Mapping[str, Any], metric: str, images: Mapping[str, Any] | None) -> bool:
+    """Returns whether a best evaluation was by this metric and on these images.
+
+    Args:
+        best: `TrainState.best`; older versions did not note the images, so nothing is known.
+        metric: one of `METRICS`.
+        images: the validation images now, from `images_of`.
+    """
+    return best.get("metric") == METRICS[metric].name and best.get("images") in (None, images)
+
+
+def as_best(
+    metric: str,
+    figures: Mapping[str, float],
+    weights: str,
+    place: Mapping[str, int],
+    images: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Returns an evaluation as the content of `TrainState.best` and of `best.json`.
+
+    Args:
+        metric: one of `METRICS`.
+        figures: the evaluation's.
+        weights: "raw" or "ema", whichever was better.
+        place: `epoch` and `step` of the weights.
+        images: the evaluated images, from `images_of`.
+    """
+    by, averaged = METRICS[metric], weights == "ema"
+    found = {
+        "metric": by.name,
+        "value": by.of(figures, averaged),
+        "epoch": place["epoch"],
+        "step": place["step"],
+        "weights": weights,
+        "images": images,
+    }
+    top1 = METRICS["top1"].of(figures, averaged)
+    return found | finite({"top1": top1} if top1 is not None else {})
+
+
 def judge(
-    state: TrainState, values: Mapping[str, float], metrics: Mapping[str, float], metric: str
+    state: TrainState,
+    values: Mapping[str, float],
+    metrics: Mapping[str, float],
+    metric: str,
+    images: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Updates `state.best` if the weights or their average are better than all before.
 
@@ -77,6 +121,7 @@ def judge(
         values: from `runtime.train.epoch_evaluations.evaluate_state`.
         metrics: the run's latest figures, including this evaluation's.
         metric: one of `METRICS`.
+        images: the evaluated images, from `images_of`.
 
     Returns:
         The facts for the checkpoint of this state (`checkpoint.add_score`), and whether it is the
@@ -84,22 +129,15 @@ def judge(
     """
     by, weights = METRICS[metric], better_weights(values, state.ema is not None, metric)
     score = by.score(values, weights)
-    # A best by another metric does not count.
-    before = state.best if state.best.get("metric") == by.name else {}
+    before = state.best if comparable(state.best, metric, images) else {}
     is_best = score > (by.sign * before["value"] if before else WORST)
     state.waited = 0 if is_best else state.waited + 1
     if is_best:
-        state.best = {
-            "metric": by.name,
-            "value": by.of(values, weights == "ema"),
-            "epoch": state.epoch,
-            "step": state.step,
-            "weights": weights,
-        }
-        top1 = METRICS["top1"].of(values, weights == "ema")
-        state.best |= finite({"top1": top1} if top1 is not None else {})
+        place = {"epoch": state.epoch, "step": state.step}
+        state.best = as_best(metric, values, weights, place, images)
     return {
         "score": score,
+        "judged": {"metric": by.name, "images": images},
         "better_weights": weights,
         "best": state.best,
         "waited": state.waited,

@@ -214,8 +214,6 @@ def _effects(
         effects["moving_average_decay"] = ": the moving average is dropped"
     elif config.moving_average_decay and not saved.ema:
         effects["moving_average_decay"] = ": it starts from the current weights"
-    if "data_dir" in changed and saved.state.get("best"):
-        effects["data_dir"] = ": the best so far may be of other validation images"
     if "seed" in changed:
         effects["seed"] = ": the order of images and all other random choices change"
     of_rate = [name for name in changed if name in having(Fact.RATE)]

@@ -18,6 +18,7 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.trackers.workers import Trackers
 from convoy.runtime.train.best import best_text, judge
 from convoy.runtime.train.confusion import make_counting_step, show_counts
+from convoy.runtime.train.earlier_best import images_of
 from convoy.runtime.train.journal import Journal
 from convoy.runtime.train.step import TrainState
 from convoy.utils.optional import known
@@ -38,6 +39,7 @@ class Evaluations:
 
     Attributes:
         data: the validation loader; None in `--mode train`.
+        images: what identifies its images (`earlier_best.images_of`).
         epoch: the last evaluated epoch, whose figures are the run's; None: none was evaluated.
         answers: for that epoch, by the better of the weights and their average: correct answers,
             examples and answers of each class, int64 `(3, classes)`; None before the first.
@@ -57,10 +59,11 @@ class Evaluations:
         self.failures: list[str] = []
         self.epoch = state.epoch if evaluated else None
         self.answers: np.ndarray | None = None
-        self.data = self._step = None
+        self.data = self._step = self.images = None
         if config.mode == "train_and_eval":
             adapt = numbered_like(train_data, f"--data_dir {config.data_dir}")
             self.data = build_loader(config, "validation", train_data, adapt=adapt)
+            self.images = images_of(self.data)
             self._step = make_counting_step(config, state.model)
 
     def due(self, last_epoch: int) -> bool:
@@ -105,7 +108,7 @@ class Evaluations:
             return None
         self.epoch = state.epoch
         report |= {k: v for k, v in values.items() if not k.startswith("val.")}
-        found = judge(state, values, report, config.best_metric)
+        found = judge(state, values, report, config.best_metric, self.images)
         self.answers = answers[found[0]["better_weights"]]
         journal.metrics((state.epoch,), values, state.step)
         journal.line(epoch_line(values, state, config.max_epochs))

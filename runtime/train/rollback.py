@@ -66,9 +66,9 @@ def roll_back(
             " (--checkpoint_every_minutes saves within epochs)"
         ) from failure
     failed = state.step
-    left_out = [*state.left_out, stretch]
+    left_out, best = [*state.left_out, stretch], state.best
     sums = restore(state, saved, data)
-    state.left_out = left_out
+    state.left_out, state.best = left_out, best  # an older launch's may be by another metric
     line = (
         f"WARNING: {str(failure).partition(';')[0]}: going back to step {state.step}, and"
         f" leaving out the {images} images of step {failed} from now on (rollback"

@@ -119,6 +119,11 @@ class Keeper:
             of = {name: getattr(self.state, name) for name in ("step", "epoch", "offset")}
             self.saver.add_score(of, facts, self.state.best if is_best else None)
 
+    def name_best(self) -> None:
+        """Makes `best.json` name the best so far, if it is damaged or names another."""
+        if self.saver and self.state.best:
+            self.saver.name_best(self.state.best)
+
     def finish(self, stopping: bool = False) -> None:
         """Waits for the last save, and tries once more if it failed.
 

@@ -20,6 +20,7 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.trackers.workers import Trackers
 from convoy.runtime.train.after_step import AfterStep, FinishedStep
 from convoy.runtime.train.bad_examples import share_bad_examples
+from convoy.runtime.train.earlier_best import find_earlier_best
 from convoy.runtime.train.epoch_evaluations import Evaluations
 from convoy.runtime.train.figures import Figures, of_a_run, of_training
 from convoy.runtime.train.journal import Journal, StepLog
@@ -99,6 +100,8 @@ class Trainer:
         self.evaluations = Evaluations(
             config, self.state, start.data, self.journal, self.requests.asked_to_stop, evaluated
         )
+        for line in find_earlier_best(self.state, config, self.evaluations.images):
+            self._say(line)
         steps = self.sizes.steps_per_epoch
         self.doubts = Doubts(config, self.state, start.data, self.schedule, steps)
         self._tell_what_begins()
@@ -112,6 +115,7 @@ class Trainer:
             last=self.last,
             warn=self.journal.line,
         )
+        self.keeper.name_best()
 
     def _tell_what_begins(self) -> None:
         """Prints what the run is about to do, and warnings about its data."""

@@ -59,13 +59,36 @@ def test_a_model_dir_without_checkpoints_is_an_error_when_one_is_needed(tmp_path
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"checkpoint": 7}', '{"checkpoint": "step-00000099"}', "\x00"]
+    "text", ["", "[]", "{}", "7", '{"checkpoint": 7}', '{"checkpoint": "step-00000099"}', "\x00"]
 )
-def test_an_invalid_best_json_falls_back_to_the_newest_checkpoint(tmp_path, text):
-    _, newest = save(tmp_path, 10, 20)
-    (tmp_path / "checkpoints" / "best.json").write_text(text)
+def test_without_a_valid_best_json_the_best_score_counts_and_a_line_says_so(tmp_path, text):
+    first, newest = save(tmp_path, 10, 20)
+    file = tmp_path / "checkpoints" / "best.json"
+    assert which_checkpoint.passed_over(tmp_path, newest, "best") == [], "nothing was evaluated"
+    file.write_text(text)
     assert which_checkpoint.best(tmp_path) is None
     assert which_checkpoint.resolve(tmp_path) == newest
+    checkpoint.add_score(first, {"score": 0.9})
+    checkpoint.add_score(newest, {"score": 0.5})
+    assert which_checkpoint.resolve(tmp_path) == first
+    for gone in (False, True):
+        (line,) = which_checkpoint.passed_over(tmp_path, first, "best")
+        assert str(file) in line
+        assert "using step-00000010, which has the best result of those that are left" in line
+        if not gone:
+            file.unlink()
+    assert which_checkpoint.passed_over(tmp_path, newest, "last") == []
+
+
+def test_pruning_keeps_the_best_of_each_way_of_evaluation(tmp_path):
+    """A run was resumed with other images: scores before and after cannot be compared."""
+    paths = save(tmp_path, 10, 20, 30, 40, 50)
+    judged = [{"images": "old"}] * 2 + [{"images": "new"}] * 3
+    for path, way, score in zip(paths, judged, (0.9, 0.8, 0.2, 0.3, 0.1), strict=True):
+        checkpoint.add_score(path, {"score": score, "judged": way})
+    assert which_checkpoint.best(tmp_path) == paths[3], "the newest way of evaluation counts"
+    which_checkpoint.prune(tmp_path, keep_last=1)
+    assert steps_of(checkpoint.complete_checkpoints(tmp_path)) == [10, 40, 50]
 
 
 def test_best_json_cannot_point_outside_the_run(tmp_path):

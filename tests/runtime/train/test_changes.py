@@ -168,13 +168,3 @@ def test_another_architecture_is_refused_before_other_changes():
 def test_fewer_epochs_than_already_trained_are_refused():
     with pytest.raises(ConfigError, match=r"--max_epochs 2: this run has trained 3 epochs already"):
         check_resumed(saved(), CONFIG.with_(max_epochs=2), 16, 8)
-
-
-def test_after_a_change_of_data_the_best_so_far_is_called_into_question():
-    now = CONFIG.with_(data_dir="/other")
-    best = {"score": 0.9, "step": 8}
-    told = [
-        "--data_dir /other instead of /data/: the best so far may be of other validation images"
-    ]
-    assert lines(CONFIG, now, best=best) == told
-    assert lines(CONFIG, now, best=None) == ["--data_dir /other instead of /data/"]

@@ -1,0 +1,97 @@
+"""Finds a resumed run's best result so far, if it evaluates other images or by another metric.
+
+Results can be compared only if they are of the same images. The metric may change, because a
+checkpoint holds all figures of its evaluation (`score.json`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from convoy.dataloader.data_loader import DataLoader
+from convoy.dataloader.sources.identity import identify_all
+from convoy.runtime.run_folder.checkpoint import add_score, complete_checkpoints, read_state
+from convoy.runtime.settings.config import Config
+from convoy.runtime.train.best import METRICS, as_best, best_text, better_weights, comparable
+from convoy.runtime.train.step import TrainState
+from convoy.utils.distributed import ranks
+
+Images = dict[str, Any]
+"""`examples`, their number, and `list`, from `identify_all`."""
+
+
+def images_of(data: DataLoader) -> Images | None:
+    """Returns what identifies the images of a loader; None if they are synthetic. All ranks."""
+    if (source := data.source) is None:
+        return None
+    digest = ranks.on_rank0(lambda: identify_all(source))
+    return {"examples": data.num_examples, "list": digest}
+
+
+def find_earlier_best(state: TrainState, config: Config, images: Images | None) -> list[str]:
+    """Replaces a restored best that does not count any more. All ranks must call it.
+
+    Args:
+        state: restored; `best` and `waited` change.
+        config: the flags.
+        images: the validation images, from `images_of`.
+
+    Returns:
+        Lines for the user.
+    """
+    before = state.best
+    if not before or comparable(before, config.best_metric, images):
+        return []
+    state.best = ranks.on_rank0(lambda: _best_saved(before, config, images))
+    state.waited = 0
+    lines = _other_images(before, images)
+    if state.best:
+        what = "of these images" if lines else f"by --best_metric {config.best_metric}"
+        epoch, value = state.best["epoch"], best_text(state.best)
+        lines.append(f"the best evaluation {what} so far is that of epoch {epoch}: {value}")
+    return lines
+
+
+def _other_images(before: Mapping[str, Any], images: Images | None) -> list[str]:
+    if before.get("images") in (None, images):
+        return []
+    was, now = before["images"]["examples"], images["examples"] if images else 0
+    change = f"{now} instead of {was}" if was != now else f"{now} as before, but other files"
+    return [
+        f"WARNING: the validation images changed ({change}), so earlier results cannot be compared"
+        f" with new ones. The best so far, that of epoch {before['epoch']} ({best_text(before)}),"
+        " does not count any more; its checkpoint is kept"
+    ]
+
+
+def _best_saved(before: Mapping[str, Any], config: Config, images: Images | None) -> dict[str, Any]:
+    """Returns the best saved evaluation of these images; {} if there is none.
+
+    It also notes in that checkpoint which of its weights are better by the present metric.
+    """
+    if config.no_checkpoints:
+        return {}
+    by, found = METRICS[config.best_metric], []
+    for path in complete_checkpoints(config.model_dir):
+        state = read_state(path)
+        # Older versions did not note the images.
+        noted = (state.get("judged") or {}).get("images", before.get("images"))
+        if state.get("score") is None or noted not in (None, images):
+            continue
+        figures = state["metrics"]
+        weights = better_weights(figures, (path / "ema.safetensors").exists(), config.best_metric)
+        if by.of(figures, weights == "ema") is not None:
+            found.append((by.score(figures, weights), weights, state, path))
+    if not found:
+        return {}
+    score, weights, state, path = max(found, key=lambda one: one[0])  # of equal ones the earliest
+    facts: dict[str, Any] = {
+        name: state[name] for name in ("best", "waited", "metrics") if name in state
+    }
+    facts |= {"score": score, "better_weights": weights}
+    facts["judged"] = {"metric": by.name, "images": images}
+    with suppress(OSError):  # it only saves the next launch this choice
+        add_score(path, facts)
+    return as_best(config.best_metric, state["metrics"], weights, state, images)
