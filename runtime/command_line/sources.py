@@ -16,11 +16,17 @@ from convoy.model.weights import onnx_file
 from convoy.runtime.command_line.pretrained import arch_of_run, settle_pretrained
 from convoy.runtime.command_line.translation import unknown_mode
 from convoy.runtime.data.open_split import for_these_data
-from convoy.runtime.fitted.choose import Choice
+from convoy.runtime.fitted.choose import Choice, settings_of_the_run
 from convoy.runtime.settings.config import Config, defaults
 from convoy.runtime.settings.evaluation_like import settings_like
 from convoy.runtime.settings.flag_facts import inherited
-from convoy.runtime.settings.modes import APPLYING_MODES, ENGINE_MODES, MODE_ALIASES, MODES
+from convoy.runtime.settings.modes import (
+    APPLYING_MODES,
+    ENGINE_MODES,
+    MODE_ALIASES,
+    MODES,
+    RUN_MODES,
+)
 from convoy.runtime.settings.paths_of_runs import load_run_config, moved_paths
 from convoy.runtime.settings.recipes import Launch, lookup, parse_name
 from convoy.utils.distributed.launched import launched_processes
@@ -191,10 +197,14 @@ def _settings_of_run(first: Config) -> tuple[dict[str, Any], str]:
     """Returns the settings of a finished run for modes that apply its checkpoint, and their origin.
 
     So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop
-    again.
+    again. A resumed run takes only the place of its data here; `fitted/choose.py` keeps the rest.
     """
     if first.mode == "report":
         return _settings_of_report(first)
+    if first.mode in RUN_MODES and first.resume_checkpoint:
+        before = settings_of_the_run(first)
+        origin = f"that of the run in --model_dir {first.model_dir}"
+        return ({"data_dir": before.data_dir}, origin) if before else ({}, "")
     if first.mode not in (*APPLYING_MODES, "convert"):
         return {}, ""
     from convoy.runtime.run_folder.checkpoint import CheckpointError

@@ -13,7 +13,12 @@ def fresh_model_dir(config: Config) -> None:
     Raises:
         ConfigError: it would.
     """
-    from convoy.runtime.run_folder.checkpoint import CheckpointError, complete_checkpoints
+    from convoy.runtime.run_folder.checkpoint import (
+        CheckpointError,
+        checkpoints_folder,
+        complete_checkpoints,
+    )
+    from convoy.runtime.run_folder.marker import MARKER
 
     begins = config.mode in RUN_MODES and not config.resume_checkpoint
     if not begins or config.no_checkpoints:
@@ -26,4 +31,13 @@ def fresh_model_dir(config: Config) -> None:
         raise ConfigError(
             f"--model_dir {config.model_dir} already holds checkpoints: continue from them with"
             " --resume_checkpoint, or choose another folder"
+        )
+    # A save that was interrupted has no marker, and holds nothing that could be restored.
+    damaged = [
+        p for p in checkpoints_folder(config.model_dir).glob("step-*") if (p / MARKER).exists()
+    ]
+    if damaged:
+        raise ConfigError(
+            f"--model_dir {config.model_dir} holds damaged checkpoints ({damaged[0].name}), which a"
+            " new run would remove: choose another folder, or move them away"
         )

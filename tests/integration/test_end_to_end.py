@@ -157,6 +157,15 @@ def test_a_new_run_does_not_overwrite_an_old_one(trained, capsys):
     assert "--resume_checkpoint" in message
 
 
+def test_a_resumed_run_finds_the_data_of_its_start(trained, tmp_path, capsys):
+    model_dir = tmp_path / "run"
+    shutil.copytree(trained.model_dir, model_dir)
+    at = trained.flags.index("--data_dir")
+    flags = [*trained.flags[:at], *trained.flags[at + 2 :], "--resume_checkpoint"]
+    assert run(*flags, "--model_dir", model_dir) == 0
+    assert "nothing left to train" in capsys.readouterr().out
+
+
 OPTIONS = {
     "bfloat16, accumulation, adamw, cosine": (
         *("--dtype", "bfloat16", "--optimizer_batch_size", "48", "--optimizer", "adamw"),
