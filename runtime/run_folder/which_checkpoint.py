@@ -181,7 +181,7 @@ def _ranked(model_dir: str | AnyPath) -> dict[str, list[AnyPath]]:
         except (OSError, ValueError):
             continue
         if state.get("score") is not None:
-            judged = json.dumps(state.get("judged"), sort_keys=True)
+            judged = strict_json.dumps(state.get("judged"), sort_keys=True)
             found.setdefault(judged, []).append((state["score"], path))
     # Of equal scores the earlier checkpoint is the best, as in `runtime.train.best.judge`.
     return {

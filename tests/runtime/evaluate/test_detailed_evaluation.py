@@ -170,7 +170,7 @@ def test_a_report_dir_that_cannot_be_written_is_refused_before_evaluating(run, t
         (("--mode", "eval", "--weights", "both"), "--weights both is for"),
         (("--mode", "eval", "--report", "--report_image_sizes", "224,x"), "224,x: give pixels"),
         (("--mode", "eval", "--report", "--report_image_sizes", "64,64"), "a size twice"),
-        (("--mode", "eval", "--report", "--report_image_sizes", "0"), "--image_size"),
+        (("--mode", "eval", "--report", "--report_image_sizes", "0"), "--report_image_sizes 0"),
         (("--mode", "eval", "--report", "--report_checkpoints", "no"), "--report_checkpoints no"),
         (("--mode", "eval", "--report", "--report_checkpoints", "best"), "each once"),
         (("--mode", "eval", "--report", "--eval_labels", "no.json"), "no.json cannot be read"),

@@ -10,6 +10,7 @@ from convoy.runtime.command_line.cli import configure, parse
 from convoy.runtime.fitted.choose import choose
 from convoy.runtime.fitted.data_facts import are_letters, facts_of, short_side
 from convoy.runtime.fitted.rules import BATCH, CHOSEN, FEW_IMAGES, Facts, fitted
+from convoy.runtime.run_folder.marker import write_marker
 from convoy.runtime.settings.config import Config, load_config
 from convoy.runtime.settings.images import eval_crop
 from convoy.utils.errors import ConfigError
@@ -187,14 +188,15 @@ def test_resuming_and_applying_a_run_keep_its_exif_orientation(photos, tmp_path,
     assert settings(*flags, "--exif_orientation", "ignore").exif_orientation == "ignore"
     folder = run / "checkpoints" / "step-00000001"
     folder.mkdir(parents=True)
-    for name in ("complete_checkpoints", "resolve"):
-        answer = folder if name == "resolve" else [folder]
-        monkeypatch.setattr(f"convoy.runtime.run_folder.checkpoint.{name}", lambda *_, a=answer: a)
+    for name in ("model.safetensors", "state.json"):
+        (folder / name).write_text("{}")
     for kept in ("apply", "ignore", None):
         was = asdict(settings(*flags, "--resume_checkpoint", "--exif_orientation", kept or "apply"))
         if kept is None:
             del was["exif_orientation"]
         (folder / "config.yaml").write_text(yaml.safe_dump(was))
+        (folder / "COMPLETE.json").unlink(missing_ok=True)
+        write_marker(folder)
         assert settings(*flags, "--resume_checkpoint").exif_orientation == (kept or "ignore")
         with monkeypatch.context() as elastic:
             elastic.setattr("convoy.runtime.fitted.choose.ranks.elastic", lambda: True)
