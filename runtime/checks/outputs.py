@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from convoy.runtime.settings.config import Config
@@ -27,6 +28,9 @@ def check_outputs(config: Config) -> None:
         for name in written:
             if path := getattr(config, name):
                 spare_checkpoints(path, f"--{name}")
+        if "log_filename" in used_in(config.mode):
+            log = os.path.join(config.model_dir, config.log_filename)
+            spare_checkpoints(log, "--log_filename")
     except PlaceError as error:
         raise ConfigError(str(error)) from error
     output = config.output if config.mode == "export" else None

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from convoy.runtime.predict.outputs import Labelled, Output, shown_name
+from convoy.runtime.predict.outputs import Labelled, Output, complete, part_of, shown_name
 from convoy.utils.files import Remote
 from convoy.utils.pages.page import write_page
 
@@ -35,10 +35,6 @@ class Gallery(Output):
         self.pages = max(1, math.ceil(count / PER_PAGE))
         self._page = 0
         self._cards: list[dict[str, Any]] = []
-        number = self.pages + 1  # pages of an earlier, longer run
-        while (stale := self._file(number)).exists():
-            stale.unlink()
-            number += 1
 
     def _file(self, page: int) -> Path | Remote:
         """Returns the file of a page, counted from 1."""
@@ -55,6 +51,15 @@ class Gallery(Output):
         """Writes the last page."""
         if self._cards:
             self._flush()
+
+    def publish(self) -> None:
+        """Gives the pages their names, and removes further pages of an earlier, longer run."""
+        for page in range(1, self._page + 1):
+            complete(self._file(page))
+        number = self.pages + 1
+        while (stale := self._file(number)).exists():
+            stale.unlink()
+            number += 1
 
     def _card(self, item: Labelled) -> dict[str, Any]:
         first = item.predictions[0] if item.predictions else None
@@ -74,7 +79,7 @@ class Gallery(Output):
         groups = Counter(card["group"] for card in self._cards)
         before = (self._page - 1) * PER_PAGE
         write_page(
-            self._file(self._page),
+            part_of(self._file(self._page)),
             "gallery.html.j2",
             cards=self._cards,
             groups=sorted(groups.items()),

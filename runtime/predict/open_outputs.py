@@ -17,6 +17,7 @@ from convoy.runtime.predict.outputs import (
     predict_formats,
 )
 from convoy.runtime.settings.config import Config
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote, in_folder, path_of
 from convoy.utils.optional import known
 
@@ -32,6 +33,9 @@ def open_outputs(
         columns: classes reported per image.
         count: number of images to expect.
         title: the model's description, for people.
+
+    Raises:
+        ConfigError: a folder has the name of a file to be written.
     """
     places, where = _places(config), known(config.predict_dir)
     makers = {
@@ -46,6 +50,11 @@ def open_outputs(
     for name in sorted(predict_formats(config.predict_formats), key=FORMATS.index):
         path = places.get(name)
         replaces = path is not None and path.exists()
+        if isinstance(path, Path) and path.is_dir():
+            raise ConfigError(
+                f"{path} is a folder, and a file of predictions would get this name: move it, or"
+                " choose other names with --output"
+            )
         output = stack.enter_context(makers[name](path))
         output.replaces = replaces
         outputs.append(output)

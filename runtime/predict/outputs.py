@@ -82,6 +82,9 @@ def predict_formats(text: str) -> list[str]:
 class Output(AbstractContextManager):
     """An output that receives results one by one.
 
+    Its file gets its name when the last result is written; until then it has the ending `.part`. So
+    a prediction that does not come to its end leaves the results of an earlier one as they are.
+
     Attributes:
         format: its name in `FORMATS`.
         path: the file it writes, or None.
@@ -99,9 +102,30 @@ class Output(AbstractContextManager):
     def close(self) -> None:
         """Writes the remaining results."""
 
-    def __exit__(self, *_: object) -> None:
+    def publish(self) -> None:
+        """Gives the complete file its name."""
+        if self.path is not None:
+            complete(self.path)
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         with naming(self.path):
             self.close()
+            if error is None:
+                self.publish()
+
+
+def part_of(path: Path | Remote) -> Path | Remote:
+    """Returns where to write a file until it is complete.
+
+    In an object store that is the file itself: it appears there when it is closed.
+    """
+    return path if isinstance(path, Remote) else path.with_name(f"{path.name}.part")
+
+
+def complete(path: Path | Remote) -> None:
+    """Gives a file that was written to `part_of(path)` its name."""
+    if isinstance(path, Path):
+        os.replace(part_of(path), path)
 
 
 class JsonLines(Output):
@@ -111,7 +135,7 @@ class JsonLines(Output):
 
     def __init__(self, path: Path | Remote) -> None:
         self.path = path
-        self._file = path.open("w", **UTF8)
+        self._file = part_of(path).open("w", **UTF8)
 
     def write(self, item: Labelled) -> None:
         """Writes a line with path, predictions and error."""
@@ -134,7 +158,7 @@ class Csv(Output):
 
     def __init__(self, path: Path | Remote, columns: int) -> None:
         self.path, self._columns = path, columns
-        self._file = path.open("w", newline="", **UTF8)
+        self._file = part_of(path).open("w", newline="", **UTF8)
         self._csv = csv.writer(self._file)
         numbers = range(1, columns + 1)
         names = [f"{kind}_{i}" for i in numbers for kind in ("class", "probability")]
@@ -166,7 +190,7 @@ class Parquet(Output):
         numbered = [(f"{k}_{i}", t) for i in range(1, columns + 1) for k, t in types.items()]
         text = pyarrow.string()
         self._schema = pyarrow.schema([("path", text), *numbered, ("error", text)])
-        self._bytes = path.open("wb")
+        self._bytes = part_of(path).open("wb")
         self._file = parquet.ParquetWriter(self._bytes, self._schema)
         self._rows: list[dict[str, Any]] = []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ from convoy.runtime.predict.outputs import (
     Output,
     Table,
     one_line,
+    part_of,
     predict_formats,
 )
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.images import likeness
 from convoy.utils.errors import ConfigError
-from convoy.utils.files import naming
+from convoy.utils.files import naming, path_of
 from convoy.utils.optional import known
 from convoy.utils.text import speed_text, tell
 
@@ -48,9 +49,9 @@ def predict(config: Config, choice: Choice, exported_if_it_pays: Export) -> dict
 
     `--predict_formats` says where the labels go.
 
-    An unreadable image gets a row with the reason, and the others are still labelled. If none can
-    be labelled, no file is written, so that those of an earlier prediction stay. Memory does not
-    grow with the number of images, except for the list of their names.
+    An unreadable image gets a row with the reason, and the others are still labelled. The files of
+    an earlier prediction stay until all images are labelled, or for good if none can be. Memory
+    does not grow with the number of images, except for the list of their names.
 
     Args:
         config: the flags.
@@ -91,12 +92,14 @@ def _label(
     count, start = _Count(), time.perf_counter()
     outputs: list[Output] = []
     waiting: list[Labelled] = []  # before the first label, which opens the outputs
-    with ExitStack() as stack:
+    with _telling_of_parts(count, outputs), ExitStack() as stack:
         with _Progress(len(files)) as progress:
             for item in labeller.label(files, refused):
                 count.add(item)
                 if count.labelled and not outputs:
-                    outputs = open_outputs(stack, config, labeller.columns, len(files), engine.text)
+                    outputs += open_outputs(
+                        stack, config, labeller.columns, len(files), engine.text
+                    )
                 if outputs:
                     _write([*waiting, item], outputs)
                     waiting = []
@@ -115,6 +118,19 @@ def _label(
     for line in count.warnings():
         tell(line)
     return {"images": count.labelled, "failed": len(files) - count.labelled, **written}
+
+
+@contextmanager
+def _telling_of_parts(count: _Count, outputs: Sequence[Output]) -> Iterator[None]:
+    """Tells where the labels are if an error, or Ctrl-C, ends the prediction before its end."""
+    try:
+        yield
+    except BaseException:
+        parts = [str(part_of(output.path)) for output in outputs if output.path]
+        if parts:
+            have = " and ".join(part for part in parts if path_of(part).exists())
+            tell(f"convoy: labels so far, of {_images(count.labelled)}: {have}")
+        raise
 
 
 def _write(items: Sequence[Labelled], outputs: Sequence[Output]) -> None:

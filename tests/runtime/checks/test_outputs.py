@@ -22,6 +22,7 @@ def inside(trained):
         ["eval", "--use_xla", "--xla_cache", "{}/../cache"],
         ["lr_find", "--model_dir", "{}"],
         ["train", "--model_dir", "{}/run"],
+        ["eval", "--log_filename", "checkpoints/log.json"],
     ],
 )
 def test_no_mode_writes_among_the_checkpoints_of_a_run(trained, refused, inside, flags):

@@ -5,7 +5,6 @@ import math
 import os
 import re
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,26 +13,7 @@ from PIL import Image
 from convoy.runtime.data.class_names import class_names, imagenet_classes
 from convoy.utils.errors import ConfigError
 from main import main
-from tests.runtime.csv_rows import csv_rows
 from tests.runtime.logits import softmax
-
-
-@pytest.fixture
-def predict(trained, tmp_path, capsys):
-    """Runs `--mode predict` in this process; returns (exit code, JSON rows, CSV rows, output)."""
-
-    def run(folder, *args):
-        output = tmp_path / "predictions"
-        flags = ["--mode", "predict", "--model_dir", trained.model_dir, "--output", output]
-        code = main([str(arg) for arg in (*flags, "--predict_dir", folder, *args)])
-        lines = output.with_name("predictions.jsonl").read_text(encoding="utf-8").splitlines()
-        table = csv_rows(output.with_name("predictions.csv"))
-        rows = [json.loads(line) for line in lines]
-        assert len(rows) == len(table)
-        printed = capsys.readouterr()
-        return code, rows, table, printed.out + printed.err
-
-    return run
 
 
 def test_imagenets_class_names_are_unique_and_in_keras_order():
@@ -130,26 +110,6 @@ def test_an_unreadable_image_has_a_row_with_its_error_and_others_are_labelled(
     assert f"{good} images labelled, {len(failed)} unreadable" in text
     assert f"{len(failed)} of {good + len(failed)} images could not be read" in text
     assert all(name in text for name in failed)
-
-
-def test_if_nothing_can_be_labelled_the_code_is_1_and_earlier_results_stay(
-    predict, photos, tmp_path
-):
-    every = ("--predict_formats", "table,jsonl,csv,gallery")
-    _, before, _, _ = predict(photos, *every)
-    page = (tmp_path / "predictions-gallery.html").read_text()
-    bad = tmp_path / "in"
-    bad.mkdir()
-    (bad / "a.jpg").write_bytes(b"no")
-    (tmp_path / "list.csv").write_text("a.jpg,cat\n")
-    for where, name in ((bad, "a.jpg"), (tmp_path / "list.csv", "list.csv")):
-        code, rows, table, text = predict(where, *every)
-        assert code == 1
-        assert (rows, len(table)) == (before, 12)
-        assert "0 images labelled, 1 unreadable" in text
-        assert name in text.split("image", 1)[1]
-        assert "nothing written, and earlier results stay" in " ".join(text.split())
-    assert (tmp_path / "predictions-gallery.html").read_text() == page
 
 
 def test_images_that_fail_before_the_first_label_have_rows_in_their_place(
@@ -322,22 +282,6 @@ def test_an_answer_that_is_not_finite_is_told_in_the_row(tmp_path, flip):
     assert [item.error for item in items] == [NOT_FINITE, NOT_FINITE, None, NOT_FINITE]
     assert [len(item.predictions) for item in items] == [0, 0, 2, 0]
     assert "no answer: the model's answer is not a number" in one_line(items[0])
-
-
-def test_a_diverged_model_writes_nothing_over_earlier_results(
-    predict, monkeypatch, trained, photos
-):
-    from convoy.runtime.builders import trained_model as module
-
-    _, before, _, _ = predict(photos)
-    model, _ = module.load_model(trained.model_dir)
-    model.weights[-1].assign(np.full(10, np.nan, np.float32))
-    load = module.trained_model
-    monkeypatch.setattr(module, "trained_model", lambda config: replace(load(config), model=model))
-    code, rows, _, text = predict(photos)
-    assert (code, rows) == (1, before)
-    assert "not a number" in " ".join(text.split())
-    assert "0 images labelled, 0 unreadable, 12 without an answer" in text
 
 
 @pytest.mark.parametrize(
