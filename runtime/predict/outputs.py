@@ -119,13 +119,17 @@ def part_of(path: Path | Remote) -> Path | Remote:
 
     In an object store that is the file itself: it appears there when it is closed.
     """
-    return path if isinstance(path, Remote) else path.with_name(f"{path.name}.part")
+    return path if isinstance(path, Remote) else _aside(path)
 
 
 def complete(path: Path | Remote) -> None:
     """Gives a file that was written to `part_of(path)` its name."""
     if isinstance(path, Path):
-        os.replace(part_of(path), path)
+        os.replace(_aside(path), path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 class JsonLines(Output):
