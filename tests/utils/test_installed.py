@@ -73,6 +73,8 @@ def test_a_package_with_a_file_too_few_or_cut_short_is_installed_in_part(site):
     assert found(site) == wanted
 
 
+# Setuptools 79 warns if an earlier test of this process imported distutils; set-up runs alone.
+@pytest.mark.filterwarnings("ignore:Setuptools is replacing distutils")
 def test_setup_makes_pip_install_again_what_is_there_in_part(site, monkeypatch, capsys, tmp_path):
     (site / "numpy/__init__.py").unlink()
     monkeypatch.syspath_prepend(str(site))
