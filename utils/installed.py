@@ -132,9 +132,20 @@ def _is_torn(found: metadata.Distribution) -> bool:
             there = os.stat(os.path.join(folder, name)).st_size
         except OSError:
             return True
-        if size and int(size) != there:
+        if size and int(size) != there and not _is_of_another(name, there, folder):
             return True
     return False
+
+
+def _is_of_another(name: str, size: int, folder: str) -> bool:
+    """Returns whether another package in the folder has a file of this name and size.
+
+    Packages may share a file, as some of NVIDIA's share `nvidia/__init__.py`. pip then keeps that
+    of the package it installed last.
+    """
+    row = re.compile(rf"^{re.escape(name)},[^,]*,{size}$", re.MULTILINE)
+    others = metadata.distributions(path=[folder])
+    return any(row.search(other.read_text("RECORD") or "") for other in others)
 
 
 def _description(found: metadata.Distribution) -> Path:

@@ -73,6 +73,15 @@ def test_a_package_with_a_file_too_few_or_cut_short_is_installed_in_part(site):
     assert found(site) == wanted
 
 
+def test_a_file_that_another_package_replaced_is_whole(site):
+    record = site / "keras-3.15.1.dist-info/RECORD"
+    record.write_text(f"numpy/__init__.py,sha256=y,3\n{record.read_text()}")
+    (site / "numpy/__init__.py").write_text("new")
+    assert found(site) == ([], {})
+    (site / "numpy/__init__.py").write_text("newer")
+    assert len(found(site)[1]) == 2
+
+
 # Setuptools 79 warns if an earlier test of this process imported distutils; set-up runs alone.
 @pytest.mark.filterwarnings("ignore:Setuptools is replacing distutils")
 def test_setup_makes_pip_install_again_what_is_there_in_part(site, monkeypatch, capsys, tmp_path):
