@@ -20,6 +20,11 @@ setuptools
 wheel
 IN
 
+# uv takes no notice of the newest Python that a package allows; pip does, and refuses these.
+cat > "$tools/only.in" <<'IN'
+backports-strenum<1.3 ; python_full_version >= '3.11'
+IN
+
 pin() {  # FILE, the first Python that is too new, what the file is for, requirements…
   local file=$1 below=$2 purpose=$3; shift 3
   printf '%s\n' "$@" > "$tools/these.in"
@@ -27,12 +32,25 @@ pin() {  # FILE, the first Python that is too new, what the file is for, require
   rm -f "$tools/pins.txt"
   if [ "${KEEP:-no}" = yes ] && [ -f "$file" ]; then grep -v '^#' "$file" > "$tools/pins.txt"; fi
   (cd "$tools" && bin/uv pip compile -q --universal --python-version 3.10 --all-extras --no-annotate --no-header \
-    --no-emit-index-url --no-emit-find-links pyproject.toml more.in these.in -o pins.txt)
+    --no-emit-index-url --no-emit-find-links -c only.in pyproject.toml more.in these.in -o pins.txt)
   # The environment needs no mention: there is no other.
   { printf '# %s\n# Written by scripts/pin_versions.sh, for every package that a target of the Makefile installs.\n' "$purpose"
     sed -E "s/ (and|;) sys_platform == 'linux'\$//; s/ (and|;) python_full_version < '$below(\.[0-9]+)?'\$//" "$tools/pins.txt"; } > "$tools/done.txt"
   mv "$tools/done.txt" "$file"
 }
 
+# Asks pip whether it takes every pin: some minutes, because it reads each package's description.
+check() {  # FILE, Pythons…
+  local file=$1 version; shift
+  grep -v '^horovod==' "$file" > "$tools/these.txt"  # it has no wheel, and scripts/setup.sh builds it
+  for version in "$@"; do
+    "python$version" -m venv "$tools/python$version" 2>/dev/null || { echo "pin_versions: no Python $version here to check $file with" >&2; continue; }
+    "$tools/python$version/bin/pip" install -qq --disable-pip-version-check --dry-run --no-deps --ignore-installed -r "$tools/these.txt" ||
+      { echo "pin_versions: Python $version cannot take a pin of $file (above)" >&2; exit 1; }
+  done
+}
+
 pin constraints.txt 3.14 "Versions for TensorFlow 2.21, Python 3.10 to 3.13." tensorflow==2.21.0 tensorflow-cpu==2.21.0
 pin constraints-2.18.txt 3.13 "Versions for TensorFlow 2.18 (TENSORFLOW=2.18 make setup), Python 3.10 to 3.12." tensorflow==2.18.1 tensorflow-cpu==2.18.1
+check constraints.txt 3.10 3.11 3.12 3.13
+check constraints-2.18.txt 3.10 3.11 3.12
