@@ -30,7 +30,8 @@ _EVALUATION = {
     "convoy.runtime.train.epoch_evaluations",
     "convoy.runtime.evaluate.detailed_evaluation",
 }
-# Keras passes an error's first argument on as its text, in bold: an OSError's number.
+# Keras wraps an error raised in a layer and keeps only its first argument, in bold. For an OSError
+# that is the error number.
 _IN_A_LAYER = re.compile(r"Exception encountered when calling [^\n]*\n+(?:\x1b\[\d+m)?(\d+)\b")
 
 

@@ -123,7 +123,7 @@ class Runner:
             if is_first():
                 go_on = [] if stopped.queued else saved_command(self.config)
                 say("\n".join([str(stopped), *go_on]))
-            return EXIT_PREEMPTED  # every rank stops alike, so they part in good order
+            return EXIT_PREEMPTED  # all ranks stop at the same step, so Horovod can shut down
         except gathering.Removed as removed:
             say(str(removed))
             return leave(EXIT_PREEMPTED)
@@ -152,7 +152,7 @@ class Runner:
         if text := explain(error, self.config):
             return fail(text)
         traceback.print_exception(error)  # a bug of ours: show where
-        return fail("the traceback above is a fault of the program")
+        return fail("this is a bug in Convoy: please report it with the traceback above")
 
     def run(self) -> dict[str, Any]:
         """Runs the mode and returns its figures.

@@ -195,7 +195,10 @@ class Augmenter:
             self._erase = erasing.make_eraser(recipe.erasing, recipe.erasing_mode)
 
     def choose(self, seed: tf.Tensor) -> Choice:
-        """Returns the choice of a seed, without random erasing; needs a recipe with draws."""
+        """Returns the operations that a seed selects, without random erasing.
+
+        The recipe must have draws (`recipe.draws`).
+        """
         return self.recipe.choose(self.recipe.uniforms(seed))
 
     # nothing to convert, and AutoGraph takes seconds to find that out

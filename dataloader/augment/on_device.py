@@ -79,7 +79,8 @@ def make_prepare(
         if mixing:
             shares, boxes = "mixup" in mixing, "cutmix" in mixing
             mixture = Mixture(plan.shares if shares else None, plan.boxes if boxes else None, None)
-            # The output too: TensorFlow fuses sums with the model's first layer.
+            # `exact` also keeps the result apart from what follows: otherwise TensorFlow would fuse
+            # the mixing's sums with the model's first layer, and round otherwise.
             images = exact(mix_images(images, mixture, exact))
         return images
 

@@ -87,7 +87,7 @@ def from_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yields field number, wire type and bytes of each field; for a varint, its own bytes."""
+    """Yields number, wire type and bytes of each field; of a varint, the bytes that encode it."""
     position = 0
     while position < len(data):
         tag, position = from_varint(data, position)

@@ -55,7 +55,7 @@ def facts(path: str | Path) -> dict[str, Any]:
         said = json.loads(properties["metadata.json"])
     except (KeyError, ValueError):
         raise OnnxFileError(
-            f"{path} does not say how to prepare images, so it is no export of Convoy: write one"
+            f"{path} does not say how to prepare images, so Convoy did not export it: write one"
             " with --mode export --export_format onnx"
         ) from None
     if not isinstance(said, dict):

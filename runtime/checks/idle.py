@@ -59,7 +59,7 @@ def idle_flags(config: Config, asked: Mapping[str, Any], without: Config) -> lis
     page = [name for name in asked if name == "output" and config.mode == "report"]
     found = {
         f"with --mode {config.mode}": [name for name in idle if name not in kept],
-        f"with --mode {config.mode}, but for the modes that apply its checkpoint": kept,
+        f"with --mode {config.mode}; kept for the modes that apply its checkpoint": kept,
         "with --image, whose answer is printed": images,
         "without --runs": [] if config.runs else page,
     }

@@ -27,7 +27,10 @@ WIDTH, COLUMN = 79, 26
 
 # The flags that most runs use, by purpose.
 MOST_USED = {
-    "the run": ("data_dir", "model_dir", "config", "recipe", "resume_checkpoint", "nproc"),
+    "the run": (
+        *("data_dir", "validation_fraction", "model_dir", "config", "recipe", "resume_checkpoint"),
+        "nproc",
+    ),
     "the model": ("arch", "image_size", "pretrained", "pretrained_from_file"),
     "training": (
         *("max_epochs", "train_batch_size", "optimizer", "lr_init", "weight_decay"),

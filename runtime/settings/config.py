@@ -164,7 +164,7 @@ class Config:
     interpolation: Literal["bilinear", "bicubic", "random"] = _flag(
         AUG, EVALUATION, "bilinear", "how to resize images; random: either in training, bicubic in evaluation", modes=COMPUTING_MODES, facts=Fact.CARD)
     train_image_size: int | None = _flag(AUG, TRAINING, None, "height and width of training images in pixels", unset="image_size", facts=Fact.CARD)
-    n_stages: int = _flag(AUG, TRAINING, 1, "progressive training: number of stages; size, magnitude, mixup, cutmix and dropout rise from base_…", within=">= 1")
+    n_stages: int = _flag(AUG, TRAINING, 1, "progressive training: stages, in which size, magnitude, mixing and dropout rise from the --base_… flags", within=">= 1")
     base_img_size: int = _flag(AUG, TRAINING, 128, "first stage: height and width of training images in pixels")
     base_randaug_mag: float = _flag(AUG, TRAINING, 5.0, "first stage: magnitude of RandAugment", within=">= 0")
     base_mixup: float = _flag(AUG, TRAINING, 0.0, "first stage: mixup_alpha", within=">= 0")

@@ -4,10 +4,6 @@ A recipe file (`configs/*/*.yaml`) holds settings of `runtime.settings.config.Co
 that its source reports (`expected`), and perhaps the file that it changes (`base`).
 `configs/launch.yaml` says which file, batch and precision belong to a model on a platform; `lookup`
 merges them.
-
-    python -m convoy.runtime.recipes                                         the whole table
-    python -m convoy.runtime.recipes resnet50 AMP DGXA100 convergence 90E    one choice, as YAML
-    python -m convoy.runtime.recipes resnet50 AMP DGX2V --nproc              processes to start
 """
 
 from __future__ import annotations
@@ -271,9 +267,22 @@ def expected_top1(arch: str) -> tuple[float, str] | None:
     return expected["results"][0]["top1"], expected["short"]
 
 
+_USAGE = """\
+Prints recipes: the settings to train a model with, by machine.
+
+  python -m convoy.runtime.recipes                                   all, as a table
+  python -m convoy.runtime.recipes resnet50 AMP DGXA100 90E          one, as YAML
+  python -m convoy.runtime.recipes resnet50 AMP DGX2V --nproc        processes to start
+
+Train with one: main.py --recipe resnet50/AMP/A100/90E. docs/recipes.md tells more."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table, or one choice. Returns the exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(args):
+        print(_USAGE)
+        return 0
     words = [arg for arg in args if arg != "--nproc"]
     if not words:
         return _print_table()

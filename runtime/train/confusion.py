@@ -47,7 +47,7 @@ class CountingStep(EvalStep):
         self._matrix = np.zeros((self.classes, self.classes), np.int64)
 
     def count(self, labels: np.ndarray, answers: np.ndarray) -> None:
-        """Adds labels and answers to the matrix, except answers that are no class."""
+        """Adds labels and answers to the matrix, except answers outside the range of classes."""
         super().count(labels, answers)
         known = answers < self.classes
         np.add.at(self._matrix, (labels[known], answers[known]), 1)

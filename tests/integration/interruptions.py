@@ -325,7 +325,7 @@ class Interruptions:
     def check_codes(self, job, had):
         codes, text = [job.codes[pid] for pid in job.pids], job.text()
         kind, victim = (had[-1]["kind"], had[-1]["victim"]) if had else (None, None)
-        assert "a fault of the program" not in text
+        assert "a bug in Convoy" not in text
         if kind == "disk full":
             assert set(codes) <= {0, 1}, codes
         elif kind in (None, "SIGSTOP+SIGCONT"):

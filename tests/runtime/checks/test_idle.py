@@ -83,7 +83,7 @@ def test_training_names_flags_of_other_modes(said, folders):
 
 def test_training_says_which_flags_it_keeps_for_later(said, folders):
     new = ("--data_dir", folders, "--model_dir", folders / "new", "--label_file", "names.txt")
-    kept = "do nothing with --mode train, but for the modes that apply its checkpoint"
+    kept = "do nothing with --mode train; kept for the modes that apply its checkpoint"
     assert said("train", *new, "--top_k", "3") == f"--label_file and --top_k {kept}"
     assert said("train", *new, "--checkpoint", "last") == (
         f"--checkpoint does nothing with --mode train; --label_file {kept.replace('do ', 'does ')}"

@@ -171,7 +171,7 @@ def test_an_answer_that_is_not_finite_has_no_label(exported, pictures, tmp_path,
 
 
 CASES = {
-    "no export of Convoy": network(WEIGHTS),
+    "Convoy did not export it": network(WEIGHTS),
     "does not say how to prepare": network(WEIGHTS, about=metadata(preprocessing={})),
     "is cut short": network(WEIGHTS, about=ABOUT)[:-40],
     "is not an ONNX file": b"\x89PNG\r\n\x1a\n",

@@ -312,6 +312,12 @@ def test_the_module_prints_a_choice_as_yaml(capsys):
     assert printed == found.recipe.settings | found.launch | {"gpus": 8}
 
 
+def test_the_module_prints_its_usage(capsys):
+    for words in (["--help"], ["resnet50", "-h"]):
+        assert main(words) == 0
+        assert "python -m convoy.runtime.recipes resnet50" in capsys.readouterr().out
+
+
 def test_the_module_prints_the_number_of_processes(capsys):
     for words, gpus in ((["resnet50", "DGX2V"], 16), (["b0", "A100", "predict"], 1)):
         assert main([*words, "--nproc"]) == 0
