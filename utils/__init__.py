@@ -1,7 +1,7 @@
 """Small general tools. This package imports nothing else of the project.
 
-Nothing heavy is imported here: `utils.optim.learning_rates`, `utils.metrics`, `utils.logging` and
-the name lists of `utils.optim.optimizers` do not import TensorFlow.
+Nothing heavy is imported here: `utils.optim.lr_scaling_and_decay`, `utils.metrics`,
+`utils.logging` and the name lists of `utils.optim.optimizers` do not import TensorFlow.
 """
 
 from __future__ import annotations

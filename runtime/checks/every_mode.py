@@ -26,8 +26,8 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.evaluation_like import check_evaluation_like
 from convoy.runtime.settings.flags import AUTO, RANGES
 from convoy.runtime.settings.input_backend import check_backend
-from convoy.runtime.settings.learning_rate import check_schedule, check_spans
 from convoy.runtime.settings.lr_find_checks import check_lr_find
+from convoy.runtime.settings.lr_schedule import check_schedule, check_spans
 from convoy.runtime.settings.model_checks import check_model, settle_crop
 from convoy.runtime.settings.modes import APPLYING_MODES, DATA_MODES, TRAINING_MODES
 from convoy.runtime.settings.recomputation import check_recompute

@@ -24,7 +24,7 @@ from convoy.runtime.fitted.auto_recompute import find_recompute
 from convoy.runtime.fitted.choose import Choice, choose
 from convoy.runtime.settings.config import Config, settle
 from convoy.runtime.settings.flags import AUTO
-from convoy.runtime.settings.learning_rate import check_spans, fitted_warmup, warmup_is_too_long
+from convoy.runtime.settings.lr_schedule import check_spans, fitted_warmup, warmup_is_too_long
 from convoy.runtime.settings.modes import RUN_MODES, TRAINING_MODES
 from convoy.utils.distributed import ranks
 from convoy.utils.distributed.launched import launched_processes

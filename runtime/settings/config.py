@@ -51,7 +51,7 @@ from convoy.runtime.settings.settings_file import read_settings
 from convoy.runtime.settings.values import Kind, ValueRefused
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote
-from convoy.utils.optim.learning_rates import ScheduleName
+from convoy.utils.optim.lr_scaling_and_decay import ScheduleName
 from convoy.utils.optim.optimizers import OptimizerName
 from convoy.utils.signals import USUAL
 from convoy.utils.text import TextError

@@ -23,7 +23,7 @@ from convoy.runtime.settings import config as flags
 from convoy.runtime.settings.config import Config, defaults
 from convoy.runtime.settings.flag_facts import having, told_on_resume
 from convoy.runtime.settings.flags import Fact
-from convoy.runtime.settings.learning_rate import build_schedule
+from convoy.runtime.settings.lr_schedule import build_schedule
 from convoy.runtime.train.state import restore
 from convoy.runtime.train.step import TrainState
 from convoy.runtime.train.sums import Sums

@@ -26,8 +26,8 @@ from convoy.runtime.run_folder.checkpoint import check_writable
 from convoy.runtime.run_folder.next_commands import command, without
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import batch_number
-from convoy.runtime.settings.learning_rate import peak_rate
 from convoy.runtime.settings.lr_find_checks import LEAST_UPDATES
+from convoy.runtime.settings.lr_schedule import peak_rate
 from convoy.runtime.train.new_state import new_state
 from convoy.runtime.train.not_finite import TrainingError
 from convoy.runtime.train.objective import make_step

@@ -7,7 +7,7 @@ from typing import Any
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import batch_number
 from convoy.runtime.settings.images import train_image_size
-from convoy.runtime.settings.learning_rate import Schedule
+from convoy.runtime.settings.lr_schedule import Schedule
 from convoy.runtime.train.step import TrainState
 from convoy.utils.distributed import ranks
 from convoy.utils.text import counted, warning

@@ -15,7 +15,7 @@ from convoy.runtime.builders.progressive_stages import (
 from convoy.runtime.data.changed_data import with_classes_of
 from convoy.runtime.run_folder.checkpoint import Checkpoint
 from convoy.runtime.settings.config import Config
-from convoy.runtime.settings.learning_rate import Schedule, build_schedule
+from convoy.runtime.settings.lr_schedule import Schedule, build_schedule
 from convoy.runtime.train.changes import check_resumed, go_on
 from convoy.runtime.train.new_state import new_state
 from convoy.runtime.train.sizes import Last, Sizes

@@ -17,7 +17,7 @@ from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.order.balanced import SAMPLING
 from convoy.runtime.data.class_weights import class_weights
 from convoy.runtime.settings.config import Config
-from convoy.runtime.settings.learning_rate import Schedule
+from convoy.runtime.settings.lr_schedule import Schedule
 from convoy.runtime.settings.modes import RUN_MODES
 from convoy.runtime.train.batch_statistics import StatisticsComparison
 from convoy.runtime.train.data_warnings import data_doubts, labels_of

@@ -11,7 +11,7 @@ import pytest
 
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.train.step import Step
-from convoy.utils.optim.learning_rates import make_schedule
+from convoy.utils.optim.lr_scaling_and_decay import make_schedule
 from main import main
 
 IMAGES, EPOCHS, PEAK = 67, 4, 0.05

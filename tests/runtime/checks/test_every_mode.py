@@ -5,10 +5,10 @@ import pytest
 from convoy.runtime.command_line.cli import parse
 from convoy.runtime.settings.config import Config, load_config
 from convoy.runtime.settings.input_backend import backend, check_backend
-from convoy.runtime.settings.learning_rate import build_schedule, schedule_arguments
+from convoy.runtime.settings.lr_schedule import build_schedule, schedule_arguments
 from convoy.runtime.settings.model_checks import ACTIVATIONS
 from convoy.utils.errors import ConfigError
-from convoy.utils.optim.learning_rates import make_schedule
+from convoy.utils.optim.lr_scaling_and_decay import make_schedule
 from tests.runtime.summary_settings import settings
 
 BAD_VALUES = [

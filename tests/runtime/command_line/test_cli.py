@@ -7,10 +7,10 @@ import pytest
 
 from convoy.runtime.command_line.cli import parse
 from convoy.runtime.settings.config import Config, defaults, load_config
-from convoy.runtime.settings.learning_rate import schedule_arguments
+from convoy.runtime.settings.lr_schedule import schedule_arguments
 from convoy.runtime.settings.recipes import read_recipe
 from convoy.utils.errors import ConfigError
-from convoy.utils.optim.learning_rates import make_schedule
+from convoy.utils.optim.lr_scaling_and_decay import make_schedule
 from tests.runtime.summary_settings import settings
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,7 +11,7 @@ import yaml
 
 from convoy.runtime.command_line.cli import parse
 from convoy.runtime.settings.config import Config
-from convoy.runtime.settings.learning_rate import schedule_arguments
+from convoy.runtime.settings.lr_schedule import schedule_arguments
 from convoy.runtime.settings.recipes import (
     lookup,
     main,
@@ -19,7 +19,7 @@ from convoy.runtime.settings.recipes import (
     table,
 )
 from convoy.utils.errors import ConfigError
-from convoy.utils.optim.learning_rates import make_schedule, scaled_lr
+from convoy.utils.optim.lr_scaling_and_decay import make_schedule, scaled_lr
 
 MODELS, PLATFORMS = table()["models"], table()["platforms"]
 

@@ -6,7 +6,7 @@ import yaml
 
 from convoy.runtime.run_folder.checkpoint import Checkpoint
 from convoy.runtime.settings.config import Config, load_config
-from convoy.runtime.settings.learning_rate import build_schedule
+from convoy.runtime.settings.lr_schedule import build_schedule
 from convoy.runtime.train.changes import check_resumed, config_with_history, what_changes
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError

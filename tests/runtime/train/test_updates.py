@@ -14,7 +14,7 @@ import tensorflow as tf
 from convoy.runtime.train.loss_scale import LossScale
 from convoy.runtime.train.step import Step, TrainState
 from convoy.utils.optim.ema import EMA
-from convoy.utils.optim.learning_rates import make_schedule
+from convoy.utils.optim.lr_scaling_and_decay import make_schedule
 from convoy.utils.optim.optimizers import LAYER_WISE, make_optimizer, scale_rates
 
 STEPS, WARMUP, PEAK, DECAY, AVERAGE = 10, 4, 0.02, 0.05, 0.9

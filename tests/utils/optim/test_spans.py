@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from convoy.utils.optim.learning_rates import make_schedule
+from convoy.utils.optim.lr_scaling_and_decay import make_schedule
 from convoy.utils.optim.spans import parse_span, to_steps
 
 RUN = {"steps_per_epoch": 100, "total_epochs": 20}

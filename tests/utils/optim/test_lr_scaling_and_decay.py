@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convoy.utils.optim.learning_rates import SCHEDULES, make_schedule, scaled_lr
+from convoy.utils.optim.lr_scaling_and_decay import SCHEDULES, make_schedule, scaled_lr
 
 ROOT = Path(__file__).parents[3]
 RUN = {"base_lr": 0.4, "steps_per_epoch": 10, "total_epochs": 20, "warmup_epochs": 5}
@@ -135,7 +135,7 @@ def test_a_negative_step_is_refused():
 
 def test_light_modules_do_not_import_tensorflow():
     code = (
-        "import sys, utils, utils.optim.learning_rates, utils.metrics, utils.logging\n"
+        "import sys, utils, utils.optim.lr_scaling_and_decay, utils.metrics, utils.logging\n"
         "import utils.optim.optimizers\n"
         "heavy = {'tensorflow', 'keras', 'rich', 'dllogger'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"

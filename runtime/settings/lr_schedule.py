@@ -9,7 +9,7 @@ from typing import Any
 from convoy.runtime.settings.config import Config, kinds
 from convoy.runtime.settings.flags import RANGES
 from convoy.utils.errors import ConfigError
-from convoy.utils.optim.learning_rates import make_schedule, scaled_lr
+from convoy.utils.optim.lr_scaling_and_decay import make_schedule, scaled_lr
 from convoy.utils.optim.spans import Span, parse_span, to_steps
 from convoy.utils.optional import known
 
@@ -132,7 +132,7 @@ def fitted_warmup(config: Config) -> float:
 
 
 def schedule_arguments(config: Config) -> dict[str, Any]:
-    """Returns the arguments of `utils.optim.learning_rates.make_schedule` that the flags set."""
+    """Returns the arguments that the flags set of `lr_scaling_and_decay.make_schedule`."""
     name, multipliers = config.lr_decay, config.lr_multipliers
     boundaries: list[Span] | None = config.lr_boundaries
     if name == "step" and multipliers is None:
