@@ -185,7 +185,7 @@ def _add_preview(commands: Commands) -> None:
         commands,
         "preview",
         "draw a contact sheet of augmented training images that names their operations",
-        "The settings have the same names as in training.",
+        "The settings are those of training; main.py --help=hflip, for example, explains one.",
     )
     _add_data(preview)
     preview.add_argument(
