@@ -19,6 +19,7 @@ from convoy.utils.signals import Requests, Stopped, stop_if_asked
 
 if TYPE_CHECKING:
     from convoy.runtime.train.trainer import Trainer
+    from convoy.utils.distributed.elastic import Memory
 
 
 def train(config: Config, requests: Requests) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def train(config: Config, requests: Requests) -> dict[str, Any]:
     return elastic.train(config, lambda memory: _train_once(config, requests, memory))
 
 
-def _train_once(config: Config, requests: Requests, memory: Any = None) -> dict[str, Any]:
+def _train_once(config: Config, requests: Requests, memory: Memory | None = None) -> dict[str, Any]:
     """Trains to the end, or in an elastic job to the next change of its processes."""
     from convoy.runtime.fitted.enough_memory import memory_warning
     from convoy.runtime.report.training_page import report_training

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -45,6 +45,9 @@ from convoy.utils.signals import Requests, Wishes, stop_if_asked
 from convoy.utils.text import tell
 from convoy.utils.watchdog import watchdog
 
+if TYPE_CHECKING:  # it loads Horovod
+    from convoy.utils.distributed.elastic import Memory
+
 
 class Trainer:
     """One training run.
@@ -68,7 +71,7 @@ class Trainer:
         config: Config,
         run_log: RunLog,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        memory: Any = None,
+        memory: Memory | None = None,
         requests: Requests | None = None,
         trackers: Trackers | None = None,
         owner: Owner | None = None,
@@ -304,7 +307,7 @@ class Trainer:
             self.keeper.secure()
         if asked.stop:
             self._stop(f"after step {state.step}")
-        if asked.regroup:
+        if asked.regroup and self.memory:
             self.memory.regroup()
         if due:
             self._evaluate(kept)
