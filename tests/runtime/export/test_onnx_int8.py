@@ -97,7 +97,7 @@ def run(file, images, result="logits"):
 
 def sample(file):
     """Returns a sample with the logits of a file."""
-    return Sample([b""] * 100, IMAGES, [None] * 100, IMAGES[:40], run(file, IMAGES))
+    return Sample([b""] * 100, IMAGES, [None] * 100, IMAGES[:40], logits=run(file, IMAGES))
 
 
 def test_a_network_that_bears_it_gets_8_bits_in_all_layers(tmp_path):
