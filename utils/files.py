@@ -42,9 +42,10 @@ def path_of(path: str | os.PathLike[str] | Remote) -> Path | Remote:
     return Remote(str(path)) if is_url(path) else Path(path)
 
 
-def in_folder(path: Path | Remote, name: str) -> Path | Remote:
-    """Returns the path, or the file `name` in it if it is an existing folder."""
-    return path / name if path.is_dir() else path
+def in_folder(place: str, name: str) -> Path | Remote:
+    """Returns the place, or the file `name` in it if it is a folder, or written as one (`new/`)."""
+    path = path_of(place)
+    return path / name if place.endswith("/") or path.is_dir() else path
 
 
 def save_tensors(arrays: Mapping[str, np.ndarray], file: Path, metadata: dict[str, str]) -> None:

@@ -40,10 +40,12 @@ class Worker:
             "benchmarks.harness.contender",
             f"benchmarks.contenders.{entry.maker}",
         ]
+        # Python keeps compiled modules, as it does for users, unless this variable forbids it.
+        inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         self._process = subprocess.Popen(
             [*command, json.dumps(entry.arguments)],
             cwd=ROOT,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **entry.environment},
+            env={**inherited, "TF_CPP_MIN_LOG_LEVEL": "3", **entry.environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -104,15 +104,15 @@ def pack(
         The exit status: 0, or 3 if some images were left out.
 
     Raises:
-        DataError: a split has fewer images than shards, or `out` has other shards and `overwrite`
-            is not set.
+        DataError: a split has fewer images than shards, or `out` has other shards or the user's
+            files and `overwrite` is not set.
     """
     counts = {"train": packing.train_shards, "validation": packing.validation_shards}
     how: dict[str, Any] = {"seed": packing.seed, "recoding": packing.recoding, "synsets": synsets}
     shards: list[Shard] = []
     for split, items in splits.items():
         shards += plan_split(out, split, items, names, shards=counts[split], **how)
-    check_folder(out, shards, packing.overwrite)
+    check_folder(out, shards, names, packing.overwrite)
     notes = list(track(in_parallel(make_shard, shards, packing.workers), len(shards), "shards"))
     manifest = write_manifest(out, command, names, notes)
     kept = sum(note["kept"] for note in notes)

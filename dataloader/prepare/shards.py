@@ -236,11 +236,14 @@ def _from_record(payload: bytes, keys: tuple[str, str]) -> tuple[bytes, int]:
     return image, label
 
 
-def check_folder(folder: str, shards: Sequence[Shard], overwrite: bool) -> None:
+def check_folder(
+    folder: str, shards: Sequence[Shard], names: Sequence[str], overwrite: bool
+) -> None:
     """Makes `folder`; clears shards of another set with `overwrite`, and raises otherwise.
 
     Raises:
-        DataError: there are such shards and `overwrite` is not set, or `folder` is a file.
+        DataError: there are such shards, or files of the user's in the places of `labels.txt` and
+            `manifest.json`, and `overwrite` is not set; or `folder` is a file.
     """
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise DataError(f"--out {folder} is a file, not a folder.")
@@ -252,11 +255,33 @@ def check_folder(folder: str, shards: Sequence[Shard], overwrite: bool) -> None:
             f"--out {folder} holds shards of another set ({others[0]}, …): choose another folder "
             "or add --overwrite."
         )
+    theirs = [name for name in ("labels.txt", MANIFEST) if _is_theirs(folder, name, names)]
+    if theirs and not overwrite:
+        raise DataError(
+            f"--out {folder} holds a {theirs[0]} that prepare did not write: choose another folder "
+            "or add --overwrite, which replaces it."
+        )
     for name in others:
         os.unlink(os.path.join(folder, name))
     for name in os.listdir(folder):
         if name.endswith(".tmp") and _OURS.match(name[1:].split(".")[0]):
             os.unlink(os.path.join(folder, name))  # left by a killed run
+
+
+def _is_theirs(folder: str, name: str, names: Sequence[str]) -> bool:
+    """Returns whether a file in the place of one of ours is the user's."""
+    try:
+        text = Path(folder, name).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return False
+    if name == MANIFEST:
+        return f'"format": "{_FORMAT}"' not in text
+    # A killed run has perhaps written its names, and not yet the manifest.
+    return text != _labels_text(names) and not os.path.exists(os.path.join(folder, MANIFEST))
+
+
+def _labels_text(names: Sequence[str]) -> str:
+    return "".join(f"{name}\n" for name in names)
 
 
 def write_manifest(
@@ -275,7 +300,7 @@ def write_manifest(
         split["shards"][note["file"]] = {key: note[key] for key in kept}
         split["bad"] += [bad | {"shard": note["file"]} for bad in note["bad"]]
     manifest = {"format": _FORMAT, "command": command, "num_classes": len(names), "splits": splits}
-    write_atomically(Path(folder, "labels.txt"), "".join(f"{name}\n" for name in names))
+    write_atomically(Path(folder, "labels.txt"), _labels_text(names))
     write_atomically(Path(folder, MANIFEST), strict_json.dumps(manifest, indent=1) + "\n")
     for note in notes:
         note_path = os.path.join(folder, f".{note['file']}.json")

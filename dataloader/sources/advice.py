@@ -60,6 +60,18 @@ def holds_classes(data_dir: str) -> bool:
     )
 
 
+def folders_of_classes(data_dir: str) -> list[str]:
+    """Returns the folders in which every folder is taken for a class; none for other data.
+
+    These are the folders of the splits, or `data_dir` itself if it has none.
+
+    Raises:
+        DataError: several folders may be the same split.
+    """
+    splits = [folder for split in SPLIT_NAMES if (folder := split_folder(data_dir, split))]
+    return splits or ([data_dir] if holds_classes(data_dir) else [])
+
+
 def _seems_a_split(folder: str) -> bool:
     name = plain_name(os.path.basename(os.path.abspath(folder)))
     return name in set().union(*_WORDS.values())

@@ -36,7 +36,7 @@ from convoy.runtime.settings.images import image_size, train_image_size
 from convoy.runtime.settings.input_backend import backend
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError, UserError
-from convoy.utils.files import in_folder, path_of
+from convoy.utils.files import in_folder
 from convoy.utils.logging import RunLog
 from convoy.utils.machine import device
 from convoy.utils.machine.resources import PeakMemory, free_memory, out_of_memory
@@ -65,7 +65,7 @@ def run(config: Config, run_log: RunLog) -> dict[str, Any]:
         raise ConfigError("--benchmark_precisions tf32: this GPU is older than TensorFloat-32")
     report = Report(_about(config))
     name = f"{config.mode}_{ranks.size()}x"
-    output = config.output and str(in_folder(path_of(config.output), name))
+    output = config.output and str(in_folder(config.output, name))
     stem = (output or f"{config.model_dir}/{name}").removesuffix(".json").removesuffix(".md")
     for name, unit in UNITS.items():
         run_log.metadata(name, unit)

@@ -26,7 +26,8 @@ def check_convert(config: Config) -> None:
     try:
         check_target(config.output, config.weight_names, get_arch(config.arch).family)
     except ValueError as error:
-        raise ConfigError(f"--output, --weight_names: {error}") from error
+        named = "" if config.weight_names == Config.weight_names else ", --weight_names"
+        raise ConfigError(f"--output{named}: {error}") from error
     if Path(config.output).exists() and not config.overwrite:
         raise ConfigError(f"--output {config.output} exists already: replace it with --overwrite")
     if config.weights == "both":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from convoy.dataloader.errors import DataError
+from convoy.dataloader.sources.advice import folders_of_classes
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flag_facts import used_in
 from convoy.runtime.settings.modes import TRAINING_MODES
@@ -33,6 +36,20 @@ def check_outputs(config: Config) -> None:
             spare_checkpoints(log, "--log_filename")
     except PlaceError as error:
         raise ConfigError(str(error)) from error
+    if config.mode in TRAINING_MODES and config.data_dir and not is_url(config.model_dir):
+        _spare_classes(config.model_dir, config.data_dir)
     output = config.output if config.mode == "export" else None
     if output and not is_url(output) and Path(output).is_file():
         raise ConfigError(f"--output {output} is a file, and exports need a folder: name one")
+
+
+def _spare_classes(model_dir: str, data_dir: str) -> None:
+    """Refuses a run's folder that would be taken for a class of its own data."""
+    place = os.path.realpath(model_dir)
+    with suppress(DataError, OSError):  # the loader tells these
+        for folder in folders_of_classes(data_dir):
+            if os.path.commonpath((place, real := os.path.realpath(folder))) == real:
+                raise ConfigError(
+                    f"--model_dir {model_dir} lies among the class folders in {folder}, where it"
+                    " would be taken for a class: choose another --model_dir"
+                )

@@ -197,14 +197,16 @@ def _settings_of_run(first: Config) -> tuple[dict[str, Any], str]:
     """Returns the settings of a finished run for modes that apply its checkpoint, and their origin.
 
     So `--mode eval` and `--mode predict` need neither the architecture nor the evaluation crop
-    again. A resumed run takes only the place of its data here; `fitted/choose.py` keeps the rest.
+    again. A resumed run takes its architecture and the place of its data here; `fitted/choose.py`
+    keeps the rest.
     """
     if first.mode == "report":
         return _settings_of_report(first)
     if first.mode in RUN_MODES and first.resume_checkpoint:
         before = settings_of_the_run(first)
         origin = f"that of the run in --model_dir {first.model_dir}"
-        return ({"data_dir": before.data_dir}, origin) if before else ({}, "")
+        kept = {"arch": before.arch, "data_dir": before.data_dir} if before else {}
+        return kept, origin if before else ""
     if first.mode not in (*APPLYING_MODES, "convert"):
         return {}, ""
     from convoy.runtime.run_folder.checkpoint import CheckpointError

@@ -50,6 +50,30 @@ def class_weights(config: Config, data: DataLoader) -> np.ndarray | None:
     return (weights * counts.sum() / (weights @ counts)).astype(np.float32)
 
 
+def changed_weights(
+    before: Sequence[float] | None, now: np.ndarray | None, names: Sequence[str] | None
+) -> str:
+    """Returns a line about classes whose weight differs from that before a resume; "" if none.
+
+    Args:
+        before: weights of the run so far; None if it had none, or does not say.
+        now: weights of this launch.
+        names: the classes'.
+    """
+    if before is None or now is None or len(before) != len(now):
+        return ""
+    other = [
+        f"{names[i] if names else i} {now[i]:g} instead of {before[i]:g}"
+        for i in range(len(now))
+        if before[i] != now[i]
+    ]
+    return (
+        f"WARNING: --class_weights means other weights, over their mean: {some(other)}"
+        if other
+        else ""
+    )
+
+
 def check_class_weights(config: Config) -> None:
     """Rejects a malformed file of weights, and two corrections for the same imbalance.
 

@@ -8,7 +8,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from convoy.runtime.predict.outputs import Labelled, Output, complete, part_of, shown_name
+from convoy.runtime.predict.outputs import (
+    Labelled,
+    Output,
+    complete,
+    open_part,
+    part_of,
+    shown_name,
+)
 from convoy.utils.files import Remote
 from convoy.utils.pages.page import write_page
 
@@ -35,6 +42,8 @@ class Gallery(Output):
         self.pages = max(1, math.ceil(count / PER_PAGE))
         self._page = 0
         self._cards: list[dict[str, Any]] = []
+        # Pages are written and closed one by one; this keeps other predictions away meanwhile.
+        self._lock = open_part(path) if isinstance(path, Path) else None
 
     def _file(self, page: int) -> Path | Remote:
         """Returns the file of a page, counted from 1."""
@@ -47,7 +56,7 @@ class Gallery(Output):
         if len(self._cards) == PER_PAGE:
             self._flush()
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Writes the last page."""
         if self._cards:
             self._flush()
@@ -60,6 +69,11 @@ class Gallery(Output):
         while (stale := self._file(number)).exists():
             stale.unlink()
             number += 1
+
+    def release(self) -> None:
+        """Lets another prediction write these pages."""
+        if self._lock:
+            self._lock.close()
 
     def _card(self, item: Labelled) -> dict[str, Any]:
         first = item.predictions[0] if item.predictions else None

@@ -14,6 +14,7 @@ from convoy.runtime.predict.outputs import (
     Output,
     Parquet,
     Table,
+    part_of,
     predict_formats,
 )
 from convoy.runtime.settings.config import Config
@@ -35,7 +36,8 @@ def open_outputs(
         title: the model's description, for people.
 
     Raises:
-        ConfigError: a folder has the name of a file to be written.
+        ConfigError: a folder has the name of a file to be written, or another prediction is writing
+            it.
     """
     places, where = _places(config), known(config.predict_dir)
     makers = {
@@ -50,11 +52,12 @@ def open_outputs(
     for name in sorted(predict_formats(config.predict_formats), key=FORMATS.index):
         path = places.get(name)
         replaces = path is not None and path.exists()
-        if isinstance(path, Path) and path.is_dir():
-            raise ConfigError(
-                f"{path} is a folder, and a file of predictions would get this name: move it, or"
-                " choose other names with --output"
-            )
+        for place in (path, part_of(path)) if isinstance(path, Path) else ():
+            if place.is_dir():
+                raise ConfigError(
+                    f"{place} is a folder, and a file of predictions would get this name: move it,"
+                    " or choose other names with --output"
+                )
         output = stack.enter_context(makers[name](path))
         output.replaces = replaces
         outputs.append(output)
@@ -63,9 +66,9 @@ def open_outputs(
 
 def _places(config: Config) -> dict[str, Path | Remote]:
     """Returns each format's file, and creates the folder."""
-    out = path_of(config.output) if config.output else path_of(config.model_dir) / "predictions"
+    out = path_of(config.model_dir) / "predictions"
     if config.output:
-        out = in_folder(out, "predictions")
+        out = in_folder(config.output, "predictions")
     if out.name.lower().endswith(ENDINGS):  # each format adds its own ending
         out = out.with_name(out.name.rsplit(".", 1)[0])
     out.parent.mkdir(parents=True, exist_ok=True)

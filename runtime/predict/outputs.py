@@ -6,12 +6,13 @@ No TensorFlow. It keeps only results that are still to be written.
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -99,7 +100,7 @@ class Output(AbstractContextManager):
         """Writes one more result."""
         raise NotImplementedError
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Writes the remaining results."""
 
     def publish(self) -> None:
@@ -107,11 +108,17 @@ class Output(AbstractContextManager):
         if self.path is not None:
             complete(self.path)
 
+    def release(self) -> None:
+        """Closes the file, so that another prediction may write it."""
+
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         with naming(self.path):
-            self.close()
-            if error is None:
-                self.publish()
+            try:
+                self.finish()
+                if error is None:
+                    self.publish()
+            finally:
+                self.release()
 
 
 def part_of(path: Path | Remote) -> Path | Remote:
@@ -120,6 +127,35 @@ def part_of(path: Path | Remote) -> Path | Remote:
     In an object store that is the file itself: it appears there when it is closed.
     """
     return path if isinstance(path, Remote) else _aside(path)
+
+
+def open_part(path: Path | Remote, mode: str = "w", **options: Any) -> IO[Any]:
+    """Opens `part_of(path)`, emptied, for this process only.
+
+    Raises:
+        ConfigError: another process is writing it.
+    """
+    if isinstance(path, Remote):
+        return path.open(mode, **options)
+    part = _aside(path)
+    while True:
+        number = os.open(part, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(number), os.stat(part)):
+                raise FileNotFoundError  # it was published before we had the lock
+        except BlockingIOError as error:
+            os.close(number)
+            raise ConfigError(
+                f"another prediction is writing {path}: wait for its end, or give another --output"
+            ) from error
+        except FileNotFoundError:
+            os.close(number)
+            continue
+        except OSError:  # a file system without locks
+            pass
+        os.ftruncate(number, 0)
+        return os.fdopen(number, mode, **options)
 
 
 def complete(path: Path | Remote) -> None:
@@ -139,7 +175,7 @@ class JsonLines(Output):
 
     def __init__(self, path: Path | Remote) -> None:
         self.path = path
-        self._file = part_of(path).open("w", **UTF8)
+        self._file = open_part(path, **UTF8)
 
     def write(self, item: Labelled) -> None:
         """Writes a line with path, predictions and error."""
@@ -150,7 +186,11 @@ class JsonLines(Output):
         row = {"path": item.path, "predictions": predictions, "error": item.error}
         self._file.write(strict_json.dumps(row, ensure_ascii=False) + "\n")
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """Writes what is still in memory."""
+        self._file.flush()
+
+    def release(self) -> None:
         """Closes the file."""
         self._file.close()
 
@@ -162,7 +202,7 @@ class Csv(Output):
 
     def __init__(self, path: Path | Remote, columns: int) -> None:
         self.path, self._columns = path, columns
-        self._file = part_of(path).open("w", newline="", **UTF8)
+        self._file = open_part(path, newline="", **UTF8)
         self._csv = csv.writer(self._file)
         numbers = range(1, columns + 1)
         names = [f"{kind}_{i}" for i in numbers for kind in ("class", "probability")]
@@ -174,7 +214,11 @@ class Csv(Output):
         cells += [""] * (2 * self._columns - len(cells))
         self._csv.writerow([item.path, *cells, item.error or ""])
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """Writes what is still in memory."""
+        self._file.flush()
+
+    def release(self) -> None:
         """Closes the file."""
         self._file.close()
 
@@ -194,7 +238,7 @@ class Parquet(Output):
         numbered = [(f"{k}_{i}", t) for i in range(1, columns + 1) for k, t in types.items()]
         text = pyarrow.string()
         self._schema = pyarrow.schema([("path", text), *numbered, ("error", text)])
-        self._bytes = part_of(path).open("wb")
+        self._bytes = open_part(path, "wb")
         self._file = parquet.ParquetWriter(self._bytes, self._schema)
         self._rows: list[dict[str, Any]] = []
 
@@ -215,10 +259,14 @@ class Parquet(Output):
             self._file.write_table(pyarrow.Table.from_pylist(self._rows, self._schema))
             self._rows = []
 
-    def close(self) -> None:
-        """Writes the last rows and closes the file."""
+    def finish(self) -> None:
+        """Writes the last rows."""
         self._flush()
         self._file.close()
+        self._bytes.flush()
+
+    def release(self) -> None:
+        """Closes the file."""
         self._bytes.close()
 
 
@@ -240,7 +288,7 @@ class Table(Output):
             self._shown.append(item)
         self._seen += 1
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Prints the table."""
         from rich.table import Table
         from rich.text import Text

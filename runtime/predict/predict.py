@@ -32,7 +32,7 @@ from convoy.runtime.predict.outputs import (
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.images import likeness
 from convoy.utils.errors import ConfigError
-from convoy.utils.files import naming, path_of
+from convoy.utils.files import naming, size_of
 from convoy.utils.optional import known
 from convoy.utils.text import speed_text, tell
 
@@ -126,9 +126,8 @@ def _telling_of_parts(count: _Count, outputs: Sequence[Output]) -> Iterator[None
     try:
         yield
     except BaseException:
-        parts = [str(part_of(output.path)) for output in outputs if output.path]
-        if parts:
-            have = " and ".join(part for part in parts if path_of(part).exists())
+        parts = [part_of(output.path) for output in outputs if output.path]
+        if have := " and ".join(str(p) for p in parts if p.exists() and size_of(p)):
             tell(f"convoy: labels so far, of {_images(count.labelled)}: {have}")
         raise
 

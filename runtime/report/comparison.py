@@ -24,6 +24,7 @@ from convoy.runtime.run_folder.history import Run, read_run
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flag_facts import having
 from convoy.runtime.settings.flags import Fact
+from convoy.utils.errors import ConfigError
 from convoy.utils.files import in_folder, path_of
 from convoy.utils.pages.page import write_page
 from convoy.utils.pages.plots import SERIES, check_plots, save_plots
@@ -43,11 +44,17 @@ def compare_runs(config: Config) -> dict[str, Any]:
     check_plots("--mode report")
     runs = [read_run(folder) for folder in config.runs or []]
     named = list(zip(_names(runs), runs, strict=True))
-    page = path_of(config.output or _beside(config.model_dir))
+    page = path_of(_beside(config.model_dir))
     if config.output:
-        page = in_folder(page, PAGE)
+        page = in_folder(config.output, PAGE)
     if not page.name.endswith(".html"):
         page = page.with_name(f"{page.name}.html")
+    plots_of_page = page.parent / page.name.removesuffix(".html")
+    if plots_of_page.exists() and not plots_of_page.is_dir():
+        raise ConfigError(
+            f"--output {config.output or page}: {plots_of_page} is a file, and the folder of the"
+            " page's plots would get this name: give another --output"
+        )
     histories = [(name, run.history) for name, run in named]
     plots = [
         (f"{chart.name}_{line.figure.replace('.', '_')}", title_of(chart, line), plot)
@@ -56,8 +63,7 @@ def compare_runs(config: Config) -> dict[str, Any]:
         if (plot := draw_together(chart, line, histories)) is not None
     ]
     page.parent.mkdir(parents=True, exist_ok=True)
-    folder = page.parent / page.name.removesuffix(".html")
-    save_plots(folder, [(name, plot) for name, _, plot in plots])
+    save_plots(plots_of_page, [(name, plot) for name, _, plot in plots])
     write_page(
         page,
         "comparison.html.j2",
@@ -71,7 +77,7 @@ def compare_runs(config: Config) -> dict[str, Any]:
             }
             for number, (name, run) in enumerate(named)
         ],
-        pngs=folder.name,
+        pngs=plots_of_page.name,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         best=_figures(runs, best=True),
         last=_figures(runs, best=False),

@@ -99,6 +99,10 @@ class Run:
         return path_of(str(self.folder).rstrip("/")).name or str(self.folder)
 
 
+def _several(model_dir: str) -> str:
+    return "; several folders stand with spaces between them" if "," in model_dir else ""
+
+
 def read_run(model_dir: str) -> Run:
     """Reads the settings, the log and the environment in a run's folder.
 
@@ -111,7 +115,7 @@ def read_run(model_dir: str) -> Run:
     except ConfigError as error:
         raise ConfigError(
             f"{model_dir} is not the folder of a training run: it needs config.yaml and a log"
-            f" ({error})"
+            f" ({error}){_several(model_dir)}"
         ) from error
     log = folder / config.log_filename
     try:

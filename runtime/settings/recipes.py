@@ -75,6 +75,9 @@ def read_recipe(path: str | Path, _children: tuple[Path, ...] = ()) -> Recipe:
             own base.
     """
     path = Path(path)
+    if path.is_dir():
+        hint = f": give {path / 'config.yaml'}" if (path / "config.yaml").is_file() else ""
+        raise ConfigError(f"{path} is a folder, and settings are in YAML files{hint}")
     if path.resolve() in _children:
         raise ConfigError(f"the recipe {path} is its own base")
     try:

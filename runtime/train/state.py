@@ -110,6 +110,7 @@ def restore(
     other_classes = changed_data.classes_changed(saved.state, data.class_names)
     state.best = {} if other_classes else saved.state["best"]
     state.waited = 0 if other_classes else saved.state.get("waited", 0)
+    state.class_weights = saved.state.get("class_weights")
     state.left_out = [tuple(stretch) for stretch in saved.state.get("left_out", [])]
     changed = changed_data.changes(saved.state, data)
     if changed and state.left_out:
@@ -204,6 +205,7 @@ def _facts(state: TrainState, metrics: dict[str, float], best_metric: str) -> di
         "loss_scale": state.loss_scale.state(),
         "best": state.best,
         "left_out": state.left_out,
+        "class_weights": state.class_weights,
         "score": None,  # evaluation follows, and adds it (`checkpoint.add_score`)
         "better_weights": better_weights(metrics, state.ema is not None, best_metric),
         "waited": state.waited,

@@ -94,6 +94,7 @@ class TrainState:
         best: the best evaluation so far: metric, value, epoch, step, weights; empty before the
             first.
         waited: evaluations since the best one.
+        class_weights: the weight of each class in the loss; None: all equal.
         left_out: ranges of examples that training skips, (epoch, from, to) in positions of the
             epoch over all ranks; see `runtime.train.rollback`.
     """
@@ -108,6 +109,7 @@ class TrainState:
     offset: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     waited: int = 0
+    class_weights: list[float] | None = None
     left_out: list[tuple[int, int, int]] = field(default_factory=list)
 
 

@@ -13,7 +13,7 @@ import keras
 
 from convoy.dataloader.data_loader import Batch
 from convoy.runtime.builders.progressive_stages import loader_of_stage, set_dropout, stage_settings
-from convoy.runtime.data.class_weights import class_weights
+from convoy.runtime.data.class_weights import changed_weights, class_weights
 from convoy.runtime.evaluate.evaluate import Abandoned
 from convoy.runtime.run_folder.ownership import Owner
 from convoy.runtime.settings.config import Config
@@ -137,6 +137,9 @@ class Trainer:
     def _make_step(self) -> tuple[Step, Health]:
         data = self.train_data
         weights = class_weights(self.config, data)
+        if line := changed_weights(self.state.class_weights, weights, data.class_names):
+            self._say(line)
+        self.state.class_weights = None if weights is None else weights.tolist()
         step = make_step(self.config, self.state, self.sizes.micro_steps, data.prepare, weights)
         return step, Health(step)
 

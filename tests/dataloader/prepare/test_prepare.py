@@ -84,6 +84,22 @@ def labels_and_names(source):
         yield label - 1, feature["image/class/text"].bytes_list.value[0].decode()
 
 
+@pytest.mark.parametrize("name", ["labels.txt", "manifest.json"])
+def test_files_of_the_users_are_not_replaced(tmp_path, capsys, name):
+    out, images = tmp_path / "out", tmp_path / "images"
+    out.mkdir()
+    (out / name).write_text("{}")
+    digits = ("--image_size", "8", "--train_examples", "60", "--out", f"{tmp_path / 'x'}")
+    assert main(["digits", *digits, "--images", f"{images}"]) == 0
+    pack = ["folder", "--data_dir", f"{images}", "--out", f"{out}", "--validation_fraction", "0.5"]
+    assert main(pack) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"--out {out} holds a {name} that prepare did not write" in said
+    assert (out / name).read_text() == "{}"
+    assert main([*pack, "--overwrite"]) == 0
+    assert main(pack) == 0
+
+
 def test_digits_of_some_classes_and_with_few_examples(tmp_path, capsys):
     out, images = tmp_path / "out", tmp_path / "images"
     arguments = ["digits", "--image_size", "8", "--classes", "9,7-8"]

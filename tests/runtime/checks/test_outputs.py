@@ -1,6 +1,11 @@
 """Places where a mode may not write are refused before anything is computed."""
 
+import shutil
+
 import pytest
+from PIL import Image
+
+from tests.runtime.class_folders import write_class_folders
 
 
 @pytest.fixture
@@ -38,3 +43,18 @@ def test_an_export_needs_a_folder(trained, refused, tmp_path):
     output = ("--output", tmp_path / "file")
     message = refused("export", "--model_dir", trained.model_dir, *output)
     assert f"--output {tmp_path}/file is a file, and exports need a folder" in message
+
+
+@pytest.mark.parametrize("place", ["photos/train/run", "photos/val", "photos/train/cat", "all"])
+def test_a_run_does_not_lie_among_its_class_folders(tmp_path, refused, place):
+    def picture(name, i):
+        return Image.new("RGB", (8, 8))
+
+    splits = {"train": {"cat": 2, "dog": 2}, "val": {"cat": 1, "dog": 1}}
+    write_class_folders(tmp_path / "photos", splits, picture, "png")
+    shutil.copytree(tmp_path / "photos/train", tmp_path / "all")
+    data = tmp_path / place.split("/")[0]
+    flags = ("--data_dir", data, "--model_dir", tmp_path / place)
+    more = ("--validation_fraction", "0.5") if place == "all" else ()
+    assert "lies among the class folders in" in refused(*flags, *more)
+    assert not (tmp_path / place / "in_use.json").exists()

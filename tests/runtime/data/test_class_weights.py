@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convoy.dataloader.bad_images.replacement import grey_png
-from convoy.runtime.data.class_weights import check_class_weights, class_weights
+from convoy.runtime.data.class_weights import changed_weights, check_class_weights, class_weights
 from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 from main import main
@@ -112,3 +112,12 @@ def test_class_weights_that_do_not_fit_the_class_folders_end_with_2(tmp_path, ca
     said = " ".join(capsys.readouterr().err.split())
     assert f"--class_weights {file}" in said
     assert error in said
+
+
+def test_weights_that_a_resume_changes_are_told():
+    now = np.array([1, 0.5, 2], np.float32)
+    names = ["cat", "dog", "owl"]
+    assert changed_weights([1.0, 0.5, 2.0], now, names) == ""
+    said = changed_weights([1.0, 5.0, 1.0], now, names)
+    assert said.endswith("dog 0.5 instead of 5, owl 2 instead of 1")
+    assert changed_weights(None, now, names) == changed_weights([1.0, 1.0, 1.0], None, names) == ""

@@ -78,3 +78,23 @@ def test_a_folder_in_the_place_of_a_file_of_predictions_is_told(trained, capsys,
     flags = ("--model_dir", trained.model_dir, "--predict_dir", photos)
     assert main(["predict", *map(str, flags), "--output", str(tmp_path / "found")]) == 2
     assert f"{tmp_path / 'found.csv'} is a folder" in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_predictions_do_not_mix_their_files(predict, photos, tmp_path, monkeypatch):
+    write, codes = Csv.write, []
+
+    def meanwhile(self, item):
+        if not codes:
+            codes.append(None)
+            codes[0], _, _, text = predict(photos, "--top_k", "1")
+            said = f"another prediction is writing {tmp_path / 'predictions.jsonl'}"
+            assert said in " ".join(text.split())
+        write(self, item)
+
+    predict(photos)
+    monkeypatch.setattr(Csv, "write", meanwhile)
+    code, rows, table, _ = predict(photos, "--top_k", "2")
+    assert (code, codes) == (0, [2])
+    assert len(rows) == len(table) == 12
+    assert {len(row["predictions"]) for row in rows} == {2}
+    assert not list(tmp_path.glob("*.part"))
