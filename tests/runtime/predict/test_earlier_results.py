@@ -20,8 +20,8 @@ def test_if_nothing_can_be_labelled_the_code_is_1_and_earlier_results_stay(
     bad = tmp_path / "in"
     bad.mkdir()
     (bad / "a.jpg").write_bytes(b"no")
-    (tmp_path / "list.csv").write_text("a.jpg,cat\n")
-    for where, name in ((bad, "a.jpg"), (tmp_path / "list.csv", "list.csv")):
+    (tmp_path / "all.zip").write_bytes(b"PK")
+    for where, name in ((bad, "a.jpg"), (tmp_path / "all.zip", "all.zip")):
         code, rows, table, text = predict(where, *every)
         assert code == 1
         assert (rows, len(table)) == (before, 12)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from convoy.runtime.predict.find_images import find_images
+from convoy.utils.errors import ConfigError
 from convoy.utils.text import TextError
 
 
@@ -120,3 +121,9 @@ def test_a_folder_that_cannot_be_searched_is_in_the_result_with_the_reason(tmp_p
     refused = {}
     assert find_images(tmp_path, refused) == [tmp_path / "a.jpg", tmp_path / "shut"]
     assert "Permission denied" in refused[tmp_path / "shut"]
+
+
+def test_a_table_is_refused_with_the_way_out(tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\na.jpg,cat\n")
+    with pytest.raises(ConfigError, match=r"list\.csv is a table: .* into a \.txt file"):
+        find_images(tmp_path / "list.csv")
