@@ -9,6 +9,7 @@ in, s3:// and others come with tensorflow-io.
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import os
 import re
@@ -334,6 +335,27 @@ def write_atomically(path: Path | Remote, text: str) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def try_lock(descriptor: int, path: Path) -> bool | None:
+    """Takes the lock (flock) of an open file, which its end or its process's end releases.
+
+    Returns:
+        True if this process has it, False if another has, None if the file system has no locks.
+
+    Raises:
+        FileNotFoundError: the path does not name this file any more; open it again.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    with suppress(OSError):
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return True
+    raise FileNotFoundError(path)
 
 
 def remove_tree(path: Path | Remote) -> None:

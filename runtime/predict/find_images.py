@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from convoy.dataloader.images.file_kinds import Left, scan
+from convoy.dataloader.sources.splits import is_list
 from convoy.utils.errors import ConfigError
 from convoy.utils.text import TextError, decode_text, is_marked, split_lines
 
 STDIN = "-"
 LIST_ENDING = ".txt"
-_TABLES = (".csv", ".tsv")
 # The largest picture that we decode has 268 MB of pixels; a larger file cannot be one.
 MAX_BYTES = 512 * 2**20
 
@@ -55,7 +55,7 @@ def find_images(
         names = sorted(glob.glob(text, recursive=True))
     elif text.lower().endswith(LIST_ENDING) and os.path.isfile(text):
         names = _listed(Path(text).read_bytes(), f"--predict_dir {text}")
-    elif text.lower().endswith(_TABLES) and os.path.isfile(text):
+    elif is_list(text):  # which training takes
         raise ConfigError(
             f"--predict_dir {text} is a table: write the paths of its images into a .txt file, one"
             " on a line, and give that"

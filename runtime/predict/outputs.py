@@ -6,7 +6,6 @@ No TensorFlow. It keeps only results that are still to be written.
 from __future__ import annotations
 
 import csv
-import fcntl
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import numpy as np
 from convoy.utils import strict_json
 from convoy.utils.errors import ConfigError
 from convoy.utils.extras import how_to_install
-from convoy.utils.files import Remote, naming
+from convoy.utils.files import Remote, naming, try_lock
 from convoy.utils.tables import table_console
 from convoy.utils.text import UTF8, printable
 
@@ -141,19 +140,15 @@ def open_part(path: Path | Remote, mode: str = "w", **options: Any) -> IO[Any]:
     while True:
         number = os.open(part, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(number), os.stat(part)):
-                raise FileNotFoundError  # it was published before we had the lock
-        except BlockingIOError as error:
+            ours = try_lock(number, part)
+        except FileNotFoundError:  # it was published before we had the lock
+            os.close(number)
+            continue
+        if ours is False:
             os.close(number)
             raise ConfigError(
                 f"another prediction is writing {path}: wait for its end, or give another --output"
-            ) from error
-        except FileNotFoundError:
-            os.close(number)
-            continue
-        except OSError:  # a file system without locks
-            pass
+            )
         os.ftruncate(number, 0)
         return os.fdopen(number, mode, **options)
 

@@ -14,7 +14,6 @@ took its folder ends at its next save (`Owner.check`).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -29,7 +28,7 @@ from typing import Any
 from convoy.runtime.run_folder.checkpoint import check_writable
 from convoy.utils import strict_json
 from convoy.utils.errors import ConfigError, UserError
-from convoy.utils.files import Remote, path_of
+from convoy.utils.files import Remote, path_of, try_lock
 from convoy.utils.watchdog.heartbeats import identity, lives
 
 FILE = "in_use.json"
@@ -192,15 +191,9 @@ class Owner:
             if self._descriptor is None:
                 self._descriptor = self._open(self._file)
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError:
-                return None
-            with suppress(OSError):
-                if os.fstat(self._descriptor).st_ino == self._file.stat().st_ino:
-                    return True
-            self._close()  # its owner has removed it meanwhile
+                return try_lock(self._descriptor, self._file)
+            except FileNotFoundError:
+                self._close()  # its owner has removed it meanwhile
 
     def _open(self, file: Path) -> int:
         try:

@@ -41,6 +41,7 @@ from convoy.runtime.train.wishes import WishesOfRanks
 from convoy.utils.distributed import ranks
 from convoy.utils.logging import RunLog
 from convoy.utils.metrics import Throughput
+from convoy.utils.optional import known
 from convoy.utils.signals import Requests, Wishes, stop_if_asked
 from convoy.utils.text import tell
 from convoy.utils.watchdog import watchdog
@@ -310,8 +311,8 @@ class Trainer:
             self.keeper.secure()
         if asked.stop:
             self._stop(f"after step {state.step}")
-        if asked.regroup and self.memory:
-            self.memory.regroup()
+        if asked.regroup:
+            known(self.memory).regroup()
         if due:
             self._evaluate(kept)
 

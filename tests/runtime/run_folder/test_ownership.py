@@ -135,7 +135,7 @@ def test_without_file_locks_the_process_id_and_start_time_decide(
     def unsupported(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(ownership.fcntl, "flock", unsupported)
+    monkeypatch.setattr("fcntl.flock", unsupported)
     if dead:
         holder.kill()
         holder.wait()
