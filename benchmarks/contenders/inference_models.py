@@ -25,6 +25,7 @@ CHECKED = 64  # number of images for comparing logits
 TIMM_NAMES = {
     "efficientnet-b0": "tf_efficientnet_b0",
     "efficientnet-b4": "tf_efficientnet_b4",
+    "efficientnet-lite0": "tf_efficientnet_lite0",
     "resnet50": "resnet50",
 }
 SOURCES = ("model/*.py", "runtime/export/*.py", "benchmarks/contenders/inference_models.py")

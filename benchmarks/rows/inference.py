@@ -42,8 +42,32 @@ def _row(name: str, arch: str, size: int, batch: int) -> Row:
     return Row(f"inference-{name}-{batch}", title, entries, goals, figures, target_s=2.0)
 
 
+INT8, BF16 = "Convoy, ONNX int8", "Convoy, --mode predict --use_amp"
+LEAST_INT8 = {"efficientnet-b0": 1.2, "efficientnet-lite0": 1.8, "resnet50": 2.2}
+LEAST_BF16 = {"efficientnet-b0": 1.2, "resnet50": 1.5}
+
+
+def _fewer_bits(name: str, arch: str) -> Row:
+    """Compares 8 and 16 bits with 32, in the same runtime; all layers of ONNX int8 have 8 bits."""
+    network: dict[str, Any] = {"arch": arch, "size": 224, "batch": 16}
+    entries = [
+        Entry(OURS, "inference:ours", network),
+        Entry(BF16, "inference:ours", {**network, "use_amp": True}),
+        Entry(ONNX, "inference:export", {**network, "name": "onnx"}),
+        Entry(INT8, "inference:export", {**network, "name": "onnx-int8"}),
+    ]
+    goals = [Goal(INT8, ONNX, LEAST_INT8[arch])]
+    if arch in LEAST_BF16:
+        goals.append(Goal(BF16, OURS, LEAST_BF16[arch]))
+    figures = {"speed": "images/s", "ms": "ms a batch"}
+    title = f"Fewer bits, {arch}, 224 px, batch 16"
+    note = "Both goals are for processors with instructions for 8-bit integers and bfloat16."
+    return Row(f"inference-bits-{name}", title, entries, goals, figures, target_s=2.0, note=note)
+
+
 ROWS = [
     *(_row("b0", "efficientnet-b0", 224, batch) for batch in BATCHES),
     *(_row("resnet50", "resnet50", 224, batch) for batch in BATCHES),
     *(_row("b4", "efficientnet-b4", 380, batch) for batch in (1, 8)),
+    *(_fewer_bits(arch.removeprefix("efficientnet-"), arch) for arch in LEAST_INT8),
 ]

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from convoy.runtime.benchmark.plan import DEFAULT_ITERATIONS, KERAS, Row
+from convoy.runtime.builders.inference import for_inference
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.builders.models import DEFAULT_CLASSES, build_training_model, model_arguments
 from convoy.runtime.builders.trained_model import Trained, trained_model
@@ -172,7 +173,9 @@ def _fits(path: Path, config: Config, trained: Trained) -> bool:
 
 
 def _keras_function(model: keras.Model, compiled: bool) -> Callable[[np.ndarray], np.ndarray]:
-    forward = xla.function(lambda images: model(images, training=False), compiled)
+    """Returns what `predict` and `eval` compute."""
+    ready = for_inference(model, compiled)
+    forward = xla.function(lambda images: ready(images, training=False), compiled)
     return lambda images: forward(tf.convert_to_tensor(images)).numpy()
 
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from convoy.dataloader.loader import Loader
 from convoy.dataloader.sources.file_names import file_names
 from convoy.dataloader.sources.source import Source
+from convoy.runtime.builders.inference import for_inference
 from convoy.runtime.builders.inputs import build_loader
 from convoy.runtime.builders.trained_model import Trained, for_classes_of, trained_model
 from convoy.runtime.data.class_names import class_names
@@ -91,7 +92,8 @@ def _evaluate(
     variant: Variant, trained: Trained, loader: Loader, table: np.ndarray | None
 ) -> Result:
     config = variant.config
-    recorder = Recorder(trained.model, loader, table, config.use_xla)
+    model = for_inference(trained.model, config.use_xla)
+    recorder = Recorder(model, loader, table, config.use_xla)
     figures = evaluate_data(recorder, loader, config, prof=config.prof)
     rows, confidence = recorder.gather()
     if not np.isfinite(confidence).all():

@@ -246,6 +246,7 @@ def evaluate_data(
 
 def evaluate_checkpoint(config: Config) -> dict[str, Any]:
     """Runs `--mode eval`: evaluates the flags' checkpoint or file on the validation split."""
+    from convoy.runtime.builders.inference import for_inference
     from convoy.runtime.builders.inputs import build_loader
     from convoy.runtime.builders.trained_model import for_classes_of, trained_model
     from convoy.runtime.evaluate.step import EvalStep
@@ -255,7 +256,7 @@ def evaluate_checkpoint(config: Config) -> dict[str, Any]:
     classes = trained.model.output_shape[-1]
     adapt = for_classes_of(trained, config)
     loader = build_loader(config, "validation", num_classes=classes, adapt=adapt)
-    step = EvalStep(trained.model, config.use_xla)
+    step = EvalStep(for_inference(trained.model, config.use_xla), config.use_xla)
     return evaluate_data(step, loader, config, prof=config.prof)
 
 

@@ -15,6 +15,7 @@ from convoy.runtime.export.formats import FORMATS
 from convoy.runtime.predict.choice import Choice, needs_tensorflow
 from convoy.runtime.settings.config import Config
 from convoy.utils.errors import UserError
+from convoy.utils.machine import device
 
 PAYS_FROM = 10_000
 """Images from which on an export saves time in all (docs/predict.md)."""
@@ -31,6 +32,9 @@ def exported_if_it_pays(config: Config, choice: Choice, count: int, stack: ExitS
     """
     if choice.file or not choice.lacks_export or count < PAYS_FROM or not _possible(config):
         return choice
+    if config.use_amp and not config.dtype and device.multiplies_bfloat16():
+        # 1.1 (EfficientNet-B0) to 1.6 (ResNet50) times as fast (docs/performance/inference.md)
+        return choice._replace(why_not="in bfloat16 it is faster here than ONNX Runtime")
     print(
         f"{count} images: exporting the model first, for ONNX Runtime, which is faster from about"
         f" {PAYS_FROM} images on (--engine tensorflow does without)",

@@ -13,6 +13,7 @@ from convoy.dataloader.bad_images.explain import first_words
 from convoy.dataloader.images.by_pillow import BadImage, unread
 from convoy.dataloader.images.crops import eval_decode
 from convoy.dataloader.images.eval_crop import EvalCrop
+from convoy.runtime.builders.inference import for_inference
 from convoy.runtime.builders.trained_model import Trained
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flags import AUTO
@@ -42,7 +43,8 @@ class TensorflowEngine:
         self.batch = 1 if once else _BATCH if batch == AUTO else int(batch)
         self._decode = decoder(self.size, eval_crop(config), traced=not once)
         compiled = config.data_format == "channels_first" and config.use_xla
-        self._forward = _forward(model, config.flip_tta)
+        ready = model if once else for_inference(model, compiled)
+        self._forward = _forward(ready, config.flip_tta)
         if compiled or not once:
             self._forward = xla.function(self._forward, compiled)
 

@@ -36,6 +36,19 @@ def test_use_amp_on_a_cpu_follows_the_measurements(
     assert reason in found.reason
 
 
+@pytest.mark.parametrize("mode", ["eval", "predict", "inference_benchmark"])
+def test_inference_needs_no_operations_of_ours_for_bfloat16(monkeypatch, tmp_path, mode):
+    monkeypatch.setattr(device, "CPUS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    device.CPUS.write_text(f"flags\t\t: {AVX512}\n")
+    monkeypatch.setattr(native.LIBRARY, "load", lambda: (None, "not built"))
+    config = Config(arch="efficientnet-b0", use_amp=True, mode=mode)
+    assert precision(config).policy == "mixed_bfloat16"
+    assert precision(config.with_(use_xla=True)).policy == "float32"
+    device.CPUS.write_text(f"flags\t\t: {AVX2}\n")
+    assert precision(config).policy == "float32"
+
+
 def test_dtype_overrides_use_amp():
     for use_amp in (False, True):
         config = Config(dtype="bf16", use_amp=use_amp)

@@ -254,6 +254,7 @@ class Diverged:
     """A model of two classes whose first logit is -inf, NaN or inf for some grey levels."""
 
     input_shape, output_shape = (None, 8, 8, 3), (None, 2)
+    compute_dtype = "float32"
 
     def __call__(self, images, training):
         import tensorflow as tf
