@@ -90,7 +90,10 @@ def test_a_job_that_reaches_its_time_limit_saves_and_resumes(slurm, tiny, tmp_pa
 
 
 def test_each_task_of_an_array_trains_with_its_own_seed(slurm, tiny, tmp_path):
-    places = {"datadir": str(tiny), "checkpointdir": str(tmp_path / "runs")}
+    """In folders whose names shells, Slurm and URLs would read otherwise."""
+    runs, data = tmp_path / "r u:n [x]%j $HOME", tmp_path / "da ta%20 'y'"
+    data.symlink_to(tiny)
+    places = {"datadir": str(data), "checkpointdir": str(runs)}
     few = ("--max_epochs", "1", "--steps_per_epoch", "2", "--optimizer_batch_size", "16")
     array = ("--array=3,5", "--ntasks-per-node=2", "run_RN50_multinode.sub", *SMALL, *few)
     Job(slurm, tmp_path, *array, **places).finish()
@@ -98,8 +101,8 @@ def test_each_task_of_an_array_trains_with_its_own_seed(slurm, tiny, tmp_path):
     while slurm("squeue", "-h").strip() and time.monotonic() < deadline:
         time.sleep(0.5)
     for seed in (3, 5):
-        assert load_config(tmp_path / "runs" / str(seed) / "config.yaml").seed == seed
-        assert checkpoint.latest(tmp_path / "runs" / str(seed)) is not None
+        assert load_config(runs / str(seed) / "config.yaml").seed == seed
+        assert checkpoint.latest(runs / str(seed)) is not None
 
 
 def test_srun_without_a_script_or_horovodrun_trains_with_two_ranks(slurm, tiny, tmp_path):
