@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from convoy.dataloader.errors import DataError
-from convoy.dataloader.prepare.shards import write_records
+from convoy.dataloader.prepare.shards import MANIFEST, write_records
 from convoy.dataloader.tfrecord.example import encode_example
 from convoy.utils.extras import how_to_install
 from convoy.utils.files import write_atomically
@@ -178,9 +178,13 @@ def _check_empty(flag: str, folder: str | None, overwrite: bool) -> None:
 
 
 def _remove_records(folder: str) -> None:
-    """Removes an earlier run's files, which stay if this run writes another number of shards."""
-    for name in filter(_OURS.match, os.listdir(folder)):
-        os.unlink(os.path.join(folder, name))
+    """Removes an earlier run's files, which this run may not write, such as a fifth shard.
+
+    A `manifest.json` of `prepare folder` would promise other examples.
+    """
+    for name in os.listdir(folder):
+        if _OURS.match(name) or name == MANIFEST:
+            os.unlink(os.path.join(folder, name))
 
 
 def _remove_images(images: str, names: Sequence[str]) -> None:

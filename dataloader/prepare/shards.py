@@ -242,8 +242,9 @@ def check_folder(
     """Makes `folder`; clears shards of another set with `overwrite`, and raises otherwise.
 
     Raises:
-        DataError: there are such shards, or files of the user's in the places of `labels.txt` and
-            `manifest.json`, and `overwrite` is not set; or `folder` is a file.
+        DataError: there are such shards, shards of the same names with other images or settings,
+            or files of the user's in the places of `labels.txt` and `manifest.json`, and
+            `overwrite` is not set; or `folder` is a file.
     """
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise DataError(f"--out {folder} is a file, not a folder.")
@@ -254,6 +255,12 @@ def check_folder(
         raise DataError(
             f"--out {folder} holds shards of another set ({others[0]}, …): choose another folder "
             "or add --overwrite."
+        )
+    changed = _packed_otherwise(folder, shards)
+    if changed and not overwrite:
+        raise DataError(
+            f"--out {folder} holds other images, or packed with other settings ({changed[0]}, …): "
+            "choose another folder or add --overwrite."
         )
     theirs = [name for name in ("labels.txt", MANIFEST) if _is_theirs(folder, name, names)]
     if theirs and not overwrite:
@@ -266,6 +273,17 @@ def check_folder(
     for name in os.listdir(folder):
         if name.endswith(".tmp") and _OURS.match(name[1:].split(".")[0]):
             os.unlink(os.path.join(folder, name))  # left by a killed run
+
+
+def _packed_otherwise(folder: str, shards: Sequence[Shard]) -> list[str]:
+    """Returns the shards that a finished run wrote with another plan."""
+    try:
+        with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
+            splits = json.load(file)["splits"].values()
+        plans = {name: note["plan"] for split in splits for name, note in split["shards"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return [one.file for one in shards if plans.get(one.file) not in (None, one.plan())]
 
 
 def _is_theirs(folder: str, name: str, names: Sequence[str]) -> bool:

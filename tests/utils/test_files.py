@@ -68,3 +68,10 @@ def test_tensors_that_cannot_be_written_leave_no_file(tmp_path):
     with pytest.raises(SafetensorError):
         save_tensors({"a": np.array(["text"])}, tmp_path / "a.safetensors", {})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "card.md").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"'[^']*/card\.md'$"):
+        write_atomically(tmp_path / "card.md", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["card.md"]

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,27 @@ def test_one_seed_gives_the_same_bytes_and_complete_shards_are_kept(photos, tmp_
     assert "shards of another set (train-00000-of-00001, …)" in capsys.readouterr().err
     assert prepare(*command, one, "--train_shards", 3, "--overwrite") == 0
     assert find_source(one, "train").num_examples == 60
+
+
+def test_shards_of_other_images_are_replaced_only_on_request(photos, tmp_path, capsys):
+    """They have the same names, as these depend on the number of shards alone."""
+    out = tmp_path / "packed"
+    command = ("folder", "--out", out, "--workers", 1, "--data_dir")
+    assert prepare(*command, photos) == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    other = tmp_path / "other"
+    shutil.copytree(photos, other)
+    gone = sorted((other / "train").rglob("*.jpg"))[0]
+    gone.unlink()
+    capsys.readouterr()
+    assert prepare(*command, other) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "holds other images, or packed with other settings (train-00000-of-00001, …)" in said
+    assert "choose another folder or add --overwrite" in said
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert prepare(*command, photos) == 0, "the same images may be packed again"
+    assert prepare(*command, other, "--overwrite") == 0
+    assert (out / "train-00000-of-00001").read_bytes() != before["train-00000-of-00001"]
 
 
 def test_a_killed_run_continues_and_leaves_no_incomplete_shard_visible(tmp_path, capsys):

@@ -69,9 +69,11 @@ def test_overwrite_removes_old_files_and_one_seed_gives_the_same_bytes(tmp_path,
     assert (tmp_path / "out" / "validation-00000-of-00001").read_bytes() == first  # the same seed
     assert len([n for n in os.listdir(out) if n.startswith("train-")]) == 4  # no old shard is left
     assert (images / "3" / "mine.txt").exists()
+    (tmp_path / "out" / "manifest.json").write_text("of prepare folder, with other numbers")
     assert main([*arguments, "--overwrite", "--seed", "1"]) == 0
     assert (tmp_path / "out" / "validation-00000-of-00001").read_bytes() != first
     assert sum(len(list(folder.glob("*.jpg"))) for folder in images.iterdir()) == 360
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def labels_and_names(source):
