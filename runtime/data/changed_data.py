@@ -222,8 +222,8 @@ def _tried_again(places: list[str]) -> list[str]:
     if not places:
         return []
     return [
-        f"{_images(len(places))} that could not be read before changed or were removed, and are"
-        f" no longer left out: {some(places, 3)}"
+        f"changed or removed, and no longer left out: {_images(len(places))} that could not be"
+        f" read before ({some(places, 3)})"
     ]
 
 

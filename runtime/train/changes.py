@@ -29,6 +29,7 @@ from convoy.runtime.train.step import TrainState
 from convoy.runtime.train.sums import Sums
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError
+from convoy.utils.text import counted
 
 _UNTIL = "# until step "
 
@@ -262,8 +263,8 @@ def _of_processes(
         if config.steps_per_epoch:
             place = "an epoch has other images (--steps_per_epoch), so some come again or later"
         lines.append(
-            f"{images_per_step} images a step instead of {before}: {steps_per_epoch} steps an"
-            f" epoch, the learning rate {rate}; {place}"
+            f"{images_per_step} images a step instead of {before}:"
+            f" {counted(steps_per_epoch, 'step')} an epoch, the learning rate {rate}; {place}"
         )
     passes = micro_steps(config)
     if config.steps_per_epoch and passes > 1 and "steps_per_epoch" not in saved:

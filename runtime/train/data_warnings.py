@@ -74,7 +74,7 @@ def _of_counts(train: Source, validation: Source, names: Sequence[str]) -> Itera
     images, own = validation.num_examples, counts[1]
     if images < FEW:
         yield (
-            f"the evaluation has {_count(images, 'image')}: one of them is {100 / images:.1f}"
+            f"the evaluation has {_count(images, 'image')}: each is {100 / images:.1f}"
             f" points of top-1, which is uncertain by ± {50 / math.sqrt(images):.1f} points (one"
             " standard error, at 50%). Smaller differences mean nothing; more validation images"
             " would measure better"

@@ -150,7 +150,7 @@ def test_unreadable_images_are_remembered_by_their_content(photos, tmp_path):
     found, lines = changed_data.recall(open_(data_dir), kept)
     assert list(found) == [4]
     assert "dog/0.jpg" in found[4]
-    assert "2 training images that could not be read before changed or were removed" in lines[0]
+    assert "no longer left out: 2 training images that could not be read before" in lines[0]
     # Version 0.1 stored them by number, with the file in the text.
     found, lines = changed_data.recall(
         open_(data_dir), {"4": found[4], "1": before.bad_examples[1]}

@@ -44,7 +44,7 @@ def test_good_data_cause_no_warning(digits, tmp_path):
 def test_a_small_evaluation_is_warned_of_with_its_uncertainty(tmp_path):
     folder = write(tmp_path, "train", {"cat": 6, "dog": 6})
     (text,) = doubts(write(folder, "val", {"cat": 10, "dog": 15}, start=500))
-    assert "25 images: one of them is 4.0 points of top-1" in text
+    assert "25 images: each is 4.0 points of top-1" in text
     assert "uncertain by ± 10.0 points" in text
     assert doubts(write(folder, "val", {"cat": 100}, start=500)) == []
     for file in list((folder / "val" / "dog").iterdir())[4:]:
