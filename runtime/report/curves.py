@@ -240,21 +240,31 @@ def axis_top(values: Sequence[np.ndarray]) -> float | None:
 def best_epoch(history: History) -> int | None:
     """Returns the epoch with the best top-1 accuracy in evaluation; None if none was evaluated.
 
-    It counts the weights or their moving average, and takes the first of equal epochs.
+    It counts the weights or their moving average. Of equal epochs, it takes the one with the lowest
+    loss, and of these the first.
     """
-    scores = {
-        epoch: best_score(values)[1]
+    ranks = {
+        epoch: max(_ranks(values).values())
         for epoch, values in history.epochs.items()
         if TOP1[0] in values
     }
-    return max(scores, key=scores.__getitem__) if scores else None
+    return max(ranks, key=ranks.__getitem__) if ranks else None
 
 
 def best_score(values: dict[str, Any]) -> tuple[str, float]:
     """Returns the better top-1 accuracy of an evaluation, and its name: one of `TOP1`."""
-    scores = {name: _number(values.get(name), -1.0) for name in TOP1}
-    name = max(scores, key=scores.__getitem__)
-    return name, scores[name]
+    ranks = _ranks(values)
+    name = max(ranks, key=ranks.__getitem__)
+    return name, ranks[name][0]
+
+
+def _ranks(values: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Returns top-1 and negative loss by name of `TOP1`."""
+    losses = (values.get(name.replace("accuracy_top_1", "loss")) for name in TOP1)
+    return {
+        name: (_number(values.get(name), -1.0), -_number(loss, math.inf))
+        for name, loss in zip(TOP1, losses, strict=True)
+    }
 
 
 def last_epoch(history: History) -> int | None:

@@ -8,6 +8,7 @@ the same metric and on the same images (`judged` in `score.json`). Imports no Te
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def prune(model_dir: str | AnyPath, keep_last: int = 2, keep_best: int = 1) -> N
 
 def _ranked(model_dir: str | AnyPath) -> dict[str, list[AnyPath]]:
     """Returns the evaluated checkpoints, best first, by the way of evaluation, the newest first."""
-    found: dict[str, list[tuple[float, AnyPath]]] = {}
+    found: dict[str, list[tuple[float, float, AnyPath]]] = {}
     for path in reversed(complete_checkpoints(model_dir)):
         try:
             state = read_state(path)
@@ -182,9 +183,15 @@ def _ranked(model_dir: str | AnyPath) -> dict[str, list[AnyPath]]:
             continue
         if state.get("score") is not None:
             judged = strict_json.dumps(state.get("judged"), sort_keys=True)
-            found.setdefault(judged, []).append((state["score"], path))
-    # Of equal scores the earlier checkpoint is the best, as in `runtime.train.best.judge`.
+            found.setdefault(judged, []).append((-state["score"], _loss(state), path))
+    # The order of `runtime.train.best.Metric.rank`; of equal ones the earlier is the better.
     return {
-        judged: [path for _, path in sorted(scored, key=lambda pair: (-pair[0], by_step(pair[1])))]
+        judged: [path for *_, path in sorted(scored, key=lambda one: (*one[:2], by_step(one[2])))]
         for judged, scored in found.items()
     }
+
+
+def _loss(state: Mapping[str, Any]) -> float:
+    """Returns the loss of a checkpoint's better weights; infinity if it is not known."""
+    name = "eval_ema_loss" if state.get("better_weights") == "ema" else "eval_loss"
+    return (state.get("metrics") or {}).get(name, math.inf)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # imports TensorFlow
 WORST = -sys.float_info.max
 """Score of a non-finite figure, which JSON cannot represent."""
 
+Rank = tuple[float, float]
+"""An evaluation's score, and the negative loss, which decides between equal scores."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -38,12 +41,27 @@ class Metric:
     def score(self, values: Mapping[str, float], weights: str) -> float:
         """Returns the figure as a number of which more is better."""
         figure = self.of(values, weights == "ema")
-        return WORST if figure is None or not np.isfinite(figure) else self.sign * figure
+        return _or_worst(figure, self.sign)
 
+    def rank(self, values: Mapping[str, float], weights: str) -> Rank:
+        """Returns the order of evaluations: the larger is the better.
+
+        On few images, many epochs have the same accuracy, and the first of them would hardly be
+        trained.
+        """
+        loss = LOSS.of(values, weights == "ema")
+        return self.score(values, weights), _or_worst(loss, LOSS.sign)
+
+
+def _or_worst(figure: float | None, sign: int) -> float:
+    return WORST if figure is None or not np.isfinite(figure) else sign * figure
+
+
+LOSS = Metric("eval_loss", -1, "loss {:.4f}")
 
 METRICS = {
     "top1": Metric("eval_accuracy_top_1", 1, "{:.2%}"),
-    "loss": Metric("eval_loss", -1, "loss {:.4f}"),
+    "loss": LOSS,
     "macro_f1": Metric("eval_macro_f1", 1, "macro F1 {:.2%}"),
 }
 
@@ -62,18 +80,28 @@ def better_weights(values: Mapping[str, float], has_ema: bool, metric: str = "to
 def _average_leads(by: Metric, values: Mapping[str, float]) -> bool:
     if by.of(values, True) is None:
         return False
-    return by.score(values, "ema") >= by.score(values, "raw")
+    return by.rank(values, "ema") >= by.rank(values, "raw")
 
 
 def comparable(best: Mapping[str, Any], metric: str, images: Mapping[str, Any] | None) -> bool:
     """Returns whether a best evaluation was by this metric and on these images.
 
     Args:
-        best: `TrainState.best`; older versions did not note the images, so nothing is known.
+        best: `TrainState.best`.
         metric: one of `METRICS`.
         images: the validation images now, from `images_of`.
     """
-    return best.get("metric") == METRICS[metric].name and best.get("images") in (None, images)
+    return best.get("metric") == METRICS[metric].name and same_images(best.get("images"), images)
+
+
+def same_images(noted: Mapping[str, Any] | None, images: Mapping[str, Any] | None) -> bool:
+    """Returns whether an evaluation's images were the same, as far as it noted them.
+
+    Older versions noted nothing, or not how the images were cut.
+    """
+    return noted is None or (
+        images is not None and all(images.get(name) == noted[name] for name in noted)
+    )
 
 
 def as_best(
@@ -101,8 +129,16 @@ def as_best(
         "weights": weights,
         "images": images,
     }
-    top1 = METRICS["top1"].of(figures, averaged)
-    return found | finite({"top1": top1} if top1 is not None else {})
+    more = {"top1": METRICS["top1"].of(figures, averaged), "loss": LOSS.of(figures, averaged)}
+    return found | finite({name: value for name, value in more.items() if value is not None})
+
+
+def _rank_of(best: Mapping[str, Any], by: Metric) -> Rank:
+    """Returns the rank of `TrainState.best`.
+
+    Older versions did not note the loss: theirs stays the best of equal ones.
+    """
+    return by.sign * best["value"], LOSS.sign * best.get("loss", -sys.float_info.max)
 
 
 def judge(
@@ -114,7 +150,7 @@ def judge(
 ) -> tuple[dict[str, Any], bool]:
     """Updates `state.best` if the weights or their average are better than all before.
 
-    It also updates `state.waited`, the number of evaluations since then.
+    It also updates `state.waited`, the number of evaluations since the metric was last better.
 
     Args:
         state: changed in place.
@@ -128,10 +164,13 @@ def judge(
         best so far.
     """
     by, weights = METRICS[metric], better_weights(values, state.ema is not None, metric)
-    score = by.score(values, weights)
-    before = state.best if comparable(state.best, metric, images) else {}
-    is_best = score > (by.sign * before["value"] if before else WORST)
-    state.waited = 0 if is_best else state.waited + 1
+    rank, before = by.rank(values, weights), (WORST, WORST)
+    if comparable(state.best, metric, images):
+        before = _rank_of(state.best, by)
+    score = rank[0]
+    is_best = score > WORST and rank > before
+    # A loss may fall a little for ever, so it does not put off early stopping.
+    state.waited = 0 if score > before[0] else state.waited + 1
     if is_best:
         place = {"epoch": state.epoch, "step": state.step}
         state.best = as_best(metric, values, weights, place, images)

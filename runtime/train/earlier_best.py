@@ -14,20 +14,39 @@ from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.sources.identity import identify_all
 from convoy.runtime.run_folder.checkpoint import add_score, complete_checkpoints, read_state
 from convoy.runtime.settings.config import Config
-from convoy.runtime.train.best import METRICS, as_best, best_text, better_weights, comparable
+from convoy.runtime.settings.images import eval_crop, image_size
+from convoy.runtime.train.best import (
+    METRICS,
+    as_best,
+    best_text,
+    better_weights,
+    comparable,
+    same_images,
+)
 from convoy.runtime.train.step import TrainState
 from convoy.utils.distributed import ranks
+from convoy.utils.optional import known
 
 Images = dict[str, Any]
-"""`examples`, their number, and `list`, from `identify_all`."""
+"""What the model sees: `examples`, their number; `list`, from `identify_all`; and `shown`, how
+each is cut, by flag."""
 
 
-def images_of(data: DataLoader) -> Images | None:
+def images_of(data: DataLoader, config: Config) -> Images | None:
     """Returns what identifies the images of a loader; None if they are synthetic. All ranks."""
     if (source := data.source) is None:
         return None
     digest = ranks.on_rank0(lambda: identify_all(source))
-    return {"examples": data.num_examples, "list": digest}
+    crop = eval_crop(config)
+    shown = {
+        "image_size": image_size(config),
+        "eval_crop": crop.method,
+        "crop_padding": crop.padding,
+        "interpolation": crop.interpolation,
+        "exif_orientation": crop.exif_orientation,
+        "evaluation_like": config.evaluation_like,
+    }
+    return {"examples": data.num_examples, "list": digest, "shown": shown}
 
 
 def find_earlier_best(state: TrainState, config: Config, images: Images | None) -> list[str]:
@@ -55,10 +74,20 @@ def find_earlier_best(state: TrainState, config: Config, images: Images | None) 
 
 
 def _other_images(before: Mapping[str, Any], images: Images | None) -> list[str]:
-    if before.get("images") in (None, images):
+    if same_images(noted := before.get("images"), images):
         return []
-    was, now = before["images"]["examples"], images["examples"] if images else 0
-    change = f"{now} instead of {was}" if was != now else f"{now} as before, but other files"
+    was, now = known(noted), images or {"examples": 0}
+    shown = [
+        f"--{flag} {now['shown'][flag]} instead of {value}"
+        for flag, value in was.get("shown", {}).items()
+        if images and now["shown"][flag] != value
+    ]
+    if was["examples"] != now["examples"]:
+        change = f"{now['examples']} instead of {was['examples']}"
+    elif was["list"] != now.get("list"):
+        change = f"{now['examples']} as before, but other files"
+    else:
+        change = ", ".join(shown)
     return [
         f"WARNING: the validation images changed ({change}), so earlier results cannot be compared"
         f" with new ones. The best so far, that of epoch {before['epoch']} ({best_text(before)}),"
@@ -78,19 +107,19 @@ def _best_saved(before: Mapping[str, Any], config: Config, images: Images | None
         state = read_state(path)
         # Older versions did not note the images.
         noted = (state.get("judged") or {}).get("images", before.get("images"))
-        if state.get("score") is None or noted not in (None, images):
+        if state.get("score") is None or not same_images(noted, images):
             continue
         figures = state["metrics"]
         weights = better_weights(figures, (path / "ema.safetensors").exists(), config.best_metric)
         if by.of(figures, weights == "ema") is not None:
-            found.append((by.score(figures, weights), weights, state, path))
+            found.append((by.rank(figures, weights), weights, state, path))
     if not found:
         return {}
-    score, weights, state, path = max(found, key=lambda one: one[0])  # of equal ones the earliest
+    rank, weights, state, path = max(found, key=lambda one: one[0])  # of equal ones the earliest
     facts: dict[str, Any] = {
         name: state[name] for name in ("best", "waited", "metrics") if name in state
     }
-    facts |= {"score": score, "better_weights": weights}
+    facts |= {"score": rank[0], "better_weights": weights}
     facts["judged"] = {"metric": by.name, "images": images}
     with suppress(OSError):  # it only saves the next launch this choice
         add_score(path, facts)

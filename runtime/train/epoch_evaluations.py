@@ -63,7 +63,7 @@ class Evaluations:
         if config.mode == "train_and_eval":
             adapt = numbered_like(train_data, f"--data_dir {config.data_dir}")
             self.data = build_loader(config, "validation", train_data, adapt=adapt)
-            self.images = images_of(self.data)
+            self.images = images_of(self.data, config)
             self._step = make_counting_step(config, state.model)
 
     def due(self, last_epoch: int) -> bool:
@@ -114,8 +114,8 @@ class Evaluations:
         journal.line(epoch_line(values, state, config.max_epochs))
         if self.exhausted:
             journal.line(
-                f"stopping early: {state.waited} evaluations were no better than that of epoch"
-                f" {state.best['epoch']} ({best_text(state.best)})"
+                f"stopping early: {state.waited} evaluations did not improve the best result,"
+                f" that of epoch {state.best['epoch']} ({best_text(state.best)})"
             )
         return found
 

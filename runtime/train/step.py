@@ -93,7 +93,7 @@ class TrainState:
         offset: finished examples of the current epoch, over all ranks.
         best: the best evaluation so far: metric, value, epoch, step, weights; empty before the
             first.
-        waited: evaluations since the best one.
+        waited: evaluations since `--best_metric` was last better than before.
         class_weights: the weight of each class in the loss; None: all equal.
         left_out: ranges of examples that training skips, (epoch, from, to) in positions of the
             epoch over all ranks; see `runtime.train.rollback`.

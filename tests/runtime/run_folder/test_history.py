@@ -6,7 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from convoy.runtime.report.curves import best_epoch, in_epochs, last_epoch, smooth, state_of
+from convoy.runtime.report.curves import (
+    best_epoch,
+    best_score,
+    in_epochs,
+    last_epoch,
+    smooth,
+    state_of,
+)
 from convoy.runtime.run_folder.history import RANK_TIMES, read_history, read_run
 from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
@@ -163,6 +170,18 @@ def test_the_best_epoch_is_by_the_better_of_raw_weights_and_average(log):
     assert best_epoch(history) == 2
     assert last_epoch(history) == 4
     assert best_epoch(log.read().__class__()) is None
+
+
+def test_of_equal_epochs_the_best_has_the_lowest_loss(log):
+    same = {"eval_accuracy_top_1": 1.0, "eval_ema_accuracy_top_1": 1.0}
+    history = log.launch(
+        epoch(1, 1, 1.0), ((1,), same | {"eval_loss": 0.9, "eval_ema_loss": 1.0}),
+        epoch(2, 2, 1.0), ((2,), same | {"eval_loss": 0.8, "eval_ema_loss": 0.3}),
+        epoch(3, 3, 1.0), ((3,), same | {"eval_loss": 0.4, "eval_ema_loss": 0.5}),
+        epoch(4, 4, 1.0), ((4,), same | {"eval_loss": math.nan}),
+    ).read()  # fmt: skip
+    assert best_epoch(history) == 2
+    assert best_score(history.epochs[2]) == ("eval_ema_accuracy_top_1", 1.0)
 
 
 def test_smoothing_is_the_debiased_exponential_average():

@@ -64,6 +64,21 @@ def test_pruning_keeps_the_checkpoints_with_the_best_scores(tmp_path):
     assert steps_of(checkpoint.complete_checkpoints(tmp_path)) == [20, 30, 40]
 
 
+def test_pruning_keeps_of_equal_scores_the_one_with_the_lowest_loss(tmp_path):
+    losses = [
+        {"eval_loss": 0.9},
+        {"eval_loss": 0.9, "eval_ema_loss": 0.2},
+        {"eval_loss": 0.3},
+        {},
+    ]
+    for path, metrics in zip(save(tmp_path, 10, 20, 30, 40), losses, strict=True):
+        weights = "ema" if "eval_ema_loss" in metrics else "raw"
+        facts = {"score": 1.0, "metrics": metrics, "better_weights": weights}
+        checkpoint.add_score(path, facts)
+    which_checkpoint.prune(tmp_path, keep_last=1, keep_best=1)
+    assert steps_of(checkpoint.complete_checkpoints(tmp_path)) == [20, 40]
+
+
 def test_a_step_saved_within_an_epoch_and_at_its_end_has_two_checkpoints(tmp_path):
     """An older version saved an epoch's last step both on the timer and at the epoch's end."""
     within, end = state_at(8, 1, 128), state_at(8, 2, 0)

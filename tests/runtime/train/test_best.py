@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +43,35 @@ def test_the_best_epoch_is_chosen_by_the_metric_of_the_better_weights(
     assert facts["better_weights"] == better_weights(values(raw, ema, name), True, metric)
 
 
+def both(top1, loss, ema_top1, ema_loss):
+    return values(top1, ema_top1) | values(loss, ema_loss, "loss")
+
+
+def test_of_equal_accuracies_the_lower_loss_is_the_better():
+    """On few images all epochs may reach 100 %, of which the first is hardly trained."""
+    run, chosen = state(), []
+    figures = [
+        both(1.0, 0.9, 1.0, 1.1),  # the weights
+        both(1.0, 0.8, 1.0, 0.3),  # their average
+        both(1.0, 0.3, 0.9, 0.1),  # no better
+        both(0.9, 0.1, 0.9, 0.1),  # a lower accuracy
+        both(1.0, math.nan, 1.0, math.nan),
+        both(1.0, 0.2, 0.5, 0.2),
+    ]
+    for epoch, found in enumerate(figures, 1):
+        run.epoch = epoch
+        facts, _ = judge(run, found, {}, "top1")
+        chosen.append((run.best["epoch"], run.best["weights"], run.best["loss"], run.waited))
+    assert chosen == [
+        (1, "raw", 0.9, 0),
+        *[(2, "ema", 0.3, waited) for waited in range(1, 5)],
+        (6, "raw", 0.2, 5),
+    ]
+    assert facts["better_weights"] == "raw"
+    del run.best["loss"]  # as older versions wrote it
+    assert not judge(run, both(1.0, 0.1, 1.0, 0.1), {}, "top1")[1]
+
+
 def test_an_evaluation_that_is_not_finite_is_never_the_best():
     run = state(ema=False)
     facts, is_best = judge(run, {"eval_loss": math.nan}, {"eval_loss": math.nan}, "loss")
@@ -64,8 +94,8 @@ def test_early_stopping_saves_and_a_resumed_run_has_nothing_to_train(
     assert "stopping early" not in capsys.readouterr().out
     assert main([*flags, "--resume_checkpoint"]) == 0
     said = capsys.readouterr().out
-    assert "stopping early: 2 evaluations were no better than that of epoch 1" in said
-    assert "best: epoch 1 of 9, top-1 " in said
+    assert "stopping early: 2 evaluations did not improve the best result" in said
+    assert re.search(r"best: epoch \d of 9, top-1 ", said), "of equal ones, that of the lowest loss"
     assert "last: epoch 3 of 9, top-1 " in said
     assert said.rstrip().endswith("--early_stopping null"), "the command to go on must turn it off"
     last = checkpoint.read(checkpoint.latest(tmp_path / "run")).state

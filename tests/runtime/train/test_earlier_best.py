@@ -86,6 +86,26 @@ def test_an_exchanged_file_is_noticed_by_its_size(resumed, tmp_path):
     assert re.search(r"the best evaluation of these images so far is that of epoch 1: \d", text)
 
 
+def test_another_crop_begins_new_results(resumed, tmp_path):
+    run = tmp_path / "run"
+    resumed()
+    pretend(run, 1, eval_accuracy_top_1=1.0)
+    text = " ".join(resumed("--crop_padding", "3", "--eval_crop", "resize").split())
+    assert (
+        "the validation images changed (--eval_crop resize instead of crop, --crop_padding 3"
+        " instead of" in text
+    )
+    assert "The best so far, that of epoch 1 (100.00%), does not count any more" in text
+    assert best_of(run)["epoch"] == 2
+    path = checkpoint.latest(run)
+    facts = json.loads((path / "score.json").read_text())
+    del facts["of"]
+    for noted in (facts["judged"], facts["best"]):  # as older versions wrote it
+        del noted["images"]["shown"]
+    checkpoint.add_score(path, facts)
+    assert "changed" not in resumed("--crop_padding", "3", "--eval_crop", "resize")
+
+
 def test_another_metric_finds_its_best_among_the_saved_checkpoints(resumed, tmp_path):
     """All figures of an evaluation are saved, so the second epoch need not be the first by it."""
     run = tmp_path / "run"
