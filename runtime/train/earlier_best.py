@@ -44,7 +44,6 @@ def images_of(data: DataLoader, config: Config) -> Images | None:
         "crop_padding": crop.padding,
         "interpolation": crop.interpolation,
         "exif_orientation": crop.exif_orientation,
-        "evaluation_like": config.evaluation_like,
     }
     return {"examples": data.num_examples, "list": digest, "shown": shown}
 
