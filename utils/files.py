@@ -329,13 +329,11 @@ def write_atomically(path: Path | Remote, text: str) -> None:
         return
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with naming(path):
-            aside.write_text(text, encoding="utf-8")
-            sync(aside)
-        try:
-            os.replace(aside, path)
-        except OSError as error:  # the user knows nothing of the file aside
-            raise type(error)(error.errno, error.strerror, str(path)) from None
+        aside.write_text(text, encoding="utf-8")
+        sync(aside)
+        os.replace(aside, path)
+    except OSError as error:  # the user knows nothing of the file aside
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         aside.unlink(missing_ok=True)
 

@@ -83,7 +83,7 @@ def ours(arch: str, size: int, batch: int, use_amp: bool = False) -> Contender:
     from convoy.runtime.settings.config import Config
 
     folder = prepared(arch, size, "weights").parent
-    config = Config(arch=arch, image_size=size, predict_batch_size=batch, use_amp=use_amp)
+    config = Config(arch=arch, image_size=size, predict_batch_size=batch)
     if use_amp:  # whatever the processor, which is what the row shows
         keras.config.set_dtype_policy("mixed_bfloat16")
     engine = TensorflowEngine(Trained(our_model(arch, size, folder), arch), config)

@@ -47,7 +47,7 @@ LEAST_INT8 = {"efficientnet-b0": 1.2, "efficientnet-lite0": 1.8, "resnet50": 2.2
 LEAST_BF16 = {"efficientnet-b0": 1.2, "resnet50": 1.5}
 
 
-def _fewer_bits(name: str, arch: str) -> Row:
+def _fewer_bits(arch: str) -> Row:
     """Compares 8 and 16 bits with 32, in the same runtime; all layers of ONNX int8 have 8 bits."""
     network: dict[str, Any] = {"arch": arch, "size": 224, "batch": 16}
     entries = [
@@ -61,13 +61,14 @@ def _fewer_bits(name: str, arch: str) -> Row:
         goals.append(Goal(BF16, OURS, LEAST_BF16[arch]))
     figures = {"speed": "images/s", "ms": "ms a batch"}
     title = f"Fewer bits, {arch}, 224 px, batch 16"
-    note = "Both goals are for processors with instructions for 8-bit integers and bfloat16."
-    return Row(f"inference-bits-{name}", title, entries, goals, figures, target_s=2.0, note=note)
+    note = "The goals are for processors with instructions for 8-bit integers and bfloat16."
+    name = f"inference-bits-{arch.removeprefix('efficientnet-')}"
+    return Row(name, title, entries, goals, figures, target_s=2.0, note=note)
 
 
 ROWS = [
     *(_row("b0", "efficientnet-b0", 224, batch) for batch in BATCHES),
     *(_row("resnet50", "resnet50", 224, batch) for batch in BATCHES),
     *(_row("b4", "efficientnet-b4", 380, batch) for batch in (1, 8)),
-    *(_fewer_bits(arch.removeprefix("efficientnet-"), arch) for arch in LEAST_INT8),
+    *(_fewer_bits(arch) for arch in LEAST_INT8),
 ]

@@ -256,8 +256,7 @@ def check_folder(
             f"--out {folder} holds shards of another set ({others[0]}, …): choose another folder "
             "or add --overwrite."
         )
-    changed = _packed_otherwise(folder, shards)
-    if changed and not overwrite:
+    if not overwrite and (changed := _packed_otherwise(folder, shards)):
         raise DataError(
             f"--out {folder} holds other images, or packed with other settings ({changed[0]}, …): "
             "choose another folder or add --overwrite."

@@ -14,7 +14,7 @@ def for_inference(model: keras.Model, use_xla: bool = False) -> keras.Model | Co
 
     In bfloat16 on a CPU this is a `ConstantModel`. EfficientNet-B0 then takes 0.64 and ResNet50
     half of the model's time in float32; the model itself in bfloat16 takes 0.96 and 0.61 of it
-    (docs/performance/inference.md).
+    (docs/decisions/114-constants-in-bfloat16.md).
 
     Otherwise it is the model, so an evaluation in float32 gives the figures of the evaluation in
     training, to the last bit.
@@ -35,7 +35,7 @@ class ConstantModel:
     kernel for oneDNN only once.
 
     Attributes:
-        input_shape, output_shape: the model's.
+        output_shape: the model's.
 
     Args:
         model: from `model.build_model`; later changes of its weights have no effect.
@@ -47,9 +47,9 @@ class ConstantModel:
             convert_variables_to_constants_v2 as with_constants,
         )
 
-        self.input_shape, self.output_shape = model.input_shape, model.output_shape
+        self.output_shape = model.output_shape
         copy = folded(model)
-        signature = [tf.TensorSpec(self.input_shape, tf.float32)]
+        signature = [tf.TensorSpec(model.input_shape, tf.float32)]
         logits = tf.function(
             lambda images: copy(images, training=False), signature, autograph=False
         )

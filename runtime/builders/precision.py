@@ -43,7 +43,7 @@ def _mixed_on_cpu(config: Config) -> Precision:
     | AVX2 alone | 0.2 (B0) | | | |
 
     Inference as `builders.inference` makes it (docs/performance/inference.md), on AVX-512 with
-    bfloat16: 1.56 (B0) and 2.0 (ResNet50), whether our operations are built or not.
+    bfloat16: 1.51 (B0) and 2.12 (ResNet50), whether our operations are built or not.
     """
     bfloat16, float32 = "mixed_bfloat16", "float32"
     multiplies = device.multiplies_bfloat16()

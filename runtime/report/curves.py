@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from convoy.runtime.run_folder.history import History, Run
+from convoy.runtime.run_folder.ranking import METRICS, Rank
 from convoy.utils.pages.plots import SERIES, Plot
 
 # The tables' rows for an epoch: label, figure, whether it is a fraction.
@@ -255,16 +256,13 @@ def best_score(values: dict[str, Any]) -> tuple[str, float]:
     """Returns the better top-1 accuracy of an evaluation, and its name: one of `TOP1`."""
     ranks = _ranks(values)
     name = max(ranks, key=ranks.__getitem__)
-    return name, ranks[name][0]
+    return name, _number(values.get(name), -1.0)
 
 
-def _ranks(values: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """Returns top-1 and negative loss by name of `TOP1`."""
-    losses = (values.get(name.replace("accuracy_top_1", "loss")) for name in TOP1)
-    return {
-        name: (_number(values.get(name), -1.0), -_number(loss, math.inf))
-        for name, loss in zip(TOP1, losses, strict=True)
-    }
+def _ranks(values: dict[str, Any]) -> dict[str, Rank]:
+    """Returns the places of the weights and their average, by name of `TOP1`."""
+    top1 = METRICS["top1"]
+    return {name: top1.rank(values, kind) for name, kind in zip(TOP1, ("raw", "ema"), strict=True)}
 
 
 def last_epoch(history: History) -> int | None:

@@ -8,7 +8,6 @@ the same metric and on the same images (`judged` in `score.json`). Imports no Te
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from convoy.runtime.run_folder.checkpoint import (
     remove,
 )
 from convoy.runtime.run_folder.marker import MARKER, is_complete
+from convoy.runtime.run_folder.ranking import LOSS
 from convoy.utils import strict_json
 from convoy.utils.files import path_of, write_atomically
 from convoy.utils.text import some
@@ -183,15 +183,10 @@ def _ranked(model_dir: str | AnyPath) -> dict[str, list[AnyPath]]:
             continue
         if state.get("score") is not None:
             judged = strict_json.dumps(state.get("judged"), sort_keys=True)
-            found.setdefault(judged, []).append((-state["score"], _loss(state), path))
-    # The order of `runtime.train.best.Metric.rank`; of equal ones the earlier is the better.
+            loss = LOSS.score(state.get("metrics") or {}, state.get("better_weights", "raw"))
+            found.setdefault(judged, []).append((-state["score"], -loss, path))
+    # The order of `ranking.Rank`; of equal ones the earlier is the better.
     return {
         judged: [path for *_, path in sorted(scored, key=lambda one: (*one[:2], by_step(one[2])))]
         for judged, scored in found.items()
     }
-
-
-def _loss(state: Mapping[str, Any]) -> float:
-    """Returns the loss of a checkpoint's better weights; infinity if it is not known."""
-    name = "eval_ema_loss" if state.get("better_weights") == "ema" else "eval_loss"
-    return (state.get("metrics") or {}).get(name, math.inf)

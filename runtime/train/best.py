@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convoy.runtime.run_folder.ranking import LOSS, METRICS, WORST, Metric, Rank
+
 if TYPE_CHECKING:  # imports TensorFlow
     from convoy.runtime.train.step import TrainState
-
-
-WORST = -sys.float_info.max
-"""Score of a non-finite figure, which JSON cannot represent."""
-
-Rank = tuple[float, float]
-"""An evaluation's score, and the negative loss, which decides between equal scores."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A figure for comparing evaluations.
-
-    Attributes:
-        name: name in the log, for the weights.
-        sign: 1 if more is better, -1 if less is.
-        form: print format.
-    """
-
-    name: str
-    sign: int
-    form: str
-
-    def of(self, values: Mapping[str, float], averaged: bool) -> float | None:
-        """Returns the figure for the weights or their average; None if it is missing."""
-        return values.get(self.name.replace("eval_", "eval_ema_", 1) if averaged else self.name)
-
-    def score(self, values: Mapping[str, float], weights: str) -> float:
-        """Returns the figure as a number of which more is better."""
-        figure = self.of(values, weights == "ema")
-        return _or_worst(figure, self.sign)
-
-    def rank(self, values: Mapping[str, float], weights: str) -> Rank:
-        """Returns the order of evaluations: the larger is the better.
-
-        On few images, many epochs have the same accuracy, and the first of them would hardly be
-        trained.
-        """
-        loss = LOSS.of(values, weights == "ema")
-        return self.score(values, weights), _or_worst(loss, LOSS.sign)
-
-
-def _or_worst(figure: float | None, sign: int) -> float:
-    return WORST if figure is None or not np.isfinite(figure) else sign * figure
-
-
-LOSS = Metric("eval_loss", -1, "loss {:.4f}")
-
-METRICS = {
-    "top1": Metric("eval_accuracy_top_1", 1, "{:.2%}"),
-    "loss": LOSS,
-    "macro_f1": Metric("eval_macro_f1", 1, "macro F1 {:.2%}"),
-}
 
 
 def better_weights(values: Mapping[str, float], has_ema: bool, metric: str = "top1") -> str:
@@ -138,7 +85,8 @@ def _rank_of(best: Mapping[str, Any], by: Metric) -> Rank:
 
     Older versions did not note the loss: theirs stays the best of equal ones.
     """
-    return by.sign * best["value"], LOSS.sign * best.get("loss", -sys.float_info.max)
+    loss = LOSS.sign * best["loss"] if "loss" in best else -WORST
+    return by.sign * best["value"], loss
 
 
 def judge(

@@ -13,10 +13,10 @@ from typing import Any
 from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.sources.identity import identify_all
 from convoy.runtime.run_folder.checkpoint import add_score, complete_checkpoints, read_state
+from convoy.runtime.run_folder.ranking import METRICS
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.images import eval_crop, image_size
 from convoy.runtime.train.best import (
-    METRICS,
     as_best,
     best_text,
     better_weights,
@@ -76,17 +76,14 @@ def _other_images(before: Mapping[str, Any], images: Images | None) -> list[str]
     if same_images(noted := before.get("images"), images):
         return []
     was, now = known(noted), images or {"examples": 0}
-    shown = [
-        f"--{flag} {now['shown'][flag]} instead of {value}"
-        for flag, value in was.get("shown", {}).items()
-        if images and now["shown"][flag] != value
-    ]
     if was["examples"] != now["examples"]:
         change = f"{now['examples']} instead of {was['examples']}"
-    elif was["list"] != now.get("list"):
+    elif was["list"] != now["list"]:
         change = f"{now['examples']} as before, but other files"
     else:
-        change = ", ".join(shown)
+        shown = now["shown"]
+        pairs = [(flag, old) for flag, old in was["shown"].items() if shown[flag] != old]
+        change = ", ".join(f"--{flag} {shown[flag]} instead of {old}" for flag, old in pairs)
     return [
         f"WARNING: the validation images changed ({change}), so earlier results cannot be compared"
         f" with new ones. The best so far, that of epoch {before['epoch']} ({best_text(before)}),"
