@@ -97,8 +97,9 @@ rest() {
   pip install -qq --no-compile --no-build-isolation -c "$pins" -e ".[$extras]" || return
   # The checkout's own folders, so that `python -m dataloader.prepare` works anywhere; the code itself imports `convoy.…`.
   pwd >"$site/convoy-checkout.pth"
-  # Compiles what TensorFlow loads, a quarter of all modules, so that the first start does not.
-  "$venv/bin/python" -c 'import tensorflow' >/dev/null 2>&1 || true
+  # Compiles what TensorFlow loads, a quarter of all modules, so that no start has to. Where Python may not write (a variable
+  # of many containers and CI systems, or other users' folders), each start would otherwise take 10 s more.
+  env -u PYTHONDONTWRITEBYTECODE -u PYTHONPYCACHEPREFIX "$venv/bin/python" -c 'import tensorflow' >/dev/null 2>&1 || true
 }
 set -m  # a process group each, so that nothing goes on installing after Ctrl-C or a failure
 native & native_job=$!

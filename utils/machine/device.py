@@ -201,9 +201,10 @@ def import_tensorflow() -> None:
     """Imports TensorFlow and Keras quickly and without start-up lines, for our own processes.
 
     If scikit-learn and matplotlib are installed, Keras loads them for wrappers and plots that we do
-    not use: together with the garbage collector that is two fifths of the processor time.
-    Afterwards both can be imported as usual, but `keras.wrappers` and `keras.visualization` do
-    without them. TensorFlow 2.21 prints two start-up lines whatever `quiet` asks for.
+    not use, and TensorFlow SciPy for its old copy of Keras: together with the garbage collector
+    that is two fifths of the processor time. Afterwards all can be imported as usual, but
+    `keras.wrappers` and `keras.visualization` do without them.
+    TensorFlow 2.21 prints two start-up lines whatever `quiet` asks for.
 
     Raises:
         DeviceError: packages are missing or installed in part.
@@ -212,7 +213,7 @@ def import_tensorflow() -> None:
         return
     lines = without_start_up_lines() if _is_quiet() else nullcontext()
     try:
-        with lines, _missing("sklearn", "matplotlib"), without_garbage_collection():
+        with lines, _missing("sklearn", "matplotlib", "scipy"), without_garbage_collection():
             import keras  # noqa: F401
             import tensorflow  # noqa: F401
     except Exception as error:  # an AttributeError, say, if only the package's folder is there
