@@ -265,6 +265,8 @@ def main() -> None:
     out: Path = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     site = options.site and options.site.resolve()
+    if site:
+        sys.path.append(str(site))  # for this process: PyTorch's contenders keep their own packages
     setting = Setting(out / "photographs", options.tiny, site, options.torch_python)
     every = cells(setting)
     wanted = [c for c in every if not options.only or any(word in c.name for word in options.only)]

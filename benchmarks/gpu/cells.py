@@ -12,7 +12,6 @@ from typing import Any
 from benchmarks.harness.row import Entry
 from benchmarks.rows.training import MACS
 from convoy.model.catalog import get_arch
-from convoy.runtime.settings.recipes import lookup
 
 CONVOY, COMPILED, EAGER = "Convoy", "timm, torch.compile", "timm, PyTorch eager"
 FIT = "keras.applications + fit"
@@ -106,6 +105,9 @@ def cells(setting: Setting) -> list[Cell]:
 
 def batch_of(arch: str, dtype: str) -> int:
     """Returns the batch per GPU that the documents use on an A100 80GB."""
+    # It requires PyYAML, which only the folder of `--site` may have.
+    from convoy.runtime.settings.recipes import lookup
+
     precision = "TF32" if dtype == "float32" else "AMP"
     return lookup(arch, precision, "DGXA100").launch["train_batch_size"]
 

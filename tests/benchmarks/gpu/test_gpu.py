@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.cards import Card, mfu, peak
@@ -282,6 +283,21 @@ def test_a_tiny_benchmark_runs_on_any_machine(tmp_path):
     assert (tmp_path / "gpu.md").read_text() in done.stdout
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert again.stdout.count("measured before") == 2
+
+
+def test_a_python_without_packages_takes_them_from_the_unpacked_bundle(tmp_path):
+    """A GPU machine has no PyYAML, say: the check failed there before its first measurement."""
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "yaml").symlink_to(Path(yaml.__file__).parent)
+    bare = [sys.executable, "-S", "-m", "benchmarks.gpu", "--tiny", "--only", "no-such-cell"]
+    done = subprocess.run(
+        [*bare, "--site", tmp_path, "--out", tmp_path / "out"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "no cell has such a name; there are: b0-fp16" in done.stderr
 
 
 @pytest.mark.slow
