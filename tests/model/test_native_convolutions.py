@@ -30,6 +30,9 @@ def as_close_as(theirs, expected, bound):
         (9, 10, 16, 2, 1, "same"),
         (17, 17, 33, 3, 2, "valid"),
         (3, 3, 8, 3, 2, "valid"),
+        # More than the operations pack at a time.
+        (60, 40, 200, 5, 1, "same"),
+        (61, 40, 200, 5, 2, "same"),
     ],
 )
 def test_depthwise_convolution_and_its_gradients_are_close_to_float64(
