@@ -6,12 +6,13 @@ checkpoint holds all figures of its evaluation (`score.json`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from convoy.dataloader.data_loader import DataLoader
 from convoy.dataloader.sources.identity import identify_all
+from convoy.runtime.data.changed_data import classes_changed
 from convoy.runtime.run_folder.checkpoint import add_score, complete_checkpoints, read_state
 from convoy.runtime.run_folder.ranking import METRICS
 from convoy.runtime.settings.config import Config
@@ -48,25 +49,38 @@ def images_of(data: DataLoader, config: Config) -> Images | None:
     return {"examples": data.num_examples, "list": digest, "shown": shown}
 
 
-def find_earlier_best(state: TrainState, config: Config, images: Images | None) -> list[str]:
-    """Replaces a restored best that does not count any more. All ranks must call it.
+def find_earlier_best(
+    state: TrainState,
+    config: Config,
+    images: Images | None,
+    class_names: Sequence[str] | None = None,
+) -> list[str]:
+    """Replaces a restored best that is missing or does not count any more. All ranks must call it.
+
+    It is missing if a launch dropped it, for other images say, and ended before its first
+    evaluation. `--mode train` evaluates nothing, so there a best stays as it is.
 
     Args:
         state: restored; `best` and `waited` change.
         config: the flags.
         images: the validation images, from `images_of`.
+        class_names: the classes of the training data, if they have names.
 
     Returns:
         Lines for the user.
     """
     before = state.best
-    if not before or comparable(before, config.best_metric, images):
+    if config.mode == "train" or (before and comparable(before, config.best_metric, images)):
         return []
-    state.best = ranks.on_rank0(lambda: _best_saved(before, config, images))
-    state.waited = 0
-    lines = _other_images(before, images)
+    found = ranks.on_rank0(lambda: _best_saved(before, config, images, class_names))
+    if not before and not found:
+        return []
+    state.best, state.waited = found, 0
+    lines = _other_images(before, images) if before else []
     if state.best:
-        what = "of these images" if lines else f"by --best_metric {config.best_metric}"
+        what = (
+            "of these images" if lines or not before else f"by --best_metric {config.best_metric}"
+        )
         epoch, value = state.best["epoch"], best_text(state.best)
         lines.append(f"the best evaluation {what} so far is that of epoch {epoch}: {value}")
     return lines
@@ -91,8 +105,13 @@ def _other_images(before: Mapping[str, Any], images: Images | None) -> list[str]
     ]
 
 
-def _best_saved(before: Mapping[str, Any], config: Config, images: Images | None) -> dict[str, Any]:
-    """Returns the best saved evaluation of these images; {} if there is none.
+def _best_saved(
+    before: Mapping[str, Any],
+    config: Config,
+    images: Images | None,
+    class_names: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Returns the best saved evaluation of these images and classes; {} if there is none.
 
     It also notes in that checkpoint which of its weights are better by the present metric.
     """
@@ -104,6 +123,8 @@ def _best_saved(before: Mapping[str, Any], config: Config, images: Images | None
         # Older versions did not note the images.
         noted = (state.get("judged") or {}).get("images", before.get("images"))
         if state.get("score") is None or not same_images(noted, images):
+            continue
+        if classes_changed(state, class_names):
             continue
         figures = state["metrics"]
         weights = better_weights(figures, (path / "ema.safetensors").exists(), config.best_metric)

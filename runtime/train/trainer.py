@@ -104,7 +104,8 @@ class Trainer:
         self.evaluations = Evaluations(
             config, self.state, start.data, self.journal, self.requests.asked_to_stop, evaluated
         )
-        for line in find_earlier_best(self.state, config, self.evaluations.images):
+        names, images = start.data.class_names, self.evaluations.images
+        for line in find_earlier_best(self.state, config, images, names):
             self._say(line)
         steps = self.sizes.steps_per_epoch
         self.doubts = Doubts(config, self.state, start.data, self.schedule, steps)

@@ -131,3 +131,27 @@ def test_a_resumed_run_repairs_best_json(resumed, tmp_path):
         resumed()
         assert best_of(run)["epoch"] == 1
         assert best_of(run)["checkpoint"] == which_checkpoint.best(run).name
+
+
+def test_a_launch_that_evaluates_nothing_keeps_the_best(resumed, tmp_path):
+    """`--mode train` called it gone, because there were no images; the next launch forgot it."""
+    resumed()
+    pretend(tmp_path / "run", 1, eval_accuracy_top_1=1.0)
+    assert "the validation images changed" not in resumed("--mode", "train")
+    assert best_of(tmp_path / "run")["epoch"] == 1
+    resumed()
+    assert best_of(tmp_path / "run")["epoch"] == 1
+
+
+def test_a_best_that_a_launch_dropped_is_found_again_among_the_checkpoints(resumed, tmp_path):
+    run = tmp_path / "run"
+    resumed()
+    pretend(run, 1, eval_accuracy_top_1=1.0)
+    resumed("--keep_checkpoints", "9")
+    newest = checkpoint.latest(run)
+    facts = json.loads((newest / "score.json").read_text())
+    del facts["of"]
+    checkpoint.add_score(newest, facts | {"best": {}, "score": None})
+    text = resumed("--keep_checkpoints", "9")
+    assert "the best evaluation of these images so far is that of epoch 1: 100.00%" in text
+    assert best_of(run)["epoch"] == 1
