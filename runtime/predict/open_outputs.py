@@ -36,8 +36,8 @@ def open_outputs(
         title: the model's description, for people.
 
     Raises:
-        ConfigError: a folder has the name of a file to be written, or another prediction is writing
-            it.
+        ConfigError: a file to be written has the name of a folder, or of a file that is no
+            earlier prediction, or another prediction is writing it.
     """
     places, where = _places(config), known(config.predict_dir)
     makers = {
@@ -58,6 +58,11 @@ def open_outputs(
                     f"{place} is a folder, and a file of predictions would get this name: move it,"
                     " or choose other names with --output"
                 )
+        if path is not None and replaces and not _is_earlier(name, path):
+            raise ConfigError(
+                f"{path} exists, and no prediction wrote it: choose another name with --output, or"
+                " move the file"
+            )
         output = stack.enter_context(makers[name](path))
         output.replaces = replaces
         outputs.append(output)
@@ -75,6 +80,21 @@ def _places(config: Config) -> dict[str, Path | Remote]:
     page = out.with_name(f"{out.name}-gallery.html" if config.output else "gallery.html")
     files = {name: out.with_name(f"{out.name}.{name}") for name in ("jsonl", "csv", "parquet")}
     return files | {"gallery": page}
+
+
+_BEGINNINGS = {"jsonl": b'{"path": ', "csv": b"path,class_1,probability_1"}
+
+
+def _is_earlier(name: str, path: Path | Remote) -> bool:
+    """Returns whether a file begins as an earlier prediction's would, so that it may be replaced.
+
+    Only text files are looked into: lists of images and of labels are CSV and JSON Lines too.
+    """
+    if name not in _BEGINNINGS or not isinstance(path, Path) or not path.is_file():
+        return True
+    with path.open("rb") as file:
+        beginning = file.read(len(_BEGINNINGS[name]))
+    return beginning in (b"", _BEGINNINGS[name])
 
 
 def _gallery(*args: Any) -> Output:

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from convoy.runtime.predict.outputs import Csv
 from main import main
@@ -98,3 +99,27 @@ def test_two_predictions_do_not_mix_their_files(predict, photos, tmp_path, monke
     assert len(rows) == len(table) == 12
     assert {len(row["predictions"]) for row in rows} == {2}
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("list.csv", "path,label,split\na.jpg,cat,train\n"), ("list.jsonl", '{"image": "a.jpg"}\n')],
+)
+def test_a_file_that_no_prediction_wrote_is_not_replaced(
+    trained, photos, tmp_path, name, content, capsys
+):
+    """`--output` named the user's list of images, and the labels replaced it."""
+    (tmp_path / name).write_text(content)
+    flags = [
+        "--mode",
+        "predict",
+        "--model_dir",
+        str(trained.model_dir),
+        "--predict_dir",
+        str(photos),
+    ]
+    flags += ["--output", str(tmp_path / "list"), "--predict_formats", name.split(".")[1]]
+    assert main(flags) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert f"{name} exists, and no prediction wrote it: choose another name" in text
+    assert (tmp_path / name).read_text() == content
