@@ -24,7 +24,7 @@ from convoy.runtime.run_folder.fresh_folder import fresh_model_dir
 from convoy.runtime.run_folder.history import check_runs
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.evaluation_like import check_evaluation_like
-from convoy.runtime.settings.flags import AUTO, RANGES
+from convoy.runtime.settings.flags import AUTO, HIGHEST_LOSS_SCALE, RANGES
 from convoy.runtime.settings.input_backend import check_backend
 from convoy.runtime.settings.lr_find_checks import check_lr_find
 from convoy.runtime.settings.lr_schedule import check_schedule, check_spans
@@ -182,8 +182,11 @@ def _numbers(config: Config) -> None:
             raise ConfigError(
                 f"--loss_scale is dynamic or a number, not {config.loss_scale}"
             ) from error
-        if scale <= 0:
-            raise ConfigError("--loss_scale must be above 0")
+        if not 0 < scale <= HIGHEST_LOSS_SCALE:
+            raise ConfigError(
+                f"--loss_scale must be above 0 and at most {HIGHEST_LOSS_SCALE}, not"
+                f" {config.loss_scale}: gradients would overflow in every step"
+            )
 
 
 def _optimisation(config: Config) -> None:

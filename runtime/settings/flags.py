@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 AUTO = "auto"
 """Value of `--train_batch_size` until the number is found."""
+HIGHEST_LOSS_SCALE = 2**24
+"""The largest factor for float16 gradients, fixed or adapting."""
 MADE_IN = "made_in"
 """Key of `config.yaml` that is not a setting: the folder where relative paths start."""
 

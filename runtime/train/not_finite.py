@@ -19,6 +19,10 @@ MAX_OVERFLOWS = 20
 """Number of steps in a row whose float16 gradients may overflow when the loss scale cannot fall
 further.
 """
+_WAY_OUT = {
+    True: "train with --dtype bfloat16 or float32",
+    False: "lower --loss_scale, or leave it out, so that it adapts",
+}
 
 
 class TrainingError(UserError, RuntimeError):
@@ -37,38 +41,43 @@ class Health:
 
     def __init__(self, step: Step) -> None:
         self._step, self._overflows = step, 0
+        self._checked, self._updated = 0, False
 
     def after_step(self, done: FinishedStep) -> None:
         """Checks a step; see `check`."""
-        self.check(done.result, done.batches)
+        self.check(done.result, done.batches, done.ends_epoch)
 
-    def check(self, result: StepResult, batches: list[Batch]) -> None:
+    def check(self, result: StepResult, batches: list[Batch], ends_epoch: bool = False) -> None:
         """Raises if the step was not finite and training cannot go on.
 
         Occasional overflows of float16 gradients are normal, and lower the loss scale. They are an
-        error only if they continue when the scale is 1 or fixed.
+        error only if they continue when the scale is 1 or fixed, or if a run's first epoch ends and
+        no step has changed the weights.
 
         Args:
             result: from the step.
             batches: the batches of the step.
+            ends_epoch: whether it is the last of its epoch.
 
         Raises:
             TrainingError: continuing is useless; the text has step and place.
             NotFinite: another order of examples could have worked.
         """
         step, state = self._step, self._step.state
+        self._checked, self._updated = self._checked + 1, self._updated or result.finite
         self._overflows = 0 if result.finite else self._overflows + 1
         if result.finite and result.finite_loss:
             return
         scale = state.loss_scale
         if result.finite_loss and scale.active:
             can_fall = scale.dynamic and scale.value() > 1
-            if self._overflows < MAX_OVERFLOWS or can_fall:
+            useless = ends_epoch and not self._updated and self._checked == state.step
+            if can_fall or (self._overflows < MAX_OVERFLOWS and not useless):
                 return
             raise TrainingError(
                 f"the loss is finite but float16 gradients overflowed in each of the last"
                 f" {self._overflows} steps, up to step {state.step}, with a loss scale of"
-                f" {scale.value():g}: train with --dtype bfloat16 or float32"
+                f" {scale.value():g}: {_WAY_OUT[scale.dynamic]}"
             )
         watchdog.rest("looking for the layer that is not finite")
         found = first_not_finite(step, batches)

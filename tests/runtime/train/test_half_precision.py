@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 
 from convoy.runtime.run_folder import checkpoint
 from convoy.runtime.train import loss_scale
+from convoy.runtime.train.loss_scale import LossScale
 from tests.integration.in_process import start
 
 HIGHEST = 2.0**24
@@ -50,3 +51,33 @@ def test_a_float16_run_survives_overflows_and_resumes_with_the_same_bits(flags, 
         assert array.dtype != np.float16, f"{name} is not kept in full precision"
         assert np.isfinite(array).all(), name
         np.testing.assert_array_equal(parts[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "scale"),
+    [
+        (("1024", True), ("64", True), 64),
+        (("1024", True), ("dynamic", True), 2**15),
+        (("dynamic", False), ("dynamic", True), 2**15),
+        (("dynamic", True), ("64", True), 64),
+        (("dynamic", True), ("dynamic", False), 1),
+    ],
+)
+def test_a_resumed_run_uses_the_loss_scale_that_it_is_given(before, after, scale):
+    """A changed flag was told and had no effect."""
+    resumed = LossScale(*after)
+    resumed.load(LossScale(*before).state())
+    assert resumed.value() == scale
+
+
+def test_an_adapting_loss_scale_goes_on():
+    before, after = LossScale("dynamic", True), LossScale("dynamic", True)
+    before.scale.assign(64.0)
+    before.clean_steps.assign(7)
+    after.load(before.state())
+    assert after.state() == {"scale": 64, "clean_steps": 7, "dynamic": True}
+    # Older checkpoints do not say whether it adapted.
+    after.load({"scale": 32.0, "clean_steps": 1})
+    assert after.value() == 32
+    after.load({"scale": 1.0, "clean_steps": 0})  # of a run in float32
+    assert after.value() == 32

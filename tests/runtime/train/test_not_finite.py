@@ -111,3 +111,18 @@ def test_the_search_for_nan_handles_layers_with_several_outputs():
     classifier = state.model.trainable_variables[-1]
     classifier.assign(np.full(classifier.shape, np.nan))
     assert first_not_finite(step, batches).startswith("the output of layer")
+
+
+def test_a_first_epoch_without_an_update_at_a_fixed_loss_scale_is_an_error():
+    """A short run ended as if it had trained, with the weights that it began with."""
+    step, health = make("1e38")
+    for _ in range(2):
+        health.check(step([batch()], 0.1), [batch()])
+    with pytest.raises(TrainingError, match=r"last 3 steps.* lower --loss_scale, or leave it out"):
+        health.check(step([batch()], 0.1), [batch()], ends_epoch=True)
+
+
+def test_a_later_epoch_may_end_with_an_overflow():
+    step, health = make("1e38")
+    step.state.step = 5  # resumed
+    health.check(step([batch()], 0.1), [batch()], ends_epoch=True)

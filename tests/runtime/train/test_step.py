@@ -228,9 +228,9 @@ def test_an_overflow_halves_the_scale_and_skips_the_update():
     x[3, 2] = np.inf
     step([batch(x, y)], 0.5)
     assert_close(everything(), before, rtol=0, atol=0)
-    assert state.loss_scale.state() == {"scale": scale / 2, "clean_steps": 0}
+    assert state.loss_scale.state() == {"scale": scale / 2, "clean_steps": 0, "dynamic": True}
     step([batch(*vectors(8))], 0.1)
-    assert state.loss_scale.state() == {"scale": scale / 2, "clean_steps": 1}
+    assert state.loss_scale.state() == {"scale": scale / 2, "clean_steps": 1, "dynamic": True}
     assert not np.array_equal(everything()[0], before[0])
 
 
@@ -238,13 +238,13 @@ def test_the_loss_scale_doubles_after_2000_clean_steps_within_1_and_2_to_the_24(
     scale = LossScale("dynamic", True)
     scale.load({"scale": 1024.0, "clean_steps": 1998})
     scale.after(tf.constant(True))
-    assert scale.state() == {"scale": 1024.0, "clean_steps": 1999}
+    assert scale.state() == {"scale": 1024.0, "clean_steps": 1999, "dynamic": True}
     scale.after(tf.constant(True))
-    assert scale.state() == {"scale": 2048.0, "clean_steps": 0}
+    assert scale.state() == {"scale": 2048.0, "clean_steps": 0, "dynamic": True}
     scale.load({"scale": 2.0**24, "clean_steps": 1999})
     scale.after(tf.constant(True))
     assert scale.state()["scale"] == 2.0**24
-    scale.load({"scale": 1.0, "clean_steps": 0})
+    scale.load({"scale": 1.0, "clean_steps": 0, "dynamic": True})
     scale.after(tf.constant(False))
     assert scale.state()["scale"] == 1.0
 
