@@ -7,6 +7,10 @@ that the rest of the model needs from it.
 A whole block can be one segment, which keeps the block's input only. Its second pass would keep
 all of its activations at once. So the blocks with the largest maps are cut in the same way into
 parts for the second pass. In smaller ones that would take time, and would not lower the peak.
+
+Frozen layers before the first trainable one have no backward pass, so nothing is kept of them. They
+are one segment, which runs as in the plain model: TensorFlow then fuses their convolutions with
+batch norms, which changes the last bits on some processors.
 """
 
 from __future__ import annotations
@@ -38,13 +42,14 @@ class Segment:
         nodes: Keras' nodes, in the order to compute them.
         inputs, outputs: the model's symbolic tensors that enter and leave the segment.
         variables: Keras variables of its layers, with the states of seed generators.
-        drops: whether a tensor stays inside, which need not be kept.
+        drops: whether a tensor stays inside that the backward pass would need.
         parts: of a large block, segments that keep its convolutions' outputs; otherwise none.
         waits: whether all its gradients are to be there before an earlier segment's begin, which
             saves memory: for whole blocks and their parts.
+        frozen: whether it has no backward pass.
 
     Args:
-        nodes, parts, waits: see above.
+        nodes, parts, waits, frozen: see above.
         needed: ids of the tensors that are needed after the segment.
     """
 
@@ -54,8 +59,9 @@ class Segment:
         needed: Collection[int],
         waits: bool,
         parts: Sequence[Segment] = (),
+        frozen: bool = False,
     ) -> None:
-        self.nodes, self.waits, self.parts = nodes, waits, parts
+        self.nodes, self.waits, self.parts, self.frozen = nodes, waits, parts, frozen
         made = {id(tensor): tensor for node in nodes for tensor in node.outputs}
         entering = {
             id(tensor): tensor
@@ -68,7 +74,7 @@ class Segment:
         layers = {id(node.operation): node.operation for node in nodes}.values()
         owned = {id(v): v for layer in layers for v in getattr(layer, "variables", ())}
         self.variables = list(owned.values())
-        self.drops = len(self.outputs) < len(made)
+        self.drops = len(self.outputs) < len(made) and not frozen
 
     def run(self, values: Sequence[Any]) -> list[Any]:
         """Computes the outputs in training mode from the inputs' values."""
@@ -93,10 +99,11 @@ def segments(model: keras.Model, whole: Collection[str] = ()) -> list[Segment]:
     """Cuts a model into segments, in the order to run them.
 
     Args:
-        model: a functional model.
+        model: a functional model, with the layers frozen that the training is to leave alone.
         whole: names of blocks, such as "block2a", that make one segment each.
     """
-    nodes = _ordered(model)
+    frozen, rest = _split(_ordered(model))
+    nodes = [*frozen, *rest]
     last = {id(t): place for place, node in enumerate(nodes) for t in node.input_tensors}
     last |= {id(tensor): len(nodes) for tensor in model.outputs}
     blocks = _blocks(nodes)
@@ -104,8 +111,12 @@ def segments(model: keras.Model, whole: Collection[str] = ()) -> list[Segment]:
     cheap_to_keep = {id(t) for node in nodes if _keeps(node.operation) for t in node.outputs}
     found: list[Segment] = []
     parts: list[Segment] = []
-    start, part_start, live = 0, 0, set[int]()
-    for place, node in enumerate(nodes):
+    start = part_start = len(frozen)
+    live = {id(t) for node in frozen for t in node.outputs if last.get(id(t), -1) >= start}
+    if frozen:
+        found.append(Segment(frozen, live, False, frozen=True))
+        cheap_to_keep |= live
+    for place, node in enumerate(nodes[start:], start):
         live |= {id(tensor) for tensor in node.outputs}
         live -= {
             id(tensor)
@@ -128,6 +139,30 @@ def segments(model: keras.Model, whole: Collection[str] = ()) -> list[Segment]:
             continue
         parts, start = [], place + 1
     return found
+
+
+def _split(nodes: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Returns the nodes before the first trainable ones, if some of their layers have weights.
+
+    Without any, such as the stem's normalization, the first convolution's segment has them: images
+    of 8 bits are then kept, not their normalised numbers.
+
+    Args:
+        nodes: in the order to compute them.
+
+    Returns:
+        These nodes, and all others, each in the same order.
+    """
+    trained: set[int] = set()
+    parts: tuple[list[Any], list[Any]] = [], []
+    for node in nodes:
+        learns = bool(getattr(node.operation, "trainable_variables", ()))
+        learns |= not trained.isdisjoint(map(id, node.input_tensors))
+        trained |= {id(tensor) for tensor in node.outputs if learns}
+        parts[learns].append(node)
+    if any(getattr(node.operation, "weights", ()) for node in parts[0]):
+        return parts
+    return [], list(nodes)
 
 
 def _keeps(operation: Any) -> bool:

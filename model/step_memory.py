@@ -73,7 +73,7 @@ def step_memory(
         walk.forward(segment.nodes)
     ended = len(walk.steps)
     walk.begin_backward(model.outputs[0])
-    for segment in reversed(parts):
+    for segment in reversed([part for part in parts if not part.frozen]):
         if whole is None:
             walk.backward(segment.nodes)
         else:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from convoy.model.step_memory import Moment
+from convoy.model.weights.load import freeze_backbone
 from convoy.runtime.builders.models import DEFAULT_CLASSES, build_training_model
 from convoy.runtime.builders.precision import precision
 from convoy.runtime.fitted.auto_batch import SHARE
@@ -34,6 +35,8 @@ def show_memory(config: Config) -> dict[str, Any]:
         policies = device.precision(config.use_amp, config.dtype, gpu=False), policies[1]
     with keras.device("cpu:0"):
         model = build_training_model(config, config.num_classes or DEFAULT_CLASSES)
+    if config.freeze_backbone:
+        freeze_backbone(model, config.arch)
     here, there = (
         Foresight(config, model, bytes_of_a_number(policy), gpu)
         for policy, gpu in zip(policies, (False, True), strict=True)

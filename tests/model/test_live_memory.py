@@ -10,6 +10,7 @@ import pytest
 
 from convoy.model import native
 from convoy.model.step_memory import step_memory
+from convoy.model.weights.load import freeze_backbone
 from tests.model.few_blocks import block_names, small
 
 BATCH, SIZE, SECOND = 16, 96, "the second step begins"
@@ -21,11 +22,14 @@ import_tensorflow()
 import tensorflow as tf
 from convoy.model import native
 from convoy.model.recompute import Recomputing
+from convoy.model.weights.load import freeze_backbone
 from tests.model.few_blocks import block_names, small
 
 tf.config.threading.set_inter_op_parallelism_threads(1)  # otherwise the order varies
-name, how = sys.argv[1:]
+name, how, frozen = sys.argv[1:]
 model = small(name, image_size={SIZE})
+if frozen == "True":
+    freeze_backbone(model, name)
 call = lambda x: model(x, training=True)
 if how != "none":
     call = Recomputing(model, block_names(model) if how == "blocks" else ())
@@ -65,11 +69,12 @@ def peak_of_second_step(log):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("how", ["none", "norms", "blocks"])
 @pytest.mark.parametrize("name", ["efficientnet-b0", "resnet50"])
-def test_the_peak_is_that_of_tensorflows_log(ops, name, how):
+def test_the_peak_is_that_of_tensorflows_log(ops, name, how, frozen):
     done = subprocess.run(
-        [sys.executable, "-c", STEP, name, how],
+        [sys.executable, "-c", STEP, name, how, str(frozen)],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"TF_CPP_VMODULE": "log_memory=2", "TF_CPP_MIN_LOG_LEVEL": "0"},
         capture_output=True,
@@ -77,7 +82,13 @@ def test_the_peak_is_that_of_tensorflows_log(ops, name, how):
         check=True,
     )
     model = small(name, image_size=SIZE)
+    if frozen:
+        freeze_backbone(model, name)
     whole = {"none": None, "norms": (), "blocks": block_names(model)}[how]
     with native.enabled():
         found = step_memory(model, whole, natively=True).peak(BATCH).total
-    assert found == pytest.approx(peak_of_second_step(done.stderr), rel=0.1)
+    measured = peak_of_second_step(done.stderr)
+    if frozen:  # TensorFlow fuses batch norms with convolutions, which the walk does not know
+        assert 0.95 * measured <= found <= 1.4 * measured
+    else:
+        assert found == pytest.approx(measured, rel=0.1)

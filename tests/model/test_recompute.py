@@ -8,9 +8,10 @@ import tensorflow as tf
 from convoy.model import native
 from convoy.model.arithmetic import maps_by_block
 from convoy.model.build import build_model
-from convoy.model.catalog import BLOCK, get_arch
+from convoy.model.catalog import BLOCK, HEADS, get_arch
 from convoy.model.recompute import Recomputing
 from convoy.model.segments import segments
+from convoy.model.weights.load import freeze_backbone
 from convoy.utils.distributed import ranks
 from tests.model.few_blocks import OTHERS, block_names, small
 
@@ -174,6 +175,17 @@ def test_the_parts_of_a_block_keep_only_convolutions_and_what_forks(name):
         kept = {t for part in segment.parts[:-1] for t in part.outputs} - {*segment.inputs}
         kinds = {type(t._keras_history.operation).__name__ for t in kept}
         assert kinds <= {"Conv2D", "DepthwiseConv2D", "GroupedConv2D", "Fork"}
+
+
+@pytest.mark.parametrize("name", ["efficientnet-b0", "se-resnext101-32x4d"])
+def test_what_is_frozen_is_one_segment_without_a_backward_pass(name):
+    model = small(name)
+    assert not any(part.frozen for part in segments(model))
+    freeze_backbone(model, name)
+    frozen, head = segments(model)
+    assert (frozen.frozen, frozen.drops, head.frozen) == (True, False, False)
+    assert [node.operation.name for node in head.nodes] == [HEADS[get_arch(name).family]]
+    assert len(frozen.nodes) == len(model.layers) - 2  # without the input
 
 
 @pytest.mark.parametrize("name", ["efficientnet-b0", "se-resnext101-32x4d"])

@@ -60,6 +60,12 @@ def test_sixteen_bits_and_a_number_of_blocks_are_shown(shown):
     assert row(lines, "2 ")
 
 
+def test_a_frozen_backbone_takes_less(shown):
+    whole, _ = shown("--image_size", "224")
+    frozen, _ = shown("--image_size", "224", "--freeze_backbone")
+    assert frozen["largest_batch"] > 2 * whole["largest_batch"]
+
+
 def test_memory_is_refused_in_other_modes(refused):
     assert "--memory is for --mode summary" in refused("--memory", "--mode", "list")
     assert "--memory is for --mode summary" in refused("--memory")

@@ -6,6 +6,7 @@ import keras
 import pytest
 
 from convoy.model import build_model
+from convoy.model.weights.load import freeze_backbone
 from convoy.runtime.builders.models import build_training_model
 from convoy.runtime.fitted import enough_memory
 from convoy.runtime.fitted.enough_memory import memory_warning
@@ -54,6 +55,25 @@ def test_the_total_grows_with_the_batch_and_falls_with_what_is_computed_again(mo
     half = Foresight(B0, model, 2, gpu=False).peak(256, "none").total
     assert half < foresight.peak(256, "none").total < foresight.peak(512, "none").total
     assert Foresight(B0, model, 4, gpu=True).peak(256, "none").process == 0
+
+
+def test_a_frozen_backbone_keeps_nothing_for_a_backward_pass(host):
+    config = B0.with_(freeze_backbone=True)
+    model = build_model("efficientnet-b0", num_classes=5, image_size=64)
+    whole = Foresight(B0, model, 4, gpu=False).peak(256, "none")
+    freeze_backbone(model, "efficientnet-b0")
+    foresight = Foresight(config, model, 4, gpu=False)
+    found = foresight.peak(256, "none")
+    image = 1280 * 4  # of the classifier's input, and as much of what its dropout leaves
+    assert found.moment.kept + found.moment.working < 0.2 * (
+        whole.moment.kept + whole.moment.working
+    )
+    assert found.gaps == 4 * 256 * 32 * 32 * 96
+    assert foresight.peak(256, "blocks").moment == found.moment
+    kept = foresight._pass("none").kept
+    assert image <= kept <= 3 * image
+    host(1.5, whole=1.5)
+    assert memory_warning(config, model) == ""
 
 
 def test_the_update_takes_most_where_weights_are_larger_than_maps():
