@@ -21,6 +21,7 @@ from convoy.runtime.settings.config import Config
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import Remote, in_folder, path_of
 from convoy.utils.optional import known
+from convoy.utils.own_files import is_own
 
 
 def open_outputs(
@@ -58,7 +59,7 @@ def open_outputs(
                     f"{place} is a folder, and a file of predictions would get this name: move it,"
                     " or choose other names with --output"
                 )
-        if path is not None and replaces and not _is_earlier(name, path):
+        if path is not None and replaces and _is_foreign(name, path):
             raise ConfigError(
                 f"{path} exists, and no prediction wrote it: choose another name with --output, or"
                 " move the file"
@@ -82,19 +83,10 @@ def _places(config: Config) -> dict[str, Path | Remote]:
     return files | {"gallery": page}
 
 
-_BEGINNINGS = {"jsonl": b'{"path": ', "csv": b"path,class_1,probability_1"}
-
-
-def _is_earlier(name: str, path: Path | Remote) -> bool:
-    """Returns whether a file begins as an earlier prediction's would, so that it may be replaced.
-
-    Only text files are looked into: lists of images and of labels are CSV and JSON Lines too.
-    """
-    if name not in _BEGINNINGS or not isinstance(path, Path) or not path.is_file():
-        return True
-    with path.open("rb") as file:
-        beginning = file.read(len(_BEGINNINGS[name]))
-    return beginning in (b"", _BEGINNINGS[name])
+def _is_foreign(name: str, path: Path | Remote) -> bool:
+    """Returns whether a file is no earlier prediction, so that it must stay."""
+    kind = "page" if name == "gallery" else f"predictions.{name}"
+    return isinstance(path, Path) and not is_own(path, kind)
 
 
 def _gallery(*args: Any) -> Output:

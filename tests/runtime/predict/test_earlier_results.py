@@ -103,13 +103,18 @@ def test_two_predictions_do_not_mix_their_files(predict, photos, tmp_path, monke
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("list.csv", "path,label,split\na.jpg,cat,train\n"), ("list.jsonl", '{"image": "a.jpg"}\n')],
+    [
+        ("list.csv", "path,label,split\na.jpg,cat,train\n"),
+        ("list.jsonl", '{"image": "a.jpg"}\n'),
+        ("list-gallery.html", "<!doctype html><title>mine</title>"),
+    ],
 )
 def test_a_file_that_no_prediction_wrote_is_not_replaced(
     trained, photos, tmp_path, name, content, capsys
 ):
     """`--output` named the user's list of images, and the labels replaced it."""
     (tmp_path / name).write_text(content)
+    wanted = name.split(".")[1].replace("html", "gallery")
     flags = [
         "--mode",
         "predict",
@@ -118,7 +123,7 @@ def test_a_file_that_no_prediction_wrote_is_not_replaced(
         "--predict_dir",
         str(photos),
     ]
-    flags += ["--output", str(tmp_path / "list"), "--predict_formats", name.split(".")[1]]
+    flags += ["--output", str(tmp_path / "list"), "--predict_formats", wanted]
     assert main(flags) == 2
     text = " ".join(capsys.readouterr().err.split())
     assert f"{name} exists, and no prediction wrote it: choose another name" in text
