@@ -58,3 +58,11 @@ def _stages(config: Config) -> None:
         raise ConfigError(
             "--base_dropout has no effect with a last stage without dropout: set --dropout"
         )
+    rises = config.base_img_size < size or config.base_dropout not in (None, dropout)
+    rises |= config.augmenter_name == "randaugment" and config.base_randaug_mag != config.magnitude
+    rises |= (config.base_mixup, config.base_cutmix) != (config.mixup_alpha, config.cutmix_alpha)
+    if not rises:
+        raise ConfigError(
+            f"--n_stages {config.n_stages} has no effect: no setting rises from stage to stage."
+            " Lower --base_img_size, or raise --image_size or --train_image_size"
+        )

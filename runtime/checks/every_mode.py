@@ -24,7 +24,13 @@ from convoy.runtime.run_folder.fresh_folder import fresh_model_dir
 from convoy.runtime.run_folder.history import check_runs
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.evaluation_like import check_evaluation_like
-from convoy.runtime.settings.flags import AUTO, HIGHEST_LOSS_SCALE, RANGES
+from convoy.runtime.settings.flags import (
+    AUTO,
+    HIGHEST_FLOAT,
+    HIGHEST_LOSS_SCALE,
+    HIGHEST_WHOLE,
+    RANGES,
+)
 from convoy.runtime.settings.input_backend import check_backend
 from convoy.runtime.settings.lr_find_checks import check_lr_find
 from convoy.runtime.settings.lr_schedule import check_schedule, check_spans
@@ -156,6 +162,9 @@ def _ranges(config: Config) -> None:
         holds, text = RANGES[within]
         if not holds(value):
             raise ConfigError(f"--{f.name} must {text}, not {value}")
+        most = HIGHEST_WHOLE if isinstance(value, int) else HIGHEST_FLOAT
+        if value > most:
+            raise ConfigError(f"--{f.name} must be at most {most:,}, not {value}")
 
 
 def _numbers(config: Config) -> None:

@@ -143,8 +143,8 @@ class Config:
     magnitude_std: float = _flag(AUG, TRAINING, 0.0, "RandAugment: standard deviation of each operation's strength", within=">= 0")
     randaugment_space: Literal["tf", "timm", "timm-inc"] = _flag(
         AUG, TRAINING, "tf", "RandAugment: 16 operations and none (tf); or 15, each half the time (timm; timm-inc: all grow with magnitude)")
-    translate_const: float | None = _flag(AUG, TRAINING, None, "largest translation in pixels", unset="the policy's")
-    cutout_const: float | None = _flag(AUG, TRAINING, None, "half the side of the largest cutout, in pixels", unset="the policy's")
+    translate_const: float | None = _flag(AUG, TRAINING, None, "largest translation in pixels", unset="the policy's", within=">= 0")
+    cutout_const: float | None = _flag(AUG, TRAINING, None, "half the side of the largest cutout, in pixels", unset="the policy's", within=">= 0")
     color_jitter: list[float] | float | None = _flag(AUG, TRAINING, None, "strengths of brightness, contrast, saturation and hue; one number: the first three", unset="off")
     random_erasing: float = _flag(AUG, TRAINING, 0.0, "probability of erasing a rectangle of a training image", within="[0, 1]", facts=Fact.CARD)
     random_erasing_mode: Literal["noise", "constant"] = _flag(AUG, TRAINING, "noise", "fill erased rectangles with noise or with the mean colour")

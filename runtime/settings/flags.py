@@ -11,6 +11,8 @@ AUTO = "auto"
 """Value of `--train_batch_size` until the number is found."""
 HIGHEST_LOSS_SCALE = 2**24
 """The largest factor for float16 gradients, fixed or adapting."""
+HIGHEST_WHOLE, HIGHEST_FLOAT = 2**31 - 1, 1e38
+"""The largest whole number and the largest other one, about those of int32 and float32."""
 MADE_IN = "made_in"
 """Key of `config.yaml` that is not a setting: the folder where relative paths start."""
 

@@ -22,6 +22,7 @@ from convoy.runtime.train.earlier_best import images_of
 from convoy.runtime.train.journal import Journal
 from convoy.runtime.train.step import TrainState
 from convoy.utils.optional import known
+from convoy.utils.text import counted
 
 
 class Evaluations:
@@ -114,8 +115,9 @@ class Evaluations:
         journal.line(epoch_line(values, state, config.max_epochs))
         if self.exhausted:
             journal.line(
-                f"stopping early: {state.waited} evaluations did not improve the best result,"
-                f" that of epoch {state.best['epoch']} ({best_text(state.best)})"
+                f"stopping early: {counted(state.waited, 'evaluation')} did not improve"
+                f" {config.best_metric}; the best so far is epoch {state.best['epoch']}"
+                f" ({best_text(state.best)})"
             )
         return found
 

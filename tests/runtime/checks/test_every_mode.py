@@ -46,6 +46,7 @@ BAD_VALUES = [
     ["--n_stages", "4", "--max_epochs", "3"],
     ["--base_img_size", "64", "--n_stages", "2", "--image_size", "32"],
     ["--base_img_size", "2", "--n_stages", "2"],
+    ["--base_img_size", "32", "--n_stages", "2", "--image_size", "32"],
     ["--base_dropout", "0.1", "--n_stages", "2", "--dropout", "0", "--base_img_size", "16"],
     ["--loss_scale", "huge"],
     ["--loss_scale", "0"],
@@ -303,3 +304,22 @@ def test_the_list_of_activations_equals_keras():
 
     assert all(activations.get(name) for name in ACTIVATIONS)
     assert {function.__name__ for function in activations.ALL_OBJECTS} <= {*ACTIVATIONS}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--cutout_const", "-5", "must not be negative"),
+        ("--translate_const", "-3", "must not be negative"),
+        ("--translate_const", "1e300", "must be at most 1e+38"),
+        ("--magnitude", "1e300", "must be at most 1e+38"),
+        ("--crop_padding", str(2**64 - 1), "must be at most 2,147,483,647"),
+        ("--eval_batch_size", str(2**64 - 1), "must be at most"),
+        ("--steps_per_epoch", str(2**64 - 1), "must be at most"),
+        ("--max_epochs", str(2**64 - 1), "must be at most"),
+        ("--num_classes", str(2**31), "must be at most"),
+    ],
+)
+def test_numbers_that_tensorflow_cannot_hold_are_refused(refused, tiny, flag, value, words):
+    message = refused("--mode", "train", "--data_dir", tiny, flag, value)
+    assert f"{flag} {words}" in message
