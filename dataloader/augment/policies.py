@@ -349,6 +349,9 @@ ERASING_MODES: tuple[str, ...] = ("noise", "constant")
 TensorFlow.
 """
 
+MAX_JITTER = 255
+"""Largest strength of colour jitter: from here on, no grey level but 0 stays within 8 bits."""
+
 
 def jitter_strengths(values: float | Sequence[float]) -> tuple[float, float, float, float]:
     """Returns the strengths of brightness, contrast, saturation and hue from one to four numbers.
@@ -369,8 +372,8 @@ def jitter_strengths(values: float | Sequence[float]) -> tuple[float, float, flo
     if len(values) == 1:
         values *= 3
     strengths = (*values, *[0.0] * (4 - len(values)))
-    if not all(math.isfinite(strength) and strength >= 0 for strength in strengths):
-        raise ValueError(f"Strengths of colour jitter are finite and at least 0, not {values}.")
+    if not all(0 <= strength <= MAX_JITTER for strength in strengths):
+        raise ValueError(f"Strengths of colour jitter are from 0 to {MAX_JITTER}, not {values}.")
     if strengths[3] > 0.5:
         raise ValueError(f"Colour jitter's hue is at most 0.5, half the circle, not {values[3]}.")
     brightness, contrast, saturation, hue = strengths

@@ -34,6 +34,8 @@ class Renumbered(Wrapped):
         self.num_classes = self._classes = num_classes
         self.first_label = source.first_label
         self._numbers = np.array(numbers, np.int32)
+        found = set(numbers)
+        self.absent = [name for i, name in enumerate(class_names or []) if i not in found]
         if source.labels is not None:
             self.labels = self._numbers[source.labels]
 

@@ -29,6 +29,7 @@ class Source:
         notes: warnings, one line each.
         lost: the warnings about examples that are certainly missing.
         lacking: classes without an example; the warnings mention them.
+        absent: classes of the model that the data do not have.
     """
 
     num_examples: int
@@ -43,6 +44,7 @@ class Source:
     notes: Sequence[str] = ()
     lost: Sequence[str] = ()
     lacking: Sequence[str] = ()
+    absent: Sequence[str] = ()
 
     def count_classes(self) -> int | None:
         """Returns `num_classes`, or counts the classes in the records, which may take minutes once.

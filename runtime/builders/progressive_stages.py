@@ -28,14 +28,14 @@ class Stage:
     Attributes:
         number: from 0.
         image_size: side of training images in pixels.
-        magnitude: RandAugment's magnitude.
+        magnitude: RandAugment's magnitude; None without RandAugment.
         mixup_alpha, cutmix_alpha: 0 for none.
         dropout: rate before the head; None leaves the model's own.
     """
 
     number: int
     image_size: int
-    magnitude: float
+    magnitude: float | None
     mixup_alpha: float
     cutmix_alpha: float
     dropout: float | None
@@ -43,9 +43,10 @@ class Stage:
     def describe(self, stages: int, first_epoch: int) -> str:
         """Returns one line for the user; `first_epoch` counts from 0."""
         dropout = "" if self.dropout is None else f", dropout {self.dropout:g}"
+        magnitude = "" if self.magnitude is None else f", magnitude {self.magnitude:g}"
         return (
             f"stage {self.number + 1}/{stages}, from epoch {first_epoch + 1}:"
-            f" {self.image_size} px, magnitude {self.magnitude:g}, mixup {self.mixup_alpha:g},"
+            f" {self.image_size} px{magnitude}, mixup {self.mixup_alpha:g},"
             f" cutmix {self.cutmix_alpha:g}{dropout}"
         )
 
@@ -67,10 +68,13 @@ def stage_settings(config: Config, epoch: int) -> Stage:
     dropout = None
     if config.base_dropout is not None:
         dropout = between(config.base_dropout, final_dropout(config))
+    magnitude = None
+    if config.augmenter_name == "randaugment":
+        magnitude = between(config.base_randaug_mag, config.magnitude)
     return Stage(
         number=number,
         image_size=round(between(config.base_img_size, train_image_size(config))),
-        magnitude=between(config.base_randaug_mag, config.magnitude),
+        magnitude=magnitude,
         mixup_alpha=between(config.base_mixup, config.mixup_alpha) if mixing else 0.0,
         cutmix_alpha=between(config.base_cutmix, config.cutmix_alpha) if mixing else 0.0,
         dropout=dropout,
@@ -105,10 +109,11 @@ def of_stage(config: Config, stage: Stage) -> Config:
     """Returns the config for the training data of a stage."""
     changes: dict[str, Any] = {
         "train_image_size": stage.image_size,
-        "magnitude": stage.magnitude,
         "mixup_alpha": stage.mixup_alpha,
         "cutmix_alpha": stage.cutmix_alpha,
     }
+    if stage.magnitude is not None:
+        changes["magnitude"] = stage.magnitude
     return config.with_(**changes)
 
 

@@ -30,6 +30,7 @@ def facts(data: DataLoader) -> dict[str, Any]:
         "train_examples": data.num_examples,
         "named": bool(data.class_names),
         "list": data.list_digest,
+        "absent_classes": [] if data.source is None else list(data.source.absent),
     }
 
 
@@ -67,7 +68,8 @@ def with_classes_of(
     """Returns a function that numbers the classes of training data as the checkpoint's weights do.
 
     The function raises ConfigError if the data have classes that the weights do not know, or lack
-    some, without `--accept_changed_classes`; or if the head has too few outputs for them.
+    some, without `--accept_changed_classes`; or if the head has too few outputs for them. A class
+    that was absent in the earlier launch may be absent again.
 
     Args:
         saved: the checkpoint's `state`.
@@ -75,6 +77,7 @@ def with_classes_of(
         say: prints a line.
     """
     classes, before = saved["model"]["num_classes"], saved.get("class_names")
+    absent = {canonical(name) for name in (saved.get("data") or {}).get("absent_classes", [])}
 
     def adapt(source: Source) -> Source:
         now = source.class_names
@@ -86,9 +89,13 @@ def with_classes_of(
             return source
         gone = [name for name in before if canonical(name) not in set(keys)]
         new = [name for name in now if canonical(name) not in places]
-        names = _with_new(before, new, gone, classes, config)
-        for line in _told(new, gone):
-            say(line)
+        if gone and not new and {canonical(name) for name in gone} <= absent:
+            names = before
+            say(f"there are no training images of {_list(gone)}, as in the launch before")
+        else:
+            names = _with_new(before, new, gone, classes, config)
+            for line in _told(new, gone):
+                say(line)
         numbers = {canonical(name): i for i, name in enumerate(names)}
         return Renumbered(source, [numbers[key] for key in keys], names, classes)
 
@@ -160,7 +167,7 @@ def _told(new: list[str], gone: list[str]) -> list[str]:
     lines += [f"the class {name!r} is new, and takes a free output" for name in new[len(gone) :]]
     if missing := gone[len(new) :]:
         lines.append(f"WARNING: there are no training images of {_list(missing)} any more")
-    if gone:
+    if new and gone:
         lines.append("earlier results were of other classes: the best result so far is dropped")
     return lines
 

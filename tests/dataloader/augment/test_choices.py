@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -213,6 +214,12 @@ def test_one_strength_applies_to_brightness_contrast_and_saturation():
     assert policies.jitter_strengths([0.4]) == (0.4, 0.4, 0.4, 0.0)
     assert policies.jitter_strengths([0.4, 0.2]) == (0.4, 0.2, 0.0, 0.0)
     assert policies.jitter_strengths([0, 0, 0, 0.5]) == (0.0, 0.0, 0.0, 0.5)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 256, 1e39, math.inf, math.nan])
+def test_jitter_refuses_strengths_that_mean_nothing(strength):
+    with pytest.raises(ValueError, match="from 0 to 255, not"):
+        policies.jitter_strengths([0.4, strength])
 
 
 # --- random erasing -----------------------------------------------------------------------------

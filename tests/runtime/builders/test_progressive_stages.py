@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from convoy.runtime.builders.progressive_stages import stage_settings
+from convoy.runtime.builders.progressive_stages import of_stage, stage_settings
 from convoy.runtime.settings.config import Config
 
 # EfficientNetV2-S (arXiv:2104.00298, table 6): image size 128 to 300, magnitude 5 to 15, dropout
@@ -60,11 +60,20 @@ def test_stages_have_equal_lengths_from_the_base_to_the_final_settings(stages, e
 
 
 def test_without_stages_every_epoch_has_the_flags_settings():
-    config = Config(arch="efficientnet-b0", mixup_alpha=0.3, magnitude=7.0)
+    config = Config(
+        arch="efficientnet-b0", mixup_alpha=0.3, magnitude=7.0, augmenter_name="randaugment"
+    )
     for epoch in (0, 5, 299):
         stage = stage_settings(config, epoch)
         assert (stage.image_size, stage.magnitude, stage.mixup_alpha) == (224, 7.0, 0.3)
         assert stage.dropout is None
+
+
+def test_stages_name_the_magnitude_only_with_randaugment():
+    assert "px, magnitude 15, mixup" in stage_settings(PAPER, 349).describe(4, 263)
+    stage = stage_settings(PAPER.with_(augmenter_name="autoaugment"), 349)
+    assert "magnitude" not in stage.describe(4, 263)
+    assert of_stage(PAPER, stage).magnitude == PAPER.magnitude
 
 
 def test_mixing_ends_at_mix_off_epoch():
@@ -126,4 +135,4 @@ def test_a_run_trains_each_stage_at_its_size_and_evaluates_at_the_final_one(tiny
     assert next(trainer.evaluations.data.batches(0))[0].shape[1] == 32
     out = capsys.readouterr().out
     assert "stage 1/2, from epoch 1: 16 px" in out
-    assert "stage 2/2, from epoch 2: 24 px, magnitude 10, mixup 0.2, cutmix 0, dropout 0.4" in out
+    assert "stage 2/2, from epoch 2: 24 px, mixup 0.2, cutmix 0, dropout 0.4" in out

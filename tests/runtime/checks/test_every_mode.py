@@ -41,6 +41,7 @@ BAD_VALUES = [
     ["--train_image_size", "2"],
     ["--color_jitter=[1,1,1,1,1]"],
     ["--color_jitter=[0,0,0,0.7]"],
+    ["--color_jitter=1e39"],
     ["--randaugment_space", "tim"],
     ["--random_erasing_mode", "fog"],
     ["--n_stages", "4", "--max_epochs", "3"],

@@ -97,9 +97,27 @@ def test_with_accept_changed_classes_a_renamed_class_keeps_its_output(photos):
     assert said[0] == "WARNING: the class 'zebra' continues with the weights of 'cat'"
     assert "the best result so far is dropped" in said[1]
     assert changed_data.classes_changed(state, found.class_names)
-    found, said = adapted(state, open_(photos("b", dog=1, owl=1)), accept=True)
-    assert found.labels.tolist() == [1, 2]
-    assert "no training images of 'cat' any more" in said[0]
+
+
+def test_a_removed_class_is_accepted_once_and_keeps_the_best_result(photos):
+    state = saved(["cat", "dog", "emu", "owl"])
+    data_dir = photos("b", dog=1, emu=1, owl=1)
+    found, said = adapted(state, open_(data_dir), accept=True)
+    assert found.labels.tolist() == [1, 2, 3]
+    assert said == ["WARNING: there are no training images of 'cat' any more"]
+    assert not changed_data.classes_changed(state, found.class_names)
+    data = loader(data_dir)
+    data.source = found
+    later = saved(["cat", "dog", "emu", "owl"], data=changed_data.facts(data))
+    found, said = adapted(later, open_(data_dir))  # without the flag
+    assert found.class_names == ["cat", "dog", "emu", "owl"]
+    assert said == ["there are no training images of 'cat', as in the launch before"]
+    with pytest.raises(ConfigError, match="'cat', 'dog' are gone"):
+        adapted(later, open_(photos("c", emu=1, owl=1)))
+    with pytest.raises(ConfigError, match="'cat' is gone, 'fox' is new"):
+        adapted(later, open_(photos("d", dog=1, emu=1, fox=1, owl=1)))
+    restored, _ = adapted(later, open_(photos("e", cat=1, dog=1, emu=1, owl=1)))
+    assert list(restored.absent) == []
 
 
 def test_class_names_that_appear_or_vanish_are_reported(photos, tmp_path, writers):
